@@ -1,3 +1,54 @@
-//! Being built.
+//! The project's own commands, run as `cargo xtask COMMAND`: this file is their table of contents.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `test.rs` | `cargo xtask test`: fetch what the tests need, then run them all |
+//! | `ci.rs`, `ci/` | `cargo xtask ci [STAGE]...`: everything that a change must pass, a stage a function |
+//! | `tools.rs` | what a machine must have, and how it is brought there |
+//! | `run.rs` | one child process: its command line is printed, its failure is an error |
+//!
+//! A new command is a variant of [`Command`] and a file of its name; a new CI stage is a row of `ci::STAGES`.
+//! Nothing is skipped: what is missing is fetched, and what cannot be fetched fails the command.
 
-fn main() {}
+mod ci;
+mod run;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fetch what the tests need, then run every test of the workspace
+    Test,
+    /// Run the stages that a change must pass: all of them, or the ones named
+    Ci {
+        /// Stages to run, in the order of the list below whatever the order given
+        #[arg(value_name = "STAGE", value_parser = ci::stage_names())]
+        stages: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Test => test::command(),
+        Command::Ci { stages } => ci::command(&stages),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! `cargo xtask ci [STAGE]...`: what a change must pass, as named stages that each run alone.
+//!
+//! Every stage runs, whether or not one before it failed, so that one run shows all there is to mend. Then comes a
+//! table of results and times, and last the test runners' closing lines.
+
+mod deny;
+mod signer;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::builder::{PossibleValue, PossibleValuesParser};
+
+use crate::run::Run;
+use crate::test::{self, Tally};
+use crate::tools;
+
+struct Stage {
+    name: &'static str,
+    about: &'static str,
+    run: fn() -> Result<Option<Tally>>,
+}
+
+/// All stages, in the order in which they run: the quick ones that fail most often first.
+const STAGES: &[Stage] = &[
+    Stage { name: "fmt", about: "The code is formatted", run: || plain(fmt) },
+    Stage {
+        name: "clippy",
+        about: "No warning anywhere, with and without the signer's features",
+        run: || plain(clippy),
+    },
+    Stage { name: "test", about: "cargo xtask test", run: || test::run().map(Some) },
+    Stage { name: "docs", about: "The documentation builds without a warning", run: || plain(docs) },
+    Stage {
+        name: "no-std",
+        about: "The signer builds for each chip with each set of features",
+        run: || plain(signer::no_std),
+    },
+    Stage {
+        name: "msrv",
+        about: "The signer builds with the oldest Rust it promises",
+        run: || plain(signer::msrv),
+    },
+    Stage {
+        name: "deny",
+        about: "Dependencies: licences, bans, sources, advisories",
+        run: || plain(deny::stage),
+    },
+];
+
+/// What became of a stage.
+struct Report {
+    name: &'static str,
+    took: Duration,
+    /// Why it failed, if it did.
+    failure: Option<String>,
+}
+
+/// Runs the stages of these names, or all when there are none.
+///
+/// # Errors
+/// When the toolchain cannot be had. Stages that fail make the exit code 1.
+pub(crate) fn command(names: &[String]) -> Result<ExitCode> {
+    tools::toolchain()?;
+    let mut reports = Vec::new();
+    let mut tally = None;
+    for stage in STAGES.iter().filter(|stage| names.is_empty() || names.iter().any(|name| name == stage.name))
+    {
+        println!("\n=== {}: {}", stage.name, stage.about);
+        let (result, took) = timed(stage.run);
+        let failure = match result {
+            Ok(None) => None,
+            Ok(Some(tests)) => {
+                let failure = (!tests.is_good()).then(|| "not every test ran and passed".to_owned());
+                tally = Some(tests);
+                failure
+            }
+            Err(error) => Some(format!("{error:#}")),
+        };
+        if let Some(failure) = &failure {
+            println!("error: {failure}");
+        }
+        reports.push(Report { name: stage.name, took, failure });
+    }
+    print!("\n{}", table(&reports));
+    if let Some(tally) = tally {
+        tally.print();
+    }
+    let good = reports.iter().all(|report| report.failure.is_none());
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// For the command line: the names that [`command`] takes, with their help.
+pub(crate) fn stage_names() -> PossibleValuesParser {
+    STAGES.iter().map(|stage| PossibleValue::new(stage.name).help(stage.about)).collect::<Vec<_>>().into()
+}
+
+fn fmt() -> Result<()> {
+    Run::cargo("fmt --all --check").run()
+}
+
+fn clippy() -> Result<()> {
+    Run::cargo("clippy --workspace --all-targets --all-features -- -D warnings").run()?;
+    Run::cargo("clippy --package cmiot-signer --all-targets --no-default-features -- -D warnings").run()
+}
+
+fn docs() -> Result<()> {
+    Run::cargo("doc --workspace --all-features --no-deps").env("RUSTDOCFLAGS", "-D warnings").run()
+}
+
+/// A stage that runs no tests.
+fn plain(stage: fn() -> Result<()>) -> Result<Option<Tally>> {
+    stage().map(|()| None)
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    #[expect(clippy::disallowed_methods, reason = "times a stage for the table; nothing is decided by it")]
+    let start = Instant::now();
+    (work(), start.elapsed())
+}
+
+fn table(reports: &[Report]) -> String {
+    let mut table = format!("{:<8}{:<8}{:>8}\n", "stage", "result", "seconds");
+    for Report { name, took, failure } in reports {
+        let result = if failure.is_some() { "FAILED" } else { "ok" };
+        let reason = failure.as_deref().and_then(|reason| reason.lines().next()).unwrap_or("");
+        let row = format!("{name:<8}{result:<8}{:>8.1}  {reason}", took.as_secs_f64());
+        table.push_str(row.trim_end());
+        table.push('\n');
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_a_row_a_stage_and_the_first_line_of_each_failure() {
+        let report = |name, failure: Option<&str>| Report {
+            name,
+            took: Duration::from_millis(1_250),
+            failure: failure.map(str::to_owned),
+        };
+        assert_eq!(
+            table(&[report("fmt", None), report("clippy", Some("`cargo clippy`: exit status: 101\nmore"))]),
+            "stage   result   seconds\n\
+             fmt     ok           1.2\n\
+             clippy  FAILED       1.2  `cargo clippy`: exit status: 101\n"
+        );
+    }
+}

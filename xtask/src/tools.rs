@@ -1,0 +1,162 @@
+//! What a machine must have, and how it is brought there when it is missing.
+//!
+//! Taken for granted: rustup, a C compiler, git, and Debian's package manager. The rest is looked for and fetched:
+//! the toolchain that `rust-toolchain.toml` names, cargo's tools (built into `target/tools`, nowhere else), and
+//! Debian's packages (as root; otherwise the line to run is the error). Nothing is fetched twice.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::run::{Run, on_path, root};
+
+/// A program that the tests start, and the Debian package that brings it.
+struct Package {
+    program: &'static str,
+    package: &'static str,
+    /// Why the tests need it.
+    reason: &'static str,
+}
+
+/// All Debian packages; a test that starts another program adds its row.
+const PACKAGES: &[Package] = &[Package {
+    program: "sqlite3",
+    package: "sqlite3",
+    reason: "the README's audit queries are run as an auditor would run them",
+}];
+
+/// A tool that cargo builds.
+pub(crate) struct CargoTool {
+    /// As in `cargo NAME`.
+    subcommand: &'static str,
+    /// The oldest version that will do, and the one to build when there is none.
+    version: &'static str,
+    /// Environment of its build.
+    build_env: &'static [(&'static str, &'static str)],
+}
+
+/// Runs the tests: each in a process of its own, with a time limit.
+pub(crate) const NEXTEST: CargoTool =
+    CargoTool { subcommand: "nextest", version: "0.9.143", build_env: FAST_BUILD };
+
+/// Checks dependencies: licences, bans, sources, advisories.
+pub(crate) const DENY: CargoTool = CargoTool { subcommand: "deny", version: "0.20.2", build_env: FAST_BUILD };
+
+/// Their own release profiles ask for minutes of link-time optimisation, which tools that run for seconds never
+/// earn back.
+const FAST_BUILD: &[(&str, &str)] = &[
+    ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
+    ("CARGO_PROFILE_RELEASE_LTO", "off"),
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+];
+
+/// Brings the toolchain of `rust-toolchain.toml`, its components and targets; takes no time when all are there.
+///
+/// # Errors
+/// When there is no rustup, or something cannot be fetched.
+pub(crate) fn toolchain() -> Result<()> {
+    ensure!(on_path("rustup").is_some(), "rustup is missing: it installs what rust-toolchain.toml names");
+    // Under `cargo run` this variable names the toolchain, and rustup would leave the file's targets out.
+    Run::new("rustup")
+        .args(["toolchain", "install", "--no-self-update"])
+        .without_env("RUSTUP_TOOLCHAIN")
+        .run()
+}
+
+/// Brings the Debian packages that the tests need.
+///
+/// # Errors
+/// When one is missing and we are not root, or it cannot be installed.
+pub(crate) fn packages() -> Result<()> {
+    let missing = || PACKAGES.iter().filter(|package| on_path(package.program).is_none());
+    if missing().next().is_none() {
+        return Ok(());
+    }
+    for Package { program, package, reason } in missing() {
+        println!("`{program}` is missing (Debian's package {package}): {reason}");
+    }
+    let names: Vec<_> = missing().map(|package| package.package).collect();
+    let is_root = Run::new("id").args(["-u"]).output()?.trim() == "0";
+    ensure!(
+        is_root && on_path("apt-get").is_some(),
+        "install what is missing, as root: apt-get update && apt-get install -y {}",
+        names.join(" ")
+    );
+    Run::new("apt-get").args(["update"]).run()?;
+    Run::new("apt-get")
+        .args(["install", "-y", "--no-install-recommends"])
+        .args(&names)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .run()?;
+    if let Some(package) = missing().next() {
+        bail!("package {} is installed, but `{}` is still not on PATH", package.package, package.program);
+    }
+    Ok(())
+}
+
+impl CargoTool {
+    /// The tool, ready for its arguments: the machine's own when new enough, else one built into `target/tools`.
+    ///
+    /// # Errors
+    /// When it has to be built and cannot be.
+    pub(crate) fn ready(&self) -> Result<Run> {
+        // What cargo starts is the file of this name, so what was found is started without cargo in between.
+        let name = format!("cargo-{}", self.subcommand);
+        if let Some(found) = on_path(&name)
+            && self.is_new_enough(Run::new(found))
+        {
+            return Ok(Run::cargo(self.subcommand));
+        }
+        let built = self.built_path();
+        if !self.is_new_enough(Run::new(&built)) {
+            let tools = root().join("target/tools");
+            let install = Run::cargo("install --locked --force --root").args([&tools]).args([
+                name.as_str(),
+                "--version",
+                self.version,
+            ]);
+            self.build_env.iter().fold(install, |run, (name, value)| run.env(name, value)).run()?;
+            ensure!(self.is_new_enough(Run::new(&built)), "{} was built but does not run", built.display());
+        }
+        Ok(Run::new(built).args([self.subcommand]))
+    }
+
+    fn built_path(&self) -> PathBuf {
+        root().join("target/tools/bin").join(format!("cargo-{}", self.subcommand))
+    }
+
+    /// A tool that does not start, or prints no version, is as good as missing.
+    fn is_new_enough(&self, tool: Run) -> bool {
+        let Ok(printed) = tool.args([self.subcommand, "--version"]).output() else { return false };
+        let found = printed.split_whitespace().nth(1).map(version);
+        matches!((found, version(self.version)), (Some(Ok(found)), Ok(wanted)) if found >= wanted)
+    }
+}
+
+/// `0.9.143` as numbers that compare.
+fn version(text: &str) -> Result<Vec<u32>> {
+    text.split('.').map(|part| part.parse().with_context(|| format!("`{text}` is no version"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        assert!(version("0.9.143").unwrap() > version("0.9.99").unwrap());
+        assert!(version("0.20.2").unwrap() > version("0.9.143").unwrap());
+        version("0.9.x").unwrap_err();
+    }
+
+    #[test]
+    fn a_tool_counts_only_when_it_says_a_new_enough_version() {
+        let says = |line: &str| Run::new("echo").args([line]);
+        // `echo` repeats its arguments, so that the "tool" prints this line and then ours.
+        assert!(NEXTEST.is_new_enough(says("cargo-nextest 0.9.143")));
+        assert!(NEXTEST.is_new_enough(says("cargo-nextest 1.0.0")));
+        assert!(!NEXTEST.is_new_enough(says("cargo-nextest 0.9.142")));
+        assert!(!NEXTEST.is_new_enough(says("cargo-nextest unknown")));
+        assert!(!NEXTEST.is_new_enough(Run::new("no-such-program")));
+    }
+}
