@@ -1,0 +1,219 @@
+//! What the carrier issues to an account: appid, ebid and password, checked once, when they come in.
+//!
+//! Carrier page, "公共参数": the appid stands at the head of every transid, which has at most 48 characters of
+//! which 22 are stamp and sequence, so an appid has at most 26. It is opaque: leading zeros count (`0NZ`).
+//! The password is any bytes; it enters the token's hash and nothing else, and is wiped when dropped.
+
+use core::fmt;
+use core::str::FromStr;
+
+use zeroize::Zeroize;
+
+use crate::error::CredentialError;
+use crate::text::{Alphabet, Fault, Text};
+
+/// Who asks: the carrier's *application code*, 1 to 26 of `0-9A-Za-z`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AppId(pub(crate) Text<{ AppId::MAX_LEN }>);
+
+/// What is asked for: the carrier's *capability code*, 1 to 32 of `0-9A-Za-z`. Not covered by the token.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ebid(Text<{ Ebid::MAX_LEN }>);
+
+/// The account's secret: 1 to 256 bytes of any value, wiped on drop, never printed or compared.
+///
+/// In a `static` it stays in flash and costs no RAM (and cannot be wiped):
+///
+/// ```
+/// use cmiot_signer::Password;
+/// static PASSWORD: Password = match Password::new(b"example-password") {
+///     Ok(password) => password,
+///     Err(_) => panic!("the password is empty or too long"),
+/// };
+/// ```
+#[derive(Clone)]
+pub struct Password {
+    bytes: [u8; Password::MAX_LEN],
+    len: u16,
+}
+
+impl AppId {
+    /// The longest appid, in characters: 48 less 14 of stamp and 8 of sequence.
+    pub const MAX_LEN: usize = 26;
+
+    /// Checks an appid.
+    ///
+    /// # Errors
+    /// When it is empty, longer than [`Self::MAX_LEN`], or holds something else than `0-9A-Za-z`.
+    pub const fn parse(text: &str) -> Result<Self, CredentialError> {
+        match Text::checked(text.as_bytes(), Alphabet::Alphanumeric, false) {
+            Ok(text) => Ok(Self(text)),
+            Err(fault) => Err(told(fault)),
+        }
+    }
+}
+
+impl Ebid {
+    /// The longest ebid accepted, in characters. The carrier's have 13 or 16; it states no limit.
+    pub const MAX_LEN: usize = 32;
+
+    /// Checks an ebid.
+    ///
+    /// # Errors
+    /// When it is empty, longer than [`Self::MAX_LEN`], or holds something else than `0-9A-Za-z`.
+    pub const fn parse(text: &str) -> Result<Self, CredentialError> {
+        match Text::checked(text.as_bytes(), Alphabet::Alphanumeric, false) {
+            Ok(text) => Ok(Self(text)),
+            Err(fault) => Err(told(fault)),
+        }
+    }
+}
+
+impl Password {
+    /// The longest password accepted, in bytes. The carrier states no limit.
+    pub const MAX_LEN: usize = 256;
+
+    /// Copies a password in. Nothing is trimmed: a trailing newline of a file is the caller's to remove.
+    ///
+    /// # Errors
+    /// When it is empty or longer than [`Self::MAX_LEN`].
+    pub const fn new(secret: &[u8]) -> Result<Self, CredentialError> {
+        if secret.is_empty() {
+            return Err(CredentialError::Empty);
+        }
+        if secret.len() > Self::MAX_LEN {
+            return Err(CredentialError::TooLong);
+        }
+        let mut bytes = [0; Self::MAX_LEN];
+        // `for` is not allowed in a const fn.
+        let mut at = 0;
+        while at < secret.len() {
+            bytes[at] = secret[at];
+            at += 1;
+        }
+        Ok(Self { bytes, len: secret.len() as u16 })
+    }
+
+    /// The secret, for the hasher alone.
+    pub(crate) fn expose(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+}
+
+impl Drop for Password {
+    fn drop(&mut self) {
+        self.bytes.zeroize();
+        self.len.zeroize();
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(redacted)")
+    }
+}
+
+/// What every plain text type offers: views, printing and `FromStr` by way of its own `parse`.
+macro_rules! plain_text {
+    ($name:ident, $error:ty) => {
+        impl $name {
+            /// The characters.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                self.0.as_str()
+            }
+
+            /// The characters as bytes, without the cost of proving that they are UTF-8.
+            #[must_use]
+            pub fn as_bytes(&self) -> &[u8] {
+                self.0.as_bytes()
+            }
+        }
+
+        impl core::fmt::Display for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl core::str::FromStr for $name {
+            type Err = $error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Self::parse(text)
+            }
+        }
+    };
+}
+pub(crate) use plain_text;
+
+plain_text!(AppId, CredentialError);
+plain_text!(Ebid, CredentialError);
+
+impl fmt::Debug for AppId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AppId({})", self.as_str())
+    }
+}
+
+impl fmt::Debug for Ebid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ebid({})", self.as_str())
+    }
+}
+
+impl FromStr for Password {
+    type Err = CredentialError;
+
+    fn from_str(secret: &str) -> Result<Self, Self::Err> {
+        Self::new(secret.as_bytes())
+    }
+}
+
+const fn told(fault: Fault) -> CredentialError {
+    match fault {
+        Fault::Empty => CredentialError::Empty,
+        Fault::TooLong => CredentialError::TooLong,
+        Fault::BadCharacter => CredentialError::BadCharacter,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::{format, string::ToString};
+
+    use super::*;
+
+    #[test]
+    fn an_appid_keeps_its_leading_zeros() {
+        assert_eq!(AppId::parse("0NZ").map(|a| a.to_string()), Ok("0NZ".to_string()));
+    }
+
+    #[test]
+    fn lengths_and_alphabet_are_checked() {
+        assert!(AppId::parse(&"A".repeat(26)).is_ok());
+        assert_eq!(AppId::parse(&"A".repeat(27)), Err(CredentialError::TooLong));
+        assert_eq!(AppId::parse(""), Err(CredentialError::Empty));
+        for bad in ["10 0001", "1000-1", "密", "100001\n", "a\0"] {
+            assert_eq!(AppId::parse(bad), Err(CredentialError::BadCharacter), "{bad:?}");
+            assert_eq!(Ebid::parse(bad), Err(CredentialError::BadCharacter), "{bad:?}");
+        }
+        assert!(Ebid::parse(&"0".repeat(32)).is_ok());
+        assert_eq!(Ebid::parse(&"0".repeat(33)), Err(CredentialError::TooLong));
+    }
+
+    #[test]
+    fn a_password_is_any_bytes_up_to_its_limit() {
+        assert_eq!(Password::new(b"").err(), Some(CredentialError::Empty));
+        assert_eq!(Password::new(&[0; 257]).err(), Some(CredentialError::TooLong));
+        let longest = [0xFF; 256];
+        assert_eq!(Password::new(&longest).map(|p| p.expose().len()).ok(), Some(256));
+    }
+
+    #[test]
+    fn debug_does_not_tell_the_password() {
+        let password: Password = "open sesame".parse().unwrap();
+        assert_eq!(format!("{password:?}"), "Password(redacted)");
+    }
+}

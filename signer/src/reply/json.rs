@@ -1,0 +1,231 @@
+//! The same four values, read by serde-json-core from behind a guard.
+//!
+//! serde-json-core 0.7 recurses over unknown fields without bound, accepts what is not JSON (`[,x]`, raw
+//! newlines, scalars of any shape), cannot tell `0` from `"0"`, and fails as a whole on a string that is not
+//! UTF-8. So nothing reaches it before [`walk`] has checked the whole document and its depth; strings are
+//! taken escaped, without its unescaping; the text of a number is found behind its key, whose slice of the
+//! body says where that is; and a body that is not UTF-8 is left to [`scan`](super::scan), which reads the
+//! same.
+
+use core::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::ReplyError;
+use super::decode::is;
+use super::scan::{self, Found};
+use super::walk::{Value, Visit, walk};
+
+/// Reads a trimmed body.
+pub(super) fn find(body: &[u8]) -> Result<Found<'_>, ReplyError> {
+    if core::str::from_utf8(body).is_err() {
+        return scan::find(body);
+    }
+    walk(body, &mut Guard)?;
+    // The guard has accepted a stricter grammar than serde-json-core's, so this does not fail.
+    Envelope { body }
+        .deserialize(&mut serde_json_core::de::Deserializer::new(body, None))
+        .map_err(|_| ReplyError::Malformed)
+}
+
+/// Looks at nothing: the walk itself is the check.
+struct Guard;
+
+impl<'a> Visit<'a> for Guard {
+    fn key(&mut self, _: usize, _: &'a [u8]) {}
+    fn value(&mut self, _: usize, _: Value<'a>) {}
+}
+
+/// The document as a whole.
+struct Envelope<'a> {
+    body: &'a [u8],
+}
+
+impl<'a> DeserializeSeed<'a> for Envelope<'a> {
+    type Value = Found<'a>;
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'a> Visitor<'a> for Envelope<'a> {
+    type Value = Found<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the carrier's envelope")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = Found::default();
+        let mut results_met = false;
+        while let Some(key) = map.next_key::<&'a str>()? {
+            let key = key.as_bytes();
+            if is(key, b"status") {
+                found.duplicate |= found.code.is_some();
+                found.code = Some(map.next_value_seed(Leaf { body: self.body, key })?);
+            } else if is(key, b"message") {
+                found.duplicate |= found.message.is_some();
+                found.message = Some(map.next_value_seed(Leaf { body: self.body, key })?);
+            } else if is(key, b"result") {
+                found.duplicate |= results_met;
+                results_met = true;
+                map.next_value_seed(Results { body: self.body, found: &mut found })?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// `result`, whatever it is.
+struct Results<'f, 'a> {
+    body: &'a [u8],
+    found: &'f mut Found<'a>,
+}
+
+impl<'a> DeserializeSeed<'a> for Results<'_, 'a> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
+        // Not "ignored": of what serde-json-core offers, this alone accepts every type of value.
+        deserializer.deserialize_ignored_any(self)
+    }
+}
+
+impl<'a> Visitor<'a> for Results<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any result")
+    }
+
+    fn visit_borrowed_str<E>(self, _: &'a str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, map: A) -> Result<(), A::Error> {
+        IgnoredAny.visit_map(map).map(drop)
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut elements: A) -> Result<(), A::Error> {
+        let Self { body, found } = self;
+        if elements.next_element_seed(First { body, found: &mut *found })?.is_none() {
+            return Ok(());
+        }
+        found.results += 1;
+        while elements.next_element::<IgnoredAny>()?.is_some() {
+            found.results += 1;
+        }
+        Ok(())
+    }
+}
+
+/// The first result, whatever it is.
+struct First<'f, 'a> {
+    body: &'a [u8],
+    found: &'f mut Found<'a>,
+}
+
+impl<'a> DeserializeSeed<'a> for First<'_, 'a> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_ignored_any(self)
+    }
+}
+
+impl<'a> Visitor<'a> for First<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any element")
+    }
+
+    fn visit_borrowed_str<E>(self, _: &'a str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, elements: A) -> Result<(), A::Error> {
+        IgnoredAny.visit_seq(elements).map(drop)
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<&'a str>()? {
+            let key = key.as_bytes();
+            if is(key, b"STATUS") {
+                self.found.duplicate |= self.found.status.is_some();
+                self.found.status = Some(map.next_value_seed(Leaf { body: self.body, key })?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The value of a member.
+struct Leaf<'a> {
+    body: &'a [u8],
+    /// The member's key, a slice of `body`.
+    key: &'a [u8],
+}
+
+impl<'a> Leaf<'a> {
+    /// The number or literal behind the key; serde-json-core skips both as "something".
+    fn scalar(&self) -> Value<'a> {
+        let end = self.key.as_ptr_range().end.addr().wrapping_sub(self.body.as_ptr().addr());
+        let behind = self.body.get(end..).unwrap_or_default();
+        // The key's closing quote, a colon, and white space about it.
+        let lead = behind.iter().take_while(|byte| b"\": \t\r\n".contains(byte)).count();
+        let value = behind.get(lead..).unwrap_or_default();
+        let len = value.iter().take_while(|byte| !b",} \t\r\n".contains(byte)).count();
+        match value.get(..len) {
+            Some(number @ [b'-' | b'0'..=b'9', ..]) => Value::Number(number),
+            _ => Value::Literal,
+        }
+    }
+}
+
+impl<'a> DeserializeSeed<'a> for Leaf<'a> {
+    type Value = Value<'a>;
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_ignored_any(self)
+    }
+}
+
+impl<'a> Visitor<'a> for Leaf<'a> {
+    type Value = Value<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<Self::Value, E> {
+        Ok(Value::Text(text.as_bytes()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(self.scalar())
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, elements: A) -> Result<Self::Value, A::Error> {
+        IgnoredAny.visit_seq(elements)?;
+        Ok(Value::Array)
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, map: A) -> Result<Self::Value, A::Error> {
+        IgnoredAny.visit_map(map)?;
+        Ok(Value::Object)
+    }
+}

@@ -1,0 +1,264 @@
+//! The look-up that goes out: who signs, and the query with its five parameters.
+//!
+//! Carrier page, "API请求URL示例": `appid`, `transid`, `ebid`, `token` and exactly one of `msisdn`, `iccid`,
+//! `imsi`; this is the order written here. The checked types hold nothing that a query would have to
+//! percent-encode; paths and base URLs are the caller's, and encoded where they must be.
+
+use core::fmt::{self, Write};
+
+use crate::card::Card;
+use crate::credentials::{AppId, Ebid, Password};
+use crate::error::BufferTooSmall;
+use crate::sequence::Sequence;
+use crate::stamp::Stamp;
+use crate::token::Token;
+use crate::transid::Transid;
+
+/// The path of operation 2002, the status of a card. Sister look-ups share the signature under other paths.
+pub const PATH: &str = "/v2/userstatusrealsingle";
+
+/// The longest possible query, in bytes.
+pub const QUERY_MAX: usize = "appid=&transid=&ebid=&token=&iccid=".len()
+    + AppId::MAX_LEN
+    + Transid::MAX_LEN
+    + Ebid::MAX_LEN
+    + Token::LEN
+    + crate::card::Iccid::LEN;
+
+/// The longest possible request target with [`PATH`], in bytes.
+pub const TARGET_MAX: usize = PATH.len() + 1 + QUERY_MAX;
+
+/// An account's credentials, borrowed: it costs three pointers, so make one where it is needed.
+#[derive(Clone, Copy, Debug)]
+pub struct Signer<'a> {
+    appid: &'a AppId,
+    ebid: &'a Ebid,
+    password: &'a Password,
+}
+
+/// A signed look-up, ready to be written; borrows what it does not make itself.
+#[derive(Clone, Debug)]
+pub struct SignedRequest<'a> {
+    transid: Transid,
+    token: Token,
+    ebid: &'a Ebid,
+    card: &'a Card,
+}
+
+impl<'a> Signer<'a> {
+    /// Signs for this account.
+    #[must_use]
+    pub const fn new(appid: &'a AppId, ebid: &'a Ebid, password: &'a Password) -> Self {
+        Self { appid, ebid, password }
+    }
+
+    /// Signs a look-up of `card` at `stamp`; `sequence` tells it from others of the same second.
+    #[must_use]
+    pub fn sign(&self, stamp: Stamp, sequence: Sequence, card: &'a Card) -> SignedRequest<'a> {
+        self.sign_transid(Transid::new(self.appid, stamp, sequence), card)
+    }
+
+    /// Signs a look-up under a ready-made transid. The query's appid is the transid's.
+    #[must_use]
+    pub fn sign_transid(&self, transid: Transid, card: &'a Card) -> SignedRequest<'a> {
+        let token = Token::sign(self.appid, self.password, &transid);
+        SignedRequest { transid, token, ebid: self.ebid, card }
+    }
+}
+
+impl SignedRequest<'_> {
+    /// The look-up's name.
+    #[must_use]
+    pub fn transid(&self) -> &Transid {
+        &self.transid
+    }
+
+    /// Its proof.
+    #[must_use]
+    pub fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// Writes `appid=…&transid=…&ebid=…&token=…&msisdn=…`.
+    ///
+    /// # Errors
+    /// What `out` says; it may have taken a part. [`query`](Self::query) and
+    /// [`query_into`](Self::query_into) write all or nothing.
+    pub fn write_query(&self, out: &mut impl Write) -> fmt::Result {
+        for part in self.parts() {
+            out.write_str(core::str::from_utf8(part).map_err(|_| fmt::Error)?)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the request target, path and query, as it stands in a request line. Characters that a path may
+    /// not hold are percent-encoded; `%` is kept, as the mark of what is encoded already.
+    ///
+    /// # Errors
+    /// What `out` says; it may have taken a part.
+    pub fn write_target(&self, path: &str, out: &mut impl Write) -> fmt::Result {
+        if !path.starts_with('/') {
+            out.write_char('/')?;
+        }
+        write_encoded(path, b"", out)?;
+        out.write_char('?')?;
+        self.write_query(out)
+    }
+
+    /// Writes the full URL. `base` is scheme, host and whatever port and path prefix a deployment has
+    /// (`http://10.0.0.1:8080/iot`); slashes at its end are dropped.
+    ///
+    /// # Errors
+    /// What `out` says; it may have taken a part.
+    pub fn write_url(&self, base: &str, path: &str, out: &mut impl Write) -> fmt::Result {
+        // An IPv6 address stands in brackets.
+        write_encoded(base.trim_end_matches('/'), b"[]", out)?;
+        self.write_target(path, out)
+    }
+
+    /// The query in a buffer that fits any.
+    #[must_use]
+    pub fn query(&self) -> heapless::String<QUERY_MAX> {
+        // QUERY_MAX is the sum of the parts' limits, so writing cannot fail.
+        self.all_or_nothing(|out| self.write_query(out)).unwrap_or_default()
+    }
+
+    /// The request target in a buffer of `N` bytes; [`TARGET_MAX`] fits any with [`PATH`].
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub fn target<const N: usize>(&self, path: &str) -> Result<heapless::String<N>, BufferTooSmall> {
+        self.all_or_nothing(|out| self.write_target(path, out))
+    }
+
+    /// The full URL in a buffer of `N` bytes; `base` and [`TARGET_MAX`] fit any with [`PATH`].
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub fn url<const N: usize>(&self, base: &str, path: &str) -> Result<heapless::String<N>, BufferTooSmall> {
+        self.all_or_nothing(|out| self.write_url(base, path, out))
+    }
+
+    /// Writes the query as bytes and says how many. This way links neither `core::fmt` nor UTF-8 tables.
+    ///
+    /// # Errors
+    /// When it does not fit; then nothing was written.
+    pub fn query_into(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        let parts = self.parts();
+        let len = parts.iter().map(|part| part.len()).sum();
+        let mut rest = out.get_mut(..len).ok_or(BufferTooSmall)?;
+        for part in parts {
+            let (head, tail) = rest.split_at_mut_checked(part.len()).ok_or(BufferTooSmall)?;
+            head.copy_from_slice(part);
+            rest = tail;
+        }
+        Ok(len)
+    }
+
+    /// The query in pieces.
+    fn parts(&self) -> [&[u8]; 10] {
+        let name: &[u8] = match self.card {
+            Card::Msisdn(_) => b"&msisdn=",
+            Card::Iccid(_) => b"&iccid=",
+            Card::Imsi(_) => b"&imsi=",
+        };
+        [
+            b"appid=",
+            self.transid.appid_bytes(),
+            b"&transid=",
+            self.transid.as_bytes(),
+            b"&ebid=",
+            self.ebid.as_bytes(),
+            b"&token=",
+            self.token.as_bytes(),
+            name,
+            self.card.as_bytes(),
+        ]
+    }
+
+    fn all_or_nothing<const N: usize>(
+        &self,
+        write: impl FnOnce(&mut heapless::String<N>) -> fmt::Result,
+    ) -> Result<heapless::String<N>, BufferTooSmall> {
+        let mut out = heapless::String::new();
+        write(&mut out).map_err(|_| BufferTooSmall)?;
+        Ok(out)
+    }
+}
+
+/// Writes `text`, percent-encoding what neither RFC 3986's `pchar` nor `also` allows; `/` and `%` are kept.
+fn write_encoded(text: &str, also: &[u8], out: &mut impl Write) -> fmt::Result {
+    for &byte in text.as_bytes() {
+        let plain = byte.is_ascii_alphanumeric() || b"/%-._~!$&'()*+,;=:@".contains(&byte);
+        if plain || also.contains(&byte) {
+            out.write_char(char::from(byte))?;
+        } else {
+            write!(out, "%{byte:02X}")?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::{format, string::String};
+
+    use super::*;
+    use crate::card::CardKind;
+
+    fn with_longest(check: impl FnOnce(SignedRequest<'_>)) {
+        let appid = AppId::parse(&"A".repeat(26)).unwrap();
+        let ebid = Ebid::parse(&"9".repeat(32)).unwrap();
+        let password = Password::new(&[0xFF; 256]).unwrap();
+        let card = Card::parse(CardKind::Iccid, "898602C99816C0445401").unwrap();
+        check(Signer::new(&appid, &ebid, &password).sign(Stamp::LAST, Sequence::LAST, &card));
+    }
+
+    #[test]
+    fn the_constants_are_the_longest_query_and_target() {
+        with_longest(|request| {
+            assert_eq!(request.query().len(), QUERY_MAX);
+            assert_eq!(request.target::<TARGET_MAX>(PATH).unwrap().len(), TARGET_MAX);
+        });
+    }
+
+    #[test]
+    fn a_buffer_gets_all_or_nothing() {
+        with_longest(|request| {
+            let mut buffer = [b'.'; QUERY_MAX];
+            assert_eq!(request.query_into(&mut buffer[..QUERY_MAX - 1]), Err(BufferTooSmall));
+            assert!(buffer.iter().all(|&b| b == b'.'), "nothing was written");
+            assert_eq!(request.query_into(&mut buffer), Ok(QUERY_MAX));
+            assert_eq!(&buffer, request.query().as_bytes());
+            assert_eq!(request.target::<{ TARGET_MAX - 1 }>(PATH), Err(BufferTooSmall));
+            assert_eq!(request.url::<8>("http://localhost", PATH), Err(BufferTooSmall));
+        });
+    }
+
+    #[test]
+    fn urls_are_joined_with_one_slash_and_encoded() {
+        with_longest(|request| {
+            let query = request.query();
+            for (base, path, head) in [
+                ("https://api.iot.10086.cn", PATH, "https://api.iot.10086.cn/v2/userstatusrealsingle"),
+                ("http://[::1]:8080/iot/", "v2/x", "http://[::1]:8080/iot/v2/x"),
+                ("http://h//", "/a b?c#d\r\n%41", "http://h/a%20b%3Fc%23d%0D%0A%41"),
+                ("http://h", "/用", "http://h/%E7%94%A8"),
+            ] {
+                let mut url = String::new();
+                request.write_url(base, path, &mut url).unwrap();
+                assert_eq!(url, format!("{head}?{query}"));
+            }
+        });
+    }
+
+    #[test]
+    fn debug_tells_neither_password_nor_token_nor_card() {
+        with_longest(|request| {
+            let text = format!("{request:?}");
+            assert!(!text.contains(request.token().as_str()), "{text}");
+            assert!(!text.contains("898602C99816C0445401"), "{text}");
+        });
+    }
+}

@@ -1,0 +1,122 @@
+//! The eight digits that end a transid and keep two look-ups of one second apart: 00000001 to 99999999.
+//!
+//! Carrier page, "transid": the caller makes them up, "from 00000001 upwards" being the example. The carrier
+//! takes a number again in another second, so what must not repeat is the pair of stamp and sequence.
+
+use core::fmt;
+
+use crate::error::SequenceError;
+
+/// A number from 1 to 99,999,999.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sequence(u32);
+
+impl Sequence {
+    /// `00000001`
+    pub const FIRST: Self = Self(1);
+    /// `99999999`
+    pub const LAST: Self = Self(99_999_999);
+    /// Digits of a written sequence.
+    pub const LEN: usize = 8;
+
+    /// Checks a number.
+    ///
+    /// # Errors
+    /// When it is 0 or has more than eight digits.
+    pub const fn new(number: u32) -> Result<Self, SequenceError> {
+        if number < Self::FIRST.0 || number > Self::LAST.0 {
+            return Err(SequenceError::OutOfRange);
+        }
+        Ok(Self(number))
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The number after this one; after [`LAST`](Self::LAST) comes [`FIRST`](Self::FIRST).
+    #[must_use]
+    pub const fn next(self) -> Self {
+        if self.0 >= Self::LAST.0 { Self::FIRST } else { Self(self.0 + 1) }
+    }
+
+    /// The sequence as it stands in a transid.
+    #[must_use]
+    pub fn digits(self) -> [u8; Self::LEN] {
+        let mut digits = [b'0'; Self::LEN];
+        let mut rest = self.0;
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        digits
+    }
+
+    /// Reads eight digits back.
+    pub(crate) fn parse_bytes(digits: &[u8]) -> Result<Self, SequenceError> {
+        let mut number = 0u32;
+        for &digit in digits {
+            if !digit.is_ascii_digit() || number > Self::LAST.0 {
+                return Err(SequenceError::OutOfRange);
+            }
+            number = number * 10 + u32::from(digit - b'0');
+        }
+        Self::new(number)
+    }
+}
+
+impl TryFrom<u32> for Sequence {
+    type Error = SequenceError;
+
+    fn try_from(number: u32) -> Result<Self, Self::Error> {
+        Self::new(number)
+    }
+}
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(core::str::from_utf8(&self.digits()).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl fmt::Debug for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sequence({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn always_eight_digits() {
+        for (number, text) in
+            [(1, "00000001"), (80_000_001, "80000001"), (99_999_999, "99999999"), (1_024_300, "01024300")]
+        {
+            let sequence = Sequence::new(number).unwrap();
+            assert_eq!(sequence.to_string(), text);
+            assert_eq!(Sequence::parse_bytes(text.as_bytes()), Ok(sequence));
+        }
+    }
+
+    #[test]
+    fn the_range_is_checked_and_the_last_wraps_to_one() {
+        assert_eq!(Sequence::new(0), Err(SequenceError::OutOfRange));
+        assert_eq!(Sequence::new(100_000_000), Err(SequenceError::OutOfRange));
+        assert_eq!(Sequence::FIRST.next().get(), 2);
+        assert_eq!(Sequence::LAST.next(), Sequence::FIRST);
+    }
+
+    #[test]
+    fn reading_back_is_strict() {
+        for bad in ["00000000", "0000000a", "+0000001", "99999999999999999999"] {
+            assert_eq!(Sequence::parse_bytes(bad.as_bytes()), Err(SequenceError::OutOfRange), "{bad}");
+        }
+    }
+}

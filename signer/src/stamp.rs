@@ -1,0 +1,239 @@
+//! The moment inside a transid: civil time at UTC+8, to the second, written `YYYYMMDDHHMMSS`.
+//!
+//! Carrier page, "transid". China has kept UTC+8 without daylight saving since 1992. The time is handed in as
+//! Unix seconds, never read here. Years 2000 to 2099: in that span every fourth year is a leap year, 2000
+//! included, so the calendar needs no century rule, and seconds since 2000 fit 32 bits, which spares a
+//! Cortex-M a 64-bit division. A clock that was never set reads 1970 and is refused, not taken for 0.
+
+use core::fmt;
+use core::str::FromStr;
+
+use crate::error::StampError;
+
+/// A second between `20000101000000` and `20991231235959` at UTC+8.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stamp {
+    /// Seconds since 2000-01-01 00:00:00 at UTC+8.
+    seconds: u32,
+}
+
+/// Unix time of 2000-01-01 00:00:00 at UTC+8.
+const EPOCH: u64 = 946_656_000;
+const DAY: u32 = 86_400;
+/// Four years, one of them a leap year.
+const CYCLE_DAYS: u32 = 4 * 365 + 1;
+/// 25 cycles: up to, not including, 2100-01-01.
+const END: u32 = 25 * CYCLE_DAYS * DAY;
+
+impl Stamp {
+    /// `20000101000000`
+    pub const FIRST: Self = Self { seconds: 0 };
+    /// `20991231235959`
+    pub const LAST: Self = Self { seconds: END - 1 };
+    /// Digits of a written stamp.
+    pub const LEN: usize = 14;
+
+    /// The stamp of a moment in Unix seconds (UTC, since 1970).
+    ///
+    /// # Errors
+    /// Before 2000 ([`StampError::Unset`]) and after 2099 ([`StampError::TooLate`]), by the calendar at UTC+8.
+    pub const fn from_unix(seconds: u64) -> Result<Self, StampError> {
+        let Some(seconds) = seconds.checked_sub(EPOCH) else { return Err(StampError::Unset) };
+        if seconds >= END as u64 {
+            return Err(StampError::TooLate);
+        }
+        Ok(Self { seconds: seconds as u32 })
+    }
+
+    /// The moment in Unix seconds (UTC, since 1970).
+    #[must_use]
+    pub const fn to_unix(self) -> u64 {
+        self.seconds as u64 + EPOCH
+    }
+
+    /// Reads fourteen digits back.
+    ///
+    /// # Errors
+    /// [`StampError::Malformed`] when they are not fourteen digits, or name no second of 2000 to 2099.
+    pub const fn parse(text: &str) -> Result<Self, StampError> {
+        Self::parse_bytes(text.as_bytes())
+    }
+
+    /// [`parse`](Self::parse) of bytes.
+    pub(crate) const fn parse_bytes(text: &[u8]) -> Result<Self, StampError> {
+        // A const pattern instead of a slice conversion: both are not allowed in a const fn.
+        let [b'2', b'0', y, ear, mo, nth, d, ay, h, our, mi, n, s, ec] = *text else {
+            return Err(StampError::Malformed);
+        };
+        let civil = [two(y, ear), two(mo, nth), two(d, ay), two(h, our), two(mi, n), two(s, ec)];
+        match Self::from_civil(civil) {
+            Some(stamp) => Ok(stamp),
+            None => Err(StampError::Malformed),
+        }
+    }
+
+    /// The second named by years since 2000, month, day, hour, minute, second; `None` if there is none.
+    pub(crate) const fn from_civil([year, month, day, hour, minute, second]: [u32; 6]) -> Option<Self> {
+        let leap = year % 4 == 0;
+        if year > 99 || month < 1 || month > 12 || hour > 23 || minute > 59 || second > 59 {
+            return None;
+        }
+        if day < 1 || day > month_len(month, leap) {
+            return None;
+        }
+        // One leap day for every year before this one that divides by four, 2000 included.
+        let mut days = year * 365 + year.div_ceil(4) + day - 1;
+        let mut earlier = 1;
+        while earlier < month {
+            days += month_len(earlier, leap);
+            earlier += 1;
+        }
+        Some(Self { seconds: days * DAY + hour * 3600 + minute * 60 + second })
+    }
+
+    /// Years since 2000, month, day, hour, minute, second.
+    fn civil(self) -> [u32; 6] {
+        let (days, second) = (self.seconds / DAY, self.seconds % DAY);
+        let (cycle, day) = (days / CYCLE_DAYS, days % CYCLE_DAYS);
+        // The first year of a cycle is the long one: after it, everything is a day late.
+        let year = day.saturating_sub(1) / 365;
+        let mut day = if year == 0 { day } else { day - 1 - year * 365 };
+        let leap = year == 0;
+        let mut month = 1;
+        while month < 12 && day >= month_len(month, leap) {
+            day -= month_len(month, leap);
+            month += 1;
+        }
+        let (hour, second) = (second / 3600, second % 3600);
+        [4 * cycle + year, month, day + 1, hour, second / 60, second % 60]
+    }
+
+    /// The stamp as it stands in a transid.
+    #[must_use]
+    pub fn digits(self) -> [u8; Self::LEN] {
+        let mut digits = *b"20000000000000";
+        for (pair, value) in digits.as_chunks_mut::<2>().0.iter_mut().skip(1).zip(self.civil()) {
+            // A division by ten that is right below 179 and that a Cortex-M0 can do.
+            let tens = (value * 103) >> 10;
+            *pair = [b'0' + tens as u8, b'0' + (value - 10 * tens) as u8];
+        }
+        digits
+    }
+}
+
+impl FromStr for Stamp {
+    type Err = StampError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text)
+    }
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(core::str::from_utf8(&self.digits()).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl fmt::Debug for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stamp({self})")
+    }
+}
+
+/// Days of a month (1 to 12).
+const fn month_len(month: u32, leap: bool) -> u32 {
+    if month == 2 {
+        return 28 + leap as u32;
+    }
+    // Long and short months alternate, with a second long one in a row at August.
+    30 + ((month + (month >> 3)) & 1)
+}
+
+/// The value of two digits, or one that is out of every range.
+const fn two(tens: u8, ones: u8) -> u32 {
+    if !tens.is_ascii_digit() || !ones.is_ascii_digit() {
+        return u32::MAX;
+    }
+    (tens - b'0') as u32 * 10 + (ones - b'0') as u32
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::string::ToString;
+
+    use super::*;
+
+    fn text(unix: u64) -> std::string::String {
+        Stamp::from_unix(unix).unwrap().to_string()
+    }
+
+    #[test]
+    fn known_moments() {
+        // `TZ=Asia/Shanghai date -d @N +%Y%m%d%H%M%S`
+        assert_eq!(text(946_656_000), "20000101000000");
+        assert_eq!(text(951_753_599), "20000228235959");
+        assert_eq!(text(951_753_600), "20000229000000");
+        assert_eq!(text(1_413_444_630), "20141016153030");
+        assert_eq!(text(1_709_136_000), "20240229000000");
+        assert_eq!(text(4_102_415_999), "20991231235959");
+    }
+
+    #[test]
+    fn an_unset_clock_is_refused() {
+        for unset in [0, 1, 946_655_999] {
+            assert_eq!(Stamp::from_unix(unset), Err(StampError::Unset));
+        }
+        for late in [4_102_416_000, 1_413_444_630_000, u64::MAX] {
+            assert_eq!(Stamp::from_unix(late), Err(StampError::TooLate));
+        }
+    }
+
+    #[test]
+    fn every_day_has_one_name_and_comes_back() {
+        let mut previous = std::string::String::new();
+        for day in 0..END / DAY {
+            let stamp = Stamp { seconds: day * DAY + 86_399 };
+            let name = stamp.to_string();
+            assert!(name > previous, "{name} after {previous}");
+            assert_eq!(Stamp::parse(&name), Ok(stamp));
+            previous = name;
+        }
+        assert_eq!(previous, "20991231235959");
+    }
+
+    #[test]
+    fn every_second_of_a_day_comes_back() {
+        for second in 0..DAY {
+            let stamp = Stamp { seconds: 8825 * DAY + second };
+            assert_eq!(Stamp::parse(&stamp.to_string()), Ok(stamp));
+        }
+    }
+
+    #[test]
+    fn what_the_calendar_lacks_is_refused() {
+        for bad in [
+            "20230229000000",
+            "21000229000000",
+            "20240230000000",
+            "20240431000000",
+            "20241301000000",
+            "20240001000000",
+            "20240100000000",
+            "20240101240000",
+            "20240101006000",
+            "20240101000060",
+            "19991231235959",
+            "21000101000000",
+            "2024010100000",
+            "202401010000000",
+            "2024010100000a",
+            "20240101 00000",
+            "+2240101000000",
+            "",
+        ] {
+            assert_eq!(Stamp::parse(bad), Err(StampError::Malformed), "{bad}");
+        }
+    }
+}

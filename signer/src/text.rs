@@ -1,0 +1,120 @@
+//! A short text held in place: what every checked type of this crate is made of.
+//!
+//! The bytes behind the text stay zero, so that derived comparison and hashing see the text and nothing else,
+//! and order it as `str` would. Bytes, not `str`: proving UTF-8 would link core's validation tables into a
+//! firmware that never prints anything. Who asks for a `&str` pays for it.
+
+/// At most `N` (≤ 255) bytes of UTF-8.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Text<const N: usize> {
+    bytes: [u8; N],
+    len: u8,
+}
+
+impl<const N: usize> Text<N> {
+    /// The empty text.
+    pub(crate) const EMPTY: Self = {
+        assert!(N <= u8::MAX as usize, "the length is kept in one byte");
+        Self { bytes: [0; N], len: 0 }
+    };
+
+    /// The text of 1 to `N` characters that all belong to `alphabet`, in upper case if `upper`.
+    ///
+    /// `const`, so that a firmware's credentials can be checked at compile time and stay in flash.
+    pub(crate) const fn checked(text: &[u8], alphabet: Alphabet, upper: bool) -> Result<Self, Fault> {
+        if text.is_empty() {
+            return Err(Fault::Empty);
+        }
+        if text.len() > N {
+            return Err(Fault::TooLong);
+        }
+        let mut this = Self::EMPTY;
+        // `for` is not allowed in a const fn.
+        let mut at = 0;
+        while at < text.len() {
+            if !alphabet.has(text[at]) {
+                return Err(Fault::BadCharacter);
+            }
+            this.bytes[at] = if upper { text[at].to_ascii_uppercase() } else { text[at] };
+            at += 1;
+        }
+        this.len = text.len() as u8;
+        Ok(this)
+    }
+
+    /// Appends all of `more`, or nothing if it does not fit.
+    pub(crate) fn push(&mut self, more: &[u8]) -> bool {
+        let free = self.bytes.get_mut(usize::from(self.len)..).unwrap_or_default();
+        let Some((head, _)) = free.split_at_mut_checked(more.len()) else { return false };
+        head.copy_from_slice(more);
+        // What fits behind `len` keeps the sum within N, which fits a byte.
+        self.len = self.len.wrapping_add(more.len() as u8);
+        true
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        // Whatever is put in is UTF-8, so the default is never taken; it only spares a panic.
+        core::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+}
+
+/// Which characters a text may consist of.
+#[derive(Clone, Copy)]
+pub(crate) enum Alphabet {
+    /// `0-9`
+    Digits,
+    /// `0-9A-Fa-f`
+    Hex,
+    /// `0-9A-Za-z`
+    Alphanumeric,
+}
+
+impl Alphabet {
+    pub(crate) const fn has(self, byte: u8) -> bool {
+        match self {
+            Self::Digits => byte.is_ascii_digit(),
+            Self::Hex => byte.is_ascii_hexdigit(),
+            Self::Alphanumeric => byte.is_ascii_alphanumeric(),
+        }
+    }
+}
+
+/// What [`Text::checked`] objects to; each type says it in its own words.
+#[derive(Clone, Copy)]
+pub(crate) enum Fault {
+    Empty,
+    TooLong,
+    BadCharacter,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn push_is_all_or_nothing() {
+        let mut text = Text::<4>::EMPTY;
+        assert!(text.push(b"abc"));
+        assert!(!text.push(b"de"));
+        assert_eq!(text.as_bytes(), b"abc");
+        assert!(text.push(b"d"));
+        assert_eq!(text.as_str(), "abcd");
+        assert!(text.push(b""));
+        assert!(!text.push(b"e"));
+    }
+
+    #[test]
+    fn orders_as_str_does() {
+        let text = |s: &str| match Text::<8>::checked(s.as_bytes(), Alphabet::Alphanumeric, false) {
+            Ok(text) => text,
+            Err(_) => unreachable!("the samples are alphanumeric"),
+        };
+        for (a, b) in [("1", "10"), ("10", "2"), ("a", "b"), ("B", "a"), ("same", "same")] {
+            assert_eq!(text(a).cmp(&text(b)), a.cmp(b), "{a} against {b}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The name of one look-up: appid, stamp and sequence in a row, 23 to 48 characters.
+//!
+//! Carrier page, "transid": appid + `YYYYMMDDHHMISS` + 8 digits, at most 48 characters. Read from the end, it
+//! comes apart in only one way.
+//!
+//! Reading is strict for a reason: the token is a plain SHA-256 over appid, password and transid, in this
+//! order. From one valid pair anybody can compute the token of `transid ‖ padding ‖ anything` without the
+//! password (length extension). The padding holds a byte 0x80, which no transid may hold; and a [`Token`] is
+//! only made from a [`Transid`], so such a request is refused before anything is hashed.
+//!
+//! [`Token`]: crate::Token
+
+use core::fmt;
+
+use crate::credentials::{AppId, plain_text};
+use crate::error::TransidError;
+use crate::sequence::Sequence;
+use crate::stamp::Stamp;
+use crate::text::{Alphabet, Text};
+
+/// A well-formed transid.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Transid(Text<{ Transid::MAX_LEN }>);
+
+/// Characters after the appid.
+const TAIL_LEN: usize = Stamp::LEN + Sequence::LEN;
+
+impl Transid {
+    /// The longest transid, in characters.
+    pub const MAX_LEN: usize = 48;
+
+    /// The transid of a look-up.
+    #[must_use]
+    pub fn new(appid: &AppId, stamp: Stamp, sequence: Sequence) -> Self {
+        const { assert!(AppId::MAX_LEN + TAIL_LEN == Self::MAX_LEN, "so that every push below fits") };
+        let mut text = Text::EMPTY;
+        text.push(appid.as_bytes());
+        text.push(&stamp.digits());
+        text.push(&sequence.digits());
+        Self(text)
+    }
+
+    /// Checks a ready-made transid.
+    ///
+    /// # Errors
+    /// Says which rule it breaks: length, alphabet, stamp or sequence, in this order.
+    pub fn parse(text: &str) -> Result<Self, TransidError> {
+        Self::parse_bytes(text.as_bytes())
+    }
+
+    /// [`parse`](Self::parse) of bytes that need not be UTF-8.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse) does.
+    pub fn parse_bytes(text: &[u8]) -> Result<Self, TransidError> {
+        if text.len() > Self::MAX_LEN {
+            return Err(TransidError::TooLong);
+        }
+        let Some((appid, stamp, sequence)) = split(text) else { return Err(TransidError::TooShort) };
+        if appid.is_empty() {
+            return Err(TransidError::TooShort);
+        }
+        let text =
+            Text::checked(text, Alphabet::Alphanumeric, false).map_err(|_| TransidError::BadCharacter)?;
+        Stamp::parse_bytes(stamp).map_err(|_| TransidError::Stamp)?;
+        Sequence::parse_bytes(sequence).map_err(|_| TransidError::Sequence)?;
+        Ok(Self(text))
+    }
+
+    /// Who asked.
+    #[must_use]
+    pub fn appid(&self) -> AppId {
+        let mut appid = Text::EMPTY;
+        appid.push(self.appid_bytes());
+        AppId(appid)
+    }
+
+    /// When it was signed.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        let stamp = split(self.as_bytes()).map(|(_, stamp, _)| Stamp::parse_bytes(stamp));
+        // Both ways in have checked it, so the default is never taken; it only spares a panic.
+        stamp.and_then(Result::ok).unwrap_or(Stamp::FIRST)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn sequence(&self) -> Sequence {
+        let sequence = split(self.as_bytes()).map(|(_, _, sequence)| Sequence::parse_bytes(sequence));
+        // As in `stamp`.
+        sequence.and_then(Result::ok).unwrap_or(Sequence::FIRST)
+    }
+
+    /// The characters before stamp and sequence.
+    pub(crate) fn appid_bytes(&self) -> &[u8] {
+        split(self.as_bytes()).map(|(appid, _, _)| appid).unwrap_or_default()
+    }
+}
+
+plain_text!(Transid, TransidError);
+
+impl fmt::Debug for Transid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Transid({self})")
+    }
+}
+
+/// Appid, stamp and sequence, or `None` if there are not that many characters.
+fn split(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (appid, tail) = text.split_at_checked(text.len().checked_sub(TAIL_LEN)?)?;
+    let (stamp, sequence) = tail.split_at_checked(Stamp::LEN)?;
+    Some((appid, stamp, sequence))
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn the_pages_own_example_comes_apart() {
+        let transid = Transid::parse("1000012014101615303080000001").unwrap();
+        assert_eq!(transid.appid().as_str(), "100001");
+        assert_eq!(transid.stamp().to_string(), "20141016153030");
+        assert_eq!(transid.sequence().get(), 80_000_001);
+        assert_eq!(Transid::new(&transid.appid(), transid.stamp(), transid.sequence()), transid);
+    }
+
+    #[test]
+    fn says_which_rule_is_broken() {
+        for (text, error) in [
+            ("", TransidError::TooShort),
+            ("2014101615303080000001", TransidError::TooShort),
+            // The page's Java sample: a tail of 11 characters.
+            ("A0B40O520161121001", TransidError::TooShort),
+            // The page's Python sample: no appid, so its stamp is not where one must be.
+            ("2016071314451512365445", TransidError::TooShort),
+            ("A2099123123595999999999AAAAAAAAAAAAAAAAAAAAAAAAAA", TransidError::TooLong),
+            ("1000-12014101615303080000001", TransidError::BadCharacter),
+            ("1000012014101615303080000001\n", TransidError::BadCharacter),
+            ("1000012014131615303080000001", TransidError::Stamp),
+            ("1000012014101615303000000000", TransidError::Sequence),
+            ("100001201410161530308000000A", TransidError::Sequence),
+        ] {
+            assert_eq!(Transid::parse(text), Err(error), "{text}");
+        }
+    }
+}
