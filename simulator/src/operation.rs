@@ -1,0 +1,167 @@
+//! The look-ups (and the one action) that a carrier account may call.
+//!
+//! All share the signature and the card parameter; they differ by the last segment of the path and by
+//! the fields of `result[0]`. The first field is the *verdict field*: the one that a rule's
+//! `status=` replaces.
+
+use crate::lookup::Card;
+
+/// One API of the carrier, by what it looks up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// 2001 `gprsrealsingle`: whether the card has a data session now.
+    Session,
+    /// 2002 `userstatusrealsingle`: the card's STATUS.
+    Status,
+    /// 2005 `gprsusedinfosingle`: data used this month until yesterday, in KB.
+    DataUsed,
+    /// 2008 `onandoffrealsingle`: whether the device is switched on.
+    Power,
+    /// 2011 `balancerealsingle`: the account's balance.
+    Balance,
+    /// 2012 `smsusedinfosingle`: short messages sent this month until yesterday.
+    SmsUsed,
+    /// 2105 `querycardlifecycle`: the stage of the card's life.
+    Lifecycle,
+    /// 2110 `querycardopentime`: when the card was opened.
+    OpenTime,
+    /// 4001 `smsstatusreset`: the only *action*; calling it changes something.
+    SmsReset,
+}
+
+impl Operation {
+    /// Every operation, in the order of the carrier's numbers.
+    pub const ALL: [Self; 9] = [
+        Self::Session,
+        Self::Status,
+        Self::DataUsed,
+        Self::Power,
+        Self::Balance,
+        Self::SmsUsed,
+        Self::Lifecycle,
+        Self::OpenTime,
+        Self::SmsReset,
+    ];
+
+    /// The carrier's number of this API, such as 2002.
+    #[must_use]
+    pub const fn api(self) -> u16 {
+        match self {
+            Self::Session => 2001,
+            Self::Status => 2002,
+            Self::DataUsed => 2005,
+            Self::Power => 2008,
+            Self::Balance => 2011,
+            Self::SmsUsed => 2012,
+            Self::Lifecycle => 2105,
+            Self::OpenTime => 2110,
+            Self::SmsReset => 4001,
+        }
+    }
+
+    /// The last segment of its path, such as `userstatusrealsingle`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Session => "gprsrealsingle",
+            Self::Status => "userstatusrealsingle",
+            Self::DataUsed => "gprsusedinfosingle",
+            Self::Power => "onandoffrealsingle",
+            Self::Balance => "balancerealsingle",
+            Self::SmsUsed => "smsusedinfosingle",
+            Self::Lifecycle => "querycardlifecycle",
+            Self::OpenTime => "querycardopentime",
+            Self::SmsReset => "smsstatusreset",
+        }
+    }
+
+    /// Whether calling it changes something at the carrier.
+    #[must_use]
+    pub const fn is_action(self) -> bool {
+        matches!(self, Self::SmsReset)
+    }
+
+    /// The operation with this name or number (`userstatusrealsingle`, `2002`).
+    #[must_use]
+    pub fn find(name_or_api: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.name() == name_or_api || one.api().to_string() == name_or_api)
+    }
+
+    /// The operation that a request path names under `prefix`, doubled slashes tolerated as the carrier does.
+    pub(crate) fn at(path: &str, prefix: &str) -> Option<Self> {
+        let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+        for expected in prefix.split('/').filter(|segment| !segment.is_empty()) {
+            if segments.next() != Some(expected) {
+                return None;
+            }
+        }
+        let named = match (segments.next(), segments.next(), segments.next()) {
+            (Some("v2"), Some(name), None) => name,
+            _ => return None,
+        };
+        Self::ALL.into_iter().find(|one| one.name() == named)
+    }
+
+    /// The fields of `result[0]` for `card`, verdict field first; `verdict` replaces the usual value.
+    pub(crate) fn result(self, card: &Card, verdict: Option<&str>) -> Vec<(&'static str, String)> {
+        let (field, usual) = match self {
+            Self::Session => ("GPRSSTATUS", "01"),
+            Self::Status => ("STATUS", "00"),
+            Self::DataUsed => ("total_gprs", "10240"),
+            Self::Power => ("status", "1"),
+            Self::Balance => ("balance", "12.50"),
+            Self::SmsUsed => ("sms", "3"),
+            Self::Lifecycle => ("lifecycle", "2"),
+            Self::OpenTime => ("opentime", "2017-05-16"),
+            Self::SmsReset => ("status", "0"),
+        };
+        let mut fields = vec![(field, verdict.unwrap_or(usual).to_owned())];
+        match self {
+            Self::Session => {
+                for (name, value) in [("IP", "10.32.0.17"), ("APN", "CMIOT"), ("RAT", "6")] {
+                    fields.push((name, value.to_owned()));
+                }
+            }
+            Self::Lifecycle => fields.push(("opentime", "2017-05-16".to_owned())),
+            Self::OpenTime => fields.push((card.kind.parameter(), card.number.clone())),
+            _ => {}
+        }
+        fields
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_found_with_careless_slashes_and_under_a_prefix() {
+        for path in ["/v2/userstatusrealsingle", "//v2//userstatusrealsingle", "/v2/userstatusrealsingle/"] {
+            assert_eq!(Operation::at(path, ""), Some(Operation::Status), "{path}");
+        }
+        assert_eq!(Operation::at("/iot/v2/gprsrealsingle", "/iot"), Some(Operation::Session));
+        assert_eq!(Operation::at("/v2/gprsrealsingle", "/iot"), None);
+    }
+
+    #[test]
+    fn other_paths_are_nobodys() {
+        for path in ["/", "/v2", "/v1/userstatusrealsingle", "/v2/userstatusrealsingle/x", "/v2/USERSTATUS"] {
+            assert_eq!(Operation::at(path, ""), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn names_and_numbers_find_their_operation() {
+        for one in Operation::ALL {
+            assert_eq!(Operation::find(one.name()), Some(one));
+            assert_eq!(Operation::find(&one.api().to_string()), Some(one));
+        }
+        assert_eq!(Operation::find("2003"), None);
+    }
+
+    #[test]
+    fn only_the_reset_is_an_action() {
+        let actions: Vec<_> = Operation::ALL.into_iter().filter(|one| one.is_action()).collect();
+        assert_eq!(actions, [Operation::SmsReset]);
+    }
+}

@@ -1,0 +1,287 @@
+//! Rules: which calls are treated how, and how often.
+//!
+//! The first rule that matches and is not used up decides; without one, the carrier answers as usual.
+//! A rule sees only calls that passed the carrier's checks and throttle, so a wrong token stays a wrong token
+//! whatever is scripted. [`Rule::parse`] reads a rule from text
+//! such as `prefix=1476 status=02 latency=300ms`.
+
+mod parse;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::behaviour::{Answer, Behaviour, Gate};
+use crate::lookup::Lookup;
+use crate::operation::Operation;
+
+pub use parse::RuleError;
+
+/// One line of the script: when, then what, and how many times.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Which calls it is for.
+    pub when: Match,
+    /// How they are treated.
+    pub then: Behaviour,
+    /// How many calls it takes before it is used up; `None` for ever.
+    pub times: Option<u32>,
+}
+
+/// Which calls a rule is for: those that satisfy all three.
+#[derive(Clone, Debug, Default)]
+pub struct Match {
+    /// Cards.
+    pub card: CardMatch,
+    /// Only this operation.
+    pub operation: Option<Operation>,
+    /// Only this account.
+    pub appid: Option<String>,
+}
+
+/// Which cards a rule is for.
+#[derive(Clone, Default)]
+pub enum CardMatch {
+    /// Every card.
+    #[default]
+    Any,
+    /// This number, in either case.
+    Is(String),
+    /// Numbers that begin so, in either case.
+    Prefix(String),
+    /// Look-ups for which this holds. It is called with the simulator locked, so it must not call the
+    /// [`Simulator`](crate::Simulator), and should be quick.
+    Where(Arc<dyn Fn(&Lookup) -> bool + Send + Sync>),
+}
+
+impl Rule {
+    /// A rule for every call.
+    #[must_use]
+    pub fn any() -> Self {
+        Self::of(CardMatch::Any)
+    }
+
+    /// A rule for the card of this number.
+    #[must_use]
+    pub fn card(number: impl Into<String>) -> Self {
+        Self::of(CardMatch::Is(number.into()))
+    }
+
+    /// A rule for cards whose number begins with `prefix`.
+    #[must_use]
+    pub fn prefix(prefix: impl Into<String>) -> Self {
+        Self::of(CardMatch::Prefix(prefix.into()))
+    }
+
+    /// A rule for look-ups that satisfy `holds` (see [`CardMatch::Where`]).
+    #[must_use]
+    pub fn matching(holds: impl Fn(&Lookup) -> bool + Send + Sync + 'static) -> Self {
+        Self::of(CardMatch::Where(Arc::new(holds)))
+    }
+
+    fn of(card: CardMatch) -> Self {
+        Self { when: Match { card, ..Match::default() }, then: Behaviour::default(), times: None }
+    }
+
+    /// Only for calls of `operation`.
+    #[must_use]
+    pub fn operation(mut self, operation: Operation) -> Self {
+        self.when.operation = Some(operation);
+        self
+    }
+
+    /// Only for calls of the account `appid`.
+    #[must_use]
+    pub fn appid(mut self, appid: impl Into<String>) -> Self {
+        self.when.appid = Some(appid.into());
+        self
+    }
+
+    /// Answers with this.
+    #[must_use]
+    pub fn then(mut self, answer: Answer) -> Self {
+        self.then.answer = answer;
+        self
+    }
+
+    /// Answers code 0 with this STATUS (or the other operations' verdict).
+    #[must_use]
+    pub fn status(self, status: impl Into<String>) -> Self {
+        self.then(Answer::Status(status.into()))
+    }
+
+    /// Answers this code, with the carrier's text for it and an empty result.
+    #[must_use]
+    pub fn code(self, code: impl Into<String>) -> Self {
+        self.then(Answer::Code(code.into()))
+    }
+
+    /// Answers this body over HTTP 200.
+    #[must_use]
+    pub fn body(self, bytes: impl Into<Bytes>) -> Self {
+        self.then(Answer::body(bytes))
+    }
+
+    /// Takes this long.
+    #[must_use]
+    pub fn latency(mut self, latency: Duration) -> Self {
+        self.then.latency = Some(latency);
+        self
+    }
+
+    /// Holds the calls at `gate`.
+    #[must_use]
+    pub fn gate(mut self, gate: &Gate) -> Self {
+        self.then.gate = Some(gate.clone());
+        self
+    }
+
+    /// Dates the answer this many seconds ahead of the clock.
+    #[must_use]
+    pub fn date_offset(mut self, seconds: i64) -> Self {
+        self.then.date_offset = seconds;
+        self
+    }
+
+    /// Writes text as `\uXXXX`.
+    #[must_use]
+    pub fn escaped(mut self) -> Self {
+        self.then.escaped = true;
+        self
+    }
+
+    /// Writes the envelope's `status` as a number.
+    #[must_use]
+    pub fn numeric(mut self) -> Self {
+        self.then.numeric = true;
+        self
+    }
+
+    /// Is used up after this many calls.
+    #[must_use]
+    pub fn times(mut self, times: u32) -> Self {
+        self.times = Some(times);
+        self
+    }
+}
+
+impl Match {
+    /// Whether `lookup` is one of those meant.
+    pub(crate) fn holds(&self, lookup: &Lookup) -> bool {
+        self.operation.is_none_or(|operation| operation == lookup.operation)
+            && self.appid.as_ref().is_none_or(|appid| *appid == lookup.appid)
+            && self.card.holds(lookup)
+    }
+}
+
+impl CardMatch {
+    fn holds(&self, lookup: &Lookup) -> bool {
+        let number = lookup.card.number.as_str();
+        match self {
+            Self::Any => true,
+            Self::Is(wanted) => number.eq_ignore_ascii_case(wanted),
+            Self::Prefix(prefix) => {
+                number.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
+            }
+            Self::Where(holds) => holds(lookup),
+        }
+    }
+}
+
+impl fmt::Debug for CardMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("Any"),
+            Self::Is(number) => f.debug_tuple("Is").field(number).finish(),
+            Self::Prefix(prefix) => f.debug_tuple("Prefix").field(prefix).finish(),
+            Self::Where(_) => f.write_str("Where(..)"),
+        }
+    }
+}
+
+/// The rules in force and how often each may still be used.
+#[derive(Default)]
+pub(crate) struct Script {
+    rules: Vec<Rule>,
+}
+
+impl Script {
+    pub(crate) fn new(rules: Vec<Rule>) -> Self {
+        Self { rules }
+    }
+
+    pub(crate) fn append(&mut self, rule: Rule) {
+        self.rules.push(rule);
+    }
+
+    pub(crate) fn put_first(&mut self, rule: Rule) {
+        self.rules.insert(0, rule);
+    }
+
+    /// How `lookup` is treated; uses up one of its rule's times.
+    pub(crate) fn decide(&mut self, lookup: &Lookup) -> Behaviour {
+        let found = self.rules.iter_mut().find(|rule| rule.times != Some(0) && rule.when.holds(lookup));
+        let Some(rule) = found else { return Behaviour::default() };
+        if let Some(times) = &mut rule.times {
+            *times -= 1;
+        }
+        rule.then.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lookup::{Card, CardKind};
+
+    fn of(number: &str) -> Lookup {
+        Lookup {
+            operation: Operation::Status,
+            appid: "100001".to_owned(),
+            transid: String::new(),
+            card: Card { kind: CardKind::Msisdn, number: number.to_owned() },
+        }
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_decides() {
+        let mut script = Script::new(vec![
+            Rule::card("1476").status("01"),
+            Rule::prefix("14").status("02"),
+            Rule::matching(|lookup| lookup.card.number.ends_with('9')).status("03"),
+            Rule::any().status("04"),
+        ]);
+        for (number, status) in [("1476", "01"), ("1477", "02"), ("159", "03"), ("15", "04"), ("1", "04")] {
+            assert_eq!(script.decide(&of(number)).answer, Answer::Status(status.to_owned()), "{number}");
+        }
+    }
+
+    #[test]
+    fn a_rule_used_up_makes_room_for_the_next() {
+        let mut script = Script::new(vec![Rule::any().code("71").times(2), Rule::any().code("72").times(1)]);
+        let answers: Vec<_> = (0..4).map(|_| script.decide(&of("1")).answer).collect();
+        let code = |code: &str| Answer::Code(code.to_owned());
+        assert_eq!(answers, [code("71"), code("71"), code("72"), Answer::Usual]);
+    }
+
+    #[test]
+    fn operation_and_account_narrow_a_rule() {
+        let mut script = Script::new(vec![
+            Rule::any().operation(Operation::Power).code("1"),
+            Rule::any().appid("0NZ").code("2"),
+        ]);
+        assert_eq!(script.decide(&of("1")).answer, Answer::Usual);
+        let power = Lookup { operation: Operation::Power, ..of("1") };
+        assert_eq!(script.decide(&power).answer, Answer::Code("1".to_owned()));
+        let other = Lookup { appid: "0NZ".to_owned(), ..of("1") };
+        assert_eq!(script.decide(&other).answer, Answer::Code("2".to_owned()));
+    }
+
+    #[test]
+    fn iccids_match_in_either_case() {
+        let mut script = Script::new(vec![Rule::prefix("898602c9").status("02")]);
+        assert_eq!(script.decide(&of("898602C99816C0445401")).answer, Answer::Status("02".to_owned()));
+    }
+}
