@@ -22,15 +22,8 @@ pub struct Ebid(Text<{ Ebid::MAX_LEN }>);
 
 /// The account's secret: 1 to 256 bytes of any value, wiped on drop, never printed or compared.
 ///
-/// In a `static` it stays in flash and costs no RAM (and cannot be wiped):
-///
-/// ```
-/// use cmiot_signer::Password;
-/// static PASSWORD: Password = match Password::new(b"example-password") {
-///     Ok(password) => password,
-///     Err(_) => panic!("the password is empty or too long"),
-/// };
-/// ```
+/// A firmware whose password is a constant in flash needs none of this: see
+/// [`Signer::with_static_password`](crate::Signer::with_static_password).
 #[derive(Clone)]
 pub struct Password {
     bytes: [u8; Password::MAX_LEN],
@@ -77,21 +70,21 @@ impl Password {
     ///
     /// # Errors
     /// When it is empty or longer than [`Self::MAX_LEN`].
-    pub const fn new(secret: &[u8]) -> Result<Self, CredentialError> {
-        if secret.is_empty() {
-            return Err(CredentialError::Empty);
-        }
-        if secret.len() > Self::MAX_LEN {
-            return Err(CredentialError::TooLong);
-        }
+    pub fn new(secret: &[u8]) -> Result<Self, CredentialError> {
+        Self::check(secret)?;
         let mut bytes = [0; Self::MAX_LEN];
-        // `for` is not allowed in a const fn.
-        let mut at = 0;
-        while at < secret.len() {
-            bytes[at] = secret[at];
-            at += 1;
-        }
+        let (head, _) = bytes.split_at_mut_checked(secret.len()).ok_or(CredentialError::TooLong)?;
+        head.copy_from_slice(secret);
         Ok(Self { bytes, len: secret.len() as u16 })
+    }
+
+    /// Whether these bytes can be a password.
+    pub(crate) const fn check(secret: &[u8]) -> Result<(), CredentialError> {
+        match secret.len() {
+            0 => Err(CredentialError::Empty),
+            1..=Self::MAX_LEN => Ok(()),
+            _ => Err(CredentialError::TooLong),
+        }
     }
 
     /// The secret, for the hasher alone.

@@ -31,8 +31,8 @@
 //! takes the checked type and cannot fail.
 //!
 //! ## `credentials`: [`AppId`], [`Ebid`], [`Password`]
-//! What the carrier issues. Their constructors are `const`, so that a firmware's can be checked when it is
-//! compiled and stay in flash. The password is wiped on drop and never printed.
+//! What the carrier issues. The password is wiped on drop and never printed. A firmware's constant credentials
+//! are checked when it is compiled and stay in flash.
 //!
 //! ## `card`: [`Card`], [`Msisdn`], [`Iccid`], [`Imsi`]
 //! Exactly one number that names a card. `Debug` masks it.

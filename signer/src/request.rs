@@ -8,7 +8,7 @@ use core::fmt::{self, Write};
 
 use crate::card::Card;
 use crate::credentials::{AppId, Ebid, Password};
-use crate::error::BufferTooSmall;
+use crate::error::{BufferTooSmall, CredentialError};
 use crate::sequence::Sequence;
 use crate::stamp::Stamp;
 use crate::token::Token;
@@ -28,12 +28,13 @@ pub const QUERY_MAX: usize = "appid=&transid=&ebid=&token=&iccid=".len()
 /// The longest possible request target with [`PATH`], in bytes.
 pub const TARGET_MAX: usize = PATH.len() + 1 + QUERY_MAX;
 
-/// An account's credentials, borrowed: it costs three pointers, so make one where it is needed.
-#[derive(Clone, Copy, Debug)]
+/// An account's credentials, borrowed: it costs a few pointers, so make one where it is needed.
+#[derive(Clone, Copy)]
 pub struct Signer<'a> {
     appid: &'a AppId,
     ebid: &'a Ebid,
-    password: &'a Password,
+    /// Checked as a [`Password`] is.
+    password: &'a [u8],
 }
 
 /// A signed look-up, ready to be written; borrows what it does not make itself.
@@ -48,8 +49,40 @@ pub struct SignedRequest<'a> {
 impl<'a> Signer<'a> {
     /// Signs for this account.
     #[must_use]
-    pub const fn new(appid: &'a AppId, ebid: &'a Ebid, password: &'a Password) -> Self {
-        Self { appid, ebid, password }
+    pub fn new(appid: &'a AppId, ebid: &'a Ebid, password: &'a Password) -> Self {
+        Self { appid, ebid, password: password.expose() }
+    }
+
+    /// Signs with a password that is part of the program: it stays in flash, where a [`Password`] would copy
+    /// it into RAM. It cannot be wiped, and whoever reads out the flash has it.
+    ///
+    /// ```
+    /// use cmiot_signer::{AppId, Ebid, Signer};
+    /// static APPID: AppId = match AppId::parse("100001") {
+    ///     Ok(appid) => appid,
+    ///     Err(_) => panic!("checked when compiled"),
+    /// };
+    /// static EBID: Ebid = match Ebid::parse("0001000000009") {
+    ///     Ok(ebid) => ebid,
+    ///     Err(_) => panic!("checked when compiled"),
+    /// };
+    /// static SIGNER: Signer<'static> = match Signer::with_static_password(&APPID, &EBID, b"example-password") {
+    ///     Ok(signer) => signer,
+    ///     Err(_) => panic!("checked when compiled"),
+    /// };
+    /// ```
+    ///
+    /// # Errors
+    /// When the password is empty or longer than [`Password::MAX_LEN`].
+    pub const fn with_static_password(
+        appid: &'a AppId,
+        ebid: &'a Ebid,
+        password: &'static [u8],
+    ) -> Result<Self, CredentialError> {
+        match Password::check(password) {
+            Ok(()) => Ok(Self { appid, ebid, password }),
+            Err(error) => Err(error),
+        }
     }
 
     /// Signs a look-up of `card` at `stamp`; `sequence` tells it from others of the same second.
@@ -61,8 +94,14 @@ impl<'a> Signer<'a> {
     /// Signs a look-up under a ready-made transid. The query's appid is the transid's.
     #[must_use]
     pub fn sign_transid(&self, transid: Transid, card: &'a Card) -> SignedRequest<'a> {
-        let token = Token::sign(self.appid, self.password, &transid);
+        let token = Token::of([self.appid.as_bytes(), self.password, transid.as_bytes()]);
         SignedRequest { transid, token, ebid: self.ebid, card }
+    }
+}
+
+impl fmt::Debug for Signer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signer({}, {}, redacted)", self.appid, self.ebid)
     }
 }
 
@@ -251,6 +290,22 @@ mod tests {
                 assert_eq!(url, format!("{head}?{query}"));
             }
         });
+    }
+
+    #[test]
+    fn a_password_in_flash_signs_the_same() {
+        let (appid, ebid) = (AppId::parse("100001").unwrap(), Ebid::parse("1").unwrap());
+        let card = Card::parse(CardKind::Imsi, "460079650004176").unwrap();
+        let owned = Password::new(b"example-password").unwrap();
+        let in_flash = Signer::with_static_password(&appid, &ebid, b"example-password").unwrap();
+        let query = |signer: Signer<'_>| signer.sign(Stamp::FIRST, Sequence::FIRST, &card).query();
+        assert_eq!(query(in_flash), query(Signer::new(&appid, &ebid, &owned)));
+        assert!(!format!("{in_flash:?}").contains("example-password"));
+        assert_eq!(Signer::with_static_password(&appid, &ebid, b"").err(), Some(CredentialError::Empty));
+        assert_eq!(
+            Signer::with_static_password(&appid, &ebid, &[1; 257]).err(),
+            Some(CredentialError::TooLong)
+        );
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl Token {
     /// Signs a transid. The appid is normally the transid's own.
     #[must_use]
     pub fn sign(appid: &AppId, password: &Password, transid: &Transid) -> Self {
-        hash([appid.as_bytes(), password.expose(), transid.as_bytes()])
+        Self::of([appid.as_bytes(), password.expose(), transid.as_bytes()])
     }
 
     /// Signs bytes that are no [`Transid`], for callers that must bear with malformed ones.
@@ -37,7 +37,16 @@ impl Token {
     /// alphabet (`0-9A-Za-z` is safe) and their length before it believes a token over them.
     #[must_use]
     pub fn sign_unchecked_transid(appid: &AppId, password: &Password, transid: &[u8]) -> Self {
-        hash([appid.as_bytes(), password.expose(), transid])
+        Self::of([appid.as_bytes(), password.expose(), transid])
+    }
+
+    /// The token over appid, password and transid.
+    pub(crate) fn of(parts: [&[u8]; 3]) -> Self {
+        let mut hash = Hash { state: INITIAL, block: [0; BLOCK], filled: 0, length: 0 };
+        for part in parts {
+            hash.absorb(part);
+        }
+        hash.finish()
     }
 
     /// Whether `claimed` is this token, in either case. Takes the same time wherever they differ; only the
@@ -75,14 +84,6 @@ impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(redacted)")
     }
-}
-
-fn hash(parts: [&[u8]; 3]) -> Token {
-    let mut hash = Hash { state: INITIAL, block: [0; BLOCK], filled: 0, length: 0 };
-    for part in parts {
-        hash.absorb(part);
-    }
-    hash.finish()
 }
 
 const BLOCK: usize = 64;
@@ -162,13 +163,13 @@ mod tests {
             let (head, tail) = bytes[..len].split_at(len / 3);
             let reference: std::string::String =
                 Sha256::digest(&bytes[..len]).iter().map(|b| format!("{b:02x}")).collect();
-            assert_eq!(hash([head, b"", tail]).as_str(), reference, "{len} bytes");
+            assert_eq!(Token::of([head, b"", tail]).as_str(), reference, "{len} bytes");
         }
     }
 
     #[test]
     fn verifies_either_case_and_nothing_else() {
-        let token = hash([b"abc", b"", b""]);
+        let token = Token::of([b"abc", b"", b""]);
         // FIPS 180-2, appendix B.1
         assert_eq!(token.as_str(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert!(token.verify(token.as_str()));
@@ -185,6 +186,6 @@ mod tests {
 
     #[test]
     fn debug_does_not_tell_the_token() {
-        assert_eq!(format!("{:?}", hash([b"", b"", b""])), "Token(redacted)");
+        assert_eq!(format!("{:?}", Token::of([b"", b"", b""])), "Token(redacted)");
     }
 }

@@ -1,4 +1,5 @@
 //! What holds of every input: what is written reads back the same, and nothing read makes a panic.
+#![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
 
 use cmiot_signer::{
     AppId, Card, CardKind, Ebid, Password, QUERY_MAX, Sequence, Signer, Stamp, Token, Transid,

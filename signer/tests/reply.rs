@@ -1,6 +1,7 @@
 //! Reading answers: every line of what a reader must do, for each reader that is compiled in; where both are,
 //! they must agree on everything, errors included.
 #![cfg(any(feature = "serde", feature = "scan"))]
+#![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
 
 use cmiot_signer::{Refusal, Reply, ReplyError, Status};
 use proptest::prelude::*;

@@ -1,4 +1,5 @@
 //! Known answers: every row of `vectors.tsv` signed, and each of its texts compared.
+#![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
 
 use cmiot_signer::{AppId, Card, CardKind, Ebid, PATH, Password, Sequence, Signer, Stamp, Token, Transid};
 
