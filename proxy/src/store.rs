@@ -1,0 +1,247 @@
+//! The files that outlive the process: the only SQL of the proxy.
+//!
+//! | file | holds | lost |
+//! | --- | --- | --- |
+//! | `cache.db` | the carrier's last answers | at will: it is begun anew |
+//! | `state.db` | how far the carrier-side transids have got | an error that names the remedy |
+//! | `audit-YYYY-MM.db` | one row a request, by month | never by the proxy |
+//! | `store.lock` | the process that works here | nothing |
+//!
+//! One process a folder. Each file has one writer (a thread for cache and audit); readers have connections of
+//! their own. The folder is its owner's alone (0700), and so are the files (0600).
+
+pub mod audit;
+pub mod cache;
+mod error;
+mod queue;
+mod schema;
+pub mod state;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::audit::{AuditReader, AuditStore, Durability};
+use self::cache::CacheStore;
+pub use self::error::{Fault, StoreError};
+use self::state::{Lost, StateStore};
+use crate::clock::Clock;
+
+/// How the store is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StoreOptions {
+    /// What an answered request's audit record survives.
+    pub durability: Durability,
+    /// Audit records that may wait for the disk; beyond, requests are refused.
+    pub audit_queue: usize,
+    /// Answers that may wait to be stored; beyond, they are not.
+    pub cache_queue: usize,
+    /// Start a lost `state.db` over, above every transid in the audit and above now.
+    pub accept_lost_state: bool,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Power,
+            audit_queue: 4_096,
+            cache_queue: 16_384,
+            accept_lost_state: false,
+        }
+    }
+}
+
+/// The store of one folder, for as long as this value lives.
+pub struct Store {
+    /// The carrier's last answers.
+    pub cache: Arc<CacheStore>,
+    /// How far the carrier-side transids have got.
+    pub state: Arc<StateStore>,
+    /// One row a request.
+    pub audit: Arc<AuditStore>,
+    /// Reads the audit back.
+    pub history: AuditReader,
+    /// Released by the system when the process ends, however it ends.
+    _lock: File,
+}
+
+/// A state that is started over begins this long after the newest transid known: a call in flight at the loss
+/// may have had a later one, by as much as a lease reaches ahead.
+const START_OVER_MARGIN: Duration = Duration::from_secs(120);
+
+impl Store {
+    /// Opens everything in `dir`, which is created if need be. Blocks.
+    ///
+    /// # Errors
+    /// The error names the file and the remedy: another process works there; `state.db` is lost; a file is
+    /// another program's, is newer than this proxy, or cannot be written.
+    pub fn open(dir: &Path, options: StoreOptions, clock: &Clock) -> Result<Self, StoreError> {
+        schema::check_library(dir)?;
+        schema::create_folder(dir)?;
+        let lock = lock(&dir.join("store.lock"))?;
+        let history = AuditReader::new(dir);
+        // First, since the files of the others are how it knows that it must exist.
+        let lost = if options.accept_lost_state { start_over(&history, clock)? } else { Lost::Refuse };
+        let state = StateStore::open(dir, lost)?;
+        let audit = AuditStore::open(dir, options.durability, options.audit_queue, clock.clone())?;
+        let cache = CacheStore::open(dir, options.cache_queue)?;
+        Ok(Self {
+            cache: Arc::new(cache),
+            state: Arc::new(state),
+            audit: Arc::new(audit),
+            history,
+            _lock: lock,
+        })
+    }
+
+    /// Whether requests can be answered: the audit's last commit worked and the state takes one now. Blocks.
+    ///
+    /// # Errors
+    /// The fault, with its remedy.
+    pub fn writable(&self) -> Result<(), NotWritable> {
+        if !self.audit.healthy() {
+            return Err(NotWritable::Audit);
+        }
+        self.state.probe().map_err(NotWritable::State)
+    }
+
+    /// Writes what is queued, checkpoints, and ends the writer threads. Blocks until that is done.
+    pub fn close(&self) {
+        self.audit.close();
+        self.cache.close();
+        self.state.close();
+    }
+}
+
+/// Why the store takes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotWritable {
+    /// The audit's last commit failed; it is tried again by itself.
+    #[error("audit records cannot be written; the log says why")]
+    Audit,
+    /// `state.db` takes no commit.
+    #[error(transparent)]
+    State(#[from] StoreError),
+}
+
+fn start_over(history: &AuditReader, clock: &Clock) -> Result<Lost, StoreError> {
+    let highest = history.highest_carrier_stamp()?.map_or(0, cmiot_signer::Stamp::to_unix);
+    let floor = highest.max(clock.now().as_secs()).saturating_add(START_OVER_MARGIN.as_secs());
+    Ok(Lost::StartOver { floor })
+}
+
+/// Takes the folder for this process.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let io = StoreError::io(path);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => {
+            file.set_len(0).map_err(io)?;
+            write!(file, "{}", std::process::id()).map_err(io)?;
+            Ok(file)
+        }
+        Err(TryLockError::Error(error)) => Err(io(error)),
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // Who it is only helps the operator; the lock alone decides.
+            let _: std::io::Result<usize> = file.rewind().and_then(|()| file.read_to_string(&mut holder));
+            if holder.is_empty() {
+                holder.push_str("(unknown)");
+            }
+            Err(StoreError::new(path, Fault::Locked { holder }))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use cmiot_signer::{AppId, Stamp};
+
+    use super::*;
+    use crate::clock::Time;
+    use crate::sequence::TransidSource;
+
+    /// 2026-01-15T12:00:00+08:00
+    const NOON: Time = Time::from_secs(1_768_449_600);
+
+    fn open(dir: &Path, options: StoreOptions) -> Result<Store, StoreError> {
+        Store::open(dir, options, &Clock::manual(NOON).0)
+    }
+
+    #[test]
+    fn a_folder_is_made_for_its_owner_and_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("deep/data");
+        let store = open(&data, StoreOptions::default()).unwrap();
+        assert_eq!(store.writable(), Ok(()));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&data), 0o700);
+        for entry in fs::read_dir(&data).unwrap() {
+            let path = entry.unwrap().path();
+            assert_eq!(mode(&path), 0o600, "{}", path.display());
+        }
+        store.close();
+        drop(store);
+        let mut left: Vec<String> = fs::read_dir(&data)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["audit-2026-01.db", "cache.db", "state.db", "store.lock"], "no WAL stays behind");
+        assert!(open(&data, StoreOptions::default()).is_ok());
+    }
+
+    #[test]
+    fn a_folder_in_use_says_by_whom() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), StoreOptions::default()).unwrap();
+        let error = open(dir.path(), StoreOptions::default()).err().unwrap();
+        assert_eq!(error.fault(), &Fault::Locked { holder: std::process::id().to_string() });
+        assert!(error.to_string().contains("stop that process"), "{error}");
+        drop(store);
+        assert!(open(dir.path(), StoreOptions::default()).is_ok());
+    }
+
+    #[test]
+    fn a_lost_state_starts_over_above_the_audit_and_the_clock() {
+        for (audited, above) in [(NOON.as_secs() + 86_400, NOON.as_secs() + 86_400), (5, NOON.as_secs())] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = open(dir.path(), StoreOptions::default()).unwrap();
+            let stamp = Stamp::from_unix(audited).unwrap_or(Stamp::FIRST);
+            let transid = cmiot_signer::Transid::new(
+                &AppId::parse("100001").unwrap(),
+                stamp,
+                cmiot_signer::Sequence::FIRST,
+            );
+            let row = audit::AuditRow {
+                carrier_transid: Some(transid.as_str().into()),
+                ..audit::tests::row(NOON, "t")
+            };
+            assert_eq!(store.audit.append(row).wait(), Ok(()));
+            drop(store);
+            for file in ["state.db", "state.db-wal", "state.db-shm"] {
+                let _: std::io::Result<()> = fs::remove_file(dir.path().join(file));
+            }
+            let error = open(dir.path(), StoreOptions::default()).err().unwrap();
+            assert_eq!(error.fault(), &Fault::StateLost);
+            let accept = StoreOptions { accept_lost_state: true, ..StoreOptions::default() };
+            let store = open(dir.path(), accept).unwrap();
+            let source = TransidSource::new(Arc::clone(&store.state), 0, Clock::manual(NOON).0);
+            let first = source.next(&AppId::parse("100001").unwrap()).unwrap();
+            assert!(first.stamp().to_unix() > above, "{first:?}");
+        }
+    }
+}

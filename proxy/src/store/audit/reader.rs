@@ -1,0 +1,177 @@
+//! Reads the audit back: its own read-only connections, nothing held longer than a call.
+//!
+//! Rows are not sorted by `at`: requests overtake each other and clocks are stepped back. A batch's `horizon`
+//! never falls, so everything at or after a moment lies in or behind the first batch whose horizon reaches it.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use cmiot_signer::{AppId, Card, CardKind, Stamp};
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::super::schema::{self, Kind};
+use super::super::{Fault, StoreError};
+use super::segment;
+use crate::clock::Time;
+
+/// How many segments the replay window is looked for in: this month's and, just after its begin, the one before.
+const WINDOW_SEGMENTS: usize = 2;
+
+/// Reads the segments of a folder; nothing else has to be open.
+#[derive(Clone, Debug)]
+pub struct AuditReader {
+    dir: PathBuf,
+}
+
+/// What the audit says about an authenticated request that had a transid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastRequest<'a> {
+    /// Who asked.
+    pub client: AppId,
+    /// Its transid, as it was sent.
+    pub transid: &'a str,
+    /// When it came.
+    pub at: Time,
+    /// About which card.
+    pub card: Option<Card>,
+    /// Which look-up.
+    pub operation: Option<&'a str>,
+    /// What became of it.
+    pub outcome: &'a str,
+    /// Why, if it was refused or failed: not every refusal burns the transid.
+    pub reason: Option<&'a str>,
+}
+
+impl AuditReader {
+    /// A reader of the segments in `dir`.
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// Visits the authenticated requests that came at or after `since`, the last written first, until there
+    /// are no more or `visit` breaks. Blocks. What comes after a moment in 2 segments at most is found.
+    ///
+    /// # Errors
+    /// When a segment cannot be read.
+    pub fn authenticated_since(
+        &self,
+        since: Time,
+        mut visit: impl FnMut(PastRequest<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        for month in segment::list(&self.dir)?.into_iter().take(WINDOW_SEGMENTS) {
+            let path = month.path(&self.dir);
+            let connection = schema::open_read_only(&path, Kind::Audit)?;
+            let Some(first) = first_since(&connection, since).map_err(StoreError::sqlite(&path))? else {
+                continue;
+            };
+            if visit_from(&connection, &path, first, since, &mut visit)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The greatest stamp of all transids that were sent to the carrier. Blocks, and reads every row of every
+    /// segment: some seconds for ten million.
+    ///
+    /// # Errors
+    /// When a segment cannot be read.
+    pub fn highest_carrier_stamp(&self) -> Result<Option<Stamp>, StoreError> {
+        let mut highest = None;
+        for month in segment::list(&self.dir)? {
+            let path = month.path(&self.dir);
+            // The last 22 characters of a transid are stamp and sequence, whatever the appid before them.
+            let found: Option<String> = schema::open_read_only(&path, Kind::Audit)?
+                .query_row("SELECT max(substr(carrier_transid, -22, 14)) FROM record", [], |row| row.get(0))
+                .map_err(StoreError::sqlite(&path))?;
+            if let Some(text) = found {
+                let stamp = Stamp::parse(&text)
+                    .map_err(|_| StoreError::new(&path, Fault::Malformed { what: "carrier_transid" }))?;
+                highest = highest.max(Some(stamp));
+            }
+        }
+        Ok(highest)
+    }
+}
+
+/// The first record of the first batch whose horizon reaches `since`: by halving, since horizons never fall.
+fn first_since(connection: &Connection, since: Time) -> rusqlite::Result<Option<i64>> {
+    let ends: Option<(i64, i64)> =
+        connection.query_row("SELECT min(last), max(last) FROM batch", [], |row| {
+            Ok(Option::zip(row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?))
+        })?;
+    let Some((mut low, mut high)) = ends else { return Ok(None) };
+    let mut at_or_after = connection
+        .prepare("SELECT last, first, horizon FROM batch WHERE last >= ?1 ORDER BY last LIMIT 1")?;
+    let mut found = None;
+    while low <= high {
+        let middle = low + (high - low) / 2;
+        // There is one: `high` is never above the last batch.
+        let batch: Option<(i64, i64, i64)> =
+            at_or_after.query_row([middle], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+        let Some((last, first, horizon)) = batch else { break };
+        if horizon >= since.as_micros() {
+            found = Some(first);
+            high = middle - 1;
+        } else {
+            low = last + 1;
+        }
+    }
+    Ok(found)
+}
+
+fn visit_from(
+    connection: &Connection,
+    path: &Path,
+    first: i64,
+    since: Time,
+    visit: &mut impl FnMut(PastRequest<'_>) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, StoreError> {
+    let sqlite = StoreError::sqlite(path);
+    let mut statement = connection
+        .prepare(
+            "SELECT record.client, record.transid, record.at, record.kind, record.card,
+                    operated.text, ended.text, reasoned.text
+             FROM record
+             JOIN name AS ended ON ended.id = record.outcome
+             LEFT JOIN name AS reasoned ON reasoned.id = record.reason
+             LEFT JOIN name AS operated ON operated.id = record.operation
+             WHERE record.id >= ?1 AND record.at >= ?2 AND record.authenticated = 1
+               AND record.client IS NOT NULL AND record.transid IS NOT NULL
+             ORDER BY record.id DESC",
+        )
+        .map_err(sqlite)?;
+    let mut rows = statement.query([first, since.as_micros()]).map_err(sqlite)?;
+    while let Some(row) = rows.next().map_err(sqlite)? {
+        let past = past(row).map_err(sqlite)?;
+        let past = past.ok_or_else(|| StoreError::new(path, Fault::Malformed { what: "record" }))?;
+        if visit(past).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// None when the row holds what the writer never writes.
+fn past<'a>(row: &'a Row<'_>) -> rusqlite::Result<Option<PastRequest<'a>>> {
+    let text = |column| row.get_ref(column).and_then(|value| Ok(value.as_str_or_null()?));
+    let (Some(client), Some(transid), Some(outcome)) = (text(0)?, text(1)?, text(6)?) else {
+        return Ok(None);
+    };
+    let Ok(client) = AppId::parse(client) else { return Ok(None) };
+    let card = match (row.get::<_, Option<i64>>(3)?, text(4)?) {
+        (Some(kind), Some(card)) => {
+            let kind = match kind {
+                1 => CardKind::Msisdn,
+                2 => CardKind::Iccid,
+                3 => CardKind::Imsi,
+                _ => return Ok(None),
+            };
+            let Ok(card) = Card::parse(kind, card) else { return Ok(None) };
+            Some(card)
+        }
+        _ => None,
+    };
+    let at = Time::from_micros(row.get(2)?);
+    Ok(Some(PastRequest { client, transid, at, card, operation: text(5)?, outcome, reason: text(7)? }))
+}

@@ -1,0 +1,129 @@
+//! The audit's files: `audit-YYYY-MM.db`, one a month of the carrier's zone (UTC+8).
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::super::StoreError;
+use crate::clock::Time;
+
+/// Microseconds of a day, and of what UTC+8 is ahead.
+const DAY: i64 = 86_400_000_000;
+const ZONE: i64 = 8 * 3_600_000_000;
+
+/// A month at UTC+8, years 1 to 9999.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Month {
+    year: i16,
+    month: i8,
+}
+
+impl Month {
+    /// The month that a moment belongs to; the nearest of year 1 or 9999 beyond those.
+    pub fn of(at: Time) -> Self {
+        let (first, last) = (jiff::civil::date(1, 1, 1), jiff::civil::date(9999, 12, 31));
+        let days = at.as_micros().saturating_add(ZONE).div_euclid(DAY);
+        let day = jiff::Span::new().try_days(days).and_then(|span| UNIX.checked_add(span));
+        let day = day.unwrap_or(if days < 0 { first } else { last }).clamp(first, last);
+        Self { year: day.year(), month: day.month() }
+    }
+
+    /// The first moment of the month after.
+    pub fn end(self) -> Time {
+        let (year, month) = if self.month == 12 { (self.year + 1, 1) } else { (self.year, self.month + 1) };
+        // The year after 9999 is beyond the calendar: no time of a clock is after it.
+        match jiff::civil::Date::new(year, month, 1).and_then(|day| UNIX.until(day)) {
+            Ok(span) => Time::from_micros(i64::from(span.get_days()) * DAY - ZONE),
+            Err(_) => Time::from_micros(i64::MAX),
+        }
+    }
+
+    /// The segment's path.
+    pub fn path(self, dir: &Path) -> PathBuf {
+        dir.join(format!("audit-{self}.db"))
+    }
+
+    fn of_file(name: &str) -> Option<Self> {
+        let (year, month) = name.strip_prefix("audit-")?.strip_suffix(".db")?.split_once('-')?;
+        let digits =
+            |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(year, 4) || !digits(month, 2) {
+            return None;
+        }
+        let found = Self { year: year.parse().ok()?, month: month.parse().ok()? };
+        (found.year >= 1 && (1..=12).contains(&found.month)).then_some(found)
+    }
+}
+
+const UNIX: jiff::civil::Date = jiff::civil::date(1970, 1, 1);
+
+impl fmt::Display for Month {
+    /// `2026-01`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}-{:02}", self.year, self.month)
+    }
+}
+
+/// The segments in a folder, newest first. A folder that does not exist has none.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn list(dir: &Path) -> Result<Vec<Month>, StoreError> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(StoreError::io(dir))?,
+    };
+    let mut months = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(StoreError::io(dir))?.file_name();
+        months.extend(name.to_str().and_then(Month::of_file));
+    }
+    months.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(months)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn months_turn_at_midnight_in_china() {
+        // 2026-01-31T16:00:00Z is 2026-02-01T00:00:00+08:00.
+        let turn = Time::from_secs(1_769_875_200);
+        let before = Time::from_micros(turn.as_micros() - 1);
+        assert_eq!(Month::of(before).to_string(), "2026-01");
+        assert_eq!(Month::of(turn).to_string(), "2026-02");
+        assert_eq!(Month::of(before).end(), turn);
+        // 2026-12-31T16:00:00Z
+        assert_eq!(Month { year: 2026, month: 12 }.end(), Time::from_secs(1_798_732_800));
+    }
+
+    #[test]
+    fn every_time_has_a_month() {
+        assert_eq!(Month::of(Time::from_micros(i64::MIN)).to_string(), "0001-01");
+        assert_eq!(Month::of(Time::from_micros(i64::MAX)).to_string(), "9999-12");
+        assert_eq!(Month::of(Time::EPOCH).to_string(), "1970-01");
+    }
+
+    #[test]
+    fn only_segments_are_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(list(&dir.path().join("none")), Ok(Vec::new()));
+        for name in [
+            "audit-2026-01.db",
+            "audit-2025-12.db",
+            "audit-2026-01.db-wal",
+            "audit-2026-13.db",
+            "audit-26-01.db",
+            "audit-0000-01.db",
+            "audit-2026-1.db",
+            "audit.db",
+            "cache.db",
+        ] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let months: Vec<String> = list(dir.path()).unwrap().iter().map(Month::to_string).collect();
+        assert_eq!(months, ["2026-01", "2025-12"]);
+    }
+}

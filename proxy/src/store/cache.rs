@@ -1,0 +1,460 @@
+//! `cache.db`: the carrier's last answers, so that a restart begins warm. It may be deleted at will.
+//!
+//! Reads block and use a small pool of read-only connections; writes are queued to one writer thread, which
+//! makes one transaction of all that has come. A read does not see what is still queued: the memory tier
+//! above does. An older answer never replaces a newer one, whichever comes first. A file that is found
+//! corrupt, at start or later, is moved to `cache.db.corrupt` and begun anew.
+
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use cmiot_signer::Card;
+use rusqlite::{Connection, OptionalExtension, Row, named_params};
+use tokio::sync::oneshot;
+
+use self::writer::{Key, Write, Writer};
+use super::queue::{Queue, Refused};
+use super::schema::{self, Kind};
+use super::{Fault, StoreError};
+use crate::clock::Time;
+
+/// The file's name in the store's folder.
+pub(super) const FILE: &str = "cache.db";
+
+/// Connections kept for reading: as many as read at once on a small machine. More are opened when needed.
+const READERS_KEPT: usize = 4;
+
+/// One answer of the carrier, under its key (group, operation, card).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheRow {
+    /// Who holds the accounts: no answer is shared between groups.
+    pub group: Arc<str>,
+    /// Which look-up.
+    pub operation: Arc<str>,
+    /// About which card.
+    pub card: Card,
+    /// The code of the carrier's envelope, as text: it may have leading zeros.
+    pub code: String,
+    /// The STATUS of the card, where the operation has one.
+    pub status: Option<String>,
+    /// When the carrier answered.
+    pub answered_at: Time,
+    /// The carrier's bytes.
+    pub body: Bytes,
+}
+
+/// Which answers to remove: those that meet every condition given. The default has none and means all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Of this group.
+    pub group: Option<Arc<str>>,
+    /// Of this operation.
+    pub operation: Option<Arc<str>>,
+    /// With this STATUS.
+    pub status: Option<String>,
+    /// Answered before this moment.
+    pub answered_before: Option<Time>,
+}
+
+/// What became of the rows handed to [`CacheStore::save`], since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheLosses {
+    /// Dropped because the queue was full or closed.
+    pub dropped: u64,
+    /// Lost with a transaction that failed.
+    pub failed: u64,
+}
+
+/// The cache's file: see the module's text.
+pub struct CacheStore {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// A write on its way; resolves when it is committed. Dropping it does not take the write back.
+#[must_use = "dropping it does not cancel the write, but forgets whether it worked"]
+pub struct Applied<T> {
+    result: oneshot::Receiver<Result<T, StoreError>>,
+    file: PathBuf,
+}
+
+impl CacheStore {
+    /// Opens `cache.db` in `dir`, with room for `queue` writes that wait.
+    ///
+    /// # Errors
+    /// When the file is another program's, is newer than this proxy, or cannot be written.
+    pub fn open(dir: &Path, queue: usize) -> Result<Self, StoreError> {
+        let path = dir.join(FILE);
+        let connection = writer::open(&path)?;
+        let shared = Arc::new(Shared {
+            queue: Queue::new(queue),
+            readers: Mutex::new(Readers::default()),
+            dropped: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            path,
+        });
+        let writer = Writer::new(Arc::clone(&shared), connection);
+        let writer = std::thread::Builder::new()
+            .name("cache-writer".into())
+            .spawn(move || writer.run())
+            .map_err(StoreError::io(&shared.path))?;
+        Ok(Self { shared, writer: Mutex::new(Some(writer)) })
+    }
+
+    /// The stored answer, if any. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the file cannot be read. A corrupt one is begun anew meanwhile, so a later call finds nothing.
+    pub fn load(&self, group: &str, operation: &str, card: &Card) -> Result<Option<CacheRow>, StoreError> {
+        self.read(|connection, path| {
+            let sqlite = StoreError::sqlite(path);
+            let mut statement = connection
+                .prepare_cached(
+                    r#"SELECT code, status, answered_at, body FROM answer
+                       WHERE "group" = :group AND operation = :operation AND kind = :kind AND card = :card"#,
+                )
+                .map_err(sqlite)?;
+            let key = named_params! {
+                ":group": group, ":operation": operation, ":kind": card.kind().as_str(), ":card": card.as_str(),
+            };
+            statement.query_row(key, |row| CacheRow::read(row, group, operation, *card)).optional().map_err(sqlite)
+        })
+    }
+
+    /// Stores an answer unless a newer one is there. Never blocks: it is queued, and dropped and counted when
+    /// the queue is full, since it is only a cache.
+    pub fn save(&self, row: CacheRow) {
+        if self.shared.queue.push(Write::Save(Box::new(row))).is_err() {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Removes the answer about one card, after all that was queued before. Resolves to the rows removed.
+    pub fn remove(&self, group: &str, operation: &str, card: &Card) -> Applied<u64> {
+        let key = Key { group: group.into(), operation: operation.into(), card: *card };
+        self.send(|done| Write::Remove(key, done))
+    }
+
+    /// Removes every answer that meets the selection, after all that was queued before. Resolves to the
+    /// rows removed.
+    pub fn remove_where(&self, selection: Selection) -> Applied<u64> {
+        self.send(|done| Write::RemoveWhere(selection, done))
+    }
+
+    /// Resolves when all that was queued before is committed.
+    pub fn flush(&self) -> Applied<()> {
+        self.send(Write::Flush)
+    }
+
+    /// How many answers are stored. Blocks, and reads every page of the table: some 0.1 s a million rows.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn count(&self) -> Result<u64, StoreError> {
+        self.read(|connection, path| {
+            let count: i64 = connection
+                .query_row("SELECT count(*) FROM answer", [], |row| row.get(0))
+                .map_err(StoreError::sqlite(path))?;
+            u64::try_from(count).map_err(|_| StoreError::new(path, Fault::Malformed { what: "count" }))
+        })
+    }
+
+    /// The rows that were handed to [`Self::save`] and never stored.
+    pub fn losses(&self) -> CacheLosses {
+        CacheLosses {
+            dropped: self.shared.dropped.load(Ordering::Relaxed),
+            failed: self.shared.failed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How many writes wait.
+    pub fn queued(&self) -> usize {
+        self.shared.queue.len()
+    }
+
+    /// Writes what is queued, checkpoints and ends the writer thread. Blocks until that is done.
+    /// What is saved afterwards is dropped and counted.
+    pub fn close(&self) {
+        self.shared.queue.close();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer
+            && writer.join().is_err()
+        {
+            tracing::error!(file = %self.shared.path.display(), "the cache's writer thread panicked");
+        }
+        self.shared.readers().idle.clear();
+    }
+
+    fn send<T>(&self, write: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Write) -> Applied<T> {
+        let (done, result) = oneshot::channel();
+        // A refusal drops `done`, which is how the receiver learns that the store is closed.
+        let _: Result<(), Refused> = self.shared.queue.push_beyond(write(done));
+        Applied { result, file: self.shared.path.clone() }
+    }
+
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&Connection, &Path) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let (age, idle) = {
+            let mut readers = self.shared.readers();
+            (readers.age, readers.idle.pop())
+        };
+        let connection = match idle {
+            Some(connection) => connection,
+            None => schema::open_read_only(&self.shared.path, Kind::Cache)?,
+        };
+        let result = read(&connection, &self.shared.path);
+        match &result {
+            Err(error) if error.is_corrupt() => {
+                // Closed already: nothing left to begin anew.
+                let _: Result<(), Refused> =
+                    self.shared.queue.push_beyond(Write::BeginAnew(age, error.clone()));
+            }
+            _ => self.shared.readers().keep(connection, age),
+        }
+        result
+    }
+}
+
+impl Drop for CacheStore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl<T> Applied<T> {
+    /// Blocks until the write is committed. Not for async code, which awaits instead.
+    ///
+    /// # Errors
+    /// When it failed or the store was closed.
+    ///
+    /// # Panics
+    /// When called from async code.
+    pub fn wait(self) -> Result<T, StoreError> {
+        self.result.blocking_recv().unwrap_or_else(|_| Err(StoreError::new(&self.file, Fault::Closed)))
+    }
+}
+
+impl<T> Future for Applied<T> {
+    type Output = Result<T, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.result)
+            .poll(cx)
+            .map(|got| got.unwrap_or_else(|_| Err(StoreError::new(&self.file, Fault::Closed))))
+    }
+}
+
+impl CacheRow {
+    fn read(row: &Row<'_>, group: &str, operation: &str, card: Card) -> rusqlite::Result<Self> {
+        Ok(Self {
+            group: group.into(),
+            operation: operation.into(),
+            card,
+            code: row.get("code")?,
+            status: row.get("status")?,
+            answered_at: Time::from_micros(row.get("answered_at")?),
+            body: Bytes::from(row.get::<_, Vec<u8>>("body")?),
+        })
+    }
+}
+
+struct Shared {
+    queue: Queue<Write>,
+    readers: Mutex<Readers>,
+    dropped: AtomicU64,
+    failed: AtomicU64,
+    path: PathBuf,
+}
+
+impl Shared {
+    fn readers(&self) -> MutexGuard<'_, Readers> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The idle read-only connections, all to the file of this age.
+#[derive(Default)]
+struct Readers {
+    idle: Vec<Connection>,
+    /// How often the file has been begun anew: a connection to an earlier one is not kept.
+    age: u64,
+}
+
+impl Readers {
+    fn keep(&mut self, connection: Connection, age: u64) {
+        if age == self.age && self.idle.len() < READERS_KEPT {
+            self.idle.push(connection);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{Seek, SeekFrom, Write as _};
+
+    use cmiot_signer::CardKind;
+
+    use super::*;
+
+    fn card(number: u32) -> Card {
+        Card::parse(CardKind::Msisdn, &format!("1064830{number:06}")).unwrap()
+    }
+
+    fn row(number: u32, answered_at: i64) -> CacheRow {
+        CacheRow {
+            group: "fleet".into(),
+            operation: "userstatusrealsingle".into(),
+            card: card(number),
+            code: "0".into(),
+            status: Some("00".into()),
+            answered_at: Time::from_secs(answered_at),
+            body: Bytes::from(format!("answer {number} of {answered_at}")),
+        }
+    }
+
+    fn load(store: &CacheStore, number: u32) -> Option<CacheRow> {
+        store.load("fleet", "userstatusrealsingle", &card(number)).unwrap()
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = CacheStore::open(dir.path(), 100).unwrap();
+        assert_eq!(load(&store, 1), None);
+        let plain = row(1, 10);
+        let bare = CacheRow { code: "01016".into(), status: None, body: Bytes::new(), ..row(2, 11) };
+        store.save(plain.clone());
+        store.save(bare.clone());
+        store.close();
+        store.save(row(3, 12));
+        assert_eq!(store.losses(), CacheLosses { dropped: 1, failed: 0 });
+        assert_eq!(store.flush().wait().unwrap_err().fault(), &Fault::Closed);
+
+        let store = CacheStore::open(dir.path(), 100).unwrap();
+        assert_eq!((load(&store, 1), load(&store, 2), load(&store, 3)), (Some(plain), Some(bare), None));
+        assert_eq!(store.count(), Ok(2));
+        for other in [("other", "userstatusrealsingle"), ("fleet", "balancerealsingle")] {
+            assert_eq!(store.load(other.0, other.1, &card(1)), Ok(None));
+        }
+        let imsi = Card::parse(CardKind::Imsi, card(1).as_str()).unwrap();
+        assert_eq!(store.load("fleet", "userstatusrealsingle", &imsi), Ok(None));
+    }
+
+    #[test]
+    fn an_older_answer_never_replaces_a_newer_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = CacheStore::open(dir.path(), 100).unwrap();
+        for at in [10, 30, 20] {
+            store.save(row(1, at));
+        }
+        store.flush().wait().unwrap();
+        assert_eq!(load(&store, 1), Some(row(1, 30)));
+        store.save(row(1, 29));
+        store.flush().wait().unwrap();
+        assert_eq!(load(&store, 1), Some(row(1, 30)));
+    }
+
+    #[test]
+    fn removals_come_after_the_saves_before_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = CacheStore::open(dir.path(), 100).unwrap();
+        store.save(row(1, 10));
+        let first = store.remove("fleet", "userstatusrealsingle", &card(1));
+        let second = store.remove("fleet", "userstatusrealsingle", &card(1));
+        store.save(row(1, 5));
+        assert_eq!((first.wait(), second.wait(), store.flush().wait()), (Ok(1), Ok(0), Ok(())));
+        assert_eq!(load(&store, 1), Some(row(1, 5)), "the removed row's age does not count");
+    }
+
+    #[test]
+    fn a_selection_removes_what_meets_all_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = CacheStore::open(dir.path(), 100).unwrap();
+        store.save(row(1, 10));
+        store.save(CacheRow { status: Some("02".into()), ..row(2, 20) });
+        store.save(CacheRow { group: "other".into(), status: Some("02".into()), ..row(3, 30) });
+        store.save(CacheRow { operation: "balancerealsingle".into(), status: None, ..row(4, 40) });
+        let remove = |selection| store.remove_where(selection).wait().unwrap();
+        let any = Selection::default;
+        assert_eq!(remove(Selection { status: Some("02".into()), group: Some("fleet".into()), ..any() }), 1);
+        assert_eq!(remove(Selection { operation: Some("balancerealsingle".into()), ..any() }), 1);
+        assert_eq!(remove(Selection { answered_before: Some(Time::from_secs(10)), ..any() }), 0);
+        assert_eq!(remove(Selection { answered_before: Some(Time::from_secs(11)), ..any() }), 1);
+        assert_eq!(store.count(), Ok(1));
+        assert_eq!(remove(any()), 1);
+        assert_eq!(store.count(), Ok(0));
+    }
+
+    #[test]
+    fn a_full_queue_drops_saves_but_no_removal() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = CacheStore::open(dir.path(), 2).unwrap();
+        // Another program holds the write lock, so that the writer waits.
+        let other = Connection::open(dir.path().join(FILE)).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        // It takes at most two before it waits, two more find room.
+        for number in 0..5 {
+            store.save(row(number, 10));
+        }
+        assert!(store.losses().dropped >= 1);
+        let removed = store.remove_where(Selection::default());
+        other.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(removed.wait(), Ok(5 - store.losses().dropped));
+    }
+
+    #[test]
+    fn garbage_is_moved_aside_at_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let garbage = vec![b'x'; 10_000];
+        fs::write(dir.path().join(FILE), &garbage).unwrap();
+        let store = CacheStore::open(dir.path(), 100).unwrap();
+        store.save(row(1, 10));
+        store.flush().wait().unwrap();
+        assert_eq!(load(&store, 1), Some(row(1, 10)));
+        assert_eq!(fs::read(dir.path().join("cache.db.corrupt")).unwrap(), garbage);
+    }
+
+    #[test]
+    fn a_foreign_database_is_not_moved_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (it)").unwrap();
+        assert_eq!(CacheStore::open(dir.path(), 100).err().unwrap().fault(), &Fault::Foreign);
+    }
+
+    #[test]
+    fn a_page_that_rots_while_serving_begins_the_file_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = CacheStore::open(dir.path(), 1_000).unwrap();
+        for number in 0..500 {
+            store.save(row(number, 10));
+        }
+        store.close();
+        let path = dir.path().join(FILE);
+        let length = fs::metadata(&path).unwrap().len();
+        assert!(length > 3 * 4_096, "{length} bytes are too few to spoil only the last pages");
+        let store = CacheStore::open(dir.path(), 1_000).unwrap();
+        let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.seek(SeekFrom::Start(2 * 4_096)).unwrap();
+        file.write_all(&vec![0xFF; usize::try_from(length).unwrap() - 2 * 4_096]).unwrap();
+        drop(file);
+
+        let spoilt =
+            (0..500).find_map(|number| store.load("fleet", "userstatusrealsingle", &card(number)).err());
+        assert!(spoilt.expect("some page was spoilt").is_corrupt());
+        store.save(row(1, 20));
+        store.flush().wait().unwrap();
+        assert_eq!((load(&store, 1), store.count()), (Some(row(1, 20)), Ok(1)));
+        assert!(dir.path().join("cache.db.corrupt").exists());
+    }
+}

@@ -1,0 +1,239 @@
+//! The one thread that writes `cache.db`: everything that has come is one transaction.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use cmiot_signer::Card;
+use rusqlite::{Connection, TransactionBehavior, named_params};
+use tokio::sync::oneshot;
+
+use super::super::StoreError;
+use super::super::queue::Taken;
+use super::super::schema::{self, Kind, Synchronous};
+use super::{CacheRow, Selection, Shared};
+use crate::clock::Time;
+
+/// Under which an answer is stored.
+pub(super) struct Key {
+    pub(super) group: Arc<str>,
+    pub(super) operation: Arc<str>,
+    pub(super) card: Card,
+}
+
+/// One thing to be done, and whom to tell.
+pub(super) enum Write {
+    Save(Box<CacheRow>),
+    Remove(Key, oneshot::Sender<Result<u64, StoreError>>),
+    RemoveWhere(Selection, oneshot::Sender<Result<u64, StoreError>>),
+    Flush(oneshot::Sender<Result<(), StoreError>>),
+    /// A reader found the file of this age corrupt.
+    BeginAnew(u64, StoreError),
+}
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    /// None after a failure; opened again for the next batch.
+    connection: Option<Connection>,
+    /// Whether the last batch failed: a failure is logged when it begins and when it ends.
+    failing: bool,
+}
+
+/// Opens the file, and begins it anew if it is corrupt.
+pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    match schema::open(path, Kind::Cache, Synchronous::Normal) {
+        Err(error) if error.is_corrupt() => {
+            move_aside(path, &error)?;
+            schema::open(path, Kind::Cache, Synchronous::Normal)
+        }
+        opened => opened,
+    }
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, connection: Connection) -> Self {
+        Self { shared, connection: Some(connection), failing: false }
+    }
+
+    /// Until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let taker = shared.queue.taker();
+        let mut batch = Vec::new();
+        while taker.take(&mut batch, None) == Taken::Items {
+            self.settle(&mut batch);
+        }
+        if let Some(connection) = self.connection {
+            schema::checkpoint(&connection, &shared.path);
+        }
+    }
+
+    /// Applies a batch, a second time on a new file if this one is corrupt, and tells who waits.
+    fn settle(&mut self, batch: &mut Vec<Write>) {
+        let mut applied = match self.reported_corrupt(batch) {
+            Some(error) => Err(error),
+            None => self.apply(batch),
+        };
+        if let Err(error) = &applied
+            && error.is_corrupt()
+        {
+            applied = self.begin_anew(&error.clone()).and_then(|()| self.apply(batch));
+        }
+        self.log(applied.as_ref().err());
+        match applied {
+            Ok(removed) => batch.drain(..).zip(removed).for_each(|(write, removed)| write.tell(Ok(removed))),
+            Err(error) => {
+                let saves = batch.iter().filter(|write| matches!(write, Write::Save(_))).count();
+                self.shared.failed.fetch_add(saves as u64, Ordering::Relaxed);
+                batch.drain(..).for_each(|write| write.tell(Err(error.clone())));
+            }
+        }
+    }
+
+    /// What a reader said about the file as it is now, if one did.
+    fn reported_corrupt(&self, batch: &[Write]) -> Option<StoreError> {
+        let now = self.shared.readers().age;
+        batch.iter().find_map(|write| match write {
+            Write::BeginAnew(age, error) if *age == now => Some(error.clone()),
+            _ => None,
+        })
+    }
+
+    /// One transaction; for each write the rows that it removed.
+    fn apply(&mut self, batch: &[Write]) -> Result<Vec<u64>, StoreError> {
+        let path = &self.shared.path;
+        let sqlite = StoreError::sqlite(path);
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            closed => closed.insert(open(path)?),
+        };
+        let applied = (|| {
+            let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let removed = batch.iter().map(|write| write.apply(&step)).collect::<rusqlite::Result<_>>()?;
+            step.commit()?;
+            Ok(removed)
+        })()
+        .map_err(sqlite);
+        if applied.is_err() {
+            self.connection = None;
+        }
+        applied
+    }
+
+    fn begin_anew(&mut self, error: &StoreError) -> Result<(), StoreError> {
+        self.connection = None;
+        let mut readers = self.shared.readers();
+        readers.age += 1;
+        readers.idle.clear();
+        move_aside(&self.shared.path, error)?;
+        // Created under the readers' lock, so that none of them finds no file.
+        self.connection = Some(open(&self.shared.path)?);
+        Ok(())
+    }
+
+    fn log(&mut self, error: Option<&StoreError>) {
+        match (error, self.failing) {
+            (Some(error), false) => tracing::error!(%error, "answers are not stored in the cache's file"),
+            (None, true) => tracing::info!("answers are stored in the cache's file again"),
+            _ => {}
+        }
+        self.failing = error.is_some();
+    }
+}
+
+impl Write {
+    fn apply(&self, connection: &Connection) -> rusqlite::Result<u64> {
+        match self {
+            Self::Save(row) => row.insert(connection).map(|()| 0),
+            Self::Remove(key, _) => {
+                let mut statement = connection.prepare_cached(
+                    r#"DELETE FROM answer
+                       WHERE "group" = :group AND operation = :operation AND kind = :kind AND card = :card"#,
+                )?;
+                statement
+                    .execute(named_params! {
+                        ":group": &*key.group,
+                        ":operation": &*key.operation,
+                        ":kind": key.card.kind().as_str(),
+                        ":card": key.card.as_str(),
+                    })
+                    .map(|removed| removed as u64)
+            }
+            Self::RemoveWhere(selection, _) => selection.remove(connection),
+            Self::Flush(_) | Self::BeginAnew(..) => Ok(0),
+        }
+    }
+
+    /// Tells who waits. Who has gone away is not told.
+    fn tell(self, removed: Result<u64, StoreError>) {
+        match self {
+            Self::Remove(_, done) | Self::RemoveWhere(_, done) => drop(done.send(removed)),
+            Self::Flush(done) => drop(done.send(removed.map(|_| ()))),
+            Self::Save(_) | Self::BeginAnew(..) => {}
+        }
+    }
+}
+
+impl CacheRow {
+    fn insert(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let mut statement = connection.prepare_cached(
+            r#"INSERT INTO answer ("group", operation, kind, card, code, status, answered_at, body)
+               VALUES (:group, :operation, :kind, :card, :code, :status, :answered_at, :body)
+               ON CONFLICT DO UPDATE SET
+                   code = excluded.code, status = excluded.status,
+                   answered_at = excluded.answered_at, body = excluded.body
+               WHERE excluded.answered_at >= answer.answered_at"#,
+        )?;
+        statement.execute(named_params! {
+            ":group": &*self.group,
+            ":operation": &*self.operation,
+            ":kind": self.card.kind().as_str(),
+            ":card": self.card.as_str(),
+            ":code": self.code,
+            ":status": self.status,
+            ":answered_at": self.answered_at.as_micros(),
+            ":body": &*self.body,
+        })?;
+        Ok(())
+    }
+}
+
+impl Selection {
+    fn remove(&self, connection: &Connection) -> rusqlite::Result<u64> {
+        let mut statement = connection.prepare_cached(
+            r#"DELETE FROM answer
+               WHERE (:group IS NULL OR "group" = :group)
+                 AND (:operation IS NULL OR operation = :operation)
+                 AND (:status IS NULL OR status = :status)
+                 AND (:before IS NULL OR answered_at < :before)"#,
+        )?;
+        statement
+            .execute(named_params! {
+                ":group": self.group.as_deref(),
+                ":operation": self.operation.as_deref(),
+                ":status": self.status,
+                ":before": self.answered_before.map(Time::as_micros),
+            })
+            .map(|removed| removed as u64)
+    }
+}
+
+/// Renames the file and what belongs to it to `cache.db.corrupt*`, over those of an earlier time.
+fn move_aside(path: &Path, error: &StoreError) -> Result<(), StoreError> {
+    let aside = path.with_added_extension("corrupt");
+    tracing::warn!(%error, aside = %aside.display(), "the cache's file is corrupt: it is begun anew");
+    for (from, to) in schema::family(path).iter().zip(schema::family(&aside)) {
+        let moved = match fs::rename(from, &to) {
+            // This one does not exist, so neither may one of an earlier time.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::remove_file(&to),
+            moved => moved,
+        };
+        match moved {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            moved => moved.map_err(StoreError::io(path))?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! What can go wrong with a file of the store: which file, what, and what the operator does about it.
+//!
+//! Errors are texts by the time they leave the store, so that one failure can be told to many waiters.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::ErrorCode;
+
+/// A fault of one file; [`fmt::Display`] names the file, the fault and the remedy, in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreError {
+    file: PathBuf,
+    fault: Fault,
+}
+
+/// What is wrong with the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// SQLite refused.
+    Sqlite {
+        /// Its class of error, when it gave one.
+        code: Option<ErrorCode>,
+        /// Its own words.
+        text: String,
+    },
+    /// The operating system refused.
+    Io {
+        /// Its class of error.
+        kind: io::ErrorKind,
+        /// Its own words.
+        text: String,
+    },
+    /// Written by a newer proxy.
+    Newer {
+        /// The file's version.
+        found: i64,
+        /// The newest version that this proxy knows.
+        known: i64,
+    },
+    /// Another program's database, or another of the proxy's own under the wrong name.
+    Foreign,
+    /// `state.db` is missing, empty or unreadable where it must exist.
+    StateLost,
+    /// Another process works in this folder.
+    Locked {
+        /// The other process, as it named itself in the lock file.
+        holder: String,
+    },
+    /// The SQLite library is older than the first without the WAL-reset race.
+    OldLibrary {
+        /// Its version.
+        found: &'static str,
+    },
+    /// A stored value that the proxy never writes.
+    Malformed {
+        /// Which value.
+        what: &'static str,
+    },
+    /// The store has been closed.
+    Closed,
+}
+
+impl StoreError {
+    pub(crate) fn new(file: &Path, fault: Fault) -> Self {
+        Self { file: file.to_owned(), fault }
+    }
+
+    /// For `map_err`: an error of SQLite on `file`.
+    pub(super) fn sqlite(file: &Path) -> impl Fn(rusqlite::Error) -> Self + Copy + '_ {
+        |error| Self::new(file, Fault::Sqlite { code: error.sqlite_error_code(), text: error.to_string() })
+    }
+
+    /// For `map_err`: an error of the operating system on `file`.
+    pub(super) fn io(file: &Path) -> impl Fn(io::Error) -> Self + Copy + '_ {
+        |error| Self::new(file, Fault::Io { kind: error.kind(), text: error.to_string() })
+    }
+
+    /// The file at fault.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// What is wrong with it.
+    pub fn fault(&self) -> &Fault {
+        &self.fault
+    }
+
+    /// What the operator does about it.
+    pub fn remedy(&self) -> &'static str {
+        match &self.fault {
+            Fault::Newer { .. } => {
+                "start the cmiot-proxy that wrote it, or restore the folder from before that upgrade"
+            }
+            Fault::Foreign => "point `dir` of [store] at a folder of the proxy's own",
+            Fault::StateLost => {
+                "restore it from a backup, or run `cmiot-proxy serve --accept-lost-state` once, which starts over above every transid in the audit"
+            }
+            Fault::Locked { .. } => "stop that process, or give this one a `dir` of its own in [store]",
+            Fault::OldLibrary { .. } => {
+                "build with rusqlite's feature `bundled`, or link SQLite 3.51.3 or later"
+            }
+            Fault::Closed => "the proxy is shutting down; ask again after its restart",
+            Fault::Malformed { .. } => "restore the file from a backup",
+            Fault::Io { kind, .. } => match kind {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FULL,
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => DENIED,
+                _ => "check the disk and the mount",
+            },
+            Fault::Sqlite { code, .. } => match code {
+                Some(ErrorCode::DiskFull) => FULL,
+                Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => DENIED,
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                    "stop the other program that has the file open for writing"
+                }
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                    "move the file aside, keep it for recovery, and restore a backup"
+                }
+                _ => "check the disk and the mount",
+            },
+        }
+    }
+
+    /// Whether what the file holds can no longer be read as a database.
+    pub(super) fn is_corrupt(&self) -> bool {
+        matches!(
+            self.fault,
+            Fault::Malformed { .. }
+                | Fault::Sqlite { code: Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase), .. }
+        )
+    }
+}
+
+const FULL: &str = "make room on that disk";
+const DENIED: &str = "check the owner and mode of the file and its folder, and that the mount is writable";
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.file.display(), self.fault, self.remedy())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite { text, .. } | Self::Io { text, .. } => f.write_str(text),
+            Self::Newer { found, known } => {
+                write!(f, "its version {found} is newer than this proxy, which knows up to {known}")
+            }
+            Self::Foreign => f.write_str("not a database of this kind and of this proxy"),
+            Self::StateLost => {
+                f.write_str("lost, though the folder has been in use: transids could be sent twice")
+            }
+            Self::Locked { holder } => write!(f, "the folder is in use by process {holder}"),
+            Self::OldLibrary { found } => write!(f, "SQLite {found} can corrupt a WAL"),
+            Self::Malformed { what } => write!(f, "holds a malformed {what}"),
+            Self::Closed => f.write_str("closed"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}

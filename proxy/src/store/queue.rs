@@ -1,0 +1,207 @@
+//! What stands between the askers and the one writer thread of a file.
+//!
+//! A bounded list under one lock. The writer takes everything that has come since it last looked, in order,
+//! and makes one transaction of it: the slower the disk, the larger the batches.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A queue of many producers and one [`Taker`].
+pub(super) struct Queue<T> {
+    list: Mutex<List<T>>,
+    arrived: Condvar,
+    limit: usize,
+}
+
+struct List<T> {
+    items: Vec<T>,
+    closed: bool,
+    /// Whether the taker sleeps: it is woken only then.
+    asleep: bool,
+}
+
+/// Why an item was not queued; it has been dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refused {
+    Full,
+    Closed,
+}
+
+/// The writer's end. When it goes, by a panic too, the queue closes and what waits is dropped, so that
+/// nobody waits for a writer that is no more.
+pub(super) struct Taker<'a, T>(&'a Queue<T>);
+
+/// What [`Taker::take`] came back with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Taken {
+    /// At least one item.
+    Items,
+    /// None, and the patience is over.
+    Nothing,
+    /// None, and none will come.
+    Closed,
+}
+
+impl<T> Queue<T> {
+    pub(super) fn new(limit: usize) -> Self {
+        let list = List { items: Vec::new(), closed: false, asleep: false };
+        Self { list: Mutex::new(list), arrived: Condvar::new(), limit }
+    }
+
+    /// Queues an item unless `limit` of them wait already. Never blocks for longer than a push.
+    pub(super) fn push(&self, item: T) -> Result<(), Refused> {
+        self.insert(item, self.limit)
+    }
+
+    /// Queues one of the few items that may not be refused for want of room.
+    pub(super) fn push_beyond(&self, item: T) -> Result<(), Refused> {
+        self.insert(item, usize::MAX)
+    }
+
+    fn insert(&self, item: T, limit: usize) -> Result<(), Refused> {
+        let mut list = self.lock();
+        if list.closed {
+            return Err(Refused::Closed);
+        }
+        if list.items.len() >= limit {
+            return Err(Refused::Full);
+        }
+        list.items.push(item);
+        let asleep = list.asleep;
+        drop(list);
+        if asleep {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// The writer's end, for its thread to hold.
+    pub(super) fn taker(&self) -> Taker<'_, T> {
+        Taker(self)
+    }
+
+    /// Lets nothing more in; what waits is still taken.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.arrived.notify_one();
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.lock().items.len()
+    }
+
+    /// A panic elsewhere leaves the list whole: nothing that can panic runs under the lock.
+    fn lock(&self) -> MutexGuard<'_, List<T>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Taker<'_, T> {
+    /// Waits for items, at most `patience` if given, and moves all of them into `batch`, which is empty.
+    pub(super) fn take(&self, batch: &mut Vec<T>, patience: Option<Duration>) -> Taken {
+        let mut list = self.0.lock();
+        while list.items.is_empty() {
+            if list.closed {
+                return Taken::Closed;
+            }
+            list.asleep = true;
+            let timed_out;
+            (list, timed_out) = match patience {
+                None => (self.0.arrived.wait(list).unwrap_or_else(PoisonError::into_inner), false),
+                Some(patience) => {
+                    let woken = self.0.arrived.wait_timeout(list, patience);
+                    let (list, how) = woken.unwrap_or_else(PoisonError::into_inner);
+                    (list, how.timed_out())
+                }
+            };
+            list.asleep = false;
+            if timed_out && list.items.is_empty() && !list.closed {
+                return Taken::Nothing;
+            }
+        }
+        // Swapped, not drained: both vectors keep their capacity.
+        std::mem::swap(&mut list.items, batch);
+        Taken::Items
+    }
+}
+
+impl<T> Drop for Taker<'_, T> {
+    fn drop(&mut self) {
+        let mut list = self.0.lock();
+        list.closed = true;
+        let abandoned = std::mem::take(&mut list.items);
+        // Dropping an item can wake whoever waits for it: not under the lock.
+        drop(list);
+        drop(abandoned);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_queued_is_taken_in_order_and_at_once() {
+        let queue = Queue::new(2);
+        let taker = queue.taker();
+        let mut batch = Vec::new();
+        assert_eq!(queue.push(1), Ok(()));
+        assert_eq!(queue.push(2), Ok(()));
+        assert_eq!(queue.push(3), Err(Refused::Full));
+        assert_eq!(queue.push_beyond(4), Ok(()));
+        assert_eq!(taker.take(&mut batch, None), Taken::Items);
+        assert_eq!((batch.as_slice(), queue.len()), ([1, 2, 4].as_slice(), 0));
+    }
+
+    #[test]
+    fn a_closed_queue_is_emptied_first() {
+        let queue = Queue::new(2);
+        let taker = queue.taker();
+        let mut batch = Vec::new();
+        assert_eq!(taker.take(&mut batch, Some(Duration::ZERO)), Taken::Nothing);
+        assert_eq!(queue.push(1), Ok(()));
+        queue.close();
+        assert_eq!(queue.push(2), Err(Refused::Closed));
+        assert_eq!(taker.take(&mut batch, None), Taken::Items);
+        batch.clear();
+        assert_eq!(taker.take(&mut batch, None), Taken::Closed);
+    }
+
+    #[test]
+    fn a_sleeping_taker_is_woken() {
+        let queue = Queue::new(1);
+        std::thread::scope(|scope| {
+            let taken = scope.spawn(|| {
+                let taker = queue.taker();
+                let mut batch = Vec::new();
+                let mut seen = Vec::new();
+                while taker.take(&mut batch, None) == Taken::Items {
+                    seen.append(&mut batch);
+                }
+                seen
+            });
+            let mut sent = 0;
+            while sent < 1_000 {
+                if queue.push(sent).is_ok() {
+                    sent += 1;
+                } else {
+                    std::thread::yield_now();
+                }
+            }
+            queue.close();
+            assert_eq!(taken.join().unwrap(), (0..1_000).collect::<Vec<_>>());
+        });
+    }
+
+    #[test]
+    fn what_waits_when_the_taker_goes_is_dropped() {
+        let queue = Queue::new(2);
+        let item = std::sync::Arc::new(());
+        let taker = queue.taker();
+        queue.push(std::sync::Arc::clone(&item)).unwrap();
+        drop(taker);
+        assert_eq!(std::sync::Arc::strong_count(&item), 1);
+        assert_eq!(queue.push(item), Err(Refused::Closed));
+    }
+}

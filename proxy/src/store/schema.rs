@@ -1,0 +1,347 @@
+//! Opens a database file of the proxy: whose it is, which version, and up to date before anything else is done.
+//!
+//! Every file carries its kind in `application_id` and the number of migrations applied in `user_version`.
+//! Migrations are append-only: `migrations/KIND/NNNN_name.sql` at the workspace's root, each applied in one
+//! transaction with its number. Nothing is written into a file before it is known to be ours and not newer.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::{Fault, StoreError};
+
+/// Which database a file is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Cache,
+    State,
+    Audit,
+}
+
+/// What a commit survives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Synchronous {
+    /// A power loss: every commit waits for the disk.
+    Full,
+    /// The end of the process, not that of the machine.
+    Normal,
+}
+
+/// One step of a schema, embedded from its file.
+struct Migration {
+    /// The file's name, for the test that the folder agrees.
+    #[cfg_attr(not(test), expect(dead_code, reason = "compared with the folder by a test"))]
+    file: &'static str,
+    sql: &'static str,
+}
+
+macro_rules! migration {
+    ($kind:literal, $file:literal) => {
+        Migration { file: $file, sql: include_str!(concat!("../../../migrations/", $kind, "/", $file)) }
+    };
+}
+
+const CACHE: &[Migration] = &[migration!("cache", "0001_answers.sql")];
+const STATE: &[Migration] = &[migration!("state", "0001_sequences.sql")];
+const AUDIT: &[Migration] = &[migration!("audit", "0001_records.sql")];
+
+/// How long one connection waits for another's write lock, an operator's shell included.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// A WAL that a long reader made grow is cut back to this many bytes when it starts over.
+const WAL_KEPT: i64 = 64 << 20;
+
+/// The first SQLite without the race between a WAL reset and a checkpoint that corrupts databases.
+const OLDEST_LIBRARY: i32 = 3_051_003;
+
+impl Kind {
+    /// "cmi" and the kind's letter.
+    const fn application_id(self) -> i32 {
+        i32::from_be_bytes(match self {
+            Self::Cache => *b"cmic",
+            Self::State => *b"cmis",
+            Self::Audit => *b"cmia",
+        })
+    }
+
+    const fn migrations(self) -> &'static [Migration] {
+        match self {
+            Self::Cache => CACHE,
+            Self::State => STATE,
+            Self::Audit => AUDIT,
+        }
+    }
+
+    /// The version that this proxy writes: the number of migrations it knows.
+    fn known(self) -> i64 {
+        // A table written by hand has no 2^63 lines.
+        i64::try_from(self.migrations().len()).unwrap_or(i64::MAX)
+    }
+}
+
+/// Opens a file for reading and writing, creates it if need be, and brings it up to date.
+///
+/// # Errors
+/// When it is another program's, newer than this proxy, unreadable, or cannot be written.
+pub(super) fn open(path: &Path, kind: Kind, synchronous: Synchronous) -> Result<Connection, StoreError> {
+    // SQLite gives the -wal and -shm files the mode of the database, so this settles all three.
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(StoreError::io(path))?;
+    let sqlite = StoreError::sqlite(path);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+    connection.busy_timeout(BUSY).map_err(sqlite)?;
+    let version = version(&connection, path, kind)?;
+
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(sqlite)?;
+    if mode != "wal" {
+        let text = format!("journal_mode=wal is not possible here, only {mode}");
+        return Err(StoreError::new(path, Fault::Sqlite { code: None, text }));
+    }
+    let level = match synchronous {
+        Synchronous::Full => "full",
+        Synchronous::Normal => "normal",
+    };
+    connection.pragma_update(None, "synchronous", level).map_err(sqlite)?;
+    connection.pragma_update(None, "journal_size_limit", WAL_KEPT).map_err(sqlite)?;
+    if version < kind.known() {
+        migrate(&mut connection, path, kind)?;
+    }
+    Ok(connection)
+}
+
+/// Opens an existing file for reading only, at whichever version it is that this proxy knows.
+///
+/// # Errors
+/// When it does not exist, is another program's, newer than this proxy, or unreadable.
+pub(super) fn open_read_only(path: &Path, kind: Kind) -> Result<Connection, StoreError> {
+    let sqlite = StoreError::sqlite(path);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+    connection.busy_timeout(BUSY).map_err(sqlite)?;
+    connection.pragma_update(None, "query_only", true).map_err(sqlite)?;
+    if version(&connection, path, kind)? == 0 {
+        return Err(StoreError::new(path, Fault::Malformed { what: "schema: it is empty" }));
+    }
+    Ok(connection)
+}
+
+/// Refuses a linked SQLite that is too old. `bundled` is never, a distribution's may be.
+///
+/// # Errors
+/// [`Fault::OldLibrary`].
+pub(super) fn check_library(folder: &Path) -> Result<(), StoreError> {
+    if rusqlite::version_number() < OLDEST_LIBRARY {
+        return Err(StoreError::new(folder, Fault::OldLibrary { found: rusqlite::version() }));
+    }
+    Ok(())
+}
+
+/// Creates the store's folder, for its owner alone, unless it exists.
+///
+/// # Errors
+/// When it cannot be created or is not a folder.
+pub(super) fn create_folder(path: &Path) -> Result<(), StoreError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StoreError::io(path))?;
+    // The folder's own name must outlive a power loss too.
+    match path.canonicalize().map(|path| path.parent().map(fs::File::open)) {
+        Ok(Some(Ok(parent))) => parent.sync_all().map_err(StoreError::io(path)),
+        // A parent that may not be opened was there before us.
+        _ => Ok(()),
+    }
+}
+
+/// The file's version; 0 when nothing was ever written into it.
+fn version(connection: &Connection, path: &Path, kind: Kind) -> Result<i64, StoreError> {
+    let sqlite = StoreError::sqlite(path);
+    let of = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sqlite);
+    let (id, version) = (of("application_id")?, of("user_version")?);
+    if id == 0 && version == 0 {
+        let objects: i64 = connection
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+            .map_err(sqlite)?;
+        if objects == 0 {
+            return Ok(0);
+        }
+    }
+    if id != i64::from(kind.application_id()) || version < 1 {
+        return Err(StoreError::new(path, Fault::Foreign));
+    }
+    if version > kind.known() {
+        return Err(StoreError::new(path, Fault::Newer { found: version, known: kind.known() }));
+    }
+    Ok(version)
+}
+
+fn migrate(connection: &mut Connection, path: &Path, kind: Kind) -> Result<(), StoreError> {
+    let sqlite = StoreError::sqlite(path);
+    for (number, migration) in (1_i64..).zip(kind.migrations()) {
+        let step = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+        // Read under the write lock: a crash may have left the file at any version.
+        if version(&step, path, kind)? >= number {
+            continue;
+        }
+        step.execute_batch(migration.sql).map_err(sqlite)?;
+        step.pragma_update(None, "application_id", kind.application_id()).map_err(sqlite)?;
+        step.pragma_update(None, "user_version", number).map_err(sqlite)?;
+        step.commit().map_err(sqlite)?;
+    }
+    Ok(())
+}
+
+/// Moves the whole WAL into the database, before it is closed. The file is whole without it: a failure is only logged.
+pub(super) fn checkpoint(connection: &Connection, path: &Path) {
+    let moved = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+    match moved {
+        Ok(false) => {}
+        Ok(true) => tracing::info!(file = %path.display(), "a reader keeps the WAL from its last checkpoint"),
+        Err(error) => tracing::warn!(file = %path.display(), %error, "no last checkpoint"),
+    }
+}
+
+/// Changes nothing, but writes a page when it is committed: how to learn whether the disk takes one.
+pub(super) fn touch(connection: &Connection) -> rusqlite::Result<()> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    connection.pragma_update(None, "user_version", version)
+}
+
+/// Whether a file of the store is there and something was ever written into it.
+///
+/// # Errors
+/// When it is there but cannot be looked at.
+pub(super) fn exists(path: &Path) -> Result<bool, StoreError> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.len() > 0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StoreError::io(path)(error)),
+    }
+}
+
+/// The database's own path and those of its WAL and its index.
+pub(super) fn family(path: &Path) -> [std::path::PathBuf; 3] {
+    ["", "-wal", "-shm"].map(|tail| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(tail);
+        name.into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const KINDS: [(Kind, &str); 3] = [(Kind::Cache, "cache"), (Kind::State, "state"), (Kind::Audit, "audit")];
+
+    fn user_version(connection: &Connection) -> i64 {
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn the_tables_of_migrations_are_the_folders_contents() {
+        for (kind, folder) in KINDS {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations").join(folder);
+            let mut found: Vec<String> = fs::read_dir(folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            found.sort();
+            let known: Vec<&str> = kind.migrations().iter().map(|migration| migration.file).collect();
+            assert_eq!(found, known);
+            for (number, file) in (1..).zip(&known) {
+                assert!(file.starts_with(&format!("{number:04}_")), "{file} is not number {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_file_is_created_for_its_owner_alone_and_opens_again() {
+        let dir = tempfile::tempdir().unwrap();
+        for (kind, name) in KINDS {
+            let path = dir.path().join(name);
+            let first = open(&path, kind, Synchronous::Full).unwrap();
+            assert_eq!(user_version(&first), kind.known());
+            for file in family(&path) {
+                assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+            }
+            drop(first);
+            assert_eq!(user_version(&open(&path, kind, Synchronous::Full).unwrap()), kind.known());
+            assert_eq!(user_version(&open_read_only(&path, kind).unwrap()), kind.known());
+        }
+    }
+
+    #[test]
+    fn a_newer_database_is_refused_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let later = Kind::State.known() + 1;
+        open(&path, Kind::State, Synchronous::Full)
+            .unwrap()
+            .pragma_update(None, "user_version", later)
+            .unwrap();
+        let error = open(&path, Kind::State, Synchronous::Full).unwrap_err();
+        assert_eq!(error.fault(), &Fault::Newer { found: later, known: later - 1 });
+        let text = error.to_string();
+        assert!(text.contains("state.db") && text.contains("restore the folder"), "{text}");
+        assert_eq!(user_version(&Connection::open(&path).unwrap()), later);
+    }
+
+    #[test]
+    fn a_foreign_database_is_refused_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let theirs = dir.path().join("theirs.db");
+        Connection::open(&theirs).unwrap().execute_batch("CREATE TABLE theirs (it)").unwrap();
+        let before = fs::read(&theirs).unwrap();
+        for (kind, _) in KINDS {
+            assert_eq!(open(&theirs, kind, Synchronous::Full).unwrap_err().fault(), &Fault::Foreign);
+        }
+        assert_eq!(fs::read(&theirs).unwrap(), before);
+
+        let ours = dir.path().join("cache.db");
+        drop(open(&ours, Kind::Cache, Synchronous::Normal).unwrap());
+        assert_eq!(open(&ours, Kind::State, Synchronous::Full).unwrap_err().fault(), &Fault::Foreign);
+        assert_eq!(open_read_only(&ours, Kind::Audit).unwrap_err().fault(), &Fault::Foreign);
+    }
+
+    #[test]
+    fn a_failed_migration_leaves_no_half_of_itself() {
+        // What a crash in the middle leaves: WAL mode set, nothing in it.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cache.db");
+        let bare = Connection::open(&path).unwrap();
+        bare.pragma_update(None, "journal_mode", "wal").unwrap();
+        drop(bare);
+        assert_eq!(
+            user_version(&open(&path, Kind::Cache, Synchronous::Normal).unwrap()),
+            Kind::Cache.known()
+        );
+
+        // A folder without room for a table: the transaction goes back to nothing.
+        let path = dir.path().join("full.db");
+        let mut full = Connection::open(&path).unwrap();
+        full.pragma_update(None, "journal_mode", "wal").unwrap();
+        full.pragma_update(None, "max_page_count", 1).unwrap();
+        let error = migrate(&mut full, &path, Kind::Cache).unwrap_err();
+        assert!(error.to_string().contains("make room"), "{error}");
+        assert_eq!(user_version(&full), 0);
+        full.pragma_update(None, "max_page_count", 1_000).unwrap();
+        migrate(&mut full, &path, Kind::Cache).unwrap();
+        assert_eq!(user_version(&full), Kind::Cache.known());
+    }
+
+    #[test]
+    fn the_library_is_new_enough() {
+        assert_eq!(check_library(Path::new("data")), Ok(()));
+    }
+}

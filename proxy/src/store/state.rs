@@ -1,0 +1,312 @@
+//! `state.db`: what must never be forgotten, since forgetting it could send one transid twice.
+//!
+//! Every commit waits for the disk (WAL, FULL), so values are leased in blocks and committed before use; see
+//! [`crate::sequence`] for the rules of sequences. Losing the file is an error that names the remedy, never a
+//! silent reset: a folder that has a `cache.db` or audit segments has been in use and must have its state.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cmiot_signer::AppId;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, named_params};
+
+use super::schema::{self, Kind, Synchronous};
+use super::{Fault, StoreError, audit, cache};
+
+/// The file's name in the store's folder.
+const FILE: &str = "state.db";
+
+/// What to do when the folder has been in use and its state is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lost {
+    /// Do not open; the error names the remedy.
+    Refuse,
+    /// Begin anew. Ignored when nothing is lost.
+    StartOver {
+        /// Every stamp used from now on is at or above this, in seconds since 1970. It must be above every
+        /// stamp that was ever used.
+        floor: u64,
+    },
+}
+
+/// How far the sequence of one (appid, node) has got. The rules stand in [`crate::sequence`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Position {
+    /// The lowest number of this lap that was never leased: 1 to 1,000,000; 1,000,000 when none is left.
+    pub next: u32,
+    /// Every stamp of this lap is at or above it, every stamp of the laps before is below it. Unix seconds.
+    pub floor: u64,
+    /// No stamp above it was ever used. Unix seconds, at or above `floor`.
+    pub ceiling: u64,
+}
+
+/// The state's file: see the module's text.
+pub struct StateStore {
+    connection: Mutex<Connection>,
+    path: PathBuf,
+}
+
+impl StateStore {
+    /// Opens `state.db` in `dir`, and creates it in a folder that was never used.
+    ///
+    /// # Errors
+    /// [`Fault::StateLost`] when it must exist and does not, or is unreadable, and `lost` says to refuse;
+    /// when it is another program's, newer than this proxy, or cannot be written.
+    pub fn open(dir: &Path, lost: Lost) -> Result<Self, StoreError> {
+        let path = dir.join(FILE);
+        let gone = !is_begun(&path)? && was_used(dir)?;
+        let opened = if gone { Err(StoreError::new(&path, Fault::StateLost)) } else { begin(&path, 0) };
+        let connection = match (opened, lost) {
+            (Err(error), Lost::StartOver { floor }) if is_loss(&error) => {
+                move_aside(&path)?;
+                tracing::warn!(file = %path.display(), floor, "the lost state is started over");
+                begin(&path, floor)?
+            }
+            (Err(error), Lost::Refuse) if error.is_corrupt() => {
+                tracing::error!(%error, "the state is unreadable");
+                return Err(StoreError::new(&path, Fault::StateLost));
+            }
+            (opened, _) => opened?,
+        };
+        Ok(Self { connection: Mutex::new(connection), path })
+    }
+
+    /// Moves one sequence on: reads its position, asks `step` for the new one, and commits that. Blocks until
+    /// it is on the disk. Returns what was read and what was written.
+    ///
+    /// # Errors
+    /// When it was not committed; nothing of it may be used then.
+    pub fn advance(
+        &self,
+        appid: &AppId,
+        node: u8,
+        step: impl FnOnce(Position) -> Position,
+    ) -> Result<(Position, Position), StoreError> {
+        let sqlite = StoreError::sqlite(&self.path);
+        let mut connection = self.lock();
+        let leasing = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+        let read = match self.read(&leasing, appid, node)? {
+            Some(position) => position,
+            None => self.beginning(&leasing)?,
+        };
+        let written = step(read);
+        leasing
+            .prepare_cached(
+                "INSERT INTO sequence (appid, node, next, floor, ceiling)
+                 VALUES (:appid, :node, :next, :floor, :ceiling)
+                 ON CONFLICT DO UPDATE SET next = excluded.next, floor = excluded.floor, ceiling = excluded.ceiling",
+            )
+            .and_then(|mut statement| {
+                statement.execute(named_params! {
+                    ":appid": appid.as_str(),
+                    ":node": node,
+                    ":next": written.next,
+                    ":floor": to_sql(written.floor),
+                    ":ceiling": to_sql(written.ceiling),
+                })
+            })
+            .map_err(sqlite)?;
+        leasing.commit().map_err(sqlite)?;
+        Ok((read, written))
+    }
+
+    /// Whether a commit reaches the disk: makes one that changes nothing. Blocks.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn probe(&self) -> Result<(), StoreError> {
+        let sqlite = StoreError::sqlite(&self.path);
+        let mut connection = self.lock();
+        let probe = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+        schema::touch(&probe).map_err(sqlite)?;
+        probe.commit().map_err(sqlite)
+    }
+
+    /// Checkpoints. The store can be used on.
+    pub fn close(&self) {
+        schema::checkpoint(&self.lock(), &self.path);
+    }
+
+    fn read(&self, connection: &Connection, appid: &AppId, node: u8) -> Result<Option<Position>, StoreError> {
+        let row = connection
+            .prepare_cached("SELECT next, floor, ceiling FROM sequence WHERE appid = :appid AND node = :node")
+            .and_then(|mut statement| {
+                statement
+                    .query_row(named_params! { ":appid": appid.as_str(), ":node": node }, |row| {
+                        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                    })
+                    .optional()
+            })
+            .map_err(StoreError::sqlite(&self.path))?;
+        let Some((next, floor, ceiling)) = row else { return Ok(None) };
+        Ok(Some(Position { next, floor: self.from_sql(floor)?, ceiling: self.from_sql(ceiling)? }))
+    }
+
+    /// Where a sequence without a lease starts: all numbers left, nothing used.
+    fn beginning(&self, connection: &Connection) -> Result<Position, StoreError> {
+        let floor = connection
+            .query_row("SELECT floor FROM beginning", [], |row| row.get(0))
+            .map_err(StoreError::sqlite(&self.path))?;
+        let floor = self.from_sql(floor)?;
+        Ok(Position { next: 1, floor, ceiling: floor })
+    }
+
+    fn from_sql(&self, seconds: i64) -> Result<u64, StoreError> {
+        u64::try_from(seconds).map_err(|_| StoreError::new(&self.path, Fault::Malformed { what: "stamp" }))
+    }
+
+    /// A panic elsewhere leaves the connection usable: its open transaction was rolled back on the way.
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Opens the file and settles, once and for all, what unknown sequences start above.
+fn begin(path: &Path, floor: u64) -> Result<Connection, StoreError> {
+    let connection = schema::open(path, Kind::State, Synchronous::Full)?;
+    connection
+        .execute("INSERT INTO beginning (one, floor) VALUES (1, ?1) ON CONFLICT DO NOTHING", [to_sql(floor)])
+        .map_err(StoreError::sqlite(path))?;
+    Ok(connection)
+}
+
+/// Whether the file is there and was ever opened to the end: a file that a crash left empty was not.
+fn is_begun(path: &Path) -> Result<bool, StoreError> {
+    if !schema::exists(path)? {
+        return Ok(false);
+    }
+    match schema::open_read_only(path, Kind::State) {
+        Ok(connection) => connection
+            .query_row("SELECT count(*) FROM beginning", [], |row| row.get::<_, i64>(0))
+            .map(|count| count > 0)
+            .map_err(StoreError::sqlite(path)),
+        // Empty: nothing was ever committed.
+        Err(error) if matches!(error.fault(), Fault::Malformed { .. }) => Ok(false),
+        // Whatever else is wrong is found again, and judged, by whoever opens it for writing.
+        Err(_) => Ok(true),
+    }
+}
+
+/// Whether the folder holds what only a proxy that had its state can have written.
+fn was_used(dir: &Path) -> Result<bool, StoreError> {
+    Ok(schema::exists(&dir.join(cache::FILE))? || !audit::segment::list(dir)?.is_empty())
+}
+
+fn is_loss(error: &StoreError) -> bool {
+    matches!(error.fault(), Fault::StateLost) || error.is_corrupt()
+}
+
+/// Renames what is left to `state.db.lost*`, unless nothing is.
+fn move_aside(path: &Path) -> Result<(), StoreError> {
+    let aside = path.with_added_extension("lost");
+    for (from, to) in schema::family(path).iter().zip(schema::family(&aside)) {
+        match fs::rename(from, to) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io(path)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Stamps end in 2099; a floor beyond is refused when a stamp is made of it.
+fn to_sql(seconds: u64) -> i64 {
+    i64::try_from(seconds).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn appid(text: &str) -> AppId {
+        AppId::parse(text).unwrap()
+    }
+
+    fn fault(opened: Result<StateStore, StoreError>) -> Fault {
+        opened.err().expect("it must not open").fault().clone()
+    }
+
+    #[test]
+    fn a_position_is_kept_by_appid_and_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let fresh = Position { next: 1, floor: 0, ceiling: 0 };
+        let moved = Position { next: 1_001, floor: 0, ceiling: 1_700_000_060 };
+        let store = StateStore::open(dir.path(), Lost::Refuse).unwrap();
+        assert_eq!(store.advance(&appid("100001"), 0, |_| moved), Ok((fresh, moved)));
+        drop(store);
+        let store = StateStore::open(dir.path(), Lost::Refuse).unwrap();
+        assert_eq!(store.advance(&appid("100001"), 0, |read| read), Ok((moved, moved)));
+        assert_eq!(store.advance(&appid("100001"), 1, |read| read), Ok((fresh, fresh)));
+        assert_eq!(store.advance(&appid("0100001"), 0, |read| read), Ok((fresh, fresh)));
+        assert_eq!(store.probe(), Ok(()));
+    }
+
+    #[test]
+    fn a_position_outside_its_bounds_is_not_committed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = StateStore::open(dir.path(), Lost::Refuse).unwrap();
+        let wrong = Position { next: 1_000_001, floor: 0, ceiling: 0 };
+        assert!(store.advance(&appid("100001"), 0, |_| wrong).is_err());
+        let fresh = Position { next: 1, floor: 0, ceiling: 0 };
+        assert_eq!(store.advance(&appid("100001"), 0, |read| read), Ok((fresh, fresh)));
+    }
+
+    #[test]
+    fn a_used_folder_without_its_state_is_refused_until_told() {
+        for used in [cache::FILE, "audit-2026-01.db"] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(used), "something").unwrap();
+            let error = StateStore::open(dir.path(), Lost::Refuse).err().unwrap();
+            assert_eq!(error.fault(), &Fault::StateLost);
+            assert!(error.to_string().contains("--accept-lost-state"), "{error}");
+            assert_eq!(
+                fault(StateStore::open(dir.path(), Lost::Refuse)),
+                Fault::StateLost,
+                "asking leaves no file"
+            );
+
+            let floor = 1_800_000_000;
+            drop(StateStore::open(dir.path(), Lost::StartOver { floor }).unwrap());
+            // Once is enough, and told again it changes nothing.
+            drop(StateStore::open(dir.path(), Lost::StartOver { floor: 5 }).unwrap());
+            let store = StateStore::open(dir.path(), Lost::Refuse).unwrap();
+            let (read, _) = store.advance(&appid("100001"), 7, |read| read).unwrap();
+            assert_eq!(read, Position { next: 1, floor, ceiling: floor });
+        }
+    }
+
+    #[test]
+    fn an_empty_or_unreadable_state_is_lost() {
+        for left in [Vec::new(), vec![b'x'; 5_000]] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(cache::FILE), "something").unwrap();
+            fs::write(dir.path().join(FILE), &left).unwrap();
+            assert_eq!(fault(StateStore::open(dir.path(), Lost::Refuse)), Fault::StateLost);
+            drop(StateStore::open(dir.path(), Lost::StartOver { floor: 9 }).unwrap());
+            assert!(StateStore::open(dir.path(), Lost::Refuse).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_state_that_is_not_lost_is_never_started_over() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(cache::FILE), "something").unwrap();
+        let path = dir.path().join(FILE);
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (it)").unwrap();
+        assert_eq!(fault(StateStore::open(dir.path(), Lost::StartOver { floor: 9 })), Fault::Foreign);
+        fs::remove_file(&path).unwrap();
+        drop(StateStore::open(dir.path(), Lost::StartOver { floor: 9 }).unwrap());
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        let newer = fault(StateStore::open(dir.path(), Lost::StartOver { floor: 9 }));
+        assert!(matches!(newer, Fault::Newer { found: 99, .. }), "{newer:?}");
+    }
+
+    #[test]
+    fn a_first_start_that_crashed_is_not_a_loss() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), "").unwrap();
+        assert!(StateStore::open(dir.path(), Lost::Refuse).is_ok());
+    }
+}
