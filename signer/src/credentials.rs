@@ -10,7 +10,7 @@ use core::str::FromStr;
 use zeroize::Zeroize;
 
 use crate::error::CredentialError;
-use crate::text::{Alphabet, Fault, Text};
+use crate::text::{Alphabet, Fault, Text, copy};
 
 /// Who asks: the carrier's *application code*, 1 to 26 of `0-9A-Za-z`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,8 +73,7 @@ impl Password {
     pub fn new(secret: &[u8]) -> Result<Self, CredentialError> {
         Self::check(secret)?;
         let mut bytes = [0; Self::MAX_LEN];
-        let (head, _) = bytes.split_at_mut_checked(secret.len()).ok_or(CredentialError::TooLong)?;
-        head.copy_from_slice(secret);
+        copy(secret, &mut bytes).ok_or(CredentialError::TooLong)?;
         Ok(Self { bytes, len: secret.len() as u16 })
     }
 

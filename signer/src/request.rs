@@ -11,7 +11,8 @@ use crate::credentials::{AppId, Ebid, Password};
 use crate::error::{BufferTooSmall, CredentialError};
 use crate::sequence::Sequence;
 use crate::stamp::Stamp;
-use crate::token::Token;
+use crate::text::copy;
+use crate::token::{Token, write_token};
 use crate::transid::Transid;
 
 /// The path of operation 2002, the status of a card. Sister look-ups share the signature under other paths.
@@ -91,6 +92,35 @@ impl<'a> Signer<'a> {
         self.sign_transid(Transid::new(self.appid, stamp, sequence), card)
     }
 
+    /// Signs a look-up straight into a buffer and says how long its query is: the bytes of
+    /// `sign(…).query_into(out)`, for chips whose stack has no room for a [`SignedRequest`] beside them.
+    ///
+    /// # Errors
+    /// When it does not fit; then nothing was written.
+    pub fn sign_into(
+        &self,
+        stamp: Stamp,
+        sequence: Sequence,
+        card: &Card,
+        out: &mut [u8],
+    ) -> Result<usize, BufferTooSmall> {
+        let (appid, ebid) = (self.appid.as_bytes(), self.ebid.as_bytes());
+        let (name, number) = (name(card), card.as_bytes());
+        let transid_at = "appid=&transid=".len() + appid.len();
+        let transid_end = transid_at + appid.len() + Stamp::LEN + Sequence::LEN;
+        let token_at = transid_end + "&ebid=&token=".len() + ebid.len();
+        let len = token_at + Token::LEN + name.len() + number.len();
+
+        let out = out.get_mut(..len).ok_or(BufferTooSmall)?;
+        let (front, behind) = out.split_at_mut_checked(token_at).ok_or(BufferTooSmall)?;
+        let (token, tail) = behind.split_first_chunk_mut().ok_or(BufferTooSmall)?;
+        let (stamp, sequence) = (stamp.digits(), sequence.digits());
+        fill(front, &[b"appid=", appid, b"&transid=", appid, &stamp, &sequence, b"&ebid=", ebid, b"&token="]);
+        fill(tail, &[name, number]);
+        write_token(&[appid, self.password, front.get(transid_at..transid_end).unwrap_or_default()], token);
+        Ok(len)
+    }
+
     /// Signs a look-up under a ready-made transid. The query's appid is the transid's.
     #[must_use]
     pub fn sign_transid(&self, transid: Transid, card: &'a Card) -> SignedRequest<'a> {
@@ -124,7 +154,7 @@ impl SignedRequest<'_> {
     /// What `out` says; it may have taken a part. [`query`](Self::query) and
     /// [`query_into`](Self::query_into) write all or nothing.
     pub fn write_query(&self, out: &mut impl Write) -> fmt::Result {
-        for part in self.parts() {
+        for part in &self.parts() {
             out.write_str(core::str::from_utf8(part).map_err(|_| fmt::Error)?)?;
         }
         Ok(())
@@ -185,22 +215,12 @@ impl SignedRequest<'_> {
     pub fn query_into(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         let parts = self.parts();
         let len = parts.iter().map(|part| part.len()).sum();
-        let mut rest = out.get_mut(..len).ok_or(BufferTooSmall)?;
-        for part in parts {
-            let (head, tail) = rest.split_at_mut_checked(part.len()).ok_or(BufferTooSmall)?;
-            head.copy_from_slice(part);
-            rest = tail;
-        }
+        fill(out.get_mut(..len).ok_or(BufferTooSmall)?, &parts);
         Ok(len)
     }
 
     /// The query in pieces.
     fn parts(&self) -> [&[u8]; 10] {
-        let name: &[u8] = match self.card {
-            Card::Msisdn(_) => b"&msisdn=",
-            Card::Iccid(_) => b"&iccid=",
-            Card::Imsi(_) => b"&imsi=",
-        };
         [
             b"appid=",
             self.transid.appid_bytes(),
@@ -210,7 +230,7 @@ impl SignedRequest<'_> {
             self.ebid.as_bytes(),
             b"&token=",
             self.token.as_bytes(),
-            name,
+            name(self.card),
             self.card.as_bytes(),
         ]
     }
@@ -222,6 +242,25 @@ impl SignedRequest<'_> {
         let mut out = heapless::String::new();
         write(&mut out).map_err(|_| BufferTooSmall)?;
         Ok(out)
+    }
+}
+
+/// The card's parameter, up to its value.
+fn name(card: &Card) -> &'static [u8] {
+    match card {
+        Card::Msisdn(_) => b"&msisdn=",
+        Card::Iccid(_) => b"&iccid=",
+        Card::Imsi(_) => b"&imsi=",
+    }
+}
+
+/// Copies the parts in a row; `out` is as long as they are.
+#[inline(never)]
+fn fill(out: &mut [u8], parts: &[&[u8]]) {
+    let mut rest = out;
+    for part in parts {
+        let Some(behind) = copy(part, rest) else { return };
+        rest = behind;
     }
 }
 

@@ -17,7 +17,7 @@ use crate::transid::Transid;
 
 /// A token: whoever sees it beside its transid and a card can send that look-up again, so `Debug` hides it.
 /// It has no `==`: use [`verify`](Self::verify).
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub struct Token([u8; Token::LEN]);
 
 impl Token {
@@ -40,13 +40,11 @@ impl Token {
         Self::of([appid.as_bytes(), password.expose(), transid])
     }
 
-    /// The token over appid, password and transid.
+    /// The token over the parts in a row: appid, password and transid.
     pub(crate) fn of(parts: [&[u8]; 3]) -> Self {
-        let mut hash = Hash { state: INITIAL, block: [0; BLOCK], filled: 0, length: 0 };
-        for part in parts {
-            hash.absorb(part);
-        }
-        hash.finish()
+        let mut token = Self([0; Self::LEN]);
+        write_token(&parts, &mut token.0);
+        token
     }
 
     /// Whether `claimed` is this token, in either case. Takes the same time wherever they differ; only the
@@ -55,9 +53,7 @@ impl Token {
     pub fn verify(&self, claimed: impl AsRef<[u8]>) -> bool {
         let Ok(mut claimed) = <[u8; Self::LEN]>::try_from(claimed.as_ref()) else { return false };
         claimed.make_ascii_lowercase();
-        let same = claimed.ct_eq(&self.0).into();
-        claimed.zeroize();
-        same
+        claimed.ct_eq(&self.0).into()
     }
 
     /// The 64 characters, lower case.
@@ -74,12 +70,6 @@ impl Token {
     }
 }
 
-impl Drop for Token {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
-
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(redacted)")
@@ -89,61 +79,70 @@ impl fmt::Debug for Token {
 const BLOCK: usize = 64;
 
 /// FIPS 180-4, 5.3.3: the first 32 bits of the fractional parts of the square roots of the first 8 primes.
-const INITIAL: [u32; 8] =
+static INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
-/// SHA-256 over at most 512 MiB, a byte at a time: what is hashed here is some hundred bytes.
+/// FIPS 180-4, 5.1.1: a one bit and zeros, as many as it takes.
+static PADDING: [u8; BLOCK] = {
+    let mut padding = [0; BLOCK];
+    padding[0] = 0x80;
+    padding
+};
+
+/// Writes the token over the parts in a row: appid, password and transid; 512 MiB at most.
+// Not inlined, so that a caller's stack need not hold a hasher for the rest of its life.
+#[inline(never)]
+pub(crate) fn write_token(parts: &[&[u8]; 3], token: &mut [u8; Token::LEN]) {
+    let mut hash = Hash { state: INITIAL, block: PADDING, filled: 0 };
+    let mut length = 0u32;
+    for part in parts {
+        hash.absorb(part);
+        length = length.wrapping_add(part.len() as u32);
+    }
+    // As much as leaves room for the length, one byte at least. The standard counts bits in 64.
+    let padding = (BLOCK + BLOCK - 9 - hash.filled) % BLOCK + 1;
+    hash.absorb(PADDING.get(..padding).unwrap_or_default());
+    let [a, b, c, d] = length.wrapping_mul(8).to_be_bytes();
+    hash.absorb(&[0, 0, 0, 0, a, b, c, d]);
+    // It held the password.
+    hash.block.zeroize();
+
+    for (word, digits) in hash.state.iter().zip(token.as_chunks_mut::<8>().0) {
+        let mut word = *word;
+        for digit in digits {
+            word = word.rotate_left(4);
+            let nibble = word as u8 & 0xF;
+            *digit = nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+        }
+    }
+}
+
 struct Hash {
     state: [u32; 8],
     block: [u8; BLOCK],
-    /// Bytes waiting in `block`, below [`BLOCK`].
+    /// Bytes waiting in `block`, fewer than [`BLOCK`].
     filled: usize,
-    /// Bytes absorbed. The standard counts bits in 64; 32 are more than a transid can fill.
-    length: u32,
 }
 
 impl Hash {
-    fn absorb(&mut self, bytes: &[u8]) {
-        self.length = self.length.wrapping_add(bytes.len() as u32);
-        for &byte in bytes {
-            self.put(byte);
-        }
-    }
-
-    /// One function, called from everywhere, so that the compression is linked once and not inlined thrice.
+    // Not inlined: it is called thrice, and the compression should be linked once.
     #[inline(never)]
-    fn put(&mut self, byte: u8) {
-        if let Some(slot) = self.block.get_mut(self.filled) {
-            *slot = byte;
-        }
-        self.filled += 1;
-        if self.filled == BLOCK {
+    fn absorb(&mut self, mut bytes: &[u8]) {
+        loop {
+            let free = self.block.get_mut(self.filled..).unwrap_or_default();
+            let taken = free.len().min(bytes.len());
+            // A loop, since `copy_from_slice` would link its panic.
+            for (slot, &byte) in free.iter_mut().zip(bytes) {
+                *slot = byte;
+            }
+            self.filled += taken;
+            bytes = bytes.get(taken..).unwrap_or_default();
+            if self.filled < BLOCK {
+                return;
+            }
             compress256(&mut self.state, core::slice::from_ref(&self.block));
             self.filled = 0;
         }
-    }
-
-    fn finish(mut self) -> Token {
-        let length = self.length;
-        self.put(0x80);
-        while self.filled != BLOCK - 8 {
-            self.put(0);
-        }
-        for byte in (u64::from(length) * 8).to_be_bytes() {
-            self.put(byte);
-        }
-        // The block held the password; the state was one hash away from it.
-        self.block.zeroize();
-        let mut token = Token([0; Token::LEN]);
-        for (word, digits) in self.state.iter().zip(token.0.as_chunks_mut::<8>().0) {
-            let mut word = *word;
-            for digit in digits {
-                word = word.rotate_left(4);
-                let nibble = (word & 0xF) as u8;
-                *digit = nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
-            }
-        }
-        token
     }
 }
 

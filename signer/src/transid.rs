@@ -32,7 +32,7 @@ impl Transid {
     /// The transid of a look-up.
     #[must_use]
     pub fn new(appid: &AppId, stamp: Stamp, sequence: Sequence) -> Self {
-        const { assert!(AppId::MAX_LEN + TAIL_LEN == Self::MAX_LEN, "so that every push below fits") };
+        const { assert!(AppId::MAX_LEN + TAIL_LEN == Self::MAX_LEN, "so that nothing is cut off below") };
         let mut text = Text::EMPTY;
         text.push(appid.as_bytes());
         text.push(&stamp.digits());

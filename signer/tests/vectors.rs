@@ -57,6 +57,11 @@ fn every_vector_signs_as_known() {
         let mut bytes = [0; 512];
         let len = request.query_into(&mut bytes).unwrap();
         assert_eq!(&bytes[..len], vector.query.as_bytes());
+
+        let mut bytes = [0; 512];
+        let len =
+            Signer::new(&appid, &ebid, &password).sign_into(stamp, sequence, &card, &mut bytes).unwrap();
+        assert_eq!(&bytes[..len], vector.query.as_bytes());
     }
 }
 
