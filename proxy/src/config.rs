@@ -1,0 +1,217 @@
+//! Configuration: [`ConfigFile`] is what was written, [`Config`] is what was checked and what the proxy is built from.
+//!
+//! Reading fails as a whole and says which file, line, column and key is wrong and what to write instead. No error
+//! repeats a line of the file: it might hold a secret.
+
+pub mod file;
+pub mod lifetimes;
+pub mod units;
+
+mod check;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cmiot_signer::{AppId, Ebid, Password};
+use hyper::Uri;
+use ipnet::IpNet;
+
+pub use check::read_secret;
+pub use file::{ConfigFile, Durability, LogFormat};
+pub use lifetimes::{Lifetime, Lifetimes};
+
+/// The checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The gateways' listener and its limits.
+    pub gateway: file::Gateway,
+    /// The operators' listener.
+    pub admin: Admin,
+    /// Folder of the databases.
+    pub store_dir: PathBuf,
+    /// Whom the proxy asks.
+    pub carrier: Carrier,
+    /// Entries in the memory tier.
+    pub memory_entries: u64,
+    /// How long answers serve.
+    pub lifetimes: Lifetimes,
+    /// What a committed audit record survives.
+    pub durability: Durability,
+    /// How a log line is written.
+    pub log_format: LogFormat,
+    /// Accounts by group, in the order of the file; never empty for a group.
+    pub groups: HashMap<Arc<str>, Vec<Arc<Account>>>,
+    /// Clients by the appid that they sign with.
+    pub clients: HashMap<AppId, Arc<Client>>,
+    /// What works but should be changed, for the log and for `check`.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads and checks a file; relative paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the place and the remedy; nothing is half-configured.
+    pub fn load(path: &Path) -> Result<(Self, ConfigFile), ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            ConfigError::new(path, None, format!("cannot be read: {e}: name an existing file with --config"))
+        })?;
+        let file = ConfigFile::parse(path, &text)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let config = Self::check(&file, folder).map_err(|what| ConfigError::new(path, None, what))?;
+        Ok((config, file))
+    }
+
+    /// Every account, group by group.
+    pub fn accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
+        self.groups.values().flatten()
+    }
+}
+
+impl ConfigFile {
+    /// Reads the text of a file; `path` is only for the error.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with line and column for what is not TOML, unknown or of the wrong type.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|e| {
+            let place = e.span().map(|span| Place::of(text, span.start));
+            ConfigError::new(path, place, e.message().to_owned())
+        })
+    }
+}
+
+/// The operators' listener, checked.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// The bearer token, where one is needed.
+    pub token: Option<units::Secret>,
+}
+
+/// Whom the proxy asks, checked.
+#[derive(Clone, Debug)]
+pub struct Carrier {
+    /// `http` or `https`, host, optional port and path prefix without a closing slash.
+    pub base_url: Uri,
+    /// To a connection.
+    pub connect_timeout: Duration,
+    /// Of one flight.
+    pub timeout: Duration,
+    /// First two digits of the sequence.
+    pub node: u8,
+    /// Local address to call from.
+    pub bind: Option<IpAddr>,
+    /// Longest answer in bytes.
+    pub max_body: usize,
+    /// How long a gateway waits when there is a stale entry for it.
+    pub stale_wait: Duration,
+    /// Waiters on one flight.
+    pub max_waiters_per_card: usize,
+    /// Flights at once.
+    pub max_flights: usize,
+    /// Clock drift that raises the alarm.
+    pub drift_alarm: Duration,
+}
+
+impl Carrier {
+    /// The host and port that gateways may name in an absolute-form target.
+    pub fn host(&self) -> &str {
+        self.base_url.host().unwrap_or_default()
+    }
+}
+
+/// Credentials that the carrier issued.
+#[derive(Debug)]
+pub struct Account {
+    /// The operator's name for it.
+    pub name: Arc<str>,
+    /// The customer that holds it.
+    pub group: Arc<str>,
+    /// The carrier's appid.
+    pub appid: AppId,
+    /// The carrier's ebid for user-status look-ups.
+    pub ebid: Ebid,
+    /// The carrier's password.
+    pub password: Password,
+}
+
+/// Credentials that a gateway signs with, and what they open.
+#[derive(Debug)]
+pub struct Client {
+    /// The appid that it signs with.
+    pub appid: AppId,
+    /// The group whose accounts answer it.
+    pub group: Arc<str>,
+    /// The ebid that it must send.
+    pub ebid: Ebid,
+    /// The password that it signs with.
+    pub password: Password,
+    /// Networks that it may ask from; empty means all.
+    pub peers: Vec<IpNet>,
+    /// Operations that it may ask for; empty means all.
+    pub operations: Vec<String>,
+    /// Prefixes of the cards that it may ask for; empty means all.
+    pub cards: Vec<String>,
+    /// Average and burst, where bounded.
+    pub rate: Option<Rate>,
+}
+
+/// Look-ups a second on average, and at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rate {
+    /// On average, a second.
+    pub per_second: NonZeroU32,
+    /// At once.
+    pub burst: NonZeroU32,
+}
+
+/// What is wrong with a configuration, where, and what to write instead.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{}: {what}", path.display(), Shown(place))]
+pub struct ConfigError {
+    path: PathBuf,
+    place: Option<Place>,
+    what: String,
+}
+
+impl ConfigError {
+    fn new(path: &Path, place: Option<Place>, what: String) -> Self {
+        Self { path: path.to_owned(), place, what }
+    }
+}
+
+/// A line and column, both from 1.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    line: usize,
+    column: usize,
+}
+
+impl Place {
+    fn of(text: &str, at: usize) -> Self {
+        let before = &text.as_bytes()[..at.min(text.len())];
+        let line_start = before.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
+        Self {
+            line: before.iter().filter(|b| **b == b'\n').count() + 1,
+            column: String::from_utf8_lossy(&before[line_start..]).chars().count() + 1,
+        }
+    }
+}
+
+struct Shown<'a>(&'a Option<Place>);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(Place { line, column }) => write!(f, ":{line}:{column}"),
+            None => Ok(()),
+        }
+    }
+}

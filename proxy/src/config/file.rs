@@ -1,0 +1,274 @@
+//! The configuration as written: every key of the TOML file with its default. Unknown keys are errors.
+//!
+//! A [`ConfigFile`] has only been read; [`Config`](super::Config) is what has been checked. Written back
+//! (`cmiot-proxy check`), it is the effective configuration with its secrets redacted.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::lifetimes::Lifetimes;
+use super::units::{Secret, Size, Span};
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// Where gateways ask.
+    #[serde(default)]
+    pub gateway: Gateway,
+    /// Where operators look.
+    #[serde(default)]
+    pub admin: Admin,
+    /// What is kept on disk.
+    #[serde(default)]
+    pub store: Store,
+    /// Whom the proxy asks.
+    #[serde(default)]
+    pub carrier: Carrier,
+    /// What is kept in memory.
+    #[serde(default)]
+    pub cache: Cache,
+    /// How long an answer stays fresh, and may be answered stale, by what the carrier said.
+    #[serde(default)]
+    pub freshness: Lifetimes,
+    /// The audit's promises.
+    #[serde(default)]
+    pub audit: Audit,
+    /// The log on standard error.
+    #[serde(default)]
+    pub log: Log,
+    /// The credentials that the carrier issued.
+    #[serde(default, rename = "account")]
+    pub accounts: Vec<Account>,
+    /// The credentials that gateways sign with.
+    #[serde(default, rename = "client")]
+    pub clients: Vec<Client>,
+}
+
+/// `[gateway]`: the listener that speaks the carrier's wire format.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gateway {
+    /// Address and port to listen on.
+    pub listen: SocketAddr,
+    /// Hosts that are ours in an absolute-form target, beside the carrier's own and the listening address.
+    pub names: Vec<String>,
+    /// From request to answer: queue, flight and retry together. Shorter than a gateway's own 25 s.
+    pub deadline: Span,
+    /// How far a transid's stamp may be from the proxy's clock, either way.
+    pub clock_skew: Span,
+    /// Networks that may ask; empty means all.
+    pub peers: Vec<IpNet>,
+    /// Connections open at once; further ones wait to be accepted.
+    pub max_connections: usize,
+    /// A connection that sends no complete request for this long is closed.
+    pub idle: Span,
+    /// How long a drain waits for the answers under way.
+    pub grace: Span,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            names: Vec::new(),
+            deadline: Span::secs(20),
+            clock_skew: Span::secs(300),
+            peers: Vec::new(),
+            max_connections: 10_000,
+            idle: Span::secs(75),
+            grace: Span::secs(30),
+        }
+    }
+}
+
+/// `[admin]`: health and metrics.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Address and port to listen on.
+    pub listen: SocketAddr,
+    /// File with the bearer token for everything but `/live` and `/ready`. Optional on a loopback address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8081)), token_file: None }
+    }
+}
+
+/// `[store]`: the databases.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// Folder of cache.db, state.db and audit-YYYY-MM.db.
+    pub dir: PathBuf,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { dir: PathBuf::from("data") }
+    }
+}
+
+/// `[carrier]`: whom the proxy asks, and how patiently.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Carrier {
+    /// Scheme, host, optional port and path prefix; the operation's `/v2/...` is appended.
+    pub base_url: String,
+    /// To a TCP connection; TLS counts into `timeout`.
+    pub connect_timeout: Span,
+    /// Of one flight. It may outlive the gateway's wait: its answer is stored.
+    pub timeout: Span,
+    /// 0..=99: the first two digits of the sequence, so that several proxies may share an account.
+    pub node: u8,
+    /// Local address to call from: the one that the carrier has allow-listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bind: Option<IpAddr>,
+    /// A longer answer is not the carrier's.
+    pub max_body: Size,
+    /// An entry that may be answered stale is, after waiting this long for the flight.
+    pub stale_wait: Span,
+    /// Askers of one card that wait for one flight.
+    pub max_waiters_per_card: usize,
+    /// Flights under way at once.
+    pub max_flights: usize,
+    /// Clock drift against the carrier's `Date` that raises the alarm.
+    pub drift_alarm: Span,
+}
+
+impl Default for Carrier {
+    fn default() -> Self {
+        Self {
+            base_url: "https://api.iot.10086.cn".to_owned(),
+            connect_timeout: Span::secs(10),
+            timeout: Span::secs(25),
+            node: 0,
+            bind: None,
+            max_body: Size(64 << 10),
+            stale_wait: Span::secs(2),
+            max_waiters_per_card: 10_000,
+            max_flights: 1_000,
+            drift_alarm: Span::secs(60),
+        }
+    }
+}
+
+/// `[cache]`: the memory tier over cache.db.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cache {
+    /// Entries in memory; the least recently asked for leave first and stay in cache.db.
+    pub memory_entries: u64,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { memory_entries: 100_000 }
+    }
+}
+
+/// `[audit]`: what an answer waits for.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    /// What a committed record survives.
+    pub durability: Durability,
+}
+
+/// What a committed audit record survives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Power loss: each batch is synced before its answers leave.
+    #[default]
+    Power,
+    /// A killed process, not a lost machine.
+    Process,
+}
+
+/// `[log]`: one line a request on standard error.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// For people or for machines.
+    pub format: LogFormat,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[[account]]`: what the carrier issued.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// The operator's name for it, in logs and in the audit.
+    pub name: String,
+    /// Accounts that one customer holds share a group; by default an account is its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The carrier's appid.
+    pub appid: String,
+    /// The carrier's ebid for user-status look-ups.
+    pub ebid: String,
+    /// File that holds the password, relative to the configuration; one trailing line break is not part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Environment variable that holds the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_env: Option<String>,
+    /// The password itself. Works, and is warned about: a configuration gets copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+}
+
+/// `[[client]]`: what a gateway signs with, and what it may ask.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Client {
+    /// The group whose accounts answer it.
+    pub group: String,
+    /// The appid that it signs with.
+    pub appid: String,
+    /// The ebid that it sends; by default that of the group's first account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ebid: Option<String>,
+    /// File that holds the password, relative to the configuration; one trailing line break is not part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Environment variable that holds the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_env: Option<String>,
+    /// The password itself. Works, and is warned about: a configuration gets copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// Networks that it may ask from; empty means all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<IpNet>,
+    /// Operations that it may ask for, by path name; empty means all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<String>,
+    /// Prefixes of the cards that it may ask for; empty means all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cards: Vec<String>,
+    /// Look-ups a second that it may make on average; absent means unbounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
+    /// Look-ups that it may make at once; by default `rate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+}

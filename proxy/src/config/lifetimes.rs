@@ -1,0 +1,185 @@
+//! `[freshness]`: how long an answer serves, one key for each STATUS and storable error class.
+//!
+//! A key is written as `"60s"` (how long it is fresh; the rest keeps its default) or as a table of any of `fresh`,
+//! `stale_while_revalidate` and `stale_if_error`. The last two count from the end of `fresh` (RFC 5861).
+
+use std::fmt;
+use std::time::Duration;
+
+use cmiot_signer::Status;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use super::units::Span;
+
+/// How long one kind of answer serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Lifetime {
+    /// Answered from the cache without asking (RFC 9111 4.2). Zero: not stored.
+    pub fresh: Span,
+    /// After that, answered stale at once while the proxy asks (RFC 5861 3).
+    pub stale_while_revalidate: Span,
+    /// After `fresh`, answered stale when the carrier fails or is slow (RFC 5861 4).
+    pub stale_if_error: Span,
+}
+
+impl Lifetime {
+    /// From the carrier's answer until the entry is of no use to anybody.
+    pub fn useful(&self) -> Duration {
+        self.fresh.0.saturating_add(self.stale_while_revalidate.0.max(self.stale_if_error.0))
+    }
+}
+
+/// Declares the keys once: the field, its meaning, its defaults in seconds.
+macro_rules! lifetimes {
+    ($($(#[$doc:meta])* $key:ident = $fresh:literal, $revalidate:literal, $error:literal;)*) => {
+        /// The lifetimes in force, every key filled in.
+        #[derive(Clone, Debug, Serialize)]
+        pub struct Lifetimes {
+            $($(#[$doc])* pub $key: Lifetime,)*
+        }
+
+        impl Default for Lifetimes {
+            fn default() -> Self {
+                Self {
+                    $($key: Lifetime {
+                        fresh: Span::secs($fresh),
+                        stale_while_revalidate: Span::secs($revalidate),
+                        stale_if_error: Span::secs($error),
+                    },)*
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for Lifetimes {
+            fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
+                #[derive(Deserialize)]
+                #[serde(deny_unknown_fields)]
+                struct Written {
+                    $($key: Option<Change>,)*
+                }
+                let written = Written::deserialize(de)?;
+                let mut lifetimes = Self::default();
+                $(if let Some(change) = written.$key {
+                    change.apply(&mut lifetimes.$key);
+                })*
+                Ok(lifetimes)
+            }
+        }
+    };
+}
+
+lifetimes! {
+    /// STATUS 00.
+    normal = 60, 300, 86_400;
+    /// STATUS 01: about to change.
+    one_way_barred = 15, 60, 86_400;
+    /// STATUS 02: about to change.
+    barred = 15, 60, 86_400;
+    /// STATUS 03.
+    pre_cancelled = 60, 300, 86_400;
+    /// STATUS 04: rarely comes back.
+    cancelled = 3_600, 3_600, 86_400;
+    /// STATUS 05.
+    transferred = 60, 300, 86_400;
+    /// STATUS 06: about to change.
+    dormant = 15, 60, 86_400;
+    /// STATUS 07: about to change.
+    awaiting_activation = 15, 60, 86_400;
+    /// STATUS 99.
+    no_such_number = 60, 0, 0;
+    /// A STATUS that the carrier's page does not list, or a success without one.
+    unknown_status = 15, 60, 86_400;
+    /// Codes of the class "not found, not owned".
+    not_found = 60, 0, 0;
+}
+
+impl Lifetimes {
+    /// The lifetime of a success with this STATUS.
+    pub fn of_status(&self, status: Option<&Status>) -> &Lifetime {
+        match status {
+            Some(Status::Normal) => &self.normal,
+            Some(Status::OneWayBarred) => &self.one_way_barred,
+            Some(Status::Barred) => &self.barred,
+            Some(Status::PreCancelled) => &self.pre_cancelled,
+            Some(Status::Cancelled) => &self.cancelled,
+            Some(Status::Transferred) => &self.transferred,
+            Some(Status::Dormant) => &self.dormant,
+            Some(Status::AwaitingActivation) => &self.awaiting_activation,
+            Some(Status::NoSuchNumber) => &self.no_such_number,
+            _ => &self.unknown_status,
+        }
+    }
+}
+
+/// What the file says about one key.
+#[derive(Clone, Copy, Default)]
+struct Change {
+    fresh: Option<Span>,
+    stale_while_revalidate: Option<Span>,
+    stale_if_error: Option<Span>,
+}
+
+impl Change {
+    fn apply(self, to: &mut Lifetime) {
+        to.fresh = self.fresh.unwrap_or(to.fresh);
+        to.stale_while_revalidate = self.stale_while_revalidate.unwrap_or(to.stale_while_revalidate);
+        to.stale_if_error = self.stale_if_error.unwrap_or(to.stale_if_error);
+    }
+}
+
+impl<'de> Deserialize<'de> for Change {
+    fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
+        struct TextOrTable;
+        impl<'de> Visitor<'de> for TextOrTable {
+            type Value = Change;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration such as \"60s\", or a table of fresh, stale_while_revalidate and stale_if_error")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Change, E> {
+                let fresh = Span::deserialize(de::value::StrDeserializer::new(text))?;
+                Ok(Change { fresh: Some(fresh), ..Change::default() })
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Change, A::Error> {
+                let mut change = Change::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    let slot = match key.as_str() {
+                        "fresh" => &mut change.fresh,
+                        "stale_while_revalidate" => &mut change.stale_while_revalidate,
+                        "stale_if_error" => &mut change.stale_if_error,
+                        other => {
+                            let known = &["fresh", "stale_while_revalidate", "stale_if_error"];
+                            return Err(de::Error::unknown_field(other, known));
+                        }
+                    };
+                    *slot = Some(map.next_value()?);
+                }
+                Ok(change)
+            }
+        }
+        de.deserialize_any(TextOrTable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_changes_only_what_it_names() {
+        let read: Lifetimes =
+            toml::from_str("normal = \"30s\"\nbarred = { stale_if_error = \"1h\" }").unwrap();
+        let default = Lifetimes::default();
+        assert_eq!(read.normal, Lifetime { fresh: Span::secs(30), ..default.normal });
+        assert_eq!(read.barred, Lifetime { stale_if_error: Span::secs(3_600), ..default.barred });
+        assert_eq!(read.cancelled, default.cancelled);
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_by_name() {
+        assert!(toml::from_str::<Lifetimes>("norml = \"30s\"").unwrap_err().message().contains("norml"));
+        assert!(
+            toml::from_str::<Lifetimes>("normal = { frsh = \"1s\" }").unwrap_err().message().contains("frsh")
+        );
+    }
+}
