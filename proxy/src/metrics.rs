@@ -1,0 +1,160 @@
+//! The numbers that the proxy counts, in Prometheus form. No label holds a card, a token or an appid.
+//!
+//! What is counted where it happens stands here; what is only looked at when asked (entries, flights, queue) is handed
+//! in by the admin listener as [`Levels`].
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::outcome::Outcome;
+
+type Fixed = Vec<(&'static str, &'static str)>;
+type Open = Vec<(&'static str, String)>;
+
+/// Every counter, gauge and histogram.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    look_ups: Family<Fixed, Counter>,
+    latency: Family<Fixed, Histogram>,
+    carrier_calls: Family<Open, Counter>,
+    carrier_latency: Histogram,
+    clock_drift: Gauge<f64, AtomicU64>,
+    cache_entries: Gauge,
+    flights: Gauge,
+    audit_queue: Gauge,
+}
+
+/// What is measured when somebody looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Levels {
+    /// Entries in the memory tier.
+    pub cache_entries: u64,
+    /// Carrier calls under way.
+    pub flights: usize,
+    /// Audit records that wait for their commit.
+    pub audit_queue: usize,
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Arc<Self> {
+        let mut registry = Registry::with_prefix("cmiot");
+        let look_ups = Family::default();
+        registry.register(
+            "look_ups",
+            "Look-ups by outcome and, where refused or failed, reason",
+            look_ups.clone(),
+        );
+        let latency = Family::new_with_constructor(from_100_us as fn() -> Histogram);
+        registry.register_with_unit(
+            "look_up",
+            "From request to committed answer",
+            Unit::Seconds,
+            latency.clone(),
+        );
+        let carrier_calls = Family::default();
+        registry.register(
+            "carrier_calls",
+            "Calls to the carrier by account and by the code, or the fault, that ended them",
+            carrier_calls.clone(),
+        );
+        let carrier_latency = from_100_us();
+        registry.register_with_unit(
+            "carrier_call",
+            "Of one carrier call",
+            Unit::Seconds,
+            carrier_latency.clone(),
+        );
+        let clock_drift = Gauge::default();
+        registry.register_with_unit(
+            "clock_drift",
+            "How far the carrier's clock is ahead of this machine's",
+            Unit::Seconds,
+            clock_drift.clone(),
+        );
+        let cache_entries = Gauge::default();
+        registry.register("cache_entries", "Entries in the memory tier", cache_entries.clone());
+        let flights = Gauge::default();
+        registry.register("flights", "Carrier calls under way", flights.clone());
+        let audit_queue = Gauge::default();
+        registry.register("audit_queue", "Audit records that wait for their commit", audit_queue.clone());
+        Arc::new(Self {
+            registry,
+            look_ups,
+            latency,
+            carrier_calls,
+            carrier_latency,
+            clock_drift,
+            cache_entries,
+            flights,
+            audit_queue,
+        })
+    }
+
+    /// Counts a look-up that was answered; `reason` is empty unless it was refused or failed.
+    pub fn look_up(&self, outcome: Outcome, reason: &'static str, latency: Duration) {
+        self.look_ups.get_or_create(&vec![("outcome", outcome.name()), ("reason", reason)]).inc();
+        self.latency.get_or_create(&vec![("outcome", outcome.name())]).observe(latency.as_secs_f64());
+    }
+
+    /// Counts a call to the carrier.
+    pub fn carrier_call(&self, account: &str, code: &str, latency: Duration) {
+        self.carrier_calls
+            .get_or_create(&vec![("account", account.to_owned()), ("code", code.to_owned())])
+            .inc();
+        self.carrier_latency.observe(latency.as_secs_f64());
+    }
+
+    /// Notes how far the carrier's clock is ahead of ours, in seconds.
+    pub fn clock_drift(&self, seconds: f64) {
+        self.clock_drift.set(seconds);
+    }
+
+    /// Everything in the OpenMetrics text format.
+    pub fn render(&self, levels: Levels) -> String {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.cache_entries.set(gauge(levels.cache_entries));
+        self.flights.set(gauge(levels.flights as u64));
+        self.audit_queue.set(gauge(levels.audit_queue as u64));
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a String cannot fail");
+        text
+    }
+}
+
+/// From a hit in memory to a flight's timeout.
+fn from_100_us() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_1, 2.5, 15))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_shown_with_its_unit() {
+        let metrics = Metrics::new();
+        metrics.look_up(Outcome::Hit, "", Duration::from_millis(1));
+        metrics.carrier_call("fleet", "71", Duration::from_millis(30));
+        metrics.clock_drift(-2.5);
+        let text = metrics.render(Levels { cache_entries: 3, flights: 1, audit_queue: 0 });
+        for line in [
+            "cmiot_look_ups_total{outcome=\"hit\",reason=\"\"} 1",
+            "cmiot_carrier_calls_total{account=\"fleet\",code=\"71\"} 1",
+            "cmiot_carrier_call_seconds_count 1",
+            "cmiot_clock_drift_seconds -2.5",
+            "cmiot_cache_entries 3",
+        ] {
+            assert!(text.contains(line), "{line} not in:\n{text}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What became of a look-up: the one vocabulary of answers, metrics and audit.
+//!
+//! An [`Outcome`] says where an answer came from. A [`Refusal`] says why there is none: whose fault it is (its code in
+//! the carrier's numbering), what is wrong (its reason), and whether waiting helps.
+
+use std::time::Duration;
+
+use crate::carrier::fault::Fault;
+use crate::carrier::verdict::Code;
+
+/// Where the answer came from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Outcome {
+    /// From the cache, fresh.
+    Hit,
+    /// From the cache, no longer fresh.
+    Stale,
+    /// From a call that this request led.
+    Miss,
+    /// From a call that another request led.
+    Collapsed,
+    /// From the proxy: the gateway has to change something.
+    Refused,
+    /// From the proxy: the carrier, or the proxy itself, has a problem.
+    Failed,
+}
+
+impl Outcome {
+    /// Its name in metrics and audit.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Miss => "miss",
+            Self::Collapsed => "collapsed",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Why a request gets no answer of the carrier's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The path is not one of the carrier's that are served here.
+    UnknownPath,
+    /// An absolute-form target names a host that is neither ours nor the carrier's.
+    ForeignHost,
+    /// The request does not have the form of a look-up.
+    Malformed(Malformed),
+    /// The card number breaks its kind's rule.
+    Card,
+    /// The peer's address may not ask.
+    Peer,
+    /// The appid is unknown or the token is wrong; which of the two is nobody's business.
+    Token,
+    /// The transid's stamp is outside the window around the proxy's clock.
+    StaleTransid,
+    /// The transid was used before.
+    ReusedTransid,
+    /// The ebid is not the client's.
+    Ebid,
+    /// The client may not ask for this operation.
+    Operation,
+    /// The client may not ask for this card.
+    CardNotAllowed,
+    /// The client asks faster than its rate; a slot is free after this long.
+    TooFast(Duration),
+    /// `only-if-cached`, and nothing fresh is (RFC 9111 5.2.1.7).
+    OnlyIfCached,
+    /// Too many requests wait for this card, or too many calls are under way.
+    Crowded,
+    /// No answer within the gateway's deadline; the call goes on.
+    Deadline,
+    /// The carrier refuses the account's own credentials, with this code.
+    Credentials(Code),
+    /// The carrier could not be asked.
+    Carrier(Fault),
+    /// The flight ended without a word: a defect of the proxy's.
+    Lost,
+    /// The audit record could not be committed, so no answer may leave.
+    Audit,
+}
+
+/// What is wrong with the form of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Malformed {
+    /// Neither GET nor POST.
+    Method,
+    /// The target is longer than 2 KiB.
+    TargetTooLong,
+    /// The body is longer than 4 KiB.
+    BodyTooLong,
+    /// The body ended early.
+    BodyCutOff,
+    /// A GET with a body.
+    GetBody,
+    /// The request has a Transfer-Encoding.
+    TransferEncoding,
+    /// Percent-encoding that is broken, or encodes NUL or what is not UTF-8.
+    Encoding,
+    /// A parameter stands twice, or in URL and body with different values.
+    Doubled(&'static str),
+    /// A parameter is missing or empty.
+    Missing(&'static str),
+    /// None of msisdn, iccid and imsi.
+    NoCard,
+    /// More than one of msisdn, iccid and imsi.
+    SeveralCards,
+    /// The appid is not 1-26 letters and digits.
+    AppId,
+    /// The transid is not appid, stamp and eight digits.
+    Transid,
+}
+
+impl Refusal {
+    /// The code in the carrier's numbering that gateways understand.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownPath | Self::ForeignHost => "10006",
+            Self::Malformed(_) => "10",
+            Self::Card => "38",
+            Self::Peer => "6",
+            Self::Token | Self::StaleTransid | Self::ReusedTransid => "7",
+            Self::Ebid | Self::Operation => "3",
+            Self::CardNotAllowed => "8",
+            Self::TooFast(_) => "72",
+            Self::OnlyIfCached
+            | Self::Crowded
+            | Self::Deadline
+            | Self::Credentials(_)
+            | Self::Carrier(_)
+            | Self::Lost
+            | Self::Audit => "73",
+        }
+    }
+
+    /// What is wrong, in one stable word for metrics and audit.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::UnknownPath => "unknown-path",
+            Self::ForeignHost => "foreign-host",
+            Self::Malformed(what) => what.reason(),
+            Self::Card => "card-format",
+            Self::Peer => "peer",
+            Self::Token => "token",
+            Self::StaleTransid => "transid-stale",
+            Self::ReusedTransid => "transid-reused",
+            Self::Ebid => "ebid",
+            Self::Operation => "operation",
+            Self::CardNotAllowed => "card",
+            Self::TooFast(_) => "rate",
+            Self::OnlyIfCached => "only-if-cached",
+            Self::Crowded => "crowded",
+            Self::Deadline => "deadline",
+            Self::Credentials(_) => "carrier-credentials",
+            Self::Carrier(fault) => fault.name(),
+            Self::Lost => "lost",
+            Self::Audit => "audit",
+        }
+    }
+
+    /// Whose turn it is: the gateway's ([`Outcome::Refused`]) or ours and the carrier's ([`Outcome::Failed`]).
+    pub fn outcome(&self) -> Outcome {
+        match self.code() {
+            "73" if *self != Self::OnlyIfCached => Outcome::Failed,
+            _ => Outcome::Refused,
+        }
+    }
+
+    /// How long to wait before asking again, where waiting helps.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooFast(wait) => Some(*wait),
+            Self::Crowded | Self::Deadline | Self::Lost => Some(Duration::from_secs(1)),
+            Self::Carrier(_) | Self::Audit => Some(Duration::from_secs(5)),
+            Self::Credentials(_) => Some(Duration::from_secs(60)),
+            _ => None,
+        }
+    }
+}
+
+impl Malformed {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::TargetTooLong => "target-too-long",
+            Self::BodyTooLong => "body-too-long",
+            Self::BodyCutOff => "body-cut-off",
+            Self::GetBody => "get-body",
+            Self::TransferEncoding => "transfer-encoding",
+            Self::Encoding => "encoding",
+            Self::Doubled(_) => "doubled-parameter",
+            Self::Missing(_) => "missing-parameter",
+            Self::NoCard => "no-card",
+            Self::SeveralCards => "several-cards",
+            Self::AppId => "appid-format",
+            Self::Transid => "transid-format",
+        }
+    }
+}
