@@ -1,0 +1,264 @@
+//! From a gateway's HTTP request to a look-up: what the carrier's real clients send, and nothing that reads two ways.
+//!
+//! Parameters stand in the URL, in a form body, or in both, in any order; an empty value means absent; unknown ones
+//! are ignored; Content-Type is not looked at, since clients send it at random. Refused: a known parameter twice, or
+//! in URL and body with different values; broken percent-encoding, NUL and what is not UTF-8; a GET with a body; any
+//! Transfer-Encoding (hyper drops a Content-Length beside it before we could compare them).
+
+use std::borrow::Cow;
+
+use cmiot_signer::{AppId, Card, CardKind, Transid};
+use hyper::header::{self, HeaderMap};
+use hyper::http::request::Parts;
+use hyper::{Method, Uri};
+
+use crate::operation::{self, Operation};
+use crate::outcome::{Malformed, Refusal};
+
+/// The longest request target, in bytes.
+pub const MAX_TARGET: usize = 2 << 10;
+/// The longest body, in bytes.
+pub const MAX_BODY: usize = 4 << 10;
+
+/// A request in the form of a look-up; who asks is not known yet.
+#[derive(Debug)]
+pub struct Request {
+    /// What is asked.
+    pub operation: &'static Operation,
+    /// Who claims to ask.
+    pub appid: AppId,
+    /// Its transaction number: strictly appid, stamp and sequence, and of this appid.
+    pub transid: Transid,
+    /// The ebid, where one was sent.
+    pub ebid: Option<String>,
+    /// The token as sent. A secret.
+    pub token: Token,
+    /// The card asked about.
+    pub card: Card,
+    /// `Cache-Control: only-if-cached` (RFC 9111 5.2.1.7).
+    pub only_if_cached: bool,
+}
+
+/// A token as a gateway sent it: shown to nobody.
+pub struct Token(String);
+
+impl Token {
+    /// The token's text. Mind where it goes.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// What could be read of a request, for its audit record: refused ones are recorded too.
+#[derive(Debug, Default)]
+pub struct Claims {
+    /// The operation, where the path is one.
+    pub operation: Option<&'static Operation>,
+    /// The appid, where it has the form of one.
+    pub appid: Option<AppId>,
+    /// The transid as sent, where it is no longer than one may be.
+    pub transid: Option<String>,
+    /// The card, where exactly one is named and has the form of one.
+    pub card: Option<Card>,
+}
+
+/// The hosts that an absolute-form target may name.
+#[derive(Clone, Debug)]
+pub struct Hosts(Vec<String>);
+
+impl Hosts {
+    /// These, whatever their case.
+    pub fn new(hosts: impl IntoIterator<Item = String>) -> Self {
+        Self(hosts.into_iter().collect())
+    }
+
+    fn has(&self, host: &str) -> bool {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        self.0.iter().any(|ours| ours.eq_ignore_ascii_case(host))
+    }
+}
+
+/// Checks what the head alone shows.
+///
+/// # Errors
+/// The refusal, whatever the body holds.
+pub fn check_head(head: &Parts, hosts: &Hosts) -> Result<(), Refusal> {
+    let Parts { method, uri, headers, .. } = head;
+    let length = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if length > MAX_TARGET {
+        return Err(Refusal::Malformed(Malformed::TargetTooLong));
+    }
+    if method != Method::GET && method != Method::POST {
+        return Err(Refusal::Malformed(Malformed::Method));
+    }
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(Refusal::Malformed(Malformed::TransferEncoding));
+    }
+    if uri.host().is_some_and(|host| !hosts.has(host)) {
+        return Err(Refusal::ForeignHost);
+    }
+    Ok(())
+}
+
+impl Request {
+    /// Reads a look-up; whatever can be read of a refused one is left in `claims`.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownPath`], [`Refusal::Malformed`] or [`Refusal::Card`].
+    pub fn parse(uri: &Uri, headers: &HeaderMap, body: &[u8], claims: &mut Claims) -> Result<Self, Refusal> {
+        let operation = operation::by_path(uri.path()).ok_or(Refusal::UnknownPath)?;
+        claims.operation = Some(operation);
+        let parameters =
+            Parameters::read(uri.query().unwrap_or_default(), body).map_err(Refusal::Malformed)?;
+        claims.appid = parameters.appid.as_deref().and_then(|appid| AppId::parse(appid).ok());
+        claims.transid =
+            parameters.transid.as_deref().filter(|text| text.len() <= Transid::MAX_LEN).map(str::to_owned);
+        let card = parameters.card();
+        claims.card = card.as_ref().ok().cloned();
+
+        let missing = |name| Refusal::Malformed(Malformed::Missing(name));
+        let appid = parameters.appid.as_deref().ok_or(missing("appid"))?;
+        let appid = AppId::parse(appid).map_err(|_| Refusal::Malformed(Malformed::AppId))?;
+        let transid = parameters.transid.as_deref().ok_or(missing("transid"))?;
+        let transid = Transid::parse(transid).map_err(|_| Refusal::Malformed(Malformed::Transid))?;
+        if transid.appid() != appid {
+            return Err(Refusal::Malformed(Malformed::Transid));
+        }
+        let card = card?;
+        Ok(Self {
+            operation,
+            appid,
+            transid,
+            ebid: parameters.ebid.as_deref().map(str::to_owned),
+            token: Token(parameters.token.ok_or(missing("token"))?.into_owned()),
+            card,
+            only_if_cached: only_if_cached(headers),
+        })
+    }
+}
+
+/// The carrier's parameters (its page, "公共参数" and "业务参数"); empty ones are absent.
+#[derive(Default)]
+struct Parameters<'a> {
+    appid: Option<Cow<'a, str>>,
+    transid: Option<Cow<'a, str>>,
+    ebid: Option<Cow<'a, str>>,
+    token: Option<Cow<'a, str>>,
+    msisdn: Option<Cow<'a, str>>,
+    iccid: Option<Cow<'a, str>>,
+    imsi: Option<Cow<'a, str>>,
+}
+
+impl<'a> Parameters<'a> {
+    /// Reads the query, then the body: each on its own, so that a parameter may stand in both with one value.
+    fn read(query: &'a str, body: &'a [u8]) -> Result<Self, Malformed> {
+        let body = std::str::from_utf8(body).map_err(|_| Malformed::Encoding)?;
+        let mut parameters = Self::form(query)?;
+        let Self { appid, transid, ebid, token, msisdn, iccid, imsi } = Self::form(body)?;
+        merge("appid", &mut parameters.appid, appid)?;
+        merge("transid", &mut parameters.transid, transid)?;
+        merge("ebid", &mut parameters.ebid, ebid)?;
+        merge("token", &mut parameters.token, token)?;
+        merge("msisdn", &mut parameters.msisdn, msisdn)?;
+        merge("iccid", &mut parameters.iccid, iccid)?;
+        merge("imsi", &mut parameters.imsi, imsi)?;
+        Ok(parameters)
+    }
+
+    fn form(text: &'a str) -> Result<Self, Malformed> {
+        let mut parameters = Self::default();
+        for pair in text.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (decode(name)?, decode(value)?);
+            let (name, slot) = match name.trim_ascii() {
+                "appid" => ("appid", &mut parameters.appid),
+                "transid" => ("transid", &mut parameters.transid),
+                "ebid" => ("ebid", &mut parameters.ebid),
+                "token" => ("token", &mut parameters.token),
+                "msisdn" => ("msisdn", &mut parameters.msisdn),
+                "iccid" => ("iccid", &mut parameters.iccid),
+                "imsi" => ("imsi", &mut parameters.imsi),
+                _ => continue,
+            };
+            if value.is_empty() {
+                continue;
+            }
+            if slot.replace(value).is_some() {
+                return Err(Malformed::Doubled(name));
+            }
+        }
+        Ok(parameters)
+    }
+
+    /// Exactly one of the three ("必须有且只有一项").
+    fn card(&self) -> Result<Card, Refusal> {
+        let given =
+            [(CardKind::Msisdn, &self.msisdn), (CardKind::Iccid, &self.iccid), (CardKind::Imsi, &self.imsi)];
+        let mut given = given.iter().filter_map(|(kind, value)| value.as_deref().map(|value| (*kind, value)));
+        let (kind, value) = given.next().ok_or(Refusal::Malformed(Malformed::NoCard))?;
+        if given.next().is_some() {
+            return Err(Refusal::Malformed(Malformed::SeveralCards));
+        }
+        Card::parse(kind, value).map_err(|_| Refusal::Card)
+    }
+}
+
+fn merge<'a>(
+    name: &'static str,
+    url: &mut Option<Cow<'a, str>>,
+    body: Option<Cow<'a, str>>,
+) -> Result<(), Malformed> {
+    match (url.as_deref(), body) {
+        (Some(url), Some(body)) if *url != *body => Err(Malformed::Doubled(name)),
+        (None, Some(body)) => {
+            *url = Some(body);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Decodes `application/x-www-form-urlencoded` text strictly.
+fn decode(text: &str) -> Result<Cow<'_, str>, Malformed> {
+    if text.bytes().any(|b| b == 0) {
+        return Err(Malformed::Encoding);
+    }
+    if !text.bytes().any(|b| b == b'%' || b == b'+') {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => match (bytes.next().and_then(hex), bytes.next().and_then(hex)) {
+                (Some(high), Some(low)) if (high, low) != (0, 0) => high << 4 | low,
+                _ => return Err(Malformed::Encoding),
+            },
+            other => other,
+        });
+    }
+    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| Malformed::Encoding)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+fn only_if_cached(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::CACHE_CONTROL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|directive| directive.trim().eq_ignore_ascii_case("only-if-cached"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! Requests as real clients send them, and as nobody should.
+
+use super::*;
+use proptest::prelude::*;
+
+const TRANSID: &str = "1000012014101615303080000001";
+
+fn parse(target: &str, body: &str) -> Result<Request, Refusal> {
+    Request::parse(&target.parse().unwrap(), &HeaderMap::new(), body.as_bytes(), &mut Claims::default())
+}
+
+fn target(rest: &str) -> String {
+    format!("/v2/userstatusrealsingle?appid=100001&transid={TRANSID}&ebid=1&token=t{rest}")
+}
+
+fn malformed(result: Result<Request, Refusal>) -> Malformed {
+    match result.expect_err("this must be refused") {
+        Refusal::Malformed(what) => what,
+        other => panic!("refused for another reason: {other:?}"),
+    }
+}
+
+#[test]
+fn parameters_may_stand_in_url_or_body_in_any_order() {
+    let query = format!("msisdn=14765004176&token=t&transid={TRANSID}&ebid=1&appid=100001");
+    for request in [
+        parse(&format!("/v2//userstatusrealsingle?{query}"), "").unwrap(),
+        parse("/v2/userstatusrealsingle", &query).unwrap(),
+        parse(&format!("/v2/userstatusrealsingle?{query}"), "appid=100001").unwrap(),
+    ] {
+        assert_eq!(request.card, Card::parse(CardKind::Msisdn, "14765004176").unwrap());
+        assert_eq!(request.transid.as_str(), TRANSID);
+        assert_eq!(request.ebid.as_deref(), Some("1"));
+    }
+}
+
+#[test]
+fn empty_means_absent_and_unknown_is_ignored() {
+    let request = parse(&target("&msisdn=&iccid=898602b0011430000544&imsi=&_=1&_=2&callback"), "").unwrap();
+    assert_eq!(request.card.as_str(), "898602B0011430000544");
+    assert_eq!(malformed(parse(&target("&msisdn="), "")), Malformed::NoCard);
+    let no_token = format!("/v2/userstatusrealsingle?appid=100001&transid={TRANSID}&ebid=&token=&msisdn=1");
+    assert_eq!(malformed(parse(&no_token, "")), Malformed::Missing("token"));
+}
+
+#[test]
+fn doubled_parameters_are_refused() {
+    assert_eq!(malformed(parse(&target("&msisdn=1&msisdn=1"), "")), Malformed::Doubled("msisdn"));
+    assert_eq!(malformed(parse(&target("&msisdn=1&ms%69sdn=2"), "")), Malformed::Doubled("msisdn"));
+    assert_eq!(malformed(parse(&target("&msisdn=1"), "msisdn=2")), Malformed::Doubled("msisdn"));
+    assert_eq!(malformed(parse(&target("&msisdn=1"), "token=t&token=t")), Malformed::Doubled("token"));
+    assert_eq!(
+        malformed(parse(&target("&msisdn=1&iccid=898602B0011430000544"), "")),
+        Malformed::SeveralCards
+    );
+}
+
+#[test]
+fn broken_encoding_is_refused_wherever_it_stands() {
+    for bad in ["%", "%4", "%zz", "%00", "%ff", "%+1"] {
+        assert_eq!(malformed(parse(&target(&format!("&msisdn={bad}")), "")), Malformed::Encoding, "{bad}");
+        assert_eq!(
+            malformed(parse(&target("&msisdn=1"), &format!("x{bad}=1"))),
+            Malformed::Encoding,
+            "{bad}"
+        );
+    }
+    assert_eq!(malformed(parse(&target("&msisdn=1"), "x=\0")), Malformed::Encoding);
+}
+
+#[test]
+fn a_transid_must_be_whole_and_of_its_appid() {
+    let with = |appid: &str, transid: &str| {
+        parse(
+            &format!("/v2/userstatusrealsingle?appid={appid}&transid={transid}&ebid=1&token=t&msisdn=1"),
+            "",
+        )
+    };
+    assert!(with("100001", TRANSID).is_ok());
+    assert_eq!(malformed(with("100002", TRANSID)), Malformed::Transid);
+    assert_eq!(malformed(with("10000", TRANSID)), Malformed::Transid);
+    assert_eq!(malformed(with("100001", &format!("{TRANSID}0"))), Malformed::Transid);
+    assert_eq!(malformed(with("1-1", TRANSID)), Malformed::AppId);
+    // The page's own Java and Python samples.
+    assert_eq!(malformed(with("A0B40O5", "A0B40O520161121001")), Malformed::Transid);
+    assert_eq!(malformed(with("A0B40MI", "2016071314451512365445")), Malformed::Transid);
+}
+
+#[test]
+fn a_bad_card_is_told_apart_from_a_bad_request() {
+    for bad in ["&msisdn=12345678901234", "&msisdn=1a", "&iccid=8986", "&imsi=1234567890123456"] {
+        assert_eq!(parse(&target(bad), "").expect_err("a bad card"), Refusal::Card, "{bad}");
+    }
+}
+
+#[test]
+fn the_head_alone_refuses_what_it_can() {
+    let hosts = Hosts::new(["api.iot.10086.cn".to_owned()]);
+    let none = HeaderMap::new();
+    let check = |method: &Method, target: &str, headers: &HeaderMap| {
+        let (mut head, ()) = hyper::Request::new(()).into_parts();
+        (head.method, head.uri, head.headers) = (method.clone(), target.parse().unwrap(), headers.clone());
+        check_head(&head, &hosts)
+    };
+    assert_eq!(check(&Method::GET, "/v2/x", &none), Ok(()));
+    assert_eq!(check(&Method::POST, "http://API.iot.10086.cn/v2/x", &none), Ok(()));
+    assert_eq!(check(&Method::GET, "http://example.com/v2/x", &none), Err(Refusal::ForeignHost));
+    assert_eq!(check(&Method::PUT, "/v2/x", &none), Err(Refusal::Malformed(Malformed::Method)));
+    let long = format!("/{}", "x".repeat(MAX_TARGET));
+    assert_eq!(check(&Method::GET, &long, &none), Err(Refusal::Malformed(Malformed::TargetTooLong)));
+    let chunked = HeaderMap::from_iter([(header::TRANSFER_ENCODING, "chunked".parse().unwrap())]);
+    assert_eq!(check(&Method::POST, "/v2/x", &chunked), Err(Refusal::Malformed(Malformed::TransferEncoding)));
+}
+
+#[test]
+fn only_if_cached_is_one_directive_of_several() {
+    let with = |value: &str| {
+        only_if_cached(&HeaderMap::from_iter([(header::CACHE_CONTROL, value.parse().unwrap())]))
+    };
+    assert!(with("only-if-cached"));
+    assert!(with("max-age=5, Only-If-Cached"));
+    assert!(!with("no-only-if-cached"));
+}
+
+proptest! {
+    #[test]
+    fn what_is_encoded_is_decoded(text in "[^\\x00]{0,40}") {
+        let encoded: String = text.bytes().map(|b| format!("%{b:02x}")).collect();
+        prop_assert_eq!(decode(&encoded).unwrap(), text);
+    }
+
+    #[test]
+    fn no_query_and_no_body_panics(query in "[!-~]{0,80}", body in proptest::collection::vec(any::<u8>(), 0..80)) {
+        if let Ok(uri) = format!("/v2/userstatusrealsingle?{query}").parse::<Uri>() {
+            let _ = Request::parse(&uri, &HeaderMap::new(), &body, &mut Claims::default());
+        }
+    }
+}
