@@ -1,3 +1,35 @@
 //! The edge proxy of a fleet for SIM-card look-ups on China Mobile's IoT platform (CMIOT_API2002).
+//!
+//! It speaks the carrier's own wire format to gateways, checks every signature, answers from memory or SQLite while
+//! fresh, collapses identical look-ups into one carrier call, signs that call itself, and commits an audit record
+//! before each answer leaves. One room, one job; arrows go down:
+//!
+//! | room | its one job |
+//! | --- | --- |
+//! | [`app`] | build order, ownership of tasks, drain order |
+//! | [`listen`] | sockets and their limits |
+//! | [`gateway`], [`admin`] | HTTP towards gateways and operators |
+//! | [`relay`] | the path of a look-up |
+//! | [`admit`] | who asks, may they |
+//! | [`cache`], [`flight`], [`carrier`], [`audit`] | what is known, who asks for whom, the call, the record |
+//! | [`sequence`] | the transids of carrier calls |
+//! | [`store`] | the only SQL |
+//! | [`operation`], [`outcome`], [`metrics`], [`config`], [`clock`] | what all of them speak of |
 
+pub mod admin;
+pub mod admit;
+pub mod app;
+pub mod audit;
+pub mod cache;
+pub mod carrier;
 pub mod clock;
+pub mod config;
+pub mod flight;
+pub mod gateway;
+pub mod listen;
+pub mod metrics;
+pub mod operation;
+pub mod outcome;
+pub mod relay;
+pub mod sequence;
+pub mod store;

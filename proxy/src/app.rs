@@ -1,0 +1,212 @@
+//! The process: what is built in which order, who owns which task, and in which order it drains.
+//!
+//! Built upwards: stores, then what stands on them, then the listeners, so that nothing is asked before all of it can
+//! answer. Drained downwards: listeners stop, requests finish, flights land, stores flush.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cmiot_signer::Transid;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::Admin;
+use crate::admit::Admit;
+use crate::audit::Audit;
+use crate::cache::Cache;
+use crate::carrier::Carrier;
+use crate::carrier::client::Client;
+use crate::clock::Clock;
+use crate::config::{Config, Durability};
+use crate::flight::{Caps, Flights};
+use crate::gateway::{self, request::Hosts};
+use crate::listen::{Limits, Listener};
+use crate::metrics::Metrics;
+use crate::outcome::{Outcome, Refusal};
+use crate::relay::Relay;
+use crate::sequence::TransidSource;
+use crate::store::{Store, StoreError, StoreOptions, audit};
+
+/// How often moka is let do its deferred work.
+const TIDY: Duration = Duration::from_secs(1);
+
+/// Connections to the admin listener: people and scrapers, not fleets.
+const ADMIN_CONNECTIONS: usize = 64;
+
+/// Opens the configured store.
+///
+/// # Errors
+/// [`StoreError`], with its remedy.
+pub fn open_store(config: &Config, accept_lost_state: bool, clock: &Clock) -> Result<Store, StoreError> {
+    let durability = match config.durability {
+        Durability::Power => audit::Durability::Power,
+        Durability::Process => audit::Durability::Process,
+    };
+    let options = StoreOptions { durability, accept_lost_state, ..StoreOptions::default() };
+    Store::open(&config.store_dir, options, clock)
+}
+
+/// A running proxy.
+pub struct App {
+    gateway: SocketAddr,
+    admin: SocketAddr,
+    relay: Arc<Relay>,
+    store: Arc<Store>,
+    grace: Duration,
+    stop: CancellationToken,
+    connections: TaskTracker,
+    flights: TaskTracker,
+}
+
+/// Why the proxy does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] io::Error),
+    /// TLS towards the carrier cannot be set up.
+    #[error("TLS towards the carrier cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl App {
+    /// Builds everything over an opened store and begins to serve.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing listens then.
+    pub async fn start(config: Config, store: Store, clock: Clock) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let store = Arc::new(store);
+        let metrics = Metrics::new();
+        let flights = TaskTracker::new();
+        let relay = Arc::new(relay(&config, &store, &clock, &metrics, &flights)?);
+        remember_transids(&relay, &store, &clock, config.gateway.clock_skew.0)?;
+
+        let limits = Limits { connections: config.gateway.max_connections, idle: config.gateway.idle.0 };
+        let gateway = Listener::bind(config.gateway.listen, limits).await?;
+        let admin =
+            Listener::bind(config.admin.listen, Limits { connections: ADMIN_CONNECTIONS, ..limits }).await?;
+        let app = Self {
+            gateway: gateway.address()?,
+            admin: admin.address()?,
+            relay: Arc::clone(&relay),
+            store: Arc::clone(&store),
+            grace: config.gateway.grace.0,
+            stop: CancellationToken::new(),
+            connections: TaskTracker::new(),
+            flights,
+        };
+        let desk = Arc::new(Admin { token: config.admin.token.clone(), relay, store, metrics });
+        app.serve(gateway, admin, desk, config.gateway.idle.0);
+        tracing::info!(gateway = %app.gateway, admin = %app.admin, "serving");
+        Ok(app)
+    }
+
+    fn serve(&self, gateway: Listener, admin: Listener, desk: Arc<Admin>, patience: Duration) {
+        let relay = Arc::clone(&self.relay);
+        let look_up = move |request, peer: SocketAddr| {
+            let relay = Arc::clone(&relay);
+            async move { gateway::serve(&relay, request, peer.ip(), patience).await }
+        };
+        let inspect = move |request, _: SocketAddr| {
+            let desk = Arc::clone(&desk);
+            async move { desk.serve(&request) }
+        };
+        let tasks = &self.connections;
+        tasks.spawn(gateway.serve(look_up, self.stop.clone(), tasks.clone()));
+        tasks.spawn(admin.serve(inspect, self.stop.clone(), tasks.clone()));
+        let (relay, stop) = (Arc::clone(&self.relay), self.stop.clone());
+        tasks.spawn(async move {
+            while tokio::time::timeout(TIDY, stop.cancelled()).await.is_err() {
+                relay.cache.tidy();
+            }
+        });
+    }
+
+    /// Where gateways ask.
+    pub fn gateway(&self) -> SocketAddr {
+        self.gateway
+    }
+
+    /// Where operators look.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Stops accepting, finishes what is under way within the grace time, flushes and closes the stores.
+    ///
+    pub async fn drain(self) {
+        tracing::info!(flights = self.relay.flights.under_way(), "draining");
+        self.stop.cancel();
+        self.connections.close();
+        self.flights.close();
+        let landed = async {
+            self.connections.wait().await;
+            self.flights.wait().await;
+        };
+        if tokio::time::timeout(self.grace, landed).await.is_err() {
+            tracing::warn!(grace = ?self.grace, "not everything finished within the grace time");
+        }
+        let store = self.store;
+        if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
+            tracing::error!("the databases were not closed in order; they recover at the next start");
+        }
+        tracing::info!("drained");
+    }
+}
+
+fn relay(
+    config: &Arc<Config>,
+    store: &Store,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+    flights: &TaskTracker,
+) -> Result<Relay, StartError> {
+    let carrier = &config.carrier;
+    let transids = TransidSource::new(Arc::clone(&store.state), carrier.node, clock.clone());
+    let ours = [carrier.host().to_owned(), config.gateway.listen.ip().to_string()];
+    let caps = Caps { flights: carrier.max_flights, waiters: carrier.max_waiters_per_card };
+    Ok(Relay {
+        hosts: Hosts::new(config.gateway.names.iter().cloned().chain(ours)),
+        admit: Admit::new(config, clock.clone()),
+        cache: Cache::new(
+            config.memory_entries,
+            Arc::clone(&store.cache),
+            config.lifetimes.clone(),
+            clock.clone(),
+        ),
+        flights: Arc::new(Flights::new(caps, flights.clone())),
+        carrier: Carrier::new(
+            Client::new(carrier)?,
+            Arc::new(transids),
+            clock.clone(),
+            carrier.drift_alarm,
+            Arc::clone(metrics),
+        ),
+        audit: Audit::new(Arc::clone(&store.audit), config.gateway.deadline.0),
+        config: Arc::clone(config),
+        clock: clock.clone(),
+        metrics: Arc::clone(metrics),
+    })
+}
+
+/// No transid that was answered before a restart is answered again: the audit is the proof.
+fn remember_transids(relay: &Relay, store: &Store, clock: &Clock, skew: Duration) -> Result<(), StoreError> {
+    let now = clock.now();
+    // A record may be older than its transid's stamp by the skew, and the stamp older than now by it once more.
+    let since = now.minus(skew.saturating_mul(2));
+    store.history.authenticated_since(since, |past| {
+        let burnt =
+            past.outcome != Outcome::Refused.name() || past.reason == Some(Refusal::OnlyIfCached.reason());
+        if let Some(transid) = Transid::parse(past.transid).ok().filter(|_| burnt) {
+            relay.admit.replay().remember(&transid, now);
+        }
+        ControlFlow::Continue(())
+    })
+}

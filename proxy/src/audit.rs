@@ -1,0 +1,138 @@
+//! The audit: one record for every request, committed before its answer leaves.
+//!
+//! A [`Record`] is begun when a request arrives and filled in along the path; [`Audit::commit`] gives it to the store's
+//! writer and returns when it is on disk. Without a committed record no answer leaves: the caller refuses instead.
+//! Passwords, tokens and URLs have no field here.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cmiot_signer::Transid;
+
+use crate::cache::Entry;
+use crate::clock::Time;
+use crate::config::Client;
+use crate::gateway::request::Claims;
+use crate::outcome::{Outcome, Refusal};
+use crate::store::audit::{AuditRow, AuditStore, AuditUnavailable, Clip};
+
+/// What is known of a look-up so far.
+#[derive(Debug)]
+pub struct Record {
+    at: Time,
+    peer: IpAddr,
+    claims: Claims,
+    client: Option<Arc<Client>>,
+    account: Option<Arc<str>>,
+    carrier_transid: Option<Transid>,
+    answer: Option<Arc<Entry>>,
+    age: Option<Duration>,
+}
+
+impl Record {
+    /// A request that arrived at `at` from `peer`.
+    pub fn begin(at: Time, peer: IpAddr) -> Self {
+        Self {
+            at,
+            peer,
+            claims: Claims::default(),
+            client: None,
+            account: None,
+            carrier_transid: None,
+            answer: None,
+            age: None,
+        }
+    }
+
+    /// Where the parser leaves what it could read.
+    pub fn claims(&mut self) -> &mut Claims {
+        &mut self.claims
+    }
+
+    /// The card, masked for the log.
+    pub fn masked_card(&self) -> Option<String> {
+        self.claims.card.as_ref().map(|card| card.masked().to_string())
+    }
+
+    /// The request was authenticated as this client's.
+    pub fn authenticated(&mut self, client: &Arc<Client>) {
+        self.client = Some(Arc::clone(client));
+    }
+
+    /// A carrier call served it.
+    pub fn called(&mut self, account: &Arc<str>, transid: Option<&Transid>) {
+        self.account = Some(Arc::clone(account));
+        self.carrier_transid = transid.copied();
+    }
+
+    /// The carrier's answer that it gets, `age` after it was given.
+    pub fn answered(&mut self, entry: &Arc<Entry>, age: Duration) {
+        self.answer = Some(Arc::clone(entry));
+        self.age = Some(age);
+    }
+
+    fn into_row(self, outcome: Outcome, refusal: Option<&Refusal>, latency: Duration) -> AuditRow {
+        let answer = self.answer;
+        let verdict = answer.as_ref().map(|entry| &entry.verdict);
+        let carrier_code = match refusal {
+            Some(Refusal::Credentials(code)) => Some(*code),
+            _ => verdict.map(|verdict| verdict.code),
+        };
+        // Every answer that is not a refusal is the carrier's, with its code.
+        let code = match (refusal, verdict) {
+            (Some(refusal), _) => Clip::new(refusal.code()),
+            (None, Some(verdict)) => Clip::new(verdict.code.as_str()),
+            (None, None) => Clip::new(""),
+        };
+        AuditRow {
+            at: self.at,
+            authenticated: self.client.is_some(),
+            client: self.client.as_ref().map(|client| client.appid).or(self.claims.appid),
+            group: self.client.as_ref().map(|client| Arc::clone(&client.group)),
+            account: self.account,
+            peer: self.peer,
+            operation: self.claims.operation.map(|operation| operation.name.into()),
+            card: self.claims.card,
+            transid: self.claims.transid.as_deref().map(Clip::new),
+            outcome: outcome.name(),
+            reason: refusal.map(Refusal::reason),
+            code,
+            carrier_code: carrier_code.map(|code| Clip::new(code.as_str())),
+            status: verdict
+                .and_then(|verdict| verdict.status.as_ref())
+                .map(|status| Clip::new(status.code())),
+            age: self.age,
+            carrier_transid: self.carrier_transid.map(|transid| Clip::new(transid.as_str())),
+            latency,
+        }
+    }
+}
+
+/// Commits records.
+pub struct Audit {
+    store: Arc<AuditStore>,
+    patience: Duration,
+}
+
+impl Audit {
+    /// Over the store's writer; a record that is not on disk after `patience` counts as unavailable.
+    pub fn new(store: Arc<AuditStore>, patience: Duration) -> Self {
+        Self { store, patience }
+    }
+
+    /// Returns when the record is committed.
+    ///
+    /// # Errors
+    /// [`AuditUnavailable`]: no answer may leave. The record may still come to be written afterwards.
+    pub async fn commit(
+        &self,
+        record: Record,
+        outcome: Outcome,
+        refusal: Option<&Refusal>,
+        latency: Duration,
+    ) -> Result<(), AuditUnavailable> {
+        let written = self.store.append(record.into_row(outcome, refusal, latency));
+        tokio::time::timeout(self.patience, written).await.unwrap_or(Err(AuditUnavailable::Full))
+    }
+}

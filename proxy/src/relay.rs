@@ -1,0 +1,290 @@
+//! THE PATH of a look-up: parse → admit → look up → join → wait → settle → record → answer.
+//!
+//! [`Relay::answer`] holds a request's life; each early return is a [`Refusal`] with its reason. What happens without
+//! a request, since a flight outlives its askers, is [`Relay::fly`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::http::request::Parts;
+
+use crate::admit::Admit;
+use crate::audit::{Audit, Record};
+use crate::cache::freshness::Freshness;
+use crate::cache::{Cache, Entry, Held, Key};
+use crate::carrier::fault::Fault;
+use crate::carrier::verdict::Class;
+use crate::carrier::{Answered, Attempt, Carrier};
+use crate::clock::Clock;
+use crate::config::{Account, Client, Config};
+use crate::flight::{Flights, Role, Seat};
+use crate::gateway::answer::{Answer, CacheStatus, Forwarded};
+use crate::gateway::request::{Hosts, Request, check_head};
+use crate::metrics::Metrics;
+use crate::operation::Operation;
+use crate::outcome::{Outcome, Refusal};
+
+/// Everything that a look-up passes through, in its order.
+pub struct Relay {
+    /// The hosts that are ours.
+    pub hosts: Hosts,
+    /// Who asks, may they.
+    pub admit: Admit,
+    /// What is known.
+    pub cache: Cache,
+    /// Who asks the carrier for whom.
+    pub flights: Arc<Flights<Key, Landing>>,
+    /// Whom the flights ask.
+    pub carrier: Carrier,
+    /// What must be on disk before an answer leaves.
+    pub audit: Audit,
+    /// Deadlines and accounts.
+    pub config: Arc<Config>,
+    /// The time.
+    pub clock: Clock,
+    /// The numbers.
+    pub metrics: Arc<Metrics>,
+}
+
+/// An HTTP request as the listener hands it over: its head, and its body or why there is none.
+#[derive(Debug)]
+pub struct Asked {
+    /// Method, target, headers.
+    pub head: Parts,
+    /// The body, read within its limits.
+    pub body: Result<bytes::Bytes, Refusal>,
+    /// Who is at the other end.
+    pub peer: IpAddr,
+}
+
+/// What a flight brings to all who wait for it.
+#[derive(Clone, Debug)]
+pub struct Landing {
+    /// The last call that was made; none if the cache had the answer after all.
+    call: Option<Arc<Attempt>>,
+    /// The carrier's answer, or why there is none.
+    end: Result<Brought, Refusal>,
+}
+
+#[derive(Clone, Debug)]
+struct Brought {
+    entry: Arc<Entry>,
+    stored: bool,
+}
+
+/// An answer of the carrier's, and how it came here.
+struct Found {
+    outcome: Outcome,
+    entry: Arc<Entry>,
+    cache_status: CacheStatus,
+}
+
+impl Relay {
+    /// Answers one request. The answer's audit record is committed when this returns.
+    pub async fn answer(self: &Arc<Self>, asked: Asked) -> Answer {
+        let started = self.clock.monotonic();
+        let mut record = Record::begin(self.clock.now(), asked.peer);
+        let found = self.look_up(&asked, started, &mut record).await;
+        self.settle(found, asked.peer, started, record).await
+    }
+
+    async fn look_up(
+        self: &Arc<Self>,
+        asked: &Asked,
+        started: Duration,
+        record: &mut Record,
+    ) -> Result<Found, Refusal> {
+        // Parse: in the form of a look-up, whoever asks.
+        self.admit.check_peer(asked.peer)?;
+        check_head(&asked.head, &self.hosts)?;
+        let body = asked.body.as_ref().map_err(Clone::clone)?;
+        let request = Request::parse(&asked.head.uri, &asked.head.headers, body, record.claims())?;
+
+        // Admit: who asks, and may they. The transid is burnt from here on.
+        let client = self.admit(&request, asked.peer, record)?;
+        let key = Key::new(&client.group, request.operation, &request.card);
+
+        // Look up: fresh is answered at once; without leave to ask, that is all.
+        let held = self.cache.look_up(&key).await;
+        match held {
+            Some(Held { entry, freshness: Freshness::Fresh }) => return Ok(self.cached(&Held::fresh(entry))),
+            _ if request.only_if_cached => return Err(Refusal::OnlyIfCached),
+            _ => {}
+        }
+
+        // Join the flight of this key, or lead one.
+        let seat = self.join(&key, &client, request.operation);
+        if let Some(held) = held.as_ref().filter(|held| held.freshness == Freshness::Revalidate) {
+            return Ok(self.cached(held));
+        }
+
+        // Wait: long for an answer, short when there is something stale instead.
+        let left =
+            self.config.gateway.deadline.0.saturating_sub(self.clock.monotonic().saturating_sub(started));
+        let patience = if held.is_some() { left.min(self.config.carrier.stale_wait) } else { left };
+        let landed = wait(seat, patience).await;
+
+        // Settle: what the carrier said, unless something stale is better.
+        match landed {
+            Ok((role, landing)) => self.take(role, landing, held, record),
+            Err(refusal) => held.map(|held| self.cached(&held)).ok_or(refusal),
+        }
+    }
+
+    fn admit(&self, request: &Request, peer: IpAddr, record: &mut Record) -> Result<Arc<Client>, Refusal> {
+        match self.admit.admit(request, peer) {
+            Ok(client) => {
+                record.authenticated(&client);
+                Ok(client)
+            }
+            Err(refused) => {
+                if let Some(client) = &refused.client {
+                    record.authenticated(client);
+                }
+                Err(refused.refusal)
+            }
+        }
+    }
+
+    fn join(
+        self: &Arc<Self>,
+        key: &Key,
+        client: &Client,
+        operation: &'static Operation,
+    ) -> Result<Seat<Landing>, Refusal> {
+        // A group without accounts does not pass the configuration's check.
+        let account = Arc::clone(&self.config.groups[&client.group][0]);
+        let relay = Arc::clone(self);
+        let flying = key.clone();
+        self.flights
+            .join(key, || async move { relay.fly(flying, &account, operation).await })
+            .map_err(|_| Refusal::Crowded)
+    }
+
+    /// The flight: asks the carrier, once more where nothing can have been counted, and stores what it said.
+    async fn fly(&self, key: Key, account: &Account, operation: &Operation) -> Landing {
+        // The flight before this one may have landed between our look and our start.
+        if let Some(Held { entry, freshness: Freshness::Fresh }) = self.cache.recall(&key) {
+            return Landing { call: None, end: Ok(Brought { entry, stored: true }) };
+        }
+        let mut attempt = self.carrier.ask(account, operation, &key.card).await;
+        if attempt.end.as_ref().is_err_and(Fault::may_retry) {
+            attempt = self.carrier.ask(account, operation, &key.card).await;
+        }
+        let end = match &attempt.end {
+            Ok(Answered { verdict, .. }) if verdict.class == Class::Credentials => {
+                Err(Refusal::Credentials(verdict.code))
+            }
+            Ok(answered) => {
+                let entry = Arc::new(Entry::from(answered.clone()));
+                let stored = self.cache.store(&key, &entry);
+                Ok(Brought { entry, stored })
+            }
+            Err(fault) => Err(Refusal::Carrier(fault.clone())),
+        };
+        Landing { call: Some(Arc::new(attempt)), end }
+    }
+
+    /// What a landed flight means for one who waited for it.
+    fn take(
+        &self,
+        role: Role,
+        landing: Landing,
+        held: Option<Held>,
+        record: &mut Record,
+    ) -> Result<Found, Refusal> {
+        let forwarded = if held.is_some() { Forwarded::Stale } else { Forwarded::UriMiss };
+        let Some(call) = landing.call else {
+            return landing.end.map(|brought| self.cached(&Held::fresh(brought.entry)));
+        };
+        record.called(&call.account, call.transid.as_ref());
+        match (landing.end, held) {
+            (Ok(brought), Some(held)) if brought.entry.verdict.class.yields_to_stale() => {
+                Ok(self.cached(&held))
+            }
+            (Err(_), Some(held)) => Ok(self.cached(&held)),
+            (Err(refusal), None) => Err(refusal),
+            (Ok(Brought { entry, stored }), _) => Ok(Found {
+                outcome: if role == Role::Leader { Outcome::Miss } else { Outcome::Collapsed },
+                cache_status: CacheStatus {
+                    forwarded: Some(forwarded),
+                    stored,
+                    collapsed: role == Role::Follower,
+                    negative: entry.verdict.class == Class::NotFound,
+                    ..CacheStatus::default()
+                },
+                entry,
+            }),
+        }
+    }
+
+    fn cached(&self, held: &Held) -> Found {
+        let Held { entry, freshness } = held;
+        Found {
+            outcome: if *freshness == Freshness::Fresh { Outcome::Hit } else { Outcome::Stale },
+            cache_status: CacheStatus {
+                hit: true,
+                ttl: self.cache.ttl(entry),
+                negative: entry.verdict.class == Class::NotFound,
+                ..CacheStatus::default()
+            },
+            entry: Arc::clone(entry),
+        }
+    }
+
+    /// Record and answer: the record is committed, or the answer is that it could not be.
+    async fn settle(
+        &self,
+        found: Result<Found, Refusal>,
+        peer: IpAddr,
+        started: Duration,
+        mut record: Record,
+    ) -> Answer {
+        let now = self.clock.now();
+        let card = record.masked_card();
+        let latency = self.clock.monotonic().saturating_sub(started);
+        let (outcome, refusal, answer) = match found {
+            Ok(Found { outcome, entry, cache_status }) => {
+                let age = now.since(entry.answered_at);
+                record.answered(&entry, age);
+                let wait = retry_after(entry.verdict.class);
+                (outcome, None, Answer::relayed(entry.body.clone(), cache_status, age, wait))
+            }
+            Err(refusal) => (refusal.outcome(), Some(refusal.clone()), Answer::refused(&refusal)),
+        };
+        let committed = self.audit.commit(record, outcome, refusal.as_ref(), latency).await;
+        let (outcome, refusal, answer) = match committed {
+            Ok(()) => (outcome, refusal, answer),
+            Err(_) => (Outcome::Failed, Some(Refusal::Audit), Answer::refused(&Refusal::Audit)),
+        };
+        let latency = self.clock.monotonic().saturating_sub(started);
+        let reason = refusal.as_ref().map_or("", Refusal::reason);
+        self.metrics.look_up(outcome, reason, latency);
+        tracing::info!(
+            outcome = outcome.name(), reason, %peer, card,
+            latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX), "look-up"
+        );
+        answer
+    }
+}
+
+/// Waits for a seat's landing, if there is a seat, for at most `patience`.
+async fn wait(seat: Result<Seat<Landing>, Refusal>, patience: Duration) -> Result<(Role, Landing), Refusal> {
+    let mut seat = seat?;
+    match tokio::time::timeout(patience, seat.landing()).await {
+        Ok(Ok(landing)) => Ok((seat.role, landing)),
+        Ok(Err(_)) => Err(Refusal::Lost),
+        Err(_) => Err(Refusal::Deadline),
+    }
+}
+
+/// How long to wait after an answer that says "later".
+fn retry_after(class: Class) -> Option<Duration> {
+    match class {
+        Class::Throttled => Some(Duration::from_secs(5)),
+        Class::Busy => Some(Duration::from_secs(2)),
+        Class::NotReady => Some(Duration::from_secs(600)),
+        _ => None,
+    }
+}
