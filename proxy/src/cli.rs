@@ -1,0 +1,52 @@
+//! The command line: what can be asked of the program, and where it is done.
+
+mod card;
+mod check;
+mod demo;
+mod http;
+mod lookup;
+mod serve;
+mod sign;
+mod simulate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The edge proxy of a fleet for SIM-card look-ups on China Mobile's IoT platform.
+#[derive(Parser)]
+#[command(version, about, after_help = "Begin with `cmiot-proxy demo`: it needs no account and no network.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Demo(demo::Demo),
+    Check(check::Check),
+    Lookup(lookup::Lookup),
+    Sign(sign::Sign),
+    Simulate(simulate::Simulate),
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Serve(serve) => serve.run(),
+            Command::Demo(demo) => demo.run(),
+            Command::Check(check) => check.run(),
+            Command::Lookup(lookup) => lookup.run(),
+            Command::Sign(sign) => sign.run(),
+            Command::Simulate(simulate) => simulate.run(),
+        }
+    }
+}
+
+/// The runtime of the commands that talk to a network.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    use anyhow::Context;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")
+}

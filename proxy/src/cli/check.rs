@@ -1,0 +1,91 @@
+//! `cmiot-proxy check`: the effective configuration, and whether the carrier accepts its accounts.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use cmiot_proxy::app::open_store;
+use cmiot_proxy::carrier::client::Client;
+use cmiot_proxy::carrier::verdict::Class;
+use cmiot_proxy::carrier::{Attempt, Carrier};
+use cmiot_proxy::clock::Clock;
+use cmiot_proxy::config::Config;
+use cmiot_proxy::metrics::Metrics;
+use cmiot_proxy::operation;
+use cmiot_proxy::sequence::TransidSource;
+use cmiot_signer::Card;
+
+use super::card;
+
+/// Check a configuration and print it with every default filled in, secrets redacted.
+///
+/// Exits 1 when something is wrong, naming file, line, key and remedy.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cmiot-proxy check --config cmiot-proxy.toml
+  cmiot-proxy check --config cmiot-proxy.toml --live --card 14765004176")]
+pub(super) struct Check {
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Make one real call with each account and say what the carrier answered; the proxy must not be running on the
+    /// same store, since both would number calls
+    #[arg(long)]
+    live: bool,
+    /// The card that --live asks about; any answer but a refusal of credentials shows that they work
+    #[arg(long, requires = "live", default_value = "1064800000000", value_parser = card::parse)]
+    card: Card,
+}
+
+impl Check {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let (config, file) = Config::load(&self.config)?;
+        for warning in &config.warnings {
+            eprintln!("warning: {warning}");
+        }
+        if self.live {
+            return super::runtime()?.block_on(self.ask(config));
+        }
+        print!("{}", toml::to_string(&file).context("cannot print the configuration")?);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn ask(&self, config: Config) -> anyhow::Result<ExitCode> {
+        let clock = Clock::system();
+        let store = open_store(&config, false, &clock)?;
+        let transids = TransidSource::new(Arc::clone(&store.state), config.carrier.node, clock.clone());
+        let client = Client::new(&config.carrier).context("TLS towards the carrier")?;
+        let carrier =
+            Carrier::new(client, Arc::new(transids), clock, config.carrier.drift_alarm, Metrics::new());
+        let mut all_well = true;
+        for account in config.accounts() {
+            let attempt = carrier.ask(account, operation::USER_STATUS, &self.card).await;
+            let (well, what) = judge(&attempt);
+            all_well &= well;
+            println!("{:<20} {:>6} ms  {what}", account.name, attempt.latency.as_millis());
+        }
+        store.close();
+        Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// Whether the account works, and what the answer means for the operator.
+fn judge(attempt: &Attempt) -> (bool, String) {
+    match &attempt.end {
+        Ok(answered) => {
+            let code = answered.verdict.code;
+            let hint = match (answered.verdict.class, code.as_str()) {
+                (Class::Credentials, "6") => "this machine's address is not on the carrier's allow-list",
+                (Class::Credentials, "7") => "appid or password wrong, or this machine's clock",
+                (Class::Credentials, "3") => {
+                    "the account has no subscription for this operation, or the ebid is wrong"
+                }
+                (Class::Credentials, _) => "the carrier refuses the account",
+                _ => "the carrier accepts the account",
+            };
+            (answered.verdict.class != Class::Credentials, format!("code {code}: {hint}"))
+        }
+        Err(fault) => (false, fault.to_string()),
+    }
+}

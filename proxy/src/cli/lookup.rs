@@ -1,0 +1,79 @@
+//! `cmiot-proxy lookup`: asks a running proxy about one card, as a gateway would.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use cmiot_proxy::clock::Clock;
+use cmiot_proxy::config::{Client, Config};
+use cmiot_proxy::operation;
+use cmiot_signer::{Card, Reply, Sequence, Signer, Stamp};
+
+use super::{card, http};
+
+/// Ask the running proxy about one card and print what a gateway gets.
+///
+/// Signs with a client of the configuration; the look-up is audited like any other.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cmiot-proxy lookup 14765004176 --config cmiot-proxy.toml
+  cmiot-proxy lookup iccid:898602B0011430000544 --config cmiot-proxy.toml --client GW0001")]
+pub(super) struct Lookup {
+    /// The card: 20 characters are an iccid, 15 digits an imsi, anything else an msisdn; or msisdn:, iccid:, imsi:
+    #[arg(value_parser = card::parse)]
+    card: Card,
+    /// Configuration file of the proxy
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Sign as this client [default: the first one by appid]
+    #[arg(long, value_name = "APPID")]
+    client: Option<String>,
+    /// Where the proxy listens [default: the configuration's]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+}
+
+impl Lookup {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let (config, _) = Config::load(&self.config)?;
+        let client = self.client(&config)?;
+        let base = match self.url {
+            Some(url) => url,
+            None => format!("http://{}", config.gateway.listen),
+        };
+        let now = Clock::system().now();
+        let sequence = u32::try_from(now.as_micros().rem_euclid(1_000_000)).unwrap_or(0) * 99 + 1;
+        let signed = Signer::new(&client.appid, &client.ebid, &client.password).sign(
+            Stamp::from_unix(now.as_secs()).context("this machine's clock")?,
+            Sequence::new(sequence).context("sequence")?,
+            &self.card,
+        );
+        let mut url = String::new();
+        signed.write_url(base.trim_end_matches('/'), operation::USER_STATUS.path, &mut url)?;
+        let answer = super::runtime()?.block_on(http::get(&url, &[]))?;
+        let reply = Reply::parse(&answer.body).context("the proxy's answer")?;
+        println!("{}", String::from_utf8_lossy(&answer.body));
+        for name in ["age", "cache-status", "proxy-status", "retry-after"] {
+            if !answer.header(name).is_empty() {
+                println!("{name}: {}", answer.header(name));
+            }
+        }
+        match reply.status() {
+            Some(status) if reply.is_ok() => println!("STATUS {} {}", status.code(), status.as_str()),
+            _ => println!("code {}", reply.code()),
+        }
+        Ok(if reply.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn client(&self, config: &Config) -> anyhow::Result<Arc<Client>> {
+        let chosen = match &self.client {
+            Some(wanted) => config.clients.values().find(|client| client.appid.as_str() == wanted),
+            None => config.clients.values().min_by_key(|client| client.appid.as_str().to_owned()),
+        };
+        match chosen {
+            Some(client) => Ok(Arc::clone(client)),
+            None => bail!("--client: no such client in {}", self.config.display()),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `cmiot-proxy serve`: runs the proxy until it is told to stop.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use cmiot_proxy::app::{App, open_store};
+use cmiot_proxy::clock::Clock;
+use cmiot_proxy::config::{Config, LogFormat};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Serve gateways.
+///
+/// SIGTERM or SIGINT drains: no new connection, what is under way finishes within [gateway] grace, the databases are
+/// flushed, exit 0. A second signal exits at once. RUST_LOG sets the log level (default `info`).
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  cmiot-proxy serve --config /etc/cmiot-proxy/cmiot-proxy.toml")]
+pub(super) struct Serve {
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Start over with a new state.db although the folder holds other databases of a proxy: only when it is lost for
+    /// good. Transids then continue above everything that the audit knows
+    #[arg(long)]
+    accept_lost_state: bool,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let (config, _) = Config::load(&self.config)?;
+        log(config.log_format);
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        let clock = Clock::system();
+        let store = open_store(&config, self.accept_lost_state, &clock)?;
+        super::runtime()?.block_on(async {
+            // Asked for before anything is served, so that no signal is missed.
+            let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+            let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+            let app = App::start(config, store, clock).await?;
+            // For whoever started us: the ports, where 0 was asked for. Nothing else goes to standard output.
+            println!("gateway http://{}\nadmin http://{}", app.gateway(), app.admin());
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tokio::select! {
+                () = app.drain() => {}
+                _ = terminate.recv() => return Ok(ExitCode::FAILURE),
+                _ = interrupt.recv() => return Ok(ExitCode::FAILURE),
+            }
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+}
+
+/// The log goes to standard error, one line an event.
+fn log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
