@@ -1,0 +1,37 @@
+//! Links the images for the board that QEMU emulates for the target.
+//!
+//! Linker arguments stand here and not in `rustflags`, so that a RUSTFLAGS in the environment cannot drop them.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::{env, fs};
+
+/// The boards: a target has one.
+const MACHINES: &[(&str, &str)] = &[
+    ("thumbv6m-none-eabi", "microbit"),
+    ("thumbv7m-none-eabi", "lm3s6965evb"),
+    ("thumbv7em-none-eabihf", "mps2-an386"),
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let target = env::var("TARGET")?;
+    let Some((_, machine)) = MACHINES.iter().find(|(known, _)| *known == target) else {
+        return Err(format!("no emulated board for {target}: pass --target with one of {MACHINES:?}").into());
+    };
+    let names: Vec<String> = MACHINES.iter().map(|(_, name)| format!("\"{name}\"")).collect();
+    println!("cargo:rustc-check-cfg=cfg(machine, values({}))", names.join(", "));
+    println!("cargo:rustc-check-cfg=cfg(sha2_backend, values(\"soft\"))");
+    println!("cargo:rustc-check-cfg=cfg(sha2_backend_soft, values(\"compact\"))");
+    println!("cargo:rustc-cfg=machine=\"{machine}\"");
+
+    // cortex-m-rt's link.x includes a file of this name.
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let memory = format!("machines/{machine}.x");
+    fs::copy(&memory, out.join("memory.x"))?;
+    println!("cargo:rustc-link-search={}", out.display());
+    println!("cargo:rerun-if-changed={memory}");
+    println!("cargo:rustc-link-arg-bins=-Tlink.x");
+    // Sections need not be aligned to pages: nothing pages here.
+    println!("cargo:rustc-link-arg-bins=--nmagic");
+    Ok(())
+}
