@@ -10,6 +10,7 @@
 mod reader;
 pub mod row;
 pub mod segment;
+mod summary;
 mod writer;
 
 use std::fmt;
@@ -24,6 +25,7 @@ use tokio::sync::oneshot;
 
 pub use self::reader::{AuditReader, PastRequest};
 pub use self::row::{AuditRow, Clip};
+pub use self::summary::{Summary, summarize};
 use self::writer::Writer;
 use super::StoreError;
 use super::queue::{Queue, Refused};
@@ -276,8 +278,8 @@ pub(super) mod tests {
         store.close();
         assert_eq!(last.wait(), Ok(()));
         assert_eq!(store.append(row(NOON, "late")).wait(), Err(AuditUnavailable::Closed));
-        assert_eq!(transids(dir.path(), NOON), ["last"]);
         assert!(!dir.path().join("audit-2026-01.db-wal").exists(), "the last to close leaves no WAL");
+        assert_eq!(transids(dir.path(), NOON), ["last"]);
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl StateStore {
             })
             .map_err(StoreError::sqlite(&self.path))?;
         let Some((next, floor, ceiling)) = row else { return Ok(None) };
-        Ok(Some(Position { next, floor: self.from_sql(floor)?, ceiling: self.from_sql(ceiling)? }))
+        Ok(Some(Position { next, floor: self.seconds(floor)?, ceiling: self.seconds(ceiling)? }))
     }
 
     /// Where a sequence without a lease starts: all numbers left, nothing used.
@@ -148,12 +148,12 @@ impl StateStore {
         let floor = connection
             .query_row("SELECT floor FROM beginning", [], |row| row.get(0))
             .map_err(StoreError::sqlite(&self.path))?;
-        let floor = self.from_sql(floor)?;
+        let floor = self.seconds(floor)?;
         Ok(Position { next: 1, floor, ceiling: floor })
     }
 
-    fn from_sql(&self, seconds: i64) -> Result<u64, StoreError> {
-        u64::try_from(seconds).map_err(|_| StoreError::new(&self.path, Fault::Malformed { what: "stamp" }))
+    fn seconds(&self, stored: i64) -> Result<u64, StoreError> {
+        u64::try_from(stored).map_err(|_| StoreError::new(&self.path, Fault::Malformed { what: "stamp" }))
     }
 
     /// A panic elsewhere leaves the connection usable: its open transaction was rolled back on the way.

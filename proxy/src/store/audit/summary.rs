@@ -11,9 +11,9 @@ use super::super::schema::{self, Kind};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// How many.
-    pub look_ups: u64,
+    pub look_ups: i64,
     /// How many distinct carrier calls served them.
-    pub carrier_calls: u64,
+    pub carrier_calls: i64,
     /// Who asked, or claimed to.
     pub client: Option<String>,
     /// About which card.

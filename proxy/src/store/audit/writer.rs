@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cmiot_signer::CardKind;
+use cmiot_signer::{AppId, Card, CardKind};
 use rusqlite::{Connection, Statement, TransactionBehavior, params};
 
 use super::super::StoreError;
 use super::super::queue::Taken;
 use super::super::schema::{self, Kind, Synchronous};
 use super::segment::{self, Month};
-use super::{AuditRow, AuditUnavailable, Entry, Shared};
+use super::{AuditRow, AuditUnavailable, Clip, Entry, Shared};
 use crate::clock::{Clock, Time};
 
 /// The pause after a first failure; each further one doubles it.
@@ -242,16 +242,16 @@ fn insert_row(
         group,
         account,
         operation,
-        row.client.as_ref().map(cmiot_signer::AppId::as_str),
+        row.client.as_ref().map(AppId::as_str),
         peer,
         row.card.as_ref().map(|card| kind_number(card.kind())),
-        row.card.as_ref().map(cmiot_signer::Card::as_str),
-        row.transid.as_ref().map(|text| text.as_str()),
+        row.card.as_ref().map(Card::as_str),
+        row.transid.as_ref().map(Clip::as_str),
         row.code.as_str(),
-        row.carrier_code.as_ref().map(|text| text.as_str()),
-        row.status.as_ref().map(|text| text.as_str()),
+        row.carrier_code.as_ref().map(Clip::as_str),
+        row.status.as_ref().map(Clip::as_str),
         row.age.map(micros),
-        row.carrier_transid.as_ref().map(|text| text.as_str()),
+        row.carrier_transid.as_ref().map(Clip::as_str),
         micros(row.latency),
     ])
 }
@@ -489,7 +489,7 @@ mod tests {
     fn the_highest_stamp_sent_to_the_carrier_is_found_in_any_segment() {
         let dir = tempfile::tempdir().unwrap();
         let reader = AuditReader::new(dir.path());
-        let highest = || reader.highest_carrier_stamp().unwrap().map(|stamp| stamp.to_unix());
+        let highest = || reader.highest_carrier_stamp().unwrap().map(cmiot_signer::Stamp::to_unix);
         assert_eq!(highest(), None);
         let (mut writer, _) = writer(dir.path(), NOON);
         let carrier = |transid: &str| AuditRow { carrier_transid: Some(transid.into()), ..row(NOON, "t") };
