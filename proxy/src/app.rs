@@ -116,7 +116,7 @@ impl App {
         };
         let inspect = move |request, _: SocketAddr| {
             let desk = Arc::clone(&desk);
-            async move { desk.serve(&request) }
+            async move { desk.serve(&request).await }
         };
         let tasks = &self.connections;
         tasks.spawn(gateway.serve(look_up, self.stop.clone(), tasks.clone()));

@@ -89,9 +89,12 @@ impl Carrier {
     }
 
     async fn transid(&self, account: &Account) -> Result<Transid, Fault> {
+        if let Some(transid) = self.transids.try_next(&account.appid) {
+            return Ok(transid);
+        }
         let transids = Arc::clone(&self.transids);
         let appid = account.appid;
-        // Leasing a block of numbers waits for the disk now and then: not on an async worker.
+        // Leasing the next block of numbers waits for the disk: not on an async worker.
         match tokio::task::spawn_blocking(move || transids.next(&appid)).await {
             Ok(Ok(transid)) => Ok(transid),
             Ok(Err(error)) => {

@@ -3,8 +3,6 @@
 //! Age counts from the moment the carrier answered, through restarts (RFC 9111 4.2.3 with the carrier as origin and
 //! no transit to estimate). `stale-while-revalidate` and `stale-if-error` count from the end of freshness (RFC 5861).
 
-use std::time::Duration;
-
 use crate::carrier::verdict::{Class, Verdict};
 use crate::clock::Time;
 use crate::config::{Lifetime, Lifetimes};
@@ -56,6 +54,7 @@ mod tests {
     use super::*;
     use crate::config::units::Span;
     use proptest::prelude::*;
+    use std::time::Duration;
 
     const LIFETIME: Lifetime = Lifetime {
         fresh: Span::secs(60),
