@@ -11,13 +11,13 @@ use cmiot_signer::{AppId, Card, CardKind, Ebid, Reply, Sequence, Signer, Stamp, 
 /// Signs a look-up and writes its query into a buffer on the stack.
 #[inline(never)]
 pub fn sign() -> bool {
-    let mut query = [0; 192];
+    let mut query = [0; QUERY_LEN];
     let (Ok(stamp), Ok(sequence)) =
         (Stamp::from_unix(black_box(1_709_136_000)), Sequence::new(black_box(80_000_001)))
     else {
         return false;
     };
-    let written = black_box(&SIGNER).sign(stamp, sequence, black_box(&CARD)).query_into(&mut query);
+    let written = black_box(&SIGNER).sign_into(stamp, sequence, black_box(&CARD), &mut query);
     black_box(&query);
     written == Ok(QUERY_LEN)
 }
