@@ -1,0 +1,172 @@
+//! What is kept, for whom, and through a restart.
+
+use cmiot_simulator::{Account, Rule};
+
+use crate::support::{
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, Card, EBID, ICCID, IMSI, MSISDN, Proxy, Setup, card_number, carrier,
+    until,
+};
+
+#[tokio::test]
+async fn a_repeat_is_answered_without_a_call() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    let first = proxy.ask(&MSISDN).await;
+    for _ in 0..5 {
+        let again = proxy.ask(&MSISDN).await;
+        assert_eq!(again.body, first.body);
+        assert!(again.cache().starts_with("hit; ttl="), "{again:?}");
+    }
+    assert_eq!(carrier.count(), 1);
+}
+
+#[tokio::test]
+async fn numbers_of_different_kinds_are_different_cards() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    let digits = "1476500417600";
+    proxy.ask(&Card::new("msisdn", digits)).await.is_normal();
+    let other = proxy.ask(&Card::new("imsi", digits)).await;
+    assert_eq!(other.cache(), "fwd=uri-miss; stored");
+    assert_eq!(carrier.count(), 2);
+}
+
+#[tokio::test]
+async fn an_iccid_is_one_card_in_either_case() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    proxy.ask(&ICCID).await.is_normal();
+    let lower = proxy.ask(&Card::new("iccid", "898600d6991330004146")).await;
+    assert!(lower.cache().starts_with("hit"), "{lower:?}");
+    assert_eq!(carrier.count(), 1);
+}
+
+#[tokio::test]
+async fn a_no_is_kept_too_and_called_negative() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    for (code, n) in ["2", "9", "11", "12", "22", "24", "25", "205"].into_iter().zip(1..) {
+        carrier.set_rules([Rule::any().code(code)]);
+        let no = proxy.ask(&card_number(n)).await;
+        assert_eq!((no.code().as_str(), no.cache()), (code, "fwd=uri-miss; stored; detail=negative"));
+        let again = proxy.ask(&card_number(n)).await;
+        assert_eq!(again.body, no.body);
+        assert!(
+            again.cache().starts_with("hit; ttl=") && again.cache().ends_with("; detail=negative"),
+            "{again:?}"
+        );
+        assert_eq!(carrier.count_for(&card_number(n).number), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_error_inside_http_200_is_never_kept() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    let codes =
+        ["10", "13", "20", "71", "72", "75", "1", "73", "99", "200", "103", "401", "10006", "31415", "01016"];
+    for (code, n) in codes.into_iter().zip(1..) {
+        let card = card_number(n);
+        carrier.set_rules([Rule::any().code(code)]);
+        let refused = proxy.ask(&card).await;
+        assert_eq!(refused.code(), code);
+        assert!(!refused.cache().contains("stored"), "{code}: {refused:?}");
+        assert_eq!(refused.header("proxy-status"), None, "the carrier said it");
+        carrier.set_rules([]);
+        proxy.ask(&card).await.is_normal();
+        assert_eq!(carrier.count_for(&card.number), 2, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn what_says_later_says_when() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    for (code, n) in ["71", "72", "75", "73", "20"].into_iter().zip(1..) {
+        carrier.set_rules([Rule::any().code(code)]);
+        let later = proxy.ask(&card_number(n)).await;
+        let wait = later.header("retry-after").expect("waiting helps");
+        assert!(wait.parse::<u64>().is_ok_and(|seconds| seconds > 0), "{wait}");
+    }
+}
+
+#[tokio::test]
+async fn a_restart_keeps_answers_and_their_age() {
+    let carrier = carrier().await;
+    let mut proxy = Proxy::before(&carrier).await;
+    let first = proxy.ask(&MSISDN).await;
+    // Old enough that a clock started anew would show.
+    until("an answer of some age", || async { (proxy.ask(&MSISDN).await.age() >= 2).then_some(()) }).await;
+    proxy.restart().await;
+    let kept = proxy.ask(&MSISDN).await;
+    assert_eq!(kept.body, first.body);
+    assert!(kept.age() >= 2, "{kept:?}");
+    assert!(kept.cache().starts_with("hit; ttl="));
+    assert_eq!(carrier.count(), 1);
+}
+
+#[tokio::test]
+async fn the_cache_may_be_deleted_at_will() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    let setup = proxy.setup().clone();
+    let folder = proxy.stop().await;
+    std::fs::remove_file(folder.path().join("data/cache.db")).unwrap();
+    let proxy = Proxy::start_in(folder, setup).await;
+    let anew = proxy.ask(&MSISDN).await;
+    assert_eq!(anew.cache(), "fwd=uri-miss; stored");
+    assert_eq!(carrier.count(), 2);
+}
+
+#[tokio::test]
+async fn memory_may_be_too_small() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier).set("cache.memory_entries", 2).start().await;
+    for n in 0..20 {
+        proxy.ask(&card_number(n)).await.is_normal();
+    }
+    // What left memory is found on disk, once it is there.
+    until("all of them on disk", || async {
+        let before = carrier.count();
+        for n in 0..20 {
+            proxy.ask(&card_number(n)).await.is_normal();
+        }
+        (carrier.count() == before).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_group_never_sees_anothers_answer() {
+    let carrier = carrier().await;
+    carrier.set_accounts([
+        Account::new(ACCOUNT_APPID, EBID, ACCOUNT_PASSWORD),
+        Account::new("200002", EBID, "the-other-customers-secret"),
+    ]);
+    carrier.set_rules([Rule::any().appid("200002").status("02")]);
+    let proxy = Setup::before(&carrier)
+        .add("account", &format!("name = \"other\"\nappid = \"200002\"\nebid = \"{EBID}\"\npassword = \"the-other-customers-secret\""))
+        .add("client", "group = \"other\"\nappid = \"GW0002\"\npassword = \"another-gateways-secret\"")
+        .start()
+        .await;
+    let other = proxy.gateway.named("GW0002", "another-gateways-secret");
+    for _ in 0..2 {
+        proxy.ask(&MSISDN).await.is_normal();
+        assert_eq!(proxy.get(&other.sign(&MSISDN)).await.json()["result"][0]["STATUS"], "02");
+    }
+    assert_eq!(carrier.count(), 2);
+}
+
+#[tokio::test]
+async fn clients_of_one_group_share_what_is_known() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier)
+        .add("client", "group = \"fleet\"\nappid = \"GW0002\"\npassword = \"another-gateways-secret\"")
+        .start()
+        .await;
+    let other = proxy.gateway.named("GW0002", "another-gateways-secret");
+    proxy.ask(&IMSI).await.is_normal();
+    assert!(proxy.get(&other.sign(&IMSI)).await.cache().starts_with("hit"));
+    assert_eq!(carrier.count(), 1);
+}

@@ -1,0 +1,99 @@
+//! A transid is good for one answer, inside a window around the clock, through restarts.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::support::{ICCID, MSISDN, Proxy, Setup, carrier};
+
+#[tokio::test]
+async fn a_captured_url_is_of_no_use() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    let query = proxy.sign(&MSISDN);
+    proxy.get(&query).await.is_normal();
+    proxy.get(&query).await.is_refusal_since("7", "used before");
+    // Neither token nor transid say anything of the card, so another card is no new request.
+    let of_another_card = query.without("msisdn").with(ICCID.kind, ICCID.number);
+    proxy.get(&of_another_card).await.is_refusal_since("7", "used before");
+    assert_eq!(carrier.count(), 1);
+}
+
+#[tokio::test]
+async fn of_many_at_once_with_one_transid_one_is_answered() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    let query = proxy.sign(&MSISDN);
+    let mut askers = JoinSet::new();
+    for _ in 0..20 {
+        let (door, query) = (proxy.clone(), query.clone());
+        askers.spawn(async move { door.get(&query).await.code() });
+    }
+    let codes = askers.join_all().await;
+    assert_eq!(codes.iter().filter(|code| *code == "0").count(), 1, "{codes:?}");
+    assert_eq!(codes.iter().filter(|code| *code == "7").count(), 19, "{codes:?}");
+}
+
+#[tokio::test]
+async fn a_stamp_too_far_from_the_clock_is_a_7_on_either_side() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier).set("gateway.clock_skew", "5m").start_clocked().await;
+    let now = proxy.gateway.now();
+    for (stamp, fine) in [(now - 301, false), (now - 300, true), (now + 300, true), (now + 301, false)] {
+        let answer = proxy.get(&proxy.gateway.sign_transid(&MSISDN, &proxy.gateway.transid_at(stamp))).await;
+        if fine { answer.is_normal() } else { answer.is_refusal_since("7", "stamp") }
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_transid_that_left_the_window_does_not_come_back() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier).set("gateway.clock_skew", "5m").start_clocked().await;
+    let query = proxy.sign(&MSISDN);
+    proxy.get(&query).await.is_normal();
+    proxy.clock.advance(Duration::from_secs(301));
+    proxy.get(&query).await.is_refusal("7");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_forgets_no_transid() {
+    let carrier = carrier().await;
+    let mut proxy = Proxy::before(&carrier).await;
+    let drained = proxy.sign(&MSISDN);
+    proxy.get(&drained).await.is_normal();
+    proxy.restart().await;
+    proxy.get(&drained).await.is_refusal_since("7", "used before");
+
+    let killed = proxy.sign(&MSISDN);
+    proxy.get(&killed).await.is_normal();
+    proxy.kill9().await;
+    proxy.start_again().await;
+    proxy.get(&killed).await.is_refusal_since("7", "used before");
+    proxy.get(&drained).await.is_refusal_since("7", "used before");
+    proxy.ask(&MSISDN).await.is_normal();
+}
+
+#[tokio::test]
+async fn what_was_refused_before_it_was_burnt_may_come_again() {
+    let carrier = carrier().await;
+    let mut proxy = Setup::before(&carrier).set("client.0.cards", vec!["1476"]).start().await;
+    let query = proxy.sign(&ICCID);
+    proxy.get(&query).await.is_refusal("8");
+    proxy.get(&query).await.is_refusal("8");
+    proxy.restart().await;
+    proxy.get(&query).await.is_refusal("8");
+    // The same transid, about a card that the client may ask for.
+    proxy.get(&query.without("iccid").with(MSISDN.kind, MSISDN.number)).await.is_normal();
+}
+
+#[tokio::test]
+async fn a_look_up_that_failed_has_used_its_transid() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    carrier.kill().await;
+    let query = proxy.sign(&MSISDN);
+    proxy.get(&query).await.is_refusal("73");
+    proxy.get(&query).await.is_refusal_since("7", "used before");
+}

@@ -1,0 +1,78 @@
+//! Small builders, so that a test reads as the sentence it proves.
+//!
+//! A carrier is simulated inside the test; the proxy in front of it is the real executable ([`Proxy`]), or, where a
+//! hand must set its clock, the same [`App`](cmiot_proxy::app::App) inside the test ([`Clocked`]). A gateway is a
+//! socket and a few lines over sha2, so that neither the proxy's HTTP nor its signer is tested by itself. Every wait
+//! ends after [`PATIENCE`], which only a broken proxy reaches.
+
+mod audit;
+mod clocked;
+mod command;
+mod door;
+mod gateway;
+mod http;
+mod proxy;
+mod setup;
+
+use std::time::Duration;
+
+use cmiot_simulator::{Account, Config, Simulator};
+
+pub(crate) use audit::{Row, rows};
+pub(crate) use clocked::Clocked;
+pub(crate) use command::{Finished, run};
+pub(crate) use door::Door;
+pub(crate) use gateway::{Card, Gateway, Query, SECRETS, card_number};
+pub(crate) use http::{Answer, Line};
+pub(crate) use proxy::Proxy;
+pub(crate) use setup::Setup;
+
+/// How long anything may take before the test gives up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the carrier issued.
+pub(crate) const ACCOUNT_APPID: &str = "100001";
+pub(crate) const ACCOUNT_PASSWORD: &str = "the-carriers-side-of-it";
+pub(crate) const EBID: &str = "0001000000009";
+
+/// What the gateways sign with.
+pub(crate) const GATEWAY_APPID: &str = "GW0001";
+pub(crate) const GATEWAY_PASSWORD: &str = "the-gateways-side-of-it";
+
+/// The carrier page's own examples of cards.
+pub(crate) const MSISDN: Card = Card::new("msisdn", "14765004176");
+pub(crate) const ICCID: Card = Card::new("iccid", "898600D6991330004146");
+pub(crate) const IMSI: Card = Card::new("imsi", "460079650004176");
+
+/// The carrier's answer for a card in order, byte for byte.
+pub(crate) const NORMAL: &str = r#"{"status":"0","message":"正确","result":[{"STATUS":"00"}]}"#;
+
+pub(crate) const STATUS_PATH: &str = "/v2/userstatusrealsingle";
+
+/// A carrier on a good day that knows the proxy's account.
+pub(crate) async fn carrier() -> Simulator {
+    let account = Account::new(ACCOUNT_APPID, EBID, ACCOUNT_PASSWORD);
+    Simulator::start_local(Config::new([account])).await.expect("a free port of the loopback")
+}
+
+/// Waits for something that happens soon in a proxy that works.
+pub(crate) async fn soon<T>(what: &str, it: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, it).await {
+        Ok(done) => done,
+        Err(_) => panic!("{what}: not within {PATIENCE:?}"),
+    }
+}
+
+/// Asks again and again until the answer is as wanted.
+pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    soon(what, async {
+        loop {
+            if let Some(done) = ask().await {
+                return done;
+            }
+            // Only so as not to spin: nothing depends on how long this is.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+}

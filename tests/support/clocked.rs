@@ -1,0 +1,55 @@
+//! The proxy inside the test, on a clock that only the test moves: sockets, carrier and files are as real as ever.
+
+use std::ops::Deref;
+use std::path::Path;
+
+use cmiot_proxy::app::App;
+use cmiot_proxy::clock::{Clock, Hand, Time};
+use cmiot_proxy::config::{Config, ConfigFile};
+use cmiot_proxy::store::{Store, StoreOptions};
+use tempfile::TempDir;
+
+use super::{Door, Gateway, Row, Setup, rows};
+
+/// 2026-01-15T12:00:00+08:00: where the clock stands at first.
+const NOON: Time = Time::from_secs(1_768_449_600);
+
+/// A running [`App`] and the hand of its clock.
+pub(crate) struct Clocked {
+    /// Moves the clock of proxy and gateway alike.
+    pub(crate) clock: Hand,
+    app: App,
+    door: Door,
+    folder: TempDir,
+}
+
+impl Clocked {
+    pub(crate) async fn start(setup: &Setup) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (clock, hand) = Clock::manual(NOON);
+        let file = ConfigFile::parse(Path::new("test.toml"), &setup.text()).expect("a good configuration");
+        let config = Config::check(&file, folder.path()).expect("a good configuration");
+        let store = Store::open(&config.store_dir, StoreOptions::default(), &clock).expect("a new store");
+        let app = App::start(config, store, clock.clone()).await.expect("free ports");
+        let door = Door { address: app.gateway(), gateway: Gateway::new(clock) };
+        Self { clock: hand, app, door, folder }
+    }
+
+    /// What its audit holds.
+    pub(crate) fn audit(&self) -> Vec<Row> {
+        rows(&self.folder.path().join("data"))
+    }
+
+    /// Drains it.
+    pub(crate) async fn stop(self) {
+        self.app.drain().await;
+    }
+}
+
+impl Deref for Clocked {
+    type Target = Door;
+
+    fn deref(&self) -> &Door {
+        &self.door
+    }
+}

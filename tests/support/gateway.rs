@@ -1,0 +1,161 @@
+//! A gateway: credentials, and queries signed with a few lines over sha2 that know nothing of the signer's.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use cmiot_proxy::clock::Clock;
+use cmiot_signer::Stamp;
+use sha2::{Digest, Sha256};
+
+use super::{EBID, GATEWAY_APPID, GATEWAY_PASSWORD};
+
+/// What must never stand in a log: passwords, every token that was made, every card that was asked about.
+pub(crate) static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// A card by one of its three numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Card<N = &'static str> {
+    pub(crate) kind: &'static str,
+    pub(crate) number: N,
+}
+
+impl<N> Card<N> {
+    pub(crate) const fn new(kind: &'static str, number: N) -> Self {
+        Self { kind, number }
+    }
+}
+
+/// The msisdn of the card with this number in a test's fleet.
+pub(crate) fn card_number(n: u32) -> Card<String> {
+    Card::new("msisdn", format!("1064{n:07}"))
+}
+
+/// Who signs.
+#[derive(Clone, Debug)]
+pub(crate) struct Gateway {
+    pub(crate) appid: String,
+    pub(crate) ebid: String,
+    pub(crate) password: String,
+    clock: Clock,
+}
+
+impl Gateway {
+    /// The gateway that every [`Setup`](super::Setup) lists, with this clock.
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { appid: GATEWAY_APPID.into(), ebid: EBID.into(), password: GATEWAY_PASSWORD.into(), clock }
+    }
+
+    /// A gateway with other credentials.
+    pub(crate) fn named(&self, appid: &str, password: &str) -> Self {
+        Self { appid: appid.into(), password: password.into(), ..self.clone() }
+    }
+
+    /// A transid never used before in this test, at the clock's moment.
+    pub(crate) fn transid(&self) -> String {
+        self.transid_at(self.clock.now().as_secs())
+    }
+
+    /// The same for another moment, in seconds since 1970.
+    pub(crate) fn transid_at(&self, unix: u64) -> String {
+        static SEQUENCE: AtomicU32 = AtomicU32::new(1);
+        let stamp = Stamp::from_unix(unix).expect("a moment of this century");
+        format!("{}{stamp}{:08}", self.appid, SEQUENCE.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Now, by this gateway's clock, in seconds since 1970.
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.now().as_secs()
+    }
+
+    /// A look-up of `card`, signed with a transid of its own, in the order of the carrier's page.
+    pub(crate) fn sign<N: AsRef<str>>(&self, card: &Card<N>) -> Query {
+        self.sign_transid(card, &self.transid())
+    }
+
+    /// The same with this transid, whatever it is.
+    pub(crate) fn sign_transid<N: AsRef<str>>(&self, card: &Card<N>, transid: &str) -> Query {
+        let token = token(&self.appid, &self.password, transid);
+        let number = card.number.as_ref();
+        if number.len() >= 11 {
+            keep_secret(number);
+        }
+        Query(vec![
+            ("appid", self.appid.clone()),
+            ("transid", transid.to_owned()),
+            ("ebid", self.ebid.clone()),
+            ("token", token),
+            (card.kind, number.to_owned()),
+        ])
+    }
+}
+
+/// `hex(SHA-256(appid + password + transid))`, and never to be seen in a log.
+fn token(appid: &str, password: &str, transid: &str) -> String {
+    let hash = Sha256::digest(format!("{appid}{password}{transid}"));
+    let token: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    keep_secret(password);
+    keep_secret(&token);
+    token
+}
+
+fn keep_secret(text: &str) {
+    SECRETS.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
+}
+
+/// The parameters of a look-up, in an order, as they will be written.
+#[derive(Clone, Debug)]
+pub(crate) struct Query(Vec<(&'static str, String)>);
+
+impl Query {
+    /// These parameters, signed by nobody.
+    pub(crate) fn of<const N: usize>(pairs: [(&'static str, &str); N]) -> Self {
+        Self(pairs.map(|(name, value)| (name, value.to_owned())).into())
+    }
+
+    /// With another value in the same place, or at the end where there was none.
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
+        match self.0.iter_mut().find(|(one, _)| *one == name) {
+            Some((_, old)) => value.clone_into(old),
+            None => self.0.push((name, value.to_owned())),
+        }
+        self
+    }
+
+    /// With one more, whether or not there is one of this name.
+    pub(crate) fn and(mut self, name: &'static str, value: &str) -> Self {
+        self.0.push((name, value.to_owned()));
+        self
+    }
+
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.0.retain(|(one, _)| *one != name);
+        self
+    }
+
+    /// In the order of these names.
+    pub(crate) fn in_order<const N: usize>(&self, names: [&'static str; N]) -> Self {
+        assert_eq!(names.len(), self.0.len(), "each parameter has its place");
+        Self(names.map(|name| (name, self.value(name).to_owned())).into())
+    }
+
+    pub(crate) fn value(&self, name: &str) -> &str {
+        let found = self.0.iter().find(|(one, _)| *one == name);
+        found.map(|(_, value)| value.as_str()).expect("a parameter that was set")
+    }
+
+    pub(crate) fn transid(&self) -> &str {
+        self.value("transid")
+    }
+
+    /// `name=value&name=value`, written as they are: percent signs too.
+    pub(crate) fn text(&self) -> String {
+        let pairs: Vec<String> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        pairs.join("&")
+    }
+
+    /// The first `n` of them, and the rest.
+    pub(crate) fn split(&self, n: usize) -> (Self, Self) {
+        let (head, tail) = self.0.split_at(n);
+        (Self(head.to_vec()), Self(tail.to_vec()))
+    }
+}

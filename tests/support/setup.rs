@@ -1,0 +1,97 @@
+//! A configuration in the making: what every test needs, and what one changes.
+
+use cmiot_simulator::Simulator;
+use toml::{Table, Value};
+
+use super::{ACCOUNT_APPID, ACCOUNT_PASSWORD, Clocked, EBID, GATEWAY_APPID, GATEWAY_PASSWORD, Proxy};
+
+/// One account, one client, free ports of the loopback, everything else by default.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup(Table);
+
+impl Setup {
+    /// A proxy in front of this carrier.
+    pub(crate) fn before(carrier: &Simulator) -> Self {
+        Self::calling(&carrier.base_url())
+    }
+
+    /// A proxy that calls this base URL.
+    pub(crate) fn calling(base_url: &str) -> Self {
+        let written = format!(
+            r#"
+            [gateway]
+            listen = "127.0.0.1:0"
+            [admin]
+            listen = "127.0.0.1:0"
+            [carrier]
+            base_url = "{base_url}"
+            [[account]]
+            name = "fleet"
+            appid = "{ACCOUNT_APPID}"
+            ebid = "{EBID}"
+            password = "{ACCOUNT_PASSWORD}"
+            [[client]]
+            group = "fleet"
+            appid = "{GATEWAY_APPID}"
+            password = "{GATEWAY_PASSWORD}"
+            "#
+        );
+        Self(written.parse().expect("TOML"))
+    }
+
+    /// Sets a key by its place: `gateway.deadline`, `client.0.rate`.
+    pub(crate) fn set(mut self, place: &str, value: impl Into<Value>) -> Self {
+        let mut words: Vec<&str> = place.split('.').collect();
+        let key = words.pop().expect("a key");
+        let mut table = &mut self.0;
+        let mut words = words.into_iter().peekable();
+        while let Some(word) = words.next() {
+            let found = match words.peek().and_then(|next| next.parse::<usize>().ok()) {
+                Some(index) => {
+                    words.next();
+                    table.get_mut(word).and_then(|list| list.get_mut(index)).expect("a table of that list")
+                }
+                None => table.entry(word).or_insert_with(|| Value::Table(Table::new())),
+            };
+            table = found.as_table_mut().expect("a table");
+        }
+        table.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Adds a table to a list: one more `[[account]]`, one more `[[client]]`.
+    pub(crate) fn add(mut self, list: &str, written: &str) -> Self {
+        let table: Table = written.parse().expect("TOML");
+        let list = self.0.entry(list).or_insert_with(|| Value::Array(Vec::new()));
+        list.as_array_mut().expect("a list").push(Value::Table(table));
+        self
+    }
+
+    /// Without a table or a list.
+    pub(crate) fn without(mut self, table: &str) -> Self {
+        self.0.remove(table);
+        self
+    }
+
+    /// How long answers of this kind serve: fresh, then stale at once while asking, then stale if the carrier fails.
+    pub(crate) fn keep(self, kind: &str, fresh: &str, while_asking: &str, if_error: &str) -> Self {
+        self.set(&format!("freshness.{kind}.fresh"), fresh)
+            .set(&format!("freshness.{kind}.stale_while_revalidate"), while_asking)
+            .set(&format!("freshness.{kind}.stale_if_error"), if_error)
+    }
+
+    /// As it will stand in a file.
+    pub(crate) fn text(&self) -> String {
+        self.0.to_string()
+    }
+
+    /// Starts the executable with it.
+    pub(crate) async fn start(&self) -> Proxy {
+        Proxy::start(self.clone()).await
+    }
+
+    /// Starts it inside the test, with a clock that only the test moves.
+    pub(crate) async fn start_clocked(&self) -> Clocked {
+        Clocked::start(self).await
+    }
+}
