@@ -1,5 +1,12 @@
 //! The command line: what can be asked of the program, and where it is done.
 
+/// Prints a line to standard output. A reader that has left is an error, which `main` takes for a good end.
+macro_rules! out {
+    ($($line:tt)*) => {
+        ::std::io::Write::write_fmt(&mut ::std::io::stdout(), format_args!("{}\n", format_args!($($line)*)))?
+    };
+}
+
 mod card;
 mod check;
 mod demo;

@@ -4,6 +4,7 @@
 
 mod cli;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -12,6 +13,12 @@ fn main() -> ExitCode {
     // `parse` prints help and usage errors itself and ends with 0 or 2.
     match cli::Cli::parse().run() {
         Ok(code) => code,
+        // `cmiot-proxy ... | head`: whoever read has seen enough.
+        Err(error)
+            if error.downcast_ref().is_some_and(|e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe) =>
+        {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("cmiot-proxy: {error:#}");
             ExitCode::FAILURE

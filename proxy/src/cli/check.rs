@@ -47,7 +47,7 @@ impl Check {
         if self.live {
             return super::runtime()?.block_on(self.ask(config));
         }
-        print!("{}", toml::to_string(&file).context("cannot print the configuration")?);
+        out!("{}", toml::to_string(&file).context("cannot print the configuration")?.trim_end());
         Ok(ExitCode::SUCCESS)
     }
 
@@ -63,7 +63,7 @@ impl Check {
             let attempt = carrier.ask(account, operation::USER_STATUS, &self.card).await;
             let (well, what) = judge(&attempt);
             all_well &= well;
-            println!("{:<20} {:>6} ms  {what}", account.name, attempt.latency.as_millis());
+            out!("{:<20} {:>6} ms  {what}", account.name, attempt.latency.as_millis());
         }
         store.close();
         Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })

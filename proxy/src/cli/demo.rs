@@ -27,8 +27,8 @@ impl Demo {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         super::runtime()?.block_on(async {
             let stage = Stage::set().await?;
-            println!("simulated carrier {}", stage.carrier.base_url());
-            println!("proxy             http://{}\n", stage.app.gateway());
+            out!("simulated carrier {}", stage.carrier.base_url());
+            out!("proxy             http://{}\n", stage.app.gateway());
             let went_well = tour::walk(&stage).await?;
             if self.serve {
                 stay(&stage).await?;
@@ -43,10 +43,10 @@ impl Demo {
 async fn stay(stage: &Stage) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("where this program is")?;
     let program = program.display();
-    println!("\nTry it (a transid is good for one look-up, so each line signs anew):\n");
+    out!("\nTry it (a transid is good for one look-up, so each line signs anew):\n");
     for card in [tour::MSISDN, tour::ICCID, tour::IMSI] {
         let (kind, number) = card;
-        println!(
+        out!(
             "  curl -si \"$(CMIOT_PASSWORD={} {program} sign --appid {} --ebid {} --{kind} {number} \\\n      --format url --base-url http://{})\"",
             stage::GATEWAY_PASSWORD,
             stage::GATEWAY_APPID,
@@ -54,8 +54,8 @@ async fn stay(stage: &Stage) -> anyhow::Result<()> {
             stage.app.gateway(),
         );
     }
-    println!("  curl -s http://{}/metrics", stage.app.admin());
-    println!("  sqlite3 -readonly {} 'SELECT * FROM lookup'", stage.audit_file()?.display());
-    println!("\nCtrl-C ends it and removes the folder.");
+    out!("  curl -s http://{}/metrics", stage.app.admin());
+    out!("  sqlite3 -readonly {} 'SELECT * FROM lookup'", stage.audit_file()?.display());
+    out!("\nCtrl-C ends it and removes the folder.");
     tokio::signal::ctrl_c().await.context("cannot listen for an interrupt")
 }

@@ -53,15 +53,15 @@ impl Lookup {
         signed.write_url(base.trim_end_matches('/'), operation::USER_STATUS.path, &mut url)?;
         let answer = super::runtime()?.block_on(http::get(&url, &[]))?;
         let reply = Reply::parse(&answer.body).context("the proxy's answer")?;
-        println!("{}", String::from_utf8_lossy(&answer.body));
+        out!("{}", String::from_utf8_lossy(&answer.body));
         for name in ["age", "cache-status", "proxy-status", "retry-after"] {
             if !answer.header(name).is_empty() {
-                println!("{name}: {}", answer.header(name));
+                out!("{name}: {}", answer.header(name));
             }
         }
         match reply.status() {
-            Some(status) if reply.is_ok() => println!("STATUS {} {}", status.code(), status.as_str()),
-            _ => println!("code {}", reply.code()),
+            Some(status) if reply.is_ok() => out!("STATUS {} {}", status.code(), status.as_str()),
+            _ => out!("code {}", reply.code()),
         }
         Ok(if reply.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -41,15 +41,16 @@ impl Serve {
             let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
             let app = App::start(config, store, clock).await?;
             // For whoever started us: the ports, where 0 was asked for. Nothing else goes to standard output.
-            println!("gateway http://{}\nadmin http://{}", app.gateway(), app.admin());
+            out!("gateway http://{}\nadmin http://{}", app.gateway(), app.admin());
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
             tokio::select! {
                 () = app.drain() => {}
-                _ = terminate.recv() => return Ok(ExitCode::FAILURE),
-                _ = interrupt.recv() => return Ok(ExitCode::FAILURE),
+                // At once means at once: not even waiting for a thread that writes. What it had committed stays.
+                _ = terminate.recv() => std::process::exit(1),
+                _ = interrupt.recv() => std::process::exit(1),
             }
             Ok(ExitCode::SUCCESS)
         })

@@ -110,16 +110,12 @@ impl Sign {
         signed.write_url(self.base_url.trim_end_matches('/'), operation::USER_STATUS.path, &mut url)?;
         match self.format {
             Format::Text => {
-                println!(
-                    "transid {}\ntoken   {}\nquery   {query}",
-                    signed.transid(),
-                    signed.token().as_str()
-                );
+                out!("transid {}\ntoken   {}\nquery   {query}", signed.transid(), signed.token().as_str());
             }
-            Format::Query => println!("{query}"),
-            Format::Url => println!("{url}"),
-            Format::Curl => println!("curl -sS '{url}'"),
-            Format::Json => println!(
+            Format::Query => out!("{query}"),
+            Format::Url => out!("{url}"),
+            Format::Curl => out!("curl -sS '{url}'"),
+            Format::Json => out!(
                 "{}",
                 serde_json::json!({
                     "appid": self.appid.as_str(),

@@ -34,11 +34,11 @@ impl Simulate {
                 .await
                 .with_context(|| format!("cannot listen on {listen}"))?;
             simulator.set_rules(self.rules);
-            println!("simulated carrier {}", simulator.base_url());
+            out!("simulated carrier {}", simulator.base_url());
             tokio::signal::ctrl_c().await.context("cannot listen for an interrupt")?;
             let counts = simulator.counts();
             simulator.stop().await;
-            println!("{counts:#?}");
+            out!("{counts:#?}");
             Ok(ExitCode::SUCCESS)
         })
     }

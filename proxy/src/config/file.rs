@@ -44,7 +44,7 @@ pub struct ConfigFile {
     #[serde(default, rename = "account")]
     pub accounts: Vec<Account>,
     /// The credentials that gateways sign with.
-    #[serde(default, rename = "client")]
+    #[serde(default, rename = "client", skip_serializing_if = "Vec::is_empty")]
     pub clients: Vec<Client>,
 }
 

@@ -38,9 +38,9 @@ pub(super) async fn walk(stage: &Stage) -> anyhow::Result<bool> {
     tour.replay(&msisdn).await?;
     tour.outage(&msisdn).await?;
 
-    println!("{}", tour.table);
-    println!("\nThe audit, committed before each answer left:\n");
-    println!("{}", audit(stage)?);
+    out!("{}", tour.table);
+    out!("\nThe audit, committed before each answer left:\n");
+    out!("{}", audit(stage)?);
     Ok(tour.went_well)
 }
 
