@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use cmiot_signer::Transid;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -116,7 +117,7 @@ impl App {
         };
         let inspect = move |request, _: SocketAddr| {
             let desk = Arc::clone(&desk);
-            async move { desk.serve(&request).await }
+            async move { desk.serve(request).await }
         };
         let tasks = &self.connections;
         tasks.spawn(gateway.serve(look_up, self.stop.clone(), tasks.clone()));
@@ -140,7 +141,6 @@ impl App {
     }
 
     /// Stops accepting, finishes what is under way within the grace time, flushes and closes the stores.
-    ///
     pub async fn drain(self) {
         tracing::info!(flights = self.relay.flights.under_way(), "draining");
         self.stop.cancel();
@@ -190,7 +190,7 @@ fn relay(
             Arc::clone(metrics),
         ),
         audit: Audit::new(Arc::clone(&store.audit), config.gateway.deadline.0),
-        config: Arc::clone(config),
+        config: ArcSwap::from(Arc::clone(config)),
         clock: clock.clone(),
         metrics: Arc::clone(metrics),
     })

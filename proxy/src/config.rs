@@ -67,6 +67,11 @@ impl Config {
         Ok((config, file))
     }
 
+    /// The account that asks for this group.
+    pub fn account_of(&self, group: &str) -> Option<Arc<Account>> {
+        self.groups.get(group).and_then(|accounts| accounts.first()).map(Arc::clone)
+    }
+
     /// Every account, group by group.
     pub fn accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
         self.groups.values().flatten()

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hyper::http::request::Parts;
 
 use crate::admit::Admit;
@@ -39,8 +40,8 @@ pub struct Relay {
     pub carrier: Carrier,
     /// What must be on disk before an answer leaves.
     pub audit: Audit,
-    /// Deadlines and accounts.
-    pub config: Arc<Config>,
+    /// Deadlines and accounts, as last loaded.
+    pub config: ArcSwap<Config>,
     /// The time.
     pub clock: Clock,
     /// The numbers.
@@ -120,9 +121,7 @@ impl Relay {
         }
 
         // Wait: long for an answer, short when there is something stale instead.
-        let left =
-            self.config.gateway.deadline.0.saturating_sub(self.clock.monotonic().saturating_sub(started));
-        let patience = if held.is_some() { left.min(self.config.carrier.stale_wait) } else { left };
+        let patience = self.patience(started, held.is_some());
         let landed = wait(seat, patience).await;
 
         // Settle: what the carrier said, unless something stale is better.
@@ -147,14 +146,21 @@ impl Relay {
         }
     }
 
+    /// How long to wait for a flight: the rest of the deadline, less when there is something stale to answer.
+    fn patience(&self, started: Duration, stale: bool) -> Duration {
+        let config = self.config.load();
+        let left = config.gateway.deadline.0.saturating_sub(self.clock.monotonic().saturating_sub(started));
+        if stale { left.min(config.carrier.stale_wait) } else { left }
+    }
+
     fn join(
         self: &Arc<Self>,
         key: &Key,
         client: &Client,
         operation: &'static Operation,
     ) -> Result<Seat<Landing>, Refusal> {
-        // A group without accounts does not pass the configuration's check.
-        let account = Arc::clone(&self.config.groups[&client.group][0]);
+        // A group is gone when the configuration was changed since the client was admitted.
+        let account = self.config.load().account_of(&client.group).ok_or(Refusal::Token)?;
         let relay = Arc::clone(self);
         let flying = key.clone();
         self.flights

@@ -1,0 +1,43 @@
+//! Whether the proxy lives, whether it can answer, and what it has counted.
+//!
+//! - `GET /live`: 200 while the process runs.
+//! - `GET /ready`: 200 while look-ups are answered, else 503; the body says what is wrong.
+//! - `GET /metrics`: OpenMetrics text, as Prometheus reads it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{self, HeaderValue};
+use hyper::{Response, StatusCode};
+
+use super::{Admin, reply};
+use crate::metrics::Levels;
+
+pub(super) fn live() -> Response<Full<Bytes>> {
+    reply::text(StatusCode::OK, "live\n")
+}
+
+pub(super) async fn ready(admin: &Admin) -> Response<Full<Bytes>> {
+    // One real commit, which waits for the disk.
+    let store = Arc::clone(&admin.store);
+    match tokio::task::spawn_blocking(move || store.writable()).await {
+        Ok(Ok(())) => reply::text(StatusCode::OK, "ready\n"),
+        Ok(Err(error)) => reply::text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}\n")),
+        Err(_) => reply::text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the check died\n"),
+    }
+}
+
+pub(super) fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
+    let levels = Levels {
+        cache_entries: admin.relay.cache.entries(),
+        flights: admin.relay.flights.under_way(),
+        audit_queue: admin.store.audit.queued(),
+    };
+    let mut response = reply::text(StatusCode::OK, admin.metrics.render(levels));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
+    );
+    response
+}
