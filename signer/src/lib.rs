@@ -99,7 +99,9 @@ pub use error::{BufferTooSmall, CardError, CredentialError, SequenceError, Stamp
 #[cfg(any(feature = "serde", feature = "scan"))]
 pub use reply::{Code, Message, Refusal, Reply, ReplyError, Status, UnknownStatus};
 pub use request::{PATH, QUERY_MAX, SignedRequest, Signer, TARGET_MAX};
-pub use sequence::Sequence;
+pub use sequence::{Counter, Lane, Sequence, Sequences};
+#[cfg(feature = "flash")]
+pub use sequence::{LeaseError, Leased};
 pub use stamp::Stamp;
 pub use token::Token;
 pub use transid::Transid;

@@ -2,10 +2,22 @@
 //!
 //! Carrier page, "transid": the caller makes them up, "from 00000001 upwards" being the example. The carrier
 //! takes a number again in another second, so what must not repeat is the pair of stamp and sequence.
+//!
+//! Where the numbers come from is a [`Sequences`]: a [`Counter`] in RAM, or a [`Leased`] one that survives a
+//! reset in flash. Both run in a [`Lane`], so that devices that share an appid never meet.
 
+mod lane;
+#[cfg(feature = "flash")]
+mod lease;
+
+use core::convert::Infallible;
 use core::fmt;
 
 use crate::error::SequenceError;
+
+pub use lane::Lane;
+#[cfg(feature = "flash")]
+pub use lease::{LeaseError, Leased};
 
 /// A number from 1 to 99,999,999.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +79,45 @@ impl Sequence {
     }
 }
 
+/// Who makes up the numbers. No number comes twice before all of its [`Lane`] have come.
+pub trait Sequences {
+    /// Why there may be no next number.
+    type Error;
+
+    /// The next number, for one transid.
+    ///
+    /// # Errors
+    /// When the storage behind it fails; then no number was used up.
+    fn next_sequence(&mut self) -> Result<Sequence, Self::Error>;
+}
+
+/// Numbers counted in RAM. After a reset it starts where it is told to, so what keeps pairs of stamp and
+/// sequence apart then is the stamp: do not reset twice in a second, nor set the clock back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counter {
+    lane: Lane,
+    next: Sequence,
+}
+
+impl Counter {
+    /// Counts within `lane`, beginning with `start`, or with the lane's first number if that is none of its.
+    /// A start drawn at random makes a repetition after a reset unlikely.
+    #[must_use]
+    pub fn new(lane: Lane, start: Sequence) -> Self {
+        Self { lane, next: if lane.has(start) { start } else { lane.first() } }
+    }
+}
+
+impl Sequences for Counter {
+    type Error = Infallible;
+
+    fn next_sequence(&mut self) -> Result<Sequence, Infallible> {
+        let next = self.next;
+        self.next = self.lane.after(next);
+        Ok(next)
+    }
+}
+
 impl TryFrom<u32> for Sequence {
     type Error = SequenceError;
 
@@ -111,6 +162,20 @@ mod tests {
         assert_eq!(Sequence::new(100_000_000), Err(SequenceError::OutOfRange));
         assert_eq!(Sequence::FIRST.next().get(), 2);
         assert_eq!(Sequence::LAST.next(), Sequence::FIRST);
+    }
+
+    #[test]
+    fn a_counter_starts_where_told_and_stays_in_its_lane() {
+        let lane = Lane::new(7, 1_234_567).unwrap();
+        let numbers = |start| {
+            let mut counter = Counter::new(lane, Sequence::new(start).unwrap());
+            core::array::from_fn::<u32, 4, _>(|_| {
+                let Ok(sequence) = counter.next_sequence();
+                sequence.get()
+            })
+        };
+        assert_eq!(numbers(12_345_678), [12_345_678, 12_345_679, 12_345_670, 12_345_671]);
+        assert_eq!(numbers(1), [12_345_670, 12_345_671, 12_345_672, 12_345_673]);
     }
 
     #[test]

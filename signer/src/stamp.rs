@@ -5,6 +5,8 @@
 //! included, so the calendar needs no century rule, and seconds since 2000 fit 32 bits, which spares a
 //! Cortex-M a 64-bit division. A clock that was never set reads 1970 and is refused, not taken for 0.
 
+mod date;
+
 use core::fmt;
 use core::str::FromStr;
 

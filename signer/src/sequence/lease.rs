@@ -1,0 +1,187 @@
+//! Numbers that survive a reset: leased from flash in blocks, so that one write serves many look-ups.
+//!
+//! Format: two pages (erase units) of slots. A slot holds a mark, as `u32` and as its complement, both
+//! little-endian, and 0xFF up to a whole number of write units. The mark is how many numbers were ever leased;
+//! the n-th of them is the lane's n-th, round and round.
+//!
+//! - A mark is written and read back *before* any number below it is handed out. The highest whole mark
+//!   counts; numbers go on from there, so that a reset forfeits the rest of a block and repeats nothing.
+//! - Marks only grow, so an old page that an interrupted erasure left in pieces cannot win. A torn mark does
+//!   not match its complement: it is passed over, and was never handed out from.
+//! - A mark goes behind the last slot in use of the page with the highest mark. When that page is full, the
+//!   *other* one is erased first; at no moment is the highest mark anywhere but in a whole page.
+//!
+//! Wear: a page takes `ERASE_SIZE / slot` marks, and the pages take turns, so both last for
+//! 2 × endurance × marks × block numbers. With 4 KiB pages, slots of 8 bytes, blocks of 64 and 10,000 erasures
+//! that is 655 million. Each reset costs one mark.
+
+use core::error::Error;
+use core::fmt;
+
+use embedded_storage::nor_flash::NorFlash;
+
+use super::{Lane, Sequence, Sequences};
+
+/// A counter whose high-water mark lives in two pages of flash.
+#[derive(Debug)]
+pub struct Leased<F> {
+    flash: F,
+    /// Where the two pages begin.
+    start: u32,
+    lane: Lane,
+    /// Numbers leased at a time.
+    block: u32,
+    /// The next number to hand out, counted from the first ever.
+    next: u32,
+    /// The mark in flash: numbers from here on are not ours yet.
+    mark: u32,
+    /// The page (0 or 1) and the slot for the next mark.
+    page: u32,
+    slot: u32,
+}
+
+/// Why there is no next number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LeaseError<E> {
+    /// The flash failed.
+    Flash(E),
+    /// The two pages are not in the flash or do not begin at an erase unit, or a block is 0.
+    Layout,
+    /// What was written does not read back.
+    Worn,
+    /// 4,294,967,295 numbers were leased.
+    Exhausted,
+}
+
+/// Bytes of a mark and its complement.
+const RECORD: usize = 8;
+/// The largest read or write unit supported, in bytes.
+const LARGEST_UNIT: usize = 32;
+
+impl<F: NorFlash> Leased<F> {
+    /// Bytes a slot takes.
+    const SLOT: usize = {
+        assert!(F::WRITE_SIZE <= LARGEST_UNIT && F::READ_SIZE <= LARGEST_UNIT, "units above 32 B");
+        assert!(F::WRITE_SIZE.is_power_of_two() && F::READ_SIZE.is_power_of_two(), "units are powers of two");
+        let unit = if F::WRITE_SIZE > F::READ_SIZE { F::WRITE_SIZE } else { F::READ_SIZE };
+        if unit > RECORD { unit } else { RECORD }
+    };
+    const SLOTS: u32 = {
+        assert!(F::ERASE_SIZE >= Self::SLOT, "a page holds a slot");
+        (F::ERASE_SIZE / Self::SLOT) as u32
+    };
+
+    /// Finds the highest mark in the two pages that begin at byte `start` of the flash. Pages never used
+    /// before may hold anything but marks. Nothing is written yet.
+    ///
+    /// `block` numbers are leased at a time: many spare the flash, few lose less at a reset.
+    ///
+    /// # Errors
+    /// When the flash fails or the pages are not in it.
+    pub fn mount(flash: F, start: u32, lane: Lane, block: u32) -> Result<Self, LeaseError<F::Error>> {
+        let end = u64::from(start) + 2 * F::ERASE_SIZE as u64;
+        if block == 0 || !(start as usize).is_multiple_of(F::ERASE_SIZE) || end > flash.capacity() as u64 {
+            return Err(LeaseError::Layout);
+        }
+        // As if page 1 were full: the first mark erases page 0.
+        let mut this = Self { flash, start, lane, block, next: 0, mark: 0, page: 1, slot: Self::SLOTS };
+        for page in 0..2 {
+            let mut used = 0;
+            let mut highest = None;
+            for slot in 0..Self::SLOTS {
+                let bytes = this.read(page, slot)?;
+                if bytes.iter().any(|&byte| byte != 0xFF) {
+                    used = slot + 1;
+                }
+                highest = highest.max(mark(&bytes));
+            }
+            if let Some(mark) = highest.filter(|&mark| mark > this.mark) {
+                (this.mark, this.page, this.slot) = (mark, page, used);
+            }
+        }
+        this.next = this.mark;
+        Ok(this)
+    }
+
+    /// Gives the flash back.
+    pub fn unmount(self) -> F {
+        self.flash
+    }
+
+    /// Writes the mark of the next block.
+    fn lease(&mut self) -> Result<(), LeaseError<F::Error>> {
+        let mark = self.mark.checked_add(self.block).ok_or(LeaseError::Exhausted)?;
+        if self.slot >= Self::SLOTS {
+            let page = 1 - self.page;
+            let from = self.offset(page, 0);
+            self.flash.erase(from, from + F::ERASE_SIZE as u32).map_err(LeaseError::Flash)?;
+            (self.page, self.slot) = (page, 0);
+        }
+        let slot = self.slot;
+        // Whatever becomes of the write, the slot is used up.
+        self.slot += 1;
+        let mut bytes = [0xFF; LARGEST_UNIT];
+        let record = mark.to_le_bytes().into_iter().chain((!mark).to_le_bytes());
+        for (byte, value) in bytes.iter_mut().zip(record) {
+            *byte = value;
+        }
+        let at = self.offset(self.page, slot);
+        let written = bytes.get(..Self::SLOT).unwrap_or_default();
+        self.flash.write(at, written).map_err(LeaseError::Flash)?;
+        if self.read(self.page, slot)? != bytes {
+            return Err(LeaseError::Worn);
+        }
+        self.mark = mark;
+        Ok(())
+    }
+
+    /// A slot, and 0xFF behind it.
+    fn read(&mut self, page: u32, slot: u32) -> Result<[u8; LARGEST_UNIT], LeaseError<F::Error>> {
+        let at = self.offset(page, slot);
+        let mut bytes = [0xFF; LARGEST_UNIT];
+        let part = bytes.get_mut(..Self::SLOT).unwrap_or_default();
+        self.flash.read(at, part).map_err(LeaseError::Flash)?;
+        Ok(bytes)
+    }
+
+    fn offset(&self, page: u32, slot: u32) -> u32 {
+        self.start + page * F::ERASE_SIZE as u32 + slot * Self::SLOT as u32
+    }
+}
+
+impl<F: NorFlash> Sequences for Leased<F> {
+    type Error = LeaseError<F::Error>;
+
+    fn next_sequence(&mut self) -> Result<Sequence, Self::Error> {
+        if self.next >= self.mark {
+            self.lease()?;
+        }
+        let sequence = self.lane.nth(self.next);
+        self.next += 1;
+        Ok(sequence)
+    }
+}
+
+/// The mark in a slot, if it is whole.
+fn mark(slot: &[u8; LARGEST_UNIT]) -> Option<u32> {
+    let [a, b, c, d, na, nb, nc, nd, ..] = *slot;
+    let (mark, complement) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([na, nb, nc, nd]));
+    (mark == !complement).then_some(mark)
+}
+
+impl<E: fmt::Debug> fmt::Display for LeaseError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flash(error) => write!(f, "the flash failed ({error:?}): check its driver and wiring"),
+            Self::Layout => {
+                f.write_str("the two pages must begin at an erase unit of the flash and lie in it")
+            }
+            Self::Worn => f.write_str("the mark does not read back: the page is worn, move to another"),
+            Self::Exhausted => {
+                f.write_str("four billion numbers were leased: erase both pages and start again")
+            }
+        }
+    }
+}
+
+impl<E: fmt::Debug> Error for LeaseError<E> {}
