@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 
+use crate::firmware;
 use crate::run::Run;
 use crate::test::{self, Tally};
 use crate::tools;
@@ -36,6 +37,11 @@ const STAGES: &[Stage] = &[
         name: "no-std",
         about: "The signer builds for each chip with each set of features",
         run: || plain(signer::no_std),
+    },
+    Stage {
+        name: "firmware",
+        about: "The signer passes its tests on emulated chips, within its budgets",
+        run: || plain(firmware::stage),
     },
     Stage {
         name: "msrv",

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `test.rs` | `cargo xtask test`: fetch what the tests need, then run them all |
 //! | `ci.rs`, `ci/` | `cargo xtask ci [STAGE]...`: everything that a change must pass, a stage a function |
+//! | `firmware.rs`, `firmware/` | `cargo xtask firmware`: the signer on emulated chips, tested and weighed |
 //! | `tools.rs` | what a machine must have, and how it is brought there |
 //! | `run.rs` | one child process: its command line is printed, its failure is an error |
 //!
@@ -11,6 +12,7 @@
 //! Nothing is skipped: what is missing is fetched, and what cannot be fetched fails the command.
 
 mod ci;
+mod firmware;
 mod run;
 mod test;
 mod tools;
@@ -37,12 +39,19 @@ enum Command {
         #[arg(value_name = "STAGE", value_parser = ci::stage_names())]
         stages: Vec<String>,
     },
+    /// Test the signer on emulated chips, weigh it, and compare with its budgets
+    Firmware {
+        /// Record what is measured as the new baseline
+        #[arg(long)]
+        rebase: bool,
+    },
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Test => test::command(),
         Command::Ci { stages } => ci::command(&stages),
+        Command::Firmware { rebase } => firmware::command(rebase),
     };
     match result {
         Ok(code) => code,

@@ -65,6 +65,13 @@ impl Run {
         self
     }
 
+    /// Starts it in a folder of the workspace, instead of in the root.
+    pub(crate) fn within(mut self, folder: &str) -> Self {
+        self.shown = format!("(cd {} && {})", quoted(folder.as_ref()), self.shown);
+        self.command.current_dir(root().join(folder));
+        self
+    }
+
     /// Hides one of our own environment variables from this child.
     pub(crate) fn without_env(mut self, name: &str) -> Self {
         self.command.env_remove(name);

@@ -19,11 +19,23 @@ struct Package {
 }
 
 /// All Debian packages; a test that starts another program adds its row.
-const PACKAGES: &[Package] = &[Package {
-    program: "sqlite3",
-    package: "sqlite3",
-    reason: "the README's audit queries are run as an auditor would run them",
-}];
+const PACKAGES: &[Package] = &[
+    Package {
+        program: "sqlite3",
+        package: "sqlite3",
+        reason: "the README's audit queries are run as an auditor would run them",
+    },
+    Package {
+        program: "qemu-system-arm",
+        package: "qemu-system-arm",
+        reason: "the signer's firmware runs on emulated chips",
+    },
+    Package {
+        program: "arm-none-eabi-gcc",
+        package: "gcc-arm-none-eabi",
+        reason: "the signer is linked into firmware written in C, and its images are weighed",
+    },
+];
 
 /// A tool that cargo builds.
 pub(crate) struct CargoTool {

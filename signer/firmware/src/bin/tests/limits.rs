@@ -6,12 +6,14 @@
 use core::hint::black_box;
 
 use cmiot_signer::{
-    AppId, BufferTooSmall, Card, CardKind, CredentialError, Ebid, Password, QUERY_MAX, Reply, ReplyError, Sequence,
-    Signer, Stamp, StampError, Transid, TransidError,
+    AppId, BufferTooSmall, Card, CardKind, CredentialError, Ebid, Password, QUERY_MAX, Reply, ReplyError,
+    Sequence, Signer, Stamp, StampError, Transid, TransidError,
 };
 use cmiot_signer_firmware::measure;
 
-pub(crate) const TESTS: &[(&str, fn())] = &[
+use crate::Test;
+
+pub(crate) const TESTS: &[Test] = &[
     ("limits::the_longest_query", the_longest_query),
     ("limits::credentials", credentials),
     ("limits::clocks", clocks),
@@ -86,7 +88,9 @@ fn every_day_has_its_name() {
 }
 
 fn sequences() {
-    assert!(Sequence::new(0).is_err() && Sequence::new(100_000_000).is_err() && Sequence::new(u32::MAX).is_err());
+    assert!(
+        Sequence::new(0).is_err() && Sequence::new(100_000_000).is_err() && Sequence::new(u32::MAX).is_err()
+    );
     assert_eq!(Sequence::LAST.next(), Sequence::FIRST);
     for (number, digits) in [(1, b"00000001"), (80_000_001, b"80000001"), (99_999_999, b"99999999")] {
         assert_eq!(Sequence::new(number).map(Sequence::digits).as_ref(), Ok(digits));

@@ -14,8 +14,11 @@ use core::fmt::Write;
 use cmiot_signer_firmware::MACHINE;
 use cmiot_signer_firmware::console::{Console, exit, print, print_number};
 
+/// A name and what it runs.
+pub(crate) type Test = (&'static str, fn());
+
 /// Every test; a file's are listed at its head.
-const SUITES: &[&[(&str, fn())]] = &[vectors::TESTS, reply::TESTS, limits::TESTS];
+const SUITES: &[&[Test]] = &[vectors::TESTS, reply::TESTS, limits::TESTS];
 
 #[cortex_m_rt::entry]
 fn main() -> ! {

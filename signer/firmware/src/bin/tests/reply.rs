@@ -2,7 +2,9 @@
 
 use cmiot_signer::{Refusal, Reply, ReplyError, Status};
 
-pub(crate) const TESTS: &[(&str, fn())] = &[
+use crate::Test;
+
+pub(crate) const TESTS: &[Test] = &[
     ("reply::good_answers", good_answers),
     ("reply::every_listed_status", every_listed_status),
     ("reply::refusals_keep_code_and_message", refusals_keep_code_and_message),
@@ -21,9 +23,15 @@ fn good_answers() {
         (br#"{"status":0,"result":[{"STATUS":"02"},7,null]}"#, Status::Barred),
         (br#"{"status":"\u0030","result":[{"STATUS":"\u00303"}]}"#, Status::PreCancelled),
         (br#"{"\u0073tatus":"0","message":null,"result":[{"STATUS":"04"}]}"#, Status::Cancelled),
-        (b"\xEF\xBB\xBF \r\n{\"status\" : \"0\" ,\t\"result\":[{\"STATUS\":\"05\"}]} \n\0\0", Status::Transferred),
+        (
+            b"\xEF\xBB\xBF \r\n{\"status\" : \"0\" ,\t\"result\":[{\"STATUS\":\"05\"}]} \n\0\0",
+            Status::Transferred,
+        ),
         // "请求" in GBK; then a character whose second byte is a backslash, right before the closing quote.
-        (b"{\"status\":\"0\",\"message\":\"\xC7\xEB\xC7\xF3\",\"result\":[{\"STATUS\":\"06\"}]}", Status::Dormant),
+        (
+            b"{\"status\":\"0\",\"message\":\"\xC7\xEB\xC7\xF3\",\"result\":[{\"STATUS\":\"06\"}]}",
+            Status::Dormant,
+        ),
         (
             b"{\"status\":\"0\",\"message\":\"\xD5\x5C\",\"result\":[{\"STATUS\":\"07\"}]}",
             Status::AwaitingActivation,
@@ -63,7 +71,9 @@ fn refusals_keep_code_and_message() {
     ] {
         let reply = read(body.as_bytes()).unwrap_or_else(|error| panic!("{error}: {body}"));
         assert!(!reply.is_ok());
-        let Err(Refusal::Refused { code: found, message: words }) = reply.into_status() else { panic!("{body}") };
+        let Err(Refusal::Refused { code: found, message: words }) = reply.into_status() else {
+            panic!("{body}")
+        };
         assert_eq!(found.as_str(), code);
         let mut decoded = heapless::String::<32>::new();
         words.write_to(&mut decoded).expect("it fits");

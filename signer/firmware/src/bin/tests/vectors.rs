@@ -1,8 +1,12 @@
 //! The known answers of the signer's own tests, each of its texts compared: signed whole, in pieces, and read back.
 
-use cmiot_signer::{AppId, Card, CardKind, Ebid, PATH, Password, Sequence, Signer, Stamp, TARGET_MAX, Token, Transid};
+use cmiot_signer::{
+    AppId, Card, CardKind, Ebid, PATH, Password, Sequence, Signer, Stamp, TARGET_MAX, Token, Transid,
+};
 
-pub(crate) const TESTS: &[(&str, fn())] = &[
+use crate::Test;
+
+pub(crate) const TESTS: &[Test] = &[
     ("vectors::the_table_is_whole", the_table_is_whole),
     ("vectors::every_vector_signs_as_known", every_vector_signs_as_known),
     ("vectors::every_vector_signs_straight_into_a_buffer", every_vector_signs_straight_into_a_buffer),
@@ -43,7 +47,10 @@ fn every_vector_is_verified_from_its_texts() {
     let other = Password::new(b"another").expect("seven bytes");
     for row in rows() {
         let transid = Transid::parse(row.transid).expect("known to be well-formed");
-        assert_eq!((transid.appid(), transid.stamp(), transid.sequence()), (row.appid, row.stamp, row.sequence));
+        assert_eq!(
+            (transid.appid(), transid.stamp(), transid.sequence()),
+            (row.appid, row.stamp, row.sequence)
+        );
         assert!(Token::sign(&row.appid, &row.password, &transid).verify(row.token));
         assert!(!Token::sign(&row.appid, &other, &transid).verify(row.token));
     }

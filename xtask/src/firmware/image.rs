@@ -1,0 +1,123 @@
+//! The images of `signer/firmware`: built for a chip, run in QEMU, weighed.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::run::{Run, Stream, root};
+
+/// A chip, and the board that QEMU has for it.
+pub(crate) struct Chip {
+    /// As the tables say it.
+    pub(crate) name: &'static str,
+    /// As rustc says it.
+    pub(crate) target: &'static str,
+    /// As QEMU says it.
+    pub(crate) machine: &'static str,
+}
+
+/// The chips, in the order of the table.
+pub(crate) const CHIPS: &[Chip] = &[
+    Chip { name: "M3", target: "thumbv7m-none-eabi", machine: "lm3s6965evb" },
+    Chip { name: "M0", target: "thumbv6m-none-eabi", machine: "microbit" },
+    Chip { name: "M4F", target: "thumbv7em-none-eabihf", machine: "mps2-an386" },
+];
+
+/// What an image takes, in bytes.
+pub(crate) struct Size {
+    pub(crate) flash: u64,
+    pub(crate) ram: u64,
+}
+
+impl Chip {
+    /// Builds the images of these names, or all, with a profile.
+    ///
+    /// # Errors
+    /// When one does not build.
+    pub(crate) fn build(&self, profile: &str, names: &[&str]) -> Result<()> {
+        let chosen = names.iter().flat_map(|name| ["--bin", name]);
+        Run::cargo("build --quiet --locked --target")
+            .args([self.target, "--profile", profile])
+            .args(if names.is_empty() { &["--bins"][..] } else { &[] })
+            .args(chosen)
+            .args([Path::new("--target-dir"), &target_dir()])
+            // In that folder lies the configuration with the cfgs for sha2, which this variable would replace.
+            .within("signer/firmware")
+            .without_env("RUSTFLAGS")
+            .run()
+    }
+
+    /// Runs an image of the release profile to its end and returns what it printed.
+    ///
+    /// # Errors
+    /// When it does not exit with 0, or not within two minutes.
+    pub(crate) fn run(&self, name: &str, options: &[&str]) -> Result<String> {
+        self.run_file(&self.image(name), options)
+    }
+
+    /// Runs an image of any origin.
+    ///
+    /// # Errors
+    /// As [`Chip::run`].
+    pub(crate) fn run_file(&self, image: &Path, options: &[&str]) -> Result<String> {
+        let mut output = String::new();
+        let status = Run::new("timeout")
+            .args(["120", "qemu-system-arm", "-M", self.machine])
+            .args(["-display", "none", "-monitor", "none", "-serial", "none", "-chardev", "stdio,id=console"])
+            .args(["-semihosting-config", "enable=on,target=native,chardev=console"])
+            .args(options)
+            .args([Path::new("-kernel"), image])
+            .run_reading(Stream::Stdout, |line| {
+                output.push_str(line);
+                output.push('\n');
+            })?;
+        ensure!(status.success(), "{} on {}: {status}", image.display(), self.machine);
+        Ok(output)
+    }
+
+    /// How large an image of the release profile is.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn size(&self, name: &str) -> Result<Size> {
+        size(&self.image(name))
+    }
+
+    fn image(&self, name: &str) -> PathBuf {
+        target_dir().join(self.target).join("release").join(name)
+    }
+}
+
+/// Where the images are built: beside the workspace's own output, and not mixed with it.
+pub(crate) fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from).join("firmware")
+}
+
+/// How large an image is.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn size(image: &Path) -> Result<Size> {
+    let printed = Run::new("arm-none-eabi-size").args([image]).output()?;
+    berkeley(&printed).with_context(|| format!("not the table that arm-none-eabi-size prints:\n{printed}"))
+}
+
+/// Reads `text data bss dec hex filename` over one row of numbers. What is initialised lies in flash and in RAM.
+fn berkeley(table: &str) -> Option<Size> {
+    let mut numbers = table.lines().nth(1)?.split_whitespace().map(str::parse::<u64>);
+    let (text, data, bss) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+    Some(Size { flash: text + data, ram: data + bss })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::berkeley;
+
+    #[test]
+    fn initialised_data_lies_in_flash_and_in_ram() {
+        let table = "   text\t   data\t    bss\t    dec\t    hex\tfilename\n   4996\t     12\t   1024\t   6032\t   1790\timage\n";
+        let size = berkeley(table).unwrap();
+        assert_eq!((size.flash, size.ram), (5008, 1036));
+        assert!(berkeley("arm-none-eabi-size: no such file\n").is_none());
+    }
+}
