@@ -38,10 +38,12 @@
 //! Exactly one number that names a card. `Debug` masks it.
 //!
 //! ## `stamp`: [`Stamp`]
-//! Civil time at UTC+8 from Unix seconds. An unset clock is an error, not the year 1970.
+//! Civil time at UTC+8 from Unix seconds, or from an HTTP answer's `Date`. An unset clock is an error, not the
+//! year 1970.
 //!
-//! ## `sequence`: [`Sequence`]
-//! Eight digits that keep look-ups of one second apart.
+//! ## `sequence`: [`Sequence`], [`Lane`], [`Counter`]
+//! Eight digits that keep look-ups of one second apart: counted in RAM or leased from flash, within a
+//! device's [`Lane`].
 //!
 //! ## `transid`: [`Transid`]
 //! Appid, stamp and sequence in a row, and back. Reading is strict, because the token alone does not protect a
@@ -58,6 +60,9 @@
 //! The answer. `reply/json.rs` reads it with serde-json-core, `reply/scan.rs` without; `reply/walk.rs` is the
 //! strict, recursion-free walk under both.
 //!
+//! ## `http`
+//! Feature `http`: the look-up as HTTP/1.1 over whatever carries bytes.
+//!
 //! ## `error`
 //! Small `Copy` enums without payload, so that no secret can leave in one. Each text says what to do.
 //!
@@ -68,6 +73,8 @@
 //! | --- | --- |
 //! | `serde` (default) | `Reply::parse` |
 //! | `scan` | `Reply::scan`: the same replies and errors in less flash |
+//! | `flash` | `Leased`: sequences that survive a reset, over embedded-storage's `NorFlash` |
+//! | `http` | `http`: whole requests and answers over embedded-io, blocking and async |
 //!
 //! # Panics
 //! No function panics on any input. That is tested by properties here, and for an optimised build of the signing
@@ -84,6 +91,8 @@
 mod card;
 mod credentials;
 mod error;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(any(feature = "serde", feature = "scan"))]
 mod reply;
 mod request;

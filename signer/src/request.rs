@@ -220,7 +220,7 @@ impl SignedRequest<'_> {
     }
 
     /// The query in pieces.
-    fn parts(&self) -> [&[u8]; 10] {
+    pub(crate) fn parts(&self) -> [&[u8]; 10] {
         [
             b"appid=",
             self.transid.appid_bytes(),

@@ -65,13 +65,16 @@ impl<const WRITE: usize> NorFlash for Flash<WRITE> {
     const ERASE_SIZE: usize = 32;
 
     fn erase(&mut self, from: u32, to: u32) -> Result<(), PowerCut> {
-        assert!(from % 32 == 0 && to % 32 == 0 && from < to, "whole pages");
+        assert!(from.is_multiple_of(32) && to.is_multiple_of(32) && from < to, "whole pages");
         self.erasures += 1;
         (from..to).try_for_each(|at| self.change(at as usize, 0xFF))
     }
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), PowerCut> {
-        assert!(offset as usize % WRITE == 0 && bytes.len() % WRITE == 0, "whole write units");
+        assert!(
+            (offset as usize).is_multiple_of(WRITE) && bytes.len().is_multiple_of(WRITE),
+            "whole write units"
+        );
         for (at, &byte) in (offset as usize..).zip(bytes) {
             assert!(self.bytes[at] == 0xFF || WRITE == 1, "written twice without an erasure");
             self.change(at, self.bytes[at] & byte)?;

@@ -75,7 +75,7 @@ proptest! {
                 prop_assert!(card.as_str().eq_ignore_ascii_case(&text));
             }
         }
-        let _ = Stamp::from_unix(bytes.len() as u64).is_ok();
+        let _ = (Stamp::from_unix(bytes.len() as u64).is_ok(), Stamp::from_http_date(&bytes).is_ok());
     }
 
     #[test]

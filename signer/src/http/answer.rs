@@ -1,0 +1,280 @@
+//! The answer's bytes: RFC 9112, sections 4 to 8, taken one by one as they come.
+//!
+//! The body ends by Content-Length, by chunks, or with the connection, as HTTP/1.0 has it; interim answers
+//! (100 Continue) are passed over. Of the header lines three frame the body and `Date` sets clocks; all others
+//! are skipped, however long, up to a limit for the head as a whole. Contradictory framing is refused.
+
+use super::HttpError;
+use crate::stamp::Stamp;
+
+/// An answer, whatever it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// The HTTP status; proxy and carrier answer 200 even when they refuse.
+    pub status: u16,
+    /// For [`Reply`](crate::Reply) to read.
+    pub body: &'a [u8],
+    /// The server's clock, if it stated one: sets that of a gateway which has none.
+    pub date: Option<Stamp>,
+    /// Whether the connection can carry another look-up.
+    pub reusable: bool,
+}
+
+/// Takes an answer in pieces of any size.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    at: At,
+    /// The current line as far as anybody asks, without its end.
+    line: [u8; LINE],
+    line_len: usize,
+    /// Bytes of the head so far, or of the current line behind it.
+    head: usize,
+    status: u16,
+    date: Option<Stamp>,
+    length: Option<u32>,
+    chunked: bool,
+    reusable: bool,
+    /// Bytes of the body or of a chunk still to come.
+    left: u32,
+    body: usize,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    StatusLine,
+    Header,
+    /// `left` bytes.
+    Body,
+    /// Bytes up to the end of the connection.
+    Rest,
+    ChunkSize,
+    /// `left` bytes.
+    Chunk,
+    ChunkEnd,
+    Trailer,
+    End,
+}
+
+/// Enough for the longest line that matters, `Date: Sun, 06 Nov 1994 08:49:37 GMT`, and some white space.
+const LINE: usize = 48;
+
+impl Decoder {
+    /// The longest head accepted, in bytes.
+    pub const MAX_HEAD: usize = 8192;
+
+    /// Before the first byte.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            at: At::StatusLine,
+            line: [0; LINE],
+            line_len: 0,
+            head: 0,
+            status: 0,
+            date: None,
+            length: None,
+            chunked: false,
+            reusable: false,
+            left: 0,
+            body: 0,
+        }
+    }
+
+    /// Takes what came, and says whether the answer is complete. Bytes of the body go into `body`, which must
+    /// be the same buffer every time; what comes behind the answer is dropped and makes the connection unusable.
+    ///
+    /// # Errors
+    /// When it is no answer, or the body does not fit. The decoder is of no further use then.
+    pub fn feed(&mut self, input: &[u8], body: &mut [u8]) -> Result<bool, HttpError> {
+        for &byte in input {
+            match self.at {
+                At::End => self.reusable = false,
+                At::Rest => self.put(byte, body)?,
+                At::Body | At::Chunk => {
+                    self.put(byte, body)?;
+                    self.left = self.left.saturating_sub(1);
+                    if self.left == 0 {
+                        self.at = if self.at == At::Chunk { At::ChunkEnd } else { At::End };
+                    }
+                }
+                _ => self.line_byte(byte)?,
+            }
+        }
+        Ok(self.at == At::End)
+    }
+
+    /// The connection was closed; that ends the body of some answers.
+    ///
+    /// # Errors
+    /// When the answer is not complete.
+    pub fn close(&mut self) -> Result<(), HttpError> {
+        self.reusable = false;
+        match self.at {
+            At::Rest | At::End => {
+                self.at = At::End;
+                Ok(())
+            }
+            _ => Err(HttpError::Truncated),
+        }
+    }
+
+    /// The answer, once it is complete; `body` is the buffer fed into.
+    #[must_use]
+    pub fn answer<'a>(&self, body: &'a [u8]) -> Answer<'a> {
+        Answer {
+            status: self.status,
+            body: body.get(..self.body).unwrap_or_default(),
+            date: self.date,
+            reusable: self.reusable && self.at == At::End,
+        }
+    }
+
+    fn put(&mut self, byte: u8, body: &mut [u8]) -> Result<(), HttpError> {
+        *body.get_mut(self.body).ok_or(HttpError::BodyTooLong)? = byte;
+        self.body += 1;
+        Ok(())
+    }
+
+    fn line_byte(&mut self, byte: u8) -> Result<(), HttpError> {
+        self.head += 1;
+        if self.head > Self::MAX_HEAD {
+            return Err(HttpError::HeadTooLong);
+        }
+        if byte != b'\n' {
+            if let Some(slot) = self.line.get_mut(self.line_len) {
+                *slot = byte;
+            }
+            // Beyond the buffer, the length alone tells that the line is cut.
+            self.line_len += 1;
+            return Ok(());
+        }
+        let line = self.line;
+        let cut = self.line_len > LINE;
+        let line = line.get(..self.line_len.min(LINE)).unwrap_or_default();
+        // A bare LF is borne with, as RFC 9112, section 2.2, allows.
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        self.line_len = 0;
+        self.line(line, cut)
+    }
+
+    fn line(&mut self, line: &[u8], cut: bool) -> Result<(), HttpError> {
+        match self.at {
+            At::StatusLine => self.status_line(line)?,
+            At::Header if line.is_empty() => self.end_of_head()?,
+            At::Header => self.header(line, cut)?,
+            At::ChunkSize => {
+                self.left = chunk_size(line)?;
+                self.at = if self.left == 0 { At::Trailer } else { At::Chunk };
+                self.head = 0;
+            }
+            At::ChunkEnd if line.is_empty() => {
+                self.at = At::ChunkSize;
+                self.head = 0;
+            }
+            At::ChunkEnd => return Err(HttpError::Malformed),
+            At::Trailer if line.is_empty() => self.at = At::End,
+            // Trailer fields; the other states take no lines.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// `HTTP/1.1 200 OK`; the reason may be missing or cut.
+    fn status_line(&mut self, line: &[u8]) -> Result<(), HttpError> {
+        let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'0'..=b'9', b' ', status @ ..] = line else {
+            return Err(HttpError::Malformed);
+        };
+        let ([a @ b'1'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9']
+        | [a @ b'1'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', ..]) = status
+        else {
+            return Err(HttpError::Malformed);
+        };
+        self.status = [a, b, c].iter().fold(0, |status, &digit| status * 10 + u16::from(digit - b'0'));
+        self.reusable = *minor != b'0';
+        self.at = At::Header;
+        Ok(())
+    }
+
+    fn header(&mut self, line: &[u8], cut: bool) -> Result<(), HttpError> {
+        let mut halves = line.splitn(2, |&byte| byte == b':');
+        let name = halves.next().unwrap_or_default();
+        let value = halves.next().map(<[u8]>::trim_ascii);
+        // A folded line, or a blank before the colon, could hide one of the names below.
+        if name.iter().any(u8::is_ascii_whitespace) || value.is_none() && !cut {
+            return Err(HttpError::Malformed);
+        }
+        if name.eq_ignore_ascii_case(b"date") && !cut {
+            self.date = value.and_then(|value| Stamp::from_http_date(value).ok());
+        } else if name.eq_ignore_ascii_case(b"content-length") {
+            let length = value.filter(|_| !cut).and_then(decimal).ok_or(HttpError::Malformed)?;
+            if self.length.is_some_and(|earlier| earlier != length) {
+                return Err(HttpError::Malformed);
+            }
+            self.length = Some(length);
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            // Nothing else was asked for, and twice is not once.
+            if cut || self.chunked || !value.is_some_and(|value| value.eq_ignore_ascii_case(b"chunked")) {
+                return Err(HttpError::Malformed);
+            }
+            self.chunked = true;
+        } else if name.eq_ignore_ascii_case(b"connection") {
+            let value = value.unwrap_or_default();
+            let close =
+                value.split(|&byte| byte == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"close"));
+            self.reusable &= !close && !cut;
+        }
+        Ok(())
+    }
+
+    fn end_of_head(&mut self) -> Result<(), HttpError> {
+        self.at = match (self.status, self.chunked, self.length) {
+            // Nobody asked to switch protocols.
+            (101, ..) | (_, true, Some(_)) => return Err(HttpError::Malformed),
+            (100..=199, ..) => {
+                let head = self.head;
+                *self = Self::new();
+                self.head = head;
+                At::StatusLine
+            }
+            (204 | 304, ..) | (_, false, Some(0)) => At::End,
+            (_, true, None) => At::ChunkSize,
+            (_, false, Some(length)) => {
+                self.left = length;
+                At::Body
+            }
+            (_, false, None) => At::Rest,
+        };
+        Ok(())
+    }
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Hexadecimal digits, at most 7, up to the end, a blank or an extension.
+fn chunk_size(line: &[u8]) -> Result<u32, HttpError> {
+    let end = line.iter().position(|byte| b"; \t".contains(byte)).unwrap_or(line.len());
+    let digits = line.get(..end).unwrap_or_default();
+    if digits.is_empty() || digits.len() > 7 {
+        return Err(HttpError::Malformed);
+    }
+    digits.iter().try_fold(0, |size, &digit| {
+        let value = char::from(digit).to_digit(16).ok_or(HttpError::Malformed)?;
+        Ok(size << 4 | value)
+    })
+}
+
+/// One to nine digits.
+fn decimal(digits: &[u8]) -> Option<u32> {
+    if digits.is_empty() || digits.len() > 9 {
+        return None;
+    }
+    digits.iter().try_fold(0, |number, &digit| {
+        let value = char::from(digit).to_digit(10)?;
+        Some(number * 10 + value)
+    })
+}

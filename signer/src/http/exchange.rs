@@ -1,0 +1,130 @@
+//! Requests and answers over embedded-io, once blocking and once async; the two halves of each pair differ in
+//! nothing but `await`.
+//!
+//! Futures are not `Send`-bound and hold 64 bytes of buffer. Cancelling one leaves the connection in the middle
+//! of an exchange: close it.
+
+use super::request::length;
+use super::{Answer, Decoder, Endpoint, ExchangeError};
+use crate::request::SignedRequest;
+
+/// How much is read at a time: about what a UART's buffer holds.
+const CHUNK: usize = 64;
+
+/// Sends a look-up and waits for its answer; the body goes into `body`.
+///
+/// # Errors
+/// When the connection fails or what comes is no answer. Close the connection then.
+pub fn exchange<'b, IO: embedded_io::Read + embedded_io::Write>(
+    io: &mut IO,
+    endpoint: &Endpoint<'_>,
+    request: &SignedRequest<'_>,
+    body: &'b mut [u8],
+) -> Result<Answer<'b>, ExchangeError<IO::Error>> {
+    send(io, endpoint, request)?;
+    receive(io, body)
+}
+
+/// [`exchange`], async.
+///
+/// # Errors
+/// As [`exchange`].
+pub async fn exchange_async<'b, IO: embedded_io_async::Read + embedded_io_async::Write>(
+    io: &mut IO,
+    endpoint: &Endpoint<'_>,
+    request: &SignedRequest<'_>,
+    body: &'b mut [u8],
+) -> Result<Answer<'b>, ExchangeError<IO::Error>> {
+    send_async(io, endpoint, request).await?;
+    receive_async(io, body).await
+}
+
+/// Sends a look-up.
+///
+/// # Errors
+/// When the connection fails or takes no more.
+pub fn send<IO: embedded_io::Write>(
+    io: &mut IO,
+    endpoint: &Endpoint<'_>,
+    request: &SignedRequest<'_>,
+) -> Result<(), ExchangeError<IO::Error>> {
+    for mut piece in endpoint.pieces(request, &length(request)).into_iter().flatten() {
+        // Not `write_all`, which panics on a writer that takes nothing.
+        while !piece.is_empty() {
+            let taken = io.write(piece).map_err(ExchangeError::Io)?;
+            piece = left(piece, taken)?;
+        }
+    }
+    io.flush().map_err(ExchangeError::Io)
+}
+
+/// [`send`], async.
+///
+/// # Errors
+/// As [`send`].
+pub async fn send_async<IO: embedded_io_async::Write>(
+    io: &mut IO,
+    endpoint: &Endpoint<'_>,
+    request: &SignedRequest<'_>,
+) -> Result<(), ExchangeError<IO::Error>> {
+    for mut piece in endpoint.pieces(request, &length(request)).into_iter().flatten() {
+        while !piece.is_empty() {
+            let taken = io.write(piece).await.map_err(ExchangeError::Io)?;
+            piece = left(piece, taken)?;
+        }
+    }
+    io.flush().await.map_err(ExchangeError::Io)
+}
+
+/// Reads one answer; its body goes into `body`.
+///
+/// # Errors
+/// When the connection fails or what comes is no answer.
+pub fn receive<'b, IO: embedded_io::Read>(
+    io: &mut IO,
+    body: &'b mut [u8],
+) -> Result<Answer<'b>, ExchangeError<IO::Error>> {
+    let mut decoder = Decoder::new();
+    let mut chunk = [0; CHUNK];
+    loop {
+        let read = io.read(&mut chunk).map_err(ExchangeError::Io)?;
+        if took(&mut decoder, chunk.get(..read).unwrap_or_default(), body)? {
+            return Ok(decoder.answer(body));
+        }
+    }
+}
+
+/// [`receive`], async.
+///
+/// # Errors
+/// As [`receive`].
+pub async fn receive_async<'b, IO: embedded_io_async::Read>(
+    io: &mut IO,
+    body: &'b mut [u8],
+) -> Result<Answer<'b>, ExchangeError<IO::Error>> {
+    let mut decoder = Decoder::new();
+    let mut chunk = [0; CHUNK];
+    loop {
+        let read = io.read(&mut chunk).await.map_err(ExchangeError::Io)?;
+        if took(&mut decoder, chunk.get(..read).unwrap_or_default(), body)? {
+            return Ok(decoder.answer(body));
+        }
+    }
+}
+
+/// What of a piece is left to write.
+fn left<E>(piece: &[u8], taken: usize) -> Result<&[u8], ExchangeError<E>> {
+    if taken == 0 {
+        return Err(ExchangeError::Closed);
+    }
+    piece.get(taken..).ok_or(ExchangeError::Closed)
+}
+
+/// Feeds what was read, nothing being the end of the connection; whether the answer is complete.
+fn took<E>(decoder: &mut Decoder, read: &[u8], body: &mut [u8]) -> Result<bool, ExchangeError<E>> {
+    if read.is_empty() {
+        decoder.close()?;
+        return Ok(true);
+    }
+    Ok(decoder.feed(read, body)?)
+}

@@ -1,0 +1,135 @@
+//! The request's bytes: RFC 9112, sections 3 and 5.
+//!
+//! ```text
+//! GET {path}?{query} HTTP/1.1        POST {path} HTTP/1.1
+//! Host: {host}                       Host: {host}
+//! Connection: close                  Connection: close
+//!                                    Content-Type: application/x-www-form-urlencoded
+//!                                    Content-Length: {length}
+//!
+//!                                    {query}
+//! ```
+
+use super::HttpError;
+use crate::error::BufferTooSmall;
+use crate::request::SignedRequest;
+use crate::text::copy;
+
+/// Where look-ups are sent, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint<'a> {
+    host: &'a str,
+    path: &'a str,
+    method: Method,
+    keep_alive: bool,
+}
+
+/// How a look-up's parameters travel; carrier and proxy take either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// In the URL.
+    #[default]
+    Get,
+    /// In a form body, which most servers keep out of their logs.
+    Post,
+}
+
+impl<'a> Endpoint<'a> {
+    /// Look-ups go to `host` (`name`, `name:port` or `[v6]:port`) under `path`, by GET, one a connection.
+    ///
+    /// # Errors
+    /// When host or path hold what could break out of their line, or would have to be encoded.
+    pub const fn new(host: &'a str, path: &'a str) -> Result<Self, HttpError> {
+        if host.is_empty() || !all_in(host.as_bytes(), b".-:[]_") {
+            return Err(HttpError::BadHost);
+        }
+        if !matches!(path.as_bytes(), [b'/', ..]) || !all_in(path.as_bytes(), b"/%-._~!$&'()*+,;=:@") {
+            return Err(HttpError::BadPath);
+        }
+        Ok(Self { host, path, method: Method::Get, keep_alive: false })
+    }
+
+    /// By this method instead.
+    #[must_use]
+    pub const fn method(mut self, method: Method) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// Whether the connection is meant to carry further look-ups.
+    #[must_use]
+    pub const fn keep_alive(mut self, keep_alive: bool) -> Self {
+        self.keep_alive = keep_alive;
+        self
+    }
+
+    /// Writes the whole request into a buffer and says how long it is.
+    ///
+    /// # Errors
+    /// When it does not fit; then nothing was written.
+    pub fn write_into(&self, request: &SignedRequest<'_>, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        let length = length(request);
+        let groups = self.pieces(request, &length);
+        let len = groups.iter().flatten().map(|piece| piece.len()).sum();
+        let mut rest = out.get_mut(..len).ok_or(BufferTooSmall)?;
+        for piece in groups.iter().flatten() {
+            rest = copy(piece, rest).ok_or(BufferTooSmall)?;
+        }
+        Ok(len)
+    }
+
+    /// The request in pieces, some of them empty: a request line and its headers, and
+    /// the query in the one or behind the other. `length` comes from [`length`].
+    pub(super) fn pieces<'p>(
+        &'p self,
+        request: &'p SignedRequest<'_>,
+        length: &'p [u8; 3],
+    ) -> [[&'p [u8]; 10]; 4] {
+        const NONE: &[u8] = b"";
+        let (path, host, query) = (self.path.as_bytes(), self.host.as_bytes(), request.parts());
+        let connection: &[u8] = if self.keep_alive { b"keep-alive" } else { b"close" };
+        let (version, name): (&[u8], &[u8]) = (b" HTTP/1.1\r\nHost: ", b"\r\nConnection: ");
+        match self.method {
+            Method::Get => [
+                [b"GET ", path, b"?", NONE, NONE, NONE, NONE, NONE, NONE, NONE],
+                query,
+                [version, host, name, connection, b"\r\n\r\n", NONE, NONE, NONE, NONE, NONE],
+                [NONE; 10],
+            ],
+            Method::Post => [
+                [b"POST ", path, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE],
+                [version, host, name, connection, NONE, NONE, NONE, NONE, NONE, NONE],
+                [FORM, length, b"\r\n\r\n", NONE, NONE, NONE, NONE, NONE, NONE, NONE],
+                query,
+            ],
+        }
+    }
+}
+
+const FORM: &[u8] = b"\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: ";
+
+/// The query's length in three digits.
+pub(super) fn length(request: &SignedRequest<'_>) -> [u8; 3] {
+    const { assert!(crate::request::QUERY_MAX < 1000, "three digits") };
+    let len: usize = request.parts().iter().map(|part| part.len()).sum();
+    [100, 10, 1].map(|unit| b'0' + (len / unit % 10) as u8)
+}
+
+/// Whether all bytes are letters, digits, or in `others`.
+const fn all_in(text: &[u8], others: &[u8]) -> bool {
+    // `for` and closures are not allowed in a const fn.
+    let mut at = 0;
+    while at < text.len() {
+        let mut known = text[at].is_ascii_alphanumeric();
+        let mut other = 0;
+        while other < others.len() {
+            known |= text[at] == others[other];
+            other += 1;
+        }
+        if !known {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
