@@ -24,7 +24,7 @@ pub(crate) use command::{Finished, run};
 pub(crate) use door::Door;
 pub(crate) use gateway::{Card, Gateway, Query, SECRETS, card_number};
 pub(crate) use http::{Answer, Line};
-pub(crate) use proxy::Proxy;
+pub(crate) use proxy::{Proxy, command, holds_no_secret};
 pub(crate) use setup::Setup;
 
 /// How long anything may take before the test gives up.

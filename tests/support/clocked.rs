@@ -9,7 +9,7 @@ use cmiot_proxy::config::{Config, ConfigFile};
 use cmiot_proxy::store::{Store, StoreOptions};
 use tempfile::TempDir;
 
-use super::{Door, Gateway, Row, Setup, rows};
+use super::{Door, Gateway, Setup};
 
 /// 2026-01-15T12:00:00+08:00: where the clock stands at first.
 const NOON: Time = Time::from_secs(1_768_449_600);
@@ -35,14 +35,10 @@ impl Clocked {
         Self { clock: hand, app, door, folder }
     }
 
-    /// What its audit holds.
-    pub(crate) fn audit(&self) -> Vec<Row> {
-        rows(&self.folder.path().join("data"))
-    }
-
-    /// Drains it.
+    /// Drains it, and removes its folder.
     pub(crate) async fn stop(self) {
         self.app.drain().await;
+        self.folder.close().expect("a folder of ours");
     }
 }
 

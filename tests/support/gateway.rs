@@ -57,7 +57,8 @@ impl Gateway {
 
     /// The same for another moment, in seconds since 1970.
     pub(crate) fn transid_at(&self, unix: u64) -> String {
-        static SEQUENCE: AtomicU32 = AtomicU32::new(1);
+        // Far from where the proxy's own begin, so that the two are never taken for each other.
+        static SEQUENCE: AtomicU32 = AtomicU32::new(50_000_001);
         let stamp = Stamp::from_unix(unix).expect("a moment of this century");
         format!("{}{stamp}{:08}", self.appid, SEQUENCE.fetch_add(1, Ordering::Relaxed))
     }

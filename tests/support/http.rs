@@ -24,9 +24,19 @@ impl Line {
         soon("sending", self.stream.write_all(bytes.as_ref())).await.expect("a peer that reads");
     }
 
+    /// The same to a peer that may be gone.
+    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        soon("sending", self.stream.write_all(bytes.as_ref())).await
+    }
+
     /// Says that nothing more will be sent.
     pub(crate) async fn finish_sending(&mut self) {
         self.stream.shutdown().await.expect("an open connection");
+    }
+
+    /// Hangs up without a word: what is under way is broken off (TCP RST).
+    pub(crate) fn hang_up(self) {
+        self.stream.set_zero_linger().expect("an open connection");
     }
 
     /// The next answer; there must be one.

@@ -4,6 +4,7 @@
 //! proves that along with its own sentence.
 
 use std::fs::{File, OpenOptions};
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -17,13 +18,16 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use super::{ACCOUNT_PASSWORD, Answer, Door, Gateway, Line, Row, SECRETS, Setup, rows, soon};
 
+/// More than an operator sees by default, so that more is looked through.
+const LOGGED: &str = "debug";
+
 /// A running `cmiot-proxy serve`.
 pub(crate) struct Proxy {
     setup: Setup,
     folder: TempDir,
     child: Child,
     door: Door,
-    admin: std::net::SocketAddr,
+    admin: SocketAddr,
 }
 
 impl Proxy {
@@ -36,10 +40,24 @@ impl Proxy {
         Self::start_in(tempfile::tempdir().expect("a temporary folder"), setup).await
     }
 
+    /// The same, logging everything that any part of it can log.
+    pub(crate) async fn start_tracing(setup: Setup) -> Self {
+        Self::start_as(tempfile::tempdir().expect("a temporary folder"), setup, &[], "trace").await
+    }
+
     /// Over a folder that may hold databases already.
     pub(crate) async fn start_in(folder: TempDir, setup: Setup) -> Self {
+        Self::start_as(folder, setup, &[], LOGGED).await
+    }
+
+    /// Over a folder whose state is lost.
+    pub(crate) async fn start_over_in(folder: TempDir, setup: Setup) -> Self {
+        Self::start_as(folder, setup, &["--accept-lost-state"], LOGGED).await
+    }
+
+    async fn start_as(folder: TempDir, setup: Setup, arguments: &[&str], logged: &str) -> Self {
         std::fs::write(config_path(&folder), setup.text()).expect("a writable folder");
-        let (child, gateway, admin) = spawn(&folder, &[]).await;
+        let (child, gateway, admin) = spawn(&folder, arguments, logged).await;
         let door = Door { address: gateway, gateway: Gateway::new(Clock::system()) };
         Self { setup, folder, child, door, admin }
     }
@@ -94,12 +112,7 @@ impl Proxy {
 
     /// Starts again over the same folder, at other ports. Only after it ended.
     pub(crate) async fn start_again(&mut self) {
-        self.start_again_with(&[]).await;
-    }
-
-    /// The same with more arguments.
-    pub(crate) async fn start_again_with(&mut self, arguments: &[&str]) {
-        let (child, gateway, admin) = spawn(&self.folder, arguments).await;
+        let (child, gateway, admin) = spawn(&self.folder, &[], LOGGED).await;
         self.child = child;
         self.door.address = gateway;
         self.admin = admin;
@@ -120,11 +133,7 @@ impl Proxy {
         line.answer().await
     }
 
-    /// Where operators look.
-    pub(crate) fn admin_address(&self) -> std::net::SocketAddr {
-        self.admin
-    }
-
+    /// What it was started with.
     pub(crate) fn setup(&self) -> &Setup {
         &self.setup
     }
@@ -170,8 +179,9 @@ fn log_path(folder: &TempDir) -> PathBuf {
     folder.path().join("log")
 }
 
-async fn spawn(folder: &TempDir, arguments: &[&str]) -> (Child, std::net::SocketAddr, std::net::SocketAddr) {
+async fn spawn(folder: &TempDir, arguments: &[&str], logged: &str) -> (Child, SocketAddr, SocketAddr) {
     let mut child = command(folder.path())
+        .env("RUST_LOG", logged)
         .arg("serve")
         .arg("--config")
         .arg(config_path(folder))
@@ -193,7 +203,7 @@ async fn spawn(folder: &TempDir, arguments: &[&str]) -> (Child, std::net::Socket
 pub(crate) fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cmiot-proxy"));
     command.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
-    command.env_remove("CMIOT_PASSWORD").env("RUST_LOG", "debug").env("NO_COLOR", "1");
+    command.env_remove("CMIOT_PASSWORD").env_remove("RUST_LOG").env("NO_COLOR", "1");
     command
 }
 
@@ -203,7 +213,7 @@ fn log_file(folder: &TempDir) -> File {
 }
 
 /// What `serve` says on its standard output once it serves.
-async fn addresses(stdout: ChildStdout) -> Option<(std::net::SocketAddr, std::net::SocketAddr)> {
+async fn addresses(stdout: ChildStdout) -> Option<(SocketAddr, SocketAddr)> {
     let mut lines = BufReader::new(stdout).lines();
     let mut next = async |what: &str| {
         let line = lines.next_line().await.ok()??;

@@ -41,21 +41,15 @@ impl Setup {
 
     /// Sets a key by its place: `gateway.deadline`, `client.0.rate`.
     pub(crate) fn set(mut self, place: &str, value: impl Into<Value>) -> Self {
-        let mut words: Vec<&str> = place.split('.').collect();
-        let key = words.pop().expect("a key");
-        let mut table = &mut self.0;
-        let mut words = words.into_iter().peekable();
-        while let Some(word) = words.next() {
-            let found = match words.peek().and_then(|next| next.parse::<usize>().ok()) {
-                Some(index) => {
-                    words.next();
-                    table.get_mut(word).and_then(|list| list.get_mut(index)).expect("a table of that list")
-                }
-                None => table.entry(word).or_insert_with(|| Value::Table(Table::new())),
-            };
-            table = found.as_table_mut().expect("a table");
-        }
+        let (table, key) = self.table_of(place);
         table.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Without the key at a place.
+    pub(crate) fn forget(mut self, place: &str) -> Self {
+        let (table, key) = self.table_of(place);
+        table.remove(key).expect("a key that was set");
         self
     }
 
@@ -93,5 +87,23 @@ impl Setup {
     /// Starts it inside the test, with a clock that only the test moves.
     pub(crate) async fn start_clocked(&self) -> Clocked {
         Clocked::start(self).await
+    }
+
+    fn table_of<'a>(&mut self, place: &'a str) -> (&mut Table, &'a str) {
+        let mut words: Vec<&str> = place.split('.').collect();
+        let key = words.pop().expect("a key");
+        let mut table = &mut self.0;
+        let mut words = words.into_iter().peekable();
+        while let Some(word) = words.next() {
+            let found = match words.peek().and_then(|next| next.parse::<usize>().ok()) {
+                Some(index) => {
+                    words.next();
+                    table.get_mut(word).and_then(|list| list.get_mut(index)).expect("a table of that list")
+                }
+                None => table.entry(word).or_insert_with(|| Value::Table(Table::new())),
+            };
+            table = found.as_table_mut().expect("a table");
+        }
+        (table, key)
     }
 }

@@ -1,0 +1,172 @@
+//! A record for every request, on disk before its answer leaves.
+
+use cmiot_simulator::{Gate, Rule};
+
+use crate::support::{
+    ACCOUNT_APPID, Answer, GATEWAY_APPID, ICCID, IMSI, MSISDN, Proxy, Row, STATUS_PATH, Setup, carrier, until,
+};
+
+/// The record of the request with this transid; there must be exactly one.
+#[track_caller]
+fn record(audit: &[Row], transid: &str) -> Row {
+    let mut of_it = audit.iter().filter(|row| row.transid.as_deref() == Some(transid));
+    let row = of_it.next().expect("a record").clone();
+    assert_eq!(of_it.next(), None, "one record a request");
+    row
+}
+
+#[tokio::test]
+async fn a_look_ups_record_says_who_asked_what_and_what_came_of_it() {
+    let carrier = carrier().await;
+    carrier.set_rules([Rule::any().status("02")]);
+    let proxy = Proxy::before(&carrier).await;
+    let query = proxy.sign(&ICCID);
+    proxy.get(&query).await;
+    let row = record(&proxy.audit(), query.transid());
+    let said = Row {
+        client: Some(GATEWAY_APPID.into()),
+        group: Some("fleet".into()),
+        account: Some("fleet".into()),
+        peer: "127.0.0.1".into(),
+        operation: Some("userstatusrealsingle".into()),
+        card: Some(ICCID.number.into()),
+        transid: Some(query.transid().into()),
+        outcome: "miss".into(),
+        reason: None,
+        code: "0".into(),
+        carrier_code: Some("0".into()),
+        status: Some("02".into()),
+        carrier_transid: Some(carrier.calls()[0].transid.clone()),
+        authenticated: true,
+        age_s: row.age_s,
+        latency_ms: row.latency_ms,
+    };
+    assert_eq!(row, said);
+    assert!(row.age_s.is_some_and(|age| age >= 0.0) && row.latency_ms > 0.0, "{row:?}");
+
+    let hit = proxy.sign(&ICCID);
+    proxy.get(&hit).await;
+    let row = record(&proxy.audit(), hit.transid());
+    assert_eq!((row.outcome.as_str(), row.status.as_deref()), ("hit", Some("02")));
+    assert_eq!(row.carrier_transid, None, "no call was made for it");
+}
+
+#[tokio::test]
+async fn every_answer_has_its_record_already_when_it_comes() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier).set("client.0.cards", vec!["1476", "4600"]).start().await;
+    let signed = || proxy.sign(&MSISDN);
+    let used = signed();
+    proxy.get(&used).await.is_normal();
+    for (query, code, outcome, reason, authenticated) in [
+        (signed(), "0", "hit", None, true),
+        (used, "7", "refused", Some("transid-reused"), true),
+        (signed().with("token", "x"), "7", "refused", Some("token"), false),
+        (signed().with("ebid", "1"), "3", "refused", Some("ebid"), true),
+        (signed().without("ebid"), "10", "refused", Some("missing-parameter"), true),
+        (signed().without("token"), "10", "refused", Some("missing-parameter"), false),
+        (signed().without("msisdn"), "10", "refused", Some("no-card"), false),
+        (signed().and("imsi", IMSI.number), "10", "refused", Some("several-cards"), false),
+        (signed().with("msisdn", "x"), "38", "refused", Some("card-format"), false),
+        (proxy.sign(&ICCID), "8", "refused", Some("card"), true),
+    ] {
+        let before = proxy.audit().len();
+        assert_eq!(proxy.get(&query).await.code(), code);
+        let audit = proxy.audit();
+        assert_eq!(audit.len(), before + 1, "{query:?}");
+        let row = &audit[before];
+        assert_eq!((row.code.as_str(), row.outcome.as_str()), (code, outcome), "{row:?}");
+        assert_eq!((row.reason.as_deref(), row.authenticated), (reason, authenticated), "{row:?}");
+        assert_eq!(row.transid.as_deref(), Some(query.transid()));
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_has_its_record_too() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    for (target, code, reason) in [
+        ("/", "10006", "unknown-path"),
+        (STATUS_PATH, "10", "missing-parameter"),
+        ("/v2/userstatusrealsingle?appid=%zz", "10", "encoding"),
+        ("http://example.com/v2/userstatusrealsingle", "10006", "foreign-host"),
+    ] {
+        let before = proxy.audit().len();
+        assert_eq!(proxy.get_target(target, "").await.code(), code);
+        let audit = proxy.audit();
+        assert_eq!(audit.len(), before + 1, "{target}");
+        assert_eq!((audit[before].reason.as_deref(), audit[before].code.as_str()), (Some(reason), code));
+    }
+}
+
+#[tokio::test]
+async fn a_failures_record_names_what_the_carrier_said() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    let ask = async |rule: &str| -> (Answer, Row) {
+        carrier.set_rules([Rule::parse(rule).unwrap()]);
+        let query = proxy.sign(&MSISDN);
+        let answer = proxy.get(&query).await;
+        (answer, record(&proxy.audit(), query.transid()))
+    };
+    let (answer, row) = ask("code=6").await;
+    assert_eq!(answer.code(), "73");
+    assert_eq!((row.code.as_str(), row.carrier_code.as_deref()), ("73", Some("6")));
+    assert_eq!((row.outcome.as_str(), row.reason.as_deref()), ("failed", Some("carrier-credentials")));
+    let (_, row) = ask("http=502").await;
+    assert_eq!((row.reason.as_deref(), row.carrier_code.as_deref()), (Some("http-status"), None));
+    assert!(row.carrier_transid.is_some_and(|transid| transid.starts_with(ACCOUNT_APPID)), "a call was made");
+    let (answer, row) = ask("code=71").await;
+    assert_eq!(
+        (answer.code(), row.code.as_str(), row.carrier_code.as_deref()),
+        ("71".into(), "71", Some("71"))
+    );
+}
+
+#[tokio::test]
+async fn who_hangs_up_has_asked_all_the_same() {
+    let carrier = carrier().await;
+    let gate = Gate::new();
+    carrier.set_rules([Rule::any().gate(&gate)]);
+    let proxy = Proxy::before(&carrier).await;
+    let query = proxy.sign(&MSISDN);
+    let mut line = proxy.connect().await;
+    line.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
+    carrier.wait_for_calls(1).await;
+    line.hang_up();
+    gate.open();
+    let row = until("its record", || async {
+        proxy.audit().into_iter().find(|row| row.transid.as_deref() == Some(query.transid()))
+    })
+    .await;
+    assert_eq!(row.card.as_deref(), Some(MSISDN.number));
+}
+
+#[tokio::test]
+async fn without_its_record_no_answer_leaves() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier).set("gateway.deadline", "1s").start().await;
+    proxy.ask(&MSISDN).await.is_normal();
+    let rows = proxy.audit().len();
+
+    // Another program holds the segment for writing, as a careless backup would.
+    let segment = std::fs::read_dir(proxy.data())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| {
+            path.extension().is_some_and(|it| it == "db")
+                && path.file_name().is_some_and(|it| it.to_string_lossy().starts_with("audit-"))
+        })
+        .unwrap();
+    let other = rusqlite::Connection::open(segment).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = proxy.ask(&MSISDN).await;
+    refused.is_refusal_since("73", "audit unavailable");
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(proxy.audit().len(), rows);
+
+    other.execute_batch("ROLLBACK").unwrap();
+    until("answers again", || async { (proxy.ask(&MSISDN).await.code() == "0").then_some(()) }).await;
+    until("to be ready again", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) })
+        .await;
+}

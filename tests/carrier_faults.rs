@@ -1,0 +1,157 @@
+//! What is not the carrier's answer never becomes one: a 73, kept by nobody, its first bytes for the operator.
+
+use cmiot_simulator::{Account, Answer as Said, Rule};
+
+use crate::support::{ACCOUNT_APPID, EBID, MSISDN, PATIENCE, Proxy, Setup, carrier};
+
+/// What a failure is, what Proxy-Status (RFC 9209) calls it, and what the log keeps of it.
+const FAILURES: [(&str, &str, &str); 12] = [
+    ("http=502", "http_protocol_error", "<html>"),
+    ("http=200", "http_protocol_error", "<html>"),
+    ("http=404", "http_protocol_error", "<html>"),
+    ("body={\"status\":\"0\",\"mess", "http_protocol_error", "{\"status\":\"0\",\"mess"),
+    ("body={\"message\":\"no status\",\"result\":[]}", "http_protocol_error", "no status"),
+    ("body=[]", "http_protocol_error", "[]"),
+    ("body={\"status\":\"\",\"message\":\"\",\"result\":[]}", "http_protocol_error", "message"),
+    ("oversized=65537", "http_response_body_size", "max_body"),
+    ("truncate=20", "connection_terminated", "connection"),
+    ("garbage", "", "connection"),
+    ("reset", "connection_terminated", "connection"),
+    ("close", "connection_terminated", "connection"),
+];
+
+#[tokio::test]
+async fn what_is_no_envelope_is_a_73_and_never_kept() {
+    let carrier = carrier().await;
+    for (fault, called, logged) in FAILURES {
+        let proxy = Proxy::before(&carrier).await;
+        carrier.set_rules([Rule::parse(fault).unwrap()]);
+        let failed = proxy.ask(&MSISDN).await;
+        failed.is_refusal_since("73", called);
+        assert!(failed.header("retry-after").is_some(), "{fault}");
+        let log = proxy.log();
+        let line = log
+            .lines()
+            .find(|line| line.contains("carrier call failed"))
+            .unwrap_or_else(|| panic!("{fault}: {log}"));
+        assert!(line.replace("\\\"", "\"").contains(logged), "{fault}: {line}");
+
+        carrier.set_rules([]);
+        let after = proxy.ask(&MSISDN).await;
+        after.is_normal();
+        assert_eq!(after.cache(), "fwd=uri-miss; stored", "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_the_longest_size_is_one() {
+    let carrier = carrier().await;
+    carrier.set_rules([Rule::any().then(Said::Oversized(64 << 10))]);
+    let proxy = Proxy::before(&carrier).await;
+    let answer = proxy.ask(&MSISDN).await;
+    assert_eq!((answer.code().as_str(), answer.body.len()), ("0", 64 << 10));
+}
+
+#[tokio::test]
+async fn a_carrier_that_is_down_is_a_73() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    carrier.kill().await;
+    proxy.ask(&MSISDN).await.is_refusal_since("73", "destination_unavailable");
+    carrier.restart().await.unwrap();
+    proxy.ask(&MSISDN).await.is_normal();
+}
+
+#[tokio::test]
+async fn a_carrier_that_says_nothing_is_a_73_after_its_timeout() {
+    let carrier = carrier().await;
+    for silence in [Said::Hang, Said::Stall(10)] {
+        carrier.set_rules([Rule::any().then(silence)]);
+        let proxy = Setup::before(&carrier).set("carrier.timeout", "300ms").start().await;
+        proxy.ask(&MSISDN).await.is_refusal_since("73", "http_response_timeout");
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_is_answered_within_its_deadline_and_the_call_goes_on() {
+    let carrier = carrier().await;
+    let gate = cmiot_simulator::Gate::new();
+    carrier.set_rules([Rule::any().gate(&gate)]);
+    let proxy = Setup::before(&carrier).set("gateway.deadline", "300ms").start().await;
+    let late = proxy.ask(&MSISDN).await;
+    late.is_refusal_since("73", "the call goes on");
+    assert!(late.header("retry-after").is_some());
+    gate.open();
+    carrier.wait_until_idle().await;
+    crate::support::until("the answer", || async {
+        proxy.ask(&MSISDN).await.cache().starts_with("hit").then_some(())
+    })
+    .await;
+    assert_eq!(carrier.count(), 1);
+}
+
+#[tokio::test]
+async fn our_own_credentials_refused_are_a_73_that_names_the_code_for_the_operator() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    for code in ["3", "4", "5", "6", "7", "8"] {
+        carrier.set_rules([Rule::any().code(code)]);
+        let refused = proxy.ask(&MSISDN).await;
+        // As it is it would tell the gateway that its own token is wrong.
+        refused.is_refusal_since("73", &format!("code {code}"));
+        assert!(refused.header("retry-after").is_some());
+    }
+    carrier.set_accounts([Account::new(ACCOUNT_APPID, EBID, "the-carrier-changed-it")]);
+    proxy.ask(&MSISDN).await.is_refusal_since("73", "code 7");
+    carrier.set_accounts([]);
+    proxy.ask(&MSISDN).await.is_refusal_since("73", "code 4");
+    assert!(proxy.log().contains("check --live"), "the remedy stands in the log");
+}
+
+#[tokio::test]
+async fn a_connection_that_the_carrier_closed_while_idle_costs_nobody_an_answer() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    for n in 0..5 {
+        // All connections of the pool are cut; the listener is back at once.
+        carrier.restart().await.unwrap();
+        proxy.ask(&crate::support::card_number(n)).await.is_normal();
+    }
+}
+
+#[tokio::test]
+async fn a_carriers_redirect_is_not_followed() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    carrier.set_rules([Rule::any().then(Said::html(302))]);
+    proxy.ask(&MSISDN).await.is_refusal("73");
+    assert_eq!(carrier.count(), 1);
+}
+
+#[tokio::test]
+async fn a_base_url_may_have_a_prefix() {
+    let account = Account::new(ACCOUNT_APPID, EBID, crate::support::ACCOUNT_PASSWORD);
+    let config =
+        cmiot_simulator::Config { prefix: "/iot/api".into(), ..cmiot_simulator::Config::new([account]) };
+    let carrier = cmiot_simulator::Simulator::start_local(config).await.unwrap();
+    let proxy = Setup::calling(&format!("{}/", carrier.base_url())).start().await;
+    proxy.ask(&MSISDN).await.is_normal();
+    assert_eq!(carrier.calls()[0].path, "/iot/api/v2/userstatusrealsingle");
+}
+
+#[tokio::test]
+async fn a_clock_apart_from_the_carriers_raises_an_alarm() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    assert!(!proxy.log().contains("differs from the carrier's Date"));
+    carrier.set_date_offset(600);
+    proxy.ask(&crate::support::IMSI).await.is_normal();
+    assert!(proxy.log().contains("differs from the carrier's Date"));
+    let metrics = proxy.admin("/metrics", "").await;
+    let drift =
+        metrics.text().lines().find_map(|line| line.strip_prefix("cmiot_clock_drift_seconds ")).unwrap();
+    let drift: f64 = drift.parse().unwrap();
+    assert!((drift - 600.0).abs() < PATIENCE.as_secs_f64(), "{drift}");
+}

@@ -1,0 +1,197 @@
+//! `cmiot-proxy check`: the configuration as it counts, what is wrong with it and where, and the carrier's word on it.
+
+use cmiot_simulator::{Account, Rule};
+use tempfile::TempDir;
+
+use crate::support::{
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, Finished, GATEWAY_PASSWORD, Proxy, Setup, carrier, run,
+};
+
+/// Checks a configuration, with these arguments beside.
+async fn check(written: &str, arguments: &[&str]) -> (TempDir, Finished) {
+    let folder = tempfile::tempdir().unwrap();
+    let finished = check_in(&folder, written, arguments).await;
+    (folder, finished)
+}
+
+/// The same in a folder that may hold databases already.
+async fn check_in(folder: &TempDir, written: &str, arguments: &[&str]) -> Finished {
+    std::fs::write(folder.path().join("proxy.toml"), written).unwrap();
+    run(folder.path(), &[&["check", "--config", "proxy.toml"], arguments].concat(), &[]).await
+}
+
+#[tokio::test]
+async fn it_prints_every_default_and_no_secret() {
+    let setup = Setup::calling("http://127.0.0.1:1");
+    let (folder, checked) = check(&setup.text(), &[]).await;
+    let checked = checked.did_it();
+    for line in [
+        "deadline = \"20s\"",
+        "max_body = \"64KiB\"",
+        "base_url = \"http://127.0.0.1:1\"",
+        "password = \"[redacted]\"",
+        "fresh = \"60s\"",
+        "durability = \"power\"",
+    ] {
+        // Durations may be spelled in larger units.
+        let found = checked.out.contains(line) || checked.out.contains(&line.replace("60s", "1m"));
+        assert!(found, "{line} is not in {}", checked.out);
+    }
+    for secret in [ACCOUNT_PASSWORD, GATEWAY_PASSWORD] {
+        assert!(!checked.out.contains(secret) && !checked.err.contains(secret));
+    }
+    assert!(checked.err.contains("password_file"), "a password in the file is warned about: {}", checked.err);
+    assert!(!folder.path().join("data").exists(), "checking makes no database");
+}
+
+#[tokio::test]
+async fn what_it_prints_is_a_configuration() {
+    let (_, first) = check(&Setup::calling("http://127.0.0.1:1").text(), &[]).await;
+    let printed = first.did_it().out;
+    let (_, second) = check(&printed, &[]).await;
+    assert_eq!(second.did_it().out, printed);
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_an_error_at_its_line_and_column() {
+    let written = Setup::calling("http://127.0.0.1:1").text();
+    let lines = written.lines().count();
+    let (_, checked) = check(&format!("{written}\n[cache]\nmemory_entires = 5\n"), &[]).await;
+    let place = format!("proxy.toml:{}:1", lines + 3);
+    checked.failed(1, [&place, "memory_entires", "memory_entries"]);
+    let (_, checked) = check(&format!("{written}\n[cash]\n"), &[]).await;
+    checked.failed(1, [&format!("proxy.toml:{}:2", lines + 2), "cash"]);
+}
+
+#[tokio::test]
+async fn a_value_without_its_unit_is_an_error_that_shows_how() {
+    for (key, value, remedy) in [
+        ("gateway.deadline", "20", "\"20s\""),
+        ("gateway.deadline", "soon", "\"20s\""),
+        ("carrier.max_body", "65536", "KiB"),
+        ("carrier.max_body", "64kb", "KiB"),
+        ("freshness.normal", "1", "\"20s\""),
+    ] {
+        let (_, checked) = check(&Setup::calling("http://127.0.0.1:1").set(key, value).text(), &[]).await;
+        checked.failed(1, ["proxy.toml:", value, remedy]);
+    }
+    let (_, checked) =
+        check(&Setup::calling("http://127.0.0.1:1").set("gateway.deadline", 20).text(), &[]).await;
+    checked.failed(1, ["proxy.toml:", "unit"]);
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_named_with_key_and_remedy() {
+    let good = || Setup::calling("http://127.0.0.1:1");
+    for (setup, said) in [
+        (good().without("account"), "[[account]]"),
+        (good().set("account.0.appid", "no-appid"), "appid"),
+        (good().set("account.0.password_file", "x.password"), "keep one"),
+        (good().set("client.0.group", "flet"), "known: \"fleet\""),
+        (good().set("client.0.operations", vec!["nosuch"]), "userstatusrealsingle"),
+        (good().set("client.0.burst", 5), "rate"),
+        (good().set("client.0.rate", 0), "at least 1"),
+        (good().set("carrier.base_url", "api.iot.10086.cn"), "http://"),
+        (good().set("carrier.base_url", "https://me:secret@api.iot.10086.cn"), "user name"),
+        (good().set("carrier.node", 100), "0..=99"),
+        (good().set("admin.token_file", "nosuch.token"), "nosuch.token"),
+    ] {
+        let (_, checked) = check(&setup.text(), &[]).await;
+        let checked = checked.failed(1, ["proxy.toml", said]);
+        assert!(
+            !checked.err.contains("secret@") && !checked.err.contains(ACCOUNT_PASSWORD),
+            "{}",
+            checked.err
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_error_shows_no_secret_of_its_line() {
+    let written = Setup::calling("http://127.0.0.1:1").text();
+    for broken in [
+        written.replace(&format!("\"{ACCOUNT_PASSWORD}\""), &format!("\"{ACCOUNT_PASSWORD}")),
+        written.replace(
+            &format!("password = \"{ACCOUNT_PASSWORD}\""),
+            &format!("passwort = \"{ACCOUNT_PASSWORD}\""),
+        ),
+        written.replace(&format!("\"{ACCOUNT_PASSWORD}\""), &format!("[\"{ACCOUNT_PASSWORD}\"]")),
+    ] {
+        assert_ne!(broken, written);
+        let (_, checked) = check(&broken, &[]).await;
+        let checked = checked.failed(1, ["proxy.toml:"]);
+        assert!(!checked.err.contains(ACCOUNT_PASSWORD), "{}", checked.err);
+    }
+}
+
+#[tokio::test]
+async fn a_missing_file_is_an_error_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), &["check", "--config", "nosuch.toml"], &[])
+        .await
+        .failed(1, ["nosuch.toml", "--config"]);
+    run(folder.path(), &["check"], &[]).await.failed(2, ["--config"]);
+}
+
+#[tokio::test]
+async fn live_says_what_the_carrier_answers_each_account() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir().unwrap();
+    let live =
+        async |setup: &Setup| check_in(&folder, &setup.text(), &["--live", "--card", "14765004176"]).await;
+    let setup = Setup::before(&carrier);
+    let checked = live(&setup).await.did_it();
+    assert!(checked.out.contains("fleet") && checked.out.contains("code 0"), "{checked:?}");
+
+    // A card that is not ours shows that the account works, too.
+    carrier.set_rules([Rule::any().code("12")]);
+    assert!(live(&setup).await.did_it().out.contains("accepts the account"));
+
+    for (code, hint) in [("6", "allow-list"), ("7", "password"), ("3", "ebid"), ("4", "refuses")] {
+        carrier.set_rules([Rule::any().code(code)]);
+        let checked = live(&setup).await.failed(1, []);
+        assert!(checked.out.contains(&format!("code {code}")) && checked.out.contains(hint), "{checked:?}");
+    }
+
+    // One account that does not work is enough.
+    carrier.set_rules([]);
+    carrier.set_accounts([
+        Account::new(ACCOUNT_APPID, EBID, ACCOUNT_PASSWORD),
+        Account::new("200002", EBID, "the-carrier-changed-it"),
+    ]);
+    let second =
+        format!("name = \"second\"\nappid = \"200002\"\nebid = \"{EBID}\"\npassword = \"as-it-was-before\"");
+    let checked = live(&setup.clone().add("account", &second)).await.failed(1, []);
+    assert!(checked.out.contains("fleet") && checked.out.contains("second"), "{checked:?}");
+
+    carrier.kill().await;
+    let checked = live(&setup).await.failed(1, []);
+    assert!(checked.out.contains("no connection"), "{checked:?}");
+    assert!(!checked.out.contains("token=") && !checked.err.contains("token="));
+    assert_eq!(carrier.duplicates(), [], "its calls are numbered as the proxy's own");
+}
+
+#[tokio::test]
+async fn live_does_not_number_calls_beside_a_running_proxy() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    let config = proxy.config();
+    let checked = run(&proxy.data(), &["check", "--live", "--config", config.to_str().unwrap()], &[]).await;
+    checked.failed(1, ["in use", &proxy.pid().to_string()]);
+    assert_eq!(carrier.count(), 0);
+}
+
+#[tokio::test]
+async fn passwords_come_from_files_and_the_environment() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup::before(&carrier).forget("account.0.password").forget("client.0.password");
+    std::fs::write(folder.path().join("fleet.password"), format!("{ACCOUNT_PASSWORD}\n")).unwrap();
+    let setup =
+        setup.set("account.0.password_file", "fleet.password").set("client.0.password_env", "GATEWAY_SECRET");
+    std::fs::write(folder.path().join("proxy.toml"), setup.text()).unwrap();
+    let arguments = ["check", "--config", "proxy.toml", "--live"];
+    let checked = run(folder.path(), &arguments, &[("GATEWAY_SECRET", GATEWAY_PASSWORD)]).await.did_it();
+    assert!(!checked.err.contains("warning"), "{}", checked.err);
+    run(folder.path(), &arguments, &[]).await.failed(1, ["password_env", "GATEWAY_SECRET", "not set"]);
+}

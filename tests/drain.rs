@@ -1,0 +1,95 @@
+//! Told to stop: what is under way is answered, and nothing new is begun.
+
+use cmiot_simulator::{Gate, Rule};
+
+use crate::support::{Line, MSISDN, Proxy, Setup, carrier, until};
+
+#[tokio::test]
+async fn a_request_under_way_is_answered_and_the_exit_is_clean() {
+    for signal in ["TERM", "INT"] {
+        let carrier = carrier().await;
+        let gate = Gate::new();
+        carrier.set_rules([Rule::any().gate(&gate)]);
+        let mut proxy = Proxy::before(&carrier).await;
+        let (door, query) = (proxy.clone(), proxy.sign(&MSISDN));
+        let sent = query.clone();
+        let asking = tokio::spawn(async move { door.get(&sent).await });
+        carrier.wait_for_calls(1).await;
+        let mut idle = proxy.connect().await;
+
+        proxy.signal(signal).await;
+        until("no new connection", || async { no_listener(&proxy).await.then_some(()) }).await;
+        assert!(idle.ends().await, "who is idle is let go");
+        gate.open();
+        asking.await.unwrap().is_normal();
+        let status = proxy.ended().await;
+        assert_eq!(status.code(), Some(0), "{}", proxy.log());
+        let audit = proxy.audit();
+        assert_eq!(audit.len(), 1);
+        assert_eq!(audit[0].transid.as_deref(), Some(query.transid()));
+        // Everything was moved out of the write-ahead logs.
+        for entry in std::fs::read_dir(proxy.data()).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            assert!(!name.ends_with("-wal") || entry.metadata().unwrap().len() == 0, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_flight_that_nobody_waits_for_lands_first() {
+    let carrier = carrier().await;
+    let gate = Gate::new();
+    carrier.set_rules([Rule::any().gate(&gate)]);
+    let mut proxy = Setup::before(&carrier).set("gateway.deadline", "100ms").start().await;
+    proxy.ask(&MSISDN).await.is_refusal("73");
+    proxy.signal("TERM").await;
+    until("no new connection", || async { no_listener(&proxy).await.then_some(()) }).await;
+    gate.open();
+    assert_eq!(proxy.ended().await.code(), Some(0));
+    proxy.start_again().await;
+    let kept = proxy.ask(&MSISDN).await;
+    assert!(kept.cache().starts_with("hit"), "{kept:?}");
+    assert_eq!(carrier.count(), 1);
+}
+
+#[tokio::test]
+async fn the_grace_time_ends_a_drain() {
+    let carrier = carrier().await;
+    carrier.set_rules([Rule::any().gate(&Gate::new())]);
+    let mut proxy = Setup::before(&carrier).set("gateway.grace", "200ms").start().await;
+    let mut line = waiting(&proxy).await;
+    carrier.wait_for_calls(1).await;
+    proxy.signal("TERM").await;
+    assert_eq!(proxy.ended().await.code(), Some(0));
+    assert!(line.try_answer().await.is_none());
+    assert!(proxy.log().contains("grace"), "{}", proxy.log());
+}
+
+#[tokio::test]
+async fn a_second_signal_exits_at_once() {
+    for signals in [["TERM", "TERM"], ["TERM", "INT"], ["INT", "INT"]] {
+        let carrier = carrier().await;
+        carrier.set_rules([Rule::any().gate(&Gate::new())]);
+        let mut proxy = Setup::before(&carrier).set("gateway.grace", "10m").start().await;
+        let mut line = waiting(&proxy).await;
+        carrier.wait_for_calls(1).await;
+        proxy.signal(signals[0]).await;
+        until("a drain", || async { proxy.log().contains("draining").then_some(()) }).await;
+        proxy.signal(signals[1]).await;
+        assert_eq!(proxy.ended().await.code(), Some(1), "{signals:?}");
+        assert!(line.try_answer().await.is_none());
+    }
+}
+
+/// A connection on which a look-up waits.
+async fn waiting(proxy: &Proxy) -> Line {
+    let mut line = proxy.connect().await;
+    let query = proxy.sign(&MSISDN).text();
+    line.send(format!("GET /v2/userstatusrealsingle?{query} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+    line
+}
+
+async fn no_listener(proxy: &Proxy) -> bool {
+    tokio::net::TcpStream::connect(proxy.address).await.is_err()
+}

@@ -1,0 +1,96 @@
+//! What the carrier sees of us: transids of our own, never one twice, whatever happens to the process.
+
+use std::collections::HashSet;
+
+use tokio::task::JoinSet;
+
+use crate::support::{ACCOUNT_APPID, GATEWAY_APPID, MSISDN, Proxy, Setup, card_number, carrier};
+
+#[tokio::test]
+async fn a_gateways_transid_is_never_sent_upstream() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    let query = proxy.sign(&MSISDN);
+    proxy.get(&query).await.is_normal();
+    let calls = carrier.calls();
+    let [call] = &calls[..] else { panic!("{calls:?}") };
+    assert_eq!(call.appid, ACCOUNT_APPID);
+    assert!(
+        call.transid.starts_with(ACCOUNT_APPID) && call.transid.len() == ACCOUNT_APPID.len() + 22,
+        "{call:?}"
+    );
+    let (theirs, ours) = (&query.transid()[GATEWAY_APPID.len()..], &call.transid[ACCOUNT_APPID.len()..]);
+    assert_ne!(theirs, ours);
+}
+
+#[tokio::test]
+async fn transids_are_distinct_over_restarts_and_kills() {
+    let carrier = carrier().await;
+    let mut proxy = Setup::before(&carrier).keep("normal", "0s", "0s", "0s").start().await;
+    let mut asked = 0;
+    for round in 0..4 {
+        let mut askers = JoinSet::new();
+        for n in 0..30 {
+            let door = proxy.clone();
+            askers.spawn(async move { door.ask(&card_number(n)).await.is_normal() });
+        }
+        askers.join_all().await;
+        asked += 30;
+        if round % 2 == 0 {
+            proxy.kill9().await;
+            proxy.start_again().await;
+        } else {
+            proxy.restart().await;
+        }
+    }
+    assert_eq!(carrier.duplicates(), []);
+    let calls = carrier.calls();
+    let distinct: HashSet<&str> = calls.iter().map(|call| call.transid.as_str()).collect();
+    assert_eq!((calls.len(), distinct.len()), (asked, asked));
+}
+
+#[tokio::test]
+async fn proxies_that_share_an_account_count_apart() {
+    let carrier = carrier().await;
+    for node in [0, 7, 99] {
+        let proxy = Setup::before(&carrier).set("carrier.node", node).start().await;
+        for n in 0..3 {
+            proxy.ask(&card_number(n)).await.is_normal();
+        }
+        for call in &carrier.calls()[carrier.calls().len() - 3..] {
+            let digits = &call.transid[call.transid.len() - 8..];
+            assert_eq!(digits[..2], format!("{node:02}"), "{call:?}");
+        }
+    }
+    assert_eq!(carrier.duplicates(), []);
+}
+
+#[tokio::test]
+async fn a_retry_has_a_transid_of_its_own() {
+    let carrier = carrier().await;
+    carrier.set_rules([cmiot_simulator::Rule::parse("close times=1").unwrap()]);
+    let proxy = Proxy::before(&carrier).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    assert_eq!(carrier.count(), 2);
+    assert_eq!(carrier.duplicates(), []);
+    // The audit names the one that was answered.
+    let answered = carrier.calls()[1].transid.clone();
+    assert_eq!(proxy.audit()[0].carrier_transid, Some(answered));
+}
+
+#[tokio::test]
+async fn a_clock_stepped_back_repeats_none() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier).keep("normal", "0s", "0s", "0s").start_clocked().await;
+    let noon = i64::try_from(proxy.gateway.now()).unwrap();
+    for step in [0, -3_600, -1, 0, 3_600, -86_400] {
+        proxy.clock.set(cmiot_proxy::clock::Time::from_secs(noon + step));
+        for n in 0..5 {
+            // A gateway's own stamp may be outside the window by now; then it is not asked for.
+            proxy.ask(&card_number(n)).await;
+        }
+    }
+    assert!(carrier.count() >= 15, "{:?}", carrier.counts());
+    assert_eq!(carrier.duplicates(), []);
+    proxy.stop().await;
+}
