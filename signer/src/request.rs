@@ -13,7 +13,7 @@ use crate::sequence::Sequence;
 use crate::stamp::Stamp;
 use crate::text::copy;
 use crate::token::{Token, write_token};
-use crate::transid::Transid;
+use crate::transid::{self, TAIL_LEN, Transid};
 
 /// The path of operation 2002, the status of a card. Sister look-ups share the signature under other paths.
 pub const PATH: &str = "/v2/userstatusrealsingle";
@@ -107,16 +107,22 @@ impl<'a> Signer<'a> {
         let (appid, ebid) = (self.appid.as_bytes(), self.ebid.as_bytes());
         let (name, number) = (name(card), card.as_bytes());
         let transid_at = "appid=&transid=".len() + appid.len();
-        let transid_end = transid_at + appid.len() + Stamp::LEN + Sequence::LEN;
+        let transid_end = transid_at + appid.len() + TAIL_LEN;
         let token_at = transid_end + "&ebid=&token=".len() + ebid.len();
         let len = token_at + Token::LEN + name.len() + number.len();
 
         let out = out.get_mut(..len).ok_or(BufferTooSmall)?;
         let (front, behind) = out.split_at_mut_checked(token_at).ok_or(BufferTooSmall)?;
         let (token, tail) = behind.split_first_chunk_mut().ok_or(BufferTooSmall)?;
-        let (stamp, sequence) = (stamp.digits(), sequence.digits());
-        fill(front, &[b"appid=", appid, b"&transid=", appid, &stamp, &sequence, b"&ebid=", ebid, b"&token="]);
-        fill(tail, &[name, number]);
+        let rest = put(&mut *front, b"appid=");
+        let rest = put(rest, appid);
+        let rest = put(rest, b"&transid=");
+        let rest = put(rest, appid);
+        let rest = put(rest, &transid::tail(stamp, sequence));
+        let rest = put(rest, b"&ebid=");
+        let rest = put(rest, ebid);
+        put(rest, b"&token=");
+        put(put(tail, name), number);
         write_token(&[appid, self.password, front.get(transid_at..transid_end).unwrap_or_default()], token);
         Ok(len)
     }
@@ -215,7 +221,7 @@ impl SignedRequest<'_> {
     pub fn query_into(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         let parts = self.parts();
         let len = parts.iter().map(|part| part.len()).sum();
-        fill(out.get_mut(..len).ok_or(BufferTooSmall)?, &parts);
+        parts.iter().fold(out.get_mut(..len).ok_or(BufferTooSmall)?, |rest, part| put(rest, part));
         Ok(len)
     }
 
@@ -254,14 +260,10 @@ fn name(card: &Card) -> &'static [u8] {
     }
 }
 
-/// Copies the parts in a row; `out` is as long as they are.
+/// Copies a part to the head of a buffer that has room for it, and returns the rest.
 #[inline(never)]
-fn fill(out: &mut [u8], parts: &[&[u8]]) {
-    let mut rest = out;
-    for part in parts {
-        let Some(behind) = copy(part, rest) else { return };
-        rest = behind;
-    }
+fn put<'a>(out: &'a mut [u8], part: &[u8]) -> &'a mut [u8] {
+    copy(part, out).unwrap_or_default()
 }
 
 /// Writes `text`, percent-encoding what neither RFC 3986's `pchar` nor `also` allows; `/` and `%` are kept.

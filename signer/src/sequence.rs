@@ -14,6 +14,7 @@ use core::convert::Infallible;
 use core::fmt;
 
 use crate::error::SequenceError;
+use crate::stamp::{take, two_digits_each};
 
 pub use lane::Lane;
 #[cfg(feature = "flash")]
@@ -57,13 +58,13 @@ impl Sequence {
     /// The sequence as it stands in a transid.
     #[must_use]
     pub fn digits(self) -> [u8; Self::LEN] {
-        let mut digits = [b'0'; Self::LEN];
+        two_digits_each(&self.pairs())
+    }
+
+    /// The digits two by two, as numbers.
+    pub(crate) fn pairs(self) -> [u32; 4] {
         let mut rest = self.0;
-        for digit in digits.iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
-        digits
+        [take(&mut rest, 1_000_000), take(&mut rest, 10_000), take(&mut rest, 100), rest]
     }
 
     /// Reads eight digits back.

@@ -101,33 +101,32 @@ impl Stamp {
     }
 
     /// Years since 2000, month, day, hour, minute, second.
-    fn civil(self) -> [u32; 6] {
-        let (days, second) = (self.seconds / DAY, self.seconds % DAY);
-        let (cycle, day) = (days / CYCLE_DAYS, days % CYCLE_DAYS);
-        // The first year of a cycle is the long one: after it, everything is a day late.
-        let year = day.saturating_sub(1) / 365;
-        let mut day = if year == 0 { day } else { day - 1 - year * 365 };
-        let leap = year == 0;
+    pub(crate) fn civil(self) -> [u32; 6] {
+        let mut rest = self.seconds;
+        let cycles = take(&mut rest, CYCLE_DAYS * DAY);
+        // The first year of a cycle is the long one.
+        let leap = rest < 366 * DAY;
+        let mut year = 4 * cycles;
+        if !leap {
+            rest -= 366 * DAY;
+            year += 1 + take(&mut rest, 365 * DAY);
+        }
         let mut month = 1;
-        while month < 12 && day >= month_len(month, leap) {
-            day -= month_len(month, leap);
+        while month < 12 && rest >= month_len(month, leap) * DAY {
+            rest -= month_len(month, leap) * DAY;
             month += 1;
         }
-        let (hour, second) = (second / 3600, second % 3600);
-        [4 * cycle + year, month, day + 1, hour, second / 60, second % 60]
+        let day = 1 + take(&mut rest, DAY);
+        let hour = take(&mut rest, 3600);
+        let minute = take(&mut rest, 60);
+        [year, month, day, hour, minute, rest]
     }
 
     /// The stamp as it stands in a transid.
     #[must_use]
     pub fn digits(self) -> [u8; Self::LEN] {
         let [year, month, day, hour, minute, second] = self.civil();
-        let pairs = [20, year, month, day, hour, minute, second];
-        core::array::from_fn(|at| {
-            let pair = pairs.get(at / 2).copied().unwrap_or_default();
-            // A division by ten that is right below 179 and that a Cortex-M0 can do.
-            let tens = (pair * 103) >> 10;
-            b'0' + if at % 2 == 0 { tens } else { pair - 10 * tens } as u8
-        })
+        two_digits_each(&[20, year, month, day, hour, minute, second])
     }
 }
 
@@ -149,6 +148,30 @@ impl fmt::Debug for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Stamp({self})")
     }
+}
+
+/// How many times `unit` goes into `rest`, which keeps what remains.
+///
+/// Units are taken one by one: a Cortex-M0 cannot divide, and linking the division costs more flash than all
+/// of this file, and more instructions than the some hundred that a stamp takes so.
+#[inline(never)]
+pub(crate) fn take(rest: &mut u32, unit: u32) -> u32 {
+    let mut times = 0;
+    while *rest >= unit {
+        *rest -= unit;
+        times += 1;
+    }
+    times
+}
+
+/// Writes numbers below 100 in two digits each; `N` is twice their count.
+pub(crate) fn two_digits_each<const N: usize>(numbers: &[u32]) -> [u8; N] {
+    core::array::from_fn(|at| {
+        let number = numbers.get(at / 2).copied().unwrap_or_default();
+        // A division by ten that is right below 179 and that a Cortex-M0 can do.
+        let tens = (number * 103) >> 10;
+        b'0' + if at % 2 == 0 { tens } else { number - 10 * tens } as u8
+    })
 }
 
 /// Days of a month (1 to 12).
