@@ -150,15 +150,7 @@ async fn without_its_record_no_answer_leaves() {
     let rows = proxy.audit().len();
 
     // Another program holds the segment for writing, as a careless backup would.
-    let segment = std::fs::read_dir(proxy.data())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| {
-            path.extension().is_some_and(|it| it == "db")
-                && path.file_name().is_some_and(|it| it.to_string_lossy().starts_with("audit-"))
-        })
-        .unwrap();
-    let other = rusqlite::Connection::open(segment).unwrap();
+    let other = rusqlite::Connection::open(proxy.audit_file()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let refused = proxy.ask(&MSISDN).await;
     refused.is_refusal_since("73", "audit unavailable");
@@ -169,4 +161,24 @@ async fn without_its_record_no_answer_leaves() {
     until("answers again", || async { (proxy.ask(&MSISDN).await.code() == "0").then_some(()) }).await;
     until("to be ready again", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) })
         .await;
+}
+
+#[tokio::test]
+async fn a_record_is_never_altered_or_deleted() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    let before = proxy.audit();
+    let other = rusqlite::Connection::open(proxy.audit_file()).unwrap();
+    for forbidden in [
+        "UPDATE record SET code = '0'",
+        "DELETE FROM record",
+        "UPDATE name SET text = 'x'",
+        "DELETE FROM name",
+        "DELETE FROM batch",
+    ] {
+        let error = other.execute(forbidden, []).unwrap_err().to_string();
+        assert!(error.contains("never"), "{forbidden}: {error}");
+    }
+    assert_eq!(proxy.audit(), before);
 }

@@ -5,24 +5,68 @@
 
 mod support;
 
-mod admin; // live, ready, metrics
-mod audit; // a record for every request, before its answer
-mod cache; // what is kept, for whom, through a restart
-mod carrier_faults; // what is not the carrier's answer never becomes one
-mod check; // the configuration, and the carrier's word on it
-mod clients; // the sample clients of the carrier's page, byte for byte
-mod collapse; // many askers, one call
-mod commands; // look-up, simulator, demo, help, exit codes
-mod crash; // killed in mid-load, started again
-mod databases; // newer, lost, taken
-mod drain; // told to stop
-mod freshness; // how long it serves, on a clock set by hand
+// One card, one answer: its body and its headers.
+mod look_up;
+
+// The sample clients of the carrier's page, byte for byte.
+mod clients;
+
+// The ways in which real clients send a look-up.
+mod wire;
+
+// What the proxy itself says, and in which code.
+mod refusals;
+
+// Who may ask for what, and how fast.
+mod rights;
+
+// A transid is good for one answer.
+mod replay;
+
+// What is kept, for whom, through a restart.
+mod cache;
+
+// How long it serves, on a clock set by hand.
+mod freshness;
+
+// Better old than nothing, and always marked.
+mod stale;
+
+// What is not the carrier's answer never becomes one.
+mod carrier_faults;
+
+// Many askers, one call.
+mod collapse;
+
+// What the carrier sees of us.
+mod transids;
+
+// A record for every request, before its answer.
+mod audit;
+
+// Killed in mid-load, started again.
+mod crash;
+
+// Told to stop.
+mod drain;
+
+// Newer, lost, taken.
+mod databases;
+
+// Live, ready, metrics.
+mod admin;
+
+// The configuration, and the carrier's word on it.
+mod check;
+
+// The token tool.
+mod sign;
+
+// Look-up, simulator, demo, help, exit codes.
+mod commands;
+
+// What a log tells, and what it never does.
 mod logs;
-mod look_up; // one card, one answer: its body and its headers
-mod refusals; // what the proxy itself says, and in which code
-mod replay; // a transid is good for one answer
-mod rights; // who may ask for what, and how fast
-mod sign; // the token tool
-mod stale; // better old than nothing, and always marked
-mod transids; // what the carrier sees of us
-mod wire; // the ways in which real clients send a look-up // what a log tells, and what it never does
+
+// What the READMEs print.
+mod readme;

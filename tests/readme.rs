@@ -1,89 +1,104 @@
-//! What the READMEs print runs as printed, and both say the same.
+//! What the READMEs print: the configuration counts, the curl line is answered, the queries run. In both languages.
 
-use std::process::Command;
+use crate::support::{
+    EBID, GATEWAY_APPID, GATEWAY_PASSWORD, ICCID, IMSI, MSISDN, NORMAL, Proxy, carrier, run,
+};
 
-use crate::support::{ICCID, MSISDN, Proxy, carrier};
+const READMES: [&str; 2] = [include_str!("../README.md"), include_str!("../README.zh-CN.md")];
 
-const ENGLISH: &str = include_str!("../README.md");
-const CHINESE: &str = include_str!("../README.zh-CN.md");
-
-/// The code blocks of one language, in order.
-fn blocks<'a>(readme: &'a str, language: &str) -> Vec<&'a str> {
+/// The fenced blocks of one language.
+fn blocks(readme: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
-    readme.split(&fence).skip(1).map(|rest| rest.split("```").next().expect("a closed block")).collect()
-}
-
-/// Runs a statement in the stock shell, read-only, as the README tells auditors to.
-fn sqlite3(file: &std::path::Path, statement: &str) -> Vec<String> {
-    let out = Command::new("sqlite3").arg("-readonly").arg(file).arg(statement).output().expect("Debian's sqlite3");
-    assert!(out.status.success(), "{statement}\n{}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).expect("UTF-8").lines().map(str::to_owned).collect()
+    let parts = readme.split(&fence).skip(1);
+    parts.map(|part| part.split("```").next().unwrap_or_default().to_owned()).collect()
 }
 
 #[tokio::test]
-async fn the_auditors_queries_run_as_printed_on_a_live_database() {
+async fn the_auditors_queries_run_as_printed() {
     let carrier = carrier().await;
     let proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
-    proxy.ask(&MSISDN).await.is_normal();
-    proxy.ask(&ICCID).await.is_normal();
-    let captured = proxy.sign(&MSISDN);
-    proxy.get(&captured).await.is_normal();
-    proxy.get(&captured).await.is_refusal("7");
-
-    let queries = blocks(ENGLISH, "sql");
-    assert_eq!(queries.len(), 3);
-    let segment = std::fs::read_dir(proxy.data())
-        .expect("the databases' folder")
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            name.starts_with("audit-") && name.ends_with(".db")
-        })
-        .expect("a segment");
-
-    let card = sqlite3(&segment, queries[0]);
-    assert_eq!(card.len(), 4, "three answers and a refusal: {card:#?}");
-    assert!(card[0].contains("|GW0001|refused|"), "{card:#?}");
-    assert!(card[3].contains("|GW0001|miss|00|normal|"), "{card:#?}");
-    let days = sqlite3(&segment, queries[1]);
-    let [day] = days.as_slice() else { panic!("one day: {days:#?}") };
-    assert!(day.ends_with("|5|2|40.0"), "five authenticated look-ups, two calls, two hits: {day}");
-    let refused = sqlite3(&segment, queries[2]);
-    let [refused] = refused.as_slice() else { panic!("one refusal: {refused:#?}") };
-    assert!(refused.starts_with("GW0001|127.0.0.1|transid-reused|7|1|"), "{refused}");
+    for card in [MSISDN, MSISDN, ICCID, IMSI] {
+        proxy.ask(&card).await.is_normal();
+    }
+    proxy.get(&proxy.sign(&MSISDN).with("token", "x")).await.is_refusal("7");
+    let audit = proxy.audit_file();
+    let connection =
+        rusqlite::Connection::open_with_flags(audit, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    for readme in READMES {
+        let queries = blocks(readme, "sql");
+        assert_eq!(queries.len(), 3);
+        let rows: Vec<Vec<Vec<rusqlite::types::Value>>> = queries
+            .iter()
+            .map(|query| {
+                let mut query = connection.prepare(query).unwrap();
+                let columns = query.column_count();
+                let rows = query.query_map([], |row| (0..columns).map(|n| row.get(n)).collect());
+                rows.unwrap().map(Result::unwrap).collect()
+            })
+            .collect();
+        let text = |text: &str| rusqlite::types::Value::Text(text.to_owned());
+        let number = rusqlite::types::Value::Integer;
+        // The card's three look-ups (one of them forged), latest first.
+        assert_eq!(rows[0].len(), 3);
+        assert_eq!(rows[0][1][1..5], [text(GATEWAY_APPID), text("hit"), text("00"), text("normal")]);
+        // One day (two around midnight): four look-ups by three calls.
+        let sum = |column: usize| -> i64 {
+            let numbers = rows[1].iter().map(|row| match &row[column] {
+                rusqlite::types::Value::Integer(number) => *number,
+                other => panic!("{other:?}"),
+            });
+            numbers.sum()
+        };
+        assert_eq!((sum(1), sum(2)), (4, 3));
+        // One kind of refusal.
+        assert_eq!(rows[2].len(), 1);
+        assert_eq!(
+            rows[2][0][..5],
+            [text(GATEWAY_APPID), text("127.0.0.1"), text("token"), text("7"), number(1)]
+        );
+    }
 }
 
 #[tokio::test]
-async fn the_configuration_is_a_whole_one() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    for (readme, name) in [(ENGLISH, "en"), (CHINESE, "zh")] {
-        let [configuration] = blocks(readme, "toml").try_into().expect("one configuration");
-        let file = folder.path().join(format!("{name}.toml"));
-        std::fs::write(&file, configuration).unwrap();
-        for password in ["fleet.password", "gw0001.password"] {
-            std::fs::write(folder.path().join(password), "secret\n").unwrap();
-        }
-        let checked = Command::new(env!("CARGO_BIN_EXE_cmiot-proxy"))
-            .args(["check", "--config"])
-            .arg(&file)
-            .output()
-            .expect("the executable that was built along with the tests");
-        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-        assert_eq!(String::from_utf8_lossy(&checked.stderr), "", "nothing to warn about");
+async fn the_configuration_counts_in_both_languages() {
+    let mut printed = Vec::new();
+    for readme in READMES {
+        let configurations = blocks(readme, "toml");
+        let [configuration] = &configurations[..] else { panic!("{configurations:?}") };
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("cmiot-proxy.toml"), configuration).unwrap();
+        std::fs::write(folder.path().join("fleet.password"), "the-carriers\n").unwrap();
+        std::fs::write(folder.path().join("gw0001.password"), "the-gateways\n").unwrap();
+        let checked = run(folder.path(), &["check", "--config", "cmiot-proxy.toml"], &[]).await.did_it();
+        assert_eq!(checked.err, "", "nothing to warn about");
+        printed.push(checked.out);
     }
+    assert_eq!(printed[0], printed[1]);
 }
 
-#[test]
-fn both_languages_show_the_same_commands_and_queries() {
-    assert_eq!(blocks(ENGLISH, "sql"), blocks(CHINESE, "sql"));
-    assert_eq!(blocks(ENGLISH, "http"), blocks(CHINESE, "http"));
-    let bare = |readme, language| -> Vec<String> {
-        let without_comment = |line: &str| line.split(" #").next().unwrap_or_default().trim_end().to_owned();
-        blocks(readme, language).iter().flat_map(|block| block.lines()).map(without_comment).collect()
-    };
-    for language in ["sh", "toml"] {
-        assert_eq!(bare(ENGLISH, language), bare(CHINESE, language), "{language}");
+#[tokio::test]
+async fn the_gateways_line_is_answered_as_shown() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    std::fs::write(proxy.data().join("gw0001.password"), GATEWAY_PASSWORD).unwrap();
+    for readme in READMES {
+        let line = blocks(readme, "sh").into_iter().find(|block| block.contains("cmiot-proxy sign")).unwrap();
+        let (_, line) = line.split_once("cmiot-proxy ").unwrap();
+        let (line, _) = line.split_once(")\"").unwrap();
+        let words: Vec<&str> = line.split_whitespace().filter(|word| *word != "\\").collect();
+        for said in [GATEWAY_APPID, EBID, MSISDN.number, "http://10.20.0.5:8080"] {
+            assert!(words.contains(&said), "{said} is not in {words:?}");
+        }
+        let signed = run(&proxy.data(), &words, &[]).await.did_it();
+        let target = signed.out.trim_end().strip_prefix("http://10.20.0.5:8080").unwrap();
+        proxy.get_target(target, "").await.is_normal();
+
+        let shown = blocks(readme, "http").concat();
+        assert!(shown.trim_end().ends_with(NORMAL), "{shown}");
+        let hit = proxy.ask(&MSISDN).await;
+        let names = shown.lines().filter_map(|line| Some(line.split_once(": ")?.0));
+        for name in names.filter(|name| !name.starts_with('{')) {
+            assert!(hit.header(name).is_some(), "{name}: {:?}", hit.headers);
+        }
     }
-    assert!(ENGLISH.contains("(README.zh-CN.md)") && CHINESE.contains("(README.md)"));
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use cmiot_simulator::{Account, Config, Simulator};
 
-pub(crate) use audit::{Row, rows};
+pub(crate) use audit::{Row, rows, segments};
 pub(crate) use clocked::Clocked;
 pub(crate) use command::{Finished, run};
 pub(crate) use door::Door;

@@ -1,6 +1,6 @@
 //! The audit as an auditor reads it: the SQLite files, opened read-only, while the proxy runs or after it died.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -27,16 +27,21 @@ pub(crate) struct Row {
 
 /// All records of a folder, oldest first.
 pub(crate) fn rows(data: &Path) -> Vec<Row> {
-    let mut segments: Vec<_> = std::fs::read_dir(data)
-        .expect("the proxy's folder")
-        .map(|entry| entry.expect("an entry").path())
+    segments(data).iter().flat_map(|segment| read(segment)).collect()
+}
+
+/// The files of a folder's audit, oldest first.
+pub(crate) fn segments(data: &Path) -> Vec<PathBuf> {
+    let files =
+        std::fs::read_dir(data).expect("the proxy's folder").map(|entry| entry.expect("an entry").path());
+    let mut segments: Vec<PathBuf> = files
         .filter(|path| {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             name.starts_with("audit-") && name.ends_with(".db")
         })
         .collect();
     segments.sort();
-    segments.iter().flat_map(|segment| read(segment)).collect()
+    segments
 }
 
 fn read(segment: &Path) -> Vec<Row> {

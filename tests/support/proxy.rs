@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 
-use super::{ACCOUNT_PASSWORD, Answer, Door, Gateway, Line, Row, SECRETS, Setup, rows, soon};
+use super::{ACCOUNT_PASSWORD, Answer, Door, Gateway, Line, Row, SECRETS, Setup, rows, segments, soon};
 
 /// More than an operator sees by default, so that more is looked through.
 const LOGGED: &str = "debug";
@@ -75,6 +75,11 @@ impl Proxy {
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(log_path(&self.folder)).expect("a log")
+    }
+
+    /// The segment of its audit that is being written.
+    pub(crate) fn audit_file(&self) -> PathBuf {
+        segments(&self.data()).pop().expect("a segment")
     }
 
     /// What its audit holds.
