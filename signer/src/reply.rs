@@ -27,7 +27,7 @@ use core::fmt::{self, Write};
 
 use crate::text::Text;
 use decode::Decode;
-use scan::Found;
+use scan::{Field, Found};
 use walk::Value;
 
 /// A well-formed answer, whatever it says; borrows the body for its message.
@@ -143,15 +143,15 @@ impl<'a> Reply<'a> {
         if found.duplicate {
             return Err(ReplyError::DuplicateKey);
         }
-        let (Some(Value::Text(code)) | Some(Value::Number(code))) = found.code else {
+        let (Some(Value::Text(code)) | Some(Value::Number(code))) = found.get(Field::Code) else {
             return Err(ReplyError::NotEnvelope);
         };
-        let message = match found.message {
+        let message = match found.get(Field::Message) {
             Some(Value::Text(message)) => message,
             _ => b"",
         };
-        let status = match found.status {
-            Some(Value::Text(status) | Value::Number(status)) => Some(Status::from_escaped(status)),
+        let status = match found.get(Field::Status) {
+            Some(Value::Text(status) | Value::Number(status)) => Some(Status::from_text(short(status).0)),
             _ => None,
         };
         Ok(Self {
@@ -220,18 +220,13 @@ impl Code {
     /// Whether it is the carrier's "正确": `0` and no other spelling.
     #[must_use]
     pub fn is_zero(&self) -> bool {
-        self.0.as_bytes() == b"0"
+        matches!(self.0.as_bytes(), [b'0'])
     }
 
     fn from_escaped(raw: &[u8]) -> Option<Self> {
-        let mut text = Text::EMPTY;
-        for c in Decode(raw) {
-            let printable = u8::try_from(c).ok().filter(u8::is_ascii_graphic)?;
-            if !text.push(&[printable]) {
-                return None;
-            }
-        }
-        (!raw.is_empty()).then_some(Self(text))
+        let (text, whole) = short(raw);
+        let printable = text.as_bytes().iter().all(u8::is_ascii_graphic);
+        (whole && printable && !raw.is_empty()).then_some(Self(text))
     }
 }
 
@@ -261,7 +256,10 @@ impl Status {
     /// The status of a code, such as `00`.
     #[must_use]
     pub fn from_code(code: &str) -> Self {
-        Self::from_chars(code.chars())
+        let mut text = Text::EMPTY;
+        // Stops at the first character that does not fit.
+        let _ = code.chars().all(|c| text.push(c.encode_utf8(&mut [0; 4]).as_bytes()));
+        Self::from_text(text)
     }
 
     /// The carrier's code: two digits, or whatever came if unknown.
@@ -298,17 +296,7 @@ impl Status {
         }
     }
 
-    fn from_escaped(raw: &[u8]) -> Self {
-        Self::from_chars(Decode(raw))
-    }
-
-    fn from_chars(chars: impl Iterator<Item = char>) -> Self {
-        let mut text = Text::EMPTY;
-        for c in chars {
-            if !text.push(c.encode_utf8(&mut [0; 4]).as_bytes()) {
-                break;
-            }
-        }
+    fn from_text(text: Text<16>) -> Self {
         match *text.as_bytes() {
             [b'0', b'0'] => Self::Normal,
             [b'0', b'1'] => Self::OneWayBarred,
@@ -322,6 +310,14 @@ impl Status {
             _ => Self::Unknown(UnknownStatus(text)),
         }
     }
+}
+
+/// An escaped string decoded, as far as whole characters fit, and whether all did.
+#[inline(never)]
+fn short(escaped: &[u8]) -> (Text<16>, bool) {
+    let mut text = Text::EMPTY;
+    let whole = Decode(escaped).all(|c| text.push(c.encode_utf8(&mut [0; 4]).as_bytes()));
+    (text, whole)
 }
 
 impl UnknownStatus {

@@ -4,8 +4,10 @@
 //! GBK, whose second bytes may be `\`: a lead byte of GBK that does not begin a UTF-8 character takes the byte
 //! behind it along, so that such a `\` neither hides a quote nor begins an escape.
 
-/// The characters of an escaped string that [`walk`](super::walk) has checked. Unchecked ones only come out
-/// differently.
+use super::ReplyError;
+
+/// The characters of an escaped string that [`walk`](super::walk) has checked. What is wrong in an unchecked
+/// one becomes U+FFFD.
 #[derive(Clone)]
 pub(super) struct Decode<'a>(pub(super) &'a [u8]);
 
@@ -13,46 +15,67 @@ impl Iterator for Decode<'_> {
     type Item = char;
 
     fn next(&mut self) -> Option<char> {
-        let (&first, rest) = self.0.split_first()?;
-        if first >= 0x80 {
-            let (len, c) = multibyte(self.0);
-            self.0 = self.0.get(len..).unwrap_or_default();
-            return Some(c);
+        if self.0.is_empty() {
+            return None;
         }
-        self.0 = rest;
-        if first != b'\\' {
-            return Some(char::from(first));
-        }
-        let (&kind, rest) = rest.split_first()?;
-        self.0 = rest;
-        Some(match kind {
-            b'b' => '\x08',
-            b'f' => '\x0C',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
-            b'u' => self.escaped_unit(),
-            other => char::from(other),
-        })
+        Some(character(&mut self.0).unwrap_or(char::REPLACEMENT_CHARACTER))
     }
 }
 
-impl Decode<'_> {
-    /// What `\u` stands for: one character from one unit of UTF-16 or from a pair.
-    fn escaped_unit(&mut self) -> char {
-        let Some((unit, rest)) = hex4(self.0) else { return char::REPLACEMENT_CHARACTER };
-        self.0 = rest;
-        if unit & 0xFC00 == 0xD800
-            && let [b'\\', b'u', rest @ ..] = rest
-            && let Some((low, rest)) = hex4(rest)
-            && low & 0xFC00 == 0xDC00
-        {
-            self.0 = rest;
-            let c = 0x1_0000 + ((unit & 0x3FF) << 10) + (low & 0x3FF);
-            return char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER);
-        }
-        char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER)
+/// Takes one character, escaped or not, off the head of a string's inside.
+#[inline(never)]
+pub(super) fn character(rest: &mut &[u8]) -> Result<char, ReplyError> {
+    let first = byte(rest)?;
+    if first >= 0x80 {
+        return Ok(multibyte(first, rest));
     }
+    if first < 0x20 {
+        return Err(ReplyError::Malformed);
+    }
+    if first != b'\\' {
+        return Ok(char::from(first));
+    }
+    Ok(match byte(rest)? {
+        b'b' => '\x08',
+        b'f' => '\x0C',
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        b'u' => {
+            let mut unit = unit(rest)?;
+            // A high surrogate and, if it follows, its low one; alone it is no character.
+            if unit & 0xFC00 == 0xD800
+                && let [b'\\', b'u', behind @ ..] = *rest
+            {
+                let mut behind = behind;
+                let low = self::unit(&mut behind)?;
+                if low & 0xFC00 == 0xDC00 {
+                    *rest = behind;
+                    unit = 0x1_0000 + ((unit & 0x3FF) << 10) + (low & 0x3FF);
+                }
+            }
+            char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER)
+        }
+        itself @ (b'"' | b'\\' | b'/') => char::from(itself),
+        _ => return Err(ReplyError::Malformed),
+    })
+}
+
+/// The next byte.
+pub(super) fn byte(rest: &mut &[u8]) -> Result<u8, ReplyError> {
+    let (&first, behind) = rest.split_first().ok_or(ReplyError::Truncated)?;
+    *rest = behind;
+    Ok(first)
+}
+
+/// Four hexadecimal digits: a unit of UTF-16.
+fn unit(rest: &mut &[u8]) -> Result<u32, ReplyError> {
+    let mut unit = 0;
+    for _ in 0..4 {
+        let digit = char::from(byte(rest)?).to_digit(16).ok_or(ReplyError::Malformed)?;
+        unit = unit << 4 | digit;
+    }
+    Ok(unit)
 }
 
 /// Whether an escaped string is `name`, which is ASCII.
@@ -61,19 +84,20 @@ pub(super) fn is(escaped: &[u8], name: &[u8]) -> bool {
     name.iter().all(|&byte| chars.next() == Some(char::from(byte))) && chars.0.is_empty()
 }
 
-/// The character that begins with a byte ≥ 0x80, and how many bytes it takes.
-pub(super) fn multibyte(bytes: &[u8]) -> (usize, char) {
-    utf8(bytes).unwrap_or_else(|| {
-        let len = match *bytes {
-            [0x81..=0xFE, 0x40..=0xFE, ..] => 2,
-            _ => 1,
-        };
-        (len, char::REPLACEMENT_CHARACTER)
-    })
+/// The character that begins with `lead` ≥ 0x80, whose further bytes it takes.
+fn multibyte(lead: u8, rest: &mut &[u8]) -> char {
+    if let Some((c, behind)) = utf8(lead, rest) {
+        *rest = behind;
+        return c;
+    }
+    // As a pair of GBK would be.
+    if let (0x81..=0xFE, [0x40..=0xFE, behind @ ..]) = (lead, *rest) {
+        *rest = behind;
+    }
+    char::REPLACEMENT_CHARACTER
 }
 
-fn utf8(bytes: &[u8]) -> Option<(usize, char)> {
-    let (&lead, rest) = bytes.split_first()?;
+fn utf8(lead: u8, rest: &[u8]) -> Option<(char, &[u8])> {
     // How many bytes follow, and the least value that needs so many: an overlong form is no UTF-8.
     let (more, least) = match lead {
         0xC0..=0xDF => (1, 0x80),
@@ -82,7 +106,8 @@ fn utf8(bytes: &[u8]) -> Option<(usize, char)> {
         _ => return None,
     };
     let mut value = u32::from(lead) & (0x3F >> more);
-    for &byte in rest.get(..more)? {
+    let (following, behind) = rest.split_at_checked(more)?;
+    for &byte in following {
         if byte & 0xC0 != 0x80 {
             return None;
         }
@@ -91,17 +116,7 @@ fn utf8(bytes: &[u8]) -> Option<(usize, char)> {
     if value < least {
         return None;
     }
-    Some((1 + more, char::from_u32(value)?))
-}
-
-/// The value of four hexadecimal digits, and what follows them.
-pub(super) fn hex4(bytes: &[u8]) -> Option<(u32, &[u8])> {
-    let (digits, rest) = bytes.split_at_checked(4)?;
-    let mut value = 0;
-    for &digit in digits {
-        value = value << 4 | char::from(digit).to_digit(16)?;
-    }
-    Some((value, rest))
+    Some((char::from_u32(value)?, behind))
 }
 
 #[cfg(test)]
@@ -128,7 +143,7 @@ mod tests {
 
     #[test]
     fn valid_utf8_is_what_core_says_it_is() {
-        let all: String = ('\0'..=char::MAX).filter(|&c| c != '\\').collect();
+        let all: String = (' '..=char::MAX).filter(|&c| c != '\\').collect();
         assert!(decoded(all.as_bytes()) == all, "every character comes through");
     }
 

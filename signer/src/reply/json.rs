@@ -12,8 +12,7 @@ use core::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::ReplyError;
-use super::decode::is;
-use super::scan::{self, Found};
+use super::scan::{self, Field, Found};
 use super::walk::{Value, Visit, walk};
 
 /// Reads a trimmed body.
@@ -58,21 +57,12 @@ impl<'a> Visitor<'a> for Envelope<'a> {
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = Found::default();
-        let mut results_met = false;
         while let Some(key) = map.next_key::<&'a str>()? {
             let key = key.as_bytes();
-            if is(key, b"status") {
-                found.duplicate |= found.code.is_some();
-                found.code = Some(map.next_value_seed(Leaf { body: self.body, key })?);
-            } else if is(key, b"message") {
-                found.duplicate |= found.message.is_some();
-                found.message = Some(map.next_value_seed(Leaf { body: self.body, key })?);
-            } else if is(key, b"result") {
-                found.duplicate |= results_met;
-                results_met = true;
-                map.next_value_seed(Results { body: self.body, found: &mut found })?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
+            match Field::of_envelope(key) {
+                Some(Field::Result) => map.next_value_seed(Results { body: self.body, found: &mut found })?,
+                Some(field) => found.set(field, map.next_value_seed(Leaf { body: self.body, key })?),
+                None => map.next_value::<IgnoredAny>().map(drop)?,
             }
         }
         Ok(found)
@@ -101,20 +91,24 @@ impl<'a> Visitor<'a> for Results<'_, 'a> {
         f.write_str("any result")
     }
 
-    fn visit_borrowed_str<E>(self, _: &'a str) -> Result<(), E> {
+    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<(), E> {
+        self.found.set(Field::Result, Value::Text(text.as_bytes()));
         Ok(())
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
+        self.found.set(Field::Result, Value::Literal);
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'a>>(self, map: A) -> Result<(), A::Error> {
+        self.found.set(Field::Result, Value::Object);
         IgnoredAny.visit_map(map).map(drop)
     }
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut elements: A) -> Result<(), A::Error> {
         let Self { body, found } = self;
+        found.set(Field::Result, Value::Array);
         if elements.next_element_seed(First { body, found: &mut *found })?.is_none() {
             return Ok(());
         }
@@ -162,11 +156,9 @@ impl<'a> Visitor<'a> for First<'_, 'a> {
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<&'a str>()? {
             let key = key.as_bytes();
-            if is(key, b"STATUS") {
-                self.found.duplicate |= self.found.status.is_some();
-                self.found.status = Some(map.next_value_seed(Leaf { body: self.body, key })?);
-            } else {
-                map.next_value::<IgnoredAny>()?;
+            match Field::of_result(key) {
+                Some(field) => self.found.set(field, map.next_value_seed(Leaf { body: self.body, key })?),
+                None => map.next_value::<IgnoredAny>().map(drop)?,
             }
         }
         Ok(())

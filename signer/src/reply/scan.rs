@@ -7,87 +7,91 @@ use super::ReplyError;
 use super::decode::is;
 use super::walk::{Value, Visit, walk};
 
-/// What an answer states, unjudged. `None` is a key that is not there.
+/// What an answer states, unjudged.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Found<'a> {
-    /// `status`
-    pub(super) code: Option<Value<'a>>,
-    /// `message`
-    pub(super) message: Option<Value<'a>>,
-    /// `STATUS` of the first element of `result`
-    pub(super) status: Option<Value<'a>>,
+    /// By [`Field`]; `None` is a key that is not there.
+    values: [Option<Value<'a>>; 4],
     /// Elements of `result`, if it is an array.
     pub(super) results: usize,
-    /// One of these four keys occurred twice.
+    /// A key of these four occurred twice.
     pub(super) duplicate: bool,
+}
+
+/// A key that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    /// `status`
+    Code,
+    /// `message`
+    Message,
+    /// `result`
+    Result,
+    /// `STATUS` of the first element of `result`
+    Status,
+}
+
+impl<'a> Found<'a> {
+    pub(super) fn get(&self, field: Field) -> Option<Value<'a>> {
+        self.values.get(field as usize).copied().flatten()
+    }
+
+    pub(super) fn set(&mut self, field: Field, value: Value<'a>) {
+        if let Some(slot) = self.values.get_mut(field as usize) {
+            self.duplicate |= slot.is_some();
+            *slot = Some(value);
+        }
+    }
+}
+
+impl Field {
+    /// The envelope's field of this name, which is still escaped.
+    pub(super) fn of_envelope(key: &[u8]) -> Option<Self> {
+        static NAMES: [(&[u8], Field); 3] =
+            [(b"status", Field::Code), (b"message", Field::Message), (b"result", Field::Result)];
+        NAMES.iter().find(|(name, _)| is(key, name)).map(|(_, field)| *field)
+    }
+
+    /// The first result's field of this name.
+    pub(super) fn of_result(key: &[u8]) -> Option<Self> {
+        is(key, b"STATUS").then_some(Self::Status)
+    }
 }
 
 /// Reads a trimmed body.
 pub(super) fn find(body: &[u8]) -> Result<Found<'_>, ReplyError> {
-    let mut finder =
-        Finder { found: Found::default(), member: Member::Other, result: None, at_status: false };
+    let mut finder = Finder { found: Found::default(), next: None, in_results: false };
     walk(body, &mut finder)?;
     Ok(finder.found)
 }
 
 struct Finder<'a> {
     found: Found<'a>,
-    /// The member of the envelope that the walk is in.
-    member: Member,
-    /// The value of `result`, once met.
-    result: Option<Value<'a>>,
-    /// The next value is the first result's `STATUS`.
-    at_status: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Member {
-    Code,
-    Message,
-    Result,
-    Other,
-}
-
-impl Finder<'_> {
-    fn in_results(&self) -> bool {
-        self.member == Member::Result && self.result == Some(Value::Array)
-    }
+    /// Whose value comes next, if anybody's.
+    next: Option<Field>,
+    /// The walk is inside of `result`, and that is an array.
+    in_results: bool,
 }
 
 impl<'a> Visit<'a> for Finder<'a> {
     fn key(&mut self, depth: usize, key: &'a [u8]) {
         if depth == 1 {
-            let (member, again) = if is(key, b"status") {
-                (Member::Code, self.found.code.is_some())
-            } else if is(key, b"message") {
-                (Member::Message, self.found.message.is_some())
-            } else if is(key, b"result") {
-                (Member::Result, self.result.is_some())
-            } else {
-                (Member::Other, false)
-            };
-            self.member = member;
-            self.found.duplicate |= again;
-        } else if depth == 3 && self.in_results() && self.found.results == 1 {
-            self.at_status = is(key, b"STATUS");
-            self.found.duplicate |= self.at_status && self.found.status.is_some();
+            self.next = Field::of_envelope(key);
+        } else if depth == 3 && self.in_results && self.found.results == 1 {
+            self.next = Field::of_result(key);
         }
     }
 
     fn value(&mut self, depth: usize, value: Value<'a>) {
-        match depth {
-            1 => match self.member {
-                Member::Code => self.found.code = Some(value),
-                Member::Message => self.found.message = Some(value),
-                Member::Result => self.result = Some(value),
-                Member::Other => {}
-            },
-            2 if self.in_results() => self.found.results += 1,
-            3 if self.at_status => {
-                self.found.status = Some(value);
-                self.at_status = false;
-            }
-            _ => {}
+        // Keys of depths 1 and 3 alone say whose the next value is, and it follows at once.
+        let field = self.next.take();
+        if depth == 1 {
+            self.in_results = field == Some(Field::Result) && matches!(value, Value::Array);
+        } else if depth == 2 && self.in_results {
+            self.found.results += 1;
+        }
+        if let Some(field) = field {
+            self.found.set(field, value);
         }
     }
 }

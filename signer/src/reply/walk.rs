@@ -4,7 +4,7 @@
 //! chip in a parser that recurses. Nothing is decoded; a visitor sees keys and values in place.
 
 use super::ReplyError;
-use super::decode::{hex4, multibyte};
+use super::decode::{byte, character};
 
 /// How many containers may lie in one another. The carrier's answers have three; serde-json-core recurses
 /// over unknown fields, about 100 B of stack a level.
@@ -38,7 +38,8 @@ pub(super) fn trim(body: &[u8]) -> Result<&[u8], ReplyError> {
     if body.len() > super::Reply::MAX_LEN {
         return Err(ReplyError::TooLong);
     }
-    let mut body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+    let ([0xEF, 0xBB, 0xBF, body @ ..] | body) = body;
+    let mut body = body;
     while let [b' ' | b'\t' | b'\r' | b'\n', rest @ ..] = body {
         body = rest;
     }
@@ -68,7 +69,7 @@ pub(super) fn walk<'a>(document: &'a [u8], visit: &mut impl Visit<'a>) -> Result
                 return Err(ReplyError::TooDeep);
             }
             depth += 1;
-            arrays = arrays << 1 | u32::from(value == Value::Array);
+            arrays = arrays << 1 | u32::from(matches!(value, Value::Array));
         }
         // Close what ends here; stop before the next value.
         loop {
@@ -146,11 +147,10 @@ impl<'a> Cursor<'a> {
     }
 
     fn literal(&mut self, rest: &[u8]) -> Result<Value<'a>, ReplyError> {
-        for &byte in rest {
-            if self.first()? != byte {
+        for &expected in rest {
+            if byte(&mut self.0)? != expected {
                 return Err(ReplyError::Malformed);
             }
-            self.bump();
         }
         Ok(Value::Literal)
     }
@@ -193,45 +193,12 @@ impl<'a> Cursor<'a> {
     /// The rest of a string whose opening quote was taken, up to the closing one, which is taken too.
     fn text(&mut self) -> Result<&'a [u8], ReplyError> {
         let start = self.0;
-        loop {
-            let first = self.first()?;
-            if first >= 0x80 {
-                let (len, _) = multibyte(self.0);
-                self.0 = self.0.get(len..).unwrap_or_default();
-                continue;
-            }
-            if first == b'"' {
-                let text = before(start, self.0);
-                self.bump();
-                return Ok(text);
-            }
-            if first < 0x20 {
-                return Err(ReplyError::Malformed);
-            }
-            self.bump();
-            if first == b'\\' {
-                self.escape()?;
-            }
+        while self.first()? != b'"' {
+            character(&mut self.0)?;
         }
-    }
-
-    /// What follows a backslash.
-    fn escape(&mut self) -> Result<(), ReplyError> {
-        let kind = self.first()?;
+        let text = before(start, self.0);
         self.bump();
-        match kind {
-            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(()),
-            b'u' => {
-                if let Some((_, rest)) = hex4(self.0) {
-                    self.0 = rest;
-                    return Ok(());
-                }
-                // Cut off, or wrong: what is there decides.
-                let cut = self.0.len() < 4 && self.0.iter().all(u8::is_ascii_hexdigit);
-                Err(if cut { ReplyError::Truncated } else { ReplyError::Malformed })
-            }
-            _ => Err(ReplyError::Malformed),
-        }
+        Ok(text)
     }
 }
 
