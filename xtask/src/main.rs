@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `test.rs` | `cargo xtask test`: fetch what the tests need, then run them all |
 //! | `ci.rs`, `ci/` | `cargo xtask ci [STAGE]...`: everything that a change must pass, a stage a function |
+//! | `bench.rs`, `bench/` | `cargo xtask bench NAME`: the project against its peers in one run |
 //! | `firmware.rs`, `firmware/` | `cargo xtask firmware`: the signer on emulated chips, tested and weighed |
 //! | `tools.rs` | what a machine must have, and how it is brought there |
 //! | `run.rs` | one child process: its command line is printed, its failure is an error |
@@ -11,6 +12,7 @@
 //! A new command is a variant of [`Command`] and a file of its name; a new CI stage is a row of `ci::STAGES`.
 //! Nothing is skipped: what is missing is fetched, and what cannot be fetched fails the command.
 
+mod bench;
 mod ci;
 mod firmware;
 mod run;
@@ -39,6 +41,11 @@ enum Command {
         #[arg(value_name = "STAGE", value_parser = ci::stage_names())]
         stages: Vec<String>,
     },
+    /// Compare with peers on the same work in one run
+    Bench {
+        #[command(subcommand)]
+        bench: bench::Bench,
+    },
     /// Test the signer on emulated chips, weigh it, and compare with its budgets
     Firmware {
         /// Record what is measured as the new baseline
@@ -50,6 +57,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Test => test::command(),
+        Command::Bench { bench } => bench.run(),
         Command::Ci { stages } => ci::command(&stages),
         Command::Firmware { rebase } => firmware::command(rebase),
     };

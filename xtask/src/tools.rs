@@ -37,6 +37,14 @@ const PACKAGES: &[Package] = &[
     },
 ];
 
+/// What the benches compare with and load with; the tests need none of it.
+const PEERS: &[Package] = &[
+    Package { program: "wrk", package: "wrk", reason: "the benches load servers with it" },
+    Package { program: "haproxy", package: "haproxy", reason: "a peer that the proxy is compared with" },
+    Package { program: "nginx", package: "nginx-light", reason: "a peer that the proxy is compared with" },
+    Package { program: "varnishd", package: "varnish", reason: "a peer that the proxy is compared with" },
+];
+
 /// A tool that cargo builds.
 pub(crate) struct CargoTool {
     /// As in `cargo NAME`.
@@ -80,7 +88,19 @@ pub(crate) fn toolchain() -> Result<()> {
 /// # Errors
 /// When one is missing and we are not root, or it cannot be installed.
 pub(crate) fn packages() -> Result<()> {
-    let missing = || PACKAGES.iter().filter(|package| on_path(package.program).is_none());
+    bring(PACKAGES)
+}
+
+/// Brings the Debian packages that the benches need.
+///
+/// # Errors
+/// As [`packages`].
+pub(crate) fn peers() -> Result<()> {
+    bring(PEERS)
+}
+
+fn bring(packages: &[Package]) -> Result<()> {
+    let missing = || packages.iter().filter(|package| on_path(package.program).is_none());
     if missing().next().is_none() {
         return Ok(());
     }

@@ -1,0 +1,28 @@
+//! `cargo xtask bench ...`: the project against its peers on the same work, in one run, as ratios.
+//!
+//! These machines are shared and noisy, so no bench asserts a time and CI only checks that they run. Whoever quotes a
+//! figure quotes a ratio and the command that printed it. A bench is a variant of [`Bench`] and a file of its name.
+
+mod peers;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// The benches.
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// A cached look-up against HAProxy, nginx, Varnish and a bare hyper server: requests a second, latency, CPU
+    Peers(peers::Options),
+}
+
+impl Bench {
+    /// Measures and prints.
+    pub(crate) fn run(&self) -> Result<ExitCode> {
+        match self {
+            Self::Peers(options) => peers::command(options)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

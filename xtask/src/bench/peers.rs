@@ -1,0 +1,169 @@
+//! `cargo xtask bench peers`: a cached look-up, ours against HAProxy, nginx, Varnish and a bare hyper server.
+//!
+//! wrk signs every request (`benches/peers/sign.lua`). The servers run in turn, A B C A B C, on one processor, the load
+//! and the simulated carrier on another, so that what drifts drifts for all. CPU is the kernel's own accounting of
+//! the server's process group. Ours checks the signature, refuses replays and commits an audit record beside it.
+
+mod server;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use self::server::{Origin, Server, Spec};
+use crate::run::{Run, root};
+use crate::tools;
+
+/// Distinct cards, all warm.
+const CARDS: u32 = 10_000;
+
+/// How to measure.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Seconds a server is loaded in each round
+    #[arg(long, default_value_t = 8)]
+    seconds: u32,
+    /// Rounds through all servers
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Connections kept open
+    #[arg(long, value_delimiter = ',', default_values_t = [64, 256])]
+    connections: Vec<u32>,
+}
+
+/// What one run of wrk saw, and what it cost the server.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    requests: u64,
+    seconds: f64,
+    errors: u64,
+    /// Microseconds at 50, 99 and 99.9 %.
+    latency: [u64; 3],
+    cpu: Duration,
+}
+
+impl Sample {
+    fn rate(&self) -> f64 {
+        self.requests as f64 / self.seconds
+    }
+
+    fn cpu_us(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.requests as f64
+    }
+}
+
+/// Runs all servers and prints the table and the ratios.
+pub(crate) fn command(options: &Options) -> Result<()> {
+    tools::peers()?;
+    Run::cargo("build --release --package cmiot-proxy --bins --example floor").run()?;
+    let folder = root().join("target/bench-peers");
+    let _ = std::fs::remove_dir_all(&folder); // an earlier run's
+    std::fs::create_dir_all(&folder)?;
+    let origin = Origin::start()?;
+
+    let specs = server::all();
+    let mut sequence = 0;
+    for &connections in &options.connections {
+        let mut samples: Vec<Vec<Sample>> = specs.iter().map(|_| Vec::new()).collect();
+        for round in 0..options.rounds {
+            for (spec, samples) in specs.iter().zip(&mut samples) {
+                let place = folder.join(format!("{}-{connections}-{round}", spec.name));
+                samples.push(measure(spec, &place, &origin, connections, options.seconds, &mut sequence)?);
+            }
+        }
+        print(connections, &specs, &samples);
+    }
+    Ok(())
+}
+
+fn measure(
+    spec: &Spec,
+    place: &Path,
+    origin: &Origin,
+    connections: u32,
+    seconds: u32,
+    sequence: &mut u64,
+) -> Result<Sample> {
+    std::fs::create_dir_all(place)?;
+    let server = Server::start(spec, place, origin)?;
+    // Warm: every card once, and what a server does at first only.
+    let mut load = |seconds: u32| {
+        *sequence += 10_000_000;
+        wrk(server.address(), connections, seconds, *sequence)
+    };
+    load(2)?;
+    let before = server.cpu()?;
+    let mut sample = load(seconds)?;
+    sample.cpu = server.cpu()?.saturating_sub(before);
+    ensure!(sample.errors == 0, "{}: {} errors", spec.name, sample.errors);
+    Ok(sample)
+}
+
+fn wrk(address: &str, connections: u32, seconds: u32, first: u64) -> Result<Sample> {
+    let out = Run::new("taskset")
+        .args([
+            "-c",
+            "1",
+            "wrk",
+            "-t1",
+            &format!("-c{connections}"),
+            &format!("-d{seconds}s"),
+            "--timeout",
+            "10s",
+        ])
+        .args(["-s", "benches/peers/sign.lua", &format!("http://{address}")])
+        .env("APPID", server::APPID)
+        .env("PASSWORD", server::PASSWORD)
+        .env("EBID", server::EBID)
+        .env("CARDS", &CARDS.to_string())
+        .env("FIRST", &first.to_string())
+        .output()?;
+    let line = out.lines().find_map(|line| line.strip_prefix("RESULT ")).context("wrk printed no result")?;
+    let fields: Vec<u64> =
+        line.split(' ').map(str::parse).collect::<Result<_, _>>().context(line.to_owned())?;
+    let [requests, micros, errors, p50, p99, p999] = fields[..] else { bail!("wrk printed {line}") };
+    ensure!(requests > 0, "wrk got no answer from {address}");
+    Ok(Sample {
+        requests,
+        seconds: micros as f64 / 1e6,
+        errors,
+        latency: [p50, p99, p999],
+        cpu: Duration::ZERO,
+    })
+}
+
+fn print(connections: u32, specs: &[Spec], samples: &[Vec<Sample>]) {
+    println!("\n{connections} connections, {CARDS} cards, medians of {} rounds", samples[0].len());
+    println!(
+        "{:<24} {:>10} {:>8} {:>8} {:>8} {:>10}",
+        "server", "requests/s", "p50 µs", "p99 µs", "p99.9 µs", "CPU µs/req"
+    );
+    for (spec, samples) in specs.iter().zip(samples) {
+        println!(
+            "{:<24} {:>10.0} {:>8.0} {:>8.0} {:>8.0} {:>10.2}",
+            spec.name,
+            median(samples, Sample::rate),
+            median(samples, |s| s.latency[0] as f64),
+            median(samples, |s| s.latency[1] as f64),
+            median(samples, |s| s.latency[2] as f64),
+            median(samples, Sample::cpu_us),
+        );
+    }
+    // Round by round, so that a machine that slows down slows both sides of a ratio.
+    for ours in specs.iter().enumerate().filter(|(_, spec)| spec.ours) {
+        for peer in specs.iter().enumerate().filter(|(_, spec)| !spec.ours) {
+            let ratios = samples[ours.0].iter().zip(&samples[peer.0]).map(|(a, b)| a.cpu_us() / b.cpu_us());
+            println!("CPU a request, {} / {}: {:.2}", ours.1.name, peer.1.name, middle(ratios.collect()));
+        }
+    }
+}
+
+fn median(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> f64 {
+    middle(samples.iter().map(figure).collect())
+}
+
+fn middle(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}

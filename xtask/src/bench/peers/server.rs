@@ -1,0 +1,226 @@
+//! One server under load: started in a process group of its own on processor 0, its CPU read from /proc, ended by id.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::run::root;
+
+/// What the load signs with: the account's own credentials.
+pub(super) const APPID: &str = "100001";
+/// Its password.
+pub(super) const PASSWORD: &str = "bench-password";
+/// Its ebid.
+pub(super) const EBID: &str = "0001000000009";
+
+/// A server to measure.
+pub(super) struct Spec {
+    /// Its name in the table.
+    pub(super) name: &'static str,
+    /// One of ours: the others are what it is compared with.
+    pub(super) ours: bool,
+    command: fn(&Path, &Origin, u16) -> Result<Command>,
+}
+
+/// Every server, ours first.
+pub(super) fn all() -> [Spec; 6] {
+    [
+        Spec {
+            name: "cmiot-proxy power",
+            ours: true,
+            command: |at, origin, port| ours(at, origin, port, "power"),
+        },
+        Spec {
+            name: "cmiot-proxy process",
+            ours: true,
+            command: |at, origin, port| ours(at, origin, port, "process"),
+        },
+        Spec {
+            name: "bare hyper (floor)",
+            ours: false,
+            command: |_, _, port| Ok(built("examples/floor", &[&local(port)])),
+        },
+        Spec { name: "HAProxy", ours: false, command: haproxy },
+        Spec { name: "nginx", ours: false, command: nginx },
+        Spec { name: "Varnish", ours: false, command: varnish },
+    ]
+}
+
+fn ours(at: &Path, origin: &Origin, port: u16, durability: &str) -> Result<Command> {
+    let config = at.join("cmiot-proxy.toml");
+    fs::write(
+        &config,
+        format!(
+            r#"
+            gateway.listen = "{}"
+            admin.listen = "127.0.0.1:0"
+            carrier.base_url = "http://{}"
+            freshness.normal = "2h"
+            audit.durability = "{durability}"
+            [[account]]
+            name = "bench"
+            appid = "{APPID}"
+            ebid = "{EBID}"
+            password = "{PASSWORD}"
+            "#,
+            local(port),
+            origin.address
+        ),
+    )?;
+    let mut command = built("cmiot-proxy", &["serve", "--config"]);
+    // One line a request is for people; here nobody reads it, as nobody reads the peers' logs.
+    command.arg(config).env("RUST_LOG", "warn");
+    Ok(command)
+}
+
+fn haproxy(at: &Path, origin: &Origin, port: u16) -> Result<Command> {
+    let mut command = Command::new("haproxy");
+    command.arg("-db").arg("-f").arg(template("haproxy.cfg", at, origin, port)?);
+    Ok(command)
+}
+
+fn nginx(at: &Path, origin: &Origin, port: u16) -> Result<Command> {
+    let mut command = Command::new("nginx");
+    command.arg("-p").arg(at).arg("-c").arg(template("nginx.conf", at, origin, port)?);
+    Ok(command)
+}
+
+fn varnish(at: &Path, origin: &Origin, port: u16) -> Result<Command> {
+    let mut command = Command::new("varnishd");
+    command.arg("-F").arg("-n").arg(at.join("varnish")).arg("-a").arg(local(port));
+    command.arg("-f").arg(template("varnish.vcl", at, origin, port)?);
+    command.args(["-s", "malloc,256m", "-p", "thread_pools=1"]);
+    Ok(command)
+}
+
+fn template(name: &str, at: &Path, origin: &Origin, port: u16) -> Result<PathBuf> {
+    let (host, origin_port) = origin.address.split_once(':').context("an address with a port")?;
+    let text = fs::read_to_string(root().join("benches/peers").join(name))?
+        .replace("@PORT@", &port.to_string())
+        .replace("@ORIGIN@", &origin.address)
+        .replace("@ORIGIN_HOST@", host)
+        .replace("@ORIGIN_PORT@", origin_port)
+        .replace("@DIR@", &at.display().to_string());
+    let file = at.join(name);
+    fs::write(&file, text)?;
+    Ok(file)
+}
+
+/// A program of the release build.
+fn built(name: &str, arguments: &[&str]) -> Command {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let mut command = Command::new(target.join("release").join(name));
+    command.args(arguments);
+    command
+}
+
+fn local(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}
+
+/// The simulated carrier behind all of them, beside the load.
+pub(super) struct Origin {
+    process: Child,
+    /// Host and port.
+    pub(super) address: String,
+}
+
+impl Origin {
+    /// Starts it on a free port.
+    pub(super) fn start() -> Result<Self> {
+        let account = format!("{APPID}:{EBID}:{PASSWORD}");
+        let command = built("cmiot-proxy", &["simulate", "--listen", "127.0.0.1:0", "--account", &account]);
+        let mut process =
+            pinned(&command, 1).stdout(Stdio::piped()).spawn().context("cmiot-proxy simulate")?;
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().context("its output")?).read_line(&mut line)?;
+        let address = line.trim().rsplit('/').next().unwrap_or_default().to_owned();
+        Ok(Self { process, address })
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A running server.
+pub(super) struct Server {
+    process: Child,
+    address: String,
+}
+
+impl Server {
+    /// Starts it and waits until it accepts.
+    pub(super) fn start(spec: &Spec, at: &Path, origin: &Origin) -> Result<Self> {
+        // Free a moment ago; a bench that loses this race fails and is run again.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let log = fs::File::create(at.join("log"))?;
+        let process = pinned(&(spec.command)(at, origin, port)?, 0)
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| spec.name.to_owned())?;
+        let mut server = Self { process, address: local(port) };
+        for _ in 0..200 {
+            if TcpStream::connect(&server.address).is_ok() {
+                return Ok(server);
+            }
+            if let Some(status) = server.process.try_wait()? {
+                bail!("{}: {status}; its log is {}", spec.name, at.join("log").display());
+            }
+            sleep(Duration::from_millis(50));
+        }
+        bail!("{} does not accept; its log is {}", spec.name, at.join("log").display());
+    }
+
+    /// Host and port.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// CPU time of the process group so far, user and system.
+    pub(super) fn cpu(&self) -> Result<Duration> {
+        let group = self.process.id();
+        let mut ticks = 0;
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+            // proc(5): after the name in parentheses come state, ppid, pgrp, ...; utime and stime are 14 and 15.
+            let Some((_, rest)) = stat.rsplit_once(") ") else { continue };
+            let fields: Vec<&str> = rest.split(' ').collect();
+            if fields.get(2).and_then(|field| field.parse().ok()) == Some(group) {
+                let tick = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
+                ticks += tick(11).unwrap_or(0) + tick(12).unwrap_or(0);
+            }
+        }
+        // USER_HZ is 100 on every Linux that this runs on.
+        Ok(Duration::from_millis(ticks * 10))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The whole group: nginx and Varnish have children.
+        let group = format!("-{}", self.process.id());
+        let _ = Command::new("kill").args(["-s", "TERM", "--", &group]).status();
+        let _ = self.process.wait();
+    }
+}
+
+/// The same command on one processor and in a process group of its own.
+fn pinned(command: &Command, processor: u8) -> Command {
+    let mut pinned = Command::new("taskset");
+    pinned.args(["-c", &processor.to_string()]).arg(command.get_program()).args(command.get_args());
+    pinned.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    pinned.stdin(Stdio::null()).current_dir(root()).process_group(0);
+    pinned
+}
