@@ -1,0 +1,78 @@
+//! Result codes: 0 is success, negative is a failure; -1 to -9 the call itself, then ten for each thing handed in.
+
+use cmiot_signer::{CredentialError, ReplyError, StampError};
+
+/// It went well.
+pub const CMIOT_OK: i32 = 0;
+/// A pointer is NULL, or an account was never initialised.
+pub const CMIOT_E_NULL: i32 = -1;
+/// The text and its NUL do not fit into the buffer; nothing was written.
+pub const CMIOT_E_BUFFER: i32 = -2;
+/// The appid is not 1 to 26 of 0-9A-Za-z.
+pub const CMIOT_E_APPID: i32 = -10;
+/// The ebid is not 1 to 32 of 0-9A-Za-z.
+pub const CMIOT_E_EBID: i32 = -11;
+/// The password is not 1 to 256 bytes.
+pub const CMIOT_E_PASSWORD: i32 = -12;
+/// The card's kind is unknown, or its number is none of that kind.
+pub const CMIOT_E_CARD: i32 = -20;
+/// The clock was never set: it reads a time before the year 2000.
+pub const CMIOT_E_CLOCK_UNSET: i32 = -30;
+/// The clock reads a time after the year 2099: milliseconds, perhaps.
+pub const CMIOT_E_CLOCK_LATE: i32 = -31;
+/// The date is not in the format of an HTTP Date header, or not of the years 2000 to 2099.
+pub const CMIOT_E_DATE: i32 = -32;
+/// The sequence is not 1 to 99999999, or a lane has more than 7 digits.
+pub const CMIOT_E_SEQUENCE: i32 = -40;
+/// The answer ends too early: read on, or ask again.
+pub const CMIOT_E_TRUNCATED: i32 = -50;
+/// The answer is broken JSON.
+pub const CMIOT_E_MALFORMED: i32 = -51;
+/// The answer is not JSON at all: a web page, perhaps.
+pub const CMIOT_E_NOT_JSON: i32 = -52;
+/// The answer is longer than 64 KiB.
+pub const CMIOT_E_TOO_LONG: i32 = -53;
+/// The answer is nested deeper than 16.
+pub const CMIOT_E_TOO_DEEP: i32 = -54;
+/// The answer says something twice.
+pub const CMIOT_E_DUPLICATE: i32 = -55;
+/// The answer is JSON, but not one of the carrier's.
+pub const CMIOT_E_NOT_ENVELOPE: i32 = -56;
+/// The carrier said no: see code and message.
+pub const CMIOT_E_REFUSED: i32 = -60;
+/// The carrier said yes, and gave no result.
+pub const CMIOT_E_NO_RESULT: i32 = -61;
+/// The result has no STATUS: it answers another operation.
+pub const CMIOT_E_NO_STATUS: i32 = -62;
+
+/// The code of a credential's fault, for the credential at hand.
+pub(crate) fn credential(code: i32) -> impl Fn(CredentialError) -> i32 {
+    move |_| code
+}
+
+pub(crate) fn stamp(error: StampError) -> i32 {
+    match error {
+        StampError::Unset => CMIOT_E_CLOCK_UNSET,
+        StampError::TooLate => CMIOT_E_CLOCK_LATE,
+        StampError::Malformed => CMIOT_E_DATE,
+    }
+}
+
+pub(crate) fn reply(error: ReplyError) -> i32 {
+    match error {
+        ReplyError::Truncated => CMIOT_E_TRUNCATED,
+        ReplyError::Malformed => CMIOT_E_MALFORMED,
+        ReplyError::NotJson => CMIOT_E_NOT_JSON,
+        ReplyError::TooLong => CMIOT_E_TOO_LONG,
+        ReplyError::TooDeep => CMIOT_E_TOO_DEEP,
+        ReplyError::DuplicateKey => CMIOT_E_DUPLICATE,
+        ReplyError::NotEnvelope => CMIOT_E_NOT_ENVELOPE,
+    }
+}
+
+/// What a function of C returns for what Rust says.
+pub(crate) fn result(result: Result<i32, i32>) -> i32 {
+    match result {
+        Ok(value) | Err(value) => value,
+    }
+}

@@ -1,0 +1,81 @@
+//! A look-up as a query, ready to stand behind `/v2/userstatusrealsingle?`.
+
+use core::ffi::c_char;
+
+use cmiot_signer::{Card, CardKind, Lane, QUERY_MAX, Sequence, Stamp};
+
+use crate::account::{CmiotAccount, signer};
+use crate::code::{CMIOT_E_BUFFER, CMIOT_E_CARD, CMIOT_E_SEQUENCE, result, stamp};
+use crate::memory::{buffer, text};
+
+/// A card named by its telephone number: 1 to 13 digits.
+pub const CMIOT_MSISDN: i32 = 0;
+/// A card named by its serial number: 20 of 0-9A-Fa-f.
+pub const CMIOT_ICCID: i32 = 1;
+/// A card named by its subscriber identity: 1 to 15 digits.
+pub const CMIOT_IMSI: i32 = 2;
+
+/// A buffer of this size takes any query with its NUL.
+pub const CMIOT_QUERY_SIZE: usize = 226;
+
+const _: () = assert!(CMIOT_QUERY_SIZE == QUERY_MAX + 1);
+
+/// Signs a look-up of a card and writes its query, `appid=...&transid=...&ebid=...&token=...&msisdn=...`.
+///
+/// `unix_seconds` is the time in seconds since 1970, UTC; `sequence` (1 to 99999999) is a number not used in the same
+/// second before, by any device of the appid: see cmiot_sequence_next. `kind` is CMIOT_MSISDN, CMIOT_ICCID or
+/// CMIOT_IMSI.
+///
+/// Returns the query's length, or CMIOT_E_NULL, CMIOT_E_BUFFER, CMIOT_E_CLOCK_UNSET, CMIOT_E_CLOCK_LATE,
+/// CMIOT_E_SEQUENCE, CMIOT_E_CARD; then the query is empty.
+///
+/// # Safety
+/// Pointers are NULL or as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cmiot_sign(
+    account: *const CmiotAccount,
+    unix_seconds: u64,
+    sequence: u32,
+    kind: i32,
+    card: *const c_char,
+    card_len: usize,
+    query: *mut c_char,
+    capacity: usize,
+) -> i32 {
+    // SAFETY: the C caller's promise.
+    let (signer, number, query) = unsafe { (signer(account), text(card, card_len), buffer(query, capacity)) };
+    result((|| {
+        let kind = match kind {
+            CMIOT_MSISDN => CardKind::Msisdn,
+            CMIOT_ICCID => CardKind::Iccid,
+            CMIOT_IMSI => CardKind::Imsi,
+            _ => return Err(CMIOT_E_CARD),
+        };
+        let card = Card::parse(kind, number?).map_err(|_| CMIOT_E_CARD)?;
+        let stamp = Stamp::from_unix(unix_seconds).map_err(stamp)?;
+        let sequence = Sequence::new(sequence).map_err(|_| CMIOT_E_SEQUENCE)?;
+        // The last byte stays zero.
+        let (_, room) = query?.split_last_mut().ok_or(CMIOT_E_BUFFER)?;
+        let len = signer?.sign_into(stamp, sequence, &card, room).map_err(|_| CMIOT_E_BUFFER)?;
+        Ok(len as i32)
+    })())
+}
+
+/// The number after `previous` for a device with its own lane: the numbers that begin with `lane`, written in
+/// `lane_digits` digits (0 to 7; with 0 and lane 0, all numbers). After the last comes the first; a `previous` from
+/// elsewhere, such as 0, is followed by the first.
+///
+/// Devices that share an appid and have different lanes of one width never collide. Keep `previous` over resets, or
+/// start somewhere else each time.
+///
+/// Returns the number, or CMIOT_E_SEQUENCE.
+#[unsafe(no_mangle)]
+pub extern "C" fn cmiot_sequence_next(previous: u32, lane_digits: u32, lane: u32) -> i32 {
+    let Ok(lane) = Lane::new(lane_digits, lane) else { return CMIOT_E_SEQUENCE };
+    let next = match Sequence::new(previous) {
+        Ok(previous) if lane.has(previous) => lane.after(previous),
+        _ => lane.first(),
+    };
+    // Eight digits fit.
+    next.get() as i32
+}

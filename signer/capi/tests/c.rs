@@ -1,0 +1,107 @@
+//! `tests/c/vectors.c` against the static library: on this host, under gcc's sanitizers, and on emulated chips, where
+//! the image must also hold no panic.
+//!
+//! Needs gcc, arm-none-eabi-gcc and qemu-system-arm; `cargo xtask test` brings them.
+#![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const WARNINGS: &[&str] = &["-std=c11", "-Wall", "-Wextra", "-Werror"];
+
+#[test]
+fn passes_on_this_host() {
+    let image = build("gcc", &["-O2"], &["tests/c/console_host.c"], &library(None), "vectors-host");
+    passes(&mut Command::new(image));
+}
+
+#[test]
+fn passes_under_address_and_undefined_behaviour_sanitizers() {
+    let sanitizers = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+    let image = build("gcc", &sanitizers, &["tests/c/console_host.c"], &library(None), "vectors-sanitized");
+    passes(&mut Command::new(image));
+}
+
+#[test]
+fn passes_on_cortex_m3() {
+    on_chip("thumbv7m-none-eabi", "cortex-m3", "lm3s6965evb");
+}
+
+#[test]
+fn passes_on_cortex_m0() {
+    on_chip("thumbv6m-none-eabi", "cortex-m0", "microbit");
+}
+
+fn on_chip(target: &str, cpu: &str, machine: &str) {
+    let cpu = format!("-mcpu={cpu}");
+    let freestanding = [&cpu, "-mthumb", "-Os", "-ffreestanding", "-ffunction-sections", "-nostdlib"];
+    let link = ["-Wl,--gc-sections,--no-warn-execstack", "-Texamples/bare/link.ld"];
+    let options: Vec<_> = freestanding.into_iter().chain(link).collect();
+    let name = format!("vectors-{machine}.elf");
+    let image =
+        build("arm-none-eabi-gcc", &options, &["examples/bare/startup.c"], &library(Some(target)), &name);
+
+    let symbols = output(Command::new("arm-none-eabi-nm").arg(&image));
+    let panics: Vec<_> =
+        symbols.lines().filter(|line| line.contains("panic") || line.contains("unwind")).collect();
+    assert!(symbols.contains("cmiot_sign") && panics.is_empty(), "panics are linked: {panics:#?}");
+
+    let console =
+        ["-chardev", "stdio,id=console", "-semihosting-config", "enable=on,target=native,chardev=console"];
+    let quiet = ["-display", "none", "-monitor", "none", "-serial", "none"];
+    let mut qemu = Command::new("timeout");
+    qemu.args(["100", "qemu-system-arm", "-M", machine]).args(quiet).args(console).arg("-kernel").arg(image);
+    passes(&mut qemu);
+}
+
+/// The static library for a chip, or for this host.
+fn library(target: Option<&str>) -> PathBuf {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    // `rustc --crate-type`: beside an rlib there is no link-time optimisation, and without that some panics stay.
+    build.args(["rustc", "--quiet", "--package", "cmiot-signer-capi", "--lib", "--crate-type", "staticlib"]);
+    // A folder of its own: what is built here would otherwise take turns with what the workspace builds.
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("capi");
+    build.arg("--target-dir").arg(&folder).env_remove("RUSTFLAGS");
+    let built = match target {
+        Some(target) => {
+            build.args(["--profile", "chip", "--target", target]);
+            build.arg("--config").arg(in_crate("../firmware/.cargo/config.toml"));
+            folder.join(target).join("chip")
+        }
+        None => folder.join("debug"),
+    };
+    output(&mut build);
+    built.join("libcmiot_signer_capi.a")
+}
+
+/// The test program.
+fn build(compiler: &str, options: &[&str], sources: &[&str], library: &Path, name: &str) -> PathBuf {
+    let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let vectors = in_crate("../tests/vectors.tsv");
+    let mut build = Command::new(compiler);
+    build.current_dir(in_crate("")).args(WARNINGS).args(options).args(["-Iinclude", "-Itests/c"]);
+    build.arg(format!("-DVECTORS=\"{}\"", vectors.display())).arg("tests/c/vectors.c").args(sources);
+    build.arg(library).arg("-o").arg(&image);
+    output(&mut build);
+    image
+}
+
+fn passes(program: &mut Command) {
+    let printed = output(program);
+    let count = printed.trim().strip_prefix("c tests: ").and_then(|rest| rest.strip_suffix(" checks passed"));
+    assert!(count.is_some_and(|count| count.parse::<u32>().unwrap() > 400), "{printed}");
+}
+
+/// What a program printed; it must exit with 0.
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{out}{err}", output.status);
+    out.into_owned()
+}
+
+fn in_crate(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}

@@ -1,0 +1,7 @@
+/* What a program of these tests prints with: standard output on a host, semihosting on a chip. */
+#ifndef CONSOLE_H
+#define CONSOLE_H
+
+void console_print(const char *text);
+
+#endif

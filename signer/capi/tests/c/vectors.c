@@ -1,0 +1,239 @@
+/* The library from C: the 65 known answers, the answers' rules, the limits, and misuse that must be refused.
+ *
+ * Freestanding but for console_print, so that it runs on hosts and chips alike. The table is linked in as it stands
+ * in signer/tests/vectors.tsv (-DVECTORS names it). Prints `c tests: N checks passed` and returns 0, or the line of
+ * the first check that failed and 1.
+ */
+#include <stdbool.h>
+
+#include "cmiot_signer.h"
+#include "console.h"
+
+__asm__(".section .rodata\n"
+        ".global vectors_begin\n"
+        ".global vectors_end\n"
+        "vectors_begin: .incbin \"" VECTORS "\"\n"
+        "vectors_end: .byte 0\n"
+        ".text\n");
+extern const char vectors_begin[], vectors_end[];
+
+static unsigned checks;
+static unsigned failed_line;
+
+#define CHECK(condition)                                  \
+    do {                                                  \
+        checks++;                                         \
+        if (!(condition) && failed_line == 0)             \
+            failed_line = __LINE__;                       \
+    } while (0)
+
+/* A piece of a text that need not end in a NUL. */
+struct span {
+    const char *at;
+    size_t len;
+};
+
+static size_t length(const char *text) {
+    size_t len = 0;
+    while (text[len] != '\0')
+        len++;
+    return len;
+}
+
+static bool same(const char *a, const char *b, size_t len) {
+    for (size_t i = 0; i < len; i++)
+        if (a[i] != b[i])
+            return false;
+    return true;
+}
+
+static bool is(struct span span, const char *text) {
+    return span.len == length(text) && same(span.at, text, span.len);
+}
+
+static void print_number(unsigned number) {
+    char digits[12];
+    char *at = digits + sizeof digits - 1;
+    *at = '\0';
+    do {
+        *--at = (char)('0' + number % 10);
+        number /= 10;
+    } while (number > 0);
+    console_print(at);
+}
+
+static uint32_t number(struct span digits) {
+    uint32_t value = 0;
+    for (size_t i = 0; i < digits.len; i++)
+        value = value * 10 + (uint32_t)(digits.at[i] - '0');
+    return value;
+}
+
+/* Seconds since 1970, UTC, of `YYYYMMDDHHMMSS` in China. */
+static uint64_t unix_seconds(struct span stamp) {
+    uint32_t part[7];
+    for (size_t i = 0; i < 7; i++)
+        part[i] = number((struct span){stamp.at + 2 * i, 2});
+    uint32_t year = part[0] * 100 + part[1], month = part[2], day = part[3];
+    /* Years that begin in March have their leap day at their end. */
+    if (month < 3) {
+        year--;
+        month += 12;
+    }
+    uint64_t days = 365ull * year + year / 4 - year / 100 + year / 400 + (153 * (month - 3) + 2) / 5 + day - 719469;
+    return days * 86400 + part[4] * 3600 + part[5] * 60 + part[6] - 8 * 3600;
+}
+
+static void vector(const struct span column[10]) {
+    const struct span appid = column[0], password = column[1], ebid = column[4], card = column[6], query = column[9];
+    cmiot_account account = {{0}};
+    CHECK(cmiot_account_init(&account, appid.at, appid.len, ebid.at, ebid.len, (const uint8_t *)password.at,
+                             password.len) == CMIOT_OK);
+    int32_t kind = is(column[5], "msisdn") ? CMIOT_MSISDN : is(column[5], "iccid") ? CMIOT_ICCID : CMIOT_IMSI;
+
+    char out[CMIOT_QUERY_SIZE];
+    int32_t len = cmiot_sign(&account, unix_seconds(column[2]), number(column[3]), kind, card.at, card.len, out,
+                             sizeof out);
+    CHECK(len == (int32_t)query.len);
+    CHECK(len > 0 && same(out, query.at, query.len) && out[len] == '\0');
+
+    /* Exactly enough room, and one byte less. */
+    CHECK(cmiot_sign(&account, unix_seconds(column[2]), number(column[3]), kind, card.at, card.len, out,
+                     query.len + 1) == len);
+    CHECK(cmiot_sign(&account, unix_seconds(column[2]), number(column[3]), kind, card.at, card.len, out,
+                     query.len) == CMIOT_E_BUFFER);
+    CHECK(out[0] == '\0');
+}
+
+static void vectors(void) {
+    unsigned rows = 0;
+    for (const char *line = vectors_begin; line < vectors_end;) {
+        const char *end = line;
+        while (end < vectors_end && *end != '\n')
+            end++;
+        if (*line != '#' && end > line) {
+            struct span column[10];
+            const char *at = line;
+            for (size_t i = 0; i < 10; i++) {
+                const char *start = at;
+                while (at < end && *at != '\t')
+                    at++;
+                column[i] = (struct span){start, (size_t)(at - start)};
+                at++;
+            }
+            vector(column);
+            rows++;
+        }
+        line = end + 1;
+    }
+    CHECK(rows == 65);
+}
+
+/* The status or error of an answer. */
+static int32_t status_of(const char *body) {
+    cmiot_reply reply;
+    int32_t scanned = cmiot_reply_scan(&reply, (const uint8_t *)body, length(body));
+    CHECK(scanned == CMIOT_OK || cmiot_reply_status(&reply) == scanned);
+    return cmiot_reply_status(&reply);
+}
+
+static void replies(void) {
+    CHECK(status_of("{\"status\":\"0\",\"message\":\"ok\",\"result\":[{\"STATUS\":\"00\"}]}") == 0);
+    CHECK(status_of("{\"status\":0,\"result\":[{\"STATUS\":\"99\"},{}]}") == 99);
+    CHECK(status_of("{\"status\":\"0\",\"result\":[{\"STATUS\":\"08\"}]}") == CMIOT_STATUS_UNKNOWN);
+    CHECK(status_of("{\"status\":\"0\",\"result\":[{}]}") == CMIOT_E_NO_STATUS);
+    CHECK(status_of("{\"status\":\"0\",\"result\":[]}") == CMIOT_E_NO_RESULT);
+    CHECK(status_of("{\"status\":\"7\"}") == CMIOT_E_REFUSED);
+    CHECK(status_of("{\"status\":\"0\"") == CMIOT_E_TRUNCATED);
+    CHECK(status_of("") == CMIOT_E_TRUNCATED);
+    CHECK(status_of("{\"status\":\"0\",}") == CMIOT_E_MALFORMED);
+    CHECK(status_of("<html>") == CMIOT_E_NOT_JSON);
+    CHECK(status_of("{}") == CMIOT_E_NOT_ENVELOPE);
+    CHECK(status_of("{\"status\":\"0\",\"status\":\"0\"}") == CMIOT_E_DUPLICATE);
+    CHECK(status_of("{\"x\":[[[[[[[[[[[[[[[[[[[[") == CMIOT_E_TOO_DEEP);
+
+    const char *refusal = "{\"status\":\"01016\",\"message\":\"\\u6b63\\u786e!\",\"result\":[{\"STATUS\":\"A state\"}]}";
+    cmiot_reply reply;
+    CHECK(cmiot_reply_scan(&reply, (const uint8_t *)refusal, length(refusal)) == CMIOT_OK);
+    char out[17];
+    CHECK(cmiot_reply_code(&reply, out, sizeof out) == 5 && same(out, "01016", 6));
+    CHECK(cmiot_reply_code(&reply, out, 5) == CMIOT_E_BUFFER && out[0] == '\0');
+    CHECK(cmiot_reply_status_text(&reply, out, sizeof out) == 7 && same(out, "A state", 8));
+    CHECK(cmiot_reply_results(&reply) == 1);
+    CHECK(cmiot_reply_message(&reply, out, sizeof out) == 7);
+    CHECK(same(out, "\xE6\xAD\xA3\xE7\xA1\xAE!", 8));
+    /* A character that does not fit is left out whole. */
+    CHECK(cmiot_reply_message(&reply, out, 6) == 3 && same(out, "\xE6\xAD\xA3", 4));
+    CHECK(cmiot_reply_message(&reply, out, 0) == CMIOT_E_BUFFER);
+}
+
+static void clocks_and_sequences(void) {
+    uint64_t seconds = 0;
+    const char *date = "Thu, 16 Oct 2014 07:30:30 GMT";
+    CHECK(cmiot_date_to_unix(date, length(date), &seconds) == CMIOT_OK && seconds == 1413444630);
+    CHECK(cmiot_date_to_unix(date, length(date) - 1, &seconds) == CMIOT_E_DATE && seconds == 1413444630);
+    CHECK(cmiot_date_to_unix(NULL, 0, &seconds) == CMIOT_E_NULL);
+    CHECK(cmiot_date_to_unix(date, length(date), NULL) == CMIOT_E_NULL);
+
+    CHECK(cmiot_sequence_next(0, 0, 0) == 1);
+    CHECK(cmiot_sequence_next(99999999, 0, 0) == 1);
+    CHECK(cmiot_sequence_next(0, 4, 1234) == 12340000);
+    CHECK(cmiot_sequence_next(12340000, 4, 1234) == 12340001);
+    CHECK(cmiot_sequence_next(12349999, 4, 1234) == 12340000);
+    CHECK(cmiot_sequence_next(0, 8, 1) == CMIOT_E_SEQUENCE);
+}
+
+static void misuse(void) {
+    static const uint8_t password[] = "example-password";
+    const size_t password_len = sizeof password - 1;
+    const char *card = "14765004176";
+    char out[CMIOT_QUERY_SIZE];
+    cmiot_account account = {{0}};
+    /* Not initialised yet. */
+    CHECK(cmiot_sign(&account, 1413444630, 1, CMIOT_MSISDN, card, 11, out, sizeof out) == CMIOT_E_NULL);
+    CHECK(cmiot_account_init(&account, "", 0, "1", 1, password, password_len) == CMIOT_E_APPID);
+    CHECK(cmiot_account_init(&account, "10 1", 4, "1", 1, password, password_len) == CMIOT_E_APPID);
+    CHECK(cmiot_account_init(&account, "1\xFF", 2, "1", 1, password, password_len) == CMIOT_E_APPID);
+    CHECK(cmiot_account_init(&account, "1", 1, "-", 1, password, password_len) == CMIOT_E_EBID);
+    CHECK(cmiot_account_init(&account, "1", 1, "1", 1, password, 0) == CMIOT_E_PASSWORD);
+    CHECK(cmiot_account_init(&account, "1", 1, "1", 1, NULL, 0) == CMIOT_E_NULL);
+    CHECK(cmiot_account_init(&account, NULL, 1, "1", 1, password, password_len) == CMIOT_E_NULL);
+    CHECK(cmiot_account_init(NULL, "1", 1, "1", 1, password, password_len) == CMIOT_E_NULL);
+    CHECK(cmiot_account_init(&account, "100001", 6, "1", 1, password, password_len) == CMIOT_OK);
+
+    CHECK(cmiot_sign(NULL, 1413444630, 1, CMIOT_MSISDN, card, 11, out, sizeof out) == CMIOT_E_NULL);
+    CHECK(cmiot_sign(&account, 1413444630, 1, CMIOT_MSISDN, NULL, 11, out, sizeof out) == CMIOT_E_NULL);
+    CHECK(cmiot_sign(&account, 1413444630, 1, CMIOT_MSISDN, card, 11, NULL, sizeof out) == CMIOT_E_NULL);
+    CHECK(cmiot_sign(&account, 1413444630, 1, CMIOT_MSISDN, card, 11, out, 0) == CMIOT_E_BUFFER);
+    CHECK(cmiot_sign(&account, 1413444630, 1, CMIOT_ICCID, card, 11, out, sizeof out) == CMIOT_E_CARD);
+    CHECK(cmiot_sign(&account, 1413444630, 1, 3, card, 11, out, sizeof out) == CMIOT_E_CARD);
+    CHECK(cmiot_sign(&account, 1413444630, 0, CMIOT_MSISDN, card, 11, out, sizeof out) == CMIOT_E_SEQUENCE);
+    CHECK(cmiot_sign(&account, 1413444630, 100000000, CMIOT_MSISDN, card, 11, out, sizeof out) == CMIOT_E_SEQUENCE);
+    CHECK(cmiot_sign(&account, 0, 1, CMIOT_MSISDN, card, 11, out, sizeof out) == CMIOT_E_CLOCK_UNSET);
+    CHECK(cmiot_sign(&account, 1413444630000, 1, CMIOT_MSISDN, card, 11, out, sizeof out) == CMIOT_E_CLOCK_LATE);
+    CHECK(out[0] == '\0');
+
+    CHECK(cmiot_reply_scan(NULL, password, 1) == CMIOT_E_NULL);
+    cmiot_reply reply;
+    CHECK(cmiot_reply_scan(&reply, NULL, 1) == CMIOT_E_NULL);
+    CHECK(cmiot_reply_status(&reply) == CMIOT_E_NULL && cmiot_reply_status(NULL) == CMIOT_E_NULL);
+    CHECK(cmiot_reply_code(&reply, NULL, 9) == CMIOT_E_NULL && cmiot_reply_code(NULL, out, 9) == CMIOT_E_NULL);
+    CHECK(cmiot_reply_message(&reply, out, sizeof out) == 0 && out[0] == '\0');
+}
+
+int main(void) {
+    vectors();
+    replies();
+    clocks_and_sequences();
+    misuse();
+    if (failed_line != 0) {
+        console_print("c tests: FAILED at line ");
+        print_number(failed_line);
+        console_print("\n");
+        return 1;
+    }
+    console_print("c tests: ");
+    print_number(checks);
+    console_print(" checks passed\n");
+    return 0;
+}
