@@ -14,6 +14,8 @@ pub(super) struct Decode<'a>(pub(super) &'a [u8]);
 impl Iterator for Decode<'_> {
     type Item = char;
 
+    // Its one caller in a firmware is inlined nowhere, and this saves that a frame of stack.
+    #[inline(always)]
     fn next(&mut self) -> Option<char> {
         if self.0.is_empty() {
             return None;
@@ -41,24 +43,38 @@ pub(super) fn character(rest: &mut &[u8]) -> Result<char, ReplyError> {
         b'n' => '\n',
         b'r' => '\r',
         b't' => '\t',
-        b'u' => {
-            let mut unit = unit(rest)?;
-            // A high surrogate and, if it follows, its low one; alone it is no character.
-            if unit & 0xFC00 == 0xD800
-                && let [b'\\', b'u', behind @ ..] = *rest
-            {
-                let mut behind = behind;
-                let low = self::unit(&mut behind)?;
-                if low & 0xFC00 == 0xDC00 {
-                    *rest = behind;
-                    unit = 0x1_0000 + ((unit & 0x3FF) << 10) + (low & 0x3FF);
-                }
-            }
-            char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER)
-        }
+        b'u' => utf16(rest)?,
         itself @ (b'"' | b'\\' | b'/') => char::from(itself),
         _ => return Err(ReplyError::Malformed),
     })
+}
+
+/// What `\u` stands for: one unit of UTF-16, or a pair of them. A high surrogate without its low one is no
+/// character, and what follows it stands for itself.
+fn utf16(rest: &mut &[u8]) -> Result<char, ReplyError> {
+    let mut behind = *rest;
+    let mut high = 0;
+    loop {
+        let mut unit = 0;
+        for _ in 0..4 {
+            let digit = char::from(byte(&mut behind)?).to_digit(16).ok_or(ReplyError::Malformed)?;
+            unit = unit << 4 | digit;
+        }
+        if high != 0 {
+            if unit & 0xFC00 != 0xDC00 {
+                return Ok(char::REPLACEMENT_CHARACTER);
+            }
+            unit = 0x1_0000 + ((high & 0x3FF) << 10) + (unit & 0x3FF);
+        }
+        *rest = behind;
+        match behind {
+            [b'\\', b'u', further @ ..] if unit & 0x1F_FC00 == 0xD800 => {
+                high = unit;
+                behind = further;
+            }
+            _ => return Ok(char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER)),
+        }
+    }
 }
 
 /// The next byte.
@@ -66,16 +82,6 @@ pub(super) fn byte(rest: &mut &[u8]) -> Result<u8, ReplyError> {
     let (&first, behind) = rest.split_first().ok_or(ReplyError::Truncated)?;
     *rest = behind;
     Ok(first)
-}
-
-/// Four hexadecimal digits: a unit of UTF-16.
-fn unit(rest: &mut &[u8]) -> Result<u32, ReplyError> {
-    let mut unit = 0;
-    for _ in 0..4 {
-        let digit = char::from(byte(rest)?).to_digit(16).ok_or(ReplyError::Malformed)?;
-        unit = unit << 4 | digit;
-    }
-    Ok(unit)
 }
 
 /// Whether an escaped string is `name`, which is ASCII.
