@@ -151,7 +151,12 @@ impl<'a> Reply<'a> {
             _ => b"",
         };
         let status = match found.get(Field::Status) {
-            Some(Value::Text(status) | Value::Number(status)) => Some(Status::from_text(short(status).0)),
+            Some(Value::Text(status) | Value::Number(status)) => {
+                let mut text = Text::EMPTY;
+                // What does not fit is cut.
+                decode_into(status, &mut text);
+                Some(Status::from_text(text))
+            }
             _ => None,
         };
         Ok(Self {
@@ -224,7 +229,8 @@ impl Code {
     }
 
     fn from_escaped(raw: &[u8]) -> Option<Self> {
-        let (text, whole) = short(raw);
+        let mut text = Text::EMPTY;
+        let whole = decode_into(raw, &mut text);
         let printable = text.as_bytes().iter().all(u8::is_ascii_graphic);
         (whole && printable && !raw.is_empty()).then_some(Self(text))
     }
@@ -312,12 +318,11 @@ impl Status {
     }
 }
 
-/// An escaped string decoded, as far as whole characters fit, and whether all did.
+/// Decodes an escaped string into `text`, as far as whole characters fit; whether all did.
+// Not inlined, and into a place handed in: it is called twice, and moving a text takes stack.
 #[inline(never)]
-fn short(escaped: &[u8]) -> (Text<16>, bool) {
-    let mut text = Text::EMPTY;
-    let whole = Decode(escaped).all(|c| text.push(c.encode_utf8(&mut [0; 4]).as_bytes()));
-    (text, whole)
+fn decode_into(escaped: &[u8], text: &mut Text<16>) -> bool {
+    Decode(escaped).all(|c| text.push(c.encode_utf8(&mut [0; 4]).as_bytes()))
 }
 
 impl UnknownStatus {
