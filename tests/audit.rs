@@ -102,7 +102,7 @@ async fn what_cannot_be_read_has_its_record_too() {
 #[tokio::test]
 async fn a_failures_record_names_what_the_carrier_said() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Setup::before(&carrier).set("breaker.credentials", "1ms").start().await;
     let ask = async |rule: &str| -> (Answer, Row) {
         carrier.set_rules([Rule::parse(rule).unwrap()]);
         let query = proxy.sign(&MSISDN);

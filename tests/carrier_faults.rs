@@ -93,19 +93,27 @@ async fn a_gateway_is_answered_within_its_deadline_and_the_call_goes_on() {
 #[tokio::test]
 async fn our_own_credentials_refused_are_a_73_that_names_the_code_for_the_operator() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
     for code in ["3", "4", "5", "6", "7", "8"] {
+        let proxy = Proxy::before(&carrier).await;
         carrier.set_rules([Rule::any().code(code)]);
         let refused = proxy.ask(&MSISDN).await;
         // As it is it would tell the gateway that its own token is wrong.
         refused.is_refusal_since("73", &format!("code {code}"));
         assert!(refused.header("retry-after").is_some());
+        // Once is enough: nothing is sent that would be refused again, and the operator is told.
+        let calls = carrier.count();
+        proxy.ask(&MSISDN).await.is_refusal_since("73", &format!("code {code}"));
+        assert_eq!(carrier.count(), calls);
+        let ready = proxy.admin("/ready", "").await;
+        assert!(ready.text().starts_with("ready\nalarm: ") && ready.text().contains(&format!("code {code}")));
+        assert!(proxy.admin("/metrics", "").await.text().contains("cmiot_alarms 1"));
+        assert!(proxy.log().contains("check --live"), "the remedy stands in the log");
     }
+    carrier.set_rules([]);
     carrier.set_accounts([Account::new(ACCOUNT_APPID, EBID, "the-carrier-changed-it")]);
-    proxy.ask(&MSISDN).await.is_refusal_since("73", "code 7");
+    Proxy::before(&carrier).await.ask(&MSISDN).await.is_refusal_since("73", "code 7");
     carrier.set_accounts([]);
-    proxy.ask(&MSISDN).await.is_refusal_since("73", "code 4");
-    assert!(proxy.log().contains("check --live"), "the remedy stands in the log");
+    Proxy::before(&carrier).await.ask(&MSISDN).await.is_refusal_since("73", "code 4");
 }
 
 #[tokio::test]

@@ -114,7 +114,7 @@ async fn what_everybody_left_is_kept_all_the_same() {
 #[tokio::test]
 async fn fifty_askers_of_a_failing_carrier_cost_one_call() {
     for (failure, code, calls) in [
-        ("code=73", "73", 1),
+        ("code=73", "73", 2), // busy: asked once more
         ("code=71", "71", 1),
         ("code=7", "73", 1),
         ("http=503", "73", 1),

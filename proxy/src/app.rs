@@ -19,7 +19,6 @@ use crate::admit::Admit;
 use crate::audit::Audit;
 use crate::cache::Cache;
 use crate::carrier::Carrier;
-use crate::carrier::client::Client;
 use crate::clock::Clock;
 use crate::config::{Config, Durability};
 use crate::flight::{Caps, Flights};
@@ -28,7 +27,6 @@ use crate::listen::{Limits, Listener};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
 use crate::relay::Relay;
-use crate::sequence::TransidSource;
 use crate::store::{Store, StoreError, StoreOptions, audit};
 
 /// How often moka is let do its deferred work.
@@ -169,26 +167,19 @@ fn relay(
     flights: &TaskTracker,
 ) -> Result<Relay, StartError> {
     let carrier = &config.carrier;
-    let transids = TransidSource::new(Arc::clone(&store.state), carrier.node, clock.clone());
     let ours = [carrier.host().to_owned(), config.gateway.listen.ip().to_string()];
     let caps = Caps { flights: carrier.max_flights, waiters: carrier.max_waiters_per_card };
     Ok(Relay {
         hosts: Hosts::new(config.gateway.names.iter().cloned().chain(ours)),
         admit: Admit::new(config, clock.clone()),
         cache: Cache::new(
-            config.memory_entries,
+            config.cache.memory_entries,
             Arc::clone(&store.cache),
             config.lifetimes.clone(),
             clock.clone(),
         ),
         flights: Arc::new(Flights::new(caps, flights.clone())),
-        carrier: Carrier::new(
-            Client::new(carrier)?,
-            Arc::new(transids),
-            clock.clone(),
-            carrier.drift_alarm,
-            Arc::clone(metrics),
-        ),
+        carrier: Carrier::new(config, &store.state, clock, Arc::clone(metrics))?,
         audit: Audit::new(Arc::clone(&store.audit), config.gateway.deadline.0),
         config: ArcSwap::from(Arc::clone(config)),
         clock: clock.clone(),

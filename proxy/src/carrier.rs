@@ -1,26 +1,38 @@
 //! The carrier's side: signs one call with an account's credentials, makes it, and says what came of it.
 //!
-//! One [`Attempt`] is one call with one transid of its own. What the carrier said is a [`Verdict`]; what kept it from
-//! saying anything is a [`Fault`]. Only this room knows the carrier's JSON and error codes.
+//! [`Carrier::call`] asks for a group: it picks the account by what is left of its budget, waits for its turn, passes
+//! the breakers, and asks once more where the carrier's codes say that this helps. One [`Attempt`] is one call with one
+//! transid of its own. What the carrier said is a [`Verdict`]; what kept it from saying anything is a [`Fault`]; why it
+//! was not asked at all is [`NotAsked`]. Only this room knows the carrier's JSON and error codes.
 
+pub mod breaker;
+pub mod budget;
 pub mod client;
 pub mod fault;
+pub mod health;
+pub mod standing;
 pub mod verdict;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
-use cmiot_signer::{Card, Signer, Transid};
+use cmiot_signer::{Card, Password, SignedRequest, Signer, Transid};
 
 use crate::clock::{Clock, Time};
-use crate::config::Account;
+use crate::config::{Account, Config};
 use crate::metrics::Metrics;
 use crate::operation::Operation;
 use crate::sequence::TransidSource;
+use crate::store::state::StateStore;
+use budget::Urgency;
 use client::Client;
 use fault::Fault;
-use verdict::{Class, Verdict};
+use health::Alarm;
+use standing::{Levels, Pass, Settled, Standing};
+use verdict::{Class, Code, Verdict};
 
 /// One call to the carrier and its end.
 #[derive(Clone, Debug)]
@@ -46,29 +58,153 @@ pub struct Answered {
     pub at: Time,
 }
 
+/// Why the carrier was not asked, and how long to wait before it may be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NotAsked {
+    /// The accounts' budget is spent, or too many wait for it.
+    Budget(Duration),
+    /// The carrier throttled the account: it rests.
+    CoolDown(Duration),
+    /// The carrier failed too often in a row.
+    Breaker(Duration),
+    /// The carrier refuses the account's credentials, or its subscription, with this code.
+    Credentials(Code, Duration),
+}
+
+impl NotAsked {
+    /// How long to wait before asking may help.
+    pub fn wait(&self) -> Duration {
+        match self {
+            Self::Budget(wait) | Self::CoolDown(wait) | Self::Breaker(wait) | Self::Credentials(_, wait) => {
+                *wait
+            }
+        }
+    }
+}
+
 /// Makes the calls.
 pub struct Carrier {
     client: Client,
     transids: Arc<TransidSource>,
+    groups: ArcSwap<Groups>,
+    state: Arc<StateStore>,
     clock: Clock,
     drift: Drift,
     metrics: Arc<Metrics>,
 }
 
 impl Carrier {
-    /// A carrier that calls through `client`.
+    /// A carrier for the accounts of a configuration, whose transids and spending `state` knows.
+    ///
+    /// # Errors
+    /// When TLS towards the carrier cannot be set up.
     pub fn new(
-        client: Client,
-        transids: Arc<TransidSource>,
-        clock: Clock,
-        drift_alarm: Duration,
+        config: &Config,
+        state: &Arc<StateStore>,
+        clock: &Clock,
         metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { client, transids, clock, drift: Drift { alarm: drift_alarm }, metrics }
+    ) -> Result<Self, rustls::Error> {
+        Ok(Self {
+            client: Client::new(&config.carrier)?,
+            transids: Arc::new(TransidSource::new(Arc::clone(state), config.carrier.node, clock.clone())),
+            groups: ArcSwap::from_pointee(standings(config, state, clock, &Groups::new())),
+            state: Arc::clone(state),
+            clock: clock.clone(),
+            drift: Drift { alarm: config.carrier.drift_alarm },
+            metrics,
+        })
     }
 
-    /// Asks about one card: transid → sign → send → read. Takes as long as the client's timeout at most.
-    pub async fn ask(&self, account: &Account, operation: &Operation, card: &Card) -> Attempt {
+    /// Takes over the accounts of a changed configuration. What is known of those that stay is kept.
+    pub fn reload(&self, config: &Config) {
+        let groups = standings(config, &self.state, &self.clock, &self.groups.load());
+        self.groups.store(Arc::new(groups));
+    }
+
+    /// Asks for a group about one card, once more where that helps and was not counted: after a busy code, with
+    /// another password, or when no answer had begun. Actions are sent once. Returns the last attempt.
+    ///
+    /// # Errors
+    /// [`NotAsked`] when no account of the group may send a call.
+    pub async fn call(
+        &self,
+        group: &str,
+        operation: &'static Operation,
+        card: &Card,
+        urgency: Urgency,
+    ) -> Result<Attempt, NotAsked> {
+        let (mut last, mut retries, mut passwords) =
+            (None, u32::from(operation.is_lookup()), operation.is_lookup());
+        loop {
+            let (standing, pass) = match (self.pick(group, operation, urgency).await, last) {
+                (Ok(picked), _) => picked,
+                // What was said before is better than why nothing more is.
+                (Err(_), Some(attempt)) => return Ok(attempt),
+                (Err(not_asked), None) => return Err(not_asked),
+            };
+            let password = standing.password(pass.password);
+            let attempt = self.ask(&standing.account, password, operation, card).await;
+            let settled = standing.settle(operation, &pass, &attempt.end);
+            drop(pass);
+            match settled {
+                Settled::OtherPassword if passwords => passwords = false,
+                Settled::Alarm(alarm) => {
+                    tracing::error!(%alarm, "calls stop until the carrier accepts one");
+                    return Ok(attempt);
+                }
+                _ => match pause(&attempt) {
+                    Some(pause) if retries > 0 => {
+                        retries -= 1;
+                        tokio::time::sleep(pause).await;
+                    }
+                    _ => return Ok(attempt),
+                },
+            }
+            last = Some(attempt);
+        }
+    }
+
+    /// The account of the group with the most left, and leave to call with it.
+    async fn pick(
+        &self,
+        group: &str,
+        operation: &'static Operation,
+        urgency: Urgency,
+    ) -> Result<(Arc<Standing>, Pass), NotAsked> {
+        let accounts = self.groups.load().get(group).cloned().unwrap_or_default();
+        let mut open: Vec<_> = accounts.iter().filter(|one| one.check(operation).is_ok()).collect();
+        open.sort_by_key(|one| std::cmp::Reverse(one.left()));
+        // One whose budget is spent leaves it to the next; who waits, waits for the best.
+        let mut soonest =
+            accounts.iter().filter_map(|one| one.check(operation).err()).min_by_key(NotAsked::wait);
+        for standing in open {
+            match standing.pass(operation, urgency).await {
+                Ok(pass) => return Ok((Arc::clone(standing), pass)),
+                Err(refused) => soonest = Some(refused),
+            }
+        }
+        Err(soonest.unwrap_or(NotAsked::Budget(Duration::from_secs(60))))
+    }
+
+    /// What only the operator can mend.
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.groups.load().values().flat_map(|of| of.iter()).flat_map(|standing| standing.alarms()).collect()
+    }
+
+    /// What is shown of each account.
+    pub fn levels(&self) -> Vec<Levels> {
+        self.groups.load().values().flat_map(|of| of.iter()).map(|standing| standing.levels()).collect()
+    }
+
+    /// One attempt with one password, budget and breakers apart: transid → sign → send → read. Takes as long as the
+    /// client's timeout at most.
+    pub async fn ask(
+        &self,
+        account: &Account,
+        password: &Password,
+        operation: &Operation,
+        card: &Card,
+    ) -> Attempt {
         let started = self.clock.monotonic();
         let mut attempt = Attempt {
             account: Arc::clone(&account.name),
@@ -79,7 +215,8 @@ impl Carrier {
         match self.transid(account).await {
             Ok(transid) => {
                 attempt.transid = Some(transid);
-                attempt.end = self.send(account, operation, card, transid).await;
+                let signed = Signer::new(&account.appid, &account.ebid, password).sign_transid(transid, card);
+                attempt.end = self.send(operation, &signed).await;
             }
             Err(fault) => attempt.end = Err(fault),
         }
@@ -105,16 +242,8 @@ impl Carrier {
         }
     }
 
-    async fn send(
-        &self,
-        account: &Account,
-        operation: &Operation,
-        card: &Card,
-        transid: Transid,
-    ) -> Result<Answered, Fault> {
-        let signed =
-            Signer::new(&account.appid, &account.ebid, &account.password).sign_transid(transid, card);
-        let response = self.client.get(operation.path, &signed).await?;
+    async fn send(&self, operation: &Operation, signed: &SignedRequest<'_>) -> Result<Answered, Fault> {
+        let response = self.client.get(operation.path, signed).await?;
         let at = self.clock.now();
         if let Some(date) = response.date {
             self.drift.compare(at, date, &self.metrics);
@@ -125,6 +254,7 @@ impl Carrier {
         }
     }
 
+    /// Where every attempt ends, whatever became of it.
     fn report(&self, operation: &Operation, card: &Card, attempt: &Attempt) {
         let code = match &attempt.end {
             Ok(answered) => answered.verdict.code.as_str().to_owned(),
@@ -143,6 +273,29 @@ impl Carrier {
                 tracing::warn!(account = %attempt.account, operation = operation.name, card = %card.masked(), %fault, "carrier call failed");
             }
         }
+    }
+}
+
+/// How each account stands, by group. A group's list is shared with the calls that choose from it.
+type Groups = HashMap<Arc<str>, Arc<[Arc<Standing>]>>;
+
+/// The accounts of a configuration, with what `known` knows of those that have not changed.
+fn standings(config: &Config, state: &Arc<StateStore>, clock: &Clock, known: &Groups) -> Groups {
+    let standing = |account: &Arc<Account>| {
+        let before = known.values().flat_map(|of| of.iter()).find(|one| one.account.name == account.name);
+        Arc::new(Standing::new(account, config, state, clock, before.map(|before| &**before)))
+    };
+    let of_group = |accounts: &Vec<Arc<Account>>| accounts.iter().map(standing).collect();
+    config.groups.iter().map(|(name, accounts)| (Arc::clone(name), of_group(accounts))).collect()
+}
+
+/// How long to wait before the same is asked once more; `None` where that does not help or may be counted twice.
+fn pause(attempt: &Attempt) -> Option<Duration> {
+    let number = attempt.transid.map_or(0, |transid| transid.sequence().get());
+    match &attempt.end {
+        Ok(answered) if answered.verdict.class == Class::Busy => Some(standing::jitter(number)),
+        Err(fault) if fault.may_retry() => Some(Duration::ZERO),
+        _ => None,
     }
 }
 

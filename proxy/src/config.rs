@@ -3,6 +3,7 @@
 //! Reading fails as a whole and says which file, line, column and key is wrong and what to write instead. No error
 //! repeats a line of the file: it might hold a secret.
 
+pub mod breaker;
 pub mod file;
 pub mod lifetimes;
 pub mod units;
@@ -12,7 +13,7 @@ mod check;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use cmiot_signer::{AppId, Ebid, Password};
 use hyper::Uri;
 use ipnet::IpNet;
 
+pub use breaker::Breaker;
 pub use check::read_secret;
 pub use file::{ConfigFile, Durability, LogFormat};
 pub use lifetimes::{Lifetime, Lifetimes};
@@ -36,8 +38,10 @@ pub struct Config {
     pub store_dir: PathBuf,
     /// Whom the proxy asks.
     pub carrier: Carrier,
-    /// Entries in the memory tier.
-    pub memory_entries: u64,
+    /// What an account bears before calls stop for a while.
+    pub breaker: Breaker,
+    /// What is kept in memory.
+    pub cache: file::Cache,
     /// How long answers serve.
     pub lifetimes: Lifetimes,
     /// What a committed audit record survives.
@@ -65,11 +69,6 @@ impl Config {
         let folder = path.parent().unwrap_or(Path::new("."));
         let config = Self::check(&file, folder).map_err(|what| ConfigError::new(path, None, what))?;
         Ok((config, file))
-    }
-
-    /// The account that asks for this group.
-    pub fn account_of(&self, group: &str) -> Option<Arc<Account>> {
-        self.groups.get(group).and_then(|accounts| accounts.first()).map(Arc::clone)
     }
 
     /// Every account, group by group.
@@ -121,6 +120,10 @@ pub struct Carrier {
     pub max_waiters_per_card: usize,
     /// Flights at once.
     pub max_flights: usize,
+    /// Flights that wait for an account's budget.
+    pub queue: usize,
+    /// How long one waits for it.
+    pub queue_wait: Duration,
     /// Clock drift that raises the alarm.
     pub drift_alarm: Duration,
 }
@@ -143,8 +146,14 @@ pub struct Account {
     pub appid: AppId,
     /// The carrier's ebid for user-status look-ups.
     pub ebid: Ebid,
-    /// The carrier's password.
-    pub password: Password,
+    /// The carrier's password, and beside it the next one while it is being changed. Never empty.
+    pub passwords: Vec<Password>,
+    /// Calls that may leave in any second.
+    pub calls_per_second: Option<NonZeroU32>,
+    /// Calls that may be under way at once.
+    pub calls_at_once: Option<NonZeroU32>,
+    /// Calls from midnight to midnight at UTC+8.
+    pub calls_per_day: Option<NonZeroU64>,
 }
 
 /// Credentials that a gateway signs with, and what they open.

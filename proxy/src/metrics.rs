@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::carrier::standing;
 use crate::outcome::Outcome;
 
 type Fixed = Vec<(&'static str, &'static str)>;
@@ -28,13 +29,17 @@ pub struct Metrics {
     carrier_calls: Family<Open, Counter>,
     carrier_latency: Histogram,
     clock_drift: Gauge<f64, AtomicU64>,
+    breakers: Family<Open, Gauge>,
+    budget_waiting: Family<Open, Gauge>,
+    budget_left: Family<Open, Gauge>,
+    alarms: Gauge,
     cache_entries: Gauge,
     flights: Gauge,
     audit_queue: Gauge,
 }
 
 /// What is measured when somebody looks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Levels {
     /// Entries in the memory tier.
     pub cache_entries: u64,
@@ -42,6 +47,10 @@ pub struct Levels {
     pub flights: usize,
     /// Audit records that wait for their commit.
     pub audit_queue: usize,
+    /// How each account stands with the carrier.
+    pub accounts: Vec<standing::Levels>,
+    /// What only the operator can mend.
+    pub alarms: usize,
 }
 
 impl Metrics {
@@ -81,6 +90,26 @@ impl Metrics {
             Unit::Seconds,
             clock_drift.clone(),
         );
+        let breakers = Family::default();
+        registry.register(
+            "breaker",
+            "Of each account, what stops its calls: 0 closed, 1 half-open, 2 open",
+            breakers.clone(),
+        );
+        let budget_waiting = Family::default();
+        registry.register(
+            "budget_waiting",
+            "Calls that wait for an account's budget",
+            budget_waiting.clone(),
+        );
+        let budget_left = Family::default();
+        registry.register(
+            "budget_left_today",
+            "Calls left to an account until midnight at UTC+8, where there is a limit",
+            budget_left.clone(),
+        );
+        let alarms = Gauge::default();
+        registry.register("alarms", "What only the operator can mend: /ready says what", alarms.clone());
         let cache_entries = Gauge::default();
         registry.register("cache_entries", "Entries in the memory tier", cache_entries.clone());
         let flights = Gauge::default();
@@ -94,6 +123,10 @@ impl Metrics {
             carrier_calls,
             carrier_latency,
             clock_drift,
+            breakers,
+            budget_waiting,
+            budget_left,
+            alarms,
             cache_entries,
             flights,
             audit_queue,
@@ -120,11 +153,22 @@ impl Metrics {
     }
 
     /// Everything in the OpenMetrics text format.
-    pub fn render(&self, levels: Levels) -> String {
+    pub fn render(&self, levels: &Levels) -> String {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.cache_entries.set(gauge(levels.cache_entries));
         self.flights.set(gauge(levels.flights as u64));
         self.audit_queue.set(gauge(levels.audit_queue as u64));
+        self.alarms.set(gauge(levels.alarms as u64));
+        for one in &levels.accounts {
+            let account = || ("account", one.account.to_string());
+            self.budget_waiting.get_or_create(&vec![account()]).set(gauge(one.waiting as u64));
+            if let Some(left) = one.calls_left {
+                self.budget_left.get_or_create(&vec![account()]).set(gauge(left));
+            }
+            for (breaker, state) in one.breakers {
+                self.breakers.get_or_create(&vec![account(), ("breaker", breaker.to_owned())]).set(state);
+            }
+        }
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a String cannot fail");
         text
@@ -146,7 +190,7 @@ mod tests {
         metrics.look_up(Outcome::Hit, "", Duration::from_millis(1));
         metrics.carrier_call("fleet", "71", Duration::from_millis(30));
         metrics.clock_drift(-2.5);
-        let text = metrics.render(Levels { cache_entries: 3, flights: 1, audit_queue: 0 });
+        let text = metrics.render(&Levels { cache_entries: 3, flights: 1, ..Levels::default() });
         for line in [
             "cmiot_look_ups_total{outcome=\"hit\",reason=\"\"} 1",
             "cmiot_carrier_calls_total{account=\"fleet\",code=\"71\"} 1",

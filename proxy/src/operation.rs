@@ -13,6 +13,13 @@ pub struct Operation {
     pub path: &'static str,
 }
 
+impl Operation {
+    /// Whether asking changes nothing, so that an answer may be kept, shared and asked for once more.
+    pub fn is_lookup(&self) -> bool {
+        true
+    }
+}
+
 const OPERATIONS: [Operation; 1] =
     [Operation { api: 2002, name: "userstatusrealsingle", path: "/v2/userstatusrealsingle" }];
 

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::carrier::NotAsked;
 use crate::carrier::fault::Fault;
 use crate::carrier::verdict::Code;
 
@@ -76,6 +77,8 @@ pub enum Refusal {
     Credentials(Code),
     /// The carrier could not be asked.
     Carrier(Fault),
+    /// The carrier was not asked: to protect the quota, or since it would have been in vain.
+    NotAsked(NotAsked),
     /// The flight ended without a word: a defect of the proxy's.
     Lost,
     /// The audit record could not be committed, so no answer may leave.
@@ -124,12 +127,13 @@ impl Refusal {
             Self::Token | Self::StaleTransid | Self::ReusedTransid => "7",
             Self::Ebid | Self::Operation => "3",
             Self::CardNotAllowed => "8",
-            Self::TooFast(_) => "72",
+            Self::TooFast(_) | Self::NotAsked(NotAsked::Budget(_) | NotAsked::CoolDown(_)) => "72",
             Self::OnlyIfCached
             | Self::Crowded
             | Self::Deadline
             | Self::Credentials(_)
             | Self::Carrier(_)
+            | Self::NotAsked(NotAsked::Breaker(_) | NotAsked::Credentials(..))
             | Self::Lost
             | Self::Audit => "73",
         }
@@ -155,6 +159,10 @@ impl Refusal {
             Self::Deadline => "deadline",
             Self::Credentials(_) => "carrier-credentials",
             Self::Carrier(fault) => fault.name(),
+            Self::NotAsked(NotAsked::Budget(_)) => "budget",
+            Self::NotAsked(NotAsked::CoolDown(_)) => "cool-down",
+            Self::NotAsked(NotAsked::Breaker(_)) => "breaker",
+            Self::NotAsked(NotAsked::Credentials(..)) => "carrier-credentials",
             Self::Lost => "lost",
             Self::Audit => "audit",
         }
@@ -162,8 +170,10 @@ impl Refusal {
 
     /// Whose turn it is: the gateway's ([`Outcome::Refused`]) or ours and the carrier's ([`Outcome::Failed`]).
     pub fn outcome(&self) -> Outcome {
-        match self.code() {
-            "73" if *self != Self::OnlyIfCached => Outcome::Failed,
+        match (self, self.code()) {
+            (Self::NotAsked(_), _) => Outcome::Failed,
+            (Self::OnlyIfCached, _) => Outcome::Refused,
+            (_, "73") => Outcome::Failed,
             _ => Outcome::Refused,
         }
     }
@@ -172,6 +182,7 @@ impl Refusal {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooFast(wait) => Some(*wait),
+            Self::NotAsked(not_asked) => Some(not_asked.wait()),
             Self::Crowded | Self::Deadline | Self::Lost => Some(Duration::from_secs(1)),
             Self::Carrier(_) | Self::Audit => Some(Duration::from_secs(5)),
             Self::Credentials(_) => Some(Duration::from_secs(60)),

@@ -1,7 +1,9 @@
 //! THE PATH of a look-up: parse → admit → look up → join → wait → settle → record → answer.
 //!
 //! [`Relay::answer`] holds a request's life; each early return is a [`Refusal`] with its reason. What happens without
-//! a request, since a flight outlives its askers, is [`Relay::fly`].
+//! a request, since a flight outlives its askers, stands in [`fly`].
+
+mod fly;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,17 +16,19 @@ use crate::admit::Admit;
 use crate::audit::{Audit, Record};
 use crate::cache::freshness::Freshness;
 use crate::cache::{Cache, Entry, Held, Key};
-use crate::carrier::fault::Fault;
+use crate::carrier::Carrier;
+use crate::carrier::budget::Urgency;
 use crate::carrier::verdict::Class;
-use crate::carrier::{Answered, Attempt, Carrier};
 use crate::clock::Clock;
-use crate::config::{Account, Client, Config};
+use crate::config::{Client, Config};
 use crate::flight::{Flights, Role, Seat};
 use crate::gateway::answer::{Answer, CacheStatus, Forwarded};
 use crate::gateway::request::{Hosts, Request, check_head};
 use crate::metrics::Metrics;
 use crate::operation::Operation;
 use crate::outcome::{Outcome, Refusal};
+use fly::Brought;
+pub use fly::Landing;
 
 /// Everything that a look-up passes through, in its order.
 pub struct Relay {
@@ -57,21 +61,6 @@ pub struct Asked {
     pub body: Result<bytes::Bytes, Refusal>,
     /// Who is at the other end.
     pub peer: IpAddr,
-}
-
-/// What a flight brings to all who wait for it.
-#[derive(Clone, Debug)]
-pub struct Landing {
-    /// The last call that was made; none if the cache had the answer after all.
-    call: Option<Arc<Attempt>>,
-    /// The carrier's answer, or why there is none.
-    end: Result<Brought, Refusal>,
-}
-
-#[derive(Clone, Debug)]
-struct Brought {
-    entry: Arc<Entry>,
-    stored: bool,
 }
 
 /// An answer of the carrier's, and how it came here.
@@ -115,7 +104,8 @@ impl Relay {
         }
 
         // Join the flight of this key, or lead one.
-        let seat = self.join(&key, &client, request.operation);
+        let urgency = if held.is_some() { Urgency::Refresh } else { Urgency::Miss };
+        let seat = self.join(&key, request.operation, urgency);
         if let Some(held) = held.as_ref().filter(|held| held.freshness == Freshness::Revalidate) {
             return Ok(self.cached(held));
         }
@@ -156,40 +146,14 @@ impl Relay {
     fn join(
         self: &Arc<Self>,
         key: &Key,
-        client: &Client,
         operation: &'static Operation,
+        urgency: Urgency,
     ) -> Result<Seat<Landing>, Refusal> {
-        // A group is gone when the configuration was changed since the client was admitted.
-        let account = self.config.load().account_of(&client.group).ok_or(Refusal::Token)?;
         let relay = Arc::clone(self);
         let flying = key.clone();
         self.flights
-            .join(key, || async move { relay.fly(flying, &account, operation).await })
+            .join(key, || async move { relay.fly(flying, operation, urgency).await })
             .map_err(|_| Refusal::Crowded)
-    }
-
-    /// The flight: asks the carrier, once more where nothing can have been counted, and stores what it said.
-    async fn fly(&self, key: Key, account: &Account, operation: &Operation) -> Landing {
-        // The flight before this one may have landed between our look and our start.
-        if let Some(Held { entry, freshness: Freshness::Fresh }) = self.cache.recall(&key) {
-            return Landing { call: None, end: Ok(Brought { entry, stored: true }) };
-        }
-        let mut attempt = self.carrier.ask(account, operation, &key.card).await;
-        if attempt.end.as_ref().is_err_and(Fault::may_retry) {
-            attempt = self.carrier.ask(account, operation, &key.card).await;
-        }
-        let end = match &attempt.end {
-            Ok(Answered { verdict, .. }) if verdict.class == Class::Credentials => {
-                Err(Refusal::Credentials(verdict.code))
-            }
-            Ok(answered) => {
-                let entry = Arc::new(Entry::from(answered.clone()));
-                let stored = self.cache.store(&key, &entry);
-                Ok(Brought { entry, stored })
-            }
-            Err(fault) => Err(Refusal::Carrier(fault.clone())),
-        };
-        Landing { call: Some(Arc::new(attempt)), end }
     }
 
     /// What a landed flight means for one who waited for it.
@@ -201,10 +165,14 @@ impl Relay {
         record: &mut Record,
     ) -> Result<Found, Refusal> {
         let forwarded = if held.is_some() { Forwarded::Stale } else { Forwarded::UriMiss };
-        let Some(call) = landing.call else {
-            return landing.end.map(|brought| self.cached(&Held::fresh(brought.entry)));
-        };
-        record.called(&call.account, call.transid.as_ref());
+        match landing.call {
+            Some(call) => record.called(&call.account, call.transid.as_ref()),
+            None => {
+                if let Ok(brought) = landing.end {
+                    return Ok(self.cached(&Held::fresh(brought.entry)));
+                }
+            }
+        }
         match (landing.end, held) {
             (Ok(brought), Some(held)) if brought.entry.verdict.class.yields_to_stale() => {
                 Ok(self.cached(&held))

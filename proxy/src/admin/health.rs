@@ -1,7 +1,8 @@
 //! Whether the proxy lives, whether it can answer, and what it has counted.
 //!
 //! - `GET /live`: 200 while the process runs.
-//! - `GET /ready`: 200 while look-ups are answered, else 503; the body says what is wrong.
+//! - `GET /ready`: 200 while look-ups are answered, else 503; the body says what is wrong, and what the carrier
+//!   refuses (`alarm: ...`): that needs the operator, and makes nothing unready.
 //! - `GET /metrics`: OpenMetrics text, as Prometheus reads it.
 
 use std::sync::Arc;
@@ -22,7 +23,14 @@ pub(super) async fn ready(admin: &Admin) -> Response<Full<Bytes>> {
     // One real commit, which waits for the disk.
     let store = Arc::clone(&admin.store);
     match tokio::task::spawn_blocking(move || store.writable()).await {
-        Ok(Ok(())) => reply::text(StatusCode::OK, "ready\n"),
+        // Alarms do not make it unready: what is cached is still answered.
+        Ok(Ok(())) => {
+            let alarms = admin.relay.carrier.alarms().into_iter();
+            reply::text(
+                StatusCode::OK,
+                alarms.fold("ready\n".to_owned(), |all, one| format!("{all}alarm: {one}\n")),
+            )
+        }
         Ok(Err(error)) => reply::text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}\n")),
         Err(_) => reply::text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the check died\n"),
     }
@@ -33,8 +41,10 @@ pub(super) fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
         cache_entries: admin.relay.cache.entries(),
         flights: admin.relay.flights.under_way(),
         audit_queue: admin.store.audit.queued(),
+        accounts: admin.relay.carrier.levels(),
+        alarms: admin.relay.carrier.alarms().len(),
     };
-    let mut response = reply::text(StatusCode::OK, admin.metrics.render(levels));
+    let mut response = reply::text(StatusCode::OK, admin.metrics.render(&levels));
     response.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),

@@ -2,18 +2,15 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context;
 use cmiot_proxy::app::open_store;
-use cmiot_proxy::carrier::client::Client;
 use cmiot_proxy::carrier::verdict::Class;
 use cmiot_proxy::carrier::{Attempt, Carrier};
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::Config;
 use cmiot_proxy::metrics::Metrics;
 use cmiot_proxy::operation;
-use cmiot_proxy::sequence::TransidSource;
 use cmiot_signer::Card;
 
 use super::card;
@@ -54,16 +51,18 @@ impl Check {
     async fn ask(&self, config: Config) -> anyhow::Result<ExitCode> {
         let clock = Clock::system();
         let store = open_store(&config, false, &clock)?;
-        let transids = TransidSource::new(Arc::clone(&store.state), config.carrier.node, clock.clone());
-        let client = Client::new(&config.carrier).context("TLS towards the carrier")?;
         let carrier =
-            Carrier::new(client, Arc::new(transids), clock, config.carrier.drift_alarm, Metrics::new());
+            Carrier::new(&config, &store.state, &clock, Metrics::new()).context("TLS towards the carrier")?;
         let mut all_well = true;
         for account in config.accounts() {
-            let attempt = carrier.ask(account, operation::USER_STATUS, &self.card).await;
-            let (well, what) = judge(&attempt);
-            all_well &= well;
-            out!("{:<20} {:>6} ms  {what}", account.name, attempt.latency.as_millis());
+            for (index, password) in account.passwords.iter().enumerate() {
+                let attempt = carrier.ask(account, password, operation::USER_STATUS, &self.card).await;
+                let (well, what) = judge(&attempt);
+                all_well &= well;
+                let name =
+                    if index == 0 { account.name.to_string() } else { format!("{} (next)", account.name) };
+                out!("{name:<20} {:>6} ms  {what}", attempt.latency.as_millis());
+            }
         }
         store.close();
         Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })

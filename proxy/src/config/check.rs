@@ -25,6 +25,7 @@ impl Config {
         let groups = groups(file, folder, &mut warnings)?;
         let clients = clients(file, folder, &groups, &mut warnings)?;
         let carrier = carrier(&file.carrier)?;
+        file.breaker.check()?;
         if file.gateway.deadline.0.is_zero() {
             return Err("[gateway] deadline: must be longer than zero, such as \"20s\"".to_owned());
         }
@@ -42,7 +43,8 @@ impl Config {
             admin: admin(&file.admin, folder)?,
             store_dir: folder.join(&file.store.dir),
             carrier,
-            memory_entries: file.cache.memory_entries,
+            breaker: file.breaker.clone(),
+            cache: file.cache.clone(),
             lifetimes: file.freshness.clone(),
             durability: file.audit.durability,
             log_format: file.log.format,
@@ -73,17 +75,31 @@ fn groups(file: &ConfigFile, folder: &Path, warnings: &mut Vec<String>) -> Resul
             return Err(format!("{place}: name: taken by [[account]] {first}: give each account its own"));
         }
         let group: Arc<str> = written.group.as_deref().unwrap_or(&written.name).into();
-        let account = Account {
-            name: written.name.as_str().into(),
-            group: Arc::clone(&group),
-            appid: AppId::parse(&written.appid).map_err(|e| format!("{place}: appid: {e}"))?,
-            ebid: Ebid::parse(&written.ebid).map_err(|e| format!("{place}: ebid: {e}"))?,
-            password: PasswordSource {
+        let mut passwords = vec![
+            PasswordSource {
                 file: written.password_file.as_deref(),
                 env: written.password_env.as_deref(),
                 text: written.password.as_ref(),
             }
             .read(&place, folder, warnings)?,
+        ];
+        if written.next_password_file.is_some() || written.next_password_env.is_some() {
+            let next = PasswordSource {
+                file: written.next_password_file.as_deref(),
+                env: written.next_password_env.as_deref(),
+                text: None,
+            };
+            passwords.push(next.read(&format!("{place}: next_"), folder, warnings)?);
+        }
+        let account = Account {
+            name: written.name.as_str().into(),
+            group: Arc::clone(&group),
+            appid: AppId::parse(&written.appid).map_err(|e| format!("{place}: appid: {e}"))?,
+            ebid: Ebid::parse(&written.ebid).map_err(|e| format!("{place}: ebid: {e}"))?,
+            passwords,
+            calls_per_second: written.calls_per_second,
+            calls_at_once: written.calls_at_once,
+            calls_per_day: written.calls_per_day,
         };
         groups.entry(group).or_default().push(Arc::new(account));
     }
@@ -147,7 +163,7 @@ fn clients(
             appid: account.appid,
             group: Arc::clone(&account.group),
             ebid: account.ebid,
-            password: account.password.clone(),
+            password: account.passwords[0].clone(),
             peers: Vec::new(),
             operations: Vec::new(),
             cards: Vec::new(),
@@ -215,6 +231,8 @@ fn carrier(written: &file::Carrier) -> Result<Carrier, String> {
         stale_wait: written.stale_wait.0,
         max_waiters_per_card: written.max_waiters_per_card,
         max_flights: written.max_flights,
+        queue: written.queue,
+        queue_wait: written.queue_wait.0,
         drift_alarm: written.drift_alarm.0,
     })
 }

@@ -4,11 +4,13 @@
 //! (`cmiot-proxy check`), it is the effective configuration with its secrets redacted.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::breaker::Breaker;
 use super::lifetimes::Lifetimes;
 use super::units::{Secret, Size, Span};
 
@@ -28,6 +30,9 @@ pub struct ConfigFile {
     /// Whom the proxy asks.
     #[serde(default)]
     pub carrier: Carrier,
+    /// What an account bears before calls stop for a while.
+    #[serde(default)]
+    pub breaker: Breaker,
     /// What is kept in memory.
     #[serde(default)]
     pub cache: Cache,
@@ -137,8 +142,12 @@ pub struct Carrier {
     pub stale_wait: Span,
     /// Askers of one card that wait for one flight.
     pub max_waiters_per_card: usize,
-    /// Flights under way at once.
+    /// Flights under way at once, those that wait for an account's budget included.
     pub max_flights: usize,
+    /// Flights that wait for one account's budget; refreshes get half of the places.
+    pub queue: usize,
+    /// How long a flight waits for it.
+    pub queue_wait: Span,
     /// Clock drift against the carrier's `Date` that raises the alarm.
     pub drift_alarm: Span,
 }
@@ -155,6 +164,8 @@ impl Default for Carrier {
             stale_wait: Span::secs(2),
             max_waiters_per_card: 10_000,
             max_flights: 1_000,
+            queue: 1_000,
+            queue_wait: Span::secs(5),
             drift_alarm: Span::secs(60),
         }
     }
@@ -166,11 +177,23 @@ impl Default for Carrier {
 pub struct Cache {
     /// Entries in memory; the least recently asked for leave first and stay in cache.db.
     pub memory_entries: u64,
+    /// How much earlier or later than written, in percent, an entry stops being fresh: by its key, so that a fleet
+    /// does not expire at once and a restart agrees.
+    pub ttl_jitter_percent: u32,
+    /// Percent of an account's `calls_per_second` that may refresh entries which are still fresh; 0 for none.
+    pub refresh_ahead_percent: u32,
+    /// Hits that make an entry one to be refreshed ahead.
+    pub refresh_ahead_hits: u32,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { memory_entries: 100_000 }
+        Self {
+            memory_entries: 100_000,
+            ttl_jitter_percent: 10,
+            refresh_ahead_percent: 10,
+            refresh_ahead_hits: 3,
+        }
     }
 }
 
@@ -234,6 +257,21 @@ pub struct Account {
     /// The password itself. Works, and is warned about: a configuration gets copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
+    /// While the carrier changes the password, the file of the other one: whichever works is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_password_file: Option<PathBuf>,
+    /// The same from an environment variable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_password_env: Option<String>,
+    /// Calls that may leave in any second; absent means unbounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls_per_second: Option<NonZeroU32>,
+    /// Calls that may be under way at once; absent means unbounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls_at_once: Option<NonZeroU32>,
+    /// Calls from midnight to midnight at UTC+8, counted across restarts; absent means unbounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls_per_day: Option<NonZeroU64>,
 }
 
 /// `[[client]]`: what a gateway signs with, and what it may ask.

@@ -12,6 +12,7 @@ use http_body_util::Full;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
+use crate::carrier::NotAsked;
 use crate::outcome::{Malformed, Refusal};
 
 /// The name that stands in Cache-Status and Proxy-Status.
@@ -184,6 +185,16 @@ fn proxy_status(refusal: &Refusal) -> String {
             ("http_request_denied", format!("carrier refuses the account's credentials with code {code}"))
         }
         Refusal::Carrier(fault) => (fault.proxy_error(), format!("carrier call failed: {}", fault.name())),
+        Refusal::NotAsked(NotAsked::Budget(_)) => ("http_request_denied", "carrier budget spent".to_owned()),
+        Refusal::NotAsked(NotAsked::CoolDown(_)) => {
+            ("http_request_denied", "carrier throttled the account, which rests".to_owned())
+        }
+        Refusal::NotAsked(NotAsked::Breaker(_)) => {
+            ("destination_unavailable", "carrier failed too often in a row".to_owned())
+        }
+        Refusal::NotAsked(NotAsked::Credentials(code, _)) => {
+            ("http_request_denied", format!("carrier refuses the account's credentials with code {code}"))
+        }
         Refusal::Lost => ("proxy_internal_error", "the call was lost".to_owned()),
         Refusal::Audit => ("proxy_internal_error", "audit unavailable".to_owned()),
     };

@@ -45,8 +45,9 @@ macro_rules! migration {
     };
 }
 
-const CACHE: &[Migration] = &[migration!("cache", "0001_answers.sql")];
-const STATE: &[Migration] = &[migration!("state", "0001_sequences.sql")];
+const CACHE: &[Migration] = &[migration!("cache", "0001_answers.sql"), migration!("cache", "0002_stale.sql")];
+const STATE: &[Migration] =
+    &[migration!("state", "0001_sequences.sql"), migration!("state", "0002_budgets.sql")];
 const AUDIT: &[Migration] = &[migration!("audit", "0001_records.sql")];
 
 /// How long one connection waits for another's write lock, an operator's shell included.

@@ -1,9 +1,11 @@
-//! `state.db`: what must never be forgotten, since forgetting it could send one transid twice.
+//! `state.db`: what must never be forgotten, since forgetting it could send one transid twice, or spend a day's calls
+//! again.
 //!
 //! Every commit waits for the disk (WAL, FULL), so values are leased in blocks and committed before use; see
 //! [`crate::sequence`] for the rules of sequences. Losing the file is an error that names the remedy, never a
 //! silent reset: a folder that has a `cache.db` or audit segments has been in use and must have its state.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -41,10 +43,27 @@ pub struct Position {
     pub ceiling: u64,
 }
 
+/// Calls of a day that were leased.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lease {
+    /// Of which day: days since 1970 at UTC+8.
+    pub day: u64,
+    /// How many; none when the day's are spent.
+    pub granted: u64,
+    /// How many of that day are leased by now, these included.
+    pub leased: u64,
+}
+
 /// The state's file: see the module's text.
 pub struct StateStore {
     connection: Mutex<Connection>,
     path: PathBuf,
+}
+
+impl fmt::Debug for StateStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateStore").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl StateStore {
@@ -109,6 +128,46 @@ impl StateStore {
             .map_err(sqlite)?;
         leasing.commit().map_err(sqlite)?;
         Ok((read, written))
+    }
+
+    /// Leases up to `block` of the `limit` calls of a day. Blocks until it is on the disk. A day that is earlier
+    /// than one leased before is taken for that one: a clock set back gives nothing again.
+    ///
+    /// # Errors
+    /// When it was not committed; nothing of it may be used then.
+    pub fn lease_calls(&self, appid: &AppId, day: u64, block: u64, limit: u64) -> Result<Lease, StoreError> {
+        let sqlite = StoreError::sqlite(&self.path);
+        let mut connection = self.lock();
+        let leasing = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+        let spent: Option<(i64, i64)> = leasing
+            .prepare_cached("SELECT day, leased FROM spending WHERE appid = ?1")
+            .and_then(|mut statement| {
+                statement.query_row([appid.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+            })
+            .map_err(sqlite)?;
+        let number = |stored| {
+            u64::try_from(stored)
+                .map_err(|_| StoreError::new(&self.path, Fault::Malformed { what: "spending" }))
+        };
+        let (day, leased) = match spent {
+            Some((known, leased)) if number(known)? >= day => (number(known)?, number(leased)?),
+            _ => (day, 0),
+        };
+        let granted = block.min(limit.saturating_sub(leased));
+        let leased = leased + granted;
+        leasing
+            .prepare_cached(
+                "INSERT INTO spending (appid, day, leased) VALUES (:appid, :day, :leased)
+                 ON CONFLICT DO UPDATE SET day = excluded.day, leased = excluded.leased",
+            )
+            .and_then(|mut statement| {
+                statement.execute(named_params! {
+                    ":appid": appid.as_str(), ":day": to_sql(day), ":leased": to_sql(leased),
+                })
+            })
+            .map_err(sqlite)?;
+        leasing.commit().map_err(sqlite)?;
+        Ok(Lease { day, granted, leased })
     }
 
     /// Whether a commit reaches the disk: makes one that changes nothing. Blocks.
@@ -225,7 +284,7 @@ mod tests {
     }
 
     fn fault(opened: Result<StateStore, StoreError>) -> Fault {
-        opened.err().expect("it must not open").fault().clone()
+        opened.expect_err("it must not open").fault().clone()
     }
 
     #[test]

@@ -1,0 +1,282 @@
+//! The budget of one account: how many calls it may make a second, at once, and a day.
+//!
+//! A call that may not be sent yet waits its turn in a bounded queue: misses before refreshes, then in order of
+//! arrival, each for a limited time. The rate is a GCRA whose burst counts into the second: no second, wherever it
+//! begins, sees more than `per_second` calls leave. The day's calls are leased in blocks ([`day`]).
+//! Refreshing ahead of need never waits and has a share of the rate of its own.
+
+mod day;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cmiot_signer::AppId;
+use tokio::sync::Notify;
+
+use super::NotAsked;
+use crate::clock::Clock;
+use crate::store::state::StateStore;
+use day::Day;
+
+/// What an account may spend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Calls that leave in any second; absent: no limit.
+    pub per_second: Option<NonZeroU32>,
+    /// Calls under way at once; absent: no limit.
+    pub at_once: Option<NonZeroU32>,
+    /// Calls from midnight to midnight at UTC+8; absent: no limit.
+    pub per_day: Option<u64>,
+    /// Calls that wait for their turn; refreshes get half of the places.
+    pub queue: usize,
+    /// How long one waits.
+    pub patience: Duration,
+    /// Percent of `per_second` that refreshing ahead may use.
+    pub ahead_percent: u32,
+}
+
+/// How much a call matters, most first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Urgency {
+    /// A gateway waits and there is nothing else to answer.
+    Miss,
+    /// Something stale is answered meanwhile, or nobody waits.
+    Refresh,
+    /// What is cached is still fresh.
+    Ahead,
+}
+
+/// The budget of one account.
+#[derive(Debug)]
+pub struct Budget {
+    limits: Limits,
+    pace: Option<Pace>,
+    desk: Mutex<Desk>,
+    day: Option<Day>,
+    clock: Clock,
+}
+
+/// Leave to make one call, which is over when this is dropped.
+#[derive(Debug)]
+pub struct Permit {
+    budget: Arc<Budget>,
+}
+
+/// What is left of a budget, to choose among accounts: the greatest is the best choice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Left {
+    /// Whether a call could leave at once.
+    ready: bool,
+    /// How few wait already.
+    waiting: std::cmp::Reverse<usize>,
+    /// Thousandths of the day's calls that are left.
+    today: u64,
+    /// How few are under way.
+    under_way: std::cmp::Reverse<u32>,
+}
+
+/// The GCRA's constants.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    interval: Duration,
+    tolerance: Duration,
+    ahead: Option<Duration>,
+}
+
+/// Who waits, what is under way, and when the next call may leave.
+#[derive(Debug, Default)]
+struct Desk {
+    waiting: BTreeMap<(Urgency, u64), Arc<Notify>>,
+    arrivals: u64,
+    under_way: u32,
+    /// Theoretical arrival times of the GCRA, on the monotonic clock.
+    next: Duration,
+    next_ahead: Duration,
+}
+
+enum Turn {
+    Now,
+    /// Not before this long; `None`: not before somebody tells.
+    Later(Option<Duration>),
+}
+
+impl Budget {
+    /// The budget of `appid`, nothing spent but what `state` knows of today.
+    pub fn new(limits: Limits, appid: AppId, state: Arc<StateStore>, clock: Clock) -> Arc<Self> {
+        let pace = limits.per_second.map(|rate| Pace::of(rate.get(), limits.ahead_percent));
+        let day = limits.per_day.map(|limit| Day::new(limit, appid, state));
+        Arc::new(Self { limits, pace, desk: Mutex::default(), day, clock })
+    }
+
+    /// What may be spent.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Waits for a turn.
+    ///
+    /// # Errors
+    /// [`NotAsked::Budget`] when the queue is full, the wait too long or the day's calls are spent.
+    pub async fn take(self: &Arc<Self>, urgency: Urgency) -> Result<Permit, NotAsked> {
+        if let Some(day) = &self.day {
+            day.check(self.clock.now())?;
+        }
+        let permit = self.turn(urgency).await?;
+        if let Some(day) = &self.day {
+            day.take(self.clock.now()).await?;
+        }
+        Ok(permit)
+    }
+
+    /// What is left now.
+    pub fn left(&self) -> Left {
+        let desk = self.desk();
+        let ready = matches!(self.try_pass(&desk, Urgency::Miss), Turn::Now);
+        Left {
+            ready,
+            waiting: std::cmp::Reverse(desk.waiting.len()),
+            today: self.day.as_ref().map_or(1_000, |day| day.thousandths_left(self.clock.now())),
+            under_way: std::cmp::Reverse(desk.under_way),
+        }
+    }
+
+    /// Calls that wait for their turn, and calls left today where there is a limit.
+    pub fn levels(&self) -> (usize, Option<u64>) {
+        (self.desk().waiting.len(), self.day.as_ref().map(|day| day.left(self.clock.now())))
+    }
+
+    /// Whether refreshing ahead is bounded by a rate, so that it has a share at all.
+    pub fn has_pace(&self) -> bool {
+        self.pace.is_some_and(|pace| pace.ahead.is_some())
+    }
+
+    async fn turn(self: &Arc<Self>, urgency: Urgency) -> Result<Permit, NotAsked> {
+        let place = {
+            let mut desk = self.desk();
+            if desk.waiting.is_empty() && matches!(self.try_pass(&desk, urgency), Turn::Now) {
+                return Ok(self.pass(&mut desk, urgency));
+            }
+            let places = match urgency {
+                Urgency::Miss => self.limits.queue,
+                Urgency::Refresh => self.limits.queue / 2,
+                Urgency::Ahead => 0,
+            };
+            if desk.waiting.len() >= places {
+                return Err(self.too_many(&desk));
+            }
+            desk.arrivals += 1;
+            let (key, turn) = ((urgency, desk.arrivals), Arc::new(Notify::new()));
+            desk.waiting.insert(key, Arc::clone(&turn));
+            Place { budget: Arc::clone(self), key, turn }
+        };
+        let patience = tokio::time::sleep(self.limits.patience);
+        tokio::pin!(patience);
+        loop {
+            let wait = {
+                let mut desk = self.desk();
+                match self.try_turn(&desk, place.key) {
+                    Turn::Now => return Ok(self.pass(&mut desk, urgency)),
+                    Turn::Later(wait) => wait,
+                }
+            };
+            // A clock that a test sets may stand still: then this looks again and again, a millisecond apart.
+            let wait = wait.map(|wait| wait.max(Duration::from_millis(1)));
+            tokio::select! {
+                () = place.turn.notified() => {}
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+                () = &mut patience => return Err(self.too_many(&self.desk())),
+            }
+        }
+    }
+
+    fn try_turn(&self, desk: &Desk, key: (Urgency, u64)) -> Turn {
+        match desk.waiting.first_key_value() {
+            Some((first, _)) if *first == key => self.try_pass(desk, key.0),
+            _ => Turn::Later(None),
+        }
+    }
+
+    fn try_pass(&self, desk: &Desk, urgency: Urgency) -> Turn {
+        if self.limits.at_once.is_some_and(|limit| desk.under_way >= limit.get()) {
+            return Turn::Later(None);
+        }
+        let Some(pace) = self.pace else { return Turn::Now };
+        let now = self.clock.monotonic();
+        let mut wait = desk.next.saturating_sub(pace.tolerance).saturating_sub(now);
+        if urgency == Urgency::Ahead {
+            wait = wait.max(desk.next_ahead.saturating_sub(now));
+        }
+        if wait.is_zero() { Turn::Now } else { Turn::Later(Some(wait)) }
+    }
+
+    fn pass(self: &Arc<Self>, desk: &mut Desk, urgency: Urgency) -> Permit {
+        desk.under_way += 1;
+        if let Some(pace) = self.pace {
+            let now = self.clock.monotonic();
+            desk.next = desk.next.max(now) + pace.interval;
+            if let (Urgency::Ahead, Some(ahead)) = (urgency, pace.ahead) {
+                desk.next_ahead = desk.next_ahead.max(now) + ahead;
+            }
+        }
+        Permit { budget: Arc::clone(self) }
+    }
+
+    /// What to say to one more: by when those who wait will be through.
+    fn too_many(&self, desk: &Desk) -> NotAsked {
+        let interval = self.pace.map_or(Duration::from_millis(10), |pace| pace.interval);
+        let before = u32::try_from(desk.waiting.len()).unwrap_or(u32::MAX);
+        NotAsked::Budget(interval.saturating_mul(before).max(Duration::from_secs(1)))
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        // Nothing under this lock can panic half-way through a change.
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pace {
+    /// A tenth of the rate may leave together after a pause; the interval is such that these and what follows them
+    /// within a second are `rate` calls: `burst + (rate - burst)`.
+    fn of(rate: u32, ahead_percent: u32) -> Self {
+        let burst = (rate / 10).max(1);
+        let interval = Duration::from_secs(1) / (rate - burst + 1);
+        let ahead = (ahead_percent > 0).then(|| interval * 100 / ahead_percent.min(100));
+        Self { interval, tolerance: interval * (burst - 1), ahead }
+    }
+}
+
+impl Desk {
+    fn tell_first(&self) {
+        if let Some((_, turn)) = self.waiting.first_key_value() {
+            turn.notify_one();
+        }
+    }
+}
+
+/// A place in the queue: whoever leaves it, with a permit or without, tells the next.
+struct Place {
+    budget: Arc<Budget>,
+    key: (Urgency, u64),
+    turn: Arc<Notify>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut desk = self.budget.desk();
+        desk.waiting.remove(&self.key);
+        desk.tell_first();
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut desk = self.budget.desk();
+        desk.under_way -= 1;
+        desk.tell_first();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! The queue and the pace, on a clock that only the test moves.
+
+use super::*;
+use crate::clock::{Hand, Time};
+use crate::store::state::Lost;
+use proptest::prelude::*;
+
+const START: Time = Time::from_secs(1_768_449_600);
+
+struct Bench {
+    budget: Arc<Budget>,
+    hand: Hand,
+    _dir: tempfile::TempDir,
+}
+
+fn bench(limits: Limits) -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let (clock, hand) = Clock::manual(START);
+    let state = Arc::new(StateStore::open(dir.path(), Lost::Refuse).unwrap());
+    let budget = Budget::new(limits, AppId::parse("100001").unwrap(), state, clock);
+    Bench { budget, hand, _dir: dir }
+}
+
+const NONE: Limits = Limits {
+    per_second: None,
+    at_once: None,
+    per_day: None,
+    queue: 10,
+    patience: Duration::from_secs(60),
+    ahead_percent: 10,
+};
+
+fn rate(per_second: u32) -> Limits {
+    Limits { per_second: NonZeroU32::new(per_second), ..NONE }
+}
+
+fn at_once(calls: u32) -> Limits {
+    Limits { at_once: NonZeroU32::new(calls), ..NONE }
+}
+
+impl Bench {
+    /// A caller that waits; returns once it does.
+    async fn waiting(&self, urgency: Urgency) -> tokio::task::JoinHandle<Result<Permit, NotAsked>> {
+        let before = self.budget.levels().0;
+        let budget = Arc::clone(&self.budget);
+        let waiting = tokio::spawn(async move { budget.take(urgency).await });
+        while self.budget.levels().0 == before {
+            tokio::task::yield_now().await;
+        }
+        waiting
+    }
+}
+
+#[tokio::test]
+async fn without_limits_everything_passes() {
+    let bench = bench(NONE);
+    let mut held = Vec::new();
+    for _ in 0..1_000 {
+        held.push(bench.budget.take(Urgency::Miss).await.unwrap());
+    }
+    assert_eq!(bench.budget.levels(), (0, None));
+}
+
+#[tokio::test]
+async fn a_call_that_ends_lets_the_next_one_pass_misses_first() {
+    let bench = bench(at_once(1));
+    let first = bench.budget.take(Urgency::Miss).await.unwrap();
+    let refresh = bench.waiting(Urgency::Refresh).await;
+    let miss = bench.waiting(Urgency::Miss).await;
+    drop(first);
+    let second = miss.await.unwrap().unwrap();
+    assert!(!refresh.is_finished(), "the refresh came first, and waits still");
+    drop(second);
+    assert!(refresh.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn one_that_goes_away_gives_its_place_up() {
+    let bench = bench(at_once(1));
+    let first = bench.budget.take(Urgency::Miss).await.unwrap();
+    let gone = bench.waiting(Urgency::Miss).await;
+    let next = bench.waiting(Urgency::Miss).await;
+    gone.abort();
+    assert!(gone.await.is_err());
+    assert_eq!(bench.budget.levels().0, 1);
+    drop(first);
+    assert!(next.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn the_queue_is_bounded_and_refreshes_get_half_of_it() {
+    let bench = bench(Limits { queue: 2, ..at_once(1) });
+    let _first = bench.budget.take(Urgency::Miss).await.unwrap();
+    let _refresh = bench.waiting(Urgency::Refresh).await;
+    assert!(bench.budget.take(Urgency::Refresh).await.is_err());
+    let _miss = bench.waiting(Urgency::Miss).await;
+    let refused = bench.budget.take(Urgency::Miss).await.unwrap_err();
+    assert_eq!(refused, NotAsked::Budget(Duration::from_secs(1)));
+}
+
+#[tokio::test]
+async fn one_that_waits_too_long_is_refused() {
+    let bench = bench(Limits { patience: Duration::from_millis(5), ..at_once(1) });
+    let _first = bench.budget.take(Urgency::Miss).await.unwrap();
+    assert!(bench.budget.take(Urgency::Miss).await.is_err());
+    assert_eq!(bench.budget.levels().0, 0);
+}
+
+#[tokio::test]
+async fn what_waits_for_the_pace_leaves_when_its_time_has_come() {
+    let bench = bench(rate(1));
+    drop(bench.budget.take(Urgency::Miss).await.unwrap());
+    let waiting = bench.waiting(Urgency::Miss).await;
+    bench.hand.advance(Duration::from_millis(999));
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    bench.hand.advance(Duration::from_millis(1));
+    assert!(waiting.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn refreshing_ahead_has_a_share_and_never_waits() {
+    let bench = bench(rate(100));
+    assert!(bench.budget.has_pace());
+    assert!(bench.budget.take(Urgency::Ahead).await.is_ok());
+    assert!(bench.budget.take(Urgency::Ahead).await.is_err(), "a tenth of the pace");
+    assert!(bench.budget.take(Urgency::Miss).await.is_ok(), "which leaves the rest to misses");
+    bench.hand.advance(Duration::from_secs(1));
+    assert!(bench.budget.take(Urgency::Ahead).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_account_with_more_left_is_the_better_choice() {
+    let (idle, busy) = (bench(rate(10)), bench(rate(10)));
+    let _call = busy.budget.take(Urgency::Miss).await.unwrap();
+    assert!(idle.budget.left() > busy.budget.left());
+    let (fresh, spent) =
+        (bench(Limits { per_day: Some(10), ..NONE }), bench(Limits { per_day: Some(10), ..NONE }));
+    drop(spent.budget.take(Urgency::Miss).await.unwrap());
+    assert!(fresh.budget.left() > spent.budget.left());
+}
+
+proptest! {
+    /// Whoever asks whenever: no second sees more than the rate.
+    #[test]
+    fn no_second_sees_more_than_the_rate(
+        per_second in 1_u32..60,
+        pauses in proptest::collection::vec(0_u64..120, 1..300),
+    ) {
+        let bench = bench(rate(per_second));
+        let mut left = Vec::new();
+        let mut now = Duration::ZERO;
+        for pause in pauses {
+            let pause = Duration::from_millis(pause);
+            now += pause;
+            bench.hand.advance(pause);
+            let mut desk = bench.budget.desk();
+            if matches!(bench.budget.try_pass(&desk, Urgency::Miss), Turn::Now) {
+                let permit = bench.budget.pass(&mut desk, Urgency::Miss);
+                drop(desk);
+                drop(permit);
+                left.push(now);
+            }
+        }
+        for (n, begin) in left.iter().enumerate() {
+            let within = left[n..].iter().take_while(|at| **at - *begin < Duration::from_secs(1)).count();
+            prop_assert!(within <= per_second as usize, "{within} calls in a second of {per_second}");
+        }
+    }
+}
