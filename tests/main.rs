@@ -70,3 +70,6 @@ mod logs;
 
 // What the READMEs print.
 mod readme;
+
+// A gateway's firmware on an emulated chip.
+mod firmware;

@@ -6,6 +6,7 @@
 //! ends after [`PATIENCE`], which only a broken proxy reaches.
 
 mod audit;
+pub(crate) mod chip;
 mod clocked;
 mod command;
 mod door;

@@ -33,21 +33,38 @@ impl fmt::Write for Console {
     }
 }
 
+/// The values of QEMU's `-semihosting-config arg=…`, a blank between each; empty if they do not fit or are no text.
+pub fn arguments(buffer: &mut [u8]) -> &str {
+    /// `SYS_GET_CMDLINE`'s argument: where to put the line, and how long it may be; then how long it is.
+    #[repr(C)]
+    struct Line {
+        buffer: *mut u8,
+        len: usize,
+    }
+    let mut line = Line { buffer: buffer.as_mut_ptr(), len: buffer.len() };
+    if call(SYS_GET_CMDLINE, (&raw mut line).expose_provenance()) != 0 {
+        return "";
+    }
+    let text = buffer.split(|&byte| byte == 0).next().unwrap_or_default();
+    core::str::from_utf8(text).unwrap_or_default()
+}
+
 /// Ends QEMU with this exit code.
 pub fn exit(code: u32) -> ! {
     /// `ADP_Stopped_ApplicationExit`
     const APPLICATION_EXIT: u32 = 0x20026;
     let block = [APPLICATION_EXIT, code];
     loop {
-        call(SYS_EXIT_EXTENDED, block.as_ptr().addr());
+        call(SYS_EXIT_EXTENDED, block.as_ptr().expose_provenance());
     }
 }
 
 const SYS_WRITEC: usize = 0x03;
+const SYS_GET_CMDLINE: usize = 0x15;
 const SYS_EXIT_EXTENDED: usize = 0x20;
 
 fn put(byte: u8) {
-    call(SYS_WRITEC, (&raw const byte).addr());
+    call(SYS_WRITEC, (&raw const byte).expose_provenance());
 }
 
 /// One semihosting call.

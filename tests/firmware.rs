@@ -1,0 +1,143 @@
+//! A gateway's firmware on an emulated chip, its UART bridged to the real proxy as by a modem in transparent mode.
+//!
+//! The gateway's console tells what it did; what it did to the carrier, the carrier counts.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::chip::{Bridge, M0, M3, M4F};
+use crate::support::{MSISDN, Proxy, carrier, soon};
+
+#[tokio::test]
+async fn every_chip_looks_a_card_up() {
+    for board in [M3, M0, M4F] {
+        let carrier = carrier().await;
+        let proxy = Proxy::before(&carrier).await;
+        let mut gateway = board.gateway(Bridge::Plain(proxy.address), &[]).await;
+        assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
+        assert!(gateway.has_said("look-up 1: normal after 1 attempt"), "{}", gateway.text());
+        assert_eq!((carrier.count(), carrier.count_for(MSISDN.number)), (1, 1));
+    }
+}
+
+#[tokio::test]
+async fn the_second_look_up_costs_the_carrier_nothing() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    let mut gateway = M3.gateway(Bridge::Plain(proxy.address), &["look-ups=2"]).await;
+    assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
+    assert!(gateway.has_said("look-up 2: normal after 1 attempt"), "{}", gateway.text());
+    assert_eq!(carrier.count(), 1);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_the_end_of_it() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    let mut gateway = M3.gateway(Bridge::Plain(proxy.address), &["password=mistyped"]).await;
+    assert_eq!(gateway.ends().await, Some(1), "{}", gateway.text());
+    assert!(gateway.has_said("answer 200: the carrier refused with code 7 (TOKEN"), "{}", gateway.text());
+    assert_eq!((gateway.transids().len(), carrier.count()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_wrong_clock_is_set_from_the_refusal() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    // The carrier page's own moment; and a clock that was never set.
+    for clock in ["clock=1413444630", "clock=0"] {
+        let mut gateway = M3.gateway(Bridge::Plain(proxy.address), &[clock]).await;
+        assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
+        assert!(gateway.has_said("clock set to 20"), "{}", gateway.text());
+        assert!(gateway.has_said("look-up 1: normal after 2 attempts"), "{}", gateway.text());
+    }
+}
+
+#[tokio::test]
+async fn a_restarted_proxy_is_asked_again() {
+    let carrier = carrier().await;
+    let mut proxy = Proxy::before(&carrier).await;
+    let modem = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let bridge = Bridge::Reconnecting(modem.local_addr().unwrap());
+    let mut gateway = M3.gateway(bridge, &["look-ups=2", "patience=3000"]).await;
+
+    exchange(&modem, proxy.address, |len| len).await;
+    let address = modem.local_addr().unwrap();
+    drop(modem);
+    gateway.says("look-up 1: normal").await;
+    proxy.restart().await;
+    // So far nobody has taken what the gateway sent; it waits, and sends it again.
+    gateway.says("no answer: the connection failed").await;
+    let modem = TcpListener::bind(address).await.unwrap();
+    exchange(&modem, proxy.address, |len| len).await;
+    assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
+    assert!(gateway.has_said("look-up 2: normal after"), "{}", gateway.text());
+    assert_eq!(carrier.count(), 1, "the cache outlives a restart");
+}
+
+#[tokio::test]
+async fn half_an_answer_is_asked_for_again() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    let modem = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let bridge = Bridge::Reconnecting(modem.local_addr().unwrap());
+    let mut gateway = M3.gateway(bridge, &["patience=3000"]).await;
+
+    exchange(&modem, proxy.address, |len| len / 2).await;
+    gateway.says("no answer: the connection failed").await;
+    exchange(&modem, proxy.address, |len| len).await;
+    assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
+    assert!(gateway.has_said("look-up 1: normal after"), "{}", gateway.text());
+    assert_eq!(carrier.count(), 1, "the other half was in the cache");
+}
+
+#[tokio::test]
+async fn no_sequence_comes_again_after_a_reset() {
+    // Flash that QEMU keeps over a reset, and RAM that no startup code clears.
+    for board in [M0, M3] {
+        let carrier = carrier().await;
+        let proxy = Proxy::before(&carrier).await;
+        let settings = ["reset=1", "look-ups=3", "lane=07"];
+        let mut gateway = board.gateway(Bridge::Plain(proxy.address), &settings).await;
+        assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
+        assert!(gateway.has_said("reset"), "{}", gateway.text());
+        let sequences: Vec<_> =
+            gateway.transids().iter().map(|transid| &transid[transid.len() - 8..]).collect();
+        assert_eq!(sequences[..3], ["07000000", "07000001", "07000002"]);
+        assert_eq!(sequences[3..], ["07000016", "07000017", "07000018"], "from the next block on");
+    }
+}
+
+/// Carries one request of the gateway's to the proxy, and of the answer's bytes as many back as `part` says; then the
+/// line drops. A request that a dropped line has torn is not carried: the gateway sends it again.
+async fn exchange(modem: &TcpListener, proxy: SocketAddr, part: impl FnOnce(usize) -> usize) {
+    let (request, mut line) = loop {
+        let (mut line, _) = soon("a call of the modem", modem.accept()).await.unwrap();
+        if let Some(request) = head(&mut line).await
+            && request.starts_with("GET ")
+        {
+            break (request, line);
+        }
+    };
+    let mut answers = soon("connecting", TcpStream::connect(proxy)).await.unwrap();
+    answers.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = head(&mut answers).await.expect("an answer").into_bytes();
+    let head = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+    let mut body = vec![0; length.parse().unwrap()];
+    soon("the body", answers.read_exact(&mut body)).await.unwrap();
+    answer.extend(body);
+    line.write_all(&answer[..part(answer.len())]).await.unwrap();
+    line.flush().await.unwrap();
+}
+
+/// Reads up to the empty line; `None` if the line ends before.
+async fn head(line: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(soon("a request or an answer", line.read_u8()).await.ok()?);
+    }
+    Some(String::from_utf8(head).unwrap())
+}

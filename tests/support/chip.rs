@@ -1,0 +1,171 @@
+//! A gateway's firmware on an emulated chip: QEMU bridges its UART to a TCP port, as a modem in transparent mode does.
+//!
+//! The images are built here from `signer/firmware` (and `signer/capi` for the one in C), so that a test never runs
+//! yesterday's; `cargo xtask test` has built them before, and brings QEMU.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::PoisonError;
+
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use super::{EBID, GATEWAY_APPID, GATEWAY_PASSWORD, MSISDN, SECRETS, soon};
+
+/// A board that QEMU emulates.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Board {
+    /// QEMU's name of it.
+    machine: &'static str,
+    /// rustc's name of its chip.
+    target: &'static str,
+}
+
+/// Cortex-M0.
+pub(crate) const M0: Board = Board { machine: "microbit", target: "thumbv6m-none-eabi" };
+/// Cortex-M3.
+pub(crate) const M3: Board = Board { machine: "lm3s6965evb", target: "thumbv7m-none-eabi" };
+/// Cortex-M4F.
+pub(crate) const M4F: Board = Board { machine: "mps2-an386", target: "thumbv7em-none-eabihf" };
+
+/// How the UART is connected.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bridge {
+    /// To this port, for as long as it is open.
+    Plain(SocketAddr),
+    /// To this port, and again a second after every break; what is sent meanwhile is lost.
+    Reconnecting(SocketAddr),
+}
+
+/// A running gateway.
+pub(crate) struct Gateway {
+    qemu: Child,
+    console: Lines<BufReader<ChildStdout>>,
+    /// Every line it has said.
+    pub(crate) said: Vec<String>,
+}
+
+impl Board {
+    /// Starts the gateway in Rust, with further settings; see `signer/firmware/src/bin/gateway/settings.rs`.
+    pub(crate) async fn gateway(self, bridge: Bridge, settings: &[&str]) -> Gateway {
+        self.start(&self.build_rust().await, bridge, settings)
+    }
+
+    fn start(self, image: &Path, bridge: Bridge, settings: &[&str]) -> Gateway {
+        SECRETS.lock().unwrap_or_else(PoisonError::into_inner).push(MSISDN.number.to_owned());
+        let (address, option) = match bridge {
+            Bridge::Plain(address) => (address, ""),
+            Bridge::Reconnecting(address) => (address, ",reconnect=1"),
+        };
+        let common = [
+            format!("appid={GATEWAY_APPID}"),
+            format!("ebid={EBID}"),
+            format!("msisdn={}", MSISDN.number),
+            format!("host={address}"),
+        ];
+        // The first of a name counts, so that a test's own stands before the usual.
+        let usual = [format!("password={GATEWAY_PASSWORD}"), format!("clock={}", now())];
+        let words = common.iter().map(String::as_str).chain(settings.iter().copied());
+        let words: String =
+            words.chain(usual.iter().map(String::as_str)).map(|word| format!(",arg={word}")).collect();
+        let mut qemu = Command::new("qemu-system-arm")
+            .args([
+                "-M",
+                self.machine,
+                "-display",
+                "none",
+                "-monitor",
+                "none",
+                "-chardev",
+                "stdio,id=console",
+            ])
+            .args(["-semihosting-config", &format!("enable=on,target=native,chardev=console{words}")])
+            .args([
+                "-chardev",
+                &format!("socket,id=modem,host={},port={}{option}", address.ip(), address.port()),
+            ])
+            .args(["-serial", "chardev:modem", "-kernel"])
+            .arg(image)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("qemu-system-arm, which `cargo xtask test` brings");
+        let console = BufReader::new(qemu.stdout.take().expect("a pipe")).lines();
+        Gateway { qemu, console, said: Vec::new() }
+    }
+
+    async fn build_rust(self) -> PathBuf {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("firmware");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--release",
+            "--bin",
+            "gateway",
+            "--target",
+            self.target,
+        ]);
+        // In that folder lies the configuration with the cfgs for sha2, which the variable would replace.
+        cargo.arg("--target-dir").arg(&folder).env_remove("RUSTFLAGS").current_dir(signer("firmware"));
+        succeeds(cargo).await;
+        folder.join(self.target).join("release/gateway")
+    }
+}
+
+impl Gateway {
+    /// Waits for a line that begins so.
+    pub(crate) async fn says(&mut self, beginning: &str) {
+        while !self
+            .next()
+            .await
+            .unwrap_or_else(|| panic!("{beginning}: was not said, but\n{}", self.text()))
+            .starts_with(beginning)
+        {}
+    }
+
+    /// Waits for it to end, and returns its exit code.
+    pub(crate) async fn ends(&mut self) -> Option<i32> {
+        while self.next().await.is_some() {}
+        soon("QEMU's end", self.qemu.wait()).await.expect("a process of ours").code()
+    }
+
+    /// The transids it asked under, in order.
+    pub(crate) fn transids(&self) -> Vec<&str> {
+        self.said.iter().filter_map(|line| line.strip_prefix("ask ")).collect()
+    }
+
+    /// Whether it has said a line that begins so.
+    pub(crate) fn has_said(&self, beginning: &str) -> bool {
+        self.said.iter().any(|line| line.starts_with(beginning))
+    }
+
+    /// All it has said.
+    pub(crate) fn text(&self) -> String {
+        self.said.join("\n")
+    }
+
+    async fn next(&mut self) -> Option<String> {
+        let line = soon("a line of the console", self.console.next_line()).await.expect("a pipe");
+        self.said.extend(line.clone());
+        line
+    }
+}
+
+/// The host's clock, in Unix seconds.
+fn now() -> u64 {
+    cmiot_proxy::clock::Clock::system().now().as_secs()
+}
+
+/// A folder of the signer's.
+fn signer(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("signer").join(folder)
+}
+
+async fn succeeds(mut command: Command) {
+    let output = soon("a build", command.output()).await.expect("a program that `cargo xtask test` brings");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
