@@ -13,6 +13,7 @@
 use super::HttpError;
 use crate::error::BufferTooSmall;
 use crate::request::SignedRequest;
+use crate::stamp::take;
 use crate::text::copy;
 
 /// Where look-ups are sent, and how.
@@ -111,8 +112,9 @@ const FORM: &[u8] = b"\r\nContent-Type: application/x-www-form-urlencoded\r\nCon
 /// The query's length in three digits.
 pub(super) fn length(request: &SignedRequest<'_>) -> [u8; 3] {
     const { assert!(crate::request::QUERY_MAX < 1000, "three digits") };
-    let len: usize = request.parts().iter().map(|part| part.len()).sum();
-    [100, 10, 1].map(|unit| b'0' + (len / unit % 10) as u8)
+    let mut rest = request.parts().iter().map(|part| part.len() as u32).sum();
+    // Not by a loop over units: a division by a variable keeps a panic.
+    [take(&mut rest, 100), take(&mut rest, 10), rest].map(|digit| b'0' + digit as u8)
 }
 
 /// Whether all bytes are letters, digits, or in `others`.
