@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::chip::{Bridge, M0, M3, M4F};
+use crate::support::chip::{Board, Bridge, M0, M3, M4F};
 use crate::support::{MSISDN, Proxy, carrier, soon};
 
 #[tokio::test]
@@ -47,8 +47,8 @@ async fn a_wrong_clock_is_set_from_the_refusal() {
     let carrier = carrier().await;
     let proxy = Proxy::before(&carrier).await;
     // The carrier page's own moment; and a clock that was never set.
-    for clock in ["clock=1413444630", "clock=0"] {
-        let mut gateway = M3.gateway(Bridge::Plain(proxy.address), &[clock]).await;
+    for (clock, lane) in [("clock=1413444630", "lane=01"), ("clock=0", "lane=02")] {
+        let mut gateway = M3.gateway(Bridge::Plain(proxy.address), &[clock, lane]).await;
         assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
         assert!(gateway.has_said("clock set to 20"), "{}", gateway.text());
         assert!(gateway.has_said("look-up 1: normal after 2 attempts"), "{}", gateway.text());
@@ -108,6 +108,28 @@ async fn no_sequence_comes_again_after_a_reset() {
         assert_eq!(sequences[..3], ["07000000", "07000001", "07000002"]);
         assert_eq!(sequences[3..], ["07000016", "07000017", "07000018"], "from the next block on");
     }
+}
+
+#[tokio::test]
+async fn a_gateway_in_c_sets_its_clock_and_looks_a_card_up() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    let mut gateway = Board::gateway_in_c(Bridge::Plain(proxy.address), &["clock=1413444630"]).await;
+    assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
+    let [ask, refused, set, again, status] = &gateway.said[..] else { panic!("{}", gateway.text()) };
+    assert_eq!([ask, set, again, status].map(String::as_str), ["ask", "clock set", "ask", "status 00"]);
+    assert!(refused.starts_with("refused 7 "), "{refused}");
+    assert_eq!(carrier.count(), 1);
+}
+
+#[tokio::test]
+async fn a_gateway_in_c_is_told_of_its_wrong_password() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    let mut gateway = Board::gateway_in_c(Bridge::Plain(proxy.address), &["password=mistyped"]).await;
+    assert_eq!(gateway.ends().await, Some(1), "{}", gateway.text());
+    assert_eq!(gateway.said, ["ask", "refused 7 TOKEN鉴权不通过"]);
+    assert_eq!(carrier.count(), 0);
 }
 
 /// Carries one request of the gateway's to the proxy, and of the answer's bytes as many back as `part` says; then the

@@ -52,6 +52,11 @@ impl Board {
         self.start(&self.build_rust().await, bridge, settings)
     }
 
+    /// Starts the gateway in C: `signer/capi/examples/bare/gateway.c`, which has this board's UART built in.
+    pub(crate) async fn gateway_in_c(bridge: Bridge, settings: &[&str]) -> Gateway {
+        M3.start(&build_c().await, bridge, settings)
+    }
+
     fn start(self, image: &Path, bridge: Bridge, settings: &[&str]) -> Gateway {
         SECRETS.lock().unwrap_or_else(PoisonError::into_inner).push(MSISDN.number.to_owned());
         let (address, option) = match bridge {
@@ -153,6 +158,43 @@ impl Gateway {
         self.said.extend(line.clone());
         line
     }
+}
+
+/// Builds the gateway in C, and the library that it is linked with.
+async fn build_c() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("capi");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["rustc", "--quiet", "--package", "cmiot-signer-capi", "--lib", "--crate-type", "staticlib"]);
+    cargo
+        .args(["--profile", "chip", "--target", M3.target, "--target-dir"])
+        .arg(&folder)
+        .env_remove("RUSTFLAGS");
+    cargo.arg("--config").arg(signer("firmware/.cargo/config.toml"));
+    succeeds(cargo).await;
+    let image = folder.join("gateway.elf");
+    let mut gcc = Command::new("arm-none-eabi-gcc");
+    gcc.args([
+        "-mcpu=cortex-m3",
+        "-mthumb",
+        "-Os",
+        "-std=c11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-ffreestanding",
+    ]);
+    gcc.args([
+        "-ffunction-sections",
+        "-nostdlib",
+        "-Wl,--gc-sections",
+        "-Iinclude",
+        "-Texamples/bare/link.ld",
+    ]);
+    gcc.args(["examples/bare/gateway.c", "examples/bare/startup.c"]);
+    gcc.arg(folder.join(M3.target).join("chip/libcmiot_signer_capi.a")).arg("-o").arg(&image);
+    gcc.current_dir(signer("capi"));
+    succeeds(gcc).await;
+    image
 }
 
 /// The host's clock, in Unix seconds.

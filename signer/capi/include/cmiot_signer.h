@@ -81,6 +81,18 @@
 // The result has no STATUS: it answers another operation.
 #define CMIOT_E_NO_STATUS -62
 
+// The host is not a name or address with an optional port, or the path does not begin with /.
+#define CMIOT_E_URL -70
+
+// The answer is not HTTP/1.
+#define CMIOT_E_HTTP -71
+
+// The answer's head is longer than 8 KiB, or its body than the buffer.
+#define CMIOT_E_HTTP_LONG -72
+
+// The connection was closed within the answer.
+#define CMIOT_E_HTTP_CLOSED -73
+
 // A STATUS that the carrier's page does not list: its text says which.
 #define CMIOT_STATUS_UNKNOWN 1000
 
@@ -101,6 +113,11 @@
 typedef struct cmiot_account {
   size_t words[18];
 } cmiot_account;
+
+// An HTTP answer as it comes in. Its fields are the library's own.
+typedef struct cmiot_http {
+  size_t words[32];
+} cmiot_http;
 
 // An answer that was read. Its fields are the library's own.
 typedef struct cmiot_reply {
@@ -132,6 +149,67 @@ int32_t cmiot_account_init(struct cmiot_account *account,
 int32_t cmiot_date_to_unix(const char *date,
                            size_t date_len,
                            uint64_t *unix_seconds);
+
+// Signs a look-up of a card, as cmiot_sign does, and writes it as a whole HTTP request: GET, Host, Connection.
+//
+// `host` is the proxy's name or address and port as the Host header has it, `192.168.1.10:8080`; `path` begins with
+// `/`. With `keep_alive` other than 0 the connection is meant for further look-ups.
+//
+// Returns the request's length, or CMIOT_E_URL, or what cmiot_sign does; then nothing was written.
+int32_t cmiot_http_request(const struct cmiot_account *account,
+                           uint64_t unix_seconds,
+                           uint32_t sequence,
+                           int32_t kind,
+                           const char *card,
+                           size_t card_len,
+                           const char *host,
+                           size_t host_len,
+                           const char *path,
+                           size_t path_len,
+                           int32_t keep_alive,
+                           char *request,
+                           size_t capacity);
+
+// Makes ready for an answer, whose body will go into `body`. The buffer must stay where it is until it was read.
+//
+// Returns CMIOT_OK or CMIOT_E_NULL.
+int32_t cmiot_http_begin(struct cmiot_http *http,
+                         uint8_t *body,
+                         size_t body_capacity);
+
+// Takes a piece of the answer, of any size.
+//
+// Returns 1 when the answer is complete, 0 when there is more to come, or CMIOT_E_NULL, CMIOT_E_HTTP,
+// CMIOT_E_HTTP_LONG; then begin anew, on a new connection.
+int32_t cmiot_http_feed(struct cmiot_http *http,
+                        const uint8_t *piece,
+                        size_t piece_len);
+
+// Says that the connection was closed, which ends an answer without a stated length.
+//
+// Returns 1 when the answer is complete, or CMIOT_E_NULL, CMIOT_E_HTTP_CLOSED.
+int32_t cmiot_http_close(struct cmiot_http *http);
+
+// The length of the body, once the answer is complete.
+//
+// Returns it, or CMIOT_E_NULL.
+int32_t cmiot_http_body_len(struct cmiot_http *http);
+
+// The answer's HTTP status. Proxy and carrier answer 200 even when they refuse.
+//
+// Returns it, 0 before it came, or CMIOT_E_NULL.
+int32_t cmiot_http_status(struct cmiot_http *http);
+
+// Whether the connection can carry another look-up after this answer.
+//
+// Returns 1 if so, 0 if not, or CMIOT_E_NULL.
+int32_t cmiot_http_reusable(struct cmiot_http *http);
+
+// The server's clock in seconds since 1970, UTC, from the answer's Date header: for a device without a clock.
+//
+// Returns CMIOT_OK, or CMIOT_E_NULL, or CMIOT_E_DATE if it stated none.
+int32_t cmiot_http_date(struct cmiot_http *http,
+                        uint64_t *unix_seconds);
 
 // Reads an answer: the whole body of one HTTP response, and nothing else.
 //

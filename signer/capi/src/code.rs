@@ -44,6 +44,14 @@ pub const CMIOT_E_REFUSED: i32 = -60;
 pub const CMIOT_E_NO_RESULT: i32 = -61;
 /// The result has no STATUS: it answers another operation.
 pub const CMIOT_E_NO_STATUS: i32 = -62;
+/// The host is not a name or address with an optional port, or the path does not begin with /.
+pub const CMIOT_E_URL: i32 = -70;
+/// The answer is not HTTP/1.
+pub const CMIOT_E_HTTP: i32 = -71;
+/// The answer's head is longer than 8 KiB, or its body than the buffer.
+pub const CMIOT_E_HTTP_LONG: i32 = -72;
+/// The connection was closed within the answer.
+pub const CMIOT_E_HTTP_CLOSED: i32 = -73;
 
 /// The code of a credential's fault, for the credential at hand.
 pub(crate) fn credential(code: i32) -> impl Fn(CredentialError) -> i32 {

@@ -2,8 +2,8 @@
 //!
 //! The contract with C stands at the head of `include/cmiot_signer.h`, which is generated from these files and
 //! committed, and at each function. Rust's part of it: every pointer is checked for NULL and otherwise believed; what
-//! an opaque struct holds is valid for any bit pattern, so that a forgotten initialisation is an error code or a
-//! wrong answer, and only a garbage *pointer* is what it is in C.
+//! an opaque struct holds is valid for any bit pattern, or behind a mark, so that a forgotten initialisation is an error
+//! code or a wrong answer, and only a garbage *pointer* is what it is in C.
 //!
 //! | file | its one job |
 //! | --- | --- |
@@ -11,6 +11,7 @@
 //! | `account` | appid, ebid and password, checked once |
 //! | `sign` | a look-up as a query; numbers of a lane |
 //! | `reply` | reading an answer |
+//! | `http` | a look-up over a modem or socket: the request whole, the answer as it comes |
 //! | `date` | setting a clock from a `Date` header |
 //! | `memory` | C's pointers as slices: where the `unsafe` is |
 #![no_std]
@@ -21,6 +22,7 @@ extern crate std;
 mod account;
 mod code;
 mod date;
+mod http;
 mod memory;
 mod reply;
 mod sign;
@@ -28,6 +30,10 @@ mod sign;
 pub use account::{CmiotAccount, cmiot_account_init};
 pub use code::*;
 pub use date::cmiot_date_to_unix;
+pub use http::{
+    CmiotHttp, cmiot_http_begin, cmiot_http_body_len, cmiot_http_close, cmiot_http_date, cmiot_http_feed,
+    cmiot_http_request, cmiot_http_reusable, cmiot_http_status,
+};
 pub use reply::{
     CMIOT_STATUS_UNKNOWN, CmiotReply, cmiot_reply_code, cmiot_reply_message, cmiot_reply_results,
     cmiot_reply_scan, cmiot_reply_status, cmiot_reply_status_text,

@@ -45,15 +45,7 @@ pub unsafe extern "C" fn cmiot_sign(
     // SAFETY: the C caller's promise.
     let (signer, number, query) = unsafe { (signer(account), text(card, card_len), buffer(query, capacity)) };
     result((|| {
-        let kind = match kind {
-            CMIOT_MSISDN => CardKind::Msisdn,
-            CMIOT_ICCID => CardKind::Iccid,
-            CMIOT_IMSI => CardKind::Imsi,
-            _ => return Err(CMIOT_E_CARD),
-        };
-        let card = Card::parse(kind, number?).map_err(|_| CMIOT_E_CARD)?;
-        let stamp = Stamp::from_unix(unix_seconds).map_err(stamp)?;
-        let sequence = Sequence::new(sequence).map_err(|_| CMIOT_E_SEQUENCE)?;
+        let (stamp, sequence, card) = look_up(unix_seconds, sequence, kind, number?)?;
         // The last byte stays zero.
         let (_, room) = query?.split_last_mut().ok_or(CMIOT_E_BUFFER)?;
         let len = signer?.sign_into(stamp, sequence, &card, room).map_err(|_| CMIOT_E_BUFFER)?;
@@ -78,4 +70,23 @@ pub extern "C" fn cmiot_sequence_next(previous: u32, lane_digits: u32, lane: u32
     };
     // Eight digits fit.
     next.get() as i32
+}
+
+/// What a look-up states, checked.
+pub(crate) fn look_up(
+    unix_seconds: u64,
+    sequence: u32,
+    kind: i32,
+    number: &str,
+) -> Result<(Stamp, Sequence, Card), i32> {
+    let kind = match kind {
+        CMIOT_MSISDN => CardKind::Msisdn,
+        CMIOT_ICCID => CardKind::Iccid,
+        CMIOT_IMSI => CardKind::Imsi,
+        _ => return Err(CMIOT_E_CARD),
+    };
+    let card = Card::parse(kind, number).map_err(|_| CMIOT_E_CARD)?;
+    let stamp = Stamp::from_unix(unix_seconds).map_err(stamp)?;
+    let sequence = Sequence::new(sequence).map_err(|_| CMIOT_E_SEQUENCE)?;
+    Ok((stamp, sequence, card))
 }

@@ -183,6 +183,57 @@ static void clocks_and_sequences(void) {
     CHECK(cmiot_sequence_next(0, 8, 1) == CMIOT_E_SEQUENCE);
 }
 
+static const char answer[] = "HTTP/1.1 200 OK\r\nDate: Thu, 16 Oct 2014 07:30:30 GMT\r\n"
+                             "Transfer-Encoding: chunked\r\n\r\n"
+                             "1b\r\n{\"status\":\"0\",\"result\":[{\"S\r\n"
+                             "0e\r\nTATUS\":\"00\"}]}\r\n0\r\n\r\n";
+
+static void http(void) {
+    static const uint8_t password[] = "example-password";
+    cmiot_account account;
+    CHECK(cmiot_account_init(&account, "100001", 6, "1", 1, password, sizeof password - 1) == CMIOT_OK);
+    char request[512];
+    const char *host = "192.168.1.10:8080", *path = "/v2/userstatusrealsingle", *card = "14765004176";
+    int32_t len = cmiot_http_request(&account, 1413444630, 80000001, CMIOT_MSISDN, card, length(card), host,
+                                     length(host), path, length(path), 0, request, sizeof request);
+    const char *start = "GET /v2/userstatusrealsingle?appid=100001&transid=1000012014101615303080000001&ebid=1&token=";
+    const char *end = "&msisdn=14765004176 HTTP/1.1\r\nHost: 192.168.1.10:8080\r\nConnection: close\r\n\r\n";
+    CHECK(len == (int32_t)(length(start) + 64 + length(end)));
+    CHECK(same(request, start, length(start)) && same(request + length(start) + 64, end, length(end) + 1));
+    CHECK(cmiot_http_request(&account, 1413444630, 80000001, CMIOT_MSISDN, card, length(card), host, length(host),
+                             path, length(path), 0, request, (size_t)len) == CMIOT_E_BUFFER);
+    CHECK(cmiot_http_request(&account, 1413444630, 80000001, CMIOT_MSISDN, card, length(card), "a b", 3, path,
+                             length(path), 0, request, sizeof request) == CMIOT_E_URL);
+
+    /* The same answer in pieces of every size. */
+    for (size_t size = 1; size <= sizeof answer - 1; size++) {
+        cmiot_http http = {{0}};
+        uint8_t body[64];
+        CHECK(cmiot_http_feed(&http, (const uint8_t *)answer, 1) == CMIOT_E_NULL);
+        CHECK(cmiot_http_begin(&http, body, sizeof body) == CMIOT_OK);
+        int32_t fed = 0;
+        for (size_t at = 0; at < sizeof answer - 1; at += size) {
+            size_t left = sizeof answer - 1 - at;
+            CHECK(fed == 0);
+            fed = cmiot_http_feed(&http, (const uint8_t *)answer + at, left < size ? left : size);
+        }
+        uint64_t seconds = 0;
+        cmiot_reply reply;
+        CHECK(fed == 1 && cmiot_http_close(&http) == 1 && cmiot_http_status(&http) == 200);
+        CHECK(cmiot_http_date(&http, &seconds) == CMIOT_OK && seconds == 1413444630);
+        CHECK(cmiot_reply_scan(&reply, body, (size_t)cmiot_http_body_len(&http)) == CMIOT_OK);
+        CHECK(cmiot_reply_status(&reply) == 0);
+    }
+    cmiot_http http;
+    uint8_t small[8];
+    CHECK(cmiot_http_begin(&http, small, sizeof small) == CMIOT_OK);
+    CHECK(cmiot_http_feed(&http, (const uint8_t *)answer, sizeof answer - 1) == CMIOT_E_HTTP_LONG);
+    CHECK(cmiot_http_begin(&http, small, sizeof small) == CMIOT_OK);
+    CHECK(cmiot_http_close(&http) == CMIOT_E_HTTP_CLOSED && cmiot_http_reusable(&http) == 0);
+    CHECK(cmiot_http_feed(&http, (const uint8_t *)"SSH-2.0\r\n", 9) == CMIOT_E_HTTP);
+    CHECK(cmiot_http_begin(&http, NULL, 8) == CMIOT_E_NULL && cmiot_http_begin(NULL, small, 8) == CMIOT_E_NULL);
+}
+
 static void misuse(void) {
     static const uint8_t password[] = "example-password";
     const size_t password_len = sizeof password - 1;
@@ -225,6 +276,7 @@ int main(void) {
     vectors();
     replies();
     clocks_and_sequences();
+    http();
     misuse();
     if (failed_line != 0) {
         console_print("c tests: FAILED at line ");

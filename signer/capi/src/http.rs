@@ -1,0 +1,229 @@
+//! One look-up over HTTP/1.1 and whatever carries bytes: the request written whole, the answer taken as it comes.
+
+use core::ffi::c_char;
+use core::mem::MaybeUninit;
+use core::{ptr, slice};
+
+use cmiot_signer::http::{Answer, Decoder, Endpoint, HttpError};
+
+use crate::account::{CmiotAccount, signer};
+use crate::code::{
+    CMIOT_E_BUFFER, CMIOT_E_DATE, CMIOT_E_HTTP, CMIOT_E_HTTP_CLOSED, CMIOT_E_HTTP_LONG, CMIOT_E_NULL,
+    CMIOT_E_URL, CMIOT_OK, result,
+};
+use crate::memory::{buffer, bytes, text};
+use crate::sign::look_up;
+
+/// An HTTP answer as it comes in. Its fields are the library's own.
+#[repr(C)]
+pub struct CmiotHttp {
+    #[doc(hidden)]
+    pub words: [usize; 32],
+}
+
+/// What is in the words.
+struct Stored {
+    /// [`BEGUN`], or nothing else is there.
+    mark: u32,
+    exchange: MaybeUninit<Exchange>,
+}
+
+struct Exchange {
+    decoder: Decoder,
+    body: *mut u8,
+    capacity: usize,
+}
+
+/// No memory that was forgotten to initialise is likely to hold this.
+const BEGUN: u32 = 0xC310_7B36;
+
+const _: () = assert!(size_of::<Stored>() <= size_of::<CmiotHttp>());
+const _: () = assert!(align_of::<Stored>() <= align_of::<CmiotHttp>());
+
+/// Signs a look-up of a card, as cmiot_sign does, and writes it as a whole HTTP request: GET, Host, Connection.
+///
+/// `host` is the proxy's name or address and port as the Host header has it, `192.168.1.10:8080`; `path` begins with
+/// `/`. With `keep_alive` other than 0 the connection is meant for further look-ups.
+///
+/// Returns the request's length, or CMIOT_E_URL, or what cmiot_sign does; then nothing was written.
+///
+/// # Safety
+/// Pointers are NULL or as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cmiot_http_request(
+    account: *const CmiotAccount,
+    unix_seconds: u64,
+    sequence: u32,
+    kind: i32,
+    card: *const c_char,
+    card_len: usize,
+    host: *const c_char,
+    host_len: usize,
+    path: *const c_char,
+    path_len: usize,
+    keep_alive: i32,
+    request: *mut c_char,
+    capacity: usize,
+) -> i32 {
+    // SAFETY: the C caller's promise.
+    let (signer, number, host, path, out) = unsafe {
+        (
+            signer(account),
+            text(card, card_len),
+            text(host, host_len),
+            text(path, path_len),
+            buffer(request, capacity),
+        )
+    };
+    result((|| {
+        let endpoint = Endpoint::new(host?, path?).map_err(|_| CMIOT_E_URL)?.keep_alive(keep_alive != 0);
+        let (stamp, sequence, card) = look_up(unix_seconds, sequence, kind, number?)?;
+        // The last byte stays zero.
+        let (_, room) = out?.split_last_mut().ok_or(CMIOT_E_BUFFER)?;
+        let len =
+            endpoint.write_into(&signer?.sign(stamp, sequence, &card), room).map_err(|_| CMIOT_E_BUFFER)?;
+        Ok(len as i32)
+    })())
+}
+
+/// Makes ready for an answer, whose body will go into `body`. The buffer must stay where it is until it was read.
+///
+/// Returns CMIOT_OK or CMIOT_E_NULL.
+///
+/// # Safety
+/// Pointers are NULL or as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cmiot_http_begin(http: *mut CmiotHttp, body: *mut u8, body_capacity: usize) -> i32 {
+    // SAFETY: the C caller's promise.
+    let cleared = unsafe { buffer(body.cast(), body_capacity) };
+    if http.is_null() || cleared.is_err() {
+        return CMIOT_E_NULL;
+    }
+    let exchange = Exchange { decoder: Decoder::new(), body, capacity: body_capacity };
+    let stored = Stored { mark: BEGUN, exchange: MaybeUninit::new(exchange) };
+    // SAFETY: not NULL, the caller's own, and large and aligned enough, as asserted above.
+    unsafe { ptr::write(http.cast(), stored) };
+    CMIOT_OK
+}
+
+/// Takes a piece of the answer, of any size.
+///
+/// Returns 1 when the answer is complete, 0 when there is more to come, or CMIOT_E_NULL, CMIOT_E_HTTP,
+/// CMIOT_E_HTTP_LONG; then begin anew, on a new connection.
+///
+/// # Safety
+/// Pointers are NULL or as described; `http` was begun.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cmiot_http_feed(http: *mut CmiotHttp, piece: *const u8, piece_len: usize) -> i32 {
+    // SAFETY: the C caller's promise.
+    let (exchange, piece) = unsafe { (exchange(http), bytes(piece, piece_len)) };
+    result((|| {
+        let exchange = exchange?;
+        // SAFETY: as begun, and cleared then.
+        let body = unsafe { slice::from_raw_parts_mut(exchange.body, exchange.capacity) };
+        Ok(i32::from(exchange.decoder.feed(piece?, body).map_err(code)?))
+    })())
+}
+
+/// Says that the connection was closed, which ends an answer without a stated length.
+///
+/// Returns 1 when the answer is complete, or CMIOT_E_NULL, CMIOT_E_HTTP_CLOSED.
+///
+/// # Safety
+/// `http` is NULL or was begun.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cmiot_http_close(http: *mut CmiotHttp) -> i32 {
+    // SAFETY: the C caller's promise.
+    let exchange = unsafe { exchange(http) };
+    result((|| exchange?.decoder.close().map(|()| 1).map_err(code))())
+}
+
+/// The length of the body, once the answer is complete.
+///
+/// Returns it, or CMIOT_E_NULL.
+///
+/// # Safety
+/// `http` is NULL or was begun.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cmiot_http_body_len(http: *mut CmiotHttp) -> i32 {
+    // SAFETY: the C caller's promise.
+    let answer = unsafe { answer(http) };
+    result(answer.map(|answer| answer.body.len() as i32))
+}
+
+/// The answer's HTTP status. Proxy and carrier answer 200 even when they refuse.
+///
+/// Returns it, 0 before it came, or CMIOT_E_NULL.
+///
+/// # Safety
+/// `http` is NULL or was begun.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cmiot_http_status(http: *mut CmiotHttp) -> i32 {
+    // SAFETY: the C caller's promise.
+    let answer = unsafe { answer(http) };
+    result(answer.map(|answer| i32::from(answer.status)))
+}
+
+/// Whether the connection can carry another look-up after this answer.
+///
+/// Returns 1 if so, 0 if not, or CMIOT_E_NULL.
+///
+/// # Safety
+/// `http` is NULL or was begun.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cmiot_http_reusable(http: *mut CmiotHttp) -> i32 {
+    // SAFETY: the C caller's promise.
+    let answer = unsafe { answer(http) };
+    result(answer.map(|answer| i32::from(answer.reusable)))
+}
+
+/// The server's clock in seconds since 1970, UTC, from the answer's Date header: for a device without a clock.
+///
+/// Returns CMIOT_OK, or CMIOT_E_NULL, or CMIOT_E_DATE if it stated none.
+///
+/// # Safety
+/// Pointers are NULL or as described; `http` was begun.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cmiot_http_date(http: *mut CmiotHttp, unix_seconds: *mut u64) -> i32 {
+    // SAFETY: the C caller's promise.
+    let answer = unsafe { answer(http) };
+    result((|| {
+        let date = answer?.date.ok_or(CMIOT_E_DATE)?;
+        if unix_seconds.is_null() {
+            return Err(CMIOT_E_NULL);
+        }
+        // SAFETY: not NULL, and the C caller's promise.
+        unsafe { unix_seconds.write(date.to_unix()) };
+        Ok(CMIOT_OK)
+    })())
+}
+
+/// # Safety
+/// As for [`exchange`].
+unsafe fn answer<'a>(http: *mut CmiotHttp) -> Result<Answer<'a>, i32> {
+    // SAFETY: the caller's promise.
+    let exchange = unsafe { exchange(http) }?;
+    // SAFETY: as begun, and cleared then.
+    let body = unsafe { slice::from_raw_parts(exchange.body, exchange.capacity) };
+    Ok(exchange.decoder.answer(body))
+}
+
+/// # Safety
+/// `http` is NULL or points to a `CmiotHttp` that nobody else uses.
+unsafe fn exchange<'a>(http: *mut CmiotHttp) -> Result<&'a mut Exchange, i32> {
+    // SAFETY: the caller's promise; a mark is valid whatever it holds.
+    let stored = unsafe { http.cast::<Stored>().as_mut() }.ok_or(CMIOT_E_NULL)?;
+    if stored.mark != BEGUN {
+        return Err(CMIOT_E_NULL);
+    }
+    // SAFETY: who wrote the mark wrote the exchange.
+    Ok(unsafe { stored.exchange.assume_init_mut() })
+}
+
+fn code(error: HttpError) -> i32 {
+    match error {
+        HttpError::Truncated => CMIOT_E_HTTP_CLOSED,
+        HttpError::HeadTooLong | HttpError::BodyTooLong => CMIOT_E_HTTP_LONG,
+        HttpError::Malformed | HttpError::BadHost | HttpError::BadPath => CMIOT_E_HTTP,
+    }
+}
