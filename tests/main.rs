@@ -23,6 +23,9 @@ mod rights;
 // A transid is good for one answer.
 mod replay;
 
+// What a client may send twice; derived and revoked ones.
+mod modes;
+
 // What is kept, for whom, through a restart.
 mod cache;
 

@@ -1,71 +1,103 @@
 //! Who asks, and may they: every request passes here before anything about a card is revealed.
 //!
 //! The order is part of the contract: window, token, ebid, rights, replay looked up, rate, and last the transid is
-//! burnt (one atomic insert decides). A bad token or a 72 burns nothing. The transid's form was checked before, while
+//! burnt (one atomic step decides). A bad token or a 72 burns nothing. The transid's form was checked before, while
 //! parsing, and must be: the carrier's token is a plain hash over the secret *followed by* the transid, so a longer
-//! transid could be signed by anyone who saw a shorter one.
+//! transid could be signed by anyone who saw a shorter one. A lenient transid, too, is only letters and digits and at
+//! most 48 of them: no hash padding fits into that.
+//!
+//! Before the token is checked, nothing tells one client from another or from none: the window is the widest of all,
+//! and whether a client may send lenient transids is looked at afterwards.
 
+pub mod repeat;
 pub mod replay;
 
-use std::collections::HashMap;
+mod directory;
+mod rate;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use cmiot_signer::{AppId, Password, Token};
-use governor::clock::Clock as _;
-use governor::middleware::NoOpMiddleware;
-use governor::nanos::Nanos;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
+use arc_swap::ArcSwap;
+use cmiot_signer::AppId;
 use ipnet::IpNet;
 
 use crate::clock::{Clock, Time};
+use crate::config::file::{Format, ReplayMode};
 use crate::config::{Client, Config};
-use crate::gateway::request::Request;
+use crate::gateway::request::{Request, SentTransid};
 use crate::outcome::{Malformed, Refusal};
-use replay::{Replay, Unusable};
+use directory::Directory;
+use replay::{Number, Replay, Unusable};
 
 /// Admits requests, or says why not.
 pub struct Admit {
-    clients: HashMap<AppId, Admitted>,
-    decoy: Password,
-    peers: Vec<IpNet>,
+    directory: ArcSwap<Directory>,
     replay: Replay,
     clock: Clock,
 }
 
-/// A client and the state of its rate.
-struct Admitted {
-    client: Arc<Client>,
-    rate: Option<RateLimiter<NotKeyed, InMemoryState, Ticks, NoOpMiddleware<Nanos>>>,
+/// Where a request comes from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The gateway's address, behind whatever trusted proxies there are.
+    pub address: IpAddr,
+    /// The DNS names of its certificate, in lower case, where it showed one.
+    pub names: Option<Arc<[String]>>,
+}
+
+/// A request that may be answered.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Who asks.
+    pub client: Arc<Client>,
+    /// Its transid was used before: never true under `replay = "refuse"`.
+    pub again: bool,
 }
 
 impl Admit {
     /// For the clients of a configuration.
-    pub fn new(config: &Config, clock: Clock) -> Self {
-        let clients = config
-            .clients
-            .iter()
-            .map(|(appid, client)| {
-                let rate = client.rate.map(|rate| {
-                    let quota = Quota::per_second(rate.per_second).allow_burst(rate.burst);
-                    RateLimiter::direct_with_clock(quota, Ticks(clock.clone()))
-                });
-                (*appid, Admitted { client: Arc::clone(client), rate })
-            })
-            .collect();
+    pub fn new(config: &Arc<Config>, clock: Clock) -> Self {
         Self {
-            clients,
-            decoy: Password::new(b"nobody's password").expect("17 bytes are a password's length"),
-            peers: config.gateway.peers.clone(),
-            replay: Replay::new(config.gateway.clock_skew.0),
+            directory: ArcSwap::from_pointee(Directory::new(config)),
+            replay: Replay::new(config.gateway.replay_entries),
             clock,
         }
     }
 
-    /// The transids that were answered, to fill at start.
-    pub fn replay(&self) -> &Replay {
-        &self.replay
+    /// From now on for the clients of this configuration; what is burnt stays so.
+    pub fn reload(&self, config: &Arc<Config>) {
+        self.replay.reloaded(self.directory.load().narrowest);
+        self.directory.store(Arc::new(Directory::new(config)));
+    }
+
+    /// How far back the transids go that must be remembered at start.
+    pub fn memory(&self) -> Duration {
+        self.directory.load().remembered
+    }
+
+    /// Notes a transid that was answered before a restart, and says whether its client repeats answers.
+    pub fn remember(&self, appid: &AppId, number: Number, now: Time) -> bool {
+        // A client that has gone from the configuration is refused by its token anyway.
+        let Some(client) = self.directory.load().known(appid) else { return false };
+        let Some(window) = client.rights.window.filter(|_| client.rights.replay != ReplayMode::Observe)
+        else {
+            return false;
+        };
+        self.replay.remember(appid, number, window, now);
+        client.rights.replay == ReplayMode::SameAnswer
+    }
+
+    /// Frees what has left the window; called on a ticker.
+    pub fn tidy(&self) {
+        self.replay.sweep(self.clock.monotonic());
+    }
+
+    /// Whether some client may send lenient transids.
+    pub fn reads_lenient(&self) -> bool {
+        self.directory.load().lenient
     }
 
     /// Whether this address may ask at all.
@@ -73,57 +105,82 @@ impl Admit {
     /// # Errors
     /// [`Refusal::Peer`].
     pub fn check_peer(&self, peer: IpAddr) -> Result<(), Refusal> {
-        if contains(&self.peers, peer) { Ok(()) } else { Err(Refusal::Peer) }
+        if contains(&self.directory.load().peers, peer) { Ok(()) } else { Err(Refusal::Peer) }
     }
 
     /// Admits a request: its client, with the transid burnt.
     ///
     /// # Errors
     /// The refusal; none but an admitted request has burnt its transid.
-    pub fn admit(&self, request: &Request, peer: IpAddr) -> Result<Arc<Client>, Refused> {
+    pub fn admit(&self, request: &Request, origin: &Origin) -> Result<Admitted, Refused> {
         let now = self.clock.now();
-        let known = self.authenticate(request, now).map_err(Refused::unknown)?;
-        let client = Arc::clone(&known.client);
-        match self.authorize(known, request, peer, now) {
-            Ok(()) => Ok(client),
+        let client = self.authenticate(request, now).map_err(Refused::unknown)?;
+        match self.authorize(&client, request, origin, now) {
+            Ok(again) => Ok(Admitted { client, again }),
             Err(refusal) => Err(Refused { client: Some(client), refusal }),
         }
     }
 
     /// Window and token. An unknown appid costs the same hashing as a wrong token and is refused alike.
-    fn authenticate(&self, request: &Request, now: Time) -> Result<&Admitted, Refusal> {
-        self.replay.check_window(&request.transid, now).map_err(unusable)?;
-        let known = self.clients.get(&request.appid);
-        let password = known.map_or(&self.decoy, |known| &known.client.password);
-        let genuine = Token::sign(&request.appid, password, &request.transid).verify(request.token.expose());
-        known.filter(|_| genuine).ok_or(Refusal::Token)
+    fn authenticate(&self, request: &Request, now: Time) -> Result<Arc<Client>, Refusal> {
+        let directory = self.directory.load();
+        match &request.transid {
+            SentTransid::Strict(transid) => {
+                self.check_window(transid.stamp().to_unix(), directory.widest, now)?;
+            }
+            // Has no stamp; was read because some client may send it.
+            SentTransid::Lenient(_) => {}
+        }
+        directory.authenticate(request).ok_or(Refusal::Token)
     }
 
-    fn authorize(&self, known: &Admitted, request: &Request, peer: IpAddr, now: Time) -> Result<(), Refusal> {
-        let client = &known.client;
+    /// Everything about a client whose token was genuine; says whether the transid was used before.
+    fn authorize(
+        &self,
+        client: &Client,
+        request: &Request,
+        origin: &Origin,
+        now: Time,
+    ) -> Result<bool, Refusal> {
+        let rights = &client.rights;
+        match &request.transid {
+            SentTransid::Strict(transid) => {
+                self.check_window(transid.stamp().to_unix(), rights.window, now)?;
+            }
+            SentTransid::Lenient(_) if rights.format == Format::Lenient => {}
+            SentTransid::Lenient(_) => return Err(Refusal::Malformed(Malformed::Transid)),
+        }
         match request.ebid.as_deref() {
             Some(ebid) if ebid == client.ebid.as_str() => {}
             Some(_) => return Err(Refusal::Ebid),
             None => return Err(Refusal::Malformed(Malformed::Missing("ebid"))),
         }
-        if !contains(&client.peers, peer) {
+        if !contains(&rights.peers, origin.address) {
             return Err(Refusal::Peer);
         }
-        let allowed = |list: &[String], fits: &dyn Fn(&str) -> bool| {
-            list.is_empty() || list.iter().any(|item| fits(item))
-        };
-        if !allowed(&client.operations, &|name| name == request.operation.name) {
+        if !shows(origin, client.certificate.as_deref()) {
+            return Err(Refusal::Certificate);
+        }
+        if !rights.operations.is_empty()
+            && !rights.operations.iter().any(|name| name == request.operation.name)
+        {
             return Err(Refusal::Operation);
         }
-        if !allowed(&client.cards, &|prefix| request.card.as_str().starts_with(prefix)) {
+        if !rights.opens_card(request.card.as_str()) {
             return Err(Refusal::CardNotAllowed);
         }
-        self.replay.check_unused(&request.transid).map_err(unusable)?;
-        if let Some(rate) = &known.rate {
-            let ticks = Ticks(self.clock.clone());
-            rate.check().map_err(|not_until| Refusal::TooFast(not_until.wait_time_from(ticks.now())))?;
-        }
-        self.replay.burn(&request.transid, now).map_err(unusable)
+        let ticks = self.clock.monotonic();
+        let passed = match &request.transid {
+            SentTransid::Strict(transid) => {
+                self.replay.pass(&client.appid, Number::of(transid), rights, now, ticks)
+            }
+            SentTransid::Lenient(text) => self.replay.observe(&client.appid, digest(text), rights, ticks),
+        };
+        passed.map_err(|why| refusal(why, now))
+    }
+
+    fn check_window(&self, unix: u64, window: Option<Duration>, now: Time) -> Result<(), Refusal> {
+        self.replay.check_window(unix, window, now).map_err(|why| refusal(why, now))
     }
 }
 
@@ -142,10 +199,12 @@ impl Refused {
     }
 }
 
-fn unusable(why: Unusable) -> Refusal {
+fn refusal(why: Unusable, now: Time) -> Refusal {
     match why {
-        Unusable::Stale => Refusal::StaleTransid,
+        Unusable::Stale => Refusal::StaleTransid(now),
         Unusable::Reused => Refusal::ReusedTransid,
+        Unusable::TooFast(wait) => Refusal::TooFast(wait),
+        Unusable::Full(wait) => Refusal::ReplayFull(wait),
     }
 }
 
@@ -154,14 +213,15 @@ fn contains(networks: &[IpNet], address: IpAddr) -> bool {
     networks.is_empty() || networks.iter().any(|network| network.contains(&address.to_canonical()))
 }
 
-/// Our clock, as the rate limiter wants it.
-#[derive(Clone, Debug)]
-struct Ticks(Clock);
+/// Whether the connection's certificate has the name that a client must show.
+fn shows(origin: &Origin, wanted: Option<&str>) -> bool {
+    let Some(wanted) = wanted else { return true };
+    origin.names.iter().flat_map(|names| names.iter()).any(|name| name == wanted)
+}
 
-impl governor::clock::Clock for Ticks {
-    type Instant = Nanos;
-
-    fn now(&self) -> Nanos {
-        Nanos::from(self.0.monotonic())
-    }
+/// What stands for a lenient transid among those observed. A collision only miscounts a repetition.
+fn digest(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }

@@ -16,6 +16,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::Admin;
 use crate::admit::Admit;
+use crate::admit::repeat::{Asked, Repeats};
+use crate::admit::replay::Number;
 use crate::audit::Audit;
 use crate::cache::Cache;
 use crate::carrier::Carrier;
@@ -85,7 +87,7 @@ impl App {
         let metrics = Metrics::new();
         let flights = TaskTracker::new();
         let relay = Arc::new(relay(&config, &store, &clock, &metrics, &flights)?);
-        remember_transids(&relay, &store, &clock, config.gateway.clock_skew.0)?;
+        remember_transids(&relay, &store, &clock)?;
 
         let limits = Limits { connections: config.gateway.max_connections, idle: config.gateway.idle.0 };
         let gateway = Listener::bind(config.gateway.listen, limits).await?;
@@ -124,6 +126,7 @@ impl App {
         tasks.spawn(async move {
             while tokio::time::timeout(TIDY, stop.cancelled()).await.is_err() {
                 relay.cache.tidy();
+                relay.tidy();
             }
         });
     }
@@ -172,6 +175,7 @@ fn relay(
     Ok(Relay {
         hosts: Hosts::new(config.gateway.names.iter().cloned().chain(ours)),
         admit: Admit::new(config, clock.clone()),
+        repeats: Repeats::default(),
         cache: Cache::new(
             config.cache.memory_entries,
             Arc::clone(&store.cache),
@@ -188,15 +192,20 @@ fn relay(
 }
 
 /// No transid that was answered before a restart is answered again: the audit is the proof.
-fn remember_transids(relay: &Relay, store: &Store, clock: &Clock, skew: Duration) -> Result<(), StoreError> {
+fn remember_transids(relay: &Relay, store: &Store, clock: &Clock) -> Result<(), StoreError> {
     let now = clock.now();
     // A record may be older than its transid's stamp by the skew, and the stamp older than now by it once more.
-    let since = now.minus(skew.saturating_mul(2));
+    let since = now.minus(relay.admit.memory().saturating_mul(2));
     store.history.authenticated_since(since, |past| {
         let burnt =
             past.outcome != Outcome::Refused.name() || past.reason == Some(Refusal::OnlyIfCached.reason());
         if let Some(transid) = Transid::parse(past.transid).ok().filter(|_| burnt) {
-            relay.admit.replay().remember(&transid, now);
+            let number = Number::of(&transid);
+            let repeats = relay.admit.remember(&past.client, number, now);
+            if let (true, Some(operation), Some(card)) = (repeats, past.operation, past.card) {
+                let asked = Asked { operation: operation.to_owned(), card };
+                relay.repeats.remember(past.client, number, asked);
+            }
         }
         ControlFlow::Continue(())
     })

@@ -28,6 +28,7 @@ pub struct Record {
     carrier_transid: Option<Transid>,
     answer: Option<Arc<Entry>>,
     age: Option<Duration>,
+    repeated: bool,
 }
 
 impl Record {
@@ -42,6 +43,7 @@ impl Record {
             carrier_transid: None,
             answer: None,
             age: None,
+            repeated: false,
         }
     }
 
@@ -58,6 +60,11 @@ impl Record {
     /// The request was authenticated as this client's.
     pub fn authenticated(&mut self, client: &Arc<Client>) {
         self.client = Some(Arc::clone(client));
+    }
+
+    /// Its transid was used before, and it is answered all the same.
+    pub fn repeated(&mut self) {
+        self.repeated = true;
     }
 
     /// A carrier call served it.
@@ -96,7 +103,7 @@ impl Record {
             card: self.claims.card,
             transid: self.claims.transid.as_deref().map(Clip::new),
             outcome: outcome.name(),
-            reason: refusal.map(Refusal::reason),
+            reason: refusal.map(Refusal::reason).or(self.repeated.then(|| Refusal::ReusedTransid.reason())),
             code,
             carrier_code: carrier_code.map(|code| Clip::new(code.as_str())),
             status: verdict

@@ -6,11 +6,14 @@
 pub mod breaker;
 pub mod file;
 pub mod lifetimes;
+pub mod rights;
 pub mod units;
 
 mod check;
+mod clients;
+mod reader;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64};
@@ -20,12 +23,12 @@ use std::time::Duration;
 
 use cmiot_signer::{AppId, Ebid, Password};
 use hyper::Uri;
-use ipnet::IpNet;
 
 pub use breaker::Breaker;
-pub use check::read_secret;
 pub use file::{ConfigFile, Durability, LogFormat};
 pub use lifetimes::{Lifetime, Lifetimes};
+pub use reader::read_secret;
+pub use rights::{Client, Derived, Rate, Rights};
 
 /// The checked configuration.
 #[derive(Clone, Debug)]
@@ -52,6 +55,14 @@ pub struct Config {
     pub groups: HashMap<Arc<str>, Vec<Arc<Account>>>,
     /// Clients by the appid that they sign with.
     pub clients: HashMap<AppId, Arc<Client>>,
+    /// Whose passwords follow from their appids, the longest prefix first.
+    pub derived: Vec<Derived>,
+    /// Appids that are refused whatever they sign with.
+    pub revoked: HashSet<AppId>,
+    /// What may be done with secrets.
+    pub process: file::Process,
+    /// The files that all this was read from, beside the configuration itself.
+    pub files: Vec<PathBuf>,
     /// What works but should be changed, for the log and for `check`.
     pub warnings: Vec<String>,
 }
@@ -83,6 +94,11 @@ impl ConfigFile {
     /// # Errors
     /// [`ConfigError`] with line and column for what is not TOML, unknown or of the wrong type.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        Self::read_toml(path, text)
+    }
+
+    /// TOML of any shape, wrong in the words of a [`ConfigError`].
+    fn read_toml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
         toml::from_str(text).map_err(|e| {
             let place = e.span().map(|span| Place::of(text, span.start));
             ConfigError::new(path, place, e.message().to_owned())
@@ -154,36 +170,6 @@ pub struct Account {
     pub calls_at_once: Option<NonZeroU32>,
     /// Calls from midnight to midnight at UTC+8.
     pub calls_per_day: Option<NonZeroU64>,
-}
-
-/// Credentials that a gateway signs with, and what they open.
-#[derive(Debug)]
-pub struct Client {
-    /// The appid that it signs with.
-    pub appid: AppId,
-    /// The group whose accounts answer it.
-    pub group: Arc<str>,
-    /// The ebid that it must send.
-    pub ebid: Ebid,
-    /// The password that it signs with.
-    pub password: Password,
-    /// Networks that it may ask from; empty means all.
-    pub peers: Vec<IpNet>,
-    /// Operations that it may ask for; empty means all.
-    pub operations: Vec<String>,
-    /// Prefixes of the cards that it may ask for; empty means all.
-    pub cards: Vec<String>,
-    /// Average and burst, where bounded.
-    pub rate: Option<Rate>,
-}
-
-/// Look-ups a second on average, and at once.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rate {
-    /// On average, a second.
-    pub per_second: NonZeroU32,
-    /// At once.
-    pub burst: NonZeroU32,
 }
 
 /// What is wrong with a configuration, where, and what to write instead.

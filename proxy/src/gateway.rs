@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::{Method, Request, Response};
 
+use crate::admit::Origin;
 use crate::outcome::{Malformed, Refusal};
 use crate::relay::{Asked, Relay};
 use request::MAX_BODY;
@@ -27,7 +28,7 @@ pub async fn serve(
 ) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let body = read(&head.method, body, patience).await;
-    relay.answer(Asked { head, body, peer }).await.into_response()
+    relay.answer(Asked { head, body, origin: Origin { address: peer, names: None } }).await.into_response()
 }
 
 async fn read(method: &Method, body: Incoming, patience: Duration) -> Result<Bytes, Refusal> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::carrier::NotAsked;
 use crate::carrier::fault::Fault;
 use crate::carrier::verdict::Code;
+use crate::clock::Time;
 
 /// Where the answer came from.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -55,8 +56,8 @@ pub enum Refusal {
     Peer,
     /// The appid is unknown or the token is wrong; which of the two is nobody's business.
     Token,
-    /// The transid's stamp is outside the window around the proxy's clock.
-    StaleTransid,
+    /// The transid's stamp is outside the window around the proxy's clock, which stands here.
+    StaleTransid(Time),
     /// The transid was used before.
     ReusedTransid,
     /// The ebid is not the client's.
@@ -65,6 +66,10 @@ pub enum Refusal {
     Operation,
     /// The client may not ask for this card.
     CardNotAllowed,
+    /// No more transids can be remembered for this client; room comes after this long.
+    ReplayFull(Duration),
+    /// The connection's certificate is not the client's.
+    Certificate,
     /// The client asks faster than its rate; a slot is free after this long.
     TooFast(Duration),
     /// `only-if-cached`, and nothing fresh is (RFC 9111 5.2.1.7).
@@ -123,11 +128,13 @@ impl Refusal {
             Self::UnknownPath | Self::ForeignHost => "10006",
             Self::Malformed(_) => "10",
             Self::Card => "38",
-            Self::Peer => "6",
-            Self::Token | Self::StaleTransid | Self::ReusedTransid => "7",
+            Self::Peer | Self::Certificate => "6",
+            Self::Token | Self::StaleTransid(_) | Self::ReusedTransid => "7",
             Self::Ebid | Self::Operation => "3",
             Self::CardNotAllowed => "8",
-            Self::TooFast(_) | Self::NotAsked(NotAsked::Budget(_) | NotAsked::CoolDown(_)) => "72",
+            Self::TooFast(_)
+            | Self::ReplayFull(_)
+            | Self::NotAsked(NotAsked::Budget(_) | NotAsked::CoolDown(_)) => "72",
             Self::OnlyIfCached
             | Self::Crowded
             | Self::Deadline
@@ -148,12 +155,14 @@ impl Refusal {
             Self::Card => "card-format",
             Self::Peer => "peer",
             Self::Token => "token",
-            Self::StaleTransid => "transid-stale",
+            Self::StaleTransid(_) => "transid-stale",
             Self::ReusedTransid => "transid-reused",
             Self::Ebid => "ebid",
             Self::Operation => "operation",
             Self::CardNotAllowed => "card",
             Self::TooFast(_) => "rate",
+            Self::ReplayFull(_) => "replay-full",
+            Self::Certificate => "certificate",
             Self::OnlyIfCached => "only-if-cached",
             Self::Crowded => "crowded",
             Self::Deadline => "deadline",
@@ -181,7 +190,7 @@ impl Refusal {
     /// How long to wait before asking again, where waiting helps.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::TooFast(wait) => Some(*wait),
+            Self::TooFast(wait) | Self::ReplayFull(wait) => Some(*wait),
             Self::NotAsked(not_asked) => Some(not_asked.wait()),
             Self::Crowded | Self::Deadline | Self::Lost => Some(Duration::from_secs(1)),
             Self::Carrier(_) | Self::Audit => Some(Duration::from_secs(5)),

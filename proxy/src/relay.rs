@@ -12,7 +12,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hyper::http::request::Parts;
 
-use crate::admit::Admit;
+use crate::admit::repeat::{self, Repeats, Teller, Turn};
+use crate::admit::replay::Number;
+use crate::admit::{Admit, Admitted, Origin};
 use crate::audit::{Audit, Record};
 use crate::cache::freshness::Freshness;
 use crate::cache::{Cache, Entry, Held, Key};
@@ -20,10 +22,11 @@ use crate::carrier::Carrier;
 use crate::carrier::budget::Urgency;
 use crate::carrier::verdict::Class;
 use crate::clock::Clock;
+use crate::config::file::ReplayMode;
 use crate::config::{Client, Config};
 use crate::flight::{Flights, Role, Seat};
 use crate::gateway::answer::{Answer, CacheStatus, Forwarded};
-use crate::gateway::request::{Hosts, Request, check_head};
+use crate::gateway::request::{Hosts, Request, SentTransid, check_head};
 use crate::metrics::Metrics;
 use crate::operation::Operation;
 use crate::outcome::{Outcome, Refusal};
@@ -36,6 +39,8 @@ pub struct Relay {
     pub hosts: Hosts,
     /// Who asks, may they.
     pub admit: Admit,
+    /// What was told to those who may ask again.
+    pub repeats: Repeats<Result<Found, Refusal>>,
     /// What is known.
     pub cache: Cache,
     /// Who asks the carrier for whom.
@@ -60,11 +65,12 @@ pub struct Asked {
     /// The body, read within its limits.
     pub body: Result<bytes::Bytes, Refusal>,
     /// Who is at the other end.
-    pub peer: IpAddr,
+    pub origin: Origin,
 }
 
 /// An answer of the carrier's, and how it came here.
-struct Found {
+#[derive(Clone, Debug)]
+pub struct Found {
     outcome: Outcome,
     entry: Arc<Entry>,
     cache_status: CacheStatus,
@@ -74,9 +80,16 @@ impl Relay {
     /// Answers one request. The answer's audit record is committed when this returns.
     pub async fn answer(self: &Arc<Self>, asked: Asked) -> Answer {
         let started = self.clock.monotonic();
-        let mut record = Record::begin(self.clock.now(), asked.peer);
-        let found = self.look_up(&asked, started, &mut record).await;
-        self.settle(found, asked.peer, started, record).await
+        let mut record = Record::begin(self.clock.now(), asked.origin.address);
+        let mut teller = None;
+        let found = self.look_up(&asked, started, &mut record, &mut teller).await;
+        // A failure is not told: whoever asks again may be luckier.
+        if let Some(teller) =
+            teller.filter(|_| found.as_ref().map_or_else(|e| e.outcome() == Outcome::Refused, |_| true))
+        {
+            teller.tell(found.clone());
+        }
+        self.settle(found, asked.origin.address, started, record).await
     }
 
     async fn look_up(
@@ -84,15 +97,37 @@ impl Relay {
         asked: &Asked,
         started: Duration,
         record: &mut Record,
+        teller: &mut Option<Teller<Result<Found, Refusal>>>,
     ) -> Result<Found, Refusal> {
         // Parse: in the form of a look-up, whoever asks.
-        self.admit.check_peer(asked.peer)?;
+        self.admit.check_peer(asked.origin.address)?;
         check_head(&asked.head, &self.hosts)?;
         let body = asked.body.as_ref().map_err(Clone::clone)?;
-        let request = Request::parse(&asked.head.uri, &asked.head.headers, body, record.claims())?;
+        let request = Request::parse(
+            &asked.head.uri,
+            &asked.head.headers,
+            body,
+            self.admit.reads_lenient(),
+            record.claims(),
+        )?;
 
         // Admit: who asks, and may they. The transid is burnt from here on.
-        let client = self.admit(&request, asked.peer, record)?;
+        let Admitted { client, again } = self.admit(&request, &asked.origin, record)?;
+
+        // Repeat: who may ask again with one transid gets what was told the first time.
+        match self.turn(&client, &request) {
+            None => {}
+            Some(Turn::First(first)) => *teller = Some(first),
+            Some(Turn::Again(told)) => {
+                record.repeated();
+                let heard = tokio::time::timeout(self.patience(started, false), told.hear()).await;
+                return heard.unwrap_or(Some(Err(Refusal::Deadline))).unwrap_or(Err(Refusal::Lost));
+            }
+            Some(Turn::Other) => return Err(Refusal::ReusedTransid),
+        }
+        if again {
+            record.repeated();
+        }
         let key = Key::new(&client.group, request.operation, &request.card);
 
         // Look up: fresh is answered at once; without leave to ask, that is all.
@@ -121,11 +156,11 @@ impl Relay {
         }
     }
 
-    fn admit(&self, request: &Request, peer: IpAddr, record: &mut Record) -> Result<Arc<Client>, Refusal> {
-        match self.admit.admit(request, peer) {
-            Ok(client) => {
-                record.authenticated(&client);
-                Ok(client)
+    fn admit(&self, request: &Request, origin: &Origin, record: &mut Record) -> Result<Admitted, Refusal> {
+        match self.admit.admit(request, origin) {
+            Ok(admitted) => {
+                record.authenticated(&admitted.client);
+                Ok(admitted)
             }
             Err(refused) => {
                 if let Some(client) = &refused.client {
@@ -134,6 +169,16 @@ impl Relay {
                 Err(refused.refusal)
             }
         }
+    }
+
+    /// Whose turn it is to find the answer, where a client may ask again with one transid.
+    fn turn(&self, client: &Client, request: &Request) -> Option<Turn<Result<Found, Refusal>>> {
+        let SentTransid::Strict(transid) = &request.transid else { return None };
+        if client.rights.replay != ReplayMode::SameAnswer {
+            return None;
+        }
+        let asked = repeat::Asked { operation: request.operation.name.to_owned(), card: request.card };
+        Some(self.repeats.enter(client.appid, Number::of(transid), asked))
     }
 
     /// How long to wait for a flight: the rest of the deadline, less when there is something stale to answer.
@@ -154,6 +199,13 @@ impl Relay {
         self.flights
             .join(key, || async move { relay.fly(flying, operation, urgency).await })
             .map_err(|_| Refusal::Crowded)
+    }
+
+    /// Frees what is of no use any more; called on a ticker.
+    pub fn tidy(&self) {
+        self.admit.tidy();
+        let floor = self.clock.now().minus(self.admit.memory());
+        self.repeats.sweep(floor.as_secs());
     }
 
     /// What a landed flight means for one who waited for it.

@@ -1,154 +1,262 @@
-//! Replays: a transid is answered once within the window.
+//! Replays and rates: what is remembered of each client that has asked.
 //!
-//! Entries are held by their stamp and leave with the window. What has left stays refused: the floor below which a
-//! stamp is too old only rises, even when the machine's clock is stepped back.
+//! A transid is answered once within its client's window. [`Replay::pass`] decides it in one step under one lock: looked
+//! up, rate, room, burnt; of two that try at once, one succeeds, and a refusal burns nothing.
+//!
+//! A burnt transid is 8 bytes: seconds since 2000 and sequence, ordered, so that entries leave by their stamp. What has
+//! left stays refused: the floor below which a stamp is too old only rises, even when the machine's clock is stepped
+//! back or a reload widens the window. Full means 72, never an entry forgotten early.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cmiot_signer::{AppId, Sequence, Transid};
+use cmiot_signer::{AppId, Stamp, Transid};
 
+use super::rate::Bucket;
 use crate::clock::Time;
+use crate::config::Rights;
+use crate::config::file::ReplayMode;
 
-/// The transids that were answered, and the window around the clock in which one may be.
+/// Clients are spread over so many locks.
+const SHARDS: usize = 32;
+
+/// Transids of an observed client that are recognised when they come again.
+const OBSERVED: usize = 256;
+
+/// A client that has not asked for so long, and has nothing in the window, is forgotten.
+const IDLE: Duration = Duration::from_secs(3_600);
+
+/// How long to wait for room when nothing says it better.
+const SOME_TIME: Duration = Duration::from_secs(10);
+
+/// Bits of a [`Number`] that hold the sequence: 99,999,999 fits 27.
+const SEQUENCE_BITS: u32 = 27;
+
+/// The transids that were answered.
 #[derive(Debug)]
 pub struct Replay {
-    skew: Duration,
-    burnt: Mutex<Burnt>,
+    shards: [Mutex<HashMap<AppId, Track>>; SHARDS],
+    spread: RandomState,
+    capacity: usize,
+    held: AtomicUsize,
+    /// The latest wall second that was seen.
+    latest: AtomicU64,
+    /// A stamp before this second may have been forgotten, whatever the window says now.
+    base: AtomicU64,
+    swept: AtomicUsize,
 }
 
+/// A transid as it is remembered: its stamp, then its sequence.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Number(u64);
+
+impl Number {
+    /// Of a transid; its appid is the client's.
+    pub fn of(transid: &Transid) -> Self {
+        let seconds = transid.stamp().to_unix() - Stamp::FIRST.to_unix();
+        Self(seconds << SEQUENCE_BITS | u64::from(transid.sequence().get()))
+    }
+
+    /// Its stamp, in Unix seconds.
+    pub fn unix(self) -> u64 {
+        (self.0 >> SEQUENCE_BITS) + Stamp::FIRST.to_unix()
+    }
+}
+
+/// What is remembered of a client.
 #[derive(Debug, Default)]
-struct Burnt {
-    /// By stamp, in Unix seconds.
-    by_stamp: BTreeMap<u64, HashSet<(AppId, Sequence)>>,
-    floor: u64,
+struct Track {
+    burnt: BTreeSet<Number>,
+    bucket: Bucket,
+    /// Hashes of what an observed client sent last.
+    observed: VecDeque<u64>,
+    window: Duration,
+    last_asked: Duration,
 }
 
-/// What is wrong with a transid.
+/// What is wrong with a request at this point.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unusable {
-    /// Its stamp is too far from the clock, or so old that it may have been forgotten.
+    /// The stamp is too far from the clock, or so old that it may have been forgotten.
     Stale,
     /// It was used before.
     Reused,
+    /// The client asks faster than its rate; wait this long.
+    TooFast(Duration),
+    /// No more transids can be remembered for now; the oldest leaves after this long.
+    Full(Duration),
 }
 
 impl Replay {
-    /// A table that allows stamps up to `skew` from the clock, either way.
-    pub fn new(skew: Duration) -> Self {
-        Self { skew, burnt: Mutex::default() }
+    /// A table for `capacity` transids in all.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            spread: RandomState::new(),
+            capacity,
+            held: AtomicUsize::new(0),
+            latest: AtomicU64::new(0),
+            base: AtomicU64::new(0),
+            swept: AtomicUsize::new(0),
+        }
     }
 
-    /// Whether the stamp is inside the window.
+    /// Whether a stamp is inside a window around the clock, and not forgotten.
     ///
     /// # Errors
     /// [`Unusable::Stale`].
-    pub fn check_window(&self, transid: &Transid, now: Time) -> Result<(), Unusable> {
-        let stamp = transid.stamp().to_unix();
-        let (now, skew) = (now.as_secs(), self.skew.as_secs());
-        let inside = now.saturating_sub(skew)..=now.saturating_add(skew);
-        if inside.contains(&stamp) && stamp >= self.lock().floor { Ok(()) } else { Err(Unusable::Stale) }
+    pub fn check_window(&self, unix: u64, window: Option<Duration>, now: Time) -> Result<(), Unusable> {
+        let Some(window) = window else { return Ok(()) };
+        let (now, limit) = (now.as_secs(), window.as_secs());
+        let inside = now.saturating_sub(limit)..=now.saturating_add(limit);
+        if inside.contains(&unix) && unix >= self.floor(window) { Ok(()) } else { Err(Unusable::Stale) }
     }
 
-    /// Whether the transid was burnt: a look that changes nothing.
+    /// Lets a client's transid pass: true if it did before. Only the mode `refuse` never says true.
     ///
     /// # Errors
-    /// [`Unusable::Reused`].
-    pub fn check_unused(&self, transid: &Transid) -> Result<(), Unusable> {
-        let burnt = self.lock();
-        let used = burnt
-            .by_stamp
-            .get(&transid.stamp().to_unix())
-            .is_some_and(|at| at.contains(&(transid.appid(), transid.sequence())));
-        if used { Err(Unusable::Reused) } else { Ok(()) }
-    }
-
-    /// Burns the transid. Of two that try at once, one succeeds.
-    ///
-    /// # Errors
-    /// [`Unusable::Reused`], or [`Unusable::Stale`] when the window moved past it meanwhile.
-    pub fn burn(&self, transid: &Transid, now: Time) -> Result<(), Unusable> {
-        let stamp = transid.stamp().to_unix();
-        let mut burnt = self.lock();
-        burnt.forget_before(now.as_secs().saturating_sub(self.skew.as_secs()));
-        if stamp < burnt.floor {
+    /// [`Unusable`]; nothing is burnt then.
+    pub fn pass(
+        &self,
+        appid: &AppId,
+        number: Number,
+        rights: &Rights,
+        now: Time,
+        ticks: Duration,
+    ) -> Result<bool, Unusable> {
+        self.latest.fetch_max(now.as_secs(), Ordering::Relaxed);
+        let Some(window) = rights.window else { return self.observe(appid, number.0, rights, ticks) };
+        if rights.replay == ReplayMode::Observe {
+            return self.observe(appid, number.0, rights, ticks);
+        }
+        let floor = self.floor(window);
+        let mut shard = self.shard(appid);
+        let track = shard.entry(*appid).or_default();
+        (track.window, track.last_asked) = (window, ticks);
+        self.held.fetch_sub(track.forget(floor), Ordering::Relaxed);
+        let again = track.burnt.contains(&number);
+        if again && rights.replay == ReplayMode::Refuse {
+            return Err(Unusable::Reused);
+        }
+        if number.unix() < floor {
             return Err(Unusable::Stale);
         }
-        let fresh = burnt.by_stamp.entry(stamp).or_default().insert((transid.appid(), transid.sequence()));
-        if fresh { Ok(()) } else { Err(Unusable::Reused) }
+        if !again && (track.burnt.len() >= rights.share || self.held.load(Ordering::Relaxed) >= self.capacity)
+        {
+            return Err(Unusable::Full(track.room_after(floor)));
+        }
+        if let Some(rate) = rights.rate {
+            track.bucket.take(rate, ticks).map_err(Unusable::TooFast)?;
+        }
+        if track.burnt.insert(number) {
+            self.held.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(again)
+    }
+
+    /// Notes what an observed client sent: true if it is among the last that it sent.
+    ///
+    /// # Errors
+    /// [`Unusable::TooFast`].
+    pub fn observe(
+        &self,
+        appid: &AppId,
+        sent: u64,
+        rights: &Rights,
+        ticks: Duration,
+    ) -> Result<bool, Unusable> {
+        let mut shard = self.shard(appid);
+        let track = shard.entry(*appid).or_default();
+        track.last_asked = ticks;
+        if let Some(rate) = rights.rate {
+            track.bucket.take(rate, ticks).map_err(Unusable::TooFast)?;
+        }
+        if track.observed.contains(&sent) {
+            return Ok(true);
+        }
+        if track.observed.len() >= OBSERVED {
+            track.observed.pop_front();
+        }
+        track.observed.push_back(sent);
+        Ok(false)
     }
 
     /// Notes a transid that was answered before a restart.
-    pub fn remember(&self, transid: &Transid, now: Time) {
-        // Burnt already, or out of the window: either way it stays refused.
-        let _ = self.burn(transid, now);
+    pub fn remember(&self, appid: &AppId, number: Number, window: Duration, now: Time) {
+        self.latest.fetch_max(now.as_secs(), Ordering::Relaxed);
+        if number.unix() < self.floor(window) {
+            return;
+        }
+        let mut shard = self.shard(appid);
+        let track = shard.entry(*appid).or_default();
+        track.window = window;
+        if track.burnt.insert(number) {
+            self.held.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Burnt> {
-        // A panic under this lock could only come from an allocation; the table is whole at every step.
-        self.burnt.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A reload may widen windows: what was forgotten under the narrowest one so far stays refused.
+    pub fn reloaded(&self, narrowest: Option<Duration>) {
+        if let Some(narrowest) = narrowest {
+            self.base.fetch_max(self.floor(narrowest), Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets what has left the windows, in one part of the table a call.
+    pub fn sweep(&self, ticks: Duration) {
+        let turn = self.swept.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        let mut shard = lock(&self.shards[turn]);
+        shard.retain(|_, track| {
+            let floor = self.floor(track.window);
+            self.held.fetch_sub(track.forget(floor), Ordering::Relaxed);
+            !track.burnt.is_empty() || ticks.saturating_sub(track.last_asked) < IDLE
+        });
+        let room = shard.len() * 2;
+        shard.shrink_to(room);
+    }
+
+    /// Transids remembered.
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// A stamp before this second is too old, or may have been forgotten.
+    fn floor(&self, window: Duration) -> u64 {
+        let latest = self.latest.load(Ordering::Relaxed);
+        latest.saturating_sub(window.as_secs()).max(self.base.load(Ordering::Relaxed))
+    }
+
+    fn shard(&self, appid: &AppId) -> MutexGuard<'_, HashMap<AppId, Track>> {
+        let hash = self.spread.hash_one(appid);
+        lock(&self.shards[usize::try_from(hash % SHARDS as u64).expect("below 32")])
     }
 }
 
-impl Burnt {
-    fn forget_before(&mut self, oldest: u64) {
-        if oldest > self.floor {
-            self.by_stamp = self.by_stamp.split_off(&oldest);
-            self.floor = oldest;
+fn lock(shard: &Mutex<HashMap<AppId, Track>>) -> MutexGuard<'_, HashMap<AppId, Track>> {
+    // A panic under this lock could only come from an allocation; the table is whole at every step.
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Track {
+    /// Forgets what is older than the floor, and says how many that were.
+    fn forget(&mut self, floor: u64) -> usize {
+        let mut gone = 0;
+        while self.burnt.first().is_some_and(|oldest| oldest.unix() < floor) {
+            self.burnt.pop_first();
+            gone += 1;
         }
+        gone
+    }
+
+    /// When the oldest entry leaves.
+    fn room_after(&self, floor: u64) -> Duration {
+        let oldest = self.burnt.first().map(|oldest| oldest.unix().saturating_sub(floor) + 1);
+        oldest.map_or(SOME_TIME, Duration::from_secs)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn transid(stamp: u64, sequence: u32) -> Transid {
-        let stamp = cmiot_signer::Stamp::from_unix(stamp).unwrap();
-        Transid::new(&AppId::parse("A1").unwrap(), stamp, Sequence::new(sequence).unwrap())
-    }
-
-    const NOW: u64 = 1_700_000_000;
-
-    #[test]
-    fn the_window_is_open_on_both_sides_of_the_clock() {
-        let replay = Replay::new(Duration::from_secs(300));
-        let now = Time::from_secs(1_700_000_000);
-        for (stamp, expected) in [
-            (NOW - 301, Err(Unusable::Stale)),
-            (NOW - 300, Ok(())),
-            (NOW + 300, Ok(())),
-            (NOW + 301, Err(Unusable::Stale)),
-        ] {
-            assert_eq!(replay.check_window(&transid(stamp, 1), now), expected);
-        }
-    }
-
-    #[test]
-    fn a_clock_stepped_back_brings_no_transid_back() {
-        let replay = Replay::new(Duration::from_secs(300));
-        let at = |secs: u64| Time::from_secs(i64::try_from(secs).unwrap());
-        assert_eq!(replay.burn(&transid(NOW, 1), at(NOW)), Ok(()));
-        assert_eq!(replay.burn(&transid(NOW + 400, 1), at(NOW + 400)), Ok(()));
-        assert_eq!(replay.check_window(&transid(NOW, 1), at(NOW)), Err(Unusable::Stale));
-        assert_eq!(replay.burn(&transid(NOW, 1), at(NOW)), Err(Unusable::Stale));
-    }
-
-    proptest! {
-        /// Whatever the clock does, a transid is burnt once.
-        #[test]
-        fn no_transid_is_burnt_twice(steps in proptest::collection::vec((0_u64..2_000, 0_u64..2_000, 1_u32..4), 1..60)) {
-            let replay = Replay::new(Duration::from_secs(300));
-            let mut burnt = HashSet::new();
-            for (clock, stamp, sequence) in steps {
-                let transid = transid(NOW + stamp, sequence);
-                let now = Time::from_secs(i64::try_from(NOW + clock).unwrap());
-                if replay.check_window(&transid, now).is_ok() && replay.burn(&transid, now).is_ok() {
-                    prop_assert!(burnt.insert(transid));
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -3,17 +3,16 @@
 //! An error is a sentence that names the table, the key and the remedy; the caller adds the file.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
-use cmiot_signer::{AppId, Ebid, Password};
+use cmiot_signer::{AppId, Ebid};
 use hyper::Uri;
-use zeroize::Zeroizing;
 
+use super::clients::{Clients, Groups};
+use super::reader::{PasswordSource, Reader};
 use super::units::Secret;
-use super::{Account, Admin, Carrier, Client, Config, ConfigFile, Rate, file};
-use crate::operation;
+use super::{Account, Admin, Carrier, Config, ConfigFile, file};
 
 impl Config {
     /// Checks what was read; relative paths are relative to `folder`.
@@ -21,9 +20,9 @@ impl Config {
     /// # Errors
     /// The first rule that does not hold, as a sentence.
     pub fn check(file: &ConfigFile, folder: &Path) -> Result<Self, String> {
-        let mut warnings = Vec::new();
-        let groups = groups(file, folder, &mut warnings)?;
-        let clients = clients(file, folder, &groups, &mut warnings)?;
+        let mut reader = Reader::new(folder, file.process.allow_world_readable_secrets);
+        let groups = groups(file, &mut reader)?;
+        let clients = Clients::check(file, &groups, &mut reader)?;
         let carrier = carrier(&file.carrier)?;
         file.breaker.check()?;
         if file.gateway.deadline.0.is_zero() {
@@ -33,14 +32,14 @@ impl Config {
             return Err("[gateway] max_connections: must be at least 1".to_owned());
         }
         if file.gateway.deadline.0.as_secs() >= 25 {
-            warnings.push(format!(
+            reader.warnings.push(format!(
                 "[gateway] deadline = \"{}\": gateways give up after 25 s and would never see these answers",
                 file.gateway.deadline
             ));
         }
         Ok(Self {
             gateway: file.gateway.clone(),
-            admin: admin(&file.admin, folder)?,
+            admin: admin(&file.admin, &mut reader)?,
             store_dir: folder.join(&file.store.dir),
             carrier,
             breaker: file.breaker.clone(),
@@ -49,15 +48,17 @@ impl Config {
             durability: file.audit.durability,
             log_format: file.log.format,
             groups,
-            clients,
-            warnings,
+            clients: clients.listed,
+            derived: clients.derived,
+            revoked: clients.revoked,
+            process: file.process.clone(),
+            files: reader.files,
+            warnings: reader.warnings,
         })
     }
 }
 
-type Groups = HashMap<Arc<str>, Vec<Arc<Account>>>;
-
-fn groups(file: &ConfigFile, folder: &Path, warnings: &mut Vec<String>) -> Result<Groups, String> {
+fn groups(file: &ConfigFile, reader: &mut Reader<'_>) -> Result<Groups, String> {
     if file.accounts.is_empty() {
         return Err(
             "no [[account]]: add one with the name, appid, ebid and password that the carrier issued"
@@ -75,22 +76,24 @@ fn groups(file: &ConfigFile, folder: &Path, warnings: &mut Vec<String>) -> Resul
             return Err(format!("{place}: name: taken by [[account]] {first}: give each account its own"));
         }
         let group: Arc<str> = written.group.as_deref().unwrap_or(&written.name).into();
-        let mut passwords = vec![
-            PasswordSource {
-                file: written.password_file.as_deref(),
-                env: written.password_env.as_deref(),
-                text: written.password.as_ref(),
-            }
-            .read(&place, folder, warnings)?,
-        ];
-        if written.next_password_file.is_some() || written.next_password_env.is_some() {
-            let next = PasswordSource {
-                file: written.next_password_file.as_deref(),
-                env: written.next_password_env.as_deref(),
-                text: None,
-            };
-            passwords.push(next.read(&format!("{place}: next_"), folder, warnings)?);
+        let password = PasswordSource {
+            key: "password",
+            file: written.password_file.as_deref(),
+            env: written.password_env.as_deref(),
+            text: written.password.as_ref(),
+        };
+        if written.password.is_some() {
+            let warning = format!("{place}: password: stands in the configuration; prefer password_file");
+            reader.warnings.push(warning);
         }
+        let next = PasswordSource {
+            key: "next_password",
+            file: written.next_password_file.as_deref(),
+            env: written.next_password_env.as_deref(),
+            text: None,
+        };
+        let mut passwords = vec![password.read(&place, reader)?];
+        passwords.extend(next.read_optional(&place, reader)?);
         let account = Account {
             name: written.name.as_str().into(),
             group: Arc::clone(&group),
@@ -104,95 +107,6 @@ fn groups(file: &ConfigFile, folder: &Path, warnings: &mut Vec<String>) -> Resul
         groups.entry(group).or_default().push(Arc::new(account));
     }
     Ok(groups)
-}
-
-fn clients(
-    file: &ConfigFile,
-    folder: &Path,
-    groups: &Groups,
-    warnings: &mut Vec<String>,
-) -> Result<HashMap<AppId, Arc<Client>>, String> {
-    let mut clients: HashMap<AppId, Arc<Client>> = HashMap::new();
-    for (index, written) in file.clients.iter().enumerate() {
-        let place = format!("[[client]] {} (appid = \"{}\")", index + 1, written.appid);
-        let Some((group, accounts)) = groups.get_key_value(written.group.as_str()) else {
-            let mut known: Vec<_> = groups.keys().map(|g| format!("\"{g}\"")).collect();
-            known.sort();
-            return Err(format!(
-                "{place}: group = \"{}\": no account has it; known: {}",
-                written.group,
-                known.join(", ")
-            ));
-        };
-        let ebid = match &written.ebid {
-            Some(ebid) => Ebid::parse(ebid).map_err(|e| format!("{place}: ebid: {e}"))?,
-            None => accounts[0].ebid,
-        };
-        for name in &written.operations {
-            if operation::by_name(name).is_none() {
-                return Err(format!(
-                    "{place}: operations: \"{name}\" is not served; known: {}",
-                    operation::names()
-                ));
-            }
-        }
-        let client = Client {
-            appid: AppId::parse(&written.appid).map_err(|e| format!("{place}: appid: {e}"))?,
-            group: Arc::clone(group),
-            ebid,
-            password: PasswordSource {
-                file: written.password_file.as_deref(),
-                env: written.password_env.as_deref(),
-                text: written.password.as_ref(),
-            }
-            .read(&place, folder, warnings)?,
-            peers: written.peers.clone(),
-            operations: written.operations.clone(),
-            cards: written.cards.clone(),
-            rate: rate(&place, written.rate, written.burst)?,
-        };
-        if clients.insert(client.appid, Arc::new(client)).is_some() {
-            return Err(format!("{place}: appid: another client signs with it already: each needs its own"));
-        }
-    }
-    let listed: Vec<Arc<str>> = clients.values().map(|client| Arc::clone(&client.group)).collect();
-    for account in
-        groups.iter().filter(|(group, _)| !listed.contains(group)).flat_map(|(_, accounts)| accounts)
-    {
-        let client = Client {
-            appid: account.appid,
-            group: Arc::clone(&account.group),
-            ebid: account.ebid,
-            password: account.passwords[0].clone(),
-            peers: Vec::new(),
-            operations: Vec::new(),
-            cards: Vec::new(),
-            rate: None,
-        };
-        if clients.insert(client.appid, Arc::new(client)).is_some() {
-            return Err(format!(
-                "[[account]] (name = \"{}\"): appid: a client signs with it already, and its group has no [[client]]: \
-                 add a [[client]] to group \"{}\"",
-                account.name, account.group
-            ));
-        }
-    }
-    Ok(clients)
-}
-
-fn rate(place: &str, rate: Option<u32>, burst: Option<u32>) -> Result<Option<Rate>, String> {
-    let at_least_one = |key: &str, value: u32| {
-        NonZeroU32::new(value).ok_or_else(|| format!("{place}: {key}: must be at least 1"))
-    };
-    match (rate, burst) {
-        (None, None) => Ok(None),
-        (None, Some(_)) => Err(format!("{place}: burst: needs a rate beside it")),
-        (Some(rate), burst) => {
-            let per_second = at_least_one("rate", rate)?;
-            let burst = burst.map_or(Ok(per_second), |burst| at_least_one("burst", burst))?;
-            Ok(Some(Rate { per_second, burst }))
-        }
-    }
 }
 
 fn carrier(written: &file::Carrier) -> Result<Carrier, String> {
@@ -237,11 +151,10 @@ fn carrier(written: &file::Carrier) -> Result<Carrier, String> {
     })
 }
 
-fn admin(written: &file::Admin, folder: &Path) -> Result<Admin, String> {
+fn admin(written: &file::Admin, reader: &mut Reader<'_>) -> Result<Admin, String> {
     let token = match &written.token_file {
         Some(path) => {
-            let path = folder.join(path);
-            let bytes = read_secret(&path).map_err(|e| format!("[admin] token_file: {e}"))?;
+            let bytes = reader.secret(path).map_err(|e| format!("[admin] token_file: {e}"))?;
             let text = std::str::from_utf8(&bytes)
                 .ok()
                 .filter(|text| text.len() >= 16 && text.bytes().all(|b| b.is_ascii_graphic()));
@@ -262,57 +175,4 @@ fn admin(written: &file::Admin, folder: &Path) -> Result<Admin, String> {
         }
     };
     Ok(Admin { listen: written.listen, token })
-}
-
-/// The three places where a password may be; exactly one is used.
-struct PasswordSource<'a> {
-    file: Option<&'a Path>,
-    env: Option<&'a str>,
-    text: Option<&'a Secret>,
-}
-
-impl PasswordSource<'_> {
-    fn read(self, place: &str, folder: &Path, warnings: &mut Vec<String>) -> Result<Password, String> {
-        let checked =
-            |bytes: &[u8], key: &str| Password::new(bytes).map_err(|e| format!("{place}: {key}: {e}"));
-        match self {
-            Self { file: Some(path), env: None, text: None } => {
-                let bytes =
-                    read_secret(&folder.join(path)).map_err(|e| format!("{place}: password_file: {e}"))?;
-                checked(&bytes, "password_file")
-            }
-            Self { file: None, env: Some(name), text: None } => {
-                let value = std::env::var_os(name)
-                    .ok_or_else(|| format!("{place}: password_env: {name} is not set in the environment"))?;
-                checked(value.as_encoded_bytes(), "password_env")
-            }
-            Self { file: None, env: None, text: Some(secret) } => {
-                warnings
-                    .push(format!("{place}: password: stands in the configuration; prefer password_file"));
-                checked(secret.expose(), "password")
-            }
-            Self { file: None, env: None, text: None } => {
-                Err(format!("{place}: no password: add password_file = \"FILE\" or password_env = \"NAME\""))
-            }
-            _ => {
-                Err(format!("{place}: password_file, password_env and password exclude each other: keep one"))
-            }
-        }
-    }
-}
-
-/// The bytes of a secret file without one closing line break.
-///
-/// # Errors
-/// A sentence that names the file.
-pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    let mut bytes =
-        Zeroizing::new(std::fs::read(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?);
-    if bytes.last() == Some(&b'\n') {
-        bytes.pop();
-        if bytes.last() == Some(&b'\r') {
-            bytes.pop();
-        }
-    }
-    Ok(bytes)
 }

@@ -3,6 +3,8 @@
 //! A [`ConfigFile`] has only been read; [`Config`](super::Config) is what has been checked. Written back
 //! (`cmiot-proxy check`), it is the effective configuration with its secrets redacted.
 
+mod client;
+
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
@@ -12,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::breaker::Breaker;
 use super::lifetimes::Lifetimes;
-use super::units::{Secret, Size, Span};
+use super::units::{Secret, Size, Span, Window};
+
+pub use client::{Client, ClientsFile, Derive, Format, ReplayMode, Rights};
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -51,6 +55,12 @@ pub struct ConfigFile {
     /// The credentials that gateways sign with.
     #[serde(default, rename = "client", skip_serializing_if = "Vec::is_empty")]
     pub clients: Vec<Client>,
+    /// Credentials that need no list: a gateway's password follows from its appid.
+    #[serde(default, rename = "derive", skip_serializing_if = "Vec::is_empty")]
+    pub derives: Vec<Derive>,
+    /// What the process may do with its secrets.
+    #[serde(default)]
+    pub process: Process,
 }
 
 /// `[gateway]`: the listener that speaks the carrier's wire format.
@@ -63,8 +73,18 @@ pub struct Gateway {
     pub names: Vec<String>,
     /// From request to answer: queue, flight and retry together. Shorter than a gateway's own 25 s.
     pub deadline: Span,
-    /// How far a transid's stamp may be from the proxy's clock, either way.
-    pub clock_skew: Span,
+    /// How far a transid's stamp may be from the proxy's clock, either way; `"any"` needs `replay = "observe"`.
+    pub clock_skew: Window,
+    /// Further clients: a `.csv` or `.toml` file, relative to the configuration; `cmiot-proxy client` edits it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clients_file: Option<PathBuf>,
+    /// Appids that are refused whatever they sign with, one a line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked_file: Option<PathBuf>,
+    /// Transids remembered in all; about 20 bytes each. Full: 72, never forgotten early.
+    pub replay_entries: usize,
+    /// Transids remembered for a client without a `rate`; with one it is rate x window.
+    pub replay_share: usize,
     /// Networks that may ask; empty means all.
     pub peers: Vec<IpNet>,
     /// Connections open at once; further ones wait to be accepted.
@@ -81,7 +101,11 @@ impl Default for Gateway {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             names: Vec::new(),
             deadline: Span::secs(20),
-            clock_skew: Span::secs(300),
+            clock_skew: Window::secs(300),
+            clients_file: None,
+            revoked_file: None,
+            replay_entries: 4_000_000,
+            replay_share: 1_000_000,
             peers: Vec::new(),
             max_connections: 10_000,
             idle: Span::secs(75),
@@ -216,6 +240,16 @@ pub enum Durability {
     Process,
 }
 
+/// `[process]`: what may be done with secrets.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Process {
+    /// Secret files that every user of the machine can read are used all the same.
+    pub allow_world_readable_secrets: bool,
+    /// A crash may leave a core dump, which holds passwords, and a debugger may attach.
+    pub allow_core_dumps: bool,
+}
+
 /// `[log]`: one line a request on standard error.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -272,41 +306,4 @@ pub struct Account {
     /// Calls from midnight to midnight at UTC+8, counted across restarts; absent means unbounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls_per_day: Option<NonZeroU64>,
-}
-
-/// `[[client]]`: what a gateway signs with, and what it may ask.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Client {
-    /// The group whose accounts answer it.
-    pub group: String,
-    /// The appid that it signs with.
-    pub appid: String,
-    /// The ebid that it sends; by default that of the group's first account.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ebid: Option<String>,
-    /// File that holds the password, relative to the configuration; one trailing line break is not part of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password_file: Option<PathBuf>,
-    /// Environment variable that holds the password.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password_env: Option<String>,
-    /// The password itself. Works, and is warned about: a configuration gets copied.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password: Option<Secret>,
-    /// Networks that it may ask from; empty means all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub peers: Vec<IpNet>,
-    /// Operations that it may ask for, by path name; empty means all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub operations: Vec<String>,
-    /// Prefixes of the cards that it may ask for; empty means all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub cards: Vec<String>,
-    /// Look-ups a second that it may make on average; absent means unbounded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate: Option<u32>,
-    /// Look-ups that it may make at once; by default `rate`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub burst: Option<u32>,
 }

@@ -65,6 +65,49 @@ impl fmt::Display for Span {
     }
 }
 
+/// How far a transid's stamp may be from the clock, either way: a length of time, or `"any"`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Window {
+    /// Stamps are not compared with the clock.
+    Any,
+    /// At most this far.
+    Within(Span),
+}
+
+impl Window {
+    /// A window of whole seconds, for defaults.
+    pub const fn secs(secs: u64) -> Self {
+        Self::Within(Span::secs(secs))
+    }
+
+    /// The distance, where there is one.
+    pub const fn limit(self) -> Option<Duration> {
+        match self {
+            Self::Any => None,
+            Self::Within(Span(limit)) => Some(limit),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Window {
+    fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(de)?;
+        if text == "any" {
+            return Ok(Self::Any);
+        }
+        Span::deserialize(de::value::StrDeserializer::new(&text)).map(Self::Within)
+    }
+}
+
+impl Serialize for Window {
+    fn serialize<S: Serializer>(&self, ser: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Any => ser.serialize_str("any"),
+            Self::Within(span) => span.serialize(ser),
+        }
+    }
+}
+
 /// A number of bytes written with its unit: `"512B"`, `"4KiB"`, `"64MiB"`, `"1GiB"`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Size(pub u64);

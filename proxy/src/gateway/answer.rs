@@ -5,14 +5,16 @@
 //! headers: Cache-Status (RFC 9211) on what the carrier said, Proxy-Status (RFC 9209) on what the proxy made.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
+use cmiot_signer::Stamp;
 use http_body_util::Full;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use crate::carrier::NotAsked;
+use crate::clock::Time;
 use crate::outcome::{Malformed, Refusal};
 
 /// The name that stands in Cache-Status and Proxy-Status.
@@ -55,6 +57,8 @@ pub struct Answer {
     proxy_status: Option<String>,
     age: Option<Duration>,
     retry_after: Option<Duration>,
+    /// Where the moment matters; HTTP adds `Date` by itself otherwise.
+    date: Option<Time>,
 }
 
 impl Answer {
@@ -65,7 +69,14 @@ impl Answer {
         age: Duration,
         retry_after: Option<Duration>,
     ) -> Self {
-        Self { body, cache_status: Some(cache_status), proxy_status: None, age: Some(age), retry_after }
+        Self {
+            body,
+            cache_status: Some(cache_status),
+            proxy_status: None,
+            age: Some(age),
+            retry_after,
+            date: None,
+        }
     }
 
     /// What the proxy says itself.
@@ -76,6 +87,10 @@ impl Answer {
             proxy_status: Some(proxy_status(refusal)),
             age: None,
             retry_after: refusal.retry_after(),
+            date: match refusal {
+                Refusal::StaleTransid(now) => Some(*now),
+                _ => None,
+            },
         }
     }
 
@@ -103,6 +118,9 @@ impl Answer {
         }
         if let Some(wait) = self.retry_after {
             put(header::RETRY_AFTER, &whole_seconds(wait).to_string());
+        }
+        if let Some(now) = self.date {
+            put(header::DATE, &httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(now.as_secs())));
         }
         response
     }
@@ -171,14 +189,14 @@ fn proxy_status(refusal: &Refusal) -> String {
         }
         Refusal::Peer => ("http_request_denied", "address not allowed".to_owned()),
         Refusal::Token => ("http_request_denied", "appid or token wrong".to_owned()),
-        Refusal::StaleTransid => {
-            ("http_request_denied", "transid stamp too far from Date at UTC+8".to_owned())
-        }
+        Refusal::StaleTransid(now) => ("http_request_denied", stale(*now)),
         Refusal::ReusedTransid => ("http_request_denied", "transid used before".to_owned()),
         Refusal::Ebid => ("http_request_denied", "ebid wrong".to_owned()),
         Refusal::Operation => ("http_request_denied", "operation not allowed".to_owned()),
         Refusal::CardNotAllowed => ("http_request_denied", "card not allowed".to_owned()),
         Refusal::TooFast(_) => ("http_request_denied", "too fast".to_owned()),
+        Refusal::ReplayFull(_) => ("http_request_denied", "too many transids within the window".to_owned()),
+        Refusal::Certificate => ("http_request_denied", "client certificate not this client's".to_owned()),
         Refusal::Crowded => ("connection_limit_reached", "too many wait already".to_owned()),
         Refusal::Deadline => ("http_response_timeout", "the call goes on, ask again".to_owned()),
         Refusal::Credentials(code) => {
@@ -199,6 +217,14 @@ fn proxy_status(refusal: &Refusal) -> String {
         Refusal::Audit => ("proxy_internal_error", "audit unavailable".to_owned()),
     };
     format!("{NAME}; error={error}; details=\"{details}\"")
+}
+
+/// With the proxy's time as a transid has it, so that firmware without a clock can set itself.
+fn stale(now: Time) -> String {
+    match Stamp::from_unix(now.as_secs()) {
+        Ok(now) => format!("transid stamp too far from {now} at UTC+8"),
+        Err(_) => "transid stamp too far from the proxy's clock, which is not set".to_owned(),
+    }
 }
 
 fn malformed(what: Malformed) -> String {
@@ -261,6 +287,13 @@ mod tests {
             header(answer, "proxy-status").unwrap(),
             "cmiot-proxy; error=http_request_denied; details=\"too fast\""
         );
+    }
+
+    #[test]
+    fn a_stale_transid_is_told_the_time() {
+        let answer = Answer::refused(&Refusal::StaleTransid(Time::from_secs(1_413_444_630)));
+        assert_eq!(header(answer.clone(), "date").unwrap(), "Thu, 16 Oct 2014 07:30:30 GMT");
+        assert!(header(answer, "proxy-status").unwrap().contains("20141016153030"));
     }
 
     #[test]

@@ -27,8 +27,8 @@ pub struct Request {
     pub operation: &'static Operation,
     /// Who claims to ask.
     pub appid: AppId,
-    /// Its transaction number: strictly appid, stamp and sequence, and of this appid.
-    pub transid: Transid,
+    /// Its transaction number.
+    pub transid: SentTransid,
     /// The ebid, where one was sent.
     pub ebid: Option<String>,
     /// The token as sent. A secret.
@@ -37,6 +37,26 @@ pub struct Request {
     pub card: Card,
     /// `Cache-Control: only-if-cached` (RFC 9111 5.2.1.7).
     pub only_if_cached: bool,
+}
+
+/// A transid as a gateway sent it. Either way it is only letters and digits, 48 at most: the padding of a hash, by which
+/// a token could be extended, does not fit into that.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SentTransid {
+    /// Appid, stamp and sequence, and of this request's appid.
+    Strict(Transid),
+    /// Anything else, which few clients may send.
+    Lenient(String),
+}
+
+impl SentTransid {
+    fn read(text: &str, appid: &AppId) -> Option<Self> {
+        if text.len() > Transid::MAX_LEN || !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return None;
+        }
+        let strict = Transid::parse(text).ok().filter(|transid| transid.appid() == *appid);
+        Some(strict.map_or_else(|| Self::Lenient(text.to_owned()), Self::Strict))
+    }
 }
 
 /// A token as a gateway sent it: shown to nobody.
@@ -107,11 +127,18 @@ pub fn check_head(head: &Parts, hosts: &Hosts) -> Result<(), Refusal> {
 }
 
 impl Request {
-    /// Reads a look-up; whatever can be read of a refused one is left in `claims`.
+    /// Reads a look-up; whatever can be read of a refused one is left in `claims`. A lenient transid is read only where
+    /// some client may send one.
     ///
     /// # Errors
     /// [`Refusal::UnknownPath`], [`Refusal::Malformed`] or [`Refusal::Card`].
-    pub fn parse(uri: &Uri, headers: &HeaderMap, body: &[u8], claims: &mut Claims) -> Result<Self, Refusal> {
+    pub fn parse(
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: &[u8],
+        lenient: bool,
+        claims: &mut Claims,
+    ) -> Result<Self, Refusal> {
         let operation = operation::by_path(uri.path()).ok_or(Refusal::UnknownPath)?;
         claims.operation = Some(operation);
         let parameters =
@@ -126,10 +153,9 @@ impl Request {
         let appid = parameters.appid.as_deref().ok_or(missing("appid"))?;
         let appid = AppId::parse(appid).map_err(|_| Refusal::Malformed(Malformed::AppId))?;
         let transid = parameters.transid.as_deref().ok_or(missing("transid"))?;
-        let transid = Transid::parse(transid).map_err(|_| Refusal::Malformed(Malformed::Transid))?;
-        if transid.appid() != appid {
-            return Err(Refusal::Malformed(Malformed::Transid));
-        }
+        let transid = SentTransid::read(transid, &appid)
+            .filter(|transid| lenient || matches!(transid, SentTransid::Strict(_)))
+            .ok_or(Refusal::Malformed(Malformed::Transid))?;
         let card = card?;
         Ok(Self {
             operation,

@@ -6,7 +6,12 @@ use proptest::prelude::*;
 const TRANSID: &str = "1000012014101615303080000001";
 
 fn parse(target: &str, body: &str) -> Result<Request, Refusal> {
-    Request::parse(&target.parse().unwrap(), &HeaderMap::new(), body.as_bytes(), &mut Claims::default())
+    parse_as(target, body, true)
+}
+
+fn parse_as(target: &str, body: &str, lenient: bool) -> Result<Request, Refusal> {
+    let uri = target.parse().unwrap();
+    Request::parse(&uri, &HeaderMap::new(), body.as_bytes(), lenient, &mut Claims::default())
 }
 
 fn target(rest: &str) -> String {
@@ -29,7 +34,7 @@ fn parameters_may_stand_in_url_or_body_in_any_order() {
         parse(&format!("/v2/userstatusrealsingle?{query}"), "appid=100001").unwrap(),
     ] {
         assert_eq!(request.card, Card::parse(CardKind::Msisdn, "14765004176").unwrap());
-        assert_eq!(request.transid.as_str(), TRANSID);
+        assert_eq!(request.transid, SentTransid::Strict(Transid::parse(TRANSID).unwrap()));
         assert_eq!(request.ebid.as_deref(), Some("1"));
     }
 }
@@ -69,21 +74,33 @@ fn broken_encoding_is_refused_wherever_it_stands() {
 }
 
 #[test]
-fn a_transid_must_be_whole_and_of_its_appid() {
+fn a_transid_is_strict_only_when_whole_and_of_its_appid() {
     let with = |appid: &str, transid: &str| {
         parse(
             &format!("/v2/userstatusrealsingle?appid={appid}&transid={transid}&ebid=1&token=t&msisdn=1"),
             "",
         )
     };
-    assert!(with("100001", TRANSID).is_ok());
-    assert_eq!(malformed(with("100002", TRANSID)), Malformed::Transid);
-    assert_eq!(malformed(with("10000", TRANSID)), Malformed::Transid);
-    assert_eq!(malformed(with("100001", &format!("{TRANSID}0"))), Malformed::Transid);
-    assert_eq!(malformed(with("1-1", TRANSID)), Malformed::AppId);
+    let lenient = |appid, transid: &str| {
+        let sent = with(appid, transid).expect("a request").transid;
+        assert_eq!(sent, SentTransid::Lenient(transid.to_owned()));
+        let target =
+            format!("/v2/userstatusrealsingle?appid={appid}&transid={transid}&ebid=1&token=t&msisdn=x");
+        assert_eq!(malformed(parse_as(&target, "", false)), Malformed::Transid);
+    };
+    assert!(matches!(with("100001", TRANSID).unwrap().transid, SentTransid::Strict(_)));
+    lenient("100002", TRANSID);
+    lenient("10000", TRANSID);
+    lenient("100001", &format!("{TRANSID}0"));
     // The page's own Java and Python samples.
-    assert_eq!(malformed(with("A0B40O5", "A0B40O520161121001")), Malformed::Transid);
-    assert_eq!(malformed(with("A0B40MI", "2016071314451512365445")), Malformed::Transid);
+    lenient("A0B40O5", "A0B40O520161121001");
+    lenient("A0B40MI", "2016071314451512365445");
+    assert_eq!(malformed(with("1-1", TRANSID)), Malformed::AppId);
+    // What no client may send: the padding of a hash does not fit into letters and digits.
+    for hostile in [&format!("{TRANSID}%80"), &format!("{TRANSID}-"), &"1".repeat(49), "%E6%AD%A3"] {
+        let refused = malformed(with("100001", hostile));
+        assert!([Malformed::Transid, Malformed::Encoding].contains(&refused), "{hostile}");
+    }
 }
 
 #[test]
@@ -132,7 +149,7 @@ proptest! {
     #[test]
     fn no_query_and_no_body_panics(query in "[!-~]{0,80}", body in proptest::collection::vec(any::<u8>(), 0..80)) {
         if let Ok(uri) = format!("/v2/userstatusrealsingle?{query}").parse::<Uri>() {
-            let _ = Request::parse(&uri, &HeaderMap::new(), &body, &mut Claims::default());
+            let _ = Request::parse(&uri, &HeaderMap::new(), &body, true, &mut Claims::default());
         }
     }
 }

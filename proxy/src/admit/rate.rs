@@ -1,0 +1,61 @@
+//! A client's rate: so many look-ups a second on average, so many at once (GCRA, ITU-T I.371 Annex A).
+//!
+//! One moment is all its state, so that a client costs 16 bytes and a reload may change its rate at any time.
+
+use std::time::Duration;
+
+use crate::config::Rate;
+
+/// When the next look-up would be due if all before had come evenly.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Bucket {
+    due: Duration,
+}
+
+impl Bucket {
+    /// Takes one look-up at the monotonic moment `now`; otherwise says how long to wait for it.
+    pub(super) fn take(&mut self, rate: Rate, now: Duration) -> Result<(), Duration> {
+        let interval = Duration::from_secs(1) / rate.per_second.get();
+        let burst = interval.saturating_mul(rate.burst.get());
+        let due = self.due.max(now).saturating_add(interval);
+        let ahead = due.saturating_sub(now);
+        if ahead > burst {
+            return Err(ahead - burst);
+        }
+        self.due = due;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+
+    fn rate(per_second: u32, burst: u32) -> Rate {
+        let some = |n| NonZeroU32::new(n).unwrap();
+        Rate { per_second: some(per_second), burst: some(burst) }
+    }
+
+    #[test]
+    fn a_burst_passes_at_once_and_then_the_average_holds() {
+        let mut bucket = Bucket::default();
+        let at = Duration::from_millis;
+        let start = at(5_000);
+        for _ in 0..3 {
+            assert_eq!(bucket.take(rate(2, 3), start), Ok(()));
+        }
+        assert_eq!(bucket.take(rate(2, 3), start), Err(at(500)));
+        assert_eq!(bucket.take(rate(2, 3), start), Err(at(500)), "a refusal costs nothing");
+        assert_eq!(bucket.take(rate(2, 3), start + at(500)), Ok(()));
+        assert_eq!(bucket.take(rate(2, 3), start + at(999)), Err(at(1)));
+    }
+
+    #[test]
+    fn a_changed_rate_holds_at_once() {
+        let mut bucket = Bucket::default();
+        assert_eq!(bucket.take(rate(1, 1), Duration::ZERO), Ok(()));
+        assert!(bucket.take(rate(1, 1), Duration::ZERO).is_err());
+        assert_eq!(bucket.take(rate(1, 2), Duration::ZERO), Ok(()));
+    }
+}

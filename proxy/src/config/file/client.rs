@@ -1,0 +1,175 @@
+//! What gateways sign with and may ask for, as written: `[[client]]`, the clients file, `[[derive]]`.
+
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::super::units::{Secret, Window};
+
+/// `[[client]]`: what a gateway signs with, and what it may ask.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Client {
+    /// The group whose accounts answer it.
+    pub group: String,
+    /// The appid that it signs with.
+    pub appid: String,
+    /// The ebid that it sends; by default that of the group's first account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ebid: Option<String>,
+    /// File that holds the password, relative to the configuration; one trailing line break is not part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Environment variable that holds the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_env: Option<String>,
+    /// The password itself. Works, and is warned about: a configuration gets copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// File that holds the password before this one: both are valid while a rotation lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_password_file: Option<PathBuf>,
+    /// Environment variable that holds the password before this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_password_env: Option<String>,
+    /// The password before this one, itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_password: Option<Secret>,
+    /// See [`Rights::peers`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<IpNet>,
+    /// See [`Rights::operations`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<String>,
+    /// See [`Rights::cards`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cards: Vec<String>,
+    /// See [`Rights::cards_file`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cards_file: Option<PathBuf>,
+    /// See [`Rights::rate`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
+    /// See [`Rights::burst`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+    /// See [`Rights::replay`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub replay: ReplayMode,
+    /// See [`Rights::format`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub format: Format,
+    /// See [`Rights::clock_skew`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_skew: Option<Window>,
+    /// A DNS name of the client certificate that it must connect with (mutual TLS).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+}
+
+/// A clients file in TOML: `[[client]]` tables and nothing else.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientsFile {
+    /// The clients.
+    #[serde(default, rename = "client")]
+    pub clients: Vec<Client>,
+}
+
+/// `[[derive]]`: a million gateways without a list. The password of an appid is the lower-case hex of
+/// HMAC-SHA256(key, "cmiot-derive-1" ‖ epoch as 4 bytes, big end first ‖ appid).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Derive {
+    /// The group whose accounts answer these gateways.
+    pub group: String,
+    /// What their appids begin with; of several that fit, the longest counts.
+    pub appid_prefix: String,
+    /// File that holds the key, 32 bytes at least; one trailing line break is not part of it.
+    pub key_file: PathBuf,
+    /// The current epoch; passwords of the one before it are valid too.
+    pub epoch: u32,
+    /// The ebid that they send; by default that of the group's first account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ebid: Option<String>,
+    /// What each of them may ask.
+    #[serde(default)]
+    pub rights: Rights,
+}
+
+/// What a client may ask. Each key stands in a `[[client]]` itself, and under `rights` in a `[[derive]]`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rights {
+    /// Networks that it may ask from; empty means all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<IpNet>,
+    /// Operations that it may ask for, by path name; empty means all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<String>,
+    /// Prefixes of the cards that it may ask for; empty, and without a `cards_file`, means all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cards: Vec<String>,
+    /// File of whole card numbers that it may ask for, one a line, beside those of `cards`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cards_file: Option<PathBuf>,
+    /// Look-ups a second that it may make on average; absent means unbounded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
+    /// Look-ups that it may make at once; by default `rate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+    /// What becomes of a transid that was used before.
+    pub replay: ReplayMode,
+    /// Which transids are read.
+    pub format: Format,
+    /// Instead of `[gateway]` `clock_skew`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_skew: Option<Window>,
+}
+
+/// What becomes of a transid that was used before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplayMode {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// With the same card and path it gets the answer of the first one, so that a lost answer can be asked for again.
+    SameAnswer,
+    /// It is answered, and noted: for clients that send one transid for ever.
+    Observe,
+}
+
+/// Which transids are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// appid, YYYYMMDDHHMISS and 8 digits.
+    #[default]
+    Strict,
+    /// Any 1-48 letters and digits: what the carrier page's own Java and Python samples send.
+    Lenient,
+}
+
+impl Client {
+    /// The part that says what it may ask.
+    pub fn rights(&self) -> Rights {
+        Rights {
+            peers: self.peers.clone(),
+            operations: self.operations.clone(),
+            cards: self.cards.clone(),
+            cards_file: self.cards_file.clone(),
+            rate: self.rate,
+            burst: self.burst,
+            replay: self.replay,
+            format: self.format,
+            clock_skew: self.clock_skew,
+        }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

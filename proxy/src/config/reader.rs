@@ -1,0 +1,137 @@
+//! Reads the files that a configuration names, and keeps their list, so that a change of any of them is noticed.
+//!
+//! A secret that every user of the machine can read is refused (`[process] allow_world_readable_secrets`).
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use cmiot_signer::Password;
+use zeroize::Zeroizing;
+
+use super::units::Secret;
+
+/// Where relative paths begin, what was read, and what was noticed along the way.
+pub(super) struct Reader<'a> {
+    folder: &'a Path,
+    allow_world_readable: bool,
+    /// Every file that was read.
+    pub(super) files: Vec<PathBuf>,
+    /// What works but should be changed.
+    pub(super) warnings: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(folder: &'a Path, allow_world_readable: bool) -> Self {
+        Self { folder, allow_world_readable, files: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// A secret file's bytes without one closing line break.
+    pub(super) fn secret(&mut self, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+        let path = self.note(path);
+        self.check_mode(&path)?;
+        read_secret(&path)
+    }
+
+    /// The text of a file that holds secrets among other things.
+    pub(super) fn secret_text(&mut self, path: &Path) -> Result<Zeroizing<String>, String> {
+        let path = self.note(path);
+        self.check_mode(&path)?;
+        fs::read_to_string(&path)
+            .map(Zeroizing::new)
+            .map_err(|e| format!("{}: cannot be read: {e}", path.display()))
+    }
+
+    /// The lines of a list: blanks and what follows a `#` do not count.
+    pub(super) fn list(&mut self, path: &Path) -> Result<Vec<String>, String> {
+        let path = self.note(path);
+        let text =
+            fs::read_to_string(&path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?;
+        let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+        Ok(lines.filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    }
+
+    fn note(&mut self, path: &Path) -> PathBuf {
+        let path = self.folder.join(path);
+        if !self.files.contains(&path) {
+            self.files.push(path.clone());
+        }
+        path
+    }
+
+    fn check_mode(&self, path: &Path) -> Result<(), String> {
+        let mode = fs::metadata(path)
+            .map_err(|e| format!("{}: cannot be read: {e}", path.display()))?
+            .permissions()
+            .mode();
+        if mode & 0o004 == 0 || self.allow_world_readable {
+            return Ok(());
+        }
+        Err(format!(
+            "{0}: every user of this machine can read this secret (mode {1:04o}): chmod o= {0}, or set [process] \
+             allow_world_readable_secrets = true",
+            path.display(),
+            mode & 0o7777
+        ))
+    }
+}
+
+/// The three places where a password may be; exactly one is used.
+pub(super) struct PasswordSource<'a> {
+    /// What the keys are called: `password`, `previous_password`.
+    pub(super) key: &'static str,
+    pub(super) file: Option<&'a Path>,
+    pub(super) env: Option<&'a str>,
+    pub(super) text: Option<&'a Secret>,
+}
+
+impl PasswordSource<'_> {
+    /// The password, or none where none of the three is given.
+    pub(super) fn read_optional(
+        &self,
+        place: &str,
+        reader: &mut Reader<'_>,
+    ) -> Result<Option<Password>, String> {
+        let key = self.key;
+        let checked = |bytes: &[u8], suffix: &str| {
+            Password::new(bytes).map(Some).map_err(|e| format!("{place}: {key}{suffix}: {e}"))
+        };
+        match *self {
+            Self { file: Some(path), env: None, text: None, .. } => {
+                let bytes = reader.secret(path).map_err(|e| format!("{place}: {key}_file: {e}"))?;
+                checked(&bytes, "_file")
+            }
+            Self { file: None, env: Some(name), text: None, .. } => {
+                let value = std::env::var_os(name)
+                    .ok_or_else(|| format!("{place}: {key}_env: {name} is not set in the environment"))?;
+                checked(value.as_encoded_bytes(), "_env")
+            }
+            Self { file: None, env: None, text: Some(secret), .. } => checked(secret.expose(), ""),
+            Self { file: None, env: None, text: None, .. } => Ok(None),
+            _ => Err(format!("{place}: {key}_file, {key}_env and {key} exclude each other: keep one")),
+        }
+    }
+
+    /// The password, which must be there.
+    pub(super) fn read(&self, place: &str, reader: &mut Reader<'_>) -> Result<Password, String> {
+        let key = self.key;
+        self.read_optional(place, reader)?
+            .ok_or_else(|| format!("{place}: no password: add {key}_file = \"FILE\" or {key}_env = \"NAME\""))
+    }
+}
+
+/// The bytes of a secret file without one closing line break.
+///
+/// # Errors
+/// A sentence that names the file.
+pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let mut bytes =
+        Zeroizing::new(fs::read(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?);
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
+    }
+    Ok(bytes)
+}

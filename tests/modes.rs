@@ -1,0 +1,145 @@
+//! What a client may send twice, and who counts as a client: modes, formats, derived and revoked ones.
+
+use cmiot_simulator::Rule;
+use sha2::{Digest, Sha256};
+
+use crate::support::{ICCID, MSISDN, Setup, carrier};
+
+#[tokio::test]
+async fn the_same_answer_is_told_again_for_the_same_card_alone() {
+    let carrier = carrier().await;
+    let mut proxy = Setup::before(&carrier).set("client.0.replay", "same-answer").start().await;
+    let query = proxy.sign(&MSISDN);
+    proxy.get(&query).await.is_normal();
+    proxy.get(&query).await.is_normal();
+    let moved = query.clone().without("msisdn").with("iccid", ICCID.number);
+    proxy.get(&moved).await.is_refusal_since("7", "used before");
+    assert_eq!(carrier.count(), 1);
+    assert_eq!(proxy.audit().len(), 3, "each has its record");
+
+    proxy.restart().await;
+    proxy.get(&query).await.is_normal();
+    proxy.get(&moved).await.is_refusal_since("7", "used before");
+    assert_eq!(carrier.count(), 1, "it went through the cache");
+}
+
+#[tokio::test]
+async fn a_second_one_at_once_joins_the_first() {
+    let carrier = carrier().await;
+    carrier.set_rules([Rule::any().latency(std::time::Duration::from_millis(200))]);
+    let proxy = Setup::before(&carrier).set("client.0.replay", "same-answer").start().await;
+    let query = proxy.sign(&MSISDN);
+    let (first, second) = tokio::join!(proxy.get(&query), proxy.get(&query));
+    first.is_normal();
+    second.is_normal();
+    assert_eq!(carrier.count(), 1);
+}
+
+#[tokio::test]
+async fn an_observed_client_may_hard_code_the_pages_own_transid() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier)
+        .set("client.0.replay", "observe")
+        .set("client.0.format", "lenient")
+        .set("client.0.clock_skew", "any")
+        .start()
+        .await;
+    for transid in ["GW000120161121001", "2016071314451512365445", "GW00012014101615303080000001"] {
+        for _ in 0..2 {
+            proxy.get(&proxy.gateway.sign_transid(&MSISDN, transid)).await.is_normal();
+        }
+    }
+    let repeated = proxy.audit().iter().filter(|row| row.reason.as_deref() == Some("transid-reused")).count();
+    assert_eq!(repeated, 3, "the second of each is noted");
+    // Only letters and digits, and at most 48: nothing that a hash could be extended with.
+    for hostile in ["GW0001-20161121001", &"1".repeat(49)] {
+        proxy.get(&proxy.gateway.sign_transid(&MSISDN, hostile)).await.is_refusal_since("10", "transid");
+    }
+}
+
+#[tokio::test]
+async fn a_strict_client_beside_a_lenient_one_stays_strict() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier)
+        .add(
+            "client",
+            "group='fleet'\nappid='OLD'\npassword='old-password'\nreplay='observe'\nformat='lenient'",
+        )
+        .start()
+        .await;
+    let old = proxy.gateway.named("OLD", "old-password");
+    proxy.get(&old.sign_transid(&MSISDN, "OLD1")).await.is_normal();
+    proxy.get(&proxy.gateway.sign_transid(&MSISDN, "GW1")).await.is_refusal_since("10", "transid");
+    let wrong = proxy.gateway.named("GW0001", "wrong");
+    let unknown = proxy.gateway.named("NOBODY", "wrong");
+    for nobody in [wrong, unknown] {
+        proxy.get(&nobody.sign_transid(&MSISDN, "GW1")).await.is_refusal_since("7", "appid or token wrong");
+    }
+}
+
+#[tokio::test]
+async fn what_would_have_to_be_remembered_for_ever_is_refused_at_start() {
+    let carrier = carrier().await;
+    for (key, value) in
+        [("client.0.clock_skew", "any"), ("gateway.clock_skew", "any"), ("client.0.format", "lenient")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("c.toml"), Setup::before(&carrier).set(key, value).text()).unwrap();
+        crate::support::run(folder.path(), &["check", "--config", "c.toml"], &[])
+            .await
+            .failed(1, ["replay = \"observe\""]);
+    }
+}
+
+#[tokio::test]
+async fn a_full_share_says_when_there_is_room() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier).set("gateway.replay_share", 2).start().await;
+    proxy.ask(&MSISDN).await.is_normal();
+    proxy.ask(&MSISDN).await.is_normal();
+    let full = proxy.ask(&MSISDN).await;
+    full.is_refusal_since("72", "too many transids");
+    assert!(full.header("retry-after").is_some());
+}
+
+#[tokio::test]
+async fn a_derived_gateway_needs_no_list_and_can_be_revoked() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::write(folder.path().join(name), text).unwrap();
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(folder.path().join(name), mode).unwrap();
+    };
+    let key = "0123456789abcdef0123456789abcdef";
+    write("derive.key", key);
+    write("revoked", "# lost in the field\nGW7000002\n");
+    let setup = Setup::before(&carrier)
+        .add("derive", "group='fleet'\nappid_prefix='GW7'\nkey_file='derive.key'\nepoch=3")
+        .set("gateway.revoked_file", "revoked");
+    let proxy = crate::support::Proxy::start_in(folder, setup).await;
+    let derived = |appid: &str, epoch: u8| proxy.gateway.named(appid, &derive(key, epoch, appid));
+    for epoch in [3, 2] {
+        proxy.get(&derived("GW7000001", epoch).sign(&MSISDN)).await.is_normal();
+    }
+    for nobody in
+        [derived("GW7000001", 1), derived("GW7000001", 4), derived("GW7000002", 3), derived("GW8000001", 3)]
+    {
+        proxy.get(&nobody.sign(&MSISDN)).await.is_refusal_since("7", "appid or token wrong");
+    }
+    proxy.ask(&MSISDN).await.is_normal();
+}
+
+/// HMAC-SHA256 (RFC 2104) by hand, so that the proxy's is not tested by itself.
+fn derive(key: &str, epoch: u8, appid: &str) -> String {
+    let pad = |with: u8| -> Vec<u8> {
+        let mut block = [0; 64];
+        block[..key.len()].copy_from_slice(key.as_bytes());
+        block.iter().map(|byte| byte ^ with).collect()
+    };
+    let text = [b"cmiot-derive-1".as_slice(), &[0, 0, 0, epoch], appid.as_bytes()].concat();
+    let inner = Sha256::digest([pad(0x36), text].concat());
+    let outer = Sha256::digest([pad(0x5c), inner.to_vec()].concat());
+    outer.iter().map(|byte| format!("{byte:02x}")).collect()
+}
