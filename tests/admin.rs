@@ -2,7 +2,7 @@
 
 use cmiot_simulator::Rule;
 
-use crate::support::{ICCID, MSISDN, Proxy, Setup, carrier, run, until};
+use crate::support::{ICCID, MSISDN, Proxy, Setup, carrier, run, until, write_secret};
 
 const TOKEN: &str = "an-operators-token-of-24";
 
@@ -85,7 +85,7 @@ async fn metrics_count_what_happened() {
 async fn a_token_guards_the_numbers_but_not_the_health() {
     let carrier = carrier().await;
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("admin.token"), format!("{TOKEN}\n")).unwrap();
+    write_secret(&folder.path().join("admin.token"), &format!("{TOKEN}\n"));
     let setup = Setup::before(&carrier).set("admin.token_file", "admin.token");
     let proxy = Proxy::start_in(folder, setup).await;
     assert_eq!(proxy.admin("/metrics", &format!("Authorization: Bearer {TOKEN}\r\n")).await.status, 200);

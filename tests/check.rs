@@ -5,6 +5,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, Finished, GATEWAY_PASSWORD, Proxy, Setup, carrier, run,
+    write_secret,
 };
 
 /// Checks a configuration, with these arguments beside.
@@ -186,7 +187,7 @@ async fn passwords_come_from_files_and_the_environment() {
     let carrier = carrier().await;
     let folder = tempfile::tempdir().unwrap();
     let setup = Setup::before(&carrier).forget("account.0.password").forget("client.0.password");
-    std::fs::write(folder.path().join("fleet.password"), format!("{ACCOUNT_PASSWORD}\n")).unwrap();
+    write_secret(&folder.path().join("fleet.password"), &format!("{ACCOUNT_PASSWORD}\n"));
     let setup =
         setup.set("account.0.password_file", "fleet.password").set("client.0.password_env", "GATEWAY_SECRET");
     std::fs::write(folder.path().join("proxy.toml"), setup.text()).unwrap();
@@ -194,4 +195,21 @@ async fn passwords_come_from_files_and_the_environment() {
     let checked = run(folder.path(), &arguments, &[("GATEWAY_SECRET", GATEWAY_PASSWORD)]).await.did_it();
     assert!(!checked.err.contains("warning"), "{}", checked.err);
     run(folder.path(), &arguments, &[]).await.failed(1, ["password_env", "GATEWAY_SECRET", "not set"]);
+}
+
+#[tokio::test]
+async fn a_secret_that_everybody_can_read_is_refused_unless_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("fleet.password");
+    write_secret(&password, ACCOUNT_PASSWORD);
+    std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let setup = Setup::calling("http://127.0.0.1:1")
+        .without("account")
+        .add("account", "name='fleet'\nappid='100001'\nebid='0001000000009'\npassword_file='fleet.password'");
+    for (setup, code) in [(setup.clone(), 1), (setup.set("process.allow_world_readable_secrets", true), 0)] {
+        std::fs::write(folder.path().join("proxy.toml"), setup.text()).unwrap();
+        let finished = run(folder.path(), &["check", "--config", "proxy.toml"], &[]).await;
+        assert_eq!(finished.code, Some(code), "{finished:#?}");
+        assert_eq!(finished.err.contains("chmod o= "), code == 1, "{finished:#?}");
+    }
 }

@@ -3,7 +3,7 @@
 use cmiot_simulator::Rule;
 use sha2::{Digest, Sha256};
 
-use crate::support::{ICCID, MSISDN, Setup, carrier};
+use crate::support::{ICCID, MSISDN, Setup, carrier, write_secret};
 
 #[tokio::test]
 async fn the_same_answer_is_told_again_for_the_same_card_alone() {
@@ -106,15 +106,9 @@ async fn a_full_share_says_when_there_is_room() {
 async fn a_derived_gateway_needs_no_list_and_can_be_revoked() {
     let carrier = carrier().await;
     let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::write(folder.path().join(name), text).unwrap();
-        let mode = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(folder.path().join(name), mode).unwrap();
-    };
     let key = "0123456789abcdef0123456789abcdef";
-    write("derive.key", key);
-    write("revoked", "# lost in the field\nGW7000002\n");
+    write_secret(&folder.path().join("derive.key"), key);
+    write_secret(&folder.path().join("revoked"), "# lost in the field\nGW7000002\n");
     let setup = Setup::before(&carrier)
         .add("derive", "group='fleet'\nappid_prefix='GW7'\nkey_file='derive.key'\nepoch=3")
         .set("gateway.revoked_file", "revoked");
