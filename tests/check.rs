@@ -95,6 +95,8 @@ async fn what_is_wrong_is_named_with_key_and_remedy() {
         (good().set("carrier.base_url", "api.iot.10086.cn"), "http://"),
         (good().set("carrier.base_url", "https://me:secret@api.iot.10086.cn"), "user name"),
         (good().set("carrier.node", 100), "0..=99"),
+        (good().set("gateway.peers", vec!["10.0.0.0/33"]), "peers: `10.0.0.0/33` is not a network"),
+        (good().set("client.0.peers", vec!["anywhere"]), "such as \"10.0.0.0/8\""),
         (good().set("admin.token_file", "nosuch.token"), "nosuch.token"),
     ] {
         let (_, checked) = check(&setup.text(), &[]).await;

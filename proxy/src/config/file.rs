@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::breaker::Breaker;
 use super::lifetimes::Lifetimes;
-use super::units::{Secret, Size, Span, Window};
+use super::units::{Secret, Size, Span, Window, peers};
 
 pub use client::{Client, ClientsFile, Derive, Format, ReplayMode, Rights};
 
@@ -86,6 +86,7 @@ pub struct Gateway {
     /// Transids remembered for a client without a `rate`; with one it is rate x window.
     pub replay_share: usize,
     /// Networks that may ask; empty means all.
+    #[serde(deserialize_with = "peers")]
     pub peers: Vec<IpNet>,
     /// Connections open at once; further ones wait to be accepted.
     pub max_connections: usize,

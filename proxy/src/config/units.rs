@@ -4,8 +4,10 @@
 //! back for `cmiot-proxy check`. No error text repeats a secret.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::SignedDuration;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -206,6 +208,22 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
     }
+}
+
+/// Reads the networks of a `peers` key: addresses with a prefix length, or bare addresses.
+///
+/// # Errors
+/// Names the key, since the parser's own text would not, and the first entry that is none.
+pub fn peers<'de, D: Deserializer<'de>>(de: D) -> Result<Vec<IpNet>, D::Error> {
+    let read = |text: &String| {
+        let bare = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse::<IpNet>().or_else(|_| bare()).map_err(|_| {
+            de::Error::custom(format_args!(
+                "peers: `{text}` is not a network: write an address and a prefix length, such as \"10.0.0.0/8\""
+            ))
+        })
+    };
+    Vec::<String>::deserialize(de)?.iter().map(read).collect()
 }
 
 #[cfg(test)]

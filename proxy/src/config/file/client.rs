@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::super::units::{Secret, Window};
+use super::super::units::{Secret, Window, peers};
 
 /// `[[client]]`: what a gateway signs with, and what it may ask.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -37,7 +37,7 @@ pub struct Client {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_password: Option<Secret>,
     /// See [`Rights::peers`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "peers", skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<IpNet>,
     /// See [`Rights::operations`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -103,7 +103,7 @@ pub struct Derive {
 #[serde(deny_unknown_fields, default)]
 pub struct Rights {
     /// Networks that it may ask from; empty means all.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "peers", skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<IpNet>,
     /// Operations that it may ask for, by path name; empty means all.
     #[serde(skip_serializing_if = "Vec::is_empty")]
