@@ -11,7 +11,7 @@
 //! Both stand in `signer/firmware/budgets.tsv`.
 
 mod budget;
-mod image;
+pub(crate) mod image;
 
 use std::process::ExitCode;
 
@@ -94,8 +94,11 @@ fn measure(chip: &Chip, figures: &mut Vec<Figure>) -> Result<()> {
     Ok(())
 }
 
-/// The two numbers behind a name.
-fn measured(output: &str, name: &str) -> Result<[u64; 2]> {
+/// Stack and instructions of a job, in what an image printed.
+///
+/// # Errors
+/// When they are not there.
+pub(crate) fn measured(output: &str, name: &str) -> Result<[u64; 2]> {
     let row = output.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     let numbers = row
         .and_then(|row| row.split_once(' '))

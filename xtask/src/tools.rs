@@ -108,6 +108,22 @@ fn bring(packages: &[Package]) -> Result<()> {
         println!("`{program}` is missing (Debian's package {package}): {reason}");
     }
     let names: Vec<_> = missing().map(|package| package.package).collect();
+    install(&names)?;
+    if let Some(package) = missing().next() {
+        bail!("package {} is installed, but `{}` is still not on PATH", package.package, package.program);
+    }
+    Ok(())
+}
+
+/// Installs Debian packages; takes no time when all are there.
+///
+/// # Errors
+/// When one is missing and we are not root, or it cannot be installed.
+pub(crate) fn install(names: &[&str]) -> Result<()> {
+    let is_there = |name: &&str| Run::new("dpkg").args(["-s", name]).output().is_ok();
+    if names.iter().all(is_there) {
+        return Ok(());
+    }
     let is_root = Run::new("id").args(["-u"]).output()?.trim() == "0";
     ensure!(
         is_root && on_path("apt-get").is_some(),
@@ -117,13 +133,9 @@ fn bring(packages: &[Package]) -> Result<()> {
     Run::new("apt-get").args(["update"]).run()?;
     Run::new("apt-get")
         .args(["install", "-y", "--no-install-recommends"])
-        .args(&names)
+        .args(names)
         .env("DEBIAN_FRONTEND", "noninteractive")
-        .run()?;
-    if let Some(package) = missing().next() {
-        bail!("package {} is installed, but `{}` is still not on PATH", package.package, package.program);
-    }
-    Ok(())
+        .run()
 }
 
 impl CargoTool {

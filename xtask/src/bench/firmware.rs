@@ -1,0 +1,195 @@
+//! `cargo xtask bench firmware`: the same job in C, with mbedTLS's and BearSSL's SHA-256, measured in the same run.
+//!
+//! The peers' sources are Debian's source packages, fetched into a temporary folder and never kept. The job in C and
+//! its measuring stand in `signer/firmware/peers`; they are built with `-Os` and link-time optimisation, as the Rust
+//! images are with `z`, and linked with newlib-nano.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::firmware::image::{CHIPS, Chip, Size, size, target_dir};
+use crate::firmware::measured;
+use crate::run::Run;
+use crate::tools;
+
+/// What the job takes.
+struct Cost {
+    who: String,
+    flash: u64,
+    stack: u64,
+    instructions: u64,
+}
+
+/// A peer: its name, and what is compiled beside `sign.c` to get it. `{}` is the folder of the sources.
+struct Peer {
+    name: &'static str,
+    arguments: &'static [&'static str],
+}
+
+const PEERS: &[Peer] = &[
+    Peer {
+        name: "mbedTLS, rolled up",
+        arguments: &[
+            "-DPEER_MBEDTLS",
+            "-DMBEDTLS_SHA256_SMALLER",
+            "-DMBEDTLS_CONFIG_FILE=\"mbedtls_config.h\"",
+            "-I{}/mbedtls/include",
+            "{}/mbedtls/library/sha256.c",
+            "{}/mbedtls/library/platform_util.c",
+        ],
+    },
+    Peer {
+        name: "mbedTLS",
+        arguments: &[
+            "-DPEER_MBEDTLS",
+            "-DMBEDTLS_CONFIG_FILE=\"mbedtls_config.h\"",
+            "-I{}/mbedtls/include",
+            "{}/mbedtls/library/sha256.c",
+            "{}/mbedtls/library/platform_util.c",
+        ],
+    },
+    Peer {
+        name: "BearSSL",
+        arguments: &[
+            "-DPEER_BEARSSL",
+            "-I{}/bearssl/inc",
+            "-I{}/bearssl/src",
+            "{}/bearssl/src/hash/sha2small.c",
+            "{}/bearssl/src/codec/dec32be.c",
+            "{}/bearssl/src/codec/enc32be.c",
+        ],
+    },
+];
+
+/// How the signer is built: its name in the table, the profile, and the flags of its final build.
+const BUILDS: &[(&str, &str, &str)] = &[
+    ("signer, z, compact", "release", r#"--cfg sha2_backend="soft" --cfg sha2_backend_soft="compact""#),
+    ("signer, z, unrolled", "release", r#"--cfg sha2_backend="soft""#),
+    ("signer, 3, unrolled", "three", r#"--cfg sha2_backend="soft""#),
+];
+
+/// Measures the signer and its peers on Cortex-M3 and M0, and prints a table a chip.
+///
+/// # Errors
+/// When something cannot be fetched or built, or a job fails.
+pub(super) fn command() -> Result<()> {
+    tools::toolchain()?;
+    tools::packages()?;
+    tools::install(&["libnewlib-arm-none-eabi", "dpkg-dev", "xz-utils"])?;
+    let folder = std::env::temp_dir().join(format!("cmiot-peers-{}", std::process::id()));
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let tables = sources(&folder).and_then(|()| tables(&folder));
+    fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    print!("{}", tables?);
+    Ok(())
+}
+
+fn tables(folder: &Path) -> Result<String> {
+    let mut text = String::new();
+    for chip in CHIPS.iter().filter(|chip| chip.name != "M4F") {
+        let mut costs = Vec::new();
+        for (who, profile, flags) in BUILDS {
+            costs.push(signer(chip, who, profile, flags)?);
+        }
+        let none = compile(chip, folder, "none", &["none.c"])?.1;
+        for peer in PEERS {
+            costs.push(in_c(chip, folder, peer, &none)?);
+        }
+        text.push_str(&table(chip.name, &costs));
+    }
+    Ok(text)
+}
+
+/// Fetches Debian's source packages, under a list of sources of our own, so that the machine's stays as it is.
+fn sources(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder.join("lists/partial"))?;
+    let suite = Run::new("sh").args(["-c", ". /etc/os-release && echo $VERSION_CODENAME"]).output()?;
+    let line = format!("deb-src http://deb.debian.org/debian {} main\n", suite.trim());
+    fs::write(folder.join("peers.list"), line)?;
+    fs::create_dir_all(folder.join("cache/archives/partial"))?;
+    // apt checks what it downloads, and downloads into where it is started.
+    const FETCH: &str = r#"cd "$0" && apt() { apt-get -qq -o Dir::Etc::SourceList="$0/peers.list" \
+        -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists="$0/lists" -o Dir::Cache="$0/cache" \
+        -o APT::Sandbox::User=root "$@"; } && apt update && apt source --download-only mbedtls bearssl &&
+        dpkg-source -x mbedtls_*.dsc mbedtls && dpkg-source -x bearssl_*.dsc bearssl"#;
+    println!("fetching Debian's source packages mbedtls and bearssl");
+    Run::new("sh").args(["-c", FETCH]).args([folder]).output()?;
+    Ok(())
+}
+
+/// The signer, built with these flags.
+fn signer(chip: &Chip, who: &str, profile: &str, flags: &str) -> Result<Cost> {
+    let folder = target_dir().join("bench");
+    Run::cargo("build --quiet --locked --bin measure_none --bin measure_sign --target")
+        .args([chip.target, "--profile", profile])
+        .args([Path::new("--target-dir"), &folder])
+        .within("signer/firmware")
+        // The variable replaces what the folder's configuration says.
+        .env("RUSTFLAGS", flags)
+        .run()?;
+    let image = |name: &str| folder.join(chip.target).join(profile).join(name);
+    cost(chip, who, &image("measure_sign"), &size(&image("measure_none"))?)
+}
+
+fn in_c(chip: &Chip, folder: &Path, peer: &Peer, none: &Size) -> Result<Cost> {
+    let arguments: Vec<_> =
+        peer.arguments.iter().map(|argument| argument.replace("{}", &folder.display().to_string())).collect();
+    let arguments: Vec<_> = ["sign.c"].into_iter().chain(arguments.iter().map(String::as_str)).collect();
+    let (image, _) = compile(chip, folder, "peer", &arguments)?;
+    cost(chip, peer.name, &image, none)
+}
+
+/// An image in C, and its size.
+fn compile(chip: &Chip, folder: &Path, name: &str, arguments: &[&str]) -> Result<(PathBuf, Size)> {
+    let image = folder.join(format!("{name}-{}.elf", chip.name));
+    let cpu = format!("-mcpu=cortex-{}", chip.name.to_ascii_lowercase());
+    Run::new("arm-none-eabi-gcc")
+        .args([&cpu, "-mthumb", "-Os", "-flto", "-std=c11", "-ffreestanding", "-ffunction-sections"])
+        .args([
+            "-fdata-sections",
+            "-nostartfiles",
+            "-specs=nano.specs",
+            "-Wl,--gc-sections,--no-warn-execstack",
+        ])
+        .args(["-T../../capi/examples/bare/link.ld", "-I../../capi/examples/bare", "-I."])
+        .args(["measure.c", "../../capi/examples/bare/startup.c"])
+        .args(arguments)
+        .args([Path::new("-o"), &image])
+        .within("signer/firmware/peers")
+        .run()?;
+    let size = size(&image)?;
+    Ok((image, size))
+}
+
+fn cost(chip: &Chip, who: &str, image: &Path, none: &Size) -> Result<Cost> {
+    let flash = size(image)?.flash.checked_sub(none.flash).context("the job made the image smaller")?;
+    let [stack, instructions] = measured(&chip.run_file(image, &["-icount", "shift=0"])?, "sign")?;
+    Ok(Cost { who: who.to_owned(), flash, stack, instructions })
+}
+
+/// A row for each, with ratios to the smallest peer's flash and to mbedTLS's instructions.
+fn table(chip: &str, costs: &[Cost]) -> String {
+    let peers = || costs.iter().filter(|cost| !cost.who.starts_with("signer"));
+    let smallest = peers().map(|cost| cost.flash).min().unwrap_or(1);
+    let mbedtls = peers().find(|cost| cost.who == "mbedTLS").map_or(1, |cost| cost.instructions);
+    let mut text = format!(
+        "\n{:<22}{:>9}{:>16}{:>9}{:>14}{:>12}\n",
+        format!("sign + query on {chip}"),
+        "flash B",
+        "of smallest C",
+        "stack B",
+        "instructions",
+        "of mbedTLS"
+    );
+    for Cost { who, flash, stack, instructions } in costs {
+        let ratio = |value: u64, of: u64| format!("{:.2}", value as f64 / of as f64);
+        text.push_str(&format!(
+            "{who:<22}{flash:>9}{:>16}{stack:>9}{instructions:>14}{:>12}\n",
+            ratio(*flash, smallest),
+            ratio(*instructions, mbedtls)
+        ));
+    }
+    text
+}
