@@ -57,9 +57,9 @@ async fn what_it_prints_is_a_configuration() {
 async fn an_unknown_key_is_an_error_at_its_line_and_column() {
     let written = Setup::calling("http://127.0.0.1:1").text();
     let lines = written.lines().count();
-    let (_, checked) = check(&format!("{written}\n[cache]\nmemory_entires = 5\n"), &[]).await;
+    let (_, checked) = check(&format!("{written}\n[store]\ndri = \"data\"\n"), &[]).await;
     let place = format!("proxy.toml:{}:1", lines + 3);
-    checked.failed(1, [&place, "memory_entires", "memory_entries"]);
+    checked.failed(1, [&place, "dri", "dir"]);
     let (_, checked) = check(&format!("{written}\n[cash]\n"), &[]).await;
     checked.failed(1, [&format!("proxy.toml:{}:2", lines + 2), "cash"]);
 }

@@ -1,12 +1,14 @@
 //! The operators' listener: which path is whose page, and who may see it.
 //!
 //! - `GET /live`, `GET /ready`, `GET /metrics`: [`health`].
+//! - `GET /cache/stats`, `POST /cache/show`, `/cache/purge`, `/cache/fetch`: [`cache`].
 //!
 //! `/live` and `/ready` are for whoever starts and balances the process. Everything else needs the bearer token where
 //! one is configured, whether or not there is such a page. A further room of pages is a file under `admin/` and a
 //! line in [`Admin::page`].
 
 mod auth;
+mod cache;
 mod health;
 mod reply;
 
@@ -49,8 +51,13 @@ impl Admin {
             (&Method::GET, "/live") => health::live(),
             (&Method::GET, "/ready") => health::ready(self).await,
             (&Method::GET, "/metrics") => health::metrics(self),
-            (_, "/live" | "/ready" | "/metrics") => reply::only("GET"),
-            _ => reply::text(StatusCode::NOT_FOUND, "no such page: /live, /ready, /metrics\n"),
+            (&Method::GET, "/cache/stats") => cache::stats(self).await,
+            (&Method::POST, "/cache/show") => cache::show(self, request).await,
+            (&Method::POST, "/cache/purge") => cache::purge(self, request).await,
+            (&Method::POST, "/cache/fetch") => cache::fetch(self, request).await,
+            (_, "/live" | "/ready" | "/metrics" | "/cache/stats") => reply::only("GET"),
+            (_, "/cache/show" | "/cache/purge" | "/cache/fetch") => reply::only("POST"),
+            _ => reply::text(StatusCode::NOT_FOUND, "no such page: /live, /ready, /metrics, /cache/stats\n"),
         }
     }
 }

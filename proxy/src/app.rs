@@ -171,17 +171,16 @@ fn relay(
 ) -> Result<Relay, StartError> {
     let carrier = &config.carrier;
     let ours = [carrier.host().to_owned(), config.gateway.listen.ip().to_string()];
-    let caps = Caps { flights: carrier.max_flights, waiters: carrier.max_waiters_per_card };
+    let caps = Caps {
+        flights: carrier.max_flights,
+        waiters: carrier.max_waiters_per_card,
+        client: carrier.max_waiters_per_client,
+    };
     Ok(Relay {
         hosts: Hosts::new(config.gateway.names.iter().cloned().chain(ours)),
         admit: Admit::new(config, clock.clone()),
         repeats: Repeats::default(),
-        cache: Cache::new(
-            config.cache.memory_entries,
-            Arc::clone(&store.cache),
-            config.lifetimes.clone(),
-            clock.clone(),
-        ),
+        cache: Cache::new(config, Arc::clone(&store.cache), clock.clone()),
         flights: Arc::new(Flights::new(caps, flights.clone())),
         carrier: Carrier::new(config, &store.state, clock, Arc::clone(metrics))?,
         audit: Audit::new(Arc::clone(&store.audit), config.gateway.deadline.0),

@@ -5,20 +5,27 @@
 //! of every key: no path shows one customer another's entry.
 
 pub mod freshness;
+mod generation;
 mod memory;
+pub mod wants;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cmiot_signer::{Card, Status};
 
 use crate::carrier::Answered;
 use crate::carrier::verdict::{Code, Verdict};
 use crate::clock::{Clock, Time};
-use crate::config::Lifetimes;
+use crate::config::{Config, Lifetime};
 use crate::operation::Operation;
-use crate::store::cache::{CacheRow, CacheStore};
-use freshness::{Freshness, lifetime};
+use crate::store::StoreError;
+use crate::store::cache::{CacheRow, CacheStore, Selection};
+use freshness::{Freshness, Rules};
+pub use generation::Ticket;
+use generation::{Generations, Source};
 use memory::Memory;
 
 /// What an answer is the answer to.
@@ -48,11 +55,13 @@ pub struct Entry {
     pub verdict: Verdict,
     /// When the carrier gave it.
     pub answered_at: Time,
+    /// Purged softly: not fresh, whatever its age.
+    pub stale: bool,
 }
 
 impl From<Answered> for Entry {
     fn from(answered: Answered) -> Self {
-        Self { body: answered.body, verdict: answered.verdict, answered_at: answered.at }
+        Self { body: answered.body, verdict: answered.verdict, answered_at: answered.at, stale: false }
     }
 }
 
@@ -63,27 +72,74 @@ pub struct Held {
     pub entry: Arc<Entry>,
     /// What it is good for.
     pub freshness: Freshness,
+    /// How often memory was asked for it before.
+    pub hits: u32,
 }
 
 impl Held {
     /// An entry that is known to be fresh.
     pub fn fresh(entry: Arc<Entry>) -> Self {
-        Self { entry, freshness: Freshness::Fresh }
+        Self { entry, freshness: Freshness::Fresh, hits: 0 }
     }
+}
+
+/// What the cache knows about a key, for whoever looks inside.
+#[derive(Clone, Debug)]
+pub struct Inspected {
+    /// The entry.
+    pub entry: Arc<Entry>,
+    /// What it is good for; `None` when its kind is not stored by now's rules.
+    pub freshness: Option<Freshness>,
+    /// Until when it is fresh, and until when it may be answered stale.
+    pub until: Option<(Time, Time)>,
+    /// Whether memory holds it; the file does otherwise.
+    pub in_memory: bool,
+}
+
+/// How a purge leaves what it finds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Depth {
+    /// Stale: good for the carrier's bad days alone.
+    Soft,
+    /// Gone.
+    Hard,
+}
+
+/// What a purge found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Purged {
+    /// Entries in memory.
+    pub memory: u64,
+    /// Rows of the file.
+    pub file: u64,
+    /// The generation that it began.
+    pub generation: u64,
 }
 
 /// Memory over SQLite.
 pub struct Cache {
     memory: Memory,
     store: Arc<CacheStore>,
-    lifetimes: Lifetimes,
+    generations: Arc<Generations>,
+    rules: ArcSwap<Rules>,
     clock: Clock,
 }
 
 impl Cache {
-    /// A cache of at most `entries` in memory, over `store`.
-    pub fn new(entries: u64, store: Arc<CacheStore>, lifetimes: Lifetimes, clock: Clock) -> Self {
-        Self { memory: Memory::new(entries), store, lifetimes, clock }
+    /// The cache of a configuration, over `store`.
+    pub fn new(config: &Config, store: Arc<CacheStore>, clock: Clock) -> Self {
+        Self {
+            memory: Memory::new(config.cache.memory_entries),
+            store,
+            generations: Arc::default(),
+            rules: ArcSwap::from_pointee(Rules::of(config)),
+            clock,
+        }
+    }
+
+    /// Takes over how long answers serve from a changed configuration.
+    pub fn reload(&self, config: &Config) {
+        self.rules.store(Arc::new(Rules::of(config)));
     }
 
     /// Memory, then SQLite. A store that fails is a miss: the carrier knows better anyway.
@@ -91,39 +147,123 @@ impl Cache {
         if let Some(held) = self.recall(key) {
             return Some(held);
         }
+        let ticket = self.ticket();
         let entry = Arc::new(self.load(key).await?);
-        let held = self.judge(Arc::clone(&entry))?;
-        self.keep_in_memory(key, entry);
-        Some(held)
+        let held = self.judge(key, Arc::clone(&entry))?;
+        ticket.keep(Source::File, key, &entry, || self.keep_in_memory(key, &entry)).then_some(held)
     }
 
     /// Memory only: what a leader looks at once more before it spends a call.
     pub fn recall(&self, key: &Key) -> Option<Held> {
-        self.memory.get(key).and_then(|entry| self.judge(entry))
+        let (entry, hits) = self.memory.get(key)?;
+        self.judge(key, entry).map(|held| Held { hits, ..held })
     }
 
-    /// Stores an answer if its verdict is ever stored; says whether it was.
-    pub fn store(&self, key: &Key, entry: &Arc<Entry>) -> bool {
-        if lifetime(&self.lifetimes, &entry.verdict).is_none() {
+    /// To be taken before the carrier is asked, and handed in with its answer.
+    pub fn ticket(&self) -> Ticket {
+        self.generations.ticket()
+    }
+
+    /// Stores an answer if its verdict is ever stored and no purge came since the ticket was taken; says whether it
+    /// was.
+    pub fn store(&self, ticket: &Ticket, key: &Key, entry: &Arc<Entry>) -> bool {
+        if self.rules.load().lifetime(&key.card, &entry.verdict).is_none() {
             return false;
         }
-        self.keep_in_memory(key, Arc::clone(entry));
-        self.store.save(CacheRow {
-            group: Arc::clone(&key.group),
-            operation: key.operation.into(),
-            card: key.card,
-            code: entry.verdict.code.as_str().to_owned(),
-            status: entry.verdict.status.as_ref().map(|status| status.code().to_owned()),
-            answered_at: entry.answered_at,
-            body: entry.body.clone(),
+        ticket.keep(Source::Carrier, key, entry, || {
+            self.keep_in_memory(key, entry);
+            self.store.save(CacheRow {
+                group: Arc::clone(&key.group),
+                operation: key.operation.into(),
+                card: key.card,
+                code: entry.verdict.code.as_str().to_owned(),
+                status: entry.verdict.status.as_ref().map(|status| status.code().to_owned()),
+                answered_at: entry.answered_at,
+                body: entry.body.clone(),
+                stale: false,
+            });
+        })
+    }
+
+    /// Purges what is selected, in memory and in the file. Answers that were asked for before are not stored; when
+    /// this returns, nothing that was stored before is answered as fresh (soft) or at all (hard). `outdated` runs
+    /// before anything else can be stored: flights under way are taken off their table in it.
+    ///
+    /// # Errors
+    /// When the file could not be changed. Memory was, and what was asked before is outdated all the same.
+    pub async fn purge(
+        &self,
+        selection: &Selection,
+        depth: Depth,
+        outdated: impl FnOnce(),
+    ) -> Result<Purged, StoreError> {
+        let selects = |key: &Key, entry: &Entry| {
+            let status = entry.verdict.status.as_ref().map(Status::code);
+            selection.covers(&key.group, key.operation, &key.card, status, entry.answered_at)
+        };
+        let (generation, (memory, applied)) = self.generations.begin(selection, || {
+            outdated();
+            match depth {
+                Depth::Hard => (self.memory.remove(selects), self.store.remove_where(selection.clone())),
+                Depth::Soft => {
+                    (self.memory.mark_stale(selects), self.store.mark_stale_where(selection.clone()))
+                }
+            }
         });
-        true
+        let applied = applied.await;
+        self.generations.end(generation, selection);
+        Ok(Purged { memory, file: applied?, generation })
+    }
+
+    /// What is known about a key, whatever it is good for.
+    pub async fn inspect(&self, key: &Key) -> Option<Inspected> {
+        let (entry, in_memory) = match self.memory.get(key) {
+            Some((entry, _)) => (entry, true),
+            None => (Arc::new(self.load(key).await?), false),
+        };
+        let lifetime = self.rules.load().lifetime(&key.card, &entry.verdict);
+        let until = lifetime.map(|lifetime| {
+            (entry.answered_at.plus(lifetime.fresh.0), entry.answered_at.plus(lifetime.useful()))
+        });
+        let freshness = lifetime.map(|lifetime| self.freshness(&lifetime, &entry));
+        Some(Inspected { entry, freshness, until, in_memory })
+    }
+
+    /// Purges since the start.
+    pub fn generation(&self) -> u64 {
+        self.generations.current()
+    }
+
+    /// The file under it.
+    pub fn file(&self) -> &Arc<CacheStore> {
+        &self.store
     }
 
     /// Seconds of freshness left, negative once stale; `None` for what is never stored.
-    pub fn ttl(&self, entry: &Entry) -> Option<i64> {
-        let lifetime = lifetime(&self.lifetimes, &entry.verdict)?;
-        Some(freshness::ttl(lifetime, entry.answered_at, self.clock.now()))
+    pub fn ttl(&self, key: &Key, entry: &Entry) -> Option<i64> {
+        let lifetime = self.rules.load().lifetime(&key.card, &entry.verdict)?;
+        let ttl = freshness::ttl(&lifetime, entry.answered_at, self.clock.now());
+        Some(if entry.stale { ttl.min(-1) } else { ttl })
+    }
+
+    /// How old an entry is, and for how long it has been stale.
+    pub fn age(&self, key: &Key, entry: &Entry) -> (Duration, Duration) {
+        let now = self.clock.now();
+        let lifetime = self.rules.load().lifetime(&key.card, &entry.verdict);
+        let stale = lifetime
+            .map_or(Duration::MAX, |lifetime| freshness::staleness(&lifetime, entry.answered_at, now));
+        (now.since(entry.answered_at), stale)
+    }
+
+    /// Whether an entry is in the last fifth of its freshness, and asked for often enough to be refreshed ahead.
+    pub fn is_due(&self, key: &Key, held: &Held, hits: u32) -> bool {
+        if held.freshness != Freshness::Fresh || held.hits < hits {
+            return false;
+        }
+        let lifetime = self.rules.load().lifetime(&key.card, &held.entry.verdict);
+        lifetime.is_some_and(|lifetime| {
+            self.clock.now().since(held.entry.answered_at) >= lifetime.fresh.0 / 5 * 4
+        })
     }
 
     /// Entries in memory, about.
@@ -136,18 +276,25 @@ impl Cache {
         self.memory.tidy();
     }
 
-    fn judge(&self, entry: Arc<Entry>) -> Option<Held> {
-        let lifetime = lifetime(&self.lifetimes, &entry.verdict)?;
-        match freshness::freshness(lifetime, entry.answered_at, self.clock.now()) {
+    fn judge(&self, key: &Key, entry: Arc<Entry>) -> Option<Held> {
+        let lifetime = self.rules.load().lifetime(&key.card, &entry.verdict)?;
+        match self.freshness(&lifetime, &entry) {
             Freshness::Expired => None,
-            freshness => Some(Held { entry, freshness }),
+            freshness => Some(Held { entry, freshness, hits: 0 }),
         }
     }
 
-    fn keep_in_memory(&self, key: &Key, entry: Arc<Entry>) {
-        if let Some(lifetime) = lifetime(&self.lifetimes, &entry.verdict) {
+    fn freshness(&self, lifetime: &Lifetime, entry: &Entry) -> Freshness {
+        match freshness::freshness(lifetime, entry.answered_at, self.clock.now()) {
+            Freshness::Fresh | Freshness::Revalidate if entry.stale => Freshness::IfError,
+            freshness => freshness,
+        }
+    }
+
+    fn keep_in_memory(&self, key: &Key, entry: &Arc<Entry>) {
+        if let Some(lifetime) = self.rules.load().lifetime(&key.card, &entry.verdict) {
             let left = lifetime.useful().saturating_sub(self.clock.now().since(entry.answered_at));
-            self.memory.put(key.clone(), entry, left);
+            self.memory.put(key.clone(), Arc::clone(entry), left);
         }
     }
 
@@ -167,8 +314,18 @@ impl Cache {
     }
 }
 
+impl Rules {
+    fn of(config: &Config) -> Self {
+        Self { lifetimes: config.lifetimes.clone(), jitter_percent: config.cache.ttl_jitter_percent }
+    }
+}
+
 fn entry(row: CacheRow) -> Option<Entry> {
     let code = Code::parse(&row.code)?;
     let status = row.status.as_deref().map(Status::from_code);
-    Some(Entry { body: row.body, verdict: Verdict::stored(code, status), answered_at: row.answered_at })
+    let verdict = Verdict::stored(code, status);
+    Some(Entry { body: row.body, verdict, answered_at: row.answered_at, stale: row.stale })
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -186,6 +186,13 @@ impl Carrier {
         Err(soonest.unwrap_or(NotAsked::Budget(Duration::from_secs(60))))
     }
 
+    /// Whether a call could leave now to refresh something of this group that is still fresh.
+    pub fn may_refresh_ahead(&self, group: &str, operation: &Operation) -> bool {
+        let groups = self.groups.load();
+        let mut accounts = groups.get(group).into_iter().flat_map(|of| of.iter());
+        accounts.any(|one| one.check(operation).is_ok() && one.may_refresh_ahead())
+    }
+
     /// What only the operator can mend.
     pub fn alarms(&self) -> Vec<Alarm> {
         self.groups.load().values().flat_map(|of| of.iter()).flat_map(|standing| standing.alarms()).collect()

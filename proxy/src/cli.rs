@@ -7,6 +7,7 @@ macro_rules! out {
     };
 }
 
+mod cache;
 mod card;
 mod check;
 mod demo;
@@ -33,6 +34,7 @@ enum Command {
     Serve(serve::Serve),
     Demo(demo::Demo),
     Check(check::Check),
+    Cache(cache::Cache),
     Lookup(lookup::Lookup),
     Sign(sign::Sign),
     Simulate(simulate::Simulate),
@@ -45,6 +47,7 @@ impl Cli {
             Command::Serve(serve) => serve.run(),
             Command::Demo(demo) => demo.run(),
             Command::Check(check) => check.run(),
+            Command::Cache(cache) => cache.run(),
             Command::Lookup(lookup) => lookup.run(),
             Command::Sign(sign) => sign.run(),
             Command::Simulate(simulate) => simulate.run(),

@@ -134,6 +134,8 @@ pub struct Carrier {
     pub stale_wait: Duration,
     /// Waiters on one flight.
     pub max_waiters_per_card: usize,
+    /// Waiters of one client.
+    pub max_waiters_per_client: usize,
     /// Flights at once.
     pub max_flights: usize,
     /// Flights that wait for an account's budget.

@@ -4,22 +4,40 @@
 //! that joined it (followers) wait alike, each as long as it likes; one that hangs up neither cancels nor restarts the
 //! flight, since the quota is spent anyway. All of them get the landing, a failure included. A flight leaves the
 //! table before it lands, after what it brought is in the cache: whoever comes later finds the one or the other.
-//! Waiters are capped per flight, flights in total; beyond a cap a request is turned away at once.
+//! A purge takes flights off the table: they land for those who wait, and nobody joins them any more.
+//! Capped are the waiters of a flight, those of a client, and flights in total; beyond a cap a request is turned away
+//! at once.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::Hash;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-/// The flights under way, by key.
-#[derive(Debug)]
-pub struct Flights<K, T> {
-    table: Mutex<HashMap<K, Flight<T>>>,
+/// The flights under way, by key; `C` is who waits.
+pub struct Flights<K, C, T> {
+    table: Mutex<Table<K, C, T>>,
     caps: Caps,
     tasks: TaskTracker,
+}
+
+struct Table<K, C, T> {
+    flights: HashMap<K, Flight<T>>,
+    /// Seats by client; none is kept at zero.
+    clients: HashMap<C, usize>,
+    /// Flights that have not landed, those off the table included.
+    under_way: usize,
+    /// The number of the next flight: a key may fly again before its first flight has landed.
+    next: u64,
+}
+
+/// A flight as the table holds it: where it will land, and how many wait. The task alone can land it.
+struct Flight<T> {
+    number: u64,
+    landing: watch::Receiver<Option<T>>,
+    waiters: usize,
 }
 
 /// How many may fly and wait.
@@ -29,6 +47,8 @@ pub struct Caps {
     pub flights: usize,
     /// Requests that wait for one flight, its leader included.
     pub waiters: usize,
+    /// Requests of one client that wait.
+    pub client: usize,
 }
 
 /// A cap is reached: turned away without waiting.
@@ -48,53 +68,128 @@ pub enum Role {
     Follower,
 }
 
-/// A flight as the table holds it: where it will land, and how many wait. The task alone can land it.
-#[derive(Debug)]
-struct Flight<T> {
-    landing: watch::Receiver<Option<T>>,
-    waiters: Arc<AtomicUsize>,
+/// Whether a flight may use every place or must leave half of them to others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// A gateway has nothing else to wait for.
+    All,
+    /// Something else can be answered meanwhile.
+    Half,
 }
 
 /// A place in a flight.
-#[derive(Debug)]
-pub struct Seat<T> {
+pub struct Seat<K: Eq + Hash, C: Eq + Hash, T> {
     /// Who started it.
     pub role: Role,
     landing: watch::Receiver<Option<T>>,
-    waiters: Arc<AtomicUsize>,
+    flights: Arc<Flights<K, C, T>>,
+    /// Where the place is to be given back, if the flight can still be joined.
+    at: Option<(K, u64)>,
+    client: Option<C>,
 }
 
-impl<K, T> Flights<K, T>
+impl<K, C, T> Flights<K, C, T>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
+    C: Clone + Eq + Hash + Send + Sync + 'static,
     T: Clone + Send + Sync + 'static,
 {
     /// An empty table; its tasks are tracked by `tasks`, so that a drain can wait for them.
     pub fn new(caps: Caps, tasks: TaskTracker) -> Self {
-        Self { table: Mutex::default(), caps, tasks }
+        let table = Table { flights: HashMap::new(), clients: HashMap::new(), under_way: 0, next: 0 };
+        Self { table: Mutex::new(table), caps, tasks }
     }
 
-    /// Joins the flight of `key`, or starts one that runs `fly`.
+    /// Joins the flight of `key` for `client`, or starts one that runs `fly`. A proxy's own flights have no client.
     ///
     /// # Errors
     /// [`Crowded`] when a cap is reached.
-    pub fn join<F>(self: &Arc<Self>, key: &K, fly: impl FnOnce() -> F) -> Result<Seat<T>, Crowded>
+    pub fn join<F>(
+        self: &Arc<Self>,
+        key: &K,
+        client: Option<C>,
+        room: Room,
+        fly: impl FnOnce() -> F,
+    ) -> Result<Seat<K, C, T>, Crowded>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let mut table = self.lock();
-        if let Some(flight) = table.get(key) {
-            return Seat::take(flight, Role::Follower, self.caps.waiters);
+        if let Some(flight) = table.flights.get(key) {
+            if flight.waiters >= self.caps.waiters {
+                return Err(Crowded);
+            }
+            let (number, landing) = (flight.number, flight.landing.clone());
+            return self.seat(&mut table, Role::Follower, landing, Some((key.clone(), number)), client);
         }
-        if table.len() >= self.caps.flights {
+        self.depart(table, Some(key), client, room, fly)
+    }
+
+    /// Starts a flight that nobody joins: what is asked changes something.
+    ///
+    /// # Errors
+    /// [`Crowded`] when a cap is reached.
+    pub fn alone<F>(
+        self: &Arc<Self>,
+        client: Option<C>,
+        fly: impl FnOnce() -> F,
+    ) -> Result<Seat<K, C, T>, Crowded>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        self.depart(self.lock(), None, client, Room::All, fly)
+    }
+
+    /// Takes flights off the table; returns how many. They land for those who wait.
+    pub fn detach(&self, detaches: impl Fn(&K) -> bool) -> usize {
+        let mut table = self.lock();
+        let before = table.flights.len();
+        table.flights.retain(|key, _| !detaches(key));
+        before - table.flights.len()
+    }
+
+    /// Flights under way.
+    pub fn under_way(&self) -> usize {
+        self.lock().under_way
+    }
+
+    fn depart<F>(
+        self: &Arc<Self>,
+        mut table: MutexGuard<'_, Table<K, C, T>>,
+        key: Option<&K>,
+        client: Option<C>,
+        room: Room,
+        fly: impl FnOnce() -> F,
+    ) -> Result<Seat<K, C, T>, Crowded>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let places = match room {
+            Room::All => self.caps.flights,
+            Room::Half => self.caps.flights.div_ceil(2),
+        };
+        if table.under_way >= places {
             return Err(Crowded);
         }
         let (landing, landed) = watch::channel(None);
-        let flight = Flight { landing: landed, waiters: Arc::default() };
-        let seat = Seat::take(&flight, Role::Leader, self.caps.waiters)?;
-        table.insert(key.clone(), flight);
+        let number = table.next;
+        let at = key.map(|key| (key.clone(), number));
+        if let Some((key, number)) = at.clone() {
+            table.flights.insert(key, Flight { number, landing: landed.clone(), waiters: 0 });
+        }
+        let seat = match self.seat(&mut table, Role::Leader, landed, at.clone(), client) {
+            Ok(seat) => seat,
+            Err(crowded) => {
+                if let Some((key, _)) = &at {
+                    table.flights.remove(key);
+                }
+                return Err(crowded);
+            }
+        };
+        table.next += 1;
+        table.under_way += 1;
         drop(table);
-        let airborne = Airborne { flights: Arc::clone(self), key: key.clone(), landing: Some(landing) };
+        let airborne = Airborne { flights: Arc::clone(self), at, landing: Some(landing) };
         let course = fly();
         self.tasks.spawn(async move {
             let landing = course.await;
@@ -103,26 +198,47 @@ where
         Ok(seat)
     }
 
-    /// Flights under way.
-    pub fn under_way(&self) -> usize {
-        self.lock().len()
+    fn seat(
+        self: &Arc<Self>,
+        table: &mut Table<K, C, T>,
+        role: Role,
+        landing: watch::Receiver<Option<T>>,
+        at: Option<(K, u64)>,
+        client: Option<C>,
+    ) -> Result<Seat<K, C, T>, Crowded> {
+        if let Some(client) = &client {
+            let seats = table.clients.get(client).copied().unwrap_or(0);
+            if seats >= self.caps.client {
+                return Err(Crowded);
+            }
+            table.clients.insert(client.clone(), seats + 1);
+        }
+        if let Some(flight) = at.as_ref().and_then(|(key, _)| table.flights.get_mut(key)) {
+            flight.waiters += 1;
+        }
+        Ok(Seat { role, landing, flights: Arc::clone(self), at, client })
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, Flight<T>>> {
+impl<K, C, T> Flights<K, C, T> {
+    fn lock(&self) -> MutexGuard<'_, Table<K, C, T>> {
         // Nothing under this lock can panic half-way through a change.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T: Clone> Seat<T> {
-    fn take(flight: &Flight<T>, role: Role, cap: usize) -> Result<Self, Crowded> {
-        if flight.waiters.fetch_add(1, Ordering::Relaxed) >= cap {
-            flight.waiters.fetch_sub(1, Ordering::Relaxed);
-            return Err(Crowded);
-        }
-        Ok(Self { role, landing: flight.landing.clone(), waiters: Arc::clone(&flight.waiters) })
+impl<K, C, T> Table<K, C, T>
+where
+    K: Eq + Hash,
+{
+    /// The flight of this key, if it is still the one of this number.
+    fn flight(&mut self, at: Option<&(K, u64)>) -> Option<&mut Flight<T>> {
+        let (key, number) = at?;
+        self.flights.get_mut(key).filter(|flight| flight.number == *number)
     }
+}
 
+impl<K: Eq + Hash, C: Eq + Hash, T: Clone> Seat<K, C, T> {
     /// Waits for the landing. Dropping the wait gives the place back and leaves the flight alone.
     ///
     /// # Errors
@@ -133,20 +249,31 @@ impl<T: Clone> Seat<T> {
     }
 }
 
-impl<T> Drop for Seat<T> {
+impl<K: Eq + Hash, C: Eq + Hash, T> Drop for Seat<K, C, T> {
     fn drop(&mut self) {
-        self.waiters.fetch_sub(1, Ordering::Relaxed);
+        let mut table = self.flights.lock();
+        if let Some(flight) = table.flight(self.at.as_ref()) {
+            flight.waiters -= 1;
+        }
+        if let Some(client) = &self.client
+            && let Some(seats) = table.clients.get_mut(client)
+        {
+            *seats -= 1;
+            if *seats == 0 {
+                table.clients.remove(client);
+            }
+        }
     }
 }
 
 /// A flight's own end of it: leaves the table exactly once, whether it lands or its task dies.
-struct Airborne<K: Eq + Hash, T> {
-    flights: Arc<Flights<K, T>>,
-    key: K,
+struct Airborne<K: Eq + Hash, C, T> {
+    flights: Arc<Flights<K, C, T>>,
+    at: Option<(K, u64)>,
     landing: Option<watch::Sender<Option<T>>>,
 }
 
-impl<K: Eq + Hash, T> Airborne<K, T> {
+impl<K: Eq + Hash, C, T> Airborne<K, C, T> {
     fn land(mut self, landing: T) {
         let sender = self.landing.take();
         drop(self); // out of the table first
@@ -156,66 +283,30 @@ impl<K: Eq + Hash, T> Airborne<K, T> {
     }
 }
 
-impl<K: Eq + Hash, T> Drop for Airborne<K, T> {
+impl<K: Eq + Hash, C, T> Drop for Airborne<K, C, T> {
     fn drop(&mut self) {
-        self.flights.table.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        let mut table = self.flights.lock();
+        table.under_way -= 1;
+        // A purge may have taken it off, and another flight of the key may be on it.
+        if table.flight(self.at.as_ref()).is_some()
+            && let Some((key, _)) = &self.at
+        {
+            table.flights.remove(key);
+        }
+    }
+}
+
+impl<K, C, T> fmt::Debug for Flights<K, C, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flights").field("under_way", &self.lock().under_way).finish_non_exhaustive()
+    }
+}
+
+impl<K: Eq + Hash, C: Eq + Hash, T> fmt::Debug for Seat<K, C, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seat").field("role", &self.role).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::sync::oneshot;
-
-    fn flights(flights: usize, waiters: usize) -> Arc<Flights<&'static str, u32>> {
-        Arc::new(Flights::new(Caps { flights, waiters }, TaskTracker::new()))
-    }
-
-    #[tokio::test]
-    async fn those_who_meet_share_one_landing() {
-        let flights = flights(10, 10);
-        let (land, landing) = oneshot::channel();
-        let mut leader = flights.join(&"card", || async { landing.await.unwrap() }).unwrap();
-        let mut follower = flights.join(&"card", || async { unreachable!("a second flight") }).unwrap();
-        assert_eq!((leader.role, follower.role), (Role::Leader, Role::Follower));
-        land.send(7).unwrap();
-        assert_eq!((leader.landing().await, follower.landing().await), (Ok(7), Ok(7)));
-        assert_eq!(flights.under_way(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_leader_that_leaves_neither_cancels_nor_restarts() {
-        let flights = flights(10, 10);
-        let (land, landing) = oneshot::channel();
-        let leader = flights.join(&"card", || async { landing.await.unwrap() }).unwrap();
-        let mut follower = flights.join(&"card", || async { unreachable!("a second flight") }).unwrap();
-        drop(leader);
-        let mut late = flights.join(&"card", || async { unreachable!("a second flight") }).unwrap();
-        land.send(7).unwrap();
-        assert_eq!((follower.landing().await, late.landing().await), (Ok(7), Ok(7)));
-    }
-
-    #[tokio::test]
-    async fn a_flight_whose_task_dies_is_lost_and_the_next_one_flies() {
-        let flights = flights(10, 10);
-        let mut seat = flights.join(&"card", || async { panic!("a defect, in a test") }).unwrap();
-        assert_eq!(seat.landing().await, Err(Lost));
-        let mut next = flights.join(&"card", || async { 8 }).unwrap();
-        assert_eq!((next.role, next.landing().await), (Role::Leader, Ok(8)));
-    }
-
-    #[tokio::test]
-    async fn caps_turn_away_at_once_and_places_come_back() {
-        let flights = flights(1, 2);
-        let (land, landing) = oneshot::channel();
-        let mut leader = flights.join(&"a", || async { landing.await.unwrap() }).unwrap();
-        let follower = flights.join(&"a", || async { 0 }).unwrap();
-        assert_eq!(flights.join(&"a", || async { 0 }).err(), Some(Crowded));
-        assert_eq!(flights.join(&"b", || async { 0 }).err(), Some(Crowded));
-        drop(follower);
-        assert!(flights.join(&"a", || async { 0 }).is_ok());
-        land.send(7).unwrap();
-        assert_eq!(leader.landing().await, Ok(7));
-        assert!(flights.join(&"b", || async { 0 }).is_ok());
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use cmiot_signer::AppId;
 use hyper::http::request::Parts;
 
 use crate::admit::repeat::{self, Repeats, Teller, Turn};
@@ -17,6 +18,7 @@ use crate::admit::replay::Number;
 use crate::admit::{Admit, Admitted, Origin};
 use crate::audit::{Audit, Record};
 use crate::cache::freshness::Freshness;
+use crate::cache::wants::{Limits, Wants};
 use crate::cache::{Cache, Entry, Held, Key};
 use crate::carrier::Carrier;
 use crate::carrier::budget::Urgency;
@@ -24,7 +26,7 @@ use crate::carrier::verdict::Class;
 use crate::clock::Clock;
 use crate::config::file::ReplayMode;
 use crate::config::{Client, Config};
-use crate::flight::{Flights, Role, Seat};
+use crate::flight::{Flights, Role, Room, Seat};
 use crate::gateway::answer::{Answer, CacheStatus, Forwarded};
 use crate::gateway::request::{Hosts, Request, SentTransid, check_head};
 use crate::metrics::Metrics;
@@ -44,7 +46,7 @@ pub struct Relay {
     /// What is known.
     pub cache: Cache,
     /// Who asks the carrier for whom.
-    pub flights: Arc<Flights<Key, Landing>>,
+    pub flights: Arc<Flights<Key, AppId, Landing>>,
     /// Whom the flights ask.
     pub carrier: Carrier,
     /// What must be on disk before an answer leaves.
@@ -67,6 +69,9 @@ pub struct Asked {
     /// Who is at the other end.
     pub origin: Origin,
 }
+
+/// A seat in a flight.
+type Place = Seat<Key, AppId, Landing>;
 
 /// An answer of the carrier's, and how it came here.
 #[derive(Clone, Debug)]
@@ -130,29 +135,38 @@ impl Relay {
         }
         let key = Key::new(&client.group, request.operation, &request.card);
 
-        // Look up: fresh is answered at once; without leave to ask, that is all.
+        if !request.operation.is_lookup() {
+            return self.act(&client, &key, request.operation, started, record).await;
+        }
+
+        // Look up: what will do is answered at once; without leave to ask, that is all.
         let held = self.cache.look_up(&key).await;
-        match held {
-            Some(Held { entry, freshness: Freshness::Fresh }) => return Ok(self.cached(&Held::fresh(entry))),
-            _ if request.only_if_cached => return Err(Refusal::OnlyIfCached),
+        let wants = request.wants.within(&self.limits());
+        match &held {
+            Some(held) if self.will_do(&key, held, &wants) => {
+                self.refresh_ahead(&key, request.operation, held);
+                return Ok(self.cached(&key, held, None));
+            }
+            _ if wants.only_if_cached => return Err(Refusal::OnlyIfCached),
             _ => {}
         }
 
         // Join the flight of this key, or lead one.
-        let urgency = if held.is_some() { Urgency::Refresh } else { Urgency::Miss };
-        let seat = self.join(&key, request.operation, urgency);
-        if let Some(held) = held.as_ref().filter(|held| held.freshness == Freshness::Revalidate) {
-            return Ok(self.cached(held));
+        let seat = self.join(&key, Some(client.appid), request.operation, held.as_ref(), &wants);
+        if let Some(held) = held.as_ref().filter(|held| held.freshness == Freshness::Revalidate)
+            && wants.max_age.is_none()
+        {
+            return Ok(self.cached(&key, held, None));
         }
 
-        // Wait: long for an answer, short when there is something stale instead.
+        // Wait: long for an answer, short when there is something to answer instead.
         let patience = self.patience(started, held.is_some());
         let landed = wait(seat, patience).await;
 
-        // Settle: what the carrier said, unless something stale is better.
+        // Settle: what the carrier said, unless what was held is better.
         match landed {
-            Ok((role, landing)) => self.take(role, landing, held, record),
-            Err(refusal) => held.map(|held| self.cached(&held)).ok_or(refusal),
+            Ok((role, landing)) => self.take(&key, role, landing, held, record),
+            Err(refusal) => held.map(|held| self.cached(&key, &held, Some(refusal.reason()))).ok_or(refusal),
         }
     }
 
@@ -188,16 +202,34 @@ impl Relay {
         if stale { left.min(config.carrier.stale_wait) } else { left }
     }
 
+    /// How far a gateway's wishes go.
+    fn limits(&self) -> Limits {
+        let config = self.config.load();
+        let cache = &config.cache;
+        Limits { max_age_floor: cache.max_age_floor.0, max_stale_ceiling: cache.max_stale_ceiling.0 }
+    }
+
+    fn will_do(&self, key: &Key, held: &Held, wants: &Wants) -> bool {
+        let (age, stale) = self.cache.age(key, &held.entry);
+        wants.accept(held, age, stale)
+    }
+
     fn join(
         self: &Arc<Self>,
         key: &Key,
+        client: Option<AppId>,
         operation: &'static Operation,
-        urgency: Urgency,
-    ) -> Result<Seat<Landing>, Refusal> {
-        let relay = Arc::clone(self);
-        let flying = key.clone();
+        held: Option<&Held>,
+        wants: &Wants,
+    ) -> Result<Place, Refusal> {
+        // Who wants it fresher than it is does not make do with what is held.
+        let refresh = held.is_some() && wants.max_age.is_none();
+        let (urgency, room) =
+            if refresh { (Urgency::Refresh, Room::Half) } else { (Urgency::Miss, Room::All) };
+        let (relay, flying) = (Arc::clone(self), key.clone());
+        let known = held.map(|held| held.entry.answered_at);
         self.flights
-            .join(key, || async move { relay.fly(flying, operation, urgency).await })
+            .join(key, client, room, || async move { relay.fly(flying, operation, urgency, known).await })
             .map_err(|_| Refusal::Crowded)
     }
 
@@ -208,28 +240,56 @@ impl Relay {
         self.repeats.sweep(floor.as_secs());
     }
 
+    /// An action is sent once, shared with nobody and kept nowhere. Who asked may leave: it is sent all the same.
+    async fn act(
+        self: &Arc<Self>,
+        client: &Client,
+        key: &Key,
+        operation: &'static Operation,
+        started: Duration,
+        record: &mut Record,
+    ) -> Result<Found, Refusal> {
+        let (relay, flying) = (Arc::clone(self), key.clone());
+        let seat = self
+            .flights
+            .alone(Some(client.appid), || async move { relay.send(&flying, operation, Urgency::Miss).await })
+            .map_err(|_| Refusal::Crowded);
+        let (_, landing) = wait(seat, self.patience(started, false)).await?;
+        if let Some(call) = &landing.call {
+            record.called(&call.account, call.transid.as_ref());
+        }
+        let entry = landing.end?.entry;
+        let cache_status = CacheStatus { forwarded: Some(Forwarded::Bypass), ..CacheStatus::default() };
+        Ok(Found { outcome: Outcome::Miss, entry, cache_status })
+    }
+
     /// What a landed flight means for one who waited for it.
     fn take(
         &self,
+        key: &Key,
         role: Role,
         landing: Landing,
         held: Option<Held>,
         record: &mut Record,
     ) -> Result<Found, Refusal> {
-        let forwarded = if held.is_some() { Forwarded::Stale } else { Forwarded::UriMiss };
         match landing.call {
             Some(call) => record.called(&call.account, call.transid.as_ref()),
             None => {
                 if let Ok(brought) = landing.end {
-                    return Ok(self.cached(&Held::fresh(brought.entry)));
+                    return Ok(self.cached(key, &Held::fresh(brought.entry), None));
                 }
             }
         }
+        let forwarded = match held.as_ref().map(|held| held.freshness) {
+            None => Forwarded::UriMiss,
+            Some(Freshness::Fresh) => Forwarded::Request,
+            Some(_) => Forwarded::Stale,
+        };
         match (landing.end, held) {
             (Ok(brought), Some(held)) if brought.entry.verdict.class.yields_to_stale() => {
-                Ok(self.cached(&held))
+                Ok(self.cached(key, &held, Some(brought.entry.verdict.class.name())))
             }
-            (Err(_), Some(held)) => Ok(self.cached(&held)),
+            (Err(refusal), Some(held)) => Ok(self.cached(key, &held, Some(refusal.reason()))),
             (Err(refusal), None) => Err(refusal),
             (Ok(Brought { entry, stored }), _) => Ok(Found {
                 outcome: if role == Role::Leader { Outcome::Miss } else { Outcome::Collapsed },
@@ -245,14 +305,16 @@ impl Relay {
         }
     }
 
-    fn cached(&self, held: &Held) -> Found {
-        let Held { entry, freshness } = held;
+    /// What is held, and in place of what.
+    fn cached(&self, key: &Key, held: &Held, instead_of: Option<&'static str>) -> Found {
+        let Held { entry, freshness, .. } = held;
         Found {
             outcome: if *freshness == Freshness::Fresh { Outcome::Hit } else { Outcome::Stale },
             cache_status: CacheStatus {
                 hit: true,
-                ttl: self.cache.ttl(entry),
+                ttl: self.cache.ttl(key, entry),
                 negative: entry.verdict.class == Class::NotFound,
+                instead_of,
                 ..CacheStatus::default()
             },
             entry: Arc::clone(entry),
@@ -296,7 +358,7 @@ impl Relay {
 }
 
 /// Waits for a seat's landing, if there is a seat, for at most `patience`.
-async fn wait(seat: Result<Seat<Landing>, Refusal>, patience: Duration) -> Result<(Role, Landing), Refusal> {
+async fn wait(seat: Result<Place, Refusal>, patience: Duration) -> Result<(Role, Landing), Refusal> {
     let mut seat = seat?;
     match tokio::time::timeout(patience, seat.landing()).await {
         Ok(Ok(landing)) => Ok((seat.role, landing)),

@@ -5,7 +5,7 @@ use toml::{Table, Value};
 
 use super::{ACCOUNT_APPID, ACCOUNT_PASSWORD, Clocked, EBID, GATEWAY_APPID, GATEWAY_PASSWORD, Proxy};
 
-/// One account, one client, free ports of the loopback, everything else by default.
+/// One account, one client, free ports of the loopback, freshness to the second, everything else by default.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup(Table);
 
@@ -25,6 +25,8 @@ impl Setup {
             listen = "127.0.0.1:0"
             [carrier]
             base_url = "{base_url}"
+            [cache]
+            ttl_jitter_percent = 0
             [[account]]
             name = "fleet"
             appid = "{ACCOUNT_APPID}"

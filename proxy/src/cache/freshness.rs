@@ -3,8 +3,13 @@
 //! Age counts from the moment the carrier answered, through restarts (RFC 9111 4.2.3 with the carrier as origin and
 //! no transit to estimate). `stale-while-revalidate` and `stale-if-error` count from the end of freshness (RFC 5861).
 
+use std::time::Duration;
+
+use cmiot_signer::Card;
+
 use crate::carrier::verdict::{Class, Verdict};
 use crate::clock::Time;
+use crate::config::units::Span;
 use crate::config::{Lifetime, Lifetimes};
 
 /// What an entry is good for at some moment.
@@ -20,14 +25,41 @@ pub enum Freshness {
     Expired,
 }
 
-/// The lifetime of an answer with this verdict; `None` when it is never stored.
-pub fn lifetime<'a>(lifetimes: &'a Lifetimes, verdict: &Verdict) -> Option<&'a Lifetime> {
-    let lifetime = match verdict.class {
-        Class::Ok => lifetimes.of_status(verdict.status.as_ref()),
-        Class::NotFound => &lifetimes.not_found,
-        _ => return None,
-    };
-    (!lifetime.fresh.0.is_zero()).then_some(lifetime)
+/// How long answers serve.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// By STATUS and error class.
+    pub lifetimes: Lifetimes,
+    /// How much earlier or later than written an entry stops being fresh, in percent.
+    pub jitter_percent: u32,
+}
+
+impl Rules {
+    /// The lifetime of an answer about this card with this verdict; `None` when it is never stored.
+    pub fn lifetime(&self, card: &Card, verdict: &Verdict) -> Option<Lifetime> {
+        let lifetime = match verdict.class {
+            Class::Ok => self.lifetimes.of_status(verdict.status.as_ref()),
+            Class::NotFound => &self.lifetimes.not_found,
+            _ => return None,
+        };
+        let fresh = self.spread(card, lifetime.fresh.0);
+        (!fresh.is_zero()).then_some(Lifetime { fresh: Span(fresh), ..*lifetime })
+    }
+
+    /// A card has its own place within the jitter, the same after a restart and on every proxy.
+    fn spread(&self, card: &Card, fresh: Duration) -> Duration {
+        let reach = u64::from(self.jitter_percent.min(100)) * 10;
+        if reach == 0 {
+            return fresh;
+        }
+        // FNV-1a, folded: enough to tell neighbouring numbers apart.
+        let hash = card.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+        let permille = 1_000 - reach + (hash ^ hash >> 32) % (2 * reach + 1);
+        let micros = u128::from(permille) * fresh.as_micros() / 1_000;
+        Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
 }
 
 /// What an entry answered at `answered_at` is good for at `now`.
@@ -42,6 +74,11 @@ pub fn freshness(lifetime: &Lifetime, answered_at: Time, now: Time) -> Freshness
     }
 }
 
+/// How long an entry answered at `answered_at` has been stale at `now`; zero while it is fresh.
+pub fn staleness(lifetime: &Lifetime, answered_at: Time, now: Time) -> Duration {
+    now.since(answered_at).saturating_sub(lifetime.fresh.0)
+}
+
 /// Seconds of freshness left for `Cache-Status` (RFC 9211 2.5): negative once stale.
 pub fn ttl(lifetime: &Lifetime, answered_at: Time, now: Time) -> i64 {
     let end = answered_at.plus(lifetime.fresh.0);
@@ -52,9 +89,7 @@ pub fn ttl(lifetime: &Lifetime, answered_at: Time, now: Time) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::units::Span;
     use proptest::prelude::*;
-    use std::time::Duration;
 
     const LIFETIME: Lifetime = Lifetime {
         fresh: Span::secs(60),
@@ -88,12 +123,32 @@ mod tests {
 
     #[test]
     fn errors_of_the_carrier_are_never_stored() {
-        let lifetimes = Lifetimes::default();
+        let rules = Rules { lifetimes: Lifetimes::default(), jitter_percent: 0 };
         let verdict = |code: &str| Verdict::stored(crate::carrier::verdict::Code::parse(code).unwrap(), None);
         for code in ["7", "10", "20", "71", "73", "99", "10006", "777"] {
-            assert_eq!(lifetime(&lifetimes, &verdict(code)), None, "{code}");
+            assert_eq!(rules.lifetime(&card(0), &verdict(code)), None, "{code}");
         }
-        assert_eq!(lifetime(&lifetimes, &verdict("12")), Some(&lifetimes.not_found));
+        assert_eq!(rules.lifetime(&card(0), &verdict("12")), Some(rules.lifetimes.not_found));
+    }
+
+    fn card(number: u32) -> Card {
+        Card::parse(cmiot_signer::CardKind::Msisdn, &format!("1064800{number:06}")).unwrap()
+    }
+
+    #[test]
+    fn a_fleet_does_not_expire_at_once_and_a_restart_agrees() {
+        let rules = || Rules { lifetimes: Lifetimes::default(), jitter_percent: 10 };
+        let verdict = Verdict::stored(crate::carrier::verdict::Code::parse("12").unwrap(), None);
+        let fresh = |number| rules().lifetime(&card(number), &verdict).unwrap().fresh.0;
+        let mut by_tenth = [0; 12];
+        for number in 0..12_000 {
+            let fresh = fresh(number);
+            assert!((54_000..=66_000).contains(&fresh.as_millis()), "{fresh:?}");
+            by_tenth[usize::try_from(fresh.as_millis() - 54_000).unwrap().min(11_999) / 1_000] += 1;
+        }
+        // Evenly over the whole reach, within a fifth.
+        assert!(by_tenth.iter().all(|count| (800..1_200).contains(count)), "{by_tenth:?}");
+        assert_eq!(fresh(7), fresh(7));
     }
 
     proptest! {

@@ -2,8 +2,10 @@
 //!
 //! Freshness is decided by our own clock on every look-up; moka's expiry only frees what is of no use any more. The
 //! policy is LRU: moka's default refuses new keys when full, and a card just asked for is the one asked for next.
+//! Beside each entry stands how often it was asked for: what is asked for often is refreshed ahead of need.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
@@ -13,12 +15,13 @@ use moka::sync::Cache;
 use super::{Entry, Key};
 
 /// Entries by key.
-pub(super) struct Memory(Cache<Key, Held>);
+pub(super) struct Memory(Cache<Key, Kept>);
 
 #[derive(Clone)]
-struct Held {
+struct Kept {
     entry: Arc<Entry>,
     useful: Duration,
+    hits: Arc<AtomicU32>,
 }
 
 impl Memory {
@@ -32,16 +35,37 @@ impl Memory {
         )
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<Arc<Entry>> {
-        self.0.get(key).map(|held| held.entry)
+    /// The entry, and how often it was asked for since it was put here.
+    pub(super) fn get(&self, key: &Key) -> Option<(Arc<Entry>, u32)> {
+        self.0.get(key).map(|kept| (kept.entry, kept.hits.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// Keeps `entry` for `useful` at most, unless a later answer is held already.
     pub(super) fn put(&self, key: Key, entry: Arc<Entry>, useful: Duration) {
         self.0.entry(key).and_upsert_with(|present| match present {
             Some(present) if present.value().entry.answered_at > entry.answered_at => present.into_value(),
-            _ => Held { entry, useful },
+            _ => Kept { entry, useful, hits: Arc::default() },
         });
+    }
+
+    /// Forgets the entries that are selected; returns how many.
+    pub(super) fn remove(&self, selects: impl Fn(&Key, &Entry) -> bool) -> u64 {
+        self.selected(selects).into_iter().map(|key| self.0.invalidate(&key)).count() as u64
+    }
+
+    /// Marks the entries that are selected as stale; returns how many.
+    pub(super) fn mark_stale(&self, selects: impl Fn(&Key, &Entry) -> bool) -> u64 {
+        let marked = self.selected(selects).into_iter().map(|key| {
+            self.0.entry(key).and_compute_with(|present| match present {
+                Some(present) => {
+                    let kept = present.into_value();
+                    let entry = Arc::new(Entry { stale: true, ..(*kept.entry).clone() });
+                    moka::ops::compute::Op::Put(Kept { entry, ..kept })
+                }
+                None => moka::ops::compute::Op::Nop,
+            })
+        });
+        marked.count() as u64
     }
 
     pub(super) fn entries(&self) -> u64 {
@@ -52,17 +76,22 @@ impl Memory {
     pub(super) fn tidy(&self) {
         self.0.run_pending_tasks();
     }
+
+    fn selected(&self, selects: impl Fn(&Key, &Entry) -> bool) -> Vec<Key> {
+        let selected = self.0.iter().filter(|(key, kept)| selects(key, &kept.entry));
+        selected.map(|(key, _)| (*key).clone()).collect()
+    }
 }
 
 /// An entry leaves when it is of no use, counted anew when a later answer replaces it.
 struct Useful;
 
-impl Expiry<Key, Held> for Useful {
-    fn expire_after_create(&self, _: &Key, held: &Held, _: Instant) -> Option<Duration> {
-        Some(held.useful)
+impl Expiry<Key, Kept> for Useful {
+    fn expire_after_create(&self, _: &Key, kept: &Kept, _: Instant) -> Option<Duration> {
+        Some(kept.useful)
     }
 
-    fn expire_after_update(&self, _: &Key, held: &Held, _: Instant, _: Option<Duration>) -> Option<Duration> {
-        Some(held.useful)
+    fn expire_after_update(&self, _: &Key, kept: &Kept, _: Instant, _: Option<Duration>) -> Option<Duration> {
+        Some(kept.useful)
     }
 }

@@ -147,9 +147,12 @@ impl Budget {
         (self.desk().waiting.len(), self.day.as_ref().map(|day| day.left(self.clock.now())))
     }
 
-    /// Whether refreshing ahead is bounded by a rate, so that it has a share at all.
-    pub fn has_pace(&self) -> bool {
+    /// Whether refreshing ahead has a share of a rate, and some of it left now.
+    pub fn may_go_ahead(&self) -> bool {
+        let desk = self.desk();
         self.pace.is_some_and(|pace| pace.ahead.is_some())
+            && desk.waiting.is_empty()
+            && matches!(self.try_pass(&desk, Urgency::Ahead), Turn::Now)
     }
 
     async fn turn(self: &Arc<Self>, urgency: Urgency) -> Result<Permit, NotAsked> {

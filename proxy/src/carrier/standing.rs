@@ -149,9 +149,9 @@ impl Standing {
         self.budget.left()
     }
 
-    /// Whether refreshing ahead has a share of a rate here.
+    /// Whether refreshing ahead has a share of a rate here, and some of it left now.
     pub fn may_refresh_ahead(&self) -> bool {
-        self.budget.has_pace()
+        self.budget.may_go_ahead()
     }
 
     /// What only the operator can mend.

@@ -90,6 +90,20 @@ impl Class {
         }
     }
 
+    /// Its name, for machines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Credentials => "carrier-credentials",
+            Self::BadRequest => "bad-request",
+            Self::NotFound => "not-found",
+            Self::NotReady => "not-ready",
+            Self::Throttled => "throttled",
+            Self::Busy => "busy",
+            Self::Other => "other",
+        }
+    }
+
     /// Whether a stale entry that is allowed is a better answer than this one.
     pub fn yields_to_stale(self) -> bool {
         matches!(self, Self::Credentials | Self::NotReady | Self::Throttled | Self::Busy)

@@ -25,6 +25,11 @@ impl Config {
         let clients = Clients::check(file, &groups, &mut reader)?;
         let carrier = carrier(&file.carrier)?;
         file.breaker.check()?;
+        if file.cache.ttl_jitter_percent > 50 || file.cache.refresh_ahead_percent > 100 {
+            return Err(
+                "[cache] ttl_jitter_percent: at most 50, and refresh_ahead_percent: at most 100".to_owned()
+            );
+        }
         if file.gateway.deadline.0.is_zero() {
             return Err("[gateway] deadline: must be longer than zero, such as \"20s\"".to_owned());
         }
@@ -130,8 +135,11 @@ fn carrier(written: &file::Carrier) -> Result<Carrier, String> {
             written.node
         ));
     }
-    if written.max_waiters_per_card == 0 || written.max_flights == 0 {
-        return Err("[carrier] max_waiters_per_card and max_flights: must be at least 1".to_owned());
+    if written.max_waiters_per_card.min(written.max_waiters_per_client).min(written.max_flights) == 0 {
+        return Err(
+            "[carrier] max_waiters_per_card, max_waiters_per_client and max_flights: must be at least 1"
+                .to_owned(),
+        );
     }
     Ok(Carrier {
         base_url,
@@ -144,6 +152,7 @@ fn carrier(written: &file::Carrier) -> Result<Carrier, String> {
         })?,
         stale_wait: written.stale_wait.0,
         max_waiters_per_card: written.max_waiters_per_card,
+        max_waiters_per_client: written.max_waiters_per_client,
         max_flights: written.max_flights,
         queue: written.queue,
         queue_wait: written.queue_wait.0,

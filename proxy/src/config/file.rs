@@ -167,6 +167,8 @@ pub struct Carrier {
     pub stale_wait: Span,
     /// Askers of one card that wait for one flight.
     pub max_waiters_per_card: usize,
+    /// Requests of one client that wait for flights.
+    pub max_waiters_per_client: usize,
     /// Flights under way at once, those that wait for an account's budget included.
     pub max_flights: usize,
     /// Flights that wait for one account's budget; refreshes get half of the places.
@@ -188,6 +190,7 @@ impl Default for Carrier {
             max_body: Size(64 << 10),
             stale_wait: Span::secs(2),
             max_waiters_per_card: 10_000,
+            max_waiters_per_client: 1_000,
             max_flights: 1_000,
             queue: 1_000,
             queue_wait: Span::secs(5),
@@ -209,6 +212,10 @@ pub struct Cache {
     pub refresh_ahead_percent: u32,
     /// Hits that make an entry one to be refreshed ahead.
     pub refresh_ahead_hits: u32,
+    /// An entry younger than this is fresh enough for every gateway: a smaller `max-age`, and `no-cache`, count as this.
+    pub max_age_floor: Span,
+    /// Something stale for longer than this is not answered without asking, whatever `max-stale` a gateway sends.
+    pub max_stale_ceiling: Span,
 }
 
 impl Default for Cache {
@@ -218,6 +225,8 @@ impl Default for Cache {
             ttl_jitter_percent: 10,
             refresh_ahead_percent: 10,
             refresh_ahead_hits: 3,
+            max_age_floor: Span::secs(10),
+            max_stale_ceiling: Span::secs(86_400),
         }
     }
 }

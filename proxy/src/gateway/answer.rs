@@ -23,7 +23,8 @@ const NAME: &str = "cmiot-proxy";
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
-/// How the cache handled a look-up (RFC 9211 2).
+/// How the cache handled a look-up (RFC 9211 2). `fwd-status` is never written: it is the status of the answer itself,
+/// 200, which it defaults to (2.3); a carrier's answer over any other status is a failure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CacheStatus {
     /// Answered from the cache.
@@ -38,6 +39,8 @@ pub struct CacheStatus {
     pub collapsed: bool,
     /// The answer is a stored "no": not found, or not the account's.
     pub negative: bool,
+    /// Why there is nothing fresher: the reason of the refusal that this answer stands in for.
+    pub instead_of: Option<&'static str>,
 }
 
 /// Why a look-up went to the carrier (RFC 9211 2.2).
@@ -47,6 +50,10 @@ pub enum Forwarded {
     UriMiss,
     /// What was in the cache was stale.
     Stale,
+    /// What was in the cache was fresh, and the gateway wanted it fresher.
+    Request,
+    /// What is asked changes something, and passes the cache by.
+    Bypass,
 }
 
 /// An answer before it is HTTP.
@@ -135,6 +142,8 @@ impl CacheStatus {
         match self.forwarded {
             Some(Forwarded::UriMiss) => text.push_str("; fwd=uri-miss"),
             Some(Forwarded::Stale) => text.push_str("; fwd=stale"),
+            Some(Forwarded::Request) => text.push_str("; fwd=request"),
+            Some(Forwarded::Bypass) => text.push_str("; fwd=bypass"),
             None => {}
         }
         if self.stored {
@@ -146,8 +155,12 @@ impl CacheStatus {
         if let Some(ttl) = self.ttl {
             let _ = write!(text, "; ttl={ttl}"); // writing to a String cannot fail
         }
-        if self.negative {
-            text.push_str("; detail=negative");
+        match (self.negative, self.instead_of) {
+            (true, _) => text.push_str("; detail=negative"),
+            (false, Some(reason)) => {
+                let _ = write!(text, "; detail={reason}");
+            }
+            (false, None) => {}
         }
         text
     }

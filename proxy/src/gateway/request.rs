@@ -12,6 +12,7 @@ use hyper::header::{self, HeaderMap};
 use hyper::http::request::Parts;
 use hyper::{Method, Uri};
 
+use crate::cache::wants::Wants;
 use crate::operation::{self, Operation};
 use crate::outcome::{Malformed, Refusal};
 
@@ -35,8 +36,8 @@ pub struct Request {
     pub token: Token,
     /// The card asked about.
     pub card: Card,
-    /// `Cache-Control: only-if-cached` (RFC 9111 5.2.1.7).
-    pub only_if_cached: bool,
+    /// What it wants of the cache.
+    pub wants: Wants,
 }
 
 /// A transid as a gateway sent it. Either way it is only letters and digits, 48 at most: the padding of a hash, by which
@@ -164,7 +165,7 @@ impl Request {
             ebid: parameters.ebid.as_deref().map(str::to_owned),
             token: Token(parameters.token.ok_or(missing("token"))?.into_owned()),
             card,
-            only_if_cached: only_if_cached(headers),
+            wants: Wants::read(headers),
         })
     }
 }
@@ -275,15 +276,6 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Malformed> {
 
 fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
-}
-
-fn only_if_cached(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::CACHE_CONTROL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|directive| directive.trim().eq_ignore_ascii_case("only-if-cached"))
 }
 
 #[cfg(test)]

@@ -48,11 +48,15 @@ pub struct CacheRow {
     pub answered_at: Time,
     /// The carrier's bytes.
     pub body: Bytes,
+    /// Purged softly: not fresh, whatever its age.
+    pub stale: bool,
 }
 
-/// Which answers to remove: those that meet every condition given. The default has none and means all.
+/// Which answers to remove or mark: those that meet every condition given. The default has none and means all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
+    /// About this card.
+    pub card: Option<Card>,
     /// Of this group.
     pub group: Option<Arc<str>>,
     /// Of this operation.
@@ -61,6 +65,44 @@ pub struct Selection {
     pub status: Option<String>,
     /// Answered before this moment.
     pub answered_before: Option<Time>,
+}
+
+impl Selection {
+    /// Whether an answer is selected. The file's own way to say it stands in the writer.
+    pub fn covers(
+        &self,
+        group: &str,
+        operation: &str,
+        card: &Card,
+        status: Option<&str>,
+        answered_at: Time,
+    ) -> bool {
+        self.may_cover(group, operation, card)
+            && self.status.as_deref().is_none_or(|wanted| status == Some(wanted))
+            && self.answered_before.is_none_or(|before| answered_at < before)
+    }
+
+    /// Whether an answer that is not known yet may be selected.
+    pub fn may_cover(&self, group: &str, operation: &str, card: &Card) -> bool {
+        self.card.as_ref().is_none_or(|wanted| wanted == card)
+            && self.group.as_deref().is_none_or(|wanted| wanted == group)
+            && self.operation.as_deref().is_none_or(|wanted| wanted == operation)
+    }
+}
+
+/// How many answers of one kind are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheCount {
+    /// Of which group.
+    pub group: String,
+    /// Of which operation.
+    pub operation: String,
+    /// With which code of the carrier's.
+    pub code: String,
+    /// With which STATUS, where there is one.
+    pub status: Option<String>,
+    /// How many.
+    pub answers: u64,
 }
 
 /// What became of the rows handed to [`CacheStore::save`], since the start.
@@ -117,7 +159,7 @@ impl CacheStore {
             let sqlite = StoreError::sqlite(path);
             let mut statement = connection
                 .prepare_cached(
-                    r#"SELECT code, status, answered_at, body FROM answer
+                    r#"SELECT code, status, answered_at, body, stale FROM answer
                        WHERE "group" = :group AND operation = :operation AND kind = :kind AND card = :card"#,
                 )
                 .map_err(sqlite)?;
@@ -148,6 +190,12 @@ impl CacheStore {
         self.send(|done| Write::RemoveWhere(selection, done))
     }
 
+    /// Marks every answer that meets the selection as stale, after all that was queued before. Resolves to the rows
+    /// marked.
+    pub fn mark_stale_where(&self, selection: Selection) -> Applied<u64> {
+        self.send(|done| Write::MarkWhere(selection, done))
+    }
+
     /// Resolves when all that was queued before is committed.
     pub fn flush(&self) -> Applied<()> {
         self.send(Write::Flush)
@@ -163,6 +211,32 @@ impl CacheStore {
                 .query_row("SELECT count(*) FROM answer", [], |row| row.get(0))
                 .map_err(StoreError::sqlite(path))?;
             u64::try_from(count).map_err(|_| StoreError::new(path, Fault::Malformed { what: "count" }))
+        })
+    }
+
+    /// The same by group, operation, code and STATUS. Blocks as long.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn counts(&self) -> Result<Vec<CacheCount>, StoreError> {
+        self.read(|connection, path| {
+            let sqlite = StoreError::sqlite(path);
+            let mut statement = connection
+                .prepare(
+                    r#"SELECT "group", operation, code, status, count(*) AS answers FROM answer
+                       GROUP BY "group", operation, code, status ORDER BY answers DESC"#,
+                )
+                .map_err(sqlite)?;
+            let rows = statement.query_map([], |row| {
+                Ok(CacheCount {
+                    group: row.get("group")?,
+                    operation: row.get("operation")?,
+                    code: row.get("code")?,
+                    status: row.get("status")?,
+                    answers: row.get::<_, i64>("answers")?.unsigned_abs(),
+                })
+            });
+            rows.and_then(Iterator::collect).map_err(sqlite)
         })
     }
 
@@ -263,6 +337,7 @@ impl CacheRow {
             status: row.get("status")?,
             answered_at: Time::from_micros(row.get("answered_at")?),
             body: Bytes::from(row.get::<_, Vec<u8>>("body")?),
+            stale: row.get("stale")?,
         })
     }
 }
@@ -319,6 +394,7 @@ mod tests {
             status: Some("00".into()),
             answered_at: Time::from_secs(answered_at),
             body: Bytes::from(format!("answer {number} of {answered_at}")),
+            stale: false,
         }
     }
 

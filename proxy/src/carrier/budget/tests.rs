@@ -121,8 +121,9 @@ async fn what_waits_for_the_pace_leaves_when_its_time_has_come() {
 #[tokio::test]
 async fn refreshing_ahead_has_a_share_and_never_waits() {
     let bench = bench(rate(100));
-    assert!(bench.budget.has_pace());
+    assert!(bench.budget.may_go_ahead());
     assert!(bench.budget.take(Urgency::Ahead).await.is_ok());
+    assert!(!bench.budget.may_go_ahead());
     assert!(bench.budget.take(Urgency::Ahead).await.is_err(), "a tenth of the pace");
     assert!(bench.budget.take(Urgency::Miss).await.is_ok(), "which leaves the rest to misses");
     bench.hand.advance(Duration::from_secs(1));

@@ -19,7 +19,7 @@ pub(super) const GATEWAY_PASSWORD: &str = "demo-gateway-password";
 /// The ebid that carrier and proxy know.
 pub(super) const EBID: &str = "0001000000009";
 
-/// The configuration; a short freshness lets the tour wait for staleness, the rest is as by default.
+/// The configuration; a short freshness, to the second, lets the tour wait for staleness, the rest is as by default.
 const CONFIG: &str = r#"
 [gateway]
 listen = "127.0.0.1:0"
@@ -27,6 +27,8 @@ listen = "127.0.0.1:0"
 listen = "127.0.0.1:0"
 [carrier]
 base_url = "CARRIER"
+[cache]
+ttl_jitter_percent = 0
 [freshness]
 normal = { fresh = "2s", stale_while_revalidate = "0s", stale_if_error = "24h" }
 [[account]]

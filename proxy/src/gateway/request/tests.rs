@@ -129,16 +129,6 @@ fn the_head_alone_refuses_what_it_can() {
     assert_eq!(check(&Method::POST, "/v2/x", &chunked), Err(Refusal::Malformed(Malformed::TransferEncoding)));
 }
 
-#[test]
-fn only_if_cached_is_one_directive_of_several() {
-    let with = |value: &str| {
-        only_if_cached(&HeaderMap::from_iter([(header::CACHE_CONTROL, value.parse().unwrap())]))
-    };
-    assert!(with("only-if-cached"));
-    assert!(with("max-age=5, Only-If-Cached"));
-    assert!(!with("no-only-if-cached"));
-}
-
 proptest! {
     #[test]
     fn what_is_encoded_is_decoded(text in "[^\\x00]{0,40}") {

@@ -28,6 +28,7 @@ pub(super) enum Write {
     Save(Box<CacheRow>),
     Remove(Key, oneshot::Sender<Result<u64, StoreError>>),
     RemoveWhere(Selection, oneshot::Sender<Result<u64, StoreError>>),
+    MarkWhere(Selection, oneshot::Sender<Result<u64, StoreError>>),
     Flush(oneshot::Sender<Result<(), StoreError>>),
     /// A reader found the file of this age corrupt.
     BeginAnew(u64, StoreError),
@@ -161,7 +162,8 @@ impl Write {
                     })
                     .map(|removed| removed as u64)
             }
-            Self::RemoveWhere(selection, _) => selection.remove(connection),
+            Self::RemoveWhere(selection, _) => selection.change(connection, "DELETE FROM answer"),
+            Self::MarkWhere(selection, _) => selection.change(connection, "UPDATE answer SET stale = 1"),
             Self::Flush(_) | Self::BeginAnew(..) => Ok(0),
         }
     }
@@ -169,7 +171,9 @@ impl Write {
     /// Tells who waits. Who has gone away is not told.
     fn tell(self, removed: Result<u64, StoreError>) {
         match self {
-            Self::Remove(_, done) | Self::RemoveWhere(_, done) => drop(done.send(removed)),
+            Self::Remove(_, done) | Self::RemoveWhere(_, done) | Self::MarkWhere(_, done) => {
+                drop(done.send(removed));
+            }
             Self::Flush(done) => drop(done.send(removed.map(|_| ()))),
             Self::Save(_) | Self::BeginAnew(..) => {}
         }
@@ -179,11 +183,11 @@ impl Write {
 impl CacheRow {
     fn insert(&self, connection: &Connection) -> rusqlite::Result<()> {
         let mut statement = connection.prepare_cached(
-            r#"INSERT INTO answer ("group", operation, kind, card, code, status, answered_at, body)
-               VALUES (:group, :operation, :kind, :card, :code, :status, :answered_at, :body)
+            r#"INSERT INTO answer ("group", operation, kind, card, code, status, answered_at, body, stale)
+               VALUES (:group, :operation, :kind, :card, :code, :status, :answered_at, :body, :stale)
                ON CONFLICT DO UPDATE SET
                    code = excluded.code, status = excluded.status,
-                   answered_at = excluded.answered_at, body = excluded.body
+                   answered_at = excluded.answered_at, body = excluded.body, stale = excluded.stale
                WHERE excluded.answered_at >= answer.answered_at"#,
         )?;
         statement.execute(named_params! {
@@ -195,28 +199,33 @@ impl CacheRow {
             ":status": self.status,
             ":answered_at": self.answered_at.as_micros(),
             ":body": &*self.body,
+            ":stale": self.stale,
         })?;
         Ok(())
     }
 }
 
 impl Selection {
-    fn remove(&self, connection: &Connection) -> rusqlite::Result<u64> {
-        let mut statement = connection.prepare_cached(
-            r#"DELETE FROM answer
+    /// Removes or marks; returns how many rows. `what` is a statement of ours without its condition.
+    fn change(&self, connection: &Connection, what: &str) -> rusqlite::Result<u64> {
+        let mut statement = connection.prepare_cached(&format!(
+            r#"{what}
                WHERE (:group IS NULL OR "group" = :group)
                  AND (:operation IS NULL OR operation = :operation)
+                 AND (:card IS NULL OR (card = :card AND kind = :kind))
                  AND (:status IS NULL OR status = :status)
                  AND (:before IS NULL OR answered_at < :before)"#,
-        )?;
+        ))?;
         statement
             .execute(named_params! {
                 ":group": self.group.as_deref(),
                 ":operation": self.operation.as_deref(),
+                ":card": self.card.as_ref().map(Card::as_str),
+                ":kind": self.card.as_ref().map(|card| card.kind().as_str()),
                 ":status": self.status,
                 ":before": self.answered_before.map(Time::as_micros),
             })
-            .map(|removed| removed as u64)
+            .map(|changed| changed as u64)
     }
 }
 

@@ -1,0 +1,231 @@
+//! Look into the cache, purge it, fill it.
+//!
+//! - `GET /cache/stats`: how much is kept, by group, operation, code and STATUS.
+//! - `POST /cache/show`: what is known about one card.
+//! - `POST /cache/purge`: forget what is selected, or keep it for the carrier's bad days (`"soft": true`).
+//! - `POST /cache/fetch`: ask about one card within the budget, unless what is known is fresh.
+//!
+//! Requests and answers are JSON; a card is named as the carrier does (`{"msisdn": "..."}`) and never stands in a URL.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cmiot_signer::{Card, CardKind};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{HeaderValue, RETRY_AFTER};
+use hyper::{Request, Response, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Admin, reply};
+use crate::cache::freshness::Freshness;
+use crate::cache::{Depth, Entry, Key};
+use crate::operation::{self, Operation};
+use crate::store::cache::Selection;
+
+/// More than any of these requests needs.
+const LONGEST_BODY: usize = 4 << 10;
+
+/// What one request is about.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Wanted {
+    msisdn: Option<String>,
+    iccid: Option<String>,
+    imsi: Option<String>,
+    group: Option<String>,
+    operation: Option<String>,
+    status: Option<String>,
+    /// Purging without any condition needs this.
+    all: bool,
+    soft: bool,
+}
+
+pub(super) async fn stats(admin: &Admin) -> Response<Full<Bytes>> {
+    let file = Arc::clone(admin.relay.cache.file());
+    let counted =
+        tokio::task::spawn_blocking(move || file.counts().map(|counts| (counts, file.losses()))).await;
+    let (counts, losses) = match counted {
+        Ok(Ok(counted)) => counted,
+        Ok(Err(error)) => return failed(&error.to_string()),
+        Err(_) => return failed("the count died"),
+    };
+    let kinds = counts.iter().map(|one| {
+        json!({"group": one.group, "operation": one.operation, "code": one.code, "status": one.status, "answers": one.answers})
+    });
+    let relay = &admin.relay;
+    json(
+        StatusCode::OK,
+        &json!({
+            "memory": relay.cache.entries(),
+            "file": counts.iter().map(|one| one.answers).sum::<u64>(),
+            "kinds": kinds.collect::<Value>(),
+            "flights": relay.flights.under_way(),
+            "generation": relay.cache.generation(),
+            "writes_queued": relay.cache.file().queued(),
+            "writes_dropped": losses.dropped,
+            "writes_failed": losses.failed,
+        }),
+    )
+}
+
+pub(super) async fn show(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let key = match read(request).await.and_then(|wanted| wanted.key(admin)) {
+        Ok((key, _)) => key,
+        Err(what) => return wrong(&what),
+    };
+    let Some(found) = admin.relay.cache.inspect(&key).await else {
+        return json(StatusCode::NOT_FOUND, &json!({"error": "nothing is known about this card"}));
+    };
+    let (age, _) = admin.relay.cache.age(&key, &found.entry);
+    let mut shown = described(&found.entry);
+    shown["age"] = json!(age.as_secs());
+    shown["good_for"] =
+        json!(found.freshness.map_or("nothing: its kind is not kept", |freshness| match freshness {
+            Freshness::Fresh => "fresh",
+            Freshness::Revalidate => "stale, while asking",
+            Freshness::IfError => "stale, when the carrier fails or is slow",
+            Freshness::Expired => "nothing: expired",
+        }));
+    shown["fresh_until"] = json!(found.until.map(|(fresh, _)| fresh.to_string()));
+    shown["stale_until"] = json!(found.until.map(|(_, stale)| stale.to_string()));
+    shown["tier"] = json!(if found.in_memory { "memory" } else { "file" });
+    shown["generation"] = json!(admin.relay.cache.generation());
+    json(StatusCode::OK, &shown)
+}
+
+pub(super) async fn purge(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let selected = read(request).await.and_then(|wanted| Ok((wanted.selection(admin)?, wanted.soft)));
+    let (selection, soft) = match selected {
+        Ok(selected) => selected,
+        Err(what) => return wrong(&what),
+    };
+    let depth = if soft { Depth::Soft } else { Depth::Hard };
+    match admin.relay.purge(&selection, depth).await {
+        Ok(purged) => {
+            tracing::info!(?depth, memory = purged.memory, file = purged.file, "cache purged");
+            json(
+                StatusCode::OK,
+                &json!({
+                    "memory": purged.memory, "file": purged.file, "generation": purged.generation,
+                }),
+            )
+        }
+        Err(error) => failed(&format!("memory is purged, cache.db is not: {error}")),
+    }
+}
+
+pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let (key, operation) = match read(request).await.and_then(|wanted| wanted.key(admin)) {
+        Ok(known) => known,
+        Err(what) => return wrong(&what),
+    };
+    if !operation.is_lookup() {
+        return wrong("operation: it changes something, and is not fetched ahead of need");
+    }
+    match admin.relay.fetch(&key, operation).await {
+        Ok((called, entry)) => {
+            let mut shown = described(&entry);
+            shown["outcome"] = json!(if called { "fetched" } else { "fresh" });
+            json(StatusCode::OK, &shown)
+        }
+        Err(refusal) => {
+            let shown = json!({"outcome": "failed", "code": refusal.code(), "reason": refusal.reason()});
+            let mut response = json(StatusCode::SERVICE_UNAVAILABLE, &shown);
+            if let Some(wait) = refusal.retry_after() {
+                let seconds = HeaderValue::from(wait.as_secs().max(1));
+                response.headers_mut().insert(RETRY_AFTER, seconds);
+            }
+            response
+        }
+    }
+}
+
+impl Wanted {
+    fn key(&self, admin: &Admin) -> Result<(Key, &'static Operation), String> {
+        let card = self.card()?.ok_or("name a card: msisdn, iccid or imsi")?;
+        let operation = self.operation()?.unwrap_or(operation::USER_STATUS);
+        let config = admin.relay.config.load();
+        let group = match &self.group {
+            Some(group) => config.groups.get_key_value(group.as_str()).map(|(name, _)| name),
+            None => config.groups.keys().next().filter(|_| config.groups.len() == 1),
+        };
+        let group = group.ok_or("group: name one that the configuration has")?;
+        Ok((Key::new(group, operation, &card), operation))
+    }
+
+    fn selection(&self, admin: &Admin) -> Result<Selection, String> {
+        if let Some(group) = &self.group
+            && !admin.relay.config.load().groups.contains_key(group.as_str())
+        {
+            return Err("group: the configuration has none of this name".to_owned());
+        }
+        let selection = Selection {
+            card: self.card()?,
+            group: self.group.as_deref().map(Into::into),
+            operation: self.operation()?.map(|operation| operation.name.into()),
+            status: self.status.clone(),
+            answered_before: None,
+        };
+        if (selection == Selection::default()) != self.all {
+            return Err(
+                "name what to purge (a card, group, operation or status), or nothing and \"all\": true"
+                    .to_owned(),
+            );
+        }
+        Ok(selection)
+    }
+
+    fn card(&self) -> Result<Option<Card>, String> {
+        let named =
+            [(CardKind::Msisdn, &self.msisdn), (CardKind::Iccid, &self.iccid), (CardKind::Imsi, &self.imsi)];
+        let mut named =
+            named.iter().filter_map(|(kind, number)| number.as_deref().map(|number| (*kind, number)));
+        let Some((kind, number)) = named.next() else { return Ok(None) };
+        if named.next().is_some() {
+            return Err("name one card: msisdn, iccid or imsi".to_owned());
+        }
+        Card::parse(kind, number).map(Some).map_err(|error| format!("{}: {error}", kind.as_str()))
+    }
+
+    fn operation(&self) -> Result<Option<&'static Operation>, String> {
+        self.operation
+            .as_deref()
+            .map(|name| {
+                operation::by_name(name).ok_or_else(|| {
+                    format!("operation: \"{name}\" is not served; known: {}", operation::names())
+                })
+            })
+            .transpose()
+    }
+}
+
+async fn read(request: Request<Incoming>) -> Result<Wanted, String> {
+    let body = Limited::new(request.into_body(), LONGEST_BODY).collect().await;
+    let body = body.map_err(|_| "the body is longer than 4 KiB, or was cut off".to_owned())?.to_bytes();
+    serde_json::from_slice(&body).map_err(|error| format!("not the JSON that is wanted here: {error}"))
+}
+
+/// What the carrier said: its own JSON where it is one, which whatever is kept is.
+fn described(entry: &Entry) -> Value {
+    json!({
+        "code": entry.verdict.code.as_str(),
+        "status": entry.verdict.status.as_ref().map(|status| status.code().to_owned()),
+        "answered_at": entry.answered_at.to_string(),
+        "soft_purged": entry.stale,
+        "body": serde_json::from_slice::<Value>(&entry.body).unwrap_or(Value::Null),
+    })
+}
+
+fn json(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
+    reply::typed(status, "application/json", format!("{value}\n"))
+}
+
+fn wrong(what: &str) -> Response<Full<Bytes>> {
+    json(StatusCode::BAD_REQUEST, &json!({"error": what}))
+}
+
+fn failed(what: &str) -> Response<Full<Bytes>> {
+    json(StatusCode::INTERNAL_SERVER_ERROR, &json!({"error": what}))
+}

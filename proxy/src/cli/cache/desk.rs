@@ -1,0 +1,67 @@
+//! The operators' listener of a running proxy, as the commands ask it.
+
+use anyhow::{Context, bail};
+use cmiot_proxy::config::Config;
+use serde_json::Value;
+
+use super::At;
+use crate::cli::http;
+
+/// Where to ask, and with which token.
+pub(super) struct Desk {
+    base: String,
+    authorization: Option<String>,
+}
+
+/// What came back.
+pub(super) struct Answer {
+    /// Whether it did what was asked.
+    pub(super) ok: bool,
+    /// How long to wait before asking again, where that helps.
+    pub(super) retry_after: Option<u64>,
+    /// The JSON.
+    pub(super) body: Value,
+}
+
+impl Desk {
+    /// The listener of this configuration.
+    pub(super) fn of(at: &At) -> anyhow::Result<Self> {
+        let (config, _) = Config::load(&at.config)?;
+        let base = at.url.clone().unwrap_or_else(|| format!("http://{}", config.admin.listen));
+        let token =
+            config.admin.token.as_ref().map(|token| String::from_utf8_lossy(token.expose()).into_owned());
+        Ok(Self {
+            base: base.trim_end_matches('/').to_owned(),
+            authorization: token.map(|token| format!("Bearer {token}")),
+        })
+    }
+
+    pub(super) async fn get(&self, page: &str) -> anyhow::Result<Answer> {
+        Answer::of(&http::get(&self.url(page), &self.headers()).await?)
+    }
+
+    pub(super) async fn post(&self, page: &str, wanted: &Value) -> anyhow::Result<Answer> {
+        Answer::of(&http::post(&self.url(page), &self.headers(), wanted.to_string().into()).await?)
+    }
+
+    fn url(&self, page: &str) -> String {
+        format!("{}/cache/{page}", self.base)
+    }
+
+    fn headers(&self) -> Vec<(&'static str, &str)> {
+        self.authorization.iter().map(|token| ("authorization", token.as_str())).collect()
+    }
+}
+
+impl Answer {
+    fn of(reply: &http::Reply) -> anyhow::Result<Self> {
+        if reply.status == hyper::StatusCode::UNAUTHORIZED {
+            bail!("the proxy wants another token: check [admin] token_file");
+        }
+        Ok(Self {
+            ok: reply.status.is_success(),
+            retry_after: reply.header("retry-after").parse().ok(),
+            body: serde_json::from_slice(&reply.body).context("the proxy's answer is not JSON")?,
+        })
+    }
+}

@@ -1,0 +1,219 @@
+//! `cmiot-proxy cache warm`: fetches every card of a file, and writes down what came of each.
+//!
+//! The file has a card in the first column of each line, `msisdn:`, `iccid:` or `imsi:` before it where its form does
+//! not tell; a heading, blank lines and `#` comments are skipped. The result file has a line a card
+//! (`card,outcome,code,status,reason`), appended as each is done: begun again, the command goes on where it was cut
+//! off, and tries those that failed once more. The proxy's budget sets the pace: misses of gateways come first.
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use cmiot_signer::Card;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use super::desk::Desk;
+use super::{At, Of, card};
+
+/// How often a card is tried when the proxy says that waiting helps.
+const TRIES: u32 = 20;
+/// The longest wait between two tries: a day's budget that is spent is a reason to stop, not to wait.
+const LONGEST_WAIT: u64 = 60;
+
+#[derive(clap::Args)]
+pub(super) struct Warm {
+    /// File with a card a line, in its first column
+    #[arg(long, value_name = "CSV")]
+    file: PathBuf,
+    /// File for what came of each [default: the cards' file with .result.csv]
+    #[arg(long, value_name = "CSV")]
+    result: Option<PathBuf>,
+    /// Cards asked about at once
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    at_once: u32,
+    #[command(flatten)]
+    of: Of,
+    #[command(flatten)]
+    at: At,
+}
+
+/// What came of one card.
+struct Done {
+    outcome: String,
+    line: String,
+}
+
+impl Warm {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let desk = Arc::new(Desk::of(&self.at)?);
+        let cards = cards(&self.file)?;
+        let path = self.result.clone().unwrap_or_else(|| self.file.with_extension("result.csv"));
+        let before = finished(&path)?;
+        let left: Vec<Card> = cards.iter().filter(|card| !before.contains(&named(card))).copied().collect();
+        let mut result = open(&path)?;
+        let bar = bar(left.len() as u64);
+        let failed = super::super::runtime()?.block_on(self.fetch(&desk, left, |done| {
+            bar.inc(1);
+            writeln!(result, "{}", done.line).with_context(|| path.display().to_string())
+        }))?;
+        bar.finish_and_clear();
+        let total = cards.len();
+        out!("{total} cards, {} done before, {failed} failed: {}", before.len(), path.display());
+        Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// Fetches all of them, so many at once; returns how many failed.
+    async fn fetch(
+        &self,
+        desk: &Arc<Desk>,
+        cards: Vec<Card>,
+        mut write: impl FnMut(&Done) -> anyhow::Result<()>,
+    ) -> anyhow::Result<u64> {
+        let mut failed = 0;
+        let mut cards = cards.into_iter();
+        let mut asking = JoinSet::new();
+        loop {
+            while asking.len() < self.at_once as usize {
+                let Some(card) = cards.next() else { break };
+                let (desk, wanted) = (Arc::clone(desk), self.of.about(Some(&card)));
+                asking.spawn(async move { one(&desk, card, &wanted).await });
+            }
+            let Some(done) = asking.join_next().await else { return Ok(failed) };
+            let done = done.context("a fetch died")??;
+            failed += u64::from(done.outcome == "failed");
+            write(&done)?;
+        }
+    }
+}
+
+/// One card, tried again while the proxy says that waiting helps.
+async fn one(desk: &Desk, card: Card, wanted: &Value) -> anyhow::Result<Done> {
+    let mut tries = TRIES;
+    loop {
+        let answer = desk.post("fetch", wanted).await?;
+        if let Some(error) = answer.body["error"].as_str() {
+            bail!("{}: {error}", card.masked());
+        }
+        tries -= 1;
+        match answer.retry_after {
+            Some(wait) if !answer.ok && tries > 0 && wait <= LONGEST_WAIT => {
+                tokio::time::sleep(Duration::from_secs(wait)).await;
+            }
+            _ => {
+                let of = |name: &str| answer.body[name].as_str().unwrap_or_default().to_owned();
+                let line = format!(
+                    "{},{},{},{},{}",
+                    named(&card),
+                    of("outcome"),
+                    of("code"),
+                    of("status"),
+                    of("reason")
+                );
+                return Ok(Done { outcome: of("outcome"), line });
+            }
+        }
+    }
+}
+
+fn cards(path: &Path) -> anyhow::Result<Vec<Card>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let mut cards = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let first = line.split(',').next().unwrap_or_default().trim().trim_matches('"');
+        if first.is_empty() || first.starts_with('#') {
+            continue;
+        }
+        match card::parse(first) {
+            Ok(card) => cards.push(card),
+            Err(_) if index == 0 => {} // a heading
+            Err(error) => bail!("{}, line {}: {error}", path.display(), index + 1),
+        }
+    }
+    let mut seen = HashSet::new();
+    cards.retain(|card| seen.insert(*card));
+    Ok(cards)
+}
+
+/// The cards of a result file that need not be tried again.
+fn finished(path: &Path) -> anyhow::Result<HashSet<String>> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error).with_context(|| path.display().to_string()),
+    };
+    // The last line counts when it was written to its end.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let done = whole.lines().filter_map(|line| {
+        let mut columns = line.split(',');
+        let (card, outcome) = (columns.next()?, columns.next()?);
+        matches!(outcome, "fetched" | "fresh").then(|| card.to_owned())
+    });
+    Ok(done.collect())
+}
+
+fn open(path: &Path) -> anyhow::Result<File> {
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| path.display().to_string())?;
+    let text = std::fs::read(path).with_context(|| path.display().to_string())?;
+    if text.is_empty() {
+        writeln!(file, "card,outcome,code,status,reason")?;
+    } else if !text.ends_with(b"\n") {
+        writeln!(file)?; // cut off in the middle of a line, which is not counted
+    }
+    Ok(file)
+}
+
+/// The card as the files name it.
+fn named(card: &Card) -> String {
+    format!("{}:{}", card.kind().as_str(), card.as_str())
+}
+
+fn bar(cards: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} cards, {per_sec}, {eta} left");
+    ProgressBar::new(cards).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_cards_is_read_with_its_heading_comments_and_further_columns() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cards.csv");
+        std::fs::write(
+            &path,
+            "card,place\n\"14765004176\",here\n# no\n\niccid:898602b0011430000544\n14765004176\n",
+        )
+        .unwrap();
+        let cards: Vec<_> = cards(&path).unwrap().iter().map(named).collect();
+        assert_eq!(cards, ["msisdn:14765004176", "iccid:898602B0011430000544"]);
+        std::fs::write(&path, "14765004176\nnot a card\n").unwrap();
+        assert!(super::cards(&path).unwrap_err().to_string().contains("line 2"));
+    }
+
+    #[test]
+    fn what_failed_and_what_was_cut_off_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("result.csv");
+        assert!(finished(&path).unwrap().is_empty());
+        std::fs::write(
+            &path,
+            "card,outcome\nmsisdn:1,fetched,0,00,\nmsisdn:2,failed,73,,connect\nmsisdn:3,fresh,0",
+        )
+        .unwrap();
+        assert_eq!(finished(&path).unwrap(), HashSet::from(["msisdn:1".to_owned()]));
+        drop(open(&path).unwrap());
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with("fresh,0\n"));
+    }
+}
