@@ -127,11 +127,11 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 }
 
 fn table(reports: &[Report]) -> String {
-    let mut table = format!("{:<8}{:<8}{:>8}\n", "stage", "result", "seconds");
+    let mut table = format!("{:<10}{:<8}{:>8}\n", "stage", "result", "seconds");
     for Report { name, took, failure } in reports {
         let result = if failure.is_some() { "FAILED" } else { "ok" };
         let reason = failure.as_deref().and_then(|reason| reason.lines().next()).unwrap_or("");
-        let row = format!("{name:<8}{result:<8}{:>8.1}  {reason}", took.as_secs_f64());
+        let row = format!("{name:<10}{result:<8}{:>8.1}  {reason}", took.as_secs_f64());
         table.push_str(row.trim_end());
         table.push('\n');
     }
@@ -151,9 +151,9 @@ mod tests {
         };
         assert_eq!(
             table(&[report("fmt", None), report("clippy", Some("`cargo clippy`: exit status: 101\nmore"))]),
-            "stage   result   seconds\n\
-             fmt     ok           1.2\n\
-             clippy  FAILED       1.2  `cargo clippy`: exit status: 101\n"
+            "stage     result   seconds\n\
+             fmt       ok           1.2\n\
+             clippy    FAILED       1.2  `cargo clippy`: exit status: 101\n"
         );
     }
 }

@@ -44,6 +44,14 @@ pub(crate) fn stage() -> Result<()> {
     run(false)
 }
 
+/// Builds the gateway that the end-to-end tests run, for each chip.
+///
+/// # Errors
+/// When one does not build.
+pub(crate) fn build_gateways() -> Result<()> {
+    CHIPS.iter().try_for_each(|chip| chip.build(PROFILES[0], &["gateway"]))
+}
+
 fn run(rebase: bool) -> Result<()> {
     tools::packages()?;
     let mut figures = Vec::new();

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::firmware;
 use crate::run::{Run, Stream};
 use crate::tools;
 
@@ -49,6 +50,8 @@ pub(crate) fn run() -> Result<Tally> {
     tools::packages()?;
     let nextest = tools::NEXTEST.ready()?;
     Run::cargo("build --workspace").run()?;
+    // The tests build these themselves, but none should be slow for having been the first.
+    firmware::build_gateways()?;
     let (summary, tests) = tests(nextest)?;
     let examples = documented_examples()?;
     let counts = Counts {
