@@ -20,6 +20,9 @@ mod refusals;
 // Who may ask for what, and how fast.
 mod rights;
 
+// Limits, time-outs, balancers, sockets, TLS.
+mod connections;
+
 // A transid is good for one answer.
 mod replay;
 

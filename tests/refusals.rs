@@ -212,7 +212,7 @@ async fn a_body_of_undeclared_length_is_a_10() {
 #[tokio::test]
 async fn a_body_that_never_comes_is_a_10() {
     let carrier = carrier().await;
-    let proxy = Setup::before(&carrier).set("gateway.idle", "200ms").start().await;
+    let proxy = Setup::before(&carrier).set("gateway.body", "200ms").start().await;
     let mut line = proxy.connect().await;
     line.send(format!("POST {STATUS_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 300\r\n\r\nappid=")).await;
     line.answer().await.is_refusal_since("10", "cut off");

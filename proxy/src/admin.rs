@@ -2,6 +2,7 @@
 //!
 //! - `GET /live`, `GET /ready`, `GET /metrics`: [`health`].
 //! - `GET /cache/stats`, `POST /cache/show`, `/cache/purge`, `/cache/fetch`: [`cache`].
+//! - `GET /peers`: [`peers`].
 //!
 //! `/live` and `/ready` are for whoever starts and balances the process. Everything else needs the bearer token where
 //! one is configured, whether or not there is such a page. A further room of pages is a file under `admin/` and a
@@ -10,6 +11,7 @@
 mod auth;
 mod cache;
 mod health;
+mod peers;
 mod reply;
 
 use std::sync::Arc;
@@ -19,17 +21,17 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 
-use crate::config::units::Secret;
+use crate::listen::Places;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::store::Store;
 
 /// What the operators' listener looks at.
 pub struct Admin {
-    /// The bearer token, where one is needed.
-    pub token: Option<Secret>,
-    /// For the cache and the flights.
+    /// For the configuration, the cache and the flights.
     pub relay: Arc<Relay>,
+    /// The gateways' connections.
+    pub connections: Places,
     /// Whether the stores can be written.
     pub store: Arc<Store>,
     /// What was counted.
@@ -40,7 +42,8 @@ impl Admin {
     /// Answers one request.
     pub async fn serve(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let public = matches!(request.uri().path(), "/live" | "/ready");
-        if !public && !auth::authorized(self.token.as_ref(), request.headers()) {
+        let token = &self.relay.config.load().admin.token;
+        if !public && !auth::authorized(token.as_ref(), request.headers()) {
             return auth::unauthorized();
         }
         self.page(request).await
@@ -51,13 +54,17 @@ impl Admin {
             (&Method::GET, "/live") => health::live(),
             (&Method::GET, "/ready") => health::ready(self).await,
             (&Method::GET, "/metrics") => health::metrics(self),
+            (&Method::GET, "/peers") => peers::busiest(self),
             (&Method::GET, "/cache/stats") => cache::stats(self).await,
             (&Method::POST, "/cache/show") => cache::show(self, request).await,
             (&Method::POST, "/cache/purge") => cache::purge(self, request).await,
             (&Method::POST, "/cache/fetch") => cache::fetch(self, request).await,
-            (_, "/live" | "/ready" | "/metrics" | "/cache/stats") => reply::only("GET"),
+            (_, "/live" | "/ready" | "/metrics" | "/peers" | "/cache/stats") => reply::only("GET"),
             (_, "/cache/show" | "/cache/purge" | "/cache/fetch") => reply::only("POST"),
-            _ => reply::text(StatusCode::NOT_FOUND, "no such page: /live, /ready, /metrics, /cache/stats\n"),
+            _ => reply::text(
+                StatusCode::NOT_FOUND,
+                "no such page: /live, /ready, /metrics, /peers, /cache/stats\n",
+            ),
         }
     }
 }

@@ -90,6 +90,11 @@ impl Admit {
         client.rights.replay == ReplayMode::SameAnswer
     }
 
+    /// Transids remembered.
+    pub fn remembered(&self) -> usize {
+        self.replay.held()
+    }
+
     /// Frees what has left the window; called on a ticker.
     pub fn tidy(&self) {
         self.replay.sweep(self.clock.monotonic());

@@ -4,7 +4,6 @@
 //! answer. Drained downwards: listeners stop, requests finish, flights land, stores flush.
 
 use std::io;
-use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +14,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Admin;
-use crate::admit::Admit;
 use crate::admit::repeat::{Asked, Repeats};
 use crate::admit::replay::Number;
+use crate::admit::{Admit, Origin};
 use crate::audit::Audit;
 use crate::cache::Cache;
 use crate::carrier::Carrier;
 use crate::clock::Clock;
-use crate::config::{Config, Durability};
+use crate::config::{Config, ConfigError, Durability};
 use crate::flight::{Caps, Flights};
 use crate::gateway::{self, request::Hosts};
-use crate::listen::{Limits, Listener};
+use crate::listen::{Bound, Inherited, Listener, Patience, Rules};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
 use crate::relay::Relay;
@@ -52,8 +51,10 @@ pub fn open_store(config: &Config, accept_lost_state: bool, clock: &Clock) -> Re
 
 /// A running proxy.
 pub struct App {
-    gateway: SocketAddr,
-    admin: SocketAddr,
+    gateway: Bound,
+    admin: Bound,
+    gateway_rules: Arc<ArcSwap<Rules>>,
+    admin_rules: Arc<ArcSwap<Rules>>,
     relay: Arc<Relay>,
     store: Arc<Store>,
     grace: Duration,
@@ -89,13 +90,26 @@ impl App {
         let relay = Arc::new(relay(&config, &store, &clock, &metrics, &flights)?);
         remember_transids(&relay, &store, &clock)?;
 
-        let limits = Limits { connections: config.gateway.max_connections, idle: config.gateway.idle.0 };
-        let gateway = Listener::bind(config.gateway.listen, limits).await?;
-        let admin =
-            Listener::bind(config.admin.listen, Limits { connections: ADMIN_CONNECTIONS, ..limits }).await?;
+        let mut inherited = Inherited::from_env();
+        let gateway_rules = Arc::new(ArcSwap::from_pointee(gateway_rules(&config)));
+        let admin_rules = Arc::new(ArcSwap::from_pointee(admin_rules(&config)));
+        let gateway = Listener::bind(
+            &config.gateway.listen,
+            &mut inherited,
+            Arc::clone(&gateway_rules),
+            Arc::clone(&metrics),
+        )?;
+        let admin = Listener::bind(
+            &config.admin.listen,
+            &mut inherited,
+            Arc::clone(&admin_rules),
+            Arc::clone(&metrics),
+        )?;
         let app = Self {
-            gateway: gateway.address()?,
-            admin: admin.address()?,
+            gateway: gateway.bound().clone(),
+            admin: admin.bound().clone(),
+            gateway_rules,
+            admin_rules,
             relay: Arc::clone(&relay),
             store: Arc::clone(&store),
             grace: config.gateway.grace.0,
@@ -103,19 +117,19 @@ impl App {
             connections: TaskTracker::new(),
             flights,
         };
-        let desk = Arc::new(Admin { token: config.admin.token.clone(), relay, store, metrics });
-        app.serve(gateway, admin, desk, config.gateway.idle.0);
+        let desk = Arc::new(Admin { relay, connections: gateway.places().clone(), store, metrics });
+        app.serve(gateway, admin, desk);
         tracing::info!(gateway = %app.gateway, admin = %app.admin, "serving");
         Ok(app)
     }
 
-    fn serve(&self, gateway: Listener, admin: Listener, desk: Arc<Admin>, patience: Duration) {
+    fn serve(&self, gateway: Listener, admin: Listener, desk: Arc<Admin>) {
         let relay = Arc::clone(&self.relay);
-        let look_up = move |request, peer: SocketAddr| {
+        let look_up = move |request, origin: Origin| {
             let relay = Arc::clone(&relay);
-            async move { gateway::serve(&relay, request, peer.ip(), patience).await }
+            async move { gateway::serve(&relay, request, origin).await }
         };
-        let inspect = move |request, _: SocketAddr| {
+        let inspect = move |request, _: Origin| {
             let desk = Arc::clone(&desk);
             async move { desk.serve(request).await }
         };
@@ -132,13 +146,33 @@ impl App {
     }
 
     /// Where gateways ask.
-    pub fn gateway(&self) -> SocketAddr {
-        self.gateway
+    pub fn gateway(&self) -> &Bound {
+        &self.gateway
     }
 
     /// Where operators look.
-    pub fn admin(&self) -> SocketAddr {
-        self.admin
+    pub fn admin(&self) -> &Bound {
+        &self.admin
+    }
+
+    /// Takes over a changed configuration: credentials, rights, limits, freshness, TLS. No connection is dropped; those
+    /// that stand keep the limits that they came under. What only a restart changes is named in the log.
+    pub fn reload(&self, config: Config) {
+        let config = Arc::new(config);
+        for key in fixed_until_restart(&self.relay.config.load(), &config) {
+            tracing::warn!(key, "this key was changed, and counts from the next start on");
+        }
+        self.gateway_rules.store(Arc::new(gateway_rules(&config)));
+        self.admin_rules.store(Arc::new(admin_rules(&config)));
+        self.relay.reload(&config);
+        self.relay.metrics.reloaded(true);
+        tracing::info!(clients = config.clients.len(), "configuration reloaded");
+    }
+
+    /// Says that a changed configuration is no good and the old one stays.
+    pub fn keep_config(&self, error: &ConfigError) {
+        self.relay.metrics.reloaded(false);
+        tracing::error!(%error, "the changed configuration is refused as a whole, the old one stays");
     }
 
     /// Stops accepting, finishes what is under way within the grace time, flushes and closes the stores.
@@ -162,6 +196,53 @@ impl App {
     }
 }
 
+fn gateway_rules(config: &Config) -> Rules {
+    let gateway = &config.gateway;
+    Rules {
+        connections: gateway.max_connections,
+        connections_per_peer: gateway.max_connections_per_peer,
+        requests: gateway.max_requests_per_connection,
+        streams: gateway.max_streams,
+        patience: Patience {
+            first_byte: gateway.first_byte.0,
+            header: gateway.header.0,
+            body: gateway.body.0,
+            idle: gateway.idle.0,
+        },
+        trusted: gateway.trusted_proxies.clone(),
+        proxy_protocol: gateway.proxy_protocol,
+        tls: config.gateway_tls.clone(),
+    }
+}
+
+/// The gateways' rules, for few connections that nobody stands in front of.
+fn admin_rules(config: &Config) -> Rules {
+    Rules {
+        connections: ADMIN_CONNECTIONS,
+        connections_per_peer: ADMIN_CONNECTIONS,
+        trusted: Vec::new(),
+        proxy_protocol: false,
+        tls: config.admin.tls.clone(),
+        ..gateway_rules(config)
+    }
+}
+
+/// The keys that differ and that a running proxy cannot change.
+fn fixed_until_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let differs = [
+        ("[gateway] listen", old.gateway.listen != new.gateway.listen),
+        ("[gateway] names", old.gateway.names != new.gateway.names),
+        ("[gateway] replay_entries", old.gateway.replay_entries != new.gateway.replay_entries),
+        ("[admin] listen", old.admin.listen != new.admin.listen),
+        ("[store] dir", old.store_dir != new.store_dir),
+        ("[carrier] base_url", old.carrier.base_url != new.carrier.base_url),
+        ("[carrier] node", old.carrier.node != new.carrier.node),
+        ("[audit] durability", old.durability != new.durability),
+        ("[log] format", old.log_format != new.log_format),
+    ];
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+}
+
 fn relay(
     config: &Arc<Config>,
     store: &Store,
@@ -170,7 +251,8 @@ fn relay(
     flights: &TaskTracker,
 ) -> Result<Relay, StartError> {
     let carrier = &config.carrier;
-    let ours = [carrier.host().to_owned(), config.gateway.listen.ip().to_string()];
+    let address = config.gateway.listen.ip().map(|address| address.to_string());
+    let ours = std::iter::once(carrier.host().to_owned()).chain(address);
     let caps = Caps {
         flights: carrier.max_flights,
         waiters: carrier.max_waiters_per_card,

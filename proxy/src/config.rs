@@ -6,8 +6,10 @@
 pub mod breaker;
 pub mod file;
 pub mod lifetimes;
+pub mod listen;
 pub mod rights;
 pub mod units;
+pub mod watch;
 
 mod check;
 mod clients;
@@ -15,7 +17,7 @@ mod reader;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use std::time::Duration;
 
 use cmiot_signer::{AppId, Ebid, Password};
 use hyper::Uri;
+
+use crate::tls;
 
 pub use breaker::Breaker;
 pub use file::{ConfigFile, Durability, LogFormat};
@@ -35,6 +39,8 @@ pub use rights::{Client, Derived, Rate, Rights};
 pub struct Config {
     /// The gateways' listener and its limits.
     pub gateway: file::Gateway,
+    /// TLS towards gateways, where it is spoken.
+    pub gateway_tls: Option<tls::Server>,
     /// The operators' listener.
     pub admin: Admin,
     /// Folder of the databases.
@@ -109,10 +115,12 @@ impl ConfigFile {
 /// The operators' listener, checked.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// Address and port.
-    pub listen: SocketAddr,
+    /// Where it listens.
+    pub listen: listen::Listen,
     /// The bearer token, where one is needed.
     pub token: Option<units::Secret>,
+    /// TLS, where it is spoken.
+    pub tls: Option<tls::Server>,
 }
 
 /// Whom the proxy asks, checked.

@@ -5,7 +5,8 @@
 pub mod answer;
 pub mod request;
 
-use std::net::IpAddr;
+mod forwarded;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,16 +20,16 @@ use crate::outcome::{Malformed, Refusal};
 use crate::relay::{Asked, Relay};
 use request::MAX_BODY;
 
-/// Answers one HTTP request from `peer`. A body that is not there within `patience` counts as cut off.
-pub async fn serve(
-    relay: &Arc<Relay>,
-    request: Request<Incoming>,
-    peer: IpAddr,
-    patience: Duration,
-) -> Response<Full<Bytes>> {
+/// Answers one HTTP request from `origin`. A body that is not there within `[gateway]` `body` counts as cut off.
+pub async fn serve(relay: &Arc<Relay>, request: Request<Incoming>, origin: Origin) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
+    let (origin, patience) = {
+        let gateway = &relay.config.load().gateway;
+        let address = forwarded::origin(origin.address, &head.headers, &gateway.trusted_proxies);
+        (Origin { address, ..origin }, gateway.body.0)
+    };
     let body = read(&head.method, body, patience).await;
-    relay.answer(Asked { head, body, origin: Origin { address: peer, names: None } }).await.into_response()
+    relay.answer(Asked { head, body, origin }).await.into_response()
 }
 
 async fn read(method: &Method, body: Incoming, patience: Duration) -> Result<Bytes, Refusal> {

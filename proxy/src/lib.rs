@@ -7,7 +7,7 @@
 //! | room | its one job |
 //! | --- | --- |
 //! | [`app`] | build order, ownership of tasks, drain order |
-//! | [`listen`] | sockets and their limits |
+//! | [`listen`], [`tls`] | sockets and their limits |
 //! | [`gateway`], [`admin`] | HTTP towards gateways and operators |
 //! | [`relay`] | the path of a look-up |
 //! | [`admit`] | who asks, may they |
@@ -33,3 +33,4 @@ pub mod outcome;
 pub mod relay;
 pub mod sequence;
 pub mod store;
+pub mod tls;

@@ -1,122 +1,312 @@
-//! Sockets: accepts connections up to a limit, serves HTTP/1 on each, and lets them finish when told to stop.
+//! Sockets: accepts connections within limits, serves HTTP/1 and HTTP/2 on each, and lets them finish when told to stop.
 //!
-//! hyper's header time-out also ends keep-alive connections on which nothing comes: one limit, `idle`, for both.
+//! The way of a connection: accept → a place among all → whom a trusted balancer connects for → a place of that peer →
+//! TLS → HTTP. Whoever finds no place is turned away with one small write and no task. What hyper's parser refuses gets
+//! its bare 4xx and is counted to the peer. Rules are read anew for each connection, so that a reload needs no restart.
+
+mod bind;
+mod patience;
+mod places;
+mod proxy_protocol;
+mod stream;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use hyper::{Request, Response, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use ipnet::IpNet;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// A listener and its limits.
+use crate::admit::Origin;
+use crate::config::listen::Listen;
+use crate::metrics::Metrics;
+use crate::tls;
+use places::{Full as NoPlace, Place};
+use stream::{Socket, Stream};
+
+pub use bind::Inherited;
+pub use patience::Patience;
+pub use places::{Line, Places};
+
+/// What those get for whom there is no place: the shortest answer that a gateway understands.
+const SHED: &[u8] =
+    "HTTP/1.1 200 OK\r\nContent-Type: application/json;charset=UTF-8\r\nContent-Length: 67\r\n\
+    Proxy-Status: cmiot-proxy; error=connection_limit_reached\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
+    {\"status\":\"73\",\"message\":\"系统忙，请稍后再试\",\"result\":[]}"
+        .as_bytes();
+
+/// Headers of a request, and bytes of them.
+const MAX_HEADERS: usize = 64;
+const MAX_HEAD: usize = 16 << 10;
+
+/// A listener.
 pub struct Listener {
-    socket: TcpListener,
-    limits: Limits,
+    socket: Socket,
+    bound: Bound,
+    rules: Arc<ArcSwap<Rules>>,
+    places: Places,
+    metrics: Arc<Metrics>,
 }
 
 /// What one listener allows.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Connections at once; further ones wait in the kernel's queue.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Connections at once.
     pub connections: usize,
-    /// A connection without a complete request head for this long is closed.
-    pub idle: Duration,
+    /// Connections at once from one peer; trusted proxies may have all.
+    pub connections_per_peer: usize,
+    /// Requests on one connection, which is then closed in order.
+    pub requests: u64,
+    /// Requests at once on an HTTP/2 connection.
+    pub streams: u32,
+    /// How long anything may take.
+    pub patience: Patience,
+    /// Who may say for whom it connects.
+    pub trusted: Vec<IpNet>,
+    /// Trusted proxies begin each connection with a PROXY protocol header.
+    pub proxy_protocol: bool,
+    /// Certificate and key, where TLS is spoken.
+    pub tls: Option<tls::Server>,
+}
+
+/// What a listener listens on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Bound {
+    /// Address and port: the real one, where 0 was asked for.
+    Tcp(SocketAddr),
+    /// A socket file; none when it has no name.
+    Unix(Option<PathBuf>),
+}
+
+impl Bound {
+    /// Address and port, where there are such.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Self::Unix(None) => f.write_str("unix:"),
+        }
+    }
 }
 
 impl Listener {
-    /// Binds the address.
+    /// Binds an address; needs a tokio runtime.
     ///
     /// # Errors
     /// The kernel's, with the address in its text.
-    pub async fn bind(address: SocketAddr, limits: Limits) -> io::Result<Self> {
-        let socket = TcpListener::bind(address)
-            .await
-            .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {address}: {e}")))?;
-        Ok(Self { socket, limits })
+    pub fn bind(
+        address: &Listen,
+        inherited: &mut Inherited,
+        rules: Arc<ArcSwap<Rules>>,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
+        let socket = bind::bind(address, inherited)?;
+        let bound = match &socket {
+            Socket::Tcp(socket) => Bound::Tcp(socket.local_addr()?),
+            Socket::Unix(socket) => Bound::Unix(socket.local_addr()?.as_pathname().map(PathBuf::from)),
+        };
+        Ok(Self { socket, bound, rules, places: Places::default(), metrics })
     }
 
-    /// The address that was bound: its port, where 0 was asked for.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+    /// What was bound.
+    pub fn bound(&self) -> &Bound {
+        &self.bound
     }
 
-    /// Serves until `stop`; connections run on `tasks` and finish the request that they are in.
+    /// Who is connected.
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// Serves until `stop`; connections run on `tasks` and finish the requests that they are in.
     pub async fn serve<H, F>(self, handle: H, stop: CancellationToken, tasks: TaskTracker)
     where
-        H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + 'static,
+        H: Fn(Request<Incoming>, Origin) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
-        let places = Arc::new(Semaphore::new(self.limits.connections));
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
-                accepted = self.accept(&places) => accepted,
+                accepted = self.socket.accept() => accepted,
             };
-            let Some((stream, peer, place)) = accepted else { continue };
-            let connection = connection(stream, peer, self.limits.idle, handle.clone(), stop.clone());
-            tasks.spawn(async move {
-                connection.await;
-                drop(place);
-            });
+            match accepted {
+                Ok((stream, peer)) => {
+                    if let Some(connection) = self.welcome(stream, peer) {
+                        let (handle, stop) = (handle.clone(), stop.clone());
+                        tasks.spawn(async move { connection.run(handle, stop).await });
+                    }
+                }
+                Err(error) => {
+                    // Out of file descriptors, mostly: connections that end give some back.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
         }
     }
 
-    async fn accept(
-        &self,
-        places: &Arc<Semaphore>,
-    ) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-        let place = Arc::clone(places).acquire_owned().await.ok()?;
-        match self.socket.accept().await {
-            Ok((stream, peer)) => Some((stream, peer, place)),
-            Err(error) => {
-                // Out of file descriptors, mostly: connections that end give some back.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+    /// A place for a connection, or one small write and no more.
+    fn welcome(&self, stream: Stream, peer: IpAddr) -> Option<Connection> {
+        let rules = self.rules.load_full();
+        let trusted = rules.trusted.iter().any(|network| network.contains(&peer));
+        let place = self.places.take(rules.connections).and_then(|place| match trusted {
+            true => Ok(place),
+            false => place.of(peer, rules.connections_per_peer),
+        });
+        match place {
+            Ok(place) => {
+                let metrics = Arc::clone(&self.metrics);
+                Some(Connection { stream, peer, trusted, place, rules, metrics })
+            }
+            Err(full) => {
+                self.metrics.connection_ended(full.reason());
+                if rules.tls.is_none() {
+                    stream.write_at_once(SHED);
+                }
                 None
             }
         }
     }
 }
 
-async fn connection<H, F>(
-    stream: TcpStream,
-    peer: SocketAddr,
-    idle: Duration,
+impl NoPlace {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::All => "full",
+            Self::Peer => "full-peer",
+        }
+    }
+}
+
+/// A connection that has its place.
+struct Connection {
+    stream: Stream,
+    peer: IpAddr,
+    trusted: bool,
+    place: Place,
+    rules: Arc<Rules>,
+    metrics: Arc<Metrics>,
+}
+
+impl Connection {
+    async fn run<H, F>(mut self, handle: H, stop: CancellationToken)
+    where
+        H: Fn(Request<Incoming>, Origin) -> F + Send + Sync + 'static,
+        F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    {
+        if self.trusted && self.rules.proxy_protocol {
+            let header = proxy_protocol::read(&mut self.stream);
+            match tokio::time::timeout(self.rules.patience.first_byte, header).await {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some(peer))) => match self.place.of(peer, self.rules.connections_per_peer) {
+                    Ok(place) => (self.place, self.peer) = (place, peer),
+                    Err(full) => return self.metrics.connection_ended(full.reason()),
+                },
+                Ok(Err(error)) => {
+                    tracing::debug!(peer = %self.peer, %error, "connection ended");
+                    return self.metrics.connection_ended("proxy-protocol");
+                }
+                Err(_) => return self.metrics.connection_ended("timeout"),
+            }
+        }
+        let Some(tls) = self.rules.tls.clone() else {
+            let origin = Origin { address: self.peer, names: None };
+            return http(self.stream, origin, &self.rules, &self.place, &self.metrics, handle, stop).await;
+        };
+        let shaken = tls.acceptor().accept(self.stream);
+        match tokio::time::timeout(self.rules.patience.header, shaken).await {
+            Ok(Ok(stream)) => {
+                let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let names = certificate.map(|certificate| tls::names(certificate).into());
+                let origin = Origin { address: self.peer, names };
+                http(stream, origin, &self.rules, &self.place, &self.metrics, handle, stop).await;
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(peer = %self.peer, %error, "no TLS connection came about");
+                self.metrics.connection_ended("tls");
+            }
+            Err(_) => self.metrics.connection_ended("timeout"),
+        }
+    }
+}
+
+/// HTTP on a stream, until the peer leaves, a limit ends it, or all of it is drained.
+async fn http<S, H, F>(
+    stream: S,
+    origin: Origin,
+    rules: &Rules,
+    place: &Place,
+    metrics: &Metrics,
     handle: H,
     stop: CancellationToken,
 ) where
-    H: Fn(Request<Incoming>, SocketAddr) -> F + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(Request<Incoming>, Origin) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
-    let _ = stream.set_nodelay(true); // only a matter of speed
-    let service = service_fn(move |request| {
-        let response = handle(request, peer);
-        async move { Ok::<_, Infallible>(response.await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(idle)
+    let stream = patience::Patient::new(stream, rules.patience);
+    let phase = stream.phase();
+    let peer = origin.address;
+    // Cancelled with the last request that this connection may make.
+    let spent = CancellationToken::new();
+    let service = {
+        let (phase, spent, most) = (Arc::clone(&phase), spent.clone(), rules.requests);
+        let served = AtomicU64::new(0);
+        service_fn(move |request: Request<Incoming>| {
+            let turn = phase.begin(request.version() == Version::HTTP_2);
+            if served.fetch_add(1, Ordering::Relaxed) + 1 >= most {
+                spent.cancel();
+            }
+            let response = handle(request, origin.clone());
+            async move {
+                let response = response.await;
+                drop(turn);
+                Ok::<_, Infallible>(response)
+            }
+        })
+    };
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // Our I/O keeps the time. `half_close`: a client that has said all still gets its answer.
+    builder
+        .http1()
         .half_close(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD)
+        .header_read_timeout(None);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(rules.streams)
+        .max_header_list_size(MAX_HEAD.try_into().expect("16 KiB fits 32 bits"));
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+        () = either(&stop, &spent) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -124,5 +314,35 @@ async fn connection<H, F>(
     if let Err(error) = ended {
         // What a peer sends or leaves out is its own affair; hyper has answered with a bare 4xx where it could.
         tracing::debug!(%peer, %error, "connection ended");
+        let unparsed = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
+        if unparsed && place.unparsed() {
+            tracing::warn!(%peer, "this peer sends what is not HTTP; further cases are only counted");
+        }
+        metrics.connection_ended(match (phase.timed_out(), unparsed) {
+            (true, _) => "timeout",
+            (_, true) => "unparsed",
+            _ => "broken",
+        });
+    }
+}
+
+async fn either(one: &CancellationToken, other: &CancellationToken) {
+    tokio::select! {
+        () = one.cancelled() => {}
+        () = other.cancelled() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_turned_away_get_is_whole() {
+        let text = std::str::from_utf8(SHED).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!((&body["status"], &body["result"]), (&"73".into(), &serde_json::json!([])));
     }
 }

@@ -25,6 +25,10 @@ type Open = Vec<(&'static str, String)>;
 pub struct Metrics {
     registry: Registry,
     look_ups: Family<Fixed, Counter>,
+    connections_ended: Family<Fixed, Counter>,
+    reloads: Family<Fixed, Counter>,
+    connections: Gauge,
+    transids: Gauge,
     latency: Family<Fixed, Histogram>,
     carrier_calls: Family<Open, Counter>,
     carrier_latency: Histogram,
@@ -45,6 +49,10 @@ pub struct Levels {
     pub cache_entries: u64,
     /// Carrier calls under way.
     pub flights: usize,
+    /// Connections of gateways.
+    pub connections: usize,
+    /// Transids remembered.
+    pub transids: usize,
     /// Audit records that wait for their commit.
     pub audit_queue: usize,
     /// How each account stands with the carrier.
@@ -63,6 +71,18 @@ impl Metrics {
             "Look-ups by outcome and, where refused or failed, reason",
             look_ups.clone(),
         );
+        let connections_ended = Family::default();
+        registry.register(
+            "connections_ended",
+            "Connections that were turned away or ended out of turn, by reason",
+            connections_ended.clone(),
+        );
+        let reloads = Family::default();
+        registry.register("reloads", "Configurations that were read anew, by result", reloads.clone());
+        let connections = Gauge::default();
+        registry.register("connections", "Connections of gateways", connections.clone());
+        let transids = Gauge::default();
+        registry.register("transids", "Transids that are remembered", transids.clone());
         let latency = Family::new_with_constructor(from_100_us as fn() -> Histogram);
         registry.register_with_unit(
             "look_up",
@@ -119,6 +139,10 @@ impl Metrics {
         Arc::new(Self {
             registry,
             look_ups,
+            connections_ended,
+            reloads,
+            connections,
+            transids,
             latency,
             carrier_calls,
             carrier_latency,
@@ -139,6 +163,17 @@ impl Metrics {
         self.latency.get_or_create(&vec![("outcome", outcome.name())]).observe(latency.as_secs_f64());
     }
 
+    /// Counts a connection that was turned away, or ended out of turn, for this reason.
+    pub fn connection_ended(&self, reason: &'static str) {
+        self.connections_ended.get_or_create(&vec![("reason", reason)]).inc();
+    }
+
+    /// Counts a configuration that was read anew: taken over, or refused.
+    pub fn reloaded(&self, taken: bool) {
+        let result = if taken { "taken" } else { "refused" };
+        self.reloads.get_or_create(&vec![("result", result)]).inc();
+    }
+
     /// Counts a call to the carrier.
     pub fn carrier_call(&self, account: &str, code: &str, latency: Duration) {
         self.carrier_calls
@@ -157,6 +192,8 @@ impl Metrics {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.cache_entries.set(gauge(levels.cache_entries));
         self.flights.set(gauge(levels.flights as u64));
+        self.connections.set(gauge(levels.connections as u64));
+        self.transids.set(gauge(levels.transids as u64));
         self.audit_queue.set(gauge(levels.audit_queue as u64));
         self.alarms.set(gauge(levels.alarms as u64));
         for one in &levels.accounts {

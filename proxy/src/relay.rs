@@ -233,6 +233,14 @@ impl Relay {
             .map_err(|_| Refusal::Crowded)
     }
 
+    /// Takes over a changed configuration; what is cached, burnt and under way stays.
+    pub fn reload(&self, config: &Arc<Config>) {
+        self.admit.reload(config);
+        self.cache.reload(config);
+        self.carrier.reload(config);
+        self.config.store(Arc::clone(config));
+    }
+
     /// Frees what is of no use any more; called on a ticker.
     pub fn tidy(&self) {
         self.admit.tidy();

@@ -31,7 +31,7 @@ impl Clocked {
         let config = Config::check(&file, folder.path()).expect("a good configuration");
         let store = Store::open(&config.store_dir, StoreOptions::default(), &clock).expect("a new store");
         let app = App::start(config, store, clock.clone()).await.expect("free ports");
-        let door = Door { address: app.gateway(), gateway: Gateway::new(clock) };
+        let door = Door { address: app.gateway().tcp().expect("TCP"), gateway: Gateway::new(clock) };
         Self { clock: hand, app, door, folder }
     }
 

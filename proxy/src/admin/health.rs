@@ -40,6 +40,8 @@ pub(super) fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
     let levels = Levels {
         cache_entries: admin.relay.cache.entries(),
         flights: admin.relay.flights.under_way(),
+        connections: admin.connections.open(),
+        transids: admin.relay.admit.remembered(),
         audit_queue: admin.store.audit.queued(),
         accounts: admin.relay.carrier.levels(),
         alarms: admin.relay.carrier.alarms().len(),

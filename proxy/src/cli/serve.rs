@@ -2,18 +2,24 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use cmiot_proxy::app::{App, open_store};
 use cmiot_proxy::clock::Clock;
+use cmiot_proxy::config::watch::Watch;
 use cmiot_proxy::config::{Config, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// How often the configuration's files are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// Serve gateways.
 ///
 /// SIGTERM or SIGINT drains: no new connection, what is under way finishes within [gateway] grace, the databases are
-/// flushed, exit 0. A second signal exits at once. RUST_LOG sets the log level (default `info`).
+/// flushed, exit 0. A second signal exits at once. SIGHUP, or a change of the configuration or of a file that it names,
+/// loads all of it anew; when it is wrong the old one stays. RUST_LOG sets the log level (default `info`).
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cmiot-proxy serve --config /etc/cmiot-proxy/cmiot-proxy.toml")]
 pub(super) struct Serve {
@@ -39,12 +45,28 @@ impl Serve {
             // Asked for before anything is served, so that no signal is missed.
             let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
             let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+            let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+            let mut watch = Watch::new(&self.config, &config.files);
             let app = App::start(config, store, clock).await?;
             // For whoever started us: the ports, where 0 was asked for. Nothing else goes to standard output.
             out!("gateway http://{}\nadmin http://{}", app.gateway(), app.admin());
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            loop {
+                let asked = tokio::select! {
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                    _ = hang_up.recv() => true,
+                    () = tokio::time::sleep(LOOK) => false,
+                };
+                // A changed file counts as well as a signal.
+                if watch.changed() || asked {
+                    match Config::load(&self.config) {
+                        Ok((config, _)) => {
+                            watch = Watch::new(&self.config, &config.files);
+                            app.reload(config);
+                        }
+                        Err(error) => app.keep_config(&error),
+                    }
+                }
             }
             tokio::select! {
                 () = app.drain() => {}

@@ -13,6 +13,7 @@ use super::clients::{Clients, Groups};
 use super::reader::{PasswordSource, Reader};
 use super::units::Secret;
 use super::{Account, Admin, Carrier, Config, ConfigFile, file};
+use crate::tls;
 
 impl Config {
     /// Checks what was read; relative paths are relative to `folder`.
@@ -33,9 +34,7 @@ impl Config {
         if file.gateway.deadline.0.is_zero() {
             return Err("[gateway] deadline: must be longer than zero, such as \"20s\"".to_owned());
         }
-        if file.gateway.max_connections == 0 {
-            return Err("[gateway] max_connections: must be at least 1".to_owned());
-        }
+        check_limits(&file.gateway)?;
         if file.gateway.deadline.0.as_secs() >= 25 {
             reader.warnings.push(format!(
                 "[gateway] deadline = \"{}\": gateways give up after 25 s and would never see these answers",
@@ -44,6 +43,7 @@ impl Config {
         }
         Ok(Self {
             gateway: file.gateway.clone(),
+            gateway_tls: tls("[gateway.tls]", file.gateway.tls.as_ref(), &mut reader)?,
             admin: admin(&file.admin, &mut reader)?,
             store_dir: folder.join(&file.store.dir),
             carrier,
@@ -175,13 +175,70 @@ fn admin(written: &file::Admin, reader: &mut Reader<'_>) -> Result<Admin, String
             })?;
             Some(Secret::new(text))
         }
-        None if written.listen.ip().is_loopback() => None,
-        None => {
-            return Err(format!(
-                "[admin] listen = \"{}\": not a loopback address: set token_file, or listen on 127.0.0.1",
-                written.listen
-            ));
-        }
+        None => None,
     };
-    Ok(Admin { listen: written.listen, token })
+    let tls = tls("[admin.tls]", written.tls.as_ref(), reader)?;
+    let certified = written
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.client_ca_file.is_some() && !tls.client_certificate_optional);
+    if !written.listen.is_local() && (tls.is_none() || (token.is_none() && !certified)) {
+        return Err(format!(
+            "[admin] listen = \"{}\": other machines can ask there: set token_file and [admin.tls] (or client \
+             certificates by client_ca_file), or listen on 127.0.0.1",
+            written.listen
+        ));
+    }
+    Ok(Admin { listen: written.listen.clone(), token, tls })
+}
+
+/// Limits of zero would let nobody in.
+fn check_limits(gateway: &file::Gateway) -> Result<(), String> {
+    let counts = [
+        ("max_connections", gateway.max_connections),
+        ("max_connections_per_peer", gateway.max_connections_per_peer),
+        ("max_requests_per_connection", usize::try_from(gateway.max_requests_per_connection).unwrap_or(1)),
+        ("max_streams", gateway.max_streams as usize),
+        ("replay_entries", gateway.replay_entries),
+        ("replay_share", gateway.replay_share),
+    ];
+    if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
+        return Err(format!("[gateway] {key}: must be at least 1"));
+    }
+    let times = [
+        ("first_byte", gateway.first_byte),
+        ("header", gateway.header),
+        ("body", gateway.body),
+        ("idle", gateway.idle),
+    ];
+    if let Some((key, _)) = times.iter().find(|(_, time)| time.0.is_zero()) {
+        return Err(format!("[gateway] {key}: must be longer than zero, such as \"10s\""));
+    }
+    if gateway.proxy_protocol && gateway.trusted_proxies.is_empty() {
+        return Err(
+            "[gateway] proxy_protocol: needs trusted_proxies: of nobody else is it believed".to_owned()
+        );
+    }
+    Ok(())
+}
+
+fn tls(
+    place: &str,
+    written: Option<&file::Tls>,
+    reader: &mut Reader<'_>,
+) -> Result<Option<tls::Server>, String> {
+    let Some(written) = written else { return Ok(None) };
+    let chain = reader.bytes(&written.cert_file).map_err(|e| format!("{place} cert_file: {e}"))?;
+    let key = reader.secret(&written.key_file).map_err(|e| format!("{place} key_file: {e}"))?;
+    let roots = match &written.client_ca_file {
+        Some(path) => Some(reader.bytes(path).map_err(|e| format!("{place} client_ca_file: {e}"))?),
+        None => None,
+    };
+    let pem = tls::Pem {
+        chain: &chain,
+        key: &key,
+        client_roots: roots.as_deref(),
+        certificate_optional: written.client_certificate_optional,
+    };
+    tls::Server::new(&pem).map(Some).map_err(|e| format!("{place} {e}"))
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::breaker::Breaker;
 use super::lifetimes::Lifetimes;
+use super::listen::Listen;
 use super::units::{Secret, Size, Span, Window, peers};
 
 pub use client::{Client, ClientsFile, Derive, Format, ReplayMode, Rights};
@@ -67,8 +68,8 @@ pub struct ConfigFile {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gateway {
-    /// Address and port to listen on.
-    pub listen: SocketAddr,
+    /// Where to listen: `"ADDRESS:PORT"`, `"unix:PATH"`, or `"systemd:NAME"` for an inherited socket.
+    pub listen: Listen,
     /// Hosts that are ours in an absolute-form target, beside the carrier's own and the listening address.
     pub names: Vec<String>,
     /// From request to answer: queue, flight and retry together. Shorter than a gateway's own 25 s.
@@ -88,18 +89,38 @@ pub struct Gateway {
     /// Networks that may ask; empty means all.
     #[serde(deserialize_with = "peers")]
     pub peers: Vec<IpNet>,
-    /// Connections open at once; further ones wait to be accepted.
+    /// Connections open at once; further ones are turned away with a 73.
     pub max_connections: usize,
-    /// A connection that sends no complete request for this long is closed.
+    /// Connections open at once from one address; `trusted_proxies` may have all.
+    pub max_connections_per_peer: usize,
+    /// Requests on one connection, which is then closed in order.
+    pub max_requests_per_connection: u64,
+    /// Requests at once on an HTTP/2 connection.
+    pub max_streams: u32,
+    /// A new connection that sends nothing for this long is closed.
+    pub first_byte: Span,
+    /// A request whose head is not complete after this long ends its connection; a TLS handshake likewise.
+    pub header: Span,
+    /// A body that is not complete after this long is refused; an answer that is not read ends its connection.
+    pub body: Span,
+    /// A connection that rests between requests for this long is closed.
     pub idle: Span,
+    /// Networks of proxies and balancers whose `X-Forwarded-For` is believed; of nobody else is it looked at.
+    #[serde(deserialize_with = "peers")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// `trusted_proxies` begin each connection with a PROXY protocol header, version 2.
+    pub proxy_protocol: bool,
     /// How long a drain waits for the answers under way.
     pub grace: Span,
+    /// Certificate and key; without it plain HTTP is spoken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
 }
 
 impl Default for Gateway {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
             names: Vec::new(),
             deadline: Span::secs(20),
             clock_skew: Window::secs(300),
@@ -109,8 +130,17 @@ impl Default for Gateway {
             replay_share: 1_000_000,
             peers: Vec::new(),
             max_connections: 10_000,
+            max_connections_per_peer: 1_000,
+            max_requests_per_connection: 100_000,
+            max_streams: 100,
+            first_byte: Span::secs(10),
+            header: Span::secs(10),
+            body: Span::secs(10),
             idle: Span::secs(75),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             grace: Span::secs(30),
+            tls: None,
         }
     }
 }
@@ -119,16 +149,35 @@ impl Default for Gateway {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// Address and port to listen on.
-    pub listen: SocketAddr,
-    /// File with the bearer token for everything but `/live` and `/ready`. Optional on a loopback address.
+    /// Where to listen, as in `[gateway]`.
+    pub listen: Listen,
+    /// File with the bearer token for everything but `/live` and `/ready`. Optional where only this machine can ask.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
+    /// Certificate and key; needed where other machines can ask.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+}
+
+/// `[gateway.tls]`, `[admin.tls]`: PEM files, read again when they change.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate and those between it and a root.
+    pub cert_file: PathBuf,
+    /// Its private key.
+    pub key_file: PathBuf,
+    /// Roots of client certificates; without it none is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca_file: Option<PathBuf>,
+    /// A client may also connect without a certificate.
+    #[serde(default)]
+    pub client_certificate_optional: bool,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8081)), token_file: None }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8081)).into(), token_file: None, tls: None }
     }
 }
 

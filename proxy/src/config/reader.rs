@@ -33,6 +33,12 @@ impl<'a> Reader<'a> {
         read_secret(&path)
     }
 
+    /// The bytes of a file that is no secret.
+    pub(super) fn bytes(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+        let path = self.note(path);
+        fs::read(&path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))
+    }
+
     /// The text of a file that holds secrets among other things.
     pub(super) fn secret_text(&mut self, path: &Path) -> Result<Zeroizing<String>, String> {
         let path = self.note(path);

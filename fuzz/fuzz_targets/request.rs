@@ -1,0 +1,32 @@
+//! A gateway's request: whatever hyper lets through as a target, with whatever body.
+//!
+//! The first line of the input is the target, the rest the body.
+#![no_main]
+
+use cmiot_proxy::gateway::request::{Claims, Hosts, Request, SentTransid, check_head};
+use hyper::{HeaderMap, Uri};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let (target, body) = match input.iter().position(|byte| *byte == b'\n') {
+        Some(end) => (&input[..end], &input[end + 1..]),
+        None => (input, &[][..]),
+    };
+    let Ok(uri) = Uri::try_from(target) else { return };
+    let (mut head, ()) = hyper::Request::new(()).into_parts();
+    head.uri = uri.clone();
+    let _ = check_head(&head, &Hosts::new(["localhost".to_owned()]));
+    for lenient in [false, true] {
+        let mut claims = Claims::default();
+        if let Ok(request) = Request::parse(&uri, &HeaderMap::new(), body, lenient, &mut claims) {
+            // What was read is what may be signed: no byte of a hash's padding.
+            match &request.transid {
+                SentTransid::Strict(transid) => assert_eq!(transid.appid(), request.appid),
+                SentTransid::Lenient(text) => {
+                    assert!(lenient && text.len() <= 48 && text.bytes().all(|b| b.is_ascii_alphanumeric()));
+                }
+            }
+            assert_eq!(claims.card.as_ref(), Some(&request.card));
+        }
+    }
+});

@@ -1,0 +1,32 @@
+//! Who is connected, and who sends what is not HTTP.
+//!
+//! - `GET /peers`: JSON, the 100 busiest addresses: connections open, connections turned away, connections that ended
+//!   because what came was not HTTP.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Response, StatusCode};
+use serde_json::json;
+
+use super::{Admin, reply};
+
+/// A page for people: whoever looks for an attacker looks at the top.
+const SHOWN: usize = 100;
+
+pub(super) fn busiest(admin: &Admin) -> Response<Full<Bytes>> {
+    let peers: Vec<_> = admin
+        .connections
+        .busiest(SHOWN)
+        .into_iter()
+        .map(|(peer, line)| {
+            json!({
+                "peer": peer.to_string(),
+                "connections": line.connections,
+                "turned_away": line.shed,
+                "not_http": line.unparsed,
+            })
+        })
+        .collect();
+    let page = json!({ "connections": admin.connections.open(), "peers": peers });
+    reply::typed(StatusCode::OK, "application/json", page.to_string())
+}

@@ -1,0 +1,284 @@
+//! How long a connection may take: an I/O wrapper that ends it when nothing comes, or nothing goes, for too long.
+//!
+//! | from | to | limit |
+//! | --- | --- | --- |
+//! | accept | first byte | `first_byte` |
+//! | first byte of a request | its head is complete | `header` |
+//! | last answer | next byte | `idle` |
+//! | a write that does not proceed | it does | `body` |
+//!
+//! While a request is being answered, reading has no limit here: its body has one of its own, and the answer has the
+//! deadline. hyper's own header time-out cannot do this, since it also ends connections that only rest. On HTTP/2 what
+//! comes between requests (pings, window updates) is not the begin of one, so that `idle` goes on.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// The limits of one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// From accept to the first byte.
+    pub first_byte: Duration,
+    /// From a request's first byte to the end of its head.
+    pub header: Duration,
+    /// For a body, and for a write that does not proceed.
+    pub body: Duration,
+    /// Between requests.
+    pub idle: Duration,
+}
+
+/// What a connection waits for, shared between its I/O and its requests.
+#[derive(Debug, Default)]
+pub(super) struct Phase {
+    at: Mutex<At>,
+    /// Grows with every change, so that a timer knows which one it was set for.
+    changes: AtomicU64,
+    active: AtomicUsize,
+    http2: AtomicBool,
+    timed_out: AtomicBool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum At {
+    #[default]
+    FirstByte,
+    Head,
+    Answering,
+    Idle,
+}
+
+/// A request under way; the connection rests when the last one is dropped.
+#[derive(Debug)]
+pub(super) struct Turn(Arc<Phase>);
+
+impl Phase {
+    /// A request's head is complete.
+    pub(super) fn begin(self: &Arc<Self>, http2: bool) -> Turn {
+        self.http2.store(http2, Ordering::Relaxed);
+        self.active.fetch_add(1, Ordering::AcqRel);
+        self.change(At::Answering);
+        Turn(Arc::clone(self))
+    }
+
+    /// Whether the connection was ended for taking too long.
+    pub(super) fn timed_out(&self) -> bool {
+        self.timed_out.load(Ordering::Relaxed)
+    }
+
+    fn bytes_came(&self) {
+        match self.at() {
+            At::FirstByte => self.change(At::Head),
+            At::Idle if !self.http2.load(Ordering::Relaxed) => self.change(At::Head),
+            _ => {}
+        }
+    }
+
+    fn limit(&self, patience: &Patience) -> Option<Duration> {
+        match self.at() {
+            At::FirstByte => Some(patience.first_byte),
+            At::Head => Some(patience.header),
+            At::Answering => None,
+            At::Idle => Some(patience.idle),
+        }
+    }
+
+    fn at(&self) -> At {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, to: At) {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = to;
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if self.0.active.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.change(At::Idle);
+        }
+    }
+}
+
+/// A stream with limits.
+#[derive(Debug)]
+pub(super) struct Patient<S> {
+    inner: S,
+    phase: Arc<Phase>,
+    patience: Patience,
+    read: Timer,
+    write: Timer,
+}
+
+/// A timer that is set once for each thing it waits for.
+#[derive(Debug)]
+struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    set_for: Option<u64>,
+}
+
+impl Timer {
+    fn new() -> Self {
+        Self { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), set_for: None }
+    }
+
+    /// Ready when `limit` has passed since this was first asked for `what`.
+    fn poll(&mut self, what: u64, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        if self.set_for != Some(what) {
+            self.set_for = Some(what);
+            self.sleep.as_mut().reset(Instant::now() + limit);
+        }
+        self.sleep.as_mut().poll(cx)
+    }
+}
+
+impl<S> Patient<S> {
+    pub(super) fn new(inner: S, patience: Patience) -> Self {
+        Self { inner, phase: Arc::default(), patience, read: Timer::new(), write: Timer::new() }
+    }
+
+    pub(super) fn phase(&self) -> Arc<Phase> {
+        Arc::clone(&self.phase)
+    }
+
+    fn too_late(&self) -> io::Error {
+        self.phase.timed_out.store(true, Ordering::Relaxed);
+        io::ErrorKind::TimedOut.into()
+    }
+
+    /// What came of a write: one that proceeds needs no timer, one that does not has a limit.
+    fn judge<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.write.set_for = None;
+            return written;
+        }
+        ready!(self.write.poll(0, self.patience.body, cx));
+        Poll::Ready(Err(self.too_late()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        if let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(cx, buf) {
+            if buf.filled().len() > before {
+                self.phase.bytes_came();
+            }
+            return Poll::Ready(read);
+        }
+        let Some(limit) = self.phase.limit(&self.patience) else { return Poll::Pending };
+        let change = self.phase.changes.load(Ordering::Acquire);
+        ready!(self.read.poll(change, limit, cx));
+        Poll::Ready(Err(self.too_late()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.judge(written, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.judge(written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.judge(flushed, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.inner).poll_shutdown(cx);
+        self.judge(shut, cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const PATIENCE: Patience = Patience {
+        first_byte: Duration::from_secs(1),
+        header: Duration::from_secs(2),
+        body: Duration::from_secs(3),
+        idle: Duration::from_secs(100),
+    };
+
+    /// Reads until the limit ends it, and says how long that took on the paused clock.
+    async fn reads_for(stream: &mut Patient<tokio::io::DuplexStream>) -> (Duration, io::ErrorKind) {
+        let start = Instant::now();
+        let mut some = [0; 16];
+        loop {
+            match stream.read(&mut some).await {
+                Ok(0) => panic!("the peer stays"),
+                Ok(_) => {}
+                Err(error) => return (start.elapsed(), error.kind()),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_wait_has_its_own_limit() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut stream = Patient::new(near, PATIENCE);
+        let phase = stream.phase();
+        assert_eq!(reads_for(&mut stream).await, (PATIENCE.first_byte, io::ErrorKind::TimedOut));
+
+        far.write_all(b"G").await.unwrap();
+        assert_eq!(reads_for(&mut stream).await, (PATIENCE.header, io::ErrorKind::TimedOut));
+
+        drop(phase.begin(false));
+        assert_eq!(reads_for(&mut stream).await, (PATIENCE.idle, io::ErrorKind::TimedOut));
+        assert!(phase.timed_out());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_byte_now_and_then_does_not_prolong_a_head() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut stream = Patient::new(near, PATIENCE);
+        let dripping = tokio::spawn(async move {
+            while far.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        });
+        let (took, _) = reads_for(&mut stream).await;
+        assert_eq!(took, PATIENCE.header);
+        dripping.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_may_take_its_time_but_must_be_read() {
+        let (near, _far) = tokio::io::duplex(4);
+        let mut stream = Patient::new(near, PATIENCE);
+        let turn = stream.phase().begin(false);
+        let mut some = [0; 4];
+        let waited = tokio::time::timeout(Duration::from_secs(3_600), stream.read(&mut some)).await;
+        assert!(waited.is_err(), "no limit while answering");
+        let start = Instant::now();
+        let stuck = stream.write_all(b"an answer that is not read").await.unwrap_err();
+        assert_eq!((start.elapsed(), stuck.kind()), (PATIENCE.body, io::ErrorKind::TimedOut));
+        drop(turn);
+    }
+}

@@ -1,0 +1,155 @@
+//! Who is connected: so many in all, so many from one peer; and whose bytes were not HTTP.
+//!
+//! The table holds a line for every peer that is connected, and for the first [`REMEMBERED`] that sent garbage.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Peers whose garbage is remembered after they left.
+const REMEMBERED: usize = 1_000;
+
+/// The connections of one listener.
+#[derive(Clone, Debug, Default)]
+pub struct Places(Arc<Mutex<Table>>);
+
+#[derive(Debug, Default)]
+struct Table {
+    all: usize,
+    peers: HashMap<IpAddr, Line>,
+}
+
+/// What is known of a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Line {
+    /// Connections open.
+    pub connections: usize,
+    /// Connections that were turned away.
+    pub shed: u64,
+    /// Connections that ended because what came was not HTTP.
+    pub unparsed: u64,
+}
+
+/// A connection's place, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Places,
+    /// Whose; none while a trusted proxy has not said for whom it connects.
+    peer: Option<IpAddr>,
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Full {
+    All,
+    Peer,
+}
+
+impl Places {
+    /// Takes a place among all; [`Place::of`] then counts it to its peer.
+    pub(super) fn take(&self, most: usize) -> Result<Place, Full> {
+        let mut table = self.lock();
+        if table.all >= most {
+            return Err(Full::All);
+        }
+        table.all += 1;
+        Ok(Place { places: self.clone(), peer: None })
+    }
+
+    /// The connections open.
+    pub fn open(&self) -> usize {
+        self.lock().all
+    }
+
+    /// The busiest peers: most connections first, then most garbage.
+    pub fn busiest(&self, most: usize) -> Vec<(IpAddr, Line)> {
+        let mut lines: Vec<_> = self.lock().peers.iter().map(|(peer, line)| (*peer, *line)).collect();
+        lines.sort_by_key(|(peer, line)| {
+            (std::cmp::Reverse((line.connections, line.unparsed, line.shed)), *peer)
+        });
+        lines.truncate(most);
+        lines
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // The table is whole at every step.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Counts the place to this peer, which may have `most`.
+    pub(super) fn of(mut self, peer: IpAddr, most: usize) -> Result<Self, Full> {
+        let mut table = self.places.lock();
+        let line = table.peers.entry(peer).or_default();
+        if line.connections >= most {
+            line.shed += 1;
+            return Err(Full::Peer);
+        }
+        line.connections += 1;
+        drop(table);
+        self.peer = Some(peer);
+        Ok(self)
+    }
+
+    /// Counts garbage to the peer; true for its first.
+    pub(super) fn unparsed(&self) -> bool {
+        let Some(peer) = self.peer else { return false };
+        let mut table = self.places.lock();
+        let Some(line) = table.peers.get_mut(&peer) else { return false };
+        line.unparsed += 1;
+        line.unparsed == 1
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut table = self.places.lock();
+        table.all -= 1;
+        let Some(peer) = self.peer else { return };
+        let full = table.peers.len() > REMEMBERED;
+        if let Some(line) = table.peers.get_mut(&peer) {
+            line.connections -= 1;
+            if line.connections == 0 && (full || *line == Line::default()) {
+                table.peers.remove(&peer);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(n: u8) -> IpAddr {
+        IpAddr::from([127, 0, 0, n])
+    }
+
+    #[test]
+    fn places_are_counted_in_all_and_by_peer_and_come_back() {
+        let places = Places::default();
+        let take = |n| places.take(3).and_then(|place| place.of(peer(n), 2));
+        let (first, second, _other) = (take(1).unwrap(), take(1).unwrap(), take(2).unwrap());
+        assert_eq!(take(3).err(), Some(Full::All));
+        drop(first);
+        let third = take(1).unwrap();
+        drop(second);
+        assert_eq!(places.open(), 2);
+        let _fourth = take(1).unwrap();
+        drop(third);
+        assert!(places.take(9).unwrap().of(peer(1), 1).is_err_and(|full| full == Full::Peer));
+        assert_eq!(places.busiest(1), [(peer(1), Line { connections: 1, shed: 1, unparsed: 0 })]);
+    }
+
+    #[test]
+    fn garbage_is_remembered_and_quiet_peers_are_not() {
+        let places = Places::default();
+        let take = |n| places.take(9).unwrap().of(peer(n), 9).unwrap();
+        let garbage = take(1);
+        assert!(garbage.unparsed());
+        assert!(!garbage.unparsed());
+        drop(garbage);
+        drop(take(2));
+        assert_eq!(places.busiest(9), [(peer(1), Line { connections: 0, shed: 0, unparsed: 2 })]);
+    }
+}

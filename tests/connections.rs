@@ -1,0 +1,361 @@
+//! How gateways connect: limits, time-outs, proxies in between, Unix sockets, TLS, HTTP/2.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use crate::support::{MSISDN, Proxy, STATUS_PATH, Setup, carrier, soon, until, write_secret};
+
+/// A signed request line and headers, ready to send.
+fn request(proxy: &Proxy, headers: &str) -> String {
+    format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n{headers}\r\n", proxy.sign(&MSISDN).text())
+}
+
+/// Connects from one of the loopback's many addresses.
+async fn connect_from(address: &str, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
+    soon("connecting", socket.connect(to)).await.unwrap()
+}
+
+/// What comes until the other side closes, or a reset.
+async fn all(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
+    let mut bytes = Vec::new();
+    let _ = soon("reading", stream.read_to_end(&mut bytes)).await;
+    String::from_utf8(bytes).unwrap()
+}
+
+async fn counted(proxy: &Proxy, what: &str) -> bool {
+    proxy
+        .admin("/metrics", "")
+        .await
+        .text()
+        .lines()
+        .any(|line| line.starts_with(what) && !line.ends_with(" 0"))
+}
+
+#[tokio::test]
+async fn one_peer_gets_its_share_of_connections_and_others_theirs() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier).set("gateway.max_connections_per_peer", 2).start().await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = connect_from("127.0.0.9", proxy.address).await;
+        stream.write_all(request(&proxy, "").as_bytes()).await.unwrap();
+        let mut some = [0; 512];
+        assert!(stream.read(&mut some).await.unwrap() > 0);
+        held.push(stream);
+    }
+    let turned_away = all(&mut connect_from("127.0.0.9", proxy.address).await).await;
+    assert!(turned_away.is_empty() || turned_away.contains(r#""status":"73""#), "{turned_away}");
+    proxy.ask(&MSISDN).await.is_normal();
+    assert!(counted(&proxy, "cmiot_connections_ended_total{reason=\"full-peer\"}").await);
+    drop(held);
+    until("a place again", async || {
+        let mut stream = connect_from("127.0.0.9", proxy.address).await;
+        stream.write_all(request(&proxy, "Connection: close\r\n").as_bytes()).await.ok()?;
+        all(&mut stream).await.contains("正确").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_sends_nothing_or_half_a_head_is_let_go() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier)
+        .set("gateway.first_byte", "100ms")
+        .set("gateway.header", "100ms")
+        .set("gateway.idle", "60s")
+        .start()
+        .await;
+    for sent in ["", "GET /v2/", "GET / HTTP/1.1\r\nX: "] {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        assert_eq!(all(&mut stream).await, "", "{sent:?}");
+    }
+    // A connection that rests between requests is another matter.
+    let mut line = proxy.connect().await;
+    for _ in 0..2 {
+        line.send(request(&proxy, "")).await;
+        line.answer().await.is_normal();
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    }
+    assert!(counted(&proxy, "cmiot_connections_ended_total{reason=\"timeout\"}").await);
+}
+
+#[tokio::test]
+async fn a_connection_makes_so_many_requests_and_is_closed_in_order() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier).set("gateway.max_requests_per_connection", 2).start().await;
+    let mut line = proxy.connect().await;
+    line.send(request(&proxy, "")).await;
+    assert_eq!(line.answer().await.header("connection"), None);
+    line.send(request(&proxy, "")).await;
+    let last = line.answer().await;
+    last.is_normal();
+    assert_eq!(last.header("connection"), Some("close"));
+    assert!(line.ends().await);
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_counted_to_its_peer() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    for _ in 0..3 {
+        let mut stream = connect_from("127.0.0.7", proxy.address).await;
+        stream.write_all(b"garbage\r\n\r\n").await.unwrap();
+        all(&mut stream).await;
+    }
+    until("three counted", async || {
+        let page = proxy.admin("/peers", "").await.json();
+        let line = page["peers"].as_array()?.iter().find(|line| line["peer"] == "127.0.0.7")?;
+        (line["not_http"] == 3).then_some(())
+    })
+    .await;
+    assert!(counted(&proxy, "cmiot_connections_ended_total{reason=\"unparsed\"}").await);
+}
+
+#[tokio::test]
+async fn x_forwarded_for_is_believed_of_trusted_proxies_alone() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier)
+        .set("gateway.trusted_proxies", vec!["127.0.0.3/32"])
+        .set("client.0.peers", vec!["198.51.100.0/24"])
+        .start()
+        .await;
+    let ask = async |from: &str, headers: &str| {
+        let mut stream = connect_from(from, proxy.address).await;
+        let request = request(&proxy, &format!("{headers}Connection: close\r\n"));
+        stream.write_all(request.as_bytes()).await.unwrap();
+        all(&mut stream).await
+    };
+    let named = "X-Forwarded-For: 203.0.113.1, 198.51.100.7\r\n";
+    assert!(ask("127.0.0.3", named).await.contains("正确"));
+    assert!(ask("127.0.0.4", named).await.contains(r#""status":"6""#));
+    assert!(ask("127.0.0.3", "").await.contains(r#""status":"6""#));
+    assert_eq!(proxy.audit()[0].peer, "198.51.100.7");
+    assert!(carrier.calls().iter().all(|call| !format!("{call:?}").to_lowercase().contains("forwarded")));
+}
+
+#[tokio::test]
+async fn a_trusted_balancer_says_for_whom_it_connects() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier)
+        .set("gateway.trusted_proxies", vec!["127.0.0.3/32"])
+        .set("gateway.proxy_protocol", true)
+        .set("client.0.peers", vec!["198.51.100.0/24", "127.0.0.1/32"])
+        .start()
+        .await;
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    header.extend([198, 51, 100, 7, 127, 0, 0, 1, 1, 0, 0, 80]);
+    let mut stream = connect_from("127.0.0.3", proxy.address).await;
+    stream.write_all(&header).await.unwrap();
+    stream.write_all(request(&proxy, "Connection: close\r\n").as_bytes()).await.unwrap();
+    assert!(all(&mut stream).await.contains("正确"));
+    assert_eq!(proxy.audit()[0].peer, "198.51.100.7");
+    // From a trusted one the header must come; from everybody else it is garbage.
+    let mut stream = connect_from("127.0.0.3", proxy.address).await;
+    stream.write_all(request(&proxy, "").as_bytes()).await.unwrap();
+    assert_eq!(all(&mut stream).await, "");
+    let mut stream = connect_from("127.0.0.4", proxy.address).await;
+    stream.write_all(&header).await.unwrap();
+    assert!(!all(&mut stream).await.contains("200 OK"));
+    proxy.ask(&MSISDN).await.is_normal();
+}
+
+#[tokio::test]
+async fn a_unix_socket_will_do() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gateway.sock");
+    let setup = Setup::before(&carrier).set("admin.listen", format!("unix:{}", path.display()));
+    let clocked = setup.start_clocked().await;
+    let mut stream = UnixStream::connect(&path).await.unwrap();
+    stream.write_all(b"GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(all(&mut stream).await.ends_with("live\n"));
+    clocked.stop().await;
+}
+
+/// A private root, and certificates from it.
+struct Pki {
+    root: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Pki {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self { root: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+    }
+
+    /// Certificate and key for a name, as DER and as PEM.
+    fn issue(&self, name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>, String, String) {
+        let key = KeyPair::generate().unwrap();
+        let certificate =
+            CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.root).unwrap();
+        let (pem, key_pem) = (certificate.pem(), key.serialize_pem());
+        (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap(), pem, key_pem)
+    }
+
+    /// A client that trusts the root and shows what it has.
+    fn client(
+        &self,
+        shows: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+        alpn: &[u8],
+    ) -> TlsConnector {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.root.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match shows {
+            Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate], key).unwrap(),
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![alpn.to_vec()];
+        TlsConnector::from(Arc::new(config))
+    }
+}
+
+/// A proxy that speaks TLS as `gw.example`, asks for certificates, and has a client that must show one.
+async fn tls_proxy(pki: &Pki, carrier: &cmiot_simulator::Simulator) -> Proxy {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, _, certificate, key) = pki.issue("gw.example");
+    write_secret(&folder.path().join("cert.pem"), &certificate);
+    write_secret(&folder.path().join("key.pem"), &key);
+    write_secret(&folder.path().join("root.pem"), &pki.root.pem());
+    let setup = Setup::before(carrier)
+        .set("gateway.tls.cert_file", "cert.pem")
+        .set("gateway.tls.key_file", "key.pem")
+        .set("gateway.tls.client_ca_file", "root.pem")
+        .set("gateway.tls.client_certificate_optional", true)
+        .set("client.0.certificate", "GW0001.example");
+    Proxy::start_in(folder, setup).await
+}
+
+#[tokio::test]
+async fn a_client_must_show_its_certificate_where_it_has_one() {
+    let (carrier, pki) = (carrier().await, Pki::new());
+    let proxy = tls_proxy(&pki, &carrier).await;
+    let issued = |name: &str| {
+        let (certificate, key, ..) = pki.issue(name);
+        Some((certificate, key))
+    };
+    for (shows, expected) in [
+        (issued("gw0001.example"), "正确"),
+        (issued("gw0002.example"), r#""status":"6""#),
+        (None, r#""status":"6""#),
+    ] {
+        let tcp = TcpStream::connect(proxy.address).await.unwrap();
+        let name = ServerName::try_from("gw.example").unwrap();
+        let mut stream = pki.client(shows, b"http/1.1").connect(name, tcp).await.unwrap();
+        stream.write_all(request(&proxy, "Connection: close\r\n").as_bytes()).await.unwrap();
+        let answer = all(&mut stream).await;
+        assert!(answer.contains(expected), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn http_2_asks_many_at_once_on_one_connection() {
+    let (carrier, pki) = (carrier().await, Pki::new());
+    let proxy = tls_proxy(&pki, &carrier).await;
+    let (certificate, key, ..) = pki.issue("gw0001.example");
+    let tcp = TcpStream::connect(proxy.address).await.unwrap();
+    let name = ServerName::try_from("gw.example").unwrap();
+    let stream = pki.client(Some((certificate, key)), b"h2").connect(name, tcp).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let asked = (0..20).map(|_| {
+        let target = format!("https://127.0.0.1{STATUS_PATH}?{}", proxy.sign(&MSISDN).text());
+        let mut sender = sender.clone();
+        tokio::spawn(async move {
+            let request = hyper::Request::get(target).body(Empty::<Bytes>::new()).unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            response.into_body().collect().await.unwrap().to_bytes()
+        })
+    });
+    for answer in asked.collect::<Vec<_>>() {
+        assert_eq!(soon("an answer", answer).await.unwrap(), crate::support::NORMAL);
+    }
+    assert_eq!(carrier.count(), 1);
+    connection.abort();
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_and_a_changed_list_count_without_a_restart() {
+    let (carrier, pki) = (carrier().await, Pki::new());
+    let proxy = tls_proxy(&pki, &carrier).await;
+    let shows = || {
+        let (certificate, key, ..) = pki.issue("gw0001.example");
+        Some((certificate, key))
+    };
+    let connect = async |name: &'static str| {
+        let tcp = TcpStream::connect(proxy.address).await.unwrap();
+        pki.client(shows(), b"http/1.1").connect(ServerName::try_from(name).unwrap(), tcp).await
+    };
+    let mut standing = connect("gw.example").await.unwrap();
+    assert!(connect("new.example").await.is_err());
+    let folder = proxy.config().parent().unwrap().to_owned();
+    let (_, _, certificate, key) = pki.issue("new.example");
+    write_secret(&folder.join("cert.pem"), &certificate);
+    write_secret(&folder.join("key.pem"), &key);
+    proxy.signal("HUP").await;
+    until("the new certificate", async || connect("new.example").await.ok().map(drop)).await;
+    // The connection that stood before goes on.
+    standing.write_all(request(&proxy, "Connection: close\r\n").as_bytes()).await.unwrap();
+    assert!(all(&mut standing).await.contains("正确"));
+}
+
+#[tokio::test]
+async fn a_bad_configuration_is_refused_as_a_whole_and_the_old_one_stays() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    let good = std::fs::read_to_string(proxy.config()).unwrap();
+    let second = "[[client]]\ngroup = 'fleet'\nappid = 'GW2'\npassword = 'second'\n";
+    let newcomer = proxy.gateway.named("GW2", "second");
+
+    std::fs::write(proxy.config(), format!("{good}\n{second}\n[gatway]\n")).unwrap();
+    proxy.signal("HUP").await;
+    until("the refusal", async || {
+        counted(&proxy, "cmiot_reloads_total{result=\"refused\"}").await.then_some(())
+    })
+    .await;
+    assert!(proxy.log().contains("the old one stays"));
+    proxy.ask(&MSISDN).await.is_normal();
+    proxy.get(&newcomer.sign(&MSISDN)).await.is_refusal("7");
+
+    // No signal: the change itself is noticed.
+    std::fs::write(proxy.config(), format!("{good}\n{second}")).unwrap();
+    until("the newcomer", async || {
+        let answer = proxy.get(&newcomer.sign(&MSISDN)).await;
+        (answer.code() == "0").then_some(())
+    })
+    .await;
+    proxy.ask(&MSISDN).await.is_normal();
+}
+
+#[tokio::test]
+async fn operators_on_other_machines_need_a_token_and_tls() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir().unwrap();
+    write_secret(&folder.path().join("admin.token"), "0123456789abcdef");
+    for setup in [
+        Setup::before(&carrier).set("admin.listen", "0.0.0.0:0"),
+        Setup::before(&carrier).set("admin.listen", "0.0.0.0:0").set("admin.token_file", "admin.token"),
+    ] {
+        std::fs::write(folder.path().join("c.toml"), setup.text()).unwrap();
+        let run = crate::support::run(folder.path(), &["check", "--config", "c.toml"], &[]).await;
+        run.failed(1, ["[admin] listen", "[admin.tls]"]);
+    }
+}
