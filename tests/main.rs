@@ -23,6 +23,9 @@ mod rights;
 // Limits, time-outs, balancers, sockets, TLS.
 mod connections;
 
+// The list of clients, edited while the proxy runs.
+mod client_list;
+
 // A transid is good for one answer.
 mod replay;
 

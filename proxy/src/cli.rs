@@ -10,6 +10,7 @@ macro_rules! out {
 mod cache;
 mod card;
 mod check;
+mod client;
 mod demo;
 mod http;
 mod lookup;
@@ -35,6 +36,7 @@ enum Command {
     Demo(demo::Demo),
     Check(check::Check),
     Cache(cache::Cache),
+    Client(client::Client),
     Lookup(lookup::Lookup),
     Sign(sign::Sign),
     Simulate(simulate::Simulate),
@@ -48,6 +50,7 @@ impl Cli {
             Command::Demo(demo) => demo.run(),
             Command::Check(check) => check.run(),
             Command::Cache(cache) => cache.run(),
+            Command::Client(client) => client.run(),
             Command::Lookup(lookup) => lookup.run(),
             Command::Sign(sign) => sign.run(),
             Command::Simulate(simulate) => simulate.run(),

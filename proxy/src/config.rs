@@ -4,6 +4,7 @@
 //! repeats a line of the file: it might hold a secret.
 
 pub mod breaker;
+pub mod edit;
 pub mod file;
 pub mod lifetimes;
 pub mod listen;

@@ -13,6 +13,7 @@
 //! | [`admit`] | who asks, may they |
 //! | [`cache`], [`flight`], [`carrier`], [`audit`] | what is known, who asks for whom, the call, the record |
 //! | [`sequence`] | the transids of carrier calls |
+//! | [`process`] | what the kernel is asked for |
 //! | [`store`] | the only SQL |
 //! | [`operation`], [`outcome`], [`metrics`], [`config`], [`clock`] | what all of them speak of |
 
@@ -30,6 +31,7 @@ pub mod listen;
 pub mod metrics;
 pub mod operation;
 pub mod outcome;
+pub mod process;
 pub mod relay;
 pub mod sequence;
 pub mod store;

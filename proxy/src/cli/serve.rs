@@ -9,6 +9,7 @@ use cmiot_proxy::app::{App, open_store};
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::watch::Watch;
 use cmiot_proxy::config::{Config, LogFormat};
+use cmiot_proxy::process;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -39,6 +40,7 @@ impl Serve {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
+        process::harden(&config.process).context("cannot ask the kernel to keep secrets and files apart")?;
         let clock = Clock::system();
         let store = open_store(&config, self.accept_lost_state, &clock)?;
         super::runtime()?.block_on(async {

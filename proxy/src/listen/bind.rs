@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 use listenfd::ListenFd;
@@ -82,5 +82,8 @@ fn unix(path: &Path) -> io::Result<Socket> {
         }
         std::fs::remove_file(path)?;
     }
-    UnixListener::bind(path).map(Socket::Unix)
+    let socket = UnixListener::bind(path)?;
+    // Who may connect is for the folder's permissions to say, and for this file's group.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(Socket::Unix(socket))
 }

@@ -1,0 +1,176 @@
+//! `cmiot-proxy client`: who may ask; edits the clients file and the list of revoked appids.
+//!
+//! A running proxy notices the change by itself. New passwords are made here, printed once, and kept in the file.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use cmiot_proxy::config::Config;
+use cmiot_proxy::config::edit::{Change, Edit};
+use comfy_table::Table;
+use ring::rand::{SecureRandom, SystemRandom};
+
+/// List, add, change and revoke the clients that gateways sign as.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cmiot-proxy client list   --config cmiot-proxy.toml
+  cmiot-proxy client add    --config cmiot-proxy.toml GW0002 --group fleet --rate 5
+  cmiot-proxy client rotate --config cmiot-proxy.toml GW0002            # both passwords are valid now
+  cmiot-proxy client rotate --config cmiot-proxy.toml GW0002 --finish   # only the new one is
+  cmiot-proxy client revoke --config cmiot-proxy.toml GW0002
+  cmiot-proxy client import --config cmiot-proxy.toml --from fleet.csv")]
+pub(super) struct Client {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Show who may ask, without passwords
+    List {
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+    /// Add a client with a new password, which is printed
+    Add {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// The appid that it will sign with
+        appid: String,
+        /// The group whose accounts answer it
+        #[arg(long)]
+        group: String,
+        /// Look-ups a second on average
+        #[arg(long)]
+        rate: Option<u32>,
+        /// Prefixes of the cards that it may ask for
+        #[arg(long)]
+        cards: Vec<String>,
+        /// Networks that it may ask from
+        #[arg(long)]
+        peers: Vec<String>,
+    },
+    /// Give a client a new password; the old one stays valid until --finish
+    Rotate {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Whose
+        appid: String,
+        /// End a rotation: only the newer password is valid from now on
+        #[arg(long)]
+        finish: bool,
+    },
+    /// Refuse an appid from now on, listed or derived
+    Revoke {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Whom
+        appid: String,
+    },
+    /// Add all clients of a .csv or .toml file
+    Import {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// The file to read
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct ConfigArg {
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+impl ConfigArg {
+    fn edit(&self) -> anyhow::Result<Edit> {
+        Edit::open(&self.config).map_err(anyhow::Error::msg)
+    }
+}
+
+impl Client {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        match self.what {
+            What::List { config } => list(&config)?,
+            What::Add { config, appid, group, rate, cards, peers } => {
+                let edit = config.edit()?;
+                if edit.clients().map_err(anyhow::Error::msg)?.iter().any(|client| client.appid == appid) {
+                    bail!("{appid} is in the list already: `client rotate` gives it a new password");
+                }
+                let password = password()?;
+                let listed = |items: Vec<String>| (!items.is_empty()).then(|| items.join(" "));
+                let changes: [Change<'_>; 5] = [
+                    ("group", Some(group)),
+                    ("password", Some(password.clone())),
+                    ("rate", rate.map(|rate| rate.to_string())),
+                    ("cards", listed(cards)),
+                    ("peers", listed(peers)),
+                ];
+                edit.set(&appid, &changes).map_err(anyhow::Error::msg)?;
+                out!("{password}");
+            }
+            What::Rotate { config, appid, finish } => rotate(&config.edit()?, &appid, finish)?,
+            What::Revoke { config, appid } => config.edit()?.revoke(&appid).map_err(anyhow::Error::msg)?,
+            What::Import { config, from } => {
+                let added = config.edit()?.import(&from).map_err(anyhow::Error::msg)?;
+                out!("{added} clients added");
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn list(config: &ConfigArg) -> anyhow::Result<()> {
+    let (config, _) = Config::load(&config.config)?;
+    let mut table = Table::new();
+    table.set_header(["appid", "group", "rate", "replay", "passwords", "state"]);
+    let mut clients: Vec<_> = config.clients.values().collect();
+    clients.sort_by_key(|client| client.appid);
+    for client in clients {
+        let rights = &client.rights;
+        let rate = rights.rate.map_or("-".to_owned(), |rate| rate.per_second.to_string());
+        let passwords = if client.previous.is_some() { "2, rotating" } else { "1" };
+        let state = if config.revoked.contains(&client.appid) { "revoked" } else { "valid" };
+        let appid = client.appid.as_str();
+        let mode = format!("{:?}", rights.replay).to_lowercase();
+        table.add_row([appid, &client.group, &rate, &mode, passwords, state]);
+    }
+    for derived in &config.derived {
+        let appid = format!("{}*", derived.prefix);
+        let epoch = format!("of epoch {}", derived.epoch);
+        table.add_row([appid.as_str(), &derived.group, "-", "-", &epoch, "derived"]);
+    }
+    out!("{table}");
+    Ok(())
+}
+
+fn rotate(edit: &Edit, appid: &str, finish: bool) -> anyhow::Result<()> {
+    let clients = edit.clients().map_err(anyhow::Error::msg)?;
+    let client = clients.iter().find(|client| client.appid == appid);
+    let client = client.with_context(|| format!("{appid} is not in the clients file"))?;
+    if finish {
+        return edit.set(appid, &[("previous_password", None)]).map_err(anyhow::Error::msg);
+    }
+    let Some(current) = &client.password else {
+        bail!("{appid}: its password stands in a file or variable of its own: change it there");
+    };
+    if client.previous_password.is_some() {
+        bail!("{appid}: a rotation is under way: end it with --finish first");
+    }
+    let current = std::str::from_utf8(current.expose()).context("a password from a text file")?.to_owned();
+    let new = password()?;
+    let changes = [("previous_password", Some(current)), ("password", Some(new.clone()))];
+    edit.set(appid, &changes).map_err(anyhow::Error::msg)?;
+    out!("{new}");
+    Ok(())
+}
+
+/// 128 bits as hex.
+fn password() -> anyhow::Result<String> {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).ok().context("the system gives no random numbers")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
