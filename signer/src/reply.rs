@@ -16,6 +16,7 @@
 //! - A key that is read here and occurs twice is refused. Other keys may repeat.
 //! - Success is code `0` *and* a result.
 
+mod cursor;
 mod decode;
 #[cfg(feature = "serde")]
 mod json;
@@ -254,7 +255,7 @@ impl<'a> Message<'a> {
     /// # Errors
     /// What `out` says; it may have taken a part.
     pub fn write_to(&self, out: &mut impl Write) -> fmt::Result {
-        Decode(self.0).try_for_each(|c| out.write_char(c))
+        Decode::new(self.0).try_for_each(|c| out.write_char(c))
     }
 }
 
@@ -322,7 +323,7 @@ impl Status {
 // Not inlined, and into a place handed in: it is called twice, and moving a text takes stack.
 #[inline(never)]
 fn decode_into(escaped: &[u8], text: &mut Text<16>) -> bool {
-    Decode(escaped).all(|c| text.push(c.encode_utf8(&mut [0; 4]).as_bytes()))
+    Decode::new(escaped).all(|c| text.push(c.encode_utf8(&mut [0; 4]).as_bytes()))
 }
 
 impl UnknownStatus {
@@ -354,7 +355,7 @@ impl fmt::Display for Message<'_> {
 impl fmt::Debug for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
-        Decode(self.0).flat_map(char::escape_debug).try_for_each(|c| f.write_char(c))?;
+        Decode::new(self.0).flat_map(char::escape_debug).try_for_each(|c| f.write_char(c))?;
         f.write_char('"')
     }
 }

@@ -4,107 +4,103 @@
 //! GBK, whose second bytes may be `\`: a lead byte of GBK that does not begin a UTF-8 character takes the byte
 //! behind it along, so that such a `\` neither hides a quote nor begins an escape.
 
-use super::ReplyError;
+use super::cursor::Cursor;
 
-/// The characters of an escaped string that [`walk`](super::walk) has checked. What is wrong in an unchecked
-/// one becomes U+FFFD.
+/// The characters of an escaped string that [`walk`](super::walk) has checked. An unchecked one ends where it is
+/// wrong.
 #[derive(Clone)]
-pub(super) struct Decode<'a>(pub(super) &'a [u8]);
+pub(super) struct Decode<'a>(Cursor<'a>);
+
+impl<'a> Decode<'a> {
+    pub(super) fn new(escaped: &'a [u8]) -> Self {
+        Self(Cursor(escaped))
+    }
+}
 
 impl Iterator for Decode<'_> {
     type Item = char;
 
-    // Inlined into its few callers: on a chip, a frame of stack less.
-    #[inline(always)]
     fn next(&mut self) -> Option<char> {
-        if self.0.is_empty() {
-            return None;
-        }
-        Some(character(&mut self.0).unwrap_or(char::REPLACEMENT_CHARACTER))
+        character(&mut self.0)
     }
-}
-
-/// Takes one character, escaped or not, off the head of a string's inside.
-#[inline(never)]
-pub(super) fn character(rest: &mut &[u8]) -> Result<char, ReplyError> {
-    let first = byte(rest)?;
-    if first >= 0x80 {
-        return Ok(multibyte(first, rest));
-    }
-    if first < 0x20 {
-        return Err(ReplyError::Malformed);
-    }
-    if first != b'\\' {
-        return Ok(char::from(first));
-    }
-    Ok(match byte(rest)? {
-        b'b' => '\x08',
-        b'f' => '\x0C',
-        b'n' => '\n',
-        b'r' => '\r',
-        b't' => '\t',
-        b'u' => utf16(rest)?,
-        itself @ (b'"' | b'\\' | b'/') => char::from(itself),
-        _ => return Err(ReplyError::Malformed),
-    })
-}
-
-/// What `\u` stands for: one unit of UTF-16, or a pair of them. A high surrogate without its low one is no
-/// character, and what follows it stands for itself.
-fn utf16(rest: &mut &[u8]) -> Result<char, ReplyError> {
-    let mut behind = *rest;
-    let mut high = 0;
-    loop {
-        let mut unit = 0;
-        for _ in 0..4 {
-            let digit = char::from(byte(&mut behind)?).to_digit(16).ok_or(ReplyError::Malformed)?;
-            unit = unit << 4 | digit;
-        }
-        if high != 0 {
-            if unit & 0xFC00 != 0xDC00 {
-                return Ok(char::REPLACEMENT_CHARACTER);
-            }
-            unit = 0x1_0000 + ((high & 0x3FF) << 10) + (unit & 0x3FF);
-        }
-        *rest = behind;
-        match behind {
-            [b'\\', b'u', further @ ..] if unit & 0x1F_FC00 == 0xD800 => {
-                high = unit;
-                behind = further;
-            }
-            _ => return Ok(char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER)),
-        }
-    }
-}
-
-/// The next byte.
-#[inline(always)]
-pub(super) fn byte(rest: &mut &[u8]) -> Result<u8, ReplyError> {
-    let (&first, behind) = rest.split_first().ok_or(ReplyError::Truncated)?;
-    *rest = behind;
-    Ok(first)
 }
 
 /// Whether an escaped string is `name`, which is ASCII.
 pub(super) fn is(escaped: &[u8], name: &[u8]) -> bool {
-    let mut chars = Decode(escaped);
-    name.iter().all(|&byte| chars.next() == Some(char::from(byte))) && chars.0.is_empty()
+    let mut chars = Decode::new(escaped);
+    name.iter().all(|&byte| chars.next() == Some(char::from(byte))) && chars.0.0.is_empty()
+}
+
+/// Takes one character, escaped or not, of a string's inside; `None` if it is wrong or cut off.
+#[inline(never)]
+pub(super) fn character(rest: &mut Cursor<'_>) -> Option<char> {
+    let first = rest.first();
+    if first < 0x20 {
+        return None;
+    }
+    rest.bump();
+    if first >= 0x80 {
+        return Some(multibyte(first, rest));
+    }
+    if first != b'\\' {
+        return Some(char::from(first));
+    }
+    let escaped = match rest.first() {
+        b'b' => b'\x08',
+        b'f' => b'\x0C',
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'u' => return utf16(rest),
+        itself @ (b'"' | b'\\' | b'/') => itself,
+        _ => return None,
+    };
+    rest.bump();
+    Some(char::from(escaped))
+}
+
+/// What `u` and its digits stand for: one unit of UTF-16, or a pair of them. A high surrogate without its low one
+/// is no character, and what follows it stands for itself.
+fn utf16(rest: &mut Cursor<'_>) -> Option<char> {
+    let mut value = unit(rest)?;
+    if value & 0xFC00 == 0xD800 {
+        let mut behind = rest.clone();
+        if behind.take(b'\\')
+            && let Some(low @ 0xDC00..=0xDFFF) = unit(&mut behind)
+        {
+            value = 0x1_0000 + ((value & 0x3FF) << 10) + (low & 0x3FF);
+            *rest = behind;
+        }
+    }
+    Some(char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER))
+}
+
+/// `u` and four digits.
+#[inline(never)]
+fn unit(rest: &mut Cursor<'_>) -> Option<u32> {
+    if !rest.take(b'u') {
+        return None;
+    }
+    let mut unit = 0;
+    for _ in 0..4 {
+        unit = unit << 4 | char::from(rest.first()).to_digit(16)?;
+        rest.bump();
+    }
+    Some(unit)
 }
 
 /// The character that begins with `lead` ≥ 0x80, whose further bytes it takes.
-fn multibyte(lead: u8, rest: &mut &[u8]) -> char {
-    if let Some((c, behind)) = utf8(lead, rest) {
-        *rest = behind;
-        return c;
-    }
-    // As a pair of GBK would be.
-    if let (0x81..=0xFE, [0x40..=0xFE, behind @ ..]) = (lead, *rest) {
-        *rest = behind;
-    }
-    char::REPLACEMENT_CHARACTER
+fn multibyte(lead: u8, rest: &mut Cursor<'_>) -> char {
+    utf8(lead, rest).unwrap_or_else(|| {
+        // As a pair of GBK would be.
+        if let 0x81..=0xFE = lead {
+            rest.take_in(0x40, 0xFE);
+        }
+        char::REPLACEMENT_CHARACTER
+    })
 }
 
-fn utf8(lead: u8, rest: &[u8]) -> Option<(char, &[u8])> {
+fn utf8(lead: u8, rest: &mut Cursor<'_>) -> Option<char> {
     // How many bytes follow, and the least value that needs so many: an overlong form is no UTF-8.
     let (more, least) = match lead {
         0xC0..=0xDF => (1, 0x80),
@@ -113,9 +109,10 @@ fn utf8(lead: u8, rest: &[u8]) -> Option<(char, &[u8])> {
         _ => return None,
     };
     let mut value = u32::from(lead) & (0x3F >> more);
-    let (following, behind) = rest.split_at_checked(more)?;
-    for &byte in following {
-        if byte & 0xC0 != 0x80 {
+    let mut behind = rest.clone();
+    for _ in 0..more {
+        let byte = behind.first();
+        if !behind.take_in(0x80, 0xBF) {
             return None;
         }
         value = value << 6 | u32::from(byte & 0x3F);
@@ -123,7 +120,9 @@ fn utf8(lead: u8, rest: &[u8]) -> Option<(char, &[u8])> {
     if value < least {
         return None;
     }
-    Some((char::from_u32(value)?, behind))
+    let c = char::from_u32(value)?;
+    *rest = behind;
+    Some(c)
 }
 
 #[cfg(test)]
@@ -134,7 +133,7 @@ mod tests {
     use super::*;
 
     fn decoded(escaped: &[u8]) -> String {
-        Decode(escaped).collect()
+        Decode::new(escaped).collect()
     }
 
     #[test]
@@ -161,7 +160,7 @@ mod tests {
         assert_eq!(decoded(b"\xD5\x5Cn"), "\u{FFFD}n");
         // Overlong, surrogate, beyond the last, cut off, continuation alone.
         for bad in [&b"\xC0\x80"[..], b"\xED\xA0\x80", b"\xF5\x80\x80\x80", b"\xE6\xAD", b"\x80"] {
-            let chars: Vec<char> = Decode(bad).collect();
+            let chars: Vec<char> = Decode::new(bad).collect();
             assert!(!chars.is_empty() && chars.iter().all(|&c| c == '\u{FFFD}'), "{bad:x?}: {chars:?}");
         }
     }

@@ -13,7 +13,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use super::ReplyError;
 use super::scan::{self, Field, Found};
-use super::walk::{Value, Visit, walk};
+use super::walk::{Place, Value, Visit, walk};
 
 /// Reads a trimmed body.
 pub(super) fn find(body: &[u8]) -> Result<Found<'_>, ReplyError> {
@@ -31,8 +31,8 @@ pub(super) fn find(body: &[u8]) -> Result<Found<'_>, ReplyError> {
 struct Guard;
 
 impl<'a> Visit<'a> for Guard {
-    fn key(&mut self, _: usize, _: &'a [u8]) {}
-    fn value(&mut self, _: usize, _: Value<'a>) {}
+    fn key(&mut self, _: Place, _: &'a [u8]) {}
+    fn value(&mut self, _: Place, _: Value<'a>) {}
 }
 
 /// The document as a whole.

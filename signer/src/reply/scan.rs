@@ -1,11 +1,10 @@
 //! The four values of an answer, picked up in one walk over it.
 //!
-//! In `{"status":…,"message":…,"result":[{"STATUS":…},…]}` the envelope's members lie at depth 1, the results
-//! at depth 2 and the first result's members at depth 3.
+//! They lie like this: `{"status":…,"message":…,"result":[{"STATUS":…},…]}`.
 
 use super::ReplyError;
 use super::decode::is;
-use super::walk::{Value, Visit, walk};
+use super::walk::{Place, Value, Visit, walk};
 
 /// What an answer states, unjudged.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,21 +72,28 @@ struct Finder<'a> {
     in_results: bool,
 }
 
+/// Where the envelope's members lie.
+const ENVELOPE: Place = Place::inside(b"{");
+/// Where the results lie, if `result` is an array.
+const RESULTS: Place = Place::inside(b"{[");
+/// Where a result's members lie.
+const RESULT: Place = Place::inside(b"{[{");
+
 impl<'a> Visit<'a> for Finder<'a> {
-    fn key(&mut self, depth: usize, key: &'a [u8]) {
-        if depth == 1 {
+    fn key(&mut self, place: Place, key: &'a [u8]) {
+        if place == ENVELOPE {
             self.next = Field::of_envelope(key);
-        } else if depth == 3 && self.in_results && self.found.results == 1 {
+        } else if place == RESULT && self.in_results && self.found.results == 1 {
             self.next = Field::of_result(key);
         }
     }
 
-    fn value(&mut self, depth: usize, value: Value<'a>) {
-        // Keys of depths 1 and 3 alone say whose the next value is, and it follows at once.
+    fn value(&mut self, place: Place, value: Value<'a>) {
+        // Keys of the envelope and a result alone say whose the next value is, and it follows at once.
         let field = self.next.take();
-        if depth == 1 {
-            self.in_results = field == Some(Field::Result) && matches!(value, Value::Array);
-        } else if depth == 2 && self.in_results {
+        if place == ENVELOPE {
+            self.in_results = field == Some(Field::Result) && value == Value::Array;
+        } else if place == RESULTS && self.in_results {
             self.found.results += 1;
         }
         if let Some(field) = field {

@@ -1,10 +1,11 @@
 //! A walk over a JSON document that checks every byte of it against RFC 8259, in bounded stack.
 //!
-//! Nesting is a depth and one bit a level, not recursion: 400 bytes of `[` overwrite the memory of a 16 KiB
+//! Nesting is one bit a level, not recursion: 400 bytes of `[` overwrite the memory of a 16 KiB
 //! chip in a parser that recurses. Nothing is decoded; a visitor sees keys and values in place.
 
 use super::ReplyError;
-use super::decode::{byte, character};
+use super::cursor::Cursor;
+use super::decode::character;
 
 /// How many containers may lie in one another. The carrier's answers have three; serde-json-core recurses
 /// over unknown fields, about 100 B of stack a level.
@@ -25,12 +26,16 @@ pub(super) enum Value<'a> {
     Literal,
 }
 
-/// What is told about a document, in its order. `depth` counts the containers around.
+/// Which containers are around, one bit each below a leading 1, the lowest for the innermost: 1 for an array.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place(u32);
+
+/// What is told about a document, in its order.
 pub(super) trait Visit<'a> {
     /// A member's key, still escaped; its value comes next.
-    fn key(&mut self, depth: usize, key: &'a [u8]);
+    fn key(&mut self, place: Place, key: &'a [u8]);
     /// A value; those inside a container follow it, one deeper.
-    fn value(&mut self, depth: usize, value: Value<'a>);
+    fn value(&mut self, place: Place, value: Value<'a>);
 }
 
 /// The object in a body: without byte-order mark, white space around and NULs behind.
@@ -55,154 +60,183 @@ pub(super) fn trim(body: &[u8]) -> Result<&[u8], ReplyError> {
 
 /// Walks over all of `document`.
 pub(super) fn walk<'a>(document: &'a [u8], visit: &mut impl Visit<'a>) -> Result<(), ReplyError> {
-    const { assert!(MAX_DEPTH < 32, "one bit a level") };
     let mut cursor = Cursor(document);
-    let mut depth = 0;
-    // The lowest bit stands for the innermost container: 1 for an array.
-    let mut arrays = 0u32;
+    let mut place = Place::TOP;
+    if step_through(&mut cursor, &mut place, visit).is_some() {
+        return Ok(());
+    }
+    Err(if place.is_too_deep() {
+        ReplyError::TooDeep
+    } else if cursor.0.is_empty() {
+        ReplyError::Truncated
+    } else {
+        ReplyError::Malformed
+    })
+}
+
+/// `None` where the document is cut off, wrong or too deep.
+#[inline(always)]
+fn step_through<'a>(cursor: &mut Cursor<'a>, place: &mut Place, visit: &mut impl Visit<'a>) -> Option<()> {
     loop {
         let value = cursor.value()?;
-        visit.value(depth, value);
+        visit.value(*place, value);
         let mut opened = matches!(value, Value::Array | Value::Object);
         if opened {
-            if depth == MAX_DEPTH {
-                return Err(ReplyError::TooDeep);
+            place.enter(value == Value::Array);
+            if place.is_too_deep() {
+                return None;
             }
-            depth += 1;
-            arrays = arrays << 1 | u32::from(matches!(value, Value::Array));
         }
         // Close what ends here; stop before the next value.
         loop {
-            if depth == 0 {
-                return if cursor.0.is_empty() { Ok(()) } else { Err(ReplyError::Malformed) };
+            if *place == Place::TOP {
+                return cursor.0.is_empty().then_some(());
             }
-            let in_array = arrays & 1 == 1;
-            let byte = cursor.peek()?;
-            if byte == if in_array { b']' } else { b'}' } {
-                cursor.bump();
-                depth -= 1;
-                arrays >>= 1;
+            let in_array = place.in_array();
+            if cursor.take_token(if in_array { b']' } else { b'}' }) {
+                place.leave();
                 opened = false;
                 continue;
             }
-            if !opened {
-                cursor.expect(b',')?;
+            if !opened && !cursor.take_token(b',') {
+                return None;
             }
             if !in_array {
-                cursor.expect(b'"')?;
-                visit.key(depth, cursor.text()?);
-                cursor.expect(b':')?;
+                if !cursor.take_token(b'"') {
+                    return None;
+                }
+                visit.key(*place, cursor.text()?);
+                if !cursor.take_token(b':') {
+                    return None;
+                }
             }
             break;
         }
     }
 }
 
-/// What is left of the document.
-struct Cursor<'a>(&'a [u8]);
+impl Place {
+    /// Outside of every container.
+    const TOP: Self = Self(1);
 
-impl<'a> Cursor<'a> {
-    /// The next byte that is no white space.
-    fn peek(&mut self) -> Result<u8, ReplyError> {
-        while let [b' ' | b'\t' | b'\r' | b'\n', rest @ ..] = self.0 {
-            self.0 = rest;
+    /// Inside of these containers, the outermost first: `{` or `[` each.
+    pub(super) const fn inside(containers: &[u8]) -> Self {
+        let mut place = Self::TOP;
+        // `for` is not allowed in a const fn.
+        let mut at = 0;
+        while at < containers.len() {
+            place.enter(containers[at] == b'[');
+            at += 1;
         }
-        self.first()
+        place
     }
 
-    fn first(&self) -> Result<u8, ReplyError> {
-        self.0.first().copied().ok_or(ReplyError::Truncated)
+    const fn enter(&mut self, array: bool) {
+        self.0 = self.0 << 1 | array as u32;
     }
 
-    fn bump(&mut self) {
-        self.0 = self.0.get(1..).unwrap_or_default();
+    fn leave(&mut self) {
+        self.0 >>= 1;
     }
 
-    fn expect(&mut self, byte: u8) -> Result<(), ReplyError> {
-        if self.peek()? != byte {
-            return Err(ReplyError::Malformed);
-        }
-        self.bump();
-        Ok(())
+    fn in_array(self) -> bool {
+        self.0 & 1 == 1
     }
 
-    /// A whole string, number or literal, or the bracket of a container.
-    fn value(&mut self) -> Result<Value<'a>, ReplyError> {
-        let first = self.peek()?;
-        let start = self.0;
-        if let b'-' | b'0'..=b'9' = first {
-            self.number()?;
-            return Ok(Value::Number(before(start, self.0)));
-        }
-        self.bump();
-        match first {
-            b'"' => Ok(Value::Text(self.text()?)),
-            b'[' => Ok(Value::Array),
-            b'{' => Ok(Value::Object),
-            b't' => self.literal(b"rue"),
-            b'f' => self.literal(b"alse"),
-            b'n' => self.literal(b"ull"),
-            _ => Err(ReplyError::Malformed),
-        }
-    }
-
-    fn literal(&mut self, rest: &[u8]) -> Result<Value<'a>, ReplyError> {
-        for &expected in rest {
-            if byte(&mut self.0)? != expected {
-                return Err(ReplyError::Malformed);
-            }
-        }
-        Ok(Value::Literal)
-    }
-
-    /// `-? (0 | [1-9][0-9]*) (. [0-9]+)? ([eE] [+-]? [0-9]+)?`
-    fn number(&mut self) -> Result<(), ReplyError> {
-        if self.first()? == b'-' {
-            self.bump();
-        }
-        if self.first()? == b'0' {
-            self.bump();
-        } else {
-            self.digits()?;
-        }
-        if self.first()? == b'.' {
-            self.bump();
-            self.digits()?;
-        }
-        if self.first()? | 0x20 == b'e' {
-            self.bump();
-            if let b'+' | b'-' = self.first()? {
-                self.bump();
-            }
-            self.digits()?;
-        }
-        Ok(())
-    }
-
-    /// One digit or more.
-    fn digits(&mut self) -> Result<(), ReplyError> {
-        if !self.first()?.is_ascii_digit() {
-            return Err(ReplyError::Malformed);
-        }
-        while self.first()?.is_ascii_digit() {
-            self.bump();
-        }
-        Ok(())
-    }
-
-    /// The rest of a string whose opening quote was taken, up to the closing one, which is taken too.
-    fn text(&mut self) -> Result<&'a [u8], ReplyError> {
-        let start = self.0;
-        while self.first()? != b'"' {
-            character(&mut self.0)?;
-        }
-        let text = before(start, self.0);
-        self.bump();
-        Ok(text)
+    fn is_too_deep(self) -> bool {
+        const { assert!(MAX_DEPTH + 1 < 32, "one bit a level, and one above") };
+        self.0 >> MAX_DEPTH > 1
     }
 }
 
-/// What of `start` comes before its own tail `rest`.
-fn before<'a>(start: &'a [u8], rest: &[u8]) -> &'a [u8] {
-    start.get(..start.len().wrapping_sub(rest.len())).unwrap_or_default()
+impl<'a> Cursor<'a> {
+    #[inline(never)]
+    fn skip_space(&mut self) {
+        while let [b' ' | b'\t' | b'\r' | b'\n', rest @ ..] = self.0 {
+            self.0 = rest;
+        }
+    }
+
+    /// Takes the next byte that is no white space if it is this one; whether it was.
+    #[inline(never)]
+    fn take_token(&mut self, byte: u8) -> bool {
+        self.skip_space();
+        self.take(byte)
+    }
+
+    /// A whole string, number or literal, or the bracket of a container.
+    fn value(&mut self) -> Option<Value<'a>> {
+        self.skip_space();
+        let start = self.clone();
+        Some(match self.first() {
+            b'-' | b'0'..=b'9' => {
+                if !self.number() {
+                    return None;
+                }
+                Value::Number(start.until(self))
+            }
+            b'"' => {
+                self.bump();
+                Value::Text(self.text()?)
+            }
+            b'[' => {
+                self.bump();
+                Value::Array
+            }
+            b'{' => {
+                self.bump();
+                Value::Object
+            }
+            first => {
+                let literal: &[u8] = match first {
+                    b't' => b"true",
+                    b'f' => b"false",
+                    _ => b"null",
+                };
+                if !literal.iter().all(|&byte| self.take(byte)) {
+                    return None;
+                }
+                Value::Literal
+            }
+        })
+    }
+
+    /// `-? (0 | [1-9][0-9]*) (. [0-9]+)? ([eE] [+-]? [0-9]+)?`
+    fn number(&mut self) -> bool {
+        self.take(b'-');
+        if !self.take(b'0') && !self.digits() {
+            return false;
+        }
+        if self.take(b'.') && !self.digits() {
+            return false;
+        }
+        if !self.take(b'e') && !self.take(b'E') {
+            return true;
+        }
+        let _ = self.take(b'+') || self.take(b'-');
+        self.digits()
+    }
+
+    /// One digit or more.
+    #[inline(never)]
+    fn digits(&mut self) -> bool {
+        let mut any = false;
+        while self.take_in(b'0', b'9') {
+            any = true;
+        }
+        any
+    }
+
+    /// The rest of a string whose opening quote was taken, up to the closing one, which is taken too.
+    #[inline(never)]
+    fn text(&mut self) -> Option<&'a [u8]> {
+        let start = self.clone();
+        loop {
+            let text = start.until(self);
+            if self.take(b'"') {
+                return Some(text);
+            }
+            character(self)?;
+        }
+    }
 }
