@@ -98,17 +98,12 @@ fn step_through<'a>(cursor: &mut Cursor<'a>, place: &mut Place, visit: &mut impl
                 opened = false;
                 continue;
             }
-            if !opened && !cursor.take_token(b',') {
-                return None;
+            if !opened {
+                cursor.expect(b',')?;
             }
             if !in_array {
-                if !cursor.take_token(b'"') {
-                    return None;
-                }
                 visit.key(*place, cursor.text()?);
-                if !cursor.take_token(b':') {
-                    return None;
-                }
+                cursor.expect(b':')?;
             }
             break;
         }
@@ -164,20 +159,19 @@ impl<'a> Cursor<'a> {
         self.take(byte)
     }
 
+    fn expect(&mut self, byte: u8) -> Option<()> {
+        self.take_token(byte).then_some(())
+    }
+
     /// A whole string, number or literal, or the bracket of a container.
     fn value(&mut self) -> Option<Value<'a>> {
         self.skip_space();
         let start = self.clone();
         Some(match self.first() {
+            b'"' => Value::Text(self.text()?),
             b'-' | b'0'..=b'9' => {
-                if !self.number() {
-                    return None;
-                }
+                self.number()?;
                 Value::Number(start.until(self))
-            }
-            b'"' => {
-                self.bump();
-                Value::Text(self.text()?)
             }
             b'[' => {
                 self.bump();
@@ -193,43 +187,41 @@ impl<'a> Cursor<'a> {
                     b'f' => b"false",
                     _ => b"null",
                 };
-                if !literal.iter().all(|&byte| self.take(byte)) {
-                    return None;
-                }
-                Value::Literal
+                literal.iter().all(|&byte| self.take(byte)).then_some(Value::Literal)?
             }
         })
     }
 
     /// `-? (0 | [1-9][0-9]*) (. [0-9]+)? ([eE] [+-]? [0-9]+)?`
-    fn number(&mut self) -> bool {
+    fn number(&mut self) -> Option<()> {
         self.take(b'-');
-        if !self.take(b'0') && !self.digits() {
-            return false;
+        if !self.take(b'0') {
+            self.digits()?;
         }
-        if self.take(b'.') && !self.digits() {
-            return false;
+        if self.take(b'.') {
+            self.digits()?;
         }
-        if !self.take(b'e') && !self.take(b'E') {
-            return true;
+        if self.take(b'e') || self.take(b'E') {
+            let _ = self.take(b'+') || self.take(b'-');
+            self.digits()?;
         }
-        let _ = self.take(b'+') || self.take(b'-');
-        self.digits()
+        Some(())
     }
 
     /// One digit or more.
     #[inline(never)]
-    fn digits(&mut self) -> bool {
-        let mut any = false;
+    fn digits(&mut self) -> Option<()> {
+        let mut any = None;
         while self.take_in(b'0', b'9') {
-            any = true;
+            any = Some(());
         }
         any
     }
 
-    /// The rest of a string whose opening quote was taken, up to the closing one, which is taken too.
+    /// What is between a string's quotes.
     #[inline(never)]
     fn text(&mut self) -> Option<&'a [u8]> {
+        self.expect(b'"')?;
         let start = self.clone();
         loop {
             let text = start.until(self);
