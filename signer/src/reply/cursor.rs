@@ -9,13 +9,11 @@ pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
 
 impl<'a> Cursor<'a> {
     /// The next byte; 0 at the end.
-    #[inline(always)]
     pub(super) fn first(&self) -> u8 {
         self.0.first().copied().unwrap_or_default()
     }
 
     /// Takes the next byte, if there is one.
-    #[inline(always)]
     pub(super) fn bump(&mut self) {
         if let [_, rest @ ..] = self.0 {
             self.0 = rest;
@@ -28,7 +26,6 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes the next byte if it is from `least` ≥ 1 to `most`; whether it was.
-    #[inline(never)]
     pub(super) fn take_in(&mut self, least: u8, most: u8) -> bool {
         let fits = (least..=most).contains(&self.first());
         if fits {

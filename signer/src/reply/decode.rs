@@ -32,7 +32,6 @@ pub(super) fn is(escaped: &[u8], name: &[u8]) -> bool {
 }
 
 /// Takes one character, escaped or not, of a string's inside; `None` if it is wrong or cut off.
-#[inline(never)]
 pub(super) fn character(rest: &mut Cursor<'_>) -> Option<char> {
     let first = rest.first();
     if first < 0x20 {
@@ -76,7 +75,6 @@ fn utf16(rest: &mut Cursor<'_>) -> Option<char> {
 }
 
 /// `u` and four digits.
-#[inline(never)]
 fn unit(rest: &mut Cursor<'_>) -> Option<u32> {
     if !rest.take(b'u') {
         return None;

@@ -1,7 +1,7 @@
 //! A walk over a JSON document that checks every byte of it against RFC 8259, in bounded stack.
 //!
-//! Nesting is one bit a level, not recursion: 400 bytes of `[` overwrite the memory of a 16 KiB
-//! chip in a parser that recurses. Nothing is decoded; a visitor sees keys and values in place.
+//! Nesting is one bit a level, not recursion: 400 bytes of `[` overwrite the memory of a 16 KiB chip in a parser
+//! that recurses. Nothing is decoded; a visitor sees keys and values in place.
 
 use super::ReplyError;
 use super::cursor::Cursor;
@@ -44,10 +44,9 @@ pub(super) fn trim(body: &[u8]) -> Result<&[u8], ReplyError> {
         return Err(ReplyError::TooLong);
     }
     let ([0xEF, 0xBB, 0xBF, body @ ..] | body) = body;
-    let mut body = body;
-    while let [b' ' | b'\t' | b'\r' | b'\n', rest @ ..] = body {
-        body = rest;
-    }
+    let mut cursor = Cursor(body);
+    cursor.skip_space();
+    let mut body = cursor.0;
     while let [rest @ .., b' ' | b'\t' | b'\r' | b'\n' | 0] = body {
         body = rest;
     }
@@ -75,7 +74,6 @@ pub(super) fn walk<'a>(document: &'a [u8], visit: &mut impl Visit<'a>) -> Result
 }
 
 /// `None` where the document is cut off, wrong or too deep.
-#[inline(always)]
 fn step_through<'a>(cursor: &mut Cursor<'a>, place: &mut Place, visit: &mut impl Visit<'a>) -> Option<()> {
     loop {
         let value = cursor.value()?;
@@ -145,7 +143,7 @@ impl Place {
 }
 
 impl<'a> Cursor<'a> {
-    #[inline(never)]
+    /// Passes over white space.
     fn skip_space(&mut self) {
         while let [b' ' | b'\t' | b'\r' | b'\n', rest @ ..] = self.0 {
             self.0 = rest;
@@ -153,7 +151,6 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes the next byte that is no white space if it is this one; whether it was.
-    #[inline(never)]
     fn take_token(&mut self, byte: u8) -> bool {
         self.skip_space();
         self.take(byte)
@@ -209,7 +206,6 @@ impl<'a> Cursor<'a> {
     }
 
     /// One digit or more.
-    #[inline(never)]
     fn digits(&mut self) -> Option<()> {
         let mut any = None;
         while self.take_in(b'0', b'9') {
@@ -219,7 +215,6 @@ impl<'a> Cursor<'a> {
     }
 
     /// What is between a string's quotes.
-    #[inline(never)]
     fn text(&mut self) -> Option<&'a [u8]> {
         self.expect(b'"')?;
         let start = self.clone();
