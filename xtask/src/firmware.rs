@@ -24,7 +24,8 @@ use image::{CHIPS, Chip};
 /// What the images are measured for, and built with. The first is measured; with the others they must link.
 const PROFILES: &[&str] = &["release", "s", "three"];
 /// The images that must hold no panic.
-const WITHOUT_PANICS: &[&str] = &["measure_none", "measure_sign", "measure_sign_scan"];
+const WITHOUT_PANICS: &[&str] =
+    &["measure_none", "measure_sign", "measure_sign_scan", "measure_sign_http", "measure_sign_lease"];
 
 /// The command: tests, measures, compares. With `rebase`, records what was measured as the new baseline.
 ///
@@ -86,6 +87,8 @@ fn measure(chip: &Chip, figures: &mut Vec<Figure>) -> Result<()> {
         ("measure_sign", "sign + query", None),
         ("measure_sign_scan", "sign + query + scan", Some("scan")),
         ("measure_sign_parse", "sign + query + parse", Some("parse")),
+        ("measure_sign_http", "sign + http", Some("http")),
+        ("measure_sign_lease", "sign + query + lease", Some("lease")),
     ] {
         let size = chip.size(image)?;
         let grown =

@@ -6,7 +6,12 @@
 
 use core::hint::black_box;
 
-use cmiot_signer::{AppId, Card, CardKind, Ebid, Reply, Sequence, Signer, Stamp, Status};
+use cmiot_signer::http::{Decoder, Endpoint};
+use cmiot_signer::{
+    AppId, Card, CardKind, Ebid, Lane, Leased, PATH, Reply, Sequence, Sequences, Signer, Stamp, Status,
+};
+
+use crate::flash::Kept;
 
 /// Signs a look-up and writes its query into a buffer on the stack.
 #[inline(never)]
@@ -34,6 +39,29 @@ pub fn parse() -> bool {
     matches!(Reply::parse(black_box(ANSWER)).map(Reply::into_status), Ok(Ok(Status::Normal)))
 }
 
+/// Writes it as an HTTP request, and takes the answer's bytes.
+#[inline(never)]
+pub fn http() -> bool {
+    let (Ok(stamp), Ok(sequence)) =
+        (Stamp::from_unix(black_box(1_709_136_000)), Sequence::new(black_box(80_000_001)))
+    else {
+        return false;
+    };
+    let mut buffer = [0; 320];
+    let request = black_box(&SIGNER).sign(stamp, sequence, black_box(&CARD));
+    let written = black_box(&ENDPOINT).write_into(&request, &mut buffer);
+    black_box(&buffer);
+    let mut decoder = Decoder::new();
+    written.is_ok() && decoder.feed(black_box(HTTP_ANSWER), &mut buffer) == Ok(true)
+}
+
+/// Finds the mark in flash, leases a block and takes its first number.
+#[inline(never)]
+pub fn lease() -> bool {
+    let sequences = Leased::mount(black_box(Kept::new()), 0, Lane::WHOLE, 16);
+    sequences.is_ok_and(|mut sequences| sequences.next_sequence().is_ok())
+}
+
 static APPID: AppId = match AppId::parse("KTTNJFBF5JXVLS") {
     Ok(appid) => appid,
     Err(_) => panic!("checked when compiled"),
@@ -53,3 +81,10 @@ static CARD: Card = match Card::parse(CardKind::Msisdn, "1064765004176") {
 /// `appid=…&transid=…&ebid=…&token=…&msisdn=…`
 const QUERY_LEN: usize = 6 + 14 + 9 + 36 + 6 + 13 + 7 + 64 + 8 + 13;
 static ANSWER: &[u8] = br#"{"status":"0","message":"\u6b63\u786e","result":[{"STATUS":"00"}]}"#;
+static ENDPOINT: Endpoint<'static> = match Endpoint::new("192.168.1.10:8080", PATH) {
+    Ok(endpoint) => endpoint,
+    Err(_) => panic!("checked when compiled"),
+};
+static HTTP_ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 66\r\n\
+    date: Thu, 29 Feb 2024 16:00:00 GMT\r\n\r\n\
+    {\"status\":\"0\",\"message\":\"\\u6b63\\u786e\",\"result\":[{\"STATUS\":\"00\"}]}";

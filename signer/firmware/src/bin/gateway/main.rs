@@ -12,9 +12,7 @@ mod settings;
 use core::fmt::Write;
 
 use cmiot_signer::http::{Endpoint, receive, send};
-use cmiot_signer::{
-    Leased, PATH, Refusal, Reply, ReplyError, Sequence, Sequences, Signer, Stamp, Status,
-};
+use cmiot_signer::{Leased, PATH, Refusal, Reply, ReplyError, Sequence, Sequences, Signer, Stamp, Status};
 use cmiot_signer_firmware::MACHINE;
 use cmiot_signer_firmware::clock::{self, Clock};
 use cmiot_signer_firmware::console::{Console, exit};
