@@ -47,6 +47,18 @@ mod carrier_faults;
 // Many askers, one call.
 mod collapse;
 
+// Any order of look-ups, time and changes at the carrier.
+mod model;
+
+// The carrier's quota and its bad days.
+mod quota;
+
+// The sisters of the user-status look-up.
+mod operations;
+
+// Looking into the cache, purging it, filling it.
+mod purge;
+
 // What the carrier sees of us.
 mod transids;
 

@@ -156,8 +156,13 @@ impl Admit {
             SentTransid::Lenient(_) => return Err(Refusal::Malformed(Malformed::Transid)),
         }
         match request.ebid.as_deref() {
-            Some(ebid) if ebid == client.ebid.as_str() => {}
-            Some(_) => return Err(Refusal::Ebid),
+            Some(ebid) => {
+                let due =
+                    self.directory.load().ebid_of(client, request.operation).ok_or(Refusal::Operation)?;
+                if ebid != due.as_str() {
+                    return Err(Refusal::Ebid);
+                }
+            }
             None => return Err(Refusal::Malformed(Malformed::Missing("ebid"))),
         }
         if !contains(&rights.peers, origin.address) {

@@ -33,8 +33,8 @@ use memory::Memory;
 pub struct Key {
     /// Whose accounts were asked.
     pub group: Arc<str>,
-    /// The operation's name.
-    pub operation: &'static str,
+    /// What was asked.
+    pub operation: &'static Operation,
     /// The card.
     pub card: Card,
 }
@@ -42,7 +42,7 @@ pub struct Key {
 impl Key {
     /// The key of one look-up.
     pub fn new(group: &Arc<str>, operation: &'static Operation, card: &Card) -> Self {
-        Self { group: Arc::clone(group), operation: operation.name, card: *card }
+        Self { group: Arc::clone(group), operation, card: *card }
     }
 }
 
@@ -167,14 +167,14 @@ impl Cache {
     /// Stores an answer if its verdict is ever stored and no purge came since the ticket was taken; says whether it
     /// was.
     pub fn store(&self, ticket: &Ticket, key: &Key, entry: &Arc<Entry>) -> bool {
-        if self.rules.load().lifetime(&key.card, &entry.verdict).is_none() {
+        if self.rules.load().lifetime(key, entry).is_none() {
             return false;
         }
         ticket.keep(Source::Carrier, key, entry, || {
             self.keep_in_memory(key, entry);
             self.store.save(CacheRow {
                 group: Arc::clone(&key.group),
-                operation: key.operation.into(),
+                operation: key.operation.name.into(),
                 card: key.card,
                 code: entry.verdict.code.as_str().to_owned(),
                 status: entry.verdict.status.as_ref().map(|status| status.code().to_owned()),
@@ -199,7 +199,7 @@ impl Cache {
     ) -> Result<Purged, StoreError> {
         let selects = |key: &Key, entry: &Entry| {
             let status = entry.verdict.status.as_ref().map(Status::code);
-            selection.covers(&key.group, key.operation, &key.card, status, entry.answered_at)
+            selection.covers(&key.group, key.operation.name, &key.card, status, entry.answered_at)
         };
         let (generation, (memory, applied)) = self.generations.begin(selection, || {
             outdated();
@@ -221,7 +221,7 @@ impl Cache {
             Some((entry, _)) => (entry, true),
             None => (Arc::new(self.load(key).await?), false),
         };
-        let lifetime = self.rules.load().lifetime(&key.card, &entry.verdict);
+        let lifetime = self.rules.load().lifetime(key, &entry);
         let until = lifetime.map(|lifetime| {
             (entry.answered_at.plus(lifetime.fresh.0), entry.answered_at.plus(lifetime.useful()))
         });
@@ -241,7 +241,7 @@ impl Cache {
 
     /// Seconds of freshness left, negative once stale; `None` for what is never stored.
     pub fn ttl(&self, key: &Key, entry: &Entry) -> Option<i64> {
-        let lifetime = self.rules.load().lifetime(&key.card, &entry.verdict)?;
+        let lifetime = self.rules.load().lifetime(key, entry)?;
         let ttl = freshness::ttl(&lifetime, entry.answered_at, self.clock.now());
         Some(if entry.stale { ttl.min(-1) } else { ttl })
     }
@@ -249,7 +249,7 @@ impl Cache {
     /// How old an entry is, and for how long it has been stale.
     pub fn age(&self, key: &Key, entry: &Entry) -> (Duration, Duration) {
         let now = self.clock.now();
-        let lifetime = self.rules.load().lifetime(&key.card, &entry.verdict);
+        let lifetime = self.rules.load().lifetime(key, entry);
         let stale = lifetime
             .map_or(Duration::MAX, |lifetime| freshness::staleness(&lifetime, entry.answered_at, now));
         (now.since(entry.answered_at), stale)
@@ -260,7 +260,7 @@ impl Cache {
         if held.freshness != Freshness::Fresh || held.hits < hits {
             return false;
         }
-        let lifetime = self.rules.load().lifetime(&key.card, &held.entry.verdict);
+        let lifetime = self.rules.load().lifetime(key, &held.entry);
         lifetime.is_some_and(|lifetime| {
             self.clock.now().since(held.entry.answered_at) >= lifetime.fresh.0 / 5 * 4
         })
@@ -277,7 +277,7 @@ impl Cache {
     }
 
     fn judge(&self, key: &Key, entry: Arc<Entry>) -> Option<Held> {
-        let lifetime = self.rules.load().lifetime(&key.card, &entry.verdict)?;
+        let lifetime = self.rules.load().lifetime(key, &entry)?;
         match self.freshness(&lifetime, &entry) {
             Freshness::Expired => None,
             freshness => Some(Held { entry, freshness, hits: 0 }),
@@ -292,7 +292,7 @@ impl Cache {
     }
 
     fn keep_in_memory(&self, key: &Key, entry: &Arc<Entry>) {
-        if let Some(lifetime) = self.rules.load().lifetime(&key.card, &entry.verdict) {
+        if let Some(lifetime) = self.rules.load().lifetime(key, entry) {
             let left = lifetime.useful().saturating_sub(self.clock.now().since(entry.answered_at));
             self.memory.put(key.clone(), Arc::clone(entry), left);
         }
@@ -300,9 +300,10 @@ impl Cache {
 
     async fn load(&self, key: &Key) -> Option<Entry> {
         let (store, wanted) = (Arc::clone(&self.store), key.clone());
-        let loaded =
-            tokio::task::spawn_blocking(move || store.load(&wanted.group, wanted.operation, &wanted.card))
-                .await;
+        let loaded = tokio::task::spawn_blocking(move || {
+            store.load(&wanted.group, wanted.operation.name, &wanted.card)
+        })
+        .await;
         match loaded {
             Ok(Ok(row)) => row.and_then(entry),
             Ok(Err(error)) => {

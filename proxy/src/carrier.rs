@@ -172,7 +172,9 @@ impl Carrier {
         urgency: Urgency,
     ) -> Result<(Arc<Standing>, Pass), NotAsked> {
         let accounts = self.groups.load().get(group).cloned().unwrap_or_default();
-        let mut open: Vec<_> = accounts.iter().filter(|one| one.check(operation).is_ok()).collect();
+        let accounts: Vec<_> =
+            accounts.iter().filter(|one| one.account.ebid_of(operation).is_some()).collect();
+        let mut open: Vec<_> = accounts.iter().copied().filter(|one| one.check(operation).is_ok()).collect();
         open.sort_by_key(|one| std::cmp::Reverse(one.left()));
         // One whose budget is spent leaves it to the next; who waits, waits for the best.
         let mut soonest =
@@ -222,8 +224,13 @@ impl Carrier {
         match self.transid(account).await {
             Ok(transid) => {
                 attempt.transid = Some(transid);
-                let signed = Signer::new(&account.appid, &account.ebid, password).sign_transid(transid, card);
-                attempt.end = self.send(operation, &signed).await;
+                attempt.end = match account.ebid_of(operation) {
+                    Some(ebid) => {
+                        let signed = Signer::new(&account.appid, ebid, password).sign_transid(transid, card);
+                        self.send(operation, &signed).await
+                    }
+                    None => Err(Fault::NoEbid),
+                };
             }
             Err(fault) => attempt.end = Err(fault),
         }
@@ -255,7 +262,7 @@ impl Carrier {
         if let Some(date) = response.date {
             self.drift.compare(at, date, &self.metrics);
         }
-        match Verdict::read(&response.body) {
+        match Verdict::read(&response.body, operation.verdict) {
             Ok(verdict) => Ok(Answered { body: response.body, verdict, at }),
             Err(why) => Err(Fault::not_an_envelope(why, &response.body)),
         }

@@ -8,6 +8,7 @@ pub mod edit;
 pub mod file;
 pub mod lifetimes;
 pub mod listen;
+pub mod operation;
 pub mod rights;
 pub mod units;
 pub mod watch;
@@ -24,9 +25,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cmiot_signer::{AppId, Ebid, Password};
+use cmiot_signer::{AppId, Card, Ebid, Password};
 use hyper::Uri;
 
+use crate::operation::{Operation, Operations, USER_STATUS};
 use crate::tls;
 
 pub use breaker::Breaker;
@@ -48,6 +50,10 @@ pub struct Config {
     pub store_dir: PathBuf,
     /// Whom the proxy asks.
     pub carrier: Carrier,
+    /// What may be asked for.
+    pub operations: Operations,
+    /// Numbers of one card, each with the one that stands for all of them.
+    pub aliases: HashMap<Card, Card>,
     /// What an account bears before calls stop for a while.
     pub breaker: Breaker,
     /// What is kept in memory.
@@ -87,6 +93,19 @@ impl Config {
         let folder = path.parent().unwrap_or(Path::new("."));
         let config = Self::check(&file, folder).map_err(|what| ConfigError::new(path, None, what))?;
         Ok((config, file))
+    }
+
+    /// The number that stands for a card in keys and calls: the first of its line in the alias file, or its own.
+    pub fn canonical(&self, card: &Card) -> Card {
+        self.aliases.get(card).copied().unwrap_or(*card)
+    }
+
+    /// The ebid that a client must send for this operation; none when its group has no account that may ask for it.
+    pub fn ebid_of(&self, client: &Client, operation: &Operation) -> Option<Ebid> {
+        if operation.name == USER_STATUS.name {
+            return Some(client.ebid);
+        }
+        self.groups.get(&client.group)?.iter().find_map(|account| account.ebid_of(operation)).copied()
     }
 
     /// Every account, group by group.
@@ -173,6 +192,8 @@ pub struct Account {
     pub appid: AppId,
     /// The carrier's ebid for user-status look-ups.
     pub ebid: Ebid,
+    /// Its ebids for other operations, by their names.
+    pub ebids: HashMap<&'static str, Ebid>,
     /// The carrier's password, and beside it the next one while it is being changed. Never empty.
     pub passwords: Vec<Password>,
     /// Calls that may leave in any second.
@@ -181,6 +202,13 @@ pub struct Account {
     pub calls_at_once: Option<NonZeroU32>,
     /// Calls from midnight to midnight at UTC+8.
     pub calls_per_day: Option<NonZeroU64>,
+}
+
+impl Account {
+    /// The ebid for this operation; none when the carrier issued none.
+    pub fn ebid_of(&self, operation: &Operation) -> Option<&Ebid> {
+        if operation.name == USER_STATUS.name { Some(&self.ebid) } else { self.ebids.get(operation.name) }
+    }
 }
 
 /// What is wrong with a configuration, where, and what to write instead.

@@ -1,44 +1,149 @@
-//! What gateways may ask for: an operation is a path of the carrier and the place of its verdict.
+//! What gateways may ask for: an operation is a path of the carrier, the place of its verdict, and how long it serves.
 //!
-//! The user-status look-up (CMIOT_API2002) is the one served today; its sisters share the signature and the envelope.
+//! The user-status look-up (CMIOT_API2002) is what this proxy exists for; its sisters share signature and envelope. The
+//! rows below are built in, `[[operation]]` changes them or adds others, and an operation is served when some account
+//! has an ebid for it: the carrier issues one an API.
 
-/// One look-up of the carrier.
-#[derive(PartialEq, Eq, Debug)]
+use std::hash::{Hash, Hasher};
+
+use crate::config::Lifetime;
+use crate::config::units::Span;
+
+/// One operation of the carrier.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Operation {
-    /// The carrier's number for it, as in CMIOT_API2002.
-    pub api: u16,
     /// The last part of its path, which names it in configuration, keys and audit.
     pub name: &'static str,
     /// Its path under the base URL.
     pub path: &'static str,
+    /// Whether it changes something.
+    pub kind: Kind,
+    /// The field of `result[0]` that is its answer: without it, a success is relayed and not kept.
+    pub verdict: &'static str,
+    /// How long its answers serve.
+    pub keep: Keep,
+}
+
+/// Whether asking changes something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// It does not: the answer may be kept, shared, and asked for once more.
+    Lookup,
+    /// It does: sent once, relayed, and audited.
+    Action,
+}
+
+/// How long a success serves. What is "not found, not owned" serves as `[freshness]` says, whatever the operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keep {
+    /// By STATUS, as `[freshness]` says.
+    ByStatus,
+    /// As long as this.
+    For(Lifetime),
+    /// Until the carrier has yesterday's figures: the next 09:00 at UTC+8. Then, when the carrier fails, for so long.
+    UntilMorning(Span),
 }
 
 impl Operation {
-    /// Whether asking changes nothing, so that an answer may be kept, shared and asked for once more.
+    /// Whether asking changes nothing.
     pub fn is_lookup(&self) -> bool {
-        true
+        self.kind == Kind::Lookup
     }
 }
 
-const OPERATIONS: [Operation; 1] =
-    [Operation { api: 2002, name: "userstatusrealsingle", path: "/v2/userstatusrealsingle" }];
-
-/// The user-status look-up, which this proxy exists for.
-pub const USER_STATUS: &Operation = &OPERATIONS[0];
-
-/// The operation at this path, doubled slashes folded (clients join base URLs carelessly).
-pub fn by_path(path: &str) -> Option<&'static Operation> {
-    OPERATIONS.iter().find(|operation| same_path(path, operation.path))
+impl Hash for Operation {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
 }
 
-/// The operation of this name.
-pub fn by_name(name: &str) -> Option<&'static Operation> {
-    OPERATIONS.iter().find(|operation| operation.name == name)
+/// A row of the table below.
+const fn row(name: &'static str, path: &'static str, verdict: &'static str, keep: Keep) -> Operation {
+    Operation { name, path, kind: Kind::Lookup, verdict, keep }
 }
 
-/// The names of all operations, for an error text.
-pub fn names() -> String {
-    OPERATIONS.map(|operation| operation.name).join(", ")
+/// Serves for so many seconds, stale for as many more while asking, and a day when the carrier fails.
+const fn seconds(fresh: u64) -> Keep {
+    Keep::For(Lifetime {
+        fresh: Span::secs(fresh),
+        stale_while_revalidate: Span::secs(fresh),
+        stale_if_error: Span::secs(86_400),
+    })
+}
+
+const MORNING: Keep = Keep::UntilMorning(Span::secs(86_400));
+
+/// CMIOT_API2001, 2002, 2005, 2008, 2011, 2012, 2105, 2110 and 4001, in this order.
+pub static BUILT_IN: [Operation; 9] = [
+    row("gprsrealsingle", "/v2/gprsrealsingle", "GPRSSTATUS", seconds(10)),
+    row("userstatusrealsingle", "/v2/userstatusrealsingle", "STATUS", Keep::ByStatus),
+    row("gprsusedinfosingle", "/v2/gprsusedinfosingle", "total_gprs", MORNING),
+    row("onandoffrealsingle", "/v2/onandoffrealsingle", "status", seconds(10)),
+    row("balancerealsingle", "/v2/balancerealsingle", "balance", seconds(60)),
+    row("smsusedinfosingle", "/v2/smsusedinfosingle", "sms", MORNING),
+    row("querycardlifecycle", "/v2/querycardlifecycle", "lifecycle", seconds(3_600)),
+    row("querycardopentime", "/v2/querycardopentime", "opentime", seconds(86_400)),
+    Operation { kind: Kind::Action, ..row("smsstatusreset", "/v2/smsstatusreset", "status", seconds(0)) },
+];
+
+/// The user-status look-up.
+pub static USER_STATUS: &Operation = &BUILT_IN[1];
+
+/// The operations of a configuration: those that are known, and which of them are served.
+#[derive(Clone, Debug)]
+pub struct Operations {
+    known: Vec<&'static Operation>,
+    served: Vec<&'static Operation>,
+}
+
+impl Operations {
+    /// The built-in ones and `rows`, which replace those of their name. What is served is said by [`Self::serve`].
+    pub fn of(rows: Vec<Operation>) -> Self {
+        let mut known: Vec<&'static Operation> = BUILT_IN.iter().collect();
+        for row in rows {
+            let row: &'static Operation = keep_for_ever(row);
+            match known.iter_mut().find(|one| one.name == row.name) {
+                Some(built_in) => *built_in = row,
+                None => known.push(row),
+            }
+        }
+        Self { known, served: Vec::new() }
+    }
+
+    /// Serves those that are served by somebody.
+    pub fn serve(&mut self, by_somebody: impl Fn(&Operation) -> bool) {
+        self.served = self.known.iter().copied().filter(|one| by_somebody(one)).collect();
+    }
+
+    /// The served operation at this path, doubled slashes folded (clients join base URLs carelessly).
+    pub fn at(&self, path: &str) -> Option<&'static Operation> {
+        self.served.iter().copied().find(|operation| same_path(path, operation.path))
+    }
+
+    /// The known operation of this name.
+    pub fn named(&self, name: &str) -> Option<&'static Operation> {
+        self.known.iter().copied().find(|operation| operation.name == name)
+    }
+
+    /// The names of all that are known, for an error text.
+    pub fn names(&self) -> String {
+        self.known.iter().map(|operation| operation.name).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// An operation stands in keys and records that outlive a configuration, so it is never freed: there are as many as
+/// different rows were ever configured in this process.
+fn keep_for_ever(row: Operation) -> &'static Operation {
+    use std::sync::{Mutex, PoisonError};
+    static ROWS: Mutex<Vec<&'static Operation>> = Mutex::new(Vec::new());
+    let mut rows = ROWS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = BUILT_IN.iter().chain(rows.iter().copied()).find(|known| **known == row) {
+        return known;
+    }
+    let kept: &'static Operation = Box::leak(Box::new(row));
+    rows.push(kept);
+    kept
 }
 
 fn same_path(asked: &str, known: &str) -> bool {
@@ -50,13 +155,20 @@ fn parts(path: &str) -> impl Iterator<Item = &str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// The built-in ones, all served.
+    pub(crate) fn all() -> Operations {
+        let mut operations = Operations::of(Vec::new());
+        operations.serve(|_| true);
+        operations
+    }
 
     #[test]
     fn doubled_slashes_are_folded_and_nothing_else() {
         for path in ["/v2/userstatusrealsingle", "/v2//userstatusrealsingle", "//v2/userstatusrealsingle/"] {
-            assert_eq!(by_path(path), Some(USER_STATUS), "{path}");
+            assert_eq!(all().at(path), Some(USER_STATUS), "{path}");
         }
         for path in [
             "",
@@ -66,7 +178,27 @@ mod tests {
             "/V2/userstatusrealsingle",
             "/v2/%75",
         ] {
-            assert_eq!(by_path(path), None, "{path}");
+            assert_eq!(all().at(path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn a_row_replaces_a_built_in_one_and_is_kept_once() {
+        let row = Operation { path: "/v3/status", ..USER_STATUS.clone() };
+        let mut operations = Operations::of(vec![row.clone()]);
+        operations.serve(|_| true);
+        assert_eq!(operations.at("/v2/userstatusrealsingle"), None);
+        let found = operations.at("/v3/status").unwrap();
+        assert!(std::ptr::eq(found, Operations::of(vec![row]).named("userstatusrealsingle").unwrap()));
+        assert_eq!(operations.known.len(), BUILT_IN.len());
+    }
+
+    #[test]
+    fn what_nobody_has_an_ebid_for_is_not_served() {
+        let mut operations = Operations::of(Vec::new());
+        operations.serve(|one| one.name == "balancerealsingle");
+        assert_eq!(operations.at("/v2/userstatusrealsingle"), None);
+        assert!(operations.at("/v2/balancerealsingle").is_some());
+        assert!(operations.named("userstatusrealsingle").is_some(), "it is known all the same");
     }
 }

@@ -30,7 +30,6 @@ use crate::flight::{Flights, Role, Room, Seat};
 use crate::gateway::answer::{Answer, CacheStatus, Forwarded};
 use crate::gateway::request::{Hosts, Request, SentTransid, check_head};
 use crate::metrics::Metrics;
-use crate::operation::Operation;
 use crate::outcome::{Outcome, Refusal};
 use fly::Brought;
 pub use fly::Landing;
@@ -112,6 +111,7 @@ impl Relay {
             &asked.head.uri,
             &asked.head.headers,
             body,
+            &self.config.load().operations,
             self.admit.reads_lenient(),
             record.claims(),
         )?;
@@ -133,10 +133,11 @@ impl Relay {
         if again {
             record.repeated();
         }
-        let key = Key::new(&client.group, request.operation, &request.card);
+        let card = self.config.load().canonical(&request.card);
+        let key = Key::new(&client.group, request.operation, &card);
 
         if !request.operation.is_lookup() {
-            return self.act(&client, &key, request.operation, started, record).await;
+            return self.act(&client, &key, started, record).await;
         }
 
         // Look up: what will do is answered at once; without leave to ask, that is all.
@@ -144,7 +145,7 @@ impl Relay {
         let wants = request.wants.within(&self.limits());
         match &held {
             Some(held) if self.will_do(&key, held, &wants) => {
-                self.refresh_ahead(&key, request.operation, held);
+                self.refresh_ahead(&key, held);
                 return Ok(self.cached(&key, held, None));
             }
             _ if wants.only_if_cached => return Err(Refusal::OnlyIfCached),
@@ -152,7 +153,7 @@ impl Relay {
         }
 
         // Join the flight of this key, or lead one.
-        let seat = self.join(&key, Some(client.appid), request.operation, held.as_ref(), &wants);
+        let seat = self.join(&key, Some(client.appid), held.as_ref(), &wants);
         if let Some(held) = held.as_ref().filter(|held| held.freshness == Freshness::Revalidate)
             && wants.max_age.is_none()
         {
@@ -218,7 +219,6 @@ impl Relay {
         self: &Arc<Self>,
         key: &Key,
         client: Option<AppId>,
-        operation: &'static Operation,
         held: Option<&Held>,
         wants: &Wants,
     ) -> Result<Place, Refusal> {
@@ -229,7 +229,7 @@ impl Relay {
         let (relay, flying) = (Arc::clone(self), key.clone());
         let known = held.map(|held| held.entry.answered_at);
         self.flights
-            .join(key, client, room, || async move { relay.fly(flying, operation, urgency, known).await })
+            .join(key, client, room, || async move { relay.fly(flying, urgency, known).await })
             .map_err(|_| Refusal::Crowded)
     }
 
@@ -253,14 +253,13 @@ impl Relay {
         self: &Arc<Self>,
         client: &Client,
         key: &Key,
-        operation: &'static Operation,
         started: Duration,
         record: &mut Record,
     ) -> Result<Found, Refusal> {
         let (relay, flying) = (Arc::clone(self), key.clone());
         let seat = self
             .flights
-            .alone(Some(client.appid), || async move { relay.send(&flying, operation, Urgency::Miss).await })
+            .alone(Some(client.appid), || async move { relay.send(&flying, Urgency::Miss).await })
             .map_err(|_| Refusal::Crowded);
         let (_, landing) = wait(seat, self.patience(started, false)).await?;
         if let Some(call) = &landing.call {

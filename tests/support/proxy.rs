@@ -131,6 +131,11 @@ impl Proxy {
         self.start_again().await;
     }
 
+    /// Where operators look.
+    pub(crate) fn admin_address(&self) -> std::net::SocketAddr {
+        self.admin
+    }
+
     /// Asks the operators' listener, with more header lines.
     pub(crate) async fn admin(&self, path: &str, headers: &str) -> Answer {
         let mut line = Line::to(self.admin).await;

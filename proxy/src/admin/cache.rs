@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::{Admin, reply};
 use crate::cache::freshness::Freshness;
 use crate::cache::{Depth, Entry, Key};
-use crate::operation::{self, Operation};
+use crate::operation::{Operation, USER_STATUS};
 use crate::store::cache::Selection;
 
 /// More than any of these requests needs.
@@ -72,7 +72,7 @@ pub(super) async fn stats(admin: &Admin) -> Response<Full<Bytes>> {
 
 pub(super) async fn show(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let key = match read(request).await.and_then(|wanted| wanted.key(admin)) {
-        Ok((key, _)) => key,
+        Ok(key) => key,
         Err(what) => return wrong(&what),
     };
     let Some(found) = admin.relay.cache.inspect(&key).await else {
@@ -117,14 +117,14 @@ pub(super) async fn purge(admin: &Admin, request: Request<Incoming>) -> Response
 }
 
 pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let (key, operation) = match read(request).await.and_then(|wanted| wanted.key(admin)) {
+    let key = match read(request).await.and_then(|wanted| wanted.key(admin)) {
         Ok(known) => known,
         Err(what) => return wrong(&what),
     };
-    if !operation.is_lookup() {
+    if !key.operation.is_lookup() {
         return wrong("operation: it changes something, and is not fetched ahead of need");
     }
-    match admin.relay.fetch(&key, operation).await {
+    match admin.relay.fetch(&key).await {
         Ok((called, entry)) => {
             let mut shown = described(&entry);
             shown["outcome"] = json!(if called { "fetched" } else { "fresh" });
@@ -143,16 +143,17 @@ pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>) -> Response
 }
 
 impl Wanted {
-    fn key(&self, admin: &Admin) -> Result<(Key, &'static Operation), String> {
+    fn key(&self, admin: &Admin) -> Result<Key, String> {
         let card = self.card()?.ok_or("name a card: msisdn, iccid or imsi")?;
-        let operation = self.operation()?.unwrap_or(operation::USER_STATUS);
+        let operation = self.operation(admin)?.unwrap_or(USER_STATUS);
         let config = admin.relay.config.load();
+        let card = config.canonical(&card);
         let group = match &self.group {
             Some(group) => config.groups.get_key_value(group.as_str()).map(|(name, _)| name),
             None => config.groups.keys().next().filter(|_| config.groups.len() == 1),
         };
         let group = group.ok_or("group: name one that the configuration has")?;
-        Ok((Key::new(group, operation, &card), operation))
+        Ok(Key::new(group, operation, &card))
     }
 
     fn selection(&self, admin: &Admin) -> Result<Selection, String> {
@@ -162,9 +163,9 @@ impl Wanted {
             return Err("group: the configuration has none of this name".to_owned());
         }
         let selection = Selection {
-            card: self.card()?,
+            card: self.card()?.map(|card| admin.relay.config.load().canonical(&card)),
             group: self.group.as_deref().map(Into::into),
-            operation: self.operation()?.map(|operation| operation.name.into()),
+            operation: self.operation(admin)?.map(|operation| operation.name.into()),
             status: self.status.clone(),
             answered_before: None,
         };
@@ -189,15 +190,11 @@ impl Wanted {
         Card::parse(kind, number).map(Some).map_err(|error| format!("{}: {error}", kind.as_str()))
     }
 
-    fn operation(&self) -> Result<Option<&'static Operation>, String> {
-        self.operation
-            .as_deref()
-            .map(|name| {
-                operation::by_name(name).ok_or_else(|| {
-                    format!("operation: \"{name}\" is not served; known: {}", operation::names())
-                })
-            })
-            .transpose()
+    fn operation(&self, admin: &Admin) -> Result<Option<&'static Operation>, String> {
+        let Some(name) = self.operation.as_deref() else { return Ok(None) };
+        let operations = &admin.relay.config.load().operations;
+        let unknown = || format!("operation: \"{name}\" is not known; known: {}", operations.names());
+        operations.named(name).map(Some).ok_or_else(unknown)
     }
 }
 

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cmiot_signer::{AppId, Password, Token};
+use cmiot_signer::{AppId, Ebid, Password, Token};
 use ipnet::IpNet;
 
 use crate::config::file::{Format, ReplayMode};
 use crate::config::{Client, Config, Derived, Rights};
 use crate::gateway::request::{Request, SentTransid};
+use crate::operation::Operation;
 
 /// The clients, and what must be known of all of them before one is known.
 pub(super) struct Directory {
@@ -75,6 +76,11 @@ impl Directory {
         }
         let revoked = self.config.revoked.contains(appid);
         client.filter(|_| genuine && !revoked)
+    }
+
+    /// The ebid that a client must send for this operation.
+    pub(super) fn ebid_of(&self, client: &Client, operation: &Operation) -> Option<Ebid> {
+        self.config.ebid_of(client, operation)
     }
 
     /// Whose prefix this appid has, the longest first.

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use cmiot_signer::Card;
 
-use crate::carrier::verdict::{Class, Verdict};
+use super::{Entry, Key};
+use crate::carrier::verdict::Class;
 use crate::clock::Time;
 use crate::config::units::Span;
 use crate::config::{Lifetime, Lifetimes};
+use crate::operation::Keep;
 
 /// What an entry is good for at some moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,15 +37,23 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The lifetime of an answer about this card with this verdict; `None` when it is never stored.
-    pub fn lifetime(&self, card: &Card, verdict: &Verdict) -> Option<Lifetime> {
-        let lifetime = match verdict.class {
-            Class::Ok => self.lifetimes.of_status(verdict.status.as_ref()),
-            Class::NotFound => &self.lifetimes.not_found,
+    /// The lifetime of this answer; `None` when it is never stored.
+    pub fn lifetime(&self, key: &Key, entry: &Entry) -> Option<Lifetime> {
+        let verdict = &entry.verdict;
+        let lifetime = match (verdict.class, key.operation.keep) {
+            _ if !key.operation.is_lookup() => return None,
+            (Class::NotFound, _) => self.lifetimes.not_found,
+            (Class::Ok, Keep::ByStatus) => *self.lifetimes.of_status(verdict.status.as_ref()),
+            (Class::Ok, Keep::For(lifetime)) => lifetime,
+            // To the second: a day's figures are not stretched.
+            (Class::Ok, Keep::UntilMorning(stale_if_error)) => {
+                let fresh = Span(until_morning(entry.answered_at));
+                return Some(Lifetime { fresh, stale_while_revalidate: Span::secs(0), stale_if_error });
+            }
             _ => return None,
         };
-        let fresh = self.spread(card, lifetime.fresh.0);
-        (!fresh.is_zero()).then_some(Lifetime { fresh: Span(fresh), ..*lifetime })
+        let fresh = self.spread(&key.card, lifetime.fresh.0);
+        (!fresh.is_zero()).then_some(Lifetime { fresh: Span(fresh), ..lifetime })
     }
 
     /// A card has its own place within the jitter, the same after a restart and on every proxy.
@@ -60,6 +70,14 @@ impl Rules {
         let micros = u128::from(permille) * fresh.as_micros() / 1_000;
         Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
     }
+}
+
+/// From an answer to the next 09:00 at UTC+8, when the carrier has the figures of the day before.
+fn until_morning(answered_at: Time) -> Duration {
+    const DAY: u64 = 86_400;
+    // 09:00 at UTC+8 is 01:00 UTC: so long after the last one was it answered.
+    let after = (answered_at.as_secs() + DAY - 3_600) % DAY;
+    Duration::from_secs(DAY - after)
 }
 
 /// What an entry answered at `answered_at` is good for at `now`.
@@ -89,6 +107,8 @@ pub fn ttl(lifetime: &Lifetime, answered_at: Time, now: Time) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::tests::{entry, key};
+    use crate::carrier::verdict::{Code, Verdict};
     use proptest::prelude::*;
 
     const LIFETIME: Lifetime = Lifetime {
@@ -121,34 +141,61 @@ mod tests {
         assert_eq!(after(Duration::from_secs(68)), -8);
     }
 
-    #[test]
-    fn errors_of_the_carrier_are_never_stored() {
-        let rules = Rules { lifetimes: Lifetimes::default(), jitter_percent: 0 };
-        let verdict = |code: &str| Verdict::stored(crate::carrier::verdict::Code::parse(code).unwrap(), None);
-        for code in ["7", "10", "20", "71", "73", "99", "10006", "777"] {
-            assert_eq!(rules.lifetime(&card(0), &verdict(code)), None, "{code}");
-        }
-        assert_eq!(rules.lifetime(&card(0), &verdict("12")), Some(rules.lifetimes.not_found));
+    fn rules(jitter_percent: u32) -> Rules {
+        Rules { lifetimes: Lifetimes::default(), jitter_percent }
     }
 
-    fn card(number: u32) -> Card {
-        Card::parse(cmiot_signer::CardKind::Msisdn, &format!("1064800{number:06}")).unwrap()
+    fn said(code: &str) -> Entry {
+        let verdict = Verdict::stored(Code::parse(code).unwrap(), None);
+        Entry { verdict, ..entry("00", 0) }
+    }
+
+    #[test]
+    fn errors_of_the_carrier_are_never_stored() {
+        let rules = rules(0);
+        let key = key("1064800000001");
+        for code in ["7", "10", "20", "71", "73", "99", "10006", "777"] {
+            assert_eq!(rules.lifetime(&key, &said(code)), None, "{code}");
+        }
+        assert_eq!(rules.lifetime(&key, &said("12")), Some(rules.lifetimes.not_found));
     }
 
     #[test]
     fn a_fleet_does_not_expire_at_once_and_a_restart_agrees() {
-        let rules = || Rules { lifetimes: Lifetimes::default(), jitter_percent: 10 };
-        let verdict = Verdict::stored(crate::carrier::verdict::Code::parse("12").unwrap(), None);
-        let fresh = |number| rules().lifetime(&card(number), &verdict).unwrap().fresh.0;
-        let mut by_tenth = [0; 12];
+        let fresh = |number| {
+            let key = key(&format!("1064800{number:06}"));
+            rules(10).lifetime(&key, &said("12")).unwrap().fresh.0
+        };
+        let mut by_second = [0; 12];
         for number in 0..12_000 {
             let fresh = fresh(number);
             assert!((54_000..=66_000).contains(&fresh.as_millis()), "{fresh:?}");
-            by_tenth[usize::try_from(fresh.as_millis() - 54_000).unwrap().min(11_999) / 1_000] += 1;
+            by_second[usize::try_from(fresh.as_millis() - 54_000).unwrap().min(11_999) / 1_000] += 1;
         }
         // Evenly over the whole reach, within a fifth.
-        assert!(by_tenth.iter().all(|count| (800..1_200).contains(count)), "{by_tenth:?}");
+        assert!(by_second.iter().all(|count| (800..1_200).contains(count)), "{by_second:?}");
         assert_eq!(fresh(7), fresh(7));
+    }
+
+    #[test]
+    fn yesterdays_figures_are_fresh_until_nine_in_the_morning() {
+        let operations = crate::operation::tests::all();
+        let used = Key { operation: operations.named("gprsusedinfosingle").unwrap(), ..key("1064800000001") };
+        // 2026-01-15 at UTC+8, by the hour.
+        let midnight = Time::from_secs(1_768_406_400);
+        for (hours, left) in [(0, 9), (8, 1), (9, 24), (12, 21), (23, 10)] {
+            let answered_at = midnight.plus(Duration::from_secs(hours * 3_600));
+            let lifetime = rules(10).lifetime(&used, &Entry { answered_at, ..said("0") }).unwrap();
+            assert_eq!(lifetime.fresh, Span::secs(left * 3_600), "answered at {hours}:00");
+        }
+    }
+
+    #[test]
+    fn an_action_is_never_stored() {
+        let operations = crate::operation::tests::all();
+        let reset = Key { operation: operations.named("smsstatusreset").unwrap(), ..key("1064800000001") };
+        assert_eq!(rules(0).lifetime(&reset, &said("0")), None);
+        assert_eq!(rules(0).lifetime(&reset, &said("12")), None);
     }
 
     proptest! {

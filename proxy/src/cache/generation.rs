@@ -109,7 +109,7 @@ impl Ticket {
         let state = self.generations.state();
         let covers = |selection: &Selection| {
             let status = entry.verdict.status.as_ref().map(cmiot_signer::Status::code);
-            selection.covers(&key.group, key.operation, &key.card, status, entry.answered_at)
+            selection.covers(&key.group, key.operation.name, &key.card, status, entry.answered_at)
         };
         let outdated = state.purges.iter().any(|purge| {
             purge.generation > self.taken

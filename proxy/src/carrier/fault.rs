@@ -45,6 +45,9 @@ pub enum Fault {
         /// Its first bytes, printable.
         excerpt: String,
     },
+    /// The account has no ebid for the operation: nothing was sent.
+    #[error("the account has no ebid for this operation: add it to its `ebids`")]
+    NoEbid,
     /// The proxy could not number the call: state.db is unavailable.
     #[error("state.db gives no transid: see the error before")]
     Sequence,
@@ -76,6 +79,7 @@ impl Fault {
             Self::Status { .. } => "http-status",
             Self::TooLong(_) => "too-long",
             Self::NotAnEnvelope { .. } => "not-an-envelope",
+            Self::NoEbid => "no-ebid",
             Self::Sequence => "sequence",
         }
     }
@@ -90,7 +94,7 @@ impl Fault {
             Self::Timeout => "http_response_timeout",
             Self::Status { .. } | Self::NotAnEnvelope { .. } => "http_protocol_error",
             Self::TooLong(_) => "http_response_body_size",
-            Self::Sequence => "proxy_internal_error",
+            Self::NoEbid | Self::Sequence => "proxy_internal_error",
         }
     }
 }

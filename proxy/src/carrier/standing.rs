@@ -235,7 +235,10 @@ fn same_credentials(one: &Account, other: &Account) -> bool {
             .map(|password| *Token::sign(&account.appid, password, &any).as_bytes())
             .collect()
     };
-    one.appid == other.appid && one.ebid == other.ebid && signed(one) == signed(other)
+    one.appid == other.appid
+        && one.ebid == other.ebid
+        && one.ebids == other.ebids
+        && signed(one) == signed(other)
 }
 
 /// How long to wait at most before a busy carrier is asked again, spread by the call's own number.

@@ -117,27 +117,39 @@ pub struct Verdict {
     pub code: Code,
     /// What it means.
     pub class: Class,
-    /// `result[0].STATUS` of a success.
+    /// `result[0].STATUS` of a success, where that is the operation's verdict.
     pub status: Option<Status>,
 }
 
 impl Verdict {
-    /// Reads a body.
+    /// Reads a body; `field` of `result[0]` is where the operation's verdict stands.
     ///
     /// # Errors
     /// [`NotAnEnvelope`] for whatever is not the carrier's answer: HTML, cut off, no status.
-    pub fn read(body: &[u8]) -> Result<Self, NotAnEnvelope> {
+    pub fn read(body: &[u8], field: &str) -> Result<Self, NotAnEnvelope> {
         let reply = Reply::parse(body).map_err(NotAnEnvelope::Unreadable)?;
         let code = Code::parse(reply.code()).ok_or(NotAnEnvelope::Code)?;
-        let class = Class::of(code.as_str());
-        let status = if class == Class::Ok { reply.status() } else { None };
-        Ok(Self { code, class, status })
+        Ok(match Class::of(code.as_str()) {
+            Class::Ok if field == STATUS => Self { code, class: Class::Ok, status: reply.status() },
+            // A success that does not say what was asked is relayed, and no answer to keep.
+            Class::Ok if !has(body, field) => Self { code, class: Class::Other, status: None },
+            class => Self { code, class, status: None },
+        })
     }
 
     /// A verdict that was stored: its code and STATUS.
     pub fn stored(code: Code, status: Option<Status>) -> Self {
         Self { code, class: Class::of(code.as_str()), status }
     }
+}
+
+/// The field of the user-status look-up, whose values are a card's.
+const STATUS: &str = "STATUS";
+
+/// Whether `result[0]` has this field, whatever it holds: an offline card's may be "".
+fn has(body: &[u8], field: &str) -> bool {
+    let body: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    body.is_some_and(|body| body["result"][0].get(field).is_some())
 }
 
 /// Why a body is not the carrier's answer.
@@ -177,19 +189,29 @@ mod tests {
 
     #[test]
     fn the_two_99s_are_different_things() {
-        let envelope = Verdict::read(br#"{"status":"99","message":"x","result":[]}"#).unwrap();
+        let envelope = Verdict::read(br#"{"status":"99","message":"x","result":[]}"#, STATUS).unwrap();
         assert_eq!((envelope.class, envelope.status), (Class::Busy, None));
         let card = Verdict::read(
             "{\"status\":\"0\",\"message\":\"正确\",\"result\":[{\"STATUS\":\"99\"}]}".as_bytes(),
+            STATUS,
         )
         .unwrap();
         assert_eq!((card.class, card.status), (Class::Ok, Some(Status::NoSuchNumber)));
     }
 
     #[test]
+    fn a_success_without_what_was_asked_is_no_answer_to_keep() {
+        let class = |body: &str| Verdict::read(body.as_bytes(), "GPRSSTATUS").unwrap().class;
+        assert_eq!(class(r#"{"status":"0","message":"","result":[{"GPRSSTATUS":""}]}"#), Class::Ok);
+        for body in [r#"{"status":"0","result":[{"IP":"x"}]}"#, r#"{"status":"0","result":[[]]}"#] {
+            assert_eq!(class(body), Class::Other, "{body}");
+        }
+    }
+
+    #[test]
     fn what_is_not_an_envelope_is_told_apart() {
         for body in ["", "<html>502</html>", "{\"status\":\"0\",\"mess", "{}", "[]", "{\"status\":\"a b\"}"] {
-            assert!(Verdict::read(body.as_bytes()).is_err(), "{body}");
+            assert!(Verdict::read(body.as_bytes(), STATUS).is_err(), "{body}");
         }
     }
 }

@@ -6,13 +6,14 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use cmiot_signer::{AppId, Ebid};
+use cmiot_signer::{AppId, Card, CardKind, Ebid};
 use hyper::Uri;
 
 use super::clients::{Clients, Groups};
 use super::reader::{PasswordSource, Reader};
 use super::units::Secret;
-use super::{Account, Admin, Carrier, Config, ConfigFile, file};
+use super::{Account, Admin, Carrier, Config, ConfigFile, file, operation};
+use crate::operation::{Operations, USER_STATUS};
 use crate::tls;
 
 impl Config {
@@ -22,8 +23,12 @@ impl Config {
     /// The first rule that does not hold, as a sentence.
     pub fn check(file: &ConfigFile, folder: &Path) -> Result<Self, String> {
         let mut reader = Reader::new(folder, file.process.allow_world_readable_secrets);
-        let groups = groups(file, &mut reader)?;
-        let clients = Clients::check(file, &groups, &mut reader)?;
+        let rows = file.operations.iter().map(operation::Row::check).collect::<Result<_, _>>()?;
+        let mut operations = Operations::of(rows);
+        let groups = groups(file, &operations, &mut reader)?;
+        operations.serve(|one| groups.values().flatten().any(|account| account.ebid_of(one).is_some()));
+        let aliases = aliases(file, &mut reader)?;
+        let clients = Clients::check(file, &groups, &operations, &mut reader)?;
         let carrier = carrier(&file.carrier)?;
         file.breaker.check()?;
         if file.cache.ttl_jitter_percent > 50 || file.cache.refresh_ahead_percent > 100 {
@@ -47,6 +52,8 @@ impl Config {
             admin: admin(&file.admin, &mut reader)?,
             store_dir: folder.join(&file.store.dir),
             carrier,
+            operations,
+            aliases,
             breaker: file.breaker.clone(),
             cache: file.cache.clone(),
             lifetimes: file.freshness.clone(),
@@ -63,7 +70,7 @@ impl Config {
     }
 }
 
-fn groups(file: &ConfigFile, reader: &mut Reader<'_>) -> Result<Groups, String> {
+fn groups(file: &ConfigFile, operations: &Operations, reader: &mut Reader<'_>) -> Result<Groups, String> {
     if file.accounts.is_empty() {
         return Err(
             "no [[account]]: add one with the name, appid, ebid and password that the carrier issued"
@@ -99,7 +106,17 @@ fn groups(file: &ConfigFile, reader: &mut Reader<'_>) -> Result<Groups, String> 
         };
         let mut passwords = vec![password.read(&place, reader)?];
         passwords.extend(next.read_optional(&place, reader)?);
+        let mut ebids = HashMap::new();
+        for (name, ebid) in &written.ebids {
+            let operation =
+                operations.named(name).filter(|one| one.name != USER_STATUS.name).ok_or_else(|| {
+                    format!("{place}: ebids: \"{name}\" is no other operation; known: {}", operations.names())
+                })?;
+            let ebid = Ebid::parse(ebid).map_err(|e| format!("{place}: ebids: {name}: {e}"))?;
+            ebids.insert(operation.name, ebid);
+        }
         let account = Account {
+            ebids,
             name: written.name.as_str().into(),
             group: Arc::clone(&group),
             appid: AppId::parse(&written.appid).map_err(|e| format!("{place}: appid: {e}"))?,
@@ -112,6 +129,37 @@ fn groups(file: &ConfigFile, reader: &mut Reader<'_>) -> Result<Groups, String> 
         groups.entry(group).or_default().push(Arc::new(account));
     }
     Ok(groups)
+}
+
+/// Each number of a line, with the line's first.
+fn aliases(file: &ConfigFile, reader: &mut Reader<'_>) -> Result<HashMap<Card, Card>, String> {
+    let Some(path) = &file.cache.alias_file else { return Ok(HashMap::new()) };
+    let lines = reader.list(path).map_err(|e| format!("[cache] alias_file: {e}"))?;
+    let mut aliases = HashMap::new();
+    for line in lines {
+        let wrong = |why: &str| format!("[cache] alias_file: {}: {why}", path.display());
+        let mut first = None;
+        for column in line.split(',').map(str::trim).filter(|column| !column.is_empty()) {
+            let (kind, number) = column
+                .split_once(':')
+                .and_then(|(kind, number)| {
+                    Some((
+                        [CardKind::Msisdn, CardKind::Iccid, CardKind::Imsi]
+                            .into_iter()
+                            .find(|one| one.as_str() == kind)?,
+                        number,
+                    ))
+                })
+                .ok_or_else(|| wrong("a number must begin with msisdn:, iccid: or imsi:"))?;
+            // The number itself is not repeated: it would stand in a log.
+            let card = Card::parse(kind, number).map_err(|e| wrong(&format!("{}: {e}", kind.as_str())))?;
+            let canonical = *first.get_or_insert(card);
+            if aliases.insert(card, canonical).is_some_and(|known| known != canonical) {
+                return Err(wrong(&format!("{} stands in two lines", card.masked())));
+            }
+        }
+    }
+    Ok(aliases)
 }
 
 fn carrier(written: &file::Carrier) -> Result<Carrier, String> {

@@ -15,7 +15,7 @@ use super::file::{self, ClientsFile, ConfigFile, Format, ReplayMode};
 use super::reader::{PasswordSource, Reader};
 use super::units::Window;
 use super::{Account, Client, Derived, Rate, Rights};
-use crate::operation;
+use crate::operation::Operations;
 
 /// Accounts by group, in the order of the file.
 pub(super) type Groups = HashMap<Arc<str>, Vec<Arc<Account>>>;
@@ -31,8 +31,14 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    pub(super) fn check(file: &ConfigFile, groups: &Groups, reader: &mut Reader<'_>) -> Result<Self, String> {
-        let mut checker = Checker { gateway: &file.gateway, groups, reader, card_lists: HashMap::new() };
+    pub(super) fn check(
+        file: &ConfigFile,
+        groups: &Groups,
+        operations: &Operations,
+        reader: &mut Reader<'_>,
+    ) -> Result<Self, String> {
+        let mut checker =
+            Checker { gateway: &file.gateway, groups, operations, reader, card_lists: HashMap::new() };
         let mut listed = HashMap::new();
         for (index, written) in file.clients.iter().enumerate() {
             let place = format!("[[client]] {} (appid = \"{}\")", index + 1, written.appid);
@@ -167,6 +173,7 @@ fn revoked(file: &ConfigFile, reader: &mut Reader<'_>) -> Result<HashSet<AppId>,
 struct Checker<'a, 'r> {
     gateway: &'a file::Gateway,
     groups: &'a Groups,
+    operations: &'a Operations,
     reader: &'a mut Reader<'r>,
     /// Card lists by their path: clients mostly share one.
     card_lists: HashMap<std::path::PathBuf, Arc<HashSet<String>>>,
@@ -237,10 +244,10 @@ impl Checker<'_, '_> {
 
     fn rights(&mut self, place: &str, written: &file::Rights) -> Result<Rights, String> {
         for name in &written.operations {
-            if operation::by_name(name).is_none() {
+            if self.operations.named(name).is_none() {
                 return Err(format!(
                     "{place}: operations: \"{name}\" is not served; known: {}",
-                    operation::names()
+                    self.operations.names()
                 ));
             }
         }

@@ -5,6 +5,7 @@
 
 mod client;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::breaker::Breaker;
 use super::lifetimes::Lifetimes;
 use super::listen::Listen;
+use super::operation;
 use super::units::{Secret, Size, Span, Window, peers};
 
 pub use client::{Client, ClientsFile, Derive, Format, ReplayMode, Rights};
@@ -50,6 +52,9 @@ pub struct ConfigFile {
     /// The log on standard error.
     #[serde(default)]
     pub log: Log,
+    /// What may be asked for, where it differs from what is built in.
+    #[serde(default, rename = "operation", skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<operation::Row>,
     /// The credentials that the carrier issued.
     #[serde(default, rename = "account")]
     pub accounts: Vec<Account>,
@@ -263,6 +268,10 @@ pub struct Cache {
     pub refresh_ahead_hits: u32,
     /// An entry younger than this is fresh enough for every gateway: a smaller `max-age`, and `no-cache`, count as this.
     pub max_age_floor: Span,
+    /// CSV file of cards that have several numbers, one card a line: look-ups by any of them share an entry and a call,
+    /// which asks for the first. Each number says its kind: `msisdn:...`, `iccid:...`, `imsi:...`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alias_file: Option<PathBuf>,
     /// Something stale for longer than this is not answered without asking, whatever `max-stale` a gateway sends.
     pub max_stale_ceiling: Span,
 }
@@ -275,6 +284,7 @@ impl Default for Cache {
             refresh_ahead_percent: 10,
             refresh_ahead_hits: 3,
             max_age_floor: Span::secs(10),
+            alias_file: None,
             max_stale_ceiling: Span::secs(86_400),
         }
     }
@@ -341,6 +351,9 @@ pub struct Account {
     pub appid: String,
     /// The carrier's ebid for user-status look-ups.
     pub ebid: String,
+    /// Its ebids for other operations, by their names: `ebids = { gprsrealsingle = "..." }`. Only what has one is asked.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ebids: BTreeMap<String, String>,
     /// File that holds the password, relative to the configuration; one trailing line break is not part of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,

@@ -13,7 +13,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Uri};
 
 use crate::cache::wants::Wants;
-use crate::operation::{self, Operation};
+use crate::operation::{Operation, Operations};
 use crate::outcome::{Malformed, Refusal};
 
 /// The longest request target, in bytes.
@@ -137,10 +137,11 @@ impl Request {
         uri: &Uri,
         headers: &HeaderMap,
         body: &[u8],
+        operations: &Operations,
         lenient: bool,
         claims: &mut Claims,
     ) -> Result<Self, Refusal> {
-        let operation = operation::by_path(uri.path()).ok_or(Refusal::UnknownPath)?;
+        let operation = operations.at(uri.path()).ok_or(Refusal::UnknownPath)?;
         claims.operation = Some(operation);
         let parameters =
             Parameters::read(uri.query().unwrap_or_default(), body).map_err(Refusal::Malformed)?;

@@ -10,7 +10,6 @@ use crate::carrier::budget::Urgency;
 use crate::carrier::verdict::Class;
 use crate::clock::Time;
 use crate::flight::Room;
-use crate::operation::Operation;
 use crate::outcome::Refusal;
 use crate::store::StoreError;
 use crate::store::cache::Selection;
@@ -32,27 +31,21 @@ pub(super) struct Brought {
 
 impl Relay {
     /// The flight of one key. An answer that is fresh and newer than the one known when it began spares the call.
-    pub(super) async fn fly(
-        &self,
-        key: Key,
-        operation: &'static Operation,
-        urgency: Urgency,
-        known: Option<Time>,
-    ) -> Landing {
+    pub(super) async fn fly(&self, key: Key, urgency: Urgency, known: Option<Time>) -> Landing {
         // The flight before this one may have landed between our look and our start.
         if let Some(Held { entry, freshness: Freshness::Fresh, .. }) = self.cache.recall(&key)
             && known.is_none_or(|known| entry.answered_at > known)
         {
             return Landing { call: None, end: Ok(Brought { entry, stored: true }) };
         }
-        self.send(&key, operation, urgency).await
+        self.send(&key, urgency).await
     }
 
     /// Asks the carrier, and stores what it said.
-    pub(super) async fn send(&self, key: &Key, operation: &'static Operation, urgency: Urgency) -> Landing {
+    pub(super) async fn send(&self, key: &Key, urgency: Urgency) -> Landing {
         // Before the call: what is purged from here on outdates its answer.
         let ticket = self.cache.ticket();
-        let attempt = match self.carrier.call(&key.group, operation, &key.card, urgency).await {
+        let attempt = match self.carrier.call(&key.group, key.operation, &key.card, urgency).await {
             Ok(attempt) => attempt,
             Err(not_asked) => return Landing { call: None, end: Err(Refusal::NotAsked(not_asked)) },
         };
@@ -62,7 +55,7 @@ impl Relay {
             }
             Ok(answered) => {
                 let entry = Arc::new(Entry::from(answered.clone()));
-                let stored = operation.is_lookup() && self.cache.store(&ticket, key, &entry);
+                let stored = key.operation.is_lookup() && self.cache.store(&ticket, key, &entry);
                 Ok(Brought { entry, stored })
             }
             Err(fault) => Err(Refusal::Carrier(fault.clone())),
@@ -71,36 +64,30 @@ impl Relay {
     }
 
     /// Refreshes what is asked for often while it is still fresh, if its share of the budget allows it now.
-    pub(super) fn refresh_ahead(self: &Arc<Self>, key: &Key, operation: &'static Operation, held: &Held) {
+    pub(super) fn refresh_ahead(self: &Arc<Self>, key: &Key, held: &Held) {
         let hits = self.config.load().cache.refresh_ahead_hits;
-        if !self.cache.is_due(key, held, hits) || !self.carrier.may_refresh_ahead(&key.group, operation) {
+        if !self.cache.is_due(key, held, hits) || !self.carrier.may_refresh_ahead(&key.group, key.operation) {
             return;
         }
         let (relay, flying, known) = (Arc::clone(self), key.clone(), Some(held.entry.answered_at));
         // A table that is full, or a flight that is under way, needs no more than this one's trying.
-        let _ = self.flights.join(key, None, Room::Half, || async move {
-            relay.fly(flying, operation, Urgency::Ahead, known).await
-        });
+        let _ = self
+            .flights
+            .join(key, None, Room::Half, || async move { relay.fly(flying, Urgency::Ahead, known).await });
     }
 
     /// Fetches one card without a gateway: what is fresh is left as it is. Says whether a call was made.
     ///
     /// # Errors
     /// The refusal that a gateway would get.
-    pub async fn fetch(
-        self: &Arc<Self>,
-        key: &Key,
-        operation: &'static Operation,
-    ) -> Result<(bool, Arc<Entry>), Refusal> {
+    pub async fn fetch(self: &Arc<Self>, key: &Key) -> Result<(bool, Arc<Entry>), Refusal> {
         if let Some(Held { entry, freshness: Freshness::Fresh, .. }) = self.cache.look_up(key).await {
             return Ok((false, entry));
         }
         let (relay, flying) = (Arc::clone(self), key.clone());
         let mut seat = self
             .flights
-            .join(key, None, Room::Half, || async move {
-                relay.fly(flying, operation, Urgency::Refresh, None).await
-            })
+            .join(key, None, Room::Half, || async move { relay.fly(flying, Urgency::Refresh, None).await })
             .map_err(|_| Refusal::Crowded)?;
         let landing = seat.landing().await.map_err(|_| Refusal::Lost)?;
         Ok((landing.call.is_some(), landing.end?.entry))
@@ -112,7 +99,7 @@ impl Relay {
     /// When cache.db could not be changed.
     pub async fn purge(&self, selection: &Selection, depth: Depth) -> Result<Purged, StoreError> {
         let outdated = || {
-            let flies = |key: &Key| selection.may_cover(&key.group, key.operation, &key.card);
+            let flies = |key: &Key| selection.may_cover(&key.group, key.operation.name, &key.card);
             self.flights.detach(flies);
         };
         self.cache.purge(selection, depth, outdated).await

@@ -1,6 +1,7 @@
 //! Requests as real clients send them, and as nobody should.
 
 use super::*;
+use crate::operation::tests::all;
 use proptest::prelude::*;
 
 const TRANSID: &str = "1000012014101615303080000001";
@@ -11,7 +12,7 @@ fn parse(target: &str, body: &str) -> Result<Request, Refusal> {
 
 fn parse_as(target: &str, body: &str, lenient: bool) -> Result<Request, Refusal> {
     let uri = target.parse().unwrap();
-    Request::parse(&uri, &HeaderMap::new(), body.as_bytes(), lenient, &mut Claims::default())
+    Request::parse(&uri, &HeaderMap::new(), body.as_bytes(), &all(), lenient, &mut Claims::default())
 }
 
 fn target(rest: &str) -> String {
@@ -139,7 +140,7 @@ proptest! {
     #[test]
     fn no_query_and_no_body_panics(query in "[!-~]{0,80}", body in proptest::collection::vec(any::<u8>(), 0..80)) {
         if let Ok(uri) = format!("/v2/userstatusrealsingle?{query}").parse::<Uri>() {
-            let _ = Request::parse(&uri, &HeaderMap::new(), &body, true, &mut Claims::default());
+            let _ = Request::parse(&uri, &HeaderMap::new(), &body, &all(), true, &mut Claims::default());
         }
     }
 }

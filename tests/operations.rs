@@ -1,0 +1,116 @@
+//! The sisters of the user-status look-up: those that the carrier issued an ebid for, each as long as it serves.
+
+use std::time::Duration;
+
+use cmiot_simulator::{Account, Config, Gate, Operation, Rule, Simulator};
+use tokio::task::JoinSet;
+
+use crate::support::{ACCOUNT_APPID, ACCOUNT_PASSWORD, Answer, Door, EBID, MSISDN, Setup, carrier, soon};
+
+const OTHERS: [(&str, Operation, &str); 3] = [
+    ("gprsusedinfosingle", Operation::DataUsed, "0001000000002"),
+    ("onandoffrealsingle", Operation::Power, "0001000000003"),
+    ("smsstatusreset", Operation::SmsReset, "0001000000004"),
+];
+
+/// A carrier that issued an ebid for each, and a proxy that knows them.
+async fn issued() -> (Simulator, Setup) {
+    let account = Account::new(ACCOUNT_APPID, EBID, ACCOUNT_PASSWORD);
+    let account = OTHERS.iter().fold(account, |account, (_, one, ebid)| account.with_ebid(*one, *ebid));
+    let carrier = Simulator::start_local(Config::new([account])).await.unwrap();
+    let setup = OTHERS.iter().fold(Setup::before(&carrier), |setup, (name, _, ebid)| {
+        setup.set(&format!("account.0.ebids.{name}"), *ebid)
+    });
+    (carrier, setup)
+}
+
+async fn ask(door: &Door, name: &str, ebid: &str) -> Answer {
+    let query = door.sign(&MSISDN).with("ebid", ebid);
+    door.get_target(&format!("/v2/{name}?{}", query.text()), "").await
+}
+
+#[tokio::test]
+async fn each_operation_is_asked_with_its_own_ebid_and_kept_apart() {
+    let (carrier, setup) = issued().await;
+    let proxy = setup.start().await;
+    proxy.ask(&MSISDN).await.is_normal();
+    for (name, operation, ebid) in OTHERS {
+        let answer = ask(&proxy, name, ebid).await;
+        assert_eq!(answer.code(), "0", "{name}: {answer:?}");
+        assert_eq!(carrier.count_operation(operation), 1, "{name}");
+    }
+    assert_eq!(ask(&proxy, "onandoffrealsingle", "0001000000003").await.json()["result"][0]["status"], "1");
+    assert!(ask(&proxy, "onandoffrealsingle", "0001000000003").await.cache().starts_with("hit"));
+    // The ebid of another operation is a wrong one.
+    ask(&proxy, "onandoffrealsingle", EBID).await.is_refusal_since("3", "ebid");
+}
+
+#[tokio::test]
+async fn what_nobody_has_an_ebid_for_is_no_path() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier).start().await;
+    for name in ["gprsrealsingle", "nonsense"] {
+        ask(&proxy, name, EBID).await.is_refusal("10006");
+    }
+    assert_eq!(carrier.count(), 0);
+}
+
+#[tokio::test]
+async fn an_action_is_sent_each_time_shared_with_nobody_and_kept_nowhere() {
+    let (carrier, setup) = issued().await;
+    let gate = Gate::new();
+    carrier.set_rules([Rule::any().gate(&gate)]);
+    let proxy = setup.start().await;
+    let mut askers = JoinSet::new();
+    for _ in 0..3 {
+        let door = (*proxy).clone();
+        askers.spawn(async move { ask(&door, "smsstatusreset", "0001000000004").await });
+    }
+    carrier.wait_for_calls(3).await;
+    gate.open();
+    for answer in soon("answers", askers.join_all()).await {
+        assert_eq!((answer.code().as_str(), answer.cache()), ("0", "fwd=bypass"));
+    }
+    assert_eq!(carrier.count(), 3);
+}
+
+#[tokio::test]
+async fn an_action_is_never_sent_twice() {
+    let (carrier, setup) = issued().await;
+    for failure in ["code=73", "close", "reset", "code=7"] {
+        let proxy = setup.start().await;
+        carrier.set_rules([Rule::parse(failure).unwrap()]);
+        let calls = carrier.count();
+        assert_ne!(ask(&proxy, "smsstatusreset", "0001000000004").await.code(), "0");
+        assert_eq!(carrier.count(), calls + 1, "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn yesterdays_figures_serve_until_nine_in_the_morning() {
+    let (carrier, setup) = issued().await;
+    let proxy = setup.start_clocked().await; // at noon
+    let used = async || ask(&proxy, "gprsusedinfosingle", "0001000000002").await;
+    assert_eq!(used().await.cache(), "fwd=uri-miss; stored");
+    proxy.clock.advance(Duration::from_secs(21 * 3_600 - 1));
+    assert_eq!(used().await.cache(), "hit; ttl=1");
+    proxy.clock.advance(Duration::from_secs(1));
+    assert_eq!(used().await.cache(), "fwd=stale; stored");
+    assert_eq!(carrier.count(), 2);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_row_of_configuration_is_an_operation() {
+    let carrier = carrier().await;
+    let row = "name = \"balancerealsingle\"\npath = \"/v2/balancerealsingle\"\nfresh = \"5m\"";
+    let proxy = Setup::before(&carrier)
+        .add("operation", row)
+        .set("account.0.ebids.balancerealsingle", EBID)
+        .start_clocked()
+        .await;
+    assert_eq!(ask(&proxy, "balancerealsingle", EBID).await.json()["result"][0]["balance"], "12.50");
+    proxy.clock.advance(Duration::from_secs(299));
+    assert_eq!(ask(&proxy, "balancerealsingle", EBID).await.cache(), "hit; ttl=1");
+    proxy.stop().await;
+}
