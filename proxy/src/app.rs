@@ -17,11 +17,11 @@ use crate::admin::Admin;
 use crate::admit::repeat::{Asked, Repeats};
 use crate::admit::replay::Number;
 use crate::admit::{Admit, Origin};
-use crate::audit::Audit;
+use crate::audit::{Audit, Refusals};
 use crate::cache::Cache;
 use crate::carrier::Carrier;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Durability};
+use crate::config::{Config, ConfigError};
 use crate::flight::{Caps, Flights};
 use crate::gateway::{self, request::Hosts};
 use crate::listen::{Bound, Inherited, Listener, Patience, Rules};
@@ -41,11 +41,16 @@ const ADMIN_CONNECTIONS: usize = 64;
 /// # Errors
 /// [`StoreError`], with its remedy.
 pub fn open_store(config: &Config, accept_lost_state: bool, clock: &Clock) -> Result<Store, StoreError> {
-    let durability = match config.durability {
-        Durability::Power => audit::Durability::Power,
-        Durability::Process => audit::Durability::Process,
+    let audit = audit::Options {
+        durability: config.audit.durability,
+        on_failure: config.audit.on_failure,
+        min_free: config.audit.min_free,
+        anchor_every: config.audit.anchor_every,
+        identifiers: config.audit.identifiers,
+        group: config.audit.group,
+        ..audit::Options::default()
     };
-    let options = StoreOptions { durability, accept_lost_state, ..StoreOptions::default() };
+    let options = StoreOptions { audit, accept_lost_state, ..StoreOptions::default() };
     Store::open(&config.store_dir, options, clock)
 }
 
@@ -141,6 +146,7 @@ impl App {
             while tokio::time::timeout(TIDY, stop.cancelled()).await.is_err() {
                 relay.cache.tidy();
                 relay.tidy();
+                relay.audit.tidy();
             }
         });
     }
@@ -188,6 +194,7 @@ impl App {
         if tokio::time::timeout(self.grace, landed).await.is_err() {
             tracing::warn!(grace = ?self.grace, "not everything finished within the grace time");
         }
+        self.relay.audit.flush();
         let store = self.store;
         if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
             tracing::error!("the databases were not closed in order; they recover at the next start");
@@ -237,7 +244,7 @@ fn fixed_until_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[store] dir", old.store_dir != new.store_dir),
         ("[carrier] base_url", old.carrier.base_url != new.carrier.base_url),
         ("[carrier] node", old.carrier.node != new.carrier.node),
-        ("[audit] durability", old.durability != new.durability),
+        ("[audit]", old.audit != new.audit),
         ("[log] format", old.log_format != new.log_format),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
@@ -264,8 +271,13 @@ fn relay(
         repeats: Repeats::default(),
         cache: Cache::new(config, Arc::clone(&store.cache), clock.clone()),
         flights: Arc::new(Flights::new(caps, flights.clone())),
-        carrier: Carrier::new(config, &store.state, clock, Arc::clone(metrics))?,
-        audit: Audit::new(Arc::clone(&store.audit), config.gateway.deadline.0),
+        carrier: Carrier::new(config, &store.state, &store.audit, clock, Arc::clone(metrics))?,
+        audit: Audit::new(
+            Arc::clone(&store.audit),
+            config.gateway.deadline.0,
+            Refusals::new(&config.audit),
+            clock.clone(),
+        ),
         config: ArcSwap::from(Arc::clone(config)),
         clock: clock.clone(),
         metrics: Arc::clone(metrics),

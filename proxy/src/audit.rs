@@ -1,8 +1,13 @@
 //! The audit: one record for every request, committed before its answer leaves.
 //!
 //! A [`Record`] is begun when a request arrives and filled in along the path; [`Audit::commit`] gives it to the store's
-//! writer and returns when it is on disk. Without a committed record no answer leaves: the caller refuses instead.
+//! writer and returns when it is on disk. Without a committed record no answer leaves: the caller refuses instead, or,
+//! under `on_failure = "answer"`, the answer goes out and is counted. Refusals before authentication may be counted too
+//! (see [`Refusals`]).
 //! Passwords, tokens and URLs have no field here.
+
+mod refusals;
+pub mod render;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,11 +16,12 @@ use std::time::Duration;
 use cmiot_signer::Transid;
 
 use crate::cache::Entry;
-use crate::clock::Time;
-use crate::config::Client;
+use crate::clock::{Clock, Time};
+use crate::config::{Client, OnFailure};
 use crate::gateway::request::Claims;
 use crate::outcome::{Outcome, Refusal};
 use crate::store::audit::{AuditRow, AuditStore, AuditUnavailable, Clip};
+pub use refusals::Refusals;
 
 /// What is known of a look-up so far.
 #[derive(Debug)]
@@ -120,15 +126,24 @@ impl Record {
 pub struct Audit {
     store: Arc<AuditStore>,
     patience: Duration,
+    refusals: Refusals,
+    clock: Clock,
 }
+
+/// How long an answer waits for its record where it may leave without.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Audit {
     /// Over the store's writer; a record that is not on disk after `patience` counts as unavailable.
-    pub fn new(store: Arc<AuditStore>, patience: Duration) -> Self {
-        Self { store, patience }
+    pub fn new(store: Arc<AuditStore>, patience: Duration, refusals: Refusals, clock: Clock) -> Self {
+        let patience = match store.on_failure() {
+            OnFailure::Refuse => patience,
+            OnFailure::Answer => patience.min(ANSWER_PATIENCE),
+        };
+        Self { store, patience, refusals, clock }
     }
 
-    /// Returns when the record is committed.
+    /// Returns when the record is committed, or need not be.
     ///
     /// # Errors
     /// [`AuditUnavailable`]: no answer may leave. The record may still come to be written afterwards.
@@ -139,7 +154,33 @@ impl Audit {
         refusal: Option<&Refusal>,
         latency: Duration,
     ) -> Result<(), AuditUnavailable> {
+        if let (None, Some(refusal)) = (&record.client, refusal)
+            && !self.refusals.is_recorded(record.peer, refusal.reason(), record.at)
+        {
+            return Ok(());
+        }
+        let at = record.at;
         let written = self.store.append(record.into_row(outcome, refusal, latency));
-        tokio::time::timeout(self.patience, written).await.unwrap_or(Err(AuditUnavailable::Full))
+        let written = tokio::time::timeout(self.patience, written).await.unwrap_or_else(|_| {
+            self.store.gave_up(at);
+            Err(AuditUnavailable::Full)
+        });
+        match self.store.on_failure() {
+            OnFailure::Refuse => written,
+            OnFailure::Answer => Ok(()),
+        }
+    }
+
+    /// Writes down the counts of a period that is over.
+    pub fn tidy(&self) {
+        self.refusals
+            .take_if_over(self.clock.monotonic())
+            .into_iter()
+            .for_each(|row| self.store.append_refused(row));
+    }
+
+    /// Writes down the counts so far, before the store is closed.
+    pub fn flush(&self) {
+        self.refusals.take().into_iter().for_each(|row| self.store.append_refused(row));
     }
 }

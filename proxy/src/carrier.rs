@@ -26,6 +26,7 @@ use crate::config::{Account, Config};
 use crate::metrics::Metrics;
 use crate::operation::Operation;
 use crate::sequence::TransidSource;
+use crate::store::audit::{AuditStore, CallRow, Clip};
 use crate::store::state::StateStore;
 use budget::Urgency;
 use client::Client;
@@ -88,19 +89,22 @@ pub struct Carrier {
     transids: Arc<TransidSource>,
     groups: ArcSwap<Groups>,
     state: Arc<StateStore>,
+    audit: Arc<AuditStore>,
     clock: Clock,
     drift: Drift,
     metrics: Arc<Metrics>,
 }
 
 impl Carrier {
-    /// A carrier for the accounts of a configuration, whose transids and spending `state` knows.
+    /// A carrier for the accounts of a configuration, whose transids and spending `state` knows. Every attempt has its
+    /// row in `audit`.
     ///
     /// # Errors
     /// When TLS towards the carrier cannot be set up.
     pub fn new(
         config: &Config,
         state: &Arc<StateStore>,
+        audit: &Arc<AuditStore>,
         clock: &Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Self, rustls::Error> {
@@ -109,6 +113,7 @@ impl Carrier {
             transids: Arc::new(TransidSource::new(Arc::clone(state), config.carrier.node, clock.clone())),
             groups: ArcSwap::from_pointee(standings(config, state, clock, &Groups::new())),
             state: Arc::clone(state),
+            audit: Arc::clone(audit),
             clock: clock.clone(),
             drift: Drift { alarm: config.carrier.drift_alarm },
             metrics,
@@ -134,8 +139,9 @@ impl Carrier {
         urgency: Urgency,
     ) -> Result<Attempt, NotAsked> {
         let (mut last, mut retries, mut passwords) =
-            (None, u32::from(operation.is_lookup()), operation.is_lookup());
+            (None::<Attempt>, u32::from(operation.is_lookup()), operation.is_lookup());
         loop {
+            let previous = last.as_ref().and_then(|attempt| attempt.transid);
             let (standing, pass) = match (self.pick(group, operation, urgency).await, last) {
                 (Ok(picked), _) => picked,
                 // What was said before is better than why nothing more is.
@@ -143,7 +149,7 @@ impl Carrier {
                 (Err(not_asked), None) => return Err(not_asked),
             };
             let password = standing.password(pass.password);
-            let attempt = self.ask(&standing.account, password, operation, card).await;
+            let attempt = self.ask(&standing.account, password, operation, card, previous).await;
             let settled = standing.settle(operation, &pass, &attempt.end);
             drop(pass);
             match settled {
@@ -206,14 +212,16 @@ impl Carrier {
     }
 
     /// One attempt with one password, budget and breakers apart: transid → sign → send → read. Takes as long as the
-    /// client's timeout at most.
+    /// client's timeout at most. `previous` is the transid of the attempt that it follows, for the audit.
     pub async fn ask(
         &self,
         account: &Account,
         password: &Password,
         operation: &Operation,
         card: &Card,
+        previous: Option<Transid>,
     ) -> Attempt {
+        let at = self.clock.now();
         let started = self.clock.monotonic();
         let mut attempt = Attempt {
             account: Arc::clone(&account.name),
@@ -235,6 +243,7 @@ impl Carrier {
             Err(fault) => attempt.end = Err(fault),
         }
         attempt.latency = self.clock.monotonic().saturating_sub(started);
+        self.audit.append_call(call_row(operation, card, at, previous, &attempt));
         self.report(operation, card, &attempt);
         attempt
     }
@@ -287,6 +296,33 @@ impl Carrier {
                 tracing::warn!(account = %attempt.account, operation = operation.name, card = %card.masked(), %fault, "carrier call failed");
             }
         }
+    }
+}
+
+/// What the audit keeps of an attempt.
+fn call_row(
+    operation: &Operation,
+    card: &Card,
+    at: Time,
+    previous: Option<Transid>,
+    attempt: &Attempt,
+) -> CallRow {
+    let transid = |transid: Transid| Clip::new(transid.as_str());
+    let answered = attempt.end.as_ref().ok();
+    CallRow {
+        at,
+        transid: attempt.transid.map(transid),
+        previous: previous.map(transid),
+        card: *card,
+        account: Arc::clone(&attempt.account),
+        operation: operation.name,
+        code: answered.map(|answered| Clip::new(answered.verdict.code.as_str())),
+        fault: attempt.end.as_ref().err().map(Fault::name),
+        status: answered
+            .and_then(|answered| answered.verdict.status.as_ref())
+            .map(|status| Clip::new(status.code())),
+        latency: attempt.latency,
+        bytes: answered.map(|answered| answered.body.len()),
     }
 }
 

@@ -7,6 +7,7 @@ macro_rules! out {
     };
 }
 
+mod audit;
 mod cache;
 mod card;
 mod check;
@@ -33,6 +34,7 @@ pub(crate) struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Audit(audit::Audit),
     Demo(demo::Demo),
     Check(check::Check),
     Cache(cache::Cache),
@@ -47,6 +49,7 @@ impl Cli {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Serve(serve) => serve.run(),
+            Command::Audit(audit) => audit.run(),
             Command::Demo(demo) => demo.run(),
             Command::Check(check) => check.run(),
             Command::Cache(cache) => cache.run(),

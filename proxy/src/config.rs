@@ -3,6 +3,7 @@
 //! Reading fails as a whole and says which file, line, column and key is wrong and what to write instead. No error
 //! repeats a line of the file: it might hold a secret.
 
+pub mod audit;
 pub mod breaker;
 pub mod edit;
 pub mod file;
@@ -31,8 +32,9 @@ use hyper::Uri;
 use crate::operation::{Operation, Operations, USER_STATUS};
 use crate::tls;
 
+pub use audit::{Auditing, Durability, Identifiers, OnFailure};
 pub use breaker::Breaker;
-pub use file::{ConfigFile, Durability, LogFormat};
+pub use file::{ConfigFile, LogFormat};
 pub use lifetimes::{Lifetime, Lifetimes};
 pub use reader::read_secret;
 pub use rights::{Client, Derived, Rate, Rights};
@@ -60,8 +62,8 @@ pub struct Config {
     pub cache: file::Cache,
     /// How long answers serve.
     pub lifetimes: Lifetimes,
-    /// What a committed audit record survives.
-    pub durability: Durability,
+    /// How the audit is kept.
+    pub audit: Auditing,
     /// How a log line is written.
     pub log_format: LogFormat,
     /// Accounts by group, in the order of the file; never empty for a group.

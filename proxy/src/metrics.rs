@@ -40,6 +40,8 @@ pub struct Metrics {
     cache_entries: Gauge,
     flights: Gauge,
     audit_queue: Gauge,
+    audit_wal: Gauge,
+    audit_missed: Gauge,
 }
 
 /// What is measured when somebody looks.
@@ -55,6 +57,10 @@ pub struct Levels {
     pub transids: usize,
     /// Audit records that wait for their commit.
     pub audit_queue: usize,
+    /// Bytes in the audit's WAL when it was last looked at.
+    pub audit_wal: u64,
+    /// Requests that have no record, since the start.
+    pub audit_missed: u64,
     /// How each account stands with the carrier.
     pub accounts: Vec<standing::Levels>,
     /// What only the operator can mend.
@@ -136,6 +142,19 @@ impl Metrics {
         registry.register("flights", "Carrier calls under way", flights.clone());
         let audit_queue = Gauge::default();
         registry.register("audit_queue", "Audit records that wait for their commit", audit_queue.clone());
+        let audit_wal = Gauge::default();
+        registry.register_with_unit(
+            "audit_wal",
+            "The audit's WAL: a reader that holds it back makes it grow",
+            Unit::Bytes,
+            audit_wal.clone(),
+        );
+        let audit_missed = Gauge::default();
+        registry.register(
+            "audit_missed",
+            "Requests without an audit record since the start; the audit's gap rows count them",
+            audit_missed.clone(),
+        );
         Arc::new(Self {
             registry,
             look_ups,
@@ -154,6 +173,8 @@ impl Metrics {
             cache_entries,
             flights,
             audit_queue,
+            audit_wal,
+            audit_missed,
         })
     }
 
@@ -195,6 +216,8 @@ impl Metrics {
         self.connections.set(gauge(levels.connections as u64));
         self.transids.set(gauge(levels.transids as u64));
         self.audit_queue.set(gauge(levels.audit_queue as u64));
+        self.audit_wal.set(gauge(levels.audit_wal));
+        self.audit_missed.set(gauge(levels.audit_missed));
         self.alarms.set(gauge(levels.alarms as u64));
         for one in &levels.accounts {
             let account = || ("account", one.account.to_string());

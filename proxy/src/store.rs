@@ -17,14 +17,14 @@ mod queue;
 mod schema;
 pub mod state;
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::audit::{AuditReader, AuditStore, Durability};
+use self::audit::{AuditReader, AuditStore, OnFailure};
 use self::cache::CacheStore;
 pub use self::error::{Fault, StoreError};
 use self::state::{Lost, StateStore};
@@ -33,10 +33,8 @@ use crate::clock::Clock;
 /// How the store is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StoreOptions {
-    /// What an answered request's audit record survives.
-    pub durability: Durability,
-    /// Audit records that may wait for the disk; beyond, requests are refused.
-    pub audit_queue: usize,
+    /// How the audit is written.
+    pub audit: audit::Options,
     /// Answers that may wait to be stored; beyond, they are not.
     pub cache_queue: usize,
     /// Start a lost `state.db` over, above every transid in the audit and above now.
@@ -45,12 +43,7 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self {
-            durability: Durability::Power,
-            audit_queue: 4_096,
-            cache_queue: 16_384,
-            accept_lost_state: false,
-        }
+        Self { audit: audit::Options::default(), cache_queue: 16_384, accept_lost_state: false }
     }
 }
 
@@ -81,12 +74,15 @@ impl Store {
     pub fn open(dir: &Path, options: StoreOptions, clock: &Clock) -> Result<Self, StoreError> {
         schema::check_library(dir)?;
         schema::create_folder(dir)?;
+        if let Some(group) = options.audit.group {
+            share_folder(dir, group)?;
+        }
         let lock = lock(&dir.join("store.lock"))?;
         let history = AuditReader::new(dir);
         // First, since the files of the others are how it knows that it must exist.
         let lost = if options.accept_lost_state { start_over(&history, clock)? } else { Lost::Refuse };
         let state = StateStore::open(dir, lost)?;
-        let audit = AuditStore::open(dir, options.durability, options.audit_queue, clock.clone())?;
+        let audit = AuditStore::open(dir, options.audit, clock.clone())?;
         let cache = CacheStore::open(dir, options.cache_queue)?;
         Ok(Self {
             cache: Arc::new(cache),
@@ -102,7 +98,7 @@ impl Store {
     /// # Errors
     /// The fault, with its remedy.
     pub fn writable(&self) -> Result<(), NotWritable> {
-        if !self.audit.healthy() {
+        if !self.audit.healthy() && self.audit.on_failure() == OnFailure::Refuse {
             return Err(NotWritable::Audit);
         }
         self.state.probe().map_err(NotWritable::State)
@@ -131,6 +127,13 @@ fn start_over(history: &AuditReader, clock: &Clock) -> Result<Lost, StoreError> 
     let highest = history.highest_carrier_stamp()?.map_or(0, cmiot_signer::Stamp::to_unix);
     let floor = highest.max(clock.now().as_secs()).saturating_add(START_OVER_MARGIN.as_secs());
     Ok(Lost::StartOver { floor })
+}
+
+/// Lets a group into the folder, whose files are still each one's own; what is made there belongs to the group.
+fn share_folder(dir: &Path, group: u32) -> Result<(), StoreError> {
+    let io = StoreError::io(dir);
+    std::os::unix::fs::chown(dir, None, Some(group)).map_err(io)?;
+    std::fs::set_permissions(dir, Permissions::from_mode(0o2750)).map_err(io)
 }
 
 /// Takes the folder for this process.
@@ -166,7 +169,6 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
 
     use cmiot_signer::{AppId, Stamp};
 
@@ -200,7 +202,19 @@ mod tests {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
-        assert_eq!(left, ["audit-2026-01.db", "cache.db", "state.db", "store.lock"], "no WAL stays behind");
+        assert_eq!(
+            left,
+            [
+                "anchors.log",
+                "audit-2026-01.db",
+                "audit-anchor.key",
+                "audit-anchor.pub",
+                "cache.db",
+                "state.db",
+                "store.lock"
+            ],
+            "no WAL stays behind"
+        );
         assert!(open(&data, StoreOptions::default()).is_ok());
     }
 

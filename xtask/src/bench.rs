@@ -3,6 +3,7 @@
 //! These machines are shared and noisy, so no bench asserts a time and CI only checks that they run. Whoever quotes a
 //! figure quotes a ratio and the command that printed it. A bench is a variant of [`Bench`] and a file of its name.
 
+mod audit;
 mod firmware;
 mod peers;
 
@@ -16,6 +17,8 @@ use clap::Subcommand;
 pub(crate) enum Bench {
     /// A cached look-up against HAProxy, nginx, Varnish and a bare hyper server: requests a second, latency, CPU
     Peers(peers::Options),
+    /// What an audit record costs, and how fast it is found again
+    Audit(audit::Options),
     /// The signer on emulated chips against mbedTLS and BearSSL in C: flash, stack, instructions
     Firmware,
 }
@@ -25,6 +28,7 @@ impl Bench {
     pub(crate) fn run(&self) -> Result<ExitCode> {
         match self {
             Self::Peers(options) => peers::command(options)?,
+            Self::Audit(options) => audit::command(options)?,
             Self::Firmware => firmware::command()?,
         }
         Ok(ExitCode::SUCCESS)

@@ -43,6 +43,8 @@ pub(super) fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
         connections: admin.connections.open(),
         transids: admin.relay.admit.remembered(),
         audit_queue: admin.store.audit.queued(),
+        audit_wal: admin.store.audit.wal_bytes(),
+        audit_missed: admin.store.audit.missed(),
         accounts: admin.relay.carrier.levels(),
         alarms: admin.relay.carrier.alarms().len(),
     };

@@ -51,12 +51,12 @@ impl Check {
     async fn ask(&self, config: Config) -> anyhow::Result<ExitCode> {
         let clock = Clock::system();
         let store = open_store(&config, false, &clock)?;
-        let carrier =
-            Carrier::new(&config, &store.state, &clock, Metrics::new()).context("TLS towards the carrier")?;
+        let carrier = Carrier::new(&config, &store.state, &store.audit, &clock, Metrics::new())
+            .context("TLS towards the carrier")?;
         let mut all_well = true;
         for account in config.accounts() {
             for (index, password) in account.passwords.iter().enumerate() {
-                let attempt = carrier.ask(account, password, operation::USER_STATUS, &self.card).await;
+                let attempt = carrier.ask(account, password, operation::USER_STATUS, &self.card, None).await;
                 let (well, what) = judge(&attempt);
                 all_well &= well;
                 let name =

@@ -57,7 +57,7 @@ impl Config {
             breaker: file.breaker.clone(),
             cache: file.cache.clone(),
             lifetimes: file.freshness.clone(),
-            durability: file.audit.durability,
+            audit: super::Auditing::check(&file.audit)?,
             log_format: file.log.format,
             groups,
             clients: clients.listed,

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::audit::Audit;
 use super::breaker::Breaker;
 use super::lifetimes::Lifetimes;
 use super::listen::Listen;
@@ -288,25 +289,6 @@ impl Default for Cache {
             max_stale_ceiling: Span::secs(86_400),
         }
     }
-}
-
-/// `[audit]`: what an answer waits for.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Audit {
-    /// What a committed record survives.
-    pub durability: Durability,
-}
-
-/// What a committed audit record survives.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Durability {
-    /// Power loss: each batch is synced before its answers leave.
-    #[default]
-    Power,
-    /// A killed process, not a lost machine.
-    Process,
 }
 
 /// `[process]`: what may be done with secrets.

@@ -31,6 +31,16 @@ pub(super) enum Synchronous {
     Normal,
 }
 
+impl Synchronous {
+    /// As `PRAGMA synchronous` takes it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Normal => "normal",
+        }
+    }
+}
+
 /// One step of a schema, embedded from its file.
 struct Migration {
     /// The file's name, for the test that the folder agrees.
@@ -109,11 +119,7 @@ pub(super) fn open(path: &Path, kind: Kind, synchronous: Synchronous) -> Result<
         let text = format!("journal_mode=wal is not possible here, only {mode}");
         return Err(StoreError::new(path, Fault::Sqlite { code: None, text }));
     }
-    let level = match synchronous {
-        Synchronous::Full => "full",
-        Synchronous::Normal => "normal",
-    };
-    connection.pragma_update(None, "synchronous", level).map_err(sqlite)?;
+    connection.pragma_update(None, "synchronous", synchronous.name()).map_err(sqlite)?;
     connection.pragma_update(None, "journal_size_limit", WAL_KEPT).map_err(sqlite)?;
     if version < kind.known() {
         migrate(&mut connection, path, kind)?;
@@ -214,6 +220,15 @@ pub(super) fn checkpoint(connection: &Connection, path: &Path) {
 pub(super) fn touch(connection: &Connection) -> rusqlite::Result<()> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     connection.pragma_update(None, "user_version", version)
+}
+
+/// Makes an empty database what a file of this kind and version is.
+///
+/// # Errors
+/// When SQLite refuses.
+pub(super) fn build_in_memory(connection: &Connection, kind: Kind, version: i64) -> rusqlite::Result<()> {
+    let steps = usize::try_from(version).unwrap_or(0);
+    kind.migrations().iter().take(steps).try_for_each(|migration| connection.execute_batch(migration.sql))
 }
 
 /// Whether a file of the store is there and something was ever written into it.

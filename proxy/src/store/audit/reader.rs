@@ -6,12 +6,13 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use cmiot_signer::{AppId, Card, CardKind, Stamp};
+use cmiot_signer::{AppId, Card, Stamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::super::schema::{self, Kind};
 use super::super::{Fault, StoreError};
 use super::segment;
+use super::table::kind_of_number;
 use crate::clock::Time;
 
 /// How many segments the replay window is looked for in: this month's and, just after its begin, the one before.
@@ -32,7 +33,7 @@ pub struct PastRequest<'a> {
     pub transid: &'a str,
     /// When it came.
     pub at: Time,
-    /// About which card.
+    /// About which card; none where the audit holds only its hash.
     pub card: Option<Card>,
     /// Which look-up.
     pub operation: Option<&'a str>,
@@ -82,7 +83,12 @@ impl AuditReader {
             let path = month.path(&self.dir);
             // The last 22 characters of a transid are stamp and sequence, whatever the appid before them.
             let found: Option<String> = schema::open_read_only(&path, Kind::Audit)?
-                .query_row("SELECT max(substr(carrier_transid, -22, 14)) FROM record", [], |row| row.get(0))
+                .query_row(
+                    "SELECT max(stamp) FROM (SELECT max(substr(carrier_transid, -22, 14)) AS stamp FROM record
+                                             UNION ALL SELECT max(substr(transid, -22, 14)) FROM call)",
+                    [],
+                    |row| row.get(0),
+                )
                 .map_err(StoreError::sqlite(&path))?;
             if let Some(text) = found {
                 let stamp = Stamp::parse(&text)
@@ -95,7 +101,7 @@ impl AuditReader {
 }
 
 /// The first record of the first batch whose horizon reaches `since`: by halving, since horizons never fall.
-fn first_since(connection: &Connection, since: Time) -> rusqlite::Result<Option<i64>> {
+pub(super) fn first_since(connection: &Connection, since: Time) -> rusqlite::Result<Option<i64>> {
     let ends: Option<(i64, i64)> =
         connection.query_row("SELECT min(last), max(last) FROM batch", [], |row| {
             Ok(Option::zip(row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?))
@@ -130,7 +136,9 @@ fn visit_from(
     let sqlite = StoreError::sqlite(path);
     let mut statement = connection
         .prepare(
-            "SELECT record.client, record.transid, record.at, record.kind, record.card,
+            // A hashed card is not a card any more.
+            "SELECT record.client, record.transid, record.at, record.kind,
+                    CASE WHEN record.key IS NULL THEN record.card END,
                     operated.text, ended.text, reasoned.text
              FROM record
              JOIN name AS ended ON ended.id = record.outcome
@@ -161,12 +169,7 @@ fn past<'a>(row: &'a Row<'_>) -> rusqlite::Result<Option<PastRequest<'a>>> {
     let Ok(client) = AppId::parse(client) else { return Ok(None) };
     let card = match (row.get::<_, Option<i64>>(3)?, text(4)?) {
         (Some(kind), Some(card)) => {
-            let kind = match kind {
-                1 => CardKind::Msisdn,
-                2 => CardKind::Iccid,
-                3 => CardKind::Imsi,
-                _ => return Ok(None),
-            };
+            let Some(kind) = kind_of_number(kind) else { return Ok(None) };
             let Ok(card) = Card::parse(kind, card) else { return Ok(None) };
             Some(card)
         }

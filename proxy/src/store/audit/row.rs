@@ -1,4 +1,4 @@
-//! One request as the audit keeps it: owned and cheap to move, with nothing secret in it.
+//! What the audit keeps, one type a table: owned and cheap to move, with nothing secret in it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use cmiot_signer::{AppId, Card};
 
+use super::identity::Shown;
+use super::table::{self, Cell, kind_number};
 use crate::clock::Time;
 
 /// One request, answered or about to be. Never holds a password, a token or a URL.
@@ -48,8 +50,210 @@ pub struct AuditRow {
     pub authenticated: bool,
 }
 
+/// One attempt at the carrier, written by whoever made it.
+#[derive(Clone, Debug)]
+pub struct CallRow {
+    /// When it began.
+    pub at: Time,
+    /// Its own transid; none when the proxy could not number it.
+    pub transid: Option<Clip<48>>,
+    /// The transid of the attempt before it in the same flight.
+    pub previous: Option<Clip<48>>,
+    /// The card asked about.
+    pub card: Card,
+    /// The account that signed it.
+    pub account: Arc<str>,
+    /// What was asked.
+    pub operation: &'static str,
+    /// The code that the carrier answered with, if it did.
+    pub code: Option<Clip<16>>,
+    /// Why there is no code: one of a closed set.
+    pub fault: Option<&'static str>,
+    /// The STATUS answered, if there is one.
+    pub status: Option<Clip<16>>,
+    /// How long it took.
+    pub latency: Duration,
+    /// How long the carrier's answer was, in bytes.
+    pub bytes: Option<usize>,
+}
+
+/// Refusals before authentication that were only counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedRow {
+    /// Where they came from; none for peers too many to tell apart.
+    pub peer: Option<IpAddr>,
+    /// Why they were refused: one of a closed set.
+    pub reason: &'static str,
+    /// How many.
+    pub count: u64,
+    /// The first of them.
+    pub first: Time,
+    /// The last of them.
+    pub last: Time,
+}
+
+/// Requests without a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gap {
+    /// The first of them, by when it was found out.
+    pub(super) first: Time,
+    /// The last of them.
+    pub(super) last: Time,
+    /// How many were answered all the same.
+    pub(super) answered: u64,
+    /// How many were refused for it.
+    pub(super) refused: u64,
+}
+
+/// Something done to the audit itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoteRow {
+    /// When.
+    pub at: Time,
+    /// One of a closed set.
+    pub what: &'static str,
+    /// To what.
+    pub detail: String,
+}
+
+/// A row of any table.
+#[derive(Debug)]
+pub(super) enum Row {
+    LookUp(AuditRow),
+    Call(CallRow),
+    Refused(RefusedRow),
+    Gap(Gap),
+    Note(NoteRow),
+}
+
+impl Row {
+    /// The time by which its segment is chosen.
+    pub(super) fn at(&self) -> Time {
+        match self {
+            Self::LookUp(row) => row.at,
+            Self::Call(row) => row.at,
+            Self::Refused(row) => row.last,
+            Self::Gap(gap) => gap.last,
+            Self::Note(note) => note.at,
+        }
+    }
+
+    /// The card that it is found by.
+    pub(super) fn card(&self) -> Option<&Card> {
+        match self {
+            Self::LookUp(row) => row.card.as_ref(),
+            Self::Call(row) => Some(&row.card),
+            Self::Refused(_) | Self::Gap(_) | Self::Note(_) => None,
+        }
+    }
+
+    /// The address that is written as text.
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Self::LookUp(row) => Some(row.peer),
+            Self::Refused(row) => row.peer,
+            Self::Call(_) | Self::Gap(_) | Self::Note(_) => None,
+        }
+    }
+
+    /// Its table, and its values in the order of [`TABLES`](super::table::TABLES). `shown` is how its card and peer
+    /// are written.
+    pub(super) fn cells<'a>(&'a self, shown: &'a Shown, to: &mut Vec<Cell<'a>>) -> usize {
+        to.clear();
+        match self {
+            Self::LookUp(row) => {
+                to.extend([
+                    Cell::Int(row.at.as_micros()),
+                    text(shown.card()),
+                    int(row.card.as_ref().map(|card| kind_number(card.kind()))),
+                    text(shown.masked()),
+                    name(shown.key()),
+                    Cell::Name(row.outcome),
+                    name(row.reason),
+                    Cell::Int(row.authenticated.into()),
+                    name(row.group.as_deref()),
+                    name(row.account.as_deref()),
+                    name(row.operation.as_deref()),
+                    text(row.client.as_ref().map(AppId::as_str)),
+                    text(shown.peer()),
+                    text(row.transid.as_ref().map(Clip::as_str)),
+                    Cell::Text(row.code.as_str()),
+                    text(row.carrier_code.as_ref().map(Clip::as_str)),
+                    text(row.status.as_ref().map(Clip::as_str)),
+                    int(row.age.map(micros)),
+                    text(row.carrier_transid.as_ref().map(Clip::as_str)),
+                    Cell::Int(micros(row.latency)),
+                ]);
+                table::RECORD
+            }
+            Self::Call(row) => {
+                to.extend([
+                    Cell::Int(row.at.as_micros()),
+                    text(row.transid.as_ref().map(Clip::as_str)),
+                    text(row.previous.as_ref().map(Clip::as_str)),
+                    text(shown.card()),
+                    Cell::Int(kind_number(row.card.kind())),
+                    text(shown.masked()),
+                    name(shown.key()),
+                    Cell::Name(&row.account),
+                    Cell::Name(row.operation),
+                    text(row.code.as_ref().map(Clip::as_str)),
+                    name(row.fault),
+                    text(row.status.as_ref().map(Clip::as_str)),
+                    Cell::Int(micros(row.latency)),
+                    int(row.bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX))),
+                ]);
+                table::CALL
+            }
+            Self::Refused(row) => {
+                to.extend([
+                    text(shown.peer()),
+                    Cell::Name(row.reason),
+                    Cell::Int(count(row.count)),
+                    Cell::Int(row.first.as_micros()),
+                    Cell::Int(row.last.as_micros()),
+                ]);
+                table::REFUSED
+            }
+            Self::Gap(gap) => {
+                to.extend([
+                    Cell::Int(gap.first.as_micros()),
+                    Cell::Int(gap.last.as_micros()),
+                    Cell::Int(count(gap.answered)),
+                    Cell::Int(count(gap.refused)),
+                ]);
+                table::GAP
+            }
+            Self::Note(note) => {
+                to.extend([Cell::Int(note.at.as_micros()), Cell::Name(note.what), Cell::Text(&note.detail)]);
+                table::NOTE
+            }
+        }
+    }
+}
+
+fn text(text: Option<&str>) -> Cell<'_> {
+    text.map_or(Cell::Null, Cell::Text)
+}
+
+fn name(text: Option<&str>) -> Cell<'_> {
+    text.map_or(Cell::Null, Cell::Name)
+}
+
+fn int(number: Option<i64>) -> Cell<'static> {
+    number.map_or(Cell::Null, Cell::Int)
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn count(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 /// A text kept in place, cut off after at most `N` (≤ 255) bytes at the end of a character.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Clip<const N: usize> {
     bytes: [u8; N],
     len: u8,

@@ -13,7 +13,7 @@ const DAY: i64 = 86_400_000_000;
 const ZONE: i64 = 8 * 3_600_000_000;
 
 /// A month at UTC+8, years 1 to 9999.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Month {
     year: i16,
     month: i8,
@@ -39,13 +39,26 @@ impl Month {
         }
     }
 
+    /// So many months earlier.
+    pub fn minus(self, months: u32) -> Self {
+        let since = i64::from(self.year) * 12 + i64::from(self.month) - 1 - i64::from(months);
+        let (year, month) = (since.div_euclid(12).clamp(1, 9999), since.rem_euclid(12) + 1);
+        // Both are in range by now.
+        Self { year: i16::try_from(year).unwrap_or(1), month: i8::try_from(month).unwrap_or(1) }
+    }
+
     /// The segment's path.
     pub fn path(self, dir: &Path) -> PathBuf {
         dir.join(format!("audit-{self}.db"))
     }
 
     fn of_file(name: &str) -> Option<Self> {
-        let (year, month) = name.strip_prefix("audit-")?.strip_suffix(".db")?.split_once('-')?;
+        Self::parse(name.strip_prefix("audit-")?.strip_suffix(".db")?)
+    }
+
+    /// From `2026-01`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (year, month) = text.split_once('-')?;
         let digits =
             |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
         if !digits(year, 4) || !digits(month, 2) {
@@ -97,6 +110,13 @@ mod tests {
         assert_eq!(Month::of(before).end(), turn);
         // 2026-12-31T16:00:00Z
         assert_eq!(Month { year: 2026, month: 12 }.end(), Time::from_secs(1_798_732_800));
+    }
+
+    #[test]
+    fn months_are_counted_back_over_the_year() {
+        let january = Month { year: 2026, month: 1 };
+        let shown = [0, 1, 13].map(|months| january.minus(months).to_string());
+        assert_eq!(shown, ["2026-01", "2025-12", "2024-12"]);
     }
 
     #[test]

@@ -1,38 +1,46 @@
 //! The one thread that writes the audit: everything that has come is one transaction of the current segment.
+//!
+//! Between batches it keeps house: a sorted run when there are enough rows, and every `anchor_every` a signed head,
+//! the sealing of segments that are over, and notes that commands left for it.
 
-use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cmiot_signer::{AppId, Card, CardKind};
-use rusqlite::{Connection, Statement, TransactionBehavior, params};
-
 use super::super::StoreError;
 use super::super::queue::Taken;
-use super::super::schema::{self, Kind, Synchronous};
+use super::anchor::Notary;
+use super::file::{self, Segment};
+use super::row::Row;
 use super::segment::{self, Month};
-use super::{AuditRow, AuditUnavailable, Clip, Entry, Shared};
+use super::{AuditUnavailable, Entry, Options, Shared, notes, reserve};
 use crate::clock::{Clock, Time};
 
 /// The pause after a first failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two attempts: how long a disk may be well again before it is noticed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How often the disk is asked for its free space while all is well.
+const RESERVE_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
     dir: PathBuf,
-    synchronous: Synchronous,
+    options: Options,
     shared: Arc<Shared>,
     clock: Clock,
+    notary: Notary,
     /// The month written into, and where it ends. Never goes back.
     month: Month,
     ends: Time,
     /// None after a failure, until the pause is over.
     segment: Option<Segment>,
     trouble: Option<Trouble>,
+    /// By the monotonic clock: when the house is kept next, and when the disk is asked.
+    house_at: Duration,
+    reserve_at: Duration,
+    /// The last row that an anchor covers.
+    anchored: Option<i64>,
 }
 
 /// Since the first failure after a success.
@@ -46,15 +54,28 @@ impl Writer {
     /// Opens the segment of this month, or the newest if the clock is behind it.
     pub(super) fn open(
         dir: &Path,
-        synchronous: Synchronous,
+        options: Options,
         shared: Arc<Shared>,
         clock: Clock,
     ) -> Result<Self, StoreError> {
         let this = Month::of(clock.now());
         let month = segment::list(dir)?.first().map_or(this, |&newest| newest.max(this));
-        let segment = Some(Segment::open(dir, month, synchronous)?);
-        let ends = month.end();
-        Ok(Self { dir: dir.to_owned(), synchronous, shared, clock, month, ends, segment, trouble: None })
+        let segment = Some(Segment::open(dir, month, &options)?);
+        let (house_at, reserve_at) = (clock.monotonic(), Duration::ZERO);
+        Ok(Self {
+            dir: dir.to_owned(),
+            options,
+            shared,
+            clock,
+            notary: Notary::open(dir, options.mode())?,
+            month,
+            ends: month.end(),
+            segment,
+            trouble: None,
+            house_at,
+            reserve_at,
+            anchored: None,
+        })
     }
 
     /// Until the queue is closed and empty.
@@ -63,39 +84,70 @@ impl Writer {
         let taker = shared.queue.taker();
         let mut batch = Vec::new();
         loop {
-            match taker.take(&mut batch, self.trouble.as_ref().map(|trouble| trouble.pause)) {
+            self.keep_house();
+            let pause = self.trouble.as_ref().map(|trouble| trouble.pause);
+            let patience = pause.unwrap_or(Duration::MAX).min(self.options.anchor_every);
+            match taker.take(&mut batch, Some(patience)) {
                 Taken::Items => self.settle(&mut batch),
                 // No traffic may come while `/ready` says no: recover without it.
-                Taken::Nothing => self.attempt(Segment::probe),
+                Taken::Nothing if self.trouble.is_some() => self.recover(),
+                Taken::Nothing => {}
                 Taken::Closed => break,
             }
         }
-        if let Some(segment) = self.segment {
-            segment.close();
-        }
+        self.finish();
     }
 
     /// Commits a batch, in as many transactions as it has segments, and tells who waits.
     fn settle(&mut self, batch: &mut Vec<Entry>) {
         while let Some(first) = batch.first() {
-            if first.row.at >= self.ends {
-                self.roll(first.row.at);
+            if first.row.at() >= self.ends {
+                self.roll(first.row.at());
             }
             let ends = self.ends;
-            let count = batch.iter().position(|entry| entry.row.at >= ends).unwrap_or(batch.len());
-            self.attempt(|segment| segment.commit(batch[..count].iter().map(|entry| &entry.row)));
+            let count = batch.iter().position(|entry| entry.row.at() >= ends).unwrap_or(batch.len());
+            // What was missed is the first row written after it.
+            let missed = self.shared.take_gap().map(Row::Gap);
+            let rows = || missed.iter().chain(batch[..count].iter().map(|entry| &entry.row));
+            self.attempt(|segment| segment.commit(rows()));
             let result = if self.trouble.is_some() { Err(AuditUnavailable::Failed) } else { Ok(()) };
-            batch.drain(..count).for_each(|entry| entry.ack.tell(result));
+            if result.is_err() {
+                if let Some(Row::Gap(gap)) = missed {
+                    self.shared.miss(gap);
+                }
+                let lost = batch[..count].iter().filter(|entry| entry.ack.is_some()).count();
+                self.shared.missed(lost, self.clock.now());
+            }
+            batch.drain(..count).filter_map(|entry| entry.ack).for_each(|ack| ack.tell(result));
+            // After the askers were told: nobody waits for a run.
+            if result.is_ok() && self.segment.as_ref().is_some_and(Segment::wants_run) {
+                self.attempt(Segment::build_run);
+            }
+        }
+    }
+
+    /// Tries whether the disk is well again; what was missed meanwhile is written down at once.
+    fn recover(&mut self) {
+        let missed = self.shared.take_gap().map(Row::Gap);
+        self.attempt(|segment| match &missed {
+            Some(_) => segment.commit(missed.iter()),
+            None => segment.probe(),
+        });
+        if let (Some(_), Some(Row::Gap(gap))) = (&self.trouble, missed) {
+            self.shared.miss(gap);
         }
     }
 
     /// Leaves the segment for that of a later month.
     fn roll(&mut self, at: Time) {
         if let Some(segment) = self.segment.take() {
+            self.anchor(&segment);
             segment.close();
         }
         self.month = Month::of(at);
         self.ends = self.month.end();
+        // The segment left is sealed once its successor stands.
+        self.house_at = self.clock.monotonic();
     }
 
     /// Does something with the segment, opened if need be, unless it is too early after a failure.
@@ -104,11 +156,11 @@ impl Writer {
         if self.trouble.as_ref().is_some_and(|trouble| now < trouble.retry_at) {
             return;
         }
-        let done = match &mut self.segment {
+        let done = self.check_reserve(now).and_then(|()| match &mut self.segment {
             Some(segment) => act(segment),
-            closed => Segment::open(&self.dir, self.month, self.synchronous)
+            closed => Segment::open(&self.dir, self.month, &self.options)
                 .and_then(|segment| act(closed.insert(segment))),
-        };
+        });
         match done {
             Ok(()) => {
                 if self.trouble.take().is_some() {
@@ -130,191 +182,97 @@ impl Writer {
         }
         self.shared.healthy.store(self.trouble.is_none(), Ordering::Release);
     }
-}
 
-/// An open segment.
-struct Segment {
-    connection: Connection,
-    path: PathBuf,
-    /// Numbers of the names in the file.
-    names: HashMap<Box<str>, i64>,
-    /// The last record's number.
-    last: i64,
-    /// The last batch's horizon, in microseconds since 1970.
-    horizon: i64,
-}
-
-impl Segment {
-    fn open(dir: &Path, month: Month, synchronous: Synchronous) -> Result<Self, StoreError> {
-        let path = month.path(dir);
-        let sqlite = StoreError::sqlite(&path);
-        let connection = schema::open(&path, Kind::Audit, synchronous)?;
-        let last = match last_record(&connection).map_err(sqlite)? {
-            Some(last) => last,
-            None => last_before(dir, month)?,
-        };
-        let horizon = connection
-            .query_row("SELECT horizon FROM batch ORDER BY last DESC LIMIT 1", [], |row| row.get(0))
-            .or_else(
-                |error| if error == rusqlite::Error::QueryReturnedNoRows { Ok(i64::MIN) } else { Err(error) },
-            )
-            .map_err(sqlite)?;
-        let names = connection
-            .prepare("SELECT text, id FROM name")
-            .and_then(|mut all| all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
-            .map_err(sqlite)?;
-        Ok(Self { connection, names, last, horizon, path })
+    /// Stops before SQLite has to: a full disk hurts whatever else lives on it too.
+    fn check_reserve(&mut self, now: Duration) -> Result<(), StoreError> {
+        if now < self.reserve_at && self.trouble.is_none() {
+            return Ok(());
+        }
+        self.reserve_at = now.saturating_add(RESERVE_EVERY);
+        reserve::check(&self.dir, self.options.min_free)
     }
 
-    /// Appends rows in one transaction. After an error the segment is to be opened anew.
-    fn commit<'a>(&mut self, rows: impl Iterator<Item = &'a AuditRow>) -> Result<(), StoreError> {
-        let sqlite = StoreError::sqlite(&self.path);
-        let batch =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
-        let appended = append(&batch, &mut self.names, self.last, self.horizon, rows).map_err(sqlite)?;
-        batch.commit().map_err(sqlite)?;
-        (self.last, self.horizon) = appended;
-        Ok(())
+    /// What is done now and then. None of it may keep a look-up from being answered: failures are logged.
+    fn keep_house(&mut self) {
+        let now = self.clock.monotonic();
+        if now < self.house_at || self.trouble.is_some() {
+            return;
+        }
+        self.house_at = now.saturating_add(self.options.anchor_every);
+        if let Some(segment) = self.segment.take() {
+            self.anchor(&segment);
+            self.shared.wal_bytes.store(segment.wal_bytes(), Ordering::Relaxed);
+            self.segment = Some(segment);
+        }
+        for over in
+            segment::list(&self.dir).unwrap_or_default().into_iter().filter(|&month| month < self.month)
+        {
+            if let Err(error) = file::seal(&over.path(&self.dir)) {
+                tracing::warn!(%error, "a segment that is over is not sealed yet");
+            }
+        }
+        self.take_notes();
     }
 
-    /// Commits nothing, to learn whether a commit works.
-    fn probe(&mut self) -> Result<(), StoreError> {
-        let sqlite = StoreError::sqlite(&self.path);
-        let probe =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
-        schema::touch(&probe).map_err(sqlite)?;
-        probe.commit().map_err(sqlite)
-    }
-
-    fn close(self) {
-        schema::checkpoint(&self.connection, &self.path);
-    }
-}
-
-/// Inserts rows and their batch; returns the new last number and horizon.
-fn append<'a>(
-    connection: &Connection,
-    names: &mut HashMap<Box<str>, i64>,
-    last: i64,
-    horizon: i64,
-    rows: impl Iterator<Item = &'a AuditRow>,
-) -> rusqlite::Result<(i64, i64)> {
-    let mut insert = connection.prepare_cached(
-        r#"INSERT INTO record (id, at, outcome, reason, authenticated, "group", account, operation, client, peer,
-                               kind, card, transid, code, carrier_code, status, age, carrier_transid, latency)
-           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)"#,
-    )?;
-    let first = last + 1;
-    let (mut last, mut horizon) = (last, horizon);
-    let mut peer = String::new();
-    for row in rows {
-        last += 1;
-        horizon = horizon.max(row.at.as_micros());
-        peer.clear();
-        // Writing to a String does not fail.
-        let _: std::fmt::Result = write!(peer, "{}", row.peer);
-        insert_row(&mut insert, last, row, &peer, |text| number(connection, names, text))?;
-    }
-    connection
-        .prepare_cached("INSERT INTO batch (last, first, horizon) VALUES (?1, ?2, ?3)")?
-        .execute([last, first, horizon])?;
-    Ok((last, horizon))
-}
-
-fn insert_row(
-    insert: &mut Statement<'_>,
-    id: i64,
-    row: &AuditRow,
-    peer: &str,
-    mut number: impl FnMut(&str) -> rusqlite::Result<i64>,
-) -> rusqlite::Result<usize> {
-    let outcome = number(row.outcome)?;
-    let reason = row.reason.map(&mut number).transpose()?;
-    let group = row.group.as_deref().map(&mut number).transpose()?;
-    let account = row.account.as_deref().map(&mut number).transpose()?;
-    let operation = row.operation.as_deref().map(&mut number).transpose()?;
-    insert.execute(params![
-        id,
-        row.at.as_micros(),
-        outcome,
-        reason,
-        row.authenticated,
-        group,
-        account,
-        operation,
-        row.client.as_ref().map(AppId::as_str),
-        peer,
-        row.card.as_ref().map(|card| kind_number(card.kind())),
-        row.card.as_ref().map(Card::as_str),
-        row.transid.as_ref().map(Clip::as_str),
-        row.code.as_str(),
-        row.carrier_code.as_ref().map(Clip::as_str),
-        row.status.as_ref().map(Clip::as_str),
-        row.age.map(micros),
-        row.carrier_transid.as_ref().map(Clip::as_str),
-        micros(row.latency),
-    ])
-}
-
-/// The number of a name in this file, given out at its first use.
-fn number(connection: &Connection, names: &mut HashMap<Box<str>, i64>, text: &str) -> rusqlite::Result<i64> {
-    if let Some(&number) = names.get(text) {
-        return Ok(number);
-    }
-    connection.prepare_cached("INSERT INTO name (text) VALUES (?1)")?.execute([text])?;
-    let number = connection.last_insert_rowid();
-    names.insert(text.into(), number);
-    Ok(number)
-}
-
-/// As in the view `lookup`.
-fn kind_number(kind: CardKind) -> i64 {
-    match kind {
-        CardKind::Msisdn => 1,
-        CardKind::Iccid => 2,
-        CardKind::Imsi => 3,
-    }
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
-}
-
-fn last_record(connection: &Connection) -> rusqlite::Result<Option<i64>> {
-    connection.query_row("SELECT max(id) FROM record", [], |row| row.get(0))
-}
-
-/// The last record's number in the segments before `month`; 0 when there is none.
-fn last_before(dir: &Path, month: Month) -> Result<i64, StoreError> {
-    for earlier in segment::list(dir)?.into_iter().filter(|&earlier| earlier < month) {
-        let path = earlier.path(dir);
-        let connection = schema::open_read_only(&path, Kind::Audit)?;
-        if let Some(last) = last_record(&connection).map_err(StoreError::sqlite(&path))? {
-            return Ok(last);
+    /// Writes down what commands did to the audit while it was not theirs to write.
+    fn take_notes(&mut self) {
+        let notes: Vec<_> = notes::pending(&self.dir);
+        if notes.is_empty() {
+            return;
+        }
+        let rows: Vec<Row> = notes.iter().map(|(_, note)| Row::Note(note.clone())).collect();
+        self.attempt(|segment| segment.commit(rows.iter()));
+        if self.trouble.is_none() {
+            notes.iter().for_each(|(path, _)| notes::done(path));
         }
     }
-    Ok(0)
+
+    fn anchor(&mut self, segment: &Segment) {
+        let head = segment.head();
+        if self.anchored == Some(head.last) {
+            return;
+        }
+        let month = segment.month.to_string();
+        match self.notary.anchor(self.clock.now(), month, head.last, head.hash) {
+            Ok(()) => self.anchored = Some(head.last),
+            Err(error) => tracing::error!(%error, "the audit's head is signed, but only in the log"),
+        }
+    }
+
+    /// The last words: what was missed, and the head.
+    fn finish(mut self) {
+        if let Some(missed) = self.shared.take_gap().map(Row::Gap) {
+            self.attempt(|segment| segment.commit(std::iter::once(&missed)));
+        }
+        if let Some(segment) = self.segment.take() {
+            self.anchor(&segment);
+            segment.close();
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::sync::atomic::AtomicBool;
 
+    use rusqlite::Connection;
     use tokio::sync::oneshot;
 
     use super::super::super::Fault;
-    use super::super::super::queue::Queue;
     use super::super::tests::{NOON, row, transids};
-    use super::super::{Ack, AuditReader};
+    use super::super::{Ack, AuditReader, AuditRow};
     use super::*;
     use crate::clock::Hand;
 
     /// A writer without its thread.
     fn writer(dir: &Path, now: Time) -> (Writer, Hand) {
-        let shared = Arc::new(Shared { queue: Queue::new(100), healthy: AtomicBool::new(true) });
+        writer_with(dir, now, Options::default())
+    }
+
+    fn writer_with(dir: &Path, now: Time, options: Options) -> (Writer, Hand) {
+        let shared = Arc::new(Shared::new(&options));
         let (clock, hand) = Clock::manual(now);
-        (Writer::open(dir, Synchronous::Full, shared, clock).unwrap(), hand)
+        (Writer::open(dir, options, shared, clock).unwrap(), hand)
     }
 
     /// Settles one batch; what each of its rows was told.
@@ -323,7 +281,7 @@ mod tests {
             .into_iter()
             .map(|row| {
                 let (ack, result) = oneshot::channel();
-                (Entry { row, ack: Ack(ack) }, result)
+                (Entry { row: Row::LookUp(row), ack: Some(Ack(ack)) }, result)
             })
             .unzip();
         writer.settle(&mut batch);
@@ -335,6 +293,14 @@ mod tests {
         let connection = Connection::open(dir.join(format!("audit-{month}.db"))).unwrap();
         let mut all = connection.prepare("SELECT id, transid FROM record ORDER BY id").unwrap();
         all.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// Number, answered, refused.
+    fn gaps(dir: &Path, month: &str) -> Vec<(i64, i64, i64)> {
+        let connection = Connection::open(dir.join(format!("audit-{month}.db"))).unwrap();
+        let mut all = connection.prepare("SELECT id, answered, refused FROM gap ORDER BY id").unwrap();
+        let rows = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+        rows.map(Result::unwrap).collect()
     }
 
     fn numbered<const N: usize>(records: [(i64, &str); N]) -> Vec<(i64, String)> {
@@ -389,7 +355,8 @@ mod tests {
         assert_eq!(settle(&mut writer, vec![row(NOON, "after")]), [Ok(())]);
         assert!(writer.shared.healthy.load(Ordering::Acquire));
         drop(writer);
-        assert_eq!(records(dir.path(), "2026-01"), numbered([(1, "before"), (2, "after")]));
+        assert_eq!(gaps(dir.path(), "2026-01"), [(2, 0, 200)]);
+        assert_eq!(records(dir.path(), "2026-01"), numbered([(1, "before"), (3, "after")]));
     }
 
     #[test]
@@ -409,20 +376,22 @@ mod tests {
         for _ in 0..8 {
             assert_eq!(pause(&writer), Some(expected));
             hand.advance(expected - Duration::from_micros(1));
-            writer.attempt(Segment::probe);
+            writer.recover();
             assert_eq!(pause(&writer), Some(expected), "too early: not tried");
             hand.advance(Duration::from_micros(1));
-            writer.attempt(Segment::probe);
+            writer.recover();
             expected = (expected * 2).min(LONGEST_PAUSE);
         }
         assert_eq!(expected, LONGEST_PAUSE);
         fs::remove_dir(&path).unwrap();
         hand.advance(LONGEST_PAUSE);
-        writer.attempt(Segment::probe);
+        writer.recover();
         assert_eq!(pause(&writer), None);
         assert!(writer.shared.healthy.load(Ordering::Acquire));
         assert_eq!(settle(&mut writer, vec![row(february, "c")]), [Ok(())]);
-        assert_eq!(records(dir.path(), "2026-02"), numbered([(2, "c")]));
+        // The recovery wrote what was missed.
+        assert_eq!(gaps(dir.path(), "2026-02"), [(2, 0, 1)]);
+        assert_eq!(records(dir.path(), "2026-02"), numbered([(3, "c")]));
     }
 
     #[test]
@@ -511,9 +480,9 @@ mod tests {
             .unwrap()
             .pragma_update(None, "user_version", 99)
             .unwrap();
-        let shared = Arc::new(Shared { queue: Queue::new(1), healthy: AtomicBool::new(true) });
+        let shared = Arc::new(Shared::new(&Options::default()));
         let (clock, _hand) = Clock::manual(NOON);
-        let error = Writer::open(dir.path(), Synchronous::Full, shared, clock).err().unwrap();
+        let error = Writer::open(dir.path(), Options::default(), shared, clock).err().unwrap();
         assert!(matches!(error.fault(), Fault::Newer { found: 99, .. }), "{error}");
     }
 }

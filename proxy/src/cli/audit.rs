@@ -1,0 +1,79 @@
+//! `cmiot-proxy audit ...`: reads, verifies, exports and keeps the audit. One subcommand, one file.
+//!
+//! All of them work on the folder of the segments, of a running proxy or a copy, with `--dir`; `--config` finds it.
+
+mod chart;
+mod export;
+mod keep;
+mod query;
+mod span;
+mod stats;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use cmiot_proxy::config::Config;
+
+/// Read, verify, export and keep the audit.
+#[derive(Args)]
+pub(super) struct Audit {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Verify(verify::Verify),
+    Query(query::Query),
+    Show(query::Show),
+    Changes(query::Changes),
+    Stats(stats::Stats),
+    Export(export::Export),
+    Backup(keep::Backup),
+    Prune(keep::Prune),
+    Hash(keep::Hash),
+    Erase(keep::Erase),
+}
+
+/// Where the segments are.
+#[derive(Args)]
+struct Folder {
+    /// Folder of the segments: the proxy's own, or a copy
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    dir: Option<PathBuf>,
+    /// Configuration of the proxy whose folder it is
+    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
+    config: Option<PathBuf>,
+}
+
+impl Folder {
+    fn path(&self) -> anyhow::Result<PathBuf> {
+        let dir = match (&self.dir, &self.config) {
+            (Some(dir), _) => dir.clone(),
+            (None, Some(config)) => Config::load(config)?.0.store_dir,
+            (None, None) => anyhow::bail!("name the folder with --dir, or the configuration with --config"),
+        };
+        std::fs::metadata(&dir).with_context(|| dir.display().to_string())?;
+        Ok(dir)
+    }
+}
+
+impl Audit {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Verify(verify) => verify.run(),
+            Command::Query(query) => query.run(),
+            Command::Show(show) => show.run(),
+            Command::Changes(changes) => changes.run(),
+            Command::Stats(stats) => stats.run(),
+            Command::Export(export) => export.run(),
+            Command::Backup(backup) => backup.run(),
+            Command::Prune(prune) => prune.run(),
+            Command::Hash(hash) => hash.run(),
+            Command::Erase(erase) => erase.run(),
+        }
+    }
+}

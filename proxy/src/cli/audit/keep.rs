@@ -1,0 +1,136 @@
+//! `cmiot-proxy audit backup|prune|hash|erase`: copies, retention, and the keys of identities.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use cmiot_proxy::clock::Clock;
+use cmiot_proxy::store::audit::identity::IdentityKey;
+use cmiot_proxy::store::audit::keep::{LEAST_MONTHS, back_up, erase, prunable, prune};
+use cmiot_proxy::store::audit::segment::{self, Month};
+use cmiot_signer::Card;
+
+use super::super::card;
+use super::{Folder, span};
+
+/// Copy a segment as it is now, while the proxy serves; the copy verifies on its own.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  cmiot-proxy audit backup --dir data /mnt/backup/audit-2026-01.db")]
+pub(super) struct Backup {
+    #[command(flatten)]
+    folder: Folder,
+    /// The month; by default the newest
+    #[arg(long, value_parser = span::month)]
+    month: Option<Month>,
+    /// The file to write, which must not exist; `verify` wants the name audit-YYYY-MM.db
+    file: PathBuf,
+}
+
+impl Backup {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let dir = self.folder.path()?;
+        let month = self.month.or_else(|| segment::list(&dir).ok()?.first().copied());
+        let Some(month) = month else { anyhow::bail!("{}: no segment", dir.display()) };
+        back_up(&dir, month, &self.file)?;
+        out!("{month} copied to {}", self.file.display());
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Delete segments older than the last months; what they were stays in the manifest of the later ones.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  cmiot-proxy audit prune --config cmiot-proxy.toml --keep 12mo")]
+pub(super) struct Prune {
+    #[command(flatten)]
+    folder: Folder,
+    /// How many months stay, this one included
+    #[arg(long, value_name = "12mo", value_parser = months)]
+    keep: u32,
+    /// Fewer than six too, although network logs must be kept that long in China
+    #[arg(long)]
+    force: bool,
+    /// Only say what would be deleted
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Prune {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        if self.keep < LEAST_MONTHS && !self.force {
+            anyhow::bail!(
+                "--keep {}mo: network logs must be kept for {LEAST_MONTHS} months in China; --force deletes them all the same",
+                self.keep
+            );
+        }
+        let dir = self.folder.path()?;
+        let now = Clock::system().now();
+        for month in prunable(&dir, self.keep, now)? {
+            if !self.dry_run {
+                prune(&dir, month, now)?;
+            }
+            out!("{month} {}", if self.dry_run { "would be deleted" } else { "deleted" });
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn months(text: &str) -> Result<u32, String> {
+    let number = text.strip_suffix("mo").and_then(|number| number.parse().ok());
+    number.filter(|number| *number > 0).ok_or_else(|| "write months as 12mo".to_owned())
+}
+
+/// Print what stands for a card in each month's rows, where they hold hashes.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  cmiot-proxy audit hash --dir data 14765004176")]
+pub(super) struct Hash {
+    #[command(flatten)]
+    folder: Folder,
+    /// One month only
+    #[arg(long, value_parser = span::month)]
+    month: Option<Month>,
+    /// The card
+    #[arg(value_parser = card::parse)]
+    card: Card,
+}
+
+impl Hash {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let dir = self.folder.path()?;
+        let months = match self.month {
+            Some(month) => vec![month],
+            None => segment::list(&dir)?,
+        };
+        let mut any = false;
+        for month in months {
+            if let Some(key) = IdentityKey::read(&dir, month)? {
+                out!("{month} {} {}", key.id(), key.hash(self.card.kind(), self.card.as_str()));
+                any = true;
+            }
+        }
+        if !any {
+            eprintln!("no key: the audit holds cards as they are, or their keys are destroyed");
+        }
+        Ok(if any { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// Destroy the key of a month's identities: its cards are nobody's from then on. There is no way back.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  cmiot-proxy audit erase --config cmiot-proxy.toml --month 2026-01 --yes")]
+pub(super) struct Erase {
+    #[command(flatten)]
+    folder: Folder,
+    /// The month, which must be over
+    #[arg(long, value_parser = span::month)]
+    month: Month,
+    /// Yes, for ever; copies of the key elsewhere are yours to find
+    #[arg(long, required = true)]
+    yes: bool,
+}
+
+impl Erase {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        erase(&self.folder.path()?, self.month, Clock::system().now())?;
+        out!("the key of {} is destroyed; the audit records it when the proxy next keeps house", self.month);
+        Ok(ExitCode::SUCCESS)
+    }
+}

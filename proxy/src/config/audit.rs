@@ -1,0 +1,156 @@
+//! `[audit]`: what an answer waits for, and how the audit is kept.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::units::{Size, Span};
+
+/// `[audit]` as written.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    /// What a committed record survives.
+    pub durability: Durability,
+    /// What becomes of a request whose record cannot be written.
+    pub on_failure: OnFailure,
+    /// Free space on the disk below which the audit stops writing.
+    pub min_free: Size,
+    /// How often the chain's head is signed and written down elsewhere: how long a cut-off tail may go unseen.
+    pub anchor_every: Span,
+    /// How cards stand in the audit.
+    pub identifiers: Identifiers,
+    /// The group whose members may read the segments: its name, or its number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_group: Option<String>,
+    /// Refusals before authentication that have a record each, a peer and reason in a period; further ones are counted.
+    pub refusals: u32,
+    /// How long such a period is.
+    pub refusal_period: Span,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            durability: Durability::default(),
+            on_failure: OnFailure::default(),
+            min_free: Size(64 << 20),
+            anchor_every: Span::secs(300),
+            identifiers: Identifiers::default(),
+            audit_group: None,
+            refusals: 20,
+            refusal_period: Span::secs(60),
+        }
+    }
+}
+
+/// What a committed audit record survives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Power loss: each batch is synced before its answers leave.
+    #[default]
+    Power,
+    /// The end of the process, `kill -9` included, but not that of the machine.
+    Process,
+}
+
+/// What becomes of a request whose record cannot be written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// It is refused with code 73: no answer without its record.
+    #[default]
+    Refuse,
+    /// It is answered, and counted; the count is the first row written afterwards.
+    Answer,
+}
+
+/// How cards stand in the audit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Identifiers {
+    /// As they are.
+    #[default]
+    Plain,
+    /// As hashes under a key a month, beside a masked form.
+    Keyed,
+}
+
+/// `[audit]`, checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Auditing {
+    /// What a committed record survives.
+    pub durability: Durability,
+    /// What becomes of a request whose record cannot be written.
+    pub on_failure: OnFailure,
+    /// Free bytes below which the audit stops writing.
+    pub min_free: u64,
+    /// How often the head is signed.
+    pub anchor_every: Duration,
+    /// How cards stand in the audit.
+    pub identifiers: Identifiers,
+    /// The number of the group that may read the segments.
+    pub group: Option<u32>,
+    /// Refusals before authentication that have a record each, a peer and reason in a period.
+    pub refusals: u32,
+    /// How long such a period is.
+    pub refusal_period: Duration,
+}
+
+impl Auditing {
+    /// Checks what was written.
+    ///
+    /// # Errors
+    /// A sentence that names the key and the remedy.
+    pub(super) fn check(written: &Audit) -> Result<Self, String> {
+        if written.anchor_every.0.is_zero() || written.refusal_period.0.is_zero() {
+            return Err("[audit] anchor_every and refusal_period: must be longer than zero".to_owned());
+        }
+        let group = written.audit_group.as_deref().map(group_number).transpose()?;
+        Ok(Self {
+            durability: written.durability,
+            on_failure: written.on_failure,
+            min_free: written.min_free.0,
+            anchor_every: written.anchor_every.0,
+            identifiers: written.identifiers,
+            group,
+            refusals: written.refusals,
+            refusal_period: written.refusal_period.0,
+        })
+    }
+}
+
+/// The number of a group in /etc/group. Groups that only a directory service knows are written as numbers.
+fn group_number(group: &str) -> Result<u32, String> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let number = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(group)).then(|| fields.nth(1)?.parse().ok())?
+    });
+    number.ok_or_else(|| {
+        format!(
+            "[audit] audit_group = \"{group}\": not in /etc/group: `groupadd {group}`, or write its number"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_known_by_name_or_number() {
+        let check = |group: &str| {
+            Auditing::check(&Audit { audit_group: Some(group.into()), ..Audit::default() })
+                .map(|audit| audit.group)
+        };
+        assert_eq!(check("1234"), Ok(Some(1_234)));
+        assert_eq!(check("root"), Ok(Some(0)));
+        let error = check("no-such-group-here").unwrap_err();
+        assert!(error.contains("groupadd no-such-group-here"), "{error}");
+    }
+}

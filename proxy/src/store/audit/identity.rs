@@ -1,0 +1,218 @@
+//! How a card stands in the audit: as it is (`plain`), or as a keyed hash beside a masked form (`keyed`).
+//!
+//! ```text
+//! card = lower-case hex of the first 16 bytes of HMAC-SHA256(key, "cmiot-audit-card-1" 00, kind, 00, number)
+//! file = audit-YYYY-MM.key: 32 random bytes in hex, a month its own      key id = first 8 hex of SHA-256(key)
+//! ```
+//!
+//! Without its key a month's cards are nobody's: destroying the file erases their identities and leaves every row, and
+//! so the chain, as it was.
+
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use cmiot_signer::{Card, CardKind};
+use ring::rand::{SecureRandom, SystemRandom};
+use ring::{digest, hmac};
+use zeroize::Zeroizing;
+
+use super::super::{Fault, StoreError};
+use super::segment::Month;
+
+/// The key of one month.
+pub struct IdentityKey {
+    key: hmac::Key,
+    id: String,
+}
+
+impl IdentityKey {
+    /// Where a month's key is kept.
+    pub fn path(dir: &Path, month: Month) -> PathBuf {
+        dir.join(format!("audit-{month}.key"))
+    }
+
+    /// Reads a month's key; none when there is no such file (never keyed, or erased).
+    ///
+    /// # Errors
+    /// When the file is there but cannot be read, or is not a key.
+    pub fn read(dir: &Path, month: Month) -> Result<Option<Self>, StoreError> {
+        let path = Self::path(dir, month);
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => Zeroizing::new(text.map_err(StoreError::io(&path))?),
+        };
+        let bytes = unhex(text.trim_end());
+        let bytes = bytes.ok_or_else(|| StoreError::new(&path, Fault::Malformed { what: "identity key" }))?;
+        Ok(Some(Self::new(bytes.as_ref())))
+    }
+
+    /// Reads a month's key, or makes it.
+    ///
+    /// # Errors
+    /// When it can be neither read nor written.
+    pub(super) fn ensure(dir: &Path, month: Month) -> Result<Self, StoreError> {
+        if let Some(key) = Self::read(dir, month)? {
+            return Ok(key);
+        }
+        let path = Self::path(dir, month);
+        let mut bytes = Zeroizing::new([0_u8; 32]);
+        SystemRandom::new()
+            .fill(bytes.as_mut())
+            .map_err(|_| StoreError::io(&path)(io::Error::other("the system gives no randomness")))?;
+        write_secret(&path, hex(bytes.as_ref()).as_bytes())?;
+        Ok(Self::new(bytes.as_ref()))
+    }
+
+    fn new(bytes: &[u8]) -> Self {
+        let id = hex(&digest::digest(&digest::SHA256, bytes).as_ref()[..4]).to_string();
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, bytes), id }
+    }
+
+    /// What tells this key from others, and tells nothing about it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What stands for the card in the month's rows.
+    pub fn hash(&self, kind: CardKind, number: &str) -> String {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(b"cmiot-audit-card-1\0");
+        context.update(match kind {
+            CardKind::Msisdn => b"msisdn\0",
+            CardKind::Iccid => b"iccid\0",
+            CardKind::Imsi => b"imsi\0",
+        });
+        context.update(number.as_bytes());
+        hex(&context.sign().as_ref()[..16]).to_string()
+    }
+}
+
+/// A card and a peer as text, for one row; kept between rows for its capacity.
+#[derive(Default)]
+pub(super) struct Shown {
+    card: Option<String>,
+    masked: Option<String>,
+    key: Option<String>,
+    peer: Option<String>,
+}
+
+impl Shown {
+    /// Takes a row's card and peer.
+    pub(super) fn show(&mut self, card: Option<&Card>, peer: Option<IpAddr>, key: Option<&IdentityKey>) {
+        put(&mut self.peer, peer.map(|peer| move |text: &mut String| write!(text, "{peer}")));
+        match key {
+            None => put(&mut self.card, card.map(|card| |text: &mut String| text.write_str(card.as_str()))),
+            Some(key) => {
+                self.card = card.map(|card| key.hash(card.kind(), card.as_str()));
+                self.masked = card.map(|card| card.masked().to_string());
+                self.key = card.map(|_| key.id.clone());
+            }
+        }
+    }
+
+    pub(super) fn card(&self) -> Option<&str> {
+        self.card.as_deref()
+    }
+
+    pub(super) fn masked(&self) -> Option<&str> {
+        self.masked.as_deref()
+    }
+
+    pub(super) fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    pub(super) fn peer(&self) -> Option<&str> {
+        self.peer.as_deref()
+    }
+}
+
+/// Puts a text in place of the last one, without a new allocation where there was one.
+fn put(slot: &mut Option<String>, text: Option<impl FnOnce(&mut String) -> std::fmt::Result>) {
+    match text {
+        None => *slot = None,
+        Some(write) => {
+            let text = slot.get_or_insert_default();
+            text.clear();
+            // Writing to a String does not fail.
+            let _: std::fmt::Result = write(text);
+        }
+    }
+}
+
+/// Writes a file that only its owner reads, whole or not at all, and never over another.
+pub(super) fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let io = StoreError::io(path);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io)?;
+    sync_folder(path)
+}
+
+/// Makes a name that was created or removed outlive a power loss.
+pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::io(path))
+}
+
+/// Lower-case hex.
+pub(super) fn hex(bytes: &[u8]) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::with_capacity(2 * bytes.len()));
+    for byte in bytes {
+        // Writing to a String does not fail.
+        let _: std::fmt::Result = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// Thirty-two bytes from hex of either case.
+pub(super) fn unhex(text: &str) -> Option<Zeroizing<[u8; 32]>> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Time;
+
+    #[test]
+    fn a_card_hashes_by_month_kind_and_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let months = [Time::from_secs(1_768_449_600), Time::from_secs(1_771_000_000)].map(Month::of);
+        let keys = months.map(|month| IdentityKey::ensure(dir.path(), month).unwrap());
+        let again = IdentityKey::read(dir.path(), months[0]).unwrap().unwrap();
+        let hashes = [
+            keys[0].hash(CardKind::Msisdn, "14765004176"),
+            keys[0].hash(CardKind::Msisdn, "14765004177"),
+            keys[0].hash(CardKind::Imsi, "14765004176"),
+            keys[1].hash(CardKind::Msisdn, "14765004176"),
+        ];
+        assert_eq!(again.hash(CardKind::Msisdn, "14765004176"), hashes[0]);
+        assert!(hashes.iter().all(|hash| hash.len() == 32));
+        for (n, hash) in hashes.iter().enumerate() {
+            assert!(!hashes[..n].contains(hash));
+        }
+        assert_ne!(keys[0].id(), keys[1].id());
+        fs::remove_file(IdentityKey::path(dir.path(), months[0])).unwrap();
+        assert!(IdentityKey::read(dir.path(), months[0]).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_known_key_gives_what_another_program_computes() {
+        // Python: hmac.new(bytes(range(32)), b"cmiot-audit-card-1\0msisdn\x0014765004176", "sha256").hexdigest()[:32]
+        let bytes: Vec<u8> = (0..32).collect();
+        let key = IdentityKey::new(&bytes);
+        assert_eq!(key.hash(CardKind::Msisdn, "14765004176"), "266acd909efe2acf33878766d065c1f9");
+        assert_eq!(key.id(), "630dcd29");
+    }
+}

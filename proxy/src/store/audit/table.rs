@@ -1,0 +1,148 @@
+//! The audit's tables of rows: which columns, in which order, and which of them hold names.
+//!
+//! One list a table serves the insertion, the chain and everything that reads rows back, so that they cannot disagree
+//! about the order. It is version 1 of the rows; a later version is a further list, never a change of this one.
+
+use cmiot_signer::CardKind;
+
+/// The version of the rows that this proxy writes.
+pub(super) const VERSION: i64 = 1;
+
+/// A table of numbered rows.
+pub(super) struct Table {
+    /// What it is called.
+    pub(super) name: &'static str,
+    /// What the chain calls it.
+    pub(super) letter: u8,
+    /// Its columns after `id`.
+    pub(super) columns: &'static [Column],
+}
+
+/// A column.
+pub(super) struct Column {
+    /// What it is called, ready for SQL.
+    pub(super) name: &'static str,
+    /// Whether it holds numbers of the table `name`.
+    pub(super) is_name: bool,
+}
+
+/// A value on its way into a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cell<'a> {
+    Null,
+    Int(i64),
+    Text(&'a str),
+    /// Kept once in the table `name`.
+    Name(&'a str),
+}
+
+/// Every table of rows. An index into this is how the rest speaks of a table.
+pub(super) const TABLES: [Table; 5] = [
+    Table {
+        name: "record",
+        letter: b'r',
+        columns: &[
+            plain("at"),
+            plain("card"),
+            plain("kind"),
+            plain("masked"),
+            name("key"),
+            name("outcome"),
+            name("reason"),
+            plain("authenticated"),
+            name("\"group\""),
+            name("account"),
+            name("operation"),
+            plain("client"),
+            plain("peer"),
+            plain("transid"),
+            plain("code"),
+            plain("carrier_code"),
+            plain("status"),
+            plain("age"),
+            plain("carrier_transid"),
+            plain("latency"),
+        ],
+    },
+    Table {
+        name: "call",
+        letter: b'c',
+        columns: &[
+            plain("at"),
+            plain("transid"),
+            plain("previous"),
+            plain("card"),
+            plain("kind"),
+            plain("masked"),
+            name("key"),
+            name("account"),
+            name("operation"),
+            plain("code"),
+            name("fault"),
+            plain("status"),
+            plain("latency"),
+            plain("bytes"),
+        ],
+    },
+    Table {
+        name: "refused",
+        letter: b'p',
+        columns: &[plain("peer"), name("reason"), plain("count"), plain("first"), plain("last")],
+    },
+    Table {
+        name: "gap",
+        letter: b'g',
+        columns: &[plain("first"), plain("last"), plain("answered"), plain("refused")],
+    },
+    Table { name: "note", letter: b'n', columns: &[plain("at"), name("what"), plain("detail")] },
+];
+
+pub(super) const RECORD: usize = 0;
+pub(super) const CALL: usize = 1;
+pub(super) const REFUSED: usize = 2;
+pub(super) const GAP: usize = 3;
+pub(super) const NOTE: usize = 4;
+
+const fn plain(name: &'static str) -> Column {
+    Column { name, is_name: false }
+}
+
+const fn name(name: &'static str) -> Column {
+    Column { name, is_name: true }
+}
+
+impl Table {
+    /// `INSERT` of a whole row, `id` first.
+    pub(super) fn insert_sql(&self) -> String {
+        let marks = vec!["?"; self.columns.len() + 1].join(", ");
+        format!("INSERT INTO {} (id, {}) VALUES ({marks})", self.name, self.column_list())
+    }
+
+    /// `SELECT` of whole rows, `id` first, in the order of their numbers.
+    pub(super) fn select_sql(&self) -> String {
+        format!("SELECT id, {} FROM {} ORDER BY id", self.column_list(), self.name)
+    }
+
+    fn column_list(&self) -> String {
+        self.columns.iter().map(|column| column.name).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// As in the views.
+pub(super) fn kind_number(kind: CardKind) -> i64 {
+    match kind {
+        CardKind::Msisdn => 1,
+        CardKind::Iccid => 2,
+        CardKind::Imsi => 3,
+    }
+}
+
+/// The kind of this number, if it is one.
+pub(super) fn kind_of_number(number: i64) -> Option<CardKind> {
+    match number {
+        1 => Some(CardKind::Msisdn),
+        2 => Some(CardKind::Iccid),
+        3 => Some(CardKind::Imsi),
+        _ => None,
+    }
+}
