@@ -132,9 +132,10 @@ impl Gateway {
         {}
     }
 
-    /// Waits for it to end, and returns its exit code.
+    /// Waits for it to end, and returns its exit code. Its console is the test's output.
     pub(crate) async fn ends(&mut self) -> Option<i32> {
         while self.next().await.is_some() {}
+        println!("{}", self.text());
         soon("QEMU's end", self.qemu.wait()).await.expect("a process of ours").code()
     }
 
