@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `test.rs` | `cargo xtask test`: fetch what the tests need, then run them all |
 //! | `ci.rs`, `ci/` | `cargo xtask ci [STAGE]...`: everything that a change must pass, a stage a function |
+//! | `crash.rs` | `cargo xtask crash`: kill -9 and power loss under load, then every answer is looked for |
 //! | `bench.rs`, `bench/` | `cargo xtask bench NAME`: the project against its peers in one run |
 //! | `firmware.rs`, `firmware/` | `cargo xtask firmware`: the signer on emulated chips, tested and weighed |
 //! | `tools.rs` | what a machine must have, and how it is brought there |
@@ -14,6 +15,7 @@
 
 mod bench;
 mod ci;
+mod crash;
 mod firmware;
 mod run;
 mod test;
@@ -41,6 +43,8 @@ enum Command {
         #[arg(value_name = "STAGE", value_parser = ci::stage_names())]
         stages: Vec<String>,
     },
+    /// Kill the proxy under load, again and again, and look for every answer in the audit
+    Crash(crash::Options),
     /// Compare with peers on the same work in one run
     Bench {
         #[command(subcommand)]
@@ -57,6 +61,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Test => test::command(),
+        Command::Crash(options) => crash::command(&options).map(|()| ExitCode::SUCCESS),
         Command::Bench { bench } => bench.run(),
         Command::Ci { stages } => ci::command(&stages),
         Command::Firmware { rebase } => firmware::command(rebase),

@@ -1,0 +1,335 @@
+//! `cargo xtask crash`: kill -9 under load, again and again; then the audit verifies and has every answer.
+//!
+//! Gateways ask a real proxy over sockets and note each transid whose answer came whole. After the kill the chain is
+//! verified and every noted transid looked for. With `--power` a preload (`crash/synced.c`) notes how long each file was
+//! when it was last synced, and every file is cut back to that before it is looked at: what was written but not synced
+//! is gone, as with a lost machine. Under `durability = "process"` that must lose answers, or it would prove nothing.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use cmiot_signer::{AppId, Card, CardKind, Ebid, Password, Sequence, Signer, Stamp};
+
+use crate::run::{Run, root};
+
+/// How to crash.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// How often
+    #[arg(long, default_value_t = 200)]
+    rounds: u32,
+    /// Cut every file back to what was synced, as a power loss does; shows too that `process` does not survive it
+    #[arg(long)]
+    power: bool,
+}
+
+/// What a run of rounds came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    answered: usize,
+    lost: usize,
+    broken_chains: u32,
+}
+
+const GATEWAYS: u32 = 8;
+const EBID: &str = "0001000000009";
+
+/// Crashes and prints; an error when an answer was lost.
+pub(crate) fn command(options: &Options) -> Result<()> {
+    Run::cargo("build --package cmiot-proxy --bins").run()?;
+    let tally = crash(options.rounds, "power", options.power)?;
+    tell("power", &tally);
+    ensure!(
+        tally.lost == 0 && tally.broken_chains == 0,
+        "an answered request is missing, or the chain is broken"
+    );
+    if options.power {
+        let tally = crash(options.rounds.min(20), "process", true)?;
+        tell("process", &tally);
+        ensure!(tally.lost > 0, "nothing was lost under durability = \"process\": the cut proves nothing");
+    }
+    Ok(())
+}
+
+fn tell(durability: &str, tally: &Tally) {
+    let chain = if tally.broken_chains == 0 { "ok" } else { "BROKEN" };
+    println!(
+        "durability {durability}: answered {}, audited {}, lost {}, chain {chain}",
+        tally.answered,
+        tally.answered - tally.lost,
+        tally.lost
+    );
+}
+
+fn crash(rounds: u32, durability: &str, cut: bool) -> Result<Tally> {
+    let folder = root().join("target").join(format!("crash-{}-{durability}-{cut}", std::process::id()));
+    let _ = fs::remove_dir_all(&folder); // an earlier run's
+    fs::create_dir_all(folder.join("synced"))?;
+    let carrier = Carrier::start()?;
+    fs::write(folder.join("proxy.toml"), config(&carrier.base_url, durability))?;
+    let preload = if cut { Some(preload(&folder)?) } else { None };
+    let sequence = Arc::new(AtomicU32::new(1));
+    let mut tally = Tally::default();
+    let mut seen = HashSet::new();
+    for round in 0..rounds {
+        let mut proxy = Proxy::start(&folder, preload.as_deref())?;
+        let gateways: Vec<_> = (0..GATEWAYS)
+            .map(|_| {
+                let (address, sequence) = (proxy.address.clone(), Arc::clone(&sequence));
+                thread::spawn(move || ask(&address, &sequence))
+            })
+            .collect();
+        // At no particular point: the rounds differ by a step that shares no factor with anything here.
+        thread::sleep(Duration::from_millis(100 + u64::from(round * 37 % 401)));
+        proxy.child.kill()?;
+        proxy.child.wait()?;
+        for gateway in gateways {
+            seen.extend(gateway.join().map_err(|_| anyhow::anyhow!("a gateway panicked"))??);
+        }
+        if cut {
+            cut_back(&folder)?;
+        }
+        let verified = binary()?.args(["audit", "verify", "--dir"]).arg(folder.join("data")).output()?;
+        if !verified.status.success() {
+            eprintln!("{}", String::from_utf8_lossy(&verified.stdout));
+            tally.broken_chains += 1;
+        }
+        let audited = audited(&folder)?;
+        let lost = seen.iter().filter(|transid: &&String| !audited.contains(transid.as_str())).count();
+        tally.answered += seen.len();
+        tally.lost += lost;
+        seen.clear();
+    }
+    fs::remove_dir_all(&folder)?;
+    Ok(tally)
+}
+
+/// One gateway: on and on over one connection until it breaks; the transids whose answers came whole.
+fn ask(address: &str, sequence: &AtomicU32) -> Result<Vec<String>> {
+    let (appid, ebid) = (AppId::parse("GW0001")?, Ebid::parse(EBID)?);
+    let password = Password::new(b"gateway-password")?;
+    let mut answered = Vec::new();
+    let Ok(stream) = TcpStream::connect(address) else { return Ok(answered) };
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut writer = stream;
+    loop {
+        let number = sequence.fetch_add(1, Ordering::Relaxed);
+        let card = Card::parse(CardKind::Msisdn, &format!("147650{:05}", number % 500))?;
+        #[expect(clippy::disallowed_methods, reason = "a gateway has the real time")]
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let signed =
+            Signer::new(&appid, &ebid, &password).sign(Stamp::from_unix(now)?, Sequence::new(number)?, &card);
+        let mut url = String::new();
+        signed.write_url("", cmiot_signer::PATH, &mut url)?;
+        let transid = url.split_once("transid=").and_then(|(_, rest)| rest.split('&').next());
+        let transid = transid.context("a URL without a transid")?.to_owned();
+        if write!(writer, "GET {url} HTTP/1.1\r\nHost: x\r\n\r\n").is_err() {
+            return Ok(answered);
+        }
+        match answer(&mut reader) {
+            Some(body) if body.contains("\"status\":\"0\"") => answered.push(transid),
+            Some(body) => bail!("not an answer of the carrier's: {body}"),
+            None => return Ok(answered),
+        }
+    }
+}
+
+/// A whole answer's body, or none when the connection broke before.
+fn answer(reader: &mut impl BufRead) -> Option<String> {
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+        let line = line.trim_end();
+        if line.is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    String::from_utf8(body).ok()
+}
+
+/// Every transid that the audit has.
+fn audited(folder: &Path) -> Result<HashSet<String>> {
+    let output = binary()?
+        .args(["audit", "query", "--format", "csv", "--limit", "100000000", "--since", "2m", "--dir"])
+        .arg(folder.join("data"))
+        .output()?;
+    if !output.status.success() {
+        // A cut may leave nothing of a file: then it has no answer.
+        eprintln!("audit query: {}", String::from_utf8_lossy(&output.stderr).trim());
+        return Ok(HashSet::new());
+    }
+    let text = String::from_utf8(output.stdout)?;
+    // The tenth column; none before it holds a comma.
+    Ok(text.lines().skip(1).filter_map(|line| line.split(',').nth(9)).map(str::to_owned).collect())
+}
+
+/// Cuts every file of the proxy back to what it was when it was last synced.
+fn cut_back(folder: &Path) -> Result<()> {
+    let mut synced = Vec::new();
+    for note in fs::read_dir(folder.join("synced"))? {
+        let text = fs::read_to_string(note?.path())?;
+        let (length, path) = text.trim_end().split_once(' ').context("a note of the preload")?;
+        synced.push((PathBuf::from(path), length.parse::<u64>()?));
+    }
+    for entry in fs::read_dir(folder.join("data"))? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        // The index of a WAL is memory that the next process builds anew.
+        if name.ends_with("-shm") {
+            fs::remove_file(&path)?;
+            continue;
+        }
+        let length = synced.iter().find(|(noted, _)| *noted == path).map_or(0, |(_, length)| *length);
+        let file = fs::OpenOptions::new().write(true).open(&path)?;
+        if file.metadata()?.len() > length {
+            file.set_len(length)?;
+        }
+    }
+    Ok(())
+}
+
+fn preload(folder: &Path) -> Result<PathBuf> {
+    let library = folder.join("synced.so");
+    let source = root().join("xtask/src/crash/synced.c");
+    Run::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-Wall", "-o"])
+        .args([&library, &source])
+        .args(["-ldl"])
+        .run()?;
+    Ok(library)
+}
+
+/// The proxy, as it was just built.
+fn binary() -> Result<Command> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let path = target.join("debug/cmiot-proxy");
+    ensure!(path.is_file(), "{} is not built", path.display());
+    Ok(Command::new(path))
+}
+
+struct Carrier {
+    child: Child,
+    base_url: String,
+}
+
+impl Carrier {
+    fn start() -> Result<Self> {
+        let account = format!("100001:{EBID}:carrier-password");
+        let mut child = binary()?
+            .args(["simulate", "--listen", "127.0.0.1:0", "--account", &account])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let line = first_line(&mut child)?;
+        let base_url = line.split_whitespace().last().context("the carrier's address")?.to_owned();
+        Ok(Self { child, base_url })
+    }
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Proxy {
+    child: Child,
+    address: String,
+}
+
+impl Proxy {
+    fn start(folder: &Path, preload: Option<&Path>) -> Result<Self> {
+        let mut command = binary()?;
+        command.args(["serve", "--config"]).arg(folder.join("proxy.toml")).env("RUST_LOG", "error");
+        if let Some(preload) = preload {
+            command.env("LD_PRELOAD", preload).env("SYNCED", folder.join("synced"));
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let line = first_line(&mut child)?;
+        let address = line.rsplit('/').next().context("the proxy's address")?.trim().to_owned();
+        Ok(Self { child, address })
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn first_line(child: &mut Child) -> Result<String> {
+    let out = child.stdout.take().context("standard output")?;
+    let mut line = String::new();
+    BufReader::new(out).read_line(&mut line)?;
+    ensure!(!line.is_empty(), "it did not start: see above");
+    Ok(line)
+}
+
+/// Half of the look-ups are calls: freshness ends within a round.
+fn config(base_url: &str, durability: &str) -> String {
+    format!(
+        r#"[gateway]
+listen = "127.0.0.1:0"
+[admin]
+listen = "127.0.0.1:0"
+[carrier]
+base_url = "{base_url}"
+[audit]
+durability = "{durability}"
+[[account]]
+name = "fleet"
+appid = "100001"
+ebid = "{EBID}"
+password = "carrier-password"
+[[client]]
+group = "fleet"
+appid = "GW0001"
+password = "gateway-password"
+"#
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn built() {
+        Run::cargo("build --package cmiot-proxy --bins").run().unwrap();
+    }
+
+    #[test]
+    fn a_kill_loses_no_answer() {
+        built();
+        let tally = crash(10, "power", false).unwrap();
+        assert!(tally.answered > 0);
+        assert_eq!((tally.lost, tally.broken_chains), (0, 0));
+    }
+
+    #[test]
+    fn a_power_loss_loses_no_answer_and_the_cut_is_real() {
+        built();
+        let tally = crash(10, "power", true).unwrap();
+        assert!(tally.answered > 0);
+        assert_eq!((tally.lost, tally.broken_chains), (0, 0));
+        assert!(crash(10, "process", true).unwrap().lost > 0);
+    }
+}
