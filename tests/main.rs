@@ -65,6 +65,9 @@ mod transids;
 // A record for every request, before its answer.
 mod audit;
 
+// What docs/auditing.md prints, and the audit's commands.
+mod auditing;
+
 // Killed in mid-load, started again.
 mod crash;
 

@@ -1,0 +1,102 @@
+//! What docs/auditing.md prints runs as printed; the audit's commands on a live folder, and after tampering.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use cmiot_simulator::Rule;
+
+use crate::support::{ICCID, MSISDN, Proxy, carrier, run};
+
+const PAGE: &str = include_str!("../docs/auditing.md");
+
+fn queries() -> Vec<&'static str> {
+    PAGE.split("```sql\n").skip(1).map(|part| part.split("```").next().unwrap_or_default()).collect()
+}
+
+/// What the stock shell prints for a query, asked as an auditor asks.
+fn shell(segment: &Path, query: &str) -> String {
+    let mut shell = Command::new("sqlite3")
+        .args(["-readonly", "-bail"])
+        .arg(segment)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("Debian's sqlite3, which `cargo xtask test` installs");
+    shell.stdin.take().expect("a pipe").write_all(query.as_bytes()).expect("it reads");
+    let output = shell.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[tokio::test]
+async fn the_pages_queries_run_in_the_stock_shell_on_a_live_file() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    for card in [MSISDN, MSISDN, ICCID] {
+        proxy.ask(&card).await.is_normal();
+    }
+    let printed: Vec<String> = queries().into_iter().map(|query| shell(&proxy.audit_file(), query)).collect();
+    let lines: Vec<usize> = printed.iter().map(|printed| printed.lines().count()).collect();
+    // Latest, of the card, calls of the last miss, clients, days (two around midnight), changes, gaps, counts, notes.
+    assert_eq!((&lines[..4], &lines[5..]), ([3, 2, 1, 1].as_slice(), [0, 0, 0, 0].as_slice()), "{printed:?}");
+    assert!(printed[1].contains("|hit|0|00|normal"), "{}", printed[1]);
+    assert!(printed[2].contains(&carrier.calls()[1].transid), "{}", printed[2]);
+}
+
+#[tokio::test]
+async fn a_retried_call_has_a_row_for_each_attempt() {
+    let carrier = carrier().await;
+    carrier.set_rules([Rule::any().code("1").times(1)]);
+    let proxy = Proxy::before(&carrier).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    let printed = shell(&proxy.audit_file(), "SELECT transid, code FROM lookup_call ORDER BY earlier DESC");
+    let sent: Vec<String> = carrier.calls().into_iter().map(|call| call.transid).collect();
+    assert_eq!(sent.len(), 2);
+    assert_eq!(printed, format!("{}|1\n{}|0\n", sent[0], sent[1]));
+}
+
+#[tokio::test]
+async fn the_commands_answer_on_a_live_folder_and_tampering_shows() {
+    let carrier = carrier().await;
+    let mut proxy = Proxy::before(&carrier).await;
+    for card in [MSISDN, MSISDN, ICCID] {
+        proxy.ask(&card).await.is_normal();
+    }
+    let data = proxy.data();
+    let dir = data.to_str().unwrap().to_owned();
+    let audit = |arguments: &[&str]| {
+        let all: Vec<String> = ["audit"]
+            .iter()
+            .chain(arguments)
+            .map(|it| (*it).to_owned())
+            .chain(["--dir".into(), dir.clone()])
+            .collect();
+        async move {
+            let all: Vec<&str> = all.iter().map(String::as_str).collect();
+            run(Path::new("."), &all, &[]).await
+        }
+    };
+    let query = audit(&["query", "--card", MSISDN.number, "--format", "csv"]).await.did_it();
+    assert_eq!(query.out.lines().count(), 3, "{}", query.out);
+    let stats = audit(&["stats", "--since", "1h"]).await.did_it();
+    assert!(stats.out.contains("3 look-ups, 2 carrier calls, 1 saved"), "{}", stats.out);
+    let whole = audit(&["verify"]).await.did_it();
+    assert!(whole.out.contains("chain ok") && whole.out.contains("not checkable"), "{}", whole.out);
+    audit(&["prune", "--keep", "5mo"]).await.failed(1, ["6 months", "--force"]);
+
+    let segment = proxy.audit_file();
+    proxy.kill9().await;
+    let connection = rusqlite::Connection::open(segment).unwrap();
+    let trigger: String = connection
+        .query_row("SELECT sql FROM sqlite_schema WHERE name = 'record_stays'", [], |row| row.get(0))
+        .unwrap();
+    connection
+        .execute_batch("DROP TRIGGER record_stays; UPDATE record SET status = '02' WHERE id = 2")
+        .unwrap();
+    connection.execute_batch(&trigger).unwrap();
+    drop(connection);
+    let verified = audit(&["verify"]).await;
+    assert!(verified.out.contains("DAMAGE") && verified.out.contains("chain DAMAGED"), "{}", verified.out);
+}
