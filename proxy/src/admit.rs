@@ -82,10 +82,7 @@ impl Admit {
     pub fn remember(&self, appid: &AppId, number: Number, now: Time) -> bool {
         // A client that has gone from the configuration is refused by its token anyway.
         let Some(client) = self.directory.load().known(appid) else { return false };
-        let Some(window) = client.rights.window.filter(|_| client.rights.replay != ReplayMode::Observe)
-        else {
-            return false;
-        };
+        let Some(window) = client.rights.window else { return false };
         self.replay.remember(appid, number, window, now);
         client.rights.replay == ReplayMode::SameAnswer
     }
@@ -179,10 +176,17 @@ impl Admit {
         if !rights.opens_card(request.card.as_str()) {
             return Err(Refusal::CardNotAllowed);
         }
+        // An action changes something: it is done once, whatever its client's mode.
+        let mode = if request.operation.is_lookup() { rights.replay } else { ReplayMode::Refuse };
+        if mode != rights.replay
+            && (rights.window.is_none() || matches!(request.transid, SentTransid::Lenient(_)))
+        {
+            return Err(Refusal::Operation);
+        }
         let ticks = self.clock.monotonic();
         let passed = match &request.transid {
             SentTransid::Strict(transid) => {
-                self.replay.pass(&client.appid, Number::of(transid), rights, now, ticks)
+                self.replay.pass(&client.appid, Number::of(transid), rights, mode, now, ticks)
             }
             SentTransid::Lenient(text) => self.replay.observe(&client.appid, digest(text), rights, ticks),
         };

@@ -174,6 +174,8 @@ pub struct Carrier {
     pub queue_wait: Duration,
     /// Clock drift that raises the alarm.
     pub drift_alarm: Duration,
+    /// Whom to take for the carrier.
+    pub tls: tls::Trust,
 }
 
 impl Carrier {

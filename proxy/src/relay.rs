@@ -189,7 +189,7 @@ impl Relay {
     /// Whose turn it is to find the answer, where a client may ask again with one transid.
     fn turn(&self, client: &Client, request: &Request) -> Option<Turn<Result<Found, Refusal>>> {
         let SentTransid::Strict(transid) = &request.transid else { return None };
-        if client.rights.replay != ReplayMode::SameAnswer {
+        if client.rights.replay != ReplayMode::SameAnswer || !request.operation.is_lookup() {
             return None;
         }
         let asked = repeat::Asked { operation: request.operation.name.to_owned(), card: request.card };

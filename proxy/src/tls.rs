@@ -1,4 +1,4 @@
-//! TLS towards gateways and operators: certificate chain and key from PEM files, optionally client certificates.
+//! TLS: towards gateways and operators by certificate and key, towards the carrier by whom to take for it.
 //!
 //! A configuration holds the finished [`Server`]; a reload reads the files anew, and connections made from then on use
 //! the new ones. TLS 1.2 and 1.3, as rustls allows; HTTP/2 and HTTP/1.1 by ALPN (RFC 7301).
@@ -6,10 +6,15 @@
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+};
+use rustls_platform_verifier::Verifier;
 use tokio_rustls::TlsAcceptor;
 
 /// What a listener needs to speak TLS.
@@ -74,6 +79,94 @@ impl fmt::Debug for Server {
     }
 }
 
+/// Whom to take for the carrier.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// Roots beside the platform's.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// The one certificate that is accepted, whoever signed it.
+    pub pinned: Option<CertificateDer<'static>>,
+    /// TLS 1.2 is not spoken.
+    pub only_tls13: bool,
+}
+
+/// TLS towards the carrier: a pinned certificate, or the platform's roots and further ones; the bundled roots where the
+/// platform has none.
+///
+/// # Errors
+/// When no verifier can be made of the roots.
+pub(crate) fn client(trust: &Trust) -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions: &[_] = if trust.only_tls13 { &[&rustls::version::TLS13] } else { rustls::ALL_VERSIONS };
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions)?;
+    if let Some(pinned) = &trust.pinned {
+        let only = Arc::new(Pinned { certificate: pinned.clone(), provider });
+        return Ok(builder.dangerous().with_custom_certificate_verifier(only).with_no_client_auth());
+    }
+    match Verifier::new_with_extra_roots(trust.roots.iter().cloned(), provider) {
+        Ok(verifier) => {
+            Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+        }
+        Err(error) => {
+            tracing::info!(%error, "no root certificates on this platform: using the bundled ones");
+            let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+            for root in &trust.roots {
+                roots.add(root.clone())?;
+            }
+            Ok(builder.with_root_certificates(roots).with_no_client_auth())
+        }
+    }
+}
+
+/// Accepts one certificate and no other: neither its name, nor its dates, nor who signed it matter, but that the other
+/// side holds its key does.
+#[derive(Debug)]
+struct Pinned {
+    certificate: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if *end_entity == self.certificate {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
 /// The DNS names of a certificate (RFC 5280 4.2.1.6), in lower case.
 pub(crate) fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok(parsed) = webpki::EndEntityCert::try_from(certificate) else { return Vec::new() };
@@ -86,5 +179,48 @@ pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, S
     match read {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         _ => Err("holds no certificate in PEM".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+    /// Whether a carrier with this certificate and key is taken for the carrier.
+    async fn shakes(trust: &Trust, certificate: &rcgen::Certificate, key: &KeyPair) -> bool {
+        let pem = certificate.pem();
+        let key = key.serialize_pem();
+        let server = Server::new(&Pem {
+            chain: pem.as_bytes(),
+            key: key.as_bytes(),
+            client_roots: None,
+            certificate_optional: false,
+        });
+        let (near, far) = tokio::io::duplex(16 << 10);
+        let accepting = server.unwrap().acceptor().accept(far);
+        let name = ServerName::try_from("carrier.example").unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client(trust).unwrap()));
+        let (connected, _) = tokio::join!(connector.connect(name, near), accepting);
+        connected.is_ok()
+    }
+
+    #[tokio::test]
+    async fn the_carrier_is_known_by_a_further_root_or_by_its_pinned_certificate() {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let names = || CertificateParams::new(vec!["carrier.example".to_owned()]).unwrap();
+        let (key, own_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let signed = names().signed_by(&key, &root).unwrap();
+        let alone = names().self_signed(&own_key).unwrap();
+
+        let nobody = Trust::default();
+        let rooted = Trust { roots: vec![root.der().clone()], ..Trust::default() };
+        let pinned = Trust { pinned: Some(alone.der().clone()), only_tls13: true, ..Trust::default() };
+        for (trust, known, itself) in [(nobody, false, false), (rooted, true, false), (pinned, false, true)] {
+            assert_eq!(shakes(&trust, &signed, &key).await, known, "{trust:?}");
+            assert_eq!(shakes(&trust, &alone, &own_key).await, itself, "{trust:?}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! table of results and times, and last the test runners' closing lines.
 
 mod deny;
+mod fuzz;
 mod signer;
 
 use std::process::ExitCode;
@@ -52,6 +53,11 @@ const STAGES: &[Stage] = &[
         name: "deny",
         about: "Dependencies: licences, bans, sources, advisories",
         run: || plain(deny::stage),
+    },
+    Stage {
+        name: "fuzz",
+        about: "Whatever reads others' bytes, fuzzed for 20 s a target",
+        run: || plain(fuzz::stage),
     },
 ];
 

@@ -7,6 +7,7 @@
 //! | `crash.rs` | `cargo xtask crash`: kill -9 and power loss under load, then every answer is looked for |
 //! | `bench.rs`, `bench/` | `cargo xtask bench NAME`: the project against its peers in one run |
 //! | `firmware.rs`, `firmware/` | `cargo xtask firmware`: the signer on emulated chips, tested and weighed |
+//! | `hostile.rs`, `hostile/` | `cargo xtask hostile`: the proxy under attack, while good gateways keep asking |
 //! | `tools.rs` | what a machine must have, and how it is brought there |
 //! | `run.rs` | one child process: its command line is printed, its failure is an error |
 //!
@@ -17,6 +18,7 @@ mod bench;
 mod ci;
 mod crash;
 mod firmware;
+mod hostile;
 mod run;
 mod test;
 mod tools;
@@ -56,6 +58,14 @@ enum Command {
         #[arg(long)]
         rebase: bool,
     },
+    /// Attack the proxy while good gateways keep asking, and print what became of them
+    Hostile {
+        /// Attacks to make; all when none is named
+        attacks: Vec<hostile::Attack>,
+    },
+    /// One attacker, as `hostile` starts it
+    #[command(hide = true)]
+    Attack { attack: hostile::Attack, to: std::net::SocketAddr, seconds: u64 },
 }
 
 fn main() -> ExitCode {
@@ -65,6 +75,8 @@ fn main() -> ExitCode {
         Command::Bench { bench } => bench.run(),
         Command::Ci { stages } => ci::command(&stages),
         Command::Firmware { rebase } => firmware::command(rebase),
+        Command::Hostile { attacks } => hostile::command(&attacks),
+        Command::Attack { attack, to, seconds } => attack.run(to, seconds).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

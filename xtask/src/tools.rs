@@ -62,6 +62,9 @@ pub(crate) const NEXTEST: CargoTool =
 /// Checks dependencies: licences, bans, sources, advisories.
 pub(crate) const DENY: CargoTool = CargoTool { subcommand: "deny", version: "0.20.2", build_env: FAST_BUILD };
 
+/// Runs the fuzz targets.
+pub(crate) const FUZZ: CargoTool = CargoTool { subcommand: "fuzz", version: "0.13.2", build_env: FAST_BUILD };
+
 /// Their own release profiles ask for minutes of link-time optimisation, which tools that run for seconds never
 /// earn back.
 const FAST_BUILD: &[(&str, &str)] = &[

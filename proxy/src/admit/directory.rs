@@ -9,8 +9,8 @@ use std::time::Duration;
 use cmiot_signer::{AppId, Ebid, Password, Token};
 use ipnet::IpNet;
 
-use crate::config::file::{Format, ReplayMode};
-use crate::config::{Client, Config, Derived, Rights};
+use crate::config::file::Format;
+use crate::config::{Client, Config, Derived};
 use crate::gateway::request::{Request, SentTransid};
 use crate::operation::Operation;
 
@@ -28,7 +28,7 @@ pub(super) struct Directory {
     pub(super) widest: Option<Duration>,
     /// The narrowest one.
     pub(super) narrowest: Option<Duration>,
-    /// The widest window of those whose transids are remembered.
+    /// The widest window that is one: transids are remembered for so long.
     pub(super) remembered: Duration,
 }
 
@@ -39,7 +39,6 @@ impl Directory {
             listed.chain(config.derived.iter().map(|derived| &derived.rights))
         };
         let windows = || all().map(|rights| rights.window);
-        let remembers = |rights: &&Arc<Rights>| rights.replay != ReplayMode::Observe;
         Self {
             decoy: Password::new(b"nobody's password").expect("17 bytes are a password's length"),
             rotating: !config.derived.is_empty()
@@ -48,7 +47,7 @@ impl Directory {
             peers: config.gateway.peers.clone(),
             widest: windows().max_by_key(|window| window.unwrap_or(Duration::MAX)).flatten(),
             narrowest: windows().flatten().min(),
-            remembered: all().filter(remembers).filter_map(|rights| rights.window).max().unwrap_or_default(),
+            remembered: windows().flatten().max().unwrap_or_default(),
             config: Arc::clone(config),
         }
     }

@@ -115,7 +115,7 @@ impl Replay {
         if inside.contains(&unix) && unix >= self.floor(window) { Ok(()) } else { Err(Unusable::Stale) }
     }
 
-    /// Lets a client's transid pass: true if it did before. Only the mode `refuse` never says true.
+    /// Lets a client's transid pass in this mode: true if it did before. Only the mode `refuse` never says true.
     ///
     /// # Errors
     /// [`Unusable`]; nothing is burnt then.
@@ -124,12 +124,13 @@ impl Replay {
         appid: &AppId,
         number: Number,
         rights: &Rights,
+        mode: ReplayMode,
         now: Time,
         ticks: Duration,
     ) -> Result<bool, Unusable> {
         self.latest.fetch_max(now.as_secs(), Ordering::Relaxed);
         let Some(window) = rights.window else { return self.observe(appid, number.0, rights, ticks) };
-        if rights.replay == ReplayMode::Observe {
+        if mode == ReplayMode::Observe {
             return self.observe(appid, number.0, rights, ticks);
         }
         let floor = self.floor(window);
@@ -138,7 +139,7 @@ impl Replay {
         (track.window, track.last_asked) = (window, ticks);
         self.held.fetch_sub(track.forget(floor), Ordering::Relaxed);
         let again = track.burnt.contains(&number);
-        if again && rights.replay == ReplayMode::Refuse {
+        if again && mode == ReplayMode::Refuse {
             return Err(Unusable::Reused);
         }
         if number.unix() < floor {

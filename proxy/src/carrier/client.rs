@@ -15,11 +15,11 @@ use hyper::{Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::ClientConfig;
 
 use super::fault::Fault;
 use crate::clock::Time;
 use crate::config::Carrier as Settings;
+use crate::tls;
 
 /// A pool of connections to one carrier.
 pub struct Client {
@@ -49,7 +49,7 @@ impl Client {
         http.set_connect_timeout(Some(settings.connect_timeout));
         http.set_local_address(settings.bind);
         let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls()?)
+            .with_tls_config(tls::client(&settings.tls)?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
@@ -93,20 +93,6 @@ impl Client {
             .header(header::USER_AGENT, concat!("cmiot-proxy/", env!("CARGO_PKG_VERSION")))
             .body(Empty::new())
             .expect("a parsed URI and constant headers make a request")
-    }
-}
-
-/// TLS with the platform's roots, or the bundled ones where the platform has none.
-fn tls() -> Result<ClientConfig, rustls::Error> {
-    use hyper_rustls::ConfigBuilderExt;
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    match builder.clone().try_with_platform_verifier() {
-        Ok(with_roots) => Ok(with_roots.with_no_client_auth()),
-        Err(error) => {
-            tracing::info!(%error, "no root certificates on this platform: using the bundled ones");
-            Ok(builder.with_webpki_roots().with_no_client_auth())
-        }
     }
 }
 

@@ -29,7 +29,7 @@ impl Config {
         operations.serve(|one| groups.values().flatten().any(|account| account.ebid_of(one).is_some()));
         let aliases = aliases(file, &mut reader)?;
         let clients = Clients::check(file, &groups, &operations, &mut reader)?;
-        let carrier = carrier(&file.carrier)?;
+        let carrier = carrier(&file.carrier, &mut reader)?;
         file.breaker.check()?;
         if file.cache.ttl_jitter_percent > 50 || file.cache.refresh_ahead_percent > 100 {
             return Err(
@@ -162,7 +162,7 @@ fn aliases(file: &ConfigFile, reader: &mut Reader<'_>) -> Result<HashMap<Card, C
     Ok(aliases)
 }
 
-fn carrier(written: &file::Carrier) -> Result<Carrier, String> {
+fn carrier(written: &file::Carrier, reader: &mut Reader<'_>) -> Result<Carrier, String> {
     let wrong = |why: &str| format!("[carrier] base_url = \"{}\": {why}", written.base_url);
     let base_url: Uri = written.base_url.trim_end_matches('/').parse().map_err(|_| {
         wrong("is not a URL: write scheme, host and optional port and path prefix, such as \"https://api.iot.10086.cn\"")
@@ -205,6 +205,21 @@ fn carrier(written: &file::Carrier) -> Result<Carrier, String> {
         queue: written.queue,
         queue_wait: written.queue_wait.0,
         drift_alarm: written.drift_alarm.0,
+        tls: trust(written.tls.as_ref(), reader)?,
+    })
+}
+
+fn trust(written: Option<&file::CarrierTls>, reader: &mut Reader<'_>) -> Result<tls::Trust, String> {
+    let Some(written) = written else { return Ok(tls::Trust::default()) };
+    let mut read = |key: &str, path: Option<&Path>| -> Result<Vec<_>, String> {
+        let Some(path) = path else { return Ok(Vec::new()) };
+        let pem = reader.bytes(path).map_err(|e| format!("[carrier.tls] {key}: {e}"))?;
+        tls::certificates(&pem).map_err(|e| format!("[carrier.tls] {key}: {}: {e}", path.display()))
+    };
+    Ok(tls::Trust {
+        roots: read("ca_file", written.ca_file.as_deref())?,
+        pinned: read("pin_file", written.pin_file.as_deref())?.into_iter().next(),
+        only_tls13: written.min_version == file::TlsVersion::V13,
     })
 }
 

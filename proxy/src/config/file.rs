@@ -232,6 +232,35 @@ pub struct Carrier {
     pub queue_wait: Span,
     /// Clock drift against the carrier's `Date` that raises the alarm.
     pub drift_alarm: Span,
+    /// Whom to take for the carrier, beside what the platform's roots vouch for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<CarrierTls>,
+}
+
+/// `[carrier.tls]`: whom to take for the carrier. Read at start.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CarrierTls {
+    /// Further roots, in PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// The one certificate, in PEM, that is accepted, whoever signed it; roots do not matter then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin_file: Option<PathBuf>,
+    /// The oldest version of TLS to speak.
+    pub min_version: TlsVersion,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[default]
+    #[serde(rename = "1.2")]
+    V12,
+    /// RFC 8446.
+    #[serde(rename = "1.3")]
+    V13,
 }
 
 impl Default for Carrier {
@@ -250,6 +279,7 @@ impl Default for Carrier {
             queue: 1_000,
             queue_wait: Span::secs(5),
             drift_alarm: Span::secs(60),
+            tls: None,
         }
     }
 }

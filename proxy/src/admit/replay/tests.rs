@@ -38,7 +38,7 @@ fn rights(replay: ReplayMode, share: usize) -> Rights {
 
 fn burn(replay: &Replay, stamp: u64, sequence: u32, now: u64) -> Result<bool, Unusable> {
     let refuse = rights(ReplayMode::Refuse, 1_000);
-    replay.pass(&appid(), number(stamp, sequence), &refuse, at(now), Duration::ZERO)
+    replay.pass(&appid(), number(stamp, sequence), &refuse, ReplayMode::Refuse, at(now), Duration::ZERO)
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn each_mode_does_what_its_name_says() {
             ReplayMode::Observe => "O",
         })
         .unwrap();
-        let pass = || replay.pass(&appid, number(NOW, 1), &rights(mode, 10), at(NOW), Duration::ZERO);
+        let pass = || replay.pass(&appid, number(NOW, 1), &rights(mode, 10), mode, at(NOW), Duration::ZERO);
         assert_eq!(pass(), Ok(false), "{mode:?}");
         assert_eq!(pass(), expected, "{mode:?}");
     }
@@ -100,8 +100,9 @@ fn each_mode_does_what_its_name_says() {
 fn a_full_share_is_refused_until_its_oldest_leaves() {
     let replay = Replay::new(100);
     let two = rights(ReplayMode::Refuse, 2);
-    let pass =
-        |stamp, sequence, now| replay.pass(&appid(), number(stamp, sequence), &two, at(now), Duration::ZERO);
+    let pass = |stamp, sequence, now| {
+        replay.pass(&appid(), number(stamp, sequence), &two, ReplayMode::Refuse, at(now), Duration::ZERO)
+    };
     assert_eq!(pass(NOW - 290, 1, NOW), Ok(false));
     assert_eq!(pass(NOW, 2, NOW), Ok(false));
     assert_eq!(pass(NOW, 3, NOW), Err(Unusable::Full(Duration::from_secs(11))));

@@ -1,0 +1,40 @@
+//! Fuzzing: each target of `fuzz/` for a while, from the corpus in the tree.
+//!
+//! Needs a nightly compiler, of a fixed date so that no run depends on its day. What a run finds goes into
+//! `target/fuzz`; a crash fails the stage and leaves its input in `fuzz/artifacts`.
+
+use anyhow::{Context, Result, ensure};
+
+use crate::run::{Run, root};
+use crate::tools;
+
+/// The compiler that cargo-fuzz's instrumentation needs.
+const NIGHTLY: &str = "nightly-2026-08-01";
+
+/// Seconds a target.
+const SECONDS: u32 = 20;
+
+pub(super) fn stage() -> Result<()> {
+    Run::new("rustup")
+        .args(["toolchain", "install", NIGHTLY, "--profile", "minimal", "--no-self-update"])
+        .run()?;
+    let mut targets: Vec<String> = std::fs::read_dir(root().join("fuzz/fuzz_targets"))
+        .context("fuzz/fuzz_targets")?
+        .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))
+        .collect();
+    targets.sort();
+    ensure!(!targets.is_empty(), "fuzz/fuzz_targets is empty");
+    for target in &targets {
+        let found = root().join("target/fuzz/corpus").join(target);
+        std::fs::create_dir_all(&found)?;
+        tools::FUZZ
+            .ready()?
+            // Cargo-fuzz starts cargo, which takes its compiler from here.
+            .env("RUSTUP_TOOLCHAIN", NIGHTLY)
+            .args(["run", "--target-dir", "target/fuzz", target])
+            .args([found, root().join("fuzz/corpus").join(target)])
+            .args(["--", &format!("-max_total_time={SECONDS}"), "-timeout=10", "-rss_limit_mb=2048"])
+            .run()?;
+    }
+    Ok(())
+}
