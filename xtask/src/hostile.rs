@@ -9,6 +9,7 @@ mod attack;
 mod good;
 mod stage;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -29,9 +30,9 @@ const MEMORY: u64 = 48;
 ///
 /// # Errors
 /// When something cannot be started. A good request that was not answered makes the exit code 1.
-pub(crate) fn command(attacks: &[Attack]) -> Result<ExitCode> {
+pub(crate) fn command(attacks: &[Attack], program: Option<PathBuf>) -> Result<ExitCode> {
     let attacks = if attacks.is_empty() { Attack::value_variants() } else { attacks };
-    let stage = Stage::set()?;
+    let stage = Stage::set(program)?;
     let calm = good::ask(stage.gateway, LASTS / 2)?;
     let calm_memory = stage.memory()?;
     println!(

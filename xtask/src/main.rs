@@ -62,6 +62,9 @@ enum Command {
     Hostile {
         /// Attacks to make; all when none is named
         attacks: Vec<hostile::Attack>,
+        /// The executable to attack, instead of a release build
+        #[arg(long, value_name = "FILE")]
+        program: Option<std::path::PathBuf>,
     },
     /// One attacker, as `hostile` starts it
     #[command(hide = true)]
@@ -75,7 +78,7 @@ fn main() -> ExitCode {
         Command::Bench { bench } => bench.run(),
         Command::Ci { stages } => ci::command(&stages),
         Command::Firmware { rebase } => firmware::command(rebase),
-        Command::Hostile { attacks } => hostile::command(&attacks),
+        Command::Hostile { attacks, program } => hostile::command(&attacks, program),
         Command::Attack { attack, to, seconds } => attack.run(to, seconds).map(|()| ExitCode::SUCCESS),
     };
     match result {

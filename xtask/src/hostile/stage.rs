@@ -23,11 +23,16 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) fn set() -> Result<Self> {
-        Run::cargo("build --release --package cmiot-proxy").run()?;
+    pub(super) fn set(program: Option<PathBuf>) -> Result<Self> {
         let target =
             std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-        let program = target.join("release/cmiot-proxy");
+        let program = match program {
+            Some(program) => program,
+            None => {
+                Run::cargo("build --release --package cmiot-proxy").run()?;
+                target.join("release/cmiot-proxy")
+            }
+        };
         let folder = target.join("hostile");
         let _ = std::fs::remove_dir_all(&folder); // of a run that was cut off
         std::fs::create_dir_all(&folder)?;
