@@ -270,6 +270,26 @@ async fn a_gateway_may_ask_for_more_or_less_freshness_within_limits() {
 }
 
 #[tokio::test]
+async fn a_clients_own_limits_go_before_those_of_all() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier)
+        .keep("normal", "60s", "0s", "1h")
+        .set("client.0.max_age_floor", "40s")
+        .set("client.0.max_stale_ceiling", "0s")
+        .start_clocked()
+        .await;
+    let ask = async |directives: &str| {
+        proxy.get_with(&proxy.sign(&MSISDN), &format!("Cache-Control: {directives}\r\n")).await
+    };
+    proxy.ask(&MSISDN).await.is_normal();
+    proxy.clock.advance(Duration::from_secs(39));
+    assert_eq!(ask("no-cache").await.cache(), "hit; ttl=21");
+    proxy.clock.advance(Duration::from_secs(31));
+    assert_eq!(ask("max-stale").await.cache(), "fwd=stale; stored");
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn numbers_of_one_card_share_its_entry_where_a_file_says_so() {
     let carrier = carrier().await;
     let folder = tempfile::tempdir().unwrap();

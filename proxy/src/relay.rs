@@ -142,7 +142,7 @@ impl Relay {
 
         // Look up: what will do is answered at once; without leave to ask, that is all.
         let held = self.cache.look_up(&key).await;
-        let wants = request.wants.within(&self.limits());
+        let wants = request.wants.within(&Limits::of(&client.rights));
         match &held {
             Some(held) if self.will_do(&key, held, &wants) => {
                 self.refresh_ahead(&key, held);
@@ -201,13 +201,6 @@ impl Relay {
         let config = self.config.load();
         let left = config.gateway.deadline.0.saturating_sub(self.clock.monotonic().saturating_sub(started));
         if stale { left.min(config.carrier.stale_wait) } else { left }
-    }
-
-    /// How far a gateway's wishes go.
-    fn limits(&self) -> Limits {
-        let config = self.config.load();
-        let cache = &config.cache;
-        Limits { max_age_floor: cache.max_age_floor.0, max_stale_ceiling: cache.max_stale_ceiling.0 }
     }
 
     fn will_do(&self, key: &Key, held: &Held, wants: &Wants) -> bool {

@@ -10,6 +10,7 @@ use hyper::header::{self, HeaderMap};
 
 use super::Held;
 use super::freshness::Freshness;
+use crate::config::Rights;
 
 /// What was wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -29,6 +30,13 @@ pub struct Limits {
     pub max_age_floor: Duration,
     /// A larger `max-stale` counts as this.
     pub max_stale_ceiling: Duration,
+}
+
+impl Limits {
+    /// Those of a client.
+    pub fn of(rights: &Rights) -> Self {
+        Self { max_age_floor: rights.max_age_floor, max_stale_ceiling: rights.max_stale_ceiling }
+    }
 }
 
 impl Wants {

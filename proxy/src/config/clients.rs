@@ -37,8 +37,14 @@ impl Clients {
         operations: &Operations,
         reader: &mut Reader<'_>,
     ) -> Result<Self, String> {
-        let mut checker =
-            Checker { gateway: &file.gateway, groups, operations, reader, card_lists: HashMap::new() };
+        let mut checker = Checker {
+            gateway: &file.gateway,
+            cache: &file.cache,
+            groups,
+            operations,
+            reader,
+            card_lists: HashMap::new(),
+        };
         let mut listed = HashMap::new();
         for (index, written) in file.clients.iter().enumerate() {
             let place = format!("[[client]] {} (appid = \"{}\")", index + 1, written.appid);
@@ -172,6 +178,7 @@ fn revoked(file: &ConfigFile, reader: &mut Reader<'_>) -> Result<HashSet<AppId>,
 /// What the checks of all clients share.
 struct Checker<'a, 'r> {
     gateway: &'a file::Gateway,
+    cache: &'a file::Cache,
     groups: &'a Groups,
     operations: &'a Operations,
     reader: &'a mut Reader<'r>,
@@ -278,6 +285,8 @@ impl Checker<'_, '_> {
             format: written.format,
             window,
             share: share(rate, window, self.gateway.replay_share),
+            max_age_floor: written.max_age_floor.unwrap_or(self.cache.max_age_floor).0,
+            max_stale_ceiling: written.max_stale_ceiling.unwrap_or(self.cache.max_stale_ceiling).0,
         })
     }
 

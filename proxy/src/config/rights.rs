@@ -52,6 +52,10 @@ pub struct Rights {
     pub window: Option<Duration>,
     /// Transids remembered at once.
     pub share: usize,
+    /// An entry younger than this is fresh enough for it, whatever it wants.
+    pub max_age_floor: Duration,
+    /// Something stale for longer than this is not answered to it without asking.
+    pub max_stale_ceiling: Duration,
 }
 
 impl Rights {
@@ -160,6 +164,8 @@ mod tests {
             format: Format::Strict,
             window: None,
             share: 1,
+            max_age_floor: Duration::ZERO,
+            max_stale_ceiling: Duration::MAX,
         };
         assert!(rights(&[], None).opens_card("1064"));
         assert!(rights(&["106"], None).opens_card("1064"));

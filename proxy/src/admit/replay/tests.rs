@@ -33,6 +33,8 @@ fn rights(replay: ReplayMode, share: usize) -> Rights {
         format: Format::Strict,
         window: Some(WINDOW),
         share,
+        max_age_floor: Duration::ZERO,
+        max_stale_ceiling: Duration::MAX,
     }
 }
 

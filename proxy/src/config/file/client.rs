@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::super::units::{Secret, Window, peers};
+use super::super::units::{Secret, Span, Window, peers};
 
 /// `[[client]]`: what a gateway signs with, and what it may ask.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -60,6 +60,12 @@ pub struct Client {
     /// See [`Rights::format`].
     #[serde(default, skip_serializing_if = "is_default")]
     pub format: Format,
+    /// See [`Rights::max_age_floor`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age_floor: Option<Span>,
+    /// See [`Rights::max_stale_ceiling`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_stale_ceiling: Option<Span>,
     /// See [`Rights::clock_skew`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_skew: Option<Window>,
@@ -124,6 +130,12 @@ pub struct Rights {
     pub replay: ReplayMode,
     /// Which transids are read.
     pub format: Format,
+    /// Instead of `[cache]` `max_age_floor`: how fresh it may demand an answer to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age_floor: Option<Span>,
+    /// Instead of `[cache]` `max_stale_ceiling`: how stale an answer it may take without a call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_stale_ceiling: Option<Span>,
     /// Instead of `[gateway]` `clock_skew`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clock_skew: Option<Window>,
@@ -165,6 +177,8 @@ impl Client {
             burst: self.burst,
             replay: self.replay,
             format: self.format,
+            max_age_floor: self.max_age_floor,
+            max_stale_ceiling: self.max_stale_ceiling,
             clock_skew: self.clock_skew,
         }
     }
