@@ -4,6 +4,7 @@
 //! figure quotes a ratio and the command that printed it. A bench is a variant of [`Bench`] and a file of its name.
 
 mod audit;
+mod collapse;
 mod firmware;
 mod peers;
 
@@ -19,6 +20,8 @@ pub(crate) enum Bench {
     Peers(peers::Options),
     /// What an audit record costs, and how fast it is found again
     Audit(audit::Options),
+    /// What a cache costs the carrier, on good days and bad, against nginx, Varnish and Squid: calls, failures
+    Collapse(collapse::Options),
     /// The signer on emulated chips against mbedTLS and BearSSL in C: flash, stack, instructions
     Firmware,
 }
@@ -29,6 +32,7 @@ impl Bench {
         match self {
             Self::Peers(options) => peers::command(options)?,
             Self::Audit(options) => audit::command(options)?,
+            Self::Collapse(options) => collapse::command(options)?,
             Self::Firmware => firmware::command()?,
         }
         Ok(ExitCode::SUCCESS)

@@ -42,6 +42,7 @@ const PEERS: &[Package] = &[
     Package { program: "wrk", package: "wrk", reason: "the benches load servers with it" },
     Package { program: "haproxy", package: "haproxy", reason: "a peer that the proxy is compared with" },
     Package { program: "nginx", package: "nginx-light", reason: "a peer that the proxy is compared with" },
+    Package { program: "squid", package: "squid", reason: "a peer that the proxy is compared with" },
     Package { program: "varnishd", package: "varnish", reason: "a peer that the proxy is compared with" },
 ];
 

@@ -1,0 +1,203 @@
+//! `cargo xtask bench collapse`: what a cache costs the carrier, ours against nginx, Varnish and Squid.
+//!
+//! One simulated carrier, the same scenarios for each server, a new folder and an empty cache for each scenario. The
+//! peers are configured as well as their manuals allow (`benches/peers/collapse/`). Calls are the simulator's own
+//! count; times are the askers' and, like every time here, quoted beside those of the same run.
+
+mod load;
+mod server;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use cmiot_simulator::{Account, Answer, Config, Rule, Simulator, Throttle};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use self::load::{Asked, ask, crowd, p50};
+use self::server::{Server, Spec};
+use crate::run::{Run, root};
+use crate::tools;
+
+/// The credentials that the load signs with.
+const APPID: &str = "100001";
+const PASSWORD: &str = "bench-password";
+const EBID: &str = "0001000000009";
+
+/// The carrier's own time in the first three scenarios.
+const CARRIER: Duration = Duration::from_millis(300);
+/// A gateway's patience in the last one: a tenth of the vendor's 25 s, as every time there.
+const PATIENCE: Duration = Duration::from_millis(2_500);
+
+/// How to measure.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Cards that expire in the same second
+    #[arg(long, default_value_t = 10_000)]
+    cards: u32,
+    /// Only these servers, by their names in the table
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Seconds of each kind of outage
+    #[arg(long, default_value_t = 5)]
+    outage: u64,
+}
+
+/// Plays all scenarios with all servers and prints the table.
+pub(crate) fn command(options: &Options) -> Result<()> {
+    tools::peers()?;
+    let specs: Vec<Spec> = server::all()
+        .into_iter()
+        .filter(|spec| options.only.is_empty() || options.only.iter().any(|name| name == spec.name))
+        .collect();
+    if specs.iter().any(Spec::is_ours) {
+        Run::cargo("build --release --package cmiot-proxy --bin cmiot-proxy").run()?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(all(&specs, options))
+}
+
+async fn all(specs: &[Spec], options: &Options) -> Result<()> {
+    let mut columns = Vec::new();
+    for spec in specs {
+        columns.push(play(spec, options).await.with_context(|| spec.name.to_owned())?);
+    }
+    println!("\n| scenario | {} |", specs.iter().map(|spec| spec.name).collect::<Vec<_>>().join(" | "));
+    println!("|{}", " --- |".repeat(specs.len() + 1));
+    let rows = [
+        "200 at once, one card: carrier calls, p50".to_owned(),
+        "leader leaves at 100 ms, 50 waiting: calls, p50".to_owned(),
+        "carrier answers 503, 50 at once: calls, p50".to_owned(),
+        "error inside HTTP 200 asked twice: answered from cache as good".to_owned(),
+        format!(
+            "{} cards stale at once, asked twice at 2,000/s, carrier limited to 200/s: gateway failures; calls over the limit",
+            options.cards
+        ),
+        "carrier refuses, resets, hangs, restart in the middle: failures for known cards".to_owned(),
+    ];
+    for (index, row) in rows.iter().enumerate() {
+        let cells: Vec<&str> = columns.iter().map(|column| column[index].as_str()).collect();
+        println!("| {row} | {} |", cells.join(" | "));
+    }
+    Ok(())
+}
+
+/// One server through all scenarios: a cell of the table each.
+async fn play(spec: &Spec, options: &Options) -> Result<Vec<String>> {
+    let folder = root().join("target/bench-collapse").join(spec.name);
+    let _ = std::fs::remove_dir_all(&folder); // an earlier run's
+    let mut cells = Vec::new();
+    for scenario in 0..6 {
+        let carrier = Simulator::start_local(Config::new([Account::new(APPID, EBID, PASSWORD)])).await?;
+        let place = folder.join(scenario.to_string());
+        std::fs::create_dir_all(&place)?;
+        let mut server = Server::start(spec, &place, carrier.addr()).await?;
+        let cell = match scenario {
+            0 => many(&server, &carrier).await,
+            1 => leaver(&server, &carrier).await,
+            2 => failing(&server, &carrier).await,
+            3 => error_inside(&server, &carrier).await,
+            4 => expiry(&server, &carrier, options.cards).await?,
+            _ => outage(&mut server, &carrier, options.outage).await?,
+        };
+        println!("{}, scenario {}: {cell}", spec.name, scenario + 1);
+        cells.push(cell);
+    }
+    Ok(cells)
+}
+
+fn calls_and_p50(carrier: &Simulator, asked: &[Asked]) -> String {
+    format!("{}, {:.0} ms", carrier.count(), p50(asked))
+}
+
+async fn many(server: &Server, carrier: &Simulator) -> String {
+    carrier.set_latency(CARRIER);
+    let asked = crowd(server.address(), 200, 0).await;
+    calls_and_p50(carrier, &asked)
+}
+
+async fn leaver(server: &Server, carrier: &Simulator) -> String {
+    carrier.set_latency(CARRIER);
+    let address = server.address();
+    let leader = tokio::spawn(async move { ask(address, 0, PATIENCE).await });
+    carrier.wait_for_calls(1).await;
+    let waiting = tokio::spawn(async move { crowd(address, 50, 0).await });
+    sleep(Duration::from_millis(100)).await;
+    leader.abort(); // its socket closes
+    let asked = waiting.await.unwrap_or_default();
+    calls_and_p50(carrier, &asked)
+}
+
+async fn failing(server: &Server, carrier: &Simulator) -> String {
+    carrier.set_rules([Rule::any().then(Answer::html(503)).latency(CARRIER)]);
+    let asked = crowd(server.address(), 50, 0).await;
+    calls_and_p50(carrier, &asked)
+}
+
+async fn error_inside(server: &Server, carrier: &Simulator) -> String {
+    carrier.set_rules([Rule::any().code("20")]);
+    for _ in 0..2 {
+        ask(server.address(), 0, PATIENCE).await;
+    }
+    if carrier.count() == 1 { "yes" } else { "no" }.to_owned()
+}
+
+async fn expiry(server: &Server, carrier: &Simulator, cards: u32) -> Result<String> {
+    warm(server, cards).await;
+    sleep(Duration::from_secs(server.fresh() + 1)).await;
+    carrier.reset_counts();
+    carrier.set_throttle(Throttle::per_second(200));
+    server.limit_calls().await?;
+    let mut asking = tokio::task::JoinSet::new();
+    let begun = Instant::now();
+    for n in 0..2 * cards {
+        sleep_until(begun + Duration::from_secs(1) / 2_000 * n).await;
+        let address = server.address();
+        asking.spawn(async move { ask(address, n % cards, Duration::from_secs(25)).await });
+    }
+    let asked = asking.join_all().await;
+    let failures = asked.iter().filter(|asked| !asked.good).count();
+    Ok(format!("{failures} of {}; {}", asked.len(), carrier.count_code("72")))
+}
+
+async fn outage(server: &mut Server, carrier: &Simulator, seconds: u64) -> Result<String> {
+    const CARDS: u32 = 100;
+    warm(server, CARDS).await;
+    sleep(Duration::from_secs(server.fresh() + 1)).await;
+    let (mut failures, mut asked) = (0, 0);
+    let mut during = async |server: &Server, seconds: u64| {
+        let mut asking = tokio::task::JoinSet::new();
+        let begun = Instant::now();
+        for n in 0..u32::try_from(seconds).unwrap_or(1) * 100 {
+            sleep_until(begun + Duration::from_millis(10) * n).await;
+            let address = server.address();
+            asking.spawn(async move { ask(address, n % CARDS, PATIENCE).await });
+        }
+        for one in asking.join_all().await {
+            asked += 1;
+            failures += u32::from(!one.good);
+        }
+    };
+    carrier.kill().await; // refuses
+    during(server, seconds).await;
+    carrier.restart().await?;
+    carrier.set_rules([Rule::any().then(Answer::Reset)]);
+    during(server, seconds).await;
+    carrier.set_rules([Rule::any().then(Answer::Hang)]);
+    during(server, seconds).await;
+    server.restart().await?;
+    during(server, seconds).await;
+    Ok(format!("{failures} of {asked}"))
+}
+
+/// Every card once, so many at a time.
+async fn warm(server: &Server, cards: u32) {
+    let mut asking = tokio::task::JoinSet::new();
+    for card in 0..cards {
+        if asking.len() >= 64 {
+            asking.join_next().await;
+        }
+        let address = server.address();
+        asking.spawn(async move { ask(address, card, Duration::from_secs(25)).await });
+    }
+    asking.join_all().await;
+}

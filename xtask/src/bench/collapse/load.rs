@@ -1,0 +1,74 @@
+//! Gateways: each look-up on a connection of its own, signed with a transid of its own.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cmiot_signer::{AppId, Card, CardKind, Ebid, PATH, Password, Sequence, Signer, Stamp};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::{APPID, EBID, PASSWORD};
+
+/// What one gateway saw.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asked {
+    /// The carrier's success, in time.
+    pub(super) good: bool,
+    /// How long it took.
+    pub(super) took: Duration,
+}
+
+/// Asks about the card of this number.
+pub(super) async fn ask(address: SocketAddr, card: u32, patience: Duration) -> Asked {
+    let begun = Instant::now();
+    let answer = timeout(patience, exchange(address, card)).await;
+    let good = matches!(answer, Ok(Ok(text)) if text.starts_with("HTTP/1.1 200") && text.contains(r#""status":"0""#));
+    Asked { good, took: begun.elapsed() }
+}
+
+/// So many at once about one card.
+pub(super) async fn crowd(address: SocketAddr, askers: u32, card: u32) -> Vec<Asked> {
+    let mut asking = JoinSet::new();
+    for _ in 0..askers {
+        asking.spawn(async move { ask(address, card, Duration::from_secs(25)).await });
+    }
+    asking.join_all().await
+}
+
+/// The median time in milliseconds.
+pub(super) fn p50(asked: &[Asked]) -> f64 {
+    let mut took: Vec<Duration> = asked.iter().map(|asked| asked.took).collect();
+    took.sort();
+    took.get(took.len() / 2).map_or(0.0, |took| took.as_secs_f64() * 1e3)
+}
+
+async fn exchange(address: SocketAddr, card: u32) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let target = target(card);
+    let request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+#[expect(clippy::disallowed_methods, reason = "a load generator stands outside the proxy and its clock")]
+fn target(card: u32) -> String {
+    static SEQUENCE: AtomicU32 = AtomicU32::new(1);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let credentials = (|| {
+        let card = Card::parse(CardKind::Msisdn, &format!("1064{card:07}")).ok()?;
+        let sequence = Sequence::new(SEQUENCE.fetch_add(1, Ordering::Relaxed)).ok()?;
+        let (appid, ebid) = (AppId::parse(APPID).ok()?, Ebid::parse(EBID).ok()?);
+        let password = Password::new(PASSWORD.as_bytes()).ok()?;
+        let mut target = String::new();
+        let signed = Signer::new(&appid, &ebid, &password).sign(Stamp::from_unix(now).ok()?, sequence, &card);
+        signed.write_url("", PATH, &mut target).ok()?;
+        Some(target)
+    })();
+    credentials
+        .expect("constant credentials, a card of eleven digits and a clock of this century make a look-up")
+}
