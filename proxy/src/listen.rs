@@ -175,7 +175,7 @@ impl Listener {
         let trusted = rules.trusted.iter().any(|network| network.contains(&peer));
         let place = self.places.take(rules.connections).and_then(|place| match trusted {
             true => Ok(place),
-            false => place.of(peer, rules.connections_per_peer),
+            false => place.of(peer, rules.connections_per_peer, rules.connections),
         });
         match place {
             Ok(place) => {
@@ -222,10 +222,12 @@ impl Connection {
             let header = proxy_protocol::read(&mut self.stream);
             match tokio::time::timeout(self.rules.patience.first_byte, header).await {
                 Ok(Ok(None)) => {}
-                Ok(Ok(Some(peer))) => match self.place.of(peer, self.rules.connections_per_peer) {
-                    Ok(place) => (self.place, self.peer) = (place, peer),
-                    Err(full) => return self.metrics.connection_ended(full.reason()),
-                },
+                Ok(Ok(Some(peer))) => {
+                    match self.place.of(peer, self.rules.connections_per_peer, self.rules.connections) {
+                        Ok(place) => (self.place, self.peer) = (place, peer),
+                        Err(full) => return self.metrics.connection_ended(full.reason()),
+                    }
+                }
                 Ok(Err(error)) => {
                     tracing::debug!(peer = %self.peer, %error, "connection ended");
                     return self.metrics.connection_ended("proxy-protocol");

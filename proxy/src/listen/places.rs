@@ -1,5 +1,8 @@
 //! Who is connected: so many in all, so many from one peer; and whose bytes were not HTTP.
 //!
+//! The last tenth of the places is for those who hold few: whoever opens connections from many addresses at once fills
+//! nine tenths, and a gateway that comes with one or two still finds its place.
+//!
 //! The table holds a line for every peer that is connected, and for the first [`REMEMBERED`] that sent garbage.
 
 use std::collections::HashMap;
@@ -8,6 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Peers whose garbage is remembered after they left.
 const REMEMBERED: usize = 1_000;
+
+/// What a peer may hold once nine tenths of all places are taken.
+const FEW: usize = 16;
 
 /// The connections of one listener.
 #[derive(Clone, Debug, Default)]
@@ -78,9 +84,10 @@ impl Places {
 }
 
 impl Place {
-    /// Counts the place to this peer, which may have `most`.
-    pub(super) fn of(mut self, peer: IpAddr, most: usize) -> Result<Self, Full> {
+    /// Counts the place to this peer, which may have `most`, of `all` that there are.
+    pub(super) fn of(mut self, peer: IpAddr, most: usize, all: usize) -> Result<Self, Full> {
         let mut table = self.places.lock();
+        let most = if table.all > all - all / 10 { most.min(FEW) } else { most };
         let line = table.peers.entry(peer).or_default();
         if line.connections >= most {
             line.shed += 1;
@@ -128,7 +135,7 @@ mod tests {
     #[test]
     fn places_are_counted_in_all_and_by_peer_and_come_back() {
         let places = Places::default();
-        let take = |n| places.take(3).and_then(|place| place.of(peer(n), 2));
+        let take = |n| places.take(3).and_then(|place| place.of(peer(n), 2, 3));
         let (first, second, _other) = (take(1).unwrap(), take(1).unwrap(), take(2).unwrap());
         assert_eq!(take(3).err(), Some(Full::All));
         drop(first);
@@ -137,14 +144,28 @@ mod tests {
         assert_eq!(places.open(), 2);
         let _fourth = take(1).unwrap();
         drop(third);
-        assert!(places.take(9).unwrap().of(peer(1), 1).is_err_and(|full| full == Full::Peer));
+        assert!(places.take(9).unwrap().of(peer(1), 1, 9).is_err_and(|full| full == Full::Peer));
         assert_eq!(places.busiest(1), [(peer(1), Line { connections: 1, shed: 1, unparsed: 0 })]);
+    }
+
+    #[test]
+    fn the_last_tenth_is_for_those_who_hold_few() {
+        let places = Places::default();
+        let take = |n| places.take(100).and_then(|place| place.of(peer(n), 90, 100));
+        let many: Vec<_> = (0..90).map(|_| take(1).unwrap()).collect();
+        assert_eq!(take(1).err(), Some(Full::Peer), "and its own limit is 90 too");
+        drop(many);
+        let both: Vec<_> = (0..90).map(|n| take(1 + n % 2).unwrap()).collect();
+        assert_eq!(take(1).err(), Some(Full::Peer), "it holds 45");
+        let few: Vec<_> = (0..10).map(|_| take(3).unwrap()).collect();
+        assert_eq!(take(3).err(), Some(Full::All));
+        drop((both, few));
     }
 
     #[test]
     fn garbage_is_remembered_and_quiet_peers_are_not() {
         let places = Places::default();
-        let take = |n| places.take(9).unwrap().of(peer(n), 9).unwrap();
+        let take = |n| places.take(9).unwrap().of(peer(n), 9, 9).unwrap();
         let garbage = take(1);
         assert!(garbage.unparsed());
         assert!(!garbage.unparsed());
