@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use cmiot_simulator::Rule;
 
-use crate::support::{ICCID, MSISDN, Proxy, carrier, run};
+use crate::support::{ICCID, MSISDN, Proxy, Setup, carrier, run};
 
 const PAGE: &str = include_str!("../docs/auditing.md");
 
@@ -99,4 +99,20 @@ async fn the_commands_answer_on_a_live_folder_and_tampering_shows() {
     drop(connection);
     let verified = audit(&["verify"]).await;
     assert!(verified.out.contains("DAMAGE") && verified.out.contains("chain DAMAGED"), "{}", verified.out);
+}
+
+#[tokio::test]
+async fn forged_requests_without_number_write_few_records() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier).set("audit.refusals", 2).start().await;
+    for _ in 0..5 {
+        proxy.get(&proxy.sign(&MSISDN).with("token", "x")).await.is_refusal("7");
+    }
+    let segment = proxy.audit_file();
+    let count = || shell(&segment, "SELECT count(*) FROM record");
+    assert_eq!(count(), "2\n");
+    let _folder = proxy.stop().await;
+    assert_eq!(count(), "2\n");
+    let counted = "SELECT peer, text, count FROM refused JOIN name ON name.id = reason";
+    assert_eq!(shell(&segment, counted), "127.0.0.1|token|3\n");
 }

@@ -3,11 +3,13 @@
 //! - `GET /live`, `GET /ready`, `GET /metrics`: [`health`].
 //! - `GET /cache/stats`, `POST /cache/show`, `/cache/purge`, `/cache/fetch`: [`cache`].
 //! - `GET /peers`: [`peers`].
+//! - `POST /audit/query`: [`audit`].
 //!
 //! `/live` and `/ready` are for whoever starts and balances the process. Everything else needs the bearer token where
 //! one is configured, whether or not there is such a page. A further room of pages is a file under `admin/` and a
 //! line in [`Admin::page`].
 
+mod audit;
 mod auth;
 mod cache;
 mod health;
@@ -59,11 +61,12 @@ impl Admin {
             (&Method::POST, "/cache/show") => cache::show(self, request).await,
             (&Method::POST, "/cache/purge") => cache::purge(self, request).await,
             (&Method::POST, "/cache/fetch") => cache::fetch(self, request).await,
+            (&Method::POST, "/audit/query") => audit::query(self, request).await,
             (_, "/live" | "/ready" | "/metrics" | "/peers" | "/cache/stats") => reply::only("GET"),
-            (_, "/cache/show" | "/cache/purge" | "/cache/fetch") => reply::only("POST"),
+            (_, "/cache/show" | "/cache/purge" | "/cache/fetch" | "/audit/query") => reply::only("POST"),
             _ => reply::text(
                 StatusCode::NOT_FOUND,
-                "no such page: /live, /ready, /metrics, /peers, /cache/stats\n",
+                "no such page: /live, /ready, /metrics, /peers, /cache/stats, /audit/query\n",
             ),
         }
     }

@@ -241,3 +241,64 @@ fn a_row_is_small() {
     // The target is 250 with chain and indexes; a chain and a card index take some 60 of them.
     assert!(each < 190, "{each} bytes a row");
 }
+
+#[test]
+fn below_the_reserve_nothing_is_written_and_both_policies_say_what_they_did() {
+    for (on_failure, counted) in [(OnFailure::Refuse, (0, 1)), (OnFailure::Answer, (1, 0))] {
+        let dir = tempfile::tempdir().unwrap();
+        let (clock, hand) = Clock::manual(NOON);
+        let short = Options { min_free: u64::MAX, on_failure, ..Options::default() };
+        let store = AuditStore::open(dir.path(), short, clock.clone()).unwrap();
+        assert_eq!(store.append(row(NOON, "short")).wait(), Err(AuditUnavailable::Failed));
+        assert_eq!((store.healthy(), store.missed()), (false, 1));
+        store.close();
+        assert_eq!(transids(dir.path(), NOON), Vec::<String>::new());
+
+        // The same trouble within one process: the writer waits for another's lock until its patience is over.
+        let options = Options { on_failure, ..Options::default() };
+        let store = AuditStore::open(dir.path(), options, clock).unwrap();
+        let other = Connection::open(file(dir.path())).unwrap();
+        other
+            .execute_batch(
+                "CREATE TRIGGER broken BEFORE INSERT ON record BEGIN SELECT RAISE(ABORT, 'broken disk'); END",
+            )
+            .unwrap();
+        assert_eq!(store.append(row(NOON, "lost")).wait(), Err(AuditUnavailable::Failed));
+        other.execute_batch("DROP TRIGGER broken").unwrap();
+        hand.advance(Duration::from_secs(10));
+        assert_eq!(store.append(row(NOON, "after")).wait(), Ok(()));
+        let gaps: Vec<(i64, i64, i64)> = other
+            .prepare("SELECT id, answered, refused FROM gap")
+            .unwrap()
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(gaps, [(1, counted.0, counted.1)], "the first row written afterwards");
+        assert_eq!(transids(dir.path(), NOON), ["after"]);
+    }
+}
+
+#[test]
+fn a_group_may_read_the_segments_and_a_sealed_one_is_read_only() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let dir = tempfile::tempdir().unwrap();
+    let group = fs::metadata(dir.path()).unwrap().gid();
+    let (clock, hand) = Clock::manual(NOON);
+    let options = Options { group: Some(group), ..Options::default() };
+    let store = AuditStore::open(dir.path(), options, clock.clone()).unwrap();
+    assert_eq!(store.append(row(NOON, "t")).wait(), Ok(()));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    for name in ["audit-2026-01.db", "audit-2026-01.db-wal", "audit-2026-01.db-shm"] {
+        assert_eq!(mode(&dir.path().join(name)), 0o640, "{name}");
+    }
+    let february = NOON.plus(Duration::from_secs(30 * 86_400));
+    hand.set(february);
+    assert_eq!(store.append(row(february, "u")).wait(), Ok(()));
+    store.close();
+    AuditStore::open(dir.path(), options, clock).unwrap().close();
+    assert_eq!(mode(&file(dir.path())), 0o440);
+    let sealed = Connection::open(file(dir.path())).unwrap();
+    let journal: String = sealed.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+    assert_eq!(journal, "delete");
+}

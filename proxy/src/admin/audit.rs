@@ -1,0 +1,152 @@
+//! `POST /audit/query`: look-ups, the newest first, as JSON lines.
+//!
+//! The request is JSON with the filters of `cmiot-proxy audit query`; a card is named as the carrier does and never stands
+//! in a URL. A full page ends with `{"cursor": ID}`: send it as `before` for the next. Each page opens the segments
+//! read-only for itself, and is stopped when it takes too long.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cmiot_signer::{Card, CardKind};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode};
+use serde::Deserialize;
+
+use super::{Admin, reply};
+use crate::audit::render;
+use crate::clock::Time;
+use crate::store::audit::query::{Field, Filter, LOOKUP, look_ups, timed_out};
+
+/// More than a request needs.
+const LONGEST_BODY: usize = 4 << 10;
+/// Look-ups of a page.
+const PAGE: usize = 100;
+const LONGEST_PAGE: usize = 1_000;
+/// How long one page may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Wanted {
+    msisdn: Option<String>,
+    iccid: Option<String>,
+    imsi: Option<String>,
+    client: Option<String>,
+    account: Option<String>,
+    peer: Option<String>,
+    transid: Option<String>,
+    outcome: Option<String>,
+    code: Option<String>,
+    status: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    before: Option<i64>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn query(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let (filter, limit) = match read(request).await.and_then(Wanted::check) {
+        Ok(asked) => asked,
+        Err(what) => return reply::text(StatusCode::BAD_REQUEST, format!("{what}\n")),
+    };
+    let dir = admin.relay.config.load().store_dir.clone();
+    let clock = admin.relay.clock.clone();
+    let found = tokio::task::spawn_blocking(move || {
+        let end = clock.monotonic().saturating_add(PATIENCE);
+        look_ups(&dir, &filter, limit, Some((&clock, end)))
+    });
+    match found.await {
+        Ok(Ok(rows)) => {
+            let mut lines: String = rows.iter().map(|row| render::json_line(&LOOKUP, row) + "\n").collect();
+            if let (true, Some(Field::Int(last))) = (rows.len() == limit, rows.last().map(|row| &row[0])) {
+                lines.push_str(&format!("{{\"cursor\":{last}}}\n"));
+            }
+            reply::typed(StatusCode::OK, "application/x-ndjson", lines)
+        }
+        Ok(Err(error)) if timed_out(&error) => {
+            let what = "it took too long: name a card, or a shorter time with since and until\n";
+            reply::text(StatusCode::SERVICE_UNAVAILABLE, what)
+        }
+        Ok(Err(error)) => reply::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        Err(_) => reply::text(StatusCode::INTERNAL_SERVER_ERROR, "the query died\n"),
+    }
+}
+
+async fn read(request: Request<Incoming>) -> Result<Wanted, String> {
+    let body = Limited::new(request.into_body(), LONGEST_BODY).collect().await;
+    let body = body.map_err(|_| format!("send at most {LONGEST_BODY} bytes of JSON"))?.to_bytes();
+    serde_json::from_slice(&body).map_err(|error| format!("not the JSON of a query: {error}"))
+}
+
+impl Wanted {
+    fn check(self) -> Result<(Filter, usize), String> {
+        let limit = self.limit.unwrap_or(PAGE);
+        if !(1..=LONGEST_PAGE).contains(&limit) {
+            return Err(format!("limit: 1 to {LONGEST_PAGE}"));
+        }
+        let cards =
+            [(CardKind::Msisdn, self.msisdn), (CardKind::Iccid, self.iccid), (CardKind::Imsi, self.imsi)];
+        let mut cards = cards.into_iter().filter_map(|(kind, number)| number.map(|number| (kind, number)));
+        let card = cards.next().map(|(kind, number)| Card::parse(kind, &number)).transpose();
+        let card = card.map_err(|error| error.to_string())?;
+        if cards.next().is_some() {
+            return Err("one of msisdn, iccid and imsi at most".to_owned());
+        }
+        let filter = Filter {
+            card,
+            client: self.client,
+            account: self.account,
+            peer: self.peer,
+            transid: self.transid,
+            outcome: self.outcome,
+            code: self.code,
+            status: self.status,
+            since: self.since.as_deref().map(time).transpose()?,
+            until: self.until.as_deref().map(time).transpose()?,
+            before: self.before,
+        };
+        Ok((filter, limit))
+    }
+}
+
+/// RFC 3339.
+fn time(text: &str) -> Result<Time, String> {
+    let parsed = text.parse::<jiff::Timestamp>();
+    parsed
+        .map(|at| Time::from_micros(at.as_microsecond()))
+        .map_err(|_| "since and until: RFC 3339, such as 2026-01-15T12:00:00+08:00".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<(Filter, usize), String> {
+        serde_json::from_str::<Wanted>(text).map_err(|error| error.to_string()).and_then(Wanted::check)
+    }
+
+    #[test]
+    fn a_query_is_checked_as_a_whole() {
+        let (filter, limit) =
+            check(r#"{"msisdn": "14765004176", "since": "2026-01-15T12:00:00+08:00", "limit": 5}"#).unwrap();
+        assert_eq!(
+            (filter.card.map(|card| card.as_str().to_owned()), limit),
+            (Some("14765004176".into()), 5)
+        );
+        assert_eq!(filter.since, Some(Time::from_secs(1_768_449_600)));
+        assert_eq!(check("{}").unwrap().1, PAGE);
+        for (wrong, said) in [
+            (r#"{"msisdn": "x"}"#, ""),
+            (r#"{"msisdn": "14765004176", "imsi": "460079650004176"}"#, "at most"),
+            (r#"{"limit": 0}"#, "limit"),
+            (r#"{"limit": 1001}"#, "limit"),
+            (r#"{"since": "yesterday"}"#, "RFC 3339"),
+            (r#"{"card": "14765004176"}"#, "unknown field"),
+        ] {
+            let error = check(wrong).unwrap_err();
+            assert!(error.contains(said), "{wrong}: {error}");
+        }
+    }
+}
