@@ -1,13 +1,13 @@
 //! The operators' listener: which path is whose page, and who may see it.
 //!
-//! - `GET /live`, `GET /ready`, `GET /metrics`: [`health`].
-//! - `GET /cache/stats`, `POST /cache/show`, `/cache/purge`, `/cache/fetch`: [`cache`].
-//! - `GET /peers`: [`peers`].
-//! - `POST /audit/query`: [`audit`].
+//! - `GET /live`, `GET /ready`, `GET /metrics`: `health.rs`.
+//! - `GET /cache/stats`, `POST /cache/show`, `/cache/purge`, `/cache/fetch`: `cache.rs`.
+//! - `GET /peers`: `peers.rs`.
+//! - `POST /audit/query`: `audit.rs`.
 //!
 //! `/live` and `/ready` are for whoever starts and balances the process. Everything else needs the bearer token where
 //! one is configured, whether or not there is such a page. A further room of pages is a file under `admin/` and a
-//! line in [`Admin::page`].
+//! line in `Admin::page`.
 
 mod audit;
 mod auth;

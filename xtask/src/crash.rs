@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -181,12 +182,6 @@ fn audited(folder: &Path) -> Result<HashSet<String>> {
 
 /// Cuts every file of the proxy back to what it was when it was last synced.
 fn cut_back(folder: &Path) -> Result<()> {
-    let mut synced = Vec::new();
-    for note in fs::read_dir(folder.join("synced"))? {
-        let text = fs::read_to_string(note?.path())?;
-        let (length, path) = text.trim_end().split_once(' ').context("a note of the preload")?;
-        synced.push((PathBuf::from(path), length.parse::<u64>()?));
-    }
     for entry in fs::read_dir(folder.join("data"))? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -195,13 +190,21 @@ fn cut_back(folder: &Path) -> Result<()> {
             fs::remove_file(&path)?;
             continue;
         }
-        let length = synced.iter().find(|(noted, _)| *noted == path).map_or(0, |(_, length)| *length);
         let file = fs::OpenOptions::new().write(true).open(&path)?;
+        let length = synced_length(folder, &path, file.metadata()?.ino())?;
         if file.metadata()?.len() > length {
             file.set_len(length)?;
         }
     }
     Ok(())
+}
+
+/// How long this very file was when it was last synced. By its inode: a WAL of this name may have come and gone before,
+/// and by its path: an inode may have been another file's.
+fn synced_length(folder: &Path, path: &Path, inode: u64) -> Result<u64> {
+    let Ok(note) = fs::read_to_string(folder.join("synced").join(inode.to_string())) else { return Ok(0) };
+    let (length, noted) = note.trim_end().split_once(' ').context("a note of the preload")?;
+    Ok(if Path::new(noted) == path { length.parse()? } else { 0 })
 }
 
 fn preload(folder: &Path) -> Result<PathBuf> {

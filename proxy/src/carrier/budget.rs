@@ -2,7 +2,7 @@
 //!
 //! A call that may not be sent yet waits its turn in a bounded queue: misses before refreshes, then in order of
 //! arrival, each for a limited time. The rate is a GCRA whose burst counts into the second: no second, wherever it
-//! begins, sees more than `per_second` calls leave. The day's calls are leased in blocks ([`day`]).
+//! begins, sees more than `per_second` calls leave. The day's calls are leased in blocks (`budget/day.rs`).
 //! Refreshing ahead of need never waits and has a share of the rate of its own.
 
 mod day;
