@@ -3,9 +3,18 @@
 //! The first line of the input is the target, the rest the body.
 #![no_main]
 
+use std::sync::LazyLock;
+
 use cmiot_proxy::gateway::request::{Claims, Hosts, Request, SentTransid, check_head};
+use cmiot_proxy::operation::Operations;
 use hyper::{HeaderMap, Uri};
 use libfuzzer_sys::fuzz_target;
+
+static SERVED: LazyLock<Operations> = LazyLock::new(|| {
+    let mut operations = Operations::of(Vec::new());
+    operations.serve(|_| true);
+    operations
+});
 
 fuzz_target!(|input: &[u8]| {
     let (target, body) = match input.iter().position(|byte| *byte == b'\n') {
@@ -18,7 +27,7 @@ fuzz_target!(|input: &[u8]| {
     let _ = check_head(&head, &Hosts::new(["localhost".to_owned()]));
     for lenient in [false, true] {
         let mut claims = Claims::default();
-        if let Ok(request) = Request::parse(&uri, &HeaderMap::new(), body, lenient, &mut claims) {
+        if let Ok(request) = Request::parse(&uri, &HeaderMap::new(), body, &SERVED, lenient, &mut claims) {
             // What was read is what may be signed: no byte of a hash's padding.
             match &request.transid {
                 SentTransid::Strict(transid) => assert_eq!(transid.appid(), request.appid),
