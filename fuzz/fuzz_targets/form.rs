@@ -8,7 +8,8 @@ use cmiot_proxy::operation::Operations;
 use hyper::HeaderMap;
 use libfuzzer_sys::fuzz_target;
 
-const TARGET: &str = "/v2/userstatusrealsingle?appid=100001&transid=1000012014101615303080000001&ebid=1&token=t";
+const TARGET: &str =
+    "/v2/userstatusrealsingle?appid=100001&transid=1000012014101615303080000001&ebid=1&token=t";
 
 static SERVED: LazyLock<Operations> = LazyLock::new(|| {
     let mut operations = Operations::of(Vec::new());
@@ -18,7 +19,8 @@ static SERVED: LazyLock<Operations> = LazyLock::new(|| {
 
 fuzz_target!(|body: &[u8]| {
     let uri = TARGET.parse().expect("a target");
-    if let Ok(request) = Request::parse(&uri, &HeaderMap::new(), body, &SERVED, true, &mut Claims::default()) {
+    if let Ok(request) = Request::parse(&uri, &HeaderMap::new(), body, &SERVED, true, &mut Claims::default())
+    {
         assert_eq!(request.appid.as_str(), "100001");
         assert_eq!(request.token.expose(), "t");
         assert_eq!(request.ebid.as_deref(), Some("1"));

@@ -7,5 +7,5 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|body: &[u8]| {
     let _ = Reply::parse(body);
-    let _ = Verdict::read(body);
+    let _ = Verdict::read(body, "STATUS");
 });
