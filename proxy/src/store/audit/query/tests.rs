@@ -1,3 +1,5 @@
+//! Questions to the audit, and what they must find.
+
 use std::time::Duration;
 
 use cmiot_signer::CardKind;

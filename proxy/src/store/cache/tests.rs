@@ -1,0 +1,160 @@
+//! The cache's file: newer answers win, losses are counted, damage is begun anew.
+
+use std::fs;
+use std::io::{Seek, SeekFrom, Write as _};
+
+use cmiot_signer::CardKind;
+
+use super::*;
+
+fn card(number: u32) -> Card {
+    Card::parse(CardKind::Msisdn, &format!("1064830{number:06}")).unwrap()
+}
+
+fn row(number: u32, answered_at: i64) -> CacheRow {
+    CacheRow {
+        group: "fleet".into(),
+        operation: "userstatusrealsingle".into(),
+        card: card(number),
+        code: "0".into(),
+        status: Some("00".into()),
+        answered_at: Time::from_secs(answered_at),
+        body: Bytes::from(format!("answer {number} of {answered_at}")),
+        stale: false,
+    }
+}
+
+fn load(store: &CacheStore, number: u32) -> Option<CacheRow> {
+    store.load("fleet", "userstatusrealsingle", &card(number)).unwrap()
+}
+
+#[test]
+fn what_is_saved_is_loaded_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = CacheStore::open(dir.path(), 100).unwrap();
+    assert_eq!(load(&store, 1), None);
+    let plain = row(1, 10);
+    let bare = CacheRow { code: "01016".into(), status: None, body: Bytes::new(), ..row(2, 11) };
+    store.save(plain.clone());
+    store.save(bare.clone());
+    store.close();
+    store.save(row(3, 12));
+    assert_eq!(store.losses(), CacheLosses { dropped: 1, failed: 0 });
+    assert_eq!(store.flush().wait().unwrap_err().fault(), &Fault::Closed);
+
+    let store = CacheStore::open(dir.path(), 100).unwrap();
+    assert_eq!((load(&store, 1), load(&store, 2), load(&store, 3)), (Some(plain), Some(bare), None));
+    assert_eq!(store.count(), Ok(2));
+    for other in [("other", "userstatusrealsingle"), ("fleet", "balancerealsingle")] {
+        assert_eq!(store.load(other.0, other.1, &card(1)), Ok(None));
+    }
+    let imsi = Card::parse(CardKind::Imsi, card(1).as_str()).unwrap();
+    assert_eq!(store.load("fleet", "userstatusrealsingle", &imsi), Ok(None));
+}
+
+#[test]
+fn an_older_answer_never_replaces_a_newer_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = CacheStore::open(dir.path(), 100).unwrap();
+    for at in [10, 30, 20] {
+        store.save(row(1, at));
+    }
+    store.flush().wait().unwrap();
+    assert_eq!(load(&store, 1), Some(row(1, 30)));
+    store.save(row(1, 29));
+    store.flush().wait().unwrap();
+    assert_eq!(load(&store, 1), Some(row(1, 30)));
+}
+
+#[test]
+fn removals_come_after_the_saves_before_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = CacheStore::open(dir.path(), 100).unwrap();
+    store.save(row(1, 10));
+    let first = store.remove("fleet", "userstatusrealsingle", &card(1));
+    let second = store.remove("fleet", "userstatusrealsingle", &card(1));
+    store.save(row(1, 5));
+    assert_eq!((first.wait(), second.wait(), store.flush().wait()), (Ok(1), Ok(0), Ok(())));
+    assert_eq!(load(&store, 1), Some(row(1, 5)), "the removed row's age does not count");
+}
+
+#[test]
+fn a_selection_removes_what_meets_all_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = CacheStore::open(dir.path(), 100).unwrap();
+    store.save(row(1, 10));
+    store.save(CacheRow { status: Some("02".into()), ..row(2, 20) });
+    store.save(CacheRow { group: "other".into(), status: Some("02".into()), ..row(3, 30) });
+    store.save(CacheRow { operation: "balancerealsingle".into(), status: None, ..row(4, 40) });
+    let remove = |selection| store.remove_where(selection).wait().unwrap();
+    let any = Selection::default;
+    assert_eq!(remove(Selection { status: Some("02".into()), group: Some("fleet".into()), ..any() }), 1);
+    assert_eq!(remove(Selection { operation: Some("balancerealsingle".into()), ..any() }), 1);
+    assert_eq!(remove(Selection { answered_before: Some(Time::from_secs(10)), ..any() }), 0);
+    assert_eq!(remove(Selection { answered_before: Some(Time::from_secs(11)), ..any() }), 1);
+    assert_eq!(store.count(), Ok(1));
+    assert_eq!(remove(any()), 1);
+    assert_eq!(store.count(), Ok(0));
+}
+
+#[test]
+fn a_full_queue_drops_saves_but_no_removal() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = CacheStore::open(dir.path(), 2).unwrap();
+    // Another program holds the write lock, so that the writer waits.
+    let other = Connection::open(dir.path().join(FILE)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // It takes at most two before it waits, two more find room.
+    for number in 0..5 {
+        store.save(row(number, 10));
+    }
+    assert!(store.losses().dropped >= 1);
+    let removed = store.remove_where(Selection::default());
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(removed.wait(), Ok(5 - store.losses().dropped));
+}
+
+#[test]
+fn garbage_is_moved_aside_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let garbage = vec![b'x'; 10_000];
+    fs::write(dir.path().join(FILE), &garbage).unwrap();
+    let store = CacheStore::open(dir.path(), 100).unwrap();
+    store.save(row(1, 10));
+    store.flush().wait().unwrap();
+    assert_eq!(load(&store, 1), Some(row(1, 10)));
+    assert_eq!(fs::read(dir.path().join("cache.db.corrupt")).unwrap(), garbage);
+}
+
+#[test]
+fn a_foreign_database_is_not_moved_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FILE);
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (it)").unwrap();
+    assert_eq!(CacheStore::open(dir.path(), 100).err().unwrap().fault(), &Fault::Foreign);
+}
+
+#[test]
+fn a_page_that_rots_while_serving_begins_the_file_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = CacheStore::open(dir.path(), 1_000).unwrap();
+    for number in 0..500 {
+        store.save(row(number, 10));
+    }
+    store.close();
+    let path = dir.path().join(FILE);
+    let length = fs::metadata(&path).unwrap().len();
+    assert!(length > 3 * 4_096, "{length} bytes are too few to spoil only the last pages");
+    let store = CacheStore::open(dir.path(), 1_000).unwrap();
+    let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.seek(SeekFrom::Start(2 * 4_096)).unwrap();
+    file.write_all(&vec![0xFF; usize::try_from(length).unwrap() - 2 * 4_096]).unwrap();
+    drop(file);
+
+    let spoilt = (0..500).find_map(|number| store.load("fleet", "userstatusrealsingle", &card(number)).err());
+    assert!(spoilt.expect("some page was spoilt").is_corrupt());
+    store.save(row(1, 20));
+    store.flush().wait().unwrap();
+    assert_eq!((load(&store, 1), store.count()), (Some(row(1, 20)), Ok(1)));
+    assert!(dir.path().join("cache.db.corrupt").exists());
+}
