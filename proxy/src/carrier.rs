@@ -28,7 +28,7 @@ use crate::operation::Operation;
 use crate::sequence::TransidSource;
 use crate::store::audit::{AuditStore, CallRow, Clip};
 use crate::store::state::StateStore;
-use budget::Urgency;
+use crate::urgency::Pressure;
 use client::Client;
 use fault::Fault;
 use health::Alarm;
@@ -136,13 +136,13 @@ impl Carrier {
         group: &str,
         operation: &'static Operation,
         card: &Card,
-        urgency: Urgency,
+        pressure: &Pressure,
     ) -> Result<Attempt, NotAsked> {
         let (mut last, mut retries, mut passwords) =
             (None::<Attempt>, u32::from(operation.is_lookup()), operation.is_lookup());
         loop {
             let previous = last.as_ref().and_then(|attempt| attempt.transid);
-            let (standing, pass) = match (self.pick(group, operation, urgency).await, last) {
+            let (standing, pass) = match (self.pick(group, operation, pressure).await, last) {
                 (Ok(picked), _) => picked,
                 // What was said before is better than why nothing more is.
                 (Err(_), Some(attempt)) => return Ok(attempt),
@@ -175,7 +175,7 @@ impl Carrier {
         &self,
         group: &str,
         operation: &'static Operation,
-        urgency: Urgency,
+        pressure: &Pressure,
     ) -> Result<(Arc<Standing>, Pass), NotAsked> {
         let accounts = self.groups.load().get(group).cloned().unwrap_or_default();
         let accounts: Vec<_> =
@@ -186,7 +186,7 @@ impl Carrier {
         let mut soonest =
             accounts.iter().filter_map(|one| one.check(operation).err()).min_by_key(NotAsked::wait);
         for standing in open {
-            match standing.pass(operation, urgency).await {
+            match standing.pass(operation, pressure).await {
                 Ok(pass) => return Ok((Arc::clone(standing), pass)),
                 Err(refused) => soonest = Some(refused),
             }

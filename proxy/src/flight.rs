@@ -5,8 +5,8 @@
 //! flight, since the quota is spent anyway. All of them get the landing, a failure included. A flight leaves the
 //! table before it lands, after what it brought is in the cache: whoever comes later finds the one or the other.
 //! A purge takes flights off the table: they land for those who wait, and nobody joins them any more.
-//! Capped are the waiters of a flight, those of a client, and flights in total; beyond a cap a request is turned away
-//! at once.
+//! Capped are the waiters of a flight, those of a client, and flights in total, of which half are left to misses; beyond
+//! a cap a request is turned away at once. A flight is as urgent as the most urgent of those who joined it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
+
+use crate::urgency::{Pressure, Urgency};
 
 /// The flights under way, by key; `C` is who waits.
 pub struct Flights<K, C, T> {
@@ -38,6 +40,7 @@ struct Flight<T> {
     number: u64,
     landing: watch::Receiver<Option<T>>,
     waiters: usize,
+    pressure: Pressure,
 }
 
 /// How many may fly and wait.
@@ -68,15 +71,6 @@ pub enum Role {
     Follower,
 }
 
-/// Whether a flight may use every place or must leave half of them to others.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Room {
-    /// A gateway has nothing else to wait for.
-    All,
-    /// Something else can be answered meanwhile.
-    Half,
-}
-
 /// A place in a flight.
 pub struct Seat<K: Eq + Hash, C: Eq + Hash, T> {
     /// Who started it.
@@ -100,7 +94,8 @@ where
         Self { table: Mutex::new(table), caps, tasks }
     }
 
-    /// Joins the flight of `key` for `client`, or starts one that runs `fly`. A proxy's own flights have no client.
+    /// Joins the flight of `key` for `client`, or starts one that runs `fly`, which is told how urgent it is and
+    /// becomes. A proxy's own flights have no client.
     ///
     /// # Errors
     /// [`Crowded`] when a cap is reached.
@@ -108,8 +103,8 @@ where
         self: &Arc<Self>,
         key: &K,
         client: Option<C>,
-        room: Room,
-        fly: impl FnOnce() -> F,
+        urgency: Urgency,
+        fly: impl FnOnce(Pressure) -> F,
     ) -> Result<Seat<K, C, T>, Crowded>
     where
         F: Future<Output = T> + Send + 'static,
@@ -119,10 +114,13 @@ where
             if flight.waiters >= self.caps.waiters {
                 return Err(Crowded);
             }
-            let (number, landing) = (flight.number, flight.landing.clone());
-            return self.seat(&mut table, Role::Follower, landing, Some((key.clone(), number)), client);
+            let (number, landing, pressure) =
+                (flight.number, flight.landing.clone(), flight.pressure.clone());
+            let seat = self.seat(&mut table, Role::Follower, landing, Some((key.clone(), number)), client)?;
+            pressure.raise(urgency);
+            return Ok(seat);
         }
-        self.depart(table, Some(key), client, room, fly)
+        self.depart(table, Some(key), client, urgency, fly)
     }
 
     /// Starts a flight that nobody joins: what is asked changes something.
@@ -132,12 +130,12 @@ where
     pub fn alone<F>(
         self: &Arc<Self>,
         client: Option<C>,
-        fly: impl FnOnce() -> F,
+        fly: impl FnOnce(Pressure) -> F,
     ) -> Result<Seat<K, C, T>, Crowded>
     where
         F: Future<Output = T> + Send + 'static,
     {
-        self.depart(self.lock(), None, client, Room::All, fly)
+        self.depart(self.lock(), None, client, Urgency::Miss, fly)
     }
 
     /// Takes flights off the table; returns how many. They land for those who wait.
@@ -158,24 +156,26 @@ where
         mut table: MutexGuard<'_, Table<K, C, T>>,
         key: Option<&K>,
         client: Option<C>,
-        room: Room,
-        fly: impl FnOnce() -> F,
+        urgency: Urgency,
+        fly: impl FnOnce(Pressure) -> F,
     ) -> Result<Seat<K, C, T>, Crowded>
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let places = match room {
-            Room::All => self.caps.flights,
-            Room::Half => self.caps.flights.div_ceil(2),
+        let places = match urgency {
+            Urgency::Miss => self.caps.flights,
+            Urgency::Refresh | Urgency::Ahead => self.caps.flights.div_ceil(2),
         };
         if table.under_way >= places {
             return Err(Crowded);
         }
         let (landing, landed) = watch::channel(None);
+        let pressure = Pressure::new(urgency);
         let number = table.next;
         let at = key.map(|key| (key.clone(), number));
         if let Some((key, number)) = at.clone() {
-            table.flights.insert(key, Flight { number, landing: landed.clone(), waiters: 0 });
+            let flight = Flight { number, landing: landed.clone(), waiters: 0, pressure: pressure.clone() };
+            table.flights.insert(key, flight);
         }
         let seat = match self.seat(&mut table, Role::Leader, landed, at.clone(), client) {
             Ok(seat) => seat,
@@ -190,7 +190,7 @@ where
         table.under_way += 1;
         drop(table);
         let airborne = Airborne { flights: Arc::clone(self), at, landing: Some(landing) };
-        let course = fly();
+        let course = fly(pressure);
         self.tasks.spawn(async move {
             let landing = course.await;
             airborne.land(landing);

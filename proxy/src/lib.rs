@@ -36,3 +36,4 @@ pub mod relay;
 pub mod sequence;
 pub mod store;
 pub mod tls;
+pub mod urgency;

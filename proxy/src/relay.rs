@@ -21,16 +21,16 @@ use crate::cache::freshness::Freshness;
 use crate::cache::wants::{Limits, Wants};
 use crate::cache::{Cache, Entry, Held, Key};
 use crate::carrier::Carrier;
-use crate::carrier::budget::Urgency;
 use crate::carrier::verdict::Class;
 use crate::clock::Clock;
 use crate::config::file::ReplayMode;
 use crate::config::{Client, Config};
-use crate::flight::{Flights, Role, Room, Seat};
+use crate::flight::{Flights, Role, Seat};
 use crate::gateway::answer::{Answer, CacheStatus, Forwarded};
 use crate::gateway::request::{Hosts, Request, SentTransid, check_head};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
+use crate::urgency::Urgency;
 use fly::Brought;
 pub use fly::Landing;
 
@@ -217,12 +217,11 @@ impl Relay {
     ) -> Result<Place, Refusal> {
         // Who wants it fresher than it is does not make do with what is held.
         let refresh = held.is_some() && wants.max_age.is_none();
-        let (urgency, room) =
-            if refresh { (Urgency::Refresh, Room::Half) } else { (Urgency::Miss, Room::All) };
+        let urgency = if refresh { Urgency::Refresh } else { Urgency::Miss };
         let (relay, flying) = (Arc::clone(self), key.clone());
         let known = held.map(|held| held.entry.answered_at);
         self.flights
-            .join(key, client, room, || async move { relay.fly(flying, urgency, known).await })
+            .join(key, client, urgency, |pressure| async move { relay.fly(flying, pressure, known).await })
             .map_err(|_| Refusal::Crowded)
     }
 
@@ -252,7 +251,7 @@ impl Relay {
         let (relay, flying) = (Arc::clone(self), key.clone());
         let seat = self
             .flights
-            .alone(Some(client.appid), || async move { relay.send(&flying, Urgency::Miss).await })
+            .alone(Some(client.appid), |pressure| async move { relay.send(&flying, &pressure).await })
             .map_err(|_| Refusal::Crowded);
         let (_, landing) = wait(seat, self.patience(started, false)).await?;
         if let Some(call) = &landing.call {

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use super::NotAsked;
 use crate::clock::Clock;
 use crate::store::state::StateStore;
+use crate::urgency::{Pressure, Urgency};
 use day::Day;
 
 /// What an account may spend.
@@ -35,17 +36,6 @@ pub struct Limits {
     pub patience: Duration,
     /// Percent of `per_second` that refreshing ahead may use.
     pub ahead_percent: u32,
-}
-
-/// How much a call matters, most first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Urgency {
-    /// A gateway waits and there is nothing else to answer.
-    Miss,
-    /// Something stale is answered meanwhile, or nobody waits.
-    Refresh,
-    /// What is cached is still fresh.
-    Ahead,
 }
 
 /// The budget of one account.
@@ -115,15 +105,15 @@ impl Budget {
         &self.limits
     }
 
-    /// Waits for a turn.
+    /// Waits for a turn, moving up in the queue when the call becomes more urgent.
     ///
     /// # Errors
     /// [`NotAsked::Budget`] when the queue is full, the wait too long or the day's calls are spent.
-    pub async fn take(self: &Arc<Self>, urgency: Urgency) -> Result<Permit, NotAsked> {
+    pub async fn take(self: &Arc<Self>, pressure: &Pressure) -> Result<Permit, NotAsked> {
         if let Some(day) = &self.day {
             day.check(self.clock.now())?;
         }
-        let permit = self.turn(urgency).await?;
+        let permit = self.turn(pressure).await?;
         if let Some(day) = &self.day {
             day.take(self.clock.now()).await?;
         }
@@ -155,8 +145,9 @@ impl Budget {
             && matches!(self.try_pass(&desk, Urgency::Ahead), Turn::Now)
     }
 
-    async fn turn(self: &Arc<Self>, urgency: Urgency) -> Result<Permit, NotAsked> {
-        let place = {
+    async fn turn(self: &Arc<Self>, pressure: &Pressure) -> Result<Permit, NotAsked> {
+        let mut place = {
+            let urgency = pressure.now();
             let mut desk = self.desk();
             if desk.waiting.is_empty() && matches!(self.try_pass(&desk, urgency), Turn::Now) {
                 return Ok(self.pass(&mut desk, urgency));
@@ -180,7 +171,7 @@ impl Budget {
             let wait = {
                 let mut desk = self.desk();
                 match self.try_turn(&desk, place.key) {
-                    Turn::Now => return Ok(self.pass(&mut desk, urgency)),
+                    Turn::Now => return Ok(self.pass(&mut desk, place.key.0)),
                     Turn::Later(wait) => wait,
                 }
             };
@@ -188,6 +179,7 @@ impl Budget {
             let wait = wait.map(|wait| wait.max(Duration::from_millis(1)));
             tokio::select! {
                 () = place.turn.notified() => {}
+                () = pressure.above(place.key.0) => place.move_up(pressure.now()),
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 () = &mut patience => return Err(self.too_many(&self.desk())),
             }
@@ -263,6 +255,19 @@ struct Place {
     budget: Arc<Budget>,
     key: (Urgency, u64),
     turn: Arc<Notify>,
+}
+
+impl Place {
+    /// Among those as urgent as this, by its own arrival.
+    fn move_up(&mut self, urgency: Urgency) {
+        let mut desk = self.budget.desk();
+        if let Some(turn) = desk.waiting.remove(&self.key) {
+            self.key.0 = urgency;
+            desk.waiting.insert(self.key, turn);
+        }
+        // Whoever was first may be second now, and whoever waited behind may be first.
+        desk.tell_first();
+    }
 }
 
 impl Drop for Place {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cmiot_signer::{Password, Sequence, Stamp, Token, Transid};
 
-use super::budget::{Budget, Left, Limits, Permit, Urgency};
+use super::budget::{Budget, Left, Limits, Permit};
 use super::health::{Alarm, Health, Tolerances};
 use super::verdict::{Class, Code};
 use super::{Answered, Fault, NotAsked};
@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::config::{Account, Config};
 use crate::operation::Operation;
 use crate::store::state::StateStore;
+use crate::urgency::Pressure;
 
 /// One account, as the carrier treats it.
 #[derive(Debug)]
@@ -109,10 +110,10 @@ impl Standing {
     ///
     /// # Errors
     /// [`NotAsked`]: nothing may be sent.
-    pub async fn pass(&self, operation: &Operation, urgency: Urgency) -> Result<Pass, NotAsked> {
+    pub async fn pass(&self, operation: &Operation, pressure: &Pressure) -> Result<Pass, NotAsked> {
         // A closed door is found before any budget is spent on it, and again after the wait.
         self.check(operation)?;
-        let permit = self.budget.take(urgency).await?;
+        let permit = self.budget.take(pressure).await?;
         self.health().pass(operation.name, self.clock.monotonic())?;
         Ok(Pass { password: self.passwords().used, _permit: permit })
     }

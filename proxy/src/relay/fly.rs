@@ -6,13 +6,12 @@ use super::Relay;
 use crate::cache::freshness::Freshness;
 use crate::cache::{Depth, Entry, Held, Key, Purged};
 use crate::carrier::Attempt;
-use crate::carrier::budget::Urgency;
 use crate::carrier::verdict::Class;
 use crate::clock::Time;
-use crate::flight::Room;
 use crate::outcome::Refusal;
 use crate::store::StoreError;
 use crate::store::cache::Selection;
+use crate::urgency::{Pressure, Urgency};
 
 /// What a flight brings to all who wait for it.
 #[derive(Clone, Debug)]
@@ -31,21 +30,21 @@ pub(super) struct Brought {
 
 impl Relay {
     /// The flight of one key. An answer that is fresh and newer than the one known when it began spares the call.
-    pub(super) async fn fly(&self, key: Key, urgency: Urgency, known: Option<Time>) -> Landing {
+    pub(super) async fn fly(&self, key: Key, pressure: Pressure, known: Option<Time>) -> Landing {
         // The flight before this one may have landed between our look and our start.
         if let Some(Held { entry, freshness: Freshness::Fresh, .. }) = self.cache.recall(&key)
             && known.is_none_or(|known| entry.answered_at > known)
         {
             return Landing { call: None, end: Ok(Brought { entry, stored: true }) };
         }
-        self.send(&key, urgency).await
+        self.send(&key, &pressure).await
     }
 
     /// Asks the carrier, and stores what it said.
-    pub(super) async fn send(&self, key: &Key, urgency: Urgency) -> Landing {
+    pub(super) async fn send(&self, key: &Key, pressure: &Pressure) -> Landing {
         // Before the call: what is purged from here on outdates its answer.
         let ticket = self.cache.ticket();
-        let attempt = match self.carrier.call(&key.group, key.operation, &key.card, urgency).await {
+        let attempt = match self.carrier.call(&key.group, key.operation, &key.card, pressure).await {
             Ok(attempt) => attempt,
             Err(not_asked) => return Landing { call: None, end: Err(Refusal::NotAsked(not_asked)) },
         };
@@ -71,9 +70,9 @@ impl Relay {
         }
         let (relay, flying, known) = (Arc::clone(self), key.clone(), Some(held.entry.answered_at));
         // A table that is full, or a flight that is under way, needs no more than this one's trying.
-        let _ = self
-            .flights
-            .join(key, None, Room::Half, || async move { relay.fly(flying, Urgency::Ahead, known).await });
+        let _ = self.flights.join(key, None, Urgency::Ahead, |pressure| async move {
+            relay.fly(flying, pressure, known).await
+        });
     }
 
     /// Fetches one card without a gateway: what is fresh is left as it is. Says whether a call was made.
@@ -85,10 +84,12 @@ impl Relay {
             return Ok((false, entry));
         }
         let (relay, flying) = (Arc::clone(self), key.clone());
-        let mut seat = self
-            .flights
-            .join(key, None, Room::Half, || async move { relay.fly(flying, Urgency::Refresh, None).await })
-            .map_err(|_| Refusal::Crowded)?;
+        let mut seat =
+            self.flights
+                .join(key, None, Urgency::Refresh, |pressure| async move {
+                    relay.fly(flying, pressure, None).await
+                })
+                .map_err(|_| Refusal::Crowded)?;
         let landing = seat.landing().await.map_err(|_| Refusal::Lost)?;
         Ok((landing.call.is_some(), landing.end?.entry))
     }

@@ -41,9 +41,14 @@ fn at_once(calls: u32) -> Limits {
 impl Bench {
     /// A caller that waits; returns once it does.
     async fn waiting(&self, urgency: Urgency) -> tokio::task::JoinHandle<Result<Permit, NotAsked>> {
+        self.waiting_under(&Pressure::new(urgency)).await
+    }
+
+    /// The same, as urgent as the pressure is and becomes.
+    async fn waiting_under(&self, pressure: &Pressure) -> tokio::task::JoinHandle<Result<Permit, NotAsked>> {
         let before = self.budget.levels().0;
-        let budget = Arc::clone(&self.budget);
-        let waiting = tokio::spawn(async move { budget.take(urgency).await });
+        let (budget, pressure) = (Arc::clone(&self.budget), pressure.clone());
+        let waiting = tokio::spawn(async move { budget.take(&pressure).await });
         while self.budget.levels().0 == before {
             tokio::task::yield_now().await;
         }
@@ -56,7 +61,7 @@ async fn without_limits_everything_passes() {
     let bench = bench(NONE);
     let mut held = Vec::new();
     for _ in 0..1_000 {
-        held.push(bench.budget.take(Urgency::Miss).await.unwrap());
+        held.push(bench.budget.take(&Pressure::new(Urgency::Miss)).await.unwrap());
     }
     assert_eq!(bench.budget.levels(), (0, None));
 }
@@ -64,7 +69,7 @@ async fn without_limits_everything_passes() {
 #[tokio::test]
 async fn a_call_that_ends_lets_the_next_one_pass_misses_first() {
     let bench = bench(at_once(1));
-    let first = bench.budget.take(Urgency::Miss).await.unwrap();
+    let first = bench.budget.take(&Pressure::new(Urgency::Miss)).await.unwrap();
     let refresh = bench.waiting(Urgency::Refresh).await;
     let miss = bench.waiting(Urgency::Miss).await;
     drop(first);
@@ -75,9 +80,28 @@ async fn a_call_that_ends_lets_the_next_one_pass_misses_first() {
 }
 
 #[tokio::test]
+async fn a_refresh_that_a_miss_joins_moves_up_in_the_queue() {
+    let bench = bench(at_once(1));
+    let first = bench.budget.take(&Pressure::new(Urgency::Miss)).await.unwrap();
+    let earlier = bench.waiting(Urgency::Refresh).await;
+    let pressure = Pressure::new(Urgency::Refresh);
+    let joined = bench.waiting_under(&pressure).await;
+    pressure.raise(Urgency::Miss);
+    while bench.budget.desk().waiting.keys().all(|(urgency, _)| *urgency == Urgency::Refresh) {
+        tokio::task::yield_now().await;
+    }
+    drop(first);
+    let second = joined.await.unwrap().unwrap();
+    assert!(!earlier.is_finished(), "it came first, and waits still");
+    drop(second);
+    assert!(earlier.await.unwrap().is_ok());
+    assert_eq!(bench.budget.levels(), (0, None));
+}
+
+#[tokio::test]
 async fn one_that_goes_away_gives_its_place_up() {
     let bench = bench(at_once(1));
-    let first = bench.budget.take(Urgency::Miss).await.unwrap();
+    let first = bench.budget.take(&Pressure::new(Urgency::Miss)).await.unwrap();
     let gone = bench.waiting(Urgency::Miss).await;
     let next = bench.waiting(Urgency::Miss).await;
     gone.abort();
@@ -90,26 +114,26 @@ async fn one_that_goes_away_gives_its_place_up() {
 #[tokio::test]
 async fn the_queue_is_bounded_and_refreshes_get_half_of_it() {
     let bench = bench(Limits { queue: 2, ..at_once(1) });
-    let _first = bench.budget.take(Urgency::Miss).await.unwrap();
+    let _first = bench.budget.take(&Pressure::new(Urgency::Miss)).await.unwrap();
     let _refresh = bench.waiting(Urgency::Refresh).await;
-    assert!(bench.budget.take(Urgency::Refresh).await.is_err());
+    assert!(bench.budget.take(&Pressure::new(Urgency::Refresh)).await.is_err());
     let _miss = bench.waiting(Urgency::Miss).await;
-    let refused = bench.budget.take(Urgency::Miss).await.unwrap_err();
+    let refused = bench.budget.take(&Pressure::new(Urgency::Miss)).await.unwrap_err();
     assert_eq!(refused, NotAsked::Budget(Duration::from_secs(1)));
 }
 
 #[tokio::test]
 async fn one_that_waits_too_long_is_refused() {
     let bench = bench(Limits { patience: Duration::from_millis(5), ..at_once(1) });
-    let _first = bench.budget.take(Urgency::Miss).await.unwrap();
-    assert!(bench.budget.take(Urgency::Miss).await.is_err());
+    let _first = bench.budget.take(&Pressure::new(Urgency::Miss)).await.unwrap();
+    assert!(bench.budget.take(&Pressure::new(Urgency::Miss)).await.is_err());
     assert_eq!(bench.budget.levels().0, 0);
 }
 
 #[tokio::test]
 async fn what_waits_for_the_pace_leaves_when_its_time_has_come() {
     let bench = bench(rate(1));
-    drop(bench.budget.take(Urgency::Miss).await.unwrap());
+    drop(bench.budget.take(&Pressure::new(Urgency::Miss)).await.unwrap());
     let waiting = bench.waiting(Urgency::Miss).await;
     bench.hand.advance(Duration::from_millis(999));
     tokio::task::yield_now().await;
@@ -122,22 +146,25 @@ async fn what_waits_for_the_pace_leaves_when_its_time_has_come() {
 async fn refreshing_ahead_has_a_share_and_never_waits() {
     let bench = bench(rate(100));
     assert!(bench.budget.may_go_ahead());
-    assert!(bench.budget.take(Urgency::Ahead).await.is_ok());
+    assert!(bench.budget.take(&Pressure::new(Urgency::Ahead)).await.is_ok());
     assert!(!bench.budget.may_go_ahead());
-    assert!(bench.budget.take(Urgency::Ahead).await.is_err(), "a tenth of the pace");
-    assert!(bench.budget.take(Urgency::Miss).await.is_ok(), "which leaves the rest to misses");
+    assert!(bench.budget.take(&Pressure::new(Urgency::Ahead)).await.is_err(), "a tenth of the pace");
+    assert!(
+        bench.budget.take(&Pressure::new(Urgency::Miss)).await.is_ok(),
+        "which leaves the rest to misses"
+    );
     bench.hand.advance(Duration::from_secs(1));
-    assert!(bench.budget.take(Urgency::Ahead).await.is_ok());
+    assert!(bench.budget.take(&Pressure::new(Urgency::Ahead)).await.is_ok());
 }
 
 #[tokio::test]
 async fn the_account_with_more_left_is_the_better_choice() {
     let (idle, busy) = (bench(rate(10)), bench(rate(10)));
-    let _call = busy.budget.take(Urgency::Miss).await.unwrap();
+    let _call = busy.budget.take(&Pressure::new(Urgency::Miss)).await.unwrap();
     assert!(idle.budget.left() > busy.budget.left());
     let (fresh, spent) =
         (bench(Limits { per_day: Some(10), ..NONE }), bench(Limits { per_day: Some(10), ..NONE }));
-    drop(spent.budget.take(Urgency::Miss).await.unwrap());
+    drop(spent.budget.take(&Pressure::new(Urgency::Miss)).await.unwrap());
     assert!(fresh.budget.left() > spent.budget.left());
 }
 

@@ -123,7 +123,7 @@ impl Stage {
         match step {
             Step::Join(asker) => {
                 let mut end = None;
-                let seat = self.flights.join(&"card", Some("client"), Room::All, || {
+                let seat = self.flights.join(&"card", Some("client"), Urgency::Miss, |_| {
                     let (ends, ended) = oneshot::channel::<Result<u32, Lost>>();
                     end = Some(ends);
                     async move { ended.await.unwrap().expect("a defect, in a test") }
