@@ -55,34 +55,36 @@ async fn an_outage_that_ends_ends_the_staleness() {
 
 #[tokio::test]
 async fn stale_goes_before_every_failure_that_may_pass() {
+    const NO_RESPONSE: &str = "hit; ttl=-8; detail=";
+    const RESPONSE: &str = "fwd=stale; ttl=-8; detail=";
     let carrier = carrier().await;
-    for said in [
-        "code=71",
-        "code=72",
-        "code=75",
-        "code=1",
-        "code=73",
-        "code=99",
-        "code=20",
-        "code=3",
-        "code=4",
-        "code=6",
-        "code=7",
-        "code=8",
-        "http=502",
-        "garbage",
-        "reset",
-        "close",
-        "truncate=10",
-        "body=hello",
-        "oversized=1MiB",
+    for (said, handled) in [
+        ("code=71", RESPONSE),
+        ("code=72", RESPONSE),
+        ("code=75", RESPONSE),
+        ("code=1", RESPONSE),
+        ("code=73", RESPONSE),
+        ("code=99", RESPONSE),
+        ("code=20", RESPONSE),
+        ("code=3", RESPONSE),
+        ("code=4", RESPONSE),
+        ("code=6", RESPONSE),
+        ("code=7", RESPONSE),
+        ("code=8", RESPONSE),
+        ("http=502", "fwd=stale; fwd-status=502; ttl=-8; detail=http-status"),
+        ("garbage", NO_RESPONSE),
+        ("reset", NO_RESPONSE),
+        ("close", NO_RESPONSE),
+        ("truncate=10", NO_RESPONSE),
+        ("body=hello", RESPONSE),
+        ("oversized=1MiB", RESPONSE),
     ] {
         carrier.set_rules([]);
         let proxy = with_a_stale_answer(&carrier).await;
         carrier.set_rules([Rule::parse(said).unwrap()]);
         let stale = proxy.ask(&MSISDN).await;
         stale.is_normal();
-        assert!(stale.cache().starts_with("hit; ttl=-8; detail="), "{said}: {stale:?}");
+        assert!(stale.cache().starts_with(handled), "{said}: {stale:?}");
         proxy.stop().await;
     }
 }
@@ -104,7 +106,7 @@ async fn our_own_credentials_refused_are_nobodys_business_while_something_is_sta
     let carrier = carrier().await;
     let proxy = with_a_stale_answer(&carrier).await;
     carrier.set_accounts([Account::new(ACCOUNT_APPID, EBID, "the-carrier-changed-it")]);
-    assert_eq!(proxy.ask(&MSISDN).await.cache(), "hit; ttl=-8; detail=carrier-credentials");
+    assert_eq!(proxy.ask(&MSISDN).await.cache(), "fwd=stale; ttl=-8; detail=carrier-credentials");
     proxy.stop().await;
 }
 

@@ -187,6 +187,15 @@ impl Refusal {
         }
     }
 
+    /// The HTTP status of the carrier's response, where there was one and it is refused for what it is.
+    pub fn carrier_status(&self) -> Option<u16> {
+        match self {
+            Self::Credentials(_) => Some(200),
+            Self::Carrier(fault) => fault.http_status(),
+            _ => None,
+        }
+    }
+
     /// How long to wait before asking again, where waiting helps.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -80,6 +80,17 @@ pub struct Found {
     cache_status: CacheStatus,
 }
 
+impl Found {
+    /// What is held stands in for a response of the carrier's.
+    fn forwarded(mut self, why: Forwarded, status: u16, collapsed: bool) -> Self {
+        self.cache_status.hit = false;
+        self.cache_status.forwarded = Some(why);
+        self.cache_status.forwarded_status = (status != 200).then_some(status);
+        self.cache_status.collapsed = collapsed;
+        self
+    }
+}
+
 impl Relay {
     /// Answers one request. The answer's audit record is committed when this returns.
     pub async fn answer(self: &Arc<Self>, asked: Asked) -> Answer {
@@ -284,18 +295,26 @@ impl Relay {
             Some(Freshness::Fresh) => Forwarded::Request,
             Some(_) => Forwarded::Stale,
         };
+        let collapsed = role == Role::Follower;
         match (landing.end, held) {
             (Ok(brought), Some(held)) if brought.entry.verdict.class.yields_to_stale() => {
-                Ok(self.cached(key, &held, Some(brought.entry.verdict.class.name())))
+                let found = self.cached(key, &held, Some(brought.entry.verdict.class.name()));
+                Ok(found.forwarded(forwarded, 200, collapsed))
             }
-            (Err(refusal), Some(held)) => Ok(self.cached(key, &held, Some(refusal.reason()))),
+            (Err(refusal), Some(held)) => {
+                let found = self.cached(key, &held, Some(refusal.reason()));
+                Ok(match refusal.carrier_status() {
+                    Some(status) => found.forwarded(forwarded, status, collapsed),
+                    None => found,
+                })
+            }
             (Err(refusal), None) => Err(refusal),
             (Ok(Brought { entry, stored }), _) => Ok(Found {
                 outcome: if role == Role::Leader { Outcome::Miss } else { Outcome::Collapsed },
                 cache_status: CacheStatus {
                     forwarded: Some(forwarded),
                     stored,
-                    collapsed: role == Role::Follower,
+                    collapsed,
                     negative: entry.verdict.class == Class::NotFound,
                     ..CacheStatus::default()
                 },

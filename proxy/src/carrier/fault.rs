@@ -67,6 +67,15 @@ impl Fault {
         matches!(self, Self::Connect(_) | Self::ClosedEarly)
     }
 
+    /// The HTTP status of the response that came, if one did.
+    pub fn http_status(&self) -> Option<u16> {
+        match self {
+            Self::Status { status, .. } => Some(*status),
+            Self::TooLong(_) | Self::NotAnEnvelope { .. } => Some(200),
+            _ => None,
+        }
+    }
+
     /// A short name, for metrics and the audit.
     pub fn name(&self) -> &'static str {
         match self {

@@ -23,14 +23,16 @@ const NAME: &str = "cmiot-proxy";
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
-/// How the cache handled a look-up (RFC 9211 2). `fwd-status` is never written: it is the status of the answer itself,
-/// 200, which it defaults to (2.3); a carrier's answer over any other status is a failure.
+/// How the cache handled a look-up (RFC 9211 2). What stands in for a response of the carrier's was forwarded; what
+/// stands in for none at all (no connection, no call allowed, too slow) is a hit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CacheStatus {
     /// Answered from the cache.
     pub hit: bool,
     /// Why it was forwarded: nothing was there, or only something stale.
     pub forwarded: Option<Forwarded>,
+    /// The HTTP status of the carrier's front end, where it is not 200, which an absent `fwd-status` means (2.3).
+    pub forwarded_status: Option<u16>,
     /// Seconds of freshness left, negative once stale.
     pub ttl: Option<i64>,
     /// The answer went into the cache.
@@ -146,6 +148,9 @@ impl CacheStatus {
             Some(Forwarded::Bypass) => text.push_str("; fwd=bypass"),
             None => {}
         }
+        if let Some(status) = self.forwarded_status {
+            let _ = write!(text, "; fwd-status={status}"); // writing to a String cannot fail
+        }
         if self.stored {
             text.push_str("; stored");
         }
@@ -153,7 +158,7 @@ impl CacheStatus {
             text.push_str("; collapsed");
         }
         if let Some(ttl) = self.ttl {
-            let _ = write!(text, "; ttl={ttl}"); // writing to a String cannot fail
+            let _ = write!(text, "; ttl={ttl}");
         }
         match (self.negative, self.instead_of) {
             (true, _) => text.push_str("; detail=negative"),
@@ -284,6 +289,14 @@ mod tests {
         );
         let miss = CacheStatus { forwarded: Some(Forwarded::UriMiss), stored: true, ..Default::default() };
         assert_eq!(shown(miss), "cmiot-proxy; fwd=uri-miss; stored");
+        let failed = CacheStatus {
+            forwarded: Some(Forwarded::Stale),
+            forwarded_status: Some(503),
+            ttl: Some(-8),
+            instead_of: Some("http-status"),
+            ..Default::default()
+        };
+        assert_eq!(shown(failed), "cmiot-proxy; fwd=stale; fwd-status=503; ttl=-8; detail=http-status");
         let follower = CacheStatus { collapsed: true, negative: true, ..miss };
         assert_eq!(shown(follower), "cmiot-proxy; fwd=uri-miss; stored; collapsed; detail=negative");
     }
