@@ -37,9 +37,15 @@ pub(crate) struct Options {
     /// Only these servers, by their names in the table
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Seconds of each kind of outage
+    /// Only these scenarios, by their row in the table (1 to 6)
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=6), default_values_t = 1..=6)]
+    rows: Vec<u8>,
+    /// Seconds for which the carrier refuses, and then resets
     #[arg(long, default_value_t = 5)]
     outage: u64,
+    /// Seconds for which it then hangs, before the restart and again after it
+    #[arg(long, default_value_t = 30)]
+    hang: u64,
 }
 
 /// Plays all scenarios with all servers and prints the table.
@@ -65,7 +71,7 @@ async fn all(specs: &[Spec], options: &Options) -> Result<()> {
     println!("|{}", " --- |".repeat(specs.len() + 1));
     let rows = [
         "200 at once, one card: carrier calls, p50".to_owned(),
-        "leader leaves at 100 ms, 50 waiting: calls, p50".to_owned(),
+        "leader leaves at 100 ms, 50 waiting since 50 ms: calls, p50".to_owned(),
         "carrier answers 503, 50 at once: calls, p50".to_owned(),
         "error inside HTTP 200 asked twice: answered from cache as good".to_owned(),
         format!(
@@ -74,9 +80,9 @@ async fn all(specs: &[Spec], options: &Options) -> Result<()> {
         ),
         "carrier refuses, resets, hangs, restart in the middle: failures for known cards".to_owned(),
     ];
-    for (index, row) in rows.iter().enumerate() {
+    for (index, row) in options.rows.iter().enumerate() {
         let cells: Vec<&str> = columns.iter().map(|column| column[index].as_str()).collect();
-        println!("| {row} | {} |", cells.join(" | "));
+        println!("| {} | {} |", rows[usize::from(*row) - 1], cells.join(" | "));
     }
     Ok(())
 }
@@ -86,20 +92,20 @@ async fn play(spec: &Spec, options: &Options) -> Result<Vec<String>> {
     let folder = root().join("target/bench-collapse").join(spec.name);
     let _ = std::fs::remove_dir_all(&folder); // an earlier run's
     let mut cells = Vec::new();
-    for scenario in 0..6 {
+    for scenario in &options.rows {
         let carrier = Simulator::start_local(Config::new([Account::new(APPID, EBID, PASSWORD)])).await?;
         let place = folder.join(scenario.to_string());
         std::fs::create_dir_all(&place)?;
         let mut server = Server::start(spec, &place, carrier.addr()).await?;
         let cell = match scenario {
-            0 => many(&server, &carrier).await,
-            1 => leaver(&server, &carrier).await,
-            2 => failing(&server, &carrier).await,
-            3 => error_inside(&server, &carrier).await,
-            4 => expiry(&server, &carrier, options.cards).await?,
-            _ => outage(&mut server, &carrier, options.outage).await?,
+            1 => many(&server, &carrier).await,
+            2 => leaver(&server, &carrier).await,
+            3 => failing(&server, &carrier).await,
+            4 => error_inside(&server, &carrier).await,
+            5 => expiry(&server, &carrier, options.cards).await?,
+            _ => outage(&mut server, &carrier, options).await?,
         };
-        println!("{}, scenario {}: {cell}", spec.name, scenario + 1);
+        println!("{}, scenario {scenario}: {cell}", spec.name);
         cells.push(cell);
     }
     Ok(cells)
@@ -120,8 +126,9 @@ async fn leaver(server: &Server, carrier: &Simulator) -> String {
     let address = server.address();
     let leader = tokio::spawn(async move { ask(address, 0, PATIENCE).await });
     carrier.wait_for_calls(1).await;
+    sleep(Duration::from_millis(50)).await;
     let waiting = tokio::spawn(async move { crowd(address, 50, 0).await });
-    sleep(Duration::from_millis(100)).await;
+    sleep(Duration::from_millis(50)).await;
     leader.abort(); // its socket closes
     let asked = waiting.await.unwrap_or_default();
     calls_and_p50(carrier, &asked)
@@ -159,7 +166,7 @@ async fn expiry(server: &Server, carrier: &Simulator, cards: u32) -> Result<Stri
     Ok(format!("{failures} of {}; {}", asked.len(), carrier.count_code("72")))
 }
 
-async fn outage(server: &mut Server, carrier: &Simulator, seconds: u64) -> Result<String> {
+async fn outage(server: &mut Server, carrier: &Simulator, options: &Options) -> Result<String> {
     const CARDS: u32 = 100;
     warm(server, CARDS).await;
     sleep(Duration::from_secs(server.fresh() + 1)).await;
@@ -178,14 +185,14 @@ async fn outage(server: &mut Server, carrier: &Simulator, seconds: u64) -> Resul
         }
     };
     carrier.kill().await; // refuses
-    during(server, seconds).await;
+    during(server, options.outage).await;
     carrier.restart().await?;
     carrier.set_rules([Rule::any().then(Answer::Reset)]);
-    during(server, seconds).await;
+    during(server, options.outage).await;
     carrier.set_rules([Rule::any().then(Answer::Hang)]);
-    during(server, seconds).await;
+    during(server, options.hang).await;
     server.restart().await?;
-    during(server, seconds).await;
+    during(server, options.hang).await;
     Ok(format!("{failures} of {asked}"))
 }
 

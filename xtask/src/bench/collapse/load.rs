@@ -23,17 +23,22 @@ pub(super) struct Asked {
 
 /// Asks about the card of this number.
 pub(super) async fn ask(address: SocketAddr, card: u32, patience: Duration) -> Asked {
+    send(address, &target(card), patience).await
+}
+
+async fn send(address: SocketAddr, target: &str, patience: Duration) -> Asked {
     let begun = Instant::now();
-    let answer = timeout(patience, exchange(address, card)).await;
+    let answer = timeout(patience, exchange(address, target)).await;
     let good = matches!(answer, Ok(Ok(text)) if text.starts_with("HTTP/1.1 200") && text.contains(r#""status":"0""#));
     Asked { good, took: begun.elapsed() }
 }
 
-/// So many at once about one card.
+/// So many at once about one card. Signed beforehand, so that what is timed is not the signing.
 pub(super) async fn crowd(address: SocketAddr, askers: u32, card: u32) -> Vec<Asked> {
+    let targets: Vec<String> = (0..askers).map(|_| target(card)).collect();
     let mut asking = JoinSet::new();
-    for _ in 0..askers {
-        asking.spawn(async move { ask(address, card, Duration::from_secs(25)).await });
+    for target in targets {
+        asking.spawn(async move { send(address, &target, Duration::from_secs(25)).await });
     }
     asking.join_all().await
 }
@@ -45,9 +50,8 @@ pub(super) fn p50(asked: &[Asked]) -> f64 {
     took.get(took.len() / 2).map_or(0.0, |took| took.as_secs_f64() * 1e3)
 }
 
-async fn exchange(address: SocketAddr, card: u32) -> std::io::Result<String> {
+async fn exchange(address: SocketAddr, target: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
-    let target = target(card);
     let request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
