@@ -7,6 +7,7 @@ mod audit;
 mod collapse;
 mod firmware;
 mod peers;
+mod signer;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,8 @@ pub(crate) enum Bench {
     Collapse(collapse::Options),
     /// The signer on emulated chips against mbedTLS and BearSSL in C: flash, stack, instructions
     Firmware,
+    /// The signer on this host against OpenSSL's SHA-256 of the same bytes: ns a token, ns a request
+    Signer(signer::Options),
 }
 
 impl Bench {
@@ -34,6 +37,7 @@ impl Bench {
             Self::Audit(options) => audit::command(options)?,
             Self::Collapse(options) => collapse::command(options)?,
             Self::Firmware => firmware::command()?,
+            Self::Signer(options) => signer::command(options)?,
         }
         Ok(ExitCode::SUCCESS)
     }
