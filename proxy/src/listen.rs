@@ -245,7 +245,8 @@ impl Connection {
                 let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
                 let names = certificate.map(|certificate| tls::names(certificate).into());
                 let origin = Origin { address: self.peer, names };
-                http(stream, origin, &self.rules, &self.place, &self.metrics, handle, stop).await;
+                // Apart, since a connection without TLS would take up as much room.
+                Box::pin(http(stream, origin, &self.rules, &self.place, &self.metrics, handle, stop)).await;
             }
             Ok(Err(error)) => {
                 tracing::debug!(peer = %self.peer, %error, "no TLS connection came about");

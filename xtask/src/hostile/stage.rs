@@ -75,11 +75,19 @@ impl Stage {
     pub(super) fn strike(mut self) -> Result<()> {
         Run::new("kill").args(["-TERM", &self.proxy.id().to_string()]).output()?;
         let ended = self.proxy.wait()?;
-        self.carrier.kill()?;
-        self.carrier.wait()?;
-        std::fs::remove_dir_all(&self.folder)?;
         ensure!(ended.success(), "the proxy did not drain: {ended}");
         Ok(())
+    }
+}
+
+/// However a run ends, nothing of it stays.
+impl Drop for Stage {
+    fn drop(&mut self) {
+        for child in [&mut self.carrier, &mut self.proxy] {
+            let _ = child.kill(); // has ended, mostly
+            let _ = child.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
