@@ -322,8 +322,8 @@ async fn a_bad_configuration_is_refused_as_a_whole_and_the_old_one_stays() {
     let carrier = carrier().await;
     let proxy = Proxy::before(&carrier).await;
     let good = std::fs::read_to_string(proxy.config()).unwrap();
-    let second = "[[client]]\ngroup = 'fleet'\nappid = 'GW2'\npassword = 'second'\n";
-    let newcomer = proxy.gateway.named("GW2", "second");
+    let second = "[[client]]\ngroup = 'fleet'\nappid = 'GW2'\npassword = 'the-newcomers'\n";
+    let newcomer = proxy.gateway.named("GW2", "the-newcomers");
 
     std::fs::write(proxy.config(), format!("{good}\n{second}\n[gatway]\n")).unwrap();
     proxy.signal("HUP").await;

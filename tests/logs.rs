@@ -1,10 +1,17 @@
 //! What a log tells, and what it never does. (That every proxy of these tests logs no secret is seen to in
 //! `support/proxy.rs`; here with everything switched on.)
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::panic::AssertUnwindSafe;
+
 use cmiot_simulator::Rule;
 use serde_json::Value;
 
-use crate::support::{Card, ICCID, IMSI, MSISDN, Proxy, Setup, card_number, carrier, holds_no_secret};
+use crate::support::{
+    ACCOUNT_PASSWORD, Card, GATEWAY_PASSWORD, ICCID, IMSI, MSISDN, Proxy, Setup, card_number, carrier,
+    secrets,
+};
 
 /// A bit of everything that can happen.
 async fn all_sorts(carrier: &cmiot_simulator::Simulator, proxy: &Proxy) -> usize {
@@ -78,6 +85,46 @@ async fn not_even_trace_shows_a_secret() {
         assert!(proxy.ended().await.success());
         let log = proxy.log();
         assert!(log.contains("drained"), "{log}");
-        holds_no_secret(&log);
     }
+}
+
+/// Whether dropping this proxy says that something it told is secret.
+fn is_found_out(proxy: Proxy) -> bool {
+    let dropped = std::panic::catch_unwind(AssertUnwindSafe(|| drop(proxy)));
+    dropped.is_err_and(|said| said.downcast_ref::<String>().is_some_and(|said| said.contains(" shows ")))
+}
+
+#[tokio::test]
+async fn a_leak_is_found_out_wherever_it_is() {
+    let carrier = carrier().await;
+    for told in ["log", "out"] {
+        for kind in 0..5 {
+            let proxy = Proxy::before(&carrier).await;
+            let query = proxy.sign(&ICCID);
+            proxy.get(&query).await.is_normal();
+            let call = carrier.calls().pop().unwrap();
+            let leak = [
+                GATEWAY_PASSWORD,
+                ACCOUNT_PASSWORD,
+                query.value("token"),
+                &secrets::token(&call.appid, ACCOUNT_PASSWORD, &call.transid),
+                ICCID.number,
+            ];
+            let path = proxy.config().with_file_name(told);
+            let mut file = OpenOptions::new().append(true).open(path).unwrap();
+            writeln!(file, "thread panicked: oh ({})", leak[kind]).unwrap();
+            assert!(is_found_out(proxy), "{} in {told}", leak[kind]);
+        }
+    }
+    // A label of the metrics, by a name that nobody should give.
+    let named =
+        |name: &str| Setup::before(&carrier).set("account.0.name", name).set("account.0.group", "fleet");
+    let proxy = named(GATEWAY_PASSWORD).start().await;
+    proxy.ask(&MSISDN).await.is_normal();
+    let counted = proxy.admin("/metrics", "").await;
+    assert!(counted.text().contains(GATEWAY_PASSWORD), "{}", counted.text());
+    assert!(is_found_out(proxy));
+    let proxy = named("a-name").start().await;
+    proxy.ask(&MSISDN).await.is_normal();
+    assert!(!is_found_out(proxy));
 }

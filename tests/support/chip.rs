@@ -6,12 +6,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::PoisonError;
 
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use super::{EBID, GATEWAY_APPID, GATEWAY_PASSWORD, MSISDN, SECRETS, soon};
+use super::{EBID, GATEWAY_APPID, GATEWAY_PASSWORD, MSISDN, secrets, soon};
 
 /// A board that QEMU emulates.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +57,8 @@ impl Board {
     }
 
     fn start(self, image: &Path, bridge: Bridge, settings: &[&str]) -> Gateway {
-        SECRETS.lock().unwrap_or_else(PoisonError::into_inner).push(MSISDN.number.to_owned());
+        secrets::keep(MSISDN.number);
+        secrets::keep(GATEWAY_PASSWORD);
         let (address, option) = match bridge {
             Bridge::Plain(address) => (address, ""),
             Bridge::Reconnecting(address) => (address, ",reconnect=1"),

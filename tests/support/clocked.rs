@@ -9,7 +9,7 @@ use cmiot_proxy::config::{Config, ConfigFile};
 use cmiot_proxy::store::{Store, StoreOptions};
 use tempfile::TempDir;
 
-use super::{Door, Gateway, Setup};
+use super::{Answer, Door, Gateway, Line, Setup, secrets};
 
 /// 2026-01-15T12:00:00+08:00: where the clock stands at first.
 const NOON: Time = Time::from_secs(1_768_449_600);
@@ -25,6 +25,7 @@ pub(crate) struct Clocked {
 
 impl Clocked {
     pub(crate) async fn start(setup: &Setup) -> Self {
+        secrets::listen();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (clock, hand) = Clock::manual(NOON);
         let file = ConfigFile::parse(Path::new("test.toml"), &setup.text()).expect("a good configuration");
@@ -35,9 +36,31 @@ impl Clocked {
         Self { clock: hand, app, door, folder }
     }
 
+    /// Asks the operators' listener for a page.
+    pub(crate) async fn admin(&self, path: &str) -> Answer {
+        self.inspect(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await
+    }
+
+    /// Posts JSON to the operators' listener.
+    pub(crate) async fn admin_post(&self, path: &str, json: &str) -> Answer {
+        let length = json.len();
+        self.inspect(format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{json}"))
+            .await
+    }
+
+    async fn inspect(&self, request: String) -> Answer {
+        let mut line = Line::to(self.app.admin().tcp().expect("TCP")).await;
+        line.send(request).await;
+        line.answer().await
+    }
+
     /// Drains it, and removes its folder.
     pub(crate) async fn stop(self) {
+        if self.app.admin().tcp().is_some() {
+            secrets::hold_none("/metrics", self.admin("/metrics").await.text());
+        }
         self.app.drain().await;
+        secrets::logged_none();
         self.folder.close().expect("a folder of ours");
     }
 }

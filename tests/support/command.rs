@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use super::{proxy, soon};
+use super::{proxy, secrets, soon};
+
+/// What these write to standard output is what they are asked for: a token, a password, the cards of the audit.
+const TELL: [&str; 2] = ["sign", "audit"];
 
 /// How a command ended, and what it said.
 #[derive(Debug)]
@@ -37,5 +40,10 @@ pub(crate) async fn run(folder: &Path, arguments: &[&str], environment: &[(&str,
     command.args(arguments).envs(environment.iter().copied());
     let output = soon(&format!("{arguments:?}"), command.output()).await.expect("the executable");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("commands write UTF-8");
-    Finished { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    let (out, err) = (text(output.stdout), text(output.stderr));
+    secrets::hold_none(&format!("{arguments:?}"), &err);
+    if !arguments.first().is_some_and(|command| TELL.contains(command)) {
+        secrets::hold_none(&format!("{arguments:?}"), &out);
+    }
+    Finished { code: output.status.code(), out, err }
 }

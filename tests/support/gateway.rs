@@ -1,16 +1,11 @@
 //! A gateway: credentials, and queries signed with a few lines over sha2 that know nothing of the signer's.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use cmiot_proxy::clock::Clock;
 use cmiot_signer::Stamp;
-use sha2::{Digest, Sha256};
 
-use super::{EBID, GATEWAY_APPID, GATEWAY_PASSWORD};
-
-/// What must never stand in a log: passwords, every token that was made, every card that was asked about.
-pub(crate) static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+use super::{EBID, GATEWAY_APPID, GATEWAY_PASSWORD, secrets};
 
 /// A card by one of its three numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,11 +70,15 @@ impl Gateway {
 
     /// The same with this transid, whatever it is.
     pub(crate) fn sign_transid<N: AsRef<str>>(&self, card: &Card<N>, transid: &str) -> Query {
-        let token = token(&self.appid, &self.password, transid);
+        let token = secrets::token(&self.appid, &self.password, transid);
         let number = card.number.as_ref();
+        // Shorter ones are no cards, and stand in other numbers.
         if number.len() >= 11 {
-            keep_secret(number);
+            secrets::keep(number);
+            secrets::keep(&number.to_ascii_uppercase());
         }
+        secrets::keep(&self.password);
+        secrets::keep(&token);
         Query(vec![
             ("appid", self.appid.clone()),
             ("transid", transid.to_owned()),
@@ -88,19 +87,6 @@ impl Gateway {
             (card.kind, number.to_owned()),
         ])
     }
-}
-
-/// `hex(SHA-256(appid + password + transid))`, and never to be seen in a log.
-fn token(appid: &str, password: &str, transid: &str) -> String {
-    let hash = Sha256::digest(format!("{appid}{password}{transid}"));
-    let token: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    keep_secret(password);
-    keep_secret(&token);
-    token
-}
-
-fn keep_secret(text: &str) {
-    SECRETS.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
 }
 
 /// The parameters of a look-up, in an order, as they will be written.

@@ -3,16 +3,22 @@
 use cmiot_simulator::Simulator;
 use toml::{Table, Value};
 
-use super::{ACCOUNT_APPID, ACCOUNT_PASSWORD, Clocked, EBID, GATEWAY_APPID, GATEWAY_PASSWORD, Proxy};
+use super::{
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, Clocked, EBID, GATEWAY_APPID, GATEWAY_PASSWORD, Proxy, secrets,
+};
 
 /// One account, one client, free ports of the loopback, freshness to the second, everything else by default.
 #[derive(Clone, Debug)]
-pub(crate) struct Setup(Table);
+pub(crate) struct Setup {
+    table: Table,
+    /// Who knows what the proxy signed.
+    carrier: Option<Simulator>,
+}
 
 impl Setup {
     /// A proxy in front of this carrier.
     pub(crate) fn before(carrier: &Simulator) -> Self {
-        Self::calling(&carrier.base_url())
+        Self { carrier: Some(carrier.clone()), ..Self::calling(&carrier.base_url()) }
     }
 
     /// A proxy that calls this base URL.
@@ -38,7 +44,7 @@ impl Setup {
             password = "{GATEWAY_PASSWORD}"
             "#
         );
-        Self(written.parse().expect("TOML"))
+        Self { table: written.parse().expect("TOML"), carrier: None }
     }
 
     /// Sets a key by its place: `gateway.deadline`, `client.0.rate`.
@@ -58,14 +64,14 @@ impl Setup {
     /// Adds a table to a list: one more `[[account]]`, one more `[[client]]`.
     pub(crate) fn add(mut self, list: &str, written: &str) -> Self {
         let table: Table = written.parse().expect("TOML");
-        let list = self.0.entry(list).or_insert_with(|| Value::Array(Vec::new()));
+        let list = self.table.entry(list).or_insert_with(|| Value::Array(Vec::new()));
         list.as_array_mut().expect("a list").push(Value::Table(table));
         self
     }
 
     /// Without a table or a list.
     pub(crate) fn without(mut self, table: &str) -> Self {
-        self.0.remove(table);
+        self.table.remove(table);
         self
     }
 
@@ -78,7 +84,8 @@ impl Setup {
 
     /// As it will stand in a file.
     pub(crate) fn text(&self) -> String {
-        self.0.to_string()
+        secrets::keep_passwords(&self.table);
+        self.table.to_string()
     }
 
     /// Starts the executable with it.
@@ -91,10 +98,15 @@ impl Setup {
         Clocked::start(self).await
     }
 
+    /// Notes the tokens that the proxy has signed so far.
+    pub(crate) fn keep_tokens(&self) {
+        self.carrier.iter().for_each(secrets::keep_tokens_of);
+    }
+
     fn table_of<'a>(&mut self, place: &'a str) -> (&mut Table, &'a str) {
         let mut words: Vec<&str> = place.split('.').collect();
         let key = words.pop().expect("a key");
-        let mut table = &mut self.0;
+        let mut table = &mut self.table;
         let mut words = words.into_iter().peekable();
         while let Some(word) = words.next() {
             let found = match words.peek().and_then(|next| next.parse::<usize>().ok()) {
