@@ -50,6 +50,9 @@ mod collapse;
 // Any order of look-ups, time and changes at the carrier.
 mod model;
 
+// What one group does is nothing to another.
+mod isolation;
+
 // The carrier's quota and its bad days.
 mod quota;
 

@@ -151,6 +151,11 @@ where
         self.lock().under_way
     }
 
+    /// Requests that wait for one of them.
+    pub fn waiting(&self) -> usize {
+        self.lock().clients.values().sum()
+    }
+
     fn depart<F>(
         self: &Arc<Self>,
         mut table: MutexGuard<'_, Table<K, C, T>>,

@@ -39,6 +39,7 @@ pub struct Metrics {
     alarms: Gauge,
     cache_entries: Gauge,
     flights: Gauge,
+    waiters: Gauge,
     audit_queue: Gauge,
     audit_wal: Gauge,
     audit_missed: Gauge,
@@ -51,6 +52,8 @@ pub struct Levels {
     pub cache_entries: u64,
     /// Carrier calls under way.
     pub flights: usize,
+    /// Look-ups that wait for one of them.
+    pub waiters: usize,
     /// Connections of gateways.
     pub connections: usize,
     /// Transids remembered.
@@ -140,6 +143,8 @@ impl Metrics {
         registry.register("cache_entries", "Entries in the memory tier", cache_entries.clone());
         let flights = Gauge::default();
         registry.register("flights", "Carrier calls under way", flights.clone());
+        let waiters = Gauge::default();
+        registry.register("waiters", "Look-ups that wait for a carrier call", waiters.clone());
         let audit_queue = Gauge::default();
         registry.register("audit_queue", "Audit records that wait for their commit", audit_queue.clone());
         let audit_wal = Gauge::default();
@@ -172,6 +177,7 @@ impl Metrics {
             alarms,
             cache_entries,
             flights,
+            waiters,
             audit_queue,
             audit_wal,
             audit_missed,
@@ -213,6 +219,7 @@ impl Metrics {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.cache_entries.set(gauge(levels.cache_entries));
         self.flights.set(gauge(levels.flights as u64));
+        self.waiters.set(gauge(levels.waiters as u64));
         self.connections.set(gauge(levels.connections as u64));
         self.transids.set(gauge(levels.transids as u64));
         self.audit_queue.set(gauge(levels.audit_queue as u64));

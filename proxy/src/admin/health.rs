@@ -40,6 +40,7 @@ pub(super) fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
     let levels = Levels {
         cache_entries: admin.relay.cache.entries(),
         flights: admin.relay.flights.under_way(),
+        waiters: admin.relay.flights.waiting(),
         connections: admin.connections.open(),
         transids: admin.relay.admit.remembered(),
         audit_queue: admin.store.audit.queued(),
