@@ -8,6 +8,7 @@
 //! | `bench.rs`, `bench/` | `cargo xtask bench NAME`: the project against its peers in one run |
 //! | `firmware.rs`, `firmware/` | `cargo xtask firmware`: the signer on emulated chips, tested and weighed |
 //! | `hostile.rs`, `hostile/` | `cargo xtask hostile`: the proxy under attack, while good gateways keep asking |
+//! | `release.rs` | `cargo xtask release`: the static executables that are handed out, and their sizes |
 //! | `tools.rs` | what a machine must have, and how it is brought there |
 //! | `run.rs` | one child process: its command line is printed, its failure is an error |
 //!
@@ -19,6 +20,7 @@ mod ci;
 mod crash;
 mod firmware;
 mod hostile;
+mod release;
 mod run;
 mod test;
 mod tools;
@@ -66,6 +68,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         program: Option<std::path::PathBuf>,
     },
+    /// Build the static executables for x86_64 and aarch64, and print their sizes and what an idle one holds
+    Release,
     /// One attacker, as `hostile` starts it
     #[command(hide = true)]
     Attack { attack: hostile::Attack, to: std::net::SocketAddr, seconds: u64 },
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
         Command::Bench { bench } => bench.run(),
         Command::Ci { stages } => ci::command(&stages),
         Command::Firmware { rebase } => firmware::command(rebase),
+        Command::Release => release::command().map(|()| ExitCode::SUCCESS),
         Command::Hostile { attacks, program } => hostile::command(&attacks, program),
         Command::Attack { attack, to, seconds } => attack.run(to, seconds).map(|()| ExitCode::SUCCESS),
     };

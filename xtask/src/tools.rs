@@ -1,7 +1,7 @@
 //! What a machine must have, and how it is brought there when it is missing.
 //!
 //! Taken for granted: rustup, a C compiler, git, and Debian's package manager. The rest is looked for and fetched:
-//! the toolchain that `rust-toolchain.toml` names, cargo's tools (built into `target/tools`, nowhere else), and
+//! the toolchain that `rust-toolchain.toml` names, cargo's tools and PyPI's (into `target/tools`, nowhere else), and
 //! Debian's packages (as root; otherwise the line to run is the error). Nothing is fetched twice.
 
 use std::path::PathBuf;
@@ -140,6 +140,31 @@ pub(crate) fn install(names: &[&str]) -> Result<()> {
         .args(names)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .run()
+}
+
+/// Brings packages of PyPI, each as `name==version`, into `target/tools/NAME`, and returns that folder: programs stand
+/// in its `bin`, and modules are found there with `PYTHONPATH`. Takes no time when they are there.
+///
+/// # Errors
+/// When there is no pip and it cannot be installed, or a package cannot be had.
+pub(crate) fn python(name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let folder = root().join("target/tools").join(name);
+    let stamp = folder.join("installed");
+    let wanted = packages.join("\n");
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(folder);
+    }
+    if Run::new("python3").args(["-m", "pip", "--version"]).output().is_err() {
+        install(&["python3", "python3-pip"])?;
+    }
+    let _ = std::fs::remove_dir_all(&folder); // of other versions
+    Run::new("python3")
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"])
+        .args([&folder])
+        .args(packages)
+        .run()?;
+    std::fs::write(&stamp, wanted).with_context(|| stamp.display().to_string())?;
+    Ok(folder)
 }
 
 impl CargoTool {
