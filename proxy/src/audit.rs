@@ -87,7 +87,7 @@ impl Record {
 
     fn into_row(self, outcome: Outcome, refusal: Option<&Refusal>, latency: Duration) -> AuditRow {
         let answer = self.answer;
-        let verdict = answer.as_ref().map(|entry| &entry.verdict);
+        let verdict = answer.as_ref().map(|entry| &entry.said.verdict);
         let carrier_code = match refusal {
             Some(Refusal::Credentials(code)) => Some(*code),
             _ => verdict.map(|verdict| verdict.code),

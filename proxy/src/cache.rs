@@ -7,13 +7,13 @@
 pub mod freshness;
 mod generation;
 mod memory;
+pub mod said;
 pub mod wants;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use cmiot_signer::{Card, Status};
 
 use crate::carrier::Answered;
@@ -27,6 +27,7 @@ use freshness::{Freshness, Rules};
 pub use generation::Ticket;
 use generation::{Generations, Source};
 use memory::Memory;
+use said::{Said, Sayings};
 
 /// What an answer is the answer to.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -49,20 +50,12 @@ impl Key {
 /// One answer of the carrier, as it is kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// The carrier's body, byte for byte.
-    pub body: Bytes,
-    /// What it means.
-    pub verdict: Verdict,
-    /// When the carrier gave it.
+    /// What it said.
+    pub said: Arc<Said>,
+    /// When it said so.
     pub answered_at: Time,
     /// Purged softly: not fresh, whatever its age.
     pub stale: bool,
-}
-
-impl From<Answered> for Entry {
-    fn from(answered: Answered) -> Self {
-        Self { body: answered.body, verdict: answered.verdict, answered_at: answered.at, stale: false }
-    }
 }
 
 /// An entry that was found, and what it is good for now.
@@ -119,6 +112,7 @@ pub struct Purged {
 /// Memory over SQLite.
 pub struct Cache {
     memory: Memory,
+    sayings: Sayings,
     store: Arc<CacheStore>,
     generations: Arc<Generations>,
     rules: ArcSwap<Rules>,
@@ -130,6 +124,7 @@ impl Cache {
     pub fn new(config: &Config, store: Arc<CacheStore>, clock: Clock) -> Self {
         Self {
             memory: Memory::new(config.cache.memory_entries),
+            sayings: Sayings::default(),
             store,
             generations: Arc::default(),
             rules: ArcSwap::from_pointee(Rules::of(config)),
@@ -159,6 +154,12 @@ impl Cache {
         self.judge(key, entry).map(|held| Held { hits, ..held })
     }
 
+    /// The entry that an answer of the carrier's makes. It is stored by [`Self::store`] alone.
+    pub fn entry(&self, answered: Answered) -> Arc<Entry> {
+        let said = self.sayings.share(answered.body, answered.verdict);
+        Arc::new(Entry { said, answered_at: answered.at, stale: false })
+    }
+
     /// To be taken before the carrier is asked, and handed in with its answer.
     pub fn ticket(&self) -> Ticket {
         self.generations.ticket()
@@ -176,10 +177,10 @@ impl Cache {
                 group: Arc::clone(&key.group),
                 operation: key.operation.name.into(),
                 card: key.card,
-                code: entry.verdict.code.as_str().to_owned(),
-                status: entry.verdict.status.as_ref().map(|status| status.code().to_owned()),
+                code: entry.said.verdict.code.as_str().to_owned(),
+                status: entry.said.verdict.status.as_ref().map(|status| status.code().to_owned()),
                 answered_at: entry.answered_at,
-                body: entry.body.clone(),
+                body: entry.said.body.clone(),
                 stale: false,
             });
         })
@@ -198,7 +199,7 @@ impl Cache {
         outdated: impl FnOnce(),
     ) -> Result<Purged, StoreError> {
         let selects = |key: &Key, entry: &Entry| {
-            let status = entry.verdict.status.as_ref().map(Status::code);
+            let status = entry.said.verdict.status.as_ref().map(Status::code);
             selection.covers(&key.group, key.operation.name, &key.card, status, entry.answered_at)
         };
         let (generation, (memory, applied)) = self.generations.begin(selection, || {
@@ -292,10 +293,7 @@ impl Cache {
     }
 
     fn keep_in_memory(&self, key: &Key, entry: &Arc<Entry>) {
-        if let Some(lifetime) = self.rules.load().lifetime(key, entry) {
-            let left = lifetime.useful().saturating_sub(self.clock.now().since(entry.answered_at));
-            self.memory.put(key.clone(), Arc::clone(entry), left);
-        }
+        self.memory.put(key.clone(), Arc::clone(entry));
     }
 
     async fn load(&self, key: &Key) -> Option<Entry> {
@@ -305,7 +303,7 @@ impl Cache {
         })
         .await;
         match loaded {
-            Ok(Ok(row)) => row.and_then(entry),
+            Ok(Ok(row)) => self.read(row?),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "cache.db cannot be read: asking the carrier instead");
                 None
@@ -313,19 +311,20 @@ impl Cache {
             Err(_) => None,
         }
     }
+
+    /// A row of the file; `None` for one that no proxy wrote.
+    fn read(&self, row: CacheRow) -> Option<Entry> {
+        let code = Code::parse(&row.code)?;
+        let verdict = Verdict::stored(code, row.status.as_deref().map(Status::from_code));
+        let said = self.sayings.share(row.body, verdict);
+        Some(Entry { said, answered_at: row.answered_at, stale: row.stale })
+    }
 }
 
 impl Rules {
     fn of(config: &Config) -> Self {
         Self { lifetimes: config.lifetimes.clone(), jitter_percent: config.cache.ttl_jitter_percent }
     }
-}
-
-fn entry(row: CacheRow) -> Option<Entry> {
-    let code = Code::parse(&row.code)?;
-    let status = row.status.as_deref().map(Status::from_code);
-    let verdict = Verdict::stored(code, status);
-    Some(Entry { body: row.body, verdict, answered_at: row.answered_at, stale: row.stale })
 }
 
 #[cfg(test)]

@@ -297,8 +297,8 @@ impl Relay {
         };
         let collapsed = role == Role::Follower;
         match (landing.end, held) {
-            (Ok(brought), Some(held)) if brought.entry.verdict.class.yields_to_stale() => {
-                let found = self.cached(key, &held, Some(brought.entry.verdict.class.name()));
+            (Ok(brought), Some(held)) if brought.entry.said.verdict.class.yields_to_stale() => {
+                let found = self.cached(key, &held, Some(brought.entry.said.verdict.class.name()));
                 Ok(found.forwarded(forwarded, 200, collapsed))
             }
             (Err(refusal), Some(held)) => {
@@ -315,7 +315,7 @@ impl Relay {
                     forwarded: Some(forwarded),
                     stored,
                     collapsed,
-                    negative: entry.verdict.class == Class::NotFound,
+                    negative: entry.said.verdict.class == Class::NotFound,
                     ..CacheStatus::default()
                 },
                 entry,
@@ -331,7 +331,7 @@ impl Relay {
             cache_status: CacheStatus {
                 hit: true,
                 ttl: self.cache.ttl(key, entry),
-                negative: entry.verdict.class == Class::NotFound,
+                negative: entry.said.verdict.class == Class::NotFound,
                 instead_of,
                 ..CacheStatus::default()
             },
@@ -354,8 +354,8 @@ impl Relay {
             Ok(Found { outcome, entry, cache_status }) => {
                 let age = now.since(entry.answered_at);
                 record.answered(&entry, age);
-                let wait = retry_after(entry.verdict.class);
-                (outcome, None, Answer::relayed(entry.body.clone(), cache_status, age, wait))
+                let wait = retry_after(entry.said.verdict.class);
+                (outcome, None, Answer::relayed(entry.said.body.clone(), cache_status, age, wait))
             }
             Err(refusal) => (refusal.outcome(), Some(refusal.clone()), Answer::refused(&refusal)),
         };

@@ -207,11 +207,11 @@ async fn read(request: Request<Incoming>) -> Result<Wanted, String> {
 /// What the carrier said: its own JSON where it is one, which whatever is kept is.
 fn described(entry: &Entry) -> Value {
     json!({
-        "code": entry.verdict.code.as_str(),
-        "status": entry.verdict.status.as_ref().map(|status| status.code().to_owned()),
+        "code": entry.said.verdict.code.as_str(),
+        "status": entry.said.verdict.status.as_ref().map(|status| status.code().to_owned()),
         "answered_at": entry.answered_at.to_string(),
         "soft_purged": entry.stale,
-        "body": serde_json::from_slice::<Value>(&entry.body).unwrap_or(Value::Null),
+        "body": serde_json::from_slice::<Value>(&entry.said.body).unwrap_or(Value::Null),
     })
 }
 

@@ -39,7 +39,7 @@ pub struct Rules {
 impl Rules {
     /// The lifetime of this answer; `None` when it is never stored.
     pub fn lifetime(&self, key: &Key, entry: &Entry) -> Option<Lifetime> {
-        let verdict = &entry.verdict;
+        let verdict = &entry.said.verdict;
         let lifetime = match (verdict.class, key.operation.keep) {
             _ if !key.operation.is_lookup() => return None,
             (Class::NotFound, _) => self.lifetimes.not_found,
@@ -107,6 +107,7 @@ pub fn ttl(lifetime: &Lifetime, answered_at: Time, now: Time) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::said::Said;
     use crate::cache::tests::{entry, key};
     use crate::carrier::verdict::{Code, Verdict};
     use proptest::prelude::*;
@@ -147,7 +148,8 @@ mod tests {
 
     fn said(code: &str) -> Entry {
         let verdict = Verdict::stored(Code::parse(code).unwrap(), None);
-        Entry { verdict, ..entry("00", 0) }
+        let entry = entry("00", 0);
+        Entry { said: Said { verdict, ..(*entry.said).clone() }.into(), ..entry }
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Ticket {
     pub(super) fn keep(&self, source: Source, key: &Key, entry: &Entry, keep: impl FnOnce()) -> bool {
         let state = self.generations.state();
         let covers = |selection: &Selection| {
-            let status = entry.verdict.status.as_ref().map(cmiot_signer::Status::code);
+            let status = entry.said.verdict.status.as_ref().map(cmiot_signer::Status::code);
             selection.covers(&key.group, key.operation.name, &key.card, status, entry.answered_at)
         };
         let outdated = state.purges.iter().any(|purge| {

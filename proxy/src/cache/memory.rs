@@ -1,50 +1,41 @@
 //! The memory tier: the entries asked for most lately, bounded in number.
 //!
-//! Freshness is decided by our own clock on every look-up; moka's expiry only frees what is of no use any more. The
-//! policy is LRU: moka's default refuses new keys when full, and a card just asked for is the one asked for next.
-//! Beside each entry stands how often it was asked for: what is asked for often is refreshed ahead of need.
+//! Freshness is decided by our own clock on every look-up, so nothing expires here; what is of no use any more is what
+//! nobody asks for, and leaves when room is needed. The policy is LRU: moka's default refuses new keys when full, and a
+//! card just asked for is the one asked for next. Beside each entry stands how often it was asked for: what is asked for
+//! often is refreshed ahead of need.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
-use moka::Expiry;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::{Entry, Key};
 
 /// Entries by key.
-pub(super) struct Memory(Cache<Key, Kept>);
+pub(super) struct Memory(Cache<Key, Arc<Kept>>);
 
-#[derive(Clone)]
 struct Kept {
     entry: Arc<Entry>,
-    useful: Duration,
-    hits: Arc<AtomicU32>,
+    hits: AtomicU32,
 }
 
 impl Memory {
     pub(super) fn new(entries: u64) -> Self {
-        Self(
-            Cache::builder()
-                .max_capacity(entries)
-                .eviction_policy(EvictionPolicy::lru())
-                .expire_after(Useful)
-                .build(),
-        )
+        Self(Cache::builder().max_capacity(entries).eviction_policy(EvictionPolicy::lru()).build())
     }
 
     /// The entry, and how often it was asked for since it was put here.
     pub(super) fn get(&self, key: &Key) -> Option<(Arc<Entry>, u32)> {
-        self.0.get(key).map(|kept| (kept.entry, kept.hits.fetch_add(1, Ordering::Relaxed)))
+        self.0.get(key).map(|kept| (Arc::clone(&kept.entry), kept.hits.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// Keeps `entry` for `useful` at most, unless a later answer is held already.
-    pub(super) fn put(&self, key: Key, entry: Arc<Entry>, useful: Duration) {
+    /// Keeps `entry`, unless a later answer is held already.
+    pub(super) fn put(&self, key: Key, entry: Arc<Entry>) {
         self.0.entry(key).and_upsert_with(|present| match present {
             Some(present) if present.value().entry.answered_at > entry.answered_at => present.into_value(),
-            _ => Kept { entry, useful, hits: Arc::default() },
+            _ => Arc::new(Kept { entry, hits: AtomicU32::new(0) }),
         });
     }
 
@@ -60,7 +51,8 @@ impl Memory {
                 Some(present) => {
                     let kept = present.into_value();
                     let entry = Arc::new(Entry { stale: true, ..(*kept.entry).clone() });
-                    moka::ops::compute::Op::Put(Kept { entry, ..kept })
+                    let hits = AtomicU32::new(kept.hits.load(Ordering::Relaxed));
+                    moka::ops::compute::Op::Put(Arc::new(Kept { entry, hits }))
                 }
                 None => moka::ops::compute::Op::Nop,
             })
@@ -80,18 +72,5 @@ impl Memory {
     fn selected(&self, selects: impl Fn(&Key, &Entry) -> bool) -> Vec<Key> {
         let selected = self.0.iter().filter(|(key, kept)| selects(key, &kept.entry));
         selected.map(|(key, _)| (*key).clone()).collect()
-    }
-}
-
-/// An entry leaves when it is of no use, counted anew when a later answer replaces it.
-struct Useful;
-
-impl Expiry<Key, Kept> for Useful {
-    fn expire_after_create(&self, _: &Key, kept: &Kept, _: Instant) -> Option<Duration> {
-        Some(kept.useful)
-    }
-
-    fn expire_after_update(&self, _: &Key, kept: &Kept, _: Instant, _: Option<Duration>) -> Option<Duration> {
-        Some(kept.useful)
     }
 }

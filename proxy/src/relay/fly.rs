@@ -53,7 +53,7 @@ impl Relay {
                 Err(Refusal::Credentials(answered.verdict.code))
             }
             Ok(answered) => {
-                let entry = Arc::new(Entry::from(answered.clone()));
+                let entry = self.cache.entry(answered.clone());
                 let stored = key.operation.is_lookup() && self.cache.store(&ticket, key, &entry);
                 Ok(Brought { entry, stored })
             }

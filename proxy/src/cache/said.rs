@@ -1,0 +1,77 @@
+//! What the carrier said, kept once for all cards of which it said the same: a fleet's answers are few.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use crate::carrier::verdict::Verdict;
+
+/// A body of the carrier's and its meaning.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Said {
+    /// Byte for byte.
+    pub body: Bytes,
+    /// What it means.
+    pub verdict: Verdict,
+}
+
+/// Bodies that are shared. Beyond so many different ones, which are then not a fleet's statuses, each is its card's own.
+const MOST: usize = 4_096;
+
+/// What is shared now, by body.
+#[derive(Debug, Default)]
+pub(super) struct Sayings(Mutex<HashMap<Bytes, Arc<Said>>>);
+
+impl Sayings {
+    /// The same, shared if it was said before.
+    pub(super) fn share(&self, body: Bytes, verdict: Verdict) -> Arc<Said> {
+        // Nothing under this lock can panic half-way through a change.
+        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(said) = shared.get(&body).filter(|said| said.verdict == verdict) {
+            return Arc::clone(said);
+        }
+        let said = Arc::new(Said { body, verdict });
+        if shared.len() >= MOST {
+            shared.retain(|_, said| Arc::strong_count(said) > 1);
+        }
+        if shared.len() < MOST {
+            shared.insert(said.body.clone(), Arc::clone(&said));
+        }
+        said
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::entry;
+    use super::*;
+
+    fn body(n: usize) -> Bytes {
+        Bytes::from(format!("body {n}"))
+    }
+
+    #[test]
+    fn the_same_is_kept_once_and_what_nobody_holds_makes_room() {
+        let (sayings, verdict) = (Sayings::default(), entry("00", 0).said.verdict.clone());
+        let first = sayings.share(body(0), verdict.clone());
+        assert!(Arc::ptr_eq(&first, &sayings.share(body(0), verdict.clone())));
+        for n in 1..2 * MOST {
+            sayings.share(body(n), verdict.clone());
+        }
+        assert!(Arc::ptr_eq(&first, &sayings.share(body(0), verdict.clone())), "it is held, and stays");
+        let other = entry("02", 0).said.verdict.clone();
+        assert_eq!(
+            sayings.share(body(0), other.clone()).verdict,
+            other,
+            "another operation may read it otherwise"
+        );
+    }
+
+    #[test]
+    fn too_many_different_ones_are_told_all_the_same() {
+        let (sayings, verdict) = (Sayings::default(), entry("00", 0).said.verdict.clone());
+        let held: Vec<_> = (0..MOST + 10).map(|n| sayings.share(body(n), verdict.clone())).collect();
+        assert_eq!(held.last().unwrap().body, body(MOST + 9));
+    }
+}
