@@ -7,6 +7,7 @@ mod audit;
 mod collapse;
 mod firmware;
 mod peers;
+mod scale;
 mod signer;
 
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ pub(crate) enum Bench {
     Collapse(collapse::Options),
     /// The signer on emulated chips against mbedTLS and BearSSL in C: flash, stack, instructions
     Firmware,
+    /// Many cards, a long replay window, many idle gateways: time to start, memory, cost of a card found again
+    Scale(scale::Options),
     /// The signer on this host against OpenSSL's SHA-256 of the same bytes: ns a token, ns a request
     Signer(signer::Options),
 }
@@ -37,6 +40,7 @@ impl Bench {
             Self::Audit(options) => audit::command(options)?,
             Self::Collapse(options) => collapse::command(options)?,
             Self::Firmware => firmware::command()?,
+            Self::Scale(options) => scale::command(options)?,
             Self::Signer(options) => signer::command(options)?,
         }
         Ok(ExitCode::SUCCESS)

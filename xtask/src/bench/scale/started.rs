@@ -1,0 +1,114 @@
+//! The proxy over a folder that was made before, started and asked at once.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use cmiot_signer::{AppId, Card, CardKind, Ebid, PATH, Password, Sequence, Signer, Stamp};
+
+use super::release;
+
+const APPID: &str = "100001";
+const PASSWORD: &str = "bench-password";
+const EBID: &str = "0001000000009";
+
+/// Writes the configuration into a place whose `data` is the store; returns its path. The memory tier has room for each
+/// card.
+pub(super) fn configure(place: &Path, cards: u64) -> Result<PathBuf> {
+    let config = place.join("cmiot-proxy.toml");
+    fs::write(
+        &config,
+        format!(
+            "gateway.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\nstore.dir = \"data\"\n\
+             gateway.max_connections = 20000\ngateway.max_connections_per_peer = 20000\n\
+             cache.memory_entries = {}\nfreshness.normal = \"2h\"\ncarrier.base_url = \"http://127.0.0.1:9\"\n\
+             [[account]]\nname = \"bench\"\nappid = \"{APPID}\"\nebid = \"{EBID}\"\npassword = \"{PASSWORD}\"\n",
+            cards.max(100_000)
+        ),
+    )?;
+    Ok(config)
+}
+
+/// A running proxy; ended when dropped.
+pub(super) struct Started {
+    process: Child,
+    /// Host and port of the gateways' listener.
+    pub(super) address: String,
+    /// From starting the process to the end of its first answer.
+    pub(super) first_answer: Duration,
+}
+
+impl Started {
+    /// Starts it over a place, and asks about the first card of the fleet.
+    #[expect(clippy::disallowed_methods, reason = "times another process")]
+    pub(super) fn start(place: &Path) -> Result<Self> {
+        let begun = Instant::now();
+        let mut process = Command::new(release().join("cmiot-proxy"))
+            .args(["serve", "--config"])
+            .arg(place.join("cmiot-proxy.toml"))
+            .env("RUST_LOG", "error")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cmiot-proxy serve")?;
+        let mut line = String::new();
+        BufReader::new(process.stdout.as_mut().context("a pipe")?).read_line(&mut line)?;
+        let address = line.trim().rsplit('/').next().unwrap_or_default().to_owned();
+        let mut started = Self { process, address, first_answer: Duration::ZERO };
+        let answer = exchange(&started.address, &request(0)?)?;
+        started.first_answer = begun.elapsed();
+        ensure!(answer.starts_with("HTTP/1.1 200"), "the first answer is {answer}");
+        Ok(started)
+    }
+
+    /// Its resident memory, in bytes.
+    pub(super) fn resident(&self) -> Result<u64> {
+        resident(self.process.id())
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A process's resident memory, in bytes.
+pub(super) fn resident(process: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).context("the process is gone")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1_024)
+}
+
+/// One look-up about the card of this number, signed now.
+#[expect(clippy::disallowed_methods, reason = "a load generator stands outside the proxy and its clock")]
+pub(super) fn request(card: u64) -> Result<String> {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static SEQUENCE: AtomicU32 = AtomicU32::new(90_000_001);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+    let (appid, ebid) = (AppId::parse(APPID)?, Ebid::parse(EBID)?);
+    let password = Password::new(PASSWORD.as_bytes())?;
+    let card = Card::parse(CardKind::Msisdn, &(14_765_000_000 + card).to_string())?;
+    let sequence = Sequence::new(SEQUENCE.fetch_add(1, Ordering::Relaxed))?;
+    let mut target = String::new();
+    Signer::new(&appid, &ebid, &password).sign(Stamp::from_unix(now)?, sequence, &card).write_url(
+        "",
+        PATH,
+        &mut target,
+    )?;
+    Ok(format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"))
+}
+
+fn exchange(address: &str, request: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address).with_context(|| address.to_owned())?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
