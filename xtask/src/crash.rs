@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// Cut every file back to what was synced, as a power loss does; shows too that `process` does not survive it
     #[arg(long)]
     power: bool,
+    /// The executable to kill, instead of a debug build
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
 }
 
 /// What a run of rounds came to.
@@ -46,15 +49,18 @@ const EBID: &str = "0001000000009";
 
 /// Crashes and prints; an error when an answer was lost.
 pub(crate) fn command(options: &Options) -> Result<()> {
-    Run::cargo("build --package cmiot-proxy --bins").run()?;
-    let tally = crash(options.rounds, "power", options.power)?;
+    let program = match &options.program {
+        Some(program) => program.clone(),
+        None => build()?,
+    };
+    let tally = crash(&program, options.rounds, "power", options.power)?;
     tell("power", &tally);
     ensure!(
         tally.lost == 0 && tally.broken_chains == 0,
         "an answered request is missing, or the chain is broken"
     );
     if options.power {
-        let tally = crash(options.rounds.min(20), "process", true)?;
+        let tally = crash(&program, options.rounds.min(20), "process", true)?;
         tell("process", &tally);
         ensure!(tally.lost > 0, "nothing was lost under durability = \"process\": the cut proves nothing");
     }
@@ -71,18 +77,18 @@ fn tell(durability: &str, tally: &Tally) {
     );
 }
 
-fn crash(rounds: u32, durability: &str, cut: bool) -> Result<Tally> {
+fn crash(program: &Path, rounds: u32, durability: &str, cut: bool) -> Result<Tally> {
     let folder = root().join("target").join(format!("crash-{}-{durability}-{cut}", std::process::id()));
     let _ = fs::remove_dir_all(&folder); // an earlier run's
     fs::create_dir_all(folder.join("synced"))?;
-    let carrier = Carrier::start()?;
+    let carrier = Carrier::start(program)?;
     fs::write(folder.join("proxy.toml"), config(&carrier.base_url, durability))?;
     let preload = if cut { Some(preload(&folder)?) } else { None };
     let sequence = Arc::new(AtomicU32::new(1));
     let mut tally = Tally::default();
     let mut seen = HashSet::new();
     for round in 0..rounds {
-        let mut proxy = Proxy::start(&folder, preload.as_deref())?;
+        let mut proxy = Proxy::start(program, &folder, preload.as_deref())?;
         let gateways: Vec<_> = (0..GATEWAYS)
             .map(|_| {
                 let (address, sequence) = (proxy.address.clone(), Arc::clone(&sequence));
@@ -99,18 +105,20 @@ fn crash(rounds: u32, durability: &str, cut: bool) -> Result<Tally> {
         if cut {
             cut_back(&folder)?;
         }
-        let verified = binary()?.args(["audit", "verify", "--dir"]).arg(folder.join("data")).output()?;
+        let verified =
+            Command::new(program).args(["audit", "verify", "--dir"]).arg(folder.join("data")).output()?;
         if !verified.status.success() {
             eprintln!("{}", String::from_utf8_lossy(&verified.stdout));
             tally.broken_chains += 1;
         }
-        let audited = audited(&folder)?;
+        let audited = audited(program, &folder)?;
         let lost = seen.iter().filter(|transid: &&String| !audited.contains(transid.as_str())).count();
         tally.answered += seen.len();
         tally.lost += lost;
         seen.clear();
     }
     fs::remove_dir_all(&folder)?;
+    ensure!(tally.answered >= rounds as usize, "{} answers in {rounds} rounds are no load", tally.answered);
     Ok(tally)
 }
 
@@ -125,7 +133,7 @@ fn ask(address: &str, sequence: &AtomicU32) -> Result<Vec<String>> {
     let mut writer = stream;
     loop {
         let number = sequence.fetch_add(1, Ordering::Relaxed);
-        let card = Card::parse(CardKind::Msisdn, &format!("147650{:05}", number % 500))?;
+        let card = Card::parse(CardKind::Msisdn, &format!("147650{:05}", number % 40))?;
         #[expect(clippy::disallowed_methods, reason = "a gateway has the real time")]
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let signed =
@@ -139,6 +147,8 @@ fn ask(address: &str, sequence: &AtomicU32) -> Result<Vec<String>> {
         }
         match answer(&mut reader) {
             Some(body) if body.contains("\"status\":\"0\"") => answered.push(transid),
+            // A busy machine misses its deadlines; that promises nothing.
+            Some(body) if body.contains("\"status\":\"73\"") => {}
             Some(body) => bail!("not an answer of the carrier's: {body}"),
             None => return Ok(answered),
         }
@@ -165,8 +175,8 @@ fn answer(reader: &mut impl BufRead) -> Option<String> {
 }
 
 /// Every transid that the audit has.
-fn audited(folder: &Path) -> Result<HashSet<String>> {
-    let output = binary()?
+fn audited(program: &Path, folder: &Path) -> Result<HashSet<String>> {
+    let output = Command::new(program)
         .args(["audit", "query", "--format", "csv", "--limit", "100000000", "--since", "2m", "--dir"])
         .arg(folder.join("data"))
         .output()?;
@@ -218,12 +228,13 @@ fn preload(folder: &Path) -> Result<PathBuf> {
     Ok(library)
 }
 
-/// The proxy, as it was just built.
-fn binary() -> Result<Command> {
+/// Builds the proxy.
+fn build() -> Result<PathBuf> {
+    Run::cargo("build --package cmiot-proxy --bins").run()?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let path = target.join("debug/cmiot-proxy");
     ensure!(path.is_file(), "{} is not built", path.display());
-    Ok(Command::new(path))
+    Ok(path)
 }
 
 struct Carrier {
@@ -232,9 +243,9 @@ struct Carrier {
 }
 
 impl Carrier {
-    fn start() -> Result<Self> {
+    fn start(program: &Path) -> Result<Self> {
         let account = format!("100001:{EBID}:carrier-password");
-        let mut child = binary()?
+        let mut child = Command::new(program)
             .args(["simulate", "--listen", "127.0.0.1:0", "--account", &account])
             .stdout(Stdio::piped())
             .spawn()?;
@@ -258,8 +269,8 @@ struct Proxy {
 }
 
 impl Proxy {
-    fn start(folder: &Path, preload: Option<&Path>) -> Result<Self> {
-        let mut command = binary()?;
+    fn start(program: &Path, folder: &Path, preload: Option<&Path>) -> Result<Self> {
+        let mut command = Command::new(program);
         command.args(["serve", "--config"]).arg(folder.join("proxy.toml")).env("RUST_LOG", "error");
         if let Some(preload) = preload {
             command.env("LD_PRELOAD", preload).env("SYNCED", folder.join("synced"));
@@ -287,7 +298,7 @@ fn first_line(child: &mut Child) -> Result<String> {
     Ok(line)
 }
 
-/// Half of the look-ups are calls: freshness ends within a round.
+/// Freshness by default: the first look-ups of a round are calls, most are hits.
 fn config(base_url: &str, durability: &str) -> String {
     format!(
         r#"[gateway]
@@ -315,24 +326,20 @@ password = "gateway-password"
 mod tests {
     use super::*;
 
-    fn built() {
-        Run::cargo("build --package cmiot-proxy --bins").run().unwrap();
-    }
-
     #[test]
     fn a_kill_loses_no_answer() {
-        built();
-        let tally = crash(10, "power", false).unwrap();
+        let program = build().unwrap();
+        let tally = crash(&program, 10, "power", false).unwrap();
         assert!(tally.answered > 0);
         assert_eq!((tally.lost, tally.broken_chains), (0, 0));
     }
 
     #[test]
     fn a_power_loss_loses_no_answer_and_the_cut_is_real() {
-        built();
-        let tally = crash(10, "power", true).unwrap();
+        let program = build().unwrap();
+        let tally = crash(&program, 10, "power", true).unwrap();
         assert!(tally.answered > 0);
         assert_eq!((tally.lost, tally.broken_chains), (0, 0));
-        assert!(crash(10, "process", true).unwrap().lost > 0);
+        assert!(crash(&program, 10, "process", true).unwrap().lost > 0);
     }
 }
