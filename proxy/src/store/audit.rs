@@ -12,6 +12,7 @@
 //! | --- | --- |
 //! | [`row`], `table`, [`identity`] | what is written, in which columns, and how a card stands there |
 //! | `writer`, `file`, `append`, `reserve`, `notes` | the thread, its segment, one transaction, its surroundings |
+//! | `index`, `seal` | which rows a card has; a segment's end |
 //! | [`chain`], [`anchor`], [`verify`] | what shows a change, and a cut-off tail |
 //! | [`keep`] | prune, erase, back up |
 //! | [`query`] | questions of operators and auditors |
@@ -23,12 +24,14 @@ mod append;
 pub mod chain;
 mod file;
 pub mod identity;
+mod index;
 pub mod keep;
 mod notes;
 pub mod query;
 mod reader;
 mod reserve;
 pub mod row;
+mod seal;
 pub mod segment;
 mod summary;
 mod table;
@@ -74,9 +77,11 @@ pub struct Options {
     pub identifiers: Identifiers,
     /// The group that may read the segments, by its number.
     pub group: Option<u32>,
-    /// Rows that are sorted by card together. A larger run makes the scan of what is in no run yet longer, and the
+    /// Rows that are sorted by card into a run. A larger run makes the scan of what is in no run yet longer, and the
     /// writer's pause; a smaller one makes more runs to search. `cargo xtask bench audit` measures all three.
     pub run: u32,
+    /// Runs that are merged into a block. A larger block makes fewer blocks to search, and more runs in none yet.
+    pub block: u32,
 }
 
 impl Options {
@@ -97,6 +102,7 @@ impl Default for Options {
             identifiers: Identifiers::Plain,
             group: None,
             run: 8_192,
+            block: 32,
         }
     }
 }

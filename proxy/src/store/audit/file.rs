@@ -1,8 +1,7 @@
-//! The segment that is being written: opened or begun, appended to, indexed after the commit, sealed at its end.
+//! The segment that is being written: opened or begun, appended to, indexed after the commit.
 //!
-//! A new segment links the one before: see [`chain`](super::chain). Cards are indexed in sorted runs ([`Options::run`]),
-//! each in a transaction of its own after the askers were told, since a live index would dirty a page a row.
-//! A sealed segment is checkpointed, out of WAL mode and read-only; it is never opened for writing again.
+//! A new segment links the one before: see [`chain`](super::chain). Cards are indexed after the askers were told: see
+//! [`index`](super::index). A segment that is over is closed here and sealed elsewhere: see [`seal`](super::seal).
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -12,12 +11,13 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::super::schema::{self, Kind, Synchronous};
 use super::super::{Fault, StoreError};
-use super::append::{Carded, Head, Names, append};
+use super::append::{Head, Names, append};
 use super::chain::{self, Hash, Manifest};
 use super::identity::IdentityKey;
+use super::index::Index;
 use super::row::Row;
 use super::segment::{self, Month};
-use super::{Clip, Identifiers, Options};
+use super::{Identifiers, Options};
 
 /// An open segment.
 pub(super) struct Segment {
@@ -25,14 +25,10 @@ pub(super) struct Segment {
     pub(super) month: Month,
     path: PathBuf,
     synchronous: Synchronous,
-    run: i64,
     names: Names,
     key: Option<IdentityKey>,
     head: Head,
-    /// The last row in a run.
-    indexed: i64,
-    /// Rows behind it that have a card.
-    carded: Vec<Carded>,
+    index: Index,
 }
 
 impl Segment {
@@ -54,19 +50,8 @@ impl Segment {
             .prepare("SELECT text, id FROM name")
             .and_then(|mut all| all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
             .map_err(sqlite)?;
-        let (indexed, carded) = unindexed(&connection, head.last).map_err(sqlite)?;
-        Ok(Self {
-            connection,
-            month,
-            path,
-            synchronous,
-            run: options.run.into(),
-            names,
-            key,
-            head,
-            indexed,
-            carded,
-        })
+        let index = Index::open(&connection, head.last, options.run, options.block).map_err(sqlite)?;
+        Ok(Self { connection, month, path, synchronous, names, key, head, index })
     }
 
     /// How far it has got.
@@ -80,42 +65,26 @@ impl Segment {
         let sqlite = StoreError::sqlite(&self.path);
         let batch =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
-        let head = append(&batch, &mut self.names, self.key.as_ref(), self.head, rows, &mut self.carded)
+        let head = append(&batch, &mut self.names, self.key.as_ref(), self.head, rows, &mut self.index.tail)
             .map_err(sqlite)?;
         batch.commit().map_err(sqlite)?;
         self.head = head;
         Ok(())
     }
 
-    /// Whether there are enough rows for a run.
-    pub(super) fn wants_run(&self) -> bool {
-        self.head.last - self.indexed >= self.run
+    /// Whether there is a step of the index to be made.
+    pub(super) fn index_is_behind(&self) -> bool {
+        self.index.is_behind(self.head.last)
     }
 
-    /// Sorts what is in no run yet into one. Not synced: a run that is lost is built again.
-    pub(super) fn build_run(&mut self) -> Result<(), StoreError> {
-        self.try_build_run().map_err(StoreError::sqlite(&self.path))
-    }
-
-    fn try_build_run(&mut self) -> rusqlite::Result<()> {
-        self.carded.sort_unstable();
-        self.connection.pragma_update(None, "synchronous", "normal")?;
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction
-            .prepare_cached("INSERT INTO card_run (first, last) VALUES (?1, ?2)")?
-            .execute([self.indexed + 1, self.head.last])?;
-        let run = transaction.last_insert_rowid();
-        let mut insert =
-            transaction.prepare_cached("INSERT INTO card_entry (run, card, id) VALUES (?1, ?2, ?3)")?;
-        for Carded { card, id } in &self.carded {
-            insert.execute(params![run, card.as_str(), id])?;
-        }
-        drop(insert);
-        transaction.commit()?;
-        self.connection.pragma_update(None, "synchronous", self.synchronous.name())?;
-        self.indexed = self.head.last;
-        self.carded.clear();
-        Ok(())
+    /// Makes one step of the index. Not synced: a step that is lost is made again.
+    pub(super) fn index(&mut self) -> Result<(), StoreError> {
+        let mut step = || {
+            self.connection.pragma_update(None, "synchronous", "normal")?;
+            self.index.step(&mut self.connection, self.head.last)?;
+            self.connection.pragma_update(None, "synchronous", self.synchronous.name())
+        };
+        step().map_err(StoreError::sqlite(&self.path))
     }
 
     /// Commits nothing, to learn whether a commit works.
@@ -137,28 +106,6 @@ impl Segment {
         let [_, wal, _] = schema::family(&self.path);
         fs::metadata(wal).map_or(0, |wal| wal.len())
     }
-}
-
-/// Makes a segment that is over read-only for good; does nothing if it is already. A reader that has it open keeps it
-/// from being sealed: the next attempt comes with the next anchor.
-pub(super) fn seal(path: &Path) -> Result<(), StoreError> {
-    let io = StoreError::io(path);
-    let mode = fs::metadata(path).map_err(io)?.permissions().mode();
-    if mode & 0o222 == 0 {
-        return Ok(());
-    }
-    let sqlite = StoreError::sqlite(path);
-    let connection = Connection::open(path).map_err(sqlite)?;
-    schema::checkpoint(&connection, path);
-    let mode_now: String = connection
-        .pragma_update_and_check(None, "journal_mode", "delete", |row| row.get(0))
-        .map_err(sqlite)?;
-    drop(connection);
-    if mode_now != "delete" {
-        let text = format!("journal_mode stays {mode_now}");
-        return Err(StoreError::new(path, Fault::Sqlite { code: None, text }));
-    }
-    fs::set_permissions(path, Permissions::from_mode(mode & 0o440)).map_err(io)
 }
 
 /// Creates the file with the mode and group that its -wal and -shm take over.
@@ -275,23 +222,4 @@ pub(super) fn manifest(connection: &Connection) -> rusqlite::Result<Option<Vec<M
         })
     })?;
     rows.collect()
-}
-
-/// The last row in a run, and the rows behind it that have a card.
-fn unindexed(connection: &Connection, last: i64) -> rusqlite::Result<(i64, Vec<Carded>)> {
-    let indexed: Option<i64> =
-        connection.query_row("SELECT max(last) FROM card_run", [], |row| row.get(0))?;
-    let indexed = match indexed {
-        Some(indexed) => indexed,
-        None => connection
-            .query_row("SELECT coalesce(min(first) - 1, ?1) FROM batch", [last], |row| row.get(0))?,
-    };
-    let mut statement = connection.prepare(
-        "SELECT card, id FROM record WHERE id > ?1 AND card IS NOT NULL
-         UNION ALL SELECT card, id FROM call WHERE id > ?1 AND card IS NOT NULL",
-    )?;
-    let rows = statement.query_map([indexed], |row| {
-        Ok(Carded { card: Clip::new(row.get_ref(0)?.as_str()?), id: row.get(1)? })
-    })?;
-    Ok((indexed, rows.collect::<rusqlite::Result<_>>()?))
 }

@@ -1,11 +1,11 @@
 //! Questions to the audit: look-ups newest first, one look-up with its calls, status changes, figures by hour or day.
 //!
-//! Every question opens the segments read-only for itself and ends by itself; a page of look-ups holds no lock between
-//! pages. Numbers count on from segment to segment, so a number is the cursor of a page.
+//! Every question opens the segments read-only for itself, sees one state of each and ends by itself; nothing is held
+//! between pages. Numbers count on from segment to segment, so a number is the cursor of a page.
 
+mod changes;
 mod figures;
 
-use std::collections::HashMap;
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::Path;
 
@@ -20,6 +20,7 @@ use super::reader::first_since;
 use super::segment::{self, Month};
 use crate::clock::{Clock, Time};
 
+pub use self::changes::changes;
 pub use self::figures::{Bucket, Figures, figures};
 
 /// Which look-ups; what is none is not asked for.
@@ -170,71 +171,6 @@ pub fn show(dir: &Path, id: i64) -> Result<Option<(Fields, Vec<Fields>)>, StoreE
     Ok(None)
 }
 
-/// Where a STATUS was seen to change, the oldest first, across segments. Blocks; reads every answer in the time given.
-///
-/// # Errors
-/// When a segment cannot be read.
-pub fn changes(
-    dir: &Path,
-    filter: &Filter,
-    mut visit: impl FnMut(Vec<Field>) -> ControlFlow<()>,
-) -> Result<(), StoreError> {
-    let mut known: HashMap<(String, i64, i64), (String, i64)> = HashMap::new();
-    let mut months = segment::list(dir)?;
-    months.reverse();
-    for month in months {
-        let path = month.path(dir);
-        let connection = open(dir, month, None)?;
-        let mut walk = || -> rusqlite::Result<ControlFlow<()>> {
-            let card = filter.card.as_ref().map(|card| spellings(dir, month, card));
-            let wanted = if card.is_some() { "AND card IN (?1, ?2)" } else { "" };
-            let sql = format!(
-                "SELECT id, card, kind, operation, status, at - coalesce(age, 0) FROM record
-                 WHERE status IS NOT NULL AND card IS NOT NULL AND operation IS NOT NULL {wanted} ORDER BY id"
-            );
-            let mut answers = connection.prepare(&sql)?;
-            let mut rows = answers.query(rusqlite::params_from_iter(card.iter().flatten()))?;
-            while let Some(row) = rows.next()? {
-                let key = (row.get(1)?, row.get(2)?, row.get(3)?);
-                let (status, told): (String, i64) = (row.get(4)?, row.get(5)?);
-                let Some(last) = known.get_mut(&key) else {
-                    known.insert(key, (status, told));
-                    continue;
-                };
-                // An older answer, served stale, is no news.
-                if told <= last.1 {
-                    continue;
-                }
-                let (from, after) = std::mem::replace(last, (status.clone(), told));
-                let wanted = filter.since.is_none_or(|since| told >= since.as_micros())
-                    && filter.until.is_none_or(|until| told < until.as_micros());
-                if from == status || !wanted {
-                    continue;
-                }
-                let kind = super::table::kind_of_number(key.1).map_or("", cmiot_signer::CardKind::as_str);
-                let time = |micros| Field::Text(Time::from_micros(micros).to_string());
-                let change = vec![
-                    Field::Text(key.0),
-                    Field::Text(kind.into()),
-                    Field::Text(from),
-                    Field::Text(status),
-                    time(after),
-                    time(told),
-                    Field::Int(row.get(0)?),
-                ];
-                if visit(change).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
-            Ok(ControlFlow::Continue(()))
-        };
-        if walk().map_err(StoreError::sqlite(&path))?.is_break() {
-            break;
-        }
-    }
-    Ok(())
-}
-
 /// Every look-up of a month, the oldest first. Blocks; one state of the segment. How many there are is told first.
 ///
 /// # Errors
@@ -247,7 +183,6 @@ pub fn every<E: From<StoreError>>(
     let path = month.path(dir);
     let sqlite = StoreError::sqlite(&path);
     let connection = open(dir, month, None)?;
-    connection.execute_batch("BEGIN").map_err(sqlite)?;
     let count: i64 =
         connection.query_row("SELECT count(*) FROM record", [], |row| row.get(0)).map_err(sqlite)?;
     let sql = format!("SELECT {} FROM lookup ORDER BY id", columns(&LOOKUP));
@@ -262,6 +197,8 @@ pub fn every<E: From<StoreError>>(
 fn open(dir: &Path, month: Month, limit: Limit<'_>) -> Result<Connection, StoreError> {
     let path = month.path(dir);
     let mut connection = schema::open_read_only(&path, Kind::Audit)?;
+    // One state of the segment for all that a question reads of it.
+    connection.execute_batch("BEGIN").map_err(StoreError::sqlite(&path))?;
     if let Some((clock, end)) = limit {
         let clock = clock.clone();
         connection
@@ -327,36 +264,39 @@ fn of_segment(
     for_card(connection, &spellings(dir, month, card), &ids, &mut |id| run(id..=id, &mut given))
 }
 
-/// The numbers of a card's look-ups, the newest first: what is in no run yet, then run by run.
+/// The numbers of a card's rows, the newest first: what is in no run yet, run by run, then block by block. Numbers of
+/// calls are among them. To be asked within one transaction: meanwhile the tail may become a run.
 fn for_card(
     connection: &Connection,
     card: &[String; 2],
     ids: &RangeInclusive<i64>,
     visit: &mut dyn FnMut(i64) -> rusqlite::Result<ControlFlow<()>>,
 ) -> rusqlite::Result<()> {
-    let indexed: i64 =
-        connection.query_row("SELECT coalesce(max(last), 0) FROM card_run", [], |row| row.get(0))?;
-    let mut tail = connection
-        .prepare("SELECT id FROM record WHERE id BETWEEN ?1 AND ?2 AND card IN (?3, ?4) ORDER BY id DESC")?;
-    let from = (*ids.start()).max(indexed + 1);
-    let mut rows = tail.query((from, *ids.end(), &card[0], &card[1]))?;
-    while let Some(row) = rows.next()? {
-        if visit(row.get(0)?)?.is_break() {
-            return Ok(());
-        }
-    }
-    let mut runs =
-        connection.prepare("SELECT id FROM card_run WHERE first <= ?2 AND last >= ?1 ORDER BY id DESC")?;
-    let mut entries = connection.prepare(
-        "SELECT id FROM card_entry WHERE run = ?1 AND card IN (?2, ?3) AND id BETWEEN ?4 AND ?5 ORDER BY id DESC",
-    )?;
-    let mut runs = runs.query((ids.start(), ids.end()))?;
-    while let Some(run) = runs.next()? {
-        let run: i64 = run.get(0)?;
-        let mut rows = entries.query((run, &card[0], &card[1], ids.start(), ids.end()))?;
-        while let Some(row) = rows.next()? {
-            if visit(row.get(0)?)?.is_break() {
-                return Ok(());
+    for (places, entries) in [
+        (
+            "SELECT coalesce(max(last), 0) FROM card_run WHERE ?1 <= ?2",
+            "SELECT id FROM record WHERE id > ?1 AND card IN (?2, ?3) AND id BETWEEN ?4 AND ?5 ORDER BY id DESC",
+        ),
+        (
+            "SELECT id FROM card_run WHERE id > (SELECT coalesce(max(id), 0) FROM card_block)
+             AND first <= ?2 AND last >= ?1 ORDER BY id DESC",
+            "SELECT id FROM card_entry WHERE run = ?1 AND card IN (?2, ?3) AND id BETWEEN ?4 AND ?5 ORDER BY id DESC",
+        ),
+        (
+            "SELECT id FROM card_block WHERE first <= ?2 AND last >= ?1 ORDER BY id DESC",
+            "SELECT id FROM card_block_entry WHERE block = ?1 AND card IN (?2, ?3) AND id BETWEEN ?4 AND ?5
+             ORDER BY id DESC",
+        ),
+    ] {
+        let (mut places, mut entries) = (connection.prepare(places)?, connection.prepare(entries)?);
+        let mut places = places.query((ids.start(), ids.end()))?;
+        while let Some(place) = places.next()? {
+            let place: i64 = place.get(0)?;
+            let mut rows = entries.query((place, &card[0], &card[1], ids.start(), ids.end()))?;
+            while let Some(row) = rows.next()? {
+                if visit(row.get(0)?)?.is_break() {
+                    return Ok(());
+                }
             }
         }
     }

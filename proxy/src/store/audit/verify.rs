@@ -16,6 +16,7 @@ use super::chain::{self, Hash, Manifest};
 use super::file;
 use super::segment::{self, Month};
 
+mod index;
 mod rows;
 
 /// What was looked at and what was found.

@@ -1,6 +1,6 @@
 //! The one thread that writes the audit: everything that has come is one transaction of the current segment.
 //!
-//! Between batches it keeps house: a sorted run when there are enough rows, and every `anchor_every` a signed head,
+//! Between batches it keeps house: a step of the index where there is one, and every `anchor_every` a signed head,
 //! the sealing of segments that are over, and notes that commands left for it.
 
 use std::path::{Path, PathBuf};
@@ -11,8 +11,9 @@ use std::time::Duration;
 use super::super::StoreError;
 use super::super::queue::Taken;
 use super::anchor::Notary;
-use super::file::{self, Segment};
+use super::file::Segment;
 use super::row::Row;
+use super::seal::Sealer;
 use super::segment::{self, Month};
 use super::{AuditUnavailable, Entry, Options, Shared, notes, reserve};
 use crate::clock::{Clock, Time};
@@ -30,6 +31,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     clock: Clock,
     notary: Notary,
+    sealer: Sealer,
     /// The month written into, and where it ends. Never goes back.
     month: Month,
     ends: Time,
@@ -68,6 +70,7 @@ impl Writer {
             shared,
             clock,
             notary: Notary::open(dir, options.mode())?,
+            sealer: Sealer::default(),
             month,
             ends: month.end(),
             segment,
@@ -119,9 +122,9 @@ impl Writer {
                 self.shared.missed(lost, self.clock.now());
             }
             batch.drain(..count).filter_map(|entry| entry.ack).for_each(|ack| ack.tell(result));
-            // After the askers were told: nobody waits for a run.
-            if result.is_ok() && self.segment.as_ref().is_some_and(Segment::wants_run) {
-                self.attempt(Segment::build_run);
+            // After the askers were told: nobody waits for the index.
+            if result.is_ok() && self.segment.as_ref().is_some_and(Segment::index_is_behind) {
+                self.attempt(Segment::index);
             }
         }
     }
@@ -204,13 +207,7 @@ impl Writer {
             self.shared.wal_bytes.store(segment.wal_bytes(), Ordering::Relaxed);
             self.segment = Some(segment);
         }
-        for over in
-            segment::list(&self.dir).unwrap_or_default().into_iter().filter(|&month| month < self.month)
-        {
-            if let Err(error) = file::seal(&over.path(&self.dir)) {
-                tracing::warn!(%error, "a segment that is over is not sealed yet");
-            }
-        }
+        self.sealer.begin(&self.dir, self.month, self.options);
         self.take_notes();
     }
 
@@ -248,6 +245,7 @@ impl Writer {
             self.anchor(&segment);
             segment.close();
         }
+        self.sealer.finish();
     }
 }
 

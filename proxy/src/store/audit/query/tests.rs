@@ -20,7 +20,7 @@ fn card(last: u64) -> Card {
 fn written(identifiers: Identifiers) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let (clock, _hand) = Clock::manual(NOON);
-    let options = Options { run: 7, identifiers, ..Options::default() };
+    let options = Options { run: 7, block: 2, identifiers, ..Options::default() };
     let store = AuditStore::open(dir.path(), options, clock).unwrap();
     for n in 0..60 {
         let month = if n < 30 { 0 } else { 30 * 24 * 60 };

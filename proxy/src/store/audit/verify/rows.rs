@@ -10,12 +10,11 @@ use rusqlite::fallible_streaming_iterator::FallibleStreamingIterator;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, Rows};
 
-use super::super::Clip;
 use super::super::anchor::Anchor;
-use super::super::append::Carded;
 use super::super::chain::{Digest, Hash, Limits};
 use super::super::segment::Month;
-use super::super::table::{CALL, Cell, RECORD, TABLES, VERSION};
+use super::super::table::{Cell, TABLES, VERSION};
+use super::index::Index;
 use super::{BatchSpan, Report};
 
 /// A segment, walked to its end.
@@ -204,95 +203,4 @@ fn hash_row(
         digest.cell(cell);
     }
     Ok(true)
-}
-
-/// The sorted runs, compared with what the rows say: a run that lacks a row would hide it from `by_card`.
-struct Index<'c> {
-    connection: &'c Connection,
-    /// Runs: id, first, last.
-    runs: Vec<(i64, i64, i64)>,
-    next: usize,
-    carded: Vec<Carded>,
-    wrong: Vec<String>,
-}
-
-impl<'c> Index<'c> {
-    fn open(connection: &'c Connection) -> rusqlite::Result<Self> {
-        let runs: Vec<(i64, i64, i64)> = connection
-            .prepare("SELECT id, first, last FROM card_run ORDER BY first")?
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-            .collect::<rusqlite::Result<_>>()?;
-        let entries: i64 = connection.query_row(
-            "SELECT count(*) FROM card_entry WHERE run NOT IN (SELECT id FROM card_run)",
-            [],
-            |row| row.get(0),
-        )?;
-        let mut wrong = Vec::new();
-        if entries > 0 {
-            wrong.push(format!("{entries} entries of the card index belong to no run"));
-        }
-        if let Some(pair) = runs.windows(2).find(|pair| pair[0].2 + 1 != pair[1].1) {
-            wrong.push(format!("runs {} and {} of the card index do not meet", pair[0].0, pair[1].0));
-        }
-        Ok(Self { connection, runs, next: 0, carded: Vec::new(), wrong })
-    }
-
-    fn note(&mut self, table: usize, id: i64, row: &Row<'_>) -> rusqlite::Result<()> {
-        let Some(&(run, first, last)) = self.runs.get(self.next) else { return Ok(()) };
-        let place = match table {
-            RECORD => 2,
-            CALL => 4,
-            _ => 0,
-        };
-        if place > 0 && (first..=last).contains(&id) {
-            // Text as it was written; anything else does not hash to what was committed.
-            if let Ok(card) = row.get_ref(place)?.as_str() {
-                self.carded.push(Carded { card: Clip::new(card), id });
-            }
-        }
-        if id >= last {
-            self.compare(run)?;
-        }
-        Ok(())
-    }
-
-    fn compare(&mut self, run: i64) -> rusqlite::Result<()> {
-        self.carded.sort_unstable();
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT card, id FROM card_entry WHERE run = ?1 ORDER BY card, id")?;
-        let mut entries = statement.query([run])?;
-        let mut expected = self.carded.iter();
-        let same = loop {
-            match (entries.next()?, expected.next()) {
-                (None, None) => break true,
-                (Some(entry), Some(expected))
-                    if entry.get_ref(0)?.as_str().ok() == Some(expected.card.as_str())
-                        && entry.get::<_, i64>(1)? == expected.id => {}
-                _ => break false,
-            }
-        };
-        if !same {
-            self.wrong.push(format!("run {run} of the card index does not have its rows' cards"));
-        }
-        self.carded.clear();
-        self.next += 1;
-        Ok(())
-    }
-
-    fn finish(self, month: Month, report: &mut Report) -> rusqlite::Result<()> {
-        if let Some((run, ..)) = self.runs.get(self.next) {
-            report.damage(month, None, format!("run {run} of the card index has rows that are not there"));
-        }
-        for wrong in self.wrong {
-            report.damage(month, None, wrong);
-        }
-        // The carriers' transids are indexed live; SQLite itself compares that index with its table.
-        let sound: String =
-            self.connection.query_row("PRAGMA integrity_check('call')", [], |row| row.get(0))?;
-        if sound != "ok" {
-            report.damage(month, None, format!("table call: {sound}"));
-        }
-        Ok(())
-    }
 }
