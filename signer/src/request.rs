@@ -261,7 +261,6 @@ fn name(card: &Card) -> &'static [u8] {
 }
 
 /// Copies a part to the head of a buffer that has room for it, and returns the rest.
-#[inline(never)]
 fn put<'a>(out: &'a mut [u8], part: &[u8]) -> &'a mut [u8] {
     copy(part, out).unwrap_or_default()
 }

@@ -150,16 +150,17 @@ impl fmt::Debug for Stamp {
     }
 }
 
-/// How many times `unit` goes into `rest`, which keeps what remains.
+/// How many times `unit` goes into `rest`, which keeps what remains; 127 times at most.
 ///
-/// Units are taken one by one: a Cortex-M0 cannot divide, and linking the division costs more flash than all
-/// of this file, and more instructions than the some hundred that a stamp takes so.
-#[inline(never)]
+/// Long division, bit by bit: a Cortex-M0 cannot divide, and linking the division costs more flash than all of this
+/// file.
 pub(crate) fn take(rest: &mut u32, unit: u32) -> u32 {
     let mut times = 0;
-    while *rest >= unit {
-        *rest -= unit;
-        times += 1;
+    for bit in (0..7).rev() {
+        if *rest >> bit >= unit {
+            *rest -= unit << bit;
+            times |= 1 << bit;
+        }
     }
     times
 }

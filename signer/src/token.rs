@@ -6,7 +6,7 @@
 //! 5.1.1 and 5.3.3): the general hasher costs a chip 500 B of flash and 150 B of stack for lengths that
 //! cannot occur.
 
-use core::fmt;
+use core::{fmt, slice};
 
 use sha2::block_api::compress256;
 use subtle::ConstantTimeEq;
@@ -82,68 +82,59 @@ const BLOCK: usize = 64;
 static INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
-/// FIPS 180-4, 5.1.1: a one bit and zeros, as many as it takes.
-static PADDING: [u8; BLOCK] = {
-    let mut padding = [0; BLOCK];
-    padding[0] = 0x80;
-    padding
-};
-
 /// Writes the token over the parts in a row: appid, password and transid; 512 MiB at most.
-// Not inlined, so that a caller's stack need not hold a hasher for the rest of its life.
+// Not inlined, so that a caller's stack need not hold a block for the rest of its life.
 #[inline(never)]
 pub(crate) fn write_token(parts: &[&[u8]; 3], token: &mut [u8; Token::LEN]) {
-    let mut hash = Hash { state: INITIAL, block: PADDING, filled: 0 };
-    let mut length = 0u32;
+    // Word by word: to copy the static whole would link `memcpy`. Called in several places, the compression stays a
+    // function of its own, optimised as sha2 is and not as its caller.
+    let mut state: [u32; 8] = core::array::from_fn(|at| INITIAL[at]);
+    let mut block = [0; BLOCK];
+    let mut length = 0usize;
     for part in parts {
-        hash.absorb(part);
-        length = length.wrapping_add(part.len() as u32);
+        for &byte in *part {
+            block[length % BLOCK] = byte;
+            length = length.wrapping_add(1);
+            if length.is_multiple_of(BLOCK) {
+                compress256(&mut state, slice::from_ref(&block));
+                block = [0; BLOCK];
+            }
+        }
     }
-    // As much as leaves room for the length, one byte at least. The standard counts bits in 64.
-    let padding = (BLOCK + BLOCK - 9 - hash.filled) % BLOCK + 1;
-    hash.absorb(PADDING.get(..padding).unwrap_or_default());
-    let [a, b, c, d] = length.wrapping_mul(8).to_be_bytes();
-    hash.absorb(&[0, 0, 0, 0, a, b, c, d]);
+
+    // FIPS 180-4, 5.1.1: a one bit, zeros, and the length in bits, as 64 of which 32 are enough here.
+    let at = length % BLOCK;
+    block[at] = 0x80;
+    if at >= BLOCK - 8 {
+        compress256(&mut state, slice::from_ref(&block));
+        block = [0; BLOCK];
+    }
+    if let Some(end) = block.last_chunk_mut() {
+        *end = (length as u32).wrapping_mul(8).to_be_bytes();
+    }
+    compress256(&mut state, slice::from_ref(&block));
     // It held the password.
-    hash.block.zeroize();
+    block.zeroize();
 
-    for (word, digits) in hash.state.iter().zip(token.as_chunks_mut::<8>().0) {
-        let mut word = *word;
-        for digit in digits {
-            word = word.rotate_left(4);
-            let nibble = word as u8 & 0xF;
-            *digit = nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
-        }
+    for (word, digits) in state.iter().zip(token.as_chunks_mut().0) {
+        *digits = hex(*word);
     }
 }
 
-struct Hash {
-    state: [u32; 8],
-    block: [u8; BLOCK],
-    /// Bytes waiting in `block`, fewer than [`BLOCK`].
-    filled: usize,
+/// A word's eight digits, four at a time and without a branch on what they are.
+fn hex(word: u32) -> [u8; 8] {
+    let [a, b, c, d] = four_digits(word >> 16);
+    let [e, f, g, h] = four_digits(word & 0xFFFF);
+    [a, b, c, d, e, f, g, h]
 }
 
-impl Hash {
-    // Not inlined: it is called thrice, and the compression should be linked once.
-    #[inline(never)]
-    fn absorb(&mut self, mut bytes: &[u8]) {
-        loop {
-            let free = self.block.get_mut(self.filled..).unwrap_or_default();
-            let taken = free.len().min(bytes.len());
-            // A loop, since `copy_from_slice` would link its panic.
-            for (slot, &byte) in free.iter_mut().zip(bytes) {
-                *slot = byte;
-            }
-            self.filled += taken;
-            bytes = bytes.get(taken..).unwrap_or_default();
-            if self.filled < BLOCK {
-                return;
-            }
-            compress256(&mut self.state, core::slice::from_ref(&self.block));
-            self.filled = 0;
-        }
-    }
+/// The digits of a number of 16 bits: a nibble to each byte, then what makes it a character.
+fn four_digits(number: u32) -> [u8; 4] {
+    let bytes = (number | number << 8) & 0x00FF_00FF;
+    let nibbles = (bytes | bytes << 4) & 0x0F0F_0F0F;
+    // 1 where a nibble is above 9.
+    let letters = (nibbles + 0x0606_0606) >> 4 & 0x0101_0101;
+    (nibbles + 0x3030_3030 + letters * u32::from(b'a' - b'0' - 10)).to_be_bytes()
 }
 
 #[cfg(test)]

@@ -63,11 +63,30 @@ const PEERS: &[Peer] = &[
     },
 ];
 
-/// How the signer is built: its name in the table, the profile, and the flags of its final build.
-const BUILDS: &[(&str, &str, &str)] = &[
-    ("signer, z, compact", "release", r#"--cfg sha2_backend="soft" --cfg sha2_backend_soft="compact""#),
-    ("signer, z, unrolled", "release", r#"--cfg sha2_backend="soft""#),
-    ("signer, 3, unrolled", "three", r#"--cfg sha2_backend="soft""#),
+/// A way to build the signer.
+struct Build {
+    /// As the table says it.
+    name: &'static str,
+    profile: &'static str,
+    /// What the profile is changed by.
+    config: &'static [&'static str],
+    /// Flags of the final build.
+    flags: &'static str,
+}
+
+const COMPACT: &str = r#"--cfg sha2_backend="soft" --cfg sha2_backend_soft="compact""#;
+const UNROLLED: &str = r#"--cfg sha2_backend="soft""#;
+
+const BUILDS: &[Build] = &[
+    Build { name: "signer, z, compact", profile: "release", config: &[], flags: COMPACT },
+    Build {
+        name: "the same, sha2 at z",
+        profile: "release",
+        config: &["--config", "profile.release.package.sha2.opt-level='z'"],
+        flags: COMPACT,
+    },
+    Build { name: "signer, z, unrolled", profile: "release", config: &[], flags: UNROLLED },
+    Build { name: "signer, 3, unrolled", profile: "three", config: &[], flags: UNROLLED },
 ];
 
 /// Measures the signer and its peers on Cortex-M3 and M0, and prints a table a chip.
@@ -90,8 +109,8 @@ fn tables(folder: &Path) -> Result<String> {
     let mut text = String::new();
     for chip in CHIPS.iter().filter(|chip| chip.name != "M4F") {
         let mut costs = Vec::new();
-        for (who, profile, flags) in BUILDS {
-            costs.push(signer(chip, who, profile, flags)?);
+        for build in BUILDS {
+            costs.push(signer(chip, build)?);
         }
         let none = compile(chip, folder, "none", &["none.c"])?.1;
         for peer in PEERS {
@@ -119,18 +138,20 @@ fn sources(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The signer, built with these flags.
-fn signer(chip: &Chip, who: &str, profile: &str, flags: &str) -> Result<Cost> {
+/// The signer, built in this way.
+fn signer(chip: &Chip, build: &Build) -> Result<Cost> {
+    let Build { name, profile, config, flags } = build;
     let folder = target_dir().join("bench");
     Run::cargo("build --quiet --locked --bin measure_none --bin measure_sign --target")
         .args([chip.target, "--profile", profile])
+        .args(*config)
         .args([Path::new("--target-dir"), &folder])
         .within("signer/firmware")
         // The variable replaces what the folder's configuration says.
         .env("RUSTFLAGS", flags)
         .run()?;
     let image = |name: &str| folder.join(chip.target).join(profile).join(name);
-    cost(chip, who, &image("measure_sign"), &size(&image("measure_none"))?)
+    cost(chip, name, &image("measure_sign"), &size(&image("measure_none"))?)
 }
 
 fn in_c(chip: &Chip, folder: &Path, peer: &Peer, none: &Size) -> Result<Cost> {
@@ -171,7 +192,7 @@ fn cost(chip: &Chip, who: &str, image: &Path, none: &Size) -> Result<Cost> {
 
 /// A row for each, with ratios to the smallest peer's flash and to mbedTLS's instructions.
 fn table(chip: &str, costs: &[Cost]) -> String {
-    let peers = || costs.iter().filter(|cost| !cost.who.starts_with("signer"));
+    let peers = || costs.iter().filter(|cost| PEERS.iter().any(|peer| peer.name == cost.who));
     let smallest = peers().map(|cost| cost.flash).min().unwrap_or(1);
     let mbedtls = peers().find(|cost| cost.who == "mbedTLS").map_or(1, |cost| cost.instructions);
     let mut text = format!(
