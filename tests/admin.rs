@@ -2,7 +2,7 @@
 
 use cmiot_simulator::Rule;
 
-use crate::support::{ICCID, MSISDN, Proxy, Setup, carrier, run, until, write_secret};
+use crate::support::{ICCID, Line, MSISDN, Proxy, Setup, carrier, run, until, write_secret};
 
 const TOKEN: &str = "an-operators-token-of-24";
 
@@ -106,6 +106,23 @@ async fn a_token_guards_the_numbers_but_not_the_health() {
         assert_eq!(proxy.admin(page, "").await.status, 200);
     }
     assert!(!proxy.log().contains(TOKEN));
+}
+
+#[tokio::test]
+async fn a_body_must_be_short_and_come() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier).set("gateway.body", "200ms").start().await;
+    for page in ["/cache/show", "/cache/purge", "/cache/fetch", "/audit/query"] {
+        for (length, sent, says) in [(40, "{\"msisdn\":", "late"), (5_000, "", "4 KiB")] {
+            let mut line = Line::to(proxy.admin_address()).await;
+            let sent = if sent.is_empty() { " ".repeat(length) } else { sent.to_owned() };
+            line.send(format!("POST {page} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{sent}"))
+                .await;
+            let answer = line.answer().await;
+            assert_eq!(answer.status, 400, "{page}");
+            assert!(answer.text().contains(says), "{page}: {}", answer.text());
+        }
+    }
 }
 
 #[tokio::test]

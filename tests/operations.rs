@@ -75,6 +75,37 @@ async fn an_action_is_sent_each_time_shared_with_nobody_and_kept_nowhere() {
 }
 
 #[tokio::test]
+async fn an_action_is_done_once_a_transid_whatever_its_clients_mode() {
+    let (carrier, setup) = issued().await;
+    for mode in ["refuse", "same-answer", "observe"] {
+        let proxy = setup.clone().set("client.0.replay", mode).start().await;
+        let done = carrier.count();
+        let query = proxy.sign(&MSISDN).with("ebid", "0001000000004");
+        let target = format!("/v2/smsstatusreset?{}", query.text());
+        assert_eq!(proxy.get_target(&target, "").await.code(), "0", "{mode}");
+        for _ in 0..2 {
+            proxy.get_target(&target, "").await.is_refusal_since("7", "transid");
+        }
+        assert_eq!(carrier.count(), done + 1, "{mode}");
+    }
+    // What could not be remembered cannot be refused: no action for whom any stamp, or none, will do.
+    let free = setup
+        .set("client.0.replay", "observe")
+        .set("client.0.clock_skew", "any")
+        .set("client.0.format", "lenient")
+        .start()
+        .await;
+    let done = carrier.count();
+    for transid in ["GW000120161121001".to_owned(), free.gateway.transid()] {
+        let query = free.gateway.sign_transid(&MSISDN, &transid).with("ebid", "0001000000004");
+        free.get_target(&format!("/v2/smsstatusreset?{}", query.text()), "")
+            .await
+            .is_refusal_since("3", "operation");
+    }
+    assert_eq!(carrier.count(), done);
+}
+
+#[tokio::test]
 async fn an_action_is_never_sent_twice() {
     let (carrier, setup) = issued().await;
     for failure in ["code=73", "close", "reset", "code=7"] {

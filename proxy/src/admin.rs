@@ -11,6 +11,7 @@
 
 mod audit;
 mod auth;
+mod body;
 mod cache;
 mod health;
 mod peers;
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
+use serde::de::DeserializeOwned;
 
 use crate::listen::Places;
 use crate::metrics::Metrics;
@@ -49,6 +51,12 @@ impl Admin {
             return auth::unauthorized();
         }
         self.page(request).await
+    }
+
+    /// The JSON of a request, within what a gateway's body may take.
+    async fn read<T: DeserializeOwned>(&self, request: Request<Incoming>) -> Result<T, String> {
+        let patience = self.relay.config.load().gateway.body.0;
+        body::json(request, patience).await
     }
 
     async fn page(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {

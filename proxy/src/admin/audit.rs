@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cmiot_signer::{Card, CardKind};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use serde::Deserialize;
@@ -18,8 +18,6 @@ use crate::audit::render;
 use crate::clock::Time;
 use crate::store::audit::query::{Field, Filter, LOOKUP, look_ups, timed_out};
 
-/// More than a request needs.
-const LONGEST_BODY: usize = 4 << 10;
 /// Look-ups of a page.
 const PAGE: usize = 100;
 const LONGEST_PAGE: usize = 1_000;
@@ -47,7 +45,7 @@ struct Wanted {
 }
 
 pub(super) async fn query(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let (filter, limit) = match read(request).await.and_then(Wanted::check) {
+    let (filter, limit) = match admin.read(request).await.and_then(Wanted::check) {
         Ok(asked) => asked,
         Err(what) => return reply::text(StatusCode::BAD_REQUEST, format!("{what}\n")),
     };
@@ -72,12 +70,6 @@ pub(super) async fn query(admin: &Admin, request: Request<Incoming>) -> Response
         Ok(Err(error)) => reply::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         Err(_) => reply::text(StatusCode::INTERNAL_SERVER_ERROR, "the query died\n"),
     }
-}
-
-async fn read(request: Request<Incoming>) -> Result<Wanted, String> {
-    let body = Limited::new(request.into_body(), LONGEST_BODY).collect().await;
-    let body = body.map_err(|_| format!("send at most {LONGEST_BODY} bytes of JSON"))?.to_bytes();
-    serde_json::from_slice(&body).map_err(|error| format!("not the JSON of a query: {error}"))
 }
 
 impl Wanted {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cmiot_signer::{Card, CardKind};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
@@ -23,9 +23,6 @@ use crate::cache::freshness::Freshness;
 use crate::cache::{Depth, Entry, Key};
 use crate::operation::{Operation, USER_STATUS};
 use crate::store::cache::Selection;
-
-/// More than any of these requests needs.
-const LONGEST_BODY: usize = 4 << 10;
 
 /// What one request is about.
 #[derive(Debug, Default, Deserialize)]
@@ -71,7 +68,7 @@ pub(super) async fn stats(admin: &Admin) -> Response<Full<Bytes>> {
 }
 
 pub(super) async fn show(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let key = match read(request).await.and_then(|wanted| wanted.key(admin)) {
+    let key = match admin.read(request).await.and_then(|wanted: Wanted| wanted.key(admin)) {
         Ok(key) => key,
         Err(what) => return wrong(&what),
     };
@@ -96,7 +93,8 @@ pub(super) async fn show(admin: &Admin, request: Request<Incoming>) -> Response<
 }
 
 pub(super) async fn purge(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let selected = read(request).await.and_then(|wanted| Ok((wanted.selection(admin)?, wanted.soft)));
+    let selected =
+        admin.read(request).await.and_then(|wanted: Wanted| Ok((wanted.selection(admin)?, wanted.soft)));
     let (selection, soft) = match selected {
         Ok(selected) => selected,
         Err(what) => return wrong(&what),
@@ -117,7 +115,7 @@ pub(super) async fn purge(admin: &Admin, request: Request<Incoming>) -> Response
 }
 
 pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let key = match read(request).await.and_then(|wanted| wanted.key(admin)) {
+    let key = match admin.read(request).await.and_then(|wanted: Wanted| wanted.key(admin)) {
         Ok(known) => known,
         Err(what) => return wrong(&what),
     };
@@ -196,12 +194,6 @@ impl Wanted {
         let unknown = || format!("operation: \"{name}\" is not known; known: {}", operations.names());
         operations.named(name).map(Some).ok_or_else(unknown)
     }
-}
-
-async fn read(request: Request<Incoming>) -> Result<Wanted, String> {
-    let body = Limited::new(request.into_body(), LONGEST_BODY).collect().await;
-    let body = body.map_err(|_| "the body is longer than 4 KiB, or was cut off".to_owned())?.to_bytes();
-    serde_json::from_slice(&body).map_err(|error| format!("not the JSON that is wanted here: {error}"))
 }
 
 /// What the carrier said: its own JSON where it is one, which whatever is kept is.

@@ -1,0 +1,22 @@
+//! The body of an operator's request: JSON, within 4 KiB and `[gateway]` `body`.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::Request;
+use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
+
+/// More than any of these requests needs.
+const LONGEST: usize = 4 << 10;
+
+/// Reads a body that must be there after `patience`; an error is for whoever sent it.
+pub(super) async fn json<T: DeserializeOwned>(
+    request: Request<Incoming>,
+    patience: Duration,
+) -> Result<T, String> {
+    let body = Limited::new(request.into_body(), LONGEST).collect();
+    let body = tokio::time::timeout(patience, body).await.map_err(|_| "the body is late".to_owned())?;
+    let body = body.map_err(|_| "the body is longer than 4 KiB, or was cut off".to_owned())?.to_bytes();
+    serde_json::from_slice(&body).map_err(|error| format!("not the JSON that is wanted here: {error}"))
+}
