@@ -23,6 +23,9 @@ mod rights;
 // Limits, time-outs, balancers, sockets, TLS.
 mod connections;
 
+// Sockets from systemd, memory that nobody may see.
+mod process;
+
 // The list of clients, edited while the proxy runs.
 mod client_list;
 

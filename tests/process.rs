@@ -1,0 +1,142 @@
+//! What the process asks of the system, and what the system hands it: sockets, memory that nobody else may see.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Stdio;
+
+use cmiot_proxy::clock::Clock;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+
+use crate::support::{
+    Door, Gateway, Line, MSISDN, NORMAL, STATUS_PATH, Setup, carrier, command, secrets, soon, until,
+};
+
+/// A folder with this configuration in it.
+fn folder(setup: &Setup) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("proxy.toml"), setup.text()).unwrap();
+    folder
+}
+
+/// What it has told, none of which is secret.
+fn told(folder: &Path) -> String {
+    let told = std::fs::read_to_string(folder.join("told")).unwrap_or_default();
+    secrets::hold_none("a proxy", &told);
+    told
+}
+
+/// As systemd starts it: with a socket as descriptor 3, named in the environment of this very process (sd_listen_fds(3)).
+fn activate(folder: &Path, socket: OwnedFd, name: &str) -> Child {
+    let start =
+        "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve --config proxy.toml 3<&0 </dev/null >>told 2>&1";
+    Command::new("sh")
+        .args(["-c", start])
+        .arg(command(folder).as_std().get_program())
+        .env("LISTEN_FDNAMES", name)
+        .current_dir(folder)
+        .stdin(Stdio::from(socket))
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_socket_of_systemds_is_served_and_holds_connections_through_a_restart() {
+    let carrier = carrier().await;
+    let folder = folder(&Setup::before(&carrier).set("gateway.listen", "systemd:gateway"));
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let door = Door { address, gateway: Gateway::new(Clock::system()) };
+    let mut proxy = activate(folder.path(), socket.try_clone().unwrap().into(), "gateway");
+    door.ask(&MSISDN).await.is_normal();
+    proxy.kill().await.unwrap();
+
+    // Nobody serves, and nobody is turned away.
+    let mut line = Line::to(address).await;
+    line.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", door.sign(&MSISDN).text())).await;
+    let mut proxy = activate(folder.path(), socket.into(), "gateway");
+    line.answer().await.is_normal();
+    proxy.kill().await.unwrap();
+    assert!(told(folder.path()).contains(&format!("gateway http://{address}")));
+}
+
+#[tokio::test]
+async fn a_unix_socket_of_systemds_is_served() {
+    let carrier = carrier().await;
+    let folder = folder(&Setup::before(&carrier).set("gateway.listen", "systemd:gateway"));
+    let path = folder.path().join("gateway.sock");
+    let socket = UnixListener::bind(&path).unwrap();
+    let mut proxy = activate(folder.path(), socket.into(), "gateway");
+    let query = Gateway::new(Clock::system()).sign(&MSISDN);
+    let request =
+        format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", query.text());
+    let mut stream = soon("connecting", UnixStream::connect(&path)).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon("an answer", stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.ends_with(NORMAL), "{answer}");
+    proxy.kill().await.unwrap();
+    told(folder.path());
+}
+
+#[tokio::test]
+async fn a_socket_of_another_name_is_none() {
+    let carrier = carrier().await;
+    let folder = folder(&Setup::before(&carrier).set("gateway.listen", "systemd:gateway"));
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut proxy = activate(folder.path(), socket.into(), "gatway");
+    assert_eq!(soon("ending", proxy.wait()).await.unwrap().code(), Some(1));
+    let told = told(folder.path());
+    assert!(told.contains("FileDescriptorName=") && told.contains("[gatway]"), "{told}");
+}
+
+/// Whom the kernel says that a proxy's memory belongs to: root, whoever runs it, when it may not be dumped (proc(5)).
+async fn owner_of_memory(setup: Setup) -> (u32, u32) {
+    let folder = folder(&setup);
+    // Root's memory belongs to root either way, so root has somebody else run it.
+    let own = std::fs::metadata(folder.path()).unwrap().uid();
+    let nobody = if own == 0 { 65_534 } else { own };
+    let program = folder.path().join("cmiot-proxy");
+    std::fs::copy(command(folder.path()).as_std().get_program(), &program).unwrap();
+    for path in [folder.path(), &program, &folder.path().join("proxy.toml")] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o700)).unwrap();
+        chown(path, Some(nobody), Some(nobody)).unwrap();
+    }
+    let mut start = if own == 0 {
+        let mut start = Command::new("setpriv");
+        start.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
+        start
+    } else {
+        Command::new(&program)
+    };
+    let told_to = std::fs::File::create(folder.path().join("told")).unwrap();
+    let mut proxy = start
+        .args(["serve", "--config", "proxy.toml"])
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stdout(told_to.try_clone().unwrap())
+        .stderr(told_to)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    until("serving", async || told(folder.path()).contains("admin http://").then_some(())).await;
+    let memory = std::fs::metadata(format!("/proc/{}/maps", proxy.id().unwrap())).unwrap();
+    proxy.kill().await.unwrap();
+    (memory.uid(), nobody)
+}
+
+#[tokio::test]
+async fn no_core_dump_or_debugger_shows_its_secrets_unless_allowed() {
+    let carrier = carrier().await;
+    let (owner, _) = owner_of_memory(Setup::before(&carrier)).await;
+    assert_eq!(owner, 0);
+    let (owner, runs_it) =
+        owner_of_memory(Setup::before(&carrier).set("process.allow_core_dumps", true)).await;
+    assert_eq!(owner, runs_it);
+}
