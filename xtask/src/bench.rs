@@ -9,6 +9,7 @@ mod firmware;
 mod peers;
 mod scale;
 mod signer;
+mod timing;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,8 @@ pub(crate) enum Bench {
     Scale(scale::Options),
     /// The signer on this host against OpenSSL's SHA-256 of the same bytes: ns a token, ns a request
     Signer(signer::Options),
+    /// How long the refusals of unknown, revoked and mistaken gateways take: difference and noise
+    Timing(timing::Options),
 }
 
 impl Bench {
@@ -42,6 +45,7 @@ impl Bench {
             Self::Firmware => firmware::command()?,
             Self::Scale(options) => scale::command(options)?,
             Self::Signer(options) => signer::command(options)?,
+            Self::Timing(options) => timing::command(options)?,
         }
         Ok(ExitCode::SUCCESS)
     }
