@@ -35,6 +35,8 @@ const PACKAGES: &[Package] = &[
         package: "gcc-arm-none-eabi",
         reason: "the signer is linked into firmware written in C, and its images are weighed",
     },
+    Package { program: "cmake", package: "cmake", reason: "the signer's CMake files are run as they stand" },
+    Package { program: "make", package: "make", reason: "CMake builds with it" },
 ];
 
 /// What the benches compare with and load with; the tests need none of it.

@@ -1,7 +1,7 @@
 //! `tests/c/vectors.c` against the static library: on this host, under gcc's sanitizers, and on emulated chips, where
-//! the image must also hold no panic.
+//! the image must also hold no panic. And the CMake files, which must bring an image about.
 //!
-//! Needs gcc, arm-none-eabi-gcc and qemu-system-arm; `cargo xtask test` brings them.
+//! Needs gcc, arm-none-eabi-gcc, cmake, make and qemu-system-arm; `cargo xtask test` brings them.
 #![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
 
 use std::env;
@@ -33,6 +33,20 @@ fn passes_on_cortex_m0() {
     on_chip("thumbv6m-none-eabi", "cortex-m0", "microbit");
 }
 
+#[test]
+fn cmake_builds_the_bare_metal_example() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cmake");
+    let toolchain = in_crate("examples/arm-none-eabi.cmake");
+    let mut configure = Command::new("cmake");
+    configure
+        .args(["-G", "Unix Makefiles", "-DCMAKE_BUILD_TYPE=MinSizeRel", "-S"])
+        .arg(in_crate("examples/bare"));
+    configure.arg("-B").arg(&folder).arg(format!("-DCMAKE_TOOLCHAIN_FILE={}", toolchain.display()));
+    output(&mut configure);
+    output(Command::new("cmake").arg("--build").arg(&folder));
+    without_panics(&folder.join("gateway.elf"), "cmiot_http_request");
+}
+
 fn on_chip(target: &str, cpu: &str, machine: &str) {
     let cpu = format!("-mcpu={cpu}");
     let freestanding = [&cpu, "-mthumb", "-Os", "-ffreestanding", "-ffunction-sections", "-nostdlib"];
@@ -42,17 +56,21 @@ fn on_chip(target: &str, cpu: &str, machine: &str) {
     let image =
         build("arm-none-eabi-gcc", &options, &["examples/bare/startup.c"], &library(Some(target)), &name);
 
-    let symbols = output(Command::new("arm-none-eabi-nm").arg(&image));
-    let panics: Vec<_> =
-        symbols.lines().filter(|line| line.contains("panic") || line.contains("unwind")).collect();
-    assert!(symbols.contains("cmiot_sign") && panics.is_empty(), "panics are linked: {panics:#?}");
-
+    without_panics(&image, "cmiot_sign");
     let console =
         ["-chardev", "stdio,id=console", "-semihosting-config", "enable=on,target=native,chardev=console"];
     let quiet = ["-display", "none", "-monitor", "none", "-serial", "none"];
     let mut qemu = Command::new("timeout");
     qemu.args(["100", "qemu-system-arm", "-M", machine]).args(quiet).args(console).arg("-kernel").arg(image);
     passes(&mut qemu);
+}
+
+/// An image holds this function, and nothing that panics.
+fn without_panics(image: &Path, function: &str) {
+    let symbols = output(Command::new("arm-none-eabi-nm").arg(image));
+    let panics: Vec<_> =
+        symbols.lines().filter(|line| line.contains("panic") || line.contains("unwind")).collect();
+    assert!(symbols.contains(function) && panics.is_empty(), "panics are linked: {panics:#?}");
 }
 
 /// The static library for a chip, or for this host.
