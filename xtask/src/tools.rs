@@ -68,6 +68,9 @@ pub(crate) const DENY: CargoTool = CargoTool { subcommand: "deny", version: "0.2
 /// Runs the fuzz targets.
 pub(crate) const FUZZ: CargoTool = CargoTool { subcommand: "fuzz", version: "0.13.2", build_env: FAST_BUILD };
 
+/// Builds a package with every set of its features.
+pub(crate) const HACK: CargoTool = CargoTool { subcommand: "hack", version: "0.6.46", build_env: FAST_BUILD };
+
 /// Their own release profiles ask for minutes of link-time optimisation, which tools that run for seconds never
 /// earn back.
 const FAST_BUILD: &[(&str, &str)] = &[
