@@ -28,6 +28,8 @@ pub(super) struct Segment {
     names: Names,
     key: Option<IdentityKey>,
     head: Head,
+    /// How many rows the last commit had.
+    committed: i64,
     index: Index,
 }
 
@@ -51,7 +53,7 @@ impl Segment {
             .and_then(|mut all| all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
             .map_err(sqlite)?;
         let index = Index::open(&connection, head.last, options.run, options.block).map_err(sqlite)?;
-        Ok(Self { connection, month, path, synchronous, names, key, head, index })
+        Ok(Self { connection, month, path, synchronous, names, key, head, committed: 0, index })
     }
 
     /// How far it has got.
@@ -68,6 +70,7 @@ impl Segment {
         let head = append(&batch, &mut self.names, self.key.as_ref(), self.head, rows, &mut self.index.tail)
             .map_err(sqlite)?;
         batch.commit().map_err(sqlite)?;
+        self.committed = head.last - self.head.last;
         self.head = head;
         Ok(())
     }
@@ -81,7 +84,7 @@ impl Segment {
     pub(super) fn index(&mut self) -> Result<(), StoreError> {
         let mut step = || {
             self.connection.pragma_update(None, "synchronous", "normal")?;
-            self.index.step(&mut self.connection, self.head.last)?;
+            self.index.step(&mut self.connection, self.head.last, self.committed)?;
             self.connection.pragma_update(None, "synchronous", self.synchronous.name())
         };
         step().map_err(StoreError::sqlite(&self.path))

@@ -33,6 +33,8 @@ pub(super) struct Index {
 impl Index {
     /// Of a segment whose last row is `last`; reads its tail.
     pub(super) fn open(connection: &Connection, last: i64, run: u32, block: u32) -> rusqlite::Result<Self> {
+        // One for each run of a block, beside all others.
+        connection.set_prepared_statement_cache_capacity(usize::try_from(block).unwrap_or(0).min(256) + 32);
         let most = |sql| connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
         let indexed = match most("SELECT max(last) FROM card_run")? {
             Some(indexed) => indexed,
@@ -58,14 +60,19 @@ impl Index {
         last - self.indexed >= self.run || self.last_run - self.blocked >= self.block
     }
 
-    /// Does one small piece of it, in a transaction of its own.
-    pub(super) fn step(&mut self, connection: &mut Connection, last: i64) -> rusqlite::Result<()> {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    /// Does a piece of it after a commit of `rows` rows, in transactions of its own: enough not to fall behind.
+    pub(super) fn step(&mut self, connection: &mut Connection, last: i64, rows: i64) -> rusqlite::Result<()> {
         if last - self.indexed >= self.run {
-            self.append_run(transaction, last)
-        } else {
-            self.extend_block(transaction, self.blocked + self.block)
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            self.append_run(transaction, last)?;
         }
+        if self.last_run - self.blocked >= self.block {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            // One entry a row would do.
+            let entries = (2 * rows).max(self.run / 8).max(64);
+            self.extend_block(transaction, self.blocked + self.block, entries)?;
+        }
+        Ok(())
     }
 
     /// Does all of it, for a segment that is over: what is left, however little, is a run and a block.
@@ -77,7 +84,7 @@ impl Index {
         while self.blocked < self.last_run {
             let through = self.last_run.min(self.blocked + self.block);
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            self.extend_block(transaction, through)?;
+            self.extend_block(transaction, through, self.run)?;
         }
         Ok(())
     }
@@ -101,8 +108,13 @@ impl Index {
         Ok(())
     }
 
-    /// Merges some more of the runs behind the last block, up to run `through`, into the block of that number.
-    fn extend_block(&mut self, transaction: Transaction<'_>, through: i64) -> rusqlite::Result<()> {
+    /// Merges so many more `entries` of the runs behind the last block, up to run `through`, into the block of that number.
+    fn extend_block(
+        &mut self,
+        transaction: Transaction<'_>,
+        through: i64,
+        entries: i64,
+    ) -> rusqlite::Result<()> {
         let done = {
             // The greatest so far: whatever is greater is still to come.
             let so_far = transaction
@@ -112,11 +124,13 @@ impl Index {
                 .query_row([through], carded)
                 .optional()?
                 .unwrap_or(Carded { card: Clip::new(""), id: 0 });
-            let mut runs = (self.blocked + 1..=through)
-                .map(|_| {
-                    transaction.prepare_cached(
-                        "SELECT card, id FROM card_entry WHERE run = ?1 AND (card, id) > (?2, ?3) ORDER BY card, id",
-                    )
+            let mut runs = (0..through - self.blocked)
+                .map(|place| {
+                    // A text of its own, so that each of them is prepared once and kept.
+                    transaction.prepare_cached(&format!(
+                        "SELECT card, id FROM card_entry WHERE run = ?1 AND (card, id) > (?2, ?3)
+                         ORDER BY card, id -- {place}"
+                    ))
                 })
                 .collect::<rusqlite::Result<Vec<_>>>()?;
             let mut runs = (self.blocked + 1..)
@@ -131,8 +145,7 @@ impl Index {
             }
             let mut insert = transaction
                 .prepare_cached("INSERT INTO card_block_entry (block, card, id) VALUES (?1, ?2, ?3)")?;
-            // So a step takes a fraction of a run's time, and few steps do a small block.
-            for _ in 0..(self.run / 8).max(64) {
+            for _ in 0..entries {
                 let Some(Reverse((Carded { card, id }, place))) = next.pop() else { break };
                 insert.execute(params![through, card.as_str(), id])?;
                 if let Some(row) = runs[place].next()? {

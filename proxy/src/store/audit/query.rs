@@ -275,7 +275,7 @@ fn for_card(
     for (places, entries) in [
         (
             "SELECT coalesce(max(last), 0) FROM card_run WHERE ?1 <= ?2",
-            "SELECT id FROM record WHERE id > ?1 AND card IN (?2, ?3) AND id BETWEEN ?4 AND ?5 ORDER BY id DESC",
+            "SELECT id FROM record WHERE id BETWEEN max(?1 + 1, ?4) AND ?5 AND card IN (?2, ?3) ORDER BY id DESC",
         ),
         (
             "SELECT id FROM card_run WHERE id > (SELECT coalesce(max(id), 0) FROM card_block)
