@@ -7,20 +7,23 @@ use crate::support::{ICCID, MSISDN, Setup, carrier, write_secret};
 
 #[tokio::test]
 async fn the_same_answer_is_told_again_for_the_same_card_alone() {
-    let carrier = carrier().await;
-    let mut proxy = Setup::before(&carrier).set("client.0.replay", "same-answer").start().await;
-    let query = proxy.sign(&MSISDN);
-    proxy.get(&query).await.is_normal();
-    proxy.get(&query).await.is_normal();
-    let moved = query.clone().without("msisdn").with("iccid", ICCID.number);
-    proxy.get(&moved).await.is_refusal_since("7", "used before");
-    assert_eq!(carrier.count(), 1);
-    assert_eq!(proxy.audit().len(), 3, "each has its record");
+    for identifiers in ["plain", "keyed"] {
+        let carrier = carrier().await;
+        let setup = Setup::before(&carrier).set("client.0.replay", "same-answer");
+        let mut proxy = setup.set("audit.identifiers", identifiers).start().await;
+        let query = proxy.sign(&MSISDN);
+        proxy.get(&query).await.is_normal();
+        proxy.get(&query).await.is_normal();
+        let moved = query.clone().without("msisdn").with("iccid", ICCID.number);
+        proxy.get(&moved).await.is_refusal_since("7", "used before");
+        assert_eq!(carrier.count(), 1);
+        assert_eq!(proxy.audit().len(), 3, "each has its record");
 
-    proxy.restart().await;
-    proxy.get(&query).await.is_normal();
-    proxy.get(&moved).await.is_refusal_since("7", "used before");
-    assert_eq!(carrier.count(), 1, "it went through the cache");
+        proxy.restart().await;
+        proxy.get(&moved).await.is_refusal_since("7", "used before");
+        proxy.get(&query).await.is_normal();
+        assert_eq!(carrier.count(), 1, "it went through the cache");
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Admin;
-use crate::admit::repeat::{Asked, Repeats};
+use crate::admit::repeat::Repeats;
 use crate::admit::replay::Number;
 use crate::admit::{Admit, Origin};
 use crate::audit::{Audit, Refusals};
@@ -296,8 +296,7 @@ fn remember_transids(relay: &Relay, store: &Store, clock: &Clock) -> Result<(), 
             let number = Number::of(&transid);
             let repeats = relay.admit.remember(&past.client, number, now);
             if let (true, Some(operation), Some(card)) = (repeats, past.operation, past.card) {
-                let asked = Asked { operation: operation.to_owned(), card };
-                relay.repeats.remember(past.client, number, asked);
+                relay.repeats.remember(past.client, number, operation, card);
             }
         }
         ControlFlow::Continue(())

@@ -12,6 +12,7 @@ use cmiot_signer::{AppId, Card};
 use tokio::sync::watch;
 
 use super::replay::Number;
+use crate::store::audit::identity::PastCard;
 
 /// What was told, by transid.
 #[derive(Debug)]
@@ -21,7 +22,8 @@ pub struct Repeats<T> {
 
 #[derive(Debug)]
 struct Told<T> {
-    asked: Asked,
+    operation: String,
+    card: PastCard,
     /// None after a restart: the audit knows what was asked, not the answer.
     answer: Option<watch::Receiver<Option<T>>>,
 }
@@ -65,7 +67,7 @@ impl<T: Clone> Repeats<T> {
     pub fn enter(&self, appid: AppId, number: Number, asked: Asked) -> Turn<T> {
         let mut told = self.lock();
         if let Some(before) = told.get(&(number, appid)) {
-            if before.asked != asked {
+            if before.operation != asked.operation || !before.card.is(&asked.card) {
                 return Turn::Other;
             }
             if let Some(answer) = &before.answer
@@ -75,13 +77,16 @@ impl<T: Clone> Repeats<T> {
             }
         }
         let (teller, answer) = watch::channel(None);
-        told.insert((number, appid), Told { asked, answer: Some(answer) });
+        let Asked { operation, card } = asked;
+        let first = Told { operation, card: PastCard::Plain(card), answer: Some(answer) };
+        told.insert((number, appid), first);
         Turn::First(Teller(teller))
     }
 
     /// Notes what a transid was used for before a restart.
-    pub fn remember(&self, appid: AppId, number: Number, asked: Asked) {
-        self.lock().insert((number, appid), Told { asked, answer: None });
+    pub fn remember(&self, appid: AppId, number: Number, operation: &str, card: PastCard) {
+        let told = Told { operation: operation.to_owned(), card, answer: None };
+        self.lock().insert((number, appid), told);
     }
 
     /// Forgets transids with stamps before this Unix second.
@@ -154,10 +159,13 @@ mod tests {
     fn after_a_restart_only_the_same_card_is_found_anew() {
         let repeats = Repeats::<u32>::default();
         let (appid, number) = key();
-        repeats.remember(appid, number, asked("1"));
+        repeats.remember(appid, number, "x", PastCard::Plain(asked("1").card));
         assert!(matches!(repeats.enter(appid, number, asked("2")), Turn::Other));
         assert!(matches!(repeats.enter(appid, number, asked("1")), Turn::First(_)));
         repeats.sweep(Stamp::FIRST.to_unix() + 1);
         assert!(matches!(repeats.enter(appid, number, asked("2")), Turn::First(_)));
+        // What cannot be told was none.
+        repeats.remember(appid, number, "x", PastCard::Unknown);
+        assert!(matches!(repeats.enter(appid, number, asked("2")), Turn::Other));
     }
 }

@@ -14,6 +14,7 @@ use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cmiot_signer::{Card, CardKind};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -88,6 +89,47 @@ impl IdentityKey {
         });
         context.update(number.as_bytes());
         hex(&context.sign().as_ref()[..16]).to_string()
+    }
+}
+
+/// A card of an earlier request, as far as the audit can tell which it was.
+#[derive(Clone, Debug)]
+pub enum PastCard {
+    /// As it is.
+    Plain(Card),
+    /// By its hash.
+    Hashed(HashedCard),
+    /// By a hash whose key is gone.
+    Unknown,
+}
+
+impl PastCard {
+    /// Whether it was this card; what is unknown was none.
+    pub fn is(&self, card: &Card) -> bool {
+        match self {
+            Self::Plain(past) => past == card,
+            Self::Hashed(HashedCard { key, hash }) => key.hash(card.kind(), card.as_str()) == *hash,
+            Self::Unknown => false,
+        }
+    }
+}
+
+/// The hash of a card, and the key that tells whose it is.
+#[derive(Clone)]
+pub struct HashedCard {
+    key: Arc<IdentityKey>,
+    hash: String,
+}
+
+impl HashedCard {
+    pub(super) fn new(key: &Arc<IdentityKey>, hash: &str) -> Self {
+        Self { key: Arc::clone(key), hash: hash.to_owned() }
+    }
+}
+
+impl std::fmt::Debug for HashedCard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("HashedCard").field(&self.hash).finish()
     }
 }
 

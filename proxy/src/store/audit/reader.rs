@@ -5,12 +5,14 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cmiot_signer::{AppId, Card, Stamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::super::schema::{self, Kind};
 use super::super::{Fault, StoreError};
+use super::identity::{HashedCard, IdentityKey, PastCard};
 use super::segment;
 use super::table::kind_of_number;
 use crate::clock::Time;
@@ -25,7 +27,7 @@ pub struct AuditReader {
 }
 
 /// What the audit says about an authenticated request that had a transid.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct PastRequest<'a> {
     /// Who asked.
     pub client: AppId,
@@ -33,8 +35,8 @@ pub struct PastRequest<'a> {
     pub transid: &'a str,
     /// When it came.
     pub at: Time,
-    /// About which card; none where the audit holds only its hash.
-    pub card: Option<Card>,
+    /// About which card.
+    pub card: Option<PastCard>,
     /// Which look-up.
     pub operation: Option<&'a str>,
     /// What became of it.
@@ -65,7 +67,9 @@ impl AuditReader {
             let Some(first) = first_since(&connection, since).map_err(StoreError::sqlite(&path))? else {
                 continue;
             };
-            if visit_from(&connection, &path, first, since, &mut visit)?.is_break() {
+            // A key that cannot be read is as good as none.
+            let key = IdentityKey::read(&self.dir, month).ok().flatten().map(Arc::new);
+            if visit_from(&connection, &path, key.as_ref(), first, since, &mut visit)?.is_break() {
                 break;
             }
         }
@@ -129,6 +133,7 @@ pub(super) fn first_since(connection: &Connection, since: Time) -> rusqlite::Res
 fn visit_from(
     connection: &Connection,
     path: &Path,
+    key: Option<&Arc<IdentityKey>>,
     first: i64,
     since: Time,
     visit: &mut impl FnMut(PastRequest<'_>) -> ControlFlow<()>,
@@ -136,10 +141,8 @@ fn visit_from(
     let sqlite = StoreError::sqlite(path);
     let mut statement = connection
         .prepare(
-            // A hashed card is not a card any more.
-            "SELECT record.client, record.transid, record.at, record.kind,
-                    CASE WHEN record.key IS NULL THEN record.card END,
-                    operated.text, ended.text, reasoned.text
+            "SELECT record.client, record.transid, record.at, record.kind, record.card,
+                    operated.text, ended.text, reasoned.text, record.key IS NOT NULL
              FROM record
              JOIN name AS ended ON ended.id = record.outcome
              LEFT JOIN name AS reasoned ON reasoned.id = record.reason
@@ -151,7 +154,7 @@ fn visit_from(
         .map_err(sqlite)?;
     let mut rows = statement.query([first, since.as_micros()]).map_err(sqlite)?;
     while let Some(row) = rows.next().map_err(sqlite)? {
-        let past = past(row).map_err(sqlite)?;
+        let past = past(row, key).map_err(sqlite)?;
         let past = past.ok_or_else(|| StoreError::new(path, Fault::Malformed { what: "record" }))?;
         if visit(past).is_break() {
             return Ok(ControlFlow::Break(()));
@@ -161,17 +164,20 @@ fn visit_from(
 }
 
 /// None when the row holds what the writer never writes.
-fn past<'a>(row: &'a Row<'_>) -> rusqlite::Result<Option<PastRequest<'a>>> {
+fn past<'a>(row: &'a Row<'_>, key: Option<&Arc<IdentityKey>>) -> rusqlite::Result<Option<PastRequest<'a>>> {
     let text = |column| row.get_ref(column).and_then(|value| Ok(value.as_str_or_null()?));
     let (Some(client), Some(transid), Some(outcome)) = (text(0)?, text(1)?, text(6)?) else {
         return Ok(None);
     };
     let Ok(client) = AppId::parse(client) else { return Ok(None) };
     let card = match (row.get::<_, Option<i64>>(3)?, text(4)?) {
+        (Some(_), Some(hash)) if row.get(8)? => {
+            Some(key.map_or(PastCard::Unknown, |key| PastCard::Hashed(HashedCard::new(key, hash))))
+        }
         (Some(kind), Some(card)) => {
             let Some(kind) = kind_of_number(kind) else { return Ok(None) };
             let Ok(card) = Card::parse(kind, card) else { return Ok(None) };
-            Some(card)
+            Some(PastCard::Plain(card))
         }
         _ => None,
     };
