@@ -1,6 +1,8 @@
 //! What docs/auditing.md prints runs as printed; the audit's commands on a live folder, and after tampering.
 
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -14,9 +16,24 @@ fn queries() -> Vec<&'static str> {
     PAGE.split("```sql\n").skip(1).map(|part| part.split("```").next().unwrap_or_default()).collect()
 }
 
-/// What the stock shell prints for a query, asked as an auditor asks.
+/// A group and a user of nobody's here.
+const AUDITORS: &str = "61234";
+const AUDITOR: &str = "61235";
+
+/// What the stock shell prints for a query.
 fn shell(segment: &Path, query: &str) -> String {
-    let mut shell = Command::new("sqlite3")
+    ask(&mut Command::new("sqlite3"), segment, query)
+}
+
+/// The same, asked by a member of the group who is nobody else.
+fn shell_of_an_auditor(segment: &Path, query: &str) -> String {
+    let mut shell = Command::new("setpriv");
+    shell.args(["--reuid", AUDITOR, "--regid", AUDITORS, "--clear-groups", "sqlite3"]);
+    ask(&mut shell, segment, query)
+}
+
+fn ask(shell: &mut Command, segment: &Path, query: &str) -> String {
+    let mut shell = shell
         .args(["-readonly", "-bail"])
         .arg(segment)
         .stdin(Stdio::piped())
@@ -32,17 +49,33 @@ fn shell(segment: &Path, query: &str) -> String {
 
 #[tokio::test]
 async fn the_pages_queries_run_in_the_stock_shell_on_a_live_file() {
+    let id = Command::new("id").arg("-u").output().unwrap().stdout;
+    assert_eq!(id, b"0\n", "only root becomes a member of a group: sudo -E env PATH=$PATH cargo xtask test");
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    // Whoever gets to the folder gets no further than its group.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o711)).unwrap();
+    let proxy = Proxy::start_in(folder, Setup::before(&carrier).set("audit.audit_group", AUDITORS)).await;
     for card in [MSISDN, MSISDN, ICCID] {
         proxy.ask(&card).await.is_normal();
     }
-    let printed: Vec<String> = queries().into_iter().map(|query| shell(&proxy.audit_file(), query)).collect();
+    let segment = proxy.audit_file();
+    let printed: Vec<String> =
+        queries().into_iter().map(|query| shell_of_an_auditor(&segment, query)).collect();
     let lines: Vec<usize> = printed.iter().map(|printed| printed.lines().count()).collect();
     // Latest, of the card, calls of the last miss, clients, days (two around midnight), changes, gaps, counts, notes.
     assert_eq!((&lines[..4], &lines[5..]), ([3, 2, 1, 1].as_slice(), [0, 0, 0, 0].as_slice()), "{printed:?}");
     assert!(printed[1].contains("|hit|0|00|normal"), "{}", printed[1]);
     assert!(printed[2].contains(&carrier.calls()[1].transid), "{}", printed[2]);
+    // The cache and the keys are not the auditors'.
+    for other in ["cache.db", "state.db", "audit-anchor.key"] {
+        let read = Command::new("setpriv")
+            .args(["--reuid", AUDITOR, "--regid", AUDITORS, "--clear-groups", "cat"])
+            .arg(proxy.data().join(other))
+            .output()
+            .unwrap();
+        assert!(!read.status.success() && read.stdout.is_empty(), "{other}");
+    }
 }
 
 #[tokio::test]

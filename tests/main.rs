@@ -71,8 +71,17 @@ mod transids;
 // A record for every request, before its answer.
 mod audit;
 
-// What docs/auditing.md prints, and the audit's commands.
+// What docs/auditing.md prints, as an auditor runs it.
 mod auditing;
+
+// The audit's commands.
+mod audit_commands;
+
+// The audit over the operators' listener.
+mod audit_query;
+
+// Disks and clocks that fail under the audit.
+mod audit_faults;
 
 // Killed in mid-load, started again.
 mod crash;

@@ -3,10 +3,9 @@
 use std::ops::Deref;
 use std::path::Path;
 
-use cmiot_proxy::app::App;
+use cmiot_proxy::app::{App, open_store};
 use cmiot_proxy::clock::{Clock, Hand, Time};
 use cmiot_proxy::config::{Config, ConfigFile};
-use cmiot_proxy::store::{Store, StoreOptions};
 use tempfile::TempDir;
 
 use super::{Answer, Door, Gateway, Line, Setup, secrets};
@@ -30,7 +29,7 @@ impl Clocked {
         let (clock, hand) = Clock::manual(NOON);
         let file = ConfigFile::parse(Path::new("test.toml"), &setup.text()).expect("a good configuration");
         let config = Config::check(&file, folder.path()).expect("a good configuration");
-        let store = Store::open(&config.store_dir, StoreOptions::default(), &clock).expect("a new store");
+        let store = open_store(&config, false, &clock).expect("a new store");
         let app = App::start(config, store, clock.clone()).await.expect("free ports");
         let door = Door { address: app.gateway().tcp().expect("TCP"), gateway: Gateway::new(clock) };
         Self { clock: hand, app, door, folder }
@@ -52,6 +51,11 @@ impl Clocked {
         let mut line = Line::to(self.app.admin().tcp().expect("TCP")).await;
         line.send(request).await;
         line.answer().await
+    }
+
+    /// The folder of the databases.
+    pub(crate) fn data(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
     }
 
     /// Drains it, and removes its folder.

@@ -4,6 +4,7 @@
 //! error, from one start to the next, and its metrics, which are asked for before it is signalled, killed or dropped.
 //! Every test that starts a proxy proves that along with its own sentence.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -18,7 +19,7 @@ use cmiot_simulator::Simulator;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::{Answer, Door, Gateway, Line, Row, Setup, rows, secrets, segments, soon};
+use super::{Answer, Door, Gateway, Ground, Line, Row, Setup, rows, secrets, segments, soon};
 
 /// More than an operator sees by default, so that more is looked through.
 const LOGGED: &str = "debug";
@@ -27,6 +28,7 @@ const LOGGED: &str = "debug";
 pub(crate) struct Proxy {
     setup: Setup,
     folder: TempDir,
+    ground: Ground,
     child: Child,
     door: Door,
     admin: SocketAddr,
@@ -46,24 +48,42 @@ impl Proxy {
 
     /// The same, logging everything that any part of it can log.
     pub(crate) async fn start_tracing(setup: Setup) -> Self {
-        Self::start_as(tempfile::tempdir().expect("a temporary folder"), setup, &[], "trace").await
+        Self::start_as(
+            tempfile::tempdir().expect("a temporary folder"),
+            setup,
+            Ground::default(),
+            &[],
+            "trace",
+        )
+        .await
     }
 
     /// Over a folder that may hold databases already.
     pub(crate) async fn start_in(folder: TempDir, setup: Setup) -> Self {
-        Self::start_as(folder, setup, &[], LOGGED).await
+        Self::start_on(folder, setup, Ground::default()).await
+    }
+
+    /// With a disk that can fail.
+    pub(crate) async fn start_on(folder: TempDir, setup: Setup, ground: Ground) -> Self {
+        Self::start_as(folder, setup, ground, &[], LOGGED).await
     }
 
     /// Over a folder whose state is lost.
     pub(crate) async fn start_over_in(folder: TempDir, setup: Setup) -> Self {
-        Self::start_as(folder, setup, &["--accept-lost-state"], LOGGED).await
+        Self::start_as(folder, setup, Ground::default(), &["--accept-lost-state"], LOGGED).await
     }
 
-    async fn start_as(folder: TempDir, setup: Setup, arguments: &[&str], logged: &str) -> Self {
+    async fn start_as(
+        folder: TempDir,
+        setup: Setup,
+        ground: Ground,
+        arguments: &[&str],
+        logged: &str,
+    ) -> Self {
         std::fs::write(config_path(&folder), setup.text()).expect("a writable folder");
-        let (child, gateway, admin) = spawn(&folder, arguments, logged).await;
+        let (child, gateway, admin) = spawn(&folder, &ground, arguments, logged).await;
         let door = Door { address: gateway, gateway: Gateway::new(Clock::system()) };
-        Self { setup, folder, child, door, admin, counted: Mutex::default() }
+        Self { setup, folder, ground, child, door, admin, counted: Mutex::default() }
     }
 
     /// The configuration file.
@@ -71,9 +91,13 @@ impl Proxy {
         config_path(&self.folder)
     }
 
-    /// The folder of the databases.
+    /// The folder of the databases; a copy of it where the disk is small.
     pub(crate) fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        if self.ground.private { self.copied() } else { self.folder.path().join("data") }
+    }
+
+    pub(super) fn ground(&self) -> &Ground {
+        &self.ground
     }
 
     /// What it has logged so far.
@@ -123,7 +147,7 @@ impl Proxy {
 
     /// Starts again over the same folder, at other ports. Only after it ended.
     pub(crate) async fn start_again(&mut self) {
-        let (child, gateway, admin) = spawn(&self.folder, &[], LOGGED).await;
+        let (child, gateway, admin) = spawn(&self.folder, &self.ground, &[], LOGGED).await;
         self.child = child;
         self.door.address = gateway;
         self.admin = admin;
@@ -167,6 +191,14 @@ impl Proxy {
         {
             self.counted.lock().expect("nothing panics with it").push_str(&text);
         }
+    }
+
+    /// Posts JSON to the operators' listener, with more header lines.
+    pub(crate) async fn admin_post(&self, path: &str, headers: &str, body: &str) -> Answer {
+        let mut line = Line::to(self.admin).await;
+        let head = format!("POST {path} HTTP/1.1\r\nHost: {}\r\n{headers}", self.admin);
+        line.send(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).await;
+        line.answer().await
     }
 
     /// What it was started with.
@@ -216,10 +248,16 @@ fn out_path(folder: &TempDir) -> PathBuf {
     folder.path().join("out")
 }
 
-async fn spawn(folder: &TempDir, arguments: &[&str], logged: &str) -> (Child, SocketAddr, SocketAddr) {
+async fn spawn(
+    folder: &TempDir,
+    ground: &Ground,
+    arguments: &[&str],
+    logged: &str,
+) -> (Child, SocketAddr, SocketAddr) {
     let before = std::fs::read(out_path(folder)).map_or(0, |told| told.len());
-    let mut child = command(folder.path())
+    let mut child = command_after(&ground.before, folder.path())
         .env("RUST_LOG", logged)
+        .envs(ground.environment.iter().cloned())
         .arg("serve")
         .arg("--config")
         .arg(config_path(folder))
@@ -250,7 +288,14 @@ async fn spawn(folder: &TempDir, arguments: &[&str], logged: &str) -> (Child, So
 
 /// The executable, in a folder and with nothing of the tests' environment that matters to it.
 pub(crate) fn command(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cmiot-proxy"));
+    command_after(&[], folder)
+}
+
+/// The same, started by other words before its own.
+fn command_after(before: &[OsString], folder: &Path) -> Command {
+    let mut words = before.iter().cloned().chain([OsString::from(env!("CARGO_BIN_EXE_cmiot-proxy"))]);
+    let mut command = Command::new(words.next().expect("the executable at least"));
+    command.args(words);
     command.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
     command.env_remove("CMIOT_PASSWORD").env_remove("RUST_LOG").env("NO_COLOR", "1");
     command

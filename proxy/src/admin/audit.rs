@@ -45,6 +45,10 @@ struct Wanted {
 }
 
 pub(super) async fn query(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    if request.uri().query().is_some() {
+        let what = "send the filters as JSON: URLs are logged on their way\n";
+        return reply::text(StatusCode::BAD_REQUEST, what);
+    }
     let (filter, limit) = match admin.read(request).await.and_then(Wanted::check) {
         Ok(asked) => asked,
         Err(what) => return reply::text(StatusCode::BAD_REQUEST, format!("{what}\n")),

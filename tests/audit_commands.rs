@@ -1,0 +1,146 @@
+//! The audit's commands, on the folder of a proxy that serves.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use cmiot_proxy::clock::Time;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::support::{Clocked, Finished, ICCID, MSISDN, Proxy, Setup, carrier, run};
+
+/// 2026-01-15 and 2026-02-15, noon at +08:00; a clocked proxy begins at the first.
+const FEBRUARY: Time = Time::from_secs(1_768_449_600 + 31 * 86_400);
+
+async fn audit(dir: &Path, arguments: &[&str]) -> Finished {
+    let dir = dir.to_str().unwrap();
+    run(Path::new("/"), &[&["audit"], arguments, &["--dir", dir]].concat(), &[]).await
+}
+
+/// A proxy whose audit has a look-up in January and one in February.
+async fn two_months(setup: &Setup) -> Clocked {
+    let proxy = setup.start_clocked().await;
+    proxy.ask(&MSISDN).await.is_normal();
+    proxy.clock.set(FEBRUARY);
+    proxy.ask(&ICCID).await.is_normal();
+    proxy
+}
+
+#[tokio::test]
+async fn an_export_is_what_its_manifest_says_and_progress_is_no_part_of_it() {
+    let carrier = carrier().await;
+    let proxy = two_months(&Setup::before(&carrier)).await;
+    let to = tempfile::tempdir().unwrap();
+    for (format, lines) in [("csv", 2), ("json", 1)] {
+        let file = to.path().join(format);
+        let name = file.to_str().unwrap();
+        let export = &["export", "--month", "2026-01", "--format", format, name];
+        let told = audit(&proxy.data(), export).await.did_it();
+        let bytes = std::fs::read(&file).unwrap();
+        let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        // Standard output is for programs: a line, no bar.
+        assert_eq!(told.out, format!("1 look-ups, SHA-256 {hash}\n"));
+        let manifest = std::fs::read_to_string(format!("{name}.manifest.json")).unwrap();
+        let manifest: Value = serde_json::from_str(&manifest).unwrap();
+        assert_eq!(manifest["sha256"], hash);
+        assert_eq!((&manifest["rows"], &manifest["month"]), (&1.into(), &"2026-01".into()));
+        let text = String::from_utf8(bytes).unwrap();
+        assert_eq!(text.lines().count(), lines);
+        let last = text.lines().last().unwrap();
+        assert!(last.contains(MSISDN.number) && last.contains("2026-01-15T12:00:00"), "{last}");
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        // What is there is not written over.
+        audit(&proxy.data(), export).await.failed(1, [name]);
+    }
+    audit(&proxy.data(), &["export", "--month", "2025-12", "/dev/null"]).await.failed(1, [""]);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_look_up_is_shown_with_its_calls_and_its_changes() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    let dir = proxy.data();
+    let found = audit(&dir, &["query", "--format", "json", "--outcome", "miss"]).await.did_it();
+    let row: Value = serde_json::from_str(found.out.trim()).unwrap();
+    let shown = audit(&dir, &["show", &row["id"].to_string()]).await.did_it();
+    for said in [MSISDN.number, "carrier calls: 1", &carrier.calls()[0].transid, "normal"] {
+        assert!(shown.out.contains(said), "{said}: {}", shown.out);
+    }
+    assert_eq!(audit(&dir, &["show", "4711"]).await.failed(1, ["4711"]).out, "");
+    let changes = audit(&dir, &["changes", "--format", "csv", "--card", MSISDN.number]).await.did_it();
+    assert_eq!(changes.out, "card,kind,from,to,after,before,lookup\n");
+}
+
+#[tokio::test]
+async fn a_backup_of_a_live_segment_verifies() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    let to = tempfile::tempdir().unwrap();
+    let copy = to.path().join(proxy.audit_file().file_name().unwrap());
+    audit(&proxy.data(), &["backup", copy.to_str().unwrap()]).await.did_it();
+    proxy.ask(&MSISDN).await.is_normal();
+    let verified = audit(to.path(), &["verify"]).await.did_it();
+    assert!(verified.out.contains("1 segments, ") && verified.out.contains("chain ok"), "{}", verified.out);
+    let found = audit(to.path(), &["query", "--format", "csv"]).await.did_it();
+    assert_eq!(found.out.lines().count(), 2, "the copy is of then");
+    audit(&proxy.data(), &["backup", copy.to_str().unwrap()]).await.failed(1, ["exists"]);
+}
+
+#[tokio::test]
+async fn pruning_leaves_what_verifies_and_a_note() {
+    let carrier = carrier().await;
+    let proxy = two_months(&Setup::before(&carrier)).await;
+    let dir = proxy.data();
+    audit(&dir, &["prune", "--keep", "1mo"]).await.failed(1, ["--force"]);
+    let dry = audit(&dir, &["prune", "--keep", "1mo", "--force", "--dry-run"]).await.did_it();
+    assert_eq!(dry.out, "2026-01 would be deleted\n");
+    assert!(dir.join("audit-2026-01.db").exists());
+    let pruned = audit(&dir, &["prune", "--keep", "1mo", "--force"]).await.did_it();
+    assert_eq!(pruned.out, "2026-01 deleted\n");
+    assert!(!dir.join("audit-2026-01.db").exists() && dir.join("audit-2026-02.db").exists());
+    let verified = audit(&dir, &["verify"]).await.did_it();
+    assert!(verified.out.contains("2026-01: not here; its manifest: "), "{}", verified.out);
+    assert!(verified.out.contains("chain ok"), "{}", verified.out);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn keyed_identities_are_found_by_their_key_and_gone_with_it() {
+    let carrier = carrier().await;
+    let proxy = two_months(&Setup::before(&carrier).set("audit.identifiers", "keyed")).await;
+    let dir = proxy.data();
+    let hashed = audit(&dir, &["hash", "--month", "2026-01", MSISDN.number]).await.did_it();
+    let hash = hashed.out.split_whitespace().nth(2).unwrap().to_owned();
+    let query = &["query", "--format", "json", "--card", MSISDN.number];
+    let found = audit(&dir, query).await.did_it();
+    let row: Value = serde_json::from_str(found.out.trim()).unwrap();
+    assert_eq!((&row["card"], &row["masked"]), (&hash.clone().into(), &"1476****176".into()));
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with("audit-") {
+            let bytes = std::fs::read(&path).unwrap();
+            let number = MSISDN.number.as_bytes();
+            assert!(!bytes.windows(number.len()).any(|it| it == number), "{}", path.display());
+        }
+    }
+    audit(&dir, &["erase", "--month", "2026-02", "--yes"]).await.failed(1, ["not over"]);
+    audit(&dir, &["erase", "--month", "2026-01"]).await.failed(2, ["--yes"]);
+    audit(&dir, &["erase", "--month", "2026-01", "--yes"]).await.did_it();
+    audit(&dir, &["hash", "--month", "2026-01", MSISDN.number]).await.failed(1, ["no key"]);
+    assert_eq!(audit(&dir, query).await.did_it().out, "");
+    assert!(audit(&dir, &["verify"]).await.did_it().out.contains("chain ok"));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_terminal_there_is_no_bar() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    let verified = audit(&proxy.data(), &["verify"]).await.did_it();
+    assert_eq!(verified.err, "");
+    assert!(verified.out.ends_with("chain ok\n"), "{}", verified.out);
+}

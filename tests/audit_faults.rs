@@ -1,0 +1,202 @@
+//! Disks and clocks that fail: no answer without its record, or its count; and all is well again by itself.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Duration;
+
+use cmiot_proxy::clock::Time;
+use rusqlite::Connection;
+
+use crate::support::{ICCID, MSISDN, Proxy, Setup, carrier, run, until};
+
+/// Both policies, and the code that a hit gets while nothing can be written.
+const POLICIES: [(&str, &str); 2] = [("refuse", "73"), ("answer", "0")];
+
+/// Answered and refused without a record, as the audit has it.
+fn gap(proxy: &Proxy) -> (i64, i64) {
+    let segment = Connection::open_with_flags(proxy.audit_file(), rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY);
+    segment
+        .unwrap()
+        .query_row("SELECT coalesce(sum(answered), 0), coalesce(sum(refused), 0) FROM gap", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .unwrap()
+}
+
+/// Asks about a card that is known until the audit cannot be written.
+async fn until_it_fails(proxy: &Proxy) {
+    until("trouble", || async {
+        proxy.ask(&MSISDN).await;
+        proxy.log().contains("audit records cannot be written").then_some(())
+    })
+    .await;
+}
+
+async fn verified(dir: &Path) {
+    let verified = run(Path::new("/"), &["audit", "verify", "--dir", dir.to_str().unwrap()], &[]).await;
+    assert!(verified.did_it().out.contains("chain ok"));
+}
+
+/// While nothing can be written a known card's answer is what the policy says; mended, all is well again by itself, and
+/// what had no record is counted.
+async fn the_policy_holds(proxy: &Proxy, code: &str, mend: impl FnOnce()) {
+    for _ in 0..2 {
+        let answer = proxy.ask(&MSISDN).await;
+        match code {
+            "73" => answer.is_refusal_since("73", "audit unavailable"),
+            _ => answer.is_normal(),
+        }
+    }
+    if code == "73" {
+        let ready = proxy.admin("/ready", "").await;
+        assert_eq!(ready.status, 503, "{}", ready.text());
+    }
+    mend();
+    // Nobody asks meanwhile.
+    let (answered, refused) = until("the count of what has no record", || async {
+        Some(gap(proxy)).filter(|(answered, refused)| answered + refused >= 2)
+    })
+    .await;
+    assert!(
+        if code == "73" { answered == 0 } else { refused == 0 },
+        "{answered} answered, {refused} refused"
+    );
+    until("to be ready", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) }).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    verified(&proxy.data()).await;
+}
+
+#[tokio::test]
+async fn a_full_disk() {
+    let carrier = carrier().await;
+    for (policy, code) in POLICIES {
+        let setup = Setup::before(&carrier).set("audit.on_failure", policy).set("audit.min_free", "0B");
+        let proxy = setup.start_on_small_disk(8).await;
+        proxy.ask(&MSISDN).await.is_normal();
+        proxy.fill_disk(0);
+        until_it_fails(&proxy).await;
+        the_policy_holds(&proxy, code, || proxy.empty_disk()).await;
+    }
+}
+
+#[tokio::test]
+async fn below_the_reserve_nothing_is_written_while_there_is_room() {
+    let carrier = carrier().await;
+    for (policy, code) in POLICIES {
+        let setup = Setup::before(&carrier).set("audit.on_failure", policy).set("audit.min_free", "2MiB");
+        let proxy = setup.start_on_small_disk(16).await;
+        proxy.ask(&MSISDN).await.is_normal();
+        proxy.fill_disk(1 << 20);
+        until_it_fails(&proxy).await;
+        let rows = proxy.audit().len();
+        the_policy_holds(&proxy, code, || {
+            assert_eq!(proxy.audit().len(), rows, "no record since");
+            proxy.empty_disk();
+        })
+        .await;
+        assert!(proxy.log().contains("min_free asks for 2 MiB"));
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_turns_read_only() {
+    let carrier = carrier().await;
+    for (policy, code) in POLICIES {
+        let proxy = Setup::before(&carrier).set("audit.on_failure", policy).start_on_failing_disk().await;
+        proxy.ask(&MSISDN).await.is_normal();
+        proxy.disk_is("readonly");
+        until_it_fails(&proxy).await;
+        the_policy_holds(&proxy, code, || proxy.disk_is("well")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_writer_that_stalls_longer_than_anybody_waits() {
+    let carrier = carrier().await;
+    for (policy, code) in POLICIES {
+        let setup = Setup::before(&carrier).set("audit.on_failure", policy).set("gateway.deadline", "1s");
+        let proxy = setup.start_on_failing_disk().await;
+        proxy.ask(&MSISDN).await.is_normal();
+        let before = proxy.audit().len();
+        proxy.disk_is("stall");
+        let stalled = [proxy.sign(&MSISDN), proxy.sign(&MSISDN)];
+        for query in &stalled {
+            assert_eq!(proxy.get(query).await.code(), code);
+        }
+        proxy.disk_is("well");
+        // What was given up on is written all the same, and counted too: no record is missing for being late.
+        let found = until("the late records", || async {
+            let audit = proxy.audit();
+            stalled
+                .iter()
+                .all(|query| audit.iter().any(|row| row.transid.as_deref() == Some(query.transid())))
+                .then_some(audit.len())
+        })
+        .await;
+        assert_eq!(found, before + 2);
+        proxy.ask(&MSISDN).await.is_normal();
+        assert_eq!(gap(&proxy), if code == "0" { (2, 0) } else { (0, 2) });
+        verified(&proxy.data()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_is_corrupt() {
+    let carrier = carrier().await;
+    for (policy, code) in POLICIES {
+        let proxy = Setup::before(&carrier).set("audit.on_failure", policy).start().await;
+        proxy.ask(&MSISDN).await.is_normal();
+        // Everything is moved into the file, and the proxy is made to read it again by another program's commit.
+        let path = proxy.audit_file();
+        let other = Connection::open(&path).unwrap();
+        let page: i64 = other
+            .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'batch'", [], |row| row.get(0))
+            .unwrap();
+        let version: i64 = other.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        other.pragma_update(None, "user_version", version).unwrap();
+        other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        drop(other);
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let mut good = [0; 4_096];
+        let place = u64::try_from(page - 1).unwrap() * 4_096;
+        file.read_exact_at(&mut good, place).unwrap();
+        file.write_all_at(&[0xa5; 4_096], place).unwrap();
+        until_it_fails(&proxy).await;
+        assert!(proxy.log().contains("malformed"), "{}", proxy.log());
+        // The page from a backup, and no restart.
+        the_policy_holds(&proxy, code, || file.write_all_at(&good, place).unwrap()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_steps_back_over_the_end_of_a_month() {
+    for (policy, _) in POLICIES {
+        let carrier = carrier().await;
+        let proxy = Setup::before(&carrier).set("audit.on_failure", policy).start_clocked().await;
+        // 2026-02-01T00:00:00+08:00
+        let turn = Time::from_secs(1_769_875_200);
+        let seconds = Duration::from_secs;
+        for (now, card) in [
+            (turn.minus(seconds(9)), MSISDN),
+            (turn.plus(seconds(9)), MSISDN),
+            (turn.minus(seconds(6)), ICCID),
+            (turn.plus(seconds(12)), ICCID),
+        ] {
+            proxy.clock.set(now);
+            proxy.ask(&card).await.is_normal();
+        }
+        let of = |month: &str| -> Vec<Option<String>> {
+            let segment = proxy.data().join(format!("audit-{month}.db"));
+            let segment =
+                Connection::open_with_flags(segment, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+            let mut cards = segment.prepare("SELECT card FROM record ORDER BY id").unwrap();
+            cards.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        };
+        let [msisdn, iccid] = [MSISDN, ICCID].map(|card| Some(card.number.to_owned()));
+        assert_eq!(of("2026-01"), std::slice::from_ref(&msisdn));
+        assert_eq!(of("2026-02"), [msisdn, iccid.clone(), iccid], "what is written into never goes back");
+        verified(&proxy.data()).await;
+        assert_eq!(carrier.duplicates(), []);
+        proxy.stop().await;
+    }
+}

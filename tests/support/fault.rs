@@ -1,0 +1,146 @@
+//! Disks that fail on command: a small one that can be filled, and one that turns read-only or stalls.
+//!
+//! The small one is a tmpfs over the proxy's data folder, in a mount namespace of its own, reached through
+//! `/proc/PID/root`; what is in it is looked at in a copy, since SQLite takes that link by its word. It needs root, or user namespaces. The other one is a preload (`faults.c`), since no kernel
+//! remounts a file system read-only while files are open for writing, except after an error of a real disk.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use tempfile::TempDir;
+
+use super::{Proxy, Setup};
+
+/// What a proxy is started with, so that its disk can fail.
+#[derive(Debug, Default)]
+pub(crate) struct Ground {
+    /// Words before the executable's own.
+    pub(super) before: Vec<OsString>,
+    pub(super) environment: Vec<(&'static str, OsString)>,
+    /// Whether its data folder is in a mount namespace of its own.
+    pub(super) private: bool,
+    fault: PathBuf,
+    copies: Mutex<Vec<TempDir>>,
+}
+
+impl Ground {
+    /// A disk of so many MiB, in memory, under the data folder of `folder`.
+    fn small(folder: &Path, mebibytes: u32) -> Self {
+        let data = folder.join("data");
+        std::fs::create_dir(&data).expect("a folder of ours");
+        let mount = format!("mount -t tmpfs -o size={mebibytes}m,mode=0700 tmpfs \"$0\" && exec \"$@\"");
+        let before = ["unshare", namespaces(), "sh", "-c", &mount]
+            .map(OsString::from)
+            .into_iter()
+            .chain([data.into()]);
+        Self { before: before.collect(), private: true, ..Self::default() }
+    }
+
+    /// A disk that does what [`Proxy::disk_is`] says.
+    fn failing(folder: &Path) -> Self {
+        let (library, fault, data) = (folder.join("faults.so"), folder.join("fault"), folder.join("data"));
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/support/faults.c");
+        let built = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O1", "-Wall", "-o"])
+            .args([&library, &source])
+            .arg("-ldl")
+            .status();
+        assert!(built.expect("a C compiler").success());
+        let environment = vec![
+            ("LD_PRELOAD", library.into()),
+            ("FAULT", fault.clone().into()),
+            ("FAULT_DIR", data.into_os_string()),
+        ];
+        Self { environment, fault, ..Self::default() }
+    }
+}
+
+impl Setup {
+    /// Starts the executable with its data on a small disk of its own.
+    pub(crate) async fn start_on_small_disk(&self, mebibytes: u32) -> Proxy {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let ground = Ground::small(folder.path(), mebibytes);
+        Proxy::start_on(folder, self.clone(), ground).await
+    }
+
+    /// Starts the executable with its data on a disk that fails on command.
+    pub(crate) async fn start_on_failing_disk(&self) -> Proxy {
+        // Paths are compared as the kernel tells them.
+        let folder =
+            tempfile::tempdir_in(std::env::temp_dir().canonicalize().expect("a folder of the system"));
+        let folder = folder.expect("a temporary folder");
+        let ground = Ground::failing(folder.path());
+        Proxy::start_on(folder, self.clone(), ground).await
+    }
+}
+
+impl Proxy {
+    /// Fills the small disk, but for so many bytes.
+    pub(crate) fn fill_disk(&self, but: u64) {
+        let mut ballast = File::create(self.ballast()).expect("the proxy's folder");
+        let block = [0x5a; 4_096];
+        while ballast.write_all(&block).is_ok() {}
+        let length = ballast.metadata().expect("an open file").len();
+        ballast.set_len(length.saturating_sub(but)).expect("to make room");
+    }
+
+    /// Makes room again.
+    pub(crate) fn empty_disk(&self) {
+        std::fs::remove_file(self.ballast()).expect("a file of ours");
+    }
+
+    /// Says what the failing disk does from now on: `readonly`, `stall`, or nothing.
+    pub(crate) fn disk_is(&self, what: &str) {
+        // Renamed into place: half a word would be none.
+        let fault = &self.ground().fault;
+        let fresh = fault.with_extension("new");
+        std::fs::write(&fresh, what).and_then(|()| std::fs::rename(fresh, fault)).expect("the test's folder");
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.disk().join("ballast")
+    }
+
+    /// Where the test reaches the small disk.
+    fn disk(&self) -> PathBuf {
+        let data = self.config().with_file_name("data");
+        Path::new(&format!("/proc/{}/root", self.pid()))
+            .join(data.strip_prefix("/").expect("an absolute path"))
+    }
+
+    /// A copy of the small disk's databases as they are now, which lives as long as the proxy.
+    pub(super) fn copied(&self) -> PathBuf {
+        let copy = tempfile::tempdir().expect("a temporary folder");
+        for entry in std::fs::read_dir(self.disk()).expect("the proxy's folder") {
+            let name = entry.expect("an entry").file_name();
+            let text = name.to_string_lossy();
+            // The index of a WAL is built anew.
+            if text != "ballast" && !text.ends_with("-shm") {
+                // A WAL may be gone by now.
+                let _ = std::fs::copy(self.disk().join(&name), copy.path().join(&name));
+            }
+        }
+        let path = copy.path().to_owned();
+        self.ground().copies.lock().expect("nothing panics with it").push(copy);
+        path
+    }
+}
+
+/// How this machine gives a process its own mounts.
+fn namespaces() -> &'static str {
+    let may = |flags: &str| {
+        let tried = Command::new("unshare")
+            .args([flags, "sh", "-c", "mount -t tmpfs tmpfs /mnt"])
+            .stderr(Stdio::null())
+            .status();
+        tried.is_ok_and(|status| status.success())
+    };
+    ["-m", "-Urm"].into_iter().find(|flags| may(flags)).expect(
+        "to mount a tmpfs: run the tests as root with CAP_SYS_ADMIN (docker run --cap-add SYS_ADMIN), or allow user \
+         namespaces: sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0",
+    )
+}
