@@ -58,7 +58,7 @@ pub fn http() -> bool {
 /// Finds the mark in flash, leases a block and takes its first number.
 #[inline(never)]
 pub fn lease() -> bool {
-    let sequences = Leased::mount(black_box(Kept::new()), 0, Lane::WHOLE, 16);
+    let sequences = Leased::mount(black_box(Kept::new()), 0, black_box(Lane::WHOLE), 16);
     sequences.is_ok_and(|mut sequences| sequences.next_sequence().is_ok())
 }
 

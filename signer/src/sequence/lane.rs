@@ -70,7 +70,11 @@ impl Lane {
     /// Its `nth` number, counted from 0 and round and round.
     #[cfg(any(feature = "flash", test))]
     pub(super) const fn nth(self, nth: u32) -> Sequence {
-        Sequence(self.first.0 + nth % self.len)
+        // No lane is empty, so the default is never taken; it only spares a panic.
+        match nth.checked_rem(self.len) {
+            Some(nth) => Sequence(self.first.0 + nth),
+            None => self.first,
+        }
     }
 }
 

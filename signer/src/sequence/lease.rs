@@ -85,11 +85,12 @@ impl<F: NorFlash> Leased<F> {
         }
         // As if page 1 were full: the first mark erases page 0.
         let mut this = Self { flash, start, lane, block, next: 0, mark: 0, page: 1, slot: Self::SLOTS };
+        let mut bytes = [0xFF; LARGEST_UNIT];
         for page in 0..2 {
             let mut used = 0;
             let mut highest = None;
             for slot in 0..Self::SLOTS {
-                let bytes = this.read(page, slot)?;
+                this.read(page, slot, &mut bytes)?;
                 if bytes.iter().any(|&byte| byte != 0xFF) {
                     used = slot + 1;
                 }
@@ -128,20 +129,24 @@ impl<F: NorFlash> Leased<F> {
         let at = self.offset(self.page, slot);
         let written = bytes.get(..Self::SLOT).unwrap_or_default();
         self.flash.write(at, written).map_err(LeaseError::Flash)?;
-        if self.read(self.page, slot)? != bytes {
+        let mut bytes = [0; LARGEST_UNIT];
+        self.read(self.page, slot, &mut bytes)?;
+        if self::mark(&bytes) != Some(mark) {
             return Err(LeaseError::Worn);
         }
         self.mark = mark;
         Ok(())
     }
 
-    /// A slot, and 0xFF behind it.
-    fn read(&mut self, page: u32, slot: u32) -> Result<[u8; LARGEST_UNIT], LeaseError<F::Error>> {
+    /// Reads a slot to the head of `bytes`.
+    fn read(
+        &mut self,
+        page: u32,
+        slot: u32,
+        bytes: &mut [u8; LARGEST_UNIT],
+    ) -> Result<(), LeaseError<F::Error>> {
         let at = self.offset(page, slot);
-        let mut bytes = [0xFF; LARGEST_UNIT];
-        let part = bytes.get_mut(..Self::SLOT).unwrap_or_default();
-        self.flash.read(at, part).map_err(LeaseError::Flash)?;
-        Ok(bytes)
+        self.flash.read(at, bytes.get_mut(..Self::SLOT).unwrap_or_default()).map_err(LeaseError::Flash)
     }
 
     fn offset(&self, page: u32, slot: u32) -> u32 {
