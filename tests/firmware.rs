@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::chip::{Board, Bridge, M0, M3, M4F};
+use crate::support::chip::Program::{C, Rust};
+use crate::support::chip::{Bridge, M0, M3, M4F};
 use crate::support::{MSISDN, Proxy, carrier, soon};
 
 #[tokio::test]
@@ -15,7 +16,7 @@ async fn every_chip_looks_a_card_up() {
     for board in [M3, M0, M4F] {
         let carrier = carrier().await;
         let proxy = Proxy::before(&carrier).await;
-        let mut gateway = board.gateway(Bridge::Plain(proxy.address), &[]).await;
+        let mut gateway = Rust(board).gateway(Bridge::Plain(proxy.address), &[]).await;
         assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
         assert!(gateway.has_said("look-up 1: normal after 1 attempt"), "{}", gateway.text());
         assert_eq!((carrier.count(), carrier.count_for(MSISDN.number)), (1, 1));
@@ -24,19 +25,21 @@ async fn every_chip_looks_a_card_up() {
 
 #[tokio::test]
 async fn the_second_look_up_costs_the_carrier_nothing() {
-    let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    let mut gateway = M3.gateway(Bridge::Plain(proxy.address), &["look-ups=2"]).await;
-    assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
-    assert!(gateway.has_said("look-up 2: normal after 1 attempt"), "{}", gateway.text());
-    assert_eq!(carrier.count(), 1);
+    for program in [Rust(M3), C] {
+        let carrier = carrier().await;
+        let proxy = Proxy::before(&carrier).await;
+        let mut gateway = program.gateway(Bridge::Plain(proxy.address), &["look-ups=2"]).await;
+        assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
+        assert_eq!((gateway.transids().len(), gateway.statuses()), (2, 2), "{}", gateway.text());
+        assert_eq!(carrier.count(), 1);
+    }
 }
 
 #[tokio::test]
 async fn a_wrong_password_is_the_end_of_it() {
     let carrier = carrier().await;
     let proxy = Proxy::before(&carrier).await;
-    let mut gateway = M3.gateway(Bridge::Plain(proxy.address), &["password=mistyped"]).await;
+    let mut gateway = Rust(M3).gateway(Bridge::Plain(proxy.address), &["password=mistyped"]).await;
     assert_eq!(gateway.ends().await, Some(1), "{}", gateway.text());
     assert!(gateway.has_said("answer 200: the carrier refused with code 7 (TOKEN"), "{}", gateway.text());
     assert_eq!((gateway.transids().len(), carrier.count()), (1, 0));
@@ -48,7 +51,7 @@ async fn a_wrong_clock_is_set_from_the_refusal() {
     let proxy = Proxy::before(&carrier).await;
     // The carrier page's own moment; and a clock that was never set.
     for (clock, lane) in [("clock=1413444630", "lane=01"), ("clock=0", "lane=02")] {
-        let mut gateway = M3.gateway(Bridge::Plain(proxy.address), &[clock, lane]).await;
+        let mut gateway = Rust(M3).gateway(Bridge::Plain(proxy.address), &[clock, lane]).await;
         assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
         assert!(gateway.has_said("clock set to 20"), "{}", gateway.text());
         assert!(gateway.has_said("look-up 1: normal after 2 attempts"), "{}", gateway.text());
@@ -57,50 +60,54 @@ async fn a_wrong_clock_is_set_from_the_refusal() {
 
 #[tokio::test]
 async fn a_restarted_proxy_is_asked_again() {
-    let carrier = carrier().await;
-    let mut proxy = Proxy::before(&carrier).await;
-    let modem = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let bridge = Bridge::Reconnecting(modem.local_addr().unwrap());
-    let mut gateway = M3.gateway(bridge, &["look-ups=2", "patience=3000"]).await;
+    for program in [Rust(M3), C] {
+        let carrier = carrier().await;
+        let mut proxy = Proxy::before(&carrier).await;
+        let modem = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let bridge = Bridge::Reconnecting(modem.local_addr().unwrap());
+        let mut gateway = program.gateway(bridge, &["look-ups=2", "patience=3000"]).await;
 
-    exchange(&modem, proxy.address, |len| len).await;
-    let address = modem.local_addr().unwrap();
-    drop(modem);
-    gateway.says("look-up 1: normal").await;
-    proxy.restart().await;
-    // So far nobody has taken what the gateway sent; it waits, and sends it again.
-    gateway.says("no answer: the connection failed").await;
-    let modem = TcpListener::bind(address).await.unwrap();
-    exchange(&modem, proxy.address, |len| len).await;
-    assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
-    assert!(gateway.has_said("look-up 2: normal after"), "{}", gateway.text());
-    assert_eq!(carrier.count(), 1, "the cache outlives a restart");
+        exchange(&modem, proxy.address, |len| len).await;
+        let address = modem.local_addr().unwrap();
+        drop(modem);
+        gateway.says("look-up").await;
+        proxy.restart().await;
+        // So far nobody has taken what the gateway sent; it waits, and sends it again.
+        gateway.says("no answer").await;
+        let modem = TcpListener::bind(address).await.unwrap();
+        exchange(&modem, proxy.address, |len| len).await;
+        assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
+        assert_eq!(gateway.statuses(), 2, "{}", gateway.text());
+        assert_eq!(carrier.count(), 1, "the cache outlives a restart");
+    }
 }
 
 #[tokio::test]
 async fn half_an_answer_is_asked_for_again() {
-    let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    let modem = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let bridge = Bridge::Reconnecting(modem.local_addr().unwrap());
-    let mut gateway = M3.gateway(bridge, &["patience=3000"]).await;
+    for program in [Rust(M3), C] {
+        let carrier = carrier().await;
+        let proxy = Proxy::before(&carrier).await;
+        let modem = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let bridge = Bridge::Reconnecting(modem.local_addr().unwrap());
+        let mut gateway = program.gateway(bridge, &["patience=3000"]).await;
 
-    exchange(&modem, proxy.address, |len| len / 2).await;
-    gateway.says("no answer: the connection failed").await;
-    exchange(&modem, proxy.address, |len| len).await;
-    assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
-    assert!(gateway.has_said("look-up 1: normal after"), "{}", gateway.text());
-    assert_eq!(carrier.count(), 1, "the other half was in the cache");
+        exchange(&modem, proxy.address, |len| len / 2).await;
+        gateway.says("no answer").await;
+        exchange(&modem, proxy.address, |len| len).await;
+        assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
+        assert_eq!(gateway.statuses(), 1, "{}", gateway.text());
+        assert_eq!(carrier.count(), 1, "the other half was in the cache");
+    }
 }
 
 #[tokio::test]
 async fn no_sequence_comes_again_after_a_reset() {
     // Flash that QEMU keeps over a reset, and RAM that no startup code clears.
-    for board in [M0, M3] {
+    for program in [Rust(M0), Rust(M3), C] {
         let carrier = carrier().await;
         let proxy = Proxy::before(&carrier).await;
         let settings = ["reset=1", "look-ups=3", "lane=07"];
-        let mut gateway = board.gateway(Bridge::Plain(proxy.address), &settings).await;
+        let mut gateway = program.gateway(Bridge::Plain(proxy.address), &settings).await;
         assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
         assert!(gateway.has_said("reset"), "{}", gateway.text());
         let sequences: Vec<_> =
@@ -114,10 +121,11 @@ async fn no_sequence_comes_again_after_a_reset() {
 async fn a_gateway_in_c_sets_its_clock_and_looks_a_card_up() {
     let carrier = carrier().await;
     let proxy = Proxy::before(&carrier).await;
-    let mut gateway = Board::gateway_in_c(Bridge::Plain(proxy.address), &["clock=1413444630"]).await;
+    let mut gateway = C.gateway(Bridge::Plain(proxy.address), &["clock=1413444630"]).await;
     assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
     let [ask, refused, set, again, status] = &gateway.said[..] else { panic!("{}", gateway.text()) };
-    assert_eq!([ask, set, again, status].map(String::as_str), ["ask", "clock set", "ask", "status 00"]);
+    let said = [ask, set, again, status].map(String::as_str);
+    assert_eq!(said, ["ask 00000001", "clock set", "ask 00000002", "look-up: 00"]);
     assert!(refused.starts_with("refused 7 "), "{refused}");
     assert_eq!(carrier.count(), 1);
 }
@@ -126,9 +134,9 @@ async fn a_gateway_in_c_sets_its_clock_and_looks_a_card_up() {
 async fn a_gateway_in_c_is_told_of_its_wrong_password() {
     let carrier = carrier().await;
     let proxy = Proxy::before(&carrier).await;
-    let mut gateway = Board::gateway_in_c(Bridge::Plain(proxy.address), &["password=mistyped"]).await;
+    let mut gateway = C.gateway(Bridge::Plain(proxy.address), &["password=mistyped"]).await;
     assert_eq!(gateway.ends().await, Some(1), "{}", gateway.text());
-    assert_eq!(gateway.said, ["ask", "refused 7 TOKEN鉴权不通过"]);
+    assert_eq!(gateway.said, ["ask 00000001", "refused 7 TOKEN鉴权不通过"]);
     assert_eq!(carrier.count(), 0);
 }
 

@@ -45,17 +45,26 @@ pub(crate) struct Gateway {
     pub(crate) said: Vec<String>,
 }
 
-impl Board {
-    /// Starts the gateway in Rust, with further settings; see `signer/firmware/src/bin/gateway/settings.rs`.
+/// A gateway's firmware.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Program {
+    /// `signer/firmware/src/bin/gateway`; its settings stand in `settings.rs` there.
+    Rust(Board),
+    /// `signer/capi/examples/bare/gateway.c`, which has the M3 board's UART built in and says what its settings are.
+    C,
+}
+
+impl Program {
+    /// Starts it, with further settings.
     pub(crate) async fn gateway(self, bridge: Bridge, settings: &[&str]) -> Gateway {
-        self.start(&self.build_rust().await, bridge, settings)
+        match self {
+            Self::Rust(board) => board.start(&board.build_rust().await, bridge, settings),
+            Self::C => M3.start(&build_c().await, bridge, settings),
+        }
     }
+}
 
-    /// Starts the gateway in C: `signer/capi/examples/bare/gateway.c`, which has this board's UART built in.
-    pub(crate) async fn gateway_in_c(bridge: Bridge, settings: &[&str]) -> Gateway {
-        M3.start(&build_c().await, bridge, settings)
-    }
-
+impl Board {
     fn start(self, image: &Path, bridge: Bridge, settings: &[&str]) -> Gateway {
         secrets::keep(MSISDN.number);
         secrets::keep(GATEWAY_PASSWORD);
@@ -139,7 +148,16 @@ impl Gateway {
         soon("QEMU's end", self.qemu.wait()).await.expect("a process of ours").code()
     }
 
-    /// The transids it asked under, in order.
+    /// How many look-ups ended with a normal card.
+    pub(crate) fn statuses(&self) -> usize {
+        let normal = |line: &&String| {
+            let status = line.strip_prefix("look-up").and_then(|rest| rest.split_once(": "));
+            status.is_some_and(|(_, status)| status == "00" || status.starts_with("normal"))
+        };
+        self.said.iter().filter(normal).count()
+    }
+
+    /// The transids it asked under, in order; of the gateway in C, their sequences.
     pub(crate) fn transids(&self) -> Vec<&str> {
         self.said.iter().filter_map(|line| line.strip_prefix("ask ")).collect()
     }

@@ -51,6 +51,18 @@
 // The sequence is not 1 to 99999999, or a lane has more than 7 digits.
 #define CMIOT_E_SEQUENCE -40
 
+// One of the flash's functions failed.
+#define CMIOT_E_FLASH -41
+
+// The flash's pages are too small, its write unit is none of those listed, or a block is 0.
+#define CMIOT_E_FLASH_LAYOUT -42
+
+// What was written to the flash does not read back: the page is worn.
+#define CMIOT_E_FLASH_WORN -43
+
+// Four billion numbers were leased: erase both pages and start again.
+#define CMIOT_E_SEQUENCE_SPENT -44
+
 // The answer ends too early: read on, or ask again.
 #define CMIOT_E_TRUNCATED -50
 
@@ -118,6 +130,29 @@ typedef struct cmiot_account {
 typedef struct cmiot_http {
   size_t words[32];
 } cmiot_http;
+
+// A counter that is kept in flash. Its fields are the library's own.
+typedef struct cmiot_lease {
+  size_t words[20];
+} cmiot_lease;
+
+// The caller's flash: two pages that nothing else uses, and three functions, which return 0 when it went well.
+//
+// Offsets count from the first page, which begins at 0; the second begins at `page_size`.
+typedef struct cmiot_flash {
+  // Handed to the functions as it is.
+  void *context;
+  // Reads `len` bytes: always 8.
+  int32_t (*read)(void *context, uint32_t offset, uint8_t *bytes, size_t len);
+  // Writes `len` bytes: 8, or `write_size` if that is more, at a multiple of as many.
+  int32_t (*write)(void *context, uint32_t offset, const uint8_t *bytes, size_t len);
+  // Erases a page, to 0xFF: the one at 0 or the one at `page_size`.
+  int32_t (*erase)(void *context, uint32_t offset);
+  // Bytes of a page: an erase unit or several, and 512, or 64 times `write_size` if that is more.
+  uint32_t page_size;
+  // Bytes that can only be written together: 1, 2, 4, 8, 16 or 32.
+  uint32_t write_size;
+} cmiot_flash;
 
 // An answer that was read. Its fields are the library's own.
 typedef struct cmiot_reply {
@@ -210,6 +245,25 @@ int32_t cmiot_http_reusable(struct cmiot_http *http);
 // Returns CMIOT_OK, or CMIOT_E_NULL, or CMIOT_E_DATE if it stated none.
 int32_t cmiot_http_date(struct cmiot_http *http,
                         uint64_t *unix_seconds);
+
+// Finds the highest number that was ever leased in the flash, and makes ready to count on from there. Nothing is
+// written yet. Pages never used before may hold anything.
+//
+// Numbers are of the device's lane, as in cmiot_sequence_next, and `block` of them are leased at a time: a power cut
+// or a reset forfeits what is left of a block, and repeats none. A page is erased once in 128 blocks, so that the two
+// last for 128 x endurance x `block` numbers. `flash` is copied; its functions must stay.
+//
+// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_SEQUENCE for the lane, CMIOT_E_FLASH, CMIOT_E_FLASH_LAYOUT.
+int32_t cmiot_lease_mount(struct cmiot_lease *lease,
+                          const struct cmiot_flash *flash,
+                          uint32_t lane_digits,
+                          uint32_t lane,
+                          uint32_t block);
+
+// The next number, for one look-up. Every `block` numbers it writes to the flash, before it hands one out.
+//
+// Returns the number, or CMIOT_E_NULL, CMIOT_E_FLASH, CMIOT_E_FLASH_WORN, CMIOT_E_SEQUENCE_SPENT.
+int32_t cmiot_lease_next(struct cmiot_lease *lease);
 
 // Reads an answer: the whole body of one HTTP response, and nothing else.
 //

@@ -24,6 +24,14 @@ pub const CMIOT_E_CLOCK_LATE: i32 = -31;
 pub const CMIOT_E_DATE: i32 = -32;
 /// The sequence is not 1 to 99999999, or a lane has more than 7 digits.
 pub const CMIOT_E_SEQUENCE: i32 = -40;
+/// One of the flash's functions failed.
+pub const CMIOT_E_FLASH: i32 = -41;
+/// The flash's pages are too small, its write unit is none of those listed, or a block is 0.
+pub const CMIOT_E_FLASH_LAYOUT: i32 = -42;
+/// What was written to the flash does not read back: the page is worn.
+pub const CMIOT_E_FLASH_WORN: i32 = -43;
+/// Four billion numbers were leased: erase both pages and start again.
+pub const CMIOT_E_SEQUENCE_SPENT: i32 = -44;
 /// The answer ends too early: read on, or ask again.
 pub const CMIOT_E_TRUNCATED: i32 = -50;
 /// The answer is broken JSON.

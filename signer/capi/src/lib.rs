@@ -10,6 +10,7 @@
 //! | `code` | the result codes |
 //! | `account` | appid, ebid and password, checked once |
 //! | `sign` | a look-up as a query; numbers of a lane |
+//! | `lease` | numbers that survive a reset, in the caller's flash |
 //! | `reply` | reading an answer |
 //! | `http` | a look-up over a modem or socket: the request whole, the answer as it comes |
 //! | `date` | setting a clock from a `Date` header |
@@ -23,6 +24,7 @@ mod account;
 mod code;
 mod date;
 mod http;
+mod lease;
 mod memory;
 mod reply;
 mod sign;
@@ -34,6 +36,7 @@ pub use http::{
     CmiotHttp, cmiot_http_begin, cmiot_http_body_len, cmiot_http_close, cmiot_http_date, cmiot_http_feed,
     cmiot_http_request, cmiot_http_reusable, cmiot_http_status,
 };
+pub use lease::{CmiotFlash, CmiotLease, cmiot_lease_mount, cmiot_lease_next};
 pub use reply::{
     CMIOT_STATUS_UNKNOWN, CmiotReply, cmiot_reply_code, cmiot_reply_message, cmiot_reply_results,
     cmiot_reply_scan, cmiot_reply_status, cmiot_reply_status_text,

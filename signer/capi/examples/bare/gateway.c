@@ -1,15 +1,22 @@
 /* A gateway in C, on bare metal: signs a look-up, sends it through its UART, reads the answer.
  *
- * A clock that is wrong is set from the refusal's Date header; what did not come is asked for again. QEMU hands the
- * settings in, as blanks-separated NAME=VALUE words: appid, ebid, password, msisdn, host, clock (Unix seconds). A
- * firmware would have them in its flash, a clock that runs on, and a sequence that outlives a reset.
+ * A clock that is wrong is set from the refusal's Date header; what did not come is asked for again; the sequence is
+ * leased, and goes on after a reset. A firmware would have its settings in flash, and a clock that runs on; here QEMU
+ * hands the settings in, as blanks-separated NAME=VALUE words:
+ *
+ *   appid, ebid, password, msisdn, host
+ *   clock     Unix seconds
+ *   lane      this device's first digits of a sequence; without one all numbers are its own
+ *   look-ups  how many, one if not said
+ *   patience  thousands of times that the UART is asked in vain before an answer counts as lost
+ *   reset     1: reset once when done, and do it all again
  */
 #include "cmiot_signer.h"
 #include "startup.h"
 #include "uart.h"
 
-/* How often a look-up is tried, and how often the UART is polled in vain before an answer counts as lost. */
-enum { ATTEMPTS = 20, PATIENCE = 20 * 1000 * 1000 };
+/* How often a look-up is tried, how long an answer is waited for, and how many numbers are leased at a time. */
+enum { ATTEMPTS = 20, PATIENCE = 20 * 1000, BLOCK = 16 };
 
 struct span {
     const char *at;
@@ -46,9 +53,44 @@ static uint64_t number(struct span digits) {
     return value;
 }
 
+/* What stands in for flash: the KiB of RAM that link.ld keeps out of the way of the rest, which outlives a reset. */
+extern uint8_t kept[];
+enum { PAGE = 512 };
+
+static int32_t kept_read(void *unused, uint32_t offset, uint8_t *bytes, size_t len) {
+    (void)unused;
+    for (size_t i = 0; i < len; i++)
+        bytes[i] = kept[offset + i];
+    return 0;
+}
+
+static int32_t kept_write(void *unused, uint32_t offset, const uint8_t *bytes, size_t len) {
+    (void)unused;
+    for (size_t i = 0; i < len; i++)
+        kept[offset + i] &= bytes[i];
+    return 0;
+}
+
+static int32_t kept_erase(void *unused, uint32_t offset) {
+    (void)unused;
+    for (size_t i = 0; i < PAGE; i++)
+        kept[offset + i] = 0xFF;
+    return 0;
+}
+
+static const cmiot_flash flash = {NULL, kept_read, kept_write, kept_erase, PAGE, 1};
+
+struct gateway {
+    const char *words;
+    cmiot_account account;
+    cmiot_lease lease;
+    uint64_t clock;
+    uint32_t patience;
+};
+
 /* Takes an answer from the UART. True if it came whole. */
-static bool receive(cmiot_http *http) {
-    for (uint32_t idle = 0; idle < PATIENCE; idle++) {
+static bool receive(cmiot_http *http, uint32_t patience) {
+    for (uint32_t idle = 0; idle / 1000 < patience; idle++) {
         uint8_t byte;
         if (!uart_receive(&byte))
             continue;
@@ -60,68 +102,101 @@ static bool receive(cmiot_http *http) {
     return false;
 }
 
+/* `ask ` and the sequence's eight digits. */
+static void print_ask(uint32_t sequence) {
+    char line[] = "ask 00000000\n";
+    for (int at = 11; at >= 4; at--) {
+        line[at] = (char)('0' + sequence % 10);
+        sequence /= 10;
+    }
+    console_print(line);
+}
+
+enum outcome { DONE, REFUSED, AGAIN };
+
+/* One request, one answer. */
+static enum outcome attempt(struct gateway *gateway) {
+    static const char path[] = "/v2/userstatusrealsingle";
+    static char request[512], text[64];
+    static uint8_t body[512];
+    struct span card = setting(gateway->words, "msisdn"), host = setting(gateway->words, "host");
+    int32_t sequence = cmiot_lease_next(&gateway->lease);
+    /* Without a clock any time will do: the refusal says what time it is. 946656000 is the earliest. */
+    uint64_t now = gateway->clock < 946656000 ? 946656000 : gateway->clock;
+    if (sequence < 0)
+        return REFUSED;
+    int32_t len = cmiot_http_request(&gateway->account, now, (uint32_t)sequence, CMIOT_MSISDN, card.at, card.len,
+                                     host.at, host.len, path, sizeof path - 1, 1, request, sizeof request);
+    if (len < 0)
+        return REFUSED;
+
+    cmiot_http http;
+    cmiot_reply reply;
+    uint8_t stale;
+    while (uart_receive(&stale)) {
+    }
+    cmiot_http_begin(&http, body, sizeof body);
+    print_ask((uint32_t)sequence);
+    for (int32_t i = 0; i < len; i++)
+        uart_send((uint8_t)request[i]);
+    if (!receive(&http, gateway->patience) ||
+        cmiot_reply_scan(&reply, body, (size_t)cmiot_http_body_len(&http)) != CMIOT_OK) {
+        console_print("no answer\n");
+        return AGAIN;
+    }
+
+    int32_t status = cmiot_reply_status(&reply);
+    if (status >= 0) {
+        cmiot_reply_status_text(&reply, text, sizeof text);
+        console_print("look-up: ");
+        console_print(text);
+        console_print("\n");
+        return DONE;
+    }
+    cmiot_reply_code(&reply, text, sizeof text);
+    console_print("refused ");
+    console_print(text);
+    cmiot_reply_message(&reply, text, sizeof text);
+    console_print(" ");
+    console_print(text);
+    console_print("\n");
+    uint64_t date;
+    if (status != CMIOT_E_REFUSED || cmiot_http_date(&http, &date) != CMIOT_OK ||
+        (date < gateway->clock + 60 && gateway->clock < date + 60))
+        return REFUSED;
+    gateway->clock = date;
+    console_print("clock set\n");
+    return AGAIN;
+}
+
 int main(void) {
     static char words[512];
-    cmiot_account account;
+    static struct gateway gateway;
     uart_start();
     if (!arguments(words, sizeof words))
         return 2;
-    struct span appid = setting(words, "appid"), ebid = setting(words, "ebid"), host = setting(words, "host"),
-                password = setting(words, "password"), card = setting(words, "msisdn");
-    if (cmiot_account_init(&account, appid.at, appid.len, ebid.at, ebid.len, (const uint8_t *)password.at,
-                           password.len) != CMIOT_OK)
+    struct span appid = setting(words, "appid"), ebid = setting(words, "ebid"), password = setting(words, "password"),
+                lane = setting(words, "lane"), patience = setting(words, "patience");
+    if (cmiot_account_init(&gateway.account, appid.at, appid.len, ebid.at, ebid.len, (const uint8_t *)password.at,
+                           password.len) != CMIOT_OK ||
+        cmiot_lease_mount(&gateway.lease, &flash, (uint32_t)lane.len, (uint32_t)number(lane), BLOCK) != CMIOT_OK)
         return 2;
+    gateway.words = words;
+    gateway.clock = number(setting(words, "clock"));
+    gateway.patience = patience.len > 0 ? (uint32_t)number(patience) : PATIENCE;
 
-    uint64_t clock = number(setting(words, "clock"));
-    int32_t sequence = 0;
-    for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
-        static const char path[] = "/v2/userstatusrealsingle";
-        static char request[512], text[64];
-        static uint8_t body[512];
-        /* Lane 8 of ten. */
-        sequence = cmiot_sequence_next((uint32_t)sequence, 1, 8);
-        /* Without a clock any time will do: the refusal says what time it is. 946656000 is the earliest. */
-        int32_t len = cmiot_http_request(&account, clock < 946656000 ? 946656000 : clock, (uint32_t)sequence,
-                                         CMIOT_MSISDN, card.at, card.len, host.at, host.len, path, sizeof path - 1, 1,
-                                         request, sizeof request);
-        if (len < 0)
-            return 2;
-
-        cmiot_http http;
-        cmiot_reply reply;
-        uint8_t stale;
-        while (uart_receive(&stale)) {
-        }
-        cmiot_http_begin(&http, body, sizeof body);
-        console_print("ask\n");
-        for (int32_t i = 0; i < len; i++)
-            uart_send((uint8_t)request[i]);
-        if (!receive(&http) || cmiot_reply_scan(&reply, body, (size_t)cmiot_http_body_len(&http)) != CMIOT_OK) {
-            console_print("no answer\n");
-            continue;
-        }
-
-        int32_t status = cmiot_reply_status(&reply);
-        if (status >= 0) {
-            cmiot_reply_status_text(&reply, text, sizeof text);
-            console_print("status ");
-            console_print(text);
-            console_print("\n");
-            return 0;
-        }
-        cmiot_reply_code(&reply, text, sizeof text);
-        console_print("refused ");
-        console_print(text);
-        cmiot_reply_message(&reply, text, sizeof text);
-        console_print(" ");
-        console_print(text);
-        console_print("\n");
-        uint64_t date;
-        if (status != CMIOT_E_REFUSED || cmiot_http_date(&http, &date) != CMIOT_OK ||
-            (date < clock + 60 && clock < date + 60))
+    uint64_t wanted = number(setting(words, "look-ups"));
+    for (uint64_t done = 0; done < (wanted > 0 ? wanted : 1); done++) {
+        enum outcome outcome = AGAIN;
+        for (int i = 0; i < ATTEMPTS && outcome == AGAIN; i++)
+            outcome = attempt(&gateway);
+        if (outcome != DONE)
             return 1;
-        clock = date;
-        console_print("clock set\n");
     }
-    return 1;
+    /* A number of the first block: there was no reset yet. */
+    if (number(setting(words, "reset")) == 1 && cmiot_lease_next(&gateway.lease) % 1000 < BLOCK) {
+        console_print("reset\n");
+        restart();
+    }
+    return 0;
 }

@@ -23,6 +23,13 @@ _Noreturn void leave(uint32_t code) {
         semihosting(0x20 /* SYS_EXIT_EXTENDED */, block);
 }
 
+_Noreturn void restart(void) {
+    volatile uint32_t *const application_interrupt_and_reset_control = (volatile uint32_t *)0xE000ED0Cu;
+    *application_interrupt_and_reset_control = 0x05FA0004; /* VECTKEY, SYSRESETREQ */
+    for (;;) {
+    }
+}
+
 bool arguments(char *out, size_t capacity) {
     struct {
         char *buffer;

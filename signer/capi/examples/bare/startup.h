@@ -15,4 +15,7 @@ bool arguments(char *out, size_t capacity);
 /* Ends QEMU with this exit code. */
 _Noreturn void leave(uint32_t code);
 
+/* Resets the chip; RAM keeps what startup.c does not set. */
+_Noreturn void restart(void);
+
 #endif

@@ -1,4 +1,4 @@
-/* The library from C: the 65 known answers, the answers' rules, the limits, and misuse that must be refused.
+/* The library from C: the 65 known answers, the answers' rules, the limits, power cuts, and misuse that must be refused.
  *
  * Freestanding but for console_print, so that it runs on hosts and chips alike. The table is linked in as it stands
  * in signer/tests/vectors.tsv (-DVECTORS names it). Prints `c tests: N checks passed` and returns 0, or the line of
@@ -234,6 +234,116 @@ static void http(void) {
     CHECK(cmiot_http_begin(&http, NULL, 8) == CMIOT_E_NULL && cmiot_http_begin(NULL, small, 8) == CMIOT_E_NULL);
 }
 
+/* Flash that loses power after so many more bytes, in the middle of the next one. */
+static struct {
+    uint8_t bytes[2 * 1024];
+    uint32_t power;
+    bool worn;
+} chip;
+
+static bool change(uint32_t at, uint8_t to) {
+    const uint8_t half = (uint8_t)(0x5A5A >> at % 8);
+    if (chip.power == 0) {
+        chip.bytes[at] = (uint8_t)((chip.bytes[at] & ~half) | (to & half));
+        return false;
+    }
+    chip.power--;
+    chip.bytes[at] = to;
+    return true;
+}
+
+static int32_t chip_read(void *flash, uint32_t offset, uint8_t *bytes, size_t len) {
+    CHECK(flash == &chip && len == 8 && offset + len <= sizeof chip.bytes);
+    for (size_t i = 0; i < len; i++)
+        bytes[i] = chip.bytes[offset + i];
+    return 0;
+}
+
+static int32_t chip_write(void *flash, uint32_t offset, const uint8_t *bytes, size_t len) {
+    CHECK(flash == &chip && offset % len == 0 && offset + len <= sizeof chip.bytes);
+    for (uint32_t i = 0; i < len && !chip.worn; i++) {
+        CHECK(chip.bytes[offset + i] == 0xFF);
+        if (!change(offset + i, bytes[i]))
+            return -1;
+    }
+    return 0;
+}
+
+static uint32_t page_size;
+
+static int32_t chip_erase(void *flash, uint32_t offset) {
+    CHECK(flash == &chip && (offset == 0 || offset == page_size));
+    for (uint32_t i = 0; i < page_size; i++)
+        if (!change(offset + i, 0xFF))
+            return -1;
+    return 0;
+}
+
+/* Draws numbers until power fails, or a dozen. None may have been there: they only grow. Returns the last. */
+static int32_t switched_on(const cmiot_flash *flash, uint32_t power, int32_t last) {
+    cmiot_lease lease;
+    chip.power = power;
+    CHECK(cmiot_lease_mount(&lease, flash, 0, 0, 3) == CMIOT_OK);
+    for (int i = 0; i < 12; i++) {
+        int32_t number = cmiot_lease_next(&lease);
+        if (number < 0) {
+            CHECK(number == CMIOT_E_FLASH && chip.power == 0);
+            break;
+        }
+        CHECK(number > last);
+        last = number;
+    }
+    return last;
+}
+
+/* Power fails after every `step`th byte while one page is full and the other is erased. */
+static void power_cuts(uint32_t write_size, uint32_t step) {
+    static uint8_t full[sizeof chip.bytes];
+    const uint32_t lasting = 1000000;
+    page_size = 64 * (write_size < 8 ? 8 : write_size);
+    const cmiot_flash flash = {&chip, chip_read, chip_write, chip_erase, page_size, write_size};
+    for (size_t i = 0; i < sizeof chip.bytes; i++)
+        chip.bytes[i] = 0xA5;
+    int32_t before = 0;
+    /* A dozen numbers are four marks. */
+    for (int i = 0; i < 15; i++)
+        before = switched_on(&flash, lasting, before);
+    CHECK(before == 15 * 12);
+    for (size_t i = 0; i < sizeof full; i++)
+        full[i] = chip.bytes[i];
+    for (uint32_t cut = 0; cut < page_size + 80; cut += step) {
+        for (size_t i = 0; i < sizeof full; i++)
+            chip.bytes[i] = full[i];
+        int32_t last = switched_on(&flash, cut, before);
+        last = switched_on(&flash, cut % 13, last);
+        CHECK(switched_on(&flash, lasting, last) >= last + 12);
+    }
+}
+
+static void leases(void) {
+    power_cuts(4, 1);
+    power_cuts(16, 5);
+
+    cmiot_lease lease = {{0}};
+    cmiot_flash flash = {&chip, chip_read, chip_write, chip_erase, page_size, 16};
+    CHECK(cmiot_lease_next(&lease) == CMIOT_E_NULL && cmiot_lease_next(NULL) == CMIOT_E_NULL);
+    CHECK(cmiot_lease_mount(NULL, &flash, 0, 0, 1) == CMIOT_E_NULL);
+    CHECK(cmiot_lease_mount(&lease, NULL, 0, 0, 1) == CMIOT_E_NULL);
+    CHECK(cmiot_lease_mount(&lease, &flash, 2, 100, 1) == CMIOT_E_SEQUENCE);
+    CHECK(cmiot_lease_mount(&lease, &flash, 2, 42, 0) == CMIOT_E_FLASH_LAYOUT);
+    CHECK(cmiot_lease_mount(&lease, &flash, 2, 42, 5) == CMIOT_OK);
+    int32_t number = cmiot_lease_next(&lease);
+    CHECK(number > 42000000 && number < 43000000 && cmiot_lease_next(&lease) == number + 1);
+    chip.worn = true;
+    CHECK(cmiot_lease_mount(&lease, &flash, 2, 42, 5) == CMIOT_OK && cmiot_lease_next(&lease) == CMIOT_E_FLASH_WORN);
+    flash.write_size = 3;
+    CHECK(cmiot_lease_mount(&lease, &flash, 2, 42, 5) == CMIOT_E_FLASH_LAYOUT);
+    flash.write_size = 32;
+    CHECK(cmiot_lease_mount(&lease, &flash, 2, 42, 5) == CMIOT_E_FLASH_LAYOUT);
+    flash.erase = NULL;
+    CHECK(cmiot_lease_mount(&lease, &flash, 2, 42, 5) == CMIOT_E_NULL);
+}
+
 static void misuse(void) {
     static const uint8_t password[] = "example-password";
     const size_t password_len = sizeof password - 1;
@@ -277,6 +387,7 @@ int main(void) {
     replies();
     clocks_and_sequences();
     http();
+    leases();
     misuse();
     if (failed_line != 0) {
         console_print("c tests: FAILED at line ");

@@ -1,0 +1,204 @@
+//! Numbers that survive a reset: leased from the caller's flash, which three functions of its reach.
+//!
+//! What is kept, and why no power cut repeats a number, stands in `signer/src/sequence/lease.rs`. A board's geometry is
+//! known only when it runs, where [`NorFlash`] has constants; so each of the two pages is 64 slots here, of 8 bytes or
+//! of one write unit, whichever is more, and what is left of a page stays unused.
+
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+use core::ptr;
+
+use cmiot_signer::{Lane, LeaseError, Leased, Sequences};
+use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
+
+use crate::code::{
+    CMIOT_E_FLASH, CMIOT_E_FLASH_LAYOUT, CMIOT_E_FLASH_WORN, CMIOT_E_NULL, CMIOT_E_SEQUENCE,
+    CMIOT_E_SEQUENCE_SPENT, CMIOT_OK, result,
+};
+
+/// The caller's flash: two pages that nothing else uses, and three functions, which return 0 when it went well.
+///
+/// Offsets count from the first page, which begins at 0; the second begins at `page_size`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct CmiotFlash {
+    /// Handed to the functions as it is.
+    pub context: *mut c_void,
+    /// Reads `len` bytes: always 8.
+    pub read:
+        Option<unsafe extern "C" fn(context: *mut c_void, offset: u32, bytes: *mut u8, len: usize) -> i32>,
+    /// Writes `len` bytes: 8, or `write_size` if that is more, at a multiple of as many.
+    pub write:
+        Option<unsafe extern "C" fn(context: *mut c_void, offset: u32, bytes: *const u8, len: usize) -> i32>,
+    /// Erases a page, to 0xFF: the one at 0 or the one at `page_size`.
+    pub erase: Option<unsafe extern "C" fn(context: *mut c_void, offset: u32) -> i32>,
+    /// Bytes of a page: an erase unit or several, and 512, or 64 times `write_size` if that is more.
+    pub page_size: u32,
+    /// Bytes that can only be written together: 1, 2, 4, 8, 16 or 32.
+    pub write_size: u32,
+}
+
+/// A counter that is kept in flash. Its fields are the library's own.
+#[repr(C)]
+pub struct CmiotLease {
+    #[doc(hidden)]
+    pub words: [usize; 20],
+}
+
+/// What is in the words.
+struct Stored {
+    /// [`MOUNTED`], or nothing else is there.
+    mark: u32,
+    leased: MaybeUninit<Leased<Pages>>,
+}
+
+/// No memory that was forgotten to initialise is likely to hold this.
+const MOUNTED: u32 = 0xC310_1EA5;
+
+const _: () = assert!(size_of::<Stored>() <= size_of::<CmiotLease>());
+const _: () = assert!(align_of::<Stored>() <= align_of::<CmiotLease>());
+
+/// Finds the highest number that was ever leased in the flash, and makes ready to count on from there. Nothing is
+/// written yet. Pages never used before may hold anything.
+///
+/// Numbers are of the device's lane, as in cmiot_sequence_next, and `block` of them are leased at a time: a power cut
+/// or a reset forfeits what is left of a block, and repeats none. A page is erased once in 128 blocks, so that the two
+/// last for 128 x endurance x `block` numbers. `flash` is copied; its functions must stay.
+///
+/// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_SEQUENCE for the lane, CMIOT_E_FLASH, CMIOT_E_FLASH_LAYOUT.
+///
+/// # Safety
+/// Pointers are NULL or as described, and so are the functions.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cmiot_lease_mount(
+    lease: *mut CmiotLease,
+    flash: *const CmiotFlash,
+    lane_digits: u32,
+    lane: u32,
+    block: u32,
+) -> i32 {
+    // SAFETY: the C caller's promise.
+    let flash = unsafe { flash.as_ref() };
+    result((|| {
+        if lease.is_null() {
+            return Err(CMIOT_E_NULL);
+        }
+        let pages = Pages::of(flash.ok_or(CMIOT_E_NULL)?)?;
+        let lane = Lane::new(lane_digits, lane).map_err(|_| CMIOT_E_SEQUENCE)?;
+        let leased = Leased::mount(pages, 0, lane, block).map_err(code)?;
+        let stored = Stored { mark: MOUNTED, leased: MaybeUninit::new(leased) };
+        // SAFETY: not NULL, the caller's own, and large and aligned enough, as asserted above.
+        unsafe { ptr::write(lease.cast(), stored) };
+        Ok(CMIOT_OK)
+    })())
+}
+
+/// The next number, for one look-up. Every `block` numbers it writes to the flash, before it hands one out.
+///
+/// Returns the number, or CMIOT_E_NULL, CMIOT_E_FLASH, CMIOT_E_FLASH_WORN, CMIOT_E_SEQUENCE_SPENT.
+///
+/// # Safety
+/// `lease` is NULL or was mounted.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cmiot_lease_next(lease: *mut CmiotLease) -> i32 {
+    // SAFETY: the C caller's promise; the mark is valid whatever it holds.
+    let stored = unsafe { lease.cast::<Stored>().as_mut() };
+    result((|| {
+        let stored = stored.filter(|stored| stored.mark == MOUNTED).ok_or(CMIOT_E_NULL)?;
+        // SAFETY: the mark is set together with it.
+        let leased = unsafe { stored.leased.assume_init_mut() };
+        // Eight digits fit.
+        leased.next_sequence().map(|sequence| sequence.get() as i32).map_err(code)
+    })())
+}
+
+/// The caller's two pages, as 64 slots of 8 bytes each.
+struct Pages(CmiotFlash);
+
+/// A function of the caller's returned something else than 0.
+#[derive(Clone, Copy, Debug)]
+struct Failed;
+
+impl Pages {
+    const SLOT: u32 = 8;
+    const SLOTS: u32 = 64;
+    const LARGEST_WRITE: usize = 32;
+
+    /// Checks that the geometry holds together.
+    fn of(flash: &CmiotFlash) -> Result<Self, i32> {
+        if flash.read.is_none() || flash.write.is_none() || flash.erase.is_none() {
+            return Err(CMIOT_E_NULL);
+        }
+        let fits = matches!(flash.write_size, 1 | 2 | 4 | 8 | 16 | 32)
+            && flash.page_size >= Self::SLOTS * flash.write_size.max(Self::SLOT)
+            && flash.page_size <= u32::MAX / 2;
+        if fits { Ok(Self(*flash)) } else { Err(CMIOT_E_FLASH_LAYOUT) }
+    }
+
+    /// Bytes that a slot takes in the caller's flash.
+    fn stride(&self) -> u32 {
+        self.0.write_size.max(Self::SLOT)
+    }
+
+    /// Where a slot lies in the caller's flash. Slots are all that is asked for.
+    fn place(&self, offset: u32) -> u32 {
+        let slot = offset / Self::SLOT;
+        (slot / Self::SLOTS) * self.0.page_size + (slot % Self::SLOTS) * self.stride()
+    }
+}
+
+impl ErrorType for Pages {
+    type Error = Failed;
+}
+
+impl NorFlashError for Failed {
+    fn kind(&self) -> NorFlashErrorKind {
+        NorFlashErrorKind::Other
+    }
+}
+
+impl ReadNorFlash for Pages {
+    const READ_SIZE: usize = Self::SLOT as usize;
+
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Failed> {
+        let read = self.0.read.ok_or(Failed)?;
+        // SAFETY: the C caller's promise about its function, and the slice is as long as said.
+        done(unsafe { read(self.0.context, self.place(offset), bytes.as_mut_ptr(), bytes.len()) })
+    }
+
+    fn capacity(&self) -> usize {
+        2 * Self::ERASE_SIZE
+    }
+}
+
+impl NorFlash for Pages {
+    const WRITE_SIZE: usize = Self::SLOT as usize;
+    const ERASE_SIZE: usize = (Self::SLOTS * Self::SLOT) as usize;
+
+    fn erase(&mut self, from: u32, _: u32) -> Result<(), Failed> {
+        let erase = self.0.erase.ok_or(Failed)?;
+        // SAFETY: the C caller's promise about its function.
+        done(unsafe { erase(self.0.context, self.place(from)) })
+    }
+
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Failed> {
+        let write = self.0.write.ok_or(Failed)?;
+        let mut unit = [0xFF; Self::LARGEST_WRITE];
+        crate::memory::copy(&mut unit, bytes);
+        // SAFETY: the C caller's promise about its function; a slot is no longer than the array.
+        done(unsafe { write(self.0.context, self.place(offset), unit.as_ptr(), self.stride() as usize) })
+    }
+}
+
+fn done(result: i32) -> Result<(), Failed> {
+    if result == 0 { Ok(()) } else { Err(Failed) }
+}
+
+fn code(error: LeaseError<Failed>) -> i32 {
+    match error {
+        LeaseError::Flash(Failed) => CMIOT_E_FLASH,
+        LeaseError::Layout => CMIOT_E_FLASH_LAYOUT,
+        LeaseError::Worn => CMIOT_E_FLASH_WORN,
+        LeaseError::Exhausted => CMIOT_E_SEQUENCE_SPENT,
+    }
+}
