@@ -3,6 +3,7 @@
 //! Every stage runs, whether or not one before it failed, so that one run shows all there is to mend. Then comes a
 //! table of results and times, and last the test runners' closing lines.
 
+mod api;
 mod deny;
 mod fuzz;
 mod signer;
@@ -33,6 +34,11 @@ const STAGES: &[Stage] = &[
         run: || plain(clippy),
     },
     Stage { name: "test", about: "cargo xtask test", run: || test::run().map(Some) },
+    Stage {
+        name: "api",
+        about: "The operators' listener answers as docs/openapi.yaml says",
+        run: || plain(api::stage),
+    },
     Stage { name: "docs", about: "The documentation builds without a warning", run: || plain(docs) },
     Stage {
         name: "no-std",

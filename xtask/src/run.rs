@@ -66,9 +66,14 @@ impl Run {
     }
 
     /// Starts it in a folder of the workspace, instead of in the root.
-    pub(crate) fn within(mut self, folder: &str) -> Self {
+    pub(crate) fn within(self, folder: &str) -> Self {
+        self.inside(&root().join(folder))
+    }
+
+    /// Starts it in this folder, wherever that is.
+    pub(crate) fn inside(mut self, folder: &Path) -> Self {
         self.shown = format!("(cd {} && {})", quoted(folder.as_ref()), self.shown);
-        self.command.current_dir(root().join(folder));
+        self.command.current_dir(folder);
         self
     }
 
@@ -169,6 +174,11 @@ impl fmt::Display for Run {
 /// The workspace's root folder.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the xtask's folder lies in the workspace's")
+}
+
+/// Where cargo builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// The file of this name on PATH, if there is one.

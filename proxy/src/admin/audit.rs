@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use serde::Deserialize;
 
+use super::body::present;
 use super::{Admin, reply};
 use crate::audit::render;
 use crate::clock::Time;
@@ -28,19 +29,33 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Wanted {
+    #[serde(deserialize_with = "present")]
     msisdn: Option<String>,
+    #[serde(deserialize_with = "present")]
     iccid: Option<String>,
+    #[serde(deserialize_with = "present")]
     imsi: Option<String>,
+    #[serde(deserialize_with = "present")]
     client: Option<String>,
+    #[serde(deserialize_with = "present")]
     account: Option<String>,
+    #[serde(deserialize_with = "present")]
     peer: Option<String>,
+    #[serde(deserialize_with = "present")]
     transid: Option<String>,
+    #[serde(deserialize_with = "present")]
     outcome: Option<String>,
+    #[serde(deserialize_with = "present")]
     code: Option<String>,
+    #[serde(deserialize_with = "present")]
     status: Option<String>,
+    #[serde(deserialize_with = "present")]
     since: Option<String>,
+    #[serde(deserialize_with = "present")]
     until: Option<String>,
+    #[serde(deserialize_with = "present")]
     before: Option<i64>,
+    #[serde(deserialize_with = "present")]
     limit: Option<usize>,
 }
 

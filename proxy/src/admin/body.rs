@@ -5,7 +5,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Limited};
 use hyper::Request;
 use hyper::body::Incoming;
-use serde::de::DeserializeOwned;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 
 /// More than any of these requests needs.
 const LONGEST: usize = 4 << 10;
@@ -19,4 +19,11 @@ pub(super) async fn json<T: DeserializeOwned>(
     let body = tokio::time::timeout(patience, body).await.map_err(|_| "the body is late".to_owned())?;
     let body = body.map_err(|_| "the body is longer than 4 KiB, or was cut off".to_owned())?.to_bytes();
     serde_json::from_slice(&body).map_err(|error| format!("not the JSON that is wanted here: {error}"))
+}
+
+/// Reads a value that may be left out, and is not `null` where it is there: `null` would select everything.
+pub(super) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
 }

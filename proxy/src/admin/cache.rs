@@ -18,6 +18,7 @@ use hyper::{Request, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::body::present;
 use super::{Admin, reply};
 use crate::cache::freshness::Freshness;
 use crate::cache::{Depth, Entry, Key};
@@ -28,15 +29,35 @@ use crate::store::cache::Selection;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Wanted {
+    #[serde(deserialize_with = "present")]
     msisdn: Option<String>,
+    #[serde(deserialize_with = "present")]
     iccid: Option<String>,
+    #[serde(deserialize_with = "present")]
     imsi: Option<String>,
+    #[serde(deserialize_with = "present")]
     group: Option<String>,
+    #[serde(deserialize_with = "present")]
     operation: Option<String>,
+    #[serde(deserialize_with = "present")]
     status: Option<String>,
     /// Purging without any condition needs this.
     all: bool,
     soft: bool,
+}
+
+/// Why a request is not carried out: the response's status, and words for whoever asked.
+struct Wrong(StatusCode, String);
+
+impl From<String> for Wrong {
+    fn from(what: String) -> Self {
+        Self(StatusCode::BAD_REQUEST, what)
+    }
+}
+
+/// The request is well-formed, and names something that is not there.
+fn unknown(what: &str) -> Wrong {
+    Wrong(StatusCode::NOT_FOUND, what.to_owned())
 }
 
 pub(super) async fn stats(admin: &Admin) -> Response<Full<Bytes>> {
@@ -68,12 +89,12 @@ pub(super) async fn stats(admin: &Admin) -> Response<Full<Bytes>> {
 }
 
 pub(super) async fn show(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let key = match admin.read(request).await.and_then(|wanted: Wanted| wanted.key(admin)) {
+    let key = match named(admin, request).await {
         Ok(key) => key,
-        Err(what) => return wrong(&what),
+        Err(why) => return wrong(&why),
     };
     let Some(found) = admin.relay.cache.inspect(&key).await else {
-        return json(StatusCode::NOT_FOUND, &json!({"error": "nothing is known about this card"}));
+        return wrong(&unknown("nothing is known about this card"));
     };
     let (age, _) = admin.relay.cache.age(&key, &found.entry);
     let mut shown = described(&found.entry);
@@ -93,11 +114,9 @@ pub(super) async fn show(admin: &Admin, request: Request<Incoming>) -> Response<
 }
 
 pub(super) async fn purge(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let selected =
-        admin.read(request).await.and_then(|wanted: Wanted| Ok((wanted.selection(admin)?, wanted.soft)));
-    let (selection, soft) = match selected {
+    let (selection, soft) = match selected(admin, request).await {
         Ok(selected) => selected,
-        Err(what) => return wrong(&what),
+        Err(why) => return wrong(&why),
     };
     let depth = if soft { Depth::Soft } else { Depth::Hard };
     match admin.relay.purge(&selection, depth).await {
@@ -115,12 +134,12 @@ pub(super) async fn purge(admin: &Admin, request: Request<Incoming>) -> Response
 }
 
 pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let key = match admin.read(request).await.and_then(|wanted: Wanted| wanted.key(admin)) {
-        Ok(known) => known,
-        Err(what) => return wrong(&what),
+    let key = match named(admin, request).await {
+        Ok(key) => key,
+        Err(why) => return wrong(&why),
     };
     if !key.operation.is_lookup() {
-        return wrong("operation: it changes something, and is not fetched ahead of need");
+        return wrong(&unknown("operation: it changes something, and is not fetched ahead of need"));
     }
     match admin.relay.fetch(&key).await {
         Ok((called, entry)) => {
@@ -140,9 +159,20 @@ pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>) -> Response
     }
 }
 
+/// The entry that a request names.
+async fn named(admin: &Admin, request: Request<Incoming>) -> Result<Key, Wrong> {
+    admin.read::<Wanted>(request).await?.key(admin)
+}
+
+/// What a request would purge, and whether softly.
+async fn selected(admin: &Admin, request: Request<Incoming>) -> Result<(Selection, bool), Wrong> {
+    let wanted = admin.read::<Wanted>(request).await?;
+    Ok((wanted.selection(admin)?, wanted.soft))
+}
+
 impl Wanted {
-    fn key(&self, admin: &Admin) -> Result<Key, String> {
-        let card = self.card()?.ok_or("name a card: msisdn, iccid or imsi")?;
+    fn key(&self, admin: &Admin) -> Result<Key, Wrong> {
+        let card = self.card()?.ok_or_else(|| "name a card: msisdn, iccid or imsi".to_owned())?;
         let operation = self.operation(admin)?.unwrap_or(USER_STATUS);
         let config = admin.relay.config.load();
         let card = config.canonical(&card);
@@ -150,15 +180,15 @@ impl Wanted {
             Some(group) => config.groups.get_key_value(group.as_str()).map(|(name, _)| name),
             None => config.groups.keys().next().filter(|_| config.groups.len() == 1),
         };
-        let group = group.ok_or("group: name one that the configuration has")?;
+        let group = group.ok_or_else(|| unknown("group: name one that the configuration has"))?;
         Ok(Key::new(group, operation, &card))
     }
 
-    fn selection(&self, admin: &Admin) -> Result<Selection, String> {
+    fn selection(&self, admin: &Admin) -> Result<Selection, Wrong> {
         if let Some(group) = &self.group
             && !admin.relay.config.load().groups.contains_key(group.as_str())
         {
-            return Err("group: the configuration has none of this name".to_owned());
+            return Err(unknown("group: the configuration has none of this name"));
         }
         let selection = Selection {
             card: self.card()?.map(|card| admin.relay.config.load().canonical(&card)),
@@ -168,10 +198,9 @@ impl Wanted {
             answered_before: None,
         };
         if (selection == Selection::default()) != self.all {
-            return Err(
-                "name what to purge (a card, group, operation or status), or nothing and \"all\": true"
-                    .to_owned(),
-            );
+            let what =
+                "name what to purge (a card, group, operation or status), or nothing and \"all\": true";
+            return Err(what.to_owned().into());
         }
         Ok(selection)
     }
@@ -188,11 +217,11 @@ impl Wanted {
         Card::parse(kind, number).map(Some).map_err(|error| format!("{}: {error}", kind.as_str()))
     }
 
-    fn operation(&self, admin: &Admin) -> Result<Option<&'static Operation>, String> {
+    fn operation(&self, admin: &Admin) -> Result<Option<&'static Operation>, Wrong> {
         let Some(name) = self.operation.as_deref() else { return Ok(None) };
         let operations = &admin.relay.config.load().operations;
-        let unknown = || format!("operation: \"{name}\" is not known; known: {}", operations.names());
-        operations.named(name).map(Some).ok_or_else(unknown)
+        let none = || unknown(&format!("operation: \"{name}\" is not known; known: {}", operations.names()));
+        operations.named(name).map(Some).ok_or_else(none)
     }
 }
 
@@ -211,8 +240,8 @@ fn json(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
     reply::typed(status, "application/json", format!("{value}\n"))
 }
 
-fn wrong(what: &str) -> Response<Full<Bytes>> {
-    json(StatusCode::BAD_REQUEST, &json!({"error": what}))
+fn wrong(Wrong(status, what): &Wrong) -> Response<Full<Bytes>> {
+    json(*status, &json!({"error": what}))
 }
 
 fn failed(what: &str) -> Response<Full<Bytes>> {

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::run::{Run, root};
+use crate::run::{Run, target};
 
 /// Who may ask: a good gateway, and one that may ask and asks too much.
 pub(super) const GOOD: (&str, &str) = ("GOOD", "the-good-ones");
@@ -24,16 +24,14 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn set(program: Option<PathBuf>) -> Result<Self> {
-        let target =
-            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
         let program = match program {
             Some(program) => program,
             None => {
                 Run::cargo("build --release --package cmiot-proxy").run()?;
-                target.join("release/cmiot-proxy")
+                target().join("release/cmiot-proxy")
             }
         };
-        let folder = target.join("hostile");
+        let folder = target().join("hostile");
         let _ = std::fs::remove_dir_all(&folder); // of a run that was cut off
         std::fs::create_dir_all(&folder)?;
 
