@@ -109,6 +109,16 @@ async fn a_token_guards_the_numbers_but_not_the_health() {
 }
 
 #[tokio::test]
+async fn the_log_has_the_path_of_a_page_and_never_its_query() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    assert_eq!(proxy.admin("/peers?key=not-to-be-logged", "").await.status, 200);
+    let log = proxy.log();
+    assert!(log.lines().any(|line| line.contains("/peers") && line.contains("status=200")), "{log}");
+    assert!(!log.contains("not-to-be-logged"), "{log}");
+}
+
+#[tokio::test]
 async fn a_body_must_be_short_and_come() {
     let carrier = carrier().await;
     let proxy = Setup::before(&carrier).set("gateway.body", "200ms").start().await;

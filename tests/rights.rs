@@ -57,6 +57,19 @@ async fn an_operation_that_the_client_is_given_is_served() {
 }
 
 #[tokio::test]
+async fn an_operation_that_the_client_is_not_given_is_a_3_and_only_after_the_token() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier)
+        .set("account.0.ebids.onandoffrealsingle", "0001000000003")
+        .set("client.0.operations", vec!["onandoffrealsingle"])
+        .start()
+        .await;
+    proxy.ask(&MSISDN).await.is_refusal_since("3", "operation");
+    proxy.get(&proxy.sign(&MSISDN).with("token", &"0".repeat(64))).await.is_refusal("7");
+    assert_eq!(carrier.count(), 0);
+}
+
+#[tokio::test]
 async fn too_fast_is_a_72_that_says_when_and_burns_nothing() {
     let carrier = carrier().await;
     let proxy =

@@ -45,12 +45,16 @@ pub struct Admin {
 impl Admin {
     /// Answers one request.
     pub async fn serve(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let public = matches!(request.uri().path(), "/live" | "/ready");
+        // Never the query: a card could stand there.
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let public = matches!(path.as_str(), "/live" | "/ready");
         let token = &self.relay.config.load().admin.token;
-        if !public && !auth::authorized(token.as_ref(), request.headers()) {
-            return auth::unauthorized();
-        }
-        self.page(request).await
+        let response = match public || auth::authorized(token.as_ref(), request.headers()) {
+            true => self.page(request).await,
+            false => auth::unauthorized(),
+        };
+        tracing::debug!(%method, path, status = response.status().as_u16(), "operators' page");
+        response
     }
 
     /// The JSON of a request, within what a gateway's body may take.
