@@ -1,18 +1,15 @@
 //! How gateways connect: limits, time-outs, proxies in between, Unix sockets, TLS, HTTP/2.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
-use tokio_rustls::TlsConnector;
 
-use crate::support::{MSISDN, Proxy, STATUS_PATH, Setup, carrier, soon, until, write_secret};
+use crate::support::{MSISDN, Pki, Proxy, STATUS_PATH, Setup, carrier, soon, until, write_secret};
 
 /// A signed request line and headers, ready to send.
 fn request(proxy: &Proxy, headers: &str) -> String {
@@ -184,56 +181,13 @@ async fn a_unix_socket_will_do() {
     clocked.stop().await;
 }
 
-/// A private root, and certificates from it.
-struct Pki {
-    root: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Pki {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self { root: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
-    }
-
-    /// Certificate and key for a name, as DER and as PEM.
-    fn issue(&self, name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>, String, String) {
-        let key = KeyPair::generate().unwrap();
-        let certificate =
-            CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.root).unwrap();
-        let (pem, key_pem) = (certificate.pem(), key.serialize_pem());
-        (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap(), pem, key_pem)
-    }
-
-    /// A client that trusts the root and shows what it has.
-    fn client(
-        &self,
-        shows: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
-        alpn: &[u8],
-    ) -> TlsConnector {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.root.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let mut config = match shows {
-            Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate], key).unwrap(),
-            None => builder.with_no_client_auth(),
-        };
-        config.alpn_protocols = vec![alpn.to_vec()];
-        TlsConnector::from(Arc::new(config))
-    }
-}
-
 /// A proxy that speaks TLS as `gw.example`, asks for certificates, and has a client that must show one.
 async fn tls_proxy(pki: &Pki, carrier: &cmiot_simulator::Simulator) -> Proxy {
     let folder = tempfile::tempdir().unwrap();
     let (_, _, certificate, key) = pki.issue("gw.example");
     write_secret(&folder.path().join("cert.pem"), &certificate);
     write_secret(&folder.path().join("key.pem"), &key);
-    write_secret(&folder.path().join("root.pem"), &pki.root.pem());
+    write_secret(&folder.path().join("root.pem"), &pki.root_pem());
     let setup = Setup::before(carrier)
         .set("gateway.tls.cert_file", "cert.pem")
         .set("gateway.tls.key_file", "key.pem")
@@ -343,6 +297,29 @@ async fn a_bad_configuration_is_refused_as_a_whole_and_the_old_one_stays() {
     })
     .await;
     proxy.ask(&MSISDN).await.is_normal();
+}
+
+#[tokio::test]
+async fn operators_may_be_served_over_tls() {
+    let (carrier, pki) = (carrier().await, Pki::new());
+    let folder = tempfile::tempdir().unwrap();
+    let (_, _, certificate, key) = pki.issue("admin.example");
+    write_secret(&folder.path().join("cert.pem"), &certificate);
+    write_secret(&folder.path().join("key.pem"), &key);
+    let setup =
+        Setup::before(&carrier).set("admin.tls.cert_file", "cert.pem").set("admin.tls.key_file", "key.pem");
+    let proxy = Proxy::start_in(folder, setup).await;
+    let tcp = TcpStream::connect(proxy.admin_address()).await.unwrap();
+    let name = ServerName::try_from("admin.example").unwrap();
+    let mut stream = pki.client(None, b"http/1.1").connect(name, tcp).await.unwrap();
+    stream.write_all(b"GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(all(&mut stream).await.ends_with("live\n"));
+    // Without it nothing is told.
+    let mut plain = TcpStream::connect(proxy.admin_address()).await.unwrap();
+    plain.write_all(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut told = Vec::new();
+    let _ = soon("an end", plain.read_to_end(&mut told)).await;
+    assert!(!String::from_utf8_lossy(&told).contains("live"));
 }
 
 #[tokio::test]

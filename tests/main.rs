@@ -47,6 +47,9 @@ mod stale;
 // What is not the carrier's answer never becomes one.
 mod carrier_faults;
 
+// TLS towards the carrier, and the proxies on the way there.
+mod carrier_road;
+
 // Many askers, one call.
 mod collapse;
 

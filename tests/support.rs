@@ -13,6 +13,7 @@ mod door;
 mod fault;
 mod gateway;
 mod http;
+mod pki;
 mod proxy;
 pub(crate) mod secrets;
 mod setup;
@@ -28,6 +29,7 @@ pub(crate) use door::Door;
 pub(crate) use fault::Ground;
 pub(crate) use gateway::{Card, Gateway, Query, card_number};
 pub(crate) use http::{Answer, Line};
+pub(crate) use pki::Pki;
 pub(crate) use proxy::{Proxy, command};
 pub(crate) use setup::Setup;
 

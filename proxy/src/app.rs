@@ -243,6 +243,7 @@ fn fixed_until_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[admin] listen", old.admin.listen != new.admin.listen),
         ("[store] dir", old.store_dir != new.store_dir),
         ("[carrier] base_url", old.carrier.base_url != new.carrier.base_url),
+        ("[carrier] proxy", old.carrier.proxy != new.carrier.proxy),
         ("[carrier] node", old.carrier.node != new.carrier.node),
         ("[audit]", old.audit != new.audit),
         ("[log] format", old.log_format != new.log_format),

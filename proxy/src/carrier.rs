@@ -10,6 +10,7 @@ pub mod budget;
 pub mod client;
 pub mod fault;
 pub mod health;
+mod route;
 pub mod standing;
 pub mod verdict;
 

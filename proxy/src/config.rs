@@ -150,6 +150,8 @@ pub struct Admin {
 pub struct Carrier {
     /// `http` or `https`, host, optional port and path prefix without a closing slash.
     pub base_url: Uri,
+    /// The HTTP proxy to go through.
+    pub proxy: Option<Uri>,
     /// To a connection.
     pub connect_timeout: Duration,
     /// Of one flight.

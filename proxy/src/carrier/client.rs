@@ -1,6 +1,6 @@
 //! HTTP towards the carrier: a pool of connections, TLS, one deadline, a cap on the answer.
 //!
-//! No redirect is followed, no proxy environment read, no header of a gateway relayed. The URL holds a token, so it
+//! No redirect is followed, no header of a gateway relayed. The URL holds a token, so it
 //! never reaches an error text.
 
 use std::error::Error as _;
@@ -17,13 +17,14 @@ use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::fault::Fault;
+use super::route::Route;
 use crate::clock::Time;
 use crate::config::Carrier as Settings;
 use crate::tls;
 
 /// A pool of connections to one carrier.
 pub struct Client {
-    pool: legacy::Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    pool: legacy::Client<HttpsConnector<Route>, Empty<Bytes>>,
     base_url: String,
     timeout: Duration,
     max_body: usize,
@@ -52,7 +53,7 @@ impl Client {
             .with_tls_config(tls::client(&settings.tls)?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(http);
+            .wrap_connector(Route::new(http, settings.proxy.clone()));
         let pool = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
@@ -108,7 +109,7 @@ fn fault(error: &legacy::Error) -> Fault {
             return Fault::Tls(tls.to_string());
         }
         if let Some(io) = inner.downcast_ref::<io::Error>() {
-            if let Some(tls) = io.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
+            if let Some(tls) = tls_error(io) {
                 return Fault::Tls(tls.to_string());
             }
             return match (error.is_connect(), io.kind()) {
@@ -124,6 +125,12 @@ fn fault(error: &legacy::Error) -> Fault {
     } else {
         Fault::Broken("closed before a complete answer".to_owned())
     }
+}
+
+/// What TLS refused, which hyper-rustls wraps into an I/O error once more.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    let inner = error.get_ref()?;
+    inner.downcast_ref().or_else(|| tls_error(inner.downcast_ref()?))
 }
 
 /// The `Date` header (RFC 9110 6.6.1), where it is an IMF-fixdate.

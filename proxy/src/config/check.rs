@@ -191,6 +191,7 @@ fn carrier(written: &file::Carrier, reader: &mut Reader<'_>) -> Result<Carrier, 
     }
     Ok(Carrier {
         base_url,
+        proxy: written.proxy.as_deref().map(http_proxy).transpose()?,
         connect_timeout: written.connect_timeout.0,
         timeout: written.timeout.0,
         node: written.node,
@@ -207,6 +208,17 @@ fn carrier(written: &file::Carrier, reader: &mut Reader<'_>) -> Result<Carrier, 
         drift_alarm: written.drift_alarm.0,
         tls: trust(written.tls.as_ref(), reader)?,
     })
+}
+
+/// Scheme, host and port: what a CONNECT is sent to.
+fn http_proxy(written: &str) -> Result<Uri, String> {
+    let wrong = "[carrier] proxy: write http://, host and port, such as \"http://10.0.0.1:3128\"";
+    let proxy: Uri = written.parse().map_err(|_| wrong.to_owned())?;
+    let bare = proxy.path() == "/" && proxy.query().is_none() && !written.contains('@');
+    match proxy.scheme_str() {
+        Some("http") if bare && proxy.host().is_some_and(|host| !host.is_empty()) => Ok(proxy),
+        _ => Err(wrong.to_owned()),
+    }
 }
 
 fn trust(written: Option<&file::CarrierTls>, reader: &mut Reader<'_>) -> Result<tls::Trust, String> {

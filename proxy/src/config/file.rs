@@ -207,6 +207,9 @@ impl Default for Store {
 pub struct Carrier {
     /// Scheme, host, optional port and path prefix; the operation's `/v2/...` is appended.
     pub base_url: String,
+    /// The HTTP proxy to go through, such as `http://10.0.0.1:3128`; the environment is never asked for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
     /// To a TCP connection; TLS counts into `timeout`.
     pub connect_timeout: Span,
     /// Of one flight. It may outlive the gateway's wait: its answer is stored.
@@ -267,6 +270,7 @@ impl Default for Carrier {
     fn default() -> Self {
         Self {
             base_url: "https://api.iot.10086.cn".to_owned(),
+            proxy: None,
             connect_timeout: Span::secs(10),
             timeout: Span::secs(25),
             node: 0,
