@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use serde::Deserialize;
 
-use super::body::present;
+use super::body::{present, whole};
 use super::{Admin, reply};
 use crate::audit::render;
 use crate::clock::Time;
@@ -53,9 +53,9 @@ struct Wanted {
     since: Option<String>,
     #[serde(deserialize_with = "present")]
     until: Option<String>,
-    #[serde(deserialize_with = "present")]
+    #[serde(deserialize_with = "whole")]
     before: Option<i64>,
-    #[serde(deserialize_with = "present")]
+    #[serde(deserialize_with = "whole")]
     limit: Option<usize>,
 }
 
@@ -148,11 +148,15 @@ mod tests {
         );
         assert_eq!(filter.since, Some(Time::from_secs(1_768_449_600)));
         assert_eq!(check("{}").unwrap().1, PAGE);
+        assert_eq!(check(r#"{"limit": 5.0, "before": 7.0}"#).unwrap().1, 5);
         for (wrong, said) in [
             (r#"{"msisdn": "x"}"#, ""),
             (r#"{"msisdn": "14765004176", "imsi": "460079650004176"}"#, "at most"),
             (r#"{"limit": 0}"#, "limit"),
             (r#"{"limit": 1001}"#, "limit"),
+            (r#"{"limit": 1.5}"#, "whole"),
+            (r#"{"limit": -1}"#, "whole"),
+            (r#"{"limit": null}"#, ""),
             (r#"{"since": "yesterday"}"#, "RFC 3339"),
             (r#"{"card": "14765004176"}"#, "unknown field"),
         ] {
