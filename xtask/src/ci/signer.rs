@@ -28,7 +28,7 @@ pub(super) fn no_std() -> Result<()> {
     Ok(())
 }
 
-/// Checks the signer with the oldest Rust it promises (`rust-version`).
+/// Checks the signer, and its C interface, with the oldest Rust it promises (`rust-version`).
 ///
 /// # Errors
 /// When that toolchain cannot be had, or the check fails.
@@ -39,7 +39,8 @@ pub(super) fn msrv() -> Result<()> {
         .args(["toolchain", "install", oldest, "--profile", "minimal", "--no-self-update"])
         .run()?;
     Run::new("rustup")
-        .args(["run", oldest, "cargo", "check", "--locked", "--package", "cmiot-signer", "--all-features"])
+        .args(["run", oldest, "cargo", "check", "--locked", "--all-features"])
+        .args(["--package", "cmiot-signer", "--package", "cmiot-signer-capi"])
         .run()
 }
 

@@ -8,15 +8,16 @@
  *   clock     Unix seconds
  *   lane      this device's first digits of a sequence; without one all numbers are its own
  *   look-ups  how many, one if not said
- *   patience  thousands of times that the UART is asked in vain before an answer counts as lost
+ *   patience  how long an answer is waited for; one is as long as POLLS looks at the UART
  *   reset     1: reset once when done, and do it all again
  */
 #include "cmiot_signer.h"
 #include "startup.h"
 #include "uart.h"
 
-/* How often a look-up is tried, how long an answer is waited for, and how many numbers are leased at a time. */
-enum { ATTEMPTS = 20, PATIENCE = 20 * 1000, BLOCK = 16 };
+/* How often a look-up is tried, how long an answer is waited for, in so many looks at the UART each, and how many
+ * numbers are leased at a time. */
+enum { ATTEMPTS = 20, PATIENCE = 5000, POLLS = 4000, BLOCK = 16 };
 
 struct span {
     const char *at;
@@ -90,7 +91,7 @@ struct gateway {
 
 /* Takes an answer from the UART. True if it came whole. */
 static bool receive(cmiot_http *http, uint32_t patience) {
-    for (uint32_t idle = 0; idle / 1000 < patience; idle++) {
+    for (uint32_t idle = 0; idle / POLLS < patience; idle++) {
         uint8_t byte;
         if (!uart_receive(&byte))
             continue;
