@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// A look-up as most are: a hit, with everything that a hit has.
-fn row(n: u64, at: Time, shared: &(AppId, Arc<str>, Arc<str>)) -> AuditRow {
+fn row(n: u64, at: Time, shared: &(AppId, Arc<str>)) -> AuditRow {
     // A multiplicative hash spreads the cards; which is all that randomness is for here.
     let card = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     let card = Card::parse(CardKind::Msisdn, &format!("147{:08}", card % CARDS)).expect("eleven digits");
@@ -57,7 +57,7 @@ fn row(n: u64, at: Time, shared: &(AppId, Arc<str>, Arc<str>)) -> AuditRow {
         group: Some(Arc::clone(&shared.1)),
         account: None,
         peer: "192.0.2.7".parse().expect("an address"),
-        operation: Some(Arc::clone(&shared.2)),
+        operation: Some("userstatusrealsingle"),
         card: Some(card),
         transid: Some(format!("GW000120260115120000{:08}", n % 100_000_000).as_str().into()),
         outcome: "hit",
@@ -72,8 +72,8 @@ fn row(n: u64, at: Time, shared: &(AppId, Arc<str>, Arc<str>)) -> AuditRow {
     }
 }
 
-fn shared() -> (AppId, Arc<str>, Arc<str>) {
-    (AppId::parse("GW0001").expect("an appid"), "fleet".into(), "userstatusrealsingle".into())
+fn shared() -> (AppId, Arc<str>) {
+    (AppId::parse("GW0001").expect("an appid"), "fleet".into())
 }
 
 fn record(durability: Durability, callers: u64, time: Duration) -> Result<(), Box<dyn std::error::Error>> {

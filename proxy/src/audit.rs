@@ -105,7 +105,7 @@ impl Record {
             group: self.client.as_ref().map(|client| Arc::clone(&client.group)),
             account: self.account,
             peer: self.peer,
-            operation: self.claims.operation.map(|operation| operation.name.into()),
+            operation: self.claims.operation.map(|operation| operation.name),
             card: self.claims.card,
             transid: self.claims.transid.as_deref().map(Clip::new),
             outcome: outcome.name(),

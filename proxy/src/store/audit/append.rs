@@ -1,4 +1,8 @@
 //! One transaction's worth: rows into their tables, names into numbers, all of it into the chain.
+//!
+//! Look-ups come in numbers: they are inserted [`WIDE`] a statement, and a value that stands where it stood in the
+//! execution before is not bound again. `OR ROLLBACK`: a batch is written whole or not at all, so that SQLite need not
+//! be able to take back one statement.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -6,11 +10,14 @@ use std::sync::LazyLock;
 use rusqlite::types::Null;
 use rusqlite::{CachedStatement, Connection, params};
 
-use super::Clip;
 use super::chain::{Digest, Hash, Limits};
 use super::identity::{IdentityKey, Shown};
 use super::row::Row;
-use super::table::{Cell, TABLES, VERSION};
+use super::table::{Cell, RECORD, TABLES, VERSION};
+
+/// Look-ups that one statement inserts. More of them would spare little: what is done once a statement is a small part
+/// of it by then.
+const WIDE: usize = 16;
 
 /// Numbers of the names in a file.
 pub(super) type Names = HashMap<Box<str>, i64>;
@@ -26,59 +33,60 @@ pub(super) struct Head {
     pub(super) hash: Hash,
 }
 
-/// A row that is to be found by its card; ordered by card, then number.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Carded {
-    /// As it stands in the file; a keyed hash is the longest.
-    pub(super) card: Clip<32>,
-    pub(super) id: i64,
-}
-
-/// The statements that insert, in the order of the tables.
+/// The statements that insert one row, in the order of the tables.
 static INSERTS: LazyLock<[String; TABLES.len()]> =
-    LazyLock::new(|| std::array::from_fn(|table| TABLES[table].insert_sql()));
+    LazyLock::new(|| std::array::from_fn(|table| TABLES[table].insert_sql(1)));
+/// The statement that inserts [`WIDE`] look-ups.
+static INSERT_WIDE: LazyLock<String> = LazyLock::new(|| TABLES[RECORD].insert_sql(WIDE));
 
-/// Inserts rows, of which there is at least one, and their batch; puts those that have a card into `carded`.
+/// Inserts rows, of which there is at least one, and their batch.
 pub(super) fn append<'a>(
     connection: &Connection,
     names: &mut Names,
     key: Option<&IdentityKey>,
     head: Head,
-    rows: impl Iterator<Item = &'a Row>,
-    carded: &mut Vec<Carded>,
+    rows: impl Iterator<Item = &'a Row> + Clone,
 ) -> rusqlite::Result<Head> {
-    let mut inserts: [Option<CachedStatement<'_>>; TABLES.len()] = [const { None }; TABLES.len()];
+    let mut inserts: [Option<Insert<'_, '_>>; TABLES.len()] = [const { None }; TABLES.len()];
+    let mut wide: Option<Insert<'_, '_>> = None;
+    let look_ups = rows.clone().filter(|row| matches!(row, Row::LookUp(_))).count();
+    // Full statements first; what is left over is inserted one by one.
+    let mut in_wide = look_ups - look_ups % WIDE;
     let mut digest = Digest::batch(&head.hash);
-    let mut shown = Shown::default();
+    let shown = Shown::all(rows.clone(), key);
     let first = head.last + 1;
     let Head { mut last, mut horizon, .. } = head;
     let mut begins = i64::MAX;
-    for row in rows {
+    let mut cells = Vec::with_capacity(24);
+    for (row, shown) in rows.zip(&shown) {
         last += 1;
         let at = row.at().as_micros();
         (begins, horizon) = (begins.min(at), horizon.max(at));
-        shown.show(row.card(), row.peer(), key);
-        if let Some(card) = shown.card() {
-            carded.push(Carded { card: Clip::new(card), id: last });
-        }
-        let mut cells = Vec::with_capacity(24);
-        let table = row.cells(&shown, &mut cells);
+        let table = row.cells(shown, &mut cells);
         digest.row(TABLES[table].letter, last);
         cells.iter().for_each(|cell| digest.cell(*cell));
-        let insert = match &mut inserts[table] {
-            Some(insert) => insert,
-            unprepared => unprepared.insert(connection.prepare_cached(&INSERTS[table])?),
+        let (insert, sql, count) = if table == RECORD && in_wide > 0 {
+            in_wide -= 1;
+            (&mut wide, &INSERT_WIDE[..], WIDE)
+        } else {
+            (&mut inserts[table], &INSERTS[table][..], 1)
         };
-        insert.raw_bind_parameter(1, last)?;
-        for (place, cell) in (2..).zip(&cells) {
-            match *cell {
-                Cell::Null => insert.raw_bind_parameter(place, Null)?,
-                Cell::Int(number) => insert.raw_bind_parameter(place, number)?,
-                Cell::Text(text) => insert.raw_bind_parameter(place, text)?,
-                Cell::Name(text) => insert.raw_bind_parameter(place, number(connection, names, text)?)?,
+        let insert = match insert {
+            Some(insert) => insert,
+            unprepared => {
+                let parameters = count * (cells.len() + 1);
+                unprepared.insert(Insert::new(connection.prepare_cached(sql)?, parameters))
             }
+        };
+        insert.bind(Cell::Int(last), None)?;
+        for &cell in &cells {
+            let number = match cell {
+                Cell::Name(text) if !insert.stands(cell) => Some(number(connection, names, text)?),
+                _ => None,
+            };
+            insert.bind(cell, number)?;
         }
-        insert.raw_execute()?;
+        insert.execute_if_full()?;
     }
     let hash = digest.finish_batch(Limits { version: VERSION, first, last, begins, horizon });
     connection
@@ -87,6 +95,52 @@ pub(super) fn append<'a>(
         )?
         .execute(params![last, first, VERSION, begins, horizon, hash.as_bytes()])?;
     Ok(Head { last, horizon, hash })
+}
+
+/// A statement under way, and what its parameters stand at.
+struct Insert<'c, 'a> {
+    statement: CachedStatement<'c>,
+    /// None until a parameter was bound for the first time.
+    bound: Vec<Option<Cell<'a>>>,
+    /// The parameter that is bound next, from 0.
+    next: usize,
+}
+
+impl<'c, 'a> Insert<'c, 'a> {
+    fn new(statement: CachedStatement<'c>, parameters: usize) -> Self {
+        Self { statement, bound: vec![None; parameters], next: 0 }
+    }
+
+    /// Whether the next parameter has this value already.
+    fn stands(&self, cell: Cell<'a>) -> bool {
+        self.bound[self.next] == Some(cell)
+    }
+
+    /// Binds the next parameter; to its number, where the value is a name.
+    fn bind(&mut self, cell: Cell<'a>, number: Option<i64>) -> rusqlite::Result<()> {
+        if !self.stands(cell) {
+            self.bound[self.next] = Some(cell);
+            let place = self.next + 1;
+            match (cell, number) {
+                (Cell::Null, _) => self.statement.raw_bind_parameter(place, Null)?,
+                (Cell::Int(number), _) | (Cell::Name(_), Some(number)) => {
+                    self.statement.raw_bind_parameter(place, number)?;
+                }
+                (Cell::Text(text) | Cell::Name(text), _) => self.statement.raw_bind_parameter(place, text)?,
+            }
+        }
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Inserts once all its rows are bound.
+    fn execute_if_full(&mut self) -> rusqlite::Result<()> {
+        if self.next == self.bound.len() {
+            self.next = 0;
+            self.statement.raw_execute()?;
+        }
+        Ok(())
+    }
 }
 
 /// The number of a name in this file, given out at its first use.

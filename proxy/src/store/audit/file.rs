@@ -63,12 +63,14 @@ impl Segment {
 
     /// Appends rows, of which there is at least one, in one transaction. After an error the segment is to be opened
     /// anew.
-    pub(super) fn commit<'a>(&mut self, rows: impl Iterator<Item = &'a Row>) -> Result<(), StoreError> {
+    pub(super) fn commit<'a>(
+        &mut self,
+        rows: impl Iterator<Item = &'a Row> + Clone,
+    ) -> Result<(), StoreError> {
         let sqlite = StoreError::sqlite(&self.path);
         let batch =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
-        let head = append(&batch, &mut self.names, self.key.as_ref(), self.head, rows, &mut self.index.tail)
-            .map_err(sqlite)?;
+        let head = append(&batch, &mut self.names, self.key.as_ref(), self.head, rows).map_err(sqlite)?;
         batch.commit().map_err(sqlite)?;
         self.committed = head.last - self.head.last;
         self.head = head;

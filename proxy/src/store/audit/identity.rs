@@ -14,6 +14,7 @@ use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use cmiot_signer::{Card, CardKind};
@@ -22,6 +23,7 @@ use ring::{digest, hmac};
 use zeroize::Zeroizing;
 
 use super::super::{Fault, StoreError};
+use super::row::Row;
 use super::segment::Month;
 
 /// The key of one month.
@@ -133,56 +135,53 @@ impl std::fmt::Debug for HashedCard {
     }
 }
 
-/// A card and a peer as text, for one row; kept between rows for its capacity.
-#[derive(Default)]
+/// How a row's card and peer are written, where that is not how they stand in the row.
 pub(super) struct Shown {
-    card: Option<String>,
-    masked: Option<String>,
-    key: Option<String>,
-    peer: Option<String>,
+    keyed: Option<Keyed>,
+    /// Shared by the rows in a row that come from one peer.
+    peer: Option<(IpAddr, Rc<str>)>,
+}
+
+struct Keyed {
+    card: String,
+    masked: String,
+    key: String,
 }
 
 impl Shown {
-    /// Takes a row's card and peer.
-    pub(super) fn show(&mut self, card: Option<&Card>, peer: Option<IpAddr>, key: Option<&IdentityKey>) {
-        put(&mut self.peer, peer.map(|peer| move |text: &mut String| write!(text, "{peer}")));
-        match key {
-            None => put(&mut self.card, card.map(|card| |text: &mut String| text.write_str(card.as_str()))),
-            Some(key) => {
-                self.card = card.map(|card| key.hash(card.kind(), card.as_str()));
-                self.masked = card.map(|card| card.masked().to_string());
-                self.key = card.map(|_| key.id.clone());
-            }
-        }
+    /// For each of the rows.
+    pub(super) fn all<'a>(rows: impl Iterator<Item = &'a Row>, key: Option<&IdentityKey>) -> Vec<Self> {
+        let mut last: Option<(IpAddr, Rc<str>)> = None;
+        rows.map(|row| {
+            let peer = row.peer().map(|peer| match &last {
+                Some((before, text)) if *before == peer => (peer, Rc::clone(text)),
+                _ => last.insert((peer, peer.to_string().into())).clone(),
+            });
+            let keyed = row.card().zip(key).map(|(card, key)| Keyed {
+                card: key.hash(card.kind(), card.as_str()),
+                masked: card.masked().to_string(),
+                key: key.id.clone(),
+            });
+            Self { keyed, peer }
+        })
+        .collect()
     }
 
-    pub(super) fn card(&self) -> Option<&str> {
-        self.card.as_deref()
+    /// What stands for the card: itself, without a key.
+    pub(super) fn card<'a>(&'a self, card: Option<&'a Card>) -> Option<&'a str> {
+        self.keyed.as_ref().map_or_else(|| card.map(Card::as_str), |keyed| Some(&keyed.card))
     }
 
     pub(super) fn masked(&self) -> Option<&str> {
-        self.masked.as_deref()
+        self.keyed.as_ref().map(|keyed| &*keyed.masked)
     }
 
     pub(super) fn key(&self) -> Option<&str> {
-        self.key.as_deref()
+        self.keyed.as_ref().map(|keyed| &*keyed.key)
     }
 
     pub(super) fn peer(&self) -> Option<&str> {
-        self.peer.as_deref()
-    }
-}
-
-/// Puts a text in place of the last one, without a new allocation where there was one.
-fn put(slot: &mut Option<String>, text: Option<impl FnOnce(&mut String) -> std::fmt::Result>) {
-    match text {
-        None => *slot = None,
-        Some(write) => {
-            let text = slot.get_or_insert_default();
-            text.clear();
-            // Writing to a String does not fail.
-            let _: std::fmt::Result = write(text);
-        }
+        self.peer.as_ref().map(|(_, text)| &**text)
     }
 }
 

@@ -15,7 +15,6 @@ use std::collections::BinaryHeap;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::Clip;
-use super::append::Carded;
 
 /// How far the index of a segment has got.
 pub(super) struct Index {
@@ -26,12 +25,28 @@ pub(super) struct Index {
     indexed: i64,
     last_run: i64,
     blocked: i64,
-    /// The tail's rows that have a card.
-    pub(super) tail: Vec<Carded>,
 }
 
+/// A row that is to be found by its card; ordered by card, then number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Carded {
+    /// As it stands in the file; a keyed hash is the longest.
+    pub(super) card: Clip<32>,
+    pub(super) id: i64,
+}
+
+/// The entries of a run: what has a card behind the last run, sorted so that each insertion is next to the one before.
+/// One statement, in which SQLite keeps its place in the tree.
+const ENTRIES: &str = "
+    INSERT OR ROLLBACK INTO card_entry (run, card, id)
+    SELECT ?1, card, id
+    FROM (SELECT card, id FROM record WHERE id > ?2 AND card IS NOT NULL
+          UNION ALL
+          SELECT card, id FROM call WHERE id > ?2 AND card IS NOT NULL)
+    ORDER BY card, id";
+
 impl Index {
-    /// Of a segment whose last row is `last`; reads its tail.
+    /// Of a segment whose last row is `last`.
     pub(super) fn open(connection: &Connection, last: i64, run: u32, block: u32) -> rusqlite::Result<Self> {
         // One for each run of a block, beside all others.
         connection.set_prepared_statement_cache_capacity(usize::try_from(block).unwrap_or(0).min(256) + 32);
@@ -40,18 +55,12 @@ impl Index {
             Some(indexed) => indexed,
             None => most("SELECT min(first) - 1 FROM batch")?.unwrap_or(last),
         };
-        let mut statement = connection.prepare(
-            "SELECT card, id FROM record WHERE id > ?1 AND card IS NOT NULL
-             UNION ALL SELECT card, id FROM call WHERE id > ?1 AND card IS NOT NULL",
-        )?;
-        let tail = statement.query_map([indexed], carded)?.collect::<rusqlite::Result<_>>()?;
         Ok(Self {
             run: run.max(1).into(),
             block: block.max(1).into(),
             indexed,
             last_run: most("SELECT max(id) FROM card_run")?.unwrap_or(0),
             blocked: most("SELECT max(id) FROM card_block")?.unwrap_or(0),
-            tail,
         })
     }
 
@@ -91,20 +100,13 @@ impl Index {
 
     /// Sorts the tail into a run.
     fn append_run(&mut self, transaction: Transaction<'_>, last: i64) -> rusqlite::Result<()> {
-        self.tail.sort_unstable();
         transaction
             .prepare_cached("INSERT INTO card_run (first, last) VALUES (?1, ?2)")?
             .execute([self.indexed + 1, last])?;
         let run = transaction.last_insert_rowid();
-        let mut insert =
-            transaction.prepare_cached("INSERT INTO card_entry (run, card, id) VALUES (?1, ?2, ?3)")?;
-        for Carded { card, id } in &self.tail {
-            insert.execute(params![run, card.as_str(), id])?;
-        }
-        drop(insert);
+        transaction.prepare_cached(ENTRIES)?.execute([run, self.indexed])?;
         transaction.commit()?;
         (self.indexed, self.last_run) = (last, run);
-        self.tail.clear();
         Ok(())
     }
 

@@ -25,7 +25,7 @@ pub struct AuditRow {
     /// The address that it came from.
     pub peer: IpAddr,
     /// The look-up asked for, if its path is one.
-    pub operation: Option<Arc<str>>,
+    pub operation: Option<&'static str>,
     /// The card asked about, if it is well-formed.
     pub card: Option<Card>,
     /// The gateway's transid, well-formed or not.
@@ -164,7 +164,7 @@ impl Row {
             Self::LookUp(row) => {
                 to.extend([
                     Cell::Int(row.at.as_micros()),
-                    text(shown.card()),
+                    text(shown.card(row.card.as_ref())),
                     int(row.card.as_ref().map(|card| kind_number(card.kind()))),
                     text(shown.masked()),
                     name(shown.key()),
@@ -173,7 +173,7 @@ impl Row {
                     Cell::Int(row.authenticated.into()),
                     name(row.group.as_deref()),
                     name(row.account.as_deref()),
-                    name(row.operation.as_deref()),
+                    name(row.operation),
                     text(row.client.as_ref().map(AppId::as_str)),
                     text(shown.peer()),
                     text(row.transid.as_ref().map(Clip::as_str)),
@@ -191,7 +191,7 @@ impl Row {
                     Cell::Int(row.at.as_micros()),
                     text(row.transid.as_ref().map(Clip::as_str)),
                     text(row.previous.as_ref().map(Clip::as_str)),
-                    text(shown.card()),
+                    text(shown.card(Some(&row.card))),
                     Cell::Int(kind_number(row.card.kind())),
                     text(shown.masked()),
                     name(shown.key()),

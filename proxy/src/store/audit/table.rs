@@ -112,10 +112,11 @@ const fn name(name: &'static str) -> Column {
 }
 
 impl Table {
-    /// `INSERT` of a whole row, `id` first.
-    pub(super) fn insert_sql(&self) -> String {
-        let marks = vec!["?"; self.columns.len() + 1].join(", ");
-        format!("INSERT INTO {} (id, {}) VALUES ({marks})", self.name, self.column_list())
+    /// `INSERT` of so many whole rows, `id` first; a failure takes back the transaction.
+    pub(super) fn insert_sql(&self, rows: usize) -> String {
+        let row = format!("({})", vec!["?"; self.columns.len() + 1].join(", "));
+        let rows = vec![row; rows].join(", ");
+        format!("INSERT OR ROLLBACK INTO {} (id, {}) VALUES {rows}", self.name, self.column_list())
     }
 
     /// `SELECT` of whole rows, `id` first, in the order of their numbers.

@@ -21,7 +21,7 @@ pub(in super::super) fn row(at: Time, transid: &str) -> AuditRow {
         group: Some("fleet".into()),
         account: Some("fleet-1".into()),
         peer: "192.0.2.7".parse().unwrap(),
-        operation: Some("userstatusrealsingle".into()),
+        operation: Some("userstatusrealsingle"),
         card: Some(Card::parse(CardKind::Msisdn, "14765004176").unwrap()),
         transid: Some(transid.into()),
         outcome: "hit",

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Row};
 
 use super::super::Clip;
-use super::super::append::Carded;
+use super::super::index::Carded;
 use super::super::segment::Month;
 use super::super::table::{CALL, RECORD};
 use super::Report;
