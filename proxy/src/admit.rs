@@ -114,24 +114,30 @@ impl Admit {
     ///
     /// # Errors
     /// The refusal; none but an admitted request has burnt its transid.
-    pub fn admit(&self, request: &Request, origin: &Origin) -> Result<Admitted, Refused> {
+    pub fn admit(&self, request: &Request<'_>, origin: &Origin) -> Result<Admitted, Refused> {
         let now = self.clock.now();
-        let client = self.authenticate(request, now).map_err(Refused::unknown)?;
-        match self.authorize(&client, request, origin, now) {
+        let number = match &request.transid {
+            SentTransid::Strict(transid) => Some(Number::of(transid)),
+            // Has no stamp; was read because some client may send it.
+            SentTransid::Lenient(_) => None,
+        };
+        let client = self.authenticate(request, number, now).map_err(Refused::unknown)?;
+        match self.authorize(&client, request, number, origin, now) {
             Ok(again) => Ok(Admitted { client, again }),
             Err(refusal) => Err(Refused { client: Some(client), refusal }),
         }
     }
 
     /// Window and token. An unknown appid costs the same hashing as a wrong token and is refused alike.
-    fn authenticate(&self, request: &Request, now: Time) -> Result<Arc<Client>, Refusal> {
+    fn authenticate(
+        &self,
+        request: &Request<'_>,
+        number: Option<Number>,
+        now: Time,
+    ) -> Result<Arc<Client>, Refusal> {
         let directory = self.directory.load();
-        match &request.transid {
-            SentTransid::Strict(transid) => {
-                self.check_window(transid.stamp().to_unix(), directory.widest, now)?;
-            }
-            // Has no stamp; was read because some client may send it.
-            SentTransid::Lenient(_) => {}
+        if let Some(number) = number {
+            self.check_window(number.unix(), directory.widest, now)?;
         }
         directory.authenticate(request).ok_or(Refusal::Token)
     }
@@ -140,17 +146,16 @@ impl Admit {
     fn authorize(
         &self,
         client: &Client,
-        request: &Request,
+        request: &Request<'_>,
+        number: Option<Number>,
         origin: &Origin,
         now: Time,
     ) -> Result<bool, Refusal> {
         let rights = &client.rights;
-        match &request.transid {
-            SentTransid::Strict(transid) => {
-                self.check_window(transid.stamp().to_unix(), rights.window, now)?;
-            }
-            SentTransid::Lenient(_) if rights.format == Format::Lenient => {}
-            SentTransid::Lenient(_) => return Err(Refusal::Malformed(Malformed::Transid)),
+        match number {
+            Some(number) => self.check_window(number.unix(), rights.window, now)?,
+            None if rights.format == Format::Lenient => {}
+            None => return Err(Refusal::Malformed(Malformed::Transid)),
         }
         match request.ebid.as_deref() {
             Some(ebid) => {
@@ -178,17 +183,13 @@ impl Admit {
         }
         // An action changes something: it is done once, whatever its client's mode.
         let mode = if request.operation.is_lookup() { rights.replay } else { ReplayMode::Refuse };
-        if mode != rights.replay
-            && (rights.window.is_none() || matches!(request.transid, SentTransid::Lenient(_)))
-        {
+        if mode != rights.replay && (rights.window.is_none() || number.is_none()) {
             return Err(Refusal::Operation);
         }
         let ticks = self.clock.monotonic();
-        let passed = match &request.transid {
-            SentTransid::Strict(transid) => {
-                self.replay.pass(&client.appid, Number::of(transid), rights, mode, now, ticks)
-            }
-            SentTransid::Lenient(text) => self.replay.observe(&client.appid, digest(text), rights, ticks),
+        let passed = match (number, &request.transid) {
+            (Some(number), _) => self.replay.pass(&client.appid, number, rights, mode, now, ticks),
+            (None, sent) => self.replay.observe(&client.appid, digest(sent), rights, ticks),
         };
         passed.map_err(|why| refusal(why, now))
     }
@@ -234,8 +235,8 @@ fn shows(origin: &Origin, wanted: Option<&str>) -> bool {
 }
 
 /// What stands for a lenient transid among those observed. A collision only miscounts a repetition.
-fn digest(text: &str) -> u64 {
+fn digest(sent: &SentTransid) -> u64 {
     let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
+    sent.hash(&mut hasher);
     hasher.finish()
 }

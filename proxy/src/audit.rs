@@ -107,7 +107,7 @@ impl Record {
             peer: self.peer,
             operation: self.claims.operation.map(|operation| operation.name),
             card: self.claims.card,
-            transid: self.claims.transid.as_deref().map(Clip::new),
+            transid: self.claims.transid,
             outcome: outcome.name(),
             reason: refusal.map(Refusal::reason).or(self.repeated.then(|| Refusal::ReusedTransid.reason())),
             code,

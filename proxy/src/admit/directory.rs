@@ -59,7 +59,7 @@ impl Directory {
     }
 
     /// The client whose token this is.
-    pub(super) fn authenticate(&self, request: &Request) -> Option<Arc<Client>> {
+    pub(super) fn authenticate(&self, request: &Request<'_>) -> Option<Arc<Client>> {
         let appid = &request.appid;
         // Derived for everybody where it is for anybody.
         let fitting = self.derived(appid);
@@ -88,7 +88,7 @@ impl Directory {
     }
 }
 
-fn token(request: &Request, password: &Password) -> Token {
+fn token(request: &Request<'_>, password: &Password) -> Token {
     match &request.transid {
         SentTransid::Strict(transid) => Token::sign(&request.appid, password, transid),
         // Letters and digits, 48 at most: checked when it was read.

@@ -8,12 +8,13 @@
 //! back or a reload widens the window. Full means 72, never an entry forgotten early.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cmiot_signer::{AppId, Stamp, Transid};
+use foldhash::fast::RandomState;
 
 use super::rate::Bucket;
 use crate::clock::Time;
@@ -38,7 +39,7 @@ const SEQUENCE_BITS: u32 = 27;
 /// The transids that were answered.
 #[derive(Debug)]
 pub struct Replay {
-    shards: [Mutex<HashMap<AppId, Track>>; SHARDS],
+    shards: [Mutex<Tracks>; SHARDS],
     spread: RandomState,
     capacity: usize,
     held: AtomicUsize,
@@ -65,6 +66,9 @@ impl Number {
         (self.0 >> SEQUENCE_BITS) + Stamp::FIRST.to_unix()
     }
 }
+
+/// Only authenticated clients come in here, so that nobody can choose what to hash.
+type Tracks = HashMap<AppId, Track, RandomState>;
 
 /// What is remembered of a client.
 #[derive(Debug, Default)]
@@ -95,7 +99,7 @@ impl Replay {
     pub fn new(capacity: usize) -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
-            spread: RandomState::new(),
+            spread: RandomState::default(),
             capacity,
             held: AtomicUsize::new(0),
             latest: AtomicU64::new(0),
@@ -230,13 +234,13 @@ impl Replay {
         latest.saturating_sub(window.as_secs()).max(self.base.load(Ordering::Relaxed))
     }
 
-    fn shard(&self, appid: &AppId) -> MutexGuard<'_, HashMap<AppId, Track>> {
+    fn shard(&self, appid: &AppId) -> MutexGuard<'_, Tracks> {
         let hash = self.spread.hash_one(appid);
         lock(&self.shards[usize::try_from(hash % SHARDS as u64).expect("below 32")])
     }
 }
 
-fn lock(shard: &Mutex<HashMap<AppId, Track>>) -> MutexGuard<'_, HashMap<AppId, Track>> {
+fn lock(shard: &Mutex<Tracks>) -> MutexGuard<'_, Tracks> {
     // A panic under this lock could only come from an allocation; the table is whole at every step.
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -15,6 +15,7 @@ use hyper::{Method, Uri};
 use crate::cache::wants::Wants;
 use crate::operation::{Operation, Operations};
 use crate::outcome::{Malformed, Refusal};
+use crate::store::audit::Clip;
 
 /// The longest request target, in bytes.
 pub const MAX_TARGET: usize = 2 << 10;
@@ -23,7 +24,7 @@ pub const MAX_BODY: usize = 4 << 10;
 
 /// A request in the form of a look-up; who asks is not known yet.
 #[derive(Debug)]
-pub struct Request {
+pub struct Request<'a> {
     /// What is asked.
     pub operation: &'static Operation,
     /// Who claims to ask.
@@ -31,9 +32,9 @@ pub struct Request {
     /// Its transaction number.
     pub transid: SentTransid,
     /// The ebid, where one was sent.
-    pub ebid: Option<String>,
+    pub ebid: Option<Cow<'a, str>>,
     /// The token as sent. A secret.
-    pub token: Token,
+    pub token: Token<'a>,
     /// The card asked about.
     pub card: Card,
     /// What it wants of the cache.
@@ -42,7 +43,7 @@ pub struct Request {
 
 /// A transid as a gateway sent it. Either way it is only letters and digits, 48 at most: the padding of a hash, by which
 /// a token could be extended, does not fit into that.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum SentTransid {
     /// Appid, stamp and sequence, and of this request's appid.
     Strict(Transid),
@@ -52,25 +53,25 @@ pub enum SentTransid {
 
 impl SentTransid {
     fn read(text: &str, appid: &AppId) -> Option<Self> {
-        if text.len() > Transid::MAX_LEN || !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            return None;
+        if let Some(strict) = Transid::parse(text).ok().filter(|transid| transid.appid() == *appid) {
+            return Some(Self::Strict(strict));
         }
-        let strict = Transid::parse(text).ok().filter(|transid| transid.appid() == *appid);
-        Some(strict.map_or_else(|| Self::Lenient(text.to_owned()), Self::Strict))
+        let bounded = text.len() <= Transid::MAX_LEN && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        bounded.then(|| Self::Lenient(text.to_owned()))
     }
 }
 
 /// A token as a gateway sent it: shown to nobody.
-pub struct Token(String);
+pub struct Token<'a>(Cow<'a, str>);
 
-impl Token {
+impl Token<'_> {
     /// The token's text. Mind where it goes.
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
-impl std::fmt::Debug for Token {
+impl std::fmt::Debug for Token<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[redacted]")
     }
@@ -84,7 +85,7 @@ pub struct Claims {
     /// The appid, where it has the form of one.
     pub appid: Option<AppId>,
     /// The transid as sent, where it is no longer than one may be.
-    pub transid: Option<String>,
+    pub transid: Option<Clip<48>>,
     /// The card, where exactly one is named and has the form of one.
     pub card: Option<Card>,
 }
@@ -127,16 +128,16 @@ pub fn check_head(head: &Parts, hosts: &Hosts) -> Result<(), Refusal> {
     Ok(())
 }
 
-impl Request {
+impl<'a> Request<'a> {
     /// Reads a look-up; whatever can be read of a refused one is left in `claims`. A lenient transid is read only where
     /// some client may send one.
     ///
     /// # Errors
     /// [`Refusal::UnknownPath`], [`Refusal::Malformed`] or [`Refusal::Card`].
     pub fn parse(
-        uri: &Uri,
+        uri: &'a Uri,
         headers: &HeaderMap,
-        body: &[u8],
+        body: &'a [u8],
         operations: &Operations,
         lenient: bool,
         claims: &mut Claims,
@@ -147,13 +148,13 @@ impl Request {
             Parameters::read(uri.query().unwrap_or_default(), body).map_err(Refusal::Malformed)?;
         claims.appid = parameters.appid.as_deref().and_then(|appid| AppId::parse(appid).ok());
         claims.transid =
-            parameters.transid.as_deref().filter(|text| text.len() <= Transid::MAX_LEN).map(str::to_owned);
+            parameters.transid.as_deref().filter(|text| text.len() <= Transid::MAX_LEN).map(Clip::new);
         let card = parameters.card();
         claims.card = card.as_ref().ok().cloned();
 
         let missing = |name| Refusal::Malformed(Malformed::Missing(name));
-        let appid = parameters.appid.as_deref().ok_or(missing("appid"))?;
-        let appid = AppId::parse(appid).map_err(|_| Refusal::Malformed(Malformed::AppId))?;
+        parameters.appid.as_deref().ok_or(missing("appid"))?;
+        let appid = claims.appid.ok_or(Refusal::Malformed(Malformed::AppId))?;
         let transid = parameters.transid.as_deref().ok_or(missing("transid"))?;
         let transid = SentTransid::read(transid, &appid)
             .filter(|transid| lenient || matches!(transid, SentTransid::Strict(_)))
@@ -163,8 +164,8 @@ impl Request {
             operation,
             appid,
             transid,
-            ebid: parameters.ebid.as_deref().map(str::to_owned),
-            token: Token(parameters.token.ok_or(missing("token"))?.into_owned()),
+            ebid: parameters.ebid,
+            token: Token(parameters.token.ok_or(missing("token"))?),
             card,
             wants: Wants::read(headers),
         })
@@ -186,8 +187,11 @@ struct Parameters<'a> {
 impl<'a> Parameters<'a> {
     /// Reads the query, then the body: each on its own, so that a parameter may stand in both with one value.
     fn read(query: &'a str, body: &'a [u8]) -> Result<Self, Malformed> {
-        let body = std::str::from_utf8(body).map_err(|_| Malformed::Encoding)?;
         let mut parameters = Self::form(query)?;
+        if body.is_empty() {
+            return Ok(parameters);
+        }
+        let body = std::str::from_utf8(body).map_err(|_| Malformed::Encoding)?;
         let Self { appid, transid, ebid, token, msisdn, iccid, imsi } = Self::form(body)?;
         merge("appid", &mut parameters.appid, appid)?;
         merge("transid", &mut parameters.transid, transid)?;
@@ -201,9 +205,15 @@ impl<'a> Parameters<'a> {
 
     fn form(text: &'a str) -> Result<Self, Malformed> {
         let mut parameters = Self::default();
-        for pair in text.split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (name, value) = (decode(name)?, decode(value)?);
+        // Most are as plain as they can be, which one look at the whole shows.
+        let plain = memchr::memchr3(0, b'%', b'+', text.as_bytes()).is_none();
+        let decode = |part: &'a str| if plain { Ok(Cow::Borrowed(part)) } else { decode(part) };
+        let mut rest = Some(text);
+        while let Some(text) = rest {
+            let (pair, more) = cut(text, b'&');
+            rest = more;
+            let (name, value) = cut(pair, b'=');
+            let (name, value) = (decode(name)?, decode(value.unwrap_or_default())?);
             let (name, slot) = match name.trim_ascii() {
                 "appid" => ("appid", &mut parameters.appid),
                 "transid" => ("transid", &mut parameters.transid),
@@ -249,6 +259,14 @@ fn merge<'a>(
             Ok(())
         }
         _ => Ok(()),
+    }
+}
+
+/// What stands before the first `at`, an ASCII character, and what stands behind it if there is one.
+fn cut(text: &str, at: u8) -> (&str, Option<&str>) {
+    match memchr::memchr(at, text.as_bytes()) {
+        Some(place) => (&text[..place], Some(&text[place + 1..])),
+        None => (text, None),
     }
 }
 
