@@ -30,7 +30,8 @@ use memory::Memory;
 use said::{Said, Sayings};
 
 /// What an answer is the answer to.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Eq, Hash, Debug)]
+#[expect(clippy::derived_hash_with_manual_eq, reason = "equal is what is equal field by field")]
 pub struct Key {
     /// Whose accounts were asked.
     pub group: Arc<str>,
@@ -44,6 +45,15 @@ impl Key {
     /// The key of one look-up.
     pub fn new(group: &Arc<str>, operation: &'static Operation, card: &Card) -> Self {
         Self { group: Arc::clone(group), operation, card: *card }
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        // Most operations are one and the same, as groups are; comparing their texts would be the most of a hit.
+        let same_operation =
+            || std::ptr::eq(self.operation, other.operation) || self.operation == other.operation;
+        self.card == other.card && self.group == other.group && same_operation()
     }
 }
 
@@ -65,14 +75,33 @@ pub struct Held {
     pub entry: Arc<Entry>,
     /// What it is good for.
     pub freshness: Freshness,
+    /// How long it serves; none for what is never stored.
+    pub lifetime: Option<Lifetime>,
     /// How often memory was asked for it before.
     pub hits: u32,
 }
 
 impl Held {
-    /// An entry that is known to be fresh.
-    pub fn fresh(entry: Arc<Entry>) -> Self {
-        Self { entry, freshness: Freshness::Fresh, hits: 0 }
+    /// How old it is at `now`, and for how long it has been stale.
+    pub fn age(&self, now: Time) -> (Duration, Duration) {
+        let answered_at = self.entry.answered_at;
+        let stale = self.lifetime.map(|lifetime| freshness::staleness(&lifetime, answered_at, now));
+        (now.since(answered_at), stale.unwrap_or(Duration::MAX))
+    }
+
+    /// Seconds of freshness left at `now`, negative once stale; none for what is never stored.
+    pub fn ttl(&self, now: Time) -> Option<i64> {
+        let ttl = freshness::ttl(&self.lifetime?, self.entry.answered_at, now);
+        Some(if self.entry.stale { ttl.min(-1) } else { ttl })
+    }
+
+    /// Whether it is in the last fifth of its freshness at `now`, and was asked for `hits` times.
+    pub fn is_due(&self, now: Time, hits: u32) -> bool {
+        self.freshness == Freshness::Fresh
+            && self.hits >= hits
+            && self
+                .lifetime
+                .is_some_and(|lifetime| now.since(self.entry.answered_at) >= lifetime.fresh.0 / 5 * 4)
     }
 }
 
@@ -143,7 +172,8 @@ impl Cache {
             return Some(held);
         }
         let ticket = self.ticket();
-        let entry = Arc::new(self.load(key).await?);
+        // Boxed, so that what is in memory need not carry the room for this.
+        let entry = Arc::new(Box::pin(self.load(key)).await?);
         let held = self.judge(key, Arc::clone(&entry))?;
         ticket.keep(Source::File, key, &entry, || self.keep_in_memory(key, &entry)).then_some(held)
     }
@@ -240,31 +270,10 @@ impl Cache {
         &self.store
     }
 
-    /// Seconds of freshness left, negative once stale; `None` for what is never stored.
-    pub fn ttl(&self, key: &Key, entry: &Entry) -> Option<i64> {
-        let lifetime = self.rules.load().lifetime(key, entry)?;
-        let ttl = freshness::ttl(&lifetime, entry.answered_at, self.clock.now());
-        Some(if entry.stale { ttl.min(-1) } else { ttl })
-    }
-
-    /// How old an entry is, and for how long it has been stale.
-    pub fn age(&self, key: &Key, entry: &Entry) -> (Duration, Duration) {
-        let now = self.clock.now();
-        let lifetime = self.rules.load().lifetime(key, entry);
-        let stale = lifetime
-            .map_or(Duration::MAX, |lifetime| freshness::staleness(&lifetime, entry.answered_at, now));
-        (now.since(entry.answered_at), stale)
-    }
-
-    /// Whether an entry is in the last fifth of its freshness, and asked for often enough to be refreshed ahead.
-    pub fn is_due(&self, key: &Key, held: &Held, hits: u32) -> bool {
-        if held.freshness != Freshness::Fresh || held.hits < hits {
-            return false;
-        }
-        let lifetime = self.rules.load().lifetime(key, &held.entry);
-        lifetime.is_some_and(|lifetime| {
-            self.clock.now().since(held.entry.answered_at) >= lifetime.fresh.0 / 5 * 4
-        })
+    /// An entry that is known to be fresh.
+    pub fn fresh(&self, key: &Key, entry: Arc<Entry>) -> Held {
+        let lifetime = self.rules.load().lifetime(key, &entry);
+        Held { entry, freshness: Freshness::Fresh, lifetime, hits: 0 }
     }
 
     /// Entries in memory, about.
@@ -281,7 +290,7 @@ impl Cache {
         let lifetime = self.rules.load().lifetime(key, &entry)?;
         match self.freshness(&lifetime, &entry) {
             Freshness::Expired => None,
-            freshness => Some(Held { entry, freshness, hits: 0 }),
+            freshness => Some(Held { entry, freshness, lifetime: Some(lifetime), hits: 0 }),
         }
     }
 

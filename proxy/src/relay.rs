@@ -22,7 +22,7 @@ use crate::cache::wants::{Limits, Wants};
 use crate::cache::{Cache, Entry, Held, Key};
 use crate::carrier::Carrier;
 use crate::carrier::verdict::Class;
-use crate::clock::Clock;
+use crate::clock::{Clock, Time};
 use crate::config::file::ReplayMode;
 use crate::config::{Client, Config};
 use crate::flight::{Flights, Role, Seat};
@@ -107,6 +107,7 @@ impl Relay {
         self.settle(found, asked.origin.address, started, record).await
     }
 
+    /// What waits for others is boxed, so that a hit, and a connection at rest, need no room for it.
     async fn look_up(
         self: &Arc<Self>,
         asked: &Asked,
@@ -136,7 +137,7 @@ impl Relay {
             Some(Turn::First(first)) => *teller = Some(first),
             Some(Turn::Again(told)) => {
                 record.repeated();
-                let heard = tokio::time::timeout(self.patience(started, false), told.hear()).await;
+                let heard = Box::pin(tokio::time::timeout(self.patience(started, false), told.hear())).await;
                 return heard.unwrap_or(Some(Err(Refusal::Deadline))).unwrap_or(Err(Refusal::Lost));
             }
             Some(Turn::Other) => return Err(Refusal::ReusedTransid),
@@ -148,16 +149,17 @@ impl Relay {
         let key = Key::new(&client.group, request.operation, &card);
 
         if !request.operation.is_lookup() {
-            return self.act(&client, &key, started, record).await;
+            return Box::pin(self.act(&client, &key, started, record)).await;
         }
 
         // Look up: what will do is answered at once; without leave to ask, that is all.
         let held = self.cache.look_up(&key).await;
         let wants = request.wants.within(&Limits::of(&client.rights));
+        let now = self.clock.now();
         match &held {
-            Some(held) if self.will_do(&key, held, &wants) => {
-                self.refresh_ahead(&key, held);
-                return Ok(self.cached(&key, held, None));
+            Some(held) if will_do(held, &wants, now) => {
+                self.refresh_ahead(&key, held, now);
+                return Ok(cached(held, None, now));
             }
             _ if wants.only_if_cached => return Err(Refusal::OnlyIfCached),
             _ => {}
@@ -168,21 +170,26 @@ impl Relay {
         if let Some(held) = held.as_ref().filter(|held| held.freshness == Freshness::Revalidate)
             && wants.max_age.is_none()
         {
-            return Ok(self.cached(&key, held, None));
+            return Ok(cached(held, None, now));
         }
 
         // Wait: long for an answer, short when there is something to answer instead.
         let patience = self.patience(started, held.is_some());
-        let landed = wait(seat, patience).await;
+        let landed = Box::pin(wait(seat, patience)).await;
 
         // Settle: what the carrier said, unless what was held is better.
         match landed {
             Ok((role, landing)) => self.take(&key, role, landing, held, record),
-            Err(refusal) => held.map(|held| self.cached(&key, &held, Some(refusal.reason()))).ok_or(refusal),
+            Err(refusal) => held.map(|held| self.stale(&held, refusal.reason())).ok_or(refusal),
         }
     }
 
-    fn admit(&self, request: &Request, origin: &Origin, record: &mut Record) -> Result<Admitted, Refusal> {
+    fn admit(
+        &self,
+        request: &Request<'_>,
+        origin: &Origin,
+        record: &mut Record,
+    ) -> Result<Admitted, Refusal> {
         match self.admit.admit(request, origin) {
             Ok(admitted) => {
                 record.authenticated(&admitted.client);
@@ -198,7 +205,7 @@ impl Relay {
     }
 
     /// Whose turn it is to find the answer, where a client may ask again with one transid.
-    fn turn(&self, client: &Client, request: &Request) -> Option<Turn<Result<Found, Refusal>>> {
+    fn turn(&self, client: &Client, request: &Request<'_>) -> Option<Turn<Result<Found, Refusal>>> {
         let SentTransid::Strict(transid) = &request.transid else { return None };
         if client.rights.replay != ReplayMode::SameAnswer || !request.operation.is_lookup() {
             return None;
@@ -212,11 +219,6 @@ impl Relay {
         let config = self.config.load();
         let left = config.gateway.deadline.0.saturating_sub(self.clock.monotonic().saturating_sub(started));
         if stale { left.min(config.carrier.stale_wait) } else { left }
-    }
-
-    fn will_do(&self, key: &Key, held: &Held, wants: &Wants) -> bool {
-        let (age, stale) = self.cache.age(key, &held.entry);
-        wants.accept(held, age, stale)
     }
 
     fn join(
@@ -286,7 +288,7 @@ impl Relay {
             Some(call) => record.called(&call.account, call.transid.as_ref()),
             None => {
                 if let Ok(brought) = landing.end {
-                    return Ok(self.cached(key, &Held::fresh(brought.entry), None));
+                    return Ok(cached(&self.cache.fresh(key, brought.entry), None, self.clock.now()));
                 }
             }
         }
@@ -298,11 +300,11 @@ impl Relay {
         let collapsed = role == Role::Follower;
         match (landing.end, held) {
             (Ok(brought), Some(held)) if brought.entry.said.verdict.class.yields_to_stale() => {
-                let found = self.cached(key, &held, Some(brought.entry.said.verdict.class.name()));
+                let found = self.stale(&held, brought.entry.said.verdict.class.name());
                 Ok(found.forwarded(forwarded, 200, collapsed))
             }
             (Err(refusal), Some(held)) => {
-                let found = self.cached(key, &held, Some(refusal.reason()));
+                let found = self.stale(&held, refusal.reason());
                 Ok(match refusal.carrier_status() {
                     Some(status) => found.forwarded(forwarded, status, collapsed),
                     None => found,
@@ -323,20 +325,9 @@ impl Relay {
         }
     }
 
-    /// What is held, and in place of what.
-    fn cached(&self, key: &Key, held: &Held, instead_of: Option<&'static str>) -> Found {
-        let Held { entry, freshness, .. } = held;
-        Found {
-            outcome: if *freshness == Freshness::Fresh { Outcome::Hit } else { Outcome::Stale },
-            cache_status: CacheStatus {
-                hit: true,
-                ttl: self.cache.ttl(key, entry),
-                negative: entry.said.verdict.class == Class::NotFound,
-                instead_of,
-                ..CacheStatus::default()
-            },
-            entry: Arc::clone(entry),
-        }
+    /// What is held, in place of something better.
+    fn stale(&self, held: &Held, instead_of: &'static str) -> Found {
+        cached(held, Some(instead_of), self.clock.now())
     }
 
     /// Record and answer: the record is committed, or the answer is that it could not be.
@@ -348,7 +339,8 @@ impl Relay {
         mut record: Record,
     ) -> Answer {
         let now = self.clock.now();
-        let card = record.masked_card();
+        // Masked only for those who read it.
+        let card = if tracing::enabled!(tracing::Level::INFO) { record.masked_card() } else { None };
         let latency = self.clock.monotonic().saturating_sub(started);
         let (outcome, refusal, answer) = match found {
             Ok(Found { outcome, entry, cache_status }) => {
@@ -372,6 +364,28 @@ impl Relay {
             latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX), "look-up"
         );
         answer
+    }
+}
+
+/// Whether what is held will do without asking.
+fn will_do(held: &Held, wants: &Wants, now: Time) -> bool {
+    let (age, stale) = held.age(now);
+    wants.accept(held, age, stale)
+}
+
+/// What is held, and in place of what.
+fn cached(held: &Held, instead_of: Option<&'static str>, now: Time) -> Found {
+    let Held { entry, freshness, .. } = held;
+    Found {
+        outcome: if *freshness == Freshness::Fresh { Outcome::Hit } else { Outcome::Stale },
+        cache_status: CacheStatus {
+            hit: true,
+            ttl: held.ttl(now),
+            negative: entry.said.verdict.class == Class::NotFound,
+            instead_of,
+            ..CacheStatus::default()
+        },
+        entry: Arc::clone(entry),
     }
 }
 

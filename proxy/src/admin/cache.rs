@@ -96,7 +96,7 @@ pub(super) async fn show(admin: &Admin, request: Request<Incoming>) -> Response<
     let Some(found) = admin.relay.cache.inspect(&key).await else {
         return wrong(&unknown("nothing is known about this card"));
     };
-    let (age, _) = admin.relay.cache.age(&key, &found.entry);
+    let age = admin.relay.clock.now().since(found.entry.answered_at);
     let mut shown = described(&found.entry);
     shown["age"] = json!(age.as_secs());
     shown["good_for"] =

@@ -8,13 +8,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use foldhash::fast::RandomState;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::{Entry, Key};
 
 /// Entries by key.
-pub(super) struct Memory(Cache<Key, Arc<Kept>>);
+pub(super) struct Memory(Cache<Key, Arc<Kept>, RandomState>);
 
 struct Kept {
     entry: Arc<Entry>,
@@ -23,7 +24,14 @@ struct Kept {
 
 impl Memory {
     pub(super) fn new(entries: u64) -> Self {
-        Self(Cache::builder().max_capacity(entries).eviction_policy(EvictionPolicy::lru()).build())
+        // Only authenticated clients ask for keys, so that a fast hash with a seed of its own is enough.
+        let hasher = RandomState::default();
+        Self(
+            Cache::builder()
+                .max_capacity(entries)
+                .eviction_policy(EvictionPolicy::lru())
+                .build_with_hasher(hasher),
+        )
     }
 
     /// The entry, and how often it was asked for since it was put here.

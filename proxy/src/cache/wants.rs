@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn an_entry_will_do_or_not() {
-        let held = |freshness| Held { entry: Arc::new(entry("00", 0)), freshness, hits: 0 };
+        let held = |freshness| Held { entry: Arc::new(entry("00", 0)), freshness, lifetime: None, hits: 0 };
         let fresh = held(Freshness::Fresh);
         let stale = held(Freshness::IfError);
         assert!(wants(&[]).accept(&fresh, secs(50), secs(0)));

@@ -63,9 +63,9 @@ impl Relay {
     }
 
     /// Refreshes what is asked for often while it is still fresh, if its share of the budget allows it now.
-    pub(super) fn refresh_ahead(self: &Arc<Self>, key: &Key, held: &Held) {
+    pub(super) fn refresh_ahead(self: &Arc<Self>, key: &Key, held: &Held, now: Time) {
         let hits = self.config.load().cache.refresh_ahead_hits;
-        if !self.cache.is_due(key, held, hits) || !self.carrier.may_refresh_ahead(&key.group, key.operation) {
+        if !held.is_due(now, hits) || !self.carrier.may_refresh_ahead(&key.group, key.operation) {
             return;
         }
         let (relay, flying, known) = (Arc::clone(self), key.clone(), Some(held.entry.answered_at));
