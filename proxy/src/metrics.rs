@@ -25,11 +25,14 @@ type Open = Vec<(&'static str, String)>;
 pub struct Metrics {
     registry: Registry,
     look_ups: Family<Fixed, Counter>,
+    /// Those of `look_ups` that have no reason, by outcome: no answer has to look its labels up.
+    answered: [Counter; Outcome::ANSWERED.len()],
     connections_ended: Family<Fixed, Counter>,
     reloads: Family<Fixed, Counter>,
     connections: Gauge,
     transids: Gauge,
-    latency: Family<Fixed, Histogram>,
+    /// By outcome.
+    latency: [Histogram; Outcome::ALL.len()],
     carrier_calls: Family<Open, Counter>,
     carrier_latency: Histogram,
     clock_drift: Gauge<f64, AtomicU64>,
@@ -74,7 +77,7 @@ impl Metrics {
     /// All at zero.
     pub fn new() -> Arc<Self> {
         let mut registry = Registry::with_prefix("cmiot");
-        let look_ups = Family::default();
+        let look_ups: Family<Fixed, Counter> = Family::default();
         registry.register(
             "look_ups",
             "Look-ups by outcome and, where refused or failed, reason",
@@ -92,7 +95,8 @@ impl Metrics {
         registry.register("connections", "Connections of gateways", connections.clone());
         let transids = Gauge::default();
         registry.register("transids", "Transids that are remembered", transids.clone());
-        let latency = Family::new_with_constructor(from_100_us as fn() -> Histogram);
+        let latency: Family<Fixed, Histogram> =
+            Family::new_with_constructor(from_100_us as fn() -> Histogram);
         registry.register_with_unit(
             "look_up",
             "From request to committed answer",
@@ -160,9 +164,14 @@ impl Metrics {
             "Requests without an audit record since the start; the audit's gap rows count them",
             audit_missed.clone(),
         );
+        let answered = Outcome::ANSWERED
+            .map(|outcome| look_ups.get_or_create_owned(&vec![("outcome", outcome.name()), ("reason", "")]));
+        let latency =
+            Outcome::ALL.map(|outcome| latency.get_or_create_owned(&vec![("outcome", outcome.name())]));
         Arc::new(Self {
             registry,
             look_ups,
+            answered,
             connections_ended,
             reloads,
             connections,
@@ -186,8 +195,11 @@ impl Metrics {
 
     /// Counts a look-up that was answered; `reason` is empty unless it was refused or failed.
     pub fn look_up(&self, outcome: Outcome, reason: &'static str, latency: Duration) {
-        self.look_ups.get_or_create(&vec![("outcome", outcome.name()), ("reason", reason)]).inc();
-        self.latency.get_or_create(&vec![("outcome", outcome.name())]).observe(latency.as_secs_f64());
+        match self.answered.get(outcome as usize) {
+            Some(answered) if reason.is_empty() => answered.inc(),
+            _ => self.look_ups.get_or_create(&vec![("outcome", outcome.name()), ("reason", reason)]).inc(),
+        };
+        self.latency[outcome as usize].observe(latency.as_secs_f64());
     }
 
     /// Counts a connection that was turned away, or ended out of turn, for this reason.

@@ -28,6 +28,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// In the order of their numbers.
+    pub const ALL: [Self; 6] =
+        [Self::Hit, Self::Stale, Self::Miss, Self::Collapsed, Self::Refused, Self::Failed];
+    /// Those that give an answer of the carrier's: the first of [`ALL`](Self::ALL).
+    pub const ANSWERED: [Self; 4] = [Self::Hit, Self::Stale, Self::Miss, Self::Collapsed];
+
     /// Its name in metrics and audit.
     pub fn name(self) -> &'static str {
         match self {

@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use cmiot_signer::Stamp;
 use http_body_util::Full;
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use crate::carrier::NotAsked;
@@ -105,9 +105,8 @@ impl Answer {
 
     /// The response. HTTP/1.1 adds `Date` and `Content-Length`.
     pub fn into_response(self) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::new(self.body));
-        *response.status_mut() = StatusCode::OK;
-        let headers = response.headers_mut();
+        // Room for all of them at once, Date and Content-Length included.
+        let mut headers = HeaderMap::with_capacity(8);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json;charset=UTF-8"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let mut put = |name, value: &str| {
@@ -122,22 +121,26 @@ impl Answer {
         if let Some(status) = self.proxy_status {
             put(PROXY_STATUS, &status);
         }
-        if let Some(age) = self.age {
-            put(header::AGE, &age.as_secs().to_string());
-        }
-        if let Some(wait) = self.retry_after {
-            put(header::RETRY_AFTER, &whole_seconds(wait).to_string());
-        }
         if let Some(now) = self.date {
             put(header::DATE, &httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(now.as_secs())));
         }
+        if let Some(age) = self.age {
+            headers.insert(header::AGE, age.as_secs().into());
+        }
+        if let Some(wait) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, whole_seconds(wait).into());
+        }
+        let mut response = Response::new(Full::new(self.body));
+        *response.status_mut() = StatusCode::OK;
+        *response.headers_mut() = headers;
         response
     }
 }
 
 impl CacheStatus {
     fn render(self) -> String {
-        let mut text = NAME.to_owned();
+        let mut text = String::with_capacity(64);
+        text.push_str(NAME);
         if self.hit {
             text.push_str("; hit");
         }
