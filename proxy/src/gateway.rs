@@ -39,7 +39,8 @@ async fn read(method: &Method, body: Incoming, patience: Duration) -> Result<Byt
     if method == Method::GET {
         return Err(Refusal::Malformed(Malformed::GetBody));
     }
-    let collected = tokio::time::timeout(patience, Limited::new(body, MAX_BODY).collect()).await;
+    // Boxed: most requests have none, and need no room for it.
+    let collected = Box::pin(tokio::time::timeout(patience, Limited::new(body, MAX_BODY).collect())).await;
     match collected {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::Malformed(Malformed::BodyTooLong)),

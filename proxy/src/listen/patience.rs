@@ -13,8 +13,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -37,22 +37,24 @@ pub struct Patience {
 /// What a connection waits for, shared between its I/O and its requests.
 #[derive(Debug, Default)]
 pub(super) struct Phase {
-    at: Mutex<At>,
-    /// Grows with every change, so that a timer knows which one it was set for.
-    changes: AtomicU64,
+    /// An [`At`] in the two lowest bits, and above them a number that grows with every change, so that a timer knows
+    /// which one it was set for.
+    at: AtomicU64,
     active: AtomicUsize,
     http2: AtomicBool,
     timed_out: AtomicBool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum At {
-    #[default]
     FirstByte,
     Head,
     Answering,
     Idle,
 }
+
+/// The bits that an [`At`] takes.
+const AT_BITS: u32 = 2;
 
 /// A request under way; the connection rests when the last one is dropped.
 #[derive(Debug)]
@@ -90,12 +92,22 @@ impl Phase {
     }
 
     fn at(&self) -> At {
-        *self.at.lock().unwrap_or_else(PoisonError::into_inner)
+        match self.at.load(Ordering::Acquire) & ((1 << AT_BITS) - 1) {
+            0 => At::FirstByte,
+            1 => At::Head,
+            2 => At::Answering,
+            _ => At::Idle,
+        }
+    }
+
+    /// How often it has changed.
+    fn changes(&self) -> u64 {
+        self.at.load(Ordering::Acquire) >> AT_BITS
     }
 
     fn change(&self, to: At) {
-        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = to;
-        self.changes.fetch_add(1, Ordering::AcqRel);
+        let next = |at: u64| ((at >> AT_BITS) + 1) << AT_BITS | to as u64;
+        self.at.update(Ordering::AcqRel, Ordering::Acquire, next);
     }
 }
 
@@ -118,24 +130,39 @@ pub(super) struct Patient<S> {
 }
 
 /// A timer that is set once for each thing it waits for.
+///
+/// Moving tokio's own timer takes the lock of its wheel twice, a request. So it is moved forward at once, but back only
+/// when it rings too early: once in `idle` instead of once a request.
 #[derive(Debug)]
 struct Timer {
     sleep: Pin<Box<Sleep>>,
     set_for: Option<u64>,
+    due: Instant,
 }
 
 impl Timer {
     fn new() -> Self {
-        Self { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), set_for: None }
+        let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
+        let due = sleep.deadline();
+        Self { sleep, set_for: None, due }
     }
 
     /// Ready when `limit` has passed since this was first asked for `what`.
     fn poll(&mut self, what: u64, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
         if self.set_for != Some(what) {
             self.set_for = Some(what);
-            self.sleep.as_mut().reset(Instant::now() + limit);
+            self.due = Instant::now() + limit;
+            if self.due < self.sleep.deadline() {
+                self.sleep.as_mut().reset(self.due);
+            }
         }
-        self.sleep.as_mut().poll(cx)
+        loop {
+            ready!(self.sleep.as_mut().poll(cx));
+            if self.sleep.deadline() >= self.due {
+                return Poll::Ready(());
+            }
+            self.sleep.as_mut().reset(self.due);
+        }
     }
 }
 
@@ -178,7 +205,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
             return Poll::Ready(read);
         }
         let Some(limit) = self.phase.limit(&self.patience) else { return Poll::Pending };
-        let change = self.phase.changes.load(Ordering::Acquire);
+        let change = self.phase.changes();
         ready!(self.read.poll(change, limit, cx));
         Poll::Ready(Err(self.too_late()))
     }
