@@ -82,7 +82,7 @@ fn window(store: &Path, records: u64) -> Result<()> {
         audit::Options { durability: Durability::Process, queue: 100_000, ..audit::Options::default() };
     let file = AuditStore::open(store, options, clock.clone())?;
     let client = AppId::parse(APPID).expect("six digits");
-    let (group, operation) = (Arc::<str>::from(GROUP), Arc::<str>::from(USER_STATUS.name));
+    let group = Arc::<str>::from(GROUP);
     let begun = clock.now().minus(Duration::from_secs(240));
     let step = Duration::from_secs(240) / u32::try_from(records)?.max(1);
     for n in 0..records {
@@ -95,7 +95,7 @@ fn window(store: &Path, records: u64) -> Result<()> {
             group: Some(Arc::clone(&group)),
             account: None,
             peer: "127.0.0.1".parse()?,
-            operation: Some(Arc::clone(&operation)),
+            operation: Some(USER_STATUS.name),
             card: Some(card(n)),
             transid: Some(Transid::new(&client, stamp, sequence).as_str().into()),
             outcome: "hit",
