@@ -144,3 +144,17 @@ async fn without_a_terminal_there_is_no_bar() {
     assert_eq!(verified.err, "");
     assert!(verified.out.ends_with("chain ok\n"), "{}", verified.out);
 }
+
+#[cfg(feature = "parquet")]
+#[tokio::test]
+async fn a_month_is_exported_as_parquet() {
+    let carrier = carrier().await;
+    let proxy = two_months(&Setup::before(&carrier)).await;
+    let to = tempfile::tempdir().unwrap();
+    let file = to.path().join("2026-01.parquet");
+    let export = &["export", "--month", "2026-01", "--format", "parquet", file.to_str().unwrap()];
+    assert!(audit(&proxy.data(), export).await.did_it().out.starts_with("1 look-ups, SHA-256 "));
+    let bytes = std::fs::read(&file).unwrap();
+    assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"));
+    proxy.stop().await;
+}

@@ -169,6 +169,41 @@ async fn a_page_that_is_corrupt() {
 }
 
 #[tokio::test]
+async fn a_segment_that_is_moved_away_is_begun_anew() {
+    let carrier = carrier().await;
+    for (policy, code) in POLICIES {
+        let proxy = Setup::before(&carrier).set("audit.on_failure", policy).start().await;
+        proxy.ask(&MSISDN).await.is_normal();
+        let path = proxy.audit_file();
+        // So long as it is held, the proxy cannot write; then it looks for the file by its name.
+        let other = Connection::open(&path).unwrap();
+        other
+            .execute_batch(
+                "CREATE TRIGGER broken BEFORE INSERT ON record BEGIN SELECT RAISE(ABORT, 'no'); END",
+            )
+            .unwrap();
+        drop(other);
+        until_it_fails(&proxy).await;
+        assert_eq!(proxy.ask(&MSISDN).await.code(), code);
+        for tail in ["", "-wal", "-shm"] {
+            let from = format!("{}{tail}", path.display());
+            // The last to close the file has removed the other two, mostly.
+            let moved = std::fs::rename(&from, format!("{from}.away"));
+            assert!(moved.is_ok() || !tail.is_empty(), "{moved:?}");
+        }
+        until("a new segment with a record", || async {
+            proxy.ask(&MSISDN).await;
+            let new = Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+            new.query_row("SELECT id FROM record", [], |_| Ok(())).ok()
+        })
+        .await;
+        let (answered, refused) = gap(&proxy);
+        assert!(if code == "73" { refused > 0 } else { answered > 0 });
+        verified(&proxy.data()).await;
+    }
+}
+
+#[tokio::test]
 async fn a_clock_that_steps_back_over_the_end_of_a_month() {
     for (policy, _) in POLICIES {
         let carrier = carrier().await;

@@ -6,6 +6,8 @@
 //! (see [`Refusals`]).
 //! Passwords, tokens and URLs have no field here.
 
+#[cfg(feature = "parquet")]
+pub mod parquet;
 mod refusals;
 pub mod render;
 

@@ -1,7 +1,7 @@
-//! `cmiot-proxy audit export`: a month as CSV or JSON lines, beside a manifest that says what the file must be.
+//! `cmiot-proxy audit export`: a month as CSV, JSON lines or Parquet, beside a manifest that says what the file must be.
 
-use std::fs::OpenOptions;
-use std::io::{BufWriter, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -41,38 +41,82 @@ enum Format {
     Csv,
     /// One JSON object a line
     Json,
+    /// Apache Parquet, typed columns
+    #[cfg(feature = "parquet")]
+    Parquet,
 }
 
-/// Writes lines and knows their hash.
-struct Sink {
-    file: BufWriter<std::fs::File>,
+/// A file that knows its hash.
+struct Hashed {
+    file: BufWriter<File>,
     digest: Digest,
 }
 
+impl Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.digest.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// What look-ups are written into.
+enum Sink {
+    Csv(Hashed),
+    Json(Hashed),
+    #[cfg(feature = "parquet")]
+    Parquet(Box<cmiot_proxy::audit::parquet::Sheet<Hashed>>),
+}
+
 impl Sink {
-    fn line(&mut self, mut line: String) -> std::io::Result<()> {
-        line.push('\n');
-        self.digest.update(line.as_bytes());
-        self.file.write_all(line.as_bytes())
+    fn begin(format: Format, file: File) -> io::Result<Self> {
+        let mut to = Hashed { file: BufWriter::new(file), digest: Digest::new(&SHA256) };
+        Ok(match format {
+            Format::Csv => {
+                writeln!(to, "{}", render::csv_head(&LOOKUP))?;
+                Self::Csv(to)
+            }
+            Format::Json => Self::Json(to),
+            #[cfg(feature = "parquet")]
+            Format::Parquet => Self::Parquet(Box::new(cmiot_proxy::audit::parquet::Sheet::begin(to)?)),
+        })
+    }
+
+    fn add(&mut self, row: &[Field]) -> io::Result<()> {
+        match self {
+            Self::Csv(to) => writeln!(to, "{}", render::csv_line(row)),
+            Self::Json(to) => writeln!(to, "{}", render::json_line(&LOOKUP, row)),
+            #[cfg(feature = "parquet")]
+            Self::Parquet(sheet) => sheet.add(row),
+        }
+    }
+
+    /// Writes the rest to the disk; the hash of it all, in hex.
+    fn finish(self) -> io::Result<String> {
+        let Hashed { file, digest } = match self {
+            Self::Csv(to) | Self::Json(to) => to,
+            #[cfg(feature = "parquet")]
+            Self::Parquet(sheet) => sheet.finish()?,
+        };
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        Ok(digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
 
 impl Export {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let dir = self.folder.path()?;
-        let mut sink = Sink { file: BufWriter::new(create(&self.file)?), digest: Digest::new(&SHA256) };
+        let name = self.file.display().to_string();
+        let mut sink = Sink::begin(self.format, create(&self.file)?).with_context(|| name.clone())?;
         let bar = verify::bar();
         let (mut rows, mut first, mut last) = (0_u64, None, None);
         let started = Clock::system().now();
-        if matches!(self.format, Format::Csv) {
-            sink.line(render::csv_head(&LOOKUP))?;
-        }
         every(&dir, self.month, |count, row| -> Result<(), Stopped> {
-            let line = match self.format {
-                Format::Csv => render::csv_line(row),
-                Format::Json => render::json_line(&LOOKUP, row),
-            };
-            sink.line(line)?;
+            sink.add(row)?;
             if let Field::Int(id) = row[0] {
                 first.get_or_insert(id);
                 last = Some(id);
@@ -86,18 +130,16 @@ impl Export {
         })
         .map_err(|stopped| match stopped {
             Stopped::Store(error) => anyhow::Error::new(error),
-            Stopped::Io(error) => anyhow::Error::new(error).context(self.file.display().to_string()),
+            Stopped::Io(error) => anyhow::Error::new(error).context(name.clone()),
         })?;
         bar.finish_and_clear();
-        let file = sink.file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        file.sync_all()?;
-        let hash: String = sink.digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = sink.finish().with_context(|| name.clone())?;
         let manifest = serde_json::json!({
             "month": self.month.to_string(), "exported": started.to_string(), "rows": rows,
             "first": first, "last": last, "columns": LOOKUP, "sha256": hash,
         });
-        let beside = PathBuf::from(format!("{}.manifest.json", self.file.display()));
-        create(&beside)?.write_all(format!("{manifest:#}\n").as_bytes())?;
+        create(&PathBuf::from(format!("{name}.manifest.json")))?
+            .write_all(format!("{manifest:#}\n").as_bytes())?;
         out!("{rows} look-ups, SHA-256 {hash}");
         Ok(ExitCode::SUCCESS)
     }
@@ -106,7 +148,7 @@ impl Export {
 /// Why an export ended early.
 enum Stopped {
     Store(StoreError),
-    Io(std::io::Error),
+    Io(io::Error),
 }
 
 impl From<StoreError> for Stopped {
@@ -115,14 +157,14 @@ impl From<StoreError> for Stopped {
     }
 }
 
-impl From<std::io::Error> for Stopped {
-    fn from(error: std::io::Error) -> Self {
+impl From<io::Error> for Stopped {
+    fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
 /// Card numbers are in it: for its owner alone.
-fn create(path: &Path) -> anyhow::Result<std::fs::File> {
+fn create(path: &Path) -> anyhow::Result<File> {
     OpenOptions::new()
         .write(true)
         .create_new(true)

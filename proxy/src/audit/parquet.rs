@@ -1,0 +1,220 @@
+//! Look-ups as Parquet, for whoever asks a month many questions: typed columns, compressed, a few megabytes in memory.
+//!
+//! The columns are those of the other exports; `time` is a timestamp in milliseconds, `authenticated` a boolean. Only `id`
+//! is there in every row.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use parquet::basic::Compression;
+use parquet::column::writer::ColumnWriter;
+use parquet::data_type::ByteArray;
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
+
+use crate::store::audit::query::{Field, LOOKUP};
+
+/// Rows of a row group: what is held in memory, some 30 MiB at most.
+const GROUP: usize = 65_536;
+
+/// Writes look-ups into a file.
+pub struct Sheet<W: Write + Send> {
+    file: SerializedFileWriter<W>,
+    columns: Vec<Column>,
+    rows: usize,
+}
+
+/// The values of a column in a group, without its nulls.
+struct Column {
+    values: Values,
+    /// 1 where there is a value; not kept for the column that has no nulls.
+    present: Vec<i16>,
+}
+
+enum Values {
+    Ints(Vec<i64>),
+    Flags(Vec<bool>),
+    Reals(Vec<f64>),
+    Texts(Vec<ByteArray>),
+}
+
+impl<W: Write + Send> Sheet<W> {
+    /// Begins a file of look-ups.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn begin(to: W) -> io::Result<Self> {
+        let fields = LOOKUP.map(|name| match name {
+            "id" => "REQUIRED INT64 id;".to_owned(),
+            "time" => "OPTIONAL INT64 time (TIMESTAMP(MILLIS,true));".to_owned(),
+            "authenticated" => "OPTIONAL BOOLEAN authenticated;".to_owned(),
+            "age_s" | "latency_ms" => format!("OPTIONAL DOUBLE {name};"),
+            _ => format!("OPTIONAL BYTE_ARRAY {name} (UTF8);"),
+        });
+        let schema = parse_message_type(&format!("message look_up {{ {} }}", fields.concat()));
+        let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+        let file = SerializedFileWriter::new(to, Arc::new(schema.map_err(other)?), Arc::new(properties));
+        let columns = LOOKUP.map(|name| Column {
+            values: match name {
+                "id" | "time" => Values::Ints(Vec::new()),
+                "authenticated" => Values::Flags(Vec::new()),
+                "age_s" | "latency_ms" => Values::Reals(Vec::new()),
+                _ => Values::Texts(Vec::new()),
+            },
+            present: Vec::new(),
+        });
+        Ok(Self { file: file.map_err(other)?, columns: columns.into(), rows: 0 })
+    }
+
+    /// Adds a look-up, its fields in the order of [`LOOKUP`].
+    ///
+    /// # Errors
+    /// When a full group cannot be written, or a field is not of its column.
+    pub fn add(&mut self, row: &[Field]) -> io::Result<()> {
+        for (column, field) in self.columns.iter_mut().zip(row) {
+            column.add(field)?;
+        }
+        self.rows += 1;
+        if self.rows == GROUP { self.write_group() } else { Ok(()) }
+    }
+
+    /// Writes the rest, and gives back what was written to.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn finish(mut self) -> io::Result<W> {
+        if self.rows > 0 {
+            self.write_group()?;
+        }
+        self.file.into_inner().map_err(other)
+    }
+
+    fn write_group(&mut self) -> io::Result<()> {
+        let mut write = || -> Result<(), ParquetError> {
+            let mut group = self.file.next_row_group()?;
+            for Column { values, present } in &mut self.columns {
+                let Some(mut column) = group.next_column()? else { break };
+                // A REQUIRED column takes no levels.
+                let levels = |required: bool| (!required).then_some(present.as_slice());
+                match (values, column.untyped()) {
+                    (Values::Ints(values), ColumnWriter::Int64ColumnWriter(to)) => {
+                        let required = to.get_descriptor().max_def_level() == 0;
+                        to.write_batch(values, levels(required), None)?;
+                        values.clear();
+                    }
+                    (Values::Flags(values), ColumnWriter::BoolColumnWriter(to)) => {
+                        to.write_batch(values, levels(false), None)?;
+                        values.clear();
+                    }
+                    (Values::Reals(values), ColumnWriter::DoubleColumnWriter(to)) => {
+                        to.write_batch(values, levels(false), None)?;
+                        values.clear();
+                    }
+                    (Values::Texts(values), ColumnWriter::ByteArrayColumnWriter(to)) => {
+                        to.write_batch(values, levels(false), None)?;
+                        values.clear();
+                    }
+                    _ => return Err(ParquetError::General("a column of another type".to_owned())),
+                }
+                present.clear();
+                column.close()?;
+            }
+            group.close().map(|_| ())
+        };
+        write().map_err(other)?;
+        self.rows = 0;
+        Ok(())
+    }
+}
+
+impl Column {
+    fn add(&mut self, field: &Field) -> io::Result<()> {
+        match (&mut self.values, field) {
+            (_, Field::Null) => {
+                self.present.push(0);
+                return Ok(());
+            }
+            (Values::Ints(values), Field::Int(number)) => values.push(*number),
+            (Values::Ints(values), Field::Text(time)) => {
+                let time: Timestamp = time.parse().map_err(io::Error::other)?;
+                values.push(time.as_millisecond());
+            }
+            (Values::Flags(values), Field::Int(flag)) => values.push(*flag != 0),
+            (Values::Reals(values), Field::Real(number)) => values.push(*number),
+            (Values::Texts(values), Field::Text(text)) => values.push(ByteArray::from(text.as_str())),
+            (_, field) => return Err(io::Error::other(format!("{field:?} in a column of another type"))),
+        }
+        self.present.push(1);
+        Ok(())
+    }
+}
+
+fn other(error: ParquetError) -> io::Error {
+    match error {
+        ParquetError::External(cause) => match cause.downcast::<io::Error>() {
+            Ok(error) => *error,
+            Err(cause) => io::Error::other(cause),
+        },
+        error => io::Error::other(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::Field as Cell;
+
+    use super::*;
+
+    fn row(id: i64) -> Vec<Field> {
+        LOOKUP
+            .map(|name| match name {
+                "id" => Field::Int(id),
+                "time" => Field::Text("2026-01-15T12:00:00.007+08:00".into()),
+                "authenticated" => Field::Int(1),
+                "age_s" => Field::Null,
+                "latency_ms" => Field::Real(1.25),
+                "reason" if id % 2 == 0 => Field::Null,
+                _ => Field::Text(format!("{name} {}", id % 3)),
+            })
+            .into()
+    }
+
+    #[test]
+    fn what_was_added_is_read_back_over_the_end_of_a_group() {
+        let rows = GROUP as i64 + 3;
+        let mut sheet = Sheet::begin(Vec::new()).unwrap();
+        (0..rows).for_each(|id| sheet.add(&row(id)).unwrap());
+        let bytes = bytes::Bytes::from(sheet.finish().unwrap());
+        let reader = SerializedFileReader::new(bytes).unwrap();
+        assert_eq!(reader.metadata().num_row_groups(), 2);
+        for (id, read) in (0..).zip(reader.get_row_iter(None).unwrap()) {
+            for ((name, cell), wrote) in read.unwrap().get_column_iter().zip(row(id)) {
+                let same = match (cell, &wrote) {
+                    (Cell::Null, Field::Null) => true,
+                    (Cell::Long(number), Field::Int(wrote)) => number == wrote,
+                    (Cell::Bool(flag), Field::Int(wrote)) => i64::from(*flag) == *wrote,
+                    (Cell::Double(number), Field::Real(wrote)) => number == wrote,
+                    (Cell::Str(text), Field::Text(wrote)) => text == wrote,
+                    // 2026-01-15T12:00:00.007+08:00
+                    (Cell::TimestampMillis(at), Field::Text(_)) => *at == 1_768_449_600_007,
+                    _ => false,
+                };
+                assert!(same, "{id} {name}: {cell} and {wrote:?}");
+            }
+            assert!(id < rows);
+        }
+        assert_eq!(reader.metadata().file_metadata().num_rows(), rows);
+    }
+
+    #[test]
+    fn a_field_of_another_type_is_an_error() {
+        let mut sheet = Sheet::begin(Vec::new()).unwrap();
+        let mut wrong = row(1);
+        wrong[2] = Field::Real(1.0);
+        assert!(sheet.add(&wrong).is_err());
+    }
+}
