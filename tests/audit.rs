@@ -182,3 +182,16 @@ async fn a_record_is_never_altered_or_deleted() {
     }
     assert_eq!(proxy.audit(), before);
 }
+
+#[tokio::test]
+async fn the_length_of_the_wal_is_told_while_it_grows() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    until("a WAL of some length", || async {
+        proxy.ask(&MSISDN).await.is_normal();
+        let metrics = proxy.admin("/metrics", "").await;
+        let told = metrics.text().lines().find_map(|line| line.strip_prefix("cmiot_audit_wal_bytes "))?;
+        (told.parse::<u64>().expect("a number") > 0).then_some(())
+    })
+    .await;
+}

@@ -22,7 +22,7 @@ use crate::clock::{Clock, Time};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two attempts: how long a disk may be well again before it is noticed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How often the disk is asked for its free space while all is well.
+/// How often the disk is asked for its free space and the WAL for its length, while all is well and rows come.
 const RESERVE_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
@@ -192,6 +192,9 @@ impl Writer {
             return Ok(());
         }
         self.reserve_at = now.saturating_add(RESERVE_EVERY);
+        if let Some(segment) = &self.segment {
+            self.shared.wal_bytes.store(segment.wal_bytes(), Ordering::Relaxed);
+        }
         reserve::check(&self.dir, self.options.min_free)
     }
 
@@ -204,7 +207,6 @@ impl Writer {
         self.house_at = now.saturating_add(self.options.anchor_every);
         if let Some(segment) = self.segment.take() {
             self.anchor(&segment);
-            self.shared.wal_bytes.store(segment.wal_bytes(), Ordering::Relaxed);
             self.segment = Some(segment);
         }
         self.sealer.begin(&self.dir, self.month, self.options);
