@@ -2,7 +2,9 @@
 //!
 //! None of these costs a carrier call, and each test ends by counting.
 
-use crate::support::{Card, ICCID, IMSI, MSISDN, PATIENCE, Proxy, Query, STATUS_PATH, Setup, carrier};
+use crate::support::{
+    Card, GATEWAY_PASSWORD, ICCID, IMSI, MSISDN, PATIENCE, Proxy, Query, STATUS_PATH, Setup, carrier,
+};
 
 #[tokio::test]
 async fn a_missing_parameter_is_a_10() {
@@ -150,6 +152,9 @@ async fn an_unknown_appid_and_a_wrong_token_are_one_and_the_same_7() {
         assert_eq!(wrong.body, unknown.body);
         assert_eq!(wrong.header("proxy-status"), unknown.header("proxy-status"));
     }
+    // Not even with a known client's password.
+    let borrowed = proxy.gateway.named("STRANGER1", GATEWAY_PASSWORD);
+    proxy.get(&borrowed.sign(&MSISDN)).await.is_refusal_since("7", "appid or token");
     // None of them used the transid up; and hex has two cases.
     let upper = signed.value("token").to_uppercase();
     proxy.get(&signed.with("token", &upper)).await.is_normal();

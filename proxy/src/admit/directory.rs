@@ -1,7 +1,8 @@
 //! The clients of one configuration, and the one place where tokens are checked.
 //!
 //! Every check does the same work: as many key derivations and hashes as the costliest client needs, whether the appid
-//! is listed, derived, revoked or unknown. Nothing is compared but by constant-time equality.
+//! is listed, derived, revoked or unknown; and looks at memory that is as cold. Nothing is compared but by constant-time
+//! equality.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,8 @@ use crate::operation::Operation;
 pub(super) struct Directory {
     config: Arc<Config>,
     decoy: Password,
+    /// Every listed client, to stand in for those in no list.
+    stand_ins: Vec<Arc<Client>>,
     /// Some client has two valid passwords: two are hashed for everybody.
     rotating: bool,
     /// Some client may send lenient transids.
@@ -41,6 +44,7 @@ impl Directory {
         let windows = || all().map(|rights| rights.window);
         Self {
             decoy: Password::new(b"nobody's password").expect("17 bytes are a password's length"),
+            stand_ins: config.clients.values().map(Arc::clone).collect(),
             rotating: !config.derived.is_empty()
                 || config.clients.values().any(|client| client.previous.is_some()),
             lenient: all().any(|rights| rights.format == Format::Lenient),
@@ -64,8 +68,11 @@ impl Directory {
         // Derived for everybody where it is for anybody.
         let fitting = self.derived(appid);
         let derived = fitting.or(self.config.derived.first()).map(|derived| Arc::new(derived.client(*appid)));
-        let listed = self.config.clients.get(appid).map(Arc::clone);
-        let client = listed.or(derived.filter(|_| fitting.is_some()));
+        let listed = self.config.clients.get(appid);
+        let known = listed.is_some() || fitting.is_some();
+        let derived = derived.filter(|_| listed.is_none() && fitting.is_some());
+        let listed = listed.or_else(|| self.stand_in(appid)).map(Arc::clone);
+        let client = derived.or(listed);
         let current = client.as_ref().map_or(&self.decoy, |client| &client.password);
         let mut genuine = token(request, current).verify(request.token.expose());
         if self.rotating {
@@ -74,7 +81,17 @@ impl Directory {
             genuine |= fits & previous.is_some();
         }
         let revoked = self.config.revoked.contains(appid);
-        client.filter(|_| genuine && !revoked)
+        client.filter(|_| known && genuine && !revoked)
+    }
+
+    /// Whose password an unknown appid is checked with, and never let in: one out of many, which lies in memory as cold
+    /// as a known one's. A decoy at hand shows, by 300 ns over the loopback (`cargo xtask bench timing`).
+    fn stand_in(&self, appid: &AppId) -> Option<&Arc<Client>> {
+        let spread = appid
+            .as_str()
+            .bytes()
+            .fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+        self.stand_ins.get(spread.checked_rem(self.stand_ins.len())?)
     }
 
     /// The ebid that a client must send for this operation.
