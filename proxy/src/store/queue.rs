@@ -1,9 +1,9 @@
 //! What stands between the askers and the one writer thread of a file.
 //!
 //! A bounded list under one lock. The writer takes everything that has come since it last looked, in order,
-//! and makes one transaction of it: the slower the disk, the larger the batches. A writer that was asleep first lets
-//! the others run that are about to push: on a processor that it shares with them, the first item would otherwise
-//! wake it into a transaction of one, and so on.
+//! and makes one transaction of it: the slower the disk, the larger the batches. First it lets the others run that are
+//! about to push: on a processor that it shares with them, whoever was told of the last transaction would otherwise
+//! have pushed one item by now, and the next transaction would be of one, and so on.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub(super) enum Refused {
 /// nobody waits for a writer that is no more.
 pub(super) struct Taker<'a, T>(&'a Queue<T>);
 
-/// How often a writer that was woken gives way while more comes: bounded, so that no stream of items keeps it.
+/// How often the writer gives way while more comes: bounded, so that no stream of items keeps it.
 const GIVE_WAY: u32 = 8;
 
 /// What [`Taker::take`] came back with.
@@ -106,12 +106,11 @@ impl<T> Taker<'_, T> {
     /// Waits for items, at most `patience` if given, and moves all of them into `batch`, which is empty.
     pub(super) fn take(&self, batch: &mut Vec<T>, patience: Option<Duration>) -> Taken {
         let mut list = self.0.lock();
-        let mut slept = false;
         while list.items.is_empty() {
             if list.closed {
                 return Taken::Closed;
             }
-            (list.asleep, slept) = (true, true);
+            list.asleep = true;
             let timed_out;
             (list, timed_out) = match patience {
                 None => (self.0.arrived.wait(list).unwrap_or_else(PoisonError::into_inner), false),
@@ -126,11 +125,9 @@ impl<T> Taker<'_, T> {
                 return Taken::Nothing;
             }
         }
-        if slept {
-            drop(list);
-            self.give_way();
-            list = self.0.lock();
-        }
+        drop(list);
+        self.give_way();
+        let mut list = self.0.lock();
         // Swapped, not drained: both vectors keep their capacity.
         std::mem::swap(&mut list.items, batch);
         Taken::Items
