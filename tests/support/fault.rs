@@ -1,8 +1,9 @@
 //! Disks that fail on command: a small one that can be filled, and one that turns read-only or stalls.
 //!
 //! The small one is a tmpfs over the proxy's data folder, in a mount namespace of its own, reached through
-//! `/proc/PID/root`; what is in it is looked at in a copy, since SQLite takes that link by its word. It needs root, or user namespaces. The other one is a preload (`faults.c`), since no kernel
-//! remounts a file system read-only while files are open for writing, except after an error of a real disk.
+//! `/proc/PID/root`; what is in it is looked at in a copy, since SQLite takes that link by its word. It needs root, or
+//! user namespaces. The other one is a preload (`faults.c`), since no kernel remounts a file system read-only while files
+//! are open for writing, except after an error of a real disk.
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -20,7 +20,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 use cmiot_signer::{AppId, Card, CardKind, Ebid, Password, Sequence, Signer, Stamp};
 
-use crate::run::{Run, root};
+use crate::run::{Run, root, target};
+use crate::serving::Serving;
 
 /// How to crash.
 #[derive(clap::Args)]
@@ -81,24 +82,23 @@ fn crash(program: &Path, rounds: u32, durability: &str, cut: bool) -> Result<Tal
     let folder = root().join("target").join(format!("crash-{}-{durability}-{cut}", std::process::id()));
     let _ = fs::remove_dir_all(&folder); // an earlier run's
     fs::create_dir_all(folder.join("synced"))?;
-    let carrier = Carrier::start(program)?;
-    fs::write(folder.join("proxy.toml"), config(&carrier.base_url, durability))?;
+    let (_carrier, base_url) = carrier(program)?;
+    fs::write(folder.join("proxy.toml"), config(&base_url, durability))?;
     let preload = if cut { Some(preload(&folder)?) } else { None };
     let sequence = Arc::new(AtomicU32::new(1));
     let mut tally = Tally::default();
     let mut seen = HashSet::new();
     for round in 0..rounds {
-        let mut proxy = Proxy::start(program, &folder, preload.as_deref())?;
+        let (mut proxy, address) = proxy(program, &folder, preload.as_deref())?;
         let gateways: Vec<_> = (0..GATEWAYS)
             .map(|_| {
-                let (address, sequence) = (proxy.address.clone(), Arc::clone(&sequence));
+                let (address, sequence) = (address.clone(), Arc::clone(&sequence));
                 thread::spawn(move || ask(&address, &sequence))
             })
             .collect();
         // At no particular point: the rounds differ by a step that shares no factor with anything here.
         thread::sleep(Duration::from_millis(100 + u64::from(round * 37 % 401)));
-        proxy.child.kill()?;
-        proxy.child.wait()?;
+        proxy.kill()?;
         for gateway in gateways {
             seen.extend(gateway.join().map_err(|_| anyhow::anyhow!("a gateway panicked"))??);
         }
@@ -231,71 +231,35 @@ fn preload(folder: &Path) -> Result<PathBuf> {
 /// Builds the proxy.
 fn build() -> Result<PathBuf> {
     Run::cargo("build --package cmiot-proxy --bins").run()?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let path = target.join("debug/cmiot-proxy");
+    let path = target().join("debug/cmiot-proxy");
     ensure!(path.is_file(), "{} is not built", path.display());
     Ok(path)
 }
 
-struct Carrier {
-    child: Child,
-    base_url: String,
+/// A simulated carrier, and its base URL.
+fn carrier(program: &Path) -> Result<(Serving, String)> {
+    let account = format!("100001:{EBID}:carrier-password");
+    let mut carrier = Serving::start(Command::new(program).args([
+        "simulate",
+        "--listen",
+        "127.0.0.1:0",
+        "--account",
+        &account,
+    ]))?;
+    let base_url = carrier.told("simulated carrier ")?;
+    Ok((carrier, base_url))
 }
 
-impl Carrier {
-    fn start(program: &Path) -> Result<Self> {
-        let account = format!("100001:{EBID}:carrier-password");
-        let mut child = Command::new(program)
-            .args(["simulate", "--listen", "127.0.0.1:0", "--account", &account])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let line = first_line(&mut child)?;
-        let base_url = line.split_whitespace().last().context("the carrier's address")?.to_owned();
-        Ok(Self { child, base_url })
+/// The proxy, and where gateways ask.
+fn proxy(program: &Path, folder: &Path, preload: Option<&Path>) -> Result<(Serving, String)> {
+    let mut command = Command::new(program);
+    command.args(["serve", "--config"]).arg(folder.join("proxy.toml")).env("RUST_LOG", "error");
+    if let Some(preload) = preload {
+        command.env("LD_PRELOAD", preload).env("SYNCED", folder.join("synced"));
     }
-}
-
-impl Drop for Carrier {
-    fn drop(&mut self) {
-        // It may be gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-struct Proxy {
-    child: Child,
-    address: String,
-}
-
-impl Proxy {
-    fn start(program: &Path, folder: &Path, preload: Option<&Path>) -> Result<Self> {
-        let mut command = Command::new(program);
-        command.args(["serve", "--config"]).arg(folder.join("proxy.toml")).env("RUST_LOG", "error");
-        if let Some(preload) = preload {
-            command.env("LD_PRELOAD", preload).env("SYNCED", folder.join("synced"));
-        }
-        let mut child = command.stdout(Stdio::piped()).spawn()?;
-        let line = first_line(&mut child)?;
-        let address = line.rsplit('/').next().context("the proxy's address")?.trim().to_owned();
-        Ok(Self { child, address })
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        // It may be gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn first_line(child: &mut Child) -> Result<String> {
-    let out = child.stdout.take().context("standard output")?;
-    let mut line = String::new();
-    BufReader::new(out).read_line(&mut line)?;
-    ensure!(!line.is_empty(), "it did not start: see above");
-    Ok(line)
+    let mut proxy = Serving::start(&mut command)?;
+    let address = proxy.told("gateway http://")?;
+    Ok((proxy, address))
 }
 
 /// Freshness by default: the first look-ups of a round are calls, most are hits.

@@ -10,6 +10,7 @@
 //! | `hostile.rs`, `hostile/` | `cargo xtask hostile`: the proxy under attack, while good gateways keep asking |
 //! | `release.rs` | `cargo xtask release`: the static executables that are handed out, and their sizes |
 //! | `tools.rs` | what a machine must have, and how it is brought there |
+//! | `serving.rs` | a program that serves, from its start to its end |
 //! | `run.rs` | one child process: its command line is printed, its failure is an error |
 //!
 //! A new command is a variant of [`Command`] and a file of its name; a new CI stage is a row of `ci::STAGES`.
@@ -22,6 +23,7 @@ mod firmware;
 mod hostile;
 mod release;
 mod run;
+mod serving;
 mod test;
 mod tools;
 

@@ -5,19 +5,16 @@
 //! is an error.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::run::{Run, root};
+use crate::run::{Run, target};
+use crate::serving::Serving;
 use crate::tools;
 
 const TARGETS: [&str; 2] = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"];
-
-/// What builds them: the driver, and the compiler that it drives.
-const ZIG: [&str; 2] = ["cargo-zigbuild==0.24.1", "ziglang==0.15.2"];
 
 const MIB: f64 = 1_048_576.0;
 /// Of an executable, in MiB.
@@ -31,10 +28,10 @@ const IDLE: f64 = 16.0;
 /// When something cannot be built or started, or is over its limit.
 pub(crate) fn command() -> Result<()> {
     tools::toolchain()?;
-    let zig = tools::python("zig", &ZIG)?;
-    let python_path = zig.to_str().context("the workspace's path is not UTF-8")?;
+    let zig = tools::python("zig")?.join("bin");
+    let path = std::env::var("PATH").context("PATH")?;
     let targets = TARGETS.iter().flat_map(|target| ["--target", target]);
-    Run::new(zig.join("bin/cargo-zigbuild"))
+    Run::new(zig.join("cargo-zigbuild"))
         .args([
             "zigbuild",
             "--locked",
@@ -46,7 +43,7 @@ pub(crate) fn command() -> Result<()> {
             "cmiot-proxy",
         ])
         .args(targets)
-        .env("PYTHONPATH", python_path)
+        .env("PATH", &format!("{}:{path}", zig.display()))
         .run()?;
     println!("\n| executable | MiB | of at most |\n| --- | --- | --- |");
     let mut over = Vec::new();
@@ -67,9 +64,8 @@ pub(crate) fn command() -> Result<()> {
     Ok(())
 }
 
-fn executable(target: &str) -> PathBuf {
-    let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    folder.join(target).join("dist/cmiot-proxy")
+fn executable(triple: &str) -> PathBuf {
+    target().join(triple).join("dist/cmiot-proxy")
 }
 
 fn mebibytes(bytes: u64) -> f64 {
@@ -80,7 +76,7 @@ fn mebibytes(bytes: u64) -> f64 {
 
 /// What the proxy holds once it serves, in MiB.
 fn idle(program: &Path) -> Result<f64> {
-    let folder = root().join("target/release-idle");
+    let folder = target().join("release-idle");
     let _ = fs::remove_dir_all(&folder); // of a run that was cut off
     fs::create_dir_all(&folder)?;
     let config = folder.join("cmiot-proxy.toml");
@@ -89,27 +85,11 @@ fn idle(program: &Path) -> Result<f64> {
         "gateway.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\ncarrier.base_url = \"http://127.0.0.1:9\"\n\
          [[account]]\nname = \"fleet\"\nappid = \"100001\"\nebid = \"0001000000009\"\npassword = \"carrier\"\n",
     )?;
-    let mut proxy = Command::new(program)
-        .args(["serve", "--config"])
-        .arg(&config)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| program.display().to_string())?;
-    let resident = resident_once_it_serves(&mut proxy);
-    proxy.kill()?;
-    proxy.wait()?;
+    let mut proxy =
+        Serving::start(Command::new(program).args(["serve", "--config"]).arg(&config).stderr(Stdio::null()))?;
+    proxy.told("gateway ")?;
+    let resident = proxy.resident()?;
+    drop(proxy);
     fs::remove_dir_all(&folder)?;
-    resident
-}
-
-fn resident_once_it_serves(proxy: &mut Child) -> Result<f64> {
-    let mut line = String::new();
-    BufReader::new(proxy.stdout.as_mut().context("a pipe")?).read_line(&mut line)?;
-    ensure!(line.starts_with("gateway "), "the proxy did not say where it serves: {line}");
-    let status = fs::read_to_string(format!("/proc/{}/status", proxy.id())).context("the proxy is gone")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(mebibytes(kib * 1_024))
+    Ok(mebibytes(resident))
 }

@@ -4,11 +4,12 @@
 //! the toolchain that `rust-toolchain.toml` names, cargo's tools and PyPI's (into `target/tools`, nowhere else), and
 //! Debian's packages (as root; otherwise the line to run is the error). Nothing is fetched twice.
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::run::{Run, on_path, root};
+use crate::run::{Run, on_path, root, target};
 
 /// A program that the tests start, and the Debian package that brings it.
 struct Package {
@@ -147,29 +148,27 @@ pub(crate) fn install(names: &[&str]) -> Result<()> {
         .run()
 }
 
-/// Brings packages of PyPI, each as `name==version`, into `target/tools/NAME`, and returns that folder: programs stand
-/// in its `bin`, and modules are found there with `PYTHONPATH`. Takes no time when they are there.
+/// Brings what `xtask/data/NAME.txt` names, packages of PyPI at their versions, into a virtual environment of its own
+/// below the target folder, and returns that: programs stand in its `bin`. Takes no time when all is there.
 ///
 /// # Errors
-/// When there is no pip and it cannot be installed, or a package cannot be had.
-pub(crate) fn python(name: &str, packages: &[&str]) -> Result<PathBuf> {
-    let folder = root().join("target/tools").join(name);
-    let stamp = folder.join("installed");
-    let wanted = packages.join("\n");
-    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        return Ok(folder);
+/// When Debian's `python3-venv` is missing and cannot be installed, or a package cannot be had.
+pub(crate) fn python(name: &str) -> Result<PathBuf> {
+    let requirements = root().join("xtask/data").join(name).with_extension("txt");
+    let environment = target().join("tools").join(name);
+    let installed = environment.join("installed.txt");
+    let wanted = fs::read_to_string(&requirements).with_context(|| requirements.display().to_string())?;
+    if fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
+        return Ok(environment);
     }
-    if Run::new("python3").args(["-m", "pip", "--version"]).output().is_err() {
-        install(&["python3", "python3-pip"])?;
-    }
-    let _ = std::fs::remove_dir_all(&folder); // of other versions
-    Run::new("python3")
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"])
-        .args([&folder])
-        .args(packages)
+    install(&["python3-venv"])?;
+    Run::new("python3").args(["-m", "venv", "--clear"]).args([&environment]).run()?;
+    Run::new(environment.join("bin/pip"))
+        .args(["install", "--quiet", "--disable-pip-version-check", "--requirement"])
+        .args([&requirements])
         .run()?;
-    std::fs::write(&stamp, wanted).with_context(|| stamp.display().to_string())?;
-    Ok(folder)
+    fs::write(installed, wanted)?;
+    Ok(environment)
 }
 
 impl CargoTool {

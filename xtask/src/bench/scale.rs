@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use self::started::Started;
-use crate::run::{Run, root};
+use crate::run::{Run, root, target};
 
 /// How to measure.
 #[derive(clap::Args)]
@@ -62,7 +62,7 @@ pub(crate) fn command(options: &Options) -> Result<()> {
         "\nreplay window of {} transids: start to first answer {:.0} ms, resident {:.1} MiB",
         options.window,
         started.first_answer.as_secs_f64() * 1e3,
-        started.resident()? as f64 / 1_048_576.0
+        started.process.resident()? as f64 / 1_048_576.0
     );
     drop(started);
     let place = folder.join("idle");
@@ -93,6 +93,5 @@ fn path(path: &Path) -> Result<&str> {
 
 /// Where cargo puts what it builds.
 fn release() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    target.join("release")
+    target().join("release")
 }

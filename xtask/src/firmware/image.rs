@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::run::{Run, Stream, root};
+use crate::run::{Run, Stream, target};
 
 /// A chip, and the board that QEMU has for it.
 pub(crate) struct Chip {
@@ -90,7 +90,7 @@ impl Chip {
 
 /// Where the images are built: beside the workspace's own output, and not mixed with it.
 pub(crate) fn target_dir() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from).join("firmware")
+    target().join("firmware")
 }
 
 /// How large an image is.

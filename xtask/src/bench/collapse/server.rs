@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::{APPID, EBID, PASSWORD};
-use crate::run::root;
+use crate::run::{root, target};
 
 /// A server to try.
 #[derive(Clone, Copy)]
@@ -54,8 +54,7 @@ pub(super) fn all() -> [Spec; 4] {
 fn ours(site: &Site) -> Result<Command> {
     let config = site.folder.join("cmiot-proxy.toml");
     fs::write(&config, configuration(site, ""))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let mut command = Command::new(target.join("release/cmiot-proxy"));
+    let mut command = Command::new(target().join("release/cmiot-proxy"));
     command.args(["serve", "--config"]).arg(config).env("RUST_LOG", "warn");
     Ok(command)
 }

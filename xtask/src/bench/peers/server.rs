@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::run::root;
+use crate::run::{root, target};
 
 /// What the load signs with: the account's own credentials.
 pub(super) const APPID: &str = "100001";
@@ -115,8 +115,7 @@ fn template(name: &str, at: &Path, origin: &Origin, port: u16) -> Result<PathBuf
 
 /// A program of the release build.
 fn built(name: &str, arguments: &[&str]) -> Command {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let mut command = Command::new(target.join("release").join(name));
+    let mut command = Command::new(target().join("release").join(name));
     command.args(arguments);
     command
 }

@@ -1,16 +1,17 @@
 //! The proxy over a folder that was made before, started and asked at once.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cmiot_signer::{AppId, Card, CardKind, Ebid, PATH, Password, Sequence, Signer, Stamp};
 
 use super::release;
+use crate::serving::Serving;
 
 const APPID: &str = "100001";
 const PASSWORD: &str = "bench-password";
@@ -35,7 +36,7 @@ pub(super) fn configure(place: &Path, cards: u64) -> Result<PathBuf> {
 
 /// A running proxy; ended when dropped.
 pub(super) struct Started {
-    process: Child,
+    pub(super) process: Serving,
     /// Host and port of the gateways' listener.
     pub(super) address: String,
     /// From starting the process to the end of its first answer.
@@ -47,42 +48,19 @@ impl Started {
     #[expect(clippy::disallowed_methods, reason = "times another process")]
     pub(super) fn start(place: &Path) -> Result<Self> {
         let begun = Instant::now();
-        let mut process = Command::new(release().join("cmiot-proxy"))
-            .args(["serve", "--config"])
-            .arg(place.join("cmiot-proxy.toml"))
-            .env("RUST_LOG", "error")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cmiot-proxy serve")?;
-        let mut line = String::new();
-        BufReader::new(process.stdout.as_mut().context("a pipe")?).read_line(&mut line)?;
-        let address = line.trim().rsplit('/').next().unwrap_or_default().to_owned();
+        let mut process = Serving::start(
+            Command::new(release().join("cmiot-proxy"))
+                .args(["serve", "--config"])
+                .arg(place.join("cmiot-proxy.toml"))
+                .env("RUST_LOG", "error"),
+        )?;
+        let address = process.told("gateway http://")?;
         let mut started = Self { process, address, first_answer: Duration::ZERO };
         let answer = exchange(&started.address, &request(0)?)?;
         started.first_answer = begun.elapsed();
         ensure!(answer.starts_with("HTTP/1.1 200"), "the first answer is {answer}");
         Ok(started)
     }
-
-    /// Its resident memory, in bytes.
-    pub(super) fn resident(&self) -> Result<u64> {
-        resident(self.process.id())
-    }
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// A process's resident memory, in bytes.
-pub(super) fn resident(process: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).context("the process is gone")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1_024)
 }
 
 /// One look-up about the card of this number, signed now.
