@@ -25,6 +25,8 @@ const EBID: &str = "0001000000009";
 
 /// The carrier's own time in the first three scenarios.
 const CARRIER: Duration = Duration::from_millis(300);
+/// Those who ask at once in the first.
+const CROWD: u32 = 200;
 /// A gateway's patience in the last one: a tenth of the vendor's 25 s, as every time there.
 const PATIENCE: Duration = Duration::from_millis(2_500);
 
@@ -64,13 +66,14 @@ pub(crate) fn command(options: &Options) -> Result<()> {
 
 async fn all(specs: &[Spec], options: &Options) -> Result<()> {
     let mut columns = Vec::new();
+    println!("{}", without_a_cache().await?);
     for spec in specs {
         columns.push(play(spec, options).await.with_context(|| spec.name.to_owned())?);
     }
     println!("\n| scenario | {} |", specs.iter().map(|spec| spec.name).collect::<Vec<_>>().join(" | "));
     println!("|{}", " --- |".repeat(specs.len() + 1));
     let rows = [
-        "200 at once, one card: carrier calls, p50".to_owned(),
+        format!("{CROWD} at once, one card: carrier calls, p50"),
         "leader leaves at 100 ms, 50 waiting since 50 ms: calls, p50".to_owned(),
         "carrier answers 503, 50 at once: calls, p50".to_owned(),
         "error inside HTTP 200 asked twice: answered from cache as good".to_owned(),
@@ -85,6 +88,20 @@ async fn all(specs: &[Spec], options: &Options) -> Result<()> {
         println!("| {} | {} |", rows[usize::from(*row) - 1], cells.join(" | "));
     }
     Ok(())
+}
+
+/// The carrier's own time, for a call alone and for the first scenario's crowd: what the load sees with nothing in
+/// between.
+async fn without_a_cache() -> Result<String> {
+    let carrier = Simulator::start_local(Config::new([Account::new(APPID, EBID, PASSWORD)])).await?;
+    carrier.set_latency(CARRIER);
+    let alone = crowd(carrier.addr(), 1, 0).await;
+    let crowded = crowd(carrier.addr(), CROWD, 0).await;
+    Ok(format!(
+        "the carrier itself, p50: {:.0} ms asked once, {:.0} ms asked by {CROWD} at once",
+        p50(&alone),
+        p50(&crowded)
+    ))
 }
 
 /// One server through all scenarios: a cell of the table each.
@@ -117,7 +134,7 @@ fn calls_and_p50(carrier: &Simulator, asked: &[Asked]) -> String {
 
 async fn many(server: &Server, carrier: &Simulator) -> String {
     carrier.set_latency(CARRIER);
-    let asked = crowd(server.address(), 200, 0).await;
+    let asked = crowd(server.address(), CROWD, 0).await;
     calls_and_p50(carrier, &asked)
 }
 
