@@ -118,11 +118,13 @@ async fn a_writer_that_stalls_longer_than_anybody_waits() {
         let proxy = setup.start_on_failing_disk().await;
         proxy.ask(&MSISDN).await.is_normal();
         let before = proxy.audit().len();
+        let begun = tokio::time::Instant::now();
         proxy.disk_is("stall");
         let stalled = [proxy.sign(&MSISDN), proxy.sign(&MSISDN)];
         for query in &stalled {
             assert_eq!(proxy.get(query).await.code(), code);
         }
+        tokio::time::sleep_until(begun + Duration::from_secs(5)).await;
         proxy.disk_is("well");
         // What was given up on is written all the same, and counted too: no record is missing for being late.
         let found = until("the late records", || async {

@@ -65,6 +65,58 @@ async fn one_peer_gets_its_share_of_connections_and_others_theirs() {
 }
 
 #[tokio::test]
+async fn connections_in_all_have_a_limit_and_places_come_free() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier).set("gateway.max_connections", 2).start().await;
+    let mut held = Vec::new();
+    for peer in ["127.0.0.7", "127.0.0.8"] {
+        let mut stream = connect_from(peer, proxy.address).await;
+        stream.write_all(request(&proxy, "").as_bytes()).await.unwrap();
+        let mut some = [0; 512];
+        assert!(stream.read(&mut some).await.unwrap() > 0);
+        held.push(stream);
+    }
+    // Whoever comes now, however few it has.
+    let turned_away = all(&mut connect_from("127.0.0.9", proxy.address).await).await;
+    assert!(turned_away.is_empty() || turned_away.contains(r#""status":"73""#), "{turned_away}");
+    assert!(counted(&proxy, "cmiot_connections_ended_total{reason=\"full\"}").await);
+    drop(held);
+    until("a place again", async || {
+        let mut stream = connect_from("127.0.0.9", proxy.address).await;
+        stream.write_all(request(&proxy, "Connection: close\r\n").as_bytes()).await.ok()?;
+        all(&mut stream).await.contains("正确").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn streams_of_a_connection_have_a_limit_that_it_is_told() {
+    let (carrier, pki) = (carrier().await, Pki::new());
+    let folder = tempfile::tempdir().unwrap();
+    let (_, _, certificate, key) = pki.issue("gw.example");
+    write_secret(&folder.path().join("cert.pem"), &certificate);
+    write_secret(&folder.path().join("key.pem"), &key);
+    let setup = Setup::before(&carrier)
+        .set("gateway.tls.cert_file", "cert.pem")
+        .set("gateway.tls.key_file", "key.pem")
+        .set("gateway.max_streams", 7);
+    let proxy = Proxy::start_in(folder, setup).await;
+    let tcp = TcpStream::connect(proxy.address).await.unwrap();
+    let name = ServerName::try_from("gw.example").unwrap();
+    let mut stream = pki.client(None, b"h2").connect(name, tcp).await.unwrap();
+    // RFC 9113, 3.4: the preface, and settings that are empty.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut head = [0; 9];
+    soon("a frame", stream.read_exact(&mut head)).await.unwrap();
+    assert_eq!((head[3], head[4]), (4, 0), "the server's settings come first");
+    let mut settings = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+    soon("settings", stream.read_exact(&mut settings)).await.unwrap();
+    // 6.5.2: MAX_CONCURRENT_STREAMS is 3.
+    let streams = settings.chunks(6).find(|setting| setting[..2] == [0, 3]).map(|setting| &setting[2..]);
+    assert_eq!(streams, Some([0, 0, 0, 7].as_slice()), "{settings:?}");
+}
+
+#[tokio::test]
 async fn whoever_sends_nothing_or_half_a_head_is_let_go() {
     let carrier = carrier().await;
     let proxy = Setup::before(&carrier)
