@@ -7,6 +7,7 @@ mod audit;
 mod collapse;
 mod firmware;
 mod peers;
+mod pinned;
 mod scale;
 mod signer;
 mod timing;

@@ -4,14 +4,12 @@
 //! and the simulated carrier on another, so that what drifts drifts for all. CPU is the kernel's own accounting of
 //! the server's process group. Ours checks the signature, refuses replays and commits an audit record beside it.
 
-mod server;
-
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use self::server::{Origin, Server, Spec};
+use super::pinned::{Origin, Server, Spec};
 use crate::run::{Run, root};
 use crate::tools;
 
@@ -62,7 +60,7 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     std::fs::create_dir_all(&folder)?;
     let origin = Origin::start()?;
 
-    let specs = server::all();
+    let specs = pinned::all();
     let mut sequence = 0;
     for &connections in &options.connections {
         let mut samples: Vec<Vec<Sample>> = specs.iter().map(|_| Vec::new()).collect();
@@ -113,9 +111,9 @@ fn wrk(address: &str, connections: u32, seconds: u32, first: u64) -> Result<Samp
             "10s",
         ])
         .args(["-s", "benches/peers/sign.lua", &format!("http://{address}")])
-        .env("APPID", server::APPID)
-        .env("PASSWORD", server::PASSWORD)
-        .env("EBID", server::EBID)
+        .env("APPID", pinned::APPID)
+        .env("PASSWORD", pinned::PASSWORD)
+        .env("EBID", pinned::EBID)
         .env("CARDS", &CARDS.to_string())
         .env("FIRST", &first.to_string())
         .output()?;
