@@ -92,9 +92,11 @@ pub(crate) fn write_token(parts: &[&[u8]; 3], token: &mut [u8; Token::LEN]) {
     let mut block = [0; BLOCK];
     let mut length = 0usize;
     for part in parts {
-        for &byte in *part {
-            block[length % BLOCK] = byte;
-            length = length.wrapping_add(1);
+        let mut rest = *part;
+        while !rest.is_empty() {
+            let count = absorb(&mut block, length % BLOCK, rest);
+            rest = rest.get(count..).unwrap_or_default();
+            length = length.wrapping_add(count);
             if length.is_multiple_of(BLOCK) {
                 compress256(&mut state, slice::from_ref(&block));
                 block = [0; BLOCK];
@@ -119,6 +121,21 @@ pub(crate) fn write_token(parts: &[&[u8]; 3], token: &mut [u8; Token::LEN]) {
     for (word, digits) in state.iter().zip(token.as_chunks_mut().0) {
         *digits = hex(*word);
     }
+}
+
+/// Copies of a part, which is not empty, what the block has room for; at least a byte. Returns how much it was.
+#[inline(always)]
+fn absorb(block: &mut [u8; BLOCK], at: usize, part: &[u8]) -> usize {
+    if cfg!(target_os = "none") {
+        // A byte a time: to copy more would link `memcpy`.
+        block[at] = part.first().copied().unwrap_or_default();
+        return 1;
+    }
+    let room = block.get_mut(at..).unwrap_or_default();
+    for (to, from) in room.iter_mut().zip(part) {
+        *to = *from;
+    }
+    room.len().min(part.len())
 }
 
 /// A word's eight digits, four at a time and without a branch on what they are.
