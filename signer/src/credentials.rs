@@ -77,6 +77,12 @@ impl Password {
         Ok(Self { bytes, len: secret.len() as u16 })
     }
 
+    /// How long it is, in bytes: 1 to [`Self::MAX_LEN`].
+    #[expect(clippy::len_without_is_empty, reason = "none is empty")]
+    pub const fn len(&self) -> usize {
+        self.len as usize
+    }
+
     /// Whether these bytes can be a password.
     pub(crate) const fn check(secret: &[u8]) -> Result<(), CredentialError> {
         match secret.len() {

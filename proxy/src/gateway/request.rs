@@ -52,6 +52,14 @@ pub enum SentTransid {
 }
 
 impl SentTransid {
+    /// As it was sent.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Strict(transid) => transid.as_str(),
+            Self::Lenient(text) => text,
+        }
+    }
+
     fn read(text: &str, appid: &AppId) -> Option<Self> {
         if let Some(strict) = Transid::parse(text).ok().filter(|transid| transid.appid() == *appid) {
             return Some(Self::Strict(strict));
