@@ -20,6 +20,7 @@ use cmiot_proxy::config::Config;
 use cmiot_proxy::operation::USER_STATUS;
 use cmiot_proxy::store::audit::{self, AuditRow, AuditStore, Durability};
 use cmiot_proxy::store::cache::{CacheRow, CacheStore};
+use cmiot_proxy::store::state::{Lost, StateStore};
 use cmiot_signer::{AppId, Card, CardKind, Sequence, Stamp, Transid};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -49,8 +50,15 @@ fn card(n: u64) -> Card {
     Card::parse(CardKind::Msisdn, &(14_765_000_000 + n).to_string()).expect("eleven digits")
 }
 
-fn fill(store: &Path, cards: u64) -> Result<()> {
+/// A folder that a proxy has used.
+fn begin(store: &Path) -> Result<()> {
     fs::create_dir_all(store)?;
+    StateStore::open(store, Lost::Refuse)?;
+    Ok(())
+}
+
+fn fill(store: &Path, cards: u64) -> Result<()> {
+    begin(store)?;
     let file = CacheStore::open(store, 20_000)?;
     let clock = Clock::system();
     let (group, operation) = (Arc::<str>::from(GROUP), Arc::<str>::from(USER_STATUS.name));
@@ -76,7 +84,7 @@ fn fill(store: &Path, cards: u64) -> Result<()> {
 }
 
 fn window(store: &Path, records: u64) -> Result<()> {
-    fs::create_dir_all(store)?;
+    begin(store)?;
     let clock = Clock::system();
     let options =
         audit::Options { durability: Durability::Process, queue: 100_000, ..audit::Options::default() };
