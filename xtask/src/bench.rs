@@ -6,6 +6,7 @@
 mod audit;
 mod collapse;
 mod firmware;
+mod latency;
 mod peers;
 mod pinned;
 mod scale;
@@ -28,6 +29,8 @@ pub(crate) enum Bench {
     Collapse(collapse::Options),
     /// The signer on emulated chips against mbedTLS and BearSSL in C: flash, stack, instructions
     Firmware,
+    /// How long a hit and a miss take at a steady half of what saturates the server, beside the disk's fsync
+    Latency(latency::Options),
     /// Many cards, a long replay window, many idle gateways: time to start, memory, cost of a card found again
     Scale(scale::Options),
     /// The signer on this host against OpenSSL's SHA-256 of the same bytes: ns a token, ns a request
@@ -44,6 +47,7 @@ impl Bench {
             Self::Audit(options) => audit::command(options)?,
             Self::Collapse(options) => collapse::command(options)?,
             Self::Firmware => firmware::command()?,
+            Self::Latency(options) => latency::command(options)?,
             Self::Scale(options) => scale::command(options)?,
             Self::Signer(options) => signer::command(options)?,
             Self::Timing(options) => timing::command(options)?,

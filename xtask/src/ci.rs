@@ -4,6 +4,7 @@
 //! table of results and times, and last the test runners' closing lines.
 
 mod api;
+mod bench;
 mod deny;
 mod fuzz;
 mod signer;
@@ -56,6 +57,7 @@ const STAGES: &[Stage] = &[
         about: "Dependencies: licences, bans, sources, advisories",
         run: || plain(deny::stage),
     },
+    Stage { name: "bench", about: "Every bench builds and runs for a second", run: || plain(bench::stage) },
     Stage {
         name: "fuzz",
         about: "Whatever reads others' bytes, fuzzed for 20 s a target",

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::pinned::{Origin, Server, Spec};
+use super::pinned::{self, Origin, Server, Spec};
 use crate::run::{Run, root};
 use crate::tools;
 
 /// Distinct cards, all warm.
-const CARDS: u32 = 10_000;
+pub(super) const CARDS: u32 = 10_000;
 
 /// How to measure.
 #[derive(clap::Args)]
@@ -32,7 +32,7 @@ pub(crate) struct Options {
 
 /// What one run of wrk saw, and what it cost the server.
 #[derive(Clone, Copy, Debug)]
-struct Sample {
+pub(super) struct Sample {
     requests: u64,
     seconds: f64,
     errors: u64,
@@ -42,7 +42,8 @@ struct Sample {
 }
 
 impl Sample {
-    fn rate(&self) -> f64 {
+    /// Requests a second.
+    pub(super) fn rate(&self) -> f64 {
         self.requests as f64 / self.seconds
     }
 
@@ -60,7 +61,7 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     std::fs::create_dir_all(&folder)?;
     let origin = Origin::start()?;
 
-    let specs = pinned::all();
+    let specs = pinned::ALL;
     let mut sequence = 0;
     for &connections in &options.connections {
         let mut samples: Vec<Vec<Sample>> = specs.iter().map(|_| Vec::new()).collect();
@@ -98,7 +99,8 @@ fn measure(
     Ok(sample)
 }
 
-fn wrk(address: &str, connections: u32, seconds: u32, first: u64) -> Result<Sample> {
+/// Loads a server from processor 1, with transids from this number on.
+pub(super) fn wrk(address: &str, connections: u32, seconds: u32, first: u64) -> Result<Sample> {
     let out = Run::new("taskset")
         .args([
             "-c",

@@ -29,29 +29,36 @@ pub(super) struct Spec {
     command: fn(&Path, &Origin, u16) -> Result<Command>,
 }
 
+/// Ours, whose answers outlive a loss of power.
+pub(super) const POWER: Spec = Spec {
+    name: "cmiot-proxy power",
+    ours: true,
+    command: |at, origin, port| ours(at, origin, port, "power"),
+};
+
+/// Ours, whose answers outlive a kill.
+pub(super) const PROCESS: Spec = Spec {
+    name: "cmiot-proxy process",
+    ours: true,
+    command: |at, origin, port| ours(at, origin, port, "process"),
+};
+
+/// A hyper server that does nothing else.
+pub(super) const FLOOR: Spec = Spec {
+    name: "bare hyper (floor)",
+    ours: false,
+    command: |_, _, port| Ok(built("examples/floor", &[&local(port)])),
+};
+
 /// Every server, ours first.
-pub(super) fn all() -> [Spec; 6] {
-    [
-        Spec {
-            name: "cmiot-proxy power",
-            ours: true,
-            command: |at, origin, port| ours(at, origin, port, "power"),
-        },
-        Spec {
-            name: "cmiot-proxy process",
-            ours: true,
-            command: |at, origin, port| ours(at, origin, port, "process"),
-        },
-        Spec {
-            name: "bare hyper (floor)",
-            ours: false,
-            command: |_, _, port| Ok(built("examples/floor", &[&local(port)])),
-        },
-        Spec { name: "HAProxy", ours: false, command: haproxy },
-        Spec { name: "nginx", ours: false, command: nginx },
-        Spec { name: "Varnish", ours: false, command: varnish },
-    ]
-}
+pub(super) const ALL: [Spec; 6] = [
+    POWER,
+    PROCESS,
+    FLOOR,
+    Spec { name: "HAProxy", ours: false, command: haproxy },
+    Spec { name: "nginx", ours: false, command: nginx },
+    Spec { name: "Varnish", ours: false, command: varnish },
+];
 
 fn ours(at: &Path, origin: &Origin, port: u16, durability: &str) -> Result<Command> {
     let config = at.join("cmiot-proxy.toml");

@@ -1,0 +1,149 @@
+//! `cargo xtask bench latency`: how long a hit and a miss take when look-ups come at a steady rate.
+//!
+//! First wrk says what saturates the proxy under `power`; then each server is asked at half of that by a load that does
+//! not wait for answers (`proxy/examples/load.rs`), and, slowly, about cards that nobody knows yet. The fsync that an
+//! answer under `power` waits for is timed on the same disk in the same run. There is no proxy without an audit, so
+//! `process`, whose commit waits for no disk, stands for one; it includes a batch's write.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::peers::{CARDS, wrk};
+use super::pinned::{APPID, EBID, FLOOR, Origin, PASSWORD, POWER, PROCESS, Server, Spec};
+use crate::run::{Run, root, target};
+use crate::tools;
+
+/// Connections, for both loads.
+const CONNECTIONS: u32 = 256;
+
+/// Unknown cards a second: few enough that each is alone.
+const MISSES: f64 = 50.0;
+
+/// How to measure.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Seconds of each load
+    #[arg(long, default_value_t = 10)]
+    seconds: u32,
+}
+
+/// Microseconds at 50, 99 and 99.9 %.
+type Times = [u64; 3];
+
+/// Measures and prints.
+pub(crate) fn command(options: &Options) -> Result<()> {
+    tools::peers()?;
+    Run::cargo("build --release --package cmiot-proxy --bins --example floor --example load").run()?;
+    let folder = root().join("target/bench-latency");
+    let _ = std::fs::remove_dir_all(&folder); // an earlier run's
+    let origin = Origin::start()?;
+    let mut load = Load { seconds: options.seconds, sequence: 0, fresh: 0 };
+
+    let saturated = {
+        let server = start(&POWER, &folder.join("saturated"), &origin)?;
+        wrk(server.address(), CONNECTIONS, 2, 0)?;
+        wrk(server.address(), CONNECTIONS, options.seconds, 10_000_000)?.rate()
+    };
+    let rate = saturated / 2.0;
+    let fsync = fsync(&folder)?;
+    println!(
+        "\n{saturated:.0} look-ups/s saturate power with {CONNECTIONS} connections; asked at {rate:.0}/s"
+    );
+    println!("{:<24} {:>8} {:>8} {:>8}", "", "p50 µs", "p99 µs", "p99.9 µs");
+    row("fsync of 16 KiB", fsync);
+    let mut hits = Vec::new();
+    for spec in [POWER, PROCESS, FLOOR] {
+        let server = start(&spec, &folder.join(spec.name), &origin)?;
+        // Every card once, and what a server does at first only.
+        load.hits(server.address(), rate.min(f64::from(CARDS)), 2)?;
+        let hit = load.hits(server.address(), rate, options.seconds)?;
+        row(&format!("hit, {}", spec.name), hit);
+        if spec.ours {
+            row(&format!("miss, {}", spec.name), load.misses(server.address())?);
+        }
+        hits.push(hit);
+    }
+    row("the carrier itself", load.misses(&origin.address)?);
+    let [[_, power, _], [_, process, _]] = hits[..2] else { bail!("two servers of ours were asked") };
+    println!(
+        "p99 of a hit under power {} µs; under process and two fsync p99s {} µs",
+        power,
+        process + 2 * fsync[1]
+    );
+    Ok(())
+}
+
+fn start(spec: &Spec, place: &Path, origin: &Origin) -> Result<Server> {
+    std::fs::create_dir_all(place)?;
+    Server::start(spec, place, origin)
+}
+
+fn row(what: &str, [p50, p99, p999]: Times) {
+    println!("{what:<24} {p50:>8} {p99:>8} {p999:>8}");
+}
+
+/// What has been asked so far.
+struct Load {
+    seconds: u32,
+    /// Of the next run's first transid.
+    sequence: u32,
+    /// Cards beyond the warm ones that were asked about.
+    fresh: u64,
+}
+
+impl Load {
+    /// About cards that are known.
+    fn hits(&mut self, address: &str, rate: f64, seconds: u32) -> Result<Times> {
+        self.run(address, rate, seconds, CONNECTIONS, 14_765_000_000)
+    }
+
+    /// About cards that nobody asked about before.
+    fn misses(&mut self, address: &str) -> Result<Times> {
+        self.fresh += u64::from(CARDS);
+        self.run(address, MISSES, self.seconds, 8, 14_765_000_000 + self.fresh)
+    }
+
+    fn run(&mut self, address: &str, rate: f64, seconds: u32, connections: u32, first: u64) -> Result<Times> {
+        self.sequence = (self.sequence + 5_000_000) % 90_000_000;
+        let printed = Run::new("taskset")
+            .args(["-c", "1"])
+            .args([target().join("release/examples/load")])
+            .args(["--address", address, "--account", &format!("{APPID}:{EBID}:{PASSWORD}")])
+            .args(["--rate", &rate.to_string(), "--seconds", &seconds.to_string()])
+            .args(["--connections", &connections.to_string(), "--cards", &CARDS.to_string()])
+            .args(["--first-card", &first.to_string(), "--first", &self.sequence.to_string()])
+            .output()?;
+        let line =
+            printed.lines().find_map(|line| line.strip_prefix("RESULT ")).context("the load said nothing")?;
+        let fields: Vec<u64> =
+            line.split(' ').map(str::parse).collect::<Result<_, _>>().context(line.to_owned())?;
+        let [_, errors, p50, p99, p999] = fields[..] else { bail!("the load printed {line}") };
+        ensure!(errors == 0, "{errors} look-ups failed");
+        Ok([p50, p99, p999])
+    }
+}
+
+/// Appends of a batch's size to a file of this folder, each synced.
+#[expect(clippy::disallowed_methods, reason = "a bench's own times")]
+fn fsync(folder: &Path) -> Result<Times> {
+    let path = folder.join("fsync");
+    let mut file = std::fs::File::create(&path)?;
+    let mut times = Vec::new();
+    for _ in 0..1_000 {
+        file.write_all(&[0x5a; 16 << 10])?;
+        let begun = Instant::now();
+        file.sync_data()?;
+        times.push(begun.elapsed());
+    }
+    std::fs::remove_file(path)?;
+    times.sort_unstable();
+    let at = |share: f64| micros(times[((times.len() - 1) as f64 * share) as usize]);
+    Ok([at(0.5), at(0.99), at(0.999)])
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

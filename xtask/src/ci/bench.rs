@@ -1,0 +1,23 @@
+//! Every bench for a second or so, to see that it builds, runs and prints; nothing is timed here.
+
+use std::env;
+
+use anyhow::Result;
+
+use crate::run::Run;
+
+/// The benches at their smallest.
+const BENCHES: &[&str] = &[
+    "peers --seconds 1 --rounds 1 --connections 16",
+    "latency --seconds 1",
+    "audit --seconds 1 --rows 5000",
+    "collapse --cards 200 --outage 1 --hang 1",
+    "scale --cards 1000 --window 1000 --idle 50",
+    "signer --short",
+    "timing --tries 500",
+];
+
+pub(super) fn stage() -> Result<()> {
+    let xtask = env::current_exe()?;
+    BENCHES.iter().try_for_each(|bench| Run::new(&xtask).args(["bench"]).args(bench.split(' ')).run())
+}
