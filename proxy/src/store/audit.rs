@@ -12,6 +12,7 @@
 //! | --- | --- |
 //! | [`row`], `table`, [`identity`] | what is written, in which columns, and how a card stands there |
 //! | `writer`, `file`, `append`, `reserve`, `notes` | the thread, its segment, one transaction, its surroundings |
+//! | `insert` | rows on their way into a statement |
 //! | `index`, `seal` | which rows a card has; a segment's end |
 //! | [`chain`], [`anchor`], [`verify`] | what shows a change, and a cut-off tail |
 //! | [`keep`] | prune, erase, back up |
@@ -25,6 +26,7 @@ pub mod chain;
 mod file;
 pub mod identity;
 mod index;
+mod insert;
 pub mod keep;
 mod notes;
 pub mod query;

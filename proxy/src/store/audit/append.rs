@@ -1,17 +1,16 @@
 //! One transaction's worth: rows into their tables, names into numbers, all of it into the chain.
 //!
-//! Look-ups come in numbers: they are inserted [`WIDE`] a statement, and a value that stands where it stood in the
-//! execution before is not bound again. `OR ROLLBACK`: a batch is written whole or not at all, so that SQLite need not
-//! be able to take back one statement.
+//! Look-ups come in numbers: they are inserted [`WIDE`] a statement. `OR ROLLBACK`: a batch is written whole or not at
+//! all, so that SQLite need not be able to take back one statement.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use rusqlite::types::Null;
-use rusqlite::{CachedStatement, Connection, params};
+use rusqlite::{Connection, params};
 
 use super::chain::{Digest, Hash, Limits};
 use super::identity::{IdentityKey, Shown};
+use super::insert::Insert;
 use super::row::Row;
 use super::table::{Cell, RECORD, TABLES, VERSION};
 
@@ -95,52 +94,6 @@ pub(super) fn append<'a>(
         )?
         .execute(params![last, first, VERSION, begins, horizon, hash.as_bytes()])?;
     Ok(Head { last, horizon, hash })
-}
-
-/// A statement under way, and what its parameters stand at.
-struct Insert<'c, 'a> {
-    statement: CachedStatement<'c>,
-    /// None until a parameter was bound for the first time.
-    bound: Vec<Option<Cell<'a>>>,
-    /// The parameter that is bound next, from 0.
-    next: usize,
-}
-
-impl<'c, 'a> Insert<'c, 'a> {
-    fn new(statement: CachedStatement<'c>, parameters: usize) -> Self {
-        Self { statement, bound: vec![None; parameters], next: 0 }
-    }
-
-    /// Whether the next parameter has this value already.
-    fn stands(&self, cell: Cell<'a>) -> bool {
-        self.bound[self.next] == Some(cell)
-    }
-
-    /// Binds the next parameter; to its number, where the value is a name.
-    fn bind(&mut self, cell: Cell<'a>, number: Option<i64>) -> rusqlite::Result<()> {
-        if !self.stands(cell) {
-            self.bound[self.next] = Some(cell);
-            let place = self.next + 1;
-            match (cell, number) {
-                (Cell::Null, _) => self.statement.raw_bind_parameter(place, Null)?,
-                (Cell::Int(number), _) | (Cell::Name(_), Some(number)) => {
-                    self.statement.raw_bind_parameter(place, number)?;
-                }
-                (Cell::Text(text) | Cell::Name(text), _) => self.statement.raw_bind_parameter(place, text)?,
-            }
-        }
-        self.next += 1;
-        Ok(())
-    }
-
-    /// Inserts once all its rows are bound.
-    fn execute_if_full(&mut self) -> rusqlite::Result<()> {
-        if self.next == self.bound.len() {
-            self.next = 0;
-            self.statement.raw_execute()?;
-        }
-        Ok(())
-    }
 }
 
 /// The number of a name in this file, given out at its first use.

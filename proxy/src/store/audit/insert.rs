@@ -1,0 +1,55 @@
+//! An `INSERT` of one row or several, executed whenever all its rows are bound.
+//!
+//! Binding is a call a value: what stands where it stood in the execution before is not bound again.
+
+use rusqlite::CachedStatement;
+use rusqlite::types::Null;
+
+use super::table::Cell;
+
+/// A statement under way, and what its parameters stand at.
+pub(super) struct Insert<'c, 'a> {
+    statement: CachedStatement<'c>,
+    /// None until a parameter was bound for the first time.
+    bound: Vec<Option<Cell<'a>>>,
+    /// The parameter that is bound next, from 0.
+    next: usize,
+}
+
+impl<'c, 'a> Insert<'c, 'a> {
+    /// Of so many parameters.
+    pub(super) fn new(statement: CachedStatement<'c>, parameters: usize) -> Self {
+        Self { statement, bound: vec![None; parameters], next: 0 }
+    }
+
+    /// Whether the next parameter has this value already.
+    pub(super) fn stands(&self, cell: Cell<'a>) -> bool {
+        self.bound[self.next] == Some(cell)
+    }
+
+    /// Binds the next parameter; to its number, where the value is a name.
+    pub(super) fn bind(&mut self, cell: Cell<'a>, number: Option<i64>) -> rusqlite::Result<()> {
+        if !self.stands(cell) {
+            self.bound[self.next] = Some(cell);
+            let place = self.next + 1;
+            match (cell, number) {
+                (Cell::Null, _) => self.statement.raw_bind_parameter(place, Null)?,
+                (Cell::Int(number), _) | (Cell::Name(_), Some(number)) => {
+                    self.statement.raw_bind_parameter(place, number)?;
+                }
+                (Cell::Text(text) | Cell::Name(text), _) => self.statement.raw_bind_parameter(place, text)?,
+            }
+        }
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Inserts once all its rows are bound.
+    pub(super) fn execute_if_full(&mut self) -> rusqlite::Result<()> {
+        if self.next == self.bound.len() {
+            self.next = 0;
+            self.statement.raw_execute()?;
+        }
+        Ok(())
+    }
+}
