@@ -103,8 +103,8 @@ impl Default for Options {
             anchor_every: Duration::from_secs(300),
             identifiers: Identifiers::Plain,
             group: None,
-            run: 8_192,
-            block: 32,
+            run: 1_024,
+            block: 128,
         }
     }
 }

@@ -10,8 +10,9 @@ use rusqlite::{Connection, params};
 
 use super::chain::{Digest, Hash, Limits};
 use super::identity::{IdentityKey, Shown};
+use super::index::Carded;
 use super::insert::Insert;
-use super::row::Row;
+use super::row::{Clip, Row};
 use super::table::{Cell, RECORD, TABLES, VERSION};
 
 /// Look-ups that one statement inserts. More of them would spare little: what is done once a statement is a small part
@@ -38,10 +39,11 @@ static INSERTS: LazyLock<[String; TABLES.len()]> =
 /// The statement that inserts [`WIDE`] look-ups.
 static INSERT_WIDE: LazyLock<String> = LazyLock::new(|| TABLES[RECORD].insert_sql(WIDE));
 
-/// Inserts rows, of which there is at least one, and their batch.
+/// Inserts rows, of which there is at least one, and their batch; notes in `tail` which of them have a card.
 pub(super) fn append<'a>(
     connection: &Connection,
     names: &mut Names,
+    tail: &mut Vec<Carded>,
     key: Option<&IdentityKey>,
     head: Head,
     rows: impl Iterator<Item = &'a Row> + Clone,
@@ -61,6 +63,9 @@ pub(super) fn append<'a>(
         last += 1;
         let at = row.at().as_micros();
         (begins, horizon) = (begins.min(at), horizon.max(at));
+        if let Some(card) = shown.card(row.card()) {
+            tail.push(Carded { card: Clip::new(card), id: last });
+        }
         let table = row.cells(shown, &mut cells);
         digest.row(TABLES[table].letter, last);
         cells.iter().for_each(|cell| digest.cell(*cell));

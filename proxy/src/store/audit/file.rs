@@ -70,7 +70,9 @@ impl Segment {
         let sqlite = StoreError::sqlite(&self.path);
         let batch =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
-        let head = append(&batch, &mut self.names, self.key.as_ref(), self.head, rows).map_err(sqlite)?;
+        let tail = self.index.tail();
+        let head =
+            append(&batch, &mut self.names, tail, self.key.as_ref(), self.head, rows).map_err(sqlite)?;
         batch.commit().map_err(sqlite)?;
         self.committed = head.last - self.head.last;
         self.head = head;
@@ -82,12 +84,19 @@ impl Segment {
         self.index.is_behind(self.head.last)
     }
 
-    /// Makes one step of the index. Not synced: a step that is lost is made again.
+    /// Makes one step of the index. Not synced: a step that is lost is made again. After an error the segment is to be
+    /// opened anew.
     pub(super) fn index(&mut self) -> Result<(), StoreError> {
         let mut step = || {
-            self.connection.pragma_update(None, "synchronous", "normal")?;
+            let waits = self.synchronous == Synchronous::Full;
+            if waits {
+                self.connection.pragma_update(None, "synchronous", Synchronous::Normal.name())?;
+            }
             self.index.step(&mut self.connection, self.head.last, self.committed)?;
-            self.connection.pragma_update(None, "synchronous", self.synchronous.name())
+            if waits {
+                self.connection.pragma_update(None, "synchronous", self.synchronous.name())?;
+            }
+            Ok(())
         };
         step().map_err(StoreError::sqlite(&self.path))
     }

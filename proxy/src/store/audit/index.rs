@@ -2,21 +2,26 @@
 //!
 //! A live index would dirty a page a row. Instead, rows that are committed wait in the *tail*; when there are
 //! [`Options::run`](super::Options::run) of them they are sorted into a *run* (`card_run`, `card_entry`), and
-//! [`Options::block`](super::Options::block) runs into a *block* (`card_block`, `card_block_entry`), a small step at a
-//! time, since each step keeps the next commit waiting. Whoever looks for a card asks every block and every run behind
-//! the last one, and scans the tail. Nothing is deleted: runs that a block covers stay, unread.
+//! [`Options::block`](super::Options::block) runs are merged into a *block* (`card_block`, `card_block_entry`), a small
+//! step at a time, since each step keeps the next commit waiting. Whoever looks for a card asks every block and every run
+//! behind the last one, and scans the tail. Nothing is deleted: runs that a block covers stay, unread.
 //!
 //! A block has the number of its last run. Entries of a number that is greater than every block's are a block in the
 //! making, which goes on where it stopped, after a crash too.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+mod merge;
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
 
+use self::merge::Merge;
 use super::Clip;
+use super::insert::Insert;
+use super::table::Cell;
 
-/// How far the index of a segment has got.
+/// Entries that one statement inserts.
+const WIDE: usize = 32;
+
+/// How far the index of a segment has got. After an error the segment is to be opened anew.
 pub(super) struct Index {
     /// Rows of a run, runs of a block.
     run: i64,
@@ -25,6 +30,10 @@ pub(super) struct Index {
     indexed: i64,
     last_run: i64,
     blocked: i64,
+    /// What has a card behind the last run.
+    tail: Vec<Carded>,
+    /// The block in the making.
+    merge: Option<Merge>,
 }
 
 /// A row that is to be found by its card; ordered by card, then number.
@@ -35,140 +44,131 @@ pub(super) struct Carded {
     pub(super) id: i64,
 }
 
-/// The entries of a run: what has a card behind the last run, sorted so that each insertion is next to the one before.
-/// One statement, in which SQLite keeps its place in the tree.
-const ENTRIES: &str = "
-    INSERT OR ROLLBACK INTO card_entry (run, card, id)
-    SELECT ?1, card, id
-    FROM (SELECT card, id FROM record WHERE id > ?2 AND card IS NOT NULL
-          UNION ALL
-          SELECT card, id FROM call WHERE id > ?2 AND card IS NOT NULL)
-    ORDER BY card, id";
+/// What has a card behind a row.
+const TAIL: &str = "
+    SELECT card, id FROM record WHERE id > ?1 AND card IS NOT NULL
+    UNION ALL
+    SELECT card, id FROM call WHERE id > ?1 AND card IS NOT NULL";
 
 impl Index {
     /// Of a segment whose last row is `last`.
     pub(super) fn open(connection: &Connection, last: i64, run: u32, block: u32) -> rusqlite::Result<Self> {
-        // One for each run of a block, beside all others.
-        connection.set_prepared_statement_cache_capacity(usize::try_from(block).unwrap_or(0).min(256) + 32);
+        connection.set_prepared_statement_cache_capacity(32);
         let most = |sql| connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
         let indexed = match most("SELECT max(last) FROM card_run")? {
             Some(indexed) => indexed,
             None => most("SELECT min(first) - 1 FROM batch")?.unwrap_or(last),
         };
+        let blocked = most("SELECT max(id) FROM card_block")?.unwrap_or(0);
+        let begun = most("SELECT max(block) FROM card_block_entry")?.filter(|&begun| begun > blocked);
         Ok(Self {
             run: run.max(1).into(),
             block: block.max(1).into(),
             indexed,
             last_run: most("SELECT max(id) FROM card_run")?.unwrap_or(0),
-            blocked: most("SELECT max(id) FROM card_block")?.unwrap_or(0),
+            blocked,
+            tail: connection.prepare(TAIL)?.query_map([indexed], carded)?.collect::<rusqlite::Result<_>>()?,
+            merge: begun.map(|through| Merge::open(connection, blocked, through)).transpose()?,
         })
+    }
+
+    /// Where rows that are appended and have a card are to be noted.
+    pub(super) fn tail(&mut self) -> &mut Vec<Carded> {
+        &mut self.tail
     }
 
     /// Whether there is something to do, the last row being `last`.
     pub(super) fn is_behind(&self, last: i64) -> bool {
-        last - self.indexed >= self.run || self.last_run - self.blocked >= self.block
+        last - self.indexed >= self.run || self.merge.is_some() || self.last_run - self.blocked >= self.block
     }
 
-    /// Does a piece of it after a commit of `rows` rows, in transactions of its own: enough not to fall behind.
+    /// Does a piece of it after a commit of `rows` rows, in a transaction of its own: enough not to fall behind.
     pub(super) fn step(&mut self, connection: &mut Connection, last: i64, rows: i64) -> rusqlite::Result<()> {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if last - self.indexed >= self.run {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            self.append_run(transaction, last)?;
+            self.append_run(&transaction, last)?;
         }
-        if self.last_run - self.blocked >= self.block {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if self.merge.is_some() || self.last_run - self.blocked >= self.block {
             // One entry a row would do.
-            let entries = (2 * rows).max(self.run / 8).max(64);
-            self.extend_block(transaction, self.blocked + self.block, entries)?;
+            let entries = usize::try_from(rows + rows / 4).unwrap_or(0).max(64);
+            self.extend_block(&transaction, self.blocked + self.block, entries)?;
         }
-        Ok(())
+        transaction.commit()
     }
 
     /// Does all of it, for a segment that is over: what is left, however little, is a run and a block.
     pub(super) fn complete(mut self, connection: &mut Connection, last: i64) -> rusqlite::Result<()> {
         if last > self.indexed {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            self.append_run(transaction, last)?;
+            self.append_run(&transaction, last)?;
+            transaction.commit()?;
         }
         while self.blocked < self.last_run {
             let through = self.last_run.min(self.blocked + self.block);
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            self.extend_block(transaction, through, self.run)?;
+            self.extend_block(&transaction, through, 8_192)?;
+            transaction.commit()?;
         }
         Ok(())
     }
 
     /// Sorts the tail into a run.
-    fn append_run(&mut self, transaction: Transaction<'_>, last: i64) -> rusqlite::Result<()> {
+    fn append_run(&mut self, transaction: &Transaction<'_>, last: i64) -> rusqlite::Result<()> {
+        self.tail.sort_unstable();
         transaction
             .prepare_cached("INSERT INTO card_run (first, last) VALUES (?1, ?2)")?
             .execute([self.indexed + 1, last])?;
         let run = transaction.last_insert_rowid();
-        transaction.prepare_cached(ENTRIES)?.execute([run, self.indexed])?;
-        transaction.commit()?;
+        insert(transaction, "card_entry (run, card, id)", run, &self.tail)?;
+        self.tail.clear();
         (self.indexed, self.last_run) = (last, run);
         Ok(())
     }
 
-    /// Merges so many more `entries` of the runs behind the last block, up to run `through`, into the block of that number.
+    /// Merges so many more `entries` into the block in the making, or into that of the runs up to `through`.
     fn extend_block(
         &mut self,
-        transaction: Transaction<'_>,
+        transaction: &Transaction<'_>,
         through: i64,
-        entries: i64,
+        entries: usize,
     ) -> rusqlite::Result<()> {
-        let done = {
-            // The greatest so far: whatever is greater is still to come.
-            let so_far = transaction
-                .prepare_cached(
-                    "SELECT card, id FROM card_block_entry WHERE block = ?1 ORDER BY card DESC, id DESC LIMIT 1",
-                )?
-                .query_row([through], carded)
-                .optional()?
-                .unwrap_or(Carded { card: Clip::new(""), id: 0 });
-            let mut runs = (0..through - self.blocked)
-                .map(|place| {
-                    // A text of its own, so that each of them is prepared once and kept.
-                    transaction.prepare_cached(&format!(
-                        "SELECT card, id FROM card_entry WHERE run = ?1 AND (card, id) > (?2, ?3)
-                         ORDER BY card, id -- {place}"
-                    ))
-                })
-                .collect::<rusqlite::Result<Vec<_>>>()?;
-            let mut runs = (self.blocked + 1..)
-                .zip(&mut runs)
-                .map(|(run, entries)| entries.query(params![run, so_far.card.as_str(), so_far.id]))
-                .collect::<rusqlite::Result<Vec<_>>>()?;
-            let mut next = BinaryHeap::with_capacity(runs.len());
-            for (place, run) in runs.iter_mut().enumerate() {
-                if let Some(row) = run.next()? {
-                    next.push(Reverse((carded(row)?, place)));
-                }
-            }
-            let mut insert = transaction
-                .prepare_cached("INSERT INTO card_block_entry (block, card, id) VALUES (?1, ?2, ?3)")?;
-            for _ in 0..entries {
-                let Some(Reverse((Carded { card, id }, place))) = next.pop() else { break };
-                insert.execute(params![through, card.as_str(), id])?;
-                if let Some(row) = runs[place].next()? {
-                    next.push(Reverse((carded(row)?, place)));
-                }
-            }
-            next.is_empty()
+        let merge = match &mut self.merge {
+            Some(merge) => merge,
+            none => none.insert(Merge::open(transaction, self.blocked, through)?),
         };
-        if done {
+        let through = merge.through();
+        let merged = merge.take(transaction, entries)?;
+        insert(transaction, "card_block_entry (block, card, id)", through, &merged)?;
+        if merge.is_over() {
             transaction.execute(
                 "INSERT INTO card_block (id, first, last)
                  SELECT ?2, min(first), max(last) FROM card_run WHERE id BETWEEN ?1 AND ?2",
                 [self.blocked + 1, through],
             )?;
-        }
-        transaction.commit()?;
-        if done {
-            self.blocked = through;
+            (self.blocked, self.merge) = (through, None);
         }
         Ok(())
     }
+}
+
+/// Inserts entries of a run or a block, sorted: each next to the one before.
+fn insert(connection: &Connection, into: &str, number: i64, entries: &[Carded]) -> rusqlite::Result<()> {
+    let (wide, single) = entries.split_at(entries.len() - entries.len() % WIDE);
+    for (entries, width) in [(wide, WIDE), (single, 1)] {
+        if entries.is_empty() {
+            continue;
+        }
+        let rows = vec!["(?, ?, ?)"; width].join(", ");
+        let sql = format!("INSERT OR ROLLBACK INTO {into} VALUES {rows}");
+        let mut insert = Insert::new(connection.prepare_cached(&sql)?, 3 * width);
+        for Carded { card, id } in entries {
+            for cell in [Cell::Int(number), Cell::Text(card.as_str()), Cell::Int(*id)] {
+                insert.bind(cell, None)?;
+            }
+            insert.execute_if_full()?;
+        }
+    }
+    Ok(())
 }
 
 fn carded(row: &Row<'_>) -> rusqlite::Result<Carded> {
