@@ -279,11 +279,27 @@ async fn http_2_asks_many_at_once_on_one_connection() {
     let tcp = TcpStream::connect(proxy.address).await.unwrap();
     let name = ServerName::try_from("gw.example").unwrap();
     let stream = pki.client(Some((certificate, key)), b"h2").connect(name, tcp).await.unwrap();
+    asks_many_at_once(stream, "https", &proxy, &carrier).await;
+}
+
+#[tokio::test]
+async fn http_2_needs_no_tls_where_it_is_known_before() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    let stream = TcpStream::connect(proxy.address).await.unwrap();
+    asks_many_at_once(stream, "http", &proxy, &carrier).await;
+}
+
+/// Twenty look-ups on one HTTP/2 connection.
+async fn asks_many_at_once<S>(stream: S, scheme: &str, proxy: &Proxy, carrier: &cmiot_simulator::Simulator)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     let connection = tokio::spawn(connection);
     let asked = (0..20).map(|_| {
-        let target = format!("https://127.0.0.1{STATUS_PATH}?{}", proxy.sign(&MSISDN).text());
+        let target = format!("{scheme}://127.0.0.1{STATUS_PATH}?{}", proxy.sign(&MSISDN).text());
         let mut sender = sender.clone();
         tokio::spawn(async move {
             let request = hyper::Request::get(target).body(Empty::<Bytes>::new()).unwrap();

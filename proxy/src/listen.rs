@@ -1,20 +1,23 @@
 //! Sockets: accepts connections within limits, serves HTTP/1 and HTTP/2 on each, and lets them finish when told to stop.
 //!
 //! The way of a connection: accept → a place among all → whom a trusted balancer connects for → a place of that peer →
-//! TLS → HTTP. Whoever finds no place is turned away with one small write and no task. What hyper's parser refuses gets
-//! its bare 4xx and is counted to the peer. Rules are read anew for each connection, so that a reload needs no restart.
+//! TLS → which HTTP → requests. Whoever finds no place is turned away with one small write and no task. What hyper's
+//! parser refuses gets its bare 4xx and is counted to the peer. Rules are read anew for each connection, so that a
+//! reload needs no restart.
 
 mod bind;
 mod patience;
 mod places;
 mod proxy_protocol;
 mod stream;
+mod version;
 
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,12 +26,12 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulConnection;
 use ipnet::IpNet;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +39,7 @@ use crate::admit::Origin;
 use crate::config::listen::Listen;
 use crate::metrics::Metrics;
 use crate::tls;
+use patience::Patient;
 use places::{Full as NoPlace, Place};
 use stream::{Socket, Stream};
 
@@ -156,8 +160,7 @@ impl Listener {
             match accepted {
                 Ok((stream, peer)) => {
                     if let Some(connection) = self.welcome(stream, peer) {
-                        let (handle, stop) = (handle.clone(), stop.clone());
-                        tasks.spawn(async move { connection.run(handle, stop).await });
+                        tasks.spawn(connection.run(handle.clone(), stop.clone()));
                     }
                 }
                 Err(error) => {
@@ -213,97 +216,146 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run<H, F>(mut self, handle: H, stop: CancellationToken)
+    /// Serves it to its end. Thousands of them rest most of the time: what happens once, and what a request needs, is
+    /// boxed, so that its room is free again afterwards.
+    async fn run<H, F>(self, handle: H, stop: CancellationToken)
     where
         H: Fn(Request<Incoming>, Origin) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
+        let metrics = Arc::clone(&self.metrics);
+        let ended = match Box::pin(self.begin(&stop)).await {
+            Ok(begun) => begun.serve(handle, &stop).await,
+            Err(reason) => Err(reason),
+        };
+        if let Err(reason) = ended {
+            metrics.connection_ended(reason);
+        }
+    }
+
+    /// What comes before the first request: for whom a balancer connects, TLS, and which HTTP is spoken.
+    async fn begin(mut self, stop: &CancellationToken) -> Result<Begun, &'static str> {
+        let patience = self.rules.patience;
         if self.trusted && self.rules.proxy_protocol {
             let header = proxy_protocol::read(&mut self.stream);
-            match tokio::time::timeout(self.rules.patience.first_byte, header).await {
+            match tokio::time::timeout(patience.first_byte, header).await {
                 Ok(Ok(None)) => {}
                 Ok(Ok(Some(peer))) => {
-                    match self.place.of(peer, self.rules.connections_per_peer, self.rules.connections) {
-                        Ok(place) => (self.place, self.peer) = (place, peer),
-                        Err(full) => return self.metrics.connection_ended(full.reason()),
-                    }
+                    let place = self.place.of(peer, self.rules.connections_per_peer, self.rules.connections);
+                    (self.place, self.peer) = (place.map_err(NoPlace::reason)?, peer);
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(peer = %self.peer, %error, "connection ended");
-                    return self.metrics.connection_ended("proxy-protocol");
+                    return Err("proxy-protocol");
                 }
-                Err(_) => return self.metrics.connection_ended("timeout"),
+                Err(_) => return Err("timeout"),
             }
         }
-        let Some(tls) = self.rules.tls.clone() else {
-            let origin = Origin { address: self.peer, names: None };
-            return http(self.stream, origin, &self.rules, &self.place, &self.metrics, handle, &stop).await;
+        let mut origin = Origin { address: self.peer, names: None };
+        if let Some(tls) = &self.rules.tls {
+            match tokio::time::timeout(patience.header, tls.acceptor().accept(self.stream)).await {
+                Ok(Ok(stream)) => {
+                    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                    origin.names = certificate.map(|certificate| tls::names(certificate).into());
+                    self.stream = Stream::Tls(Box::new(stream));
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(peer = %self.peer, %error, "no TLS connection came about");
+                    return Err("tls");
+                }
+                Err(_) => return Err("timeout"),
+            }
+        }
+        let mut stream = Patient::new(self.stream, patience);
+        let spoken = tokio::select! {
+            biased;
+            spoken = version::spoken(&mut stream) => spoken,
+            () = stop.cancelled() => return Err("broken"),
         };
-        let shaken = tls.acceptor().accept(self.stream);
-        match tokio::time::timeout(self.rules.patience.header, shaken).await {
-            Ok(Ok(stream)) => {
-                let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                let names = certificate.map(|certificate| tls::names(certificate).into());
-                let origin = Origin { address: self.peer, names };
-                // Apart, since a connection without TLS would take up as much room.
-                Box::pin(http(stream, origin, &self.rules, &self.place, &self.metrics, handle, &stop)).await;
+        match spoken {
+            Ok((version, read)) => {
+                stream.read_again(read);
+                Ok(Begun { stream, version, origin, place: self.place, rules: self.rules })
             }
-            Ok(Err(error)) => {
-                tracing::debug!(peer = %self.peer, %error, "no TLS connection came about");
-                self.metrics.connection_ended("tls");
+            Err(error) => {
+                tracing::debug!(peer = %self.peer, %error, "connection ended");
+                Err(if stream.phase().timed_out() { "timeout" } else { "broken" })
             }
-            Err(_) => self.metrics.connection_ended("timeout"),
         }
     }
 }
 
-/// HTTP on a stream, until the peer leaves, a limit ends it, or all of it is drained.
-async fn http<S, H, F>(
-    stream: S,
+/// A connection on which the first request begins.
+struct Begun {
+    stream: Patient<Stream>,
+    version: Version,
     origin: Origin,
-    rules: &Rules,
-    place: &Place,
-    metrics: &Metrics,
-    handle: H,
-    stop: &CancellationToken,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    H: Fn(Request<Incoming>, Origin) -> F + Send + Sync + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
-{
-    let stream = patience::Patient::new(stream, rules.patience);
-    let phase = stream.phase();
-    let peer = origin.address;
-    // Cancelled with the last request that this connection may make, or when all stop.
-    let spent = stop.child_token();
-    let service = {
-        let (phase, spent, most) = (Arc::clone(&phase), spent.clone(), rules.requests);
-        let served = AtomicU64::new(0);
-        service_fn(move |request: Request<Incoming>| {
-            let turn = phase.begin(request.version() == Version::HTTP_2);
-            if served.fetch_add(1, Ordering::Relaxed) + 1 >= most {
-                spent.cancel();
-            }
-            let response = handle(request, origin.clone());
-            async move {
-                let response = response.await;
-                drop(turn);
-                Ok::<_, Infallible>(response)
-            }
+    place: Place,
+    rules: Arc<Rules>,
+}
+
+impl Begun {
+    /// HTTP until the peer leaves, a limit ends it, or all of it is drained.
+    async fn serve<H, F>(self, handle: H, stop: &CancellationToken) -> Result<(), &'static str>
+    where
+        H: Fn(Request<Incoming>, Origin) -> F + Send + Sync + 'static,
+        F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    {
+        let Self { stream, version, origin, place, rules } = self;
+        let (peer, phase) = (origin.address, stream.phase());
+        // Cancelled with the last request that this connection may make, or when all stop.
+        let spent = stop.child_token();
+        let service = {
+            let (phase, spent, most) = (Arc::clone(&phase), spent.clone(), rules.requests);
+            let served = AtomicU64::new(0);
+            service_fn(move |request: Request<Incoming>| {
+                let turn = phase.begin(request.version() == Version::HTTP_2);
+                if served.fetch_add(1, Ordering::Relaxed) + 1 >= most {
+                    spent.cancel();
+                }
+                // Boxed: hyper keeps the room of a request's future while there is none.
+                let response = Box::pin(handle(request, origin.clone()));
+                async move {
+                    let response = response.await;
+                    drop(turn);
+                    Ok::<_, Infallible>(response)
+                }
+            })
+        };
+        let ended = if version == Version::HTTP_2 {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(rules.streams)
+                .max_header_list_size(MAX_HEAD.try_into().expect("16 KiB fits 32 bits"));
+            drive(Box::pin(builder.serve_connection(TokioIo::new(stream), service)), &spent).await
+        } else {
+            let mut builder = http1::Builder::new();
+            // Our I/O keeps the time. `half_close`: a client that has said all still gets its answer. `writev`: head
+            // and body are so small that gluing them together costs less than the kernel's reading a list of two.
+            builder.half_close(true).writev(false).max_buf_size(MAX_HEAD).header_read_timeout(None);
+            drive(Box::pin(builder.serve_connection(TokioIo::new(stream), service)), &spent).await
+        };
+        let Err(error) = ended else { return Ok(()) };
+        // What a peer sends or leaves out is its own affair; hyper has answered with a bare 4xx where it could.
+        tracing::debug!(%peer, %error, "connection ended");
+        if error.is_parse() && place.unparsed() {
+            tracing::warn!(%peer, "this peer sends what is not HTTP; further cases are only counted");
+        }
+        Err(match (phase.timed_out(), error.is_parse()) {
+            (true, _) => "timeout",
+            (_, true) => "unparsed",
+            _ => "broken",
         })
-    };
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    // Our I/O keeps the time. `half_close`: a client that has said all still gets its answer. `writev`: head and body
-    // are so small that gluing them together costs less than the kernel's reading a list of two.
-    builder.http1().half_close(true).writev(false).max_buf_size(MAX_HEAD).header_read_timeout(None);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(rules.streams)
-        .max_header_list_size(MAX_HEAD.try_into().expect("16 KiB fits 32 bits"));
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
+    }
+}
+
+/// Drives a connection to its end; once `spent`, it takes no further request.
+async fn drive<C: GracefulConnection>(
+    mut connection: Pin<Box<C>>,
+    spent: &CancellationToken,
+) -> Result<(), C::Error> {
+    tokio::select! {
         // A connection that is over is over, whoever stops.
         biased;
         ended = connection.as_mut() => ended,
@@ -311,19 +363,6 @@ async fn http<S, H, F>(
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-    };
-    if let Err(error) = ended {
-        // What a peer sends or leaves out is its own affair; hyper has answered with a bare 4xx where it could.
-        tracing::debug!(%peer, %error, "connection ended");
-        let unparsed = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
-        if unparsed && place.unparsed() {
-            tracing::warn!(%peer, "this peer sends what is not HTTP; further cases are only counted");
-        }
-        metrics.connection_ended(match (phase.timed_out(), unparsed) {
-            (true, _) => "timeout",
-            (_, true) => "unparsed",
-            _ => "broken",
-        });
     }
 }
 

@@ -126,7 +126,10 @@ pub(super) struct Patient<S> {
     phase: Arc<Phase>,
     patience: Patience,
     read: Timer,
-    write: Timer,
+    /// None until a write does not proceed, as few ever do.
+    write: Option<Timer>,
+    /// What was read before and is read again.
+    again: Vec<u8>,
 }
 
 /// A timer that is set once for each thing it waits for.
@@ -168,7 +171,12 @@ impl Timer {
 
 impl<S> Patient<S> {
     pub(super) fn new(inner: S, patience: Patience) -> Self {
-        Self { inner, phase: Arc::default(), patience, read: Timer::new(), write: Timer::new() }
+        Self { inner, phase: Arc::default(), patience, read: Timer::new(), write: None, again: Vec::new() }
+    }
+
+    /// Puts what was read back before what comes.
+    pub(super) fn read_again(&mut self, read: Vec<u8>) {
+        self.again = read;
     }
 
     pub(super) fn phase(&self) -> Arc<Phase> {
@@ -183,11 +191,31 @@ impl<S> Patient<S> {
     /// What came of a write: one that proceeds needs no timer, one that does not has a limit.
     fn judge<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.write.set_for = None;
+            if let Some(timer) = &mut self.write {
+                timer.set_for = None;
+            }
             return written;
         }
-        ready!(self.write.poll(0, self.patience.body, cx));
+        ready!(self.write.get_or_insert_with(Timer::new).poll(0, self.patience.body, cx));
         Poll::Ready(Err(self.too_late()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> Patient<S> {
+    /// What was read before, and what has come since: hyper would make its buffer larger for a first read of so little.
+    fn poll_read_again(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut again = std::mem::take(&mut self.again);
+        let fits = again.len().min(buf.remaining());
+        buf.put_slice(&again[..fits]);
+        if fits < again.len() {
+            again.drain(..fits);
+            self.again = again;
+            return Poll::Ready(Ok(()));
+        }
+        match Pin::new(self).poll_read(cx, buf) {
+            Poll::Pending => Poll::Ready(Ok(())),
+            ready => ready,
+        }
     }
 }
 
@@ -197,6 +225,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.again.is_empty() {
+            return self.poll_read_again(cx, buf);
+        }
         let before = buf.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(cx, buf) {
             if buf.filled().len() > before {
@@ -279,6 +310,22 @@ mod tests {
         drop(phase.begin(false));
         assert_eq!(reads_for(&mut stream).await, (PATIENCE.idle, io::ErrorKind::TimedOut));
         assert!(phase.timed_out());
+    }
+
+    #[tokio::test]
+    async fn what_was_read_comes_again_with_what_follows_it() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut stream = Patient::new(near, PATIENCE);
+        far.write_all(b" / HTTP").await.unwrap();
+        stream.read_again(b"GET".to_vec());
+        let mut some = [0; 16];
+        assert_eq!(stream.read(&mut some[..2]).await.unwrap(), 2);
+        let read = stream.read(&mut some[2..]).await.unwrap();
+        assert_eq!(&some[..2 + read], b"GET / HTTP");
+        stream.read_again(b"X".to_vec());
+        assert_eq!(stream.read(&mut some).await.unwrap(), 1, "nothing follows yet");
+        drop(far);
+        assert_eq!(stream.read(&mut some).await.unwrap(), 0);
     }
 
     #[tokio::test(start_paused = true)]
