@@ -26,6 +26,7 @@ use crate::store::cache::{CacheRow, CacheStore, Selection};
 use freshness::{Freshness, Rules};
 pub use generation::Ticket;
 use generation::{Generations, Source};
+pub use memory::Hits;
 use memory::Memory;
 use said::{Said, Sayings};
 
@@ -66,6 +67,8 @@ pub struct Entry {
     pub answered_at: Time,
     /// Purged softly: not fresh, whatever its age.
     pub stale: bool,
+    /// Since it came into memory.
+    pub hits: Hits,
 }
 
 /// An entry that was found, and what it is good for now.
@@ -187,7 +190,7 @@ impl Cache {
     /// The entry that an answer of the carrier's makes. It is stored by [`Self::store`] alone.
     pub fn entry(&self, answered: Answered) -> Arc<Entry> {
         let said = self.sayings.share(answered.body, answered.verdict);
-        Arc::new(Entry { said, answered_at: answered.at, stale: false })
+        Arc::new(Entry { said, answered_at: answered.at, stale: false, hits: Hits::default() })
     }
 
     /// To be taken before the carrier is asked, and handed in with its answer.
@@ -326,7 +329,7 @@ impl Cache {
         let code = Code::parse(&row.code)?;
         let verdict = Verdict::stored(code, row.status.as_deref().map(Status::from_code));
         let said = self.sayings.share(row.body, verdict);
-        Some(Entry { said, answered_at: row.answered_at, stale: row.stale })
+        Some(Entry { said, answered_at: row.answered_at, stale: row.stale, hits: Hits::default() })
     }
 }
 

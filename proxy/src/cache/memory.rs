@@ -15,12 +15,33 @@ use moka::sync::Cache;
 use super::{Entry, Key};
 
 /// Entries by key.
-pub(super) struct Memory(Cache<Key, Arc<Kept>, RandomState>);
+pub(super) struct Memory(Cache<Key, Arc<Entry>, RandomState>);
 
-struct Kept {
-    entry: Arc<Entry>,
-    hits: AtomicU32,
+/// How often memory was asked for an entry. Part of the entry, where it costs no allocation of its own, and no part of
+/// what it says: entries are equal whatever it is.
+#[derive(Default, Debug)]
+pub struct Hits(AtomicU32);
+
+impl Hits {
+    /// One more; returns how many there were before.
+    fn count(&self) -> u32 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
 }
+
+impl Clone for Hits {
+    fn clone(&self) -> Self {
+        Self(self.0.load(Ordering::Relaxed).into())
+    }
+}
+
+impl PartialEq for Hits {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Hits {}
 
 impl Memory {
     pub(super) fn new(entries: u64) -> Self {
@@ -36,14 +57,16 @@ impl Memory {
 
     /// The entry, and how often it was asked for since it was put here.
     pub(super) fn get(&self, key: &Key) -> Option<(Arc<Entry>, u32)> {
-        self.0.get(key).map(|kept| (Arc::clone(&kept.entry), kept.hits.fetch_add(1, Ordering::Relaxed)))
+        let entry = self.0.get(key)?;
+        let hits = entry.hits.count();
+        Some((entry, hits))
     }
 
     /// Keeps `entry`, unless a later answer is held already.
     pub(super) fn put(&self, key: Key, entry: Arc<Entry>) {
         self.0.entry(key).and_upsert_with(|present| match present {
-            Some(present) if present.value().entry.answered_at > entry.answered_at => present.into_value(),
-            _ => Arc::new(Kept { entry, hits: AtomicU32::new(0) }),
+            Some(present) if present.value().answered_at > entry.answered_at => present.into_value(),
+            _ => entry,
         });
     }
 
@@ -57,10 +80,8 @@ impl Memory {
         let marked = self.selected(selects).into_iter().map(|key| {
             self.0.entry(key).and_compute_with(|present| match present {
                 Some(present) => {
-                    let kept = present.into_value();
-                    let entry = Arc::new(Entry { stale: true, ..(*kept.entry).clone() });
-                    let hits = AtomicU32::new(kept.hits.load(Ordering::Relaxed));
-                    moka::ops::compute::Op::Put(Arc::new(Kept { entry, hits }))
+                    let entry = Entry { stale: true, ..(*present.into_value()).clone() };
+                    moka::ops::compute::Op::Put(Arc::new(entry))
                 }
                 None => moka::ops::compute::Op::Nop,
             })
@@ -78,7 +99,7 @@ impl Memory {
     }
 
     fn selected(&self, selects: impl Fn(&Key, &Entry) -> bool) -> Vec<Key> {
-        let selected = self.0.iter().filter(|(key, kept)| selects(key, &kept.entry));
+        let selected = self.0.iter().filter(|(key, entry)| selects(key, entry));
         selected.map(|(key, _)| (*key).clone()).collect()
     }
 }

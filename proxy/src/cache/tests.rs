@@ -18,6 +18,7 @@ pub(crate) fn entry(status: &str, answered_at: i64) -> Entry {
         said: Arc::new(Said { body: bytes::Bytes::from_static(b"{}"), verdict }),
         answered_at: Time::from_secs(answered_at),
         stale: false,
+        hits: Hits::default(),
     }
 }
 
