@@ -5,6 +5,11 @@
 //! | `fill STORE CARDS` | `cache.db` with an answer for each card, given a moment ago |
 //! | `window STORE RECORDS` | this month's audit with so many look-ups of the last four minutes, a transid each |
 //! | `memory CONFIG CARDS` | takes each card of `cache.db` into memory: bytes a card, ns a card found again |
+//! | `certificate FOLDER` | a certificate for `gateway.tls`, and its key |
+//! | `idle PROCESS ADDRESS GATEWAYS [CERTIFICATE]` | gateways that ask once and stay: bytes of that process |
+
+#[path = "scale/idle.rs"]
+mod idle;
 
 use std::collections::HashMap;
 use std::fs;
@@ -28,6 +33,8 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// The account, which is its own group's name and client.
 const GROUP: &str = "bench";
 const APPID: &str = "100001";
+const EBID: &str = "0001000000009";
+const PASSWORD: &str = "bench-password";
 
 const BODY: &str = r#"{"status":"0","message":"正确","result":[{"STATUS":"00"}]}"#;
 
@@ -38,6 +45,13 @@ fn main() -> Result<()> {
         ["fill", store, cards] => fill(Path::new(store), cards.parse()?),
         ["window", store, records] => window(Path::new(store), records.parse()?),
         ["memory", config, cards] => memory(Path::new(config), cards.parse()?),
+        ["certificate", folder] => idle::certificate(Path::new(folder)),
+        ["idle", process, address, gateways] => {
+            idle::idle(process.parse()?, address, gateways.parse()?, None)
+        }
+        ["idle", process, address, gateways, certificate] => {
+            idle::idle(process.parse()?, address, gateways.parse()?, Some(Path::new(certificate)))
+        }
         // `cargo bench` runs every bench there is.
         _ => {
             println!("run by `cargo xtask bench scale`");
@@ -131,7 +145,7 @@ fn memory(config: &Path, cards: u64) -> Result<()> {
     let cache = Cache::new(&config, file, clock.clone());
     let group = config.groups.keys().next().expect("one account, one group");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let before = resident()?;
+    let before = resident("self")?;
     for n in 0..cards {
         let key = Key::new(group, USER_STATUS, &card(n));
         assert!(runtime.block_on(cache.look_up(&key)).is_some(), "card {n} is on file and fresh");
@@ -140,7 +154,7 @@ fn memory(config: &Path, cards: u64) -> Result<()> {
         }
     }
     cache.tidy();
-    let grown = resident()?.saturating_sub(before);
+    let grown = resident("self")?.saturating_sub(before);
     // A multiplicative hash spreads the cards; which is all that randomness is for here.
     let random = |n: u64| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) % cards;
     let keys: HashMap<u64, Key> =
@@ -153,9 +167,9 @@ fn memory(config: &Path, cards: u64) -> Result<()> {
     Ok(())
 }
 
-/// Resident memory of this process, in bytes.
-fn resident() -> Result<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
+/// Resident memory of a process, in bytes.
+fn resident(process: &str) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1_024)
 }

@@ -1,7 +1,8 @@
 -- wrk's requests: each signed anew, with a transid of its own, as the carrier's page says.
 --
 -- token = lower-case hex of SHA-256(appid + password + transid), by libcrypto through LuaJIT's FFI.
--- Environment: APPID, PASSWORD, EBID, CARDS (how many distinct ones), FIRST (the first sequence number).
+-- Environment: APPID, PASSWORD, EBID, CARDS (how many distinct ones), STRIDE (each so many after the
+-- one before; no divisor of theirs), FIRST (the first sequence number).
 
 local ffi = require("ffi")
 ffi.cdef [[
@@ -10,7 +11,7 @@ unsigned char *SHA256(const unsigned char *d, size_t n, unsigned char *md);
 local crypto = ffi.load("libcrypto.so.3")
 
 local appid, password, ebid = os.getenv("APPID"), os.getenv("PASSWORD"), os.getenv("EBID")
-local cards = tonumber(os.getenv("CARDS"))
+local cards, stride = tonumber(os.getenv("CARDS")), tonumber(os.getenv("STRIDE"))
 local sequence = tonumber(os.getenv("FIRST"))
 
 local digest = ffi.new("unsigned char[32]")
@@ -39,7 +40,7 @@ function request()
     local transid = string.format("%s%s%08d", appid, stamp, sequence % 99999999 + 1)
     return string.format(
         "GET /v2/userstatusrealsingle?appid=%s&transid=%s&ebid=%s&token=%s&msisdn=%d HTTP/1.1\r\nHost: a\r\n\r\n",
-        appid, transid, ebid, token(transid), 14765000000 + sequence % cards)
+        appid, transid, ebid, token(transid), 14765000000 + sequence * stride % cards)
 end
 
 -- One line for whoever runs wrk: requests, microseconds, errors, then latencies in microseconds.

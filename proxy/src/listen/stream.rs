@@ -48,7 +48,7 @@ impl Stream {
         let _ = match self {
             Self::Tcp(stream) => stream.try_write(bytes),
             Self::Unix(stream) => stream.try_write(bytes),
-            // What fits is for TLS to say; and who is turned away is, before it.
+            // Nobody is turned away who has come as far as this.
             Self::Tls(_) => Ok(0),
         };
     }

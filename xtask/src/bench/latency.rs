@@ -44,8 +44,8 @@ pub(crate) fn command(options: &Options) -> Result<()> {
 
     let saturated = {
         let server = start(&POWER, &folder.join("saturated"), &origin)?;
-        wrk(server.address(), CONNECTIONS, 2, 0)?;
-        wrk(server.address(), CONNECTIONS, options.seconds, 10_000_000)?.rate()
+        wrk(server.address(), CONNECTIONS, CARDS, 2, 0)?;
+        wrk(server.address(), CONNECTIONS, CARDS, options.seconds, 10_000_000)?.rate()
     };
     let rate = saturated / 2.0;
     let fsync = fsync(&folder)?;
@@ -58,7 +58,7 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     for spec in [POWER, PROCESS, FLOOR] {
         let server = start(&spec, &folder.join(spec.name), &origin)?;
         // Every card once, and what a server does at first only.
-        load.hits(server.address(), rate.min(f64::from(CARDS)), 2)?;
+        load.hits(server.address(), rate.min(f64::from(CARDS.count)), 2)?;
         let hit = load.hits(server.address(), rate, options.seconds)?;
         row(&format!("hit, {}", spec.name), hit);
         if spec.ours {
@@ -102,7 +102,7 @@ impl Load {
 
     /// About cards that nobody asked about before.
     fn misses(&mut self, address: &str) -> Result<Times> {
-        self.fresh += u64::from(CARDS);
+        self.fresh += u64::from(CARDS.count);
         self.run(address, MISSES, self.seconds, 8, 14_765_000_000 + self.fresh)
     }
 
@@ -113,7 +113,7 @@ impl Load {
             .args([target().join("release/examples/load")])
             .args(["--address", address, "--account", &format!("{APPID}:{EBID}:{PASSWORD}")])
             .args(["--rate", &rate.to_string(), "--seconds", &seconds.to_string()])
-            .args(["--connections", &connections.to_string(), "--cards", &CARDS.to_string()])
+            .args(["--connections", &connections.to_string(), "--cards", &CARDS.count.to_string()])
             .args(["--first-card", &first.to_string(), "--first", &self.sequence.to_string()])
             .output()?;
         let line =

@@ -14,7 +14,7 @@ use crate::run::{Run, root};
 use crate::tools;
 
 /// Distinct cards, all warm.
-pub(super) const CARDS: u32 = 10_000;
+pub(super) const CARDS: Cards = Cards { count: 10_000, stride: 1 };
 
 /// How to measure.
 #[derive(clap::Args)]
@@ -30,10 +30,17 @@ pub(crate) struct Options {
     connections: Vec<u32>,
 }
 
+/// Which cards a load asks about: so many, each so many after the one before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cards {
+    pub(super) count: u32,
+    pub(super) stride: u32,
+}
+
 /// What one run of wrk saw, and what it cost the server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
-    requests: u64,
+    pub(super) requests: u64,
     seconds: f64,
     errors: u64,
     /// Microseconds at 50, 99 and 99.9 %.
@@ -47,7 +54,8 @@ impl Sample {
         self.requests as f64 / self.seconds
     }
 
-    fn cpu_us(&self) -> f64 {
+    /// Microseconds of the server's CPU a request.
+    pub(super) fn cpu_us(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.requests as f64
     }
 }
@@ -87,20 +95,14 @@ fn measure(
     std::fs::create_dir_all(place)?;
     let server = Server::start(spec, place, origin)?;
     // Warm: every card once, and what a server does at first only.
-    let mut load = |seconds: u32| {
-        *sequence += 10_000_000;
-        wrk(server.address(), connections, seconds, *sequence)
-    };
-    load(2)?;
-    let before = server.cpu()?;
-    let mut sample = load(seconds)?;
-    sample.cpu = server.cpu()?.saturating_sub(before);
-    ensure!(sample.errors == 0, "{}: {} errors", spec.name, sample.errors);
-    Ok(sample)
+    *sequence += 10_000_000;
+    wrk(server.address(), connections, CARDS, 2, *sequence)?;
+    *sequence += 10_000_000;
+    cost(&server, connections, CARDS, seconds, *sequence)
 }
 
 /// Loads a server from processor 1, with transids from this number on.
-pub(super) fn wrk(address: &str, connections: u32, seconds: u32, first: u64) -> Result<Sample> {
+pub(super) fn wrk(address: &str, connections: u32, cards: Cards, seconds: u32, first: u64) -> Result<Sample> {
     let out = Run::new("taskset")
         .args([
             "-c",
@@ -116,7 +118,8 @@ pub(super) fn wrk(address: &str, connections: u32, seconds: u32, first: u64) -> 
         .env("APPID", pinned::APPID)
         .env("PASSWORD", pinned::PASSWORD)
         .env("EBID", pinned::EBID)
-        .env("CARDS", &CARDS.to_string())
+        .env("CARDS", &cards.count.to_string())
+        .env("STRIDE", &cards.stride.to_string())
         .env("FIRST", &first.to_string())
         .output()?;
     let line = out.lines().find_map(|line| line.strip_prefix("RESULT ")).context("wrk printed no result")?;
@@ -133,8 +136,23 @@ pub(super) fn wrk(address: &str, connections: u32, seconds: u32, first: u64) -> 
     })
 }
 
+/// The same, and what CPU it took the server. No request may fail.
+pub(super) fn cost(
+    server: &Server,
+    connections: u32,
+    cards: Cards,
+    seconds: u32,
+    first: u64,
+) -> Result<Sample> {
+    let before = server.cpu()?;
+    let mut sample = wrk(server.address(), connections, cards, seconds, first)?;
+    sample.cpu = server.cpu()?.saturating_sub(before);
+    ensure!(sample.errors == 0, "{}: {} errors", server.address(), sample.errors);
+    Ok(sample)
+}
+
 fn print(connections: u32, specs: &[Spec], samples: &[Vec<Sample>]) {
-    println!("\n{connections} connections, {CARDS} cards, medians of {} rounds", samples[0].len());
+    println!("\n{connections} connections, {} cards, medians of {} rounds", CARDS.count, samples[0].len());
     println!(
         "{:<24} {:>10} {:>8} {:>8} {:>8} {:>10}",
         "server", "requests/s", "p50 µs", "p99 µs", "p99.9 µs", "CPU µs/req"
@@ -163,7 +181,8 @@ fn median(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> f64 {
     middle(samples.iter().map(figure).collect())
 }
 
-fn middle(mut figures: Vec<f64>) -> f64 {
+/// The median.
+pub(super) fn middle(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
 }

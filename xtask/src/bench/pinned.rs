@@ -33,14 +33,23 @@ pub(super) struct Spec {
 pub(super) const POWER: Spec = Spec {
     name: "cmiot-proxy power",
     ours: true,
-    command: |at, origin, port| ours(at, origin, port, "power"),
+    command: |at, origin, port| ours(at, origin, port, "audit.durability = \"power\""),
+};
+
+/// The same, with room in memory for any number of cards that a bench has.
+pub(super) const FLEET: Spec = Spec {
+    name: "cmiot-proxy fleet",
+    ours: true,
+    command: |at, origin, port| {
+        ours(at, origin, port, "audit.durability = \"power\"\ncache.memory_entries = 10_000_000")
+    },
 };
 
 /// Ours, whose answers outlive a kill.
 pub(super) const PROCESS: Spec = Spec {
     name: "cmiot-proxy process",
     ours: true,
-    command: |at, origin, port| ours(at, origin, port, "process"),
+    command: |at, origin, port| ours(at, origin, port, "audit.durability = \"process\""),
 };
 
 /// A hyper server that does nothing else.
@@ -60,7 +69,7 @@ pub(super) const ALL: [Spec; 6] = [
     Spec { name: "Varnish", ours: false, command: varnish },
 ];
 
-fn ours(at: &Path, origin: &Origin, port: u16, durability: &str) -> Result<Command> {
+fn ours(at: &Path, origin: &Origin, port: u16, settings: &str) -> Result<Command> {
     let config = at.join("cmiot-proxy.toml");
     fs::write(
         &config,
@@ -70,7 +79,7 @@ fn ours(at: &Path, origin: &Origin, port: u16, durability: &str) -> Result<Comma
             admin.listen = "127.0.0.1:0"
             carrier.base_url = "http://{}"
             freshness.normal = "2h"
-            audit.durability = "{durability}"
+            {settings}
             [[account]]
             name = "bench"
             appid = "{APPID}"

@@ -1,74 +1,91 @@
 //! `cargo xtask bench scale`: what many cards, a long replay window and many idle gateways cost the proxy.
 //!
-//! Cards: `cache.db` of a fleet is made, the real executable started over it and asked about one card; then each card is
-//! taken into memory by a process of its own (`benches/scale.rs`). Window: the same start over an audit whose last
-//! minutes hold so many transids. Idle: connections that asked once and wait, ours and a bare hyper server's. Nothing here is asserted but that it works.
+//! Cards: `cache.db` of a fleet is made, the real executable started over it and asked about one card; each card is
+//! taken into memory by a process of its own (`benches/scale.rs`); then all are asked about over the wire. Window: the
+//! same start over an audit whose last minutes hold so many transids. Idle: connections that asked once and wait, ours
+//! and a bare hyper server's. Nothing here is asserted but that it works.
 
+mod hit;
 mod idle;
 mod started;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 
 use self::started::Started;
 use crate::run::{Run, root, target};
+use crate::tools;
 
 /// How to measure.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Sizes of the cache, in cards
     #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000])]
-    cards: Vec<u64>,
+    cards: Vec<u32>,
     /// Transids in the replay window at the start
     #[arg(long, default_value_t = 1_000_000)]
     window: u64,
     /// Gateways that are connected and idle
-    #[arg(long, default_value_t = 8_000)]
+    #[arg(long, default_value_t = 10_000)]
     idle: usize,
+    /// Seconds for which all cards are asked about, in each of three rounds
+    #[arg(long, default_value_t = 5)]
+    seconds: u32,
 }
 
 /// Runs all of it and prints.
 pub(crate) fn command(options: &Options) -> Result<()> {
+    tools::peers()?;
     Run::cargo("build --release --package cmiot-proxy --bins --example floor").run()?;
     Run::cargo("bench --package cmiot-proxy --bench scale --no-run").run()?;
     let folder = root().join("target/bench-scale");
     let _ = std::fs::remove_dir_all(&folder); // an earlier run's
     std::fs::create_dir_all(&folder)?;
+    cards(&folder, options)?;
+    window(&folder.join("window"), options.window)?;
+    idle::measure(&folder.join("idle"), options.idle)
+}
 
-    println!(
-        "\n| cards | cache.db, MiB | start to first answer, ms | in memory, bytes a card | found again, ns |"
-    );
-    println!("| --- | --- | --- | --- | --- |");
+fn cards(folder: &Path, options: &Options) -> Result<()> {
+    let mut rows = Vec::new();
     for &cards in &options.cards {
         let place = folder.join(format!("cards-{cards}"));
         make(&["fill", path(&place.join("data"))?, &cards.to_string()])?;
-        let config = started::configure(&place, cards)?;
+        let config = started::configure(&place, cards, None)?;
         let size = std::fs::metadata(place.join("data/cache.db"))?.len() as f64 / 1_048_576.0;
-        let started = Started::start(&place)?;
-        let first = started.first_answer.as_secs_f64() * 1e3;
-        drop(started);
-        let printed = make(&["memory", path(&config)?, &cards.to_string()])?;
-        let [held, bytes, ns] = numbers(&printed)?;
-        println!("| {cards} | {size:.1} | {first:.0} | {} ({held} held) | {ns} |", bytes / held.max(1));
-        std::fs::remove_dir_all(&place)?;
+        let first = Started::start(&place)?.first_answer.as_secs_f64() * 1e3;
+        let [held, bytes, ns] = numbers(&make(&["memory", path(&config)?, &cards.to_string()])?)?;
+        let row =
+            format!("| {cards} | {size:.1} | {first:.0} | {} ({held} held) | {ns} |", bytes / held.max(1));
+        rows.push((cards, place, row));
     }
-
-    let place = folder.join("window");
-    make(&["window", path(&place.join("data"))?, &options.window.to_string()])?;
-    started::configure(&place, 0)?;
-    let started = Started::start(&place)?;
+    let stores: Vec<_> = rows.iter().map(|(cards, place, _)| (*cards, place.as_path())).collect();
+    let cpu = hit::cpu(&stores, options.seconds, 3)?;
     println!(
-        "\nreplay window of {} transids: start to first answer {:.0} ms, resident {:.1} MiB",
-        options.window,
+        "\n| cards | cache.db, MiB | start to first answer, ms | in memory, bytes a card | found again, ns \
+         | a hit over the wire, CPU µs | of the first |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    for ((_, _, row), us) in rows.iter().zip(&cpu) {
+        println!("{row} {us:.1} | {:.2} |", us / cpu[0]);
+    }
+    for (_, place, _) in &rows {
+        std::fs::remove_dir_all(place)?;
+    }
+    Ok(())
+}
+
+fn window(place: &Path, records: u64) -> Result<()> {
+    make(&["window", path(&place.join("data"))?, &records.to_string()])?;
+    started::configure(place, 0, None)?;
+    let started = Started::start(place)?;
+    println!(
+        "\nreplay window of {records} transids: start to first answer {:.0} ms, resident {:.1} MiB",
         started.first_answer.as_secs_f64() * 1e3,
         started.process.resident()? as f64 / 1_048_576.0
     );
-    drop(started);
-    let place = folder.join("idle");
-    make(&["fill", path(&place.join("data"))?, &idle::CARDS.to_string()])?;
-    started::configure(&place, idle::CARDS)?;
-    idle::measure(&place, options.idle)
+    Ok(())
 }
 
 /// Runs the bench's own program in one of its modes, and returns what it printed.
@@ -76,15 +93,12 @@ fn make(arguments: &[&str]) -> Result<String> {
     Run::cargo("bench --quiet --package cmiot-proxy --bench scale --").args(arguments).output()
 }
 
-/// The three numbers of its `RESULT` line.
-fn numbers(printed: &str) -> Result<[u64; 3]> {
+/// The numbers of its `RESULT` line.
+fn numbers<const N: usize>(printed: &str) -> Result<[u64; N]> {
     let line = printed.lines().find_map(|line| line.strip_prefix("RESULT ")).context("no RESULT line")?;
     let numbers: Vec<u64> =
         line.split(' ').map(str::parse).collect::<Result<_, _>>().context(line.to_owned())?;
-    match numbers[..] {
-        [a, b, c] => Ok([a, b, c]),
-        _ => bail!("`{line}` is not three numbers"),
-    }
+    numbers.try_into().map_err(|_| anyhow!("`{line}` is not {N} numbers"))
 }
 
 fn path(path: &Path) -> Result<&str> {

@@ -12,7 +12,7 @@ const BENCHES: &[&str] = &[
     "latency --seconds 1",
     "audit --seconds 1 --rows 5000",
     "collapse --cards 200 --outage 1 --hang 1",
-    "scale --cards 1000 --window 1000 --idle 50",
+    "scale --cards 1000 --window 1000 --idle 50 --seconds 1",
     "signer --short",
     "timing --tries 500",
 ];

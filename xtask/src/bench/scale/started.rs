@@ -18,15 +18,18 @@ const PASSWORD: &str = "bench-password";
 const EBID: &str = "0001000000009";
 
 /// Writes the configuration into a place whose `data` is the store; returns its path. The memory tier has room for each
-/// card.
-pub(super) fn configure(place: &Path, cards: u64) -> Result<PathBuf> {
+/// card. With the files of a certificate and its key, gateways are spoken to over TLS.
+pub(super) fn configure(place: &Path, cards: u32, tls: Option<[&str; 2]>) -> Result<PathBuf> {
     let config = place.join("cmiot-proxy.toml");
+    let tls = tls.map_or_else(String::new, |[certificate, key]| {
+        format!("gateway.tls.cert_file = \"{certificate}\"\ngateway.tls.key_file = \"{key}\"\n")
+    });
     fs::write(
         &config,
         format!(
             "gateway.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\nstore.dir = \"data\"\n\
              gateway.max_connections = 20000\ngateway.max_connections_per_peer = 20000\n\
-             cache.memory_entries = {}\nfreshness.normal = \"2h\"\ncarrier.base_url = \"http://127.0.0.1:9\"\n\
+             cache.memory_entries = {}\nfreshness.normal = \"2h\"\ncarrier.base_url = \"http://127.0.0.1:9\"\n{tls}\
              [[account]]\nname = \"bench\"\nappid = \"{APPID}\"\nebid = \"{EBID}\"\npassword = \"{PASSWORD}\"\n",
             cards.max(100_000)
         ),
@@ -37,8 +40,6 @@ pub(super) fn configure(place: &Path, cards: u64) -> Result<PathBuf> {
 /// A running proxy; ended when dropped.
 pub(super) struct Started {
     pub(super) process: Serving,
-    /// Host and port of the gateways' listener.
-    pub(super) address: String,
     /// From starting the process to the end of its first answer.
     pub(super) first_answer: Duration,
 }
@@ -48,37 +49,37 @@ impl Started {
     #[expect(clippy::disallowed_methods, reason = "times another process")]
     pub(super) fn start(place: &Path) -> Result<Self> {
         let begun = Instant::now();
-        let mut process = Serving::start(
-            Command::new(release().join("cmiot-proxy"))
-                .args(["serve", "--config"])
-                .arg(place.join("cmiot-proxy.toml"))
-                .env("RUST_LOG", "error"),
-        )?;
-        let address = process.told("gateway http://")?;
-        let mut started = Self { process, address, first_answer: Duration::ZERO };
-        let answer = exchange(&started.address, &request(0)?)?;
-        started.first_answer = begun.elapsed();
+        let (process, address) = serve(place)?;
+        let answer = exchange(&address, &first()?)?;
+        let first_answer = begun.elapsed();
         ensure!(answer.starts_with("HTTP/1.1 200"), "the first answer is {answer}");
-        Ok(started)
+        Ok(Self { process, first_answer })
     }
 }
 
-/// One look-up about the card of this number, signed now.
+/// Starts the proxy over a place; says at which address gateways ask.
+pub(super) fn serve(place: &Path) -> Result<(Serving, String)> {
+    let mut process = Serving::start(
+        Command::new(release().join("cmiot-proxy"))
+            .args(["serve", "--config"])
+            .arg(place.join("cmiot-proxy.toml"))
+            .env("RUST_LOG", "error"),
+    )?;
+    let address = process.told("gateway http://")?;
+    Ok((process, address))
+}
+
+/// A look-up about the first card, signed now.
 #[expect(clippy::disallowed_methods, reason = "a load generator stands outside the proxy and its clock")]
-pub(super) fn request(card: u64) -> Result<String> {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static SEQUENCE: AtomicU32 = AtomicU32::new(90_000_001);
+fn first() -> Result<String> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
     let (appid, ebid) = (AppId::parse(APPID)?, Ebid::parse(EBID)?);
     let password = Password::new(PASSWORD.as_bytes())?;
-    let card = Card::parse(CardKind::Msisdn, &(14_765_000_000 + card).to_string())?;
-    let sequence = Sequence::new(SEQUENCE.fetch_add(1, Ordering::Relaxed))?;
+    let card = Card::parse(CardKind::Msisdn, "14765000000")?;
     let mut target = String::new();
-    Signer::new(&appid, &ebid, &password).sign(Stamp::from_unix(now)?, sequence, &card).write_url(
-        "",
-        PATH,
-        &mut target,
-    )?;
+    Signer::new(&appid, &ebid, &password)
+        .sign(Stamp::from_unix(now)?, Sequence::new(90_000_001)?, &card)
+        .write_url("", PATH, &mut target)?;
     Ok(format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"))
 }
 

@@ -1,0 +1,105 @@
+//! Gateways that asked once and stay connected, with TLS or without: how much the server grew for each.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cmiot_proxy::operation::USER_STATUS;
+use cmiot_signer::{AppId, Ebid, Password, Sequence, Signer, Stamp};
+use rustix::process::{Resource, Rlimit};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::{APPID, EBID, PASSWORD, Result, card, resident};
+
+/// The name that the bench's certificate is for.
+const NAME: &str = "gateway.bench";
+
+/// Cards that are asked about; the store holds them.
+const CARDS: u64 = 1_000;
+
+/// A connection, whatever lies below.
+trait Line: AsyncRead + AsyncWrite + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Unpin> Line for S {}
+
+/// Writes `cert.pem` and `key.pem` into a folder: a certificate that vouches for itself.
+pub(super) fn certificate(folder: &Path) -> Result<()> {
+    let made = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
+    fs::write(folder.join("cert.pem"), made.cert.pem())?;
+    fs::write(folder.join("key.pem"), made.signing_key.serialize_pem())?;
+    // The proxy reads no key that others may.
+    rustix::fs::chmod(folder.join("key.pem"), rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
+    Ok(())
+}
+
+/// Connects so many gateways to the server of this process number; each asks once. Prints what it grew by, in bytes.
+pub(super) fn idle(server: u32, address: &str, gateways: u32, certificate: Option<&Path>) -> Result<()> {
+    let files = rustix::process::getrlimit(Resource::Nofile);
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let address: SocketAddr = address.parse()?;
+        let tls = certificate.map(connector).transpose()?;
+        // What a server grows by at first only is no gateway's.
+        drop(connect(address, tls.as_ref(), 0).await?);
+        let before = resident(&server.to_string())?;
+        let mut held = Vec::new();
+        for n in 1..=gateways {
+            held.push(connect(address, tls.as_ref(), n).await?);
+        }
+        println!("RESULT {gateways} {}", resident(&server.to_string())?.saturating_sub(before));
+        Ok(())
+    })
+}
+
+fn connector(certificate: &Path) -> Result<TlsConnector> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(certificate)?)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// Connects, asks about a card, and reads its answer.
+async fn connect(address: SocketAddr, tls: Option<&TlsConnector>, n: u32) -> Result<Box<dyn Line>> {
+    let stream = TcpStream::connect(address).await?;
+    let mut line: Box<dyn Line> = match tls {
+        None => Box::new(stream),
+        Some(tls) => Box::new(tls.connect(ServerName::try_from(NAME)?, stream).await?),
+    };
+    line.write_all(request(n)?.as_bytes()).await?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"}") {
+        let read = tokio::time::timeout(Duration::from_secs(30), line.read_buf(&mut answer)).await??;
+        if read == 0 {
+            break;
+        }
+    }
+    let answer = String::from_utf8_lossy(&answer);
+    if !answer.starts_with("HTTP/1.1 200") || !answer.contains(r#""status":"0""#) {
+        return Err(format!("gateway {n} is answered {answer}").into());
+    }
+    Ok(line)
+}
+
+/// A look-up, signed now.
+#[expect(clippy::disallowed_methods, reason = "a gateway stands outside the proxy and its clock")]
+fn request(n: u32) -> Result<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let (appid, ebid) = (AppId::parse(APPID)?, Ebid::parse(EBID)?);
+    let password = Password::new(PASSWORD.as_bytes())?;
+    let mut target = String::new();
+    Signer::new(&appid, &ebid, &password)
+        .sign(Stamp::from_unix(now)?, Sequence::new(n + 1)?, &card(u64::from(n) % CARDS))
+        .write_url("", USER_STATUS.path, &mut target)?;
+    Ok(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"))
+}
