@@ -18,6 +18,8 @@ pub(super) fn stage() -> Result<()> {
     Run::new("rustup")
         .args(["toolchain", "install", NIGHTLY, "--profile", "minimal", "--no-self-update"])
         .run()?;
+    // Cargo-fuzz has no `--locked`: it would bring the lock file up to date in silence.
+    Run::cargo("metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml").output()?;
     let mut targets: Vec<String> = std::fs::read_dir(root().join("fuzz/fuzz_targets"))
         .context("fuzz/fuzz_targets")?
         .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))
