@@ -377,6 +377,8 @@ async fn operators_may_be_served_over_tls() {
     let setup =
         Setup::before(&carrier).set("admin.tls.cert_file", "cert.pem").set("admin.tls.key_file", "key.pem");
     let proxy = Proxy::start_in(folder, setup).await;
+    let told = std::fs::read_to_string(proxy.config().with_file_name("out")).unwrap();
+    assert!(told.contains("gateway http://") && told.contains("admin https://"), "{told}");
     let tcp = TcpStream::connect(proxy.admin_address()).await.unwrap();
     let name = ServerName::try_from("admin.example").unwrap();
     let mut stream = pki.client(None, b"http/1.1").connect(name, tcp).await.unwrap();

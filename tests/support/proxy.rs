@@ -308,6 +308,9 @@ fn appended(path: &Path) -> File {
 /// What `serve` says on its standard output once it serves.
 fn addresses(told: &str) -> Option<(SocketAddr, SocketAddr)> {
     let mut lines = told.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
-    let mut next = |what: &str| lines.next()?.strip_prefix(what)?.parse().ok();
-    Some((next("gateway http://")?, next("admin http://")?))
+    let mut next = |what: &str| {
+        let (scheme, address) = lines.next()?.strip_prefix(what)?.split_once("://")?;
+        ["http", "https"].contains(&scheme).then_some(address.parse().ok()?)
+    };
+    Some((next("gateway ")?, next("admin ")?))
 }

@@ -49,9 +49,11 @@ impl Serve {
             let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
             let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
             let mut watch = Watch::new(&self.config, &config.files);
+            let scheme = |tls: bool| if tls { "https" } else { "http" };
+            let (gateway, admin) = (scheme(config.gateway_tls.is_some()), scheme(config.admin.tls.is_some()));
             let app = App::start(config, store, clock).await?;
             // For whoever started us: the ports, where 0 was asked for. Nothing else goes to standard output.
-            out!("gateway http://{}\nadmin http://{}", app.gateway(), app.admin());
+            out!("gateway {gateway}://{}\nadmin {admin}://{}", app.gateway(), app.admin());
             loop {
                 let asked = tokio::select! {
                     _ = terminate.recv() => break,
