@@ -65,7 +65,9 @@ pub(super) fn serve(place: &Path) -> Result<(Serving, String)> {
             .arg(place.join("cmiot-proxy.toml"))
             .env("RUST_LOG", "error"),
     )?;
-    let address = process.told("gateway http://")?;
+    // `http` or, over TLS, `https`.
+    let told = process.told("gateway ")?;
+    let address = told.split_once("://").context("an address")?.1.to_owned();
     Ok((process, address))
 }
 
