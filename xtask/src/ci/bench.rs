@@ -1,7 +1,5 @@
 //! Every bench for a second or so, to see that it builds, runs and prints; nothing is timed here.
 
-use std::env;
-
 use anyhow::Result;
 
 use crate::run::Run;
@@ -18,6 +16,5 @@ const BENCHES: &[&str] = &[
 ];
 
 pub(super) fn stage() -> Result<()> {
-    let xtask = env::current_exe()?;
-    BENCHES.iter().try_for_each(|bench| Run::new(&xtask).args(["bench"]).args(bench.split(' ')).run())
+    BENCHES.iter().try_for_each(|bench| Run::cargo(&format!("xtask bench {bench}")).run())
 }
