@@ -9,7 +9,7 @@ const BENCHES: &[&str] = &[
     "peers --seconds 1 --rounds 1 --connections 16",
     "latency --seconds 1",
     "audit --seconds 1 --rows 5000",
-    "collapse --cards 200 --outage 1 --hang 1",
+    "collapse --only cmiot-proxy,nginx --cards 200 --outage 1 --hang 1",
     "scale --cards 1000 --window 1000 --idle 50 --seconds 1",
     "signer --short",
     "timing --tries 500",
