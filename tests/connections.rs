@@ -23,6 +23,31 @@ async fn connect_from(address: &str, to: SocketAddr) -> TcpStream {
     soon("connecting", socket.connect(to)).await.unwrap()
 }
 
+/// A connection that asked once and stays.
+async fn held_from(peer: &str, proxy: &Proxy) -> TcpStream {
+    let mut stream = connect_from(peer, proxy.address).await;
+    stream.write_all(request(proxy, "").as_bytes()).await.unwrap();
+    let mut some = [0; 512];
+    assert!(stream.read(&mut some).await.unwrap() > 0);
+    stream
+}
+
+/// Asserts that this peer finds no place, and is told so or reset.
+async fn turned_away(peer: &str, proxy: &Proxy) {
+    let told = all(&mut connect_from(peer, proxy.address).await).await;
+    assert!(told.is_empty() || told.contains(r#""status":"73""#), "{told}");
+}
+
+/// Waits until it finds one.
+async fn served_again(peer: &str, proxy: &Proxy) {
+    until("a place again", async || {
+        let mut stream = connect_from(peer, proxy.address).await;
+        stream.write_all(request(proxy, "Connection: close\r\n").as_bytes()).await.ok()?;
+        all(&mut stream).await.contains("正确").then_some(())
+    })
+    .await;
+}
+
 /// What comes until the other side closes, or a reset.
 async fn all(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
     let mut bytes = Vec::new();
@@ -43,50 +68,24 @@ async fn counted(proxy: &Proxy, what: &str) -> bool {
 async fn one_peer_gets_its_share_of_connections_and_others_theirs() {
     let carrier = carrier().await;
     let proxy = Setup::before(&carrier).set("gateway.max_connections_per_peer", 2).start().await;
-    let mut held = Vec::new();
-    for _ in 0..2 {
-        let mut stream = connect_from("127.0.0.9", proxy.address).await;
-        stream.write_all(request(&proxy, "").as_bytes()).await.unwrap();
-        let mut some = [0; 512];
-        assert!(stream.read(&mut some).await.unwrap() > 0);
-        held.push(stream);
-    }
-    let turned_away = all(&mut connect_from("127.0.0.9", proxy.address).await).await;
-    assert!(turned_away.is_empty() || turned_away.contains(r#""status":"73""#), "{turned_away}");
+    let held = [held_from("127.0.0.9", &proxy).await, held_from("127.0.0.9", &proxy).await];
+    turned_away("127.0.0.9", &proxy).await;
     proxy.ask(&MSISDN).await.is_normal();
     assert!(counted(&proxy, "cmiot_connections_ended_total{reason=\"full-peer\"}").await);
     drop(held);
-    until("a place again", async || {
-        let mut stream = connect_from("127.0.0.9", proxy.address).await;
-        stream.write_all(request(&proxy, "Connection: close\r\n").as_bytes()).await.ok()?;
-        all(&mut stream).await.contains("正确").then_some(())
-    })
-    .await;
+    served_again("127.0.0.9", &proxy).await;
 }
 
 #[tokio::test]
 async fn connections_in_all_have_a_limit_and_places_come_free() {
     let carrier = carrier().await;
     let proxy = Setup::before(&carrier).set("gateway.max_connections", 2).start().await;
-    let mut held = Vec::new();
-    for peer in ["127.0.0.7", "127.0.0.8"] {
-        let mut stream = connect_from(peer, proxy.address).await;
-        stream.write_all(request(&proxy, "").as_bytes()).await.unwrap();
-        let mut some = [0; 512];
-        assert!(stream.read(&mut some).await.unwrap() > 0);
-        held.push(stream);
-    }
+    let held = [held_from("127.0.0.7", &proxy).await, held_from("127.0.0.8", &proxy).await];
     // Whoever comes now, however few it has.
-    let turned_away = all(&mut connect_from("127.0.0.9", proxy.address).await).await;
-    assert!(turned_away.is_empty() || turned_away.contains(r#""status":"73""#), "{turned_away}");
+    turned_away("127.0.0.9", &proxy).await;
     assert!(counted(&proxy, "cmiot_connections_ended_total{reason=\"full\"}").await);
     drop(held);
-    until("a place again", async || {
-        let mut stream = connect_from("127.0.0.9", proxy.address).await;
-        stream.write_all(request(&proxy, "Connection: close\r\n").as_bytes()).await.ok()?;
-        all(&mut stream).await.contains("正确").then_some(())
-    })
-    .await;
+    served_again("127.0.0.9", &proxy).await;
 }
 
 #[tokio::test]
