@@ -128,8 +128,8 @@ impl Directory {
         blocks(self.longest) - blocks(password.len())
     }
 
-    /// Whose password an unknown appid is checked with, and never let in: one out of many, which lies in memory as cold
-    /// as a known one's. A decoy at hand shows, by 300 ns over the loopback (`cargo xtask bench timing`).
+    /// The place of the client whose password an unknown appid is checked with, and never let in: one out of many, which
+    /// lies in memory as cold as a known one's. A decoy at hand shows, by 300 ns over the loopback (`cargo xtask bench timing`).
     fn stand_in(&self, appid: &AppId) -> usize {
         let spread = appid
             .as_str()

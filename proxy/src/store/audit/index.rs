@@ -21,6 +21,9 @@ use super::table::Cell;
 /// Entries that one statement inserts.
 const WIDE: usize = 32;
 
+/// Entries of a piece where no commit waits.
+const AT_LEISURE: usize = 8_192;
+
 /// How far the index of a segment has got. After an error the segment is to be opened anew.
 pub(super) struct Index {
     /// Rows of a run, runs of a block.
@@ -106,7 +109,7 @@ impl Index {
         while self.blocked < self.last_run {
             let through = self.last_run.min(self.blocked + self.block);
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            self.extend_block(&transaction, through, 8_192)?;
+            self.extend_block(&transaction, through, AT_LEISURE)?;
             transaction.commit()?;
         }
         Ok(())
