@@ -133,6 +133,12 @@ impl<T> Taker<'_, T> {
         Taken::Items
     }
 
+    /// Whether nothing waits, those who are about to push having been let run.
+    pub(super) fn is_idle(&self) -> bool {
+        std::thread::yield_now();
+        self.0.len() == 0
+    }
+
     /// Lets those run who are about to push. Returns at once where nobody is: with a processor to spare.
     fn give_way(&self) {
         let mut seen = 0;

@@ -61,8 +61,9 @@ impl Segment {
         self.head
     }
 
-    /// Appends rows, of which there is at least one, in one transaction. After an error the segment is to be opened
-    /// anew.
+    /// Appends rows, of which there is at least one, in one transaction. It takes along the step of the index for which
+    /// there was no leisure before: that spares the step a transaction of its own. After an error the segment is to be
+    /// opened anew.
     pub(super) fn commit<'a>(
         &mut self,
         rows: impl Iterator<Item = &'a Row> + Clone,
@@ -70,6 +71,9 @@ impl Segment {
         let sqlite = StoreError::sqlite(&self.path);
         let batch =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+        if self.index.is_behind(self.head.last) {
+            self.index.step(&batch, self.head.last, self.committed).map_err(sqlite)?;
+        }
         let tail = self.index.tail();
         let head =
             append(&batch, &mut self.names, tail, self.key.as_ref(), self.head, rows).map_err(sqlite)?;
@@ -84,15 +88,17 @@ impl Segment {
         self.index.is_behind(self.head.last)
     }
 
-    /// Makes one step of the index. Not synced: a step that is lost is made again. After an error the segment is to be
-    /// opened anew.
+    /// Makes one step of the index by itself. Not synced: a step that is lost is made again. After an error the segment is
+    /// to be opened anew.
     pub(super) fn index(&mut self) -> Result<(), StoreError> {
         let mut step = || {
             let waits = self.synchronous == Synchronous::Full;
             if waits {
                 self.connection.pragma_update(None, "synchronous", Synchronous::Normal.name())?;
             }
-            self.index.step(&mut self.connection, self.head.last, self.committed)?;
+            let step = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            self.index.step(&step, self.head.last, self.committed)?;
+            step.commit()?;
             if waits {
                 self.connection.pragma_update(None, "synchronous", self.synchronous.name())?;
             }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::StoreError;
-use super::super::queue::Taken;
+use super::super::queue::{Taken, Taker};
 use super::anchor::Notary;
 use super::file::Segment;
 use super::row::Row;
@@ -88,6 +88,7 @@ impl Writer {
         let mut batch = Vec::new();
         loop {
             self.keep_house();
+            self.use_leisure(&taker);
             let pause = self.trouble.as_ref().map(|trouble| trouble.pause);
             let patience = pause.unwrap_or(Duration::MAX).min(self.options.anchor_every);
             match taker.take(&mut batch, Some(patience)) {
@@ -122,10 +123,14 @@ impl Writer {
                 self.shared.missed(lost, self.clock.now());
             }
             batch.drain(..count).filter_map(|entry| entry.ack).for_each(|ack| ack.tell(result));
-            // After the askers were told: nobody waits for the index.
-            if result.is_ok() && self.segment.as_ref().is_some_and(Segment::index_is_behind) {
-                self.attempt(Segment::index);
-            }
+        }
+    }
+
+    /// A step of the index while nobody waits. Whoever comes meanwhile takes it along.
+    fn use_leisure(&mut self, taker: &Taker<'_, Entry>) {
+        let behind = self.segment.as_ref().is_some_and(Segment::index_is_behind);
+        if behind && self.trouble.is_none() && taker.is_idle() {
+            self.attempt(Segment::index);
         }
     }
 
