@@ -81,12 +81,13 @@ fn measure(derives: bool, tries: usize, mut attempt: impl FnMut(usize, usize) ->
 /// Around the check alone.
 #[expect(clippy::disallowed_methods, reason = "measures times, which is what this bench is for")]
 fn check(folder: &Path, derives: bool, tries: usize) -> Result<Measured, Failure> {
-    let admit = Admit::new(&checked(folder, derives)?.into(), Clock::manual(NOON).0);
+    let clock = Clock::manual(NOON).0;
+    let admit = Admit::new(&checked(folder, derives)?.into(), clock.clone());
     let origin = Origin { address: [192, 0, 2, 7].into(), names: None };
     let requests: Vec<Vec<Request<'_>>> = all(|target| request(&target));
     Ok(measure(derives, tries, |kind, n| {
         let start = Instant::now();
-        let refused = std::hint::black_box(admit.admit(&requests[kind][n], &origin));
+        let refused = std::hint::black_box(admit.door().admit(&requests[kind][n], &origin, clock.moment()));
         let took = start.elapsed();
         assert!(refused.is_err(), "none of these may pass");
         took

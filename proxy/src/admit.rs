@@ -20,11 +20,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use cmiot_signer::AppId;
 use ipnet::IpNet;
 
-use crate::clock::{Clock, Time};
+use crate::clock::{Clock, Moment, Time};
 use crate::config::file::{Format, ReplayMode};
 use crate::config::{Client, Config};
 use crate::gateway::request::{Request, SentTransid};
@@ -37,6 +37,12 @@ pub struct Admit {
     directory: ArcSwap<Directory>,
     replay: Replay,
     clock: Clock,
+}
+
+/// Admits one request: all of it is decided by the clients of one configuration, whenever a reload comes.
+pub struct Door<'a> {
+    directory: Guard<Arc<Directory>>,
+    replay: &'a Replay,
 }
 
 /// Where a request comes from.
@@ -97,9 +103,16 @@ impl Admit {
         self.replay.sweep(self.clock.monotonic());
     }
 
+    /// Where a request asks to be let in.
+    pub fn door(&self) -> Door<'_> {
+        Door { directory: self.directory.load(), replay: &self.replay }
+    }
+}
+
+impl Door<'_> {
     /// Whether some client may send lenient transids.
     pub fn reads_lenient(&self) -> bool {
-        self.directory.load().lenient
+        self.directory.lenient
     }
 
     /// Whether this address may ask at all.
@@ -107,22 +120,21 @@ impl Admit {
     /// # Errors
     /// [`Refusal::Peer`].
     pub fn check_peer(&self, peer: IpAddr) -> Result<(), Refusal> {
-        if contains(&self.directory.load().peers, peer) { Ok(()) } else { Err(Refusal::Peer) }
+        if contains(&self.directory.peers, peer) { Ok(()) } else { Err(Refusal::Peer) }
     }
 
-    /// Admits a request: its client, with the transid burnt.
+    /// Admits a request that came at this moment: its client, with the transid burnt.
     ///
     /// # Errors
     /// The refusal; none but an admitted request has burnt its transid.
-    pub fn admit(&self, request: &Request<'_>, origin: &Origin) -> Result<Admitted, Refused> {
-        let now = self.clock.now();
+    pub fn admit(&self, request: &Request<'_>, origin: &Origin, came: Moment) -> Result<Admitted, Refused> {
         let number = match &request.transid {
             SentTransid::Strict(transid) => Some(Number::of(transid)),
             // Has no stamp; was read because some client may send it.
             SentTransid::Lenient(_) => None,
         };
-        let client = self.authenticate(request, number, now).map_err(Refused::unknown)?;
-        match self.authorize(&client, request, number, origin, now) {
+        let client = self.authenticate(request, number, came.wall).map_err(Refused::unknown)?;
+        match self.authorize(&client, request, number, origin, came) {
             Ok(again) => Ok(Admitted { client, again }),
             Err(refusal) => Err(Refused { client: Some(client), refusal }),
         }
@@ -135,11 +147,10 @@ impl Admit {
         number: Option<Number>,
         now: Time,
     ) -> Result<Arc<Client>, Refusal> {
-        let directory = self.directory.load();
         if let Some(number) = number {
-            self.check_window(number.unix(), directory.widest, now)?;
+            self.check_window(number.unix(), self.directory.widest, now)?;
         }
-        directory.authenticate(request).ok_or(Refusal::Token)
+        self.directory.authenticate(request).ok_or(Refusal::Token)
     }
 
     /// Everything about a client whose token was genuine; says whether the transid was used before.
@@ -149,8 +160,9 @@ impl Admit {
         request: &Request<'_>,
         number: Option<Number>,
         origin: &Origin,
-        now: Time,
+        came: Moment,
     ) -> Result<bool, Refusal> {
+        let Moment { wall: now, ticks } = came;
         let rights = &client.rights;
         match number {
             Some(number) => self.check_window(number.unix(), rights.window, now)?,
@@ -159,8 +171,7 @@ impl Admit {
         }
         match request.ebid.as_deref() {
             Some(ebid) => {
-                let due =
-                    self.directory.load().ebid_of(client, request.operation).ok_or(Refusal::Operation)?;
+                let due = self.directory.ebid_of(client, request.operation).ok_or(Refusal::Operation)?;
                 if ebid != due.as_str() {
                     return Err(Refusal::Ebid);
                 }
@@ -186,7 +197,6 @@ impl Admit {
         if mode != rights.replay && (rights.window.is_none() || number.is_none()) {
             return Err(Refusal::Operation);
         }
-        let ticks = self.clock.monotonic();
         let passed = match (number, &request.transid) {
             (Some(number), _) => self.replay.pass(&client.appid, number, rights, mode, now, ticks),
             (None, sent) => self.replay.observe(&client.appid, digest(sent), rights, ticks),

@@ -130,10 +130,7 @@ impl App {
 
     fn serve(&self, gateway: Listener, admin: Listener, desk: Arc<Admin>) {
         let relay = Arc::clone(&self.relay);
-        let look_up = move |request, origin: Origin| {
-            let relay = Arc::clone(&relay);
-            async move { gateway::serve(&relay, request, origin).await }
-        };
+        let look_up = move |request, origin: Origin| gateway::serve(Arc::clone(&relay), request, origin);
         let inspect = move |request, _: Origin| {
             let desk = Arc::clone(&desk);
             async move { desk.serve(request).await }

@@ -145,31 +145,34 @@ impl Audit {
         Self { store, patience, refusals, clock }
     }
 
-    /// Returns when the record is committed, or need not be.
+    /// Hands the record to the writer at once; ready when it is committed, or need not be.
     ///
     /// # Errors
     /// [`AuditUnavailable`]: no answer may leave. The record may still come to be written afterwards.
-    pub async fn commit(
+    pub fn commit(
         &self,
         record: Record,
         outcome: Outcome,
         refusal: Option<&Refusal>,
         latency: Duration,
-    ) -> Result<(), AuditUnavailable> {
-        if let (None, Some(refusal)) = (&record.client, refusal)
-            && !self.refusals.is_recorded(record.peer, refusal.reason(), record.at)
-        {
-            return Ok(());
-        }
+    ) -> impl Future<Output = Result<(), AuditUnavailable>> + Send + use<> {
+        let counted = matches!((&record.client, refusal), (None, Some(refusal))
+            if !self.refusals.is_recorded(record.peer, refusal.reason(), record.at));
         let at = record.at;
-        let written = self.store.append(record.into_row(outcome, refusal, latency));
-        let written = tokio::time::timeout(self.patience, written).await.unwrap_or_else(|_| {
-            self.store.gave_up(at);
-            Err(AuditUnavailable::Full)
+        let written = (!counted).then(|| {
+            let written = self.store.append(record.into_row(outcome, refusal, latency));
+            (tokio::time::timeout(self.patience, written), Arc::clone(&self.store))
         });
-        match self.store.on_failure() {
-            OnFailure::Refuse => written,
-            OnFailure::Answer => Ok(()),
+        async move {
+            let Some((written, store)) = written else { return Ok(()) };
+            let written = written.await.unwrap_or_else(|_| {
+                store.gave_up(at);
+                Err(AuditUnavailable::Full)
+            });
+            match store.on_failure() {
+                OnFailure::Refuse => written,
+                OnFailure::Answer => Ok(()),
+            }
         }
     }
 

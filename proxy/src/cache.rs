@@ -10,6 +10,7 @@ mod memory;
 pub mod said;
 pub mod wants;
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +32,7 @@ use memory::Memory;
 use said::{Said, Sayings};
 
 /// What an answer is the answer to.
-#[derive(Clone, Eq, Hash, Debug)]
-#[expect(clippy::derived_hash_with_manual_eq, reason = "equal is what is equal field by field")]
+#[derive(Clone, Eq, Debug)]
 pub struct Key {
     /// Whose accounts were asked.
     pub group: Arc<str>,
@@ -46,6 +46,13 @@ impl Key {
     /// The key of one look-up.
     pub fn new(group: &Arc<str>, operation: &'static Operation, card: &Card) -> Self {
         Self { group: Arc::clone(group), operation, card: *card }
+    }
+}
+
+impl Hash for Key {
+    /// The card tells nearly all keys apart; hashing two more texts would cost more than it spares.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.card.hash(state);
     }
 }
 
@@ -171,20 +178,20 @@ impl Cache {
 
     /// Memory, then SQLite. A store that fails is a miss: the carrier knows better anyway.
     pub async fn look_up(&self, key: &Key) -> Option<Held> {
-        if let Some(held) = self.recall(key) {
+        if let Some(held) = self.recall(key, self.clock.now()) {
             return Some(held);
         }
         let ticket = self.ticket();
         // Boxed, so that what is in memory need not carry the room for this.
         let entry = Arc::new(Box::pin(self.load(key)).await?);
-        let held = self.judge(key, Arc::clone(&entry))?;
+        let held = self.judge(key, Arc::clone(&entry), self.clock.now())?;
         ticket.keep(Source::File, key, &entry, || self.keep_in_memory(key, &entry)).then_some(held)
     }
 
-    /// Memory only: what a leader looks at once more before it spends a call.
-    pub fn recall(&self, key: &Key) -> Option<Held> {
+    /// Memory only: what is known at once, and what a leader looks at once more before it spends a call.
+    pub fn recall(&self, key: &Key, now: Time) -> Option<Held> {
         let (entry, hits) = self.memory.get(key)?;
-        self.judge(key, entry).map(|held| Held { hits, ..held })
+        self.judge(key, entry, now).map(|held| Held { hits, ..held })
     }
 
     /// The entry that an answer of the carrier's makes. It is stored by [`Self::store`] alone.
@@ -259,7 +266,7 @@ impl Cache {
         let until = lifetime.map(|lifetime| {
             (entry.answered_at.plus(lifetime.fresh.0), entry.answered_at.plus(lifetime.useful()))
         });
-        let freshness = lifetime.map(|lifetime| self.freshness(&lifetime, &entry));
+        let freshness = lifetime.map(|lifetime| freshness_at(self.clock.now(), &lifetime, &entry));
         Some(Inspected { entry, freshness, until, in_memory })
     }
 
@@ -289,18 +296,11 @@ impl Cache {
         self.memory.tidy();
     }
 
-    fn judge(&self, key: &Key, entry: Arc<Entry>) -> Option<Held> {
+    fn judge(&self, key: &Key, entry: Arc<Entry>, now: Time) -> Option<Held> {
         let lifetime = self.rules.load().lifetime(key, &entry)?;
-        match self.freshness(&lifetime, &entry) {
+        match freshness_at(now, &lifetime, &entry) {
             Freshness::Expired => None,
             freshness => Some(Held { entry, freshness, lifetime: Some(lifetime), hits: 0 }),
-        }
-    }
-
-    fn freshness(&self, lifetime: &Lifetime, entry: &Entry) -> Freshness {
-        match freshness::freshness(lifetime, entry.answered_at, self.clock.now()) {
-            Freshness::Fresh | Freshness::Revalidate if entry.stale => Freshness::IfError,
-            freshness => freshness,
         }
     }
 
@@ -330,6 +330,13 @@ impl Cache {
         let verdict = Verdict::stored(code, row.status.as_deref().map(Status::from_code));
         let said = self.sayings.share(row.body, verdict);
         Some(Entry { said, answered_at: row.answered_at, stale: row.stale, hits: Hits::default() })
+    }
+}
+
+fn freshness_at(now: Time, lifetime: &Lifetime, entry: &Entry) -> Freshness {
+    match freshness::freshness(lifetime, entry.answered_at, now) {
+        Freshness::Fresh | Freshness::Revalidate if entry.stale => Freshness::IfError,
+        freshness => freshness,
     }
 }
 

@@ -4,8 +4,6 @@
 //! rows below are built in, `[[operation]]` changes them or adds others, and an operation is served when some account
 //! has an ebid for it: the carrier issues one an API.
 
-use std::hash::{Hash, Hasher};
-
 use crate::config::Lifetime;
 use crate::config::units::Span;
 
@@ -49,12 +47,6 @@ impl Operation {
     /// Whether asking changes nothing.
     pub fn is_lookup(&self) -> bool {
         self.kind == Kind::Lookup
-    }
-}
-
-impl Hash for Operation {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.name.hash(state);
     }
 }
 

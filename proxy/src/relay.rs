@@ -12,17 +12,18 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use cmiot_signer::AppId;
 use hyper::http::request::Parts;
+use tokio_util::either::Either;
 
-use crate::admit::repeat::{self, Repeats, Teller, Turn};
+use crate::admit::repeat::{self, Listener, Repeats, Teller, Turn};
 use crate::admit::replay::Number;
-use crate::admit::{Admit, Admitted, Origin};
+use crate::admit::{Admit, Admitted, Door, Origin};
 use crate::audit::{Audit, Record};
 use crate::cache::freshness::Freshness;
 use crate::cache::wants::{Limits, Wants};
 use crate::cache::{Cache, Entry, Held, Key};
 use crate::carrier::Carrier;
 use crate::carrier::verdict::Class;
-use crate::clock::{Clock, Time};
+use crate::clock::{Clock, Moment, Time};
 use crate::config::file::ReplayMode;
 use crate::config::{Client, Config};
 use crate::flight::{Flights, Role, Seat};
@@ -91,45 +92,69 @@ impl Found {
     }
 }
 
+/// How far a request gets without waiting.
+enum Step {
+    /// To an answer.
+    Known(Result<Found, Refusal>),
+    /// To where it has to wait. Boxed: most need no room for it.
+    Wait(Box<Wait>),
+}
+
+/// What a request waits for.
+enum Wait {
+    /// What is told to the one that came first with its transid.
+    Told(Listener<Result<Found, Refusal>>),
+    /// An action.
+    Action(Arc<Client>, Key),
+    /// What is not in memory, or not as it is wanted.
+    Answer(Arc<Client>, Key, Wants, Option<Held>),
+}
+
 impl Relay {
     /// Answers one request. The answer's audit record is committed when this returns.
-    pub async fn answer(self: &Arc<Self>, asked: Asked) -> Answer {
-        let started = self.clock.monotonic();
-        let mut record = Record::begin(self.clock.now(), asked.origin.address);
+    ///
+    /// What can be done at once is done at once, in the order of the path: whoever only waits for a record needs no room
+    /// for more.
+    pub fn answer(self: Arc<Self>, asked: &Asked) -> impl Future<Output = Answer> + Send + use<> {
+        let came = self.clock.moment();
+        let peer = asked.origin.address;
+        let mut record = Record::begin(came.wall, peer);
         let mut teller = None;
-        let found = self.look_up(&asked, started, &mut record, &mut teller).await;
-        // A failure is not told: whoever asks again may be luckier.
-        if let Some(teller) =
-            teller.filter(|_| found.as_ref().map_or_else(|e| e.outcome() == Outcome::Refused, |_| true))
-        {
-            teller.tell(found.clone());
+        let step =
+            self.look_up(asked, came, &mut record, &mut teller).unwrap_or_else(|r| Step::Known(Err(r)));
+        match step {
+            Step::Known(found) => {
+                tell(teller, &found);
+                Either::Left(self.settle(found, came, came.wall, peer, record))
+            }
+            Step::Wait(wait) => Either::Right(Box::pin(async move {
+                let found = self.wait(*wait, came.ticks, &mut record).await;
+                tell(teller, &found);
+                let now = self.clock.now();
+                self.settle(found, came, now, peer, record).await
+            })),
         }
-        self.settle(found, asked.origin.address, started, record).await
     }
 
-    /// What waits for others is boxed, so that a hit, and a connection at rest, need no room for it.
-    async fn look_up(
+    /// From the request to what memory knows.
+    fn look_up(
         self: &Arc<Self>,
         asked: &Asked,
-        started: Duration,
+        came: Moment,
         record: &mut Record,
         teller: &mut Option<Teller<Result<Found, Refusal>>>,
-    ) -> Result<Found, Refusal> {
+    ) -> Result<Step, Refusal> {
         // Parse: in the form of a look-up, whoever asks.
-        self.admit.check_peer(asked.origin.address)?;
+        let (door, config) = (self.admit.door(), self.config.load());
+        door.check_peer(asked.origin.address)?;
         check_head(&asked.head, &self.hosts)?;
         let body = asked.body.as_ref().map_err(Clone::clone)?;
-        let request = Request::parse(
-            &asked.head.uri,
-            &asked.head.headers,
-            body,
-            &self.config.load().operations,
-            self.admit.reads_lenient(),
-            record.claims(),
-        )?;
+        let Parts { uri, headers, .. } = &asked.head;
+        let request =
+            Request::parse(uri, headers, body, &config.operations, door.reads_lenient(), record.claims())?;
 
         // Admit: who asks, and may they. The transid is burnt from here on.
-        let Admitted { client, again } = self.admit(&request, &asked.origin, record)?;
+        let Admitted { client, again } = admit(&door, &request, &asked.origin, came, record)?;
 
         // Repeat: who may ask again with one transid gets what was told the first time.
         match self.turn(&client, &request) {
@@ -137,28 +162,67 @@ impl Relay {
             Some(Turn::First(first)) => *teller = Some(first),
             Some(Turn::Again(told)) => {
                 record.repeated();
-                let heard = Box::pin(tokio::time::timeout(self.patience(started, false), told.hear())).await;
-                return heard.unwrap_or(Some(Err(Refusal::Deadline))).unwrap_or(Err(Refusal::Lost));
+                return Ok(Step::Wait(Box::new(Wait::Told(told))));
             }
             Some(Turn::Other) => return Err(Refusal::ReusedTransid),
         }
         if again {
             record.repeated();
         }
-        let card = self.config.load().canonical(&request.card);
-        let key = Key::new(&client.group, request.operation, &card);
-
+        let key = Key::new(&client.group, request.operation, &config.canonical(&request.card));
         if !request.operation.is_lookup() {
-            return Box::pin(self.act(&client, &key, started, record)).await;
+            return Ok(Step::Wait(Box::new(Wait::Action(client, key))));
         }
 
-        // Look up: what will do is answered at once; without leave to ask, that is all.
-        let held = self.cache.look_up(&key).await;
+        // Look up: what will do is answered at once.
         let wants = request.wants.within(&Limits::of(&client.rights));
+        match self.cache.recall(&key, came.wall) {
+            Some(held) if will_do(&held, &wants, came.wall) => {
+                self.refresh_ahead(&key, &held, came.wall);
+                Ok(Step::Known(Ok(cached(&held, None, came.wall))))
+            }
+            held => Ok(Step::Wait(Box::new(Wait::Answer(client, key, wants, held)))),
+        }
+    }
+
+    /// Waits for what is not known at once.
+    async fn wait(
+        self: &Arc<Self>,
+        wait: Wait,
+        started: Duration,
+        record: &mut Record,
+    ) -> Result<Found, Refusal> {
+        match wait {
+            Wait::Told(told) => {
+                let heard = tokio::time::timeout(self.patience(started, false), told.hear()).await;
+                heard.unwrap_or(Some(Err(Refusal::Deadline))).unwrap_or(Err(Refusal::Lost))
+            }
+            Wait::Action(client, key) => self.act(&client, &key, started, record).await,
+            Wait::Answer(client, key, wants, held) => {
+                self.ask(&client, &key, &wants, held, started, record).await
+            }
+        }
+    }
+
+    /// From what memory does not know to what the carrier says.
+    async fn ask(
+        self: &Arc<Self>,
+        client: &Client,
+        key: &Key,
+        wants: &Wants,
+        held: Option<Held>,
+        started: Duration,
+        record: &mut Record,
+    ) -> Result<Found, Refusal> {
+        // Look up, in the file too: without leave to ask, that is all.
+        let held = match held {
+            Some(held) => Some(held),
+            None => self.cache.look_up(key).await,
+        };
         let now = self.clock.now();
         match &held {
-            Some(held) if will_do(held, &wants, now) => {
-                self.refresh_ahead(&key, held, now);
+            Some(held) if will_do(held, wants, now) => {
+                self.refresh_ahead(key, held, now);
                 return Ok(cached(held, None, now));
             }
             _ if wants.only_if_cached => return Err(Refusal::OnlyIfCached),
@@ -166,7 +230,7 @@ impl Relay {
         }
 
         // Join the flight of this key, or lead one.
-        let seat = self.join(&key, Some(client.appid), held.as_ref(), &wants);
+        let seat = self.join(key, Some(client.appid), held.as_ref(), wants);
         if let Some(held) = held.as_ref().filter(|held| held.freshness == Freshness::Revalidate)
             && wants.max_age.is_none()
         {
@@ -174,33 +238,12 @@ impl Relay {
         }
 
         // Wait: long for an answer, short when there is something to answer instead.
-        let patience = self.patience(started, held.is_some());
-        let landed = Box::pin(wait(seat, patience)).await;
+        let landed = land(seat, self.patience(started, held.is_some())).await;
 
         // Settle: what the carrier said, unless what was held is better.
         match landed {
-            Ok((role, landing)) => self.take(&key, role, landing, held, record),
+            Ok((role, landing)) => self.take(key, role, landing, held, record),
             Err(refusal) => held.map(|held| self.stale(&held, refusal.reason())).ok_or(refusal),
-        }
-    }
-
-    fn admit(
-        &self,
-        request: &Request<'_>,
-        origin: &Origin,
-        record: &mut Record,
-    ) -> Result<Admitted, Refusal> {
-        match self.admit.admit(request, origin) {
-            Ok(admitted) => {
-                record.authenticated(&admitted.client);
-                Ok(admitted)
-            }
-            Err(refused) => {
-                if let Some(client) = &refused.client {
-                    record.authenticated(client);
-                }
-                Err(refused.refusal)
-            }
         }
     }
 
@@ -266,7 +309,7 @@ impl Relay {
             .flights
             .alone(Some(client.appid), |pressure| async move { relay.send(&flying, &pressure).await })
             .map_err(|_| Refusal::Crowded);
-        let (_, landing) = wait(seat, self.patience(started, false)).await?;
+        let (_, landing) = land(seat, self.patience(started, false)).await?;
         if let Some(call) = &landing.call {
             record.called(&call.account, call.transid.as_ref());
         }
@@ -330,18 +373,18 @@ impl Relay {
         cached(held, Some(instead_of), self.clock.now())
     }
 
-    /// Record and answer: the record is committed, or the answer is that it could not be.
-    async fn settle(
-        &self,
+    /// Record and answer, `now`: the record is committed, or the answer is that it could not be.
+    fn settle(
+        self: Arc<Self>,
         found: Result<Found, Refusal>,
+        came: Moment,
+        now: Time,
         peer: IpAddr,
-        started: Duration,
         mut record: Record,
-    ) -> Answer {
-        let now = self.clock.now();
+    ) -> impl Future<Output = Answer> + Send + use<> {
         // Masked only for those who read it.
         let card = if tracing::enabled!(tracing::Level::INFO) { record.masked_card() } else { None };
-        let latency = self.clock.monotonic().saturating_sub(started);
+        let took = move |clock: &Clock| clock.monotonic().saturating_sub(came.ticks);
         let (outcome, refusal, answer) = match found {
             Ok(Found { outcome, entry, cache_status }) => {
                 let age = now.since(entry.answered_at);
@@ -351,19 +394,51 @@ impl Relay {
             }
             Err(refusal) => (refusal.outcome(), Some(refusal.clone()), Answer::refused(&refusal)),
         };
-        let committed = self.audit.commit(record, outcome, refusal.as_ref(), latency).await;
-        let (outcome, refusal, answer) = match committed {
-            Ok(()) => (outcome, refusal, answer),
-            Err(_) => (Outcome::Failed, Some(Refusal::Audit), Answer::refused(&Refusal::Audit)),
-        };
-        let latency = self.clock.monotonic().saturating_sub(started);
-        let reason = refusal.as_ref().map_or("", Refusal::reason);
-        self.metrics.look_up(outcome, reason, latency);
-        tracing::info!(
-            outcome = outcome.name(), reason, %peer, card,
-            latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX), "look-up"
-        );
-        answer
+        let committed = self.audit.commit(record, outcome, refusal.as_ref(), took(&self.clock));
+        async move {
+            let (outcome, refusal, answer) = match committed.await {
+                Ok(()) => (outcome, refusal, answer),
+                Err(_) => (Outcome::Failed, Some(Refusal::Audit), Answer::refused(&Refusal::Audit)),
+            };
+            let latency = took(&self.clock);
+            let reason = refusal.as_ref().map_or("", Refusal::reason);
+            self.metrics.look_up(outcome, reason, latency);
+            tracing::info!(
+                outcome = outcome.name(), reason, %peer, card,
+                latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX), "look-up"
+            );
+            answer
+        }
+    }
+}
+
+/// Admits a request, and notes in its record whose it is, admitted or not.
+fn admit(
+    door: &Door<'_>,
+    request: &Request<'_>,
+    origin: &Origin,
+    came: Moment,
+    record: &mut Record,
+) -> Result<Admitted, Refusal> {
+    match door.admit(request, origin, came) {
+        Ok(admitted) => {
+            record.authenticated(&admitted.client);
+            Ok(admitted)
+        }
+        Err(refused) => {
+            if let Some(client) = &refused.client {
+                record.authenticated(client);
+            }
+            Err(refused.refusal)
+        }
+    }
+}
+
+/// Tells those who ask again. Of a failure nothing: whoever asks again may be luckier.
+fn tell(teller: Option<Teller<Result<Found, Refusal>>>, found: &Result<Found, Refusal>) {
+    let tells = found.as_ref().map_or_else(|refusal| refusal.outcome() == Outcome::Refused, |_| true);
+    if let Some(teller) = teller.filter(|_| tells) {
+        teller.tell(found.clone());
     }
 }
 
@@ -390,7 +465,7 @@ fn cached(held: &Held, instead_of: Option<&'static str>, now: Time) -> Found {
 }
 
 /// Waits for a seat's landing, if there is a seat, for at most `patience`.
-async fn wait(seat: Result<Place, Refusal>, patience: Duration) -> Result<(Role, Landing), Refusal> {
+async fn land(seat: Result<Place, Refusal>, patience: Duration) -> Result<(Role, Landing), Refusal> {
     let mut seat = seat?;
     match tokio::time::timeout(patience, seat.landing()).await {
         Ok(Ok(landing)) => Ok((seat.role, landing)),

@@ -71,7 +71,10 @@ async fn a_soft_purge_keeps_it_for_bad_days_through_memory_and_file() {
     bench.put("00");
     assert_eq!(bench.purge(&Selection::default(), Depth::Soft).await.file, 1);
     assert_eq!(bench.freshness().await, Some(Freshness::IfError));
-    assert_eq!(bench.cache.recall(&key(CARD)).unwrap().ttl(bench.cache.clock.now()), Some(-1));
+    assert_eq!(
+        bench.cache.recall(&key(CARD), bench.cache.clock.now()).unwrap().ttl(bench.cache.clock.now()),
+        Some(-1)
+    );
     bench.cache.memory.remove(|_, _| true);
     assert_eq!(bench.freshness().await, Some(Freshness::IfError), "the file knows it too");
     bench.put("00");
@@ -151,7 +154,7 @@ async fn what_is_asked_for_often_is_due_in_the_last_fifth_of_its_freshness() {
     let bench = bench();
     bench.put("00");
     let due = |hits| {
-        let held = bench.cache.recall(&key(CARD)).unwrap();
+        let held = bench.cache.recall(&key(CARD), bench.cache.clock.now()).unwrap();
         held.is_due(bench.cache.clock.now(), hits)
     };
     bench.hand.advance(Duration::from_secs(47));

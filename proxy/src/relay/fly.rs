@@ -32,7 +32,8 @@ impl Relay {
     /// The flight of one key. An answer that is fresh and newer than the one known when it began spares the call.
     pub(super) async fn fly(&self, key: Key, pressure: Pressure, known: Option<Time>) -> Landing {
         // The flight before this one may have landed between our look and our start.
-        if let Some(Held { entry, freshness: Freshness::Fresh, .. }) = self.cache.recall(&key)
+        if let Some(Held { entry, freshness: Freshness::Fresh, .. }) =
+            self.cache.recall(&key, self.clock.now())
             && known.is_none_or(|known| entry.answered_at > known)
         {
             return Landing { call: None, end: Ok(Brought { entry, stored: true }) };
