@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use cmiot_signer::Transid;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::admin::Admin;
 use crate::admit::repeat::Repeats;
@@ -66,6 +66,8 @@ pub struct App {
     stop: CancellationToken,
     connections: TaskTracker,
     flights: TaskTracker,
+    /// Goes on while connections are drained.
+    _watch: AbortOnDropHandle<()>,
 }
 
 /// Why the proxy does not start.
@@ -121,6 +123,10 @@ impl App {
             stop: CancellationToken::new(),
             connections: TaskTracker::new(),
             flights,
+            _watch: AbortOnDropHandle::new(tokio::spawn({
+                let relay = Arc::clone(&relay);
+                async move { relay.audit.watch().await }
+            })),
         };
         let desk = Arc::new(Admin { relay, connections: gateway.places().clone(), store, metrics });
         app.serve(gateway, admin, desk);

@@ -135,6 +135,9 @@ pub struct Audit {
 /// How long an answer waits for its record where it may leave without.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How often it is looked who has waited too long for a commit.
+const ROUND: Duration = Duration::from_millis(100);
+
 impl Audit {
     /// Over the store's writer; a record that is not on disk after `patience` counts as unavailable.
     pub fn new(store: Arc<AuditStore>, patience: Duration, refusals: Refusals, clock: Clock) -> Self {
@@ -158,21 +161,26 @@ impl Audit {
     ) -> impl Future<Output = Result<(), AuditUnavailable>> + Send + use<> {
         let counted = matches!((&record.client, refusal), (None, Some(refusal))
             if !self.refusals.is_recorded(record.peer, refusal.reason(), record.at));
-        let at = record.at;
-        let written = (!counted).then(|| {
-            let written = self.store.append(record.into_row(outcome, refusal, latency));
-            (tokio::time::timeout(self.patience, written), Arc::clone(&self.store))
-        });
+        let written = (!counted).then(|| self.store.append(record.into_row(outcome, refusal, latency)));
+        let on_failure = self.store.on_failure();
         async move {
-            let Some((written, store)) = written else { return Ok(()) };
-            let written = written.await.unwrap_or_else(|_| {
-                store.gave_up(at);
-                Err(AuditUnavailable::Full)
-            });
-            match store.on_failure() {
-                OnFailure::Refuse => written,
-                OnFailure::Answer => Ok(()),
+            let Some(written) = written else { return Ok(()) };
+            match (written.await, on_failure) {
+                (_, OnFailure::Answer) => Ok(()),
+                (written, OnFailure::Refuse) => written,
             }
+        }
+    }
+
+    /// Lets go of those who have waited long enough for their commits, again and again: up to a round longer than they
+    /// had patience for. Runs until it is dropped.
+    pub async fn watch(&self) {
+        let round = self.patience.clamp(Duration::from_millis(1), ROUND);
+        let most = self.patience.as_nanos().div_ceil(round.as_nanos());
+        let most = u64::try_from(most).unwrap_or(u64::MAX);
+        loop {
+            tokio::time::sleep(round).await;
+            self.store.end_round(most, self.clock.now());
         }
     }
 

@@ -13,6 +13,7 @@
 //! | [`row`], `table`, [`identity`] | what is written, in which columns, and how a card stands there |
 //! | `writer`, `file`, `append`, `reserve`, `notes` | the thread, its segment, one transaction, its surroundings |
 //! | `insert` | rows on their way into a statement |
+//! | `waiters` | who waits for which row |
 //! | `index`, `seal` | which rows a card has; a segment's end |
 //! | [`chain`], [`anchor`], [`verify`] | what shows a change, and a cut-off tail |
 //! | [`keep`] | prune, erase, back up |
@@ -38,6 +39,7 @@ pub mod segment;
 mod summary;
 mod table;
 pub mod verify;
+mod waiters;
 mod writer;
 
 use std::fmt;
@@ -55,6 +57,7 @@ pub use self::reader::{AuditReader, PastRequest};
 pub use self::row::{AuditRow, CallRow, Clip, NoteRow, RefusedRow};
 use self::row::{Gap, Row};
 pub use self::summary::{Summary, summarize};
+use self::waiters::{Told, Waiters};
 use self::writer::Writer;
 use super::StoreError;
 use super::queue::{Queue, Refused};
@@ -143,7 +146,7 @@ pub struct Appended(Progress);
 #[derive(Debug)]
 enum Progress {
     Refused(AuditUnavailable),
-    Waiting(oneshot::Receiver<Result<(), AuditUnavailable>>),
+    Waiting(oneshot::Receiver<Told>),
 }
 
 impl AuditStore {
@@ -164,9 +167,9 @@ impl AuditStore {
     /// Queues a look-up's row, at once; the result is awaited. Refused without waiting when the queue is full.
     pub fn append(&self, row: AuditRow) -> Appended {
         let at = row.at;
-        let (ack, result) = oneshot::channel();
-        Appended(match self.shared.queue.push(Entry { row: Row::LookUp(row), ack: Some(Ack(ack)) }) {
-            Ok(()) => Progress::Waiting(result),
+        let push = || self.shared.queue.push(Entry { row: Row::LookUp(row), awaited: true });
+        Appended(match self.shared.waiters.join(push) {
+            Ok(told) => Progress::Waiting(told),
             Err(why) => {
                 self.shared.missed(1, at);
                 Progress::Refused(match why {
@@ -189,14 +192,15 @@ impl AuditStore {
 
     /// There are few of these, bounded by what they stand for, so that the queue's limit is not theirs.
     fn append_beyond(&self, row: Row) {
-        if self.shared.queue.push_beyond(Entry { row, ack: None }).is_err() {
+        if self.shared.queue.push_beyond(Entry { row, awaited: false }).is_err() {
             tracing::warn!("an audit row came after the audit was closed");
         }
     }
 
-    /// Counts a request at `at` that went without waiting longer for its row.
-    pub fn gave_up(&self, at: Time) {
-        self.shared.missed(1, at);
+    /// Ends a round, at `at`: look-ups that have waited for their commit during `most` whole ones wait no longer, and
+    /// count as without a record.
+    pub fn end_round(&self, most: u64, at: Time) {
+        self.shared.missed(self.shared.waiters.end_round(most), at);
     }
 
     /// Whether the last attempt to commit worked.
@@ -286,6 +290,7 @@ impl std::error::Error for AuditUnavailable {}
 
 struct Shared {
     queue: Queue<Entry>,
+    waiters: Waiters,
     healthy: AtomicBool,
     on_failure: OnFailure,
     /// What went without a record since the last commit.
@@ -299,6 +304,7 @@ impl Shared {
     fn new(options: &Options) -> Self {
         Self {
             queue: Queue::new(options.queue),
+            waiters: Waiters::default(),
             healthy: AtomicBool::new(true),
             on_failure: options.on_failure,
             gap: Mutex::new(None),
@@ -338,20 +344,10 @@ impl Shared {
     }
 }
 
-/// A row and whom to tell, if anybody waits.
+/// A row, and whether somebody has a place among the waiters for it.
 struct Entry {
     row: Row,
-    ack: Option<Ack>,
-}
-
-/// The one wake of an asker.
-struct Ack(oneshot::Sender<Result<(), AuditUnavailable>>);
-
-impl Ack {
-    /// Tells the asker; one who has gone away is not told.
-    fn tell(self, result: Result<(), AuditUnavailable>) {
-        let _: Result<(), Result<(), AuditUnavailable>> = self.0.send(result);
-    }
+    awaited: bool,
 }
 
 #[cfg(test)]

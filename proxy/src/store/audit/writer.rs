@@ -84,6 +84,8 @@ impl Writer {
     /// Until the queue is closed and empty.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
+        // Dropped after the queue was closed, by a panic too.
+        let _waiters = shared.waiters.until_dropped();
         let taker = shared.queue.taker();
         let mut batch = Vec::new();
         loop {
@@ -115,14 +117,14 @@ impl Writer {
             let rows = || missed.iter().chain(batch[..count].iter().map(|entry| &entry.row));
             self.attempt(|segment| segment.commit(rows()));
             let result = if self.trouble.is_some() { Err(AuditUnavailable::Failed) } else { Ok(()) };
+            let awaited = batch.drain(..count).filter(|entry| entry.awaited).count();
             if result.is_err() {
                 if let Some(Row::Gap(gap)) = missed {
                     self.shared.miss(gap);
                 }
-                let lost = batch[..count].iter().filter(|entry| entry.ack.is_some()).count();
-                self.shared.missed(lost, self.clock.now());
+                self.shared.missed(awaited, self.clock.now());
             }
-            batch.drain(..count).filter_map(|entry| entry.ack).for_each(|ack| ack.tell(result));
+            self.shared.waiters.tell(awaited, result);
         }
     }
 

@@ -46,7 +46,7 @@ fn written() -> TempDir {
             bytes: Some(60),
         });
         store.append_refused(RefusedRow { peer: None, reason: "token", count: 7, first: NOON, last: at });
-        store.gave_up(at);
+        store.shared.missed(1, at);
         for m in 0..2 {
             let row = AuditRow { card: Some(card), ..row(at, &format!("february {n} {m}")) };
             assert_eq!(store.append(row).wait(), Ok(()));

@@ -3,11 +3,10 @@
 use std::fs;
 
 use rusqlite::Connection;
-use tokio::sync::oneshot;
 
 use super::super::super::Fault;
 use super::super::tests::{NOON, row, transids};
-use super::super::{Ack, AuditReader, AuditRow};
+use super::super::{AuditReader, AuditRow};
 use super::*;
 use crate::clock::Hand;
 
@@ -27,8 +26,8 @@ fn settle(writer: &mut Writer, rows: Vec<AuditRow>) -> Vec<Result<(), AuditUnava
     let (mut batch, waiting): (Vec<_>, Vec<_>) = rows
         .into_iter()
         .map(|row| {
-            let (ack, result) = oneshot::channel();
-            (Entry { row: Row::LookUp(row), ack: Some(Ack(ack)) }, result)
+            let told = writer.shared.waiters.join(|| Ok::<_, ()>(())).unwrap();
+            (Entry { row: Row::LookUp(row), awaited: true }, told)
         })
         .unzip();
     writer.settle(&mut batch);
