@@ -178,7 +178,7 @@ impl Relay {
         let wants = request.wants.within(&Limits::of(&client.rights));
         match self.cache.recall(&key, came.wall) {
             Some(held) if will_do(&held, &wants, came.wall) => {
-                self.refresh_ahead(&key, &held, came.wall);
+                self.refresh_ahead(&config, &key, &held, came.wall);
                 Ok(Step::Known(Ok(cached(&held, None, came.wall))))
             }
             held => Ok(Step::Wait(Box::new(Wait::Answer(client, key, wants, held)))),
@@ -222,7 +222,7 @@ impl Relay {
         let now = self.clock.now();
         match &held {
             Some(held) if will_do(held, wants, now) => {
-                self.refresh_ahead(key, held, now);
+                self.refresh_ahead(&self.config.load(), key, held, now);
                 return Ok(cached(held, None, now));
             }
             _ if wants.only_if_cached => return Err(Refusal::OnlyIfCached),

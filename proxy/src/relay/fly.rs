@@ -8,6 +8,7 @@ use crate::cache::{Depth, Entry, Held, Key, Purged};
 use crate::carrier::Attempt;
 use crate::carrier::verdict::Class;
 use crate::clock::Time;
+use crate::config::Config;
 use crate::outcome::Refusal;
 use crate::store::StoreError;
 use crate::store::cache::Selection;
@@ -64,8 +65,8 @@ impl Relay {
     }
 
     /// Refreshes what is asked for often while it is still fresh, if its share of the budget allows it now.
-    pub(super) fn refresh_ahead(self: &Arc<Self>, key: &Key, held: &Held, now: Time) {
-        let hits = self.config.load().cache.refresh_ahead_hits;
+    pub(super) fn refresh_ahead(self: &Arc<Self>, config: &Config, key: &Key, held: &Held, now: Time) {
+        let hits = config.cache.refresh_ahead_hits;
         if !held.is_due(now, hits) || !self.carrier.may_refresh_ahead(&key.group, key.operation) {
             return;
         }
