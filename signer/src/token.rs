@@ -6,7 +6,7 @@
 //! 5.1.1 and 5.3.3): the general hasher costs a chip 500 B of flash and 150 B of stack for lengths that
 //! cannot occur.
 
-use core::{fmt, slice};
+use core::fmt;
 
 use sha2::block_api::compress256;
 use subtle::ConstantTimeEq;
@@ -84,6 +84,12 @@ impl fmt::Debug for Token {
 
 const BLOCK: usize = 64;
 
+/// Blocks that are compressed at once: two, which a token seldom exceeds, where a second one's room costs nothing.
+const BLOCKS: usize = if cfg!(target_os = "none") { 1 } else { 2 };
+
+/// Bytes of them.
+const ROOM: usize = BLOCKS * BLOCK;
+
 /// FIPS 180-4, 5.3.3: the first 32 bits of the fractional parts of the square roots of the first 8 primes.
 static INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
@@ -95,66 +101,101 @@ pub(crate) fn write_token(parts: &[&[u8]; 3], token: &mut [u8; Token::LEN]) {
     // Word by word: to copy the static whole would link `memcpy`. Called in several places, the compression stays a
     // function of its own, optimised as sha2 is and not as its caller.
     let mut state: [u32; 8] = core::array::from_fn(|at| INITIAL[at]);
-    let mut block = [0; BLOCK];
+    let mut room = [[0; BLOCK]; BLOCKS];
     let mut length = 0usize;
     for part in parts {
         let mut rest = *part;
         while !rest.is_empty() {
-            let count = absorb(&mut block, length % BLOCK, rest);
+            let count = absorb(room.as_flattened_mut(), length % ROOM, rest);
             rest = rest.get(count..).unwrap_or_default();
             length = length.wrapping_add(count);
-            if length.is_multiple_of(BLOCK) {
-                compress256(&mut state, slice::from_ref(&block));
-                block = [0; BLOCK];
+            if length.is_multiple_of(ROOM) {
+                compress256(&mut state, &room);
+                room = [[0; BLOCK]; BLOCKS];
             }
         }
     }
 
     // FIPS 180-4, 5.1.1: a one bit, zeros, and the length in bits, as 64 of which 32 are enough here.
-    let at = length % BLOCK;
-    block[at] = 0x80;
-    if at >= BLOCK - 8 {
-        compress256(&mut state, slice::from_ref(&block));
-        block = [0; BLOCK];
+    let at = length % ROOM;
+    if let Some(end) = room.as_flattened_mut().get_mut(at) {
+        *end = 0x80;
     }
-    if let Some(end) = block.last_chunk_mut() {
+    let mut last = (at + 8) / BLOCK;
+    if last == BLOCKS {
+        compress256(&mut state, &room);
+        room = [[0; BLOCK]; BLOCKS];
+        last = 0;
+    }
+    if let Some(end) = room.get_mut(last).and_then(|block| block.last_chunk_mut()) {
         *end = (length as u32).wrapping_mul(8).to_be_bytes();
     }
-    compress256(&mut state, slice::from_ref(&block));
+    compress256(&mut state, room.get(..=last).unwrap_or_default());
     // It held the password. Not byte by byte, as `zeroize` itself would.
-    block = [0; BLOCK];
-    zeroize::optimization_barrier(&block);
+    room = [[0; BLOCK]; BLOCKS];
+    zeroize::optimization_barrier(&room);
 
-    for (word, digits) in state.iter().zip(token.as_chunks_mut().0) {
-        *digits = hex(*word);
-    }
+    write_hex(&state, token);
 }
 
 /// Copies of a part, which is not empty, what the block has room for; at least a byte. Returns how much it was.
 #[inline(always)]
-fn absorb(block: &mut [u8; BLOCK], at: usize, part: &[u8]) -> usize {
+fn absorb(block: &mut [u8], at: usize, part: &[u8]) -> usize {
     if cfg!(target_os = "none") {
         // A byte a time: to copy more would link `memcpy`.
-        block[at] = part.first().copied().unwrap_or_default();
+        if let (Some(to), Some(from)) = (block.get_mut(at), part.first()) {
+            *to = *from;
+        }
         return 1;
     }
     let room = block.get_mut(at..).unwrap_or_default();
-    for (to, from) in room.iter_mut().zip(part) {
+    let count = room.len().min(part.len());
+    let (to, from) = (room.get_mut(..count).unwrap_or_default(), part.get(..count).unwrap_or_default());
+    let Some(last) = from.last_chunk::<8>() else {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = *from;
+        }
+        return count;
+    };
+    // Eight bytes at a time, the last eight in any case.
+    for (to, from) in to.as_chunks_mut::<8>().0.iter_mut().zip(from.as_chunks::<8>().0) {
         *to = *from;
     }
-    room.len().min(part.len())
+    if let Some(to) = to.last_chunk_mut() {
+        *to = *last;
+    }
+    count
 }
 
-/// A word's eight digits, as many at a time as a register holds and without a branch on what they are.
-fn hex(word: u32) -> [u8; 8] {
-    if cfg!(target_pointer_width = "64") {
-        let pairs = (u64::from(word) | u64::from(word) << 16) & 0x0000_FFFF_0000_FFFF;
-        let bytes = (pairs | pairs << 8) & 0x00FF_00FF_00FF_00FF;
-        let nibbles = (bytes | bytes << 4) & 0x0F0F_0F0F_0F0F_0F0F;
-        // 1 where a nibble is above 9.
-        let letters = (nibbles + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
-        return (nibbles + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes();
+/// A hash's digits, without a branch on what they are.
+#[inline(always)]
+fn write_hex(state: &[u32; 8], token: &mut [u8; Token::LEN]) {
+    if cfg!(target_os = "none") {
+        for (word, digits) in state.iter().zip(token.as_chunks_mut().0) {
+            *digits = eight_digits(*word);
+        }
+        return;
     }
+    // By bytes, of which a host does as many at a time as it has registers for.
+    let mut bytes = [0; 32];
+    for (word, bytes) in state.iter().zip(bytes.as_chunks_mut().0) {
+        *bytes = word.to_be_bytes();
+    }
+    for (byte, [high, low]) in bytes.iter().zip(token.as_chunks_mut().0) {
+        *high = digit(byte >> 4);
+        *low = digit(byte & 0xF);
+    }
+}
+
+/// The digit of a nibble.
+fn digit(nibble: u8) -> u8 {
+    // 1 where it is above 9.
+    let letter = (nibble + 6) >> 4;
+    nibble + b'0' + (letter.wrapping_neg() & (b'a' - b'0' - 10))
+}
+
+/// A word's digits: four at a time, for a chip.
+fn eight_digits(word: u32) -> [u8; 8] {
     let [a, b, c, d] = four_digits(word >> 16);
     let [e, f, g, h] = four_digits(word & 0xFFFF);
     [a, b, c, d, e, f, g, h]
