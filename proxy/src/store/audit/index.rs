@@ -10,12 +10,14 @@
 //! making, which goes on where it stopped, after a crash too.
 
 mod merge;
+mod packed;
 
 use std::collections::VecDeque;
 
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
 
 use self::merge::Merge;
+use self::packed::Packed;
 use super::Clip;
 use super::insert::Insert;
 use super::table::Cell;
@@ -46,7 +48,7 @@ pub(super) struct Index {
 /// A run by its number.
 struct Sorted {
     run: i64,
-    entries: Vec<Carded>,
+    entries: Packed,
 }
 
 /// A row that is to be found by its card; ordered by card, then number.
@@ -140,8 +142,8 @@ impl Index {
             .execute([self.indexed + 1, last])?;
         let run = transaction.last_insert_rowid();
         insert(transaction, "card_entry (run, card, id)", run, &self.tail)?;
-        let room = Vec::with_capacity(self.tail.len());
-        self.fresh.push_back(Sorted { run, entries: std::mem::replace(&mut self.tail, room) });
+        self.fresh.push_back(Sorted { run, entries: Packed::new(&self.tail) });
+        self.tail.clear();
         (self.indexed, self.last_run) = (last, run);
         Ok(())
     }

@@ -11,6 +11,7 @@ use std::vec;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::Clip;
+use super::packed::Packed;
 use super::{Carded, Sorted, carded};
 
 /// Entries of a run that are read at once.
@@ -27,9 +28,30 @@ pub(super) struct Merge {
 
 struct Run {
     number: i64,
-    ahead: vec::IntoIter<Carded>,
-    /// Nothing of it is to be read.
-    whole: bool,
+    ahead: Ahead,
+}
+
+/// What is at hand of a run.
+enum Ahead {
+    /// All of it that is still to come.
+    Whole(Packed),
+    /// What was read of it last.
+    Read(vec::IntoIter<Carded>),
+}
+
+impl Run {
+    /// The next entry; `entry` is the one before, where there was one.
+    fn next(&mut self, connection: &Connection, entry: Carded) -> rusqlite::Result<Option<Carded>> {
+        let ahead = match &mut self.ahead {
+            Ahead::Whole(entries) => return Ok(entries.next()),
+            Ahead::Read(read) => read,
+        };
+        if let Some(next) = ahead.next() {
+            return Ok(Some(next));
+        }
+        *ahead = read(connection, self.number, entry)?;
+        Ok(ahead.next())
+    }
 }
 
 impl Merge {
@@ -49,21 +71,17 @@ impl Merge {
             .query_row([through], carded)
             .optional()?
             .unwrap_or(Carded { card: Clip::new(""), id: 0 });
-        let mut run = |number| {
-            // In the order of their numbers, as they were sorted.
-            let fresh = fresh.pop_front_if(|fresh| fresh.run == number);
-            let whole = fresh.is_some();
-            let ahead = match fresh {
-                Some(Sorted { entries, .. }) => entries.into_iter(),
-                None => read(connection, number, so_far)?,
+        let mut merge = Self { through, next: BinaryHeap::new(), runs: Vec::new() };
+        for number in blocked + 1..=through {
+            // They are in the order of their numbers, as they were sorted.
+            let ahead = match fresh.pop_front_if(|fresh| fresh.run == number) {
+                Some(Sorted { entries, .. }) => Ahead::Whole(entries),
+                None => Ahead::Read(Vec::new().into_iter()),
             };
-            Ok(Run { number, ahead, whole })
-        };
-        let runs = (blocked + 1..=through).map(&mut run).collect::<rusqlite::Result<Vec<_>>>()?;
-        let mut merge = Self { through, next: BinaryHeap::with_capacity(runs.len()), runs };
-        for place in 0..merge.runs.len() {
-            if let Some(entry) = merge.runs[place].ahead.next() {
-                merge.next.push(Reverse((entry, place)));
+            let mut run = Run { number, ahead };
+            if let Some(first) = run.next(connection, so_far)? {
+                merge.next.push(Reverse((first, merge.runs.len())));
+                merge.runs.push(run);
             }
         }
         Ok(merge)
@@ -82,13 +100,7 @@ impl Merge {
         {
             let Reverse((entry, place)) = *least;
             taken.push(entry);
-            let run = &mut self.runs[place];
-            let mut following = run.ahead.next();
-            if following.is_none() && !run.whole {
-                run.ahead = read(connection, run.number, entry)?;
-                following = run.ahead.next();
-            }
-            match following {
+            match self.runs[place].next(connection, entry)? {
                 Some(following) => *least = Reverse((following, place)),
                 None => _ = PeekMut::pop(least),
             }
