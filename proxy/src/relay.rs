@@ -1,7 +1,8 @@
 //! THE PATH of a look-up: parse → admit → look up → join → wait → settle → record → answer.
 //!
-//! [`Relay::answer`] holds a request's life; each early return is a [`Refusal`] with its reason. What happens without
-//! a request, since a flight outlives its askers, stands in `relay/fly.rs`.
+//! [`Relay::answer`] holds a request's life: `look_up` is what is done at once, `ask` what waits. Each early return is a
+//! [`Refusal`] with its reason. What happens without a request, since a flight outlives its askers, stands in
+//! `relay/fly.rs`.
 
 mod fly;
 
