@@ -42,11 +42,9 @@ impl Waiters {
         Ok(told)
     }
 
-    /// Tells those at the front, so many, what became of their rows.
-    pub(super) fn tell(&self, count: usize, result: Told) {
-        // Woken with the lock free: they may run at once, and come back here.
-        let told: Vec<Place> = self.lock().places.drain(..count).collect();
-        told.into_iter().filter_map(|place| place.waiter).for_each(|waiter| tell(waiter, result));
+    /// Takes those at the front, so many, out of the line: those of them who are still to be told, as [`tell`] does.
+    pub(super) fn leave(&self, count: usize) -> Vec<oneshot::Sender<Told>> {
+        self.lock().places.drain(..count).filter_map(|place| place.waiter).collect()
     }
 
     /// Ends a round; whoever has waited for `most` of them is told that it was for nothing. Says how many those were.
@@ -55,12 +53,12 @@ impl Waiters {
         line.round += 1;
         let round = line.round;
         let late = line.places.iter_mut().take_while(|place| round - place.came > most);
-        let late: Vec<_> = late.filter_map(|place| place.waiter.take()).collect();
+        // One that has gone away by itself is counted if its row is lost.
+        let told: Vec<_> =
+            late.filter_map(|place| place.waiter.take_if(|waiter| !waiter.is_closed())).collect();
         drop(line);
-        // One that has gone away by itself has been answered nothing either, but was not refused.
-        let waiting: Vec<_> = late.into_iter().filter(|waiter| !waiter.is_closed()).collect();
-        let count = waiting.len();
-        waiting.into_iter().for_each(|waiter| tell(waiter, Err(AuditUnavailable::Full)));
+        let count = told.len();
+        told.into_iter().for_each(|waiter| tell(waiter, Err(AuditUnavailable::Full)));
         count
     }
 
@@ -84,8 +82,9 @@ impl Drop for Held<'_> {
     }
 }
 
-/// One who has gone away is not told.
-fn tell(waiter: oneshot::Sender<Told>, result: Told) {
+/// Tells what became of a row; with the line free, since whoever is woken may come back to it. One who has gone away is
+/// not told.
+pub(super) fn tell(waiter: oneshot::Sender<Told>, result: Told) {
     let _: Result<(), Told> = waiter.send(result);
 }
 
@@ -102,10 +101,16 @@ mod tests {
         gone.close();
         assert_eq!(waiters.end_round(1), 0, "not a whole round yet");
         let mut late = join();
-        assert_eq!(waiters.end_round(1), 1, "who has gone away is not counted");
+        assert_eq!(waiters.end_round(1), 1, "who has gone away is not refused");
         assert_eq!(early.try_recv(), Ok(Err(AuditUnavailable::Full)));
         assert!(late.try_recv().is_err(), "still waits");
-        waiters.tell(3, Ok(()));
+        let waiting = waiters.leave(3);
+        assert_eq!(
+            waiting.len(),
+            2,
+            "who was told is not told, or counted, twice; who has gone away is counted once"
+        );
+        waiting.into_iter().for_each(|waiter| tell(waiter, Ok(())));
         assert_eq!(late.try_recv(), Ok(Ok(())));
         assert_eq!(waiters.end_round(1), 0);
     }
@@ -115,7 +120,7 @@ mod tests {
         let waiters = Waiters::default();
         assert_eq!(waiters.join(|| Err("full")).unwrap_err(), "full");
         let mut one = waiters.join(|| Ok::<_, ()>(())).unwrap();
-        waiters.tell(1, Ok(()));
+        waiters.leave(1).into_iter().for_each(|waiter| tell(waiter, Ok(())));
         assert_eq!(one.try_recv(), Ok(Ok(())));
     }
 

@@ -15,6 +15,7 @@ use super::file::Segment;
 use super::row::Row;
 use super::seal::Sealer;
 use super::segment::{self, Month};
+use super::waiters::tell;
 use super::{AuditUnavailable, Entry, Options, Shared, notes, reserve};
 use crate::clock::{Clock, Time};
 
@@ -118,13 +119,15 @@ impl Writer {
             self.attempt(|segment| segment.commit(rows()));
             let result = if self.trouble.is_some() { Err(AuditUnavailable::Failed) } else { Ok(()) };
             let awaited = batch.drain(..count).filter(|entry| entry.awaited).count();
+            // Not those who were told before that it takes too long: they are counted.
+            let waiting = self.shared.waiters.leave(awaited);
             if result.is_err() {
                 if let Some(Row::Gap(gap)) = missed {
                     self.shared.miss(gap);
                 }
-                self.shared.missed(awaited, self.clock.now());
+                self.shared.missed(waiting.len(), self.clock.now());
             }
-            self.shared.waiters.tell(awaited, result);
+            waiting.into_iter().for_each(|waiter| tell(waiter, result));
         }
     }
 
