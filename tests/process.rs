@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use cmiot_proxy::clock::Clock;
+use cmiot_simulator::{Gate, Rule};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -139,4 +140,30 @@ async fn no_core_dump_or_debugger_shows_its_secrets_unless_allowed() {
     let (owner, runs_it) =
         owner_of_memory(Setup::before(&carrier).set("process.allow_core_dumps", true)).await;
     assert_eq!(owner, runs_it);
+}
+
+#[tokio::test]
+async fn one_processor_does_for_all_of_it() {
+    let carrier = carrier().await;
+    let gate = Gate::new();
+    carrier.set_rules([Rule::any().gate(&gate)]);
+    let mut proxy = Setup::before(&carrier).start_on_one_processor().await;
+    let askers: Vec<_> = (0..20)
+        .map(|_| {
+            let (door, query) = (proxy.clone(), proxy.sign(&MSISDN));
+            tokio::spawn(async move { door.get(&query).await })
+        })
+        .collect();
+    carrier.wait_for_calls(1).await;
+    // While all of these wait, the operator is answered.
+    assert_eq!(proxy.admin("/ready", "").await.status, 200);
+    gate.open();
+    for asker in askers {
+        asker.await.unwrap().is_normal();
+    }
+    proxy.ask(&MSISDN).await.is_normal();
+    assert_eq!(carrier.count(), 1);
+    proxy.signal("TERM").await;
+    assert_eq!(proxy.ended().await.code(), Some(0), "{}", proxy.log());
+    assert_eq!(proxy.audit().len(), 21);
 }

@@ -22,6 +22,7 @@ mod simulate;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::Builder;
 
 /// The edge proxy of a fleet for SIM-card look-ups on China Mobile's IoT platform.
 #[derive(Parser)]
@@ -61,8 +62,11 @@ impl Cli {
     }
 }
 
-/// The runtime of the commands that talk to a network.
+/// The runtime of the commands that talk to a network. With one processor there is nobody to share the work with, and
+/// what sharing costs (queues that others may look into, wakes) is saved.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     use anyhow::Context;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")
+    let alone = std::thread::available_parallelism().is_ok_and(|processors| processors.get() == 1);
+    let mut builder = if alone { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    builder.enable_all().build().context("cannot start the async runtime")
 }

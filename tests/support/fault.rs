@@ -1,6 +1,7 @@
-//! Disks that fail on command: a small one that can be filled, and one that turns read-only or stalls.
+//! Poor machines: one processor, and disks that fail on command: a small one that can be filled, and one that turns
+//! read-only or stalls.
 //!
-//! The small one is a tmpfs over the proxy's data folder, in a mount namespace of its own, reached through
+//! The small disk is a tmpfs over the proxy's data folder, in a mount namespace of its own, reached through
 //! `/proc/PID/root`; what is in it is looked at in a copy, since SQLite takes that link by its word. It needs root, or
 //! user namespaces. The other one is a preload (`faults.c`), since no kernel remounts a file system read-only while files
 //! are open for writing, except after an error of a real disk.
@@ -16,7 +17,7 @@ use tempfile::TempDir;
 
 use super::{Proxy, Setup};
 
-/// What a proxy is started with, so that its disk can fail.
+/// What a proxy is started with, so that its disk can fail or its processors are few.
 #[derive(Debug, Default)]
 pub(crate) struct Ground {
     /// Words before the executable's own.
@@ -41,6 +42,14 @@ impl Ground {
         Self { before: before.collect(), private: true, ..Self::default() }
     }
 
+    /// One processor, the first that we may use ourselves.
+    fn one_processor() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").expect("every Linux has it");
+        let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        let first = allowed.and_then(|list| list.trim().split([',', '-']).next()).expect("one at least");
+        Self { before: ["taskset", "-c", first].map(OsString::from).into(), ..Self::default() }
+    }
+
     /// A disk that does what [`Proxy::disk_is`] says.
     fn failing(folder: &Path) -> Self {
         let (library, fault, data) = (folder.join("faults.so"), folder.join("fault"), folder.join("data"));
@@ -61,6 +70,12 @@ impl Ground {
 }
 
 impl Setup {
+    /// Starts the executable where one processor has to do for all of it.
+    pub(crate) async fn start_on_one_processor(&self) -> Proxy {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Proxy::start_on(folder, self.clone(), Ground::one_processor()).await
+    }
+
     /// Starts the executable with its data on a small disk of its own.
     pub(crate) async fn start_on_small_disk(&self, mebibytes: u32) -> Proxy {
         let folder = tempfile::tempdir().expect("a temporary folder");
