@@ -51,7 +51,7 @@ pub struct Replay {
 }
 
 /// A transid as it is remembered: its stamp, then its sequence.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Number(u64);
 
 impl Number {
@@ -74,6 +74,10 @@ type Tracks = HashMap<AppId, Track, RandomState>;
 #[derive(Debug, Default)]
 struct Track {
     burnt: BTreeSet<Number>,
+    /// The greatest that was ever burnt: whoever counts up is told from it alone that a transid is new.
+    greatest: Number,
+    /// Nothing older than this second is left.
+    forgotten: u64,
     bucket: Bucket,
     /// Hashes of what an observed client sent last.
     observed: VecDeque<u64>,
@@ -142,7 +146,7 @@ impl Replay {
         let track = shard.entry(*appid).or_default();
         (track.window, track.last_asked) = (window, ticks);
         self.held.fetch_sub(track.forget(floor), Ordering::Relaxed);
-        let again = track.burnt.contains(&number);
+        let again = number <= track.greatest && track.burnt.contains(&number);
         if again && mode == ReplayMode::Refuse {
             return Err(Unusable::Reused);
         }
@@ -156,9 +160,7 @@ impl Replay {
         if let Some(rate) = rights.rate {
             track.bucket.take(rate, ticks).map_err(Unusable::TooFast)?;
         }
-        if track.burnt.insert(number) {
-            self.held.fetch_add(1, Ordering::Relaxed);
-        }
+        self.held.fetch_add(track.burn(number), Ordering::Relaxed);
         Ok(again)
     }
 
@@ -198,9 +200,7 @@ impl Replay {
         let mut shard = self.shard(appid);
         let track = shard.entry(*appid).or_default();
         track.window = window;
-        if track.burnt.insert(number) {
-            self.held.fetch_add(1, Ordering::Relaxed);
-        }
+        self.held.fetch_add(track.burn(number), Ordering::Relaxed);
     }
 
     /// A reload may widen windows: what was forgotten under the narrowest one so far stays refused.
@@ -246,9 +246,20 @@ fn lock(shard: &Mutex<Tracks>) -> MutexGuard<'_, Tracks> {
 }
 
 impl Track {
-    /// Forgets what is older than the floor, and says how many that were.
+    /// Burns it, and says how many that made more.
+    fn burn(&mut self, number: Number) -> usize {
+        self.greatest = self.greatest.max(number);
+        self.forgotten = self.forgotten.min(number.unix());
+        self.burnt.insert(number).into()
+    }
+
+    /// Forgets what is older than the floor, and says how many that were. Looks once a second.
     fn forget(&mut self, floor: u64) -> usize {
         let mut gone = 0;
+        if floor <= self.forgotten {
+            return gone;
+        }
+        self.forgotten = floor;
         while self.burnt.first().is_some_and(|oldest| oldest.unix() < floor) {
             self.burnt.pop_first();
             gone += 1;

@@ -105,8 +105,8 @@ impl Answer {
 
     /// The response. HTTP/1.1 adds `Date` and `Content-Length`.
     pub fn into_response(self) -> Response<Full<Bytes>> {
-        // Room for all of them at once, Date and Content-Length included.
-        let mut headers = HeaderMap::with_capacity(8);
+        // Room for all of them at once, and for the Date of HTTP/2.
+        let mut headers = HeaderMap::with_capacity(6);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json;charset=UTF-8"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let mut put = |name, value: &str| {
