@@ -5,6 +5,7 @@
 //! parser refuses gets its bare 4xx and is counted to the peer. Rules are read anew for each connection, so that a
 //! reload needs no restart.
 
+mod bell;
 mod bind;
 mod patience;
 mod places;
@@ -17,7 +18,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -39,6 +40,7 @@ use crate::admit::Origin;
 use crate::config::listen::Listen;
 use crate::metrics::Metrics;
 use crate::tls;
+use bell::Bell;
 use patience::Patient;
 use places::{Full as NoPlace, Place};
 use stream::{Socket, Stream};
@@ -355,11 +357,13 @@ async fn drive<C: GracefulConnection>(
     mut connection: Pin<Box<C>>,
     spent: &CancellationToken,
 ) -> Result<(), C::Error> {
+    let spent = pin!(spent.cancelled());
+    let spent = Bell::new(spent);
     tokio::select! {
         // A connection that is over is over, whoever stops.
         biased;
         ended = connection.as_mut() => ended,
-        () = spent.cancelled() => {
+        () = spent => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

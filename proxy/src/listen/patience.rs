@@ -21,6 +21,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::bell::Bell;
+
 /// The limits of one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
@@ -138,7 +140,7 @@ pub(super) struct Patient<S> {
 /// when it rings too early: once in `idle` instead of once a request.
 #[derive(Debug)]
 struct Timer {
-    sleep: Pin<Box<Sleep>>,
+    sleep: Bell<Pin<Box<Sleep>>>,
     set_for: Option<u64>,
     due: Instant,
 }
@@ -147,7 +149,7 @@ impl Timer {
     fn new() -> Self {
         let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
         let due = sleep.deadline();
-        Self { sleep, set_for: None, due }
+        Self { sleep: Bell::new(sleep), set_for: None, due }
     }
 
     /// Ready when `limit` has passed since this was first asked for `what`.
@@ -155,16 +157,16 @@ impl Timer {
         if self.set_for != Some(what) {
             self.set_for = Some(what);
             self.due = Instant::now() + limit;
-            if self.due < self.sleep.deadline() {
-                self.sleep.as_mut().reset(self.due);
+            if self.due < self.sleep.get().deadline() {
+                self.sleep.change().as_mut().reset(self.due);
             }
         }
         loop {
-            ready!(self.sleep.as_mut().poll(cx));
-            if self.sleep.deadline() >= self.due {
+            ready!(Pin::new(&mut self.sleep).poll(cx));
+            if self.sleep.get().deadline() >= self.due {
                 return Poll::Ready(());
             }
-            self.sleep.as_mut().reset(self.due);
+            self.sleep.change().as_mut().reset(self.due);
         }
     }
 }
