@@ -172,9 +172,13 @@ impl Audit {
         }
     }
 
-    /// Lets go of those who have waited long enough for their commits, again and again: up to a round longer than they
-    /// had patience for. Runs until it is dropped.
+    /// Tells of commits those who wait for them, and lets go of those who have waited long enough: up to a round longer than
+    /// they had patience for. Runs until it is dropped.
     pub async fn watch(&self) {
+        tokio::join!(self.store.herald(), self.end_rounds());
+    }
+
+    async fn end_rounds(&self) {
         let round = self.patience.clamp(Duration::from_millis(1), ROUND);
         let most = self.patience.as_nanos().div_ceil(round.as_nanos());
         let most = u64::try_from(most).unwrap_or(u64::MAX);

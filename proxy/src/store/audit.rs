@@ -203,6 +203,12 @@ impl AuditStore {
         self.shared.missed(self.shared.waiters.end_round(most), at);
     }
 
+    /// Tells those who wait what became of their rows, from within the runtime of whoever runs this, until it is dropped:
+    /// the writer then wakes one task for a batch instead of all. For one at a time; where there is none, the writer tells.
+    pub async fn herald(&self) {
+        self.shared.waiters.herald().run().await;
+    }
+
     /// Whether the last attempt to commit worked.
     pub fn healthy(&self) -> bool {
         self.shared.healthy.load(Ordering::Acquire)

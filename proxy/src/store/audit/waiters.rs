@@ -2,11 +2,14 @@
 //!
 //! A timer for each of them would cost more than the waiting. So time is counted in rounds: whoever has been waiting for
 //! too many of them when one ends is told that no commit came; its place stays until the writer comes to its row.
+//!
+//! To wake a task from the writer's thread costs the runtime a system call, if it has no thread to spare. So the writer
+//! wakes one task a batch, the herald, which wakes the others from within; without one it tells them itself.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::AuditUnavailable;
 
@@ -15,7 +18,16 @@ pub(super) type Told = Result<(), AuditUnavailable>;
 
 /// See the module's text.
 #[derive(Default)]
-pub(super) struct Waiters(Mutex<Line>);
+pub(super) struct Waiters {
+    line: Mutex<Line>,
+    herald: Mutex<Option<mpsc::UnboundedSender<News>>>,
+}
+
+/// What became of the rows of those who waited for them.
+pub(super) struct News {
+    waiting: Vec<oneshot::Sender<Told>>,
+    told: Told,
+}
 
 #[derive(Default)]
 struct Line {
@@ -42,9 +54,28 @@ impl Waiters {
         Ok(told)
     }
 
-    /// Takes those at the front, so many, out of the line: those of them who are still to be told, as [`tell`] does.
+    /// Takes those at the front, so many, out of the line: those of them who are still to be told.
     pub(super) fn leave(&self, count: usize) -> Vec<oneshot::Sender<Told>> {
         self.lock().places.drain(..count).filter_map(|place| place.waiter).collect()
+    }
+
+    /// Tells those who have left the line what became of their rows.
+    pub(super) fn tell(&self, waiting: Vec<oneshot::Sender<Told>>, told: Told) {
+        let news = News { waiting, told };
+        let untold = match &*self.herald.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(herald) => herald.send(news).err().map(|untold| untold.0),
+            None => Some(news),
+        };
+        if let Some(news) = untold {
+            news.tell();
+        }
+    }
+
+    /// A herald, who is from now on the one to be told.
+    pub(super) fn herald(&self) -> Herald {
+        let (sender, news) = mpsc::unbounded_channel();
+        *self.herald.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        Herald(news)
     }
 
     /// Ends a round; whoever has waited for `most` of them is told that it was for nothing. Says how many those were.
@@ -69,7 +100,7 @@ impl Waiters {
 
     /// A panic elsewhere leaves the line whole: nothing that can panic runs under the lock.
     fn lock(&self) -> MutexGuard<'_, Line> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -82,9 +113,36 @@ impl Drop for Held<'_> {
     }
 }
 
+/// Passes news on. When it goes, what it was told last is passed on all the same.
+pub(super) struct Herald(mpsc::UnboundedReceiver<News>);
+
+impl Herald {
+    /// Until it is dropped.
+    pub(super) async fn run(mut self) {
+        while let Some(news) = self.0.recv().await {
+            news.tell();
+        }
+    }
+}
+
+impl Drop for Herald {
+    fn drop(&mut self) {
+        self.0.close();
+        while let Ok(news) = self.0.try_recv() {
+            news.tell();
+        }
+    }
+}
+
+impl News {
+    fn tell(self) {
+        self.waiting.into_iter().for_each(|waiter| tell(waiter, self.told));
+    }
+}
+
 /// Tells what became of a row; with the line free, since whoever is woken may come back to it. One who has gone away is
 /// not told.
-pub(super) fn tell(waiter: oneshot::Sender<Told>, result: Told) {
+fn tell(waiter: oneshot::Sender<Told>, result: Told) {
     let _: Result<(), Told> = waiter.send(result);
 }
 
@@ -110,7 +168,7 @@ mod tests {
             2,
             "who was told is not told, or counted, twice; who has gone away is counted once"
         );
-        waiting.into_iter().for_each(|waiter| tell(waiter, Ok(())));
+        waiters.tell(waiting, Ok(()));
         assert_eq!(late.try_recv(), Ok(Ok(())));
         assert_eq!(waiters.end_round(1), 0);
     }
@@ -120,7 +178,7 @@ mod tests {
         let waiters = Waiters::default();
         assert_eq!(waiters.join(|| Err("full")).unwrap_err(), "full");
         let mut one = waiters.join(|| Ok::<_, ()>(())).unwrap();
-        waiters.leave(1).into_iter().for_each(|waiter| tell(waiter, Ok(())));
+        waiters.tell(waiters.leave(1), Ok(()));
         assert_eq!(one.try_recv(), Ok(Ok(())));
     }
 
@@ -130,5 +188,26 @@ mod tests {
         let mut one = waiters.join(|| Ok::<_, ()>(())).unwrap();
         drop(waiters.until_dropped());
         assert_eq!(one.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+    }
+
+    #[tokio::test]
+    async fn a_herald_tells_them_and_goes_without_keeping_anything_to_itself() {
+        let waiters = Waiters::default();
+        let join = || waiters.join(|| Ok::<_, ()>(())).unwrap();
+        let herald = waiters.herald();
+        let (first, second, mut third) = (join(), join(), join());
+        waiters.tell(waiters.leave(2), Ok(()));
+        let passing_on = tokio::spawn(herald.run());
+        assert_eq!((first.await, second.await), (Ok(Ok(())), Ok(Ok(()))));
+        passing_on.abort();
+        assert!(passing_on.await.unwrap_err().is_cancelled());
+        waiters.tell(waiters.leave(1), Err(AuditUnavailable::Failed));
+        assert_eq!(third.try_recv(), Ok(Err(AuditUnavailable::Failed)), "the writer tells by itself again");
+
+        let (herald, mut fourth) = (waiters.herald(), join());
+        waiters.tell(waiters.leave(1), Ok(()));
+        assert!(fourth.try_recv().is_err(), "the herald's to tell");
+        drop(herald);
+        assert_eq!(fourth.try_recv(), Ok(Ok(())));
     }
 }

@@ -15,7 +15,6 @@ use super::file::Segment;
 use super::row::Row;
 use super::seal::Sealer;
 use super::segment::{self, Month};
-use super::waiters::tell;
 use super::{AuditUnavailable, Entry, Options, Shared, notes, reserve};
 use crate::clock::{Clock, Time};
 
@@ -127,7 +126,7 @@ impl Writer {
                 }
                 self.shared.missed(waiting.len(), self.clock.now());
             }
-            waiting.into_iter().for_each(|waiter| tell(waiter, result));
+            self.shared.waiters.tell(waiting, result);
         }
     }
 
