@@ -39,7 +39,7 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     Run::cargo("build --release --package cmiot-proxy --bins --example floor --example load").run()?;
     let folder = root().join("target/bench-latency");
     let _ = std::fs::remove_dir_all(&folder); // an earlier run's
-    let origin = Origin::start()?;
+    let origin = Origin::start(None)?;
     let mut load = Load { seconds: options.seconds, sequence: 0, fresh: 0 };
 
     let saturated = {

@@ -4,7 +4,7 @@
 //! and the simulated carrier on another, so that what drifts drifts for all. CPU is the kernel's own accounting of
 //! the server's process group. Ours checks the signature, refuses replays and commits an audit record beside it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// Connections kept open
     #[arg(long, value_delimiter = ',', default_values_t = [64, 256])]
     connections: Vec<u32>,
+    /// The proxy's executable, as `cargo xtask release` leaves one, instead of a release build
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
 }
 
 /// Which cards a load asks about: so many, each so many after the one before.
@@ -67,7 +70,7 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     let folder = root().join("target/bench-peers");
     let _ = std::fs::remove_dir_all(&folder); // an earlier run's
     std::fs::create_dir_all(&folder)?;
-    let origin = Origin::start()?;
+    let origin = Origin::start(options.program.as_deref())?;
 
     let specs = pinned::ALL;
     let mut sequence = 0;

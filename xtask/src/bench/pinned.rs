@@ -56,7 +56,11 @@ pub(super) const PROCESS: Spec = Spec {
 pub(super) const FLOOR: Spec = Spec {
     name: "bare hyper (floor)",
     ours: false,
-    command: |_, _, port| Ok(built("examples/floor", &[&local(port)])),
+    command: |_, _, port| {
+        let mut command = Command::new(target().join("release/examples/floor"));
+        command.arg(local(port));
+        Ok(command)
+    },
 };
 
 /// Every server, ours first.
@@ -90,7 +94,8 @@ fn ours(at: &Path, origin: &Origin, port: u16, settings: &str) -> Result<Command
             origin.address
         ),
     )?;
-    let mut command = built("cmiot-proxy", &["serve", "--config"]);
+    let mut command = Command::new(&origin.program);
+    command.args(["serve", "--config"]);
     // One line a request is for people; here nobody reads it, as nobody reads the peers' logs.
     command.arg(config).env("RUST_LOG", "warn");
     Ok(command)
@@ -129,13 +134,6 @@ fn template(name: &str, at: &Path, origin: &Origin, port: u16) -> Result<PathBuf
     Ok(file)
 }
 
-/// A program of the release build.
-fn built(name: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(target().join("release").join(name));
-    command.args(arguments);
-    command
-}
-
 fn local(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }
@@ -145,19 +143,23 @@ pub(super) struct Origin {
     process: Child,
     /// Host and port.
     pub(super) address: String,
+    /// Its executable, which is the proxy's too.
+    program: PathBuf,
 }
 
 impl Origin {
-    /// Starts it on a free port.
-    pub(super) fn start() -> Result<Self> {
+    /// Starts it on a free port: this executable, or else the release build.
+    pub(super) fn start(program: Option<&Path>) -> Result<Self> {
+        let program = program.map_or_else(|| target().join("release/cmiot-proxy"), Path::to_owned);
         let account = format!("{APPID}:{EBID}:{PASSWORD}");
-        let command = built("cmiot-proxy", &["simulate", "--listen", "127.0.0.1:0", "--account", &account]);
+        let mut command = Command::new(&program);
+        command.args(["simulate", "--listen", "127.0.0.1:0", "--account", &account]);
         let mut process =
             pinned(&command, 1).stdout(Stdio::piped()).spawn().context("cmiot-proxy simulate")?;
         let mut line = String::new();
         BufReader::new(process.stdout.take().context("its output")?).read_line(&mut line)?;
         let address = line.trim().rsplit('/').next().unwrap_or_default().to_owned();
-        Ok(Self { process, address })
+        Ok(Self { process, address, program })
     }
 }
 

@@ -19,7 +19,7 @@ const STRIDE: u32 = 7_919;
 
 /// Microseconds of CPU a hit over each store, medians of `rounds`.
 pub(super) fn cpu(stores: &[(u32, &Path)], seconds: u32, rounds: u32) -> Result<Vec<f64>> {
-    let origin = Origin::start()?;
+    let origin = Origin::start(None)?;
     let mut servers = Vec::new();
     for &(count, place) in stores {
         let server = Server::start(&FLEET, place, &origin)?;
