@@ -8,7 +8,7 @@
 //! | `bench.rs`, `bench/` | `cargo xtask bench NAME`: the project against its peers in one run |
 //! | `firmware.rs`, `firmware/` | `cargo xtask firmware`: the signer on emulated chips, tested and weighed |
 //! | `hostile.rs`, `hostile/` | `cargo xtask hostile`: the proxy under attack, while good gateways keep asking |
-//! | `release.rs` | `cargo xtask release`: the static executables that are handed out, and their sizes |
+//! | `release.rs`, `release/` | `cargo xtask release`: the static executables that are handed out, trained, and their sizes |
 //! | `tools.rs` | what a machine must have, and how it is brought there |
 //! | `serving.rs` | a program that serves, from its start to its end |
 //! | `run.rs` | one child process: its command line is printed, its failure is an error |

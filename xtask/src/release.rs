@@ -1,8 +1,11 @@
 //! `cargo xtask release`: the static executables that are handed out, their sizes, and what an idle one holds.
 //!
+//! Each is built twice, the second time by what the first one counted at work (`release/train.rs`).
 //! musl, so that one file runs on any Linux of its processor; zig is the C compiler and the linker, so that SQLite and
 //! ring are built for both processors on either. Sizes and the idle memory have limits, since an edge box has: over one
 //! is an error.
+
+mod train;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,9 +13,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::run::{Run, target};
+use crate::run::{Run, root, target};
 use crate::serving::Serving;
 use crate::tools;
+use train::Trainee;
 
 const TARGETS: [&str; 2] = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"];
 
@@ -22,16 +26,46 @@ const LARGEST: f64 = 12.0;
 /// Resident, of the native one that serves and is asked nothing, in MiB.
 const IDLE: f64 = 16.0;
 
-/// Builds, measures and prints.
+/// Builds, trains, builds again, measures and prints.
 ///
 /// # Errors
 /// When something cannot be built or started, or is over its limit.
 pub(crate) fn command() -> Result<()> {
     tools::toolchain()?;
+    Run::cargo("build --locked --release --package cmiot-proxy --example load").run()?;
+    let counting = target().join("counting");
+    build(&TARGETS.map(|triple| (triple, "-Cprofile-generate".to_owned())), &counting)?;
+    let mut trained = Vec::new();
+    for triple in TARGETS {
+        let counted = Trainee::new(executable(&counting, triple), triple)?.train()?;
+        trained.push((triple, format!("-Cprofile-use={}", counted.display())));
+    }
+    build(&trained, &target())?;
+    println!("\n| executable | MiB | of at most |\n| --- | --- | --- |");
+    let mut over = Vec::new();
+    for triple in TARGETS {
+        let file = executable(&target(), triple);
+        let size = mebibytes(fs::metadata(&file).with_context(|| file.display().to_string())?.len());
+        println!("| {triple} | {size:.2} | {LARGEST} |");
+        over.extend((size > LARGEST).then(|| format!("{triple} is larger than {LARGEST} MiB")));
+    }
+    let native = TARGETS
+        .into_iter()
+        .find(|target| target.starts_with(std::env::consts::ARCH))
+        .context("no executable is for this processor")?;
+    let resident = idle(&executable(&target(), native))?;
+    println!("| {native}, resident when idle | {resident:.2} | {IDLE} |");
+    over.extend((resident > IDLE).then(|| format!("{native} holds more than {IDLE} MiB when idle")));
+    ensure!(over.is_empty(), "{}", over.join("; "));
+    Ok(())
+}
+
+/// Builds for these targets, each with a flag of the compiler's, into a folder.
+fn build(targets: &[(&str, String)], folder: &Path) -> Result<()> {
     let zig = tools::python("zig")?.join("bin");
     let path = std::env::var("PATH").context("PATH")?;
-    let targets = TARGETS.iter().flat_map(|target| ["--target", target]);
-    Run::new(zig.join("cargo-zigbuild"))
+    let python = root().join("xtask/src/release/python.sh");
+    let build = Run::new(zig.join("cargo-zigbuild"))
         .args([
             "zigbuild",
             "--locked",
@@ -42,30 +76,20 @@ pub(crate) fn command() -> Result<()> {
             "--bin",
             "cmiot-proxy",
         ])
-        .args(targets)
+        .args(["--target-dir"])
+        .args([folder])
         .env("PATH", &format!("{}:{path}", zig.display()))
-        .run()?;
-    println!("\n| executable | MiB | of at most |\n| --- | --- | --- |");
-    let mut over = Vec::new();
-    for target in TARGETS {
-        let file = executable(target);
-        let size = mebibytes(fs::metadata(&file).with_context(|| file.display().to_string())?.len());
-        println!("| {target} | {size:.2} | {LARGEST} |");
-        over.extend((size > LARGEST).then(|| format!("{target} is larger than {LARGEST} MiB")));
-    }
-    let native = TARGETS
-        .into_iter()
-        .find(|target| target.starts_with(std::env::consts::ARCH))
-        .context("no executable is for this processor")?;
-    let resident = idle(&executable(native))?;
-    println!("| {native}, resident when idle | {resident:.2} | {IDLE} |");
-    over.extend((resident > IDLE).then(|| format!("{native} holds more than {IDLE} MiB when idle")));
-    ensure!(over.is_empty(), "{}", over.join("; "));
-    Ok(())
+        .env("CARGO_ZIGBUILD_PYTHON_PATH", &python.display().to_string());
+    let build = targets.iter().fold(build, |build, (triple, flag)| {
+        let name = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.replace('-', "_").to_uppercase());
+        build.args(["--target", triple]).env(&name, flag)
+    });
+    build.run()
 }
 
-fn executable(triple: &str) -> PathBuf {
-    target().join(triple).join("dist/cmiot-proxy")
+/// What [`build`] leaves in its folder.
+fn executable(folder: &Path, triple: &str) -> PathBuf {
+    folder.join(triple).join("dist/cmiot-proxy")
 }
 
 fn mebibytes(bytes: u64) -> f64 {

@@ -5,7 +5,7 @@
 //! Debian's packages (as root; otherwise the line to run is the error). Nothing is fetched twice.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -107,6 +107,31 @@ pub(crate) fn packages() -> Result<()> {
 /// As [`packages`].
 pub(crate) fn peers() -> Result<()> {
     bring(PEERS)
+}
+
+/// What runs an executable for this processor on ours; Debian's package brings it.
+///
+/// # Errors
+/// As [`packages`].
+pub(crate) fn emulator(arch: &str) -> Result<PathBuf> {
+    let program = format!("qemu-{arch}");
+    if on_path(&program).is_none() {
+        install(&["qemu-user"])?;
+    }
+    on_path(&program)
+        .with_context(|| format!("package qemu-user is installed, but `{program}` is not on PATH"))
+}
+
+/// The toolchain's own program that reads what counting executables wrote.
+///
+/// # Errors
+/// When its component cannot be fetched.
+pub(crate) fn profdata() -> Result<PathBuf> {
+    Run::new("rustup").args(["component", "add", "llvm-tools"]).run()?;
+    let folder = Run::new("rustc").args(["--print", "target-libdir"]).output()?;
+    let program = Path::new(folder.trim()).with_file_name("bin").join("llvm-profdata");
+    ensure!(program.is_file(), "component llvm-tools is installed, but {} is not there", program.display());
+    Ok(program)
 }
 
 fn bring(packages: &[Package]) -> Result<()> {
