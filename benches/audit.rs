@@ -84,6 +84,9 @@ fn record(durability: Durability, callers: u64, time: Duration) -> Result<(), Bo
     let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let (cpu, writer, started) = (process_cpu()?, writer_cpu()?, clock.monotonic());
+    // As the proxy has one.
+    let herald = Arc::clone(&store);
+    runtime.spawn(async move { herald.herald().await });
     runtime.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
         for caller in 0..callers {
