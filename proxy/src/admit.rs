@@ -100,7 +100,7 @@ impl Admit {
 
     /// Frees what has left the window; called on a ticker.
     pub fn tidy(&self) {
-        self.replay.sweep(self.clock.monotonic());
+        self.replay.sweep(self.memory(), self.clock.monotonic());
     }
 
     /// Where a request asks to be let in.

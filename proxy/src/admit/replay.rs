@@ -76,12 +76,11 @@ struct Track {
     burnt: BTreeSet<Number>,
     /// The greatest that was ever burnt: whoever counts up is told from it alone that a transid is new.
     greatest: Number,
-    /// Nothing older than this second is left.
+    /// What is older than this second was forgotten, and stays refused.
     forgotten: u64,
     bucket: Bucket,
     /// Hashes of what an observed client sent last.
     observed: VecDeque<u64>,
-    window: Duration,
     last_asked: Duration,
 }
 
@@ -141,10 +140,10 @@ impl Replay {
         if mode == ReplayMode::Observe {
             return self.observe(appid, number.0, rights, ticks);
         }
-        let floor = self.floor(window);
         let mut shard = self.shard(appid);
         let track = shard.entry(*appid).or_default();
-        (track.window, track.last_asked) = (window, ticks);
+        track.last_asked = ticks;
+        let floor = self.floor(window).max(track.forgotten);
         self.held.fetch_sub(track.forget(floor), Ordering::Relaxed);
         let again = number <= track.greatest && track.burnt.contains(&number);
         if again && mode == ReplayMode::Refuse {
@@ -194,12 +193,11 @@ impl Replay {
     /// Notes a transid that was answered before a restart.
     pub fn remember(&self, appid: &AppId, number: Number, window: Duration, now: Time) {
         self.latest.fetch_max(now.as_secs(), Ordering::Relaxed);
-        if number.unix() < self.floor(window) {
-            return;
-        }
         let mut shard = self.shard(appid);
         let track = shard.entry(*appid).or_default();
-        track.window = window;
+        if number.unix() < self.floor(window).max(track.forgotten) {
+            return;
+        }
         self.held.fetch_add(track.burn(number), Ordering::Relaxed);
     }
 
@@ -210,14 +208,17 @@ impl Replay {
         }
     }
 
-    /// Forgets what has left the windows, in one part of the table a call.
-    pub fn sweep(&self, ticks: Duration) {
+    /// Forgets what has left the widest window there is, in one part of the table a call. A client that asks nothing is not
+    /// held to its own: it may have had a narrower one when it asked last.
+    pub fn sweep(&self, widest: Duration, ticks: Duration) {
         let turn = self.swept.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let mut shard = lock(&self.shards[turn]);
+        let floor = self.floor(widest);
         shard.retain(|_, track| {
-            let floor = self.floor(track.window);
             self.held.fetch_sub(track.forget(floor), Ordering::Relaxed);
-            !track.burnt.is_empty() || ticks.saturating_sub(track.last_asked) < IDLE
+            let idle = track.burnt.is_empty() && ticks.saturating_sub(track.last_asked) >= IDLE;
+            // What it has forgotten must not come in again.
+            !idle || track.forgotten > floor
         });
         let room = shard.len() * 2;
         shard.shrink_to(room);
@@ -249,7 +250,6 @@ impl Track {
     /// Burns it, and says how many that made more.
     fn burn(&mut self, number: Number) -> usize {
         self.greatest = self.greatest.max(number);
-        self.forgotten = self.forgotten.min(number.unix());
         self.burnt.insert(number).into()
     }
 

@@ -78,6 +78,35 @@ fn a_window_that_grows_brings_no_transid_back() {
 }
 
 #[test]
+fn what_was_burnt_under_a_narrower_window_stays_burnt_under_a_wider_one() {
+    let narrow = Rights { window: Some(Duration::from_secs(60)), ..rights(ReplayMode::Refuse, 10) };
+    let wide = rights(ReplayMode::Refuse, 10);
+    let quiet = appid();
+    let other = AppId::parse("B1").unwrap();
+    let pass = |replay: &Replay, who: &AppId, rights: &Rights, stamp, sequence, now| {
+        replay.pass(who, number(stamp, sequence), rights, ReplayMode::Refuse, at(now), Duration::ZERO)
+    };
+
+    // Its client asks nothing after the reload, while others do.
+    let replay = Replay::new(10);
+    assert_eq!(pass(&replay, &quiet, &narrow, NOW - 10, 1, NOW), Ok(false));
+    replay.reloaded(narrow.window);
+    assert_eq!(pass(&replay, &other, &wide, NOW + 80, 1, NOW + 80), Ok(false));
+    (0..SHARDS).for_each(|_| replay.sweep(WINDOW, Duration::ZERO));
+    assert_eq!(pass(&replay, &quiet, &wide, NOW - 10, 1, NOW + 90), Err(Unusable::Reused));
+
+    // A request that came before the reload forgets it after that.
+    let replay = Replay::new(10);
+    assert_eq!(pass(&replay, &quiet, &narrow, NOW, 1, NOW), Ok(false));
+    replay.reloaded(narrow.window);
+    assert_eq!(pass(&replay, &quiet, &narrow, NOW + 100, 2, NOW + 100), Ok(false));
+    assert_eq!(pass(&replay, &quiet, &wide, NOW, 1, NOW + 100), Err(Unusable::Stale));
+    // Nor is that forgotten with its client, which may have asked an age ago.
+    (0..SHARDS).for_each(|_| replay.sweep(WINDOW, IDLE * 2));
+    assert_eq!(pass(&replay, &quiet, &wide, NOW, 1, NOW + 100), Err(Unusable::Stale));
+}
+
+#[test]
 fn each_mode_does_what_its_name_says() {
     let replay = Replay::new(10);
     for (mode, expected) in [
@@ -119,7 +148,7 @@ fn the_whole_table_is_bounded_and_gives_its_room_back() {
     assert!(matches!(burn(&replay, NOW, 2, NOW), Err(Unusable::Full(_))));
     replay.latest.store(NOW + 301, Ordering::Relaxed);
     for _ in 0..SHARDS {
-        replay.sweep(Duration::ZERO);
+        replay.sweep(WINDOW, Duration::ZERO);
     }
     assert_eq!(replay.held(), 0);
 }
