@@ -1,6 +1,6 @@
 //! `cmiot-proxy serve`: runs the proxy until it is told to stop.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use anyhow::Context;
 use cmiot_proxy::app::{App, open_store};
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::watch::Watch;
-use cmiot_proxy::config::{Config, LogFormat};
+use cmiot_proxy::config::{Config, ConfigError, LogFormat};
 use cmiot_proxy::process;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -61,15 +61,16 @@ impl Serve {
                     _ = hang_up.recv() => true,
                     () = tokio::time::sleep(LOOK) => false,
                 };
-                // A changed file counts as well as a signal.
-                if watch.changed() || asked {
-                    match Config::load(&self.config) {
-                        Ok((config, _)) => {
-                            watch = Watch::new(&self.config, &config.files);
-                            app.reload(config);
-                        }
-                        Err(error) => app.keep_config(&error),
-                    }
+                let path = self.config.clone();
+                // Elsewhere: files may be long, or on a disk that hangs, and look-ups go on.
+                let loaded;
+                (watch, loaded) = tokio::task::spawn_blocking(move || look(watch, &path, asked))
+                    .await
+                    .context("cannot look at the configuration")?;
+                match loaded {
+                    Some(Ok(config)) => app.reload(config),
+                    Some(Err(error)) => app.keep_config(&error),
+                    None => {}
                 }
             }
             tokio::select! {
@@ -80,6 +81,19 @@ impl Serve {
             }
             Ok(ExitCode::SUCCESS)
         })
+    }
+}
+
+/// Loads the configuration if somebody asked for that; a changed file counts as well as a signal.
+fn look(mut watch: Watch, path: &Path, asked: bool) -> (Watch, Option<Result<Config, ConfigError>>) {
+    // Looked at in any case, so that a change that was asked for counts once.
+    let changed = watch.changed();
+    if !changed && !asked {
+        return (watch, None);
+    }
+    match Config::load(path) {
+        Ok((config, _)) => (Watch::new(path, &config.files), Some(Ok(config))),
+        Err(error) => (watch, Some(Err(error))),
     }
 }
 
