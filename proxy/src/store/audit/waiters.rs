@@ -62,7 +62,7 @@ impl Waiters {
     /// Tells those who have left the line what became of their rows.
     pub(super) fn tell(&self, waiting: Vec<oneshot::Sender<Told>>, told: Told) {
         let news = News { waiting, told };
-        let untold = match &*self.herald.lock().unwrap_or_else(PoisonError::into_inner) {
+        let untold = match &*self.told_to() {
             Some(herald) => herald.send(news).err().map(|untold| untold.0),
             None => Some(news),
         };
@@ -72,10 +72,14 @@ impl Waiters {
     }
 
     /// A herald, who is from now on the one to be told.
-    pub(super) fn herald(&self) -> Herald {
+    pub(super) fn herald(&self) -> Herald<'_> {
         let (sender, news) = mpsc::unbounded_channel();
-        *self.herald.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-        Herald(news)
+        *self.told_to() = Some(sender);
+        Herald { news, waiters: self }
+    }
+
+    fn told_to(&self) -> MutexGuard<'_, Option<mpsc::UnboundedSender<News>>> {
+        self.herald.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends a round; whoever has waited for `most` of them is told that it was for nothing. Says how many those were.
@@ -114,23 +118,29 @@ impl Drop for Held<'_> {
 }
 
 /// Passes news on. When it goes, what it was told last is passed on all the same.
-pub(super) struct Herald(mpsc::UnboundedReceiver<News>);
+pub(super) struct Herald<'a> {
+    news: mpsc::UnboundedReceiver<News>,
+    waiters: &'a Waiters,
+}
 
-impl Herald {
+impl Herald<'_> {
     /// Until it is dropped.
     pub(super) async fn run(mut self) {
-        while let Some(news) = self.0.recv().await {
+        while let Some(news) = self.news.recv().await {
             news.tell();
         }
     }
 }
 
-impl Drop for Herald {
+impl Drop for Herald<'_> {
     fn drop(&mut self) {
-        self.0.close();
-        while let Ok(news) = self.0.try_recv() {
-            news.tell();
-        }
+        let left: Vec<_> = {
+            // Under this lock it is told nothing more: what it will find is all there is.
+            let _told_to = self.waiters.told_to();
+            self.news.close();
+            std::iter::from_fn(|| self.news.try_recv().ok()).collect()
+        };
+        left.into_iter().for_each(News::tell);
     }
 }
 
@@ -197,10 +207,10 @@ mod tests {
         let herald = waiters.herald();
         let (first, second, mut third) = (join(), join(), join());
         waiters.tell(waiters.leave(2), Ok(()));
-        let passing_on = tokio::spawn(herald.run());
-        assert_eq!((first.await, second.await), (Ok(Ok(())), Ok(Ok(()))));
-        passing_on.abort();
-        assert!(passing_on.await.unwrap_err().is_cancelled());
+        tokio::select! {
+            () = herald.run() => panic!("it runs until it is dropped"),
+            told = async { (first.await, second.await) } => assert_eq!(told, (Ok(Ok(())), Ok(Ok(())))),
+        }
         waiters.tell(waiters.leave(1), Err(AuditUnavailable::Failed));
         assert_eq!(third.try_recv(), Ok(Err(AuditUnavailable::Failed)), "the writer tells by itself again");
 
