@@ -31,6 +31,8 @@ const IDLE: f64 = 16.0;
 /// # Errors
 /// When something cannot be built or started, or is over its limit.
 pub(crate) fn command() -> Result<()> {
+    let place = target().display().to_string();
+    ensure!(!place.contains(char::is_whitespace), "{place} has a space in it, where a compiler's flag ends");
     tools::toolchain()?;
     Run::cargo("build --locked --release --package cmiot-proxy --example load").run()?;
     let counting = target().join("counting");
@@ -79,7 +81,10 @@ fn build(targets: &[(&str, String)], folder: &Path) -> Result<()> {
         .args(["--target-dir"])
         .args([folder])
         .env("PATH", &format!("{}:{path}", zig.display()))
-        .env("CARGO_ZIGBUILD_PYTHON_PATH", &python.display().to_string());
+        .env("CARGO_ZIGBUILD_PYTHON_PATH", &python.display().to_string())
+        // Either would take the place of the flags for a target.
+        .without_env("RUSTFLAGS")
+        .without_env("CARGO_ENCODED_RUSTFLAGS");
     let build = targets.iter().fold(build, |build, (triple, flag)| {
         let name = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.replace('-', "_").to_uppercase());
         build.args(["--target", triple]).env(&name, flag)
