@@ -99,9 +99,10 @@ fn what_was_burnt_under_a_narrower_window_stays_burnt_under_a_wider_one() {
     let replay = Replay::new(10);
     assert_eq!(pass(&replay, &quiet, &narrow, NOW, 1, NOW), Ok(false));
     replay.reloaded(narrow.window);
-    assert_eq!(pass(&replay, &quiet, &narrow, NOW + 100, 2, NOW + 100), Ok(false));
+    assert_eq!(pass(&replay, &quiet, &narrow, NOW, 2, NOW + 100), Err(Unusable::Stale));
+    assert_eq!(replay.held(), 0);
     assert_eq!(pass(&replay, &quiet, &wide, NOW, 1, NOW + 100), Err(Unusable::Stale));
-    // Nor is that forgotten with its client, which may have asked an age ago.
+    // Nor is that forgotten with its client, of which nothing else is left.
     (0..SHARDS).for_each(|_| replay.sweep(WINDOW, IDLE * 2));
     assert_eq!(pass(&replay, &quiet, &wide, NOW, 1, NOW + 100), Err(Unusable::Stale));
 }
