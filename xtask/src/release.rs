@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::run::{Run, root, target};
 use crate::serving::Serving;
@@ -108,12 +108,7 @@ fn idle(program: &Path) -> Result<f64> {
     let folder = target().join("release-idle");
     let _ = fs::remove_dir_all(&folder); // of a run that was cut off
     fs::create_dir_all(&folder)?;
-    let config = folder.join("cmiot-proxy.toml");
-    fs::write(
-        &config,
-        "gateway.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\ncarrier.base_url = \"http://127.0.0.1:9\"\n\
-         [[account]]\nname = \"fleet\"\nappid = \"100001\"\nebid = \"0001000000009\"\npassword = \"carrier\"\n",
-    )?;
+    let config = configure(&folder, "http://127.0.0.1:9", "100001:0001000000009:carrier")?;
     let mut proxy =
         Serving::start(Command::new(program).args(["serve", "--config"]).arg(&config).stderr(Stdio::null()))?;
     proxy.told("gateway ")?;
@@ -121,4 +116,20 @@ fn idle(program: &Path) -> Result<f64> {
     drop(proxy);
     fs::remove_dir_all(&folder)?;
     Ok(mebibytes(resident))
+}
+
+/// A configuration in this folder, for a carrier and one account with it, APPID:EBID:PASSWORD.
+fn configure(folder: &Path, base_url: &str, account: &str) -> Result<PathBuf> {
+    let [appid, ebid, password] = account.split(':').collect::<Vec<_>>()[..] else {
+        bail!("no account: {account}")
+    };
+    let config = folder.join("cmiot-proxy.toml");
+    fs::write(
+        &config,
+        format!(
+            "gateway.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\ncarrier.base_url = \"{base_url}\"\n\
+             [[account]]\nname = \"fleet\"\nappid = \"{appid}\"\nebid = \"{ebid}\"\npassword = \"{password}\"\n"
+        ),
+    )?;
+    Ok(config)
 }

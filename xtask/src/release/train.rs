@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::run::{Run, target};
 use crate::serving::Serving;
@@ -54,17 +54,9 @@ impl Trainee {
 
     /// Serves look-ups from a folder of this name.
     fn serve(&self, name: &str, before: &[&str], base_url: &str) -> Result<()> {
-        let [appid, ebid, password] = ACCOUNT.split(':').collect::<Vec<_>>()[..] else { bail!(ACCOUNT) };
         let folder = self.folder.join(name);
         fs::create_dir(&folder)?;
-        let config = folder.join("cmiot-proxy.toml");
-        fs::write(
-            &config,
-            format!(
-                "gateway.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\ncarrier.base_url = \"{base_url}\"\n\
-                 [[account]]\nname = \"fleet\"\nappid = \"{appid}\"\nebid = \"{ebid}\"\npassword = \"{password}\"\n"
-            ),
-        )?;
+        let config = super::configure(&folder, base_url, ACCOUNT)?;
         let mut serve = self.command(before);
         let mut proxy =
             Serving::start(serve.args(["serve", "--config"]).arg(&config).env("RUST_LOG", "warn"))?;
