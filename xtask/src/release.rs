@@ -36,11 +36,11 @@ pub(crate) fn command() -> Result<()> {
     tools::toolchain()?;
     Run::cargo("build --locked --release --package cmiot-proxy --example load").run()?;
     let counting = target().join("counting");
-    build(&TARGETS.map(|triple| (triple, "-Cprofile-generate".to_owned())), &counting)?;
+    build(&TARGETS.map(|triple| (triple, "profile-generate".to_owned())), &counting)?;
     let mut trained = Vec::new();
     for triple in TARGETS {
         let counted = Trainee::new(executable(&counting, triple), triple)?.train()?;
-        trained.push((triple, format!("-Cprofile-use={}", counted.display())));
+        trained.push((triple, format!("profile-use={}", counted.display())));
     }
     build(&trained, &target())?;
     println!("\n| executable | MiB | of at most |\n| --- | --- | --- |");
@@ -62,7 +62,7 @@ pub(crate) fn command() -> Result<()> {
     Ok(())
 }
 
-/// Builds for these targets, each with a flag of the compiler's, into a folder.
+/// Builds for these targets, each with an option of both compilers', rustc's and that of SQLite, into a folder.
 fn build(targets: &[(&str, String)], folder: &Path) -> Result<()> {
     let zig = tools::python("zig")?.join("bin");
     let path = std::env::var("PATH").context("PATH")?;
@@ -85,9 +85,12 @@ fn build(targets: &[(&str, String)], folder: &Path) -> Result<()> {
         // Either would take the place of the flags for a target.
         .without_env("RUSTFLAGS")
         .without_env("CARGO_ENCODED_RUSTFLAGS");
-    let build = targets.iter().fold(build, |build, (triple, flag)| {
-        let name = format!("CARGO_TARGET_{}_RUSTFLAGS", triple.replace('-', "_").to_uppercase());
-        build.args(["--target", triple]).env(&name, flag)
+    let build = targets.iter().fold(build, |build, (triple, option)| {
+        let triple_name = triple.replace('-', "_");
+        build
+            .args(["--target", triple])
+            .env(&format!("CARGO_TARGET_{}_RUSTFLAGS", triple_name.to_uppercase()), &format!("-C{option}"))
+            .env(&format!("CFLAGS_{triple_name}"), &format!("-f{option}"))
     });
     build.run()
 }

@@ -35,7 +35,7 @@ impl Trainee {
         Ok(Self { program, emulator, folder: target().join("training").join(triple) })
     }
 
-    /// Shows it the work, and returns what it counted, as `-C profile-use` takes it.
+    /// Shows it the work, and returns what it counted, as rustc's and clang's `profile-use` take it.
     pub(super) fn train(&self) -> Result<PathBuf> {
         let _ = fs::remove_dir_all(&self.folder); // of an earlier run
         fs::create_dir_all(&self.folder)?;
@@ -86,7 +86,9 @@ impl Trainee {
             .collect();
         ensure!(!counted.is_empty(), "{} counted nothing", self.program.display());
         let merged = self.folder.join("merged");
-        Run::new(tools::profdata()?).args(["merge", "-o"]).args([&merged]).args(counted).run()?;
+        // The version before the newest: zig's clang is older than rustc's LLVM, which reads both.
+        let merge = Run::new(tools::profdata()?).args(["merge", "--write-prev-version", "-o"]);
+        merge.args([&merged]).args(counted).run()?;
         // Named by what it holds: that is how cargo knows whether to build anew.
         let mut hasher = DefaultHasher::new();
         fs::read(&merged)?.hash(&mut hasher);
