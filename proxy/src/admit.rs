@@ -172,7 +172,7 @@ impl Door<'_> {
         match request.ebid.as_deref() {
             Some(ebid) => {
                 let due = self.directory.ebid_of(client, request.operation).ok_or(Refusal::Operation)?;
-                if ebid != due.as_str() {
+                if ebid.as_bytes() != due.as_bytes() {
                     return Err(Refusal::Ebid);
                 }
             }
@@ -189,7 +189,7 @@ impl Door<'_> {
         {
             return Err(Refusal::Operation);
         }
-        if !rights.opens_card(request.card.as_str()) {
+        if !rights.opens_card(&request.card) {
             return Err(Refusal::CardNotAllowed);
         }
         // An action changes something: it is done once, whatever its client's mode.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Response};
 use tokio_util::either::Either;
 
@@ -29,18 +30,21 @@ pub fn serve(
     request: Request<Incoming>,
     origin: Origin,
 ) -> impl Future<Output = Response<Full<Bytes>>> + Send + use<> {
-    let (head, body) = request.into_parts();
     let (origin, patience) = {
         let gateway = &relay.config.load().gateway;
-        let address = forwarded::origin(origin.address, &head.headers, &gateway.trusted_proxies);
+        let address = forwarded::origin(origin.address, request.headers(), &gateway.trusted_proxies);
         (Origin { address, ..origin }, gateway.body.0)
     };
-    let answer = if body.is_end_stream() {
-        Either::Left(relay.answer(&Asked { head, body: Ok(Bytes::new()), origin }))
+    let answer = if request.body().is_end_stream() {
+        let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+        Either::Left(relay.answer(&Asked { method, uri, headers, body: Ok(&[]), origin }))
     } else {
         Either::Right(Box::pin(async move {
+            let (head, body) = request.into_parts();
             let body = read(&head.method, body, patience).await;
-            relay.answer(&Asked { head, body, origin }).await
+            let body = body.as_deref().map_err(Clone::clone);
+            let Parts { method, uri, headers, .. } = &head;
+            relay.answer(&Asked { method, uri, headers, body, origin }).await
         }))
     };
     async move { answer.await.into_response() }

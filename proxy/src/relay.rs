@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use cmiot_signer::AppId;
-use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method, Uri};
 use tokio_util::either::Either;
 
 use crate::admit::repeat::{self, Listener, Repeats, Teller, Turn};
@@ -62,11 +62,15 @@ pub struct Relay {
 
 /// An HTTP request as the listener hands it over: its head, and its body or why there is none.
 #[derive(Debug)]
-pub struct Asked {
-    /// Method, target, headers.
-    pub head: Parts,
+pub struct Asked<'a> {
+    /// Of its head.
+    pub method: &'a Method,
+    /// Its target.
+    pub uri: &'a Uri,
+    /// All of them.
+    pub headers: &'a HeaderMap,
     /// The body, read within its limits.
-    pub body: Result<bytes::Bytes, Refusal>,
+    pub body: Result<&'a [u8], Refusal>,
     /// Who is at the other end.
     pub origin: Origin,
 }
@@ -116,7 +120,7 @@ impl Relay {
     ///
     /// What can be done at once is done at once, in the order of the path: whoever only waits for a record needs no room
     /// for more.
-    pub fn answer(self: Arc<Self>, asked: &Asked) -> impl Future<Output = Answer> + Send + use<> {
+    pub fn answer(self: Arc<Self>, asked: &Asked<'_>) -> impl Future<Output = Answer> + Send + use<> {
         let came = self.clock.moment();
         let peer = asked.origin.address;
         let mut record = Record::begin(came.wall, peer);
@@ -140,7 +144,7 @@ impl Relay {
     /// From the request to what memory knows.
     fn look_up(
         self: &Arc<Self>,
-        asked: &Asked,
+        asked: &Asked<'_>,
         came: Moment,
         record: &mut Record,
         teller: &mut Option<Teller<Result<Found, Refusal>>>,
@@ -148,11 +152,10 @@ impl Relay {
         // Parse: in the form of a look-up, whoever asks.
         let (door, config) = (self.admit.door(), self.config.load());
         door.check_peer(asked.origin.address)?;
-        check_head(&asked.head, &self.hosts)?;
-        let body = asked.body.as_ref().map_err(Clone::clone)?;
-        let Parts { uri, headers, .. } = &asked.head;
-        let request =
-            Request::parse(uri, headers, body, &config.operations, door.reads_lenient(), record.claims())?;
+        check_head(asked.method, asked.uri, asked.headers, &self.hosts)?;
+        let body = asked.body.clone()?;
+        let (operations, lenient) = (&config.operations, door.reads_lenient());
+        let request = Request::parse(asked.uri, asked.headers, body, operations, lenient, record.claims())?;
 
         // Admit: who asks, and may they. The transid is burnt from here on.
         let Admitted { client, again } = admit(&door, &request, &asked.origin, came, record)?;

@@ -63,7 +63,7 @@ impl Rules {
             return fresh;
         }
         // FNV-1a, folded: enough to tell neighbouring numbers apart.
-        let hash = card.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        let hash = card.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
         });
         let permille = 1_000 - reach + (hash ^ hash >> 32) % (2 * reach + 1);

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cmiot_signer::{AppId, Ebid, Password};
+use cmiot_signer::{AppId, Card, Ebid, Password};
 use ipnet::IpNet;
 use ring::hmac;
 
@@ -60,14 +60,13 @@ pub struct Rights {
 
 impl Rights {
     /// Whether this card may be asked for.
-    pub fn opens_card(&self, card: &str) -> bool {
-        let listed = self.card_list.as_ref().map(|list| list.contains(card));
-        match (self.cards.is_empty(), listed) {
-            (true, None) => true,
-            (_, listed) => {
-                listed == Some(true) || self.cards.iter().any(|prefix| card.starts_with(prefix.as_str()))
-            }
+    pub fn opens_card(&self, card: &Card) -> bool {
+        if self.cards.is_empty() && self.card_list.is_none() {
+            return true;
         }
+        let card = card.as_str();
+        self.card_list.as_ref().is_some_and(|list| list.contains(card))
+            || self.cards.iter().any(|prefix| card.starts_with(prefix.as_str()))
     }
 }
 
@@ -138,7 +137,7 @@ pub fn derive_password(key: &hmac::Key, epoch: u32, appid: &AppId) -> Password {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cmiot_signer::{Sequence, Stamp, Token, Transid};
+    use cmiot_signer::{CardKind, Sequence, Stamp, Token, Transid};
 
     #[test]
     fn a_derived_password_is_what_other_tools_compute() {
@@ -167,10 +166,11 @@ mod tests {
             max_age_floor: Duration::ZERO,
             max_stale_ceiling: Duration::MAX,
         };
-        assert!(rights(&[], None).opens_card("1064"));
-        assert!(rights(&["106"], None).opens_card("1064"));
-        assert!(!rights(&["107"], None).opens_card("1064"));
-        assert!(rights(&["107"], Some(&["1064"])).opens_card("1064"));
-        assert!(!rights(&[], Some(&[])).opens_card("1064"));
+        let card = Card::parse(CardKind::Msisdn, "1064").unwrap();
+        assert!(rights(&[], None).opens_card(&card));
+        assert!(rights(&["106"], None).opens_card(&card));
+        assert!(!rights(&["107"], None).opens_card(&card));
+        assert!(rights(&["107"], Some(&["1064"])).opens_card(&card));
+        assert!(!rights(&[], Some(&[])).opens_card(&card));
     }
 }

@@ -9,7 +9,6 @@ use std::borrow::Cow;
 
 use cmiot_signer::{AppId, Card, CardKind, Transid};
 use hyper::header::{self, HeaderMap};
-use hyper::http::request::Parts;
 use hyper::{Method, Uri};
 
 use crate::cache::wants::Wants;
@@ -53,10 +52,10 @@ pub enum SentTransid {
 
 impl SentTransid {
     /// As it was sent.
-    pub fn as_str(&self) -> &str {
+    pub fn as_bytes(&self) -> &[u8] {
         match self {
-            Self::Strict(transid) => transid.as_str(),
-            Self::Lenient(text) => text,
+            Self::Strict(transid) => transid.as_bytes(),
+            Self::Lenient(text) => text.as_bytes(),
         }
     }
 
@@ -118,8 +117,7 @@ impl Hosts {
 ///
 /// # Errors
 /// The refusal, whatever the body holds.
-pub fn check_head(head: &Parts, hosts: &Hosts) -> Result<(), Refusal> {
-    let Parts { method, uri, headers, .. } = head;
+pub fn check_head(method: &Method, uri: &Uri, headers: &HeaderMap, hosts: &Hosts) -> Result<(), Refusal> {
     let length = uri.path_and_query().map_or(0, |target| target.as_str().len());
     if length > MAX_TARGET {
         return Err(Refusal::Malformed(Malformed::TargetTooLong));

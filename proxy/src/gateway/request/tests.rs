@@ -117,9 +117,7 @@ fn the_head_alone_refuses_what_it_can() {
     let hosts = Hosts::new(["api.iot.10086.cn".to_owned()]);
     let none = HeaderMap::new();
     let check = |method: &Method, target: &str, headers: &HeaderMap| {
-        let (mut head, ()) = hyper::Request::new(()).into_parts();
-        (head.method, head.uri, head.headers) = (method.clone(), target.parse().unwrap(), headers.clone());
-        check_head(&head, &hosts)
+        check_head(method, &target.parse().unwrap(), headers, &hosts)
     };
     assert_eq!(check(&Method::GET, "/v2/x", &none), Ok(()));
     assert_eq!(check(&Method::POST, "http://API.iot.10086.cn/v2/x", &none), Ok(()));

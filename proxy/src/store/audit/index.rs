@@ -185,7 +185,7 @@ fn insert(connection: &Connection, into: &str, number: i64, entries: &[Carded]) 
         let sql = format!("INSERT OR ROLLBACK INTO {into} VALUES {rows}");
         let mut insert = Insert::new(connection.prepare_cached(&sql)?, 3 * width);
         for Carded { card, id } in entries {
-            for cell in [Cell::Int(number), Cell::Text(card.as_str()), Cell::Int(*id)] {
+            for cell in [Cell::Int(number), Cell::Text(card.as_bytes()), Cell::Int(*id)] {
                 insert.bind(cell, None)?;
             }
             insert.execute_if_full()?;

@@ -3,7 +3,7 @@
 //! Binding is a call a value: what stands where it stood in the execution before is not bound again.
 
 use rusqlite::CachedStatement;
-use rusqlite::types::Null;
+use rusqlite::types::{Null, ToSqlOutput, ValueRef};
 
 use super::table::Cell;
 
@@ -37,7 +37,11 @@ impl<'c, 'a> Insert<'c, 'a> {
                 (Cell::Int(number), _) | (Cell::Name(_), Some(number)) => {
                     self.statement.raw_bind_parameter(place, number)?;
                 }
-                (Cell::Text(text) | Cell::Name(text), _) => self.statement.raw_bind_parameter(place, text)?,
+                (Cell::Text(text), _) => {
+                    let text = ToSqlOutput::Borrowed(ValueRef::Text(text));
+                    self.statement.raw_bind_parameter(place, text)?;
+                }
+                (Cell::Name(text), None) => self.statement.raw_bind_parameter(place, text)?,
             }
         }
         self.next += 1;

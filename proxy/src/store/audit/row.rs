@@ -1,5 +1,6 @@
 //! What the audit keeps, one type a table: owned and cheap to move, with nothing secret in it.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -174,14 +175,14 @@ impl Row {
                     name(row.group.as_deref()),
                     name(row.account.as_deref()),
                     name(row.operation),
-                    text(row.client.as_ref().map(AppId::as_str)),
+                    text(row.client.as_ref().map(AppId::as_bytes)),
                     text(shown.peer()),
-                    text(row.transid.as_ref().map(Clip::as_str)),
-                    Cell::Text(row.code.as_str()),
-                    text(row.carrier_code.as_ref().map(Clip::as_str)),
-                    text(row.status.as_ref().map(Clip::as_str)),
+                    text(row.transid.as_ref().map(Clip::as_bytes)),
+                    Cell::Text(row.code.as_bytes()),
+                    text(row.carrier_code.as_ref().map(Clip::as_bytes)),
+                    text(row.status.as_ref().map(Clip::as_bytes)),
                     int(row.age.map(micros)),
-                    text(row.carrier_transid.as_ref().map(Clip::as_str)),
+                    text(row.carrier_transid.as_ref().map(Clip::as_bytes)),
                     Cell::Int(micros(row.latency)),
                 ]);
                 table::RECORD
@@ -189,17 +190,17 @@ impl Row {
             Self::Call(row) => {
                 to.extend([
                     Cell::Int(row.at.as_micros()),
-                    text(row.transid.as_ref().map(Clip::as_str)),
-                    text(row.previous.as_ref().map(Clip::as_str)),
+                    text(row.transid.as_ref().map(Clip::as_bytes)),
+                    text(row.previous.as_ref().map(Clip::as_bytes)),
                     text(shown.card(Some(&row.card))),
                     Cell::Int(kind_number(row.card.kind())),
                     text(shown.masked()),
                     name(shown.key()),
                     Cell::Name(&row.account),
                     Cell::Name(row.operation),
-                    text(row.code.as_ref().map(Clip::as_str)),
+                    text(row.code.as_ref().map(Clip::as_bytes)),
                     name(row.fault),
-                    text(row.status.as_ref().map(Clip::as_str)),
+                    text(row.status.as_ref().map(Clip::as_bytes)),
                     Cell::Int(micros(row.latency)),
                     int(row.bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX))),
                 ]);
@@ -225,15 +226,19 @@ impl Row {
                 table::GAP
             }
             Self::Note(note) => {
-                to.extend([Cell::Int(note.at.as_micros()), Cell::Name(note.what), Cell::Text(&note.detail)]);
+                to.extend([
+                    Cell::Int(note.at.as_micros()),
+                    Cell::Name(note.what),
+                    Cell::Text(note.detail.as_bytes()),
+                ]);
                 table::NOTE
             }
         }
     }
 }
 
-fn text(text: Option<&str>) -> Cell<'_> {
-    text.map_or(Cell::Null, Cell::Text)
+fn text<T: AsRef<[u8]> + ?Sized>(text: Option<&T>) -> Cell<'_> {
+    text.map_or(Cell::Null, |text| Cell::Text(text.as_ref()))
 }
 
 fn name(text: Option<&str>) -> Cell<'_> {
@@ -253,7 +258,7 @@ fn count(number: u64) -> i64 {
 }
 
 /// A text kept in place, cut off after at most `N` (≤ 255) bytes at the end of a character.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Clip<const N: usize> {
     bytes: [u8; N],
     len: u8,
@@ -273,7 +278,29 @@ impl<const N: usize> Clip<N> {
     /// The text.
     pub fn as_str(&self) -> &str {
         // What `new` puts in is UTF-8, so the default is never taken.
-        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// Its bytes, which need not be proved UTF-8.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl<const N: usize> Ord for Clip<N> {
+    /// As texts are ordered: what is behind the end is zero. Eight bytes at once, since cards are alike in their first ones.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let ((words, rest), (others, others_rest)) =
+            (self.bytes.as_chunks::<8>(), other.bytes.as_chunks::<8>());
+        let number = |word: &[u8; 8]| u64::from_be_bytes(*word);
+        let by_words = words.iter().map(number).cmp(others.iter().map(number));
+        by_words.then_with(|| rest.cmp(others_rest)).then(self.len.cmp(&other.len))
+    }
+}
+
+impl<const N: usize> PartialOrd for Clip<N> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -299,5 +326,16 @@ mod tests {
             assert_eq!(Clip::<8>::new(text).as_str(), kept);
         }
         assert_eq!(Clip::<8>::new("正确正确").as_str(), "正确");
+    }
+
+    #[test]
+    fn clips_are_ordered_as_their_texts_are() {
+        let texts =
+            ["", "1", "14765004176", "14765004177", "1476500417", "2", "898602C99816C0445401", "正确"];
+        for (one, other) in texts.iter().flat_map(|one| texts.iter().map(move |other| (one, other))) {
+            let order = one.cmp(other);
+            assert_eq!(Clip::<32>::new(one).cmp(&Clip::new(other)), order, "{one} {other}");
+            assert_eq!(Clip::<21>::new(one).cmp(&Clip::new(other)), order, "{one} {other}");
+        }
     }
 }

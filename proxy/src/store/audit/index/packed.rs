@@ -16,10 +16,10 @@ pub(super) struct Packed {
 
 impl Packed {
     pub(super) fn new(entries: &[Carded]) -> Self {
-        let size = |entry: &Carded| 1 + entry.card.as_str().len() + size_of::<i64>();
+        let size = |entry: &Carded| 1 + entry.card.as_bytes().len() + size_of::<i64>();
         let mut bytes = Vec::with_capacity(entries.iter().map(size).sum());
         for Carded { card, id } in entries {
-            let card = card.as_str().as_bytes();
+            let card = card.as_bytes();
             // At most 32: see `Carded`.
             bytes.push(card.len() as u8);
             bytes.extend_from_slice(card);

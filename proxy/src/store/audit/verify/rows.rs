@@ -195,7 +195,7 @@ fn hash_row(
             }
             ValueRef::Integer(number) => Cell::Int(number),
             ValueRef::Text(text) => match std::str::from_utf8(text) {
-                Ok(text) => Cell::Text(text),
+                Ok(text) => Cell::Text(text.as_bytes()),
                 Err(_) => return Ok(false),
             },
             ValueRef::Real(_) | ValueRef::Blob(_) => return Ok(false),
