@@ -11,15 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request};
 use tokio_util::either::Either;
 
 use crate::admit::Origin;
 use crate::outcome::{Malformed, Refusal};
 use crate::relay::{Asked, Relay};
+use answer::Rendered;
 use request::MAX_BODY;
 
 /// Answers one HTTP request from `origin`. A body that is not there within `[gateway]` `body` counts as cut off.
@@ -29,13 +30,13 @@ pub fn serve(
     relay: Arc<Relay>,
     request: Request<Incoming>,
     origin: Origin,
-) -> impl Future<Output = Response<Full<Bytes>>> + Send + use<> {
+) -> impl Future<Output = Rendered> + Send + use<> {
     let (origin, patience) = {
         let gateway = &relay.config.load().gateway;
         let address = forwarded::origin(origin.address, request.headers(), &gateway.trusted_proxies);
         (Origin { address, ..origin }, gateway.body.0)
     };
-    let answer = if request.body().is_end_stream() {
+    if request.body().is_end_stream() {
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());
         Either::Left(relay.answer(&Asked { method, uri, headers, body: Ok(&[]), origin }))
     } else {
@@ -46,8 +47,7 @@ pub fn serve(
             let Parts { method, uri, headers, .. } = &head;
             relay.answer(&Asked { method, uri, headers, body, origin }).await
         }))
-    };
-    async move { answer.await.into_response() }
+    }
 }
 
 async fn read(method: &Method, body: Incoming, patience: Duration) -> Result<Bytes, Refusal> {

@@ -28,7 +28,7 @@ use crate::clock::{Clock, Moment, Time};
 use crate::config::file::ReplayMode;
 use crate::config::{Client, Config};
 use crate::flight::{Flights, Role, Seat};
-use crate::gateway::answer::{Answer, CacheStatus, Forwarded};
+use crate::gateway::answer::{Answer, CacheStatus, Forwarded, Rendered};
 use crate::gateway::request::{Hosts, Request, SentTransid, check_head};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
@@ -119,8 +119,8 @@ impl Relay {
     /// Answers one request. The answer's audit record is committed when this returns.
     ///
     /// What can be done at once is done at once, in the order of the path: whoever only waits for a record needs no room
-    /// for more.
-    pub fn answer(self: Arc<Self>, asked: &Asked<'_>) -> impl Future<Output = Answer> + Send + use<> {
+    /// for more, and has nothing left to do but to send what is rendered.
+    pub fn answer(self: Arc<Self>, asked: &Asked<'_>) -> impl Future<Output = Rendered> + Send + use<> {
         let came = self.clock.moment();
         let peer = asked.origin.address;
         let mut record = Record::begin(came.wall, peer);
@@ -385,7 +385,7 @@ impl Relay {
         now: Time,
         peer: IpAddr,
         mut record: Record,
-    ) -> impl Future<Output = Answer> + Send + use<> {
+    ) -> impl Future<Output = Rendered> + Send + use<> {
         // Masked only for those who read it.
         let card = if tracing::enabled!(tracing::Level::INFO) { record.masked_card() } else { None };
         let took = move |clock: &Clock| clock.monotonic().saturating_sub(came.ticks);
@@ -398,20 +398,23 @@ impl Relay {
             }
             Err(refusal) => (refusal.outcome(), Some(refusal.clone()), Answer::refused(&refusal)),
         };
+        let (rendered, reason) = (answer.into_response(), refusal.as_ref().map_or("", Refusal::reason));
         let committed = self.audit.commit(record, outcome, refusal.as_ref(), took(&self.clock));
         async move {
-            let (outcome, refusal, answer) = match committed.await {
-                Ok(()) => (outcome, refusal, answer),
-                Err(_) => (Outcome::Failed, Some(Refusal::Audit), Answer::refused(&Refusal::Audit)),
+            let (outcome, reason, rendered) = match committed.await {
+                Ok(()) => (outcome, reason, rendered),
+                Err(_) => {
+                    let refusal = Refusal::Audit;
+                    (Outcome::Failed, refusal.reason(), Answer::refused(&refusal).into_response())
+                }
             };
             let latency = took(&self.clock);
-            let reason = refusal.as_ref().map_or("", Refusal::reason);
             self.metrics.look_up(outcome, reason, latency);
             tracing::info!(
                 outcome = outcome.name(), reason, %peer, card,
                 latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX), "look-up"
             );
-            answer
+            rendered
         }
     }
 }

@@ -58,6 +58,9 @@ pub enum Forwarded {
     Bypass,
 }
 
+/// An answer as HTTP.
+pub type Rendered = Response<Full<Bytes>>;
+
 /// An answer before it is HTTP.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
@@ -104,7 +107,7 @@ impl Answer {
     }
 
     /// The response. HTTP/1.1 adds `Date` and `Content-Length`.
-    pub fn into_response(self) -> Response<Full<Bytes>> {
+    pub fn into_response(self) -> Rendered {
         // Room for all of them at once, and for the Date of HTTP/2.
         let mut headers = HeaderMap::with_capacity(6);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json;charset=UTF-8"));
