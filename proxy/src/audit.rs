@@ -82,8 +82,8 @@ impl Record {
     }
 
     /// The carrier's answer that it gets, `age` after it was given.
-    pub fn answered(&mut self, entry: &Arc<Entry>, age: Duration) {
-        self.answer = Some(Arc::clone(entry));
+    pub fn answered(&mut self, entry: Arc<Entry>, age: Duration) {
+        self.answer = Some(entry);
         self.age = Some(age);
     }
 

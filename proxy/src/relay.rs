@@ -392,9 +392,10 @@ impl Relay {
         let (outcome, refusal, answer) = match found {
             Ok(Found { outcome, entry, cache_status }) => {
                 let age = now.since(entry.answered_at);
-                record.answered(&entry, age);
                 let wait = retry_after(entry.said.verdict.class);
-                (outcome, None, Answer::relayed(entry.said.body.clone(), cache_status, age, wait))
+                let answer = Answer::relayed(entry.said.body.clone(), cache_status, age, wait);
+                record.answered(entry, age);
+                (outcome, None, answer)
             }
             Err(refusal) => (refusal.outcome(), Some(refusal.clone()), Answer::refused(&refusal)),
         };
