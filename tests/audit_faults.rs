@@ -51,6 +51,9 @@ async fn the_policy_holds(proxy: &Proxy, code: &str, mend: impl FnOnce()) {
         let ready = proxy.admin("/ready", "").await;
         assert_eq!(ready.status, 503, "{}", ready.text());
     }
+    let metrics = proxy.admin("/metrics", "").await;
+    let failed = r#"cmiot_look_ups_total{outcome="failed",reason="audit"}"#;
+    assert_eq!(metrics.text().contains(failed), code == "73", "{}", metrics.text());
     mend();
     // Nobody asks meanwhile.
     let (answered, refused) = until("the count of what has no record", || async {

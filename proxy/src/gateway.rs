@@ -1,6 +1,6 @@
 //! The gateways' side of the wire: HTTP in, a look-up; an answer, HTTP out.
 //!
-//! [`request`] reads, [`answer`] renders, and nothing else does either. Between the two stands [`Relay`].
+//! [`request`] reads, [`answer`] renders, and nothing else does either: [`Relay`] calls both.
 
 pub mod answer;
 pub mod request;

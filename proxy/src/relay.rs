@@ -63,11 +63,11 @@ pub struct Relay {
 /// An HTTP request as the listener hands it over: its head, and its body or why there is none.
 #[derive(Debug)]
 pub struct Asked<'a> {
-    /// Of its head.
+    /// GET or POST, if it is a look-up.
     pub method: &'a Method,
-    /// Its target.
+    /// The target, whole.
     pub uri: &'a Uri,
-    /// All of them.
+    /// What it wants of the cache.
     pub headers: &'a HeaderMap,
     /// The body, read within its limits.
     pub body: Result<&'a [u8], Refusal>,

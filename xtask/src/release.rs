@@ -43,6 +43,9 @@ pub(crate) fn command() -> Result<()> {
         trained.push((triple, format!("profile-use={}", counted.display())));
     }
     build(&trained, &target())?;
+    for triple in TARGETS {
+        Trainee::new(executable(&target(), triple), triple)?.demo()?;
+    }
     println!("\n| executable | MiB | of at most |\n| --- | --- | --- |");
     let mut over = Vec::new();
     for triple in TARGETS {
@@ -62,7 +65,7 @@ pub(crate) fn command() -> Result<()> {
     Ok(())
 }
 
-/// Builds for these targets, each with an option of both compilers', rustc's and that of SQLite, into a folder.
+/// Builds for these targets, each with an option of both compilers', rustc's and that of C, into a folder.
 fn build(targets: &[(&str, String)], folder: &Path) -> Result<()> {
     let zig = tools::python("zig")?.join("bin");
     let path = std::env::var("PATH").context("PATH")?;
@@ -82,13 +85,18 @@ fn build(targets: &[(&str, String)], folder: &Path) -> Result<()> {
         .args([folder])
         .env("PATH", &format!("{}:{path}", zig.display()))
         .env("CARGO_ZIGBUILD_PYTHON_PATH", &python.display().to_string())
-        // Either would take the place of the flags for a target.
+        // Any of these would take the place of the flags for a target, or come after them.
         .without_env("RUSTFLAGS")
-        .without_env("CARGO_ENCODED_RUSTFLAGS");
+        .without_env("CARGO_ENCODED_RUSTFLAGS")
+        .without_env("CFLAGS")
+        .without_env("TARGET_CFLAGS");
     let build = targets.iter().fold(build, |build, (triple, option)| {
         let triple_name = triple.replace('-', "_");
         build
             .args(["--target", triple])
+            .without_env(&format!("CFLAGS_{triple}"))
+            .without_env(&format!("CC_{triple}"))
+            .without_env(&format!("CC_{triple_name}"))
             .env(&format!("CARGO_TARGET_{}_RUSTFLAGS", triple_name.to_uppercase()), &format!("-C{option}"))
             .env(&format!("CFLAGS_{triple_name}"), &format!("-f{option}"))
     });

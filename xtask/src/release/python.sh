@@ -1,16 +1,33 @@
 #!/bin/sh
-# The Python that cargo-zigbuild calls `-m ziglang` with (CARGO_ZIGBUILD_PYTHON_PATH).
+# The Python that cargo-zigbuild calls `-m ziglang` with (CARGO_ZIGBUILD_PYTHON_PATH): as zig's compiler and linker.
+#
 # rustc asks for the profiler's runtime by `-u SYMBOL`, which zig 0.15 takes in one word only.
+#
+# ring is kept out of the training: what a key is multiplied with is compiled as its authors wrote it, branch for branch,
+# and a training without TLS would make its handshakes cold. The output of its build is under `build/ring-HASH`.
+ring=
+for word in "$@"; do
+    case $word in */build/ring-*) ring=yes ;; esac
+done
 left=$#
 while [ "$left" -gt 0 ]; do
     word=$1
     shift
     left=$((left - 1))
-    if [ "$word" = -u ] && [ "$left" -gt 0 ]; then
-        word=-u$1
-        shift
-        left=$((left - 1))
-    fi
+    case $word in
+    -u)
+        if [ "$left" -gt 0 ]; then
+            word=-u$1
+            shift
+            left=$((left - 1))
+        fi
+        ;;
+    -fprofile-generate | -fprofile-use=*)
+        if [ -n "$ring" ]; then
+            continue
+        fi
+        ;;
+    esac
     set -- "$@" "$word"
 done
 exec python3 "$@"

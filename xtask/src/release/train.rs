@@ -17,7 +17,7 @@ use crate::tools;
 
 const ACCOUNT: &str = "100001:0001000000009:training-password";
 
-/// An executable that counts.
+/// An executable that counts, or that was laid out by what one counted.
 pub(super) struct Trainee {
     program: PathBuf,
     /// What runs it, where this processor cannot.
@@ -47,9 +47,15 @@ impl Trainee {
         // With one processor the runtime is another (`proxy/src/cli.rs`).
         self.serve("many", &[], &base_url)?;
         self.serve("one", &["taskset", "-c", &first_processor()?], &base_url)?;
-        let demo = self.command(&[]).arg("demo").stdout(Stdio::null()).status()?;
-        ensure!(demo.success(), "the demo failed: {demo}");
+        self.demo()?;
         self.merge()
+    }
+
+    /// Runs the demo, whether it counts or not.
+    pub(super) fn demo(&self) -> Result<()> {
+        let demo = self.command(&[]).arg("demo").stdout(Stdio::null()).status()?;
+        ensure!(demo.success(), "the demo of {} failed: {demo}", self.program.display());
+        Ok(())
     }
 
     /// Serves look-ups from a folder of this name.
@@ -86,7 +92,9 @@ impl Trainee {
             .collect();
         ensure!(!counted.is_empty(), "{} counted nothing", self.program.display());
         let merged = self.folder.join("merged");
-        // The version before the newest: zig's clang is older than rustc's LLVM, which reads both.
+        // The version before the newest: zig's clang is older than rustc's LLVM, which reads both. A compiler that cannot
+        // read it says so. Its counts pass through rustc's runtime: whoever moves the toolchain (rust-toolchain.toml) or zig
+        // (xtask/data/zig.txt) should see that SQLite is in them still.
         let merge = Run::new(tools::profdata()?).args(["merge", "--write-prev-version", "-o"]);
         merge.args([&merged]).args(counted).run()?;
         // Named by what it holds: that is how cargo knows whether to build anew.

@@ -330,12 +330,15 @@ mod tests {
 
     #[test]
     fn clips_are_ordered_as_their_texts_are() {
-        let texts =
-            ["", "1", "14765004176", "14765004177", "1476500417", "2", "898602C99816C0445401", "正确"];
+        let whole = "0123456789abcdef0123456789abcdef";
+        // Longer by one each, greater at each place, and longer by what stands behind every end.
+        let longer = (0..=whole.len()).map(|end| whole[..end].to_owned());
+        let greater = (0..whole.len()).map(|at| format!("{}x{}", &whole[..at], &whole[at + 1..]));
+        let texts: Vec<_> = longer.chain(greater).chain(["0\0".to_owned(), "正确".to_owned()]).collect();
         for (one, other) in texts.iter().flat_map(|one| texts.iter().map(move |other| (one, other))) {
-            let order = one.cmp(other);
-            assert_eq!(Clip::<32>::new(one).cmp(&Clip::new(other)), order, "{one} {other}");
-            assert_eq!(Clip::<21>::new(one).cmp(&Clip::new(other)), order, "{one} {other}");
+            assert_eq!(Clip::<32>::new(one).cmp(&Clip::new(other)), one.cmp(other), "{one} {other}");
+            let short = [one, other].map(|text| Clip::<21>::new(text));
+            assert_eq!(short[0].cmp(&short[1]), short[0].as_str().cmp(short[1].as_str()), "{short:?}");
         }
     }
 }

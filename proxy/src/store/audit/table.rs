@@ -168,3 +168,28 @@ pub(super) fn kind_of_number(number: i64) -> Option<CardKind> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_alike_only_where_every_byte_is() {
+        let whole = "0123456789abcdef0123456789abc";
+        for length in 0..=whole.len() {
+            let one = &whole.as_bytes()[..length];
+            let copy = one.to_vec();
+            assert_eq!(Cell::Text(one), Cell::Text(&copy));
+            for at in 0..length {
+                let mut other = one.to_vec();
+                other[at] ^= 1;
+                assert_ne!(Cell::Text(one), Cell::Text(&other), "{length} {at}");
+                assert_ne!(Cell::Text(one), Cell::Text(&one[..at]), "{length} {at}");
+                assert_ne!(Cell::Name(&whole[..at]), Cell::Name(&whole[..length]), "{length} {at}");
+            }
+        }
+        assert_ne!(Cell::Text(b"1"), Cell::Name("1"));
+        assert_ne!(Cell::Text(b""), Cell::Null);
+        assert_ne!(Cell::Int(0), Cell::Null);
+    }
+}
