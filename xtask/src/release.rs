@@ -26,7 +26,7 @@ const LARGEST: f64 = 12.0;
 /// Resident, of the native one that serves and is asked nothing, in MiB.
 const IDLE: f64 = 16.0;
 
-/// Builds, trains, builds again, measures and prints.
+/// Builds, trains, builds again, runs the demo of each, measures and prints.
 ///
 /// # Errors
 /// When something cannot be built or started, or is over its limit.
