@@ -15,10 +15,11 @@
 //! | [`sequence`] | the transids of carrier calls |
 //! | [`process`] | what the kernel is asked for |
 //! | [`store`] | the only SQL |
-//! | [`operation`], [`outcome`], [`metrics`], [`config`], [`clock`] | what all of them speak of |
+//! | [`operation`], [`outcome`], [`metrics`], [`config`], [`clock`], [`alarms`] | leaves that all of them use |
 
 pub mod admin;
 pub mod admit;
+pub mod alarms;
 pub mod app;
 pub mod audit;
 pub mod cache;

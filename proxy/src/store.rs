@@ -28,6 +28,7 @@ use self::audit::{AuditReader, AuditStore, OnFailure};
 use self::cache::CacheStore;
 pub use self::error::{Fault, StoreError};
 use self::state::{Lost, StateStore};
+use crate::alarms::Alarms;
 use crate::clock::Clock;
 
 /// How the store is opened.
@@ -57,6 +58,8 @@ pub struct Store {
     pub audit: Arc<AuditStore>,
     /// Reads the audit back.
     pub history: AuditReader,
+    /// Conditions that need the operator, of the whole process.
+    pub alarms: Alarms,
     /// Released by the system when the process ends, however it ends.
     _lock: File,
 }
@@ -87,6 +90,7 @@ impl Store {
         Ok(Self {
             cache: Arc::new(cache),
             state: Arc::new(state),
+            alarms: audit.alarms().clone(),
             audit: Arc::new(audit),
             history,
             _lock: lock,

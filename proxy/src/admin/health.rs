@@ -25,7 +25,7 @@ pub(super) async fn ready(admin: &Admin) -> Response<Full<Bytes>> {
     match tokio::task::spawn_blocking(move || store.writable()).await {
         // Alarms do not make it unready: what is cached is still answered.
         Ok(Ok(())) => {
-            let alarms = admin.relay.carrier.alarms().into_iter();
+            let alarms = alarms(admin).into_iter();
             reply::text(
                 StatusCode::OK,
                 alarms.fold("ready\n".to_owned(), |all, one| format!("{all}alarm: {one}\n")),
@@ -34,6 +34,17 @@ pub(super) async fn ready(admin: &Admin) -> Response<Full<Bytes>> {
         Ok(Err(error)) => reply::text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}\n")),
         Err(_) => reply::text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the check died\n"),
     }
+}
+
+/// What needs the operator: the process's own conditions, then what the carrier refuses.
+fn alarms(admin: &Admin) -> Vec<String> {
+    let own = admin
+        .store
+        .alarms
+        .list()
+        .into_iter()
+        .map(|(condition, text)| format!("{}: {text}", condition.name()));
+    own.chain(admin.relay.carrier.alarms().iter().map(ToString::to_string)).collect()
 }
 
 pub(super) fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
@@ -47,7 +58,7 @@ pub(super) fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
         audit_wal: admin.store.audit.wal_bytes(),
         audit_missed: admin.store.audit.missed(),
         accounts: admin.relay.carrier.levels(),
-        alarms: admin.relay.carrier.alarms().len(),
+        alarms: alarms(admin).len(),
     };
     let mut response = reply::text(StatusCode::OK, admin.metrics.render(&levels));
     response.headers_mut().insert(

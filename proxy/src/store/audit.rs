@@ -62,6 +62,7 @@ use self::writer::Writer;
 use super::StoreError;
 use super::queue::{Queue, Refused};
 use super::schema::Synchronous;
+use crate::alarms::Alarms;
 use crate::clock::{Clock, Time};
 pub use crate::config::{Durability, Identifiers, OnFailure};
 
@@ -229,6 +230,11 @@ impl AuditStore {
         self.shared.wal_bytes.load(Ordering::Relaxed)
     }
 
+    /// The conditions that it raises.
+    pub fn alarms(&self) -> &Alarms {
+        &self.shared.alarms
+    }
+
     /// How many rows wait.
     pub fn queued(&self) -> usize {
         self.shared.queue.len()
@@ -304,6 +310,7 @@ struct Shared {
     /// The same since the start.
     missed: AtomicU64,
     wal_bytes: AtomicU64,
+    alarms: Alarms,
 }
 
 impl Shared {
@@ -316,6 +323,7 @@ impl Shared {
             gap: Mutex::new(None),
             missed: AtomicU64::new(0),
             wal_bytes: AtomicU64::new(0),
+            alarms: Alarms::default(),
         }
     }
 
