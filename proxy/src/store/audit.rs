@@ -16,6 +16,7 @@
 //! | `waiters` | who waits for which row |
 //! | `index`, `seal` | which rows a card has; a segment's end |
 //! | [`chain`], [`anchor`], [`verify`] | what shows a change, and a cut-off tail |
+//! | `lost` | rows that are missing at start |
 //! | [`keep`] | prune, erase, back up |
 //! | [`query`] | questions of operators and auditors |
 //! | `reader`, `summary` | what the proxy and the demo read back |
@@ -29,6 +30,7 @@ pub mod identity;
 mod index;
 mod insert;
 pub mod keep;
+mod lost;
 mod notes;
 pub mod query;
 mod reader;
@@ -45,7 +47,7 @@ mod writer;
 use std::fmt;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -53,6 +55,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+pub use self::lost::Lost;
 pub use self::reader::{AuditReader, PastRequest};
 pub use self::row::{AuditRow, CallRow, Clip, NoteRow, RefusedRow};
 use self::row::{Gap, Row};
@@ -230,6 +233,11 @@ impl AuditStore {
         self.shared.wal_bytes.load(Ordering::Relaxed)
     }
 
+    /// Rows that an anchor knows and that are missing, until `audit acknowledge` ends that.
+    pub fn lost(&self) -> Option<Lost> {
+        self.shared.lost()
+    }
+
     /// The conditions that it raises.
     pub fn alarms(&self) -> &Alarms {
         &self.shared.alarms
@@ -311,6 +319,8 @@ struct Shared {
     missed: AtomicU64,
     wal_bytes: AtomicU64,
     alarms: Alarms,
+    /// [`Lost::through`] in microseconds; `i64::MIN` when nothing is lost.
+    lost_through: AtomicI64,
 }
 
 impl Shared {
@@ -324,7 +334,13 @@ impl Shared {
             missed: AtomicU64::new(0),
             wal_bytes: AtomicU64::new(0),
             alarms: Alarms::default(),
+            lost_through: AtomicI64::new(i64::MIN),
         }
+    }
+
+    fn lost(&self) -> Option<Lost> {
+        let through = self.lost_through.load(Ordering::Acquire);
+        (through > i64::MIN).then(|| Lost { through: Time::from_micros(through) })
     }
 
     /// Counts requests without a record.
