@@ -56,8 +56,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 pub use self::lost::Lost;
-pub use self::reader::{AuditReader, PastRequest};
-pub use self::row::{AuditRow, CallRow, Clip, NoteRow, RefusedRow};
+pub use self::reader::{AuditReader, PastAction, PastRequest};
+pub use self::row::{AuditRow, BegunRow, CallRow, Clip, NoteRow, RefusedRow};
 use self::row::{Gap, Row};
 pub use self::summary::{Summary, summarize};
 use self::waiters::{Told, Waiters};
@@ -147,6 +147,11 @@ pub struct AuditStore {
 #[derive(Debug)]
 pub struct Appended(Progress);
 
+/// A note on its way; resolves to its row's number when it is committed. Dropping it does not take the row back.
+#[must_use = "what a note says may happen only after its row is committed"]
+#[derive(Debug)]
+pub struct Noted(Result<oneshot::Receiver<Result<i64, AuditUnavailable>>, AuditUnavailable>);
+
 #[derive(Debug)]
 enum Progress {
     Refused(AuditUnavailable),
@@ -171,16 +176,31 @@ impl AuditStore {
     /// Queues a look-up's row, at once; the result is awaited. Refused without waiting when the queue is full.
     pub fn append(&self, row: AuditRow) -> Appended {
         let at = row.at;
-        let push = || self.shared.queue.push(Entry { row: Row::LookUp(row), awaited: true });
+        let push = || self.shared.queue.push(Entry { row: Row::LookUp(row), awaited: Awaited::InLine });
         Appended(match self.shared.waiters.join(push) {
             Ok(told) => Progress::Waiting(told),
             Err(why) => {
                 self.shared.missed(1, at);
-                Progress::Refused(match why {
-                    Refused::Full => AuditUnavailable::Full,
-                    Refused::Closed => AuditUnavailable::Closed,
-                })
+                Progress::Refused(why.into())
             }
+        })
+    }
+
+    /// Queues the note that an action is about to be sent, at once. It resolves to the row's number when it is committed.
+    pub fn append_begun(&self, row: BegunRow) -> Noted {
+        self.append_numbered(Row::Begun(row))
+    }
+
+    /// Queues a note, at once. It resolves to the row's number when it is committed.
+    pub fn append_note(&self, row: NoteRow) -> Noted {
+        self.append_numbered(Row::Note(row))
+    }
+
+    fn append_numbered(&self, row: Row) -> Noted {
+        let (sender, number) = oneshot::channel();
+        Noted(match self.shared.queue.push(Entry { row, awaited: Awaited::Numbered(sender) }) {
+            Ok(()) => Ok(number),
+            Err(why) => Err(why.into()),
         })
     }
 
@@ -196,7 +216,7 @@ impl AuditStore {
 
     /// There are few of these, bounded by what they stand for, so that the queue's limit is not theirs.
     fn append_beyond(&self, row: Row) {
-        if self.shared.queue.push_beyond(Entry { row, awaited: false }).is_err() {
+        if self.shared.queue.push_beyond(Entry { row, awaited: Awaited::Not }).is_err() {
             tracing::warn!("an audit row came after the audit was closed");
         }
     }
@@ -296,6 +316,40 @@ impl Future for Appended {
     }
 }
 
+impl Noted {
+    /// Blocks until the row is committed or refused. Not for async code, which awaits instead.
+    ///
+    /// # Errors
+    /// When it is not in the audit.
+    ///
+    /// # Panics
+    /// When called from async code.
+    pub fn wait(self) -> Result<i64, AuditUnavailable> {
+        self.0?.blocking_recv().unwrap_or(Err(AuditUnavailable::Failed))
+    }
+}
+
+impl Future for Noted {
+    type Output = Result<i64, AuditUnavailable>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Err(why) => Poll::Ready(Err(*why)),
+            // A writer that panicked has dropped the other end.
+            Ok(number) => Pin::new(number).poll(cx).map(|got| got.unwrap_or(Err(AuditUnavailable::Failed))),
+        }
+    }
+}
+
+impl From<Refused> for AuditUnavailable {
+    fn from(why: Refused) -> Self {
+        match why {
+            Refused::Full => Self::Full,
+            Refused::Closed => Self::Closed,
+        }
+    }
+}
+
 impl fmt::Display for AuditUnavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -374,10 +428,20 @@ impl Shared {
     }
 }
 
-/// A row, and whether somebody has a place among the waiters for it.
+/// A row, and who waits for it.
 struct Entry {
     row: Row,
-    awaited: bool,
+    awaited: Awaited,
+}
+
+/// Who waits for a row.
+enum Awaited {
+    /// No one.
+    Not,
+    /// A request, in the line of the waiters.
+    InLine,
+    /// Whoever wants the row's number.
+    Numbered(oneshot::Sender<Result<i64, AuditUnavailable>>),
 }
 
 #[cfg(test)]

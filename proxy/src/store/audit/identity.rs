@@ -140,6 +140,8 @@ pub(super) struct Shown {
     keyed: Option<Keyed>,
     /// Shared by the rows in a row that come from one peer.
     peer: Option<(IpAddr, Rc<str>)>,
+    /// The text of a note that names a card.
+    detail: Option<Box<str>>,
 }
 
 struct Keyed {
@@ -162,7 +164,14 @@ impl Shown {
                 masked: card.masked().to_string(),
                 key: key.id.clone(),
             });
-            Self { keyed, peer }
+            let detail = match row {
+                Row::Begun(row) => Some(row.detail(&key.map_or_else(
+                    || row.card.as_str().to_owned(),
+                    |key| key.hash(row.card.kind(), row.card.as_str()),
+                ))),
+                _ => None,
+            };
+            Self { keyed, peer, detail: detail.map(String::into_boxed_str) }
         })
         .collect()
     }
@@ -178,6 +187,10 @@ impl Shown {
 
     pub(super) fn key(&self) -> Option<&str> {
         self.keyed.as_ref().map(|keyed| &*keyed.key)
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        self.detail.as_deref().unwrap_or_default()
     }
 
     pub(super) fn peer(&self) -> Option<&str> {

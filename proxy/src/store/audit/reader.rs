@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::super::schema::{self, Kind};
 use super::super::{Fault, StoreError};
 use super::identity::{HashedCard, IdentityKey, PastCard};
+use super::row::BegunRow;
 use super::segment;
 use super::table::kind_of_number;
 use crate::clock::Time;
@@ -45,6 +46,19 @@ pub struct PastRequest<'a> {
     pub reason: Option<&'a str>,
 }
 
+/// An action that the audit knows to have been begun.
+#[derive(Clone, Copy, Debug)]
+pub struct PastAction<'a> {
+    /// The number of the row that says so.
+    pub row: i64,
+    /// Who asked for it.
+    pub client: AppId,
+    /// The client's transid.
+    pub transid: &'a str,
+    /// When it was asked for.
+    pub at: Time,
+}
+
 impl AuditReader {
     /// A reader of the segments in `dir`.
     pub fn new(dir: &Path) -> Self {
@@ -72,6 +86,34 @@ impl AuditReader {
             if visit_from(&connection, &path, key.as_ref(), first, since, &mut visit)?.is_break() {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Visits the actions that were begun at or after `since`, in whatever segment. Blocks.
+    ///
+    /// # Errors
+    /// When a segment cannot be read.
+    pub fn begun_since(&self, since: Time, mut visit: impl FnMut(PastAction<'_>)) -> Result<(), StoreError> {
+        for month in segment::list(&self.dir)? {
+            let path = month.path(&self.dir);
+            let connection = schema::open_read_only(&path, Kind::Audit)?;
+            let mut read = || {
+                let Some(first) = first_since(&connection, since)? else { return Ok(()) };
+                let mut begun = connection.prepare(
+                    "SELECT id, at, detail FROM note
+                     WHERE id >= ?1 AND at >= ?2 AND what = (SELECT id FROM name WHERE text = ?3)",
+                )?;
+                let mut rows = begun.query((first, since.as_micros(), BegunRow::WHAT))?;
+                while let Some(row) = rows.next()? {
+                    let (id, at) = (row.get(0)?, Time::from_micros(row.get(1)?));
+                    if let Some((client, transid)) = BegunRow::read(row.get_ref(2)?.as_str()?) {
+                        visit(PastAction { row: id, client, transid, at });
+                    }
+                }
+                Ok(())
+            };
+            read().map_err(StoreError::sqlite(&path))?;
         }
         Ok(())
     }

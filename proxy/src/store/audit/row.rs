@@ -117,6 +117,41 @@ pub struct NoteRow {
     pub detail: String,
 }
 
+/// An action that is about to be sent to the carrier: a note, committed before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BegunRow {
+    /// When it was asked for.
+    pub at: Time,
+    /// Who asked for it.
+    pub client: AppId,
+    /// The client's transid.
+    pub transid: Clip<48>,
+    /// What is to be done.
+    pub operation: &'static str,
+    /// To which card.
+    pub card: Card,
+}
+
+impl BegunRow {
+    /// What its note is called.
+    pub(super) const WHAT: &'static str = "begun";
+
+    /// The text of its note. `card` is how the card stands in this segment.
+    pub(super) fn detail(&self, card: &str) -> String {
+        let Self { client, transid, operation, card: asked, .. } = self;
+        let (client, transid, kind) = (client.as_str(), transid.as_str(), asked.kind().as_str());
+        format!("client={client} transid={transid} operation={operation} {kind}={card}")
+    }
+
+    /// Reads client and transid back from such a text.
+    pub(super) fn read(detail: &str) -> Option<(AppId, &str)> {
+        let mut words = detail.split(' ');
+        let client = words.next()?.strip_prefix("client=")?;
+        let transid = words.next()?.strip_prefix("transid=")?;
+        Some((AppId::parse(client).ok()?, transid))
+    }
+}
+
 /// A row of any table.
 #[derive(Debug)]
 pub(super) enum Row {
@@ -125,6 +160,7 @@ pub(super) enum Row {
     Refused(RefusedRow),
     Gap(Gap),
     Note(NoteRow),
+    Begun(BegunRow),
 }
 
 impl Row {
@@ -136,6 +172,7 @@ impl Row {
             Self::Refused(row) => row.last,
             Self::Gap(gap) => gap.last,
             Self::Note(note) => note.at,
+            Self::Begun(row) => row.at,
         }
     }
 
@@ -144,7 +181,7 @@ impl Row {
         match self {
             Self::LookUp(row) => row.card.as_ref(),
             Self::Call(row) => Some(&row.card),
-            Self::Refused(_) | Self::Gap(_) | Self::Note(_) => None,
+            Self::Refused(_) | Self::Gap(_) | Self::Note(_) | Self::Begun(_) => None,
         }
     }
 
@@ -153,7 +190,7 @@ impl Row {
         match self {
             Self::LookUp(row) => Some(row.peer),
             Self::Refused(row) => row.peer,
-            Self::Call(_) | Self::Gap(_) | Self::Note(_) => None,
+            Self::Call(_) | Self::Gap(_) | Self::Note(_) | Self::Begun(_) => None,
         }
     }
 
@@ -230,6 +267,14 @@ impl Row {
                     Cell::Int(note.at.as_micros()),
                     Cell::Name(note.what),
                     Cell::Text(note.detail.as_bytes()),
+                ]);
+                table::NOTE
+            }
+            Self::Begun(row) => {
+                to.extend([
+                    Cell::Int(row.at.as_micros()),
+                    Cell::Name(BegunRow::WHAT),
+                    Cell::Text(shown.detail().as_bytes()),
                 ]);
                 table::NOTE
             }

@@ -57,6 +57,50 @@ fn file(dir: &Path) -> std::path::PathBuf {
 }
 
 #[test]
+fn an_action_is_begun_by_a_row_whose_number_is_known() {
+    for identifiers in [Identifiers::Plain, Identifiers::Keyed] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { identifiers, ..Options::default() };
+        let store = AuditStore::open(dir.path(), options, Clock::manual(NOON).0).unwrap();
+        let client = AppId::parse("GW0001").unwrap();
+        let card = Card::parse(CardKind::Msisdn, "14765004176").unwrap();
+        let begun = |at, transid: &str| BegunRow {
+            at,
+            client,
+            transid: transid.into(),
+            operation: "smsstatusreset",
+            card,
+        };
+        // Some rows before and behind, so that numbers are those of the rows and not of the batch.
+        let around: Vec<_> = (0..3).map(|n| store.append(row(NOON, &format!("t{n}")))).collect();
+        let early = store.append_begun(begun(NOON.minus(Duration::from_secs(9)), "early"));
+        let late = store.append_begun(begun(NOON, "late"));
+        let note = NoteRow { at: NOON, what: "unaccounted", detail: "client=GW0001 transid=no".into() };
+        let note = store.append_note(note);
+        assert!(around.into_iter().all(|appended| appended.wait() == Ok(())));
+        let rows = [early, late, note].map(|noted| noted.wait().unwrap());
+
+        let connection = Connection::open(file(dir.path())).unwrap();
+        let text = |row: i64| -> String {
+            connection.query_row("SELECT detail FROM note WHERE id = ?1", [row], |row| row.get(0)).unwrap()
+        };
+        let detail = text(rows[1]);
+        let plain = "client=GW0001 transid=late operation=smsstatusreset msisdn=14765004176";
+        assert_eq!(detail == plain, identifiers == Identifiers::Plain, "{detail}");
+        assert_eq!(detail.contains("5004176"), identifiers == Identifiers::Plain, "{detail}");
+        assert!(text(rows[0]).contains("transid=early") && text(rows[2]).contains("transid=no"));
+
+        let mut found = Vec::new();
+        AuditReader::new(dir.path())
+            .begun_since(NOON, |past| found.push((past.row, past.client, past.transid.to_owned(), past.at)))
+            .unwrap();
+        assert_eq!(found, [(rows[1], client, "late".to_owned(), NOON)]);
+        store.close();
+        assert_eq!(store.append_begun(begun(NOON, "closed")).wait(), Err(AuditUnavailable::Closed));
+    }
+}
+
+#[test]
 fn an_acknowledged_row_is_in_the_file_when_the_process_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path());

@@ -15,7 +15,7 @@ use super::file::Segment;
 use super::row::Row;
 use super::seal::Sealer;
 use super::segment::{self, Month};
-use super::{AuditUnavailable, Entry, Options, Shared, notes, reserve};
+use super::{AuditUnavailable, Awaited, Entry, Options, Shared, notes, reserve};
 use crate::clock::{Clock, Time};
 
 /// The pause after a first failure; each further one doubles it.
@@ -117,7 +117,17 @@ impl Writer {
             let rows = || missed.iter().chain(batch[..count].iter().map(|entry| &entry.row));
             self.attempt(|segment| segment.commit(rows()));
             let result = if self.trouble.is_some() { Err(AuditUnavailable::Failed) } else { Ok(()) };
-            let awaited = batch.drain(..count).filter(|entry| entry.awaited).count();
+            let last = self.segment.as_ref().map(|segment| segment.head().last);
+            let numbers = last.map_or(0, |last| last - i64::try_from(count).unwrap_or(i64::MAX) + 1)..;
+            let mut awaited = 0;
+            for (number, entry) in numbers.zip(batch.drain(..count)) {
+                match entry.awaited {
+                    Awaited::Not => {}
+                    Awaited::InLine => awaited += 1,
+                    // One who has gone away is not told.
+                    Awaited::Numbered(waiter) => drop(waiter.send(result.map(|()| number))),
+                }
+            }
             // Not those who were told before that it takes too long: they are counted.
             let waiting = self.shared.waiters.leave(awaited);
             if result.is_err() {

@@ -27,7 +27,7 @@ fn settle(writer: &mut Writer, rows: Vec<AuditRow>) -> Vec<Result<(), AuditUnava
         .into_iter()
         .map(|row| {
             let told = writer.shared.waiters.join(|| Ok::<_, ()>(())).unwrap();
-            (Entry { row: Row::LookUp(row), awaited: true }, told)
+            (Entry { row: Row::LookUp(row), awaited: Awaited::InLine }, told)
         })
         .unzip();
     writer.settle(&mut batch);
