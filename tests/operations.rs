@@ -13,7 +13,7 @@ const OTHERS: [(&str, Operation, &str); 3] = [
     ("smsstatusreset", Operation::SmsReset, "0001000000004"),
 ];
 
-/// A carrier that issued an ebid for each, and a proxy that knows them.
+/// A carrier that issued an ebid for each, and a proxy that knows them and whose client may ask for all of them.
 async fn issued() -> (Simulator, Setup) {
     let account = Account::new(ACCOUNT_APPID, EBID, ACCOUNT_PASSWORD);
     let account = OTHERS.iter().fold(account, |account, (_, one, ebid)| account.with_ebid(*one, *ebid));
@@ -21,7 +21,8 @@ async fn issued() -> (Simulator, Setup) {
     let setup = OTHERS.iter().fold(Setup::before(&carrier), |setup, (name, _, ebid)| {
         setup.set(&format!("account.0.ebids.{name}"), *ebid)
     });
-    (carrier, setup)
+    let all: Vec<&str> = OTHERS.iter().map(|(name, ..)| *name).chain(["userstatusrealsingle"]).collect();
+    (carrier, setup.set("client.0.operations", all))
 }
 
 async fn ask(door: &Door, name: &str, ebid: &str) -> Answer {
@@ -72,6 +73,36 @@ async fn an_action_is_sent_each_time_shared_with_nobody_and_kept_nowhere() {
         assert_eq!((answer.code().as_str(), answer.cache()), ("0", "fwd=bypass"));
     }
     assert_eq!(carrier.count(), 3);
+}
+
+#[tokio::test]
+async fn an_action_needs_its_name_among_the_clients_operations() {
+    let (carrier, setup) = issued().await;
+    for (operations, reached) in [(vec![], 0), (vec!["onandoffrealsingle"], 0), (vec!["smsstatusreset"], 1)] {
+        let proxy = setup.clone().set("client.0.operations", operations.clone()).start().await;
+        let answer = ask(&proxy, "smsstatusreset", "0001000000004").await;
+        if reached == 0 {
+            answer.is_refusal_since("3", "operation");
+        }
+        assert_eq!(carrier.count_operation(Operation::SmsReset), reached, "{operations:?}");
+        // Without a list every lookup is allowed.
+        let lookup = ask(&proxy, "onandoffrealsingle", "0001000000003").await;
+        assert_eq!(lookup.code() == "0", operations != ["smsstatusreset"], "{operations:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_action_is_never_open_to_an_accounts_own_credentials() {
+    let (carrier, setup) = issued().await;
+    for setup in [setup.clone().without("client"), setup.set("account.0.carrier_credentials", true)] {
+        let proxy = setup.start().await;
+        let account = proxy.gateway.named(ACCOUNT_APPID, ACCOUNT_PASSWORD);
+        proxy.get(&account.sign(&MSISDN)).await.is_normal();
+        let query = account.sign(&MSISDN).with("ebid", "0001000000004");
+        let target = format!("/v2/smsstatusreset?{}", query.text());
+        proxy.get_target(&target, "").await.is_refusal_since("3", "operation");
+    }
+    assert_eq!(carrier.count_operation(Operation::SmsReset), 0);
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! Who may ask for what, from where, and how fast.
 
-use crate::support::{Card, GATEWAY_APPID, ICCID, MSISDN, Proxy, Setup, carrier};
+use crate::support::{
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, Card, ICCID, MSISDN, Proxy, Setup, carrier, write_secret,
+};
 
 #[tokio::test]
 async fn a_peer_outside_the_proxys_networks_is_a_6() {
@@ -110,17 +112,41 @@ async fn one_clients_rate_is_not_anothers() {
 }
 
 #[tokio::test]
-async fn a_group_without_clients_is_asked_with_its_accounts_own_credentials() {
+async fn an_accounts_own_credentials_count_where_no_client_is_named_or_by_its_own_word() {
     let carrier = carrier().await;
-    let own = crate::support::ACCOUNT_APPID;
-    let listed = Proxy::before(&carrier).await;
-    let as_account = listed.gateway.named(own, crate::support::ACCOUNT_PASSWORD);
-    listed.get(&as_account.sign(&MSISDN)).await.is_refusal("7");
-
-    let setup = Setup::before(&carrier).without("client");
-    let open = setup.start().await;
-    open.get(&as_account.sign(&MSISDN)).await.is_normal();
-    open.get(&open.gateway.named(GATEWAY_APPID, crate::support::GATEWAY_PASSWORD).sign(&MSISDN))
-        .await
-        .is_refusal("7");
+    let setup = || Setup::before(&carrier);
+    let list = |text: &'static str| {
+        let folder = tempfile::tempdir().unwrap();
+        write_secret(&folder.path().join("clients.csv"), text);
+        (folder, setup().without("client").set("gateway.clients_file", "clients.csv"))
+    };
+    let without_list = |setup| (tempfile::tempdir().unwrap(), setup);
+    let second = |setup: Setup| {
+        let written = "name = \"second\"\nappid = \"200002\"\nebid = \"0001000000009\"\npassword = \"the-second-accounts-own\"";
+        setup.add("account", written)
+    };
+    for (name, (folder, setup), accepted) in [
+        ("no client is named", without_list(setup().without("client")), true),
+        ("a client is", without_list(setup()), false),
+        (
+            "a client of another group is",
+            without_list(second(setup().set("client.0.group", "second"))),
+            false,
+        ),
+        ("a list is", list("appid,group,password\nGW1,fleet,one\n"), false),
+        ("a list was emptied", list("appid,group,password\n"), false),
+        ("opted in", without_list(setup().set("account.0.carrier_credentials", true)), true),
+        (
+            "opted out",
+            without_list(setup().without("client").set("account.0.carrier_credentials", false)),
+            false,
+        ),
+    ] {
+        let proxy = Proxy::start_in(folder, setup).await;
+        let account = proxy.gateway.named(ACCOUNT_APPID, ACCOUNT_PASSWORD);
+        let answer = proxy.get(&account.sign(&MSISDN)).await;
+        assert_eq!(answer.code(), if accepted { "0" } else { "7" }, "{name}: {answer:?}");
+        let warned = proxy.log().contains("no client is named");
+        assert_eq!(warned, name == "no client is named", "{name}");
+    }
 }

@@ -184,9 +184,7 @@ impl Door<'_> {
         if !shows(origin, client.certificate.as_deref()) {
             return Err(Refusal::Certificate);
         }
-        if !rights.operations.is_empty()
-            && !rights.operations.iter().any(|name| name == request.operation.name)
-        {
+        if !rights.opens_operation(request.operation) {
             return Err(Refusal::Operation);
         }
         if !rights.opens_card(&request.card) {

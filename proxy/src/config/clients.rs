@@ -72,12 +72,8 @@ impl Clients {
         }
         derived.sort_by_key(|derived| std::cmp::Reverse(derived.prefix.len()));
         let revoked = revoked(file, checker.reader)?;
-        let with_clients: HashSet<Arc<str>> = listed
-            .values()
-            .map(|client| Arc::clone(&client.group))
-            .chain(derived.iter().map(|derived| Arc::clone(&derived.group)))
-            .collect();
-        for account in groups.values().flatten().filter(|account| !with_clients.contains(&account.group)) {
+        let own = own_credentials(file, checker.reader);
+        for account in groups.values().flatten().filter(|account| own.contains(&*account.name)) {
             let place = format!("[[account]] (name = \"{}\")", account.name);
             let client = Client {
                 appid: account.appid,
@@ -90,9 +86,8 @@ impl Clients {
             };
             if listed.insert(client.appid, Arc::new(client)).is_some() {
                 return Err(format!(
-                    "{place}: appid: a client signs with it already, and its group has no [[client]]: \
-                     add a [[client]] to group \"{}\"",
-                    account.group
+                    "{place}: appid: another client signs with it already: remove that client, or \
+                     carrier_credentials here"
                 ));
             }
         }
@@ -173,6 +168,27 @@ fn revoked(file: &ConfigFile, reader: &mut Reader<'_>) -> Result<HashSet<AppId>,
                 .map_err(|e| format!("[gateway] revoked_file: {}: \"{line}\": {e}", path.display()))
         })
         .collect()
+}
+
+/// The accounts, by name, whose own credentials a gateway may sign with: those that say so, and all of them where nothing
+/// names a client. A list that is named counts even when it is empty, so that emptying one opens nothing.
+fn own_credentials<'a>(file: &'a ConfigFile, reader: &mut Reader<'_>) -> HashSet<&'a str> {
+    let named = !file.clients.is_empty() || !file.derives.is_empty() || file.gateway.clients_file.is_some();
+    let own: HashSet<&str> = file
+        .accounts
+        .iter()
+        .filter(|account| account.carrier_credentials.unwrap_or(!named))
+        .map(|account| account.name.as_str())
+        .collect();
+    let unsaid = file.accounts.iter().any(|account| account.carrier_credentials.is_none());
+    if !named && unsaid {
+        reader.warnings.push(
+            "no client is named: every gateway that signs with an account's own credentials is accepted, for lookups. \
+             Add a [[client]], or say carrier_credentials = true in each [[account]] that this is meant for"
+                .to_owned(),
+        );
+    }
+    own
 }
 
 /// What the checks of all clients share.

@@ -367,6 +367,9 @@ pub struct Account {
     pub appid: String,
     /// The carrier's ebid for user-status look-ups.
     pub ebid: String,
+    /// A gateway may sign with these credentials themselves, for lookups only. Absent means: where nothing names a client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carrier_credentials: Option<bool>,
     /// Its ebids for other operations, by their names: `ebids = { gprsrealsingle = "..." }`. Only what has one is asked.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ebids: BTreeMap<String, String>,

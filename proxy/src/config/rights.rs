@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use ring::hmac;
 
 use super::file::{Format, ReplayMode};
+use crate::operation::Operation;
 
 /// Credentials that a gateway signs with, and what they open.
 #[derive(Clone, Debug)]
@@ -36,7 +37,7 @@ pub struct Client {
 pub struct Rights {
     /// Networks that it may ask from; empty means all.
     pub peers: Vec<IpNet>,
-    /// Operations that it may ask for; empty means all.
+    /// Operations that it may ask for; empty means every lookup and no action.
     pub operations: Vec<String>,
     /// Prefixes of the cards that it may ask for.
     pub cards: Vec<String>,
@@ -59,6 +60,14 @@ pub struct Rights {
 }
 
 impl Rights {
+    /// Whether this operation may be asked for. An action changes something, so it has to be named.
+    pub fn opens_operation(&self, operation: &Operation) -> bool {
+        match self.operations.is_empty() {
+            true => operation.is_lookup(),
+            false => self.operations.iter().any(|name| name == operation.name),
+        }
+    }
+
     /// Whether this card may be asked for.
     pub fn opens_card(&self, card: &Card) -> bool {
         if self.cards.is_empty() && self.card_list.is_none() {

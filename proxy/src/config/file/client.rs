@@ -111,7 +111,7 @@ pub struct Rights {
     /// Networks that it may ask from; empty means all.
     #[serde(deserialize_with = "peers", skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<IpNet>,
-    /// Operations that it may ask for, by path name; empty means all.
+    /// Operations that it may ask for, by path name; empty means every lookup. An action has to be named.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<String>,
     /// Prefixes of the cards that it may ask for; empty, and without a `cards_file`, means all.
