@@ -1,16 +1,19 @@
 //! What a log tells, and what it never does. (That every proxy of these tests logs no secret is seen to in
 //! `support/proxy.rs`; here with everything switched on.)
 
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 
 use cmiot_simulator::Rule;
+use rustix::fs::OFlags;
 use serde_json::Value;
 
 use crate::support::{
-    ACCOUNT_PASSWORD, Card, GATEWAY_PASSWORD, ICCID, IMSI, MSISDN, Proxy, Setup, card_number, carrier,
-    secrets,
+    ACCOUNT_PASSWORD, Card, GATEWAY_PASSWORD, Ground, ICCID, IMSI, MSISDN, Proxy, Setup, card_number,
+    carrier, secrets, until,
 };
 
 /// A bit of everything that can happen.
@@ -86,6 +89,119 @@ async fn not_even_trace_shows_a_secret() {
         let log = proxy.log();
         assert!(log.contains("drained"), "{log}");
     }
+}
+
+/// A named pipe as the log of a proxy, and its reading end.
+fn pipe(folder: &Path) -> File {
+    let path = folder.join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
+    OpenOptions::new().read(true).custom_flags(nonblocking).open(path).unwrap()
+}
+
+/// How many lines it says it has dropped.
+async fn dropped(proxy: &Proxy) -> u64 {
+    let metrics = proxy.admin("/metrics", "").await;
+    let line = metrics.text().lines().find(|line| line.starts_with("cmiot_log_dropped_total ")).unwrap();
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_log_whose_reader_is_gone_stops_nothing() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir().unwrap();
+    let reader = pipe(folder.path());
+    let mut proxy = Proxy::start_on(folder, Setup::before(&carrier), Ground::redirected("2>pipe")).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    drop(reader);
+    for n in 0..5 {
+        proxy.ask(&card_number(n)).await.is_normal();
+    }
+    proxy.signal("HUP").await;
+    proxy.ask(&card_number(9)).await.is_normal();
+    assert_eq!(proxy.admin("/ready", "").await.text(), "ready\n");
+    until("counted lines", || async { (dropped(&proxy).await > 0).then_some(()) }).await;
+    proxy.signal("TERM").await;
+    assert!(proxy.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_log_that_is_not_read_stops_nothing_and_says_later_what_is_missing() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut reader = pipe(folder.path());
+    let proxy = Proxy::start_on(folder, Setup::before(&carrier), Ground::redirected("2>pipe")).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    // A pipe holds 64 KiB, and the queue a few MiB: a page has a line at this level, and its path is in it.
+    let page = format!("/{}", "x".repeat(7000));
+    let mut asked = 0;
+    while dropped(&proxy).await == 0 {
+        proxy.admin(&page, "").await;
+        asked += 1;
+        assert!(asked < 5_000, "the queue has no end");
+    }
+    proxy.ask(&MSISDN).await.is_normal();
+    assert_eq!(proxy.admin("/live", "").await.text(), "live\n");
+    let mut told = Vec::new();
+    until("a line about the others", || {
+        // Non-blocking: an empty pipe is an error.
+        let _ = reader.read_to_end(&mut told);
+        let found = String::from_utf8_lossy(&told).contains("lines of the log were dropped");
+        async move { found.then_some(()) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_full_log_does_not_keep_the_proxy_from_ending() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir().unwrap();
+    let _unread = pipe(folder.path());
+    let mut proxy = Proxy::start_on(folder, Setup::before(&carrier), Ground::redirected("2>pipe")).await;
+    let page = format!("/{}", "x".repeat(7000));
+    for _ in 0..20 {
+        proxy.admin(&page, "").await;
+    }
+    proxy.signal("TERM").await;
+    assert!(proxy.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_log_on_a_full_disk_stops_nothing() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut proxy = Proxy::start_on(folder, Setup::before(&carrier), Ground::redirected("2>/dev/full")).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    until("counted lines", || async { (dropped(&proxy).await > 0).then_some(()) }).await;
+    proxy.signal("TERM").await;
+    assert!(proxy.ended().await.success());
+}
+
+#[tokio::test]
+async fn refusals_without_credentials_have_few_lines_and_a_count() {
+    let carrier = carrier().await;
+    let setup = Setup::before(&carrier).set("audit.refusals", 3);
+    let mut proxy = Proxy::start(setup).await;
+    for n in 0..30 {
+        proxy.get(&proxy.sign(&card_number(n)).with("token", &"ab".repeat(32))).await.is_refusal("7");
+    }
+    proxy.signal("TERM").await;
+    assert!(proxy.ended().await.success());
+    let log = proxy.log();
+    assert_eq!(log.lines().filter(|line| line.contains("look-up")).count(), 3, "{log}");
+    let count = log.lines().find(|line| line.contains("further refusals")).unwrap();
+    assert!(count.contains("count=27") && count.contains("peer=127.0.0.1"), "{count}");
+}
+
+#[tokio::test]
+async fn a_log_that_is_no_terminal_has_no_colours() {
+    let carrier = carrier().await;
+    // As if nobody had asked for none.
+    let before = Ground::before(["env", "-u", "NO_COLOR"]);
+    let proxy = Proxy::start_on(tempfile::tempdir().unwrap(), Setup::before(&carrier), before).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    let log = proxy.log();
+    assert!(log.contains("outcome=\"miss\"") && !log.contains('\x1b'), "{log}");
 }
 
 /// Whether dropping this proxy says that something it told is secret.

@@ -22,7 +22,7 @@ use crate::clock::{Clock, Time};
 use crate::config::{Client, OnFailure};
 use crate::gateway::request::Claims;
 use crate::outcome::{Outcome, Refusal};
-use crate::store::audit::{AuditRow, AuditStore, AuditUnavailable, Clip};
+use crate::store::audit::{AuditRow, AuditStore, AuditUnavailable, Clip, RefusedRow};
 pub use refusals::Refusals;
 
 /// What is known of a look-up so far.
@@ -148,7 +148,8 @@ impl Audit {
         Self { store, patience, refusals, clock }
     }
 
-    /// Hands the record to the writer at once; ready when it is committed, or need not be.
+    /// Hands the record to the writer at once; ready when it is committed, or need not be. Says too whether the refusal
+    /// has no record and was only counted.
     ///
     /// # Errors
     /// [`AuditUnavailable`]: no answer may leave. The record may still come to be written afterwards.
@@ -158,18 +159,19 @@ impl Audit {
         outcome: Outcome,
         refusal: Option<&Refusal>,
         latency: Duration,
-    ) -> impl Future<Output = Result<(), AuditUnavailable>> + Send + use<> {
+    ) -> (bool, impl Future<Output = Result<(), AuditUnavailable>> + Send + use<>) {
         let counted = matches!((&record.client, refusal), (None, Some(refusal))
             if !self.refusals.is_recorded(record.peer, refusal.reason(), record.at));
         let written = (!counted).then(|| self.store.append(record.into_row(outcome, refusal, latency)));
         let on_failure = self.store.on_failure();
-        async move {
+        let committed = async move {
             let Some(written) = written else { return Ok(()) };
             match (written.await, on_failure) {
                 (_, OnFailure::Answer) => Ok(()),
                 (written, OnFailure::Refuse) => written,
             }
-        }
+        };
+        (counted, committed)
     }
 
     /// Tells of commits those who wait for them, and lets go of those who have waited long enough: up to a round longer than
@@ -190,14 +192,20 @@ impl Audit {
 
     /// Writes down the counts of a period that is over.
     pub fn tidy(&self) {
-        self.refusals
-            .take_if_over(self.clock.monotonic())
-            .into_iter()
-            .for_each(|row| self.store.append_refused(row));
+        self.write_counts(self.refusals.take_if_over(self.clock.monotonic()));
     }
 
     /// Writes down the counts so far, before the store is closed.
     pub fn flush(&self) {
-        self.refusals.take().into_iter().for_each(|row| self.store.append_refused(row));
+        self.write_counts(self.refusals.take());
+    }
+
+    /// Into the audit and the log, in which counted refusals have no line of their own either.
+    fn write_counts(&self, counts: Vec<RefusedRow>) {
+        for row in counts {
+            let peer = row.peer.map(tracing::field::display);
+            tracing::info!(reason = row.reason, peer, count = row.count, "further refusals");
+            self.store.append_refused(row);
+        }
     }
 }

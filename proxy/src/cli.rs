@@ -19,6 +19,7 @@ mod serve;
 mod sign;
 mod simulate;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -60,6 +61,11 @@ impl Cli {
             Command::Simulate(simulate) => simulate.run(),
         }
     }
+}
+
+/// Prints a line to standard error, if it can be written: that it cannot is no reason to do less.
+pub(crate) fn warn(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}"); // as said
 }
 
 /// The runtime of the commands that talk to a network. With one processor there is nobody to share the work with, and

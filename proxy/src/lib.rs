@@ -13,9 +13,10 @@
 //! | [`admit`] | who asks, may they |
 //! | [`cache`], [`flight`], [`carrier`], [`audit`] | what is known, who asks for whom, the call, the record |
 //! | [`sequence`] | the transids of carrier calls |
+//! | [`log`] | lines to standard error, without waiting for it |
 //! | [`process`] | what the kernel is asked for |
 //! | [`store`] | the only SQL |
-//! | [`operation`], [`outcome`], [`metrics`], [`config`], [`clock`], [`alarms`] | leaves that all of them use |
+//! | [`operation`], [`outcome`], [`metrics`], [`config`], [`clock`], [`alarms`], [`printable`] | leaves that all of them use |
 
 pub mod admin;
 pub mod admit;
@@ -29,9 +30,11 @@ pub mod config;
 pub mod flight;
 pub mod gateway;
 pub mod listen;
+pub mod log;
 pub mod metrics;
 pub mod operation;
 pub mod outcome;
+pub mod printable;
 pub mod process;
 pub mod relay;
 pub mod sequence;

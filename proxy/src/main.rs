@@ -6,6 +6,9 @@ mod cli;
 
 use std::io;
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -25,8 +28,18 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("cmiot-proxy: {error:#}");
+            complain(format!("cmiot-proxy: {error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says an error on standard error, and leaves it at that when nobody reads there.
+fn complain(error: String) {
+    let (said, done) = mpsc::channel();
+    thread::spawn(move || {
+        cli::warn(&error);
+        let _ = said.send(()); // the receiver may have waited long enough
+    });
+    let _ = done.recv_timeout(Duration::from_secs(1)); // the exit code says it too
 }

@@ -4,7 +4,7 @@
 //! in by the admin listener as [`Levels`].
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
@@ -46,6 +46,7 @@ pub struct Metrics {
     audit_queue: Gauge,
     audit_wal: Gauge,
     audit_missed: Gauge,
+    log_dropped: Counter,
 }
 
 /// What is measured when somebody looks.
@@ -67,6 +68,8 @@ pub struct Levels {
     pub audit_wal: u64,
     /// Requests that have no record, since the start.
     pub audit_missed: u64,
+    /// Lines of the log that were dropped, since the start.
+    pub log_dropped: u64,
     /// How each account stands with the carrier.
     pub accounts: Vec<standing::Levels>,
     /// What only the operator can mend.
@@ -164,6 +167,12 @@ impl Metrics {
             "Requests without an audit record since the start; the audit's gap rows count them",
             audit_missed.clone(),
         );
+        let log_dropped = Counter::default();
+        registry.register(
+            "log_dropped",
+            "Lines of the log that were dropped: standard error could not be written, or not fast enough",
+            log_dropped.clone(),
+        );
         let answered = Outcome::ANSWERED
             .map(|outcome| look_ups.get_or_create_owned(&vec![("outcome", outcome.name()), ("reason", "")]));
         let latency =
@@ -190,6 +199,7 @@ impl Metrics {
             audit_queue,
             audit_wal,
             audit_missed,
+            log_dropped,
         })
     }
 
@@ -237,6 +247,7 @@ impl Metrics {
         self.audit_queue.set(gauge(levels.audit_queue as u64));
         self.audit_wal.set(gauge(levels.audit_wal));
         self.audit_missed.set(gauge(levels.audit_missed));
+        self.log_dropped.inner().fetch_max(levels.log_dropped, Ordering::Relaxed);
         self.alarms.set(gauge(levels.alarms as u64));
         for one in &levels.accounts {
             let account = || ("account", one.account.to_string());

@@ -400,7 +400,7 @@ impl Relay {
             Err(refusal) => (refusal.outcome(), Some(refusal.clone()), Answer::refused(&refusal)),
         };
         let (rendered, reason) = (answer.into_response(), refusal.as_ref().map_or("", Refusal::reason));
-        let committed = self.audit.commit(record, outcome, refusal.as_ref(), took(&self.clock));
+        let (counted, committed) = self.audit.commit(record, outcome, refusal.as_ref(), took(&self.clock));
         async move {
             let (outcome, reason, rendered) = match committed.await {
                 Ok(()) => (outcome, reason, rendered),
@@ -411,10 +411,12 @@ impl Relay {
             };
             let latency = took(&self.clock);
             self.metrics.look_up(outcome, reason, latency);
-            tracing::info!(
-                outcome = outcome.name(), reason, %peer, card,
-                latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX), "look-up"
-            );
+            if !counted {
+                tracing::info!(
+                    outcome = outcome.name(), reason, %peer, card,
+                    latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX), "look-up"
+                );
+            }
             rendered
         }
     }

@@ -42,6 +42,16 @@ impl Ground {
         Self { before: before.collect(), private: true, ..Self::default() }
     }
 
+    /// Redirected as a shell does it: `2>pipe`, `>&-`.
+    pub(crate) fn redirected(to: &str) -> Self {
+        Self::before(["sh", "-c", &format!("exec \"$0\" \"$@\" {to}")])
+    }
+
+    /// Started by other words before the executable's own.
+    pub(crate) fn before<const N: usize>(words: [&str; N]) -> Self {
+        Self { before: words.map(OsString::from).into(), ..Self::default() }
+    }
+
     /// One processor, the first that we may use ourselves.
     fn one_processor() -> Self {
         let status = std::fs::read_to_string("/proc/self/status").expect("every Linux has it");

@@ -13,6 +13,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::{Admin, reply};
+use crate::log;
 use crate::metrics::Levels;
 
 pub(super) fn live() -> Response<Full<Bytes>> {
@@ -57,6 +58,7 @@ pub(super) fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
         audit_queue: admin.store.audit.queued(),
         audit_wal: admin.store.audit.wal_bytes(),
         audit_missed: admin.store.audit.missed(),
+        log_dropped: log::dropped(),
         accounts: admin.relay.carrier.levels(),
         alarms: alarms(admin).len(),
     };

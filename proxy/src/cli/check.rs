@@ -39,7 +39,7 @@ impl Check {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let (config, file) = Config::load(&self.config)?;
         for warning in &config.warnings {
-            eprintln!("warning: {warning}");
+            super::warn(&format!("warning: {warning}"));
         }
         if self.live {
             return super::runtime()?.block_on(self.ask(config));

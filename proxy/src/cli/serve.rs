@@ -1,7 +1,9 @@
 //! `cmiot-proxy serve`: runs the proxy until it is told to stop.
 
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,12 +11,16 @@ use cmiot_proxy::app::{App, open_store};
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::watch::Watch;
 use cmiot_proxy::config::{Config, ConfigError, LogFormat};
+use cmiot_proxy::log::{self, Form, Log};
 use cmiot_proxy::process;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// How often the configuration's files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// How long the end of the process waits for the log to be written.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Serve gateways.
 ///
@@ -36,7 +42,7 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let (config, _) = Config::load(&self.config)?;
-        log(config.log_format);
+        let _log = log(config.log_format).context("cannot set up the log")?;
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
@@ -53,7 +59,7 @@ impl Serve {
             let (gateway, admin) = (scheme(config.gateway_tls.is_some()), scheme(config.admin.tls.is_some()));
             let app = App::start(config, store, clock).await?;
             // For whoever started us: the ports, where 0 was asked for. Nothing else goes to standard output.
-            out!("gateway {gateway}://{}\nadmin {admin}://{}", app.gateway(), app.admin());
+            announce(format!("gateway {gateway}://{}\nadmin {admin}://{}\n", app.gateway(), app.admin()));
             loop {
                 let asked = tokio::select! {
                     _ = terminate.recv() => break,
@@ -73,11 +79,15 @@ impl Serve {
                     None => {}
                 }
             }
-            tokio::select! {
-                () = app.drain() => {}
+            let again = tokio::select! {
+                () = app.drain() => false,
+                _ = terminate.recv() => true,
+                _ = interrupt.recv() => true,
+            };
+            if again {
                 // At once means at once: not even waiting for a thread that writes. What it had committed stays.
-                _ = terminate.recv() => std::process::exit(1),
-                _ = interrupt.recv() => std::process::exit(1),
+                log::flush(FLUSH / 10);
+                std::process::exit(1);
             }
             Ok(ExitCode::SUCCESS)
         })
@@ -97,13 +107,48 @@ fn look(mut watch: Watch, path: &Path, asked: bool) -> (Watch, Option<Result<Con
     }
 }
 
-/// The log goes to standard error, one line an event.
-fn log(format: LogFormat) {
+/// Says on standard output where the proxy listens. By a thread: whoever started us may not read it, or have closed it.
+fn announce(lines: String) {
+    let said = thread::Builder::new().name("announce".to_owned()).spawn(move || {
+        let mut out = std::io::stdout();
+        let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush()); // the log says it too
+    });
+    if let Err(error) = said {
+        tracing::warn!(%error, "the addresses are not on standard output");
+    }
+}
+
+/// The log goes to standard error, one line an event, through a queue. What is queued is written, within [`FLUSH`], when
+/// the returned value is dropped.
+fn log(format: LogFormat) -> std::io::Result<Flush> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let colours = format == LogFormat::Text
+        && std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let form = if format == LogFormat::Json { Form::Json } else { Form::Text(colours) };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Log::to_stderr()?.lines(form))
+        .with_ansi(colours)
+        .with_target(false);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    // The usual hook writes to standard error itself, and waits for whoever reads it.
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        let backtrace = std::backtrace::Backtrace::capture();
+        tracing::error!(thread = thread.name().unwrap_or("?"), %panic, %backtrace, "a thread panicked");
+    }));
+    Ok(Flush)
+}
+
+/// Has the log written when it is dropped.
+struct Flush;
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        log::flush(FLUSH);
     }
 }

@@ -107,7 +107,7 @@ impl Hash {
             }
         }
         if !any {
-            eprintln!("no key: the audit holds cards as they are, or their keys are destroyed");
+            crate::cli::warn("no key: the audit holds cards as they are, or their keys are destroyed");
         }
         Ok(if any { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -139,7 +139,7 @@ pub(super) struct Show {
 impl Show {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let Some((row, calls)) = show(&self.folder.path()?, self.id)? else {
-            eprintln!("no look-up has the number {}", self.id);
+            crate::cli::warn(&format!("no look-up has the number {}", self.id));
             return Ok(ExitCode::FAILURE);
         };
         out!("{}", upright(&LOOKUP, &row));

@@ -1,0 +1,383 @@
+//! The log's queue: no event waits for standard error, and none fails because of it.
+//!
+//! An event's line is copied into a bounded buffer, and a thread of its own writes the buffer out. While standard error
+//! is a full pipe, closed or on a full disk, lines that find no room are dropped and counted (`cmiot_log_dropped_total`,
+//! and a WARN once lines are written again). INFO and below may fill [`ROOM`]; WARN has a [`RESERVE`] beyond that, and
+//! ERROR and anchors of the audit one beyond WARN's. Each line is made printable: one event is one line.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::printable;
+
+/// Bytes of lines that may wait. Some 6,000 lines of requests.
+const ROOM: usize = 1 << 20;
+
+/// Bytes more for WARN, and as many again for ERROR and anchors.
+const RESERVE: usize = 128 << 10;
+
+/// How long lines are collected before they are written: the thread wakes a few hundred times a second at most.
+const COLLECT: Duration = Duration::from_millis(2);
+
+/// How long to wait before a descriptor that others have made non-blocking is tried again.
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// The log of this process, once it is set up.
+static PROCESS: OnceLock<Log> = OnceLock::new();
+
+/// A queue of lines and the thread that writes them; clones share it.
+#[derive(Clone)]
+pub struct Log {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// There is something to write.
+    filled: Condvar,
+    /// Everything has been written, or given up.
+    written: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Whole lines.
+    lines: Vec<u8>,
+    /// The thread waits for `filled`.
+    idle: bool,
+    /// A batch is being written.
+    writing: bool,
+    /// Lines that found no room or could not be written.
+    dropped: u64,
+}
+
+/// How a line is escaped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// Text; `true` where a terminal is sent colours.
+    Text(bool),
+    /// A JSON object a line.
+    Json,
+}
+
+/// Makes the writers of events, for `tracing-subscriber`.
+#[derive(Clone)]
+pub struct Lines {
+    log: Log,
+    form: Form,
+}
+
+/// Takes one event's line.
+pub struct Line<'a> {
+    lines: &'a Lines,
+    limit: usize,
+}
+
+impl Log {
+    /// The process's log, to standard error. Only the first call has an effect.
+    ///
+    /// # Errors
+    /// When there is no further descriptor or thread to be had.
+    pub fn to_stderr() -> io::Result<Self> {
+        // A descriptor of its own: a write that blocks holds no lock that a panic's message would wait for.
+        let log = Self::to(File::from(io::stderr().as_fd().try_clone_to_owned()?))?;
+        Ok(PROCESS.get_or_init(|| log).clone())
+    }
+
+    /// A log whose thread writes to `sink`.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn to(sink: impl Write + Send + 'static) -> io::Result<Self> {
+        let shared =
+            Arc::new(Shared { queue: Mutex::default(), filled: Condvar::new(), written: Condvar::new() });
+        let log = Self { shared: Arc::clone(&shared) };
+        thread::Builder::new().name("log".to_owned()).spawn(move || shared.write_to(sink))?;
+        Ok(log)
+    }
+
+    /// Writers of lines in this form.
+    pub fn lines(&self, form: Form) -> Lines {
+        Lines { log: self.clone(), form }
+    }
+
+    /// Waits until everything is written, for at most `patience`.
+    pub fn flush(&self, patience: Duration) {
+        let queue = self.shared.lock();
+        // Whoever has waited long enough leaves; there is no one to tell.
+        let _ = self
+            .shared
+            .written
+            .wait_timeout_while(queue, patience, |queue| queue.writing || !queue.lines.is_empty());
+    }
+
+    /// How many lines were dropped since the start.
+    pub fn dropped(&self) -> u64 {
+        self.shared.lock().dropped
+    }
+
+    /// Queues one line, with its line break, if no more than `limit` bytes would wait then.
+    fn push(&self, line: &[u8], limit: usize) {
+        let mut queue = self.shared.lock();
+        if queue.lines.len().saturating_add(line.len()) > limit {
+            queue.dropped = queue.dropped.saturating_add(1);
+            return;
+        }
+        queue.lines.extend_from_slice(line);
+        if std::mem::take(&mut queue.idle) {
+            drop(queue);
+            self.shared.filled.notify_one();
+        }
+    }
+}
+
+/// How many lines of the process's log were dropped.
+pub fn dropped() -> u64 {
+    PROCESS.get().map_or(0, Log::dropped)
+}
+
+/// Waits until the process's log is written, for at most `patience`.
+pub fn flush(patience: Duration) {
+    if let Some(log) = PROCESS.get() {
+        log.flush(patience);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // The queue is whole at every step.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread: takes what has been collected, and writes it.
+    fn write_to(&self, mut sink: impl Write) {
+        let (mut batch, mut torn, mut reported) = (Vec::new(), false, 0);
+        loop {
+            self.take(&mut batch);
+            let result = write_all(&mut sink, &batch, &mut torn);
+            let dropped = {
+                let mut queue = self.lock();
+                queue.dropped = queue.dropped.saturating_add(result.err().unwrap_or(0));
+                queue.writing = false;
+                queue.dropped
+            };
+            if result.is_ok() && dropped > reported {
+                tracing::warn!(
+                    dropped = dropped - reported,
+                    "lines of the log were dropped: standard error could not be written, or not fast enough"
+                );
+                reported = dropped;
+            }
+        }
+    }
+
+    /// Waits for lines, lets more come for a moment, and takes them.
+    fn take(&self, batch: &mut Vec<u8>) {
+        batch.clear();
+        let mut queue = self.lock();
+        while queue.lines.is_empty() {
+            self.written.notify_all();
+            queue.idle = true;
+            queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.idle = false;
+        drop(queue);
+        thread::sleep(COLLECT);
+        let mut queue = self.lock();
+        std::mem::swap(&mut queue.lines, batch);
+        queue.writing = true;
+    }
+}
+
+/// Writes whole lines; after an error, says how many were not written. `torn` is whether the last one written is not
+/// whole: then the next begins on a line of its own.
+fn write_all(sink: &mut impl Write, batch: &[u8], torn: &mut bool) -> Result<(), u64> {
+    let mut rest = batch;
+    let mut start: &[u8] = if *torn { b"\n" } else { b"" };
+    while !rest.is_empty() {
+        let next = if start.is_empty() { rest } else { start };
+        match sink.write(next) {
+            Ok(0) => return Err(count(rest)),
+            Ok(written) if start.is_empty() => {
+                *torn = rest[written - 1] != b'\n';
+                rest = &rest[written..];
+            }
+            Ok(_) => (start, *torn) = (b"", false),
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock => thread::sleep(AGAIN),
+                _ => return Err(count(rest)),
+            },
+        }
+    }
+    Ok(())
+}
+
+fn count(lines: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', lines).count() as u64
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { lines: self, limit: ROOM }
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line<'a> {
+        let limit = match *event.level() {
+            Level::ERROR => ROOM + 2 * RESERVE,
+            Level::WARN => ROOM + RESERVE,
+            // The log is where auditors find the anchors that nobody on this machine can change.
+            Level::INFO if event.fields().field("anchor").is_some() => ROOM + 2 * RESERVE,
+            _ => ROOM,
+        };
+        Line { lines: self, limit }
+    }
+}
+
+impl Write for Line<'_> {
+    /// Takes an event as `tracing-subscriber` writes it: whole, at once.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let line = event.strip_suffix(b"\n").unwrap_or(event);
+        match self.lines.form.printable(line) {
+            None => self.lines.log.push(event, self.limit),
+            Some(mut line) => {
+                line.push('\n');
+                self.lines.log.push(line.as_bytes(), self.limit);
+            }
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Form {
+    /// The line as it may be written, where that is not as it is.
+    fn printable(self, line: &[u8]) -> Option<String> {
+        if line.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+            return None;
+        }
+        let text = String::from_utf8_lossy(line);
+        let escaped = match self {
+            Self::Json => printable::escape_json(&text),
+            Self::Text(false) => printable::escape(&text),
+            // A terminal's colours are the subscriber's own: it escapes those of others itself.
+            Self::Text(true) => {
+                let parts: Vec<_> = text.split('\x1b').map(printable::escape).collect();
+                Cow::Owned(parts.join("\x1b"))
+            }
+        };
+        Some(escaped.into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// A sink that takes a batch when it is told to, or fails.
+    struct Gate {
+        open: Receiver<io::Result<()>>,
+        written: Sender<Vec<u8>>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.open.recv().unwrap_or(Ok(()))?;
+            let _ = self.written.send(bytes.to_vec()); // a test that has ended
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn gated() -> (Log, Sender<io::Result<()>>, Receiver<Vec<u8>>) {
+        let ((open, gate), (written, sink)) = (channel(), channel());
+        (Log::to(Gate { open: gate, written }).unwrap(), open, sink)
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_sink_that_takes_nothing_stops_nobody_and_costs_bounded_room() {
+        let (log, open, sink) = gated();
+        let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
+        // The first batch stands in the sink; far more than the room follows.
+        for _ in 0..8 * ROOM / line.len() {
+            log.push(&line, ROOM);
+        }
+        let before = log.dropped();
+        assert!(before > 0);
+        log.push(b"warning\n", ROOM + RESERVE);
+        log.push(b"anchor\n", ROOM + 2 * RESERVE);
+        assert_eq!(log.dropped(), before, "the reserve has room when INFO has none");
+        log.flush(Duration::from_millis(1));
+        drop(open);
+        log.flush(LONG);
+        let text: Vec<u8> = sink.try_iter().flatten().collect();
+        assert!(text.ends_with(b"\nwarning\nanchor\n"));
+        assert_eq!(count(&text) + log.dropped(), 8 * ROOM as u64 / line.len() as u64 + 2);
+        assert!(text.len() <= 2 * (ROOM + 2 * RESERVE));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted_and_the_next_is_tried() {
+        let (log, open, sink) = gated();
+        log.push(b"one\n", ROOM);
+        open.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
+        log.flush(LONG);
+        assert_eq!(log.dropped(), 1);
+        log.push(b"two\n", ROOM);
+        open.send(Err(io::ErrorKind::WouldBlock.into())).unwrap();
+        open.send(Ok(())).unwrap();
+        assert_eq!(sink.recv_timeout(LONG).unwrap(), b"two\n");
+        assert_eq!(log.dropped(), 1);
+    }
+
+    #[test]
+    fn after_half_a_line_the_next_begins_on_its_own() {
+        /// A disk with so much room.
+        struct Disk(Vec<u8>, usize);
+        impl Write for Disk {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let fits = bytes.len().min(self.1 - self.0.len());
+                self.0.extend_from_slice(&bytes[..fits]);
+                if fits == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(fits) }
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (mut disk, mut torn) = (Disk(Vec::new(), 6), false);
+        assert_eq!(write_all(&mut disk, b"one\ntwo\nthree\n", &mut torn), Err(2));
+        assert_eq!(write_all(&mut disk, b"four\n", &mut torn), Err(1));
+        disk.1 = 100;
+        assert_eq!(write_all(&mut disk, b"five\n", &mut torn), Ok(()));
+        assert_eq!(disk.0, b"one\ntw\nfive\n");
+    }
+
+    #[test]
+    fn an_event_is_one_printable_line() {
+        assert_eq!(Form::Text(false).printable(b"plain"), None);
+        let shown = |form: Form, line: &str| form.printable(line.as_bytes()).unwrap();
+        assert_eq!(shown(Form::Text(false), "a\nb\x1b[2K\u{202e}"), "a\\nb\\u{1b}[2K\\u{202e}");
+        assert_eq!(shown(Form::Text(true), "\x1b[32mINFO\x1b[0m a\nb"), "\x1b[32mINFO\x1b[0m a\\nb");
+        assert_eq!(shown(Form::Json, "{\"a\":\"\u{202e}\"}"), "{\"a\":\"\\u202e\"}");
+    }
+}
