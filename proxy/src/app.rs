@@ -164,6 +164,12 @@ impl App {
         &self.admin
     }
 
+    /// Resolves to the reason when the store cannot go on in this process. `/ready` says no by then; the proxy is to be
+    /// drained, and the process to end with an error, so that its supervisor starts it again.
+    pub async fn failed(&self) -> String {
+        self.store.failure.wait().await.to_owned()
+    }
+
     /// Takes over a changed configuration: credentials, rights, limits, freshness, TLS. No connection is dropped; those
     /// that stand keep the limits that they came under. What only a restart changes is named in the log.
     pub fn reload(&self, config: Config) {

@@ -13,6 +13,7 @@
 pub mod audit;
 pub mod cache;
 mod error;
+mod failure;
 mod queue;
 mod schema;
 pub mod state;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use self::audit::{AuditReader, AuditStore, OnFailure};
 use self::cache::CacheStore;
 pub use self::error::{Fault, StoreError};
+pub use self::failure::Failure;
 use self::state::{Lost, StateStore};
 use crate::alarms::Alarms;
 use crate::clock::Clock;
@@ -60,6 +62,8 @@ pub struct Store {
     pub history: AuditReader,
     /// Conditions that need the operator, of the whole process.
     pub alarms: Alarms,
+    /// Why nothing more is written until the process is started again.
+    pub failure: Failure,
     /// Released by the system when the process ends, however it ends.
     _lock: File,
 }
@@ -85,23 +89,29 @@ impl Store {
         // First, since the files of the others are how it knows that it must exist.
         let lost = if options.accept_lost_state { start_over(&history, clock)? } else { Lost::Refuse };
         let state = StateStore::open(dir, lost)?;
-        let audit = AuditStore::open(dir, options.audit, clock.clone())?;
-        let cache = CacheStore::open(dir, options.cache_queue)?;
+        let failure = Failure::default();
+        let audit = AuditStore::open_with(dir, options.audit, clock.clone(), failure.clone())?;
+        let cache = CacheStore::open_with(dir, options.cache_queue, failure.clone())?;
         Ok(Self {
             cache: Arc::new(cache),
             state: Arc::new(state),
             alarms: audit.alarms().clone(),
             audit: Arc::new(audit),
             history,
+            failure,
             _lock: lock,
         })
     }
 
-    /// Whether requests can be answered: the audit's last commit worked and the state takes one now. Blocks.
+    /// Whether requests can be answered: the store has not failed for good, the audit's last commit worked, and the state
+    /// takes one now. Blocks.
     ///
     /// # Errors
     /// The fault, with its remedy.
     pub fn writable(&self) -> Result<(), NotWritable> {
+        if let Some(why) = self.failure.get() {
+            return Err(NotWritable::Failed(why.to_owned()));
+        }
         if !self.audit.healthy() && self.audit.on_failure() == OnFailure::Refuse {
             return Err(NotWritable::Audit);
         }
@@ -119,6 +129,9 @@ impl Store {
 /// Why the store takes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotWritable {
+    /// The store has failed for good: the process ends.
+    #[error("the store has failed, and the process ends: {0}")]
+    Failed(String),
     /// The audit's last commit failed; it is tried again by itself.
     #[error("audit records cannot be written; the log says why")]
     Audit,

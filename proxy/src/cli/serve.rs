@@ -26,7 +26,8 @@ const FLUSH: Duration = Duration::from_secs(1);
 ///
 /// SIGTERM or SIGINT drains: no new connection, what is under way finishes within [gateway] grace, the databases are
 /// flushed, exit 0. A second signal exits at once. SIGHUP, or a change of the configuration or of a file that it names,
-/// loads all of it anew; when it is wrong the old one stays. RUST_LOG sets the log level (default `info`).
+/// loads all of it anew; when it is wrong the old one stays. When the databases cannot go on (a failed sync that could not
+/// be made good), it drains and exits 1: have a supervisor start it again. RUST_LOG sets the log level (default `info`).
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cmiot-proxy serve --config /etc/cmiot-proxy/cmiot-proxy.toml")]
 pub(super) struct Serve {
@@ -60,10 +61,16 @@ impl Serve {
             let app = App::start(config, store, clock).await?;
             // For whoever started us: the ports, where 0 was asked for. Nothing else goes to standard output.
             announce(format!("gateway {gateway}://{}\nadmin {admin}://{}\n", app.gateway(), app.admin()));
+            let mut failed = false;
             loop {
                 let asked = tokio::select! {
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
+                    why = app.failed() => {
+                        tracing::error!("the store cannot go on, and the process ends: {why}");
+                        failed = true;
+                        break;
+                    }
                     _ = hang_up.recv() => true,
                     () = tokio::time::sleep(LOOK) => false,
                 };
@@ -89,7 +96,7 @@ impl Serve {
                 log::flush(FLUSH / 10);
                 std::process::exit(1);
             }
-            Ok(ExitCode::SUCCESS)
+            Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         })
     }
 }

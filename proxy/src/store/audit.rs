@@ -62,9 +62,9 @@ use self::row::{Gap, Row};
 pub use self::summary::{Summary, summarize};
 use self::waiters::{Told, Waiters};
 use self::writer::Writer;
-use super::StoreError;
 use super::queue::{Queue, Refused};
 use super::schema::Synchronous;
+use super::{Failure, StoreError};
 use crate::alarms::Alarms;
 use crate::clock::{Clock, Time};
 pub use crate::config::{Durability, Identifiers, OnFailure};
@@ -164,7 +164,20 @@ impl AuditStore {
     /// # Errors
     /// When the segment is another program's, is newer than this proxy, or cannot be written.
     pub fn open(dir: &Path, options: Options, clock: Clock) -> Result<Self, StoreError> {
-        let shared = Arc::new(Shared::new(&options));
+        Self::open_with(dir, options, clock, Failure::default())
+    }
+
+    /// The same; what ends the writing for good is told to `failure`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(
+        dir: &Path,
+        options: Options,
+        clock: Clock,
+        failure: Failure,
+    ) -> Result<Self, StoreError> {
+        let shared = Arc::new(Shared::new(&options, failure));
         let writer = Writer::open(dir, options, Arc::clone(&shared), clock)?;
         let writer = std::thread::Builder::new()
             .name("audit-writer".into())
@@ -375,10 +388,11 @@ struct Shared {
     alarms: Alarms,
     /// [`Lost::through`] in microseconds; `i64::MIN` when nothing is lost.
     lost_through: AtomicI64,
+    failure: Failure,
 }
 
 impl Shared {
-    fn new(options: &Options) -> Self {
+    fn new(options: &Options, failure: Failure) -> Self {
         Self {
             queue: Queue::new(options.queue),
             waiters: Waiters::default(),
@@ -389,6 +403,7 @@ impl Shared {
             wal_bytes: AtomicU64::new(0),
             alarms: Alarms::default(),
             lost_through: AtomicI64::new(i64::MIN),
+            failure,
         }
     }
 

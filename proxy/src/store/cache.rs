@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use self::writer::{Key, Write, Writer};
 use super::queue::{Queue, Refused};
 use super::schema::{self, Kind};
-use super::{Fault, StoreError};
+use super::{Failure, Fault, StoreError};
 use crate::clock::Time;
 
 /// The file's name in the store's folder.
@@ -133,6 +133,14 @@ impl CacheStore {
     /// # Errors
     /// When the file is another program's, is newer than this proxy, or cannot be written.
     pub fn open(dir: &Path, queue: usize) -> Result<Self, StoreError> {
+        Self::open_with(dir, queue, Failure::default())
+    }
+
+    /// The same; a panic of the writer is told to `failure`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(dir: &Path, queue: usize, failure: Failure) -> Result<Self, StoreError> {
         let path = dir.join(FILE);
         let connection = writer::open(&path)?;
         let shared = Arc::new(Shared {
@@ -145,7 +153,10 @@ impl CacheStore {
         let writer = Writer::new(Arc::clone(&shared), connection);
         let writer = std::thread::Builder::new()
             .name("cache-writer".into())
-            .spawn(move || writer.run())
+            .spawn(move || {
+                let _failure = failure.of_thread("cache-writer");
+                writer.run();
+            })
             .map_err(StoreError::io(&shared.path))?;
         Ok(Self { shared, writer: Mutex::new(Some(writer)) })
     }

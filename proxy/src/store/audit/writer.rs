@@ -86,6 +86,7 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         // Dropped after the queue was closed, by a panic too.
         let _waiters = shared.waiters.until_dropped();
+        let _failure = shared.failure.of_thread("audit-writer");
         let taker = shared.queue.taker();
         let mut batch = Vec::new();
         loop {

@@ -4,7 +4,7 @@ use std::fs;
 
 use rusqlite::Connection;
 
-use super::super::super::Fault;
+use super::super::super::{Failure, Fault};
 use super::super::tests::{NOON, row, transids};
 use super::super::{AuditReader, AuditRow};
 use super::*;
@@ -16,7 +16,7 @@ fn writer(dir: &Path, now: Time) -> (Writer, Hand) {
 }
 
 fn writer_with(dir: &Path, now: Time, options: Options) -> (Writer, Hand) {
-    let shared = Arc::new(Shared::new(&options));
+    let shared = Arc::new(Shared::new(&options, Failure::default()));
     let (clock, hand) = Clock::manual(now);
     (Writer::open(dir, options, shared, clock).unwrap(), hand)
 }
@@ -225,7 +225,7 @@ fn a_newer_segment_is_refused() {
         .unwrap()
         .pragma_update(None, "user_version", 99)
         .unwrap();
-    let shared = Arc::new(Shared::new(&Options::default()));
+    let shared = Arc::new(Shared::new(&Options::default(), Failure::default()));
     let (clock, _hand) = Clock::manual(NOON);
     let error = Writer::open(dir.path(), Options::default(), shared, clock).err().unwrap();
     assert!(matches!(error.fault(), Fault::Newer { found: 99, .. }), "{error}");
