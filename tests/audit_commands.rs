@@ -89,6 +89,41 @@ async fn a_backup_of_a_live_segment_verifies() {
     audit(&proxy.data(), &["backup", copy.to_str().unwrap()]).await.failed(1, ["exists"]);
 }
 
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn copies_are_for_their_owner_alone_and_replace_what_an_interrupted_command_left() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    let to = tempfile::tempdir().unwrap();
+    let segment = proxy.audit_file();
+    let month = segment.file_stem().unwrap().to_str().unwrap().strip_prefix("audit-").unwrap();
+    let (copy, export) = (to.path().join(segment.file_name().unwrap()), to.path().join("month.csv"));
+    for left in [&copy, &export, &export.with_added_extension("manifest.json")] {
+        std::fs::write(left.with_added_extension("part"), "of a killed command").unwrap();
+    }
+    // Killed between the two names.
+    std::fs::write(export.with_added_extension("manifest.json"), "{}").unwrap();
+    audit(&proxy.data(), &["backup", copy.to_str().unwrap()]).await.did_it();
+    audit(&proxy.data(), &["export", "--month", month, export.to_str().unwrap()]).await.did_it();
+    let manifest = std::fs::read(export.with_added_extension("manifest.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&manifest).unwrap()["rows"], 1);
+    let mut left = 0;
+    for entry in std::fs::read_dir(to.path()).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+        left += 1;
+    }
+    assert_eq!(left, 3);
+    // A month that is not there leaves nothing either.
+    let none = to.path().join("none.csv");
+    audit(&proxy.data(), &["export", "--month", "2020-01", none.to_str().unwrap()]).await.failed(1, [""]);
+    assert_eq!(std::fs::read_dir(to.path()).unwrap().count(), 3);
+}
+
 #[tokio::test]
 async fn pruning_leaves_what_verifies_and_a_note() {
     let carrier = carrier().await;

@@ -49,6 +49,8 @@ enum Command {
 impl Cli {
     /// Does what was asked.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        // Copies, exports and lists hold card numbers, whatever the umask of the shell.
+        cmiot_proxy::process::private_files();
         match self.command {
             Command::Serve(serve) => serve.run(),
             Command::Audit(audit) => audit.run(),

@@ -11,6 +11,11 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 use crate::config::file;
 
+/// Has every file that this process creates from here on belong to its owner alone, unless its mode is set.
+pub fn private_files() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
 /// Applies the rules to this process.
 ///
 /// # Errors
@@ -21,7 +26,7 @@ pub fn harden(settings: &file::Process) -> Result<(), Errno> {
         false => DumpableBehavior::NotDumpable,
     };
     rustix::process::set_dumpable_behavior(dumpable)?;
-    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    private_files();
     let files = rustix::process::getrlimit(Resource::Nofile);
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum })
 }

@@ -17,6 +17,7 @@ mod failure;
 mod queue;
 mod schema;
 pub mod state;
+pub mod whole;
 
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, Write};

@@ -59,6 +59,8 @@ pub enum Fault {
         /// Which value.
         what: &'static str,
     },
+    /// An identity key that rows were written with is not in its file any more.
+    KeyLost,
     /// The store has been closed.
     Closed,
 }
@@ -103,6 +105,9 @@ impl StoreError {
                 "build with rusqlite's feature `bundled`, or link SQLite 3.51.3 or later"
             }
             Fault::Closed => "the proxy is shutting down; ask again after its restart",
+            Fault::KeyLost => {
+                "restore the file from a backup, or remove the file: a new key is made then, and nobody can tell which cards the rows so far are about"
+            }
             Fault::Malformed { .. } => "restore the file from a backup",
             Fault::Io { kind, .. } => match kind {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FULL,
@@ -156,6 +161,7 @@ impl fmt::Display for Fault {
             Self::Locked { holder } => write!(f, "the folder is in use by process {holder}"),
             Self::OldLibrary { found } => write!(f, "SQLite {found} can corrupt a WAL"),
             Self::Malformed { what } => write!(f, "holds a malformed {what}"),
+            Self::KeyLost => f.write_str("holds no key, though rows of its month were written with one"),
             Self::Closed => f.write_str("closed"),
         }
     }

@@ -1,9 +1,10 @@
 //! `cmiot-proxy audit export`: a month as CSV, JSON lines or Parquet, beside a manifest that says what the file must be.
+//!
+//! Both are written under temporary names; the export gets its name last, so that it is never without its manifest.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -13,6 +14,7 @@ use cmiot_proxy::clock::Clock;
 use cmiot_proxy::store::StoreError;
 use cmiot_proxy::store::audit::query::{Field, LOOKUP, every};
 use cmiot_proxy::store::audit::segment::Month;
+use cmiot_proxy::store::whole::{self, Existing, Whole};
 use ring::digest::{Context as Digest, SHA256};
 
 use super::{Folder, span, verify};
@@ -111,7 +113,14 @@ impl Export {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let dir = self.folder.path()?;
         let name = self.file.display().to_string();
-        let mut sink = Sink::begin(self.format, create(&self.file)?).with_context(|| name.clone())?;
+        let named = || name.clone();
+        if self.file.exists() {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists)).with_context(named);
+        }
+        // Card numbers are in it: for its owner alone.
+        let file = Whole::begin(&self.file, 0o600).with_context(named)?;
+        let mut sink =
+            file.file().try_clone().and_then(|file| Sink::begin(self.format, file)).with_context(named)?;
         let bar = verify::bar();
         let (mut rows, mut first, mut last) = (0_u64, None, None);
         let started = Clock::system().now();
@@ -133,13 +142,16 @@ impl Export {
             Stopped::Io(error) => anyhow::Error::new(error).context(name.clone()),
         })?;
         bar.finish_and_clear();
-        let hash = sink.finish().with_context(|| name.clone())?;
+        let hash = sink.finish().with_context(named)?;
         let manifest = serde_json::json!({
             "month": self.month.to_string(), "exported": started.to_string(), "rows": rows,
             "first": first, "last": last, "columns": LOOKUP, "sha256": hash,
         });
-        create(&PathBuf::from(format!("{name}.manifest.json")))?
-            .write_all(format!("{manifest:#}\n").as_bytes())?;
+        let beside = self.file.with_added_extension("manifest.json");
+        // One without an export is of an interrupted command.
+        whole::write(&beside, format!("{manifest:#}\n").as_bytes(), 0o600, Existing::Replace)
+            .with_context(|| beside.display().to_string())?;
+        file.finish(Existing::Keep).with_context(named)?;
         out!("{rows} look-ups, SHA-256 {hash}");
         Ok(ExitCode::SUCCESS)
     }
@@ -161,14 +173,4 @@ impl From<io::Error> for Stopped {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
-}
-
-/// Card numbers are in it: for its owner alone.
-fn create(path: &Path) -> anyhow::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| path.display().to_string())
 }

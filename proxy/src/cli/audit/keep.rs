@@ -63,13 +63,25 @@ impl Prune {
         }
         let dir = self.folder.path()?;
         let now = Clock::system().now();
+        let mut failed = None;
         for month in prunable(&dir, self.keep, now)? {
-            if !self.dry_run {
-                prune(&dir, month, now)?;
+            if self.dry_run {
+                out!("{month} would be deleted");
+                continue;
             }
-            out!("{month} {}", if self.dry_run { "would be deleted" } else { "deleted" });
+            // One month that cannot be deleted keeps none of the others.
+            match prune(&dir, month, now) {
+                Ok(()) => out!("{month} deleted"),
+                Err(error) => {
+                    eprintln!("{month} is not deleted whole: {error}");
+                    failed.get_or_insert(month);
+                }
+            }
         }
-        Ok(ExitCode::SUCCESS)
+        match failed {
+            Some(month) => anyhow::bail!("{month} is not deleted whole; run the command again"),
+            None => Ok(ExitCode::SUCCESS),
+        }
     }
 }
 

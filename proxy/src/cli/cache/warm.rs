@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -64,6 +65,7 @@ impl Warm {
             writeln!(result, "{}", done.line).with_context(|| path.display().to_string())
         }))?;
         bar.finish_and_clear();
+        result.sync_all().with_context(|| path.display().to_string())?;
         let total = cards.len();
         out!("{total} cards, {} done before, {failed} failed: {}", before.len(), path.display());
         Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -162,6 +164,8 @@ fn open(path: &Path) -> anyhow::Result<File> {
     let mut file = OpenOptions::new()
         .create(true)
         .append(true)
+        // Card numbers are in it: for its owner alone.
+        .mode(0o600)
         .open(path)
         .with_context(|| path.display().to_string())?;
     let text = std::fs::read(path).with_context(|| path.display().to_string())?;

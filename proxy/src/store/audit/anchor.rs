@@ -7,9 +7,9 @@
 //! signed = "cmiot-audit-anchor-1" 00, at (i64), month (7 bytes), last (i64), head (32 bytes)     integers big-endian
 //! ```
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, Permissions};
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use ring::rand::SystemRandom;
@@ -17,9 +17,10 @@ use ring::signature::{self, Ed25519KeyPair, KeyPair};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::super::whole::{self, Existing};
 use super::super::{Fault, StoreError};
 use super::chain::Hash;
-use super::identity::{hex, sync_folder, unhex, write_secret};
+use super::identity::{hex, is_blank, unhex};
 use crate::clock::Time;
 
 /// The file that anchors are appended to, in the store's folder.
@@ -129,6 +130,11 @@ impl Notary {
     pub(super) fn open(dir: &Path, mode: u32) -> Result<Self, StoreError> {
         let path = dir.join(KEY);
         let bytes = match fs::read(&path) {
+            // What a crash left while an earlier version made it.
+            Ok(bytes) if is_blank(&bytes) => {
+                tracing::error!(file = %path.display(), "the key that signs anchors is lost: a new one is made");
+                make(&path)?
+            }
             Ok(bytes) => Zeroizing::new(bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => make(&path)?,
             Err(error) => return Err(StoreError::io(&path)(error)),
@@ -138,20 +144,18 @@ impl Notary {
         let public = dir.join(PUBLIC);
         let text = format!("{}\n", *hex(key.public_key().as_ref()));
         if fs::read_to_string(&public).ok().as_deref() != Some(&text) {
-            OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(mode)
-                .open(&public)
-                .and_then(|mut file| file.write_all(text.as_bytes()))
+            whole::write(&public, text.as_bytes(), mode, Existing::Replace)
                 .map_err(StoreError::io(&public))?;
             tracing::info!(
                 public_key = text.trim_end(),
                 "audit anchors are signed; keep this public key and the anchors on another machine"
             );
         }
-        Ok(Self { key, log: dir.join(LOG), mode })
+        let log = dir.join(LOG);
+        for file in [&public, &log] {
+            share(file, mode);
+        }
+        Ok(Self { key, log, mode })
     }
 
     /// Signs a head, appends it to the file and logs it.
@@ -169,18 +173,24 @@ impl Notary {
         let mut line = serde_json::to_string(&anchor).unwrap_or_default();
         tracing::info!(anchor = line, "audit anchor");
         line.push('\n');
-        let io = StoreError::io(&self.log);
-        let mut log =
-            OpenOptions::new().append(true).create(true).mode(self.mode).open(&self.log).map_err(io)?;
-        log.write_all(line.as_bytes()).and_then(|()| log.sync_data()).map_err(io)
+        whole::append_line(&self.log, self.mode, &line).map_err(StoreError::io(&self.log))
+    }
+}
+
+/// Opens a file to those who may read it by the configuration of now; it may be of an earlier one.
+fn share(file: &Path, mode: u32) {
+    let lacks = |found: fs::Metadata| found.permissions().mode() & mode != mode;
+    if fs::metadata(file).is_ok_and(lacks)
+        && let Err(error) = fs::set_permissions(file, Permissions::from_mode(mode))
+    {
+        tracing::warn!(file = %file.display(), %error, "its mode cannot be set to {mode:o}");
     }
 }
 
 fn make(path: &Path) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let made = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
         .map_err(|_| StoreError::io(path)(io::Error::other("the system gives no randomness")))?;
-    write_secret(path, made.as_ref())?;
-    sync_folder(path)?;
+    whole::write(path, made.as_ref(), 0o600, Existing::Replace).map_err(StoreError::io(path))?;
     Ok(Zeroizing::new(made.as_ref().to_vec()))
 }
 

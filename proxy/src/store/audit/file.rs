@@ -43,7 +43,7 @@ impl Segment {
         let connection = schema::open(&path, Kind::Audit, synchronous)?;
         let key = match options.identifiers {
             Identifiers::Plain => None,
-            Identifiers::Keyed => Some(IdentityKey::ensure(dir, month)?),
+            Identifiers::Keyed => Some(IdentityKey::ensure(dir, month, || uses_key(&connection, &path))?),
         };
         begin(&connection, dir, month)?;
         let head = head(&connection).map_err(sqlite)?;
@@ -202,6 +202,18 @@ fn before(dir: &Path, month: Month) -> Result<(Hash, i64, Vec<Manifest>), StoreE
         });
     }
     Ok((head.hash, head.last, manifest))
+}
+
+/// Whether a row of the segment was written with an identity key. Reads every row where none was.
+pub(super) fn uses_key(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
+    connection
+        .query_row(
+            "SELECT EXISTS (SELECT 1 FROM record WHERE key IS NOT NULL)
+                 OR EXISTS (SELECT 1 FROM call WHERE key IS NOT NULL)",
+            [],
+            |row| row.get(0),
+        )
+        .map_err(StoreError::sqlite(path))
 }
 
 /// How far a segment has got; none when its own row is missing or malformed.

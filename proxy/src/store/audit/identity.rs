@@ -5,6 +5,8 @@
 //! file = audit-YYYY-MM.key: 32 random bytes in hex, a month its own      key id = first 8 hex of SHA-256(key)
 //! ```
 //!
+//! A file of zeros, or an empty one, is no key: a crash left it while it was made or destroyed.
+//!
 //! Without its key a month's cards are nobody's: destroying the file erases their identities and leaves every row, and
 //! so the chain, as it was.
 
@@ -12,7 +14,6 @@ use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, hmac};
 use zeroize::Zeroizing;
 
+use super::super::whole::{self, Existing};
 use super::super::{Fault, StoreError};
 use super::row::Row;
 use super::segment::Month;
@@ -38,7 +40,7 @@ impl IdentityKey {
         dir.join(format!("audit-{month}.key"))
     }
 
-    /// Reads a month's key; none when there is no such file (never keyed, or erased).
+    /// Reads a month's key; none when there is no such file (never keyed, or erased), or one without a key in it.
     ///
     /// # Errors
     /// When the file is there but cannot be read, or is not a key.
@@ -48,26 +50,63 @@ impl IdentityKey {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             text => Zeroizing::new(text.map_err(StoreError::io(&path))?),
         };
+        if is_blank(text.as_bytes()) {
+            return Ok(None);
+        }
         let bytes = unhex(text.trim_end());
         let bytes = bytes.ok_or_else(|| StoreError::new(&path, Fault::Malformed { what: "identity key" }))?;
         Ok(Some(Self::new(bytes.as_ref())))
     }
 
-    /// Reads a month's key, or makes it.
+    /// Reads a month's key, or makes it. A file that holds no key is replaced only if no row was written with one: `used`
+    /// tells.
     ///
     /// # Errors
-    /// When it can be neither read nor written.
-    pub(super) fn ensure(dir: &Path, month: Month) -> Result<Self, StoreError> {
+    /// When it can be neither read nor written, and when the key of rows is lost.
+    pub(super) fn ensure(
+        dir: &Path,
+        month: Month,
+        used: impl FnOnce() -> Result<bool, StoreError>,
+    ) -> Result<Self, StoreError> {
         if let Some(key) = Self::read(dir, month)? {
             return Ok(key);
         }
         let path = Self::path(dir, month);
+        if path.exists() {
+            if used()? {
+                return Err(StoreError::new(&path, Fault::KeyLost));
+            }
+            tracing::warn!(file = %path.display(), "an identity key was never written in full: a new one is made");
+        }
         let mut bytes = Zeroizing::new([0_u8; 32]);
         SystemRandom::new()
             .fill(bytes.as_mut())
             .map_err(|_| StoreError::io(&path)(io::Error::other("the system gives no randomness")))?;
-        write_secret(&path, hex(bytes.as_ref()).as_bytes())?;
+        whole::write(&path, hex(bytes.as_ref()).as_bytes(), 0o600, Existing::Replace)
+            .map_err(StoreError::io(&path))?;
         Ok(Self::new(bytes.as_ref()))
+    }
+
+    /// Destroys a month's key, and what a killed process left of one. Whether there was any.
+    ///
+    /// # Errors
+    /// When it cannot be overwritten or removed.
+    pub(super) fn destroy(dir: &Path, month: Month) -> Result<bool, StoreError> {
+        let path = Self::path(dir, month);
+        let mut any = false;
+        for file in [path.with_added_extension("part"), path] {
+            let io = StoreError::io(&file);
+            // Overwritten first: a file system that keeps old blocks may keep it all the same.
+            match OpenOptions::new().write(true).open(&file) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened
+                    .and_then(|mut opened| opened.write_all(&[b'0'; 64]).and_then(|()| opened.sync_all()))
+                    .map_err(io)?,
+            }
+            any |= whole::remove(&file).map_err(io)?;
+            whole::sync_folder(&file).map_err(io)?;
+        }
+        Ok(any)
     }
 
     fn new(bytes: &[u8]) -> Self {
@@ -198,18 +237,9 @@ impl Shown {
     }
 }
 
-/// Writes a file that only its owner reads, whole or not at all, and never over another.
-pub(super) fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let io = StoreError::io(path);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io)?;
-    sync_folder(path)
-}
-
-/// Makes a name that was created or removed outlive a power loss.
-pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::io(path))
+/// Whether a file of a key holds none: it is empty, or its blocks were never written, or it was overwritten.
+pub(super) fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, 0 | b'0') || byte.is_ascii_whitespace())
 }
 
 /// Lower-case hex.
@@ -243,7 +273,7 @@ mod tests {
     fn a_card_hashes_by_month_kind_and_number() {
         let dir = tempfile::tempdir().unwrap();
         let months = [Time::from_secs(1_768_449_600), Time::from_secs(1_771_000_000)].map(Month::of);
-        let keys = months.map(|month| IdentityKey::ensure(dir.path(), month).unwrap());
+        let keys = months.map(|month| IdentityKey::ensure(dir.path(), month, || Ok(false)).unwrap());
         let again = IdentityKey::read(dir.path(), months[0]).unwrap().unwrap();
         let hashes = [
             keys[0].hash(CardKind::Msisdn, "14765004176"),
@@ -259,6 +289,39 @@ mod tests {
         assert_ne!(keys[0].id(), keys[1].id());
         fs::remove_file(IdentityKey::path(dir.path(), months[0])).unwrap();
         assert!(IdentityKey::read(dir.path(), months[0]).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_file_without_a_key_in_it_is_replaced_unless_rows_used_one() {
+        let month = Month::of(Time::from_secs(1_768_449_600));
+        for blank in ["", "\n", &"0".repeat(64), &"\0".repeat(64)] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = IdentityKey::path(dir.path(), month);
+            fs::write(&path, blank).unwrap();
+            assert!(IdentityKey::read(dir.path(), month).unwrap().is_none());
+            let error = IdentityKey::ensure(dir.path(), month, || Ok(true)).err().unwrap();
+            assert!(error.to_string().contains("remove the file"), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), blank, "it is left as it is");
+            let made = IdentityKey::ensure(dir.path(), month, || Ok(false)).unwrap();
+            let read = IdentityKey::ensure(dir.path(), month, || Ok(true)).unwrap();
+            assert_eq!(made.id(), read.id());
+        }
+        // What is neither blank nor a key is not ours to replace.
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(IdentityKey::path(dir.path(), month), "something").unwrap();
+        assert!(IdentityKey::ensure(dir.path(), month, || Ok(false)).is_err());
+    }
+
+    #[test]
+    fn a_key_is_destroyed_with_what_a_killed_process_left_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let month = Month::of(Time::from_secs(1_768_449_600));
+        IdentityKey::ensure(dir.path(), month, || Ok(false)).unwrap();
+        let part = IdentityKey::path(dir.path(), month).with_added_extension("part");
+        fs::write(&part, "1").unwrap();
+        assert_eq!(IdentityKey::destroy(dir.path(), month), Ok(true));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert_eq!(IdentityKey::destroy(dir.path(), month), Ok(false));
     }
 
     #[test]

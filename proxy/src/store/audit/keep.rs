@@ -3,56 +3,74 @@
 //! Only the writer writes the chain, so each leaves a note that it makes a row of. A segment that goes stays in the
 //! manifest of every later one, so the rest verifies.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::super::schema;
+use super::super::schema::{self, Kind};
+use super::super::whole::{self, Existing, Whole};
 use super::super::{Fault, StoreError};
-use super::identity::{IdentityKey, sync_folder};
+use super::identity::IdentityKey;
 use super::segment::{self, Month};
-use super::{NoteRow, notes};
+use super::{NoteRow, file, notes};
 use crate::clock::Time;
 
 /// Network logs must be kept for so long in China (Cybersecurity Law, article 21).
 pub const LEAST_MONTHS: u32 = 6;
 
-/// The segments older than the last `keep` months; the newest of all is never among them.
+/// The notes of what is done here.
+const PRUNED: &str = "pruned";
+const ERASED: &str = "erased";
+
+/// The months before the last `keep` ones of which there is anything, oldest first: a segment, or a key or a WAL that an
+/// interrupted command left. The month of the newest segment is never among them.
 ///
 /// # Errors
 /// When the folder cannot be read.
 pub fn prunable(dir: &Path, keep: u32, now: Time) -> Result<Vec<Month>, StoreError> {
     let oldest_kept = Month::of(now).minus(keep.saturating_sub(1));
-    let older = segment::list(dir)?.into_iter().skip(1).filter(|month| *month < oldest_kept);
-    let mut months: Vec<Month> = older.collect();
-    months.reverse();
-    Ok(months)
+    let newest = segment::list(dir)?.first().copied();
+    let of_file = |name: &str| {
+        let name = name.strip_prefix("audit-")?;
+        let (month, rest) = name.split_at_checked("2026-01".len())?;
+        FILES.contains(&rest).then(|| Month::parse(month))?
+    };
+    let io = StoreError::io(dir);
+    let mut months = BTreeSet::new();
+    for entry in fs::read_dir(dir).map_err(io)? {
+        let month = entry.map_err(io)?.file_name().to_str().and_then(of_file);
+        months.extend(month.filter(|&month| month < oldest_kept && Some(month) != newest));
+    }
+    Ok(months.into_iter().collect())
 }
 
-/// Deletes a segment that is over, with its identity key.
+/// What there may be of a month, behind `audit-2026-01`.
+const FILES: [&str; 5] = [".db", ".db-wal", ".db-shm", ".key", ".key.part"];
+
+/// Deletes a segment that is over: its identity key first, so that an interrupted command leaves no cards that can still
+/// be found. Run again, it deletes what is left.
 ///
 /// # Errors
-/// When it cannot be deleted.
+/// When something cannot be deleted.
 pub fn prune(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
     let path = month.path(dir);
-    notes::leave(dir, &NoteRow { at: now, what: "pruned", detail: month.to_string() })?;
-    for file in schema::family(&path).into_iter().chain([IdentityKey::path(dir, month)]) {
-        match fs::remove_file(&file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(StoreError::io(&file)(error));
-            }
-            _ => {}
-        }
+    notes::leave(dir, &NoteRow { at: now, what: PRUNED, detail: month.to_string() })?;
+    IdentityKey::destroy(dir, month)?;
+    for file in schema::family(&path) {
+        whole::remove(&file).map_err(StoreError::io(&file))?;
     }
-    sync_folder(&path)
+    whole::sync_folder(&path).map_err(StoreError::io(dir))
 }
 
-/// Destroys the key of a month's identities: its cards are nobody's from here on, and the chain stays whole.
+/// Destroys the key of a month's identities: its cards are nobody's from here on, and the chain stays whole. Run again after
+/// it was interrupted, it leaves the note that was not left.
 ///
 /// # Errors
-/// When there is no such key, when the month is still written into, or when it cannot be destroyed.
+/// When there is no such key and its destruction is noted, when the month is still written into, or when it cannot be
+/// destroyed.
 pub fn erase(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
     let path = IdentityKey::path(dir, month);
     let io = StoreError::io(&path);
@@ -61,35 +79,73 @@ pub fn erase(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
         let text = "the month is not over: its key is in use";
         return Err(io(io::Error::new(io::ErrorKind::ResourceBusy, text)));
     }
-    // Overwritten first: a file system that keeps old blocks may keep it all the same.
-    let mut file = OpenOptions::new().write(true).open(&path).map_err(io)?;
-    file.write_all(&[b'0'; 64]).and_then(|()| file.sync_all()).map_err(io)?;
-    fs::remove_file(&path).map_err(io)?;
-    sync_folder(&path)?;
-    notes::leave(dir, &NoteRow { at: now, what: "erased", detail: month.to_string() })
+    let detail = month.to_string();
+    if !IdentityKey::destroy(dir, month)? && (!was_keyed(dir, month)? || is_noted(dir, month, &detail)?) {
+        let text = "there is no key: it was erased before, or the month holds cards as they are";
+        return Err(io(io::Error::new(io::ErrorKind::NotFound, text)));
+    }
+    notes::leave(dir, &NoteRow { at: now, what: ERASED, detail })
 }
 
-/// Copies a segment as it is now into a new file, which verifies on its own. Its readers and writers go on.
+/// Whether rows of the month were written with a key.
+fn was_keyed(dir: &Path, month: Month) -> Result<bool, StoreError> {
+    let path = month.path(dir);
+    match path.exists() {
+        true => file::uses_key(&schema::open_read_only(&path, Kind::Audit)?, &path),
+        false => Ok(false),
+    }
+}
+
+/// Whether the erasure of a month is in the chain, or about to be.
+fn is_noted(dir: &Path, month: Month, detail: &str) -> Result<bool, StoreError> {
+    if notes::waits(dir, ERASED, detail) {
+        return Ok(true);
+    }
+    for later in segment::list(dir)?.into_iter().filter(|later| *later > month) {
+        let path = later.path(dir);
+        let noted: bool = schema::open_read_only(&path, Kind::Audit)?
+            .query_row(
+                "SELECT EXISTS (SELECT 1 FROM note JOIN name ON name.id = what WHERE text = ?1 AND detail = ?2)",
+                [ERASED, detail],
+                |row| row.get(0),
+            )
+            .map_err(StoreError::sqlite(&path))?;
+        if noted {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Copies a segment as it is now into a new file, which verifies on its own. Its readers and writers go on. The file has
+/// its name when the copy is whole.
 ///
 /// # Errors
 /// When the segment cannot be read, or the file exists or cannot be written.
 pub fn back_up(dir: &Path, month: Month, to: &Path) -> Result<PathBuf, StoreError> {
     let path = month.path(dir);
+    let io = StoreError::io(to);
     if to.exists() {
-        return Err(StoreError::io(to)(io::Error::from(io::ErrorKind::AlreadyExists)));
+        return Err(io(io::Error::from(io::ErrorKind::AlreadyExists)));
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let source = Connection::open_with_flags(&path, flags).map_err(StoreError::sqlite(&path))?;
-    let Some(name) = to.to_str() else {
+    let copy = Whole::begin(to, 0o600).map_err(io)?;
+    let Some(name) = copy.part().to_str() else {
         return Err(StoreError::new(to, Fault::Malformed { what: "name: it is not UTF-8" }));
     };
+    // Of an interrupted copy: SQLite would apply it to this one.
+    let mut journal = copy.part().as_os_str().to_owned();
+    journal.push("-journal");
+    whole::remove(Path::new(&journal)).map_err(io)?;
     source.execute("VACUUM INTO ?1", [name]).map_err(StoreError::sqlite(to))?;
-    fs::File::open(to).and_then(|file| file.sync_all()).map_err(StoreError::io(to))?;
+    copy.finish(Existing::Keep).map_err(io)?;
     Ok(to.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 
     use super::super::tests::{NOON, row};
@@ -118,7 +174,7 @@ mod tests {
         assert!(IdentityKey::read(dir.path(), months[0]).unwrap().is_none());
         erase(dir.path(), months[1], month(91)).unwrap();
         assert!(IdentityKey::read(dir.path(), months[1]).unwrap().is_none());
-        assert!(erase(dir.path(), months[1], month(91)).is_err(), "it is gone");
+        assert!(erase(dir.path(), months[1], month(91)).is_err(), "it is gone, and a note says so");
         assert!(erase(dir.path(), months[3], month(91)).is_err(), "it is in use");
         let copy = tempfile::tempdir().unwrap();
         back_up(dir.path(), months[3], &copy.path().join("audit-2026-04.db")).unwrap();
@@ -142,5 +198,103 @@ mod tests {
             assert_eq!(report.damage, []);
             assert!(!report.pruned.is_empty());
         }
+    }
+
+    /// Segments of four months with keys, closed.
+    fn four_months(dir: &Path) -> Vec<Month> {
+        let options = Options { identifiers: Identifiers::Keyed, ..Options::default() };
+        let store = AuditStore::open(dir, options, Clock::manual(NOON).0).unwrap();
+        let days = [0, 30, 60, 90];
+        for days in days {
+            assert_eq!(store.append(row(month(days), "t")).wait(), Ok(()));
+        }
+        store.close();
+        days.map(|days| Month::of(month(days))).into()
+    }
+
+    fn left_of(dir: &Path, months: &[Month]) -> Vec<String> {
+        let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| months.iter().any(|month| name.starts_with(&format!("audit-{month}")))).collect()
+    }
+
+    fn notes_of(dir: &Path) -> usize {
+        fs::read_dir(dir)
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("note-"))
+            .count()
+    }
+
+    #[test]
+    fn what_an_interrupted_prune_left_is_deleted_by_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let months = four_months(dir.path());
+        // Killed behind the note, behind the segment's file, and between the files: each leaves a part of the month.
+        notes::leave(dir.path(), &NoteRow { at: month(90), what: PRUNED, detail: months[0].to_string() })
+            .unwrap();
+        for left in [".db-wal", ".db-shm"] {
+            fs::write(dir.path().join(format!("audit-{}{left}", months[1])), "").unwrap();
+        }
+        fs::remove_file(months[1].path(dir.path())).unwrap();
+        fs::remove_file(months[2].path(dir.path())).unwrap();
+        fs::write(IdentityKey::path(dir.path(), months[2]).with_added_extension("part"), "ab").unwrap();
+        let prunable = prunable(dir.path(), 1, month(90)).unwrap();
+        assert_eq!(prunable, months[..3]);
+        for &one in &prunable {
+            prune(dir.path(), one, month(90)).unwrap();
+        }
+        assert_eq!(left_of(dir.path(), &months[..3]), [""; 0]);
+        assert_eq!(notes_of(dir.path()), 3);
+        assert_eq!(super::prunable(dir.path(), 1, month(90)).unwrap(), []);
+    }
+
+    #[test]
+    fn the_key_goes_before_the_rows_that_it_tells_about() {
+        let dir = tempfile::tempdir().unwrap();
+        let months = four_months(dir.path());
+        // A folder in its place cannot be destroyed as a key.
+        let key = IdentityKey::path(dir.path(), months[0]);
+        fs::remove_file(&key).unwrap();
+        fs::create_dir(&key).unwrap();
+        prune(dir.path(), months[0], month(90)).unwrap_err();
+        assert!(months[0].path(dir.path()).exists());
+    }
+
+    #[test]
+    fn an_interrupted_erasure_is_completed_and_noted_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let months = four_months(dir.path());
+        // Killed behind the overwriting, and behind the removal.
+        fs::write(IdentityKey::path(dir.path(), months[0]), "0".repeat(64)).unwrap();
+        fs::remove_file(IdentityKey::path(dir.path(), months[1])).unwrap();
+        for &one in &months[..2] {
+            assert!(IdentityKey::read(dir.path(), one).unwrap().is_none());
+            erase(dir.path(), one, month(91)).unwrap();
+            erase(dir.path(), one, month(91)).unwrap_err();
+            assert!(!IdentityKey::path(dir.path(), one).exists());
+        }
+        assert_eq!(notes_of(dir.path()), 2);
+        let options = Options { identifiers: Identifiers::Keyed, ..Options::default() };
+        AuditStore::open(dir.path(), options, Clock::manual(month(92)).0).unwrap().close();
+        assert_eq!(notes_of(dir.path()), 0);
+        let error = erase(dir.path(), months[1], month(93)).unwrap_err();
+        assert!(error.to_string().contains("erased before"), "{error}");
+    }
+
+    #[test]
+    fn a_backup_has_its_name_when_it_is_whole_and_replaces_what_an_interrupted_one_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let months = four_months(dir.path());
+        let to = tempfile::tempdir().unwrap();
+        let copy = to.path().join("audit-2026-04.db");
+        for left in ["audit-2026-04.db.part", "audit-2026-04.db.part-journal"] {
+            fs::write(to.path().join(left), "of an interrupted one").unwrap();
+        }
+        // Not a database: nothing is left of a copy that fails.
+        fs::write(dir.path().join("audit-2020-01.db"), "x".repeat(4_096)).unwrap();
+        back_up(dir.path(), Month::parse("2020-01").unwrap(), &copy).unwrap_err();
+        assert_eq!(fs::read_dir(to.path()).unwrap().count(), 0);
+        back_up(dir.path(), months[3], &copy).unwrap();
+        assert_eq!(fs::read_dir(to.path()).unwrap().count(), 1);
+        assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use super::super::StoreError;
 use super::super::queue::{Taken, Taker};
+use super::super::whole;
 use super::anchor::Notary;
 use super::file::Segment;
+use super::notes::{self, Notes};
 use super::row::Row;
 use super::seal::Sealer;
 use super::segment::{self, Month};
-use super::{AuditUnavailable, Awaited, Entry, Options, Shared, notes, reserve};
+use super::{AuditUnavailable, Awaited, Entry, Options, Shared, reserve};
 use crate::clock::{Clock, Time};
 
 /// The pause after a first failure; each further one doubles it.
@@ -32,6 +34,7 @@ pub(super) struct Writer {
     clock: Clock,
     notary: Notary,
     sealer: Sealer,
+    notes: Notes,
     /// The month written into, and where it ends. Never goes back.
     month: Month,
     ends: Time,
@@ -60,6 +63,7 @@ impl Writer {
         shared: Arc<Shared>,
         clock: Clock,
     ) -> Result<Self, StoreError> {
+        whole::sweep(dir, &["audit-", "note-"]);
         let this = Month::of(clock.now());
         let month = segment::list(dir)?.first().map_or(this, |&newest| newest.max(this));
         let segment = Some(Segment::open(dir, month, &options)?);
@@ -71,6 +75,7 @@ impl Writer {
             clock,
             notary: Notary::open(dir, options.mode())?,
             sealer: Sealer::default(),
+            notes: Notes::default(),
             month,
             ends: month.end(),
             segment,
@@ -235,7 +240,7 @@ impl Writer {
 
     /// Writes down what commands did to the audit while it was not theirs to write.
     fn take_notes(&mut self) {
-        let notes: Vec<_> = notes::pending(&self.dir);
+        let notes: Vec<_> = self.notes.pending(&self.dir);
         if notes.is_empty() {
             return;
         }
