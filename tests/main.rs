@@ -65,6 +65,12 @@ mod quota;
 // The sisters of the user-status look-up.
 mod operations;
 
+// A request that is sent again: through changes of its client, time and purges.
+mod repeats;
+
+// What one client may hold of what all share.
+mod shares;
+
 // Looking into the cache, purging it, filling it.
 mod purge;
 

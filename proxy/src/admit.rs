@@ -17,32 +17,42 @@ mod rate;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use cmiot_signer::AppId;
 use ipnet::IpNet;
 
+use crate::alarms::{Alarms, Condition};
 use crate::clock::{Clock, Moment, Time};
 use crate::config::file::{Format, ReplayMode};
 use crate::config::{Client, Config};
 use crate::gateway::request::{Request, SentTransid};
 use crate::outcome::{Malformed, Refusal};
 use directory::Directory;
-use replay::{Number, Replay, Unusable};
+use repeat::{Repeats, Turn};
+use replay::{Number, Owner, Replay, Unusable};
+
+/// How long the alarm about a full share stays after the last refusal.
+const ALARMED: Duration = Duration::from_secs(60);
 
 /// Admits requests, or says why not.
 pub struct Admit {
     directory: ArcSwap<Directory>,
     replay: Replay,
+    /// What is kept for those who may ask again.
+    pub repeats: Repeats,
     clock: Clock,
+    /// When a full share was last reported, by the monotonic clock; none when there is no alarm.
+    alarmed: Mutex<Option<Duration>>,
 }
 
 /// Admits one request: all of it is decided by the clients of one configuration, whenever a reload comes.
 pub struct Door<'a> {
     directory: Guard<Arc<Directory>>,
     replay: &'a Replay,
+    repeats: &'a Repeats,
 }
 
 /// Where a request comes from.
@@ -59,8 +69,19 @@ pub struct Origin {
 pub struct Admitted {
     /// Who asks.
     pub client: Arc<Client>,
-    /// Its transid was used before: never true under `replay = "refuse"`.
-    pub again: bool,
+    /// How it gets its response.
+    pub passed: Passed,
+}
+
+/// What becomes of a request whose transid may be used.
+#[derive(Debug)]
+pub enum Passed {
+    /// It is answered, and its transid was not used before.
+    New,
+    /// It is answered although its transid was used before: `replay = "observe"`.
+    Observed,
+    /// It may be sent again: `replay = "same-answer"`.
+    Repeatable(Turn),
 }
 
 impl Admit {
@@ -69,7 +90,9 @@ impl Admit {
         Self {
             directory: ArcSwap::from_pointee(Directory::new(config)),
             replay: Replay::new(config.gateway.replay_entries),
+            repeats: Repeats::default(),
             clock,
+            alarmed: Mutex::default(),
         }
     }
 
@@ -84,13 +107,15 @@ impl Admit {
         self.directory.load().remembered
     }
 
-    /// Notes a transid that was answered before a restart, and says whether its client repeats answers.
-    pub fn remember(&self, appid: &AppId, number: Number, now: Time) -> bool {
-        // A client that has gone from the configuration is refused by its token anyway.
-        let Some(client) = self.directory.load().known(appid) else { return false };
-        let Some(window) = client.rights.window else { return false };
-        self.replay.remember(appid, number, window, now);
-        client.rights.replay == ReplayMode::SameAnswer
+    /// Notes a transid that was answered before a restart, whoever may ask now: a client that has gone from the
+    /// configuration may come back.
+    pub fn remember(&self, appid: &AppId, number: Number, now: Time) {
+        let directory = self.directory.load();
+        let client = directory.known(appid);
+        let window = client
+            .as_ref()
+            .map_or(directory.remembered, |client| client.rights.window.unwrap_or(replay::WITHOUT_WINDOW));
+        self.replay.remember(appid, client.as_ref().map(|client| &client.group), number, window, now);
     }
 
     /// Transids remembered.
@@ -101,11 +126,47 @@ impl Admit {
     /// Frees what has left the window; called on a ticker.
     pub fn tidy(&self) {
         self.replay.sweep(self.memory(), self.clock.monotonic());
+        self.repeats.sweep(self.clock.now().minus(self.memory()).as_secs());
+    }
+
+    /// Transids remembered of each group, and what one group may hold.
+    pub fn shares(&self) -> (Vec<(Arc<str>, usize)>, usize) {
+        (self.replay.held_by_group(), self.directory.load().group_share)
+    }
+
+    /// Raises an alarm while requests are refused since a share of the replay table is full; called on a ticker.
+    pub fn report(&self, alarms: &Alarms) {
+        let now = self.clock.monotonic();
+        let full = self.replay.take_full();
+        let mut alarmed = self.alarmed.lock().unwrap_or_else(PoisonError::into_inner);
+        if full.is_empty() {
+            if alarmed.is_some_and(|last| now.saturating_sub(last) >= ALARMED) {
+                *alarmed = None;
+                alarms.clear(Condition::ReplayFull);
+            }
+            return;
+        }
+        let new = alarmed.replace(now).is_none();
+        for (group, full) in &full {
+            if new {
+                tracing::warn!(client = %full.client, %group, refused = full.refused, bound = full.bound.key(),
+                    "no room for further transids of this client");
+            }
+        }
+        let groups = full.iter().map(|(group, full)| format!("group \"{group}\" ({})", full.bound.key()));
+        alarms.raise(
+            Condition::ReplayFull,
+            format!(
+                "requests are refused with 72, since no more used transids can be held: {}: the log names a client; \
+                 limit it by `rate`, or raise the [gateway] key",
+                groups.collect::<Vec<_>>().join(", ")
+            ),
+        );
     }
 
     /// Where a request asks to be let in.
     pub fn door(&self) -> Door<'_> {
-        Door { directory: self.directory.load(), replay: &self.replay }
+        Door { directory: self.directory.load(), replay: &self.replay, repeats: &self.repeats }
     }
 }
 
@@ -135,7 +196,7 @@ impl Door<'_> {
         };
         let client = self.authenticate(request, number, came.wall).map_err(Refused::unknown)?;
         match self.authorize(&client, request, number, origin, came) {
-            Ok(again) => Ok(Admitted { client, again }),
+            Ok(passed) => Ok(Admitted { client, passed }),
             Err(refusal) => Err(Refused { client: Some(client), refusal }),
         }
     }
@@ -153,7 +214,7 @@ impl Door<'_> {
         self.directory.authenticate(request).ok_or(Refusal::Token)
     }
 
-    /// Everything about a client whose token was genuine; says whether the transid was used before.
+    /// Everything about a client whose token was genuine; uses the transid.
     fn authorize(
         &self,
         client: &Client,
@@ -161,7 +222,7 @@ impl Door<'_> {
         number: Option<Number>,
         origin: &Origin,
         came: Moment,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Passed, Refusal> {
         let Moment { wall: now, ticks } = came;
         let rights = &client.rights;
         match number {
@@ -195,9 +256,25 @@ impl Door<'_> {
         if mode != rights.replay && (rights.window.is_none() || number.is_none()) {
             return Err(Refusal::Operation);
         }
-        let passed = match (number, &request.transid) {
-            (Some(number), _) => self.replay.pass(&client.appid, number, rights, mode, now, ticks),
-            (None, sent) => self.replay.observe(&client.appid, digest(sent), rights, ticks),
+        let owner =
+            Owner { appid: &client.appid, group: &client.group, group_share: self.directory.group_share };
+        let observed = |again| if again { Passed::Observed } else { Passed::New };
+        let passed = match number {
+            Some(number) => {
+                let pass = || self.replay.pass(owner, number, rights, mode, now, ticks);
+                match mode {
+                    ReplayMode::Refuse | ReplayMode::Observe => pass().map(observed),
+                    ReplayMode::SameAnswer => {
+                        let asked = repeat::Asked {
+                            group: Arc::clone(&client.group),
+                            operation: request.operation,
+                            card: request.card,
+                        };
+                        self.repeats.enter(client.appid, number, asked, pass).map(Passed::Repeatable)
+                    }
+                }
+            }
+            None => self.replay.observe(&client.appid, digest(&request.transid), rights, ticks).map(observed),
         };
         passed.map_err(|why| refusal(why, now))
     }

@@ -13,6 +13,8 @@ pub enum Condition {
     Clock,
     /// Rows that an anchor knows are missing from the audit.
     RowsLost,
+    /// Requests are refused since a share of the replay table is full.
+    ReplayFull,
 }
 
 impl Condition {
@@ -21,6 +23,7 @@ impl Condition {
         match self {
             Self::Clock => "clock",
             Self::RowsLost => "rows-lost",
+            Self::ReplayFull => "replay-full",
         }
     }
 }

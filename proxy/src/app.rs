@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::admin::Admin;
-use crate::admit::repeat::Repeats;
 use crate::admit::replay::Number;
 use crate::admit::{Admit, Origin};
 use crate::audit::{Audit, Refusals};
@@ -145,10 +144,12 @@ impl App {
         tasks.spawn(gateway.serve(look_up, self.stop.clone(), tasks.clone()));
         tasks.spawn(admin.serve(inspect, self.stop.clone(), tasks.clone()));
         let (relay, stop) = (Arc::clone(&self.relay), self.stop.clone());
+        let alarms = self.store.alarms.clone();
         tasks.spawn(async move {
             while tokio::time::timeout(TIDY, stop.cancelled()).await.is_err() {
                 relay.cache.tidy();
                 relay.tidy();
+                relay.admit.report(&alarms);
                 relay.audit.tidy();
             }
         });
@@ -274,11 +275,11 @@ fn relay(
         flights: carrier.max_flights,
         waiters: carrier.max_waiters_per_card,
         client: carrier.max_waiters_per_client,
+        group: carrier.max_flights_per_group,
     };
     Ok(Relay {
         hosts: Hosts::new(config.gateway.names.iter().cloned().chain(ours)),
         admit: Admit::new(config, clock.clone()),
-        repeats: Repeats::default(),
         cache: Cache::new(config, Arc::clone(&store.cache), clock.clone()),
         flights: Arc::new(Flights::new(caps, flights.clone())),
         carrier: Carrier::new(config, &store.state, &store.audit, clock, Arc::clone(metrics))?,
@@ -303,11 +304,7 @@ fn remember_transids(relay: &Relay, store: &Store, clock: &Clock) -> Result<(), 
         let burnt =
             past.outcome != Outcome::Refused.name() || past.reason == Some(Refusal::OnlyIfCached.reason());
         if let Some(transid) = Transid::parse(past.transid).ok().filter(|_| burnt) {
-            let number = Number::of(&transid);
-            let repeats = relay.admit.remember(&past.client, number, now);
-            if let (true, Some(operation), Some(card)) = (repeats, past.operation, past.card) {
-                relay.repeats.remember(past.client, number, operation, card);
-            }
+            relay.admit.remember(&past.client, Number::of(&transid), now);
         }
         ControlFlow::Continue(())
     })

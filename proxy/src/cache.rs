@@ -286,6 +286,15 @@ impl Cache {
         Held { entry, freshness: Freshness::Fresh, lifetime, hits: 0 }
     }
 
+    /// What an answer that was given before is good for now; none when it has expired. One that is never stored has no
+    /// lifetime, and counts as fresh.
+    pub fn appraise(&self, key: &Key, entry: Arc<Entry>, now: Time) -> Option<Held> {
+        if self.rules.load().lifetime(key, &entry).is_some() {
+            return self.judge(key, entry, now);
+        }
+        Some(Held { entry, freshness: Freshness::Fresh, lifetime: None, hits: 0 })
+    }
+
     /// Entries in memory, about.
     pub fn entries(&self) -> u64 {
         self.memory.entries()

@@ -17,6 +17,7 @@ pub mod watch;
 mod check;
 mod clients;
 mod reader;
+mod shares;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -166,10 +167,12 @@ pub struct Carrier {
     pub stale_wait: Duration,
     /// Waiters on one flight.
     pub max_waiters_per_card: usize,
-    /// Waiters of one client.
+    /// Waiters of one client, and flights that it started.
     pub max_waiters_per_client: usize,
     /// Flights at once.
     pub max_flights: usize,
+    /// Flights at once for the clients of one group.
+    pub max_flights_per_group: usize,
     /// Flights that wait for an account's budget.
     pub queue: usize,
     /// How long one waits for it.

@@ -5,8 +5,9 @@
 //! flight, since the quota is spent anyway. All of them get the landing, a failure included. A flight leaves the
 //! table before it lands, after what it brought is in the cache: whoever comes later finds the one or the other.
 //! A purge takes flights off the table: they land for those who wait, and nobody joins them any more.
-//! Capped are the waiters of a flight, those of a client, and flights in total, of which half are left to misses; beyond
-//! a cap a request is turned away at once. A flight is as urgent as the most urgent of those who joined it.
+//! Capped are the waiters of a flight, what a client has under way (requests that wait, and flights that it started until
+//! they end, whoever has left), the flights of a group, and flights in total, of which half are left to misses; beyond a
+//! cap a request is turned away at once. A flight is as urgent as the most urgent of those who joined it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,8 +28,12 @@ pub struct Flights<K, C, T> {
 
 struct Table<K, C, T> {
     flights: HashMap<K, Flight<T>>,
-    /// Seats by client; none is kept at zero.
+    /// What each client has under way: seats in the flights of others, and flights of its own. None is kept at zero.
     clients: HashMap<C, usize>,
+    /// Flights under way by the group of who started them; none is kept at zero.
+    groups: HashMap<Arc<str>, usize>,
+    /// Requests that wait.
+    waiting: usize,
     /// Flights that have not landed, those off the table included.
     under_way: usize,
     /// The number of the next flight: a key may fly again before its first flight has landed.
@@ -50,8 +55,19 @@ pub struct Caps {
     pub flights: usize,
     /// Requests that wait for one flight, its leader included.
     pub waiters: usize,
-    /// Requests of one client that wait.
+    /// What one client has under way: requests that wait, and flights that it started.
     pub client: usize,
+    /// Flights under way that clients of one group started.
+    pub group: usize,
+}
+
+/// Who asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Who<C> {
+    /// The client.
+    pub client: C,
+    /// Its group.
+    pub group: Arc<str>,
 }
 
 /// A cap is reached: turned away without waiting.
@@ -79,6 +95,7 @@ pub struct Seat<K: Eq + Hash, C: Eq + Hash, T> {
     flights: Arc<Flights<K, C, T>>,
     /// Where the place is to be given back, if the flight can still be joined.
     at: Option<(K, u64)>,
+    /// Whose cap it counts against; none for a leader, whose flight counts.
     client: Option<C>,
 }
 
@@ -90,19 +107,26 @@ where
 {
     /// An empty table; its tasks are tracked by `tasks`, so that a drain can wait for them.
     pub fn new(caps: Caps, tasks: TaskTracker) -> Self {
-        let table = Table { flights: HashMap::new(), clients: HashMap::new(), under_way: 0, next: 0 };
+        let table = Table {
+            flights: HashMap::new(),
+            clients: HashMap::new(),
+            groups: HashMap::new(),
+            waiting: 0,
+            under_way: 0,
+            next: 0,
+        };
         Self { table: Mutex::new(table), caps, tasks }
     }
 
-    /// Joins the flight of `key` for `client`, or starts one that runs `fly`, which is told how urgent it is and
-    /// becomes. A proxy's own flights have no client.
+    /// Joins the flight of `key`, or starts one that runs `fly`, which is told how urgent it is and becomes. Nobody asked
+    /// for a proxy's own flights.
     ///
     /// # Errors
     /// [`Crowded`] when a cap is reached.
     pub fn join<F>(
         self: &Arc<Self>,
         key: &K,
-        client: Option<C>,
+        who: Option<Who<C>>,
         urgency: Urgency,
         fly: impl FnOnce(Pressure) -> F,
     ) -> Result<Seat<K, C, T>, Crowded>
@@ -116,11 +140,14 @@ where
             }
             let (number, landing, pressure) =
                 (flight.number, flight.landing.clone(), flight.pressure.clone());
-            let seat = self.seat(&mut table, Role::Follower, landing, Some((key.clone(), number)), client)?;
+            let client = who.map(|who| who.client);
+            if let Some(client) = &client {
+                table.count(client, self.caps.client)?;
+            }
             pressure.raise(urgency);
-            return Ok(seat);
+            return Ok(self.seat(&mut table, Role::Follower, landing, Some((key.clone(), number)), client));
         }
-        self.depart(table, Some(key), client, urgency, fly)
+        self.depart(table, Some(key), who, urgency, fly)
     }
 
     /// Starts a flight that nobody joins: what is asked changes something.
@@ -129,13 +156,13 @@ where
     /// [`Crowded`] when a cap is reached.
     pub fn alone<F>(
         self: &Arc<Self>,
-        client: Option<C>,
+        who: Option<Who<C>>,
         fly: impl FnOnce(Pressure) -> F,
     ) -> Result<Seat<K, C, T>, Crowded>
     where
         F: Future<Output = T> + Send + 'static,
     {
-        self.depart(self.lock(), None, client, Urgency::Miss, fly)
+        self.depart(self.lock(), None, who, Urgency::Miss, fly)
     }
 
     /// Takes flights off the table; returns how many. They land for those who wait.
@@ -153,14 +180,14 @@ where
 
     /// Requests that wait for one of them.
     pub fn waiting(&self) -> usize {
-        self.lock().clients.values().sum()
+        self.lock().waiting
     }
 
     fn depart<F>(
         self: &Arc<Self>,
         mut table: MutexGuard<'_, Table<K, C, T>>,
         key: Option<&K>,
-        client: Option<C>,
+        who: Option<Who<C>>,
         urgency: Urgency,
         fly: impl FnOnce(Pressure) -> F,
     ) -> Result<Seat<K, C, T>, Crowded>
@@ -174,6 +201,13 @@ where
         if table.under_way >= places {
             return Err(Crowded);
         }
+        if let Some(Who { client, group }) = &who {
+            if table.groups.get(group).is_some_and(|flights| *flights >= self.caps.group) {
+                return Err(Crowded);
+            }
+            table.count(client, self.caps.client)?;
+            *table.groups.entry(Arc::clone(group)).or_default() += 1;
+        }
         let (landing, landed) = watch::channel(None);
         let pressure = Pressure::new(urgency);
         let number = table.next;
@@ -182,19 +216,11 @@ where
             let flight = Flight { number, landing: landed.clone(), waiters: 0, pressure: pressure.clone() };
             table.flights.insert(key, flight);
         }
-        let seat = match self.seat(&mut table, Role::Leader, landed, at.clone(), client) {
-            Ok(seat) => seat,
-            Err(crowded) => {
-                if let Some((key, _)) = &at {
-                    table.flights.remove(key);
-                }
-                return Err(crowded);
-            }
-        };
         table.next += 1;
         table.under_way += 1;
+        let seat = self.seat(&mut table, Role::Leader, landed, at.clone(), None);
         drop(table);
-        let airborne = Airborne { flights: Arc::clone(self), at, landing: Some(landing) };
+        let airborne = Airborne { flights: Arc::clone(self), at, who, landing: Some(landing) };
         let course = fly(pressure);
         self.tasks.spawn(async move {
             let landing = course.await;
@@ -210,18 +236,12 @@ where
         landing: watch::Receiver<Option<T>>,
         at: Option<(K, u64)>,
         client: Option<C>,
-    ) -> Result<Seat<K, C, T>, Crowded> {
-        if let Some(client) = &client {
-            let seats = table.clients.get(client).copied().unwrap_or(0);
-            if seats >= self.caps.client {
-                return Err(Crowded);
-            }
-            table.clients.insert(client.clone(), seats + 1);
-        }
+    ) -> Seat<K, C, T> {
+        table.waiting += 1;
         if let Some(flight) = at.as_ref().and_then(|(key, _)| table.flights.get_mut(key)) {
             flight.waiters += 1;
         }
-        Ok(Seat { role, landing, flights: Arc::clone(self), at, client })
+        Seat { role, landing, flights: Arc::clone(self), at, client }
     }
 }
 
@@ -243,6 +263,28 @@ where
     }
 }
 
+impl<K, C: Clone + Eq + Hash, T> Table<K, C, T> {
+    /// Counts one more of a client's.
+    fn count(&mut self, client: &C, most: usize) -> Result<(), Crowded> {
+        let under_way = self.clients.get(client).copied().unwrap_or(0);
+        if under_way >= most {
+            return Err(Crowded);
+        }
+        self.clients.insert(client.clone(), under_way + 1);
+        Ok(())
+    }
+}
+
+/// Counts one less, and keeps no zero.
+fn uncount<N: Eq + Hash>(counts: &mut HashMap<N, usize>, name: &N) {
+    if let Some(count) = counts.get_mut(name) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(name);
+        }
+    }
+}
+
 impl<K: Eq + Hash, C: Eq + Hash, T: Clone> Seat<K, C, T> {
     /// Waits for the landing. Dropping the wait gives the place back and leaves the flight alone.
     ///
@@ -260,25 +302,23 @@ impl<K: Eq + Hash, C: Eq + Hash, T> Drop for Seat<K, C, T> {
         if let Some(flight) = table.flight(self.at.as_ref()) {
             flight.waiters -= 1;
         }
-        if let Some(client) = &self.client
-            && let Some(seats) = table.clients.get_mut(client)
-        {
-            *seats -= 1;
-            if *seats == 0 {
-                table.clients.remove(client);
-            }
+        table.waiting -= 1;
+        if let Some(client) = &self.client {
+            uncount(&mut table.clients, client);
         }
     }
 }
 
 /// A flight's own end of it: leaves the table exactly once, whether it lands or its task dies.
-struct Airborne<K: Eq + Hash, C, T> {
+struct Airborne<K: Eq + Hash, C: Eq + Hash, T> {
     flights: Arc<Flights<K, C, T>>,
     at: Option<(K, u64)>,
+    /// Who started it: it counts against their caps for as long as it flies.
+    who: Option<Who<C>>,
     landing: Option<watch::Sender<Option<T>>>,
 }
 
-impl<K: Eq + Hash, C, T> Airborne<K, C, T> {
+impl<K: Eq + Hash, C: Eq + Hash, T> Airborne<K, C, T> {
     fn land(mut self, landing: T) {
         let sender = self.landing.take();
         drop(self); // out of the table first
@@ -288,10 +328,14 @@ impl<K: Eq + Hash, C, T> Airborne<K, C, T> {
     }
 }
 
-impl<K: Eq + Hash, C, T> Drop for Airborne<K, C, T> {
+impl<K: Eq + Hash, C: Eq + Hash, T> Drop for Airborne<K, C, T> {
     fn drop(&mut self) {
         let mut table = self.flights.lock();
         table.under_way -= 1;
+        if let Some(who) = &self.who {
+            uncount(&mut table.clients, &who.client);
+            uncount(&mut table.groups, &who.group);
+        }
         // A purge may have taken it off, and another flight of the key may be on it.
         if table.flight(self.at.as_ref()).is_some()
             && let Some((key, _)) = &self.at

@@ -31,6 +31,8 @@ pub struct Metrics {
     reloads: Family<Fixed, Counter>,
     connections: Gauge,
     transids: Gauge,
+    transids_by_group: Family<Open, Gauge>,
+    transids_group_share: Gauge,
     /// By outcome.
     latency: [Histogram; Outcome::ALL.len()],
     carrier_calls: Family<Open, Counter>,
@@ -62,6 +64,8 @@ pub struct Levels {
     pub connections: usize,
     /// Transids remembered.
     pub transids: usize,
+    /// Transids remembered of each group, and what one group may hold.
+    pub transid_shares: (Vec<(Arc<str>, usize)>, usize),
     /// Audit records that wait for their commit.
     pub audit_queue: usize,
     /// Bytes in the audit's WAL when it was last looked at.
@@ -98,6 +102,18 @@ impl Metrics {
         registry.register("connections", "Connections of gateways", connections.clone());
         let transids = Gauge::default();
         registry.register("transids", "Transids that are remembered", transids.clone());
+        let transids_by_group = Family::default();
+        registry.register(
+            "transids_by_group",
+            "Transids that are remembered, by the group of their clients",
+            transids_by_group.clone(),
+        );
+        let transids_group_share = Gauge::default();
+        registry.register(
+            "transids_group_share",
+            "Transids that may be remembered of one group",
+            transids_group_share.clone(),
+        );
         let latency: Family<Fixed, Histogram> =
             Family::new_with_constructor(from_100_us as fn() -> Histogram);
         registry.register_with_unit(
@@ -185,6 +201,8 @@ impl Metrics {
             reloads,
             connections,
             transids,
+            transids_by_group,
+            transids_group_share,
             latency,
             carrier_calls,
             carrier_latency,
@@ -244,6 +262,12 @@ impl Metrics {
         self.waiters.set(gauge(levels.waiters as u64));
         self.connections.set(gauge(levels.connections as u64));
         self.transids.set(gauge(levels.transids as u64));
+        let (groups, share) = &levels.transid_shares;
+        self.transids_group_share.set(gauge(*share as u64));
+        for (group, held) in groups {
+            let group = vec![("group", group.to_string())];
+            self.transids_by_group.get_or_create(&group).set(gauge(*held as u64));
+        }
         self.audit_queue.set(gauge(levels.audit_queue as u64));
         self.audit_wal.set(gauge(levels.audit_wal));
         self.audit_missed.set(gauge(levels.audit_missed));

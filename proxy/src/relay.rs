@@ -4,6 +4,7 @@
 //! [`Refusal`] with its reason. What happens without a request, since a flight outlives its askers, stands in
 //! `relay/fly.rs`.
 
+mod again;
 mod fly;
 
 use std::net::IpAddr;
@@ -15,9 +16,8 @@ use cmiot_signer::AppId;
 use hyper::{HeaderMap, Method, Uri};
 use tokio_util::either::Either;
 
-use crate::admit::repeat::{self, Listener, Repeats, Teller, Turn};
-use crate::admit::replay::Number;
-use crate::admit::{Admit, Admitted, Door, Origin};
+use crate::admit::repeat::{Listener, Teller, Turn};
+use crate::admit::{Admit, Admitted, Door, Origin, Passed};
 use crate::audit::{Audit, Record};
 use crate::cache::freshness::Freshness;
 use crate::cache::wants::{Limits, Wants};
@@ -25,11 +25,10 @@ use crate::cache::{Cache, Entry, Held, Key};
 use crate::carrier::Carrier;
 use crate::carrier::verdict::Class;
 use crate::clock::{Clock, Moment, Time};
-use crate::config::file::ReplayMode;
 use crate::config::{Client, Config};
-use crate::flight::{Flights, Role, Seat};
+use crate::flight::{Flights, Role, Seat, Who};
 use crate::gateway::answer::{Answer, CacheStatus, Forwarded, Rendered};
-use crate::gateway::request::{Hosts, Request, SentTransid, check_head};
+use crate::gateway::request::{Hosts, Request, check_head};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
 use crate::urgency::Urgency;
@@ -42,8 +41,6 @@ pub struct Relay {
     pub hosts: Hosts,
     /// Who asks, may they.
     pub admit: Admit,
-    /// What was told to those who may ask again.
-    pub repeats: Repeats<Result<Found, Refusal>>,
     /// What is known.
     pub cache: Cache,
     /// Who asks the carrier for whom.
@@ -107,8 +104,8 @@ enum Step {
 
 /// What a request waits for.
 enum Wait {
-    /// What is told to the one that came first with its transid.
-    Told(Listener<Result<Found, Refusal>>),
+    /// The response of the request that came first with this transid.
+    Told(Listener, Arc<Client>, Key),
     /// An action.
     Action(Arc<Client>, Key),
     /// What is not in memory, or not as it is wanted.
@@ -129,12 +126,12 @@ impl Relay {
             self.look_up(asked, came, &mut record, &mut teller).unwrap_or_else(|r| Step::Known(Err(r)));
         match step {
             Step::Known(found) => {
-                tell(teller, &found);
+                self.tell(teller, &found);
                 Either::Left(self.settle(found, came, came.wall, peer, record))
             }
             Step::Wait(wait) => Either::Right(Box::pin(async move {
                 let found = self.wait(*wait, came.ticks, &mut record).await;
-                tell(teller, &found);
+                self.tell(teller, &found);
                 let now = self.clock.now();
                 self.settle(found, came, now, peer, record).await
             })),
@@ -147,7 +144,7 @@ impl Relay {
         asked: &Asked<'_>,
         came: Moment,
         record: &mut Record,
-        teller: &mut Option<Teller<Result<Found, Refusal>>>,
+        teller: &mut Option<Teller>,
     ) -> Result<Step, Refusal> {
         // Parse: in the form of a look-up, whoever asks.
         let (door, config) = (self.admit.door(), self.config.load());
@@ -158,22 +155,24 @@ impl Relay {
         let request = Request::parse(asked.uri, asked.headers, body, operations, lenient, record.claims())?;
 
         // Admit: who asks, and may they. The transid is burnt from here on.
-        let Admitted { client, again } = admit(&door, &request, &asked.origin, came, record)?;
-
-        // Repeat: who may ask again with one transid gets what was told the first time.
-        match self.turn(&client, &request) {
-            None => {}
-            Some(Turn::First(first)) => *teller = Some(first),
-            Some(Turn::Again(told)) => {
-                record.repeated();
-                return Ok(Step::Wait(Box::new(Wait::Told(told))));
-            }
-            Some(Turn::Other) => return Err(Refusal::ReusedTransid),
-        }
-        if again {
-            record.repeated();
-        }
+        let Admitted { client, passed } = admit(&door, &request, &asked.origin, came, record)?;
         let key = Key::new(&client.group, request.operation, &config.canonical(&request.card));
+
+        // Repeat: who may ask again with one transid gets the response of the first time.
+        match passed {
+            Passed::New => {}
+            Passed::Observed => record.repeated(),
+            Passed::Repeatable(Turn::First(first)) => *teller = Some(first),
+            Passed::Repeatable(Turn::Wait(told)) => {
+                record.repeated();
+                return Ok(Step::Wait(Box::new(Wait::Told(told, client, key))));
+            }
+            Passed::Repeatable(Turn::Kept(response)) => {
+                record.repeated();
+                return Ok(Step::Known(self.repeat(&client, &key, response, came.wall)));
+            }
+            Passed::Repeatable(Turn::Used) => return Err(Refusal::ReusedTransid),
+        }
         if !request.operation.is_lookup() {
             return Ok(Step::Wait(Box::new(Wait::Action(client, key))));
         }
@@ -182,7 +181,7 @@ impl Relay {
         let wants = request.wants.within(&Limits::of(&client.rights));
         match self.cache.recall(&key, came.wall) {
             Some(held) if will_do(&held, &wants, came.wall) => {
-                self.refresh_ahead(&config, &key, &held, came.wall);
+                self.refresh_ahead(&config, &client, &key, &held, came.wall);
                 Ok(Step::Known(Ok(cached(&held, None, came.wall))))
             }
             held => Ok(Step::Wait(Box::new(Wait::Answer(client, key, wants, held)))),
@@ -197,9 +196,10 @@ impl Relay {
         record: &mut Record,
     ) -> Result<Found, Refusal> {
         match wait {
-            Wait::Told(told) => {
+            Wait::Told(told, client, key) => {
                 let heard = tokio::time::timeout(self.patience(started, false), told.hear()).await;
-                heard.unwrap_or(Some(Err(Refusal::Deadline))).unwrap_or(Err(Refusal::Lost))
+                let response = heard.map_err(|_| Refusal::Deadline)?.ok_or(Refusal::Lost)?;
+                self.repeat(&client, &key, response, self.clock.now())
             }
             Wait::Action(client, key) => self.act(&client, &key, started, record).await,
             Wait::Answer(client, key, wants, held) => {
@@ -226,7 +226,7 @@ impl Relay {
         let now = self.clock.now();
         match &held {
             Some(held) if will_do(held, wants, now) => {
-                self.refresh_ahead(&self.config.load(), key, held, now);
+                self.refresh_ahead(&self.config.load(), client, key, held, now);
                 return Ok(cached(held, None, now));
             }
             _ if wants.only_if_cached => return Err(Refusal::OnlyIfCached),
@@ -234,7 +234,7 @@ impl Relay {
         }
 
         // Join the flight of this key, or lead one.
-        let seat = self.join(key, Some(client.appid), held.as_ref(), wants);
+        let seat = self.join(key, client, held.as_ref(), wants);
         if let Some(held) = held.as_ref().filter(|held| held.freshness == Freshness::Revalidate)
             && wants.max_age.is_none()
         {
@@ -251,16 +251,6 @@ impl Relay {
         }
     }
 
-    /// Whose turn it is to find the answer, where a client may ask again with one transid.
-    fn turn(&self, client: &Client, request: &Request<'_>) -> Option<Turn<Result<Found, Refusal>>> {
-        let SentTransid::Strict(transid) = &request.transid else { return None };
-        if client.rights.replay != ReplayMode::SameAnswer || !request.operation.is_lookup() {
-            return None;
-        }
-        let asked = repeat::Asked { operation: request.operation.name.to_owned(), card: request.card };
-        Some(self.repeats.enter(client.appid, Number::of(transid), asked))
-    }
-
     /// How long to wait for a flight: the rest of the deadline, less when there is something stale to answer.
     fn patience(&self, started: Duration, stale: bool) -> Duration {
         let config = self.config.load();
@@ -271,7 +261,7 @@ impl Relay {
     fn join(
         self: &Arc<Self>,
         key: &Key,
-        client: Option<AppId>,
+        client: &Client,
         held: Option<&Held>,
         wants: &Wants,
     ) -> Result<Place, Refusal> {
@@ -281,7 +271,9 @@ impl Relay {
         let (relay, flying) = (Arc::clone(self), key.clone());
         let known = held.map(|held| held.entry.answered_at);
         self.flights
-            .join(key, client, urgency, |pressure| async move { relay.fly(flying, pressure, known).await })
+            .join(key, Some(who(client)), urgency, |pressure| async move {
+                relay.fly(flying, pressure, known).await
+            })
             .map_err(|_| Refusal::Crowded)
     }
 
@@ -296,8 +288,6 @@ impl Relay {
     /// Frees what is of no use any more; called on a ticker.
     pub fn tidy(&self) {
         self.admit.tidy();
-        let floor = self.clock.now().minus(self.admit.memory());
-        self.repeats.sweep(floor.as_secs());
     }
 
     /// An action is sent once, shared with nobody and kept nowhere. Who asked may leave: it is sent all the same.
@@ -311,7 +301,7 @@ impl Relay {
         let (relay, flying) = (Arc::clone(self), key.clone());
         let seat = self
             .flights
-            .alone(Some(client.appid), |pressure| async move { relay.send(&flying, &pressure).await })
+            .alone(Some(who(client)), |pressure| async move { relay.send(&flying, &pressure).await })
             .map_err(|_| Refusal::Crowded);
         let (_, landing) = land(seat, self.patience(started, false)).await?;
         if let Some(call) = &landing.call {
@@ -444,12 +434,9 @@ fn admit(
     }
 }
 
-/// Tells those who ask again. Of a failure nothing: whoever asks again may be luckier.
-fn tell(teller: Option<Teller<Result<Found, Refusal>>>, found: &Result<Found, Refusal>) {
-    let tells = found.as_ref().map_or_else(|refusal| refusal.outcome() == Outcome::Refused, |_| true);
-    if let Some(teller) = teller.filter(|_| tells) {
-        teller.tell(found.clone());
-    }
+/// Whose caps a flight counts against.
+fn who(client: &Client) -> Who<AppId> {
+    Who { client: client.appid, group: Arc::clone(&client.group) }
 }
 
 /// Whether what is held will do without asking.

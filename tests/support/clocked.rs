@@ -35,6 +35,12 @@ impl Clocked {
         Self { clock: hand, app, door, folder }
     }
 
+    /// Takes over another configuration.
+    pub(crate) fn reload(&self, setup: &Setup) {
+        let file = ConfigFile::parse(Path::new("test.toml"), &setup.text()).expect("a good configuration");
+        self.app.reload(Config::check(&file, self.folder.path()).expect("a good configuration"));
+    }
+
     /// Asks the operators' listener for a page.
     pub(crate) async fn admin(&self, path: &str) -> Answer {
         self.inspect(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await

@@ -55,6 +55,7 @@ pub(super) fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
         waiters: admin.relay.flights.waiting(),
         connections: admin.connections.open(),
         transids: admin.relay.admit.remembered(),
+        transid_shares: admin.relay.admit.shares(),
         audit_queue: admin.store.audit.queued(),
         audit_wal: admin.store.audit.wal_bytes(),
         audit_missed: admin.store.audit.missed(),

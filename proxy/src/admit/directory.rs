@@ -11,6 +11,7 @@ use std::time::Duration;
 use cmiot_signer::{AppId, Ebid, Password, Token};
 use ipnet::IpNet;
 
+use super::replay::WITHOUT_WINDOW;
 use crate::config::file::Format;
 use crate::config::{Client, Config, Derived};
 use crate::gateway::request::{Request, SentTransid};
@@ -50,6 +51,8 @@ pub(super) struct Directory {
     pub(super) narrowest: Option<Duration>,
     /// The widest window that is one: transids are remembered for so long.
     pub(super) remembered: Duration,
+    /// Transids that the clients of one group may hold.
+    pub(super) group_share: usize,
 }
 
 impl Directory {
@@ -79,7 +82,8 @@ impl Directory {
             peers: config.gateway.peers.clone(),
             widest: windows().max_by_key(|window| window.unwrap_or(Duration::MAX)).flatten(),
             narrowest: windows().flatten().min(),
-            remembered: windows().flatten().max().unwrap_or_default(),
+            remembered: windows().map(|window| window.unwrap_or(WITHOUT_WINDOW)).max().unwrap_or_default(),
+            group_share: config.gateway.replay_group_share.unwrap_or(config.gateway.replay_entries),
             listed,
             config: Arc::clone(config),
         }

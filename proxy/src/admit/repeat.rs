@@ -1,171 +1,288 @@
-//! Answers for those who ask again: `replay = "same-answer"`.
+//! Responses that are kept for repetition: `replay = "same-answer"`.
 //!
-//! A gateway whose answer was lost may send the very same request once more. While the first is under way, the second
-//! waits for its answer; afterwards it gets a copy. Card and path must be those of the first, since neither is signed.
-//! What failed is not kept: it is tried anew, through the cache. Entries leave with the replay window, so their number is
-//! bounded by the replay table's.
+//! A gateway whose response was lost may send the very same request once more. While the first is under way, the second
+//! waits for its response; afterwards it gets a copy. Group, card and path must be those of the first, since none of them
+//! is signed. The transid is looked up in the replay table under this table's lock, so that both agree: what is used
+//! there and not kept here is refused, and is never fetched again. Only a request that got no response (a 73) may be
+//! tried anew.
+//!
+//! A kept response leaves with the replay window, with a purge that covers it, and when large ones need its room: a
+//! client's oldest large response leaves first. After a restart none is kept.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cmiot_signer::{AppId, Card};
+use foldhash::fast::RandomState;
 use tokio::sync::watch;
 
 use super::replay::Number;
-use crate::store::audit::identity::PastCard;
+use crate::cache::Entry;
+use crate::operation::Operation;
 
-/// What was told, by transid.
+/// Clients are spread over so many locks.
+const SHARDS: usize = 32;
+
+/// Bytes of a body that counts as large. Shorter ones are bounded by their number, which the replay table bounds.
+const LARGE: usize = 256;
+
+/// Bytes of the large bodies that are kept.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    /// For one client.
+    client: usize,
+    /// In all.
+    all: usize,
+}
+
+/// Enough for 64 of the longest responses of one client, and for 16 such clients.
+const ROOM: Room = Room { client: 4 << 20, all: 64 << 20 };
+
+/// The response of a request; none when it asked for what is cached alone, and nothing was.
+pub type Response = Option<Arc<Entry>>;
+
+/// The kept responses, by client and transid.
 #[derive(Debug)]
-pub struct Repeats<T> {
-    told: Mutex<BTreeMap<(Number, AppId), Told<T>>>,
+pub struct Repeats {
+    shards: [Mutex<HashMap<AppId, Shelf, RandomState>>; SHARDS],
+    spread: RandomState,
+    room: Room,
+    large: AtomicUsize,
+    swept: AtomicUsize,
+}
+
+/// The responses of one client.
+#[derive(Debug, Default)]
+struct Shelf {
+    slots: BTreeMap<Number, Slot>,
+    /// Those with large bodies, the first kept first. Some may be gone already.
+    large: VecDeque<Number>,
+    large_bytes: usize,
 }
 
 #[derive(Debug)]
-struct Told<T> {
-    operation: String,
-    card: PastCard,
-    /// None after a restart: the audit knows what was asked, not the answer.
-    answer: Option<watch::Receiver<Option<T>>>,
+struct Slot {
+    asked: Asked,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The first request is under way, or ended without a response when the sender is gone.
+    Waiting(Box<watch::Receiver<Option<Response>>>),
+    Kept(Response),
+    /// Purged.
+    Gone,
 }
 
 /// What a transid was first used for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Asked {
-    /// The operation's name.
-    pub operation: String,
-    /// The card.
+    /// The group whose accounts answer.
+    pub group: Arc<str>,
+    /// The operation.
+    pub operation: &'static Operation,
+    /// The card, by the number that was sent.
     pub card: Card,
 }
 
-/// Whose turn it is to find the answer.
+/// How a request gets its response.
 #[derive(Debug)]
-pub enum Turn<T> {
-    /// This request's; the others wait for what it tells.
-    First(Teller<T>),
-    /// Another one's; wait for it.
-    Again(Listener<T>),
-    /// Nobody's: the transid was used for something else.
-    Other,
+pub enum Turn {
+    /// It is the first: it finds the response, and tells the others.
+    First(Teller),
+    /// The first is under way: it waits for its response.
+    Wait(Listener),
+    /// It gets what was kept.
+    Kept(Response),
+    /// Not at all: its transid was used, and no response to this request is kept.
+    Used,
 }
 
-/// Tells the answer to those who ask again. Dropped without a word, the next one finds it anew.
+/// Tells the response to those who ask again. Dropped without, the next request is the first again.
 #[derive(Debug)]
-pub struct Teller<T>(watch::Sender<Option<T>>);
+pub struct Teller {
+    appid: AppId,
+    number: Number,
+    sender: watch::Sender<Option<Response>>,
+}
 
-/// Hears the answer.
+/// Waits for the response of the first request.
 #[derive(Debug)]
-pub struct Listener<T>(watch::Receiver<Option<T>>);
+pub struct Listener(watch::Receiver<Option<Response>>);
 
-impl<T> Default for Repeats<T> {
+impl Default for Repeats {
     fn default() -> Self {
-        Self { told: Mutex::default() }
+        Self::new(ROOM)
     }
 }
 
-impl<T: Clone> Repeats<T> {
-    /// Takes a turn with a transid.
-    pub fn enter(&self, appid: AppId, number: Number, asked: Asked) -> Turn<T> {
-        let mut told = self.lock();
-        if let Some(before) = told.get(&(number, appid)) {
-            if before.operation != asked.operation || !before.card.is(&asked.card) {
-                return Turn::Other;
-            }
-            if let Some(answer) = &before.answer
-                && (answer.borrow().is_some() || answer.has_changed().is_ok())
-            {
-                return Turn::Again(Listener(answer.clone()));
+impl Repeats {
+    fn new(room: Room) -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            spread: RandomState::default(),
+            room,
+            large: AtomicUsize::new(0),
+            swept: AtomicUsize::new(0),
+        }
+    }
+
+    /// How a client's request gets its response. `pass` uses the transid, and says whether it was used before.
+    ///
+    /// # Errors
+    /// That of `pass`; nothing is changed then.
+    pub fn enter<E>(
+        &self,
+        appid: AppId,
+        number: Number,
+        asked: Asked,
+        pass: impl FnOnce() -> Result<bool, E>,
+    ) -> Result<Turn, E> {
+        let mut shard = self.shard(&appid);
+        let used = pass()?;
+        let shelf = shard.entry(appid).or_default();
+        match shelf.slots.get(&number) {
+            None if used => return Ok(Turn::Used),
+            None => {}
+            Some(slot) if slot.asked != asked => return Ok(Turn::Used),
+            Some(Slot { state, .. }) => match state {
+                State::Kept(response) => return Ok(Turn::Kept(response.clone())),
+                State::Gone => return Ok(Turn::Used),
+                State::Waiting(first) if first.has_changed().is_ok() => {
+                    return Ok(Turn::Wait(Listener((**first).clone())));
+                }
+                State::Waiting(_) => {}
+            },
+        }
+        let (sender, response) = watch::channel(None);
+        shelf.slots.insert(number, Slot { asked, state: State::Waiting(Box::new(response)) });
+        Ok(Turn::First(Teller { appid, number, sender }))
+    }
+
+    /// Tells the response to those who wait, and keeps it for those who ask later.
+    pub fn tell(&self, teller: Teller, response: Response) {
+        let Teller { appid, number, sender } = teller;
+        let mut shard = self.shard(&appid);
+        if let Some(shelf) = shard.get_mut(&appid) {
+            self.keep(shelf, number, response.clone());
+        }
+        drop(shard);
+        sender.send_replace(Some(response));
+    }
+
+    /// Forgets the responses that are selected. Of those under way only what was asked is known.
+    pub fn purge(&self, selects: impl Fn(&Asked, Option<&Entry>) -> bool) {
+        for shard in &self.shards {
+            for shelf in lock(shard).values_mut() {
+                let mut freed = 0;
+                for slot in shelf.slots.values_mut() {
+                    let entry = match &slot.state {
+                        State::Waiting(_) => None,
+                        State::Kept(Some(entry)) => Some(&**entry),
+                        State::Kept(None) | State::Gone => continue,
+                    };
+                    if selects(&slot.asked, entry) {
+                        freed += entry.map_or(0, large_bytes);
+                        slot.state = State::Gone;
+                    }
+                }
+                self.free(shelf, freed);
             }
         }
-        let (teller, answer) = watch::channel(None);
-        let Asked { operation, card } = asked;
-        let first = Told { operation, card: PastCard::Plain(card), answer: Some(answer) };
-        told.insert((number, appid), first);
-        Turn::First(Teller(teller))
     }
 
-    /// Notes what a transid was used for before a restart.
-    pub fn remember(&self, appid: AppId, number: Number, operation: &str, card: PastCard) {
-        let told = Told { operation: operation.to_owned(), card, answer: None };
-        self.lock().insert((number, appid), told);
-    }
-
-    /// Forgets transids with stamps before this Unix second.
+    /// Forgets transids with stamps before this Unix second, in one part of the table a call.
     pub fn sweep(&self, floor: u64) {
-        let mut told = self.lock();
-        while told.first_key_value().is_some_and(|((number, _), _)| number.unix() < floor) {
-            told.pop_first();
+        let turn = self.swept.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        let mut shard = lock(&self.shards[turn]);
+        shard.retain(|_, shelf| {
+            let mut freed = 0;
+            while let Some(oldest) = shelf.slots.first_entry()
+                && oldest.key().unix() < floor
+            {
+                freed += oldest.remove().large_bytes();
+            }
+            self.free(shelf, freed);
+            shelf.large.retain(|number| shelf.slots.contains_key(number));
+            !shelf.slots.is_empty()
+        });
+        let room = shard.len() * 2;
+        shard.shrink_to(room);
+    }
+
+    fn keep(&self, shelf: &mut Shelf, number: Number, response: Response) {
+        let bytes = response.as_deref().map_or(0, large_bytes);
+        match shelf.slots.get(&number) {
+            Some(slot) if matches!(slot.state, State::Waiting(_)) => {}
+            // Purged, or out of the window.
+            _ => return,
+        }
+        if bytes > self.room.client {
+            shelf.slots.remove(&number);
+            return;
+        }
+        while bytes > 0
+            && (shelf.large_bytes + bytes > self.room.client
+                || self.large.load(Ordering::Relaxed) + bytes > self.room.all)
+        {
+            let Some(oldest) = shelf.large.pop_front() else {
+                // Others have all the room: this one is not kept, and its transid is used.
+                shelf.slots.remove(&number);
+                return;
+            };
+            let freed = shelf.slots.remove(&oldest).map_or(0, |slot| slot.large_bytes());
+            self.free(shelf, freed);
+        }
+        if bytes > 0 {
+            shelf.large.push_back(number);
+            shelf.large_bytes += bytes;
+            self.large.fetch_add(bytes, Ordering::Relaxed);
+        }
+        if let Some(slot) = shelf.slots.get_mut(&number) {
+            slot.state = State::Kept(response);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Number, AppId), Told<T>>> {
-        // The map is whole at every step.
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn free(&self, shelf: &mut Shelf, bytes: usize) {
+        shelf.large_bytes -= bytes;
+        self.large.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn shard(&self, appid: &AppId) -> MutexGuard<'_, HashMap<AppId, Shelf, RandomState>> {
+        let hash = self.spread.hash_one(appid);
+        lock(&self.shards[usize::try_from(hash % SHARDS as u64).expect("below 32")])
     }
 }
 
-impl<T> Teller<T> {
-    /// Tells the answer, now and to whoever asks later.
-    pub fn tell(self, answer: T) {
-        self.0.send_replace(Some(answer));
+fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The table is whole at every step.
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The bytes that a response counts for.
+fn large_bytes(entry: &Entry) -> usize {
+    let bytes = entry.said.body.len();
+    if bytes >= LARGE { bytes } else { 0 }
+}
+
+impl Slot {
+    fn large_bytes(&self) -> usize {
+        match &self.state {
+            State::Kept(Some(entry)) => large_bytes(entry),
+            _ => 0,
+        }
     }
 }
 
-impl<T: Clone> Listener<T> {
-    /// Waits for the answer; none when the first one left without it.
-    pub async fn hear(mut self) -> Option<T> {
-        self.0.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone())
+impl Listener {
+    /// Waits for the response; none when the first request ended without one.
+    pub async fn hear(mut self) -> Option<Response> {
+        self.0.wait_for(Option::is_some).await.ok().and_then(|response| response.clone())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use cmiot_signer::{CardKind, Sequence, Stamp, Transid};
-
-    fn key() -> (AppId, Number) {
-        let appid = AppId::parse("A1").unwrap();
-        let transid = Transid::new(&appid, Stamp::FIRST, Sequence::FIRST);
-        (appid, Number::of(&transid))
-    }
-
-    fn asked(card: &str) -> Asked {
-        Asked { operation: "x".to_owned(), card: Card::parse(CardKind::Msisdn, card).unwrap() }
-    }
-
-    #[tokio::test]
-    async fn those_who_ask_again_get_the_first_ones_answer() {
-        let repeats = Repeats::default();
-        let (appid, number) = key();
-        let Turn::First(teller) = repeats.enter(appid, number, asked("1")) else { panic!("the first") };
-        let Turn::Again(early) = repeats.enter(appid, number, asked("1")) else { panic!("meanwhile") };
-        assert!(matches!(repeats.enter(appid, number, asked("2")), Turn::Other), "cards are not signed");
-        teller.tell(7);
-        let Turn::Again(late) = repeats.enter(appid, number, asked("1")) else { panic!("afterwards") };
-        assert_eq!((early.hear().await, late.hear().await), (Some(7), Some(7)));
-    }
-
-    #[tokio::test]
-    async fn an_answer_that_was_never_told_is_found_anew() {
-        let repeats = Repeats::<u32>::default();
-        let (appid, number) = key();
-        let Turn::First(teller) = repeats.enter(appid, number, asked("1")) else { panic!("the first") };
-        let Turn::Again(early) = repeats.enter(appid, number, asked("1")) else { panic!("meanwhile") };
-        drop(teller);
-        assert_eq!(early.hear().await, None);
-        assert!(matches!(repeats.enter(appid, number, asked("1")), Turn::First(_)));
-    }
-
-    #[test]
-    fn after_a_restart_only_the_same_card_is_found_anew() {
-        let repeats = Repeats::<u32>::default();
-        let (appid, number) = key();
-        repeats.remember(appid, number, "x", PastCard::Plain(asked("1").card));
-        assert!(matches!(repeats.enter(appid, number, asked("2")), Turn::Other));
-        assert!(matches!(repeats.enter(appid, number, asked("1")), Turn::First(_)));
-        repeats.sweep(Stamp::FIRST.to_unix() + 1);
-        assert!(matches!(repeats.enter(appid, number, asked("2")), Turn::First(_)));
-        // What cannot be told was none.
-        repeats.remember(appid, number, "x", PastCard::Unknown);
-        assert!(matches!(repeats.enter(appid, number, asked("2")), Turn::Other));
-    }
-}
+mod tests;

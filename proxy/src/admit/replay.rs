@@ -6,11 +6,17 @@
 //! A burnt transid is 8 bytes: seconds since 2000 and sequence, ordered, so that entries leave by their stamp. What has
 //! left stays refused: the floor below which a stamp is too old only rises, even when the machine's clock is stepped
 //! back or a reload widens the window. Full means 72, never an entry forgotten early.
+//!
+//! The table is divided: a client may hold its share, and the clients of a group together the group's. Both are smaller
+//! than the table, so that a client that fills its share refuses itself alone.
+//!
+//! The mode `observe` never refuses, and marks transids as used in the same table: after a change of the mode they are
+//! refused. Where there is no room for that, the client's oldest ones are forgotten, and what is as old is refused then.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cmiot_signer::{AppId, Stamp, Transid};
@@ -24,14 +30,14 @@ use crate::config::file::ReplayMode;
 /// Clients are spread over so many locks.
 const SHARDS: usize = 32;
 
-/// Transids of an observed client that are recognised when they come again.
+/// Transids of an observed client that the table cannot hold, and that are recognised when they come again.
 const OBSERVED: usize = 256;
+
+/// Transids of a client without a window are remembered around the clock for so long, for the day when it has one.
+pub(super) const WITHOUT_WINDOW: Duration = Duration::from_secs(3_600);
 
 /// A client that has not asked for so long, and has nothing in the window, is forgotten.
 const IDLE: Duration = Duration::from_secs(3_600);
-
-/// How long to wait for room when nothing says it better.
-const SOME_TIME: Duration = Duration::from_secs(10);
 
 /// Bits of a [`Number`] that hold the sequence: 99,999,999 fits 27.
 const SEQUENCE_BITS: u32 = 27;
@@ -48,6 +54,61 @@ pub struct Replay {
     /// A stamp before this second may have been forgotten, whatever the window says now.
     base: AtomicU64,
     swept: AtomicUsize,
+    /// What the clients of a group hold together.
+    groups: Mutex<HashMap<Arc<str>, Arc<Group>>>,
+    /// The refusals for want of room since they were last reported.
+    full: Mutex<HashMap<Arc<str>, Full>>,
+}
+
+/// Whose transid it is, and what its group may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner<'a> {
+    /// The client.
+    pub appid: &'a AppId,
+    /// Its group.
+    pub group: &'a Arc<str>,
+    /// Transids that the group may hold.
+    pub group_share: usize,
+}
+
+/// What a group holds.
+#[derive(Debug)]
+struct Group {
+    name: Arc<str>,
+    held: AtomicUsize,
+}
+
+/// Refusals of a group's requests for want of room.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Full {
+    /// The client that was refused last.
+    pub client: AppId,
+    /// What was full.
+    pub bound: Bound,
+    /// How many requests were refused.
+    pub refused: u64,
+}
+
+/// A bound of the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bound {
+    /// The client's share.
+    Client,
+    /// The share of its group.
+    Group,
+    /// The whole table.
+    Table,
+}
+
+impl Bound {
+    /// The key of `[gateway]` that sets it.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Client => "replay_share",
+            Self::Group => "replay_group_share",
+            Self::Table => "replay_entries",
+        }
+    }
 }
 
 /// A transid as it is remembered: its stamp, then its sequence.
@@ -74,12 +135,14 @@ type Tracks = HashMap<AppId, Track, RandomState>;
 #[derive(Debug, Default)]
 struct Track {
     burnt: BTreeSet<Number>,
+    /// The group that `burnt` is counted to.
+    group: Option<Arc<Group>>,
     /// The greatest that was ever burnt: whoever counts up is told from it alone that a transid is new.
     greatest: Number,
     /// What is older than this second was forgotten, and stays refused.
     forgotten: u64,
     bucket: Bucket,
-    /// Hashes of what an observed client sent last.
+    /// Hashes of what an observed client sent last and `burnt` cannot hold.
     observed: VecDeque<u64>,
     last_asked: Duration,
 }
@@ -108,6 +171,8 @@ impl Replay {
             latest: AtomicU64::new(0),
             base: AtomicU64::new(0),
             swept: AtomicUsize::new(0),
+            groups: Mutex::default(),
+            full: Mutex::default(),
         }
     }
 
@@ -122,13 +187,14 @@ impl Replay {
         if inside.contains(&unix) && unix >= self.floor(window) { Ok(()) } else { Err(Unusable::Stale) }
     }
 
-    /// Lets a client's transid pass in this mode: true if it did before. Only the mode `refuse` never says true.
+    /// Lets a client's transid pass in this mode: true if it did before. Only the mode `refuse` never says true, and
+    /// only the mode `observe` refuses nothing but what comes too fast.
     ///
     /// # Errors
     /// [`Unusable`]; nothing is burnt then.
     pub fn pass(
         &self,
-        appid: &AppId,
+        owner: Owner<'_>,
         number: Number,
         rights: &Rights,
         mode: ReplayMode,
@@ -136,34 +202,47 @@ impl Replay {
         ticks: Duration,
     ) -> Result<bool, Unusable> {
         self.latest.fetch_max(now.as_secs(), Ordering::Relaxed);
-        let Some(window) = rights.window else { return self.observe(appid, number.0, rights, ticks) };
-        if mode == ReplayMode::Observe {
-            return self.observe(appid, number.0, rights, ticks);
-        }
-        let mut shard = self.shard(appid);
-        let track = shard.entry(*appid).or_default();
+        let window = rights.window.unwrap_or(WITHOUT_WINDOW);
+        let mut shard = self.shard(owner.appid);
+        let track = shard.entry(*owner.appid).or_default();
         track.last_asked = ticks;
+        self.count_to(track, owner.group);
         let floor = self.floor(window).max(track.forgotten);
-        self.held.fetch_sub(track.forget(floor), Ordering::Relaxed);
+        self.forget(track, floor);
         let again = number <= track.greatest && track.burnt.contains(&number);
+        if mode == ReplayMode::Observe {
+            track.take_turn(rights, ticks)?;
+            let latest = now.as_secs().saturating_add(window.as_secs());
+            let held = again
+                || number.unix() >= floor
+                    && number.unix() <= latest
+                    && self.burn_or_forget(track, number, rights, owner);
+            return Ok(again || !held && track.observed_before(number.0));
+        }
         if again && mode == ReplayMode::Refuse {
             return Err(Unusable::Reused);
         }
         if number.unix() < floor {
             return Err(Unusable::Stale);
         }
-        if !again && (track.burnt.len() >= rights.share || self.held.load(Ordering::Relaxed) >= self.capacity)
-        {
-            return Err(Unusable::Full(track.room_after(floor)));
+        if again {
+            track.take_turn(rights, ticks)?;
+            return Ok(true);
         }
-        if let Some(rate) = rights.rate {
-            track.bucket.take(rate, ticks).map_err(Unusable::TooFast)?;
+        // Room first: a request that finds none has not used its rate.
+        if let Err(bound) = self.reserve(track, rights, owner) {
+            self.note_full(owner, bound);
+            return Err(Unusable::Full(track.room_after(floor, window)));
         }
-        self.held.fetch_add(track.burn(number), Ordering::Relaxed);
-        Ok(again)
+        if let Err(too_fast) = track.take_turn(rights, ticks) {
+            self.release(track, 1);
+            return Err(too_fast);
+        }
+        track.burn(number);
+        Ok(false)
     }
 
-    /// Notes what an observed client sent: true if it is among the last that it sent.
+    /// Notes what an observed client sent that has no stamp: true if it is among the last that it sent.
     ///
     /// # Errors
     /// [`Unusable::TooFast`].
@@ -177,28 +256,32 @@ impl Replay {
         let mut shard = self.shard(appid);
         let track = shard.entry(*appid).or_default();
         track.last_asked = ticks;
-        if let Some(rate) = rights.rate {
-            track.bucket.take(rate, ticks).map_err(Unusable::TooFast)?;
-        }
-        if track.observed.contains(&sent) {
-            return Ok(true);
-        }
-        if track.observed.len() >= OBSERVED {
-            track.observed.pop_front();
-        }
-        track.observed.push_back(sent);
-        Ok(false)
+        track.take_turn(rights, ticks)?;
+        Ok(track.observed_before(sent))
     }
 
-    /// Notes a transid that was answered before a restart.
-    pub fn remember(&self, appid: &AppId, number: Number, window: Duration, now: Time) {
+    /// Notes a transid that was answered before a restart. Its client is known by the group that it has now, if any.
+    pub fn remember(
+        &self,
+        appid: &AppId,
+        group: Option<&Arc<str>>,
+        number: Number,
+        window: Duration,
+        now: Time,
+    ) {
         self.latest.fetch_max(now.as_secs(), Ordering::Relaxed);
         let mut shard = self.shard(appid);
         let track = shard.entry(*appid).or_default();
-        if number.unix() < self.floor(window).max(track.forgotten) {
+        if let Some(group) = group {
+            self.count_to(track, group);
+        }
+        if number.unix() < self.floor(window).max(track.forgotten) || !track.burn(number) {
             return;
         }
-        self.held.fetch_add(track.burn(number), Ordering::Relaxed);
+        self.held.fetch_add(1, Ordering::Relaxed);
+        if let Some(group) = &track.group {
+            group.held.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// A reload may widen windows: what was forgotten under the narrowest one so far stays refused.
@@ -215,7 +298,7 @@ impl Replay {
         let mut shard = lock(&self.shards[turn]);
         let floor = self.floor(widest);
         shard.retain(|_, track| {
-            self.held.fetch_sub(track.forget(floor), Ordering::Relaxed);
+            self.forget(track, floor);
             let idle = track.burnt.is_empty() && ticks.saturating_sub(track.last_asked) >= IDLE;
             // What it has forgotten must not come in again.
             !idle || track.forgotten > floor
@@ -227,6 +310,97 @@ impl Replay {
     /// Transids remembered.
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// Transids remembered of each group, in the order of their names.
+    pub fn held_by_group(&self) -> Vec<(Arc<str>, usize)> {
+        let groups = lock(&self.groups);
+        let mut held: Vec<_> =
+            groups.values().map(|one| (Arc::clone(&one.name), one.held.load(Ordering::Relaxed))).collect();
+        held.sort();
+        held
+    }
+
+    /// The groups of which requests were refused for want of room since the last call.
+    pub fn take_full(&self) -> Vec<(Arc<str>, Full)> {
+        let mut full: Vec<_> = lock(&self.full).drain().collect();
+        full.sort_by(|(one, _), (other, _)| one.cmp(other));
+        full
+    }
+
+    /// Takes room for one more transid of the client. The caller burns it, or gives the room back.
+    fn reserve(&self, track: &Track, rights: &Rights, owner: Owner<'_>) -> Result<(), Bound> {
+        if track.burnt.len() >= rights.share {
+            return Err(Bound::Client);
+        }
+        let Some(group) = &track.group else { return Err(Bound::Group) };
+        if group.held.fetch_add(1, Ordering::Relaxed) >= owner.group_share {
+            group.held.fetch_sub(1, Ordering::Relaxed);
+            return Err(Bound::Group);
+        }
+        if self.held.fetch_add(1, Ordering::Relaxed) >= self.capacity {
+            self.release(track, 1);
+            return Err(Bound::Table);
+        }
+        Ok(())
+    }
+
+    /// Gives room of the client's back.
+    fn release(&self, track: &Track, room: usize) {
+        self.held.fetch_sub(room, Ordering::Relaxed);
+        if let Some(group) = &track.group {
+            group.held.fetch_sub(room, Ordering::Relaxed);
+        }
+    }
+
+    /// Burns a transid of an observed client. Without room, its oldest second is forgotten first; what is older than all
+    /// that it has is forgotten itself. Says whether it is held.
+    fn burn_or_forget(&self, track: &mut Track, number: Number, rights: &Rights, owner: Owner<'_>) -> bool {
+        while self.reserve(track, rights, owner).is_err() {
+            match track.burnt.first().map(|oldest| oldest.unix()) {
+                Some(oldest) if oldest <= number.unix() => self.forget(track, oldest + 1),
+                _ => {
+                    self.forget(track, number.unix() + 1);
+                    return false;
+                }
+            }
+            if number.unix() < track.forgotten {
+                return false;
+            }
+        }
+        track.burn(number);
+        true
+    }
+
+    /// Forgets what is older than the floor.
+    fn forget(&self, track: &mut Track, floor: u64) {
+        let gone = track.forget(floor);
+        if gone > 0 {
+            self.release(track, gone);
+        }
+    }
+
+    /// Counts a client's transids to its group; to another one when it has moved.
+    fn count_to(&self, track: &mut Track, name: &Arc<str>) {
+        if let Some(group) = &track.group {
+            if Arc::ptr_eq(&group.name, name) || group.name == *name {
+                return;
+            }
+            group.held.fetch_sub(track.burnt.len(), Ordering::Relaxed);
+        }
+        let mut groups = lock(&self.groups);
+        let group = groups
+            .entry(Arc::clone(name))
+            .or_insert_with(|| Arc::new(Group { name: Arc::clone(name), held: AtomicUsize::new(0) }));
+        group.held.fetch_add(track.burnt.len(), Ordering::Relaxed);
+        track.group = Some(Arc::clone(group));
+    }
+
+    fn note_full(&self, owner: Owner<'_>, bound: Bound) {
+        let mut full = lock(&self.full);
+        let first = Full { client: *owner.appid, bound, refused: 0 };
+        let full = full.entry(Arc::clone(owner.group)).or_insert(first);
+        *full = Full { client: *owner.appid, bound, refused: full.refused + 1 };
     }
 
     /// A stamp before this second is too old, or may have been forgotten.
@@ -241,16 +415,33 @@ impl Replay {
     }
 }
 
-fn lock(shard: &Mutex<Tracks>) -> MutexGuard<'_, Tracks> {
-    // A panic under this lock could only come from an allocation; the table is whole at every step.
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic under these locks could only come from an allocation; the tables are whole at every step.
+    table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Track {
-    /// Burns it, and says how many that made more.
-    fn burn(&mut self, number: Number) -> usize {
+    /// Burns it, and says whether it is new.
+    fn burn(&mut self, number: Number) -> bool {
         self.greatest = self.greatest.max(number);
-        self.burnt.insert(number).into()
+        self.burnt.insert(number)
+    }
+
+    /// Takes one look-up of the client's rate.
+    fn take_turn(&mut self, rights: &Rights, ticks: Duration) -> Result<(), Unusable> {
+        rights.rate.map_or(Ok(()), |rate| self.bucket.take(rate, ticks)).map_err(Unusable::TooFast)
+    }
+
+    /// Whether an observed client sent this lately; from now on it did.
+    fn observed_before(&mut self, sent: u64) -> bool {
+        if self.observed.contains(&sent) {
+            return true;
+        }
+        if self.observed.len() >= OBSERVED {
+            self.observed.pop_front();
+        }
+        self.observed.push_back(sent);
+        false
     }
 
     /// Forgets what is older than the floor, and says how many that were. Looks once a second.
@@ -267,10 +458,11 @@ impl Track {
         gone
     }
 
-    /// When the oldest entry leaves.
-    fn room_after(&self, floor: u64) -> Duration {
+    /// When the client's oldest transid leaves. Without one, others of its group fill the table: theirs have left after
+    /// the window.
+    fn room_after(&self, floor: u64, window: Duration) -> Duration {
         let oldest = self.burnt.first().map(|oldest| oldest.unix().saturating_sub(floor) + 1);
-        oldest.map_or(SOME_TIME, Duration::from_secs)
+        oldest.map_or(window, Duration::from_secs)
     }
 }
 

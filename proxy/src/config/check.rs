@@ -12,7 +12,7 @@ use hyper::Uri;
 use super::clients::{Clients, Groups};
 use super::reader::{PasswordSource, Reader};
 use super::units::Secret;
-use super::{Account, Admin, Carrier, Config, ConfigFile, file, operation};
+use super::{Account, Admin, Carrier, Config, ConfigFile, file, operation, shares};
 use crate::operation::{Operations, USER_STATUS};
 use crate::tls;
 
@@ -28,8 +28,10 @@ impl Config {
         let groups = groups(file, &operations, &mut reader)?;
         operations.serve(|one| groups.values().flatten().any(|account| account.ebid_of(one).is_some()));
         let aliases = aliases(file, &mut reader)?;
-        let clients = Clients::check(file, &groups, &operations, &mut reader)?;
-        let carrier = carrier(&file.carrier, &mut reader)?;
+        check_limits(&file.gateway)?;
+        let gateway = gateway(&file.gateway, groups.len(), &mut reader.warnings);
+        let clients = Clients::check(file, &gateway, &groups, &operations, &mut reader)?;
+        let carrier = carrier(&file.carrier, groups.len(), &mut reader)?;
         file.breaker.check()?;
         if file.cache.ttl_jitter_percent > 50 || file.cache.refresh_ahead_percent > 100 {
             return Err(
@@ -39,7 +41,6 @@ impl Config {
         if file.gateway.deadline.0.is_zero() {
             return Err("[gateway] deadline: must be longer than zero, such as \"20s\"".to_owned());
         }
-        check_limits(&file.gateway)?;
         if file.gateway.deadline.0.as_secs() >= 25 {
             reader.warnings.push(format!(
                 "[gateway] deadline = \"{}\": gateways give up after 25 s and would never see these answers",
@@ -47,7 +48,7 @@ impl Config {
             ));
         }
         Ok(Self {
-            gateway: file.gateway.clone(),
+            gateway,
             gateway_tls: tls("[gateway.tls]", file.gateway.tls.as_ref(), &mut reader)?,
             admin: admin(&file.admin, &mut reader)?,
             store_dir: folder.join(&file.store.dir),
@@ -162,7 +163,22 @@ fn aliases(file: &ConfigFile, reader: &mut Reader<'_>) -> Result<HashMap<Card, C
     Ok(aliases)
 }
 
-fn carrier(written: &file::Carrier, reader: &mut Reader<'_>) -> Result<Carrier, String> {
+/// `[gateway]` with the shares of the replay table that count.
+fn gateway(written: &file::Gateway, groups: usize, warnings: &mut Vec<String>) -> file::Gateway {
+    let group = shares::of_group(
+        "[gateway] replay_group_share",
+        written.replay_group_share,
+        "replay_entries",
+        written.replay_entries,
+        groups,
+        warnings,
+    );
+    let client =
+        shares::of_client("[gateway] replay_share", written.replay_share, "a group's share", group, warnings);
+    file::Gateway { replay_share: client, replay_group_share: Some(group), ..written.clone() }
+}
+
+fn carrier(written: &file::Carrier, groups: usize, reader: &mut Reader<'_>) -> Result<Carrier, String> {
     let wrong = |why: &str| format!("[carrier] base_url = \"{}\": {why}", written.base_url);
     let base_url: Uri = written.base_url.trim_end_matches('/').parse().map_err(|_| {
         wrong("is not a URL: write scheme, host and optional port and path prefix, such as \"https://api.iot.10086.cn\"")
@@ -183,12 +199,32 @@ fn carrier(written: &file::Carrier, reader: &mut Reader<'_>) -> Result<Carrier, 
             written.node
         ));
     }
-    if written.max_waiters_per_card.min(written.max_waiters_per_client).min(written.max_flights) == 0 {
-        return Err(
-            "[carrier] max_waiters_per_card, max_waiters_per_client and max_flights: must be at least 1"
-                .to_owned(),
-        );
+    let counts = [
+        written.max_waiters_per_card,
+        written.max_waiters_per_client,
+        written.max_flights,
+        written.max_flights_per_group.unwrap_or(1),
+    ];
+    if counts.contains(&0) {
+        return Err("[carrier] max_waiters_per_card, max_waiters_per_client, max_flights and \
+                    max_flights_per_group: must be at least 1"
+            .to_owned());
     }
+    let max_flights_per_group = shares::of_group(
+        "[carrier] max_flights_per_group",
+        written.max_flights_per_group,
+        "max_flights",
+        written.max_flights,
+        groups,
+        &mut reader.warnings,
+    );
+    let max_waiters_per_client = shares::of_client(
+        "[carrier] max_waiters_per_client",
+        written.max_waiters_per_client,
+        "a group's share of max_flights",
+        max_flights_per_group,
+        &mut reader.warnings,
+    );
     Ok(Carrier {
         base_url,
         proxy: written.proxy.as_deref().map(http_proxy).transpose()?,
@@ -201,8 +237,9 @@ fn carrier(written: &file::Carrier, reader: &mut Reader<'_>) -> Result<Carrier, 
         })?,
         stale_wait: written.stale_wait.0,
         max_waiters_per_card: written.max_waiters_per_card,
-        max_waiters_per_client: written.max_waiters_per_client,
+        max_waiters_per_client,
         max_flights: written.max_flights,
+        max_flights_per_group,
         queue: written.queue,
         queue_wait: written.queue_wait.0,
         drift_alarm: written.drift_alarm.0,
@@ -276,6 +313,7 @@ fn check_limits(gateway: &file::Gateway) -> Result<(), String> {
         ("max_streams", gateway.max_streams as usize),
         ("replay_entries", gateway.replay_entries),
         ("replay_share", gateway.replay_share),
+        ("replay_group_share", gateway.replay_group_share.unwrap_or(1)),
     ];
     if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
         return Err(format!("[gateway] {key}: must be at least 1"));

@@ -13,6 +13,7 @@ use ring::hmac;
 
 use super::file::{self, ClientsFile, ConfigFile, Format, ReplayMode};
 use super::reader::{PasswordSource, Reader};
+use super::shares;
 use super::units::Window;
 use super::{Account, Client, Derived, Rate, Rights};
 use crate::operation::Operations;
@@ -33,18 +34,13 @@ pub(super) struct Clients {
 impl Clients {
     pub(super) fn check(
         file: &ConfigFile,
+        gateway: &file::Gateway,
         groups: &Groups,
         operations: &Operations,
         reader: &mut Reader<'_>,
     ) -> Result<Self, String> {
-        let mut checker = Checker {
-            gateway: &file.gateway,
-            cache: &file.cache,
-            groups,
-            operations,
-            reader,
-            card_lists: HashMap::new(),
-        };
+        let mut checker =
+            Checker { gateway, cache: &file.cache, groups, operations, reader, card_lists: HashMap::new() };
         let mut listed = HashMap::new();
         for (index, written) in file.clients.iter().enumerate() {
             let place = format!("[[client]] {} (appid = \"{}\")", index + 1, written.appid);
@@ -291,6 +287,7 @@ impl Checker<'_, '_> {
         }
         let rate = rate(place, written.rate, written.burst)?;
         let window = skew.limit();
+        let group_share = self.gateway.replay_group_share.unwrap_or(self.gateway.replay_entries);
         Ok(Rights {
             peers: written.peers.clone(),
             operations: written.operations.clone(),
@@ -300,7 +297,13 @@ impl Checker<'_, '_> {
             replay: written.replay,
             format: written.format,
             window,
-            share: share(rate, window, self.gateway.replay_share),
+            share: shares::of_client(
+                &format!("{place}: rate x window"),
+                share(rate, window, self.gateway.replay_share),
+                "a group's share of replay_entries",
+                group_share,
+                &mut self.reader.warnings,
+            ),
             max_age_floor: written.max_age_floor.unwrap_or(self.cache.max_age_floor).0,
             max_stale_ceiling: written.max_stale_ceiling.unwrap_or(self.cache.max_stale_ceiling).0,
         })

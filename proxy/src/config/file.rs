@@ -88,10 +88,14 @@ pub struct Gateway {
     /// Appids that are refused whatever they sign with, one a line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_file: Option<PathBuf>,
-    /// Transids remembered in all; about 20 bytes each. Full: 72, never forgotten early.
+    /// Transids remembered in all; some 20 bytes each, and 150 more under `same-answer`. Full: 72, never forgotten early.
     pub replay_entries: usize,
-    /// Transids remembered for a client without a `rate`; with one it is rate x window.
+    /// Transids remembered for a client without a `rate`; with one it is rate x window. Below its group's share.
     pub replay_share: usize,
+    /// Transids remembered for the clients of one group together; by default, and at most, three quarters of
+    /// `replay_entries`. With one group it is all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay_group_share: Option<usize>,
     /// Networks that may ask; empty means all.
     #[serde(deserialize_with = "peers")]
     pub peers: Vec<IpNet>,
@@ -134,6 +138,7 @@ impl Default for Gateway {
             revoked_file: None,
             replay_entries: 4_000_000,
             replay_share: 1_000_000,
+            replay_group_share: None,
             peers: Vec::new(),
             max_connections: 10_000,
             max_connections_per_peer: 1_000,
@@ -225,10 +230,14 @@ pub struct Carrier {
     pub stale_wait: Span,
     /// Askers of one card that wait for one flight.
     pub max_waiters_per_card: usize,
-    /// Requests of one client that wait for flights.
+    /// Requests of one client that wait for flights, and flights that it started. Below its group's share of flights.
     pub max_waiters_per_client: usize,
     /// Flights under way at once, those that wait for an account's budget included.
     pub max_flights: usize,
+    /// Flights for the clients of one group; by default, and at most, three quarters of `max_flights`. With one group it
+    /// is all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_flights_per_group: Option<usize>,
     /// Flights that wait for one account's budget; refreshes get half of the places.
     pub queue: usize,
     /// How long a flight waits for it.
@@ -278,8 +287,9 @@ impl Default for Carrier {
             max_body: Size(64 << 10),
             stale_wait: Span::secs(2),
             max_waiters_per_card: 10_000,
-            max_waiters_per_client: 1_000,
+            max_waiters_per_client: 500,
             max_flights: 1_000,
+            max_flights_per_group: None,
             queue: 1_000,
             queue_wait: Span::secs(5),
             drift_alarm: Span::secs(60),

@@ -8,10 +8,19 @@ use tokio::sync::oneshot;
 type Table = Flights<&'static str, &'static str, u32>;
 
 fn flights(flights: usize, waiters: usize, client: usize) -> Arc<Table> {
-    Arc::new(Flights::new(Caps { flights, waiters, client }, TaskTracker::new()))
+    in_groups(Caps { flights, waiters, client, group: flights })
 }
 
-const NOBODY: Option<&str> = None;
+fn in_groups(caps: Caps) -> Arc<Table> {
+    Arc::new(Flights::new(caps, TaskTracker::new()))
+}
+
+const NOBODY: Option<Who<&str>> = None;
+
+/// A client of the one group.
+fn some(client: &'static str) -> Option<Who<&'static str>> {
+    Some(Who { client, group: "group".into() })
+}
 
 #[tokio::test]
 async fn those_who_meet_share_one_landing() {
@@ -70,14 +79,60 @@ async fn caps_turn_away_at_once_and_places_come_back() {
 async fn a_client_has_so_many_seats_and_others_are_not_touched() {
     let flights = flights(10, 10, 2);
     let never = |_| std::future::pending::<u32>();
-    let first = flights.join(&"a", Some("one"), Urgency::Miss, never).unwrap();
-    let _second = flights.join(&"b", Some("one"), Urgency::Miss, never).unwrap();
-    assert_eq!(flights.join(&"c", Some("one"), Urgency::Miss, never).err(), Some(Crowded));
-    assert_eq!(flights.join(&"a", Some("one"), Urgency::Miss, never).err(), Some(Crowded));
+    let first = flights.join(&"a", some("one"), Urgency::Miss, never).unwrap();
+    let _second = flights.join(&"b", some("one"), Urgency::Miss, never).unwrap();
+    assert_eq!(flights.join(&"c", some("one"), Urgency::Miss, never).err(), Some(Crowded));
+    assert_eq!(flights.join(&"a", some("one"), Urgency::Miss, never).err(), Some(Crowded));
     assert_eq!(flights.under_way(), 2, "who is turned away starts nothing");
-    assert!(flights.join(&"c", Some("other"), Urgency::Miss, never).is_ok());
+    assert!(flights.join(&"c", some("other"), Urgency::Miss, never).is_ok());
     drop(first);
-    assert!(flights.join(&"c", Some("one"), Urgency::Miss, never).is_ok());
+    let crowded = flights.join(&"d", some("one"), Urgency::Miss, never).err();
+    assert_eq!(crowded, Some(Crowded), "the flight that it started goes on");
+}
+
+#[tokio::test]
+async fn a_flight_counts_against_the_client_that_started_it_until_it_ends() {
+    let flights = flights(10, 10, 1);
+    let (land, landing) = oneshot::channel();
+    drop(flights.join(&"a", some("one"), Urgency::Miss, |_| async { landing.await.unwrap() }).unwrap());
+    assert_eq!((flights.under_way(), flights.waiting()), (1, 0));
+    for key in ["a", "b"] {
+        assert_eq!(flights.join(&key, some("one"), Urgency::Miss, |_| async { 0 }).err(), Some(Crowded));
+    }
+    assert_eq!(flights.alone(some("one"), |_| async { 0 }).err(), Some(Crowded));
+    let mut other = flights.join(&"a", some("other"), Urgency::Miss, |_| async { 0 }).unwrap();
+    land.send(7).unwrap();
+    assert_eq!(other.landing().await, Ok(7));
+    // It is over for the one that started it, whoever still reads what it brought.
+    let mut again = flights.join(&"b", some("one"), Urgency::Miss, |_| async { 8 }).unwrap();
+    assert_eq!(again.landing().await, Ok(8));
+    drop((other, again));
+    let table = flights.lock();
+    assert!(table.clients.is_empty() && table.groups.is_empty() && table.waiting == 0);
+}
+
+#[tokio::test]
+async fn a_flight_that_dies_counts_no_more() {
+    let flights = flights(10, 10, 1);
+    let mut seat = flights.join(&"a", some("one"), Urgency::Miss, |_| async { panic!("in a test") }).unwrap();
+    assert_eq!(seat.landing().await, Err(Lost));
+    assert!(flights.join(&"b", some("one"), Urgency::Miss, |_| async { 0 }).is_ok());
+}
+
+#[tokio::test]
+async fn a_group_has_its_share_and_another_group_goes_on() {
+    let flights = in_groups(Caps { flights: 4, waiters: 10, client: 2, group: 3 });
+    let never = |_| std::future::pending::<u32>();
+    let of = |client, group: &str| Some(Who { client, group: group.into() });
+    let mut seats = Vec::new();
+    for (key, client) in [("a", "one"), ("b", "one"), ("c", "two")] {
+        seats.push(flights.join(&key, of(client, "g"), Urgency::Miss, never).unwrap());
+    }
+    assert_eq!(flights.join(&"d", of("three", "g"), Urgency::Miss, never).err(), Some(Crowded));
+    assert_eq!(flights.alone(of("three", "g"), never).err(), Some(Crowded));
+    assert!(flights.join(&"a", of("three", "g"), Urgency::Miss, never).is_ok(), "which starts none");
+    assert!(flights.join(&"d", of("four", "h"), Urgency::Miss, never).is_ok());
+    assert_eq!(flights.join(&"e", of("four", "h"), Urgency::Miss, never).err(), Some(Crowded), "all fly");
 }
 
 #[tokio::test]

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use super::Relay;
+use cmiot_signer::Status;
+
+use super::{Relay, who};
 use crate::cache::freshness::Freshness;
 use crate::cache::{Depth, Entry, Held, Key, Purged};
 use crate::carrier::Attempt;
 use crate::carrier::verdict::Class;
 use crate::clock::Time;
-use crate::config::Config;
+use crate::config::{Client, Config};
 use crate::outcome::Refusal;
 use crate::store::StoreError;
 use crate::store::cache::Selection;
@@ -64,15 +66,23 @@ impl Relay {
         Landing { call: Some(Arc::new(attempt)), end }
     }
 
-    /// Refreshes what is asked for often while it is still fresh, if its share of the budget allows it now.
-    pub(super) fn refresh_ahead(self: &Arc<Self>, config: &Config, key: &Key, held: &Held, now: Time) {
+    /// Refreshes what is asked for often while it is still fresh, if its share of the budget allows it now. The flight
+    /// counts against the client that asked.
+    pub(super) fn refresh_ahead(
+        self: &Arc<Self>,
+        config: &Config,
+        client: &Client,
+        key: &Key,
+        held: &Held,
+        now: Time,
+    ) {
         let hits = config.cache.refresh_ahead_hits;
         if !held.is_due(now, hits) || !self.carrier.may_refresh_ahead(&key.group, key.operation) {
             return;
         }
         let (relay, flying, known) = (Arc::clone(self), key.clone(), Some(held.entry.answered_at));
         // A table that is full, or a flight that is under way, needs no more than this one's trying.
-        let _ = self.flights.join(key, None, Urgency::Ahead, |pressure| async move {
+        let _ = self.flights.join(key, Some(who(client)), Urgency::Ahead, |pressure| async move {
             relay.fly(flying, pressure, known).await
         });
     }
@@ -96,7 +106,8 @@ impl Relay {
         Ok((landing.call.is_some(), landing.end?.entry))
     }
 
-    /// Purges what is selected: flights under way land for those who wait, and their answers are not kept.
+    /// Purges what is selected, the responses that are kept for repetition included: flights under way land for those who
+    /// wait, and their answers are not kept.
     ///
     /// # Errors
     /// When cache.db could not be changed.
@@ -104,6 +115,18 @@ impl Relay {
         let outdated = || {
             let flies = |key: &Key| selection.may_cover(&key.group, key.operation.name, &key.card);
             self.flights.detach(flies);
+            let config = self.config.load();
+            self.admit.repeats.purge(|asked, entry| {
+                let card = config.canonical(&asked.card);
+                let (group, operation) = (&asked.group, asked.operation.name);
+                entry.map_or_else(
+                    || selection.may_cover(group, operation, &card),
+                    |entry| {
+                        let status = entry.said.verdict.status.as_ref().map(Status::code);
+                        selection.covers(group, operation, &card, status, entry.answered_at)
+                    },
+                )
+            });
         };
         self.cache.purge(selection, depth, outdated).await
     }

@@ -38,9 +38,30 @@ fn rights(replay: ReplayMode, share: usize) -> Rights {
     }
 }
 
+fn group() -> Arc<str> {
+    "g".into()
+}
+
+/// A request of a client of this group, of which so many may be held.
+fn pass_of(
+    replay: &Replay,
+    (appid, group, group_share): (&AppId, &Arc<str>, usize),
+    number: Number,
+    rights: &Rights,
+    now: u64,
+) -> Result<bool, Unusable> {
+    let owner = Owner { appid, group, group_share };
+    replay.pass(owner, number, rights, rights.replay, at(now), Duration::ZERO)
+}
+
+/// The same of a group that may hold all.
+fn pass(replay: &Replay, appid: &AppId, number: Number, rights: &Rights, now: u64) -> Result<bool, Unusable> {
+    pass_of(replay, (appid, &group(), usize::MAX), number, rights, now)
+}
+
 fn burn(replay: &Replay, stamp: u64, sequence: u32, now: u64) -> Result<bool, Unusable> {
     let refuse = rights(ReplayMode::Refuse, 1_000);
-    replay.pass(&appid(), number(stamp, sequence), &refuse, ReplayMode::Refuse, at(now), Duration::ZERO)
+    pass(replay, &appid(), number(stamp, sequence), &refuse, now)
 }
 
 #[test]
@@ -84,7 +105,7 @@ fn what_was_burnt_under_a_narrower_window_stays_burnt_under_a_wider_one() {
     let quiet = appid();
     let other = AppId::parse("B1").unwrap();
     let pass = |replay: &Replay, who: &AppId, rights: &Rights, stamp, sequence, now| {
-        replay.pass(who, number(stamp, sequence), rights, ReplayMode::Refuse, at(now), Duration::ZERO)
+        pass(replay, who, number(stamp, sequence), rights, now)
     };
 
     // Its client asks nothing after the reload, while others do.
@@ -121,20 +142,18 @@ fn each_mode_does_what_its_name_says() {
             ReplayMode::Observe => "O",
         })
         .unwrap();
-        let pass = || replay.pass(&appid, number(NOW, 1), &rights(mode, 10), mode, at(NOW), Duration::ZERO);
+        let pass = || pass(&replay, &appid, number(NOW, 1), &rights(mode, 10), NOW);
         assert_eq!(pass(), Ok(false), "{mode:?}");
         assert_eq!(pass(), expected, "{mode:?}");
     }
-    assert_eq!(replay.held(), 2, "what is only observed takes no room");
+    assert_eq!(replay.held(), 3, "what is observed is remembered too");
 }
 
 #[test]
 fn a_full_share_is_refused_until_its_oldest_leaves() {
     let replay = Replay::new(100);
     let two = rights(ReplayMode::Refuse, 2);
-    let pass = |stamp, sequence, now| {
-        replay.pass(&appid(), number(stamp, sequence), &two, ReplayMode::Refuse, at(now), Duration::ZERO)
-    };
+    let pass = |stamp, sequence, now| pass(&replay, &appid(), number(stamp, sequence), &two, now);
     assert_eq!(pass(NOW - 290, 1, NOW), Ok(false));
     assert_eq!(pass(NOW, 2, NOW), Ok(false));
     assert_eq!(pass(NOW, 3, NOW), Err(Unusable::Full(Duration::from_secs(11))));
@@ -152,6 +171,131 @@ fn the_whole_table_is_bounded_and_gives_its_room_back() {
         replay.sweep(WINDOW, Duration::ZERO);
     }
     assert_eq!(replay.held(), 0);
+}
+
+#[test]
+fn what_was_used_in_one_mode_is_used_in_every_other() {
+    let modes = [ReplayMode::Refuse, ReplayMode::SameAnswer, ReplayMode::Observe];
+    for (before, after) in modes.iter().flat_map(|before| modes.map(|after| (*before, after))) {
+        let replay = Replay::new(10);
+        assert_eq!(pass(&replay, &appid(), number(NOW, 1), &rights(before, 10), NOW), Ok(false));
+        let expected = if after == ReplayMode::Refuse { Err(Unusable::Reused) } else { Ok(true) };
+        let again = pass(&replay, &appid(), number(NOW, 1), &rights(after, 10), NOW);
+        assert_eq!(again, expected, "{before:?}, then {after:?}");
+    }
+}
+
+#[test]
+fn a_client_without_a_window_is_remembered_for_the_day_when_it_has_one() {
+    let replay = Replay::new(10);
+    let any = Rights { window: None, ..rights(ReplayMode::Observe, 10) };
+    let refuse = rights(ReplayMode::Refuse, 10);
+    let old = NOW - 10 * 365 * 86_400;
+    for stamp in [old, NOW, NOW + 86_400] {
+        assert_eq!(pass(&replay, &appid(), number(stamp, 1), &any, NOW), Ok(false), "{stamp}");
+        assert_eq!(pass(&replay, &appid(), number(stamp, 1), &any, NOW), Ok(true), "{stamp}");
+    }
+    assert_eq!(replay.held(), 1, "what no window could reach is only recognised");
+    assert_eq!(pass(&replay, &appid(), number(NOW, 1), &refuse, NOW), Err(Unusable::Reused));
+    assert_eq!(pass(&replay, &appid(), number(NOW, 2), &refuse, NOW), Ok(false));
+}
+
+#[test]
+fn an_observed_client_is_never_refused_and_what_found_no_room_is_refused_later() {
+    let replay = Replay::new(100);
+    let observe = rights(ReplayMode::Observe, 2);
+    let refuse = rights(ReplayMode::Refuse, 10);
+    for sequence in 1..=5 {
+        let stamp = NOW - 5 + u64::from(sequence);
+        assert_eq!(pass(&replay, &appid(), number(stamp, sequence), &observe, NOW), Ok(false), "{sequence}");
+    }
+    assert_eq!(replay.held(), 2);
+    // Older than all that it holds: recognised, and as good as used.
+    assert_eq!(pass(&replay, &appid(), number(NOW - 100, 9), &observe, NOW), Ok(false));
+    assert_eq!(pass(&replay, &appid(), number(NOW - 100, 9), &observe, NOW), Ok(true));
+    for sequence in 1..=5 {
+        let stamp = NOW - 5 + u64::from(sequence);
+        let again = pass(&replay, &appid(), number(stamp, sequence), &refuse, NOW);
+        assert!(matches!(again, Err(Unusable::Stale | Unusable::Reused)), "{sequence}: {again:?}");
+    }
+    assert!(pass(&replay, &appid(), number(NOW - 100, 9), &refuse, NOW).is_err());
+    assert_eq!(pass(&replay, &appid(), number(NOW, 6), &refuse, NOW), Ok(false));
+    // One second that holds more than the share.
+    let replay = Replay::new(100);
+    for sequence in 1..=5 {
+        assert_eq!(pass(&replay, &appid(), number(NOW, sequence), &observe, NOW), Ok(false), "{sequence}");
+    }
+    for sequence in 1..=5 {
+        assert!(pass(&replay, &appid(), number(NOW, sequence), &refuse, NOW).is_err(), "{sequence}");
+    }
+}
+
+#[test]
+fn a_full_client_and_a_full_group_refuse_themselves_alone() {
+    let replay = Replay::new(100);
+    let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+    let client = |name: &str| AppId::parse(name).unwrap();
+    let share = rights(ReplayMode::Refuse, 40);
+    let ask = |appid: &AppId, group: &Arc<str>, sequence| {
+        pass_of(&replay, (appid, group, 60), number(NOW, sequence), &share, NOW)
+    };
+    let fill = |appid: &AppId, group| (1..200).take_while(|n| ask(appid, group, *n).is_ok()).count();
+    assert_eq!(fill(&client("A1"), &a), 40, "its own share");
+    assert_eq!(fill(&client("A2"), &a), 20, "what is left of its group's");
+    assert_eq!(fill(&client("A3"), &a), 0);
+    assert_eq!(fill(&client("B1"), &b), 40, "another group goes on");
+    assert_eq!(fill(&client("B2"), &b), 0, "the table is full");
+    assert_eq!(replay.held_by_group(), [(Arc::clone(&a), 60), (Arc::clone(&b), 40)]);
+    // A client without a transid waits for those of the others: for the window.
+    assert_eq!(ask(&client("A3"), &a, 1), Err(Unusable::Full(WINDOW)));
+    let full = replay.take_full();
+    let told: Vec<_> = full.iter().map(|(group, full)| (&**group, full.bound, full.refused)).collect();
+    assert_eq!(told, [("a", Bound::Group, 4), ("b", Bound::Table, 2)]);
+    assert_eq!(replay.take_full(), []);
+}
+
+#[test]
+fn a_client_that_moves_takes_its_transids_with_it() {
+    let replay = Replay::new(100);
+    let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+    let refuse = rights(ReplayMode::Refuse, 10);
+    let ask = |group: &Arc<str>, sequence| {
+        pass_of(&replay, (&appid(), group, 10), number(NOW, sequence), &refuse, NOW)
+    };
+    assert_eq!(ask(&a, 1), Ok(false));
+    assert_eq!(ask(&b, 1), Err(Unusable::Reused));
+    assert_eq!(replay.held_by_group(), [(Arc::clone(&a), 0), (Arc::clone(&b), 1)]);
+    assert_eq!(ask(&b, 2), Ok(false));
+    replay.latest.store(NOW + 301, Ordering::Relaxed);
+    (0..SHARDS).for_each(|_| replay.sweep(WINDOW, Duration::ZERO));
+    assert_eq!((replay.held(), replay.held_by_group()), (0, vec![(a, 0), (b, 0)]));
+}
+
+#[test]
+fn what_was_answered_before_a_restart_counts_to_the_group_of_now() {
+    let replay = Replay::new(100);
+    let gone = AppId::parse("GONE").unwrap();
+    replay.remember(&appid(), Some(&group()), number(NOW, 1), WINDOW, at(NOW));
+    replay.remember(&appid(), Some(&group()), number(NOW, 1), WINDOW, at(NOW));
+    replay.remember(&gone, None, number(NOW, 1), WINDOW, at(NOW));
+    assert_eq!((replay.held(), replay.held_by_group()), (2, vec![(group(), 1)]));
+    assert_eq!(burn(&replay, NOW, 1, NOW), Err(Unusable::Reused));
+    let refuse = rights(ReplayMode::Refuse, 10);
+    assert_eq!(pass(&replay, &gone, number(NOW, 1), &refuse, NOW), Err(Unusable::Reused), "it came back");
+    assert_eq!(replay.held_by_group(), [(group(), 2)]);
+}
+
+#[test]
+fn a_request_that_comes_too_fast_takes_no_room() {
+    let replay = Replay::new(100);
+    let one = std::num::NonZeroU32::MIN;
+    let slow = Rights {
+        rate: Some(crate::config::Rate { per_second: one, burst: one }),
+        ..rights(ReplayMode::Refuse, 10)
+    };
+    assert_eq!(pass(&replay, &appid(), number(NOW, 1), &slow, NOW), Ok(false));
+    assert!(matches!(pass(&replay, &appid(), number(NOW, 2), &slow, NOW), Err(Unusable::TooFast(_))));
+    assert_eq!((replay.held(), replay.held_by_group()), (1, vec![(group(), 1)]));
 }
 
 proptest! {

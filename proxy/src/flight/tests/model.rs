@@ -123,7 +123,7 @@ impl Stage {
         match step {
             Step::Join(asker) => {
                 let mut end = None;
-                let seat = self.flights.join(&"card", Some("client"), Urgency::Miss, |_| {
+                let seat = self.flights.join(&"card", some("client"), Urgency::Miss, |_| {
                     let (ends, ended) = oneshot::channel::<Result<u32, Lost>>();
                     end = Some(ends);
                     async move { ended.await.unwrap().expect("a defect, in a test") }
@@ -189,4 +189,5 @@ async fn play(steps: &[Step]) {
     drop(stage.seats);
     let table = stage.flights.lock();
     assert!(table.flights.is_empty() && table.clients.is_empty() && table.under_way == 0, "{steps:?}");
+    assert!(table.groups.is_empty() && table.waiting == 0, "{steps:?}");
 }

@@ -1,0 +1,145 @@
+//! What one client, and one group, may hold of what all share: the replay table, flights, connections.
+
+use cmiot_simulator::{Account, Gate, Rule, Simulator};
+
+use crate::support::{
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, ICCID, MSISDN, STATUS_PATH, Setup, card_number, carrier, until,
+};
+
+/// Two groups of one account; the first has two clients.
+async fn two_groups() -> (Simulator, Setup) {
+    let carrier = carrier().await;
+    carrier.set_accounts([
+        Account::new(ACCOUNT_APPID, EBID, ACCOUNT_PASSWORD),
+        Account::new("100002", EBID, "second-secret"),
+    ]);
+    let second = format!("name='second'\nappid='100002'\nebid='{EBID}'\npassword='second-secret'");
+    let setup = Setup::before(&carrier)
+        .add("account", &second)
+        .add("client", "group='fleet'\nappid='SISTER'\npassword='sisters-password'")
+        .add("client", "group='second'\nappid='OTHER'\npassword='others-password'");
+    (carrier, setup)
+}
+
+#[tokio::test]
+async fn a_client_that_fills_its_share_of_the_replay_table_locks_nobody_else_out() {
+    let (_carrier, setup) = two_groups().await;
+    // 100 in all: 75 for a group, and 37 for a client of it, since the configured 1,000,000 is not below.
+    let proxy = setup.set("gateway.replay_entries", 100).start().await;
+    let answered = async |appid: &str, password: &str| {
+        let gateway = proxy.gateway.named(appid, password);
+        for n in 0.. {
+            let answer = proxy.get(&gateway.sign(&MSISDN)).await;
+            if answer.code() != "0" {
+                answer.is_refusal_since("72", "too many transids");
+                // Not before a transid leaves the window.
+                let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+                assert!((200..=301).contains(&wait), "{wait}");
+                return n;
+            }
+        }
+        unreachable!()
+    };
+    let own = (proxy.gateway.appid.clone(), proxy.gateway.password.clone());
+    assert_eq!(answered(&own.0, &own.1).await, 37);
+    assert_eq!(answered("SISTER", "sisters-password").await, 37);
+    let other = proxy.gateway.named("OTHER", "others-password");
+    proxy.get(&other.sign(&MSISDN)).await.is_normal();
+    let metrics = proxy.admin("/metrics", "").await;
+    for line in [
+        "cmiot_transids_by_group{group=\"fleet\"} 74",
+        "cmiot_transids_by_group{group=\"second\"} 1",
+        "cmiot_transids_group_share 75",
+    ] {
+        assert!(metrics.text().contains(line), "{line} not in {}", metrics.text());
+    }
+    let alarm = until("the alarm", async || {
+        let ready = proxy.admin("/ready", "").await;
+        assert_eq!(ready.status, 200);
+        ready.text().contains("alarm: replay-full: ").then(|| ready.text().to_owned())
+    })
+    .await;
+    assert!(alarm.contains("group \"fleet\" (replay_share)"), "{alarm}");
+    let log = proxy.log();
+    assert!(log.contains("SISTER") && log.contains("replay_share"), "{log}");
+}
+
+#[tokio::test]
+async fn a_flight_whose_asker_has_left_counts_until_it_ends() {
+    let (carrier, setup) = two_groups().await;
+    let gate = Gate::new();
+    carrier.set_rules([Rule::any().gate(&gate)]);
+    let proxy = setup.set("carrier.max_waiters_per_client", 3).start().await;
+    for n in 0..3 {
+        let mut line = proxy.connect().await;
+        let query = proxy.sign(&card_number(n));
+        line.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
+        carrier.wait_for_calls(u64::from(n) + 1).await;
+        line.hang_up();
+    }
+    until("nobody to wait", async || {
+        proxy.admin("/metrics", "").await.text().contains("cmiot_waiters 0").then_some(())
+    })
+    .await;
+    proxy.ask(&MSISDN).await.is_refusal_since("73", "too many wait already");
+    // Neither its sister nor another group is touched.
+    let sister = proxy.gateway.named("SISTER", "sisters-password");
+    let other = proxy.gateway.named("OTHER", "others-password");
+    let (sister, other) = (sister.sign(&MSISDN), other.sign(&ICCID));
+    let asked = tokio::join!(proxy.get(&sister), proxy.get(&other), async {
+        carrier.wait_for_calls(5).await;
+        gate.open();
+    });
+    asked.0.is_normal();
+    asked.1.is_normal();
+    until("its flights to end", async || (proxy.ask(&MSISDN).await.code() == "0").then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_group_leaves_flights_to_the_others() {
+    let (carrier, setup) = two_groups().await;
+    let gate = Gate::new();
+    carrier.set_rules([Rule::any().gate(&gate)]);
+    // 8 in all: 6 for a group, and 3 for a client of it.
+    let setup = setup.set("carrier.max_flights", 8).set("carrier.max_waiters_per_client", 8);
+    let proxy = setup.start().await;
+    let gateways = [proxy.gateway.clone(), proxy.gateway.named("SISTER", "sisters-password")];
+    let mut lines = Vec::new();
+    for n in 0..6 {
+        let query = gateways[usize::from(n > 2)].sign(&card_number(n));
+        let mut line = proxy.connect().await;
+        line.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
+        carrier.wait_for_calls(u64::from(n) + 1).await;
+        lines.push(line);
+    }
+    for gateway in &gateways {
+        proxy.get(&gateway.sign(&MSISDN)).await.is_refusal_since("73", "too many wait already");
+    }
+    let other = proxy.gateway.named("OTHER", "others-password").sign(&MSISDN);
+    let (answer, ()) = tokio::join!(proxy.get(&other), async {
+        carrier.wait_for_calls(7).await;
+        gate.open();
+    });
+    answer.is_normal();
+}
+
+#[tokio::test]
+async fn a_share_that_is_not_below_its_total_is_lowered_and_said() {
+    let (_carrier, setup) = two_groups().await;
+    let folder = tempfile::tempdir().unwrap();
+    let setup = setup
+        .set("gateway.replay_entries", 1_000)
+        .set("gateway.replay_group_share", 1_000)
+        .set("carrier.max_flights", 100)
+        .set("carrier.max_waiters_per_client", 100);
+    std::fs::write(folder.path().join("c.toml"), setup.text()).unwrap();
+    let said = crate::support::run(folder.path(), &["check", "--config", "c.toml"], &[]).await.did_it();
+    for (key, used) in [
+        ("[gateway] replay_group_share = 1000", "750 is used"),
+        ("[gateway] replay_share = 1000000", "375 is used"),
+        ("[carrier] max_waiters_per_client = 100", "37 is used"),
+    ] {
+        let line = said.err.lines().chain(said.out.lines()).find(|line| line.contains(key));
+        assert!(line.is_some_and(|line| line.contains(used)), "{key}: {} {}", said.out, said.err);
+    }
+}
