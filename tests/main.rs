@@ -50,6 +50,9 @@ mod carrier_faults;
 // TLS towards the carrier, and the proxies on the way there.
 mod carrier_road;
 
+// Connections to the carrier that die, and those that cannot be made.
+mod carrier_connections;
+
 // Many askers, one call.
 mod collapse;
 

@@ -49,6 +49,14 @@ pub struct Attempt {
     pub end: Result<Answered, Fault>,
 }
 
+impl Attempt {
+    /// Whether the carrier refused the account and not the call: another account may be served.
+    fn is_refused(&self) -> bool {
+        let class = self.end.as_ref().ok().map(|answered| answered.verdict.class);
+        matches!(class, Some(Class::Credentials | Class::Throttled))
+    }
+}
+
 /// The carrier's answer, byte for byte, and what it means.
 #[derive(Clone, Debug)]
 pub struct Answered {
@@ -110,7 +118,7 @@ impl Carrier {
         metrics: Arc<Metrics>,
     ) -> Result<Self, rustls::Error> {
         Ok(Self {
-            client: Client::new(&config.carrier)?,
+            client: Client::new(&config.carrier, clock)?,
             transids: Arc::new(TransidSource::new(Arc::clone(state), config.carrier.node, clock.clone())),
             groups: ArcSwap::from_pointee(standings(config, state, clock, &Groups::new())),
             state: Arc::clone(state),
@@ -128,7 +136,8 @@ impl Carrier {
     }
 
     /// Asks for a group about one card, once more where that helps and was not counted: after a busy code, with
-    /// another password, or when no answer had begun. Actions are sent once. Returns the last attempt.
+    /// another password, with another account of the group where one is throttled or refused, or when no answer had
+    /// begun. Actions are sent once. Returns the last attempt.
     ///
     /// # Errors
     /// [`NotAsked`] when no account of the group may send a call.
@@ -141,9 +150,11 @@ impl Carrier {
     ) -> Result<Attempt, NotAsked> {
         let (mut last, mut retries, mut passwords) =
             (None::<Attempt>, u32::from(operation.is_lookup()), operation.is_lookup());
+        let (mut accounts, mut refused) = (operation.is_lookup(), None);
         loop {
             let previous = last.as_ref().and_then(|attempt| attempt.transid);
-            let (standing, pass) = match (self.pick(group, operation, pressure).await, last) {
+            let picked = self.pick(group, operation, pressure, refused.as_ref()).await;
+            let (standing, pass) = match (picked, last) {
                 (Ok(picked), _) => picked,
                 // What was said before is better than why nothing more is.
                 (Err(_), Some(attempt)) => return Ok(attempt),
@@ -153,11 +164,14 @@ impl Carrier {
             let attempt = self.ask(&standing.account, password, operation, card, previous).await;
             let settled = standing.settle(operation, &pass, &attempt.end);
             drop(pass);
+            if let Settled::Alarm(alarm) = &settled {
+                tracing::error!(%alarm, "calls stop until the carrier accepts one");
+            }
             match settled {
                 Settled::OtherPassword if passwords => passwords = false,
-                Settled::Alarm(alarm) => {
-                    tracing::error!(%alarm, "calls stop until the carrier accepts one");
-                    return Ok(attempt);
+                _ if attempt.is_refused() && accounts => {
+                    accounts = false;
+                    refused = Some(Arc::clone(&attempt.account));
                 }
                 _ => match pause(&attempt) {
                     Some(pause) if retries > 0 => {
@@ -171,16 +185,17 @@ impl Carrier {
         }
     }
 
-    /// The account of the group with the most left, and leave to call with it.
+    /// The account of the group with the most left, and leave to call with it. Not the one that was `refused` before.
     async fn pick(
         &self,
         group: &str,
         operation: &'static Operation,
         pressure: &Pressure,
+        refused: Option<&Arc<str>>,
     ) -> Result<(Arc<Standing>, Pass), NotAsked> {
         let accounts = self.groups.load().get(group).cloned().unwrap_or_default();
-        let accounts: Vec<_> =
-            accounts.iter().filter(|one| one.account.ebid_of(operation).is_some()).collect();
+        let may = |account: &Account| account.ebid_of(operation).is_some() && refused != Some(&account.name);
+        let accounts: Vec<_> = accounts.iter().filter(|one| may(&one.account)).collect();
         let mut open: Vec<_> = accounts.iter().copied().filter(|one| one.check(operation).is_ok()).collect();
         open.sort_by_key(|one| std::cmp::Reverse(one.left()));
         // One whose budget is spent leaves it to the next; who waits, waits for the best.

@@ -2,32 +2,55 @@
 //!
 //! No redirect is followed, no header of a gateway relayed. The URL holds a token, so it
 //! never reaches an error text.
+//!
+//! A pool serves for [`MAX_AGE`] and is then replaced, connections and all: the name is resolved anew, and a connection
+//! that a firewall has forgotten is not kept by traffic. A call that ends without a response replaces it at once, so that
+//! the next call is made on a new connection.
 
 use std::error::Error as _;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cmiot_signer::SignedRequest;
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::header::{self, HeaderMap};
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::http::Extensions;
 use hyper::{Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::{self, connect::HttpConnector};
+use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
+use hyper_util::client::legacy::{self};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::fault::Fault;
-use super::route::Route;
-use crate::clock::Time;
+use super::route::{Heard, Interim, Route};
+use crate::clock::{Clock, Time};
 use crate::config::Carrier as Settings;
 use crate::tls;
 
-/// A pool of connections to one carrier.
+/// How long a pool serves. A changed address of the carrier's takes effect within this and the time of one call.
+const MAX_AGE: Duration = Duration::from_secs(30);
+
+/// Bytes of a response beside its body: its head, interim responses, framing of chunks and TLS records.
+const OVERHEAD: usize = 64 << 10;
+
+/// A client of one carrier.
 pub struct Client {
-    pool: legacy::Client<HttpsConnector<Route>, Empty<Bytes>>,
+    pool: ArcSwap<Pool>,
+    clock: Clock,
+}
+
+/// A pool of connections, all of them younger than the pool.
+struct Pool {
+    client: legacy::Client<HttpsConnector<Route>, Empty<Bytes>>,
+    connector: HttpsConnector<Route>,
     base_url: String,
     timeout: Duration,
     max_body: usize,
+    /// By the monotonic clock.
+    born: Duration,
 }
 
 /// What came back over HTTP 200.
@@ -43,35 +66,80 @@ impl Client {
     ///
     /// # Errors
     /// When the platform's root certificates cannot be used and `base_url` is https.
-    pub fn new(settings: &Settings) -> Result<Self, rustls::Error> {
+    pub fn new(settings: &Settings, clock: &Clock) -> Result<Self, rustls::Error> {
+        let pool = Pool::new(settings, clock.monotonic())?;
+        Ok(Self { pool: ArcSwap::from_pointee(pool), clock: clock.clone() })
+    }
+
+    /// Sends a signed look-up and reads the answer within the flight's timeout.
+    pub(super) async fn get(&self, path: &str, signed: &SignedRequest<'_>) -> Result<Response, Fault> {
+        let pool = self.pool();
+        let response = tokio::time::timeout(pool.timeout, pool.exchange(path, signed)).await;
+        let response = response.unwrap_or(Err(Fault::Timeout));
+        // Whatever ended this connection may have ended the idle ones too.
+        if matches!(response, Err(Fault::ClosedEarly | Fault::Broken(_) | Fault::Timeout)) {
+            self.replace(&pool);
+        }
+        response
+    }
+
+    /// The pool, replaced when its time is over.
+    fn pool(&self) -> Arc<Pool> {
+        let pool = self.pool.load_full();
+        if self.clock.monotonic().saturating_sub(pool.born) < MAX_AGE {
+            return pool;
+        }
+        self.replace(&pool);
+        self.pool.load_full()
+    }
+
+    /// Replaces a pool, unless somebody else has. Calls under way on its connections go on.
+    fn replace(&self, old: &Arc<Pool>) {
+        let new = Arc::new(old.anew(self.clock.monotonic()));
+        self.pool.compare_and_swap(old, new);
+    }
+}
+
+impl Pool {
+    fn new(settings: &Settings, born: Duration) -> Result<Self, rustls::Error> {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(settings.connect_timeout));
         http.set_local_address(settings.bind);
-        let https = HttpsConnectorBuilder::new()
+        // Bytes that nobody acknowledges for as long as a connection may take to be made: nobody is there.
+        http.set_tcp_user_timeout(Some(settings.connect_timeout));
+        let most = settings.max_body.saturating_mul(4).saturating_add(OVERHEAD);
+        let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls::client(&settings.tls)?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(Route::new(http, settings.proxy.clone()));
-        let pool = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(30))
-            // A reused connection that turns out closed is tried anew by the pool before a byte was answered; that
-            // would repeat a transid, and whether to repeat is not the pool's to decide.
-            .retry_canceled_requests(false)
-            .build(https);
-        let base_url = settings.base_url.to_string().trim_end_matches('/').to_owned();
-        Ok(Self { pool, base_url, timeout: settings.timeout, max_body: settings.max_body })
+            .wrap_connector(Route::new(http, settings.proxy.clone(), most));
+        Ok(Self {
+            client: client(&connector),
+            connector,
+            base_url: settings.base_url.to_string().trim_end_matches('/').to_owned(),
+            timeout: settings.timeout,
+            max_body: settings.max_body,
+            born,
+        })
     }
 
-    /// Sends a signed look-up and reads the answer within the flight's timeout.
-    pub(super) async fn get(&self, path: &str, signed: &SignedRequest<'_>) -> Result<Response, Fault> {
-        tokio::time::timeout(self.timeout, self.exchange(path, signed)).await.unwrap_or(Err(Fault::Timeout))
+    /// The same without a connection.
+    fn anew(&self, born: Duration) -> Self {
+        Self {
+            client: client(&self.connector),
+            connector: self.connector.clone(),
+            base_url: self.base_url.clone(),
+            born,
+            ..*self
+        }
     }
 
     async fn exchange(&self, path: &str, signed: &SignedRequest<'_>) -> Result<Response, Fault> {
-        let response = self.pool.request(self.request(path, signed)).await.map_err(|error| fault(&error))?;
+        let mut request = self.request(path, signed);
+        let connection = capture_connection(&mut request);
+        let response = self.client.request(request).await.map_err(|error| fault(&error, &connection))?;
         let (head, body) = response.into_parts();
         let body = match Limited::new(body, self.max_body).collect().await {
             Ok(collected) => collected.to_bytes(),
@@ -91,17 +159,33 @@ impl Client {
             url.parse().expect("a checked base URL, a path of ours and a percent-encoded query make a URI");
         Request::get(uri)
             .header(header::ACCEPT, "application/json")
+            // Without it any coding would be acceptable (RFC 9110 12.5.3); the body is relayed as it comes.
+            .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
             .header(header::USER_AGENT, concat!("cmiot-proxy/", env!("CARGO_PKG_VERSION")))
             .body(Empty::new())
             .expect("a parsed URI and constant headers make a request")
     }
 }
 
+fn client(connector: &HttpsConnector<Route>) -> legacy::Client<HttpsConnector<Route>, Empty<Bytes>> {
+    legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(MAX_AGE)
+        // A reused connection that turns out closed is tried anew by the pool before a byte was answered; that
+        // would repeat a transid, and whether to repeat is not the pool's to decide.
+        .retry_canceled_requests(false)
+        .build(connector.clone())
+}
+
 /// Sorts what the pool reports; its own text may hold the URL, so only the causes are looked at.
-fn fault(error: &legacy::Error) -> Fault {
+fn fault(error: &legacy::Error, connection: &CaptureConnection) -> Fault {
     let mut cause = error.source();
     let hyper = cause.and_then(|cause| cause.downcast_ref::<hyper::Error>());
-    if hyper.is_some_and(|e| e.is_canceled() || e.is_incomplete_message()) {
+    if hyper.is_some_and(hyper::Error::is_canceled) {
+        return Fault::ClosedEarly;
+    }
+    let early = !error.is_connect() && !heard(connection);
+    if early && hyper.is_some_and(hyper::Error::is_incomplete_message) {
         return Fault::ClosedEarly;
     }
     while let Some(inner) = cause {
@@ -109,12 +193,18 @@ fn fault(error: &legacy::Error) -> Fault {
             return Fault::Tls(tls.to_string());
         }
         if let Some(io) = inner.downcast_ref::<io::Error>() {
-            if let Some(tls) = tls_error(io) {
+            if let Some(tls) = wrapped::<rustls::Error>(io) {
                 return Fault::Tls(tls.to_string());
+            }
+            if let Some(Interim(bytes)) = wrapped(io) {
+                return Fault::Interim(*bytes);
             }
             return match (error.is_connect(), io.kind()) {
                 (true, io::ErrorKind::TimedOut) => Fault::ConnectTimeout,
+                (true, _) if is_ours(io) => Fault::Descriptors(io.to_string()),
                 (true, _) => Fault::Connect(io.to_string()),
+                // A reset, or nothing acknowledged: as good as a close.
+                (false, _) if early => Fault::ClosedEarly,
                 (false, _) => Fault::Broken(io.to_string()),
             };
         }
@@ -127,10 +217,31 @@ fn fault(error: &legacy::Error) -> Fault {
     }
 }
 
-/// What TLS refused, which hyper-rustls wraps into an I/O error once more.
-fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+/// Whether a byte of the response had come. Without a connection none has.
+fn heard(connection: &CaptureConnection) -> bool {
+    let mut extras = Extensions::new();
+    if let Some(connected) = connection.connection_metadata().as_ref() {
+        connected.get_extras(&mut extras);
+    }
+    extras.get::<Heard>().is_some_and(Heard::any)
+}
+
+/// Whether a connection could not be made because this machine or process has no descriptor, port or memory left for it.
+fn is_ours(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const OURS: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    let ours =
+        |errno: Option<i32>| errno.is_some_and(|errno| OURS.iter().any(|one| one.raw_os_error() == errno));
+    // The resolver does not say why it cannot look a name up: whether there is a descriptor left is tried.
+    ours(error.raw_os_error())
+        || error.raw_os_error().is_none()
+            && rustix::io::dup(io::stderr()).is_err_and(|errno| ours(Some(errno.raw_os_error())))
+}
+
+/// What stands inside of an I/O error, however often it is wrapped: hyper-rustls does so once more.
+fn wrapped<T: std::error::Error + 'static>(error: &io::Error) -> Option<&T> {
     let inner = error.get_ref()?;
-    inner.downcast_ref().or_else(|| tls_error(inner.downcast_ref()?))
+    inner.downcast_ref().or_else(|| wrapped(inner.downcast_ref()?))
 }
 
 /// The `Date` header (RFC 9110 6.6.1), where it is an IMF-fixdate.

@@ -14,10 +14,13 @@ pub enum Fault {
     /// No connection in time.
     #[error("no connection to the carrier within connect_timeout")]
     ConnectTimeout,
+    /// No connection, for want of something of ours: descriptors, ports or memory. The carrier has nothing to do with it.
+    #[error("this machine has no descriptor, port, address or memory for a connection to the carrier: {0}")]
+    Descriptors(String),
     /// TLS failed: certificate or protocol.
     #[error("TLS with the carrier failed: {0}")]
     Tls(String),
-    /// The connection was closed before any answer began, as idle ones are now and then.
+    /// The connection was closed, reset or found dead before any byte of a response, as idle ones are now and then.
     #[error("the carrier closed the connection before answering")]
     ClosedEarly,
     /// The connection broke after the call was sent.
@@ -34,6 +37,9 @@ pub enum Fault {
         /// The first bytes of the body, printable.
         excerpt: String,
     },
+    /// Bytes without end before a complete response: interim (1xx) responses, or a head that goes on.
+    #[error("the carrier sent {0} bytes without a complete response")]
+    Interim(usize),
     /// More bytes than `max_body`.
     #[error("the answer is longer than max_body = {0} bytes")]
     TooLong(usize),
@@ -67,6 +73,11 @@ impl Fault {
         matches!(self, Self::Connect(_) | Self::ClosedEarly)
     }
 
+    /// Whether it is the proxy's own: nothing was sent, and it says nothing about the carrier.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Descriptors(_) | Self::NoEbid | Self::Sequence)
+    }
+
     /// The HTTP status of the response that came, if one did.
     pub fn http_status(&self) -> Option<u16> {
         match self {
@@ -81,11 +92,13 @@ impl Fault {
         match self {
             Self::Connect(_) => "connect",
             Self::ConnectTimeout => "connect-timeout",
+            Self::Descriptors(_) => "descriptors",
             Self::Tls(_) => "tls",
             Self::ClosedEarly => "closed-early",
             Self::Broken(_) => "broken",
             Self::Timeout => "timeout",
             Self::Status { .. } => "http-status",
+            Self::Interim(_) => "interim",
             Self::TooLong(_) => "too-long",
             Self::NotAnEnvelope { .. } => "not-an-envelope",
             Self::NoEbid => "no-ebid",
@@ -101,9 +114,9 @@ impl Fault {
             Self::Tls(_) => "tls_protocol_error",
             Self::ClosedEarly | Self::Broken(_) => "connection_terminated",
             Self::Timeout => "http_response_timeout",
-            Self::Status { .. } | Self::NotAnEnvelope { .. } => "http_protocol_error",
+            Self::Status { .. } | Self::NotAnEnvelope { .. } | Self::Interim(_) => "http_protocol_error",
             Self::TooLong(_) => "http_response_body_size",
-            Self::NoEbid | Self::Sequence => "proxy_internal_error",
+            Self::NoEbid | Self::Sequence | Self::Descriptors(_) => "proxy_internal_error",
         }
     }
 }

@@ -122,7 +122,7 @@ impl Health {
     ) -> Option<(Option<&'static str>, Code)> {
         match end {
             // Our own doing: nothing was sent.
-            Err(Fault::Sequence | Fault::NoEbid) => self.release(operation),
+            Err(fault) if fault.is_ours() => self.release(operation),
             Err(_) => {
                 self.transport.fail(now);
                 self.release(operation);

@@ -2,10 +2,16 @@
 //!
 //! Through a proxy `https` is tunnelled (CONNECT, RFC 9110 9.3.6), so that it learns host and port and no more; `http` is
 //! asked of it in absolute form (RFC 9112 3.2.2), token and all. No variable of the environment is looked at.
+//!
+//! A connection knows whether anything was read since the last write, which tells a reset before the response from one in
+//! the middle of it; and it fails when more is read than a response may have, which ends interim (1xx) responses that
+//! do not end by themselves.
 
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use hyper::Uri;
@@ -13,6 +19,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
@@ -21,21 +28,114 @@ use tower_service::Service;
 pub(super) struct Route {
     http: HttpConnector,
     proxy: Option<Uri>,
+    most: usize,
 }
 
 /// A connection, straight or through a proxy.
 #[derive(Debug)]
 pub(super) struct Road {
-    stream: TokioIo<TcpStream>,
+    stream: TokioIo<Counted>,
     /// The other end is a proxy, which must be told whom to ask.
     absolute: bool,
+    heard: Heard,
 }
+
+/// A socket that counts what is read from it after a write.
+#[derive(Debug)]
+struct Counted {
+    tcp: TcpStream,
+    /// Bytes that were read since the last write, and how many they may be.
+    read: usize,
+    most: usize,
+    heard: Heard,
+}
+
+/// Whether anything was read from a connection since something was last written to it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heard(Arc<AtomicBool>);
+
+impl Heard {
+    /// Whether there was a byte.
+    pub(super) fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// More bytes came than a response may have, and no end of it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} bytes and no end of the response")]
+pub(super) struct Interim(pub(super) usize);
 
 type Failure = Box<dyn Error + Send + Sync>;
 
 impl Route {
-    pub(super) fn new(http: HttpConnector, proxy: Option<Uri>) -> Self {
-        Self { http, proxy }
+    /// Connections on which a response may have `most` bytes, everything counted.
+    pub(super) fn new(http: HttpConnector, proxy: Option<Uri>, most: usize) -> Self {
+        Self { http, proxy, most }
+    }
+}
+
+impl Road {
+    fn new(stream: TokioIo<TcpStream>, absolute: bool, most: usize) -> Self {
+        let heard = Heard::default();
+        let counted = Counted { tcp: stream.into_inner(), read: 0, most, heard: heard.clone() };
+        Self { stream: TokioIo::new(counted), absolute, heard }
+    }
+}
+
+impl Counted {
+    /// Something is about to be written: what is read from here on answers it.
+    fn ask(&mut self) {
+        self.read = 0;
+        self.heard.0.store(false, Ordering::Relaxed);
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read > self.most {
+            return Poll::Ready(Err(io::Error::other(Interim(self.read))));
+        }
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.tcp).poll_read(cx, buf);
+        let came = buf.filled().len() - before;
+        if came > 0 {
+            self.read = self.read.saturating_add(came);
+            self.heard.0.store(true, Ordering::Relaxed);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.ask();
+        Pin::new(&mut self.tcp).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.ask();
+        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
     }
 }
 
@@ -49,23 +149,24 @@ impl Service<Uri> for Route {
     }
 
     fn call(&mut self, carrier: Uri) -> Self::Future {
+        let most = self.most;
         match self.proxy.clone() {
             None => {
                 let connecting = self.http.call(carrier);
-                Box::pin(async { Ok(Road { stream: connecting.await?, absolute: false }) })
+                Box::pin(async move { Ok(Road::new(connecting.await?, false, most)) })
             }
             Some(proxy) if carrier.scheme_str() == Some("https") => {
                 let tunnelling = Tunnel::new(proxy, self.http.clone()).call(carrier);
-                Box::pin(async {
+                Box::pin(async move {
                     let stream = tunnelling.await.map_err(|error| refused(&error))?;
-                    Ok(Road { stream, absolute: false })
+                    Ok(Road::new(stream, false, most))
                 })
             }
             Some(proxy) => {
                 let connecting = self.http.call(proxy);
-                Box::pin(async {
+                Box::pin(async move {
                     let stream = connecting.await.map_err(|error| refused(&error))?;
-                    Ok(Road { stream, absolute: true })
+                    Ok(Road::new(stream, true, most))
                 })
             }
         }
@@ -84,7 +185,7 @@ fn refused(error: &(dyn Error + 'static)) -> io::Error {
 
 impl Connection for Road {
     fn connected(&self) -> Connected {
-        self.stream.connected().proxy(self.absolute)
+        Connected::new().proxy(self.absolute).extra(self.heard.clone())
     }
 }
 
