@@ -43,6 +43,7 @@ const PACKAGES: &[Package] = &[
 /// What the benches compare with and load with; the tests need none of it.
 const PEERS: &[Package] = &[
     Package { program: "wrk", package: "wrk", reason: "the benches load servers with it" },
+    Package { program: "valgrind", package: "valgrind", reason: "it counts the instructions of a hit" },
     Package { program: "haproxy", package: "haproxy", reason: "a peer that the proxy is compared with" },
     Package { program: "nginx", package: "nginx-light", reason: "a peer that the proxy is compared with" },
     Package { program: "squid", package: "squid", reason: "a peer that the proxy is compared with" },

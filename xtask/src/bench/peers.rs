@@ -3,6 +3,10 @@
 //! wrk signs every request (`benches/peers/sign.lua`). The servers run in turn, A B C A B C, on one processor, the load
 //! and the simulated carrier on another, so that what drifts drifts for all. CPU is the kernel's own accounting of
 //! the server's process group. Ours checks the signature, refuses replays and commits an audit record beside it.
+//! With `--before` two executables of ours are compared instead: see [`before`].
+
+mod before;
+mod instructions;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,15 +26,20 @@ pub(crate) struct Options {
     /// Seconds a server is loaded in each round
     #[arg(long, default_value_t = 8)]
     seconds: u32,
-    /// Rounds through all servers
-    #[arg(long, default_value_t = 3)]
-    rounds: u32,
+    /// Rounds through all servers [default: 3, and 15 with --before, which is the least for a verdict]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
     /// Connections kept open
     #[arg(long, value_delimiter = ',', default_values_t = [64, 256])]
     connections: Vec<u32>,
     /// The proxy's executable, as `cargo xtask release` leaves one, instead of a release build
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
+    /// Another executable of the proxy's: it and ours alone are loaded in turn, A B, B A, ..., with the same configuration
+    /// and load. Prints the median of the rounds' ratios of CPU a hit (ours / FILE) with its quartiles, and the
+    /// instructions a hit of both as callgrind counts them (each in three short runs of its own)
+    #[arg(long, value_name = "FILE")]
+    before: Option<PathBuf>,
 }
 
 /// Which cards a load asks about: so many, each so many after the one before.
@@ -66,20 +75,26 @@ impl Sample {
 /// Runs all servers and prints the table and the ratios.
 pub(crate) fn command(options: &Options) -> Result<()> {
     tools::peers()?;
-    Run::cargo("build --release --package cmiot-proxy --bins --example floor").run()?;
+    if options.before.is_none() || options.program.is_none() {
+        Run::cargo("build --release --package cmiot-proxy --bins --example floor").run()?;
+    }
     let folder = root().join("target/bench-peers");
     let _ = std::fs::remove_dir_all(&folder); // an earlier run's
     std::fs::create_dir_all(&folder)?;
     let origin = Origin::start(options.program.as_deref())?;
 
+    if let Some(before) = &options.before {
+        return before::compare(options, before, &folder, &origin);
+    }
     let specs = pinned::ALL;
     let mut sequence = 0;
     for &connections in &options.connections {
         let mut samples: Vec<Vec<Sample>> = specs.iter().map(|_| Vec::new()).collect();
-        for round in 0..options.rounds {
+        for round in 0..options.rounds.unwrap_or(3) {
             for (spec, samples) in specs.iter().zip(&mut samples) {
                 let place = folder.join(format!("{}-{connections}-{round}", spec.name));
-                samples.push(measure(spec, &place, &origin, connections, options.seconds, &mut sequence)?);
+                let server = start(&[], spec, &place, &origin, &origin.program)?;
+                samples.push(measure(&server, connections, options.seconds, &mut sequence)?);
             }
         }
         print(connections, &specs, &samples);
@@ -87,21 +102,18 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn measure(
-    spec: &Spec,
-    place: &Path,
-    origin: &Origin,
-    connections: u32,
-    seconds: u32,
-    sequence: &mut u64,
-) -> Result<Sample> {
+/// Starts a server in a folder of its own.
+fn start(under: &[String], spec: &Spec, place: &Path, origin: &Origin, program: &Path) -> Result<Server> {
     std::fs::create_dir_all(place)?;
-    let server = Server::start(spec, place, origin)?;
+    Server::start_under(under, spec, place, origin, program)
+}
+
+fn measure(server: &Server, connections: u32, seconds: u32, sequence: &mut u64) -> Result<Sample> {
     // Warm: every card once, and what a server does at first only.
     *sequence += 10_000_000;
     wrk(server.address(), connections, CARDS, 2, *sequence)?;
     *sequence += 10_000_000;
-    cost(&server, connections, CARDS, seconds, *sequence)
+    cost(server, connections, CARDS, seconds, *sequence)
 }
 
 /// Loads a server from processor 1, with transids from this number on.

@@ -26,22 +26,23 @@ pub(super) struct Spec {
     pub(super) name: &'static str,
     /// One of ours: the others are what it is compared with.
     pub(super) ours: bool,
-    command: fn(&Path, &Origin, u16) -> Result<Command>,
+    /// The folder to work in, the carrier behind it, the proxy's executable, and the port.
+    command: fn(&Path, &Origin, &Path, u16) -> Result<Command>,
 }
 
 /// Ours, whose answers outlive a loss of power.
 pub(super) const POWER: Spec = Spec {
     name: "cmiot-proxy power",
     ours: true,
-    command: |at, origin, port| ours(at, origin, port, "audit.durability = \"power\""),
+    command: |at, origin, program, port| ours(at, origin, program, port, "audit.durability = \"power\""),
 };
 
 /// The same, with room in memory for any number of cards that a bench has.
 pub(super) const FLEET: Spec = Spec {
     name: "cmiot-proxy fleet",
     ours: true,
-    command: |at, origin, port| {
-        ours(at, origin, port, "audit.durability = \"power\"\ncache.memory_entries = 10_000_000")
+    command: |at, origin, program, port| {
+        ours(at, origin, program, port, "audit.durability = \"power\"\ncache.memory_entries = 10_000_000")
     },
 };
 
@@ -49,14 +50,14 @@ pub(super) const FLEET: Spec = Spec {
 pub(super) const PROCESS: Spec = Spec {
     name: "cmiot-proxy process",
     ours: true,
-    command: |at, origin, port| ours(at, origin, port, "audit.durability = \"process\""),
+    command: |at, origin, program, port| ours(at, origin, program, port, "audit.durability = \"process\""),
 };
 
 /// A hyper server that does nothing else.
 pub(super) const FLOOR: Spec = Spec {
     name: "bare hyper (floor)",
     ours: false,
-    command: |_, _, port| {
+    command: |_, _, _, port| {
         let mut command = Command::new(target().join("release/examples/floor"));
         command.arg(local(port));
         Ok(command)
@@ -73,7 +74,7 @@ pub(super) const ALL: [Spec; 6] = [
     Spec { name: "Varnish", ours: false, command: varnish },
 ];
 
-fn ours(at: &Path, origin: &Origin, port: u16, settings: &str) -> Result<Command> {
+fn ours(at: &Path, origin: &Origin, program: &Path, port: u16, settings: &str) -> Result<Command> {
     let config = at.join("cmiot-proxy.toml");
     fs::write(
         &config,
@@ -83,6 +84,8 @@ fn ours(at: &Path, origin: &Origin, port: u16, settings: &str) -> Result<Command
             admin.listen = "127.0.0.1:0"
             carrier.base_url = "http://{}"
             freshness.normal = "2h"
+            # So that callgrind can be asked for its counts.
+            process.allow_core_dumps = true
             {settings}
             [[account]]
             name = "bench"
@@ -94,26 +97,26 @@ fn ours(at: &Path, origin: &Origin, port: u16, settings: &str) -> Result<Command
             origin.address
         ),
     )?;
-    let mut command = Command::new(&origin.program);
+    let mut command = Command::new(program);
     command.args(["serve", "--config"]);
     // One line a request is for people; here nobody reads it, as nobody reads the peers' logs.
     command.arg(config).env("RUST_LOG", "warn");
     Ok(command)
 }
 
-fn haproxy(at: &Path, origin: &Origin, port: u16) -> Result<Command> {
+fn haproxy(at: &Path, origin: &Origin, _: &Path, port: u16) -> Result<Command> {
     let mut command = Command::new("haproxy");
     command.arg("-db").arg("-f").arg(template("haproxy.cfg", at, origin, port)?);
     Ok(command)
 }
 
-fn nginx(at: &Path, origin: &Origin, port: u16) -> Result<Command> {
+fn nginx(at: &Path, origin: &Origin, _: &Path, port: u16) -> Result<Command> {
     let mut command = Command::new("nginx");
     command.arg("-p").arg(at).arg("-c").arg(template("nginx.conf", at, origin, port)?);
     Ok(command)
 }
 
-fn varnish(at: &Path, origin: &Origin, port: u16) -> Result<Command> {
+fn varnish(at: &Path, origin: &Origin, _: &Path, port: u16) -> Result<Command> {
     let mut command = Command::new("varnishd");
     command.arg("-F").arg("-n").arg(at.join("varnish")).arg("-a").arg(local(port));
     command.arg("-f").arg(template("varnish.vcl", at, origin, port)?);
@@ -143,8 +146,8 @@ pub(super) struct Origin {
     process: Child,
     /// Host and port.
     pub(super) address: String,
-    /// Its executable, which is the proxy's too.
-    program: PathBuf,
+    /// Its executable, which is the proxy's too unless another one is named.
+    pub(super) program: PathBuf,
 }
 
 impl Origin {
@@ -179,16 +182,28 @@ pub(super) struct Server {
 impl Server {
     /// Starts it and waits until it accepts.
     pub(super) fn start(spec: &Spec, at: &Path, origin: &Origin) -> Result<Self> {
+        Self::start_under(&[], spec, at, origin, &origin.program)
+    }
+
+    /// The same with another executable of the proxy's, under a program that runs it (none when there is no word).
+    pub(super) fn start_under(
+        under: &[String],
+        spec: &Spec,
+        at: &Path,
+        origin: &Origin,
+        program: &Path,
+    ) -> Result<Self> {
         // Free a moment ago; a bench that loses this race fails and is run again.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let log = fs::File::create(at.join("log"))?;
-        let process = pinned(&(spec.command)(at, origin, port)?, 0)
+        let process = pinned_under(under, &(spec.command)(at, origin, program, port)?, 0)
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .with_context(|| spec.name.to_owned())?;
         let mut server = Self { process, address: local(port) };
-        for _ in 0..200 {
+        // Ten seconds, or a minute where every instruction is counted.
+        for _ in 0..if under.is_empty() { 200 } else { 1_200 } {
             if TcpStream::connect(&server.address).is_ok() {
                 return Ok(server);
             }
@@ -203,6 +218,11 @@ impl Server {
     /// Host and port.
     pub(super) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Its process's number, which is that of its group.
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// CPU time of the process group so far, user and system.
@@ -235,8 +255,17 @@ impl Drop for Server {
 
 /// The same command on one processor and in a process group of its own.
 fn pinned(command: &Command, processor: u8) -> Command {
+    pinned_under(&[], command, processor)
+}
+
+/// The same, run by another program.
+fn pinned_under(under: &[String], command: &Command, processor: u8) -> Command {
     let mut pinned = Command::new("taskset");
-    pinned.args(["-c", &processor.to_string()]).arg(command.get_program()).args(command.get_args());
+    pinned
+        .args(["-c", &processor.to_string()])
+        .args(under)
+        .arg(command.get_program())
+        .args(command.get_args());
     pinned.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     pinned.stdin(Stdio::null()).current_dir(root()).process_group(0);
     pinned

@@ -7,6 +7,7 @@ use crate::run::Run;
 /// The benches at their smallest.
 const BENCHES: &[&str] = &[
     "peers --seconds 1 --rounds 1 --connections 16",
+    "peers --seconds 1 --rounds 1 --connections 16 --before target/release/cmiot-proxy",
     "latency --seconds 1",
     "audit --seconds 1 --rows 5000",
     "collapse --only cmiot-proxy,nginx --cards 200 --outage 1 --hang 1",
