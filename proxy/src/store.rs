@@ -17,6 +17,7 @@ mod failure;
 mod queue;
 mod schema;
 pub mod state;
+mod wal;
 pub mod whole;
 
 use std::fs::{File, OpenOptions, Permissions, TryLockError};

@@ -6,13 +6,15 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 
 /// A fault of one file; [`fmt::Display`] names the file, the fault and the remedy, in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreError {
     file: PathBuf,
     fault: Fault,
+    /// Whether a sync failed: what the disk has of the pages written before is not known then.
+    unsynced: bool,
 }
 
 /// What is wrong with the file.
@@ -54,6 +56,16 @@ pub enum Fault {
         /// Its version.
         found: &'static str,
     },
+    /// Committed frames of the write-ahead log are gone from memory, after a sync that failed.
+    WalLost {
+        /// The first one that is gone; 0 for the header.
+        frame: u64,
+    },
+    /// The file system's blocks are smaller than a page of memory.
+    SmallBlocks {
+        /// Their size in bytes.
+        size: u64,
+    },
     /// A stored value that the proxy never writes.
     Malformed {
         /// Which value.
@@ -67,17 +79,32 @@ pub enum Fault {
 
 impl StoreError {
     pub(crate) fn new(file: &Path, fault: Fault) -> Self {
-        Self { file: file.to_owned(), fault }
+        Self { file: file.to_owned(), fault, unsynced: false }
     }
 
     /// For `map_err`: an error of SQLite on `file`.
     pub(super) fn sqlite(file: &Path) -> impl Fn(rusqlite::Error) -> Self + Copy + '_ {
-        |error| Self::new(file, Fault::Sqlite { code: error.sqlite_error_code(), text: error.to_string() })
+        |error| {
+            let extended = error.sqlite_error().map(|error| error.extended_code);
+            let fault = Fault::Sqlite { code: error.sqlite_error_code(), text: error.to_string() };
+            let unsynced = matches!(extended, Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC));
+            Self { unsynced, ..Self::new(file, fault) }
+        }
     }
 
     /// For `map_err`: an error of the operating system on `file`.
     pub(super) fn io(file: &Path) -> impl Fn(io::Error) -> Self + Copy + '_ {
         |error| Self::new(file, Fault::Io { kind: error.kind(), text: error.to_string() })
+    }
+
+    /// For `map_err`: a sync of `file` that failed.
+    pub(super) fn sync(file: &Path) -> impl Fn(io::Error) -> Self + Copy + '_ {
+        |error| Self { unsynced: true, ..Self::io(file)(error) }
+    }
+
+    /// Whether a sync failed: nothing may be appended to the file before its WAL is settled.
+    pub(super) fn is_unsynced(&self) -> bool {
+        self.unsynced
     }
 
     /// The file at fault.
@@ -107,6 +134,12 @@ impl StoreError {
             Fault::Closed => "the proxy is shutting down; ask again after its restart",
             Fault::KeyLost => {
                 "restore the file from a backup, or remove the file: a new key is made then, and nobody can tell which cards the rows so far are about"
+            }
+            Fault::WalLost { .. } => {
+                "check the disk, and start again: a start recovers what was synced before"
+            }
+            Fault::SmallBlocks { .. } => {
+                "put `dir` of [store] on a file system with blocks of 4096 bytes or more (mkfs.ext4 -b 4096)"
             }
             Fault::Malformed { .. } => "restore the file from a backup",
             Fault::Io { kind, .. } => match kind {
@@ -160,6 +193,13 @@ impl fmt::Display for Fault {
             }
             Self::Locked { holder } => write!(f, "the folder is in use by process {holder}"),
             Self::OldLibrary { found } => write!(f, "SQLite {found} can corrupt a WAL"),
+            Self::WalLost { frame } => {
+                write!(f, "frame {frame} of the write-ahead log cannot be read back after a failed sync")
+            }
+            Self::SmallBlocks { size } => write!(
+                f,
+                "the file system has blocks of {size} bytes: when it is full, SQLite's shared memory would end the process (SIGBUS)"
+            ),
             Self::Malformed { what } => write!(f, "holds a malformed {what}"),
             Self::KeyLost => f.write_str("holds no key, though rows of its month were written with one"),
             Self::Closed => f.write_str("closed"),

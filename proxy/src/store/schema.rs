@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::{Fault, StoreError};
+use super::{Fault, StoreError, wal};
 
 /// Which database a file is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,7 +61,7 @@ const STATE: &[Migration] =
 const AUDIT: &[Migration] = &[migration!("audit", "0001_records.sql")];
 
 /// How long one connection waits for another's write lock, an operator's shell included.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 /// A WAL that a long reader made grow is cut back to this many bytes when it starts over.
 const WAL_KEPT: i64 = 64 << 20;
@@ -94,7 +94,7 @@ impl Kind {
     }
 }
 
-/// Opens a file for reading and writing, creates it if need be, and brings it up to date.
+/// Opens a file for reading and writing, creates it if need be, settles the WAL that it finds, and brings it up to date.
 ///
 /// # Errors
 /// When it is another program's, newer than this proxy, unreadable, or cannot be written.
@@ -121,6 +121,8 @@ pub(super) fn open(path: &Path, kind: Kind, synchronous: Synchronous) -> Result<
     }
     connection.pragma_update(None, "synchronous", synchronous.name()).map_err(sqlite)?;
     connection.pragma_update(None, "journal_size_limit", WAL_KEPT).map_err(sqlite)?;
+    wal::attend(&mut connection).map_err(sqlite)?;
+    wal::settle(&connection, path)?;
     if version < kind.known() {
         migrate(&mut connection, path, kind)?;
     }
@@ -204,16 +206,6 @@ fn migrate(connection: &mut Connection, path: &Path, kind: Kind) -> Result<(), S
         step.commit().map_err(sqlite)?;
     }
     Ok(())
-}
-
-/// Moves the whole WAL into the database, before it is closed. The file is whole without it: a failure is only logged.
-pub(super) fn checkpoint(connection: &Connection, path: &Path) {
-    let moved = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
-    match moved {
-        Ok(false) => {}
-        Ok(true) => tracing::info!(file = %path.display(), "a reader keeps the WAL from its last checkpoint"),
-        Err(error) => tracing::warn!(file = %path.display(), %error, "no last checkpoint"),
-    }
 }
 
 /// Changes nothing, but writes a page when it is committed: how to learn whether the disk takes one.

@@ -14,7 +14,7 @@ use cmiot_signer::AppId;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, named_params};
 
 use super::schema::{self, Kind, Synchronous};
-use super::{Fault, StoreError, audit, cache};
+use super::{Fault, StoreError, audit, cache, wal};
 
 /// The file's name in the store's folder.
 const FILE: &str = "state.db";
@@ -184,7 +184,7 @@ impl StateStore {
 
     /// Checkpoints. The store can be used on.
     pub fn close(&self) {
-        schema::checkpoint(&self.lock(), &self.path);
+        wal::finish(&self.lock(), &self.path);
     }
 
     fn read(&self, connection: &Connection, appid: &AppId, node: u8) -> Result<Option<Position>, StoreError> {

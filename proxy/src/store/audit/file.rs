@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::super::schema::{self, Kind, Synchronous};
-use super::super::{Fault, StoreError};
+use super::super::{Fault, StoreError, wal};
 use super::append::{Head, Names, append};
 use super::chain::{self, Hash, Manifest};
 use super::identity::IdentityKey;
@@ -118,7 +118,7 @@ impl Segment {
 
     /// Moves the WAL into the file; it will be opened again.
     pub(super) fn close(self) {
-        schema::checkpoint(&self.connection, &self.path);
+        wal::finish(&self.connection, &self.path);
     }
 
     /// How long the WAL is, in bytes.

@@ -10,8 +10,7 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
-use super::super::schema;
-use super::super::{Fault, StoreError};
+use super::super::{Fault, StoreError, wal};
 use super::index::Index;
 use super::segment::{self, Month};
 use super::{Options, file};
@@ -70,13 +69,17 @@ fn seal(path: &Path, options: &Options) -> Result<(), StoreError> {
     let mode = fs::metadata(path).map_err(io)?.permissions().mode();
     let sqlite = StoreError::sqlite(path);
     let mut connection = Connection::open(path).map_err(sqlite)?;
+    wal::attend(&mut connection).map_err(sqlite)?;
+    wal::settle(&connection, path)?;
     // The checkpoint syncs it all.
     connection.pragma_update(None, "synchronous", "normal").map_err(sqlite)?;
     if let Some(head) = file::head(&connection).map_err(sqlite)? {
         let index = Index::open(&connection, head.last, options.run, options.block).map_err(sqlite)?;
         index.complete(&mut connection, head.last).map_err(sqlite)?;
     }
-    schema::checkpoint(&connection, path);
+    if !wal::checkpoint(&connection, path)? {
+        tracing::info!(file = %path.display(), "a reader keeps the WAL from its last checkpoint");
+    }
     let mode_now: String = connection
         .pragma_update_and_check(None, "journal_mode", "delete", |row| row.get(0))
         .map_err(sqlite)?;

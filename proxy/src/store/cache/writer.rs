@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::super::StoreError;
 use super::super::queue::Taken;
 use super::super::schema::{self, Kind, Synchronous};
+use super::super::wal;
 use super::{CacheRow, Selection, Shared};
 use crate::clock::Time;
 
@@ -67,7 +68,7 @@ impl Writer {
             self.settle(&mut batch);
         }
         if let Some(connection) = self.connection {
-            schema::checkpoint(&connection, &shared.path);
+            wal::finish(&connection, &shared.path);
         }
     }
 
