@@ -83,6 +83,7 @@ impl Store {
     pub fn open(dir: &Path, options: StoreOptions, clock: &Clock) -> Result<Self, StoreError> {
         schema::check_library(dir)?;
         schema::create_folder(dir)?;
+        schema::check_blocks(dir)?;
         if let Some(group) = options.audit.group {
             share_folder(dir, group)?;
         }
@@ -90,8 +91,8 @@ impl Store {
         let history = AuditReader::new(dir);
         // First, since the files of the others are how it knows that it must exist.
         let lost = if options.accept_lost_state { start_over(&history, clock)? } else { Lost::Refuse };
-        let state = StateStore::open(dir, lost)?;
         let failure = Failure::default();
+        let state = StateStore::open_with(dir, lost, clock.clone(), failure.clone())?;
         let audit = AuditStore::open_with(dir, options.audit, clock.clone(), failure.clone())?;
         let cache = CacheStore::open_with(dir, options.cache_queue, failure.clone())?;
         Ok(Self {

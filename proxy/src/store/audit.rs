@@ -12,6 +12,7 @@
 //! | --- | --- |
 //! | [`row`], `table`, [`identity`] | what is written, in which columns, and how a card stands there |
 //! | `writer`, `file`, `append`, `reserve`, `notes` | the thread, its segment, one transaction, its surroundings |
+//! | `place` | a segment's files that are removed, renamed or replaced while it is written |
 //! | `insert` | rows on their way into a statement |
 //! | `waiters` | who waits for which row |
 //! | `index`, `seal` | which rows a card has; a segment's end |
@@ -32,6 +33,7 @@ mod insert;
 pub mod keep;
 mod lost;
 mod notes;
+mod place;
 pub mod query;
 mod reader;
 mod reserve;

@@ -161,6 +161,19 @@ impl StoreError {
         }
     }
 
+    /// Whether frames of the WAL are gone, which no further attempt brings back.
+    pub(super) fn is_wal_lost(&self) -> bool {
+        matches!(self.fault, Fault::WalLost { .. })
+    }
+
+    /// Whether another program keeps the file from being written: nothing was.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(
+            self.fault,
+            Fault::Sqlite { code: Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked), .. }
+        )
+    }
+
     /// Whether what the file holds can no longer be read as a database.
     pub(super) fn is_corrupt(&self) -> bool {
         matches!(

@@ -9,12 +9,14 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use cmiot_signer::AppId;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, named_params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, named_params};
 
 use super::schema::{self, Kind, Synchronous};
-use super::{Fault, StoreError, audit, cache, wal};
+use super::{Failure, Fault, StoreError, audit, cache, wal};
+use crate::clock::Clock;
 
 /// The file's name in the store's folder.
 const FILE: &str = "state.db";
@@ -56,9 +58,28 @@ pub struct Lease {
 
 /// The state's file: see the module's text.
 pub struct StateStore {
-    connection: Mutex<Connection>,
+    held: Mutex<Held>,
     path: PathBuf,
+    clock: Clock,
+    failure: Failure,
 }
+
+struct Held {
+    connection: Connection,
+    /// While the disk may not have what the WAL shows: nothing is committed before it is settled.
+    unsettled: Option<Unsettled>,
+}
+
+struct Unsettled {
+    attempts: u32,
+    /// By the monotonic clock.
+    retry_at: Duration,
+    error: StoreError,
+}
+
+/// How often it is tried to settle the WAL: at once, and once more after the pause.
+const SETTLING: u32 = 2;
+const PAUSE: Duration = Duration::from_secs(5);
 
 impl fmt::Debug for StateStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,6 +94,14 @@ impl StateStore {
     /// [`Fault::StateLost`] when it must exist and does not, or is unreadable, and `lost` says to refuse;
     /// when it is another program's, newer than this proxy, or cannot be written.
     pub fn open(dir: &Path, lost: Lost) -> Result<Self, StoreError> {
+        Self::open_with(dir, lost, Clock::system(), Failure::default())
+    }
+
+    /// The same; what ends the writing for good is told to `failure`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(dir: &Path, lost: Lost, clock: Clock, failure: Failure) -> Result<Self, StoreError> {
         let path = dir.join(FILE);
         let gone = !is_begun(&path)? && was_used(dir)?;
         let opened = if gone { Err(StoreError::new(&path, Fault::StateLost)) } else { begin(&path, 0) };
@@ -88,11 +117,12 @@ impl StateStore {
             }
             (opened, _) => opened?,
         };
-        Ok(Self { connection: Mutex::new(connection), path })
+        Ok(Self { held: Mutex::new(Held { connection, unsettled: None }), path, clock, failure })
     }
 
     /// Moves one sequence on: reads its position, asks `step` for the new one, and commits that. Blocks until
-    /// it is on the disk. Returns what was read and what was written.
+    /// it is on the disk. Returns what was read and what was written. `step` is asked again when a sync failed and all
+    /// could be made good.
     ///
     /// # Errors
     /// When it was not committed; nothing of it may be used then.
@@ -100,10 +130,19 @@ impl StateStore {
         &self,
         appid: &AppId,
         node: u8,
-        step: impl FnOnce(Position) -> Position,
+        mut step: impl FnMut(Position) -> Position,
+    ) -> Result<(Position, Position), StoreError> {
+        self.commit(|connection| self.advance_once(connection, appid, node, &mut step))
+    }
+
+    fn advance_once(
+        &self,
+        connection: &mut Connection,
+        appid: &AppId,
+        node: u8,
+        step: &mut impl FnMut(Position) -> Position,
     ) -> Result<(Position, Position), StoreError> {
         let sqlite = StoreError::sqlite(&self.path);
-        let mut connection = self.lock();
         let leasing = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
         let read = match self.read(&leasing, appid, node)? {
             Some(position) => position,
@@ -136,8 +175,18 @@ impl StateStore {
     /// # Errors
     /// When it was not committed; nothing of it may be used then.
     pub fn lease_calls(&self, appid: &AppId, day: u64, block: u64, limit: u64) -> Result<Lease, StoreError> {
+        self.commit(|connection| self.lease_calls_once(connection, appid, day, block, limit))
+    }
+
+    fn lease_calls_once(
+        &self,
+        connection: &mut Connection,
+        appid: &AppId,
+        day: u64,
+        block: u64,
+        limit: u64,
+    ) -> Result<Lease, StoreError> {
         let sqlite = StoreError::sqlite(&self.path);
-        let mut connection = self.lock();
         let leasing = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
         let spent: Option<(i64, i64)> = leasing
             .prepare_cached("SELECT day, leased FROM spending WHERE appid = ?1")
@@ -176,15 +225,71 @@ impl StateStore {
     /// When it does not.
     pub fn probe(&self) -> Result<(), StoreError> {
         let sqlite = StoreError::sqlite(&self.path);
-        let mut connection = self.lock();
-        let probe = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
-        schema::touch(&probe).map_err(sqlite)?;
-        probe.commit().map_err(sqlite)
+        self.commit(|connection| {
+            let probe =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+            schema::touch(&probe).map_err(sqlite)?;
+            probe.commit().map_err(sqlite)
+        })
     }
 
     /// Checkpoints. The store can be used on.
     pub fn close(&self) {
-        wal::finish(&self.lock(), &self.path);
+        let held = self.lock();
+        // Nothing is moved out of a WAL that the disk may not have.
+        if held.unsettled.is_none() {
+            wal::finish(&held.connection, &self.path);
+        }
+    }
+
+    /// Makes a commit; once more if a sync failed and the WAL could be settled, without which nothing is committed.
+    fn commit<T>(
+        &self,
+        mut act: impl FnMut(&mut Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut held = self.lock();
+        if held.unsettled.is_some() {
+            self.settle(&mut held)?;
+        }
+        let done = act(&mut held.connection);
+        let Err(error) = done else { return done };
+        if !error.is_unsynced() {
+            return Err(error);
+        }
+        tracing::warn!(%error, "a sync of the state failed: its WAL is written again before anything is committed");
+        held.unsettled = Some(Unsettled { attempts: 0, retry_at: Duration::ZERO, error });
+        self.settle(&mut held)?;
+        let done = act(&mut held.connection);
+        if let Err(error) = &done
+            && error.is_unsynced()
+        {
+            held.unsettled = Some(Unsettled { attempts: 0, retry_at: Duration::ZERO, error: error.clone() });
+        }
+        done
+    }
+
+    /// Makes durable what the WAL holds, unless it is too early to try again. Too many failures are one for good.
+    fn settle(&self, held: &mut Held) -> Result<(), StoreError> {
+        let Some(unsettled) = &mut held.unsettled else { return Ok(()) };
+        let now = self.clock.monotonic();
+        if now < unsettled.retry_at || self.failure.get().is_some() {
+            return Err(unsettled.error.clone());
+        }
+        let done = wal::settle(&held.connection, &self.path);
+        match &done {
+            Ok(()) => held.unsettled = None,
+            Err(error) => {
+                unsettled.attempts += 1;
+                unsettled.retry_at = now.saturating_add(PAUSE);
+                unsettled.error = error.clone();
+                if unsettled.attempts >= SETTLING || error.is_wal_lost() {
+                    self.failure.fail(format!(
+                        "the disk does not take the state of the transids: {error}; check the disk, then start the proxy again"
+                    ));
+                }
+            }
+        }
+        done
     }
 
     fn read(&self, connection: &Connection, appid: &AppId, node: u8) -> Result<Option<Position>, StoreError> {
@@ -216,14 +321,22 @@ impl StateStore {
     }
 
     /// A panic elsewhere leaves the connection usable: its open transaction was rolled back on the way.
-    fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Opens the file and settles, once and for all, what unknown sequences start above.
 fn begin(path: &Path, floor: u64) -> Result<Connection, StoreError> {
     let connection = schema::open(path, Kind::State, Synchronous::Full)?;
+    // The file is a few pages: a damaged one is found before a transid is taken from it.
+    let sound: String = connection
+        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+        .map_err(StoreError::sqlite(path))?;
+    if sound != "ok" {
+        let text = format!("database disk image is malformed: {sound}");
+        return Err(StoreError::new(path, Fault::Sqlite { code: Some(ErrorCode::DatabaseCorrupt), text }));
+    }
     connection
         .execute("INSERT INTO beginning (one, floor) VALUES (1, ?1) ON CONFLICT DO NOTHING", [to_sql(floor)])
         .map_err(StoreError::sqlite(path))?;
@@ -236,10 +349,14 @@ fn is_begun(path: &Path) -> Result<bool, StoreError> {
         return Ok(false);
     }
     match schema::open_read_only(path, Kind::State) {
-        Ok(connection) => connection
-            .query_row("SELECT count(*) FROM beginning", [], |row| row.get::<_, i64>(0))
-            .map(|count| count > 0)
-            .map_err(StoreError::sqlite(path)),
+        Ok(connection) => {
+            match connection.query_row("SELECT count(*) FROM beginning", [], |row| row.get::<_, i64>(0)) {
+                Ok(count) => Ok(count > 0),
+                Err(error) => Some(StoreError::sqlite(path)(error))
+                    .filter(|error| !error.is_corrupt())
+                    .map_or(Ok(true), Err),
+            }
+        }
         // Empty: nothing was ever committed.
         Err(error) if matches!(error.fault(), Fault::Malformed { .. }) => Ok(false),
         // Whatever else is wrong is found again, and judged, by whoever opens it for writing.
@@ -276,96 +393,4 @@ fn to_sql(seconds: u64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn appid(text: &str) -> AppId {
-        AppId::parse(text).unwrap()
-    }
-
-    fn fault(opened: Result<StateStore, StoreError>) -> Fault {
-        opened.expect_err("it must not open").fault().clone()
-    }
-
-    #[test]
-    fn a_position_is_kept_by_appid_and_node() {
-        let dir = tempfile::tempdir().unwrap();
-        let fresh = Position { next: 1, floor: 0, ceiling: 0 };
-        let moved = Position { next: 1_001, floor: 0, ceiling: 1_700_000_060 };
-        let store = StateStore::open(dir.path(), Lost::Refuse).unwrap();
-        assert_eq!(store.advance(&appid("100001"), 0, |_| moved), Ok((fresh, moved)));
-        drop(store);
-        let store = StateStore::open(dir.path(), Lost::Refuse).unwrap();
-        assert_eq!(store.advance(&appid("100001"), 0, |read| read), Ok((moved, moved)));
-        assert_eq!(store.advance(&appid("100001"), 1, |read| read), Ok((fresh, fresh)));
-        assert_eq!(store.advance(&appid("0100001"), 0, |read| read), Ok((fresh, fresh)));
-        assert_eq!(store.probe(), Ok(()));
-    }
-
-    #[test]
-    fn a_position_outside_its_bounds_is_not_committed() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = StateStore::open(dir.path(), Lost::Refuse).unwrap();
-        let wrong = Position { next: 1_000_001, floor: 0, ceiling: 0 };
-        assert!(store.advance(&appid("100001"), 0, |_| wrong).is_err());
-        let fresh = Position { next: 1, floor: 0, ceiling: 0 };
-        assert_eq!(store.advance(&appid("100001"), 0, |read| read), Ok((fresh, fresh)));
-    }
-
-    #[test]
-    fn a_used_folder_without_its_state_is_refused_until_told() {
-        for used in [cache::FILE, "audit-2026-01.db"] {
-            let dir = tempfile::tempdir().unwrap();
-            fs::write(dir.path().join(used), "something").unwrap();
-            let error = StateStore::open(dir.path(), Lost::Refuse).err().unwrap();
-            assert_eq!(error.fault(), &Fault::StateLost);
-            assert!(error.to_string().contains("--accept-lost-state"), "{error}");
-            assert_eq!(
-                fault(StateStore::open(dir.path(), Lost::Refuse)),
-                Fault::StateLost,
-                "asking leaves no file"
-            );
-
-            let floor = 1_800_000_000;
-            drop(StateStore::open(dir.path(), Lost::StartOver { floor }).unwrap());
-            // Once is enough, and told again it changes nothing.
-            drop(StateStore::open(dir.path(), Lost::StartOver { floor: 5 }).unwrap());
-            let store = StateStore::open(dir.path(), Lost::Refuse).unwrap();
-            let (read, _) = store.advance(&appid("100001"), 7, |read| read).unwrap();
-            assert_eq!(read, Position { next: 1, floor, ceiling: floor });
-        }
-    }
-
-    #[test]
-    fn an_empty_or_unreadable_state_is_lost() {
-        for left in [Vec::new(), vec![b'x'; 5_000]] {
-            let dir = tempfile::tempdir().unwrap();
-            fs::write(dir.path().join(cache::FILE), "something").unwrap();
-            fs::write(dir.path().join(FILE), &left).unwrap();
-            assert_eq!(fault(StateStore::open(dir.path(), Lost::Refuse)), Fault::StateLost);
-            drop(StateStore::open(dir.path(), Lost::StartOver { floor: 9 }).unwrap());
-            assert!(StateStore::open(dir.path(), Lost::Refuse).is_ok());
-        }
-    }
-
-    #[test]
-    fn a_state_that_is_not_lost_is_never_started_over() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(cache::FILE), "something").unwrap();
-        let path = dir.path().join(FILE);
-        Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (it)").unwrap();
-        assert_eq!(fault(StateStore::open(dir.path(), Lost::StartOver { floor: 9 })), Fault::Foreign);
-        fs::remove_file(&path).unwrap();
-        drop(StateStore::open(dir.path(), Lost::StartOver { floor: 9 }).unwrap());
-        Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-        let newer = fault(StateStore::open(dir.path(), Lost::StartOver { floor: 9 }));
-        assert!(matches!(newer, Fault::Newer { found: 99, .. }), "{newer:?}");
-    }
-
-    #[test]
-    fn a_first_start_that_crashed_is_not_a_loss() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FILE), "").unwrap();
-        assert!(StateStore::open(dir.path(), Lost::Refuse).is_ok());
-    }
-}
+mod tests;

@@ -70,8 +70,7 @@ pub(super) fn settle(connection: &Connection, path: &Path) -> Result<(), StoreEr
 
 /// Moves the whole WAL into the database and empties it; false when a reader is in the way.
 pub(super) fn checkpoint(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
-    let busy: Result<bool, _> =
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+    let busy: Result<bool, _> = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
     match busy {
         Ok(busy) => Ok(!busy),
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(false),
@@ -88,7 +87,9 @@ pub(super) fn finish(connection: &Connection, path: &Path) {
             let _: rusqlite::Result<bool> =
                 connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
         }
-        Ok(false) => tracing::info!(file = %path.display(), "a reader keeps the WAL from its last checkpoint"),
+        Ok(false) => {
+            tracing::info!(file = %path.display(), "a reader keeps the WAL from its last checkpoint");
+        }
         Err(error) => tracing::warn!(%error, "no last checkpoint"),
     }
 }
@@ -101,9 +102,8 @@ fn begin_at_last_frame(connection: &Connection, path: &Path) -> Result<u64, Stor
     for _ in 0..ATTEMPTS {
         // The length cannot be read inside a transaction; the version shows whether it is still true.
         let before = version()?;
-        let frames: i64 = connection
-            .query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get(1))
-            .map_err(sqlite)?;
+        let frames: i64 =
+            connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get(1)).map_err(sqlite)?;
         connection.execute_batch("BEGIN IMMEDIATE").map_err(sqlite)?;
         match version() {
             // Less than none: there is no WAL.

@@ -15,6 +15,7 @@ use super::append::{Head, Names, append};
 use super::chain::{self, Hash, Manifest};
 use super::identity::IdentityKey;
 use super::index::Index;
+use super::place::{Known, Place};
 use super::row::Row;
 use super::segment::{self, Month};
 use super::{Identifiers, Options};
@@ -28,14 +29,23 @@ pub(super) struct Segment {
     names: Names,
     key: Option<IdentityKey>,
     head: Head,
+    /// Where its files were when they were opened.
+    place: Place,
     /// How many rows the last commit had.
     committed: i64,
     index: Index,
+    /// Why a checkpoint failed after the last commit, which was made.
+    checkpoint_failed: Option<StoreError>,
 }
 
 impl Segment {
-    /// Opens a month's segment, or begins it.
-    pub(super) fn open(dir: &Path, month: Month, options: &Options) -> Result<Self, StoreError> {
+    /// Opens a month's segment, or begins it: after the one before, or after one that is no longer there.
+    pub(super) fn open(
+        dir: &Path,
+        month: Month,
+        options: &Options,
+        after: Option<&Known>,
+    ) -> Result<Self, StoreError> {
         let path = month.path(dir);
         let sqlite = StoreError::sqlite(&path);
         let synchronous = options.durability.synchronous();
@@ -45,7 +55,7 @@ impl Segment {
             Identifiers::Plain => None,
             Identifiers::Keyed => Some(IdentityKey::ensure(dir, month, || uses_key(&connection, &path))?),
         };
-        begin(&connection, dir, month)?;
+        begin(&connection, dir, month, after)?;
         let head = head(&connection).map_err(sqlite)?;
         let head = head.ok_or_else(|| StoreError::new(&path, Fault::Malformed { what: "segment" }))?;
         let names = connection
@@ -53,7 +63,20 @@ impl Segment {
             .and_then(|mut all| all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
             .map_err(sqlite)?;
         let index = Index::open(&connection, head.last, options.run, options.block).map_err(sqlite)?;
-        Ok(Self { connection, month, path, synchronous, names, key, head, committed: 0, index })
+        let place = Place::of(&path)?;
+        Ok(Self {
+            connection,
+            month,
+            path,
+            synchronous,
+            names,
+            key,
+            head,
+            place,
+            committed: 0,
+            index,
+            checkpoint_failed: None,
+        })
     }
 
     /// How far it has got.
@@ -77,7 +100,13 @@ impl Segment {
         let tail = self.index.tail();
         let head =
             append(&batch, &mut self.names, tail, self.key.as_ref(), self.head, rows).map_err(sqlite)?;
-        batch.commit().map_err(sqlite)?;
+        if let Err(error) = batch.commit().map_err(sqlite) {
+            // A checkpoint that fails is reported by the commit before it, which was made.
+            if self::head(&self.connection).ok().flatten() != Some(head) {
+                return Err(error);
+            }
+            self.checkpoint_failed = Some(error);
+        }
         self.committed = head.last - self.head.last;
         self.head = head;
         Ok(())
@@ -116,6 +145,39 @@ impl Segment {
         probe.commit().map_err(sqlite)
     }
 
+    /// Why a checkpoint failed since this was last asked.
+    pub(super) fn checkpoint_failure(&mut self) -> Option<StoreError> {
+        self.checkpoint_failed.take()
+    }
+
+    /// Makes what the WAL holds durable after a failure; see [`wal`]. The segment is to be opened anew.
+    pub(super) fn settle(&self) -> Result<(), StoreError> {
+        wal::settle(&self.connection, &self.path)
+    }
+
+    /// Whether its files are still at its path.
+    pub(super) fn is_in_place(&self) -> Result<bool, StoreError> {
+        Ok(Place::of(&self.path)? == self.place)
+    }
+
+    /// Moves into the database, wherever that is by now, what is only in the WAL. Nothing is removed.
+    pub(super) fn checkpoint(&self) {
+        if let Err(error) = wal::checkpoint(&self.connection, &self.path) {
+            tracing::warn!(%error, "the segment that is no longer at its path was not checkpointed");
+        }
+    }
+
+    /// Closes it without moving anything, and says what is known of it.
+    pub(super) fn leave(self) -> Known {
+        Known {
+            month: self.month,
+            head: self.head,
+            manifest: manifest(&self.connection).ok().flatten(),
+            place: self.place,
+            begun: None,
+        }
+    }
+
     /// Moves the WAL into the file; it will be opened again.
     pub(super) fn close(self) {
         wal::finish(&self.connection, &self.path);
@@ -147,7 +209,7 @@ fn create(path: &Path, options: &Options) -> Result<(), StoreError> {
 }
 
 /// Writes the segment's own row and its manifest, unless they are there.
-fn begin(connection: &Connection, dir: &Path, month: Month) -> Result<(), StoreError> {
+fn begin(connection: &Connection, dir: &Path, month: Month, after: Option<&Known>) -> Result<(), StoreError> {
     let path = month.path(dir);
     let sqlite = StoreError::sqlite(&path);
     let begun: i64 =
@@ -155,7 +217,16 @@ fn begin(connection: &Connection, dir: &Path, month: Month) -> Result<(), StoreE
     if begun > 0 {
         return Ok(());
     }
-    let (previous, before, manifest) = before(dir, month)?;
+    let (previous, before, manifest) = match after {
+        None => before(dir, month)?,
+        Some(after) => {
+            let manifest = match &after.manifest {
+                Some(manifest) => manifest.clone(),
+                None => before(dir, month)?.2,
+            };
+            (after.head.hash, after.head.last, manifest)
+        }
+    };
     let seed = chain::seed(&month.to_string(), &previous, before, &manifest);
     let link = || {
         connection.execute_batch("BEGIN IMMEDIATE")?;

@@ -14,6 +14,7 @@ use super::super::whole;
 use super::anchor::Notary;
 use super::file::Segment;
 use super::notes::{self, Notes};
+use super::place::Known;
 use super::row::Row;
 use super::seal::Sealer;
 use super::segment::{self, Month};
@@ -24,7 +25,8 @@ use crate::clock::{Clock, Time};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two attempts: how long a disk may be well again before it is noticed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How often the disk is asked for its free space and the WAL for its length, while all is well and rows come.
+/// How often the disk is asked for its free space and the WAL for its length, while all is well and rows come; and how
+/// often it is looked whether the segment is still at its path, without rows too.
 const RESERVE_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
@@ -38,12 +40,19 @@ pub(super) struct Writer {
     /// The month written into, and where it ends. Never goes back.
     month: Month,
     ends: Time,
-    /// None after a failure, until the pause is over.
+    /// None after a failure, until the pause is over; open still while its WAL cannot be settled.
     segment: Option<Segment>,
+    /// Of the segment that was closed after a failure.
+    known: Option<Known>,
+    /// While the disk may not have what the WAL shows: how often it could not be settled.
+    unsettled: Option<u32>,
+    /// Nothing more is written in this process.
+    ended: bool,
     trouble: Option<Trouble>,
-    /// By the monotonic clock: when the house is kept next, and when the disk is asked.
+    /// By the monotonic clock: when the house is kept next, when the disk is asked, and when the segment is looked for.
     house_at: Duration,
     reserve_at: Duration,
+    look_at: Duration,
     /// The last row that an anchor covers.
     anchored: Option<i64>,
 }
@@ -66,8 +75,8 @@ impl Writer {
         whole::sweep(dir, &["audit-", "note-"]);
         let this = Month::of(clock.now());
         let month = segment::list(dir)?.first().map_or(this, |&newest| newest.max(this));
-        let segment = Some(Segment::open(dir, month, &options)?);
-        let (house_at, reserve_at) = (clock.monotonic(), Duration::ZERO);
+        let segment = Some(Segment::open(dir, month, &options, None)?);
+        let (house_at, reserve_at, look_at) = (clock.monotonic(), Duration::ZERO, Duration::ZERO);
         Ok(Self {
             dir: dir.to_owned(),
             options,
@@ -79,9 +88,13 @@ impl Writer {
             month,
             ends: month.end(),
             segment,
+            known: None,
+            unsettled: None,
+            ended: false,
             trouble: None,
             house_at,
             reserve_at,
+            look_at,
             anchored: None,
         })
     }
@@ -94,11 +107,12 @@ impl Writer {
         let _failure = shared.failure.of_thread("audit-writer");
         let taker = shared.queue.taker();
         let mut batch = Vec::new();
-        loop {
+        while !self.ended {
+            self.look();
             self.keep_house();
             self.use_leisure(&taker);
             let pause = self.trouble.as_ref().map(|trouble| trouble.pause);
-            let patience = pause.unwrap_or(Duration::MAX).min(self.options.anchor_every);
+            let patience = pause.unwrap_or(RESERVE_EVERY).min(self.options.anchor_every);
             match taker.take(&mut batch, Some(patience)) {
                 Taken::Items => self.settle(&mut batch),
                 // No traffic may come while `/ready` says no: recover without it.
@@ -106,6 +120,10 @@ impl Writer {
                 Taken::Nothing => {}
                 Taken::Closed => break,
             }
+        }
+        if self.ended {
+            // Nothing is moved out of a WAL that the disk may not have.
+            return self.sealer.finish();
         }
         self.finish();
     }
@@ -170,7 +188,7 @@ impl Writer {
     fn roll(&mut self, at: Time) {
         if let Some(segment) = self.segment.take() {
             self.anchor(&segment);
-            segment.close();
+            self.close(segment);
         }
         self.month = Month::of(at);
         self.ends = self.month.end();
@@ -178,17 +196,14 @@ impl Writer {
         self.house_at = self.clock.monotonic();
     }
 
-    /// Does something with the segment, opened if need be, unless it is too early after a failure.
-    fn attempt(&mut self, act: impl FnOnce(&mut Segment) -> Result<(), StoreError>) {
+    /// Does something with the segment, opened if need be, unless it is too early after a failure. It is done once more
+    /// when a sync failed and the WAL could be settled at once.
+    fn attempt(&mut self, act: impl Fn(&mut Segment) -> Result<(), StoreError>) {
         let now = self.clock.monotonic();
         if self.trouble.as_ref().is_some_and(|trouble| now < trouble.retry_at) {
             return;
         }
-        let done = self.check_reserve(now).and_then(|()| match &mut self.segment {
-            Some(segment) => act(segment),
-            closed => Segment::open(&self.dir, self.month, &self.options)
-                .and_then(|segment| act(closed.insert(segment))),
-        });
+        let done = self.check_reserve(now).and_then(|()| self.act(&act));
         match done {
             Ok(()) => {
                 if self.trouble.take().is_some() {
@@ -196,13 +211,13 @@ impl Writer {
                 }
             }
             Err(error) => {
-                // What the connection believes about the file may be wrong now.
-                self.segment = None;
+                if self.trouble.is_none() {
+                    tracing::error!(%error, "audit records cannot be written");
+                }
                 let pause = match &self.trouble {
-                    None => {
-                        tracing::error!(%error, "audit records cannot be written");
-                        FIRST_PAUSE
-                    }
+                    // There is one more attempt: it is made when the disk may be well again.
+                    _ if self.unsettled.is_some() => LONGEST_PAUSE,
+                    None => FIRST_PAUSE,
                     Some(trouble) => (trouble.pause * 2).min(LONGEST_PAUSE),
                 };
                 self.trouble = Some(Trouble { pause, retry_at: now.saturating_add(pause) });
@@ -270,11 +285,12 @@ impl Writer {
         }
         if let Some(segment) = self.segment.take() {
             self.anchor(&segment);
-            segment.close();
+            self.close(segment);
         }
         self.sealer.finish();
     }
 }
 
+mod recovery;
 #[cfg(test)]
 mod tests;
