@@ -1,8 +1,8 @@
-//! Live, ready, and the numbers: for those who hold the token, where there is one.
+//! The admin listener: live, ready, the numbers; tokens, roles, and pages in a browser.
 
 use cmiot_simulator::Rule;
 
-use crate::support::{ICCID, Line, MSISDN, Proxy, Setup, carrier, run, until, write_secret};
+use crate::support::{ICCID, Line, MSISDN, Proxy, Setup, carrier, run, until, write_config, write_secret};
 
 const TOKEN: &str = "an-operators-token-of-24";
 
@@ -126,8 +126,9 @@ async fn a_body_must_be_short_and_come() {
         for (length, sent, says) in [(40, "{\"msisdn\":", "late"), (5_000, "", "4 KiB")] {
             let mut line = Line::to(proxy.admin_address()).await;
             let sent = if sent.is_empty() { " ".repeat(length) } else { sent.to_owned() };
-            line.send(format!("POST {page} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{sent}"))
-                .await;
+            let token = proxy.made_token().unwrap();
+            let head = format!("POST {page} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n");
+            line.send(format!("{head}Content-Length: {length}\r\n\r\n{sent}")).await;
             let answer = line.answer().await;
             assert_eq!(answer.status, 400, "{page}");
             assert!(answer.text().contains(says), "{page}: {}", answer.text());
@@ -140,7 +141,99 @@ async fn beyond_loopback_there_must_be_a_token() {
     let carrier = carrier().await;
     let folder = tempfile::tempdir().unwrap();
     let setup = Setup::before(&carrier).set("admin.listen", "0.0.0.0:0");
-    std::fs::write(folder.path().join("cmiot-proxy.toml"), setup.text()).unwrap();
+    write_config(&folder.path().join("cmiot-proxy.toml"), &setup.text());
     let refused = run(folder.path(), &["serve", "--config", "cmiot-proxy.toml"], &[]).await;
     refused.failed(1, ["cmiot-proxy.toml", "[admin] listen", "token_file"]);
+}
+
+#[tokio::test]
+async fn a_token_is_made_at_the_first_start_and_found_by_the_commands() {
+    let carrier = carrier().await;
+    let mut proxy = Proxy::before(&carrier).await;
+    let path = proxy.data().join("admin.token");
+    let token = proxy.made_token().unwrap();
+    assert!(token.len() == 32 && token.bytes().all(|b| b.is_ascii_hexdigit()), "{token}");
+    let found = std::fs::metadata(&path).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o777, 0o600);
+    assert!(proxy.log().contains(&path.display().to_string()), "its path is printed: {}", proxy.log());
+    let none = "Authorization: none\r\n";
+    for page in ["/peers", "/cache/stats", "/"] {
+        assert_eq!(proxy.admin(page, none).await.status, 401, "{page}");
+    }
+    for page in ["/live", "/ready", "/metrics"] {
+        assert_eq!(proxy.admin(page, none).await.status, 200, "{page}");
+    }
+    assert_eq!(proxy.admin("/peers", "").await.status, 200);
+    let lower = format!("Authorization: bearer {token}\r\n");
+    assert_eq!(proxy.admin("/peers", &lower).await.status, 200);
+    let url = format!("http://{}", proxy.admin_address());
+    let config = proxy.config().display().to_string();
+    let folder = proxy.config().parent().unwrap().to_owned();
+    run(&folder, &["cache", "stats", "--config", &config, "--url", &url], &[]).await.did_it();
+    proxy.restart().await;
+    assert_eq!(proxy.made_token().unwrap(), token, "it is kept");
+}
+
+#[tokio::test]
+async fn a_page_in_a_browser_reaches_nothing() {
+    let carrier = carrier().await;
+    let page = "Origin: http://evil.example\r\nSec-Fetch-Site: cross-site\r\nContent-Type: text/plain\r\n";
+    for (setup, refused) in
+        [(Setup::before(&carrier), 401), (Setup::before(&carrier).set("admin.token", "none"), 403)]
+    {
+        let proxy = setup.start().await;
+        proxy.ask(&MSISDN).await.is_normal();
+        let calls = carrier.count();
+        for (path, body) in [
+            ("/cache/purge", "{\"all\":true}"),
+            ("/cache/fetch", "{\"msisdn\":\"14765009999\"}"),
+            ("/audit/query", "{\"limit\":1}"),
+            ("/config/reload", ""),
+        ] {
+            let answer = proxy.admin_post(path, &format!("Authorization: none\r\n{page}"), body).await;
+            assert_eq!(answer.status, refused, "{path}: {}", answer.text());
+        }
+        // The page's own name, rebound to our address.
+        let mut line = Line::to(proxy.admin_address()).await;
+        line.send("GET /metrics HTTP/1.1\r\nHost: page.example:8081\r\n\r\n").await;
+        assert_eq!(line.answer().await.status, 403);
+        assert_eq!(carrier.count(), calls);
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_a_tool_on_this_machine_is_served() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier).set("admin.token", "none").start().await;
+    assert!(proxy.made_token().is_none(), "none is made");
+    assert_eq!(proxy.admin("/peers", "").await.status, 200);
+    let json = "Content-Type: application/json\r\n";
+    assert_eq!(proxy.admin_post("/cache/purge", json, "{\"all\":true}").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_role_opens_its_pages_and_the_missing_one_is_named() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut setup = Setup::before(&carrier);
+    for role in ["view", "operate", "audit"] {
+        let name = format!("the-token-of-{role}");
+        write_secret(&folder.path().join(&name), &name);
+        let entry: toml::Table =
+            format!("name = \"{role}\"\nrole = \"{role}\"\ntoken_file = \"{name}\"").parse().unwrap();
+        setup = setup.push("admin.access", entry);
+    }
+    let proxy = Proxy::start_in(folder, setup).await;
+    let all = "{\"all\":true}";
+    for (role, peers, purge, query) in
+        [("view", 200, 403, 403), ("operate", 200, 200, 403), ("audit", 200, 403, 200)]
+    {
+        let token = format!("Authorization: Bearer the-token-of-{role}\r\n");
+        assert_eq!(proxy.admin("/peers", &token).await.status, peers, "{role}");
+        let purged = proxy.admin_post("/cache/purge", &token, all).await;
+        let queried = proxy.admin_post("/audit/query", &token, "{}").await;
+        assert_eq!((purged.status, queried.status), (purge, query), "{role}");
+        assert_eq!(purged.text().contains("role operate"), purge == 403, "{}", purged.text());
+        assert_eq!(queried.text().contains("role audit"), query == 403, "{}", queried.text());
+    }
 }

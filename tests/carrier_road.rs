@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{ICCID, MSISDN, Pki, Proxy, Setup, carrier, run, write_secret};
+use crate::support::{ICCID, MSISDN, Pki, Proxy, Setup, carrier, run, write_config, write_secret};
 
 /// The carrier behind TLS, as `127.0.0.1`; the URL by which it is found there.
 async fn behind_tls(
@@ -165,7 +165,7 @@ async fn a_proxy_that_is_down_is_named_in_the_log_and_a_73() {
 async fn no_proxy_is_taken_from_the_environment() {
     let carrier = carrier().await;
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("c.toml"), Setup::before(&carrier).text()).unwrap();
+    write_config(&folder.path().join("c.toml"), &Setup::before(&carrier).text());
     let nobody = "http://127.0.0.1:1";
     let names = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
     let environment = names.map(|name| (name, nobody));
@@ -179,7 +179,7 @@ async fn a_proxy_is_a_scheme_a_host_and_a_port() {
     for wrong in ["10.0.0.1:3128", "https://10.0.0.1", "http://user:secret@10.0.0.1", "http://10.0.0.1/x"] {
         let folder = tempfile::tempdir().unwrap();
         let setup = Setup::calling("http://127.0.0.1:1").set("carrier.proxy", wrong);
-        std::fs::write(folder.path().join("c.toml"), setup.text()).unwrap();
+        write_config(&folder.path().join("c.toml"), &setup.text());
         run(folder.path(), &["check", "--config", "c.toml"], &[]).await.failed(1, ["[carrier] proxy"]);
     }
 }

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, Finished, GATEWAY_PASSWORD, Proxy, Setup, carrier, run,
-    write_secret,
+    write_config, write_secret,
 };
 
 /// Checks a configuration, with these arguments beside.
@@ -17,7 +17,7 @@ async fn check(written: &str, arguments: &[&str]) -> (TempDir, Finished) {
 
 /// The same in a folder that may hold databases already.
 async fn check_in(folder: &TempDir, written: &str, arguments: &[&str]) -> Finished {
-    std::fs::write(folder.path().join("proxy.toml"), written).unwrap();
+    write_config(&folder.path().join("proxy.toml"), written);
     run(folder.path(), &[&["check", "--config", "proxy.toml"], arguments].concat(), &[]).await
 }
 
@@ -192,7 +192,7 @@ async fn passwords_come_from_files_and_the_environment() {
     write_secret(&folder.path().join("fleet.password"), &format!("{ACCOUNT_PASSWORD}\n"));
     let setup =
         setup.set("account.0.password_file", "fleet.password").set("client.0.password_env", "GATEWAY_SECRET");
-    std::fs::write(folder.path().join("proxy.toml"), setup.text()).unwrap();
+    write_config(&folder.path().join("proxy.toml"), &setup.text());
     let arguments = ["check", "--config", "proxy.toml", "--live"];
     let checked = run(folder.path(), &arguments, &[("GATEWAY_SECRET", GATEWAY_PASSWORD)]).await.did_it();
     assert!(!checked.err.contains("warning"), "{}", checked.err);
@@ -209,7 +209,7 @@ async fn a_secret_that_everybody_can_read_is_refused_unless_allowed() {
         .without("account")
         .add("account", "name='fleet'\nappid='100001'\nebid='0001000000009'\npassword_file='fleet.password'");
     for (setup, code) in [(setup.clone(), 1), (setup.set("process.allow_world_readable_secrets", true), 0)] {
-        std::fs::write(folder.path().join("proxy.toml"), setup.text()).unwrap();
+        write_config(&folder.path().join("proxy.toml"), &setup.text());
         let finished = run(folder.path(), &["check", "--config", "proxy.toml"], &[]).await;
         assert_eq!(finished.code, Some(code), "{finished:#?}");
         assert_eq!(finished.err.contains("chmod o= "), code == 1, "{finished:#?}");

@@ -6,7 +6,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::{
     ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, GATEWAY_APPID, ICCID, IMSI, MSISDN, NORMAL, Proxy, Setup, carrier,
-    command, run, soon,
+    command, run, soon, write_config,
 };
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn lookup_asks_a_running_proxy_as_a_gateway_would() {
 async fn lookup_says_when_no_proxy_runs() {
     let folder = tempfile::tempdir().unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    std::fs::write(folder.path().join("proxy.toml"), Setup::calling("http://127.0.0.1:1").text()).unwrap();
+    write_config(&folder.path().join("proxy.toml"), &Setup::calling("http://127.0.0.1:1").text());
     let url = format!("http://{port}");
     let failed = run(folder.path(), &["lookup", "1064", "--config", "proxy.toml", "--url", &url], &[]).await;
     let failed = failed.failed(1, [&port.to_string()]);

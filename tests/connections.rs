@@ -9,7 +9,9 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
-use crate::support::{MSISDN, Pki, Proxy, STATUS_PATH, Setup, carrier, soon, until, write_secret};
+use crate::support::{
+    MSISDN, Pki, Proxy, STATUS_PATH, Setup, carrier, soon, until, write_config, write_secret,
+};
 
 /// A signed request line and headers, ready to send.
 fn request(proxy: &Proxy, headers: &str) -> String {
@@ -400,7 +402,7 @@ async fn operators_on_other_machines_need_a_token_and_tls() {
         Setup::before(&carrier).set("admin.listen", "0.0.0.0:0"),
         Setup::before(&carrier).set("admin.listen", "0.0.0.0:0").set("admin.token_file", "admin.token"),
     ] {
-        std::fs::write(folder.path().join("c.toml"), setup.text()).unwrap();
+        write_config(&folder.path().join("c.toml"), &setup.text());
         let run = crate::support::run(folder.path(), &["check", "--config", "c.toml"], &[]).await;
         run.failed(1, ["[admin] listen", "[admin.tls]"]);
     }

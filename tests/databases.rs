@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use crate::support::{Finished, MSISDN, Proxy, Setup, carrier, run};
+use crate::support::{Finished, MSISDN, Proxy, Setup, carrier, run, write_config};
 
 /// A folder in which a proxy has worked, and its setup.
 async fn worked_in(carrier: &cmiot_simulator::Simulator) -> (TempDir, Setup) {
@@ -55,7 +55,7 @@ async fn a_lost_state_is_an_error_that_names_the_remedy() {
     serve(&folder, &[]).await.failed(1, ["state.db", "lost", "--accept-lost-state"]);
     assert!(!state.exists(), "nothing was begun behind the operator's back");
 
-    std::fs::write(folder.path().join("cmiot-proxy.toml"), setup.text()).unwrap();
+    write_config(&folder.path().join("cmiot-proxy.toml"), &setup.text());
     let mut proxy = Proxy::start_over_in(folder, setup).await;
     assert!(proxy.ask(&MSISDN).await.cache().starts_with("hit"), "the cache is not lost");
     for n in 0..10 {
@@ -123,6 +123,6 @@ async fn a_taken_port_is_an_error_that_names_it() {
     let address = taken.local_addr().unwrap().to_string();
     let folder = tempfile::tempdir().unwrap();
     let setup = Setup::before(&carrier).set("gateway.listen", address.as_str());
-    std::fs::write(folder.path().join("cmiot-proxy.toml"), setup.text()).unwrap();
+    write_config(&folder.path().join("cmiot-proxy.toml"), &setup.text());
     serve(&folder, &[]).await.failed(1, ["cannot listen", &address]);
 }

@@ -3,7 +3,7 @@
 use cmiot_simulator::Rule;
 use sha2::{Digest, Sha256};
 
-use crate::support::{ICCID, MSISDN, Setup, carrier, write_secret};
+use crate::support::{ICCID, MSISDN, Setup, carrier, write_config, write_secret};
 
 #[tokio::test]
 async fn the_same_answer_is_told_again_for_the_same_card_alone() {
@@ -87,7 +87,7 @@ async fn what_would_have_to_be_remembered_for_ever_is_refused_at_start() {
         [("client.0.clock_skew", "any"), ("gateway.clock_skew", "any"), ("client.0.format", "lenient")]
     {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("c.toml"), Setup::before(&carrier).set(key, value).text()).unwrap();
+        write_config(&folder.path().join("c.toml"), &Setup::before(&carrier).set(key, value).text());
         crate::support::run(folder.path(), &["check", "--config", "c.toml"], &[])
             .await
             .failed(1, ["replay = \"observe\""]);

@@ -16,12 +16,13 @@ use tokio::process::{Child, Command};
 
 use crate::support::{
     Door, Gateway, Line, MSISDN, NORMAL, STATUS_PATH, Setup, carrier, command, secrets, soon, until,
+    write_config,
 };
 
 /// A folder with this configuration in it.
 fn folder(setup: &Setup) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("proxy.toml"), setup.text()).unwrap();
+    write_config(&folder.path().join("proxy.toml"), &setup.text());
     folder
 }
 

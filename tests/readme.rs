@@ -1,7 +1,8 @@
 //! What the READMEs print: the configuration counts, the curl line is answered, the queries run. In both languages.
 
 use crate::support::{
-    EBID, GATEWAY_APPID, GATEWAY_PASSWORD, ICCID, IMSI, MSISDN, NORMAL, Proxy, carrier, run, write_secret,
+    EBID, GATEWAY_APPID, GATEWAY_PASSWORD, ICCID, IMSI, MSISDN, NORMAL, Proxy, carrier, run, write_config,
+    write_secret,
 };
 
 const READMES: [&str; 2] = [include_str!("../README.md"), include_str!("../README.zh-CN.md")];
@@ -66,7 +67,7 @@ async fn the_configuration_counts_in_both_languages() {
         let configurations = blocks(readme, "toml");
         let [configuration] = &configurations[..] else { panic!("{configurations:?}") };
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("cmiot-proxy.toml"), configuration).unwrap();
+        write_config(&folder.path().join("cmiot-proxy.toml"), configuration);
         write_secret(&folder.path().join("fleet.password"), "the-carriers\n");
         write_secret(&folder.path().join("gw0001.password"), "the-gateways\n");
         let checked = run(folder.path(), &["check", "--config", "cmiot-proxy.toml"], &[]).await.did_it();

@@ -132,7 +132,7 @@ async fn a_share_that_is_not_below_its_total_is_lowered_and_said() {
         .set("gateway.replay_group_share", 1_000)
         .set("carrier.max_flights", 100)
         .set("carrier.max_waiters_per_client", 100);
-    std::fs::write(folder.path().join("c.toml"), setup.text()).unwrap();
+    crate::support::write_config(&folder.path().join("c.toml"), &setup.text());
     let said = crate::support::run(folder.path(), &["check", "--config", "c.toml"], &[]).await.did_it();
     for (key, used) in [
         ("[gateway] replay_group_share = 1000", "750 is used"),

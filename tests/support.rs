@@ -83,11 +83,16 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask:
     .await
 }
 
-/// Writes a file that nobody else can read.
+/// Writes a secret into a file that nobody else can read.
 pub(crate) fn write_secret(path: &std::path::Path, text: &str) {
+    secrets::keep_file(text);
+    write_config(path, text);
+}
+
+/// Writes a configuration, whose passwords are known already, into a file that nobody else can read.
+pub(crate) fn write_config(path: &std::path::Path, text: &str) {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    secrets::keep_file(text);
     let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes())).expect("a writable folder");
 }

@@ -1,21 +1,25 @@
-//! The operators' listener: which path is whose page, and who may see it.
+//! The admin listener: which path is whose page, and the role that it needs.
 //!
 //! - `GET /live`, `GET /ready`, `GET /metrics`: `health.rs`.
 //! - `GET /cache/stats`, `POST /cache/show`, `/cache/purge`, `/cache/fetch`: `cache.rs`.
 //! - `GET /peers`: `peers.rs`.
 //! - `POST /audit/query`: `audit.rs`.
+//! - `POST /config/reload`: `config.rs`.
 //!
-//! `/live` and `/ready` are for whoever starts and balances the process. Everything else needs the bearer token where
-//! one is configured, whether or not there is such a page. A further room of pages is a file under `admin/` and a
-//! line in `Admin::page`.
+//! `/live` and `/ready` are for whoever starts and balances the process. Everything else needs a role (`auth.rs`), whether
+//! or not there is such a page; `/metrics` does so only with `token_file`. A further group of pages is a file under
+//! `admin/`, a line in `Admin::page` and one in `needs`.
 
 mod audit;
 mod auth;
 mod body;
 mod cache;
+mod config;
 mod health;
 mod peers;
 mod reply;
+
+pub use config::{Asked, Reloads};
 
 use std::sync::Arc;
 
@@ -25,10 +29,13 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
+use crate::admit::Origin;
+use crate::config::file::Role;
 use crate::listen::Places;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::store::Store;
+use auth::Needs;
 
 /// What the operators' listener looks at.
 pub struct Admin {
@@ -40,18 +47,22 @@ pub struct Admin {
     pub store: Arc<Store>,
     /// What was counted.
     pub metrics: Arc<Metrics>,
+    /// Where a reload is asked for.
+    pub reloads: Reloads,
+    /// Whether the listener is a Unix socket.
+    pub unix: bool,
 }
 
 impl Admin {
     /// Answers one request.
-    pub async fn serve(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    pub async fn serve(&self, request: Request<Incoming>, origin: Origin) -> Response<Full<Bytes>> {
         // Never the query: a card could stand there.
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let public = matches!(path.as_str(), "/live" | "/ready");
-        let token = &self.relay.config.load().admin.token;
-        let response = match public || auth::authorized(token.as_ref(), request.headers()) {
-            true => self.page(request).await,
-            false => auth::unauthorized(),
+        let names = origin.names.as_deref().unwrap_or_default();
+        let config = self.relay.config.load_full();
+        let response = match auth::check(&config.admin, &request, names, self.unix, needs(&path)) {
+            Ok(()) => self.page(request).await,
+            Err(denied) => denied.response(),
         };
         tracing::debug!(%method, path, status = response.status().as_u16(), "operators' page");
         response
@@ -74,12 +85,27 @@ impl Admin {
             (&Method::POST, "/cache/purge") => cache::purge(self, request).await,
             (&Method::POST, "/cache/fetch") => cache::fetch(self, request).await,
             (&Method::POST, "/audit/query") => audit::query(self, request).await,
+            (&Method::POST, "/config/reload") => config::reload(self).await,
             (_, "/live" | "/ready" | "/metrics" | "/peers" | "/cache/stats") => reply::only("GET"),
-            (_, "/cache/show" | "/cache/purge" | "/cache/fetch" | "/audit/query") => reply::only("POST"),
+            (_, "/cache/show" | "/cache/purge" | "/cache/fetch" | "/audit/query" | "/config/reload") => {
+                reply::only("POST")
+            }
             _ => reply::text(
                 StatusCode::NOT_FOUND,
                 "no such page: /live, /ready, /metrics, /peers, /cache/stats, /audit/query\n",
             ),
         }
+    }
+}
+
+/// What a page needs, whatever the method.
+fn needs(path: &str) -> Needs {
+    match path {
+        "/live" | "/ready" => Needs::Nothing,
+        "/metrics" => Needs::RoleOfToken(Role::View),
+        "/peers" | "/cache/stats" => Needs::Role(Role::View),
+        "/cache/show" | "/cache/purge" | "/cache/fetch" | "/config/reload" => Needs::Role(Role::Operate),
+        "/audit/query" => Needs::Role(Role::Audit),
+        _ => Needs::Any,
     }
 }

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub enum Condition {
     /// The wall clock disagrees with the records, with the monotonic clock or with the carrier.
     Clock,
+    /// A changed configuration is refused, and the old one is in use.
+    Configuration,
     /// Rows that an anchor knows are missing from the audit.
     RowsLost,
     /// Requests are refused since a share of the replay table is full.
@@ -22,6 +24,7 @@ impl Condition {
     pub fn name(self) -> &'static str {
         match self {
             Self::Clock => "clock",
+            Self::Configuration => "configuration",
             Self::RowsLost => "rows-lost",
             Self::ReplayFull => "replay-full",
         }

@@ -10,16 +10,19 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use cmiot_signer::Transid;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Asked, Reloads};
 use crate::admit::replay::Number;
 use crate::admit::{Admit, Origin};
+use crate::alarms::Condition;
 use crate::audit::{Audit, Refusals};
 use crate::cache::Cache;
 use crate::carrier::Carrier;
 use crate::clock::Clock;
+use crate::config::admin::Token;
 use crate::config::{Config, ConfigError};
 use crate::flight::{Caps, Flights};
 use crate::gateway::{self, request::Hosts};
@@ -57,6 +60,7 @@ pub fn open_store(config: &Config, accept_lost_state: bool, clock: &Clock) -> Re
 pub struct App {
     gateway: Bound,
     admin: Bound,
+    reloads: Reloads,
     gateway_rules: Arc<ArcSwap<Rules>>,
     admin_rules: Arc<ArcSwap<Rules>>,
     relay: Arc<Relay>,
@@ -78,6 +82,9 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] io::Error),
+    /// The token of the admin listener cannot be read or made.
+    #[error(transparent)]
+    Token(#[from] ConfigError),
     /// TLS towards the carrier cannot be set up.
     #[error("TLS towards the carrier cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
@@ -88,7 +95,11 @@ impl App {
     ///
     /// # Errors
     /// [`StartError`]; nothing listens then.
-    pub async fn start(config: Config, store: Store, clock: Clock) -> Result<Self, StartError> {
+    pub async fn start(mut config: Config, store: Store, clock: Clock) -> Result<Self, StartError> {
+        if config.admin.token == Token::Made(None) {
+            let dir = config.store_dir.clone();
+            config.find_token(&dir)?;
+        }
         let config = Arc::new(config);
         let store = Arc::new(store);
         let metrics = Metrics::new();
@@ -111,7 +122,9 @@ impl App {
             Arc::clone(&admin_rules),
             Arc::clone(&metrics),
         )?;
+        let reloads = Reloads::default();
         let app = Self {
+            reloads: reloads.clone(),
             gateway: gateway.bound().clone(),
             admin: admin.bound().clone(),
             gateway_rules,
@@ -127,7 +140,9 @@ impl App {
                 async move { relay.audit.watch().await }
             })),
         };
-        let desk = Arc::new(Admin { relay, connections: gateway.places().clone(), store, metrics });
+        let unix = app.admin.tcp().is_none();
+        let connections = gateway.places().clone();
+        let desk = Arc::new(Admin { relay, connections, store, metrics, reloads, unix });
         app.serve(gateway, admin, desk);
         tracing::info!(gateway = %app.gateway, admin = %app.admin, "serving");
         Ok(app)
@@ -136,9 +151,9 @@ impl App {
     fn serve(&self, gateway: Listener, admin: Listener, desk: Arc<Admin>) {
         let relay = Arc::clone(&self.relay);
         let look_up = move |request, origin: Origin| gateway::serve(Arc::clone(&relay), request, origin);
-        let inspect = move |request, _: Origin| {
+        let inspect = move |request, origin: Origin| {
             let desk = Arc::clone(&desk);
-            async move { desk.serve(request).await }
+            async move { desk.serve(request, origin).await }
         };
         let tasks = &self.connections;
         tasks.spawn(gateway.serve(look_up, self.stop.clone(), tasks.clone()));
@@ -171,6 +186,11 @@ impl App {
         self.store.failure.wait().await.to_owned()
     }
 
+    /// Where the admin listener's requests for a reload arrive.
+    pub fn reloads(&self) -> mpsc::Receiver<Asked> {
+        self.reloads.receive()
+    }
+
     /// Takes over a changed configuration: credentials, rights, limits, freshness, TLS. No connection is dropped; those
     /// that stand keep the limits that they came under. What only a restart changes is named in the log.
     pub fn reload(&self, config: Config) {
@@ -182,13 +202,16 @@ impl App {
         self.admin_rules.store(Arc::new(admin_rules(&config)));
         self.relay.reload(&config);
         self.relay.metrics.reloaded(true);
+        self.store.alarms.clear(Condition::Configuration);
         tracing::info!(clients = config.clients.len(), "configuration reloaded");
     }
 
-    /// Says that a changed configuration is no good and the old one stays.
-    pub fn keep_config(&self, error: &ConfigError) {
+    /// Raises the alarm that a changed configuration is refused and the old one stays.
+    pub fn keep_config(&self, error: &str) {
         self.relay.metrics.reloaded(false);
-        tracing::error!(%error, "the changed configuration is refused as a whole, the old one stays");
+        let text = format!("the changed configuration is refused as a whole, the old one stays: {error}");
+        self.store.alarms.raise(Condition::Configuration, text);
+        tracing::error!(error, "the changed configuration is refused as a whole, the old one stays");
     }
 
     /// Stops accepting, finishes what is under way within the grace time, flushes and closes the stores.

@@ -3,6 +3,7 @@
 //! Reading fails as a whole and says which file, line, column and key is wrong and what to write instead. No error
 //! repeats a line of the file: it might hold a secret.
 
+pub mod admin;
 pub mod audit;
 pub mod breaker;
 pub mod edit;
@@ -11,6 +12,7 @@ pub mod lifetimes;
 pub mod listen;
 pub mod operation;
 pub mod rights;
+pub mod token;
 pub mod units;
 pub mod watch;
 
@@ -29,10 +31,12 @@ use std::time::Duration;
 
 use cmiot_signer::{AppId, Card, Ebid, Password};
 use hyper::Uri;
+use zeroize::Zeroizing;
 
 use crate::operation::{Operation, Operations, USER_STATUS};
 use crate::tls;
 
+pub use admin::Admin;
 pub use audit::{Auditing, Durability, Identifiers, OnFailure};
 pub use breaker::Breaker;
 pub use file::{ConfigFile, LogFormat};
@@ -77,8 +81,10 @@ pub struct Config {
     pub revoked: HashSet<AppId>,
     /// What may be done with secrets.
     pub process: file::Process,
-    /// The files that all this was read from, beside the configuration itself.
-    pub files: Vec<PathBuf>,
+    /// The files that all this was read from, as they looked just before.
+    pub files: Vec<watch::Seen>,
+    /// Of these, the lists of clients and of revoked appids.
+    pub lists: Vec<watch::Seen>,
     /// What works but should be changed, for the log and for `check`.
     pub warnings: Vec<String>,
 }
@@ -89,13 +95,35 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with the place and the remedy; nothing is half-configured.
     pub fn load(path: &Path) -> Result<(Self, ConfigFile), ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|e| {
+        let unreadable = |e: std::io::Error| {
             ConfigError::new(path, None, format!("cannot be read: {e}: name an existing file with --config"))
-        })?;
+        };
+        // Before it is read, so that a change while it is read is noticed.
+        let seen = watch::Seen::of(path);
+        let found = std::fs::metadata(path).map_err(unreadable)?;
+        let text = Zeroizing::new(std::fs::read_to_string(path).map_err(unreadable)?);
         let file = ConfigFile::parse(path, &text)?;
+        let open = !file.holds_secret() || file.process.allow_world_readable_secrets;
+        reader::refuse_others(path, &found, open).map_err(|what| ConfigError::new(path, None, what))?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        let config = Self::check(&file, folder).map_err(|what| ConfigError::new(path, None, what))?;
+        let mut config = Self::check(&file, folder).map_err(|what| ConfigError::new(path, None, what))?;
+        config.files.insert(0, seen);
         Ok((config, file))
+    }
+
+    /// Reads the token that the proxy makes for its admin listener in the store's folder, or makes it; says whether it was
+    /// made. Nothing is done where the configuration says otherwise.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the file and the remedy.
+    pub fn find_token(&mut self, dir: &Path) -> Result<bool, ConfigError> {
+        if !matches!(self.admin.token, admin::Token::Made(_)) {
+            return Ok(false);
+        }
+        let (token, made) = token::read_or_make(dir)?;
+        self.admin.token = admin::Token::Made(Some(token));
+        self.files.push(watch::Seen::of(&dir.join(token::FILE)));
+        Ok(made)
     }
 
     /// The number that stands for a card in keys and calls: the first of its line in the alias file, or its own.
@@ -126,6 +154,12 @@ impl ConfigFile {
         Self::read_toml(path, text)
     }
 
+    /// Whether a password stands in it.
+    fn holds_secret(&self) -> bool {
+        let clients = self.clients.iter().flat_map(|client| [&client.password, &client.previous_password]);
+        clients.chain(self.accounts.iter().map(|account| &account.password)).any(Option::is_some)
+    }
+
     /// TOML of any shape, wrong in the words of a [`ConfigError`].
     fn read_toml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
         toml::from_str(text).map_err(|e| {
@@ -133,17 +167,6 @@ impl ConfigFile {
             ConfigError::new(path, place, e.message().to_owned())
         })
     }
-}
-
-/// The operators' listener, checked.
-#[derive(Clone, Debug)]
-pub struct Admin {
-    /// Where it listens.
-    pub listen: listen::Listen,
-    /// The bearer token, where one is needed.
-    pub token: Option<units::Secret>,
-    /// TLS, where it is spoken.
-    pub tls: Option<tls::Server>,
 }
 
 /// Whom the proxy asks, checked.

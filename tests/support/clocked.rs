@@ -43,14 +43,21 @@ impl Clocked {
 
     /// Asks the operators' listener for a page.
     pub(crate) async fn admin(&self, path: &str) -> Answer {
-        self.inspect(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await
+        self.inspect(format!("GET {path} HTTP/1.1\r\nHost: x\r\n{}\r\n", self.authorization())).await
     }
 
     /// Posts JSON to the operators' listener.
     pub(crate) async fn admin_post(&self, path: &str, json: &str) -> Answer {
         let length = json.len();
-        self.inspect(format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{json}"))
-            .await
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{}", self.authorization());
+        self.inspect(format!("{head}Content-Length: {length}\r\n\r\n{json}")).await
+    }
+
+    /// The header line with the token that the proxy made.
+    fn authorization(&self) -> String {
+        let token = std::fs::read_to_string(self.data().join("admin.token")).expect("a token");
+        secrets::keep(&token);
+        format!("Authorization: Bearer {token}\r\n")
     }
 
     async fn inspect(&self, request: String) -> Answer {

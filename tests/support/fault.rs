@@ -132,7 +132,7 @@ impl Proxy {
     }
 
     /// Where the test reaches the small disk.
-    fn disk(&self) -> PathBuf {
+    pub(super) fn disk(&self) -> PathBuf {
         let data = self.config().with_file_name("data");
         Path::new(&format!("/proc/{}/root", self.pid()))
             .join(data.strip_prefix("/").expect("an absolute path"))

@@ -20,7 +20,7 @@ use cmiot_simulator::Simulator;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::{Answer, Door, Gateway, Ground, Line, Row, Setup, rows, secrets, segments, soon};
+use super::{Answer, Door, Gateway, Ground, Line, Row, Setup, rows, secrets, segments, soon, write_config};
 
 /// More than an operator sees by default, so that more is looked through.
 const LOGGED: &str = "debug";
@@ -81,7 +81,7 @@ impl Proxy {
         arguments: &[&str],
         logged: &str,
     ) -> Self {
-        std::fs::write(config_path(&folder), setup.text()).expect("a writable folder");
+        write_config(&config_path(&folder), &setup.text());
         let (child, gateway, admin) = spawn(&folder, &ground, arguments, logged).await;
         let door = Door { address: gateway, gateway: Gateway::new(Clock::system()) };
         Self { setup, folder, ground, child, door, admin, counted: Mutex::default() }
@@ -195,10 +195,26 @@ impl Proxy {
         self.admin
     }
 
-    /// Asks the operators' listener, with more header lines.
+    /// The token that it made for its admin listener, if it made one.
+    pub(crate) fn made_token(&self) -> Option<String> {
+        let folder = if self.ground.private { self.disk() } else { self.data() };
+        let token = std::fs::read_to_string(folder.join("admin.token")).ok()?;
+        secrets::keep(&token);
+        Some(token)
+    }
+
+    /// The same as a header line, unless these headers have one.
+    fn authorization(&self, headers: &str) -> String {
+        let token = self.made_token().filter(|_| !headers.contains("Authorization:"));
+        token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default()
+    }
+
+    /// Asks the admin listener, with more header lines; with the token that the proxy made, unless they have another.
     pub(crate) async fn admin(&self, path: &str, headers: &str) -> Answer {
         let mut line = Line::to(self.admin).await;
-        line.send(format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", self.admin)).await;
+        let authorization = self.authorization(headers);
+        let host = self.admin;
+        line.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{authorization}{headers}\r\n")).await;
         let answer = line.answer().await;
         self.counted.lock().expect("nothing panics with it").push_str(answer.text());
         answer
@@ -213,10 +229,11 @@ impl Proxy {
         }
     }
 
-    /// Posts JSON to the operators' listener, with more header lines.
+    /// Posts JSON to the admin listener in the same way.
     pub(crate) async fn admin_post(&self, path: &str, headers: &str, body: &str) -> Answer {
         let mut line = Line::to(self.admin).await;
-        let head = format!("POST {path} HTTP/1.1\r\nHost: {}\r\n{headers}", self.admin);
+        let authorization = self.authorization(headers);
+        let head = format!("POST {path} HTTP/1.1\r\nHost: {}\r\n{authorization}{headers}", self.admin);
         line.send(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).await;
         line.answer().await
     }

@@ -69,6 +69,14 @@ impl Setup {
         self
     }
 
+    /// Adds a table to a list by its place: one more `[[admin.access]]`.
+    pub(crate) fn push(mut self, place: &str, entry: Table) -> Self {
+        let (table, key) = self.table_of(place);
+        let list = table.entry(key).or_insert_with(|| Value::Array(Vec::new()));
+        list.as_array_mut().expect("a list").push(Value::Table(entry));
+        self
+    }
+
     /// Without a table or a list.
     pub(crate) fn without(mut self, table: &str) -> Self {
         self.table.remove(table);

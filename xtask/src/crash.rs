@@ -83,7 +83,7 @@ fn crash(program: &Path, rounds: u32, durability: &str, cut: bool) -> Result<Tal
     let _ = fs::remove_dir_all(&folder); // an earlier run's
     fs::create_dir_all(folder.join("synced"))?;
     let (_carrier, base_url) = carrier(program)?;
-    fs::write(folder.join("proxy.toml"), config(&base_url, durability))?;
+    crate::run::write_private(&folder.join("proxy.toml"), &config(&base_url, durability))?;
     let preload = if cut { Some(preload(&folder)?) } else { None };
     let sequence = Arc::new(AtomicU32::new(1));
     let mut tally = Tally::default();

@@ -135,9 +135,9 @@ fn configure(folder: &Path, base_url: &str, account: &str) -> Result<PathBuf> {
         bail!("no account: {account}")
     };
     let config = folder.join("cmiot-proxy.toml");
-    fs::write(
+    crate::run::write_private(
         &config,
-        format!(
+        &format!(
             "gateway.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\ncarrier.base_url = \"{base_url}\"\n\
              [[account]]\nname = \"fleet\"\nappid = \"{appid}\"\nebid = \"{ebid}\"\npassword = \"{password}\"\n"
         ),

@@ -1,50 +1,375 @@
-//! Who may see the operators' pages: whoever sends the bearer token (RFC 6750 2.1), compared in constant time.
+//! Access to the admin listener: bearer tokens (RFC 6750 2.1) and client certificates, the roles that each of them has,
+//! and rules that keep the pages of a browser out.
+//!
+//! A browser sends requests on behalf of pages that nobody trusts, to loopback too, with the client certificate that it
+//! has, but never with an `Authorization` header that a page does not know. So a request without a valid one must
+//! address the listener by a name of its own (otherwise a page could rebind its own name to our address), must post
+//! JSON, which a page of another origin cannot without asking first, and must not come from another origin.
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Response, StatusCode};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::uri::Authority;
+use hyper::{Method, Request, Response, StatusCode, Version};
 use subtle::ConstantTimeEq;
 
 use super::reply;
+use crate::config::admin::{Admin, By, Token};
+use crate::config::file::Role;
 use crate::config::units::Secret;
 
-/// Whether these headers hold the token, or none is needed. How far a guess was right does not show.
-pub(super) fn authorized(token: Option<&Secret>, headers: &HeaderMap) -> bool {
-    let Some(token) = token else { return true };
-    let claimed = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    let claimed = claimed.and_then(|value| value.strip_prefix(b"Bearer "));
-    claimed.is_some_and(|claimed| bool::from(claimed.ct_eq(token.expose())))
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// What a page needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Needs {
+    /// Nothing: it is for those who start and balance the process.
+    Nothing,
+    /// Some role: the page is not there, or not for this method.
+    Any,
+    /// This role, except where no `token_file` is set.
+    RoleOfToken(Role),
+    /// This role.
+    Role(Role),
 }
 
-/// What everybody else gets.
-pub(super) fn unauthorized() -> Response<Full<Bytes>> {
-    let mut response = reply::text(
-        StatusCode::UNAUTHORIZED,
-        "send Authorization: Bearer and the token of [admin] token_file\n",
-    );
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    response
+/// Why a request is not answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Denied {
+    /// No token or certificate that is known.
+    Unknown,
+    /// Known, without this role.
+    Lacks(Role),
+    /// It may come from a page in a browser.
+    Browser(&'static str),
+}
+
+/// The roles of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Roles {
+    view: bool,
+    operate: bool,
+    audit: bool,
+}
+
+impl Roles {
+    const ALL: Self = Self { view: true, operate: true, audit: true };
+
+    /// `operate` and `audit` each include `view`.
+    fn add(&mut self, role: Role) {
+        self.view = true;
+        self.operate |= role == Role::Operate;
+        self.audit |= role == Role::Audit;
+    }
+
+    fn check(self, needs: Needs) -> Result<(), Denied> {
+        let lacking = match needs {
+            Needs::Nothing => return Ok(()),
+            Needs::Any if self == Self::default() => return Err(Denied::Unknown),
+            Needs::Any => return Ok(()),
+            Needs::Role(role) | Needs::RoleOfToken(role) => role,
+        };
+        match lacking {
+            _ if self == Self::default() => Err(Denied::Unknown),
+            Role::View if self.view => Ok(()),
+            Role::Operate if self.operate => Ok(()),
+            Role::Audit if self.audit => Ok(()),
+            role => Err(Denied::Lacks(role)),
+        }
+    }
+}
+
+/// Whether a request may have what it asks for. `names` are those of its client certificate; `unix` says that it came
+/// over a Unix socket.
+pub(super) fn check<B>(
+    admin: &Admin,
+    request: &Request<B>,
+    names: &[String],
+    unix: bool,
+    needs: Needs,
+) -> Result<(), Denied> {
+    if needs == Needs::Nothing {
+        return Ok(());
+    }
+    let by_token = by_token(admin, request.headers());
+    let mut roles = by_token;
+    for access in &admin.access {
+        if let By::Certificate(name) = &access.by
+            && names.contains(name)
+        {
+            roles.add(access.role);
+        }
+    }
+    if admin.token == Token::Off {
+        roles = Roles::ALL;
+    }
+    // Metrics are open to those who scrape this machine, unless the operator set a token.
+    if matches!((needs, &admin.token), (Needs::RoleOfToken(_), Token::Made(_))) {
+        roles.view = true;
+    }
+    roles.check(needs)?;
+    match by_token == Roles::default() {
+        true => not_of_a_page(admin, request, unix),
+        false => Ok(()),
+    }
+}
+
+/// The roles of the bearer token. Every token is compared, each in constant time.
+fn by_token(admin: &Admin, headers: &HeaderMap) -> Roles {
+    let mut roles = Roles::default();
+    let Some(claimed) = bearer(headers) else { return roles };
+    let same = |token: &Secret| bool::from(claimed.ct_eq(token.expose()));
+    if admin.token.secret().is_some_and(same) {
+        roles = Roles::ALL;
+    }
+    for access in &admin.access {
+        if let By::Token(token) = &access.by
+            && same(token)
+        {
+            roles.add(access.role);
+        }
+    }
+    roles
+}
+
+/// The token of the one `Authorization` header. The scheme's case does not matter (RFC 9110 11.1).
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, None) = (all.next()?.as_bytes(), all.next()) else { return None };
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii_start())
+}
+
+/// The rules for a request without a valid `Authorization`.
+fn not_of_a_page<B>(admin: &Admin, request: &Request<B>, unix: bool) -> Result<(), Denied> {
+    let headers = request.headers();
+    let hosts = hosts(request)?;
+    let nameless = hosts.is_empty() && request.version() == Version::HTTP_10;
+    if !unix && !nameless && (hosts.is_empty() || !hosts.iter().all(|host| is_ours(admin, host))) {
+        return Err(Denied::Browser(
+            "Host must be an IP address, localhost or one of [admin] names; or send a token",
+        ));
+    }
+    let same_origin = |origin: &HeaderValue| {
+        let origin = origin.to_str().unwrap_or_default();
+        let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        authority
+            .is_some_and(|authority| hosts.iter().any(|host| host.as_str().eq_ignore_ascii_case(authority)))
+    };
+    if !headers.get_all(header::ORIGIN).iter().all(same_origin) {
+        return Err(Denied::Browser("it comes from a page of another origin"));
+    }
+    let from_here = |site: &HeaderValue| matches!(site.as_bytes(), b"same-origin" | b"none");
+    if !headers.get_all(SEC_FETCH_SITE).iter().all(from_here) {
+        return Err(Denied::Browser("it comes from a page of another site"));
+    }
+    if request.method() == Method::POST && !is_json(headers) {
+        return Err(Denied::Browser("post it as application/json"));
+    }
+    Ok(())
+}
+
+/// Every name by which the request addresses us: its target's, and its `Host`.
+fn hosts<B>(request: &Request<B>) -> Result<Vec<Authority>, Denied> {
+    let unreadable = Denied::Browser("its Host cannot be read");
+    let mut hosts: Vec<Authority> = request.uri().authority().cloned().into_iter().collect();
+    for host in request.headers().get_all(header::HOST) {
+        hosts.push(Authority::try_from(host.as_bytes()).map_err(|_| unreadable)?);
+    }
+    Ok(hosts)
+}
+
+/// Whether an authority names this listener: an IP address cannot be rebound, and the other names are the operator's.
+fn is_ours(admin: &Admin, authority: &Authority) -> bool {
+    let host = authority.host();
+    let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok();
+    let named = || host.eq_ignore_ascii_case("localhost");
+    let listed = || admin.names.iter().any(|name| name.eq_ignore_ascii_case(host));
+    !authority.as_str().contains('@') && (literal || named() || listed())
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut all = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (all.next(), all.next()) else { return false };
+    let media_type = value.as_bytes().split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
+    media_type.eq_ignore_ascii_case(b"application/json")
+}
+
+impl Denied {
+    pub(super) fn response(self) -> Response<Full<Bytes>> {
+        match self {
+            Self::Unknown => {
+                let what = "send Authorization: Bearer and the token of [admin] token_file or, where none is set, of \
+                            admin.token in [store] dir\n";
+                let mut response = reply::text(StatusCode::UNAUTHORIZED, what);
+                let headers = response.headers_mut();
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                response
+            }
+            Self::Lacks(role) => {
+                reply::text(StatusCode::FORBIDDEN, format!("the role {} is missing\n", role.name()))
+            }
+            Self::Browser(why) => reply::text(StatusCode::FORBIDDEN, format!("refused: {why}\n")),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::admin::Access;
+
+    const TOKEN: &str = "0123456789abcdef";
+
+    fn admin(token: Token, access: Vec<Access>) -> Admin {
+        Admin {
+            listen: std::net::SocketAddr::from(([127, 0, 0, 1], 8081)).into(),
+            token,
+            names: vec!["ops.example".to_owned()],
+            access,
+            tls: None,
+        }
+    }
+
+    fn given() -> Token {
+        Token::Given(Secret::new(TOKEN))
+    }
+
+    fn request(method: &str, uri: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let builder = Request::builder().method(method).uri(uri);
+        headers.iter().fold(builder, |all, (name, value)| all.header(*name, *value)).body(()).unwrap()
+    }
+
+    const VIEW: Needs = Needs::Role(Role::View);
+    const OPERATE: Needs = Needs::Role(Role::Operate);
+    const AUDIT: Needs = Needs::Role(Role::Audit);
 
     #[test]
-    fn only_the_whole_token_opens() {
-        let token = Secret::new("0123456789abcdef");
+    fn only_the_whole_token_is_valid_and_the_schemes_case_does_not_matter() {
         let with = |value: &str| {
-            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())]);
-            authorized(Some(&token), &headers)
+            let request = request("GET", "/peers", &[("host", "x"), ("authorization", value)]);
+            check(&admin(given(), Vec::new()), &request, &[], false, VIEW)
         };
-        assert!(with("Bearer 0123456789abcdef"));
-        for wrong in
-            ["0123456789abcdef", "Bearer 0123456789abcde", "Bearer 0123456789abcdef0", "Bearer ", "Basic x"]
-        {
-            assert!(!with(wrong), "{wrong}");
+        for right in ["Bearer", "bearer", "BEARER", "bEaReR"] {
+            assert_eq!(with(&format!("{right} {TOKEN}")), Ok(()), "{right}");
         }
-        assert!(!authorized(Some(&token), &HeaderMap::new()));
-        assert!(authorized(None, &HeaderMap::new()));
+        for wrong in
+            [TOKEN, "Bearer 0123456789abcde", "Bearer 0123456789abcdef0", "Bearer ", "Basic x", "Bearer"]
+        {
+            assert_eq!(with(wrong), Err(Denied::Unknown), "{wrong}");
+        }
+        let value = format!("Bearer {TOKEN}");
+        let twice = [("authorization", value.as_str()), ("authorization", value.as_str())];
+        let twice = check(&admin(given(), Vec::new()), &request("GET", "/peers", &twice), &[], false, VIEW);
+        assert_eq!(twice, Err(Denied::Unknown));
+    }
+
+    #[test]
+    fn a_role_allows_what_it_says_and_the_missing_one_is_named() {
+        let by = |role, name: &str| Access {
+            name: name.to_owned(),
+            role,
+            by: By::Token(Secret::new(&format!("the-token-of-{name}"))),
+        };
+        let certified = Access {
+            name: "c".to_owned(),
+            role: Role::Audit,
+            by: By::Certificate("auditor.example".to_owned()),
+        };
+        let access = vec![
+            by(Role::View, "viewer"),
+            by(Role::Operate, "operator"),
+            by(Role::Audit, "auditor"),
+            certified,
+        ];
+        let admin = admin(given(), access);
+        let may = |token: &str, names: &[String], needs| {
+            let value = format!("Bearer {token}");
+            let headers = [("host", "127.0.0.1"), ("authorization", value.as_str())];
+            check(&admin, &request("GET", "/", &headers), names, false, needs)
+        };
+        for (token, operates, audits) in [
+            ("the-token-of-viewer", false, false),
+            ("the-token-of-operator", true, false),
+            ("the-token-of-auditor", false, true),
+            (TOKEN, true, true),
+        ] {
+            assert_eq!(may(token, &[], VIEW), Ok(()), "{token}");
+            assert_eq!(
+                may(token, &[], OPERATE),
+                if operates { Ok(()) } else { Err(Denied::Lacks(Role::Operate)) }
+            );
+            assert_eq!(may(token, &[], AUDIT), if audits { Ok(()) } else { Err(Denied::Lacks(Role::Audit)) });
+        }
+        let shown = ["auditor.example".to_owned()];
+        assert_eq!(may("", &shown, AUDIT), Ok(()));
+        assert_eq!(may("", &shown, OPERATE), Err(Denied::Lacks(Role::Operate)));
+        assert_eq!(may("the-token-of-operator", &shown, OPERATE), Ok(()), "both count");
+        assert_eq!(may("", &["other.example".to_owned()], VIEW), Err(Denied::Unknown));
+    }
+
+    #[test]
+    fn without_a_valid_token_a_request_must_not_be_a_pages() {
+        let open = admin(Token::Off, Vec::new());
+        let may = |method: &str, headers: &[(&str, &str)], unix| {
+            check(&open, &request(method, "/cache/purge", headers), &[], unix, OPERATE).is_ok()
+        };
+        let json = ("content-type", "application/json; charset=utf-8");
+        for host in
+            ["127.0.0.1:8081", "127.0.0.1", "[::1]:8081", "localhost:8081", "LOCALHOST", "ops.example:1"]
+        {
+            assert!(may("POST", &[("host", host), json], false), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "ops.example.evil",
+            "me@127.0.0.1",
+            "127.0.0.1.evil",
+            "",
+            "a b",
+        ] {
+            assert!(!may("POST", &[("host", host), json], false), "{host}");
+            assert!(!may("GET", &[("host", host)], false), "{host}");
+        }
+        assert!(!may("POST", &[("host", "127.0.0.1"), ("host", "evil.example"), json], false));
+        assert!(!may("GET", &[], false), "HTTP/1.1 needs a Host");
+        assert!(may("POST", &[("host", "whatever.example"), json], true), "over a Unix socket");
+        assert!(!may("POST", &[("host", "whatever.example")], true));
+        let here = ("host", "127.0.0.1:8081");
+        for (media_type, fits) in
+            [("application/JSON", true), ("text/plain", false), ("application/json-seq", false)]
+        {
+            assert_eq!(may("POST", &[here, ("content-type", media_type)], false), fits, "{media_type}");
+        }
+        assert!(!may("POST", &[here], false), "without a type");
+        for (name, value, fits) in [
+            ("origin", "http://127.0.0.1:8081", true),
+            ("origin", "http://127.0.0.1:8082", false),
+            ("origin", "http://evil.example", false),
+            ("origin", "null", false),
+            ("sec-fetch-site", "same-origin", true),
+            ("sec-fetch-site", "none", true),
+            ("sec-fetch-site", "same-site", false),
+            ("sec-fetch-site", "cross-site", false),
+        ] {
+            assert_eq!(may("POST", &[here, json, (name, value)], false), fits, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn metrics_are_open_until_a_token_file_is_set_and_http_1_0_needs_no_host() {
+        let may = |token, headers: &[(&str, &str)], version| {
+            let mut request = request("GET", "/metrics", headers);
+            *request.version_mut() = version;
+            check(&admin(token, Vec::new()), &request, &[], false, Needs::RoleOfToken(Role::View))
+        };
+        let made = || Token::Made(Some(Secret::new(TOKEN)));
+        assert_eq!(may(made(), &[("host", "127.0.0.1")], Version::HTTP_11), Ok(()));
+        assert_eq!(may(made(), &[], Version::HTTP_10), Ok(()));
+        assert!(may(made(), &[("host", "evil.example")], Version::HTTP_11).is_err());
+        assert_eq!(may(given(), &[("host", "127.0.0.1")], Version::HTTP_11), Err(Denied::Unknown));
+        let peers = request("GET", "/peers", &[("host", "127.0.0.1")]);
+        assert_eq!(check(&admin(made(), Vec::new()), &peers, &[], false, VIEW), Err(Denied::Unknown));
     }
 }

@@ -1,7 +1,7 @@
 //! `cmiot-proxy serve`: runs the proxy until it is told to stop.
 
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use anyhow::Context;
 use cmiot_proxy::app::{App, open_store};
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::watch::Watch;
-use cmiot_proxy::config::{Config, ConfigError, LogFormat};
+use cmiot_proxy::config::{Config, LogFormat, token};
 use cmiot_proxy::log::{self, Form, Log};
 use cmiot_proxy::process;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,8 +26,9 @@ const FLUSH: Duration = Duration::from_secs(1);
 ///
 /// SIGTERM or SIGINT drains: no new connection, what is under way finishes within [gateway] grace, the databases are
 /// flushed, exit 0. A second signal exits at once. SIGHUP, or a change of the configuration or of a file that it names,
-/// loads all of it anew; when it is wrong the old one stays. When the databases cannot go on (a failed sync that could not
-/// be made good), it drains and exits 1: have a supervisor start it again. RUST_LOG sets the log level (default `info`).
+/// loads all of it anew; when it is wrong the old one stays, /ready says so, and it is tried again every few seconds. When
+/// the databases cannot go on (a failed sync that could not be made good), it drains and exits 1: have a supervisor start it
+/// again. RUST_LOG sets the log level (default `info`).
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cmiot-proxy serve --config /etc/cmiot-proxy/cmiot-proxy.toml")]
 pub(super) struct Serve {
@@ -42,7 +43,7 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let (config, _) = Config::load(&self.config)?;
+        let (mut config, _) = Config::load(&self.config)?;
         let _log = log(config.log_format).context("cannot set up the log")?;
         for warning in &config.warnings {
             tracing::warn!("{warning}");
@@ -50,20 +51,27 @@ impl Serve {
         process::harden(&config.process).context("cannot ask the kernel to keep secrets and files apart")?;
         let clock = Clock::system();
         let store = open_store(&config, self.accept_lost_state, &clock)?;
+        let dir = config.store_dir.clone();
+        if config.find_token(&dir)? {
+            let path = dir.join(token::FILE);
+            tracing::info!(path = %path.display(), "made a token for the admin listener; it has every role");
+        }
         super::runtime()?.block_on(async {
             // Asked for before anything is served, so that no signal is missed.
             let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
             let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
             let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-            let mut watch = Watch::new(&self.config, &config.files);
+            let mut files =
+                Files { path: self.config.clone(), dir, watch: Watch::new(&config.files), refused: None };
             let scheme = |tls: bool| if tls { "https" } else { "http" };
             let (gateway, admin) = (scheme(config.gateway_tls.is_some()), scheme(config.admin.tls.is_some()));
             let app = App::start(config, store, clock).await?;
             // For whoever started us: the ports, where 0 was asked for. Nothing else goes to standard output.
             announce(format!("gateway {gateway}://{}\nadmin {admin}://{}\n", app.gateway(), app.admin()));
             let mut failed = false;
+            let mut requests = app.reloads();
             loop {
-                let asked = tokio::select! {
+                let (asked, asker) = tokio::select! {
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
                     why = app.failed() => {
@@ -71,19 +79,30 @@ impl Serve {
                         failed = true;
                         break;
                     }
-                    _ = hang_up.recv() => true,
-                    () = tokio::time::sleep(LOOK) => false,
+                    _ = hang_up.recv() => (true, None),
+                    Some(asker) = requests.recv() => (true, Some(asker)),
+                    () = tokio::time::sleep(LOOK) => (false, None),
                 };
-                let path = self.config.clone();
                 // Elsewhere: files may be long, or on a disk that hangs, and look-ups go on.
                 let loaded;
-                (watch, loaded) = tokio::task::spawn_blocking(move || look(watch, &path, asked))
+                (files, loaded) = tokio::task::spawn_blocking(move || files.look(asked))
                     .await
                     .context("cannot look at the configuration")?;
-                match loaded {
-                    Some(Ok(config)) => app.reload(config),
-                    Some(Err(error)) => app.keep_config(&error),
-                    None => {}
+                let told = match loaded {
+                    Loaded::Unchanged => continue,
+                    Loaded::Taken(config) => {
+                        app.reload(*config);
+                        Ok(())
+                    }
+                    Loaded::Refused { error, news } => {
+                        if news {
+                            app.keep_config(&error);
+                        }
+                        Err(error)
+                    }
+                };
+                if let Some(asker) = asker {
+                    let _ = asker.send(told); // who asked may have left
                 }
             }
             let again = tokio::select! {
@@ -101,16 +120,52 @@ impl Serve {
     }
 }
 
-/// Loads the configuration if somebody asked for that; a changed file counts as well as a signal.
-fn look(mut watch: Watch, path: &Path, asked: bool) -> (Watch, Option<Result<Config, ConfigError>>) {
-    // Looked at in any case, so that a change that was asked for counts once.
-    let changed = watch.changed();
-    if !changed && !asked {
-        return (watch, None);
-    }
-    match Config::load(path) {
-        Ok((config, _)) => (Watch::new(path, &config.files), Some(Ok(config))),
-        Err(error) => (watch, Some(Err(error))),
+/// The configuration's files.
+struct Files {
+    path: PathBuf,
+    /// The store's folder, which stays until the next start.
+    dir: PathBuf,
+    watch: Watch,
+    /// Why the files as they are now were refused, the last time.
+    refused: Option<String>,
+}
+
+/// What a look at the files came to.
+enum Loaded {
+    /// There was no reason to load them.
+    Unchanged,
+    /// A configuration to take over.
+    Taken(Box<Config>),
+    /// They are refused; `news` says that somebody asked, or that the reason is another one than the last time.
+    Refused { error: String, news: bool },
+}
+
+impl Files {
+    /// Loads them if somebody asked for that, or where a change, or a retry, is due.
+    fn look(mut self, asked: bool) -> (Self, Loaded) {
+        // Looked at in any case, so that a change that was asked for counts once.
+        let due = self.watch.is_due();
+        if !due && !asked {
+            return (self, Loaded::Unchanged);
+        }
+        let loaded = Config::load(&self.path).and_then(|(mut config, _)| {
+            config.find_token(&self.dir)?;
+            Ok(config)
+        });
+        match loaded {
+            Ok(config) => {
+                self.watch = Watch::new(&config.files);
+                self.refused = None;
+                (self, Loaded::Taken(Box::new(config)))
+            }
+            Err(error) => {
+                let error = error.to_string();
+                self.watch.refused();
+                let news = asked || self.refused.as_ref() != Some(&error);
+                self.refused = Some(error.clone());
+                (self, Loaded::Refused { error, news })
+            }
+        }
     }
 }
 

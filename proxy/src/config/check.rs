@@ -11,8 +11,7 @@ use hyper::Uri;
 
 use super::clients::{Clients, Groups};
 use super::reader::{PasswordSource, Reader};
-use super::units::Secret;
-use super::{Account, Admin, Carrier, Config, ConfigFile, file, operation, shares};
+use super::{Account, Carrier, Config, ConfigFile, admin, file, operation, shares};
 use crate::operation::{Operations, USER_STATUS};
 use crate::tls;
 
@@ -50,7 +49,11 @@ impl Config {
         Ok(Self {
             gateway,
             gateway_tls: tls("[gateway.tls]", file.gateway.tls.as_ref(), &mut reader)?,
-            admin: admin(&file.admin, &mut reader)?,
+            admin: admin::check(
+                &file.admin,
+                tls("[admin.tls]", file.admin.tls.as_ref(), &mut reader)?,
+                &mut reader,
+            )?,
             store_dir: folder.join(&file.store.dir),
             carrier,
             operations,
@@ -65,6 +68,7 @@ impl Config {
             derived: clients.derived,
             revoked: clients.revoked,
             process: file.process.clone(),
+            lists: reader.seen([&file.gateway.clients_file, &file.gateway.revoked_file]),
             files: reader.files,
             warnings: reader.warnings,
         })
@@ -179,6 +183,9 @@ fn gateway(written: &file::Gateway, groups: usize, warnings: &mut Vec<String>) -
 }
 
 fn carrier(written: &file::Carrier, groups: usize, reader: &mut Reader<'_>) -> Result<Carrier, String> {
+    if written.base_url.contains('@') {
+        return Err("[carrier] base_url: must not hold a user name or password".to_owned());
+    }
     let wrong = |why: &str| format!("[carrier] base_url = \"{}\": {why}", written.base_url);
     let base_url: Uri = written.base_url.trim_end_matches('/').parse().map_err(|_| {
         wrong("is not a URL: write scheme, host and optional port and path prefix, such as \"https://api.iot.10086.cn\"")
@@ -189,9 +196,6 @@ fn carrier(written: &file::Carrier, groups: usize, reader: &mut Reader<'_>) -> R
     }
     if base_url.query().is_some() {
         return Err(wrong("must not have a query: the proxy writes its own"));
-    }
-    if base_url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err("[carrier] base_url: must not hold a user name or password".to_owned());
     }
     if written.node > 99 {
         return Err(format!(
@@ -270,38 +274,6 @@ fn trust(written: Option<&file::CarrierTls>, reader: &mut Reader<'_>) -> Result<
         pinned: read("pin_file", written.pin_file.as_deref())?.into_iter().next(),
         only_tls13: written.min_version == file::TlsVersion::V13,
     })
-}
-
-fn admin(written: &file::Admin, reader: &mut Reader<'_>) -> Result<Admin, String> {
-    let token = match &written.token_file {
-        Some(path) => {
-            let bytes = reader.secret(path).map_err(|e| format!("[admin] token_file: {e}"))?;
-            let text = std::str::from_utf8(&bytes)
-                .ok()
-                .filter(|text| text.len() >= 16 && text.bytes().all(|b| b.is_ascii_graphic()));
-            let text = text.ok_or_else(|| {
-                format!(
-                    "[admin] token_file: {}: needs at least 16 printable ASCII characters without blanks",
-                    path.display()
-                )
-            })?;
-            Some(Secret::new(text))
-        }
-        None => None,
-    };
-    let tls = tls("[admin.tls]", written.tls.as_ref(), reader)?;
-    let certified = written
-        .tls
-        .as_ref()
-        .is_some_and(|tls| tls.client_ca_file.is_some() && !tls.client_certificate_optional);
-    if !written.listen.is_local() && (tls.is_none() || (token.is_none() && !certified)) {
-        return Err(format!(
-            "[admin] listen = \"{}\": other machines can ask there: set token_file and [admin.tls] (or client \
-             certificates by client_ca_file), or listen on 127.0.0.1",
-            written.listen
-        ));
-    }
-    Ok(Admin { listen: written.listen.clone(), token, tls })
 }
 
 /// Limits of zero would let nobody in.

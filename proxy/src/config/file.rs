@@ -3,6 +3,7 @@
 //! A [`ConfigFile`] has only been read; [`Config`](super::Config) is what has been checked. Written back
 //! (`cmiot-proxy check`), it is the effective configuration with its secrets redacted.
 
+mod admin;
 mod client;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use super::listen::Listen;
 use super::operation;
 use super::units::{Secret, Size, Span, Window, peers};
 
+pub use admin::{Access, Admin, NoToken, Role};
 pub use client::{Client, ClientsFile, Derive, Format, ReplayMode, Rights};
 
 /// The whole file.
@@ -156,20 +158,6 @@ impl Default for Gateway {
     }
 }
 
-/// `[admin]`: health and metrics.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Admin {
-    /// Where to listen, as in `[gateway]`.
-    pub listen: Listen,
-    /// File with the bearer token for everything but `/live` and `/ready`. Optional where only this machine can ask.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_file: Option<PathBuf>,
-    /// Certificate and key; needed where other machines can ask.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Tls>,
-}
-
 /// `[gateway.tls]`, `[admin.tls]`: PEM files, read again when they change.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -184,12 +172,6 @@ pub struct Tls {
     /// A client may also connect without a certificate.
     #[serde(default)]
     pub client_certificate_optional: bool,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8081)).into(), token_file: None, tls: None }
-    }
 }
 
 /// `[store]`: the databases.

@@ -1,7 +1,9 @@
 //! Reads the files that a configuration names, and keeps their list, so that a change of any of them is noticed.
 //!
-//! A secret that every user of the machine can read is refused (`[process] allow_world_readable_secrets`).
+//! A secret that every user of the machine can read is refused (`[process] allow_world_readable_secrets`), and so is any
+//! file that every user can write.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,76 +12,91 @@ use cmiot_signer::Password;
 use zeroize::Zeroizing;
 
 use super::units::Secret;
+use super::watch::Seen;
 
 /// Where relative paths begin, what was read, and what was noticed along the way.
 pub(super) struct Reader<'a> {
     folder: &'a Path,
     allow_world_readable: bool,
-    /// Every file that was read.
-    pub(super) files: Vec<PathBuf>,
+    /// Every file that was read, as it looked just before.
+    pub(super) files: Vec<Seen>,
+    known: HashSet<PathBuf>,
     /// What works but should be changed.
     pub(super) warnings: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(folder: &'a Path, allow_world_readable: bool) -> Self {
-        Self { folder, allow_world_readable, files: Vec::new(), warnings: Vec::new() }
+        Self { folder, allow_world_readable, files: Vec::new(), known: HashSet::new(), warnings: Vec::new() }
     }
 
     /// A secret file's bytes without one closing line break.
     pub(super) fn secret(&mut self, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-        let path = self.note(path);
-        self.check_mode(&path)?;
+        let path = self.note(path, true)?;
         read_secret(&path)
     }
 
     /// The bytes of a file that is no secret.
     pub(super) fn bytes(&mut self, path: &Path) -> Result<Vec<u8>, String> {
-        let path = self.note(path);
-        fs::read(&path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))
+        let path = self.note(path, false)?;
+        fs::read(&path).map_err(|e| unreadable(&path, &e))
     }
 
     /// The text of a file that holds secrets among other things.
     pub(super) fn secret_text(&mut self, path: &Path) -> Result<Zeroizing<String>, String> {
-        let path = self.note(path);
-        self.check_mode(&path)?;
-        fs::read_to_string(&path)
-            .map(Zeroizing::new)
-            .map_err(|e| format!("{}: cannot be read: {e}", path.display()))
+        let path = self.note(path, true)?;
+        fs::read_to_string(&path).map(Zeroizing::new).map_err(|e| unreadable(&path, &e))
     }
 
     /// The lines of a list: blanks and what follows a `#` do not count.
     pub(super) fn list(&mut self, path: &Path) -> Result<Vec<String>, String> {
-        let path = self.note(path);
-        let text =
-            fs::read_to_string(&path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?;
+        let path = self.note(path, false)?;
+        let text = fs::read_to_string(&path).map_err(|e| unreadable(&path, &e))?;
         let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
         Ok(lines.filter(|line| !line.is_empty()).map(str::to_owned).collect())
     }
 
-    fn note(&mut self, path: &Path) -> PathBuf {
-        let path = self.folder.join(path);
-        if !self.files.contains(&path) {
-            self.files.push(path.clone());
-        }
-        path
+    /// Those of these files that were read.
+    pub(super) fn seen(&self, paths: [&Option<PathBuf>; 2]) -> Vec<Seen> {
+        let paths: Vec<_> = paths.into_iter().flatten().map(|path| self.folder.join(path)).collect();
+        self.files.iter().filter(|file| paths.iter().any(|path| path == file.path())).cloned().collect()
     }
 
-    fn check_mode(&self, path: &Path) -> Result<(), String> {
-        let mode = fs::metadata(path)
-            .map_err(|e| format!("{}: cannot be read: {e}", path.display()))?
-            .permissions()
-            .mode();
-        if mode & 0o004 == 0 || self.allow_world_readable {
-            return Ok(());
+    /// Takes a file's look, before it is read, and refuses one that others can change, or read where it is secret.
+    fn note(&mut self, path: &Path, secret: bool) -> Result<PathBuf, String> {
+        let path = self.folder.join(path);
+        if !self.known.contains(&path) {
+            self.known.insert(path.clone());
+            self.files.push(Seen::of(&path));
         }
-        Err(format!(
-            "{0}: every user of this machine can read this secret (mode {1:04o}): chmod o= {0}, or set [process] \
-             allow_world_readable_secrets = true",
-            path.display(),
-            mode & 0o7777
-        ))
+        let found = fs::metadata(&path).map_err(|e| unreadable(&path, &e))?;
+        let open = !secret || self.allow_world_readable;
+        refuse_others(&path, &found, open).map_err(|what| format!("{}: {what}", path.display()))?;
+        Ok(path)
     }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> String {
+    format!("{}: cannot be read: {error}", path.display())
+}
+
+/// Refuses a file that every user of this machine can write, and one that every user can read unless it is `open`.
+///
+/// # Errors
+/// A sentence with the remedy; the caller names the file.
+pub(super) fn refuse_others(path: &Path, found: &fs::Metadata, open: bool) -> Result<(), String> {
+    let mode = found.permissions().mode();
+    let (shown, bits) = (path.display(), mode & 0o7777);
+    if mode & 0o002 != 0 {
+        return Err(format!("every user of this machine can change it (mode {bits:04o}): chmod o= {shown}"));
+    }
+    if mode & 0o004 != 0 && !open {
+        return Err(format!(
+            "every user of this machine can read this secret (mode {bits:04o}): chmod o= {shown}, or set [process] \
+             allow_world_readable_secrets = true"
+        ));
+    }
+    Ok(())
 }
 
 /// The three places where a password may be; exactly one is used.
@@ -108,8 +125,13 @@ impl PasswordSource<'_> {
                 checked(&bytes, "_file")
             }
             Self { file: None, env: Some(name), text: None, .. } => {
-                let value = std::env::var_os(name)
-                    .ok_or_else(|| format!("{place}: {key}_env: {name} is not set in the environment"))?;
+                let value = std::env::var_os(name).ok_or_else(|| {
+                    // What is no variable's name may be the password itself.
+                    let named =
+                        name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+                    let shown = if named { name } else { "the variable that it names" };
+                    format!("{place}: {key}_env: {shown} is not set in the environment")
+                })?;
                 checked(value.as_encoded_bytes(), "_env")
             }
             Self { file: None, env: None, text: Some(secret), .. } => checked(secret.expose(), ""),

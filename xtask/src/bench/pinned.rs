@@ -76,9 +76,9 @@ pub(super) const ALL: [Spec; 6] = [
 
 fn ours(at: &Path, origin: &Origin, program: &Path, port: u16, settings: &str) -> Result<Command> {
     let config = at.join("cmiot-proxy.toml");
-    fs::write(
+    crate::run::write_private(
         &config,
-        format!(
+        &format!(
             r#"
             gateway.listen = "{}"
             admin.listen = "127.0.0.1:0"

@@ -3,13 +3,12 @@
 //!
 //! It comes from PyPI, every package at the version that `xtask/data/schemathesis.txt` names. The proxy stands before a simulated carrier, and wants a bearer token.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::run::{Run, root, target};
+use crate::run::{Run, root, target, write_private};
 use crate::serving::Serving;
 use crate::tools;
 
@@ -30,11 +29,10 @@ pub(super) fn stage() -> Result<()> {
     };
     let mut carrier = start(&["simulate", "--listen", "127.0.0.1:0", "--account", "100001:1:carrier"])?;
     let base_url = carrier.told("simulated carrier ")?;
-    fs::write(folder.join("admin.token"), TOKEN)?;
-    fs::set_permissions(folder.join("admin.token"), Permissions::from_mode(0o600))?;
-    fs::write(
-        folder.join("api.toml"),
-        format!(
+    write_private(&folder.join("admin.token"), TOKEN)?;
+    write_private(
+        &folder.join("api.toml"),
+        &format!(
             "[gateway]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"admin.token\"\n\
              [carrier]\nbase_url = \"{base_url}\"\n\
              [[account]]\nname = \"fleet\"\nappid = \"100001\"\nebid = \"1\"\npassword = \"carrier\"\n"

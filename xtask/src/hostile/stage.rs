@@ -53,7 +53,7 @@ impl Stage {
              [[client]]\ngroup = \"fleet\"\nappid = \"{}\"\npassword = \"{}\"\nrate = 50\n",
             GOOD.0, GOOD.1, GREEDY.0, GREEDY.1
         );
-        std::fs::write(folder.0.join("hostile.toml"), config)?;
+        crate::run::write_private(&folder.0.join("hostile.toml"), &config)?;
         let mut proxy = Serving::start(
             Command::new(&program)
                 .args(["serve", "--config"])

@@ -1,7 +1,8 @@
 //! The operators' listener of a running proxy, as the commands ask it.
 
 use anyhow::{Context, bail};
-use cmiot_proxy::config::Config;
+use cmiot_proxy::config::admin::Token;
+use cmiot_proxy::config::{Config, token};
 use serde_json::Value;
 
 use super::At;
@@ -28,12 +29,13 @@ impl Desk {
     pub(super) fn of(at: &At) -> anyhow::Result<Self> {
         let (config, _) = Config::load(&at.config)?;
         let base = at.url.clone().unwrap_or_else(|| format!("http://{}", config.admin.listen));
-        let token =
-            config.admin.token.as_ref().map(|token| String::from_utf8_lossy(token.expose()).into_owned());
-        Ok(Self {
-            base: base.trim_end_matches('/').to_owned(),
-            authorization: token.map(|token| format!("Bearer {token}")),
-        })
+        let made = match config.admin.token {
+            Token::Made(None) => token::read(&config.store_dir)?,
+            _ => None,
+        };
+        let token = config.admin.token.secret().or(made.as_ref());
+        let authorization = token.map(|token| format!("Bearer {}", String::from_utf8_lossy(token.expose())));
+        Ok(Self { base: base.trim_end_matches('/').to_owned(), authorization })
     }
 
     pub(super) async fn get(&self, page: &str) -> anyhow::Result<Answer> {
@@ -56,7 +58,10 @@ impl Desk {
 impl Answer {
     fn of(reply: &http::Reply) -> anyhow::Result<Self> {
         if reply.status == hyper::StatusCode::UNAUTHORIZED {
-            bail!("the proxy wants another token: check [admin] token_file");
+            bail!("the proxy wants another token: check [admin] token_file, or admin.token in [store] dir");
+        }
+        if reply.status == hyper::StatusCode::FORBIDDEN {
+            bail!("{}", String::from_utf8_lossy(&reply.body).trim_end());
         }
         Ok(Self {
             ok: reply.status.is_success(),

@@ -25,6 +25,7 @@ const CONFIG: &str = r#"
 listen = "127.0.0.1:0"
 [admin]
 listen = "127.0.0.1:0"
+token = "none"
 [carrier]
 base_url = "CARRIER"
 [cache]

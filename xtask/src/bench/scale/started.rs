@@ -1,6 +1,5 @@
 //! The proxy over a folder that was made before, started and asked at once.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -24,9 +23,9 @@ pub(super) fn configure(place: &Path, cards: u32, tls: Option<[&str; 2]>) -> Res
     let tls = tls.map_or_else(String::new, |[certificate, key]| {
         format!("gateway.tls.cert_file = \"{certificate}\"\ngateway.tls.key_file = \"{key}\"\n")
     });
-    fs::write(
+    crate::run::write_private(
         &config,
-        format!(
+        &format!(
             "gateway.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\nstore.dir = \"data\"\n\
              gateway.max_connections = 20000\ngateway.max_connections_per_peer = 20000\n\
              cache.memory_entries = {}\nfreshness.normal = \"2h\"\ncarrier.base_url = \"http://127.0.0.1:9\"\n{tls}\

@@ -1,0 +1,117 @@
+//! `admin.token` in the store's folder: the token of the admin listener where the configuration names none.
+//!
+//! 32 hex digits, readable for the folder's owner alone. The proxy makes it at its first start; the commands read it
+//! there.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use zeroize::Zeroizing;
+
+use super::ConfigError;
+use super::reader::refuse_others;
+use super::units::Secret;
+
+/// Its name.
+pub const FILE: &str = "admin.token";
+
+/// What a token must be, for an error.
+pub(super) const FORM: &str = "needs at least 16 printable ASCII characters without blanks";
+
+/// A token from the bytes of its file.
+pub(super) fn parse(bytes: &[u8]) -> Option<Secret> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    (text.len() >= 16 && text.bytes().all(|b| b.is_ascii_graphic())).then(|| Secret::new(text))
+}
+
+/// The token of a store's folder; none where none was made.
+///
+/// # Errors
+/// [`ConfigError`] with the file and the remedy.
+pub fn read(dir: &Path) -> Result<Option<Secret>, ConfigError> {
+    let path = dir.join(FILE);
+    let wrong = |what: String| ConfigError::new(&path, None, what);
+    let found = match fs::symlink_metadata(&path) {
+        Ok(found) => found,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(wrong(format!("cannot be read: {e}"))),
+    };
+    if !found.is_file() {
+        return Err(wrong("is no plain file: remove it, and the proxy makes a new one".to_owned()));
+    }
+    refuse_others(&path, &found, false).map_err(wrong)?;
+    let bytes = Zeroizing::new(fs::read(&path).map_err(|e| wrong(format!("cannot be read: {e}")))?);
+    let token = parse(bytes.trim_ascii_end());
+    token
+        .map(Some)
+        .ok_or_else(|| wrong(format!("{FORM}: remove it, and the proxy makes a new one at its next start")))
+}
+
+/// The token of a store's folder, which is made where there is none; says whether it was.
+///
+/// # Errors
+/// [`ConfigError`] with the file and the remedy.
+pub fn read_or_make(dir: &Path) -> Result<(Secret, bool), ConfigError> {
+    if let Some(token) = read(dir)? {
+        return Ok((token, false));
+    }
+    let path = dir.join(FILE);
+    let wrong = |e: io::Error| ConfigError::new(&path, None, format!("cannot be written: {e}"));
+    let mut bytes = Zeroizing::new([0; 16]);
+    SystemRandom::new().fill(bytes.as_mut()).map_err(|_| wrong(io::Error::other("no random numbers")))?;
+    let text = Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    // Written beside it and renamed, so that a crash leaves a whole token or none.
+    let temporary = dir.join(format!("{FILE}.new"));
+    let _ = fs::remove_file(&temporary); // of a start that was cut off
+    let owner = fs::metadata(dir).map_err(wrong)?.uid();
+    let mut options = OpenOptions::new();
+    let made = options.write(true).create_new(true).mode(0o600).open(&temporary).and_then(|mut file| {
+        if file.metadata()?.uid() != owner {
+            std::os::unix::fs::fchown(&file, Some(owner), None)?;
+        }
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        fs::File::open(dir)?.sync_all()
+    });
+    made.map_err(wrong)?;
+    Ok((Secret::new(&text), true))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn it_is_made_once_for_the_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(read(dir.path()).unwrap().is_none());
+        let (made, new) = read_or_make(dir.path()).unwrap();
+        assert!(new && made.expose().len() == 32 && made.expose().iter().all(u8::is_ascii_hexdigit));
+        let path = dir.path().join(FILE);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(read_or_make(dir.path()).unwrap(), (made, false));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn one_that_others_can_read_a_link_and_a_short_one_are_refused_with_the_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        fs::write(&path, "0123456789abcdef0123456789abcdef").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(read(dir.path()).unwrap_err().to_string().contains("chmod o= "));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(read(dir.path()).unwrap().is_some());
+        fs::write(&path, "short").unwrap();
+        assert!(read(dir.path()).unwrap_err().to_string().contains("remove it"));
+        fs::rename(&path, dir.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+        assert!(read_or_make(dir.path()).unwrap_err().to_string().contains("no plain file"));
+    }
+}
