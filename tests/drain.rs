@@ -62,7 +62,7 @@ async fn the_grace_time_ends_a_drain() {
     carrier.wait_for_calls(1).await;
     proxy.signal("TERM").await;
     assert_eq!(proxy.ended().await.code(), Some(0));
-    assert!(line.try_answer().await.is_none());
+    line.answer().await.is_refusal_since("73", "shutdown");
     assert!(proxy.log().contains("grace"), "{}", proxy.log());
 }
 

@@ -68,6 +68,8 @@ mod quota;
 // The sisters of the user-status look-up.
 mod operations;
 
+// What changes something, done once.
+mod actions;
 // A request that is sent again: through changes of its client, time and purges.
 mod repeats;
 
@@ -82,6 +84,9 @@ mod transids;
 
 // A record for every request, before its answer.
 mod audit;
+
+// The same when the client leaves, or the proxy stops.
+mod records;
 
 // What docs/auditing.md prints, as an auditor runs it.
 mod auditing;

@@ -9,6 +9,7 @@
 //! Before the token is checked, nothing tells one client from another or from none: the window is the widest of all,
 //! and whether a client may send lenient transids is looked at afterwards.
 
+pub mod actions;
 pub mod repeat;
 pub mod replay;
 

@@ -3,6 +3,7 @@
 //! Built upwards: stores, then what stands on them, then the listeners, so that nothing is asked before all of it can
 //! answer. Drained downwards: listeners stop, requests finish, flights land, stores flush.
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::admin::{Admin, Asked, Reloads};
+use crate::admit::actions::{Action, Actions};
 use crate::admit::replay::Number;
 use crate::admit::{Admit, Origin};
 use crate::alarms::Condition;
@@ -31,6 +33,9 @@ use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
 use crate::relay::Relay;
 use crate::store::{Store, StoreError, StoreOptions, audit};
+
+/// How long the calls and requests under way may take to end, once the grace time is over and they were told to.
+const LAST: Duration = Duration::from_secs(5);
 
 /// How often moka is let do its deferred work.
 const TIDY: Duration = Duration::from_secs(1);
@@ -220,12 +225,21 @@ impl App {
         self.stop.cancel();
         self.connections.close();
         self.flights.close();
-        let landed = async {
+        let ended = async || {
             self.connections.wait().await;
             self.flights.wait().await;
         };
-        if tokio::time::timeout(self.grace, landed).await.is_err() {
-            tracing::warn!(grace = ?self.grace, "not everything finished within the grace time");
+        if tokio::time::timeout(self.grace, ended()).await.is_err() {
+            tracing::warn!(
+                grace = ?self.grace,
+                "not everything finished within the grace time: calls and requests under way end now, each with its record"
+            );
+            self.relay.stop();
+            if tokio::time::timeout(LAST, ended()).await.is_err() {
+                tracing::warn!(
+                    "a connection or a call did not end; what is not recorded is found at the next start"
+                );
+            }
         }
         self.relay.audit.flush();
         let store = self.store;
@@ -303,6 +317,9 @@ fn relay(
     Ok(Relay {
         hosts: Hosts::new(config.gateway.names.iter().cloned().chain(ours)),
         admit: Admit::new(config, clock.clone()),
+        actions: Actions::default(),
+        tasks: flights.clone(),
+        stopping: CancellationToken::new(),
         cache: Cache::new(config, Arc::clone(&store.cache), clock.clone()),
         flights: Arc::new(Flights::new(caps, flights.clone())),
         carrier: Carrier::new(config, &store.state, &store.audit, clock, Arc::clone(metrics))?,
@@ -323,12 +340,28 @@ fn remember_transids(relay: &Relay, store: &Store, clock: &Clock) -> Result<(), 
     let now = clock.now();
     // A record may be older than its transid's stamp by the skew, and the stamp older than now by it once more.
     let since = now.minus(relay.admit.memory().saturating_mul(2));
+    let mut open = HashMap::new();
+    store.history.begun_since(since, |past| {
+        if let Ok(transid) = Transid::parse(past.transid) {
+            open.insert(Action { client: past.client, number: Number::of(&transid) }, past.row);
+        }
+    })?;
     store.history.authenticated_since(since, |past| {
         let burnt =
             past.outcome != Outcome::Refused.name() || past.reason == Some(Refusal::OnlyIfCached.reason());
         if let Some(transid) = Transid::parse(past.transid).ok().filter(|_| burnt) {
-            relay.admit.remember(&past.client, Number::of(&transid), now);
+            let number = Number::of(&transid);
+            if past.reason != Some(Refusal::Begun(None).reason()) {
+                // The record says how it ended.
+                open.remove(&Action { client: past.client, number });
+            }
+            relay.admit.remember(&past.client, number, now);
         }
         ControlFlow::Continue(())
-    })
+    })?;
+    for (action, row) in open {
+        relay.admit.remember(&action.client, action.number, now);
+        relay.actions.remember(action, row);
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`Record`] is begun when a request arrives and filled in along the path; [`Audit::commit`] gives it to the store's
 //! writer and returns when it is on disk. Without a committed record no answer leaves: the caller refuses instead, or,
-//! under `on_failure = "answer"`, the answer goes out and is counted. Refusals before authentication may be counted too
+//! under `on_failure = "answer"`, the answer goes out and is counted. Requests that are not admitted may be counted too
 //! (see [`Refusals`]).
 //! Passwords, tokens and URLs have no field here.
 
@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use cmiot_signer::Transid;
 
+use crate::admit::actions::Action;
 use crate::cache::Entry;
 use crate::clock::{Clock, Time};
 use crate::config::{Client, OnFailure};
 use crate::gateway::request::Claims;
 use crate::outcome::{Outcome, Refusal};
-use crate::store::audit::{AuditRow, AuditStore, AuditUnavailable, Clip, RefusedRow};
+use crate::store::audit::{AuditRow, AuditStore, AuditUnavailable, BegunRow, Clip, Noted, RefusedRow};
 pub use refusals::Refusals;
 
 /// What is known of a look-up so far.
@@ -36,7 +37,10 @@ pub struct Record {
     carrier_transid: Option<Transid>,
     answer: Option<Arc<Entry>>,
     age: Option<Duration>,
+    not_admitted: bool,
     repeated: bool,
+    client_gone: bool,
+    action: Option<Box<Action>>,
 }
 
 impl Record {
@@ -51,7 +55,10 @@ impl Record {
             carrier_transid: None,
             answer: None,
             age: None,
+            not_admitted: false,
             repeated: false,
+            client_gone: false,
+            action: None,
         }
     }
 
@@ -70,9 +77,41 @@ impl Record {
         self.client = Some(Arc::clone(client));
     }
 
+    /// It was refused on its way in, whoever sent it: it has used up nothing, so that it may come again as it is.
+    pub fn not_admitted(&mut self) {
+        self.not_admitted = true;
+    }
+
     /// Its transid was used before, and it is answered all the same.
     pub fn repeated(&mut self) {
         self.repeated = true;
+    }
+
+    /// Its client left before it could be answered.
+    pub fn client_gone(&mut self) {
+        self.client_gone = true;
+    }
+
+    /// It is about to be done: until a record says its end, it stays open.
+    pub fn acts(&mut self, action: Action) {
+        self.action = Some(Box::new(action));
+    }
+
+    /// The action that it is the record of.
+    pub fn action(&self) -> Option<Action> {
+        self.action.as_deref().copied()
+    }
+
+    /// The row that says that the action asked for is about to be sent; none of a request that could not be read.
+    pub fn intent(&self) -> Option<BegunRow> {
+        let Claims { operation, transid, card, .. } = &self.claims;
+        Some(BegunRow {
+            at: self.at,
+            client: self.client.as_ref()?.appid,
+            transid: (*transid)?,
+            operation: (*operation)?.name,
+            card: (*card)?,
+        })
     }
 
     /// A carrier call served it.
@@ -111,7 +150,10 @@ impl Record {
             card: self.claims.card,
             transid: self.claims.transid,
             outcome: outcome.name(),
-            reason: refusal.map(Refusal::reason).or(self.repeated.then(|| Refusal::ReusedTransid.reason())),
+            reason: refusal
+                .map(Refusal::reason)
+                .or(self.repeated.then(|| Refusal::ReusedTransid.reason()))
+                .or(self.client_gone.then(|| Refusal::Gone.reason())),
             code,
             carrier_code: carrier_code.map(|code| Clip::new(code.as_str())),
             status: verdict
@@ -160,8 +202,11 @@ impl Audit {
         refusal: Option<&Refusal>,
         latency: Duration,
     ) -> (bool, impl Future<Output = Result<(), AuditUnavailable>> + Send + use<>) {
-        let counted = matches!((&record.client, refusal), (None, Some(refusal))
-            if !self.refusals.is_recorded(record.peer, refusal.reason(), record.at));
+        let bounded = record.client.is_none() || record.not_admitted;
+        let counted = refusal.is_some_and(|refusal| {
+            let client = record.client.as_ref().map(|client| client.appid);
+            bounded && !self.refusals.is_recorded(client, record.peer, refusal.reason(), record.at)
+        });
         let written = (!counted).then(|| self.store.append(record.into_row(outcome, refusal, latency)));
         let on_failure = self.store.on_failure();
         let committed = async move {
@@ -172,6 +217,11 @@ impl Audit {
             }
         };
         (counted, committed)
+    }
+
+    /// Hands the intent of an action to the writer at once; ready with its row's number when it is committed.
+    pub fn begin_action(&self, intent: BegunRow) -> Noted {
+        self.store.append_begun(intent)
     }
 
     /// Tells of commits those who wait for them, and lets go of those who have waited long enough: up to a round longer than

@@ -21,13 +21,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cmiot_signer::{Card, Password, SignedRequest, Signer, Transid};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Time};
 use crate::config::{Account, Config};
 use crate::metrics::Metrics;
 use crate::operation::Operation;
 use crate::sequence::TransidSource;
-use crate::store::audit::{AuditStore, CallRow, Clip};
+use crate::store::audit::{AuditStore, CallRow, Clip, OnFailure};
 use crate::store::state::StateStore;
 use crate::urgency::Pressure;
 use client::Client;
@@ -79,6 +80,10 @@ pub enum NotAsked {
     Breaker(Duration),
     /// The carrier refuses the account's credentials, or its subscription, with this code.
     Credentials(Code, Duration),
+    /// The audit takes no records, so the answer could not be given, or the call would have no row.
+    Unrecorded,
+    /// The proxy is shutting down.
+    Shutdown,
 }
 
 impl NotAsked {
@@ -88,6 +93,7 @@ impl NotAsked {
             Self::Budget(wait) | Self::CoolDown(wait) | Self::Breaker(wait) | Self::Credentials(_, wait) => {
                 *wait
             }
+            Self::Unrecorded | Self::Shutdown => Duration::from_secs(5),
         }
     }
 }
@@ -102,6 +108,8 @@ pub struct Carrier {
     clock: Clock,
     drift: Drift,
     metrics: Arc<Metrics>,
+    /// Cancelled when calls under way are to end now.
+    stopping: CancellationToken,
 }
 
 impl Carrier {
@@ -126,7 +134,13 @@ impl Carrier {
             clock: clock.clone(),
             drift: Drift { alarm: config.carrier.drift_alarm },
             metrics,
+            stopping: CancellationToken::new(),
         })
+    }
+
+    /// Ends the calls under way with [`Fault::Shutdown`], each with its row, and lets no further one begin.
+    pub fn stop(&self) {
+        self.stopping.cancel();
     }
 
     /// Takes over the accounts of a changed configuration. What is known of those that stay is kept.
@@ -140,7 +154,7 @@ impl Carrier {
     /// begun. Actions are sent once. Returns the last attempt.
     ///
     /// # Errors
-    /// [`NotAsked`] when no account of the group may send a call.
+    /// [`NotAsked`] when no account of the group may send a call, or none may be sent at all.
     pub async fn call(
         &self,
         group: &str,
@@ -153,7 +167,10 @@ impl Carrier {
         let (mut accounts, mut refused) = (operation.is_lookup(), None);
         loop {
             let previous = last.as_ref().and_then(|attempt| attempt.transid);
-            let picked = self.pick(group, operation, pressure, refused.as_ref()).await;
+            let picked = match self.may_send(operation) {
+                Ok(()) => self.pick(group, operation, pressure, refused.as_ref()).await,
+                Err(not_asked) => Err(not_asked),
+            };
             let (standing, pass) = match (picked, last) {
                 (Ok(picked), _) => picked,
                 // What was said before is better than why nothing more is.
@@ -176,13 +193,24 @@ impl Carrier {
                 _ => match pause(&attempt) {
                     Some(pause) if retries > 0 => {
                         retries -= 1;
-                        tokio::time::sleep(pause).await;
+                        let _: Option<()> =
+                            self.stopping.run_until_cancelled(tokio::time::sleep(pause)).await;
                     }
                     _ => return Ok(attempt),
                 },
             }
             last = Some(attempt);
         }
+    }
+
+    /// Whether a call may be sent at all: nothing is paid for whose answer could not be given for want of a record, and no
+    /// action is done without one.
+    fn may_send(&self, operation: &Operation) -> Result<(), NotAsked> {
+        if self.stopping.is_cancelled() {
+            return Err(NotAsked::Shutdown);
+        }
+        let needs_record = self.audit.on_failure() == OnFailure::Refuse || !operation.is_lookup();
+        if needs_record && !self.audit.can_record() { Err(NotAsked::Unrecorded) } else { Ok(()) }
     }
 
     /// The account of the group with the most left, and leave to call with it. Not the one that was `refused` before.
@@ -202,8 +230,16 @@ impl Carrier {
         let mut soonest =
             accounts.iter().filter_map(|one| one.check(operation).err()).min_by_key(NotAsked::wait);
         for standing in open {
-            match standing.pass(operation, pressure).await {
-                Ok(pass) => return Ok((Arc::clone(standing), pass)),
+            let passed = self.stopping.run_until_cancelled(standing.pass(operation, pressure)).await;
+            match passed.unwrap_or(Err(NotAsked::Shutdown)) {
+                Ok(pass) => match self.may_send(operation) {
+                    Ok(()) => return Ok((Arc::clone(standing), pass)),
+                    // The wait for the budget may have been long.
+                    Err(not_asked) => {
+                        standing.give_back(operation);
+                        return Err(not_asked);
+                    }
+                },
                 Err(refused) => soonest = Some(refused),
             }
         }
@@ -282,7 +318,8 @@ impl Carrier {
     }
 
     async fn send(&self, operation: &Operation, signed: &SignedRequest<'_>) -> Result<Answered, Fault> {
-        let response = self.client.get(operation.path, signed).await?;
+        let got = self.stopping.run_until_cancelled(self.client.get(operation.path, signed)).await;
+        let response = got.unwrap_or(Err(Fault::Shutdown))?;
         let at = self.clock.now();
         if let Some(date) = response.date {
             self.drift.compare(at, date, &self.metrics);

@@ -19,13 +19,14 @@ use tokio_util::either::Either;
 
 use crate::admit::Origin;
 use crate::outcome::{Malformed, Refusal};
-use crate::relay::{Asked, Relay};
+use crate::relay::{Asked, Attended, Relay};
 use answer::Rendered;
 use request::MAX_BODY;
 
 /// Answers one HTTP request from `origin`. A body that is not there within `[gateway]` `body` counts as cut off.
 ///
-/// A request without a body, as nearly all are, is looked up before anything waits.
+/// A request without a body, as nearly all are, is looked up before anything waits. One that is cut off in its body, by its
+/// client or by the end of a drain, has its record too.
 pub fn serve(
     relay: Arc<Relay>,
     request: Request<Incoming>,
@@ -38,14 +39,19 @@ pub fn serve(
     };
     if request.body().is_end_stream() {
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());
-        Either::Left(relay.answer(&Asked { method, uri, headers, body: Ok(&[]), origin }))
+        Either::Left(relay.answer(&Asked { method, uri, headers, body: Ok(&[]), origin, left: None }))
     } else {
-        Either::Right(Box::pin(async move {
+        let (tasks, stopping) = (relay.tasks.clone(), relay.stopping.clone());
+        Either::Right(Attended::new(&tasks, None, |left| async move {
             let (head, body) = request.into_parts();
-            let body = read(&head.method, body, patience).await;
+            let body = tokio::select! {
+                biased;
+                body = read(&head.method, body, patience) => body,
+                () = stopping.cancelled() => Err(Refusal::Malformed(Malformed::BodyCutOff)),
+            };
             let body = body.as_deref().map_err(Clone::clone);
             let Parts { method, uri, headers, .. } = &head;
-            relay.answer(&Asked { method, uri, headers, body, origin }).await
+            relay.answer(&Asked { method, uri, headers, body, origin, left: Some(left) }).await
         }))
     }
 }

@@ -90,6 +90,10 @@ pub enum Refusal {
     Carrier(Fault),
     /// The carrier was not asked: to protect the quota, or since it would have been in vain.
     NotAsked(NotAsked),
+    /// The action was begun, as the row of this number says, and its end is not known. Sent again, it might be done twice.
+    Begun(Option<i64>),
+    /// The client left before there was an answer. Nobody gets this one.
+    Gone,
     /// The flight ended without a word: a defect of the proxy's.
     Lost,
     /// The audit record could not be committed, so no answer may leave.
@@ -141,12 +145,16 @@ impl Refusal {
             Self::TooFast(_)
             | Self::ReplayFull(_)
             | Self::NotAsked(NotAsked::Budget(_) | NotAsked::CoolDown(_)) => "72",
+            Self::Begun(_) => "99",
             Self::OnlyIfCached
+            | Self::Gone
             | Self::Crowded
             | Self::Deadline
             | Self::Credentials(_)
             | Self::Carrier(_)
-            | Self::NotAsked(NotAsked::Breaker(_) | NotAsked::Credentials(..))
+            | Self::NotAsked(
+                NotAsked::Breaker(_) | NotAsked::Credentials(..) | NotAsked::Unrecorded | NotAsked::Shutdown,
+            )
             | Self::Lost
             | Self::Audit => "73",
         }
@@ -178,6 +186,10 @@ impl Refusal {
             Self::NotAsked(NotAsked::CoolDown(_)) => "cool-down",
             Self::NotAsked(NotAsked::Breaker(_)) => "breaker",
             Self::NotAsked(NotAsked::Credentials(..)) => "carrier-credentials",
+            Self::NotAsked(NotAsked::Unrecorded) => "audit",
+            Self::NotAsked(NotAsked::Shutdown) => "shutdown",
+            Self::Begun(_) => "action-begun",
+            Self::Gone => "client-gone",
             Self::Lost => "lost",
             Self::Audit => "audit",
         }
@@ -186,7 +198,7 @@ impl Refusal {
     /// Whose turn it is: the gateway's ([`Outcome::Refused`]) or ours and the carrier's ([`Outcome::Failed`]).
     pub fn outcome(&self) -> Outcome {
         match (self, self.code()) {
-            (Self::NotAsked(_), _) => Outcome::Failed,
+            (Self::NotAsked(_) | Self::Begun(_), _) => Outcome::Failed,
             (Self::OnlyIfCached, _) => Outcome::Refused,
             (_, "73") => Outcome::Failed,
             _ => Outcome::Refused,

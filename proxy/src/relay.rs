@@ -4,10 +4,12 @@
 //! [`Refusal`] with its reason. What happens without a request, since a flight outlives its askers, stands in
 //! `relay/fly.rs`.
 
+mod act;
 mod again;
+mod attend;
 mod fly;
+mod settle;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +17,12 @@ use arc_swap::ArcSwap;
 use cmiot_signer::AppId;
 use hyper::{HeaderMap, Method, Uri};
 use tokio_util::either::Either;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::admit::actions::{Action, Actions};
 use crate::admit::repeat::{Listener, Teller, Turn};
+use crate::admit::replay::Number;
 use crate::admit::{Admit, Admitted, Door, Origin, Passed};
 use crate::audit::{Audit, Record};
 use crate::cache::freshness::Freshness;
@@ -27,11 +33,12 @@ use crate::carrier::verdict::Class;
 use crate::clock::{Clock, Moment, Time};
 use crate::config::{Client, Config};
 use crate::flight::{Flights, Role, Seat, Who};
-use crate::gateway::answer::{Answer, CacheStatus, Forwarded, Rendered};
-use crate::gateway::request::{Hosts, Request, check_head};
+use crate::gateway::answer::{CacheStatus, Forwarded, Rendered};
+use crate::gateway::request::{Hosts, Request, SentTransid, check_head};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
 use crate::urgency::Urgency;
+pub use attend::Attended;
 use fly::Brought;
 pub use fly::Landing;
 
@@ -41,10 +48,16 @@ pub struct Relay {
     pub hosts: Hosts,
     /// Who asks, may they.
     pub admit: Admit,
+    /// What may have been done.
+    pub actions: Actions,
     /// What is known.
     pub cache: Cache,
     /// Who asks the carrier for whom.
     pub flights: Arc<Flights<Key, AppId, Landing>>,
+    /// What goes on without its client: flights, and requests whose client has left.
+    pub tasks: TaskTracker,
+    /// Cancelled when the grace time of a drain is over: what is under way ends now.
+    pub stopping: CancellationToken,
     /// Whom the flights ask.
     pub carrier: Carrier,
     /// What must be on disk before an answer leaves.
@@ -70,6 +83,8 @@ pub struct Asked<'a> {
     pub body: Result<&'a [u8], Refusal>,
     /// Who is at the other end.
     pub origin: Origin,
+    /// Cancelled when the client has left, where that is watched already.
+    pub left: Option<CancellationToken>,
 }
 
 /// A seat in a flight.
@@ -106,8 +121,8 @@ enum Step {
 enum Wait {
     /// The response of the request that came first with this transid.
     Told(Listener, Arc<Client>, Key),
-    /// An action.
-    Action(Arc<Client>, Key),
+    /// An action, with its client's transid.
+    Action(Arc<Client>, Key, Number),
     /// What is not in memory, or not as it is wanted.
     Answer(Arc<Client>, Key, Wants, Option<Held>),
 }
@@ -116,7 +131,8 @@ impl Relay {
     /// Answers one request. The answer's audit record is committed when this returns.
     ///
     /// What can be done at once is done at once, in the order of the path: whoever only waits for a record needs no room
-    /// for more, and has nothing left to do but to send what is rendered.
+    /// for more, and has nothing left to do but to send what is rendered. Whatever waits is done to its end when its client
+    /// has left, and so has its record.
     pub fn answer(self: Arc<Self>, asked: &Asked<'_>) -> impl Future<Output = Rendered> + Send + use<> {
         let came = self.clock.moment();
         let peer = asked.origin.address;
@@ -129,12 +145,18 @@ impl Relay {
                 self.tell(teller, &found);
                 Either::Left(self.settle(found, came, came.wall, peer, record))
             }
-            Step::Wait(wait) => Either::Right(Box::pin(async move {
-                let found = self.wait(*wait, came.ticks, &mut record).await;
-                self.tell(teller, &found);
-                let now = self.clock.now();
-                self.settle(found, came, now, peer, record).await
-            })),
+            Step::Wait(wait) => {
+                let tasks = self.tasks.clone();
+                Either::Right(Attended::new(&tasks, asked.left.clone(), |left| async move {
+                    let found = self.wait(*wait, came.ticks, &left, &mut record).await;
+                    self.tell(teller, &found);
+                    if left.is_cancelled() {
+                        record.client_gone();
+                    }
+                    let now = self.clock.now();
+                    self.settle(found, came, now, peer, record).await
+                }))
+            }
         }
     }
 
@@ -155,7 +177,8 @@ impl Relay {
         let request = Request::parse(asked.uri, asked.headers, body, operations, lenient, record.claims())?;
 
         // Admit: who asks, and may they. The transid is burnt from here on.
-        let Admitted { client, passed } = admit(&door, &request, &asked.origin, came, record)?;
+        let Admitted { client, passed } = admit(&door, &request, &asked.origin, came, record)
+            .map_err(|refusal| self.refuse_action(&request, refusal))?;
         let key = Key::new(&client.group, request.operation, &config.canonical(&request.card));
 
         // Repeat: who may ask again with one transid gets the response of the first time.
@@ -174,7 +197,9 @@ impl Relay {
             Passed::Repeatable(Turn::Used) => return Err(Refusal::ReusedTransid),
         }
         if !request.operation.is_lookup() {
-            return Ok(Step::Wait(Box::new(Wait::Action(client, key))));
+            // Such a client has no actions: see `admit`.
+            let SentTransid::Strict(transid) = &request.transid else { return Err(Refusal::Operation) };
+            return Ok(Step::Wait(Box::new(Wait::Action(client, key, Number::of(transid)))));
         }
 
         // Look up: what will do is answered at once.
@@ -193,15 +218,18 @@ impl Relay {
         self: &Arc<Self>,
         wait: Wait,
         started: Duration,
+        left: &CancellationToken,
         record: &mut Record,
     ) -> Result<Found, Refusal> {
         match wait {
+            // It waits for what another request brings: nothing is lost when it ends early.
             Wait::Told(told, client, key) => {
-                let heard = tokio::time::timeout(self.patience(started, false), told.hear()).await;
+                let told = tokio::time::timeout(self.patience(started, false), told.hear());
+                let heard = left.run_until_cancelled(told).await.ok_or(Refusal::Gone)?;
                 let response = heard.map_err(|_| Refusal::Deadline)?.ok_or(Refusal::Lost)?;
                 self.repeat(&client, &key, response, self.clock.now())
             }
-            Wait::Action(client, key) => self.act(&client, &key, started, record).await,
+            Wait::Action(client, key, number) => self.act(&client, &key, number, started, record).await,
             Wait::Answer(client, key, wants, held) => {
                 self.ask(&client, &key, &wants, held, started, record).await
             }
@@ -251,6 +279,17 @@ impl Relay {
         }
     }
 
+    /// A transid that was used is refused; if it was used for an action that may have been done, with the row that says so.
+    fn refuse_action(&self, request: &Request<'_>, refusal: Refusal) -> Refusal {
+        match (&refusal, &request.transid) {
+            (Refusal::ReusedTransid, SentTransid::Strict(transid)) if !request.operation.is_lookup() => {
+                let action = Action { client: request.appid, number: Number::of(transid) };
+                self.actions.refusal(action).unwrap_or(refusal)
+            }
+            _ => refusal,
+        }
+    }
+
     /// How long to wait for a flight: the rest of the deadline, less when there is something stale to answer.
     fn patience(&self, started: Duration, stale: bool) -> Duration {
         let config = self.config.load();
@@ -285,31 +324,16 @@ impl Relay {
         self.config.store(Arc::clone(config));
     }
 
+    /// Ends what is under way: calls with a fault, requests with a refusal, each with its row.
+    pub fn stop(&self) {
+        self.stopping.cancel();
+        self.carrier.stop();
+    }
+
     /// Frees what is of no use any more; called on a ticker.
     pub fn tidy(&self) {
         self.admit.tidy();
-    }
-
-    /// An action is sent once, shared with nobody and kept nowhere. Who asked may leave: it is sent all the same.
-    async fn act(
-        self: &Arc<Self>,
-        client: &Client,
-        key: &Key,
-        started: Duration,
-        record: &mut Record,
-    ) -> Result<Found, Refusal> {
-        let (relay, flying) = (Arc::clone(self), key.clone());
-        let seat = self
-            .flights
-            .alone(Some(who(client)), |pressure| async move { relay.send(&flying, &pressure).await })
-            .map_err(|_| Refusal::Crowded);
-        let (_, landing) = land(seat, self.patience(started, false)).await?;
-        if let Some(call) = &landing.call {
-            record.called(&call.account, call.transid.as_ref());
-        }
-        let entry = landing.end?.entry;
-        let cache_status = CacheStatus { forwarded: Some(Forwarded::Bypass), ..CacheStatus::default() };
-        Ok(Found { outcome: Outcome::Miss, entry, cache_status })
+        self.actions.sweep(self.clock.now().minus(self.admit.memory()).as_secs());
     }
 
     /// What a landed flight means for one who waited for it.
@@ -366,50 +390,6 @@ impl Relay {
     fn stale(&self, held: &Held, instead_of: &'static str) -> Found {
         cached(held, Some(instead_of), self.clock.now())
     }
-
-    /// Record and answer, `now`: the record is committed, or the answer is that it could not be.
-    fn settle(
-        self: Arc<Self>,
-        found: Result<Found, Refusal>,
-        came: Moment,
-        now: Time,
-        peer: IpAddr,
-        mut record: Record,
-    ) -> impl Future<Output = Rendered> + Send + use<> {
-        // Masked only for those who read it.
-        let card = if tracing::enabled!(tracing::Level::INFO) { record.masked_card() } else { None };
-        let took = move |clock: &Clock| clock.monotonic().saturating_sub(came.ticks);
-        let (outcome, refusal, answer) = match found {
-            Ok(Found { outcome, entry, cache_status }) => {
-                let age = now.since(entry.answered_at);
-                let wait = retry_after(entry.said.verdict.class);
-                let answer = Answer::relayed(entry.said.body.clone(), cache_status, age, wait);
-                record.answered(entry, age);
-                (outcome, None, answer)
-            }
-            Err(refusal) => (refusal.outcome(), Some(refusal.clone()), Answer::refused(&refusal)),
-        };
-        let (rendered, reason) = (answer.into_response(), refusal.as_ref().map_or("", Refusal::reason));
-        let (counted, committed) = self.audit.commit(record, outcome, refusal.as_ref(), took(&self.clock));
-        async move {
-            let (outcome, reason, rendered) = match committed.await {
-                Ok(()) => (outcome, reason, rendered),
-                Err(_) => {
-                    let refusal = Refusal::Audit;
-                    (Outcome::Failed, refusal.reason(), Answer::refused(&refusal).into_response())
-                }
-            };
-            let latency = took(&self.clock);
-            self.metrics.look_up(outcome, reason, latency);
-            if !counted {
-                tracing::info!(
-                    outcome = outcome.name(), reason, %peer, card,
-                    latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX), "look-up"
-                );
-            }
-            rendered
-        }
-    }
 }
 
 /// Admits a request, and notes in its record whose it is, admitted or not.
@@ -429,6 +409,7 @@ fn admit(
             if let Some(client) = &refused.client {
                 record.authenticated(client);
             }
+            record.not_admitted();
             Err(refused.refusal)
         }
     }
@@ -468,15 +449,5 @@ async fn land(seat: Result<Place, Refusal>, patience: Duration) -> Result<(Role,
         Ok(Ok(landing)) => Ok((seat.role, landing)),
         Ok(Err(_)) => Err(Refusal::Lost),
         Err(_) => Err(Refusal::Deadline),
-    }
-}
-
-/// How long to wait after an answer that says "later".
-fn retry_after(class: Class) -> Option<Duration> {
-    match class {
-        Class::Throttled => Some(Duration::from_secs(5)),
-        Class::Busy => Some(Duration::from_secs(2)),
-        Class::NotReady => Some(Duration::from_secs(600)),
-        _ => None,
     }
 }

@@ -1,19 +1,27 @@
-//! Refusals before authentication: the first few a peer and reason in a period have a record each, further ones a count.
+//! Requests that are not admitted: the first few of a client or peer and a reason in a period have a record each, further
+//! ones a count.
 //!
-//! Whoever has no credentials can make as many as the network carries; what that writes is bounded: `each` records for
-//! at most [`MOST`] peers and reasons, and a count for each of them and each reason of all others.
+//! Whoever has no credentials can make as many as the network carries, and so can whoever has one captured request: it is
+//! refused for its transid each time. What that writes is bounded: `each` records for at most [`PEERS`] peers and reasons
+//! and [`CLIENTS`] clients and reasons, and a count for each of them and each reason of all others. A request that is
+//! admitted uses up its transid, and always has a record.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use cmiot_signer::AppId;
+
 use crate::clock::Time;
 use crate::config::Auditing;
 use crate::store::audit::RefusedRow;
 
-/// Peers and reasons told apart in a period.
-const MOST: usize = 4_096;
+/// Peers and reasons told apart in a period, of requests that were not authenticated.
+const PEERS: usize = 4_096;
+
+/// Clients and reasons told apart in a period.
+const CLIENTS: usize = 16_384;
 
 /// Tells the first from the further ones.
 pub struct Refusals {
@@ -26,14 +34,26 @@ pub struct Refusals {
 struct Period {
     /// By the monotonic clock.
     ends: Duration,
-    seen: HashMap<(Option<IpAddr>, &'static str), Seen>,
+    peers: Seen<IpAddr>,
+    clients: Seen<AppId>,
 }
 
+/// By who and why; without who, all of those beyond the number that is told apart.
+type Seen<K> = HashMap<(Option<K>, &'static str), Refused>;
+
 #[derive(Default)]
-struct Seen {
+struct Refused {
     recorded: u32,
-    /// Count, first, last.
-    counted: Option<(u64, Time, Time)>,
+    counted: Option<Counted>,
+}
+
+/// What was not recorded.
+struct Counted {
+    count: u64,
+    first: Time,
+    last: Time,
+    /// None when there were several.
+    peer: Option<IpAddr>,
 }
 
 impl Refusals {
@@ -42,17 +62,33 @@ impl Refusals {
         Self { each: settings.refusals, period: settings.refusal_period, current: Mutex::default() }
     }
 
-    /// Whether a refusal has a record of its own; otherwise it has been counted.
-    pub(super) fn is_recorded(&self, peer: IpAddr, reason: &'static str, at: Time) -> bool {
+    /// Whether a refusal has a record of its own; otherwise it has been counted. `client` was authenticated.
+    pub(super) fn is_recorded(
+        &self,
+        client: Option<AppId>,
+        peer: IpAddr,
+        reason: &'static str,
+        at: Time,
+    ) -> bool {
         let mut period = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = period.seen.len() < MOST || period.seen.contains_key(&(Some(peer), reason));
-        let seen = period.seen.entry((known.then_some(peer), reason)).or_default();
-        if known && seen.recorded < self.each {
-            seen.recorded += 1;
+        let (known, refused) = match client {
+            Some(client) => find(&mut period.clients, CLIENTS, client, reason),
+            None => find(&mut period.peers, PEERS, peer, reason),
+        };
+        if known && refused.recorded < self.each {
+            refused.recorded += 1;
             return true;
         }
-        let (count, first, last) = seen.counted.unwrap_or((0, at, at));
-        seen.counted = Some((count + 1, first.min(at), last.max(at)));
+        let peer = (known || client.is_some()).then_some(peer);
+        refused.counted = Some(match refused.counted.take() {
+            None => Counted { count: 1, first: at, last: at, peer },
+            Some(before) => Counted {
+                count: before.count + 1,
+                first: before.first.min(at),
+                last: before.last.max(at),
+                peer: before.peer.filter(|before| Some(*before) == peer),
+            },
+        });
         false
     }
 
@@ -63,7 +99,7 @@ impl Refusals {
             return Vec::new();
         }
         let ends = now.saturating_add(self.period);
-        rows(std::mem::replace(&mut *period, Period { ends, seen: HashMap::new() }))
+        rows(std::mem::replace(&mut *period, Period { ends, ..Period::default() }))
     }
 
     /// The counts so far: the last of the process.
@@ -72,9 +108,22 @@ impl Refusals {
     }
 }
 
+/// What is known of one, and whether it is told apart from others.
+fn find<'a, K: Copy + Eq + std::hash::Hash>(
+    seen: &'a mut Seen<K>,
+    most: usize,
+    who: K,
+    reason: &'static str,
+) -> (bool, &'a mut Refused) {
+    let known = seen.len() < most || seen.contains_key(&(Some(who), reason));
+    (known, seen.entry((known.then_some(who), reason)).or_default())
+}
+
 fn rows(period: Period) -> Vec<RefusedRow> {
-    let counted = period.seen.into_iter().filter_map(|((peer, reason), seen)| {
-        let (count, first, last) = seen.counted?;
+    let of_peers = period.peers.into_iter().map(|((_, reason), refused)| (reason, refused));
+    let of_clients = period.clients.into_iter().map(|((_, reason), refused)| (reason, refused));
+    let counted = of_peers.chain(of_clients).filter_map(|(reason, refused)| {
+        let Counted { count, first, last, peer } = refused.counted?;
         Some(RefusedRow { peer, reason, count, first, last })
     });
     counted.collect()
@@ -97,27 +146,47 @@ mod tests {
         let refusals = refusals(2);
         let peer = |last: u8| IpAddr::from([192, 0, 2, last]);
         assert_eq!(refusals.take_if_over(Duration::from_secs(1_000)), []);
-        let recorded = [0, 1, 2, 3].map(|n| refusals.is_recorded(peer(1), "token", at(n)));
+        let recorded = [0, 1, 2, 3].map(|n| refusals.is_recorded(None, peer(1), "token", at(n)));
         assert_eq!(recorded, [true, true, false, false]);
-        assert!(refusals.is_recorded(peer(2), "token", at(4)), "another peer");
-        assert!(refusals.is_recorded(peer(1), "no-card", at(5)), "another reason");
+        assert!(refusals.is_recorded(None, peer(2), "token", at(4)), "another peer");
+        assert!(refusals.is_recorded(None, peer(1), "no-card", at(5)), "another reason");
         assert_eq!(refusals.take_if_over(Duration::from_secs(1_059)), []);
         let row = RefusedRow { peer: Some(peer(1)), reason: "token", count: 2, first: at(2), last: at(3) };
         assert_eq!(refusals.take_if_over(Duration::from_secs(1_060)), [row]);
-        assert!(refusals.is_recorded(peer(1), "token", at(6)), "a new period");
+        assert!(refusals.is_recorded(None, peer(1), "token", at(6)), "a new period");
         assert_eq!(refusals.take(), []);
     }
 
     #[test]
     fn peers_without_number_write_no_more_than_so_many_records() {
         let refusals = refusals(1);
-        let tried = 3 * u32::try_from(MOST).unwrap();
+        let tried = 3 * u32::try_from(PEERS).unwrap();
         let recorded = (0..tried)
-            .filter(|n| refusals.is_recorded(IpAddr::from(n.to_be_bytes()), "token", at(0)))
+            .filter(|n| refusals.is_recorded(None, IpAddr::from(n.to_be_bytes()), "token", at(0)))
             .count();
-        assert_eq!(recorded, MOST);
+        assert_eq!(recorded, PEERS);
         let counts = refusals.take();
         assert_eq!(counts.len(), 1);
-        assert_eq!((counts[0].peer, counts[0].count), (None, u64::from(tried) - MOST as u64));
+        assert_eq!((counts[0].peer, counts[0].count), (None, u64::from(tried) - PEERS as u64));
+    }
+
+    #[test]
+    fn a_clients_refusals_are_bounded_wherever_they_come_from() {
+        let refusals = refusals(2);
+        let (one, other) = (AppId::parse("A1").unwrap(), AppId::parse("B1").unwrap());
+        let peer = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let is_recorded = |client, last, n| refusals.is_recorded(Some(client), peer(last), "rate", at(n));
+        assert_eq!([0, 1, 2, 3].map(|n| is_recorded(one, 1, n)), [true, true, false, false]);
+        assert!(refusals.is_recorded(Some(other), peer(1), "rate", at(4)), "another client");
+        assert!(refusals.is_recorded(None, peer(1), "rate", at(4)), "nobody's");
+        let row =
+            |peer, count, last| RefusedRow { peer, reason: "rate", count, first: at(2), last: at(last) };
+        assert_eq!(refusals.take(), [row(Some(peer(1)), 2, 3)]);
+        // From another address it is the same client.
+        for n in 0..4 {
+            is_recorded(one, 1, n);
+        }
+        assert!(!is_recorded(one, 2, 4));
+        assert_eq!(refusals.take(), [row(None, 3, 4)]);
     }
 }

@@ -57,6 +57,9 @@ pub enum Fault {
     /// The proxy could not number the call: state.db is unavailable.
     #[error("state.db gives no transid: see the error before")]
     Sequence,
+    /// The proxy ended the call: the grace time of its shutdown was over.
+    #[error("the proxy was shutting down, and its grace time was over")]
+    Shutdown,
 }
 
 impl Fault {
@@ -73,9 +76,17 @@ impl Fault {
         matches!(self, Self::Connect(_) | Self::ClosedEarly)
     }
 
-    /// Whether it is the proxy's own: nothing was sent, and it says nothing about the carrier.
+    /// Whether it is the proxy's own: nothing was sent that counts, and it says nothing about the carrier.
     pub fn is_ours(&self) -> bool {
-        matches!(self, Self::Descriptors(_) | Self::NoEbid | Self::Sequence)
+        matches!(self, Self::Descriptors(_) | Self::NoEbid | Self::Sequence | Self::Shutdown)
+    }
+
+    /// Whether the carrier may have done what was asked, for all that is known: bytes of the call may have left.
+    pub fn may_be_done(&self) -> bool {
+        !matches!(
+            self,
+            Self::Connect(_) | Self::ConnectTimeout | Self::Descriptors(_) | Self::NoEbid | Self::Sequence
+        )
     }
 
     /// The HTTP status of the response that came, if one did.
@@ -103,6 +114,7 @@ impl Fault {
             Self::NotAnEnvelope { .. } => "not-an-envelope",
             Self::NoEbid => "no-ebid",
             Self::Sequence => "sequence",
+            Self::Shutdown => "shutdown",
         }
     }
 
@@ -116,7 +128,7 @@ impl Fault {
             Self::Timeout => "http_response_timeout",
             Self::Status { .. } | Self::NotAnEnvelope { .. } | Self::Interim(_) => "http_protocol_error",
             Self::TooLong(_) => "http_response_body_size",
-            Self::NoEbid | Self::Sequence | Self::Descriptors(_) => "proxy_internal_error",
+            Self::NoEbid | Self::Sequence | Self::Descriptors(_) | Self::Shutdown => "proxy_internal_error",
         }
     }
 }

@@ -140,6 +140,11 @@ impl Standing {
         }
     }
 
+    /// Nothing was sent with a pass: who comes next may try what it was let through for.
+    pub fn give_back(&self, operation: &Operation) {
+        self.health().release(operation.name);
+    }
+
     /// The password of this index.
     pub fn password(&self, index: usize) -> &Password {
         &self.account.passwords[index]

@@ -191,6 +191,7 @@ fn text(code: &str) -> &'static str {
         "8" => "白名单鉴权不通过",
         "10" => "请求参数不正确，请参考能力调用文档",
         "38" => "码号信息错误，请检查MSISDN、ICCID、IMSI是否正确",
+        "99" => "其他错误",
         "72" => "已超出单位时间客户调用限制，请稍后再试",
         "10006" => "请求的接口不存在",
         _ => "系统忙，请稍后再试",
@@ -237,6 +238,11 @@ fn proxy_status(refusal: &Refusal) -> String {
         Refusal::NotAsked(NotAsked::Credentials(code, _)) => {
             ("http_request_denied", format!("carrier refuses the account's credentials with code {code}"))
         }
+        Refusal::NotAsked(NotAsked::Unrecorded) => ("proxy_internal_error", "audit unavailable".to_owned()),
+        Refusal::NotAsked(NotAsked::Shutdown) => ("proxy_internal_error", "shutting down".to_owned()),
+        Refusal::Begun(Some(row)) => ("http_response_incomplete", format!("action begun: audit row {row}")),
+        Refusal::Begun(None) => ("http_response_incomplete", "action begun".to_owned()),
+        Refusal::Gone => ("proxy_internal_error", "the client has left".to_owned()),
         Refusal::Lost => ("proxy_internal_error", "the call was lost".to_owned()),
         Refusal::Audit => ("proxy_internal_error", "audit unavailable".to_owned()),
     };

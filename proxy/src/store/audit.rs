@@ -253,6 +253,11 @@ impl AuditStore {
         self.shared.healthy.load(Ordering::Acquire)
     }
 
+    /// Whether a row that came now would be taken, and committed for all that is known.
+    pub fn can_record(&self) -> bool {
+        self.healthy() && self.shared.queue.has_room()
+    }
+
     /// What becomes of a request whose row cannot be written.
     pub fn on_failure(&self) -> OnFailure {
         self.shared.on_failure

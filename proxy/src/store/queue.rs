@@ -91,6 +91,12 @@ impl<T> Queue<T> {
         self.arrived.notify_one();
     }
 
+    /// Whether an item that came now would be queued.
+    pub(super) fn has_room(&self) -> bool {
+        let list = self.lock();
+        !list.closed && list.items.len() < self.limit
+    }
+
     /// How many wait.
     pub(super) fn len(&self) -> usize {
         self.lock().items.len()

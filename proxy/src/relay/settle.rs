@@ -1,0 +1,77 @@
+//! The end of a request: its record is committed, and its answer rendered meanwhile.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Found, Relay};
+use crate::audit::Record;
+use crate::carrier::verdict::Class;
+use crate::clock::{Clock, Moment, Time};
+use crate::gateway::answer::{Answer, Rendered};
+use crate::outcome::{Outcome, Refusal};
+
+impl Relay {
+    /// Record and answer, `now`: the record is committed, or the answer is that it could not be.
+    pub(super) fn settle(
+        self: Arc<Self>,
+        found: Result<Found, Refusal>,
+        came: Moment,
+        now: Time,
+        peer: IpAddr,
+        mut record: Record,
+    ) -> impl Future<Output = Rendered> + Send + use<> {
+        // Masked only for those who read it.
+        let card = if tracing::enabled!(tracing::Level::INFO) { record.masked_card() } else { None };
+        let took = move |clock: &Clock| clock.monotonic().saturating_sub(came.ticks);
+        let (outcome, refusal, answer) = match found {
+            Ok(Found { outcome, entry, cache_status }) => {
+                let age = now.since(entry.answered_at);
+                let wait = retry_after(entry.said.verdict.class);
+                let answer = Answer::relayed(entry.said.body.clone(), cache_status, age, wait);
+                record.answered(entry, age);
+                (outcome, None, answer)
+            }
+            Err(refusal) => (refusal.outcome(), Some(refusal.clone()), Answer::refused(&refusal)),
+        };
+        let action = record.action();
+        let open = matches!(refusal, Some(Refusal::Begun(_)));
+        let (rendered, reason) = (answer.into_response(), refusal.as_ref().map_or("", Refusal::reason));
+        let (counted, committed) = self.audit.commit(record, outcome, refusal.as_ref(), took(&self.clock));
+        async move {
+            let (outcome, reason, rendered) = match committed.await {
+                Ok(()) => {
+                    if let Some(action) = action.filter(|_| !open) {
+                        self.actions.end(action);
+                    }
+                    (outcome, reason, rendered)
+                }
+                Err(_) => {
+                    // Without its record an action that may have been done stays open.
+                    let begun = action.and_then(|action| self.actions.refusal(action));
+                    let refusal = begun.unwrap_or(Refusal::Audit);
+                    (Outcome::Failed, refusal.reason(), Answer::refused(&refusal).into_response())
+                }
+            };
+            let latency = took(&self.clock);
+            self.metrics.look_up(outcome, reason, latency);
+            if !counted {
+                tracing::info!(
+                    outcome = outcome.name(), reason, %peer, card,
+                    latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX), "look-up"
+                );
+            }
+            rendered
+        }
+    }
+}
+
+/// How long to wait after an answer that says "later".
+fn retry_after(class: Class) -> Option<Duration> {
+    match class {
+        Class::Throttled => Some(Duration::from_secs(5)),
+        Class::Busy => Some(Duration::from_secs(2)),
+        Class::NotReady => Some(Duration::from_secs(600)),
+        _ => None,
+    }
+}

@@ -1,0 +1,166 @@
+//! An action is begun in the audit before it is sent, and sent once: after a crash and past a deadline its request is told
+//! where to look, and never to ask again.
+
+use cmiot_simulator::{Account, Config, Gate, Operation, Rule, Simulator};
+use rusqlite::{Connection, OpenFlags};
+
+use crate::support::{ACCOUNT_APPID, ACCOUNT_PASSWORD, Answer, EBID, MSISDN, Proxy, Query, Setup, until};
+
+const RESET: &str = "0001000000004";
+
+/// A carrier that resets, and a proxy whose client may have it done.
+async fn resets() -> (Simulator, Setup) {
+    let account = Account::new(ACCOUNT_APPID, EBID, ACCOUNT_PASSWORD).with_ebid(Operation::SmsReset, RESET);
+    let carrier = Simulator::start_local(Config::new([account])).await.unwrap();
+    let setup = Setup::before(&carrier)
+        .set("account.0.ebids.smsstatusreset", RESET)
+        .set("client.0.operations", vec!["userstatusrealsingle", "smsstatusreset"]);
+    (carrier, setup)
+}
+
+fn sign(proxy: &Proxy) -> Query {
+    proxy.sign(&MSISDN).with("ebid", RESET)
+}
+
+async fn act(proxy: &Proxy, query: &Query) -> Answer {
+    proxy.get_target(&format!("/v2/smsstatusreset?{}", query.text()), "").await
+}
+
+/// The number of the row that begins an action, if there is one.
+fn begun(proxy: &Proxy, query: &Query) -> Option<i64> {
+    let segment = Connection::open_with_flags(proxy.audit_file(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let sql = "SELECT note.id FROM note JOIN name ON name.id = what
+               WHERE text = 'begun' AND instr(detail, 'transid=' || ?1 || ' ') > 0";
+    segment.query_row(sql, [query.transid()], |row| row.get(0)).ok()
+}
+
+/// Asserts that the gateway is told which row to look at, and not to ask again.
+#[track_caller]
+fn is_open(answer: &Answer, row: i64) {
+    answer.is_refusal_since("99", &format!("action begun: audit row {row}\""));
+    assert_eq!(answer.header("retry-after"), None);
+}
+
+#[tokio::test]
+async fn an_action_past_its_deadline_names_its_row_again_and_again() {
+    let (carrier, setup) = resets().await;
+    let gate = Gate::new();
+    carrier.set_rules([Rule::any().gate(&gate)]);
+    for mode in ["refuse", "same-answer", "observe"] {
+        let setup = setup.clone().set("gateway.deadline", "200ms").set("client.0.replay", mode);
+        let mut proxy = setup.start().await;
+        let calls = carrier.count();
+        let query = sign(&proxy);
+        let answer = act(&proxy, &query).await;
+        let row = begun(&proxy, &query).expect("the intent, before the answer");
+        is_open(&answer, row);
+        is_open(&act(&proxy, &query).await, row);
+        // The call goes on, and has its row; the record of the request says no end.
+        gate.release(1);
+        carrier.wait_until_idle().await;
+        is_open(&act(&proxy, &query).await, row);
+        proxy.restart().await;
+        for _ in 0..2 {
+            is_open(&act(&proxy, &query).await, row);
+        }
+        assert_eq!(carrier.count(), calls + 1, "{mode}");
+        let reasons: Vec<_> = proxy.audit().into_iter().filter_map(|row| row.reason).collect();
+        assert_eq!(reasons, ["action-begun"; 5]);
+    }
+}
+
+#[tokio::test]
+async fn an_action_under_way_at_a_crash_is_not_sent_again() {
+    let (carrier, setup) = resets().await;
+    carrier.set_rules([Rule::any().gate(&Gate::new())]);
+    let setup = setup.set("audit.identifiers", "keyed");
+    let mut proxy = setup.start().await;
+    let query = sign(&proxy);
+    let mut line = proxy.connect().await;
+    line.send(format!("GET /v2/smsstatusreset?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
+    carrier.wait_for_calls(1).await;
+    let row = begun(&proxy, &query).expect("the intent, before the call");
+    proxy.kill9().await;
+    for _ in 0..2 {
+        proxy.start_again().await;
+        for _ in 0..2 {
+            is_open(&act(&proxy, &query).await, row);
+        }
+        // What it is used for does not matter: it was used.
+        proxy.get(&query.clone().with("ebid", EBID)).await.is_refusal_since("7", "transid used before");
+        proxy.kill9().await;
+    }
+    assert_eq!(carrier.count(), 1);
+    proxy.start_again().await;
+}
+
+#[tokio::test]
+async fn an_action_whose_end_is_recorded_is_a_replay() {
+    let (carrier, setup) = resets().await;
+    let mut proxy = setup.start().await;
+    // Done, and refused by the carrier: both are an end.
+    for code in ["0", "73"] {
+        carrier.set_rules([Rule::any().code(code)]);
+        let (query, calls) = (sign(&proxy), carrier.count());
+        assert_eq!(act(&proxy, &query).await.code(), code);
+        assert!(begun(&proxy, &query).is_some());
+        act(&proxy, &query).await.is_refusal_since("7", "transid used before");
+        proxy.restart().await;
+        act(&proxy, &query).await.is_refusal_since("7", "transid used before");
+        assert_eq!(carrier.count(), calls + 1);
+    }
+}
+
+#[tokio::test]
+async fn an_action_that_may_have_reached_the_carrier_is_not_to_be_asked_again() {
+    let (carrier, setup) = resets().await;
+    let proxy = setup.start().await;
+    for failure in ["close", "reset"] {
+        carrier.set_rules([Rule::parse(failure).unwrap()]);
+        let query = sign(&proxy);
+        let answer = act(&proxy, &query).await;
+        is_open(&answer, begun(&proxy, &query).unwrap());
+    }
+    // Without a connection nothing can have been done.
+    carrier.stop().await;
+    let answer = act(&proxy, &sign(&proxy)).await;
+    answer.is_refusal_since("73", "carrier call failed");
+    assert!(answer.header("retry-after").is_some());
+}
+
+#[tokio::test]
+async fn an_action_whose_client_leaves_has_its_end_in_the_audit() {
+    let (carrier, setup) = resets().await;
+    let gate = Gate::new();
+    carrier.set_rules([Rule::any().gate(&gate)]);
+    let proxy = setup.start().await;
+    let query = sign(&proxy);
+    let mut line = proxy.connect().await;
+    line.send(format!("GET /v2/smsstatusreset?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
+    carrier.wait_for_calls(1).await;
+    is_open(&act(&proxy, &query).await, begun(&proxy, &query).unwrap());
+    line.hang_up();
+    gate.open();
+    until("its record", || async {
+        proxy.audit().into_iter().find(|row| row.outcome == "miss" && row.code == "0")
+    })
+    .await;
+    act(&proxy, &query).await.is_refusal_since("7", "transid used before");
+    assert_eq!(carrier.count(), 1);
+}
+
+#[tokio::test]
+async fn an_action_is_not_sent_while_nothing_can_be_recorded() {
+    let (carrier, setup) = resets().await;
+    for policy in ["refuse", "answer"] {
+        let setup = setup.clone().set("audit.on_failure", policy).set("audit.min_free", "1000000GiB");
+        let proxy = setup.start().await;
+        for _ in 0..3 {
+            let query = sign(&proxy);
+            act(&proxy, &query).await.is_refusal_since("73", "audit unavailable");
+            // Its transid is used, whether or not this refusal can be recorded.
+            act(&proxy, &query).await.is_refusal(if policy == "answer" { "7" } else { "73" });
+        }
+    }
+    assert_eq!(carrier.count(), 0);
+}

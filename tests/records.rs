@@ -1,0 +1,206 @@
+//! Every request and every call has its record: when its client leaves, when the proxy is told to stop, and when there
+//! are more than anybody reads.
+
+use bytes::Bytes;
+use cmiot_simulator::{Gate, Rule};
+use http_body_util::Empty;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rusqlite::{Connection, OpenFlags};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use crate::support::{Line, MSISDN, Proxy, Query, Row, STATUS_PATH, Setup, card_number, carrier, until};
+
+/// The record of a request, once there is one.
+async fn record_of(proxy: &Proxy, query: &Query) -> Row {
+    until("a record", || async {
+        proxy.audit().into_iter().find(|row| row.transid.as_deref() == Some(query.transid()))
+    })
+    .await
+}
+
+/// Asks the newest segment one thing.
+fn one<T: rusqlite::types::FromSql>(proxy: &Proxy, sql: &str) -> T {
+    let segment = Connection::open_with_flags(proxy.audit_file(), OpenFlags::SQLITE_OPEN_READ_ONLY);
+    segment.unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+/// A look-up on an HTTP/2 connection of its own. To drop it is to reset its stream.
+fn ask_by_http_2(sender: &SendRequest<Empty<Bytes>>, query: &Query) -> JoinHandle<bool> {
+    let target = format!("http://127.0.0.1{STATUS_PATH}?{}", query.text());
+    let mut sender = sender.clone();
+    tokio::spawn(async move {
+        let request = hyper::Request::get(target).body(Empty::<Bytes>::new()).unwrap();
+        sender.send_request(request).await.is_ok()
+    })
+}
+
+/// An HTTP/2 connection.
+async fn http_2(proxy: &Proxy) -> SendRequest<Empty<Bytes>> {
+    let stream = TcpStream::connect(proxy.address).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+#[tokio::test]
+async fn a_look_up_whose_client_resets_its_stream_has_its_record() {
+    let carrier = carrier().await;
+    let gate = Gate::new();
+    carrier.set_rules([Rule::any().gate(&gate)]);
+    let proxy = Setup::before(&carrier).set("client.0.replay", "same-answer").start().await;
+    let connection = http_2(&proxy).await;
+    let queries: Vec<_> = (0..5).map(|n| proxy.sign(&card_number(n))).collect();
+    let asked: Vec<_> = queries.iter().map(|query| ask_by_http_2(&connection, query)).collect();
+    carrier.wait_for_calls(5).await;
+    // The same request once more waits for the first one's answer, which is none of its own.
+    let again = ask_by_http_2(&connection, &queries[0]);
+    // What comes on one connection is read in its order.
+    assert!(ask_by_http_2(&connection, &queries[0].clone().with("token", "wrong")).await.unwrap());
+    again.abort();
+    let left = until("the record of the one who asked again", || async {
+        proxy.audit().into_iter().find(|row| row.reason.as_deref() == Some("client-gone"))
+    })
+    .await;
+    assert_eq!((left.outcome.as_str(), left.transid.as_deref()), ("failed", Some(queries[0].transid())));
+    asked.iter().for_each(JoinHandle::abort);
+    assert!(ask_by_http_2(&connection, &queries[0].clone().with("token", "wrong")).await.unwrap());
+    gate.open();
+    for query in &queries {
+        let record = until("a record", || async {
+            let mut audit = proxy.audit().into_iter();
+            audit.find(|row| row.transid.as_deref() == Some(query.transid()) && row.outcome == "miss")
+        })
+        .await;
+        assert_eq!((record.code.as_str(), record.reason.as_deref()), ("0", Some("client-gone")));
+        assert!(record.carrier_transid.is_some(), "the record names the call that it cost");
+    }
+    let counted = r#"cmiot_look_ups_total{outcome="miss",reason=""} 5"#;
+    until("the metrics", || async {
+        proxy.admin("/metrics", "").await.text().contains(counted).then_some(())
+    })
+    .await;
+    // What the first one brought is there for who asks again.
+    proxy.get(&queries[0]).await.is_normal();
+    assert_eq!(carrier.count(), 5);
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_has_its_record() {
+    let carrier = carrier().await;
+    let gate = Gate::new();
+    carrier.set_rules([Rule::any().gate(&gate)]);
+    let proxy = Proxy::before(&carrier).await;
+    let (leads, follows) = (proxy.sign(&MSISDN), proxy.sign(&MSISDN));
+    let mut lines = Vec::new();
+    for query in [&leads, &follows] {
+        let mut line = proxy.connect().await;
+        line.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
+        lines.push(line);
+        carrier.wait_for_calls(1).await;
+    }
+    until("both to wait", || async {
+        proxy.admin("/metrics", "").await.text().contains("cmiot_waiters 2").then_some(())
+    })
+    .await;
+    // In its body: the request cannot be read to its end any more.
+    for by_reset in [false, true] {
+        let head = format!("POST {STATUS_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 300\r\n\r\n");
+        let mut cut_off = proxy.connect().await;
+        cut_off.send(head + "appid=").await;
+        if by_reset {
+            cut_off.hang_up();
+        } else {
+            cut_off.finish_sending().await;
+        }
+    }
+    until("cut-off bodies", || async {
+        let audit = proxy.audit();
+        let cut_off = audit.iter().filter(|row| row.reason.as_deref() == Some("body-cut-off")).count();
+        (cut_off == 2).then_some(())
+    })
+    .await;
+    lines.into_iter().for_each(Line::hang_up);
+    gate.open();
+    for (query, outcome) in [(leads, "miss"), (follows, "collapsed")] {
+        let record = record_of(&proxy, &query).await;
+        assert_eq!((record.outcome.as_str(), record.code.as_str()), (outcome, "0"));
+    }
+    assert_eq!(carrier.count(), 1);
+}
+
+#[tokio::test]
+async fn a_drain_past_its_grace_writes_down_what_it_ends() {
+    let carrier = carrier().await;
+    carrier.set_rules([Rule::any().gate(&Gate::new())]);
+    let mut proxy = Setup::before(&carrier).set("gateway.grace", "200ms").start().await;
+    let query = proxy.sign(&MSISDN);
+    let mut line = proxy.connect().await;
+    line.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
+    // A second one leaves before that.
+    let gone = proxy.sign(&card_number(1));
+    let mut left = proxy.connect().await;
+    left.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", gone.text())).await;
+    carrier.wait_for_calls(2).await;
+    left.hang_up();
+    proxy.signal("TERM").await;
+    line.answer().await.is_refusal_since("73", "shutdown");
+    assert_eq!(proxy.ended().await.code(), Some(0), "{}", proxy.log());
+    for query in [&query, &gone] {
+        let record = record_of(&proxy, query).await;
+        assert_eq!((record.outcome.as_str(), record.code.as_str()), ("failed", "73"), "{record:?}");
+        assert_eq!(record.reason.as_deref(), Some("shutdown"));
+        assert!(record.carrier_transid.is_some());
+    }
+    let calls: i64 = one(&proxy, "SELECT count(*) FROM carrier_call WHERE fault = 'shutdown'");
+    assert_eq!(calls, 2);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_for_whose_answer_there_would_be_no_record() {
+    let carrier = carrier().await;
+    let setup = Setup::before(&carrier).set("audit.min_free", "1000000GiB");
+    let proxy = setup.start().await;
+    for n in 0..9 {
+        proxy.ask(&card_number(n)).await.is_refusal_since("73", "audit unavailable");
+    }
+    assert!(carrier.count() <= 1, "{} calls: only the first can have been sent unawares", carrier.count());
+    drop(proxy);
+    // Where answers may leave without a record, so may calls.
+    let calls = carrier.count();
+    let proxy = setup.set("audit.on_failure", "answer").start().await;
+    for n in 0..9 {
+        proxy.ask(&card_number(n)).await.is_normal();
+    }
+    assert_eq!(carrier.count(), calls + 9);
+}
+
+#[tokio::test]
+async fn one_captured_request_writes_no_more_than_so_many_records() {
+    let carrier = carrier().await;
+    let mut proxy = Setup::before(&carrier).set("audit.refusals", 3).set("client.0.rate", 1).start().await;
+    let captured = proxy.sign(&MSISDN);
+    proxy.get(&captured).await.is_normal();
+    for _ in 0..9 {
+        proxy.get(&captured).await.is_refusal_since("7", "transid used before");
+    }
+    // The same of each reason for which it is not admitted, whatever its transid is.
+    for _ in 0..9 {
+        let foreign = proxy.sign(&MSISDN).with("ebid", "0001000000777");
+        proxy.get(&foreign).await.is_refusal_since("3", "ebid");
+    }
+    proxy.signal("TERM").await;
+    assert_eq!(proxy.ended().await.code(), Some(0));
+    let mut reasons: Vec<_> = proxy.audit().into_iter().filter_map(|row| row.reason).collect();
+    reasons.sort();
+    assert_eq!(reasons, ["ebid", "ebid", "ebid", "transid-reused", "transid-reused", "transid-reused"]);
+    for reason in ["ebid", "transid-reused"] {
+        let sql = format!(
+            "SELECT sum(count) FROM refused JOIN name ON name.id = reason
+             WHERE text = '{reason}' AND peer = '127.0.0.1'"
+        );
+        assert_eq!(one::<i64>(&proxy, &sql), 6, "{reason}");
+    }
+}
