@@ -11,6 +11,7 @@
 //! their own. The folder is its owner's alone (0700), and so are the files (0600).
 
 pub mod audit;
+mod blocks;
 pub mod cache;
 mod error;
 mod failure;
@@ -83,7 +84,13 @@ impl Store {
     pub fn open(dir: &Path, options: StoreOptions, clock: &Clock) -> Result<Self, StoreError> {
         schema::check_library(dir)?;
         schema::create_folder(dir)?;
-        schema::check_blocks(dir)?;
+        if let Some(size) = blocks::small(dir)? {
+            tracing::warn!(
+                folder = %dir.display(), size,
+                "the file system has small blocks, and SQLite's memory-mapped index can end the process (SIGBUS) when it is full: \
+                 use one with blocks of 4096 bytes (mkfs.ext4 -b 4096), and keep [audit] min_free"
+            );
+        }
         if let Some(group) = options.audit.group {
             share_folder(dir, group)?;
         }

@@ -61,11 +61,6 @@ pub enum Fault {
         /// The first one that is gone; 0 for the header.
         frame: u64,
     },
-    /// The file system's blocks are smaller than a page of memory.
-    SmallBlocks {
-        /// Their size in bytes.
-        size: u64,
-    },
     /// A stored value that the proxy never writes.
     Malformed {
         /// Which value.
@@ -138,9 +133,6 @@ impl StoreError {
             Fault::WalLost { .. } => {
                 "check the disk, and start again: a start recovers what was synced before"
             }
-            Fault::SmallBlocks { .. } => {
-                "put `dir` of [store] on a file system with blocks of 4096 bytes or more (mkfs.ext4 -b 4096)"
-            }
             Fault::Malformed { .. } => "restore the file from a backup",
             Fault::Io { kind, .. } => match kind {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FULL,
@@ -209,10 +201,6 @@ impl fmt::Display for Fault {
             Self::WalLost { frame } => {
                 write!(f, "frame {frame} of the write-ahead log cannot be read back after a failed sync")
             }
-            Self::SmallBlocks { size } => write!(
-                f,
-                "the file system has blocks of {size} bytes: when it is full, SQLite's shared memory would end the process (SIGBUS)"
-            ),
             Self::Malformed { what } => write!(f, "holds a malformed {what}"),
             Self::KeyLost => f.write_str("holds no key, though rows of its month were written with one"),
             Self::Closed => f.write_str("closed"),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::{Fault, StoreError, wal};
+use super::{Fault, StoreError, blocks, wal};
 
 /// Which database a file is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,6 +107,7 @@ pub(super) fn open(path: &Path, kind: Kind, synchronous: Synchronous) -> Result<
         .mode(0o600)
         .open(path)
         .map_err(StoreError::io(path))?;
+    let small = blocks::check_room(path)?;
     let sqlite = StoreError::sqlite(path);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
@@ -125,6 +126,10 @@ pub(super) fn open(path: &Path, kind: Kind, synchronous: Synchronous) -> Result<
     wal::settle(&connection, path)?;
     if version < kind.known() {
         migrate(&mut connection, path, kind)?;
+    }
+    if small {
+        // A first frame has SQLite write to all of the index, while there is room.
+        touch(&connection).map_err(sqlite)?;
     }
     Ok(connection)
 }
@@ -169,29 +174,6 @@ pub(super) fn create_folder(path: &Path) -> Result<(), StoreError> {
         _ => Ok(()),
     }
 }
-
-/// Refuses a file system whose blocks are smaller than a page of memory. SQLite allocates the index of a WAL, which it maps
-/// into memory, by one byte a page; the other blocks of the page are allocated when memory is written to, and a full file
-/// system then ends the process (SIGBUS) where a write would have failed.
-///
-/// # Errors
-/// [`Fault::SmallBlocks`], or what kept the system from telling.
-pub(super) fn check_blocks(folder: &Path) -> Result<(), StoreError> {
-    let found = rustix::fs::statvfs(folder).map_err(|error| StoreError::io(folder)(error.into()))?;
-    match smallest_allocation(found.f_bsize, found.f_frsize) {
-        size if size < PAGE => Err(StoreError::new(folder, Fault::SmallBlocks { size })),
-        _ => Ok(()),
-    }
-}
-
-/// The two sizes that a file system states are the same where blocks are fixed; where they differ (ZFS, network file
-/// systems), the greater one is what is allocated at once.
-fn smallest_allocation(preferred: u64, fragment: u64) -> u64 {
-    preferred.max(fragment)
-}
-
-/// The pages by which SQLite extends the index of a WAL.
-const PAGE: u64 = 4_096;
 
 /// The file's version; 0 when nothing was ever written into it.
 fn version(connection: &Connection, path: &Path, kind: Kind) -> Result<i64, StoreError> {
@@ -369,17 +351,6 @@ mod tests {
         full.pragma_update(None, "max_page_count", 1_000).unwrap();
         migrate(&mut full, &path, Kind::Cache).unwrap();
         assert_eq!(user_version(&full), Kind::Cache.known());
-    }
-
-    #[test]
-    fn a_file_system_with_blocks_below_a_page_is_refused() {
-        // ext4 -b 1024, ext4 -b 4096, ZFS, tmpfs.
-        for (preferred, fragment, refused) in
-            [(1_024, 1_024, true), (4_096, 4_096, false), (131_072, 512, false), (4_096, 4_096, false)]
-        {
-            assert_eq!(smallest_allocation(preferred, fragment) < PAGE, refused);
-        }
-        assert_eq!(check_blocks(Path::new("/tmp")), Ok(()));
     }
 
     #[test]

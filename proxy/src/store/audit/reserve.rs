@@ -3,14 +3,16 @@
 use std::io;
 use std::path::Path;
 
-use super::super::{Fault, StoreError};
+use super::super::{Fault, StoreError, blocks};
 
-/// Whether at least `min_free` bytes of the disk that holds `dir` are free for us.
+/// Whether at least `min_free` bytes of the disk that holds `dir` are free for us. With small blocks some are needed in any
+/// case; see [`blocks`].
 ///
 /// # Errors
 /// [`Fault::Io`] with [`io::ErrorKind::StorageFull`], or what kept the system from telling.
 pub(super) fn check(dir: &Path, min_free: u64) -> Result<(), StoreError> {
     let disk = rustix::fs::statvfs(dir).map_err(|error| StoreError::io(dir)(error.into()))?;
+    let min_free = blocks::small_of(&disk).map_or(min_free, |_| min_free.max(blocks::ROOM));
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     if free >= min_free {
         return Ok(());

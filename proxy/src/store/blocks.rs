@@ -1,0 +1,74 @@
+//! File systems whose blocks are smaller than a page of memory (ext4 chooses 1 KiB below 512 MiB).
+//!
+//! SQLite maps the index of a WAL (`-shm`) into memory. It allocates it by writing one byte a page; the page's other blocks
+//! are allocated when memory is first written to, and on a full file system that ends the process (SIGBUS), where a write
+//! would have failed. So with such blocks a database is opened only while there is room, its index is written to at once,
+//! and the audit stops writing while there is still some.
+
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{StatVfs, statvfs};
+
+use super::{Fault, StoreError};
+
+/// The pages by which SQLite extends the index.
+const PAGE: u64 = 4_096;
+
+/// Room for the index of a WAL that a reader has made long: 32 KiB for each 16 MiB of it.
+pub(super) const ROOM: u64 = 1 << 20;
+
+/// The size of the blocks of the file system that holds `folder`, if they are small.
+///
+/// # Errors
+/// What kept the system from telling.
+pub(super) fn small(folder: &Path) -> Result<Option<u64>, StoreError> {
+    statvfs(folder).map(|disk| small_of(&disk)).map_err(|error| StoreError::io(folder)(error.into()))
+}
+
+/// Whether the blocks under a file that is to be opened are small.
+///
+/// # Errors
+/// [`io::ErrorKind::StorageFull`] when they are and too little is free, or what kept the system from telling.
+pub(super) fn check_room(path: &Path) -> Result<bool, StoreError> {
+    let disk = statvfs(path).map_err(|error| StoreError::io(path)(error.into()))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    match small_of(&disk) {
+        None => Ok(false),
+        Some(_) if free >= ROOM => Ok(true),
+        Some(size) => {
+            let text = format!(
+                "{} KiB free, and with blocks of {size} bytes at least {} KiB are needed",
+                free >> 10,
+                ROOM >> 10
+            );
+            Err(StoreError::new(path, Fault::Io { kind: io::ErrorKind::StorageFull, text }))
+        }
+    }
+}
+
+/// The size of the blocks, if they are small.
+pub(super) fn small_of(disk: &StatVfs) -> Option<u64> {
+    small_size(disk.f_bsize, disk.f_frsize)
+}
+
+/// The two sizes are the same where blocks are fixed; where they differ (ZFS, network file systems), the greater one is what
+/// is allocated at once.
+fn small_size(preferred: u64, fragment: u64) -> Option<u64> {
+    Some(preferred.max(fragment)).filter(|size| *size < PAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_below_a_page_are_small() {
+        // ext4 -b 1024, ext4 -b 4096, ZFS.
+        for (preferred, fragment, small) in
+            [(1_024, 1_024, Some(1_024)), (4_096, 4_096, None), (131_072, 512, None)]
+        {
+            assert_eq!(small_size(preferred, fragment), small);
+        }
+    }
+}
