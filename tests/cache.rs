@@ -127,6 +127,25 @@ async fn the_cache_may_be_deleted_at_will() {
 }
 
 #[tokio::test]
+async fn what_is_older_than_the_file_may_keep_leaves_it_after_a_start() {
+    let carrier = carrier().await;
+    let mut proxy = Setup::before(&carrier).set("cache.file_age", "1ms").start().await;
+    proxy.ask(&MSISDN).await.is_normal();
+    proxy.restart().await;
+    let data = proxy.data();
+    until("an empty file", || async {
+        let number = MSISDN.number.as_bytes();
+        let holds = ["cache.db", "cache.db-wal"].iter().any(|name| {
+            let bytes = std::fs::read(data.join(name)).unwrap_or_default();
+            bytes.windows(number.len()).any(|window| window == number)
+        });
+        let stats = proxy.admin("/cache/stats", "").await;
+        (!holds && stats.text().contains("\"file\":0")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn memory_may_be_too_small() {
     let carrier = carrier().await;
     let proxy = Setup::before(&carrier).set("cache.memory_entries", 2).start().await;

@@ -32,6 +32,7 @@ use crate::listen::{Bound, Inherited, Listener, Patience, Rules};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
 use crate::relay::Relay;
+use crate::store::cache::Retention;
 use crate::store::{Store, StoreError, StoreOptions, audit};
 
 /// How long the calls and requests under way may take to end, once the grace time is over and they were told to.
@@ -57,7 +58,8 @@ pub fn open_store(config: &Config, accept_lost_state: bool, clock: &Clock) -> Re
         group: config.audit.group,
         ..audit::Options::default()
     };
-    let options = StoreOptions { audit, accept_lost_state, ..StoreOptions::default() };
+    let retention = Retention { age: config.cache.file_age.0, rows: config.cache.file_entries };
+    let options = StoreOptions { audit, retention, accept_lost_state, ..StoreOptions::default() };
     Store::open(&config.store_dir, options, clock)
 }
 
@@ -292,6 +294,8 @@ fn fixed_until_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[carrier] base_url", old.carrier.base_url != new.carrier.base_url),
         ("[carrier] proxy", old.carrier.proxy != new.carrier.proxy),
         ("[carrier] node", old.carrier.node != new.carrier.node),
+        ("[cache] file_age", old.cache.file_age != new.cache.file_age),
+        ("[cache] file_entries", old.cache.file_entries != new.cache.file_entries),
         ("[audit]", old.audit != new.audit),
         ("[log] format", old.log_format != new.log_format),
     ];

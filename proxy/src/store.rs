@@ -43,13 +43,20 @@ pub struct StoreOptions {
     pub audit: audit::Options,
     /// Answers that may wait to be stored; beyond, they are not.
     pub cache_queue: usize,
+    /// How long answers stay in the cache's file, and how many.
+    pub retention: cache::Retention,
     /// Start a lost `state.db` over, above every transid in the audit and above now.
     pub accept_lost_state: bool,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { audit: audit::Options::default(), cache_queue: 16_384, accept_lost_state: false }
+        Self {
+            audit: audit::Options::default(),
+            cache_queue: 16_384,
+            retention: cache::Retention::default(),
+            accept_lost_state: false,
+        }
     }
 }
 
@@ -101,7 +108,13 @@ impl Store {
         let failure = Failure::default();
         let state = StateStore::open_with(dir, lost, clock.clone(), failure.clone())?;
         let audit = AuditStore::open_with(dir, options.audit, clock.clone(), failure.clone())?;
-        let cache = CacheStore::open_with(dir, options.cache_queue, failure.clone())?;
+        let cache = CacheStore::open_with(
+            dir,
+            options.cache_queue,
+            options.retention,
+            clock.clone(),
+            failure.clone(),
+        )?;
         Ok(Self {
             cache: Arc::new(cache),
             state: Arc::new(state),

@@ -37,6 +37,12 @@ impl Config {
                 "[cache] ttl_jitter_percent: at most 50, and refresh_ahead_percent: at most 100".to_owned()
             );
         }
+        if file.cache.file_age.0.is_zero() || file.cache.file_entries == 0 {
+            return Err(
+                "[cache] file_age and file_entries: must be more than zero, such as \"720h\" and 2_000_000"
+                    .to_owned(),
+            );
+        }
         if file.gateway.deadline.0.is_zero() {
             return Err("[gateway] deadline: must be longer than zero, such as \"20s\"".to_owned());
         }

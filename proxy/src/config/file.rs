@@ -286,6 +286,11 @@ impl Default for Carrier {
 pub struct Cache {
     /// Entries in memory; the least recently asked for leave first and stay in cache.db.
     pub memory_entries: u64,
+    /// Answers in cache.db; beyond, the oldest leave it.
+    pub file_entries: u64,
+    /// An older answer leaves cache.db: it holds card numbers, and an answer is of no use once it may not be stale any
+    /// longer.
+    pub file_age: Span,
     /// How much earlier or later than written, in percent, an entry stops being fresh: by its key, so that a fleet
     /// does not expire at once and a restart agrees.
     pub ttl_jitter_percent: u32,
@@ -307,6 +312,8 @@ impl Default for Cache {
     fn default() -> Self {
         Self {
             memory_entries: 100_000,
+            file_entries: 2_000_000,
+            file_age: Span::secs(30 * 86_400),
             ttl_jitter_percent: 10,
             refresh_ahead_percent: 10,
             refresh_ahead_hits: 3,

@@ -3,8 +3,10 @@
 //! Reads block and use a small pool of read-only connections; writes are queued to one writer thread, which
 //! makes one transaction of all that has come. A read does not see what is still queued: the memory tier
 //! above does. An older answer never replaces a newer one, whichever comes first. A file that is found
-//! corrupt, at start or later, is moved to `cache.db.corrupt` and begun anew.
+//! corrupt, at start or later, is moved to `cache.db.corrupt` and begun anew. Answers leave by age and number: see
+//! [`Retention`].
 
+mod retention;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -19,11 +21,13 @@ use cmiot_signer::Card;
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use tokio::sync::oneshot;
 
+use self::retention::Keeper;
+pub use self::retention::Retention;
 use self::writer::{Key, Write, Writer};
 use super::queue::{Queue, Refused};
 use super::schema::{self, Kind};
 use super::{Failure, Fault, StoreError};
-use crate::clock::Time;
+use crate::clock::{Clock, Time};
 
 /// The file's name in the store's folder.
 pub(super) const FILE: &str = "cache.db";
@@ -128,19 +132,25 @@ pub struct Applied<T> {
 }
 
 impl CacheStore {
-    /// Opens `cache.db` in `dir`, with room for `queue` writes that wait.
+    /// Opens `cache.db` in `dir`, with room for `queue` writes that wait. Nothing leaves it by itself.
+    ///
+    /// # Errors
+    /// As [`Self::open_with`].
+    pub fn open(dir: &Path, queue: usize) -> Result<Self, StoreError> {
+        Self::open_with(dir, queue, Retention::UNBOUNDED, Clock::system(), Failure::default())
+    }
+
+    /// The same, and answers leave as the retention says; a panic of the writer is told to `failure`.
     ///
     /// # Errors
     /// When the file is another program's, is newer than this proxy, or cannot be written.
-    pub fn open(dir: &Path, queue: usize) -> Result<Self, StoreError> {
-        Self::open_with(dir, queue, Failure::default())
-    }
-
-    /// The same; a panic of the writer is told to `failure`.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_with(dir: &Path, queue: usize, failure: Failure) -> Result<Self, StoreError> {
+    pub fn open_with(
+        dir: &Path,
+        queue: usize,
+        retention: Retention,
+        clock: Clock,
+        failure: Failure,
+    ) -> Result<Self, StoreError> {
         let path = dir.join(FILE);
         let connection = writer::open(&path)?;
         let shared = Arc::new(Shared {
@@ -150,7 +160,7 @@ impl CacheStore {
             failed: AtomicU64::new(0),
             path,
         });
-        let writer = Writer::new(Arc::clone(&shared), connection);
+        let writer = Writer::new(Arc::clone(&shared), connection, Keeper::new(retention, clock));
         let writer = std::thread::Builder::new()
             .name("cache-writer".into())
             .spawn(move || {
@@ -351,6 +361,11 @@ impl CacheRow {
             stale: row.get("stale")?,
         })
     }
+}
+
+/// Where a corrupt file is moved to.
+fn aside(path: &Path) -> PathBuf {
+    path.with_added_extension("corrupt")
 }
 
 struct Shared {

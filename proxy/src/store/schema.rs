@@ -55,7 +55,11 @@ macro_rules! migration {
     };
 }
 
-const CACHE: &[Migration] = &[migration!("cache", "0001_answers.sql"), migration!("cache", "0002_stale.sql")];
+const CACHE: &[Migration] = &[
+    migration!("cache", "0001_answers.sql"),
+    migration!("cache", "0002_stale.sql"),
+    migration!("cache", "0003_age.sql"),
+];
 const STATE: &[Migration] =
     &[migration!("state", "0001_sequences.sql"), migration!("state", "0002_budgets.sql")];
 const AUDIT: &[Migration] = &[migration!("audit", "0001_records.sql")];

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::store::audit::identity::IdentityKey;
-use cmiot_proxy::store::audit::keep::{LEAST_MONTHS, back_up, erase, prunable, prune};
+use cmiot_proxy::store::audit::keep::{LEAST_MONTHS, back_up, erase, keeps_more, prunable, prune};
 use cmiot_proxy::store::audit::segment::{self, Month};
 use cmiot_signer::Card;
 
@@ -141,8 +141,14 @@ pub(super) struct Erase {
 
 impl Erase {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        erase(&self.folder.path()?, self.month, Clock::system().now())?;
-        out!("the key of {} is destroyed; the audit records it when the proxy next keeps house", self.month);
+        let (dir, month) = (self.folder.path()?, self.month);
+        erase(&dir, month, Clock::system().now())?;
+        out!("the key of {month} is destroyed; the audit records it when the proxy next keeps house");
+        if keeps_more(&dir, month)? {
+            out!(
+                "{month} keeps more: rows of an earlier version show the first four and the last three digits of each card, which in a known list may be one card's; to remove them, prune the month"
+            );
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -200,7 +200,7 @@ impl Shown {
             });
             let keyed = row.card().zip(key).map(|(card, key)| Keyed {
                 card: key.hash(card.kind(), card.as_str()),
-                masked: card.masked().to_string(),
+                masked: masked(card.as_str()),
                 key: key.id.clone(),
             });
             let detail = match row {
@@ -235,6 +235,16 @@ impl Shown {
     pub(super) fn peer(&self) -> Option<&str> {
         self.peer.as_ref().map(|(_, text)| &**text)
     }
+}
+
+/// How many digits of a card stay beside its hash, and of how long a one at least.
+const SHOWN: usize = 3;
+const LONG: usize = 11;
+
+/// The first three digits and the length, or the length alone of a short one: too little to find one card of a known list.
+fn masked(number: &str) -> String {
+    let shown = if number.len() < LONG { 0 } else { SHOWN };
+    number.chars().enumerate().map(|(at, digit)| if at < shown { digit } else { '*' }).collect()
 }
 
 /// Whether a file of a key holds none: it is empty, or its blocks were never written, or it was overwritten.
@@ -322,6 +332,18 @@ mod tests {
         assert_eq!(IdentityKey::destroy(dir.path(), month), Ok(true));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         assert_eq!(IdentityKey::destroy(dir.path(), month), Ok(false));
+    }
+
+    #[test]
+    fn three_digits_and_the_length_stay() {
+        for (number, shown) in [
+            ("14765004176", "147********"),
+            ("898602C99816C0445401", "898*****************"),
+            ("1476500417", "**********"),
+            ("1", "*"),
+        ] {
+            assert_eq!(masked(number), shown);
+        }
     }
 
     #[test]

@@ -87,6 +87,26 @@ pub fn erase(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
     notes::leave(dir, &NoteRow { at: now, what: ERASED, detail })
 }
 
+/// Whether rows of the month keep more of a card than its first digits: earlier versions kept the last ones too. Reads every
+/// row where none does.
+///
+/// # Errors
+/// When the segment cannot be read.
+pub fn keeps_more(dir: &Path, month: Month) -> Result<bool, StoreError> {
+    let path = month.path(dir);
+    if !path.exists() {
+        return Ok(false);
+    }
+    schema::open_read_only(&path, Kind::Audit)?
+        .query_row(
+            "SELECT EXISTS (SELECT 1 FROM record WHERE substr(masked, -1) <> '*')
+                 OR EXISTS (SELECT 1 FROM call WHERE substr(masked, -1) <> '*')",
+            [],
+            |row| row.get(0),
+        )
+        .map_err(StoreError::sqlite(&path))
+}
+
 /// Whether rows of the month were written with a key.
 fn was_keyed(dir: &Path, month: Month) -> Result<bool, StoreError> {
     let path = month.path(dir);
@@ -296,5 +316,19 @@ mod tests {
         back_up(dir.path(), months[3], &copy).unwrap();
         assert_eq!(fs::read_dir(to.path()).unwrap().count(), 1);
         assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_month_whose_rows_show_the_last_digits_is_told_from_one_whose_rows_do_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let months = four_months(dir.path());
+        assert_eq!(keeps_more(dir.path(), months[3]), Ok(false));
+        // As an earlier version wrote it.
+        Connection::open(months[3].path(dir.path()))
+            .unwrap()
+            .execute_batch("DROP TRIGGER record_stays; UPDATE record SET masked = '1476****176' WHERE masked IS NOT NULL")
+            .unwrap();
+        assert_eq!(keeps_more(dir.path(), months[3]), Ok(true));
+        assert_eq!(keeps_more(dir.path(), Month::parse("2020-01").unwrap()), Ok(false));
     }
 }

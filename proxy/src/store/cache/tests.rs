@@ -11,7 +11,7 @@ fn card(number: u32) -> Card {
     Card::parse(CardKind::Msisdn, &format!("1064830{number:06}")).unwrap()
 }
 
-fn row(number: u32, answered_at: i64) -> CacheRow {
+pub(super) fn row(number: u32, answered_at: i64) -> CacheRow {
     CacheRow {
         group: "fleet".into(),
         operation: "userstatusrealsingle".into(),
@@ -24,7 +24,7 @@ fn row(number: u32, answered_at: i64) -> CacheRow {
     }
 }
 
-fn load(store: &CacheStore, number: u32) -> Option<CacheRow> {
+pub(super) fn load(store: &CacheStore, number: u32) -> Option<CacheRow> {
     store.load("fleet", "userstatusrealsingle", &card(number)).unwrap()
 }
 

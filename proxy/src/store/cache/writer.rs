@@ -1,4 +1,4 @@
-//! The one thread that writes `cache.db`: everything that has come is one transaction.
+//! The one thread that writes `cache.db`: everything that has come is one transaction; between two, a step of retention.
 
 use std::fs;
 use std::io;
@@ -14,6 +14,7 @@ use super::super::StoreError;
 use super::super::queue::Taken;
 use super::super::schema::{self, Kind, Synchronous};
 use super::super::wal;
+use super::retention::Keeper;
 use super::{CacheRow, Selection, Shared};
 use crate::clock::Time;
 
@@ -39,24 +40,31 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     /// None after a failure; opened again for the next batch.
     connection: Option<Connection>,
+    keeper: Keeper,
     /// Whether the last batch failed: a failure is logged when it begins and when it ends.
     failing: bool,
 }
 
 /// Opens the file, and begins it anew if it is corrupt.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
-    match schema::open(path, Kind::Cache, Synchronous::Normal) {
+    let opened = match schema::open(path, Kind::Cache, Synchronous::Normal) {
         Err(error) if error.is_corrupt() => {
             move_aside(path, &error)?;
             schema::open(path, Kind::Cache, Synchronous::Normal)
         }
         opened => opened,
-    }
+    };
+    let connection = opened?;
+    // What is deleted or replaced is overwritten: card numbers are in it. The pragma answers with a row.
+    connection
+        .pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))
+        .map_err(StoreError::sqlite(path))?;
+    Ok(connection)
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, connection: Connection) -> Self {
-        Self { shared, connection: Some(connection), failing: false }
+    pub(super) fn new(shared: Arc<Shared>, connection: Connection, keeper: Keeper) -> Self {
+        Self { shared, connection: Some(connection), keeper, failing: false }
     }
 
     /// Until the queue is closed and empty.
@@ -64,11 +72,33 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let taker = shared.queue.taker();
         let mut batch = Vec::new();
-        while taker.take(&mut batch, None) == Taken::Items {
-            self.settle(&mut batch);
+        loop {
+            match taker.take(&mut batch, Some(self.keeper.pause())) {
+                Taken::Items => self.settle(&mut batch),
+                Taken::Nothing => {}
+                Taken::Closed => break,
+            }
+            self.keep();
         }
         if let Some(connection) = self.connection {
             wal::finish(&connection, &shared.path);
+        }
+    }
+
+    /// A step of retention, if it is time. A failure waits for the next pass.
+    fn keep(&mut self) {
+        if !self.keeper.pause().is_zero() {
+            return;
+        }
+        let path = &self.shared.path;
+        let stepped = match &mut self.connection {
+            Some(connection) => self.keeper.step(connection, path),
+            closed => open(path).and_then(|connection| self.keeper.step(closed.insert(connection), path)),
+        };
+        if let Err(error) = stepped {
+            tracing::error!(%error, "answers that may not be kept any longer are still in the cache's file");
+            self.connection = None;
+            self.keeper.rest();
         }
     }
 
@@ -232,7 +262,7 @@ impl Selection {
 
 /// Renames the file and what belongs to it to `cache.db.corrupt*`, over those of an earlier time.
 fn move_aside(path: &Path, error: &StoreError) -> Result<(), StoreError> {
-    let aside = path.with_added_extension("corrupt");
+    let aside = super::aside(path);
     tracing::warn!(%error, aside = %aside.display(), "the cache's file is corrupt: it is begun anew");
     for (from, to) in schema::family(path).iter().zip(schema::family(&aside)) {
         let moved = match fs::rename(from, &to) {

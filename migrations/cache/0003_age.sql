@@ -1,0 +1,2 @@
+-- Answers leave by age: see proxy/src/store/cache/retention.rs.
+CREATE INDEX answer_by_age ON answer (answered_at);
