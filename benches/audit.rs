@@ -69,6 +69,7 @@ fn row(n: u64, at: Time, shared: &(AppId, Arc<str>)) -> AuditRow {
         carrier_transid: None,
         latency: Duration::from_micros(100 + n % 900),
         authenticated: true,
+        action: false,
     }
 }
 

@@ -129,6 +129,7 @@ fn window(store: &Path, records: u64) -> Result<()> {
             carrier_transid: None,
             latency: Duration::from_micros(100),
             authenticated: true,
+            action: false,
         });
         if n % 1_000 == 999 || n + 1 == records {
             record.wait()?;

@@ -207,6 +207,7 @@ fn row(at: Time) -> AuditRow {
         carrier_transid: Some("1000012026011511593300000001".into()),
         latency: Duration::from_micros(1_234),
         authenticated: true,
+        action: false,
     }
 }
 

@@ -92,9 +92,9 @@ impl Record {
         self.client_gone = true;
     }
 
-    /// It is about to be done: until a record says its end, it stays open.
-    pub fn acts(&mut self, action: Action) {
-        self.action = Some(Box::new(action));
+    /// It is about to be done: until a record says its end, it stays open. None when nothing was begun after all.
+    pub fn acts(&mut self, action: Option<Action>) {
+        self.action = action.map(Box::new);
     }
 
     /// The action that it is the record of.
@@ -142,6 +142,7 @@ impl Record {
         AuditRow {
             at: self.at,
             authenticated: self.client.is_some(),
+            action: self.action.is_some(),
             client: self.client.as_ref().map(|client| client.appid).or(self.claims.appid),
             group: self.client.as_ref().map(|client| Arc::clone(&client.group)),
             account: self.account,
@@ -236,7 +237,7 @@ impl Audit {
         let most = u64::try_from(most).unwrap_or(u64::MAX);
         loop {
             tokio::time::sleep(round).await;
-            self.store.end_round(most, self.clock.now());
+            self.store.end_round(most);
         }
     }
 
@@ -256,6 +257,22 @@ impl Audit {
             let peer = row.peer.map(tracing::field::display);
             tracing::info!(reason = row.reason, peer, count = row.count, "further refusals");
             self.store.append_refused(row);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::audit::Withdrawn;
+
+    #[test]
+    fn a_record_that_comes_too_late_says_what_its_client_is_told() {
+        for (refusal, withdrawn) in
+            [(Refusal::Audit, Withdrawn::LOOKUP), (Refusal::Begun(Some(1)), Withdrawn::ACTION)]
+        {
+            assert_eq!((refusal.reason(), refusal.code()), withdrawn);
+            assert_eq!(refusal.outcome().name(), Withdrawn::OUTCOME);
         }
     }
 }

@@ -38,11 +38,20 @@ impl Relay {
             self.actions.end(action);
             return Err(Refusal::Crowded);
         };
-        record.acts(action);
+        record.acts(Some(action));
         let landing = match land(Ok(seat), self.patience(started, false)).await {
             Ok((_, landing)) => landing,
-            Err(_) => return Err(self.actions.give_up(action)),
+            Err(_) => {
+                let refusal = self.actions.give_up(action);
+                if refusal == Refusal::Audit {
+                    record.acts(None);
+                }
+                return Err(refusal);
+            }
         };
+        if landing.end.as_ref().is_err_and(|refusal| *refusal == Refusal::Audit) {
+            record.acts(None);
+        }
         if let Some(call) = &landing.call {
             record.called(&call.account, call.transid.as_ref());
         }

@@ -59,7 +59,7 @@ use tokio::sync::oneshot;
 
 pub use self::lost::Lost;
 pub use self::reader::{AuditReader, PastAction, PastRequest};
-pub use self::row::{AuditRow, BegunRow, CallRow, Clip, NoteRow, RefusedRow};
+pub use self::row::{AuditRow, BegunRow, CallRow, Clip, NoteRow, RefusedRow, Withdrawn};
 use self::row::{Gap, Row};
 pub use self::summary::{Summary, summarize};
 use self::waiters::{Told, Waiters};
@@ -236,10 +236,33 @@ impl AuditStore {
         }
     }
 
-    /// Ends a round, at `at`: look-ups that have waited for their commit during `most` whole ones wait no longer, and
-    /// count as without a record.
-    pub fn end_round(&self, most: u64, at: Time) {
-        self.shared.missed(self.shared.waiters.end_round(most), at);
+    /// Ends a round: look-ups that have waited for their commit during `most` whole ones wait no longer. Where no answer
+    /// leaves without its record, that is so while their rows wait for the writer, and those rows say from then on that
+    /// they were refused; one whose row is being committed waits on.
+    pub fn end_round(&self, most: u64) {
+        let refuses = self.shared.on_failure == OnFailure::Refuse;
+        let waited = self.shared.waiters.end_round(most, |mut late| {
+            if !refuses {
+                for index in 0..late.in_line() {
+                    late.give_up(index);
+                }
+                return;
+            }
+            // The line and the rows are in one order, and it is held: the last places are of the rows that wait.
+            self.shared.queue.waiting(|entries| {
+                let awaited = |entry: &&mut Entry| matches!(entry.awaited, Awaited::InLine);
+                let queued = entries.iter_mut().filter(awaited).count();
+                let first = late.in_line().saturating_sub(queued);
+                for (index, entry) in (first..).zip(entries.iter_mut().filter(awaited)) {
+                    if late.give_up(index)
+                        && let Row::LookUp(row) = &mut entry.row
+                    {
+                        row.withdraw();
+                    }
+                }
+            });
+        });
+        self.shared.stalled.store(waited.saturating_mul(2) > most, Ordering::Release);
     }
 
     /// Tells those who wait what became of their rows, from within the runtime of whoever runs this, until it is dropped:
@@ -255,7 +278,7 @@ impl AuditStore {
 
     /// Whether a row that came now would be taken, and committed for all that is known.
     pub fn can_record(&self) -> bool {
-        self.healthy() && self.shared.queue.has_room()
+        self.healthy() && !self.shared.stalled.load(Ordering::Acquire) && self.shared.queue.has_room()
     }
 
     /// What becomes of a request whose row cannot be written.
@@ -386,6 +409,8 @@ struct Shared {
     queue: Queue<Entry>,
     waiters: Waiters,
     healthy: AtomicBool,
+    /// Whether a row has waited for its commit for half as long as anybody waits.
+    stalled: AtomicBool,
     on_failure: OnFailure,
     /// What went without a record since the last commit.
     gap: Mutex<Option<Gap>>,
@@ -404,6 +429,7 @@ impl Shared {
             queue: Queue::new(options.queue),
             waiters: Waiters::default(),
             healthy: AtomicBool::new(true),
+            stalled: AtomicBool::new(false),
             on_failure: options.on_failure,
             gap: Mutex::new(None),
             missed: AtomicU64::new(0),

@@ -91,6 +91,11 @@ impl<T> Queue<T> {
         self.arrived.notify_one();
     }
 
+    /// Looks at the items that wait, which the taker does not have yet, and may change them.
+    pub(super) fn waiting<R>(&self, look: impl FnOnce(&mut [T]) -> R) -> R {
+        look(&mut self.lock().items)
+    }
+
     /// Whether an item that came now would be queued.
     pub(super) fn has_room(&self) -> bool {
         let list = self.lock();

@@ -49,6 +49,29 @@ pub struct AuditRow {
     pub latency: Duration,
     /// Whether the token was right.
     pub authenticated: bool,
+    /// Whether it is of an action that was begun.
+    pub action: bool,
+}
+
+impl AuditRow {
+    /// It was not committed in time: says what its client was told instead of what it would have been told.
+    pub(super) fn withdraw(&mut self) {
+        let (reason, code) = if self.action { Withdrawn::ACTION } else { Withdrawn::LOOKUP };
+        (self.outcome, self.reason, self.code) = (Withdrawn::OUTCOME, Some(reason), code.into());
+        (self.status, self.age) = (None, None);
+    }
+}
+
+/// What a client is told whose record was not committed in time.
+pub struct Withdrawn;
+
+impl Withdrawn {
+    /// What became of its request.
+    pub const OUTCOME: &'static str = "failed";
+    /// Reason and code.
+    pub const LOOKUP: (&'static str, &'static str) = ("audit", "73");
+    /// Reason and code, where it asked for an action.
+    pub const ACTION: (&'static str, &'static str) = ("action-begun", "99");
 }
 
 /// One attempt at the carrier, written by whoever made it.

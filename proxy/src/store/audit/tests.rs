@@ -33,6 +33,7 @@ pub(in super::super) fn row(at: Time, transid: &str) -> AuditRow {
         carrier_transid: Some("1000012026011511593300000001".into()),
         latency: Duration::from_micros(1_234),
         authenticated: true,
+        action: false,
     }
 }
 

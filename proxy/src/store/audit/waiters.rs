@@ -1,7 +1,8 @@
 //! Who waits for a commit: one waiter a look-up, in the order of the queued rows.
 //!
 //! A timer for each of them would cost more than the waiting. So time is counted in rounds: whoever has been waiting for
-//! too many of them when one ends is told that no commit came; its place stays until the writer comes to its row.
+//! too many of them when one ends is told that no commit came; its place stays until the writer comes to its row. One whose
+//! row is being committed waits on: what it was told must not differ from what its row says.
 //!
 //! To wake a task from the writer's thread costs the runtime a system call, if it has no thread to spare. So the writer
 //! wakes one task a batch, the herald, which wakes the others from within; without one it tells them itself.
@@ -36,7 +37,7 @@ struct Line {
     round: u64,
 }
 
-struct Place {
+pub(super) struct Place {
     /// None once it was told.
     waiter: Option<oneshot::Sender<Told>>,
     /// Rounds that had ended when it came.
@@ -82,19 +83,22 @@ impl Waiters {
         self.herald.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends a round; whoever has waited for `most` of them is told that it was for nothing. Says how many those were.
-    pub(super) fn end_round(&self, most: u64) -> usize {
+    /// Ends a round; whoever has waited for `most` of them is told that it was for nothing. `withdraw` is handed each place
+    /// of those from the front of the line, how many stand in the line, and says which of them may be told. Says for how
+    /// many rounds the first in the line has waited.
+    pub(super) fn end_round(&self, most: u64, withdraw: impl FnOnce(Late<'_>)) -> u64 {
         let mut line = self.lock();
         line.round += 1;
         let round = line.round;
-        let late = line.places.iter_mut().take_while(|place| round - place.came > most);
-        // One that has gone away by itself is counted if its row is lost.
-        let told: Vec<_> =
-            late.filter_map(|place| place.waiter.take_if(|waiter| !waiter.is_closed())).collect();
+        let waited = line.places.front().map_or(0, |place| round - place.came);
+        let late = line.places.iter().take_while(|place| round - place.came > most).count();
+        let mut told = Vec::new();
+        if late > 0 {
+            withdraw(Late { places: &mut line.places, late, told: &mut told });
+        }
         drop(line);
-        let count = told.len();
         told.into_iter().for_each(|waiter| tell(waiter, Err(AuditUnavailable::Full)));
-        count
+        waited
     }
 
     /// For the writer to hold: when it goes, all are let go of, and are told by that.
@@ -105,6 +109,33 @@ impl Waiters {
     /// A panic elsewhere leaves the line whole: nothing that can panic runs under the lock.
     fn lock(&self) -> MutexGuard<'_, Line> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Those who have waited for too long, at the front of the line.
+pub(super) struct Late<'a> {
+    places: &'a mut VecDeque<Place>,
+    late: usize,
+    told: &'a mut Vec<oneshot::Sender<Told>>,
+}
+
+impl Late<'_> {
+    /// How many stand in the line, those who have not waited for too long among them.
+    pub(super) fn in_line(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Gives up the place of this index, if it is of those. False when nobody was to be told.
+    pub(super) fn give_up(&mut self, index: usize) -> bool {
+        // One that has gone away by itself was told nothing.
+        let waiter = self
+            .places
+            .get_mut(index)
+            .filter(|_| index < self.late)
+            .and_then(|place| place.waiter.take_if(|waiter| !waiter.is_closed()));
+        let given_up = waiter.is_some();
+        self.told.extend(waiter);
+        given_up
     }
 }
 
@@ -167,9 +198,14 @@ mod tests {
         let mut early = join();
         let mut gone = join();
         gone.close();
-        assert_eq!(waiters.end_round(1), 0, "not a whole round yet");
+        let never = |_: Late<'_>| panic!("not a whole round yet");
+        assert_eq!(waiters.end_round(1, never), 1);
         let mut late = join();
-        assert_eq!(waiters.end_round(1), 1, "who has gone away is not refused");
+        let mut given_up = Vec::new();
+        let waited = waiters.end_round(1, |mut line| {
+            given_up.extend((0..line.in_line()).map(|index| line.give_up(index)));
+        });
+        assert_eq!((waited, given_up), (2, vec![true, false, false]), "who has gone away is not refused");
         assert_eq!(early.try_recv(), Ok(Err(AuditUnavailable::Full)));
         assert!(late.try_recv().is_err(), "still waits");
         let waiting = waiters.leave(3);
@@ -180,7 +216,7 @@ mod tests {
         );
         waiters.tell(waiting, Ok(()));
         assert_eq!(late.try_recv(), Ok(Ok(())));
-        assert_eq!(waiters.end_round(1), 0);
+        assert_eq!(waiters.end_round(1, |_| panic!("nobody is late")), 0);
     }
 
     #[test]

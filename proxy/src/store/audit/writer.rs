@@ -152,13 +152,13 @@ impl Writer {
                     Awaited::Numbered(waiter) => drop(waiter.send(result.map(|()| number))),
                 }
             }
-            // Not those who were told before that it takes too long: they are counted.
             let waiting = self.shared.waiters.leave(awaited);
             if result.is_err() {
                 if let Some(Row::Gap(gap)) = missed {
                     self.shared.miss(gap);
                 }
-                self.shared.missed(waiting.len(), self.clock.now());
+                // Those too who were told before that it takes too long: they have no record either.
+                self.shared.missed(awaited, self.clock.now());
             }
             self.shared.waiters.tell(waiting, result);
         }

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use super::super::super::{Failure, Fault};
 use super::super::tests::{NOON, row, transids};
-use super::super::{AuditReader, AuditRow};
+use super::super::{Appended, AuditReader, AuditRow, AuditStore, OnFailure, Progress, RefusedRow};
 use super::*;
 use crate::clock::Hand;
 
@@ -51,6 +51,70 @@ fn gaps(dir: &Path, month: &str) -> Vec<(i64, i64, i64)> {
 
 fn numbered<const N: usize>(records: [(i64, &str); N]) -> Vec<(i64, String)> {
     records.map(|(id, transid)| (id, transid.to_owned())).into()
+}
+
+/// Whoever waits too long for a commit is told so while its row waits, and the row says the same; while the row is being
+/// committed it is told what became of that.
+#[test]
+fn what_a_client_is_told_is_what_its_record_says() {
+    for on_failure in [OnFailure::Refuse, OnFailure::Answer] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, _) = writer_with(dir.path(), NOON, Options { on_failure, ..Options::default() });
+        let store = AuditStore { shared: Arc::clone(&writer.shared), writer: std::sync::Mutex::default() };
+        let action = AuditRow { action: true, ..row(NOON, "action") };
+        let mut committing = store.append(row(NOON, "committing"));
+        let mut batch = Vec::new();
+        let shared = Arc::clone(&writer.shared);
+        let taker = shared.queue.taker();
+        assert_eq!(taker.take(&mut batch, None), Taken::Items);
+        store.append_refused(RefusedRow { peer: None, reason: "token", count: 1, first: NOON, last: NOON });
+        let (mut late, mut acted) = (store.append(row(NOON, "late")), store.append(action));
+        let gone = store.append(row(NOON, "gone"));
+        drop(gone);
+        assert!(store.can_record());
+        store.end_round(1);
+        assert!(!store.can_record(), "a row has waited for half as long as anybody waits");
+        let mut fresh = store.append(row(NOON, "fresh"));
+        store.end_round(1);
+
+        let refuses = on_failure == OnFailure::Refuse;
+        let full = Some(Err(AuditUnavailable::Full));
+        let told = |appended: &mut Appended| match &mut appended.0 {
+            Progress::Refused(why) => Some(Err(*why)),
+            Progress::Waiting(told) => told.try_recv().ok(),
+        };
+        assert_eq!(told(&mut committing), if refuses { None } else { full }, "{on_failure:?}");
+        assert_eq!([told(&mut late), told(&mut acted)], [full; 2]);
+        assert_eq!(told(&mut fresh), None);
+        writer.settle(&mut batch);
+        assert_eq!(told(&mut committing), refuses.then_some(Ok(())));
+        assert_eq!(taker.take(&mut batch, None), Taken::Items);
+        writer.settle(&mut batch);
+        assert_eq!(told(&mut fresh), Some(Ok(())));
+        store.end_round(1);
+        assert!(store.can_record());
+
+        let connection = Connection::open(dir.path().join("audit-2026-01.db")).unwrap();
+        let mut all = connection
+            .prepare("SELECT transid, outcome, coalesce(reason, ''), code, coalesce(status, '') FROM lookup")
+            .unwrap();
+        let rows = all.query_map([], |row| {
+            Ok((0..5).map(|n| row.get::<_, String>(n).unwrap()).collect::<Vec<_>>().join(" "))
+        });
+        let rows: Vec<_> = rows.unwrap().map(Result::unwrap).collect();
+        let late = if refuses { ["failed audit 73 ", "failed action-begun 99 "] } else { ["hit  0 00"; 2] };
+        assert_eq!(
+            rows,
+            [
+                "committing hit  0 00".to_owned(),
+                format!("late {}", late[0]),
+                format!("action {}", late[1]),
+                "gone hit  0 00".to_owned(),
+                "fresh hit  0 00".to_owned(),
+            ]
+        );
+        assert_eq!(gaps(dir.path(), "2026-01"), [], "each of them has its record");
+    }
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
