@@ -36,6 +36,7 @@ enum Command {
     Prune(keep::Prune),
     Hash(keep::Hash),
     Erase(keep::Erase),
+    Acknowledge(keep::Acknowledge),
 }
 
 /// Where the segments are.
@@ -74,6 +75,7 @@ impl Audit {
             Command::Prune(prune) => prune.run(),
             Command::Hash(hash) => hash.run(),
             Command::Erase(erase) => erase.run(),
+            Command::Acknowledge(acknowledge) => acknowledge.run(),
         }
     }
 }

@@ -57,7 +57,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-pub use self::lost::Lost;
+use self::lost::Standing;
+pub use self::lost::{Loss, Lost, acknowledge};
 pub use self::reader::{AuditReader, PastAction, PastRequest};
 pub use self::row::{AuditRow, BegunRow, CallRow, Clip, NoteRow, RefusedRow, Withdrawn};
 use self::row::{Gap, Row};
@@ -67,7 +68,7 @@ use self::writer::Writer;
 use super::queue::{Queue, Refused};
 use super::schema::Synchronous;
 use super::{Failure, StoreError};
-use crate::alarms::Alarms;
+use crate::alarms::{Alarms, Condition};
 use crate::clock::{Clock, Time};
 pub use crate::config::{Durability, Identifiers, OnFailure};
 
@@ -437,6 +438,16 @@ impl Shared {
             alarms: Alarms::default(),
             lost_through: AtomicI64::new(i64::MIN),
             failure,
+        }
+    }
+
+    /// Takes over what the notes say about rows that are missing.
+    fn set_lost(&self, standing: &Standing) {
+        let through = standing.through().map_or(i64::MIN, Time::as_micros);
+        self.lost_through.store(through, Ordering::Release);
+        match standing.alarm() {
+            Some(text) => self.alarms.raise(Condition::RowsLost, text),
+            None => self.alarms.clear(Condition::RowsLost),
         }
     }
 

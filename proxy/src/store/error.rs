@@ -68,6 +68,13 @@ pub enum Fault {
     },
     /// An identity key that rows were written with is not in its file any more.
     KeyLost,
+    /// A line of a text file that is not what it claims to be.
+    Line {
+        /// Its number, from 1.
+        number: usize,
+        /// What it claims to be.
+        what: &'static str,
+    },
     /// The store has been closed.
     Closed,
 }
@@ -134,6 +141,7 @@ impl StoreError {
                 "check the disk, and start again: a start recovers what was synced before"
             }
             Fault::Malformed { .. } => "restore the file from a backup",
+            Fault::Line { .. } => "read the file as it was kept, or take that line out of a copy",
             Fault::Io { kind, .. } => match kind {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FULL,
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => DENIED,
@@ -203,6 +211,9 @@ impl fmt::Display for Fault {
             }
             Self::Malformed { what } => write!(f, "holds a malformed {what}"),
             Self::KeyLost => f.write_str("holds no key, though rows of its month were written with one"),
+            Self::Line { number, what } => {
+                write!(f, "line {number} cannot be read as the {what} it contains")
+            }
             Self::Closed => f.write_str("closed"),
         }
     }

@@ -1,9 +1,10 @@
-//! `cmiot-proxy audit backup|prune|hash|erase`: copies, retention, and the keys of identities.
+//! `cmiot-proxy audit backup|prune|hash|erase|acknowledge`: copies, retention, the keys of identities, and losses.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cmiot_proxy::clock::Clock;
+use cmiot_proxy::store::audit::acknowledge;
 use cmiot_proxy::store::audit::identity::IdentityKey;
 use cmiot_proxy::store::audit::keep::{LEAST_MONTHS, back_up, erase, keeps_more, prunable, prune};
 use cmiot_proxy::store::audit::segment::{self, Month};
@@ -148,6 +149,31 @@ impl Erase {
             out!(
                 "{month} keeps more: rows of an earlier version show the first four and the last three digits of each card, which in a known list may be one card's; to remove them, prune the month"
             );
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Acknowledge that rows of the audit are lost: ends the alarm, and the refusal of requests from that time.
+///
+/// Before that, find out why they are missing, and restore them from a backup if there is one: `audit verify` names
+/// them. The proxy writes the acknowledgement into the audit within seconds, or at its next start. Against anchors that
+/// were kept elsewhere the loss stays damage.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  cmiot-proxy audit acknowledge --config cmiot-proxy.toml")]
+pub(super) struct Acknowledge {
+    #[command(flatten)]
+    folder: Folder,
+}
+
+impl Acknowledge {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let losses = acknowledge(&self.folder.path()?, Clock::system().now())?;
+        for loss in &losses {
+            out!("acknowledged: {loss}");
+        }
+        if losses.is_empty() {
+            out!("no loss is noted; the acknowledgement is noted all the same");
         }
         Ok(ExitCode::SUCCESS)
     }

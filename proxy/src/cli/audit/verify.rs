@@ -1,24 +1,34 @@
 //! `cmiot-proxy audit verify`: whether the audit is as it was written.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use cmiot_proxy::clock::Time;
-use cmiot_proxy::store::audit::anchor::{Anchor, PublicKey};
+use cmiot_proxy::store::audit::anchor::{self, Anchor, PublicKey};
 use cmiot_proxy::store::audit::segment::Month;
 use cmiot_proxy::store::audit::verify::{Damage, Report, Scope, verify};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Folder, span};
 
-/// Verify the chain: every row of every batch, links, manifests, indexes, views.
+/// Damage of a segment that is not in a batch: more of it is counted.
+const MOST_LINES: usize = 10;
+
+/// Verify the audit: every row of every batch, links, manifests, indexes, the schema, and the chain against anchors.
 ///
-/// A tail that was cut off shows only against anchors that were kept on another machine: --anchors, and --public-key to
-/// tell that they are the proxy's. Exits 1 on damage, and names the first bad batch of each segment.
+/// The chain has no key: whoever can write the files can hash them anew, cut off their tail or remove them. That shows
+/// only against anchors that were kept on another machine: --anchors, and --public-key to check who signed them. Without
+/// --anchors the folder's own anchors.log is compared, which whoever owns the folder could have written too.
+///
+/// Exits 0 when all in scope is as it was written. Exits 1 on damage, when no segment is in scope, and when --anchors has
+/// no anchor of a segment in scope. Names the first bad batch of each segment and counts the others.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cmiot-proxy audit verify --config cmiot-proxy.toml
-  cmiot-proxy audit verify --dir /mnt/copy --anchors anchors.log --public-key 5f1c...")]
+  cmiot-proxy audit verify --dir /mnt/copy --anchors anchors.log --public-key 5f1c...
+  journalctl -u cmiot-proxy -o json > journal.json
+  cmiot-proxy audit verify --dir /mnt/copy --anchors journal.json --public-key 5f1c...")]
 pub(super) struct Verify {
     #[command(flatten)]
     folder: Folder,
@@ -28,29 +38,33 @@ pub(super) struct Verify {
     /// Last month
     #[arg(long, value_parser = span::month)]
     to: Option<Month>,
-    /// Anchors that were kept elsewhere: anchors.log, or a log that has its lines
-    #[arg(long, value_name = "FILE")]
-    anchors: Option<PathBuf>,
-    /// The key that signs them: 64 hex digits, as in audit-anchor.pub
-    #[arg(long, value_name = "HEX", requires = "anchors")]
-    public_key: Option<String>,
+    /// Anchors that were kept elsewhere: anchors.log, the proxy's text or JSON log, or `journalctl` output (-o json too)
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    anchors: Vec<PathBuf>,
+    /// The key that signs them: 64 hex digits, as in audit-anchor.pub; again for each key, if it was changed
+    #[arg(long, value_name = "HEX")]
+    public_key: Vec<String>,
+}
+
+/// The anchors that the chain is held against.
+struct Anchors {
+    all: Vec<Anchor>,
+    /// Whether they are of the folder itself.
+    own: bool,
+    keys: Vec<PublicKey>,
 }
 
 impl Verify {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let dir = self.folder.path()?;
-        let anchors = self.anchors.as_deref().map(Anchor::read_all).transpose()?;
-        let key = match &self.public_key {
-            Some(text) => {
-                Some(PublicKey::parse(text).ok_or_else(|| anyhow::anyhow!("--public-key: 64 hex digits"))?)
-            }
-            None => None,
-        };
+        // Before the segments: an anchor that is written meanwhile is of rows that are not looked at.
+        let anchors = self.anchors(&dir)?;
         let scope = Scope {
             from: self.from,
             to: self.to,
-            anchors: anchors.as_deref().unwrap_or_default(),
-            public_key: key.as_ref(),
+            anchors: &anchors.all,
+            own_anchors: anchors.own,
+            public_keys: &anchors.keys,
         };
         let bar = bar();
         let report = verify(&dir, &scope, |done, total| {
@@ -58,45 +72,131 @@ impl Verify {
             bar.set_position(done);
         })?;
         bar.finish_and_clear();
-        self.tell(&report)?;
-        Ok(if report.damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        say_damage(&report)?;
+        say_anchors(&report, &anchors)?;
+        let whole = verdict(&report, &anchors)?;
+        Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    fn tell(&self, report: &Report) -> anyhow::Result<()> {
-        for pruned in &report.pruned {
-            let (since, until) = (Time::from_micros(pruned.since), Time::from_micros(pruned.until));
-            out!("{}: not here; its manifest: {} rows, {since} to {until}", pruned.month, pruned.count);
-        }
-        for Damage { segment, batch, what } in &report.damage {
-            match batch {
-                Some(batch) => out!(
-                    "DAMAGE {segment}: batch of rows {} to {} from {}: {what}",
-                    batch.first,
-                    batch.last,
-                    Time::from_micros(batch.begins)
-                ),
-                None => out!("DAMAGE {segment}: {what}"),
+    fn anchors(&self, dir: &Path) -> anyhow::Result<Anchors> {
+        let key = |text: &String| {
+            PublicKey::parse(text)
+                .ok_or_else(|| anyhow::anyhow!("--public-key {text}: it is not 64 hex digits"))
+        };
+        let keys = self.public_key.iter().map(key).collect::<anyhow::Result<_>>()?;
+        let own = self.anchors.is_empty();
+        let files = if own { vec![dir.join(anchor::LOG)] } else { self.anchors.clone() };
+        let mut all = Vec::new();
+        for file in files {
+            if own && !file.exists() {
+                continue;
             }
+            let lines = anchor::read(&file)?;
+            lines.warnings.iter().for_each(|warning| eprintln!("{warning}"));
+            all.extend(lines.anchors);
         }
-        match (&self.anchors, &self.public_key) {
-            (None, _) => out!("the tail is not checkable without --anchors that were kept elsewhere"),
-            (Some(_), None) => {
-                out!("{} anchors compared; whose they are is not known without --public-key", report.anchors);
-            }
-            (Some(_), Some(_)) => out!("{} anchors compared, all signed by the key", report.anchors),
-        }
-        if let Some((last, head)) = &report.head {
-            out!("head: row {last}, {head}");
-        }
-        let verdict = if report.damage.is_empty() { "ok" } else { "DAMAGED" };
-        out!(
-            "{} segments, {} batches, {} rows: chain {verdict}",
-            report.segments.len(),
-            report.batches,
-            report.rows
-        );
-        Ok(())
+        Ok(Anchors { all, own, keys })
     }
+}
+
+fn say_damage(report: &Report) -> anyhow::Result<()> {
+    for (pruned, at) in &report.pruned {
+        let (since, until) = (Time::from_micros(pruned.since), Time::from_micros(pruned.until));
+        let count = pruned.count;
+        out!(
+            "{}: not here; its manifest: {count} rows, {since} to {until}; pruned, as noted at {at}",
+            pruned.month
+        );
+    }
+    for loss in &report.losses {
+        out!("LOST {loss}");
+    }
+    let mut segments: BTreeMap<Month, Vec<&Damage>> = BTreeMap::new();
+    for damage in &report.damage {
+        segments.entry(damage.segment).or_default().push(damage);
+    }
+    for (segment, all) in segments {
+        let (batches, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|damage| damage.batch.is_some());
+        for damage in others.iter().take(MOST_LINES) {
+            out!("DAMAGE {segment}: {}", damage.what);
+        }
+        if let Some(more) = others.len().checked_sub(MOST_LINES).filter(|more| *more > 0) {
+            out!("DAMAGE {segment}: {more} more");
+        }
+        let first = batches.iter().filter_map(|damage| damage.batch).min_by_key(|batch| batch.last);
+        let Some(first) = first else { continue };
+        for damage in batches.iter().filter(|damage| damage.batch == Some(first)).take(MOST_LINES) {
+            out!(
+                "DAMAGE {segment}: batch of rows {} to {} from {}: {}",
+                first.first,
+                first.last,
+                Time::from_micros(first.begins),
+                damage.what
+            );
+        }
+        let mut more: Vec<i64> =
+            batches.iter().filter_map(|damage| damage.batch.map(|batch| batch.last)).collect();
+        more.sort_unstable();
+        more.dedup();
+        if more.len() > 1 {
+            out!("DAMAGE {segment}: {} more batches", more.len() - 1);
+        }
+    }
+    Ok(())
+}
+
+fn say_anchors(report: &Report, anchors: &Anchors) -> anyhow::Result<()> {
+    let compared = report.anchors;
+    if compared == 0 {
+        if anchors.own {
+            out!(
+                "no anchors: tail and origin not shown; the chain has no key, so whoever could write the files could hash them anew"
+            );
+        } else {
+            out!("no anchor of a segment in scope: the chain is compared with none");
+        }
+        return Ok(());
+    }
+    let signed = if anchors.keys.is_empty() {
+        "who signed them is not checked without --public-key"
+    } else {
+        "signed by the key"
+    };
+    if anchors.own {
+        out!(
+            "{compared} anchors of the folder itself compared, {signed}: whoever owns the folder could have written both; --anchors compares with what was kept elsewhere"
+        );
+    } else {
+        out!("{compared} anchors compared, {signed}");
+    }
+    match (&report.confirmed, &report.head) {
+        (Some((month, row)), Some((last, _))) if row < last => {
+            out!(
+                "rows after {row} of {month} are behind the last anchor: that none of them is cut off or altered is not shown"
+            );
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Says what came of it, and whether it is good.
+fn verdict(report: &Report, anchors: &Anchors) -> anyhow::Result<bool> {
+    if let Some((last, head)) = &report.head {
+        out!("head: row {last}, {head}");
+    }
+    let (verdict, good) = if report.segments.is_empty() && report.damage.is_empty() {
+        ("nothing verified: no segment in scope", false)
+    } else if !report.damage.is_empty() {
+        ("chain DAMAGED", false)
+    } else if !anchors.own && report.anchors == 0 {
+        ("chain NOT COMPARED with an anchor", false)
+    } else {
+        ("chain ok", true)
+    };
+    let (segments, batches, rows) = (report.segments.len(), report.batches, report.rows);
+    out!("{segments} segments, {batches} batches, {rows} rows: {verdict}");
+    Ok(good)
 }
 
 /// On standard error, where that is a terminal.

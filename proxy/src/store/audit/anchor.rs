@@ -1,14 +1,14 @@
 //! Anchors: signed heads of the chain, kept outside the file that they vouch for.
 //!
 //! One JSON object a line, in `anchors.log` and in the log. A chain alone does not miss its tail when that is cut off;
-//! an anchor held elsewhere does. Whoever owns the host owns the key: ship the lines off it.
+//! an anchor held elsewhere does. Whoever owns the host owns the key: ship the lines off it. Reading them: [`read`].
 //!
 //! ```text
 //! signed = "cmiot-audit-anchor-1" 00, at (i64), month (7 bytes), last (i64), head (32 bytes)     integers big-endian
 //! ```
 
-use std::fs::{self, Permissions};
-use std::io::{self, BufRead, BufReader};
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,13 @@ use super::super::whole::{self, Existing};
 use super::super::{Fault, StoreError};
 use super::chain::Hash;
 use super::identity::{hex, is_blank, unhex};
+use super::segment::Month;
 use crate::clock::Time;
+
+mod lines;
+
+pub(super) use self::lines::tail;
+pub use self::lines::{Lines, read};
 
 /// The file that anchors are appended to, in the store's folder.
 pub const LOG: &str = "anchors.log";
@@ -75,31 +81,23 @@ impl std::fmt::Display for PublicKey {
 }
 
 impl Anchor {
-    /// Reads a file of anchors. Lines of a log around them are passed over.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or a line that has a signature is not an anchor.
-    pub fn read_all(path: &Path) -> Result<Vec<Self>, StoreError> {
-        let file = fs::File::open(path).map_err(StoreError::io(path))?;
-        let mut anchors = Vec::new();
-        for line in BufReader::new(file).lines() {
-            let line = line.map_err(StoreError::io(path))?;
-            if !line.contains("\"signature\"") {
-                continue;
-            }
-            let anchor = serde_json::from_str(&line)
-                .map_err(|_| StoreError::new(path, Fault::Malformed { what: "anchor" }))?;
-            anchors.push(anchor);
-        }
-        Ok(anchors)
-    }
-
     /// Whether the key signed it.
     pub fn is_signed_by(&self, key: &PublicKey) -> bool {
         let (Some(message), Some(signature)) = (self.message(), from_hex(&self.signature)) else {
             return false;
         };
         signature::UnparsedPublicKey::new(&signature::ED25519, &key.0).verify(&message, &signature).is_ok()
+    }
+
+    /// The month of its segment.
+    pub fn month(&self) -> Option<Month> {
+        Month::parse(&self.segment)
+    }
+
+    /// Whether its fields have the form of what is signed.
+    fn is_well_formed(&self) -> bool {
+        let signature = from_hex(&self.signature).is_some_and(|bytes| bytes.len() == 64);
+        self.month().is_some() && self.message().is_some() && signature
     }
 
     /// None when a field is not what was ever signed.
@@ -127,7 +125,13 @@ pub(super) struct Notary {
 
 impl Notary {
     /// With the folder's key, which is made if there is none. Anchors and public key get `mode` when they are made.
-    pub(super) fn open(dir: &Path, mode: u32) -> Result<Self, StoreError> {
+    /// A key that is another than the folder's anchors were signed with so far is told to `changed` as "from A to B",
+    /// before anything is written.
+    pub(super) fn open(
+        dir: &Path,
+        mode: u32,
+        changed: impl FnOnce(String) -> Result<(), StoreError>,
+    ) -> Result<Self, StoreError> {
         let path = dir.join(KEY);
         let bytes = match fs::read(&path) {
             // What a crash left while an earlier version made it.
@@ -141,9 +145,18 @@ impl Notary {
         };
         let key = Ed25519KeyPair::from_pkcs8(&bytes)
             .map_err(|_| StoreError::new(&path, Fault::Malformed { what: "anchor key" }))?;
-        let public = dir.join(PUBLIC);
+        let (log, public) = (dir.join(LOG), dir.join(PUBLIC));
         let text = format!("{}\n", *hex(key.public_key().as_ref()));
-        if fs::read_to_string(&public).ok().as_deref() != Some(&text) {
+        let before = fs::read_to_string(&public).ok();
+        if before.as_deref() != Some(&text) {
+            if let Some(former) = former_key(before.as_deref(), &log, &text) {
+                tracing::error!(
+                    former,
+                    public_key = text.trim_end(),
+                    "the key that signs audit anchors has changed: find out why, and keep both public keys to verify"
+                );
+                changed(format!("from {former} to {}", text.trim_end()))?;
+            }
             whole::write(&public, text.as_bytes(), mode, Existing::Replace)
                 .map_err(StoreError::io(&public))?;
             tracing::info!(
@@ -151,7 +164,6 @@ impl Notary {
                 "audit anchors are signed; keep this public key and the anchors on another machine"
             );
         }
-        let log = dir.join(LOG);
         for file in [&public, &log] {
             share(file, mode);
         }
@@ -173,6 +185,7 @@ impl Notary {
         let mut line = serde_json::to_string(&anchor).unwrap_or_default();
         tracing::info!(anchor = line, "audit anchor");
         line.push('\n');
+        mend(&self.log)?;
         whole::append_line(&self.log, self.mode, &line).map_err(StoreError::io(&self.log))
     }
 }
@@ -185,6 +198,41 @@ fn share(file: &Path, mode: u32) {
     {
         tracing::warn!(file = %file.display(), %error, "its mode cannot be set to {mode:o}");
     }
+}
+
+/// The key that signed before, where that was another one: by the file of the public key, or by the last anchor.
+fn former_key(before: Option<&str>, log: &Path, now: &str) -> Option<String> {
+    if let Some(key) = before.and_then(PublicKey::parse) {
+        return (Some(&key) != PublicKey::parse(now).as_ref()).then(|| key.to_string());
+    }
+    let last = tail(log).pop()?;
+    let same = PublicKey::parse(now).is_some_and(|key| last.is_signed_by(&key));
+    (!same).then(|| "an unknown key".to_owned())
+}
+
+/// Ends the last line of the anchors, if a crash has torn it: what stands there is cut off unless it is whole.
+fn mend(log: &Path) -> Result<(), StoreError> {
+    let io = StoreError::io(log);
+    let mut file = match OpenOptions::new().read(true).write(true).open(log) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file.map_err(io)?,
+    };
+    let length = file.metadata().map_err(io)?.len();
+    let start = length.saturating_sub(lines::TAIL);
+    let mut end = Vec::new();
+    file.seek(SeekFrom::Start(start)).and_then(|_| file.read_to_end(&mut end)).map_err(io)?;
+    if end.last().is_none_or(|&last| last == b'\n') {
+        return Ok(());
+    }
+    let line = end.iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
+    let torn = &end[line..];
+    if serde_json::from_slice::<Anchor>(torn).is_ok_and(|anchor| anchor.is_well_formed()) {
+        file.write_all(b"\n").map_err(io)?;
+    } else {
+        tracing::warn!(file = %log.display(), bytes = torn.len(), "the last anchor was torn, and is cut off");
+        file.set_len(start + line as u64).map_err(io)?;
+    }
+    file.sync_data().map_err(io)
 }
 
 fn make(path: &Path) -> Result<Zeroizing<Vec<u8>>, StoreError> {
@@ -204,18 +252,19 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
+    fn open(dir: &Path) -> Result<Notary, StoreError> {
+        Notary::open(dir, 0o600, |_| panic!("the key is the same"))
+    }
+
     #[test]
     fn an_anchor_is_signed_by_its_folders_key_and_nothing_of_it_may_change() {
         let dir = tempfile::tempdir().unwrap();
-        let notary = Notary::open(dir.path(), 0o600).unwrap();
+        let notary = open(dir.path()).unwrap();
         notary.anchor(Time::from_secs(1_768_449_600), "2026-01".into(), 7, Hash::NONE).unwrap();
-        Notary::open(dir.path(), 0o600)
-            .unwrap()
-            .anchor(Time::EPOCH, "2026-01".into(), 8, Hash::NONE)
-            .unwrap();
+        open(dir.path()).unwrap().anchor(Time::EPOCH, "2026-01".into(), 8, Hash::NONE).unwrap();
         let key = PublicKey::of_folder(dir.path()).unwrap();
         assert_eq!(PublicKey::parse(&key.to_string()), Some(key.clone()));
-        let anchors = Anchor::read_all(&dir.path().join(LOG)).unwrap();
+        let anchors = read(&dir.path().join(LOG)).unwrap().anchors;
         assert_eq!(anchors.len(), 2, "the key of the first start is the second's");
         let good = &anchors[0];
         assert!(anchors.iter().all(|anchor| anchor.is_signed_by(&key)));
@@ -230,7 +279,56 @@ mod tests {
             assert!(!changed.is_signed_by(&key), "{changed:?}");
         }
         let other = tempfile::tempdir().unwrap();
-        Notary::open(other.path(), 0o600).unwrap();
+        open(other.path()).unwrap();
         assert!(!good.is_signed_by(&PublicKey::of_folder(other.path()).unwrap()));
+    }
+    #[test]
+    fn another_key_is_told_before_it_signs() {
+        let signed = |dir: &Path| {
+            open(dir).unwrap().anchor(Time::EPOCH, "2026-01".into(), 7, Hash::NONE).unwrap();
+        };
+        let told = |dir: &Path| {
+            let mut told = None;
+            Notary::open(dir, 0o600, |text| {
+                told = Some(text);
+                Ok(())
+            })
+            .unwrap();
+            told
+        };
+        let dir = tempfile::tempdir().unwrap();
+        signed(dir.path());
+        let former = PublicKey::of_folder(dir.path()).unwrap();
+        fs::remove_file(dir.path().join(KEY)).unwrap();
+        let text = told(dir.path()).unwrap();
+        let now = PublicKey::of_folder(dir.path()).unwrap();
+        assert_eq!(text, format!("from {former} to {now}"));
+        assert_eq!(told(dir.path()), None, "once");
+        // Both files gone: the last anchor tells.
+        for file in [KEY, PUBLIC] {
+            fs::remove_file(dir.path().join(file)).unwrap();
+        }
+        assert!(told(dir.path()).unwrap().starts_with("from an unknown key to "));
+        // A lost public key alone is only written again.
+        signed(dir.path());
+        fs::remove_file(dir.path().join(PUBLIC)).unwrap();
+        assert_eq!(told(dir.path()), None);
+    }
+
+    #[test]
+    fn a_torn_last_anchor_is_cut_off_and_a_whole_one_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join(LOG);
+        let sign = |last| open(dir.path()).unwrap().anchor(Time::EPOCH, "2026-01".into(), last, Hash::NONE);
+        sign(1).unwrap();
+        let whole = fs::read(&log).unwrap();
+        for end in [1, 9, whole.len() / 2, whole.len() - 2, whole.len() - 1] {
+            fs::write(&log, [&whole[..], &whole[..end]].concat()).unwrap();
+            sign(2).unwrap();
+            let kept = read(&log).unwrap();
+            assert_eq!(kept.warnings, [""; 0], "{end}");
+            let rows: Vec<i64> = kept.anchors.iter().map(|anchor| anchor.last).collect();
+            assert_eq!(rows, if end == whole.len() - 1 { vec![1, 1, 2] } else { vec![1, 2] }, "{end}");
+        }
     }
 }

@@ -307,8 +307,9 @@ pub(super) fn head(connection: &Connection) -> rusqlite::Result<Option<Head>> {
 
 /// The segments before; none when a head is malformed.
 pub(super) fn manifest(connection: &Connection) -> rusqlite::Result<Option<Vec<Manifest>>> {
-    let mut statement = connection
-        .prepare("SELECT month, first, last, count, since, until, head FROM manifest ORDER BY month")?;
+    let mut statement = connection.prepare(
+        "SELECT month, first, last, count, since, until, head FROM manifest NOT INDEXED ORDER BY month",
+    )?;
     let rows = statement.query_map([], |row| {
         let head = Hash::from_slice(row.get_ref(6)?.as_blob()?);
         Ok(match head {

@@ -15,7 +15,7 @@ use super::NoteRow;
 use crate::clock::Time;
 
 /// What there are notes of.
-const KNOWN: [&str; 2] = ["erased", "pruned"];
+const KNOWN: [&str; 5] = ["acknowledged", "erased", "key-changed", "lost", "pruned"];
 
 /// How many notes of one kind may carry the same time; each takes the next microsecond.
 const SAME_TIME: u64 = 10_000;

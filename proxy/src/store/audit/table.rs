@@ -22,8 +22,20 @@ pub(super) struct Table {
 pub(super) struct Column {
     /// What it is called, ready for SQL.
     pub(super) name: &'static str,
-    /// Whether it holds numbers of the table `name`.
-    pub(super) is_name: bool,
+    /// What its values are.
+    pub(super) class: Class,
+    /// Whether it may hold NULL.
+    pub(super) nullable: bool,
+}
+
+/// What the values of a column are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Class {
+    Int,
+    /// UTF-8.
+    Text,
+    /// Numbers of the table `name`.
+    Name,
 }
 
 /// A value on its way into a row.
@@ -63,59 +75,59 @@ pub(super) const TABLES: [Table; 5] = [
         name: "record",
         letter: b'r',
         columns: &[
-            plain("at"),
-            plain("card"),
-            plain("kind"),
-            plain("masked"),
-            name("key"),
+            int("at"),
+            text("card").or_null(),
+            int("kind").or_null(),
+            text("masked").or_null(),
+            name("key").or_null(),
             name("outcome"),
-            name("reason"),
-            plain("authenticated"),
-            name("\"group\""),
-            name("account"),
-            name("operation"),
-            plain("client"),
-            plain("peer"),
-            plain("transid"),
-            plain("code"),
-            plain("carrier_code"),
-            plain("status"),
-            plain("age"),
-            plain("carrier_transid"),
-            plain("latency"),
+            name("reason").or_null(),
+            int("authenticated"),
+            name("\"group\"").or_null(),
+            name("account").or_null(),
+            name("operation").or_null(),
+            text("client").or_null(),
+            text("peer"),
+            text("transid").or_null(),
+            text("code"),
+            text("carrier_code").or_null(),
+            text("status").or_null(),
+            int("age").or_null(),
+            text("carrier_transid").or_null(),
+            int("latency"),
         ],
     },
     Table {
         name: "call",
         letter: b'c',
         columns: &[
-            plain("at"),
-            plain("transid"),
-            plain("previous"),
-            plain("card"),
-            plain("kind"),
-            plain("masked"),
-            name("key"),
+            int("at"),
+            text("transid").or_null(),
+            text("previous").or_null(),
+            text("card").or_null(),
+            int("kind").or_null(),
+            text("masked").or_null(),
+            name("key").or_null(),
             name("account"),
             name("operation"),
-            plain("code"),
-            name("fault"),
-            plain("status"),
-            plain("latency"),
-            plain("bytes"),
+            text("code").or_null(),
+            name("fault").or_null(),
+            text("status").or_null(),
+            int("latency"),
+            int("bytes").or_null(),
         ],
     },
     Table {
         name: "refused",
         letter: b'p',
-        columns: &[plain("peer"), name("reason"), plain("count"), plain("first"), plain("last")],
+        columns: &[text("peer").or_null(), name("reason"), int("count"), int("first"), int("last")],
     },
     Table {
         name: "gap",
         letter: b'g',
-        columns: &[plain("first"), plain("last"), plain("answered"), plain("refused")],
+        columns: &[int("first"), int("last"), int("answered"), int("refused")],
     },
-    Table { name: "note", letter: b'n', columns: &[plain("at"), name("what"), plain("detail")] },
+    Table { name: "note", letter: b'n', columns: &[int("at"), name("what"), text("detail")] },
 ];
 
 pub(super) const RECORD: usize = 0;
@@ -124,12 +136,22 @@ pub(super) const REFUSED: usize = 2;
 pub(super) const GAP: usize = 3;
 pub(super) const NOTE: usize = 4;
 
-const fn plain(name: &'static str) -> Column {
-    Column { name, is_name: false }
+const fn int(name: &'static str) -> Column {
+    Column { name, class: Class::Int, nullable: false }
+}
+
+const fn text(name: &'static str) -> Column {
+    Column { name, class: Class::Text, nullable: false }
 }
 
 const fn name(name: &'static str) -> Column {
-    Column { name, is_name: true }
+    Column { name, class: Class::Name, nullable: false }
+}
+
+impl Column {
+    const fn or_null(self) -> Self {
+        Self { nullable: true, ..self }
+    }
 }
 
 impl Table {
@@ -140,9 +162,9 @@ impl Table {
         format!("INSERT OR ROLLBACK INTO {} (id, {}) VALUES {rows}", self.name, self.column_list())
     }
 
-    /// `SELECT` of whole rows, `id` first, in the order of their numbers.
+    /// `SELECT` of whole rows, `id` first, in the order of their numbers, from the table itself: no index is read.
     pub(super) fn select_sql(&self) -> String {
-        format!("SELECT id, {} FROM {} ORDER BY id", self.column_list(), self.name)
+        format!("SELECT id, {} FROM {} NOT INDEXED ORDER BY id", self.column_list(), self.name)
     }
 
     fn column_list(&self) -> String {

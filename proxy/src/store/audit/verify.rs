@@ -1,23 +1,34 @@
-//! Verifies segments: every row is read, every batch hashed anew, every link and index looked at.
+//! Verifies segments: every row is read, every batch hashed anew, every link, index and anchor looked at.
 //!
-//! What shows: an edited, removed, inserted or reordered row of any table, altered names, links, views and triggers, an
-//! index that would hide a row, a page that cannot be read. What shows only against anchors: a tail that was cut off
-//! together with its batches, and a file replaced by another whole one.
+//! What shows: an edited, removed, inserted or reordered row of any table, a value of another type, altered names, links,
+//! views and triggers, anything added to the schema, an index that does not agree with its table, a page that cannot be
+//! read, a month that is missing without a note of its pruning. The chain has no key, so whoever can write the file can
+//! hash it anew: that shows only against anchors, as do a tail that was cut off together with its batches, batches that
+//! were merged or split, and a file replaced by another whole one.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::super::StoreError;
-use super::super::schema::{self, Kind};
+use super::super::schema::{self as files, Kind};
+use super::super::{Fault, StoreError};
 use super::anchor::{Anchor, PublicKey};
 use super::chain::{self, Hash, Manifest};
 use super::file;
+use super::notes::Notes;
 use super::segment::{self, Month};
+use crate::clock::Time;
 
+use self::held::{Contradiction, Held, Passing};
+use self::noted::Noted;
+
+mod held;
 mod index;
+mod names;
+mod noted;
 mod rows;
+mod schema;
 
 /// What was looked at and what was found.
 #[derive(Debug, Default)]
@@ -28,10 +39,14 @@ pub struct Report {
     pub batches: u64,
     /// Rows in them.
     pub rows: u64,
-    /// Segments that are no longer there, as the oldest one's manifest has them.
-    pub pruned: Vec<Manifest>,
+    /// Segments that are no longer there, with the time of the note that says that they were pruned.
+    pub pruned: Vec<(Manifest, Time)>,
     /// Anchors compared with the chain.
     pub anchors: u64,
+    /// The newest segment that an anchor confirms, up to which row.
+    pub confirmed: Option<(Month, i64)>,
+    /// What contradicts the folder's own anchors and is noted as lost and acknowledged.
+    pub losses: Vec<String>,
     /// Everything that is wrong, in the order found; the first of each segment is where it begins.
     pub damage: Vec<Damage>,
     /// The last row and the chain's head, where the newest segment could be read.
@@ -67,10 +82,18 @@ pub struct Scope<'a> {
     pub from: Option<Month>,
     /// The last month; none for the newest.
     pub to: Option<Month>,
-    /// Signed heads that were kept elsewhere.
+    /// Signed heads, read before this is called: those of months in scope must hold.
     pub anchors: &'a [Anchor],
-    /// Whose signature they must have.
-    pub public_key: Option<&'a PublicKey>,
+    /// Whether they are the folder's own: what contradicts them is no damage where it is noted as lost and acknowledged.
+    pub own_anchors: bool,
+    /// One of these must have signed them; none to leave that open.
+    pub public_keys: &'a [PublicKey],
+}
+
+impl Scope<'_> {
+    fn has(&self, month: Month) -> bool {
+        self.from.is_none_or(|from| month >= from) && self.to.is_none_or(|to| month <= to)
+    }
 }
 
 impl Report {
@@ -82,67 +105,81 @@ impl Report {
 /// Verifies the segments of a folder, live ones too. `progress` is told how many rows of how many are done. Blocks.
 ///
 /// # Errors
-/// When a segment is not one, or cannot be opened. What can be opened and is not as it was written is in the report.
+/// When the folder or a file cannot be read, or is newer than this program. What can be read and is not as it was written
+/// is in the report.
 pub fn verify(
     dir: &Path,
     scope: &Scope<'_>,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Report, StoreError> {
     let mut report = Report::default();
+    let mut held = Held::new(scope, &mut report);
     let mut months = segment::list(dir)?;
     months.reverse();
-    months.retain(|month| {
-        scope.from.is_none_or(|from| *month >= from) && scope.to.is_none_or(|to| *month <= to)
-    });
-    let mut anchors: Vec<&Anchor> = Vec::new();
-    for anchor in scope.anchors {
-        match (Month::parse(&anchor.segment), scope.public_key) {
-            (Some(month), Some(key)) if !anchor.is_signed_by(key) => {
-                report.damage(
-                    month,
-                    None,
-                    format!("the anchor of {} is not signed by this key", anchor.time),
-                );
-            }
-            (Some(_), _) => anchors.push(anchor),
-            (None, _) => {}
-        }
-    }
+    months.retain(|&month| scope.has(month));
     let mut opened = Vec::new();
     let mut total = 0;
     for &month in &months {
-        let path = month.path(dir);
-        let connection = schema::open_read_only(&path, Kind::Audit)?;
-        // One state of the file, however long it takes; a failure shows again where rows are read.
-        let _: rusqlite::Result<()> = connection.execute_batch("BEGIN");
-        total += file::head(&connection).ok().flatten().map_or(0, |head| {
-            let first =
-                connection.query_row("SELECT coalesce(min(first), 1) FROM batch", [], |row| row.get(0));
-            u64::try_from(head.last - first.unwrap_or(head.last) + 1).unwrap_or(0)
-        });
+        let Some((connection, rows)) = open(dir, month, &mut report)? else { continue };
+        total += rows;
         opened.push((month, connection));
     }
+    let mut noted = Noted::default();
+    let mut known = BTreeMap::new();
+    let mut wrong = Vec::new();
     let mut link: Option<Link> = None;
     for (month, connection) in &opened {
-        let mine: Vec<&Anchor> =
-            anchors.iter().filter(|anchor| anchor.segment == month.to_string()).copied().collect();
+        let mut passing = held.take(*month);
         let before = link.take();
-        link = match verify_segment(connection, *month, before.as_ref(), &mine, &mut report, &mut |rows| {
-            progress(rows, total);
-        }) {
+        let mut walk = Walk { noted: &mut noted, passing: &mut passing, report: &mut report };
+        link = match walk.segment(connection, *month, before.as_ref(), &mut |rows| progress(rows, total)) {
             Ok(link) => link,
             Err(error) => {
                 report.damage(*month, None, format!("cannot be read: {error}"));
                 None
             }
         };
+        report.anchors += passing.compared;
+        report.confirmed = passing.confirmed.map(|last| (*month, last)).or(report.confirmed);
+        wrong.append(&mut passing.wrong);
+        for manifest in link.iter().flat_map(|link| &link.manifest) {
+            if let Some(month) = Month::parse(&manifest.month) {
+                known.entry(month).or_insert_with(|| manifest.clone());
+            }
+        }
         report.segments.push(*month);
     }
     if let Some(link) = &link {
         report.head = Some((link.last, link.head));
     }
-    missing_segments(&opened, &anchors, scope, &mut report);
+    // What commands did and the proxy has not written down yet.
+    for (_, note) in Notes::default().pending(dir) {
+        noted.take(note.at, note.what, &note.detail);
+    }
+    known.retain(|month, _| !months.contains(month) && scope.has(*month));
+    missing(&known, held, &noted, &mut wrong, &mut report);
+    judge(wrong, &noted, scope.own_anchors, &mut report);
     Ok(report)
+}
+
+/// A segment, in one state however long it is read, and how many rows it has. None when it cannot be one: that is damage.
+fn open(dir: &Path, month: Month, report: &mut Report) -> Result<Option<(Connection, u64)>, StoreError> {
+    let connection = match files::open_read_only(&month.path(dir), Kind::Audit) {
+        Ok(connection) => connection,
+        Err(error) if error.is_corrupt() || matches!(error.fault(), Fault::Foreign) => {
+            report.damage(month, None, format!("is no segment: {}", error.fault()));
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    // A failure shows again where rows are read.
+    let _: rusqlite::Result<()> =
+        connection.execute_batch("PRAGMA trusted_schema = off; PRAGMA cell_size_check = on; BEGIN");
+    let rows = file::head(&connection).ok().flatten().map_or(0, |head| {
+        let first = connection.query_row("SELECT coalesce(min(first), 1) FROM batch", [], |row| row.get(0));
+        u64::try_from(head.last.saturating_sub(first.unwrap_or(head.last)).saturating_add(1)).unwrap_or(0)
+    });
+    Ok(Some((connection, rows)))
 }
 
 /// What the next segment must link.
@@ -153,125 +190,145 @@ struct Link {
     manifest: Vec<Manifest>,
 }
 
-fn verify_segment(
-    connection: &Connection,
-    month: Month,
+/// What a segment is walked with.
+struct Walk<'w, 'a> {
+    noted: &'w mut Noted,
+    passing: &'w mut Passing<'a>,
+    report: &'w mut Report,
+}
+
+impl Walk<'_, '_> {
+    fn segment(
+        &mut self,
+        connection: &Connection,
+        month: Month,
+        before: Option<&Link>,
+        progress: &mut dyn FnMut(u64),
+    ) -> rusqlite::Result<Option<Link>> {
+        schema::compare(connection, month, self.report)?;
+        let own: Vec<(String, Vec<u8>, i64, Vec<u8>)> = connection
+            .prepare("SELECT month, previous, before, seed FROM segment")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+        let [(name, previous, last_before, seed)] = own.as_slice() else {
+            let what = format!("table segment has {} rows instead of one", own.len());
+            self.report.damage(month, None, what);
+            return Ok(None);
+        };
+        let manifest = file::manifest(connection)?;
+        let (Some(previous), Some(seed), Some(mut manifest)) =
+            (Hash::from_slice(previous), Hash::from_slice(seed), manifest)
+        else {
+            self.report.damage(month, None, "a hash in table segment or manifest is not one");
+            return Ok(None);
+        };
+        if *name != month.to_string() {
+            self.report.damage(month, None, format!("the file holds the segment of {name}"));
+        }
+        if seed != chain::seed(name, &previous, *last_before, &manifest) {
+            self.report.damage(month, None, "table segment or manifest was altered");
+        }
+        if let Some(what) = link_fault(before, &previous, *last_before, &manifest) {
+            self.report.damage(month, None, what);
+        }
+        self.passing.reach(*last_before, &seed, None);
+        let walked = self.rows(connection, month, seed, *last_before, progress)?;
+        self.passing.finish(walked.last);
+        schema::check_integrity(connection, month, self.report)?;
+        if let Some(span) = walked.span {
+            manifest.push(Manifest {
+                month: name.clone(),
+                first: span.first,
+                last: walked.last,
+                count: walked.last.saturating_sub(span.first).saturating_add(1),
+                since: walked.since,
+                until: walked.until,
+                head: walked.head,
+            });
+        }
+        Ok(Some(Link { last: walked.last, head: walked.head, manifest }))
+    }
+}
+
+/// What is wrong with what a segment says of those before it.
+fn link_fault(
     before: Option<&Link>,
-    anchors: &[&Anchor],
-    report: &mut Report,
-    progress: &mut dyn FnMut(u64),
-) -> rusqlite::Result<Option<Link>> {
-    check_schema(connection, month, report)?;
-    let own: Vec<(String, Vec<u8>, i64, Vec<u8>)> = connection
-        .prepare("SELECT month, previous, before, seed FROM segment")?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
-        .collect::<rusqlite::Result<_>>()?;
-    let [(name, previous, last_before, seed)] = own.as_slice() else {
-        report.damage(month, None, format!("table segment has {} rows instead of one", own.len()));
-        return Ok(None);
-    };
-    let manifest = file::manifest(connection)?;
-    let (Some(previous), Some(seed), Some(mut manifest)) =
-        (Hash::from_slice(previous), Hash::from_slice(seed), manifest)
-    else {
-        report.damage(month, None, "a hash in table segment or manifest is not one");
-        return Ok(None);
-    };
-    if *name != month.to_string() {
-        report.damage(month, None, format!("the file holds the segment of {name}"));
-    }
-    if seed != chain::seed(name, &previous, *last_before, &manifest) {
-        report.damage(month, None, "table segment or manifest was altered");
-    }
+    previous: &Hash,
+    last_before: i64,
+    manifest: &[Manifest],
+) -> Option<String> {
     match before {
-        Some(link) if (link.head, link.last) != (previous, *last_before) => {
-            report.damage(
-                month,
-                None,
-                "does not follow the segment before: one of the two was replaced or cut off",
-            );
+        Some(link) if (&link.head, link.last) != (previous, last_before) => {
+            Some("does not follow the segment before: one of the two was replaced or cut off".to_owned())
         }
         Some(link) if link.manifest != manifest => {
-            report.damage(month, None, "its manifest is not that of the segments before");
+            Some("its manifest is not that of the segments before".to_owned())
         }
-        Some(_) => {}
-        None => {
-            if let Some(last) = manifest.last().filter(|last| last.head != previous) {
-                report.damage(
-                    month,
-                    None,
-                    format!("its manifest ends with {}, which it does not follow", last.month),
-                );
-            }
-            report.pruned.clone_from(&manifest);
-        }
+        Some(_) => None,
+        None => manifest
+            .last()
+            .filter(|last| last.head != *previous)
+            .map(|last| format!("its manifest ends with {}, which it does not follow", last.month)),
     }
-    let walked = rows::walk(connection, month, seed, *last_before, anchors, report, progress)?;
-    if let Some(span) = walked.span {
-        manifest.push(Manifest {
-            month: name.clone(),
-            first: span.first,
-            last: walked.last,
-            count: walked.last - span.first + 1,
-            since: walked.since,
-            until: walked.until,
-            head: walked.head,
-        });
-    }
-    Ok(Some(Link { last: walked.last, head: walked.head, manifest }))
 }
 
-/// Views and triggers are part of what an auditor trusts: they must be those of the migrations.
-fn check_schema(connection: &Connection, month: Month, report: &mut Report) -> rusqlite::Result<()> {
-    let read = |connection: &Connection| -> rusqlite::Result<HashSet<(String, String, Option<String>)>> {
-        connection
-            .prepare("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%'")?
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-            .collect()
-    };
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let expected = Connection::open_in_memory()?;
-    schema::build_in_memory(&expected, Kind::Audit, version)?;
-    let (found, expected) = (read(connection)?, read(&expected)?);
-    for (kind, name, _) in found.symmetric_difference(&expected).collect::<HashSet<_>>() {
-        report.damage(month, None, format!("{kind} {name} is not as the proxy made it"));
-    }
-    Ok(())
-}
-
-/// Segments that should be there: between two that are, and those that anchors know.
-fn missing_segments(
-    opened: &[(Month, Connection)],
-    anchors: &[&Anchor],
-    scope: &Scope<'_>,
+/// Months in scope that a manifest or an anchor knows and that are not there: each needs the note of its pruning.
+fn missing<'a>(
+    known: &BTreeMap<Month, Manifest>,
+    mut held: Held<'a>,
+    noted: &Noted,
+    wrong: &mut Vec<Contradiction<'a>>,
     report: &mut Report,
 ) {
-    let present: Vec<Month> = opened.iter().map(|(month, _)| *month).collect();
-    let Some((newest, connection)) = opened.last() else { return };
-    let known = file::manifest(connection).ok().flatten().unwrap_or_default();
-    for gone in known.iter().filter_map(|manifest| Month::parse(&manifest.month)) {
-        if present.first().is_some_and(|oldest| gone > *oldest) && !present.contains(&gone) {
-            report.damage(gone, None, "the segment is missing between others");
+    let mut months: Vec<Month> = held.months().chain(known.keys().copied()).collect();
+    months.sort_unstable();
+    months.dedup();
+    for month in months {
+        let anchors: Vec<&Anchor> = held.take(month).rest().collect();
+        let manifest = known.get(&month);
+        let Some(pruned) = noted.pruned(month) else {
+            const GONE: &str =
+                "the segment is missing, and no note in the segments verified says that it was pruned";
+            match anchors.last() {
+                Some(anchor) => {
+                    report.anchors += anchors.len() as u64;
+                    let what = format!("{GONE}; the anchor of {} knows its row {}", anchor.time, anchor.last);
+                    wrong.push(Contradiction { month, batch: None, anchor, what });
+                }
+                None => report.damage(
+                    month,
+                    None,
+                    format!("{GONE}; a later manifest knows it (--from verifies later months alone)"),
+                ),
+            }
+            continue;
+        };
+        let Some(manifest) = manifest else { continue };
+        for anchor in anchors.into_iter().filter(|anchor| anchor.last >= manifest.last) {
+            report.anchors += 1;
+            if anchor.last > manifest.last || anchor.head != manifest.head.to_string() {
+                let what =
+                    format!("its manifest contradicts the anchor of {} at row {}", anchor.time, anchor.last);
+                wrong.push(Contradiction { month, batch: None, anchor, what });
+            }
         }
+        report.pruned.push((manifest.clone(), pruned));
     }
-    let mut reported = HashSet::new();
-    for anchor in anchors {
-        let Some(month) = Month::parse(&anchor.segment) else { continue };
-        let in_scope = scope.to.is_none_or(|to| month <= to);
-        if month > *newest && in_scope && reported.insert(month) {
-            report.damage(
-                month,
-                None,
-                format!("the segment is missing; the anchor of {} knows it", anchor.time),
-            );
-        }
-        // A pruned segment's last anchor is compared with what the manifest says of it.
-        let manifest = known.iter().find(|manifest| manifest.month == anchor.segment);
-        if let Some(manifest) =
-            manifest.filter(|manifest| !present.contains(&month) && manifest.last == anchor.last)
-            && manifest.head.to_string() != anchor.head
-        {
-            report.damage(month, None, format!("its manifest contradicts the anchor of {}", anchor.time));
+}
+
+/// What contradicts an anchor is damage, in the words of its note where the proxy itself found it missing. The folder's own
+/// anchors are worth no more than its own notes, so there an acknowledged loss is none.
+fn judge(wrong: Vec<Contradiction<'_>>, noted: &Noted, own: bool, report: &mut Report) {
+    for Contradiction { month, batch, anchor, what } in wrong {
+        match noted.loss(anchor) {
+            Some(loss) if own && loss.acknowledged.is_some() => {
+                let words = loss.to_string();
+                if !report.losses.contains(&words) {
+                    report.losses.push(words);
+                }
+            }
+            Some(loss) => report.damage(month, batch, format!("{what}; {loss}")),
+            None => report.damage(month, batch, what),
         }
     }
 }

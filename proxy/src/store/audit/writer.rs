@@ -1,7 +1,7 @@
 //! The one thread that writes the audit: everything that has come is one transaction of the current segment.
 //!
-//! Between batches it keeps house: a step of the index where there is one, and every `anchor_every` a signed head,
-//! the sealing of segments that are over, and notes that commands left for it.
+//! Between batches it keeps house: a step of the index where there is one; every second, notes that commands left for it;
+//! after the first batch of a start and every `anchor_every`, a signed head and the sealing of segments that are over.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,12 +13,13 @@ use super::super::queue::{Taken, Taker};
 use super::super::whole;
 use super::anchor::Notary;
 use super::file::Segment;
+use super::lost::{self, Standing};
 use super::notes::{self, Notes};
 use super::place::Known;
 use super::row::Row;
 use super::seal::Sealer;
 use super::segment::{self, Month};
-use super::{AuditUnavailable, Awaited, Entry, Options, Shared, reserve};
+use super::{AuditUnavailable, Awaited, Entry, NoteRow, Options, Shared, reserve};
 use crate::clock::{Clock, Time};
 
 /// The pause after a first failure; each further one doubles it.
@@ -28,6 +29,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often the disk is asked for its free space and the WAL for its length, while all is well and rows come; and how
 /// often it is looked whether the segment is still at its path, without rows too.
 const RESERVE_EVERY: Duration = Duration::from_secs(1);
+/// How often the folder is searched for notes that commands have left.
+const NOTES_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
     dir: PathBuf,
@@ -49,10 +52,16 @@ pub(super) struct Writer {
     /// Nothing more is written in this process.
     ended: bool,
     trouble: Option<Trouble>,
-    /// By the monotonic clock: when the house is kept next, when the disk is asked, and when the segment is looked for.
+    /// By the monotonic clock: when the house is kept next, when the disk is asked, when the segment is looked for, and when
+    /// notes are.
     house_at: Duration,
     reserve_at: Duration,
     look_at: Duration,
+    notes_at: Duration,
+    /// Rows that are missing, by the notes.
+    standing: Standing,
+    /// Whether a batch of this start is committed, and so an anchor due.
+    begun: bool,
     /// The last row that an anchor covers.
     anchored: Option<i64>,
 }
@@ -75,14 +84,20 @@ impl Writer {
         whole::sweep(dir, &["audit-", "note-"]);
         let this = Month::of(clock.now());
         let month = segment::list(dir)?.first().map_or(this, |&newest| newest.max(this));
+        // Before a segment that is gone is begun anew.
+        let standing = lost::at_start(dir, clock.now())?;
+        shared.set_lost(&standing);
         let segment = Some(Segment::open(dir, month, &options, None)?);
+        let key_changed =
+            |detail| notes::leave(dir, &NoteRow { at: clock.now(), what: "key-changed", detail });
+        let notary = Notary::open(dir, options.mode(), key_changed)?;
         let (house_at, reserve_at, look_at) = (clock.monotonic(), Duration::ZERO, Duration::ZERO);
         Ok(Self {
             dir: dir.to_owned(),
             options,
             shared,
             clock,
-            notary: Notary::open(dir, options.mode())?,
+            notary,
             sealer: Sealer::default(),
             notes: Notes::default(),
             month,
@@ -95,6 +110,9 @@ impl Writer {
             house_at,
             reserve_at,
             look_at,
+            notes_at: house_at,
+            standing,
+            begun: false,
             anchored: None,
         })
     }
@@ -112,7 +130,7 @@ impl Writer {
             self.keep_house();
             self.use_leisure(&taker);
             let pause = self.trouble.as_ref().map(|trouble| trouble.pause);
-            let patience = pause.unwrap_or(RESERVE_EVERY).min(self.options.anchor_every);
+            let patience = pause.unwrap_or(RESERVE_EVERY).min(self.options.anchor_every).min(NOTES_EVERY);
             match taker.take(&mut batch, Some(patience)) {
                 Taken::Items => self.settle(&mut batch),
                 // No traffic may come while `/ready` says no: recover without it.
@@ -141,6 +159,10 @@ impl Writer {
             let rows = || missed.iter().chain(batch[..count].iter().map(|entry| &entry.row));
             self.attempt(|segment| segment.commit(rows()));
             let result = if self.trouble.is_some() { Err(AuditUnavailable::Failed) } else { Ok(()) };
+            if !self.begun && result.is_ok() {
+                self.begun = true;
+                self.house_at = Duration::ZERO;
+            }
             let last = self.segment.as_ref().map(|segment| segment.head().last);
             let numbers = last.map_or(0, |last| last - i64::try_from(count).unwrap_or(i64::MAX) + 1)..;
             let mut awaited = 0;
@@ -241,6 +263,10 @@ impl Writer {
     /// What is done now and then. None of it may keep a look-up from being answered: failures are logged.
     fn keep_house(&mut self) {
         let now = self.clock.monotonic();
+        if now >= self.notes_at && self.trouble.is_none() {
+            self.notes_at = now.saturating_add(NOTES_EVERY);
+            self.take_notes();
+        }
         if now < self.house_at || self.trouble.is_some() {
             return;
         }
@@ -250,7 +276,6 @@ impl Writer {
             self.segment = Some(segment);
         }
         self.sealer.begin(&self.dir, self.month, self.options);
-        self.take_notes();
     }
 
     /// Writes down what commands did to the audit while it was not theirs to write.
@@ -263,6 +288,10 @@ impl Writer {
         self.attempt(|segment| segment.commit(rows.iter()));
         if self.trouble.is_none() {
             notes.iter().for_each(|(path, _)| notes::done(path));
+            // A loss that was found at the start is open already; what is acknowledged is not any more.
+            if self.standing.take_rows(notes.iter().map(|(_, note)| note)) {
+                self.shared.set_lost(&self.standing);
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use cmiot_signer::{Card, CardKind};
 use rusqlite::types::Value;
 use tempfile::TempDir;
 
-use super::super::anchor::LOG;
+use super::super::anchor::{self, LOG};
 use super::super::tests::{NOON, row};
 use super::super::{AuditRow, AuditStore, CallRow, NoteRow, Options, RefusedRow, notes};
 use super::*;
@@ -140,9 +140,9 @@ fn keys(connection: &Connection, table: &str) -> Vec<String> {
 #[test]
 fn what_was_written_is_found_whole() {
     let dir = written();
-    let anchors = Anchor::read_all(&dir.path().join(LOG)).unwrap();
+    let anchors = anchor::read(&dir.path().join(LOG)).unwrap().anchors;
     let key = PublicKey::of_folder(dir.path()).unwrap();
-    let scope = Scope { anchors: &anchors, public_key: Some(&key), ..Scope::default() };
+    let scope = Scope { anchors: &anchors, public_keys: std::slice::from_ref(&key), ..Scope::default() };
     let report = verify(dir.path(), &scope, |_, _| {}).unwrap();
     assert_eq!(report.damage, []);
     assert_eq!(report.segments.iter().map(Month::to_string).collect::<Vec<_>>(), ["2026-01", "2026-02"]);
@@ -253,7 +253,7 @@ fn every_swap_and_every_insertion_is_found() {
 #[test]
 fn a_cut_off_tail_is_found_up_to_the_last_anchor() {
     let dir = written();
-    let anchors = Anchor::read_all(&dir.path().join(LOG)).unwrap();
+    let anchors = anchor::read(&dir.path().join(LOG)).unwrap().anchors;
     let connection = Connection::open(february(dir.path())).unwrap();
     let mut ends: Vec<i64> = connection
         .prepare("SELECT last FROM batch ORDER BY last")
@@ -310,7 +310,7 @@ fn a_replaced_or_missing_file_and_an_altered_view_are_found() {
     assert!(found.iter().any(|damage| damage.what.contains("replaced")), "{found:?}");
 
     // The oldest may go; the newest may not, as anchors know.
-    let anchors = Anchor::read_all(&dir.path().join(LOG)).unwrap();
+    let anchors = anchor::read(&dir.path().join(LOG)).unwrap().anchors;
     let copied = copy(dir.path());
     fs::remove_file(january(copied.path())).unwrap();
     let report = verify(copied.path(), &Scope { anchors: &anchors, ..Scope::default() }, |_, _| {}).unwrap();
