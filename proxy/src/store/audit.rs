@@ -443,12 +443,12 @@ impl Shared {
 
     /// Takes over what the notes say about rows that are missing.
     fn set_lost(&self, standing: &Standing) {
-        let through = standing.through().map_or(i64::MIN, Time::as_micros);
-        self.lost_through.store(through, Ordering::Release);
         match standing.alarm() {
             Some(text) => self.alarms.raise(Condition::RowsLost, text),
             None => self.alarms.clear(Condition::RowsLost),
         }
+        let through = standing.through().map_or(i64::MIN, Time::as_micros);
+        self.lost_through.store(through, Ordering::Release);
     }
 
     fn lost(&self) -> Option<Lost> {

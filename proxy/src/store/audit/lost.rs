@@ -257,3 +257,6 @@ pub fn acknowledge(dir: &Path, now: Time) -> Result<Vec<Loss>, StoreError> {
     notes::leave(dir, &NoteRow { at: now, what: ACKNOWLEDGED, detail })?;
     Ok(open)
 }
+
+#[cfg(test)]
+mod tests;
