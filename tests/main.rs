@@ -94,6 +94,9 @@ mod auditing;
 // The audit's commands.
 mod audit_commands;
 
+// What its verification shows, and what it says when it cannot.
+mod audit_evidence;
+
 // The audit over the operators' listener.
 mod audit_query;
 

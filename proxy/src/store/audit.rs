@@ -443,7 +443,7 @@ impl Shared {
 
     /// Takes over what the notes say about rows that are missing.
     fn set_lost(&self, standing: &Standing) {
-        match standing.alarm() {
+        match lost::alarm(&standing.open) {
             Some(text) => self.alarms.raise(Condition::RowsLost, text),
             None => self.alarms.clear(Condition::RowsLost),
         }

@@ -16,6 +16,7 @@ use super::super::schema::{self, Kind};
 use super::super::{Fault, StoreError};
 use super::anchor::{self, Anchor};
 use super::notes::{self, Notes};
+use super::place::Known;
 use super::segment::{self, Month};
 use super::{NoteRow, file};
 use crate::clock::Time;
@@ -46,6 +47,13 @@ pub struct Loss {
 }
 
 impl Loss {
+    /// All rows of a segment that is no longer at its path; none when it had none.
+    pub(super) fn behind(known: &Known, now: Time) -> Option<Self> {
+        let before = known.manifest.as_ref().and_then(|manifest| manifest.last()).map_or(0, |last| last.last);
+        let (month, first, last) = (known.month, before.saturating_add(1), known.head.last);
+        (first <= last).then(|| Self { month, first, last, through: up_to_the_millisecond(now.as_micros()) })
+    }
+
     /// From the text of its note.
     pub(super) fn parse(detail: &str) -> Option<Self> {
         let (month, rest) = detail.split_once(" rows ")?;
@@ -62,9 +70,13 @@ impl Loss {
 
     /// Whether the anchor is of the rows that are missing.
     pub(super) fn covers(&self, anchor: &Anchor) -> bool {
-        anchor.month() == Some(self.month)
+        anchor.month().is_some_and(|month| self.covers_rows(month, anchor.last, anchor.last))
             && anchor.at <= self.through.as_micros()
-            && (self.first..=self.last).contains(&anchor.last)
+    }
+
+    /// Whether these rows of the month are among them.
+    pub(super) fn covers_rows(&self, month: Month, first: i64, last: i64) -> bool {
+        month == self.month && self.first <= first && last <= self.last
     }
 }
 
@@ -100,34 +112,35 @@ impl Standing {
         }
     }
 
-    /// Takes the notes that have just become rows; whether anything changed. What is noted here was taken when it was
-    /// found, but for what an acknowledgement before it ended.
+    /// Takes the notes that have just become rows; whether any of them is about losses. What is noted here was taken when
+    /// it was found, but for what an acknowledgement before it ended.
     pub(super) fn take_rows<'a>(&mut self, notes: impl Iterator<Item = &'a NoteRow>) -> bool {
-        let before = self.open.clone();
+        let mut any = false;
         for note in notes {
+            any |= [LOST, ACKNOWLEDGED].contains(&note.what);
             if note.what != LOST || !Loss::parse(&note.detail).is_some_and(|loss| self.open.contains(&loss)) {
                 self.take(note.what, &note.detail);
             }
         }
-        self.open != before
+        any
     }
 
     /// Up to when requests may have no record.
     pub(super) fn through(&self) -> Option<Time> {
         self.open.iter().map(|loss| loss.through).max()
     }
+}
 
-    /// What the operator is told while a loss is open.
-    pub(super) fn alarm(&self) -> Option<String> {
-        let losses: Vec<String> = self.open.iter().map(Loss::to_string).collect();
-        (!losses.is_empty()).then(|| {
-            format!(
-                "audit rows are missing that an anchor knows: {}; find out why and restore them from a backup, or end \
-                 this with `cmiot-proxy audit acknowledge`",
-                losses.join(", ")
-            )
-        })
-    }
+/// What the operator is told while losses are open.
+pub(super) fn alarm(open: &[Loss]) -> Option<String> {
+    let losses: Vec<String> = open.iter().map(Loss::to_string).collect();
+    (!losses.is_empty()).then(|| {
+        format!(
+            "audit rows are missing: {}; find out why and restore them from a backup, or end this with \
+             `cmiot-proxy audit acknowledge`",
+            losses.join(", ")
+        )
+    })
 }
 
 /// What stands by the notes: those in the newest segments, back to the last acknowledgement, and those that wait.
@@ -211,9 +224,12 @@ fn missing(dir: &Path) -> Result<Option<Loss>, StoreError> {
         file::head(&connection).ok()?
     });
     let first = first.max(before.map_or(1, |head| head.last.saturating_add(1))).min(last.last);
-    let millis = last.at.saturating_add(999).div_euclid(1_000);
-    let through = Time::from_micros(millis.saturating_mul(1_000));
-    Ok(Some(Loss { month, first, last: last.last, through }))
+    Ok(Some(Loss { month, first, last: last.last, through: up_to_the_millisecond(last.at) }))
+}
+
+/// As times are written in notes.
+fn up_to_the_millisecond(micros: i64) -> Time {
+    Time::from_micros(micros.saturating_add(999).div_euclid(1_000).saturating_mul(1_000))
 }
 
 /// The first row that the last anchor knows and the file does not have as it was; none when all is there.

@@ -7,6 +7,7 @@
 //! were merged or split, and a file replaced by another whole one.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -20,7 +21,7 @@ use super::notes::Notes;
 use super::segment::{self, Month};
 use crate::clock::Time;
 
-use self::held::{Contradiction, Held, Passing};
+use self::held::{By, Contradiction, Held, Passing};
 use self::noted::Noted;
 
 mod held;
@@ -84,7 +85,7 @@ pub struct Scope<'a> {
     pub to: Option<Month>,
     /// Signed heads, read before this is called: those of months in scope must hold.
     pub anchors: &'a [Anchor],
-    /// Whether they are the folder's own: what contradicts them is no damage where it is noted as lost and acknowledged.
+    /// Whether they are the folder's own, or none: then what is noted as lost and acknowledged is no damage.
     pub own_anchors: bool,
     /// One of these must have signed them; none to leave that open.
     pub public_keys: &'a [PublicKey],
@@ -228,10 +229,10 @@ impl Walk<'_, '_> {
         if seed != chain::seed(name, &previous, *last_before, &manifest) {
             self.report.damage(month, None, "table segment or manifest was altered");
         }
-        if let Some(what) = link_fault(before, &previous, *last_before, &manifest) {
-            self.report.damage(month, None, what);
+        if let Some((what, rows)) = link_fault(before, &previous, *last_before, &manifest) {
+            self.passing.missing_before(what, rows);
         }
-        self.passing.reach(*last_before, &seed, None);
+        self.passing.reach(*last_before, &[&seed, &previous], None);
         let walked = self.rows(connection, month, seed, *last_before, progress)?;
         self.passing.finish(walked.last);
         schema::check_integrity(connection, month, self.report)?;
@@ -250,26 +251,34 @@ impl Walk<'_, '_> {
     }
 }
 
-/// What is wrong with what a segment says of those before it.
+/// What is wrong with what a segment says of those before it, and which rows are missing between.
 fn link_fault(
     before: Option<&Link>,
     previous: &Hash,
     last_before: i64,
     manifest: &[Manifest],
-) -> Option<String> {
-    match before {
-        Some(link) if (&link.head, link.last) != (previous, last_before) => {
-            Some("does not follow the segment before: one of the two was replaced or cut off".to_owned())
+) -> Option<(String, RangeInclusive<i64>)> {
+    const APART: &str = "does not follow the segment before: one of the two was replaced or cut off";
+    let known = match before {
+        Some(link) => link.last,
+        None => manifest.last().map_or(0, |last| last.last),
+    };
+    let rows = known.saturating_add(1)..=last_before;
+    let what = match before {
+        _ if known < last_before => {
+            format!(
+                "its first row follows row {last_before}, and rows {} to {last_before} are nowhere",
+                rows.start()
+            )
         }
+        _ if known > last_before => APART.to_owned(),
+        Some(link) if link.head != *previous => APART.to_owned(),
         Some(link) if link.manifest != manifest => {
-            Some("its manifest is not that of the segments before".to_owned())
+            "its manifest is not that of the segments before".to_owned()
         }
-        Some(_) => None,
-        None => manifest
-            .last()
-            .filter(|last| last.head != *previous)
-            .map(|last| format!("its manifest ends with {}, which it does not follow", last.month)),
-    }
+        _ => return None,
+    };
+    Some((what, rows))
 }
 
 /// Months in scope that a manifest or an anchor knows and that are not there: each needs the note of its pruning.
@@ -293,7 +302,7 @@ fn missing<'a>(
                 Some(anchor) => {
                     report.anchors += anchors.len() as u64;
                     let what = format!("{GONE}; the anchor of {} knows its row {}", anchor.time, anchor.last);
-                    wrong.push(Contradiction { month, batch: None, anchor, what });
+                    wrong.push(Contradiction { month, batch: None, by: By::Anchor(anchor), what });
                 }
                 None => report.damage(
                     month,
@@ -309,18 +318,25 @@ fn missing<'a>(
             if anchor.last > manifest.last || anchor.head != manifest.head.to_string() {
                 let what =
                     format!("its manifest contradicts the anchor of {} at row {}", anchor.time, anchor.last);
-                wrong.push(Contradiction { month, batch: None, anchor, what });
+                wrong.push(Contradiction { month, batch: None, by: By::Anchor(anchor), what });
             }
         }
         report.pruned.push((manifest.clone(), pruned));
     }
 }
 
-/// What contradicts an anchor is damage, in the words of its note where the proxy itself found it missing. The folder's own
-/// anchors are worth no more than its own notes, so there an acknowledged loss is none.
+/// What contradicts an anchor, or the numbers of the rows, is damage, in the words of its note where the proxy itself
+/// found it missing. The folder's own anchors are worth no more than its own notes, so there an acknowledged loss is none.
 fn judge(wrong: Vec<Contradiction<'_>>, noted: &Noted, own: bool, report: &mut Report) {
-    for Contradiction { month, batch, anchor, what } in wrong {
-        match noted.loss(anchor) {
+    for Contradiction { month, batch, by, what } in wrong {
+        let loss = match by {
+            By::Anchor(anchor) => noted.loss(|loss| loss.covers(anchor)),
+            By::Rows(rows) => {
+                let (first, last) = rows.into_inner();
+                noted.loss(|loss| first <= last && loss.covers_rows(month, first, last))
+            }
+        };
+        match loss {
             Some(loss) if own && loss.acknowledged.is_some() => {
                 let words = loss.to_string();
                 if !report.losses.contains(&words) {

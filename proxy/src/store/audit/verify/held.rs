@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
+use std::ops::RangeInclusive;
 use std::vec;
 
 use super::super::anchor::Anchor;
@@ -16,12 +17,19 @@ use super::{BatchSpan, Report, Scope};
 /// The anchors in scope, by month, each month's in the order of their rows.
 pub(super) struct Held<'a>(BTreeMap<Month, Vec<&'a Anchor>>);
 
-/// An anchor that does not hold.
+/// What does not hold, unless rows are noted as lost.
 pub(super) struct Contradiction<'a> {
     pub(super) month: Month,
     pub(super) batch: Option<BatchSpan>,
-    pub(super) anchor: &'a Anchor,
+    pub(super) by: By<'a>,
     pub(super) what: String,
+}
+
+/// What says so.
+pub(super) enum By<'a> {
+    Anchor(&'a Anchor),
+    /// The numbers of rows that are nowhere; empty when none are missing.
+    Rows(RangeInclusive<i64>),
 }
 
 /// The anchors of one segment, while its batches pass by.
@@ -71,20 +79,27 @@ impl<'a> Held<'a> {
 }
 
 impl<'a> Passing<'a> {
-    /// A batch ends at this row with this head; a segment begins behind its seed.
-    pub(super) fn reach(&mut self, last: i64, head: &Hash, batch: Option<BatchSpan>) {
+    /// The segment does not follow what is known before it; these rows are missing.
+    pub(super) fn missing_before(&mut self, what: String, rows: RangeInclusive<i64>) {
+        self.wrong.push(Contradiction { month: self.month, batch: None, by: By::Rows(rows), what });
+    }
+
+    /// A batch ends at this row with this head; a segment begins with its seed, after the head before.
+    pub(super) fn reach(&mut self, last: i64, heads: &[&Hash], batch: Option<BatchSpan>) {
         while let Some(anchor) = self.anchors.next_if(|anchor| anchor.last <= last) {
             self.compared += 1;
-            let what = if anchor.last < last {
+            let what = if anchor.last < last && batch.is_none() {
+                "which is before the first row here"
+            } else if anchor.last < last {
                 "which does not end a batch: batches were merged, or rows hashed anew"
-            } else if anchor.head != head.to_string() {
+            } else if heads.iter().all(|head| anchor.head != head.to_string()) {
                 "whose head is another: rows up to it were altered and hashed anew"
             } else {
                 self.confirmed = Some(last);
                 continue;
             };
             let what = format!("contradicts the anchor of {} at row {}, {what}", anchor.time, anchor.last);
-            self.wrong.push(Contradiction { month: self.month, batch, anchor, what });
+            self.wrong.push(Contradiction { month: self.month, batch, by: By::Anchor(anchor), what });
         }
     }
 
@@ -96,7 +111,7 @@ impl<'a> Passing<'a> {
                 "is cut off: the anchor of {} knows row {}, and the last one here is {last}",
                 anchor.time, anchor.last
             );
-            self.wrong.push(Contradiction { month: self.month, batch: None, anchor, what });
+            self.wrong.push(Contradiction { month: self.month, batch: None, by: By::Anchor(anchor), what });
         }
     }
 

@@ -4,7 +4,6 @@ use std::fmt;
 
 use rusqlite::Row;
 
-use super::super::anchor::Anchor;
 use super::super::lost::{ACKNOWLEDGED, LOST, Loss};
 use super::super::segment::Month;
 use super::names::Names;
@@ -60,9 +59,9 @@ impl Noted {
         self.pruned.iter().filter(|(pruned, _)| *pruned >= month).min().map(|&(_, at)| at)
     }
 
-    /// The loss that explains why the anchor does not hold.
-    pub(super) fn loss(&self, anchor: &Anchor) -> Option<&NotedLoss> {
-        self.losses.iter().rev().find(|noted| noted.loss.covers(anchor))
+    /// The last loss of which this holds.
+    pub(super) fn loss(&self, explains: impl Fn(&Loss) -> bool) -> Option<&NotedLoss> {
+        self.losses.iter().rev().find(|noted| explains(&noted.loss))
     }
 }
 

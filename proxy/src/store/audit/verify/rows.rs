@@ -98,7 +98,7 @@ impl Walk<'_, '_> {
             walked.last = limits.last;
             walked.since = walked.since.min(limits.begins);
             walked.until = walked.until.max(limits.horizon);
-            self.passing.reach(limits.last, &walked.head, Some(span));
+            self.passing.reach(limits.last, &[&walked.head], Some(span));
             self.report.batches += 1;
         }
         for (table, id) in tables.left() {

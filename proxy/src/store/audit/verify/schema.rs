@@ -4,6 +4,9 @@
 //! makes on `ANALYZE` may be there beside the migrations' objects, and only exactly as it makes them: they steer no
 //! result, but how fast it comes.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use rusqlite::Connection;
 
 use super::super::super::schema::{self, Kind};
@@ -25,9 +28,7 @@ const MOST_FINDINGS: usize = 10;
 /// Compares every row of the schema.
 pub(super) fn compare(connection: &Connection, month: Month, report: &mut Report) -> rusqlite::Result<()> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let made = Connection::open_in_memory()?;
-    schema::build_in_memory(&made, Kind::Audit, version)?;
-    let (mut found, mut expected) = (objects(connection)?, objects(&made)?);
+    let (mut found, mut expected) = (objects(connection)?, expected(version)?);
     // What both have, once each.
     expected.retain(|object| match found.iter().position(|other| other == object) {
         Some(place) => {
@@ -48,6 +49,21 @@ pub(super) fn compare(connection: &Connection, month: Month, report: &mut Report
         }
     }
     Ok(())
+}
+
+/// The schema of a version, which is built once.
+fn expected(version: i64) -> rusqlite::Result<Vec<Object>> {
+    static BUILT: Mutex<BTreeMap<i64, Vec<Object>>> = Mutex::new(BTreeMap::new());
+    // A version is put in whole or not at all.
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(objects) = built.get(&version) {
+        return Ok(objects.clone());
+    }
+    let made = Connection::open_in_memory()?;
+    schema::build_in_memory(&made, Kind::Audit, version)?;
+    let objects = objects(&made)?;
+    built.insert(version, objects.clone());
+    Ok(objects)
 }
 
 fn objects(connection: &Connection) -> rusqlite::Result<Vec<Object>> {

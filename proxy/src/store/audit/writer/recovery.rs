@@ -5,8 +5,10 @@
 //! failed commit left in the WAL is cut off, so its rows are not found again.
 
 use super::super::NoteRow;
+use super::super::lost::{self, Loss};
 use super::super::place::{self, Known, Place};
 use super::*;
+use crate::alarms::Condition;
 
 /// How often it is tried to settle the WAL.
 const SETTLING: u32 = 2;
@@ -134,8 +136,16 @@ impl Writer {
             "{} was removed, renamed or replaced after row {last}, head {hash}{kept}",
             path.display()
         );
-        let note = Row::Note(NoteRow { at: self.clock.now(), what: LOST, detail });
-        segment.commit(std::iter::once(&note))?;
+        let at = self.clock.now();
+        let note = |what, detail| Row::Note(NoteRow { at, what, detail });
+        let mut notes = vec![note(LOST, detail)];
+        let loss = Loss::behind(known, at);
+        notes.extend(loss.as_ref().map(|loss| note(lost::LOST, loss.to_string())));
+        segment.commit(notes.iter())?;
+        // What was used is known to this process; the next start knows the loss by its note.
+        if let Some(alarm) = lost::alarm(loss.as_slice()) {
+            self.shared.alarms.raise(Condition::RowsLost, alarm);
+        }
         tracing::warn!(after = last, "a new segment is begun after the one that is gone");
         Ok(segment)
     }

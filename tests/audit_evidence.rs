@@ -1,0 +1,205 @@
+//! What `audit verify` says and how it exits, over the real executable: anchors from every log, nothing to compare, a loss.
+
+use std::fs;
+use std::path::Path;
+
+use crate::support::{Finished, ICCID, IMSI, MSISDN, Proxy, Setup, carrier, run, until};
+
+async fn audit(dir: &Path, arguments: &[&str]) -> Finished {
+    let dir = dir.to_str().unwrap();
+    run(Path::new("/"), &[&["audit"], arguments, &["--dir", dir]].concat(), &[]).await
+}
+
+/// Cuts the segment off after its first batch, as somebody would who owns the file.
+fn cut_off(segment: &Path) {
+    let connection = rusqlite::Connection::open(segment).unwrap();
+    let triggers: Vec<(String, String)> = connection
+        .prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")
+        .unwrap()
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    for (name, _) in &triggers {
+        connection.execute(&format!("DROP TRIGGER {name}"), []).unwrap();
+    }
+    let last: i64 = connection.query_row("SELECT min(last) FROM batch", [], |row| row.get(0)).unwrap();
+    for table in ["record", "call"] {
+        connection.execute(&format!("DELETE FROM {table} WHERE id > ?1"), [last]).unwrap();
+    }
+    connection.execute("DELETE FROM batch WHERE last > ?1", [last]).unwrap();
+    for (_, sql) in &triggers {
+        connection.execute(sql, []).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn anchors_of_a_shipped_log_show_a_cut_off_tail() {
+    for format in ["text", "json"] {
+        let carrier = carrier().await;
+        let proxy = Setup::before(&carrier).set("log.format", format).start().await;
+        for card in [MSISDN, ICCID, IMSI] {
+            proxy.ask(&card).await.is_normal();
+        }
+        let (data, segment) = (proxy.data(), proxy.audit_file());
+        let key = fs::read_to_string(data.join("audit-anchor.pub")).unwrap();
+        let first = until("the anchor of the first batch", || async {
+            let anchors = fs::read_to_string(data.join("anchors.log")).unwrap();
+            (!anchors.lines().all(|line| line.contains("\"last\":0,"))).then_some(anchors)
+        })
+        .await;
+        assert!(first.ends_with('\n'));
+        let shipped = tempfile::tempdir().unwrap();
+        let log = shipped.path().join("log");
+        // Stopped in order, so that its last anchor is in the log.
+        let mut proxy = proxy;
+        proxy.signal("TERM").await;
+        proxy.ended().await;
+        fs::write(&log, proxy.log()).unwrap();
+        let log = log.to_str().unwrap();
+        let against = ["verify", "--public-key", key.trim(), "--anchors", log];
+        let whole = audit(&data, &against).await.did_it();
+        assert!(whole.out.contains("anchors compared, signed by the key"), "{}", whole.out);
+        assert!(
+            whole.out.contains("chain ok") && !whole.out.contains("behind the last anchor"),
+            "{}",
+            whole.out
+        );
+        // Signed by another key, none of them holds.
+        let other = ["verify", "--public-key", &"ab".repeat(32), "--anchors", log];
+        assert!(audit(&data, &other).await.failed(1, [""]).out.contains("is not signed by this key"));
+        cut_off(&segment);
+        let found = audit(&data, &against).await.failed(1, [""]);
+        assert!(found.out.contains("is cut off") && found.out.contains("chain DAMAGED"), "{}", found.out);
+    }
+}
+
+#[tokio::test]
+async fn nothing_verified_and_nothing_compared_are_no_success_and_the_limits_are_said() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    let copy = tempfile::tempdir().unwrap();
+    let file = copy.path().join(proxy.audit_file().file_name().unwrap());
+    audit(&proxy.data(), &["backup", file.to_str().unwrap()]).await.did_it();
+    let alone = audit(copy.path(), &["verify"]).await.did_it();
+    assert!(alone.out.contains("no anchors: tail and origin not shown"), "{}", alone.out);
+    assert!(alone.out.contains("the chain has no key"), "{}", alone.out);
+    let nothing = audit(copy.path(), &["verify", "--to", "2020-01"]).await.failed(1, [""]);
+    assert!(nothing.out.contains("nothing verified: no segment in scope"), "{}", nothing.out);
+    let empty = tempfile::tempdir().unwrap();
+    audit(empty.path(), &["verify"]).await.failed(1, [""]);
+    // A log without an anchor, one of other months alone, one that was torn in its middle, one at its end.
+    let log = copy.path().join("log");
+    let name = log.to_str().unwrap();
+    let against = ["verify", "--anchors", name];
+    let anchors = fs::read_to_string(proxy.data().join("anchors.log")).unwrap();
+    let line = anchors.lines().next().unwrap();
+    fs::write(&log, "INFO serving\n").unwrap();
+    let none = audit(copy.path(), &against).await.failed(1, [""]);
+    assert!(none.out.contains("no anchor of a segment in scope"), "{}", none.out);
+    assert!(none.out.contains("chain NOT COMPARED"), "{}", none.out);
+    fs::write(&log, line.replace("\"segment\":\"20", "\"segment\":\"10")).unwrap();
+    audit(copy.path(), &[&against[..], &["--from", "2020-01"]].concat()).await.failed(1, [""]);
+    fs::write(&log, format!("{line}\n{}\n{line}\n", &line[..90])).unwrap();
+    audit(copy.path(), &against).await.failed(1, ["line 2"]);
+    fs::write(&log, format!("{line}\n{}", &line[..90])).unwrap();
+    audit(copy.path(), &against).await.did_it();
+}
+
+#[tokio::test]
+async fn a_segment_that_is_gone_at_a_start_is_an_alarm_until_it_is_acknowledged() {
+    let carrier = carrier().await;
+    let mut proxy = Proxy::before(&carrier).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    proxy.signal("TERM").await;
+    proxy.ended().await;
+    let data = proxy.data();
+    let kept = tempfile::tempdir().unwrap();
+    let anchors = kept.path().join("anchors.log");
+    fs::copy(data.join("anchors.log"), &anchors).unwrap();
+    fs::write(proxy.audit_file(), "").unwrap();
+    let alarm = "alarm: rows-lost: audit rows are missing: ";
+    for _ in 0..2 {
+        proxy.start_again().await;
+        let ready = proxy.admin("/ready", "").await;
+        assert_eq!(ready.status, 200);
+        assert!(ready.text().contains(alarm), "{}", ready.text());
+        assert!(proxy.log().contains("ERROR") && proxy.log().contains("audit rows are missing"));
+        proxy.signal("TERM").await;
+        proxy.ended().await;
+    }
+    let found = audit(&data, &["verify"]).await.failed(1, [""]);
+    assert!(found.out.contains("not acknowledged"), "{}", found.out);
+    proxy.start_again().await;
+    assert!(audit(&data, &["acknowledge"]).await.did_it().out.starts_with("acknowledged: "));
+    until("the alarm to end", || async {
+        (!proxy.admin("/ready", "").await.text().contains(alarm)).then_some(())
+    })
+    .await;
+    proxy.signal("TERM").await;
+    proxy.ended().await;
+    proxy.start_again().await;
+    assert!(!proxy.admin("/ready", "").await.text().contains(alarm));
+    let own = audit(&data, &["verify"]).await.did_it();
+    assert!(own.out.contains("LOST noted at "), "{}", own.out);
+    let elsewhere = ["verify", "--anchors", anchors.to_str().unwrap()];
+    let found = audit(&data, &elsewhere).await.failed(1, [""]);
+    assert!(found.out.contains(", acknowledged at "), "{}", found.out);
+}
+
+#[tokio::test]
+async fn a_changed_signing_key_is_an_error_and_a_note_and_both_keys_verify() {
+    let carrier = carrier().await;
+    let mut proxy = Proxy::before(&carrier).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    proxy.signal("TERM").await;
+    proxy.ended().await;
+    let data = proxy.data();
+    let key = || fs::read_to_string(data.join("audit-anchor.pub")).unwrap().trim().to_owned();
+    let former = key();
+    fs::remove_file(data.join("audit-anchor.key")).unwrap();
+    proxy.start_again().await;
+    proxy.ask(&ICCID).await.is_normal();
+    assert!(proxy.log().contains("the key that signs audit anchors has changed"), "{}", proxy.log());
+    proxy.signal("TERM").await;
+    proxy.ended().await;
+    let connection = rusqlite::Connection::open(proxy.audit_file()).unwrap();
+    let note: String = connection
+        .query_row(
+            "SELECT detail FROM note JOIN name ON name.id = what WHERE text = 'key-changed'",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(note, format!("from {former} to {}", key()));
+    let anchors = data.join("anchors.log");
+    let against = ["verify", "--anchors", anchors.to_str().unwrap(), "--public-key", &former];
+    audit(&data, &against).await.failed(1, [""]);
+    audit(&data, &[&against[..], &["--public-key", &key()]].concat()).await.did_it();
+}
+
+#[tokio::test]
+async fn segments_of_version_1_are_verified_queried_and_exported() {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/audit-1");
+    let dir = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    let verified = audit(dir.path(), &["verify"]).await.did_it();
+    assert!(
+        verified.out.contains("2 segments, ") && verified.out.contains("70 rows: chain ok"),
+        "{}",
+        verified.out
+    );
+    let query = audit(dir.path(), &["query", "--format", "csv", "--limit", "100"]).await.did_it();
+    assert_eq!(query.out.lines().count(), 1 + 32, "{}", query.out);
+    for month in ["2026-01", "2026-02"] {
+        let file = dir.path().join(month);
+        audit(dir.path(), &["export", "--month", month, "--format", "csv", file.to_str().unwrap()])
+            .await
+            .did_it();
+        assert_eq!(fs::read_to_string(file).unwrap().lines().count(), 1 + 16);
+    }
+}
