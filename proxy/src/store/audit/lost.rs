@@ -68,9 +68,10 @@ impl Loss {
         })
     }
 
-    /// Whether the anchor is of the rows that are missing.
+    /// Whether the anchor is of the rows that are missing, or of what they followed.
     pub(super) fn covers(&self, anchor: &Anchor) -> bool {
-        anchor.month().is_some_and(|month| self.covers_rows(month, anchor.last, anchor.last))
+        anchor.month() == Some(self.month)
+            && (self.first.saturating_sub(1)..=self.last).contains(&anchor.last)
             && anchor.at <= self.through.as_micros()
     }
 

@@ -153,6 +153,9 @@ fn the_text_of_a_note_is_read_as_it_is_written() {
     let at = loss.through.as_micros();
     assert!(loss.covers(&anchor(4, at)) && loss.covers(&anchor(20, at - 1)));
     assert!(
-        !loss.covers(&anchor(3, at)) && !loss.covers(&anchor(21, at)) && !loss.covers(&anchor(4, at + 1))
+        loss.covers(&anchor(3, at))
+            && !loss.covers(&anchor(2, at))
+            && !loss.covers(&anchor(21, at))
+            && !loss.covers(&anchor(4, at + 1))
     );
 }
