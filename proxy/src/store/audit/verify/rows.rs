@@ -157,9 +157,9 @@ impl<'s> Tables<'s> {
 
     /// Rows that no batch has: they come before their turn.
     fn skip_before(&mut self, id: i64, wrong: &mut Vec<String>) -> rusqlite::Result<()> {
-        for table in 0..TABLES.len() {
+        for (table, of) in TABLES.iter().enumerate() {
             while let Some(extra) = self.next[table].filter(|&extra| extra < id) {
-                wrong.push(format!("row {extra} of table {} belongs to no batch", TABLES[table].name));
+                wrong.push(format!("row {extra} of table {} belongs to no batch", of.name));
                 self.advance(table)?;
             }
         }
