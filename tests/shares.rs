@@ -143,3 +143,32 @@ async fn a_share_that_is_not_below_its_total_is_lowered_and_said() {
         assert!(line.is_some_and(|line| line.contains(used)), "{key}: {} {}", said.out, said.err);
     }
 }
+
+#[tokio::test]
+async fn the_last_tenth_of_the_connections_is_for_peers_with_fewer_than_two() {
+    let (_carrier, setup) = two_groups().await;
+    let proxy = setup.set("gateway.max_connections", 20).start().await;
+    let connect = async |last: u8| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+        socket.connect(proxy.address).await.unwrap()
+    };
+    // Three addresses, each with what one gateway could need.
+    let mut held = Vec::new();
+    for n in 0..21 {
+        held.push(connect(2 + n / 7).await);
+    }
+    until("nine tenths to be taken", async || {
+        let peers = proxy.admin("/peers", "").await;
+        let open = peers.json()["connections"].as_u64().unwrap();
+        let away: u64 = peers.json()["peers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["turned_away"].as_u64().unwrap())
+            .sum();
+        (open == 18 && away == 3).then_some(())
+    })
+    .await;
+    proxy.ask(&MSISDN).await.is_normal();
+}

@@ -47,7 +47,7 @@ use stream::{Socket, Stream};
 
 pub use bind::Inherited;
 pub use patience::Patience;
-pub use places::{Line, Places};
+pub use places::{Line, Places, peer_of};
 
 /// What those get for whom there is no place: the shortest answer that a gateway understands.
 const SHED: &[u8] =

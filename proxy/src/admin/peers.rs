@@ -1,7 +1,9 @@
 //! Who is connected, and who sends what is not HTTP.
 //!
-//! - `GET /peers`: JSON, the 100 busiest addresses: connections open, connections turned away, connections that ended
-//!   because what came was not HTTP.
+//! - `GET /peers`: JSON, the 100 busiest peers: connections open, connections turned away, connections that ended
+//!   because what came was not HTTP. A peer is an IPv4 address or an IPv6 network of 64 bits.
+
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -20,7 +22,7 @@ pub(super) fn busiest(admin: &Admin) -> Response<Full<Bytes>> {
         .into_iter()
         .map(|(peer, line)| {
             json!({
-                "peer": peer.to_string(),
+                "peer": shown(peer),
                 "connections": line.connections,
                 "turned_away": line.shed,
                 "not_http": line.unparsed,
@@ -29,4 +31,8 @@ pub(super) fn busiest(admin: &Admin) -> Response<Full<Bytes>> {
         .collect();
     let page = json!({ "connections": admin.connections.open(), "peers": peers });
     reply::typed(StatusCode::OK, "application/json", page.to_string())
+}
+
+fn shown(peer: IpAddr) -> String {
+    if peer.is_ipv6() { format!("{peer}/64") } else { peer.to_string() }
 }

@@ -1,4 +1,4 @@
-//! The memory tier: the entries asked for most lately, bounded in number.
+//! The memory tier: the entries asked for most lately, bounded in number and, where bodies are large, in bytes.
 //!
 //! Freshness is decided by our own clock on every look-up, so nothing expires here; what is of no use any more is what
 //! nobody asks for, and leaves when room is needed. The policy is LRU: moka's default refuses new keys when full, and a
@@ -13,6 +13,9 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::{Entry, Key};
+
+/// An entry counts once for each of these bytes of its body, and once at least: the usual body is shorter.
+const UNIT: usize = 256;
 
 /// Entries by key.
 pub(super) struct Memory(Cache<Key, Arc<Entry>, RandomState>);
@@ -50,6 +53,7 @@ impl Memory {
         Self(
             Cache::builder()
                 .max_capacity(entries)
+                .weigher(|_, entry: &Arc<Entry>| weight(entry))
                 .eviction_policy(EvictionPolicy::lru())
                 .build_with_hasher(hasher),
         )
@@ -101,5 +105,44 @@ impl Memory {
     fn selected(&self, selects: impl Fn(&Key, &Entry) -> bool) -> Vec<Key> {
         let selected = self.0.iter().filter(|(key, entry)| selects(key, entry));
         selected.map(|(key, _)| (*key).clone()).collect()
+    }
+}
+
+/// For how many entries this one counts.
+fn weight(entry: &Entry) -> u32 {
+    u32::try_from(entry.said.body.len().div_ceil(UNIT)).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::said::Said;
+    use crate::cache::tests::{entry, key};
+
+    fn of(bytes: usize) -> Arc<Entry> {
+        let entry = entry("00", 0);
+        let said = Said { body: vec![b'x'; bytes].into(), ..(*entry.said).clone() };
+        Arc::new(Entry { said: said.into(), ..entry })
+    }
+
+    #[test]
+    fn large_bodies_are_bounded_in_bytes_and_the_latest_stay() {
+        let memory = Memory::new(100);
+        for n in 0..50 {
+            memory.put(key(&format!("1064800{n:06}")), of(64 << 10));
+            memory.tidy();
+        }
+        assert_eq!(memory.entries(), 0, "one alone is more than there is room for");
+        for n in 0..50 {
+            memory.put(key(&format!("1064800{n:06}")), of(2_500));
+            memory.tidy();
+        }
+        assert_eq!(memory.entries(), 10);
+        assert!(memory.get(&key("1064800000049")).is_some() && memory.get(&key("1064800000039")).is_none());
+        for n in 0..200 {
+            memory.put(key(&format!("1064800{n:06}")), of(80));
+            memory.tidy();
+        }
+        assert_eq!(memory.entries(), 100, "usual ones count once");
     }
 }

@@ -19,19 +19,26 @@ pub struct Said {
 /// Bodies that are shared. Beyond so many different ones, which are then not a fleet's statuses, each is its card's own.
 const MOST: usize = 4_096;
 
+/// The longest body that is shared, in bytes: what is shared stays for a while when its cards have gone.
+const LONGEST: usize = 1 << 10;
+
 /// What is shared now, by body.
 #[derive(Debug, Default)]
 pub(super) struct Sayings(Mutex<HashMap<Bytes, Arc<Said>>>);
 
 impl Sayings {
-    /// The same, shared if it was said before.
+    /// The same, shared if it was said before. Its bytes are its own: those of a response are a part of all that was read
+    /// with it.
     pub(super) fn share(&self, body: Bytes, verdict: Verdict) -> Arc<Said> {
+        if body.len() > LONGEST {
+            return Arc::new(Said { body: Bytes::copy_from_slice(&body), verdict });
+        }
         // Nothing under this lock can panic half-way through a change.
         let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(said) = shared.get(&body).filter(|said| said.verdict == verdict) {
             return Arc::clone(said);
         }
-        let said = Arc::new(Said { body, verdict });
+        let said = Arc::new(Said { body: Bytes::copy_from_slice(&body), verdict });
         if shared.len() >= MOST {
             shared.retain(|_, said| Arc::strong_count(said) > 1);
         }
@@ -66,6 +73,14 @@ mod tests {
             other,
             "another operation may read it otherwise"
         );
+    }
+
+    #[test]
+    fn a_long_one_is_let_go_with_its_card() {
+        let (sayings, verdict) = (Sayings::default(), entry("00", 0).said.verdict.clone());
+        let [short, long] = [LONGEST, LONGEST + 1]
+            .map(|bytes| Arc::downgrade(&sayings.share(vec![b'x'; bytes].into(), verdict.clone())));
+        assert!(short.upgrade().is_some() && long.upgrade().is_none());
     }
 
     #[test]

@@ -284,7 +284,8 @@ impl Default for Carrier {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cache {
-    /// Entries in memory; the least recently asked for leave first and stay in cache.db.
+    /// Entries in memory; the least recently asked for leave first and stay in cache.db. One whose body is longer than
+    /// 256 bytes counts once for each of them.
     pub memory_entries: u64,
     /// Answers in cache.db; beyond, the oldest leave it.
     pub file_entries: u64,

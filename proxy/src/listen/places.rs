@@ -1,19 +1,22 @@
 //! Who is connected: so many in all, so many from one peer; and whose bytes were not HTTP.
 //!
-//! The last tenth of the places is for those who hold few: whoever opens connections from many addresses at once fills
-//! nine tenths, and a gateway that comes with one or two still finds its place.
+//! The last tenth of the places is for peers that hold fewer than two: whoever opens connections from many addresses at
+//! once fills nine tenths, and a gateway that comes with its first still finds its place.
+//!
+//! A peer is an IPv4 address, or the first 64 bits of an IPv6 address: that is what one host is given (RFC 6177), and it
+//! may use every address of it.
 //!
 //! The table holds a line for every peer that is connected, and for the first [`REMEMBERED`] that sent garbage.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Peers whose garbage is remembered after they left.
 const REMEMBERED: usize = 1_000;
 
 /// What a peer may hold once nine tenths of all places are taken.
-const FEW: usize = 16;
+const FEW: usize = 2;
 
 /// The connections of one listener.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +26,14 @@ pub struct Places(Arc<Mutex<Table>>);
 struct Table {
     all: usize,
     peers: HashMap<IpAddr, Line>,
+}
+
+/// The address that stands for a peer: of IPv6 the first of its /64.
+pub fn peer_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
 }
 
 /// What is known of a peer.
@@ -84,8 +95,9 @@ impl Places {
 }
 
 impl Place {
-    /// Counts the place to this peer, which may have `most`, of `all` that there are.
-    pub(super) fn of(mut self, peer: IpAddr, most: usize, all: usize) -> Result<Self, Full> {
+    /// Counts the place to the peer of this address, which may have `most`, of `all` that there are.
+    pub(super) fn of(mut self, address: IpAddr, most: usize, all: usize) -> Result<Self, Full> {
+        let peer = peer_of(address);
         let mut table = self.places.lock();
         let most = if table.all > all - all / 10 { most.min(FEW) } else { most };
         let line = table.peers.entry(peer).or_default();
@@ -149,7 +161,24 @@ mod tests {
     }
 
     #[test]
-    fn the_last_tenth_is_for_those_who_hold_few() {
+    fn an_ipv6_peer_is_its_first_64_bits() {
+        let places = Places::default();
+        let take = |address: &str| places.take(9).unwrap().of(address.parse().unwrap(), 2, 90);
+        let one = take("2001:db8:1:2::1").unwrap();
+        let _two = take("2001:db8:1:2:ffff:ffff:ffff:ffff").unwrap();
+        assert_eq!(take("2001:db8:1:2:3::4").err(), Some(Full::Peer));
+        let _next = take("2001:db8:1:3::1").unwrap();
+        let _mapped = [take("::ffff:192.0.2.1").unwrap(), take("192.0.2.1").unwrap()];
+        assert_eq!(take("192.0.2.1").err(), Some(Full::Peer), "IPv4 in IPv6 is IPv4");
+        let _other = take("::ffff:192.0.2.2").unwrap();
+        drop(one);
+        let _again = take("2001:db8:1:2:3::4").unwrap();
+        let (peer, line) = places.busiest(1)[0];
+        assert_eq!((peer.to_string().as_str(), line.connections, line.shed), ("192.0.2.1", 2, 1));
+    }
+
+    #[test]
+    fn the_last_tenth_is_for_the_first_connections_of_peers() {
         let places = Places::default();
         let take = |n| places.take(100).and_then(|place| place.of(peer(n), 90, 100));
         let many: Vec<_> = (0..90).map(|_| take(1).unwrap()).collect();
@@ -157,8 +186,11 @@ mod tests {
         drop(many);
         let both: Vec<_> = (0..90).map(|n| take(1 + n % 2).unwrap()).collect();
         assert_eq!(take(1).err(), Some(Full::Peer), "it holds 45");
-        let few: Vec<_> = (0..10).map(|_| take(3).unwrap()).collect();
-        assert_eq!(take(3).err(), Some(Full::All));
+        let two = [take(3).unwrap(), take(3).unwrap()];
+        assert_eq!(take(3).err(), Some(Full::Peer), "it holds two");
+        let few: Vec<_> = (4..12).map(|n| take(n).unwrap()).collect();
+        assert_eq!(take(20).err(), Some(Full::All));
+        drop(two);
         drop((both, few));
     }
 

@@ -11,7 +11,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -34,6 +34,9 @@ pub(super) const FILE: &str = "cache.db";
 
 /// Connections kept for reading: as many as read at once on a small machine. More are opened when needed.
 const READERS_KEPT: usize = 4;
+
+/// Bytes of the bodies that may wait to be stored: large ones fill memory before their number fills the queue.
+const MOST_WAITING: usize = 16 << 20;
 
 /// One answer of the carrier, under its key (group, operation, card).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +159,7 @@ impl CacheStore {
         let shared = Arc::new(Shared {
             queue: Queue::new(queue),
             readers: Mutex::new(Readers::default()),
+            waiting: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             path,
@@ -192,9 +196,12 @@ impl CacheStore {
     }
 
     /// Stores an answer unless a newer one is there. Never blocks: it is queued, and dropped and counted when
-    /// the queue is full, since it is only a cache.
+    /// the queue is full, in number or in bytes, since it is only a cache.
     pub fn save(&self, row: CacheRow) {
-        if self.shared.queue.push(Write::Save(Box::new(row))).is_err() {
+        let bytes = row.body.len();
+        let waiting = self.shared.waiting.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if waiting > MOST_WAITING || self.shared.queue.push(Write::Save(Box::new(row))).is_err() {
+            self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -371,6 +378,8 @@ fn aside(path: &Path) -> PathBuf {
 struct Shared {
     queue: Queue<Write>,
     readers: Mutex<Readers>,
+    /// Bytes of the bodies that wait to be stored.
+    waiting: AtomicUsize,
     dropped: AtomicU64,
     failed: AtomicU64,
     path: PathBuf,

@@ -53,6 +53,25 @@ fn what_is_saved_is_loaded_after_a_restart() {
 }
 
 #[test]
+fn large_bodies_wait_within_bytes_and_are_counted_when_they_are_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = CacheStore::open(dir.path(), 100).unwrap();
+    let large = |number| CacheRow { body: vec![b'x'; MOST_WAITING / 2 + 1].into(), ..row(number, 10) };
+    // Another writer holds the file: the first waits for it, and the second finds no room beside it.
+    let other = Connection::open(dir.path().join(FILE)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    store.save(large(1));
+    store.save(large(2));
+    assert_eq!(store.losses(), CacheLosses { dropped: 1, failed: 0 });
+    other.execute_batch("ROLLBACK").unwrap();
+    store.flush().wait().unwrap();
+    store.save(large(3));
+    store.flush().wait().unwrap();
+    assert_eq!((store.count(), store.losses().dropped), (Ok(2), 1));
+    assert_eq!(store.shared.waiting.load(Ordering::Relaxed), 0);
+}
+
+#[test]
 fn an_older_answer_never_replaces_a_newer_one() {
     let dir = tempfile::tempdir().unwrap();
     let store = CacheStore::open(dir.path(), 100).unwrap();

@@ -74,7 +74,11 @@ impl Writer {
         let mut batch = Vec::new();
         loop {
             match taker.take(&mut batch, Some(self.keeper.pause())) {
-                Taken::Items => self.settle(&mut batch),
+                Taken::Items => {
+                    let bytes = batch.iter().map(Write::body_bytes).sum();
+                    self.settle(&mut batch);
+                    shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+                }
                 Taken::Nothing => {}
                 Taken::Closed => break,
             }
@@ -176,6 +180,11 @@ impl Writer {
 }
 
 impl Write {
+    /// Bytes of the body that it stores.
+    fn body_bytes(&self) -> usize {
+        if let Self::Save(row) = self { row.body.len() } else { 0 }
+    }
+
     fn apply(&self, connection: &Connection) -> rusqlite::Result<u64> {
         match self {
             Self::Save(row) => row.insert(connection).map(|()| 0),
