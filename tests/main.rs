@@ -70,6 +70,10 @@ mod operations;
 
 // What changes something, done once.
 mod actions;
+
+// By which names and addresses gateways ask, over HTTP/1 and HTTP/2.
+mod hosts;
+
 // A request that is sent again: through changes of its client, time and purges.
 mod repeats;
 

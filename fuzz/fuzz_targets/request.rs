@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use cmiot_proxy::gateway::request::{Claims, Hosts, Request, SentTransid, check_head};
 use cmiot_proxy::operation::Operations;
-use hyper::{HeaderMap, Method, Uri};
+use hyper::{HeaderMap, Method, Uri, Version};
 use libfuzzer_sys::fuzz_target;
 
 static SERVED: LazyLock<Operations> = LazyLock::new(|| {
@@ -22,7 +22,10 @@ fuzz_target!(|input: &[u8]| {
         None => (input, &[][..]),
     };
     let Ok(uri) = Uri::try_from(target) else { return };
-    let _ = check_head(&Method::GET, &uri, &HeaderMap::new(), &Hosts::new(["localhost".to_owned()]));
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let hosts = Hosts::new(["localhost".to_owned()]);
+        let _ = check_head(&Method::GET, &uri, version, &HeaderMap::new(), &hosts);
+    }
     for lenient in [false, true] {
         let mut claims = Claims::default();
         if let Ok(request) = Request::parse(&uri, &HeaderMap::new(), body, &SERVED, lenient, &mut claims) {

@@ -7,7 +7,7 @@
 //! - `POST /config/reload`: `config.rs`.
 //!
 //! `/live` and `/ready` are for whoever starts and balances the process. Everything else needs a role (`auth.rs`), whether
-//! or not there is such a page; `/metrics` does so only with `token_file`. A further group of pages is a file under
+//! or not there is such a page (HEAD is answered wherever GET is); `/metrics` does so only with `token_file`. A further group of pages is a file under
 //! `admin/`, a line in `Admin::page` and one in `needs`.
 
 mod audit;
@@ -31,6 +31,7 @@ use serde::de::DeserializeOwned;
 
 use crate::admit::Origin;
 use crate::config::file::Role;
+use crate::gateway::request::has_one_host;
 use crate::listen::Places;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
@@ -60,6 +61,9 @@ impl Admin {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let names = origin.names.as_deref().unwrap_or_default();
         let config = self.relay.config.load_full();
+        if !has_one_host(request.uri(), request.version(), request.headers()) {
+            return reply::text(StatusCode::BAD_REQUEST, "Host given twice, or not as :authority\n");
+        }
         let response = match auth::check(&config.admin, &request, names, self.unix, needs(&path)) {
             Ok(()) => self.page(request).await,
             Err(denied) => denied.response(),
@@ -75,7 +79,9 @@ impl Admin {
     }
 
     async fn page(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        match (request.method(), request.uri().path()) {
+        // The listener leaves the content out (RFC 9110 9.3.2).
+        let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+        match (method, request.uri().path()) {
             (&Method::GET, "/live") => health::live(),
             (&Method::GET, "/ready") => health::ready(self).await,
             (&Method::GET, "/metrics") => health::metrics(self),
@@ -86,7 +92,7 @@ impl Admin {
             (&Method::POST, "/cache/fetch") => cache::fetch(self, request).await,
             (&Method::POST, "/audit/query") => audit::query(self, request).await,
             (&Method::POST, "/config/reload") => config::reload(self).await,
-            (_, "/live" | "/ready" | "/metrics" | "/peers" | "/cache/stats") => reply::only("GET"),
+            (_, "/live" | "/ready" | "/metrics" | "/peers" | "/cache/stats") => reply::only("GET, HEAD"),
             (_, "/cache/show" | "/cache/purge" | "/cache/fetch" | "/audit/query" | "/config/reload") => {
                 reply::only("POST")
             }

@@ -312,6 +312,9 @@ fn relay(
     let carrier = &config.carrier;
     let address = config.gateway.listen.ip().map(|address| address.to_string());
     let ours = std::iter::once(carrier.host().to_owned()).chain(address);
+    let hosts = Hosts::new(config.gateway.names.iter().cloned().chain(ours));
+    // A wildcard, or what systemd bound, is reached by whatever addresses this machine has.
+    let anywhere = config.gateway.listen.ip().is_none_or(|address| address.is_unspecified());
     let caps = Caps {
         flights: carrier.max_flights,
         waiters: carrier.max_waiters_per_card,
@@ -319,7 +322,7 @@ fn relay(
         group: carrier.max_flights_per_group,
     };
     Ok(Relay {
-        hosts: Hosts::new(config.gateway.names.iter().cloned().chain(ours)),
+        hosts: if anywhere { hosts.with_addresses() } else { hosts },
         admit: Admit::new(config, clock.clone()),
         actions: Actions::default(),
         tasks: flights.clone(),

@@ -196,7 +196,7 @@ impl Cache {
 
     /// The entry that an answer of the carrier's makes. It is stored by [`Self::store`] alone.
     pub fn entry(&self, answered: Answered) -> Arc<Entry> {
-        let said = self.sayings.share(answered.body, answered.verdict);
+        let said = self.sayings.share(&answered.body, answered.verdict);
         Arc::new(Entry { said, answered_at: answered.at, stale: false, hits: Hits::default() })
     }
 
@@ -337,7 +337,7 @@ impl Cache {
     fn read(&self, row: CacheRow) -> Option<Entry> {
         let code = Code::parse(&row.code)?;
         let verdict = Verdict::stored(code, row.status.as_deref().map(Status::from_code));
-        let said = self.sayings.share(row.body, verdict);
+        let said = self.sayings.share(&row.body, verdict);
         Some(Entry { said, answered_at: row.answered_at, stale: row.stale, hits: Hits::default() })
     }
 }

@@ -39,7 +39,9 @@ pub fn serve(
     };
     if request.body().is_end_stream() {
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());
-        Either::Left(relay.answer(&Asked { method, uri, headers, body: Ok(&[]), origin, left: None }))
+        let version = request.version();
+        let asked = Asked { method, uri, version, headers, body: Ok(&[]), origin, left: None };
+        Either::Left(relay.answer(&asked))
     } else {
         let (tasks, stopping) = (relay.tasks.clone(), relay.stopping.clone());
         Either::Right(Attended::new(&tasks, None, |left| async move {
@@ -50,8 +52,9 @@ pub fn serve(
                 () = stopping.cancelled() => Err(Refusal::Malformed(Malformed::BodyCutOff)),
             };
             let body = body.as_deref().map_err(Clone::clone);
-            let Parts { method, uri, headers, .. } = &head;
-            relay.answer(&Asked { method, uri, headers, body, origin, left: Some(left) }).await
+            let Parts { method, uri, headers, version, .. } = &head;
+            let version = *version;
+            relay.answer(&Asked { method, uri, version, headers, body, origin, left: Some(left) }).await
         }))
     }
 }

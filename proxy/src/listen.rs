@@ -26,10 +26,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
+use hyper::header;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Request, Response, Version};
+use hyper::{Method, Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use ipnet::IpNet;
@@ -315,11 +316,13 @@ impl Begun {
                 if served.fetch_add(1, Ordering::Relaxed) + 1 >= most {
                     spent.cancel();
                 }
+                let is_head = request.method() == Method::HEAD;
                 // Boxed: hyper keeps the room of a request's future while there is none.
                 let response = Box::pin(handle(request, origin.clone()));
                 async move {
                     let response = response.await;
                     drop(turn);
+                    let response = if is_head { without_content(response) } else { response };
                     Ok::<_, Infallible>(response)
                 }
             })
@@ -350,6 +353,15 @@ impl Begun {
             _ => "broken",
         })
     }
+}
+
+/// The response to HEAD: that to GET without its content (RFC 9110 9.3.2). hyper leaves it out of HTTP/1 alone.
+fn without_content(response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    let (mut head, content) = response.into_parts();
+    if let Some(length) = content.size_hint().exact() {
+        head.headers.entry(header::CONTENT_LENGTH).or_insert(length.into());
+    }
+    Response::from_parts(head, Full::default())
 }
 
 /// Drives a connection to its end; once `spent`, it takes no further request.

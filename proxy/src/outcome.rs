@@ -115,6 +115,8 @@ pub enum Malformed {
     GetBody,
     /// The request has a Transfer-Encoding.
     TransferEncoding,
+    /// Two Host headers, or one that differs from `:authority`.
+    Host,
     /// Percent-encoding that is broken, or encodes NUL or what is not UTF-8.
     Encoding,
     /// A parameter stands twice, or in URL and body with different values.
@@ -236,6 +238,7 @@ impl Malformed {
             Self::BodyCutOff => "body-cut-off",
             Self::GetBody => "get-body",
             Self::TransferEncoding => "transfer-encoding",
+            Self::Host => "host",
             Self::Encoding => "encoding",
             Self::Doubled(_) => "doubled-parameter",
             Self::Missing(_) => "missing-parameter",

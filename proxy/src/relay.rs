@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use cmiot_signer::AppId;
-use hyper::{HeaderMap, Method, Uri};
+use hyper::{HeaderMap, Method, Uri, Version};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -75,8 +75,10 @@ pub struct Relay {
 pub struct Asked<'a> {
     /// GET or POST, if it is a look-up.
     pub method: &'a Method,
-    /// The target, whole.
+    /// The target, whole; in HTTP/2 with `:authority`.
     pub uri: &'a Uri,
+    /// Which HTTP it is.
+    pub version: Version,
     /// What it wants of the cache.
     pub headers: &'a HeaderMap,
     /// The body, read within its limits.
@@ -171,7 +173,7 @@ impl Relay {
         // Parse: in the form of a look-up, whoever asks.
         let (door, config) = (self.admit.door(), self.config.load());
         door.check_peer(asked.origin.address)?;
-        check_head(asked.method, asked.uri, asked.headers, &self.hosts)?;
+        check_head(asked.method, asked.uri, asked.version, asked.headers, &self.hosts)?;
         let body = asked.body.clone()?;
         let (operations, lenient) = (&config.operations, door.reads_lenient());
         let request = Request::parse(asked.uri, asked.headers, body, operations, lenient, record.claims())?;

@@ -265,6 +265,7 @@ fn malformed(what: Malformed) -> String {
         Malformed::BodyCutOff => "body cut off".to_owned(),
         Malformed::GetBody => "GET with a body".to_owned(),
         Malformed::TransferEncoding => "send Content-Length, not Transfer-Encoding".to_owned(),
+        Malformed::Host => "Host given twice, or not as :authority".to_owned(),
         Malformed::Encoding => "percent-encoding broken, NUL or not UTF-8".to_owned(),
         Malformed::Doubled(name) => format!("{name} given twice"),
         Malformed::Missing(name) => format!("{name} missing"),

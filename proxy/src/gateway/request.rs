@@ -6,10 +6,11 @@
 //! Transfer-Encoding (hyper drops a Content-Length beside it before we could compare them).
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use cmiot_signer::{AppId, Card, CardKind, Transid};
 use hyper::header::{self, HeaderMap};
-use hyper::{Method, Uri};
+use hyper::{Method, Uri, Version};
 
 use crate::cache::wants::Wants;
 use crate::operation::{Operation, Operations};
@@ -99,17 +100,27 @@ pub struct Claims {
 
 /// The hosts that an absolute-form target may name.
 #[derive(Clone, Debug)]
-pub struct Hosts(Vec<String>);
+pub struct Hosts {
+    names: Vec<String>,
+    /// Any IP address is one of them.
+    addresses: bool,
+}
 
 impl Hosts {
     /// These, whatever their case.
     pub fn new(hosts: impl IntoIterator<Item = String>) -> Self {
-        Self(hosts.into_iter().collect())
+        Self { names: hosts.into_iter().collect(), addresses: false }
+    }
+
+    /// These and every IP address: for a listener that does not know the addresses by which it is reached.
+    pub fn with_addresses(self) -> Self {
+        Self { addresses: true, ..self }
     }
 
     fn has(&self, host: &str) -> bool {
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        self.0.iter().any(|ours| ours.eq_ignore_ascii_case(host))
+        self.names.iter().any(|ours| ours.eq_ignore_ascii_case(host))
+            || self.addresses && host.parse::<IpAddr>().is_ok()
     }
 }
 
@@ -117,7 +128,13 @@ impl Hosts {
 ///
 /// # Errors
 /// The refusal, whatever the body holds.
-pub fn check_head(method: &Method, uri: &Uri, headers: &HeaderMap, hosts: &Hosts) -> Result<(), Refusal> {
+pub fn check_head(
+    method: &Method,
+    uri: &Uri,
+    version: Version,
+    headers: &HeaderMap,
+    hosts: &Hosts,
+) -> Result<(), Refusal> {
     let length = uri.path_and_query().map_or(0, |target| target.as_str().len());
     if length > MAX_TARGET {
         return Err(Refusal::Malformed(Malformed::TargetTooLong));
@@ -128,10 +145,29 @@ pub fn check_head(method: &Method, uri: &Uri, headers: &HeaderMap, hosts: &Hosts
     if headers.contains_key(header::TRANSFER_ENCODING) {
         return Err(Refusal::Malformed(Malformed::TransferEncoding));
     }
-    if uri.host().is_some_and(|host| !hosts.has(host)) {
+    if !has_one_host(uri, version, headers) {
+        return Err(Refusal::Malformed(Malformed::Host));
+    }
+    // In HTTP/2 it is `:authority`, which is what Host is in HTTP/1 (RFC 9113 8.3.1): no absolute-form target.
+    if version != Version::HTTP_2 && uri.host().is_some_and(|host| !hosts.has(host)) {
         return Err(Refusal::ForeignHost);
     }
     Ok(())
+}
+
+/// Whether the request names its host once: one `Host` (RFC 9112 3.2), and in HTTP/2 the same as `:authority`, which has
+/// no user name (RFC 9113 8.3.1).
+pub fn has_one_host(uri: &Uri, version: Version, headers: &HeaderMap) -> bool {
+    let mut named = headers.get_all(header::HOST).iter();
+    let (host, None) = (named.next(), named.next()) else { return false };
+    match uri.authority() {
+        Some(authority) if version == Version::HTTP_2 => {
+            let authority = authority.as_str().as_bytes();
+            !authority.contains(&b'@')
+                && host.is_none_or(|host| host.as_bytes().eq_ignore_ascii_case(authority))
+        }
+        _ => true,
+    }
 }
 
 impl<'a> Request<'a> {

@@ -117,7 +117,7 @@ fn the_head_alone_refuses_what_it_can() {
     let hosts = Hosts::new(["api.iot.10086.cn".to_owned()]);
     let none = HeaderMap::new();
     let check = |method: &Method, target: &str, headers: &HeaderMap| {
-        check_head(method, &target.parse().unwrap(), headers, &hosts)
+        check_head(method, &target.parse().unwrap(), Version::HTTP_11, headers, &hosts)
     };
     assert_eq!(check(&Method::GET, "/v2/x", &none), Ok(()));
     assert_eq!(check(&Method::POST, "http://API.iot.10086.cn/v2/x", &none), Ok(()));
@@ -127,6 +127,39 @@ fn the_head_alone_refuses_what_it_can() {
     assert_eq!(check(&Method::GET, &long, &none), Err(Refusal::Malformed(Malformed::TargetTooLong)));
     let chunked = HeaderMap::from_iter([(header::TRANSFER_ENCODING, "chunked".parse().unwrap())]);
     assert_eq!(check(&Method::POST, "/v2/x", &chunked), Err(Refusal::Malformed(Malformed::TransferEncoding)));
+}
+
+#[test]
+fn an_authority_is_a_host_in_http_2_and_a_target_in_http_1() {
+    let hosts = Hosts::new(["gw.example".to_owned()]);
+    let check = |version, target: &str, named: &[&'static str]| {
+        let mut headers = HeaderMap::new();
+        for host in named {
+            headers.append(header::HOST, host.parse().unwrap());
+        }
+        check_head(&Method::GET, &target.parse().unwrap(), version, &headers, &hosts)
+    };
+    let host = Err(Refusal::Malformed(Malformed::Host));
+    for authority in ["gw.example", "other.example:8080", "192.0.2.1:8080", "[2001:db8::1]:8080"] {
+        let target = format!("https://{authority}/v2/x");
+        assert_eq!(check(Version::HTTP_2, &target, &[]), Ok(()), "{authority}");
+        assert_eq!(check(Version::HTTP_2, "/v2/x", &["gw.example"]), Ok(()), "RFC 9113 8.3.1: Host alone");
+        assert_eq!(check(Version::HTTP_2, &target, &["elsewhere.example"]), host, "{authority}");
+        let foreign = if authority == "gw.example" { Ok(()) } else { Err(Refusal::ForeignHost) };
+        assert_eq!(check(Version::HTTP_11, &target, &["elsewhere.example"]), foreign, "RFC 9112 3.2.2");
+    }
+    assert_eq!(check(Version::HTTP_2, "https://GW.example:443/v2/x", &["gw.EXAMPLE:443"]), Ok(()));
+    assert_eq!(check(Version::HTTP_2, "https://user@gw.example/v2/x", &[]), host);
+    for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+        assert_eq!(check(version, "/v2/x", &["gw.example", "gw.example"]), host, "{version:?}");
+        assert_eq!(check(version, "/v2/x", &["whatever.example"]), Ok(()), "{version:?}");
+    }
+    let anywhere = hosts.clone().with_addresses();
+    let by = |target: &str| {
+        check_head(&Method::GET, &target.parse().unwrap(), Version::HTTP_11, &HeaderMap::new(), &anywhere)
+    };
+    assert_eq!([by("http://192.0.2.1:80/v2/x"), by("http://[2001:db8::1]/v2/x")], [Ok(()), Ok(())]);
+    assert_eq!(by("http://other.example/v2/x"), Err(Refusal::ForeignHost));
 }
 
 proptest! {
