@@ -324,7 +324,7 @@ impl Cache {
         })
         .await;
         match loaded {
-            Ok(Ok(row)) => self.read(row?),
+            Ok(Ok(row)) => self.read(&row?),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "cache.db cannot be read: asking the carrier instead");
                 None
@@ -334,7 +334,7 @@ impl Cache {
     }
 
     /// A row of the file; `None` for one that no proxy wrote.
-    fn read(&self, row: CacheRow) -> Option<Entry> {
+    fn read(&self, row: &CacheRow) -> Option<Entry> {
         let code = Code::parse(&row.code)?;
         let verdict = Verdict::stored(code, row.status.as_deref().map(Status::from_code));
         let said = self.sayings.share(&row.body, verdict);
