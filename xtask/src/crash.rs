@@ -1,17 +1,21 @@
 //! `cargo xtask crash`: kill -9 under load, again and again; then the audit verifies and has every answer.
 //!
-//! Gateways ask a real proxy over sockets and note each transid whose answer came whole. After the kill the chain is
-//! verified and every noted transid looked for. With `--power` a preload (`crash/synced.c`) notes how long each file was
-//! when it was last synced, and every file is cut back to that before it is looked at: what was written but not synced
-//! is gone, as with a lost machine. Under `durability = "process"` that must lose answers, or it would prove nothing.
+//! Gateways ask a real proxy over sockets and note each request whose answer came whole. After the kill the chain is
+//! verified and every noted transid looked for; after the next start the last of them are sent again, and none may be
+//! answered. With `--power` the proxy's files are on a disk that keeps only what was synced ([`disk`]), and the power is
+//! lost at each kill: of what was not synced some pages are kept, others not. In most rounds syncs fail as well: one,
+//! several in a row, so many that the process ends itself and is started again, or every so many; with and without a
+//! reader that keeps the WAL. Under `durability = "process"` a power loss must lose answers, or it would prove nothing.
+
+mod disk;
 
 use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -20,6 +24,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 use cmiot_signer::{AppId, Card, CardKind, Ebid, Password, Sequence, Signer, Stamp};
 
+use self::disk::Disk;
 use crate::run::{Run, root, target};
 use crate::serving::Serving;
 
@@ -29,7 +34,7 @@ pub(crate) struct Options {
     /// How often
     #[arg(long, default_value_t = 200)]
     rounds: u32,
-    /// Cut every file back to what was synced, as a power loss does; shows too that `process` does not survive it
+    /// Lose the power too: files keep what was synced, and syncs fail; shows as well that `process` does not survive it
     #[arg(long)]
     power: bool,
     /// The executable to kill, instead of a debug build
@@ -43,10 +48,32 @@ struct Tally {
     answered: usize,
     lost: usize,
     broken_chains: u32,
+    /// Requests that were answered, sent again after the next start.
+    repeated: usize,
+    /// Those of them that were not refused.
+    accepted: usize,
+    /// How often the process ended itself and was started again.
+    restarts: u32,
+}
+
+/// Which syncs fail in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Syncs {
+    Well,
+    /// So many in a row, at some moment.
+    Fail(i32),
+    /// Each so many.
+    FailEvery(i32),
 }
 
 const GATEWAYS: u32 = 8;
 const EBID: &str = "0001000000009";
+/// How many answered requests are sent again after a start.
+const REPEATED: usize = 40;
+/// How long the proxy waits before it tries a failed sync for the last time, and a little more.
+const LAST_ATTEMPT: Duration = Duration::from_millis(5_700);
+/// How often a proxy that ended itself is started again: its start may fail while syncs do.
+const STARTS: u32 = 20;
 
 /// Crashes and prints; an error when an answer was lost.
 pub(crate) fn command(options: &Options) -> Result<()> {
@@ -57,19 +84,26 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     let tally = crash(&program, options.rounds, "power", options.power)?;
     tell("power", &tally);
     ensure!(
-        tally.lost == 0 && tally.broken_chains == 0,
-        "an answered request is missing, or the chain is broken"
+        tally.lost == 0 && tally.broken_chains == 0 && tally.accepted == 0,
+        "an answered request is missing or was answered again, or the chain is broken"
     );
     if options.power {
         let tally = crash(&program, options.rounds.min(20), "process", true)?;
         tell("process", &tally);
-        ensure!(tally.lost > 0, "nothing was lost under durability = \"process\": the cut proves nothing");
+        ensure!(
+            tally.lost > 0,
+            "nothing was lost under durability = \"process\": the power loss proves nothing"
+        );
     }
     Ok(())
 }
 
 fn tell(durability: &str, tally: &Tally) {
     let chain = if tally.broken_chains == 0 { "ok" } else { "BROKEN" };
+    println!(
+        "durability {durability}: sent again {}, accepted {}; restarted after failed syncs {}",
+        tally.repeated, tally.accepted, tally.restarts
+    );
     println!(
         "durability {durability}: answered {}, audited {}, lost {}, chain {chain}",
         tally.answered,
@@ -78,52 +112,174 @@ fn tell(durability: &str, tally: &Tally) {
     );
 }
 
-fn crash(program: &Path, rounds: u32, durability: &str, cut: bool) -> Result<Tally> {
-    let folder = root().join("target").join(format!("crash-{}-{durability}-{cut}", std::process::id()));
+fn crash(program: &Path, rounds: u32, durability: &str, power: bool) -> Result<Tally> {
+    let folder = root().join("target").join(format!("crash-{}-{durability}-{power}", std::process::id()));
     let _ = fs::remove_dir_all(&folder); // an earlier run's
-    fs::create_dir_all(folder.join("synced"))?;
+    fs::create_dir_all(&folder)?;
+    let data = folder.canonicalize()?.join("data");
     let (_carrier, base_url) = carrier(program)?;
-    crate::run::write_private(&folder.join("proxy.toml"), &config(&base_url, durability))?;
-    let preload = if cut { Some(preload(&folder)?) } else { None };
+    // It holds passwords.
+    let mut written =
+        fs::OpenOptions::new().write(true).create(true).mode(0o600).open(folder.join("proxy.toml"))?;
+    written.write_all(config(&base_url, durability).as_bytes())?;
+    let mut disk = if power { Some(Disk::new(&folder, data.clone())?) } else { None };
     let sequence = Arc::new(AtomicU32::new(1));
     let mut tally = Tally::default();
-    let mut seen = HashSet::new();
+    let mut answered: Vec<Asked> = Vec::new();
     for round in 0..rounds {
-        let (mut proxy, address) = proxy(program, &folder, preload.as_deref())?;
-        let gateways: Vec<_> = (0..GATEWAYS)
-            .map(|_| {
-                let (address, sequence) = (address.clone(), Arc::clone(&sequence));
-                thread::spawn(move || ask(&address, &sequence))
-            })
-            .collect();
+        // Under `process` it is shown that answers are lost without any failure.
+        let syncs = if power && durability == "power" { syncs_of(round) } else { Syncs::Well };
+        let (mut proxy, address) = proxy(program, &folder, disk.as_ref())?;
+        // Those that a power loss took under `process` have no record.
+        if durability == "power" {
+            tally.repeated += answered.len();
+            tally.accepted += again(&address, &answered)?;
+        }
+        answered.clear();
+        let mut gateways = ask_all(&address, &sequence);
+        let reader = if power && round % 2 == 1 { Some(reader(&data)?) } else { None };
         // At no particular point: the rounds differ by a step that shares no factor with anything here.
         thread::sleep(Duration::from_millis(100 + u64::from(round * 37 % 401)));
+        if let Some(disk) = &disk {
+            match syncs {
+                Syncs::Well => {}
+                Syncs::Fail(left) => disk.fail(left, 0)?,
+                Syncs::FailEvery(every) => disk.fail(0, every)?,
+            }
+            match syncs {
+                Syncs::Well => {}
+                // By then it writes again, or has ended.
+                Syncs::Fail(2..) => thread::sleep(LAST_ATTEMPT),
+                _ => thread::sleep(Duration::from_millis(300)),
+            }
+        }
+        if proxy.has_ended()? {
+            tally.restarts += 1;
+            let again = restart(program, &folder, disk.as_ref())?;
+            proxy = again.0;
+            gateways.extend(ask_all(&again.1, &sequence));
+            thread::sleep(Duration::from_millis(300));
+        }
         proxy.kill()?;
         for gateway in gateways {
-            seen.extend(gateway.join().map_err(|_| anyhow::anyhow!("a gateway panicked"))??);
+            answered.extend(gateway.join().map_err(|_| anyhow::anyhow!("a gateway panicked"))??);
         }
-        if cut {
-            cut_back(&folder)?;
+        drop(reader);
+        if let Some(disk) = &mut disk {
+            disk.fail(0, 0)?;
+            let share = [0, 0, 50, 90][usize::try_from(disk.below(4))?];
+            disk.lose_power(share)?;
         }
         let verified =
             Command::new(program).args(["audit", "verify", "--dir"]).arg(folder.join("data")).output()?;
         if !verified.status.success() {
-            eprintln!("{}", String::from_utf8_lossy(&verified.stdout));
+            eprintln!("round {round}, {syncs:?}: {}", String::from_utf8_lossy(&verified.stdout));
             tally.broken_chains += 1;
         }
         let audited = audited(program, &folder)?;
-        let lost = seen.iter().filter(|transid: &&String| !audited.contains(transid.as_str())).count();
-        tally.answered += seen.len();
+        let lost = answered.iter().filter(|asked| !audited.contains(&asked.transid)).count();
+        if lost > 0 && durability == "power" {
+            eprintln!("round {round}, {syncs:?}: {lost} of {} answers are lost", answered.len());
+        }
+        tally.answered += answered.len();
         tally.lost += lost;
-        seen.clear();
+        answered.drain(..answered.len().saturating_sub(REPEATED));
     }
     fs::remove_dir_all(&folder)?;
     ensure!(tally.answered >= rounds as usize, "{} answers in {rounds} rounds are no load", tally.answered);
     Ok(tally)
 }
 
-/// One gateway: on and on over one connection until it breaks; the transids whose answers came whole.
-fn ask(address: &str, sequence: &AtomicU32) -> Result<Vec<String>> {
+/// One, several in a row, so many that the process ends, every so many, and none: with an odd number of kinds, each comes
+/// with a reader and without.
+fn syncs_of(round: u32) -> Syncs {
+    match round % 7 {
+        0 => Syncs::Well,
+        1 | 5 => Syncs::Fail(1),
+        2 => Syncs::Fail(2),
+        3 => Syncs::Fail(3 + (round / 7 % 4).cast_signed()),
+        4 => Syncs::FailEvery(3 + (round % 11).cast_signed()),
+        _ => Syncs::FailEvery(20 + (round % 31).cast_signed()),
+    }
+}
+
+/// Gateways that ask until the proxy is gone.
+fn ask_all(address: &str, sequence: &Arc<AtomicU32>) -> Vec<thread::JoinHandle<Result<Vec<Asked>>>> {
+    (0..GATEWAYS)
+        .map(|_| {
+            let (address, sequence) = (address.to_owned(), Arc::clone(sequence));
+            thread::spawn(move || ask(&address, &sequence))
+        })
+        .collect()
+}
+
+/// A request that was answered.
+struct Asked {
+    transid: String,
+    url: String,
+}
+
+/// Sends requests again; how many were not refused as repeated.
+fn again(address: &str, asked: &[Asked]) -> Result<usize> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut writer = stream;
+    let mut accepted = 0;
+    for Asked { url, .. } in asked {
+        write!(writer, "GET {url} HTTP/1.1\r\nHost: x\r\n\r\n")?;
+        let body = answer(&mut reader).context("no answer to a request that was sent again")?;
+        accepted += usize::from(!body.contains("\"status\":\"7\""));
+    }
+    Ok(accepted)
+}
+
+/// An auditor's shell that holds a transaction open, and with it the WAL.
+fn reader(data: &Path) -> Result<Reader> {
+    let segment = fs::read_dir(data)?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.starts_with("audit-2") && name.ends_with(".db")
+        })
+        .context("no segment")?;
+    let mut shell = Command::new("sqlite3")
+        .arg("-readonly")
+        .arg(segment)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .context("sqlite3: run `cargo xtask test` once, which brings it")?;
+    let input = shell.stdin.as_mut().context("a pipe that was asked for")?;
+    writeln!(input, "BEGIN; SELECT count(*) FROM record;")?;
+    Ok(Reader(shell))
+}
+
+struct Reader(Child);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // Its input ends with it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts a proxy that ended itself, as a supervisor does.
+fn restart(program: &Path, folder: &Path, disk: Option<&Disk>) -> Result<(Serving, String)> {
+    let mut last = None;
+    for _ in 0..STARTS {
+        match proxy(program, folder, disk) {
+            Ok(started) => return Ok(started),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.context("no start was tried")?)
+}
+
+/// One gateway: on and on over one connection until it breaks; the requests whose answers came whole.
+fn ask(address: &str, sequence: &AtomicU32) -> Result<Vec<Asked>> {
     let (appid, ebid) = (AppId::parse("GW0001")?, Ebid::parse(EBID)?);
     let password = Password::new(b"gateway-password")?;
     let mut answered = Vec::new();
@@ -146,9 +302,9 @@ fn ask(address: &str, sequence: &AtomicU32) -> Result<Vec<String>> {
             return Ok(answered);
         }
         match answer(&mut reader) {
-            Some(body) if body.contains("\"status\":\"0\"") => answered.push(transid),
-            // A busy machine misses its deadlines; that promises nothing.
-            Some(body) if body.contains("\"status\":\"73\"") => {}
+            Some(body) if body.contains("\"status\":\"0\"") => answered.push(Asked { transid, url }),
+            // A busy machine misses its deadlines, and nothing is answered while syncs fail; that promises nothing.
+            Some(body) if body.contains("\"status\":\"73\"") => thread::sleep(Duration::from_millis(5)),
             Some(body) => bail!("not an answer of the carrier's: {body}"),
             None => return Ok(answered),
         }
@@ -190,44 +346,6 @@ fn audited(program: &Path, folder: &Path) -> Result<HashSet<String>> {
     Ok(text.lines().skip(1).filter_map(|line| line.split(',').nth(9)).map(str::to_owned).collect())
 }
 
-/// Cuts every file of the proxy back to what it was when it was last synced.
-fn cut_back(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder.join("data"))? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        // The index of a WAL is memory that the next process builds anew.
-        if name.ends_with("-shm") {
-            fs::remove_file(&path)?;
-            continue;
-        }
-        let file = fs::OpenOptions::new().write(true).open(&path)?;
-        let length = synced_length(folder, &path, file.metadata()?.ino())?;
-        if file.metadata()?.len() > length {
-            file.set_len(length)?;
-        }
-    }
-    Ok(())
-}
-
-/// How long this very file was when it was last synced. By its inode: a WAL of this name may have come and gone before,
-/// and by its path: an inode may have been another file's.
-fn synced_length(folder: &Path, path: &Path, inode: u64) -> Result<u64> {
-    let Ok(note) = fs::read_to_string(folder.join("synced").join(inode.to_string())) else { return Ok(0) };
-    let (length, noted) = note.trim_end().split_once(' ').context("a note of the preload")?;
-    Ok(if Path::new(noted) == path { length.parse()? } else { 0 })
-}
-
-fn preload(folder: &Path) -> Result<PathBuf> {
-    let library = folder.join("synced.so");
-    let source = root().join("xtask/src/crash/synced.c");
-    Run::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-Wall", "-o"])
-        .args([&library, &source])
-        .args(["-ldl"])
-        .run()?;
-    Ok(library)
-}
-
 /// Builds the proxy.
 fn build() -> Result<PathBuf> {
     Run::cargo("build --package cmiot-proxy --bins").run()?;
@@ -251,11 +369,11 @@ fn carrier(program: &Path) -> Result<(Serving, String)> {
 }
 
 /// The proxy, and where gateways ask.
-fn proxy(program: &Path, folder: &Path, preload: Option<&Path>) -> Result<(Serving, String)> {
+fn proxy(program: &Path, folder: &Path, disk: Option<&Disk>) -> Result<(Serving, String)> {
     let mut command = Command::new(program);
-    command.args(["serve", "--config"]).arg(folder.join("proxy.toml")).env("RUST_LOG", "error");
-    if let Some(preload) = preload {
-        command.env("LD_PRELOAD", preload).env("SYNCED", folder.join("synced"));
+    command.args(["serve", "--config"]).arg(folder.join("proxy.toml")).env("RUST_LOG", "off");
+    if let Some(disk) = disk {
+        disk.under(&mut command);
     }
     let mut proxy = Serving::start(&mut command)?;
     let address = proxy.told("gateway http://")?;
@@ -295,15 +413,16 @@ mod tests {
         let program = build().unwrap();
         let tally = crash(&program, 10, "power", false).unwrap();
         assert!(tally.answered > 0);
-        assert_eq!((tally.lost, tally.broken_chains), (0, 0));
+        assert_eq!((tally.lost, tally.broken_chains, tally.accepted), (0, 0, 0));
     }
 
     #[test]
-    fn a_power_loss_loses_no_answer_and_the_cut_is_real() {
+    fn a_power_loss_with_failing_syncs_loses_no_answer_and_is_real() {
         let program = build().unwrap();
-        let tally = crash(&program, 10, "power", true).unwrap();
-        assert!(tally.answered > 0);
-        assert_eq!((tally.lost, tally.broken_chains), (0, 0));
+        // Each kind of failing syncs once.
+        let tally = crash(&program, 7, "power", true).unwrap();
+        assert!(tally.answered > 0 && tally.repeated > 0 && tally.restarts > 0, "{tally:?}");
+        assert_eq!((tally.lost, tally.broken_chains, tally.accepted), (0, 0, 0));
         assert!(crash(&program, 10, "process", true).unwrap().lost > 0);
     }
 }

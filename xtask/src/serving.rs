@@ -52,6 +52,11 @@ impl Serving {
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1_024)
     }
 
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// Kills it, as a crash does.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
