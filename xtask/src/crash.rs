@@ -13,7 +13,6 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -118,10 +117,7 @@ fn crash(program: &Path, rounds: u32, durability: &str, power: bool) -> Result<T
     fs::create_dir_all(&folder)?;
     let data = folder.canonicalize()?.join("data");
     let (_carrier, base_url) = carrier(program)?;
-    // It holds passwords.
-    let mut written =
-        fs::OpenOptions::new().write(true).create(true).mode(0o600).open(folder.join("proxy.toml"))?;
-    written.write_all(config(&base_url, durability).as_bytes())?;
+    crate::run::write_private(&folder.join("proxy.toml"), &config(&base_url, durability))?;
     let mut disk = if power { Some(Disk::new(&folder, data.clone())?) } else { None };
     let sequence = Arc::new(AtomicU32::new(1));
     let mut tally = Tally::default();

@@ -118,6 +118,9 @@ impl Writer {
         if found.is_same_database(&known.place) {
             let segment = Segment::open(&self.dir, self.month, &self.options, None)?;
             if known.month != self.month || segment.head().last >= known.head.last {
+                if found != known.place {
+                    tracing::info!("the audit's segment has all of its rows: it is written on");
+                }
                 return Ok(segment);
             }
         }
