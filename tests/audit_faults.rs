@@ -13,7 +13,7 @@ use crate::support::{ICCID, MSISDN, Proxy, Setup, carrier, run, until};
 const POLICIES: [(&str, &str); 2] = [("refuse", "73"), ("answer", "0")];
 
 /// Answered and refused without a record, as the audit has it.
-fn gap(proxy: &Proxy) -> (i64, i64) {
+pub(crate) fn gap(proxy: &Proxy) -> (i64, i64) {
     let segment = Connection::open_with_flags(proxy.audit_file(), rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY);
     segment
         .unwrap()
@@ -32,7 +32,7 @@ async fn until_it_fails(proxy: &Proxy) {
     .await;
 }
 
-async fn verified(dir: &Path) {
+pub(crate) async fn verified(dir: &Path) {
     let verified = run(Path::new("/"), &["audit", "verify", "--dir", dir.to_str().unwrap()], &[]).await;
     assert!(verified.did_it().out.contains("chain ok"));
 }

@@ -107,6 +107,12 @@ mod audit_query;
 // Disks and clocks that fail under the audit.
 mod audit_faults;
 
+// Syncs that fail, and power that is lost afterwards.
+mod audit_syncs;
+
+// A segment that is removed, renamed or replaced while it is written.
+mod audit_place;
+
 // Killed in mid-load, started again.
 mod crash;
 

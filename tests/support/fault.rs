@@ -1,5 +1,5 @@
-//! Poor machines: one processor, and disks that fail on command: a small one that can be filled, and one that turns
-//! read-only or stalls.
+//! Poor machines: one processor, and disks that fail on command: a small one that can be filled, one that turns
+//! read-only or stalls, and one that keeps only what was synced.
 //!
 //! The small disk is a tmpfs over the proxy's data folder, in a mount namespace of its own, reached through
 //! `/proc/PID/root`; what is in it is looked at in a copy, since SQLite takes that link by its word. It needs root, or
@@ -9,6 +9,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -26,6 +27,8 @@ pub(crate) struct Ground {
     /// Whether its data folder is in a mount namespace of its own.
     pub(super) private: bool,
     fault: PathBuf,
+    /// Of the disk that keeps only what was synced: what it has.
+    kept: PathBuf,
     copies: Mutex<Vec<TempDir>>,
 }
 
@@ -62,14 +65,8 @@ impl Ground {
 
     /// A disk that does what [`Proxy::disk_is`] says.
     fn failing(folder: &Path) -> Self {
-        let (library, fault, data) = (folder.join("faults.so"), folder.join("fault"), folder.join("data"));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/support/faults.c");
-        let built = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-Wall", "-o"])
-            .args([&library, &source])
-            .arg("-ldl")
-            .status();
-        assert!(built.expect("a C compiler").success());
+        let (fault, data) = (folder.join("fault"), folder.join("data"));
+        let library = built(folder, "tests/support/faults.c");
         let environment = vec![
             ("LD_PRELOAD", library.into()),
             ("FAULT", fault.clone().into()),
@@ -77,6 +74,34 @@ impl Ground {
         ];
         Self { environment, fault, ..Self::default() }
     }
+
+    /// A disk that keeps only what was synced, and whose syncs fail as [`Proxy::fail_syncs`] says.
+    fn losing(folder: &Path) -> Self {
+        let (fault, kept) = (folder.join("fails"), folder.join("kept"));
+        let library = built(folder, "xtask/src/crash/disk.c");
+        std::fs::create_dir(&kept).expect("a folder of ours");
+        std::fs::write(&fault, [0; 8]).expect("a folder of ours");
+        let environment = vec![
+            ("LD_PRELOAD", library.into()),
+            ("DISK_DIR", folder.join("data").into_os_string()),
+            ("DISK_KEPT", kept.clone().into()),
+            ("DISK_FAILS", fault.clone().into()),
+        ];
+        Self { environment, fault, kept, ..Self::default() }
+    }
+}
+
+/// A preload, built of one of the repository's files.
+fn built(folder: &Path, source: &str) -> PathBuf {
+    let library = folder.join("preload.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(source);
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-Wall", "-o"])
+        .args([&library, &source])
+        .arg("-ldl")
+        .status();
+    assert!(built.expect("a C compiler").success());
+    library
 }
 
 impl Setup {
@@ -95,11 +120,20 @@ impl Setup {
 
     /// Starts the executable with its data on a disk that fails on command.
     pub(crate) async fn start_on_failing_disk(&self) -> Proxy {
+        self.start_on_disk(Ground::failing).await
+    }
+
+    /// Starts the executable with its data on a disk that keeps only what was synced.
+    pub(crate) async fn start_on_losing_disk(&self) -> Proxy {
+        self.start_on_disk(Ground::losing).await
+    }
+
+    async fn start_on_disk(&self, ground: impl FnOnce(&Path) -> Ground) -> Proxy {
         // Paths are compared as the kernel tells them.
         let folder =
             tempfile::tempdir_in(std::env::temp_dir().canonicalize().expect("a folder of the system"));
         let folder = folder.expect("a temporary folder");
-        let ground = Ground::failing(folder.path());
+        let ground = ground(folder.path());
         Proxy::start_on(folder, self.clone(), ground).await
     }
 }
@@ -125,6 +159,31 @@ impl Proxy {
         let fault = &self.ground().fault;
         let fresh = fault.with_extension("new");
         std::fs::write(&fresh, what).and_then(|()| std::fs::rename(fresh, fault)).expect("the test's folder");
+    }
+
+    /// So many of the next syncs of the audit or the state fail; what they were to keep is lost.
+    pub(crate) fn fail_syncs(&self, left: i32) {
+        // In place: the preload has the file mapped.
+        let fails = File::options().write(true).open(&self.ground().fault).expect("the test's folder");
+        fails.write_all_at(&left.to_ne_bytes(), 0).expect("the test's folder");
+    }
+
+    /// Kills it and has its files be what was synced of them.
+    pub(crate) async fn lose_power(&mut self) {
+        self.kill9().await;
+        for entry in std::fs::read_dir(self.data()).expect("the proxy's folder") {
+            let path = entry.expect("an entry").path();
+            // The index of a WAL is memory.
+            if path.to_string_lossy().ends_with("-shm") {
+                std::fs::remove_file(path).expect("a file of ours");
+                continue;
+            }
+            let inode = std::fs::metadata(&path).expect("a file of ours").ino();
+            // What was never synced is there in name alone.
+            let kept = std::fs::read(self.ground().kept.join(inode.to_string())).unwrap_or_default();
+            // In place: by its number the disk knows the file.
+            File::create(&path).and_then(|mut file| file.write_all(&kept)).expect("a file of ours");
+        }
     }
 
     fn ballast(&self) -> PathBuf {
