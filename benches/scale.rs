@@ -81,10 +81,12 @@ fn fill(store: &Path, cards: u64) -> Result<()> {
             group: Arc::clone(&group),
             operation: Arc::clone(&operation),
             card: card(n),
+            parameters: String::new(),
             code: "0".to_owned(),
             status: Some("00".to_owned()),
             answered_at: clock.now(),
             body: Bytes::from_static(BODY.as_bytes()),
+            charset: None,
             stale: false,
         });
         if n % 10_000 == 9_999 {

@@ -209,7 +209,7 @@ fn request(target: &str) -> Request<'static> {
 }
 
 fn operations() -> cmiot_proxy::operation::Operations {
-    let mut operations = cmiot_proxy::operation::Operations::of(Vec::new());
+    let mut operations = cmiot_proxy::operation::Operations::of(Vec::new()).expect("the built-in ones");
     operations.serve(|_| true);
     operations
 }

@@ -1,56 +1,16 @@
 //! Connections to the carrier: one that has died costs one call and no answer, and nobody is blamed for what is ours.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::support::{Ground, Line, MSISDN, NORMAL, Proxy, STATUS_PATH, Setup, card_number, carrier, until};
-
-/// A carrier that does with each request what `answer` does, which is told the connection's and the request's number.
-async fn scripted<F>(answer: impl Fn(String, usize, usize, TcpStream) -> F + Clone + Send + 'static) -> String
-where
-    F: Future<Output = Option<TcpStream>> + Send,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        for connection in 0.. {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let answer = answer.clone();
-            tokio::spawn(async move {
-                for n in 0.. {
-                    let mut head = Vec::new();
-                    while !head.ends_with(b"\r\n\r\n") {
-                        match stream.read_u8().await {
-                            Ok(byte) => head.push(byte),
-                            Err(_) => return,
-                        }
-                    }
-                    match answer(String::from_utf8(head).unwrap(), connection, n, stream).await {
-                        Some(going_on) => stream = going_on,
-                        None => return,
-                    }
-                }
-            });
-        }
-    });
-    url
-}
-
-/// The usual answer, or another body.
-async fn say(mut stream: TcpStream, body: &str) -> Option<TcpStream> {
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all((head + body).as_bytes()).await.ok()?;
-    Some(stream)
-}
+use crate::support::{
+    Ground, Line, MSISDN, NORMAL, Proxy, STATUS_PATH, Setup, card_number, carrier, say, scripted, until,
+};
 
 #[tokio::test]
 async fn a_reused_connection_that_is_reset_before_any_byte_costs_nobody_an_answer() {

@@ -61,6 +61,30 @@ async fn an_observed_client_may_hard_code_the_pages_own_transid() {
 }
 
 #[tokio::test]
+async fn no_transid_of_a_lenient_client_is_held_to_the_window() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier)
+        .set("client.0.replay", "observe")
+        .set("client.0.format", "lenient")
+        .add("client", "group='fleet'\nappid='STRICT'\npassword='strict-password'")
+        .start()
+        .await;
+    // UTC instead of UTC+8, and nanoseconds behind: one in ten has the strict form by chance.
+    let utc = proxy.gateway.transid_at(proxy.gateway.now() - 8 * 3600);
+    let stamp = &utc["GW0001".len()..][..14];
+    for behind in ["99999999", "100000000", "5"] {
+        let transid = format!("GW0001{stamp}{behind}");
+        proxy.get(&proxy.gateway.sign_transid(&MSISDN, &transid)).await.is_normal();
+    }
+    // A strict one beside it is held to it, once its token was genuine.
+    let strict = proxy.gateway.named("STRICT", "strict-password");
+    let late = format!("STRICT{stamp}00000001");
+    proxy.get(&strict.sign_transid(&MSISDN, &late)).await.is_refusal_since("7", "transid stamp");
+    let nobody = proxy.gateway.named("STRICT", "wrong");
+    proxy.get(&nobody.sign_transid(&MSISDN, &late)).await.is_refusal_since("7", "appid or token wrong");
+}
+
+#[tokio::test]
 async fn a_strict_client_beside_a_lenient_one_stays_strict() {
     let carrier = carrier().await;
     let proxy = Setup::before(&carrier)

@@ -1,11 +1,14 @@
 //! The sisters of the user-status look-up: those that the carrier issued an ebid for, each as long as it serves.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cmiot_simulator::{Account, Config, Gate, Operation, Rule, Simulator};
+use cmiot_simulator::{Account, Answer as Said, Config, Gate, Operation, Rule, Simulator};
 use tokio::task::JoinSet;
 
-use crate::support::{ACCOUNT_APPID, ACCOUNT_PASSWORD, Answer, Door, EBID, MSISDN, Setup, carrier, soon};
+use crate::support::{
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, Answer, Door, EBID, MSISDN, Setup, carrier, say, scripted, soon,
+};
 
 const OTHERS: [(&str, Operation, &str); 3] = [
     ("gprsusedinfosingle", Operation::DataUsed, "0001000000002"),
@@ -175,4 +178,89 @@ async fn a_row_of_configuration_is_an_operation() {
     proxy.clock.advance(Duration::from_secs(299));
     assert_eq!(ask(&proxy, "balancerealsingle", EBID).await.cache(), "hit; ttl=1");
     proxy.stop().await;
+}
+
+#[tokio::test]
+async fn declared_parameters_are_sent_and_part_of_the_key_and_others_are_refused() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let calls = Arc::clone(&asked);
+    let url = scripted(move |head, _, _, stream| {
+        let sent = head.split("&msisdn=14765004176").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+        let body = format!(r#"{{"status":"0","message":"","result":[{{"sms":"{sent}"}}]}}"#);
+        calls.lock().unwrap().push(sent);
+        async move { say(stream, &body).await }
+    })
+    .await;
+    let setup = Setup::calling(&url)
+        .set("account.0.ebids.smsusedbydate", "40")
+        .set("client.0.operations", vec!["smsusedbydate", "userstatusrealsingle"])
+        .set("client.0.replay", "same-answer")
+        .add("operation", "name = \"smsusedbydate\"\nverdict = \"sms\"\nfresh = \"5m\"\nparameters = [\"query_date\", \"kind\"]");
+    let mut proxy = setup.start().await;
+    let query = |more: &str| {
+        let query = proxy.sign(&MSISDN).with("ebid", "40");
+        format!("/v2/smsusedbydate?{}{more}", query.text())
+    };
+    for (more, sent) in [
+        ("&query_date=20260101", "&query_date=20260101"),
+        ("&query_date=20260102", "&query_date=20260102"),
+        ("&kind=2&query_date=20260102", "&query_date=20260102&kind=2"),
+        ("&query_date=", ""),
+    ] {
+        for cache in ["fwd=uri-miss; stored", "hit"] {
+            let answer = proxy.get_target(&query(more), "").await;
+            assert!(answer.cache().starts_with(cache), "{more}: {answer:?}");
+            assert_eq!(answer.json()["result"][0]["sms"], sent);
+        }
+    }
+    assert_eq!(asked.lock().unwrap().len(), 4);
+    // One transid, one look-up: its parameters are part of what may be asked again.
+    let first = query("&query_date=20260101");
+    assert_eq!(proxy.get_target(&first, "").await.code(), "0");
+    assert_eq!(proxy.get_target(&first, "").await.code(), "0");
+    proxy.get_target(&first.replace("20260101", "20260102"), "").await.is_refusal("7");
+
+    for (more, why) in [
+        ("&query_data=20260101", "parameter query_data is not declared"),
+        ("&%1b%22=1", "parameter ?? is not declared"),
+        ("&query_date=2026%2001", "query_date is not"),
+        ("&query_date=1&query_date=2", "query_date given twice"),
+    ] {
+        proxy.get_target(&query(more), "").await.is_refusal_since("10", why);
+    }
+    // A built-in operation ignores what it does not know.
+    let status = format!("{}?{}&query_data=1", crate::support::STATUS_PATH, proxy.sign(&MSISDN).text());
+    assert_eq!(proxy.get_target(&status, "").await.code(), "0");
+
+    proxy.restart().await;
+    let query = proxy.sign(&MSISDN).with("ebid", "40");
+    let after =
+        proxy.get_target(&format!("/v2/smsusedbydate?{}&query_date=20260102", query.text()), "").await;
+    assert!(after.cache().starts_with("hit"), "{after:?}");
+    assert_eq!(after.json()["result"][0]["sms"], "&query_date=20260102");
+}
+
+#[tokio::test]
+async fn the_charset_that_the_carrier_named_is_relayed_through_memory_and_file() {
+    let carrier = carrier().await;
+    let gbk = b"{\"status\":\"0\",\"message\":\"\xd5\xfd\xc8\xb7\",\"result\":[{\"STATUS\":\"00\"}]}";
+    for (named, relayed) in
+        [("application/json;charset=GBK", "application/json;charset=GBK"), ("text/plain", "application/json")]
+    {
+        carrier.set_rules([Rule::any().then(Said::Body {
+            http_status: 200,
+            content_type: named.to_owned(),
+            bytes: gbk.to_vec().into(),
+        })]);
+        let mut proxy = Setup::before(&carrier).start().await;
+        for cache in ["fwd", "hit"] {
+            let answer = proxy.ask(&MSISDN).await;
+            assert_eq!((&answer.body[..], answer.header("content-type")), (&gbk[..], Some(relayed)));
+            assert!(answer.cache().starts_with(cache));
+        }
+        proxy.restart().await;
+        let answer = proxy.ask(&MSISDN).await;
+        assert!(answer.cache().starts_with("hit"));
+        assert_eq!(answer.header("content-type"), Some(relayed));
+    }
 }

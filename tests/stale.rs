@@ -209,3 +209,21 @@ async fn a_no_serves_no_longer_than_it_is_fresh() {
     proxy.ask(&MSISDN).await.is_refusal("73");
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn a_success_without_a_status_replaces_no_status_that_is_known() {
+    let carrier = carrier().await;
+    let proxy = with_a_stale_answer(&carrier).await;
+    for empty in
+        [r#"{"status":"0","message":"正确","result":[]}"#, r#"{"status":"0","message":"正确","result":[{}]}"#]
+    {
+        carrier.set_rules([Rule::any().then(Said::body(empty))]);
+        let relayed = proxy.ask(&MSISDN).await;
+        assert_eq!((relayed.text(), relayed.cache()), (empty, "fwd=stale"));
+    }
+    carrier.kill().await;
+    let stale = proxy.ask(&MSISDN).await;
+    stale.is_normal();
+    assert_eq!(stale.cache(), "hit; ttl=-8; detail=connect");
+    proxy.stop().await;
+}

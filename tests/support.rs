@@ -15,6 +15,7 @@ mod gateway;
 mod http;
 mod pki;
 mod proxy;
+mod scripted;
 pub(crate) mod secrets;
 mod setup;
 
@@ -31,6 +32,7 @@ pub(crate) use gateway::{Card, Gateway, Query, card_number};
 pub(crate) use http::{Answer, Line};
 pub(crate) use pki::Pki;
 pub(crate) use proxy::{Proxy, command};
+pub(crate) use scripted::{say, scripted};
 pub(crate) use setup::Setup;
 
 /// How long anything may take before the test gives up.

@@ -18,10 +18,11 @@ use arc_swap::ArcSwap;
 use cmiot_signer::{Card, Status};
 
 use crate::carrier::Answered;
+use crate::carrier::charset::ContentType;
 use crate::carrier::verdict::{Code, Verdict};
 use crate::clock::{Clock, Time};
 use crate::config::{Config, Lifetime};
-use crate::operation::Operation;
+use crate::operation::{Operation, Parameters};
 use crate::store::StoreError;
 use crate::store::cache::{CacheRow, CacheStore, Selection};
 use freshness::{Freshness, Rules};
@@ -40,12 +41,14 @@ pub struct Key {
     pub operation: &'static Operation,
     /// The card.
     pub card: Card,
+    /// What the operation declares beside the card.
+    pub parameters: Parameters,
 }
 
 impl Key {
-    /// The key of one look-up.
+    /// The key of one look-up without further parameters.
     pub fn new(group: &Arc<str>, operation: &'static Operation, card: &Card) -> Self {
-        Self { group: Arc::clone(group), operation, card: *card }
+        Self { group: Arc::clone(group), operation, card: *card, parameters: Parameters::default() }
     }
 }
 
@@ -61,7 +64,10 @@ impl PartialEq for Key {
         // Most operations are one and the same, as groups are; comparing their texts would be the most of a hit.
         let same_operation =
             || std::ptr::eq(self.operation, other.operation) || self.operation == other.operation;
-        self.card == other.card && self.group == other.group && same_operation()
+        self.card == other.card
+            && self.group == other.group
+            && same_operation()
+            && self.parameters == other.parameters
     }
 }
 
@@ -196,7 +202,7 @@ impl Cache {
 
     /// The entry that an answer of the carrier's makes. It is stored by [`Self::store`] alone.
     pub fn entry(&self, answered: Answered) -> Arc<Entry> {
-        let said = self.sayings.share(&answered.body, answered.verdict);
+        let said = self.sayings.share(&answered.body, answered.content_type, answered.verdict);
         Arc::new(Entry { said, answered_at: answered.at, stale: false, hits: Hits::default() })
     }
 
@@ -217,10 +223,12 @@ impl Cache {
                 group: Arc::clone(&key.group),
                 operation: key.operation.name.into(),
                 card: key.card,
+                parameters: key.parameters.as_str().to_owned(),
                 code: entry.said.verdict.code.as_str().to_owned(),
                 status: entry.said.verdict.status.as_ref().map(|status| status.code().to_owned()),
                 answered_at: entry.answered_at,
                 body: entry.said.body.clone(),
+                charset: entry.said.content_type.charset().map(str::to_owned),
                 stale: false,
             });
         })
@@ -320,7 +328,7 @@ impl Cache {
     async fn load(&self, key: &Key) -> Option<Entry> {
         let (store, wanted) = (Arc::clone(&self.store), key.clone());
         let loaded = tokio::task::spawn_blocking(move || {
-            store.load(&wanted.group, wanted.operation.name, &wanted.card)
+            store.load(&wanted.group, wanted.operation.name, &wanted.card, wanted.parameters.as_str())
         })
         .await;
         match loaded {
@@ -337,7 +345,8 @@ impl Cache {
     fn read(&self, row: &CacheRow) -> Option<Entry> {
         let code = Code::parse(&row.code)?;
         let verdict = Verdict::stored(code, row.status.as_deref().map(Status::from_code));
-        let said = self.sayings.share(&row.body, verdict);
+        let content_type = ContentType::stored(row.charset.as_deref());
+        let said = self.sayings.share(&row.body, content_type, verdict);
         Some(Entry { said, answered_at: row.answered_at, stale: row.stale, hits: Hits::default() })
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod breaker;
 pub mod budget;
+pub mod charset;
 pub mod client;
 pub mod fault;
 pub mod health;
@@ -26,11 +27,12 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, Time};
 use crate::config::{Account, Config};
 use crate::metrics::Metrics;
-use crate::operation::Operation;
+use crate::operation::{Operation, Parameters};
 use crate::sequence::TransidSource;
 use crate::store::audit::{AuditStore, CallRow, Clip, OnFailure};
 use crate::store::state::StateStore;
 use crate::urgency::Pressure;
+use charset::ContentType;
 use client::Client;
 use fault::Fault;
 use health::Alarm;
@@ -63,6 +65,8 @@ impl Attempt {
 pub struct Answered {
     /// The body as it came.
     pub body: Bytes,
+    /// How it is encoded.
+    pub content_type: ContentType,
     /// What it means.
     pub verdict: Verdict,
     /// When it came.
@@ -160,6 +164,7 @@ impl Carrier {
         group: &str,
         operation: &'static Operation,
         card: &Card,
+        parameters: &Parameters,
         pressure: &Pressure,
     ) -> Result<Attempt, NotAsked> {
         let (mut last, mut retries, mut passwords) =
@@ -178,7 +183,7 @@ impl Carrier {
                 (Err(not_asked), None) => return Err(not_asked),
             };
             let password = standing.password(pass.password);
-            let attempt = self.ask(&standing.account, password, operation, card, previous).await;
+            let attempt = self.ask(&standing.account, password, operation, card, parameters, previous).await;
             let settled = standing.settle(operation, &pass, &attempt.end);
             drop(pass);
             if let Settled::Alarm(alarm) = &settled {
@@ -271,6 +276,7 @@ impl Carrier {
         password: &Password,
         operation: &Operation,
         card: &Card,
+        parameters: &Parameters,
         previous: Option<Transid>,
     ) -> Attempt {
         let at = self.clock.now();
@@ -287,7 +293,7 @@ impl Carrier {
                 attempt.end = match account.ebid_of(operation) {
                     Some(ebid) => {
                         let signed = Signer::new(&account.appid, ebid, password).sign_transid(transid, card);
-                        self.send(operation, &signed).await
+                        self.send(operation, &signed, parameters).await
                     }
                     None => Err(Fault::NoEbid),
                 };
@@ -317,15 +323,22 @@ impl Carrier {
         }
     }
 
-    async fn send(&self, operation: &Operation, signed: &SignedRequest<'_>) -> Result<Answered, Fault> {
-        let got = self.stopping.run_until_cancelled(self.client.get(operation.path, signed)).await;
-        let response = got.unwrap_or(Err(Fault::Shutdown))?;
+    async fn send(
+        &self,
+        operation: &Operation,
+        signed: &SignedRequest<'_>,
+        parameters: &Parameters,
+    ) -> Result<Answered, Fault> {
+        let got = self.client.get(operation.path, signed, parameters);
+        let response = self.stopping.run_until_cancelled(got).await.unwrap_or(Err(Fault::Shutdown))?;
         let at = self.clock.now();
         if let Some(date) = response.date {
             self.drift.compare(at, date, &self.metrics);
         }
         match Verdict::read(&response.body, operation.verdict) {
-            Ok(verdict) => Ok(Answered { body: response.body, verdict, at }),
+            Ok(verdict) => {
+                Ok(Answered { body: response.body, content_type: response.content_type, verdict, at })
+            }
             Err(why) => Err(Fault::not_an_envelope(why, &response.body)),
         }
     }

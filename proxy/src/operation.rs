@@ -4,6 +4,8 @@
 //! rows below are built in, `[[operation]]` changes them or adds others, and an operation is served when some account
 //! has an ebid for it: the carrier issues one an API.
 
+use std::sync::Arc;
+
 use crate::config::Lifetime;
 use crate::config::units::Span;
 
@@ -20,6 +22,47 @@ pub struct Operation {
     pub verdict: &'static str,
     /// How long its answers serve.
     pub keep: Keep,
+    /// Further parameters beside the card, which are sent and are part of the key.
+    pub parameters: &'static [&'static str],
+    /// Whether any other parameter is refused: of operations that `[[operation]]` adds, or whose parameters it declares.
+    pub strict: bool,
+}
+
+/// The declared parameters of one request as they are sent: `query_date=20260101&kind=2`, in the order of the row.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Parameters(Option<Arc<String>>);
+
+impl Parameters {
+    /// The longest value, in bytes.
+    pub const MAX_LEN: usize = 64;
+
+    /// From the values of an operation's parameters, in its order; those that are absent are not sent.
+    ///
+    /// # Errors
+    /// The name of one whose value is too long, or would not be the same in a URL.
+    pub fn of<T: AsRef<str>>(operation: &Operation, values: &[Option<T>]) -> Result<Self, &'static str> {
+        let mut text = String::new();
+        for (name, value) in operation.parameters.iter().zip(values) {
+            let Some(value) = value.as_ref().map(AsRef::as_ref) else { continue };
+            let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            if value.len() > Self::MAX_LEN || !value.bytes().all(unreserved) {
+                return Err(name);
+            }
+            let separator = if text.is_empty() { "" } else { "&" };
+            text.extend([separator, name, "=", value]);
+        }
+        Ok(Self((!text.is_empty()).then(|| Arc::new(text))))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// As they stand in a query.
+    pub fn as_str(&self) -> &str {
+        self.0.as_ref().map_or("", |text| text)
+    }
 }
 
 /// Whether asking changes something.
@@ -52,7 +95,7 @@ impl Operation {
 
 /// A row of the table below.
 const fn row(name: &'static str, path: &'static str, verdict: &'static str, keep: Keep) -> Operation {
-    Operation { name, path, kind: Kind::Lookup, verdict, keep }
+    Operation { name, path, kind: Kind::Lookup, verdict, keep, parameters: &[], strict: false }
 }
 
 /// Serves for so many seconds, stale for as many more while asking, and a day when the carrier fails.
@@ -91,8 +134,19 @@ pub struct Operations {
 
 impl Operations {
     /// The built-in ones and `rows`, which replace those of their name. What is served is said by [`Self::serve`].
-    pub fn of(rows: Vec<Operation>) -> Self {
+    ///
+    /// # Errors
+    /// When two rows have one name, or two operations one path.
+    pub fn of(rows: Vec<Operation>) -> Result<Self, String> {
         let mut known: Vec<&'static Operation> = BUILT_IN.iter().collect();
+        for (place, row) in rows.iter().enumerate() {
+            if rows[..place].iter().any(|before| before.name == row.name) {
+                return Err(format!(
+                    "[[operation]] name = \"{}\": there are two rows of this name",
+                    row.name
+                ));
+            }
+        }
         for row in rows {
             let row: &'static Operation = keep_for_ever(row);
             match known.iter_mut().find(|one| one.name == row.name) {
@@ -100,7 +154,15 @@ impl Operations {
                 None => known.push(row),
             }
         }
-        Self { known, served: Vec::new() }
+        for (place, one) in known.iter().enumerate() {
+            if let Some(before) = known[..place].iter().find(|before| same_path(one.path, before.path)) {
+                return Err(format!(
+                    "[[operation]] name = \"{}\": path = \"{}\" is that of \"{}\" too: only one of them would be asked",
+                    one.name, one.path, before.name
+                ));
+            }
+        }
+        Ok(Self { known, served: Vec::new() })
     }
 
     /// Serves those that are served by somebody.
@@ -152,7 +214,7 @@ pub(crate) mod tests {
 
     /// The built-in ones, all served.
     pub(crate) fn all() -> Operations {
-        let mut operations = Operations::of(Vec::new());
+        let mut operations = Operations::of(Vec::new()).unwrap();
         operations.serve(|_| true);
         operations
     }
@@ -177,17 +239,46 @@ pub(crate) mod tests {
     #[test]
     fn a_row_replaces_a_built_in_one_and_is_kept_once() {
         let row = Operation { path: "/v3/status", ..USER_STATUS.clone() };
-        let mut operations = Operations::of(vec![row.clone()]);
+        let mut operations = Operations::of(vec![row.clone()]).unwrap();
         operations.serve(|_| true);
         assert_eq!(operations.at("/v2/userstatusrealsingle"), None);
         let found = operations.at("/v3/status").unwrap();
-        assert!(std::ptr::eq(found, Operations::of(vec![row]).named("userstatusrealsingle").unwrap()));
+        assert!(std::ptr::eq(
+            found,
+            Operations::of(vec![row]).unwrap().named("userstatusrealsingle").unwrap()
+        ));
         assert_eq!(operations.known.len(), BUILT_IN.len());
     }
 
     #[test]
+    fn a_name_and_a_path_belong_to_one_operation() {
+        let new = Operation { name: "x1", path: "/v2/x1", ..USER_STATUS.clone() };
+        let twice = Operations::of(vec![new.clone(), new.clone()]).unwrap_err();
+        assert!(twice.contains("x1") && twice.contains("two rows"), "{twice}");
+        for path in ["/v2/userstatusrealsingle", "/v2//userstatusrealsingle/"] {
+            let same = Operations::of(vec![Operation { path, ..new.clone() }]).unwrap_err();
+            assert!(same.contains("x1") && same.contains("\"userstatusrealsingle\""), "{same}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_in_the_order_of_the_row_and_the_same_in_a_url() {
+        let operation = Operation { parameters: &["query_date", "kind"], ..USER_STATUS.clone() };
+        let of = |values: [Option<&str>; 2]| Parameters::of(&operation, &values);
+        assert_eq!(
+            of([Some("20260101"), Some("a-b.c_d~")]).unwrap().as_str(),
+            "query_date=20260101&kind=a-b.c_d~"
+        );
+        assert_eq!(of([None, Some("2")]).unwrap().as_str(), "kind=2");
+        assert!(of([None, None]).unwrap().is_empty());
+        for bad in ["a b", "a&b=c", "%41", "\u{6b63}", &"1".repeat(65)] {
+            assert_eq!(of([None, Some(bad)]), Err("kind"), "{bad}");
+        }
+    }
+
+    #[test]
     fn what_nobody_has_an_ebid_for_is_not_served() {
-        let mut operations = Operations::of(Vec::new());
+        let mut operations = Operations::of(Vec::new()).unwrap();
         operations.serve(|one| one.name == "balancerealsingle");
         assert_eq!(operations.at("/v2/userstatusrealsingle"), None);
         assert!(operations.at("/v2/balancerealsingle").is_some());

@@ -123,6 +123,10 @@ pub enum Malformed {
     Doubled(&'static str),
     /// A parameter is missing or empty.
     Missing(&'static str),
+    /// A parameter that the operation's row does not declare.
+    Undeclared(Unknown),
+    /// A declared parameter holds what is no short text of unreserved characters.
+    Parameter(&'static str),
     /// None of msisdn, iccid and imsi.
     NoCard,
     /// More than one of msisdn, iccid and imsi.
@@ -131,6 +135,33 @@ pub enum Malformed {
     AppId,
     /// The transid is not appid, stamp and eight digits.
     Transid,
+}
+
+/// The name of a parameter that nobody declared, as far as it can stand in a header: it is a stranger's text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unknown {
+    bytes: [u8; 32],
+    len: u8,
+}
+
+impl Unknown {
+    /// Its first characters; what is neither letter, digit, `-`, `.` nor `_` becomes `?`.
+    pub fn new(name: &str) -> Self {
+        let mut bytes = [0; 32];
+        let mut len = 0;
+        for (slot, character) in bytes.iter_mut().zip(name.chars()) {
+            let plain = character.is_ascii_alphanumeric() || "-._".contains(character);
+            *slot = if plain { character as u8 } else { b'?' };
+            len += 1;
+        }
+        Self { bytes, len }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        // ASCII alone is put in.
+        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
+    }
 }
 
 impl Refusal {
@@ -242,6 +273,8 @@ impl Malformed {
             Self::Encoding => "encoding",
             Self::Doubled(_) => "doubled-parameter",
             Self::Missing(_) => "missing-parameter",
+            Self::Undeclared(_) => "undeclared-parameter",
+            Self::Parameter(_) => "parameter-format",
             Self::NoCard => "no-card",
             Self::SeveralCards => "several-cards",
             Self::AppId => "appid-format",

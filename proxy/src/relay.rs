@@ -181,7 +181,10 @@ impl Relay {
         // Admit: who asks, and may they. The transid is burnt from here on.
         let Admitted { client, passed } = admit(&door, &request, &asked.origin, came, record)
             .map_err(|refusal| self.refuse_action(&request, refusal))?;
-        let key = Key::new(&client.group, request.operation, &config.canonical(&request.card));
+        let key = Key {
+            parameters: request.parameters.clone(),
+            ..Key::new(&client.group, request.operation, &config.canonical(&request.card))
+        };
 
         // Repeat: who may ask again with one transid gets the response of the first time.
         match passed {

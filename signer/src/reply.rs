@@ -125,8 +125,26 @@ impl<'a> Reply<'a> {
     /// When the body is no answer at all; what the carrier answered is for [`into_status`](Self::into_status).
     #[cfg(feature = "serde")]
     pub fn parse(body: &'a [u8]) -> Result<Self, ReplyError> {
-        let body = walk::trim(body)?;
+        Self::parse_up_to(body, Self::MAX_LEN)
+    }
+
+    /// The same for a body of up to `most` bytes, for whoever has the memory.
+    ///
+    /// # Errors
+    /// As `parse`.
+    #[cfg(feature = "serde")]
+    pub fn parse_up_to(body: &'a [u8], most: usize) -> Result<Self, ReplyError> {
+        let body = walk::trim(body, most)?;
         Self::from_found(json::find(body)?)
+    }
+
+    /// Whether the first result of a body, which may have any length, has this field, whatever it holds: the answer to
+    /// another operation than 2002. The body is read as tolerantly as a status is; `field` is ASCII.
+    #[must_use]
+    pub fn has_result_field(body: &[u8], field: &str) -> bool {
+        walk::trim(body, usize::MAX)
+            .and_then(|body| scan::has_result_field(body, field.as_bytes()))
+            .unwrap_or(false)
     }
 
     /// Reads an answer without serde: the same reply and the same errors in a third of the flash.
@@ -135,7 +153,7 @@ impl<'a> Reply<'a> {
     /// As `parse`.
     #[cfg(feature = "scan")]
     pub fn scan(body: &'a [u8]) -> Result<Self, ReplyError> {
-        let body = walk::trim(body)?;
+        let body = walk::trim(body, Self::MAX_LEN)?;
         Self::from_found(scan::find(body)?)
     }
 

@@ -61,7 +61,10 @@ impl Directory {
             let listed = config.clients.values().map(|client| &client.rights);
             listed.chain(config.derived.iter().map(|derived| &derived.rights))
         };
+        // A client that may send anything is held to no window, whatever its transids look like.
+        let lenient = all().any(|rights| rights.format == Format::Lenient);
         let windows = || all().map(|rights| rights.window);
+        let widest = windows().max_by_key(|window| window.unwrap_or(Duration::MAX)).flatten();
         let revoked = |appid: &AppId| config.revoked.contains(appid);
         let listed: HashMap<_, _> = config
             .clients
@@ -78,9 +81,9 @@ impl Directory {
             longest: if config.derived.is_empty() { longest } else { longest.max(DERIVED_LEN) },
             rotating: !config.derived.is_empty()
                 || config.clients.values().any(|client| client.previous.is_some()),
-            lenient: all().any(|rights| rights.format == Format::Lenient),
+            lenient,
             peers: config.gateway.peers.clone(),
-            widest: windows().max_by_key(|window| window.unwrap_or(Duration::MAX)).flatten(),
+            widest: widest.filter(|_| !lenient),
             narrowest: windows().flatten().min(),
             remembered: windows().map(|window| window.unwrap_or(WITHOUT_WINDOW)).max().unwrap_or_default(),
             group_share: config.gateway.replay_group_share.unwrap_or(config.gateway.replay_entries),

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use super::replay::Number;
 use crate::cache::Entry;
-use crate::operation::Operation;
+use crate::operation::{Operation, Parameters};
 
 /// Clients are spread over so many locks.
 const SHARDS: usize = 32;
@@ -86,6 +86,8 @@ pub struct Asked {
     pub operation: &'static Operation,
     /// The card, by the number that was sent.
     pub card: Card,
+    /// The declared parameters beside it.
+    pub parameters: Parameters,
 }
 
 /// How a request gets its response.

@@ -43,6 +43,8 @@ impl Rules {
         let lifetime = match (verdict.class, key.operation.keep) {
             _ if !key.operation.is_lookup() => return None,
             (Class::NotFound, _) => self.lifetimes.not_found,
+            // Of a file that was written when a success without a STATUS was kept.
+            (Class::Ok, Keep::ByStatus) if verdict.status.is_none() => return None,
             (Class::Ok, Keep::ByStatus) => *self.lifetimes.of_status(verdict.status.as_ref()),
             (Class::Ok, Keep::For(lifetime)) => lifetime,
             // To the second: a day's figures are not stretched.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use crate::carrier::charset::ContentType;
 use crate::carrier::verdict::Verdict;
 
 /// A body of the carrier's and its meaning.
@@ -12,6 +13,8 @@ use crate::carrier::verdict::Verdict;
 pub struct Said {
     /// Byte for byte.
     pub body: Bytes,
+    /// How it is encoded.
+    pub content_type: ContentType,
     /// What it means.
     pub verdict: Verdict,
 }
@@ -29,16 +32,18 @@ pub(super) struct Sayings(Mutex<HashMap<Bytes, Arc<Said>>>);
 impl Sayings {
     /// The same, shared if it was said before. Its bytes are its own: those of a response are a part of all that was read
     /// with it.
-    pub(super) fn share(&self, body: &Bytes, verdict: Verdict) -> Arc<Said> {
+    pub(super) fn share(&self, body: &Bytes, content_type: ContentType, verdict: Verdict) -> Arc<Said> {
         if body.len() > LONGEST {
-            return Arc::new(Said { body: Bytes::copy_from_slice(body), verdict });
+            return Arc::new(Said { body: Bytes::copy_from_slice(body), content_type, verdict });
         }
         // Nothing under this lock can panic half-way through a change.
         let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(said) = shared.get(body).filter(|said| said.verdict == verdict) {
+        if let Some(said) =
+            shared.get(body).filter(|said| said.verdict == verdict && said.content_type == content_type)
+        {
             return Arc::clone(said);
         }
-        let said = Arc::new(Said { body: Bytes::copy_from_slice(body), verdict });
+        let said = Arc::new(Said { body: Bytes::copy_from_slice(body), content_type, verdict });
         if shared.len() >= MOST {
             shared.retain(|_, said| Arc::strong_count(said) > 1);
         }
@@ -61,15 +66,18 @@ mod tests {
     #[test]
     fn the_same_is_kept_once_and_what_nobody_holds_makes_room() {
         let (sayings, verdict) = (Sayings::default(), entry("00", 0).said.verdict.clone());
-        let first = sayings.share(&body(0), verdict.clone());
-        assert!(Arc::ptr_eq(&first, &sayings.share(&body(0), verdict.clone())));
+        let first = sayings.share(&body(0), ContentType::UTF_8, verdict.clone());
+        assert!(Arc::ptr_eq(&first, &sayings.share(&body(0), ContentType::UTF_8, verdict.clone())));
         for n in 1..2 * MOST {
-            sayings.share(&body(n), verdict.clone());
+            sayings.share(&body(n), ContentType::UTF_8, verdict.clone());
         }
-        assert!(Arc::ptr_eq(&first, &sayings.share(&body(0), verdict.clone())), "it is held, and stays");
+        assert!(
+            Arc::ptr_eq(&first, &sayings.share(&body(0), ContentType::UTF_8, verdict.clone())),
+            "it is held, and stays"
+        );
         let other = entry("02", 0).said.verdict.clone();
         assert_eq!(
-            sayings.share(&body(0), other.clone()).verdict,
+            sayings.share(&body(0), ContentType::UTF_8, other.clone()).verdict,
             other,
             "another operation may read it otherwise"
         );
@@ -78,15 +86,17 @@ mod tests {
     #[test]
     fn a_long_one_is_let_go_with_its_card() {
         let (sayings, verdict) = (Sayings::default(), entry("00", 0).said.verdict.clone());
-        let [short, long] = [LONGEST, LONGEST + 1]
-            .map(|bytes| Arc::downgrade(&sayings.share(&vec![b'x'; bytes].into(), verdict.clone())));
+        let [short, long] = [LONGEST, LONGEST + 1].map(|bytes| {
+            Arc::downgrade(&sayings.share(&vec![b'x'; bytes].into(), ContentType::UTF_8, verdict.clone()))
+        });
         assert!(short.upgrade().is_some() && long.upgrade().is_none());
     }
 
     #[test]
     fn too_many_different_ones_are_told_all_the_same() {
         let (sayings, verdict) = (Sayings::default(), entry("00", 0).said.verdict.clone());
-        let held: Vec<_> = (0..MOST + 10).map(|n| sayings.share(&body(n), verdict.clone())).collect();
+        let held: Vec<_> =
+            (0..MOST + 10).map(|n| sayings.share(&body(n), ContentType::UTF_8, verdict.clone())).collect();
         assert_eq!(held.last().unwrap().body, body(MOST + 9));
     }
 }

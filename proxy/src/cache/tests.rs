@@ -15,7 +15,11 @@ pub(crate) fn key(number: &str) -> Key {
 pub(crate) fn entry(status: &str, answered_at: i64) -> Entry {
     let verdict = Verdict::stored(Code::parse("0").unwrap(), Some(Status::from_code(status)));
     Entry {
-        said: Arc::new(Said { body: bytes::Bytes::from_static(b"{}"), verdict }),
+        said: Arc::new(Said {
+            body: bytes::Bytes::from_static(b"{}"),
+            content_type: ContentType::UTF_8,
+            verdict,
+        }),
         answered_at: Time::from_secs(answered_at),
         stale: false,
         hits: Hits::default(),

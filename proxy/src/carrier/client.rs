@@ -24,10 +24,12 @@ use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capt
 use hyper_util::client::legacy::{self};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use super::charset::ContentType;
 use super::fault::Fault;
 use super::route::{Heard, Interim, Route};
 use crate::clock::{Clock, Time};
 use crate::config::Carrier as Settings;
+use crate::operation::Parameters;
 use crate::tls;
 
 /// How long a pool serves. A changed address of the carrier's takes effect within this and the time of one call.
@@ -57,6 +59,8 @@ struct Pool {
 pub(super) struct Response {
     /// The whole body.
     pub(super) body: Bytes,
+    /// How it is encoded.
+    pub(super) content_type: ContentType,
     /// The carrier's `Date`, where it sent a readable one.
     pub(super) date: Option<Time>,
 }
@@ -72,9 +76,14 @@ impl Client {
     }
 
     /// Sends a signed look-up and reads the answer within the flight's timeout.
-    pub(super) async fn get(&self, path: &str, signed: &SignedRequest<'_>) -> Result<Response, Fault> {
+    pub(super) async fn get(
+        &self,
+        path: &str,
+        signed: &SignedRequest<'_>,
+        parameters: &Parameters,
+    ) -> Result<Response, Fault> {
         let pool = self.pool();
-        let response = tokio::time::timeout(pool.timeout, pool.exchange(path, signed)).await;
+        let response = tokio::time::timeout(pool.timeout, pool.exchange(path, signed, parameters)).await;
         let response = response.unwrap_or(Err(Fault::Timeout));
         // Whatever ended this connection may have ended the idle ones too.
         if matches!(response, Err(Fault::ClosedEarly | Fault::Broken(_) | Fault::Timeout)) {
@@ -136,8 +145,13 @@ impl Pool {
         }
     }
 
-    async fn exchange(&self, path: &str, signed: &SignedRequest<'_>) -> Result<Response, Fault> {
-        let mut request = self.request(path, signed);
+    async fn exchange(
+        &self,
+        path: &str,
+        signed: &SignedRequest<'_>,
+        parameters: &Parameters,
+    ) -> Result<Response, Fault> {
+        let mut request = self.request(path, signed, parameters);
         let connection = capture_connection(&mut request);
         let response = self.client.request(request).await.map_err(|error| fault(&error, &connection))?;
         let (head, body) = response.into_parts();
@@ -147,14 +161,26 @@ impl Pool {
             Err(_) => return Err(Fault::Broken("in the middle of the answer".to_owned())),
         };
         match head.status {
-            StatusCode::OK => Ok(Response { body, date: date(&head.headers) }),
+            StatusCode::OK => {
+                let content_type = ContentType::of(&head.headers, &body);
+                Ok(Response { body, content_type, date: date(&head.headers) })
+            }
             other => Err(Fault::status(other.as_u16(), &body)),
         }
     }
 
-    fn request(&self, path: &str, signed: &SignedRequest<'_>) -> Request<Empty<Bytes>> {
+    fn request(
+        &self,
+        path: &str,
+        signed: &SignedRequest<'_>,
+        parameters: &Parameters,
+    ) -> Request<Empty<Bytes>> {
         let mut url = String::with_capacity(320);
         signed.write_url(&self.base_url, path, &mut url).expect("writing to a String cannot fail");
+        if !parameters.is_empty() {
+            url.push('&');
+            url.push_str(parameters.as_str());
+        }
         let uri: Uri =
             url.parse().expect("a checked base URL, a path of ours and a percent-encoded query make a URI");
         Request::get(uri)

@@ -242,7 +242,12 @@ mod tests {
 
     fn said(code: &str) -> Result<Answered, Fault> {
         let verdict = Verdict::stored(Code::parse(code).unwrap(), None);
-        Ok(Answered { body: bytes::Bytes::new(), verdict, at: Time::EPOCH })
+        Ok(Answered {
+            body: bytes::Bytes::new(),
+            content_type: crate::carrier::charset::ContentType::UTF_8,
+            verdict,
+            at: Time::EPOCH,
+        })
     }
 
     fn after(health: &mut Health, secs: u64, end: &Result<Answered, Fault>) -> Result<(), NotAsked> {

@@ -127,12 +127,17 @@ impl Verdict {
     /// # Errors
     /// [`NotAnEnvelope`] for whatever is not the carrier's answer: HTML, cut off, no status.
     pub fn read(body: &[u8], field: &str) -> Result<Self, NotAnEnvelope> {
-        let reply = Reply::parse(body).map_err(NotAnEnvelope::Unreadable)?;
+        // Its length was bounded when it was read.
+        let reply = Reply::parse_up_to(body, usize::MAX).map_err(NotAnEnvelope::Unreadable)?;
         let code = Code::parse(reply.code()).ok_or(NotAnEnvelope::Code)?;
         Ok(match Class::of(code.as_str()) {
-            Class::Ok if field == STATUS => Self { code, class: Class::Ok, status: reply.status() },
-            // A success that does not say what was asked is relayed, and no answer to keep.
-            Class::Ok if !has(body, field) => Self { code, class: Class::Other, status: None },
+            Class::Ok if field == STATUS && reply.status().is_some() => {
+                Self { code, class: Class::Ok, status: reply.status() }
+            }
+            // A success that does not say what was asked is relayed, and no answer to keep: it replaces none.
+            Class::Ok if field == STATUS || !Reply::has_result_field(body, field) => {
+                Self { code, class: Class::Other, status: None }
+            }
             class => Self { code, class, status: None },
         })
     }
@@ -145,12 +150,6 @@ impl Verdict {
 
 /// The field of the user-status look-up, whose values are a card's.
 const STATUS: &str = "STATUS";
-
-/// Whether `result[0]` has this field, whatever it holds: an offline card's may be "".
-fn has(body: &[u8], field: &str) -> bool {
-    let body: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    body.is_some_and(|body| body["result"][0].get(field).is_some())
-}
 
 /// Why a body is not the carrier's answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -206,6 +205,29 @@ mod tests {
         for body in [r#"{"status":"0","result":[{"IP":"x"}]}"#, r#"{"status":"0","result":[[]]}"#] {
             assert_eq!(class(body), Class::Other, "{body}");
         }
+        for body in [r#"{"status":"0","result":[]}"#, r#"{"status":"0","result":[{"X":"00"}]}"#] {
+            assert_eq!(Verdict::read(body.as_bytes(), STATUS).unwrap().class, Class::Other, "{body}");
+        }
+    }
+
+    #[test]
+    fn sister_operations_are_read_as_tolerantly_as_the_status() {
+        for body in [
+            &b"{\"status\":\"0\",\"message\":\"\xd5\xfd\xc8\xb7\",\"result\":[{\"GPRSSTATUS\":\"00\"}]}"[..],
+            b"\xef\xbb\xbf{\"status\":\"0\",\"result\":[{\"GPRSSTATUS\":\"00\"}]}\0\0",
+            b"{\"status\":\"0\",\"message\":\"\\ud83d\",\"result\":[{\"IP\":\"\\udc00\",\"GPRSSTATUS\":\"00\"}]}",
+            b"{\"status\":\"0\",\"result\":[{\"\\u0047PRSSTATUS\":null},{\"x\":1}]}",
+        ] {
+            let verdict = Verdict::read(body, "GPRSSTATUS").unwrap();
+            assert_eq!(verdict.class, Class::Ok, "{}", String::from_utf8_lossy(body));
+        }
+        let other =
+            br#"{"status":"0","GPRSSTATUS":"00","result":[{"a":{"GPRSSTATUS":"00"}},{"GPRSSTATUS":"00"}]}"#;
+        assert_eq!(
+            Verdict::read(other, "GPRSSTATUS").unwrap().class,
+            Class::Other,
+            "only the first result's own"
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use cmiot_proxy::carrier::{Attempt, Carrier};
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::Config;
 use cmiot_proxy::metrics::Metrics;
-use cmiot_proxy::operation;
+use cmiot_proxy::operation::{self, Parameters};
 use cmiot_signer::Card;
 
 use super::card;
@@ -56,7 +56,9 @@ impl Check {
         let mut all_well = true;
         for account in config.accounts() {
             for (index, password) in account.passwords.iter().enumerate() {
-                let attempt = carrier.ask(account, password, operation::USER_STATUS, &self.card, None).await;
+                let attempt = carrier
+                    .ask(account, password, operation::USER_STATUS, &self.card, &Parameters::default(), None)
+                    .await;
                 let (well, what) = judge(&attempt);
                 all_well &= well;
                 let name =

@@ -23,7 +23,7 @@ impl Config {
     pub fn check(file: &ConfigFile, folder: &Path) -> Result<Self, String> {
         let mut reader = Reader::new(folder, file.process.allow_world_readable_secrets);
         let rows = file.operations.iter().map(operation::Row::check).collect::<Result<_, _>>()?;
-        let mut operations = Operations::of(rows);
+        let mut operations = Operations::of(rows)?;
         let groups = groups(file, &operations, &mut reader)?;
         operations.serve(|one| groups.values().flatten().any(|account| account.ebid_of(one).is_some()));
         let aliases = aliases(file, &mut reader)?;

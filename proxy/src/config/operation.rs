@@ -23,6 +23,9 @@ pub struct Row {
     /// The field of `result[0]` that is its answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
+    /// Further parameters beside the card: sent to the carrier, and part of the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<Vec<String>>,
     /// How long an answer is fresh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fresh: Option<Span>,
@@ -36,6 +39,9 @@ pub struct Row {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale_if_error: Option<Span>,
 }
+
+/// What every operation has.
+const COMMON: [&str; 7] = ["appid", "transid", "ebid", "token", "msisdn", "iccid", "imsi"];
 
 /// What a new operation is, where its row does not say: fresh for so short that nobody is misled.
 const SHORT: Lifetime =
@@ -71,7 +77,37 @@ impl Row {
             ));
         }
         let kind = self.kind.or(built_in.map(|one| one.kind)).unwrap_or(Kind::Lookup);
-        Ok(Operation { name: text(&self.name), path, kind, verdict, keep: self.keep(&place, built_in)? })
+        Ok(Operation {
+            name: text(&self.name),
+            path,
+            kind,
+            verdict,
+            keep: self.keep(&place, built_in)?,
+            parameters: self.parameters(&place)?,
+            strict: built_in.is_none() || self.parameters.is_some(),
+        })
+    }
+
+    fn parameters(&self, place: &str) -> Result<&'static [&'static str], String> {
+        const MOST: usize = 8;
+        let names = self.parameters.as_deref().unwrap_or_default();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+        for (at, name) in names.iter().enumerate() {
+            let why = if !(1..=32).contains(&name.len()) || !name.bytes().all(plain) {
+                "must be 1-32 letters, digits, _ and -"
+            } else if COMMON.contains(&name.as_str()) {
+                "is a parameter of every operation"
+            } else if names[..at].contains(name) {
+                "stands twice"
+            } else {
+                continue;
+            };
+            return Err(format!("{place}: parameters: \"{name}\" {why}"));
+        }
+        if names.len() > MOST {
+            return Err(format!("{place}: parameters: {MOST} at most"));
+        }
+        Ok(list(names.iter().map(|name| text(name)).collect()))
     }
 
     fn keep(&self, place: &str, built_in: Option<&Operation>) -> Result<Keep, String> {
@@ -97,6 +133,19 @@ impl Row {
             stale_if_error: self.stale_if_error.unwrap_or(before.stale_if_error),
         }))
     }
+}
+
+/// A list that lives as long as the operation, for ever and once too.
+fn list(names: Vec<&'static str>) -> &'static [&'static str] {
+    use std::sync::{Mutex, PoisonError};
+    static LISTS: Mutex<Vec<&'static [&'static str]>> = Mutex::new(Vec::new());
+    let mut lists = LISTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = lists.iter().find(|known| **known == names) {
+        return known;
+    }
+    let kept: &'static [&'static str] = Vec::leak(names);
+    lists.push(kept);
+    kept
 }
 
 /// Text that lives as long as the operation that it becomes a part of: for ever, and once.
@@ -128,6 +177,9 @@ mod tests {
         assert_eq!((balance.path, balance.verdict), ("/v2/balancerealsingle", "balance"));
         let used = check("name = \"x2\"\nverdict = \"used\"\nuntil_morning = true").unwrap();
         assert_eq!((used.path, used.keep), ("/v2/x2", Keep::UntilMorning(Span::secs(86_400))));
+        let dated = check("name = \"x4\"\nverdict = \"sms\"\nparameters = [\"query_date\"]").unwrap();
+        assert_eq!((dated.parameters, dated.strict), (&["query_date"][..], true));
+        assert!(!balance.strict, "a built-in operation ignores what it does not know");
         let action = check("name = \"x3\"\nverdict = \"done\"\nkind = \"action\"").unwrap();
         assert!(!action.is_lookup());
     }
@@ -139,6 +191,9 @@ mod tests {
             ("name = \"new\"", "verdict"),
             ("name = \"new\"\nverdict = \"x\"\npath = \"v2\"", "path"),
             ("name = \"new\"\nverdict = \"x\"\nuntil_morning = true\nfresh = \"1s\"", "until_morning"),
+            ("name = \"new\"\nverdict = \"x\"\nparameters = [\"a=b\"]", "a=b"),
+            ("name = \"new\"\nverdict = \"x\"\nparameters = [\"msisdn\"]", "msisdn"),
+            ("name = \"new\"\nverdict = \"x\"\nparameters = [\"d\", \"d\"]", "twice"),
             ("name = \"userstatusrealsingle\"\nfresh = \"1s\"", "[freshness]"),
         ] {
             let error = check(written).unwrap_err();

@@ -14,6 +14,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use crate::carrier::NotAsked;
+use crate::carrier::charset::ContentType;
 use crate::clock::Time;
 use crate::outcome::{Malformed, Refusal};
 
@@ -65,6 +66,7 @@ pub type Rendered = Response<Full<Bytes>>;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
     body: Bytes,
+    content_type: HeaderValue,
     cache_status: Option<CacheStatus>,
     proxy_status: Option<String>,
     age: Option<Duration>,
@@ -77,12 +79,14 @@ impl Answer {
     /// What the carrier said, `age` ago.
     pub fn relayed(
         body: Bytes,
+        content_type: &ContentType,
         cache_status: CacheStatus,
         age: Duration,
         retry_after: Option<Duration>,
     ) -> Self {
         Self {
             body,
+            content_type: content_type.value(),
             cache_status: Some(cache_status),
             proxy_status: None,
             age: Some(age),
@@ -95,6 +99,7 @@ impl Answer {
     pub fn refused(refusal: &Refusal) -> Self {
         Self {
             body: envelope(refusal.code()),
+            content_type: ContentType::UTF_8.value(),
             cache_status: None,
             proxy_status: Some(proxy_status(refusal)),
             age: None,
@@ -110,7 +115,7 @@ impl Answer {
     pub fn into_response(self) -> Rendered {
         // Room for all of them at once, and for the Date of HTTP/2.
         let mut headers = HeaderMap::with_capacity(6);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json;charset=UTF-8"));
+        headers.insert(header::CONTENT_TYPE, self.content_type);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let mut put = |name, value: &str| {
             // Built of fixed words, digits and codes; a value that were none is left out rather than failing the answer.
@@ -269,6 +274,10 @@ fn malformed(what: Malformed) -> String {
         Malformed::Encoding => "percent-encoding broken, NUL or not UTF-8".to_owned(),
         Malformed::Doubled(name) => format!("{name} given twice"),
         Malformed::Missing(name) => format!("{name} missing"),
+        Malformed::Undeclared(name) => {
+            format!("parameter {} is not declared for this operation", name.as_str())
+        }
+        Malformed::Parameter(name) => format!("{name} is not 1-64 letters, digits and -._~"),
         Malformed::NoCard => "none of msisdn, iccid, imsi".to_owned(),
         Malformed::SeveralCards => "more than one of msisdn, iccid, imsi".to_owned(),
         Malformed::AppId => "appid is not 1-26 letters and digits".to_owned(),

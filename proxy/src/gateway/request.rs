@@ -1,7 +1,7 @@
 //! From a gateway's HTTP request to a look-up: what the carrier's real clients send, and nothing that reads two ways.
 //!
 //! Parameters stand in the URL, in a form body, or in both, in any order; an empty value means absent; unknown ones
-//! are ignored; Content-Type is not looked at, since clients send it at random. Refused: a known parameter twice, or
+//! are ignored, except where an operation declares what it takes; Content-Type is not looked at, since clients send it at random. Refused: a known parameter twice, or
 //! in URL and body with different values; broken percent-encoding, NUL and what is not UTF-8; a GET with a body; any
 //! Transfer-Encoding (hyper drops a Content-Length beside it before we could compare them).
 
@@ -13,8 +13,8 @@ use hyper::header::{self, HeaderMap};
 use hyper::{Method, Uri, Version};
 
 use crate::cache::wants::Wants;
-use crate::operation::{Operation, Operations};
-use crate::outcome::{Malformed, Refusal};
+use crate::operation::{self, Operation, Operations};
+use crate::outcome::{Malformed, Refusal, Unknown};
 use crate::store::audit::Clip;
 
 /// The longest request target, in bytes.
@@ -37,6 +37,8 @@ pub struct Request<'a> {
     pub token: Token<'a>,
     /// The card asked about.
     pub card: Card,
+    /// What the operation declares beside the card.
+    pub parameters: operation::Parameters,
     /// What it wants of the cache.
     pub wants: Wants,
 }
@@ -92,7 +94,7 @@ pub struct Claims {
     pub operation: Option<&'static Operation>,
     /// The appid, where it has the form of one.
     pub appid: Option<AppId>,
-    /// The transid as sent, where it is no longer than one may be.
+    /// The transid as sent, where it is no longer than one may be, up to what is neither letter nor digit.
     pub transid: Option<Clip<48>>,
     /// The card, where exactly one is named and has the form of one.
     pub card: Option<Card>,
@@ -187,10 +189,10 @@ impl<'a> Request<'a> {
         let operation = operations.at(uri.path()).ok_or(Refusal::UnknownPath)?;
         claims.operation = Some(operation);
         let parameters =
-            Parameters::read(uri.query().unwrap_or_default(), body).map_err(Refusal::Malformed)?;
+            Parameters::read(uri.query().unwrap_or_default(), body, operation).map_err(Refusal::Malformed)?;
         claims.appid = parameters.appid.as_deref().and_then(|appid| AppId::parse(appid).ok());
         claims.transid =
-            parameters.transid.as_deref().filter(|text| text.len() <= Transid::MAX_LEN).map(Clip::new);
+            parameters.transid.as_deref().filter(|text| text.len() <= Transid::MAX_LEN).and_then(legal);
         let card = parameters.card();
         claims.card = card.as_ref().ok().cloned();
 
@@ -209,6 +211,8 @@ impl<'a> Request<'a> {
             ebid: parameters.ebid,
             token: Token(parameters.token.ok_or(missing("token"))?),
             card,
+            parameters: operation::Parameters::of(operation, &parameters.declared)
+                .map_err(|name| Refusal::Malformed(Malformed::Parameter(name)))?,
             wants: Wants::read(headers),
         })
     }
@@ -224,17 +228,20 @@ struct Parameters<'a> {
     msisdn: Option<Cow<'a, str>>,
     iccid: Option<Cow<'a, str>>,
     imsi: Option<Cow<'a, str>>,
+    /// Those that the operation declares, by their place in its list; empty for most operations.
+    declared: Vec<Option<Cow<'a, str>>>,
 }
 
 impl<'a> Parameters<'a> {
     /// Reads the query, then the body: each on its own, so that a parameter may stand in both with one value.
-    fn read(query: &'a str, body: &'a [u8]) -> Result<Self, Malformed> {
-        let mut parameters = Self::form(query)?;
+    fn read(query: &'a str, body: &'a [u8], operation: &Operation) -> Result<Self, Malformed> {
+        let mut parameters = Self::form(query, operation)?;
         if body.is_empty() {
             return Ok(parameters);
         }
         let body = std::str::from_utf8(body).map_err(|_| Malformed::Encoding)?;
-        let Self { appid, transid, ebid, token, msisdn, iccid, imsi } = Self::form(body)?;
+        let Self { appid, transid, ebid, token, msisdn, iccid, imsi, declared } =
+            Self::form(body, operation)?;
         merge("appid", &mut parameters.appid, appid)?;
         merge("transid", &mut parameters.transid, transid)?;
         merge("ebid", &mut parameters.ebid, ebid)?;
@@ -242,11 +249,14 @@ impl<'a> Parameters<'a> {
         merge("msisdn", &mut parameters.msisdn, msisdn)?;
         merge("iccid", &mut parameters.iccid, iccid)?;
         merge("imsi", &mut parameters.imsi, imsi)?;
+        for ((name, url), body) in operation.parameters.iter().zip(&mut parameters.declared).zip(declared) {
+            merge(name, url, body)?;
+        }
         Ok(parameters)
     }
 
-    fn form(text: &'a str) -> Result<Self, Malformed> {
-        let mut parameters = Self::default();
+    fn form(text: &'a str, operation: &Operation) -> Result<Self, Malformed> {
+        let mut parameters = Self { declared: vec![None; operation.parameters.len()], ..Self::default() };
         // Most are as plain as they can be, which one look at the whole shows.
         let plain = memchr::memchr3(0, b'%', b'+', text.as_bytes()).is_none();
         let decode = |part: &'a str| if plain { Ok(Cow::Borrowed(part)) } else { decode(part) };
@@ -264,7 +274,11 @@ impl<'a> Parameters<'a> {
                 "msisdn" => ("msisdn", &mut parameters.msisdn),
                 "iccid" => ("iccid", &mut parameters.iccid),
                 "imsi" => ("imsi", &mut parameters.imsi),
-                _ => continue,
+                _ if !operation.strict || (name.is_empty() && value.is_empty()) => continue,
+                other => match operation.parameters.iter().position(|one| *one == other) {
+                    Some(place) => (operation.parameters[place], &mut parameters.declared[place]),
+                    None => return Err(Malformed::Undeclared(Unknown::new(other))),
+                },
             };
             if value.is_empty() {
                 continue;
@@ -310,6 +324,12 @@ fn cut(text: &str, at: u8) -> (&str, Option<&str>) {
         Some(place) => (&text[..place], Some(&text[place + 1..])),
         None => (text, None),
     }
+}
+
+/// As much of a transid as a legal one may begin with: what a stranger sends is not kept as it comes.
+fn legal(text: &str) -> Option<Clip<48>> {
+    let end = text.bytes().position(|byte| !byte.is_ascii_alphanumeric()).unwrap_or(text.len());
+    (end > 0).then(|| Clip::new(&text[..end]))
 }
 
 /// Decodes `application/x-www-form-urlencoded` text strictly.

@@ -48,10 +48,11 @@ impl Relay {
     pub(super) async fn send(&self, key: &Key, pressure: &Pressure) -> Landing {
         // Before the call: what is purged from here on outdates its answer.
         let ticket = self.cache.ticket();
-        let attempt = match self.carrier.call(&key.group, key.operation, &key.card, pressure).await {
-            Ok(attempt) => attempt,
-            Err(not_asked) => return Landing { call: None, end: Err(Refusal::NotAsked(not_asked)) },
-        };
+        let attempt =
+            match self.carrier.call(&key.group, key.operation, &key.card, &key.parameters, pressure).await {
+                Ok(attempt) => attempt,
+                Err(not_asked) => return Landing { call: None, end: Err(Refusal::NotAsked(not_asked)) },
+            };
         let end = match &attempt.end {
             Ok(answered) if answered.verdict.class == Class::Credentials => {
                 Err(Refusal::Credentials(answered.verdict.code))

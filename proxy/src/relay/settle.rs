@@ -28,7 +28,13 @@ impl Relay {
             Ok(Found { outcome, entry, cache_status }) => {
                 let age = now.since(entry.answered_at);
                 let wait = retry_after(entry.said.verdict.class);
-                let answer = Answer::relayed(entry.said.body.clone(), cache_status, age, wait);
+                let answer = Answer::relayed(
+                    entry.said.body.clone(),
+                    &entry.said.content_type,
+                    cache_status,
+                    age,
+                    wait,
+                );
                 record.answered(entry, age);
                 (outcome, None, answer)
             }

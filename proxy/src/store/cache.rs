@@ -38,7 +38,7 @@ const READERS_KEPT: usize = 4;
 /// Bytes of the bodies that may wait to be stored: large ones fill memory before their number fills the queue.
 const MOST_WAITING: usize = 16 << 20;
 
-/// One answer of the carrier, under its key (group, operation, card).
+/// One answer of the carrier, under its key (group, operation, card, parameters).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheRow {
     /// Who holds the accounts: no answer is shared between groups.
@@ -47,6 +47,8 @@ pub struct CacheRow {
     pub operation: Arc<str>,
     /// About which card.
     pub card: Card,
+    /// The declared parameters beside the card; mostly empty.
+    pub parameters: String,
     /// The code of the carrier's envelope, as text: it may have leading zeros.
     pub code: String,
     /// The STATUS of the card, where the operation has one.
@@ -55,6 +57,8 @@ pub struct CacheRow {
     pub answered_at: Time,
     /// The carrier's bytes.
     pub body: Bytes,
+    /// The charset of the body; none for UTF-8, empty where the carrier named none.
+    pub charset: Option<String>,
     /// Purged softly: not fresh, whatever its age.
     pub stale: bool,
 }
@@ -179,19 +183,28 @@ impl CacheStore {
     ///
     /// # Errors
     /// When the file cannot be read. A corrupt one is begun anew meanwhile, so a later call finds nothing.
-    pub fn load(&self, group: &str, operation: &str, card: &Card) -> Result<Option<CacheRow>, StoreError> {
+    pub fn load(
+        &self,
+        group: &str,
+        operation: &str,
+        card: &Card,
+        parameters: &str,
+    ) -> Result<Option<CacheRow>, StoreError> {
         self.read(|connection, path| {
             let sqlite = StoreError::sqlite(path);
             let mut statement = connection
                 .prepare_cached(
-                    r#"SELECT code, status, answered_at, body, stale FROM answer
-                       WHERE "group" = :group AND operation = :operation AND kind = :kind AND card = :card"#,
+                    r#"SELECT code, status, answered_at, body, charset, stale FROM answer
+                       WHERE "group" = :group AND operation = :operation AND kind = :kind AND card = :card
+                         AND parameters = :parameters"#,
                 )
                 .map_err(sqlite)?;
             let key = named_params! {
                 ":group": group, ":operation": operation, ":kind": card.kind().as_str(), ":card": card.as_str(),
+                ":parameters": parameters,
             };
-            statement.query_row(key, |row| CacheRow::read(row, group, operation, *card)).optional().map_err(sqlite)
+            let read = |row: &Row<'_>| CacheRow::read(row, group, operation, *card, parameters);
+            statement.query_row(key, read).optional().map_err(sqlite)
         })
     }
 
@@ -206,7 +219,7 @@ impl CacheStore {
         }
     }
 
-    /// Removes the answer about one card, after all that was queued before. Resolves to the rows removed.
+    /// Removes the answers about one card, after all that was queued before. Resolves to the rows removed.
     pub fn remove(&self, group: &str, operation: &str, card: &Card) -> Applied<u64> {
         let key = Key { group: group.into(), operation: operation.into(), card: *card };
         self.send(|done| Write::Remove(key, done))
@@ -356,15 +369,23 @@ impl<T> Future for Applied<T> {
 }
 
 impl CacheRow {
-    fn read(row: &Row<'_>, group: &str, operation: &str, card: Card) -> rusqlite::Result<Self> {
+    fn read(
+        row: &Row<'_>,
+        group: &str,
+        operation: &str,
+        card: Card,
+        parameters: &str,
+    ) -> rusqlite::Result<Self> {
         Ok(Self {
             group: group.into(),
             operation: operation.into(),
             card,
+            parameters: parameters.to_owned(),
             code: row.get("code")?,
             status: row.get("status")?,
             answered_at: Time::from_micros(row.get("answered_at")?),
             body: Bytes::from(row.get::<_, Vec<u8>>("body")?),
+            charset: row.get("charset")?,
             stale: row.get("stale")?,
         })
     }

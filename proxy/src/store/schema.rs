@@ -59,6 +59,7 @@ const CACHE: &[Migration] = &[
     migration!("cache", "0001_answers.sql"),
     migration!("cache", "0002_stale.sql"),
     migration!("cache", "0003_age.sql"),
+    migration!("cache", "0004_parameters.sql"),
 ];
 const STATE: &[Migration] =
     &[migration!("state", "0001_sequences.sql"), migration!("state", "0002_budgets.sql")];

@@ -101,3 +101,39 @@ impl<'a> Visit<'a> for Finder<'a> {
         }
     }
 }
+
+/// Whether the first element of `result` in a trimmed body has a field of this name.
+pub(super) fn has_result_field(body: &[u8], name: &[u8]) -> Result<bool, ReplyError> {
+    let mut search = Search { name, next: None, in_results: false, results: 0, found: false };
+    walk(body, &mut search)?;
+    Ok(search.found)
+}
+
+/// Looks for one field of the first result.
+struct Search<'n> {
+    name: &'n [u8],
+    /// Whose value comes next, if anybody's.
+    next: Option<Field>,
+    in_results: bool,
+    results: usize,
+    found: bool,
+}
+
+impl<'a> Visit<'a> for Search<'_> {
+    fn key(&mut self, place: Place, key: &'a [u8]) {
+        if place == ENVELOPE {
+            self.next = Field::of_envelope(key);
+        } else if place == RESULT && self.in_results && self.results == 1 {
+            self.found |= is(key, self.name);
+        }
+    }
+
+    fn value(&mut self, place: Place, value: Value<'a>) {
+        let field = self.next.take();
+        if place == ENVELOPE {
+            self.in_results = field == Some(Field::Result) && value == Value::Array;
+        } else if place == RESULTS && self.in_results {
+            self.results += 1;
+        }
+    }
+}

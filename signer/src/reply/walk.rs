@@ -38,9 +38,9 @@ pub(super) trait Visit<'a> {
     fn value(&mut self, place: Place, value: Value<'a>);
 }
 
-/// The object in a body: without byte-order mark, white space around and NULs behind.
-pub(super) fn trim(body: &[u8]) -> Result<&[u8], ReplyError> {
-    if body.len() > super::Reply::MAX_LEN {
+/// The object in a body of at most `most` bytes: without byte-order mark, white space around and NULs behind.
+pub(super) fn trim(body: &[u8], most: usize) -> Result<&[u8], ReplyError> {
+    if body.len() > most {
         return Err(ReplyError::TooLong);
     }
     let ([0xEF, 0xBB, 0xBF, body @ ..] | body) = body;

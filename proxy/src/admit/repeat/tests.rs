@@ -19,7 +19,7 @@ fn number(sequence: u32) -> Number {
 
 fn asked(group: &str, card: &str) -> Asked {
     let card = Card::parse(CardKind::Msisdn, card).unwrap();
-    Asked { group: group.into(), operation: USER_STATUS, card }
+    Asked { group: group.into(), operation: USER_STATUS, card, parameters: Default::default() }
 }
 
 fn response(status: &str, bytes: usize) -> Response {

@@ -172,8 +172,8 @@ fn delete(connection: &mut Connection, before: Time, most: i64) -> rusqlite::Res
     let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let deleted = step
         .prepare_cached(
-            r#"DELETE FROM answer WHERE ("group", operation, kind, card) IN
-                   (SELECT "group", operation, kind, card FROM answer
+            r#"DELETE FROM answer WHERE ("group", operation, kind, card, parameters) IN
+                   (SELECT "group", operation, kind, card, parameters FROM answer
                     WHERE answered_at < ?1 ORDER BY answered_at LIMIT ?2)"#,
         )?
         .execute([before.as_micros(), most])?;

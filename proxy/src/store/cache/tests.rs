@@ -16,16 +16,18 @@ pub(super) fn row(number: u32, answered_at: i64) -> CacheRow {
         group: "fleet".into(),
         operation: "userstatusrealsingle".into(),
         card: card(number),
+        parameters: String::new(),
         code: "0".into(),
         status: Some("00".into()),
         answered_at: Time::from_secs(answered_at),
         body: Bytes::from(format!("answer {number} of {answered_at}")),
+        charset: None,
         stale: false,
     }
 }
 
 pub(super) fn load(store: &CacheStore, number: u32) -> Option<CacheRow> {
-    store.load("fleet", "userstatusrealsingle", &card(number)).unwrap()
+    store.load("fleet", "userstatusrealsingle", &card(number), "").unwrap()
 }
 
 #[test]
@@ -46,10 +48,10 @@ fn what_is_saved_is_loaded_after_a_restart() {
     assert_eq!((load(&store, 1), load(&store, 2), load(&store, 3)), (Some(plain), Some(bare), None));
     assert_eq!(store.count(), Ok(2));
     for other in [("other", "userstatusrealsingle"), ("fleet", "balancerealsingle")] {
-        assert_eq!(store.load(other.0, other.1, &card(1)), Ok(None));
+        assert_eq!(store.load(other.0, other.1, &card(1), ""), Ok(None));
     }
     let imsi = Card::parse(CardKind::Imsi, card(1).as_str()).unwrap();
-    assert_eq!(store.load("fleet", "userstatusrealsingle", &imsi), Ok(None));
+    assert_eq!(store.load("fleet", "userstatusrealsingle", &imsi, ""), Ok(None));
 }
 
 #[test]
@@ -170,7 +172,8 @@ fn a_page_that_rots_while_serving_begins_the_file_anew() {
     file.write_all(&vec![0xFF; usize::try_from(length).unwrap() - 2 * 4_096]).unwrap();
     drop(file);
 
-    let spoilt = (0..500).find_map(|number| store.load("fleet", "userstatusrealsingle", &card(number)).err());
+    let spoilt =
+        (0..500).find_map(|number| store.load("fleet", "userstatusrealsingle", &card(number), "").err());
     assert!(spoilt.expect("some page was spoilt").is_corrupt());
     store.save(row(1, 20));
     store.flush().wait().unwrap();

@@ -223,11 +223,12 @@ impl Write {
 impl CacheRow {
     fn insert(&self, connection: &Connection) -> rusqlite::Result<()> {
         let mut statement = connection.prepare_cached(
-            r#"INSERT INTO answer ("group", operation, kind, card, code, status, answered_at, body, stale)
-               VALUES (:group, :operation, :kind, :card, :code, :status, :answered_at, :body, :stale)
+            r#"INSERT INTO answer ("group", operation, kind, card, parameters, code, status, answered_at, body, charset, stale)
+               VALUES (:group, :operation, :kind, :card, :parameters, :code, :status, :answered_at, :body, :charset, :stale)
                ON CONFLICT DO UPDATE SET
                    code = excluded.code, status = excluded.status,
-                   answered_at = excluded.answered_at, body = excluded.body, stale = excluded.stale
+                   answered_at = excluded.answered_at, body = excluded.body, charset = excluded.charset,
+                   stale = excluded.stale
                WHERE excluded.answered_at >= answer.answered_at"#,
         )?;
         statement.execute(named_params! {
@@ -235,10 +236,12 @@ impl CacheRow {
             ":operation": &*self.operation,
             ":kind": self.card.kind().as_str(),
             ":card": self.card.as_str(),
+            ":parameters": self.parameters,
             ":code": self.code,
             ":status": self.status,
             ":answered_at": self.answered_at.as_micros(),
             ":body": &*self.body,
+            ":charset": self.charset,
             ":stale": self.stale,
         })?;
         Ok(())
