@@ -159,6 +159,42 @@ async fn a_drain_past_its_grace_writes_down_what_it_ends() {
 }
 
 #[tokio::test]
+async fn calls_under_way_at_a_crash_are_noted_at_the_next_start() {
+    let carrier = carrier().await;
+    let mut proxy = Proxy::before(&carrier).await;
+    proxy.ask(&card_number(0)).await.is_normal();
+    proxy.ask(&card_number(1)).await.is_normal();
+    let noted = "SELECT coalesce(group_concat(detail, ';'), '') FROM note JOIN name ON name.id = what
+                 WHERE text = 'unaccounted'";
+    proxy.restart().await;
+    assert_eq!(one::<String>(&proxy, noted), "", "after an end in order there are none");
+
+    // Three are sent, of which the last is answered and recorded.
+    let gate = Gate::new();
+    carrier.set_rules([Rule::card(card_number(9).number), Rule::any().gate(&gate)]);
+    for n in 2..4 {
+        let mut line = proxy.connect().await;
+        let query = proxy.sign(&card_number(n)).text();
+        line.send(format!("GET {STATUS_PATH}?{query} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+        carrier.wait_for_calls(3 + u64::from(n) - 2).await;
+    }
+    proxy.ask(&card_number(9)).await.is_normal();
+    let numbers: Vec<u32> =
+        carrier.calls().iter().map(|call| call.transid[call.transid.len() - 8..].parse().unwrap()).collect();
+    proxy.kill9().await;
+    for _ in 0..2 {
+        proxy.start_again().await;
+        let detail: String = one(&proxy, noted);
+        let sent = format!("sent=2:{}-{} perhaps=", numbers[2], numbers[3]);
+        assert!(detail.starts_with("appid=100001 node=00 ") && detail.contains(&sent), "{detail}");
+        assert!(!detail.contains(';'), "noted once: {detail}");
+        // Stopped in order, the proxy leaves nothing more to note.
+        proxy.signal("TERM").await;
+        assert_eq!(proxy.ended().await.code(), Some(0));
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_sent_for_whose_answer_there_would_be_no_record() {
     let carrier = carrier().await;
     let setup = Setup::before(&carrier).set("audit.min_free", "1000000GiB");

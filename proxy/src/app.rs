@@ -32,6 +32,7 @@ use crate::listen::{Bound, Inherited, Listener, Patience, Rules};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
 use crate::relay::Relay;
+use crate::sequence::unaccounted;
 use crate::store::cache::Retention;
 use crate::store::{Store, StoreError, StoreOptions, audit};
 
@@ -113,6 +114,7 @@ impl App {
         let flights = TaskTracker::new();
         let relay = Arc::new(relay(&config, &store, &clock, &metrics, &flights)?);
         remember_transids(&relay, &store, &clock)?;
+        note_unaccounted(&store, &clock).await?;
 
         let mut inherited = Inherited::from_env();
         let gateway_rules = Arc::new(ArcSwap::from_pointee(gateway_rules(&config)));
@@ -231,6 +233,7 @@ impl App {
             self.connections.wait().await;
             self.flights.wait().await;
         };
+        let mut calls_ended = true;
         if tokio::time::timeout(self.grace, ended()).await.is_err() {
             tracing::warn!(
                 grace = ?self.grace,
@@ -238,6 +241,8 @@ impl App {
             );
             self.relay.stop();
             if tokio::time::timeout(LAST, ended()).await.is_err() {
+                // A connection that does not end has no call under way.
+                calls_ended = self.flights.is_empty();
                 tracing::warn!(
                     "a connection or a call did not end; what is not recorded is found at the next start"
                 );
@@ -245,7 +250,13 @@ impl App {
         }
         self.relay.audit.flush();
         let store = self.store;
-        if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
+        if tokio::task::spawn_blocking(move || match calls_ended {
+            true => store.close(),
+            false => store.close_with_calls_under_way(),
+        })
+        .await
+        .is_err()
+        {
             tracing::error!("the databases were not closed in order; they recover at the next start");
         }
         tracing::info!("drained");
@@ -340,6 +351,19 @@ fn relay(
         clock: clock.clone(),
         metrics: Arc::clone(metrics),
     })
+}
+
+/// Notes the calls that were under way at a crash: transids that were leased and have no row.
+async fn note_unaccounted(store: &Store, clock: &Clock) -> Result<(), StoreError> {
+    let found = unaccounted::find(&store.state, &store.history, clock.now())?;
+    for note in found.notes {
+        tracing::warn!("calls without a row, since the proxy did not end in order: {}", note.detail);
+        if store.audit.append_note(note).await.is_err() {
+            tracing::warn!("that could not be noted in the audit, and will be at the next start");
+            return Ok(());
+        }
+    }
+    found.last.map_or(Ok(()), |last| store.state.account_for(last))
 }
 
 /// No transid that was answered before a restart is answered again: the audit is the proof.

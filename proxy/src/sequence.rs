@@ -18,6 +18,8 @@
 //!
 //! Within a process stamps never go back: each is max(clock, the last one, floor).
 
+pub mod unaccounted;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -143,7 +143,24 @@ impl Store {
 
     /// Writes what is queued, checkpoints, and ends the writer threads. Blocks until that is done.
     pub fn close(&self) {
+        self.close_when(true);
+    }
+
+    /// The same where calls were sent that have no row: they are found at the next start.
+    pub fn close_with_calls_under_way(&self) {
+        self.close_when(false);
+    }
+
+    fn close_when(&self, calls_ended: bool) {
         self.audit.close();
+        if calls_ended && self.audit.is_complete() {
+            let leased = self.state.leased().map(|leased| leased.last().map(|block| block.id));
+            if let Err(error) =
+                leased.and_then(|last| last.map_or(Ok(()), |last| self.state.account_for(last)))
+            {
+                tracing::warn!(%error, "the next start will look for calls without a row");
+            }
+        }
         self.cache.close();
         self.state.close();
     }

@@ -233,6 +233,7 @@ impl AuditStore {
     /// There are few of these, bounded by what they stand for, so that the queue's limit is not theirs.
     fn append_beyond(&self, row: Row) {
         if self.shared.queue.push_beyond(Entry { row, awaited: Awaited::Not }).is_err() {
+            self.shared.incomplete.store(true, Ordering::Release);
             tracing::warn!("an audit row came after the audit was closed");
         }
     }
@@ -275,6 +276,11 @@ impl AuditStore {
     /// Whether the last attempt to commit worked.
     pub fn healthy(&self) -> bool {
         self.shared.healthy.load(Ordering::Acquire)
+    }
+
+    /// Whether every row of a call that was handed in was committed, or still may be.
+    pub fn is_complete(&self) -> bool {
+        self.healthy() && !self.shared.incomplete.load(Ordering::Acquire)
     }
 
     /// Whether a row that came now would be taken, and committed for all that is known.
@@ -412,6 +418,8 @@ struct Shared {
     healthy: AtomicBool,
     /// Whether a row has waited for its commit for half as long as anybody waits.
     stalled: AtomicBool,
+    /// Whether a row that nobody waited for was given up.
+    incomplete: AtomicBool,
     on_failure: OnFailure,
     /// What went without a record since the last commit.
     gap: Mutex<Option<Gap>>,
@@ -431,6 +439,7 @@ impl Shared {
             waiters: Waiters::default(),
             healthy: AtomicBool::new(true),
             stalled: AtomicBool::new(false),
+            incomplete: AtomicBool::new(false),
             on_failure: options.on_failure,
             gap: Mutex::new(None),
             missed: AtomicU64::new(0),

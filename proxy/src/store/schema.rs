@@ -61,8 +61,11 @@ const CACHE: &[Migration] = &[
     migration!("cache", "0003_age.sql"),
     migration!("cache", "0004_parameters.sql"),
 ];
-const STATE: &[Migration] =
-    &[migration!("state", "0001_sequences.sql"), migration!("state", "0002_budgets.sql")];
+const STATE: &[Migration] = &[
+    migration!("state", "0001_sequences.sql"),
+    migration!("state", "0002_budgets.sql"),
+    migration!("state", "0003_leases.sql"),
+];
 const AUDIT: &[Migration] = &[migration!("audit", "0001_records.sql")];
 
 /// How long one connection waits for another's write lock, an operator's shell included.

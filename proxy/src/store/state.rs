@@ -5,6 +5,8 @@
 //! [`crate::sequence`] for the rules of sequences. Losing the file is an error that names the remedy, never a
 //! silent reset: a folder that has a `cache.db` or audit segments has been in use and must have its state.
 
+mod leased;
+
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,8 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, na
 use super::schema::{self, Kind, Synchronous};
 use super::{Failure, Fault, StoreError, audit, cache, wal};
 use crate::clock::Clock;
+
+pub use leased::Leased;
 
 /// The file's name in the store's folder.
 const FILE: &str = "state.db";
@@ -165,6 +169,7 @@ impl StateStore {
                 })
             })
             .map_err(sqlite)?;
+        leased::keep(&leasing, appid, node, (read, written), self.clock.now().as_secs()).map_err(sqlite)?;
         leasing.commit().map_err(sqlite)?;
         Ok((read, written))
     }

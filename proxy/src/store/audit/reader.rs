@@ -3,6 +3,7 @@
 //! Rows are not sorted by `at`: requests overtake each other and clocks are stepped back. A batch's `horizon`
 //! never falls, so everything at or after a moment lies in or behind the first batch whose horizon reaches it.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -116,6 +117,35 @@ impl AuditReader {
             read().map_err(StoreError::sqlite(&path))?;
         }
         Ok(())
+    }
+
+    /// The sequences of an account's calls that have a row, of stamps from `since` to `until`. Blocks.
+    ///
+    /// # Errors
+    /// When a segment cannot be read.
+    pub fn called(&self, appid: &AppId, since: Stamp, until: Stamp) -> Result<BTreeSet<u32>, StoreError> {
+        let mut found = BTreeSet::new();
+        // Behind every sequence of eight digits.
+        let (first, last) = (format!("{appid}{since}"), format!("{appid}{until}:"));
+        // Stamp and sequence are 22; an appid is 26 at most.
+        let length = i64::try_from(appid.as_str().len() + 22).unwrap_or(i64::MAX);
+        for month in segment::list(&self.dir)? {
+            let path = month.path(&self.dir);
+            let connection = schema::open_read_only(&path, Kind::Audit)?;
+            let mut read = || {
+                let mut calls = connection.prepare(
+                    "SELECT substr(transid, -8) FROM call
+                     WHERE transid >= ?1 AND transid < ?2 AND length(transid) = ?3",
+                )?;
+                let mut rows = calls.query((&first, &last, length))?;
+                while let Some(row) = rows.next()? {
+                    found.extend(row.get_ref(0)?.as_str()?.parse::<u32>().ok());
+                }
+                Ok(())
+            };
+            read().map_err(StoreError::sqlite(&path))?;
+        }
+        Ok(found)
     }
 
     /// The greatest stamp of all transids that were sent to the carrier. Blocks, and reads every row of every

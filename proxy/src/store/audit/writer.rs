@@ -48,6 +48,8 @@ pub(super) struct Writer {
     /// Of the segment that was closed after a failure.
     known: Option<Known>,
     /// While the disk may not have what the WAL shows: how often it could not be settled.
+    /// Rows that nobody waits for and that could not be written yet.
+    kept: Vec<Row>,
     unsettled: Option<u32>,
     /// Nothing more is written in this process.
     ended: bool,
@@ -65,6 +67,9 @@ pub(super) struct Writer {
     /// The last row that an anchor covers.
     anchored: Option<i64>,
 }
+
+/// Rows of calls and counts that are kept while nothing can be written.
+const KEPT: usize = 8_192;
 
 /// Since the first failure after a success.
 struct Trouble {
@@ -104,6 +109,7 @@ impl Writer {
             ends: month.end(),
             segment,
             known: None,
+            kept: Vec::new(),
             unsettled: None,
             ended: false,
             trouble: None,
@@ -156,7 +162,9 @@ impl Writer {
             let count = batch.iter().position(|entry| entry.row.at() >= ends).unwrap_or(batch.len());
             // What was missed is the first row written after it.
             let missed = self.shared.take_gap().map(Row::Gap);
-            let rows = || missed.iter().chain(batch[..count].iter().map(|entry| &entry.row));
+            let kept = std::mem::take(&mut self.kept);
+            let rows =
+                || missed.iter().chain(kept.iter()).chain(batch[..count].iter().map(|entry| &entry.row));
             self.attempt(|segment| segment.commit(rows()));
             let result = if self.trouble.is_some() { Err(AuditUnavailable::Failed) } else { Ok(()) };
             if !self.begun && result.is_ok() {
@@ -165,9 +173,13 @@ impl Writer {
             }
             let last = self.segment.as_ref().map(|segment| segment.head().last);
             let numbers = last.map_or(0, |last| last - i64::try_from(count).unwrap_or(i64::MAX) + 1)..;
+            if result.is_err() {
+                self.kept = kept;
+            }
             let mut awaited = 0;
             for (number, entry) in numbers.zip(batch.drain(..count)) {
                 match entry.awaited {
+                    Awaited::Not if result.is_err() => self.keep(entry.row),
                     Awaited::Not => {}
                     Awaited::InLine => awaited += 1,
                     // One who has gone away is not told.
@@ -186,6 +198,15 @@ impl Writer {
         }
     }
 
+    /// Keeps a row that nobody waits for, to be written with what comes next.
+    fn keep(&mut self, row: Row) {
+        if self.kept.len() < KEPT {
+            self.kept.push(row);
+        } else if !self.shared.incomplete.swap(true, Ordering::AcqRel) {
+            tracing::error!("rows of carrier calls are given up, since too many wait for the audit");
+        }
+    }
+
     /// A step of the index while nobody waits. Whoever comes meanwhile takes it along.
     fn use_leisure(&mut self, taker: &Taker<'_, Entry>) {
         let behind = self.segment.as_ref().is_some_and(Segment::index_is_behind);
@@ -197,12 +218,17 @@ impl Writer {
     /// Tries whether the disk is well again; what was missed meanwhile is written down at once.
     fn recover(&mut self) {
         let missed = self.shared.take_gap().map(Row::Gap);
-        self.attempt(|segment| match &missed {
-            Some(_) => segment.commit(missed.iter()),
+        let kept = std::mem::take(&mut self.kept);
+        let rows = || missed.iter().chain(kept.iter());
+        self.attempt(|segment| match rows().next() {
+            Some(_) => segment.commit(rows()),
             None => segment.probe(),
         });
-        if let (Some(_), Some(Row::Gap(gap))) = (&self.trouble, missed) {
-            self.shared.miss(gap);
+        if self.trouble.is_some() {
+            if let Some(Row::Gap(gap)) = missed {
+                self.shared.miss(gap);
+            }
+            self.kept = kept;
         }
     }
 
@@ -309,8 +335,11 @@ impl Writer {
 
     /// The last words: what was missed, and the head.
     fn finish(mut self) {
-        if let Some(missed) = self.shared.take_gap().map(Row::Gap) {
-            self.attempt(|segment| segment.commit(std::iter::once(&missed)));
+        let missed = self.shared.take_gap().map(Row::Gap);
+        let kept = std::mem::take(&mut self.kept);
+        let rows = || missed.iter().chain(kept.iter());
+        if rows().next().is_some() {
+            self.attempt(|segment| segment.commit(rows()));
         }
         if let Some(segment) = self.segment.take() {
             self.anchor(&segment);

@@ -53,6 +53,47 @@ fn numbered<const N: usize>(records: [(i64, &str); N]) -> Vec<(i64, String)> {
     records.map(|(id, transid)| (id, transid.to_owned())).into()
 }
 
+#[test]
+fn the_row_of_a_call_outlives_a_disk_that_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, hand) =
+        writer_with(dir.path(), NOON, Options { min_free: u64::MAX, ..Options::default() });
+    let refused = |reason| RefusedRow { peer: None, reason, count: 1, first: NOON, last: NOON };
+    let entry = |reason| Entry { row: Row::Refused(refused(reason)), awaited: Awaited::Not };
+    for reason in ["one", "two"] {
+        let mut batch = vec![entry(reason)];
+        writer.settle(&mut batch);
+    }
+    assert_eq!(settle(&mut writer, vec![row(NOON, "lost")]), [Err(AuditUnavailable::Failed)]);
+    writer.options.min_free = 0;
+    hand.advance(LONGEST_PAUSE);
+    // Nobody asks meanwhile.
+    writer.recover();
+    let store = AuditStore { shared: Arc::clone(&writer.shared), writer: std::sync::Mutex::default() };
+    assert!(store.is_complete());
+    assert_eq!(gaps(dir.path(), "2026-01"), [(1, 0, 1)]);
+    let reasons = || {
+        let connection = Connection::open(dir.path().join("audit-2026-01.db")).unwrap();
+        let mut all = connection
+            .prepare("SELECT text FROM refused JOIN name ON name.id = reason ORDER BY refused.id")
+            .unwrap();
+        let rows = all.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        rows.map(Result::unwrap).collect::<Vec<_>>()
+    };
+    assert_eq!(reasons(), ["one", "two"]);
+
+    // There is a bound to them.
+    writer.options.min_free = u64::MAX;
+    let mut batch: Vec<_> = (0..=KEPT).map(|_| entry("many")).collect();
+    writer.reserve_at = Duration::ZERO;
+    writer.settle(&mut batch);
+    assert!(!store.is_complete());
+    writer.options.min_free = 0;
+    hand.advance(LONGEST_PAUSE);
+    assert_eq!(settle(&mut writer, vec![row(NOON, "after")]), [Ok(())]);
+    assert_eq!(reasons().len(), 2 + KEPT);
+}
+
 /// Whoever waits too long for a commit is told so while its row waits, and the row says the same; while the row is being
 /// committed it is told what became of that.
 #[test]
