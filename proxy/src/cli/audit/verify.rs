@@ -14,6 +14,8 @@ use super::{Folder, span};
 
 /// Damage of a segment that is not in a batch: more of it is counted.
 const MOST_LINES: usize = 10;
+/// What is said of a segment's first bad batch.
+const MOST_REASONS: usize = 3;
 
 /// Verify the audit: every row of every batch, links, manifests, indexes, the schema, and the chain against anchors.
 ///
@@ -125,7 +127,7 @@ fn say_damage(report: &Report) -> anyhow::Result<()> {
         }
         let first = batches.iter().filter_map(|damage| damage.batch).min_by_key(|batch| batch.last);
         let Some(first) = first else { continue };
-        for damage in batches.iter().filter(|damage| damage.batch == Some(first)).take(MOST_LINES) {
+        for damage in batches.iter().filter(|damage| damage.batch == Some(first)).take(MOST_REASONS) {
             out!(
                 "DAMAGE {segment}: batch of rows {} to {} from {}: {}",
                 first.first,
@@ -170,7 +172,7 @@ fn say_anchors(report: &Report, anchors: &Anchors) -> anyhow::Result<()> {
         out!("{compared} anchors compared, {signed}");
     }
     match (&report.confirmed, &report.head) {
-        (Some((month, row)), Some((last, _))) if row < last => {
+        (Some((month, row)), Some((last, _))) if row < last && report.damage.is_empty() => {
             out!(
                 "rows after {row} of {month} are behind the last anchor: that none of them is cut off or altered is not shown"
             );

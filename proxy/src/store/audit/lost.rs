@@ -137,7 +137,7 @@ pub(super) fn alarm(open: &[Loss]) -> Option<String> {
     let losses: Vec<String> = open.iter().map(Loss::to_string).collect();
     (!losses.is_empty()).then(|| {
         format!(
-            "audit rows are missing: {}; find out why and restore them from a backup, or end this with \
+            "audit rows are missing: {}; find out why, keep what you have of them in another folder, and end this with \
              `cmiot-proxy audit acknowledge`",
             losses.join(", ")
         )

@@ -159,7 +159,9 @@ impl<'s> Tables<'s> {
     fn skip_before(&mut self, id: i64, wrong: &mut Vec<String>) -> rusqlite::Result<()> {
         for (table, of) in TABLES.iter().enumerate() {
             while let Some(extra) = self.next[table].filter(|&extra| extra < id) {
-                wrong.push(format!("row {extra} of table {} belongs to no batch", of.name));
+                if wrong.len() < MOST_DAMAGE {
+                    wrong.push(format!("row {extra} of table {} belongs to no batch", of.name));
+                }
                 self.advance(table)?;
             }
         }

@@ -322,6 +322,49 @@ fn a_rewritten_history_is_found_by_any_anchor_behind_its_first_change() {
 }
 
 #[test]
+fn a_rewritten_month_linked_anew_by_the_next_is_found_by_an_anchor_of_either() {
+    let dir = written();
+    let all = anchors(dir.path());
+    let copied = copy(dir.path());
+    let open = |path: &Path| {
+        let connection = Connection::open(path).unwrap();
+        let drop: String = connection
+            .query_row(
+                "SELECT group_concat('DROP TRIGGER ' || name, ';') FROM sqlite_schema WHERE type = 'trigger'",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        connection.execute_batch(&drop).unwrap();
+        connection
+    };
+    let (first, second) = (january(copied.path()), february(copied.path()));
+    let made = [schema_of(&first), schema_of(&second)];
+    let connection = open(&first);
+    assert_eq!(connection.execute("UPDATE record SET status = '02'", []), Ok(1));
+    rehash(&connection, None);
+    let head = super::super::file::head(&connection).unwrap().unwrap().hash;
+    drop(connection);
+    let connection = open(&second);
+    connection.execute("UPDATE manifest SET head = ?1", [head.as_bytes()]).unwrap();
+    let manifest = super::super::file::manifest(&connection).unwrap().unwrap();
+    let before: i64 = connection.query_row("SELECT before FROM segment", [], |row| row.get(0)).unwrap();
+    let seed = chain::seed("2026-02", &head, before, &manifest);
+    let link = "UPDATE segment SET previous = ?1, seed = ?2";
+    connection.execute(link, [head.as_bytes(), seed.as_bytes()]).unwrap();
+    rehash(&connection, None);
+    drop(connection);
+    put_schema(&first, &made[0]);
+    put_schema(&second, &made[1]);
+    assert_eq!(damage(copied.path(), &[]), [], "a chain without a key");
+    let behind = |anchor: &&Anchor| anchor.segment == "2026-02" || anchor.last > 0;
+    assert!(all.iter().filter(behind).count() > 2);
+    for anchor in all.iter().filter(behind) {
+        assert_ne!(damage(copied.path(), std::slice::from_ref(anchor)), [], "{anchor:?}");
+    }
+}
+
+#[test]
 fn what_is_added_to_the_schema_is_found_and_statistics_are_not_taken_for_it() {
     let dir = written();
     let anchors = anchors(dir.path());
