@@ -89,7 +89,34 @@ async fn the_demo_goes_well_and_leaves_nothing_behind() {
     let demo = run(folder.path(), &["demo"], &[("TMPDIR", &tmp)]).await.did_it();
     assert!(demo.out.contains("100 at once"), "{}", demo.out);
     assert!(!demo.out.contains("NOT as promised"), "{}", demo.out);
+    the_columns_add_up(&demo.out);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "an empty folder");
+}
+
+/// What the demo's two tables count is the same, and what the line below them says.
+fn the_columns_add_up(demo: &str) {
+    let rows: Vec<Vec<&str>> = demo
+        .lines()
+        .filter(|line| line.starts_with('│'))
+        .map(|line| line.split(['│', '┆']).map(str::trim).filter(|cell| !cell.is_empty()).collect())
+        .collect();
+    let number = |cell: &str| cell.parse::<u64>().ok();
+    // The tour: a look-up a row, but for the hundred at once. Its last cell but one is what the carrier received.
+    let (mut asked, mut received) = (0, 0);
+    for row in rows.iter().filter(|row| row.last() == Some(&"ok")) {
+        asked += if row[0].starts_with("100 at once") { 100 } else { 1 };
+        received += number(row[row.len() - 2]).unwrap();
+    }
+    let audit: Vec<(u64, u64, bool)> = rows
+        .iter()
+        .filter_map(|row| Some((number(row[0])?, number(row[1])?, row[2] == "in all")))
+        .collect();
+    let sum = |of: fn(&(u64, u64, bool)) -> u64| -> u64 { audit.iter().filter(|row| !row.2).map(of).sum() };
+    let (look_ups, made) = (sum(|row| row.0), sum(|row| row.1));
+    assert_eq!((look_ups, made, true), *audit.last().unwrap(), "{demo}");
+    assert_eq!(asked, look_ups, "{demo}");
+    let line = format!("{made} carrier calls: {received} were received, {} found no carrier.", made - received);
+    assert!(demo.contains(&line), "{line} not in {demo}");
 }
 
 #[tokio::test]

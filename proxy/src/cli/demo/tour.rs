@@ -40,7 +40,13 @@ pub(super) async fn walk(stage: &Stage) -> anyhow::Result<bool> {
 
     out!("{}", tour.table);
     out!("\nThe audit, committed before each answer left:\n");
-    out!("{}", audit(stage)?);
+    let (audit, made) = audit(stage)?;
+    out!("{audit}");
+    let received = stage.carrier.count();
+    out!(
+        "\n{made} carrier calls: {received} were received, {} found no carrier.",
+        made.saturating_sub(received)
+    );
     Ok(tour.went_well)
 }
 
@@ -61,7 +67,7 @@ impl<'a> Tour<'a> {
             "STATUS",
             "Cache-Status / Proxy-Status",
             "Age",
-            "carrier calls",
+            "calls received",
             "",
         ]);
         Self { stage, sequence: 1, calls: 0, table, went_well: true }
@@ -109,7 +115,8 @@ impl<'a> Tour<'a> {
 
     async fn replay(&mut self, card: &Card) -> anyhow::Result<()> {
         let url = self.sign(card)?;
-        self.stage.ask(&url).await?;
+        let first = self.stage.ask(&url).await?;
+        self.show("a URL that is captured", &first, code_of(&first)? == "0")?;
         let reply = self.stage.ask(&url).await?;
         let as_hoped = code_of(&reply)? == "7" && reply.header("proxy-status").contains("used before");
         self.show("a captured URL again", &reply, as_hoped)
@@ -158,11 +165,14 @@ fn code_of(reply: &Reply) -> anyhow::Result<String> {
     Ok(Envelope::parse(&reply.body).context("the proxy's answer")?.code().to_owned())
 }
 
-/// What an auditor sees, equal look-ups counted together.
-fn audit(stage: &Stage) -> anyhow::Result<Table> {
+/// What an auditor sees, equal look-ups counted together; and how many carrier calls were made in all.
+fn audit(stage: &Stage) -> anyhow::Result<(Table, u64)> {
     let mut table = table();
+    let (mut look_ups, mut calls) = (0, 0);
     table.set_header(["look-ups", "carrier calls", "client", "card", "outcome", "reason", "code", "STATUS"]);
     for summary in summarize(&stage.audit_file()?)? {
+        look_ups += summary.look_ups;
+        calls += summary.carrier_calls;
         table.add_row([
             summary.look_ups.to_string(),
             summary.carrier_calls.to_string(),
@@ -174,7 +184,8 @@ fn audit(stage: &Stage) -> anyhow::Result<Table> {
             summary.status.unwrap_or_default(),
         ]);
     }
-    Ok(table)
+    table.add_row([look_ups.to_string(), calls.to_string(), "in all".to_owned()]);
+    Ok((table, calls.unsigned_abs()))
 }
 
 fn table() -> Table {

@@ -12,7 +12,8 @@ use super::super::schema::{self, Kind};
 pub struct Summary {
     /// How many.
     pub look_ups: i64,
-    /// How many distinct carrier calls served them.
+    /// How many carrier calls they made, attempts that failed included. A call is counted once: to the look-up that led
+    /// it, or, if that has no record, to the first of those that shared it.
     pub carrier_calls: i64,
     /// Who asked, or claimed to.
     pub client: Option<String>,
@@ -39,8 +40,15 @@ pub fn summarize(segment: &Path) -> Result<Vec<Summary>, StoreError> {
 
 fn read(connection: &Connection) -> rusqlite::Result<Vec<Summary>> {
     let mut statement = connection.prepare(
-        "SELECT count(*), count(DISTINCT carrier_transid), client, card, outcome, reason, code, status
-         FROM lookup GROUP BY client, card, outcome, reason, code, status ORDER BY min(id)",
+        "WITH leader AS (
+             SELECT coalesce(min(CASE WHEN outcome <> 'collapsed' THEN id END), min(id)) AS id
+             FROM lookup WHERE carrier_transid IS NOT NULL GROUP BY carrier_transid),
+         cost AS (
+             SELECT leader.id AS id, count(*) AS calls
+             FROM leader CROSS JOIN lookup_call ON lookup_call.lookup = leader.id GROUP BY leader.id)
+         SELECT count(*), coalesce(sum(cost.calls), 0), client, card, outcome, reason, lookup.code, lookup.status
+         FROM lookup LEFT JOIN cost ON cost.id = lookup.id
+         GROUP BY client, card, outcome, reason, lookup.code, lookup.status ORDER BY min(lookup.id)",
     )?;
     let rows = statement.query_map([], |row| {
         Ok(Summary {
