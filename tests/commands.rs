@@ -107,15 +107,14 @@ fn the_columns_add_up(demo: &str) {
         asked += if row[0].starts_with("100 at once") { 100 } else { 1 };
         received += number(row[row.len() - 2]).unwrap();
     }
-    let audit: Vec<(u64, u64, bool)> = rows
-        .iter()
-        .filter_map(|row| Some((number(row[0])?, number(row[1])?, row[2] == "in all")))
-        .collect();
+    let audit: Vec<(u64, u64, bool)> =
+        rows.iter().filter_map(|row| Some((number(row[0])?, number(row[1])?, row[2] == "in all"))).collect();
     let sum = |of: fn(&(u64, u64, bool)) -> u64| -> u64 { audit.iter().filter(|row| !row.2).map(of).sum() };
     let (look_ups, made) = (sum(|row| row.0), sum(|row| row.1));
     assert_eq!((look_ups, made, true), *audit.last().unwrap(), "{demo}");
     assert_eq!(asked, look_ups, "{demo}");
-    let line = format!("{made} carrier calls: {received} were received, {} found no carrier.", made - received);
+    let line =
+        format!("{made} carrier calls: {received} were received, {} found no carrier.", made - received);
     assert!(demo.contains(&line), "{line} not in {demo}");
 }
 

@@ -16,7 +16,7 @@
 //! | [`log`] | lines to standard error, without waiting for it |
 //! | [`process`] | what the kernel is asked for |
 //! | [`store`] | the only SQL |
-//! | [`operation`], [`outcome`], [`metrics`], [`config`], [`clock`], [`alarms`], [`printable`] | leaves that all of them use |
+//! | [`operation`], [`outcome`], [`metrics`], [`config`], [`clock`], [`alarms`], [`peer`], [`printable`] | leaves that all of them use |
 
 pub mod admin;
 pub mod admit;
@@ -34,6 +34,7 @@ pub mod log;
 pub mod metrics;
 pub mod operation;
 pub mod outcome;
+pub mod peer;
 pub mod printable;
 pub mod process;
 pub mod relay;

@@ -48,7 +48,7 @@ use stream::{Socket, Stream};
 
 pub use bind::Inherited;
 pub use patience::Patience;
-pub use places::{Line, Places, peer_of};
+pub use places::{Line, Places};
 
 /// What those get for whom there is no place: the shortest answer that a gateway understands.
 const SHED: &[u8] =

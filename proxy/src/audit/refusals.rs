@@ -15,6 +15,7 @@ use cmiot_signer::AppId;
 
 use crate::clock::Time;
 use crate::config::Auditing;
+use crate::peer::peer_of;
 use crate::store::audit::RefusedRow;
 
 /// Peers and reasons told apart in a period, of requests that were not authenticated.
@@ -73,7 +74,8 @@ impl Refusals {
         let mut period = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, refused) = match client {
             Some(client) => find(&mut period.clients, CLIENTS, client, reason),
-            None => find(&mut period.peers, PEERS, peer, reason),
+            // By the /64 of IPv6, of which one host has every address.
+            None => find(&mut period.peers, PEERS, peer_of(peer), reason),
         };
         if known && refused.recorded < self.each {
             refused.recorded += 1;
@@ -168,6 +170,18 @@ mod tests {
         let counts = refusals.take();
         assert_eq!(counts.len(), 1);
         assert_eq!((counts[0].peer, counts[0].count), (None, u64::from(tried) - PEERS as u64));
+    }
+
+    #[test]
+    fn the_addresses_of_an_ipv6_host_are_one_peer() {
+        let refusals = refusals(2);
+        let peer = |host: u16| IpAddr::from([0x2001, 0xdb8, 1, 2, 0, 0, 0, host]);
+        let recorded = [1, 2, 3, 4].map(|n| refusals.is_recorded(None, peer(n), "token", at(i64::from(n))));
+        assert_eq!(recorded, [true, true, false, false]);
+        let other = IpAddr::from([0x2001, 0xdb8, 1, 3, 0, 0, 0, 1]);
+        assert!(refusals.is_recorded(None, other, "token", at(5)));
+        let row = RefusedRow { peer: None, reason: "token", count: 2, first: at(3), last: at(4) };
+        assert_eq!(refusals.take(), [row], "of several addresses none is named");
     }
 
     #[test]

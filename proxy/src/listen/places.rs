@@ -3,14 +3,15 @@
 //! The last tenth of the places is for peers that hold fewer than two: whoever opens connections from many addresses at
 //! once fills nine tenths, and a gateway that comes with its first still finds its place.
 //!
-//! A peer is an IPv4 address, or the first 64 bits of an IPv6 address: that is what one host is given (RFC 6177), and it
-//! may use every address of it.
+//! A peer is an IPv4 address, or the first 64 bits of an IPv6 address.
 //!
 //! The table holds a line for every peer that is connected, and for the first [`REMEMBERED`] that sent garbage.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::peer::peer_of;
 
 /// Peers whose garbage is remembered after they left.
 const REMEMBERED: usize = 1_000;
@@ -26,14 +27,6 @@ pub struct Places(Arc<Mutex<Table>>);
 struct Table {
     all: usize,
     peers: HashMap<IpAddr, Line>,
-}
-
-/// The address that stands for a peer: of IPv6 the first of its /64.
-pub fn peer_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-    }
 }
 
 /// What is known of a peer.
