@@ -125,6 +125,25 @@ async fn copies_are_for_their_owner_alone_and_replace_what_an_interrupted_comman
 }
 
 #[tokio::test]
+async fn after_a_stop_the_month_is_one_file_that_needs_nothing_beside_it() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    let (segment, setup) = (proxy.audit_file(), proxy.setup().clone());
+    let header = |at: usize| std::fs::read(&segment).unwrap()[at];
+    let folder = proxy.stop().await;
+    // 1 is a rollback journal, 2 a WAL: https://sqlite.org/fileformat2.html, 1.3.3.
+    assert_eq!((header(18), header(19)), (1, 1));
+    for tail in ["-wal", "-shm", "-journal"] {
+        assert!(!Path::new(&format!("{}{tail}", segment.display())).exists(), "{tail}");
+    }
+    let proxy = Proxy::start_in(folder, setup).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    assert_eq!(proxy.audit().len(), 2);
+    assert!(audit(&proxy.data(), &["verify"]).await.did_it().out.contains("chain ok"));
+}
+
+#[tokio::test]
 async fn pruning_leaves_what_verifies_and_a_note() {
     let carrier = carrier().await;
     let proxy = two_months(&Setup::before(&carrier)).await;

@@ -264,3 +264,32 @@ async fn a_clock_that_steps_back_over_the_end_of_a_month() {
         proxy.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_process_that_holds_a_lock_is_named_and_stops_nothing_for_good() {
+    let carrier = carrier().await;
+    for (policy, code) in POLICIES {
+        let proxy = Setup::before(&carrier).set("audit.on_failure", policy).start().await;
+        proxy.ask(&MSISDN).await.is_normal();
+        // Whoever may read the file beside the segment may take a shared lock on it.
+        let index = std::fs::File::open(format!("{}-shm", proxy.audit_file().display())).unwrap();
+        rustix::fs::fcntl_lock(&index, rustix::fs::FlockOperation::NonBlockingLockShared).unwrap();
+        let named = format!("process {} ", std::process::id());
+        let asked = proxy.ask(&MSISDN);
+        let ready = until("a name", || async {
+            let ready = proxy.admin("/ready", "").await;
+            ready.text().contains(&named).then_some(ready)
+        });
+        let (answer, _) = tokio::join!(asked, ready);
+        assert_eq!(answer.code(), code);
+        assert!(proxy.log().contains(&named), "{}", proxy.log());
+        drop(index);
+        until("no alarm", || async {
+            let ready = proxy.admin("/ready", "").await;
+            (ready.status == 200 && !ready.text().contains("audit-locked")).then_some(())
+        })
+        .await;
+        proxy.ask(&MSISDN).await.is_normal();
+        verified(&proxy.data()).await;
+    }
+}

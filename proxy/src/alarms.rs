@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// A condition, of which there is at most one at a time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Condition {
+    /// Another process holds a lock on the audit, which cannot be written meanwhile.
+    AuditLocked,
     /// The wall clock disagrees with the records, with the monotonic clock or with the carrier.
     Clock,
     /// A changed configuration is refused, and the old one is in use.
@@ -23,6 +25,7 @@ impl Condition {
     /// Its name in `/ready`, logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
+            Self::AuditLocked => "audit-locked",
             Self::Clock => "clock",
             Self::Configuration => "configuration",
             Self::RowsLost => "rows-lost",

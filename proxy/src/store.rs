@@ -15,6 +15,7 @@ mod blocks;
 pub mod cache;
 mod error;
 mod failure;
+mod locks;
 mod queue;
 mod schema;
 pub mod state;

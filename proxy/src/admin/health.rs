@@ -25,16 +25,17 @@ pub(super) async fn ready(admin: &Admin) -> Response<Full<Bytes>> {
     let store = Arc::clone(&admin.store);
     match tokio::task::spawn_blocking(move || store.writable()).await {
         // Alarms do not make it unready: what is cached is still answered.
-        Ok(Ok(())) => {
-            let alarms = alarms(admin).into_iter();
-            reply::text(
-                StatusCode::OK,
-                alarms.fold("ready\n".to_owned(), |all, one| format!("{all}alarm: {one}\n")),
-            )
+        Ok(Ok(())) => reply::text(StatusCode::OK, with_alarms(admin, "ready\n".to_owned())),
+        Ok(Err(error)) => {
+            reply::text(StatusCode::SERVICE_UNAVAILABLE, with_alarms(admin, format!("not ready: {error}\n")))
         }
-        Ok(Err(error)) => reply::text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}\n")),
         Err(_) => reply::text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the check died\n"),
     }
+}
+
+/// A line for each alarm behind the first one.
+fn with_alarms(admin: &Admin, first: String) -> String {
+    alarms(admin).into_iter().fold(first, |all, one| format!("{all}alarm: {one}\n"))
 }
 
 /// What needs the operator: the process's own conditions, then what the carrier refuses.

@@ -298,6 +298,8 @@ impl CacheStore {
     /// What is saved afterwards is dropped and counted.
     pub fn close(&self) {
         self.shared.queue.close();
+        // The last connection removes the WAL, which one that may only read cannot.
+        self.shared.readers().idle.clear();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer
             && writer.join().is_err()

@@ -174,6 +174,17 @@ impl StoreError {
         )
     }
 
+    /// Whether something that belongs to the file could not be created or written.
+    pub(super) fn is_denied(&self) -> bool {
+        matches!(
+            self.fault,
+            Fault::Sqlite {
+                code: Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied),
+                ..
+            }
+        )
+    }
+
     /// Whether what the file holds can no longer be read as a database.
     pub(super) fn is_corrupt(&self) -> bool {
         matches!(

@@ -4,6 +4,7 @@
 //! Migrations are append-only: `migrations/KIND/NNNN_name.sql` at the workspace's root, each applied in one
 //! transaction with its number. Nothing is written into a file before it is known to be ours and not newer.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -122,12 +123,7 @@ pub(super) fn open(path: &Path, kind: Kind, synchronous: Synchronous) -> Result<
     connection.busy_timeout(BUSY).map_err(sqlite)?;
     let version = version(&connection, path, kind)?;
 
-    let mode: String =
-        connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(sqlite)?;
-    if mode != "wal" {
-        let text = format!("journal_mode=wal is not possible here, only {mode}");
-        return Err(StoreError::new(path, Fault::Sqlite { code: None, text }));
-    }
+    wal::enter(&connection, path)?;
     connection.pragma_update(None, "synchronous", synchronous.name()).map_err(sqlite)?;
     connection.pragma_update(None, "journal_size_limit", WAL_KEPT).map_err(sqlite)?;
     wal::attend(&mut connection).map_err(sqlite)?;
@@ -142,14 +138,45 @@ pub(super) fn open(path: &Path, kind: Kind, synchronous: Synchronous) -> Result<
     Ok(connection)
 }
 
-/// Opens an existing file for reading only, at whichever version it is that this proxy knows.
+/// Opens an existing file for reading only, at whichever version it is that this proxy knows. One in WAL mode without its
+/// WAL, which SQLite would have to create, is opened as a file that nobody writes: that of a proxy that did not stop
+/// cleanly, or of an earlier version, on a read-only mount or in a folder of others.
 ///
 /// # Errors
 /// When it does not exist, is another program's, newer than this proxy, or unreadable.
 pub(super) fn open_read_only(path: &Path, kind: Kind) -> Result<Connection, StoreError> {
+    let [_, wal, _] = family(path);
+    match open_for_reading(path, path.as_os_str(), kind) {
+        Err(error) if error.is_denied() && fs::metadata(wal).map_or(true, |wal| wal.len() == 0) => {
+            match immutable(path) {
+                Some(name) => open_for_reading(path, name.as_ref(), kind),
+                None => Err(error),
+            }
+        }
+        opened => opened,
+    }
+}
+
+/// The name under which SQLite opens a file without looking for a WAL (https://sqlite.org/uri.html).
+fn immutable(path: &Path) -> Option<String> {
+    let mut name = "file:".to_owned();
+    for c in std::path::absolute(path).ok()?.to_str()?.chars() {
+        match c {
+            '%' => name.push_str("%25"),
+            '?' => name.push_str("%3f"),
+            '#' => name.push_str("%23"),
+            c => name.push(c),
+        }
+    }
+    name.push_str("?immutable=1");
+    Some(name)
+}
+
+fn open_for_reading(path: &Path, name: &OsStr, kind: Kind) -> Result<Connection, StoreError> {
     let sqlite = StoreError::sqlite(path);
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(name, flags).map_err(sqlite)?;
     connection.busy_timeout(BUSY).map_err(sqlite)?;
     connection.pragma_update(None, "query_only", true).map_err(sqlite)?;
     if version(&connection, path, kind)? == 0 {
@@ -359,6 +386,24 @@ mod tests {
         full.pragma_update(None, "max_page_count", 1_000).unwrap();
         migrate(&mut full, &path, Kind::Cache).unwrap();
         assert_eq!(user_version(&full), Kind::Cache.known());
+    }
+
+    #[test]
+    fn a_file_in_wal_mode_is_read_where_nothing_can_be_created_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("50% of #1?.db");
+        let connection = open(&path, Kind::Cache, Synchronous::Normal).unwrap();
+        connection
+            .execute_batch("INSERT INTO answer VALUES ('g', 'o', 'imsi', '1', '0', NULL, 1, x'00', 0)")
+            .unwrap();
+        wal::finish(&connection, &path);
+        drop(connection);
+        // In WAL mode, with nothing beside it.
+        assert_eq!((fs::read(&path).unwrap()[18], fs::read_dir(dir.path()).unwrap().count()), (2, 1));
+        let name = immutable(&path).unwrap();
+        let reader = open_for_reading(&path, name.as_ref(), Kind::Cache).unwrap();
+        let rows: i64 = reader.query_row("SELECT count(*) FROM answer", [], |row| row.get(0)).unwrap();
+        assert_eq!((rows, fs::read_dir(dir.path()).unwrap().count()), (1, 1));
     }
 
     #[test]

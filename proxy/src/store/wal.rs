@@ -18,14 +18,18 @@ use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode};
 
+use super::locks::Against;
 use super::schema::{BUSY, family};
-use super::{Fault, StoreError};
+use super::{Fault, StoreError, locks};
 
 /// Frames after which a commit moves the WAL into the database, as SQLite does by default.
 const CHECKPOINT_AT: i32 = 1_000;
 
 /// How often the WAL's length is read again because another connection commits meanwhile.
 const ATTEMPTS: u32 = 5;
+
+/// How often [`BUSY`] is waited for those who read a file that is to enter WAL mode.
+const ENTERING: u32 = 12;
 
 /// Bytes that are read and written again at once, at least.
 const CHUNK: usize = 1 << 18;
@@ -91,6 +95,47 @@ pub(super) fn finish(connection: &Connection, path: &Path) {
             tracing::info!(file = %path.display(), "a reader keeps the WAL from its last checkpoint");
         }
         Err(error) => tracing::warn!(%error, "no last checkpoint"),
+    }
+}
+
+/// The same, and takes the file out of WAL mode, so that whoever may only read the folder can open it: in WAL mode SQLite
+/// needs the files beside it. Whoever has it open keeps it in WAL mode, and the files beside it with that.
+pub(super) fn finish_for_readers(connection: &Connection, path: &Path) {
+    finish(connection, path);
+    // Waits for nobody: there is nothing to be lost.
+    let left = connection
+        .busy_timeout(Duration::ZERO)
+        .and_then(|()| connection.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(())));
+    if let Err(error) = left {
+        tracing::info!(file = %path.display(), %error, "the file stays in WAL mode: another process has it open");
+    }
+}
+
+/// Enters WAL mode. A file that a clean stop took out of it may be being read, which keeps it out of it: that is waited for,
+/// and the log says for whom.
+///
+/// # Errors
+/// When it is read all the time, or WAL mode is not possible there.
+pub(super) fn enter(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let mut waits = 0;
+    loop {
+        let entered =
+            connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0));
+        let (code, text) = match entered.map_err(StoreError::sqlite(path)) {
+            Ok(mode) if mode == "wal" => return Ok(()),
+            Ok(mode) => (None, format!("journal_mode=wal is not possible here, only {mode}")),
+            Err(error) if error.is_busy() => {
+                let who = locks::named(&locks::holders(path, Against::Changing));
+                if waits < ENTERING {
+                    waits += 1;
+                    tracing::warn!(file = %path.display(), who, "the file is read, and cannot be written before that ends");
+                    continue;
+                }
+                (Some(ErrorCode::DatabaseBusy), format!("it is locked by {who}"))
+            }
+            Err(error) => return Err(error),
+        };
+        return Err(StoreError::new(path, Fault::Sqlite { code, text }));
     }
 }
 
@@ -331,5 +376,23 @@ mod tests {
         }
         assert!(wal.metadata().unwrap().len() < 2_000 * 4_120, "{}", wal.metadata().unwrap().len());
         assert_eq!(days(&path).len(), 3_000);
+    }
+
+    #[test]
+    fn a_file_is_left_out_of_wal_mode_unless_somebody_has_it_open_and_enters_it_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cache.db");
+        let mode = || std::fs::read(&path).unwrap()[18];
+        let open = || schema::open(&path, schema::Kind::Cache, schema::Synchronous::Full).unwrap();
+        let connection = open();
+        let reader = schema::open_read_only(&path, schema::Kind::Cache).unwrap();
+        finish_for_readers(&connection, &path);
+        assert_eq!(mode(), 2, "the reader goes on");
+        drop(reader);
+        finish_for_readers(&connection, &path);
+        drop(connection);
+        assert_eq!((mode(), std::fs::read_dir(dir.path()).unwrap().count()), (1, 1));
+        drop(open());
+        assert_eq!(mode(), 2);
     }
 }

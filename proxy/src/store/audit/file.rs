@@ -6,9 +6,11 @@
 use std::fs::{self, OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::super::locks::{self, Against};
 use super::super::schema::{self, Kind, Synchronous};
 use super::super::{Fault, StoreError, wal};
 use super::append::{Head, Names, append};
@@ -19,6 +21,7 @@ use super::place::{Known, Place};
 use super::row::Row;
 use super::segment::{self, Month};
 use super::{Identifiers, Options};
+use crate::alarms::{Alarms, Condition};
 
 /// An open segment.
 pub(super) struct Segment {
@@ -36,6 +39,8 @@ pub(super) struct Segment {
     index: Index,
     /// Why a checkpoint failed after the last commit, which was made.
     checkpoint_failed: Option<StoreError>,
+    /// Where it says that another process keeps it from writing.
+    pub(super) alarms: Option<Alarms>,
 }
 
 impl Segment {
@@ -51,6 +56,7 @@ impl Segment {
         let synchronous = options.durability.synchronous();
         create(&path, options)?;
         let connection = schema::open(&path, Kind::Audit, synchronous)?;
+        connection.busy_timeout(NAMED_AFTER).map_err(sqlite)?;
         let key = match options.identifiers {
             Identifiers::Plain => None,
             Identifiers::Keyed => Some(IdentityKey::ensure(dir, month, || uses_key(&connection, &path))?),
@@ -76,6 +82,7 @@ impl Segment {
             committed: 0,
             index,
             checkpoint_failed: None,
+            alarms: None,
         })
     }
 
@@ -92,8 +99,7 @@ impl Segment {
         rows: impl Iterator<Item = &'a Row> + Clone,
     ) -> Result<(), StoreError> {
         let sqlite = StoreError::sqlite(&self.path);
-        let batch =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+        let batch = begin_batch(&self.connection, &self.path, self.alarms.as_ref())?;
         if self.index.is_behind(self.head.last) {
             self.index.step(&batch, self.head.last, self.committed).map_err(sqlite)?;
         }
@@ -120,27 +126,26 @@ impl Segment {
     /// Makes one step of the index by itself. Not synced: a step that is lost is made again. After an error the segment is
     /// to be opened anew.
     pub(super) fn index(&mut self) -> Result<(), StoreError> {
-        let mut step = || {
-            let waits = self.synchronous == Synchronous::Full;
-            if waits {
-                self.connection.pragma_update(None, "synchronous", Synchronous::Normal.name())?;
-            }
-            let step = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            self.index.step(&step, self.head.last, self.committed)?;
-            step.commit()?;
-            if waits {
-                self.connection.pragma_update(None, "synchronous", self.synchronous.name())?;
-            }
-            Ok(())
-        };
-        step().map_err(StoreError::sqlite(&self.path))
+        let sqlite = StoreError::sqlite(&self.path);
+        let waits = self.synchronous == Synchronous::Full;
+        if waits {
+            self.connection.pragma_update(None, "synchronous", Synchronous::Normal.name()).map_err(sqlite)?;
+        }
+        let step = begin_batch(&self.connection, &self.path, self.alarms.as_ref())?;
+        self.index
+            .step(&step, self.head.last, self.committed)
+            .and_then(|()| step.commit())
+            .map_err(sqlite)?;
+        if waits {
+            self.connection.pragma_update(None, "synchronous", self.synchronous.name()).map_err(sqlite)?;
+        }
+        Ok(())
     }
 
     /// Commits nothing, to learn whether a commit works.
     pub(super) fn probe(&mut self) -> Result<(), StoreError> {
         let sqlite = StoreError::sqlite(&self.path);
-        let probe =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+        let probe = begin_batch(&self.connection, &self.path, self.alarms.as_ref())?;
         schema::touch(&probe).map_err(sqlite)?;
         probe.commit().map_err(sqlite)
     }
@@ -183,12 +188,61 @@ impl Segment {
         wal::finish(&self.connection, &self.path);
     }
 
+    /// The same at a stop: auditors read the file as it is until the next start.
+    pub(super) fn close_for_readers(self) {
+        wal::finish_for_readers(&self.connection, &self.path);
+    }
+
     /// How long the WAL is, in bytes.
     pub(super) fn wal_bytes(&self) -> u64 {
         let [_, wal, _] = schema::family(&self.path);
         fs::metadata(wal).map_or(0, |wal| wal.len())
     }
 }
+
+/// Begins a transaction. Who holds it up for longer than [`NAMED_AFTER`] is named while it is waited for.
+fn begin_batch<'c>(
+    connection: &'c Connection,
+    path: &Path,
+    alarms: Option<&Alarms>,
+) -> Result<Transaction<'c>, StoreError> {
+    let mut waits = 1;
+    loop {
+        match Transaction::new_unchecked(connection, TransactionBehavior::Immediate) {
+            Ok(batch) => {
+                if let Some(alarms) = alarms.filter(|_| waits > 1) {
+                    alarms.clear(Condition::AuditLocked);
+                }
+                return Ok(batch);
+            }
+            Err(error) => {
+                let error = StoreError::sqlite(path)(error);
+                if !error.is_busy() {
+                    return Err(error);
+                }
+                let who = locks::named(&locks::holders(path, Against::Writing));
+                if let Some(alarms) = alarms {
+                    let text = format!(
+                        "{who} holds a lock, and no record can be written: end it, and let nobody into audit_group who is not trusted"
+                    );
+                    alarms.raise(Condition::AuditLocked, text);
+                }
+                if waits >= WAITS {
+                    let text = format!("it is locked by {who}");
+                    return Err(StoreError::new(
+                        path,
+                        Fault::Sqlite { code: Some(ErrorCode::DatabaseBusy), text },
+                    ));
+                }
+                waits += 1;
+            }
+        }
+    }
+}
+
+/// How long another process may hold up a commit before it is named, and how often that is waited before it fails.
+const NAMED_AFTER: Duration = Duration::from_secs(1);
+const WAITS: u32 = 5;
 
 /// Creates the file with the mode and group that its -wal and -shm take over.
 fn create(path: &Path, options: &Options) -> Result<(), StoreError> {

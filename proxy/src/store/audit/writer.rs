@@ -20,6 +20,7 @@ use super::row::Row;
 use super::seal::Sealer;
 use super::segment::{self, Month};
 use super::{AuditUnavailable, Awaited, Entry, NoteRow, Options, Shared, reserve};
+use crate::alarms::Condition;
 use crate::clock::{Clock, Time};
 
 /// The pause after a first failure; each further one doubles it.
@@ -256,6 +257,7 @@ impl Writer {
             Ok(()) => {
                 if self.trouble.take().is_some() {
                     tracing::info!("audit records are written again");
+                    self.shared.alarms.clear(Condition::AuditLocked);
                 }
             }
             Err(error) => {
@@ -343,7 +345,9 @@ impl Writer {
         }
         if let Some(segment) = self.segment.take() {
             self.anchor(&segment);
-            self.close(segment);
+            if self.unsettled.is_none() {
+                segment.close_for_readers();
+            }
         }
         self.sealer.finish();
     }

@@ -33,6 +33,9 @@ impl Writer {
 
     fn act_once(&mut self, act: &impl Fn(&mut Segment) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let mut segment = self.open_segment()?;
+        if segment.alarms.is_none() {
+            segment.alarms = Some(self.shared.alarms.clone());
+        }
         let done = act(&mut segment);
         if let Some(error) = segment.checkpoint_failure() {
             tracing::warn!(%error, "the audit's WAL is not moved into its file");

@@ -1,0 +1,168 @@
+//! Which processes hold a lock that keeps a database from being written: read from `/proc/locks` (proc(5)).
+//!
+//! Whoever may read a database may also take shared locks on it (fcntl(2)), and a shared lock on the right byte of the
+//! `-shm` file keeps the writer waiting. The kernel lists each lock with its process.
+
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::schema::family;
+
+/// The bytes of the `-shm` file that stand for writing, checkpointing and recovering (SQLite's walformat, 2.3).
+const WRITING: std::ops::RangeInclusive<u64> = 120..=122;
+
+/// A process that holds a lock, and the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Holder {
+    /// None where the kernel does not tell it: a process of another namespace, or a lock of an open file.
+    process: Option<(u32, String)>,
+    file: PathBuf,
+}
+
+/// What a lock is in the way of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Against {
+    /// A commit in WAL mode: readers of the database are not.
+    Writing,
+    /// Entering or leaving WAL mode: everybody else is.
+    Changing,
+}
+
+/// One lock as the kernel lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Lock {
+    process: Option<u32>,
+    exclusive: bool,
+    device: (u32, u32),
+    inode: u64,
+    first: u64,
+    last: u64,
+}
+
+/// The other processes whose locks are in the way; empty when there are none any more, or the kernel does not say.
+pub(super) fn holders(path: &Path, against: Against) -> Vec<Holder> {
+    let text = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let locks: Vec<Lock> = text.lines().filter_map(parse).collect();
+    let mut holders = Vec::new();
+    let [database, _, index] = family(path);
+    for (file, is_index) in [(database, false), (index, true)] {
+        let Ok(found) = fs::metadata(&file) else { continue };
+        let device = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
+        let on_inode: Vec<&Lock> = locks.iter().filter(|lock| lock.inode == found.ino()).collect();
+        // Some file systems show another device here than stat(2) does.
+        let exact = on_inode.iter().any(|lock| lock.device == device);
+        for lock in on_inode.into_iter().filter(|lock| !exact || lock.device == device) {
+            let in_the_way = match is_index {
+                true => lock.first <= *WRITING.end() && lock.last >= *WRITING.start(),
+                false => lock.exclusive || against == Against::Changing,
+            };
+            if in_the_way && lock.process != Some(std::process::id()) {
+                let process = lock.process.map(|id| (id, name(id)));
+                let holder = Holder { process, file: file.clone() };
+                if !holders.contains(&holder) {
+                    holders.push(holder);
+                }
+            }
+        }
+    }
+    holders
+}
+
+/// Names processes in a sentence; "another process" where there is none to be named.
+pub(super) fn named(holders: &[Holder]) -> String {
+    match holders {
+        [] => "another process".to_owned(),
+        _ => holders.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
+impl fmt::Display for Holder {
+    /// `process 4711 (sqlite3) on audit-2026-01.db-shm`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.process {
+            Some((id, name)) => write!(f, "process {id} ({name})")?,
+            None => f.write_str("a process that the kernel does not name here")?,
+        }
+        write!(f, " on {}", self.file.file_name().unwrap_or_default().display())
+    }
+}
+
+/// The program's name; it says nothing that could end a line of the log.
+fn name(process: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+    let name: String = name.trim().chars().filter(|c| !c.is_control()).collect();
+    if name.is_empty() { "unknown".to_owned() } else { name }
+}
+
+/// `1: POSIX  ADVISORY  READ 4711 fe:00:131075 120 120`; none for what waits for a lock (`->`), and for other kinds.
+fn parse(line: &str) -> Option<Lock> {
+    let mut words = line.split_ascii_whitespace().skip(1);
+    let kind = words.next()?;
+    if !matches!(kind, "POSIX" | "OFDLCK") {
+        return None;
+    }
+    let (_advisory, access) = (words.next()?, words.next()?);
+    let process = words.next()?.parse::<i64>().ok()?;
+    let mut file = words.next()?.split(':');
+    let mut hex = || u32::from_str_radix(file.next()?, 16).ok();
+    let device = (hex()?, hex()?);
+    let inode = file.next()?.parse().ok()?;
+    let first = words.next()?.parse().ok()?;
+    let last = match words.next()? {
+        "EOF" => u64::MAX,
+        last => last.parse().ok()?,
+    };
+    Some(Lock {
+        process: u32::try_from(process).ok().filter(|&id| id > 0),
+        exclusive: access == "WRITE",
+        device,
+        inode,
+        first,
+        last,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_kernel_are_read() {
+        let lock = Lock {
+            process: Some(4711),
+            exclusive: false,
+            device: (0xfe, 1),
+            inode: 131_075,
+            first: 120,
+            last: 120,
+        };
+        assert_eq!(parse("1: POSIX  ADVISORY  READ 4711 fe:01:131075 120 120"), Some(lock.clone()));
+        let open_file = Lock { process: None, exclusive: true, first: 0, last: u64::MAX, ..lock };
+        assert_eq!(parse("12: OFDLCK ADVISORY  WRITE -1 fe:01:131075 0 EOF"), Some(open_file));
+        for other in [
+            "1: -> POSIX  ADVISORY  WRITE 4712 fe:01:131075 120 120",
+            "3: FLOCK  ADVISORY  WRITE 4713 fe:01:131075 0 EOF",
+            "4: POSIX  ADVISORY",
+            "",
+        ] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_process_is_named_and_nobody_is_another_process() {
+        let file = PathBuf::from("data/audit-2026-01.db-shm");
+        let holders = [
+            Holder { process: Some((4711, "sqlite3".to_owned())), file: file.clone() },
+            Holder { process: None, file },
+        ];
+        assert_eq!(
+            named(&holders),
+            "process 4711 (sqlite3) on audit-2026-01.db-shm, a process that the kernel does not name here on audit-2026-01.db-shm"
+        );
+        assert_eq!(named(&[]), "another process");
+        assert_ne!(name(std::process::id()), "unknown");
+    }
+}
