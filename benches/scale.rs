@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cmiot_proxy::cache::{Cache, Key};
-use cmiot_proxy::clock::Clock;
+use cmiot_proxy::clock::{Clock, Time};
 use cmiot_proxy::config::Config;
 use cmiot_proxy::operation::USER_STATUS;
 use cmiot_proxy::store::audit::{self, AuditRow, AuditStore, Durability};
@@ -77,7 +77,7 @@ fn fill(store: &Path, cards: u64) -> Result<()> {
     let clock = Clock::system();
     let (group, operation) = (Arc::<str>::from(GROUP), Arc::<str>::from(USER_STATUS.name));
     for n in 0..cards {
-        file.save(CacheRow {
+        let row = CacheRow {
             group: Arc::clone(&group),
             operation: Arc::clone(&operation),
             card: card(n),
@@ -88,7 +88,8 @@ fn fill(store: &Path, cards: u64) -> Result<()> {
             body: Bytes::from_static(BODY.as_bytes()),
             charset: None,
             stale: false,
-        });
+        };
+        file.save(row, Time::from_micros(i64::MAX));
         if n % 10_000 == 9_999 {
             file.flush().wait()?;
         }

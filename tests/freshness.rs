@@ -87,14 +87,30 @@ async fn a_lifetime_of_zero_keeps_nothing() {
 }
 
 #[tokio::test]
-async fn a_clock_stepped_back_makes_nothing_younger_than_new() {
+async fn a_clock_stepped_back_a_little_makes_nothing_younger_than_new() {
     let carrier = carrier().await;
     let proxy = Setup::before(&carrier).start_clocked().await;
-    let noon = cmiot_proxy::clock::Time::from_secs(i64::try_from(proxy.gateway.now()).unwrap());
     proxy.ask(&MSISDN).await;
-    proxy.clock.set(noon.minus(Duration::from_secs(120)));
+    proxy.clock.step(-2);
     let hit = proxy.ask(&MSISDN).await;
     assert_eq!(hit.age(), 0);
     assert!(hit.cache().starts_with("hit"), "{hit:?}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_answered_in_the_future_is_asked_for_anew() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier).start_clocked().await;
+    // A day ahead, then set right: with the gateways' clocks alike.
+    for (step, status) in [(86_400, "00"), (-86_400, "02")] {
+        proxy.clock.step(step);
+        carrier.set_rules([Rule::any().status(status)]);
+        let answer = proxy.ask(&MSISDN).await;
+        assert_eq!(answer.cache(), "fwd=uri-miss; stored", "{answer:?}");
+        assert_eq!(answer.age(), 0);
+    }
+    assert_eq!(carrier.count(), 2);
+    assert_eq!(proxy.ask(&MSISDN).await.cache(), "hit; ttl=15");
     proxy.stop().await;
 }

@@ -224,7 +224,7 @@ impl Door<'_> {
         origin: &Origin,
         came: Moment,
     ) -> Result<Passed, Refusal> {
-        let Moment { wall: now, ticks } = came;
+        let Moment { wall: now, ticks, .. } = came;
         let rights = &client.rights;
         match number {
             // A client that may send anything is held to no form that its transid has by chance. An action is: it is

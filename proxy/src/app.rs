@@ -23,7 +23,7 @@ use crate::alarms::Condition;
 use crate::audit::{Audit, Refusals};
 use crate::cache::Cache;
 use crate::carrier::Carrier;
-use crate::clock::Clock;
+use crate::clock::{Clock, timeout};
 use crate::config::admin::Token;
 use crate::config::{Config, ConfigError};
 use crate::flight::{Caps, Flights};
@@ -113,6 +113,7 @@ impl App {
         let metrics = Metrics::new();
         let flights = TaskTracker::new();
         let relay = Arc::new(relay(&config, &store, &clock, &metrics, &flights)?);
+        relay.cache.remove_future();
         remember_transids(&relay, &store, &clock)?;
         note_unaccounted(&store, &clock).await?;
 
@@ -234,13 +235,13 @@ impl App {
             self.flights.wait().await;
         };
         let mut calls_ended = true;
-        if tokio::time::timeout(self.grace, ended()).await.is_err() {
+        if timeout(self.grace, ended()).await.is_err() {
             tracing::warn!(
                 grace = ?self.grace,
                 "not everything finished within the grace time: calls and requests under way end now, each with its record"
             );
             self.relay.stop();
-            if tokio::time::timeout(LAST, ended()).await.is_err() {
+            if timeout(LAST, ended()).await.is_err() {
                 // A connection that does not end has no call under way.
                 calls_ended = self.flights.is_empty();
                 tracing::warn!(

@@ -219,7 +219,7 @@ impl Cache {
         }
         ticket.keep(Source::Carrier, key, entry, || {
             self.keep_in_memory(key, entry);
-            self.store.save(CacheRow {
+            let row = CacheRow {
                 group: Arc::clone(&key.group),
                 operation: key.operation.name.into(),
                 card: key.card,
@@ -230,7 +230,8 @@ impl Cache {
                 body: entry.said.body.clone(),
                 charset: entry.said.content_type.charset().map(str::to_owned),
                 stale: false,
-            });
+            };
+            self.store.save(row, self.clock.now().plus(freshness::TOLERANCE));
         })
     }
 
@@ -262,6 +263,21 @@ impl Cache {
         let applied = applied.await;
         self.generations.end(generation, selection);
         Ok(Purged { memory, file: applied?, generation })
+    }
+
+    /// Removes what was answered in the future: when that time has come, it would pass for new. To be called at the start
+    /// and whenever the clock has been set back. Until the file is done, such rows are expired as they are.
+    pub fn remove_future(&self) {
+        let now = self.clock.now();
+        let memory = self.memory.remove(|_, entry| freshness::is_of_the_future(entry.answered_at, now));
+        if memory > 0 {
+            tracing::warn!(
+                entries = memory,
+                "entries were answered in the future by this machine's clock: they are removed"
+            );
+        }
+        let after = Some(now.plus(freshness::TOLERANCE));
+        drop(self.store.remove_where(Selection { answered_after: after, ..Selection::default() }));
     }
 
     /// What is known about a key, whatever it is good for.
@@ -322,7 +338,7 @@ impl Cache {
     }
 
     fn keep_in_memory(&self, key: &Key, entry: &Arc<Entry>) {
-        self.memory.put(key.clone(), Arc::clone(entry));
+        self.memory.put(key.clone(), Arc::clone(entry), self.clock.now());
     }
 
     async fn load(&self, key: &Key) -> Option<Entry> {

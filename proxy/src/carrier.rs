@@ -24,6 +24,8 @@ use bytes::Bytes;
 use cmiot_signer::{Card, Password, SignedRequest, Signer, Transid};
 use tokio_util::sync::CancellationToken;
 
+use crate::alarms::Condition;
+use crate::clock::belief::{Limits, Tick};
 use crate::clock::{Clock, Time};
 use crate::config::{Account, Config};
 use crate::metrics::Metrics;
@@ -110,7 +112,6 @@ pub struct Carrier {
     state: Arc<StateStore>,
     audit: Arc<AuditStore>,
     clock: Clock,
-    drift: Drift,
     metrics: Arc<Metrics>,
     /// Cancelled when calls under way are to end now.
     stopping: CancellationToken,
@@ -129,6 +130,7 @@ impl Carrier {
         clock: &Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Self, rustls::Error> {
+        clock.set_limits(limits(config));
         Ok(Self {
             client: Client::new(&config.carrier, clock)?,
             transids: Arc::new(TransidSource::new(Arc::clone(state), config.carrier.node, clock.clone())),
@@ -136,7 +138,6 @@ impl Carrier {
             state: Arc::clone(state),
             audit: Arc::clone(audit),
             clock: clock.clone(),
-            drift: Drift { alarm: config.carrier.drift_alarm },
             metrics,
             stopping: CancellationToken::new(),
         })
@@ -151,6 +152,7 @@ impl Carrier {
     pub fn reload(&self, config: &Config) {
         let groups = standings(config, &self.state, &self.clock, &self.groups.load());
         self.groups.store(Arc::new(groups));
+        self.clock.set_limits(limits(config));
     }
 
     /// Asks for a group about one card, once more where that helps and was not counted: after a busy code, with
@@ -263,6 +265,21 @@ impl Carrier {
         self.groups.load().values().flat_map(|of| of.iter()).flat_map(|standing| standing.alarms()).collect()
     }
 
+    /// Looks for a step of the wall clock, and keeps the alarm about the clock up to date; called on a ticker.
+    pub fn watch_clock(&self) -> Tick {
+        let tick = self.clock.tick();
+        self.metrics.clock(&tick);
+        self.publish_clock();
+        tick
+    }
+
+    fn publish_clock(&self) {
+        match self.clock.alarm() {
+            Some(text) => self.audit.alarms().raise(Condition::Clock, text),
+            None => self.audit.alarms().clear(Condition::Clock),
+        }
+    }
+
     /// What is shown of each account.
     pub fn levels(&self) -> Vec<Levels> {
         self.groups.load().values().flat_map(|of| of.iter()).map(|standing| standing.levels()).collect()
@@ -329,12 +346,16 @@ impl Carrier {
         signed: &SignedRequest<'_>,
         parameters: &Parameters,
     ) -> Result<Answered, Fault> {
-        let got = self.client.get(operation.path, signed, parameters);
+        let sent = self.clock.moment();
+        // As soon as the head has come, whatever its status.
+        let dated = |theirs: Time| {
+            let drift = self.clock.compare(sent, theirs);
+            self.metrics.clock_drift(drift.seconds);
+            self.publish_clock();
+        };
+        let got = self.client.get(operation.path, signed, parameters, dated);
         let response = self.stopping.run_until_cancelled(got).await.unwrap_or(Err(Fault::Shutdown))?;
         let at = self.clock.now();
-        if let Some(date) = response.date {
-            self.drift.compare(at, date, &self.metrics);
-        }
         match Verdict::read(&response.body, operation.verdict) {
             Ok(verdict) => {
                 Ok(Answered { body: response.body, content_type: response.content_type, verdict, at })
@@ -415,23 +436,10 @@ fn pause(attempt: &Attempt) -> Option<Duration> {
     }
 }
 
-/// Compares the proxy's clock with the carrier's `Date`: a transid with a wrong stamp is refused over there.
-struct Drift {
-    alarm: Duration,
-}
-
-impl Drift {
-    fn compare(&self, ours: Time, theirs: Time, metrics: &Metrics) {
-        // Date has whole seconds: less than one apart is no drift.
-        let behind = theirs.since(ours);
-        let ahead = ours.since(theirs).saturating_sub(Duration::from_secs(1));
-        let drift = if behind > Duration::ZERO { behind.as_secs_f64() } else { -ahead.as_secs_f64() };
-        metrics.clock_drift(drift);
-        if behind.max(ahead) > self.alarm {
-            tracing::error!(
-                drift_seconds = drift,
-                "this machine's clock differs from the carrier's Date: set it (NTP), transids carry its time"
-            );
-        }
-    }
+/// What counts as a step of the clock and as drift.
+fn limits(config: &Config) -> Limits {
+    // Two readings of two clocks are never equal.
+    const LEAST: Duration = Duration::from_secs(1);
+    let step = config.gateway.clock_skew.limit().unwrap_or(Limits::default().step);
+    Limits { step: step.max(LEAST), drift: config.carrier.drift_alarm }
 }

@@ -18,6 +18,7 @@ use hyper::{Method, Request};
 use tokio_util::either::Either;
 
 use crate::admit::Origin;
+use crate::clock::timeout;
 use crate::outcome::{Malformed, Refusal};
 use crate::relay::{Asked, Attended, Relay};
 use answer::Rendered;
@@ -63,7 +64,7 @@ async fn read(method: &Method, body: Incoming, patience: Duration) -> Result<Byt
     if method == Method::GET {
         return Err(Refusal::Malformed(Malformed::GetBody));
     }
-    match tokio::time::timeout(patience, Limited::new(body, MAX_BODY).collect()).await {
+    match timeout(patience, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::Malformed(Malformed::BodyTooLong)),
         Ok(Err(_)) | Err(_) => Err(Refusal::Malformed(Malformed::BodyCutOff)),

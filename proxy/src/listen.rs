@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admit::Origin;
+use crate::clock::timeout;
 use crate::config::listen::Listen;
 use crate::metrics::Metrics;
 use crate::tls;
@@ -241,7 +242,7 @@ impl Connection {
         let patience = self.rules.patience;
         if self.trusted && self.rules.proxy_protocol {
             let header = proxy_protocol::read(&mut self.stream);
-            match tokio::time::timeout(patience.first_byte, header).await {
+            match timeout(patience.first_byte, header).await {
                 Ok(Ok(None)) => {}
                 Ok(Ok(Some(peer))) => {
                     let place = self.place.of(peer, self.rules.connections_per_peer, self.rules.connections);
@@ -256,7 +257,7 @@ impl Connection {
         }
         let mut origin = Origin { address: self.peer, names: None };
         if let Some(tls) = &self.rules.tls {
-            match tokio::time::timeout(patience.header, tls.acceptor().accept(self.stream)).await {
+            match timeout(patience.header, tls.acceptor().accept(self.stream)).await {
                 Ok(Ok(stream)) => {
                     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
                     origin.names = certificate.map(|certificate| tls::names(certificate).into());

@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::carrier::standing;
+use crate::clock::belief::{Step, Tick};
 use crate::outcome::Outcome;
 
 type Fixed = Vec<(&'static str, &'static str)>;
@@ -38,6 +39,8 @@ pub struct Metrics {
     carrier_calls: Family<Open, Counter>,
     carrier_latency: Histogram,
     clock_drift: Gauge<f64, AtomicU64>,
+    clock_steps: Family<Fixed, Counter>,
+    clock_unconfirmed: Gauge<f64, AtomicU64>,
     breakers: Family<Open, Gauge>,
     budget_waiting: Family<Open, Gauge>,
     budget_left: Family<Open, Gauge>,
@@ -135,12 +138,30 @@ impl Metrics {
             Unit::Seconds,
             carrier_latency.clone(),
         );
-        let clock_drift = Gauge::default();
+        let clock_drift: Gauge<f64, AtomicU64> = Gauge::default();
+        // Unknown until a Date of the carrier has been compared.
+        clock_drift.set(f64::NAN);
         registry.register_with_unit(
             "clock_drift",
             "How far the carrier's clock is ahead of this machine's",
             Unit::Seconds,
             clock_drift.clone(),
+        );
+        let clock_steps: Family<Fixed, Counter> = Family::default();
+        for direction in [Step::Forwards, Step::Backwards] {
+            drop(clock_steps.get_or_create(&vec![("direction", direction.name())]));
+        }
+        registry.register(
+            "clock_steps",
+            "Steps of the wall clock by more than clock_skew against the monotonic clock, by direction",
+            clock_steps.clone(),
+        );
+        let clock_unconfirmed = Gauge::default();
+        registry.register_with_unit(
+            "clock_unconfirmed",
+            "How far the wall clock is ahead of the time that is believed, after a step that nothing has confirmed",
+            Unit::Seconds,
+            clock_unconfirmed.clone(),
         );
         let breakers = Family::default();
         registry.register(
@@ -207,6 +228,8 @@ impl Metrics {
             carrier_calls,
             carrier_latency,
             clock_drift,
+            clock_steps,
+            clock_unconfirmed,
             breakers,
             budget_waiting,
             budget_left,
@@ -252,6 +275,14 @@ impl Metrics {
     /// Notes how far the carrier's clock is ahead of ours, in seconds.
     pub fn clock_drift(&self, seconds: f64) {
         self.clock_drift.set(seconds);
+    }
+
+    /// Notes what a look at the clock has found.
+    pub fn clock(&self, tick: &Tick) {
+        if let Some(step) = tick.step {
+            self.clock_steps.get_or_create(&vec![("direction", step.name())]).inc();
+        }
+        self.clock_unconfirmed.set(tick.unconfirmed.as_secs_f64());
     }
 
     /// Everything in the OpenMetrics text format.

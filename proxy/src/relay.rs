@@ -30,7 +30,7 @@ use crate::cache::wants::{Limits, Wants};
 use crate::cache::{Cache, Entry, Held, Key};
 use crate::carrier::Carrier;
 use crate::carrier::verdict::Class;
-use crate::clock::{Clock, Moment, Time};
+use crate::clock::{Clock, Moment, Time, timeout};
 use crate::config::{Client, Config};
 use crate::flight::{Flights, Role, Seat, Who};
 use crate::gateway::answer::{CacheStatus, Forwarded, Rendered};
@@ -229,7 +229,7 @@ impl Relay {
         match wait {
             // It waits for what another request brings: nothing is lost when it ends early.
             Wait::Told(told, client, key) => {
-                let told = tokio::time::timeout(self.patience(started, false), told.hear());
+                let told = timeout(self.patience(started, false), told.hear());
                 let heard = left.run_until_cancelled(told).await.ok_or(Refusal::Gone)?;
                 let response = heard.map_err(|_| Refusal::Deadline)?.ok_or(Refusal::Lost)?;
                 self.repeat(&client, &key, response, self.clock.now())
@@ -337,8 +337,11 @@ impl Relay {
 
     /// Frees what is of no use any more; called on a ticker.
     pub fn tidy(&self) {
+        if self.carrier.watch_clock().set_back {
+            self.cache.remove_future();
+        }
         self.admit.tidy();
-        self.actions.sweep(self.clock.now().minus(self.admit.memory()).as_secs());
+        self.actions.sweep(self.clock.believed().minus(self.admit.memory()).as_secs());
     }
 
     /// What a landed flight means for one who waited for it.
@@ -450,7 +453,7 @@ fn cached(held: &Held, instead_of: Option<&'static str>, now: Time) -> Found {
 /// Waits for a seat's landing, if there is a seat, for at most `patience`.
 async fn land(seat: Result<Place, Refusal>, patience: Duration) -> Result<(Role, Landing), Refusal> {
     let mut seat = seat?;
-    match tokio::time::timeout(patience, seat.landing()).await {
+    match timeout(patience, seat.landing()).await {
         Ok(Ok(landing)) => Ok((seat.role, landing)),
         Ok(Err(_)) => Err(Refusal::Lost),
         Err(_) => Err(Refusal::Deadline),

@@ -16,7 +16,8 @@
 //! from running away when laps are short. A source trusts that knowledge, and its block, only while the
 //! position is as it left it itself: another source of the same (appid, node) in the process may have moved it.
 //!
-//! Within a process stamps never go back: each is max(clock, the last one, floor).
+//! A stamp is max(clock, floor): with the clock it goes back as far as the lap's floor, since within a lap the numbers
+//! differ. The clock is the believed one ([`Clock::believed`]): a wrong hour ahead would raise the ceiling for good.
 
 pub mod unaccounted;
 
@@ -129,7 +130,7 @@ impl TransidSource {
         // Cannot fail: at most 99 * 1,000,000 + 999,999, and a block never has 0.
         let Ok(sequence) = Sequence::new(number) else { return Ok(None) };
         held.numbers.start += 1;
-        held.last = seconds;
+        held.last = held.last.max(seconds);
         Ok(Some(Transid::new(appid, stamp, sequence)))
     }
 
@@ -184,7 +185,7 @@ struct Held {
     position: Position,
     /// The numbers leased and not yet used.
     numbers: Range<u32>,
-    /// The last stamp used here, 0 before the first.
+    /// The greatest stamp used here, 0 before the first.
     last: u64,
     /// No stamp used by anybody else, earlier processes included, is above it.
     others: u64,
@@ -207,7 +208,7 @@ impl Default for Held {
 
 impl Held {
     fn stamp(&self, clock: &Clock) -> u64 {
-        clock.now().as_secs().max(self.last).max(self.position.floor)
+        clock.believed().as_secs().max(self.position.floor)
     }
 
     /// The lease that follows the position `read`, for a stamp that is `wanted` now.

@@ -16,7 +16,7 @@ pub(super) async fn json<T: DeserializeOwned>(
     patience: Duration,
 ) -> Result<T, String> {
     let body = Limited::new(request.into_body(), LONGEST).collect();
-    let body = tokio::time::timeout(patience, body).await.map_err(|_| "the body is late".to_owned())?;
+    let body = crate::clock::timeout(patience, body).await.map_err(|_| "the body is late".to_owned())?;
     let body = body.map_err(|_| "the body is longer than 4 KiB, or was cut off".to_owned())?.to_bytes();
     serde_json::from_slice(&body).map_err(|error| format!("not the JSON that is wanted here: {error}"))
 }

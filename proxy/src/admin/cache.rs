@@ -196,6 +196,7 @@ impl Wanted {
             operation: self.operation(admin)?.map(|operation| operation.name.into()),
             status: self.status.clone(),
             answered_before: None,
+            answered_after: None,
         };
         if (selection == Selection::default()) != self.all {
             let what =

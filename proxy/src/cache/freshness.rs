@@ -82,8 +82,19 @@ fn until_morning(answered_at: Time) -> Duration {
     Duration::from_secs(DAY - after)
 }
 
+/// So far ahead an entry may be answered and not be of the future: requests overtake each other, and NTP adjusts clocks.
+pub const TOLERANCE: Duration = Duration::from_secs(2);
+
+/// Whether an entry was answered in the future: the clock was ahead when it was, and has been set back. Its age is unknown.
+pub fn is_of_the_future(answered_at: Time, now: Time) -> bool {
+    answered_at > now.plus(TOLERANCE)
+}
+
 /// What an entry answered at `answered_at` is good for at `now`.
 pub fn freshness(lifetime: &Lifetime, answered_at: Time, now: Time) -> Freshness {
+    if is_of_the_future(answered_at, now) {
+        return Freshness::Expired;
+    }
     let age = now.since(answered_at);
     let stale = age.checked_sub(lifetime.fresh.0);
     match stale {
@@ -133,6 +144,20 @@ mod tests {
         assert_eq!(at(90), Freshness::IfError);
         assert_eq!(at(659), Freshness::IfError);
         assert_eq!(at(660), Freshness::Expired);
+    }
+
+    #[test]
+    fn an_entry_answered_in_the_future_is_expired() {
+        let now = Time::from_secs(1_000);
+        for (ahead, expected) in [
+            (0, Freshness::Fresh),
+            (2, Freshness::Fresh),
+            (3, Freshness::Expired),
+            (86_400, Freshness::Expired),
+        ] {
+            let answered_at = now.plus(Duration::from_secs(ahead));
+            assert_eq!(freshness(&LIFETIME, answered_at, now), expected, "{ahead} s ahead");
+        }
     }
 
     #[test]

@@ -12,7 +12,9 @@ use foldhash::fast::RandomState;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
+use super::freshness::is_of_the_future;
 use super::{Entry, Key};
+use crate::clock::Time;
 
 /// An entry counts once for each of these bytes of its body, and once at least: the usual body is shorter.
 const UNIT: usize = 256;
@@ -66,11 +68,14 @@ impl Memory {
         Some((entry, hits))
     }
 
-    /// Keeps `entry`, unless a later answer is held already.
-    pub(super) fn put(&self, key: Key, entry: Arc<Entry>) {
+    /// Keeps `entry`, unless a later answer is held already. One of the future is no later one: the clock was ahead.
+    pub(super) fn put(&self, key: Key, entry: Arc<Entry>, now: Time) {
+        let is_later = |present: &Entry| {
+            present.answered_at > entry.answered_at && !is_of_the_future(present.answered_at, now)
+        };
         self.0.entry(key).and_upsert_with(|present| match present {
-            Some(present) if present.value().answered_at > entry.answered_at => present.into_value(),
-            _ => entry,
+            Some(present) if is_later(present.value()) => present.into_value(),
+            _ => Arc::clone(&entry),
         });
     }
 
@@ -129,18 +134,18 @@ mod tests {
     fn large_bodies_are_bounded_in_bytes_and_the_latest_stay() {
         let memory = Memory::new(100);
         for n in 0..50 {
-            memory.put(key(&format!("1064800{n:06}")), of(64 << 10));
+            memory.put(key(&format!("1064800{n:06}")), &of(64 << 10), Time::EPOCH);
             memory.tidy();
         }
         assert_eq!(memory.entries(), 0, "one alone is more than there is room for");
         for n in 0..50 {
-            memory.put(key(&format!("1064800{n:06}")), of(2_500));
+            memory.put(key(&format!("1064800{n:06}")), &of(2_500), Time::EPOCH);
             memory.tidy();
         }
         assert_eq!(memory.entries(), 10);
         assert!(memory.get(&key("1064800000049")).is_some() && memory.get(&key("1064800000039")).is_none());
         for n in 0..200 {
-            memory.put(key(&format!("1064800{n:06}")), of(80));
+            memory.put(key(&format!("1064800{n:06}")), &of(80), Time::EPOCH);
             memory.tidy();
         }
         assert_eq!(memory.entries(), 100, "usual ones count once");

@@ -60,6 +60,44 @@ impl Bench {
 }
 
 #[tokio::test]
+async fn what_was_answered_in_the_future_is_expired_and_replaced_in_memory_and_file() {
+    let bench = bench();
+    let put = |status: &str, at: i64| {
+        bench.cache.store(&bench.cache.ticket(), &key(CARD), &Arc::new(entry(status, at)))
+    };
+    let held = || async {
+        bench
+            .cache
+            .look_up(&key(CARD))
+            .await
+            .map(|held| held.entry.answered_at.as_secs().cast_signed() - NOON)
+    };
+    bench.hand.step(86_400);
+    assert!(put("00", NOON + 86_400));
+    assert_eq!(held().await, Some(86_400));
+    bench.hand.step(-86_400);
+    assert_eq!(held().await, None, "expired");
+    assert!(put("02", NOON));
+    assert_eq!(held().await, Some(0), "replaced");
+    bench.cache.store.flush().await.unwrap();
+    bench.cache.memory.remove(|_, _| true);
+    assert_eq!(held().await, Some(0), "replaced in the file, too");
+}
+
+#[tokio::test]
+async fn what_was_answered_in_the_future_does_not_pass_for_new_when_that_time_comes() {
+    let bench = bench();
+    bench.hand.step(3_600);
+    let answered = Arc::new(entry("00", NOON + 3_600));
+    assert!(bench.cache.store(&bench.cache.ticket(), &key(CARD), &answered));
+    bench.hand.step(-3_600);
+    bench.cache.remove_future();
+    bench.cache.store.flush().await.unwrap();
+    bench.hand.advance(Duration::from_secs(3_600));
+    assert_eq!(bench.freshness().await, None);
+}
+
+#[tokio::test]
 async fn a_hard_purge_leaves_nothing_in_memory_or_file() {
     let bench = bench();
     bench.put("00");

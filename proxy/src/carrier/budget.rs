@@ -111,11 +111,11 @@ impl Budget {
     /// [`NotAsked::Budget`] when the queue is full, the wait too long or the day's calls are spent.
     pub async fn take(self: &Arc<Self>, pressure: &Pressure) -> Result<Permit, NotAsked> {
         if let Some(day) = &self.day {
-            day.check(self.clock.now())?;
+            day.check(self.clock.believed())?;
         }
         let permit = self.turn(pressure).await?;
         if let Some(day) = &self.day {
-            day.take(self.clock.now()).await?;
+            day.take(self.clock.believed()).await?;
         }
         Ok(permit)
     }
@@ -127,14 +127,14 @@ impl Budget {
         Left {
             ready,
             waiting: std::cmp::Reverse(desk.waiting.len()),
-            today: self.day.as_ref().map_or(1_000, |day| day.thousandths_left(self.clock.now())),
+            today: self.day.as_ref().map_or(1_000, |day| day.thousandths_left(self.clock.believed())),
             under_way: std::cmp::Reverse(desk.under_way),
         }
     }
 
     /// Calls that wait for their turn, and calls left today where there is a limit.
     pub fn levels(&self) -> (usize, Option<u64>) {
-        (self.desk().waiting.len(), self.day.as_ref().map(|day| day.left(self.clock.now())))
+        (self.desk().waiting.len(), self.day.as_ref().map(|day| day.left(self.clock.believed())))
     }
 
     /// Whether refreshing ahead has a share of a rate, and some of it left now.

@@ -27,7 +27,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use super::charset::ContentType;
 use super::fault::Fault;
 use super::route::{Heard, Interim, Route};
-use crate::clock::{Clock, Time};
+use crate::clock::{Clock, Time, timeout};
 use crate::config::Carrier as Settings;
 use crate::operation::Parameters;
 use crate::tls;
@@ -61,8 +61,6 @@ pub(super) struct Response {
     pub(super) body: Bytes,
     /// How it is encoded.
     pub(super) content_type: ContentType,
-    /// The carrier's `Date`, where it sent a readable one.
-    pub(super) date: Option<Time>,
 }
 
 impl Client {
@@ -75,15 +73,17 @@ impl Client {
         Ok(Self { pool: ArcSwap::from_pointee(pool), clock: clock.clone() })
     }
 
-    /// Sends a signed look-up and reads the answer within the flight's timeout.
+    /// Sends a signed look-up and reads the answer within the flight's timeout. `dated` is told the carrier's time when
+    /// the head of a response has come that shows it.
     pub(super) async fn get(
         &self,
         path: &str,
         signed: &SignedRequest<'_>,
         parameters: &Parameters,
+        dated: impl FnOnce(Time),
     ) -> Result<Response, Fault> {
         let pool = self.pool();
-        let response = tokio::time::timeout(pool.timeout, pool.exchange(path, signed, parameters)).await;
+        let response = timeout(pool.timeout, pool.exchange(path, signed, parameters, dated)).await;
         let response = response.unwrap_or(Err(Fault::Timeout));
         // Whatever ended this connection may have ended the idle ones too.
         if matches!(response, Err(Fault::ClosedEarly | Fault::Broken(_) | Fault::Timeout)) {
@@ -150,11 +150,15 @@ impl Pool {
         path: &str,
         signed: &SignedRequest<'_>,
         parameters: &Parameters,
+        dated: impl FnOnce(Time),
     ) -> Result<Response, Fault> {
         let mut request = self.request(path, signed, parameters);
         let connection = capture_connection(&mut request);
         let response = self.client.request(request).await.map_err(|error| fault(&error, &connection))?;
         let (head, body) = response.into_parts();
+        if let Some(theirs) = time_of(&head.headers) {
+            dated(theirs);
+        }
         let body = match Limited::new(body, self.max_body).collect().await {
             Ok(collected) => collected.to_bytes(),
             Err(error) if error.is::<LengthLimitError>() => return Err(Fault::TooLong(self.max_body)),
@@ -163,7 +167,7 @@ impl Pool {
         match head.status {
             StatusCode::OK => {
                 let content_type = ContentType::of(&head.headers, &body);
-                Ok(Response { body, content_type, date: date(&head.headers) })
+                Ok(Response { body, content_type })
             }
             other => Err(Fault::status(other.as_u16(), &body)),
         }
@@ -270,9 +274,35 @@ fn wrapped<T: std::error::Error + 'static>(error: &io::Error) -> Option<&T> {
     inner.downcast_ref().or_else(|| wrapped(inner.downcast_ref()?))
 }
 
-/// The `Date` header (RFC 9110 6.6.1), where it is an IMF-fixdate.
-fn date(headers: &HeaderMap) -> Option<Time> {
+/// The carrier's time when it sent this: `Date` (RFC 9110 6.6.1), and for a response out of a cache on the way the time that
+/// has passed since, `Age` (RFC 9111 5.1). None where either cannot be read.
+fn time_of(headers: &HeaderMap) -> Option<Time> {
     let text = headers.get(header::DATE)?.to_str().ok()?;
-    let parsed = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-    Some(Time::from_micros(parsed.as_microsecond()))
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    let age = match headers.get(header::AGE) {
+        Some(age) => age.to_str().ok()?.trim().parse::<u32>().ok()?,
+        None => 0,
+    };
+    Some(Time::from_micros(date.as_microsecond()).plus(Duration::from_secs(age.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_counts_with_its_age() {
+        let read = |age: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::DATE, "Thu, 15 Jan 2026 04:00:00 GMT".parse().unwrap());
+            if let Some(age) = age {
+                headers.insert(header::AGE, age.parse().unwrap());
+            }
+            time_of(&headers)
+        };
+        assert_eq!(read(None), Some(Time::from_secs(1_768_449_600)));
+        assert_eq!(read(Some("300")), Some(Time::from_secs(1_768_449_900)));
+        assert_eq!(read(Some("soon")), None);
+        assert_eq!(time_of(&HeaderMap::new()), None);
+    }
 }

@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::bell::Bell;
+use crate::clock::grace;
 
 /// The limits of one connection.
 #[derive(Clone, Copy, Debug)]
@@ -143,19 +144,21 @@ struct Timer {
     sleep: Bell<Pin<Box<Sleep>>>,
     set_for: Option<u64>,
     due: Instant,
+    /// It has fired late, and was prolonged.
+    late: bool,
 }
 
 impl Timer {
     fn new() -> Self {
         let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
         let due = sleep.deadline();
-        Self { sleep: Bell::new(sleep), set_for: None, due }
+        Self { sleep: Bell::new(sleep), set_for: None, due, late: false }
     }
 
     /// Ready when `limit` has passed since this was first asked for `what`.
     fn poll(&mut self, what: u64, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
         if self.set_for != Some(what) {
-            self.set_for = Some(what);
+            (self.set_for, self.late) = (Some(what), false);
             self.due = Instant::now() + limit;
             if self.due < self.sleep.get().deadline() {
                 self.sleep.change().as_mut().reset(self.due);
@@ -164,7 +167,11 @@ impl Timer {
         loop {
             ready!(Pin::new(&mut self.sleep).poll(cx));
             if self.sleep.get().deadline() >= self.due {
-                return Poll::Ready(());
+                // Found expired after a pause of the process: what has come meanwhile may not be readable here yet.
+                match grace(self.due).filter(|_| !self.late) {
+                    Some(more) => (self.due, self.late) = (Instant::now() + more, true),
+                    None => return Poll::Ready(()),
+                }
             }
             self.sleep.change().as_mut().reset(self.due);
         }
@@ -312,6 +319,22 @@ mod tests {
         drop(phase.begin(false));
         assert_eq!(reads_for(&mut stream).await, (PATIENCE.idle, io::ErrorKind::TimedOut));
         assert!(phase.timed_out());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_a_pause_has_made_late_reads_first() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut stream = Patient::new(near, PATIENCE);
+        let reading = tokio::spawn(async move {
+            let mut some = [0; 16];
+            stream.read(&mut some).await
+        });
+        tokio::task::yield_now().await;
+        // Longer than `first_byte`; what came meanwhile is found after the timer.
+        tokio::time::advance(Duration::from_secs(25)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        far.write_all(b"GET").await.unwrap();
+        assert_eq!(reading.await.unwrap().unwrap(), 3);
     }
 
     #[tokio::test]

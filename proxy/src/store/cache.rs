@@ -76,6 +76,8 @@ pub struct Selection {
     pub status: Option<String>,
     /// Answered before this moment.
     pub answered_before: Option<Time>,
+    /// Answered after this moment.
+    pub answered_after: Option<Time>,
 }
 
 impl Selection {
@@ -91,6 +93,7 @@ impl Selection {
         self.may_cover(group, operation, card)
             && self.status.as_deref().is_none_or(|wanted| status == Some(wanted))
             && self.answered_before.is_none_or(|before| answered_at < before)
+            && self.answered_after.is_none_or(|after| answered_at > after)
     }
 
     /// Whether an answer that is not known yet may be selected.
@@ -208,12 +211,13 @@ impl CacheStore {
         })
     }
 
-    /// Stores an answer unless a newer one is there. Never blocks: it is queued, and dropped and counted when
-    /// the queue is full, in number or in bytes, since it is only a cache.
-    pub fn save(&self, row: CacheRow) {
+    /// Stores an answer unless a newer one is there; one that was answered after `latest` is of the future, and does not
+    /// count. Never blocks: it is queued, and dropped and counted when the queue is full, in number or in bytes, since
+    /// it is only a cache.
+    pub fn save(&self, row: CacheRow, latest: Time) {
         let bytes = row.body.len();
         let waiting = self.shared.waiting.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        if waiting > MOST_WAITING || self.shared.queue.push(Write::Save(Box::new(row))).is_err() {
+        if waiting > MOST_WAITING || self.shared.queue.push(Write::Save(Box::new(row), latest)).is_err() {
             self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }

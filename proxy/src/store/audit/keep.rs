@@ -184,6 +184,7 @@ mod tests {
         let (clock, hand) = Clock::manual(NOON);
         let options = Options { identifiers: Identifiers::Keyed, ..Options::default() };
         let store = AuditStore::open(dir.path(), options, clock.clone()).unwrap();
+        hand.advance(Duration::from_secs(90 * 86_400));
         for days in [0, 30, 60, 90] {
             assert_eq!(store.append(row(month(days), "t")).wait(), Ok(()));
         }
@@ -200,7 +201,7 @@ mod tests {
         back_up(dir.path(), months[3], &copy.path().join("audit-2026-04.db")).unwrap();
         assert!(back_up(dir.path(), months[3], &copy.path().join("audit-2026-04.db")).is_err());
         store.close();
-        hand.set(month(92));
+        hand.advance(Duration::from_secs(2 * 86_400));
         AuditStore::open(dir.path(), options, clock).unwrap().close();
         let connection = Connection::open(months[3].path(dir.path())).unwrap();
         let notes: Vec<(String, String)> = connection

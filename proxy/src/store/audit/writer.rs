@@ -156,11 +156,11 @@ impl Writer {
     /// Commits a batch, in as many transactions as it has segments, and tells who waits.
     fn settle(&mut self, batch: &mut Vec<Entry>) {
         while let Some(first) = batch.first() {
-            if first.row.at() >= self.ends {
-                self.roll(first.row.at());
+            if let Some(at) = self.later_month(first.row.at()) {
+                self.roll(at);
             }
-            let ends = self.ends;
-            let count = batch.iter().position(|entry| entry.row.at() >= ends).unwrap_or(batch.len());
+            let rolls = |entry: &Entry| self.later_month(entry.row.at()).is_some();
+            let count = batch.iter().position(rolls).unwrap_or(batch.len());
             // What was missed is the first row written after it.
             let missed = self.shared.take_gap().map(Row::Gap);
             let kept = std::mem::take(&mut self.kept);
@@ -231,6 +231,12 @@ impl Writer {
             }
             self.kept = kept;
         }
+    }
+
+    /// The time whose month a row of `at` is to be written into, if that is a later one. A clock that was set forwards
+    /// begins no month before it is believed.
+    fn later_month(&self, at: Time) -> Option<Time> {
+        (at >= self.ends).then(|| at.min(self.clock.believed())).filter(|&at| at >= self.ends)
     }
 
     /// Leaves the segment for that of a later month.

@@ -92,7 +92,7 @@ impl Keeper {
     fn advance(&mut self, connection: &mut Connection) -> rusqlite::Result<Option<Phase>> {
         match self.phase {
             Phase::Expired => {
-                let oldest = self.clock.now().minus(self.retention.age);
+                let oldest = self.clock.believed().minus(self.retention.age);
                 let deleted = delete(connection, oldest, STEP)?;
                 self.gone += deleted;
                 Ok(Some(match deleted < STEP.unsigned_abs() {
@@ -144,7 +144,7 @@ impl Keeper {
 
     /// A file that was moved aside holds cards too.
     fn remove_old_corrupt(&self, path: &Path) {
-        let oldest = self.clock.now().minus(self.retention.age);
+        let oldest = self.clock.believed().minus(self.retention.age);
         for file in schema::family(&super::aside(path)) {
             let written = fs::metadata(&file).and_then(|found| found.modified()).ok();
             let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
@@ -189,6 +189,7 @@ mod tests {
 
     /// 2026-01-15T12:00:00+08:00
     const NOON: Time = Time::from_secs(1_768_449_600);
+    const LATEST: Time = Time::from_micros(i64::MAX);
 
     fn is_in(path: &Path, text: &str) -> bool {
         schema::family(path).iter().any(|file| {
@@ -215,10 +216,10 @@ mod tests {
         let store = CacheStore::open(dir.path(), 10_000).unwrap();
         let old = i64::try_from(NOON.as_secs()).unwrap() - 31 * 86_400;
         for number in 0..1_200 {
-            store.save(row(number, old));
+            store.save(row(number, old), LATEST);
         }
         let young = row(5_000, old + 2 * 86_400);
-        store.save(young.clone());
+        store.save(young.clone(), LATEST);
         store.flush().wait().unwrap();
         store.close();
         assert!(is_in(&path, row(7, old).card.as_str()));
@@ -244,7 +245,7 @@ mod tests {
         let now = i64::try_from(NOON.as_secs()).unwrap();
         let store = CacheStore::open(dir.path(), 10_000).unwrap();
         for number in 0..1_500 {
-            store.save(row(number, now - i64::from(number)));
+            store.save(row(number, now - i64::from(number)), LATEST);
         }
         store.flush().wait().unwrap();
         store.close();
@@ -260,8 +261,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let now = i64::try_from(NOON.as_secs()).unwrap();
         let store = CacheStore::open(dir.path(), 10).unwrap();
-        store.save(row(1, now - 40 * 86_400));
-        store.save(row(2, now));
+        store.save(row(1, now - 40 * 86_400), LATEST);
+        store.save(row(2, now), LATEST);
         store.close();
         let store = CacheStore::open_with(
             dir.path(),

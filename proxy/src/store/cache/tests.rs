@@ -7,6 +7,9 @@ use cmiot_signer::CardKind;
 
 use super::*;
 
+/// After all that these tests answer.
+const LATEST: Time = Time::from_secs(1_000);
+
 fn card(number: u32) -> Card {
     Card::parse(CardKind::Msisdn, &format!("1064830{number:06}")).unwrap()
 }
@@ -37,10 +40,10 @@ fn what_is_saved_is_loaded_after_a_restart() {
     assert_eq!(load(&store, 1), None);
     let plain = row(1, 10);
     let bare = CacheRow { code: "01016".into(), status: None, body: Bytes::new(), ..row(2, 11) };
-    store.save(plain.clone());
-    store.save(bare.clone());
+    store.save(plain.clone(), LATEST);
+    store.save(bare.clone(), LATEST);
     store.close();
-    store.save(row(3, 12));
+    store.save(row(3, 12), LATEST);
     assert_eq!(store.losses(), CacheLosses { dropped: 1, failed: 0 });
     assert_eq!(store.flush().wait().unwrap_err().fault(), &Fault::Closed);
 
@@ -62,12 +65,12 @@ fn large_bodies_wait_within_bytes_and_are_counted_when_they_are_dropped() {
     // Another writer holds the file: the first waits for it, and the second finds no room beside it.
     let other = Connection::open(dir.path().join(FILE)).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    store.save(large(1));
-    store.save(large(2));
+    store.save(large(1), LATEST);
+    store.save(large(2), LATEST);
     assert_eq!(store.losses(), CacheLosses { dropped: 1, failed: 0 });
     other.execute_batch("ROLLBACK").unwrap();
     store.flush().wait().unwrap();
-    store.save(large(3));
+    store.save(large(3), LATEST);
     store.flush().wait().unwrap();
     assert_eq!((store.count(), store.losses().dropped), (Ok(2), 1));
     assert_eq!(store.shared.waiting.load(Ordering::Relaxed), 0);
@@ -78,23 +81,38 @@ fn an_older_answer_never_replaces_a_newer_one() {
     let dir = tempfile::tempdir().unwrap();
     let store = CacheStore::open(dir.path(), 100).unwrap();
     for at in [10, 30, 20] {
-        store.save(row(1, at));
+        store.save(row(1, at), LATEST);
     }
     store.flush().wait().unwrap();
     assert_eq!(load(&store, 1), Some(row(1, 30)));
-    store.save(row(1, 29));
+    store.save(row(1, 29), LATEST);
     store.flush().wait().unwrap();
     assert_eq!(load(&store, 1), Some(row(1, 30)));
+}
+
+#[test]
+fn an_answer_of_the_future_is_replaced_and_can_be_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = CacheStore::open(dir.path(), 100).unwrap();
+    store.save(row(1, 86_400), LATEST);
+    store.save(row(2, 86_400), LATEST);
+    store.save(row(3, 1_000), LATEST);
+    store.save(row(1, 999), LATEST);
+    store.flush().wait().unwrap();
+    assert_eq!(load(&store, 1), Some(row(1, 999)));
+    let future = Selection { answered_after: Some(LATEST), ..Selection::default() };
+    assert_eq!(store.remove_where(future).wait(), Ok(1));
+    assert_eq!((load(&store, 2), load(&store, 3)), (None, Some(row(3, 1_000))));
 }
 
 #[test]
 fn removals_come_after_the_saves_before_them() {
     let dir = tempfile::tempdir().unwrap();
     let store = CacheStore::open(dir.path(), 100).unwrap();
-    store.save(row(1, 10));
+    store.save(row(1, 10), LATEST);
     let first = store.remove("fleet", "userstatusrealsingle", &card(1));
     let second = store.remove("fleet", "userstatusrealsingle", &card(1));
-    store.save(row(1, 5));
+    store.save(row(1, 5), LATEST);
     assert_eq!((first.wait(), second.wait(), store.flush().wait()), (Ok(1), Ok(0), Ok(())));
     assert_eq!(load(&store, 1), Some(row(1, 5)), "the removed row's age does not count");
 }
@@ -103,10 +121,10 @@ fn removals_come_after_the_saves_before_them() {
 fn a_selection_removes_what_meets_all_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let store = CacheStore::open(dir.path(), 100).unwrap();
-    store.save(row(1, 10));
-    store.save(CacheRow { status: Some("02".into()), ..row(2, 20) });
-    store.save(CacheRow { group: "other".into(), status: Some("02".into()), ..row(3, 30) });
-    store.save(CacheRow { operation: "balancerealsingle".into(), status: None, ..row(4, 40) });
+    store.save(row(1, 10), LATEST);
+    store.save(CacheRow { status: Some("02".into()), ..row(2, 20) }, LATEST);
+    store.save(CacheRow { group: "other".into(), status: Some("02".into()), ..row(3, 30) }, LATEST);
+    store.save(CacheRow { operation: "balancerealsingle".into(), status: None, ..row(4, 40) }, LATEST);
     let remove = |selection| store.remove_where(selection).wait().unwrap();
     let any = Selection::default;
     assert_eq!(remove(Selection { status: Some("02".into()), group: Some("fleet".into()), ..any() }), 1);
@@ -127,7 +145,7 @@ fn a_full_queue_drops_saves_but_no_removal() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     // It takes at most two before it waits, two more find room.
     for number in 0..5 {
-        store.save(row(number, 10));
+        store.save(row(number, 10), LATEST);
     }
     assert!(store.losses().dropped >= 1);
     let removed = store.remove_where(Selection::default());
@@ -141,7 +159,7 @@ fn garbage_is_moved_aside_at_the_start() {
     let garbage = vec![b'x'; 10_000];
     fs::write(dir.path().join(FILE), &garbage).unwrap();
     let store = CacheStore::open(dir.path(), 100).unwrap();
-    store.save(row(1, 10));
+    store.save(row(1, 10), LATEST);
     store.flush().wait().unwrap();
     assert_eq!(load(&store, 1), Some(row(1, 10)));
     assert_eq!(fs::read(dir.path().join("cache.db.corrupt")).unwrap(), garbage);
@@ -160,7 +178,7 @@ fn a_page_that_rots_while_serving_begins_the_file_anew() {
     let dir = tempfile::tempdir().unwrap();
     let store = CacheStore::open(dir.path(), 1_000).unwrap();
     for number in 0..500 {
-        store.save(row(number, 10));
+        store.save(row(number, 10), LATEST);
     }
     store.close();
     let path = dir.path().join(FILE);
@@ -175,7 +193,7 @@ fn a_page_that_rots_while_serving_begins_the_file_anew() {
     let spoilt =
         (0..500).find_map(|number| store.load("fleet", "userstatusrealsingle", &card(number), "").err());
     assert!(spoilt.expect("some page was spoilt").is_corrupt());
-    store.save(row(1, 20));
+    store.save(row(1, 20), LATEST);
     store.flush().wait().unwrap();
     assert_eq!((load(&store, 1), store.count()), (Some(row(1, 20)), Ok(1)));
     assert!(dir.path().join("cache.db.corrupt").exists());

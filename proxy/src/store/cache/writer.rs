@@ -27,7 +27,8 @@ pub(super) struct Key {
 
 /// One thing to be done, and whom to tell.
 pub(super) enum Write {
-    Save(Box<CacheRow>),
+    /// A row, and the moment after which a row that is there was answered in the future.
+    Save(Box<CacheRow>, Time),
     Remove(Key, oneshot::Sender<Result<u64, StoreError>>),
     RemoveWhere(Selection, oneshot::Sender<Result<u64, StoreError>>),
     MarkWhere(Selection, oneshot::Sender<Result<u64, StoreError>>),
@@ -121,7 +122,7 @@ impl Writer {
         match applied {
             Ok(removed) => batch.drain(..).zip(removed).for_each(|(write, removed)| write.tell(Ok(removed))),
             Err(error) => {
-                let saves = batch.iter().filter(|write| matches!(write, Write::Save(_))).count();
+                let saves = batch.iter().filter(|write| matches!(write, Write::Save(..))).count();
                 self.shared.failed.fetch_add(saves as u64, Ordering::Relaxed);
                 batch.drain(..).for_each(|write| write.tell(Err(error.clone())));
             }
@@ -182,12 +183,12 @@ impl Writer {
 impl Write {
     /// Bytes of the body that it stores.
     fn body_bytes(&self) -> usize {
-        if let Self::Save(row) = self { row.body.len() } else { 0 }
+        if let Self::Save(row, _) = self { row.body.len() } else { 0 }
     }
 
     fn apply(&self, connection: &Connection) -> rusqlite::Result<u64> {
         match self {
-            Self::Save(row) => row.insert(connection).map(|()| 0),
+            Self::Save(row, latest) => row.insert(connection, *latest).map(|()| 0),
             Self::Remove(key, _) => {
                 let mut statement = connection.prepare_cached(
                     r#"DELETE FROM answer
@@ -215,13 +216,13 @@ impl Write {
                 drop(done.send(removed));
             }
             Self::Flush(done) => drop(done.send(removed.map(|_| ()))),
-            Self::Save(_) | Self::BeginAnew(..) => {}
+            Self::Save(..) | Self::BeginAnew(..) => {}
         }
     }
 }
 
 impl CacheRow {
-    fn insert(&self, connection: &Connection) -> rusqlite::Result<()> {
+    fn insert(&self, connection: &Connection, latest: Time) -> rusqlite::Result<()> {
         let mut statement = connection.prepare_cached(
             r#"INSERT INTO answer ("group", operation, kind, card, parameters, code, status, answered_at, body, charset, stale)
                VALUES (:group, :operation, :kind, :card, :parameters, :code, :status, :answered_at, :body, :charset, :stale)
@@ -229,7 +230,7 @@ impl CacheRow {
                    code = excluded.code, status = excluded.status,
                    answered_at = excluded.answered_at, body = excluded.body, charset = excluded.charset,
                    stale = excluded.stale
-               WHERE excluded.answered_at >= answer.answered_at"#,
+               WHERE excluded.answered_at >= answer.answered_at OR answer.answered_at > :latest"#,
         )?;
         statement.execute(named_params! {
             ":group": &*self.group,
@@ -243,6 +244,7 @@ impl CacheRow {
             ":body": &*self.body,
             ":charset": self.charset,
             ":stale": self.stale,
+            ":latest": latest.as_micros(),
         })?;
         Ok(())
     }
@@ -257,7 +259,8 @@ impl Selection {
                  AND (:operation IS NULL OR operation = :operation)
                  AND (:card IS NULL OR (card = :card AND kind = :kind))
                  AND (:status IS NULL OR status = :status)
-                 AND (:before IS NULL OR answered_at < :before)"#,
+                 AND (:before IS NULL OR answered_at < :before)
+                 AND (:after IS NULL OR answered_at > :after)"#,
         ))?;
         statement
             .execute(named_params! {
@@ -267,6 +270,7 @@ impl Selection {
                 ":kind": self.card.as_ref().map(|card| card.kind().as_str()),
                 ":status": self.status,
                 ":before": self.answered_before.map(Time::as_micros),
+                ":after": self.answered_after.map(Time::as_micros),
             })
             .map(|changed| changed as u64)
     }

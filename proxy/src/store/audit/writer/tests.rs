@@ -163,8 +163,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[test]
 fn a_later_month_begins_a_segment_and_an_earlier_one_does_not() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut writer, _) = writer(dir.path(), NOON);
+    let (mut writer, hand) = writer(dir.path(), NOON);
     let (february, april) = (NOON.plus(30 * DAY), NOON.plus(90 * DAY));
+    hand.advance(90 * DAY);
     let rows = vec![
         row(NOON, "a"),
         row(february, "b"),
@@ -188,6 +189,29 @@ fn a_later_month_begins_a_segment_and_an_earlier_one_does_not() {
     assert_eq!(settle(&mut writer, vec![row(NOON, "g")]), [Ok(())]);
     assert_eq!(records(dir.path(), "2026-05"), numbered([(7, "g")]));
     assert_eq!(records(dir.path(), "2026-06"), numbered([]));
+}
+
+#[test]
+fn a_clock_set_forwards_begins_no_month_before_it_is_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, hand) = writer(dir.path(), NOON);
+    let clock = writer.clock.clone();
+    // 2026-03 by the wall clock.
+    hand.set(NOON.plus(50 * DAY));
+    assert_eq!(settle(&mut writer, vec![row(clock.now(), "a"), row(NOON, "b")]), [Ok(()); 2]);
+    // Set right again: nothing was rolled. The time that is believed does go on, into February.
+    hand.set(NOON);
+    assert_eq!(settle(&mut writer, vec![row(clock.now(), "c")]), [Ok(())]);
+    hand.advance(30 * DAY);
+    hand.step(30 * 86_400);
+    assert_eq!(settle(&mut writer, vec![row(clock.now(), "d")]), [Ok(())]);
+    // Confirmed by the carrier, the wall clock counts.
+    clock.compare(clock.moment(), clock.now());
+    assert_eq!(settle(&mut writer, vec![row(clock.now(), "e")]), [Ok(())]);
+    drop(writer);
+    assert_eq!(records(dir.path(), "2026-01"), numbered([(1, "a"), (2, "b"), (3, "c")]));
+    assert_eq!(records(dir.path(), "2026-02"), numbered([(4, "d")]));
+    assert_eq!(records(dir.path(), "2026-03"), numbered([(5, "e")]));
 }
 
 #[test]
@@ -216,6 +240,7 @@ fn pauses_double_and_a_probe_ends_the_trouble_without_traffic() {
     let (mut writer, hand) = writer(dir.path(), NOON);
     // A folder where the next month's file should be.
     let february = NOON.plus(30 * DAY);
+    hand.advance(30 * DAY);
     let path = dir.path().join("audit-2026-02.db");
     fs::create_dir(&path).unwrap();
     assert_eq!(
