@@ -26,7 +26,7 @@ use cmiot_signer::AppId;
 use ipnet::IpNet;
 
 use crate::alarms::{Alarms, Condition};
-use crate::clock::{Clock, Moment, Time};
+use crate::clock::{Clock, Moment};
 use crate::config::file::{Format, ReplayMode};
 use crate::config::{Client, Config};
 use crate::gateway::request::{Request, SentTransid};
@@ -99,7 +99,6 @@ impl Admit {
 
     /// From now on for the clients of this configuration; what is burnt stays so.
     pub fn reload(&self, config: &Arc<Config>) {
-        self.replay.reloaded(self.directory.load().narrowest);
         self.directory.store(Arc::new(Directory::new(config)));
     }
 
@@ -108,15 +107,16 @@ impl Admit {
         self.directory.load().remembered
     }
 
-    /// Notes a transid that was answered before a restart, whoever may ask now: a client that has gone from the
+    /// The table of used transids.
+    pub fn replay(&self) -> &Replay {
+        &self.replay
+    }
+
+    /// Notes a transid that was used, as the audit says, whoever may ask now: a client that has gone from the
     /// configuration may come back.
-    pub fn remember(&self, appid: &AppId, number: Number, now: Time) {
-        let directory = self.directory.load();
-        let client = directory.known(appid);
-        let window = client
-            .as_ref()
-            .map_or(directory.remembered, |client| client.rights.window.unwrap_or(replay::WITHOUT_WINDOW));
-        self.replay.remember(appid, client.as_ref().map(|client| &client.group), number, window, now);
+    pub fn remember(&self, appid: &AppId, number: Number) {
+        let client = self.directory.load().known(appid);
+        self.replay.remember(appid, client.as_ref().map(|client| &client.group), number);
     }
 
     /// Transids remembered.
@@ -126,8 +126,9 @@ impl Admit {
 
     /// Frees what has left the window; called on a ticker.
     pub fn tidy(&self) {
-        self.replay.sweep(self.memory(), self.clock.monotonic());
-        self.repeats.sweep(self.clock.now().minus(self.memory()).as_secs());
+        let now = self.clock.moment();
+        self.replay.sweep(self.memory(), now);
+        self.repeats.sweep(now.believed.minus(self.memory()).as_secs());
     }
 
     /// Transids remembered of each group, and what one group may hold.
@@ -195,7 +196,7 @@ impl Door<'_> {
             // Has no stamp; was read because some client may send it.
             SentTransid::Lenient(_) => None,
         };
-        let client = self.authenticate(request, number, came.wall).map_err(Refused::unknown)?;
+        let client = self.authenticate(request, number, came).map_err(Refused::unknown)?;
         match self.authorize(&client, request, number, origin, came) {
             Ok(passed) => Ok(Admitted { client, passed }),
             Err(refusal) => Err(Refused { client: Some(client), refusal }),
@@ -207,10 +208,10 @@ impl Door<'_> {
         &self,
         request: &Request<'_>,
         number: Option<Number>,
-        now: Time,
+        came: Moment,
     ) -> Result<Arc<Client>, Refusal> {
         if let Some(number) = number {
-            self.check_window(number.unix(), self.directory.widest, now)?;
+            self.check_window(number.unix(), self.directory.widest, came)?;
         }
         self.directory.authenticate(request).ok_or(Refusal::Token)
     }
@@ -224,13 +225,12 @@ impl Door<'_> {
         origin: &Origin,
         came: Moment,
     ) -> Result<Passed, Refusal> {
-        let Moment { wall: now, ticks, .. } = came;
         let rights = &client.rights;
         match number {
             // A client that may send anything is held to no form that its transid has by chance. An action is: it is
             // done once, and for as long as its transid can be remembered.
             Some(_) if rights.format == Format::Lenient && request.operation.is_lookup() => {}
-            Some(number) => self.check_window(number.unix(), rights.window, now)?,
+            Some(number) => self.check_window(number.unix(), rights.window, came)?,
             None if rights.format == Format::Lenient => {}
             None => return Err(Refusal::Malformed(Malformed::Transid)),
         }
@@ -265,7 +265,7 @@ impl Door<'_> {
         let observed = |again| if again { Passed::Observed } else { Passed::New };
         let passed = match number {
             Some(number) => {
-                let pass = || self.replay.pass(owner, number, rights, mode, now, ticks);
+                let pass = || self.replay.pass(owner, number, rights, mode, came);
                 match mode {
                     ReplayMode::Refuse | ReplayMode::Observe => pass().map(observed),
                     ReplayMode::SameAnswer => {
@@ -279,13 +279,15 @@ impl Door<'_> {
                     }
                 }
             }
-            None => self.replay.observe(&client.appid, digest(&request.transid), rights, ticks).map(observed),
+            None => {
+                self.replay.observe(&client.appid, digest(&request.transid), rights, came.ticks).map(observed)
+            }
         };
-        passed.map_err(|why| refusal(why, now))
+        passed.map_err(|why| refusal(why, came))
     }
 
-    fn check_window(&self, unix: u64, window: Option<Duration>, now: Time) -> Result<(), Refusal> {
-        self.replay.check_window(unix, window, now).map_err(|why| refusal(why, now))
+    fn check_window(&self, unix: u64, window: Option<Duration>, came: Moment) -> Result<(), Refusal> {
+        self.replay.check_window(unix, window, came).map_err(|why| refusal(why, came))
     }
 }
 
@@ -304,9 +306,9 @@ impl Refused {
     }
 }
 
-fn refusal(why: Unusable, now: Time) -> Refusal {
+fn refusal(why: Unusable, came: Moment) -> Refusal {
     match why {
-        Unusable::Stale => Refusal::StaleTransid(now),
+        Unusable::Stale => Refusal::StaleTransid(came.wall),
         Unusable::Reused => Refusal::ReusedTransid,
         Unusable::TooFast(wait) => Refusal::TooFast(wait),
         Unusable::Full(wait) => Refusal::ReplayFull(wait),

@@ -3,21 +3,18 @@
 //! Built upwards: stores, then what stands on them, then the listeners, so that nothing is asked before all of it can
 //! answer. Drained downwards: listeners stop, requests finish, flights land, stores flush.
 
-use std::collections::HashMap;
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use cmiot_signer::Transid;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::admin::{Admin, Asked, Reloads};
-use crate::admit::actions::{Action, Actions};
-use crate::admit::replay::Number;
+use crate::admit::actions::Actions;
 use crate::admit::{Admit, Origin};
 use crate::alarms::Condition;
 use crate::audit::{Audit, Refusals};
@@ -30,7 +27,6 @@ use crate::flight::{Caps, Flights};
 use crate::gateway::{self, request::Hosts};
 use crate::listen::{Bound, Inherited, Listener, Patience, Rules};
 use crate::metrics::Metrics;
-use crate::outcome::{Outcome, Refusal};
 use crate::relay::Relay;
 use crate::sequence::unaccounted;
 use crate::store::cache::Retention;
@@ -114,7 +110,10 @@ impl App {
         let flights = TaskTracker::new();
         let relay = Arc::new(relay(&config, &store, &clock, &metrics, &flights)?);
         relay.cache.remove_future();
-        remember_transids(&relay, &store, &clock)?;
+        if let Some(newest) = store.history.newest_record()? {
+            clock.newest_record(newest);
+        }
+        relay.read_past(true)?;
         note_unaccounted(&store, &clock).await?;
 
         let mut inherited = Inherited::from_env();
@@ -349,6 +348,8 @@ fn relay(
             clock.clone(),
         ),
         config: ArcSwap::from(Arc::clone(config)),
+        history: store.history.clone(),
+        unreadable: AtomicU64::new(0),
         clock: clock.clone(),
         metrics: Arc::clone(metrics),
     })
@@ -365,35 +366,4 @@ async fn note_unaccounted(store: &Store, clock: &Clock) -> Result<(), StoreError
         }
     }
     found.last.map_or(Ok(()), |last| store.state.account_for(last))
-}
-
-/// No transid that was answered before a restart is answered again: the audit is the proof.
-fn remember_transids(relay: &Relay, store: &Store, clock: &Clock) -> Result<(), StoreError> {
-    let now = clock.now();
-    // A record may be older than its transid's stamp by the skew, and the stamp older than now by it once more.
-    let since = now.minus(relay.admit.memory().saturating_mul(2));
-    let mut open = HashMap::new();
-    store.history.begun_since(since, |past| {
-        if let Ok(transid) = Transid::parse(past.transid) {
-            open.insert(Action { client: past.client, number: Number::of(&transid) }, past.row);
-        }
-    })?;
-    store.history.authenticated_since(since, |past| {
-        let burnt =
-            past.outcome != Outcome::Refused.name() || past.reason == Some(Refusal::OnlyIfCached.reason());
-        if let Some(transid) = Transid::parse(past.transid).ok().filter(|_| burnt) {
-            let number = Number::of(&transid);
-            if past.reason != Some(Refusal::Begun(None).reason()) {
-                // The record says how it ended.
-                open.remove(&Action { client: past.client, number });
-            }
-            relay.admit.remember(&past.client, number, now);
-        }
-        ControlFlow::Continue(())
-    })?;
-    for (action, row) in open {
-        relay.admit.remember(&action.client, action.number, now);
-        relay.actions.remember(action, row);
-    }
-    Ok(())
 }

@@ -23,7 +23,7 @@ use crate::clock::{Clock, Time};
 use crate::config::{Client, OnFailure};
 use crate::gateway::request::Claims;
 use crate::outcome::{Outcome, Refusal};
-use crate::store::audit::{AuditRow, AuditStore, AuditUnavailable, BegunRow, Clip, Noted, RefusedRow};
+use crate::store::audit::{AuditRow, AuditStore, AuditUnavailable, BegunRow, Clip, Lost, Noted, RefusedRow};
 pub use refusals::Refusals;
 
 /// What is known of a look-up so far.
@@ -239,6 +239,11 @@ impl Audit {
             tokio::time::sleep(round).await;
             self.store.end_round(most);
         }
+    }
+
+    /// Rows that are missing and that nobody has acknowledged.
+    pub fn lost(&self) -> Option<Lost> {
+        self.store.lost()
     }
 
     /// Writes down the counts of a period that is over.

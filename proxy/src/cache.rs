@@ -338,7 +338,7 @@ impl Cache {
     }
 
     fn keep_in_memory(&self, key: &Key, entry: &Arc<Entry>) {
-        self.memory.put(key.clone(), Arc::clone(entry), self.clock.now());
+        self.memory.put(key.clone(), entry, self.clock.now());
     }
 
     async fn load(&self, key: &Key) -> Option<Entry> {

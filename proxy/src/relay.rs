@@ -8,9 +8,11 @@ mod act;
 mod again;
 mod attend;
 mod fly;
+mod past;
 mod settle;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -30,6 +32,7 @@ use crate::cache::wants::{Limits, Wants};
 use crate::cache::{Cache, Entry, Held, Key};
 use crate::carrier::Carrier;
 use crate::carrier::verdict::Class;
+use crate::clock::belief;
 use crate::clock::{Clock, Moment, Time, timeout};
 use crate::config::{Client, Config};
 use crate::flight::{Flights, Role, Seat, Who};
@@ -37,6 +40,7 @@ use crate::gateway::answer::{CacheStatus, Forwarded, Rendered};
 use crate::gateway::request::{Hosts, Request, SentTransid, check_head};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
+use crate::store::audit::AuditReader;
 use crate::urgency::Urgency;
 pub use attend::Attended;
 use fly::Brought;
@@ -64,6 +68,10 @@ pub struct Relay {
     pub audit: Audit,
     /// Deadlines and accounts, as last loaded.
     pub config: ArcSwap<Config>,
+    /// What was recorded by earlier processes, and by this one.
+    pub history: AuditReader,
+    /// Records of stamps before this second cannot be read, 0 when all can.
+    pub unreadable: AtomicU64,
     /// The time.
     pub clock: Clock,
     /// The numbers.
@@ -336,10 +344,15 @@ impl Relay {
     }
 
     /// Frees what is of no use any more; called on a ticker.
-    pub fn tidy(&self) {
-        if self.carrier.watch_clock().set_back {
+    pub fn tidy(self: &Arc<Self>) {
+        let tick = self.carrier.watch_clock();
+        if tick.set_back {
             self.cache.remove_future();
         }
+        if tick.step == Some(belief::Step::Backwards) {
+            self.read_past_again();
+        }
+        self.refuse_lost();
         self.admit.tidy();
         self.actions.sweep(self.clock.believed().minus(self.admit.memory()).as_secs());
     }

@@ -47,8 +47,6 @@ pub(super) struct Directory {
     pub(super) peers: Vec<IpNet>,
     /// The widest window of all clients; none means any distance.
     pub(super) widest: Option<Duration>,
-    /// The narrowest one.
-    pub(super) narrowest: Option<Duration>,
     /// The widest window that is one: transids are remembered for so long.
     pub(super) remembered: Duration,
     /// Transids that the clients of one group may hold.
@@ -84,7 +82,6 @@ impl Directory {
             lenient,
             peers: config.gateway.peers.clone(),
             widest: widest.filter(|_| !lenient),
-            narrowest: windows().flatten().min(),
             remembered: windows().map(|window| window.unwrap_or(WITHOUT_WINDOW)).max().unwrap_or_default(),
             group_share: config.gateway.replay_group_share.unwrap_or(config.gateway.replay_entries),
             listed,

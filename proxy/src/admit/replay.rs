@@ -3,9 +3,11 @@
 //! A transid is answered once within its client's window. [`Replay::pass`] decides it in one step under one lock: looked
 //! up, rate, room, burnt; of two that try at once, one succeeds, and a refusal burns nothing.
 //!
-//! A burnt transid is 8 bytes: seconds since 2000 and sequence, ordered, so that entries leave by their stamp. What has
-//! left stays refused: the floor below which a stamp is too old only rises, even when the machine's clock is stepped
-//! back or a reload widens the window. Full means 72, never an entry forgotten early.
+//! A burnt transid is 8 bytes: seconds since 2000 and sequence, ordered, so that entries leave by their stamp. An entry
+//! leaves when the believed time ([`Moment::believed`]) is its stamp plus the window. What has left stays refused, and
+//! nothing else: a client's mark is above the greatest stamp that was really forgotten of it, wherever the clock has been,
+//! and it outlives its client. After a step of the clock backwards the audit is read again, and the marks fall to what it
+//! shows. Full means 72, never an entry forgotten early.
 //!
 //! The table is divided: a client may hold its share, and the clients of a group together the group's. Both are smaller
 //! than the table, so that a client that fills its share refuses itself alone.
@@ -15,7 +17,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ use cmiot_signer::{AppId, Stamp, Transid};
 use foldhash::fast::RandomState;
 
 use super::rate::Bucket;
-use crate::clock::Time;
+use crate::clock::{Moment, Time};
 use crate::config::Rights;
 use crate::config::file::ReplayMode;
 
@@ -49,10 +51,13 @@ pub struct Replay {
     spread: RandomState,
     capacity: usize,
     held: AtomicUsize,
-    /// The latest wall second that was seen.
-    latest: AtomicU64,
-    /// A stamp before this second may have been forgotten, whatever the window says now.
-    base: AtomicU64,
+    /// A stamp before this second may have been used by a client that is not remembered: it was not read back from the
+    /// audit, or was forgotten with its client.
+    unread: AtomicU64,
+    /// The records of stamps before this second cannot be read.
+    lost: AtomicU64,
+    /// The audit is being read: nothing leaves the window meanwhile.
+    reading: AtomicBool,
     swept: AtomicUsize,
     /// What the clients of a group hold together.
     groups: Mutex<HashMap<Arc<str>, Arc<Group>>>,
@@ -139,8 +144,12 @@ struct Track {
     group: Option<Arc<Group>>,
     /// The greatest that was ever burnt: whoever counts up is told from it alone that a transid is new.
     greatest: Number,
-    /// What is older than this second was forgotten, and stays refused.
+    /// The second after the greatest stamp that has left the window. What is older stays refused.
     forgotten: u64,
+    /// The same of what was forgotten for want of room.
+    crowded: u64,
+    /// The begin of the window when it was last looked for what has left it.
+    floor: u64,
     bucket: Bucket,
     /// Hashes of what an observed client sent last and `burnt` cannot hold.
     observed: VecDeque<u64>,
@@ -168,23 +177,29 @@ impl Replay {
             spread: RandomState::default(),
             capacity,
             held: AtomicUsize::new(0),
-            latest: AtomicU64::new(0),
-            base: AtomicU64::new(0),
+            unread: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            reading: AtomicBool::new(false),
             swept: AtomicUsize::new(0),
             groups: Mutex::default(),
             full: Mutex::default(),
         }
     }
 
-    /// Whether a stamp is inside a window around the clock, and not forgotten.
+    /// Whether a stamp is inside a window around the clock, and its records can be read. After a step forwards that is
+    /// not confirmed, either time may be the right one.
     ///
     /// # Errors
     /// [`Unusable::Stale`].
-    pub fn check_window(&self, unix: u64, window: Option<Duration>, now: Time) -> Result<(), Unusable> {
+    pub fn check_window(&self, unix: u64, window: Option<Duration>, came: Moment) -> Result<(), Unusable> {
         let Some(window) = window else { return Ok(()) };
-        let (now, limit) = (now.as_secs(), window.as_secs());
-        let inside = now.saturating_sub(limit)..=now.saturating_add(limit);
-        if inside.contains(&unix) && unix >= self.floor(window) { Ok(()) } else { Err(Unusable::Stale) }
+        let limit = window.as_secs();
+        let around = |time: Time| {
+            let now = time.as_secs();
+            (now.saturating_sub(limit)..=now.saturating_add(limit)).contains(&unix)
+        };
+        let inside = around(came.wall) || (came.believed != came.wall && around(came.believed));
+        if inside && unix >= self.unknown() { Ok(()) } else { Err(Unusable::Stale) }
     }
 
     /// Lets a client's transid pass in this mode: true if it did before. Only the mode `refuse` never says true, and
@@ -198,23 +213,23 @@ impl Replay {
         number: Number,
         rights: &Rights,
         mode: ReplayMode,
-        now: Time,
-        ticks: Duration,
+        came: Moment,
     ) -> Result<bool, Unusable> {
-        self.latest.fetch_max(now.as_secs(), Ordering::Relaxed);
+        let ticks = came.ticks;
         let window = rights.window.unwrap_or(WITHOUT_WINDOW);
         let mut shard = self.shard(owner.appid);
         let track = shard.entry(*owner.appid).or_default();
         track.last_asked = ticks;
         self.count_to(track, owner.group);
-        let floor = self.floor(window).max(track.forgotten);
-        self.forget(track, floor);
+        let floor = floor(window, came.believed);
+        self.let_leave(track, floor);
+        let mark = track.mark().max(self.unknown());
         let again = number <= track.greatest && track.burnt.contains(&number);
         if mode == ReplayMode::Observe {
             track.take_turn(rights, ticks)?;
-            let latest = now.as_secs().saturating_add(window.as_secs());
+            let latest = came.wall.as_secs().saturating_add(window.as_secs());
             let held = again
-                || number.unix() >= floor
+                || number.unix() >= floor.max(mark)
                     && number.unix() <= latest
                     && self.burn_or_forget(track, number, rights, owner);
             return Ok(again || !held && track.observed_before(number.0));
@@ -222,7 +237,7 @@ impl Replay {
         if again && mode == ReplayMode::Refuse {
             return Err(Unusable::Reused);
         }
-        if number.unix() < floor {
+        if number.unix() < mark {
             return Err(Unusable::Stale);
         }
         if again {
@@ -260,22 +275,19 @@ impl Replay {
         Ok(track.observed_before(sent))
     }
 
-    /// Notes a transid that was answered before a restart. Its client is known by the group that it has now, if any.
-    pub fn remember(
-        &self,
-        appid: &AppId,
-        group: Option<&Arc<str>>,
-        number: Number,
-        window: Duration,
-        now: Time,
-    ) {
-        self.latest.fetch_max(now.as_secs(), Ordering::Relaxed);
+    /// Begins to read the audit: until [`Self::read_back`] nothing leaves the window.
+    pub fn begin_reading(&self) {
+        self.reading.store(true, Ordering::Release);
+    }
+
+    /// Notes a transid that was used, as the audit says. Its client is known by the group that it has now, if any.
+    pub fn remember(&self, appid: &AppId, group: Option<&Arc<str>>, number: Number) {
         let mut shard = self.shard(appid);
         let track = shard.entry(*appid).or_default();
         if let Some(group) = group {
             self.count_to(track, group);
         }
-        if number.unix() < self.floor(window).max(track.forgotten) || !track.burn(number) {
+        if !track.burn(number) {
             return;
         }
         self.held.fetch_add(1, Ordering::Relaxed);
@@ -284,24 +296,44 @@ impl Replay {
         }
     }
 
-    /// A reload may widen windows: what was forgotten under the narrowest one so far stays refused.
-    pub fn reloaded(&self, narrowest: Option<Duration>) {
-        if let Some(narrowest) = narrowest {
-            self.base.fetch_max(self.floor(narrowest), Ordering::Relaxed);
+    /// All used transids with stamps of this Unix second or later are remembered now: what is older stays refused, and
+    /// only that. Since [`Self::begin_reading`] nothing has left the window.
+    pub fn read_back(&self, from: u64) {
+        for shard in &self.shards {
+            lock(shard).values_mut().for_each(|track| track.forgotten = track.forgotten.min(from));
         }
+        self.unread.store(from, Ordering::Relaxed);
+        self.end_reading();
+    }
+
+    /// The audit could not be read: all marks stay.
+    pub fn end_reading(&self) {
+        self.reading.store(false, Ordering::Release);
+    }
+
+    /// The records of stamps before this Unix second cannot be read; 0 when all can.
+    pub fn set_lost(&self, before: u64) {
+        self.lost.store(before, Ordering::Relaxed);
     }
 
     /// Forgets what has left the widest window there is, in one part of the table a call. A client that asks nothing is not
     /// held to its own: it may have had a narrower one when it asked last.
-    pub fn sweep(&self, widest: Duration, ticks: Duration) {
+    pub fn sweep(&self, widest: Duration, now: Moment) {
+        if self.reading.load(Ordering::Acquire) {
+            return;
+        }
         let turn = self.swept.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let mut shard = lock(&self.shards[turn]);
-        let floor = self.floor(widest);
+        let floor = floor(widest, now.believed);
         shard.retain(|_, track| {
-            self.forget(track, floor);
-            let idle = track.burnt.is_empty() && ticks.saturating_sub(track.last_asked) >= IDLE;
-            // What it has forgotten must not come in again.
-            !idle || track.forgotten > floor
+            self.let_leave(track, floor);
+            let idle = track.burnt.is_empty() && now.ticks.saturating_sub(track.last_asked) >= IDLE;
+            // What it has forgotten must not come in again: its mark becomes everybody's once it is of no use to anybody.
+            let goes = idle && track.mark() <= floor;
+            if goes {
+                self.unread.fetch_max(track.mark(), Ordering::Relaxed);
+            }
+            !goes
         });
         let room = shard.len() * 2;
         shard.shrink_to(room);
@@ -364,7 +396,7 @@ impl Replay {
                     return false;
                 }
             }
-            if number.unix() < track.forgotten {
+            if number.unix() < track.mark() {
                 return false;
             }
         }
@@ -372,9 +404,23 @@ impl Replay {
         true
     }
 
-    /// Forgets what is older than the floor.
+    /// Forgets what has left the window, unless the audit is being read. Looks once a second.
+    fn let_leave(&self, track: &mut Track, floor: u64) {
+        if floor == track.floor || self.reading.load(Ordering::Acquire) {
+            return;
+        }
+        track.floor = floor;
+        let (greatest, gone) = track.forget(floor);
+        if gone > 0 {
+            track.forgotten = track.forgotten.max(greatest.unix() + 1);
+            self.release(track, gone);
+        }
+    }
+
+    /// Forgets what is older than the floor, for want of room.
     fn forget(&self, track: &mut Track, floor: u64) {
-        let gone = track.forget(floor);
+        let (_, gone) = track.forget(floor);
+        track.crowded = track.crowded.max(floor);
         if gone > 0 {
             self.release(track, gone);
         }
@@ -403,16 +449,20 @@ impl Replay {
         *full = Full { client: *owner.appid, bound, refused: full.refused + 1 };
     }
 
-    /// A stamp before this second is too old, or may have been forgotten.
-    fn floor(&self, window: Duration) -> u64 {
-        let latest = self.latest.load(Ordering::Relaxed);
-        latest.saturating_sub(window.as_secs()).max(self.base.load(Ordering::Relaxed))
+    /// A stamp before this second may have been used, whoever sends it.
+    fn unknown(&self) -> u64 {
+        self.unread.load(Ordering::Relaxed).max(self.lost.load(Ordering::Relaxed))
     }
 
     fn shard(&self, appid: &AppId) -> MutexGuard<'_, Tracks> {
         let hash = self.spread.hash_one(appid);
         lock(&self.shards[usize::try_from(hash % SHARDS as u64).expect("below 32")])
     }
+}
+
+/// The begin of the window: a stamp before this second has left it.
+fn floor(window: Duration, believed: Time) -> u64 {
+    believed.as_secs().saturating_sub(window.as_secs())
 }
 
 fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -444,18 +494,20 @@ impl Track {
         false
     }
 
-    /// Forgets what is older than the floor, and says how many that were. Looks once a second.
-    fn forget(&mut self, floor: u64) -> usize {
-        let mut gone = 0;
-        if floor <= self.forgotten {
-            return gone;
-        }
-        self.forgotten = floor;
-        while self.burnt.first().is_some_and(|oldest| oldest.unix() < floor) {
+    /// What is older than this second may have been forgotten.
+    fn mark(&self) -> u64 {
+        self.forgotten.max(self.crowded)
+    }
+
+    /// Forgets what is older than the floor; the greatest of it, and how many there were.
+    fn forget(&mut self, floor: u64) -> (Number, usize) {
+        let (mut greatest, mut gone) = (Number::default(), 0);
+        while let Some(oldest) = self.burnt.first().copied().filter(|oldest| oldest.unix() < floor) {
             self.burnt.pop_first();
+            greatest = oldest;
             gone += 1;
         }
-        gone
+        (greatest, gone)
     }
 
     /// When the client's oldest transid leaves. Without one, others of its group fill the table: theirs have left after

@@ -69,13 +69,13 @@ impl Memory {
     }
 
     /// Keeps `entry`, unless a later answer is held already. One of the future is no later one: the clock was ahead.
-    pub(super) fn put(&self, key: Key, entry: Arc<Entry>, now: Time) {
+    pub(super) fn put(&self, key: Key, entry: &Arc<Entry>, now: Time) {
         let is_later = |present: &Entry| {
             present.answered_at > entry.answered_at && !is_of_the_future(present.answered_at, now)
         };
         self.0.entry(key).and_upsert_with(|present| match present {
             Some(present) if is_later(present.value()) => present.into_value(),
-            _ => Arc::clone(&entry),
+            _ => Arc::clone(entry),
         });
     }
 

@@ -18,8 +18,19 @@ fn appid() -> AppId {
     AppId::parse("A1").unwrap()
 }
 
-fn at(secs: u64) -> Time {
-    Time::from_secs(i64::try_from(secs).unwrap())
+/// A moment when both clocks agree.
+fn at(secs: u64) -> Moment {
+    moment(secs, secs)
+}
+
+fn moment(wall: u64, believed: u64) -> Moment {
+    let time = |secs: u64| Time::from_secs(i64::try_from(secs).unwrap());
+    Moment { wall: time(wall), believed: time(believed), ticks: Duration::ZERO }
+}
+
+/// Sweeps all parts of the table.
+fn sweep(replay: &Replay, now: Moment) {
+    (0..SHARDS).for_each(|_| replay.sweep(WINDOW, now));
 }
 
 fn rights(replay: ReplayMode, share: usize) -> Rights {
@@ -51,7 +62,7 @@ fn pass_of(
     now: u64,
 ) -> Result<bool, Unusable> {
     let owner = Owner { appid, group, group_share };
-    replay.pass(owner, number, rights, rights.replay, at(now), Duration::ZERO)
+    replay.pass(owner, number, rights, rights.replay, at(now))
 }
 
 /// The same of a group that may hold all.
@@ -79,23 +90,89 @@ fn the_window_is_open_on_both_sides_of_the_clock() {
 }
 
 #[test]
-fn a_clock_stepped_back_brings_no_transid_back() {
+fn after_a_step_forwards_that_is_not_confirmed_either_time_may_be_right() {
+    let replay = Replay::new(10);
+    let came = moment(NOW + 86_400, NOW);
+    for (stamp, expected) in [
+        (NOW - 301, Err(Unusable::Stale)),
+        (NOW - 300, Ok(())),
+        (NOW + 300, Ok(())),
+        (NOW + 43_200, Err(Unusable::Stale)),
+        (NOW + 86_100, Ok(())),
+        (NOW + 86_701, Err(Unusable::Stale)),
+    ] {
+        assert_eq!(replay.check_window(stamp, Some(WINDOW), came), expected, "{stamp}");
+    }
+}
+
+#[test]
+fn a_clock_stepped_back_brings_no_transid_back_and_refuses_nobody() {
     let replay = Replay::new(10);
     assert_eq!(burn(&replay, NOW, 1, NOW), Ok(false));
-    assert_eq!(burn(&replay, NOW + 400, 1, NOW + 400), Ok(false));
-    assert_eq!(replay.check_window(NOW, Some(WINDOW), at(NOW)), Err(Unusable::Stale));
+    assert_eq!(burn(&replay, NOW + 86_400, 1, NOW + 86_400), Ok(false), "the first is forgotten");
+    sweep(&replay, at(NOW + 86_400));
     assert_eq!(burn(&replay, NOW, 1, NOW), Err(Unusable::Stale));
+    assert_eq!(burn(&replay, NOW + 1, 1, NOW + 1), Ok(false), "what comes after it was not forgotten");
+    assert_eq!(burn(&replay, NOW + 1, 1, NOW + 1), Err(Unusable::Reused));
+    assert_eq!(burn(&replay, NOW + 86_400, 1, NOW + 86_400), Err(Unusable::Reused), "used ahead, and kept");
+}
+
+#[test]
+fn a_step_forwards_that_is_not_confirmed_forgets_nothing() {
+    let replay = Replay::new(10);
+    assert_eq!(burn(&replay, NOW, 1, NOW), Ok(false));
+    let refuse = rights(ReplayMode::Refuse, 10);
+    let owner = Owner { appid: &appid(), group: &group(), group_share: 10 };
+    let came = moment(NOW + 86_400, NOW);
+    let ahead = number(NOW + 86_400, 1);
+    assert_eq!(replay.pass(owner, ahead, &refuse, ReplayMode::Refuse, came), Ok(false));
+    sweep(&replay, came);
+    assert_eq!(burn(&replay, NOW, 1, NOW), Err(Unusable::Reused));
+}
+
+#[test]
+fn what_the_audit_shows_again_is_all_that_is_refused() {
+    let replay = Replay::new(10);
+    assert_eq!(burn(&replay, NOW, 1, NOW), Ok(false));
+    assert_eq!(burn(&replay, NOW - 100, 2, NOW), Ok(false));
+    // Both are forgotten by a clock that is ahead, and so is their client.
+    let late = Moment { ticks: IDLE * 2, ..at(NOW + 86_400) };
+    sweep(&replay, late);
+    assert_eq!((replay.held(), replay.check_window(NOW, Some(WINDOW), at(NOW))), (0, Err(Unusable::Stale)));
+    replay.begin_reading();
+    sweep(&replay, late);
+    replay.remember(&appid(), Some(&group()), number(NOW, 1));
+    sweep(&replay, late);
+    assert_eq!(replay.held(), 1, "nothing is forgotten meanwhile");
+    replay.read_back(NOW - 50);
+    for (stamp, sequence, expected) in
+        [(NOW, 1, Err(Unusable::Reused)), (NOW, 2, Ok(false)), (NOW - 50, 3, Ok(false))]
+    {
+        assert_eq!(replay.check_window(stamp, Some(WINDOW), at(NOW)), Ok(()));
+        assert_eq!(burn(&replay, stamp, sequence, NOW), expected);
+    }
+    assert_eq!(replay.check_window(NOW - 51, Some(WINDOW), at(NOW)), Err(Unusable::Stale), "not read");
+}
+
+#[test]
+fn stamps_whose_records_are_lost_are_refused_until_that_ends() {
+    let replay = Replay::new(10);
+    replay.set_lost(NOW);
+    let check = |stamp| replay.check_window(stamp, Some(WINDOW), at(NOW));
+    assert_eq!((check(NOW - 1), check(NOW)), (Err(Unusable::Stale), Ok(())));
+    assert_eq!(burn(&replay, NOW - 1, 1, NOW), Err(Unusable::Stale));
+    replay.set_lost(0);
+    assert_eq!((check(NOW - 1), burn(&replay, NOW - 1, 1, NOW)), (Ok(()), Ok(false)));
 }
 
 #[test]
 fn a_window_that_grows_brings_no_transid_back() {
     let replay = Replay::new(10);
+    let wide = Rights { window: Some(WINDOW * 4), ..rights(ReplayMode::Refuse, 10) };
     assert_eq!(burn(&replay, NOW, 1, NOW), Ok(false));
     assert_eq!(burn(&replay, NOW + 400, 2, NOW + 400), Ok(false), "the first is forgotten");
-    replay.reloaded(Some(WINDOW));
-    let wider = Some(WINDOW * 4);
-    assert_eq!(replay.check_window(NOW, wider, at(NOW + 400)), Err(Unusable::Stale));
-    assert_eq!(replay.check_window(NOW + 100, wider, at(NOW + 400)), Ok(()));
+    assert_eq!(pass(&replay, &appid(), number(NOW, 1), &wide, NOW + 400), Err(Unusable::Stale));
+    assert_eq!(pass(&replay, &appid(), number(NOW + 1, 1), &wide, NOW + 400), Ok(false));
 }
 
 #[test]
@@ -111,20 +188,18 @@ fn what_was_burnt_under_a_narrower_window_stays_burnt_under_a_wider_one() {
     // Its client asks nothing after the reload, while others do.
     let replay = Replay::new(10);
     assert_eq!(pass(&replay, &quiet, &narrow, NOW - 10, 1, NOW), Ok(false));
-    replay.reloaded(narrow.window);
     assert_eq!(pass(&replay, &other, &wide, NOW + 80, 1, NOW + 80), Ok(false));
-    (0..SHARDS).for_each(|_| replay.sweep(WINDOW, Duration::ZERO));
+    sweep(&replay, at(NOW + 80));
     assert_eq!(pass(&replay, &quiet, &wide, NOW - 10, 1, NOW + 90), Err(Unusable::Reused));
 
     // A request that came before the reload forgets it after that.
     let replay = Replay::new(10);
     assert_eq!(pass(&replay, &quiet, &narrow, NOW, 1, NOW), Ok(false));
-    replay.reloaded(narrow.window);
     assert_eq!(pass(&replay, &quiet, &narrow, NOW, 2, NOW + 100), Err(Unusable::Stale));
     assert_eq!(replay.held(), 0);
     assert_eq!(pass(&replay, &quiet, &wide, NOW, 1, NOW + 100), Err(Unusable::Stale));
     // Nor is that forgotten with its client, of which nothing else is left.
-    (0..SHARDS).for_each(|_| replay.sweep(WINDOW, IDLE * 2));
+    sweep(&replay, Moment { ticks: IDLE * 2, ..at(NOW + 100) });
     assert_eq!(pass(&replay, &quiet, &wide, NOW, 1, NOW + 100), Err(Unusable::Stale));
 }
 
@@ -166,10 +241,7 @@ fn the_whole_table_is_bounded_and_gives_its_room_back() {
     let replay = Replay::new(1);
     assert_eq!(burn(&replay, NOW, 1, NOW), Ok(false));
     assert!(matches!(burn(&replay, NOW, 2, NOW), Err(Unusable::Full(_))));
-    replay.latest.store(NOW + 301, Ordering::Relaxed);
-    for _ in 0..SHARDS {
-        replay.sweep(WINDOW, Duration::ZERO);
-    }
+    sweep(&replay, at(NOW + 301));
     assert_eq!(replay.held(), 0);
 }
 
@@ -266,8 +338,7 @@ fn a_client_that_moves_takes_its_transids_with_it() {
     assert_eq!(ask(&b, 1), Err(Unusable::Reused));
     assert_eq!(replay.held_by_group(), [(Arc::clone(&a), 0), (Arc::clone(&b), 1)]);
     assert_eq!(ask(&b, 2), Ok(false));
-    replay.latest.store(NOW + 301, Ordering::Relaxed);
-    (0..SHARDS).for_each(|_| replay.sweep(WINDOW, Duration::ZERO));
+    sweep(&replay, at(NOW + 301));
     assert_eq!((replay.held(), replay.held_by_group()), (0, vec![(a, 0), (b, 0)]));
 }
 
@@ -275,9 +346,9 @@ fn a_client_that_moves_takes_its_transids_with_it() {
 fn what_was_answered_before_a_restart_counts_to_the_group_of_now() {
     let replay = Replay::new(100);
     let gone = AppId::parse("GONE").unwrap();
-    replay.remember(&appid(), Some(&group()), number(NOW, 1), WINDOW, at(NOW));
-    replay.remember(&appid(), Some(&group()), number(NOW, 1), WINDOW, at(NOW));
-    replay.remember(&gone, None, number(NOW, 1), WINDOW, at(NOW));
+    replay.remember(&appid(), Some(&group()), number(NOW, 1));
+    replay.remember(&appid(), Some(&group()), number(NOW, 1));
+    replay.remember(&gone, None, number(NOW, 1));
     assert_eq!((replay.held(), replay.held_by_group()), (2, vec![(group(), 1)]));
     assert_eq!(burn(&replay, NOW, 1, NOW), Err(Unusable::Reused));
     let refuse = rights(ReplayMode::Refuse, 10);
@@ -299,15 +370,27 @@ fn a_request_that_comes_too_fast_takes_no_room() {
 }
 
 proptest! {
-    /// Whatever the clock does, a transid is burnt once.
+    /// Whatever the clock does, and whatever is believed of it, a transid is burnt once.
     #[test]
-    fn no_transid_is_burnt_twice(steps in proptest::collection::vec((0_u64..2_000, 0_u64..2_000, 1_u32..4), 1..60)) {
+    fn no_transid_is_burnt_twice(
+        steps in proptest::collection::vec((0_u64..2_000, 0_u64..2_000, 0_u64..2_000, 1_u32..4, any::<bool>()), 1..60)
+    ) {
         let replay = Replay::new(1_000);
+        let refuse = rights(ReplayMode::Refuse, 1_000);
+        let (appid, group) = (appid(), group());
+        let owner = Owner { appid: &appid, group: &group, group_share: 1_000 };
         let mut burnt = HashSet::new();
-        for (clock, stamp, sequence) in steps {
-            let (now, stamp) = (NOW + clock, NOW + stamp);
-            if replay.check_window(stamp, Some(WINDOW), at(now)).is_ok() && burn(&replay, stamp, sequence, now).is_ok() {
+        for (clock, ahead, stamp, sequence, sweeps) in steps {
+            // Long idle, so that a client with nothing left is forgotten.
+            let now = Moment { ticks: IDLE * 2, ..moment(NOW + clock + ahead, NOW + clock) };
+            let (stamp, number) = (NOW + stamp, number(NOW + stamp, sequence));
+            if replay.check_window(stamp, Some(WINDOW), now).is_ok()
+                && replay.pass(owner, number, &refuse, ReplayMode::Refuse, Moment { ticks: Duration::ZERO, ..now }).is_ok()
+            {
                 prop_assert!(burnt.insert((stamp, sequence)));
+            }
+            if sweeps {
+                sweep(&replay, now);
             }
         }
     }

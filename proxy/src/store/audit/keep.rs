@@ -225,7 +225,9 @@ mod tests {
     /// Segments of four months with keys, closed.
     fn four_months(dir: &Path) -> Vec<Month> {
         let options = Options { identifiers: Identifiers::Keyed, ..Options::default() };
-        let store = AuditStore::open(dir, options, Clock::manual(NOON).0).unwrap();
+        let (clock, hand) = Clock::manual(NOON);
+        let store = AuditStore::open(dir, options, clock).unwrap();
+        hand.advance(Duration::from_secs(90 * 86_400));
         let days = [0, 30, 60, 90];
         for days in days {
             assert_eq!(store.append(row(month(days), "t")).wait(), Ok(()));

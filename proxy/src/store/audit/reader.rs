@@ -13,14 +13,12 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::super::schema::{self, Kind};
 use super::super::{Fault, StoreError};
+use super::file::manifest;
 use super::identity::{HashedCard, IdentityKey, PastCard};
 use super::row::BegunRow;
-use super::segment;
+use super::segment::{self, Month};
 use super::table::kind_of_number;
 use crate::clock::Time;
-
-/// How many segments the replay window is looked for in: this month's and, just after its begin, the one before.
-const WINDOW_SEGMENTS: usize = 2;
 
 /// Reads the segments of a folder; nothing else has to be open.
 #[derive(Clone, Debug)]
@@ -66,41 +64,40 @@ impl AuditReader {
         Self { dir: dir.to_owned() }
     }
 
-    /// Visits the authenticated requests that came at or after `since`, the last written first, until there
-    /// are no more or `visit` breaks. Blocks. What comes after a moment in 2 segments at most is found.
+    /// Visits the authenticated requests that came at or after `since`, in whatever segment, the last written first, until
+    /// there are no more or `visit` breaks. Blocks. Returns the time of the last ones that cannot be read: their segment
+    /// is missing, or damaged.
     ///
     /// # Errors
-    /// When a segment cannot be read.
+    /// When the newest segment cannot be read.
     pub fn authenticated_since(
         &self,
         since: Time,
         mut visit: impl FnMut(PastRequest<'_>) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        for month in segment::list(&self.dir)?.into_iter().take(WINDOW_SEGMENTS) {
-            let path = month.path(&self.dir);
-            let connection = schema::open_read_only(&path, Kind::Audit)?;
-            let Some(first) = first_since(&connection, since).map_err(StoreError::sqlite(&path))? else {
-                continue;
+    ) -> Result<Option<Time>, StoreError> {
+        self.segments_since(since, |month, path, connection| {
+            let Some(first) = first_since(connection, since).map_err(StoreError::sqlite(path))? else {
+                return Ok(ControlFlow::Continue(()));
             };
             // A key that cannot be read is as good as none.
             let key = IdentityKey::read(&self.dir, month).ok().flatten().map(Arc::new);
-            if visit_from(&connection, &path, key.as_ref(), first, since, &mut visit)?.is_break() {
-                break;
-            }
-        }
-        Ok(())
+            visit_from(connection, path, key.as_ref(), first, since, &mut visit)
+        })
     }
 
-    /// Visits the actions that were begun at or after `since`, in whatever segment. Blocks.
+    /// Visits the actions that were begun at or after `since`, in whatever segment. Blocks. Returns the time of the last
+    /// ones that cannot be read.
     ///
     /// # Errors
-    /// When a segment cannot be read.
-    pub fn begun_since(&self, since: Time, mut visit: impl FnMut(PastAction<'_>)) -> Result<(), StoreError> {
-        for month in segment::list(&self.dir)? {
-            let path = month.path(&self.dir);
-            let connection = schema::open_read_only(&path, Kind::Audit)?;
+    /// When the newest segment cannot be read.
+    pub fn begun_since(
+        &self,
+        since: Time,
+        mut visit: impl FnMut(PastAction<'_>),
+    ) -> Result<Option<Time>, StoreError> {
+        self.segments_since(since, |_, path, connection| {
             let mut read = || {
-                let Some(first) = first_since(&connection, since)? else { return Ok(()) };
+                let Some(first) = first_since(connection, since)? else { return Ok(()) };
                 let mut begun = connection.prepare(
                     "SELECT id, at, detail FROM note
                      WHERE id >= ?1 AND at >= ?2 AND what = (SELECT id FROM name WHERE text = ?3)",
@@ -114,9 +111,72 @@ impl AuditReader {
                 }
                 Ok(())
             };
-            read().map_err(StoreError::sqlite(&path))?;
+            read().map_err(StoreError::sqlite(path)).map(ControlFlow::Continue)
+        })
+    }
+
+    /// The time of the last record. Blocks.
+    ///
+    /// # Errors
+    /// When a segment cannot be read.
+    pub fn newest_record(&self) -> Result<Option<Time>, StoreError> {
+        for month in segment::list(&self.dir)? {
+            let path = month.path(&self.dir);
+            let at: Option<i64> = schema::open_read_only(&path, Kind::Audit)?
+                .query_row("SELECT at FROM record ORDER BY id DESC LIMIT 1", [], |row| row.get(0))
+                .optional()
+                .map_err(StoreError::sqlite(&path))?;
+            if let Some(at) = at {
+                return Ok(Some(Time::from_micros(at)));
+            }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Reads the segments that may have rows at or after `since`, the newest first: by what the newest says of those before
+    /// it, since a segment's name does not tell when its rows were written. Returns until when there are some that cannot
+    /// be read.
+    fn segments_since(
+        &self,
+        since: Time,
+        mut read: impl FnMut(Month, &Path, &Connection) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<Option<Time>, StoreError> {
+        let months = segment::list(&self.dir)?;
+        let Some(&newest) = months.first() else { return Ok(None) };
+        let known = {
+            let path = newest.path(&self.dir);
+            let connection = schema::open_read_only(&path, Kind::Audit)?;
+            manifest(&connection).map_err(StoreError::sqlite(&path))?.unwrap_or_default()
+        };
+        let until = |month: Month| {
+            let name = month.to_string();
+            known.iter().find(|known| known.month == name).map(|known| Time::from_micros(known.until))
+        };
+        // A clock that was ahead may have dated rows after the month that they were written in.
+        let end = |month: Month| until(month).map_or(month.end(), |until| until.min(month.end()));
+        let missing = known
+            .iter()
+            .filter_map(|known| Month::parse(&known.month))
+            .filter(|month| !months.contains(month) && end(*month) >= since);
+        let mut unreadable = missing.map(end).max();
+        for month in months {
+            if until(month).is_some_and(|until| until < since) {
+                continue;
+            }
+            let path = month.path(&self.dir);
+            match schema::open_read_only(&path, Kind::Audit)
+                .and_then(|connection| read(month, &path, &connection))
+            {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => break,
+                Err(error) if month == newest => return Err(error),
+                Err(error) => {
+                    tracing::error!(%error, "a segment of the audit cannot be read");
+                    unreadable = unreadable.max(Some(end(month)));
+                }
+            }
+        }
+        Ok(unreadable)
     }
 
     /// The sequences of an account's calls that have a row, of stamps from `since` to `until`. Blocks.

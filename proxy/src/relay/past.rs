@@ -1,0 +1,105 @@
+//! Reads the used transids back from the audit: at the start, and after the clock was set back.
+//!
+//! What is read begins a window before the newest record, or before now if that is earlier: a clock that is ahead reads
+//! all that a right one would. A request's record is never older than its transid's stamp less the window (`clock`), so
+//! the records are found by their horizon.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use cmiot_signer::Transid;
+
+use super::Relay;
+use crate::admit::actions::Action;
+use crate::admit::replay::Number;
+use crate::clock::Time;
+use crate::outcome::{Outcome, Refusal};
+use crate::store::StoreError;
+
+impl Relay {
+    /// No transid that was used before is answered again: the audit is the proof. Stamps whose records cannot be read are
+    /// refused. At the start, actions that were begun and have no record are open again. Blocks.
+    ///
+    /// # Errors
+    /// When the newest segment cannot be read.
+    pub fn read_past(&self, start: bool) -> Result<(), StoreError> {
+        let replay = self.admit.replay();
+        replay.begin_reading();
+        let read = self.read_used(start);
+        match &read {
+            Ok((from, unreadable)) => {
+                replay.read_back(*from);
+                self.unreadable.store(*unreadable, Ordering::Relaxed);
+            }
+            Err(_) => replay.end_reading(),
+        }
+        self.refuse_lost();
+        read.map(|_| ())
+    }
+
+    /// The second from which on all is read, and that up to which it is not.
+    fn read_used(&self, start: bool) -> Result<(u64, u64), StoreError> {
+        let now = self.clock.now();
+        let newest = self.history.newest_record()?;
+        let window = self.admit.memory();
+        // Without a record there is nothing that was not read.
+        let from = newest.map_or(Time::EPOCH, |newest| newest.min(now).minus(window));
+        let number = |transid: &str| {
+            let number = Transid::parse(transid).ok().as_ref().map(Number::of);
+            number.filter(|number| number.unix() >= from.as_secs())
+        };
+        let mut open = HashMap::new();
+        let actions = self.history.begun_since(from.minus(window), |past| {
+            if let Some(number) = number(past.transid) {
+                open.insert(Action { client: past.client, number }, past.row);
+            }
+        })?;
+        let records = self.history.authenticated_since(from.minus(window), |past| {
+            let used = past.outcome != Outcome::Refused.name()
+                || past.reason == Some(Refusal::OnlyIfCached.reason());
+            if let Some(number) = number(past.transid).filter(|_| used) {
+                if past.reason != Some(Refusal::Begun(None).reason()) {
+                    // The record says how it ended.
+                    open.remove(&Action { client: past.client, number });
+                }
+                self.admit.remember(&past.client, number);
+            }
+            ControlFlow::Continue(())
+        })?;
+        for (action, row) in open {
+            self.admit.remember(&action.client, action.number);
+            // This process knows its own actions.
+            if start {
+                self.actions.remember(action, row);
+            }
+        }
+        let unreadable = records.max(actions).map_or(0, |until| until.plus(window).as_secs() + 1);
+        Ok((from.as_secs(), unreadable))
+    }
+
+    /// Refuses stamps whose records cannot be read; those of rows that an anchor knows, until that is acknowledged.
+    pub(super) fn refuse_lost(&self) {
+        let window = self.admit.memory();
+        let through = |through: Time| through.plus(window).as_secs() + 1;
+        let lost = self.audit.lost().map_or(0, |lost| through(lost.through));
+        self.admit.replay().set_lost(lost.max(self.unreadable.load(Ordering::Relaxed)));
+    }
+
+    /// Reads the past again, elsewhere.
+    pub(super) fn read_past_again(self: &Arc<Self>) {
+        let relay = Arc::clone(self);
+        tokio::task::spawn_blocking(move || match relay.read_past(false) {
+            Ok(()) => {
+                tracing::info!(
+                    transids = relay.admit.remembered(),
+                    "the used transids were read back from the audit"
+                );
+            }
+            Err(error) => {
+                tracing::error!(%error, "the used transids cannot be read back: older stamps stay refused");
+            }
+        });
+    }
+}
