@@ -23,7 +23,8 @@ pub struct Audit {
     /// The group whose members may read the segments: its name, or its number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_group: Option<String>,
-    /// Refusals before authentication that have a record each, a peer and reason in a period; further ones are counted.
+    /// Requests that are not admitted and have a record each, a peer (or authenticated client) and reason in a period;
+    /// further ones are counted.
     pub refusals: u32,
     /// How long such a period is.
     pub refusal_period: Span,
@@ -92,7 +93,7 @@ pub struct Auditing {
     pub identifiers: Identifiers,
     /// The number of the group that may read the segments.
     pub group: Option<u32>,
-    /// Refusals before authentication that have a record each, a peer and reason in a period.
+    /// Requests that are not admitted and have a record each, a peer (or authenticated client) and reason in a period.
     pub refusals: u32,
     /// How long such a period is.
     pub refusal_period: Duration,

@@ -101,7 +101,7 @@ pub struct CallRow {
     pub bytes: Option<usize>,
 }
 
-/// Refusals before authentication that were only counted.
+/// Requests that were not admitted and were only counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedRow {
     /// Where they came from; none for peers too many to tell apart.
