@@ -1,6 +1,10 @@
 //! `cmiot-proxy client`: the list that it edits counts in a running proxy.
 
-use crate::support::{MSISDN, Proxy, Setup, carrier, run, until, write_secret};
+use std::path::Path;
+
+use crate::support::{
+    Finished, MSISDN, Proxy, Setup, carrier, command, run, soon, until, write_config, write_secret,
+};
 
 #[tokio::test]
 async fn clients_come_change_and_go_while_the_proxy_runs() {
@@ -15,17 +19,15 @@ async fn clients_come_change_and_go_while_the_proxy_runs() {
         let folder = proxy.config().parent().unwrap().to_owned();
         let client = async |words: &[&str]| {
             let words = [&["client", words[0], "--config", "cmiot-proxy.toml"], &words[1..]].concat();
-            let said = run(&folder, &words, &[]).await.did_it().out.trim().to_owned();
-            // Only so as not to wait until the change is noticed by itself.
-            proxy.signal("HUP").await;
-            said
+            let done = run(&folder, &words, &[]).await.did_it();
+            let taken = done.err.contains("taken by the running proxy")
+                && done.err.contains(&proxy.pid().to_string());
+            assert!(taken || words[1] == "list", "{done:#?}");
+            done.out.trim().to_owned()
         };
         let answers = async |password: &str, code: &str| {
             let gateway = proxy.gateway.named("GW2", password);
-            until("the change to count", async || {
-                (proxy.get(&gateway.sign(&MSISDN)).await.code() == code).then_some(())
-            })
-            .await;
+            assert_eq!(proxy.get(&gateway.sign(&MSISDN)).await.code(), code, "at once");
         };
 
         let first = client(&["add", "GW2", "--group", "fleet", "--rate", "1000"]).await;
@@ -63,4 +65,136 @@ async fn clients_come_change_and_go_while_the_proxy_runs() {
             1
         );
     }
+}
+
+/// A folder with a configuration whose lists are these, and nobody who serves it.
+fn lists(clients: &str, revoked: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    write_secret(&folder.path().join("clients.csv"), clients);
+    write_secret(&folder.path().join("revoked"), revoked);
+    write_config(
+        &folder.path().join("cmiot-proxy.toml"),
+        &with_lists(Setup::calling("http://127.0.0.1:9")).text(),
+    );
+    folder
+}
+
+fn with_lists(setup: Setup) -> Setup {
+    setup.set("gateway.clients_file", "clients.csv").set("gateway.revoked_file", "revoked")
+}
+
+async fn client(folder: &Path, words: &[&str]) -> Finished {
+    run(folder, &[&["client", words[0], "--config", "cmiot-proxy.toml"], &words[1..]].concat(), &[]).await
+}
+
+fn text(folder: &Path, name: &str) -> String {
+    std::fs::read_to_string(folder.join(name)).unwrap()
+}
+
+#[tokio::test]
+async fn without_a_proxy_an_edit_counts_at_the_next_start() {
+    let folder = lists("appid,group,password\nGW1,fleet,one\n", "");
+    for words in
+        [&["add", "GW2", "--group", "fleet"][..], &["rotate", "GW2"], &["revoke", "GW1"], &["revoke", "GW1"]]
+    {
+        let done = client(folder.path(), words).await.did_it();
+        assert!(done.err.contains("takes effect at the next start"), "{done:#?}");
+        assert_eq!(
+            done.out.lines().count(),
+            usize::from(words[0] != "revoke"),
+            "the password alone: {done:#?}"
+        );
+    }
+    assert_eq!(text(folder.path(), "revoked"), "GW1\n");
+}
+
+#[tokio::test]
+async fn of_edits_at_once_none_is_lost() {
+    let folder = lists("appid,group,password\nA,fleet,x\n", "");
+    for edit in ["add", "revoke"] {
+        let mut running = Vec::new();
+        for n in 0..8 {
+            let name = format!("N{n}");
+            let mut one = command(folder.path());
+            one.args(["client", edit, "--config", "cmiot-proxy.toml", &name]);
+            if edit == "add" {
+                one.args(["--group", "fleet"]);
+            }
+            running.push(
+                one.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap(),
+            );
+        }
+        for mut one in running {
+            assert!(soon("an edit", one.wait()).await.unwrap().success());
+        }
+    }
+    assert_eq!(text(folder.path(), "clients.csv").lines().count(), 2 + 8);
+    assert_eq!(text(folder.path(), "revoked").lines().count(), 8);
+}
+
+#[tokio::test]
+async fn an_unknown_appid_is_not_revoked_and_one_that_stands_twice_is_not_imported() {
+    let folder = lists("appid,group,password\nGW1,fleet,one\n", "");
+    client(folder.path(), &["revoke", "GW9"]).await.failed(1, ["GW9", "no client has this appid"]);
+    assert_eq!(text(folder.path(), "revoked"), "");
+    write_secret(&folder.path().join("derive.key"), &"k".repeat(32));
+    let derived = with_lists(Setup::calling("http://127.0.0.1:9"))
+        .add("derive", "group = 'fleet'\nappid_prefix = 'GW9'\nkey_file = 'derive.key'\nepoch = 0");
+    write_config(&folder.path().join("cmiot-proxy.toml"), &derived.text());
+    client(folder.path(), &["revoke", "GW9"]).await.did_it();
+
+    let before = text(folder.path(), "clients.csv");
+    let csv = "# depot\nappid,group,password\nX1,fleet,aaaaaaaaaaaaaaaa\nX2,fleet,bbbbbbbbbbbbbbbb\nX1,fleet,cccccccccccccccc\n";
+    write_secret(&folder.path().join("in.csv"), csv);
+    let refused = client(folder.path(), &["import", "--from", "in.csv"]).await;
+    refused.failed(1, ["in.csv:5", "X1", "line 3"]);
+    let toml = "[[client]]\nappid = 'X1'\ngroup = 'fleet'\npassword = 'aaaaaaaaaaaaaaaa'\n";
+    write_secret(&folder.path().join("in.toml"), &format!("{toml}{toml}"));
+    client(folder.path(), &["import", "--from", "in.toml"]).await.failed(1, ["in.toml:6", "X1", "line 2"]);
+    assert_eq!(text(folder.path(), "clients.csv"), before);
+}
+
+#[tokio::test]
+async fn an_edit_says_when_the_proxy_refuses_it_or_cannot_be_asked() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir().unwrap();
+    write_secret(&folder.path().join("clients.csv"), "appid,group,password\nGW1,fleet,one\n");
+    write_secret(&folder.path().join("revoked"), "");
+    let setup = with_lists(Setup::before(&carrier).forget("client.0.password"));
+    // In the environment of the commands, and not in that of the proxy later on.
+    let setup = setup.set("client.0.password_file", "gw.password");
+    write_secret(&folder.path().join("gw.password"), "the-gateways-side");
+    let proxy = Proxy::start_in(folder, setup.clone()).await;
+    let folder = proxy.config().parent().unwrap().to_owned();
+
+    // The commands read another configuration, which is in order, of the same store and the same lists.
+    write_config(&folder.join("theirs.toml"), &setup.text());
+    std::fs::remove_file(folder.join("gw.password")).unwrap();
+    let own = setup.clone().forget("client.0.password_file").set("client.0.password_env", "GATEWAY_SECRET");
+    write_config(&folder.join("theirs.toml"), &own.text());
+    let words = ["client", "revoke", "--config", "theirs.toml", "GW1"];
+    let refused = run(&folder, &words, &[("GATEWAY_SECRET", "the-gateways-side")]).await;
+    refused.failed(1, ["the list is changed", "refuses its configuration", "gw.password"]);
+    let ready = proxy.admin("/ready", "").await;
+    assert_eq!(ready.status, 200);
+    assert!(
+        ready.text().contains("alarm: configuration: ") && ready.text().contains("gw.password"),
+        "{}",
+        ready.text()
+    );
+
+    // The remedy counts by itself, without a signal.
+    write_secret(&folder.join("gw.password"), "the-gateways-side");
+    until("the alarm to end", async || (proxy.admin("/ready", "").await.text() == "ready\n").then_some(()))
+        .await;
+    let gateway = proxy.gateway.named("GW1", "one");
+    assert_eq!(proxy.get(&gateway.sign(&MSISDN)).await.code(), "7", "revoked");
+
+    // Without the token of the admin listener it cannot be asked.
+    write_secret(&folder.join("other.token"), "not-the-token-of-it");
+    let blind = own.set("admin.token_file", "other.token");
+    write_config(&folder.join("theirs.toml"), &blind.text());
+    let words = ["client", "add", "--config", "theirs.toml", "GW5", "--group", "fleet"];
+    let unknown = run(&folder, &words, &[("GATEWAY_SECRET", "the-gateways-side")]).await;
+    unknown.failed(3, ["the list is changed", "401", "SIGHUP"]);
 }

@@ -152,6 +152,15 @@ impl App {
         let unix = app.admin.tcp().is_none();
         let connections = gateway.places().clone();
         let desk = Arc::new(Admin { relay, connections, store, metrics, reloads, unix });
+        app.store.announce(&match &app.admin {
+            Bound::Tcp(address) if config.admin.tls.is_some() => format!("https://{address}"),
+            Bound::Tcp(address) => format!("http://{address}"),
+            // For a command with another working folder.
+            Bound::Unix(Some(path)) => {
+                format!("unix:{}", path.canonicalize().unwrap_or_else(|_| path.clone()).display())
+            }
+            Bound::Unix(None) => "unix:".to_owned(),
+        });
         app.serve(gateway, admin, desk);
         tracing::info!(gateway = %app.gateway, admin = %app.admin, "serving");
         Ok(app)

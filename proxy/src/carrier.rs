@@ -367,10 +367,10 @@ impl Carrier {
     /// Where every attempt ends, whatever became of it.
     fn report(&self, operation: &Operation, card: &Card, attempt: &Attempt) {
         let code = match &attempt.end {
-            Ok(answered) => answered.verdict.code.as_str().to_owned(),
-            Err(fault) => fault.name().to_owned(),
+            Ok(answered) => answered.verdict.code.label(),
+            Err(fault) => fault.name(),
         };
-        self.metrics.carrier_call(&attempt.account, &code, attempt.latency);
+        self.metrics.carrier_call(&attempt.account, code, attempt.latency);
         match &attempt.end {
             Ok(Answered { verdict, .. }) if verdict.class == Class::Credentials => {
                 tracing::error!(

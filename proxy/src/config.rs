@@ -95,6 +95,12 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with the place and the remedy; nothing is half-configured.
     pub fn load(path: &Path) -> Result<(Self, ConfigFile), ConfigError> {
+        let loaded = Self::read(path);
+        wipe_stack();
+        loaded
+    }
+
+    fn read(path: &Path) -> Result<(Self, ConfigFile), ConfigError> {
         let unreadable = |e: std::io::Error| {
             ConfigError::new(path, None, format!("cannot be read: {e}: name an existing file with --config"))
         };
@@ -143,6 +149,17 @@ impl Config {
     pub fn accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
         self.groups.values().flatten()
     }
+}
+
+/// Overwrites the stack below: a password that was moved from there to its place is wiped there when it is dropped, but the
+/// bytes that it was moved from stay.
+#[inline(never)]
+fn wipe_stack() {
+    /// More than reading a configuration takes.
+    const DEPTH: usize = 256 << 10;
+    let mut below = [0_u8; DEPTH];
+    zeroize::Zeroize::zeroize(&mut below);
+    std::hint::black_box(&below);
 }
 
 impl ConfigFile {

@@ -1,6 +1,6 @@
 //! `cmiot-proxy`: the commands. One subcommand, one file under `cli/`.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done, but not known to count in the running proxy (`client`).
 
 mod cli;
 

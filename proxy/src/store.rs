@@ -8,13 +8,14 @@
 //! | `store.lock` | the process that works here | nothing |
 //!
 //! One process a folder. Each file has one writer (a thread for cache and audit); readers have connections of
-//! their own. The folder is its owner's alone (0700), and so are the files (0600).
+//! their own. The folder is created for its owner alone (0700), and so are the files (0600).
 
 pub mod audit;
 mod blocks;
 pub mod cache;
 mod error;
 mod failure;
+mod folder;
 mod locks;
 mod queue;
 mod schema;
@@ -22,9 +23,7 @@ pub mod state;
 mod wal;
 pub mod whole;
 
-use std::fs::{File, OpenOptions, Permissions, TryLockError};
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +32,7 @@ use self::audit::{AuditReader, AuditStore, OnFailure};
 use self::cache::CacheStore;
 pub use self::error::{Fault, StoreError};
 pub use self::failure::Failure;
+pub use self::folder::{Holder, holder};
 use self::state::{Lost, StateStore};
 use crate::alarms::Alarms;
 use crate::clock::Clock;
@@ -76,7 +76,7 @@ pub struct Store {
     /// Why nothing more is written until the process is started again.
     pub failure: Failure,
     /// Released by the system when the process ends, however it ends.
-    _lock: File,
+    lock: File,
 }
 
 /// A state that is started over begins this long after the newest transid known: a call in flight at the loss
@@ -92,6 +92,7 @@ impl Store {
     pub fn open(dir: &Path, options: StoreOptions, clock: &Clock) -> Result<Self, StoreError> {
         schema::check_library(dir)?;
         schema::create_folder(dir)?;
+        folder::check(dir)?;
         if let Some(size) = blocks::small(dir)? {
             tracing::warn!(
                 folder = %dir.display(), size,
@@ -100,9 +101,9 @@ impl Store {
             );
         }
         if let Some(group) = options.audit.group {
-            share_folder(dir, group)?;
+            folder::share(dir, group)?;
         }
-        let lock = lock(&dir.join("store.lock"))?;
+        let lock = folder::lock(dir)?;
         let history = AuditReader::new(dir);
         // First, since the files of the others are how it knows that it must exist.
         let lost = if options.accept_lost_state { start_over(&history, clock)? } else { Lost::Refuse };
@@ -123,8 +124,16 @@ impl Store {
             audit: Arc::new(audit),
             history,
             failure,
-            _lock: lock,
+            lock,
         })
+    }
+
+    /// Says to the commands that run beside this process where its admin listener is. A failure is only logged: they say
+    /// then that they cannot reach it.
+    pub fn announce(&self, admin: &str) {
+        if let Err(error) = folder::announce(&self.lock, admin) {
+            tracing::warn!(%error, "store.lock does not say where the admin listener is");
+        }
     }
 
     /// Whether requests can be answered: the store has not failed for good, the audit's last commit worked, and the state
@@ -187,46 +196,10 @@ fn start_over(history: &AuditReader, clock: &Clock) -> Result<Lost, StoreError> 
     Ok(Lost::StartOver { floor })
 }
 
-/// Lets a group into the folder, whose files are still each one's own; what is made there belongs to the group.
-fn share_folder(dir: &Path, group: u32) -> Result<(), StoreError> {
-    let io = StoreError::io(dir);
-    std::os::unix::fs::chown(dir, None, Some(group)).map_err(io)?;
-    std::fs::set_permissions(dir, Permissions::from_mode(0o2750)).map_err(io)
-}
-
-/// Takes the folder for this process.
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let io = StoreError::io(path);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => {
-            file.set_len(0).map_err(io)?;
-            write!(file, "{}", std::process::id()).map_err(io)?;
-            Ok(file)
-        }
-        Err(TryLockError::Error(error)) => Err(io(error)),
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // Who it is only helps the operator; the lock alone decides.
-            let _: std::io::Result<usize> = file.rewind().and_then(|()| file.read_to_string(&mut holder));
-            if holder.is_empty() {
-                holder.push_str("(unknown)");
-            }
-            Err(StoreError::new(path, Fault::Locked { holder }))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use cmiot_signer::{AppId, Stamp};
 

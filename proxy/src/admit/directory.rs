@@ -71,7 +71,7 @@ impl Directory {
             .map(|(appid, client)| (*appid, Arc::clone(client)))
             .collect();
         let passwords =
-            || listed.values().flat_map(|client| [Some(&client.password), client.previous.as_ref()]);
+            || listed.values().flat_map(|client| [Some(&client.password), client.previous.as_deref()]);
         let longest = passwords().flatten().map(Password::len).max().unwrap_or(DECOY.len()).max(DECOY.len());
         Self {
             decoy: Password::new(DECOY).expect("17 bytes are a password's length"),
@@ -111,7 +111,7 @@ impl Directory {
         let mut genuine = token(request, current).verify(request.token.expose());
         let mut blocks = self.blocks_spared(request, current);
         if self.rotating {
-            let previous = client.as_ref().and_then(|client| client.previous.as_ref());
+            let previous = client.as_ref().and_then(|client| client.previous.as_deref());
             let password = previous.unwrap_or(&self.decoy);
             genuine |= token(request, password).verify(request.token.expose()) & previous.is_some();
             blocks += self.blocks_spared(request, password);

@@ -32,6 +32,14 @@ impl Code {
         })
     }
 
+    /// The code as a metric's label: one for all codes that the table does not know, since a carrier may write any.
+    pub fn label(&self) -> &str {
+        match Class::of(self.as_str()) {
+            Class::Other => "other",
+            _ => self.as_str(),
+        }
+    }
+
     /// The code as the carrier wrote it.
     pub fn as_str(&self) -> &str {
         // Only ASCII letters and digits come in through `parse`.
@@ -165,6 +173,13 @@ pub enum NotAnEnvelope {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_that_are_not_known_share_one_label() {
+        let label = |code| Code::parse(code).unwrap().label().to_owned();
+        assert_eq!(["0", "71", "01016"].map(label), ["0", "71", "01016"]);
+        assert_eq!(["103", "00", "nonsense", "10006"].map(label), ["other"; 4]);
+    }
 
     #[test]
     fn each_listed_code_has_its_class() {

@@ -1,6 +1,9 @@
 //! `cmiot-proxy client`: who may ask; edits the clients file and the list of revoked appids.
 //!
-//! A running proxy notices the change by itself. New passwords are made here, printed once, and kept in the file.
+//! A running proxy is made to load the change, and the command says whether it does (`settle.rs`). New passwords are made
+//! here, printed once, and kept in the file.
+
+mod settle;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,7 +22,11 @@ use ring::rand::{SecureRandom, SystemRandom};
   cmiot-proxy client rotate --config cmiot-proxy.toml GW0002            # both passwords are valid now
   cmiot-proxy client rotate --config cmiot-proxy.toml GW0002 --finish   # only the new one is
   cmiot-proxy client revoke --config cmiot-proxy.toml GW0002
-  cmiot-proxy client import --config cmiot-proxy.toml --from fleet.csv")]
+  cmiot-proxy client import --config cmiot-proxy.toml --from fleet.csv
+
+An edit is told to the running proxy. Exit code 0: it counts there, or no proxy runs and it counts at the next start;
+1: nothing was changed, or the proxy refuses its configuration; 3: changed, and not known to count. The words go to
+standard error.")]
 pub(super) struct Client {
     #[command(subcommand)]
     what: What,
@@ -93,8 +100,11 @@ impl ConfigArg {
 
 impl Client {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        match self.what {
-            What::List { config } => list(&config)?,
+        let (edit, revoked) = match self.what {
+            What::List { config } => {
+                list(&config)?;
+                return Ok(ExitCode::SUCCESS);
+            }
             What::Add { config, appid, group, rate, cards, peers } => {
                 let edit = config.edit()?;
                 if edit.clients().map_err(anyhow::Error::msg)?.iter().any(|client| client.appid == appid) {
@@ -111,15 +121,29 @@ impl Client {
                 ];
                 edit.set(&appid, &changes).map_err(anyhow::Error::msg)?;
                 out!("{password}");
+                (edit, false)
             }
-            What::Rotate { config, appid, finish } => rotate(&config.edit()?, &appid, finish)?,
-            What::Revoke { config, appid } => config.edit()?.revoke(&appid).map_err(anyhow::Error::msg)?,
+            What::Rotate { config, appid, finish } => {
+                let edit = config.edit()?;
+                rotate(&edit, &appid, finish)?;
+                (edit, false)
+            }
+            What::Revoke { config, appid } => {
+                let edit = config.edit()?;
+                edit.revoke(&appid).map_err(anyhow::Error::msg)?;
+                (edit, true)
+            }
             What::Import { config, from } => {
-                let added = config.edit()?.import(&from).map_err(anyhow::Error::msg)?;
+                let edit = config.edit()?;
+                let added = edit.import(&from).map_err(anyhow::Error::msg)?;
                 out!("{added} clients added");
+                (edit, false)
             }
-        }
-        Ok(ExitCode::SUCCESS)
+        };
+        let [clients, revocations] = edit.lists();
+        let list = if revoked { revocations } else { clients };
+        // Ended first: others may edit while the proxy loads.
+        settle::settle(&edit.close(), &list.context("a list that was edited")?)
     }
 }
 

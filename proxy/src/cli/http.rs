@@ -6,7 +6,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 /// What came back.
 pub(super) struct Reply {
@@ -27,7 +28,7 @@ pub(super) async fn get(url: &str, headers: &[(&'static str, &str)]) -> anyhow::
     send(Method::GET, url, headers, Bytes::new()).await
 }
 
-/// POSTs JSON to an `http` URL.
+/// POSTs JSON to an `http` URL, or to `unix:SOCKET//PATH`.
 pub(super) async fn post(url: &str, headers: &[(&'static str, &str)], body: Bytes) -> anyhow::Result<Reply> {
     let headers = [headers, &[("content-type", "application/json")]].concat();
     send(Method::POST, url, &headers, body).await
@@ -39,27 +40,53 @@ async fn send(
     headers: &[(&'static str, &str)],
     body: Bytes,
 ) -> anyhow::Result<Reply> {
-    let uri: Uri = url.parse().context("not a URL")?;
-    if uri.scheme_str() != Some("http") {
-        bail!("only http:// can be asked here");
-    }
-    let authority = uri.authority().context("a URL without a host")?.as_str();
-    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    let asked = || format!("asking {authority}");
-    let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await.with_context(asked)?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.with_context(asked)?;
+    let (host, target) = match url.strip_prefix("unix:") {
+        // The path within the URL stands behind the first `//`.
+        Some(rest) => {
+            let (socket, path) = rest.split_once("//").context("not a URL")?;
+            let asked = || format!("asking unix:{socket}");
+            let stream = UnixStream::connect(socket).await.with_context(asked)?;
+            let request = request(method, &format!("/{path}"), "localhost", headers, body)?;
+            return exchange(stream, request).await.with_context(asked);
+        }
+        None => {
+            let uri: Uri = url.parse().context("not a URL")?;
+            if uri.scheme_str() != Some("http") {
+                bail!("only http:// can be asked here");
+            }
+            let authority = uri.authority().context("a URL without a host")?;
+            // Without what may be a password before the host.
+            let host = authority.as_str().rsplit('@').next().unwrap_or_default().to_owned();
+            (host, uri)
+        }
+    };
+    let asked = || format!("asking {host}");
+    let name = target.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let stream = TcpStream::connect((name, target.port_u16().unwrap_or(80))).await.with_context(asked)?;
+    let path = target.path_and_query().map_or("/", |target| target.as_str());
+    exchange(stream, request(method, path, &host, headers, body)?).await.with_context(asked)
+}
+
+fn request(
+    method: Method,
+    target: &str,
+    host: &str,
+    headers: &[(&'static str, &str)],
+    body: Bytes,
+) -> anyhow::Result<Request<Full<Bytes>>> {
+    let request = Request::builder().method(method).uri(target).header(header::HOST, host);
+    let request = headers.iter().fold(request, |all, (name, value)| all.header(*name, *value));
+    Ok(request.body(Full::new(body))?)
+}
+
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<Reply>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
-    let mut request = Request::builder()
-        .method(method)
-        .uri(uri.path_and_query().map_or("/", |target| target.as_str()))
-        .header(header::HOST, authority);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let response = sender.send_request(request.body(Full::new(body))?).await.with_context(asked)?;
-    let (head, body) = response.into_parts();
-    let body = body.collect().await.with_context(asked)?.to_bytes();
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    let body = body.collect().await?.to_bytes();
     drop(sender);
     connection.abort();
     Ok(Reply { status: head.status, headers: head.headers, body })

@@ -76,7 +76,7 @@ impl Clients {
                 group: Arc::clone(&account.group),
                 ebid: account.ebid,
                 password: account.passwords[0].clone(),
-                previous: account.passwords.get(1).cloned(),
+                previous: account.passwords.get(1).cloned().map(Box::new),
                 certificate: None,
                 rights: Arc::new(checker.rights(&place, &file::Rights::default())?),
             };
@@ -219,7 +219,7 @@ impl Checker<'_, '_> {
             group,
             ebid,
             password: password.read(place, self.reader)?,
-            previous: previous.read_optional(place, self.reader)?,
+            previous: previous.read_optional(place, self.reader)?.map(Box::new),
             certificate: written.certificate.as_deref().map(|name| name.to_ascii_lowercase().into()),
             rights: Arc::new(rights),
         })

@@ -24,8 +24,9 @@ pub struct Client {
     pub ebid: Ebid,
     /// The password that it signs with.
     pub password: Password,
-    /// The password before that one, which is valid too while a rotation lasts.
-    pub previous: Option<Password>,
+    /// The password before that one, which is valid too while a rotation lasts. Boxed: the room of one that is not there would
+    /// be copied along with what it held before.
+    pub previous: Option<Box<Password>>,
     /// A DNS name of the certificate that it must connect with.
     pub certificate: Option<Arc<str>>,
     /// What it may ask.
@@ -113,7 +114,7 @@ impl Derived {
             ebid: self.ebid,
             password: derive_password(&self.key, self.epoch, &appid),
             // Epoch 0 has none before it: its own twice, so that it takes as long as any other.
-            previous: Some(derive_password(&self.key, self.epoch.saturating_sub(1), &appid)),
+            previous: Some(Box::new(derive_password(&self.key, self.epoch.saturating_sub(1), &appid))),
             certificate: None,
             rights: Arc::clone(&self.rights),
         }

@@ -46,6 +46,25 @@ pub enum Fault {
     Foreign,
     /// `state.db` is missing, empty or unreadable where it must exist.
     StateLost,
+    /// The folder belongs to another user.
+    OthersFolder {
+        /// Its owner.
+        owner: u32,
+        /// The user of this process.
+        own: u32,
+    },
+    /// Every user of the machine can write it.
+    Writable {
+        /// Its mode.
+        mode: u32,
+    },
+    /// A key that every user of the machine can read.
+    Readable {
+        /// Its mode.
+        mode: u32,
+    },
+    /// A symbolic link, which would be followed.
+    Link,
     /// Another process works in this folder.
     Locked {
         /// The other process, as it named itself in the lock file.
@@ -129,6 +148,14 @@ impl StoreError {
             Fault::StateLost => {
                 "restore it from a backup, or run `cmiot-proxy serve --accept-lost-state` once, which starts over above every transid in the audit"
             }
+            Fault::OthersFolder { .. } => {
+                "run this as that user, or give the folder to this one (chown -R), or point `dir` of [store] at another"
+            }
+            Fault::Writable { .. } => "chmod o= it, and look whether somebody changed what is in it",
+            Fault::Readable { .. } => {
+                "chmod 600 it; if somebody may have read it, move it away, and a new one is made"
+            }
+            Fault::Link => "remove the link, or put the file itself there",
             Fault::Locked { .. } => "stop that process, or give this one a `dir` of its own in [store]",
             Fault::OldLibrary { .. } => {
                 "build with rusqlite's feature `bundled`, or link SQLite 3.51.3 or later"
@@ -215,6 +242,14 @@ impl fmt::Display for Fault {
             Self::StateLost => {
                 f.write_str("lost, though the folder has been in use: transids could be sent twice")
             }
+            Self::OthersFolder { owner, own } => {
+                write!(f, "the folder belongs to user {owner}, and this process is user {own}'s")
+            }
+            Self::Writable { mode } => write!(f, "every user of this machine can write it (mode {mode:04o})"),
+            Self::Readable { mode } => {
+                write!(f, "every user of this machine can read this key (mode {mode:04o})")
+            }
+            Self::Link => f.write_str("is a symbolic link, and none is followed here"),
             Self::Locked { holder } => write!(f, "the folder is in use by process {holder}"),
             Self::OldLibrary { found } => write!(f, "SQLite {found} can corrupt a WAL"),
             Self::WalLost { frame } => {

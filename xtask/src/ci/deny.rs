@@ -24,7 +24,11 @@ const DATABASES_VARIABLE: &str = "XTASK_ADVISORY_DBS";
 /// Enough to fetch a few megabytes; a network that swallows packets must not hold a run up for longer.
 const FETCH_LIMIT: Duration = Duration::from_secs(60);
 
-/// Checks the dependencies of all members.
+/// Every workspace of the tree: each has a Cargo.lock of its own.
+const MANIFESTS: &[&str] =
+    &["./Cargo.toml", "./signer/firmware/Cargo.toml", "./fuzz/Cargo.toml", "./benches/signer/Cargo.toml"];
+
+/// Checks the dependencies of every Cargo.lock.
 ///
 /// # Errors
 /// When a dependency is not allowed, or cargo-deny or the crates cannot be had.
@@ -36,12 +40,25 @@ pub(super) fn stage() -> Result<()> {
             lay_snapshot()?
         }
     };
-    // What cargo-deny reads offline below, those of other systems' crates included that no build has needed.
-    Run::cargo("fetch").run()?;
-    let checked =
-        tools::DENY.ready()?.args(["--offline", "check"]).env(DATABASES_VARIABLE, utf8(&databases)?).run();
+    // Each is checked, whether or not one before it failed.
+    let checked: Vec<Result<()>> = MANIFESTS.iter().map(|manifest| check(manifest, &databases)).collect();
     println!("Advisories looked up in the database of {}.", date(&databases)?);
-    checked
+    checked.into_iter().collect()
+}
+
+/// Checks the dependencies of one lock file.
+fn check(manifest: &str, databases: &Path) -> Result<()> {
+    // What cargo-deny reads offline below, those of other systems' crates included that no build has needed.
+    Run::cargo("fetch --locked --manifest-path").args([manifest]).run()?;
+    let deny = tools::DENY.ready()?.args([
+        "--offline",
+        "--manifest-path",
+        manifest,
+        "check",
+        "--config",
+        "deny.toml",
+    ]);
+    deny.env(DATABASES_VARIABLE, utf8(databases)?).run().with_context(|| manifest.to_owned())
 }
 
 /// Brings the current database, and returns the folder it lies in.
@@ -86,4 +103,21 @@ fn date(databases: &Path) -> Result<String> {
 
 fn utf8(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8, which cargo-deny needs", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_lock_file_is_checked() {
+        let tracked =
+            Run::new("git").args(["ls-files", "--", "Cargo.lock", "*/Cargo.lock"]).output().unwrap();
+        let mut locks: Vec<String> =
+            tracked.lines().map(|lock| format!("./{}", lock.replace(".lock", ".toml"))).collect();
+        let mut checked: Vec<String> = MANIFESTS.iter().map(|manifest| (*manifest).to_owned()).collect();
+        locks.sort();
+        checked.sort();
+        assert_eq!(checked, locks);
+    }
 }

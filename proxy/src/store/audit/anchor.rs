@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::super::whole::{self, Existing};
-use super::super::{Fault, StoreError};
+use super::super::{Fault, StoreError, folder};
 use super::chain::Hash;
 use super::identity::{hex, is_blank, unhex};
 use super::segment::Month;
@@ -133,6 +133,7 @@ impl Notary {
         changed: impl FnOnce(String) -> Result<(), StoreError>,
     ) -> Result<Self, StoreError> {
         let path = dir.join(KEY);
+        folder::check_key(&path)?;
         let bytes = match fs::read(&path) {
             // What a crash left while an earlier version made it.
             Ok(bytes) if is_blank(&bytes) => {

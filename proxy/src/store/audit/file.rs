@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, Transactio
 
 use super::super::locks::{self, Against};
 use super::super::schema::{self, Kind, Synchronous};
-use super::super::{Fault, StoreError, wal};
+use super::super::{Fault, StoreError, folder, wal};
 use super::append::{Head, Names, append};
 use super::chain::{self, Hash, Manifest};
 use super::identity::IdentityKey;
@@ -253,7 +253,9 @@ fn create(path: &Path, options: &Options) -> Result<(), StoreError> {
             if group.is_some() {
                 // The umask may have taken the group's bit.
                 file.set_permissions(Permissions::from_mode(mode)).map_err(io)?;
-                std::os::unix::fs::chown(path, None, group).map_err(io)?;
+            }
+            if let Some(group) = group {
+                folder::give(&file, path, group)?;
             }
             Ok(())
         }

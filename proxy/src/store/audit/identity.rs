@@ -24,7 +24,7 @@ use ring::{digest, hmac};
 use zeroize::Zeroizing;
 
 use super::super::whole::{self, Existing};
-use super::super::{Fault, StoreError};
+use super::super::{Fault, StoreError, folder};
 use super::row::Row;
 use super::segment::Month;
 
@@ -53,6 +53,7 @@ impl IdentityKey {
         if is_blank(text.as_bytes()) {
             return Ok(None);
         }
+        folder::check_key(&path)?;
         let bytes = unhex(text.trim_end());
         let bytes = bytes.ok_or_else(|| StoreError::new(&path, Fault::Malformed { what: "identity key" }))?;
         Ok(Some(Self::new(bytes.as_ref())))

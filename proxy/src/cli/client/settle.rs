@@ -1,0 +1,117 @@
+//! After an edit of the lists: makes the running proxy load them, and says whether it does.
+//!
+//! Whether one runs is told by the lock of the store's folder, where it also says where its admin listener is. The words go
+//! to standard error; the exit code says how it ended: 0 taken, or no proxy runs; 1 refused; 3 not known to be taken.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use cmiot_proxy::config::admin::Token;
+use cmiot_proxy::config::{Config, token};
+use cmiot_proxy::store::{self, Holder};
+use serde_json::Value;
+
+use crate::cli::{http, runtime};
+
+/// How long the proxy may take to load the configuration.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// The exit code of what is not known to count.
+const UNKNOWN: u8 = 3;
+
+/// How it ended.
+enum End {
+    Taken(String),
+    Refused(String),
+    Unknown(String),
+}
+
+/// Waits for the proxy of this configuration to load a list that was edited.
+pub(super) fn settle(config: &Config, list: &PathBuf) -> anyhow::Result<ExitCode> {
+    let dir = config.store_dir.display();
+    let end = match store::holder(&config.store_dir) {
+        Ok(None) => End::Taken(format!("no proxy runs on {dir}: this takes effect at the next start")),
+        Ok(Some(holder)) => runtime()?.block_on(ask(config, &holder, list)),
+        Err(error) => End::Unknown(format!("it cannot be told whether a proxy runs: {error}")),
+    };
+    Ok(match end {
+        End::Taken(what) => {
+            eprintln!("{what}");
+            ExitCode::SUCCESS
+        }
+        End::Refused(what) => {
+            eprintln!("{what}");
+            ExitCode::FAILURE
+        }
+        End::Unknown(what) => {
+            eprintln!("the list is changed. {what}");
+            ExitCode::from(UNKNOWN)
+        }
+    })
+}
+
+async fn ask(config: &Config, Holder { process, admin }: &Holder, list: &PathBuf) -> End {
+    let dir = config.store_dir.display();
+    let running = format!("a proxy runs on {dir} (process {process})");
+    let Some(admin) = admin else {
+        return End::Unknown(format!("{running}, but does not serve yet: its log says when it does"));
+    };
+    let unreachable = |why: &str| {
+        End::Unknown(format!(
+            "{running}, but its admin listener, {admin}, does not say whether it counts: {why}. Send the process SIGHUP, and \
+             look into its log"
+        ))
+    };
+    let made = match config.admin.token {
+        Token::Made(None) => token::read(&config.store_dir),
+        _ => Ok(None),
+    };
+    let made = match made {
+        Ok(made) => made,
+        Err(error) => return unreachable(&error.to_string()),
+    };
+    let bearer = config.admin.token.secret().or(made.as_ref());
+    let bearer = bearer.map(|token| format!("Bearer {}", String::from_utf8_lossy(token.expose())));
+    let headers: Vec<_> = bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
+    let url = match admin.starts_with("unix:") {
+        true => format!("{admin}//config/reload"),
+        false => format!("{}/config/reload", reachable(admin)),
+    };
+    let reply = match tokio::time::timeout(LIMIT, http::post(&url, &headers, "".into())).await {
+        Ok(Ok(reply)) => reply,
+        Ok(Err(error)) => return unreachable(&format!("{error:#}")),
+        Err(_) => {
+            let what = format!(
+                "{running}, and has not loaded it within {} s: its log says when it has",
+                LIMIT.as_secs()
+            );
+            return End::Unknown(what);
+        }
+    };
+    let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+    match reply.status.as_u16() {
+        200 if holds(&body, list) => End::Taken(format!("taken by the running proxy (process {process})")),
+        200 => End::Unknown(format!("{running}, but reads other lists than {}", list.display())),
+        409 => End::Refused(format!(
+            "the list is changed, but the running proxy refuses its configuration as a whole: {}",
+            body["error"].as_str().unwrap_or("it does not say why")
+        )),
+        _ => unreachable(&format!("{}: {}", reply.status, String::from_utf8_lossy(&reply.body).trim_end())),
+    }
+}
+
+/// Whether the list is among those that the proxy has loaded.
+fn holds(body: &Value, list: &PathBuf) -> bool {
+    let Ok(found) = std::fs::metadata(list) else { return false };
+    let lists = body["lists"].as_array().map(Vec::as_slice).unwrap_or_default();
+    lists
+        .iter()
+        .any(|one| (one["device"].as_u64(), one["inode"].as_u64()) == (Some(found.dev()), Some(found.ino())))
+}
+
+/// An address that can be connected to, for one that stands for all of this machine's.
+fn reachable(admin: &str) -> String {
+    admin.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+}

@@ -1,0 +1,255 @@
+//! Clients as rows of keys and values, read from one list and merged into another, of CSV or TOML: each text is gone
+//! through once, whatever the number of rows.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
+use zeroize::Zeroizing;
+
+/// A column or key, and its new value; none removes it.
+pub type Change<'a> = (&'a str, Option<String>);
+
+fn is_csv(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "csv")
+}
+
+/// Each client's appid, with the line that it stands in.
+pub(super) fn appids(path: &Path, text: &str) -> Result<Vec<(String, usize)>, String> {
+    #[derive(serde::Deserialize)]
+    struct List {
+        #[serde(default)]
+        client: Vec<Row>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Row {
+        appid: toml::Spanned<String>,
+    }
+    if is_csv(path) {
+        let mut lines = csv_reader(text);
+        let header = lines.headers().map_err(|_| format!("{}:1: is no header line", path.display()))?;
+        let at = header.iter().position(|column| column == "appid");
+        let at = at.ok_or_else(|| format!("{}:1: the header needs the column appid", path.display()))?;
+        let written: Vec<&str> = text.lines().collect();
+        let row = |record: csv::StringRecord| {
+            // A record's position is that of the blank and comment lines before it.
+            let mut line =
+                record.position().map_or(1, |place| usize::try_from(place.line()).unwrap_or(usize::MAX));
+            while written.get(line - 1).is_some_and(|line| line.trim().is_empty() || line.starts_with('#')) {
+                line += 1;
+            }
+            (record.get(at).unwrap_or_default().to_owned(), line)
+        };
+        let broken = || format!("{}: a line has not as many columns as the header", path.display());
+        return lines.records().map(|record| record.map(row).map_err(|_| broken())).collect();
+    }
+    let list: List = toml::from_str(text).map_err(|e| format!("{}: {}", path.display(), e.message()))?;
+    let (mut line, mut counted) = (1, 0);
+    let rows = list.client.into_iter().map(|row| {
+        let start = row.appid.span().start;
+        line += text.as_bytes()[counted..start].iter().filter(|&&byte| byte == b'\n').count();
+        counted = start;
+        (row.appid.into_inner(), line)
+    });
+    Ok(rows.collect())
+}
+
+/// The keys and values of each client, as one column would hold them.
+pub(super) fn read(path: &Path, text: &str) -> Result<Vec<Vec<(String, String)>>, String> {
+    if is_csv(path) {
+        let mut lines = csv_reader(text);
+        let header = lines.headers().map_err(|_| "no header line".to_owned())?.clone();
+        let row = |record: csv::StringRecord| {
+            let cells = header.iter().zip(&record).filter(|(_, cell)| !cell.is_empty());
+            cells.map(|(key, cell)| (key.to_owned(), cell.to_owned())).collect()
+        };
+        return lines
+            .records()
+            .map(|record| record.map(row).map_err(|_| "a broken line".to_owned()))
+            .collect();
+    }
+    let document: DocumentMut = text.parse().map_err(|_| format!("{}: is not TOML", path.display()))?;
+    let tables = document.get("client").and_then(Item::as_array_of_tables);
+    let row = |table: &Table| table.iter().map(|(key, item)| (key.to_owned(), as_cell(item))).collect();
+    Ok(tables.into_iter().flatten().map(row).collect())
+}
+
+fn csv_reader(text: &str) -> csv::Reader<&[u8]> {
+    csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_reader(text.as_bytes())
+}
+
+/// A list's text with these clients changed, or added where there is none of their appid.
+pub(super) fn merge(
+    path: &Path,
+    text: &str,
+    rows: &[(&str, Vec<Change<'_>>)],
+) -> Result<Zeroizing<String>, String> {
+    if is_csv(path) { merge_csv(text, rows) } else { merge_toml(text, rows) }
+}
+
+/// A TOML value as a CSV cell: lists are separated by blanks.
+fn as_cell(item: &Item) -> String {
+    match (item.as_str(), item.as_array()) {
+        (Some(text), _) => text.to_owned(),
+        (_, Some(list)) => {
+            let words: Vec<_> = list.iter().filter_map(toml_edit::Value::as_str).collect();
+            words.join(" ")
+        }
+        _ => item.to_string().trim().to_owned(),
+    }
+}
+
+fn merge_toml(text: &str, rows: &[(&str, Vec<Change<'_>>)]) -> Result<Zeroizing<String>, String> {
+    let mut document: DocumentMut = text.parse().map_err(|_| "the clients file is not TOML".to_owned())?;
+    let clients = document
+        .entry("client")
+        .or_insert(Item::ArrayOfTables(ArrayOfTables::new()))
+        .as_array_of_tables_mut()
+        .ok_or("`client` must be [[client]] tables")?;
+    let appid = |table: &Table| table.get("appid").and_then(Item::as_str).unwrap_or_default().to_owned();
+    let known: HashMap<String, usize> =
+        clients.iter().enumerate().map(|(at, table)| (appid(table), at)).collect();
+    for (appid, changes) in rows {
+        let index = known.get(*appid).copied().unwrap_or_else(|| {
+            let mut table = Table::new();
+            table["appid"] = value(*appid);
+            clients.push(table);
+            clients.len() - 1
+        });
+        let table = clients.get_mut(index).ok_or("a table that was just found")?;
+        for (key, new) in changes {
+            match new {
+                None => drop(table.remove(key)),
+                Some(new) => table[*key] = toml_value(key, new)?,
+            }
+        }
+    }
+    Ok(Zeroizing::new(document.to_string()))
+}
+
+fn toml_value(key: &str, new: &str) -> Result<Item, String> {
+    Ok(match key {
+        "rate" | "burst" => value(new.parse::<i64>().map_err(|_| format!("{key}: must be a whole number"))?),
+        "peers" | "operations" | "cards" => value(new.split_whitespace().collect::<toml_edit::Array>()),
+        _ => value(new),
+    })
+}
+
+fn merge_csv(text: &str, rows: &[(&str, Vec<Change<'_>>)]) -> Result<Zeroizing<String>, String> {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let is_data = |line: &String| !line.trim().is_empty() && !line.starts_with('#');
+    let first = lines.iter().position(is_data).ok_or("the clients file has no header line")?;
+    let mut header = split(&lines[first])?;
+    let before = header.len();
+    for (key, _) in rows.iter().flat_map(|(_, changes)| changes).filter(|(_, new)| new.is_some()) {
+        if !header.iter().any(|column| column == key) {
+            header.push((*key).to_owned());
+        }
+    }
+    let appid_at = header.iter().position(|column| column == "appid").ok_or("no column appid")?;
+    let mut known = HashMap::new();
+    for (index, line) in lines.iter_mut().enumerate().skip(first + 1).filter(|(_, line)| is_data(line)) {
+        let mut cells = split(line)?;
+        if let Some(appid) = cells.get(appid_at) {
+            known.insert(appid.clone(), index);
+        }
+        if header.len() > before {
+            cells.resize(header.len(), String::new());
+            *line = join(&cells)?;
+        }
+    }
+    lines[first] = join(&header)?;
+    for (appid, changes) in rows {
+        let found = known.get(*appid).copied();
+        let mut cells = found.map_or(Ok(vec![String::new(); header.len()]), |index| split(&lines[index]))?;
+        (*appid).clone_into(&mut cells[appid_at]);
+        for (key, new) in changes {
+            if let Some(at) = header.iter().position(|column| column == key) {
+                cells[at] = new.clone().unwrap_or_default();
+            }
+        }
+        match found {
+            Some(index) => lines[index] = join(&cells)?,
+            None => lines.push(join(&cells)?),
+        }
+    }
+    Ok(Zeroizing::new(lines.join("\n") + "\n"))
+}
+
+fn split(line: &str) -> Result<Vec<String>, String> {
+    let mut reader =
+        csv::ReaderBuilder::new().has_headers(false).trim(csv::Trim::All).from_reader(line.as_bytes());
+    let record = reader.records().next().and_then(Result::ok).ok_or("a line is no CSV record")?;
+    Ok(record.iter().map(str::to_owned).collect())
+}
+
+fn join(cells: &[String]) -> Result<String, String> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(cells).map_err(|e| e.to_string())?;
+    let bytes = writer.into_inner().map_err(|e| e.to_string())?;
+    let line = String::from_utf8(bytes).map_err(|e| e.to_string())?;
+    Ok(line.trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set_toml(text: &str, appid: &str, changes: &[Change<'_>]) -> Result<Zeroizing<String>, String> {
+        merge(Path::new("x.toml"), text, &[(appid, changes.to_vec())])
+    }
+
+    fn set_csv(text: &str, appid: &str, changes: &[Change<'_>]) -> Result<Zeroizing<String>, String> {
+        merge(Path::new("x.csv"), text, &[(appid, changes.to_vec())])
+    }
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn toml_keeps_its_comments_and_its_order() {
+        let text = "# the depot\n[[client]]\nappid = \"A\" # first\ngroup = \"g\"\npassword = \"p\"\n";
+        let changed =
+            set_toml(text, "A", &[("previous_password", some("p")), ("password", some("q"))]).unwrap();
+        assert!(changed.contains("# the depot") && changed.contains("# first"));
+        assert!(changed.contains("password = \"q\"") && changed.contains("previous_password = \"p\""));
+        let added = set_toml(&changed, "B", &[("group", some("g")), ("rate", some("5"))]).unwrap();
+        assert_eq!(super::super::super::clients::parse(Path::new("x.toml"), &added).unwrap().len(), 2);
+        assert!(added.contains("rate = 5"));
+    }
+
+    #[test]
+    fn csv_gets_the_columns_that_it_needs() {
+        let text = "# the depot\nappid,group,password\nA,g,p\nB,g,\"q,r\"\n";
+        let changed =
+            set_csv(text, "A", &[("previous_password", some("p")), ("password", some("s"))]).unwrap();
+        assert_eq!(
+            changed.as_str(),
+            "# the depot\nappid,group,password,previous_password\nA,g,s,p\nB,g,\"q,r\",\n"
+        );
+        let added = set_csv(&changed, "C", &[("group", some("g")), ("password", some("t"))]).unwrap();
+        assert!(added.ends_with("C,g,t,\n"));
+        let dropped = set_csv(&added, "A", &[("previous_password", None)]).unwrap();
+        assert!(dropped.contains("A,g,s,\n"));
+    }
+
+    #[test]
+    fn an_appid_has_its_line_and_rows_are_merged_in_one_pass() {
+        let csv = "# depot\nappid,group,password\nA,g,p\n\nB,g,q\n";
+        assert_eq!(appids(Path::new("x.csv"), csv).unwrap(), [("A".to_owned(), 3), ("B".to_owned(), 5)]);
+        let toml = "# depot\n[[client]]\nappid = \"A\"\n\n[[client]]\ngroup = \"g\"\nappid = \"B\"\n";
+        assert_eq!(appids(Path::new("x.toml"), toml).unwrap(), [("A".to_owned(), 3), ("B".to_owned(), 7)]);
+        let rows = [("C", vec![("group", some("g"))]), ("A", vec![("rate", some("5"))])];
+        for (name, text) in [("x.csv", csv), ("x.toml", toml)] {
+            let merged = merge(Path::new(name), text, &rows).unwrap();
+            let found = appids(Path::new(name), &merged).unwrap();
+            assert_eq!(
+                found.iter().map(|(appid, _)| appid.as_str()).collect::<Vec<_>>(),
+                ["A", "B", "C"],
+                "{name}"
+            );
+            assert!(merged.contains('5'), "{name}");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The store's folder: whose it is, which process works in it, and the group that may read the audit.
+//!
+//! `store.lock` is locked (flock(2)) by the process that works there, and says its id and, on a second line, where its
+//! admin listener is: for the commands that run beside it.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Fault, StoreError};
+
+/// The file whose lock is the process's.
+const LOCK: &str = "store.lock";
+
+/// A command that looks whether a process works here holds a shared lock for a moment: so often, after so long, the lock is
+/// tried again before it counts as another process's.
+const TRIES: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Where the settings stand that let the packaged unit use `[audit] audit_group`.
+const DROP_IN: &str = "packaging/cmiot-proxy.service.d/audit-group.conf";
+
+/// Refuses a folder that is another user's, that every user can write, or that holds a symbolic link: each would let
+/// somebody else choose what this process overwrites. The superuser's folder is as good as an own one.
+pub(super) fn check(dir: &Path) -> Result<(), StoreError> {
+    let found = fs::metadata(dir).map_err(StoreError::io(dir))?;
+    let own = rustix::process::geteuid().as_raw();
+    if found.uid() != own && found.uid() != 0 {
+        return Err(StoreError::new(dir, Fault::OthersFolder { owner: found.uid(), own }));
+    }
+    if found.mode() & 0o002 != 0 {
+        return Err(StoreError::new(dir, Fault::Writable { mode: found.mode() & 0o7777 }));
+    }
+    for entry in fs::read_dir(dir).map_err(StoreError::io(dir))? {
+        let entry = entry.map_err(StoreError::io(dir))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+            return Err(StoreError::new(&entry.path(), Fault::Link));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a key that every user of the machine can read.
+pub(super) fn check_key(path: &Path) -> Result<(), StoreError> {
+    match fs::metadata(path) {
+        Ok(found) if found.mode() & 0o007 != 0 => {
+            Err(StoreError::new(path, Fault::Readable { mode: found.mode() & 0o7777 }))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Lets a group into the folder, and makes what is created there the group's: by the folder's set-group-ID bit, unless
+/// files of this process are the group's anyway. What cannot be set is logged, with the remedy: the group can then read
+/// less than it should, and lookups are answered all the same.
+pub(super) fn share(dir: &Path, group: u32) -> Result<(), StoreError> {
+    let io = StoreError::io(dir);
+    let found = fs::metadata(dir).map_err(io)?;
+    let set = || {
+        if found.gid() != group {
+            std::os::unix::fs::chown(dir, None, Some(group))?;
+        }
+        let inherits = found.mode() & 0o2000 != 0 || rustix::process::getegid().as_raw() == group;
+        if found.gid() != group || found.mode() & 0o050 != 0o050 || !inherits {
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o2750))?;
+        }
+        Ok(())
+    };
+    set().or_else(|error| {
+        cannot_share(dir, &error);
+        Ok(())
+    })
+}
+
+/// Gives a file to the group, unless it is the group's.
+pub(super) fn give(file: &File, path: &Path, group: u32) -> Result<(), StoreError> {
+    if file.metadata().map_err(StoreError::io(path))?.gid() != group
+        && let Err(error) = std::os::unix::fs::fchown(file, None, Some(group))
+    {
+        cannot_share(path, &error);
+    }
+    Ok(())
+}
+
+fn cannot_share(path: &Path, error: &io::Error) {
+    tracing::warn!(
+        file = %path.display(), %error,
+        "[audit] audit_group cannot be given this: under systemd install {DROP_IN}, elsewhere let the process be in the group"
+    );
+}
+
+/// Takes the folder for this process.
+pub(super) fn lock(dir: &Path) -> Result<File, StoreError> {
+    let path = &dir.join(LOCK);
+    let io = StoreError::io(path);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(io)?;
+    for _ in 1..TRIES {
+        if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    match file.try_lock() {
+        Ok(()) => {
+            file.set_len(0).map_err(io)?;
+            write!(file, "{}", std::process::id()).map_err(io)?;
+            Ok(file)
+        }
+        Err(TryLockError::Error(error)) => Err(io(error)),
+        Err(TryLockError::WouldBlock) => {
+            Err(StoreError::new(path, Fault::Locked { holder: read(&mut file).process }))
+        }
+    }
+}
+
+/// Says in the lock file where the admin listener is.
+pub(super) fn announce(mut lock: &File, admin: &str) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.rewind()?;
+    write!(lock, "{}\n{admin}", std::process::id())
+}
+
+/// The process that works in a folder, as it named itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Holder {
+    /// Its id.
+    pub process: String,
+    /// Where its admin listener is; none while it starts.
+    pub admin: Option<String>,
+}
+
+/// The process that works in a folder now, if there is one.
+///
+/// # Errors
+/// When the lock cannot be looked at.
+pub fn holder(dir: &Path) -> Result<Option<Holder>, StoreError> {
+    let path = &dir.join(LOCK);
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::io(path)(error)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(StoreError::io(path)(error)),
+        Err(TryLockError::WouldBlock) => Ok(Some(read(&mut file))),
+    }
+}
+
+fn read(file: &mut File) -> Holder {
+    let mut text = String::new();
+    // It only helps the operator; the lock alone decides.
+    let _: io::Result<usize> = file.rewind().and_then(|()| file.read_to_string(&mut text));
+    let mut lines = text.lines().filter(|line| !line.is_empty());
+    Holder { process: lines.next().unwrap_or("(unknown)").to_owned(), admin: lines.next().map(str::to_owned) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_others_can_write_or_that_holds_a_link_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |bits| fs::set_permissions(dir.path(), fs::Permissions::from_mode(bits)).unwrap();
+        for (bits, fits) in [(0o700, true), (0o750, true), (0o2750, true), (0o777, false), (0o1777, false)] {
+            mode(bits);
+            assert_eq!(check(dir.path()).is_ok(), fits, "{bits:o}");
+        }
+        mode(0o700);
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        for name in ["audit-anchor.pub", "store.lock", "state.db", "anything"] {
+            std::os::unix::fs::symlink(&victim, dir.path().join(name)).unwrap();
+            let error = check(dir.path()).unwrap_err();
+            assert!(error.file().ends_with(name) && *error.fault() == Fault::Link, "{error}");
+            fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        assert_eq!(check(dir.path()), Ok(()));
+    }
+
+    #[test]
+    fn a_folder_of_another_user_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        // Only the superuser can make one; another user has the superuser's folders to compare with.
+        if std::os::unix::fs::chown(dir.path(), Some(65_534), None).is_ok() {
+            let error = check(dir.path()).unwrap_err();
+            assert_eq!(*error.fault(), Fault::OthersFolder { owner: 65_534, own: 0 });
+            assert!(error.to_string().contains("chown"), "{error}");
+        } else {
+            assert_eq!(check(Path::new("/")), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("a.key");
+        assert_eq!(check_key(&key), Ok(()), "not there");
+        fs::write(&key, "").unwrap();
+        for (bits, fits) in [(0o600, true), (0o640, true), (0o644, false), (0o602, false)] {
+            fs::set_permissions(&key, fs::Permissions::from_mode(bits)).unwrap();
+            assert_eq!(check_key(&key).is_ok(), fits, "{bits:o}");
+        }
+    }
+
+    #[test]
+    fn who_works_in_a_folder_is_told_by_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(holder(dir.path()), Ok(None));
+        let taken = lock(dir.path()).unwrap();
+        let found = holder(dir.path()).unwrap().unwrap();
+        assert_eq!(found, Holder { process: std::process::id().to_string(), admin: None });
+        announce(&taken, "http://127.0.0.1:8081").unwrap();
+        let found = holder(dir.path()).unwrap().unwrap();
+        assert_eq!(found.admin.as_deref(), Some("http://127.0.0.1:8081"));
+        assert!(lock(dir.path()).unwrap_err().to_string().contains("in use by process"));
+        drop(taken);
+        assert_eq!(holder(dir.path()), Ok(None), "what a process left behind is none");
+    }
+
+    #[test]
+    fn a_group_and_a_mode_that_are_right_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = rustix::process::getegid().as_raw();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o750)).unwrap();
+        let gid = fs::metadata(dir.path()).unwrap().gid();
+        share(dir.path(), gid).unwrap();
+        let mode = fs::metadata(dir.path()).unwrap().mode() & 0o7777;
+        assert_eq!(mode, if gid == own { 0o750 } else { 0o2750 });
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        share(dir.path(), gid).unwrap();
+        assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o7777, 0o2750);
+    }
+}
