@@ -73,11 +73,17 @@ impl IdentityKey {
             return Ok(key);
         }
         let path = Self::path(dir, month);
-        if path.exists() {
-            if used()? {
-                return Err(StoreError::new(&path, Fault::KeyLost));
+        match (path.exists(), used()?) {
+            (true, true) => return Err(StoreError::new(&path, Fault::KeyLost)),
+            (true, false) => {
+                tracing::warn!(file = %path.display(), "an identity key was never written in full: a new one is made");
             }
-            tracing::warn!(file = %path.display(), "an identity key was never written in full: a new one is made");
+            // Removed by the operator, as the error above says, or lost with nobody knowing.
+            (false, true) => tracing::error!(
+                file = %path.display(),
+                "the month's identity key is gone, and a new one is made: nobody can tell which cards its rows so far are about"
+            ),
+            (false, false) => {}
         }
         let mut bytes = Zeroizing::new([0_u8; 32]);
         SystemRandom::new()
