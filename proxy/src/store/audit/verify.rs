@@ -132,14 +132,19 @@ pub fn verify(
     for (month, connection) in &opened {
         let mut passing = held.take(*month);
         let before = link.take();
+        let path = month.path(dir);
         let mut walk = Walk { noted: &mut noted, passing: &mut passing, report: &mut report };
-        link = match walk.segment(connection, *month, before.as_ref(), &mut |rows| progress(rows, total)) {
-            Ok(link) => link,
-            Err(error) => {
-                report.damage(*month, None, format!("cannot be read: {error}"));
-                None
-            }
-        };
+        let (walked, findings) = beside(
+            || schema::check_integrity(&path),
+            || walk.segment(connection, *month, before.as_ref(), &mut |rows| progress(rows, total)),
+        );
+        link = walked.unwrap_or_else(|error| {
+            report.damage(*month, None, format!("cannot be read: {error}"));
+            None
+        });
+        for finding in findings {
+            report.damage(*month, None, format!("SQLite's own check: {finding}"));
+        }
         report.anchors += passing.compared;
         report.confirmed = passing.confirmed.map(|last| (*month, last)).or(report.confirmed);
         wrong.append(&mut passing.wrong);
@@ -161,6 +166,17 @@ pub fn verify(
     missing(&known, held, &noted, &mut wrong, &mut report);
     judge(wrong, &noted, scope.own_anchors, &mut report);
     Ok(report)
+}
+
+/// Does two things at once where a thread can be had, else one after the other; what both gave, the second first.
+fn beside<A: Send, B>(other: impl Fn() -> A + Sync, own: impl FnOnce() -> B) -> (B, A) {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("audit-check".into()).spawn_scoped(scope, &other);
+        let own = own();
+        // A panic there has been reported by its thread; it comes again here, if it comes again.
+        let other = thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(&other);
+        (own, other)
+    })
 }
 
 /// A segment, in one state however long it is read, and how many rows it has. None when it cannot be one: that is damage.
@@ -235,7 +251,6 @@ impl Walk<'_, '_> {
         self.passing.reach(*last_before, &[&seed, &previous], None);
         let walked = self.rows(connection, month, seed, *last_before, progress)?;
         self.passing.finish(walked.last);
-        schema::check_integrity(connection, month, self.report)?;
         if let Some(span) = walked.span {
             manifest.push(Manifest {
                 month: name.clone(),

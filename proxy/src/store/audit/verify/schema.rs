@@ -5,9 +5,10 @@
 //! result, but how fast it comes.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use super::super::super::schema::{self, Kind};
 use super::super::segment::Month;
@@ -73,19 +74,22 @@ fn objects(connection: &Connection) -> rusqlite::Result<Vec<Object>> {
         .collect()
 }
 
-/// Has SQLite check all pages, every index against its table, and every value against its column.
-pub(super) fn check_integrity(
-    connection: &Connection,
-    month: Month,
-    report: &mut Report,
-) -> rusqlite::Result<()> {
-    let mut check = connection.prepare(&format!("PRAGMA integrity_check({MOST_FINDINGS})"))?;
-    let mut findings = check.query([])?;
-    while let Some(finding) = findings.next()? {
-        let finding: String = finding.get(0)?;
-        if finding != "ok" {
-            report.damage(month, None, format!("SQLite's own check: {}", finding.replace('\n', "; ")));
-        }
-    }
-    Ok(())
+/// Has SQLite check all pages, every index against its table, and every value against its column; what it finds. On a
+/// connection of its own, so that it runs beside the walk through the rows.
+pub(super) fn check_integrity(path: &Path) -> Vec<String> {
+    let check = || -> rusqlite::Result<Vec<String>> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(schema::BUSY)?;
+        connection.execute_batch("PRAGMA trusted_schema = off; PRAGMA cell_size_check = on")?;
+        let mut check = connection.prepare(&format!("PRAGMA integrity_check({MOST_FINDINGS})"))?;
+        let findings = check.query_map([], |row| row.get(0))?;
+        findings.collect()
+    };
+    let findings = check().unwrap_or_else(|error| vec![error.to_string()]);
+    findings
+        .into_iter()
+        .filter(|finding| finding != "ok")
+        .map(|finding| finding.replace('\n', "; "))
+        .collect()
 }
