@@ -267,7 +267,15 @@ impl Door<'_> {
             Some(number) => {
                 let pass = || self.replay.pass(owner, number, rights, mode, came);
                 match mode {
-                    ReplayMode::Refuse | ReplayMode::Observe => pass().map(observed),
+                    ReplayMode::Observe => pass().map(observed),
+                    ReplayMode::Refuse => {
+                        let passed = pass();
+                        // Not of an action, which is another request than the one that may be sent again.
+                        if passed == Err(Unusable::Reused) && rights.replay == ReplayMode::Refuse {
+                            self.repeats.refused(client.appid, number);
+                        }
+                        passed.map(observed)
+                    }
                     ReplayMode::SameAnswer => {
                         let asked = repeat::Asked {
                             group: Arc::clone(&client.group),

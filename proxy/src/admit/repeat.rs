@@ -73,7 +73,7 @@ enum State {
     /// The first request is under way, or ended without a response when the sender is gone.
     Waiting(Box<watch::Receiver<Option<Response>>>),
     Kept(Response),
-    /// Purged.
+    /// Purged, or refused once.
     Gone,
 }
 
@@ -149,6 +149,11 @@ impl Repeats {
         match shelf.slots.get(&number) {
             None if used => return Ok(Turn::Used),
             None => {}
+            Some(slot) if slot.asked.group != asked.group => {
+                // The client has moved, and is refused: that stays so when it moves back.
+                self.drop_response(shelf, number);
+                return Ok(Turn::Used);
+            }
             Some(slot) if slot.asked != asked => return Ok(Turn::Used),
             Some(Slot { state, .. }) => match state {
                 State::Kept(response) => return Ok(Turn::Kept(response.clone())),
@@ -173,6 +178,13 @@ impl Repeats {
         }
         drop(shard);
         sender.send_replace(Some(response));
+    }
+
+    /// Forgets the response to a request that was refused for its transid: it is refused from then on, in whatever mode.
+    pub fn refused(&self, appid: AppId, number: Number) {
+        if let Some(shelf) = self.shard(&appid).get_mut(&appid) {
+            self.drop_response(shelf, number);
+        }
     }
 
     /// Forgets the responses that are selected. Of those under way only what was asked is known.
@@ -213,6 +225,14 @@ impl Repeats {
         });
         let room = shard.len() * 2;
         shard.shrink_to(room);
+    }
+
+    fn drop_response(&self, shelf: &mut Shelf, number: Number) {
+        if let Some(slot) = shelf.slots.get_mut(&number) {
+            let freed = slot.large_bytes();
+            slot.state = State::Gone;
+            self.free(shelf, freed);
+        }
     }
 
     fn keep(&self, shelf: &mut Shelf, number: Number, response: Response) {

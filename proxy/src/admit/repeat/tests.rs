@@ -71,9 +71,22 @@ fn another_card_and_another_group_get_nothing() {
         assert!(matches!(repeats.turn(1, group, card, true), Turn::Used), "meanwhile: {group} {card}");
     }
     repeats.tell(teller, response("00", 80));
-    for (group, card) in [("g", "2"), ("h", "1")] {
-        assert!(matches!(repeats.turn(1, group, card, true), Turn::Used), "afterwards: {group} {card}");
-    }
+    assert!(!repeats.keeps(1), "refused once, in another group");
+    repeats.tell(repeats.first(2), response("00", 80));
+    assert!(matches!(repeats.turn(2, "g", "2", true), Turn::Used), "another card");
+    assert!(repeats.keeps(2), "which is another request");
+    assert!(matches!(repeats.turn(2, "h", "1", true), Turn::Used), "another group");
+    assert!(!repeats.keeps(2), "refused once");
+}
+
+#[test]
+fn what_was_refused_in_another_mode_stays_refused() {
+    let repeats = Repeats::default();
+    repeats.tell(repeats.first(1), response("00", 1_000));
+    repeats.refused(appid(), number(1));
+    repeats.refused(appid(), number(2));
+    assert!(!repeats.keeps(1));
+    assert_eq!(repeats.large.load(Ordering::Relaxed), 0);
 }
 
 #[test]
