@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use cmiot_proxy::clock::Time;
 use tokio::task::JoinSet;
 
-use crate::support::{ICCID, MSISDN, Proxy, Setup, carrier};
+use crate::support::{Clocked, ICCID, MSISDN, Proxy, Setup, carrier};
 
 #[tokio::test]
 async fn a_captured_url_is_of_no_use() {
@@ -96,4 +97,60 @@ async fn a_look_up_that_failed_has_used_its_transid() {
     let query = proxy.sign(&MSISDN);
     proxy.get(&query).await.is_refusal("73");
     proxy.get(&query).await.is_refusal_since("7", "used before");
+}
+
+/// Now by the gateways' clock, moved by so many seconds.
+fn moved(proxy: &Clocked, seconds: i64) -> Time {
+    Time::from_secs(i64::try_from(proxy.gateway.now()).unwrap() + seconds)
+}
+
+#[tokio::test]
+async fn a_wrong_day_ahead_refuses_nobody_afterwards_and_lets_no_replay_through() {
+    let carrier = carrier().await;
+    let proxy = Setup::before(&carrier).start_clocked().await;
+    let before = proxy.sign(&MSISDN);
+    proxy.get(&before).await.is_normal();
+    proxy.clock.step(86_400);
+    let ahead = proxy.sign(&MSISDN);
+    proxy.get(&ahead).await.is_normal();
+    proxy.get(&before).await.is_refusal_since("7", "used before");
+    proxy.clock.step(-86_400);
+    proxy.ask(&MSISDN).await.is_normal();
+    proxy.get(&before).await.is_refusal_since("7", "used before");
+    proxy.clock.step(86_400);
+    proxy.get(&ahead).await.is_refusal_since("7", "used before");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_with_the_clock_ahead_forgets_no_transid() {
+    let carrier = carrier().await;
+    let setup = Setup::before(&carrier);
+    let proxy = setup.start_clocked().await;
+    let query = proxy.sign(&MSISDN);
+    proxy.get(&query).await.is_normal();
+    let ahead = moved(&proxy, 3_600);
+    let proxy = proxy.restart_at(ahead, &setup).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    proxy.clock.step(-3_600);
+    proxy.get(&query).await.is_refusal("7");
+    proxy.clock.advance(Duration::from_secs(1));
+    proxy.ask(&MSISDN).await.is_normal();
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_behind_the_newest_record_is_an_alarm() {
+    let carrier = carrier().await;
+    let setup = Setup::before(&carrier);
+    let proxy = setup.start_clocked().await;
+    proxy.ask(&MSISDN).await.is_normal();
+    let behind = moved(&proxy, -3_600);
+    let proxy = proxy.restart_at(behind, &setup).await;
+    let ready = proxy.admin("/ready").await;
+    assert_eq!(ready.status, 200);
+    assert!(ready.text().contains("alarm: clock: the wall clock was 3600 s behind"), "{}", ready.text());
+    // Whatever it is about: a gateway with the same clock is answered.
+    proxy.ask(&MSISDN).await.is_normal();
+    proxy.stop().await;
 }

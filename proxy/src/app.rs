@@ -114,6 +114,7 @@ impl App {
             clock.newest_record(newest);
         }
         relay.read_past(true)?;
+        relay.carrier.watch_clock();
         note_unaccounted(&store, &clock).await?;
 
         let mut inherited = Inherited::from_env();

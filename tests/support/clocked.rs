@@ -26,7 +26,17 @@ impl Clocked {
     pub(crate) async fn start(setup: &Setup) -> Self {
         secrets::listen();
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (clock, hand) = Clock::manual(NOON);
+        Self::start_in(folder, NOON, setup).await
+    }
+
+    /// Drains it, and starts another one over its databases whose clock stands at `at`.
+    pub(crate) async fn restart_at(self, at: Time, setup: &Setup) -> Self {
+        self.app.drain().await;
+        Self::start_in(self.folder, at, setup).await
+    }
+
+    async fn start_in(folder: TempDir, at: Time, setup: &Setup) -> Self {
+        let (clock, hand) = Clock::manual(at);
         let file = ConfigFile::parse(Path::new("test.toml"), &setup.text()).expect("a good configuration");
         let config = Config::check(&file, folder.path()).expect("a good configuration");
         let store = open_store(&config, false, &clock).expect("a new store");
