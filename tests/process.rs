@@ -15,8 +15,8 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use crate::support::{
-    Door, Gateway, Line, MSISDN, NORMAL, STATUS_PATH, Setup, carrier, command, secrets, soon, until,
-    write_config,
+    Door, Gateway, Line, MSISDN, NORMAL, Proxy, STATUS_PATH, Setup, carrier, command, secrets, soon, until,
+    write_config, write_secret,
 };
 
 /// A folder with this configuration in it.
@@ -167,4 +167,55 @@ async fn one_processor_does_for_all_of_it() {
     proxy.signal("TERM").await;
     assert_eq!(proxy.ended().await.code(), Some(0), "{}", proxy.log());
     assert_eq!(proxy.audit().len(), 21);
+}
+
+/// Whether the memory of a process holds one of these texts.
+fn remembers(pid: u32, texts: &[String]) -> bool {
+    use std::io::{Read, Seek, SeekFrom};
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let longest = texts.iter().map(String::len).max().unwrap_or_default();
+    let mut memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let writable =
+        maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|rights| rights.starts_with("rw")));
+    for line in writable {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let [mut at, end] = [from, to].map(|address| u64::from_str_radix(address, 16).unwrap());
+        let mut carried = Vec::new();
+        while at < end {
+            let size = (end - at).min(1 << 20);
+            let mut part = vec![0; usize::try_from(size).unwrap()];
+            // What the kernel keeps for itself cannot be read.
+            if memory.seek(SeekFrom::Start(at)).is_err() || memory.read_exact(&mut part).is_err() {
+                break;
+            }
+            carried.extend_from_slice(&part);
+            if texts.iter().any(|text| memchr::memmem::find(&carried, text.as_bytes()).is_some()) {
+                return true;
+            }
+            carried.drain(..carried.len().saturating_sub(longest));
+            at += size;
+        }
+    }
+    false
+}
+
+#[tokio::test]
+async fn a_retired_password_leaves_the_memory() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir().unwrap();
+    let password = |n: u32| format!("retired-{n}-9f3a7c51e2d4");
+    write_secret(&folder.path().join("gw.password"), &password(0));
+    // So that a test may look into it.
+    let setup = Setup::before(&carrier).set("process.allow_core_dumps", true).set("admin.token", "none");
+    let setup = setup.forget("client.0.password").set("client.0.password_file", "gw.password");
+    let proxy = Proxy::start_in(folder, setup).await;
+    let file = proxy.config().with_file_name("gw.password");
+    assert!(remembers(proxy.pid(), &[password(0)]), "it is in use");
+    for n in 1..4 {
+        write_secret(&file, &password(n));
+        let json = "Content-Type: application/json\r\n";
+        assert_eq!(proxy.admin_post("/config/reload", json, "").await.status, 200);
+        proxy.get(&proxy.gateway.named("GW0001", &password(n)).sign(&MSISDN)).await.is_normal();
+    }
+    assert!(!remembers(proxy.pid(), &[password(0), password(1), password(2)]));
 }
