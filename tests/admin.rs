@@ -28,18 +28,38 @@ async fn ready_does_not_depend_on_the_carrier() {
 }
 
 #[tokio::test]
-async fn a_proxy_whose_state_cannot_be_written_is_live_but_not_ready() {
+async fn a_proxy_whose_state_cannot_be_written_is_ready_for_what_it_holds_and_says_so() {
     let carrier = carrier().await;
     let proxy = Proxy::before(&carrier).await;
+    proxy.ask(&MSISDN).await.is_normal();
     let other = rusqlite::Connection::open(proxy.data().join("state.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let not_ready = proxy.admin("/ready", "").await;
-    assert_eq!(not_ready.status, 503);
-    assert!(not_ready.text().contains("state.db"), "{}", not_ready.text());
-    assert_eq!(proxy.admin("/live", "").await.status, 200);
+    until("the alarm", || async {
+        let ready = proxy.admin("/ready", "").await;
+        assert_eq!(ready.status, 200, "{}", ready.text());
+        ready.text().contains("alarm: state: ").then_some(())
+    })
+    .await;
+    assert!(proxy.ask(&MSISDN).await.cache().starts_with("hit"));
     other.execute_batch("ROLLBACK").unwrap();
-    until("to be ready again", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) })
-        .await;
+    until("no alarm", || async { (proxy.admin("/ready", "").await.text() == "ready\n").then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn a_crowded_admin_listener_answers_503_in_its_own_words() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    let mut crowd = Vec::new();
+    for _ in 0..64 {
+        crowd.push(Line::to(proxy.admin_address()).await);
+    }
+    for page in ["/live", "/ready", "/metrics"] {
+        let shed = proxy.admin(page, "").await;
+        assert_eq!(shed.status, 503);
+        assert!(shed.text().contains("admin listener") && !shed.text().contains("status"), "{}", shed.text());
+    }
+    drop(crowd);
+    until("a place", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) }).await;
 }
 
 #[tokio::test]

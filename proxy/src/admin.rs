@@ -20,6 +20,7 @@ mod peers;
 mod reply;
 
 pub use config::{Asked, Reloads};
+pub use health::Probe;
 
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
 
 use crate::admit::Origin;
 use crate::config::file::Role;
@@ -50,6 +52,10 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// Where a reload is asked for.
     pub reloads: Reloads,
+    /// Whether `state.db` can be written.
+    pub probe: Arc<Probe>,
+    /// Cancelled when the proxy drains.
+    pub stop: CancellationToken,
     /// Whether the listener is a Unix socket.
     pub unix: bool,
 }
@@ -83,7 +89,7 @@ impl Admin {
         let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
         match (method, request.uri().path()) {
             (&Method::GET, "/live") => health::live(),
-            (&Method::GET, "/ready") => health::ready(self).await,
+            (&Method::GET, "/ready") => health::ready(self),
             (&Method::GET, "/metrics") => health::metrics(self),
             (&Method::GET, "/peers") => peers::busiest(self),
             (&Method::GET, "/cache/stats") => cache::stats(self).await,

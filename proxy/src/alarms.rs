@@ -17,6 +17,8 @@ pub enum Condition {
     Configuration,
     /// Rows that an anchor knows are missing from the audit.
     RowsLost,
+    /// `state.db` takes no commit: no call to the carrier can be numbered.
+    State,
     /// Requests are refused since a share of the replay table is full.
     ReplayFull,
 }
@@ -29,6 +31,7 @@ impl Condition {
             Self::Clock => "clock",
             Self::Configuration => "configuration",
             Self::RowsLost => "rows-lost",
+            Self::State => "state",
             Self::ReplayFull => "replay-full",
         }
     }

@@ -152,7 +152,16 @@ impl App {
         };
         let unix = app.admin.tcp().is_none();
         let connections = gateway.places().clone();
-        let desk = Arc::new(Admin { relay, connections, store, metrics, reloads, unix });
+        let desk = Arc::new(Admin {
+            relay,
+            connections,
+            store,
+            metrics,
+            reloads,
+            probe: Arc::default(),
+            stop: app.stop.clone(),
+            unix,
+        });
         app.store.announce(&match &app.admin {
             Bound::Tcp(address) if config.admin.tls.is_some() => format!("https://{address}"),
             Bound::Tcp(address) => format!("http://{address}"),
@@ -289,6 +298,7 @@ fn gateway_rules(config: &Config) -> Rules {
         trusted: gateway.trusted_proxies.clone(),
         proxy_protocol: gateway.proxy_protocol,
         tls: config.gateway_tls.clone(),
+        shed: crate::listen::SHED,
     }
 }
 
@@ -300,6 +310,7 @@ fn admin_rules(config: &Config) -> Rules {
         trusted: Vec::new(),
         proxy_protocol: false,
         tls: config.admin.tls.clone(),
+        shed: crate::listen::SHED_ADMIN,
         ..gateway_rules(config)
     }
 }

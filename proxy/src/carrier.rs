@@ -80,6 +80,8 @@ pub struct Answered {
 pub enum NotAsked {
     /// The accounts' budget is spent, or too many wait for it.
     Budget(Duration),
+    /// The day's calls cannot be counted, since `state.db` takes no commit: none is made.
+    Uncounted(Duration),
     /// The carrier throttled the account: it rests.
     CoolDown(Duration),
     /// The carrier failed too often in a row.
@@ -96,9 +98,11 @@ impl NotAsked {
     /// How long to wait before asking may help.
     pub fn wait(&self) -> Duration {
         match self {
-            Self::Budget(wait) | Self::CoolDown(wait) | Self::Breaker(wait) | Self::Credentials(_, wait) => {
-                *wait
-            }
+            Self::Budget(wait)
+            | Self::Uncounted(wait)
+            | Self::CoolDown(wait)
+            | Self::Breaker(wait)
+            | Self::Credentials(_, wait) => *wait,
             Self::Unrecorded | Self::Shutdown => Duration::from_secs(5),
         }
     }

@@ -52,11 +52,17 @@ pub use patience::Patience;
 pub use places::{Line, Places};
 
 /// What those get for whom there is no place: the shortest answer that a gateway understands.
-const SHED: &[u8] =
+pub const SHED: &[u8] =
     "HTTP/1.1 200 OK\r\nContent-Type: application/json;charset=UTF-8\r\nContent-Length: 67\r\n\
     Proxy-Status: cmiot-proxy; error=connection_limit_reached\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
     {\"status\":\"73\",\"message\":\"系统忙，请稍后再试\",\"result\":[]}"
         .as_bytes();
+
+/// The same on the admin listener, whose clients read HTTP's own status.
+pub const SHED_ADMIN: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 53\r\n\
+    Retry-After: 1\r\nConnection: close\r\n\r\n\
+    too many connections to the admin listener: try again";
 
 /// Bytes of a request's head. It may have hyper's own 100 headers: any other limit costs each request an allocation and
 /// a tenth of its parsing.
@@ -90,6 +96,8 @@ pub struct Rules {
     pub proxy_protocol: bool,
     /// Certificate and key, where TLS is spoken.
     pub tls: Option<tls::Server>,
+    /// What those get for whom there is no place.
+    pub shed: &'static [u8],
 }
 
 /// What a listener listens on.
@@ -192,7 +200,7 @@ impl Listener {
             Err(full) => {
                 self.metrics.connection_ended(full.reason());
                 if rules.tls.is_none() {
-                    stream.write_at_once(SHED);
+                    stream.write_at_once(rules.shed);
                 }
                 None
             }

@@ -186,7 +186,11 @@ impl Refusal {
             | Self::Credentials(_)
             | Self::Carrier(_)
             | Self::NotAsked(
-                NotAsked::Breaker(_) | NotAsked::Credentials(..) | NotAsked::Unrecorded | NotAsked::Shutdown,
+                NotAsked::Uncounted(_)
+                | NotAsked::Breaker(_)
+                | NotAsked::Credentials(..)
+                | NotAsked::Unrecorded
+                | NotAsked::Shutdown,
             )
             | Self::Lost
             | Self::Audit => "73",
@@ -216,6 +220,7 @@ impl Refusal {
             Self::Credentials(_) => "carrier-credentials",
             Self::Carrier(fault) => fault.name(),
             Self::NotAsked(NotAsked::Budget(_)) => "budget",
+            Self::NotAsked(NotAsked::Uncounted(_)) => "budget-uncounted",
             Self::NotAsked(NotAsked::CoolDown(_)) => "cool-down",
             Self::NotAsked(NotAsked::Breaker(_)) => "breaker",
             Self::NotAsked(NotAsked::Credentials(..)) => "carrier-credentials",

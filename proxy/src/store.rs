@@ -136,19 +136,13 @@ impl Store {
         }
     }
 
-    /// Whether requests can be answered: the store has not failed for good, the audit's last commit worked, and the state
-    /// takes one now. Blocks.
-    ///
-    /// # Errors
-    /// The fault, with its remedy.
-    pub fn writable(&self) -> Result<(), NotWritable> {
+    /// Why a request would be refused whatever is asked; none while records are taken, or need not be.
+    pub fn unready(&self) -> Option<Unready> {
         if let Some(why) = self.failure.get() {
-            return Err(NotWritable::Failed(why.to_owned()));
+            return Some(Unready::Failed(why.to_owned()));
         }
-        if !self.audit.healthy() && self.audit.on_failure() == OnFailure::Refuse {
-            return Err(NotWritable::Audit);
-        }
-        self.state.probe().map_err(NotWritable::State)
+        let refuses = self.audit.on_failure() == OnFailure::Refuse;
+        (refuses && !self.audit.can_record()).then_some(Unready::Audit)
     }
 
     /// Writes what is queued, checkpoints, and ends the writer threads. Blocks until that is done.
@@ -178,16 +172,13 @@ impl Store {
 
 /// Why the store takes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotWritable {
+pub enum Unready {
     /// The store has failed for good: the process ends.
     #[error("the store has failed, and the process ends: {0}")]
     Failed(String),
-    /// The audit's last commit failed; it is tried again by itself.
+    /// The audit's last commit failed, or takes too long; it is tried again by itself.
     #[error("audit records cannot be written; the log says why")]
     Audit,
-    /// `state.db` takes no commit.
-    #[error(transparent)]
-    State(#[from] StoreError),
 }
 
 fn start_over(history: &AuditReader, clock: &Clock) -> Result<Lost, StoreError> {
@@ -219,7 +210,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("deep/data");
         let store = open(&data, StoreOptions::default()).unwrap();
-        assert_eq!(store.writable(), Ok(()));
+        assert_eq!(store.unready(), None);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&data), 0o700);
         for entry in fs::read_dir(&data).unwrap() {

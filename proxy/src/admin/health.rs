@@ -1,11 +1,14 @@
 //! Whether the proxy lives, whether it can answer, and what it has counted.
 //!
 //! - `GET /live`: 200 while the process runs.
-//! - `GET /ready`: 200 while look-ups are answered, else 503; the body says what is wrong, and what the carrier
-//!   refuses (`alarm: ...`): that needs the operator, and makes nothing unready.
+//! - `GET /ready`: 503 if and only if an authenticated request would be refused although its answer is fresh: the
+//!   audit takes no record under `on_failure = "refuse"`, the store has failed for good, or the proxy drains. Everything
+//!   else that needs the operator is a line `alarm: ...` beside 200.
 //! - `GET /metrics`: OpenMetrics text, as Prometheus reads it.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -13,23 +16,61 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::{Admin, reply};
+use crate::alarms::Condition;
 use crate::log;
 use crate::metrics::Levels;
+use crate::store::Store;
 
 pub(super) fn live() -> Response<Full<Bytes>> {
     reply::text(StatusCode::OK, "live\n")
 }
 
-pub(super) async fn ready(admin: &Admin) -> Response<Full<Bytes>> {
-    // One real commit, which waits for the disk.
-    let store = Arc::clone(&admin.store);
-    match tokio::task::spawn_blocking(move || store.writable()).await {
-        // Alarms do not make it unready: what is cached is still answered.
-        Ok(Ok(())) => reply::text(StatusCode::OK, with_alarms(admin, "ready\n".to_owned())),
-        Ok(Err(error)) => {
-            reply::text(StatusCode::SERVICE_UNAVAILABLE, with_alarms(admin, format!("not ready: {error}\n")))
+/// Nothing here waits for a disk: what is known is told, and `state.db` is tried in the background.
+pub(super) fn ready(admin: &Admin) -> Response<Full<Bytes>> {
+    let drains = admin.stop.is_cancelled().then(|| "the proxy drains".to_owned());
+    if let Some(why) = drains.or_else(|| admin.store.unready().map(|why| why.to_string())) {
+        return reply::text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            with_alarms(admin, format!("not ready: {why}\n")),
+        );
+    }
+    admin.probe.run(&admin.store, admin.relay.clock.monotonic());
+    reply::text(StatusCode::OK, with_alarms(admin, "ready\n".to_owned()))
+}
+
+/// How long what was found out about `state.db` is believed.
+const BELIEVED: Duration = Duration::from_secs(1);
+
+/// Tries whether `state.db` takes a commit: one at a time, and at most once in [`BELIEVED`], however often it is asked for.
+#[derive(Debug, Default)]
+pub struct Probe {
+    running: AtomicBool,
+    /// When the last one began, by the monotonic clock.
+    began: Mutex<Option<Duration>>,
+}
+
+impl Probe {
+    fn run(self: &Arc<Self>, store: &Arc<Store>, now: Duration) {
+        {
+            // Nothing panics with it.
+            let mut began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
+            let believed = began.is_some_and(|began| now.saturating_sub(began) < BELIEVED);
+            if believed || self.running.swap(true, Ordering::AcqRel) {
+                return;
+            }
+            *began = Some(now);
         }
-        Err(_) => reply::text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the check died\n"),
+        let (probe, store) = (Arc::clone(self), Arc::clone(store));
+        tokio::task::spawn_blocking(move || {
+            match store.state.probe() {
+                Ok(()) => store.alarms.clear(Condition::State),
+                Err(error) => store.alarms.raise(
+                    Condition::State,
+                    format!("no call to the carrier can be numbered; what is cached is answered: {error}"),
+                ),
+            }
+            probe.running.store(false, Ordering::Release);
+        });
     }
 }
 

@@ -1,5 +1,6 @@
 //! Rows as text: JSON lines and CSV (RFC 4180), for the command line, exports and the admin API.
 
+use crate::printable;
 use crate::store::audit::query::Field;
 
 /// One JSON object, without a line break.
@@ -13,7 +14,7 @@ pub fn json_line(columns: &[&str], row: &[Field]) -> String {
         };
         ((*column).to_owned(), value)
     });
-    serde_json::Value::Object(object.collect()).to_string()
+    printable::escape_json(&serde_json::Value::Object(object.collect()).to_string()).into_owned()
 }
 
 /// The columns' names as a line of CSV, without a line break.
@@ -31,30 +32,75 @@ fn csv_field(field: &Field) -> String {
         Field::Null => String::new(),
         Field::Int(number) => number.to_string(),
         Field::Real(number) => number.to_string(),
-        // A spreadsheet would take a text that begins so for a formula; a gateway chooses its transid.
-        Field::Text(text) if text.starts_with(['=', '+', '-', '@']) => quoted(&format!("'{text}")),
-        Field::Text(text) if text.contains([',', '"', '\n', '\r']) => quoted(text),
-        Field::Text(text) => text.clone(),
+        Field::Text(text) => {
+            let shown = printable::escape(text);
+            match is_formula(text) {
+                true => quoted(&format!("'{shown}")),
+                false if shown.contains([',', '"']) => quoted(&shown),
+                false => shown.into_owned(),
+            }
+        }
     }
+}
+
+/// Whether a spreadsheet would run a text: it begins with a sign of a formula, also a full-width one, behind whatever a
+/// spreadsheet drops: blanks, control and format characters.
+fn is_formula(text: &str) -> bool {
+    let dropped = |character: char| {
+        character.is_whitespace() || character == '\'' || !printable::is_printable(character)
+    };
+    text.trim_start_matches(dropped).starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠', '−'])
 }
 
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }
 
-/// For people: nothing for nothing.
+/// For people: nothing for nothing, and nothing that steers a terminal.
 pub fn cell(field: &Field) -> String {
     match field {
         Field::Null => String::new(),
         Field::Int(number) => number.to_string(),
         Field::Real(number) => number.to_string(),
-        Field::Text(text) => text.clone(),
+        Field::Text(text) => printable::escape(text).into_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_formula_is_text_whatever_stands_before_it() {
+        for text in [
+            "=1+1",
+            " =1",
+            "\t=1",
+            "\r\n@x",
+            "\u{3000}=1",
+            "＝1",
+            "\u{feff}-1",
+            "\u{200b}＠x",
+            "'=1",
+            "\x1b+1",
+        ] {
+            let cell = csv_line(&[Field::Text(text.into())]);
+            assert!(cell.starts_with("\"'"), "{cell}");
+        }
+        for text in ["20260101", "GW0001", "正确", "a=b", ""] {
+            assert_eq!(csv_line(&[Field::Text(text.into())]), text);
+        }
+    }
+
+    #[test]
+    fn no_output_steers_a_terminal() {
+        let hostile = [Field::Text("\x1b[2K\u{9b}31m\u{202e}\r\nx".into())];
+        for shown in [csv_line(&hostile), cell(&hostile[0]), json_line(&["a"], &hostile)] {
+            assert!(shown.chars().all(printable::is_printable), "{shown}");
+        }
+        let read: serde_json::Value = serde_json::from_str(&json_line(&["a"], &hostile)).unwrap();
+        assert_eq!(read["a"], "\x1b[2K\u{9b}31m\u{202e}\r\nx", "JSON reads as it was");
+    }
 
     #[test]
     fn what_is_text_stays_text() {

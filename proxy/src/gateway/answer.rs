@@ -234,6 +234,9 @@ fn proxy_status(refusal: &Refusal) -> String {
         }
         Refusal::Carrier(fault) => (fault.proxy_error(), format!("carrier call failed: {}", fault.name())),
         Refusal::NotAsked(NotAsked::Budget(_)) => ("http_request_denied", "carrier budget spent".to_owned()),
+        Refusal::NotAsked(NotAsked::Uncounted(_)) => {
+            ("proxy_internal_error", "calls of the day cannot be counted: state.db".to_owned())
+        }
         Refusal::NotAsked(NotAsked::CoolDown(_)) => {
             ("http_request_denied", "carrier throttled the account, which rests".to_owned())
         }

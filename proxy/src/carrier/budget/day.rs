@@ -103,9 +103,9 @@ impl Day {
             Ok(Ok(lease)) => Ok(lease),
             Ok(Err(error)) => {
                 tracing::error!(%error, "the day's calls cannot be counted: none is made");
-                Err(NotAsked::Budget(Duration::from_secs(5)))
+                Err(NotAsked::Uncounted(Duration::from_secs(5)))
             }
-            Err(_) => Err(NotAsked::Budget(Duration::from_secs(5))),
+            Err(_) => Err(NotAsked::Uncounted(Duration::from_secs(5))),
         }
     }
 
