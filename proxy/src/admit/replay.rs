@@ -15,6 +15,8 @@
 //! The mode `observe` never refuses, and marks transids as used in the same table: after a change of the mode they are
 //! refused. Where there is no room for that, the client's oldest ones are forgotten, and what is as old is refused then.
 
+mod share;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -28,6 +30,9 @@ use super::rate::Bucket;
 use crate::clock::{Moment, Time};
 use crate::config::Rights;
 use crate::config::file::ReplayMode;
+
+use share::Group;
+pub use share::{Bound, Full, Owner};
 
 /// Clients are spread over so many locks.
 const SHARDS: usize = 32;
@@ -63,57 +68,6 @@ pub struct Replay {
     groups: Mutex<HashMap<Arc<str>, Arc<Group>>>,
     /// The refusals for want of room since they were last reported.
     full: Mutex<HashMap<Arc<str>, Full>>,
-}
-
-/// Whose transid it is, and what its group may hold.
-#[derive(Clone, Copy, Debug)]
-pub struct Owner<'a> {
-    /// The client.
-    pub appid: &'a AppId,
-    /// Its group.
-    pub group: &'a Arc<str>,
-    /// Transids that the group may hold.
-    pub group_share: usize,
-}
-
-/// What a group holds.
-#[derive(Debug)]
-struct Group {
-    name: Arc<str>,
-    held: AtomicUsize,
-}
-
-/// Refusals of a group's requests for want of room.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Full {
-    /// The client that was refused last.
-    pub client: AppId,
-    /// What was full.
-    pub bound: Bound,
-    /// How many requests were refused.
-    pub refused: u64,
-}
-
-/// A bound of the table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Bound {
-    /// The client's share.
-    Client,
-    /// The share of its group.
-    Group,
-    /// The whole table.
-    Table,
-}
-
-impl Bound {
-    /// The key of `[gateway]` that sets it.
-    pub fn key(self) -> &'static str {
-        match self {
-            Self::Client => "replay_share",
-            Self::Group => "replay_group_share",
-            Self::Table => "replay_entries",
-        }
-    }
 }
 
 /// A transid as it is remembered: its stamp, then its sequence.

@@ -1,0 +1,57 @@
+//! Shares of the replay table: whose transid it is, what its group holds, and which bound is reached.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use cmiot_signer::AppId;
+
+/// Whose transid it is, and what its group may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner<'a> {
+    /// The client.
+    pub appid: &'a AppId,
+    /// Its group.
+    pub group: &'a Arc<str>,
+    /// Transids that the group may hold.
+    pub group_share: usize,
+}
+
+/// What a group holds.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) name: Arc<str>,
+    pub(super) held: AtomicUsize,
+}
+
+/// Refusals of a group's requests for want of room.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Full {
+    /// The client that was refused last.
+    pub client: AppId,
+    /// What was full.
+    pub bound: Bound,
+    /// How many requests were refused.
+    pub refused: u64,
+}
+
+/// A bound of the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bound {
+    /// The client's share.
+    Client,
+    /// The share of its group.
+    Group,
+    /// The whole table.
+    Table,
+}
+
+impl Bound {
+    /// The key of `[gateway]` that sets it.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Client => "replay_share",
+            Self::Group => "replay_group_share",
+            Self::Table => "replay_entries",
+        }
+    }
+}
