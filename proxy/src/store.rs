@@ -13,6 +13,7 @@
 pub mod audit;
 mod blocks;
 pub mod cache;
+mod disk;
 mod error;
 mod failure;
 mod folder;

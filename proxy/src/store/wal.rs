@@ -5,9 +5,14 @@
 //! since SQLite recovers a WAL up to its first bad frame. So nothing is appended to a WAL that was found at start, or
 //! whose sync failed, before [`settle`] has written it again, synced it and moved it into the database.
 //!
+//! A disk that was full for a moment may keep the blocks of a failed write unallocated, so that the same bytes written there
+//! again are lost too (ext4: the extent stays unwritten). So what was synced is dropped from memory and read back, and what
+//! does not come back is written into new blocks; see [`disk`](super::disk).
+//!
 //! No connection checkpoints when it is closed, and none checkpoints without its result being looked at: SQLite would
 //! ignore a failed sync there. A database whose own sync failed needs nothing: SQLite counts those pages as not moved.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -20,7 +25,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::locks::Against;
 use super::schema::{BUSY, family};
-use super::{Fault, StoreError, locks};
+use super::{Fault, StoreError, disk, locks};
 
 /// Frames after which a commit moves the WAL into the database, as SQLite does by default.
 const CHECKPOINT_AT: i32 = 1_000;
@@ -31,8 +36,8 @@ const ATTEMPTS: u32 = 5;
 /// How often [`BUSY`] is waited for those who read a file that is to enter WAL mode.
 const ENTERING: u32 = 12;
 
-/// Bytes that are read and written again at once, at least.
-const CHUNK: usize = 1 << 18;
+/// Bytes that are read, written again and synced at once. A WAL that no reader keeps has about as many.
+const CHUNK: usize = 4 << 20;
 
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
@@ -65,11 +70,76 @@ pub(super) fn settle(connection: &Connection, path: &Path) -> Result<(), StoreEr
     let rewritten = rewrite(&wal, frames);
     connection.execute_batch("ROLLBACK").map_err(sqlite)?;
     rewritten?;
+    if frames == 0 {
+        return Ok(());
+    }
+    let moved = move_frames(connection, path)?;
+    check_moved(path, &wal, moved)?;
     // A reader may hold it back: what was rewritten may be appended to all the same.
     connection.busy_timeout(Duration::ZERO).map_err(sqlite)?;
-    let moved = checkpoint(connection, path);
+    let emptied = checkpoint(connection, path);
     connection.busy_timeout(BUSY).map_err(sqlite)?;
-    moved.map(drop)
+    emptied.map(drop)
+}
+
+/// Moves frames into the database as far as readers allow; how many of them are there.
+fn move_frames(connection: &Connection, path: &Path) -> Result<u64, StoreError> {
+    let mut done = Ok(0);
+    // Linux reports a failed write once to each open file: SQLite's may still report one that has been made good, of the WAL
+    // and of the database. What is moved is compared with the disk afterwards.
+    for _ in 0..3 {
+        let moved: rusqlite::Result<i64> =
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(2));
+        done = match moved {
+            Ok(moved) => Ok(u64::try_from(moved).unwrap_or(0)),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(0),
+            Err(error) => Err(StoreError::sqlite(path)(error)),
+        };
+        if !matches!(&done, Err(error) if error.is_unsynced()) {
+            break;
+        }
+    }
+    done
+}
+
+/// Compares the pages of the database that were moved out of the first `moved` frames with those frames, as the disk has
+/// them, and writes again what differs: until the WAL is emptied, it has them.
+fn check_moved(path: &Path, wal: &Path, moved: u64) -> Result<(), StoreError> {
+    if moved == 0 {
+        return Ok(());
+    }
+    let log = File::open(wal).map_err(StoreError::io(wal))?;
+    let mut header = [0; HEADER];
+    read(&log, wal, &mut header, 0)?;
+    let page = Sum::of_header(&header).ok_or_else(|| lost(wal, 0))?.page;
+    // Where each page's last frame is.
+    let mut last = BTreeMap::new();
+    for frame in 0..moved {
+        let at = HEADER as u64 + frame * (FRAME_HEADER + page) as u64;
+        let mut number = [0; 4];
+        read(&log, wal, &mut number, at)?;
+        last.insert(u32::from_be_bytes(number), at + FRAME_HEADER as u64);
+    }
+    let database = disk::open_for_good(path)?;
+    let place = |number: u32| u64::from(number).saturating_sub(1) * page as u64;
+    for &number in last.keys() {
+        disk::drop_from_memory(&database, place(number), page);
+    }
+    let mut differ = Vec::new();
+    let mut found = vec![0; page];
+    for (number, at) in last {
+        let mut bytes = vec![0; page];
+        read(&log, wal, &mut bytes, at)?;
+        let here = database.read_exact_at(&mut found, place(number));
+        if here.is_err() || found != bytes {
+            differ.push((place(number), bytes));
+        }
+    }
+    if differ.is_empty() {
+        return Ok(());
+    }
+    tracing::warn!(file = %path.display(), pages = differ.len(), "pages that the disk did not keep are written again");
+    disk::write_anew(&database, path, &differ)
 }
 
 /// Moves the whole WAL into the database and empties it; false when a reader is in the way.
@@ -178,30 +248,33 @@ fn rewrite(wal: &Path, frames: u64) -> Result<(), StoreError> {
         // All of it is in the database, or was never committed; no reader has any of it.
         return if length > 0 { file.set_len(0).map_err(io) } else { Ok(()) };
     }
-    let mut chunk = vec![0; HEADER];
-    read(&file, wal, &mut chunk, 0)?;
-    let mut sum = Sum::of_header(&chunk).ok_or_else(|| lost(wal, 0))?;
-    file.write_all_at(&chunk, 0).map_err(io)?;
+    let mut header = [0; HEADER];
+    read(&file, wal, &mut header, 0)?;
+    let mut sum = Sum::of_header(&header).ok_or_else(|| lost(wal, 0))?;
     let size = FRAME_HEADER + sum.page;
+    let end = HEADER as u64 + frames * size as u64;
+    if length > end {
+        file.set_len(end).map_err(io)?;
+    }
     let at_once = (CHUNK / size).max(1);
-    let (mut at, mut done) = (HEADER as u64, 0);
+    let (mut at, mut done) = (0, 0);
+    let mut chunk = Vec::new();
     while done < frames {
         let count = usize::try_from(frames - done).map_or(at_once, |left| left.min(at_once));
-        chunk.resize(count * size, 0);
+        // The header goes with the first frames, so that a block is written as a whole.
+        let before = if done == 0 { HEADER } else { 0 };
+        chunk.resize(before + count * size, 0);
         read(&file, wal, &mut chunk, at)?;
-        for frame in chunk.chunks_exact(size) {
+        for frame in chunk[before..].chunks_exact(size) {
             done += 1;
             if !sum.takes(frame) {
                 return Err(lost(wal, done));
             }
         }
-        file.write_all_at(&chunk, at).map_err(io)?;
+        disk::write_back(&file, wal, at, &chunk)?;
         at += chunk.len() as u64;
     }
-    if length > at {
-        file.set_len(at).map_err(io)?;
-    }
-    file.sync_data().map_err(StoreError::sync(wal))
+    Ok(())
 }
 
 /// Reads all of `bytes`; an end before that is a lost frame.
@@ -341,7 +414,7 @@ mod tests {
         file.write_all_at(&[0; 2_000], length - 2_000).unwrap();
         let error = settle(&connection, &path).unwrap_err();
         assert!(matches!(error.fault(), Fault::WalLost { frame } if *frame > 0), "{error}");
-        assert_eq!(wal.metadata().unwrap().len(), length, "nothing was cut off or moved");
+        assert_eq!(wal.metadata().unwrap().len(), length, "nothing was moved");
         assert!(connection.is_autocommit());
         // As a crash leaves it: nothing of the memory that connections share.
         let copy = dir.path().join("copy.db");
