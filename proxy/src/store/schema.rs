@@ -394,7 +394,8 @@ mod tests {
         let path = dir.path().join("50% of #1?.db");
         let connection = open(&path, Kind::Cache, Synchronous::Normal).unwrap();
         connection
-            .execute_batch("INSERT INTO answer VALUES ('g', 'o', 'imsi', '1', '0', NULL, 1, x'00', 0)")
+            .execute_batch("INSERT INTO answer (\"group\", operation, kind, card, code, status, answered_at, body, stale)
+                 VALUES ('g', 'o', 'imsi', '1', '0', NULL, 1, x'00', 0)")
             .unwrap();
         wal::finish(&connection, &path);
         drop(connection);
