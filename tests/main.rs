@@ -26,6 +26,9 @@ mod connections;
 // Sockets from systemd, memory that nobody may see.
 mod process;
 
+// A changed configuration: what counts at once, and what after a restart.
+mod reload;
+
 // The list of clients, edited while the proxy runs.
 mod client_list;
 

@@ -21,6 +21,8 @@ pub enum Condition {
     State,
     /// Requests are refused since a share of the replay table is full.
     ReplayFull,
+    /// Keys of the configuration were changed that only a restart applies.
+    Restart,
 }
 
 impl Condition {
@@ -33,6 +35,7 @@ impl Condition {
             Self::RowsLost => "rows-lost",
             Self::State => "state",
             Self::ReplayFull => "replay-full",
+            Self::Restart => "restart",
         }
     }
 }

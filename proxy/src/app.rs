@@ -22,6 +22,7 @@ use crate::cache::Cache;
 use crate::carrier::Carrier;
 use crate::clock::{Clock, timeout};
 use crate::config::admin::Token;
+use crate::config::restart::Fixed;
 use crate::config::{Config, ConfigError};
 use crate::flight::{Caps, Flights};
 use crate::gateway::{self, request::Hosts};
@@ -69,7 +70,8 @@ pub struct App {
     admin_rules: Arc<ArcSwap<Rules>>,
     relay: Arc<Relay>,
     store: Arc<Store>,
-    grace: Duration,
+    /// What counts until the process ends, as it was started.
+    fixed: Fixed,
     stop: CancellationToken,
     connections: TaskTracker,
     flights: TaskTracker,
@@ -141,7 +143,7 @@ impl App {
             admin_rules,
             relay: Arc::clone(&relay),
             store: Arc::clone(&store),
-            grace: config.gateway.grace.0,
+            fixed: Fixed::of(&config),
             stop: CancellationToken::new(),
             connections: TaskTracker::new(),
             flights,
@@ -219,19 +221,43 @@ impl App {
         self.reloads.receive()
     }
 
-    /// Takes over a changed configuration: credentials, rights, limits, freshness, TLS. No connection is dropped; those
-    /// that stand keep the limits that they came under. What only a restart changes is named in the log.
-    pub fn reload(&self, config: Config) {
+    /// Applies a changed configuration: credentials, rights, limits, timeouts, freshness, trust, TLS. No connection is
+    /// dropped; those that stand keep the limits that they came under. What only a restart changes is named in the log, in
+    /// `/ready` and in the metrics, until it is changed back.
+    ///
+    /// # Errors
+    /// Why the configuration is refused; the old one stays, and the alarm says so.
+    pub fn reload(&self, config: Config) -> Result<(), String> {
         let config = Arc::new(config);
-        for key in fixed_until_restart(&self.relay.config.load(), &config) {
-            tracing::warn!(key, "this key was changed, and counts from the next start on");
+        if let Err(error) = self.relay.reload(&config, &self.fixed) {
+            let error = StartError::Tls(error).to_string();
+            self.keep_config(&error);
+            return Err(error);
         }
         self.gateway_rules.store(Arc::new(gateway_rules(&config)));
         self.admin_rules.store(Arc::new(admin_rules(&config)));
-        self.relay.reload(&config);
+        self.name_restart_keys(&self.fixed.changed(&config));
         self.relay.metrics.reloaded(true);
         self.store.alarms.clear(Condition::Configuration);
         tracing::info!(clients = config.clients.len(), "configuration reloaded");
+        Ok(())
+    }
+
+    /// Says which changed keys take effect at the next start.
+    fn name_restart_keys(&self, keys: &[&'static str]) {
+        self.relay.metrics.restart_needed(keys);
+        if keys.is_empty() {
+            self.store.alarms.clear(Condition::Restart);
+            return;
+        }
+        for key in keys {
+            tracing::warn!(key, "this changed key takes effect at the next start");
+        }
+        let text = format!(
+            "changed, and not in effect until the next start: {}; restart the proxy, or change them back",
+            keys.join(", ")
+        );
+        self.store.alarms.raise(Condition::Restart, text);
     }
 
     /// Raises the alarm that a changed configuration is refused and the old one stays.
@@ -253,9 +279,10 @@ impl App {
             self.flights.wait().await;
         };
         let mut calls_ended = true;
-        if timeout(self.grace, ended()).await.is_err() {
+        let grace = self.relay.config.load().gateway.grace.0;
+        if timeout(grace, ended()).await.is_err() {
             tracing::warn!(
-                grace = ?self.grace,
+                ?grace,
                 "not everything finished within the grace time: calls and requests under way end now, each with its record"
             );
             self.relay.stop();
@@ -315,25 +342,6 @@ fn admin_rules(config: &Config) -> Rules {
     }
 }
 
-/// The keys that differ and that a running proxy cannot change.
-fn fixed_until_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let differs = [
-        ("[gateway] listen", old.gateway.listen != new.gateway.listen),
-        ("[gateway] names", old.gateway.names != new.gateway.names),
-        ("[gateway] replay_entries", old.gateway.replay_entries != new.gateway.replay_entries),
-        ("[admin] listen", old.admin.listen != new.admin.listen),
-        ("[store] dir", old.store_dir != new.store_dir),
-        ("[carrier] base_url", old.carrier.base_url != new.carrier.base_url),
-        ("[carrier] proxy", old.carrier.proxy != new.carrier.proxy),
-        ("[carrier] node", old.carrier.node != new.carrier.node),
-        ("[cache] file_age", old.cache.file_age != new.cache.file_age),
-        ("[cache] file_entries", old.cache.file_entries != new.cache.file_entries),
-        ("[audit]", old.audit != new.audit),
-        ("[log] format", old.log_format != new.log_format),
-    ];
-    differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
-}
-
 fn relay(
     config: &Arc<Config>,
     store: &Store,
@@ -347,12 +355,6 @@ fn relay(
     let hosts = Hosts::new(config.gateway.names.iter().cloned().chain(ours));
     // A wildcard, or what systemd bound, is reached by whatever addresses this machine has.
     let anywhere = config.gateway.listen.ip().is_none_or(|address| address.is_unspecified());
-    let caps = Caps {
-        flights: carrier.max_flights,
-        waiters: carrier.max_waiters_per_card,
-        client: carrier.max_waiters_per_client,
-        group: carrier.max_flights_per_group,
-    };
     Ok(Relay {
         hosts: if anywhere { hosts.with_addresses() } else { hosts },
         admit: Admit::new(config, clock.clone()),
@@ -360,7 +362,7 @@ fn relay(
         tasks: flights.clone(),
         stopping: CancellationToken::new(),
         cache: Cache::new(config, Arc::clone(&store.cache), clock.clone()),
-        flights: Arc::new(Flights::new(caps, flights.clone())),
+        flights: Arc::new(Flights::new(Caps::of(carrier), flights.clone())),
         carrier: Carrier::new(config, &store.state, &store.audit, clock, Arc::clone(metrics))?,
         audit: Audit::new(
             Arc::clone(&store.audit),

@@ -13,6 +13,7 @@ pub mod render;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cmiot_signer::Transid;
@@ -170,7 +171,8 @@ impl Record {
 /// Commits records.
 pub struct Audit {
     store: Arc<AuditStore>,
-    patience: Duration,
+    /// How long an answer waits for its record, in nanoseconds.
+    patience: AtomicU64,
     refusals: Refusals,
     clock: Clock,
 }
@@ -184,11 +186,18 @@ const ROUND: Duration = Duration::from_millis(100);
 impl Audit {
     /// Over the store's writer; a record that is not on disk after `patience` counts as unavailable.
     pub fn new(store: Arc<AuditStore>, patience: Duration, refusals: Refusals, clock: Clock) -> Self {
-        let patience = match store.on_failure() {
-            OnFailure::Refuse => patience,
-            OnFailure::Answer => patience.min(ANSWER_PATIENCE),
+        let audit = Self { store, patience: AtomicU64::new(0), refusals, clock };
+        audit.set_timeout(patience);
+        audit
+    }
+
+    /// Applies another timeout, from the next round on.
+    pub fn set_timeout(&self, timeout: Duration) {
+        let timeout = match self.store.on_failure() {
+            OnFailure::Refuse => timeout,
+            OnFailure::Answer => timeout.min(ANSWER_PATIENCE),
         };
-        Self { store, patience, refusals, clock }
+        self.patience.store(timeout.as_nanos().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Hands the record to the writer at once; ready when it is committed, or need not be. Says too whether the refusal
@@ -232,10 +241,10 @@ impl Audit {
     }
 
     async fn end_rounds(&self) {
-        let round = self.patience.clamp(Duration::from_millis(1), ROUND);
-        let most = self.patience.as_nanos().div_ceil(round.as_nanos());
-        let most = u64::try_from(most).unwrap_or(u64::MAX);
         loop {
+            let patience = Duration::from_nanos(self.patience.load(Ordering::Relaxed));
+            let round = patience.clamp(Duration::from_millis(1), ROUND);
+            let most = u64::try_from(patience.as_nanos().div_ceil(round.as_nanos())).unwrap_or(u64::MAX);
             tokio::time::sleep(round).await;
             self.store.end_round(most);
         }

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::alarms::Condition;
 use crate::clock::belief::{Limits, Tick};
 use crate::clock::{Clock, Time};
-use crate::config::{Account, Config};
+use crate::config::{Account, Carrier as Settings, Config};
 use crate::metrics::Metrics;
 use crate::operation::{Operation, Parameters};
 use crate::sequence::TransidSource;
@@ -152,11 +152,17 @@ impl Carrier {
         self.stopping.cancel();
     }
 
-    /// Takes over the accounts of a changed configuration. What is known of those that stay is kept.
-    pub fn reload(&self, config: &Config) {
+    /// Takes over the accounts and limits of a changed configuration, and `settings` for the calls that begin from now on.
+    /// What is known of the accounts that stay is kept.
+    ///
+    /// # Errors
+    /// When TLS towards the carrier cannot be set up; nothing has changed then.
+    pub fn reload(&self, config: &Config, settings: Settings) -> Result<(), rustls::Error> {
+        self.client.reload(settings)?;
         let groups = standings(config, &self.state, &self.clock, &self.groups.load());
         self.groups.store(Arc::new(groups));
         self.clock.set_limits(limits(config));
+        Ok(())
     }
 
     /// Asks for a group about one card, once more where that helps and was not counted: after a busy code, with

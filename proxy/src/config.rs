@@ -11,6 +11,7 @@ pub mod file;
 pub mod lifetimes;
 pub mod listen;
 pub mod operation;
+pub mod restart;
 pub mod rights;
 pub mod token;
 pub mod units;
@@ -187,7 +188,7 @@ impl ConfigFile {
 }
 
 /// Whom the proxy asks, checked.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Carrier {
     /// `http` or `https`, host, optional port and path prefix without a closing slash.
     pub base_url: Uri,

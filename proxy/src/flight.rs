@@ -17,16 +17,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use crate::config::Carrier;
 use crate::urgency::{Pressure, Urgency};
 
 /// The flights under way, by key; `C` is who waits.
 pub struct Flights<K, C, T> {
     table: Mutex<Table<K, C, T>>,
-    caps: Caps,
     tasks: TaskTracker,
 }
 
 struct Table<K, C, T> {
+    caps: Caps,
     flights: HashMap<K, Flight<T>>,
     /// What each client has under way: seats in the flights of others, and flights of its own. None is kept at zero.
     clients: HashMap<C, usize>,
@@ -59,6 +60,18 @@ pub struct Caps {
     pub client: usize,
     /// Flights under way that clients of one group started.
     pub group: usize,
+}
+
+impl Caps {
+    /// Those of a configuration.
+    pub fn of(carrier: &Carrier) -> Self {
+        Self {
+            flights: carrier.max_flights,
+            waiters: carrier.max_waiters_per_card,
+            client: carrier.max_waiters_per_client,
+            group: carrier.max_flights_per_group,
+        }
+    }
 }
 
 /// Who asks.
@@ -108,6 +121,7 @@ where
     /// An empty table; its tasks are tracked by `tasks`, so that a drain can wait for them.
     pub fn new(caps: Caps, tasks: TaskTracker) -> Self {
         let table = Table {
+            caps,
             flights: HashMap::new(),
             clients: HashMap::new(),
             groups: HashMap::new(),
@@ -115,7 +129,12 @@ where
             under_way: 0,
             next: 0,
         };
-        Self { table: Mutex::new(table), caps, tasks }
+        Self { table: Mutex::new(table), tasks }
+    }
+
+    /// Applies other caps from now on. What is beyond a lower one stays; nothing joins it until it is below again.
+    pub fn set_caps(&self, caps: Caps) {
+        self.lock().caps = caps;
     }
 
     /// Joins the flight of `key`, or starts one that runs `fly`, which is told how urgent it is and becomes. Nobody asked
@@ -135,14 +154,14 @@ where
     {
         let mut table = self.lock();
         if let Some(flight) = table.flights.get(key) {
-            if flight.waiters >= self.caps.waiters {
+            if flight.waiters >= table.caps.waiters {
                 return Err(Crowded);
             }
             let (number, landing, pressure) =
                 (flight.number, flight.landing.clone(), flight.pressure.clone());
             let client = who.map(|who| who.client);
             if let Some(client) = &client {
-                table.count(client, self.caps.client)?;
+                table.count(client)?;
             }
             pressure.raise(urgency);
             return Ok(self.seat(&mut table, Role::Follower, landing, Some((key.clone(), number)), client));
@@ -195,17 +214,17 @@ where
         F: Future<Output = T> + Send + 'static,
     {
         let places = match urgency {
-            Urgency::Miss => self.caps.flights,
-            Urgency::Refresh | Urgency::Ahead => self.caps.flights.div_ceil(2),
+            Urgency::Miss => table.caps.flights,
+            Urgency::Refresh | Urgency::Ahead => table.caps.flights.div_ceil(2),
         };
         if table.under_way >= places {
             return Err(Crowded);
         }
         if let Some(Who { client, group }) = &who {
-            if table.groups.get(group).is_some_and(|flights| *flights >= self.caps.group) {
+            if table.groups.get(group).is_some_and(|flights| *flights >= table.caps.group) {
                 return Err(Crowded);
             }
-            table.count(client, self.caps.client)?;
+            table.count(client)?;
             *table.groups.entry(Arc::clone(group)).or_default() += 1;
         }
         let (landing, landed) = watch::channel(None);
@@ -265,9 +284,9 @@ where
 
 impl<K, C: Clone + Eq + Hash, T> Table<K, C, T> {
     /// Counts one more of a client's.
-    fn count(&mut self, client: &C, most: usize) -> Result<(), Crowded> {
+    fn count(&mut self, client: &C) -> Result<(), Crowded> {
         let under_way = self.clients.get(client).copied().unwrap_or(0);
-        if under_way >= most {
+        if under_way >= self.caps.client {
             return Err(Crowded);
         }
         self.clients.insert(client.clone(), under_way + 1);

@@ -30,6 +30,7 @@ pub struct Metrics {
     answered: [Counter; Outcome::ANSWERED.len()],
     connections_ended: Family<Fixed, Counter>,
     reloads: Family<Fixed, Counter>,
+    restart_needed: Family<Fixed, Gauge>,
     connections: Gauge,
     transids: Gauge,
     transids_by_group: Family<Open, Gauge>,
@@ -101,6 +102,12 @@ impl Metrics {
         );
         let reloads = Family::default();
         registry.register("reloads", "Configurations that were read anew, by result", reloads.clone());
+        let restart_needed = Family::default();
+        registry.register(
+            "restart_needed",
+            "Keys of the configuration that were changed and take effect at the next start",
+            restart_needed.clone(),
+        );
         let connections = Gauge::default();
         registry.register("connections", "Connections of gateways", connections.clone());
         let transids = Gauge::default();
@@ -220,6 +227,7 @@ impl Metrics {
             answered,
             connections_ended,
             reloads,
+            restart_needed,
             connections,
             transids,
             transids_by_group,
@@ -262,6 +270,14 @@ impl Metrics {
     pub fn reloaded(&self, taken: bool) {
         let result = if taken { "taken" } else { "refused" };
         self.reloads.get_or_create(&vec![("result", result)]).inc();
+    }
+
+    /// Shows the changed keys of the configuration that take effect at the next start.
+    pub fn restart_needed(&self, keys: &[&'static str]) {
+        self.restart_needed.clear();
+        for key in keys {
+            self.restart_needed.get_or_create(&vec![("key", *key)]).set(1);
+        }
     }
 
     /// Counts a call to the carrier.

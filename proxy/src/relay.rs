@@ -34,8 +34,9 @@ use crate::carrier::Carrier;
 use crate::carrier::verdict::Class;
 use crate::clock::belief;
 use crate::clock::{Clock, Moment, Time, timeout};
+use crate::config::restart::Fixed;
 use crate::config::{Client, Config};
-use crate::flight::{Flights, Role, Seat, Who};
+use crate::flight::{Caps, Flights, Role, Seat, Who};
 use crate::gateway::answer::{CacheStatus, Forwarded, Rendered};
 use crate::gateway::request::{Hosts, Request, SentTransid, check_head};
 use crate::metrics::Metrics;
@@ -329,12 +330,18 @@ impl Relay {
             .map_err(|_| Refusal::Crowded)
     }
 
-    /// Takes over a changed configuration; what is cached, burnt and under way stays.
-    pub fn reload(&self, config: &Arc<Config>) {
+    /// Applies a changed configuration; what is cached, used and under way stays, and what is `fixed` until the next start.
+    ///
+    /// # Errors
+    /// When TLS towards the carrier cannot be set up; nothing has changed then.
+    pub fn reload(&self, config: &Arc<Config>, fixed: &Fixed) -> Result<(), rustls::Error> {
+        self.carrier.reload(config, fixed.carrier(&config.carrier))?;
+        self.flights.set_caps(Caps::of(&config.carrier));
+        self.audit.set_timeout(config.gateway.deadline.0);
         self.admit.reload(config);
         self.cache.reload(config);
-        self.carrier.reload(config);
         self.config.store(Arc::clone(config));
+        Ok(())
     }
 
     /// Ends what is under way: calls with a fault, requests with a refusal, each with its row.

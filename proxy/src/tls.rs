@@ -80,7 +80,7 @@ impl fmt::Debug for Server {
 }
 
 /// Whom to take for the carrier.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Trust {
     /// Roots beside the platform's.
     pub roots: Vec<CertificateDer<'static>>,

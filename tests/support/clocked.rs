@@ -48,7 +48,8 @@ impl Clocked {
     /// Takes over another configuration.
     pub(crate) fn reload(&self, setup: &Setup) {
         let file = ConfigFile::parse(Path::new("test.toml"), &setup.text()).expect("a good configuration");
-        self.app.reload(Config::check(&file, self.folder.path()).expect("a good configuration"));
+        let config = Config::check(&file, self.folder.path()).expect("a good configuration");
+        self.app.reload(config).expect("a configuration that can be applied");
     }
 
     /// Asks the operators' listener for a page.

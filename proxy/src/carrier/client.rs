@@ -9,7 +9,7 @@
 
 use std::error::Error as _;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -41,6 +41,7 @@ const OVERHEAD: usize = 64 << 10;
 /// A client of one carrier.
 pub struct Client {
     pool: ArcSwap<Pool>,
+    settings: Mutex<Settings>,
     clock: Clock,
 }
 
@@ -70,7 +71,23 @@ impl Client {
     /// When the platform's root certificates cannot be used and `base_url` is https.
     pub fn new(settings: &Settings, clock: &Clock) -> Result<Self, rustls::Error> {
         let pool = Pool::new(settings, clock.monotonic())?;
-        Ok(Self { pool: ArcSwap::from_pointee(pool), clock: clock.clone() })
+        let settings = Mutex::new(settings.clone());
+        Ok(Self { pool: ArcSwap::from_pointee(pool), settings, clock: clock.clone() })
+    }
+
+    /// Applies changed settings to the calls that begin from now on; connections that were made under others are not used
+    /// again. Calls under way go on.
+    ///
+    /// # Errors
+    /// As [`Client::new`]; nothing has changed then.
+    pub(super) fn reload(&self, new: Settings) -> Result<(), rustls::Error> {
+        // Nothing panics with it.
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        if *settings != new {
+            self.pool.store(Arc::new(Pool::new(&new, self.clock.monotonic())?));
+            *settings = new;
+        }
+        Ok(())
     }
 
     /// Sends a signed look-up and reads the answer within the flight's timeout. `dated` is told the carrier's time when

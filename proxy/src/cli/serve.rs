@@ -90,10 +90,7 @@ impl Serve {
                     .context("cannot look at the configuration")?;
                 let told = match loaded {
                     Loaded::Unchanged => continue,
-                    Loaded::Taken(config) => {
-                        app.reload(*config);
-                        Ok(())
-                    }
+                    Loaded::Taken(config) => app.reload(*config),
                     Loaded::Refused { error, news } => {
                         if news {
                             app.keep_config(&error);

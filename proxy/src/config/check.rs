@@ -275,11 +275,14 @@ fn trust(written: Option<&file::CarrierTls>, reader: &mut Reader<'_>) -> Result<
         let pem = reader.bytes(path).map_err(|e| format!("[carrier.tls] {key}: {e}"))?;
         tls::certificates(&pem).map_err(|e| format!("[carrier.tls] {key}: {}: {e}", path.display()))
     };
-    Ok(tls::Trust {
+    let trust = tls::Trust {
         roots: read("ca_file", written.ca_file.as_deref())?,
         pinned: read("pin_file", written.pin_file.as_deref())?.into_iter().next(),
         only_tls13: written.min_version == file::TlsVersion::V13,
-    })
+    };
+    // Here, so that a reload that cannot apply it is refused as a whole.
+    tls::client(&trust).map_err(|e| format!("[carrier.tls] ca_file: {e}"))?;
+    Ok(trust)
 }
 
 /// Limits of zero would let nobody in.

@@ -231,7 +231,7 @@ pub struct Carrier {
     pub tls: Option<CarrierTls>,
 }
 
-/// `[carrier.tls]`: whom to take for the carrier. Read at start.
+/// `[carrier.tls]`: whom to take for the carrier.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CarrierTls {

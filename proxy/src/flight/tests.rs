@@ -37,6 +37,23 @@ async fn those_who_meet_share_one_landing() {
 }
 
 #[tokio::test]
+async fn changed_caps_count_for_those_who_come_afterwards() {
+    let flights = flights(1, 1, 1);
+    let (land, landing) = oneshot::channel();
+    let fly = |_| async { landing.await.unwrap() };
+    let mut first = flights.join(&"card", some("a"), Urgency::Miss, fly).unwrap();
+    let join = |key, client| flights.join(key, some(client), Urgency::Miss, |_| async { 2 });
+    assert!(join(&"card", "b").is_err() && join(&"other", "a").is_err() && join(&"other", "b").is_err());
+    flights.set_caps(Caps { flights: 2, waiters: 2, client: 2, group: 2 });
+    let (mut follower, mut second) = (join(&"card", "b").unwrap(), join(&"other", "a").unwrap());
+    flights.set_caps(Caps { flights: 1, waiters: 1, client: 1, group: 1 });
+    assert!(join(&"third", "c").is_err(), "a lower cap counts what is under way");
+    land.send(1).unwrap();
+    assert_eq!((first.landing().await, follower.landing().await), (Ok(1), Ok(1)));
+    assert_eq!(second.landing().await, Ok(2));
+}
+
+#[tokio::test]
 async fn a_leader_that_leaves_neither_cancels_nor_restarts() {
     let flights = flights(10, 10, 10);
     let (land, landing) = oneshot::channel();

@@ -1,0 +1,218 @@
+//! The keys that a running proxy does not change, and which of them differ from those that it was started with.
+//!
+//! Each table is taken apart as a whole, so that a new key is either compared here or named among those that a reload
+//! applies. No value here is a secret: what a reload replaces must not stay in memory.
+
+use std::time::Duration;
+
+use hyper::Uri;
+
+use super::listen::Listen;
+use super::units::Span;
+use super::{Admin, Auditing, Carrier, Config, LogFormat, file};
+
+/// The values that count until the process ends.
+#[derive(Clone, Debug)]
+pub struct Fixed {
+    gateway_listen: Listen,
+    names: Vec<String>,
+    replay_entries: usize,
+    admin_listen: Listen,
+    store_dir: std::path::PathBuf,
+    base_url: Uri,
+    proxy: Option<Uri>,
+    node: u8,
+    memory_entries: u64,
+    file_entries: u64,
+    file_age: Span,
+    audit: Auditing,
+    log_format: LogFormat,
+    core_dumps: bool,
+}
+
+impl Fixed {
+    /// Those of a configuration.
+    pub fn of(config: &Config) -> Self {
+        let file::Gateway {
+            listen: gateway_listen,
+            names,
+            replay_entries,
+            // A reload applies these, to new connections and requests.
+            deadline: _,
+            clock_skew: _,
+            clients_file: _,
+            revoked_file: _,
+            replay_share: _,
+            replay_group_share: _,
+            peers: _,
+            max_connections: _,
+            max_connections_per_peer: _,
+            max_requests_per_connection: _,
+            max_streams: _,
+            first_byte: _,
+            header: _,
+            body: _,
+            idle: _,
+            trusted_proxies: _,
+            proxy_protocol: _,
+            grace: _,
+            tls: _,
+        } = &config.gateway;
+        let Admin { listen: admin_listen, token: _, names: _, access: _, tls: _ } = &config.admin;
+        let Carrier {
+            base_url,
+            proxy,
+            node,
+            // A reload applies these, to new calls and flights.
+            connect_timeout: _,
+            timeout: _,
+            bind: _,
+            max_body: _,
+            stale_wait: _,
+            max_waiters_per_card: _,
+            max_waiters_per_client: _,
+            max_flights: _,
+            max_flights_per_group: _,
+            queue: _,
+            queue_wait: _,
+            drift_alarm: _,
+            tls: _,
+        } = &config.carrier;
+        let file::Cache {
+            memory_entries,
+            file_entries,
+            file_age,
+            ttl_jitter_percent: _,
+            refresh_ahead_percent: _,
+            refresh_ahead_hits: _,
+            max_age_floor: _,
+            alias_file: _,
+            max_stale_ceiling: _,
+        } = &config.cache;
+        let file::Process { allow_core_dumps, allow_world_readable_secrets: _ } = &config.process;
+        Self {
+            gateway_listen: gateway_listen.clone(),
+            names: names.clone(),
+            replay_entries: *replay_entries,
+            admin_listen: admin_listen.clone(),
+            store_dir: config.store_dir.clone(),
+            base_url: base_url.clone(),
+            proxy: proxy.clone(),
+            node: *node,
+            memory_entries: *memory_entries,
+            file_entries: *file_entries,
+            file_age: *file_age,
+            audit: config.audit,
+            log_format: config.log_format,
+            core_dumps: *allow_core_dumps,
+        }
+    }
+
+    /// The keys whose values in `new` differ: they take effect at the next start.
+    pub fn changed(&self, new: &Config) -> Vec<&'static str> {
+        let new = Self::of(new);
+        let differs = [
+            ("[gateway] listen", self.gateway_listen != new.gateway_listen),
+            ("[gateway] names", self.names != new.names),
+            ("[gateway] replay_entries", self.replay_entries != new.replay_entries),
+            ("[admin] listen", self.admin_listen != new.admin_listen),
+            ("[store] dir", self.store_dir != new.store_dir),
+            ("[carrier] base_url", self.base_url != new.base_url),
+            ("[carrier] proxy", self.proxy != new.proxy),
+            ("[carrier] node", self.node != new.node),
+            ("[cache] memory_entries", self.memory_entries != new.memory_entries),
+            ("[cache] file_entries", self.file_entries != new.file_entries),
+            ("[cache] file_age", self.file_age != new.file_age),
+            ("[log] format", self.log_format != new.log_format),
+            ("[process] allow_core_dumps", self.core_dumps != new.core_dumps),
+        ];
+        let differs = differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key);
+        differs.chain(audit(&self.audit, &new.audit)).collect()
+    }
+
+    /// What calls the carrier from now on: what a reload applies, with the address that counts until the next start.
+    pub fn carrier(&self, new: &Carrier) -> Carrier {
+        Carrier { base_url: self.base_url.clone(), proxy: self.proxy.clone(), node: self.node, ..new.clone() }
+    }
+}
+
+/// The keys of `[audit]` that differ: all of them count until the process ends.
+fn audit(old: &Auditing, new: &Auditing) -> impl Iterator<Item = &'static str> + use<> {
+    let Auditing {
+        durability,
+        on_failure,
+        min_free,
+        anchor_every,
+        identifiers,
+        group,
+        refusals,
+        refusal_period,
+    } = *old;
+    let same = |one: Duration, other: Duration| one == other;
+    let differs = [
+        ("[audit] durability", durability != new.durability),
+        ("[audit] on_failure", on_failure != new.on_failure),
+        ("[audit] min_free", min_free != new.min_free),
+        ("[audit] anchor_every", !same(anchor_every, new.anchor_every)),
+        ("[audit] identifiers", identifiers != new.identifiers),
+        ("[audit] audit_group", group != new.group),
+        ("[audit] refusals", refusals != new.refusals),
+        ("[audit] refusal_period", !same(refusal_period, new.refusal_period)),
+    ];
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ConfigFile;
+    use super::*;
+    use std::path::Path;
+
+    fn config(more: &str) -> Config {
+        let account = "[[account]]\nname = 'a'\nappid = 'A1'\nebid = '0001000000009'\npassword = 'pw'\n";
+        let file = ConfigFile::parse(Path::new("p.toml"), &format!("{account}{more}")).unwrap();
+        Config::check(&file, Path::new(".")).unwrap()
+    }
+
+    #[test]
+    fn a_key_is_named_until_it_is_changed_back() {
+        let started = Fixed::of(&config(""));
+        for (more, keys) in [
+            (
+                "[gateway]\nlisten = '127.0.0.1:1'\nnames = ['x.example']\n",
+                ["[gateway] listen", "[gateway] names"].as_slice(),
+            ),
+            ("[gateway]\nreplay_entries = 5000000\n", &["[gateway] replay_entries"]),
+            ("[admin]\nlisten = '127.0.0.1:1'\n", &["[admin] listen"]),
+            ("[store]\ndir = 'x'\n", &["[store] dir"]),
+            (
+                "[carrier]\nbase_url = 'http://x'\nproxy = 'http://y:1'\nnode = 3\n",
+                &["[carrier] base_url", "[carrier] proxy", "[carrier] node"],
+            ),
+            (
+                "[cache]\nmemory_entries = 7\nfile_entries = 8\nfile_age = '1h'\n",
+                &["[cache] memory_entries", "[cache] file_entries", "[cache] file_age"],
+            ),
+            (
+                "[log]\nformat = 'json'\n[process]\nallow_core_dumps = true\n",
+                &["[log] format", "[process] allow_core_dumps"],
+            ),
+            (
+                "[audit]\nmin_free = '1GiB'\nrefusals = 1\naudit_group = '7'\n",
+                &["[audit] min_free", "[audit] audit_group", "[audit] refusals"],
+            ),
+            ("[carrier]\ntimeout = '1s'\nmax_body = '1KiB'\nmax_flights = 5\n[gateway]\nidle = '1s'\n", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(started.changed(&config(more)), keys, "{more}");
+        }
+    }
+
+    #[test]
+    fn the_address_of_the_carrier_stays_and_the_limits_change() {
+        let started = Fixed::of(&config("[carrier]\nbase_url = 'http://first'\n"));
+        let new = config("[carrier]\nbase_url = 'http://second'\ntimeout = '1s'\n").carrier;
+        let counts = started.carrier(&new);
+        assert_eq!((counts.host(), counts.timeout), ("first", Duration::from_secs(1)));
+    }
+}

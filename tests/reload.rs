@@ -1,0 +1,86 @@
+//! A changed configuration: what a reload applies, and what it names until the next start.
+
+use crate::support::{
+    NORMAL, Proxy, STATUS_PATH, Setup, card_number, carrier, say, scripted, until, write_config,
+};
+
+/// Loads another configuration into a running proxy, which accepts it.
+async fn reload(proxy: &Proxy, setup: &Setup) {
+    write_config(&proxy.config(), &setup.text());
+    let json = "Content-Type: application/json\r\n";
+    assert_eq!(proxy.admin_post("/config/reload", json, "").await.status, 200, "{}", proxy.log());
+}
+
+#[tokio::test]
+async fn timeouts_and_body_limits_of_the_carrier_count_at_once() {
+    let url = scripted(|target, _, _, stream| async move {
+        if target.contains(&card_number(1).number) {
+            std::future::pending::<()>().await;
+        }
+        say(stream, NORMAL).await
+    })
+    .await;
+    let setup = Setup::calling(&url);
+    let proxy = setup.start().await;
+    proxy.ask(&card_number(0)).await.is_normal();
+    reload(&proxy, &setup.clone().set("carrier.timeout", "100ms")).await;
+    proxy.ask(&card_number(1)).await.is_refusal_since("73", "http_response_timeout");
+    reload(&proxy, &setup.clone().set("carrier.max_body", "10B")).await;
+    proxy.ask(&card_number(2)).await.is_refusal_since("73", "http_response_body_size");
+    reload(&proxy, &setup).await;
+    proxy.ask(&card_number(3)).await.is_normal();
+}
+
+#[tokio::test]
+async fn caps_and_limits_of_connections_count_at_once() {
+    let url = scripted(|_, _, _, stream| async move {
+        let _open = stream;
+        std::future::pending().await
+    })
+    .await;
+    let setup = Setup::calling(&url).set("carrier.max_flights", 1);
+    let proxy = setup.start().await;
+    // It waits for a carrier that does not respond.
+    let mut first = proxy.connect().await;
+    let target = format!("{STATUS_PATH}?{}", proxy.sign(&card_number(0)).text());
+    first.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+    until("the call", async || {
+        let metrics = proxy.admin("/metrics", "").await;
+        metrics.text().contains("cmiot_flights 1").then_some(())
+    })
+    .await;
+    proxy.ask(&card_number(1)).await.is_refusal_since("73", "too many wait already");
+    reload(&proxy, &setup.clone().set("carrier.max_flights", 5).set("carrier.timeout", "100ms")).await;
+    proxy.ask(&card_number(1)).await.is_refusal_since("73", "http_response_timeout");
+    reload(&proxy, &setup.clone().set("gateway.max_connections", 1)).await;
+    // Turned away at once: `first` is still open.
+    let answer = proxy.connect().await.answer().await;
+    assert_eq!(answer.code(), "73");
+    assert!(answer.header("proxy-status").unwrap().contains("connection_limit_reached"));
+}
+
+#[tokio::test]
+async fn keys_that_need_a_restart_are_named_until_they_are_changed_back() {
+    let carrier = carrier().await;
+    let setup = Setup::before(&carrier);
+    let mut proxy = setup.start().await;
+    let changed = setup.clone().set("carrier.node", 7).set("audit.min_free", "65MiB");
+    reload(&proxy, &changed).await;
+    // A second reload that changes nothing more forgets nothing.
+    reload(&proxy, &changed).await;
+    let ready = proxy.admin("/ready", "").await;
+    assert_eq!(ready.status, 200);
+    let metrics = proxy.admin("/metrics", "").await;
+    for key in ["[carrier] node", "[audit] min_free"] {
+        assert!(ready.text().contains("alarm: restart: ") && ready.text().contains(key), "{}", ready.text());
+        assert!(proxy.log().contains(&format!("takes effect at the next start key=\"{key}\"")));
+        let metric = format!("cmiot_restart_needed{{key=\"{key}\"}} 1");
+        assert!(metrics.text().contains(&metric), "{}", metrics.text());
+    }
+    reload(&proxy, &setup).await;
+    assert!(!proxy.admin("/ready", "").await.text().contains("restart"));
+    assert!(!proxy.admin("/metrics", "").await.text().contains("cmiot_restart_needed{"));
+    reload(&proxy, &changed).await;
+    proxy.restart().await;
+    assert!(!proxy.admin("/ready", "").await.text().contains("restart"));
+}
