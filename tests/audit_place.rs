@@ -4,7 +4,10 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use crate::support::{Proxy, Setup, card_number, carrier, until};
+use cmiot_proxy::clock::Time;
+use cmiot_proxy::store::audit::acknowledge;
+
+use crate::support::{Clocked, Finished, MSISDN, Proxy, Setup, card_number, carrier, logged, run, until};
 
 const TAILS: [&str; 3] = ["", "-wal", "-shm"];
 
@@ -32,6 +35,10 @@ fn numbers(path: &Path) -> Vec<i64> {
     numbers.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("a number")).collect()
 }
 
+async fn audit(proxy: &Proxy, command: &str) -> Finished {
+    run(Path::new("/"), &["audit", command, "--dir", proxy.data().to_str().unwrap()], &[]).await
+}
+
 /// Does something to a segment with records, without anybody asking; a new one follows it, and goes on.
 async fn is_begun_anew(harm: impl Fn(&Path)) -> Proxy {
     let carrier = carrier().await;
@@ -48,11 +55,21 @@ async fn is_begun_anew(harm: impl Fn(&Path)) -> Proxy {
     assert!(proxy.log().contains("was removed, renamed or replaced"), "{}", proxy.log());
     until("to be ready", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) }).await;
     proxy.ask(&card_number(7)).await.is_normal();
-    crate::audit_faults::verified(&proxy.data()).await;
     let before = numbers(&path);
-    proxy.restart().await;
-    assert_eq!(numbers(&path), before, "what is written afterwards lasts");
-    crate::audit_faults::verified(&proxy.data()).await;
+    for _ in 0..2 {
+        // The rows that are gone are damage until that is acknowledged; nothing else is.
+        let found = audit(&proxy, "verify").await.failed(1, [""]);
+        let damage = found.out.lines().filter(|line| line.starts_with("DAMAGE"));
+        let words = format!("rows 1-{last} through ");
+        assert!(damage.clone().count() > 0, "{}", found.out);
+        let noted = |line: &str| line.contains(&words) && line.contains(", not acknowledged");
+        assert!(damage.clone().all(noted), "{}", found.out);
+        proxy.restart().await;
+        assert_eq!(numbers(&path), before, "what is written afterwards lasts");
+    }
+    audit(&proxy, "acknowledge").await.did_it();
+    let verified = audit(&proxy, "verify").await.did_it();
+    assert!(verified.out.contains("chain ok") && verified.out.contains("LOST "), "{}", verified.out);
     proxy
 }
 
@@ -108,8 +125,137 @@ async fn a_removed_wal_loses_nothing_and_a_hard_link_is_not_noticed() {
         std::fs::remove_file(with(&path, tail)).unwrap();
     }
     until("a new WAL", || async { Path::new(&with(&path, "-wal")).exists().then_some(()) }).await;
+    until("to be ready", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) }).await;
     proxy.ask(&card_number(7)).await.is_normal();
     assert_eq!(numbers(&path).len(), 6);
     assert_eq!(note(&path), None, "the segment has all of its rows");
     crate::audit_faults::verified(&proxy.data()).await;
+}
+
+#[tokio::test]
+async fn what_lost_rows_used_stays_refused_over_a_restart_until_it_is_acknowledged() {
+    let carrier = carrier().await;
+    let mut proxy = Setup::before(&carrier).start().await;
+    let used = proxy.sign(&MSISDN);
+    proxy.get(&used).await.is_normal();
+    let path = proxy.audit_file();
+    for tail in TAILS {
+        std::fs::remove_file(with(&path, tail)).unwrap();
+    }
+    until("the note", || async { note(&path) }).await;
+    until("to be ready", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) }).await;
+    // This process knows what was used: nobody else is refused.
+    proxy.get(&used).await.is_refusal_since("7", "used before");
+    proxy.ask(&MSISDN).await.is_normal();
+    let calls = carrier.count();
+    for _ in 0..2 {
+        proxy.restart().await;
+        assert!(proxy.admin("/ready", "").await.text().contains("alarm: rows-lost: "));
+        proxy.get(&used).await.is_refusal_since("7", "stamp");
+        proxy.ask(&MSISDN).await.is_refusal_since("7", "stamp");
+    }
+    let acknowledged = audit(&proxy, "acknowledge").await.did_it();
+    assert!(acknowledged.out.starts_with("acknowledged: "), "{}", acknowledged.out);
+    until("an answer", || async { (proxy.ask(&MSISDN).await.code() == "0").then_some(()) }).await;
+    let later = proxy.sign(&MSISDN);
+    proxy.get(&later).await.is_normal();
+    proxy.restart().await;
+    proxy.get(&later).await.is_refusal_since("7", "used before");
+    proxy.ask(&MSISDN).await.is_normal();
+    assert_eq!(carrier.count(), calls, "all of it from the cache");
+    assert!(!proxy.admin("/ready", "").await.text().contains("rows-lost"));
+}
+
+fn now(proxy: &Clocked) -> Time {
+    Time::from_secs(i64::try_from(proxy.gateway.now()).unwrap())
+}
+
+#[tokio::test]
+async fn a_month_that_cannot_be_read_refuses_the_stamps_of_its_rows_until_it_is_acknowledged() {
+    // 2026-02-01T00:00:00+08:00.
+    const FEBRUARY: i64 = 1_769_875_200;
+    for remove in [true, false] {
+        let carrier = carrier().await;
+        let setup = Setup::before(&carrier);
+        let proxy = setup.start_clocked().await;
+        let proxy = proxy.restart_at(Time::from_secs(FEBRUARY - 20), &setup).await;
+        let used = proxy.sign(&MSISDN);
+        proxy.get(&used).await.is_normal();
+        proxy.clock.advance(std::time::Duration::from_secs(40));
+        proxy.ask(&MSISDN).await.is_normal();
+        let january = proxy.data().join("audit-2026-01.db");
+        let at = now(&proxy);
+        // What its drain leaves is in the month after.
+        if remove {
+            std::fs::remove_file(&january).unwrap();
+        } else {
+            until("the month to be sealed", || async {
+                (!Path::new(&with(&january, "-wal")).exists()).then_some(())
+            })
+            .await;
+            std::fs::write(&january, "x".repeat(8_192)).unwrap();
+        }
+        let mut proxy = proxy;
+        for _ in 0..2 {
+            proxy = proxy.restart_at(at, &setup).await;
+            proxy.get(&used).await.is_refusal_since("7", "stamp");
+            proxy.ask(&MSISDN).await.is_refusal_since("7", "stamp");
+            until("the alarm", || async {
+                proxy.clock.advance(std::time::Duration::from_secs(1));
+                proxy.admin("/ready").await.text().contains("rows-lost").then_some(())
+            })
+            .await;
+        }
+        let acknowledged = acknowledge(&proxy.data(), at).unwrap();
+        assert_eq!(acknowledged.len(), 1);
+        until("an answer", || async {
+            proxy.clock.advance(std::time::Duration::from_secs(1));
+            (proxy.ask(&MSISDN).await.code() == "0").then_some(())
+        })
+        .await;
+        let later = proxy.sign(&MSISDN);
+        proxy.get(&later).await.is_normal();
+        let at = now(&proxy);
+        let proxy = proxy.restart_at(at, &setup).await;
+        proxy.get(&later).await.is_refusal_since("7", "used before");
+        proxy.ask(&MSISDN).await.is_normal();
+        assert!(!proxy.admin("/ready").await.text().contains("rows-lost"));
+        proxy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_left_the_memory_by_a_wrong_clock_stays_refused_when_its_rows_are_lost() {
+    let carrier = carrier().await;
+    let setup = Setup::before(&carrier).set("gateway.clock_skew", "5m");
+    let proxy = setup.start_clocked().await;
+    let used = proxy.sign(&MSISDN);
+    proxy.get(&used).await.is_normal();
+    // By a clock that runs fast, `used` leaves the window.
+    for _ in 0..20 {
+        proxy.clock.advance(std::time::Duration::from_secs(60));
+        proxy.ask(&MSISDN).await.is_normal();
+    }
+    let january = proxy.data().join("audit-2026-01.db");
+    for tail in TAILS {
+        std::fs::remove_file(with(&january, tail)).unwrap();
+    }
+    until("the note", || async {
+        proxy.clock.advance(std::time::Duration::from_secs(1));
+        note(&january)
+    })
+    .await;
+    until("to be ready", || async { (proxy.admin("/ready").await.status == 200).then_some(()) }).await;
+    proxy.clock.step(-1_200);
+    proxy.get(&used).await.is_refusal("7");
+    until("the past to be read", || async { logged("were read back from the audit").then_some(()) }).await;
+    proxy.get(&used).await.is_refusal("7");
+    // Nobody remembers it: when that is acknowledged, it is judged by what is known.
+    acknowledge(&proxy.data(), now(&proxy)).unwrap();
+    until("an answer", || async {
+        proxy.clock.advance(std::time::Duration::from_secs(1));
+        (proxy.get(&used).await.code() == "0").then_some(())
+    })
+    .await;
+    proxy.stop().await;
 }

@@ -33,6 +33,7 @@ pub(crate) use http::{Answer, Line};
 pub(crate) use pki::Pki;
 pub(crate) use proxy::{Proxy, command};
 pub(crate) use scripted::{say, scripted};
+pub(crate) use secrets::logged;
 pub(crate) use setup::Setup;
 
 /// How long anything may take before the test gives up.

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -28,7 +27,7 @@ use crate::flight::{Caps, Flights};
 use crate::gateway::{self, request::Hosts};
 use crate::listen::{Bound, Inherited, Listener, Patience, Rules};
 use crate::metrics::Metrics;
-use crate::relay::Relay;
+use crate::relay::{Past, Relay};
 use crate::sequence::unaccounted;
 use crate::store::cache::Retention;
 use crate::store::{Store, StoreError, StoreOptions, audit};
@@ -372,7 +371,7 @@ fn relay(
         ),
         config: ArcSwap::from(Arc::clone(config)),
         history: store.history.clone(),
-        unreadable: AtomicU64::new(0),
+        past: Past::default(),
         clock: clock.clone(),
         metrics: Arc::clone(metrics),
     })

@@ -255,6 +255,16 @@ impl Audit {
         self.store.lost()
     }
 
+    /// Whether rows were lost, and that is not acknowledged, since this process began.
+    pub fn lost_while_running(&self) -> bool {
+        self.store.lost_while_running()
+    }
+
+    /// How many acknowledgements of losses were written since the start.
+    pub fn acknowledgements(&self) -> u64 {
+        self.store.acknowledgements()
+    }
+
     /// Writes down the counts of a period that is over.
     pub fn tidy(&self) {
         self.write_counts(self.refusals.take_if_over(self.clock.monotonic()));

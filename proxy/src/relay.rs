@@ -12,7 +12,6 @@ mod past;
 mod settle;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -46,6 +45,7 @@ use crate::urgency::Urgency;
 pub use attend::Attended;
 use fly::Brought;
 pub use fly::Landing;
+pub use past::Past;
 
 /// Everything that a look-up passes through, in its order.
 pub struct Relay {
@@ -71,8 +71,8 @@ pub struct Relay {
     pub config: ArcSwap<Config>,
     /// What was recorded by earlier processes, and by this one.
     pub history: AuditReader,
-    /// Records of stamps before this second cannot be read, 0 when all can.
-    pub unreadable: AtomicU64,
+    /// What was found when they were last read.
+    pub past: Past,
     /// The time.
     pub clock: Clock,
     /// The numbers.
@@ -356,7 +356,7 @@ impl Relay {
         if tick.set_back {
             self.cache.remove_future();
         }
-        if tick.step == Some(belief::Step::Backwards) {
+        if tick.step == Some(belief::Step::Backwards) || self.has_new_acknowledgement() {
             self.read_past_again();
         }
         self.refuse_lost();

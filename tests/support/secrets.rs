@@ -86,6 +86,11 @@ pub(crate) fn listen() {
     });
 }
 
+/// Whether this was logged since [`listen`].
+pub(crate) fn logged(text: &str) -> bool {
+    String::from_utf8_lossy(&lock(&LOGGED)).contains(text)
+}
+
 /// Asserts that nothing of what was logged inside this test is secret.
 #[track_caller]
 pub(crate) fn logged_none() {

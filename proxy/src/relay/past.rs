@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cmiot_signer::Transid;
 
@@ -17,6 +17,15 @@ use crate::admit::replay::Number;
 use crate::clock::Time;
 use crate::outcome::{Outcome, Refusal};
 use crate::store::StoreError;
+
+/// What was found when the audit was last read.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// Records of stamps before this second cannot be read, 0 when all can or when the audit itself says so.
+    unreadable: AtomicU64,
+    /// How many acknowledgements of losses there had been when that was last asked.
+    acknowledgements: AtomicU64,
+}
 
 impl Relay {
     /// No transid that was used before is answered again: the audit is the proof. Stamps whose records cannot be read are
@@ -29,14 +38,27 @@ impl Relay {
         replay.begin_reading();
         let read = self.read_used(start);
         match &read {
+            // What was used in rows that were lost since the start is not read back, so that what has left the memory
+            // stays refused.
+            Ok((_, unreadable)) if !start && self.audit.lost_while_running() => {
+                replay.end_reading();
+                self.past.unreadable.store(*unreadable, Ordering::Relaxed);
+            }
             Ok((from, unreadable)) => {
                 replay.read_back(*from);
-                self.unreadable.store(*unreadable, Ordering::Relaxed);
+                self.past.unreadable.store(*unreadable, Ordering::Relaxed);
             }
             Err(_) => replay.end_reading(),
         }
         self.refuse_lost();
         read.map(|_| ())
+    }
+
+    /// Whether a loss was acknowledged since this was last asked: the past is to be read again, since what was refused for
+    /// that loss may be answered.
+    pub(super) fn has_new_acknowledgement(&self) -> bool {
+        let written = self.audit.acknowledgements();
+        self.past.acknowledgements.swap(written, Ordering::Relaxed) != written
     }
 
     /// The second from which on all is read, and that up to which it is not.
@@ -75,7 +97,10 @@ impl Relay {
                 self.actions.remember(action, row);
             }
         }
-        let unreadable = records.max(actions).map_or(0, |until| until.plus(window).as_secs() + 1);
+        let mut losses = actions;
+        losses.extend(records.into_iter().filter(|loss| !losses.contains(loss)).collect::<Vec<_>>());
+        let through = self.history.note_unreadable(&losses, now)?;
+        let unreadable = through.map_or(0, |through| through.plus(window).as_secs() + 1);
         Ok((from.as_secs(), unreadable))
     }
 
@@ -84,7 +109,7 @@ impl Relay {
         let window = self.admit.memory();
         let through = |through: Time| through.plus(window).as_secs() + 1;
         let lost = self.audit.lost().map_or(0, |lost| through(lost.through));
-        self.admit.replay().set_lost(lost.max(self.unreadable.load(Ordering::Relaxed)));
+        self.admit.replay().set_lost(lost.max(self.past.unreadable.load(Ordering::Relaxed)));
     }
 
     /// Reads the past again, elsewhere.

@@ -14,7 +14,7 @@
 //! | `writer`, `file`, `append`, `reserve`, `notes` | the thread, its segment, one transaction, its surroundings |
 //! | `place` | a segment's files that are removed, renamed or replaced while it is written |
 //! | `insert` | rows on their way into a statement |
-//! | `waiters` | who waits for which row |
+//! | `waiters`, `shared` | who waits for which row; what the writer and its callers share |
 //! | `index`, `seal` | which rows a card has; a segment's end |
 //! | [`chain`], [`anchor`], [`verify`] | what shows a change, and a cut-off tail |
 //! | `lost` | rows that are missing at start |
@@ -40,6 +40,7 @@ mod reserve;
 pub mod row;
 mod seal;
 pub mod segment;
+mod shared;
 mod summary;
 mod table;
 pub mod verify;
@@ -49,7 +50,7 @@ mod writer;
 use std::fmt;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -57,19 +58,19 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use self::lost::Standing;
 pub use self::lost::{Loss, Lost, acknowledge};
 pub use self::reader::{AuditReader, PastAction, PastRequest};
+use self::row::Row;
 pub use self::row::{AuditRow, BegunRow, CallRow, Clip, NoteRow, RefusedRow, Withdrawn};
-use self::row::{Gap, Row};
+use self::shared::{Awaited, Entry, Shared};
 pub use self::summary::{Summary, summarize};
-use self::waiters::{Told, Waiters};
+use self::waiters::Told;
 use self::writer::Writer;
-use super::queue::{Queue, Refused};
+use super::queue::Refused;
 use super::schema::Synchronous;
 use super::{Failure, StoreError};
-use crate::alarms::{Alarms, Condition};
-use crate::clock::{Clock, Time};
+use crate::alarms::Alarms;
+use crate::clock::Clock;
 pub use crate::config::{Durability, Identifiers, OnFailure};
 
 /// How the audit is written.
@@ -308,6 +309,16 @@ impl AuditStore {
         self.shared.lost()
     }
 
+    /// Whether rows were lost, and that is not acknowledged, since this process began: it knows which transids they used.
+    pub fn lost_while_running(&self) -> bool {
+        self.shared.lost_while_running.load(Ordering::Acquire)
+    }
+
+    /// How many acknowledgements of losses were written since the start.
+    pub fn acknowledgements(&self) -> u64 {
+        self.shared.acknowledgements.load(Ordering::Acquire)
+    }
+
     /// The conditions that it raises.
     pub fn alarms(&self) -> &Alarms {
         &self.shared.alarms
@@ -411,106 +422,6 @@ impl fmt::Display for AuditUnavailable {
 }
 
 impl std::error::Error for AuditUnavailable {}
-
-struct Shared {
-    queue: Queue<Entry>,
-    waiters: Waiters,
-    healthy: AtomicBool,
-    /// Whether a row has waited for its commit for half as long as anybody waits.
-    stalled: AtomicBool,
-    /// Whether a row that nobody waited for was given up.
-    incomplete: AtomicBool,
-    on_failure: OnFailure,
-    /// What went without a record since the last commit.
-    gap: Mutex<Option<Gap>>,
-    /// The same since the start.
-    missed: AtomicU64,
-    wal_bytes: AtomicU64,
-    alarms: Alarms,
-    /// [`Lost::through`] in microseconds; `i64::MIN` when nothing is lost.
-    lost_through: AtomicI64,
-    failure: Failure,
-}
-
-impl Shared {
-    fn new(options: &Options, failure: Failure) -> Self {
-        Self {
-            queue: Queue::new(options.queue),
-            waiters: Waiters::default(),
-            healthy: AtomicBool::new(true),
-            stalled: AtomicBool::new(false),
-            incomplete: AtomicBool::new(false),
-            on_failure: options.on_failure,
-            gap: Mutex::new(None),
-            missed: AtomicU64::new(0),
-            wal_bytes: AtomicU64::new(0),
-            alarms: Alarms::default(),
-            lost_through: AtomicI64::new(i64::MIN),
-            failure,
-        }
-    }
-
-    /// Takes over what the notes say about rows that are missing.
-    fn set_lost(&self, standing: &Standing) {
-        match lost::alarm(&standing.open) {
-            Some(text) => self.alarms.raise(Condition::RowsLost, text),
-            None => self.alarms.clear(Condition::RowsLost),
-        }
-        let through = standing.through().map_or(i64::MIN, Time::as_micros);
-        self.lost_through.store(through, Ordering::Release);
-    }
-
-    fn lost(&self) -> Option<Lost> {
-        let through = self.lost_through.load(Ordering::Acquire);
-        (through > i64::MIN).then(|| Lost { through: Time::from_micros(through) })
-    }
-
-    /// Counts requests without a record.
-    fn missed(&self, count: usize, at: Time) {
-        if count > 0 {
-            let count = count as u64;
-            self.missed.fetch_add(count, Ordering::Relaxed);
-            let (answered, refused) = match self.on_failure {
-                OnFailure::Answer => (count, 0),
-                OnFailure::Refuse => (0, count),
-            };
-            self.miss(Gap { first: at, last: at, answered, refused });
-        }
-    }
-
-    fn miss(&self, more: Gap) {
-        let mut gap = self.gap.lock().unwrap_or_else(PoisonError::into_inner);
-        *gap = Some(match *gap {
-            None => more,
-            Some(gap) => Gap {
-                first: gap.first.min(more.first),
-                last: gap.last.max(more.last),
-                answered: gap.answered + more.answered,
-                refused: gap.refused + more.refused,
-            },
-        });
-    }
-
-    fn take_gap(&self) -> Option<Gap> {
-        self.gap.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-/// A row, and who waits for it.
-struct Entry {
-    row: Row,
-    awaited: Awaited,
-}
-
-/// Who waits for a row.
-enum Awaited {
-    /// No one.
-    Not,
-    /// A request, in the line of the waiters.
-    InLine,
-    /// Whoever wants the row's number.
-    Numbered(oneshot::Sender<Result<i64, AuditUnavailable>>),
-}
 
 #[cfg(test)]
 pub(super) mod tests;

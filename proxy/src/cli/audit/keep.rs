@@ -154,7 +154,8 @@ impl Erase {
     }
 }
 
-/// Acknowledge that rows of the audit are lost: ends the alarm, and the refusal of requests from that time.
+/// Acknowledge that rows of the audit are lost or cannot be read: ends the alarm, and the refusal of requests from that
+/// time.
 ///
 /// Before that, find out why they are missing, and restore them from a backup if there is one: `audit verify` names
 /// them. The proxy writes the acknowledgement into the audit within seconds, or at its next start. Against anchors that

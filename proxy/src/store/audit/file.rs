@@ -177,6 +177,7 @@ impl Segment {
         Known {
             month: self.month,
             head: self.head,
+            previous: previous(&self.connection).ok().flatten(),
             manifest: manifest(&self.connection).ok().flatten(),
             place: self.place,
             begun: None,
@@ -280,7 +281,9 @@ fn begin(connection: &Connection, dir: &Path, month: Month, after: Option<&Known
                 Some(manifest) => manifest.clone(),
                 None => before(dir, month)?.2,
             };
-            (after.head.hash, after.head.last, manifest)
+            // One without rows is begun as it was: its own head is its seed, which no other segment has.
+            let previous = if after.head.horizon == i64::MIN { after.previous } else { None };
+            (previous.unwrap_or(after.head.hash), after.head.last, manifest)
         }
     };
     let seed = chain::seed(&month.to_string(), &previous, before, &manifest);
@@ -359,6 +362,12 @@ pub(super) fn head(connection: &Connection) -> rusqlite::Result<Option<Head>> {
             .optional()?,
     };
     Ok(found.and_then(|(last, horizon, hash)| Some(Head { last, horizon, hash: hash? })))
+}
+
+/// The head that its first row follows; none when it is malformed.
+fn previous(connection: &Connection) -> rusqlite::Result<Option<Hash>> {
+    connection
+        .query_row("SELECT previous FROM segment", [], |row| Ok(Hash::from_slice(row.get_ref(0)?.as_blob()?)))
 }
 
 /// The segments before; none when a head is malformed.

@@ -15,6 +15,7 @@ use rusqlite::Connection;
 use super::super::schema::{self, Kind};
 use super::super::{Fault, StoreError};
 use super::anchor::{self, Anchor};
+use super::chain::Manifest;
 use super::notes::{self, Notes};
 use super::place::Known;
 use super::segment::{self, Month};
@@ -47,11 +48,19 @@ pub struct Loss {
 }
 
 impl Loss {
-    /// All rows of a segment that is no longer at its path; none when it had none.
+    /// All rows of a segment that is no longer at its path; none when it had none. The clock may have been ahead when
+    /// they were written.
     pub(super) fn behind(known: &Known, now: Time) -> Option<Self> {
         let before = known.manifest.as_ref().and_then(|manifest| manifest.last()).map_or(0, |last| last.last);
         let (month, first, last) = (known.month, before.saturating_add(1), known.head.last);
-        (first <= last).then(|| Self { month, first, last, through: up_to_the_millisecond(now.as_micros()) })
+        let until = now.as_micros().max(known.head.horizon);
+        (first <= last).then(|| Self { month, first, last, through: up_to_the_millisecond(until) })
+    }
+
+    /// All rows of a segment that is over and cannot be read, as a later manifest knows it.
+    pub(super) fn of_segment(month: Month, manifest: Option<&Manifest>, through: Time) -> Self {
+        let (first, last) = manifest.map_or((0, 0), |manifest| (manifest.first, manifest.last));
+        Self { month, first, last, through: up_to_the_millisecond(through.as_micros()) }
     }
 
     /// From the text of its note.
@@ -96,6 +105,8 @@ pub(super) struct Standing {
     known: Vec<Loss>,
     /// Those that are not acknowledged.
     pub(super) open: Vec<Loss>,
+    /// The same of what was lost while this process wrote: it knows which transids those rows used.
+    remembered: Vec<Loss>,
 }
 
 impl Standing {
@@ -104,44 +115,64 @@ impl Standing {
         match what {
             LOST => {
                 if let Some(loss) = Loss::parse(detail) {
-                    self.known.push(loss.clone());
-                    self.open.push(loss);
+                    for losses in [&mut self.known, &mut self.open] {
+                        if !losses.contains(&loss) {
+                            losses.push(loss.clone());
+                        }
+                    }
                 }
             }
-            ACKNOWLEDGED => self.open.clear(),
+            ACKNOWLEDGED => {
+                self.open.clear();
+                self.remembered.clear();
+            }
             _ => {}
         }
     }
 
-    /// Takes the notes that have just become rows; whether any of them is about losses. What is noted here was taken when
-    /// it was found, but for what an acknowledgement before it ended.
-    pub(super) fn take_rows<'a>(&mut self, notes: impl Iterator<Item = &'a NoteRow>) -> bool {
-        let mut any = false;
+    /// Takes the notes that have just become rows; whether any of them is about losses, and how many acknowledge them.
+    pub(super) fn take_rows<'a>(&mut self, notes: impl Iterator<Item = &'a NoteRow>) -> (bool, u64) {
+        let (mut any, mut acknowledged) = (false, 0);
         for note in notes {
             any |= [LOST, ACKNOWLEDGED].contains(&note.what);
-            if note.what != LOST || !Loss::parse(&note.detail).is_some_and(|loss| self.open.contains(&loss)) {
-                self.take(note.what, &note.detail);
-            }
+            acknowledged += u64::from(note.what == ACKNOWLEDGED);
+            self.take(note.what, &note.detail);
         }
-        any
+        (any, acknowledged)
+    }
+
+    /// Takes rows that were lost while this process wrote them.
+    pub(super) fn remember(&mut self, loss: Loss) {
+        self.known.push(loss.clone());
+        self.remembered.push(loss);
+    }
+
+    /// Whether some are not acknowledged whose transids this process knows.
+    pub(super) fn lost_while_running(&self) -> bool {
+        !self.remembered.is_empty()
+    }
+
+    /// Whether a note is of these rows, or of more of them.
+    fn knows(&self, loss: &Loss) -> bool {
+        self.known.iter().any(|known| known.month == loss.month && known.through >= loss.through)
     }
 
     /// Up to when requests may have no record.
     pub(super) fn through(&self) -> Option<Time> {
         self.open.iter().map(|loss| loss.through).max()
     }
-}
 
-/// What the operator is told while losses are open.
-pub(super) fn alarm(open: &[Loss]) -> Option<String> {
-    let losses: Vec<String> = open.iter().map(Loss::to_string).collect();
-    (!losses.is_empty()).then(|| {
-        format!(
-            "audit rows are missing: {}; find out why, keep what you have of them in another folder, and end this with \
-             `cmiot-proxy audit acknowledge`",
-            losses.join(", ")
-        )
-    })
+    /// What the operator is told while losses are open.
+    pub(super) fn alarm(&self) -> Option<String> {
+        let losses: Vec<String> = self.open.iter().chain(&self.remembered).map(Loss::to_string).collect();
+        (!losses.is_empty()).then(|| {
+            format!(
+                "audit rows are missing: {}; find out why (of a segment that is there and cannot be read, the log says \
+                 why), keep what you have of them in another folder, and end this with `cmiot-proxy audit acknowledge`",
+                losses.join(", ")
+            )
+        })
+    }
 }
 
 /// What stands by the notes: those in the newest segments, back to the last acknowledgement, and those that wait.
@@ -187,16 +218,38 @@ fn read_notes(path: &Path) -> Result<Vec<(String, String)>, StoreError> {
 pub(super) fn at_start(dir: &Path, now: Time) -> Result<Standing, StoreError> {
     let mut standing = standing(dir)?;
     let Some(loss) = missing(dir)? else { return Ok(standing) };
-    let noted = |known: &Loss| known.month == loss.month && known.through >= loss.through;
-    if !standing.known.iter().any(noted) {
-        // Behind what waits already, whatever the clock says.
-        let last = Notes::default().pending(dir).last().map(|(_, note)| note.at.as_micros() + 1);
-        let at = now.max(Time::from_micros(last.unwrap_or(i64::MIN)));
-        let note = NoteRow { at, what: LOST, detail: loss.to_string() };
-        notes::leave(dir, &note)?;
-        standing.take(LOST, &note.detail);
-    }
+    leave(dir, &mut standing, &loss, now)?;
     Ok(standing)
+}
+
+/// Leaves notes of segments that are over and cannot be read. Up to when requests are to be refused until the writer has
+/// taken them.
+pub(super) fn unreadable(dir: &Path, losses: &[Loss], now: Time) -> Result<Option<Time>, StoreError> {
+    if losses.is_empty() {
+        return Ok(None);
+    }
+    let mut standing = standing(dir)?;
+    let mut through = None;
+    for loss in losses {
+        if leave(dir, &mut standing, loss, now)? {
+            through = through.max(Some(loss.through));
+        }
+    }
+    Ok(through)
+}
+
+/// Leaves the note of a loss, unless there is one. Whether it did.
+fn leave(dir: &Path, standing: &mut Standing, loss: &Loss, now: Time) -> Result<bool, StoreError> {
+    if standing.knows(loss) {
+        return Ok(false);
+    }
+    // Behind what waits already, whatever the clock says.
+    let last = Notes::default().pending(dir).last().map(|(_, note)| note.at.as_micros() + 1);
+    let at = now.max(Time::from_micros(last.unwrap_or(i64::MIN)));
+    let note = NoteRow { at, what: LOST, detail: loss.to_string() };
+    notes::leave(dir, &note)?;
+    standing.take(LOST, &note.detail);
+    Ok(true)
 }
 
 /// What the last anchor knows and the folder does not have.

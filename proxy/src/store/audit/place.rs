@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::super::StoreError;
 use super::super::schema;
 use super::append::Head;
-use super::chain::Manifest;
+use super::chain::{Hash, Manifest};
 use super::segment::Month;
 
 /// A file as the system tells it from others: device and inode.
@@ -29,6 +29,8 @@ pub(super) struct Known {
     pub(super) month: Month,
     /// How far the segment had got.
     pub(super) head: Head,
+    /// The head that its first row followed; none when it could not be read any more.
+    pub(super) previous: Option<Hash>,
     /// The segments before it; none when they could not be read any more.
     pub(super) manifest: Option<Vec<Manifest>>,
     /// Where its files were.

@@ -15,6 +15,7 @@ use super::super::schema::{self, Kind};
 use super::super::{Fault, StoreError};
 use super::file::manifest;
 use super::identity::{HashedCard, IdentityKey, PastCard};
+use super::lost::{self, Loss};
 use super::row::BegunRow;
 use super::segment::{self, Month};
 use super::table::kind_of_number;
@@ -65,8 +66,8 @@ impl AuditReader {
     }
 
     /// Visits the authenticated requests that came at or after `since`, in whatever segment, the last written first, until
-    /// there are no more or `visit` breaks. Blocks. Returns the time of the last ones that cannot be read: their segment
-    /// is missing, or damaged.
+    /// there are no more or `visit` breaks. Blocks. Returns those that cannot be read: their segment is
+    /// missing, or damaged.
     ///
     /// # Errors
     /// When the newest segment cannot be read.
@@ -74,7 +75,7 @@ impl AuditReader {
         &self,
         since: Time,
         mut visit: impl FnMut(PastRequest<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<Time>, StoreError> {
+    ) -> Result<Vec<Loss>, StoreError> {
         self.segments_since(since, |month, path, connection| {
             let Some(first) = first_since(connection, since).map_err(StoreError::sqlite(path))? else {
                 return Ok(ControlFlow::Continue(()));
@@ -85,8 +86,8 @@ impl AuditReader {
         })
     }
 
-    /// Visits the actions that were begun at or after `since`, in whatever segment. Blocks. Returns the time of the last
-    /// ones that cannot be read.
+    /// Visits the actions that were begun at or after `since`, in whatever segment. Blocks. Returns those that
+    /// cannot be read.
     ///
     /// # Errors
     /// When the newest segment cannot be read.
@@ -94,7 +95,7 @@ impl AuditReader {
         &self,
         since: Time,
         mut visit: impl FnMut(PastAction<'_>),
-    ) -> Result<Option<Time>, StoreError> {
+    ) -> Result<Vec<Loss>, StoreError> {
         self.segments_since(since, |_, path, connection| {
             let mut read = || {
                 let Some(first) = first_since(connection, since)? else { return Ok(()) };
@@ -113,6 +114,15 @@ impl AuditReader {
             };
             read().map_err(StoreError::sqlite(path)).map(ControlFlow::Continue)
         })
+    }
+
+    /// Notes rows that cannot be read as lost, unless they are already. Up to when requests are to be refused for that
+    /// until the writer says so itself. Blocks.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or the note not be written.
+    pub fn note_unreadable(&self, losses: &[Loss], now: Time) -> Result<Option<Time>, StoreError> {
+        lost::unreadable(&self.dir, losses, now)
     }
 
     /// The time of the last record. Blocks.
@@ -134,31 +144,32 @@ impl AuditReader {
     }
 
     /// Reads the segments that may have rows at or after `since`, the newest first: by what the newest says of those before
-    /// it, since a segment's name does not tell when its rows were written. Returns until when there are some that cannot
-    /// be read.
+    /// it, since a segment's name does not tell when its rows were written. Returns the rows of those that cannot be read.
     fn segments_since(
         &self,
         since: Time,
         mut read: impl FnMut(Month, &Path, &Connection) -> Result<ControlFlow<()>, StoreError>,
-    ) -> Result<Option<Time>, StoreError> {
+    ) -> Result<Vec<Loss>, StoreError> {
         let months = segment::list(&self.dir)?;
-        let Some(&newest) = months.first() else { return Ok(None) };
+        let Some(&newest) = months.first() else { return Ok(Vec::new()) };
         let known = {
             let path = newest.path(&self.dir);
             let connection = schema::open_read_only(&path, Kind::Audit)?;
             manifest(&connection).map_err(StoreError::sqlite(&path))?.unwrap_or_default()
         };
-        let until = |month: Month| {
+        let of = |month: Month| {
             let name = month.to_string();
-            known.iter().find(|known| known.month == name).map(|known| Time::from_micros(known.until))
+            known.iter().find(|known| known.month == name)
         };
+        let until = |month: Month| of(month).map(|known| Time::from_micros(known.until));
         // A clock that was ahead may have dated rows after the month that they were written in.
         let end = |month: Month| until(month).map_or(month.end(), |until| until.min(month.end()));
         let missing = known
             .iter()
             .filter_map(|known| Month::parse(&known.month))
             .filter(|month| !months.contains(month) && end(*month) >= since);
-        let mut unreadable = missing.map(end).max();
+        let loss = |month: Month| Loss::of_segment(month, of(month), end(month));
+        let mut unreadable: Vec<Loss> = missing.map(loss).collect();
         for month in months {
             if until(month).is_some_and(|until| until < since) {
                 continue;
@@ -172,7 +183,7 @@ impl AuditReader {
                 Err(error) if month == newest => return Err(error),
                 Err(error) => {
                     tracing::error!(%error, "a segment of the audit cannot be read");
-                    unreadable = unreadable.max(Some(end(month)));
+                    unreadable.push(loss(month));
                 }
             }
         }

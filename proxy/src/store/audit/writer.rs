@@ -48,9 +48,9 @@ pub(super) struct Writer {
     segment: Option<Segment>,
     /// Of the segment that was closed after a failure.
     known: Option<Known>,
-    /// While the disk may not have what the WAL shows: how often it could not be settled.
     /// Rows that nobody waits for and that could not be written yet.
     kept: Vec<Row>,
+    /// While the disk may not have what the WAL shows: how often it could not be settled.
     unsettled: Option<u32>,
     /// Nothing more is written in this process.
     ended: bool,
@@ -322,9 +322,10 @@ impl Writer {
         self.attempt(|segment| segment.commit(rows.iter()));
         if self.trouble.is_none() {
             notes.iter().for_each(|(path, _)| notes::done(path));
-            // A loss that was found at the start is open already; what is acknowledged is not any more.
-            if self.standing.take_rows(notes.iter().map(|(_, note)| note)) {
+            let (any, acknowledged) = self.standing.take_rows(notes.iter().map(|(_, note)| note));
+            if any {
                 self.shared.set_lost(&self.standing);
+                self.shared.acknowledgements.fetch_add(acknowledged, Ordering::AcqRel);
             }
         }
     }

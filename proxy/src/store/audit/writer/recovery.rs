@@ -8,7 +8,6 @@ use super::super::NoteRow;
 use super::super::lost::{self, Loss};
 use super::super::place::{self, Known, Place};
 use super::*;
-use crate::alarms::Condition;
 
 /// How often it is tried to settle the WAL.
 const SETTLING: u32 = 2;
@@ -115,7 +114,7 @@ impl Writer {
 
     /// The segment after one that was closed: the same file if it is there and has all that is known, else a new one that
     /// says so in its first row.
-    fn open_after(&self, known: &mut Known) -> Result<Segment, StoreError> {
+    fn open_after(&mut self, known: &mut Known) -> Result<Segment, StoreError> {
         let path = known.month.path(&self.dir);
         let found = Place::of(&path)?;
         if found.is_same_database(&known.place) {
@@ -146,11 +145,14 @@ impl Writer {
         let note = |what, detail| Row::Note(NoteRow { at, what, detail });
         let mut notes = vec![note(LOST, detail)];
         let loss = Loss::behind(known, at);
-        notes.extend(loss.as_ref().map(|loss| note(lost::LOST, loss.to_string())));
+        // Those that are open already too: their notes may have been in the file that is gone.
+        let losses = self.standing.open.iter().chain(&loss);
+        notes.extend(losses.map(|loss| note(lost::LOST, loss.to_string())));
         segment.commit(notes.iter())?;
         // What was used is known to this process; the next start knows the loss by its note.
-        if let Some(alarm) = lost::alarm(loss.as_slice()) {
-            self.shared.alarms.raise(Condition::RowsLost, alarm);
+        if let Some(loss) = loss {
+            self.standing.remember(loss);
+            self.shared.set_lost(&self.standing);
         }
         tracing::warn!(after = last, "a new segment is begun after the one that is gone");
         Ok(segment)

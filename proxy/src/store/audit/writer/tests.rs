@@ -10,6 +10,8 @@ use super::super::{Appended, AuditReader, AuditRow, AuditStore, OnFailure, Progr
 use super::*;
 use crate::clock::Hand;
 
+mod lost;
+
 /// A writer without its thread.
 fn writer(dir: &Path, now: Time) -> (Writer, Hand) {
     writer_with(dir, now, Options::default())
