@@ -77,8 +77,7 @@ impl Writer {
             match taker.take(&mut batch, Some(self.keeper.pause())) {
                 Taken::Items => {
                     let bytes = batch.iter().map(Write::body_bytes).sum();
-                    self.settle(&mut batch);
-                    shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+                    self.settle(&mut batch, bytes);
                 }
                 Taken::Nothing => {}
                 Taken::Closed => break,
@@ -107,8 +106,9 @@ impl Writer {
         }
     }
 
-    /// Applies a batch, a second time on a new file if this one is corrupt, and tells who waits.
-    fn settle(&mut self, batch: &mut Vec<Write>) {
+    /// Applies a batch whose bodies have so many bytes, a second time on a new file if this one is corrupt, and tells who
+    /// waits.
+    fn settle(&mut self, batch: &mut Vec<Write>, bytes: usize) {
         let mut applied = match self.reported_corrupt(batch) {
             Some(error) => Err(error),
             None => self.apply(batch),
@@ -119,6 +119,8 @@ impl Writer {
             applied = self.begin_anew(&error.clone()).and_then(|()| self.apply(batch));
         }
         self.log(applied.as_ref().err());
+        // Before anybody is told: whoever has waited finds the room free.
+        self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
         match applied {
             Ok(removed) => batch.drain(..).zip(removed).for_each(|(write, removed)| write.tell(Ok(removed))),
             Err(error) => {
