@@ -150,6 +150,20 @@ impl Segment {
         probe.commit().map_err(sqlite)
     }
 
+    /// Syncs the WAL where commits do not: an anchor names only rows that the disk has.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        let [_, wal, _] = schema::family(&self.path);
+        match self.synchronous {
+            Synchronous::Full => Ok(()),
+            Synchronous::Normal => match fs::File::open(&wal) {
+                Ok(file) => file.sync_data().map_err(StoreError::io(&wal)),
+                // A checkpoint moved it into the database, and synced that.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(StoreError::io(&wal)(error)),
+            },
+        }
+    }
+
     /// Why a checkpoint failed since this was last asked.
     pub(super) fn checkpoint_failure(&mut self) -> Option<StoreError> {
         self.checkpoint_failed.take()

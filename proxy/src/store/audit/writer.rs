@@ -335,6 +335,11 @@ impl Writer {
         if self.anchored == Some(head.last) {
             return;
         }
+        if let Err(error) = segment.sync() {
+            tracing::error!(%error, "the audit's head is not signed: the disk does not have it");
+            self.unsettled.get_or_insert(0);
+            return;
+        }
         let month = segment.month.to_string();
         match self.notary.anchor(self.clock.now(), month, head.last, head.hash) {
             Ok(()) => self.anchored = Some(head.last),
