@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use crate::support::{
-    MSISDN, Pki, Proxy, STATUS_PATH, Setup, carrier, soon, until, write_config, write_secret,
+    MSISDN, Pki, Proxy, STATUS_PATH, Setup, carrier, run, soon, until, write_config, write_secret,
 };
 
 /// A signed request line and headers, ready to send.
@@ -406,4 +406,58 @@ async fn operators_on_other_machines_need_a_token_and_tls() {
         let run = crate::support::run(folder.path(), &["check", "--config", "c.toml"], &[]).await;
         run.failed(1, ["[admin] listen", "[admin.tls]"]);
     }
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_was_sent_is_not_counted() {
+    // The LOCAL command of a balancer that checks, and no address.
+    const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
+    let (carrier, pki) = (carrier().await, Pki::new());
+    let behind = Setup::before(&carrier)
+        .set("gateway.trusted_proxies", vec!["127.0.0.0/8"])
+        .set("gateway.proxy_protocol", true)
+        .start()
+        .await;
+    let (plain, tls) = (Proxy::before(&carrier).await, tls_proxy(&pki, &carrier).await);
+    for (proxy, sent) in [(&plain, b"".as_slice()), (&tls, b""), (&behind, b""), (&behind, LOCAL)] {
+        for reset in [true, false] {
+            let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+            stream.write_all(sent).await.unwrap();
+            if reset {
+                stream.set_zero_linger().unwrap();
+            }
+        }
+    }
+    for proxy in [&plain, &tls, &behind] {
+        // Counted, and after those above.
+        TcpStream::connect(proxy.address).await.unwrap().write_all(b"PRI").await.unwrap();
+        let ended = "cmiot_connections_ended_total{";
+        until("the last one", async || counted(proxy, ended).await.then_some(())).await;
+        let metrics = proxy.admin("/metrics", "").await;
+        let count = metrics.text().lines().filter(|line| line.starts_with(ended));
+        let count: Vec<_> = count.filter(|line| !line.ends_with(" 0")).collect();
+        assert!(count.len() == 1 && count[0].ends_with(" 1"), "{count:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_expired_is_an_alarm() {
+    let (carrier, pki) = (carrier().await, Pki::new());
+    let proxy = tls_proxy(&pki, &carrier).await;
+    assert!(!proxy.admin("/ready", "").await.text().contains("alarm: certificate"));
+    let (pem, key) = Pki::expired("gw.example");
+    let folder = proxy.config().parent().unwrap().to_owned();
+    write_secret(&folder.join("cert.pem"), &pem);
+    write_secret(&folder.join("key.pem"), &key);
+    proxy.signal("HUP").await;
+    until("the alarm", async || {
+        let ready = proxy.admin("/ready", "").await;
+        assert_eq!(ready.status, 200);
+        ready.text().contains("[gateway.tls] cert_file: a certificate expired at 2020-01-0").then_some(())
+    })
+    .await;
+    assert!(counted(&proxy, "cmiot_certificate_expires_seconds{key=\"[gateway.tls] cert_file\"} 1577").await);
+    let config = proxy.config().display().to_string();
+    let checked = run(&folder, &["check", "--config", &config], &[]).await.did_it();
+    assert!(checked.err.contains("expired at 2020-01-0"), "{}", checked.err);
 }

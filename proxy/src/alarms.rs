@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub enum Condition {
     /// Another process holds a lock on the audit, which cannot be written meanwhile.
     AuditLocked,
+    /// A certificate has expired, expires soon, or is not valid yet.
+    Certificate,
     /// The wall clock disagrees with the records, with the monotonic clock or with the carrier.
     Clock,
     /// A changed configuration is refused, and the old one is in use.
@@ -30,6 +32,7 @@ impl Condition {
     pub fn name(self) -> &'static str {
         match self {
             Self::AuditLocked => "audit-locked",
+            Self::Certificate => "certificate",
             Self::Clock => "clock",
             Self::Configuration => "configuration",
             Self::RowsLost => "rows-lost",

@@ -15,7 +15,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::admin::{Admin, Asked, Reloads};
 use crate::admit::actions::Actions;
 use crate::admit::{Admit, Origin};
-use crate::alarms::Condition;
+use crate::alarms::{Alarms, Condition};
 use crate::audit::{Audit, Refusals};
 use crate::cache::Cache;
 use crate::carrier::Carrier;
@@ -133,6 +133,12 @@ impl App {
             Arc::clone(&admin_rules),
             Arc::clone(&metrics),
         )?;
+        for name in inherited.left() {
+            tracing::warn!(
+                name,
+                "nothing listens on this socket of systemd's: connections to it wait for ever"
+            );
+        }
         let reloads = Reloads::default();
         let app = Self {
             reloads: reloads.clone(),
@@ -172,6 +178,8 @@ impl App {
             }
             Bound::Unix(None) => "unix:".to_owned(),
         });
+        report_certificates(&app.relay, &app.store.alarms);
+        app.relay.metrics.certificates(&app.relay.config.load().certificates);
         app.serve(gateway, admin, desk);
         tracing::info!(gateway = %app.gateway, admin = %app.admin, "serving");
         Ok(app)
@@ -194,6 +202,7 @@ impl App {
                 relay.cache.tidy();
                 relay.tidy();
                 relay.admit.report(&alarms);
+                report_certificates(&relay, &alarms);
                 relay.audit.tidy();
             }
         });
@@ -236,6 +245,8 @@ impl App {
         self.gateway_rules.store(Arc::new(gateway_rules(&config)));
         self.admin_rules.store(Arc::new(admin_rules(&config)));
         self.name_restart_keys(&self.fixed.changed(&config));
+        report_certificates(&self.relay, &self.store.alarms);
+        self.relay.metrics.certificates(&config.certificates);
         self.relay.metrics.reloaded(true);
         self.store.alarms.clear(Condition::Configuration);
         tracing::info!(clients = config.clients.len(), "configuration reloaded");
@@ -305,6 +316,17 @@ impl App {
             tracing::error!("the databases were not closed in order; they recover at the next start");
         }
         tracing::info!("drained");
+    }
+}
+
+/// Raises the alarm that a certificate is not valid, or not for long.
+fn report_certificates(relay: &Relay, alarms: &Alarms) {
+    let now = relay.clock.now();
+    let config = relay.config.load();
+    let wrong: Vec<_> = config.certificates.iter().filter_map(|one| one.warning(now)).collect();
+    match wrong.as_slice() {
+        [] => alarms.clear(Condition::Certificate),
+        wrong => alarms.raise(Condition::Certificate, wrong.join("; ")),
     }
 }
 

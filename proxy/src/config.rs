@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod audit;
 pub mod breaker;
+pub mod certificates;
 pub mod edit;
 pub mod file;
 pub mod lifetimes;
@@ -19,6 +20,7 @@ pub mod watch;
 
 mod check;
 mod clients;
+mod effect;
 mod reader;
 mod shares;
 
@@ -86,6 +88,8 @@ pub struct Config {
     pub files: Vec<watch::Seen>,
     /// Of these, the lists of clients and of revoked appids.
     pub lists: Vec<watch::Seen>,
+    /// When the certificates of all this are valid.
+    pub certificates: Vec<certificates::Validity>,
     /// What works but should be changed, for the log and for `check`.
     pub warnings: Vec<String>,
 }

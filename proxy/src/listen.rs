@@ -237,7 +237,8 @@ impl Connection {
     {
         let metrics = Arc::clone(&self.metrics);
         let ended = match Box::pin(self.begin(&stop)).await {
-            Ok(begun) => begun.serve(handle, &stop).await,
+            Ok(Some(begun)) => begun.serve(handle, &stop).await,
+            Ok(None) => Ok(()),
             Err(reason) => Err(reason),
         };
         if let Err(reason) = ended {
@@ -245,14 +246,21 @@ impl Connection {
         }
     }
 
-    /// What comes before the first request: for whom a balancer connects, TLS, and which HTTP is spoken.
-    async fn begin(mut self, stop: &CancellationToken) -> Result<Begun, &'static str> {
+    /// What comes before the first request: for whom a balancer connects, TLS, and which HTTP is spoken. None where the
+    /// peer ends the connection before it has sent anything of its own, as the health checks of balancers do.
+    async fn begin(mut self, stop: &CancellationToken) -> Result<Option<Begun>, &'static str> {
         let patience = self.rules.patience;
         if self.trusted && self.rules.proxy_protocol {
-            let header = proxy_protocol::read(&mut self.stream);
+            let header = async {
+                if !self.stream.begins().await {
+                    return Ok(None);
+                }
+                proxy_protocol::read(&mut self.stream).await.map(Some)
+            };
             match timeout(patience.first_byte, header).await {
-                Ok(Ok(None)) => {}
-                Ok(Ok(Some(peer))) => {
+                Ok(Ok(None)) => return Ok(None),
+                Ok(Ok(Some(None))) => {}
+                Ok(Ok(Some(Some(peer)))) => {
                     let place = self.place.of(peer, self.rules.connections_per_peer, self.rules.connections);
                     (self.place, self.peer) = (place.map_err(NoPlace::reason)?, peer);
                 }
@@ -265,8 +273,15 @@ impl Connection {
         }
         let mut origin = Origin { address: self.peer, names: None };
         if let Some(tls) = &self.rules.tls {
-            match timeout(patience.header, tls.acceptor().accept(self.stream)).await {
-                Ok(Ok(stream)) => {
+            let handshake = async {
+                if !self.stream.begins().await {
+                    return Ok(None);
+                }
+                tls.acceptor().accept(self.stream).await.map(Some)
+            };
+            match timeout(patience.header, handshake).await {
+                Ok(Ok(None)) => return Ok(None),
+                Ok(Ok(Some(stream))) => {
                     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
                     origin.names = certificate.map(|certificate| tls::names(certificate).into());
                     self.stream = Stream::Tls(Box::new(stream));
@@ -282,16 +297,21 @@ impl Connection {
         let spoken = tokio::select! {
             biased;
             spoken = version::spoken(&mut stream) => spoken,
-            () = stop.cancelled() => return Err("broken"),
+            () = stop.cancelled() => return Ok(None),
         };
         match spoken {
             Ok((version, read)) => {
                 stream.read_again(read);
-                Ok(Begun { stream, version, origin, place: self.place, rules: self.rules })
+                Ok(Some(Begun { stream, version, origin, place: self.place, rules: self.rules }))
             }
             Err(error) => {
                 tracing::debug!(peer = %self.peer, %error, "connection ended");
-                Err(if stream.phase().timed_out() { "timeout" } else { "broken" })
+                let phase = stream.phase();
+                match (phase.timed_out(), phase.has_begun()) {
+                    (true, _) => Err("timeout"),
+                    (_, true) => Err("broken"),
+                    (_, false) => Ok(None),
+                }
             }
         }
     }

@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::carrier::standing;
 use crate::clock::belief::{Step, Tick};
+use crate::config::certificates::Validity;
 use crate::outcome::Outcome;
 
 type Fixed = Vec<(&'static str, &'static str)>;
@@ -31,6 +32,7 @@ pub struct Metrics {
     connections_ended: Family<Fixed, Counter>,
     reloads: Family<Fixed, Counter>,
     restart_needed: Family<Fixed, Gauge>,
+    certificates: Family<Fixed, Gauge>,
     connections: Gauge,
     transids: Gauge,
     transids_by_group: Family<Open, Gauge>,
@@ -107,6 +109,13 @@ impl Metrics {
             "restart_needed",
             "Keys of the configuration that were changed and take effect at the next start",
             restart_needed.clone(),
+        );
+        let certificates = Family::default();
+        registry.register_with_unit(
+            "certificate_expires",
+            "When the first certificate of a file expires, in Unix time, by the key that names the file",
+            Unit::Seconds,
+            certificates.clone(),
         );
         let connections = Gauge::default();
         registry.register("connections", "Connections of gateways", connections.clone());
@@ -228,6 +237,7 @@ impl Metrics {
             connections_ended,
             reloads,
             restart_needed,
+            certificates,
             connections,
             transids,
             transids_by_group,
@@ -280,6 +290,14 @@ impl Metrics {
         }
     }
 
+    /// Shows until when the certificates of a configuration are valid.
+    pub fn certificates(&self, all: &[Validity]) {
+        self.certificates.clear();
+        for one in all {
+            self.certificates.get_or_create(&vec![("key", one.key)]).set(gauge(one.until.as_secs()));
+        }
+    }
+
     /// Counts a call to the carrier.
     pub fn carrier_call(&self, account: &str, code: &str, latency: Duration) {
         self.carrier_calls
@@ -303,7 +321,6 @@ impl Metrics {
 
     /// Everything in the OpenMetrics text format.
     pub fn render(&self, levels: &Levels) -> String {
-        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.cache_entries.set(gauge(levels.cache_entries));
         self.flights.set(gauge(levels.flights as u64));
         self.waiters.set(gauge(levels.waiters as u64));
@@ -334,6 +351,10 @@ impl Metrics {
         encode(&mut text, &self.registry).expect("writing to a String cannot fail");
         text
     }
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// From a hit in memory to a flight's timeout.

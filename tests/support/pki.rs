@@ -35,6 +35,15 @@ impl Pki {
         (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap(), pem, key_pem)
     }
 
+    /// A certificate of its own that expired on 2020-01-01 UTC, and its key, in PEM.
+    pub(crate) fn expired(name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2019, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
     /// A client that trusts the root and shows what it has.
     pub(crate) fn client(
         &self,

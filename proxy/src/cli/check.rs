@@ -17,7 +17,8 @@ use super::card;
 
 /// Check a configuration and print it with every default filled in, secrets redacted.
 ///
-/// Exits 1 when something is wrong, naming file, line, key and remedy.
+/// Exits 1 when something is wrong, naming file, line, key and remedy. Keys without effect, and certificates that have
+/// expired or will within 14 days, are warnings on standard error.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cmiot-proxy check --config cmiot-proxy.toml
@@ -39,6 +40,10 @@ impl Check {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let (config, file) = Config::load(&self.config)?;
         for warning in &config.warnings {
+            super::warn(&format!("warning: {warning}"));
+        }
+        let now = Clock::system().now();
+        for warning in config.certificates.iter().filter_map(|one| one.warning(now)) {
             super::warn(&format!("warning: {warning}"));
         }
         if self.live {

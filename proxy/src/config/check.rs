@@ -9,9 +9,10 @@ use std::sync::Arc;
 use cmiot_signer::{AppId, Card, CardKind, Ebid};
 use hyper::Uri;
 
+use super::certificates::Validity;
 use super::clients::{Clients, Groups};
 use super::reader::{PasswordSource, Reader};
-use super::{Account, Carrier, Config, ConfigFile, admin, file, operation, shares};
+use super::{Account, Carrier, Config, ConfigFile, admin, effect, file, operation, shares};
 use crate::operation::{Operations, USER_STATUS};
 use crate::tls;
 
@@ -32,6 +33,9 @@ impl Config {
         let clients = Clients::check(file, &gateway, &groups, &operations, &mut reader)?;
         let carrier = carrier(&file.carrier, groups.len(), &mut reader)?;
         file.breaker.check()?;
+        let is_served =
+            |name: &str| operations.named(name).is_some_and(|one| operations.at(one.path).is_some());
+        reader.warnings.extend(effect::warnings(file, &carrier, is_served));
         if file.cache.ttl_jitter_percent > 50 || file.cache.refresh_ahead_percent > 100 {
             return Err(
                 "[cache] ttl_jitter_percent: at most 50, and refresh_ahead_percent: at most 100".to_owned()
@@ -52,12 +56,12 @@ impl Config {
                 file.gateway.deadline
             ));
         }
-        Ok(Self {
+        let mut config = Self {
             gateway,
-            gateway_tls: tls("[gateway.tls]", file.gateway.tls.as_ref(), &mut reader)?,
+            gateway_tls: tls(&GATEWAY_TLS, file.gateway.tls.as_ref(), &mut reader)?,
             admin: admin::check(
                 &file.admin,
-                tls("[admin.tls]", file.admin.tls.as_ref(), &mut reader)?,
+                tls(&ADMIN_TLS, file.admin.tls.as_ref(), &mut reader)?,
                 &mut reader,
             )?,
             store_dir: folder.join(&file.store.dir),
@@ -76,8 +80,12 @@ impl Config {
             process: file.process.clone(),
             lists: reader.seen([&file.gateway.clients_file, &file.gateway.revoked_file]),
             files: reader.files,
+            certificates: reader.certificates,
             warnings: reader.warnings,
-        })
+        };
+        let refused = effect::certificates_not_asked_for(file, &config);
+        config.warnings.extend(refused);
+        Ok(config)
     }
 }
 
@@ -209,6 +217,17 @@ fn carrier(written: &file::Carrier, groups: usize, reader: &mut Reader<'_>) -> R
             written.node
         ));
     }
+    let times = [
+        ("connect_timeout", written.connect_timeout),
+        ("timeout", written.timeout),
+        ("drift_alarm", written.drift_alarm),
+    ];
+    if let Some((key, _)) = times.iter().find(|(_, time)| time.0.is_zero()) {
+        return Err(format!("[carrier] {key}: must be longer than zero, such as \"10s\""));
+    }
+    if written.max_body.0 == 0 {
+        return Err("[carrier] max_body: must be more than zero, such as \"64KiB\"".to_owned());
+    }
     let counts = [
         written.max_waiters_per_card,
         written.max_waiters_per_client,
@@ -281,6 +300,10 @@ fn trust(written: Option<&file::CarrierTls>, reader: &mut Reader<'_>) -> Result<
         only_tls13: written.min_version == file::TlsVersion::V13,
     };
     // Here, so that a reload that cannot apply it is refused as a whole.
+    if trust.pinned.is_none() {
+        // Of a pinned certificate the dates do not matter.
+        reader.certificates.extend(Validity::of("[carrier.tls] ca_file", &trust.roots));
+    }
     tls::client(&trust).map_err(|e| format!("[carrier.tls] ca_file: {e}"))?;
     Ok(trust)
 }
@@ -316,12 +339,28 @@ fn check_limits(gateway: &file::Gateway) -> Result<(), String> {
     Ok(())
 }
 
+/// A table of TLS, and its keys of certificates.
+struct TlsKeys {
+    table: &'static str,
+    chain: &'static str,
+    roots: &'static str,
+}
+
+const GATEWAY_TLS: TlsKeys = TlsKeys {
+    table: "[gateway.tls]",
+    chain: "[gateway.tls] cert_file",
+    roots: "[gateway.tls] client_ca_file",
+};
+const ADMIN_TLS: TlsKeys =
+    TlsKeys { table: "[admin.tls]", chain: "[admin.tls] cert_file", roots: "[admin.tls] client_ca_file" };
+
 fn tls(
-    place: &str,
+    keys: &TlsKeys,
     written: Option<&file::Tls>,
     reader: &mut Reader<'_>,
 ) -> Result<Option<tls::Server>, String> {
     let Some(written) = written else { return Ok(None) };
+    let place = keys.table;
     let chain = reader.bytes(&written.cert_file).map_err(|e| format!("{place} cert_file: {e}"))?;
     let key = reader.secret(&written.key_file).map_err(|e| format!("{place} key_file: {e}"))?;
     let roots = match &written.client_ca_file {
@@ -334,5 +373,10 @@ fn tls(
         client_roots: roots.as_deref(),
         certificate_optional: written.client_certificate_optional,
     };
-    tls::Server::new(&pem).map(Some).map_err(|e| format!("{place} {e}"))
+    let server = tls::Server::new(&pem).map_err(|e| format!("{place} {e}"))?;
+    for (key, pem) in [(keys.chain, Some(&chain)), (keys.roots, roots.as_ref())] {
+        let certificates = pem.and_then(|pem| tls::certificates(pem).ok());
+        reader.certificates.extend(certificates.and_then(|read| Validity::of(key, &read)));
+    }
+    Ok(Some(server))
 }

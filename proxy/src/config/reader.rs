@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use cmiot_signer::Password;
 use zeroize::Zeroizing;
 
+use super::certificates::Validity;
 use super::units::Secret;
 use super::watch::Seen;
 
@@ -23,11 +24,20 @@ pub(super) struct Reader<'a> {
     known: HashSet<PathBuf>,
     /// What works but should be changed.
     pub(super) warnings: Vec<String>,
+    /// When the certificates that were read are valid.
+    pub(super) certificates: Vec<Validity>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(folder: &'a Path, allow_world_readable: bool) -> Self {
-        Self { folder, allow_world_readable, files: Vec::new(), known: HashSet::new(), warnings: Vec::new() }
+        Self {
+            folder,
+            allow_world_readable,
+            files: Vec::new(),
+            known: HashSet::new(),
+            warnings: Vec::new(),
+            certificates: Vec::new(),
+        }
     }
 
     /// A secret file's bytes without one closing line break.

@@ -18,7 +18,7 @@ const BACKLOG: u32 = 4_096;
 /// The sockets that systemd bound for us (sd_listen_fds(3)), by name. Taken once, at start.
 pub struct Inherited {
     fds: ListenFd,
-    names: HashMap<String, usize>,
+    names: HashMap<String, Vec<usize>>,
 }
 
 impl Inherited {
@@ -26,13 +26,33 @@ impl Inherited {
     pub fn from_env() -> Self {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let fds = ListenFd::from_env();
-        let names = names.split(':').take(fds.len()).enumerate();
-        Self { names: names.map(|(index, name)| (name.to_owned(), index)).collect(), fds }
+        Self { names: by_name(&names, fds.len()), fds }
+    }
+
+    /// The names of the sockets that no listener has taken: connections to them would wait for ever.
+    pub fn left(&self) -> Vec<&str> {
+        let left = self.names.iter().filter(|(_, sockets)| !sockets.is_empty());
+        let mut names: Vec<_> = left.map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        names
     }
 
     fn take(&mut self, name: &str) -> io::Result<Socket> {
-        let Some(&index) = self.names.get(name) else {
-            let known: Vec<_> = self.names.keys().map(String::as_str).collect();
+        let index = match self.names.get_mut(name).map(|sockets| (sockets.len(), sockets.pop())) {
+            None => None,
+            Some((0 | 1, index)) => index,
+            Some((count, _)) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!(
+                        "systemd handed over {count} sockets of this name, and a listener serves one: keep one \
+                         ListenStream= in the socket unit (with BindIPv6Only=both, [::]:PORT takes IPv4 too)"
+                    ),
+                ));
+            }
+        };
+        let Some(index) = index else {
+            let known = self.left();
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
                 format!(
@@ -53,6 +73,17 @@ impl Inherited {
             None => Err(io::Error::new(io::ErrorKind::AlreadyExists, "both listeners want this socket")),
         }
     }
+}
+
+/// The sockets of each name: names are separated by colons, and a socket without one is `unknown`
+/// (sd_listen_fds_with_names(3)).
+fn by_name(names: &str, count: usize) -> HashMap<String, Vec<usize>> {
+    let names = names.split(':').filter(|name| !name.is_empty()).chain(std::iter::repeat("unknown"));
+    let mut sockets = HashMap::<String, Vec<usize>>::new();
+    for (index, name) in names.take(count).enumerate() {
+        sockets.entry(name.to_owned()).or_default().push(index);
+    }
+    sockets
 }
 
 /// Binds an address, or takes the inherited socket of its name.
@@ -86,4 +117,20 @@ fn unix(path: &Path) -> io::Result<Socket> {
     // Who may connect is for the folder's permissions to say, and for this file's group.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     Ok(Socket::Unix(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_inherited_sockets_of_one_name_are_refused() {
+        let inherited = |names, count| Inherited { fds: ListenFd::empty(), names: by_name(names, count) };
+        let refused = |names, count, name: &str| inherited(names, count).take(name).unwrap_err().to_string();
+        let twice = refused("gateway:admin:gateway", 3, "gateway");
+        assert!(twice.contains("2 sockets of this name") && twice.contains("ListenStream="), "{twice}");
+        assert!(refused("", 2, "unknown").contains("2 sockets"), "without LISTEN_FDNAMES");
+        assert!(refused("gateway:admin", 2, "other").contains("[admin, gateway]"));
+        assert_eq!(inherited("gateway:admin", 2).left(), ["admin", "gateway"]);
+    }
 }

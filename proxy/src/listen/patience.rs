@@ -77,6 +77,11 @@ impl Phase {
         self.timed_out.load(Ordering::Relaxed)
     }
 
+    /// Whether a byte has come.
+    pub(super) fn has_begun(&self) -> bool {
+        !matches!(self.at(), At::FirstByte)
+    }
+
     fn bytes_came(&self) {
         match self.at() {
             At::FirstByte => self.change(At::Head),

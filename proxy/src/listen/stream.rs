@@ -43,6 +43,15 @@ impl Socket {
 }
 
 impl Stream {
+    /// Waits until the peer sends something; whether it does before it ends the connection. Of a Unix socket that is not
+    /// known: it counts as sending.
+    pub(super) async fn begins(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.peek(&mut [0]).await.is_ok_and(|read| read > 0),
+            Self::Unix(_) | Self::Tls(_) => true,
+        }
+    }
+
     /// Writes what fits into the kernel's buffer; a peer that does not get it all is none the worse.
     pub(super) fn write_at_once(&self, bytes: &[u8]) {
         let _ = match self {

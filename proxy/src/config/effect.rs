@@ -1,0 +1,138 @@
+//! Keys that are written and have no effect: said by `check` and at start, while the proxy serves.
+
+use std::net::IpAddr;
+
+use super::{Carrier, Config, ConfigFile, file};
+
+/// A sentence for each key that has no effect as it is written.
+pub(super) fn warnings(
+    file: &ConfigFile,
+    carrier: &Carrier,
+    is_served: impl Fn(&str) -> bool,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (key, names) in [("[gateway] names", &file.gateway.names), ("[admin] names", &file.admin.names)] {
+        let without = names.iter().filter(|name| !is_host(name));
+        warnings.extend(without.map(|name| {
+            format!(
+                "{key}: \"{name}\" has no effect: write the host alone, such as \"gw.example\", without scheme, port or path"
+            )
+        }));
+    }
+    let path = carrier.base_url.path().to_ascii_lowercase();
+    if path.ends_with("/v2") || path.contains("/v2/") {
+        warnings.push(format!(
+            "[carrier] base_url = \"{}\": the path of each operation begins with /v2 already, so that calls would go to \
+             {path}/v2/userstatusrealsingle: end it before /v2",
+            file.carrier.base_url
+        ));
+    }
+    if let Some(tls) = &file.carrier.tls {
+        if carrier.base_url.scheme_str() == Some("http") {
+            warnings.push("[carrier.tls] has no effect: base_url begins with http://".to_owned());
+        }
+        if tls.pin_file.is_some() && tls.ca_file.is_some() {
+            warnings.push("[carrier.tls] ca_file has no effect beside pin_file: remove one".to_owned());
+        }
+    }
+    for (table, tls) in [("[gateway.tls]", &file.gateway.tls), ("[admin.tls]", &file.admin.tls)] {
+        let optional = tls.as_ref().is_some_and(|tls| tls.client_certificate_optional);
+        if optional && !asks_for_certificates(tls.as_ref()) {
+            warnings
+                .push(format!("{table} client_certificate_optional has no effect without client_ca_file"));
+        }
+    }
+    if file.gateway.max_connections_per_peer > file.gateway.max_connections
+        && file.gateway.max_connections_per_peer != file::Gateway::default().max_connections_per_peer
+    {
+        warnings.push("[gateway] max_connections_per_peer has no effect above max_connections".to_owned());
+    }
+    for row in file.operations.iter().filter(|row| !is_served(&row.name)) {
+        warnings.push(format!(
+            "[[operation]] (name = \"{}\"): has no effect: no account has an ebid for it; add ebids = {{ {} = \"...\" }} to \
+             its [[account]]",
+            row.name, row.name
+        ));
+    }
+    warnings
+}
+
+/// The clients whose certificate nobody can show, since the listener asks for none.
+pub(super) fn certificates_not_asked_for(file: &ConfigFile, config: &Config) -> Option<String> {
+    if asks_for_certificates(file.gateway.tls.as_ref()) {
+        return None;
+    }
+    let mut named = config.clients.values().filter(|client| client.certificate.is_some());
+    let (first, more) = (named.next()?, named.count());
+    Some(format!(
+        "appid \"{}\" and {more} more clients are refused: they have a `certificate`, which needs client_ca_file in \
+         [gateway.tls]",
+        first.appid.as_str()
+    ))
+}
+
+fn asks_for_certificates(tls: Option<&file::Tls>) -> bool {
+    tls.is_some_and(|tls| tls.client_ca_file.is_some())
+}
+
+/// Whether a name can be the host of a request's target: a DNS name, or an IP address without brackets.
+fn is_host(name: &str) -> bool {
+    let is_dns = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    name.parse::<IpAddr>().is_ok() || !name.is_empty() && name.bytes().all(is_dns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn warnings(more: &str) -> Vec<String> {
+        let account = "[[account]]\nname='a'\nappid='A1'\nebid='0001000000009'\npassword='pw'\ncarrier_credentials=true\n";
+        let file = ConfigFile::parse(Path::new("p.toml"), &format!("{account}{more}")).unwrap();
+        let warnings = Config::check(&file, Path::new(".")).unwrap().warnings;
+        warnings.into_iter().filter(|text| !text.contains("prefer password_file")).collect()
+    }
+
+    #[test]
+    fn a_key_without_effect_is_named() {
+        for (more, said) in [
+            ("[gateway]\nnames = ['https://gw.example']\n", "https://gw.example"),
+            ("[gateway]\nnames = ['gw.example:8443']\n", "gw.example:8443"),
+            ("[gateway]\nnames = ['*.example']\n", "*.example"),
+            ("[admin]\nnames = ['[::1]']\n", "[admin] names"),
+            ("[carrier]\nbase_url = 'https://api.example/v2/'\n", "before /v2"),
+            ("[carrier]\nbase_url = 'https://api.example/V2'\n", "before /v2"),
+            ("[carrier]\nbase_url = 'https://api.example/v2/userstatusrealsingle'\n", "before /v2"),
+            (
+                "[carrier]\nbase_url = 'http://api.example'\n[carrier.tls]\nmin_version = '1.3'\n",
+                "[carrier.tls]",
+            ),
+            ("[gateway]\nmax_connections_per_peer = 20000\n", "max_connections_per_peer"),
+            ("[[operation]]\nname = 'x1'\nverdict = 'a'\n", "\"x1\""),
+            ("[[client]]\ngroup='a'\nappid='C'\npassword='p'\ncertificate='c.example'\n", "client_ca_file"),
+        ] {
+            let warned = warnings(more);
+            assert!(warned.iter().any(|text| text.contains(said)), "{more}: {warned:?}");
+        }
+        let fine = "[gateway]\nnames = ['gw.example', '10.0.0.1', '::1']\n[carrier]\nbase_url = 'https://x/v2beta'\n";
+        assert_eq!(warnings(fine), [] as [String; 0]);
+    }
+
+    #[test]
+    fn a_timeout_of_zero_is_an_error() {
+        let account = "[[account]]\nname = 'a'\nappid = 'A1'\nebid = '0001000000009'\npassword = 'pw'\n";
+        for (table, key, value) in [
+            ("carrier", "timeout", "0s"),
+            ("carrier", "connect_timeout", "0s"),
+            ("carrier", "drift_alarm", "0s"),
+            ("carrier", "max_body", "0B"),
+            ("gateway", "deadline", "0s"),
+            ("gateway", "idle", "0s"),
+        ] {
+            let text = format!("{account}[{table}]\n{key} = '{value}'\n");
+            let file = ConfigFile::parse(Path::new("p.toml"), &text).unwrap();
+            let error = Config::check(&file, Path::new(".")).unwrap_err();
+            assert!(error.contains(key) && error.contains("than zero"), "{error}");
+        }
+    }
+}
