@@ -53,8 +53,87 @@ async fn an_export_is_what_its_manifest_says_and_progress_is_no_part_of_it() {
         // What is there is not written over.
         audit(&proxy.data(), export).await.failed(1, [name]);
     }
-    audit(&proxy.data(), &["export", "--month", "2025-12", "/dev/null"]).await.failed(1, [""]);
     proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_month_without_a_segment_is_named_with_the_months_that_there_are() {
+    let carrier = carrier().await;
+    let proxy = two_months(&Setup::before(&carrier)).await;
+    let to = tempfile::tempdir().unwrap();
+    let file = to.path().join("out");
+    let name = file.to_str().unwrap();
+    let empty = to.path().to_str().unwrap();
+    for month in ["2025-12", "2030-01"] {
+        for command in [
+            &["export", "--month", month, name][..],
+            &["backup", "--month", month, name],
+            &["hash", "--month", month, MSISDN.number],
+            &["erase", "--month", month, "--yes"],
+        ] {
+            let failed = audit(&proxy.data(), command).await;
+            let failed = failed.failed(1, [month, "no segment of this month", "2026-01 and 2026-02"]);
+            assert!(!failed.err.contains("owner") && !failed.err.contains("mount"), "{}", failed.err);
+            assert!(!file.exists() && std::fs::read_dir(to.path()).unwrap().next().is_none());
+        }
+    }
+    audit(&proxy.data(), &["erase", "--month", "2026-01", "--yes"]).await.failed(1, ["cards as they are"]);
+    // A folder without segments has no empty audit: it is the wrong one.
+    for command in [
+        &["query"][..],
+        &["show", "1"],
+        &["changes"],
+        &["stats"],
+        &["export", "--month", "2026-01", name],
+        &["backup", name],
+        &["prune", "--keep", "12mo"],
+        &["hash", MSISDN.number],
+        &["erase", "--month", "2026-01", "--yes"],
+        &["acknowledge"],
+    ] {
+        audit(to.path(), command).await.failed(1, [empty, "no segment of the audit", "[store]"]);
+        assert!(std::fs::read_dir(to.path()).unwrap().next().is_none(), "{command:?}");
+    }
+    audit(&to.path().join("none"), &["query"]).await.failed(1, ["none", "No such file"]);
+    let segment = proxy.data().join("audit-2026-01.db");
+    audit(&segment, &["query"]).await.failed(1, ["not a folder"]);
+    let anchors = to.path().join("anchors.log");
+    let verify = &["verify", "--anchors", anchors.to_str().unwrap()];
+    audit(&proxy.data(), verify).await.failed(1, ["anchors.log", "check the path"]);
+    audit(&proxy.data(), &["backup", segment.to_str().unwrap()]).await.failed(1, ["name another file"]);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn filters_and_numbers_that_no_record_can_meet_are_errors() {
+    let carrier = carrier().await;
+    let proxy = Proxy::before(&carrier).await;
+    proxy.ask(&MSISDN).await.is_normal();
+    for (code, command, said) in [
+        (2, &["query", "--limit", "0"][..], "--limit"),
+        (2, &["query", "--limit=-1"], "--limit"),
+        (2, &["query", "--limit", "1000001"], "1000000"),
+        (2, &["query", "--before", "0"], "--before"),
+        (2, &["query", "--before=-1"], "--before"),
+        (2, &["show", "0"], "0 is not"),
+        (2, &["query", "--since", "tomorrow"], "--since"),
+        (1, &["query", "--since", "1969-12-31"], "--since: it is before 1970"),
+        (1, &["query", "--since", "2026-02-01", "--until", "2026-01-01"], "not before until"),
+        (1, &["changes", "--since", "2026-02-01", "--until", "2026-01-01"], "not before until"),
+        (1, &["stats", "--until", "2026-01-01"], "not before until"),
+        (1, &["verify", "--from", "2026-02", "--to", "2026-01"], "--from 2026-02 is after --to 2026-01"),
+        (1, &["query", "--outcome", "hits"], "hit, stale, miss, collapsed, refused, failed"),
+        (1, &["query", "--status", "normal"], "00 normal"),
+        (1, &["query", "--code", "-"], "--code"),
+        (1, &["query", "--client", "a b"], "--client"),
+        (1, &["query", "--peer", "gateway"], "--peer"),
+        (1, &["query", "--transid", ""], "--transid"),
+    ] {
+        audit(&proxy.data(), command).await.failed(code, [said]);
+    }
+    let found =
+        audit(&proxy.data(), &["query", "--format", "json", "--limit", "1000000", "--status", "00"]).await;
+    assert_eq!(found.did_it().out.lines().count(), 1);
 }
 
 #[tokio::test]

@@ -99,6 +99,20 @@ async fn only_the_token_opens_it_and_a_card_in_a_url_is_no_question() {
     // What stands in a URL is not looked at: it would be a filter that nobody applies.
     let target = format!("/audit/query?msisdn={}", ICCID.number);
     assert_eq!(proxy.admin_post(&target, &bearer, "{}").await.status, 400);
+    for (wrong, said) in [
+        (r#"{"limit": 1001}"#, "1 to 1000"),
+        (r#"{"limit": -1}"#, "whole number"),
+        (r#"{"before": 0}"#, "before"),
+        (r#"{"before": -1}"#, "before"),
+        (r#"{"since": "1969-01-01T00:00:00Z"}"#, "before 1970"),
+        (r#"{"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}"#, "not before until"),
+        (r#"{"outcome": "hits"}"#, "collapsed"),
+        (r#"{"status": "normal"}"#, "00 normal"),
+    ] {
+        let answer = proxy.admin_post("/audit/query", &bearer, wrong).await;
+        assert_eq!(answer.status, 400, "{wrong}");
+        assert!(answer.text().contains(said), "{wrong}: {}", answer.text());
+    }
     for wrong in [r#"{"card": "1"}"#, r#"{"msisdn": "x"}"#, r#"{"limit": 0}"#, "[", &"x".repeat(5_000)] {
         let answer = proxy.admin_post("/audit/query", &bearer, wrong).await;
         assert_eq!(answer.status, 400, "{wrong:.20}: {}", answer.text());

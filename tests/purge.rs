@@ -1,8 +1,11 @@
 //! Looking into the cache, purging it and filling it, by the commands and by the operators' pages.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use cmiot_simulator::{Gate, Rule};
 
-use crate::support::{Finished, ICCID, MSISDN, Proxy, Setup, card_number, carrier, run, soon};
+use crate::support::{Finished, ICCID, MSISDN, Proxy, Setup, card_number, carrier, run, say, scripted, soon};
 
 async fn cache(proxy: &Proxy, arguments: &[&str]) -> Finished {
     let (config, url) = (proxy.config(), format!("http://{}", proxy.admin_address()));
@@ -39,8 +42,9 @@ async fn purges_select_and_need_a_selection() {
     carrier.set_rules([Rule::any().status("02").times(1)]);
     proxy.ask(&ICCID).await;
     proxy.ask(&MSISDN).await.is_normal();
-    cache(&proxy, &["purge"]).await.failed(1, []);
-    cache(&proxy, &["purge", "--group", "nobodys"]).await.failed(1, []);
+    cache(&proxy, &["purge"]).await.failed(1, ["name what to purge"]);
+    cache(&proxy, &["purge", "--group", "nobodys"]).await.failed(1, ["group"]);
+    cache(&proxy, &["purge", "--status", "barred"]).await.failed(1, ["02 barred"]);
     let purged = json(&cache(&proxy, &["purge", "--status", "02"]).await.did_it().out);
     assert_eq!(purged["file"].as_u64(), Some(1));
     assert!(proxy.ask(&MSISDN).await.cache().starts_with("hit"));
@@ -49,6 +53,74 @@ async fn purges_select_and_need_a_selection() {
     assert_eq!((stats["file"].as_u64(), stats["generation"].as_u64()), (Some(2), Some(2)), "{stats}");
     let purged = json(&cache(&proxy, &["purge", "--all"]).await.did_it().out);
     assert_eq!(purged["file"].as_u64(), Some(2));
+}
+
+/// A carrier whose response says which date it was asked for, with the operation that declares it.
+async fn by_date(calls: &Arc<AtomicU64>) -> Setup {
+    let calls = Arc::clone(calls);
+    let url = scripted(move |head, _, _, stream| {
+        calls.fetch_add(1, Ordering::SeqCst);
+        let date = head.split("query_date=").nth(1).map_or("none", |rest| &rest[..8]);
+        let body = format!(r#"{{"status":"0","message":"","result":[{{"sms":"{date}"}}]}}"#);
+        async move { say(stream, &body).await }
+    })
+    .await;
+    let row = "name = \"smsusedbydate\"\nverdict = \"sms\"\nfresh = \"5m\"\nparameters = [\"query_date\"]";
+    Setup::calling(&url).set("account.0.ebids.smsusedbydate", "40").add("operation", row)
+}
+
+#[tokio::test]
+async fn each_value_of_a_declared_parameter_is_an_entry_that_the_commands_see() {
+    let calls = Arc::new(AtomicU64::new(0));
+    let setup = by_date(&calls).await.set("client.0.operations", vec!["smsusedbydate"]);
+    let proxy = setup.start().await;
+    for (count, date) in [(1, "20260101"), (2, "20260102"), (2, "20260101")] {
+        let query = proxy.sign(&MSISDN).with("ebid", "40");
+        let target = format!("/v2/smsusedbydate?{}&query_date={date}", query.text());
+        assert_eq!(proxy.get_target(&target, "").await.json()["result"][0]["sms"], date);
+        assert_eq!(calls.load(Ordering::SeqCst), count);
+    }
+    let of = ["--operation", "smsusedbydate"];
+    let show = |more: &'static [&'static str]| {
+        let arguments = [&["show", MSISDN.number], &of[..], more].concat();
+        let proxy = &proxy;
+        async move { cache(proxy, &arguments).await }
+    };
+    for date in ["query_date=20260101", "query_date=20260102"] {
+        let arguments = [&["show", MSISDN.number], &of[..], &["--parameter", date]].concat();
+        let shown = json(&cache(&proxy, &arguments).await.did_it().out);
+        assert!(date.ends_with(shown["body"]["result"][0]["sms"].as_str().unwrap()), "{shown}");
+    }
+    show(&[]).await.failed(1, ["without parameters", "smsusedbydate declares query_date"]);
+    show(&["--parameter", "query_date=20260103"]).await.failed(1, ["with query_date=20260103"]);
+    show(&["--parameter", "date=1"]).await.failed(1, ["\"date\" is not declared", "declares query_date"]);
+    show(&["--parameter", "query_date"]).await.failed(2, ["NAME=VALUE"]);
+    show(&["--parameter", "query_date=1", "--parameter", "query_date=2"]).await.failed(1, ["given twice"]);
+
+    // What is fetched ahead is what a gateway finds.
+    let folder = tempfile::tempdir().unwrap();
+    let cards = folder.path().join("cards.csv");
+    std::fs::write(&cards, format!("{}\n", MSISDN.number)).unwrap();
+    for date in ["query_date=20260101", "query_date=20260103", "query_date=20260103"] {
+        let file = ["warm", "--file", cards.to_str().unwrap(), "--parameter", date];
+        cache(&proxy, &[&file[..], &of].concat()).await.did_it();
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 3);
+    let results = std::fs::read_to_string(folder.path().join("cards.result.csv")).unwrap();
+    let lines: Vec<&str> = results.lines().skip(1).collect();
+    assert_eq!(lines.len(), 2, "each value has a line of its own, and is not fetched again: {results}");
+    assert!(
+        lines[0].contains("?query_date=20260101,fresh") && lines[1].contains("?query_date=20260103,fetched")
+    );
+
+    // A purge of the card is one of every value.
+    let body = format!(r#"{{"msisdn": "{}", "parameters": {{"query_date": "20260101"}}}}"#, MSISDN.number);
+    let refused = proxy.admin_post("/cache/purge", "", &body).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("covers every value"), "{}", refused.text());
+    let purged = json(&cache(&proxy, &["purge", "--card", MSISDN.number]).await.did_it().out);
+    assert_eq!((purged["memory"].as_u64(), purged["file"].as_u64()), (Some(3), Some(3)));
+    show(&["--parameter", "query_date=20260102"]).await.failed(1, ["nothing is known"]);
 }
 
 #[tokio::test]

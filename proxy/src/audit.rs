@@ -6,6 +6,7 @@
 //! (see [`Refusals`]).
 //! Passwords, tokens and URLs have no field here.
 
+pub mod filter;
 #[cfg(feature = "parquet")]
 pub mod parquet;
 mod refusals;

@@ -4,6 +4,7 @@
 //! rows below are built in, `[[operation]]` changes them or adds others, and an operation is served when some account
 //! has an ebid for it: the carrier issues one an API.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::Lifetime;
@@ -52,6 +53,36 @@ impl Parameters {
             text.extend([separator, name, "=", value]);
         }
         Ok(Self((!text.is_empty()).then(|| Arc::new(text))))
+    }
+
+    /// From values by name.
+    ///
+    /// # Errors
+    /// The name that the operation does not declare, or whose value cannot be sent, and which ones it declares.
+    pub fn named(operation: &Operation, given: &BTreeMap<String, String>) -> Result<Self, String> {
+        if let Some(unknown) = given.keys().find(|name| !operation.parameters.contains(&name.as_str())) {
+            let declared = match operation.parameters {
+                [] => "no parameters".to_owned(),
+                names => names.join(", "),
+            };
+            return Err(format!(
+                "parameters: \"{}\" is not declared; {} declares {declared}",
+                unknown.escape_debug(),
+                operation.name
+            ));
+        }
+        // An empty value is absent, as in a request.
+        let values: Vec<Option<&String>> = operation
+            .parameters
+            .iter()
+            .map(|name| given.get(*name).filter(|value| !value.is_empty()))
+            .collect();
+        Self::of(operation, &values).map_err(|name| {
+            format!(
+                "parameters: {name} is not 1 to {} letters, digits, \"-\", \".\", \"_\" or \"~\"",
+                Self::MAX_LEN
+            )
+        })
     }
 
     /// Whether there are none.
@@ -273,6 +304,27 @@ pub(crate) mod tests {
         assert!(of([None, None]).unwrap().is_empty());
         for bad in ["a b", "a&b=c", "%41", "\u{6b63}", &"1".repeat(65)] {
             assert_eq!(of([None, Some(bad)]), Err("kind"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn parameters_by_name_are_those_of_a_request_or_refused_with_the_declared_names() {
+        let operation = Operation { parameters: &["query_date", "kind"], ..USER_STATUS.clone() };
+        let of = |operation: &Operation, given: &[(&str, &str)]| {
+            let given = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            Parameters::named(operation, &given).map(|parameters| parameters.as_str().to_owned())
+        };
+        let both = of(&operation, &[("kind", "2"), ("query_date", "20260101")]);
+        assert_eq!(both.as_deref(), Ok("query_date=20260101&kind=2"));
+        assert_eq!(of(&operation, &[("kind", "")]).as_deref(), Ok(""));
+        assert_eq!(of(USER_STATUS, &[]).as_deref(), Ok(""));
+        for (operation, given, said) in [
+            (&operation, [("query_data", "1")], "declares query_date, kind"),
+            (USER_STATUS, [("query_date", "1")], "declares no parameters"),
+            (&operation, [("kind", "a b")], "kind is not"),
+        ] {
+            let error = of(operation, &given).unwrap_err();
+            assert!(error.contains(said), "{error}");
         }
     }
 

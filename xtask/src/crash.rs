@@ -329,7 +329,7 @@ fn answer(reader: &mut impl BufRead) -> Option<String> {
 /// Every transid that the audit has.
 fn audited(program: &Path, folder: &Path) -> Result<HashSet<String>> {
     let output = Command::new(program)
-        .args(["audit", "query", "--format", "csv", "--limit", "100000000", "--since", "2m", "--dir"])
+        .args(["audit", "query", "--format", "csv", "--limit", "1000000", "--since", "2m", "--dir"])
         .arg(folder.join("data"))
         .output()?;
     if !output.status.success() {

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::body::{present, whole};
 use super::{Admin, reply};
-use crate::audit::render;
+use crate::audit::{filter, render};
 use crate::clock::Time;
 use crate::store::audit::query::{Field, Filter, LOOKUP, look_ups, timed_out};
 
@@ -118,7 +118,7 @@ impl Wanted {
             until: self.until.as_deref().map(time).transpose()?,
             before: self.before,
         };
-        Ok((filter, limit))
+        Ok((filter::checked(filter)?, limit))
     }
 }
 
@@ -158,6 +158,15 @@ mod tests {
             (r#"{"limit": -1}"#, "whole"),
             (r#"{"limit": null}"#, ""),
             (r#"{"since": "yesterday"}"#, "RFC 3339"),
+            (r#"{"since": "2026-01-15T12:00:00Z", "until": "2026-01-15T11:00:00Z"}"#, "not before until"),
+            (r#"{"since": "1969-12-31T23:59:59Z"}"#, "before 1970"),
+            (r#"{"before": 0}"#, "before"),
+            (r#"{"before": -7}"#, "before"),
+            (r#"{"before": 1e300}"#, "whole"),
+            (r#"{"outcome": "hits"}"#, "collapsed"),
+            (r#"{"status": "normal"}"#, "00 normal"),
+            (r#"{"peer": "here"}"#, "peer"),
+            (r#"{"client": ""}"#, "client"),
             (r#"{"card": "14765004176"}"#, "unknown field"),
         ] {
             let error = check(wrong).unwrap_err();

@@ -5,8 +5,12 @@
 //! - `POST /cache/purge`: forget what is selected, or keep it for the carrier's bad days (`"soft": true`).
 //! - `POST /cache/fetch`: ask about one card within the budget, unless what is known is fresh.
 //!
+//! The declared parameters of an operation are part of an entry's key: `show` and `fetch` take them
+//! (`"parameters": {"query_date": "20260101"}`), and a purge covers every value of them.
+//!
 //! Requests and answers are JSON; a card is named as the carrier does (`{"msisdn": "..."}`) and never stands in a URL.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,9 +24,10 @@ use serde_json::{Value, json};
 
 use super::body::present;
 use super::{Admin, reply};
+use crate::audit::filter;
 use crate::cache::freshness::Freshness;
 use crate::cache::{Depth, Entry, Key};
-use crate::operation::{Operation, USER_STATUS};
+use crate::operation::{Operation, Parameters, USER_STATUS};
 use crate::store::cache::Selection;
 
 /// What one request is about.
@@ -41,6 +46,9 @@ struct Wanted {
     operation: Option<String>,
     #[serde(deserialize_with = "present")]
     status: Option<String>,
+    /// The values of the operation's declared parameters.
+    #[serde(deserialize_with = "present")]
+    parameters: Option<BTreeMap<String, String>>,
     /// Purging without any condition needs this.
     all: bool,
     soft: bool,
@@ -94,7 +102,7 @@ pub(super) async fn show(admin: &Admin, request: Request<Incoming>) -> Response<
         Err(why) => return wrong(&why),
     };
     let Some(found) = admin.relay.cache.inspect(&key).await else {
-        return wrong(&unknown("nothing is known about this card"));
+        return wrong(&unknown(&nothing_known(&key)));
     };
     let age = admin.relay.clock.now().since(found.entry.answered_at);
     let mut shown = described(&found.entry);
@@ -181,7 +189,10 @@ impl Wanted {
             None => config.groups.keys().next().filter(|_| config.groups.len() == 1),
         };
         let group = group.ok_or_else(|| unknown("group: name one that the configuration has"))?;
-        Ok(Key::new(group, operation, &card))
+        let parameters = self.parameters.as_ref();
+        let parameters = parameters.map(|given| Parameters::named(operation, given)).transpose();
+        let parameters = parameters.map_err(|error| unknown(&error))?;
+        Ok(Key { parameters: parameters.unwrap_or_default(), ..Key::new(group, operation, &card) })
     }
 
     fn selection(&self, admin: &Admin) -> Result<Selection, Wrong> {
@@ -190,6 +201,11 @@ impl Wanted {
         {
             return Err(unknown("group: the configuration has none of this name"));
         }
+        if self.parameters.is_some() {
+            let what = "parameters: a purge covers every value of them; name the card or the operation alone";
+            return Err(what.to_owned().into());
+        }
+        self.status.as_deref().map(filter::status).transpose()?;
         let selection = Selection {
             card: self.card()?.map(|card| admin.relay.config.load().canonical(&card)),
             group: self.group.as_deref().map(Into::into),
@@ -223,6 +239,19 @@ impl Wanted {
         let operations = &admin.relay.config.load().operations;
         let none = || unknown(&format!("operation: \"{name}\" is not known; known: {}", operations.names()));
         operations.named(name).map(Some).ok_or_else(none)
+    }
+}
+
+/// Which key has no entry, and which others may have one.
+fn nothing_known(key: &Key) -> String {
+    let of = key.operation.name;
+    match (key.operation.parameters, key.parameters.as_str()) {
+        ([], _) => "nothing is known about this card".to_owned(),
+        (declared, "") => format!(
+            "nothing is known about this card without parameters; {of} declares {}: name their values in \"parameters\"",
+            declared.join(", ")
+        ),
+        (_, given) => format!("nothing is known about this card with {given}"),
     }
 }
 

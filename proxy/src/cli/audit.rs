@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use cmiot_proxy::config::Config;
+use cmiot_proxy::store::audit::segment;
 
 /// Read, verify, export and keep the audit.
 #[derive(Args)]
@@ -57,7 +58,19 @@ impl Folder {
             (None, Some(config)) => Config::load(config)?.0.store_dir,
             (None, None) => anyhow::bail!("name the folder with --dir, or the configuration with --config"),
         };
-        std::fs::metadata(&dir).with_context(|| dir.display().to_string())?;
+        let found = std::fs::metadata(&dir).with_context(|| dir.display().to_string())?;
+        anyhow::ensure!(
+            found.is_dir(),
+            "{}: not a folder; name the folder that holds the segments",
+            dir.display()
+        );
+        Ok(dir)
+    }
+
+    /// The same for a command that needs a segment.
+    fn with_segments(&self) -> anyhow::Result<PathBuf> {
+        let dir = self.path()?;
+        segment::existing(&dir)?;
         Ok(dir)
     }
 }

@@ -3,6 +3,7 @@
 mod desk;
 mod warm;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,9 +42,11 @@ enum Command {
         #[command(flatten)]
         of: Of,
         #[command(flatten)]
+        with: With,
+        #[command(flatten)]
         at: At,
     },
-    /// Forget what is selected: what meets every condition given
+    /// Forget what is selected: what meets every condition given, with every value of declared parameters
     Purge(Purge),
     /// Fetch every card of a file within the budget: the nightly sweep of a fleet
     Warm(warm::Warm),
@@ -91,11 +94,54 @@ struct Of {
     operation: Option<String>,
 }
 
+/// With which values of the parameters that the operation declares.
+#[derive(clap::Args)]
+struct With {
+    /// A parameter that the operation declares, such as query_date=20260101; again for each
+    #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
+    parameters: Vec<(String, String)>,
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
+        _ => Err("write a parameter as NAME=VALUE".to_owned()),
+    }
+}
+
+impl With {
+    /// The request with these parameters.
+    fn to(&self, mut wanted: Value) -> anyhow::Result<Value> {
+        let mut all = serde_json::Map::new();
+        for (name, value) in &self.parameters {
+            if all.insert(name.clone(), json!(value)).is_some() {
+                anyhow::bail!("--parameter {name} is given twice");
+            }
+        }
+        if !all.is_empty() {
+            wanted["parameters"] = all.into();
+        }
+        Ok(wanted)
+    }
+
+    /// The same as they stand behind a card in a file of results; nothing without any.
+    fn suffix(&self) -> String {
+        let all: BTreeMap<&str, &str> =
+            self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let all: Vec<String> = all.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        if all.is_empty() { String::new() } else { format!("?{}", all.join("&")) }
+    }
+}
+
 impl Cache {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Stats { at } => print(&at, None),
-            Command::Show { card, of, at } => print(&at, Some(("show", of.about(Some(&card))))),
+            Command::Show { card, of, with, at } => {
+                print(&at, Some(("show", with.to(of.about(Some(&card)))?)))
+            }
             Command::Purge(purge) => {
                 let mut wanted = purge.of.about(purge.card.as_ref());
                 wanted["soft"] = json!(purge.soft);
@@ -135,6 +181,9 @@ fn print(at: &At, post: Option<(&str, Value)>) -> anyhow::Result<ExitCode> {
             Some((page, wanted)) => desk.post(page, &wanted).await,
         }
     })?;
+    if let (false, Some(error)) = (answer.ok, answer.body["error"].as_str()) {
+        anyhow::bail!("{error}");
+    }
     out!("{}", serde_json::to_string_pretty(&answer.body)?);
     Ok(if answer.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -85,6 +85,18 @@ pub enum Fault {
         /// Which value.
         what: &'static str,
     },
+    /// The folder has no segment of the month that was named, or no segment at all.
+    NoSegment {
+        /// The months that it has; empty when it has none.
+        found: String,
+    },
+    /// A command cannot do with this file what it was asked to do.
+    Unable {
+        /// Why not.
+        why: &'static str,
+        /// What to do instead.
+        remedy: &'static str,
+    },
     /// An identity key that rows were written with is not in its file any more.
     KeyLost,
     /// A line of a text file that is not what it claims to be.
@@ -168,10 +180,19 @@ impl StoreError {
                 "check the disk, and start again: a start recovers what was synced before"
             }
             Fault::Malformed { .. } => "restore the file from a backup",
+            Fault::NoSegment { found } if found.is_empty() => {
+                "name the folder that holds the segments: `dir` of [store], or a copy of it"
+            }
+            Fault::NoSegment { .. } => "name a month that the folder has, or another folder",
+            Fault::Unable { remedy, .. } => remedy,
             Fault::Line { .. } => "read the file as it was kept, or take that line out of a copy",
             Fault::Io { kind, .. } => match kind {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FULL,
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => DENIED,
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+                    "check the path"
+                }
+                io::ErrorKind::AlreadyExists => "name another file, or remove this one first",
                 _ => "check the disk and the mount",
             },
             Fault::Sqlite { code, .. } => match code {
@@ -256,6 +277,11 @@ impl fmt::Display for Fault {
                 write!(f, "frame {frame} of the write-ahead log cannot be read back after a failed sync")
             }
             Self::Malformed { what } => write!(f, "holds a malformed {what}"),
+            Self::NoSegment { found } if found.is_empty() => {
+                f.write_str("the folder has no segment of the audit (audit-YYYY-MM.db)")
+            }
+            Self::NoSegment { found } => write!(f, "the folder has no segment of this month; it has {found}"),
+            Self::Unable { why, .. } => f.write_str(why),
             Self::KeyLost => f.write_str("holds no key, though rows of its month were written with one"),
             Self::Line { number, what } => {
                 write!(f, "line {number} cannot be read as the {what} it contains")

@@ -152,6 +152,13 @@ pub(super) fn open_read_only(path: &Path, kind: Kind) -> Result<Connection, Stor
                 Some(name) => open_for_reading(path, name.as_ref(), kind),
                 None => Err(error),
             }
+            // SQLite reports a file that is not there as one that it cannot open.
+            .map_err(|error| match fs::metadata(path) {
+                Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => {
+                    StoreError::io(path)(missing)
+                }
+                _ => error,
+            })
         }
         opened => opened,
     }

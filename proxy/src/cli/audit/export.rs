@@ -13,7 +13,7 @@ use cmiot_proxy::audit::render;
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::store::StoreError;
 use cmiot_proxy::store::audit::query::{Field, LOOKUP, every};
-use cmiot_proxy::store::audit::segment::Month;
+use cmiot_proxy::store::audit::segment::{self, Month};
 use cmiot_proxy::store::whole::{self, Existing, Whole};
 use ring::digest::{Context as Digest, SHA256};
 
@@ -111,12 +111,13 @@ impl Sink {
 
 impl Export {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let dir = self.folder.path()?;
+        let dir = self.folder.with_segments()?;
         let name = self.file.display().to_string();
         let named = || name.clone();
         if self.file.exists() {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists)).with_context(named);
         }
+        segment::of_month(&dir, self.month)?;
         // Card numbers are in it: for its owner alone.
         let file = Whole::begin(&self.file, 0o600).with_context(named)?;
         let mut sink =

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::store::audit::acknowledge;
+use cmiot_proxy::store::audit::anchor;
 use cmiot_proxy::store::audit::identity::IdentityKey;
 use cmiot_proxy::store::audit::keep::{LEAST_MONTHS, back_up, erase, keeps_more, prunable, prune};
 use cmiot_proxy::store::audit::segment::{self, Month};
@@ -28,9 +29,9 @@ pub(super) struct Backup {
 
 impl Backup {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let dir = self.folder.path()?;
-        let month = self.month.or_else(|| segment::list(&dir).ok()?.first().copied());
-        let Some(month) = month else { anyhow::bail!("{}: no segment", dir.display()) };
+        let dir = self.folder.with_segments()?;
+        let newest = segment::existing(&dir)?[0]; // it has one
+        let month = self.month.unwrap_or(newest);
         back_up(&dir, month, &self.file)?;
         out!("{month} copied to {}", self.file.display());
         Ok(ExitCode::SUCCESS)
@@ -62,7 +63,7 @@ impl Prune {
                 self.keep
             );
         }
-        let dir = self.folder.path()?;
+        let dir = self.folder.with_segments()?;
         let now = Clock::system().now();
         let mut failed = None;
         for month in prunable(&dir, self.keep, now)? {
@@ -107,7 +108,7 @@ pub(super) struct Hash {
 
 impl Hash {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let dir = self.folder.path()?;
+        let dir = self.folder.with_segments()?;
         let months = match self.month {
             Some(month) => vec![month],
             None => segment::list(&dir)?,
@@ -118,6 +119,9 @@ impl Hash {
                 out!("{month} {} {}", key.id(), key.hash(self.card.kind(), self.card.as_str()));
                 any = true;
             }
+        }
+        if let (Some(month), false) = (self.month, any) {
+            segment::of_month(&dir, month)?;
         }
         if !any {
             crate::cli::warn("no key: the audit holds cards as they are, or their keys are destroyed");
@@ -142,7 +146,7 @@ pub(super) struct Erase {
 
 impl Erase {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let (dir, month) = (self.folder.path()?, self.month);
+        let (dir, month) = (self.folder.with_segments()?, self.month);
         erase(&dir, month, Clock::system().now())?;
         out!("the key of {month} is destroyed; the audit records it when the proxy next keeps house");
         if keeps_more(&dir, month)? {
@@ -169,7 +173,12 @@ pub(super) struct Acknowledge {
 
 impl Acknowledge {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let losses = acknowledge(&self.folder.path()?, Clock::system().now())?;
+        let dir = self.folder.path()?;
+        // All segments may be lost; then the folder still has its anchors.
+        if !dir.join(anchor::LOG).exists() {
+            segment::existing(&dir)?;
+        }
+        let losses = acknowledge(&dir, Clock::system().now())?;
         for loss in &losses {
             out!("acknowledged: {loss}");
         }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use cmiot_proxy::audit::render;
+use cmiot_proxy::audit::{filter, render};
 use cmiot_proxy::clock::Time;
 use cmiot_proxy::store::audit::query::{
     CALL, CHANGE, Field, Fields, Filter, LOOKUP, changes, look_ups, show,
@@ -27,11 +27,11 @@ pub(super) struct Query {
     folder: Folder,
     #[command(flatten)]
     filters: Filters,
-    /// At most so many
-    #[arg(long, default_value_t = 50)]
-    limit: usize,
+    /// At most so many, up to a million
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    limit: u32,
     /// Only those of a smaller number: the last one of the page before
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(1..))]
     before: Option<i64>,
     /// How they are printed
     #[arg(long, value_enum, default_value = "table")]
@@ -85,13 +85,14 @@ enum Format {
 
 impl Query {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let dir = self.folder.path()?;
+        let limit = self.limit as usize;
         let Filters { card, client, account, peer, transid, outcome, code, status, since, until } =
             self.filters;
         let before = self.before;
         let filter =
             Filter { card, client, account, peer, transid, outcome, code, status, since, until, before };
-        let found = look_ups(&dir, &filter, self.limit, None)?;
+        let filter = filter::checked(filter).map_err(|error| anyhow::anyhow!("--{error}"))?;
+        let found = look_ups(&self.folder.with_segments()?, &filter, limit, None)?;
         match self.format {
             Format::Json => {
                 for row in &found {
@@ -113,7 +114,7 @@ impl Query {
                     )
                 );
                 if let (true, Some(Field::Int(last))) =
-                    (found.len() == self.limit, found.last().map(|row| &row[0]))
+                    (found.len() == limit, found.last().map(|row| &row[0]))
                 {
                     out!("older ones: --before {last}");
                 }
@@ -133,12 +134,13 @@ pub(super) struct Show {
     #[command(flatten)]
     folder: Folder,
     /// Its number
+    #[arg(value_parser = clap::value_parser!(i64).range(1..))]
     id: i64,
 }
 
 impl Show {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Some((row, calls)) = show(&self.folder.path()?, self.id)? else {
+        let Some((row, calls)) = show(&self.folder.with_segments()?, self.id)? else {
             crate::cli::warn(&format!("no look-up has the number {}", self.id));
             return Ok(ExitCode::FAILURE);
         };
@@ -174,8 +176,9 @@ pub(super) struct Changes {
 impl Changes {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let filter = Filter { card: self.card, since: self.since, until: self.until, ..Filter::default() };
+        let filter = filter::checked(filter).map_err(|error| anyhow::anyhow!("--{error}"))?;
         let mut found: Vec<Fields> = Vec::new();
-        changes(&self.folder.path()?, &filter, |change| {
+        changes(&self.folder.with_segments()?, &filter, |change| {
             found.push(change);
             ControlFlow::Continue(())
         })?;

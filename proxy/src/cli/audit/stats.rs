@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use cmiot_proxy::audit::filter;
 use cmiot_proxy::clock::Time;
 use cmiot_proxy::store::audit::query::{Bucket, Figures, Filter, figures};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
@@ -38,11 +39,12 @@ enum By {
 impl Stats {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let filter = Filter { since: Some(self.since), until: self.until, ..Filter::default() };
+        let filter = filter::checked(filter).map_err(|error| anyhow::anyhow!("--{error}"))?;
         let bucket = match self.by {
             By::Hour => Bucket::Hour,
             By::Day => Bucket::Day,
         };
-        let found = figures(&self.folder.path()?, &filter, bucket)?;
+        let found = figures(&self.folder.with_segments()?, &filter, bucket)?;
         let most = found.iter().map(|(_, figures)| figures.look_ups).max().unwrap_or(0);
         let mut table = Table::new();
         table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);

@@ -59,6 +59,11 @@ struct Anchors {
 impl Verify {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let dir = self.folder.path()?;
+        if let (Some(from), Some(to)) = (self.from, self.to)
+            && from > to
+        {
+            anyhow::bail!("--from {from} is after --to {to}");
+        }
         // Before the segments: an anchor that is written meanwhile is of rows that are not looked at.
         let anchors = self.anchors(&dir)?;
         let scope = Scope {

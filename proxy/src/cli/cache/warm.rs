@@ -3,7 +3,8 @@
 //! The file has a card in the first column of each line, `msisdn:`, `iccid:` or `imsi:` before it where its form does
 //! not tell; a heading, blank lines and `#` comments are skipped. The result file has a line a card
 //! (`card,outcome,code,status,reason`), appended as each is done: begun again, the command goes on where it was cut
-//! off, and tries those that failed once more. The proxy's budget sets the pace: misses of gateways come first.
+//! off, and tries those that failed once more. Declared parameters stand behind the card in it
+//! (`msisdn:14765004176?query_date=20260101`). The proxy's budget sets the pace: misses of gateways come first.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -21,7 +22,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::desk::Desk;
-use super::{At, Of, card};
+use super::{At, Of, With, card};
 
 /// How often a card is tried when the proxy says that waiting helps.
 const TRIES: u32 = 20;
@@ -42,6 +43,8 @@ pub(super) struct Warm {
     #[command(flatten)]
     of: Of,
     #[command(flatten)]
+    with: With,
+    #[command(flatten)]
     at: At,
 }
 
@@ -57,7 +60,9 @@ impl Warm {
         let cards = cards(&self.file)?;
         let path = self.result.clone().unwrap_or_else(|| self.file.with_extension("result.csv"));
         let before = finished(&path)?;
-        let left: Vec<Card> = cards.iter().filter(|card| !before.contains(&named(card))).copied().collect();
+        let with = self.with.suffix();
+        let left: Vec<Card> =
+            cards.iter().filter(|card| !before.contains(&(named(card) + &with))).copied().collect();
         let mut result = open(&path)?;
         let bar = bar(left.len() as u64);
         let failed = super::super::runtime()?.block_on(self.fetch(&desk, left, |done| {
@@ -84,8 +89,9 @@ impl Warm {
         loop {
             while asking.len() < self.at_once as usize {
                 let Some(card) = cards.next() else { break };
-                let (desk, wanted) = (Arc::clone(desk), self.of.about(Some(&card)));
-                asking.spawn(async move { one(&desk, card, &wanted).await });
+                let (desk, wanted) = (Arc::clone(desk), self.with.to(self.of.about(Some(&card)))?);
+                let name = named(&card) + &self.with.suffix();
+                asking.spawn(async move { one(&desk, card, &name, &wanted).await });
             }
             let Some(done) = asking.join_next().await else { return Ok(failed) };
             let done = done.context("a fetch died")??;
@@ -96,7 +102,7 @@ impl Warm {
 }
 
 /// One card, tried again while the proxy says that waiting helps.
-async fn one(desk: &Desk, card: Card, wanted: &Value) -> anyhow::Result<Done> {
+async fn one(desk: &Desk, card: Card, name: &str, wanted: &Value) -> anyhow::Result<Done> {
     let mut tries = TRIES;
     loop {
         let answer = desk.post("fetch", wanted).await?;
@@ -110,14 +116,8 @@ async fn one(desk: &Desk, card: Card, wanted: &Value) -> anyhow::Result<Done> {
             }
             _ => {
                 let of = |name: &str| answer.body[name].as_str().unwrap_or_default().to_owned();
-                let line = format!(
-                    "{},{},{},{},{}",
-                    named(&card),
-                    of("outcome"),
-                    of("code"),
-                    of("status"),
-                    of("reason")
-                );
+                let line =
+                    format!("{name},{},{},{},{}", of("outcome"), of("code"), of("status"), of("reason"));
                 return Ok(Done { outcome: of("outcome"), line });
             }
         }

@@ -72,17 +72,30 @@ pub fn prune(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
 /// When there is no such key and its destruction is noted, when the month is still written into, or when it cannot be
 /// destroyed.
 pub fn erase(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
-    let path = IdentityKey::path(dir, month);
-    let io = StoreError::io(&path);
-    let newest = segment::list(dir)?.first().copied();
-    if newest.is_none_or(|newest| month >= newest) {
-        let text = "the month is not over: its key is in use";
-        return Err(io(io::Error::new(io::ErrorKind::ResourceBusy, text)));
+    let unable =
+        |why, remedy| Err(StoreError::new(&IdentityKey::path(dir, month), Fault::Unable { why, remedy }));
+    let months = segment::existing(dir)?;
+    if months.first() == Some(&month) {
+        return unable(
+            "the month is not over: its key is in use",
+            "run this again when the proxy has begun the next month",
+        );
+    }
+    if months.first().is_some_and(|newest| month > *newest) {
+        segment::of_month(dir, month)?;
     }
     let detail = month.to_string();
-    if !IdentityKey::destroy(dir, month)? && (!was_keyed(dir, month)? || is_noted(dir, month, &detail)?) {
-        let text = "there is no key: it was erased before, or the month holds cards as they are";
-        return Err(io(io::Error::new(io::ErrorKind::NotFound, text)));
+    if !IdentityKey::destroy(dir, month)? {
+        if is_noted(dir, month, &detail)? {
+            return unable("there is no key: it was erased before", "nothing is left to do");
+        }
+        segment::of_month(dir, month)?;
+        if !was_keyed(dir, month)? {
+            return unable(
+                "there is no key: the month holds cards as they are",
+                "prune the month to remove its cards",
+            );
+        }
     }
     notes::leave(dir, &NoteRow { at: now, what: ERASED, detail })
 }
@@ -143,7 +156,7 @@ fn is_noted(dir: &Path, month: Month, detail: &str) -> Result<bool, StoreError> 
 /// # Errors
 /// When the segment cannot be read, or the file exists or cannot be written.
 pub fn back_up(dir: &Path, month: Month, to: &Path) -> Result<PathBuf, StoreError> {
-    let path = month.path(dir);
+    let path = segment::of_month(dir, month)?;
     let io = StoreError::io(to);
     if to.exists() {
         return Err(io(io::Error::from(io::ErrorKind::AlreadyExists)));

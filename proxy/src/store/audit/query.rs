@@ -180,7 +180,7 @@ pub fn every<E: From<StoreError>>(
     month: Month,
     mut visit: impl FnMut(u64, &[Field]) -> Result<(), E>,
 ) -> Result<(), E> {
-    let path = month.path(dir);
+    let path = segment::of_month(dir, month)?;
     let sqlite = StoreError::sqlite(&path);
     let connection = open(dir, month, None)?;
     let count: i64 =

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::super::StoreError;
+use super::super::{Fault, StoreError};
 use crate::clock::Time;
 
 /// Microseconds of a day, and of what UTC+8 is ahead.
@@ -96,6 +96,37 @@ pub fn list(dir: &Path) -> Result<Vec<Month>, StoreError> {
     Ok(months)
 }
 
+/// The segments in a folder that must have one, newest first.
+///
+/// # Errors
+/// When the folder has none or cannot be read.
+pub fn existing(dir: &Path) -> Result<Vec<Month>, StoreError> {
+    let months = list(dir)?;
+    match months.is_empty() {
+        true => Err(StoreError::new(dir, Fault::NoSegment { found: String::new() })),
+        false => Ok(months),
+    }
+}
+
+/// The segment of a month.
+///
+/// # Errors
+/// When the folder has no such segment, with the months that it has; when it cannot be read.
+pub fn of_month(dir: &Path, month: Month) -> Result<PathBuf, StoreError> {
+    let months = existing(dir)?;
+    let path = month.path(dir);
+    if months.contains(&month) {
+        return Ok(path);
+    }
+    let found = match (months.last(), months.first()) {
+        (Some(first), Some(last)) if months.len() > 2 => {
+            format!("{} months from {first} to {last}", months.len())
+        }
+        _ => months.iter().rev().map(Month::to_string).collect::<Vec<_>>().join(" and "),
+    };
+    Err(StoreError::new(&path, Fault::NoSegment { found }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +155,25 @@ mod tests {
         assert_eq!(Month::of(Time::from_micros(i64::MIN)).to_string(), "0001-01");
         assert_eq!(Month::of(Time::from_micros(i64::MAX)).to_string(), "9999-12");
         assert_eq!(Month::of(Time::EPOCH).to_string(), "1970-01");
+    }
+
+    #[test]
+    fn a_month_that_is_not_there_is_named_with_those_that_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let january = Month { year: 2026, month: 1 };
+        let error = |month| of_month(dir.path(), month).unwrap_err().to_string();
+        assert!(error(january).contains("no segment of the audit (audit-YYYY-MM.db)"), "{}", error(january));
+        for (name, has) in [
+            ("audit-2025-10.db", "it has 2025-10;"),
+            ("audit-2025-12.db", "it has 2025-10 and 2025-12;"),
+            ("audit-2025-11.db", "it has 3 months from 2025-10 to 2025-12;"),
+        ] {
+            fs::write(dir.path().join(name), "").unwrap();
+            let text = error(january);
+            assert!(text.contains("audit-2026-01.db") && text.contains(has), "{text}");
+            assert!(text.contains("name a month that the folder has") && !text.contains("mode"), "{text}");
+        }
+        assert_eq!(of_month(dir.path(), january.minus(1)), Ok(dir.path().join("audit-2025-12.db")));
     }
 
     #[test]
