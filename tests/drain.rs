@@ -2,7 +2,7 @@
 
 use cmiot_simulator::{Gate, Rule};
 
-use crate::support::{Line, MSISDN, Proxy, Setup, carrier, until};
+use crate::support::{ICCID, Line, MSISDN, Proxy, Setup, carrier, until};
 
 #[tokio::test]
 async fn a_request_under_way_is_answered_and_the_exit_is_clean() {
@@ -34,6 +34,40 @@ async fn a_request_under_way_is_answered_and_the_exit_is_clean() {
             assert!(!name.ends_with("-wal") || entry.metadata().unwrap().len() == 0, "{name}");
         }
     }
+}
+
+#[tokio::test]
+async fn ready_is_503_while_the_proxy_drains_on_open_and_new_connections() {
+    let carrier = carrier().await;
+    let gate = Gate::new();
+    carrier.set_rules([Rule::any().gate(&gate)]);
+    let mut proxy = Proxy::before(&carrier).await;
+    let mut asked = waiting(&proxy).await;
+    carrier.wait_for_calls(1).await;
+    let ready = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut open = Line::to(proxy.admin_address()).await;
+    open.send(ready.to_owned()).await;
+    assert_eq!(open.answer().await.status, 200);
+
+    proxy.signal("TERM").await;
+    until("no new connection", || async { no_listener(&proxy).await.then_some(()) }).await;
+    for _ in 0..2 {
+        open.send(ready.to_owned()).await;
+        let told = open.answer().await;
+        assert_eq!((told.status, told.text()), (503, "not ready: the proxy drains\n"));
+        let told = proxy.admin("/ready", "").await;
+        assert_eq!((told.status, told.text()), (503, "not ready: the proxy drains\n"));
+    }
+    assert_eq!(proxy.admin("/live", "").await.status, 200);
+    // Nothing is begun that the end of the process would cut off.
+    assert_eq!(proxy.admin_post("/config/reload", "", "{}").await.status, 503);
+    let card = format!(r#"{{"iccid": "{}"}}"#, ICCID.number);
+    assert_eq!(proxy.admin_post("/cache/fetch", "", &card).await.status, 503);
+    assert_eq!(carrier.count(), 1);
+
+    gate.open();
+    asked.answer().await.is_normal();
+    assert_eq!(proxy.ended().await.code(), Some(0), "{}", proxy.log());
 }
 
 #[tokio::test]

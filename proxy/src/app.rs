@@ -73,6 +73,9 @@ pub struct App {
     fixed: Fixed,
     stop: CancellationToken,
     connections: TaskTracker,
+    /// The admin listener and its connections end after the gateways': `/ready` says meanwhile that the proxy drains.
+    admin_stop: CancellationToken,
+    admin_connections: TaskTracker,
     flights: TaskTracker,
     /// Goes on while connections are drained.
     _watch: AbortOnDropHandle<()>,
@@ -151,6 +154,8 @@ impl App {
             fixed: Fixed::of(&config),
             stop: CancellationToken::new(),
             connections: TaskTracker::new(),
+            admin_stop: CancellationToken::new(),
+            admin_connections: TaskTracker::new(),
             flights,
             _watch: AbortOnDropHandle::new(tokio::spawn({
                 let relay = Arc::clone(&relay);
@@ -194,7 +199,8 @@ impl App {
         };
         let tasks = &self.connections;
         tasks.spawn(gateway.serve(look_up, self.stop.clone(), tasks.clone()));
-        tasks.spawn(admin.serve(inspect, self.stop.clone(), tasks.clone()));
+        let inspections = &self.admin_connections;
+        inspections.spawn(admin.serve(inspect, self.admin_stop.clone(), inspections.clone()));
         let (relay, stop) = (Arc::clone(&self.relay), self.stop.clone());
         let alarms = self.store.alarms.clone();
         tasks.spawn(async move {
@@ -278,7 +284,8 @@ impl App {
         tracing::error!(error, "the changed configuration is refused as a whole, the old one stays");
     }
 
-    /// Stops accepting, finishes what is under way within the grace time, flushes and closes the stores.
+    /// Stops accepting, finishes what is under way within the grace time, flushes and closes the stores. The admin listener
+    /// serves until the gateways are done.
     pub async fn drain(self) {
         tracing::info!(flights = self.relay.flights.under_way(), "draining");
         self.stop.cancel();
@@ -303,6 +310,11 @@ impl App {
                     "a connection or a call did not end; what is not recorded is found at the next start"
                 );
             }
+        }
+        self.admin_stop.cancel();
+        self.admin_connections.close();
+        if timeout(LAST, self.admin_connections.wait()).await.is_err() {
+            tracing::warn!("a connection of the admin listener did not end");
         }
         self.relay.audit.flush();
         let store = self.store;

@@ -149,6 +149,11 @@ pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>) -> Response
     if !key.operation.is_lookup() {
         return wrong(&unknown("operation: it changes something, and is not fetched ahead of need"));
     }
+    if admin.stop.is_cancelled() {
+        // No call is begun that the end of the process would cut off.
+        let shown = json!({"outcome": "failed", "code": "73", "reason": "shutdown"});
+        return json(StatusCode::SERVICE_UNAVAILABLE, &shown);
+    }
     match admin.relay.fetch(&key).await {
         Ok((called, entry)) => {
             let mut shown = described(&entry);

@@ -41,7 +41,13 @@ impl Reloads {
 pub(super) async fn reload(admin: &Admin) -> Response<Full<Bytes>> {
     let json =
         |status, value: &serde_json::Value| reply::typed(status, "application/json", format!("{value}\n"));
-    match admin.reloads.ask().await {
+    let told = tokio::select! {
+        // Nothing is loaded any more once the proxy drains.
+        biased;
+        () = admin.stop.cancelled() => None,
+        told = admin.reloads.ask() => told,
+    };
+    match told {
         Some(Ok(())) => {
             let config = admin.relay.config.load();
             let lists: Vec<_> = config

@@ -25,6 +25,7 @@
 
 pub mod anchor;
 mod append;
+mod busy;
 pub mod chain;
 mod file;
 pub mod identity;
@@ -265,6 +266,8 @@ impl AuditStore {
                 }
             });
         });
+        // A sync may hang while only rows are written that nobody waits for: the next request would wait behind it.
+        let waited = waited.max(self.shared.busy.end_round());
         self.shared.stalled.store(waited.saturating_mul(2) > most, Ordering::Release);
     }
 

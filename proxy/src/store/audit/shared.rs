@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::super::Failure;
 use super::super::queue::Queue;
+use super::busy::Busy;
 use super::lost::Standing;
 use super::row::{Gap, Row};
 use super::waiters::Waiters;
@@ -18,7 +19,10 @@ pub(super) struct Shared {
     pub(super) queue: Queue<Entry>,
     pub(super) waiters: Waiters,
     pub(super) healthy: AtomicBool,
-    /// Whether a row has waited for its commit for half as long as anybody waits.
+    /// The work that the writer is at.
+    pub(super) busy: Busy,
+    /// Whether a row has waited for its commit, or the writer has been at one piece of work, for half as long as anybody
+    /// waits.
     pub(super) stalled: AtomicBool,
     /// Whether a row that nobody waited for was given up.
     pub(super) incomplete: AtomicBool,
@@ -42,6 +46,7 @@ impl Shared {
             queue: Queue::new(options.queue),
             waiters: Waiters::default(),
             healthy: AtomicBool::new(true),
+            busy: Busy::default(),
             stalled: AtomicBool::new(false),
             incomplete: AtomicBool::new(false),
             on_failure: options.on_failure,

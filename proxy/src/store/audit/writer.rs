@@ -132,13 +132,17 @@ impl Writer {
         let _failure = shared.failure.of_thread("audit-writer");
         let taker = shared.queue.taker();
         let mut batch = Vec::new();
+        shared.busy.turn();
         while !self.ended {
             self.look();
             self.keep_house();
             self.use_leisure(&taker);
             let pause = self.trouble.as_ref().map(|trouble| trouble.pause);
             let patience = pause.unwrap_or(RESERVE_EVERY).min(self.options.anchor_every).min(NOTES_EVERY);
-            match taker.take(&mut batch, Some(patience)) {
+            shared.busy.turn();
+            let taken = taker.take(&mut batch, Some(patience));
+            shared.busy.turn();
+            match taken {
                 Taken::Items => self.settle(&mut batch),
                 // No traffic may come while `/ready` says no: recover without it.
                 Taken::Nothing if self.trouble.is_some() => self.recover(),

@@ -56,6 +56,24 @@ fn numbered<const N: usize>(records: [(i64, &str); N]) -> Vec<(i64, String)> {
 }
 
 #[test]
+fn a_writer_that_hangs_is_seen_while_nobody_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, _) = writer(dir.path(), NOON);
+    let store = AuditStore { shared: Arc::clone(&writer.shared), writer: std::sync::Mutex::default() };
+    // A count of refusals is being written, and the disk does not answer.
+    store.append_refused(RefusedRow { peer: None, reason: "token", count: 1, first: NOON, last: NOON });
+    writer.shared.busy.turn();
+    store.end_round(2);
+    store.end_round(2);
+    assert!(store.can_record());
+    store.end_round(2);
+    assert!(!store.can_record(), "it has taken as long as half of what a request would wait");
+    writer.shared.busy.turn();
+    store.end_round(2);
+    assert!(store.can_record());
+}
+
+#[test]
 fn the_row_of_a_call_outlives_a_disk_that_fails() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, hand) =
