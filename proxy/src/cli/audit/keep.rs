@@ -7,7 +7,9 @@ use cmiot_proxy::clock::Clock;
 use cmiot_proxy::store::audit::acknowledge;
 use cmiot_proxy::store::audit::anchor;
 use cmiot_proxy::store::audit::identity::IdentityKey;
-use cmiot_proxy::store::audit::keep::{LEAST_MONTHS, back_up, erase, keeps_more, prunable, prune};
+use cmiot_proxy::store::audit::keep::{
+    LEAST_MONTHS, back_up, clock_ahead_of, erase, keeps_more, prunable, prune,
+};
 use cmiot_proxy::store::audit::segment::{self, Month};
 use cmiot_signer::Card;
 
@@ -44,10 +46,11 @@ impl Backup {
 pub(super) struct Prune {
     #[command(flatten)]
     folder: Folder,
-    /// How many months stay, this one included
+    /// How many months stay, this one included; of an audit that has ended, the last one
     #[arg(long, value_name = "12mo", value_parser = months)]
     keep: u32,
-    /// Fewer than six too, although network logs must be kept that long in China
+    /// Fewer than six too, although network logs must be kept that long in China; and although the clock is more than a
+    /// month ahead of the newest record
     #[arg(long)]
     force: bool,
     /// Only say what would be deleted
@@ -65,6 +68,15 @@ impl Prune {
         }
         let dir = self.folder.with_segments()?;
         let now = Clock::system().now();
+        if let Some(newest) = clock_ahead_of(&dir, now)
+            && !self.force
+        {
+            anyhow::bail!(
+                "the clock says {now}, but the newest record is of {newest}: check the clock; if it is right, --force deletes \
+                 the months before the last {} that have records",
+                self.keep
+            );
+        }
         let mut failed = None;
         for month in prunable(&dir, self.keep, now)? {
             if self.dry_run {

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -15,7 +16,7 @@ use super::super::whole::{self, Existing, Whole};
 use super::super::{Fault, StoreError};
 use super::identity::IdentityKey;
 use super::segment::{self, Month};
-use super::{NoteRow, file, notes};
+use super::{AuditReader, NoteRow, file, notes};
 use crate::clock::Time;
 
 /// Network logs must be kept for so long in China (Cybersecurity Law, article 21).
@@ -25,14 +26,32 @@ pub const LEAST_MONTHS: u32 = 6;
 const PRUNED: &str = "pruned";
 const ERASED: &str = "erased";
 
+/// How far the clock may be ahead of the newest record before it is taken to be wrong: a month without any request.
+const IDLE: Duration = Duration::from_secs(31 * 86_400);
+
+/// The time of the newest record, if the clock is ahead of it by more than a month: one of the two is wrong, or nobody asked
+/// for so long.
+pub fn clock_ahead_of(dir: &Path, now: Time) -> Option<Time> {
+    newest_record(dir).filter(|newest| now.since(*newest) > IDLE)
+}
+
+/// None too when the newest segments cannot be read.
+fn newest_record(dir: &Path) -> Option<Time> {
+    AuditReader::new(dir).newest_record().ok().flatten()
+}
+
 /// The months before the last `keep` ones of which there is anything, oldest first: a segment, or a key or a WAL that an
-/// interrupted command left. The month of the newest segment is never among them.
+/// interrupted command left. The last month is that of the clock, of the newest record or of the newest segment, whichever is
+/// the earliest: a wrong clock deletes nothing that a right one would keep. The month of the newest segment is never
+/// among them.
 ///
 /// # Errors
 /// When the folder cannot be read.
 pub fn prunable(dir: &Path, keep: u32, now: Time) -> Result<Vec<Month>, StoreError> {
-    let oldest_kept = Month::of(now).minus(keep.saturating_sub(1));
     let newest = segment::list(dir)?.first().copied();
+    let last =
+        [newest, newest_record(dir).map(Month::of)].into_iter().flatten().fold(Month::of(now), Month::min);
+    let oldest_kept = last.minus(keep.saturating_sub(1));
     let of_file = |name: &str| {
         let name = name.strip_prefix("audit-")?;
         let (month, rest) = name.split_at_checked("2026-01".len())?;
@@ -179,7 +198,6 @@ pub fn back_up(dir: &Path, month: Month, to: &Path) -> Result<PathBuf, StoreErro
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
-    use std::time::Duration;
 
     use super::super::tests::{NOON, row};
     use super::super::verify::{Scope, verify};
@@ -247,6 +265,31 @@ mod tests {
         }
         store.close();
         days.map(|days| Month::of(month(days))).into()
+    }
+
+    #[test]
+    fn a_wrong_clock_deletes_no_month_that_a_right_one_would_keep() {
+        let dir = tempfile::tempdir().unwrap();
+        let months = four_months(dir.path());
+        for (keep, gone) in [(1, 3), (2, 2), (3, 1), (4, 0)] {
+            for days in [90, 120, 3_650] {
+                assert_eq!(prunable(dir.path(), keep, month(days)).unwrap(), months[..gone], "{days} days");
+            }
+        }
+        assert_eq!(prunable(dir.path(), 2, month(60)).unwrap(), months[..1], "behind: the clock counts");
+        assert_eq!(clock_ahead_of(dir.path(), month(90 + 31)), None);
+        let later = month(90 + 31).plus(Duration::from_secs(1));
+        assert_eq!(clock_ahead_of(dir.path(), later), Some(month(90)));
+        // A month that a wrong clock began, without records yet.
+        AuditStore::open(dir.path(), Options::default(), Clock::manual(month(900)).0).unwrap().close();
+        assert_eq!(prunable(dir.path(), 3, month(901)).unwrap(), months[..1]);
+        // Nothing that can be read: by the segment's name.
+        for later in segment::list(dir.path()).unwrap() {
+            fs::write(later.path(dir.path()), "").unwrap();
+        }
+        assert_eq!(prunable(dir.path(), 12, month(9_000)).unwrap(), months);
+        let empty = tempfile::tempdir().unwrap();
+        assert_eq!(clock_ahead_of(empty.path(), month(900)), None);
     }
 
     fn left_of(dir: &Path, months: &[Month]) -> Vec<String> {
