@@ -154,3 +154,35 @@ async fn a_start_behind_the_newest_record_is_an_alarm() {
     proxy.ask(&MSISDN).await.is_normal();
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn a_narrower_window_after_a_restart_lets_no_replay_of_the_wider_one_through() {
+    let carrier = carrier().await;
+    let (wide, narrow) = (Setup::before(&carrier).set("gateway.clock_skew", "1h"), Setup::before(&carrier));
+    for reloaded in [false, true] {
+        let proxy = if reloaded {
+            let proxy = narrow.start_clocked().await;
+            proxy.reload(&wide);
+            proxy
+        } else {
+            wide.start_clocked().await
+        };
+        // A gateway whose clock is 50 minutes ahead.
+        let ahead = proxy.gateway.transid_at(proxy.gateway.now() + 3_000);
+        let ahead = proxy.gateway.sign_transid(&MSISDN, &ahead);
+        proxy.get(&ahead).await.is_normal();
+        proxy.clock.advance(Duration::from_secs(2_900));
+        proxy.ask(&MSISDN).await.is_normal();
+        if reloaded {
+            proxy.reload(&narrow);
+        }
+        let mut proxy = proxy;
+        for _ in 0..2 {
+            let at = moved(&proxy, 10);
+            proxy = proxy.restart_at(at, &narrow).await;
+            proxy.get(&ahead).await.is_refusal_since("7", "used before");
+            proxy.ask(&MSISDN).await.is_normal();
+        }
+        proxy.stop().await;
+    }
+}

@@ -117,6 +117,7 @@ impl App {
         if let Some(newest) = store.history.newest_record()? {
             clock.newest_record(newest);
         }
+        relay.keep_window(&store.state)?;
         relay.read_past(true)?;
         relay.carrier.watch_clock();
         note_unaccounted(&store, &clock).await?;
@@ -247,6 +248,9 @@ impl App {
             let error = StartError::Tls(error).to_string();
             self.keep_config(&error);
             return Err(error);
+        }
+        if let Err(error) = self.relay.keep_window(&self.store.state) {
+            tracing::error!(%error, "the widest clock_skew is not kept: do not narrow it before another reload");
         }
         self.gateway_rules.store(Arc::new(gateway_rules(&config)));
         self.admin_rules.store(Arc::new(admin_rules(&config)));

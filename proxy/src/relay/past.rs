@@ -2,12 +2,14 @@
 //!
 //! What is read begins a window before the newest record, or before now if that is earlier: a clock that is ahead reads
 //! all that a right one would. A request's record is never older than its transid's stamp less the window (`clock`), so
-//! the records are found by their horizon.
+//! the records are found by their horizon. The window may have been a wider one then: `state.db` keeps the widest that
+//! may still matter.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use cmiot_signer::Transid;
 
@@ -17,12 +19,15 @@ use crate::admit::replay::Number;
 use crate::clock::Time;
 use crate::outcome::{Outcome, Refusal};
 use crate::store::StoreError;
+use crate::store::state::StateStore;
 
 /// What was found when the audit was last read.
 #[derive(Debug, Default)]
 pub struct Past {
     /// Records of stamps before this second cannot be read, 0 when all can or when the audit itself says so.
     unreadable: AtomicU64,
+    /// The widest window in which transids were accepted that may still matter, in seconds.
+    widest: AtomicU64,
     /// How many acknowledgements of losses there had been when that was last asked.
     acknowledgements: AtomicU64,
 }
@@ -54,6 +59,24 @@ impl Relay {
         read.map(|_| ())
     }
 
+    /// Keeps the window that is used from now on where the next start finds it. Blocks.
+    ///
+    /// # Errors
+    /// When the newest segment cannot be read, or the window not be written.
+    pub fn keep_window(&self, state: &StateStore) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let newest = self.history.newest_record()?.unwrap_or(now);
+        let window = self.admit.memory();
+        let widest = state.keep_window(window, newest.max(now), newest.min(now).minus(window))?;
+        self.past.widest.store(widest.as_secs(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// By how much a record may be older than the stamp of its transid.
+    fn oldest(&self) -> Duration {
+        self.admit.memory().max(Duration::from_secs(self.past.widest.load(Ordering::Relaxed)))
+    }
+
     /// Whether a loss was acknowledged since this was last asked: the past is to be read again, since what was refused for
     /// that loss may be answered.
     pub(super) fn has_new_acknowledgement(&self) -> bool {
@@ -73,12 +96,12 @@ impl Relay {
             number.filter(|number| number.unix() >= from.as_secs())
         };
         let mut open = HashMap::new();
-        let actions = self.history.begun_since(from.minus(window), |past| {
+        let actions = self.history.begun_since(from.minus(self.oldest()), |past| {
             if let Some(number) = number(past.transid) {
                 open.insert(Action { client: past.client, number }, past.row);
             }
         })?;
-        let records = self.history.authenticated_since(from.minus(window), |past| {
+        let records = self.history.authenticated_since(from.minus(self.oldest()), |past| {
             let used = past.outcome != Outcome::Refused.name()
                 || past.reason == Some(Refusal::OnlyIfCached.reason());
             if let Some(number) = number(past.transid).filter(|_| used) {
@@ -100,13 +123,13 @@ impl Relay {
         let mut losses = actions;
         losses.extend(records.into_iter().filter(|loss| !losses.contains(loss)).collect::<Vec<_>>());
         let through = self.history.note_unreadable(&losses, now)?;
-        let unreadable = through.map_or(0, |through| through.plus(window).as_secs() + 1);
+        let unreadable = through.map_or(0, |through| through.plus(self.oldest()).as_secs() + 1);
         Ok((from.as_secs(), unreadable))
     }
 
     /// Refuses stamps whose records cannot be read; those of rows that an anchor knows, until that is acknowledged.
     pub(super) fn refuse_lost(&self) {
-        let window = self.admit.memory();
+        let window = self.oldest();
         let through = |through: Time| through.plus(window).as_secs() + 1;
         let lost = self.audit.lost().map_or(0, |lost| through(lost.through));
         self.admit.replay().set_lost(lost.max(self.past.unreadable.load(Ordering::Relaxed)));

@@ -66,6 +66,7 @@ const STATE: &[Migration] = &[
     migration!("state", "0001_sequences.sql"),
     migration!("state", "0002_budgets.sql"),
     migration!("state", "0003_leases.sql"),
+    migration!("state", "0004_window.sql"),
 ];
 const AUDIT: &[Migration] = &[migration!("audit", "0001_records.sql")];
 

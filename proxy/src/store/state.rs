@@ -6,6 +6,7 @@
 //! silent reset: a folder that has a `cache.db` or audit segments has been in use and must have its state.
 
 mod leased;
+mod window;
 
 use std::fmt;
 use std::fs;

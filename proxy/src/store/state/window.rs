@@ -1,0 +1,98 @@
+//! The widest window in which transids were accepted, as far back as it may matter.
+//!
+//! A record can be older than its transid's stamp by the window of its time. After `clock_skew` was narrowed, a start that
+//! reads the audit by the new window would miss records of stamps that it still accepts. So the widest window is kept until
+//! every stamp that it let in is older than all that is accepted.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+use super::super::StoreError;
+use super::StateStore;
+use crate::clock::Time;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Windows {
+    /// In seconds.
+    current: i64,
+    widest: i64,
+    /// No record was written under another window after this second.
+    until: i64,
+}
+
+impl Windows {
+    /// After a start or a reload with this window: records are not later than `latest`, stamps before `from` are refused.
+    fn next(known: Option<Self>, current: i64, latest: i64, from: i64) -> Self {
+        let Some(known) = known else { return Self { current, widest: current, until: latest } };
+        if known.current != current {
+            return Self { current, widest: known.widest.max(current), until: latest.max(known.until) };
+        }
+        let over = from > known.until.saturating_add(known.widest);
+        Self { widest: if over { current } else { known.widest }, ..known }
+    }
+}
+
+impl StateStore {
+    /// Keeps the window that is used from now on, and says how wide the widest is that may still matter. No record is later
+    /// than `latest`, and stamps before `from` are refused. Blocks until it is on the disk, if anything has changed.
+    ///
+    /// # Errors
+    /// When it was not committed.
+    pub fn keep_window(&self, window: Duration, latest: Time, from: Time) -> Result<Duration, StoreError> {
+        let sqlite = StoreError::sqlite(&self.path);
+        let current = i64::try_from(window.as_secs()).unwrap_or(i64::MAX);
+        let seconds = |time: Time| time.as_micros().div_euclid(1_000_000);
+        let widest = self.commit(|connection| {
+            let keeping =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+            let known = read(&keeping).map_err(sqlite)?;
+            let next = Windows::next(known, current, seconds(latest).saturating_add(1), seconds(from));
+            if known != Some(next) {
+                keeping
+                    .execute(
+                        "INSERT INTO window (one, current, widest, until) VALUES (1, ?1, ?2, ?3)
+                         ON CONFLICT DO UPDATE
+                         SET current = excluded.current, widest = excluded.widest, until = excluded.until",
+                        (next.current, next.widest, next.until),
+                    )
+                    .and_then(|_| keeping.commit())
+                    .map_err(sqlite)?;
+            }
+            Ok(next.widest)
+        })?;
+        Ok(Duration::from_secs(u64::try_from(widest).unwrap_or(0)))
+    }
+}
+
+fn read(connection: &Connection) -> rusqlite::Result<Option<Windows>> {
+    connection
+        .query_row("SELECT current, widest, until FROM window", [], |row| {
+            Ok(Windows { current: row.get(0)?, widest: row.get(1)?, until: row.get(2)? })
+        })
+        .optional()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Lost;
+    use super::*;
+
+    #[test]
+    fn the_widest_window_is_kept_until_its_stamps_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = |window: u64, latest: i64| {
+            let state = StateStore::open(dir.path(), Lost::Refuse).unwrap();
+            let from = Time::from_secs(latest).minus(Duration::from_secs(window));
+            state.keep_window(Duration::from_secs(window), Time::from_secs(latest), from).unwrap().as_secs()
+        };
+        assert_eq!(keep(300, 10_000), 300);
+        assert_eq!(keep(3_600, 10_100), 3_600, "widened");
+        assert_eq!(keep(300, 10_200), 3_600, "narrowed: records up to here have stamps up to 13,801");
+        assert_eq!(keep(600, 10_300), 3_600, "changed again: up to 10,301 under other windows");
+        assert_eq!(keep(600, 10_301 + 3_600 + 600), 3_600);
+        assert_eq!(keep(600, 10_301 + 3_600 + 601), 600, "all that the widest let in is refused");
+        assert_eq!(keep(600, 9_000), 600, "whatever the clock says");
+        assert_eq!(keep(300, 9_000), 600);
+    }
+}
