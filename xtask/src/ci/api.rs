@@ -42,6 +42,8 @@ pub(super) fn stage() -> Result<()> {
     let admin = proxy.told("admin ")?;
     // The same requests every time: what fails must fail again.
     Run::new(schemathesis)
+        .args(["--config-file"])
+        .args([root().join("xtask/data/schemathesis.toml")])
         .args(["run", "--url", &admin, "--header", &format!("Authorization: Bearer {TOKEN}")])
         .args(["--seed", "1", "--max-examples", EXAMPLES, "--request-timeout", "10", "--no-color"])
         .args([root().join("docs/openapi.yaml")])
