@@ -14,6 +14,7 @@ pub mod listen;
 pub mod operation;
 pub mod restart;
 pub mod rights;
+pub mod text;
 pub mod token;
 pub mod units;
 pub mod watch;
@@ -184,6 +185,7 @@ impl ConfigFile {
 
     /// TOML of any shape, wrong in the words of a [`ConfigError`].
     fn read_toml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+        let text = text::without_mark(text);
         toml::from_str(text).map_err(|e| {
             let place = e.span().map(|span| Place::of(text, span.start));
             ConfigError::new(path, place, e.message().to_owned())

@@ -12,6 +12,7 @@ use hyper::Uri;
 use super::certificates::Validity;
 use super::clients::{Clients, Groups};
 use super::reader::{PasswordSource, Reader};
+use super::text::Entry;
 use super::{Account, Carrier, Config, ConfigFile, admin, effect, file, operation, shares};
 use crate::operation::{Operations, USER_STATUS};
 use crate::tls;
@@ -155,8 +156,8 @@ fn aliases(file: &ConfigFile, reader: &mut Reader<'_>) -> Result<HashMap<Card, C
     let Some(path) = &file.cache.alias_file else { return Ok(HashMap::new()) };
     let lines = reader.list(path).map_err(|e| format!("[cache] alias_file: {e}"))?;
     let mut aliases = HashMap::new();
-    for line in lines {
-        let wrong = |why: &str| format!("[cache] alias_file: {}: {why}", path.display());
+    for Entry { line: number, text: line } in lines {
+        let wrong = |why: &str| format!("[cache] alias_file: {}:{number}: {why}", path.display());
         let mut first = None;
         for column in line.split(',').map(str::trim).filter(|column| !column.is_empty()) {
             let (kind, number) = column

@@ -8,12 +8,13 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
-use cmiot_signer::{AppId, Ebid};
+use cmiot_signer::{AppId, Card, CardKind, Ebid};
 use ring::hmac;
 
 use super::file::{self, ClientsFile, ConfigFile, Format, ReplayMode};
 use super::reader::{PasswordSource, Reader};
 use super::shares;
+use super::text::Csv;
 use super::units::Window;
 use super::{Account, Client, Derived, Rate, Rights};
 use crate::operation::Operations;
@@ -102,24 +103,16 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<file::Client>, String
             .map(|file| file.clients)
             .map_err(|e| e.to_string()),
         Some("csv") => {
-            let mut lines = csv::ReaderBuilder::new()
-                .trim(csv::Trim::All)
-                .comment(Some(b'#'))
-                .from_reader(text.as_bytes());
-            let header = lines.headers().map_err(|_| format!("{shown}:1: is no header line"))?.clone();
-            if !["group", "appid"].iter().all(|name| header.iter().any(|column| column == *name)) {
-                return Err(format!("{shown}:1: the header needs the columns group and appid"));
+            let list = Csv::read(path, text)?;
+            let has = |name: &str| list.heading.iter().any(|column| column == name);
+            if !has("group") || !has("appid") {
+                return Err(format!("{shown}:{}: the header needs the columns group and appid", list.line));
             }
-            lines
-                .records()
-                .map(|record| {
-                    // The reader's own text would repeat the line, which may hold a password.
-                    let record = record
-                        .map_err(|_| format!("{shown}: a line has not as many columns as the header"))?;
-                    let line = record.position().map_or(0, csv::Position::line);
-                    from_record(&header, &record).map_err(|what| format!("{shown}:{line}: {what}"))
-                })
-                .collect()
+            let rows = list.rows.iter();
+            rows.map(|(line, row)| {
+                from_record(&list.heading, row).map_err(|what| format!("{shown}:{line}: {what}"))
+            })
+            .collect()
         }
         _ => Err(format!("{shown}: a clients file's name ends in .csv or .toml")),
     }
@@ -160,8 +153,12 @@ fn revoked(file: &ConfigFile, reader: &mut Reader<'_>) -> Result<HashSet<AppId>,
     lines
         .iter()
         .map(|line| {
-            AppId::parse(line)
-                .map_err(|e| format!("[gateway] revoked_file: {}: \"{line}\": {e}", path.display()))
+            AppId::parse(&line.text).map_err(|e| {
+                let (path, number) = (path.display(), line.line);
+                format!(
+                    "[gateway] revoked_file: {path}:{number}: {e}: write one appid a line, and nothing else"
+                )
+            })
         })
         .collect()
 }
@@ -319,9 +316,22 @@ impl Checker<'_, '_> {
             return Ok(Some(Arc::clone(list)));
         }
         let lines = self.reader.list(path).map_err(|e| format!("{place}: cards_file: {e}"))?;
-        // As keys are: an ICCID's letters in upper case.
-        let list: Arc<HashSet<String>> =
-            Arc::new(lines.into_iter().map(|card| card.to_ascii_uppercase()).collect());
+        let mut list = HashSet::new();
+        for line in lines {
+            let kinds = [CardKind::Msisdn, CardKind::Iccid, CardKind::Imsi];
+            if !kinds.into_iter().any(|kind| Card::parse(kind, &line.text).is_ok()) {
+                // The number is not repeated: it would stand in a log.
+                return Err(format!(
+                    "{place}: cards_file: {}:{}: is no number of a card: write one number a line, without heading, kind or \
+                     further columns",
+                    path.display(),
+                    line.line
+                ));
+            }
+            // As keys are: an ICCID's letters in upper case.
+            list.insert(line.text.to_ascii_uppercase());
+        }
+        let list = Arc::new(list);
         self.card_lists.insert(path.clone(), Arc::clone(&list));
         Ok(Some(list))
     }

@@ -12,6 +12,7 @@ use cmiot_signer::Password;
 use zeroize::Zeroizing;
 
 use super::certificates::Validity;
+use super::text::{self, Entry};
 use super::units::Secret;
 use super::watch::Seen;
 
@@ -58,12 +59,11 @@ impl<'a> Reader<'a> {
         fs::read_to_string(&path).map(Zeroizing::new).map_err(|e| unreadable(&path, &e))
     }
 
-    /// The lines of a list: blanks and what follows a `#` do not count.
-    pub(super) fn list(&mut self, path: &Path) -> Result<Vec<String>, String> {
+    /// The entries of a list: blanks and what follows a `#` do not count.
+    pub(super) fn list(&mut self, path: &Path) -> Result<Vec<Entry>, String> {
         let path = self.note(path, false)?;
         let text = fs::read_to_string(&path).map_err(|e| unreadable(&path, &e))?;
-        let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-        Ok(lines.filter(|line| !line.is_empty()).map(str::to_owned).collect())
+        Ok(text::entries(&text))
     }
 
     /// Those of these files that were read.
@@ -158,13 +158,17 @@ impl PasswordSource<'_> {
     }
 }
 
-/// The bytes of a secret file without one closing line break.
+/// The bytes of a secret file without one closing line break, and without a byte-order mark.
 ///
 /// # Errors
 /// A sentence that names the file.
 pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     let mut bytes =
         Zeroizing::new(fs::read(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?);
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        // Copied into a buffer that is wiped too: shifting in place would leave the last bytes.
+        bytes = Zeroizing::new(bytes[3..].to_vec());
+    }
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
         if bytes.last() == Some(&b'\r') {

@@ -1,7 +1,7 @@
 //! `cmiot-proxy cache warm`: fetches every card of a file, and writes down what came of each.
 //!
 //! The file has a card in the first column of each line, `msisdn:`, `iccid:` or `imsi:` before it where its form does
-//! not tell; a heading, blank lines and `#` comments are skipped. The result file has a line a card
+//! not tell; a heading (a first line without a digit), blank lines, `#` comments and a byte-order mark are skipped. The result file has a line a card
 //! (`card,outcome,code,status,reason`), appended as each is done: begun again, the command goes on where it was cut
 //! off, and tries those that failed once more. Declared parameters stand behind the card in it
 //! (`msisdn:14765004176?query_date=20260101`). The proxy's budget sets the pace: misses of gateways come first.
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use cmiot_proxy::config::text::without_mark;
 use cmiot_signer::Card;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -31,7 +32,7 @@ const LONGEST_WAIT: u64 = 60;
 
 #[derive(clap::Args)]
 pub(super) struct Warm {
-    /// File with a card a line, in its first column
+    /// File with a card a line, in its first column; a first line without a digit is a heading
     #[arg(long, value_name = "CSV")]
     file: PathBuf,
     /// File for what came of each [default: the cards' file with .result.csv]
@@ -125,18 +126,29 @@ async fn one(desk: &Desk, card: Card, name: &str, wanted: &Value) -> anyhow::Res
 }
 
 fn cards(path: &Path) -> anyhow::Result<Vec<Card>> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{}: cannot be read as UTF-8 text", path.display()))?;
     let mut cards = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let first = line.split(',').next().unwrap_or_default().trim().trim_matches('"');
-        if first.is_empty() || first.starts_with('#') {
+    let mut is_first = true;
+    for (index, line) in without_mark(&text).lines().enumerate() {
+        let mut cells = line.split(',').map(|cell| cell.trim().trim_matches('"').trim());
+        let first = cells.next().unwrap_or_default();
+        let more = cells.any(|cell| !cell.is_empty());
+        if first.starts_with('#') || first.is_empty() && !more {
             continue;
         }
-        match card::parse(first) {
-            Ok(card) => cards.push(card),
-            Err(_) if index == 0 => {} // a heading
-            Err(error) => bail!("{}, line {}: {error}", path.display(), index + 1),
-        }
+        // Without a digit: a number with a slip in it is no heading.
+        let is_heading = std::mem::take(&mut is_first) && !line.bytes().any(|byte| byte.is_ascii_digit());
+        let what = match card::parse(first) {
+            Ok(card) => {
+                cards.push(card);
+                continue;
+            }
+            Err(_) if is_heading => continue,
+            Err(_) if first.is_empty() => "the first column is blank, and has to hold the card".to_owned(),
+            Err(error) => error,
+        };
+        bail!("{}, line {}: {what}", path.display(), index + 1);
     }
     let mut seen = HashSet::new();
     cards.retain(|card| seen.insert(*card));
@@ -204,6 +216,33 @@ mod tests {
         assert_eq!(cards, ["msisdn:14765004176", "iccid:898602B0011430000544"]);
         std::fs::write(&path, "14765004176\nnot a card\n").unwrap();
         assert!(super::cards(&path).unwrap_err().to_string().contains("line 2"));
+    }
+
+    #[test]
+    fn no_line_of_a_file_of_cards_is_left_out_unsaid() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cards.csv");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            cards(&path).map(|cards| cards.len()).map_err(|error| error.to_string())
+        };
+        for (text, count) in [
+            ("\u{feff}14765000001\r\n14765000002\r\n", 2),
+            ("\u{feff}card,place\r\n14765000001,here\r\n,\r\n", 1),
+            ("# sweep\n\ncard\n14765000001\n", 1),
+            (",place\n14765000001,here\n", 1),
+        ] {
+            assert_eq!(read(text), Ok(count), "{text:?}");
+        }
+        for (text, line) in [
+            ("147650O0003\n14765000004\n", "line 1"),
+            ("card\ncard\n14765000004\n", "line 2"),
+            ("place,card\nhere,14765000004\n", "line 2"),
+            ("card\n,14765000004\n", "line 2"),
+            ("14765000004;here\n", "line 1"),
+        ] {
+            assert!(read(text).unwrap_err().contains(line), "{text:?}");
+        }
     }
 
     #[test]

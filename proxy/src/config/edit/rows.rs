@@ -7,6 +7,8 @@ use std::path::Path;
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 use zeroize::Zeroizing;
 
+use super::super::text::{Csv, without_mark};
+
 /// A column or key, and its new value; none removes it.
 pub type Change<'a> = (&'a str, Option<String>);
 
@@ -26,23 +28,15 @@ pub(super) fn appids(path: &Path, text: &str) -> Result<Vec<(String, usize)>, St
         appid: toml::Spanned<String>,
     }
     if is_csv(path) {
-        let mut lines = csv_reader(text);
-        let header = lines.headers().map_err(|_| format!("{}:1: is no header line", path.display()))?;
-        let at = header.iter().position(|column| column == "appid");
-        let at = at.ok_or_else(|| format!("{}:1: the header needs the column appid", path.display()))?;
-        let written: Vec<&str> = text.lines().collect();
-        let row = |record: csv::StringRecord| {
-            // A record's position is that of the blank and comment lines before it.
-            let mut line =
-                record.position().map_or(1, |place| usize::try_from(place.line()).unwrap_or(usize::MAX));
-            while written.get(line - 1).is_some_and(|line| line.trim().is_empty() || line.starts_with('#')) {
-                line += 1;
-            }
-            (record.get(at).unwrap_or_default().to_owned(), line)
-        };
-        let broken = || format!("{}: a line has not as many columns as the header", path.display());
-        return lines.records().map(|record| record.map(row).map_err(|_| broken())).collect();
+        let list = Csv::read(path, text)?;
+        let at = list.heading.iter().position(|column| column == "appid");
+        let at =
+            at.ok_or_else(|| format!("{}:{}: the header needs the column appid", path.display(), list.line))?;
+        let row =
+            |(line, row): &(usize, csv::StringRecord)| (row.get(at).unwrap_or_default().to_owned(), *line);
+        return Ok(list.rows.iter().map(row).collect());
     }
+    let text = without_mark(text);
     let list: List = toml::from_str(text).map_err(|e| format!("{}: {}", path.display(), e.message()))?;
     let (mut line, mut counted) = (1, 0);
     let rows = list.client.into_iter().map(|row| {
@@ -57,25 +51,18 @@ pub(super) fn appids(path: &Path, text: &str) -> Result<Vec<(String, usize)>, St
 /// The keys and values of each client, as one column would hold them.
 pub(super) fn read(path: &Path, text: &str) -> Result<Vec<Vec<(String, String)>>, String> {
     if is_csv(path) {
-        let mut lines = csv_reader(text);
-        let header = lines.headers().map_err(|_| "no header line".to_owned())?.clone();
-        let row = |record: csv::StringRecord| {
-            let cells = header.iter().zip(&record).filter(|(_, cell)| !cell.is_empty());
+        let list = Csv::read(path, text)?;
+        let row = |(_, row): &(usize, csv::StringRecord)| {
+            let cells = list.heading.iter().zip(row).filter(|(_, cell)| !cell.is_empty());
             cells.map(|(key, cell)| (key.to_owned(), cell.to_owned())).collect()
         };
-        return lines
-            .records()
-            .map(|record| record.map(row).map_err(|_| "a broken line".to_owned()))
-            .collect();
+        return Ok(list.rows.iter().map(row).collect());
     }
+    let text = without_mark(text);
     let document: DocumentMut = text.parse().map_err(|_| format!("{}: is not TOML", path.display()))?;
     let tables = document.get("client").and_then(Item::as_array_of_tables);
     let row = |table: &Table| table.iter().map(|(key, item)| (key.to_owned(), as_cell(item))).collect();
     Ok(tables.into_iter().flatten().map(row).collect())
-}
-
-fn csv_reader(text: &str) -> csv::Reader<&[u8]> {
-    csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_reader(text.as_bytes())
 }
 
 /// A list's text with these clients changed, or added where there is none of their appid.
@@ -84,6 +71,7 @@ pub(super) fn merge(
     text: &str,
     rows: &[(&str, Vec<Change<'_>>)],
 ) -> Result<Zeroizing<String>, String> {
+    let text = without_mark(text);
     if is_csv(path) { merge_csv(text, rows) } else { merge_toml(text, rows) }
 }
 
