@@ -54,9 +54,9 @@ fn check(manifest: &str, databases: &Path) -> Result<()> {
         "--offline",
         "--manifest-path",
         manifest,
-        "check",
         "--config",
         "deny.toml",
+        "check",
     ]);
     deny.env(DATABASES_VARIABLE, utf8(databases)?).run().with_context(|| manifest.to_owned())
 }
