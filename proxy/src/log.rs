@@ -2,7 +2,7 @@
 //!
 //! An event's line is copied into a bounded buffer, and a thread of its own writes the buffer out. While standard error
 //! is a full pipe, closed or on a full disk, lines that find no room are dropped and counted (`cmiot_log_dropped_total`,
-//! and a WARN once lines are written again). INFO and below may fill [`ROOM`]; WARN has a [`RESERVE`] beyond that, and
+//! and a WARN once lines are written again). INFO and below may fill `ROOM`; WARN has a `RESERVE` beyond that, and
 //! ERROR and anchors of the audit one beyond WARN's. Each line is made printable: one event is one line.
 
 use std::borrow::Cow;

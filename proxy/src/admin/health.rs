@@ -41,7 +41,7 @@ pub(super) fn ready(admin: &Admin) -> Response<Full<Bytes>> {
 /// How long what was found out about `state.db` is believed.
 const BELIEVED: Duration = Duration::from_secs(1);
 
-/// Tries whether `state.db` takes a commit: one at a time, and at most once in [`BELIEVED`], however often it is asked for.
+/// Tries whether `state.db` takes a commit: one at a time, and at most once in `BELIEVED`, however often it is asked for.
 #[derive(Debug, Default)]
 pub struct Probe {
     running: AtomicBool,

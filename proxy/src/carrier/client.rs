@@ -3,7 +3,7 @@
 //! No redirect is followed, no header of a gateway relayed. The URL holds a token, so it
 //! never reaches an error text.
 //!
-//! A pool serves for [`MAX_AGE`] and is then replaced, connections and all: the name is resolved anew, and a connection
+//! A pool serves for `MAX_AGE` and is then replaced, connections and all: the name is resolved anew, and a connection
 //! that a firewall has forgotten is not kept by traffic. A call that ends without a response replaces it at once, so that
 //! the next call is made on a new connection.
 

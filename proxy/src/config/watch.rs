@@ -3,7 +3,7 @@
 //! Looked at every few seconds: no mechanism of one file system, and a file that is replaced, or whose mode or owner is
 //! changed, counts as well as one that is rewritten. A change counts once nothing has changed between two looks, so that
 //! no half-written file is read. Each file's look is taken before it is read, so that a change during a load counts. What
-//! was refused is tried again every [`RETRY`] looks: the remedy may be a file that is not among those looked at.
+//! was refused is tried again every `RETRY` looks: the remedy may be a file that is not among those looked at.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
