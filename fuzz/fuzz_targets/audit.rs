@@ -112,7 +112,7 @@ static WHOLE: LazyLock<Whole> = LazyLock::new(|| {
     store.close();
     Whole {
         segment: fs::read(dir.path().join(SEGMENT)).expect("a segment"),
-        anchors: Anchor::read_all(&dir.path().join(anchor::LOG)).expect("anchors"),
+        anchors: anchor::read(&dir.path().join(anchor::LOG)).expect("anchors").anchors,
         key: PublicKey::of_folder(dir.path()).expect("a key"),
         rows: look_ups(dir.path()).expect("a whole segment"),
         dir,
@@ -128,7 +128,7 @@ fn shows_or_changes_nothing(changes: &[u8]) {
     }
     let (dir, path) = (dir.path(), dir.path().join(SEGMENT));
     fs::write(&path, &altered).expect("a folder of ours");
-    let scope = Scope { anchors, public_key: Some(key), ..Scope::default() };
+    let scope = Scope { anchors, public_keys: std::slice::from_ref(key), ..Scope::default() };
     let report = verify(dir, &scope, |_, _| {});
     let found = look_ups(dir);
     if report.is_ok_and(|report| report.damage.is_empty()) && found.is_ok() {
@@ -155,8 +155,8 @@ fn reads_anchors(text: &[u8]) {
     let dir = &WHOLE.dir;
     let path = dir.path().join("anchors-of-others");
     fs::write(&path, text).expect("a folder of ours");
-    if let Ok(anchors) = Anchor::read_all(&path) {
-        for anchor in &anchors {
+    if let Ok(lines) = anchor::read(&path) {
+        for anchor in &lines.anchors {
             // Nobody has signed these but the one key, whose own anchors are no secret.
             assert!(!anchor.is_signed_by(&WHOLE.key) || WHOLE.anchors.contains(anchor));
         }

@@ -12,7 +12,7 @@ const TARGET: &str =
     "/v2/userstatusrealsingle?appid=100001&transid=1000012014101615303080000001&ebid=1&token=t";
 
 static SERVED: LazyLock<Operations> = LazyLock::new(|| {
-    let mut operations = Operations::of(Vec::new());
+    let mut operations = Operations::of(Vec::new()).expect("no names, so no double ones");
     operations.serve(|_| true);
     operations
 });
