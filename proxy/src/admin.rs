@@ -50,7 +50,7 @@ pub struct Admin {
     pub store: Arc<Store>,
     /// What was counted.
     pub metrics: Arc<Metrics>,
-    /// Where a reload is asked for.
+    /// The channel over which a reload is requested.
     pub reloads: Reloads,
     /// Whether `state.db` can be written.
     pub probe: Arc<Probe>,

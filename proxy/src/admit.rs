@@ -35,14 +35,14 @@ use directory::Directory;
 use repeat::{Repeats, Turn};
 use replay::{Number, Owner, Replay, Unusable};
 
-/// How long the alarm about a full share stays after the last refusal.
+/// The time for which the alarm about a full share stays after the last refusal.
 const ALARMED: Duration = Duration::from_secs(60);
 
 /// Admits requests, or says why not.
 pub struct Admit {
     directory: ArcSwap<Directory>,
     replay: Replay,
-    /// What is kept for those who may ask again.
+    /// Responses kept for retries with the same transid.
     pub repeats: Repeats,
     clock: Clock,
     /// When a full share was last reported, by the monotonic clock; none when there is no alarm.

@@ -33,7 +33,7 @@ pub(super) enum Needs {
     Role(Role),
 }
 
-/// Why a request is not answered.
+/// The reason of a refusal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Denied {
     /// No token or certificate that is known.

@@ -38,7 +38,7 @@ pub(super) fn ready(admin: &Admin) -> Response<Full<Bytes>> {
     reply::text(StatusCode::OK, with_alarms(admin, "ready\n".to_owned()))
 }
 
-/// How long what was found out about `state.db` is believed.
+/// The age up to which a result of the probe of `state.db` is used again.
 const BELIEVED: Duration = Duration::from_secs(1);
 
 /// Tries whether `state.db` takes a commit: one at a time, and at most once in `BELIEVED`, however often it is asked for.
@@ -79,7 +79,7 @@ fn with_alarms(admin: &Admin, first: String) -> String {
     alarms(admin).into_iter().fold(first, |all, one| format!("{all}alarm: {one}\n"))
 }
 
-/// What needs the operator: the process's own conditions, then what the carrier refuses.
+/// The alarms: the process's own conditions, then what the carrier refuses.
 fn alarms(admin: &Admin) -> Vec<String> {
     let own = admin
         .store
