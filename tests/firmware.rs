@@ -50,8 +50,8 @@ async fn a_wrong_clock_is_set_from_the_refusal() {
     let carrier = carrier().await;
     let proxy = Proxy::before(&carrier).await;
     // The carrier page's own moment; and a clock that was never set.
-    for (clock, lane) in [("clock=1413444630", "lane=01"), ("clock=0", "lane=02")] {
-        let mut gateway = Rust(M3).gateway(Bridge::Plain(proxy.address), &[clock, lane]).await;
+    for (clock, node) in [("clock=1413444630", "node=01"), ("clock=0", "node=02")] {
+        let mut gateway = Rust(M3).gateway(Bridge::Plain(proxy.address), &[clock, node]).await;
         assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
         assert!(gateway.has_said("clock set to 20"), "{}", gateway.text());
         assert!(gateway.has_said("look-up 1: normal after 2 attempts"), "{}", gateway.text());
@@ -106,7 +106,7 @@ async fn no_sequence_comes_again_after_a_reset() {
     for program in [Rust(M0), Rust(M3), C] {
         let carrier = carrier().await;
         let proxy = Proxy::before(&carrier).await;
-        let settings = ["reset=1", "look-ups=3", "lane=07"];
+        let settings = ["reset=1", "look-ups=3", "node=07"];
         let mut gateway = program.gateway(Bridge::Plain(proxy.address), &settings).await;
         assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
         assert!(gateway.has_said("reset"), "{}", gateway.text());

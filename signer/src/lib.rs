@@ -41,9 +41,9 @@
 //! Civil time at UTC+8 from Unix seconds, or from an HTTP answer's `Date`. An unset clock is an error, not the
 //! year 1970.
 //!
-//! ## `sequence`: [`Sequence`], [`Lane`], [`Counter`]
+//! ## `sequence`: [`Sequence`], [`Node`], [`Counter`]
 //! Eight digits that keep look-ups of one second apart: counted in RAM or leased from flash, within a
-//! device's [`Lane`].
+//! device's [`Node`].
 //!
 //! ## `transid`: [`Transid`]
 //! Appid, stamp and sequence in a row, and back. Reading is strict, because the token alone does not protect a
@@ -109,7 +109,7 @@ pub use error::{BufferTooSmall, CardError, CredentialError, SequenceError, Stamp
 #[cfg(any(feature = "serde", feature = "scan"))]
 pub use reply::{Code, Message, Refusal, Reply, ReplyError, Status, UnknownStatus};
 pub use request::{PATH, QUERY_MAX, SignedRequest, Signer, TARGET_MAX};
-pub use sequence::{Counter, Lane, Sequence, Sequences};
+pub use sequence::{Counter, Node, Sequence, SequenceSource};
 #[cfg(feature = "flash")]
 pub use sequence::{LeaseError, Leased};
 pub use stamp::Stamp;

@@ -3,12 +3,12 @@
 //! Carrier page, "transid": the caller makes them up, "from 00000001 upwards" being the example. The carrier
 //! takes a number again in another second, so what must not repeat is the pair of stamp and sequence.
 //!
-//! Where the numbers come from is a [`Sequences`]: a [`Counter`] in RAM, or a [`Leased`] one that survives a
-//! reset in flash. Both run in a [`Lane`], so that devices that share an appid never meet.
+//! Where the numbers come from is a [`SequenceSource`]: a [`Counter`] in RAM, or a [`Leased`] one that survives a
+//! reset in flash. Both run in a [`Node`], so that devices that share an appid never meet.
 
-mod lane;
 #[cfg(feature = "flash")]
 mod lease;
+mod node;
 
 use core::convert::Infallible;
 use core::fmt;
@@ -16,9 +16,9 @@ use core::fmt;
 use crate::error::SequenceError;
 use crate::stamp::{take, two_digits_each};
 
-pub use lane::Lane;
 #[cfg(feature = "flash")]
 pub use lease::{LeaseError, Leased};
+pub use node::Node;
 
 /// A number from 1 to 99,999,999.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,8 +80,8 @@ impl Sequence {
     }
 }
 
-/// Who makes up the numbers. No number comes twice before all of its [`Lane`] have come.
-pub trait Sequences {
+/// Who makes up the numbers. No number comes twice before all of its [`Node`] have come.
+pub trait SequenceSource {
     /// Why there may be no next number.
     type Error;
 
@@ -96,25 +96,25 @@ pub trait Sequences {
 /// sequence apart then is the stamp: do not reset twice in a second, nor set the clock back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counter {
-    lane: Lane,
+    node: Node,
     next: Sequence,
 }
 
 impl Counter {
-    /// Counts within `lane`, beginning with `start`, or with the lane's first number if that is none of its.
+    /// Counts within `node`, beginning with `start`, or with the node's first number if that is none of its.
     /// A start drawn at random makes a repetition after a reset unlikely.
     #[must_use]
-    pub fn new(lane: Lane, start: Sequence) -> Self {
-        Self { lane, next: if lane.has(start) { start } else { lane.first() } }
+    pub fn new(node: Node, start: Sequence) -> Self {
+        Self { node, next: if node.contains(start) { start } else { node.first() } }
     }
 }
 
-impl Sequences for Counter {
+impl SequenceSource for Counter {
     type Error = Infallible;
 
     fn next_sequence(&mut self) -> Result<Sequence, Infallible> {
         let next = self.next;
-        self.next = self.lane.after(next);
+        self.next = self.node.after(next);
         Ok(next)
     }
 }
@@ -166,10 +166,10 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_starts_where_told_and_stays_in_its_lane() {
-        let lane = Lane::new(7, 1_234_567).unwrap();
+    fn a_counter_starts_where_told_and_stays_in_its_node() {
+        let node = Node::new(7, 1_234_567).unwrap();
         let numbers = |start| {
-            let mut counter = Counter::new(lane, Sequence::new(start).unwrap());
+            let mut counter = Counter::new(node, Sequence::new(start).unwrap());
             core::array::from_fn::<u32, 4, _>(|_| {
                 let Ok(sequence) = counter.next_sequence();
                 sequence.get()

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use cmiot_signer::{Lane, LeaseError, Leased, Sequences};
+use cmiot_signer::{LeaseError, Leased, Node, SequenceSource};
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
 
 /// NOR flash with pages of 32 bytes, so that a few marks fill one. Writing clears bits, erasing sets them, and
@@ -86,7 +86,7 @@ impl<const WRITE: usize> NorFlash for Flash<WRITE> {
 const START: u32 = 32;
 
 fn mount<const WRITE: usize>(flash: Flash<WRITE>) -> Leased<Flash<WRITE>> {
-    Leased::mount(flash, START, Lane::WHOLE, 3).unwrap()
+    Leased::mount(flash, START, Node::ONLY, 3).unwrap()
 }
 
 /// Runs until power fails, as a device that is switched on again and again would.
@@ -167,18 +167,18 @@ fn wear_is_as_stated() {
 }
 
 #[test]
-fn numbers_stay_in_their_lane() {
-    let lane = Lane::new(6, 42).unwrap();
-    let mut sequences = Leased::mount(Flash::<4>::new(0xFF), START, lane, 7).unwrap();
+fn numbers_stay_in_their_node() {
+    let node = Node::new(6, 42).unwrap();
+    let mut sequences = Leased::mount(Flash::<4>::new(0xFF), START, node, 7).unwrap();
     let round: HashSet<u32> = (0..100).map(|_| sequences.next_sequence().unwrap().get()).collect();
     assert_eq!(round, (4200..4300).collect());
-    assert_eq!(sequences.next_sequence().unwrap(), lane.first());
+    assert_eq!(sequences.next_sequence().unwrap(), node.first());
 }
 
 #[test]
 fn layouts_that_cannot_be_are_refused() {
     for (start, block) in [(1, 3), (96, 3), (128, 3), (u32::MAX - 31, 3), (0, 0)] {
-        let mounted = Leased::mount(Flash::<4>::new(0xFF), start, Lane::WHOLE, block);
+        let mounted = Leased::mount(Flash::<4>::new(0xFF), start, Node::ONLY, block);
         assert_eq!(mounted.err(), Some(LeaseError::Layout), "{start}, {block}");
     }
 }

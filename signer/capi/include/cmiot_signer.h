@@ -48,7 +48,7 @@
 // The date is not in the format of an HTTP Date header, or not of the years 2000 to 2099.
 #define CMIOT_E_DATE -32
 
-// The sequence is not 1 to 99999999, or a lane has more than 7 digits.
+// The sequence is not 1 to 99999999, or a node has more than 7 digits.
 #define CMIOT_E_SEQUENCE -40
 
 // One of the flash's functions failed.
@@ -249,15 +249,15 @@ int32_t cmiot_http_date(struct cmiot_http *http,
 // Finds the highest number that was ever leased in the flash, and makes ready to count on from there. Nothing is
 // written yet. Pages never used before may hold anything.
 //
-// Numbers are of the device's lane, as in cmiot_sequence_next, and `block` of them are leased at a time: a power cut
+// Numbers are of the device's node, as in cmiot_sequence_next, and `block` of them are leased at a time: a power cut
 // or a reset forfeits what is left of a block, and repeats none. A page is erased once in 128 blocks, so that the two
 // last for 128 x endurance x `block` numbers. `flash` is copied; its functions must stay.
 //
-// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_SEQUENCE for the lane, CMIOT_E_FLASH, CMIOT_E_FLASH_LAYOUT.
+// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_SEQUENCE for the node, CMIOT_E_FLASH, CMIOT_E_FLASH_LAYOUT.
 int32_t cmiot_lease_mount(struct cmiot_lease *lease,
                           const struct cmiot_flash *flash,
-                          uint32_t lane_digits,
-                          uint32_t lane,
+                          uint32_t node_digits,
+                          uint32_t node,
                           uint32_t block);
 
 // The next number, for one look-up. Every `block` numbers it writes to the flash, before it hands one out.
@@ -322,17 +322,17 @@ int32_t cmiot_sign(const struct cmiot_account *account,
                    char *query,
                    size_t capacity);
 
-// The number after `previous` for a device with its own lane: the numbers that begin with `lane`, written in
-// `lane_digits` digits (0 to 7; with 0 and lane 0, all numbers). After the last comes the first; a `previous` from
+// The number after `previous` for a device with its own node: the numbers that begin with `node`, written in
+// `node_digits` digits (0 to 7; with 0 and node 0, all numbers). After the last comes the first; a `previous` from
 // elsewhere, such as 0, is followed by the first.
 //
-// Devices that share an appid and have different lanes of one width never collide. Keep `previous` over resets, or
+// Devices that share an appid and have different nodes of one width never collide. Keep `previous` over resets, or
 // start somewhere else each time.
 //
 // Returns the number, or CMIOT_E_SEQUENCE.
 int32_t cmiot_sequence_next(uint32_t previous,
-                            uint32_t lane_digits,
-                            uint32_t lane);
+                            uint32_t node_digits,
+                            uint32_t node);
 
 #ifdef __cplusplus
 }  // extern "C"

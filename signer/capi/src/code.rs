@@ -22,7 +22,7 @@ pub const CMIOT_E_CLOCK_UNSET: i32 = -30;
 pub const CMIOT_E_CLOCK_LATE: i32 = -31;
 /// The date is not in the format of an HTTP Date header, or not of the years 2000 to 2099.
 pub const CMIOT_E_DATE: i32 = -32;
-/// The sequence is not 1 to 99999999, or a lane has more than 7 digits.
+/// The sequence is not 1 to 99999999, or a node has more than 7 digits.
 pub const CMIOT_E_SEQUENCE: i32 = -40;
 /// One of the flash's functions failed.
 pub const CMIOT_E_FLASH: i32 = -41;

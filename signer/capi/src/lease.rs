@@ -8,7 +8,7 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::ptr;
 
-use cmiot_signer::{Lane, LeaseError, Leased, Sequences};
+use cmiot_signer::{LeaseError, Leased, Node, SequenceSource};
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
 
 use crate::code::{
@@ -61,11 +61,11 @@ const _: () = assert!(align_of::<Stored>() <= align_of::<CmiotLease>());
 /// Finds the highest number that was ever leased in the flash, and makes ready to count on from there. Nothing is
 /// written yet. Pages never used before may hold anything.
 ///
-/// Numbers are of the device's lane, as in cmiot_sequence_next, and `block` of them are leased at a time: a power cut
+/// Numbers are of the device's node, as in cmiot_sequence_next, and `block` of them are leased at a time: a power cut
 /// or a reset forfeits what is left of a block, and repeats none. A page is erased once in 128 blocks, so that the two
 /// last for 128 x endurance x `block` numbers. `flash` is copied; its functions must stay.
 ///
-/// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_SEQUENCE for the lane, CMIOT_E_FLASH, CMIOT_E_FLASH_LAYOUT.
+/// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_SEQUENCE for the node, CMIOT_E_FLASH, CMIOT_E_FLASH_LAYOUT.
 ///
 /// # Safety
 /// Pointers are NULL or as described, and so are the functions.
@@ -73,8 +73,8 @@ const _: () = assert!(align_of::<Stored>() <= align_of::<CmiotLease>());
 pub unsafe extern "C" fn cmiot_lease_mount(
     lease: *mut CmiotLease,
     flash: *const CmiotFlash,
-    lane_digits: u32,
-    lane: u32,
+    node_digits: u32,
+    node: u32,
     block: u32,
 ) -> i32 {
     // SAFETY: the C caller's promise.
@@ -84,8 +84,8 @@ pub unsafe extern "C" fn cmiot_lease_mount(
             return Err(CMIOT_E_NULL);
         }
         let pages = Pages::of(flash.ok_or(CMIOT_E_NULL)?)?;
-        let lane = Lane::new(lane_digits, lane).map_err(|_| CMIOT_E_SEQUENCE)?;
-        let leased = Leased::mount(pages, 0, lane, block).map_err(code)?;
+        let node = Node::new(node_digits, node).map_err(|_| CMIOT_E_SEQUENCE)?;
+        let leased = Leased::mount(pages, 0, node, block).map_err(code)?;
         let stored = Stored { mark: MOUNTED, leased: MaybeUninit::new(leased) };
         // SAFETY: not NULL, the caller's own, and large and aligned enough, as asserted above.
         unsafe { ptr::write(lease.cast(), stored) };

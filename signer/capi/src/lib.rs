@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `code` | the result codes |
 //! | `account` | appid, ebid and password, checked once |
-//! | `sign` | a look-up as a query; numbers of a lane |
+//! | `sign` | a look-up as a query; numbers of a node |
 //! | `lease` | numbers that survive a reset, in the caller's flash |
 //! | `reply` | reading an answer |
 //! | `http` | a look-up over a modem or socket: the request whole, the answer as it comes |

@@ -2,7 +2,7 @@
 
 use core::ffi::c_char;
 
-use cmiot_signer::{Card, CardKind, Lane, QUERY_MAX, Sequence, Stamp};
+use cmiot_signer::{Card, CardKind, Node, QUERY_MAX, Sequence, Stamp};
 
 use crate::account::{CmiotAccount, signer};
 use crate::code::{CMIOT_E_BUFFER, CMIOT_E_CARD, CMIOT_E_SEQUENCE, result, stamp};
@@ -53,20 +53,20 @@ pub unsafe extern "C" fn cmiot_sign(
     })())
 }
 
-/// The number after `previous` for a device with its own lane: the numbers that begin with `lane`, written in
-/// `lane_digits` digits (0 to 7; with 0 and lane 0, all numbers). After the last comes the first; a `previous` from
+/// The number after `previous` for a device with its own node: the numbers that begin with `node`, written in
+/// `node_digits` digits (0 to 7; with 0 and node 0, all numbers). After the last comes the first; a `previous` from
 /// elsewhere, such as 0, is followed by the first.
 ///
-/// Devices that share an appid and have different lanes of one width never collide. Keep `previous` over resets, or
+/// Devices that share an appid and have different nodes of one width never collide. Keep `previous` over resets, or
 /// start somewhere else each time.
 ///
 /// Returns the number, or CMIOT_E_SEQUENCE.
 #[unsafe(no_mangle)]
-pub extern "C" fn cmiot_sequence_next(previous: u32, lane_digits: u32, lane: u32) -> i32 {
-    let Ok(lane) = Lane::new(lane_digits, lane) else { return CMIOT_E_SEQUENCE };
+pub extern "C" fn cmiot_sequence_next(previous: u32, node_digits: u32, node: u32) -> i32 {
+    let Ok(node) = Node::new(node_digits, node) else { return CMIOT_E_SEQUENCE };
     let next = match Sequence::new(previous) {
-        Ok(previous) if lane.has(previous) => lane.after(previous),
-        _ => lane.first(),
+        Ok(previous) if node.contains(previous) => node.after(previous),
+        _ => node.first(),
     };
     // Eight digits fit.
     next.get() as i32

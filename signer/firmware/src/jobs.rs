@@ -8,7 +8,7 @@ use core::hint::black_box;
 
 use cmiot_signer::http::{Decoder, Endpoint};
 use cmiot_signer::{
-    AppId, Card, CardKind, Ebid, Lane, Leased, PATH, Reply, Sequence, Sequences, Signer, Stamp, Status,
+    AppId, Card, CardKind, Ebid, Leased, Node, PATH, Reply, Sequence, SequenceSource, Signer, Stamp, Status,
 };
 
 use crate::flash::Kept;
@@ -58,7 +58,7 @@ pub fn http() -> bool {
 /// Finds the mark in flash, leases a block and takes its first number.
 #[inline(never)]
 pub fn lease() -> bool {
-    let sequences = Leased::mount(black_box(Kept::new()), 0, black_box(Lane::WHOLE), 16);
+    let sequences = Leased::mount(black_box(Kept::new()), 0, black_box(Node::ONLY), 16);
     sequences.is_ok_and(|mut sequences| sequences.next_sequence().is_ok())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Format: two pages (erase units) of slots. A slot holds a mark, as `u32` and as its complement, both
 //! little-endian, and 0xFF up to a whole number of write units. The mark is how many numbers were ever leased;
-//! the n-th of them is the lane's n-th, round and round.
+//! the n-th of them is the node's n-th, round and round.
 //!
 //! - A mark is written and read back *before* any number below it is handed out. The highest whole mark
 //!   counts; numbers go on from there, so that a reset forfeits the rest of a block and repeats nothing.
@@ -20,7 +20,7 @@ use core::fmt;
 
 use embedded_storage::nor_flash::NorFlash;
 
-use super::{Lane, Sequence, Sequences};
+use super::{Node, Sequence, SequenceSource};
 
 /// A counter whose high-water mark lives in two pages of flash.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Leased<F> {
     flash: F,
     /// Where the two pages begin.
     start: u32,
-    lane: Lane,
+    node: Node,
     /// Numbers leased at a time.
     block: u32,
     /// The next number to hand out, counted from the first ever.
@@ -78,13 +78,13 @@ impl<F: NorFlash> Leased<F> {
     ///
     /// # Errors
     /// When the flash fails or the pages are not in it.
-    pub fn mount(flash: F, start: u32, lane: Lane, block: u32) -> Result<Self, LeaseError<F::Error>> {
+    pub fn mount(flash: F, start: u32, node: Node, block: u32) -> Result<Self, LeaseError<F::Error>> {
         let end = u64::from(start) + 2 * F::ERASE_SIZE as u64;
         if block == 0 || !(start as usize).is_multiple_of(F::ERASE_SIZE) || end > flash.capacity() as u64 {
             return Err(LeaseError::Layout);
         }
         // As if page 1 were full: the first mark erases page 0.
-        let mut this = Self { flash, start, lane, block, next: 0, mark: 0, page: 1, slot: Self::SLOTS };
+        let mut this = Self { flash, start, node, block, next: 0, mark: 0, page: 1, slot: Self::SLOTS };
         let mut bytes = [0xFF; LARGEST_UNIT];
         for page in 0..2 {
             let mut used = 0;
@@ -154,14 +154,14 @@ impl<F: NorFlash> Leased<F> {
     }
 }
 
-impl<F: NorFlash> Sequences for Leased<F> {
+impl<F: NorFlash> SequenceSource for Leased<F> {
     type Error = LeaseError<F::Error>;
 
     fn next_sequence(&mut self) -> Result<Sequence, Self::Error> {
         if self.next >= self.mark {
             self.lease()?;
         }
-        let sequence = self.lane.nth(self.next);
+        let sequence = self.node.nth(self.next);
         self.next += 1;
         Ok(sequence)
     }

@@ -1,7 +1,7 @@
 //! A device's own part of the eight digits, so that thousands of gateways can share an appid and never collide.
 //!
-//! With `k` lane digits there are 10^k lanes of 10^(8-k) numbers each. What must not repeat is the pair of
-//! second and number; inside a lane a number comes again after all others have. So a device that makes `r`
+//! With `k` node digits there are 10^k nodes of 10^(8-k) numbers each. What must not repeat is the pair of
+//! second and number; inside a node a number comes again after all others have. So a device that makes `r`
 //! look-ups a second, and whose clock errs by less than 10^(8-k) / r seconds, never repeats a pair:
 //!
 //! | k | devices | numbers each | once a second | once a minute |
@@ -18,17 +18,17 @@ use crate::error::SequenceError;
 
 /// The numbers that begin with a device's own digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Lane {
+pub struct Node {
     first: Sequence,
     /// How many numbers there are, at least 9.
     len: u32,
 }
 
-impl Lane {
+impl Node {
     /// All numbers: one device an appid.
-    pub const WHOLE: Self = Self { first: Sequence::FIRST, len: Sequence::LAST.0 };
+    pub const ONLY: Self = Self { first: Sequence::FIRST, len: Sequence::LAST.0 };
 
-    /// The lane whose numbers begin with `number`, written in `digits` digits (0 to 7).
+    /// The node whose numbers begin with `number`, written in `digits` digits (0 to 7).
     ///
     /// # Errors
     /// When there are more than 7 digits, or the number has more than that.
@@ -37,7 +37,7 @@ impl Lane {
             return Err(SequenceError::OutOfRange);
         }
         let len = 10u32.pow(8 - digits);
-        // 00000000 is no sequence: lane 0 is one number short.
+        // 00000000 is no sequence: node 0 is one number short.
         let (first, len) = if number == 0 { (1, len - 1) } else { (number * len, len) };
         Ok(Self { first: Sequence(first), len })
     }
@@ -56,7 +56,7 @@ impl Lane {
 
     /// Whether a number is one of its.
     #[must_use]
-    pub const fn has(self, sequence: Sequence) -> bool {
+    pub const fn contains(self, sequence: Sequence) -> bool {
         sequence.0.wrapping_sub(self.first.0) < self.len
     }
 
@@ -64,13 +64,13 @@ impl Lane {
     #[must_use]
     pub const fn after(self, sequence: Sequence) -> Sequence {
         let next = Sequence(sequence.0 + 1);
-        if self.has(next) { next } else { self.first }
+        if self.contains(next) { next } else { self.first }
     }
 
     /// Its `nth` number, counted from 0 and round and round.
     #[cfg(any(feature = "flash", test))]
     pub(super) const fn nth(self, nth: u32) -> Sequence {
-        // No lane is empty, so the default is never taken; it only spares a panic.
+        // No node is empty, so the default is never taken; it only spares a panic.
         match nth.checked_rem(self.len) {
             Some(nth) => Sequence(self.first.0 + nth),
             None => self.first,
@@ -83,38 +83,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lanes_of_one_width_share_nothing_and_leave_nothing_out() {
+    fn nodes_of_one_width_share_nothing_and_leave_nothing_out() {
         for digits in 1..=4 {
             let mut next = 1;
             for number in 0..10u32.pow(digits) {
-                let lane = Lane::new(digits, number).unwrap();
-                assert_eq!(lane.first().get(), next, "lane {number} of {digits} digits");
-                next += lane.count();
+                let node = Node::new(digits, number).unwrap();
+                assert_eq!(node.first().get(), next, "node {number} of {digits} digits");
+                next += node.count();
             }
             assert_eq!(next, 100_000_000);
         }
     }
 
     #[test]
-    fn a_lane_goes_round() {
+    fn a_node_goes_round() {
         for (digits, number) in [(7, 0), (7, 1), (7, 9_999_999), (6, 0)] {
-            let lane = Lane::new(digits, number).unwrap();
-            let mut sequence = lane.first();
-            for nth in 0..3 * lane.count() {
-                assert!(lane.has(sequence) && Sequence::new(sequence.get()) == Ok(sequence));
-                assert_eq!(lane.nth(nth), sequence);
-                sequence = lane.after(sequence);
+            let node = Node::new(digits, number).unwrap();
+            let mut sequence = node.first();
+            for nth in 0..3 * node.count() {
+                assert!(node.contains(sequence) && Sequence::new(sequence.get()) == Ok(sequence));
+                assert_eq!(node.nth(nth), sequence);
+                sequence = node.after(sequence);
             }
-            assert_eq!(sequence, lane.first());
+            assert_eq!(sequence, node.first());
         }
-        assert_eq!(Lane::WHOLE.after(Sequence::LAST), Sequence::FIRST);
-        assert_eq!(Lane::new(0, 0), Ok(Lane::WHOLE));
+        assert_eq!(Node::ONLY.after(Sequence::LAST), Sequence::FIRST);
+        assert_eq!(Node::new(0, 0), Ok(Node::ONLY));
     }
 
     #[test]
-    fn impossible_lanes_are_refused() {
+    fn impossible_nodes_are_refused() {
         for (digits, number) in [(8, 1), (u32::MAX, 0), (2, 100), (0, 1), (7, 10_000_000)] {
-            assert_eq!(Lane::new(digits, number), Err(SequenceError::OutOfRange));
+            assert_eq!(Node::new(digits, number), Err(SequenceError::OutOfRange));
         }
     }
 }

@@ -6,7 +6,7 @@
  *
  *   appid, ebid, password, msisdn, host
  *   clock     Unix seconds
- *   lane      this device's first digits of a sequence; without one all numbers are its own
+ *   node      this device's first digits of a sequence; without one all numbers are its own
  *   look-ups  how many, one if not said
  *   patience  how long an answer is waited for; one is as long as POLLS looks at the UART
  *   reset     1: reset once when done, and do it all again
@@ -177,10 +177,10 @@ int main(void) {
     if (!arguments(words, sizeof words))
         return 2;
     struct span appid = setting(words, "appid"), ebid = setting(words, "ebid"), password = setting(words, "password"),
-                lane = setting(words, "lane"), patience = setting(words, "patience");
+                node = setting(words, "node"), patience = setting(words, "patience");
     if (cmiot_account_init(&gateway.account, appid.at, appid.len, ebid.at, ebid.len, (const uint8_t *)password.at,
                            password.len) != CMIOT_OK ||
-        cmiot_lease_mount(&gateway.lease, &flash, (uint32_t)lane.len, (uint32_t)number(lane), BLOCK) != CMIOT_OK)
+        cmiot_lease_mount(&gateway.lease, &flash, (uint32_t)node.len, (uint32_t)number(node), BLOCK) != CMIOT_OK)
         return 2;
     gateway.words = words;
     gateway.clock = number(setting(words, "clock"));

@@ -12,7 +12,9 @@ mod settings;
 use core::fmt::Write;
 
 use cmiot_signer::http::{Endpoint, receive, send};
-use cmiot_signer::{Leased, PATH, Refusal, Reply, ReplyError, Sequence, Sequences, Signer, Stamp, Status};
+use cmiot_signer::{
+    Leased, PATH, Refusal, Reply, ReplyError, Sequence, SequenceSource, Signer, Stamp, Status,
+};
 use cmiot_signer_firmware::MACHINE;
 use cmiot_signer_firmware::clock::{self, Clock};
 use cmiot_signer_firmware::console::{Console, exit};
@@ -39,7 +41,7 @@ fn main() -> ! {
         exit(2)
     };
     clock::start();
-    let Ok(sequences) = Leased::mount(Kept::new(), 0, settings.lane, 16) else {
+    let Ok(sequences) = Leased::mount(Kept::new(), 0, settings.node, 16) else {
         say!("the flash is not as it should be");
         exit(2)
     };

@@ -5,13 +5,13 @@
 //! | `appid`, `ebid`, `password` | what it signs with |
 //! | `host` | the proxy, as its `Host` header has it |
 //! | `msisdn` | the card |
-//! | `lane` | its lane, of two digits |
+//! | `node` | its node, of two digits |
 //! | `clock` | Unix seconds at start; without it the clock is unset |
 //! | `look-ups` | how many; 1 if not said |
 //! | `patience` | milliseconds to wait for more of an answer; 10,000 if not said |
 //! | `reset` | `1`: reset after them, once, and do them again |
 
-use cmiot_signer::{AppId, Card, CardKind, Ebid, Lane, Password};
+use cmiot_signer::{AppId, Card, CardKind, Ebid, Node, Password};
 use cmiot_signer_firmware::clock::Clock;
 use cmiot_signer_firmware::console;
 
@@ -21,7 +21,7 @@ pub(crate) struct Settings<'a> {
     pub(crate) password: Password,
     pub(crate) host: &'a str,
     pub(crate) card: Card,
-    pub(crate) lane: Lane,
+    pub(crate) node: Node,
     /// Unix seconds at start, if known.
     clock: Option<u64>,
     pub(crate) look_ups: u32,
@@ -45,7 +45,7 @@ impl<'a> Settings<'a> {
             password: Password::new(value("password")?.as_bytes()).ok()?,
             host: value("host")?,
             card: Card::parse(CardKind::Msisdn, value("msisdn")?).ok()?,
-            lane: Lane::new(2, number("lane", 0)?).ok()?,
+            node: Node::new(2, number("node", 0)?).ok()?,
             clock: match value("clock") {
                 Some(text) => Some(text.parse().ok()?),
                 None => None,
