@@ -21,7 +21,7 @@ fuzz_target!(|input: &[u8]| {
     }
     assert_eq!(at_once, in_pieces);
     if at_once.is_ok() && (at_once == Ok(true) || whole.1.close().is_ok() && pieces.1.close().is_ok()) {
-        let (one, other) = (whole.1.answer(&whole.0), pieces.1.answer(&pieces.0));
+        let (one, other) = (whole.1.response(&whole.0), pieces.1.response(&pieces.0));
         assert_eq!((one.status, one.body, one.date), (other.status, other.body, other.date));
         let _ = Reply::scan(one.body);
     }

@@ -11,7 +11,7 @@ use core::fmt;
 
 use crate::credentials::plain_text;
 use crate::error::CardError;
-use crate::text::{Alphabet, Text};
+use crate::text::{Alphabet, Case, Text};
 
 /// A card's telephone number: 1 to 13 digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,7 +61,7 @@ impl Msisdn {
     /// # Errors
     /// When it is not 1 to 13 ASCII digits.
     pub const fn parse(text: &str) -> Result<Self, CardError> {
-        match Text::checked(text.as_bytes(), Alphabet::Digits, false) {
+        match Text::checked(text.as_bytes(), Alphabet::Digits, Case::Kept) {
             Ok(text) => Ok(Self(text)),
             Err(_) => Err(CardError::Msisdn),
         }
@@ -80,7 +80,7 @@ impl Iccid {
         if text.len() != Self::LEN {
             return Err(CardError::Iccid);
         }
-        match Text::checked(text.as_bytes(), Alphabet::Hex, true) {
+        match Text::checked(text.as_bytes(), Alphabet::Hex, Case::Upper) {
             Ok(text) => Ok(Self(text)),
             Err(_) => Err(CardError::Iccid),
         }
@@ -96,7 +96,7 @@ impl Imsi {
     /// # Errors
     /// When it is not 1 to 15 ASCII digits.
     pub const fn parse(text: &str) -> Result<Self, CardError> {
-        match Text::checked(text.as_bytes(), Alphabet::Digits, false) {
+        match Text::checked(text.as_bytes(), Alphabet::Digits, Case::Kept) {
             Ok(text) => Ok(Self(text)),
             Err(_) => Err(CardError::Imsi),
         }

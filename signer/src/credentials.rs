@@ -10,7 +10,7 @@ use core::str::FromStr;
 use zeroize::Zeroize;
 
 use crate::error::CredentialError;
-use crate::text::{Alphabet, Fault, Text, copy};
+use crate::text::{Alphabet, Case, Fault, Text, copy};
 
 /// Who asks: the carrier's *application code*, 1 to 26 of `0-9A-Za-z`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,9 +39,9 @@ impl AppId {
     /// # Errors
     /// When it is empty, longer than [`Self::MAX_LEN`], or holds something else than `0-9A-Za-z`.
     pub const fn parse(text: &str) -> Result<Self, CredentialError> {
-        match Text::checked(text.as_bytes(), Alphabet::Alphanumeric, false) {
+        match Text::checked(text.as_bytes(), Alphabet::Alphanumeric, Case::Kept) {
             Ok(text) => Ok(Self(text)),
-            Err(fault) => Err(told(fault)),
+            Err(fault) => Err(from_fault(fault)),
         }
     }
 }
@@ -55,9 +55,9 @@ impl Ebid {
     /// # Errors
     /// When it is empty, longer than [`Self::MAX_LEN`], or holds something else than `0-9A-Za-z`.
     pub const fn parse(text: &str) -> Result<Self, CredentialError> {
-        match Text::checked(text.as_bytes(), Alphabet::Alphanumeric, false) {
+        match Text::checked(text.as_bytes(), Alphabet::Alphanumeric, Case::Kept) {
             Ok(text) => Ok(Self(text)),
-            Err(fault) => Err(told(fault)),
+            Err(fault) => Err(from_fault(fault)),
         }
     }
 }
@@ -168,7 +168,7 @@ impl FromStr for Password {
     }
 }
 
-const fn told(fault: Fault) -> CredentialError {
+const fn from_fault(fault: Fault) -> CredentialError {
     match fault {
         Fault::Empty => CredentialError::Empty,
         Fault::TooLong => CredentialError::TooLong,

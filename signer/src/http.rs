@@ -17,20 +17,20 @@
 //! let mut decoder = Decoder::new();
 //! assert!(!decoder.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 26\r\n\r\n", &mut buffer)?);
 //! assert!(decoder.feed(br#"{"status":"7","result":[]}"#, &mut buffer)?);
-//! assert_eq!(Reply::parse(decoder.answer(&buffer).body)?.code(), "7");
+//! assert_eq!(Reply::parse(decoder.response(&buffer).body)?.code(), "7");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod answer;
 mod exchange;
 mod request;
+mod response;
 
 use core::error::Error;
 use core::fmt;
 
-pub use answer::{Answer, Decoder};
 pub use exchange::{exchange, exchange_async, receive, receive_async, send, send_async};
 pub use request::{Endpoint, Method};
+pub use response::{Decoder, Response};
 
 /// What is wrong with a request or an answer, as HTTP. Whatever HTTP status an answer has is no error here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -28,7 +28,7 @@ use core::fmt::{self, Write};
 
 use crate::text::Text;
 use decode::Decode;
-use scan::{Field, Found};
+use scan::{Field, Fields};
 use walk::Value;
 
 /// A well-formed answer, whatever it says; borrows the body for its message.
@@ -135,7 +135,7 @@ impl<'a> Reply<'a> {
     #[cfg(feature = "serde")]
     pub fn parse_up_to(body: &'a [u8], most: usize) -> Result<Self, ReplyError> {
         let body = walk::trim(body, most)?;
-        Self::from_found(json::find(body)?)
+        Self::from_fields(json::collect(body)?)
     }
 
     /// Whether the first result of a body, which may have any length, has this field, whatever it holds: the answer to
@@ -154,22 +154,22 @@ impl<'a> Reply<'a> {
     #[cfg(feature = "scan")]
     pub fn scan(body: &'a [u8]) -> Result<Self, ReplyError> {
         let body = walk::trim(body, Self::MAX_LEN)?;
-        Self::from_found(scan::find(body)?)
+        Self::from_fields(scan::collect(body)?)
     }
 
     /// The rules about values, common to both readers.
-    fn from_found(found: Found<'a>) -> Result<Self, ReplyError> {
-        if found.duplicate {
+    fn from_fields(fields: Fields<'a>) -> Result<Self, ReplyError> {
+        if fields.duplicate {
             return Err(ReplyError::DuplicateKey);
         }
-        let (Some(Value::Text(code)) | Some(Value::Number(code))) = found.get(Field::Code) else {
+        let (Some(Value::Text(code)) | Some(Value::Number(code))) = fields.get(Field::Code) else {
             return Err(ReplyError::NotEnvelope);
         };
-        let message = match found.get(Field::Message) {
+        let message = match fields.get(Field::Message) {
             Some(Value::Text(message)) => message,
             _ => b"",
         };
-        let status = match found.get(Field::Status) {
+        let status = match fields.get(Field::Status) {
             Some(Value::Text(status) | Value::Number(status)) => {
                 let mut text = Text::EMPTY;
                 // What does not fit is cut.
@@ -182,7 +182,7 @@ impl<'a> Reply<'a> {
             code: Code::from_escaped(code).ok_or(ReplyError::NotEnvelope)?,
             message: Message(message),
             status,
-            results: found.results,
+            results: fields.results,
         })
     }
 

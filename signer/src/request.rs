@@ -114,15 +114,15 @@ impl<'a> Signer<'a> {
         let out = out.get_mut(..len).ok_or(BufferTooSmall)?;
         let (front, behind) = out.split_at_mut_checked(token_at).ok_or(BufferTooSmall)?;
         let (token, tail) = behind.split_first_chunk_mut().ok_or(BufferTooSmall)?;
-        let rest = put(&mut *front, b"appid=");
-        let rest = put(rest, appid);
-        let rest = put(rest, b"&transid=");
-        let rest = put(rest, appid);
-        let rest = put(rest, &transid::tail(stamp, sequence));
-        let rest = put(rest, b"&ebid=");
-        let rest = put(rest, ebid);
-        put(rest, b"&token=");
-        put(put(tail, name), number);
+        let rest = append(&mut *front, b"appid=");
+        let rest = append(rest, appid);
+        let rest = append(rest, b"&transid=");
+        let rest = append(rest, appid);
+        let rest = append(rest, &transid::tail(stamp, sequence));
+        let rest = append(rest, b"&ebid=");
+        let rest = append(rest, ebid);
+        append(rest, b"&token=");
+        append(append(tail, name), number);
         write_token(&[appid, self.password, front.get(transid_at..transid_end).unwrap_or_default()], token);
         Ok(len)
     }
@@ -221,7 +221,7 @@ impl SignedRequest<'_> {
     pub fn query_into(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         let parts = self.parts();
         let len = parts.iter().map(|part| part.len()).sum();
-        parts.iter().fold(out.get_mut(..len).ok_or(BufferTooSmall)?, |rest, part| put(rest, part));
+        parts.iter().fold(out.get_mut(..len).ok_or(BufferTooSmall)?, |rest, part| append(rest, part));
         Ok(len)
     }
 
@@ -261,7 +261,7 @@ fn name(card: &Card) -> &'static [u8] {
 }
 
 /// Copies a part to the head of a buffer that has room for it, and returns the rest.
-fn put<'a>(out: &'a mut [u8], part: &[u8]) -> &'a mut [u8] {
+fn append<'a>(out: &'a mut [u8], part: &[u8]) -> &'a mut [u8] {
     copy(part, out).unwrap_or_default()
 }
 

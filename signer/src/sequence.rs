@@ -14,7 +14,7 @@ use core::convert::Infallible;
 use core::fmt;
 
 use crate::error::SequenceError;
-use crate::stamp::{take, two_digits_each};
+use crate::stamp::{div_rem, two_digits_each};
 
 #[cfg(feature = "flash")]
 pub use lease::{LeaseError, Leased};
@@ -64,7 +64,7 @@ impl Sequence {
     /// The digits two by two, as numbers.
     pub(crate) fn pairs(self) -> [u32; 4] {
         let mut rest = self.0;
-        [take(&mut rest, 1_000_000), take(&mut rest, 10_000), take(&mut rest, 100), rest]
+        [div_rem(&mut rest, 1_000_000), div_rem(&mut rest, 10_000), div_rem(&mut rest, 100), rest]
     }
 
     /// Reads eight digits back.

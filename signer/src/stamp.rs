@@ -103,22 +103,22 @@ impl Stamp {
     /// Years since 2000, month, day, hour, minute, second.
     pub(crate) fn civil(self) -> [u32; 6] {
         let mut rest = self.seconds;
-        let cycles = take(&mut rest, CYCLE_DAYS * DAY);
+        let cycles = div_rem(&mut rest, CYCLE_DAYS * DAY);
         // The first year of a cycle is the long one.
         let leap = rest < 366 * DAY;
         let mut year = 4 * cycles;
         if !leap {
             rest -= 366 * DAY;
-            year += 1 + take(&mut rest, 365 * DAY);
+            year += 1 + div_rem(&mut rest, 365 * DAY);
         }
         let mut month = 1;
         while month < 12 && rest >= month_len(month, leap) * DAY {
             rest -= month_len(month, leap) * DAY;
             month += 1;
         }
-        let day = 1 + take(&mut rest, DAY);
-        let hour = take(&mut rest, 3600);
-        let minute = take(&mut rest, 60);
+        let day = 1 + div_rem(&mut rest, DAY);
+        let hour = div_rem(&mut rest, 3600);
+        let minute = div_rem(&mut rest, 60);
         [year, month, day, hour, minute, rest]
     }
 
@@ -154,7 +154,7 @@ impl fmt::Debug for Stamp {
 ///
 /// Long division, bit by bit: a Cortex-M0 cannot divide, and linking the division costs more flash than all of this
 /// file.
-pub(crate) fn take(rest: &mut u32, unit: u32) -> u32 {
+pub(crate) fn div_rem(rest: &mut u32, unit: u32) -> u32 {
     let mut times = 0;
     for bit in (0..7).rev() {
         if *rest >> bit >= unit {

@@ -18,10 +18,10 @@ impl<const N: usize> Text<N> {
         Self { bytes: [0; N], len: 0 }
     };
 
-    /// The text of 1 to `N` characters that all belong to `alphabet`, in upper case if `upper`.
+    /// The text of 1 to `N` characters that all belong to `alphabet`, in the spelling that `case` says.
     ///
     /// `const`, so that a firmware's credentials can be checked at compile time and stay in flash.
-    pub(crate) const fn checked(text: &[u8], alphabet: Alphabet, upper: bool) -> Result<Self, Fault> {
+    pub(crate) const fn checked(text: &[u8], alphabet: Alphabet, case: Case) -> Result<Self, Fault> {
         if text.is_empty() {
             return Err(Fault::Empty);
         }
@@ -35,7 +35,10 @@ impl<const N: usize> Text<N> {
             if !alphabet.has(text[at]) {
                 return Err(Fault::BadCharacter);
             }
-            this.bytes[at] = if upper { text[at].to_ascii_uppercase() } else { text[at] };
+            this.bytes[at] = match case {
+                Case::Kept => text[at],
+                Case::Upper => text[at].to_ascii_uppercase(),
+            };
             at += 1;
         }
         this.len = text.len() as u8;
@@ -94,7 +97,16 @@ impl Alphabet {
     }
 }
 
-/// What [`Text::checked`] objects to; each type says it in its own words.
+/// The spelling in which a text is kept.
+#[derive(Clone, Copy)]
+pub(crate) enum Case {
+    /// As it was given.
+    Kept,
+    /// In upper case.
+    Upper,
+}
+
+/// The reason why [`Text::checked`] refuses a text; each type has its own error for it.
 #[derive(Clone, Copy)]
 pub(crate) enum Fault {
     Empty,
@@ -107,7 +119,7 @@ mod tests {
     use super::*;
 
     fn text<const N: usize>(sample: &str) -> Text<N> {
-        let Ok(text) = Text::checked(sample.as_bytes(), Alphabet::Alphanumeric, false) else {
+        let Ok(text) = Text::checked(sample.as_bytes(), Alphabet::Alphanumeric, Case::Kept) else {
             panic!("{sample} is no alphanumeric text of {N}");
         };
         text

@@ -16,7 +16,7 @@ use crate::credentials::{AppId, plain_text};
 use crate::error::TransidError;
 use crate::sequence::Sequence;
 use crate::stamp::{Stamp, two_digits_each};
-use crate::text::{Alphabet, Text};
+use crate::text::{Alphabet, Case, Text};
 
 /// A well-formed transid.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,8 +59,8 @@ impl Transid {
         if appid.is_empty() {
             return Err(TransidError::TooShort);
         }
-        let text =
-            Text::checked(text, Alphabet::Alphanumeric, false).map_err(|_| TransidError::BadCharacter)?;
+        let text = Text::checked(text, Alphabet::Alphanumeric, Case::Kept)
+            .map_err(|_| TransidError::BadCharacter)?;
         Stamp::parse_bytes(stamp).map_err(|_| TransidError::Stamp)?;
         Sequence::parse_bytes(sequence).map_err(|_| TransidError::Sequence)?;
         Ok(Self(text))

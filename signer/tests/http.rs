@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use cmiot_signer::http::{
-    Answer, Decoder, Endpoint, ExchangeError, HttpError, Method, exchange, exchange_async,
+    Decoder, Endpoint, ExchangeError, HttpError, Method, Response, exchange, exchange_async,
 };
 use cmiot_signer::{
     AppId, BufferTooSmall, Card, CardKind, Ebid, PATH, Password, Sequence, SignedRequest, Signer, Stamp,
@@ -23,7 +23,7 @@ fn with_request<T>(check: impl FnOnce(&SignedRequest<'_>) -> T) -> T {
 }
 
 /// Decodes an answer that comes in pieces of `size` bytes, after which the connection is closed.
-fn decode<'b>(wire: &[u8], size: usize, body: &'b mut [u8]) -> Result<Answer<'b>, HttpError> {
+fn decode<'b>(wire: &[u8], size: usize, body: &'b mut [u8]) -> Result<Response<'b>, HttpError> {
     let mut decoder = Decoder::new();
     let mut complete = false;
     for piece in wire.chunks(size) {
@@ -32,7 +32,7 @@ fn decode<'b>(wire: &[u8], size: usize, body: &'b mut [u8]) -> Result<Answer<'b>
     if !complete {
         decoder.close()?;
     }
-    Ok(decoder.answer(body))
+    Ok(decoder.response(body))
 }
 
 /// Decodes in pieces of every size and asserts that it makes no difference.

@@ -4,7 +4,7 @@ use core::ffi::c_char;
 use core::mem::MaybeUninit;
 use core::{ptr, slice};
 
-use cmiot_signer::http::{Answer, Decoder, Endpoint, HttpError};
+use cmiot_signer::http::{Decoder, Endpoint, HttpError, Response};
 
 use crate::account::{CmiotAccount, signer};
 use crate::code::{
@@ -147,8 +147,8 @@ pub unsafe extern "C" fn cmiot_http_close(http: *mut CmiotHttp) -> i32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_http_body_len(http: *mut CmiotHttp) -> i32 {
     // SAFETY: the C caller's promise.
-    let answer = unsafe { answer(http) };
-    result(answer.map(|answer| answer.body.len() as i32))
+    let response = unsafe { response(http) };
+    result(response.map(|response| response.body.len() as i32))
 }
 
 /// The answer's HTTP status. Proxy and carrier answer 200 even when they refuse.
@@ -160,8 +160,8 @@ pub unsafe extern "C" fn cmiot_http_body_len(http: *mut CmiotHttp) -> i32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_http_status(http: *mut CmiotHttp) -> i32 {
     // SAFETY: the C caller's promise.
-    let answer = unsafe { answer(http) };
-    result(answer.map(|answer| i32::from(answer.status)))
+    let response = unsafe { response(http) };
+    result(response.map(|response| i32::from(response.status)))
 }
 
 /// Whether the connection can carry another look-up after this answer.
@@ -173,8 +173,8 @@ pub unsafe extern "C" fn cmiot_http_status(http: *mut CmiotHttp) -> i32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_http_reusable(http: *mut CmiotHttp) -> i32 {
     // SAFETY: the C caller's promise.
-    let answer = unsafe { answer(http) };
-    result(answer.map(|answer| i32::from(answer.reusable)))
+    let response = unsafe { response(http) };
+    result(response.map(|response| i32::from(response.reusable)))
 }
 
 /// The server's clock in seconds since 1970, UTC, from the answer's Date header: for a device without a clock.
@@ -186,9 +186,9 @@ pub unsafe extern "C" fn cmiot_http_reusable(http: *mut CmiotHttp) -> i32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_http_date(http: *mut CmiotHttp, unix_seconds: *mut u64) -> i32 {
     // SAFETY: the C caller's promise.
-    let answer = unsafe { answer(http) };
+    let response = unsafe { response(http) };
     result((|| {
-        let date = answer?.date.ok_or(CMIOT_E_DATE)?;
+        let date = response?.date.ok_or(CMIOT_E_DATE)?;
         if unix_seconds.is_null() {
             return Err(CMIOT_E_NULL);
         }
@@ -200,12 +200,12 @@ pub unsafe extern "C" fn cmiot_http_date(http: *mut CmiotHttp, unix_seconds: *mu
 
 /// # Safety
 /// As for [`exchange`].
-unsafe fn answer<'a>(http: *mut CmiotHttp) -> Result<Answer<'a>, i32> {
+unsafe fn response<'a>(http: *mut CmiotHttp) -> Result<Response<'a>, i32> {
     // SAFETY: the caller's promise.
     let exchange = unsafe { exchange(http) }?;
     // SAFETY: as begun, and cleared then.
     let body = unsafe { slice::from_raw_parts(exchange.body, exchange.capacity) };
-    Ok(exchange.decoder.answer(body))
+    Ok(exchange.decoder.response(body))
 }
 
 /// # Safety

@@ -5,7 +5,7 @@
 //! of an exchange: close it.
 
 use super::request::length;
-use super::{Answer, Decoder, Endpoint, ExchangeError};
+use super::{Decoder, Endpoint, ExchangeError, Response};
 use crate::request::SignedRequest;
 
 /// How much is read at a time: about what a UART's buffer holds.
@@ -20,7 +20,7 @@ pub fn exchange<'b, IO: embedded_io::Read + embedded_io::Write>(
     endpoint: &Endpoint<'_>,
     request: &SignedRequest<'_>,
     body: &'b mut [u8],
-) -> Result<Answer<'b>, ExchangeError<IO::Error>> {
+) -> Result<Response<'b>, ExchangeError<IO::Error>> {
     send(io, endpoint, request)?;
     receive(io, body)
 }
@@ -34,7 +34,7 @@ pub async fn exchange_async<'b, IO: embedded_io_async::Read + embedded_io_async:
     endpoint: &Endpoint<'_>,
     request: &SignedRequest<'_>,
     body: &'b mut [u8],
-) -> Result<Answer<'b>, ExchangeError<IO::Error>> {
+) -> Result<Response<'b>, ExchangeError<IO::Error>> {
     send_async(io, endpoint, request).await?;
     receive_async(io, body).await
 }
@@ -52,7 +52,7 @@ pub fn send<IO: embedded_io::Write>(
         // Not `write_all`, which panics on a writer that takes nothing.
         while !piece.is_empty() {
             let taken = io.write(piece).map_err(ExchangeError::Io)?;
-            piece = left(piece, taken)?;
+            piece = remaining(piece, taken)?;
         }
     }
     io.flush().map_err(ExchangeError::Io)
@@ -70,7 +70,7 @@ pub async fn send_async<IO: embedded_io_async::Write>(
     for mut piece in endpoint.pieces(request, &length(request)).into_iter().flatten() {
         while !piece.is_empty() {
             let taken = io.write(piece).await.map_err(ExchangeError::Io)?;
-            piece = left(piece, taken)?;
+            piece = remaining(piece, taken)?;
         }
     }
     io.flush().await.map_err(ExchangeError::Io)
@@ -83,13 +83,13 @@ pub async fn send_async<IO: embedded_io_async::Write>(
 pub fn receive<'b, IO: embedded_io::Read>(
     io: &mut IO,
     body: &'b mut [u8],
-) -> Result<Answer<'b>, ExchangeError<IO::Error>> {
+) -> Result<Response<'b>, ExchangeError<IO::Error>> {
     let mut decoder = Decoder::new();
     let mut chunk = [0; CHUNK];
     loop {
         let read = io.read(&mut chunk).map_err(ExchangeError::Io)?;
-        if took(&mut decoder, chunk.get(..read).unwrap_or_default(), body)? {
-            return Ok(decoder.answer(body));
+        if feed_or_close(&mut decoder, chunk.get(..read).unwrap_or_default(), body)? {
+            return Ok(decoder.response(body));
         }
     }
 }
@@ -101,19 +101,19 @@ pub fn receive<'b, IO: embedded_io::Read>(
 pub async fn receive_async<'b, IO: embedded_io_async::Read>(
     io: &mut IO,
     body: &'b mut [u8],
-) -> Result<Answer<'b>, ExchangeError<IO::Error>> {
+) -> Result<Response<'b>, ExchangeError<IO::Error>> {
     let mut decoder = Decoder::new();
     let mut chunk = [0; CHUNK];
     loop {
         let read = io.read(&mut chunk).await.map_err(ExchangeError::Io)?;
-        if took(&mut decoder, chunk.get(..read).unwrap_or_default(), body)? {
-            return Ok(decoder.answer(body));
+        if feed_or_close(&mut decoder, chunk.get(..read).unwrap_or_default(), body)? {
+            return Ok(decoder.response(body));
         }
     }
 }
 
 /// What of a piece is left to write.
-fn left<E>(piece: &[u8], taken: usize) -> Result<&[u8], ExchangeError<E>> {
+fn remaining<E>(piece: &[u8], taken: usize) -> Result<&[u8], ExchangeError<E>> {
     if taken == 0 {
         return Err(ExchangeError::Closed);
     }
@@ -121,7 +121,7 @@ fn left<E>(piece: &[u8], taken: usize) -> Result<&[u8], ExchangeError<E>> {
 }
 
 /// Feeds what was read, nothing being the end of the connection; whether the answer is complete.
-fn took<E>(decoder: &mut Decoder, read: &[u8], body: &mut [u8]) -> Result<bool, ExchangeError<E>> {
+fn feed_or_close<E>(decoder: &mut Decoder, read: &[u8], body: &mut [u8]) -> Result<bool, ExchangeError<E>> {
     if read.is_empty() {
         decoder.close()?;
         return Ok(true);

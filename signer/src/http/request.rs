@@ -13,7 +13,7 @@
 use super::HttpError;
 use crate::error::BufferTooSmall;
 use crate::request::SignedRequest;
-use crate::stamp::take;
+use crate::stamp::div_rem;
 use crate::text::copy;
 
 /// Where look-ups are sent, and how.
@@ -114,7 +114,7 @@ pub(super) fn length(request: &SignedRequest<'_>) -> [u8; 3] {
     const { assert!(crate::request::QUERY_MAX < 1000, "three digits") };
     let mut rest = request.parts().iter().map(|part| part.len() as u32).sum();
     // Not by a loop over units: a division by a variable keeps a panic.
-    [take(&mut rest, 100), take(&mut rest, 10), rest].map(|digit| b'0' + digit as u8)
+    [div_rem(&mut rest, 100), div_rem(&mut rest, 10), rest].map(|digit| b'0' + digit as u8)
 }
 
 /// Whether all bytes are letters, digits, or in `others`.

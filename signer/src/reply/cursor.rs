@@ -9,7 +9,7 @@ pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
 
 impl<'a> Cursor<'a> {
     /// The next byte; 0 at the end.
-    pub(super) fn first(&self) -> u8 {
+    pub(super) fn peek(&self) -> u8 {
         self.0.first().copied().unwrap_or_default()
     }
 
@@ -27,7 +27,7 @@ impl<'a> Cursor<'a> {
 
     /// Takes the next byte if it is from `least` ≥ 1 to `most`; whether it was.
     pub(super) fn take_in(&mut self, least: u8, most: u8) -> bool {
-        let fits = (least..=most).contains(&self.first());
+        let fits = (least..=most).contains(&self.peek());
         if fits {
             self.bump();
         }

@@ -33,7 +33,7 @@ pub(super) fn is(escaped: &[u8], name: &[u8]) -> bool {
 
 /// Takes one character, escaped or not, of a string's inside; `None` if it is wrong or cut off.
 pub(super) fn character(rest: &mut Cursor<'_>) -> Option<char> {
-    let first = rest.first();
+    let first = rest.peek();
     if first < 0x20 {
         return None;
     }
@@ -44,7 +44,7 @@ pub(super) fn character(rest: &mut Cursor<'_>) -> Option<char> {
     if first != b'\\' {
         return Some(char::from(first));
     }
-    let escaped = match rest.first() {
+    let escaped = match rest.peek() {
         b'b' => b'\x08',
         b'f' => b'\x0C',
         b'n' => b'\n',
@@ -81,7 +81,7 @@ fn unit(rest: &mut Cursor<'_>) -> Option<u32> {
     }
     let mut unit = 0;
     for _ in 0..4 {
-        unit = unit << 4 | char::from(rest.first()).to_digit(16)?;
+        unit = unit << 4 | char::from(rest.peek()).to_digit(16)?;
         rest.bump();
     }
     Some(unit)
@@ -109,7 +109,7 @@ fn utf8(lead: u8, rest: &mut Cursor<'_>) -> Option<char> {
     let mut value = u32::from(lead) & (0x3F >> more);
     let mut behind = rest.clone();
     for _ in 0..more {
-        let byte = behind.first();
+        let byte = behind.peek();
         if !behind.take_in(0x80, 0xBF) {
             return None;
         }

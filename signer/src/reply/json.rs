@@ -12,13 +12,13 @@ use core::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::ReplyError;
-use super::scan::{self, Field, Found};
-use super::walk::{Place, Value, Visit, walk};
+use super::scan::{self, Field, Fields};
+use super::walk::{Nesting, Value, Visit, walk};
 
 /// Reads a trimmed body.
-pub(super) fn find(body: &[u8]) -> Result<Found<'_>, ReplyError> {
+pub(super) fn collect(body: &[u8]) -> Result<Fields<'_>, ReplyError> {
     if core::str::from_utf8(body).is_err() {
-        return scan::find(body);
+        return scan::collect(body);
     }
     walk(body, &mut Guard)?;
     // The guard has accepted a stricter grammar than serde-json-core's, so this does not fail.
@@ -31,8 +31,8 @@ pub(super) fn find(body: &[u8]) -> Result<Found<'_>, ReplyError> {
 struct Guard;
 
 impl<'a> Visit<'a> for Guard {
-    fn key(&mut self, _: Place, _: &'a [u8]) {}
-    fn value(&mut self, _: Place, _: Value<'a>) {}
+    fn key(&mut self, _: Nesting, _: &'a [u8]) {}
+    fn value(&mut self, _: Nesting, _: Value<'a>) {}
 }
 
 /// The document as a whole.
@@ -41,7 +41,7 @@ struct Envelope<'a> {
 }
 
 impl<'a> DeserializeSeed<'a> for Envelope<'a> {
-    type Value = Found<'a>;
+    type Value = Fields<'a>;
 
     fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
@@ -49,30 +49,32 @@ impl<'a> DeserializeSeed<'a> for Envelope<'a> {
 }
 
 impl<'a> Visitor<'a> for Envelope<'a> {
-    type Value = Found<'a>;
+    type Value = Fields<'a>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the carrier's envelope")
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = Found::default();
+        let mut fields = Fields::default();
         while let Some(key) = map.next_key::<&'a str>()? {
             let key = key.as_bytes();
             match Field::of_envelope(key) {
-                Some(Field::Result) => map.next_value_seed(Results { body: self.body, found: &mut found })?,
-                Some(field) => found.set(field, map.next_value_seed(Leaf { body: self.body, key })?),
+                Some(Field::Result) => {
+                    map.next_value_seed(Results { body: self.body, fields: &mut fields })?;
+                }
+                Some(field) => fields.set(field, map.next_value_seed(Leaf { body: self.body, key })?),
                 None => map.next_value::<IgnoredAny>().map(drop)?,
             }
         }
-        Ok(found)
+        Ok(fields)
     }
 }
 
 /// `result`, whatever it is.
 struct Results<'f, 'a> {
     body: &'a [u8],
-    found: &'f mut Found<'a>,
+    fields: &'f mut Fields<'a>,
 }
 
 impl<'a> DeserializeSeed<'a> for Results<'_, 'a> {
@@ -92,29 +94,29 @@ impl<'a> Visitor<'a> for Results<'_, 'a> {
     }
 
     fn visit_borrowed_str<E>(self, text: &'a str) -> Result<(), E> {
-        self.found.set(Field::Result, Value::Text(text.as_bytes()));
+        self.fields.set(Field::Result, Value::Text(text.as_bytes()));
         Ok(())
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
-        self.found.set(Field::Result, Value::Literal);
+        self.fields.set(Field::Result, Value::Literal);
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'a>>(self, map: A) -> Result<(), A::Error> {
-        self.found.set(Field::Result, Value::Object);
+        self.fields.set(Field::Result, Value::Object);
         IgnoredAny.visit_map(map).map(drop)
     }
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut elements: A) -> Result<(), A::Error> {
-        let Self { body, found } = self;
-        found.set(Field::Result, Value::Array);
-        if elements.next_element_seed(First { body, found: &mut *found })?.is_none() {
+        let Self { body, fields } = self;
+        fields.set(Field::Result, Value::Array);
+        if elements.next_element_seed(First { body, fields: &mut *fields })?.is_none() {
             return Ok(());
         }
-        found.results += 1;
+        fields.results += 1;
         while elements.next_element::<IgnoredAny>()?.is_some() {
-            found.results += 1;
+            fields.results += 1;
         }
         Ok(())
     }
@@ -123,7 +125,7 @@ impl<'a> Visitor<'a> for Results<'_, 'a> {
 /// The first result, whatever it is.
 struct First<'f, 'a> {
     body: &'a [u8],
-    found: &'f mut Found<'a>,
+    fields: &'f mut Fields<'a>,
 }
 
 impl<'a> DeserializeSeed<'a> for First<'_, 'a> {
@@ -157,7 +159,7 @@ impl<'a> Visitor<'a> for First<'_, 'a> {
         while let Some(key) = map.next_key::<&'a str>()? {
             let key = key.as_bytes();
             match Field::of_result(key) {
-                Some(field) => self.found.set(field, map.next_value_seed(Leaf { body: self.body, key })?),
+                Some(field) => self.fields.set(field, map.next_value_seed(Leaf { body: self.body, key })?),
                 None => map.next_value::<IgnoredAny>().map(drop)?,
             }
         }

@@ -4,11 +4,11 @@
 
 use super::ReplyError;
 use super::decode::is;
-use super::walk::{Place, Value, Visit, walk};
+use super::walk::{Container, Nesting, Value, Visit, walk};
 
 /// What an answer states, unjudged.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Found<'a> {
+pub(super) struct Fields<'a> {
     /// By [`Field`]; `None` is a key that is not there.
     values: [Option<Value<'a>>; 4],
     /// Elements of `result`, if it is an array.
@@ -30,7 +30,7 @@ pub(super) enum Field {
     Status,
 }
 
-impl<'a> Found<'a> {
+impl<'a> Fields<'a> {
     pub(super) fn get(&self, field: Field) -> Option<Value<'a>> {
         self.values.get(field as usize).copied().flatten()
     }
@@ -58,14 +58,14 @@ impl Field {
 }
 
 /// Reads a trimmed body.
-pub(super) fn find(body: &[u8]) -> Result<Found<'_>, ReplyError> {
-    let mut finder = Finder { found: Found::default(), next: None, in_results: false };
-    walk(body, &mut finder)?;
-    Ok(finder.found)
+pub(super) fn collect(body: &[u8]) -> Result<Fields<'_>, ReplyError> {
+    let mut collector = Collector { fields: Fields::default(), next: None, in_results: false };
+    walk(body, &mut collector)?;
+    Ok(collector.fields)
 }
 
-struct Finder<'a> {
-    found: Found<'a>,
+struct Collector<'a> {
+    fields: Fields<'a>,
     /// Whose value comes next, if anybody's.
     next: Option<Field>,
     /// The walk is inside of `result`, and that is an array.
@@ -73,44 +73,44 @@ struct Finder<'a> {
 }
 
 /// Where the envelope's members lie.
-const ENVELOPE: Place = Place::inside(b"{");
+const ENVELOPE: Nesting = Nesting::inside(&[Container::Object]);
 /// Where the results lie, if `result` is an array.
-const RESULTS: Place = Place::inside(b"{[");
+const RESULTS: Nesting = Nesting::inside(&[Container::Object, Container::Array]);
 /// Where a result's members lie.
-const RESULT: Place = Place::inside(b"{[{");
+const RESULT: Nesting = Nesting::inside(&[Container::Object, Container::Array, Container::Object]);
 
-impl<'a> Visit<'a> for Finder<'a> {
-    fn key(&mut self, place: Place, key: &'a [u8]) {
-        if place == ENVELOPE {
+impl<'a> Visit<'a> for Collector<'a> {
+    fn key(&mut self, nesting: Nesting, key: &'a [u8]) {
+        if nesting == ENVELOPE {
             self.next = Field::of_envelope(key);
-        } else if place == RESULT && self.in_results && self.found.results == 1 {
+        } else if nesting == RESULT && self.in_results && self.fields.results == 1 {
             self.next = Field::of_result(key);
         }
     }
 
-    fn value(&mut self, place: Place, value: Value<'a>) {
+    fn value(&mut self, nesting: Nesting, value: Value<'a>) {
         // Keys of the envelope and a result alone say whose the next value is, and it follows at once.
         let field = self.next.take();
-        if place == ENVELOPE {
+        if nesting == ENVELOPE {
             self.in_results = field == Some(Field::Result) && value == Value::Array;
-        } else if place == RESULTS && self.in_results {
-            self.found.results += 1;
+        } else if nesting == RESULTS && self.in_results {
+            self.fields.results += 1;
         }
         if let Some(field) = field {
-            self.found.set(field, value);
+            self.fields.set(field, value);
         }
     }
 }
 
 /// Whether the first element of `result` in a trimmed body has a field of this name.
 pub(super) fn has_result_field(body: &[u8], name: &[u8]) -> Result<bool, ReplyError> {
-    let mut search = Search { name, next: None, in_results: false, results: 0, found: false };
+    let mut search = FieldSearch { name, next: None, in_results: false, results: 0, found: false };
     walk(body, &mut search)?;
     Ok(search.found)
 }
 
 /// Looks for one field of the first result.
-struct Search<'n> {
+struct FieldSearch<'n> {
     name: &'n [u8],
     /// Whose value comes next, if anybody's.
     next: Option<Field>,
@@ -119,20 +119,20 @@ struct Search<'n> {
     found: bool,
 }
 
-impl<'a> Visit<'a> for Search<'_> {
-    fn key(&mut self, place: Place, key: &'a [u8]) {
-        if place == ENVELOPE {
+impl<'a> Visit<'a> for FieldSearch<'_> {
+    fn key(&mut self, nesting: Nesting, key: &'a [u8]) {
+        if nesting == ENVELOPE {
             self.next = Field::of_envelope(key);
-        } else if place == RESULT && self.in_results && self.results == 1 {
+        } else if nesting == RESULT && self.in_results && self.results == 1 {
             self.found |= is(key, self.name);
         }
     }
 
-    fn value(&mut self, place: Place, value: Value<'a>) {
+    fn value(&mut self, nesting: Nesting, value: Value<'a>) {
         let field = self.next.take();
-        if place == ENVELOPE {
+        if nesting == ENVELOPE {
             self.in_results = field == Some(Field::Result) && value == Value::Array;
-        } else if place == RESULTS && self.in_results {
+        } else if nesting == RESULTS && self.in_results {
             self.results += 1;
         }
     }

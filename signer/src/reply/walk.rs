@@ -1,7 +1,7 @@
 //! A walk over a JSON document that checks every byte of it against RFC 8259, in bounded stack.
 //!
 //! Nesting is one bit a level, not recursion: 400 bytes of `[` overwrite the memory of a 16 KiB chip in a parser
-//! that recurses. Nothing is decoded; a visitor sees keys and values in place.
+//! that recurses. Nothing is decoded; a visitor sees keys and values in nesting.
 
 use super::ReplyError;
 use super::cursor::Cursor;
@@ -26,16 +26,23 @@ pub(super) enum Value<'a> {
     Literal,
 }
 
-/// Which containers are around, one bit each below a leading 1, the lowest for the innermost: 1 for an array.
+/// A kind of container, with its bit in [`Nesting`].
+#[derive(Clone, Copy)]
+pub(super) enum Container {
+    Object = 0,
+    Array = 1,
+}
+
+/// The containers around a value: one bit per container below a leading 1, the lowest for the innermost.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place(u32);
+pub(super) struct Nesting(u32);
 
 /// What is told about a document, in its order.
 pub(super) trait Visit<'a> {
     /// A member's key, still escaped; its value comes next.
-    fn key(&mut self, place: Place, key: &'a [u8]);
+    fn key(&mut self, nesting: Nesting, key: &'a [u8]);
     /// A value; those inside a container follow it, one deeper.
-    fn value(&mut self, place: Place, value: Value<'a>);
+    fn value(&mut self, nesting: Nesting, value: Value<'a>);
 }
 
 /// The object in a body of at most `most` bytes: without byte-order mark, white space around and NULs behind.
@@ -60,11 +67,11 @@ pub(super) fn trim(body: &[u8], most: usize) -> Result<&[u8], ReplyError> {
 /// Walks over all of `document`.
 pub(super) fn walk<'a>(document: &'a [u8], visit: &mut impl Visit<'a>) -> Result<(), ReplyError> {
     let mut cursor = Cursor(document);
-    let mut place = Place::TOP;
-    if step_through(&mut cursor, &mut place, visit).is_some() {
+    let mut nesting = Nesting::TOP;
+    if step_through(&mut cursor, &mut nesting, visit).is_some() {
         return Ok(());
     }
-    Err(if place.is_too_deep() {
+    Err(if nesting.is_too_deep() {
         ReplyError::TooDeep
     } else if cursor.0.is_empty() {
         ReplyError::Truncated
@@ -74,25 +81,34 @@ pub(super) fn walk<'a>(document: &'a [u8], visit: &mut impl Visit<'a>) -> Result
 }
 
 /// `None` where the document is cut off, wrong or too deep.
-fn step_through<'a>(cursor: &mut Cursor<'a>, place: &mut Place, visit: &mut impl Visit<'a>) -> Option<()> {
+fn step_through<'a>(
+    cursor: &mut Cursor<'a>,
+    nesting: &mut Nesting,
+    visit: &mut impl Visit<'a>,
+) -> Option<()> {
     loop {
         let value = cursor.value()?;
-        visit.value(*place, value);
-        let mut opened = matches!(value, Value::Array | Value::Object);
-        if opened {
-            place.enter(value == Value::Array);
-            if place.is_too_deep() {
+        visit.value(*nesting, value);
+        let opened = match value {
+            Value::Array => Some(Container::Array),
+            Value::Object => Some(Container::Object),
+            _ => None,
+        };
+        if let Some(container) = opened {
+            nesting.enter(container);
+            if nesting.is_too_deep() {
                 return None;
             }
         }
+        let mut opened = opened.is_some();
         // Close what ends here; stop before the next value.
         loop {
-            if *place == Place::TOP {
+            if *nesting == Nesting::TOP {
                 return cursor.0.is_empty().then_some(());
             }
-            let in_array = place.in_array();
+            let in_array = nesting.in_array();
             if cursor.take_token(if in_array { b']' } else { b'}' }) {
-                place.leave();
+                nesting.leave();
                 opened = false;
                 continue;
             }
@@ -100,7 +116,7 @@ fn step_through<'a>(cursor: &mut Cursor<'a>, place: &mut Place, visit: &mut impl
                 cursor.expect(b',')?;
             }
             if !in_array {
-                visit.key(*place, cursor.text()?);
+                visit.key(*nesting, cursor.text()?);
                 cursor.expect(b':')?;
             }
             break;
@@ -108,24 +124,24 @@ fn step_through<'a>(cursor: &mut Cursor<'a>, place: &mut Place, visit: &mut impl
     }
 }
 
-impl Place {
+impl Nesting {
     /// Outside of every container.
     const TOP: Self = Self(1);
 
-    /// Inside of these containers, the outermost first: `{` or `[` each.
-    pub(super) const fn inside(containers: &[u8]) -> Self {
-        let mut place = Self::TOP;
+    /// Inside these containers, the outermost first.
+    pub(super) const fn inside(containers: &[Container]) -> Self {
+        let mut nesting = Self::TOP;
         // `for` is not allowed in a const fn.
         let mut at = 0;
         while at < containers.len() {
-            place.enter(containers[at] == b'[');
+            nesting.enter(containers[at]);
             at += 1;
         }
-        place
+        nesting
     }
 
-    const fn enter(&mut self, array: bool) {
-        self.0 = self.0 << 1 | array as u32;
+    const fn enter(&mut self, container: Container) {
+        self.0 = self.0 << 1 | container as u32;
     }
 
     fn leave(&mut self) {
@@ -164,7 +180,7 @@ impl<'a> Cursor<'a> {
     fn value(&mut self) -> Option<Value<'a>> {
         self.skip_space();
         let start = self.clone();
-        Some(match self.first() {
+        Some(match self.peek() {
             b'"' => Value::Text(self.text()?),
             b'-' | b'0'..=b'9' => {
                 self.number()?;

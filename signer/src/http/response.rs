@@ -9,7 +9,7 @@ use crate::stamp::Stamp;
 
 /// An answer, whatever it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer<'a> {
+pub struct Response<'a> {
     /// The HTTP status; proxy and carrier answer 200 even when they refuse.
     pub status: u16,
     /// For [`Reply`](crate::Reply) to read.
@@ -23,7 +23,7 @@ pub struct Answer<'a> {
 /// Takes an answer in pieces of any size.
 #[derive(Clone, Debug)]
 pub struct Decoder {
-    at: At,
+    state: State,
     /// The current line as far as anybody asks, without its end.
     line: [u8; LINE],
     line_len: usize,
@@ -35,13 +35,21 @@ pub struct Decoder {
     chunked: bool,
     reusable: bool,
     /// Bytes of the body or of a chunk still to come.
-    left: u32,
+    remaining: u32,
     body: usize,
 }
 
-/// What comes next.
+/// A line of the head or of the framing, without its end.
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    bytes: &'a [u8],
+    /// The line was longer than the buffer: its end is missing.
+    truncated: bool,
+}
+
+/// The part of the response that comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
+enum State {
     StatusLine,
     Header,
     /// `left` bytes.
@@ -67,7 +75,7 @@ impl Decoder {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            at: At::StatusLine,
+            state: State::StatusLine,
             line: [0; LINE],
             line_len: 0,
             head: 0,
@@ -76,7 +84,7 @@ impl Decoder {
             length: None,
             chunked: false,
             reusable: false,
-            left: 0,
+            remaining: 0,
             body: 0,
         }
     }
@@ -88,20 +96,20 @@ impl Decoder {
     /// When it is no answer, or the body does not fit. The decoder is of no further use then.
     pub fn feed(&mut self, input: &[u8], body: &mut [u8]) -> Result<bool, HttpError> {
         for &byte in input {
-            match self.at {
-                At::End => self.reusable = false,
-                At::Rest => self.put(byte, body)?,
-                At::Body | At::Chunk => {
-                    self.put(byte, body)?;
-                    self.left = self.left.saturating_sub(1);
-                    if self.left == 0 {
-                        self.at = if self.at == At::Chunk { At::ChunkEnd } else { At::End };
+            match self.state {
+                State::End => self.reusable = false,
+                State::Rest => self.push_byte(byte, body)?,
+                State::Body | State::Chunk => {
+                    self.push_byte(byte, body)?;
+                    self.remaining = self.remaining.saturating_sub(1);
+                    if self.remaining == 0 {
+                        self.state = if self.state == State::Chunk { State::ChunkEnd } else { State::End };
                     }
                 }
                 _ => self.line_byte(byte)?,
             }
         }
-        Ok(self.at == At::End)
+        Ok(self.state == State::End)
     }
 
     /// The connection was closed; that ends the body of some answers.
@@ -110,9 +118,9 @@ impl Decoder {
     /// When the answer is not complete.
     pub fn close(&mut self) -> Result<(), HttpError> {
         self.reusable = false;
-        match self.at {
-            At::Rest | At::End => {
-                self.at = At::End;
+        match self.state {
+            State::Rest | State::End => {
+                self.state = State::End;
                 Ok(())
             }
             _ => Err(HttpError::Truncated),
@@ -121,16 +129,16 @@ impl Decoder {
 
     /// The answer, once it is complete; `body` is the buffer fed into.
     #[must_use]
-    pub fn answer<'a>(&self, body: &'a [u8]) -> Answer<'a> {
-        Answer {
+    pub fn response<'a>(&self, body: &'a [u8]) -> Response<'a> {
+        Response {
             status: self.status,
             body: body.get(..self.body).unwrap_or_default(),
             date: self.date,
-            reusable: self.reusable && self.at == At::End,
+            reusable: self.reusable && self.state == State::End,
         }
     }
 
-    fn put(&mut self, byte: u8, body: &mut [u8]) -> Result<(), HttpError> {
+    fn push_byte(&mut self, byte: u8, body: &mut [u8]) -> Result<(), HttpError> {
         *body.get_mut(self.body).ok_or(HttpError::BodyTooLong)? = byte;
         self.body += 1;
         Ok(())
@@ -145,35 +153,35 @@ impl Decoder {
             if let Some(slot) = self.line.get_mut(self.line_len) {
                 *slot = byte;
             }
-            // Beyond the buffer, the length alone tells that the line is cut.
+            // Beyond the buffer, only the length shows that the line is truncated.
             self.line_len += 1;
             return Ok(());
         }
         let line = self.line;
-        let cut = self.line_len > LINE;
+        let truncated = self.line_len > LINE;
         let line = line.get(..self.line_len.min(LINE)).unwrap_or_default();
-        // A bare LF is borne with, as RFC 9112, section 2.2, allows.
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        // A bare LF is accepted, as RFC 9112, section 2.2, allows.
+        let bytes = line.strip_suffix(b"\r").unwrap_or(line);
         self.line_len = 0;
-        self.line(line, cut)
+        self.take_line(Line { bytes, truncated })
     }
 
-    fn line(&mut self, line: &[u8], cut: bool) -> Result<(), HttpError> {
-        match self.at {
-            At::StatusLine => self.status_line(line)?,
-            At::Header if line.is_empty() => self.end_of_head()?,
-            At::Header => self.header(line, cut)?,
-            At::ChunkSize => {
-                self.left = chunk_size(line)?;
-                self.at = if self.left == 0 { At::Trailer } else { At::Chunk };
+    fn take_line(&mut self, line: Line<'_>) -> Result<(), HttpError> {
+        match self.state {
+            State::StatusLine => self.status_line(line.bytes)?,
+            State::Header if line.bytes.is_empty() => self.end_of_head()?,
+            State::Header => self.header(line)?,
+            State::ChunkSize => {
+                self.remaining = chunk_size(line.bytes)?;
+                self.state = if self.remaining == 0 { State::Trailer } else { State::Chunk };
                 self.head = 0;
             }
-            At::ChunkEnd if line.is_empty() => {
-                self.at = At::ChunkSize;
+            State::ChunkEnd if line.bytes.is_empty() => {
+                self.state = State::ChunkSize;
                 self.head = 0;
             }
-            At::ChunkEnd => return Err(HttpError::Malformed),
-            At::Trailer if line.is_empty() => self.at = At::End,
+            State::ChunkEnd => return Err(HttpError::Malformed),
+            State::Trailer if line.bytes.is_empty() => self.state = State::End,
             // Trailer fields; the other states take no lines.
             _ => {}
         }
@@ -192,29 +200,31 @@ impl Decoder {
         };
         self.status = [a, b, c].iter().fold(0, |status, &digit| status * 10 + u16::from(digit - b'0'));
         self.reusable = *minor != b'0';
-        self.at = At::Header;
+        self.state = State::Header;
         Ok(())
     }
 
-    fn header(&mut self, line: &[u8], cut: bool) -> Result<(), HttpError> {
-        let mut halves = line.splitn(2, |&byte| byte == b':');
+    fn header(&mut self, line: Line<'_>) -> Result<(), HttpError> {
+        let Line { bytes, truncated } = line;
+        let mut halves = bytes.splitn(2, |&byte| byte == b':');
         let name = halves.next().unwrap_or_default();
         let value = halves.next().map(<[u8]>::trim_ascii);
         // A folded line, or a blank before the colon, could hide one of the names below.
-        if name.iter().any(u8::is_ascii_whitespace) || value.is_none() && !cut {
+        if name.iter().any(u8::is_ascii_whitespace) || value.is_none() && !truncated {
             return Err(HttpError::Malformed);
         }
-        if name.eq_ignore_ascii_case(b"date") && !cut {
+        if name.eq_ignore_ascii_case(b"date") && !truncated {
             self.date = value.and_then(|value| Stamp::from_http_date(value).ok());
         } else if name.eq_ignore_ascii_case(b"content-length") {
-            let length = value.filter(|_| !cut).and_then(decimal).ok_or(HttpError::Malformed)?;
+            let length = value.filter(|_| !truncated).and_then(decimal).ok_or(HttpError::Malformed)?;
             if self.length.is_some_and(|earlier| earlier != length) {
                 return Err(HttpError::Malformed);
             }
             self.length = Some(length);
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             // Nothing else was asked for, and twice is not once.
-            if cut || self.chunked || !value.is_some_and(|value| value.eq_ignore_ascii_case(b"chunked")) {
+            if truncated || self.chunked || !value.is_some_and(|value| value.eq_ignore_ascii_case(b"chunked"))
+            {
                 return Err(HttpError::Malformed);
             }
             self.chunked = true;
@@ -222,28 +232,28 @@ impl Decoder {
             let value = value.unwrap_or_default();
             let close =
                 value.split(|&byte| byte == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"close"));
-            self.reusable &= !close && !cut;
+            self.reusable &= !close && !truncated;
         }
         Ok(())
     }
 
     fn end_of_head(&mut self) -> Result<(), HttpError> {
-        self.at = match (self.status, self.chunked, self.length) {
+        self.state = match (self.status, self.chunked, self.length) {
             // Nobody asked to switch protocols.
             (101, ..) | (_, true, Some(_)) => return Err(HttpError::Malformed),
             (100..=199, ..) => {
                 let head = self.head;
                 *self = Self::new();
                 self.head = head;
-                At::StatusLine
+                State::StatusLine
             }
-            (204 | 304, ..) | (_, false, Some(0)) => At::End,
-            (_, true, None) => At::ChunkSize,
+            (204 | 304, ..) | (_, false, Some(0)) => State::End,
+            (_, true, None) => State::ChunkSize,
             (_, false, Some(length)) => {
-                self.left = length;
-                At::Body
+                self.remaining = length;
+                State::Body
             }
-            (_, false, None) => At::Rest,
+            (_, false, None) => State::Rest,
         };
         Ok(())
     }
