@@ -1,11 +1,11 @@
-//! The card that a look-up is about: exactly one of msisdn, iccid or imsi.
+//! The card of a lookup, identified by exactly one of msisdn, iccid or imsi.
 //!
 //! Carrier page, "业务参数": a msisdn is at most 13 digits, an iccid 20 characters, an imsi at most 15 digits.
-//! Iccids with hexadecimal letters are real, in either case (`898602C99816C0445401`), and have no Luhn digit:
-//! they are upper-cased here, so that one card has one spelling, and not checked further.
+//! Iccids with hexadecimal letters exist, in either case (`898602C99816C0445401`), and have no Luhn digit. They are
+//! upper-cased here, so that one card has one spelling, and not checked further.
 //!
-//! A card number points to a person: `Debug` prints the masked form, so that a log cannot leak it by accident;
-//! `Display` and `as_str` print it plain.
+//! A card number identifies a person: `Debug` prints the masked form, so that a log cannot leak it by accident;
+//! `Display` and `as_str` print it in full.
 
 use core::fmt;
 
@@ -25,7 +25,7 @@ pub struct Iccid(Text<{ Iccid::LEN }>);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Imsi(Text<{ Imsi::MAX_LEN }>);
 
-/// A card, by the one number that names it in a look-up.
+/// A card, identified by one of its three numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Card {
     /// By telephone number.
@@ -36,7 +36,7 @@ pub enum Card {
     Imsi(Imsi),
 }
 
-/// Which of its three numbers names a card.
+/// The number that identifies a card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CardKind {
     /// `msisdn`
@@ -47,8 +47,8 @@ pub enum CardKind {
     Imsi,
 }
 
-/// A card number that prints its first four and last three characters, and stars between: `1476****176`.
-/// Fewer than eleven characters are all stars.
+/// A card number that prints as its first four and last three characters with stars between: `1476****176`.
+/// A number of fewer than eleven characters prints as stars only.
 #[derive(Clone, Copy)]
 pub struct Masked<'a>(&'a [u8]);
 
@@ -108,10 +108,10 @@ plain_text!(Iccid, CardError);
 plain_text!(Imsi, CardError);
 
 impl Card {
-    /// Checks a number of the kind stated.
+    /// Checks a number of the given kind.
     ///
     /// # Errors
-    /// When the text breaks that kind's rule; the error says which kind.
+    /// When the text breaks the rule of that kind; the error names the kind.
     pub const fn parse(kind: CardKind, text: &str) -> Result<Self, CardError> {
         // `?` and closures are not allowed in a const fn.
         match kind {
@@ -130,7 +130,7 @@ impl Card {
         }
     }
 
-    /// Which number it is.
+    /// The kind of number.
     #[must_use]
     pub const fn kind(&self) -> CardKind {
         match self {
@@ -160,7 +160,7 @@ impl Card {
         }
     }
 
-    /// The number as it may stand in a log.
+    /// The number in the form that a log may contain.
     #[must_use]
     pub fn masked(&self) -> Masked<'_> {
         Masked(self.as_bytes())
@@ -168,7 +168,7 @@ impl Card {
 }
 
 impl CardKind {
-    /// The carrier's name of the parameter.
+    /// The carrier's parameter name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn logs_see_the_ends_of_a_number_at_most() {
+    fn a_masked_number_shows_its_ends_at_most() {
         let masked = |kind, text| Card::parse(kind, text).unwrap().masked().to_string();
         assert_eq!(masked(CardKind::Msisdn, "14765004176"), "1476****176");
         assert_eq!(masked(CardKind::Iccid, "898602C99816C0445401"), "8986*************401");
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_card_knows_its_kind() {
+    fn a_card_has_its_kind() {
         for kind in [CardKind::Msisdn, CardKind::Imsi] {
             let card = Card::parse(kind, "123").unwrap();
             assert_eq!((card.kind(), card.as_str()), (kind, "123"));

@@ -1,8 +1,8 @@
-//! What the carrier issues to an account: appid, ebid and password, checked once, when they come in.
+//! The credentials that the carrier issues to an account: appid, ebid and password, checked once on entry.
 //!
-//! Carrier page, "公共参数": the appid stands at the head of every transid, which has at most 48 characters of
-//! which 22 are stamp and sequence, so an appid has at most 26. It is opaque: leading zeros count (`0NZ`).
-//! The password is any bytes; it enters the token's hash and nothing else, and is wiped when dropped.
+//! Carrier page, "公共参数": every transid begins with the appid. A transid has at most 48 characters, of which 22
+//! are stamp and sequence, so an appid has at most 26. It is opaque: leading zeros count (`0NZ`).
+//! The password is any sequence of bytes. It is used only in the token's hash, and is wiped when dropped.
 
 use core::fmt;
 use core::str::FromStr;
@@ -12,17 +12,17 @@ use zeroize::Zeroize;
 use crate::error::CredentialError;
 use crate::text::{Alphabet, Case, Fault, Text, copy};
 
-/// Who asks: the carrier's *application code*, 1 to 26 of `0-9A-Za-z`.
+/// The carrier's *application code*, which identifies the caller: 1 to 26 of `0-9A-Za-z`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AppId(pub(crate) Text<{ AppId::MAX_LEN }>);
 
-/// What is asked for: the carrier's *capability code*, 1 to 32 of `0-9A-Za-z`. Not covered by the token.
+/// The carrier's *capability code*, which identifies the operation: 1 to 32 of `0-9A-Za-z`. The token does not cover it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ebid(Text<{ Ebid::MAX_LEN }>);
 
 /// The account's secret: 1 to 256 bytes of any value, wiped on drop, never printed or compared.
 ///
-/// A firmware whose password is a constant in flash needs none of this: see
+/// A firmware whose password is a constant in flash does not need this type: see
 /// [`Signer::with_static_password`](crate::Signer::with_static_password).
 #[derive(Clone)]
 pub struct Password {
@@ -31,13 +31,13 @@ pub struct Password {
 }
 
 impl AppId {
-    /// The longest appid, in characters: 48 less 14 of stamp and 8 of sequence.
+    /// The longest appid, in characters: 48 minus 14 for the stamp and 8 for the sequence.
     pub const MAX_LEN: usize = 26;
 
     /// Checks an appid.
     ///
     /// # Errors
-    /// When it is empty, longer than [`Self::MAX_LEN`], or holds something else than `0-9A-Za-z`.
+    /// When it is empty, longer than [`Self::MAX_LEN`], or contains a character outside `0-9A-Za-z`.
     pub const fn parse(text: &str) -> Result<Self, CredentialError> {
         match Text::checked(text.as_bytes(), Alphabet::Alphanumeric, Case::Kept) {
             Ok(text) => Ok(Self(text)),
@@ -47,13 +47,13 @@ impl AppId {
 }
 
 impl Ebid {
-    /// The longest ebid accepted, in characters. The carrier's have 13 or 16; it states no limit.
+    /// The longest ebid accepted, in characters. The carrier issues 13 or 16 and states no limit.
     pub const MAX_LEN: usize = 32;
 
     /// Checks an ebid.
     ///
     /// # Errors
-    /// When it is empty, longer than [`Self::MAX_LEN`], or holds something else than `0-9A-Za-z`.
+    /// When it is empty, longer than [`Self::MAX_LEN`], or contains a character outside `0-9A-Za-z`.
     pub const fn parse(text: &str) -> Result<Self, CredentialError> {
         match Text::checked(text.as_bytes(), Alphabet::Alphanumeric, Case::Kept) {
             Ok(text) => Ok(Self(text)),
@@ -66,7 +66,7 @@ impl Password {
     /// The longest password accepted, in bytes. The carrier states no limit.
     pub const MAX_LEN: usize = 256;
 
-    /// Copies a password in. Nothing is trimmed: a trailing newline of a file is the caller's to remove.
+    /// Copies a password. Nothing is trimmed: the caller removes the trailing newline of a file.
     ///
     /// # Errors
     /// When it is empty or longer than [`Self::MAX_LEN`].
@@ -77,13 +77,13 @@ impl Password {
         Ok(Self { bytes, len: secret.len() as u16 })
     }
 
-    /// How long it is, in bytes: 1 to [`Self::MAX_LEN`].
-    #[expect(clippy::len_without_is_empty, reason = "none is empty")]
+    /// The password's length in bytes: 1 to [`Self::MAX_LEN`].
+    #[expect(clippy::len_without_is_empty, reason = "a password is never empty")]
     pub const fn len(&self) -> usize {
         self.len as usize
     }
 
-    /// Whether these bytes can be a password.
+    /// Whether these bytes are a valid password.
     pub(crate) const fn check(secret: &[u8]) -> Result<(), CredentialError> {
         match secret.len() {
             0 => Err(CredentialError::Empty),
@@ -92,7 +92,7 @@ impl Password {
         }
     }
 
-    /// The secret, for the hasher alone.
+    /// The secret; only the hasher uses it.
     pub(crate) fn expose(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.len)).unwrap_or_default()
     }
@@ -111,7 +111,7 @@ impl fmt::Debug for Password {
     }
 }
 
-/// What every plain text type offers: views, printing and `FromStr` by way of its own `parse`.
+/// Implements views, printing and `FromStr` (through the type's own `parse`) for a plain text type.
 macro_rules! plain_text {
     ($name:ident, $error:ty) => {
         impl $name {
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_does_not_tell_the_password() {
+    fn debug_hides_the_password() {
         let password: Password = "open sesame".parse().unwrap();
         assert_eq!(format!("{password:?}"), "Password(redacted)");
     }

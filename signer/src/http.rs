@@ -1,8 +1,8 @@
-//! One look-up over HTTP/1.1 and whatever carries bytes: a modem in transparent mode, a TLS session, a socket.
+//! One lookup over HTTP/1.1 and any byte stream: a modem in transparent mode, a TLS session, a socket.
 //!
-//! An [`Endpoint`] writes the request into a buffer, or into an embedded-io writer; a [`Decoder`] takes the
-//! answer as it comes, in pieces of any size, and puts its body into the caller's buffer. `exchange` does both,
-//! blocking or async. Time-outs are up to what carries the bytes.
+//! An [`Endpoint`] writes the request into a buffer or an embedded-io writer. A [`Decoder`] reads the response in
+//! pieces of any size and writes its body to the caller's buffer. `exchange` does both, blocking or async. The byte
+//! stream is responsible for timeouts.
 //!
 //! ```
 //! use cmiot_signer::http::{Decoder, Endpoint};
@@ -32,31 +32,31 @@ pub use exchange::{exchange, exchange_async, receive, receive_async, send, send_
 pub use request::{Endpoint, Method};
 pub use response::{Decoder, Response};
 
-/// What is wrong with a request or an answer, as HTTP. Whatever HTTP status an answer has is no error here.
+/// An invalid HTTP request or response. An HTTP status is never an error here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HttpError {
-    /// The host holds something else than a name or address and a port.
+    /// The host is not a name or address with an optional port.
     BadHost,
-    /// The path does not begin with `/`, or holds what would have to be percent-encoded.
+    /// The path does not begin with `/`, or contains a character that must be percent-encoded.
     BadPath,
-    /// The connection was closed before the answer was complete.
+    /// The connection was closed before the response was complete.
     Truncated,
-    /// This is not HTTP/1, or its framing contradicts itself.
+    /// The response is not HTTP/1, or its framing is contradictory.
     Malformed,
-    /// The answer's head, or a line of its framing, is longer than [`Decoder::MAX_HEAD`].
+    /// The response's head, or a line of its framing, is longer than [`Decoder::MAX_HEAD`].
     HeadTooLong,
-    /// The answer's body does not fit into the buffer.
+    /// The response's body does not fit into the buffer.
     BodyTooLong,
 }
 
-/// Why a look-up over some byte carrier failed.
+/// The reason why an exchange over a byte stream failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ExchangeError<E> {
-    /// What carries the bytes failed.
+    /// The byte stream failed.
     Io(E),
-    /// What carries the bytes takes no more of the request.
+    /// The byte stream accepts no more of the request.
     Closed,
-    /// What came is no answer.
+    /// The response is invalid.
     Http(HttpError),
 }
 
@@ -71,13 +71,13 @@ impl fmt::Display for HttpError {
         f.write_str(match self {
             Self::BadHost => "the host is not a name or address with an optional port: leave out http://",
             Self::BadPath => "the path must begin with '/' and be percent-encoded where needed",
-            Self::Truncated => "the connection was closed within the answer: ask again on a new one",
+            Self::Truncated => "the connection was closed within the response: retry on a new one",
             Self::Malformed => {
-                "the answer is not HTTP/1: check host and port, then ask again on a new connection"
+                "the response is not HTTP/1: check host and port, then retry on a new connection"
             }
-            Self::HeadTooLong => "the answer's head is too long: check that host and port are right",
+            Self::HeadTooLong => "the response's head is too long: check host and port",
             Self::BodyTooLong => {
-                "the answer's body does not fit: use a larger buffer, or check host and path"
+                "the response's body does not fit: use a larger buffer, or check host and path"
             }
         })
     }
@@ -86,8 +86,8 @@ impl fmt::Display for HttpError {
 impl<E: fmt::Debug> fmt::Display for ExchangeError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io(error) => write!(f, "the connection failed ({error:?}): ask again on a new one"),
-            Self::Closed => f.write_str("the connection takes no more: ask again on a new one"),
+            Self::Io(error) => write!(f, "the connection failed ({error:?}): retry on a new one"),
+            Self::Closed => f.write_str("the connection accepts no more bytes: retry on a new one"),
             Self::Http(error) => error.fmt(f),
         }
     }

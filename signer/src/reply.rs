@@ -1,19 +1,19 @@
-//! The carrier's answer: an envelope code, a message, and for a look-up of status the card's `STATUS`.
+//! The carrier's reply: an envelope code, a message, and for a status lookup the card's `STATUS`.
 //!
 //! ```json
 //! {"status":"0","message":"正确","result":[{"STATUS":"00"}]}
 //! {"status":"10","message":"请求参数不正确，请参考能力调用文档","result":[]}
 //! ```
 //!
-//! Carrier page, "返回参数说明". Two readers make one [`Reply`]: [`Reply::parse`] with serde-json-core, behind a
-//! guard that keeps its recursion and its leniency out of reach, and [`Reply::scan`] without. What both hold to:
+//! Carrier page, "返回参数说明". Two readers produce the same [`Reply`]: [`Reply::parse`] uses serde-json-core, after
+//! a strict parser that excludes its recursion and its leniency; [`Reply::scan`] does not. The rules of both:
 //!
-//! - At most [`Reply::MAX_LEN`] bytes and [`Reply::MAX_DEPTH`] containers deep, and strict JSON, unknown fields
-//!   included. A byte-order mark, white space around and NULs behind are borne with; other trailing bytes not.
+//! - At most [`Reply::MAX_LEN`] bytes, at most [`Reply::MAX_DEPTH`] nested containers, and strict JSON, unknown fields
+//!   included. A byte-order mark, surrounding white space and trailing NULs are accepted; other trailing bytes are not.
 //! - The envelope code is compared decoded (`"\u0030"` is zero), may be a number, and keeps leading zeros.
-//! - No message, however long, escaped or badly encoded, costs the answer: it is decoded when asked for.
-//! - `result` may be missing or of any shape. Elements beyond the first are counted and skipped.
-//! - A key that is read here and occurs twice is refused. Other keys may repeat.
+//! - A long, escaped or badly encoded message is no error: it is decoded on demand.
+//! - `result` may be missing or of any type. Elements after the first are counted and skipped.
+//! - A duplicate of a key that is read here is an error. Other keys may repeat.
 //! - Success is code `0` *and* a result.
 
 mod cursor;
@@ -31,7 +31,7 @@ use decode::Decode;
 use scan::{Field, Fields};
 use walk::Value;
 
-/// A well-formed answer, whatever it says; borrows the body for its message.
+/// A well-formed reply with any code; it borrows the body for its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply<'a> {
     code: Code,
@@ -40,15 +40,15 @@ pub struct Reply<'a> {
     results: usize,
 }
 
-/// The envelope's code: 1 to 16 printable ASCII characters, as the carrier wrote them.
+/// The envelope code: 1 to 16 printable ASCII characters, as the carrier wrote them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Code(Text<{ Code::MAX_LEN }>);
 
-/// The envelope's message, decoded when printed. Empty when the answer had none.
+/// The envelope's message, decoded when printed. Empty when the reply has none.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Message<'a>(&'a [u8]);
 
-/// What state a card is in: `STATUS` of operation 2002.
+/// The state of a card: `STATUS` of operation 2002.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
     /// `00` 正常
@@ -69,46 +69,46 @@ pub enum Status {
     AwaitingActivation,
     /// `99` 号码不存在
     NoSuchNumber,
-    /// Something the carrier's page does not list.
+    /// A status that the carrier's page does not list.
     Unknown(UnknownStatus),
 }
 
-/// A `STATUS` as it came; beyond 16 bytes it is cut.
+/// A `STATUS` as received, truncated to 16 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnknownStatus(Text<16>);
 
-/// Why a body is no answer. None of these is the carrier saying no: that is a [`Reply`].
+/// The reason why a body is not a reply. A refusal by the carrier is not an error: it is a [`Reply`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReplyError {
     /// It ends too early.
     Truncated,
-    /// It breaks JSON's grammar, or something follows it.
+    /// It is not valid JSON, or other bytes follow it.
     Malformed,
-    /// It does not begin as a JSON object does: an HTML page, perhaps.
+    /// It does not begin with a JSON object: an HTML page, perhaps.
     NotJson,
     /// More than [`Reply::MAX_LEN`] bytes.
     TooLong,
-    /// More than [`Reply::MAX_DEPTH`] containers in one another.
+    /// More than [`Reply::MAX_DEPTH`] nested containers.
     TooDeep,
     /// `status`, `message`, `result` or the first `STATUS` occurs twice.
     DuplicateKey,
-    /// A JSON object whose `status` is missing or is no short text or number.
+    /// A JSON object whose `status` is missing, too long, or neither text nor number.
     NotEnvelope,
 }
 
-/// Why a well-formed answer holds no card's status.
+/// The reason why a well-formed reply contains no card status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal<'a> {
-    /// The carrier said no.
+    /// The carrier refused the lookup.
     Refused {
-        /// Its reason, by number.
+        /// The envelope code.
         code: Code,
-        /// Its reason, in words.
+        /// The envelope's message.
         message: Message<'a>,
     },
-    /// The code is `0` and there is no result.
+    /// The code is `0`, but there is no result.
     NoResult,
-    /// The code is `0` and the first result has no `STATUS`: the answer to another operation.
+    /// The code is `0`, but the first result has no `STATUS`: a reply to another operation.
     NoStatus,
 }
 
@@ -116,19 +116,20 @@ impl<'a> Reply<'a> {
     /// The longest body read, in bytes.
     pub const MAX_LEN: usize = 64 * 1024;
 
-    /// How many containers may lie in one another.
+    /// The most containers that may be nested.
     pub const MAX_DEPTH: usize = walk::MAX_DEPTH;
 
-    /// Reads an answer with serde-json-core.
+    /// Reads a reply with serde-json-core.
     ///
     /// # Errors
-    /// When the body is no answer at all; what the carrier answered is for [`into_status`](Self::into_status).
+    /// When the body is not a reply. A refusal by the carrier is not an error; [`into_status`](Self::into_status)
+    /// returns it.
     #[cfg(feature = "serde")]
     pub fn parse(body: &'a [u8]) -> Result<Self, ReplyError> {
         Self::parse_up_to(body, Self::MAX_LEN)
     }
 
-    /// The same for a body of up to `most` bytes, for whoever has the memory.
+    /// [`parse`](Self::parse) of a body of up to `most` bytes, for callers that have the memory.
     ///
     /// # Errors
     /// As `parse`.
@@ -138,8 +139,8 @@ impl<'a> Reply<'a> {
         Self::from_fields(json::collect(body)?)
     }
 
-    /// Whether the first result of a body, which may have any length, has this field, whatever it holds: the answer to
-    /// another operation than 2002. The body is read as tolerantly as a status is; `field` is ASCII.
+    /// Whether the first result of a body has this field, with any value: for replies to operations other than 2002.
+    /// The body may have any length and is read as tolerantly as by [`parse`](Self::parse); `field` is ASCII.
     #[must_use]
     pub fn has_result_field(body: &[u8], field: &str) -> bool {
         walk::trim(body, usize::MAX)
@@ -147,7 +148,7 @@ impl<'a> Reply<'a> {
             .unwrap_or(false)
     }
 
-    /// Reads an answer without serde: the same reply and the same errors in a third of the flash.
+    /// Reads a reply without serde: the same reply and the same errors in a third of the flash.
     ///
     /// # Errors
     /// As `parse`.
@@ -157,7 +158,7 @@ impl<'a> Reply<'a> {
         Self::from_fields(scan::collect(body)?)
     }
 
-    /// The rules about values, common to both readers.
+    /// Checks the values; both readers use it.
     fn from_fields(fields: Fields<'a>) -> Result<Self, ReplyError> {
         if fields.duplicate {
             return Err(ReplyError::DuplicateKey);
@@ -172,7 +173,7 @@ impl<'a> Reply<'a> {
         let status = match fields.get(Field::Status) {
             Some(Value::Text(status) | Value::Number(status)) => {
                 let mut text = Text::EMPTY;
-                // What does not fit is cut.
+                // A text that does not fit is truncated.
                 decode_into(status, &mut text);
                 Some(Status::from_text(text))
             }
@@ -186,7 +187,7 @@ impl<'a> Reply<'a> {
         })
     }
 
-    /// The envelope's code, as text: `0`, `10`, `01016`.
+    /// The envelope code, as text: `0`, `10`, `01016`.
     #[must_use]
     pub fn code(&self) -> &str {
         self.code.as_str()
@@ -210,16 +211,16 @@ impl<'a> Reply<'a> {
         self.status
     }
 
-    /// How many results there are; only the first is read.
+    /// The number of results; only the first is read.
     #[must_use]
     pub fn results(&self) -> usize {
         self.results
     }
 
-    /// The card's status, if this is a success that states one.
+    /// The card's status.
     ///
     /// # Errors
-    /// Says whether the carrier refused, with its reason, or what is missing.
+    /// When the carrier refused the lookup, or when the result or its `STATUS` is missing.
     pub fn into_status(self) -> Result<Status, Refusal<'a>> {
         if !self.code.is_zero() {
             return Err(Refusal::Refused { code: self.code, message: self.message });
@@ -241,7 +242,7 @@ impl Code {
         self.0.as_str()
     }
 
-    /// Whether it is the carrier's "正确": `0` and no other spelling.
+    /// Whether it is the code for success ("正确"): `0` and no other spelling.
     #[must_use]
     pub fn is_zero(&self) -> bool {
         matches!(self.0.as_bytes(), [b'0'])
@@ -256,7 +257,7 @@ impl Code {
 }
 
 impl<'a> Message<'a> {
-    /// The bytes between the quotes, as they came: escaped, and in whatever encoding.
+    /// The bytes between the quotes, as received: escaped, in any encoding.
     #[must_use]
     pub const fn raw(&self) -> &'a [u8] {
         self.0
@@ -268,10 +269,10 @@ impl<'a> Message<'a> {
         self.0.is_empty()
     }
 
-    /// Writes the message decoded. A lone surrogate, and whatever is not UTF-8, becomes U+FFFD.
+    /// Writes the message decoded. A lone surrogate, and every byte that is not UTF-8, becomes U+FFFD.
     ///
     /// # Errors
-    /// What `out` says; it may have taken a part.
+    /// The error of `out`, which may have received a part.
     pub fn write_to(&self, out: &mut impl Write) -> fmt::Result {
         Decode::new(self.0).try_for_each(|c| out.write_char(c))
     }
@@ -287,7 +288,7 @@ impl Status {
         Self::from_text(text)
     }
 
-    /// The carrier's code: two digits, or whatever came if unknown.
+    /// The carrier's code: two digits, or an unknown text as received.
     #[must_use]
     pub fn code(&self) -> &str {
         match self {
@@ -304,7 +305,7 @@ impl Status {
         }
     }
 
-    /// Its name in English, as a word of configuration: `one-way-barred`.
+    /// The status's name in configuration files: `one-way-barred`.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -337,8 +338,8 @@ impl Status {
     }
 }
 
-/// Decodes an escaped string into `text`, as far as whole characters fit; whether all did.
-// Not inlined, and into a place handed in: it is called twice, and moving a text takes stack.
+/// Decodes an escaped string into `text`, as far as whole characters fit; returns whether all of them did.
+// Not inlined, and into the caller's variable: it is called twice, and moving a text takes stack.
 #[inline(never)]
 fn decode_into(escaped: &[u8], text: &mut Text<16>) -> bool {
     Decode::new(escaped).all(|c| text.push(c.encode_utf8(&mut [0; 4]).as_bytes()))
@@ -387,15 +388,17 @@ impl fmt::Debug for UnknownStatus {
 impl fmt::Display for ReplyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Truncated => "the answer ends too early: read on, or ask again",
-            Self::Malformed => "the answer is broken JSON: ask again, and tell the operator if it stays so",
-            Self::NotJson => {
-                "the answer is not JSON but perhaps a web page: check the URL and proxies on the way"
+            Self::Truncated => "the reply ends too early: read on, or retry",
+            Self::Malformed => {
+                "the reply is not valid JSON: retry, and inform the operator if it happens again"
             }
-            Self::TooLong => "the answer is longer than 64 KiB: check the URL",
-            Self::TooDeep => "the answer is nested deeper than 16: check the URL",
-            Self::DuplicateKey => "the answer says something twice: do not rely on it, and tell the operator",
-            Self::NotEnvelope => "the answer is JSON but has no status code: check the URL",
+            Self::NotJson => {
+                "the reply is not JSON but perhaps a web page: check the URL and the proxies on the path"
+            }
+            Self::TooLong => "the reply is longer than 64 KiB: check the URL",
+            Self::TooDeep => "the reply is nested deeper than 16: check the URL",
+            Self::DuplicateKey => "the reply has a duplicate key: do not rely on it, and inform the operator",
+            Self::NotEnvelope => "the reply is JSON but has no status code: check the URL",
         })
     }
 }
@@ -406,9 +409,9 @@ impl fmt::Display for Refusal<'_> {
             Self::Refused { code, message } => {
                 write!(f, "the carrier refused with code {code} ({message}): see its list of error codes")
             }
-            Self::NoResult => f.write_str("the carrier answered without a result: ask again later"),
+            Self::NoResult => f.write_str("the carrier replied without a result: retry later"),
             Self::NoStatus => {
-                f.write_str("the result has no STATUS: check that the path is the status look-up's")
+                f.write_str("the result has no STATUS: check that the path is that of the status lookup")
             }
         }
     }

@@ -1,8 +1,8 @@
-//! The look-up that goes out: who signs, and the query with its five parameters.
+//! The signed lookup: the signer, and the query with its five parameters.
 //!
 //! Carrier page, "API请求URL示例": `appid`, `transid`, `ebid`, `token` and exactly one of `msisdn`, `iccid`,
-//! `imsi`; this is the order written here. The checked types hold nothing that a query would have to
-//! percent-encode; paths and base URLs are the caller's, and encoded where they must be.
+//! `imsi`, written here in this order. The checked types contain no character that must be percent-encoded in a query;
+//! paths and base URLs come from the caller and are encoded where necessary.
 
 use core::fmt::{self, Write};
 
@@ -15,7 +15,7 @@ use crate::text::copy;
 use crate::token::{Token, write_token};
 use crate::transid::{self, TAIL_LEN, Transid};
 
-/// The path of operation 2002, the status of a card. Sister look-ups share the signature under other paths.
+/// The path of operation 2002, the status of a card. Other operations use the same signature under other paths.
 pub const PATH: &str = "/v2/userstatusrealsingle";
 
 /// The longest possible query, in bytes.
@@ -29,16 +29,16 @@ pub const QUERY_MAX: usize = "appid=&transid=&ebid=&token=&iccid=".len()
 /// The longest possible request target with [`PATH`], in bytes.
 pub const TARGET_MAX: usize = PATH.len() + 1 + QUERY_MAX;
 
-/// An account's credentials, borrowed: it costs a few pointers, so make one where it is needed.
+/// An account's borrowed credentials: a few pointers, cheap to make per lookup.
 #[derive(Clone, Copy)]
 pub struct Signer<'a> {
     appid: &'a AppId,
     ebid: &'a Ebid,
-    /// Checked as a [`Password`] is.
+    /// Checked by the rules of [`Password`].
     password: &'a [u8],
 }
 
-/// A signed look-up, ready to be written; borrows what it does not make itself.
+/// A signed lookup, ready to be written; it borrows ebid and card.
 #[derive(Clone, Debug)]
 pub struct SignedRequest<'a> {
     transid: Transid,
@@ -48,14 +48,14 @@ pub struct SignedRequest<'a> {
 }
 
 impl<'a> Signer<'a> {
-    /// Signs for this account.
+    /// A signer for this account.
     #[must_use]
     pub fn new(appid: &'a AppId, ebid: &'a Ebid, password: &'a Password) -> Self {
         Self { appid, ebid, password: password.expose() }
     }
 
-    /// Signs with a password that is part of the program: it stays in flash, where a [`Password`] would copy
-    /// it into RAM. It cannot be wiped, and whoever reads out the flash has it.
+    /// A signer whose password is part of the program: it stays in flash, where a [`Password`] would copy it into RAM.
+    /// It cannot be wiped, and a dump of the flash contains it.
     ///
     /// ```
     /// use cmiot_signer::{AppId, Ebid, Signer};
@@ -86,17 +86,17 @@ impl<'a> Signer<'a> {
         }
     }
 
-    /// Signs a look-up of `card` at `stamp`; `sequence` tells it from others of the same second.
+    /// Signs a lookup of `card` at `stamp`; `sequence` distinguishes it from others of the same second.
     #[must_use]
     pub fn sign(&self, stamp: Stamp, sequence: Sequence, card: &'a Card) -> SignedRequest<'a> {
         self.sign_transid(Transid::new(self.appid, stamp, sequence), card)
     }
 
-    /// Signs a look-up straight into a buffer and says how long its query is: the bytes of
-    /// `sign(…).query_into(out)`, for chips whose stack has no room for a [`SignedRequest`] beside them.
+    /// Signs a lookup directly into a buffer and returns the query's length. The bytes are those of
+    /// `sign(…).query_into(out)`; this function is for chips whose stack has no room for a [`SignedRequest`] as well.
     ///
     /// # Errors
-    /// When it does not fit; then nothing was written.
+    /// When the query does not fit; then nothing was written.
     pub fn sign_into(
         &self,
         stamp: Stamp,
@@ -112,8 +112,8 @@ impl<'a> Signer<'a> {
         let len = token_at + Token::LEN + name.len() + number.len();
 
         let out = out.get_mut(..len).ok_or(BufferTooSmall)?;
-        let (front, behind) = out.split_at_mut_checked(token_at).ok_or(BufferTooSmall)?;
-        let (token, tail) = behind.split_first_chunk_mut().ok_or(BufferTooSmall)?;
+        let (front, back) = out.split_at_mut_checked(token_at).ok_or(BufferTooSmall)?;
+        let (token, tail) = back.split_first_chunk_mut().ok_or(BufferTooSmall)?;
         let rest = append(&mut *front, b"appid=");
         let rest = append(rest, appid);
         let rest = append(rest, b"&transid=");
@@ -127,7 +127,7 @@ impl<'a> Signer<'a> {
         Ok(len)
     }
 
-    /// Signs a look-up under a ready-made transid. The query's appid is the transid's.
+    /// Signs a lookup with an existing transid. The query's appid is that of the transid.
     #[must_use]
     pub fn sign_transid(&self, transid: Transid, card: &'a Card) -> SignedRequest<'a> {
         let token = Token::of([self.appid.as_bytes(), self.password, transid.as_bytes()]);
@@ -142,13 +142,13 @@ impl fmt::Debug for Signer<'_> {
 }
 
 impl SignedRequest<'_> {
-    /// The look-up's name.
+    /// The transid, which identifies the lookup.
     #[must_use]
     pub fn transid(&self) -> &Transid {
         &self.transid
     }
 
-    /// Its proof.
+    /// The token, which authenticates the transid.
     #[must_use]
     pub fn token(&self) -> &Token {
         &self.token
@@ -157,7 +157,7 @@ impl SignedRequest<'_> {
     /// Writes `appid=…&transid=…&ebid=…&token=…&msisdn=…`.
     ///
     /// # Errors
-    /// What `out` says; it may have taken a part. [`query`](Self::query) and
+    /// The error of `out`, which may have received a part. [`query`](Self::query) and
     /// [`query_into`](Self::query_into) write all or nothing.
     pub fn write_query(&self, out: &mut impl Write) -> fmt::Result {
         for part in &self.parts() {
@@ -166,11 +166,11 @@ impl SignedRequest<'_> {
         Ok(())
     }
 
-    /// Writes the request target, path and query, as it stands in a request line. Characters that a path may
-    /// not hold are percent-encoded; `%` is kept, as the mark of what is encoded already.
+    /// Writes the request target of a request line: path and query. Characters that a path may not contain are
+    /// percent-encoded; `%` is kept, since it marks characters that are encoded already.
     ///
     /// # Errors
-    /// What `out` says; it may have taken a part.
+    /// The error of `out`, which may have received a part.
     pub fn write_target(&self, path: &str, out: &mut impl Write) -> fmt::Result {
         if !path.starts_with('/') {
             out.write_char('/')?;
@@ -180,44 +180,45 @@ impl SignedRequest<'_> {
         self.write_query(out)
     }
 
-    /// Writes the full URL. `base` is scheme, host and whatever port and path prefix a deployment has
-    /// (`http://10.0.0.1:8080/iot`); slashes at its end are dropped.
+    /// Writes the full URL. `base` is scheme, host, and the port and path prefix of the deployment, if any
+    /// (`http://10.0.0.1:8080/iot`); trailing slashes are dropped.
     ///
     /// # Errors
-    /// What `out` says; it may have taken a part.
+    /// The error of `out`, which may have received a part.
     pub fn write_url(&self, base: &str, path: &str, out: &mut impl Write) -> fmt::Result {
-        // An IPv6 address stands in brackets.
+        // An IPv6 address has brackets.
         write_encoded(base.trim_end_matches('/'), b"[]", out)?;
         self.write_target(path, out)
     }
 
-    /// The query in a buffer that fits any.
+    /// The query, in a buffer that is large enough for every query.
     #[must_use]
     pub fn query(&self) -> heapless::String<QUERY_MAX> {
         // QUERY_MAX is the sum of the parts' limits, so writing cannot fail.
         self.all_or_nothing(|out| self.write_query(out)).unwrap_or_default()
     }
 
-    /// The request target in a buffer of `N` bytes; [`TARGET_MAX`] fits any with [`PATH`].
+    /// The request target in a buffer of `N` bytes; [`TARGET_MAX`] is enough for [`PATH`].
     ///
     /// # Errors
-    /// When it does not fit.
+    /// When the buffer is too small.
     pub fn target<const N: usize>(&self, path: &str) -> Result<heapless::String<N>, BufferTooSmall> {
         self.all_or_nothing(|out| self.write_target(path, out))
     }
 
-    /// The full URL in a buffer of `N` bytes; `base` and [`TARGET_MAX`] fit any with [`PATH`].
+    /// The full URL in a buffer of `N` bytes; the length of `base` plus [`TARGET_MAX`] is enough for
+    /// [`PATH`].
     ///
     /// # Errors
-    /// When it does not fit.
+    /// When the buffer is too small.
     pub fn url<const N: usize>(&self, base: &str, path: &str) -> Result<heapless::String<N>, BufferTooSmall> {
         self.all_or_nothing(|out| self.write_url(base, path, out))
     }
 
-    /// Writes the query as bytes and says how many. This way links neither `core::fmt` nor UTF-8 tables.
+    /// Writes the query as bytes and returns their count. This function links neither `core::fmt` nor UTF-8 tables.
     ///
     /// # Errors
-    /// When it does not fit; then nothing was written.
+    /// When the query does not fit; then nothing was written.
     pub fn query_into(&self, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
         let parts = self.parts();
         let len = parts.iter().map(|part| part.len()).sum();
@@ -251,7 +252,7 @@ impl SignedRequest<'_> {
     }
 }
 
-/// The card's parameter, up to its value.
+/// The name of the card's parameter, with `&` and `=`.
 fn name(card: &Card) -> &'static [u8] {
     match card {
         Card::Msisdn(_) => b"&msisdn=",
@@ -260,12 +261,12 @@ fn name(card: &Card) -> &'static [u8] {
     }
 }
 
-/// Copies a part to the head of a buffer that has room for it, and returns the rest.
+/// Copies a part to the beginning of a buffer that is large enough, and returns the rest of the buffer.
 fn append<'a>(out: &'a mut [u8], part: &[u8]) -> &'a mut [u8] {
     copy(part, out).unwrap_or_default()
 }
 
-/// Writes `text`, percent-encoding what neither RFC 3986's `pchar` nor `also` allows; `/` and `%` are kept.
+/// Writes `text` and percent-encodes bytes that are neither RFC 3986 `pchar` nor in `also`; `/` and `%` are kept.
 fn write_encoded(text: &str, also: &[u8], out: &mut impl Write) -> fmt::Result {
     for &byte in text.as_bytes() {
         let plain = byte.is_ascii_alphanumeric() || b"/%-._~!$&'()*+,;=:@".contains(&byte);
@@ -349,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_tells_neither_password_nor_token_nor_card() {
+    fn debug_hides_password_token_and_card() {
         with_longest(|request| {
             let text = format!("{request:?}");
             assert!(!text.contains(request.token().as_str()), "{text}");

@@ -1,10 +1,10 @@
-//! The eight digits that end a transid and keep two look-ups of one second apart: 00000001 to 99999999.
+//! The last eight digits of a transid, 00000001 to 99999999, which distinguish lookups of the same second.
 //!
-//! Carrier page, "transid": the caller makes them up, "from 00000001 upwards" being the example. The carrier
-//! takes a number again in another second, so what must not repeat is the pair of stamp and sequence.
+//! Carrier page, "transid": the caller chooses them, for example "from 00000001 upwards". The carrier accepts a number
+//! again in another second, so only the pair of stamp and sequence must be unique.
 //!
-//! Where the numbers come from is a [`SequenceSource`]: a [`Counter`] in RAM, or a [`Leased`] one that survives a
-//! reset in flash. Both run in a [`Node`], so that devices that share an appid never meet.
+//! A [`SequenceSource`] supplies the numbers: a [`Counter`] in RAM, or a [`Leased`] counter in flash that survives a
+//! reset. Both use the numbers of one [`Node`], so that devices that share an appid never collide.
 
 #[cfg(feature = "flash")]
 mod lease;
@@ -55,19 +55,19 @@ impl Sequence {
         if self.0 >= Self::LAST.0 { Self::FIRST } else { Self(self.0 + 1) }
     }
 
-    /// The sequence as it stands in a transid.
+    /// The sequence as written in a transid.
     #[must_use]
     pub fn digits(self) -> [u8; Self::LEN] {
         two_digits_each(&self.pairs())
     }
 
-    /// The digits two by two, as numbers.
+    /// The digits as four two-digit numbers.
     pub(crate) fn pairs(self) -> [u32; 4] {
         let mut rest = self.0;
         [div_rem(&mut rest, 1_000_000), div_rem(&mut rest, 10_000), div_rem(&mut rest, 100), rest]
     }
 
-    /// Reads eight digits back.
+    /// Parses eight digits.
     pub(crate) fn parse_bytes(digits: &[u8]) -> Result<Self, SequenceError> {
         let mut number = 0u32;
         for &digit in digits {
@@ -80,20 +80,20 @@ impl Sequence {
     }
 }
 
-/// Who makes up the numbers. No number comes twice before all of its [`Node`] have come.
+/// A supplier of sequences. A number is not repeated before all numbers of its [`Node`] were used.
 pub trait SequenceSource {
-    /// Why there may be no next number.
+    /// The reason why there is no next number.
     type Error;
 
     /// The next number, for one transid.
     ///
     /// # Errors
-    /// When the storage behind it fails; then no number was used up.
+    /// When the storage fails; then no number was used.
     fn next_sequence(&mut self) -> Result<Sequence, Self::Error>;
 }
 
-/// Numbers counted in RAM. After a reset it starts where it is told to, so what keeps pairs of stamp and
-/// sequence apart then is the stamp: do not reset twice in a second, nor set the clock back.
+/// A counter in RAM. After a reset it starts at the number given to [`new`](Self::new), so only the stamp then keeps
+/// pairs of stamp and sequence unique: do not reset twice within a second, and do not set the clock back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counter {
     node: Node,
@@ -101,8 +101,8 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// Counts within `node`, beginning with `start`, or with the node's first number if that is none of its.
-    /// A start drawn at random makes a repetition after a reset unlikely.
+    /// Counts within `node`, from `start`, or from the node's first number if `start` does not belong to it.
+    /// A random start makes a repetition after a reset unlikely.
     #[must_use]
     pub fn new(node: Node, start: Sequence) -> Self {
         Self { node, next: if node.contains(start) { start } else { node.first() } }
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_starts_where_told_and_stays_in_its_node() {
+    fn a_counter_begins_at_its_start_and_stays_in_its_node() {
         let node = Node::new(7, 1_234_567).unwrap();
         let numbers = |start| {
             let mut counter = Counter::new(node, Sequence::new(start).unwrap());
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_back_is_strict() {
+    fn parsing_is_strict() {
         for bad in ["00000000", "0000000a", "+0000001", "99999999999999999999"] {
             assert_eq!(Sequence::parse_bytes(bad.as_bytes()), Err(SequenceError::OutOfRange), "{bad}");
         }

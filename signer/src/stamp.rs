@@ -1,9 +1,9 @@
-//! The moment inside a transid: civil time at UTC+8, to the second, written `YYYYMMDDHHMMSS`.
+//! The time in a transid: civil time at UTC+8, to the second, written `YYYYMMDDHHMMSS`.
 //!
-//! Carrier page, "transid". China has kept UTC+8 without daylight saving since 1992. The time is handed in as
-//! Unix seconds, never read here. Years 2000 to 2099: in that span every fourth year is a leap year, 2000
-//! included, so the calendar needs no century rule, and seconds since 2000 fit 32 bits, which spares a
-//! Cortex-M a 64-bit division. A clock that was never set reads 1970 and is refused, not taken for 0.
+//! Carrier page, "transid". China has kept UTC+8 without daylight saving since 1992. The caller passes the time as
+//! Unix seconds; this crate never reads a clock. The years are 2000 to 2099: every fourth of them is a leap year, 2000
+//! included, so the calendar needs no century rule, and seconds since 2000 fit 32 bits, which avoids a 64-bit division
+//! on a Cortex-M. A clock that was never set reads 1970, which is an error.
 
 mod date;
 
@@ -35,12 +35,12 @@ impl Stamp {
     /// Digits of a written stamp.
     pub const LEN: usize = 14;
 
-    /// The stamp of a moment in Unix seconds (UTC, since 1970).
+    /// The stamp of a time in Unix seconds (UTC, since 1970).
     ///
     /// # Errors
     /// Before 2000 ([`StampError::Unset`]) and after 2099 ([`StampError::TooLate`]), by the calendar at UTC+8.
     pub const fn from_unix(seconds: u64) -> Result<Self, StampError> {
-        // All of the span fits 32 bits: one look at the upper half spares 64-bit arithmetic.
+        // The whole range fits 32 bits: one check of the upper half avoids 64-bit arithmetic.
         if seconds > u32::MAX as u64 {
             return Err(StampError::TooLate);
         }
@@ -54,16 +54,17 @@ impl Stamp {
         Ok(Self { seconds: seconds - EPOCH })
     }
 
-    /// The moment in Unix seconds (UTC, since 1970).
+    /// The time in Unix seconds (UTC, since 1970).
     #[must_use]
     pub const fn to_unix(self) -> u64 {
         self.seconds as u64 + EPOCH as u64
     }
 
-    /// Reads fourteen digits back.
+    /// Parses fourteen digits.
     ///
     /// # Errors
-    /// [`StampError::Malformed`] when they are not fourteen digits, or name no second of 2000 to 2099.
+    /// [`StampError::Malformed`] when they are not fourteen digits, or not an existing date and time of the years 2000
+    /// to 2099.
     pub const fn parse(text: &str) -> Result<Self, StampError> {
         Self::parse_bytes(text.as_bytes())
     }
@@ -81,7 +82,7 @@ impl Stamp {
         }
     }
 
-    /// The second named by years since 2000, month, day, hour, minute, second; `None` if there is none.
+    /// The stamp of years since 2000, month, day, hour, minute, second; `None` if that time does not exist.
     pub(crate) const fn from_civil([year, month, day, hour, minute, second]: [u32; 6]) -> Option<Self> {
         let leap = year % 4 == 0;
         if year > 99 || month < 1 || month > 12 || hour > 23 || minute > 59 || second > 59 {
@@ -90,7 +91,7 @@ impl Stamp {
         if day < 1 || day > month_len(month, leap) {
             return None;
         }
-        // One leap day for every year before this one that divides by four, 2000 included.
+        // One leap day per earlier year that is divisible by four, 2000 included.
         let mut days = year * 365 + year.div_ceil(4) + day - 1;
         let mut earlier = 1;
         while earlier < month {
@@ -104,7 +105,7 @@ impl Stamp {
     pub(crate) fn civil(self) -> [u32; 6] {
         let mut rest = self.seconds;
         let cycles = div_rem(&mut rest, CYCLE_DAYS * DAY);
-        // The first year of a cycle is the long one.
+        // The first year of a cycle is the leap year.
         let leap = rest < 366 * DAY;
         let mut year = 4 * cycles;
         if !leap {
@@ -122,7 +123,7 @@ impl Stamp {
         [year, month, day, hour, minute, rest]
     }
 
-    /// The stamp as it stands in a transid.
+    /// The stamp as written in a transid.
     #[must_use]
     pub fn digits(self) -> [u8; Self::LEN] {
         let [year, month, day, hour, minute, second] = self.civil();
@@ -150,10 +151,10 @@ impl fmt::Debug for Stamp {
     }
 }
 
-/// How many times `unit` goes into `rest`, which keeps what remains; 127 times at most.
+/// Divides `rest` by `unit`: returns the quotient, 127 at most, and leaves the remainder in `rest`.
 ///
-/// Long division, bit by bit: a Cortex-M0 cannot divide, and linking the division costs more flash than all of this
-/// file.
+/// This is long division, bit by bit: a Cortex-M0 has no division instruction, and the library's division takes more
+/// flash than all of this file.
 pub(crate) fn div_rem(rest: &mut u32, unit: u32) -> u32 {
     let mut times = 0;
     for bit in (0..7).rev() {
@@ -169,7 +170,7 @@ pub(crate) fn div_rem(rest: &mut u32, unit: u32) -> u32 {
 pub(crate) fn two_digits_each<const N: usize>(numbers: &[u32]) -> [u8; N] {
     core::array::from_fn(|at| {
         let number = numbers.get(at / 2).copied().unwrap_or_default();
-        // A division by ten that is right below 179 and that a Cortex-M0 can do.
+        // A division by ten that is correct below 179 and needs no division instruction.
         let tens = (number * 103) >> 10;
         b'0' + if at % 2 == 0 { tens } else { number - 10 * tens } as u8
     })
@@ -184,7 +185,7 @@ const fn month_len(month: u32, leap: bool) -> u32 {
     30 + ((month + (month >> 3)) & 1)
 }
 
-/// The value of two digits, or one that is out of every range.
+/// The value of two digits; `u32::MAX`, which is out of every range, for other characters.
 const fn two(tens: u8, ones: u8) -> u32 {
     if !tens.is_ascii_digit() || !ones.is_ascii_digit() {
         return u32::MAX;

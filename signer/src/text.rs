@@ -1,8 +1,8 @@
-//! A short text held in place: what every checked type of this crate is made of.
+//! A short inline text, the content of every checked type of this crate.
 //!
-//! The bytes behind the text stay zero, so that derived comparison and hashing see the text and nothing else,
-//! and order it as `str` would. Bytes, not `str`: proving UTF-8 would link core's validation tables into a
-//! firmware that never prints anything. Who asks for a `&str` pays for it.
+//! The bytes after the text stay zero, so that derived comparison and hashing depend on the text only and order it as
+//! `str` does. The content is bytes, not `str`: UTF-8 validation would link its tables into a firmware that never
+//! prints anything. Only `as_str` validates.
 
 /// At most `N` (≤ 255) bytes of UTF-8.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,7 +14,7 @@ pub(crate) struct Text<const N: usize> {
 impl<const N: usize> Text<N> {
     /// The empty text.
     pub(crate) const EMPTY: Self = {
-        assert!(N <= u8::MAX as usize, "the length is kept in one byte");
+        assert!(N <= u8::MAX as usize, "the length is one byte");
         Self { bytes: [0; N], len: 0 }
     };
 
@@ -51,7 +51,7 @@ impl<const N: usize> Text<N> {
         if copy(more, free).is_none() {
             return false;
         }
-        // What fits behind `len` keeps the sum within N, which fits a byte.
+        // `more` fits after `len`, so the sum is at most N, which fits a byte.
         self.len = self.len.wrapping_add(more.len() as u8);
         true
     }
@@ -61,22 +61,23 @@ impl<const N: usize> Text<N> {
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        // Whatever is put in is UTF-8, so the default is never taken; it only spares a panic.
+        // All content is UTF-8, so the default is never used; it only avoids a panic.
         core::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 }
 
-/// Copies all of `from` to the head of `to` and returns the rest of it; `None`, and nothing, if it does not fit.
+/// Copies all of `from` to the beginning of `to` and returns the rest of `to`; if it does not fit, copies nothing and
+/// returns `None`.
 pub(crate) fn copy<'a>(from: &[u8], to: &'a mut [u8]) -> Option<&'a mut [u8]> {
     let (head, rest) = to.split_at_mut_checked(from.len())?;
-    // A loop, since `copy_from_slice` would link its panic.
+    // A loop, because `copy_from_slice` would link its panic.
     for (slot, &byte) in head.iter_mut().zip(from) {
         *slot = byte;
     }
     Some(rest)
 }
 
-/// Which characters a text may consist of.
+/// The characters that a text may contain.
 #[derive(Clone, Copy)]
 pub(crate) enum Alphabet {
     /// `0-9`

@@ -1,10 +1,8 @@
-//! The proof that a transid was made by who knows the password: lower-case hex of
-//! SHA-256(appid ‖ password ‖ transid), 64 characters.
+//! The token, which authenticates a transid: lower-case hex of SHA-256(appid ‖ password ‖ transid), 64 characters.
 //!
-//! Carrier page, "token". No separators, no HMAC; why the transid must be checked first stands in
-//! [`transid`](crate::Transid). Padding is done here, on top of sha2's bare compression function (FIPS 180-4,
-//! 5.1.1 and 5.3.3): the general hasher costs a chip 500 B of flash and 150 B of stack for lengths that
-//! cannot occur.
+//! Carrier page, "token". It has no separators and no HMAC; [`transid`](crate::Transid) explains why the transid must
+//! be checked first. Padding is done here, over sha2's compression function (FIPS 180-4, 5.1.1 and 5.3.3): the general
+//! hasher costs a chip 500 B of flash and 150 B of stack for lengths that cannot occur.
 
 use core::fmt;
 
@@ -14,8 +12,8 @@ use subtle::ConstantTimeEq;
 use crate::credentials::{AppId, Password};
 use crate::transid::Transid;
 
-/// A token: whoever sees it beside its transid and a card can send that look-up again, so `Debug` hides it.
-/// It has no `==`: use [`verify`](Self::verify).
+/// A token. Its transid and a card suffice to replay the lookup, so `Debug` hides it. It has no `==`: use
+/// [`verify`](Self::verify).
 #[derive(Clone, Copy)]
 pub struct Token([u8; Token::LEN]);
 
@@ -29,30 +27,30 @@ impl Token {
         Self::of([appid.as_bytes(), password.expose(), transid.as_bytes()])
     }
 
-    /// Signs bytes that are no [`Transid`], for callers that must bear with malformed ones.
+    /// Signs bytes that are not a [`Transid`], for callers that must accept malformed ones.
     ///
     /// # Danger
-    /// Unchecked bytes open the length extension that [`Transid`] closes: the caller must have bounded their
-    /// alphabet (`0-9A-Za-z` is safe) and their length before it believes a token over them.
+    /// Unchecked bytes allow the length extension that [`Transid`] prevents: the caller must check their alphabet
+    /// (`0-9A-Za-z` is safe) and their length before it trusts a token over them.
     #[must_use]
     pub fn sign_unchecked_transid(appid: &AppId, password: &Password, transid: &[u8]) -> Self {
         Self::of([appid.as_bytes(), password.expose(), transid])
     }
 
-    /// The token over the parts in a row: appid, password and transid.
+    /// The token over the concatenated parts: appid, password and transid.
     pub(crate) fn of(parts: [&[u8]; 3]) -> Self {
         let mut token = Self([0; Self::LEN]);
         write_token(&parts, &mut token.0);
         token
     }
 
-    /// Whether `claimed` is this token, in either case. Takes the same time wherever they differ; only the
-    /// length of what was claimed shows.
+    /// Whether `claimed` is this token, in either case. The time does not depend on the position of a difference, only
+    /// on the length of `claimed`.
     #[must_use]
     pub fn verify(&self, claimed: impl AsRef<[u8]>) -> bool {
         let Ok(mut claimed) = <[u8; Self::LEN]>::try_from(claimed.as_ref()) else { return false };
         claimed.make_ascii_lowercase();
-        // By words: `subtle` keeps the compiler from doing so itself.
+        // By words: `subtle` prevents the compiler from grouping bytes itself.
         let words = |hex: &[u8; Self::LEN]| -> [u32; Self::LEN / 4] {
             core::array::from_fn(|n| {
                 let [a, b, c, d] = [hex[4 * n], hex[4 * n + 1], hex[4 * n + 2], hex[4 * n + 3]];
@@ -65,7 +63,7 @@ impl Token {
     /// The 64 characters, lower case.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        // Hexadecimal digits are UTF-8, so the default is never taken; it only spares a panic.
+        // Hexadecimal digits are UTF-8, so the default is never used; it only avoids a panic.
         core::str::from_utf8(&self.0).unwrap_or_default()
     }
 
@@ -84,80 +82,80 @@ impl fmt::Debug for Token {
 
 const BLOCK: usize = 64;
 
-/// Blocks that are compressed at once: two, which a token seldom exceeds, where a second one's room costs nothing.
+/// Blocks that are compressed at once: two on a host, since a token seldom needs more; one on a chip, to save stack.
 const BLOCKS: usize = if cfg!(target_os = "none") { 1 } else { 2 };
 
-/// Bytes of them.
-const ROOM: usize = BLOCKS * BLOCK;
+/// Size of the buffer, in bytes.
+const BUFFER: usize = BLOCKS * BLOCK;
 
 /// FIPS 180-4, 5.3.3: the first 32 bits of the fractional parts of the square roots of the first 8 primes.
 static INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
-/// Writes the token over the parts in a row: appid, password and transid; 512 MiB at most.
-// Not inlined, so that a caller's stack need not hold a block for the rest of its life.
+/// Writes the token over the concatenated parts: appid, password and transid; 512 MiB at most.
+// Not inlined, so that the block leaves the stack when this function returns.
 #[inline(never)]
 pub(crate) fn write_token(parts: &[&[u8]; 3], token: &mut [u8; Token::LEN]) {
-    // Word by word: to copy the static whole would link `memcpy`. Called in several places, the compression stays a
-    // function of its own, optimised as sha2 is and not as its caller.
+    // Word by word: a copy of the whole static would link `memcpy`. The compression is called in several places, so it
+    // stays a separate function, optimised like sha2 and not like its caller.
     let mut state: [u32; 8] = core::array::from_fn(|at| INITIAL[at]);
-    let mut room = [[0; BLOCK]; BLOCKS];
+    let mut buffer = [[0; BLOCK]; BLOCKS];
     let mut length = 0usize;
     for part in parts {
         let mut rest = *part;
         while !rest.is_empty() {
-            let count = absorb(room.as_flattened_mut(), length % ROOM, rest);
+            let count = absorb(buffer.as_flattened_mut(), length % BUFFER, rest);
             rest = rest.get(count..).unwrap_or_default();
             length = length.wrapping_add(count);
-            if length.is_multiple_of(ROOM) {
-                compress256(&mut state, &room);
-                room = [[0; BLOCK]; BLOCKS];
+            if length.is_multiple_of(BUFFER) {
+                compress256(&mut state, &buffer);
+                buffer = [[0; BLOCK]; BLOCKS];
             }
         }
     }
 
     // FIPS 180-4, 5.1.1: a one bit, zeros, and the length in bits, as 64 of which 32 are enough here.
-    let at = length % ROOM;
-    if let Some(end) = room.as_flattened_mut().get_mut(at) {
+    let at = length % BUFFER;
+    if let Some(end) = buffer.as_flattened_mut().get_mut(at) {
         *end = 0x80;
     }
     let mut last = (at + 8) / BLOCK;
     if last == BLOCKS {
-        compress256(&mut state, &room);
-        room = [[0; BLOCK]; BLOCKS];
+        compress256(&mut state, &buffer);
+        buffer = [[0; BLOCK]; BLOCKS];
         last = 0;
     }
-    if let Some(end) = room.get_mut(last).and_then(|block| block.last_chunk_mut()) {
+    if let Some(end) = buffer.get_mut(last).and_then(|block| block.last_chunk_mut()) {
         *end = (length as u32).wrapping_mul(8).to_be_bytes();
     }
-    compress256(&mut state, room.get(..=last).unwrap_or_default());
-    // It held the password. Not byte by byte, as `zeroize` itself would.
-    room = [[0; BLOCK]; BLOCKS];
-    zeroize::optimization_barrier(&room);
+    compress256(&mut state, buffer.get(..=last).unwrap_or_default());
+    // The buffer contained the password. `zeroize` itself would clear it byte by byte.
+    buffer = [[0; BLOCK]; BLOCKS];
+    zeroize::optimization_barrier(&buffer);
 
     write_hex(&state, token);
 }
 
-/// Copies of a part, which is not empty, what the block has room for; at least a byte. Returns how much it was.
+/// Copies as much of a non-empty part as fits into the block, at least one byte, and returns the count.
 #[inline(always)]
 fn absorb(block: &mut [u8], at: usize, part: &[u8]) -> usize {
     if cfg!(target_os = "none") {
-        // A byte a time: to copy more would link `memcpy`.
+        // One byte at a time: a larger copy would link `memcpy`.
         if let (Some(to), Some(from)) = (block.get_mut(at), part.first()) {
             *to = *from;
         }
         return 1;
     }
-    let room = block.get_mut(at..).unwrap_or_default();
-    let count = room.len().min(part.len());
-    let (to, from) = (room.get_mut(..count).unwrap_or_default(), part.get(..count).unwrap_or_default());
+    let buffer = block.get_mut(at..).unwrap_or_default();
+    let count = buffer.len().min(part.len());
+    let (to, from) = (buffer.get_mut(..count).unwrap_or_default(), part.get(..count).unwrap_or_default());
     let Some(last) = from.last_chunk::<8>() else {
         for (to, from) in to.iter_mut().zip(from) {
             *to = *from;
         }
         return count;
     };
-    // Eight bytes at a time, the last eight in any case.
+    // Eight bytes at a time, and the last eight again, which covers the remainder.
     for (to, from) in to.as_chunks_mut::<8>().0.iter_mut().zip(from.as_chunks::<8>().0) {
         *to = *from;
     }
@@ -167,7 +165,7 @@ fn absorb(block: &mut [u8], at: usize, part: &[u8]) -> usize {
     count
 }
 
-/// A hash's digits, without a branch on what they are.
+/// Writes a hash's digits without a branch on their values.
 #[inline(always)]
 fn write_hex(state: &[u32; 8], token: &mut [u8; Token::LEN]) {
     if cfg!(target_os = "none") {
@@ -176,7 +174,7 @@ fn write_hex(state: &[u32; 8], token: &mut [u8; Token::LEN]) {
         }
         return;
     }
-    // By bytes, of which a host does as many at a time as it has registers for.
+    // By bytes, which a host's compiler vectorises.
     let mut bytes = [0; 32];
     for (word, bytes) in state.iter().zip(bytes.as_chunks_mut().0) {
         *bytes = word.to_be_bytes();
@@ -248,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_does_not_tell_the_token() {
+    fn debug_hides_the_token() {
         assert_eq!(format!("{:?}", Token::of([b"", b"", b""])), "Token(redacted)");
     }
 }

@@ -1,12 +1,12 @@
-//! The name of one look-up: appid, stamp and sequence in a row, 23 to 48 characters.
+//! The identifier of one lookup: appid, stamp and sequence, concatenated to 23 to 48 characters.
 //!
-//! Carrier page, "transid": appid + `YYYYMMDDHHMISS` + 8 digits, at most 48 characters. Read from the end, it
-//! comes apart in only one way.
+//! Carrier page, "transid": appid + `YYYYMMDDHHMISS` + 8 digits, at most 48 characters. Split from the
+//! end, it is unambiguous.
 //!
-//! Reading is strict for a reason: the token is a plain SHA-256 over appid, password and transid, in this
-//! order. From one valid pair anybody can compute the token of `transid ‖ padding ‖ anything` without the
-//! password (length extension). The padding holds a byte 0x80, which no transid may hold; and a [`Token`] is
-//! only made from a [`Transid`], so such a request is refused before anything is hashed.
+//! The parser is strict because the token is a plain SHA-256 over appid, password and transid, in this order. From one
+//! valid pair an attacker can compute the token of `transid ‖ padding ‖ anything` without the password (length
+//! extension). The padding contains a byte 0x80, which a transid may not contain; and a [`Token`] is only made from a
+//! [`Transid`], so such a request is refused before it is hashed.
 //!
 //! [`Token`]: crate::Token
 
@@ -29,20 +29,20 @@ impl Transid {
     /// The longest transid, in characters.
     pub const MAX_LEN: usize = 48;
 
-    /// The transid of a look-up.
+    /// The transid of a lookup.
     #[must_use]
     pub fn new(appid: &AppId, stamp: Stamp, sequence: Sequence) -> Self {
-        const { assert!(AppId::MAX_LEN + TAIL_LEN == Self::MAX_LEN, "so that nothing is cut off below") };
+        const { assert!(AppId::MAX_LEN + TAIL_LEN == Self::MAX_LEN, "so that the pushes below fit") };
         let mut text = Text::EMPTY;
         text.push(appid.as_bytes());
         text.push(&tail(stamp, sequence));
         Self(text)
     }
 
-    /// Checks a ready-made transid.
+    /// Checks an existing transid.
     ///
     /// # Errors
-    /// Says which rule it breaks: length, alphabet, stamp or sequence, in this order.
+    /// The first rule that it breaks: length, alphabet, stamp or sequence, in this order.
     pub fn parse(text: &str) -> Result<Self, TransidError> {
         Self::parse_bytes(text.as_bytes())
     }
@@ -66,7 +66,7 @@ impl Transid {
         Ok(Self(text))
     }
 
-    /// Who asked.
+    /// The caller's appid.
     #[must_use]
     pub fn appid(&self) -> AppId {
         let mut appid = Text::EMPTY;
@@ -74,23 +74,23 @@ impl Transid {
         AppId(appid)
     }
 
-    /// When it was signed.
+    /// The time of signing.
     #[must_use]
     pub fn stamp(&self) -> Stamp {
         let stamp = split(self.as_bytes()).map(|(_, stamp, _)| Stamp::parse_bytes(stamp));
-        // Both ways in have checked it, so the default is never taken; it only spares a panic.
+        // Both constructors have checked it, so the default is never used; it only avoids a panic.
         stamp.and_then(Result::ok).unwrap_or(Stamp::FIRST)
     }
 
-    /// Its number.
+    /// The sequence.
     #[must_use]
     pub fn sequence(&self) -> Sequence {
         let sequence = split(self.as_bytes()).map(|(_, _, sequence)| Sequence::parse_bytes(sequence));
-        // As in `stamp`.
+        // See `stamp`.
         sequence.and_then(Result::ok).unwrap_or(Sequence::FIRST)
     }
 
-    /// The characters before stamp and sequence.
+    /// The appid's characters.
     pub(crate) fn appid_bytes(&self) -> &[u8] {
         split(self.as_bytes()).map(|(appid, _, _)| appid).unwrap_or_default()
     }
@@ -104,14 +104,14 @@ impl fmt::Debug for Transid {
     }
 }
 
-/// What follows the appid. Not `stamp.digits()` and `sequence.digits()`: one loop for both is smaller.
+/// The characters after the appid. One loop for both parts is smaller than `stamp.digits()` and `sequence.digits()`.
 pub(crate) fn tail(stamp: Stamp, sequence: Sequence) -> [u8; TAIL_LEN] {
     let [year, month, day, hour, minute, second] = stamp.civil();
     let [a, b, c, d] = sequence.pairs();
     two_digits_each(&[20, year, month, day, hour, minute, second, a, b, c, d])
 }
 
-/// Appid, stamp and sequence, or `None` if there are not that many characters.
+/// Appid, stamp and sequence, or `None` if there are too few characters.
 fn split(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (appid, tail) = text.split_at_checked(text.len().checked_sub(TAIL_LEN)?)?;
     let (stamp, sequence) = tail.split_at_checked(Stamp::LEN)?;
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pages_own_example_comes_apart() {
+    fn the_carrier_pages_example_is_parsed() {
         let transid = Transid::parse("1000012014101615303080000001").unwrap();
         assert_eq!(transid.appid().as_str(), "100001");
         assert_eq!(transid.stamp().to_string(), "20141016153030");
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn says_which_rule_is_broken() {
+    fn the_error_names_the_broken_rule() {
         for (text, error) in [
             ("", TransidError::TooShort),
             ("2014101615303080000001", TransidError::TooShort),

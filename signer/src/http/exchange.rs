@@ -1,20 +1,19 @@
-//! Requests and answers over embedded-io, once blocking and once async; the two halves of each pair differ in
-//! nothing but `await`.
+//! Requests and responses over embedded-io, blocking and async. The two functions of a pair differ only in `await`.
 //!
-//! Futures are not `Send`-bound and hold 64 bytes of buffer. Cancelling one leaves the connection in the middle
+//! Futures are not `Send`-bound and hold 64 bytes of buffer. A cancelled future leaves the connection in the middle
 //! of an exchange: close it.
 
 use super::request::length;
 use super::{Decoder, Endpoint, ExchangeError, Response};
 use crate::request::SignedRequest;
 
-/// How much is read at a time: about what a UART's buffer holds.
+/// Bytes per read: about the size of a UART's buffer.
 const CHUNK: usize = 64;
 
-/// Sends a look-up and waits for its answer; the body goes into `body`.
+/// Sends a lookup and reads its response; the body is written to `body`.
 ///
 /// # Errors
-/// When the connection fails or what comes is no answer. Close the connection then.
+/// When the connection fails or the response is invalid. Close the connection then.
 pub fn exchange<'b, IO: embedded_io::Read + embedded_io::Write>(
     io: &mut IO,
     endpoint: &Endpoint<'_>,
@@ -39,17 +38,17 @@ pub async fn exchange_async<'b, IO: embedded_io_async::Read + embedded_io_async:
     receive_async(io, body).await
 }
 
-/// Sends a look-up.
+/// Sends a lookup.
 ///
 /// # Errors
-/// When the connection fails or takes no more.
+/// When the connection fails or accepts no more bytes.
 pub fn send<IO: embedded_io::Write>(
     io: &mut IO,
     endpoint: &Endpoint<'_>,
     request: &SignedRequest<'_>,
 ) -> Result<(), ExchangeError<IO::Error>> {
     for mut piece in endpoint.pieces(request, &length(request)).into_iter().flatten() {
-        // Not `write_all`, which panics on a writer that takes nothing.
+        // Not `write_all`, which panics on a writer that accepts nothing.
         while !piece.is_empty() {
             let taken = io.write(piece).map_err(ExchangeError::Io)?;
             piece = remaining(piece, taken)?;
@@ -76,10 +75,10 @@ pub async fn send_async<IO: embedded_io_async::Write>(
     io.flush().await.map_err(ExchangeError::Io)
 }
 
-/// Reads one answer; its body goes into `body`.
+/// Reads one response; its body is written to `body`.
 ///
 /// # Errors
-/// When the connection fails or what comes is no answer.
+/// When the connection fails or the response is invalid.
 pub fn receive<'b, IO: embedded_io::Read>(
     io: &mut IO,
     body: &'b mut [u8],
@@ -112,7 +111,7 @@ pub async fn receive_async<'b, IO: embedded_io_async::Read>(
     }
 }
 
-/// What of a piece is left to write.
+/// The part of a piece that is still to be written.
 fn remaining<E>(piece: &[u8], taken: usize) -> Result<&[u8], ExchangeError<E>> {
     if taken == 0 {
         return Err(ExchangeError::Closed);
@@ -120,7 +119,7 @@ fn remaining<E>(piece: &[u8], taken: usize) -> Result<&[u8], ExchangeError<E>> {
     piece.get(taken..).ok_or(ExchangeError::Closed)
 }
 
-/// Feeds what was read, nothing being the end of the connection; whether the answer is complete.
+/// Feeds the bytes that were read; no bytes mean the end of the connection. Returns whether the response is complete.
 fn feed_or_close<E>(decoder: &mut Decoder, read: &[u8], body: &mut [u8]) -> Result<bool, ExchangeError<E>> {
     if read.is_empty() {
         decoder.close()?;

@@ -1,4 +1,4 @@
-//! The request's bytes: RFC 9112, sections 3 and 5.
+//! Request writer: RFC 9112, sections 3 and 5.
 //!
 //! ```text
 //! GET {path}?{query} HTTP/1.1        POST {path} HTTP/1.1
@@ -16,7 +16,7 @@ use crate::request::SignedRequest;
 use crate::stamp::div_rem;
 use crate::text::copy;
 
-/// Where look-ups are sent, and how.
+/// The destination of lookups, and the method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint<'a> {
     host: &'a str,
@@ -25,7 +25,7 @@ pub struct Endpoint<'a> {
     keep_alive: bool,
 }
 
-/// How a look-up's parameters travel; carrier and proxy take either.
+/// The part of the request that carries the parameters; carrier and proxy accept either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Method {
     /// In the URL.
@@ -36,10 +36,10 @@ pub enum Method {
 }
 
 impl<'a> Endpoint<'a> {
-    /// Look-ups go to `host` (`name`, `name:port` or `[v6]:port`) under `path`, by GET, one a connection.
+    /// Sends lookups to `host` (`name`, `name:port` or `[v6]:port`) under `path`, by GET, one per connection.
     ///
     /// # Errors
-    /// When host or path hold what could break out of their line, or would have to be encoded.
+    /// When host or path contain a character that could end their line, or that must be percent-encoded.
     pub const fn new(host: &'a str, path: &'a str) -> Result<Self, HttpError> {
         if host.is_empty() || !all_in(host.as_bytes(), b".-:[]_") {
             return Err(HttpError::BadHost);
@@ -50,21 +50,21 @@ impl<'a> Endpoint<'a> {
         Ok(Self { host, path, method: Method::Get, keep_alive: false })
     }
 
-    /// By this method instead.
+    /// Uses this method.
     #[must_use]
     pub const fn method(mut self, method: Method) -> Self {
         self.method = method;
         self
     }
 
-    /// Whether the connection is meant to carry further look-ups.
+    /// Sets whether the connection is to carry further lookups.
     #[must_use]
     pub const fn keep_alive(mut self, keep_alive: bool) -> Self {
         self.keep_alive = keep_alive;
         self
     }
 
-    /// Writes the whole request into a buffer and says how long it is.
+    /// Writes the whole request into a buffer and returns its length.
     ///
     /// # Errors
     /// When it does not fit; then nothing was written.
@@ -79,8 +79,8 @@ impl<'a> Endpoint<'a> {
         Ok(len)
     }
 
-    /// The request in pieces, some of them empty: a request line and its headers, and
-    /// the query in the one or behind the other. `length` comes from [`length`].
+    /// The request in pieces, some of them empty: request line and headers, with the query in the request line (GET)
+    /// or after the headers (POST). `length` comes from [`length`].
     pub(super) fn pieces<'p>(
         &'p self,
         request: &'p SignedRequest<'_>,
@@ -113,11 +113,11 @@ const FORM: &[u8] = b"\r\nContent-Type: application/x-www-form-urlencoded\r\nCon
 pub(super) fn length(request: &SignedRequest<'_>) -> [u8; 3] {
     const { assert!(crate::request::QUERY_MAX < 1000, "three digits") };
     let mut rest = request.parts().iter().map(|part| part.len() as u32).sum();
-    // Not by a loop over units: a division by a variable keeps a panic.
+    // Not a loop over units: a division by a variable links a panic.
     [div_rem(&mut rest, 100), div_rem(&mut rest, 10), rest].map(|digit| b'0' + digit as u8)
 }
 
-/// Whether all bytes are letters, digits, or in `others`.
+/// Whether every byte is a letter, a digit, or in `others`.
 const fn all_in(text: &[u8], others: &[u8]) -> bool {
     // `for` and closures are not allowed in a const fn.
     let mut at = 0;

@@ -1,40 +1,41 @@
-//! The answer's bytes: RFC 9112, sections 4 to 8, taken one by one as they come.
+//! Response parser: RFC 9112, sections 4 to 8, one byte at a time.
 //!
-//! The body ends by Content-Length, by chunks, or with the connection, as HTTP/1.0 has it; interim answers
-//! (100 Continue) are passed over. Of the header lines three frame the body and `Date` sets clocks; all others
-//! are skipped, however long, up to a limit for the head as a whole. Contradictory framing is refused.
+//! Content-Length, chunked coding or the end of the connection (HTTP/1.0) delimits the body. Interim responses (100
+//! Continue) are skipped. Four header fields are read: three for the framing of the body, and `Date`, which sets
+//! clocks. The others are skipped at any length, up to a limit for the head as a whole. Contradictory framing is an
+//! error.
 
 use super::HttpError;
 use crate::stamp::Stamp;
 
-/// An answer, whatever it says.
+/// A complete response, with any status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Response<'a> {
-    /// The HTTP status; proxy and carrier answer 200 even when they refuse.
+    /// The HTTP status; proxy and carrier send 200 even for a refusal.
     pub status: u16,
-    /// For [`Reply`](crate::Reply) to read.
+    /// The body; [`Reply`](crate::Reply) reads it.
     pub body: &'a [u8],
-    /// The server's clock, if it stated one: sets that of a gateway which has none.
+    /// The server's `Date`, if it sent one: sets the clock of a gateway that has none.
     pub date: Option<Stamp>,
-    /// Whether the connection can carry another look-up.
+    /// Whether the connection can carry another lookup.
     pub reusable: bool,
 }
 
-/// Takes an answer in pieces of any size.
+/// Incremental response parser; it accepts pieces of any size.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     state: State,
-    /// The current line as far as anybody asks, without its end.
+    /// The current line's first bytes, without its end.
     line: [u8; LINE],
     line_len: usize,
-    /// Bytes of the head so far, or of the current line behind it.
+    /// Bytes of the head so far, or of the current line after the head.
     head: usize,
     status: u16,
     date: Option<Stamp>,
     length: Option<u32>,
     chunked: bool,
     reusable: bool,
-    /// Bytes of the body or of a chunk still to come.
+    /// Bytes of the body or of a chunk that are still missing.
     remaining: u32,
     body: usize,
 }
@@ -52,26 +53,26 @@ struct Line<'a> {
 enum State {
     StatusLine,
     Header,
-    /// `left` bytes.
+    /// `remaining` bytes.
     Body,
-    /// Bytes up to the end of the connection.
+    /// All bytes until the connection ends.
     Rest,
     ChunkSize,
-    /// `left` bytes.
+    /// `remaining` bytes.
     Chunk,
     ChunkEnd,
     Trailer,
     End,
 }
 
-/// Enough for the longest line that matters, `Date: Sun, 06 Nov 1994 08:49:37 GMT`, and some white space.
+/// Line buffer: the longest line that is read, `Date: Sun, 06 Nov 1994 08:49:37 GMT`, and some white space.
 const LINE: usize = 48;
 
 impl Decoder {
     /// The longest head accepted, in bytes.
     pub const MAX_HEAD: usize = 8192;
 
-    /// Before the first byte.
+    /// A parser in front of the first byte.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -89,11 +90,11 @@ impl Decoder {
         }
     }
 
-    /// Takes what came, and says whether the answer is complete. Bytes of the body go into `body`, which must
-    /// be the same buffer every time; what comes behind the answer is dropped and makes the connection unusable.
+    /// Reads `input` and returns whether the response is complete. The body is written to `body`, which must be the
+    /// same buffer in every call. Bytes after the response are dropped and make the connection unusable.
     ///
     /// # Errors
-    /// When it is no answer, or the body does not fit. The decoder is of no further use then.
+    /// When the response is invalid, or the body does not fit. The decoder cannot be used afterwards.
     pub fn feed(&mut self, input: &[u8], body: &mut [u8]) -> Result<bool, HttpError> {
         for &byte in input {
             match self.state {
@@ -112,10 +113,10 @@ impl Decoder {
         Ok(self.state == State::End)
     }
 
-    /// The connection was closed; that ends the body of some answers.
+    /// Ends the response because the connection was closed, which delimits some bodies.
     ///
     /// # Errors
-    /// When the answer is not complete.
+    /// When the response is not complete.
     pub fn close(&mut self) -> Result<(), HttpError> {
         self.reusable = false;
         match self.state {
@@ -127,7 +128,7 @@ impl Decoder {
         }
     }
 
-    /// The answer, once it is complete; `body` is the buffer fed into.
+    /// The response, once it is complete; `body` is the buffer passed to [`feed`](Self::feed).
     #[must_use]
     pub fn response<'a>(&self, body: &'a [u8]) -> Response<'a> {
         Response {
@@ -188,7 +189,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// `HTTP/1.1 200 OK`; the reason may be missing or cut.
+    /// `HTTP/1.1 200 OK`; the reason phrase may be missing or truncated.
     fn status_line(&mut self, line: &[u8]) -> Result<(), HttpError> {
         let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'0'..=b'9', b' ', status @ ..] = line else {
             return Err(HttpError::Malformed);
@@ -222,7 +223,7 @@ impl Decoder {
             }
             self.length = Some(length);
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            // Nothing else was asked for, and twice is not once.
+            // The request allowed no other coding, and a second "chunked" would be one.
             if truncated || self.chunked || !value.is_some_and(|value| value.eq_ignore_ascii_case(b"chunked"))
             {
                 return Err(HttpError::Malformed);
@@ -239,7 +240,7 @@ impl Decoder {
 
     fn end_of_head(&mut self) -> Result<(), HttpError> {
         self.state = match (self.status, self.chunked, self.length) {
-            // Nobody asked to switch protocols.
+            // The request asked for no change of protocol.
             (101, ..) | (_, true, Some(_)) => return Err(HttpError::Malformed),
             (100..=199, ..) => {
                 let head = self.head;
@@ -265,7 +266,7 @@ impl Default for Decoder {
     }
 }
 
-/// Hexadecimal digits, at most 7, up to the end, a blank or an extension.
+/// Reads at most 7 hexadecimal digits, up to the end, a blank or an extension.
 fn chunk_size(line: &[u8]) -> Result<u32, HttpError> {
     let end = line.iter().position(|byte| b"; \t".contains(byte)).unwrap_or(line.len());
     let digits = line.get(..end).unwrap_or_default();
@@ -278,7 +279,7 @@ fn chunk_size(line: &[u8]) -> Result<u32, HttpError> {
     })
 }
 
-/// One to nine digits.
+/// Reads one to nine digits.
 fn decimal(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() || digits.len() > 9 {
         return None;

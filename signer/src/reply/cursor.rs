@@ -1,9 +1,10 @@
-//! A place in a document.
+//! A position in a document.
 //!
-//! Reading never fails: behind the end are zeros, which no JSON holds. Nothing is taken before it is known to be
-//! right, so that where a reader gave up says why: at the end, the document is cut off; elsewhere, it is wrong.
+//! Reading never fails: after the end it returns zeros, which valid JSON never contains. A reader takes a byte only
+//! after checking it, so the position at which it stops gives the reason: at the end, the document is truncated;
+//! elsewhere, it is malformed.
 
-/// What is left of a document.
+/// The rest of a document.
 #[derive(Clone)]
 pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
 
@@ -20,12 +21,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Takes the next byte if it is this one; whether it was.
+    /// Takes the next byte if it is this one; returns whether it was.
     pub(super) fn take(&mut self, byte: u8) -> bool {
         self.take_in(byte, byte)
     }
 
-    /// Takes the next byte if it is from `least` ≥ 1 to `most`; whether it was.
+    /// Takes the next byte if it is from `least` ≥ 1 to `most`; returns whether it was.
     pub(super) fn take_in(&mut self, least: u8, most: u8) -> bool {
         let fits = (least..=most).contains(&self.peek());
         if fits {
@@ -34,7 +35,7 @@ impl<'a> Cursor<'a> {
         fits
     }
 
-    /// What lies between here and `end`, a later place in the same document.
+    /// The bytes from here to `end`, a later position in the same document.
     pub(super) fn until(&self, end: &Self) -> &'a [u8] {
         self.0.get(..self.0.len().wrapping_sub(end.0.len())).unwrap_or_default()
     }

@@ -1,13 +1,13 @@
-//! What is between a JSON string's quotes, turned into characters: escapes (RFC 8259, section 7) and UTF-8.
+//! Decoder of the text between a JSON string's quotes: escapes (RFC 8259, section 7) and UTF-8.
 //!
-//! A lone surrogate becomes U+FFFD, as does every byte that is not UTF-8. The carrier's older systems write
-//! GBK, whose second bytes may be `\`: a lead byte of GBK that does not begin a UTF-8 character takes the byte
-//! behind it along, so that such a `\` neither hides a quote nor begins an escape.
+//! A lone surrogate becomes U+FFFD, as does every byte that is not UTF-8. The carrier's older systems write GBK,
+//! whose second bytes may be `\`. A lead byte of GBK that does not begin a UTF-8 character therefore includes the
+//! next byte, so that such a `\` neither hides a quote nor begins an escape.
 
 use super::cursor::Cursor;
 
-/// The characters of an escaped string that [`walk`](super::walk) has checked. An unchecked one ends where it is
-/// wrong.
+/// The characters of an escaped string that [`walk`](super::walk) has checked. An unchecked string ends at its first
+/// fault.
 #[derive(Clone)]
 pub(super) struct Decode<'a>(Cursor<'a>);
 
@@ -31,7 +31,7 @@ pub(super) fn is(escaped: &[u8], name: &[u8]) -> bool {
     name.iter().all(|&byte| chars.next() == Some(char::from(byte))) && chars.0.0.is_empty()
 }
 
-/// Takes one character, escaped or not, of a string's inside; `None` if it is wrong or cut off.
+/// Takes one character, escaped or not, of a string; `None` if it is malformed or truncated.
 pub(super) fn character(rest: &mut Cursor<'_>) -> Option<char> {
     let first = rest.peek();
     if first < 0x20 {
@@ -58,17 +58,17 @@ pub(super) fn character(rest: &mut Cursor<'_>) -> Option<char> {
     Some(char::from(escaped))
 }
 
-/// What `u` and its digits stand for: one unit of UTF-16, or a pair of them. A high surrogate without its low one
-/// is no character, and what follows it stands for itself.
+/// Reads `u` and its digits: one unit of UTF-16, or a surrogate pair. A high surrogate without its low one is no
+/// character, and the text after it is read separately.
 fn utf16(rest: &mut Cursor<'_>) -> Option<char> {
     let mut value = unit(rest)?;
     if value & 0xFC00 == 0xD800 {
-        let mut behind = rest.clone();
-        if behind.take(b'\\')
-            && let Some(low @ 0xDC00..=0xDFFF) = unit(&mut behind)
+        let mut ahead = rest.clone();
+        if ahead.take(b'\\')
+            && let Some(low @ 0xDC00..=0xDFFF) = unit(&mut ahead)
         {
             value = 0x1_0000 + ((value & 0x3FF) << 10) + (low & 0x3FF);
-            *rest = behind;
+            *rest = ahead;
         }
     }
     Some(char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER))
@@ -90,7 +90,7 @@ fn unit(rest: &mut Cursor<'_>) -> Option<u32> {
 /// The character that begins with `lead` ≥ 0x80, whose further bytes it takes.
 fn multibyte(lead: u8, rest: &mut Cursor<'_>) -> char {
     utf8(lead, rest).unwrap_or_else(|| {
-        // As a pair of GBK would be.
+        // A pair of GBK.
         if let 0x81..=0xFE = lead {
             rest.take_in(0x40, 0xFE);
         }
@@ -99,7 +99,7 @@ fn multibyte(lead: u8, rest: &mut Cursor<'_>) -> char {
 }
 
 fn utf8(lead: u8, rest: &mut Cursor<'_>) -> Option<char> {
-    // How many bytes follow, and the least value that needs so many: an overlong form is no UTF-8.
+    // The number of further bytes, and the least value that needs them: an overlong form is not UTF-8.
     let (more, least) = match lead {
         0xC0..=0xDF => (1, 0x80),
         0xE0..=0xEF => (2, 0x800),
@@ -107,10 +107,10 @@ fn utf8(lead: u8, rest: &mut Cursor<'_>) -> Option<char> {
         _ => return None,
     };
     let mut value = u32::from(lead) & (0x3F >> more);
-    let mut behind = rest.clone();
+    let mut ahead = rest.clone();
     for _ in 0..more {
-        let byte = behind.peek();
-        if !behind.take_in(0x80, 0xBF) {
+        let byte = ahead.peek();
+        if !ahead.take_in(0x80, 0xBF) {
             return None;
         }
         value = value << 6 | u32::from(byte & 0x3F);
@@ -119,7 +119,7 @@ fn utf8(lead: u8, rest: &mut Cursor<'_>) -> Option<char> {
         return None;
     }
     let c = char::from_u32(value)?;
-    *rest = behind;
+    *rest = ahead;
     Some(c)
 }
 

@@ -1,11 +1,10 @@
-//! The same four values, read by serde-json-core from behind a guard.
+//! The same four values, read by serde-json-core after a strict check.
 //!
 //! serde-json-core 0.7 recurses over unknown fields without bound, accepts what is not JSON (`[,x]`, raw
 //! newlines, scalars of any shape), cannot tell `0` from `"0"`, and fails as a whole on a string that is not
-//! UTF-8. So nothing reaches it before [`walk`] has checked the whole document and its depth; strings are
-//! taken escaped, without its unescaping; the text of a number is found behind its key, whose slice of the
-//! body says where that is; and a body that is not UTF-8 is left to [`scan`](super::scan), which reads the
-//! same.
+//! UTF-8. Therefore [`walk`] first checks the whole document and its depth; strings are taken escaped, without its
+//! unescaping; the text of a number is found after its key, whose slice gives the position in the body; and
+//! [`scan`](super::scan), which returns the same values, reads a body that is not UTF-8.
 
 use core::fmt;
 
@@ -21,13 +20,13 @@ pub(super) fn collect(body: &[u8]) -> Result<Fields<'_>, ReplyError> {
         return scan::collect(body);
     }
     walk(body, &mut Guard)?;
-    // The guard has accepted a stricter grammar than serde-json-core's, so this does not fail.
+    // `walk` accepts a stricter grammar than serde-json-core, so this does not fail.
     Envelope { body }
         .deserialize(&mut serde_json_core::de::Deserializer::new(body, None))
         .map_err(|_| ReplyError::Malformed)
 }
 
-/// Looks at nothing: the walk itself is the check.
+/// A visitor that ignores all values: the walk itself is the check.
 struct Guard;
 
 impl<'a> Visit<'a> for Guard {
@@ -71,7 +70,7 @@ impl<'a> Visitor<'a> for Envelope<'a> {
     }
 }
 
-/// `result`, whatever it is.
+/// `result`, of any type.
 struct Results<'f, 'a> {
     body: &'a [u8],
     fields: &'f mut Fields<'a>,
@@ -81,7 +80,7 @@ impl<'a> DeserializeSeed<'a> for Results<'_, 'a> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
-        // Not "ignored": of what serde-json-core offers, this alone accepts every type of value.
+        // Not because it is ignored: in serde-json-core, only this method accepts every type of value.
         deserializer.deserialize_ignored_any(self)
     }
 }
@@ -122,7 +121,7 @@ impl<'a> Visitor<'a> for Results<'_, 'a> {
     }
 }
 
-/// The first result, whatever it is.
+/// The first result, of any type.
 struct First<'f, 'a> {
     body: &'a [u8],
     fields: &'f mut Fields<'a>,
@@ -175,13 +174,13 @@ struct Leaf<'a> {
 }
 
 impl<'a> Leaf<'a> {
-    /// The number or literal behind the key; serde-json-core skips both as "something".
+    /// The number or literal after the key; serde-json-core skips both without a value.
     fn scalar(&self) -> Value<'a> {
         let end = self.key.as_ptr_range().end.addr().wrapping_sub(self.body.as_ptr().addr());
-        let behind = self.body.get(end..).unwrap_or_default();
-        // The key's closing quote, a colon, and white space about it.
-        let lead = behind.iter().take_while(|byte| b"\": \t\r\n".contains(byte)).count();
-        let value = behind.get(lead..).unwrap_or_default();
+        let after = self.body.get(end..).unwrap_or_default();
+        // The key's closing quote, a colon, and white space around it.
+        let lead = after.iter().take_while(|byte| b"\": \t\r\n".contains(byte)).count();
+        let value = after.get(lead..).unwrap_or_default();
         let len = value.iter().take_while(|byte| !b",} \t\r\n".contains(byte)).count();
         match value.get(..len) {
             Some(number @ [b'-' | b'0'..=b'9', ..]) => Value::Number(number),

@@ -1,19 +1,19 @@
-//! The four values of an answer, picked up in one walk over it.
+//! Collector of a reply's four values, in one pass.
 //!
-//! They lie like this: `{"status":…,"message":…,"result":[{"STATUS":…},…]}`.
+//! Their positions: `{"status":…,"message":…,"result":[{"STATUS":…},…]}`.
 
 use super::ReplyError;
 use super::decode::is;
 use super::walk::{Container, Nesting, Value, Visit, walk};
 
-/// What an answer states, unjudged.
+/// The values of a reply, not yet checked.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fields<'a> {
-    /// By [`Field`]; `None` is a key that is not there.
+    /// Indexed by [`Field`]; `None` for a missing key.
     values: [Option<Value<'a>>; 4],
     /// Elements of `result`, if it is an array.
     pub(super) results: usize,
-    /// A key of these four occurred twice.
+    /// One of these four keys occurred twice.
     pub(super) duplicate: bool,
 }
 
@@ -66,17 +66,17 @@ pub(super) fn collect(body: &[u8]) -> Result<Fields<'_>, ReplyError> {
 
 struct Collector<'a> {
     fields: Fields<'a>,
-    /// Whose value comes next, if anybody's.
+    /// The field whose value comes next.
     next: Option<Field>,
-    /// The walk is inside of `result`, and that is an array.
+    /// The walk is inside `result`, and that is an array.
     in_results: bool,
 }
 
-/// Where the envelope's members lie.
+/// Position of the envelope's members.
 const ENVELOPE: Nesting = Nesting::inside(&[Container::Object]);
-/// Where the results lie, if `result` is an array.
+/// Position of the results, if `result` is an array.
 const RESULTS: Nesting = Nesting::inside(&[Container::Object, Container::Array]);
-/// Where a result's members lie.
+/// Position of a result's members.
 const RESULT: Nesting = Nesting::inside(&[Container::Object, Container::Array, Container::Object]);
 
 impl<'a> Visit<'a> for Collector<'a> {
@@ -89,7 +89,7 @@ impl<'a> Visit<'a> for Collector<'a> {
     }
 
     fn value(&mut self, nesting: Nesting, value: Value<'a>) {
-        // Keys of the envelope and a result alone say whose the next value is, and it follows at once.
+        // Only keys of the envelope and of a result set the field, and the value follows the key directly.
         let field = self.next.take();
         if nesting == ENVELOPE {
             self.in_results = field == Some(Field::Result) && value == Value::Array;
@@ -109,10 +109,10 @@ pub(super) fn has_result_field(body: &[u8], name: &[u8]) -> Result<bool, ReplyEr
     Ok(search.found)
 }
 
-/// Looks for one field of the first result.
+/// A visitor that searches for one field of the first result.
 struct FieldSearch<'n> {
     name: &'n [u8],
-    /// Whose value comes next, if anybody's.
+    /// The field whose value comes next.
     next: Option<Field>,
     in_results: bool,
     results: usize,

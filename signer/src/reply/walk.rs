@@ -1,20 +1,20 @@
-//! A walk over a JSON document that checks every byte of it against RFC 8259, in bounded stack.
+//! A JSON parser that checks every byte of a document against RFC 8259, with bounded stack.
 //!
-//! Nesting is one bit a level, not recursion: 400 bytes of `[` overwrite the memory of a 16 KiB chip in a parser
-//! that recurses. Nothing is decoded; a visitor sees keys and values in nesting.
+//! Nesting takes one bit per level and no recursion: in a recursive parser, 400 bytes of `[` overwrite the memory of a
+//! 16 KiB chip. Nothing is decoded; a visitor receives keys and values in place.
 
 use super::ReplyError;
 use super::cursor::Cursor;
 use super::decode::character;
 
-/// How many containers may lie in one another. The carrier's answers have three; serde-json-core recurses
-/// over unknown fields, about 100 B of stack a level.
+/// The most containers that may be nested. The carrier's replies have three; serde-json-core recurses over unknown
+/// fields, with about 100 B of stack per level.
 pub(super) const MAX_DEPTH: usize = 16;
 
-/// A value, as far as anybody here asks.
+/// A value, as far as the readers need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value<'a> {
-    /// What is between a string's quotes, still escaped.
+    /// The text between a string's quotes, still escaped.
     Text(&'a [u8]),
     /// A number's characters.
     Number(&'a [u8]),
@@ -37,15 +37,15 @@ pub(super) enum Container {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Nesting(u32);
 
-/// What is told about a document, in its order.
+/// A receiver of a document's keys and values, in document order.
 pub(super) trait Visit<'a> {
     /// A member's key, still escaped; its value comes next.
     fn key(&mut self, nesting: Nesting, key: &'a [u8]);
-    /// A value; those inside a container follow it, one deeper.
+    /// A value; the values inside a container follow it, one level deeper.
     fn value(&mut self, nesting: Nesting, value: Value<'a>);
 }
 
-/// The object in a body of at most `most` bytes: without byte-order mark, white space around and NULs behind.
+/// The object in a body of at most `most` bytes, without byte-order mark, surrounding white space and trailing NULs.
 pub(super) fn trim(body: &[u8], most: usize) -> Result<&[u8], ReplyError> {
     if body.len() > most {
         return Err(ReplyError::TooLong);
@@ -80,7 +80,7 @@ pub(super) fn walk<'a>(document: &'a [u8], visit: &mut impl Visit<'a>) -> Result
     })
 }
 
-/// `None` where the document is cut off, wrong or too deep.
+/// `None` if the document is truncated, malformed or too deep.
 fn step_through<'a>(
     cursor: &mut Cursor<'a>,
     nesting: &mut Nesting,
@@ -101,7 +101,7 @@ fn step_through<'a>(
             }
         }
         let mut opened = opened.is_some();
-        // Close what ends here; stop before the next value.
+        // Close the containers that end here; stop before the next value.
         loop {
             if *nesting == Nesting::TOP {
                 return cursor.0.is_empty().then_some(());
@@ -125,7 +125,7 @@ fn step_through<'a>(
 }
 
 impl Nesting {
-    /// Outside of every container.
+    /// Outside every container.
     const TOP: Self = Self(1);
 
     /// Inside these containers, the outermost first.
@@ -153,20 +153,20 @@ impl Nesting {
     }
 
     fn is_too_deep(self) -> bool {
-        const { assert!(MAX_DEPTH + 1 < 32, "one bit a level, and one above") };
+        const { assert!(MAX_DEPTH + 1 < 32, "one bit per level, and one above") };
         self.0 >> MAX_DEPTH > 1
     }
 }
 
 impl<'a> Cursor<'a> {
-    /// Passes over white space.
+    /// Skips white space.
     fn skip_space(&mut self) {
         while let [b' ' | b'\t' | b'\r' | b'\n', rest @ ..] = self.0 {
             self.0 = rest;
         }
     }
 
-    /// Takes the next byte that is no white space if it is this one; whether it was.
+    /// Skips white space and takes the next byte if it is this one; returns whether it was.
     fn take_token(&mut self, byte: u8) -> bool {
         self.skip_space();
         self.take(byte)
@@ -176,7 +176,7 @@ impl<'a> Cursor<'a> {
         self.take_token(byte).then_some(())
     }
 
-    /// A whole string, number or literal, or the bracket of a container.
+    /// Takes a whole string, number or literal, or the opening bracket of a container.
     fn value(&mut self) -> Option<Value<'a>> {
         self.skip_space();
         let start = self.clone();
@@ -221,7 +221,7 @@ impl<'a> Cursor<'a> {
         Some(())
     }
 
-    /// One digit or more.
+    /// Takes one digit or more.
     fn digits(&mut self) -> Option<()> {
         let mut any = None;
         while self.take_in(b'0', b'9') {
@@ -230,7 +230,7 @@ impl<'a> Cursor<'a> {
         any
     }
 
-    /// What is between a string's quotes.
+    /// Takes a string and returns the text between its quotes.
     fn text(&mut self) -> Option<&'a [u8]> {
         self.expect(b'"')?;
         let start = self.clone();

@@ -1,17 +1,17 @@
-//! Numbers that survive a reset: leased from flash in blocks, so that one write serves many look-ups.
+//! Sequences that survive a reset: leased from flash in blocks, so that one write serves many lookups.
 //!
 //! Format: two pages (erase units) of slots. A slot holds a mark, as `u32` and as its complement, both
-//! little-endian, and 0xFF up to a whole number of write units. The mark is how many numbers were ever leased;
-//! the n-th of them is the node's n-th, round and round.
+//! little-endian, and 0xFF up to a whole number of write units. The mark is the count of all
+//! numbers leased so far; the n-th of them is the node's n-th, modulo the node's count.
 //!
-//! - A mark is written and read back *before* any number below it is handed out. The highest whole mark
-//!   counts; numbers go on from there, so that a reset forfeits the rest of a block and repeats nothing.
-//! - Marks only grow, so an old page that an interrupted erasure left in pieces cannot win. A torn mark does
-//!   not match its complement: it is passed over, and was never handed out from.
-//! - A mark goes behind the last slot in use of the page with the highest mark. When that page is full, the
-//!   *other* one is erased first; at no moment is the highest mark anywhere but in a whole page.
+//! - A mark is written and read back *before* any number below it is returned. The highest valid mark counts; numbers
+//!   continue from it, so that a reset loses the rest of a block and repeats nothing.
+//! - Marks only grow, so the remains of a page whose erasure was interrupted cannot exceed the newest mark. A torn mark
+//!   does not match its complement: it is skipped, and no number of its block was returned.
+//! - A mark is written to the slot after the last used one of the page with the highest mark. When that page is full,
+//!   the *other* page is erased first; the highest mark is therefore always in an intact page.
 //!
-//! Wear: a page takes `ERASE_SIZE / slot` marks, and the pages take turns, so both last for
+//! Wear: a page holds `ERASE_SIZE / slot` marks, and the pages alternate, so both last for
 //! 2 × endurance × marks × block numbers. With 4 KiB pages, slots of 8 bytes, blocks of 64 and 10,000 erasures
 //! that is 655 million. Each reset costs one mark.
 
@@ -22,32 +22,32 @@ use embedded_storage::nor_flash::NorFlash;
 
 use super::{Node, Sequence, SequenceSource};
 
-/// A counter whose high-water mark lives in two pages of flash.
+/// A counter whose high-water mark is stored in two pages of flash.
 #[derive(Debug)]
 pub struct Leased<F> {
     flash: F,
-    /// Where the two pages begin.
+    /// Offset of the first of the two pages.
     start: u32,
     node: Node,
-    /// Numbers leased at a time.
+    /// Numbers per lease.
     block: u32,
-    /// The next number to hand out, counted from the first ever.
+    /// The next number to return, counted from the first ever.
     next: u32,
-    /// The mark in flash: numbers from here on are not ours yet.
+    /// The mark in flash: numbers from here on are not leased yet.
     mark: u32,
-    /// The page (0 or 1) and the slot for the next mark.
+    /// Page (0 or 1) and slot of the next mark.
     page: u32,
     slot: u32,
 }
 
-/// Why there is no next number.
+/// The reason why there is no next number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseError<E> {
     /// The flash failed.
     Flash(E),
-    /// The two pages are not in the flash or do not begin at an erase unit, or a block is 0.
+    /// The two pages are outside the flash or do not begin at an erase unit, or a block is 0.
     Layout,
-    /// What was written does not read back.
+    /// A written mark does not read back.
     Worn,
     /// 4,294,967,295 numbers were leased.
     Exhausted,
@@ -59,7 +59,7 @@ const RECORD: usize = 8;
 const LARGEST_UNIT: usize = 32;
 
 impl<F: NorFlash> Leased<F> {
-    /// Bytes a slot takes.
+    /// Bytes per slot.
     const SLOT: usize = {
         assert!(F::WRITE_SIZE <= LARGEST_UNIT && F::READ_SIZE <= LARGEST_UNIT, "units above 32 B");
         assert!(F::WRITE_SIZE.is_power_of_two() && F::READ_SIZE.is_power_of_two(), "units are powers of two");
@@ -71,19 +71,20 @@ impl<F: NorFlash> Leased<F> {
         (F::ERASE_SIZE / Self::SLOT) as u32
     };
 
-    /// Finds the highest mark in the two pages that begin at byte `start` of the flash. Pages never used
-    /// before may hold anything but marks. Nothing is written yet.
+    /// Finds the highest mark in the two pages that begin at byte `start` of the flash. Pages that
+    /// were never used may contain anything but marks. Nothing is written yet.
     ///
-    /// `block` numbers are leased at a time: many spare the flash, few lose less at a reset.
+    /// `block` numbers are leased per write: a larger block wears the flash less, a smaller one loses fewer numbers at
+    /// a reset.
     ///
     /// # Errors
-    /// When the flash fails or the pages are not in it.
+    /// When the flash fails or the pages are outside it.
     pub fn mount(flash: F, start: u32, node: Node, block: u32) -> Result<Self, LeaseError<F::Error>> {
         let end = u64::from(start) + 2 * F::ERASE_SIZE as u64;
         if block == 0 || !(start as usize).is_multiple_of(F::ERASE_SIZE) || end > flash.capacity() as u64 {
             return Err(LeaseError::Layout);
         }
-        // As if page 1 were full: the first mark erases page 0.
+        // Treated as a full page 1: the first mark erases page 0.
         let mut this = Self { flash, start, node, block, next: 0, mark: 0, page: 1, slot: Self::SLOTS };
         let mut bytes = [0xFF; LARGEST_UNIT];
         for page in 0..2 {
@@ -104,7 +105,7 @@ impl<F: NorFlash> Leased<F> {
         Ok(this)
     }
 
-    /// Gives the flash back.
+    /// Returns the flash.
     pub fn unmount(self) -> F {
         self.flash
     }
@@ -119,7 +120,7 @@ impl<F: NorFlash> Leased<F> {
             (self.page, self.slot) = (page, 0);
         }
         let slot = self.slot;
-        // Whatever becomes of the write, the slot is used up.
+        // The slot is used even if the write fails.
         self.slot += 1;
         let mut bytes = [0xFF; LARGEST_UNIT];
         let record = mark.to_le_bytes().into_iter().chain((!mark).to_le_bytes());
@@ -138,7 +139,7 @@ impl<F: NorFlash> Leased<F> {
         Ok(())
     }
 
-    /// Reads a slot to the head of `bytes`.
+    /// Reads a slot into the beginning of `bytes`.
     fn read(
         &mut self,
         page: u32,
@@ -167,7 +168,7 @@ impl<F: NorFlash> SequenceSource for Leased<F> {
     }
 }
 
-/// The mark in a slot, if it is whole.
+/// The mark in a slot, if it is valid.
 fn mark(slot: &[u8; LARGEST_UNIT]) -> Option<u32> {
     let [a, b, c, d, na, nb, nc, nd, ..] = *slot;
     let (mark, complement) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([na, nb, nc, nd]));
@@ -178,13 +179,9 @@ impl<E: fmt::Debug> fmt::Display for LeaseError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flash(error) => write!(f, "the flash failed ({error:?}): check its driver and wiring"),
-            Self::Layout => {
-                f.write_str("the two pages must begin at an erase unit of the flash and lie in it")
-            }
-            Self::Worn => f.write_str("the mark does not read back: the page is worn, move to another"),
-            Self::Exhausted => {
-                f.write_str("four billion numbers were leased: erase both pages and start again")
-            }
+            Self::Layout => f.write_str("the two pages must begin at an erase unit and be within the flash"),
+            Self::Worn => f.write_str("the mark does not read back: the page is worn, use another"),
+            Self::Exhausted => f.write_str("four billion numbers were leased: erase both pages and restart"),
         }
     }
 }

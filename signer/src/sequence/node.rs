@@ -1,10 +1,10 @@
 //! A device's own part of the eight digits, so that thousands of gateways can share an appid and never collide.
 //!
-//! With `k` node digits there are 10^k nodes of 10^(8-k) numbers each. What must not repeat is the pair of
-//! second and number; inside a node a number comes again after all others have. So a device that makes `r`
-//! look-ups a second, and whose clock errs by less than 10^(8-k) / r seconds, never repeats a pair:
+//! With `k` node digits there are 10^k nodes of 10^(8-k) numbers each. The pair of second and number must be unique;
+//! within a node, a number repeats only after all others were used. A device that makes `r` lookups per second, and
+//! whose clock is wrong by less than 10^(8-k) / r seconds, therefore never repeats a pair:
 //!
-//! | k | devices | numbers each | once a second | once a minute |
+//! | k | devices | numbers per node | repeat at 1 per second | repeat at 1 per minute |
 //! | --- | --- | --- | --- | --- |
 //! | 2 | 100 | 1,000,000 | 11 days | 1.9 years |
 //! | 3 | 1,000 | 100,000 | 27 hours | 69 days |
@@ -20,12 +20,12 @@ use crate::error::SequenceError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
     first: Sequence,
-    /// How many numbers there are, at least 9.
+    /// The count of its numbers, at least 9.
     len: u32,
 }
 
 impl Node {
-    /// All numbers: one device an appid.
+    /// All numbers, for the only device of an appid.
     pub const ONLY: Self = Self { first: Sequence::FIRST, len: Sequence::LAST.0 };
 
     /// The node whose numbers begin with `number`, written in `digits` digits (0 to 7).
@@ -48,29 +48,29 @@ impl Node {
         self.first
     }
 
-    /// How many numbers it has.
+    /// The count of its numbers.
     #[must_use]
     pub const fn count(self) -> u32 {
         self.len
     }
 
-    /// Whether a number is one of its.
+    /// Whether a number belongs to this node.
     #[must_use]
     pub const fn contains(self, sequence: Sequence) -> bool {
         sequence.0.wrapping_sub(self.first.0) < self.len
     }
 
-    /// The number after one of its; after the last comes the first.
+    /// The number after `sequence`, which belongs to this node; after the last comes the first.
     #[must_use]
     pub const fn after(self, sequence: Sequence) -> Sequence {
         let next = Sequence(sequence.0 + 1);
         if self.contains(next) { next } else { self.first }
     }
 
-    /// Its `nth` number, counted from 0 and round and round.
+    /// Its `nth` number, counted from 0; after the last comes the first.
     #[cfg(any(feature = "flash", test))]
     pub(super) const fn nth(self, nth: u32) -> Sequence {
-        // No node is empty, so the default is never taken; it only spares a panic.
+        // A node is never empty, so the default is never used; it only avoids a panic.
         match nth.checked_rem(self.len) {
             Some(nth) => Sequence(self.first.0 + nth),
             None => self.first,
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_goes_round() {
+    fn a_node_wraps_around() {
         for (digits, number) in [(7, 0), (7, 1), (7, 9_999_999), (6, 0)] {
             let node = Node::new(digits, number).unwrap();
             let mut sequence = node.first();

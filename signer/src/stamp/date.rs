@@ -1,16 +1,16 @@
-//! The `Date` header of an HTTP answer as a [`Stamp`], so that a gateway without a clock can set itself.
+//! Parser of an HTTP `Date` header into a [`Stamp`], so that a gateway without a clock can set its time.
 //!
 //! RFC 9110, section 5.6.7, IMF-fixdate: `Sun, 06 Nov 1994 08:49:37 GMT`, 29 characters. Its two obsolete
-//! forms are refused. A wrong week-day is too: it is the check digit of a date that came over a serial line.
+//! forms are errors. So is a wrong weekday, which serves as a check digit on a serial line.
 
 use super::{DAY, Stamp};
 use crate::error::StampError;
 
-/// How far China's clock is ahead of GMT, in seconds.
-const AHEAD: u32 = 8 * 3600;
+/// China's offset from GMT, in seconds.
+const OFFSET: u32 = 8 * 3600;
 
 impl Stamp {
-    /// Reads the value of a `Date` header.
+    /// Parses the value of a `Date` header.
     ///
     /// ```
     /// use cmiot_signer::Stamp;
@@ -20,10 +20,10 @@ impl Stamp {
     /// ```
     ///
     /// # Errors
-    /// [`StampError::Malformed`] when it is no IMF-fixdate of the years 2000 to 2099 (GMT), and
-    /// [`StampError::TooLate`] for its last eight hours, which are 2100 in China.
+    /// [`StampError::Malformed`] when it is not an IMF-fixdate of the years 2000 to 2099 (GMT), and
+    /// [`StampError::TooLate`] for the last eight hours of 2099, which are in 2100 in China.
     pub fn from_http_date(value: &[u8]) -> Result<Self, StampError> {
-        // Spelled as it stands: "Www, dd Mmm 20yy hh:mm:ss GMT".
+        // "Www, dd Mmm 20yy hh:mm:ss GMT"
         #[rustfmt::skip]
         let [
             w, e, k, b',', b' ', d1, d2, b' ', m, o, n, b' ', b'2', b'0', y1, y2, b' ',
@@ -43,7 +43,7 @@ impl Stamp {
         if (at_gmt.seconds / DAY + 6) % 7 != week_day {
             return Err(StampError::Malformed);
         }
-        let seconds = at_gmt.seconds + AHEAD;
+        let seconds = at_gmt.seconds + OFFSET;
         if seconds > Self::LAST.seconds {
             return Err(StampError::TooLate);
         }
@@ -51,7 +51,7 @@ impl Stamp {
     }
 }
 
-/// Which of the three-letter names in a row this is.
+/// The index of a three-letter name in a list without separators.
 fn position(names: &[u8], name: [u8; 3]) -> Result<u32, StampError> {
     let position = names.as_chunks::<3>().0.iter().position(|known| *known == name);
     position.map(|at| at as u32).ok_or(StampError::Malformed)
