@@ -17,12 +17,13 @@ use anyhow::Result;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 
 use crate::firmware;
+use crate::prose;
 use crate::run::Run;
 use crate::test::{self, Tally};
 use crate::tools;
 
 /// Stages that read files only, and start no cargo.
-const READERS: &[&str] = &["arrows"];
+const READERS: &[&str] = &["arrows", "prose"];
 
 struct Stage {
     name: &'static str,
@@ -34,6 +35,11 @@ struct Stage {
 const STAGES: &[Stage] = &[
     Stage { name: "fmt", about: "The code is formatted", run: || plain(fmt) },
     Stage { name: "clippy", about: "No warning anywhere, with and without features", run: || plain(clippy) },
+    Stage {
+        name: "prose",
+        about: "Comments, messages and documents use plain words (xtask/prose.toml)",
+        run: || plain(prose::stage),
+    },
     Stage {
         name: "arrows",
         about: "The proxy's modules import each other as ARCHITECTURE.md says, without cycles",

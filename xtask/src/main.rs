@@ -8,6 +8,7 @@
 //! | `bench.rs`, `bench/` | `cargo xtask bench NAME`: the project against its peers in one run |
 //! | `firmware.rs`, `firmware/` | `cargo xtask firmware`: the signer on emulated chips, tested and weighed |
 //! | `hostile.rs`, `hostile/` | `cargo xtask hostile`: the proxy under attack, while good gateways keep asking |
+//! | `prose.rs`, `prose/` | `cargo xtask prose`: words and patterns that comments, messages and documents do without |
 //! | `release.rs`, `release/` | `cargo xtask release`: the static executables that are handed out, trained, and their sizes |
 //! | `tools.rs` | what a machine must have, and how it is brought there |
 //! | `serving.rs` | a program that serves, from its start to its end |
@@ -21,6 +22,7 @@ mod ci;
 mod crash;
 mod firmware;
 mod hostile;
+mod prose;
 mod release;
 mod run;
 mod serving;
@@ -70,6 +72,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         program: Option<std::path::PathBuf>,
     },
+    /// Check the words of comments, messages and documents, or lower the counts of what is still allowed
+    Prose(prose::Options),
     /// Build the static executables for x86_64 and aarch64, and print their sizes and what an idle one holds
     Release,
     /// One attacker, as `hostile` starts it
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
         Command::Bench { bench } => bench.run(),
         Command::Ci { stages } => ci::command(&stages),
         Command::Firmware { rebase } => firmware::command(rebase),
+        Command::Prose(options) => prose::command(&options).map(|()| ExitCode::SUCCESS),
         Command::Release => release::command().map(|()| ExitCode::SUCCESS),
         Command::Hostile { attacks, program } => hostile::command(&attacks, program),
         Command::Attack { attack, to, seconds } => attack.run(to, seconds).map(|()| ExitCode::SUCCESS),
