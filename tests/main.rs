@@ -36,7 +36,7 @@ mod client_list;
 mod replay;
 
 // What a client may send twice; derived and revoked ones.
-mod modes;
+mod replay_modes;
 
 // What is kept, for whom, through a restart.
 mod cache;
@@ -51,7 +51,7 @@ mod stale;
 mod carrier_faults;
 
 // TLS towards the carrier, and the proxies on the way there.
-mod carrier_road;
+mod carrier_connect;
 
 // Connections to the carrier that die, and those that cannot be made.
 mod carrier_connections;
@@ -96,7 +96,7 @@ mod audit;
 mod records;
 
 // What docs/auditing.md prints, as an auditor runs it.
-mod auditing;
+mod audit_docs;
 
 // The audit's commands.
 mod audit_commands;
