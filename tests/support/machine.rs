@@ -1,10 +1,10 @@
-//! Poor machines: one processor, and disks that fail on command: a small one that can be filled, one that turns
-//! read-only or stalls, and one that keeps only what was synced.
+//! Machines with faults: a single processor; a small disk that the test fills; a disk that turns read-only, stalls or
+//! loses unsynced writes on command.
 //!
-//! The small disk is a tmpfs over the proxy's data folder, in a mount namespace of its own, reached through
-//! `/proc/PID/root`; what is in it is looked at in a copy, since SQLite takes that link by its word. It needs root, or
-//! user namespaces. The other one is a preload (`faults.c`), since no kernel remounts a file system read-only while files
-//! are open for writing, except after an error of a real disk.
+//! The small disk is a tmpfs over the proxy's data folder, in a separate mount namespace. The test reaches it through
+//! `/proc/PID/root` and reads copies of its files, since SQLite resolves that link. It needs root or user namespaces.
+//! The faulty disk is an `LD_PRELOAD` library (`xtask/src/crash/disk.c`), since no kernel remounts a file system
+//! read-only while files are open for writing, except after an error of a real disk.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -18,170 +18,160 @@ use tempfile::TempDir;
 
 use super::{Proxy, Setup};
 
-/// What a proxy is started with, so that its disk can fail or its processors are few.
+/// The machine that a proxy runs on: a wrapper command and environment variables.
 #[derive(Debug, Default)]
-pub(crate) struct Ground {
-    /// Words before the executable's own.
-    pub(super) before: Vec<OsString>,
+pub(crate) struct Machine {
+    /// The wrapper command: the words before the path of the executable.
+    pub(super) wrapper: Vec<OsString>,
     pub(super) environment: Vec<(&'static str, OsString)>,
-    /// Whether its data folder is in a mount namespace of its own.
+    /// Whether the data folder is in a separate mount namespace.
     pub(super) private: bool,
+    /// The file DISK_FAULT or DISK_FAILS of the faulty disk.
     fault: PathBuf,
-    /// Of the disk that keeps only what was synced: what it has.
+    /// The folder DISK_KEPT: durable contents.
     kept: PathBuf,
     copies: Mutex<Vec<TempDir>>,
 }
 
-impl Ground {
-    /// A disk of so many MiB, in memory, under the data folder of `folder`.
-    fn small(folder: &Path, mebibytes: u32) -> Self {
+impl Machine {
+    /// A tmpfs of this size, mounted over the data folder in `folder`.
+    fn small_disk(folder: &Path, mebibytes: u32) -> Self {
         let data = folder.join("data");
         std::fs::create_dir(&data).expect("a folder of ours");
         let mount = format!("mount -t tmpfs -o size={mebibytes}m,mode=0700 tmpfs \"$0\" && exec \"$@\"");
-        let before = ["unshare", namespaces(), "sh", "-c", &mount]
+        let wrapper = ["unshare", namespaces(), "sh", "-c", &mount]
             .map(OsString::from)
             .into_iter()
             .chain([data.into()]);
-        Self { before: before.collect(), private: true, ..Self::default() }
+        Self { wrapper: wrapper.collect(), private: true, ..Self::default() }
     }
 
-    /// Redirected as a shell does it: `2>pipe`, `>&-`.
+    /// With a shell redirection: `2>pipe`, `>&-`.
     pub(crate) fn redirected(to: &str) -> Self {
-        Self::before(["sh", "-c", &format!("exec \"$0\" \"$@\" {to}")])
+        Self::wrapped_by(["sh", "-c", &format!("exec \"$0\" \"$@\" {to}")])
     }
 
-    /// Started by other words before the executable's own.
-    pub(crate) fn before<const N: usize>(words: [&str; N]) -> Self {
-        Self { before: words.map(OsString::from).into(), ..Self::default() }
+    /// With a wrapper command.
+    pub(crate) fn wrapped_by<const N: usize>(words: [&str; N]) -> Self {
+        Self { wrapper: words.map(OsString::from).into(), ..Self::default() }
     }
 
-    /// One processor, the first that we may use ourselves.
+    /// With a single processor, the first that this process may use.
     fn one_processor() -> Self {
         let status = std::fs::read_to_string("/proc/self/status").expect("every Linux has it");
         let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
         let first = allowed.and_then(|list| list.trim().split([',', '-']).next()).expect("one at least");
-        Self { before: ["taskset", "-c", first].map(OsString::from).into(), ..Self::default() }
+        Self { wrapper: ["taskset", "-c", first].map(OsString::from).into(), ..Self::default() }
     }
 
-    /// A disk that does what [`Proxy::disk_is`] says.
-    fn failing(folder: &Path) -> Self {
-        let (fault, data) = (folder.join("fault"), folder.join("data"));
-        let library = built(folder, "tests/support/faults.c");
-        let environment = vec![
-            ("LD_PRELOAD", library.into()),
-            ("FAULT", fault.clone().into()),
-            ("FAULT_DIR", data.into_os_string()),
-        ];
-        Self { environment, fault, ..Self::default() }
+    /// With a disk whose faults [`Proxy::set_disk_fault`] sets.
+    fn failing_disk(folder: &Path) -> Self {
+        let fault = folder.join("fault");
+        Self { environment: faulty_disk(folder, vec![("DISK_FAULT", &fault)]), fault, ..Self::default() }
     }
 
-    /// A disk that keeps only what was synced, and whose syncs fail as [`Proxy::fail_syncs`] says.
-    fn losing(folder: &Path) -> Self {
+    /// With a disk that loses unsynced writes, and whose syncs fail as often as [`Proxy::fail_syncs`] sets.
+    fn losing_disk(folder: &Path) -> Self {
         let (fault, kept) = (folder.join("fails"), folder.join("kept"));
-        let library = built(folder, "xtask/src/crash/disk.c");
         std::fs::create_dir(&kept).expect("a folder of ours");
         std::fs::write(&fault, [0; 8]).expect("a folder of ours");
-        let environment = vec![
-            ("LD_PRELOAD", library.into()),
-            ("DISK_DIR", folder.join("data").into_os_string()),
-            ("DISK_KEPT", kept.clone().into()),
-            ("DISK_FAILS", fault.clone().into()),
-        ];
+        let environment = faulty_disk(folder, vec![("DISK_KEPT", &kept), ("DISK_FAILS", &fault)]);
         Self { environment, fault, kept, ..Self::default() }
     }
 }
 
-/// A preload, built of one of the repository's files.
-fn built(folder: &Path, source: &str) -> PathBuf {
-    let library = folder.join("preload.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(source);
+/// Builds the preload library of the faulty disk; the environment of a process on that disk.
+fn faulty_disk(folder: &Path, settings: Vec<(&'static str, &PathBuf)>) -> Vec<(&'static str, OsString)> {
+    let library = folder.join("disk.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../xtask/src/crash/disk.c");
     let built = Command::new("cc")
         .args(["-shared", "-fPIC", "-O1", "-Wall", "-o"])
         .args([&library, &source])
         .arg("-ldl")
         .status();
     assert!(built.expect("a C compiler").success());
-    library
+    let common = [("LD_PRELOAD", library.into()), ("DISK_DIR", folder.join("data").into_os_string())];
+    common.into_iter().chain(settings.into_iter().map(|(name, path)| (name, path.into()))).collect()
 }
 
 impl Setup {
-    /// Starts the executable where one processor has to do for all of it.
+    /// Starts the executable on a single processor.
     pub(crate) async fn start_on_one_processor(&self) -> Proxy {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Proxy::start_on(folder, self.clone(), Ground::one_processor()).await
+        Proxy::start_on_machine(folder, self.clone(), Machine::one_processor()).await
     }
 
-    /// Starts the executable with its data on a small disk of its own.
+    /// Starts the executable with its data on a small disk.
     pub(crate) async fn start_on_small_disk(&self, mebibytes: u32) -> Proxy {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let ground = Ground::small(folder.path(), mebibytes);
-        Proxy::start_on(folder, self.clone(), ground).await
+        let machine = Machine::small_disk(folder.path(), mebibytes);
+        Proxy::start_on_machine(folder, self.clone(), machine).await
     }
 
-    /// Starts the executable with its data on a disk that fails on command.
+    /// Starts the executable with its data on a disk that fails on command ([`Proxy::set_disk_fault`]).
     pub(crate) async fn start_on_failing_disk(&self) -> Proxy {
-        self.start_on_disk(Ground::failing).await
+        self.start_on_disk(Machine::failing_disk).await
     }
 
-    /// Starts the executable with its data on a disk that keeps only what was synced.
+    /// Starts the executable with its data on a disk that loses unsynced writes.
     pub(crate) async fn start_on_losing_disk(&self) -> Proxy {
-        self.start_on_disk(Ground::losing).await
+        self.start_on_disk(Machine::losing_disk).await
     }
 
-    async fn start_on_disk(&self, ground: impl FnOnce(&Path) -> Ground) -> Proxy {
-        // Paths are compared as the kernel tells them.
+    async fn start_on_disk(&self, machine: impl FnOnce(&Path) -> Machine) -> Proxy {
+        // The preload compares resolved paths.
         let folder =
             tempfile::tempdir_in(std::env::temp_dir().canonicalize().expect("a folder of the system"));
         let folder = folder.expect("a temporary folder");
-        let ground = ground(folder.path());
-        Proxy::start_on(folder, self.clone(), ground).await
+        let machine = machine(folder.path());
+        Proxy::start_on_machine(folder, self.clone(), machine).await
     }
 }
 
 impl Proxy {
-    /// Fills the small disk, but for so many bytes.
-    pub(crate) fn fill_disk(&self, but: u64) {
+    /// Fills the small disk except for `free` bytes.
+    pub(crate) fn fill_disk(&self, free: u64) {
         let mut ballast = File::create(self.ballast()).expect("the proxy's folder");
         let block = [0x5a; 4_096];
         while ballast.write_all(&block).is_ok() {}
         let length = ballast.metadata().expect("an open file").len();
-        ballast.set_len(length.saturating_sub(but)).expect("to make room");
+        ballast.set_len(length.saturating_sub(free)).expect("a shorter file");
     }
 
-    /// Makes room again.
+    /// Frees the space that [`Self::fill_disk`] took.
     pub(crate) fn empty_disk(&self) {
         std::fs::remove_file(self.ballast()).expect("a file of ours");
     }
 
-    /// Says what the failing disk does from now on: `readonly`, `stall`, or nothing.
-    pub(crate) fn disk_is(&self, what: &str) {
-        // Renamed into place: half a word would be none.
-        let fault = &self.ground().fault;
+    /// Sets the fault of the failing disk: `readonly`, `stall`, or another word for none.
+    pub(crate) fn set_disk_fault(&self, word: &str) {
+        // By a rename, since the library could read half a word.
+        let fault = &self.machine().fault;
         let fresh = fault.with_extension("new");
-        std::fs::write(&fresh, what).and_then(|()| std::fs::rename(fresh, fault)).expect("the test's folder");
+        std::fs::write(&fresh, word).and_then(|()| std::fs::rename(fresh, fault)).expect("the test's folder");
     }
 
-    /// So many of the next syncs of the audit or the state fail; what they were to keep is lost.
+    /// Makes the next `left` syncs of the audit or the state fail; their writes are lost.
     pub(crate) fn fail_syncs(&self, left: i32) {
-        // In place: the preload has the file mapped.
-        let fails = File::options().write(true).open(&self.ground().fault).expect("the test's folder");
+        // In place, since the library has the file mapped.
+        let fails = File::options().write(true).open(&self.machine().fault).expect("the test's folder");
         fails.write_all_at(&left.to_ne_bytes(), 0).expect("the test's folder");
     }
 
-    /// Kills it and has its files be what was synced of them.
+    /// Kills the process and replaces each file by its durable content.
     pub(crate) async fn lose_power(&mut self) {
         self.kill9().await;
         for entry in std::fs::read_dir(self.data()).expect("the proxy's folder") {
             let path = entry.expect("an entry").path();
-            // The index of a WAL is memory.
+            // The WAL index is shared memory.
             if path.to_string_lossy().ends_with("-shm") {
                 std::fs::remove_file(path).expect("a file of ours");
                 continue;
             }
             let inode = std::fs::metadata(&path).expect("a file of ours").ino();
-            // What was never synced is there in name alone.
-            let kept = std::fs::read(self.ground().kept.join(inode.to_string())).unwrap_or_default();
-            // In place: by its number the disk knows the file.
+            // A file that was never synced is empty.
+            let kept = std::fs::read(self.machine().kept.join(inode.to_string())).unwrap_or_default();
+            // In place, since the library identifies a file by its inode.
             File::create(&path).and_then(|mut file| file.write_all(&kept)).expect("a file of ours");
         }
     }
@@ -190,41 +180,41 @@ impl Proxy {
         self.disk().join("ballast")
     }
 
-    /// Where the test reaches the small disk.
+    /// The path of the small disk from outside its mount namespace.
     pub(super) fn disk(&self) -> PathBuf {
         let data = self.config().with_file_name("data");
         Path::new(&format!("/proc/{}/root", self.pid()))
             .join(data.strip_prefix("/").expect("an absolute path"))
     }
 
-    /// A copy of the small disk's databases as they are now, which lives as long as the proxy.
+    /// A copy of the current databases of the small disk; it lives as long as the proxy.
     pub(super) fn copied(&self) -> PathBuf {
         let copy = tempfile::tempdir().expect("a temporary folder");
         for entry in std::fs::read_dir(self.disk()).expect("the proxy's folder") {
             let name = entry.expect("an entry").file_name();
             let text = name.to_string_lossy();
-            // The index of a WAL is built anew.
+            // SQLite rebuilds the WAL index.
             if text != "ballast" && !text.ends_with("-shm") {
-                // A WAL may be gone by now.
+                // A WAL may be removed at the same time.
                 let _ = std::fs::copy(self.disk().join(&name), copy.path().join(&name));
             }
         }
         let path = copy.path().to_owned();
-        self.ground().copies.lock().expect("nothing panics with it").push(copy);
+        self.machine().copies.lock().expect("nothing panics with it").push(copy);
         path
     }
 }
 
-/// How this machine gives a process its own mounts.
+/// The option of `unshare` by which this host creates a mount namespace.
 fn namespaces() -> &'static str {
-    let may = |flags: &str| {
+    let works = |flags: &str| {
         let tried = Command::new("unshare")
             .args([flags, "sh", "-c", "mount -t tmpfs tmpfs /mnt"])
             .stderr(Stdio::null())
             .status();
         tried.is_ok_and(|status| status.success())
     };
-    ["-m", "-Urm"].into_iter().find(|flags| may(flags)).expect(
+    ["-m", "-Urm"].into_iter().find(|flags| works(flags)).expect(
         "to mount a tmpfs: run the tests as root with CAP_SYS_ADMIN (docker run --cap-add SYS_ADMIN), or allow user \
          namespaces: sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0",
     )

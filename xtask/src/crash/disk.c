@@ -1,13 +1,18 @@
-/* A preload for `cargo xtask crash --power` and the tests of faults: a disk that keeps only what was synced, and whose
- * syncs fail on command, as Linux has it: the pages of a failed sync are clean afterwards, so that reading the file shows
- * them and no later sync writes them.
+/* A disk with faults, as an LD_PRELOAD library for `cargo xtask crash --power` and for the end-to-end tests. Each kind of
+ * fault is off unless its variable is set:
  *
- *   DISK_DIR    the folder on that disk; files below it count, but for the shared memory of SQLite
- *   DISK_KEPT   a folder: the file INODE there is what the disk has of the file with that number
- *   DISK_FAILS  a file of two numbers (int32, as the machine has them): how many syncs of an audit segment or of state.db
- *               are still to fail, and each how many fails (0: none)
+ *   DISK_DIR    the folder on that disk; the files below it are affected, except the shared memory of SQLite
+ *   DISK_KEPT   a folder. The disk loses unsynced writes: the file INODE in this folder is the durable content of the file
+ *               with that inode. File names are durable at once.
+ *   DISK_FAILS  a file of two int32 in native byte order: the number of further syncs of an audit segment or of state.db
+ *               that fail, and n, where every n-th sync fails (0: none). As on Linux, the pages of a failed sync are clean
+ *               afterwards: a read returns them, and no later sync writes them.
+ *   DISK_FAULT  a file with one word:
+ *                 readonly  every change of a file fails with EROFS, as after the kernel has remounted the file system
+ *                           read-only because of an error (open files included, which `mount -o remount,ro` refuses)
+ *                 stall     each sync of an audit segment waits until the file has another word
  *
- * Names are durable at once. */
+ * Memory-mapped files are not affected. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -26,16 +31,17 @@ enum { PAGE = 4096, FILES = 512 };
 
 struct fails { int left, every; };
 static volatile struct fails *fails;
-static const char *dir, *kept;
+static const char *dir, *kept, *fault;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int syncs;
 
-/* What was changed since the last sync: a byte a page, and the least length that the file was cut to. */
+/* Changes since the last sync: one byte per page, and the least length that the file was truncated to. */
 static struct changed { ino_t inode; unsigned char *page; size_t pages; off_t cut; } files[FILES];
 
 __attribute__((constructor)) static void begin(void) {
     dir = getenv("DISK_DIR");
     kept = getenv("DISK_KEPT");
+    fault = getenv("DISK_FAULT");
     const char *name = getenv("DISK_FAILS");
     int fd = name ? (int)syscall(SYS_openat, AT_FDCWD, name, O_RDWR | O_CLOEXEC, 0) : -1;
     if (fd < 0) return;
@@ -44,28 +50,68 @@ __attribute__((constructor)) static void begin(void) {
     syscall(SYS_close, fd);
 }
 
-/* Whether this is a file of the disk; its number and path. */
-static int on_disk(int fd, struct stat *info, char path[4096]) {
+/* Whether a path is below DISK_DIR. */
+static int below_dir(const char *path) {
+    size_t length = dir ? strlen(dir) : 0;
+    return dir && strncmp(path, dir, length) == 0 && path[length] == '/';
+}
+
+/* Whether an open file is below DISK_DIR; its path. */
+static int path_below_dir(int fd, char path[4096]) {
     char link[64];
-    if (!dir || !kept || syscall(SYS_fstat, fd, info) != 0 || !S_ISREG(info->st_mode)) return 0;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, 4095);
     if (length < 0) return 0;
     path[length] = 0;
-    size_t under = strlen(dir);
-    return strncmp(path, dir, under) == 0 && path[under] == '/' && !strstr(path, "-shm");
+    return below_dir(path);
+}
+
+/* Whether DISK_FAULT has this word. */
+static int has_fault(const char *word) {
+    char text[16] = {0};
+    int fd = fault ? (int)syscall(SYS_openat, AT_FDCWD, fault, O_RDONLY | O_CLOEXEC, 0) : -1;
+    if (fd < 0) return 0;
+    ssize_t length = syscall(SYS_read, fd, text, sizeof text - 1);
+    syscall(SYS_close, fd);
+    return length > 0 && strncmp(text, word, strlen(word)) == 0;
+}
+
+/* Whether a change of this open file fails; sets errno. */
+static int read_only(int fd) {
+    char path[4096];
+    if (!fault || !path_below_dir(fd, path) || !has_fault("readonly")) return 0;
+    errno = EROFS;
+    return 1;
+}
+
+/* Whether a change of this name fails; sets errno. */
+static int read_only_path(const char *path) {
+    if (!below_dir(path) || !has_fault("readonly")) return 0;
+    errno = EROFS;
+    return 1;
+}
+
+static void stall(int fd) {
+    char path[4096];
+    while (fault && path_below_dir(fd, path) && strstr(path, "/audit-") && has_fault("stall")) usleep(5000);
+}
+
+/* Whether the durable content of this file is tracked; its inode and path. */
+static int tracked(int fd, struct stat *info, char path[4096]) {
+    if (!kept || syscall(SYS_fstat, fd, info) != 0 || !S_ISREG(info->st_mode)) return 0;
+    return path_below_dir(fd, path) && !strstr(path, "-shm");
 }
 
 static void name_kept(ino_t inode, char name[4200]) { snprintf(name, 4200, "%s/%llu", kept, (unsigned long long)inode); }
 
-/* The entry of a file, made if need be. The caller holds the lock. */
+/* The entry of a file, created if there is none. The caller holds the lock. */
 static struct changed *entry(ino_t inode) {
     struct changed *unused = NULL;
     for (int i = 0; i < FILES; i++) {
         if (files[i].inode == inode) return &files[i];
         if (!files[i].inode && !unused) unused = &files[i];
     }
-    if (!unused) abort(); /* more files than a proxy has */
+    if (!unused) abort(); /* a proxy has fewer files */
     *unused = (struct changed){.inode = inode, .cut = -1};
     return unused;
 }
@@ -78,7 +124,7 @@ static void forget(struct changed *file) {
 static void wrote(int fd, off_t at, ssize_t size) {
     struct stat info;
     char path[4096];
-    if (size <= 0 || !on_disk(fd, &info, path)) return;
+    if (size <= 0 || !tracked(fd, &info, path)) return;
     pthread_mutex_lock(&lock);
     struct changed *file = entry(info.st_ino);
     size_t last = (size_t)(at + size - 1) / PAGE;
@@ -96,14 +142,14 @@ static void wrote(int fd, off_t at, ssize_t size) {
 static void cut(int fd, off_t to) {
     struct stat info;
     char path[4096];
-    if (!on_disk(fd, &info, path)) return;
+    if (!tracked(fd, &info, path)) return;
     pthread_mutex_lock(&lock);
     struct changed *file = entry(info.st_ino);
     if (file->cut < 0 || to < file->cut) file->cut = to;
     pthread_mutex_unlock(&lock);
 }
 
-/* The file is gone: its number may be another's soon. */
+/* Forgets a removed file: another file may get its inode. */
 static void removed(const char *path) {
     struct stat info;
     char name[4200];
@@ -122,7 +168,7 @@ static void keep(int fd, const struct stat *info, struct changed *file) {
     static char page[PAGE];
     name_kept(info->st_ino, name);
     int to = (int)syscall(SYS_openat, AT_FDCWD, name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    /* Opened anew, since the file may be open for writing alone. */
+    /* Opened again, since the file may be open for writing only. */
     snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
     int from = (int)syscall(SYS_openat, AT_FDCWD, self, O_RDONLY | O_CLOEXEC, 0);
     if (to < 0 || from < 0) abort();
@@ -151,7 +197,9 @@ static int fail_now(const char *path) {
 static int synced(int fd, long call) {
     struct stat info;
     char path[4096];
-    if (!on_disk(fd, &info, path)) return (int)syscall(call, fd);
+    stall(fd);
+    if (read_only(fd)) return -1;
+    if (!tracked(fd, &info, path)) return (int)syscall(call, fd);
     pthread_mutex_lock(&lock);
     struct changed *file = entry(info.st_ino);
     int failed = fail_now(path);
@@ -167,6 +215,7 @@ int fsync(int fd) { return synced(fd, SYS_fsync); }
 int fdatasync(int fd) { return synced(fd, SYS_fdatasync); }
 
 ssize_t pwrite64(int fd, const void *from, size_t size, off64_t at) {
+    if (read_only(fd)) return -1;
     ssize_t done = syscall(SYS_pwrite64, fd, from, size, at);
     wrote(fd, at, done);
     return done;
@@ -174,7 +223,7 @@ ssize_t pwrite64(int fd, const void *from, size_t size, off64_t at) {
 
 ssize_t pwrite(int fd, const void *from, size_t size, off_t at) { return pwrite64(fd, from, size, at); }
 
-/* Where a plain write ended tells where it began. */
+/* The position after a plain write, minus its length, is its start. */
 static ssize_t appended(int fd, ssize_t done) {
     int error = errno;
     if (done > 0) {
@@ -185,12 +234,16 @@ static ssize_t appended(int fd, ssize_t done) {
     return done;
 }
 
-ssize_t write(int fd, const void *from, size_t size) { return appended(fd, syscall(SYS_write, fd, from, size)); }
+ssize_t write(int fd, const void *from, size_t size) {
+    return read_only(fd) ? -1 : appended(fd, syscall(SYS_write, fd, from, size));
+}
+
 ssize_t writev(int fd, const struct iovec *from, int count) {
-    return appended(fd, syscall(SYS_writev, fd, from, count));
+    return read_only(fd) ? -1 : appended(fd, syscall(SYS_writev, fd, from, count));
 }
 
 int ftruncate64(int fd, off64_t to) {
+    if (read_only(fd)) return -1;
     int done = (int)syscall(SYS_ftruncate, fd, to);
     if (done == 0) cut(fd, to);
     return done;
@@ -204,6 +257,8 @@ int ftruncate(int fd, off_t to) { return ftruncate64(fd, to); }
         va_start(more, flags);                                                  \
         mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(more, mode_t) : 0; \
         va_end(more);                                                           \
+        int writes = flags & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC);           \
+        if (writes && read_only_path(path)) return -1;                          \
         int fd = (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);         \
         if (fd >= 0 && (flags & O_TRUNC)) cut(fd, 0);                           \
         return fd;                                                              \
@@ -212,11 +267,13 @@ OPEN(open)
 OPEN(open64)
 
 int unlink(const char *path) {
+    if (read_only_path(path)) return -1;
     removed(path);
     return (int)syscall(SYS_unlink, path);
 }
 
 int rename(const char *from, const char *to) {
+    if (read_only_path(to)) return -1;
     removed(to);
     return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
 }
