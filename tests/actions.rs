@@ -1,18 +1,20 @@
-//! An action is begun in the audit before it is sent, and sent once: after a crash and past a deadline its request is told
-//! where to look, and never to ask again.
+//! Actions: the audit records the start of an action before the call, and the proxy sends each action once. After a crash
+//! or a deadline the response names the audit row and has no Retry-After.
 
 use cmiot_simulator::{Account, Config, Gate, Operation, Rule, Simulator};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::support::{ACCOUNT_APPID, ACCOUNT_PASSWORD, Answer, EBID, MSISDN, Proxy, Query, Setup, until};
+use crate::support::{
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, MSISDN, Proxy, Query, Response, Setup, eventually,
+};
 
 const RESET: &str = "0001000000004";
 
-/// A carrier that resets, and a proxy whose client may have it done.
+/// A carrier with the reset action, and a setup whose client may request it.
 async fn resets() -> (Simulator, Setup) {
     let account = Account::new(ACCOUNT_APPID, EBID, ACCOUNT_PASSWORD).with_ebid(Operation::SmsReset, RESET);
     let carrier = Simulator::start_local(Config::new([account])).await.unwrap();
-    let setup = Setup::before(&carrier)
+    let setup = Setup::with_carrier(&carrier)
         .set("account.0.ebids.smsstatusreset", RESET)
         .set("client.0.operations", vec!["userstatusrealsingle", "smsstatusreset"]);
     (carrier, setup)
@@ -22,11 +24,11 @@ fn sign(proxy: &Proxy) -> Query {
     proxy.sign(&MSISDN).with("ebid", RESET)
 }
 
-async fn act(proxy: &Proxy, query: &Query) -> Answer {
+async fn act(proxy: &Proxy, query: &Query) -> Response {
     proxy.get_target(&format!("/v2/smsstatusreset?{}", query.text()), "").await
 }
 
-/// The number of the row that begins an action, if there is one.
+/// The number of the audit row with the start of an action, if there is one.
 fn begun(proxy: &Proxy, query: &Query) -> Option<i64> {
     let segment = Connection::open_with_flags(proxy.audit_file(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let sql = "SELECT note.id FROM note JOIN name ON name.id = what
@@ -34,11 +36,11 @@ fn begun(proxy: &Proxy, query: &Query) -> Option<i64> {
     segment.query_row(sql, [query.transid()], |row| row.get(0)).ok()
 }
 
-/// Asserts that the gateway is told which row to look at, and not to ask again.
+/// Asserts a refusal that names the audit row and has no Retry-After.
 #[track_caller]
-fn is_open(answer: &Answer, row: i64) {
-    answer.is_refusal_since("99", &format!("action begun: audit row {row}\""));
-    assert_eq!(answer.header("retry-after"), None);
+fn is_open(response: &Response, row: i64) {
+    response.assert_refusal_for("99", &format!("action begun: audit row {row}\""));
+    assert_eq!(response.header("retry-after"), None);
 }
 
 #[tokio::test]
@@ -51,11 +53,11 @@ async fn an_action_past_its_deadline_names_its_row_again_and_again() {
         let mut proxy = setup.start().await;
         let calls = carrier.count();
         let query = sign(&proxy);
-        let answer = act(&proxy, &query).await;
-        let row = begun(&proxy, &query).expect("the intent, before the answer");
-        is_open(&answer, row);
+        let response = act(&proxy, &query).await;
+        let row = begun(&proxy, &query).expect("the start, before the response");
+        is_open(&response, row);
         is_open(&act(&proxy, &query).await, row);
-        // The call goes on, and has its row; the record of the request says no end.
+        // The call continues and has its row; the record of the request has no result.
         gate.release(1);
         carrier.wait_until_idle().await;
         is_open(&act(&proxy, &query).await, row);
@@ -76,18 +78,18 @@ async fn an_action_under_way_at_a_crash_is_not_sent_again() {
     let setup = setup.set("audit.identifiers", "keyed");
     let mut proxy = setup.start().await;
     let query = sign(&proxy);
-    let mut line = proxy.connect().await;
-    line.send(format!("GET /v2/smsstatusreset?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
+    let mut connection = proxy.connect().await;
+    connection.send(format!("GET /v2/smsstatusreset?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
     carrier.wait_for_calls(1).await;
-    let row = begun(&proxy, &query).expect("the intent, before the call");
+    let row = begun(&proxy, &query).expect("the start, before the call");
     proxy.kill9().await;
     for _ in 0..2 {
         proxy.start_again().await;
         for _ in 0..2 {
             is_open(&act(&proxy, &query).await, row);
         }
-        // What it is used for does not matter: it was used.
-        proxy.get(&query.clone().with("ebid", EBID)).await.is_refusal_since("7", "transid used before");
+        // The transid is used, whatever the new request is for.
+        proxy.get(&query.clone().with("ebid", EBID)).await.assert_refusal_for("7", "transid used before");
         proxy.kill9().await;
     }
     assert_eq!(carrier.count(), 1);
@@ -98,15 +100,15 @@ async fn an_action_under_way_at_a_crash_is_not_sent_again() {
 async fn an_action_whose_end_is_recorded_is_a_replay() {
     let (carrier, setup) = resets().await;
     let mut proxy = setup.start().await;
-    // Done, and refused by the carrier: both are an end.
+    // Success and refusal by the carrier both are a result.
     for code in ["0", "73"] {
         carrier.set_rules([Rule::any().code(code)]);
         let (query, calls) = (sign(&proxy), carrier.count());
         assert_eq!(act(&proxy, &query).await.code(), code);
         assert!(begun(&proxy, &query).is_some());
-        act(&proxy, &query).await.is_refusal_since("7", "transid used before");
+        act(&proxy, &query).await.assert_refusal_for("7", "transid used before");
         proxy.restart().await;
-        act(&proxy, &query).await.is_refusal_since("7", "transid used before");
+        act(&proxy, &query).await.assert_refusal_for("7", "transid used before");
         assert_eq!(carrier.count(), calls + 1);
     }
 }
@@ -118,14 +120,14 @@ async fn an_action_that_may_have_reached_the_carrier_is_not_to_be_asked_again() 
     for failure in ["close", "reset"] {
         carrier.set_rules([Rule::parse(failure).unwrap()]);
         let query = sign(&proxy);
-        let answer = act(&proxy, &query).await;
-        is_open(&answer, begun(&proxy, &query).unwrap());
+        let response = act(&proxy, &query).await;
+        is_open(&response, begun(&proxy, &query).unwrap());
     }
-    // Without a connection nothing can have been done.
+    // Without a connection the carrier cannot have received the action.
     carrier.stop().await;
-    let answer = act(&proxy, &sign(&proxy)).await;
-    answer.is_refusal_since("73", "carrier call failed");
-    assert!(answer.header("retry-after").is_some());
+    let response = act(&proxy, &sign(&proxy)).await;
+    response.assert_refusal_for("73", "carrier call failed");
+    assert!(response.header("retry-after").is_some());
 }
 
 #[tokio::test]
@@ -135,17 +137,17 @@ async fn an_action_whose_client_leaves_has_its_end_in_the_audit() {
     carrier.set_rules([Rule::any().gate(&gate)]);
     let proxy = setup.start().await;
     let query = sign(&proxy);
-    let mut line = proxy.connect().await;
-    line.send(format!("GET /v2/smsstatusreset?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
+    let mut connection = proxy.connect().await;
+    connection.send(format!("GET /v2/smsstatusreset?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
     carrier.wait_for_calls(1).await;
     is_open(&act(&proxy, &query).await, begun(&proxy, &query).unwrap());
-    line.hang_up();
+    connection.reset();
     gate.open();
-    until("its record", || async {
+    eventually("its record", || async {
         proxy.audit().into_iter().find(|row| row.outcome == "miss" && row.code == "0")
     })
     .await;
-    act(&proxy, &query).await.is_refusal_since("7", "transid used before");
+    act(&proxy, &query).await.assert_refusal_for("7", "transid used before");
     assert_eq!(carrier.count(), 1);
 }
 
@@ -157,9 +159,9 @@ async fn an_action_is_not_sent_while_nothing_can_be_recorded() {
         let proxy = setup.start().await;
         for _ in 0..3 {
             let query = sign(&proxy);
-            act(&proxy, &query).await.is_refusal_since("73", "audit unavailable");
+            act(&proxy, &query).await.assert_refusal_for("73", "audit unavailable");
             // Its transid is used, whether or not this refusal can be recorded.
-            act(&proxy, &query).await.is_refusal(if policy == "answer" { "7" } else { "73" });
+            act(&proxy, &query).await.assert_refusal(if policy == "answer" { "7" } else { "73" });
         }
     }
     assert_eq!(carrier.count(), 0);

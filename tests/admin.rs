@@ -1,18 +1,20 @@
-//! The admin listener: live, ready, the numbers; tokens, roles, and pages in a browser.
+//! The admin listener: health, metrics, tokens, roles, requests from browsers.
 
 use cmiot_simulator::Rule;
 
-use crate::support::{ICCID, Line, MSISDN, Proxy, Setup, carrier, run, until, write_config, write_secret};
+use crate::support::{
+    Connection, ICCID, MSISDN, Proxy, Setup, carrier, eventually, run, write_config, write_secret,
+};
 
 const TOKEN: &str = "an-operators-token-of-24";
 
 #[tokio::test]
 async fn live_and_ready_say_so() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     for (page, says) in [("/live", "live\n"), ("/ready", "ready\n")] {
-        let answer = proxy.admin(page, "").await;
-        assert_eq!((answer.status, answer.text()), (200, says));
+        let response = proxy.admin(page, "").await;
+        assert_eq!((response.status, response.text()), (200, says));
     }
     assert_eq!(proxy.admin("/", "").await.status, 404);
     assert_eq!(proxy.admin("/v2/userstatusrealsingle", "").await.status, 404);
@@ -21,37 +23,38 @@ async fn live_and_ready_say_so() {
 #[tokio::test]
 async fn ready_does_not_depend_on_the_carrier() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     carrier.kill().await;
-    proxy.ask(&MSISDN).await.is_refusal("73");
+    proxy.look_up(&MSISDN).await.assert_refusal("73");
     assert_eq!(proxy.admin("/ready", "").await.status, 200);
 }
 
 #[tokio::test]
 async fn a_proxy_whose_state_cannot_be_written_is_ready_for_what_it_holds_and_says_so() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     let other = rusqlite::Connection::open(proxy.data().join("state.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    until("the alarm", || async {
+    eventually("the alarm", || async {
         let ready = proxy.admin("/ready", "").await;
         assert_eq!(ready.status, 200, "{}", ready.text());
         ready.text().contains("alarm: state: ").then_some(())
     })
     .await;
-    assert!(proxy.ask(&MSISDN).await.cache().starts_with("hit"));
+    assert!(proxy.look_up(&MSISDN).await.cache().starts_with("hit"));
     other.execute_batch("ROLLBACK").unwrap();
-    until("no alarm", || async { (proxy.admin("/ready", "").await.text() == "ready\n").then_some(()) }).await;
+    eventually("no alarm", || async { (proxy.admin("/ready", "").await.text() == "ready\n").then_some(()) })
+        .await;
 }
 
 #[tokio::test]
 async fn a_crowded_admin_listener_answers_503_in_its_own_words() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let mut crowd = Vec::new();
     for _ in 0..64 {
-        crowd.push(Line::to(proxy.admin_address()).await);
+        crowd.push(Connection::to(proxy.admin_address()).await);
     }
     for page in ["/live", "/ready", "/metrics"] {
         let shed = proxy.admin(page, "").await;
@@ -59,45 +62,47 @@ async fn a_crowded_admin_listener_answers_503_in_its_own_words() {
         assert!(shed.text().contains("admin listener") && !shed.text().contains("status"), "{}", shed.text());
     }
     drop(crowd);
-    until("a place", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) }).await;
+    eventually("a free connection", || async {
+        (proxy.admin("/ready", "").await.status == 200).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn metrics_count_what_happened() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
-    proxy.ask(&MSISDN).await.is_normal();
-    proxy.get(&proxy.sign(&MSISDN).with("token", "x")).await.is_refusal("7");
+    let proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
+    proxy.look_up(&MSISDN).await.assert_normal();
+    proxy.get(&proxy.sign(&MSISDN).with("token", "x")).await.assert_refusal("7");
     carrier.set_rules([Rule::any().code("71")]);
-    proxy.ask(&ICCID).await;
-    let metrics = proxy.admin("/metrics", "").await;
-    assert_eq!(metrics.status, 200);
+    proxy.look_up(&ICCID).await;
+    let response = proxy.admin("/metrics", "").await;
     assert_eq!(
-        metrics.header("content-type"),
+        response.header("content-type"),
         Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
     );
-    for line in [
-        "cmiot_look_ups_total{outcome=\"hit\",reason=\"\"} 1",
-        "cmiot_look_ups_total{outcome=\"miss\",reason=\"\"} 2",
-        "cmiot_look_ups_total{outcome=\"refused\",reason=\"token\"} 1",
-        "cmiot_carrier_calls_total{account=\"fleet\",code=\"0\"} 1",
-        "cmiot_carrier_calls_total{account=\"fleet\",code=\"71\"} 1",
-        "cmiot_carrier_call_seconds_count 2",
-        "cmiot_look_up_seconds_count{outcome=\"hit\"} 1",
-        "cmiot_flights 0",
-        "cmiot_audit_queue 0",
-        "cmiot_cache_entries 1",
-        "# EOF",
-    ] {
-        until(line, || async {
-            // Entries are counted by a ticker.
-            proxy.admin("/metrics", "").await.text().lines().any(|it| it == line).then_some(())
-        })
-        .await;
+    let metrics = response.metrics();
+    for (outcome, reason, count) in [("hit", "", 1.0), ("miss", "", 2.0), ("refused", "token", 1.0)] {
+        let labels = [("outcome", outcome), ("reason", reason)];
+        assert_eq!(metrics.value("cmiot_look_ups_total", labels), Some(count), "{labels:?}");
     }
+    for code in ["0", "71"] {
+        let labels = [("account", "fleet"), ("code", code)];
+        assert_eq!(metrics.value("cmiot_carrier_calls_total", labels), Some(1.0), "{code}");
+    }
+    assert_eq!(metrics.value("cmiot_carrier_call_seconds_count", []), Some(2.0));
+    assert_eq!(metrics.value("cmiot_look_up_seconds_count", [("outcome", "hit")]), Some(1.0));
+    assert_eq!(metrics.value("cmiot_flights", []), Some(0.0));
+    // A periodic task sets these gauges.
+    eventually("the gauges", || async {
+        let metrics = proxy.metrics().await;
+        let gauges = ["cmiot_audit_queue", "cmiot_cache_entries"].map(|name| metrics.value(name, []));
+        (gauges == [Some(0.0), Some(1.0)]).then_some(())
+    })
+    .await;
     for secret in [MSISDN.number, ICCID.number, "GW0001", "100001"] {
-        assert!(!metrics.text().contains(secret), "{secret}");
+        assert!(!response.text().contains(secret), "{secret}");
     }
 }
 
@@ -106,7 +111,7 @@ async fn a_token_guards_the_numbers_but_not_the_health() {
     let carrier = carrier().await;
     let folder = tempfile::tempdir().unwrap();
     write_secret(&folder.path().join("admin.token"), &format!("{TOKEN}\n"));
-    let setup = Setup::before(&carrier).set("admin.token_file", "admin.token");
+    let setup = Setup::with_carrier(&carrier).set("admin.token_file", "admin.token");
     let proxy = Proxy::start_in(folder, setup).await;
     assert_eq!(proxy.admin("/metrics", &format!("Authorization: Bearer {TOKEN}\r\n")).await.status, 200);
     for wrong in [
@@ -131,7 +136,7 @@ async fn a_token_guards_the_numbers_but_not_the_health() {
 #[tokio::test]
 async fn the_log_has_the_path_of_a_page_and_never_its_query() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     assert_eq!(proxy.admin("/peers?key=not-to-be-logged", "").await.status, 200);
     let log = proxy.log();
     assert!(log.lines().any(|line| line.contains("/peers") && line.contains("status=200")), "{log}");
@@ -141,17 +146,17 @@ async fn the_log_has_the_path_of_a_page_and_never_its_query() {
 #[tokio::test]
 async fn a_body_must_be_short_and_come() {
     let carrier = carrier().await;
-    let proxy = Setup::before(&carrier).set("gateway.body", "200ms").start().await;
+    let proxy = Setup::with_carrier(&carrier).set("gateway.body", "200ms").start().await;
     for page in ["/cache/show", "/cache/purge", "/cache/fetch", "/audit/query"] {
         for (length, sent, says) in [(40, "{\"msisdn\":", "late"), (5_000, "", "4 KiB")] {
-            let mut line = Line::to(proxy.admin_address()).await;
+            let mut connection = Connection::to(proxy.admin_address()).await;
             let sent = if sent.is_empty() { " ".repeat(length) } else { sent.to_owned() };
-            let token = proxy.made_token().unwrap();
+            let token = proxy.generated_token().unwrap();
             let head = format!("POST {page} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n");
-            line.send(format!("{head}Content-Length: {length}\r\n\r\n{sent}")).await;
-            let answer = line.answer().await;
-            assert_eq!(answer.status, 400, "{page}");
-            assert!(answer.text().contains(says), "{page}: {}", answer.text());
+            connection.send(format!("{head}Content-Length: {length}\r\n\r\n{sent}")).await;
+            let response = connection.response().await;
+            assert_eq!(response.status, 400, "{page}");
+            assert!(response.text().contains(says), "{page}: {}", response.text());
         }
     }
 }
@@ -160,7 +165,7 @@ async fn a_body_must_be_short_and_come() {
 async fn beyond_loopback_there_must_be_a_token() {
     let carrier = carrier().await;
     let folder = tempfile::tempdir().unwrap();
-    let setup = Setup::before(&carrier).set("admin.listen", "0.0.0.0:0");
+    let setup = Setup::with_carrier(&carrier).set("admin.listen", "0.0.0.0:0");
     write_config(&folder.path().join("cmiot-proxy.toml"), &setup.text());
     let refused = run(folder.path(), &["serve", "--config", "cmiot-proxy.toml"], &[]).await;
     refused.failed(1, ["cmiot-proxy.toml", "[admin] listen", "token_file"]);
@@ -169,13 +174,13 @@ async fn beyond_loopback_there_must_be_a_token() {
 #[tokio::test]
 async fn a_token_is_made_at_the_first_start_and_found_by_the_commands() {
     let carrier = carrier().await;
-    let mut proxy = Proxy::before(&carrier).await;
+    let mut proxy = Proxy::with_carrier(&carrier).await;
     let path = proxy.data().join("admin.token");
-    let token = proxy.made_token().unwrap();
+    let token = proxy.generated_token().unwrap();
     assert!(token.len() == 32 && token.bytes().all(|b| b.is_ascii_hexdigit()), "{token}");
     let found = std::fs::metadata(&path).unwrap();
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o777, 0o600);
-    assert!(proxy.log().contains(&path.display().to_string()), "its path is printed: {}", proxy.log());
+    assert!(proxy.log().contains(&path.display().to_string()), "the log has its path: {}", proxy.log());
     let none = "Authorization: none\r\n";
     for page in ["/peers", "/cache/stats", "/"] {
         assert_eq!(proxy.admin(page, none).await.status, 401, "{page}");
@@ -189,20 +194,21 @@ async fn a_token_is_made_at_the_first_start_and_found_by_the_commands() {
     let url = format!("http://{}", proxy.admin_address());
     let config = proxy.config().display().to_string();
     let folder = proxy.config().parent().unwrap().to_owned();
-    run(&folder, &["cache", "stats", "--config", &config, "--url", &url], &[]).await.did_it();
+    run(&folder, &["cache", "stats", "--config", &config, "--url", &url], &[]).await.success();
     proxy.restart().await;
-    assert_eq!(proxy.made_token().unwrap(), token, "it is kept");
+    assert_eq!(proxy.generated_token().unwrap(), token, "the token stays");
 }
 
 #[tokio::test]
 async fn a_page_in_a_browser_reaches_nothing() {
     let carrier = carrier().await;
     let page = "Origin: http://evil.example\r\nSec-Fetch-Site: cross-site\r\nContent-Type: text/plain\r\n";
-    for (setup, refused) in
-        [(Setup::before(&carrier), 401), (Setup::before(&carrier).set("admin.token", "none"), 403)]
-    {
+    for (setup, refused) in [
+        (Setup::with_carrier(&carrier), 401),
+        (Setup::with_carrier(&carrier).set("admin.token", "none"), 403),
+    ] {
         let proxy = setup.start().await;
-        proxy.ask(&MSISDN).await.is_normal();
+        proxy.look_up(&MSISDN).await.assert_normal();
         let calls = carrier.count();
         for (path, body) in [
             ("/cache/purge", "{\"all\":true}"),
@@ -210,13 +216,13 @@ async fn a_page_in_a_browser_reaches_nothing() {
             ("/audit/query", "{\"limit\":1}"),
             ("/config/reload", ""),
         ] {
-            let answer = proxy.admin_post(path, &format!("Authorization: none\r\n{page}"), body).await;
-            assert_eq!(answer.status, refused, "{path}: {}", answer.text());
+            let response = proxy.admin_post(path, &format!("Authorization: none\r\n{page}"), body).await;
+            assert_eq!(response.status, refused, "{path}: {}", response.text());
         }
-        // The page's own name, rebound to our address.
-        let mut line = Line::to(proxy.admin_address()).await;
-        line.send("GET /metrics HTTP/1.1\r\nHost: page.example:8081\r\n\r\n").await;
-        assert_eq!(line.answer().await.status, 403);
+        // DNS rebinding: the page's host name resolves to the listener's address.
+        let mut connection = Connection::to(proxy.admin_address()).await;
+        connection.send("GET /metrics HTTP/1.1\r\nHost: page.example:8081\r\n\r\n").await;
+        assert_eq!(connection.response().await.status, 403);
         assert_eq!(carrier.count(), calls);
     }
 }
@@ -224,8 +230,8 @@ async fn a_page_in_a_browser_reaches_nothing() {
 #[tokio::test]
 async fn without_a_token_a_tool_on_this_machine_is_served() {
     let carrier = carrier().await;
-    let proxy = Setup::before(&carrier).set("admin.token", "none").start().await;
-    assert!(proxy.made_token().is_none(), "none is made");
+    let proxy = Setup::with_carrier(&carrier).set("admin.token", "none").start().await;
+    assert!(proxy.generated_token().is_none(), "no token is generated");
     assert_eq!(proxy.admin("/peers", "").await.status, 200);
     let json = "Content-Type: application/json\r\n";
     assert_eq!(proxy.admin_post("/cache/purge", json, "{\"all\":true}").await.status, 200);
@@ -235,7 +241,7 @@ async fn without_a_token_a_tool_on_this_machine_is_served() {
 async fn a_role_opens_its_pages_and_the_missing_one_is_named() {
     let carrier = carrier().await;
     let folder = tempfile::tempdir().unwrap();
-    let mut setup = Setup::before(&carrier);
+    let mut setup = Setup::with_carrier(&carrier);
     for role in ["view", "operate", "audit"] {
         let name = format!("the-token-of-{role}");
         write_secret(&folder.path().join(&name), &name);

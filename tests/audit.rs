@@ -1,17 +1,18 @@
-//! A record for every request, on disk before its answer leaves.
+//! Audit records: one per request, durable before the response is sent.
 
 use cmiot_simulator::{Gate, Rule};
 
 use crate::support::{
-    ACCOUNT_APPID, Answer, GATEWAY_APPID, ICCID, IMSI, MSISDN, Proxy, Row, STATUS_PATH, Setup, carrier, until,
+    ACCOUNT_APPID, GATEWAY_APPID, ICCID, IMSI, LookupRow, MSISDN, Proxy, Response, STATUS_PATH, Setup,
+    carrier, eventually,
 };
 
-/// The record of the request with this transid; there must be exactly one.
+/// The record of the request with this transid; panics unless there is exactly one.
 #[track_caller]
-fn record(audit: &[Row], transid: &str) -> Row {
-    let mut of_it = audit.iter().filter(|row| row.transid.as_deref() == Some(transid));
-    let row = of_it.next().expect("a record").clone();
-    assert_eq!(of_it.next(), None, "one record a request");
+fn record(audit: &[LookupRow], transid: &str) -> LookupRow {
+    let mut found = audit.iter().filter(|row| row.transid.as_deref() == Some(transid));
+    let row = found.next().expect("a record").clone();
+    assert_eq!(found.next(), None, "one record per request");
     row
 }
 
@@ -19,11 +20,11 @@ fn record(audit: &[Row], transid: &str) -> Row {
 async fn a_look_ups_record_says_who_asked_what_and_what_came_of_it() {
     let carrier = carrier().await;
     carrier.set_rules([Rule::any().status("02")]);
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let query = proxy.sign(&ICCID);
     proxy.get(&query).await;
     let row = record(&proxy.audit(), query.transid());
-    let said = Row {
+    let said = LookupRow {
         client: Some(GATEWAY_APPID.into()),
         group: Some("fleet".into()),
         account: Some("fleet".into()),
@@ -54,10 +55,10 @@ async fn a_look_ups_record_says_who_asked_what_and_what_came_of_it() {
 #[tokio::test]
 async fn every_answer_has_its_record_already_when_it_comes() {
     let carrier = carrier().await;
-    let proxy = Setup::before(&carrier).set("client.0.cards", vec!["1476", "4600"]).start().await;
+    let proxy = Setup::with_carrier(&carrier).set("client.0.cards", vec!["1476", "4600"]).start().await;
     let signed = || proxy.sign(&MSISDN);
     let used = signed();
-    proxy.get(&used).await.is_normal();
+    proxy.get(&used).await.assert_normal();
     for (query, code, outcome, reason, authenticated) in [
         (signed(), "0", "hit", None, true),
         (used, "7", "refused", Some("transid-reused"), true),
@@ -84,7 +85,7 @@ async fn every_answer_has_its_record_already_when_it_comes() {
 #[tokio::test]
 async fn what_cannot_be_read_has_its_record_too() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     for (target, code, reason) in [
         ("/", "10006", "unknown-path"),
         (STATUS_PATH, "10", "missing-parameter"),
@@ -102,23 +103,23 @@ async fn what_cannot_be_read_has_its_record_too() {
 #[tokio::test]
 async fn a_failures_record_names_what_the_carrier_said() {
     let carrier = carrier().await;
-    let proxy = Setup::before(&carrier).set("breaker.credentials", "1ms").start().await;
-    let ask = async |rule: &str| -> (Answer, Row) {
+    let proxy = Setup::with_carrier(&carrier).set("breaker.credentials", "1ms").start().await;
+    let ask = async |rule: &str| -> (Response, LookupRow) {
         carrier.set_rules([Rule::parse(rule).unwrap()]);
         let query = proxy.sign(&MSISDN);
-        let answer = proxy.get(&query).await;
-        (answer, record(&proxy.audit(), query.transid()))
+        let response = proxy.get(&query).await;
+        (response, record(&proxy.audit(), query.transid()))
     };
-    let (answer, row) = ask("code=6").await;
-    assert_eq!(answer.code(), "73");
+    let (response, row) = ask("code=6").await;
+    assert_eq!(response.code(), "73");
     assert_eq!((row.code.as_str(), row.carrier_code.as_deref()), ("73", Some("6")));
     assert_eq!((row.outcome.as_str(), row.reason.as_deref()), ("failed", Some("carrier-credentials")));
     let (_, row) = ask("http=502").await;
     assert_eq!((row.reason.as_deref(), row.carrier_code.as_deref()), (Some("http-status"), None));
     assert!(row.carrier_transid.is_some_and(|transid| transid.starts_with(ACCOUNT_APPID)), "a call was made");
-    let (answer, row) = ask("code=71").await;
+    let (response, row) = ask("code=71").await;
     assert_eq!(
-        (answer.code(), row.code.as_str(), row.carrier_code.as_deref()),
+        (response.code(), row.code.as_str(), row.carrier_code.as_deref()),
         ("71".into(), "71", Some("71"))
     );
 }
@@ -128,14 +129,14 @@ async fn who_hangs_up_has_asked_all_the_same() {
     let carrier = carrier().await;
     let gate = Gate::new();
     carrier.set_rules([Rule::any().gate(&gate)]);
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let query = proxy.sign(&MSISDN);
-    let mut line = proxy.connect().await;
-    line.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
+    let mut connection = proxy.connect().await;
+    connection.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
     carrier.wait_for_calls(1).await;
-    line.hang_up();
+    connection.reset();
     gate.open();
-    let row = until("its record", || async {
+    let row = eventually("its record", || async {
         proxy.audit().into_iter().find(|row| row.transid.as_deref() == Some(query.transid()))
     })
     .await;
@@ -145,29 +146,34 @@ async fn who_hangs_up_has_asked_all_the_same() {
 #[tokio::test]
 async fn without_its_record_no_answer_leaves() {
     let carrier = carrier().await;
-    let proxy = Setup::before(&carrier).set("gateway.deadline", "1s").start().await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let proxy = Setup::with_carrier(&carrier).set("gateway.deadline", "1s").start().await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     let rows = proxy.audit().len();
 
-    // Another program holds the segment for writing, as a careless backup would.
+    // Another program holds a write transaction on the segment, as a careless backup does.
     let other = rusqlite::Connection::open(proxy.audit_file()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let refused = proxy.ask(&MSISDN).await;
-    refused.is_refusal_since("73", "audit unavailable");
+    let refused = proxy.look_up(&MSISDN).await;
+    refused.assert_refusal_for("73", "audit unavailable");
     assert!(refused.header("retry-after").is_some());
     assert_eq!(proxy.audit().len(), rows);
 
     other.execute_batch("ROLLBACK").unwrap();
-    until("answers again", || async { (proxy.ask(&MSISDN).await.code() == "0").then_some(()) }).await;
-    until("to be ready again", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) })
-        .await;
+    eventually("a response with code 0", || async {
+        (proxy.look_up(&MSISDN).await.code() == "0").then_some(())
+    })
+    .await;
+    eventually("to be ready again", || async {
+        (proxy.admin("/ready", "").await.status == 200).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_record_is_never_altered_or_deleted() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     let before = proxy.audit();
     let other = rusqlite::Connection::open(proxy.audit_file()).unwrap();
     for forbidden in [
@@ -186,12 +192,11 @@ async fn a_record_is_never_altered_or_deleted() {
 #[tokio::test]
 async fn the_length_of_the_wal_is_told_while_it_grows() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    until("a WAL of some length", || async {
-        proxy.ask(&MSISDN).await.is_normal();
-        let metrics = proxy.admin("/metrics", "").await;
-        let told = metrics.text().lines().find_map(|line| line.strip_prefix("cmiot_audit_wal_bytes "))?;
-        (told.parse::<u64>().expect("a number") > 0).then_some(())
+    let proxy = Proxy::with_carrier(&carrier).await;
+    eventually("a WAL of some length", || async {
+        proxy.look_up(&MSISDN).await.assert_normal();
+        let length = proxy.metrics().await.value("cmiot_audit_wal_bytes", [])?;
+        (length > 0.0).then_some(())
     })
     .await;
 }

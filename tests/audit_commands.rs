@@ -1,4 +1,4 @@
-//! The audit's commands, on the folder of a proxy that serves.
+//! `cmiot-proxy audit`, on the folder of a running proxy.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -7,39 +7,39 @@ use std::time::Duration;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::support::{Clocked, Finished, ICCID, MSISDN, Proxy, Setup, carrier, run};
+use crate::support::{Clocked, ICCID, MSISDN, Output, Proxy, Setup, carrier, run};
 
-/// From 2026-01-15, where a clocked proxy begins, to 2026-02-15.
+/// From 2026-01-15, the initial time of a clocked proxy, to 2026-02-15.
 const A_MONTH: Duration = Duration::from_secs(31 * 86_400);
 
-async fn audit(dir: &Path, arguments: &[&str]) -> Finished {
+async fn audit(dir: &Path, arguments: &[&str]) -> Output {
     let dir = dir.to_str().unwrap();
     run(Path::new("/"), &[&["audit"], arguments, &["--dir", dir]].concat(), &[]).await
 }
 
-/// A proxy whose audit has a look-up in January and one in February.
+/// A proxy whose audit has one lookup in January and one in February.
 async fn two_months(setup: &Setup) -> Clocked {
     let proxy = setup.start_clocked().await;
-    proxy.ask(&MSISDN).await.is_normal();
-    // Time passes: a month does not begin because the clock is stepped.
+    proxy.look_up(&MSISDN).await.assert_normal();
+    // By passing time, since a clock step starts no new month.
     proxy.clock.advance(A_MONTH);
-    proxy.ask(&ICCID).await.is_normal();
+    proxy.look_up(&ICCID).await.assert_normal();
     proxy
 }
 
 #[tokio::test]
 async fn an_export_is_what_its_manifest_says_and_progress_is_no_part_of_it() {
     let carrier = carrier().await;
-    let proxy = two_months(&Setup::before(&carrier)).await;
+    let proxy = two_months(&Setup::with_carrier(&carrier)).await;
     let to = tempfile::tempdir().unwrap();
     for (format, lines) in [("csv", 2), ("json", 1)] {
         let file = to.path().join(format);
         let name = file.to_str().unwrap();
         let export = &["export", "--month", "2026-01", "--format", format, name];
-        let told = audit(&proxy.data(), export).await.did_it();
+        let told = audit(&proxy.data(), export).await.success();
         let bytes = std::fs::read(&file).unwrap();
         let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        // Standard output is for programs: a line, no bar.
+        // Standard output is for programs: one line, no progress bar.
         assert_eq!(told.out, format!("1 look-ups, SHA-256 {hash}\n"));
         let manifest = std::fs::read_to_string(format!("{name}.manifest.json")).unwrap();
         let manifest: Value = serde_json::from_str(&manifest).unwrap();
@@ -50,7 +50,7 @@ async fn an_export_is_what_its_manifest_says_and_progress_is_no_part_of_it() {
         let last = text.lines().last().unwrap();
         assert!(last.contains(MSISDN.number) && last.contains("2026-01-15T12:00:00"), "{last}");
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        // What is there is not written over.
+        // An existing file is not overwritten.
         audit(&proxy.data(), export).await.failed(1, [name]);
     }
     proxy.stop().await;
@@ -59,7 +59,7 @@ async fn an_export_is_what_its_manifest_says_and_progress_is_no_part_of_it() {
 #[tokio::test]
 async fn a_month_without_a_segment_is_named_with_the_months_that_there_are() {
     let carrier = carrier().await;
-    let proxy = two_months(&Setup::before(&carrier)).await;
+    let proxy = two_months(&Setup::with_carrier(&carrier)).await;
     let to = tempfile::tempdir().unwrap();
     let file = to.path().join("out");
     let name = file.to_str().unwrap();
@@ -78,7 +78,7 @@ async fn a_month_without_a_segment_is_named_with_the_months_that_there_are() {
         }
     }
     audit(&proxy.data(), &["erase", "--month", "2026-01", "--yes"]).await.failed(1, ["cards as they are"]);
-    // A folder without segments has no empty audit: it is the wrong one.
+    // A folder without segments is an error, no empty audit: the path is probably wrong.
     for command in [
         &["query"][..],
         &["show", "1"],
@@ -107,8 +107,8 @@ async fn a_month_without_a_segment_is_named_with_the_months_that_there_are() {
 #[tokio::test]
 async fn filters_and_numbers_that_no_record_can_meet_are_errors() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     for (code, command, said) in [
         (2, &["query", "--limit", "0"][..], "--limit"),
         (2, &["query", "--limit=-1"], "--limit"),
@@ -133,39 +133,39 @@ async fn filters_and_numbers_that_no_record_can_meet_are_errors() {
     }
     let found =
         audit(&proxy.data(), &["query", "--format", "json", "--limit", "1000000", "--status", "00"]).await;
-    assert_eq!(found.did_it().out.lines().count(), 1);
+    assert_eq!(found.success().out.lines().count(), 1);
 }
 
 #[tokio::test]
 async fn a_look_up_is_shown_with_its_calls_and_its_changes() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     let dir = proxy.data();
-    let found = audit(&dir, &["query", "--format", "json", "--outcome", "miss"]).await.did_it();
+    let found = audit(&dir, &["query", "--format", "json", "--outcome", "miss"]).await.success();
     let row: Value = serde_json::from_str(found.out.trim()).unwrap();
-    let shown = audit(&dir, &["show", &row["id"].to_string()]).await.did_it();
+    let shown = audit(&dir, &["show", &row["id"].to_string()]).await.success();
     for said in [MSISDN.number, "carrier calls: 1", &carrier.calls()[0].transid, "normal"] {
         assert!(shown.out.contains(said), "{said}: {}", shown.out);
     }
     assert_eq!(audit(&dir, &["show", "4711"]).await.failed(1, ["4711"]).out, "");
-    let changes = audit(&dir, &["changes", "--format", "csv", "--card", MSISDN.number]).await.did_it();
+    let changes = audit(&dir, &["changes", "--format", "csv", "--card", MSISDN.number]).await.success();
     assert_eq!(changes.out, "card,kind,from,to,after,before,lookup\n");
 }
 
 #[tokio::test]
 async fn a_backup_of_a_live_segment_verifies() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     let to = tempfile::tempdir().unwrap();
     let copy = to.path().join(proxy.audit_file().file_name().unwrap());
-    audit(&proxy.data(), &["backup", copy.to_str().unwrap()]).await.did_it();
-    proxy.ask(&MSISDN).await.is_normal();
-    let verified = audit(to.path(), &["verify"]).await.did_it();
+    audit(&proxy.data(), &["backup", copy.to_str().unwrap()]).await.success();
+    proxy.look_up(&MSISDN).await.assert_normal();
+    let verified = audit(to.path(), &["verify"]).await.success();
     assert!(verified.out.contains("1 segments, ") && verified.out.contains("chain ok"), "{}", verified.out);
-    let found = audit(to.path(), &["query", "--format", "csv"]).await.did_it();
-    assert_eq!(found.out.lines().count(), 2, "the copy is of then");
+    let found = audit(to.path(), &["query", "--format", "csv"]).await.success();
+    assert_eq!(found.out.lines().count(), 2, "the backup has the rows of its time");
     audit(&proxy.data(), &["backup", copy.to_str().unwrap()]).await.failed(1, ["exists"]);
 }
 
@@ -176,8 +176,8 @@ fn mode(path: &Path) -> u32 {
 #[tokio::test]
 async fn copies_are_for_their_owner_alone_and_replace_what_an_interrupted_command_left() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     let to = tempfile::tempdir().unwrap();
     let segment = proxy.audit_file();
     let month = segment.file_stem().unwrap().to_str().unwrap().strip_prefix("audit-").unwrap();
@@ -185,10 +185,10 @@ async fn copies_are_for_their_owner_alone_and_replace_what_an_interrupted_comman
     for left in [&copy, &export, &export.with_added_extension("manifest.json")] {
         std::fs::write(left.with_added_extension("part"), "of a killed command").unwrap();
     }
-    // Killed between the two names.
+    // The command was killed between its two renames.
     std::fs::write(export.with_added_extension("manifest.json"), "{}").unwrap();
-    audit(&proxy.data(), &["backup", copy.to_str().unwrap()]).await.did_it();
-    audit(&proxy.data(), &["export", "--month", month, export.to_str().unwrap()]).await.did_it();
+    audit(&proxy.data(), &["backup", copy.to_str().unwrap()]).await.success();
+    audit(&proxy.data(), &["export", "--month", month, export.to_str().unwrap()]).await.success();
     let manifest = std::fs::read(export.with_added_extension("manifest.json")).unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&manifest).unwrap()["rows"], 1);
     let mut left = 0;
@@ -198,7 +198,7 @@ async fn copies_are_for_their_owner_alone_and_replace_what_an_interrupted_comman
         left += 1;
     }
     assert_eq!(left, 3);
-    // A month that is not there leaves nothing either.
+    // An export of a missing month leaves no file.
     let none = to.path().join("none.csv");
     audit(&proxy.data(), &["export", "--month", "2020-01", none.to_str().unwrap()]).await.failed(1, [""]);
     assert_eq!(std::fs::read_dir(to.path()).unwrap().count(), 3);
@@ -207,35 +207,35 @@ async fn copies_are_for_their_owner_alone_and_replace_what_an_interrupted_comman
 #[tokio::test]
 async fn after_a_stop_the_month_is_one_file_that_needs_nothing_beside_it() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     let (segment, setup) = (proxy.audit_file(), proxy.setup().clone());
     let header = |at: usize| std::fs::read(&segment).unwrap()[at];
     let folder = proxy.stop().await;
-    // 1 is a rollback journal, 2 a WAL: https://sqlite.org/fileformat2.html, 1.3.3.
+    // 1 means a rollback journal, 2 a WAL: https://sqlite.org/fileformat2.html, 1.3.3.
     assert_eq!((header(18), header(19)), (1, 1));
     for tail in ["-wal", "-shm", "-journal"] {
         assert!(!Path::new(&format!("{}{tail}", segment.display())).exists(), "{tail}");
     }
     let proxy = Proxy::start_in(folder, setup).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    proxy.look_up(&MSISDN).await.assert_normal();
     assert_eq!(proxy.audit().len(), 2);
-    assert!(audit(&proxy.data(), &["verify"]).await.did_it().out.contains("chain ok"));
+    assert!(audit(&proxy.data(), &["verify"]).await.success().out.contains("chain ok"));
 }
 
 #[tokio::test]
 async fn pruning_leaves_what_verifies_and_a_note() {
     let carrier = carrier().await;
-    let proxy = two_months(&Setup::before(&carrier)).await;
+    let proxy = two_months(&Setup::with_carrier(&carrier)).await;
     let dir = proxy.data();
     audit(&dir, &["prune", "--keep", "1mo"]).await.failed(1, ["--force"]);
-    let dry = audit(&dir, &["prune", "--keep", "1mo", "--force", "--dry-run"]).await.did_it();
+    let dry = audit(&dir, &["prune", "--keep", "1mo", "--force", "--dry-run"]).await.success();
     assert_eq!(dry.out, "2026-01 would be deleted\n");
     assert!(dir.join("audit-2026-01.db").exists());
-    let pruned = audit(&dir, &["prune", "--keep", "1mo", "--force"]).await.did_it();
+    let pruned = audit(&dir, &["prune", "--keep", "1mo", "--force"]).await.success();
     assert_eq!(pruned.out, "2026-01 deleted\n");
     assert!(!dir.join("audit-2026-01.db").exists() && dir.join("audit-2026-02.db").exists());
-    let verified = audit(&dir, &["verify"]).await.did_it();
+    let verified = audit(&dir, &["verify"]).await.success();
     assert!(verified.out.contains("2026-01: not here; its manifest: "), "{}", verified.out);
     assert!(verified.out.contains("chain ok"), "{}", verified.out);
     proxy.stop().await;
@@ -244,12 +244,12 @@ async fn pruning_leaves_what_verifies_and_a_note() {
 #[tokio::test]
 async fn keyed_identities_are_found_by_their_key_and_gone_with_it() {
     let carrier = carrier().await;
-    let proxy = two_months(&Setup::before(&carrier).set("audit.identifiers", "keyed")).await;
+    let proxy = two_months(&Setup::with_carrier(&carrier).set("audit.identifiers", "keyed")).await;
     let dir = proxy.data();
-    let hashed = audit(&dir, &["hash", "--month", "2026-01", MSISDN.number]).await.did_it();
+    let hashed = audit(&dir, &["hash", "--month", "2026-01", MSISDN.number]).await.success();
     let hash = hashed.out.split_whitespace().nth(2).unwrap().to_owned();
     let query = &["query", "--format", "json", "--card", MSISDN.number];
-    let found = audit(&dir, query).await.did_it();
+    let found = audit(&dir, query).await.success();
     let row: Value = serde_json::from_str(found.out.trim()).unwrap();
     assert_eq!((&row["card"], &row["masked"]), (&hash.clone().into(), &"147********".into()));
     for entry in std::fs::read_dir(&dir).unwrap() {
@@ -262,19 +262,19 @@ async fn keyed_identities_are_found_by_their_key_and_gone_with_it() {
     }
     audit(&dir, &["erase", "--month", "2026-02", "--yes"]).await.failed(1, ["not over"]);
     audit(&dir, &["erase", "--month", "2026-01"]).await.failed(2, ["--yes"]);
-    audit(&dir, &["erase", "--month", "2026-01", "--yes"]).await.did_it();
+    audit(&dir, &["erase", "--month", "2026-01", "--yes"]).await.success();
     audit(&dir, &["hash", "--month", "2026-01", MSISDN.number]).await.failed(1, ["no key"]);
-    assert_eq!(audit(&dir, query).await.did_it().out, "");
-    assert!(audit(&dir, &["verify"]).await.did_it().out.contains("chain ok"));
+    assert_eq!(audit(&dir, query).await.success().out, "");
+    assert!(audit(&dir, &["verify"]).await.success().out.contains("chain ok"));
     proxy.stop().await;
 }
 
 #[tokio::test]
 async fn without_a_terminal_there_is_no_bar() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
-    let verified = audit(&proxy.data(), &["verify"]).await.did_it();
+    let proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
+    let verified = audit(&proxy.data(), &["verify"]).await.success();
     assert_eq!(verified.err, "");
     assert!(verified.out.ends_with("chain ok\n"), "{}", verified.out);
 }
@@ -283,11 +283,11 @@ async fn without_a_terminal_there_is_no_bar() {
 #[tokio::test]
 async fn a_month_is_exported_as_parquet() {
     let carrier = carrier().await;
-    let proxy = two_months(&Setup::before(&carrier)).await;
+    let proxy = two_months(&Setup::with_carrier(&carrier)).await;
     let to = tempfile::tempdir().unwrap();
     let file = to.path().join("2026-01.parquet");
     let export = &["export", "--month", "2026-01", "--format", "parquet", file.to_str().unwrap()];
-    assert!(audit(&proxy.data(), export).await.did_it().out.starts_with("1 look-ups, SHA-256 "));
+    assert!(audit(&proxy.data(), export).await.success().out.starts_with("1 look-ups, SHA-256 "));
     let bytes = std::fs::read(&file).unwrap();
     assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"));
     proxy.stop().await;

@@ -1,4 +1,4 @@
-//! What docs/auditing.md prints runs as printed; the audit's commands on a live folder, and after tampering.
+//! docs/auditing.md: its queries run as printed; audit commands on a live folder and after tampering.
 
 use std::fs::Permissions;
 use std::io::Write;
@@ -16,23 +16,23 @@ fn queries() -> Vec<&'static str> {
     PAGE.split("```sql\n").skip(1).map(|part| part.split("```").next().unwrap_or_default()).collect()
 }
 
-/// A group and a user of nobody's here.
+/// Unused numbers of a Unix group and a user.
 const AUDITORS: &str = "61234";
 const AUDITOR: &str = "61235";
 
-/// What the stock shell prints for a query.
+/// The output of the sqlite3 shell for a query.
 fn shell(segment: &Path, query: &str) -> String {
-    ask(&mut Command::new("sqlite3"), segment, query)
+    run_query(&mut Command::new("sqlite3"), segment, query)
 }
 
-/// The same, asked by a member of the group who is nobody else.
+/// The output of the sqlite3 shell, run by a user who is only a member of the auditors' group.
 fn shell_of_an_auditor(segment: &Path, query: &str) -> String {
     let mut shell = Command::new("setpriv");
     shell.args(["--reuid", AUDITOR, "--regid", AUDITORS, "--clear-groups", "sqlite3"]);
-    ask(&mut shell, segment, query)
+    run_query(&mut shell, segment, query)
 }
 
-fn ask(shell: &mut Command, segment: &Path, query: &str) -> String {
+fn run_query(shell: &mut Command, segment: &Path, query: &str) -> String {
     let mut shell = shell
         .args(["-readonly", "-bail"])
         .arg(segment)
@@ -52,22 +52,24 @@ async fn the_pages_queries_run_in_the_stock_shell_on_a_live_file() {
     let id = Command::new("id").arg("-u").output().unwrap().stdout;
     assert_eq!(id, b"0\n", "only root becomes a member of a group: sudo -E env PATH=$PATH cargo xtask test");
     let carrier = carrier().await;
-    // Whoever gets to the folder gets no further than its group.
+    // Others may traverse the parent folder; the data folder is open to its group only.
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o711)).unwrap();
-    let proxy = Proxy::start_in(folder, Setup::before(&carrier).set("audit.audit_group", AUDITORS)).await;
+    let proxy =
+        Proxy::start_in(folder, Setup::with_carrier(&carrier).set("audit.audit_group", AUDITORS)).await;
     for card in [MSISDN, MSISDN, ICCID] {
-        proxy.ask(&card).await.is_normal();
+        proxy.look_up(&card).await.assert_normal();
     }
     let segment = proxy.audit_file();
     let printed: Vec<String> =
         queries().into_iter().map(|query| shell_of_an_auditor(&segment, query)).collect();
     let lines: Vec<usize> = printed.iter().map(|printed| printed.lines().count()).collect();
-    // Latest, of the card, calls of the last miss, clients, days (two around midnight), changes, gaps, counts, notes.
+    // Latest rows, rows of the card, calls of the last miss, clients, days (two around midnight), changes, gaps,
+    // refusal counts, notes.
     assert_eq!((&lines[..4], &lines[5..]), ([3, 2, 1, 1].as_slice(), [0, 0, 0, 0].as_slice()), "{printed:?}");
     assert!(printed[1].contains("|hit|0|00|normal"), "{}", printed[1]);
     assert!(printed[2].contains(&carrier.calls()[1].transid), "{}", printed[2]);
-    // The cache and the keys are not the auditors'.
+    // Auditors cannot read the cache and the keys.
     for other in ["cache.db", "state.db", "audit-anchor.key"] {
         let read = Command::new("setpriv")
             .args(["--reuid", AUDITOR, "--regid", AUDITORS, "--clear-groups", "cat"])
@@ -82,8 +84,8 @@ async fn the_pages_queries_run_in_the_stock_shell_on_a_live_file() {
 async fn a_retried_call_has_a_row_for_each_attempt() {
     let carrier = carrier().await;
     carrier.set_rules([Rule::any().code("1").times(1)]);
-    let proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     let printed = shell(&proxy.audit_file(), "SELECT transid, code FROM lookup_call ORDER BY earlier DESC");
     let sent: Vec<String> = carrier.calls().into_iter().map(|call| call.transid).collect();
     assert_eq!(sent.len(), 2);
@@ -93,9 +95,9 @@ async fn a_retried_call_has_a_row_for_each_attempt() {
 #[tokio::test]
 async fn the_commands_answer_on_a_live_folder_and_tampering_shows() {
     let carrier = carrier().await;
-    let mut proxy = Proxy::before(&carrier).await;
+    let mut proxy = Proxy::with_carrier(&carrier).await;
     for card in [MSISDN, MSISDN, ICCID] {
-        proxy.ask(&card).await.is_normal();
+        proxy.look_up(&card).await.assert_normal();
     }
     let data = proxy.data();
     let dir = data.to_str().unwrap().to_owned();
@@ -111,11 +113,11 @@ async fn the_commands_answer_on_a_live_folder_and_tampering_shows() {
             run(Path::new("."), &all, &[]).await
         }
     };
-    let query = audit(&["query", "--card", MSISDN.number, "--format", "csv"]).await.did_it();
+    let query = audit(&["query", "--card", MSISDN.number, "--format", "csv"]).await.success();
     assert_eq!(query.out.lines().count(), 3, "{}", query.out);
-    let stats = audit(&["stats", "--since", "1h"]).await.did_it();
+    let stats = audit(&["stats", "--since", "1h"]).await.success();
     assert!(stats.out.contains("3 look-ups, 2 carrier calls, 1 saved"), "{}", stats.out);
-    let whole = audit(&["verify"]).await.did_it();
+    let whole = audit(&["verify"]).await.success();
     assert!(
         whole.out.contains("chain ok") && whole.out.contains("of the folder itself compared"),
         "{}",
@@ -141,9 +143,9 @@ async fn the_commands_answer_on_a_live_folder_and_tampering_shows() {
 #[tokio::test]
 async fn forged_requests_without_number_write_few_records() {
     let carrier = carrier().await;
-    let proxy = Setup::before(&carrier).set("audit.refusals", 2).start().await;
+    let proxy = Setup::with_carrier(&carrier).set("audit.refusals", 2).start().await;
     for _ in 0..5 {
-        proxy.get(&proxy.sign(&MSISDN).with("token", "x")).await.is_refusal("7");
+        proxy.get(&proxy.sign(&MSISDN).with("token", "x")).await.assert_refusal("7");
     }
     let segment = proxy.audit_file();
     let count = || shell(&segment, "SELECT count(*) FROM record");

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{Finished, ICCID, IMSI, MSISDN, Proxy, Setup, carrier, run, until};
+use crate::support::{ICCID, IMSI, MSISDN, Output, Proxy, Setup, carrier, eventually, run};
 
-async fn audit(dir: &Path, arguments: &[&str]) -> Finished {
+async fn audit(dir: &Path, arguments: &[&str]) -> Output {
     let dir = dir.to_str().unwrap();
     run(Path::new("/"), &[&["audit"], arguments, &["--dir", dir]].concat(), &[]).await
 }
@@ -37,13 +37,13 @@ fn cut_off(segment: &Path) {
 async fn anchors_of_a_shipped_log_show_a_cut_off_tail() {
     for format in ["text", "json"] {
         let carrier = carrier().await;
-        let proxy = Setup::before(&carrier).set("log.format", format).start().await;
+        let proxy = Setup::with_carrier(&carrier).set("log.format", format).start().await;
         for card in [MSISDN, ICCID, IMSI] {
-            proxy.ask(&card).await.is_normal();
+            proxy.look_up(&card).await.assert_normal();
         }
         let (data, segment) = (proxy.data(), proxy.audit_file());
         let key = fs::read_to_string(data.join("audit-anchor.pub")).unwrap();
-        let first = until("the anchor of the first batch", || async {
+        let first = eventually("the anchor of the first batch", || async {
             let anchors = fs::read_to_string(data.join("anchors.log")).unwrap();
             (!anchors.lines().all(|line| line.contains("\"last\":0,"))).then_some(anchors)
         })
@@ -58,7 +58,7 @@ async fn anchors_of_a_shipped_log_show_a_cut_off_tail() {
         fs::write(&log, proxy.log()).unwrap();
         let log = log.to_str().unwrap();
         let against = ["verify", "--public-key", key.trim(), "--anchors", log];
-        let whole = audit(&data, &against).await.did_it();
+        let whole = audit(&data, &against).await.success();
         assert!(whole.out.contains("anchors compared, signed by the key"), "{}", whole.out);
         assert!(
             whole.out.contains("chain ok") && !whole.out.contains("behind the last anchor"),
@@ -77,12 +77,12 @@ async fn anchors_of_a_shipped_log_show_a_cut_off_tail() {
 #[tokio::test]
 async fn nothing_verified_and_nothing_compared_are_no_success_and_the_limits_are_said() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     let copy = tempfile::tempdir().unwrap();
     let file = copy.path().join(proxy.audit_file().file_name().unwrap());
-    audit(&proxy.data(), &["backup", file.to_str().unwrap()]).await.did_it();
-    let alone = audit(copy.path(), &["verify"]).await.did_it();
+    audit(&proxy.data(), &["backup", file.to_str().unwrap()]).await.success();
+    let alone = audit(copy.path(), &["verify"]).await.success();
     assert!(alone.out.contains("no anchors: tail and origin not shown"), "{}", alone.out);
     assert!(alone.out.contains("the chain has no key"), "{}", alone.out);
     let nothing = audit(copy.path(), &["verify", "--to", "2020-01"]).await.failed(1, [""]);
@@ -104,14 +104,14 @@ async fn nothing_verified_and_nothing_compared_are_no_success_and_the_limits_are
     fs::write(&log, format!("{line}\n{}\n{line}\n", &line[..90])).unwrap();
     audit(copy.path(), &against).await.failed(1, ["line 2"]);
     fs::write(&log, format!("{line}\n{}", &line[..90])).unwrap();
-    audit(copy.path(), &against).await.did_it();
+    audit(copy.path(), &against).await.success();
 }
 
 #[tokio::test]
 async fn a_segment_that_is_gone_at_a_start_is_an_alarm_until_it_is_acknowledged() {
     let carrier = carrier().await;
-    let mut proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let mut proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     proxy.signal("TERM").await;
     proxy.ended().await;
     let data = proxy.data();
@@ -132,8 +132,8 @@ async fn a_segment_that_is_gone_at_a_start_is_an_alarm_until_it_is_acknowledged(
     let found = audit(&data, &["verify"]).await.failed(1, [""]);
     assert!(found.out.contains("not acknowledged"), "{}", found.out);
     proxy.start_again().await;
-    assert!(audit(&data, &["acknowledge"]).await.did_it().out.starts_with("acknowledged: "));
-    until("the alarm to end", || async {
+    assert!(audit(&data, &["acknowledge"]).await.success().out.starts_with("acknowledged: "));
+    eventually("the alarm to end", || async {
         (!proxy.admin("/ready", "").await.text().contains(alarm)).then_some(())
     })
     .await;
@@ -141,7 +141,7 @@ async fn a_segment_that_is_gone_at_a_start_is_an_alarm_until_it_is_acknowledged(
     proxy.ended().await;
     proxy.start_again().await;
     assert!(!proxy.admin("/ready", "").await.text().contains(alarm));
-    let own = audit(&data, &["verify"]).await.did_it();
+    let own = audit(&data, &["verify"]).await.success();
     assert!(own.out.contains("LOST noted at "), "{}", own.out);
     let elsewhere = ["verify", "--anchors", anchors.to_str().unwrap()];
     let found = audit(&data, &elsewhere).await.failed(1, [""]);
@@ -151,8 +151,8 @@ async fn a_segment_that_is_gone_at_a_start_is_an_alarm_until_it_is_acknowledged(
 #[tokio::test]
 async fn a_changed_signing_key_is_an_error_and_a_note_and_both_keys_verify() {
     let carrier = carrier().await;
-    let mut proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let mut proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     proxy.signal("TERM").await;
     proxy.ended().await;
     let data = proxy.data();
@@ -160,7 +160,7 @@ async fn a_changed_signing_key_is_an_error_and_a_note_and_both_keys_verify() {
     let former = key();
     fs::remove_file(data.join("audit-anchor.key")).unwrap();
     proxy.start_again().await;
-    proxy.ask(&ICCID).await.is_normal();
+    proxy.look_up(&ICCID).await.assert_normal();
     assert!(proxy.log().contains("the key that signs audit anchors has changed"), "{}", proxy.log());
     proxy.signal("TERM").await;
     proxy.ended().await;
@@ -176,7 +176,7 @@ async fn a_changed_signing_key_is_an_error_and_a_note_and_both_keys_verify() {
     let anchors = data.join("anchors.log");
     let against = ["verify", "--anchors", anchors.to_str().unwrap(), "--public-key", &former];
     audit(&data, &against).await.failed(1, [""]);
-    audit(&data, &[&against[..], &["--public-key", &key()]].concat()).await.did_it();
+    audit(&data, &[&against[..], &["--public-key", &key()]].concat()).await.success();
 }
 
 #[tokio::test]
@@ -187,23 +187,23 @@ async fn segments_of_version_1_are_verified_queried_and_exported() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
     }
-    let verified = audit(dir.path(), &["verify"]).await.did_it();
+    let verified = audit(dir.path(), &["verify"]).await.success();
     assert!(
         verified.out.contains("2 segments, ") && verified.out.contains("70 rows: chain ok"),
         "{}",
         verified.out
     );
     // No record since: the clock may be wrong, so months are counted from the newest record.
-    let kept = audit(dir.path(), &["prune", "--keep", "6mo"]).await.did_it();
+    let kept = audit(dir.path(), &["prune", "--keep", "6mo"]).await.success();
     assert_eq!(kept.out, "");
     assert!(kept.err.contains("the newest record is of 2026-02"), "{}", kept.err);
-    let query = audit(dir.path(), &["query", "--format", "csv", "--limit", "100"]).await.did_it();
+    let query = audit(dir.path(), &["query", "--format", "csv", "--limit", "100"]).await.success();
     assert_eq!(query.out.lines().count(), 1 + 32, "{}", query.out);
     for month in ["2026-01", "2026-02"] {
         let file = dir.path().join(month);
         audit(dir.path(), &["export", "--month", month, "--format", "csv", file.to_str().unwrap()])
             .await
-            .did_it();
+            .success();
         assert_eq!(fs::read_to_string(file).unwrap().lines().count(), 1 + 16);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cmiot_proxy::clock::Time;
 use rusqlite::Connection;
 
-use crate::support::{ICCID, MSISDN, Proxy, Setup, carrier, run, until};
+use crate::support::{ICCID, MSISDN, Proxy, Setup, carrier, eventually, run};
 
 /// Both policies, and the code that a hit gets while nothing can be written.
 const POLICIES: [(&str, &str); 2] = [("refuse", "73"), ("answer", "0")];
@@ -25,8 +25,8 @@ pub(crate) fn gap(proxy: &Proxy) -> (i64, i64) {
 
 /// Asks about a card that is known until the audit cannot be written.
 async fn until_it_fails(proxy: &Proxy) {
-    until("trouble", || async {
-        proxy.ask(&MSISDN).await;
+    eventually("trouble", || async {
+        proxy.look_up(&MSISDN).await;
         proxy.log().contains("audit records cannot be written").then_some(())
     })
     .await;
@@ -34,17 +34,17 @@ async fn until_it_fails(proxy: &Proxy) {
 
 pub(crate) async fn verified(dir: &Path) {
     let verified = run(Path::new("/"), &["audit", "verify", "--dir", dir.to_str().unwrap()], &[]).await;
-    assert!(verified.did_it().out.contains("chain ok"));
+    assert!(verified.success().out.contains("chain ok"));
 }
 
 /// While nothing can be written a known card's answer is what the policy says; mended, all is well again by itself, and
 /// what had no record is counted.
 async fn the_policy_holds(proxy: &Proxy, code: &str, mend: impl FnOnce()) {
     for _ in 0..2 {
-        let answer = proxy.ask(&MSISDN).await;
+        let response = proxy.look_up(&MSISDN).await;
         match code {
-            "73" => answer.is_refusal_since("73", "audit unavailable"),
-            _ => answer.is_normal(),
+            "73" => response.assert_refusal_for("73", "audit unavailable"),
+            _ => response.assert_normal(),
         }
     }
     if code == "73" {
@@ -56,7 +56,7 @@ async fn the_policy_holds(proxy: &Proxy, code: &str, mend: impl FnOnce()) {
     assert_eq!(metrics.text().contains(failed), code == "73", "{}", metrics.text());
     mend();
     // Nobody asks meanwhile.
-    let (answered, refused) = until("the count of what has no record", || async {
+    let (answered, refused) = eventually("the count of what has no record", || async {
         Some(gap(proxy)).filter(|(answered, refused)| answered + refused >= 2)
     })
     .await;
@@ -64,8 +64,9 @@ async fn the_policy_holds(proxy: &Proxy, code: &str, mend: impl FnOnce()) {
         if code == "73" { answered == 0 } else { refused == 0 },
         "{answered} answered, {refused} refused"
     );
-    until("to be ready", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) }).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    eventually("to be ready", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) })
+        .await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     verified(&proxy.data()).await;
 }
 
@@ -73,9 +74,9 @@ async fn the_policy_holds(proxy: &Proxy, code: &str, mend: impl FnOnce()) {
 async fn a_full_disk() {
     let carrier = carrier().await;
     for (policy, code) in POLICIES {
-        let setup = Setup::before(&carrier).set("audit.on_failure", policy).set("audit.min_free", "0B");
+        let setup = Setup::with_carrier(&carrier).set("audit.on_failure", policy).set("audit.min_free", "0B");
         let proxy = setup.start_on_small_disk(8).await;
-        proxy.ask(&MSISDN).await.is_normal();
+        proxy.look_up(&MSISDN).await.assert_normal();
         proxy.fill_disk(0);
         until_it_fails(&proxy).await;
         the_policy_holds(&proxy, code, || proxy.empty_disk()).await;
@@ -86,9 +87,10 @@ async fn a_full_disk() {
 async fn below_the_reserve_nothing_is_written_while_there_is_room() {
     let carrier = carrier().await;
     for (policy, code) in POLICIES {
-        let setup = Setup::before(&carrier).set("audit.on_failure", policy).set("audit.min_free", "2MiB");
+        let setup =
+            Setup::with_carrier(&carrier).set("audit.on_failure", policy).set("audit.min_free", "2MiB");
         let proxy = setup.start_on_small_disk(16).await;
-        proxy.ask(&MSISDN).await.is_normal();
+        proxy.look_up(&MSISDN).await.assert_normal();
         proxy.fill_disk(1 << 20);
         until_it_fails(&proxy).await;
         let rows = proxy.audit().len();
@@ -105,11 +107,12 @@ async fn below_the_reserve_nothing_is_written_while_there_is_room() {
 async fn a_disk_that_turns_read_only() {
     let carrier = carrier().await;
     for (policy, code) in POLICIES {
-        let proxy = Setup::before(&carrier).set("audit.on_failure", policy).start_on_failing_disk().await;
-        proxy.ask(&MSISDN).await.is_normal();
-        proxy.disk_is("readonly");
+        let proxy =
+            Setup::with_carrier(&carrier).set("audit.on_failure", policy).start_on_failing_disk().await;
+        proxy.look_up(&MSISDN).await.assert_normal();
+        proxy.set_disk_fault("readonly");
         until_it_fails(&proxy).await;
-        the_policy_holds(&proxy, code, || proxy.disk_is("well")).await;
+        the_policy_holds(&proxy, code, || proxy.set_disk_fault("well")).await;
     }
 }
 
@@ -117,24 +120,25 @@ async fn a_disk_that_turns_read_only() {
 async fn a_writer_that_stalls_longer_than_anybody_waits() {
     let carrier = carrier().await;
     for (policy, code) in POLICIES {
-        let setup = Setup::before(&carrier).set("audit.on_failure", policy).set("gateway.deadline", "1s");
+        let setup =
+            Setup::with_carrier(&carrier).set("audit.on_failure", policy).set("gateway.deadline", "1s");
         let proxy = setup.start_on_failing_disk().await;
-        proxy.ask(&MSISDN).await.is_normal();
+        proxy.look_up(&MSISDN).await.assert_normal();
         let before = proxy.audit().len();
         let begun = tokio::time::Instant::now();
-        proxy.disk_is("stall");
+        proxy.set_disk_fault("stall");
         let stalled = [proxy.sign(&MSISDN), proxy.sign(&MSISDN)];
         // The first one's row is being committed, and it waits for that where it may not be answered without.
-        let (door, query) = (proxy.clone(), stalled[0].clone());
-        let first = tokio::spawn(async move { door.get(&query).await });
+        let (client, query) = (proxy.clone(), stalled[0].clone());
+        let first = tokio::spawn(async move { client.get(&query).await });
         // Not answered at once, or answered without a record: its row has been taken by then.
         tokio::time::sleep_until(begun + Duration::from_millis(500)).await;
         assert_eq!(proxy.get(&stalled[1]).await.code(), code);
         tokio::time::sleep_until(begun + Duration::from_secs(5)).await;
-        proxy.disk_is("well");
+        proxy.set_disk_fault("well");
         assert_eq!(first.await.unwrap().code(), "0");
         // What was given up on is written all the same, and says what its client was told.
-        let found = until("the late records", || async {
+        let found = eventually("the late records", || async {
             let audit = proxy.audit();
             stalled
                 .iter()
@@ -145,7 +149,7 @@ async fn a_writer_that_stalls_longer_than_anybody_waits() {
         assert_eq!(found, before + 2);
         let codes: Vec<_> = proxy.audit()[before..].iter().map(|row| row.code.clone()).collect();
         assert_eq!(codes, ["0", code]);
-        proxy.ask(&MSISDN).await.is_normal();
+        proxy.look_up(&MSISDN).await.assert_normal();
         assert_eq!(gap(&proxy), (0, 0), "each of them has its record");
         verified(&proxy.data()).await;
     }
@@ -155,8 +159,8 @@ async fn a_writer_that_stalls_longer_than_anybody_waits() {
 async fn a_page_that_is_corrupt() {
     let carrier = carrier().await;
     for (policy, code) in POLICIES {
-        let proxy = Setup::before(&carrier).set("audit.on_failure", policy).start().await;
-        proxy.ask(&MSISDN).await.is_normal();
+        let proxy = Setup::with_carrier(&carrier).set("audit.on_failure", policy).start().await;
+        proxy.look_up(&MSISDN).await.assert_normal();
         // Everything is moved into the file, and the proxy is made to read it again by another program's commit.
         let path = proxy.audit_file();
         let other = Connection::open(&path).unwrap();
@@ -183,8 +187,8 @@ async fn a_page_that_is_corrupt() {
 async fn a_segment_that_is_moved_away_is_begun_anew() {
     let carrier = carrier().await;
     for (policy, code) in POLICIES {
-        let proxy = Setup::before(&carrier).set("audit.on_failure", policy).start().await;
-        proxy.ask(&MSISDN).await.is_normal();
+        let proxy = Setup::with_carrier(&carrier).set("audit.on_failure", policy).start().await;
+        proxy.look_up(&MSISDN).await.assert_normal();
         let path = proxy.audit_file();
         // So long as it is held, the proxy cannot write; then it looks for the file by its name.
         let other = Connection::open(&path).unwrap();
@@ -195,15 +199,15 @@ async fn a_segment_that_is_moved_away_is_begun_anew() {
             .unwrap();
         drop(other);
         until_it_fails(&proxy).await;
-        assert_eq!(proxy.ask(&MSISDN).await.code(), code);
+        assert_eq!(proxy.look_up(&MSISDN).await.code(), code);
         for tail in ["", "-wal", "-shm"] {
             let from = format!("{}{tail}", path.display());
             // The last to close the file has removed the other two, mostly.
             let moved = std::fs::rename(&from, format!("{from}.away"));
             assert!(moved.is_ok() || !tail.is_empty(), "{moved:?}");
         }
-        until("a new segment with a record", || async {
-            proxy.ask(&MSISDN).await;
+        eventually("a new segment with a record", || async {
+            proxy.look_up(&MSISDN).await;
             let new = Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
             new.query_row("SELECT id FROM record", [], |_| Ok(())).ok()
         })
@@ -223,12 +227,12 @@ async fn a_segment_that_is_moved_away_is_begun_anew() {
         );
         let alarm = "alarm: rows-lost: audit rows are missing: ";
         assert!(proxy.admin("/ready", "").await.text().contains(alarm));
-        assert!(audit("acknowledge").await.did_it().out.contains("acknowledged: "));
-        until("the alarm to end", || async {
+        assert!(audit("acknowledge").await.success().out.contains("acknowledged: "));
+        eventually("the alarm to end", || async {
             (!proxy.admin("/ready", "").await.text().contains(alarm)).then_some(())
         })
         .await;
-        assert!(audit("verify").await.did_it().out.contains("LOST noted at "));
+        assert!(audit("verify").await.success().out.contains("LOST noted at "));
     }
 }
 
@@ -236,7 +240,7 @@ async fn a_segment_that_is_moved_away_is_begun_anew() {
 async fn a_clock_that_steps_back_over_the_end_of_a_month() {
     for (policy, _) in POLICIES {
         let carrier = carrier().await;
-        let proxy = Setup::before(&carrier).set("audit.on_failure", policy).start_clocked().await;
+        let proxy = Setup::with_carrier(&carrier).set("audit.on_failure", policy).start_clocked().await;
         // 2026-02-01T00:00:00+08:00
         let turn = Time::from_secs(1_769_875_200);
         let seconds = Duration::from_secs;
@@ -249,7 +253,7 @@ async fn a_clock_that_steps_back_over_the_end_of_a_month() {
             (turn.plus(seconds(12)), ICCID),
         ] {
             proxy.clock.set(now);
-            proxy.ask(&card).await.is_normal();
+            proxy.look_up(&card).await.assert_normal();
         }
         let of = |month: &str| -> Vec<Option<String>> {
             let segment = proxy.data().join(format!("audit-{month}.db"));
@@ -271,27 +275,27 @@ async fn a_clock_that_steps_back_over_the_end_of_a_month() {
 async fn a_process_that_holds_a_lock_is_named_and_stops_nothing_for_good() {
     let carrier = carrier().await;
     for (policy, code) in POLICIES {
-        let proxy = Setup::before(&carrier).set("audit.on_failure", policy).start().await;
-        proxy.ask(&MSISDN).await.is_normal();
+        let proxy = Setup::with_carrier(&carrier).set("audit.on_failure", policy).start().await;
+        proxy.look_up(&MSISDN).await.assert_normal();
         // Whoever may read the file beside the segment may take a shared lock on it.
         let index = std::fs::File::open(format!("{}-shm", proxy.audit_file().display())).unwrap();
         rustix::fs::fcntl_lock(&index, rustix::fs::FlockOperation::NonBlockingLockShared).unwrap();
         let named = format!("process {} ", std::process::id());
-        let asked = proxy.ask(&MSISDN);
-        let ready = until("a name", || async {
+        let asked = proxy.look_up(&MSISDN);
+        let ready = eventually("a name", || async {
             let ready = proxy.admin("/ready", "").await;
             ready.text().contains(&named).then_some(ready)
         });
-        let (answer, _) = tokio::join!(asked, ready);
-        assert_eq!(answer.code(), code);
+        let (response, _) = tokio::join!(asked, ready);
+        assert_eq!(response.code(), code);
         assert!(proxy.log().contains(&named), "{}", proxy.log());
         drop(index);
-        until("no alarm", || async {
+        eventually("no alarm", || async {
             let ready = proxy.admin("/ready", "").await;
             (ready.status == 200 && !ready.text().contains("audit-locked")).then_some(())
         })
         .await;
-        proxy.ask(&MSISDN).await.is_normal();
+        proxy.look_up(&MSISDN).await.assert_normal();
         verified(&proxy.data()).await;
     }
 }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use cmiot_proxy::clock::Time;
 use cmiot_proxy::store::audit::acknowledge;
 
-use crate::support::{Clocked, Finished, MSISDN, Proxy, Setup, card_number, carrier, logged, run, until};
+use crate::support::{Clocked, MSISDN, Output, Proxy, Setup, card_number, carrier, eventually, logged, run};
 
 const TAILS: [&str; 3] = ["", "-wal", "-shm"];
 
@@ -35,26 +35,27 @@ fn numbers(path: &Path) -> Vec<i64> {
     numbers.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("a number")).collect()
 }
 
-async fn audit(proxy: &Proxy, command: &str) -> Finished {
+async fn audit(proxy: &Proxy, command: &str) -> Output {
     run(Path::new("/"), &["audit", command, "--dir", proxy.data().to_str().unwrap()], &[]).await
 }
 
 /// Does something to a segment with records, without anybody asking; a new one follows it, and goes on.
 async fn is_begun_anew(harm: impl Fn(&Path)) -> Proxy {
     let carrier = carrier().await;
-    let mut proxy = Setup::before(&carrier).start().await;
+    let mut proxy = Setup::with_carrier(&carrier).start().await;
     for n in 0..5 {
-        proxy.ask(&card_number(n)).await.is_normal();
+        proxy.look_up(&card_number(n)).await.assert_normal();
     }
     let path = proxy.audit_file();
     let last = *numbers(&path).last().expect("records");
     harm(&path);
-    let (first, text) = until("the note", || async { note(&path) }).await;
+    let (first, text) = eventually("the note", || async { note(&path) }).await;
     assert_eq!(first, last + 1, "numbers go on");
     assert!(text.contains(&format!("after row {last}")), "{text}");
     assert!(proxy.log().contains("was removed, renamed or replaced"), "{}", proxy.log());
-    until("to be ready", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) }).await;
-    proxy.ask(&card_number(7)).await.is_normal();
+    eventually("to be ready", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) })
+        .await;
+    proxy.look_up(&card_number(7)).await.assert_normal();
     let before = numbers(&path);
     for _ in 0..2 {
         // The rows that are gone are damage until that is acknowledged; nothing else is.
@@ -67,8 +68,8 @@ async fn is_begun_anew(harm: impl Fn(&Path)) -> Proxy {
         proxy.restart().await;
         assert_eq!(numbers(&path), before, "what is written afterwards lasts");
     }
-    audit(&proxy, "acknowledge").await.did_it();
-    let verified = audit(&proxy, "verify").await.did_it();
+    audit(&proxy, "acknowledge").await.success();
+    let verified = audit(&proxy, "verify").await.success();
     assert!(verified.out.contains("chain ok") && verified.out.contains("LOST "), "{}", verified.out);
     proxy
 }
@@ -115,18 +116,19 @@ async fn replaced_by_an_older_copy_which_is_kept() {
 #[tokio::test]
 async fn a_removed_wal_loses_nothing_and_a_hard_link_is_not_noticed() {
     let carrier = carrier().await;
-    let proxy = Setup::before(&carrier).start().await;
+    let proxy = Setup::with_carrier(&carrier).start().await;
     for n in 0..5 {
-        proxy.ask(&card_number(n)).await.is_normal();
+        proxy.look_up(&card_number(n)).await.assert_normal();
     }
     let path = proxy.audit_file();
     std::fs::hard_link(&path, path.with_file_name("backup")).unwrap();
     for tail in ["-wal", "-shm"] {
         std::fs::remove_file(with(&path, tail)).unwrap();
     }
-    until("a new WAL", || async { Path::new(&with(&path, "-wal")).exists().then_some(()) }).await;
-    until("to be ready", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) }).await;
-    proxy.ask(&card_number(7)).await.is_normal();
+    eventually("a new WAL", || async { Path::new(&with(&path, "-wal")).exists().then_some(()) }).await;
+    eventually("to be ready", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) })
+        .await;
+    proxy.look_up(&card_number(7)).await.assert_normal();
     assert_eq!(numbers(&path).len(), 6);
     assert_eq!(note(&path), None, "the segment has all of its rows");
     crate::audit_faults::verified(&proxy.data()).await;
@@ -135,33 +137,34 @@ async fn a_removed_wal_loses_nothing_and_a_hard_link_is_not_noticed() {
 #[tokio::test]
 async fn what_lost_rows_used_stays_refused_over_a_restart_until_it_is_acknowledged() {
     let carrier = carrier().await;
-    let mut proxy = Setup::before(&carrier).start().await;
+    let mut proxy = Setup::with_carrier(&carrier).start().await;
     let used = proxy.sign(&MSISDN);
-    proxy.get(&used).await.is_normal();
+    proxy.get(&used).await.assert_normal();
     let path = proxy.audit_file();
     for tail in TAILS {
         std::fs::remove_file(with(&path, tail)).unwrap();
     }
-    until("the note", || async { note(&path) }).await;
-    until("to be ready", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) }).await;
+    eventually("the note", || async { note(&path) }).await;
+    eventually("to be ready", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) })
+        .await;
     // This process knows what was used: nobody else is refused.
-    proxy.get(&used).await.is_refusal_since("7", "used before");
-    proxy.ask(&MSISDN).await.is_normal();
+    proxy.get(&used).await.assert_refusal_for("7", "used before");
+    proxy.look_up(&MSISDN).await.assert_normal();
     let calls = carrier.count();
     for _ in 0..2 {
         proxy.restart().await;
         assert!(proxy.admin("/ready", "").await.text().contains("alarm: rows-lost: "));
-        proxy.get(&used).await.is_refusal_since("7", "stamp");
-        proxy.ask(&MSISDN).await.is_refusal_since("7", "stamp");
+        proxy.get(&used).await.assert_refusal_for("7", "stamp");
+        proxy.look_up(&MSISDN).await.assert_refusal_for("7", "stamp");
     }
-    let acknowledged = audit(&proxy, "acknowledge").await.did_it();
+    let acknowledged = audit(&proxy, "acknowledge").await.success();
     assert!(acknowledged.out.starts_with("acknowledged: "), "{}", acknowledged.out);
-    until("an answer", || async { (proxy.ask(&MSISDN).await.code() == "0").then_some(()) }).await;
+    eventually("an answer", || async { (proxy.look_up(&MSISDN).await.code() == "0").then_some(()) }).await;
     let later = proxy.sign(&MSISDN);
-    proxy.get(&later).await.is_normal();
+    proxy.get(&later).await.assert_normal();
     proxy.restart().await;
-    proxy.get(&later).await.is_refusal_since("7", "used before");
-    proxy.ask(&MSISDN).await.is_normal();
+    proxy.get(&later).await.assert_refusal_for("7", "used before");
+    proxy.look_up(&MSISDN).await.assert_normal();
     assert_eq!(carrier.count(), calls, "all of it from the cache");
     assert!(!proxy.admin("/ready", "").await.text().contains("rows-lost"));
 }
@@ -176,20 +179,20 @@ async fn a_month_that_cannot_be_read_refuses_the_stamps_of_its_rows_until_it_is_
     const FEBRUARY: i64 = 1_769_875_200;
     for remove in [true, false] {
         let carrier = carrier().await;
-        let setup = Setup::before(&carrier);
+        let setup = Setup::with_carrier(&carrier);
         let proxy = setup.start_clocked().await;
         let proxy = proxy.restart_at(Time::from_secs(FEBRUARY - 20), &setup).await;
         let used = proxy.sign(&MSISDN);
-        proxy.get(&used).await.is_normal();
+        proxy.get(&used).await.assert_normal();
         proxy.clock.advance(std::time::Duration::from_secs(40));
-        proxy.ask(&MSISDN).await.is_normal();
+        proxy.look_up(&MSISDN).await.assert_normal();
         let january = proxy.data().join("audit-2026-01.db");
         let at = now(&proxy);
         // What its drain leaves is in the month after.
         if remove {
             std::fs::remove_file(&january).unwrap();
         } else {
-            until("the month to be sealed", || async {
+            eventually("the month to be sealed", || async {
                 (!Path::new(&with(&january, "-wal")).exists()).then_some(())
             })
             .await;
@@ -198,9 +201,9 @@ async fn a_month_that_cannot_be_read_refuses_the_stamps_of_its_rows_until_it_is_
         let mut proxy = proxy;
         for _ in 0..2 {
             proxy = proxy.restart_at(at, &setup).await;
-            proxy.get(&used).await.is_refusal_since("7", "stamp");
-            proxy.ask(&MSISDN).await.is_refusal_since("7", "stamp");
-            until("the alarm", || async {
+            proxy.get(&used).await.assert_refusal_for("7", "stamp");
+            proxy.look_up(&MSISDN).await.assert_refusal_for("7", "stamp");
+            eventually("the alarm", || async {
                 proxy.clock.advance(std::time::Duration::from_secs(1));
                 proxy.admin("/ready").await.text().contains("rows-lost").then_some(())
             })
@@ -208,17 +211,17 @@ async fn a_month_that_cannot_be_read_refuses_the_stamps_of_its_rows_until_it_is_
         }
         let acknowledged = acknowledge(&proxy.data(), at).unwrap();
         assert_eq!(acknowledged.len(), 1);
-        until("an answer", || async {
+        eventually("an answer", || async {
             proxy.clock.advance(std::time::Duration::from_secs(1));
-            (proxy.ask(&MSISDN).await.code() == "0").then_some(())
+            (proxy.look_up(&MSISDN).await.code() == "0").then_some(())
         })
         .await;
         let later = proxy.sign(&MSISDN);
-        proxy.get(&later).await.is_normal();
+        proxy.get(&later).await.assert_normal();
         let at = now(&proxy);
         let proxy = proxy.restart_at(at, &setup).await;
-        proxy.get(&later).await.is_refusal_since("7", "used before");
-        proxy.ask(&MSISDN).await.is_normal();
+        proxy.get(&later).await.assert_refusal_for("7", "used before");
+        proxy.look_up(&MSISDN).await.assert_normal();
         assert!(!proxy.admin("/ready").await.text().contains("rows-lost"));
         proxy.stop().await;
     }
@@ -227,32 +230,33 @@ async fn a_month_that_cannot_be_read_refuses_the_stamps_of_its_rows_until_it_is_
 #[tokio::test]
 async fn what_left_the_memory_by_a_wrong_clock_stays_refused_when_its_rows_are_lost() {
     let carrier = carrier().await;
-    let setup = Setup::before(&carrier).set("gateway.clock_skew", "5m");
+    let setup = Setup::with_carrier(&carrier).set("gateway.clock_skew", "5m");
     let proxy = setup.start_clocked().await;
     let used = proxy.sign(&MSISDN);
-    proxy.get(&used).await.is_normal();
+    proxy.get(&used).await.assert_normal();
     // By a clock that runs fast, `used` leaves the window.
     for _ in 0..20 {
         proxy.clock.advance(std::time::Duration::from_secs(60));
-        proxy.ask(&MSISDN).await.is_normal();
+        proxy.look_up(&MSISDN).await.assert_normal();
     }
     let january = proxy.data().join("audit-2026-01.db");
     for tail in TAILS {
         std::fs::remove_file(with(&january, tail)).unwrap();
     }
-    until("the note", || async {
+    eventually("the note", || async {
         proxy.clock.advance(std::time::Duration::from_secs(1));
         note(&january)
     })
     .await;
-    until("to be ready", || async { (proxy.admin("/ready").await.status == 200).then_some(()) }).await;
+    eventually("to be ready", || async { (proxy.admin("/ready").await.status == 200).then_some(()) }).await;
     proxy.clock.step(-1_200);
-    proxy.get(&used).await.is_refusal("7");
-    until("the past to be read", || async { logged("were read back from the audit").then_some(()) }).await;
-    proxy.get(&used).await.is_refusal("7");
+    proxy.get(&used).await.assert_refusal("7");
+    eventually("the past to be read", || async { logged("were read back from the audit").then_some(()) })
+        .await;
+    proxy.get(&used).await.assert_refusal("7");
     // Nobody remembers it: when that is acknowledged, it is judged by what is known.
     acknowledge(&proxy.data(), now(&proxy)).unwrap();
-    until("an answer", || async {
+    eventually("an answer", || async {
         proxy.clock.advance(std::time::Duration::from_secs(1));
         (proxy.get(&used).await.code() == "0").then_some(())
     })

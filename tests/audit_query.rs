@@ -1,19 +1,19 @@
-//! `POST /audit/query`: look-ups over the operators' listener, filtered, page by page, for those who hold the token.
+//! `POST /audit/query` of the admin listener: filters, pages, the token.
 
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, GATEWAY_APPID, ICCID, IMSI, MSISDN, Proxy, Setup, card_number, carrier, write_secret,
+    GATEWAY_APPID, ICCID, IMSI, MSISDN, Proxy, Response, Setup, card_number, carrier, write_secret,
 };
 
 const TOKEN: &str = "an-operators-token-of-24";
 
-/// The look-ups of an answer, and its cursor.
-fn page(answer: &Answer) -> (Vec<Value>, Option<i64>) {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.header("content-type"), Some("application/x-ndjson"));
+/// The records of a response, and its cursor.
+fn page(response: &Response) -> (Vec<Value>, Option<i64>) {
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.header("content-type"), Some("application/x-ndjson"));
     let mut lines: Vec<Value> =
-        answer.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        response.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let cursor = lines.pop_if(|line| line.get("cursor").is_some());
     (lines, cursor.and_then(|line| line["cursor"].as_i64()))
 }
@@ -25,12 +25,12 @@ async fn found(proxy: &Proxy, asked: &Value) -> Vec<Value> {
 #[tokio::test]
 async fn every_filter_picks_what_it_names() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let asked = proxy.sign(&MSISDN);
-    proxy.get(&asked).await.is_normal();
-    proxy.ask(&MSISDN).await.is_normal();
-    proxy.ask(&ICCID).await.is_normal();
-    proxy.get(&proxy.sign(&IMSI).with("token", "x")).await.is_refusal("7");
+    proxy.get(&asked).await.assert_normal();
+    proxy.look_up(&MSISDN).await.assert_normal();
+    proxy.look_up(&ICCID).await.assert_normal();
+    proxy.get(&proxy.sign(&IMSI).with("token", "x")).await.assert_refusal("7");
     let count = async |asked: Value| found(&proxy, &asked).await.len();
     assert_eq!(count(json!({})).await, 4);
     assert_eq!(count(json!({"msisdn": MSISDN.number})).await, 2);
@@ -57,9 +57,9 @@ async fn every_filter_picks_what_it_names() {
 #[tokio::test]
 async fn pages_follow_each_other_without_a_gap_while_more_is_written() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     for n in 0..7 {
-        proxy.ask(&card_number(n)).await.is_normal();
+        proxy.look_up(&card_number(n)).await.assert_normal();
     }
     let (mut seen, mut cursor) = (Vec::new(), None);
     loop {
@@ -69,7 +69,7 @@ async fn pages_follow_each_other_without_a_gap_while_more_is_written() {
         };
         let (rows, next) = page(&proxy.admin_post("/audit/query", "", &asked.to_string()).await);
         seen.extend(rows.iter().filter_map(|row| row["id"].as_i64()));
-        proxy.ask(&MSISDN).await.is_normal();
+        proxy.look_up(&MSISDN).await.assert_normal();
         cursor = next;
         if cursor.is_none() {
             break;
@@ -84,8 +84,9 @@ async fn only_the_token_opens_it_and_a_card_in_a_url_is_no_question() {
     let carrier = carrier().await;
     let folder = tempfile::tempdir().unwrap();
     write_secret(&folder.path().join("admin.token"), &format!("{TOKEN}\n"));
-    let proxy = Proxy::start_in(folder, Setup::before(&carrier).set("admin.token_file", "admin.token")).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let proxy =
+        Proxy::start_in(folder, Setup::with_carrier(&carrier).set("admin.token_file", "admin.token")).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     let bearer = format!("Authorization: Bearer {TOKEN}\r\n");
     let body = json!({"msisdn": MSISDN.number}).to_string();
     assert_eq!(page(&proxy.admin_post("/audit/query", &bearer, &body).await).0.len(), 1);
@@ -96,7 +97,7 @@ async fn only_the_token_opens_it_and_a_card_in_a_url_is_no_question() {
     }
     let got = proxy.admin(&format!("/audit/query?msisdn={}", MSISDN.number), &bearer).await;
     assert_eq!(got.status, 405);
-    // What stands in a URL is not looked at: it would be a filter that nobody applies.
+    // A query string is an error, since its filter would not be applied.
     let target = format!("/audit/query?msisdn={}", ICCID.number);
     assert_eq!(proxy.admin_post(&target, &bearer, "{}").await.status, 400);
     for (wrong, said) in [
@@ -109,15 +110,15 @@ async fn only_the_token_opens_it_and_a_card_in_a_url_is_no_question() {
         (r#"{"outcome": "hits"}"#, "collapsed"),
         (r#"{"status": "normal"}"#, "00 normal"),
     ] {
-        let answer = proxy.admin_post("/audit/query", &bearer, wrong).await;
-        assert_eq!(answer.status, 400, "{wrong}");
-        assert!(answer.text().contains(said), "{wrong}: {}", answer.text());
+        let response = proxy.admin_post("/audit/query", &bearer, wrong).await;
+        assert_eq!(response.status, 400, "{wrong}");
+        assert!(response.text().contains(said), "{wrong}: {}", response.text());
     }
     for wrong in [r#"{"card": "1"}"#, r#"{"msisdn": "x"}"#, r#"{"limit": 0}"#, "[", &"x".repeat(5_000)] {
-        let answer = proxy.admin_post("/audit/query", &bearer, wrong).await;
-        assert_eq!(answer.status, 400, "{wrong:.20}: {}", answer.text());
+        let response = proxy.admin_post("/audit/query", &bearer, wrong).await;
+        assert_eq!(response.status, 400, "{wrong:.20}: {}", response.text());
     }
-    // The gateways' listener has no such page.
+    // The gateways' listener does not serve the page.
     assert_eq!(proxy.post("/audit/query", &bearer, &body).await.code(), "10006");
     assert!(!proxy.log().contains(MSISDN.number));
 }

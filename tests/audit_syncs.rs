@@ -2,18 +2,18 @@
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::support::{Proxy, Query, Setup, card_number, carrier, until};
+use crate::support::{Proxy, Query, Setup, card_number, carrier, eventually};
 
 /// Asks about new cards; the queries that were answered, and how many were refused for want of a record.
 async fn asked(proxy: &Proxy, count: u32) -> (Vec<Query>, i64) {
     let (mut answered, mut refused) = (Vec::new(), 0);
     for n in 0..count {
         let query = proxy.sign(&card_number(n));
-        let answer = proxy.get(&query).await;
-        match answer.code().as_str() {
+        let response = proxy.get(&query).await;
+        match response.code().as_str() {
             "0" => answered.push(query),
             _ => {
-                answer.is_refusal_since("73", "audit unavailable");
+                response.assert_refusal_for("73", "audit unavailable");
                 refused += 1;
             }
         }
@@ -47,7 +47,7 @@ fn reader(proxy: &Proxy) -> Connection {
 async fn one_failed_sync_is_made_good_before_anything_is_answered() {
     let carrier = carrier().await;
     for with_reader in [false, true] {
-        let mut proxy = Setup::before(&carrier).start_on_losing_disk().await;
+        let mut proxy = Setup::with_carrier(&carrier).start_on_losing_disk().await;
         let (mut answered, _) = asked(&proxy, 5).await;
         let reader = with_reader.then(|| reader(&proxy));
         proxy.fail_syncs(1);
@@ -64,15 +64,17 @@ async fn one_failed_sync_is_made_good_before_anything_is_answered() {
 #[tokio::test]
 async fn until_it_is_made_good_all_are_refused_and_each_is_counted_once() {
     let carrier = carrier().await;
-    let mut proxy = Setup::before(&carrier).start_on_losing_disk().await;
+    let mut proxy = Setup::with_carrier(&carrier).start_on_losing_disk().await;
     let (mut answered, _) = asked(&proxy, 5).await;
     // The commit's, and that of the first attempt to make it good.
     proxy.fail_syncs(2);
     let (_, refused) = asked(&proxy, 10).await;
     assert_eq!(refused, 10);
     assert_eq!(proxy.admin("/ready", "").await.status, 503);
-    until("the last attempt", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) })
-        .await;
+    eventually("the last attempt", || async {
+        (proxy.admin("/ready", "").await.status == 200).then_some(())
+    })
+    .await;
     answered.extend(asked(&proxy, 20).await.0);
     assert_eq!(answered.len(), 25);
     let gap = crate::audit_faults::gap(&proxy);
@@ -89,10 +91,11 @@ async fn until_it_is_made_good_all_are_refused_and_each_is_counted_once() {
 async fn a_disk_that_does_not_take_it_twice_ends_the_process() {
     let carrier = carrier().await;
     for policy in ["refuse", "answer"] {
-        let mut proxy = Setup::before(&carrier).set("audit.on_failure", policy).start_on_losing_disk().await;
+        let mut proxy =
+            Setup::with_carrier(&carrier).set("audit.on_failure", policy).start_on_losing_disk().await;
         let (answered, _) = asked(&proxy, 10).await;
         proxy.fail_syncs(1_000);
-        proxy.ask(&card_number(0)).await;
+        proxy.look_up(&card_number(0)).await;
         let status = proxy.ended().await;
         assert_eq!(status.code(), Some(1), "{}", proxy.log());
         let log = proxy.log();
@@ -107,7 +110,8 @@ async fn a_disk_that_does_not_take_it_twice_ends_the_process() {
 #[tokio::test]
 async fn a_start_makes_durable_what_it_found_before_it_answers() {
     let carrier = carrier().await;
-    let mut proxy = Setup::before(&carrier).set("audit.durability", "process").start_on_losing_disk().await;
+    let mut proxy =
+        Setup::with_carrier(&carrier).set("audit.durability", "process").start_on_losing_disk().await;
     // Committed, and not synced: the process dies, the machine does not.
     let (mut answered, _) = asked(&proxy, 10).await;
     let wal = format!("{}-wal", proxy.audit_file().display());

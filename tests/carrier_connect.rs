@@ -1,4 +1,4 @@
-//! The way to the carrier: whom TLS takes for it, and through which proxy it leads.
+//! Connecting to the carrier: TLS trust and versions, HTTP proxies.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{ICCID, MSISDN, Pki, Proxy, Setup, carrier, run, write_config, write_secret};
 
-/// The carrier behind TLS, as `127.0.0.1`; the URL by which it is found there.
+/// Starts a TLS terminator for the carrier, with the name `127.0.0.1`; returns its URL.
 async fn behind_tls(
     carrier: &Simulator,
     (certificate, key): (CertificateDer<'static>, PrivateKeyDer<'static>),
@@ -33,7 +33,7 @@ async fn behind_tls(
             let (stream, _) = listener.accept().await.unwrap();
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                // Whoever does not trust it hangs up.
+                // A client that does not trust it closes the connection.
                 let Ok(mut stream) = acceptor.accept(stream).await else { return };
                 let mut carrier = TcpStream::connect(carrier).await.unwrap();
                 let _ = copy_bidirectional(&mut stream, &mut carrier).await;
@@ -43,7 +43,7 @@ async fn behind_tls(
     url
 }
 
-/// An HTTP proxy, and the request lines that it was sent.
+/// Starts an HTTP proxy; returns its URL and the request lines that it receives.
 async fn http_proxy() -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -75,8 +75,8 @@ async fn http_proxy() -> (String, Arc<Mutex<Vec<String>>>) {
 
 const BOTH: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
 
-/// A proxy in front of this URL, with PEM files in its folder.
-async fn before(url: &str, files: &[(&str, &str)], settings: &[(&str, &str)]) -> Proxy {
+/// A proxy that calls this URL, with PEM files in its folder.
+async fn proxy_for(url: &str, files: &[(&str, &str)], settings: &[(&str, &str)]) -> Proxy {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
         write_secret(&folder.path().join(name), text);
@@ -91,14 +91,14 @@ async fn a_further_root_vouches_for_the_carrier_and_without_it_nobody_does() {
     let (certificate, key, ..) = pki.issue("127.0.0.1");
     let url = behind_tls(&carrier, (certificate, key), BOTH).await;
     let root = pki.root_pem();
-    let trusting = before(&url, &[("root.pem", &root)], &[("carrier.tls.ca_file", "root.pem")]).await;
-    trusting.ask(&MSISDN).await.is_normal();
+    let trusting = proxy_for(&url, &[("root.pem", &root)], &[("carrier.tls.ca_file", "root.pem")]).await;
+    trusting.look_up(&MSISDN).await.assert_normal();
     let other = Pki::new().root_pem();
     for stranger in [
-        before(&url, &[], &[]).await,
-        before(&url, &[("root.pem", &other)], &[("carrier.tls.ca_file", "root.pem")]).await,
+        proxy_for(&url, &[], &[]).await,
+        proxy_for(&url, &[("root.pem", &other)], &[("carrier.tls.ca_file", "root.pem")]).await,
     ] {
-        stranger.ask(&MSISDN).await.is_refusal_since("73", "tls");
+        stranger.look_up(&MSISDN).await.assert_refusal_for("73", "tls");
     }
     assert_eq!(carrier.count(), 1);
 }
@@ -110,12 +110,12 @@ async fn a_pinned_certificate_is_the_only_one() {
     let url = behind_tls(&carrier, (certificate, key), BOTH).await;
     let (_, _, other, _) = pki.issue("127.0.0.1");
     let root = pki.root_pem();
-    let pinned = before(&url, &[("carrier.pem", &pem)], &[("carrier.tls.pin_file", "carrier.pem")]).await;
-    pinned.ask(&MSISDN).await.is_normal();
+    let pinned = proxy_for(&url, &[("carrier.pem", &pem)], &[("carrier.tls.pin_file", "carrier.pem")]).await;
+    pinned.look_up(&MSISDN).await.assert_normal();
     let files = [("carrier.pem", other.as_str()), ("root.pem", &root)];
     let settings = [("carrier.tls.pin_file", "carrier.pem"), ("carrier.tls.ca_file", "root.pem")];
-    let another = before(&url, &files, &settings).await;
-    another.ask(&MSISDN).await.is_refusal_since("73", "tls");
+    let another = proxy_for(&url, &files, &settings).await;
+    another.look_up(&MSISDN).await.assert_refusal_for("73", "tls");
 }
 
 #[tokio::test]
@@ -126,8 +126,8 @@ async fn an_older_tls_than_configured_is_not_spoken() {
     let root = pki.root_pem();
     for (oldest, speaks) in [("1.2", true), ("1.3", false)] {
         let settings = [("carrier.tls.ca_file", "root.pem"), ("carrier.tls.min_version", oldest)];
-        let proxy = before(&url, &[("root.pem", &root)], &settings).await;
-        assert_eq!(proxy.ask(&MSISDN).await.code() == "0", speaks, "{oldest}");
+        let proxy = proxy_for(&url, &[("root.pem", &root)], &settings).await;
+        assert_eq!(proxy.look_up(&MSISDN).await.code() == "0", speaks, "{oldest}");
     }
 }
 
@@ -135,8 +135,8 @@ async fn an_older_tls_than_configured_is_not_spoken() {
 async fn a_configured_proxy_is_asked_in_absolute_form_or_tunnelled_through() {
     let (carrier, pki) = (carrier().await, Pki::new());
     let (http, asked) = http_proxy().await;
-    let plain = before(&carrier.base_url(), &[], &[("carrier.proxy", &http)]).await;
-    plain.ask(&MSISDN).await.is_normal();
+    let plain = proxy_for(&carrier.base_url(), &[], &[("carrier.proxy", &http)]).await;
+    plain.look_up(&MSISDN).await.assert_normal();
     let target = format!("GET {}/v2/userstatusrealsingle?", carrier.base_url());
     assert!(asked.lock().unwrap()[0].starts_with(&target), "{asked:?}");
 
@@ -144,8 +144,8 @@ async fn a_configured_proxy_is_asked_in_absolute_form_or_tunnelled_through() {
     let url = behind_tls(&carrier, (certificate, key), BOTH).await;
     let root = pki.root_pem();
     let settings = [("carrier.tls.ca_file", "root.pem"), ("carrier.proxy", &http)];
-    let tunnelled = before(&url, &[("root.pem", &root)], &settings).await;
-    tunnelled.ask(&ICCID).await.is_normal();
+    let tunnelled = proxy_for(&url, &[("root.pem", &root)], &settings).await;
+    tunnelled.look_up(&ICCID).await.assert_normal();
     let connect = format!("CONNECT {} HTTP/1.1", url.trim_start_matches("https://"));
     assert_eq!(asked.lock().unwrap()[1..], [connect]);
     assert_eq!(carrier.count(), 2);
@@ -155,8 +155,8 @@ async fn a_configured_proxy_is_asked_in_absolute_form_or_tunnelled_through() {
 async fn a_proxy_that_is_down_is_named_in_the_log_and_a_73() {
     let carrier = carrier().await;
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let proxy = before(&carrier.base_url(), &[], &[("carrier.proxy", &format!("http://{nobody}"))]).await;
-    proxy.ask(&MSISDN).await.is_refusal("73");
+    let proxy = proxy_for(&carrier.base_url(), &[], &[("carrier.proxy", &format!("http://{nobody}"))]).await;
+    proxy.look_up(&MSISDN).await.assert_refusal("73");
     assert!(proxy.log().contains("[carrier] proxy: "), "{}", proxy.log());
     assert_eq!(carrier.count(), 0);
 }
@@ -165,12 +165,12 @@ async fn a_proxy_that_is_down_is_named_in_the_log_and_a_73() {
 async fn no_proxy_is_taken_from_the_environment() {
     let carrier = carrier().await;
     let folder = tempfile::tempdir().unwrap();
-    write_config(&folder.path().join("c.toml"), &Setup::before(&carrier).text());
+    write_config(&folder.path().join("c.toml"), &Setup::with_carrier(&carrier).text());
     let nobody = "http://127.0.0.1:1";
     let names = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
     let environment = names.map(|name| (name, nobody));
     let arguments = ["check", "--config", "c.toml", "--live", "--card", MSISDN.number];
-    run(folder.path(), &arguments, &environment).await.did_it();
+    run(folder.path(), &arguments, &environment).await.success();
     assert_eq!(carrier.count(), 1);
 }
 

@@ -1,4 +1,4 @@
-//! Connections to the carrier: one that has died costs one call and no answer, and nobody is blamed for what is ours.
+//! Connections to the carrier: a broken connection costs at most one retry; exhausted file descriptors are no carrier fault.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,7 +9,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Ground, Line, MSISDN, NORMAL, Proxy, STATUS_PATH, Setup, card_number, carrier, say, scripted, until,
+    Connection, MSISDN, Machine, NORMAL, Proxy, STATUS_PATH, Setup, card_number, carrier, eventually, say,
+    scripted,
 };
 
 #[tokio::test]
@@ -20,7 +21,7 @@ async fn a_reused_connection_that_is_reset_before_any_byte_costs_nobody_an_answe
         counted.fetch_add(1, Ordering::Relaxed);
         async move {
             if n > 0 {
-                // An RST, as a balancer sends that has forgotten the connection.
+                // An RST, as from a balancer that has dropped the connection's state.
                 stream.set_zero_linger().unwrap();
                 return None;
             }
@@ -30,12 +31,12 @@ async fn a_reused_connection_that_is_reset_before_any_byte_costs_nobody_an_answe
     .await;
     let proxy = Setup::calling(&url).start().await;
     for n in 0..4 {
-        proxy.ask(&card_number(n)).await.is_normal();
+        proxy.look_up(&card_number(n)).await.assert_normal();
     }
     assert_eq!(
         calls.load(Ordering::Relaxed),
         1 + 3 * 2,
-        "each on a new connection, the first time and once more"
+        "one call on a new connection, then three retries after a reset"
     );
 }
 
@@ -47,7 +48,7 @@ async fn a_reset_in_the_middle_of_a_response_is_not_asked_once_more() {
         counted.fetch_add(1, Ordering::Relaxed);
         async move {
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-").await.unwrap();
-            // Read before the reset comes: the close waits for a byte that does not.
+            // So that the proxy reads these bytes before the reset.
             tokio::time::sleep(Duration::from_millis(100)).await;
             stream.set_zero_linger().unwrap();
             None
@@ -55,7 +56,7 @@ async fn a_reset_in_the_middle_of_a_response_is_not_asked_once_more() {
     })
     .await;
     let proxy = Setup::calling(&url).start().await;
-    proxy.ask(&MSISDN).await.is_refusal_since("73", "connection_terminated");
+    proxy.look_up(&MSISDN).await.assert_refusal_for("73", "connection_terminated");
     assert_eq!(calls.load(Ordering::Relaxed), 1);
 }
 
@@ -71,7 +72,7 @@ async fn a_firewall_that_forgets_all_connections_costs_one_call_and_not_one_a_co
             if connection < dead.load(Ordering::Relaxed) {
                 std::future::pending::<()>().await;
             }
-            // Long enough for calls at once to need a connection each.
+            // Long enough that concurrent calls need one connection each.
             tokio::time::sleep(Duration::from_millis(100)).await;
             say(stream, NORMAL).await
         }
@@ -81,15 +82,15 @@ async fn a_firewall_that_forgets_all_connections_costs_one_call_and_not_one_a_co
     let proxy = setup.start().await;
     let mut asking = JoinSet::new();
     for n in 0..6 {
-        let door = proxy.clone();
-        asking.spawn(async move { door.ask(&card_number(n)).await.is_normal() });
+        let client = proxy.clone();
+        asking.spawn(async move { client.look_up(&card_number(n)).await.assert_normal() });
     }
     asking.join_all().await;
     assert!(newest.load(Ordering::Relaxed) > 2);
     hole.store(newest.load(Ordering::Relaxed), Ordering::Relaxed);
-    proxy.ask(&card_number(10)).await.is_refusal_since("73", "http_response_timeout");
+    proxy.look_up(&card_number(10)).await.assert_refusal_for("73", "http_response_timeout");
     for n in 11..16 {
-        proxy.ask(&card_number(n)).await.is_normal();
+        proxy.look_up(&card_number(n)).await.assert_normal();
     }
 }
 
@@ -100,7 +101,7 @@ async fn compression_is_declined() {
         say(stream, if declined { NORMAL } else { "\x1f\u{8b}" }).await
     })
     .await;
-    Setup::calling(&url).start().await.ask(&MSISDN).await.is_normal();
+    Setup::calling(&url).start().await.look_up(&MSISDN).await.assert_normal();
 }
 
 #[tokio::test]
@@ -110,43 +111,43 @@ async fn interim_responses_without_end_are_ended() {
         None
     })
     .await;
-    // Without a bound only the deadline would end it, with another cause.
+    // Without a limit of interim responses the deadline would end the call, with another reason.
     let proxy = Setup::calling(&url).start().await;
-    proxy.ask(&MSISDN).await.is_refusal_since("73", "carrier call failed: interim");
+    proxy.look_up(&MSISDN).await.assert_refusal_for("73", "carrier call failed: interim");
     let url = scripted(|_, _, _, mut stream| async move {
         stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n").await.unwrap();
         say(stream, NORMAL).await
     })
     .await;
-    Setup::calling(&url).start().await.ask(&MSISDN).await.is_normal();
+    Setup::calling(&url).start().await.look_up(&MSISDN).await.assert_normal();
 }
 
 #[tokio::test]
 async fn descriptors_that_are_used_up_are_ours_and_open_no_breaker() {
     let carrier = carrier().await;
-    let ground = Ground::before(["prlimit", "--nofile=48:48"]);
-    let setup = Setup::before(&carrier).set("breaker.open", "60s").set("breaker.open_longest", "60s");
-    let proxy = Proxy::start_on(tempfile::tempdir().unwrap(), setup, ground).await;
-    let mut line = Line::to(proxy.address).await;
+    let machine = Machine::wrapped_by(["prlimit", "--nofile=48:48"]);
+    let setup = Setup::with_carrier(&carrier).set("breaker.open", "60s").set("breaker.open_longest", "60s");
+    let proxy = Proxy::start_on_machine(tempfile::tempdir().unwrap(), setup, machine).await;
+    let mut connection = Connection::to(proxy.address).await;
     let target = |n: u32| {
         format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", proxy.sign(&card_number(n)).text())
     };
-    line.send("GET /v2/no-such HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    line.answer().await.is_refusal("10006");
+    connection.send("GET /v2/no-such HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    connection.response().await.assert_refusal("10006");
     let mut crowd = Vec::new();
     for _ in 0..64 {
         crowd.push(TcpStream::connect(proxy.address).await.unwrap());
     }
     let open = || std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap().count();
-    until("no descriptor left", || async { (open() >= 48).then_some(()) }).await;
+    eventually("no descriptor left", || async { (open() >= 48).then_some(()) }).await;
     for n in 0..10 {
-        line.send(target(n)).await;
-        line.answer().await.is_refusal_since("73", "descriptors");
+        connection.send(target(n)).await;
+        connection.response().await.assert_refusal_for("73", "descriptors");
     }
     drop(crowd);
-    until("a free descriptor", || async {
-        let answer = proxy.ask(&card_number(200)).await;
-        (answer.code() == "0").then_some(())
+    eventually("a free descriptor", || async {
+        let response = proxy.look_up(&card_number(200)).await;
+        (response.code() == "0").then_some(())
     })
     .await;
 }
@@ -171,13 +172,13 @@ async fn an_account_that_is_throttled_or_refused_leaves_the_miss_to_another_of_i
             );
             setup.add("account", &written)
         };
-        // The first has the most left, as long as it may be asked.
+        // The first account has the largest remaining budget.
         let setup = Setup::calling(&url).set("account.0.group", "fleet").set("account.0.calls_per_day", 1000);
         let proxy = others(others(setup, "200002", 100), "300003", 10).start().await;
-        proxy.ask(&MSISDN).await.is_normal();
+        proxy.look_up(&MSISDN).await.assert_normal();
         assert_eq!(both.swap(0, Ordering::Relaxed), 2, "{code}");
         only_one.store(false, Ordering::Relaxed);
-        proxy.ask(&card_number(1)).await;
-        assert_eq!(both.load(Ordering::Relaxed), 2, "{code}: the second, and once another");
+        proxy.look_up(&card_number(1)).await;
+        assert_eq!(both.load(Ordering::Relaxed), 2, "{code}: the second account, then one other");
     }
 }

@@ -1,10 +1,10 @@
-//! What is not the carrier's answer never becomes one: a 73, kept by nobody, its first bytes for the operator.
+//! Carrier faults: a reply without a valid envelope is a 73, is not stored, and its first bytes are logged.
 
-use cmiot_simulator::{Account, Answer as Said, Rule};
+use cmiot_simulator::{Account, Answer, Rule};
 
-use crate::support::{ACCOUNT_APPID, EBID, MSISDN, PATIENCE, Proxy, Setup, carrier};
+use crate::support::{ACCOUNT_APPID, EBID, MSISDN, Proxy, Setup, TIMEOUT, carrier};
 
-/// What a failure is, what Proxy-Status (RFC 9209) calls it, and what the log keeps of it.
+/// A fault, its error in Proxy-Status (RFC 9209), and a part of its log line.
 const FAILURES: [(&str, &str, &str); 12] = [
     ("http=502", "http_protocol_error", "<html>"),
     ("http=200", "http_protocol_error", "<html>"),
@@ -24,10 +24,10 @@ const FAILURES: [(&str, &str, &str); 12] = [
 async fn what_is_no_envelope_is_a_73_and_never_kept() {
     let carrier = carrier().await;
     for (fault, called, logged) in FAILURES {
-        let proxy = Proxy::before(&carrier).await;
+        let proxy = Proxy::with_carrier(&carrier).await;
         carrier.set_rules([Rule::parse(fault).unwrap()]);
-        let failed = proxy.ask(&MSISDN).await;
-        failed.is_refusal_since("73", called);
+        let failed = proxy.look_up(&MSISDN).await;
+        failed.assert_refusal_for("73", called);
         assert!(failed.header("retry-after").is_some(), "{fault}");
         let log = proxy.log();
         let line = log
@@ -37,8 +37,8 @@ async fn what_is_no_envelope_is_a_73_and_never_kept() {
         assert!(line.replace("\\\"", "\"").contains(logged), "{fault}: {line}");
 
         carrier.set_rules([]);
-        let after = proxy.ask(&MSISDN).await;
-        after.is_normal();
+        let after = proxy.look_up(&MSISDN).await;
+        after.assert_normal();
         assert_eq!(after.cache(), "fwd=uri-miss; stored", "{fault}");
     }
 }
@@ -46,29 +46,29 @@ async fn what_is_no_envelope_is_a_73_and_never_kept() {
 #[tokio::test]
 async fn an_answer_of_the_longest_size_is_one() {
     let carrier = carrier().await;
-    carrier.set_rules([Rule::any().then(Said::Oversized(64 << 10))]);
-    let proxy = Proxy::before(&carrier).await;
-    let answer = proxy.ask(&MSISDN).await;
-    assert_eq!((answer.code().as_str(), answer.body.len()), ("0", 64 << 10));
+    carrier.set_rules([Rule::any().then(Answer::Oversized(64 << 10))]);
+    let proxy = Proxy::with_carrier(&carrier).await;
+    let response = proxy.look_up(&MSISDN).await;
+    assert_eq!((response.code().as_str(), response.body.len()), ("0", 64 << 10));
 }
 
 #[tokio::test]
 async fn a_carrier_that_is_down_is_a_73() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     carrier.kill().await;
-    proxy.ask(&MSISDN).await.is_refusal_since("73", "destination_unavailable");
+    proxy.look_up(&MSISDN).await.assert_refusal_for("73", "destination_unavailable");
     carrier.restart().await.unwrap();
-    proxy.ask(&MSISDN).await.is_normal();
+    proxy.look_up(&MSISDN).await.assert_normal();
 }
 
 #[tokio::test]
 async fn a_carrier_that_says_nothing_is_a_73_after_its_timeout() {
     let carrier = carrier().await;
-    for silence in [Said::Hang, Said::Stall(10)] {
+    for silence in [Answer::Hang, Answer::Stall(10)] {
         carrier.set_rules([Rule::any().then(silence)]);
-        let proxy = Setup::before(&carrier).set("carrier.timeout", "300ms").start().await;
-        proxy.ask(&MSISDN).await.is_refusal_since("73", "http_response_timeout");
+        let proxy = Setup::with_carrier(&carrier).set("carrier.timeout", "300ms").start().await;
+        proxy.look_up(&MSISDN).await.assert_refusal_for("73", "http_response_timeout");
     }
 }
 
@@ -77,14 +77,14 @@ async fn a_gateway_is_answered_within_its_deadline_and_the_call_goes_on() {
     let carrier = carrier().await;
     let gate = cmiot_simulator::Gate::new();
     carrier.set_rules([Rule::any().gate(&gate)]);
-    let proxy = Setup::before(&carrier).set("gateway.deadline", "300ms").start().await;
-    let late = proxy.ask(&MSISDN).await;
-    late.is_refusal_since("73", "the call goes on");
+    let proxy = Setup::with_carrier(&carrier).set("gateway.deadline", "300ms").start().await;
+    let late = proxy.look_up(&MSISDN).await;
+    late.assert_refusal_for("73", "the call goes on");
     assert!(late.header("retry-after").is_some());
     gate.open();
     carrier.wait_until_idle().await;
-    crate::support::until("the answer", || async {
-        proxy.ask(&MSISDN).await.cache().starts_with("hit").then_some(())
+    crate::support::eventually("a hit", || async {
+        proxy.look_up(&MSISDN).await.cache().starts_with("hit").then_some(())
     })
     .await;
     assert_eq!(carrier.count(), 1);
@@ -94,46 +94,46 @@ async fn a_gateway_is_answered_within_its_deadline_and_the_call_goes_on() {
 async fn our_own_credentials_refused_are_a_73_that_names_the_code_for_the_operator() {
     let carrier = carrier().await;
     for code in ["3", "4", "5", "6", "7", "8"] {
-        let proxy = Proxy::before(&carrier).await;
+        let proxy = Proxy::with_carrier(&carrier).await;
         carrier.set_rules([Rule::any().code(code)]);
-        let refused = proxy.ask(&MSISDN).await;
-        // As it is it would tell the gateway that its own token is wrong.
-        refused.is_refusal_since("73", &format!("code {code}"));
+        let refused = proxy.look_up(&MSISDN).await;
+        // The carrier's code would mean that the gateway's own credentials are wrong.
+        refused.assert_refusal_for("73", &format!("code {code}"));
         assert!(refused.header("retry-after").is_some());
-        // Once is enough: nothing is sent that would be refused again, and the operator is told.
+        // One refused call is enough: the proxy sends no more of them and raises an alarm.
         let calls = carrier.count();
-        proxy.ask(&MSISDN).await.is_refusal_since("73", &format!("code {code}"));
+        proxy.look_up(&MSISDN).await.assert_refusal_for("73", &format!("code {code}"));
         assert_eq!(carrier.count(), calls);
         let ready = proxy.admin("/ready", "").await;
         assert!(ready.text().starts_with("ready\nalarm: ") && ready.text().contains(&format!("code {code}")));
-        assert!(proxy.admin("/metrics", "").await.text().contains("cmiot_alarms 1"));
-        assert!(proxy.log().contains("check --live"), "the remedy stands in the log");
+        assert_eq!(proxy.metrics().await.value("cmiot_alarms", []), Some(1.0));
+        assert!(proxy.log().contains("check --live"), "the log names the remedy");
     }
     carrier.set_rules([]);
     carrier.set_accounts([Account::new(ACCOUNT_APPID, EBID, "the-carrier-changed-it")]);
-    Proxy::before(&carrier).await.ask(&MSISDN).await.is_refusal_since("73", "code 7");
+    Proxy::with_carrier(&carrier).await.look_up(&MSISDN).await.assert_refusal_for("73", "code 7");
     carrier.set_accounts([]);
-    Proxy::before(&carrier).await.ask(&MSISDN).await.is_refusal_since("73", "code 4");
+    Proxy::with_carrier(&carrier).await.look_up(&MSISDN).await.assert_refusal_for("73", "code 4");
 }
 
 #[tokio::test]
 async fn a_connection_that_the_carrier_closed_while_idle_costs_nobody_an_answer() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     for n in 0..5 {
-        // All connections of the pool are cut; the listener is back at once.
+        // Closes all pooled connections; the listener is back immediately.
         carrier.restart().await.unwrap();
-        proxy.ask(&crate::support::card_number(n)).await.is_normal();
+        proxy.look_up(&crate::support::card_number(n)).await.assert_normal();
     }
 }
 
 #[tokio::test]
 async fn a_carriers_redirect_is_not_followed() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    carrier.set_rules([Rule::any().then(Said::html(302))]);
-    proxy.ask(&MSISDN).await.is_refusal("73");
+    let proxy = Proxy::with_carrier(&carrier).await;
+    carrier.set_rules([Rule::any().then(Answer::html(302))]);
+    proxy.look_up(&MSISDN).await.assert_refusal("73");
     assert_eq!(carrier.count(), 1);
 }
 
@@ -144,22 +144,19 @@ async fn a_base_url_may_have_a_prefix() {
         cmiot_simulator::Config { prefix: "/iot/api".into(), ..cmiot_simulator::Config::new([account]) };
     let carrier = cmiot_simulator::Simulator::start_local(config).await.unwrap();
     let proxy = Setup::calling(&format!("{}/", carrier.base_url())).start().await;
-    proxy.ask(&MSISDN).await.is_normal();
+    proxy.look_up(&MSISDN).await.assert_normal();
     assert_eq!(carrier.calls()[0].path, "/iot/api/v2/userstatusrealsingle");
 }
 
 #[tokio::test]
 async fn a_clock_apart_from_the_carriers_raises_an_alarm() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     assert!(!proxy.log().contains("differs from the carrier's Date"));
     carrier.set_date_offset(600);
-    proxy.ask(&crate::support::IMSI).await.is_normal();
+    proxy.look_up(&crate::support::IMSI).await.assert_normal();
     assert!(proxy.log().contains("differs from the carrier's Date"));
-    let metrics = proxy.admin("/metrics", "").await;
-    let drift =
-        metrics.text().lines().find_map(|line| line.strip_prefix("cmiot_clock_drift_seconds ")).unwrap();
-    let drift: f64 = drift.parse().unwrap();
-    assert!((drift - 600.0).abs() < PATIENCE.as_secs_f64(), "{drift}");
+    let drift = proxy.metrics().await.value("cmiot_clock_drift_seconds", []).unwrap();
+    assert!((drift - 600.0).abs() < TIMEOUT.as_secs_f64(), "{drift}");
 }

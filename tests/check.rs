@@ -1,22 +1,22 @@
-//! `cmiot-proxy check`: the configuration as it counts, what is wrong with it and where, and the carrier's word on it.
+//! `cmiot-proxy check`: the effective configuration, errors with their location, `--live`.
 
 use cmiot_simulator::{Account, Rule};
 use tempfile::TempDir;
 
 use crate::support::{
-    ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, Finished, GATEWAY_PASSWORD, Proxy, Setup, carrier, run,
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, GATEWAY_PASSWORD, Output, Proxy, Setup, carrier, run,
     write_config, write_secret,
 };
 
-/// Checks a configuration, with these arguments beside.
-async fn check(written: &str, arguments: &[&str]) -> (TempDir, Finished) {
+/// Checks a configuration with further arguments.
+async fn check(written: &str, arguments: &[&str]) -> (TempDir, Output) {
     let folder = tempfile::tempdir().unwrap();
-    let finished = check_in(&folder, written, arguments).await;
-    (folder, finished)
+    let output = check_in(&folder, written, arguments).await;
+    (folder, output)
 }
 
-/// The same in a folder that may hold databases already.
-async fn check_in(folder: &TempDir, written: &str, arguments: &[&str]) -> Finished {
+/// Checks a configuration in a folder that may contain databases.
+async fn check_in(folder: &TempDir, written: &str, arguments: &[&str]) -> Output {
     write_config(&folder.path().join("proxy.toml"), written);
     run(folder.path(), &[&["check", "--config", "proxy.toml"], arguments].concat(), &[]).await
 }
@@ -25,7 +25,7 @@ async fn check_in(folder: &TempDir, written: &str, arguments: &[&str]) -> Finish
 async fn it_prints_every_default_and_no_secret() {
     let setup = Setup::calling("http://127.0.0.1:1");
     let (folder, checked) = check(&setup.text(), &[]).await;
-    let checked = checked.did_it();
+    let checked = checked.success();
     for line in [
         "deadline = \"20s\"",
         "max_body = \"64KiB\"",
@@ -34,23 +34,27 @@ async fn it_prints_every_default_and_no_secret() {
         "fresh = \"60s\"",
         "durability = \"power\"",
     ] {
-        // Durations may be spelled in larger units.
+        // `check` may print a duration in a larger unit.
         let found = checked.out.contains(line) || checked.out.contains(&line.replace("60s", "1m"));
         assert!(found, "{line} is not in {}", checked.out);
     }
     for secret in [ACCOUNT_PASSWORD, GATEWAY_PASSWORD] {
         assert!(!checked.out.contains(secret) && !checked.err.contains(secret));
     }
-    assert!(checked.err.contains("password_file"), "a password in the file is warned about: {}", checked.err);
-    assert!(!folder.path().join("data").exists(), "checking makes no database");
+    assert!(
+        checked.err.contains("password_file"),
+        "a warning about the password in the file: {}",
+        checked.err
+    );
+    assert!(!folder.path().join("data").exists(), "check creates no database");
 }
 
 #[tokio::test]
 async fn what_it_prints_is_a_configuration() {
     let (_, first) = check(&Setup::calling("http://127.0.0.1:1").text(), &[]).await;
-    let printed = first.did_it().out;
+    let printed = first.success().out;
     let (_, second) = check(&printed, &[]).await;
-    assert_eq!(second.did_it().out, printed);
+    assert_eq!(second.success().out, printed);
 }
 
 #[tokio::test]
@@ -58,8 +62,8 @@ async fn an_unknown_key_is_an_error_at_its_line_and_column() {
     let written = Setup::calling("http://127.0.0.1:1").text();
     let lines = written.lines().count();
     let (_, checked) = check(&format!("{written}\n[store]\ndri = \"data\"\n"), &[]).await;
-    let place = format!("proxy.toml:{}:1", lines + 3);
-    checked.failed(1, [&place, "dri", "dir"]);
+    let location = format!("proxy.toml:{}:1", lines + 3);
+    checked.failed(1, [&location, "dri", "dir"]);
     let (_, checked) = check(&format!("{written}\n[cash]\n"), &[]).await;
     checked.failed(1, [&format!("proxy.toml:{}:2", lines + 2), "cash"]);
 }
@@ -142,13 +146,13 @@ async fn live_says_what_the_carrier_answers_each_account() {
     let folder = tempfile::tempdir().unwrap();
     let live =
         async |setup: &Setup| check_in(&folder, &setup.text(), &["--live", "--card", "14765004176"]).await;
-    let setup = Setup::before(&carrier);
-    let checked = live(&setup).await.did_it();
+    let setup = Setup::with_carrier(&carrier);
+    let checked = live(&setup).await.success();
     assert!(checked.out.contains("fleet") && checked.out.contains("code 0"), "{checked:?}");
 
-    // A card that is not ours shows that the account works, too.
+    // A reply about an unknown card also shows that the account works.
     carrier.set_rules([Rule::any().code("12")]);
-    assert!(live(&setup).await.did_it().out.contains("accepts the account"));
+    assert!(live(&setup).await.success().out.contains("accepts the account"));
 
     for (code, hint) in [("6", "allow-list"), ("7", "password"), ("3", "ebid"), ("4", "refuses")] {
         carrier.set_rules([Rule::any().code(code)]);
@@ -156,7 +160,7 @@ async fn live_says_what_the_carrier_answers_each_account() {
         assert!(checked.out.contains(&format!("code {code}")) && checked.out.contains(hint), "{checked:?}");
     }
 
-    // One account that does not work is enough.
+    // One refused account is a failure.
     carrier.set_rules([]);
     carrier.set_accounts([
         Account::new(ACCOUNT_APPID, EBID, ACCOUNT_PASSWORD),
@@ -171,13 +175,13 @@ async fn live_says_what_the_carrier_answers_each_account() {
     let checked = live(&setup).await.failed(1, []);
     assert!(checked.out.contains("no connection"), "{checked:?}");
     assert!(!checked.out.contains("token=") && !checked.err.contains("token="));
-    assert_eq!(carrier.duplicates(), [], "its calls are numbered as the proxy's own");
+    assert_eq!(carrier.duplicates(), [], "its transids continue the proxy's sequence");
 }
 
 #[tokio::test]
 async fn live_does_not_number_calls_beside_a_running_proxy() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let config = proxy.config();
     let checked = run(&proxy.data(), &["check", "--live", "--config", config.to_str().unwrap()], &[]).await;
     checked.failed(1, ["in use", &proxy.pid().to_string()]);
@@ -188,13 +192,13 @@ async fn live_does_not_number_calls_beside_a_running_proxy() {
 async fn passwords_come_from_files_and_the_environment() {
     let carrier = carrier().await;
     let folder = tempfile::tempdir().unwrap();
-    let setup = Setup::before(&carrier).forget("account.0.password").forget("client.0.password");
+    let setup = Setup::with_carrier(&carrier).unset("account.0.password").unset("client.0.password");
     write_secret(&folder.path().join("fleet.password"), &format!("{ACCOUNT_PASSWORD}\n"));
     let setup =
         setup.set("account.0.password_file", "fleet.password").set("client.0.password_env", "GATEWAY_SECRET");
     write_config(&folder.path().join("proxy.toml"), &setup.text());
     let arguments = ["check", "--config", "proxy.toml", "--live"];
-    let checked = run(folder.path(), &arguments, &[("GATEWAY_SECRET", GATEWAY_PASSWORD)]).await.did_it();
+    let checked = run(folder.path(), &arguments, &[("GATEWAY_SECRET", GATEWAY_PASSWORD)]).await.success();
     assert!(!checked.err.contains("warning"), "{}", checked.err);
     run(folder.path(), &arguments, &[]).await.failed(1, ["password_env", "GATEWAY_SECRET", "not set"]);
 }
@@ -210,8 +214,8 @@ async fn a_secret_that_everybody_can_read_is_refused_unless_allowed() {
         .add("account", "name='fleet'\nappid='100001'\nebid='0001000000009'\npassword_file='fleet.password'");
     for (setup, code) in [(setup.clone(), 1), (setup.set("process.allow_world_readable_secrets", true), 0)] {
         write_config(&folder.path().join("proxy.toml"), &setup.text());
-        let finished = run(folder.path(), &["check", "--config", "proxy.toml"], &[]).await;
-        assert_eq!(finished.code, Some(code), "{finished:#?}");
-        assert_eq!(finished.err.contains("chmod o= "), code == 1, "{finished:#?}");
+        let output = run(folder.path(), &["check", "--config", "proxy.toml"], &[]).await;
+        assert_eq!(output.code, Some(code), "{output:#?}");
+        assert_eq!(output.err.contains("chmod o= "), code == 1, "{output:#?}");
     }
 }

@@ -1,9 +1,9 @@
-//! `cmiot-proxy client`: the list that it edits counts in a running proxy.
+//! `cmiot-proxy client`: its edits of the client list apply in the running proxy.
 
 use std::path::Path;
 
 use crate::support::{
-    Finished, MSISDN, Proxy, Setup, carrier, command, run, soon, until, write_config, write_secret,
+    MSISDN, Output, Proxy, Setup, carrier, command, eventually, run, within, write_config, write_secret,
 };
 
 #[tokio::test]
@@ -13,35 +13,36 @@ async fn clients_come_change_and_go_while_the_proxy_runs() {
         let folder = tempfile::tempdir().unwrap();
         write_secret(&folder.path().join(name), text);
         write_secret(&folder.path().join("revoked"), "");
-        let setup =
-            Setup::before(&carrier).set("gateway.clients_file", name).set("gateway.revoked_file", "revoked");
+        let setup = Setup::with_carrier(&carrier)
+            .set("gateway.clients_file", name)
+            .set("gateway.revoked_file", "revoked");
         let proxy = Proxy::start_in(folder, setup).await;
         let folder = proxy.config().parent().unwrap().to_owned();
         let client = async |words: &[&str]| {
             let words = [&["client", words[0], "--config", "cmiot-proxy.toml"], &words[1..]].concat();
-            let done = run(&folder, &words, &[]).await.did_it();
-            let taken = done.err.contains("taken by the running proxy")
-                && done.err.contains(&proxy.pid().to_string());
-            assert!(taken || words[1] == "list", "{done:#?}");
-            done.out.trim().to_owned()
+            let output = run(&folder, &words, &[]).await.success();
+            let applied = output.err.contains("taken by the running proxy")
+                && output.err.contains(&proxy.pid().to_string());
+            assert!(applied || words[1] == "list", "{output:#?}");
+            output.out.trim().to_owned()
         };
-        let answers = async |password: &str, code: &str| {
+        let code_is = async |password: &str, code: &str| {
             let gateway = proxy.gateway.named("GW2", password);
             assert_eq!(proxy.get(&gateway.sign(&MSISDN)).await.code(), code, "at once");
         };
 
         let first = client(&["add", "GW2", "--group", "fleet", "--rate", "1000"]).await;
-        answers(&first, "0").await;
+        code_is(&first, "0").await;
         let second = client(&["rotate", "GW2"]).await;
-        answers(&second, "0").await;
-        answers(&first, "0").await;
+        code_is(&second, "0").await;
+        code_is(&first, "0").await;
         client(&["rotate", "GW2", "--finish"]).await;
-        answers(&first, "7").await;
-        answers(&second, "0").await;
+        code_is(&first, "7").await;
+        code_is(&second, "0").await;
         let list = client(&["list"]).await;
         assert!(list.contains("GW2") && !list.contains(&second), "{list}");
         client(&["revoke", "GW2"]).await;
-        answers(&second, "7").await;
+        code_is(&second, "7").await;
         assert!(std::fs::read_to_string(folder.join(name)).unwrap().contains("# depot"));
 
         write_secret(&folder.join("more.csv"), "appid,group,password,cards\nGW3,fleet,third,1476 1064\n");
@@ -50,7 +51,7 @@ async fn clients_come_change_and_go_while_the_proxy_runs() {
             run(&folder, &["client", "import", "--config", "cmiot-proxy.toml", "--from", "more.csv"], &[])
                 .await;
         again.failed(1, ["GW3", "already"]);
-        // What would be no configuration leaves the list as it is.
+        // An edit that makes the configuration invalid does not change the list.
         let before = std::fs::read_to_string(folder.join(name)).unwrap();
         let wrong = ["client", "add", "--config", "cmiot-proxy.toml", "GW4", "--group", "nobody"];
         run(&folder, &wrong, &[]).await.failed(1, ["nobody"]);
@@ -67,7 +68,7 @@ async fn clients_come_change_and_go_while_the_proxy_runs() {
     }
 }
 
-/// A folder with a configuration whose lists are these, and nobody who serves it.
+/// A folder with a configuration and these lists, without a running proxy.
 fn lists(clients: &str, revoked: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     write_secret(&folder.path().join("clients.csv"), clients);
@@ -83,7 +84,7 @@ fn with_lists(setup: Setup) -> Setup {
     setup.set("gateway.clients_file", "clients.csv").set("gateway.revoked_file", "revoked")
 }
 
-async fn client(folder: &Path, words: &[&str]) -> Finished {
+async fn client(folder: &Path, words: &[&str]) -> Output {
     run(folder, &[&["client", words[0], "--config", "cmiot-proxy.toml"], &words[1..]].concat(), &[]).await
 }
 
@@ -97,12 +98,12 @@ async fn without_a_proxy_an_edit_counts_at_the_next_start() {
     for words in
         [&["add", "GW2", "--group", "fleet"][..], &["rotate", "GW2"], &["revoke", "GW1"], &["revoke", "GW1"]]
     {
-        let done = client(folder.path(), words).await.did_it();
+        let done = client(folder.path(), words).await.success();
         assert!(done.err.contains("takes effect at the next start"), "{done:#?}");
         assert_eq!(
             done.out.lines().count(),
             usize::from(words[0] != "revoke"),
-            "the password alone: {done:#?}"
+            "only the password: {done:#?}"
         );
     }
     assert_eq!(text(folder.path(), "revoked"), "GW1\n");
@@ -125,7 +126,7 @@ async fn of_edits_at_once_none_is_lost() {
             );
         }
         for mut one in running {
-            assert!(soon("an edit", one.wait()).await.unwrap().success());
+            assert!(within("an edit", one.wait()).await.unwrap().success());
         }
     }
     assert_eq!(text(folder.path(), "clients.csv").lines().count(), 2 + 8);
@@ -141,7 +142,7 @@ async fn an_unknown_appid_is_not_revoked_and_one_that_stands_twice_is_not_import
     let derived = with_lists(Setup::calling("http://127.0.0.1:9"))
         .add("derive", "group = 'fleet'\nappid_prefix = 'GW9'\nkey_file = 'derive.key'\nepoch = 0");
     write_config(&folder.path().join("cmiot-proxy.toml"), &derived.text());
-    client(folder.path(), &["revoke", "GW9"]).await.did_it();
+    client(folder.path(), &["revoke", "GW9"]).await.success();
 
     let before = text(folder.path(), "clients.csv");
     let csv = "# depot\nappid,group,password\nX1,fleet,aaaaaaaaaaaaaaaa\nX2,fleet,bbbbbbbbbbbbbbbb\nX1,fleet,cccccccccccccccc\n";
@@ -160,17 +161,17 @@ async fn an_edit_says_when_the_proxy_refuses_it_or_cannot_be_asked() {
     let folder = tempfile::tempdir().unwrap();
     write_secret(&folder.path().join("clients.csv"), "appid,group,password\nGW1,fleet,one\n");
     write_secret(&folder.path().join("revoked"), "");
-    let setup = with_lists(Setup::before(&carrier).forget("client.0.password"));
-    // In the environment of the commands, and not in that of the proxy later on.
+    let setup = with_lists(Setup::with_carrier(&carrier).unset("client.0.password"));
+    // The configuration of the commands takes the password from their environment below.
     let setup = setup.set("client.0.password_file", "gw.password");
     write_secret(&folder.path().join("gw.password"), "the-gateways-side");
     let proxy = Proxy::start_in(folder, setup.clone()).await;
     let folder = proxy.config().parent().unwrap().to_owned();
 
-    // The commands read another configuration, which is in order, of the same store and the same lists.
+    // The commands read another, valid configuration of the same store and lists.
     write_config(&folder.join("theirs.toml"), &setup.text());
     std::fs::remove_file(folder.join("gw.password")).unwrap();
-    let own = setup.clone().forget("client.0.password_file").set("client.0.password_env", "GATEWAY_SECRET");
+    let own = setup.clone().unset("client.0.password_file").set("client.0.password_env", "GATEWAY_SECRET");
     write_config(&folder.join("theirs.toml"), &own.text());
     let words = ["client", "revoke", "--config", "theirs.toml", "GW1"];
     let refused = run(&folder, &words, &[("GATEWAY_SECRET", "the-gateways-side")]).await;
@@ -183,14 +184,16 @@ async fn an_edit_says_when_the_proxy_refuses_it_or_cannot_be_asked() {
         ready.text()
     );
 
-    // The remedy counts by itself, without a signal.
+    // The proxy applies the repaired configuration without a signal.
     write_secret(&folder.join("gw.password"), "the-gateways-side");
-    until("the alarm to end", async || (proxy.admin("/ready", "").await.text() == "ready\n").then_some(()))
-        .await;
+    eventually("the alarm to end", async || {
+        (proxy.admin("/ready", "").await.text() == "ready\n").then_some(())
+    })
+    .await;
     let gateway = proxy.gateway.named("GW1", "one");
     assert_eq!(proxy.get(&gateway.sign(&MSISDN)).await.code(), "7", "revoked");
 
-    // Without the token of the admin listener it cannot be asked.
+    // With a wrong token the command cannot reach the admin listener.
     write_secret(&folder.join("other.token"), "not-the-token-of-it");
     let blind = own.set("admin.token_file", "other.token");
     write_config(&folder.join("theirs.toml"), &blind.text());

@@ -1,32 +1,33 @@
-//! Many askers of one card, one call: whoever leaves, whatever fails.
+//! Collapsing: concurrent lookups of one card share one carrier call, whichever asker leaves and whatever fails.
 
 use cmiot_simulator::{Gate, Rule, Simulator};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Answer, Door, ICCID, MSISDN, Proxy, STATUS_PATH, Setup, card_number, carrier, soon, until,
+    GatewayClient, ICCID, MSISDN, Proxy, Response, STATUS_PATH, Setup, card_number, carrier, eventually,
+    within,
 };
 
-/// How many are asked beyond those that may wait: they are turned away, which shows that all others wait.
+/// Number of lookups above the limit of waiters. Their refusal shows that all others wait.
 const BEYOND: usize = 5;
 
-/// A proxy in which `waiters` may wait for one card.
+/// A proxy with this limit of waiters per card.
 async fn proxy_for(carrier: &Simulator, waiters: usize) -> Proxy {
     let waiters = i64::try_from(waiters).unwrap();
-    Setup::before(carrier).set("carrier.max_waiters_per_card", waiters).start().await
+    Setup::with_carrier(carrier).set("carrier.max_waiters_per_card", waiters).start().await
 }
 
-/// Lets so many ask about one card that its waiting room is full, and returns once it is.
-async fn fill(door: &Door, askers: usize) -> JoinSet<Answer> {
+/// Starts lookups of one card up to the limit of waiters; returns once all of them wait.
+async fn fill(client: &GatewayClient, askers: usize) -> JoinSet<Response> {
     let mut asking = JoinSet::new();
     for _ in 0..askers + BEYOND {
-        let door = door.clone();
-        asking.spawn(async move { door.ask(&MSISDN).await });
+        let client = client.clone();
+        asking.spawn(async move { client.look_up(&MSISDN).await });
     }
     for _ in 0..BEYOND {
-        let turned_away = soon("one turned away", asking.join_next()).await.unwrap().unwrap();
-        turned_away.is_refusal_since("73", "connection_limit_reached");
-        assert!(turned_away.header("retry-after").is_some());
+        let refused = within("a refusal", asking.join_next()).await.unwrap().unwrap();
+        refused.assert_refusal_for("73", "connection_limit_reached");
+        assert!(refused.header("retry-after").is_some());
     }
     assert_eq!(asking.len(), askers);
     asking
@@ -40,12 +41,12 @@ async fn a_hundred_askers_cost_one_call() {
     let proxy = proxy_for(&carrier, 100).await;
     let askers = fill(&proxy, 100).await;
     gate.open();
-    let answers = soon("a hundred answers", askers.join_all()).await;
-    let handled = |how: &str| answers.iter().filter(|answer| answer.cache() == how).count();
+    let responses = within("a hundred answers", askers.join_all()).await;
+    let handled = |how: &str| responses.iter().filter(|response| response.cache() == how).count();
     assert_eq!(handled("fwd=uri-miss; stored"), 1);
     assert_eq!(handled("fwd=uri-miss; stored; collapsed"), 99);
-    for answer in &answers {
-        answer.is_normal();
+    for response in &responses {
+        response.assert_normal();
     }
     assert_eq!(carrier.count(), 1);
 }
@@ -55,17 +56,17 @@ async fn a_hundred_cards_are_a_hundred_calls() {
     let carrier = carrier().await;
     let gate = Gate::new();
     carrier.set_rules([Rule::any().gate(&gate)]);
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let mut askers = JoinSet::new();
     for n in 0..100 {
-        let door = proxy.clone();
-        askers.spawn(async move { door.ask(&card_number(n)).await });
+        let client = proxy.clone();
+        askers.spawn(async move { client.look_up(&card_number(n)).await });
     }
-    carrier.wait_for_calls(100).await; // nobody waits for another's card
+    carrier.wait_for_calls(100).await; // no lookup waits for another card's flight
     gate.open();
-    for answer in soon("a hundred answers", askers.join_all()).await {
-        answer.is_normal();
-        assert_eq!(answer.cache(), "fwd=uri-miss; stored");
+    for response in within("a hundred answers", askers.join_all()).await {
+        response.assert_normal();
+        assert_eq!(response.cache(), "fwd=uri-miss; stored");
     }
 }
 
@@ -80,14 +81,14 @@ async fn a_leader_that_hangs_up_costs_no_second_call() {
     leader.send(get(&proxy)).await;
     carrier.wait_for_calls(1).await;
     let followers = fill(&proxy, 20).await;
-    leader.hang_up();
+    leader.reset();
     gate.open();
-    for answer in soon("answers", followers.join_all()).await {
-        answer.is_normal();
-        assert_eq!(answer.cache(), "fwd=uri-miss; stored; collapsed");
+    for response in within("answers", followers.join_all()).await {
+        response.assert_normal();
+        assert_eq!(response.cache(), "fwd=uri-miss; stored; collapsed");
     }
     assert_eq!(carrier.count(), 1);
-    assert_eq!(carrier.counts().abandoned, 0, "the call itself was not broken off");
+    assert_eq!(carrier.counts().abandoned, 0, "the call was not cancelled");
 }
 
 #[tokio::test]
@@ -95,17 +96,17 @@ async fn what_everybody_left_is_kept_all_the_same() {
     let carrier = carrier().await;
     let gate = Gate::new();
     carrier.set_rules([Rule::any().gate(&gate)]);
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let mut only = proxy.connect().await;
     only.send(get(&proxy)).await;
     carrier.wait_for_calls(1).await;
-    only.hang_up();
+    only.reset();
     gate.open();
     carrier.wait_until_idle().await;
-    until("a hit", || async {
-        let answer = proxy.ask(&MSISDN).await;
-        answer.is_normal();
-        answer.cache().starts_with("hit").then_some(())
+    eventually("a hit", || async {
+        let response = proxy.look_up(&MSISDN).await;
+        response.assert_normal();
+        response.cache().starts_with("hit").then_some(())
     })
     .await;
     assert_eq!(carrier.count(), 1);
@@ -114,12 +115,12 @@ async fn what_everybody_left_is_kept_all_the_same() {
 #[tokio::test]
 async fn fifty_askers_of_a_failing_carrier_cost_one_call() {
     for (failure, code, calls) in [
-        ("code=73", "73", 2), // busy: asked once more
+        ("code=73", "73", 2), // busy: one retry
         ("code=71", "71", 1),
         ("code=7", "73", 1),
         ("http=503", "73", 1),
         ("truncate=5", "73", 1),
-        ("close", "73", 2), // nothing was answered yet: tried once more, with a transid of its own
+        ("close", "73", 2), // no byte of a response: one retry with a new transid
     ] {
         let carrier = carrier().await;
         let gate = Gate::new();
@@ -127,8 +128,8 @@ async fn fifty_askers_of_a_failing_carrier_cost_one_call() {
         let proxy = proxy_for(&carrier, 50).await;
         let askers = fill(&proxy, 50).await;
         gate.open();
-        for answer in soon("fifty answers", askers.join_all()).await {
-            assert_eq!(answer.code(), code, "{failure}");
+        for response in within("fifty answers", askers.join_all()).await {
+            assert_eq!(response.code(), code, "{failure}");
         }
         assert_eq!(carrier.count(), calls, "{failure}");
         assert_eq!(carrier.duplicates(), []);
@@ -140,16 +141,16 @@ async fn flights_are_capped() {
     let carrier = carrier().await;
     let gate = Gate::new();
     carrier.set_rules([Rule::any().gate(&gate)]);
-    let proxy = Setup::before(&carrier).set("carrier.max_flights", 1).start().await;
-    let door = proxy.clone();
-    let first = tokio::spawn(async move { door.ask(&MSISDN).await });
+    let proxy = Setup::with_carrier(&carrier).set("carrier.max_flights", 1).start().await;
+    let client = proxy.clone();
+    let first = tokio::spawn(async move { client.look_up(&MSISDN).await });
     carrier.wait_for_calls(1).await;
-    proxy.ask(&ICCID).await.is_refusal_since("73", "connection_limit_reached");
+    proxy.look_up(&ICCID).await.assert_refusal_for("73", "connection_limit_reached");
     gate.open();
-    soon("the first", first).await.unwrap().is_normal();
-    proxy.ask(&ICCID).await.is_normal();
+    within("the first", first).await.unwrap().assert_normal();
+    proxy.look_up(&ICCID).await.assert_normal();
 }
 
-fn get(door: &Door) -> String {
-    format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", door.sign(&MSISDN).text())
+fn get(client: &GatewayClient) -> String {
+    format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", client.sign(&MSISDN).text())
 }

@@ -6,13 +6,13 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::{
     ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, GATEWAY_APPID, ICCID, IMSI, MSISDN, NORMAL, Proxy, Setup, carrier,
-    command, run, soon, write_config,
+    command, run, within, write_config,
 };
 
 #[tokio::test]
 async fn lookup_asks_a_running_proxy_as_a_gateway_would() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let url = format!("http://{}", proxy.address);
     let config = proxy.config();
     let config = config.to_str().unwrap();
@@ -20,7 +20,7 @@ async fn lookup_asks_a_running_proxy_as_a_gateway_would() {
         let named = format!("{}:{}", card.kind, card.number);
         for card in [card.number, &named] {
             let found =
-                run(&proxy.data(), &["lookup", card, "--config", config, "--url", &url], &[]).await.did_it();
+                run(&proxy.data(), &["lookup", card, "--config", config, "--url", &url], &[]).await.success();
             assert!(found.out.starts_with(NORMAL), "{found:?}");
             assert!(found.out.contains("STATUS 00"), "{found:?}");
         }
@@ -69,11 +69,11 @@ async fn simulate_is_a_carrier_to_put_a_proxy_before() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(simulator.stdout.take().unwrap()).lines();
-    let said = soon("its address", lines.next_line()).await.unwrap().unwrap();
+    let said = within("its address", lines.next_line()).await.unwrap().unwrap();
     let base_url = said.split(' ').find(|word| word.starts_with("http://")).expect("a URL").to_owned();
     let proxy = Setup::calling(&base_url).start().await;
-    assert_eq!(proxy.ask(&MSISDN).await.json()["result"][0]["STATUS"], "02");
-    proxy.ask(&ICCID).await.is_normal();
+    assert_eq!(proxy.look_up(&MSISDN).await.json()["result"][0]["STATUS"], "02");
+    proxy.look_up(&ICCID).await.assert_normal();
     simulator.kill().await.unwrap();
     run(folder.path(), &["simulate"], &[]).await.failed(2, ["--account"]);
     run(folder.path(), &["simulate", "--account", "x"], &[]).await.failed(2, ["APPID:EBID:PASSWORD"]);
@@ -86,7 +86,7 @@ async fn simulate_is_a_carrier_to_put_a_proxy_before() {
 async fn the_demo_goes_well_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let tmp = folder.path().to_str().unwrap().to_owned();
-    let demo = run(folder.path(), &["demo"], &[("TMPDIR", &tmp)]).await.did_it();
+    let demo = run(folder.path(), &["demo"], &[("TMPDIR", &tmp)]).await.success();
     assert!(demo.out.contains("100 at once"), "{}", demo.out);
     assert!(!demo.out.contains("NOT as promised"), "{}", demo.out);
     the_columns_add_up(&demo.out);
@@ -121,14 +121,14 @@ fn the_columns_add_up(demo: &str) {
 #[tokio::test]
 async fn help_has_an_example_for_every_command() {
     let folder = tempfile::tempdir().unwrap();
-    let help = run(folder.path(), &["--help"], &[]).await.did_it();
+    let help = run(folder.path(), &["--help"], &[]).await.success();
     for name in ["serve", "demo", "check", "lookup", "sign", "simulate"] {
         assert!(help.out.contains(name), "{name}");
-        let of_it = run(folder.path(), &[name, "--help"], &[]).await.did_it();
+        let of_it = run(folder.path(), &[name, "--help"], &[]).await.success();
         assert!(of_it.out.contains("Example"), "{name}: {}", of_it.out);
         assert!(of_it.out.contains(&format!("cmiot-proxy {name}")), "{name}: {}", of_it.out);
     }
-    let version = run(folder.path(), &["--version"], &[]).await.did_it();
+    let version = run(folder.path(), &["--version"], &[]).await.success();
     assert!(version.out.starts_with("cmiot-proxy "));
 }
 

@@ -1,19 +1,19 @@
-//! A database that is newer, lost, or in use: the proxy does not start, and says what to do.
+//! Databases that are newer than the proxy, lost, in use or foreign: the proxy does not start, and its error names a remedy.
 
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use crate::support::{Finished, MSISDN, Proxy, Setup, carrier, run, write_config};
+use crate::support::{MSISDN, Output, Proxy, Setup, carrier, run, write_config};
 
-/// A folder in which a proxy has worked, and its setup.
+/// A folder with the databases of a drained proxy, and its setup.
 async fn worked_in(carrier: &cmiot_simulator::Simulator) -> (TempDir, Setup) {
-    let proxy = Proxy::before(carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let proxy = Proxy::with_carrier(carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     let setup = proxy.setup().clone();
     (proxy.stop().await, setup)
 }
 
-async fn serve(folder: &TempDir, arguments: &[&str]) -> Finished {
+async fn serve(folder: &TempDir, arguments: &[&str]) -> Output {
     let all = [&["serve", "--config", "cmiot-proxy.toml"], arguments].concat();
     run(folder.path(), &all, &[]).await
 }
@@ -43,7 +43,7 @@ async fn one_newer_than_the_proxy_is_refused_and_left_as_it_is() {
         database.pragma_update(None, "user_version", known).unwrap();
     }
     let proxy = Proxy::start_in(folder, setup).await;
-    assert!(proxy.ask(&MSISDN).await.cache().starts_with("hit"));
+    assert!(proxy.look_up(&MSISDN).await.cache().starts_with("hit"));
 }
 
 #[tokio::test]
@@ -53,18 +53,18 @@ async fn a_lost_state_is_an_error_that_names_the_remedy() {
     let state = folder.path().join("data/state.db");
     std::fs::remove_file(&state).unwrap();
     serve(&folder, &[]).await.failed(1, ["state.db", "lost", "--accept-lost-state"]);
-    assert!(!state.exists(), "nothing was begun behind the operator's back");
+    assert!(!state.exists(), "no new state was created");
 
     write_config(&folder.path().join("cmiot-proxy.toml"), &setup.text());
-    let mut proxy = Proxy::start_over_in(folder, setup).await;
-    assert!(proxy.ask(&MSISDN).await.cache().starts_with("hit"), "the cache is not lost");
+    let mut proxy = Proxy::start_accepting_lost_state(folder, setup).await;
+    assert!(proxy.look_up(&MSISDN).await.cache().starts_with("hit"), "the cache is not lost");
     for n in 0..10 {
-        proxy.ask(&crate::support::card_number(n)).await.is_normal();
+        proxy.look_up(&crate::support::card_number(n)).await.assert_normal();
     }
     assert_eq!(carrier.duplicates(), []);
-    // Once is enough.
+    // The next start needs no option.
     proxy.restart().await;
-    proxy.ask(&crate::support::card_number(10)).await.is_normal();
+    proxy.look_up(&crate::support::card_number(10)).await.assert_normal();
     assert_eq!(carrier.duplicates(), []);
 }
 
@@ -75,19 +75,19 @@ async fn an_unreadable_state_is_a_lost_one() {
     std::fs::write(folder.path().join("data/state.db"), "not a database, whatever it is: ".repeat(200))
         .unwrap();
     serve(&folder, &[]).await.failed(1, ["state.db", "lost", "--accept-lost-state"]);
-    let proxy = Proxy::start_over_in(folder, setup).await;
-    proxy.ask(&crate::support::IMSI).await.is_normal();
+    let proxy = Proxy::start_accepting_lost_state(folder, setup).await;
+    proxy.look_up(&crate::support::IMSI).await.assert_normal();
     assert_eq!(carrier.duplicates(), []);
 }
 
 #[tokio::test]
 async fn a_folder_in_use_is_refused() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let config = proxy.config();
     let second = run(&proxy.data(), &["serve", "--config", config.to_str().unwrap()], &[]).await;
     second.failed(1, ["in use", &proxy.pid().to_string(), "stop that process"]);
-    proxy.ask(&MSISDN).await.is_normal();
+    proxy.look_up(&MSISDN).await.assert_normal();
 }
 
 #[tokio::test]
@@ -106,8 +106,8 @@ async fn another_programs_database_is_refused_and_left_as_it_is() {
 async fn files_are_their_owners_alone() {
     use std::os::unix::fs::PermissionsExt;
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&proxy.data()), 0o700);
     for entry in std::fs::read_dir(proxy.data()).unwrap() {
@@ -122,7 +122,7 @@ async fn a_taken_port_is_an_error_that_names_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let folder = tempfile::tempdir().unwrap();
-    let setup = Setup::before(&carrier).set("gateway.listen", address.as_str());
+    let setup = Setup::with_carrier(&carrier).set("gateway.listen", address.as_str());
     write_config(&folder.path().join("cmiot-proxy.toml"), &setup.text());
     serve(&folder, &[]).await.failed(1, ["cannot listen", &address]);
 }

@@ -1,8 +1,8 @@
-//! Told to stop: what is under way is answered, and nothing new is begun.
+//! Drain: requests in flight get their response, and nothing new starts.
 
 use cmiot_simulator::{Gate, Rule};
 
-use crate::support::{ICCID, Line, MSISDN, Proxy, Setup, carrier, until};
+use crate::support::{Connection, ICCID, MSISDN, Proxy, Setup, carrier, eventually};
 
 #[tokio::test]
 async fn a_request_under_way_is_answered_and_the_exit_is_clean() {
@@ -10,24 +10,24 @@ async fn a_request_under_way_is_answered_and_the_exit_is_clean() {
         let carrier = carrier().await;
         let gate = Gate::new();
         carrier.set_rules([Rule::any().gate(&gate)]);
-        let mut proxy = Proxy::before(&carrier).await;
-        let (door, query) = (proxy.clone(), proxy.sign(&MSISDN));
+        let mut proxy = Proxy::with_carrier(&carrier).await;
+        let (client, query) = (proxy.clone(), proxy.sign(&MSISDN));
         let sent = query.clone();
-        let asking = tokio::spawn(async move { door.get(&sent).await });
+        let asking = tokio::spawn(async move { client.get(&sent).await });
         carrier.wait_for_calls(1).await;
         let mut idle = proxy.connect().await;
 
         proxy.signal(signal).await;
-        until("no new connection", || async { no_listener(&proxy).await.then_some(()) }).await;
-        assert!(idle.ends().await, "who is idle is let go");
+        eventually("no new connection", || async { no_listener(&proxy).await.then_some(()) }).await;
+        assert!(idle.ends().await, "an idle connection is closed");
         gate.open();
-        asking.await.unwrap().is_normal();
+        asking.await.unwrap().assert_normal();
         let status = proxy.ended().await;
         assert_eq!(status.code(), Some(0), "{}", proxy.log());
         let audit = proxy.audit();
         assert_eq!(audit.len(), 1);
         assert_eq!(audit[0].transid.as_deref(), Some(query.transid()));
-        // Everything was moved out of the write-ahead logs.
+        // The WALs are checkpointed.
         for entry in std::fs::read_dir(proxy.data()).unwrap() {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
@@ -41,32 +41,31 @@ async fn ready_is_503_while_the_proxy_drains_on_open_and_new_connections() {
     let carrier = carrier().await;
     let gate = Gate::new();
     carrier.set_rules([Rule::any().gate(&gate)]);
-    let mut proxy = Proxy::before(&carrier).await;
+    let mut proxy = Proxy::with_carrier(&carrier).await;
     let mut asked = waiting(&proxy).await;
     carrier.wait_for_calls(1).await;
     let ready = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    let mut open = Line::to(proxy.admin_address()).await;
+    let mut open = Connection::to(proxy.admin_address()).await;
     open.send(ready.to_owned()).await;
-    assert_eq!(open.answer().await.status, 200);
+    assert_eq!(open.response().await.status, 200);
 
     proxy.signal("TERM").await;
-    until("no new connection", || async { no_listener(&proxy).await.then_some(()) }).await;
+    eventually("no new connection", || async { no_listener(&proxy).await.then_some(()) }).await;
     for _ in 0..2 {
         open.send(ready.to_owned()).await;
-        let told = open.answer().await;
-        assert_eq!((told.status, told.text()), (503, "not ready: the proxy drains\n"));
-        let told = proxy.admin("/ready", "").await;
-        assert_eq!((told.status, told.text()), (503, "not ready: the proxy drains\n"));
+        for ready in [open.response().await, proxy.admin("/ready", "").await] {
+            assert_eq!((ready.status, ready.text()), (503, "not ready: the proxy drains\n"));
+        }
     }
     assert_eq!(proxy.admin("/live", "").await.status, 200);
-    // Nothing is begun that the end of the process would cut off.
+    // No new work starts that the end of the process would interrupt.
     assert_eq!(proxy.admin_post("/config/reload", "", "{}").await.status, 503);
     let card = format!(r#"{{"iccid": "{}"}}"#, ICCID.number);
     assert_eq!(proxy.admin_post("/cache/fetch", "", &card).await.status, 503);
     assert_eq!(carrier.count(), 1);
 
     gate.open();
-    asked.answer().await.is_normal();
+    asked.response().await.assert_normal();
     assert_eq!(proxy.ended().await.code(), Some(0), "{}", proxy.log());
 }
 
@@ -75,14 +74,14 @@ async fn a_flight_that_nobody_waits_for_lands_first() {
     let carrier = carrier().await;
     let gate = Gate::new();
     carrier.set_rules([Rule::any().gate(&gate)]);
-    let mut proxy = Setup::before(&carrier).set("gateway.deadline", "100ms").start().await;
-    proxy.ask(&MSISDN).await.is_refusal("73");
+    let mut proxy = Setup::with_carrier(&carrier).set("gateway.deadline", "100ms").start().await;
+    proxy.look_up(&MSISDN).await.assert_refusal("73");
     proxy.signal("TERM").await;
-    until("no new connection", || async { no_listener(&proxy).await.then_some(()) }).await;
+    eventually("no new connection", || async { no_listener(&proxy).await.then_some(()) }).await;
     gate.open();
     assert_eq!(proxy.ended().await.code(), Some(0));
     proxy.start_again().await;
-    let kept = proxy.ask(&MSISDN).await;
+    let kept = proxy.look_up(&MSISDN).await;
     assert!(kept.cache().starts_with("hit"), "{kept:?}");
     assert_eq!(carrier.count(), 1);
 }
@@ -91,12 +90,12 @@ async fn a_flight_that_nobody_waits_for_lands_first() {
 async fn the_grace_time_ends_a_drain() {
     let carrier = carrier().await;
     carrier.set_rules([Rule::any().gate(&Gate::new())]);
-    let mut proxy = Setup::before(&carrier).set("gateway.grace", "200ms").start().await;
-    let mut line = waiting(&proxy).await;
+    let mut proxy = Setup::with_carrier(&carrier).set("gateway.grace", "200ms").start().await;
+    let mut connection = waiting(&proxy).await;
     carrier.wait_for_calls(1).await;
     proxy.signal("TERM").await;
     assert_eq!(proxy.ended().await.code(), Some(0));
-    line.answer().await.is_refusal_since("73", "shutdown");
+    connection.response().await.assert_refusal_for("73", "shutdown");
     assert!(proxy.log().contains("grace"), "{}", proxy.log());
 }
 
@@ -105,23 +104,23 @@ async fn a_second_signal_exits_at_once() {
     for signals in [["TERM", "TERM"], ["TERM", "INT"], ["INT", "INT"]] {
         let carrier = carrier().await;
         carrier.set_rules([Rule::any().gate(&Gate::new())]);
-        let mut proxy = Setup::before(&carrier).set("gateway.grace", "10m").start().await;
-        let mut line = waiting(&proxy).await;
+        let mut proxy = Setup::with_carrier(&carrier).set("gateway.grace", "10m").start().await;
+        let mut connection = waiting(&proxy).await;
         carrier.wait_for_calls(1).await;
         proxy.signal(signals[0]).await;
-        until("a drain", || async { proxy.log().contains("draining").then_some(()) }).await;
+        eventually("a drain", || async { proxy.log().contains("draining").then_some(()) }).await;
         proxy.signal(signals[1]).await;
         assert_eq!(proxy.ended().await.code(), Some(1), "{signals:?}");
-        assert!(line.try_answer().await.is_none());
+        assert!(connection.try_response().await.is_none());
     }
 }
 
-/// A connection on which a look-up waits.
-async fn waiting(proxy: &Proxy) -> Line {
-    let mut line = proxy.connect().await;
+/// A connection with a lookup in flight.
+async fn waiting(proxy: &Proxy) -> Connection {
+    let mut connection = proxy.connect().await;
     let query = proxy.sign(&MSISDN).text();
-    line.send(format!("GET /v2/userstatusrealsingle?{query} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
-    line
+    connection.send(format!("GET /v2/userstatusrealsingle?{query} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+    connection
 }
 
 async fn no_listener(proxy: &Proxy) -> bool {

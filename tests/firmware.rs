@@ -1,6 +1,6 @@
-//! A gateway's firmware on an emulated chip, its UART bridged to the real proxy as by a modem in transparent mode.
+//! Gateway firmware on an emulated chip, with its UART bridged to the real proxy as by a modem in transparent mode.
 //!
-//! The gateway's console tells what it did; what it did to the carrier, the carrier counts.
+//! The tests check the gateway's console and the calls that the carrier receives.
 
 use std::net::SocketAddr;
 
@@ -9,13 +9,13 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::chip::Program::{C, Rust};
 use crate::support::chip::{Bridge, M0, M3, M4F};
-use crate::support::{MSISDN, Proxy, carrier, soon};
+use crate::support::{MSISDN, Proxy, carrier, within};
 
 #[tokio::test]
 async fn every_chip_looks_a_card_up() {
     for board in [M3, M0, M4F] {
         let carrier = carrier().await;
-        let proxy = Proxy::before(&carrier).await;
+        let proxy = Proxy::with_carrier(&carrier).await;
         let mut gateway = Rust(board).gateway(Bridge::Plain(proxy.address), &[]).await;
         assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
         assert!(gateway.has_said("look-up 1: normal after 1 attempt"), "{}", gateway.text());
@@ -27,7 +27,7 @@ async fn every_chip_looks_a_card_up() {
 async fn the_second_look_up_costs_the_carrier_nothing() {
     for program in [Rust(M3), C] {
         let carrier = carrier().await;
-        let proxy = Proxy::before(&carrier).await;
+        let proxy = Proxy::with_carrier(&carrier).await;
         let mut gateway = program.gateway(Bridge::Plain(proxy.address), &["look-ups=2"]).await;
         assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
         assert_eq!((gateway.transids().len(), gateway.statuses()), (2, 2), "{}", gateway.text());
@@ -38,7 +38,7 @@ async fn the_second_look_up_costs_the_carrier_nothing() {
 #[tokio::test]
 async fn a_wrong_password_is_the_end_of_it() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let mut gateway = Rust(M3).gateway(Bridge::Plain(proxy.address), &["password=mistyped"]).await;
     assert_eq!(gateway.ends().await, Some(1), "{}", gateway.text());
     assert!(gateway.has_said("answer 200: the carrier refused with code 7 (TOKEN"), "{}", gateway.text());
@@ -48,8 +48,8 @@ async fn a_wrong_password_is_the_end_of_it() {
 #[tokio::test]
 async fn a_wrong_clock_is_set_from_the_refusal() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    // The carrier page's own moment; and a clock that was never set.
+    let proxy = Proxy::with_carrier(&carrier).await;
+    // The example time of the carrier page, and a clock that was never set.
     for (clock, node) in [("clock=1413444630", "node=01"), ("clock=0", "node=02")] {
         let mut gateway = Rust(M3).gateway(Bridge::Plain(proxy.address), &[clock, node]).await;
         assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
@@ -62,7 +62,7 @@ async fn a_wrong_clock_is_set_from_the_refusal() {
 async fn a_restarted_proxy_is_asked_again() {
     for program in [Rust(M3), C] {
         let carrier = carrier().await;
-        let mut proxy = Proxy::before(&carrier).await;
+        let mut proxy = Proxy::with_carrier(&carrier).await;
         let modem = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let bridge = Bridge::Reconnecting(modem.local_addr().unwrap());
         let mut gateway = program.gateway(bridge, &["look-ups=2", "patience=3000"]).await;
@@ -72,7 +72,7 @@ async fn a_restarted_proxy_is_asked_again() {
         drop(modem);
         gateway.says("look-up").await;
         proxy.restart().await;
-        // So far nobody has taken what the gateway sent; it waits, and sends it again.
+        // The modem was gone: the gateway times out and sends its request again.
         gateway.says("no answer").await;
         let modem = TcpListener::bind(address).await.unwrap();
         exchange(&modem, proxy.address, |len| len).await;
@@ -86,7 +86,7 @@ async fn a_restarted_proxy_is_asked_again() {
 async fn half_an_answer_is_asked_for_again() {
     for program in [Rust(M3), C] {
         let carrier = carrier().await;
-        let proxy = Proxy::before(&carrier).await;
+        let proxy = Proxy::with_carrier(&carrier).await;
         let modem = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let bridge = Bridge::Reconnecting(modem.local_addr().unwrap());
         let mut gateway = program.gateway(bridge, &["patience=3000"]).await;
@@ -102,10 +102,10 @@ async fn half_an_answer_is_asked_for_again() {
 
 #[tokio::test]
 async fn no_sequence_comes_again_after_a_reset() {
-    // Flash that QEMU keeps over a reset, and RAM that no startup code clears.
+    // QEMU keeps the flash over a reset, and no startup code clears this RAM.
     for program in [Rust(M0), Rust(M3), C] {
         let carrier = carrier().await;
-        let proxy = Proxy::before(&carrier).await;
+        let proxy = Proxy::with_carrier(&carrier).await;
         let settings = ["reset=1", "look-ups=3", "node=07"];
         let mut gateway = program.gateway(Bridge::Plain(proxy.address), &settings).await;
         assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
@@ -120,7 +120,7 @@ async fn no_sequence_comes_again_after_a_reset() {
 #[tokio::test]
 async fn a_gateway_in_c_sets_its_clock_and_looks_a_card_up() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let mut gateway = C.gateway(Bridge::Plain(proxy.address), &["clock=1413444630"]).await;
     assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
     let [ask, refused, set, again, status] = &gateway.said[..] else { panic!("{}", gateway.text()) };
@@ -133,41 +133,41 @@ async fn a_gateway_in_c_sets_its_clock_and_looks_a_card_up() {
 #[tokio::test]
 async fn a_gateway_in_c_is_told_of_its_wrong_password() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let mut gateway = C.gateway(Bridge::Plain(proxy.address), &["password=mistyped"]).await;
     assert_eq!(gateway.ends().await, Some(1), "{}", gateway.text());
     assert_eq!(gateway.said, ["ask 00000001", "refused 7 TOKEN鉴权不通过"]);
     assert_eq!(carrier.count(), 0);
 }
 
-/// Carries one request of the gateway's to the proxy, and of the answer's bytes as many back as `part` says; then the
-/// line drops. A request that a dropped line has torn is not carried: the gateway sends it again.
+/// Forwards one request of the gateway to the proxy, returns the first `part` bytes of the response, and closes the
+/// connection. Ignores a request that a closed connection has cut off, since the gateway sends it again.
 async fn exchange(modem: &TcpListener, proxy: SocketAddr, part: impl FnOnce(usize) -> usize) {
     let (request, mut line) = loop {
-        let (mut line, _) = soon("a call of the modem", modem.accept()).await.unwrap();
+        let (mut line, _) = within("a call of the modem", modem.accept()).await.unwrap();
         if let Some(request) = head(&mut line).await
             && request.starts_with("GET ")
         {
             break (request, line);
         }
     };
-    let mut answers = soon("connecting", TcpStream::connect(proxy)).await.unwrap();
-    answers.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = head(&mut answers).await.expect("an answer").into_bytes();
-    let head = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+    let mut responses = within("connecting", TcpStream::connect(proxy)).await.unwrap();
+    responses.write_all(request.as_bytes()).await.unwrap();
+    let mut response = head(&mut responses).await.expect("an answer").into_bytes();
+    let head = String::from_utf8_lossy(&response).to_ascii_lowercase();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
     let mut body = vec![0; length.parse().unwrap()];
-    soon("the body", answers.read_exact(&mut body)).await.unwrap();
-    answer.extend(body);
-    line.write_all(&answer[..part(answer.len())]).await.unwrap();
+    within("the body", responses.read_exact(&mut body)).await.unwrap();
+    response.extend(body);
+    line.write_all(&response[..part(response.len())]).await.unwrap();
     line.flush().await.unwrap();
 }
 
-/// Reads up to the empty line; `None` if the line ends before.
+/// Reads up to the empty line; `None` if the connection ends first.
 async fn head(line: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(soon("a request or an answer", line.read_u8()).await.ok()?);
+        head.push(within("a request or an answer", line.read_u8()).await.ok()?);
     }
     Some(String::from_utf8(head).unwrap())
 }

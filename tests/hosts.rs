@@ -1,4 +1,4 @@
-//! By which names and addresses gateways ask: over HTTP/1 and HTTP/2, with and without TLS; and HEAD over both.
+//! Host names and addresses in requests, over HTTP/1 and HTTP/2, with and without TLS; HEAD.
 
 use std::net::SocketAddr;
 
@@ -10,10 +10,10 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{MSISDN, NORMAL, Pki, Proxy, STATUS_PATH, Setup, carrier, soon, write_secret};
+use crate::support::{MSISDN, NORMAL, Pki, Proxy, STATUS_PATH, Setup, carrier, within, write_secret};
 
-/// What a client sends, and what comes back whole.
-async fn ask<S>(stream: S, version: Version, request: Request<Empty<Bytes>>) -> Response<Bytes>
+/// Sends a request on a new connection, and reads the whole response.
+async fn send<S>(stream: S, version: Version, request: Request<Empty<Bytes>>) -> Response<Bytes>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -30,13 +30,13 @@ where
             sender.send_request(request).await.unwrap()
         };
         let (head, body) = response.into_parts();
-        // Content in the response to HEAD, or less than was announced, is an error here.
+        // Content in a response to HEAD, or less than Content-Length, is an error here.
         Response::from_parts(head, body.collect().await.unwrap().to_bytes())
     };
-    soon("a response", answered).await
+    within("a response", answered).await
 }
 
-/// A GET as a client of this version sends it that was given this authority in a URL.
+/// A GET in the form of this version, for a URL with this authority.
 fn get(version: Version, scheme: &str, authority: &str, target: &str) -> Request<Empty<Bytes>> {
     let request = if version == Version::HTTP_2 {
         Request::get(format!("{scheme}://{authority}{target}")).version(version)
@@ -60,7 +60,7 @@ async fn whatever_a_gateway_calls_us_it_is_answered() {
         ("0.0.0.0:0", &["127.0.0.1"]),
         ("[::]:0", &["127.0.0.1", "::1"]),
     ] {
-        // The carrier's host is a name, so that no address is ours by being the carrier's.
+        // By name, since the proxy also accepts the carrier's host in a request.
         let setup = Setup::calling(&format!("http://localhost:{}", carrier.addr().port()));
         let proxy = setup.set("gateway.listen", listen).start().await;
         for address in families {
@@ -78,7 +78,7 @@ async fn whatever_a_gateway_calls_us_it_is_answered() {
             for (version, authority) in VERSIONS.iter().flat_map(|v| authorities.iter().map(move |a| (*v, a)))
             {
                 let stream = TcpStream::connect(at).await.unwrap();
-                let response = ask(stream, version, get(version, "http", authority, &target(&proxy))).await;
+                let response = send(stream, version, get(version, "http", authority, &target(&proxy))).await;
                 assert_eq!(response.body(), NORMAL, "{listen}: {version:?} {authority}");
             }
         }
@@ -92,7 +92,7 @@ async fn over_tls_a_name_is_as_good_by_either_version() {
     let (_, _, certificate, key) = pki.issue("gw.example");
     write_secret(&folder.path().join("cert.pem"), &certificate);
     write_secret(&folder.path().join("key.pem"), &key);
-    let setup = Setup::before(&carrier)
+    let setup = Setup::with_carrier(&carrier)
         .set("gateway.tls.cert_file", "cert.pem")
         .set("gateway.tls.key_file", "key.pem");
     let proxy = Proxy::start_in(folder, setup).await;
@@ -101,7 +101,7 @@ async fn over_tls_a_name_is_as_good_by_either_version() {
         let name = ServerName::try_from("gw.example").unwrap();
         let stream = pki.client(None, alpn).connect(name, tcp).await.unwrap();
         let authority = format!("gw.example:{}", proxy.address.port());
-        let response = ask(stream, *version, get(*version, "https", &authority, &target(&proxy))).await;
+        let response = send(stream, *version, get(*version, "https", &authority, &target(&proxy))).await;
         assert_eq!(response.body(), NORMAL, "{version:?}");
     }
 }
@@ -109,15 +109,15 @@ async fn over_tls_a_name_is_as_good_by_either_version() {
 #[tokio::test]
 async fn a_host_that_is_named_twice_is_refused() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let twice = proxy.get_with(&proxy.sign(&MSISDN), "Host: gw.example\r\n").await;
-    twice.is_refusal_since("10", "Host given twice");
+    twice.assert_refusal_for("10", "Host given twice");
     assert_eq!(proxy.audit()[0].reason.as_deref(), Some("host"));
-    // Over HTTP/2, where the two have different names (RFC 9113 8.3.1).
+    // In HTTP/2 they are `:authority` and Host (RFC 9113 8.3.1).
     let mut request = get(Version::HTTP_2, "http", "gw.example", &target(&proxy));
     request.headers_mut().insert("host", "other.example".parse().unwrap());
     let stream = TcpStream::connect(proxy.address).await.unwrap();
-    let response = ask(stream, Version::HTTP_2, request).await;
+    let response = send(stream, Version::HTTP_2, request).await;
     assert!(response.body().starts_with(br#"{"status":"10","#), "{response:?}");
     assert_eq!(carrier.count(), 0);
     assert_eq!(proxy.admin("/metrics", "Host: 127.0.0.1\r\n").await.status, 400);
@@ -126,7 +126,7 @@ async fn a_host_that_is_named_twice_is_refused() {
 #[tokio::test]
 async fn head_has_the_head_of_get_and_no_content() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let (gateway, admin) = (proxy.address, proxy.admin_address());
     let pages = ["/live", "/ready", "/metrics"].map(|page| (admin, page.to_owned(), 200));
     let all = pages.into_iter().chain([(gateway, target(&proxy), 200), (admin, "/nowhere".to_owned(), 0)]);
@@ -134,21 +134,21 @@ async fn head_has_the_head_of_get_and_no_content() {
         for version in VERSIONS {
             let mut request = get(version, "http", &at.to_string(), &path);
             *request.method_mut() = Method::HEAD;
-            let response = ask(TcpStream::connect(at).await.unwrap(), version, request).await;
+            let response = send(TcpStream::connect(at).await.unwrap(), version, request).await;
             assert!(status == 0 || response.status() == status, "{version:?} {path}: {response:?}");
             assert!(response.body().is_empty(), "{version:?} {path}");
             let length = response.headers()["content-length"].to_str().unwrap();
             assert!(length.parse::<u64>().unwrap() > 0, "{version:?} {path}: {length}");
         }
     }
-    // Byte for byte: after the head the connection is at its next response.
+    // After the head of the response to HEAD, the next response follows directly.
     let mut stream = TcpStream::connect(admin).await.unwrap();
     let request = |method| format!("{method} /live HTTP/1.1\r\nHost: {admin}\r\n");
     let both = format!("{}\r\n{}Connection: close\r\n\r\n", request("HEAD"), request("GET"));
     stream.write_all(both.as_bytes()).await.unwrap();
     let mut text = String::new();
-    soon("both", stream.read_to_string(&mut text)).await.unwrap();
+    within("both", stream.read_to_string(&mut text)).await.unwrap();
     assert_eq!((text.matches("200 OK").count(), text.matches("live").count()), (2, 1), "{text}");
-    // It is no look-up: nothing was asked, and the transid may be used.
+    // HEAD is no lookup: it causes no call.
     assert_eq!(carrier.count(), 0);
 }

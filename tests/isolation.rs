@@ -1,11 +1,11 @@
-//! Two groups that ask about the same cards: what one does is nothing to the other.
+//! Isolation of two groups that look up the same cards.
 //!
-//! Any interleaving of look-ups, landings, purges, changes at the carrier and time is played three times: with both
-//! groups, and with each of them alone. What a group is answered, header by header, and what it costs at the carrier
-//! must be the same with the other one there as without. So no entry, flight, budget, breaker or generation crosses.
+//! A random sequence of lookups, replies, purges, carrier changes and time runs three times: with both groups, and with
+//! each group alone. The responses to a group (headers and bodies) and its carrier calls must not depend on the other
+//! group. So the groups share no entry, flight, budget, breaker or generation.
 //!
-//! The clock is set by hand, and each step ends when nothing moves any more: whoever asked was answered or has its seat
-//! in a flight, and every flight's call stands at the carrier's gate.
+//! The clock is manual. Each step ends in a stable state: each lookup has its response or waits for a flight, and the
+//! call of each flight waits at the carrier's gate.
 
 use std::time::Duration;
 
@@ -14,49 +14,49 @@ use proptest::prelude::*;
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    ACCOUNT_APPID, ACCOUNT_PASSWORD, Answer, Clocked, EBID, Gateway, Setup, card_number, soon, until,
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, Clocked, EBID, Gateway, Response, Setup, card_number, eventually, within,
 };
 
 const GROUPS: [&str; 2] = ["fleet", "second"];
 const APPIDS: [&str; 2] = [ACCOUNT_APPID, "100002"];
-/// So few that some of them are refused.
-const CALLS_A_DAY: u32 = 9;
+/// The day budget, low enough that some calls are refused.
+const CALLS_PER_DAY: u32 = 9;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// A gateway of a group asks about a card, and perhaps wants it fresher than it is.
-    Ask {
+    /// A gateway of a group looks a card up, perhaps with `max-age=10`.
+    LookUp {
         group: usize,
         card: u32,
         fresh: bool,
     },
-    /// The carrier answers all calls of a group that it holds.
+    /// The carrier replies to all calls of a group in flight.
     Land {
         group: usize,
     },
-    /// What is kept for a group is forgotten, or only for the carrier's bad days.
+    /// Purge of a group's entries; a soft purge keeps them for carrier failures.
     Purge {
         group: usize,
         soft: bool,
     },
-    /// What the carrier says to a group from now on.
-    Say {
+    /// The kind of the carrier's replies to a group from now on.
+    Reply {
         group: usize,
-        what: usize,
+        kind: usize,
     },
     Advance(u64),
 }
 
-/// Two that are kept, one that is not found, one that throttles, one that refuses the account.
-const SAYINGS: usize = 5;
+/// Number of kinds of replies: two statuses, not found, throttled, credentials refused.
+const REPLIES: usize = 5;
 
 impl Step {
     fn is_of(self, of: usize) -> bool {
         match self {
-            Self::Ask { group, .. }
+            Self::LookUp { group, .. }
             | Self::Land { group }
             | Self::Purge { group, .. }
-            | Self::Say { group, .. } => group == of,
+            | Self::Reply { group, .. } => group == of,
             Self::Advance(_) => true,
         }
     }
@@ -65,10 +65,10 @@ impl Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let group = || 0_usize..2;
     let step = prop_oneof![
-        8 => (group(), 0_u32..2, any::<bool>()).prop_map(|(group, card, fresh)| Step::Ask { group, card, fresh }),
+        8 => (group(), 0_u32..2, any::<bool>()).prop_map(|(group, card, fresh)| Step::LookUp { group, card, fresh }),
         4 => group().prop_map(|group| Step::Land { group }),
         2 => (group(), any::<bool>()).prop_map(|(group, soft)| Step::Purge { group, soft }),
-        2 => (group(), 0..SAYINGS).prop_map(|(group, what)| Step::Say { group, what }),
+        2 => (group(), 0..REPLIES).prop_map(|(group, kind)| Step::Reply { group, kind }),
         2 => (1_u64..50).prop_map(Step::Advance),
     ];
     proptest::collection::vec(step, 2..40)
@@ -89,33 +89,33 @@ proptest! {
     }
 }
 
-/// What a group saw and what it cost.
+/// The responses to a group, and its carrier calls.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Seen {
-    answers: Vec<Vec<(String, String)>>,
+struct Observed {
+    responses: Vec<Vec<(String, String)>>,
     calls: Vec<(String, Option<String>)>,
 }
 
-async fn play(steps: &[Step]) -> [Seen; 2] {
-    let mut stage = Stage::set().await;
+async fn play(steps: &[Step]) -> [Observed; 2] {
+    let mut harness = Harness::start().await;
     for step in steps {
-        stage.play(*step).await;
+        harness.play(*step).await;
     }
-    stage.end().await
+    harness.end().await
 }
 
-/// Carrier, proxy and the look-ups that wait.
-struct Stage {
+/// Carrier, proxy, and the lookups that wait.
+struct Harness {
     carrier: Simulator,
     proxy: Clocked,
     gateways: [Gateway; 2],
     gates: [Gate; 2],
-    says: [usize; 2],
-    asked: [Vec<JoinHandle<Answer>>; 2],
+    replies: [usize; 2],
+    asked: [Vec<JoinHandle<Response>>; 2],
 }
 
-impl Stage {
-    async fn set() -> Self {
+impl Harness {
+    async fn start() -> Self {
         let accounts = APPIDS.map(|appid| Account::new(appid, EBID, ACCOUNT_PASSWORD));
         let carrier = Simulator::start_local(Config::new(accounts)).await.unwrap();
         let second = format!(
@@ -123,48 +123,48 @@ impl Stage {
             APPIDS[1]
         );
         let client = "group = \"second\"\nappid = \"GW0002\"\npassword = \"another-gateways\"";
-        let setup = Setup::before(&carrier)
+        let setup = Setup::with_carrier(&carrier)
             .add("account", &second)
             .add("client", client)
-            .set("account.0.calls_per_day", CALLS_A_DAY)
-            .set("account.1.calls_per_day", CALLS_A_DAY)
+            .set("account.0.calls_per_day", CALLS_PER_DAY)
+            .set("account.1.calls_per_day", CALLS_PER_DAY)
             .set("cache.max_age_floor", "0s")
-            // Longer than a look-up waits for its flight: what waits is answered by a landing and nothing else.
+            // Longer than any lookup waits, so that only a carrier reply ends its wait.
             .set("carrier.stale_wait", "1h");
         let setup = ["normal", "one_way_barred", "barred", "pre_cancelled", "not_found"]
             .into_iter()
-            .fold(setup, |setup, kind| setup.keep(kind, "30s", "20s", "40s"));
+            .fold(setup, |setup, kind| setup.freshness(kind, "30s", "20s", "40s"));
         let proxy = setup.start_clocked().await;
         let gateways = [proxy.gateway.clone(), proxy.gateway.named("GW0002", "another-gateways")];
         let gates = [Gate::new(), Gate::new()];
-        let stage = Self { carrier, proxy, gateways, gates, says: [0; 2], asked: Default::default() };
-        stage.tell();
-        stage
+        let harness = Self { carrier, proxy, gateways, gates, replies: [0; 2], asked: Default::default() };
+        harness.set_rules();
+        harness
     }
 
     async fn play(&mut self, step: Step) {
         match step {
-            Step::Ask { group, card, fresh } => self.ask(group, card, fresh).await,
+            Step::LookUp { group, card, fresh } => self.look_up(group, card, fresh).await,
             Step::Land { group } => self.land(group).await,
             Step::Purge { group, soft } => {
                 let purge = format!("{{\"group\": \"{}\", \"soft\": {soft}}}", GROUPS[group]);
                 assert_eq!(self.proxy.admin_post("/cache/purge", &purge).await.status, 200);
             }
-            Step::Say { group, what } => {
-                self.says[group] = what;
-                self.tell();
+            Step::Reply { group, kind } => {
+                self.replies[group] = kind;
+                self.set_rules();
             }
             Step::Advance(seconds) => self.proxy.clock.advance(Duration::from_secs(seconds)),
         }
         self.settled().await;
     }
 
-    /// The carrier's script: to each group its own, held at its own gate.
-    fn tell(&self) {
+    /// The carrier's rules: one per group, each with its gate.
+    fn set_rules(&self) {
         self.carrier.set_rules([0, 1].map(|group| {
             let rule = Rule::any().appid(APPIDS[group]).gate(&self.gates[group]);
-            match self.says[group] {
-                0 | 1 => rule.status(format!("0{}", group * 2 + self.says[group])),
+            match self.replies[group] {
+                0 | 1 => rule.status(format!("0{}", group * 2 + self.replies[group])),
                 2 => rule.code("12"),
                 3 => rule.code("71"),
                 _ => rule.code("7"),
@@ -172,56 +172,54 @@ impl Stage {
         }));
     }
 
-    async fn ask(&mut self, group: usize, card: u32, fresh: bool) {
-        let (door, query) = ((*self.proxy).clone(), self.gateways[group].sign(&card_number(card)));
-        let wish = if fresh { "Cache-Control: max-age=10\r\n" } else { "" };
-        self.asked[group].push(tokio::spawn(async move { door.get_with(&query, wish).await }));
+    async fn look_up(&mut self, group: usize, card: u32, fresh: bool) {
+        let (client, query) = ((*self.proxy).clone(), self.gateways[group].sign(&card_number(card)));
+        let headers = if fresh { "Cache-Control: max-age=10\r\n" } else { "" };
+        self.asked[group].push(tokio::spawn(async move { client.get_with(&query, headers).await }));
     }
 
     async fn land(&mut self, group: usize) {
         std::mem::take(&mut self.gates[group]).open();
-        self.tell();
-        until("every look-up of a group answered", || async {
+        self.set_rules();
+        eventually("a response to each lookup of the group", || async {
             self.asked[group].iter().all(JoinHandle::is_finished).then_some(())
         })
         .await;
-        until("every call of a group answered", || async {
+        eventually("a reply to each call of the group", || async {
             let calls = self.carrier.calls();
-            let under_way = |group: usize| {
+            let in_flight = |group: usize| {
                 calls.iter().any(|call| call.appid == APPIDS[group] && call.outcome == Outcome::InFlight)
             };
-            (!under_way(group)).then_some(())
+            (!in_flight(group)).then_some(())
         })
         .await;
     }
 
-    /// Nothing moves any more.
+    /// Waits for a stable state.
     async fn settled(&self) {
-        until("everything to rest", || async {
+        eventually("a stable state", || async {
             let asked = self.asked.iter().flatten();
             let unanswered = asked.filter(|asked| !asked.is_finished()).count();
             let held = self.carrier.counts().in_flight;
-            let levels = self.proxy.admin("/metrics").await;
-            let level = |name: &str| -> Option<u64> {
-                levels.text().lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-            };
-            let rest = level("cmiot_waiters ")? == unanswered as u64 && level("cmiot_flights ")? == held;
-            rest.then_some(())
+            let metrics = self.proxy.metrics().await;
+            let stable = metrics.value("cmiot_waiters", [])? == unanswered as f64
+                && metrics.value("cmiot_flights", [])? == held as f64;
+            stable.then_some(())
         })
         .await;
     }
 
-    async fn end(mut self) -> [Seen; 2] {
-        let mut seen: [Seen; 2] = Default::default();
+    async fn end(mut self) -> [Observed; 2] {
+        let mut seen: [Observed; 2] = Default::default();
         for (group, seen) in seen.iter_mut().enumerate() {
             self.land(group).await;
             self.settled().await;
             for asked in std::mem::take(&mut self.asked[group]) {
-                let Answer { headers, body, .. } = soon("an answer", asked).await.unwrap();
-                // The machine's own time, and the length of the body.
-                let told = headers.into_iter().filter(|(name, _)| name != "date");
+                let Response { headers, body, .. } = within("an answer", asked).await.unwrap();
+                // Without Date, which is the host's real time.
+                let headers = headers.into_iter().filter(|(name, _)| name != "date");
                 let body = ("body".to_owned(), String::from_utf8(body).unwrap());
-                seen.answers.push(told.chain([body]).collect());
+                seen.responses.push(headers.chain([body]).collect());
             }
             let calls = self.carrier.calls();
             let own = calls.iter().filter(|call| call.appid == APPIDS[group]);

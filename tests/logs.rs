@@ -1,5 +1,6 @@
-//! What a log tells, and what it never does. (That every proxy of these tests logs no secret is seen to in
-//! `support/proxy.rs`; here with everything switched on.)
+//! The log: lines per request, JSON, a blocked or full output, and no secrets even at the level `trace`.
+//!
+//! `support/proxy.rs` checks the output of every proxy of these tests for secrets; a test here checks that check.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -12,20 +13,20 @@ use rustix::fs::OFlags;
 use serde_json::Value;
 
 use crate::support::{
-    ACCOUNT_PASSWORD, Card, GATEWAY_PASSWORD, Ground, ICCID, IMSI, MSISDN, Proxy, Setup, card_number,
-    carrier, secrets, until,
+    ACCOUNT_PASSWORD, Card, GATEWAY_PASSWORD, ICCID, IMSI, MSISDN, Machine, Proxy, Setup, card_number,
+    carrier, eventually, secrets,
 };
 
-/// A bit of everything that can happen.
-async fn all_sorts(carrier: &cmiot_simulator::Simulator, proxy: &Proxy) -> usize {
+/// Sends lookups with all kinds of outcomes; returns their number.
+async fn all_outcomes(carrier: &cmiot_simulator::Simulator, proxy: &Proxy) -> usize {
     let mut asked = 0;
     for card in [MSISDN, ICCID, IMSI] {
-        proxy.ask(&card).await.is_normal();
-        proxy.ask(&card).await.is_normal();
+        proxy.look_up(&card).await.assert_normal();
+        proxy.look_up(&card).await.assert_normal();
         asked += 2;
     }
     let used = proxy.sign(&MSISDN);
-    proxy.get(&used).await.is_normal();
+    proxy.get(&used).await.assert_normal();
     for refused in [
         used,
         proxy.sign(&MSISDN).with("token", &"ab".repeat(32)),
@@ -41,30 +42,30 @@ async fn all_sorts(carrier: &cmiot_simulator::Simulator, proxy: &Proxy) -> usize
         ["code=7", "code=71", "http=502", "reset", "close", "garbage", "body=hello"].into_iter().zip(0..)
     {
         carrier.set_rules([Rule::parse(rule).unwrap()]);
-        assert_ne!(proxy.ask(&card_number(n)).await.code(), "0");
+        assert_ne!(proxy.look_up(&card_number(n)).await.code(), "0");
         asked += 1;
     }
-    proxy.post("/v2/userstatusrealsingle", "", &proxy.sign(&MSISDN).text()).await.is_normal();
+    proxy.post("/v2/userstatusrealsingle", "", &proxy.sign(&MSISDN).text()).await.assert_normal();
     asked + 2
 }
 
 #[tokio::test]
 async fn each_request_is_one_line_at_info_with_its_card_masked() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    let asked = all_sorts(&carrier, &proxy).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
+    let asked = all_outcomes(&carrier, &proxy).await;
     let log = proxy.log();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("look-up")).collect();
     assert_eq!(lines.len(), asked, "{log}");
     assert!(lines.iter().all(|line| line.contains("INFO") && line.contains("outcome=")), "{log}");
-    assert!(lines.iter().any(|line| line.contains("1476****176")), "enough of a card to find it by: {log}");
+    assert!(lines.iter().any(|line| line.contains("1476****176")), "the masked card: {log}");
 }
 
 #[tokio::test]
 async fn json_logs_are_one_object_a_line() {
     let carrier = carrier().await;
-    let proxy = Setup::before(&carrier).set("log.format", "json").start().await;
-    let asked = all_sorts(&carrier, &proxy).await;
+    let proxy = Setup::with_carrier(&carrier).set("log.format", "json").start().await;
+    let asked = all_outcomes(&carrier, &proxy).await;
     let log = proxy.log();
     let events: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     let look_ups: Vec<&Value> = events.iter().filter(|event| event["message"] == "look-up").collect();
@@ -81,9 +82,9 @@ async fn json_logs_are_one_object_a_line() {
 async fn not_even_trace_shows_a_secret() {
     for format in ["text", "json"] {
         let carrier = carrier().await;
-        let setup = Setup::before(&carrier).set("log.format", format);
+        let setup = Setup::with_carrier(&carrier).set("log.format", format);
         let mut proxy = Proxy::start_tracing(setup).await;
-        all_sorts(&carrier, &proxy).await;
+        all_outcomes(&carrier, &proxy).await;
         proxy.signal("TERM").await;
         assert!(proxy.ended().await.success());
         let log = proxy.log();
@@ -91,7 +92,7 @@ async fn not_even_trace_shows_a_secret() {
     }
 }
 
-/// A named pipe as the log of a proxy, and its reading end.
+/// Creates a named pipe for the log of a proxy; returns its reading end.
 fn pipe(folder: &Path) -> File {
     let path = folder.join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
@@ -99,11 +100,9 @@ fn pipe(folder: &Path) -> File {
     OpenOptions::new().read(true).custom_flags(nonblocking).open(path).unwrap()
 }
 
-/// How many lines it says it has dropped.
-async fn dropped(proxy: &Proxy) -> u64 {
-    let metrics = proxy.admin("/metrics", "").await;
-    let line = metrics.text().lines().find(|line| line.starts_with("cmiot_log_dropped_total ")).unwrap();
-    line.rsplit(' ').next().unwrap().parse().unwrap()
+/// Number of log lines that the proxy dropped.
+async fn dropped(proxy: &Proxy) -> f64 {
+    proxy.metrics().await.value("cmiot_log_dropped_total", []).unwrap()
 }
 
 #[tokio::test]
@@ -111,16 +110,17 @@ async fn a_log_whose_reader_is_gone_stops_nothing() {
     let carrier = carrier().await;
     let folder = tempfile::tempdir().unwrap();
     let reader = pipe(folder.path());
-    let mut proxy = Proxy::start_on(folder, Setup::before(&carrier), Ground::redirected("2>pipe")).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let mut proxy =
+        Proxy::start_on_machine(folder, Setup::with_carrier(&carrier), Machine::redirected("2>pipe")).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     drop(reader);
     for n in 0..5 {
-        proxy.ask(&card_number(n)).await.is_normal();
+        proxy.look_up(&card_number(n)).await.assert_normal();
     }
     proxy.signal("HUP").await;
-    proxy.ask(&card_number(9)).await.is_normal();
+    proxy.look_up(&card_number(9)).await.assert_normal();
     assert_eq!(proxy.admin("/ready", "").await.text(), "ready\n");
-    until("counted lines", || async { (dropped(&proxy).await > 0).then_some(()) }).await;
+    eventually("dropped lines", || async { (dropped(&proxy).await > 0.0).then_some(()) }).await;
     proxy.signal("TERM").await;
     assert!(proxy.ended().await.success());
 }
@@ -130,23 +130,24 @@ async fn a_log_that_is_not_read_stops_nothing_and_says_later_what_is_missing() {
     let carrier = carrier().await;
     let folder = tempfile::tempdir().unwrap();
     let mut reader = pipe(folder.path());
-    let proxy = Proxy::start_on(folder, Setup::before(&carrier), Ground::redirected("2>pipe")).await;
-    proxy.ask(&MSISDN).await.is_normal();
-    // A pipe holds 64 KiB, and the queue a few MiB: a page has a line at this level, and its path is in it.
+    let proxy =
+        Proxy::start_on_machine(folder, Setup::with_carrier(&carrier), Machine::redirected("2>pipe")).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
+    // A pipe buffers 64 KiB, the queue a few MiB. Each admin request logs a line with its path.
     let page = format!("/{}", "x".repeat(7000));
     let mut asked = 0;
-    while dropped(&proxy).await == 0 {
+    while dropped(&proxy).await == 0.0 {
         proxy.admin(&page, "").await;
         asked += 1;
-        assert!(asked < 5_000, "the queue has no end");
+        assert!(asked < 5_000, "the queue is unbounded");
     }
-    proxy.ask(&MSISDN).await.is_normal();
+    proxy.look_up(&MSISDN).await.assert_normal();
     assert_eq!(proxy.admin("/live", "").await.text(), "live\n");
-    let mut told = Vec::new();
-    until("a line about the others", || {
-        // Non-blocking: an empty pipe is an error.
-        let _ = reader.read_to_end(&mut told);
-        let found = String::from_utf8_lossy(&told).contains("lines of the log were dropped");
+    let mut log = Vec::new();
+    eventually("a line about the dropped lines", || {
+        // The pipe is non-blocking: an empty pipe is an error.
+        let _ = reader.read_to_end(&mut log);
+        let found = String::from_utf8_lossy(&log).contains("lines of the log were dropped");
         async move { found.then_some(()) }
     })
     .await;
@@ -157,7 +158,8 @@ async fn a_full_log_does_not_keep_the_proxy_from_ending() {
     let carrier = carrier().await;
     let folder = tempfile::tempdir().unwrap();
     let _unread = pipe(folder.path());
-    let mut proxy = Proxy::start_on(folder, Setup::before(&carrier), Ground::redirected("2>pipe")).await;
+    let mut proxy =
+        Proxy::start_on_machine(folder, Setup::with_carrier(&carrier), Machine::redirected("2>pipe")).await;
     let page = format!("/{}", "x".repeat(7000));
     for _ in 0..20 {
         proxy.admin(&page, "").await;
@@ -170,9 +172,11 @@ async fn a_full_log_does_not_keep_the_proxy_from_ending() {
 async fn a_log_on_a_full_disk_stops_nothing() {
     let carrier = carrier().await;
     let folder = tempfile::tempdir().unwrap();
-    let mut proxy = Proxy::start_on(folder, Setup::before(&carrier), Ground::redirected("2>/dev/full")).await;
-    proxy.ask(&MSISDN).await.is_normal();
-    until("counted lines", || async { (dropped(&proxy).await > 0).then_some(()) }).await;
+    let mut proxy =
+        Proxy::start_on_machine(folder, Setup::with_carrier(&carrier), Machine::redirected("2>/dev/full"))
+            .await;
+    proxy.look_up(&MSISDN).await.assert_normal();
+    eventually("dropped lines", || async { (dropped(&proxy).await > 0.0).then_some(()) }).await;
     proxy.signal("TERM").await;
     assert!(proxy.ended().await.success());
 }
@@ -180,10 +184,10 @@ async fn a_log_on_a_full_disk_stops_nothing() {
 #[tokio::test]
 async fn refusals_without_credentials_have_few_lines_and_a_count() {
     let carrier = carrier().await;
-    let setup = Setup::before(&carrier).set("audit.refusals", 3);
+    let setup = Setup::with_carrier(&carrier).set("audit.refusals", 3);
     let mut proxy = Proxy::start(setup).await;
     for n in 0..30 {
-        proxy.get(&proxy.sign(&card_number(n)).with("token", &"ab".repeat(32))).await.is_refusal("7");
+        proxy.get(&proxy.sign(&card_number(n)).with("token", &"ab".repeat(32))).await.assert_refusal("7");
     }
     proxy.signal("TERM").await;
     assert!(proxy.ended().await.success());
@@ -196,28 +200,29 @@ async fn refusals_without_credentials_have_few_lines_and_a_count() {
 #[tokio::test]
 async fn a_log_that_is_no_terminal_has_no_colours() {
     let carrier = carrier().await;
-    // As if nobody had asked for none.
-    let before = Ground::before(["env", "-u", "NO_COLOR"]);
-    let proxy = Proxy::start_on(tempfile::tempdir().unwrap(), Setup::before(&carrier), before).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    // The harness sets NO_COLOR otherwise.
+    let machine = Machine::wrapped_by(["env", "-u", "NO_COLOR"]);
+    let proxy =
+        Proxy::start_on_machine(tempfile::tempdir().unwrap(), Setup::with_carrier(&carrier), machine).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     let log = proxy.log();
     assert!(log.contains("outcome=\"miss\"") && !log.contains('\x1b'), "{log}");
 }
 
-/// Whether dropping this proxy says that something it told is secret.
-fn is_found_out(proxy: Proxy) -> bool {
+/// Whether dropping this proxy panics because of a leaked secret.
+fn leak_found(proxy: Proxy) -> bool {
     let dropped = std::panic::catch_unwind(AssertUnwindSafe(|| drop(proxy)));
-    dropped.is_err_and(|said| said.downcast_ref::<String>().is_some_and(|said| said.contains(" shows ")))
+    dropped.is_err_and(|panic| panic.downcast_ref::<String>().is_some_and(|text| text.contains(" shows ")))
 }
 
 #[tokio::test]
 async fn a_leak_is_found_out_wherever_it_is() {
     let carrier = carrier().await;
-    for told in ["log", "out"] {
+    for name in ["log", "out"] {
         for kind in 0..5 {
-            let proxy = Proxy::before(&carrier).await;
+            let proxy = Proxy::with_carrier(&carrier).await;
             let query = proxy.sign(&ICCID);
-            proxy.get(&query).await.is_normal();
+            proxy.get(&query).await.assert_normal();
             let call = carrier.calls().pop().unwrap();
             let leak = [
                 GATEWAY_PASSWORD,
@@ -226,21 +231,22 @@ async fn a_leak_is_found_out_wherever_it_is() {
                 &secrets::token(&call.appid, ACCOUNT_PASSWORD, &call.transid),
                 ICCID.number,
             ];
-            let path = proxy.config().with_file_name(told);
+            let path = proxy.config().with_file_name(name);
             let mut file = OpenOptions::new().append(true).open(path).unwrap();
             writeln!(file, "thread panicked: oh ({})", leak[kind]).unwrap();
-            assert!(is_found_out(proxy), "{} in {told}", leak[kind]);
+            assert!(leak_found(proxy), "{} in {name}", leak[kind]);
         }
     }
-    // A label of the metrics, by a name that nobody should give.
-    let named =
-        |name: &str| Setup::before(&carrier).set("account.0.name", name).set("account.0.group", "fleet");
+    // A label of the metrics, by an account that is named like a password.
+    let named = |name: &str| {
+        Setup::with_carrier(&carrier).set("account.0.name", name).set("account.0.group", "fleet")
+    };
     let proxy = named(GATEWAY_PASSWORD).start().await;
-    proxy.ask(&MSISDN).await.is_normal();
-    let counted = proxy.admin("/metrics", "").await;
-    assert!(counted.text().contains(GATEWAY_PASSWORD), "{}", counted.text());
-    assert!(is_found_out(proxy));
+    proxy.look_up(&MSISDN).await.assert_normal();
+    let metrics = proxy.admin("/metrics", "").await;
+    assert!(metrics.text().contains(GATEWAY_PASSWORD), "{}", metrics.text());
+    assert!(leak_found(proxy));
     let proxy = named("a-name").start().await;
-    proxy.ask(&MSISDN).await.is_normal();
-    assert!(!is_found_out(proxy));
+    proxy.look_up(&MSISDN).await.assert_normal();
+    assert!(!leak_found(proxy));
 }

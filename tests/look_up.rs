@@ -1,4 +1,4 @@
-//! One card, one answer: its body and its headers.
+//! A lookup: the body and the headers of its response.
 
 use cmiot_simulator::Rule;
 
@@ -7,9 +7,9 @@ use crate::support::{ICCID, IMSI, MSISDN, NORMAL, Proxy, carrier};
 #[tokio::test]
 async fn a_card_is_looked_up_by_each_of_its_numbers() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     for card in [MSISDN, ICCID, IMSI] {
-        proxy.ask(&card).await.is_normal();
+        proxy.look_up(&card).await.assert_normal();
         assert_eq!(carrier.count_for(card.number), 1);
     }
     assert_eq!(carrier.count(), 3);
@@ -18,7 +18,7 @@ async fn a_card_is_looked_up_by_each_of_its_numbers() {
 #[tokio::test]
 async fn the_carriers_body_is_relayed_byte_for_byte() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     for (card, body) in [
         (MSISDN, r#"{"status":"0","message":"\u6b63\u786e","result":[{"STATUS":"02"}]}"#),
         (
@@ -28,30 +28,30 @@ async fn the_carriers_body_is_relayed_byte_for_byte() {
         (IMSI, r#"{"status":"12","message":"号码不存在","result":[{"hint":"x"}]}"#),
     ] {
         carrier.set_rules([Rule::any().body(body)]);
-        assert_eq!(proxy.ask(&card).await.text(), body);
-        assert_eq!(proxy.ask(&card).await.text(), body, "and from the cache too");
+        assert_eq!(proxy.look_up(&card).await.text(), body);
+        assert_eq!(proxy.look_up(&card).await.text(), body, "and from the cache too");
     }
 }
 
 #[tokio::test]
 async fn every_status_is_relayed() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     for (n, status) in ["00", "01", "02", "03", "04", "05", "06", "07", "99"].into_iter().enumerate() {
         let card = crate::support::card_number(n as u32);
         carrier.set_rules([Rule::any().status(status)]);
-        let answer = proxy.ask(&card).await;
-        assert_eq!(answer.json()["result"][0]["STATUS"], status);
-        assert_eq!(answer.code(), "0");
+        let response = proxy.look_up(&card).await;
+        assert_eq!(response.json()["result"][0]["STATUS"], status);
+        assert_eq!(response.code(), "0");
     }
 }
 
 #[tokio::test]
 async fn an_answer_says_where_it_comes_from() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
 
-    let miss = proxy.ask(&MSISDN).await;
+    let miss = proxy.look_up(&MSISDN).await;
     assert_eq!(miss.header("content-type"), Some("application/json;charset=UTF-8"));
     assert_eq!(miss.header("cache-control"), Some("no-store"));
     assert_eq!(miss.header("content-length"), Some(NORMAL.len().to_string().as_str()));
@@ -61,7 +61,7 @@ async fn an_answer_says_where_it_comes_from() {
     assert_eq!(miss.header("retry-after"), None);
     assert_eq!(miss.age(), 0);
 
-    let hit = proxy.ask(&MSISDN).await;
+    let hit = proxy.look_up(&MSISDN).await;
     assert!(hit.cache().starts_with("hit; ttl="), "{:?}", hit.headers);
     assert_eq!(hit.header("proxy-status"), None);
     assert!(hit.header("date").is_some() && hit.header("age").is_some());

@@ -1,147 +1,147 @@
-//! What the proxy promises, tried on the real executable: over raw sockets, the command line and the SQLite files.
+//! End-to-end tests of the real executable: over raw sockets, the command line and the SQLite files.
 //!
-//! Simplest first. Where a clock must be set by hand the same `App` runs inside the test.
+//! The simplest tests come first. Where a test sets the clock, the same `App` runs inside the test.
 #![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
 
 mod support;
 
-// One card, one answer: its body and its headers.
+// A lookup: the body and the headers of its response.
 mod look_up;
 
-// The sample clients of the carrier's page, byte for byte.
+// The sample clients of the carrier page, byte for byte.
 mod clients;
 
-// The ways in which real clients send a look-up.
+// The request forms of real clients: GET and POST, encodings, keep-alive, pipelining.
 mod wire;
 
-// What the proxy itself says, and in which code.
+// The refusals of the proxy and their codes.
 mod refusals;
 
-// Who may ask for what, and how fast.
+// Authorization: networks, cards, operations, rates.
 mod rights;
 
-// Limits, time-outs, balancers, sockets, TLS.
+// Gateway connections: limits, timeouts, PROXY protocol, sockets, TLS, HTTP/2.
 mod connections;
 
-// Sockets from systemd, memory that nobody may see.
+// The process: sockets from systemd, core dumps, passwords in memory, a single processor.
 mod process;
 
-// A changed configuration: what counts at once, and what after a restart.
+// Reload: keys that apply at once, and keys that need a restart.
 mod reload;
 
-// The list of clients, edited while the proxy runs.
+// `cmiot-proxy client`: edits of the client list while the proxy runs.
 mod client_list;
 
-// A transid is good for one answer.
+// Replay protection: one response per transid, through restarts and clock steps.
 mod replay;
 
-// What a client may send twice; derived and revoked ones.
+// Replay modes, lenient formats, derived and revoked clients.
 mod replay_modes;
 
-// What is kept, for whom, through a restart.
-mod cache;
-
-// How long it serves, on a clock set by hand.
-mod freshness;
-
-// Better old than nothing, and always marked.
-mod stale;
-
-// What is not the carrier's answer never becomes one.
-mod carrier_faults;
-
-// TLS towards the carrier, and the proxies on the way there.
-mod carrier_connect;
-
-// Connections to the carrier that die, and those that cannot be made.
-mod carrier_connections;
-
-// Many askers, one call.
-mod collapse;
-
-// Any order of look-ups, time and changes at the carrier.
-mod model;
-
-// What one group does is nothing to another.
-mod isolation;
-
-// The carrier's quota and its bad days.
-mod quota;
-
-// The sisters of the user-status look-up.
-mod operations;
-
-// What changes something, done once.
-mod actions;
-
-// By which names and addresses gateways ask, over HTTP/1 and HTTP/2.
-mod hosts;
-
-// A request that is sent again: through changes of its client, time and purges.
+// Repeated requests: through changes of their client, time and purges.
 mod repeats;
 
-// What one client may hold of what all share.
+// The cache: keys, groups, negative replies, restarts.
+mod cache;
+
+// Freshness lifetimes, with a manual clock.
+mod freshness;
+
+// Stale responses: when they are served, and how they are marked.
+mod stale;
+
+// Carrier faults: replies that are no valid envelope, timeouts, refused credentials.
+mod carrier_faults;
+
+// Connecting to the carrier: TLS and HTTP proxies.
+mod carrier_connect;
+
+// Connections to the carrier: resets, dead pools, exhausted file descriptors.
+mod carrier_connections;
+
+// Collapsing: many askers of one card, one call.
+mod collapse;
+
+// Random sequences of lookups, time and carrier changes, against a reference model.
+mod model;
+
+// Isolation of groups: random sequences with and without the other group.
+mod isolation;
+
+// The carrier's quota: rate, day budget, cool-down, breaker, freshness requested by clients.
+mod quota;
+
+// Operations other than the user-status lookup.
+mod operations;
+
+// Actions: each is done once, and recorded before it is sent.
+mod actions;
+
+// Host names, addresses and HTTP versions of the gateways' and admin listeners.
+mod hosts;
+
+// Shares of clients and groups: replay table, flights, connections.
 mod shares;
 
-// Looking into the cache, purging it, filling it.
+// `cmiot-proxy cache`: show, purge, stats, warm.
 mod purge;
 
-// What the carrier sees of us.
+// Transids of the proxy's own calls.
 mod transids;
 
-// A record for every request, before its answer.
+// Audit records: one per request, durable before the response.
 mod audit;
 
-// The same when the client leaves, or the proxy stops.
+// Audit records of requests whose client leaves, and at drain and crash.
 mod records;
 
-// What docs/auditing.md prints, as an auditor runs it.
+// The queries and commands of docs/auditing.md, as printed.
 mod audit_docs;
 
-// The audit's commands.
+// `cmiot-proxy audit`: query, export, backup, prune, erase.
 mod audit_commands;
 
-// What its verification shows, and what it says when it cannot.
+// `cmiot-proxy audit verify`: anchors, damage, acknowledged losses.
 mod audit_evidence;
 
-// The audit over the operators' listener.
+// `POST /audit/query` of the admin listener.
 mod audit_query;
 
-// Disks and clocks that fail under the audit.
+// Audit: disk and clock faults.
 mod audit_faults;
 
-// Syncs that fail, and power that is lost afterwards.
+// Audit: failed syncs, and power loss after them.
 mod audit_syncs;
 
-// A segment that is removed, renamed or replaced while it is written.
+// Audit: segments that are removed, renamed or replaced.
 mod audit_place;
 
-// Killed in mid-load, started again.
+// SIGKILL under load.
 mod crash;
 
-// Told to stop.
+// Drain.
 mod drain;
 
-// Newer, lost, taken.
+// Databases: newer, lost, in use, foreign.
 mod databases;
 
-// Live, ready, metrics.
+// The admin listener: health, metrics, tokens, roles.
 mod admin;
 
-// The configuration, and the carrier's word on it.
+// `cmiot-proxy check`, also `--live`.
 mod check;
 
-// The token tool.
+// `cmiot-proxy sign`.
 mod sign;
 
-// Look-up, simulator, demo, help, exit codes.
+// `cmiot-proxy lookup`, `simulate`, `demo`; help and exit codes.
 mod commands;
 
-// What a log tells, and what it never does.
+// The log: lines, format, secrets, a blocked or full output.
 mod logs;
 
-// What the READMEs print.
+// The READMEs: configuration, commands and queries, as printed.
 mod readme;
 
-// A gateway's firmware on an emulated chip.
+// Gateway firmware on emulated chips.
 mod firmware;

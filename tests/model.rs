@@ -1,8 +1,8 @@
-//! Any order of look-ups, time and changes at the carrier, against a reference of a few lines.
+//! Random sequences of lookups, time and carrier changes, against a reference model.
 //!
-//! Two groups ask about the same cards with accounts of their own, and the carrier says to each something else. An
-//! answer is what the carrier said to that group at the moment that its Age tells; it is never older than allowed; a
-//! key is asked for at most once in each of its windows of freshness.
+//! Two groups look up the same cards with separate accounts, and the carrier replies differently to each. A response has
+//! the carrier's reply to that group at the time that Age states; it is never older than the freshness lifetime; and each
+//! key is fetched at most once per lifetime.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,14 +17,18 @@ const APPIDS: [&str; 2] = [ACCOUNT_APPID, "100002"];
 
 #[derive(Clone, Debug)]
 enum Step {
-    Ask { group: usize, card: u32 },
+    LookUp {
+        group: usize,
+        card: u32,
+    },
     Advance(u64),
+    /// New statuses, one per group.
     Change([u8; 2]),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        4 => (0_usize..2, 0_u32..3).prop_map(|(group, card)| Step::Ask { group, card }),
+        4 => (0_usize..2, 0_u32..3).prop_map(|(group, card)| Step::LookUp { group, card }),
         2 => (1_u64..80).prop_map(Step::Advance),
         1 => [0_u8..8, 0_u8..8].prop_map(Step::Change),
     ];
@@ -50,23 +54,23 @@ async fn play(steps: Vec<Step>) {
     let client = "group = \"second\"\nappid = \"GW0002\"\npassword = \"another-gateways\"";
     let kinds =
         ["normal", "one_way_barred", "barred", "pre_cancelled", "cancelled", "transferred", "dormant"];
-    let setup = Setup::before(&carrier).add("account", &second).add("client", client);
+    let setup = Setup::with_carrier(&carrier).add("account", &second).add("client", client);
     let setup = kinds
         .into_iter()
         .chain(["awaiting_activation"])
-        .fold(setup, |setup, kind| setup.keep(kind, "60s", "0s", "0s"));
+        .fold(setup, |setup, kind| setup.freshness(kind, "60s", "0s", "0s"));
     let proxy = setup.start_clocked().await;
     let gateways = [proxy.gateway.clone(), proxy.gateway.named("GW0002", "another-gateways")];
 
     let mut now = 0;
-    // What the carrier says to each group from when on.
-    let mut said = vec![(0, [0, 1])];
+    // The carrier's statuses, one per group, with the time from which they hold.
+    let mut statuses_from = vec![(0, [0, 1])];
     let mut calls: HashMap<(usize, u32), u64> = HashMap::new();
-    let tell = |statuses: [u8; 2]| {
+    let set_statuses = |statuses: [u8; 2]| {
         let rule = |group: usize| Rule::any().appid(APPIDS[group]).status(format!("0{}", statuses[group]));
         carrier.set_rules([rule(0), rule(1)]);
     };
-    tell([0, 1]);
+    set_statuses([0, 1]);
     for step in steps {
         match step {
             Step::Advance(seconds) => {
@@ -74,29 +78,37 @@ async fn play(steps: Vec<Step>) {
                 proxy.clock.advance(Duration::from_secs(seconds));
             }
             Step::Change(statuses) => {
-                said.push((now, statuses));
-                tell(statuses);
+                statuses_from.push((now, statuses));
+                set_statuses(statuses);
             }
-            Step::Ask { group, card } => {
+            Step::LookUp { group, card } => {
                 let due = calls.get(&(group, card)).is_none_or(|last| now - last >= FRESH);
                 let before = carrier.count();
-                let answer = proxy.get(&gateways[group].sign(&card_number(card))).await;
-                assert_eq!(carrier.count() - before, u64::from(due), "{answer:?}");
+                let response = proxy.get(&gateways[group].sign(&card_number(card))).await;
+                assert_eq!(carrier.count() - before, u64::from(due), "{response:?}");
                 if due {
                     calls.insert((group, card), now);
                 }
-                let age = answer.age();
-                assert!(age < FRESH, "{answer:?}");
-                assert_eq!(now - age, calls[&(group, card)], "Age counts from when the carrier said it");
-                // Of changes at one moment the last that came before the call counts: any of that moment's will do.
+                let age = response.age();
+                assert!(age < FRESH, "{response:?}");
+                assert_eq!(now - age, calls[&(group, card)], "Age starts at the carrier's reply");
+                // Several changes may have this time; the call may be between them.
                 let moment = now - age;
-                let current = said.iter().rfind(|(from, _)| *from < moment).or(said.first()).unwrap().1;
-                let mut allowed =
-                    said.iter().filter(|(from, _)| *from == moment).map(|(_, s)| *s).chain([current]);
-                let status = answer.json()["result"][0]["STATUS"].as_str().unwrap().to_owned();
+                let current = statuses_from
+                    .iter()
+                    .rfind(|(from, _)| *from < moment)
+                    .or(statuses_from.first())
+                    .unwrap()
+                    .1;
+                let mut allowed = statuses_from
+                    .iter()
+                    .filter(|(from, _)| *from == moment)
+                    .map(|(_, s)| *s)
+                    .chain([current]);
+                let status = response.json()["result"][0]["STATUS"].as_str().unwrap().to_owned();
                 assert!(
                     allowed.any(|statuses| status == format!("0{}", statuses[group])),
-                    "{status} in {said:?}"
+                    "{status} in {statuses_from:?}"
                 );
             }
         }

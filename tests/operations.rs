@@ -1,13 +1,14 @@
-//! The sisters of the user-status look-up: those that the carrier issued an ebid for, each as long as it serves.
+//! Operations other than the user-status lookup: their ebids, freshness, parameters; actions.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cmiot_simulator::{Account, Answer as Said, Config, Gate, Operation, Rule, Simulator};
+use cmiot_simulator::{Account, Answer, Config, Gate, Operation, Rule, Simulator};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    ACCOUNT_APPID, ACCOUNT_PASSWORD, Answer, Door, EBID, MSISDN, Setup, carrier, say, scripted, soon,
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, GatewayClient, MSISDN, Response, Setup, carrier, say, scripted,
+    within,
 };
 
 const OTHERS: [(&str, Operation, &str); 3] = [
@@ -16,45 +17,48 @@ const OTHERS: [(&str, Operation, &str); 3] = [
     ("smsstatusreset", Operation::SmsReset, "0001000000004"),
 ];
 
-/// A carrier that issued an ebid for each, and a proxy that knows them and whose client may ask for all of them.
+/// A carrier with an ebid per operation, and a setup that has all of them and whose client may use all of them.
 async fn issued() -> (Simulator, Setup) {
     let account = Account::new(ACCOUNT_APPID, EBID, ACCOUNT_PASSWORD);
     let account = OTHERS.iter().fold(account, |account, (_, one, ebid)| account.with_ebid(*one, *ebid));
     let carrier = Simulator::start_local(Config::new([account])).await.unwrap();
-    let setup = OTHERS.iter().fold(Setup::before(&carrier), |setup, (name, _, ebid)| {
+    let setup = OTHERS.iter().fold(Setup::with_carrier(&carrier), |setup, (name, _, ebid)| {
         setup.set(&format!("account.0.ebids.{name}"), *ebid)
     });
     let all: Vec<&str> = OTHERS.iter().map(|(name, ..)| *name).chain(["userstatusrealsingle"]).collect();
     (carrier, setup.set("client.0.operations", all))
 }
 
-async fn ask(door: &Door, name: &str, ebid: &str) -> Answer {
-    let query = door.sign(&MSISDN).with("ebid", ebid);
-    door.get_target(&format!("/v2/{name}?{}", query.text()), "").await
+async fn request(client: &GatewayClient, name: &str, ebid: &str) -> Response {
+    let query = client.sign(&MSISDN).with("ebid", ebid);
+    client.get_target(&format!("/v2/{name}?{}", query.text()), "").await
 }
 
 #[tokio::test]
 async fn each_operation_is_asked_with_its_own_ebid_and_kept_apart() {
     let (carrier, setup) = issued().await;
     let proxy = setup.start().await;
-    proxy.ask(&MSISDN).await.is_normal();
+    proxy.look_up(&MSISDN).await.assert_normal();
     for (name, operation, ebid) in OTHERS {
-        let answer = ask(&proxy, name, ebid).await;
-        assert_eq!(answer.code(), "0", "{name}: {answer:?}");
+        let response = request(&proxy, name, ebid).await;
+        assert_eq!(response.code(), "0", "{name}: {response:?}");
         assert_eq!(carrier.count_operation(operation), 1, "{name}");
     }
-    assert_eq!(ask(&proxy, "onandoffrealsingle", "0001000000003").await.json()["result"][0]["status"], "1");
-    assert!(ask(&proxy, "onandoffrealsingle", "0001000000003").await.cache().starts_with("hit"));
-    // The ebid of another operation is a wrong one.
-    ask(&proxy, "onandoffrealsingle", EBID).await.is_refusal_since("3", "ebid");
+    assert_eq!(
+        request(&proxy, "onandoffrealsingle", "0001000000003").await.json()["result"][0]["status"],
+        "1"
+    );
+    assert!(request(&proxy, "onandoffrealsingle", "0001000000003").await.cache().starts_with("hit"));
+    // The ebid of another operation is refused.
+    request(&proxy, "onandoffrealsingle", EBID).await.assert_refusal_for("3", "ebid");
 }
 
 #[tokio::test]
 async fn what_nobody_has_an_ebid_for_is_no_path() {
     let carrier = carrier().await;
-    let proxy = Setup::before(&carrier).start().await;
+    let proxy = Setup::with_carrier(&carrier).start().await;
     for name in ["gprsrealsingle", "nonsense"] {
-        ask(&proxy, name, EBID).await.is_refusal("10006");
+        request(&proxy, name, EBID).await.assert_refusal("10006");
     }
     assert_eq!(carrier.count(), 0);
 }
@@ -67,13 +71,13 @@ async fn an_action_is_sent_each_time_shared_with_nobody_and_kept_nowhere() {
     let proxy = setup.start().await;
     let mut askers = JoinSet::new();
     for _ in 0..3 {
-        let door = (*proxy).clone();
-        askers.spawn(async move { ask(&door, "smsstatusreset", "0001000000004").await });
+        let client = (*proxy).clone();
+        askers.spawn(async move { request(&client, "smsstatusreset", "0001000000004").await });
     }
     carrier.wait_for_calls(3).await;
     gate.open();
-    for answer in soon("answers", askers.join_all()).await {
-        assert_eq!((answer.code().as_str(), answer.cache()), ("0", "fwd=bypass"));
+    for response in within("answers", askers.join_all()).await {
+        assert_eq!((response.code().as_str(), response.cache()), ("0", "fwd=bypass"));
     }
     assert_eq!(carrier.count(), 3);
 }
@@ -83,13 +87,13 @@ async fn an_action_needs_its_name_among_the_clients_operations() {
     let (carrier, setup) = issued().await;
     for (operations, reached) in [(vec![], 0), (vec!["onandoffrealsingle"], 0), (vec!["smsstatusreset"], 1)] {
         let proxy = setup.clone().set("client.0.operations", operations.clone()).start().await;
-        let answer = ask(&proxy, "smsstatusreset", "0001000000004").await;
+        let response = request(&proxy, "smsstatusreset", "0001000000004").await;
         if reached == 0 {
-            answer.is_refusal_since("3", "operation");
+            response.assert_refusal_for("3", "operation");
         }
         assert_eq!(carrier.count_operation(Operation::SmsReset), reached, "{operations:?}");
-        // Without a list every lookup is allowed.
-        let lookup = ask(&proxy, "onandoffrealsingle", "0001000000003").await;
+        // Without a list the client may use every lookup.
+        let lookup = request(&proxy, "onandoffrealsingle", "0001000000003").await;
         assert_eq!(lookup.code() == "0", operations != ["smsstatusreset"], "{operations:?}");
     }
 }
@@ -100,10 +104,10 @@ async fn an_action_is_never_open_to_an_accounts_own_credentials() {
     for setup in [setup.clone().without("client"), setup.set("account.0.carrier_credentials", true)] {
         let proxy = setup.start().await;
         let account = proxy.gateway.named(ACCOUNT_APPID, ACCOUNT_PASSWORD);
-        proxy.get(&account.sign(&MSISDN)).await.is_normal();
+        proxy.get(&account.sign(&MSISDN)).await.assert_normal();
         let query = account.sign(&MSISDN).with("ebid", "0001000000004");
         let target = format!("/v2/smsstatusreset?{}", query.text());
-        proxy.get_target(&target, "").await.is_refusal_since("3", "operation");
+        proxy.get_target(&target, "").await.assert_refusal_for("3", "operation");
     }
     assert_eq!(carrier.count_operation(Operation::SmsReset), 0);
 }
@@ -118,11 +122,11 @@ async fn an_action_is_done_once_a_transid_whatever_its_clients_mode() {
         let target = format!("/v2/smsstatusreset?{}", query.text());
         assert_eq!(proxy.get_target(&target, "").await.code(), "0", "{mode}");
         for _ in 0..2 {
-            proxy.get_target(&target, "").await.is_refusal_since("7", "transid");
+            proxy.get_target(&target, "").await.assert_refusal_for("7", "transid");
         }
         assert_eq!(carrier.count(), done + 1, "{mode}");
     }
-    // What could not be remembered cannot be refused: no action for whom any stamp, or none, will do.
+    // Without a window or a stamp, replays cannot be refused: such a client may use no action.
     let free = setup
         .set("client.0.replay", "observe")
         .set("client.0.clock_skew", "any")
@@ -134,7 +138,7 @@ async fn an_action_is_done_once_a_transid_whatever_its_clients_mode() {
         let query = free.gateway.sign_transid(&MSISDN, &transid).with("ebid", "0001000000004");
         free.get_target(&format!("/v2/smsstatusreset?{}", query.text()), "")
             .await
-            .is_refusal_since("3", "operation");
+            .assert_refusal_for("3", "operation");
     }
     assert_eq!(carrier.count(), done);
 }
@@ -146,7 +150,7 @@ async fn an_action_is_never_sent_twice() {
         let proxy = setup.start().await;
         carrier.set_rules([Rule::parse(failure).unwrap()]);
         let calls = carrier.count();
-        assert_ne!(ask(&proxy, "smsstatusreset", "0001000000004").await.code(), "0");
+        assert_ne!(request(&proxy, "smsstatusreset", "0001000000004").await.code(), "0");
         assert_eq!(carrier.count(), calls + 1, "{failure}");
     }
 }
@@ -155,7 +159,7 @@ async fn an_action_is_never_sent_twice() {
 async fn yesterdays_figures_serve_until_nine_in_the_morning() {
     let (carrier, setup) = issued().await;
     let proxy = setup.start_clocked().await; // at noon
-    let used = async || ask(&proxy, "gprsusedinfosingle", "0001000000002").await;
+    let used = async || request(&proxy, "gprsusedinfosingle", "0001000000002").await;
     assert_eq!(used().await.cache(), "fwd=uri-miss; stored");
     proxy.clock.advance(Duration::from_secs(21 * 3_600 - 1));
     assert_eq!(used().await.cache(), "hit; ttl=1");
@@ -169,14 +173,14 @@ async fn yesterdays_figures_serve_until_nine_in_the_morning() {
 async fn a_row_of_configuration_is_an_operation() {
     let carrier = carrier().await;
     let row = "name = \"balancerealsingle\"\npath = \"/v2/balancerealsingle\"\nfresh = \"5m\"";
-    let proxy = Setup::before(&carrier)
+    let proxy = Setup::with_carrier(&carrier)
         .add("operation", row)
         .set("account.0.ebids.balancerealsingle", EBID)
         .start_clocked()
         .await;
-    assert_eq!(ask(&proxy, "balancerealsingle", EBID).await.json()["result"][0]["balance"], "12.50");
+    assert_eq!(request(&proxy, "balancerealsingle", EBID).await.json()["result"][0]["balance"], "12.50");
     proxy.clock.advance(Duration::from_secs(299));
-    assert_eq!(ask(&proxy, "balancerealsingle", EBID).await.cache(), "hit; ttl=1");
+    assert_eq!(request(&proxy, "balancerealsingle", EBID).await.cache(), "hit; ttl=1");
     proxy.stop().await;
 }
 
@@ -208,17 +212,17 @@ async fn declared_parameters_are_sent_and_part_of_the_key_and_others_are_refused
         ("&query_date=", ""),
     ] {
         for cache in ["fwd=uri-miss; stored", "hit"] {
-            let answer = proxy.get_target(&query(more), "").await;
-            assert!(answer.cache().starts_with(cache), "{more}: {answer:?}");
-            assert_eq!(answer.json()["result"][0]["sms"], sent);
+            let response = proxy.get_target(&query(more), "").await;
+            assert!(response.cache().starts_with(cache), "{more}: {response:?}");
+            assert_eq!(response.json()["result"][0]["sms"], sent);
         }
     }
     assert_eq!(asked.lock().unwrap().len(), 4);
-    // One transid, one look-up: its parameters are part of what may be asked again.
+    // The parameters of a repeated request must be the same.
     let first = query("&query_date=20260101");
     assert_eq!(proxy.get_target(&first, "").await.code(), "0");
     assert_eq!(proxy.get_target(&first, "").await.code(), "0");
-    proxy.get_target(&first.replace("20260101", "20260102"), "").await.is_refusal("7");
+    proxy.get_target(&first.replace("20260101", "20260102"), "").await.assert_refusal("7");
 
     for (more, why) in [
         ("&query_data=20260101", "parameter query_data is not declared"),
@@ -226,9 +230,9 @@ async fn declared_parameters_are_sent_and_part_of_the_key_and_others_are_refused
         ("&query_date=2026%2001", "query_date is not"),
         ("&query_date=1&query_date=2", "query_date given twice"),
     ] {
-        proxy.get_target(&query(more), "").await.is_refusal_since("10", why);
+        proxy.get_target(&query(more), "").await.assert_refusal_for("10", why);
     }
-    // A built-in operation ignores what it does not know.
+    // A built-in operation ignores unknown parameters.
     let status = format!("{}?{}&query_data=1", crate::support::STATUS_PATH, proxy.sign(&MSISDN).text());
     assert_eq!(proxy.get_target(&status, "").await.code(), "0");
 
@@ -247,20 +251,20 @@ async fn the_charset_that_the_carrier_named_is_relayed_through_memory_and_file()
     for (named, relayed) in
         [("application/json;charset=GBK", "application/json;charset=GBK"), ("text/plain", "application/json")]
     {
-        carrier.set_rules([Rule::any().then(Said::Body {
+        carrier.set_rules([Rule::any().then(Answer::Body {
             http_status: 200,
             content_type: named.to_owned(),
             bytes: gbk.to_vec().into(),
         })]);
-        let mut proxy = Setup::before(&carrier).start().await;
+        let mut proxy = Setup::with_carrier(&carrier).start().await;
         for cache in ["fwd", "hit"] {
-            let answer = proxy.ask(&MSISDN).await;
-            assert_eq!((&answer.body[..], answer.header("content-type")), (&gbk[..], Some(relayed)));
-            assert!(answer.cache().starts_with(cache));
+            let response = proxy.look_up(&MSISDN).await;
+            assert_eq!((&response.body[..], response.header("content-type")), (&gbk[..], Some(relayed)));
+            assert!(response.cache().starts_with(cache));
         }
         proxy.restart().await;
-        let answer = proxy.ask(&MSISDN).await;
-        assert!(answer.cache().starts_with("hit"));
-        assert_eq!(answer.header("content-type"), Some(relayed));
+        let response = proxy.look_up(&MSISDN).await;
+        assert!(response.cache().starts_with("hit"));
+        assert_eq!(response.header("content-type"), Some(relayed));
     }
 }

@@ -1,4 +1,4 @@
-//! What the process asks of the system, and what the system hands it: sockets, memory that nobody else may see.
+//! The process: sockets from systemd, core dumps, passwords in memory, a single processor.
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -15,8 +15,8 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use crate::support::{
-    Door, Gateway, Line, MSISDN, NORMAL, Proxy, STATUS_PATH, Setup, carrier, command, secrets, soon, until,
-    write_config, write_secret,
+    Connection, Gateway, GatewayClient, MSISDN, NORMAL, Proxy, STATUS_PATH, Setup, carrier, command,
+    eventually, secrets, within, write_config, write_secret,
 };
 
 /// A folder with this configuration in it.
@@ -26,17 +26,17 @@ fn folder(setup: &Setup) -> TempDir {
     folder
 }
 
-/// What it has told, none of which is secret.
-fn told(folder: &Path) -> String {
-    let told = std::fs::read_to_string(folder.join("told")).unwrap_or_default();
-    secrets::hold_none("a proxy", &told);
-    told
+/// Its output so far; asserts that no secret is in it.
+fn output(folder: &Path) -> String {
+    let output = std::fs::read_to_string(folder.join("output")).unwrap_or_default();
+    secrets::assert_no_secret("a proxy", &output);
+    output
 }
 
-/// As systemd starts it: with a socket as descriptor 3, named in the environment of this very process (sd_listen_fds(3)).
+/// Starts the executable as systemd does: with a socket as descriptor 3, and LISTEN_PID of this process (sd_listen_fds(3)).
 fn activate(folder: &Path, socket: OwnedFd, name: &str) -> Child {
     let start =
-        "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve --config proxy.toml 3<&0 </dev/null >>told 2>&1";
+        "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve --config proxy.toml 3<&0 </dev/null >>output 2>&1";
     Command::new("sh")
         .args(["-c", start])
         .arg(command(folder).as_std().get_program())
@@ -51,57 +51,60 @@ fn activate(folder: &Path, socket: OwnedFd, name: &str) -> Child {
 #[tokio::test]
 async fn a_socket_of_systemds_is_served_and_holds_connections_through_a_restart() {
     let carrier = carrier().await;
-    let folder = folder(&Setup::before(&carrier).set("gateway.listen", "systemd:gateway"));
+    let folder = folder(&Setup::with_carrier(&carrier).set("gateway.listen", "systemd:gateway"));
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let door = Door { address, gateway: Gateway::new(Clock::system()) };
+    let client = GatewayClient { address, gateway: Gateway::new(Clock::system()) };
     let mut proxy = activate(folder.path(), socket.try_clone().unwrap().into(), "gateway");
-    door.ask(&MSISDN).await.is_normal();
+    client.look_up(&MSISDN).await.assert_normal();
     proxy.kill().await.unwrap();
 
-    // Nobody serves, and nobody is turned away.
-    let mut line = Line::to(address).await;
-    line.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", door.sign(&MSISDN).text())).await;
+    // Between the processes, the socket accepts connections.
+    let mut connection = Connection::to(address).await;
+    connection
+        .send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", client.sign(&MSISDN).text()))
+        .await;
     let mut proxy = activate(folder.path(), socket.into(), "gateway");
-    line.answer().await.is_normal();
+    connection.response().await.assert_normal();
     proxy.kill().await.unwrap();
-    assert!(told(folder.path()).contains(&format!("gateway http://{address}")));
+    assert!(output(folder.path()).contains(&format!("gateway http://{address}")));
 }
 
 #[tokio::test]
 async fn a_unix_socket_of_systemds_is_served() {
     let carrier = carrier().await;
-    let folder = folder(&Setup::before(&carrier).set("gateway.listen", "systemd:gateway"));
+    let folder = folder(&Setup::with_carrier(&carrier).set("gateway.listen", "systemd:gateway"));
     let path = folder.path().join("gateway.sock");
     let socket = UnixListener::bind(&path).unwrap();
     let mut proxy = activate(folder.path(), socket.into(), "gateway");
     let query = Gateway::new(Clock::system()).sign(&MSISDN);
     let request =
         format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", query.text());
-    let mut stream = soon("connecting", UnixStream::connect(&path)).await.unwrap();
+    let mut stream = within("connecting", UnixStream::connect(&path)).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    soon("an answer", stream.read_to_string(&mut answer)).await.unwrap();
-    assert!(answer.ends_with(NORMAL), "{answer}");
+    let mut response = String::new();
+    within("a response", stream.read_to_string(&mut response)).await.unwrap();
+    assert!(response.ends_with(NORMAL), "{response}");
     proxy.kill().await.unwrap();
-    told(folder.path());
+    output(folder.path());
 }
 
 #[tokio::test]
 async fn a_socket_of_another_name_is_none() {
     let carrier = carrier().await;
-    let folder = folder(&Setup::before(&carrier).set("gateway.listen", "systemd:gateway"));
+    let folder = folder(&Setup::with_carrier(&carrier).set("gateway.listen", "systemd:gateway"));
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut proxy = activate(folder.path(), socket.into(), "gatway");
-    assert_eq!(soon("ending", proxy.wait()).await.unwrap().code(), Some(1));
-    let told = told(folder.path());
-    assert!(told.contains("FileDescriptorName=") && told.contains("[gatway]"), "{told}");
+    assert_eq!(within("the end of the process", proxy.wait()).await.unwrap().code(), Some(1));
+    let output = output(folder.path());
+    assert!(output.contains("FileDescriptorName=") && output.contains("[gatway]"), "{output}");
 }
 
-/// Whom the kernel says that a proxy's memory belongs to: root, whoever runs it, when it may not be dumped (proc(5)).
+/// The owner of a proxy's memory, and the user who runs it. The kernel reports root as the owner of a process that is not
+/// dumpable (proc(5)).
 async fn owner_of_memory(setup: Setup) -> (u32, u32) {
     let folder = folder(&setup);
-    // Root's memory belongs to root either way, so root has somebody else run it.
+    // The memory of root's process belongs to root in any case, so root runs it as another user.
     let own = std::fs::metadata(folder.path()).unwrap().uid();
     let nobody = if own == 0 { 65_534 } else { own };
     let program = folder.path().join("cmiot-proxy");
@@ -117,17 +120,17 @@ async fn owner_of_memory(setup: Setup) -> (u32, u32) {
     } else {
         Command::new(&program)
     };
-    let told_to = std::fs::File::create(folder.path().join("told")).unwrap();
+    let output_file = std::fs::File::create(folder.path().join("output")).unwrap();
     let mut proxy = start
         .args(["serve", "--config", "proxy.toml"])
         .current_dir(folder.path())
         .stdin(Stdio::null())
-        .stdout(told_to.try_clone().unwrap())
-        .stderr(told_to)
+        .stdout(output_file.try_clone().unwrap())
+        .stderr(output_file)
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    until("serving", async || told(folder.path()).contains("admin http://").then_some(())).await;
+    eventually("the start", async || output(folder.path()).contains("admin http://").then_some(())).await;
     let memory = std::fs::metadata(format!("/proc/{}/maps", proxy.id().unwrap())).unwrap();
     proxy.kill().await.unwrap();
     (memory.uid(), nobody)
@@ -136,10 +139,10 @@ async fn owner_of_memory(setup: Setup) -> (u32, u32) {
 #[tokio::test]
 async fn no_core_dump_or_debugger_shows_its_secrets_unless_allowed() {
     let carrier = carrier().await;
-    let (owner, _) = owner_of_memory(Setup::before(&carrier)).await;
+    let (owner, _) = owner_of_memory(Setup::with_carrier(&carrier)).await;
     assert_eq!(owner, 0);
     let (owner, runs_it) =
-        owner_of_memory(Setup::before(&carrier).set("process.allow_core_dumps", true)).await;
+        owner_of_memory(Setup::with_carrier(&carrier).set("process.allow_core_dumps", true)).await;
     assert_eq!(owner, runs_it);
 }
 
@@ -148,29 +151,29 @@ async fn one_processor_does_for_all_of_it() {
     let carrier = carrier().await;
     let gate = Gate::new();
     carrier.set_rules([Rule::any().gate(&gate)]);
-    let mut proxy = Setup::before(&carrier).start_on_one_processor().await;
+    let mut proxy = Setup::with_carrier(&carrier).start_on_one_processor().await;
     let askers: Vec<_> = (0..20)
         .map(|_| {
-            let (door, query) = (proxy.clone(), proxy.sign(&MSISDN));
-            tokio::spawn(async move { door.get(&query).await })
+            let (client, query) = (proxy.clone(), proxy.sign(&MSISDN));
+            tokio::spawn(async move { client.get(&query).await })
         })
         .collect();
     carrier.wait_for_calls(1).await;
-    // While all of these wait, the operator is answered.
+    // The admin listener responds while all of these wait.
     assert_eq!(proxy.admin("/ready", "").await.status, 200);
     gate.open();
     for asker in askers {
-        asker.await.unwrap().is_normal();
+        asker.await.unwrap().assert_normal();
     }
-    proxy.ask(&MSISDN).await.is_normal();
+    proxy.look_up(&MSISDN).await.assert_normal();
     assert_eq!(carrier.count(), 1);
     proxy.signal("TERM").await;
     assert_eq!(proxy.ended().await.code(), Some(0), "{}", proxy.log());
     assert_eq!(proxy.audit().len(), 21);
 }
 
-/// Whether the memory of a process holds one of these texts.
-fn remembers(pid: u32, texts: &[String]) -> bool {
+/// Whether one of these texts is in the memory of a process.
+fn memory_contains(pid: u32, texts: &[String]) -> bool {
     use std::io::{Read, Seek, SeekFrom};
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let longest = texts.iter().map(String::len).max().unwrap_or_default();
@@ -184,7 +187,7 @@ fn remembers(pid: u32, texts: &[String]) -> bool {
         while at < end {
             let size = (end - at).min(1 << 20);
             let mut part = vec![0; usize::try_from(size).unwrap()];
-            // What the kernel keeps for itself cannot be read.
+            // Mappings of the kernel cannot be read.
             if memory.seek(SeekFrom::Start(at)).is_err() || memory.read_exact(&mut part).is_err() {
                 break;
             }
@@ -205,17 +208,18 @@ async fn a_retired_password_leaves_the_memory() {
     let folder = tempfile::tempdir().unwrap();
     let password = |n: u32| format!("retired-{n}-9f3a7c51e2d4");
     write_secret(&folder.path().join("gw.password"), &password(0));
-    // So that a test may look into it.
-    let setup = Setup::before(&carrier).set("process.allow_core_dumps", true).set("admin.token", "none");
-    let setup = setup.forget("client.0.password").set("client.0.password_file", "gw.password");
+    // So that the test may read its memory.
+    let setup =
+        Setup::with_carrier(&carrier).set("process.allow_core_dumps", true).set("admin.token", "none");
+    let setup = setup.unset("client.0.password").set("client.0.password_file", "gw.password");
     let proxy = Proxy::start_in(folder, setup).await;
     let file = proxy.config().with_file_name("gw.password");
-    assert!(remembers(proxy.pid(), &[password(0)]), "it is in use");
+    assert!(memory_contains(proxy.pid(), &[password(0)]), "the current password");
     for n in 1..4 {
         write_secret(&file, &password(n));
         let json = "Content-Type: application/json\r\n";
         assert_eq!(proxy.admin_post("/config/reload", json, "").await.status, 200);
-        proxy.get(&proxy.gateway.named("GW0001", &password(n)).sign(&MSISDN)).await.is_normal();
+        proxy.get(&proxy.gateway.named("GW0001", &password(n)).sign(&MSISDN)).await.assert_normal();
     }
-    assert!(!remembers(proxy.pid(), &[password(0), password(1), password(2)]));
+    assert!(!memory_contains(proxy.pid(), &[password(0), password(1), password(2)]));
 }

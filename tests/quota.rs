@@ -2,46 +2,46 @@
 
 use std::time::Duration;
 
-use cmiot_simulator::{Account, Answer as Said, Config, Gate, Rule, Simulator, Throttle};
+use cmiot_simulator::{Account, Answer, Config, Gate, Rule, Simulator, Throttle};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    ACCOUNT_APPID, ACCOUNT_PASSWORD, Answer, EBID, MSISDN, Proxy, Setup, card_number, carrier, soon, until,
-    write_secret,
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, MSISDN, Proxy, Response, Setup, card_number, carrier, eventually,
+    within, write_secret,
 };
 
 /// Asks about so many cards at once.
-async fn ask_all(proxy: &Proxy, cards: u32) -> Vec<Answer> {
+async fn ask_all(proxy: &Proxy, cards: u32) -> Vec<Response> {
     let mut askers = JoinSet::new();
     for n in 0..cards {
-        let door = (**proxy).clone();
-        askers.spawn(async move { door.ask(&card_number(n)).await });
+        let client = (**proxy).clone();
+        askers.spawn(async move { client.look_up(&card_number(n)).await });
     }
-    soon("all answers", askers.join_all()).await
+    within("all answers", askers.join_all()).await
 }
 
 #[tokio::test]
 async fn a_fleet_that_expires_at_once_is_served_within_the_carriers_limit() {
     let carrier = carrier().await;
-    let proxy = Setup::before(&carrier)
-        .keep("normal", "3s", "1h", "1h")
+    let proxy = Setup::with_carrier(&carrier)
+        .freshness("normal", "3s", "1h", "1h")
         .set("account.0.calls_per_second", 40)
         .set("carrier.queue_wait", "30s")
         .start()
         .await;
-    for answer in ask_all(&proxy, 60).await {
-        answer.is_normal(); // known from here on; the queue held them back
+    for response in ask_all(&proxy, 60).await {
+        response.assert_normal(); // known from here on; the queue held them back
     }
     carrier.set_throttle(Throttle::per_second(50));
     // Without asking: who asks about one that is stale has it refreshed.
     tokio::time::sleep(Duration::from_secs(4)).await;
-    for answer in ask_all(&proxy, 60).await {
-        answer.is_normal();
-        assert!(answer.cache().starts_with("hit; ttl=-"), "{answer:?}");
+    for response in ask_all(&proxy, 60).await {
+        response.assert_normal();
+        assert!(response.cache().starts_with("hit; ttl=-"), "{response:?}");
     }
-    until("all of them refreshed", || async { (carrier.count() >= 120).then_some(()) }).await;
-    for answer in ask_all(&proxy, 60).await {
-        answer.is_normal();
+    eventually("all of them refreshed", || async { (carrier.count() >= 120).then_some(()) }).await;
+    for response in ask_all(&proxy, 60).await {
+        response.assert_normal();
     }
     assert_eq!(carrier.count_code("72"), 0, "never over the limit");
 }
@@ -49,15 +49,15 @@ async fn a_fleet_that_expires_at_once_is_served_within_the_carriers_limit() {
 #[tokio::test]
 async fn a_days_calls_are_spent_once_through_a_restart() {
     let carrier = carrier().await;
-    let mut proxy = Setup::before(&carrier).set("account.0.calls_per_day", 2).start().await;
-    proxy.ask(&card_number(0)).await.is_normal();
-    proxy.ask(&card_number(1)).await.is_normal();
+    let mut proxy = Setup::with_carrier(&carrier).set("account.0.calls_per_day", 2).start().await;
+    proxy.look_up(&card_number(0)).await.assert_normal();
+    proxy.look_up(&card_number(1)).await.assert_normal();
     for _ in 0..2 {
-        let refused = proxy.ask(&card_number(2)).await;
-        refused.is_refusal_since("72", "budget");
+        let refused = proxy.look_up(&card_number(2)).await;
+        refused.assert_refusal_for("72", "budget");
         let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
         assert!((1..=86_400).contains(&wait), "until midnight at UTC+8: {wait}");
-        proxy.ask(&card_number(0)).await.is_normal();
+        proxy.look_up(&card_number(0)).await.assert_normal();
         proxy.restart().await;
     }
     assert_eq!(carrier.count(), 2);
@@ -69,7 +69,7 @@ async fn so_many_calls_at_once_and_the_others_wait() {
     let carrier = carrier().await;
     let gate = Gate::new();
     carrier.set_rules([Rule::any().gate(&gate)]);
-    let proxy = Setup::before(&carrier)
+    let proxy = Setup::with_carrier(&carrier)
         .set("account.0.calls_at_once", 2)
         .set("carrier.queue", 3)
         .set("carrier.queue_wait", "30s")
@@ -77,16 +77,16 @@ async fn so_many_calls_at_once_and_the_others_wait() {
         .await;
     let mut askers = JoinSet::new();
     for n in 0..6 {
-        let door = (*proxy).clone();
-        askers.spawn(async move { door.ask(&card_number(n)).await });
+        let client = (*proxy).clone();
+        askers.spawn(async move { client.look_up(&card_number(n)).await });
     }
     // Two are under way, three wait, one is one too many.
-    let refused = soon("one turned away", askers.join_next()).await.unwrap().unwrap();
-    refused.is_refusal_since("72", "budget");
+    let refused = within("one turned away", askers.join_next()).await.unwrap().unwrap();
+    refused.assert_refusal_for("72", "budget");
     carrier.wait_for_calls(2).await;
     gate.open();
-    for answer in soon("the others", askers.join_all()).await {
-        answer.is_normal();
+    for response in within("the others", askers.join_all()).await {
+        response.assert_normal();
     }
     assert_eq!((carrier.count(), carrier.max_in_flight()), (5, 2));
 }
@@ -94,21 +94,21 @@ async fn so_many_calls_at_once_and_the_others_wait() {
 #[tokio::test]
 async fn a_throttled_account_rests_and_comes_back() {
     let carrier = carrier().await;
-    let proxy = Setup::before(&carrier)
+    let proxy = Setup::with_carrier(&carrier)
         .set("breaker.cool_down", "200ms")
         .set("breaker.cool_down_longest", "200ms")
         .start()
         .await;
     carrier.set_rules([Rule::any().code("71").times(1)]);
-    assert_eq!(proxy.ask(&MSISDN).await.code(), "71", "the carrier's own word, once");
-    until("an end to the rest", || async {
-        let answer = proxy.ask(&MSISDN).await;
-        if answer.code() == "72" {
-            answer.is_refusal_since("72", "rests");
-            assert!(answer.header("retry-after").is_some());
+    assert_eq!(proxy.look_up(&MSISDN).await.code(), "71", "the carrier's own word, once");
+    eventually("an end to the rest", || async {
+        let response = proxy.look_up(&MSISDN).await;
+        if response.code() == "72" {
+            response.assert_refusal_for("72", "rests");
+            assert!(response.header("retry-after").is_some());
             return None;
         }
-        answer.is_normal();
+        response.assert_normal();
         Some(())
     })
     .await;
@@ -119,24 +119,24 @@ async fn a_throttled_account_rests_and_comes_back() {
 async fn known_cards_are_answered_through_every_kind_of_outage_and_a_restart() {
     const CARDS: u32 = 10;
     let carrier = carrier().await;
-    let mut proxy = Setup::before(&carrier)
-        .keep("normal", "1s", "0s", "1h")
+    let mut proxy = Setup::with_carrier(&carrier)
+        .freshness("normal", "1s", "0s", "1h")
         .set("carrier.stale_wait", "50ms")
         .set("carrier.timeout", "2s")
         .start()
         .await;
-    for answer in ask_all(&proxy, CARDS).await {
-        answer.is_normal();
+    for response in ask_all(&proxy, CARDS).await {
+        response.assert_normal();
     }
     let stale = async |proxy: &Proxy| {
-        until("staleness", || async {
-            let answers = ask_all(proxy, CARDS).await;
-            answers.iter().for_each(Answer::is_normal);
-            answers.iter().all(|answer| answer.cache().starts_with("hit; ttl=-")).then_some(())
+        eventually("staleness", || async {
+            let responses = ask_all(proxy, CARDS).await;
+            responses.iter().for_each(Response::assert_normal);
+            responses.iter().all(|response| response.cache().starts_with("hit; ttl=-")).then_some(())
         })
         .await;
     };
-    for fault in [Said::Reset, Said::Hang, Said::html(503)] {
+    for fault in [Answer::Reset, Answer::Hang, Answer::html(503)] {
         carrier.set_rules([Rule::any().then(fault)]);
         stale(&proxy).await;
     }
@@ -146,10 +146,10 @@ async fn known_cards_are_answered_through_every_kind_of_outage_and_a_restart() {
     stale(&proxy).await;
     carrier.restart().await.unwrap();
     carrier.set_rules([]);
-    until("fresh answers again", || async {
-        let answers = ask_all(&proxy, CARDS).await;
-        answers.iter().for_each(Answer::is_normal);
-        answers.iter().all(|answer| !answer.cache().contains("ttl=-")).then_some(())
+    eventually("fresh answers again", || async {
+        let responses = ask_all(&proxy, CARDS).await;
+        responses.iter().for_each(Response::assert_normal);
+        responses.iter().all(|response| !response.cache().contains("ttl=-")).then_some(())
     })
     .await;
 }
@@ -157,17 +157,19 @@ async fn known_cards_are_answered_through_every_kind_of_outage_and_a_restart() {
 #[tokio::test]
 async fn a_breaker_spares_a_carrier_that_fails_and_lets_one_call_find_out() {
     let carrier = carrier().await;
-    carrier.set_rules([Rule::any().then(Said::html(503))]);
-    let proxy = Setup::before(&carrier).set("breaker.failures", 3).set("breaker.open", "200ms").start().await;
+    carrier.set_rules([Rule::any().then(Answer::html(503))]);
+    let proxy =
+        Setup::with_carrier(&carrier).set("breaker.failures", 3).set("breaker.open", "200ms").start().await;
     for n in 0..3 {
-        proxy.ask(&card_number(n)).await.is_refusal_since("73", "http-status");
+        proxy.look_up(&card_number(n)).await.assert_refusal_for("73", "http-status");
     }
-    let open = proxy.ask(&card_number(3)).await;
-    open.is_refusal_since("73", "too often in a row");
+    let open = proxy.look_up(&card_number(3)).await;
+    open.assert_refusal_for("73", "too often in a row");
     assert!(open.header("retry-after").is_some());
     assert_eq!(carrier.count(), 3);
     carrier.set_rules([]);
-    until("the probe", || async { (proxy.ask(&card_number(3)).await.code() == "0").then_some(()) }).await;
+    eventually("the probe", || async { (proxy.look_up(&card_number(3)).await.code() == "0").then_some(()) })
+        .await;
     assert_eq!(carrier.count(), 4);
 }
 
@@ -175,23 +177,23 @@ async fn a_breaker_spares_a_carrier_that_fails_and_lets_one_call_find_out() {
 async fn rotating(carrier: &Simulator) -> Proxy {
     let folder = tempfile::tempdir().unwrap();
     write_secret(&folder.path().join("next"), "the-next-password");
-    Proxy::start_in(folder, Setup::before(carrier).set("account.0.next_password_file", "next")).await
+    Proxy::start_in(folder, Setup::with_carrier(carrier).set("account.0.next_password_file", "next")).await
 }
 
 #[tokio::test]
 async fn a_changed_password_costs_one_call_and_no_answer() {
     let carrier = carrier().await;
     let proxy = rotating(&carrier).await;
-    proxy.ask(&card_number(0)).await.is_normal();
+    proxy.look_up(&card_number(0)).await.assert_normal();
     assert!(carrier.set_password(ACCOUNT_APPID, "the-next-password"));
-    proxy.ask(&card_number(1)).await.is_normal();
-    proxy.ask(&card_number(2)).await.is_normal();
+    proxy.look_up(&card_number(1)).await.assert_normal();
+    proxy.look_up(&card_number(2)).await.assert_normal();
     assert_eq!((carrier.count(), carrier.count_code("7")), (4, 1), "the new one is used from then on");
     assert_eq!(proxy.admin("/ready", "").await.text(), "ready\n", "no alarm");
     assert!(carrier.set_password(ACCOUNT_APPID, "neither-of-them"));
-    proxy.ask(&card_number(3)).await.is_refusal_since("73", "code 7");
+    proxy.look_up(&card_number(3)).await.assert_refusal_for("73", "code 7");
     let calls = carrier.count();
-    proxy.ask(&card_number(4)).await.is_refusal_since("73", "code 7");
+    proxy.look_up(&card_number(4)).await.assert_refusal_for("73", "code 7");
     assert_eq!(carrier.count(), calls, "both were tried, then the breaker opened");
     assert!(proxy.admin("/ready", "").await.text().contains("alarm: "));
 }
@@ -204,42 +206,43 @@ async fn a_group_goes_on_with_its_other_account() {
     let second = format!(
         "name = \"second\"\ngroup = \"fleet\"\nappid = \"100002\"\nebid = \"{EBID}\"\npassword = \"{ACCOUNT_PASSWORD}\""
     );
-    let proxy = Setup::before(&carrier)
+    let proxy = Setup::with_carrier(&carrier)
         .set("account.0.calls_per_day", 10)
         .add("account", &format!("{second}\ncalls_per_day = 10"))
         .start()
         .await;
     let by = |appid: &str| carrier.calls().iter().filter(|call| call.appid == appid).count();
     for n in 0..4 {
-        proxy.ask(&card_number(n)).await.is_normal();
+        proxy.look_up(&card_number(n)).await.assert_normal();
     }
     assert_eq!((by(ACCOUNT_APPID), by("100002")), (2, 2), "the one with more left is asked");
     carrier.set_rules([Rule::any().appid("100002").code("6")]);
     for n in 4..8 {
-        let answer = proxy.ask(&card_number(n)).await;
-        assert!(["0", "73"].contains(&answer.code().as_str()));
+        let response = proxy.look_up(&card_number(n)).await;
+        assert!(["0", "73"].contains(&response.code().as_str()));
     }
     // One call told that the second is refused; key, cache and flight are the group's all along.
     assert_eq!(carrier.count_code("6"), 1);
-    assert!(proxy.ask(&card_number(1)).await.cache().starts_with("hit"));
+    assert!(proxy.look_up(&card_number(1)).await.cache().starts_with("hit"));
     for n in 8..10 {
-        proxy.ask(&card_number(n)).await.is_normal();
+        proxy.look_up(&card_number(n)).await.assert_normal();
     }
 }
 
 #[tokio::test]
 async fn what_is_asked_for_often_is_refreshed_before_it_is_stale() {
     let carrier = carrier().await;
-    let proxy = Setup::before(&carrier).set("account.0.calls_per_second", 100).start_clocked().await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let proxy = Setup::with_carrier(&carrier).set("account.0.calls_per_second", 100).start_clocked().await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     for _ in 0..5 {
-        proxy.ask(&MSISDN).await.is_normal();
+        proxy.look_up(&MSISDN).await.assert_normal();
     }
     proxy.clock.advance(Duration::from_secs(50));
     carrier.set_rules([Rule::any().status("02")]);
-    proxy.ask(&MSISDN).await.is_normal();
+    proxy.look_up(&MSISDN).await.assert_normal();
     carrier.wait_for_calls(2).await;
-    until("the refreshed one", || async { (proxy.ask(&MSISDN).await.age() == 0).then_some(()) }).await;
+    eventually("the refreshed one", || async { (proxy.look_up(&MSISDN).await.age() == 0).then_some(()) })
+        .await;
     assert_eq!(carrier.count(), 2);
     proxy.stop().await;
 }
@@ -247,7 +250,7 @@ async fn what_is_asked_for_often_is_refreshed_before_it_is_stale() {
 #[tokio::test]
 async fn a_gateway_may_ask_for_more_or_less_freshness_within_limits() {
     let carrier = carrier().await;
-    let proxy = Setup::before(&carrier).keep("normal", "60s", "0s", "1h").start_clocked().await;
+    let proxy = Setup::with_carrier(&carrier).freshness("normal", "60s", "0s", "1h").start_clocked().await;
     let ask = async |directives: &str| {
         proxy.get_with(&proxy.sign(&MSISDN), &format!("Cache-Control: {directives}\r\n")).await
     };
@@ -259,7 +262,7 @@ async fn a_gateway_may_ask_for_more_or_less_freshness_within_limits() {
     proxy.clock.advance(Duration::from_secs(70));
     assert_eq!(ask("max-stale=10").await.cache(), "hit; ttl=-10");
     assert_eq!(ask("only-if-cached, max-stale").await.cache(), "hit; ttl=-10");
-    ask("only-if-cached, max-stale=9").await.is_refusal_since("73", "504");
+    ask("only-if-cached, max-stale=9").await.assert_refusal_for("73", "504");
     assert_eq!(carrier.count(), 2);
     assert_eq!(ask("max-stale=9").await.cache(), "fwd=stale; stored");
     // What is held is better than a failure, even for who wanted it fresher.
@@ -272,8 +275,8 @@ async fn a_gateway_may_ask_for_more_or_less_freshness_within_limits() {
 #[tokio::test]
 async fn a_clients_own_limits_go_before_those_of_all() {
     let carrier = carrier().await;
-    let proxy = Setup::before(&carrier)
-        .keep("normal", "60s", "0s", "1h")
+    let proxy = Setup::with_carrier(&carrier)
+        .freshness("normal", "60s", "0s", "1h")
         .set("client.0.max_age_floor", "40s")
         .set("client.0.max_stale_ceiling", "0s")
         .start_clocked()
@@ -281,7 +284,7 @@ async fn a_clients_own_limits_go_before_those_of_all() {
     let ask = async |directives: &str| {
         proxy.get_with(&proxy.sign(&MSISDN), &format!("Cache-Control: {directives}\r\n")).await
     };
-    proxy.ask(&MSISDN).await.is_normal();
+    proxy.look_up(&MSISDN).await.assert_normal();
     proxy.clock.advance(Duration::from_secs(39));
     assert_eq!(ask("no-cache").await.cache(), "hit; ttl=21");
     proxy.clock.advance(Duration::from_secs(31));
@@ -298,10 +301,11 @@ async fn numbers_of_one_card_share_its_entry_where_a_file_says_so() {
         "# one card a line\nmsisdn:14765004176,iccid:898600D6991330004146,imsi:460079650004176\n",
     )
     .unwrap();
-    let proxy = Proxy::start_in(folder, Setup::before(&carrier).set("cache.alias_file", "cards.csv")).await;
-    proxy.ask(&crate::support::ICCID).await.is_normal();
+    let proxy =
+        Proxy::start_in(folder, Setup::with_carrier(&carrier).set("cache.alias_file", "cards.csv")).await;
+    proxy.look_up(&crate::support::ICCID).await.assert_normal();
     for card in [MSISDN, crate::support::IMSI, crate::support::ICCID] {
-        assert!(proxy.ask(&card).await.cache().starts_with("hit"), "{card:?}");
+        assert!(proxy.look_up(&card).await.cache().starts_with("hit"), "{card:?}");
     }
     assert_eq!((carrier.count(), carrier.count_for(MSISDN.number)), (1, 1));
 }

@@ -17,11 +17,11 @@ fn blocks(readme: &str, language: &str) -> Vec<String> {
 #[tokio::test]
 async fn the_auditors_queries_run_as_printed() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     for card in [MSISDN, MSISDN, ICCID, IMSI] {
-        proxy.ask(&card).await.is_normal();
+        proxy.look_up(&card).await.assert_normal();
     }
-    proxy.get(&proxy.sign(&MSISDN).with("token", "x")).await.is_refusal("7");
+    proxy.get(&proxy.sign(&MSISDN).with("token", "x")).await.assert_refusal("7");
     let audit = proxy.audit_file();
     let connection =
         rusqlite::Connection::open_with_flags(audit, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
@@ -70,7 +70,7 @@ async fn the_configuration_counts_in_both_languages() {
         write_config(&folder.path().join("cmiot-proxy.toml"), configuration);
         write_secret(&folder.path().join("fleet.password"), "the-carriers\n");
         write_secret(&folder.path().join("gw0001.password"), "the-gateways\n");
-        let checked = run(folder.path(), &["check", "--config", "cmiot-proxy.toml"], &[]).await.did_it();
+        let checked = run(folder.path(), &["check", "--config", "cmiot-proxy.toml"], &[]).await.success();
         assert_eq!(checked.err, "", "nothing to warn about");
         printed.push(checked.out);
     }
@@ -80,7 +80,7 @@ async fn the_configuration_counts_in_both_languages() {
 #[tokio::test]
 async fn the_gateways_line_is_answered_as_shown() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     std::fs::write(proxy.data().join("gw0001.password"), GATEWAY_PASSWORD).unwrap();
     for readme in READMES {
         let line = blocks(readme, "sh").into_iter().find(|block| block.contains("cmiot-proxy sign")).unwrap();
@@ -90,13 +90,13 @@ async fn the_gateways_line_is_answered_as_shown() {
         for said in [GATEWAY_APPID, EBID, MSISDN.number, "http://10.20.0.5:8080"] {
             assert!(words.contains(&said), "{said} is not in {words:?}");
         }
-        let signed = run(&proxy.data(), &words, &[]).await.did_it();
+        let signed = run(&proxy.data(), &words, &[]).await.success();
         let target = signed.out.trim_end().strip_prefix("http://10.20.0.5:8080").unwrap();
-        proxy.get_target(target, "").await.is_normal();
+        proxy.get_target(target, "").await.assert_normal();
 
         let shown = blocks(readme, "http").concat();
         assert!(shown.trim_end().ends_with(NORMAL), "{shown}");
-        let hit = proxy.ask(&MSISDN).await;
+        let hit = proxy.look_up(&MSISDN).await;
         let names = shown.lines().filter_map(|line| Some(line.split_once(": ")?.0));
         for name in names.filter(|name| !name.starts_with('{')) {
             assert!(hit.header(name).is_some(), "{name}: {:?}", hit.headers);

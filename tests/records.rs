@@ -6,15 +6,17 @@ use cmiot_simulator::{Gate, Rule};
 use http_body_util::Empty;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::OpenFlags;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::support::{Line, MSISDN, Proxy, Query, Row, STATUS_PATH, Setup, card_number, carrier, until};
+use crate::support::{
+    Connection, LookupRow, MSISDN, Proxy, Query, STATUS_PATH, Setup, card_number, carrier, eventually,
+};
 
 /// The record of a request, once there is one.
-async fn record_of(proxy: &Proxy, query: &Query) -> Row {
-    until("a record", || async {
+async fn record_of(proxy: &Proxy, query: &Query) -> LookupRow {
+    eventually("a record", || async {
         proxy.audit().into_iter().find(|row| row.transid.as_deref() == Some(query.transid()))
     })
     .await
@@ -22,7 +24,7 @@ async fn record_of(proxy: &Proxy, query: &Query) -> Row {
 
 /// Asks the newest segment one thing.
 fn one<T: rusqlite::types::FromSql>(proxy: &Proxy, sql: &str) -> T {
-    let segment = Connection::open_with_flags(proxy.audit_file(), OpenFlags::SQLITE_OPEN_READ_ONLY);
+    let segment = rusqlite::Connection::open_with_flags(proxy.audit_file(), OpenFlags::SQLITE_OPEN_READ_ONLY);
     segment.unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
@@ -50,7 +52,7 @@ async fn a_look_up_whose_client_resets_its_stream_has_its_record() {
     let carrier = carrier().await;
     let gate = Gate::new();
     carrier.set_rules([Rule::any().gate(&gate)]);
-    let proxy = Setup::before(&carrier).set("client.0.replay", "same-answer").start().await;
+    let proxy = Setup::with_carrier(&carrier).set("client.0.replay", "same-answer").start().await;
     let connection = http_2(&proxy).await;
     let queries: Vec<_> = (0..5).map(|n| proxy.sign(&card_number(n))).collect();
     let asked: Vec<_> = queries.iter().map(|query| ask_by_http_2(&connection, query)).collect();
@@ -60,7 +62,7 @@ async fn a_look_up_whose_client_resets_its_stream_has_its_record() {
     // What comes on one connection is read in its order.
     assert!(ask_by_http_2(&connection, &queries[0].clone().with("token", "wrong")).await.unwrap());
     again.abort();
-    let left = until("the record of the one who asked again", || async {
+    let left = eventually("the record of the one who asked again", || async {
         proxy.audit().into_iter().find(|row| row.reason.as_deref() == Some("client-gone"))
     })
     .await;
@@ -69,7 +71,7 @@ async fn a_look_up_whose_client_resets_its_stream_has_its_record() {
     assert!(ask_by_http_2(&connection, &queries[0].clone().with("token", "wrong")).await.unwrap());
     gate.open();
     for query in &queries {
-        let record = until("a record", || async {
+        let record = eventually("a record", || async {
             let mut audit = proxy.audit().into_iter();
             audit.find(|row| row.transid.as_deref() == Some(query.transid()) && row.outcome == "miss")
         })
@@ -78,12 +80,12 @@ async fn a_look_up_whose_client_resets_its_stream_has_its_record() {
         assert!(record.carrier_transid.is_some(), "the record names the call that it cost");
     }
     let counted = r#"cmiot_look_ups_total{outcome="miss",reason=""} 5"#;
-    until("the metrics", || async {
+    eventually("the metrics", || async {
         proxy.admin("/metrics", "").await.text().contains(counted).then_some(())
     })
     .await;
     // What the first one brought is there for who asks again.
-    proxy.get(&queries[0]).await.is_normal();
+    proxy.get(&queries[0]).await.assert_normal();
     assert_eq!(carrier.count(), 5);
 }
 
@@ -92,16 +94,16 @@ async fn a_client_that_hangs_up_has_its_record() {
     let carrier = carrier().await;
     let gate = Gate::new();
     carrier.set_rules([Rule::any().gate(&gate)]);
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let (leads, follows) = (proxy.sign(&MSISDN), proxy.sign(&MSISDN));
-    let mut lines = Vec::new();
+    let mut connections = Vec::new();
     for query in [&leads, &follows] {
-        let mut line = proxy.connect().await;
-        line.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
-        lines.push(line);
+        let mut connection = proxy.connect().await;
+        connection.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
+        connections.push(connection);
         carrier.wait_for_calls(1).await;
     }
-    until("both to wait", || async {
+    eventually("both to wait", || async {
         proxy.admin("/metrics", "").await.text().contains("cmiot_waiters 2").then_some(())
     })
     .await;
@@ -111,18 +113,18 @@ async fn a_client_that_hangs_up_has_its_record() {
         let mut cut_off = proxy.connect().await;
         cut_off.send(head + "appid=").await;
         if by_reset {
-            cut_off.hang_up();
+            cut_off.reset();
         } else {
-            cut_off.finish_sending().await;
+            cut_off.shut_down_sending().await;
         }
     }
-    until("cut-off bodies", || async {
+    eventually("cut-off bodies", || async {
         let audit = proxy.audit();
         let cut_off = audit.iter().filter(|row| row.reason.as_deref() == Some("body-cut-off")).count();
         (cut_off == 2).then_some(())
     })
     .await;
-    lines.into_iter().for_each(Line::hang_up);
+    connections.into_iter().for_each(Connection::reset);
     gate.open();
     for (query, outcome) in [(leads, "miss"), (follows, "collapsed")] {
         let record = record_of(&proxy, &query).await;
@@ -135,18 +137,18 @@ async fn a_client_that_hangs_up_has_its_record() {
 async fn a_drain_past_its_grace_writes_down_what_it_ends() {
     let carrier = carrier().await;
     carrier.set_rules([Rule::any().gate(&Gate::new())]);
-    let mut proxy = Setup::before(&carrier).set("gateway.grace", "200ms").start().await;
+    let mut proxy = Setup::with_carrier(&carrier).set("gateway.grace", "200ms").start().await;
     let query = proxy.sign(&MSISDN);
-    let mut line = proxy.connect().await;
-    line.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
+    let mut connection = proxy.connect().await;
+    connection.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
     // A second one leaves before that.
     let gone = proxy.sign(&card_number(1));
     let mut left = proxy.connect().await;
     left.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", gone.text())).await;
     carrier.wait_for_calls(2).await;
-    left.hang_up();
+    left.reset();
     proxy.signal("TERM").await;
-    line.answer().await.is_refusal_since("73", "shutdown");
+    connection.response().await.assert_refusal_for("73", "shutdown");
     assert_eq!(proxy.ended().await.code(), Some(0), "{}", proxy.log());
     for query in [&query, &gone] {
         let record = record_of(&proxy, query).await;
@@ -161,9 +163,9 @@ async fn a_drain_past_its_grace_writes_down_what_it_ends() {
 #[tokio::test]
 async fn calls_under_way_at_a_crash_are_noted_at_the_next_start() {
     let carrier = carrier().await;
-    let mut proxy = Proxy::before(&carrier).await;
-    proxy.ask(&card_number(0)).await.is_normal();
-    proxy.ask(&card_number(1)).await.is_normal();
+    let mut proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&card_number(0)).await.assert_normal();
+    proxy.look_up(&card_number(1)).await.assert_normal();
     let noted = "SELECT coalesce(group_concat(detail, ';'), '') FROM note JOIN name ON name.id = what
                  WHERE text = 'unaccounted'";
     proxy.restart().await;
@@ -173,12 +175,12 @@ async fn calls_under_way_at_a_crash_are_noted_at_the_next_start() {
     let gate = Gate::new();
     carrier.set_rules([Rule::card(card_number(9).number), Rule::any().gate(&gate)]);
     for n in 2..4 {
-        let mut line = proxy.connect().await;
+        let mut connection = proxy.connect().await;
         let query = proxy.sign(&card_number(n)).text();
-        line.send(format!("GET {STATUS_PATH}?{query} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+        connection.send(format!("GET {STATUS_PATH}?{query} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
         carrier.wait_for_calls(3 + u64::from(n) - 2).await;
     }
-    proxy.ask(&card_number(9)).await.is_normal();
+    proxy.look_up(&card_number(9)).await.assert_normal();
     let numbers: Vec<u32> =
         carrier.calls().iter().map(|call| call.transid[call.transid.len() - 8..].parse().unwrap()).collect();
     proxy.kill9().await;
@@ -197,10 +199,10 @@ async fn calls_under_way_at_a_crash_are_noted_at_the_next_start() {
 #[tokio::test]
 async fn nothing_is_sent_for_whose_answer_there_would_be_no_record() {
     let carrier = carrier().await;
-    let setup = Setup::before(&carrier).set("audit.min_free", "1000000GiB");
+    let setup = Setup::with_carrier(&carrier).set("audit.min_free", "1000000GiB");
     let proxy = setup.start().await;
     for n in 0..9 {
-        proxy.ask(&card_number(n)).await.is_refusal_since("73", "audit unavailable");
+        proxy.look_up(&card_number(n)).await.assert_refusal_for("73", "audit unavailable");
     }
     assert!(carrier.count() <= 1, "{} calls: only the first can have been sent unawares", carrier.count());
     drop(proxy);
@@ -208,7 +210,7 @@ async fn nothing_is_sent_for_whose_answer_there_would_be_no_record() {
     let calls = carrier.count();
     let proxy = setup.set("audit.on_failure", "answer").start().await;
     for n in 0..9 {
-        proxy.ask(&card_number(n)).await.is_normal();
+        proxy.look_up(&card_number(n)).await.assert_normal();
     }
     assert_eq!(carrier.count(), calls + 9);
 }
@@ -216,16 +218,17 @@ async fn nothing_is_sent_for_whose_answer_there_would_be_no_record() {
 #[tokio::test]
 async fn one_captured_request_writes_no_more_than_so_many_records() {
     let carrier = carrier().await;
-    let mut proxy = Setup::before(&carrier).set("audit.refusals", 3).set("client.0.rate", 1).start().await;
+    let mut proxy =
+        Setup::with_carrier(&carrier).set("audit.refusals", 3).set("client.0.rate", 1).start().await;
     let captured = proxy.sign(&MSISDN);
-    proxy.get(&captured).await.is_normal();
+    proxy.get(&captured).await.assert_normal();
     for _ in 0..9 {
-        proxy.get(&captured).await.is_refusal_since("7", "transid used before");
+        proxy.get(&captured).await.assert_refusal_for("7", "transid used before");
     }
     // The same of each reason for which it is not admitted, whatever its transid is.
     for _ in 0..9 {
         let foreign = proxy.sign(&MSISDN).with("ebid", "0001000000777");
-        proxy.get(&foreign).await.is_refusal_since("3", "ebid");
+        proxy.get(&foreign).await.assert_refusal_for("3", "ebid");
     }
     proxy.signal("TERM").await;
     assert_eq!(proxy.ended().await.code(), Some(0));

@@ -3,31 +3,31 @@
 //! None of these costs a carrier call, and each test ends by counting.
 
 use crate::support::{
-    Card, GATEWAY_PASSWORD, ICCID, IMSI, MSISDN, PATIENCE, Proxy, Query, STATUS_PATH, Setup, carrier,
+    Card, GATEWAY_PASSWORD, ICCID, IMSI, MSISDN, Proxy, Query, STATUS_PATH, Setup, TIMEOUT, carrier,
 };
 
 #[tokio::test]
 async fn a_missing_parameter_is_a_10() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     for name in ["appid", "transid", "ebid", "token"] {
-        proxy.get(&proxy.sign(&MSISDN).without(name)).await.is_refusal_since("10", name);
-        proxy.get(&proxy.sign(&MSISDN).with(name, "")).await.is_refusal_since("10", name);
+        proxy.get(&proxy.sign(&MSISDN).without(name)).await.assert_refusal_for("10", name);
+        proxy.get(&proxy.sign(&MSISDN).with(name, "")).await.assert_refusal_for("10", name);
     }
-    proxy.get_target(STATUS_PATH, "").await.is_refusal("10");
-    proxy.post(STATUS_PATH, "", "").await.is_refusal("10");
+    proxy.get_target(STATUS_PATH, "").await.assert_refusal("10");
+    proxy.post(STATUS_PATH, "", "").await.assert_refusal("10");
     assert_eq!(carrier.count(), 0);
 }
 
 #[tokio::test]
 async fn no_card_or_two_is_a_10() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    proxy.get(&proxy.sign(&MSISDN).without("msisdn")).await.is_refusal_since("10", "none of");
-    proxy.get(&proxy.sign(&MSISDN).with("msisdn", "")).await.is_refusal_since("10", "none of");
+    let proxy = Proxy::with_carrier(&carrier).await;
+    proxy.get(&proxy.sign(&MSISDN).without("msisdn")).await.assert_refusal_for("10", "none of");
+    proxy.get(&proxy.sign(&MSISDN).with("msisdn", "")).await.assert_refusal_for("10", "none of");
     for other in [ICCID, IMSI] {
         let two = proxy.sign(&MSISDN).and(other.kind, other.number);
-        proxy.get(&two).await.is_refusal_since("10", "more than one");
+        proxy.get(&two).await.assert_refusal_for("10", "more than one");
     }
     assert_eq!(carrier.count(), 0);
 }
@@ -35,19 +35,19 @@ async fn no_card_or_two_is_a_10() {
 #[tokio::test]
 async fn a_doubled_parameter_is_a_10() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     for name in ["appid", "transid", "ebid", "token", "msisdn"] {
         let signed = proxy.sign(&MSISDN);
         let same = signed.clone().and(if name == "msisdn" { "msisdn" } else { name }, signed.value(name));
-        proxy.get(&same).await.is_refusal_since("10", "twice");
-        proxy.get(&proxy.sign(&MSISDN).and(name, "1")).await.is_refusal_since("10", "twice");
+        proxy.get(&same).await.assert_refusal_for("10", "twice");
+        proxy.get(&proxy.sign(&MSISDN).and(name, "1")).await.assert_refusal_for("10", "twice");
 
         // In URL and body with different values.
         let query = proxy.sign(&MSISDN).text();
         proxy
             .post(&format!("{STATUS_PATH}?{query}"), "", &format!("{name}=1"))
             .await
-            .is_refusal_since("10", "twice");
+            .assert_refusal_for("10", "twice");
     }
     assert_eq!(carrier.count(), 0);
 }
@@ -55,11 +55,11 @@ async fn a_doubled_parameter_is_a_10() {
 #[tokio::test]
 async fn broken_percent_encoding_is_a_10() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     for broken in ["%", "%4", "%zz", "%4x", "%ff%fe"] {
         for query in [proxy.sign(&MSISDN).and("x", broken), proxy.sign(&MSISDN).with("msisdn", broken)] {
-            proxy.get(&query).await.is_refusal_since("10", "encoding");
-            proxy.post(STATUS_PATH, "", &query.text()).await.is_refusal_since("10", "encoding");
+            proxy.get(&query).await.assert_refusal_for("10", "encoding");
+            proxy.post(STATUS_PATH, "", &query.text()).await.assert_refusal_for("10", "encoding");
         }
     }
     assert_eq!(carrier.count(), 0);
@@ -68,20 +68,20 @@ async fn broken_percent_encoding_is_a_10() {
 #[tokio::test]
 async fn a_nul_is_a_10() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let encoded = proxy.sign(&MSISDN).and("x", "a%00b");
-    proxy.get(&encoded).await.is_refusal_since("10", "encoding");
-    proxy.post(STATUS_PATH, "", &encoded.text()).await.is_refusal_since("10", "encoding");
+    proxy.get(&encoded).await.assert_refusal_for("10", "encoding");
+    proxy.post(STATUS_PATH, "", &encoded.text()).await.assert_refusal_for("10", "encoding");
     // In a target hyper's parser refuses it; in a body it comes as far as ours.
     let bare = proxy.sign(&MSISDN).and("x", "a\0b");
-    proxy.post(STATUS_PATH, "", &bare.text()).await.is_refusal_since("10", "encoding");
+    proxy.post(STATUS_PATH, "", &bare.text()).await.assert_refusal_for("10", "encoding");
     assert_eq!(carrier.count(), 0);
 }
 
 #[tokio::test]
 async fn a_malformed_transid_is_a_10_whatever_its_token() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let good = proxy.gateway.transid();
     let appid = &proxy.gateway.appid;
     let tail = &good[appid.len()..];
@@ -98,19 +98,19 @@ async fn a_malformed_transid_is_a_10_whatever_its_token() {
         format!("{appid}2026010100000x{:08}", 1),
         good.replace(appid.as_str(), &format!("{appid}+")),
     ] {
-        proxy.get(&proxy.gateway.sign_transid(&MSISDN, &transid)).await.is_refusal("10");
+        proxy.get(&proxy.gateway.sign_transid(&MSISDN, &transid)).await.assert_refusal("10");
     }
-    proxy.get(&proxy.gateway.sign_transid(&MSISDN, &good)).await.is_normal();
+    proxy.get(&proxy.gateway.sign_transid(&MSISDN, &good)).await.assert_normal();
     assert_eq!(carrier.count(), 1);
 }
 
 #[tokio::test]
 async fn a_malformed_appid_is_a_10() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     for appid in ["GW-001", "GW%20001", "%E5%BA%94", "AAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
         let gateway = proxy.gateway.named(appid, "x");
-        proxy.get(&gateway.sign(&MSISDN)).await.is_refusal("10");
+        proxy.get(&gateway.sign(&MSISDN)).await.assert_refusal("10");
     }
     assert_eq!(carrier.count(), 0);
 }
@@ -118,7 +118,7 @@ async fn a_malformed_appid_is_a_10() {
 #[tokio::test]
 async fn a_malformed_card_is_a_38() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     for (kind, number) in [
         ("msisdn", "14765004176000"),
         ("msisdn", "1476500417x"),
@@ -130,7 +130,7 @@ async fn a_malformed_card_is_a_38() {
         ("imsi", "4600796500041760"),
         ("imsi", "46007965000417a"),
     ] {
-        proxy.ask(&Card::new(kind, number)).await.is_refusal("38");
+        proxy.look_up(&Card::new(kind, number)).await.assert_refusal("38");
     }
     assert_eq!(carrier.count(), 0);
 }
@@ -138,37 +138,37 @@ async fn a_malformed_card_is_a_38() {
 #[tokio::test]
 async fn an_unknown_appid_and_a_wrong_token_are_one_and_the_same_7() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let stranger = proxy.gateway.named("STRANGER1", "whatever");
     let unknown = proxy.get(&stranger.sign(&MSISDN)).await;
-    unknown.is_refusal_since("7", "appid or token");
+    unknown.assert_refusal_for("7", "appid or token");
 
     let signed = proxy.sign(&MSISDN);
     let of_another = proxy.sign(&MSISDN).value("token").to_owned();
     let short = signed.value("token")[..63].to_owned();
     for token in ["0".repeat(64), of_another, short, "x".into(), format!("%20{}", signed.value("token"))] {
         let wrong = proxy.get(&signed.clone().with("token", &token)).await;
-        wrong.is_refusal("7");
+        wrong.assert_refusal("7");
         assert_eq!(wrong.body, unknown.body);
         assert_eq!(wrong.header("proxy-status"), unknown.header("proxy-status"));
     }
     // Not even with a known client's password.
     let borrowed = proxy.gateway.named("STRANGER1", GATEWAY_PASSWORD);
-    proxy.get(&borrowed.sign(&MSISDN)).await.is_refusal_since("7", "appid or token");
+    proxy.get(&borrowed.sign(&MSISDN)).await.assert_refusal_for("7", "appid or token");
     // None of them used the transid up; and hex has two cases.
     let upper = signed.value("token").to_uppercase();
-    proxy.get(&signed.with("token", &upper)).await.is_normal();
+    proxy.get(&signed.with("token", &upper)).await.assert_normal();
     assert_eq!(carrier.count(), 1);
 }
 
 #[tokio::test]
 async fn nothing_about_a_card_is_told_to_who_cannot_sign() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     let cached = proxy.get(&proxy.sign(&MSISDN).with("token", &"0".repeat(64))).await;
     let not_cached = proxy.get(&proxy.sign(&ICCID).with("token", &"0".repeat(64))).await;
-    cached.is_refusal("7");
+    cached.assert_refusal("7");
     assert_eq!(cached.body, not_cached.body);
     assert_eq!(cached.header("proxy-status"), not_cached.header("proxy-status"));
 }
@@ -176,18 +176,18 @@ async fn nothing_about_a_card_is_told_to_who_cannot_sign() {
 #[tokio::test]
 async fn another_ebid_is_a_3_and_only_after_the_token() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let wrong = proxy.sign(&MSISDN).with("ebid", "0001000000008");
-    proxy.get(&wrong).await.is_refusal_since("3", "ebid");
+    proxy.get(&wrong).await.assert_refusal_for("3", "ebid");
     let both_wrong = wrong.with("token", &"0".repeat(64));
-    proxy.get(&both_wrong).await.is_refusal("7");
+    proxy.get(&both_wrong).await.assert_refusal("7");
     assert_eq!(carrier.count(), 0);
 }
 
 #[tokio::test]
 async fn an_unknown_path_is_a_10006() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let query = proxy.sign(&MSISDN).text();
     for path in [
         "/",
@@ -197,7 +197,7 @@ async fn an_unknown_path_is_a_10006() {
         "/v2/userstatusrealsingle/x",
         "/metrics",
     ] {
-        proxy.get_target(&format!("{path}?{query}"), "").await.is_refusal_since("10006", "404");
+        proxy.get_target(&format!("{path}?{query}"), "").await.assert_refusal_for("10006", "404");
     }
     assert_eq!(carrier.count(), 0);
 }
@@ -205,11 +205,11 @@ async fn an_unknown_path_is_a_10006() {
 #[tokio::test]
 async fn another_method_is_a_10() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     for method in ["PUT", "DELETE", "PATCH", "OPTIONS", "BREW"] {
         let query = proxy.sign(&MSISDN).text();
         let sent = format!("{method} {STATUS_PATH}?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
-        proxy.send(sent).await.is_refusal_since("10", "neither GET nor POST");
+        proxy.send(sent).await.assert_refusal_for("10", "neither GET nor POST");
     }
     assert_eq!(carrier.count(), 0);
 }
@@ -217,25 +217,25 @@ async fn another_method_is_a_10() {
 #[tokio::test]
 async fn what_is_too_long_is_a_10() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let query = proxy.sign(&MSISDN).text();
     let long = "x".repeat(2_048);
-    proxy.get_target(&format!("{STATUS_PATH}?{query}&x={long}"), "").await.is_refusal_since("10", "2 KiB");
+    proxy.get_target(&format!("{STATUS_PATH}?{query}&x={long}"), "").await.assert_refusal_for("10", "2 KiB");
     let long = "x".repeat(4_096);
-    proxy.post(STATUS_PATH, "", &format!("{query}&x={long}")).await.is_refusal_since("10", "4 KiB");
+    proxy.post(STATUS_PATH, "", &format!("{query}&x={long}")).await.assert_refusal_for("10", "4 KiB");
     assert_eq!(carrier.count(), 0);
 }
 
 #[tokio::test]
 async fn a_body_of_undeclared_length_is_a_10() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let query = proxy.sign(&MSISDN).text();
     let chunks = format!("{:x}\r\n{query}\r\n0\r\n\r\n", query.len());
     for length in ["", "Content-Length: 5\r\n"] {
         let head =
             format!("POST {STATUS_PATH} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n{length}\r\n");
-        proxy.send(format!("{head}{chunks}")).await.is_refusal_since("10", "Transfer-Encoding");
+        proxy.send(format!("{head}{chunks}")).await.assert_refusal_for("10", "Transfer-Encoding");
     }
     assert_eq!(carrier.count(), 0);
 }
@@ -243,22 +243,24 @@ async fn a_body_of_undeclared_length_is_a_10() {
 #[tokio::test]
 async fn a_body_that_never_comes_is_a_10() {
     let carrier = carrier().await;
-    let proxy = Setup::before(&carrier).set("gateway.body", "200ms").start().await;
-    let mut line = proxy.connect().await;
-    line.send(format!("POST {STATUS_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 300\r\n\r\nappid=")).await;
-    line.answer().await.is_refusal_since("10", "cut off");
+    let proxy = Setup::with_carrier(&carrier).set("gateway.body", "200ms").start().await;
+    let mut connection = proxy.connect().await;
+    connection
+        .send(format!("POST {STATUS_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 300\r\n\r\nappid="))
+        .await;
+    connection.response().await.assert_refusal_for("10", "cut off");
 }
 
 #[tokio::test]
 async fn only_if_cached_is_a_73_unless_it_is() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let only_if_cached = "Cache-Control: max-stale, only-if-cached\r\n";
-    proxy.get_with(&proxy.sign(&MSISDN), only_if_cached).await.is_refusal_since("73", "status-code=504");
+    proxy.get_with(&proxy.sign(&MSISDN), only_if_cached).await.assert_refusal_for("73", "status-code=504");
     assert_eq!(carrier.count(), 0);
-    proxy.ask(&MSISDN).await.is_normal();
+    proxy.look_up(&MSISDN).await.assert_normal();
     let hit = proxy.get_with(&proxy.sign(&MSISDN), only_if_cached).await;
-    hit.is_normal();
+    hit.assert_normal();
     assert!(hit.cache().starts_with("hit"), "{hit:?}");
     assert_eq!(carrier.count(), 1);
 }
@@ -266,21 +268,21 @@ async fn only_if_cached_is_a_73_unless_it_is() {
 #[tokio::test]
 async fn a_refusal_says_when_to_come_back_only_where_that_helps() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let wrong = Query::of([("appid", "x")]);
     assert_eq!(proxy.get(&wrong).await.header("retry-after"), None);
     assert_eq!(proxy.get(&proxy.sign(&MSISDN).with("ebid", "1")).await.header("retry-after"), None);
     carrier.kill().await;
-    let down = proxy.ask(&MSISDN).await;
-    down.is_refusal("73");
+    let down = proxy.look_up(&MSISDN).await;
+    down.assert_refusal("73");
     let wait: u64 = down.header("retry-after").expect("waiting helps").parse().expect("seconds");
-    assert!((1..=PATIENCE.as_secs()).contains(&wait), "{wait}");
+    assert!((1..=TIMEOUT.as_secs()).contains(&wait), "{wait}");
 }
 
 #[tokio::test]
 async fn texts_are_those_of_the_carriers_table() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     for (query, text) in [
         (proxy.sign(&MSISDN).without("ebid"), "请求参数不正确，请参考能力调用文档"),
         (proxy.sign(&Card::new("msisdn", "x")), "码号信息错误，请检查MSISDN、ICCID、IMSI是否正确"),

@@ -1,7 +1,7 @@
 //! A changed configuration: what a reload applies, and what it names until the next start.
 
 use crate::support::{
-    NORMAL, Proxy, STATUS_PATH, Setup, card_number, carrier, say, scripted, until, write_config,
+    NORMAL, Proxy, STATUS_PATH, Setup, card_number, carrier, eventually, say, scripted, write_config,
 };
 
 /// Loads another configuration into a running proxy, which accepts it.
@@ -22,13 +22,13 @@ async fn timeouts_and_body_limits_of_the_carrier_count_at_once() {
     .await;
     let setup = Setup::calling(&url);
     let proxy = setup.start().await;
-    proxy.ask(&card_number(0)).await.is_normal();
+    proxy.look_up(&card_number(0)).await.assert_normal();
     reload(&proxy, &setup.clone().set("carrier.timeout", "100ms")).await;
-    proxy.ask(&card_number(1)).await.is_refusal_since("73", "http_response_timeout");
+    proxy.look_up(&card_number(1)).await.assert_refusal_for("73", "http_response_timeout");
     reload(&proxy, &setup.clone().set("carrier.max_body", "10B")).await;
-    proxy.ask(&card_number(2)).await.is_refusal_since("73", "http_response_body_size");
+    proxy.look_up(&card_number(2)).await.assert_refusal_for("73", "http_response_body_size");
     reload(&proxy, &setup).await;
-    proxy.ask(&card_number(3)).await.is_normal();
+    proxy.look_up(&card_number(3)).await.assert_normal();
 }
 
 #[tokio::test]
@@ -44,25 +44,25 @@ async fn caps_and_limits_of_connections_count_at_once() {
     let mut first = proxy.connect().await;
     let target = format!("{STATUS_PATH}?{}", proxy.sign(&card_number(0)).text());
     first.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
-    until("the call", async || {
+    eventually("the call", async || {
         let metrics = proxy.admin("/metrics", "").await;
         metrics.text().contains("cmiot_flights 1").then_some(())
     })
     .await;
-    proxy.ask(&card_number(1)).await.is_refusal_since("73", "too many wait already");
+    proxy.look_up(&card_number(1)).await.assert_refusal_for("73", "too many wait already");
     reload(&proxy, &setup.clone().set("carrier.max_flights", 5).set("carrier.timeout", "100ms")).await;
-    proxy.ask(&card_number(1)).await.is_refusal_since("73", "http_response_timeout");
+    proxy.look_up(&card_number(1)).await.assert_refusal_for("73", "http_response_timeout");
     reload(&proxy, &setup.clone().set("gateway.max_connections", 1)).await;
     // Turned away at once: `first` is still open.
-    let answer = proxy.connect().await.answer().await;
-    assert_eq!(answer.code(), "73");
-    assert!(answer.header("proxy-status").unwrap().contains("connection_limit_reached"));
+    let response = proxy.connect().await.response().await;
+    assert_eq!(response.code(), "73");
+    assert!(response.header("proxy-status").unwrap().contains("connection_limit_reached"));
 }
 
 #[tokio::test]
 async fn keys_that_need_a_restart_are_named_until_they_are_changed_back() {
     let carrier = carrier().await;
-    let setup = Setup::before(&carrier);
+    let setup = Setup::with_carrier(&carrier);
     let mut proxy = setup.start().await;
     let changed = setup.clone().set("carrier.node", 7).set("audit.min_free", "65MiB");
     reload(&proxy, &changed).await;

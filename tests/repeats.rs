@@ -11,37 +11,37 @@ const MODES: [&str; 3] = ["refuse", "same-answer", "observe"];
 #[tokio::test]
 async fn a_change_of_the_mode_brings_no_transid_back() {
     let carrier = carrier().await;
-    let mode = |mode: &str| Setup::before(&carrier).set("client.0.replay", mode);
+    let mode = |mode: &str| Setup::with_carrier(&carrier).set("client.0.replay", mode);
     for (before, after) in MODES.iter().flat_map(|before| MODES.map(|after| (*before, after))) {
         let proxy = mode(before).start_clocked().await;
         let query = proxy.sign(&MSISDN);
         let other = query.clone().without("msisdn").with(ICCID.kind, ICCID.number);
-        proxy.get(&query).await.is_normal();
+        proxy.get(&query).await.assert_normal();
         let calls = carrier.count();
         proxy.reload(&mode(after));
         let (same, moved) = (proxy.get(&query).await, proxy.get(&other).await);
         match (before, after) {
             // It never refuses, and says in the audit that the transid was used.
             (_, "observe") => {
-                same.is_normal();
-                moved.is_normal();
+                same.assert_normal();
+                moved.assert_normal();
             }
             ("same-answer", "same-answer") => {
-                same.is_normal();
-                moved.is_refusal_since("7", "used before");
+                same.assert_normal();
+                moved.assert_refusal_for("7", "used before");
             }
             _ => {
-                same.is_refusal_since("7", "used before");
-                moved.is_refusal_since("7", "used before");
+                same.assert_refusal_for("7", "used before");
+                moved.assert_refusal_for("7", "used before");
             }
         }
         let asked_for_the_other = u64::from(after == "observe");
         assert_eq!(carrier.count(), calls + asked_for_the_other, "{before}, then {after}");
         // And back again: what was refused stays refused.
         proxy.reload(&mode("refuse"));
-        proxy.get(&query).await.is_refusal_since("7", "used before");
+        proxy.get(&query).await.assert_refusal_for("7", "used before");
         proxy.reload(&mode("same-answer"));
-        proxy.get(&query).await.is_refusal_since("7", "used before");
+        proxy.get(&query).await.assert_refusal_for("7", "used before");
         proxy.stop().await;
     }
 }
@@ -50,30 +50,30 @@ async fn a_change_of_the_mode_brings_no_transid_back() {
 async fn a_restart_in_another_mode_brings_no_transid_back() {
     let carrier = carrier().await;
     for mode in MODES {
-        let setup = Setup::before(&carrier).set("client.0.replay", mode);
+        let setup = Setup::with_carrier(&carrier).set("client.0.replay", mode);
         let mut proxy = setup.start().await;
         let query = proxy.sign(&MSISDN);
-        proxy.get(&query).await.is_normal();
+        proxy.get(&query).await.assert_normal();
         std::fs::write(proxy.config(), setup.set("client.0.replay", "refuse").text()).unwrap();
         proxy.restart().await;
-        proxy.get(&query).await.is_refusal_since("7", "used before");
+        proxy.get(&query).await.assert_refusal_for("7", "used before");
     }
 }
 
 #[tokio::test]
 async fn a_client_that_comes_back_after_a_restart_brings_no_transid_back() {
     let carrier = carrier().await;
-    let with = Setup::before(&carrier);
+    let with = Setup::with_carrier(&carrier);
     let without = with.clone().set("client.0.appid", "GW9999");
     let mut proxy = with.start().await;
     let query = proxy.sign(&MSISDN);
-    proxy.get(&query).await.is_normal();
+    proxy.get(&query).await.assert_normal();
     std::fs::write(proxy.config(), without.text()).unwrap();
     proxy.restart().await;
-    proxy.get(&query).await.is_refusal_since("7", "appid or token wrong");
+    proxy.get(&query).await.assert_refusal_for("7", "appid or token wrong");
     std::fs::write(proxy.config(), with.text()).unwrap();
     proxy.restart().await;
-    proxy.get(&query).await.is_refusal_since("7", "used before");
+    proxy.get(&query).await.assert_refusal_for("7", "used before");
 }
 
 #[tokio::test]
@@ -86,25 +86,25 @@ async fn a_client_that_moves_to_another_group_gets_no_response_of_the_first() {
     carrier.set_rules([Rule::parse("appid=100002 status=02").unwrap()]);
     let second = format!("name='second'\nappid='100002'\nebid='{EBID}'\npassword='second-secret'");
     for mode in MODES {
-        let first = Setup::before(&carrier)
+        let first = Setup::with_carrier(&carrier)
             .add("account", &second)
             .add("client", "group='second'\nappid='OTHER'\npassword='others-password'")
             .set("client.0.replay", mode);
         let moved = first.clone().set("client.0.group", "second").set("client.1.group", "fleet");
         let proxy = first.start_clocked().await;
         let query = proxy.sign(&MSISDN);
-        proxy.get(&query).await.is_normal();
+        proxy.get(&query).await.assert_normal();
         proxy.reload(&moved);
         let again = proxy.get(&query).await;
         if mode == "observe" {
             assert_eq!(again.json()["result"][0]["STATUS"], "02", "by the rules of its new group");
         } else {
-            again.is_refusal_since("7", "used before");
+            again.assert_refusal_for("7", "used before");
         }
-        assert_eq!(proxy.ask(&MSISDN).await.json()["result"][0]["STATUS"], "02");
+        assert_eq!(proxy.look_up(&MSISDN).await.json()["result"][0]["STATUS"], "02");
         proxy.reload(&first);
         if mode != "observe" {
-            proxy.get(&query).await.is_refusal_since("7", "used before");
+            proxy.get(&query).await.assert_refusal_for("7", "used before");
         }
         proxy.stop().await;
     }
@@ -113,25 +113,25 @@ async fn a_client_that_moves_to_another_group_gets_no_response_of_the_first() {
 #[tokio::test]
 async fn a_repeated_response_says_how_old_it_is_and_ends_with_its_bounds() {
     let carrier = carrier().await;
-    let setup = Setup::before(&carrier)
+    let setup = Setup::with_carrier(&carrier)
         .set("client.0.replay", "same-answer")
         .set("gateway.clock_skew", "1h")
-        .keep("normal", "60s", "20s", "120s");
+        .freshness("normal", "60s", "20s", "120s");
     let proxy = setup.start_clocked().await;
     let query = proxy.sign(&MSISDN);
-    proxy.get(&query).await.is_normal();
+    proxy.get(&query).await.assert_normal();
     // The cache learns something newer; the response to this request stays what it was.
     carrier.set_rules([Rule::any().status("02")]);
     for (seconds, cache) in [(10, "hit; ttl=50"), (60, "hit; ttl=-10"), (100, "hit; ttl=-110")] {
         proxy.clock.advance(Duration::from_secs(seconds));
         let again = proxy.get(&query).await;
-        again.is_normal();
+        again.assert_normal();
         assert_eq!(again.cache(), cache);
     }
     assert_eq!(proxy.get(&query).await.age(), 170);
     let calls = carrier.count();
     proxy.clock.advance(Duration::from_secs(10));
-    proxy.get(&query).await.is_refusal_since("7", "used before");
+    proxy.get(&query).await.assert_refusal_for("7", "used before");
     assert_eq!(carrier.count(), calls, "it is not fetched again");
     proxy.stop().await;
 
@@ -143,7 +143,7 @@ async fn a_repeated_response_says_how_old_it_is_and_ends_with_its_bounds() {
     proxy.clock.advance(Duration::from_secs(65));
     assert_eq!(proxy.get(&query).await.cache(), "hit; ttl=-5");
     proxy.clock.advance(Duration::from_secs(1));
-    proxy.get(&query).await.is_refusal_since("7", "used before");
+    proxy.get(&query).await.assert_refusal_for("7", "used before");
     proxy.stop().await;
 }
 
@@ -157,18 +157,19 @@ async fn a_purged_response_is_not_repeated_and_not_fetched_again() {
         ("\"status\": \"02\"", false),
     ] {
         for soft in [false, true] {
-            let proxy = Setup::before(&carrier).set("client.0.replay", "same-answer").start_clocked().await;
+            let proxy =
+                Setup::with_carrier(&carrier).set("client.0.replay", "same-answer").start_clocked().await;
             let query = proxy.sign(&MSISDN);
-            proxy.get(&query).await.is_normal();
+            proxy.get(&query).await.assert_normal();
             let calls = carrier.count();
             let purged =
                 proxy.admin_post("/cache/purge", &format!("{{{selection}, \"soft\": {soft}}}")).await;
             assert_eq!(purged.status, 200, "{selection}: {}", purged.text());
             let again = proxy.get(&query).await;
             if covers {
-                again.is_refusal_since("7", "used before");
+                again.assert_refusal_for("7", "used before");
             } else {
-                again.is_normal();
+                again.assert_normal();
             }
             assert_eq!(carrier.count(), calls, "{selection}");
             proxy.stop().await;
@@ -179,16 +180,16 @@ async fn a_purged_response_is_not_repeated_and_not_fetched_again() {
 #[tokio::test]
 async fn what_was_observed_without_a_window_is_refused_with_one() {
     let carrier = carrier().await;
-    let observed = Setup::before(&carrier)
+    let observed = Setup::with_carrier(&carrier)
         .set("client.0.replay", "observe")
         .set("client.0.format", "lenient")
         .set("client.0.clock_skew", "any");
     let proxy = observed.start_clocked().await;
     let query = proxy.sign(&MSISDN);
-    proxy.get(&query).await.is_normal();
-    proxy.get(&query).await.is_normal();
-    proxy.reload(&Setup::before(&carrier));
-    proxy.get(&query).await.is_refusal_since("7", "used before");
-    proxy.ask(&MSISDN).await.is_normal();
+    proxy.get(&query).await.assert_normal();
+    proxy.get(&query).await.assert_normal();
+    proxy.reload(&Setup::with_carrier(&carrier));
+    proxy.get(&query).await.assert_refusal_for("7", "used before");
+    proxy.look_up(&MSISDN).await.assert_normal();
     proxy.stop().await;
 }

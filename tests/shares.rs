@@ -3,7 +3,8 @@
 use cmiot_simulator::{Account, Gate, Rule, Simulator};
 
 use crate::support::{
-    ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, ICCID, MSISDN, STATUS_PATH, Setup, card_number, carrier, until,
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, ICCID, MSISDN, STATUS_PATH, Setup, card_number, carrier,
+    eventually,
 };
 
 /// Two groups of one account; the first has two clients.
@@ -14,7 +15,7 @@ async fn two_groups() -> (Simulator, Setup) {
         Account::new("100002", EBID, "second-secret"),
     ]);
     let second = format!("name='second'\nappid='100002'\nebid='{EBID}'\npassword='second-secret'");
-    let setup = Setup::before(&carrier)
+    let setup = Setup::with_carrier(&carrier)
         .add("account", &second)
         .add("client", "group='fleet'\nappid='SISTER'\npassword='sisters-password'")
         .add("client", "group='second'\nappid='OTHER'\npassword='others-password'");
@@ -29,11 +30,11 @@ async fn a_client_that_fills_its_share_of_the_replay_table_locks_nobody_else_out
     let answered = async |appid: &str, password: &str| {
         let gateway = proxy.gateway.named(appid, password);
         for n in 0.. {
-            let answer = proxy.get(&gateway.sign(&MSISDN)).await;
-            if answer.code() != "0" {
-                answer.is_refusal_since("72", "too many transids");
+            let response = proxy.get(&gateway.sign(&MSISDN)).await;
+            if response.code() != "0" {
+                response.assert_refusal_for("72", "too many transids");
                 // Not before a transid leaves the window.
-                let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+                let wait: u64 = response.header("retry-after").unwrap().parse().unwrap();
                 assert!((200..=301).contains(&wait), "{wait}");
                 return n;
             }
@@ -44,7 +45,7 @@ async fn a_client_that_fills_its_share_of_the_replay_table_locks_nobody_else_out
     assert_eq!(answered(&own.0, &own.1).await, 37);
     assert_eq!(answered("SISTER", "sisters-password").await, 37);
     let other = proxy.gateway.named("OTHER", "others-password");
-    proxy.get(&other.sign(&MSISDN)).await.is_normal();
+    proxy.get(&other.sign(&MSISDN)).await.assert_normal();
     let metrics = proxy.admin("/metrics", "").await;
     for line in [
         "cmiot_transids_by_group{group=\"fleet\"} 74",
@@ -53,7 +54,7 @@ async fn a_client_that_fills_its_share_of_the_replay_table_locks_nobody_else_out
     ] {
         assert!(metrics.text().contains(line), "{line} not in {}", metrics.text());
     }
-    let alarm = until("the alarm", async || {
+    let alarm = eventually("the alarm", async || {
         let ready = proxy.admin("/ready", "").await;
         assert_eq!(ready.status, 200);
         ready.text().contains("alarm: replay-full: ").then(|| ready.text().to_owned())
@@ -71,17 +72,17 @@ async fn a_flight_whose_asker_has_left_counts_until_it_ends() {
     carrier.set_rules([Rule::any().gate(&gate)]);
     let proxy = setup.set("carrier.max_waiters_per_client", 3).start().await;
     for n in 0..3 {
-        let mut line = proxy.connect().await;
+        let mut connection = proxy.connect().await;
         let query = proxy.sign(&card_number(n));
-        line.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
+        connection.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
         carrier.wait_for_calls(u64::from(n) + 1).await;
-        line.hang_up();
+        connection.reset();
     }
-    until("nobody to wait", async || {
+    eventually("nobody to wait", async || {
         proxy.admin("/metrics", "").await.text().contains("cmiot_waiters 0").then_some(())
     })
     .await;
-    proxy.ask(&MSISDN).await.is_refusal_since("73", "too many wait already");
+    proxy.look_up(&MSISDN).await.assert_refusal_for("73", "too many wait already");
     // Neither its sister nor another group is touched.
     let sister = proxy.gateway.named("SISTER", "sisters-password");
     let other = proxy.gateway.named("OTHER", "others-password");
@@ -90,9 +91,10 @@ async fn a_flight_whose_asker_has_left_counts_until_it_ends() {
         carrier.wait_for_calls(5).await;
         gate.open();
     });
-    asked.0.is_normal();
-    asked.1.is_normal();
-    until("its flights to end", async || (proxy.ask(&MSISDN).await.code() == "0").then_some(())).await;
+    asked.0.assert_normal();
+    asked.1.assert_normal();
+    eventually("its flights to end", async || (proxy.look_up(&MSISDN).await.code() == "0").then_some(()))
+        .await;
 }
 
 #[tokio::test]
@@ -104,23 +106,23 @@ async fn a_group_leaves_flights_to_the_others() {
     let setup = setup.set("carrier.max_flights", 8).set("carrier.max_waiters_per_client", 8);
     let proxy = setup.start().await;
     let gateways = [proxy.gateway.clone(), proxy.gateway.named("SISTER", "sisters-password")];
-    let mut lines = Vec::new();
+    let mut connections = Vec::new();
     for n in 0..6 {
         let query = gateways[usize::from(n > 2)].sign(&card_number(n));
-        let mut line = proxy.connect().await;
-        line.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
+        let mut connection = proxy.connect().await;
+        connection.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
         carrier.wait_for_calls(u64::from(n) + 1).await;
-        lines.push(line);
+        connections.push(connection);
     }
     for gateway in &gateways {
-        proxy.get(&gateway.sign(&MSISDN)).await.is_refusal_since("73", "too many wait already");
+        proxy.get(&gateway.sign(&MSISDN)).await.assert_refusal_for("73", "too many wait already");
     }
     let other = proxy.gateway.named("OTHER", "others-password").sign(&MSISDN);
-    let (answer, ()) = tokio::join!(proxy.get(&other), async {
+    let (response, ()) = tokio::join!(proxy.get(&other), async {
         carrier.wait_for_calls(7).await;
         gate.open();
     });
-    answer.is_normal();
+    response.assert_normal();
 }
 
 #[tokio::test]
@@ -133,7 +135,7 @@ async fn a_share_that_is_not_below_its_total_is_lowered_and_said() {
         .set("carrier.max_flights", 100)
         .set("carrier.max_waiters_per_client", 100);
     crate::support::write_config(&folder.path().join("c.toml"), &setup.text());
-    let said = crate::support::run(folder.path(), &["check", "--config", "c.toml"], &[]).await.did_it();
+    let said = crate::support::run(folder.path(), &["check", "--config", "c.toml"], &[]).await.success();
     for (key, used) in [
         ("[gateway] replay_group_share = 1000", "750 is used"),
         ("[gateway] replay_share = 1000000", "375 is used"),
@@ -158,7 +160,7 @@ async fn the_last_tenth_of_the_connections_is_for_peers_with_fewer_than_two() {
     for n in 0..21 {
         held.push(connect(2 + n / 7).await);
     }
-    until("nine tenths to be taken", async || {
+    eventually("nine tenths to be taken", async || {
         let peers = proxy.admin("/peers", "").await;
         let open = peers.json()["connections"].as_u64().unwrap();
         let away: u64 = peers.json()["peers"]
@@ -170,5 +172,5 @@ async fn the_last_tenth_of_the_connections_is_for_peers_with_fewer_than_two() {
         (open == 18 && away == 3).then_some(())
     })
     .await;
-    proxy.ask(&MSISDN).await.is_normal();
+    proxy.look_up(&MSISDN).await.assert_normal();
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{EBID, Finished, GATEWAY_APPID, GATEWAY_PASSWORD, MSISDN, NORMAL, Proxy, carrier, run};
+use crate::support::{EBID, GATEWAY_APPID, GATEWAY_PASSWORD, MSISDN, NORMAL, Output, Proxy, carrier, run};
 
 /// The first of the signer's known answers: the carrier page's own transid, with a made-up password.
 const VECTOR: [&str; 11] = [
@@ -22,7 +22,7 @@ const PASSWORD: (&str, &str) = ("CMIOT_PASSWORD", "example-password");
 const TRANSID: &str = "1000012014101615303080000001";
 const TOKEN: &str = "599a332d6caf2c44b76f1b02d786d3889c44fbf778fef24a58772c8c63ca8819";
 
-async fn sign(arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
+async fn sign(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     run(tempfile::tempdir().unwrap().path(), arguments, environment).await
 }
 
@@ -32,7 +32,7 @@ fn query() -> String {
 
 #[tokio::test]
 async fn a_known_answer_comes_out_in_every_format() {
-    let in_format = async |more: &[&str]| sign(&[&VECTOR, more].concat(), &[PASSWORD]).await.did_it().out;
+    let in_format = async |more: &[&str]| sign(&[&VECTOR, more].concat(), &[PASSWORD]).await.success().out;
     let url = format!("https://api.iot.10086.cn/v2/userstatusrealsingle?{}", query());
 
     let text = in_format(&[]).await;
@@ -99,18 +99,18 @@ async fn every_known_answer_of_the_signers_is_reproduced() {
             "--format",
             "query",
         ];
-        assert_eq!(run(folder.path(), &arguments, &[]).await.did_it().out, format!("{query}\n"));
+        assert_eq!(run(folder.path(), &arguments, &[]).await.success().out, format!("{query}\n"));
     }
 }
 
 #[tokio::test]
 async fn what_it_signs_now_is_answered_now() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let arguments =
         ["sign", "--appid", GATEWAY_APPID, "--ebid", EBID, "--msisdn", MSISDN.number, "--format", "query"];
     for _ in 0..3 {
-        let signed = sign(&arguments, &[("CMIOT_PASSWORD", GATEWAY_PASSWORD)]).await.did_it();
+        let signed = sign(&arguments, &[("CMIOT_PASSWORD", GATEWAY_PASSWORD)]).await.success();
         let target = format!("/v2/userstatusrealsingle?{}", signed.out.trim_end());
         assert_eq!(proxy.get_target(&target, "").await.text(), NORMAL);
     }

@@ -9,9 +9,9 @@ use crate::support::{ACCOUNT_APPID, GATEWAY_APPID, MSISDN, Proxy, Setup, card_nu
 #[tokio::test]
 async fn a_gateways_transid_is_never_sent_upstream() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let query = proxy.sign(&MSISDN);
-    proxy.get(&query).await.is_normal();
+    proxy.get(&query).await.assert_normal();
     let calls = carrier.calls();
     let [call] = &calls[..] else { panic!("{calls:?}") };
     assert_eq!(call.appid, ACCOUNT_APPID);
@@ -26,13 +26,13 @@ async fn a_gateways_transid_is_never_sent_upstream() {
 #[tokio::test]
 async fn transids_are_distinct_over_restarts_and_kills() {
     let carrier = carrier().await;
-    let mut proxy = Setup::before(&carrier).keep("normal", "0s", "0s", "0s").start().await;
+    let mut proxy = Setup::with_carrier(&carrier).freshness("normal", "0s", "0s", "0s").start().await;
     let mut asked = 0;
     for round in 0..4 {
         let mut askers = JoinSet::new();
         for n in 0..30 {
-            let door = proxy.clone();
-            askers.spawn(async move { door.ask(&card_number(n)).await.is_normal() });
+            let client = proxy.clone();
+            askers.spawn(async move { client.look_up(&card_number(n)).await.assert_normal() });
         }
         askers.join_all().await;
         asked += 30;
@@ -53,9 +53,9 @@ async fn transids_are_distinct_over_restarts_and_kills() {
 async fn proxies_that_share_an_account_count_apart() {
     let carrier = carrier().await;
     for node in [0, 7, 99] {
-        let proxy = Setup::before(&carrier).set("carrier.node", node).start().await;
+        let proxy = Setup::with_carrier(&carrier).set("carrier.node", node).start().await;
         for n in 0..3 {
-            proxy.ask(&card_number(n)).await.is_normal();
+            proxy.look_up(&card_number(n)).await.assert_normal();
         }
         for call in &carrier.calls()[carrier.calls().len() - 3..] {
             let digits = &call.transid[call.transid.len() - 8..];
@@ -69,8 +69,8 @@ async fn proxies_that_share_an_account_count_apart() {
 async fn a_retry_has_a_transid_of_its_own() {
     let carrier = carrier().await;
     carrier.set_rules([cmiot_simulator::Rule::parse("close times=1").unwrap()]);
-    let proxy = Proxy::before(&carrier).await;
-    proxy.ask(&MSISDN).await.is_normal();
+    let proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
     assert_eq!(carrier.count(), 2);
     assert_eq!(carrier.duplicates(), []);
     // The audit names the one that was answered.
@@ -81,11 +81,11 @@ async fn a_retry_has_a_transid_of_its_own() {
 #[tokio::test]
 async fn a_clock_that_is_stepped_repeats_none() {
     let carrier = carrier().await;
-    let proxy = Setup::before(&carrier).keep("normal", "0s", "0s", "0s").start_clocked().await;
+    let proxy = Setup::with_carrier(&carrier).freshness("normal", "0s", "0s", "0s").start_clocked().await;
     for step in [0, -3_600, 3_599, 1, 3_600, -90_000] {
         proxy.clock.step(step);
         for n in 0..5 {
-            proxy.ask(&card_number(n)).await.is_normal();
+            proxy.look_up(&card_number(n)).await.assert_normal();
         }
     }
     assert_eq!(carrier.count(), 30);

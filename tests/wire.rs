@@ -5,42 +5,42 @@ use crate::support::{ICCID, MSISDN, Proxy, STATUS_PATH, Setup, card_number, carr
 #[tokio::test]
 async fn a_post_may_carry_its_parameters_in_url_body_or_both() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     for n in 0..=5 {
         let (url, body) = proxy.sign(&MSISDN).split(n);
         let target = if n == 0 { STATUS_PATH.to_owned() } else { format!("{STATUS_PATH}?{}", url.text()) };
         let form = "Content-Type: application/x-www-form-urlencoded\r\n";
-        proxy.post(&target, form, &body.text()).await.is_normal();
+        proxy.post(&target, form, &body.text()).await.assert_normal();
     }
     // All of it in both, with the same values.
     let query = proxy.sign(&MSISDN).text();
-    proxy.post(&format!("{STATUS_PATH}?{query}"), "", &query).await.is_normal();
+    proxy.post(&format!("{STATUS_PATH}?{query}"), "", &query).await.assert_normal();
 }
 
 #[tokio::test]
 async fn parameters_come_in_any_order() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let mut names = ["appid", "transid", "ebid", "token", "msisdn"];
     for turn in 0..10 {
         names.rotate_left(1);
         if turn == 5 {
             names.reverse();
         }
-        proxy.get(&proxy.sign(&MSISDN).in_order(names)).await.is_normal();
+        proxy.get(&proxy.sign(&MSISDN).in_order(names)).await.assert_normal();
     }
 }
 
 #[tokio::test]
 async fn empty_means_absent_and_unknown_is_ignored() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let signed = || proxy.sign(&ICCID);
-    proxy.get(&signed().and("msisdn", "").and("imsi", "")).await.is_normal();
-    proxy.get(&signed().and("appid", "").and("iccid", "")).await.is_normal();
-    proxy.get(&signed().and("callback", "x").and("_", "1").and("iccids", "1")).await.is_normal();
+    proxy.get(&signed().and("msisdn", "").and("imsi", "")).await.assert_normal();
+    proxy.get(&signed().and("appid", "").and("iccid", "")).await.assert_normal();
+    proxy.get(&signed().and("callback", "x").and("_", "1").and("iccids", "1")).await.assert_normal();
     let padded = format!("&&{}&", signed().text());
-    proxy.get_target(&format!("{STATUS_PATH}?{padded}"), "").await.is_normal();
+    proxy.get_target(&format!("{STATUS_PATH}?{padded}"), "").await.assert_normal();
     let calls = carrier.calls();
     assert_eq!(calls.len(), 1, "one card, whatever stands around it");
     assert_eq!(calls[0].path, STATUS_PATH);
@@ -49,7 +49,7 @@ async fn empty_means_absent_and_unknown_is_ignored() {
 #[tokio::test]
 async fn percent_encoding_is_undone() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let query = proxy.sign(&MSISDN);
     let encode = |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02X}")).collect() };
     let encoded: Vec<String> = query
@@ -60,18 +60,18 @@ async fn percent_encoding_is_undone() {
             format!("{}={}", encode(name), encode(value))
         })
         .collect();
-    proxy.get_target(&format!("{STATUS_PATH}?{}", encoded.join("&")), "").await.is_normal();
+    proxy.get_target(&format!("{STATUS_PATH}?{}", encoded.join("&")), "").await.assert_normal();
     for broken in ["%", "%4", "%zz", "%00", "%ff%fe"] {
-        proxy.get(&proxy.sign(&MSISDN).with("ebid", broken)).await.is_refusal("10");
+        proxy.get(&proxy.sign(&MSISDN).with("ebid", broken)).await.assert_refusal("10");
     }
 }
 
 #[tokio::test]
 async fn slashes_may_be_doubled() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     for path in ["/v2//userstatusrealsingle", "//v2/userstatusrealsingle", "//v2///userstatusrealsingle"] {
-        proxy.get_target(&format!("{path}?{}", proxy.sign(&MSISDN).text()), "").await.is_normal();
+        proxy.get_target(&format!("{path}?{}", proxy.sign(&MSISDN).text()), "").await.assert_normal();
     }
     assert_eq!(carrier.count(), 1, "one operation, however it is written");
 }
@@ -93,11 +93,11 @@ async fn an_absolute_target_may_name_the_carrier_or_us() {
         &proxy.address.to_string(),
     ] {
         let target = format!("http://{authority}{STATUS_PATH}?{}", proxy.sign(&MSISDN).text());
-        proxy.get_target(&target, "").await.is_normal();
+        proxy.get_target(&target, "").await.assert_normal();
     }
     for foreign in ["example.com", "localhost.example.com", "10.0.0.1", "[::2]:80"] {
         let target = format!("http://{foreign}{STATUS_PATH}?{}", proxy.sign(&MSISDN).text());
-        proxy.get_target(&target, "").await.is_refusal_since("10006", "421");
+        proxy.get_target(&target, "").await.assert_refusal_for("10006", "421");
     }
 }
 
@@ -106,14 +106,14 @@ async fn the_real_carriers_host_is_ours_in_front_of_it() {
     // The carrier cannot be reached from here, so the look-up itself fails: after it was understood.
     let proxy = Setup::calling("http://api.iot.10086.cn").set("carrier.timeout", "1s").start().await;
     let target = format!("http://api.iot.10086.cn{STATUS_PATH}?{}", proxy.sign(&MSISDN).text());
-    let answer = proxy.get_target(&target, "").await;
-    answer.is_refusal("73");
+    let response = proxy.get_target(&target, "").await;
+    response.assert_refusal("73");
 }
 
 #[tokio::test]
 async fn a_content_type_says_nothing() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     for odd in [
         "application/x-www-form-urlencoded",
         "application/json;charset=UTF-8",
@@ -123,60 +123,63 @@ async fn a_content_type_says_nothing() {
         "multipart/form-data; boundary=x",
     ] {
         let header = format!("Content-Type: {odd}\r\n");
-        proxy.get_with(&proxy.sign(&MSISDN), &header).await.is_normal();
-        proxy.post(STATUS_PATH, &header, &proxy.sign(&MSISDN).text()).await.is_normal();
+        proxy.get_with(&proxy.sign(&MSISDN), &header).await.assert_normal();
+        proxy.post(STATUS_PATH, &header, &proxy.sign(&MSISDN).text()).await.assert_normal();
     }
 }
 
 #[tokio::test]
 async fn a_get_may_declare_an_empty_body_but_not_carry_one() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     proxy
         .get_with(&proxy.sign(&MSISDN), "Content-Type: application/json\r\nContent-Length: 0\r\n")
         .await
-        .is_normal();
+        .assert_normal();
     let query = proxy.sign(&MSISDN).text();
     let with_body = format!("GET {STATUS_PATH}?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}");
-    proxy.send(with_body).await.is_refusal("10");
+    proxy.send(with_body).await.assert_refusal("10");
 }
 
 #[tokio::test]
 async fn a_connection_serves_one_look_up_after_another() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    let mut line = proxy.connect().await;
+    let proxy = Proxy::with_carrier(&carrier).await;
+    let mut connection = proxy.connect().await;
     for n in 0..5 {
         let query = proxy.sign(&card_number(n)).text();
         match n % 2 {
-            0 => line.send(format!("GET {STATUS_PATH}?{query} HTTP/1.1\r\nHost: x\r\n\r\n")).await,
+            0 => connection.send(format!("GET {STATUS_PATH}?{query} HTTP/1.1\r\nHost: x\r\n\r\n")).await,
             _ => {
                 let length = query.len();
-                line.send(format!(
-                    "POST {STATUS_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{query}"
-                ))
-                .await;
+                connection
+                    .send(format!(
+                        "POST {STATUS_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{query}"
+                    ))
+                    .await;
             }
         }
-        line.answer().await.is_normal();
+        connection.response().await.assert_normal();
     }
 }
 
 #[tokio::test]
 async fn a_refusal_leaves_the_connection_open() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    let mut line = proxy.connect().await;
-    line.send(format!("GET {STATUS_PATH} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
-    line.answer().await.is_refusal("10");
-    line.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", proxy.sign(&MSISDN).text())).await;
-    line.answer().await.is_normal();
+    let proxy = Proxy::with_carrier(&carrier).await;
+    let mut connection = proxy.connect().await;
+    connection.send(format!("GET {STATUS_PATH} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+    connection.response().await.assert_refusal("10");
+    connection
+        .send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", proxy.sign(&MSISDN).text()))
+        .await;
+    connection.response().await.assert_normal();
 }
 
 #[tokio::test]
 async fn pipelined_look_ups_are_answered_in_their_order() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let statuses = ["00", "01", "02", "03", "04"];
     carrier.set_rules(
         statuses
@@ -189,48 +192,48 @@ async fn pipelined_look_ups_are_answered_in_their_order() {
             format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", proxy.sign(&card_number(n)).text())
         })
         .collect();
-    let mut line = proxy.connect().await;
-    line.send(sent).await;
+    let mut connection = proxy.connect().await;
+    connection.send(sent).await;
     for status in statuses {
-        assert_eq!(line.answer().await.json()["result"][0]["STATUS"], status);
+        assert_eq!(connection.response().await.json()["result"][0]["STATUS"], status);
     }
 }
 
 #[tokio::test]
 async fn bytes_may_come_one_by_one() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    let mut line = proxy.connect().await;
+    let proxy = Proxy::with_carrier(&carrier).await;
+    let mut connection = proxy.connect().await;
     let query = proxy.sign(&MSISDN).text();
     let length = query.len();
     for byte in
         format!("POST {STATUS_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{query}").bytes()
     {
-        line.send([byte]).await;
+        connection.send([byte]).await;
     }
-    line.answer().await.is_normal();
+    connection.response().await.assert_normal();
 }
 
 #[tokio::test]
 async fn http_1_0_is_served_with_and_without_keep_alive() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     let get =
         |headers: &str| format!("GET {STATUS_PATH}?{} HTTP/1.0\r\n{headers}\r\n", proxy.sign(&MSISDN).text());
 
-    let mut line = proxy.connect().await;
-    line.send(get("")).await;
-    let answer = line.answer().await;
-    answer.is_normal();
-    assert_eq!(answer.version, "HTTP/1.0");
-    assert!(line.ends().await);
+    let mut connection = proxy.connect().await;
+    connection.send(get("")).await;
+    let response = connection.response().await;
+    response.assert_normal();
+    assert_eq!(response.version, "HTTP/1.0");
+    assert!(connection.ends().await);
 
-    let mut line = proxy.connect().await;
+    let mut connection = proxy.connect().await;
     for _ in 0..2 {
-        line.send(get("Host: x\r\nConnection: keep-alive\r\n")).await;
-        let answer = line.answer().await;
-        answer.is_normal();
-        assert!(answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("keep-alive")));
+        connection.send(get("Host: x\r\nConnection: keep-alive\r\n")).await;
+        let response = connection.response().await;
+        response.assert_normal();
+        assert!(response.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("keep-alive")));
     }
 }
 
@@ -238,23 +241,23 @@ async fn http_1_0_is_served_with_and_without_keep_alive() {
 async fn a_client_that_has_said_all_still_gets_its_answer() {
     // `printf ... | nc`, and some modems: they close their sending side with the request.
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
-    let mut line = proxy.connect().await;
-    line.send(format!("GET {STATUS_PATH}?{} HTTP/1.0\r\n\r\n", proxy.sign(&MSISDN).text())).await;
-    line.finish_sending().await;
-    line.answer().await.is_normal();
+    let proxy = Proxy::with_carrier(&carrier).await;
+    let mut connection = proxy.connect().await;
+    connection.send(format!("GET {STATUS_PATH}?{} HTTP/1.0\r\n\r\n", proxy.sign(&MSISDN).text())).await;
+    connection.shut_down_sending().await;
+    connection.response().await.assert_normal();
 }
 
 #[tokio::test]
 async fn what_is_not_http_gets_a_bare_error() {
     let carrier = carrier().await;
-    let proxy = Proxy::before(&carrier).await;
+    let proxy = Proxy::with_carrier(&carrier).await;
     for garbage in ["garbage\r\n\r\n", "GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n", "\u{16}\u{3}\u{1}\r\n\r\n"] {
-        let mut line = proxy.connect().await;
-        line.send(garbage).await;
-        let answer = line.try_answer().await;
-        assert!(answer.is_none_or(|answer| (400..500).contains(&answer.status)), "{garbage:?}");
+        let mut connection = proxy.connect().await;
+        connection.send(garbage).await;
+        let response = connection.try_response().await;
+        assert!(response.is_none_or(|response| (400..500).contains(&response.status)), "{garbage:?}");
     }
-    proxy.ask(&MSISDN).await.is_normal();
+    proxy.look_up(&MSISDN).await.assert_normal();
     assert_eq!(carrier.count(), 1);
 }

@@ -1,12 +1,12 @@
-//! The audit as an auditor reads it: the SQLite files, opened read-only, while the proxy runs or after it died.
+//! Reads the audit as an auditor does: the SQLite files, opened read-only, while the proxy runs or after its end.
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
-/// A record, as the view `lookup` shows it.
+/// A row of the view `lookup`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Row {
+pub(crate) struct LookupRow {
     pub(crate) client: Option<String>,
     pub(crate) group: Option<String>,
     pub(crate) account: Option<String>,
@@ -25,12 +25,12 @@ pub(crate) struct Row {
     pub(crate) authenticated: bool,
 }
 
-/// All records of a folder, oldest first.
-pub(crate) fn rows(data: &Path) -> Vec<Row> {
+/// All audit records of a folder, oldest first.
+pub(crate) fn rows(data: &Path) -> Vec<LookupRow> {
     segments(data).iter().flat_map(|segment| read(segment)).collect()
 }
 
-/// The files of a folder's audit, oldest first.
+/// The audit segments of a folder, oldest first.
 pub(crate) fn segments(data: &Path) -> Vec<PathBuf> {
     let files =
         std::fs::read_dir(data).expect("the proxy's folder").map(|entry| entry.expect("an entry").path());
@@ -44,7 +44,7 @@ pub(crate) fn segments(data: &Path) -> Vec<PathBuf> {
     segments
 }
 
-fn read(segment: &Path) -> Vec<Row> {
+fn read(segment: &Path) -> Vec<LookupRow> {
     let connection =
         Connection::open_with_flags(segment, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("a segment");
     let mut records = connection
@@ -55,7 +55,7 @@ fn read(segment: &Path) -> Vec<Row> {
         )
         .expect("the view");
     let rows = records.query_map([], |row| {
-        Ok(Row {
+        Ok(LookupRow {
             client: row.get(0)?,
             group: row.get(1)?,
             account: row.get(2)?,

@@ -1,7 +1,7 @@
-//! A gateway's firmware on an emulated chip: QEMU bridges its UART to a TCP port, as a modem in transparent mode does.
+//! Gateway firmware on an emulated chip: QEMU bridges its UART to a TCP port, as a modem in transparent mode does.
 //!
-//! The images are built here from `signer/firmware` (and `signer/capi` for the one in C), so that a test never runs
-//! yesterday's; `cargo xtask test` has built them before, and brings QEMU.
+//! Each test builds the images from `signer/firmware` (the C gateway also from `signer/capi`), so that no test runs an
+//! outdated image. `cargo xtask test` builds them first and installs QEMU.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use super::{EBID, GATEWAY_APPID, GATEWAY_PASSWORD, MSISDN, secrets, soon};
+use super::{EBID, GATEWAY_APPID, GATEWAY_PASSWORD, MSISDN, secrets, within};
 
 /// A board that QEMU emulates.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Board {
-    /// QEMU's name of it.
+    /// QEMU's machine name.
     machine: &'static str,
-    /// rustc's name of its chip.
+    /// rustc's target triple.
     target: &'static str,
 }
 
@@ -28,12 +28,12 @@ pub(crate) const M3: Board = Board { machine: "lm3s6965evb", target: "thumbv7m-n
 /// Cortex-M4F.
 pub(crate) const M4F: Board = Board { machine: "mps2-an386", target: "thumbv7em-none-eabihf" };
 
-/// How the UART is connected.
+/// Connection of the UART.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bridge {
-    /// To this port, for as long as it is open.
+    /// To this port, until the connection closes.
     Plain(SocketAddr),
-    /// To this port, and again a second after every break; what is sent meanwhile is lost.
+    /// To this port, with a reconnect one second after each break; bytes sent in between are lost.
     Reconnecting(SocketAddr),
 }
 
@@ -41,21 +41,21 @@ pub(crate) enum Bridge {
 pub(crate) struct Gateway {
     qemu: Child,
     console: Lines<BufReader<ChildStdout>>,
-    /// Every line it has said.
+    /// All lines of its console so far.
     pub(crate) said: Vec<String>,
 }
 
-/// A gateway's firmware.
+/// A gateway firmware.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Program {
-    /// `signer/firmware/src/bin/gateway`; its settings stand in `settings.rs` there.
+    /// `signer/firmware/src/bin/gateway`; `settings.rs` there lists its settings.
     Rust(Board),
-    /// `signer/capi/examples/bare/gateway.c`, which has the M3 board's UART built in and says what its settings are.
+    /// `signer/capi/examples/bare/gateway.c`, written for the UART of the M3 board; its header comment lists its settings.
     C,
 }
 
 impl Program {
-    /// Starts it, with further settings.
+    /// Starts the firmware with further settings.
     pub(crate) async fn gateway(self, bridge: Bridge, settings: &[&str]) -> Gateway {
         match self {
             Self::Rust(board) => board.start(&board.build_rust().await, bridge, settings),
@@ -66,8 +66,8 @@ impl Program {
 
 impl Board {
     fn start(self, image: &Path, bridge: Bridge, settings: &[&str]) -> Gateway {
-        secrets::keep(MSISDN.number);
-        secrets::keep(GATEWAY_PASSWORD);
+        secrets::register(MSISDN.number);
+        secrets::register(GATEWAY_PASSWORD);
         let (address, option) = match bridge {
             Bridge::Plain(address) => (address, ""),
             Bridge::Reconnecting(address) => (address, ",reconnect=1"),
@@ -78,7 +78,7 @@ impl Board {
             format!("msisdn={}", MSISDN.number),
             format!("host={address}"),
         ];
-        // The first of a name counts, so that a test's own stands before the usual.
+        // The first value per name counts, so the test's settings precede the defaults.
         let usual = [format!("password={GATEWAY_PASSWORD}"), format!("clock={}", now())];
         let words = common.iter().map(String::as_str).chain(settings.iter().copied());
         let words: String =
@@ -123,7 +123,7 @@ impl Board {
             "--target",
             self.target,
         ]);
-        // In that folder lies the configuration with the cfgs for sha2, which the variable would replace.
+        // RUSTFLAGS would replace the cfgs for sha2 in that folder's .cargo/config.toml.
         cargo.arg("--target-dir").arg(&folder).env_remove("RUSTFLAGS").current_dir(signer("firmware"));
         succeeds(cargo).await;
         folder.join(self.target).join("release/gateway")
@@ -131,24 +131,24 @@ impl Board {
 }
 
 impl Gateway {
-    /// Waits for a line that begins so.
+    /// Waits for a console line with this prefix.
     pub(crate) async fn says(&mut self, beginning: &str) {
         while !self
             .next()
             .await
-            .unwrap_or_else(|| panic!("{beginning}: was not said, but\n{}", self.text()))
+            .unwrap_or_else(|| panic!("{beginning}: not on the console, which has\n{}", self.text()))
             .starts_with(beginning)
         {}
     }
 
-    /// Waits for it to end, and returns its exit code. Its console is the test's output.
+    /// Waits for its end and returns its exit code. Prints its console to the test's output.
     pub(crate) async fn ends(&mut self) -> Option<i32> {
         while self.next().await.is_some() {}
         println!("{}", self.text());
-        soon("QEMU's end", self.qemu.wait()).await.expect("a process of ours").code()
+        within("QEMU's end", self.qemu.wait()).await.expect("a process of ours").code()
     }
 
-    /// How many look-ups ended with a normal card.
+    /// Number of lookups that returned a normal card.
     pub(crate) fn statuses(&self) -> usize {
         let normal = |line: &&String| {
             let status = line.strip_prefix("look-up").and_then(|rest| rest.split_once(": "));
@@ -157,29 +157,29 @@ impl Gateway {
         self.said.iter().filter(normal).count()
     }
 
-    /// The transids it asked under, in order; of the gateway in C, their sequences.
+    /// The transids of its requests in order; of the C gateway, their sequences.
     pub(crate) fn transids(&self) -> Vec<&str> {
         self.said.iter().filter_map(|line| line.strip_prefix("ask ")).collect()
     }
 
-    /// Whether it has said a line that begins so.
+    /// Whether its console has a line with this prefix.
     pub(crate) fn has_said(&self, beginning: &str) -> bool {
         self.said.iter().any(|line| line.starts_with(beginning))
     }
 
-    /// All it has said.
+    /// Its whole console.
     pub(crate) fn text(&self) -> String {
         self.said.join("\n")
     }
 
     async fn next(&mut self) -> Option<String> {
-        let line = soon("a line of the console", self.console.next_line()).await.expect("a pipe");
+        let line = within("a line of the console", self.console.next_line()).await.expect("a pipe");
         self.said.extend(line.clone());
         line
     }
 }
 
-/// Builds the gateway in C, and the library that it is linked with.
+/// Builds the C gateway and the library that it links.
 async fn build_c() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("capi");
     let mut cargo = Command::new(env!("CARGO"));
@@ -216,17 +216,17 @@ async fn build_c() -> PathBuf {
     image
 }
 
-/// The host's clock, in Unix seconds.
+/// The host's time in Unix seconds.
 fn now() -> u64 {
     cmiot_proxy::clock::Clock::system().now().as_secs()
 }
 
-/// A folder of the signer's.
+/// A folder below `signer/`.
 fn signer(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("signer").join(folder)
 }
 
 async fn succeeds(mut command: Command) {
-    let output = soon("a build", command.output()).await.expect("a program that `cargo xtask test` brings");
+    let output = within("a build", command.output()).await.expect("a program that `cargo xtask test` brings");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

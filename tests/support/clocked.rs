@@ -1,4 +1,4 @@
-//! The proxy inside the test, on a clock that only the test moves: sockets, carrier and files are as real as ever.
+//! The proxy inside the test, with a manual clock. Sockets, carrier and files are real.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -8,28 +8,28 @@ use cmiot_proxy::clock::{Clock, Hand, Time};
 use cmiot_proxy::config::{Config, ConfigFile};
 use tempfile::TempDir;
 
-use super::{Answer, Door, Gateway, Line, Setup, secrets};
+use super::{Connection, Gateway, GatewayClient, Response, Setup, secrets};
 
-/// 2026-01-15T12:00:00+08:00: where the clock stands at first.
-const NOON: Time = Time::from_secs(1_768_449_600);
+/// 2026-01-15T12:00:00+08:00, the initial time.
+const START: Time = Time::from_secs(1_768_449_600);
 
-/// A running [`App`] and the hand of its clock.
+/// A running [`App`] with a manual clock.
 pub(crate) struct Clocked {
-    /// Moves the clock of proxy and gateway alike.
+    /// The clock of both the proxy and the gateways.
     pub(crate) clock: Hand,
     app: App,
-    door: Door,
+    client: GatewayClient,
     folder: TempDir,
 }
 
 impl Clocked {
     pub(crate) async fn start(setup: &Setup) -> Self {
-        secrets::listen();
+        secrets::capture_log();
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self::start_in(folder, NOON, setup).await
+        Self::start_in(folder, START, setup).await
     }
 
-    /// Drains it, and starts another one over its databases whose clock stands at `at`.
+    /// Drains the proxy, and starts another one over its databases, with the clock at `at`.
     pub(crate) async fn restart_at(self, at: Time, setup: &Setup) -> Self {
         self.app.drain().await;
         Self::start_in(self.folder, at, setup).await
@@ -41,40 +41,41 @@ impl Clocked {
         let config = Config::check(&file, folder.path()).expect("a good configuration");
         let store = open_store(&config, false, &clock).expect("a new store");
         let app = App::start(config, store, clock.clone()).await.expect("free ports");
-        let door = Door { address: app.gateway().tcp().expect("TCP"), gateway: Gateway::new(clock) };
-        Self { clock: hand, app, door, folder }
+        let client =
+            GatewayClient { address: app.gateway().tcp().expect("TCP"), gateway: Gateway::new(clock) };
+        Self { clock: hand, app, client, folder }
     }
 
-    /// Takes over another configuration.
+    /// Applies another configuration, as a reload does.
     pub(crate) fn reload(&self, setup: &Setup) {
         let file = ConfigFile::parse(Path::new("test.toml"), &setup.text()).expect("a good configuration");
         let config = Config::check(&file, self.folder.path()).expect("a good configuration");
         self.app.reload(config).expect("a configuration that can be applied");
     }
 
-    /// Asks the operators' listener for a page.
-    pub(crate) async fn admin(&self, path: &str) -> Answer {
-        self.inspect(format!("GET {path} HTTP/1.1\r\nHost: x\r\n{}\r\n", self.authorization())).await
+    /// GETs a page of the admin listener.
+    pub(crate) async fn admin(&self, path: &str) -> Response {
+        self.request_admin(format!("GET {path} HTTP/1.1\r\nHost: x\r\n{}\r\n", self.authorization())).await
     }
 
-    /// Posts JSON to the operators' listener.
-    pub(crate) async fn admin_post(&self, path: &str, json: &str) -> Answer {
+    /// POSTs JSON to the admin listener.
+    pub(crate) async fn admin_post(&self, path: &str, json: &str) -> Response {
         let length = json.len();
         let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{}", self.authorization());
-        self.inspect(format!("{head}Content-Length: {length}\r\n\r\n{json}")).await
+        self.request_admin(format!("{head}Content-Length: {length}\r\n\r\n{json}")).await
     }
 
-    /// The header line with the token that the proxy made.
+    /// The header line with the generated token.
     fn authorization(&self) -> String {
         let token = std::fs::read_to_string(self.data().join("admin.token")).expect("a token");
-        secrets::keep(&token);
+        secrets::register(&token);
         format!("Authorization: Bearer {token}\r\n")
     }
 
-    async fn inspect(&self, request: String) -> Answer {
-        let mut line = Line::to(self.app.admin().tcp().expect("TCP")).await;
-        line.send(request).await;
-        line.answer().await
+    async fn request_admin(&self, request: String) -> Response {
+        let mut connection = Connection::to(self.app.admin().tcp().expect("TCP")).await;
+        connection.send(request).await;
+        connection.response().await
     }
 
     /// The folder of the databases.
@@ -82,21 +83,21 @@ impl Clocked {
         self.folder.path().join("data")
     }
 
-    /// Drains it, and removes its folder.
+    /// Drains the proxy, asserts that it logged no secret, and removes its folder.
     pub(crate) async fn stop(self) {
         if self.app.admin().tcp().is_some() {
-            secrets::hold_none("/metrics", self.admin("/metrics").await.text());
+            secrets::assert_no_secret("/metrics", self.admin("/metrics").await.text());
         }
         self.app.drain().await;
-        secrets::logged_none();
+        secrets::assert_no_secret_logged();
         self.folder.close().expect("a folder of ours");
     }
 }
 
 impl Deref for Clocked {
-    type Target = Door;
+    type Target = GatewayClient;
 
-    fn deref(&self) -> &Door {
-        &self.door
+    fn deref(&self) -> &GatewayClient {
+        &self.client
     }
 }

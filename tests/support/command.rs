@@ -1,49 +1,49 @@
-//! The command line, run to its end.
+//! Runs a command of the executable to its end.
 
 use std::path::Path;
 
-use super::{proxy, secrets, soon};
+use super::{proxy, secrets, within};
 
-/// What these write to standard output is what they are asked for: a token, a password, the cards of the audit.
-const TELL: [&str; 2] = ["sign", "audit"];
+/// Commands whose standard output contains secrets on purpose: tokens, and card numbers of the audit.
+const WITH_SECRETS: [&str; 2] = ["sign", "audit"];
 
-/// How a command ended, and what it said.
+/// Exit code and output of a command.
 #[derive(Debug)]
-pub(crate) struct Finished {
+pub(crate) struct Output {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
     pub(crate) err: String,
 }
 
-impl Finished {
-    /// Asserts that it did what was asked.
+impl Output {
+    /// Asserts exit code 0.
     #[track_caller]
-    pub(crate) fn did_it(self) -> Self {
+    pub(crate) fn success(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:#?}");
         self
     }
 
-    /// Asserts that it failed with this exit code, and that its error says all of this.
+    /// Asserts this exit code, and that standard error contains each of these texts.
     #[track_caller]
-    pub(crate) fn failed<const N: usize>(self, code: i32, said: [&str; N]) -> Self {
+    pub(crate) fn failed<const N: usize>(self, code: i32, texts: [&str; N]) -> Self {
         assert_eq!(self.code, Some(code), "{self:#?}");
-        for said in said {
-            assert!(self.err.contains(said), "{said:?} is not in {self:#?}");
+        for text in texts {
+            assert!(self.err.contains(text), "{text:?} is not in {self:#?}");
         }
         self
     }
 }
 
 /// Runs `cmiot-proxy` in a folder with these arguments and environment variables.
-pub(crate) async fn run(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
+pub(crate) async fn run(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = proxy::command(folder);
     command.args(arguments).envs(environment.iter().copied());
-    let output = soon(&format!("{arguments:?}"), command.output()).await.expect("the executable");
+    let output = within(&format!("{arguments:?}"), command.output()).await.expect("the executable");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("commands write UTF-8");
     let (out, err) = (text(output.stdout), text(output.stderr));
-    secrets::hold_none(&format!("{arguments:?}"), &err);
-    if !arguments.first().is_some_and(|command| TELL.contains(command)) {
-        secrets::hold_none(&format!("{arguments:?}"), &out);
+    secrets::assert_no_secret(&format!("{arguments:?}"), &err);
+    if !arguments.first().is_some_and(|command| WITH_SECRETS.contains(command)) {
+        secrets::assert_no_secret(&format!("{arguments:?}"), &out);
     }
-    Finished { code: output.status.code(), out, err }
+    Output { code: output.status.code(), out, err }
 }

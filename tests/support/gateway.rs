@@ -1,4 +1,4 @@
-//! A gateway: credentials, and queries signed with a few lines over sha2 that know nothing of the signer's.
+//! A gateway: its credentials, and queries that it signs with sha2 directly, without the signer under test.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -7,7 +7,7 @@ use cmiot_signer::Stamp;
 
 use super::{EBID, GATEWAY_APPID, GATEWAY_PASSWORD, secrets};
 
-/// A card by one of its three numbers.
+/// A card, identified by one of its three numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Card<N = &'static str> {
     pub(crate) kind: &'static str,
@@ -25,7 +25,7 @@ pub(crate) fn card_number(n: u32) -> Card<String> {
     Card::new("msisdn", format!("1064{n:07}"))
 }
 
-/// Who signs.
+/// A gateway's credentials and clock.
 #[derive(Clone, Debug)]
 pub(crate) struct Gateway {
     pub(crate) appid: String,
@@ -35,7 +35,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// The gateway that every [`Setup`](super::Setup) lists, with this clock.
+    /// The client in each [`Setup`](super::Setup), with this clock.
     pub(crate) fn new(clock: Clock) -> Self {
         Self { appid: GATEWAY_APPID.into(), ebid: EBID.into(), password: GATEWAY_PASSWORD.into(), clock }
     }
@@ -45,40 +45,40 @@ impl Gateway {
         Self { appid: appid.into(), password: password.into(), ..self.clone() }
     }
 
-    /// A transid never used before in this test, at the clock's moment.
+    /// A new transid, stamped with the clock's time.
     pub(crate) fn transid(&self) -> String {
         self.transid_at(self.clock.now().as_secs())
     }
 
-    /// The same for another moment, in seconds since 1970.
+    /// A new transid with this stamp, in Unix seconds.
     pub(crate) fn transid_at(&self, unix: u64) -> String {
-        // Far from where the proxy's own begin, so that the two are never taken for each other.
+        // Distinct from the sequences of the proxy's own transids.
         static SEQUENCE: AtomicU32 = AtomicU32::new(50_000_001);
-        let stamp = Stamp::from_unix(unix).expect("a moment of this century");
+        let stamp = Stamp::from_unix(unix).expect("a year from 2000 to 2099");
         format!("{}{stamp}{:08}", self.appid, SEQUENCE.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Now, by this gateway's clock, in seconds since 1970.
+    /// The gateway's time in Unix seconds.
     pub(crate) fn now(&self) -> u64 {
         self.clock.now().as_secs()
     }
 
-    /// A look-up of `card`, signed with a transid of its own, in the order of the carrier's page.
+    /// A lookup of `card` with a new transid; the parameters are in the order of the carrier page.
     pub(crate) fn sign<N: AsRef<str>>(&self, card: &Card<N>) -> Query {
         self.sign_transid(card, &self.transid())
     }
 
-    /// The same with this transid, whatever it is.
+    /// A lookup with this transid, even a malformed one.
     pub(crate) fn sign_transid<N: AsRef<str>>(&self, card: &Card<N>, transid: &str) -> Query {
         let token = secrets::token(&self.appid, &self.password, transid);
         let number = card.number.as_ref();
-        // Shorter ones are no cards, and stand in other numbers.
+        // Shorter numbers are no cards, and other numbers contain them.
         if number.len() >= 11 {
-            secrets::keep(number);
-            secrets::keep(&number.to_ascii_uppercase());
+            secrets::register(number);
+            secrets::register(&number.to_ascii_uppercase());
         }
-        secrets::keep(&self.password);
-        secrets::keep(&token);
+        secrets::register(&self.password);
+        secrets::register(&token);
         Query(vec![
             ("appid", self.appid.clone()),
             ("transid", transid.to_owned()),
@@ -89,17 +89,17 @@ impl Gateway {
     }
 }
 
-/// The parameters of a look-up, in an order, as they will be written.
+/// The ordered parameters of a lookup, encoded as they are sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Query(Vec<(&'static str, String)>);
 
 impl Query {
-    /// These parameters, signed by nobody.
+    /// These parameters, without a signature.
     pub(crate) fn of<const N: usize>(pairs: [(&'static str, &str); N]) -> Self {
         Self(pairs.map(|(name, value)| (name, value.to_owned())).into())
     }
 
-    /// With another value in the same place, or at the end where there was none.
+    /// Replaces the value of a parameter, or appends the parameter.
     pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
         match self.0.iter_mut().find(|(one, _)| *one == name) {
             Some((_, old)) => value.clone_into(old),
@@ -108,7 +108,7 @@ impl Query {
         self
     }
 
-    /// With one more, whether or not there is one of this name.
+    /// Appends a parameter, even if the name is present.
     pub(crate) fn and(mut self, name: &'static str, value: &str) -> Self {
         self.0.push((name, value.to_owned()));
         self
@@ -119,9 +119,9 @@ impl Query {
         self
     }
 
-    /// In the order of these names.
+    /// The same parameters in the order of these names.
     pub(crate) fn in_order<const N: usize>(&self, names: [&'static str; N]) -> Self {
-        assert_eq!(names.len(), self.0.len(), "each parameter has its place");
+        assert_eq!(names.len(), self.0.len(), "the order names each parameter once");
         Self(names.map(|name| (name, self.value(name).to_owned())).into())
     }
 
@@ -134,13 +134,13 @@ impl Query {
         self.value("transid")
     }
 
-    /// `name=value&name=value`, written as they are: percent signs too.
+    /// `name=value&name=value`, without percent-encoding.
     pub(crate) fn text(&self) -> String {
         let pairs: Vec<String> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
         pairs.join("&")
     }
 
-    /// The first `n` of them, and the rest.
+    /// The first `n` parameters, and the others.
     pub(crate) fn split(&self, n: usize) -> (Self, Self) {
         let (head, tail) = self.0.split_at(n);
         (Self(head.to_vec()), Self(tail.to_vec()))

@@ -1,4 +1,4 @@
-//! HTTP/1 by hand: bytes out as a test writes them, answers in with every header.
+//! HTTP/1 over a raw socket: requests byte for byte as a test writes them, responses with all their headers.
 
 use std::net::SocketAddr;
 
@@ -6,46 +6,46 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::soon;
+use super::within;
 
-/// A connection.
-pub(crate) struct Line {
+/// A client's TCP connection.
+pub(crate) struct Connection {
     stream: TcpStream,
     unread: Vec<u8>,
 }
 
-impl Line {
+impl Connection {
     pub(crate) async fn to(address: SocketAddr) -> Self {
-        let stream = soon("connecting", TcpStream::connect(address)).await.expect("a listener");
+        let stream = within("connecting", TcpStream::connect(address)).await.expect("a listener");
         Self { stream, unread: Vec::new() }
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        soon("sending", self.stream.write_all(bytes.as_ref())).await.expect("a peer that reads");
+        within("sending", self.stream.write_all(bytes.as_ref())).await.expect("a peer that reads");
     }
 
-    /// The same to a peer that may be gone.
+    /// Sends to a peer that may have closed the connection.
     pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
-        soon("sending", self.stream.write_all(bytes.as_ref())).await
+        within("sending", self.stream.write_all(bytes.as_ref())).await
     }
 
-    /// Says that nothing more will be sent.
-    pub(crate) async fn finish_sending(&mut self) {
+    /// Closes the sending direction.
+    pub(crate) async fn shut_down_sending(&mut self) {
         self.stream.shutdown().await.expect("an open connection");
     }
 
-    /// Hangs up without a word: what is under way is broken off (TCP RST).
-    pub(crate) fn hang_up(self) {
+    /// Closes the connection with a TCP RST.
+    pub(crate) fn reset(self) {
         self.stream.set_zero_linger().expect("an open connection");
     }
 
-    /// The next answer; there must be one.
-    pub(crate) async fn answer(&mut self) -> Answer {
-        self.try_answer().await.expect("an answer before the connection ends")
+    /// The next response; panics if the connection ends first.
+    pub(crate) async fn response(&mut self) -> Response {
+        self.try_response().await.expect("a response before the connection ends")
     }
 
-    /// The next answer, or nothing when the connection ends first.
-    pub(crate) async fn try_answer(&mut self) -> Option<Answer> {
+    /// The next response, or `None` if the connection ends first.
+    pub(crate) async fn try_response(&mut self) -> Option<Response> {
         let head = loop {
             if let Some(end) = find(&self.unread, b"\r\n\r\n") {
                 break self.unread.drain(..end + 4).collect::<Vec<u8>>();
@@ -54,44 +54,44 @@ impl Line {
                 return None;
             }
         };
-        let mut answer = Answer::head(&head);
-        if answer.status >= 200 {
-            let length = answer.header("content-length").expect("answers have a length");
+        let mut response = Response::head(&head);
+        if response.status >= 200 {
+            let length = response.header("content-length").expect("a Content-Length");
             let length: usize = length.parse().expect("a number");
             while self.unread.len() < length {
                 if !self.read().await {
                     return None;
                 }
             }
-            answer.body = self.unread.drain(..length).collect();
+            response.body = self.unread.drain(..length).collect();
         }
-        Some(answer)
+        Some(response)
     }
 
-    /// Whether the other side ends the connection without another byte.
+    /// Whether the peer closes the connection without another byte.
     pub(crate) async fn ends(&mut self) -> bool {
         self.unread.is_empty() && !self.read().await
     }
 
-    /// Reads some more; false at the end, however it came.
+    /// Reads more bytes; false at the end of the connection or on an error.
     async fn read(&mut self) -> bool {
         let mut some = [0; 16 << 10];
-        let read = soon("reading", self.stream.read(&mut some)).await.unwrap_or(0);
+        let read = within("reading", self.stream.read(&mut some)).await.unwrap_or(0);
         self.unread.extend_from_slice(&some[..read]);
         read > 0
     }
 }
 
-/// What came back.
+/// An HTTP response.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) version: String,
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     fn head(bytes: &[u8]) -> Self {
         let text = std::str::from_utf8(bytes).expect("a head is ASCII");
         let mut lines = text.split("\r\n").filter(|line| !line.is_empty());
@@ -105,7 +105,7 @@ impl Answer {
         Self { version, status, headers, body: Vec::new() }
     }
 
-    /// A header's value; a header that stands twice is a mistake.
+    /// A header's value; panics if the header is repeated.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.iter().filter(|(one, _)| one == name);
         let first = values.next().map(|(_, value)| value.as_str());
@@ -121,31 +121,31 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
     }
 
-    /// The envelope's code.
+    /// The code of the envelope.
     pub(crate) fn code(&self) -> String {
         self.json()["status"].as_str().expect("status is a string").to_owned()
     }
 
-    /// What the cache says of itself, without its name.
+    /// The value of Cache-Status without the cache's name.
     pub(crate) fn cache(&self) -> &str {
         let status = self.header("cache-status").unwrap_or_default();
         status.strip_prefix("cmiot-proxy; ").unwrap_or(status)
     }
 
-    /// The age in seconds; what has none was not the carrier's.
+    /// The Age header in seconds; panics without one.
     pub(crate) fn age(&self) -> u64 {
         self.header("age").expect("an age").parse().expect("whole seconds")
     }
 
-    /// Asserts that this is the carrier's answer for a card in order.
+    /// Asserts the carrier's reply for a normal card.
     #[track_caller]
-    pub(crate) fn is_normal(&self) {
+    pub(crate) fn assert_normal(&self) {
         assert_eq!((self.status, self.text()), (200, super::NORMAL), "{self:?}");
     }
 
-    /// Asserts that the proxy itself said this code, in the form that every real client reads.
+    /// Asserts a refusal by the proxy with this code, in the form that real clients parse.
     #[track_caller]
-    pub(crate) fn is_refusal(&self, code: &str) {
+    pub(crate) fn assert_refusal(&self, code: &str) {
         assert_eq!(self.status, 200, "{self:?}");
         let body = self.json();
         let keys: Vec<&String> = body.as_object().expect("an object").keys().collect();
@@ -155,18 +155,18 @@ impl Answer {
         assert_eq!(body["result"], serde_json::json!([]));
         assert_eq!(self.header("content-type"), Some("application/json;charset=UTF-8"));
         assert_eq!(self.header("cache-control"), Some("no-store"));
-        assert_eq!(self.header("cache-status"), None, "nothing of the carrier's is in it");
+        assert_eq!(self.header("cache-status"), None, "a refusal has no carrier content");
         assert_eq!(self.header("age"), None);
-        let proxy_status = self.header("proxy-status").expect("a reason for machines");
+        let proxy_status = self.header("proxy-status").expect("a Proxy-Status");
         assert!(proxy_status.starts_with("cmiot-proxy; error="), "{proxy_status}");
     }
 
-    /// Asserts as [`Self::is_refusal`], and that the reason for machines holds this.
+    /// Asserts a refusal with this code whose Proxy-Status contains `reason`.
     #[track_caller]
-    pub(crate) fn is_refusal_since(&self, code: &str, reason: &str) {
-        self.is_refusal(code);
+    pub(crate) fn assert_refusal_for(&self, code: &str, reason: &str) {
+        self.assert_refusal(code);
         let proxy_status = self.header("proxy-status").unwrap_or_default();
-        assert!(proxy_status.contains(reason), "{proxy_status} does not say {reason}");
+        assert!(proxy_status.contains(reason), "{reason} is not in {proxy_status}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Certificates: a private root, and whom it vouches for.
+//! TLS certificates: a private root and the certificates that it issues.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ impl Pki {
         (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap(), pem, key_pem)
     }
 
-    /// A certificate of its own that expired on 2020-01-01 UTC, and its key, in PEM.
+    /// A self-signed certificate that expired on 2020-01-01 UTC, and its key, in PEM.
     pub(crate) fn expired(name: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -44,10 +44,10 @@ impl Pki {
         (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
     }
 
-    /// A client that trusts the root and shows what it has.
+    /// A TLS client that trusts the root and presents this certificate.
     pub(crate) fn client(
         &self,
-        shows: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+        presents: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
         alpn: &[u8],
     ) -> TlsConnector {
         let mut roots = rustls::RootCertStore::empty();
@@ -57,7 +57,7 @@ impl Pki {
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots);
-        let mut config = match shows {
+        let mut config = match presents {
             Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate], key).unwrap(),
             None => builder.with_no_client_auth(),
         };

@@ -1,13 +1,14 @@
-//! A carrier of a few lines, for what the simulator does not do: connections that die, answers to any path.
+//! A minimal carrier for cases that the simulator does not cover: broken connections, responses on any path.
 
 use std::future::Future;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A carrier that does with each request what `answer` does, which is told the connection's and the request's number.
+/// A carrier that passes each request to `respond`: head, number of the connection, number of the request on it, stream.
+/// `None` closes the connection.
 pub(crate) async fn scripted<F>(
-    answer: impl Fn(String, usize, usize, TcpStream) -> F + Clone + Send + 'static,
+    respond: impl Fn(String, usize, usize, TcpStream) -> F + Clone + Send + 'static,
 ) -> String
 where
     F: Future<Output = Option<TcpStream>> + Send,
@@ -17,7 +18,7 @@ where
     tokio::spawn(async move {
         for connection in 0.. {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let answer = answer.clone();
+            let respond = respond.clone();
             tokio::spawn(async move {
                 for n in 0.. {
                     let mut head = Vec::new();
@@ -27,8 +28,8 @@ where
                             Err(_) => return,
                         }
                     }
-                    match answer(String::from_utf8(head).unwrap(), connection, n, stream).await {
-                        Some(going_on) => stream = going_on,
+                    match respond(String::from_utf8(head).unwrap(), connection, n, stream).await {
+                        Some(open) => stream = open,
                         None => return,
                     }
                 }
@@ -38,7 +39,7 @@ where
     url
 }
 
-/// The usual answer, or another body.
+/// Responds 200 with this body.
 pub(crate) async fn say(mut stream: TcpStream, body: &str) -> Option<TcpStream> {
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",

@@ -1,10 +1,10 @@
-//! What must never be told, and the looking for it in everything that is told.
+//! The check that no output contains a secret.
 //!
-//! Whoever makes a secret notes it with [`keep`]: passwords of every configuration and list, keys, bearer tokens, each
-//! token that a gateway signed, each card that was asked about. Tokens that the proxy signs for its own calls are
-//! reckoned from what the carrier saw. Whatever the executable writes comes to [`hold_none`], for the standard output and
-//! error of a proxy (with the text of its panics) and what its metrics say when it is dropped, for a command when it
-//! ends, for a proxy inside the test when it is drained: no test has to think of it.
+//! The harness registers each secret with [`register`]: passwords of all configurations and lists, keys, bearer tokens,
+//! each token that a gateway signed, each card that a test looked up. It computes the tokens of the proxy's own calls
+//! from the calls that the carrier received. It passes all output to [`assert_no_secret`]: standard output and error of
+//! a proxy (with its panics) and its metrics when the [`Proxy`](super::Proxy) is dropped, the output of a command at its
+//! end, the log of a proxy inside the test when it is drained. So no test calls this module for that.
 
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
@@ -16,42 +16,42 @@ use super::ACCOUNT_PASSWORD;
 
 static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Notes something that must not be told.
-pub(crate) fn keep(secret: &str) {
+/// Registers a secret.
+pub(crate) fn register(secret: &str) {
     let mut secrets = lock(&SECRETS);
-    // Shorter ones, the wrong passwords of some tests, stand in every text.
+    // Shorter ones (wrong passwords of some tests) are parts of ordinary words.
     if secret.len() >= 4 && !secrets.iter().any(|known| known == secret) {
         secrets.push(secret.to_owned());
     }
 }
 
-/// Notes every password that a configuration holds.
-pub(crate) fn keep_passwords(configuration: &Table) {
+/// Registers all passwords of a configuration.
+pub(crate) fn register_passwords(configuration: &Table) {
     for (key, value) in configuration {
         match value {
-            Value::String(secret) if key.ends_with("password") => keep(secret),
-            Value::Table(table) => keep_passwords(table),
-            Value::Array(list) => list.iter().filter_map(Value::as_table).for_each(keep_passwords),
+            Value::String(secret) if key.ends_with("password") => register(secret),
+            Value::Table(table) => register_passwords(table),
+            Value::Array(list) => list.iter().filter_map(Value::as_table).for_each(register_passwords),
             _ => {}
         }
     }
 }
 
-/// Notes what stands in a secret file: each line as it is, and each cell of a list. PEM has no line worth looking for.
-pub(crate) fn keep_file(text: &str) {
+/// Registers the words of a secret file, cells of a list included. Ignores PEM.
+pub(crate) fn register_file(text: &str) {
     if text.starts_with("-----BEGIN") {
         return;
     }
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let words = lines.flat_map(|line| line.split([',', '"', '\'', ' ', '=']));
-    // Shorter ones are names and numbers that stand elsewhere too.
-    words.filter(|word| word.len() >= 12).for_each(keep);
+    // Shorter ones are names and numbers that occur elsewhere.
+    words.filter(|word| word.len() >= 12).for_each(register);
 }
 
-/// Notes the tokens of every call that a carrier has seen.
-pub(crate) fn keep_tokens_of(carrier: &Simulator) {
+/// Registers the tokens of all calls that a carrier received.
+pub(crate) fn register_tokens_of(carrier: &Simulator) {
     for call in carrier.calls() {
-        keep(&token(&call.appid, ACCOUNT_PASSWORD, &call.transid));
+        register(&token(&call.appid, ACCOUNT_PASSWORD, &call.transid));
     }
 }
 
@@ -61,24 +61,24 @@ pub(crate) fn token(appid: &str, password: &str, transid: &str) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Asserts that none of it stands in what `who` told.
+/// Asserts that this output of `who` contains no secret.
 #[track_caller]
-pub(crate) fn hold_none(who: &str, told: &str) {
+pub(crate) fn assert_no_secret(who: &str, output: &str) {
     let secrets = lock(&SECRETS);
     for secret in secrets.iter().map(String::as_str).chain([ACCOUNT_PASSWORD, "token="]) {
-        if let Some(at) = told.find(secret) {
-            let from = told[..at].rfind('\n').map_or(0, |end| end + 1);
-            let line = told[from..].lines().next().unwrap_or_default();
+        if let Some(at) = output.find(secret) {
+            let from = output[..at].rfind('\n').map_or(0, |end| end + 1);
+            let line = output[from..].lines().next().unwrap_or_default();
             panic!("{who} shows {secret}: {line}");
         }
     }
 }
 
-/// What proxies inside the test log.
+/// The log of the proxies inside the test.
 static LOGGED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
-/// Has what is logged inside this test kept, from now on.
-pub(crate) fn listen() {
+/// Captures the log of this test from now on.
+pub(crate) fn capture_log() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let log = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false);
@@ -86,15 +86,15 @@ pub(crate) fn listen() {
     });
 }
 
-/// Whether this was logged since [`listen`].
+/// Whether the log since [`capture_log`] contains a text.
 pub(crate) fn logged(text: &str) -> bool {
     String::from_utf8_lossy(&lock(&LOGGED)).contains(text)
 }
 
-/// Asserts that nothing of what was logged inside this test is secret.
+/// Asserts that the log of this test contains no secret.
 #[track_caller]
-pub(crate) fn logged_none() {
-    hold_none("the log inside the test", &String::from_utf8_lossy(&lock(&LOGGED)));
+pub(crate) fn assert_no_secret_logged() {
+    assert_no_secret("the log inside the test", &String::from_utf8_lossy(&lock(&LOGGED)));
 }
 
 struct Writer;

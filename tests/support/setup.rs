@@ -1,4 +1,4 @@
-//! A configuration in the making: what every test needs, and what one changes.
+//! Builder for a configuration: the defaults of all tests, and the changes of one.
 
 use cmiot_simulator::Simulator;
 use toml::{Table, Value};
@@ -7,17 +7,17 @@ use super::{
     ACCOUNT_APPID, ACCOUNT_PASSWORD, Clocked, EBID, GATEWAY_APPID, GATEWAY_PASSWORD, Proxy, secrets,
 };
 
-/// One account, one client, free ports of the loopback, freshness to the second, everything else by default.
+/// A configuration with one account, one client, free loopback ports and no TTL jitter; otherwise defaults.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     table: Table,
-    /// Who knows what the proxy signed.
+    /// The carrier, which knows the transids that the proxy signed.
     carrier: Option<Simulator>,
 }
 
 impl Setup {
     /// A proxy in front of this carrier.
-    pub(crate) fn before(carrier: &Simulator) -> Self {
+    pub(crate) fn with_carrier(carrier: &Simulator) -> Self {
         Self { carrier: Some(carrier.clone()), ..Self::calling(&carrier.base_url()) }
     }
 
@@ -47,21 +47,21 @@ impl Setup {
         Self { table: written.parse().expect("TOML"), carrier: None }
     }
 
-    /// Sets a key by its place: `gateway.deadline`, `client.0.rate`.
-    pub(crate) fn set(mut self, place: &str, value: impl Into<Value>) -> Self {
-        let (table, key) = self.table_of(place);
+    /// Sets a key by its path: `gateway.deadline`, `client.0.rate`.
+    pub(crate) fn set(mut self, path: &str, value: impl Into<Value>) -> Self {
+        let (table, key) = self.table_of(path);
         table.insert(key.to_owned(), value.into());
         self
     }
 
-    /// Without the key at a place.
-    pub(crate) fn forget(mut self, place: &str) -> Self {
-        let (table, key) = self.table_of(place);
+    /// Removes a key.
+    pub(crate) fn unset(mut self, path: &str) -> Self {
+        let (table, key) = self.table_of(path);
         table.remove(key).expect("a key that was set");
         self
     }
 
-    /// Adds a table to a list: one more `[[account]]`, one more `[[client]]`.
+    /// Appends a table to a top-level list, such as `[[account]]` or `[[client]]`.
     pub(crate) fn add(mut self, list: &str, written: &str) -> Self {
         let table: Table = written.parse().expect("TOML");
         let list = self.table.entry(list).or_insert_with(|| Value::Array(Vec::new()));
@@ -69,50 +69,50 @@ impl Setup {
         self
     }
 
-    /// Adds a table to a list by its place: one more `[[admin.access]]`.
-    pub(crate) fn push(mut self, place: &str, entry: Table) -> Self {
-        let (table, key) = self.table_of(place);
+    /// Appends a table to the list at a path, such as `[[admin.access]]`.
+    pub(crate) fn push(mut self, path: &str, entry: Table) -> Self {
+        let (table, key) = self.table_of(path);
         let list = table.entry(key).or_insert_with(|| Value::Array(Vec::new()));
         list.as_array_mut().expect("a list").push(Value::Table(entry));
         self
     }
 
-    /// Without a table or a list.
+    /// Removes a top-level table or list.
     pub(crate) fn without(mut self, table: &str) -> Self {
         self.table.remove(table);
         self
     }
 
-    /// How long answers of this kind serve: fresh, then stale at once while asking, then stale if the carrier fails.
-    pub(crate) fn keep(self, kind: &str, fresh: &str, while_asking: &str, if_error: &str) -> Self {
+    /// Sets the freshness lifetime, stale-while-revalidate and stale-if-error of a kind of reply.
+    pub(crate) fn freshness(self, kind: &str, fresh: &str, while_revalidate: &str, if_error: &str) -> Self {
         self.set(&format!("freshness.{kind}.fresh"), fresh)
-            .set(&format!("freshness.{kind}.stale_while_revalidate"), while_asking)
+            .set(&format!("freshness.{kind}.stale_while_revalidate"), while_revalidate)
             .set(&format!("freshness.{kind}.stale_if_error"), if_error)
     }
 
-    /// As it will stand in a file.
+    /// The configuration as TOML.
     pub(crate) fn text(&self) -> String {
-        secrets::keep_passwords(&self.table);
+        secrets::register_passwords(&self.table);
         self.table.to_string()
     }
 
-    /// Starts the executable with it.
+    /// Starts the executable.
     pub(crate) async fn start(&self) -> Proxy {
         Proxy::start(self.clone()).await
     }
 
-    /// Starts it inside the test, with a clock that only the test moves.
+    /// Starts the proxy inside the test, with a manual clock.
     pub(crate) async fn start_clocked(&self) -> Clocked {
         Clocked::start(self).await
     }
 
-    /// Notes the tokens that the proxy has signed so far.
-    pub(crate) fn keep_tokens(&self) {
-        self.carrier.iter().for_each(secrets::keep_tokens_of);
+    /// Registers the tokens that the proxy has signed so far.
+    pub(crate) fn register_tokens(&self) {
+        self.carrier.iter().for_each(secrets::register_tokens_of);
     }
 
-    fn table_of<'a>(&mut self, place: &'a str) -> (&mut Table, &'a str) {
-        let mut words: Vec<&str> = place.split('.').collect();
+    fn table_of<'a>(&mut self, path: &'a str) -> (&mut Table, &'a str) {
+        let mut words: Vec<&str> = path.split('.').collect();
         let key = words.pop().expect("a key");
         let mut table = &mut self.table;
         let mut words = words.into_iter().peekable();
