@@ -18,7 +18,7 @@ async fn every_chip_looks_a_card_up() {
         let proxy = Proxy::with_carrier(&carrier).await;
         let mut gateway = Rust(board).gateway(Bridge::Plain(proxy.address), &[]).await;
         assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
-        assert!(gateway.has_said("look-up 1: normal after 1 attempt"), "{}", gateway.text());
+        assert!(gateway.has_said("lookup 1: normal after 1 attempt"), "{}", gateway.text());
         assert_eq!((carrier.count(), carrier.count_for(MSISDN.number)), (1, 1));
     }
 }
@@ -28,7 +28,7 @@ async fn the_second_look_up_costs_the_carrier_nothing() {
     for program in [Rust(M3), C] {
         let carrier = carrier().await;
         let proxy = Proxy::with_carrier(&carrier).await;
-        let mut gateway = program.gateway(Bridge::Plain(proxy.address), &["look-ups=2"]).await;
+        let mut gateway = program.gateway(Bridge::Plain(proxy.address), &["lookups=2"]).await;
         assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
         assert_eq!((gateway.transids().len(), gateway.statuses()), (2, 2), "{}", gateway.text());
         assert_eq!(carrier.count(), 1);
@@ -41,7 +41,7 @@ async fn a_wrong_password_is_the_end_of_it() {
     let proxy = Proxy::with_carrier(&carrier).await;
     let mut gateway = Rust(M3).gateway(Bridge::Plain(proxy.address), &["password=mistyped"]).await;
     assert_eq!(gateway.ends().await, Some(1), "{}", gateway.text());
-    assert!(gateway.has_said("answer 200: the carrier refused with code 7 (TOKEN"), "{}", gateway.text());
+    assert!(gateway.has_said("response 200: the carrier refused with code 7 (TOKEN"), "{}", gateway.text());
     assert_eq!((gateway.transids().len(), carrier.count()), (1, 0));
 }
 
@@ -54,7 +54,7 @@ async fn a_wrong_clock_is_set_from_the_refusal() {
         let mut gateway = Rust(M3).gateway(Bridge::Plain(proxy.address), &[clock, node]).await;
         assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
         assert!(gateway.has_said("clock set to 20"), "{}", gateway.text());
-        assert!(gateway.has_said("look-up 1: normal after 2 attempts"), "{}", gateway.text());
+        assert!(gateway.has_said("lookup 1: normal after 2 attempts"), "{}", gateway.text());
     }
 }
 
@@ -65,15 +65,15 @@ async fn a_restarted_proxy_is_asked_again() {
         let mut proxy = Proxy::with_carrier(&carrier).await;
         let modem = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let bridge = Bridge::Reconnecting(modem.local_addr().unwrap());
-        let mut gateway = program.gateway(bridge, &["look-ups=2", "patience=3000"]).await;
+        let mut gateway = program.gateway(bridge, &["lookups=2", "timeout=3000"]).await;
 
         exchange(&modem, proxy.address, |len| len).await;
         let address = modem.local_addr().unwrap();
         drop(modem);
-        gateway.says("look-up").await;
+        gateway.says("lookup").await;
         proxy.restart().await;
         // The modem was gone: the gateway times out and sends its request again.
-        gateway.says("no answer").await;
+        gateway.says("no response").await;
         let modem = TcpListener::bind(address).await.unwrap();
         exchange(&modem, proxy.address, |len| len).await;
         assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
@@ -89,10 +89,10 @@ async fn half_an_answer_is_asked_for_again() {
         let proxy = Proxy::with_carrier(&carrier).await;
         let modem = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let bridge = Bridge::Reconnecting(modem.local_addr().unwrap());
-        let mut gateway = program.gateway(bridge, &["patience=3000"]).await;
+        let mut gateway = program.gateway(bridge, &["timeout=3000"]).await;
 
         exchange(&modem, proxy.address, |len| len / 2).await;
-        gateway.says("no answer").await;
+        gateway.says("no response").await;
         exchange(&modem, proxy.address, |len| len).await;
         assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
         assert_eq!(gateway.statuses(), 1, "{}", gateway.text());
@@ -106,7 +106,7 @@ async fn no_sequence_comes_again_after_a_reset() {
     for program in [Rust(M0), Rust(M3), C] {
         let carrier = carrier().await;
         let proxy = Proxy::with_carrier(&carrier).await;
-        let settings = ["reset=1", "look-ups=3", "node=07"];
+        let settings = ["reset=1", "lookups=3", "node=07"];
         let mut gateway = program.gateway(Bridge::Plain(proxy.address), &settings).await;
         assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
         assert!(gateway.has_said("reset"), "{}", gateway.text());
@@ -125,7 +125,7 @@ async fn a_gateway_in_c_sets_its_clock_and_looks_a_card_up() {
     assert_eq!(gateway.ends().await, Some(0), "{}", gateway.text());
     let [ask, refused, set, again, status] = &gateway.said[..] else { panic!("{}", gateway.text()) };
     let said = [ask, set, again, status].map(String::as_str);
-    assert_eq!(said, ["ask 00000001", "clock set", "ask 00000002", "look-up: 00"]);
+    assert_eq!(said, ["ask 00000001", "clock set", "ask 00000002", "lookup: 00"]);
     assert!(refused.starts_with("refused 7 "), "{refused}");
     assert_eq!(carrier.count(), 1);
 }

@@ -1,12 +1,12 @@
 //! Links the images for the board that QEMU emulates for the target.
 //!
-//! Linker arguments stand here and not in `rustflags`, so that a RUSTFLAGS in the environment cannot drop them.
+//! Linker arguments are here and not in `rustflags`, so that a RUSTFLAGS in the environment cannot drop them.
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::{env, fs};
 
-/// The boards: a target has one.
+/// The boards, one per target.
 const MACHINES: &[(&str, &str)] = &[
     ("thumbv6m-none-eabi", "microbit"),
     ("thumbv7m-none-eabi", "lm3s6965evb"),

@@ -151,7 +151,7 @@ impl Gateway {
     /// Number of lookups that returned a normal card.
     pub(crate) fn statuses(&self) -> usize {
         let normal = |line: &&String| {
-            let status = line.strip_prefix("look-up").and_then(|rest| rest.split_once(": "));
+            let status = line.strip_prefix("lookup").and_then(|rest| rest.split_once(": "));
             status.is_some_and(|(_, status)| status == "00" || status.starts_with("normal"))
         };
         self.said.iter().filter(normal).count()

@@ -5,7 +5,7 @@
 set(CMAKE_SYSTEM_NAME Generic)
 set(CMAKE_SYSTEM_PROCESSOR arm)
 set(CMAKE_C_COMPILER arm-none-eabi-gcc)
-# There is nothing to link a trial program with.
+# A trial program cannot be linked without startup code.
 set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
 
 set(CMIOT_SIGNER_CPU "cortex-m3" CACHE STRING "gcc's name of the chip's core")

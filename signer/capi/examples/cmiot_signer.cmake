@@ -1,13 +1,13 @@
-# The signer as a CMake target, built by cargo for the chip at hand:
+# The signer as a CMake target, built by cargo for the chip:
 #
 #     include(path/to/signer/capi/examples/cmiot_signer.cmake)
 #     target_link_libraries(firmware PRIVATE cmiot_signer)
 #
 # CMIOT_SIGNER_TARGET is rustc's name of the chip: thumbv6m-none-eabi (Cortex-M0/M0+), thumbv7m-none-eabi (M3),
 # thumbv7em-none-eabihf (M4F/M7F with hard floats; thumbv7em-none-eabi with soft ones), riscv32imc-unknown-none-elf
-# (ESP32-C3). Link with -Wl,--gc-sections, so that only the functions in use are kept.
+# (ESP32-C3). Link with -Wl,--gc-sections, so that unused functions are removed.
 #
-# The two cfgs choose the small SHA-256; without them it is unrolled: 8 KB more flash, faster.
+# The two cfgs select the small SHA-256; without them it is unrolled: faster, with 8 KB more flash.
 
 set(CMIOT_SIGNER_TARGET "thumbv7m-none-eabi" CACHE STRING "rustc's name of the chip")
 
@@ -15,7 +15,7 @@ get_filename_component(CMIOT_SIGNER_CAPI "${CMAKE_CURRENT_LIST_DIR}/.." ABSOLUTE
 set(CMIOT_SIGNER_BUILD "${CMAKE_CURRENT_BINARY_DIR}/cmiot_signer")
 set(CMIOT_SIGNER_LIBRARY "${CMIOT_SIGNER_BUILD}/${CMIOT_SIGNER_TARGET}/chip/libcmiot_signer_capi.a")
 
-# cargo knows best what is out of date, so it is always asked; it takes no time when nothing is.
+# cargo always runs, since it tracks the sources; it takes no time if nothing has changed.
 add_custom_target(cmiot_signer_build
     COMMAND "${CMAKE_COMMAND}" -E env
         "RUSTFLAGS=--cfg=sha2_backend=\"soft\" --cfg=sha2_backend_soft=\"compact\""

@@ -1,4 +1,4 @@
-//! An account's credentials, checked once and handed to every signing.
+//! An account's credentials, checked once and passed to every signing function.
 
 use core::ffi::c_char;
 use core::ptr;
@@ -10,15 +10,15 @@ use crate::code::{
 };
 use crate::memory::{bytes, text};
 
-/// An account: appid, ebid and a pointer to the password. Its fields are the library's own.
-/// All zeros is an account that was not initialised.
+/// An account: appid, ebid and a pointer to the password. Its fields are private to the library.
+/// All zeros mean that it was not initialised.
 #[repr(C)]
 pub struct CmiotAccount {
     #[doc(hidden)]
     pub words: [usize; 18],
 }
 
-/// What is in the words. Any bit pattern is one, but for the password's pointer.
+/// Content of the words. Every bit pattern is valid, except for the password's pointer.
 struct Stored {
     appid: AppId,
     ebid: Ebid,
@@ -29,10 +29,10 @@ struct Stored {
 const _: () = assert!(size_of::<Stored>() <= size_of::<CmiotAccount>());
 const _: () = assert!(align_of::<Stored>() <= align_of::<CmiotAccount>());
 
-/// Checks an account's credentials and puts them into `account`.
+/// Checks an account's credentials and stores them in `account`.
 ///
-/// The password is not copied: it must stay where it is, unchanged, as long as the account is used. A constant in
-/// flash is a good place; whoever keeps it in RAM wipes it. Nothing is trimmed: a newline is part of a password.
+/// The password is not copied: it must stay in its place, unchanged, as long as the account is used. A constant in
+/// flash is suitable; the caller wipes a password in RAM. Nothing is trimmed: a newline is part of a password.
 ///
 /// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_APPID, CMIOT_E_EBID, CMIOT_E_PASSWORD.
 ///
@@ -64,14 +64,14 @@ pub unsafe extern "C" fn cmiot_account_init(
     })())
 }
 
-/// Signs for an account.
+/// The signer of an account.
 ///
 /// # Safety
-/// `account` is NULL, all zeros, or was initialised with a password that is still there.
+/// `account` is NULL, all zeros, or was initialised with a password that is still in its place.
 pub(crate) unsafe fn signer<'a>(account: *const CmiotAccount) -> Result<Signer<'a>, i32> {
-    // SAFETY: the caller's promise; the fields are valid whatever they hold.
+    // SAFETY: the caller's promise; the fields are valid for every bit pattern.
     let stored = unsafe { account.cast::<Stored>().as_ref() }.ok_or(CMIOT_E_NULL)?;
-    // SAFETY: NULL when all is zero, else as it was handed in.
+    // SAFETY: NULL if all is zero, else the caller's pointer.
     let password = unsafe { bytes(stored.password, stored.password_len) }?;
     Signer::with_static_password(&stored.appid, &stored.ebid, password).map_err(credential(CMIOT_E_PASSWORD))
 }

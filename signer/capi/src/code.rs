@@ -1,8 +1,8 @@
-//! Result codes: 0 is success, negative is a failure; -1 to -9 the call itself, then ten for each thing handed in.
+//! Result codes: 0 is success, negative is a failure. -1 to -9 are about the call itself; ten follow per kind of input.
 
 use cmiot_signer::{CredentialError, ReplyError, StampError};
 
-/// It went well.
+/// Success.
 pub const CMIOT_OK: i32 = 0;
 /// A pointer is NULL, or an account was never initialised.
 pub const CMIOT_E_NULL: i32 = -1;
@@ -14,7 +14,7 @@ pub const CMIOT_E_APPID: i32 = -10;
 pub const CMIOT_E_EBID: i32 = -11;
 /// The password is not 1 to 256 bytes.
 pub const CMIOT_E_PASSWORD: i32 = -12;
-/// The card's kind is unknown, or its number is none of that kind.
+/// The card's kind is unknown, or its number is invalid for that kind.
 pub const CMIOT_E_CARD: i32 = -20;
 /// The clock was never set: it reads a time before the year 2000.
 pub const CMIOT_E_CLOCK_UNSET: i32 = -30;
@@ -24,44 +24,44 @@ pub const CMIOT_E_CLOCK_LATE: i32 = -31;
 pub const CMIOT_E_DATE: i32 = -32;
 /// The sequence is not 1 to 99999999, or a node has more than 7 digits.
 pub const CMIOT_E_SEQUENCE: i32 = -40;
-/// One of the flash's functions failed.
+/// One of the flash functions failed.
 pub const CMIOT_E_FLASH: i32 = -41;
-/// The flash's pages are too small, its write unit is none of those listed, or a block is 0.
+/// The flash's pages are too small, its write unit is not one of those listed, or a block is 0.
 pub const CMIOT_E_FLASH_LAYOUT: i32 = -42;
-/// What was written to the flash does not read back: the page is worn.
+/// Written bytes do not read back: the flash page is worn.
 pub const CMIOT_E_FLASH_WORN: i32 = -43;
-/// Four billion numbers were leased: erase both pages and start again.
+/// Four billion numbers were leased: erase both pages and restart.
 pub const CMIOT_E_SEQUENCE_SPENT: i32 = -44;
-/// The answer ends too early: read on, or ask again.
+/// The reply ends too early: read on, or retry.
 pub const CMIOT_E_TRUNCATED: i32 = -50;
-/// The answer is broken JSON.
+/// The reply is not valid JSON.
 pub const CMIOT_E_MALFORMED: i32 = -51;
-/// The answer is not JSON at all: a web page, perhaps.
+/// The reply is not JSON at all: a web page, perhaps.
 pub const CMIOT_E_NOT_JSON: i32 = -52;
-/// The answer is longer than 64 KiB.
+/// The reply is longer than 64 KiB.
 pub const CMIOT_E_TOO_LONG: i32 = -53;
-/// The answer is nested deeper than 16.
+/// The reply is nested deeper than 16.
 pub const CMIOT_E_TOO_DEEP: i32 = -54;
-/// The answer says something twice.
+/// The reply has a duplicate key.
 pub const CMIOT_E_DUPLICATE: i32 = -55;
-/// The answer is JSON, but not one of the carrier's.
+/// The reply is JSON, but not the carrier's envelope.
 pub const CMIOT_E_NOT_ENVELOPE: i32 = -56;
-/// The carrier said no: see code and message.
+/// The carrier refused the lookup: see code and message.
 pub const CMIOT_E_REFUSED: i32 = -60;
-/// The carrier said yes, and gave no result.
+/// The carrier accepted the lookup, but sent no result.
 pub const CMIOT_E_NO_RESULT: i32 = -61;
-/// The result has no STATUS: it answers another operation.
+/// The result has no STATUS: it belongs to another operation.
 pub const CMIOT_E_NO_STATUS: i32 = -62;
 /// The host is not a name or address with an optional port, or the path does not begin with /.
 pub const CMIOT_E_URL: i32 = -70;
-/// The answer is not HTTP/1.
+/// The response is not HTTP/1.
 pub const CMIOT_E_HTTP: i32 = -71;
-/// The answer's head is longer than 8 KiB, or its body than the buffer.
+/// The response's head is longer than 8 KiB, or its body is longer than the buffer.
 pub const CMIOT_E_HTTP_LONG: i32 = -72;
-/// The connection was closed within the answer.
+/// The connection was closed within the response.
 pub const CMIOT_E_HTTP_CLOSED: i32 = -73;
 
-/// The code of a credential's fault, for the credential at hand.
+/// Maps every fault of a credential to that credential's code.
 pub(crate) fn credential(code: i32) -> impl Fn(CredentialError) -> i32 {
     move |_| code
 }
@@ -86,7 +86,7 @@ pub(crate) fn reply(error: ReplyError) -> i32 {
     }
 }
 
-/// What a function of C returns for what Rust says.
+/// The return value of a C function.
 pub(crate) fn result(result: Result<i32, i32>) -> i32 {
     match result {
         Ok(value) | Err(value) => value,

@@ -1,4 +1,4 @@
-//! Setting a clock from an answer: even a refusal carries the time.
+//! Setting a clock from a response: every response carries the time, a refusal included.
 
 use core::ffi::c_char;
 
@@ -8,7 +8,7 @@ use crate::code::{CMIOT_E_NULL, CMIOT_OK, result, stamp};
 use crate::memory::bytes;
 
 /// Reads the value of an HTTP `Date` header, such as `Sun, 06 Nov 1994 08:49:37 GMT`, into seconds since 1970, UTC.
-/// A device without a clock asks, is refused for its stamp, and sets itself from the refusal.
+/// A device without a clock sends a lookup, which is refused for its stamp, and sets its clock from the refusal.
 ///
 /// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_DATE, CMIOT_E_CLOCK_LATE.
 ///

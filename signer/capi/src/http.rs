@@ -1,4 +1,4 @@
-//! One look-up over HTTP/1.1 and whatever carries bytes: the request written whole, the answer taken as it comes.
+//! One lookup over HTTP/1.1 and any byte stream: the request is written as a whole, the response read in pieces.
 
 use core::ffi::c_char;
 use core::mem::MaybeUninit;
@@ -12,18 +12,18 @@ use crate::code::{
     CMIOT_E_URL, CMIOT_OK, result,
 };
 use crate::memory::{buffer, bytes, text};
-use crate::sign::look_up;
+use crate::sign::lookup;
 
-/// An HTTP answer as it comes in. Its fields are the library's own.
+/// Parser of an HTTP response. Its fields are private to the library.
 #[repr(C)]
 pub struct CmiotHttp {
     #[doc(hidden)]
     pub words: [usize; 32],
 }
 
-/// What is in the words.
+/// Content of the words.
 struct Stored {
-    /// [`BEGUN`], or nothing else is there.
+    /// [`INITIALIZED`]; with any other value the rest is not initialised.
     mark: u32,
     exchange: MaybeUninit<Exchange>,
 }
@@ -34,18 +34,18 @@ struct Exchange {
     capacity: usize,
 }
 
-/// No memory that was forgotten to initialise is likely to hold this.
-const BEGUN: u32 = 0xC310_7B36;
+/// A value that uninitialised memory is unlikely to contain.
+const INITIALIZED: u32 = 0xC310_7B36;
 
 const _: () = assert!(size_of::<Stored>() <= size_of::<CmiotHttp>());
 const _: () = assert!(align_of::<Stored>() <= align_of::<CmiotHttp>());
 
-/// Signs a look-up of a card, as cmiot_sign does, and writes it as a whole HTTP request: GET, Host, Connection.
+/// Signs a lookup of a card, as cmiot_sign does, and writes it as a whole HTTP request: GET, Host, Connection.
 ///
-/// `host` is the proxy's name or address and port as the Host header has it, `192.168.1.10:8080`; `path` begins with
-/// `/`. With `keep_alive` other than 0 the connection is meant for further look-ups.
+/// `host` is the value of the Host header, the proxy's name or address and port: `192.168.1.10:8080`. `path` begins
+/// with `/`. With `keep_alive` other than 0 the request asks to keep the connection for further lookups.
 ///
-/// Returns the request's length, or CMIOT_E_URL, or what cmiot_sign does; then nothing was written.
+/// Returns the request's length, or CMIOT_E_URL, or a code of cmiot_sign; then nothing was written.
 ///
 /// # Safety
 /// Pointers are NULL or as described.
@@ -77,7 +77,7 @@ pub unsafe extern "C" fn cmiot_http_request(
     };
     result((|| {
         let endpoint = Endpoint::new(host?, path?).map_err(|_| CMIOT_E_URL)?.keep_alive(keep_alive != 0);
-        let (stamp, sequence, card) = look_up(unix_seconds, sequence, kind, number?)?;
+        let (stamp, sequence, card) = lookup(unix_seconds, sequence, kind, number?)?;
         // The last byte stays zero.
         let (_, room) = out?.split_last_mut().ok_or(CMIOT_E_BUFFER)?;
         let len =
@@ -86,7 +86,7 @@ pub unsafe extern "C" fn cmiot_http_request(
     })())
 }
 
-/// Makes ready for an answer, whose body will go into `body`. The buffer must stay where it is until it was read.
+/// Prepares to read a response, whose body is written to `body`. The buffer must stay in its place until it was read.
 ///
 /// Returns CMIOT_OK or CMIOT_E_NULL.
 ///
@@ -100,37 +100,37 @@ pub unsafe extern "C" fn cmiot_http_begin(http: *mut CmiotHttp, body: *mut u8, b
         return CMIOT_E_NULL;
     }
     let exchange = Exchange { decoder: Decoder::new(), body, capacity: body_capacity };
-    let stored = Stored { mark: BEGUN, exchange: MaybeUninit::new(exchange) };
+    let stored = Stored { mark: INITIALIZED, exchange: MaybeUninit::new(exchange) };
     // SAFETY: not NULL, the caller's own, and large and aligned enough, as asserted above.
     unsafe { ptr::write(http.cast(), stored) };
     CMIOT_OK
 }
 
-/// Takes a piece of the answer, of any size.
+/// Reads a piece of the response, of any size.
 ///
-/// Returns 1 when the answer is complete, 0 when there is more to come, or CMIOT_E_NULL, CMIOT_E_HTTP,
-/// CMIOT_E_HTTP_LONG; then begin anew, on a new connection.
+/// Returns 1 when the response is complete, 0 when more is missing, or CMIOT_E_NULL, CMIOT_E_HTTP, CMIOT_E_HTTP_LONG;
+/// then call cmiot_http_begin again, on a new connection.
 ///
 /// # Safety
-/// Pointers are NULL or as described; `http` was begun.
+/// Pointers are NULL or as described; `http` was prepared by cmiot_http_begin.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_http_feed(http: *mut CmiotHttp, piece: *const u8, piece_len: usize) -> i32 {
     // SAFETY: the C caller's promise.
     let (exchange, piece) = unsafe { (exchange(http), bytes(piece, piece_len)) };
     result((|| {
         let exchange = exchange?;
-        // SAFETY: as begun, and cleared then.
+        // SAFETY: the buffer of cmiot_http_begin, which cleared it.
         let body = unsafe { slice::from_raw_parts_mut(exchange.body, exchange.capacity) };
         Ok(i32::from(exchange.decoder.feed(piece?, body).map_err(code)?))
     })())
 }
 
-/// Says that the connection was closed, which ends an answer without a stated length.
+/// Reports that the connection was closed, which ends a response without a declared length.
 ///
-/// Returns 1 when the answer is complete, or CMIOT_E_NULL, CMIOT_E_HTTP_CLOSED.
+/// Returns 1 when the response is complete, or CMIOT_E_NULL, CMIOT_E_HTTP_CLOSED.
 ///
 /// # Safety
-/// `http` is NULL or was begun.
+/// `http` is NULL or was prepared by cmiot_http_begin.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_http_close(http: *mut CmiotHttp) -> i32 {
     // SAFETY: the C caller's promise.
@@ -138,12 +138,12 @@ pub unsafe extern "C" fn cmiot_http_close(http: *mut CmiotHttp) -> i32 {
     result((|| exchange?.decoder.close().map(|()| 1).map_err(code))())
 }
 
-/// The length of the body, once the answer is complete.
+/// The length of the body, once the response is complete.
 ///
 /// Returns it, or CMIOT_E_NULL.
 ///
 /// # Safety
-/// `http` is NULL or was begun.
+/// `http` is NULL or was prepared by cmiot_http_begin.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_http_body_len(http: *mut CmiotHttp) -> i32 {
     // SAFETY: the C caller's promise.
@@ -151,12 +151,12 @@ pub unsafe extern "C" fn cmiot_http_body_len(http: *mut CmiotHttp) -> i32 {
     result(response.map(|response| response.body.len() as i32))
 }
 
-/// The answer's HTTP status. Proxy and carrier answer 200 even when they refuse.
+/// The response's HTTP status. Proxy and carrier send 200 even for a refusal.
 ///
-/// Returns it, 0 before it came, or CMIOT_E_NULL.
+/// Returns it, 0 before it was read, or CMIOT_E_NULL.
 ///
 /// # Safety
-/// `http` is NULL or was begun.
+/// `http` is NULL or was prepared by cmiot_http_begin.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_http_status(http: *mut CmiotHttp) -> i32 {
     // SAFETY: the C caller's promise.
@@ -164,12 +164,12 @@ pub unsafe extern "C" fn cmiot_http_status(http: *mut CmiotHttp) -> i32 {
     result(response.map(|response| i32::from(response.status)))
 }
 
-/// Whether the connection can carry another look-up after this answer.
+/// Whether the connection can carry another lookup after this response.
 ///
 /// Returns 1 if so, 0 if not, or CMIOT_E_NULL.
 ///
 /// # Safety
-/// `http` is NULL or was begun.
+/// `http` is NULL or was prepared by cmiot_http_begin.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_http_reusable(http: *mut CmiotHttp) -> i32 {
     // SAFETY: the C caller's promise.
@@ -177,12 +177,12 @@ pub unsafe extern "C" fn cmiot_http_reusable(http: *mut CmiotHttp) -> i32 {
     result(response.map(|response| i32::from(response.reusable)))
 }
 
-/// The server's clock in seconds since 1970, UTC, from the answer's Date header: for a device without a clock.
+/// The server's clock in seconds since 1970, UTC, from the response's Date header: for a device without a clock.
 ///
-/// Returns CMIOT_OK, or CMIOT_E_NULL, or CMIOT_E_DATE if it stated none.
+/// Returns CMIOT_OK, or CMIOT_E_NULL, or CMIOT_E_DATE if there is none.
 ///
 /// # Safety
-/// Pointers are NULL or as described; `http` was begun.
+/// Pointers are NULL or as described; `http` was prepared by cmiot_http_begin.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_http_date(http: *mut CmiotHttp, unix_seconds: *mut u64) -> i32 {
     // SAFETY: the C caller's promise.
@@ -203,20 +203,20 @@ pub unsafe extern "C" fn cmiot_http_date(http: *mut CmiotHttp, unix_seconds: *mu
 unsafe fn response<'a>(http: *mut CmiotHttp) -> Result<Response<'a>, i32> {
     // SAFETY: the caller's promise.
     let exchange = unsafe { exchange(http) }?;
-    // SAFETY: as begun, and cleared then.
+    // SAFETY: the buffer of cmiot_http_begin, which cleared it.
     let body = unsafe { slice::from_raw_parts(exchange.body, exchange.capacity) };
     Ok(exchange.decoder.response(body))
 }
 
 /// # Safety
-/// `http` is NULL or points to a `CmiotHttp` that nobody else uses.
+/// `http` is NULL or points to a `CmiotHttp` that is not used elsewhere.
 unsafe fn exchange<'a>(http: *mut CmiotHttp) -> Result<&'a mut Exchange, i32> {
-    // SAFETY: the caller's promise; a mark is valid whatever it holds.
+    // SAFETY: the caller's promise; the mark is valid for every bit pattern.
     let stored = unsafe { http.cast::<Stored>().as_mut() }.ok_or(CMIOT_E_NULL)?;
-    if stored.mark != BEGUN {
+    if stored.mark != INITIALIZED {
         return Err(CMIOT_E_NULL);
     }
-    // SAFETY: who wrote the mark wrote the exchange.
+    // SAFETY: mark and exchange are written together.
     Ok(unsafe { stored.exchange.assume_init_mut() })
 }
 

@@ -1,8 +1,8 @@
-//! Numbers that survive a reset: leased from the caller's flash, which three functions of its reach.
+//! Sequences that survive a reset: leased from the caller's flash through three functions.
 //!
-//! What is kept, and why no power cut repeats a number, stands in `signer/src/sequence/lease.rs`. A board's geometry is
-//! known only when it runs, where [`NorFlash`] has constants; so each of the two pages is 64 slots here, of 8 bytes or
-//! of one write unit, whichever is more, and what is left of a page stays unused.
+//! `signer/src/sequence/lease.rs` describes the format, and why a power cut repeats no number. A board's geometry is
+//! known at run time only, but [`NorFlash`] has constants; so each of the two pages is 64 slots here, of 8 bytes or of
+//! one write unit, whichever is more, and the rest of a page is unused.
 
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -16,59 +16,59 @@ use crate::code::{
     CMIOT_E_SEQUENCE_SPENT, CMIOT_OK, result,
 };
 
-/// The caller's flash: two pages that nothing else uses, and three functions, which return 0 when it went well.
+/// The caller's flash: two pages that are used for nothing else, and three functions, which return 0 on success.
 ///
 /// Offsets count from the first page, which begins at 0; the second begins at `page_size`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct CmiotFlash {
-    /// Handed to the functions as it is.
+    /// Passed to the functions unchanged.
     pub context: *mut c_void,
     /// Reads `len` bytes: always 8.
     pub read:
         Option<unsafe extern "C" fn(context: *mut c_void, offset: u32, bytes: *mut u8, len: usize) -> i32>,
-    /// Writes `len` bytes: 8, or `write_size` if that is more, at a multiple of as many.
+    /// Writes `len` bytes: 8, or `write_size` if that is more, at a multiple of `len`.
     pub write:
         Option<unsafe extern "C" fn(context: *mut c_void, offset: u32, bytes: *const u8, len: usize) -> i32>,
     /// Erases a page, to 0xFF: the one at 0 or the one at `page_size`.
     pub erase: Option<unsafe extern "C" fn(context: *mut c_void, offset: u32) -> i32>,
-    /// Bytes of a page: an erase unit or several, and 512, or 64 times `write_size` if that is more.
+    /// Bytes per page: one or more erase units, and at least 512 or 64 times `write_size`, whichever is more.
     pub page_size: u32,
-    /// Bytes that can only be written together: 1, 2, 4, 8, 16 or 32.
+    /// Bytes per write unit: 1, 2, 4, 8, 16 or 32.
     pub write_size: u32,
 }
 
-/// A counter that is kept in flash. Its fields are the library's own.
+/// A counter in flash. Its fields are private to the library.
 #[repr(C)]
 pub struct CmiotLease {
     #[doc(hidden)]
     pub words: [usize; 20],
 }
 
-/// What is in the words.
+/// Content of the words.
 struct Stored {
-    /// [`MOUNTED`], or nothing else is there.
+    /// [`MOUNTED`]; with any other value the rest is not initialised.
     mark: u32,
     leased: MaybeUninit<Leased<Pages>>,
 }
 
-/// No memory that was forgotten to initialise is likely to hold this.
+/// A value that uninitialised memory is unlikely to contain.
 const MOUNTED: u32 = 0xC310_1EA5;
 
 const _: () = assert!(size_of::<Stored>() <= size_of::<CmiotLease>());
 const _: () = assert!(align_of::<Stored>() <= align_of::<CmiotLease>());
 
-/// Finds the highest number that was ever leased in the flash, and makes ready to count on from there. Nothing is
-/// written yet. Pages never used before may hold anything.
+/// Finds the highest number that was ever leased in the flash, and prepares to continue from it. Nothing is written
+/// yet. Pages that were never used may contain anything.
 ///
-/// Numbers are of the device's node, as in cmiot_sequence_next, and `block` of them are leased at a time: a power cut
-/// or a reset forfeits what is left of a block, and repeats none. A page is erased once in 128 blocks, so that the two
-/// last for 128 x endurance x `block` numbers. `flash` is copied; its functions must stay.
+/// The numbers are those of the device's node, as in cmiot_sequence_next, and `block` of them are leased per write: a
+/// power cut or a reset loses the rest of a block, and repeats none. A page is erased once per 128 blocks, so that the
+/// two last for 128 x endurance x `block` numbers. `flash` is copied; its functions must stay valid.
 ///
 /// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_SEQUENCE for the node, CMIOT_E_FLASH, CMIOT_E_FLASH_LAYOUT.
 ///
 /// # Safety
-/// Pointers are NULL or as described, and so are the functions.
+/// Pointers and functions are NULL or as described.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_lease_mount(
     lease: *mut CmiotLease,
@@ -93,7 +93,7 @@ pub unsafe extern "C" fn cmiot_lease_mount(
     })())
 }
 
-/// The next number, for one look-up. Every `block` numbers it writes to the flash, before it hands one out.
+/// The next number, for one lookup. It writes to the flash once per `block` numbers, before it returns the first.
 ///
 /// Returns the number, or CMIOT_E_NULL, CMIOT_E_FLASH, CMIOT_E_FLASH_WORN, CMIOT_E_SEQUENCE_SPENT.
 ///
@@ -101,11 +101,11 @@ pub unsafe extern "C" fn cmiot_lease_mount(
 /// `lease` is NULL or was mounted.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_lease_next(lease: *mut CmiotLease) -> i32 {
-    // SAFETY: the C caller's promise; the mark is valid whatever it holds.
+    // SAFETY: the C caller's promise; the mark is valid for every bit pattern.
     let stored = unsafe { lease.cast::<Stored>().as_mut() };
     result((|| {
         let stored = stored.filter(|stored| stored.mark == MOUNTED).ok_or(CMIOT_E_NULL)?;
-        // SAFETY: the mark is set together with it.
+        // SAFETY: mark and counter are written together.
         let leased = unsafe { stored.leased.assume_init_mut() };
         // Eight digits fit.
         leased.next_sequence().map(|sequence| sequence.get() as i32).map_err(code)
@@ -115,7 +115,7 @@ pub unsafe extern "C" fn cmiot_lease_next(lease: *mut CmiotLease) -> i32 {
 /// The caller's two pages, as 64 slots of 8 bytes each.
 struct Pages(CmiotFlash);
 
-/// A function of the caller's returned something else than 0.
+/// A function of the caller returned a value other than 0.
 #[derive(Clone, Copy, Debug)]
 struct Failed;
 
@@ -124,7 +124,7 @@ impl Pages {
     const SLOTS: u32 = 64;
     const LARGEST_WRITE: usize = 32;
 
-    /// Checks that the geometry holds together.
+    /// Checks the geometry.
     fn of(flash: &CmiotFlash) -> Result<Self, i32> {
         if flash.read.is_none() || flash.write.is_none() || flash.erase.is_none() {
             return Err(CMIOT_E_NULL);
@@ -135,13 +135,13 @@ impl Pages {
         if fits { Ok(Self(*flash)) } else { Err(CMIOT_E_FLASH_LAYOUT) }
     }
 
-    /// Bytes that a slot takes in the caller's flash.
+    /// Bytes per slot in the caller's flash.
     fn stride(&self) -> u32 {
         self.0.write_size.max(Self::SLOT)
     }
 
-    /// Where a slot lies in the caller's flash. Slots are all that is asked for.
-    fn place(&self, offset: u32) -> u32 {
+    /// The address of a slot in the caller's flash. Only whole slots are accessed.
+    fn address(&self, offset: u32) -> u32 {
         let slot = offset / Self::SLOT;
         (slot / Self::SLOTS) * self.0.page_size + (slot % Self::SLOTS) * self.stride()
     }
@@ -162,8 +162,8 @@ impl ReadNorFlash for Pages {
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Failed> {
         let read = self.0.read.ok_or(Failed)?;
-        // SAFETY: the C caller's promise about its function, and the slice is as long as said.
-        done(unsafe { read(self.0.context, self.place(offset), bytes.as_mut_ptr(), bytes.len()) })
+        // SAFETY: the C caller's promise about its function, and the slice has this length.
+        check(unsafe { read(self.0.context, self.address(offset), bytes.as_mut_ptr(), bytes.len()) })
     }
 
     fn capacity(&self) -> usize {
@@ -178,7 +178,7 @@ impl NorFlash for Pages {
     fn erase(&mut self, from: u32, _: u32) -> Result<(), Failed> {
         let erase = self.0.erase.ok_or(Failed)?;
         // SAFETY: the C caller's promise about its function.
-        done(unsafe { erase(self.0.context, self.place(from)) })
+        check(unsafe { erase(self.0.context, self.address(from)) })
     }
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Failed> {
@@ -186,11 +186,11 @@ impl NorFlash for Pages {
         let mut unit = [0xFF; Self::LARGEST_WRITE];
         crate::memory::copy(&mut unit, bytes);
         // SAFETY: the C caller's promise about its function; a slot is no longer than the array.
-        done(unsafe { write(self.0.context, self.place(offset), unit.as_ptr(), self.stride() as usize) })
+        check(unsafe { write(self.0.context, self.address(offset), unit.as_ptr(), self.stride() as usize) })
     }
 }
 
-fn done(result: i32) -> Result<(), Failed> {
+fn check(result: i32) -> Result<(), Failed> {
     if result == 0 { Ok(()) } else { Err(Failed) }
 }
 

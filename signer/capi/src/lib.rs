@@ -1,22 +1,22 @@
-//! The signer for C: caller-owned memory, integers for results, nothing kept in between.
+//! The signer for C: caller-owned memory, integer results, no global state.
 //!
-//! The contract with C stands at the head of `include/cmiot_signer.h`, which is generated from these files and
-//! committed, and at each function. Rust's part of it: every pointer is checked for NULL and otherwise believed; what
-//! an opaque struct holds is valid for any bit pattern, or behind a mark, so that a forgotten initialisation is an error
-//! code or a wrong answer, and only a garbage *pointer* is what it is in C.
+//! The head of `include/cmiot_signer.h`, which is generated from these files and committed, states the contract with C;
+//! each function adds its own part. On the Rust side, every pointer is checked for NULL and otherwise trusted. The
+//! content of an opaque struct is valid for every bit pattern or guarded by a mark, so that a missing initialisation
+//! causes an error code or a wrong result; only an invalid *pointer* is undefined behaviour, as always in C.
 //!
 //! | file | its one job |
 //! | --- | --- |
 //! | `code` | the result codes |
 //! | `account` | appid, ebid and password, checked once |
-//! | `sign` | a look-up as a query; numbers of a node |
-//! | `lease` | numbers that survive a reset, in the caller's flash |
-//! | `reply` | reading an answer |
-//! | `http` | a look-up over a modem or socket: the request whole, the answer as it comes |
+//! | `sign` | a lookup as a query; numbers of a node |
+//! | `lease` | sequences that survive a reset, in the caller's flash |
+//! | `reply` | reading the carrier's reply |
+//! | `http` | a lookup over a modem or socket: the request as a whole, the response in pieces |
 //! | `date` | setting a clock from a `Date` header |
-//! | `memory` | C's pointers as slices: where the `unsafe` is |
+//! | `memory` | C pointers as slices: most of the `unsafe` code |
 #![no_std]
-// A host's static library takes panicking and unwinding from the standard library, which it otherwise does not use.
+// On a host, the static library takes panicking and unwinding from the standard library, which it otherwise does not use.
 #[cfg(not(target_os = "none"))]
 extern crate std;
 
@@ -43,7 +43,7 @@ pub use reply::{
 };
 pub use sign::{CMIOT_ICCID, CMIOT_IMSI, CMIOT_MSISDN, CMIOT_QUERY_SIZE, cmiot_sequence_next, cmiot_sign};
 
-/// Stands still, for the watchdog to bite: nothing here panics, and a firmware in which nothing does never links this.
+/// Loops until the watchdog resets the chip. Nothing here panics, and a firmware without panics does not link this.
 #[cfg(all(target_os = "none", feature = "panic-handler"))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -1,14 +1,14 @@
-//! C's pointers as slices and references, NULL refused; and texts written out with their NUL.
+//! C pointers as slices and references, with NULL as an error; and texts written with their NUL.
 
 use core::ffi::c_char;
 use core::slice;
 
 use crate::code::{CMIOT_E_BUFFER, CMIOT_E_NULL};
 
-/// Bytes to read.
+/// The bytes at a pointer.
 ///
 /// # Safety
-/// `data` is NULL or points to `len` bytes that nobody writes to while the slice lives.
+/// `data` is NULL or points to `len` bytes that do not change during the slice's lifetime.
 pub(crate) unsafe fn bytes<'a>(data: *const u8, len: usize) -> Result<&'a [u8], i32> {
     if data.is_null() {
         return Err(CMIOT_E_NULL);
@@ -17,15 +17,15 @@ pub(crate) unsafe fn bytes<'a>(data: *const u8, len: usize) -> Result<&'a [u8], 
     Ok(unsafe { slice::from_raw_parts(data, len) })
 }
 
-/// A text to read, as far as it is one.
+/// The text at a pointer; empty if it is not ASCII.
 ///
 /// # Safety
 /// As [`bytes`].
 pub(crate) unsafe fn text<'a>(data: *const c_char, len: usize) -> Result<&'a str, i32> {
     // SAFETY: the caller's promise.
     let bytes = unsafe { bytes(data.cast(), len) }?;
-    // Every text that is asked for is ASCII, so what is not comes out empty and is refused as that. Proving UTF-8 in
-    // general would link core's tables.
+    // Every valid text is ASCII, so another one becomes empty, which is invalid. General UTF-8 validation would link
+    // core's tables.
     if !bytes.iter().all(u8::is_ascii) {
         return Ok("");
     }
@@ -33,10 +33,10 @@ pub(crate) unsafe fn text<'a>(data: *const c_char, len: usize) -> Result<&'a str
     Ok(unsafe { core::str::from_utf8_unchecked(bytes) })
 }
 
-/// A buffer to write to. What it holds need not be initialised, so it is cleared.
+/// A buffer to write to. It need not be initialised, so it is cleared.
 ///
 /// # Safety
-/// `data` is NULL or points to `capacity` bytes that nobody else uses while the slice lives.
+/// `data` is NULL or points to `capacity` bytes that are not used elsewhere during the slice's lifetime.
 pub(crate) unsafe fn buffer<'a>(data: *mut c_char, capacity: usize) -> Result<&'a mut [u8], i32> {
     if data.is_null() {
         return Err(CMIOT_E_NULL);
@@ -51,8 +51,8 @@ pub(crate) unsafe fn buffer<'a>(data: *mut c_char, capacity: usize) -> Result<&'
 }
 
 /// Writes a text and its NUL, and returns the text's length.
-pub(crate) fn put(out: &mut [u8], text: &[u8]) -> Result<i32, i32> {
-    // The buffer was cleared, so the NUL is there if there is room.
+pub(crate) fn write_text(out: &mut [u8], text: &[u8]) -> Result<i32, i32> {
+    // The buffer was cleared, so the NUL exists if there is room for it.
     let (room, nul) = out.split_at_mut_checked(text.len()).ok_or(CMIOT_E_BUFFER)?;
     if nul.is_empty() {
         return Err(CMIOT_E_BUFFER);
@@ -61,7 +61,7 @@ pub(crate) fn put(out: &mut [u8], text: &[u8]) -> Result<i32, i32> {
     Ok(text.len() as i32)
 }
 
-/// Copies as much as fits, a byte at a time: lengths that do not match would be a panic, and `memcpy` 700 B of flash.
+/// Copies as much as fits, one byte at a time: unequal lengths would link a panic, and `memcpy` takes 700 B of flash.
 pub(crate) fn copy(out: &mut [u8], bytes: &[u8]) {
     for (slot, &byte) in out.iter_mut().zip(bytes) {
         *slot = byte;

@@ -1,4 +1,4 @@
-//! Reading an answer: once, into a struct of the caller's; its parts are asked for afterwards.
+//! Reading the carrier's reply: one function reads it into the caller's struct, others return its parts.
 
 use core::ffi::c_char;
 use core::fmt::{self, Write};
@@ -9,28 +9,28 @@ use cmiot_signer::{Refusal, Reply, Status};
 use crate::code::{
     self, CMIOT_E_NO_RESULT, CMIOT_E_NO_STATUS, CMIOT_E_NULL, CMIOT_E_REFUSED, CMIOT_OK, result,
 };
-use crate::memory::{buffer, bytes, copy, put};
+use crate::memory::{buffer, bytes, copy, write_text};
 
-/// An answer that was read. Its fields are the library's own.
+/// A reply. Its fields are private to the library.
 #[repr(C)]
 pub struct CmiotReply {
     #[doc(hidden)]
     pub words: [usize; 16],
 }
 
-/// A STATUS that the carrier's page does not list: its text says which.
+/// A STATUS that the carrier's page does not list: see cmiot_reply_status_text.
 pub const CMIOT_STATUS_UNKNOWN: i32 = 1000;
 
-/// What is in the words. Any bit pattern is one, but for the body's pointer.
+/// Content of the words. Every bit pattern is valid, except for the body's pointer.
 struct Stored {
-    /// The answer, to find its message in again.
+    /// The body, from which the message is read again.
     body: *const u8,
     body_len: usize,
-    /// What `cmiot_reply_status` returns.
+    /// The result of `cmiot_reply_status`.
     status: i32,
     results: usize,
-    code: Short,
-    status_text: Short,
+    code: ShortText,
+    status_text: ShortText,
 }
 
 const _: () = assert!(size_of::<Stored>() <= size_of::<CmiotReply>());
@@ -38,12 +38,12 @@ const _: () = assert!(align_of::<Stored>() <= align_of::<CmiotReply>());
 
 /// A text of up to 16 bytes.
 #[derive(Clone, Copy)]
-struct Short {
+struct ShortText {
     bytes: [u8; 16],
     len: u8,
 }
 
-impl Short {
+impl ShortText {
     fn new(text: &[u8]) -> Self {
         let mut bytes = [0; 16];
         copy(&mut bytes, text);
@@ -55,12 +55,11 @@ impl Short {
     }
 }
 
-/// Reads an answer: the whole body of one HTTP response, and nothing else.
+/// Reads a reply: the whole body of one HTTP response, and nothing else.
 ///
-/// `body` must stay where it is, unchanged, until its message was asked for. On failure `reply` holds an answer
-/// without anything in it.
+/// `body` must stay in its place, unchanged, until the last call of cmiot_reply_message. On failure `reply` is empty.
 ///
-/// Returns CMIOT_OK when it is an answer, whatever it says, or CMIOT_E_NULL, CMIOT_E_TRUNCATED and the codes below it.
+/// Returns CMIOT_OK for a reply with any code, or CMIOT_E_NULL, CMIOT_E_TRUNCATED and the codes after it.
 ///
 /// # Safety
 /// Pointers are NULL or as described.
@@ -77,16 +76,16 @@ pub unsafe extern "C" fn cmiot_reply_scan(reply: *mut CmiotReply, body: *const u
             body_len,
             status: status(found),
             results: found.results(),
-            code: Short::new(found.code().as_bytes()),
-            status_text: Short::new(found.status().as_ref().map_or("", Status::code).as_bytes()),
+            code: ShortText::new(found.code().as_bytes()),
+            status_text: ShortText::new(found.status().as_ref().map_or("", Status::code).as_bytes()),
         },
         Err(error) => Stored {
             body: ptr::null(),
             body_len: 0,
             status: *error,
             results: 0,
-            code: Short::new(b""),
-            status_text: Short::new(b""),
+            code: ShortText::new(b""),
+            status_text: ShortText::new(b""),
         },
     };
     // SAFETY: not NULL, the caller's own, and large and aligned enough, as asserted above.
@@ -97,29 +96,30 @@ pub unsafe extern "C" fn cmiot_reply_scan(reply: *mut CmiotReply, body: *const u
 /// The card's status: 0 normal, 1 one-way barred, 2 barred, 3 pre-cancelled, 4 cancelled, 5 transferred, 6 dormant,
 /// 7 awaiting activation, 99 no such number, or CMIOT_STATUS_UNKNOWN.
 ///
-/// Returns it, or CMIOT_E_NULL, CMIOT_E_REFUSED, CMIOT_E_NO_RESULT, CMIOT_E_NO_STATUS, or what cmiot_reply_scan said.
+/// Returns it, or CMIOT_E_NULL, CMIOT_E_REFUSED, CMIOT_E_NO_RESULT, CMIOT_E_NO_STATUS, or the result of
+/// cmiot_reply_scan.
 ///
 /// # Safety
-/// `reply` is NULL or was read.
+/// `reply` is NULL or was read by cmiot_reply_scan.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_reply_status(reply: *const CmiotReply) -> i32 {
     // SAFETY: the C caller's promise.
     result(unsafe { stored(reply) }.map(|stored| stored.status))
 }
 
-/// How many results the answer has. Only the first is read.
+/// The number of results. Only the first is read.
 ///
 /// Returns the number, or CMIOT_E_NULL.
 ///
 /// # Safety
-/// `reply` is NULL or was read.
+/// `reply` is NULL or was read by cmiot_reply_scan.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_reply_results(reply: *const CmiotReply) -> i32 {
-    // SAFETY: the C caller's promise. An answer has at most 65536 bytes, and so fewer results.
+    // SAFETY: the C caller's promise. A reply has at most 65536 bytes, and so fewer results.
     result(unsafe { stored(reply) }.map(|stored| stored.results as i32))
 }
 
-/// Writes the envelope's code: "0", "10", "01016". 17 bytes hold any.
+/// Writes the envelope code: "0", "10", "01016". 17 bytes are always enough.
 ///
 /// Returns its length, or CMIOT_E_NULL, CMIOT_E_BUFFER.
 ///
@@ -133,10 +133,10 @@ pub unsafe extern "C" fn cmiot_reply_code(
 ) -> i32 {
     // SAFETY: the C caller's promise.
     let (stored, out) = unsafe { (stored(reply), buffer(out, capacity)) };
-    result(stored.and_then(|stored| put(out?, stored.code.as_bytes())))
+    result(stored.and_then(|stored| write_text(out?, stored.code.as_bytes())))
 }
 
-/// Writes the card's STATUS as it came: "00", and up to 16 bytes of an unknown one; empty if there is none.
+/// Writes the card's STATUS as received: "00", or up to 16 bytes of an unknown one; empty if there is none.
 ///
 /// Returns its length, or CMIOT_E_NULL, CMIOT_E_BUFFER.
 ///
@@ -150,7 +150,7 @@ pub unsafe extern "C" fn cmiot_reply_status_text(
 ) -> i32 {
     // SAFETY: the C caller's promise.
     let (stored, out) = unsafe { (stored(reply), buffer(out, capacity)) };
-    result(stored.and_then(|stored| put(out?, stored.status_text.as_bytes())))
+    result(stored.and_then(|stored| write_text(out?, stored.status_text.as_bytes())))
 }
 
 /// Writes the envelope's message, decoded to UTF-8, as far as whole characters fit; empty if there is none.
@@ -158,7 +158,7 @@ pub unsafe extern "C" fn cmiot_reply_status_text(
 /// Returns the length written, or CMIOT_E_NULL, CMIOT_E_BUFFER when there is no room for the NUL.
 ///
 /// # Safety
-/// Pointers are NULL or as described, and the body that was read is still there.
+/// Pointers are NULL or as described, and the body that was read is still in its place.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_reply_message(
     reply: *const CmiotReply,
@@ -172,18 +172,18 @@ pub unsafe extern "C" fn cmiot_reply_message(
         // The last byte stays zero.
         let (_, room) = out?.split_last_mut().ok_or(code::CMIOT_E_BUFFER)?;
         let mut text = Truncated { room, len: 0 };
-        // SAFETY: NULL when nothing was read, else what `cmiot_reply_scan` was handed.
+        // SAFETY: NULL if nothing was read, else the body that was passed to `cmiot_reply_scan`.
         if let Ok(body) = unsafe { bytes(stored.body, stored.body_len) }
             && let Ok(reply) = Reply::scan(body)
         {
-            // It says no only to stop what does not fit.
+            // The only error is a character that does not fit.
             let _ = reply.message().write_to(&mut text);
         }
         Ok(text.len as i32)
     })())
 }
 
-/// What `cmiot_reply_status` will return.
+/// The result of `cmiot_reply_status`.
 fn status(reply: &Reply<'_>) -> i32 {
     match reply.into_status() {
         Ok(Status::Normal) => 0,
@@ -203,13 +203,13 @@ fn status(reply: &Reply<'_>) -> i32 {
 }
 
 /// # Safety
-/// `reply` is NULL or was read.
+/// `reply` is NULL or was read by cmiot_reply_scan.
 unsafe fn stored<'a>(reply: *const CmiotReply) -> Result<&'a Stored, i32> {
-    // SAFETY: the caller's promise; the fields are valid whatever they hold.
+    // SAFETY: the caller's promise; the fields are valid for every bit pattern.
     unsafe { reply.cast::<Stored>().as_ref() }.ok_or(CMIOT_E_NULL)
 }
 
-/// Takes whole characters while they fit.
+/// A writer that accepts whole characters while they fit.
 struct Truncated<'a> {
     room: &'a mut [u8],
     len: usize,

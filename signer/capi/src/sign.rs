@@ -1,4 +1,4 @@
-//! A look-up as a query, ready to stand behind `/v2/userstatusrealsingle?`.
+//! A lookup as a query, to be appended to `/v2/userstatusrealsingle?`.
 
 use core::ffi::c_char;
 
@@ -8,22 +8,22 @@ use crate::account::{CmiotAccount, signer};
 use crate::code::{CMIOT_E_BUFFER, CMIOT_E_CARD, CMIOT_E_SEQUENCE, result, stamp};
 use crate::memory::{buffer, text};
 
-/// A card named by its telephone number: 1 to 13 digits.
+/// A card identified by its telephone number: 1 to 13 digits.
 pub const CMIOT_MSISDN: i32 = 0;
-/// A card named by its serial number: 20 of 0-9A-Fa-f.
+/// A card identified by its serial number: 20 of 0-9A-Fa-f.
 pub const CMIOT_ICCID: i32 = 1;
-/// A card named by its subscriber identity: 1 to 15 digits.
+/// A card identified by its subscriber identity: 1 to 15 digits.
 pub const CMIOT_IMSI: i32 = 2;
 
-/// A buffer of this size takes any query with its NUL.
+/// Buffer size that is enough for every query with its NUL.
 pub const CMIOT_QUERY_SIZE: usize = 226;
 
 const _: () = assert!(CMIOT_QUERY_SIZE == QUERY_MAX + 1);
 
-/// Signs a look-up of a card and writes its query, `appid=...&transid=...&ebid=...&token=...&msisdn=...`.
+/// Signs a lookup of a card and writes its query, `appid=...&transid=...&ebid=...&token=...&msisdn=...`.
 ///
-/// `unix_seconds` is the time in seconds since 1970, UTC; `sequence` (1 to 99999999) is a number not used in the same
-/// second before, by any device of the appid: see cmiot_sequence_next. `kind` is CMIOT_MSISDN, CMIOT_ICCID or
+/// `unix_seconds` is the time in seconds since 1970, UTC; `sequence` (1 to 99999999) is a number that no device of the
+/// appid has used in the same second: see cmiot_sequence_next. `kind` is CMIOT_MSISDN, CMIOT_ICCID or
 /// CMIOT_IMSI.
 ///
 /// Returns the query's length, or CMIOT_E_NULL, CMIOT_E_BUFFER, CMIOT_E_CLOCK_UNSET, CMIOT_E_CLOCK_LATE,
@@ -45,7 +45,7 @@ pub unsafe extern "C" fn cmiot_sign(
     // SAFETY: the C caller's promise.
     let (signer, number, query) = unsafe { (signer(account), text(card, card_len), buffer(query, capacity)) };
     result((|| {
-        let (stamp, sequence, card) = look_up(unix_seconds, sequence, kind, number?)?;
+        let (stamp, sequence, card) = lookup(unix_seconds, sequence, kind, number?)?;
         // The last byte stays zero.
         let (_, room) = query?.split_last_mut().ok_or(CMIOT_E_BUFFER)?;
         let len = signer?.sign_into(stamp, sequence, &card, room).map_err(|_| CMIOT_E_BUFFER)?;
@@ -53,12 +53,12 @@ pub unsafe extern "C" fn cmiot_sign(
     })())
 }
 
-/// The number after `previous` for a device with its own node: the numbers that begin with `node`, written in
-/// `node_digits` digits (0 to 7; with 0 and node 0, all numbers). After the last comes the first; a `previous` from
-/// elsewhere, such as 0, is followed by the first.
+/// The number after `previous` within the device's node: the numbers that begin with `node`, written in `node_digits`
+/// digits (0 to 7; 0 digits and node 0 mean all numbers). The first number follows the last one, and every `previous`
+/// that does not belong to the node, such as 0.
 ///
-/// Devices that share an appid and have different nodes of one width never collide. Keep `previous` over resets, or
-/// start somewhere else each time.
+/// Devices that share an appid never collide if they have different nodes of the same width. Store `previous` over
+/// resets, or begin at another number each time.
 ///
 /// Returns the number, or CMIOT_E_SEQUENCE.
 #[unsafe(no_mangle)]
@@ -72,8 +72,8 @@ pub extern "C" fn cmiot_sequence_next(previous: u32, node_digits: u32, node: u32
     next.get() as i32
 }
 
-/// What a look-up states, checked.
-pub(crate) fn look_up(
+/// Checks the parts of a lookup.
+pub(crate) fn lookup(
     unix_seconds: u64,
     sequence: u32,
     kind: i32,

@@ -1,5 +1,5 @@
-//! `tests/c/vectors.c` against the static library: on this host, under gcc's sanitizers, and on emulated chips, where
-//! the image must also hold no panic. And the CMake files, which must bring an image about.
+//! `tests/c/vectors.c` with the static library: on this host, under gcc's sanitizers, and on emulated chips, where the
+//! image must not contain a panic. The CMake files must build an image, too.
 //!
 //! Needs gcc, arm-none-eabi-gcc, cmake, make and qemu-system-arm; `cargo xtask test` brings them.
 #![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
@@ -65,7 +65,7 @@ fn on_chip(target: &str, cpu: &str, machine: &str) {
     passes(&mut qemu);
 }
 
-/// An image holds this function, and nothing that panics.
+/// Asserts that an image contains this function and no panic.
 fn without_panics(image: &Path, function: &str) {
     let symbols = output(Command::new("arm-none-eabi-nm").arg(image));
     let panics: Vec<_> =
@@ -77,9 +77,9 @@ fn without_panics(image: &Path, function: &str) {
 fn library(target: Option<&str>) -> PathBuf {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    // `rustc --crate-type`: beside an rlib there is no link-time optimisation, and without that some panics stay.
+    // `rustc --crate-type`: with an rlib as well, cargo does no link-time optimisation, and then some panics stay.
     build.args(["rustc", "--quiet", "--package", "cmiot-signer-capi", "--lib", "--crate-type", "staticlib"]);
-    // A folder of its own: what is built here would otherwise take turns with what the workspace builds.
+    // A separate folder: otherwise this build and the workspace's would invalidate each other.
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("capi");
     build.arg("--target-dir").arg(&folder).env_remove("RUSTFLAGS");
     let built = match target {
@@ -112,7 +112,7 @@ fn passes(program: &mut Command) {
     assert!(count.is_some_and(|count| count.parse::<u32>().unwrap() > 400), "{printed}");
 }
 
-/// What a program printed; it must exit with 0.
+/// The output of a program, which must exit with 0.
 fn output(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -1,6 +1,6 @@
-//! `include/cmiot_signer.h` says what the library has.
+//! `include/cmiot_signer.h` must agree with the library.
 //!
-//! `UPDATE_HEADER=1 cargo test -p cmiot-signer-capi --test header` writes it anew.
+//! `UPDATE_HEADER=1 cargo test -p cmiot-signer-capi --test header` rewrites it.
 #![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
 
 use std::path::Path;
@@ -22,14 +22,14 @@ fn the_committed_header_is_current() {
     assert!(committed == made, "the header is out of date: run this test with UPDATE_HEADER=1 and commit");
 }
 
-/// Leaves out what rustdoc wants and C does not: the sections about safety, which the header's head states for all.
+/// Removes the sections about safety, which rustdoc needs: the header's head states them for all functions.
 fn for_c(header: &str) -> String {
     let mut text = String::new();
     let mut in_safety = false;
     for line in header.lines().map(str::trim_end) {
         if line == "// # Safety" {
             in_safety = true;
-            // The empty line in front goes along.
+            // Remove the empty line before it, too.
             text.truncate(text.strip_suffix("//\n").unwrap_or(&text).len());
         }
         in_safety &= line.starts_with("//");

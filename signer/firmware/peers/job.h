@@ -1,4 +1,4 @@
-/* What is measured: true if it did what it should. */
+/* The measured workload: returns true on success. */
 #ifndef JOB_H
 #define JOB_H
 

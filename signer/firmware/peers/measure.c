@@ -1,4 +1,4 @@
-/* src/measure.rs in C: the same painting, the same timer, the same loop of known length. */
+/* src/measure.rs in C, with the same painting, timer and loop of known length. */
 #include "job.h"
 #include "startup.h"
 

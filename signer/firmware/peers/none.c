@@ -1,4 +1,4 @@
-/* No job: what the others are compared with. */
+/* The empty workload: the baseline of the others. */
 #include "job.h"
 
 bool job(void) { return true; }

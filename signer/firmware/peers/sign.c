@@ -1,7 +1,7 @@
-/* The job of src/jobs.rs in C: a look-up signed and its query written into a buffer on the stack.
+/* The signing workload of src/workloads.rs in C: it signs a lookup and writes its query into a buffer on the stack.
  *
- * Credentials and card are constants; moment and sequence come at run time. Formatted by hand, as a firmware that counts
- * bytes does, for printf alone costs more than the signer. Each peer brings sha256() below.
+ * Credentials and card are constants; time and sequence are known at run time only. The query is formatted without
+ * printf, which alone takes more flash than the signer. Each peer supplies sha256().
  */
 #include "job.h"
 
@@ -38,7 +38,7 @@ static void sha256(const uint8_t *parts[3], const size_t lens[3], uint8_t digest
 static const char APPID[] = "KTTNJFBF5JXVLS", EBID[] = "0001000000009", PASSWORD[] = "password-11",
                   CARD[] = "1064765004176";
 
-/* The compiler must not work the answer out ahead. */
+/* The compiler must not compute the result in advance. */
 static uint64_t volatile_time(void) {
     uint64_t time = 1709136000;
     __asm__ volatile("" : "+r"(time));
@@ -119,6 +119,6 @@ __attribute__((noinline)) bool job(void) {
     at = put(at, "&msisdn=", 8);
     at = put(at, CARD, sizeof CARD - 1);
     __asm__ volatile("" : : "r"(query) : "memory");
-    /* The known answer's first characters, so that a peer that computes something else is no peer. */
+    /* The first characters of the known answer: a peer with another result is invalid. */
     return at == query + sizeof query && memcmp(query + 91, "ce72af16", 8) == 0;
 }

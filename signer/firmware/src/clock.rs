@@ -1,10 +1,10 @@
-//! Milliseconds since reset, by SysTick; and the time of day, once somebody has said it.
+//! Milliseconds since reset, by SysTick, and the time of day, once it was set.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use cortex_m::peripheral::syst::SystClkSource;
 
-/// Processor cycles of a millisecond, as the board starts.
+/// Processor cycles per millisecond, with the clock setting after reset.
 const CYCLES: u32 = if cfg!(machine = "microbit") {
     16_000
 } else if cfg!(machine = "lm3s6965evb") {
@@ -13,12 +13,12 @@ const CYCLES: u32 = if cfg!(machine = "microbit") {
     25_000
 };
 
-/// Counted by the interrupt alone: a Cortex-M0 loads and stores atomically, but does no more.
+/// Written only by the interrupt handler: a Cortex-M0 has no atomic operations except load and store.
 static MILLISECONDS: AtomicU32 = AtomicU32::new(0);
 
 /// Starts counting.
 pub fn start() {
-    // SAFETY: nobody else uses SysTick in an image that calls this.
+    // SAFETY: SysTick is not used elsewhere in an image that calls this.
     let mut timer = unsafe { cortex_m::Peripherals::steal() }.SYST;
     timer.set_clock_source(SystClkSource::Core);
     timer.set_reload(CYCLES - 1);
@@ -33,20 +33,20 @@ pub fn milliseconds() -> u32 {
     MILLISECONDS.load(Ordering::Relaxed)
 }
 
-/// To be called from the image's SysTick handler.
+/// Counts a millisecond; the image's SysTick handler calls it.
 pub fn tick() {
     MILLISECONDS.store(MILLISECONDS.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }
 
-/// A time of day that runs on from when it was set; a board without a battery begins with none.
+/// A time of day that continues from the last setting; a board without a battery starts without one.
 #[derive(Clone, Copy)]
 pub struct Clock {
-    /// Unix seconds, and the milliseconds at which it was that time.
+    /// Unix seconds, and the milliseconds since reset at that time.
     set: Option<(u64, u32)>,
 }
 
 impl Clock {
-    /// Never set.
+    /// A clock that was never set.
     pub const UNSET: Self = Self { set: None };
 
     /// Sets it to this second (Unix time).

@@ -1,4 +1,4 @@
-//! Semihosting: the host's console, the image's arguments, and the way out of QEMU.
+//! Semihosting: the host's console, the image's arguments, and the exit from QEMU.
 //!
 //! A breakpoint with immediate 0xAB hands an operation in `r0` and its argument in `r1` to the debugger, here QEMU
 //! ("Semihosting for AArch32 and AArch64", Arm). Nothing here uses `core::fmt`, so that a measuring image can print.
@@ -33,9 +33,9 @@ impl fmt::Write for Console {
     }
 }
 
-/// The values of QEMU's `-semihosting-config arg=…`, a blank between each; empty if they do not fit or are no text.
+/// The values of QEMU's `-semihosting-config arg=…`, separated by blanks; empty if they do not fit or are not UTF-8.
 pub fn arguments(buffer: &mut [u8]) -> &str {
-    /// `SYS_GET_CMDLINE`'s argument: where to put the line, and how long it may be; then how long it is.
+    /// Argument of `SYS_GET_CMDLINE`: the buffer and its size; after the call, the line's length.
     #[repr(C)]
     struct Line {
         buffer: *mut u8,

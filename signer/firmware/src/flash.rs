@@ -1,9 +1,9 @@
-//! Where a sequence outlives a reset: the board's flash as embedded-storage's `NorFlash`, or what stands in for it.
+//! Storage that survives a reset: the board's flash as embedded-storage's `NorFlash`, or RAM in its place.
 //!
-//! | board | what | erase unit |
+//! | board | storage | erase unit |
 //! | --- | --- | --- |
 //! | microbit | the last 2 KiB of flash, through the nRF51's NVMC, which QEMU models: words, written after an erasure | 1 KiB |
-//! | lm3s6965evb, mps2-an386 | the last KiB of RAM, which no startup code clears: QEMU ignores writes to their flash. Kept over a reset, not over a power cut | 512 B |
+//! | lm3s6965evb, mps2-an386 | the last KiB of RAM, which no startup code clears: QEMU ignores writes to their flash. It survives a reset, not a power cut | 512 B |
 
 use core::convert::Infallible;
 
@@ -12,28 +12,28 @@ use embedded_storage::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
 use crate::register;
 
 /// Two erase units.
-pub struct Kept(());
+pub struct FlashRegion(());
 
-impl Kept {
-    /// There is only one: whoever makes a second shares it.
+impl FlashRegion {
+    /// The only region: a second value accesses the same memory.
     #[must_use]
     pub const fn new() -> Self {
         Self(())
     }
 }
 
-impl Default for Kept {
+impl Default for FlashRegion {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl ErrorType for Kept {
-    /// QEMU's never fail; that a write took is checked by who reads it back.
+impl ErrorType for FlashRegion {
+    /// Flash in QEMU never fails; the lease reads each write back.
     type Error = Infallible;
 }
 
-impl ReadNorFlash for Kept {
+impl ReadNorFlash for FlashRegion {
     const READ_SIZE: usize = 4;
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Infallible> {
@@ -48,7 +48,7 @@ impl ReadNorFlash for Kept {
     }
 }
 
-impl NorFlash for Kept {
+impl NorFlash for FlashRegion {
     const WRITE_SIZE: usize = 4;
     const ERASE_SIZE: usize = board::ERASE_SIZE;
 
@@ -89,7 +89,7 @@ mod board {
         within(1, || register::write(at, value));
     }
 
-    /// With the controller set to write (1) or to erase (2).
+    /// Runs `change` with the controller in the mode to write (1) or to erase (2).
     fn within(mode: u32, change: impl FnOnce()) {
         register::write(CONFIG, mode);
         change();
@@ -112,7 +112,7 @@ mod board {
         }
     }
 
-    /// As flash does: what was not erased before keeps its zeros.
+    /// Like flash: a bit that was not erased stays zero.
     pub(super) fn write(at: usize, value: u32) {
         register::write(at, register::read(at) & value);
     }

@@ -1,22 +1,22 @@
-//! What the images have in common: a console, a way out, a UART, flash, and the measuring of a job.
+//! The common parts of the images: console, exit, UART, flash, and the measurement of a workload.
 //!
-//! Everything that is particular to a board stands in `cfg(machine = "…")`, which `build.rs` sets from the target.
-//! `unsafe` is allowed here, as registers are bare addresses; each block says why it is sound.
+//! Code for one board is under `cfg(machine = "…")`, which `build.rs` sets from the target. `unsafe` is allowed here,
+//! since registers are addresses; each block states why it is sound.
 //!
-//! | image | what it does |
+//! | image | function |
 //! | --- | --- |
 //! | `tests` | the known answers, the readers' rules and the limits, on the chip |
-//! | `gateway` | a gateway at work: signs, sends through its UART, reads the answer, sets its clock, asks again |
-//! | `measure_*` | one job each: its stack and its instructions; their sizes differ by what the job links |
+//! | `gateway` | a gateway: signs, sends through its UART, reads the response, sets its clock, retries |
+//! | `measure_*` | one workload per image: its stack and its instructions; the image's size shows its flash |
 #![no_std]
 
 pub mod clock;
 pub mod console;
 pub mod flash;
-pub mod jobs;
 pub mod measure;
 mod register;
 pub mod uart;
+pub mod workloads;
 
 /// The board that QEMU emulates.
 pub const MACHINE: &str = if cfg!(machine = "microbit") {

@@ -1,25 +1,25 @@
-//! The board's first UART, polled: on the other side is a modem in transparent mode, here QEMU's `-serial`.
+//! The board's first UART, polled. The other side is a modem in transparent mode, here QEMU's `-serial`.
 //!
-//! Each board's registers are a table of what is read and written; QEMU's models need neither baud rate nor pins.
-//! QEMU keeps back what the receiver has no room for, so polling loses nothing.
+//! Each board has a table of its registers; QEMU's models need neither baud rate nor pins. QEMU waits until the receiver
+//! has room, so polling loses nothing.
 
 /// The one UART.
 pub struct Uart(());
 
 impl Uart {
-    /// Switches it on. There is only one: whoever makes a second shares it.
+    /// Enables the only UART: a second value accesses the same one.
     #[must_use]
     pub fn new() -> Self {
         board::start();
         Self(())
     }
 
-    /// Sends a byte, as soon as there is room.
+    /// Waits for room and sends a byte.
     pub fn send(&mut self, byte: u8) {
         board::send(byte);
     }
 
-    /// A byte that came, if one did.
+    /// A received byte, if there is one.
     pub fn receive(&mut self) -> Option<u8> {
         board::receive()
     }

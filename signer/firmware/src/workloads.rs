@@ -1,8 +1,8 @@
-//! The work that is measured: a look-up signed and its query written, and the answer read.
+//! The measured workloads: signing a lookup, writing its query, and reading the response.
 //!
-//! Credentials and card are constants in flash, checked when compiled, as a firmware's are; moment and sequence come
-//! at run time. The appid has 14 characters and the password 11, so that the token takes two blocks of SHA-256. What
-//! `black_box` hands out, the compiler cannot work out ahead.
+//! As in a real firmware, credentials and card are constants in flash, checked at compile time; time and sequence are
+//! known at run time only. The appid has 14 characters and the password 11, so that the token takes two blocks of
+//! SHA-256. `black_box` prevents the compiler from computing values in advance.
 
 use core::hint::black_box;
 
@@ -11,9 +11,9 @@ use cmiot_signer::{
     AppId, Card, CardKind, Ebid, Leased, Node, PATH, Reply, Sequence, SequenceSource, Signer, Stamp, Status,
 };
 
-use crate::flash::Kept;
+use crate::flash::FlashRegion;
 
-/// Signs a look-up and writes its query into a buffer on the stack.
+/// Signs a lookup and writes its query into a buffer on the stack.
 #[inline(never)]
 pub fn sign() -> bool {
     let mut query = [0; QUERY_LEN];
@@ -27,19 +27,19 @@ pub fn sign() -> bool {
     written == Ok(QUERY_LEN)
 }
 
-/// Reads the answer to it, without serde.
+/// Reads the reply without serde.
 #[inline(never)]
 pub fn scan() -> bool {
-    matches!(Reply::scan(black_box(ANSWER)).map(Reply::into_status), Ok(Ok(Status::Normal)))
+    matches!(Reply::scan(black_box(REPLY)).map(Reply::into_status), Ok(Ok(Status::Normal)))
 }
 
-/// Reads the answer to it, with serde-json-core.
+/// Reads the reply with serde-json-core.
 #[inline(never)]
 pub fn parse() -> bool {
-    matches!(Reply::parse(black_box(ANSWER)).map(Reply::into_status), Ok(Ok(Status::Normal)))
+    matches!(Reply::parse(black_box(REPLY)).map(Reply::into_status), Ok(Ok(Status::Normal)))
 }
 
-/// Writes it as an HTTP request, and takes the answer's bytes.
+/// Signs a lookup, writes it as an HTTP request, and parses the response.
 #[inline(never)]
 pub fn http() -> bool {
     let (Ok(stamp), Ok(sequence)) =
@@ -52,13 +52,13 @@ pub fn http() -> bool {
     let written = black_box(&ENDPOINT).write_into(&request, &mut buffer);
     black_box(&buffer);
     let mut decoder = Decoder::new();
-    written.is_ok() && decoder.feed(black_box(HTTP_ANSWER), &mut buffer) == Ok(true)
+    written.is_ok() && decoder.feed(black_box(RESPONSE), &mut buffer) == Ok(true)
 }
 
-/// Finds the mark in flash, leases a block and takes its first number.
+/// Finds the mark in flash, leases a block and returns its first number.
 #[inline(never)]
 pub fn lease() -> bool {
-    let sequences = Leased::mount(black_box(Kept::new()), 0, black_box(Node::ONLY), 16);
+    let sequences = Leased::mount(black_box(FlashRegion::new()), 0, black_box(Node::ONLY), 16);
     sequences.is_ok_and(|mut sequences| sequences.next_sequence().is_ok())
 }
 
@@ -80,11 +80,11 @@ static CARD: Card = match Card::parse(CardKind::Msisdn, "1064765004176") {
 };
 /// `appid=…&transid=…&ebid=…&token=…&msisdn=…`
 const QUERY_LEN: usize = 6 + 14 + 9 + 36 + 6 + 13 + 7 + 64 + 8 + 13;
-static ANSWER: &[u8] = br#"{"status":"0","message":"\u6b63\u786e","result":[{"STATUS":"00"}]}"#;
+static REPLY: &[u8] = br#"{"status":"0","message":"\u6b63\u786e","result":[{"STATUS":"00"}]}"#;
 static ENDPOINT: Endpoint<'static> = match Endpoint::new("192.168.1.10:8080", PATH) {
     Ok(endpoint) => endpoint,
     Err(_) => panic!("checked when compiled"),
 };
-static HTTP_ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 66\r\n\
+static RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 66\r\n\
     date: Thu, 29 Feb 2024 16:00:00 GMT\r\n\r\n\
     {\"status\":\"0\",\"message\":\"\\u6b63\\u786e\",\"result\":[{\"STATUS\":\"00\"}]}";

@@ -1,23 +1,22 @@
-/* A gateway in C, on bare metal: signs a look-up, sends it through its UART, reads the answer.
+/* A gateway in C, on bare metal: signs a lookup, sends it through its UART, reads the response.
  *
- * A clock that is wrong is set from the refusal's Date header; what did not come is asked for again; the sequence is
- * leased, and goes on after a reset. A firmware would have its settings in flash, and a clock that runs on; here QEMU
- * hands the settings in, as blanks-separated NAME=VALUE words:
+ * It sets a wrong clock from the refusal's Date header and retries a lookup without a response; the sequence is leased
+ * and continues after a reset. A real firmware has its settings in flash, and a running clock; here QEMU passes the
+ * settings, as NAME=VALUE words separated by blanks:
  *
  *   appid, ebid, password, msisdn, host
  *   clock     Unix seconds
- *   node      this device's first digits of a sequence; without one all numbers are its own
- *   look-ups  how many, one if not said
- *   patience  how long an answer is waited for; one is as long as POLLS looks at the UART
- *   reset     1: reset once when done, and do it all again
+ *   node      the first digits of this device's sequences; default: none, all numbers
+ *   lookups   the number of lookups, default 1; formerly look-ups
+ *   timeout   the time to wait for a byte, in units of POLLS polls of the UART; formerly patience
+ *   reset     1: reset once at the end, and repeat everything
  */
 #include "cmiot_signer.h"
 #include "startup.h"
 #include "uart.h"
 
-/* How often a look-up is tried, how long an answer is waited for, in so many looks at the UART each, and how many
- * numbers are leased at a time. */
-enum { ATTEMPTS = 20, PATIENCE = 5000, POLLS = 4000, BLOCK = 16 };
+/* Attempts per lookup; default timeout, and polls of the UART per unit of it; numbers per lease. */
+enum { ATTEMPTS = 20, TIMEOUT = 5000, POLLS = 4000, BLOCK = 16 };
 
 struct span {
     const char *at;
@@ -31,7 +30,7 @@ static size_t length(const char *text) {
     return len;
 }
 
-/* The value of a setting; empty if there is none. The first of a name counts. */
+/* The value of a setting; empty if there is none. The first of equal names counts. */
 static struct span setting(const char *words, const char *name) {
     const size_t name_len = length(name);
     for (const char *word = words; *word != '\0';) {
@@ -47,6 +46,12 @@ static struct span setting(const char *words, const char *name) {
     return (struct span){"", 0};
 }
 
+/* The value of a setting, or of its former name. */
+static struct span named(const char *words, const char *name, const char *former) {
+    struct span value = setting(words, name);
+    return value.len > 0 ? value : setting(words, former);
+}
+
 static uint64_t number(struct span digits) {
     uint64_t value = 0;
     for (size_t i = 0; i < digits.len; i++)
@@ -54,44 +59,44 @@ static uint64_t number(struct span digits) {
     return value;
 }
 
-/* What stands in for flash: the KiB of RAM that link.ld keeps out of the way of the rest, which outlives a reset. */
-extern uint8_t kept[];
+/* Storage in place of flash: the KiB of RAM that link.ld reserves, which survives a reset. */
+extern uint8_t persistent[];
 enum { PAGE = 512 };
 
-static int32_t kept_read(void *unused, uint32_t offset, uint8_t *bytes, size_t len) {
+static int32_t storage_read(void *unused, uint32_t offset, uint8_t *bytes, size_t len) {
     (void)unused;
     for (size_t i = 0; i < len; i++)
-        bytes[i] = kept[offset + i];
+        bytes[i] = persistent[offset + i];
     return 0;
 }
 
-static int32_t kept_write(void *unused, uint32_t offset, const uint8_t *bytes, size_t len) {
+static int32_t storage_write(void *unused, uint32_t offset, const uint8_t *bytes, size_t len) {
     (void)unused;
     for (size_t i = 0; i < len; i++)
-        kept[offset + i] &= bytes[i];
+        persistent[offset + i] &= bytes[i];
     return 0;
 }
 
-static int32_t kept_erase(void *unused, uint32_t offset) {
+static int32_t storage_erase(void *unused, uint32_t offset) {
     (void)unused;
     for (size_t i = 0; i < PAGE; i++)
-        kept[offset + i] = 0xFF;
+        persistent[offset + i] = 0xFF;
     return 0;
 }
 
-static const cmiot_flash flash = {NULL, kept_read, kept_write, kept_erase, PAGE, 1};
+static const cmiot_flash flash = {NULL, storage_read, storage_write, storage_erase, PAGE, 1};
 
 struct gateway {
     const char *words;
     cmiot_account account;
     cmiot_lease lease;
     uint64_t clock;
-    uint32_t patience;
+    uint32_t timeout;
 };
 
-/* Takes an answer from the UART. True if it came whole. */
-static bool receive(cmiot_http *http, uint32_t patience) {
-    for (uint32_t idle = 0; idle / POLLS < patience; idle++) {
+/* Reads a response from the UART. Returns whether it is complete. */
+static bool receive(cmiot_http *http, uint32_t timeout) {
+    for (uint32_t idle = 0; idle / POLLS < timeout; idle++) {
         uint8_t byte;
         if (!uart_receive(&byte))
             continue;
@@ -103,7 +108,7 @@ static bool receive(cmiot_http *http, uint32_t patience) {
     return false;
 }
 
-/* `ask ` and the sequence's eight digits. */
+/* Prints `ask ` and the sequence's eight digits. */
 static void print_ask(uint32_t sequence) {
     char line[] = "ask 00000000\n";
     for (int at = 11; at >= 4; at--) {
@@ -115,14 +120,14 @@ static void print_ask(uint32_t sequence) {
 
 enum outcome { DONE, REFUSED, AGAIN };
 
-/* One request, one answer. */
+/* Sends one request and reads one response. */
 static enum outcome attempt(struct gateway *gateway) {
     static const char path[] = "/v2/userstatusrealsingle";
     static char request[512], text[64];
     static uint8_t body[512];
     struct span card = setting(gateway->words, "msisdn"), host = setting(gateway->words, "host");
     int32_t sequence = cmiot_lease_next(&gateway->lease);
-    /* Without a clock any time will do: the refusal says what time it is. 946656000 is the earliest. */
+    /* Without a clock, any time is suitable: the refusal carries the time. 946656000 is the earliest. */
     uint64_t now = gateway->clock < 946656000 ? 946656000 : gateway->clock;
     if (sequence < 0)
         return REFUSED;
@@ -140,16 +145,16 @@ static enum outcome attempt(struct gateway *gateway) {
     print_ask((uint32_t)sequence);
     for (int32_t i = 0; i < len; i++)
         uart_send((uint8_t)request[i]);
-    if (!receive(&http, gateway->patience) ||
+    if (!receive(&http, gateway->timeout) ||
         cmiot_reply_scan(&reply, body, (size_t)cmiot_http_body_len(&http)) != CMIOT_OK) {
-        console_print("no answer\n");
+        console_print("no response\n");
         return AGAIN;
     }
 
     int32_t status = cmiot_reply_status(&reply);
     if (status >= 0) {
         cmiot_reply_status_text(&reply, text, sizeof text);
-        console_print("look-up: ");
+        console_print("lookup: ");
         console_print(text);
         console_print("\n");
         return DONE;
@@ -177,16 +182,16 @@ int main(void) {
     if (!arguments(words, sizeof words))
         return 2;
     struct span appid = setting(words, "appid"), ebid = setting(words, "ebid"), password = setting(words, "password"),
-                node = setting(words, "node"), patience = setting(words, "patience");
+                node = setting(words, "node"), timeout = named(words, "timeout", "patience");
     if (cmiot_account_init(&gateway.account, appid.at, appid.len, ebid.at, ebid.len, (const uint8_t *)password.at,
                            password.len) != CMIOT_OK ||
         cmiot_lease_mount(&gateway.lease, &flash, (uint32_t)node.len, (uint32_t)number(node), BLOCK) != CMIOT_OK)
         return 2;
     gateway.words = words;
     gateway.clock = number(setting(words, "clock"));
-    gateway.patience = patience.len > 0 ? (uint32_t)number(patience) : PATIENCE;
+    gateway.timeout = timeout.len > 0 ? (uint32_t)number(timeout) : TIMEOUT;
 
-    uint64_t wanted = number(setting(words, "look-ups"));
+    uint64_t wanted = number(named(words, "lookups", "look-ups"));
     for (uint64_t done = 0; done < (wanted > 0 ? wanted : 1); done++) {
         enum outcome outcome = AGAIN;
         for (int i = 0; i < ATTEMPTS && outcome == AGAIN; i++)
@@ -194,7 +199,7 @@ int main(void) {
         if (outcome != DONE)
             return 1;
     }
-    /* A number of the first block: there was no reset yet. */
+    /* A number of the first block means that there was no reset yet. */
     if (number(setting(words, "reset")) == 1 && cmiot_lease_next(&gateway.lease) % 1000 < BLOCK) {
         console_print("reset\n");
         restart();

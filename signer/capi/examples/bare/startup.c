@@ -1,4 +1,4 @@
-/* From reset to main and out of QEMU again, for any Cortex-M: the vector table, RAM, and semihosting. */
+/* Startup code for any Cortex-M: vector table, RAM, and semihosting with the exit from QEMU. */
 #include "startup.h"
 
 #include <stddef.h>
@@ -7,7 +7,7 @@ int main(void);
 
 extern uint32_t data_begin[], data_end[], data_load[], bss_begin[], bss_end[], stack_top[];
 
-/* A semihosting call: a breakpoint that the debugger, here QEMU, takes as a request. */
+/* A semihosting call: a breakpoint that the debugger, here QEMU, handles as a request. */
 static uintptr_t semihosting(uintptr_t operation, const void *argument) {
     register uintptr_t r0 __asm__("r0") = operation;
     register const void *r1 __asm__("r1") = argument;

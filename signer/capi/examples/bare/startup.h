@@ -1,4 +1,4 @@
-/* What startup.c offers to a main: a console, the arguments QEMU was given, and the way out. */
+/* Functions of startup.c: console, QEMU's arguments, exit. */
 #ifndef STARTUP_H
 #define STARTUP_H
 
@@ -9,13 +9,13 @@
 /* Writes a text to the host's console. */
 void console_print(const char *text);
 
-/* Copies QEMU's `-semihosting-config arg=...` values, a blank between each. False if they do not fit. */
+/* Copies QEMU's `-semihosting-config arg=...` values, separated by blanks. False if they do not fit. */
 bool arguments(char *out, size_t capacity);
 
 /* Ends QEMU with this exit code. */
 _Noreturn void leave(uint32_t code);
 
-/* Resets the chip; RAM keeps what startup.c does not set. */
+/* Resets the chip; RAM that startup.c does not set stays unchanged. */
 _Noreturn void restart(void);
 
 #endif

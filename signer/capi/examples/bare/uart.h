@@ -1,4 +1,4 @@
-/* The UART that a modem in transparent mode hangs on, polled: ARM PL011 at UART0 of a Stellaris LM3S6965. */
+/* The UART of a modem in transparent mode, polled: ARM PL011 at UART0 of a Stellaris LM3S6965. */
 #ifndef UART_H
 #define UART_H
 
@@ -22,7 +22,7 @@ static inline void uart_send(uint8_t byte) {
     UART_DATA = byte;
 }
 
-/* True and a byte, if one came. */
+/* Returns whether a byte was received, and the byte. */
 static inline bool uart_receive(uint8_t *byte) {
     if (UART_FLAGS & 1u << 4)
         return false;

@@ -1,7 +1,7 @@
-/* The library from C: the 65 known answers, the answers' rules, the limits, power cuts, and misuse that must be refused.
+/* The library from C: the 65 known answers, the rules of replies, the limits, power cuts, and misuse that must fail.
  *
- * Freestanding but for console_print, so that it runs on hosts and chips alike. The table is linked in as it stands
- * in signer/tests/vectors.tsv (-DVECTORS names it). Prints `c tests: N checks passed` and returns 0, or the line of
+ * Freestanding except for console_print, so that it runs on hosts and chips. The table signer/tests/vectors.tsv
+ * (-DVECTORS names it) is linked in unchanged. Prints `c tests: N checks passed` and returns 0, or the line of
  * the first check that failed and 1.
  */
 #include <stdbool.h>
@@ -75,7 +75,7 @@ static uint64_t unix_seconds(struct span stamp) {
     for (size_t i = 0; i < 7; i++)
         part[i] = number((struct span){stamp.at + 2 * i, 2});
     uint32_t year = part[0] * 100 + part[1], month = part[2], day = part[3];
-    /* Years that begin in March have their leap day at their end. */
+    /* A year that begins in March has its leap day at its end. */
     if (month < 3) {
         year--;
         month += 12;
@@ -97,7 +97,7 @@ static void vector(const struct span column[10]) {
     CHECK(len == (int32_t)query.len);
     CHECK(len > 0 && same(out, query.at, query.len) && out[len] == '\0');
 
-    /* Exactly enough room, and one byte less. */
+    /* A buffer of exactly the right size, and one that is one byte smaller. */
     CHECK(cmiot_sign(&account, unix_seconds(column[2]), number(column[3]), kind, card.at, card.len, out,
                      query.len + 1) == len);
     CHECK(cmiot_sign(&account, unix_seconds(column[2]), number(column[3]), kind, card.at, card.len, out,
@@ -129,7 +129,7 @@ static void vectors(void) {
     CHECK(rows == 65);
 }
 
-/* The status or error of an answer. */
+/* The status or error of a reply. */
 static int32_t status_of(const char *body) {
     cmiot_reply reply;
     int32_t scanned = cmiot_reply_scan(&reply, (const uint8_t *)body, length(body));
@@ -162,7 +162,7 @@ static void replies(void) {
     CHECK(cmiot_reply_results(&reply) == 1);
     CHECK(cmiot_reply_message(&reply, out, sizeof out) == 7);
     CHECK(same(out, "\xE6\xAD\xA3\xE7\xA1\xAE!", 8));
-    /* A character that does not fit is left out whole. */
+    /* A character that does not fit is omitted as a whole. */
     CHECK(cmiot_reply_message(&reply, out, 6) == 3 && same(out, "\xE6\xAD\xA3", 4));
     CHECK(cmiot_reply_message(&reply, out, 0) == CMIOT_E_BUFFER);
 }
@@ -183,7 +183,7 @@ static void clocks_and_sequences(void) {
     CHECK(cmiot_sequence_next(0, 8, 1) == CMIOT_E_SEQUENCE);
 }
 
-static const char answer[] = "HTTP/1.1 200 OK\r\nDate: Thu, 16 Oct 2014 07:30:30 GMT\r\n"
+static const char response[] = "HTTP/1.1 200 OK\r\nDate: Thu, 16 Oct 2014 07:30:30 GMT\r\n"
                              "Transfer-Encoding: chunked\r\n\r\n"
                              "1b\r\n{\"status\":\"0\",\"result\":[{\"S\r\n"
                              "0e\r\nTATUS\":\"00\"}]}\r\n0\r\n\r\n";
@@ -205,17 +205,17 @@ static void http(void) {
     CHECK(cmiot_http_request(&account, 1413444630, 80000001, CMIOT_MSISDN, card, length(card), "a b", 3, path,
                              length(path), 0, request, sizeof request) == CMIOT_E_URL);
 
-    /* The same answer in pieces of every size. */
-    for (size_t size = 1; size <= sizeof answer - 1; size++) {
+    /* The same response in pieces of every size. */
+    for (size_t size = 1; size <= sizeof response - 1; size++) {
         cmiot_http http = {{0}};
         uint8_t body[64];
-        CHECK(cmiot_http_feed(&http, (const uint8_t *)answer, 1) == CMIOT_E_NULL);
+        CHECK(cmiot_http_feed(&http, (const uint8_t *)response, 1) == CMIOT_E_NULL);
         CHECK(cmiot_http_begin(&http, body, sizeof body) == CMIOT_OK);
         int32_t fed = 0;
-        for (size_t at = 0; at < sizeof answer - 1; at += size) {
-            size_t left = sizeof answer - 1 - at;
+        for (size_t at = 0; at < sizeof response - 1; at += size) {
+            size_t left = sizeof response - 1 - at;
             CHECK(fed == 0);
-            fed = cmiot_http_feed(&http, (const uint8_t *)answer + at, left < size ? left : size);
+            fed = cmiot_http_feed(&http, (const uint8_t *)response + at, left < size ? left : size);
         }
         uint64_t seconds = 0;
         cmiot_reply reply;
@@ -227,14 +227,14 @@ static void http(void) {
     cmiot_http http;
     uint8_t small[8];
     CHECK(cmiot_http_begin(&http, small, sizeof small) == CMIOT_OK);
-    CHECK(cmiot_http_feed(&http, (const uint8_t *)answer, sizeof answer - 1) == CMIOT_E_HTTP_LONG);
+    CHECK(cmiot_http_feed(&http, (const uint8_t *)response, sizeof response - 1) == CMIOT_E_HTTP_LONG);
     CHECK(cmiot_http_begin(&http, small, sizeof small) == CMIOT_OK);
     CHECK(cmiot_http_close(&http) == CMIOT_E_HTTP_CLOSED && cmiot_http_reusable(&http) == 0);
     CHECK(cmiot_http_feed(&http, (const uint8_t *)"SSH-2.0\r\n", 9) == CMIOT_E_HTTP);
     CHECK(cmiot_http_begin(&http, NULL, 8) == CMIOT_E_NULL && cmiot_http_begin(NULL, small, 8) == CMIOT_E_NULL);
 }
 
-/* Flash that loses power after so many more bytes, in the middle of the next one. */
+/* Flash that loses power after `power` more bytes, in the middle of the next one. */
 static struct {
     uint8_t bytes[2 * 1024];
     uint32_t power;
@@ -279,7 +279,7 @@ static int32_t chip_erase(void *flash, uint32_t offset) {
     return 0;
 }
 
-/* Draws numbers until power fails, or a dozen. None may have been there: they only grow. Returns the last. */
+/* Takes numbers until power fails, at most a dozen. Each must be greater than all before. Returns the last. */
 static int32_t switched_on(const cmiot_flash *flash, uint32_t power, int32_t last) {
     cmiot_lease lease;
     chip.power = power;

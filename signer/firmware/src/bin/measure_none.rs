@@ -1,4 +1,4 @@
-//! No job: what the others are compared with.
+//! The empty workload: the baseline of the others.
 #![no_std]
 #![no_main]
 
@@ -6,10 +6,10 @@ use cmiot_signer_firmware::measure;
 
 #[cortex_m_rt::entry]
 fn main() -> ! {
-    measure::all(&[("none", measure::nothing)])
+    measure::all(&[("none", measure::empty)])
 }
 
-/// Links only as long as the optimiser proves that nothing above can panic.
+/// Links only if the optimiser proves that the code above cannot panic.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     unsafe extern "C" {

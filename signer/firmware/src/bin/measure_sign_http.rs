@@ -1,15 +1,15 @@
-//! Signs, writes an HTTP request and takes its answer.
+//! Signs, writes an HTTP request and parses its response.
 #![no_std]
 #![no_main]
 
-use cmiot_signer_firmware::{jobs, measure};
+use cmiot_signer_firmware::{measure, workloads};
 
 #[cortex_m_rt::entry]
 fn main() -> ! {
-    measure::all(&[("http", jobs::http)])
+    measure::all(&[("http", workloads::http)])
 }
 
-/// Links only as long as the optimiser proves that nothing above can panic.
+/// Links only if the optimiser proves that the code above cannot panic.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     unsafe extern "C" {

@@ -1,12 +1,12 @@
-//! Signs, writes the query and reads the answer with serde-json-core.
+//! Signs, writes the query and reads the reply with serde-json-core.
 #![no_std]
 #![no_main]
 
-use cmiot_signer_firmware::{jobs, measure};
+use cmiot_signer_firmware::{measure, workloads};
 
 #[cortex_m_rt::entry]
 fn main() -> ! {
-    measure::all(&[("sign", jobs::sign), ("parse", jobs::parse)])
+    measure::all(&[("sign", workloads::sign), ("parse", workloads::parse)])
 }
 
 /// serde-json-core links panics that the signer's guard keeps from being reached.

@@ -1,15 +1,15 @@
-//! Signs, writes the query and reads the answer without serde.
+//! Signs, writes the query and reads the reply without serde.
 #![no_std]
 #![no_main]
 
-use cmiot_signer_firmware::{jobs, measure};
+use cmiot_signer_firmware::{measure, workloads};
 
 #[cortex_m_rt::entry]
 fn main() -> ! {
-    measure::all(&[("sign", jobs::sign), ("scan", jobs::scan)])
+    measure::all(&[("sign", workloads::sign), ("scan", workloads::scan)])
 }
 
-/// Links only as long as the optimiser proves that nothing above can panic.
+/// Links only if the optimiser proves that the code above cannot panic.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     unsafe extern "C" {

@@ -1,8 +1,9 @@
-//! A gateway at work: signs a look-up, sends it through its UART, reads the answer, and does what it says.
+//! A gateway: it signs a lookup, sends it through its UART, reads the response and acts on it.
 //!
-//! What it may meet is what real ones meet: no clock, a wrong clock, no answer, half an answer, a wrong password. A
-//! clock is set from the refusal's `Date`; what did not come is asked for again; a refusal that nothing can mend is
-//! the end. Every step is a line on the console, which the end-to-end tests read; the arguments stand in `settings`.
+//! It handles the faults of real gateways: no clock, a wrong clock, no response, half a response, a wrong password. It
+//! sets its clock from a refusal's `Date`, retries a lookup without a response, and stops at a refusal that a retry
+//! cannot change. Every step prints a line on the console, which the end-to-end tests read; `settings` lists the
+//! arguments.
 #![no_std]
 #![no_main]
 
@@ -18,45 +19,45 @@ use cmiot_signer::{
 use cmiot_signer_firmware::MACHINE;
 use cmiot_signer_firmware::clock::{self, Clock};
 use cmiot_signer_firmware::console::{Console, exit};
-use cmiot_signer_firmware::flash::Kept;
+use cmiot_signer_firmware::flash::FlashRegion;
 
 use modem::Modem;
 use settings::Settings;
 
-/// Says something; the console takes everything.
-macro_rules! say {
-    ($($what:tt)*) => { writeln!(Console, $($what)*).unwrap_or_default() };
+/// Prints a line on the console, which never fails.
+macro_rules! print_line {
+    ($($text:tt)*) => { writeln!(Console, $($text)*).unwrap_or_default() };
 }
 
-/// How often a look-up is tried. Enough for a proxy to restart; few enough for a carrier that is gone for long.
+/// Attempts per lookup: enough for a proxy to restart, and few enough for a carrier that is down for long.
 const ATTEMPTS: u32 = 20;
-/// The proxy refuses stamps further off than minutes; a clock this far off is worth setting.
+/// Seconds of deviation from which the clock is set. The proxy refuses stamps that deviate by minutes.
 const CLOCK_TOLERANCE: u64 = 60;
 
 #[cortex_m_rt::entry]
 fn main() -> ! {
     let mut line = [0; 512];
     let Some(settings) = Settings::read(&mut line) else {
-        say!("the arguments are not what `settings` says");
+        print_line!("the arguments are invalid: see `settings`");
         exit(2)
     };
     clock::start();
-    let Ok(sequences) = Leased::mount(Kept::new(), 0, settings.node, 16) else {
-        say!("the flash is not as it should be");
+    let Ok(sequences) = Leased::mount(FlashRegion::new(), 0, settings.node, 16) else {
+        print_line!("the flash cannot be mounted");
         exit(2)
     };
     let mut gateway =
-        Gateway { clock: settings.clock(), modem: Modem::new(settings.patience), settings, sequences };
-    for number in 1..=gateway.settings.look_ups {
+        Gateway { clock: settings.clock(), modem: Modem::new(settings.timeout), settings, sequences };
+    for number in 1..=gateway.settings.lookups {
         if !gateway.look_up(number) {
             exit(1);
         }
     }
     if gateway.settings.reset && gateway.sequences.next_sequence().is_ok_and(is_first_boot) {
-        say!("reset");
+        print_line!("reset");
         cortex_m::peripheral::SCB::sys_reset();
     }
-    say!("done");
+    print_line!("done");
     exit(0)
 }
 
@@ -64,74 +65,74 @@ struct Gateway<'s> {
     settings: Settings<'s>,
     clock: Clock,
     modem: Modem,
-    sequences: Leased<Kept>,
+    sequences: Leased<FlashRegion>,
 }
 
-/// What became of one try.
+/// The outcome of one attempt.
 enum Outcome {
-    Is(Status),
-    /// The carrier or the proxy said no.
+    Known(Status),
+    /// The carrier or the proxy refused the lookup.
     Refused,
-    /// Nothing came, or nothing whole.
+    /// There was no response, or an incomplete one.
     Lost,
-    /// The clock was set: it may go well now.
+    /// The clock was set: a retry may succeed.
     ClockSet,
 }
 
 impl Gateway<'_> {
-    /// Looks the card up, trying again where that can help. True if its status is known.
+    /// Looks the card up and retries where that can help. Returns whether its status is known.
     fn look_up(&mut self, number: u32) -> bool {
         for attempt in 1..=ATTEMPTS {
             match self.attempt() {
-                Outcome::Is(status) => {
-                    say!("look-up {number}: {} after {attempt} attempts", status.as_str());
+                Outcome::Known(status) => {
+                    print_line!("lookup {number}: {} after {attempt} attempts", status.as_str());
                     return true;
                 }
                 Outcome::Refused => break,
                 Outcome::Lost | Outcome::ClockSet => {}
             }
         }
-        say!("look-up {number}: failed");
+        print_line!("lookup {number}: failed");
         false
     }
 
-    /// One request, one answer.
+    /// Sends one request and reads one response.
     fn attempt(&mut self) -> Outcome {
         let Ok(sequence) = self.sequences.next_sequence() else {
-            say!("no sequence: the flash is worn");
+            print_line!("no sequence: the flash is worn");
             return Outcome::Refused;
         };
-        // Without a clock any stamp will do: the refusal says what time it is.
+        // Without a clock, any stamp is suitable: the refusal carries the time.
         let stamp = Stamp::from_unix(self.clock.unix()).unwrap_or(Stamp::FIRST);
         let settings = &self.settings;
         let signer = Signer::new(&settings.appid, &settings.ebid, &settings.password);
         let request = signer.sign(stamp, sequence, &settings.card);
         let Ok(endpoint) = Endpoint::new(settings.host, PATH).map(|endpoint| endpoint.keep_alive(true))
         else {
-            say!("the host cannot be one");
+            print_line!("the host is invalid");
             return Outcome::Refused;
         };
-        say!("ask {}", request.transid());
+        print_line!("ask {}", request.transid());
 
         self.modem.discard();
         let mut body = [0; 512];
-        let answer = match send(&mut self.modem, &endpoint, &request)
+        let response = match send(&mut self.modem, &endpoint, &request)
             .and_then(|()| receive(&mut self.modem, &mut body))
         {
-            Ok(answer) => answer,
+            Ok(response) => response,
             Err(error) => {
-                say!("no answer: {error}");
+                print_line!("no response: {error}");
                 return Outcome::Lost;
             }
         };
-        match Reply::scan(answer.body).map(Reply::into_status) {
+        match Reply::scan(response.body).map(Reply::into_status) {
             Ok(Ok(status)) => {
-                say!("answer {}: {}", answer.status, status.code());
-                Outcome::Is(status)
+                print_line!("response {}: {}", response.status, status.code());
+                Outcome::Known(status)
             }
             Ok(Err(refusal)) => {
-                say!("answer {}: {refusal}", answer.status);
-                match answer.date {
+                print_line!("response {}: {refusal}", response.status);
+                match response.date {
                     Some(date) if matches!(refusal, Refusal::Refused { .. }) && self.set_clock(date) => {
                         Outcome::ClockSet
                     }
@@ -139,24 +140,24 @@ impl Gateway<'_> {
                 }
             }
             Err(error) => {
-                say!("answer {}: {error}", answer.status);
+                print_line!("response {}: {error}", response.status);
                 if error == ReplyError::Truncated { Outcome::Lost } else { Outcome::Refused }
             }
         }
     }
 
-    /// Sets the clock by the answer's, if it is far off.
+    /// Sets the clock to the response's time, if it deviates too much.
     fn set_clock(&mut self, date: Stamp) -> bool {
         let wrong = date.to_unix().abs_diff(self.clock.unix()) > CLOCK_TOLERANCE;
         if wrong {
             self.clock.set(date.to_unix());
-            say!("clock set to {date}");
+            print_line!("clock set to {date}");
         }
         wrong
     }
 }
 
-/// Whether a device whose flash was empty has not been reset yet: then its numbers are of the first block.
+/// Whether a device whose flash was empty has not been reset yet: then its numbers are in the first block.
 fn is_first_boot(next: Sequence) -> bool {
     next.get() % 1000 < 16
 }
@@ -168,6 +169,6 @@ fn SysTick() {
 
 #[panic_handler]
 fn panic(panic: &core::panic::PanicInfo<'_>) -> ! {
-    say!("{MACHINE}: {panic}");
+    print_line!("{MACHINE}: {panic}");
     exit(101)
 }

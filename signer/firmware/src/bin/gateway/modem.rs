@@ -1,6 +1,6 @@
-//! A modem in transparent mode behind the UART: what goes in comes out at the proxy, and the other way round.
+//! A modem in transparent mode at the UART: it forwards every byte to the proxy and back.
 //!
-//! It says nothing about its connection, as such modems do: that nothing more comes is known by waiting.
+//! Like real modems, it does not report the state of its connection: only a timeout shows that no more bytes come.
 
 use core::fmt;
 
@@ -11,51 +11,51 @@ use embedded_io::{Error, ErrorKind, ErrorType, Read, Write};
 pub(crate) struct Modem {
     uart: Uart,
     /// Milliseconds to wait for a byte.
-    patience: u32,
+    timeout: u32,
 }
 
-/// Nothing came for as long as one waits.
+/// No byte came within the timeout.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Silence;
+pub(crate) struct Timeout;
 
 impl Modem {
-    pub(crate) fn new(patience: u32) -> Self {
-        Self { uart: Uart::new(), patience }
+    pub(crate) fn new(timeout: u32) -> Self {
+        Self { uart: Uart::new(), timeout }
     }
 
-    /// Throws away what is left of an earlier answer.
+    /// Discards the rest of an earlier response.
     pub(crate) fn discard(&mut self) {
         while self.uart.receive().is_some() {}
     }
 }
 
 impl ErrorType for Modem {
-    type Error = Silence;
+    type Error = Timeout;
 }
 
-impl Error for Silence {
+impl Error for Timeout {
     fn kind(&self) -> ErrorKind {
         ErrorKind::TimedOut
     }
 }
 
-impl fmt::Display for Silence {
+impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("nothing came")
+        f.write_str("no byte came within the timeout")
     }
 }
 
-impl core::error::Error for Silence {}
+impl core::error::Error for Timeout {}
 
 impl Read for Modem {
-    fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Silence> {
+    fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Timeout> {
         let since = milliseconds();
         let first = loop {
             if let Some(byte) = self.uart.receive() {
                 break byte;
             }
-            if milliseconds().wrapping_sub(since) > self.patience {
-                return Err(Silence);
+            if milliseconds().wrapping_sub(since) > self.timeout {
+                return Err(Timeout);
             }
         };
         let mut len = 0;
@@ -63,7 +63,7 @@ impl Read for Modem {
         while let (Some(slot), Some(byte)) = (bytes.get_mut(len), next) {
             *slot = byte;
             len += 1;
-            // Never take what there is no room for.
+            // Never take a byte for which there is no room.
             next = if len < bytes.len() { self.uart.receive() } else { None };
         }
         Ok(len)
@@ -71,12 +71,12 @@ impl Read for Modem {
 }
 
 impl Write for Modem {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, Silence> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Timeout> {
         bytes.iter().for_each(|&byte| self.uart.send(byte));
         Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> Result<(), Silence> {
+    fn flush(&mut self) -> Result<(), Timeout> {
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
-//! Limits: the longest credentials, the calendar's ends, and bodies made to exhaust a chip.
+//! Limits: the longest credentials, the first and last dates, and bodies made to exhaust a chip.
 //!
-//! Hostile bodies lie in flash, as one of the boards has less RAM than they are long. What a reader takes of the
-//! stack is measured on them, for that is how a chip dies of one.
+//! Hostile bodies are in flash, since they are longer than the RAM of one of the boards. The readers' stack is measured
+//! with them, because a stack overflow is how such a body crashes a chip.
 
 use core::hint::black_box;
 
@@ -122,7 +122,7 @@ fn length() {
     for (body, verdict) in [
         (&BLANKS[..], Err(ReplyError::TooLong)),
         (&BLANKS[..longest], Ok("0")),
-        // A message of 60,000 characters never costs the answer.
+        // A message of 60,000 characters is no error.
         (&LONG_MESSAGE[..], Ok("7")),
     ] {
         assert_eq!(Reply::scan(body).as_ref().map(Reply::code).map_err(|&error| error), verdict);
@@ -131,7 +131,7 @@ fn length() {
 }
 
 fn stack_does_not_grow_with_hostile_bodies() {
-    let scans: [measure::Job; 3] = [
+    let scans: [measure::Workload; 3] = [
         || Reply::scan(black_box(b"{}")).is_ok(),
         || Reply::scan(black_box(&BRACKETS)).is_ok(),
         || Reply::scan(black_box(&LONG_MESSAGE)).is_ok(),
@@ -151,7 +151,7 @@ const LETTERS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 /// `{"x":[[[[…`: what overwrites a chip's memory through a parser that recurses.
 static BRACKETS: [u8; 400] = start(b"{\"x\":", b'[');
 
-/// An answer, and blanks up to one byte more than is read.
+/// A reply, padded with blanks to one byte more than the limit.
 static BLANKS: [u8; Reply::MAX_LEN + 1] = start(br#"{"status":"0","result":[{"STATUS":"00"}]}"#, b' ');
 
 static LONG_MESSAGE: [u8; 60_000] = {

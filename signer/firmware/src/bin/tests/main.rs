@@ -1,6 +1,6 @@
-//! The on-target tests: known answers, the readers' rules and the limits, in this chip's own arithmetic.
+//! The on-target tests: known answers, the readers' rules and the limits, on the chip itself.
 //!
-//! Each test panics to fail; the panic handler says where, and QEMU exits with 1. The closing line is
+//! A failing test panics; the panic handler prints the position, and QEMU exits with 1. The closing line is
 //! `firmware tests on MACHINE: N passed, 0 failed`.
 #![no_std]
 #![no_main]
@@ -14,10 +14,10 @@ use core::fmt::Write;
 use cmiot_signer_firmware::MACHINE;
 use cmiot_signer_firmware::console::{Console, exit, print, print_number};
 
-/// A name and what it runs.
+/// A test's name and function.
 pub(crate) type Test = (&'static str, fn());
 
-/// Every test; a file's are listed at its head.
+/// All tests; each file lists its own at its head.
 const SUITES: &[&[Test]] = &[vectors::TESTS, reply::TESTS, limits::TESTS];
 
 #[cortex_m_rt::entry]

@@ -1,4 +1,4 @@
-//! The rules of reading an answer, a body a row, for both readers; on every row they must agree.
+//! The rules of reading a reply, one body per row, for both readers, which must agree on every row.
 
 use cmiot_signer::{Refusal, Reply, ReplyError, Status};
 

@@ -1,4 +1,4 @@
-//! The known answers of the signer's own tests, each of its texts compared: signed whole, in pieces, and read back.
+//! The known answers of the signer's tests, each text compared: signed as a whole, in pieces, and parsed.
 
 use cmiot_signer::{
     AppId, Card, CardKind, Ebid, PATH, Password, Sequence, Signer, Stamp, TARGET_MAX, Token, Transid,
