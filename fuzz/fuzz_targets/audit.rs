@@ -1,8 +1,8 @@
-//! The audit as it is read back: what was written comes back as it was, what was altered shows, and no bytes of a file
-//! make a reader panic.
+//! Reading the audit: written records are read back unchanged, alterations are detected, and no content of a file causes
+//! a panic.
 //!
-//! By the first byte of the input: a look-up made of the rest is written and read again; or the rest alters a segment,
-//! three bytes a change (two say where, the third is flipped in); or the rest is a file of anchors.
+//! The first byte of the input selects the case: a lookup made of the rest is written and read again; or the rest alters
+//! a segment, with three bytes per change (two for the position, one to XOR); or the rest is a file of anchors.
 #![no_main]
 
 use std::fs;
@@ -22,14 +22,14 @@ use cmiot_signer::{AppId, Card, CardKind};
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 
-/// 2026-01-15T12:00:00+08:00, and the segment that it falls into.
+/// 2026-01-15T12:00:00+08:00, and its segment.
 const NOON: Time = Time::from_secs(1_768_449_600);
 const SEGMENT: &str = "audit-2026-01.db";
 
-/// More changes than this are none that an attacker would make.
+/// The most changes per input: an attacker would not make more.
 const CHANGES: usize = 8;
 
-/// Look-ups of one folder: a larger one only makes each of them slower.
+/// Lookups per folder: a larger folder only makes each of them slower.
 const MOST: u32 = 5_000;
 
 fuzz_target!(|input: &[u8]| {
@@ -41,7 +41,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// A store to write to, and how many look-ups it has.
+/// A store to write to, with its number of lookups.
 static WRITTEN: Mutex<Option<(TempDir, AuditStore, u32)>> = Mutex::new(None);
 
 fn comes_back(input: &[u8]) {
@@ -91,7 +91,7 @@ fn comes_back(input: &[u8]) {
     }
 }
 
-/// A whole audit, to alter copies of.
+/// A complete audit, whose copies are altered.
 struct Whole {
     dir: TempDir,
     segment: Vec<u8>,
@@ -134,7 +134,7 @@ fn shows_or_changes_nothing(changes: &[u8]) {
     if report.is_ok_and(|report| report.damage.is_empty()) && found.is_ok() {
         assert_eq!(found.as_ref().ok(), Some(rows), "altered, and verified all the same");
     }
-    // None of these believes a file.
+    // None of these functions trusts a file.
     for row in found.unwrap_or_default() {
         let _ = (render::json_line(&LOOKUP, &row), render::csv_line(&row));
     }
@@ -157,7 +157,7 @@ fn reads_anchors(text: &[u8]) {
     fs::write(&path, text).expect("a folder of ours");
     if let Ok(lines) = anchor::read(&path) {
         for anchor in &lines.anchors {
-            // Nobody has signed these but the one key, whose own anchors are no secret.
+            // Only the one key has signed these, and its anchors are not secret.
             assert!(!anchor.is_signed_by(&WHOLE.key) || WHOLE.anchors.contains(anchor));
         }
     }
@@ -167,7 +167,7 @@ fn look_ups(dir: &Path) -> Result<Vec<Fields>, cmiot_proxy::store::StoreError> {
     query::look_ups(dir, &Filter::default(), usize::MAX, None)
 }
 
-/// In memory, where there is such a place. Runs end without a word, so each removes what those before it left.
+/// A folder in memory, if there is one. A run may end without cleanup, so each removes the folders of earlier runs.
 fn folder() -> TempDir {
     const NAME: &str = "cmiot-fuzz-audit-";
     let memory = Path::new("/dev/shm");

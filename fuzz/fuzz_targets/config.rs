@@ -1,4 +1,4 @@
-//! A configuration: read and checked in an empty folder, so that no secret of this machine is looked at.
+//! A configuration: read and checked in an empty folder, so that no secret of this machine is read.
 #![no_main]
 
 use std::path::Path;

@@ -1,7 +1,7 @@
-//! The `Date` header from which a gateway sets its clock: what is read is written back the same by another's code,
-//! and what that code writes is read.
+//! The `Date` header from which a gateway sets its clock: another crate writes every parsed date back unchanged, and
+//! every date written by it is parsed.
 //!
-//! The input is a header's value, and its first bytes are also a moment.
+//! The input is a header's value, and its first bytes are also a time.
 #![no_main]
 
 use std::time::{Duration, UNIX_EPOCH};
@@ -15,7 +15,7 @@ fuzz_target!(|input: &[u8]| {
     }
     if let Some(moment) = input.first_chunk::<4>() {
         let moment = u64::from(u32::from_le_bytes(*moment));
-        // Outside of its span a stamp does not say on which side; the years below are the helper's own limit.
+        // A stamp out of range does not show in which direction; the years below are the limit of `httpdate`.
         match Stamp::from_http_date(written(moment).as_bytes()) {
             Ok(stamp) => assert_eq!(Stamp::from_unix(moment), Ok(stamp)),
             Err(_) => assert!(!(FIRST..=Stamp::LAST.to_unix()).contains(&moment)),
@@ -23,10 +23,10 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// `Sat, 01 Jan 2000 00:00:00 GMT`, the first date that is read: eight hours into China's 2000.
+/// `Sat, 01 Jan 2000 00:00:00 GMT`, the first valid date: 08:00 on the first day of 2000 in China.
 const FIRST: u64 = 946_684_800;
 
-/// A moment in Unix seconds as an IMF-fixdate.
+/// A time in Unix seconds as an IMF-fixdate.
 fn written(moment: u64) -> String {
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(moment))
 }

@@ -1,4 +1,4 @@
-//! A form body behind a signed target: nothing in it changes what the target says without being refused.
+//! A form body after a signed target: a body that contradicts the target is refused.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -1,4 +1,4 @@
-//! An answer over HTTP/1.1 as a gateway's firmware takes it, `Date` included: the pieces that it comes in do not matter.
+//! An HTTP/1.1 response as a gateway's firmware parses it, `Date` included: the size of the pieces has no influence.
 //!
 //! The first byte of the input is the size of the pieces.
 #![no_main]

@@ -1,7 +1,7 @@
-//! The carrier's answer: both of the signer's readers say the same of every body, and the proxy judges it.
+//! The carrier's reply: both readers of the signer agree on every body, and the proxy classifies it.
 //!
-//! `Reply::parse` and `Reply::scan` accept the same grammar, so there is nothing that only one of them may take: replies
-//! and errors are equal on every input.
+//! `Reply::parse` and `Reply::scan` accept the same grammar, so replies and errors must be equal on
+//! every input.
 #![no_main]
 
 use cmiot_proxy::carrier::verdict::Verdict;
@@ -12,7 +12,7 @@ fuzz_target!(|body: &[u8]| {
     let (parsed, scanned) = (Reply::parse(body), Reply::scan(body));
     assert_eq!(parsed, scanned);
     if let Ok(reply) = parsed {
-        // Decoding is deferred, and must bear whatever the readers let through.
+        // Decoding is deferred, and must accept everything that the readers accept.
         let _ = (reply.message().to_string(), reply.into_status());
     }
     let _ = Verdict::read(body, "STATUS");

@@ -1,4 +1,4 @@
-//! A gateway's request: whatever hyper lets through as a target, with whatever body.
+//! A gateway's request: every target that hyper accepts, with any body.
 //!
 //! The first line of the input is the target, the rest the body.
 #![no_main]
@@ -29,7 +29,7 @@ fuzz_target!(|input: &[u8]| {
     for lenient in [false, true] {
         let mut claims = Claims::default();
         if let Ok(request) = Request::parse(&uri, &HeaderMap::new(), body, &SERVED, lenient, &mut claims) {
-            // What was read is what may be signed: no byte of a hash's padding.
+            // The parsed transid may be signed: it contains no byte of a hash's padding.
             match &request.transid {
                 SentTransid::Strict(transid) => assert_eq!(transid.appid(), request.appid),
                 SentTransid::Lenient(text) => {

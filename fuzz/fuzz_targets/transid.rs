@@ -1,4 +1,4 @@
-//! A transid: what is read comes apart and goes together again, and holds nothing that a hash could be extended with.
+//! A transid: a parsed one can be split and rebuilt, and contains no byte of a length extension.
 #![no_main]
 
 use cmiot_signer::Transid;

@@ -1,4 +1,4 @@
-//! Nothing that the signer does on a host allocates: signing, writing and both readers are counted by an allocator.
+//! The signer does not allocate on a host: a counting allocator checks signing, writing and both readers.
 
 #![cfg(feature = "serde")]
 
@@ -6,7 +6,7 @@ use cmiot_signer::{AppId, Card, CardKind, Ebid, Password, Reply, Sequence, Signe
 
 const ANSWER: &str = r#"{"status":"0","message":"正确","result":[{"STATUS":"00"}]}"#;
 
-/// A look-up from its parts to its answer, all of it in this frame. Returns what depends on each step.
+/// A lookup from its parts to its reply, all of it in this frame. The result depends on each step.
 fn look_up() -> Option<usize> {
     let appid = AppId::parse("100001000000001").ok()?;
     let ebid = Ebid::parse("0001000000009").ok()?;

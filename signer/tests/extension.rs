@@ -1,5 +1,5 @@
-//! Length extension: the attack on `SHA-256(secret ‖ chosen bytes)` works against the bare hash, and the
-//! transid's format is what keeps it out.
+//! Length extension: the attack on `SHA-256(secret ‖ chosen bytes)` succeeds against the bare hash, and the transid's
+//! format prevents it.
 #![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
 
 use cmiot_signer::{AppId, Password, Token, Transid, TransidError};
@@ -8,8 +8,8 @@ use sha2::block_api::compress256;
 const TRANSID: &str = "1000012014101615303080000001";
 const PASSWORD: &[u8] = b"example-password";
 
-/// What an attacker sends who saw one transid and its token, and knows the password's length but not the
-/// password: `transid ‖ padding ‖ suffix`, and a token for it.
+/// A forged transid and token, `transid ‖ padding ‖ suffix`, by an attacker who knows one transid, its token and the
+/// password's length, but not the password.
 fn forge(transid: &str, token: &str, secret_len: usize, suffix: &[u8]) -> (Vec<u8>, String) {
     let mut state: [u32; 8] =
         std::array::from_fn(|word| u32::from_str_radix(&token[8 * word..8 * word + 8], 16).unwrap());
@@ -43,9 +43,9 @@ fn an_extended_transid_has_a_valid_token_and_is_refused_before_hashing() {
     let secret_len = appid.as_bytes().len() + PASSWORD.len();
     let (extended, forged) = forge(TRANSID, seen.as_str(), secret_len, b"2014101615303080000002");
 
-    // The forgery is real: without the format check it would be believed.
+    // The forgery is real: without the format check it would be accepted.
     assert!(Token::sign_unchecked_transid(&appid, &password, &extended).verify(&forged));
-    // `Token::sign` takes a `Transid` only, and this is none.
+    // `Token::sign` takes only a `Transid`, and this is not one.
     assert_eq!(Transid::parse_bytes(&extended), Err(TransidError::TooLong));
 }
 

@@ -1,4 +1,4 @@
-//! HTTP over whatever carries bytes: requests byte for byte, answers in every framing and in pieces of any size.
+//! HTTP over any byte stream: requests byte for byte, responses in every framing and in pieces of any size.
 #![cfg(feature = "http")]
 #![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
 
@@ -22,7 +22,7 @@ fn with_request<T>(check: impl FnOnce(&SignedRequest<'_>) -> T) -> T {
     check(&Signer::new(&appid, &ebid, &password).sign(Stamp::FIRST, Sequence::FIRST, &card))
 }
 
-/// Decodes an answer that comes in pieces of `size` bytes, after which the connection is closed.
+/// Decodes a response in pieces of `size` bytes, after which the connection is closed.
 fn decode<'b>(wire: &[u8], size: usize, body: &'b mut [u8]) -> Result<Response<'b>, HttpError> {
     let mut decoder = Decoder::new();
     let mut complete = false;
@@ -35,7 +35,7 @@ fn decode<'b>(wire: &[u8], size: usize, body: &'b mut [u8]) -> Result<Response<'
     Ok(decoder.response(body))
 }
 
-/// Decodes in pieces of every size and asserts that it makes no difference.
+/// Decodes in pieces of every size and asserts equal results.
 fn every_way(wire: &str) -> Result<(u16, String, Option<Stamp>, bool), HttpError> {
     let once = |size| {
         let mut body = [0; 64];
@@ -170,7 +170,7 @@ fn contradictory_framing_is_refused() {
             "{headers}"
         );
     }
-    // Said twice alike is said once.
+    // Equal duplicates count once.
     let twice = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello";
     assert_eq!(body_of(twice).as_deref(), Ok("hello"));
 }
@@ -206,7 +206,7 @@ fn head_and_body_are_bounded() {
     assert_eq!(answer(10, 65), Err(HttpError::BodyTooLong));
 }
 
-/// A connection that takes and gives a few bytes at a time, and keeps every other async caller waiting once.
+/// A connection that accepts and returns a few bytes at a time, and is pending once per two async calls.
 struct Line {
     sent: Vec<u8>,
     answer: Vec<u8>,
@@ -302,7 +302,7 @@ fn blocking_and_async_exchange_the_same_bytes() {
 }
 
 #[test]
-fn a_dead_connection_is_told_apart_from_a_broken_answer() {
+fn a_dead_connection_differs_from_a_malformed_response() {
     with_request(|request| {
         let endpoint = Endpoint::new("proxy", PATH).unwrap();
         let mut body = [0; 16];

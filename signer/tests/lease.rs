@@ -1,4 +1,4 @@
-//! Leased sequences over a flash that loses power: no number comes twice, wherever it is cut.
+//! Leased sequences over a flash that loses power: no number repeats, whatever the moment of the loss.
 #![cfg(feature = "flash")]
 #![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
 
@@ -30,7 +30,7 @@ impl<const WRITE: usize> Flash<WRITE> {
         Self { bytes: vec![fill; 128], power: usize::MAX, erasures: 0 }
     }
 
-    /// Changes a byte, or half of it when power fails; what half is depends on where.
+    /// Changes a byte, or half of its bits when power fails; the half depends on the address.
     fn change(&mut self, at: usize, to: u8) -> Result<(), PowerCut> {
         if self.power == 0 {
             let half = 0x5A_u8.rotate_left(at as u32);
@@ -89,7 +89,7 @@ fn mount<const WRITE: usize>(flash: Flash<WRITE>) -> Leased<Flash<WRITE>> {
     Leased::mount(flash, START, Node::ONLY, 3).unwrap()
 }
 
-/// Runs until power fails, as a device that is switched on again and again would.
+/// Runs until power fails, like a device that is switched on repeatedly.
 fn run<const WRITE: usize>(mut flash: Flash<WRITE>, cuts: &[usize], seen: &mut HashSet<u32>) -> Flash<WRITE> {
     for &power in cuts {
         flash.power = power;
@@ -109,19 +109,19 @@ fn run<const WRITE: usize>(mut flash: Flash<WRITE>, cuts: &[usize], seen: &mut H
 }
 
 fn survives_every_cut<const WRITE: usize>() {
-    // Enough bytes for both pages to be filled and erased twice over.
+    // Enough bytes to fill and erase both pages twice.
     for fill in [0xFF, 0x00, 0xA5] {
         for first in 0..300 {
             for second in [0, 1, 5, 11, 39, 40, 41, 75] {
                 let mut seen = HashSet::new();
                 let mut flash = run(Flash::<WRITE>::new(fill), &[first, second, first % 7, 60], &mut seen);
-                // With power, it goes on.
+                // With power, it continues.
                 flash.power = usize::MAX;
                 let mut sequences = mount(flash);
                 for _ in 0..50 {
                     assert!(seen.insert(sequences.next_sequence().unwrap().get()), "cuts {first}, {second}");
                 }
-                // Each of five starts may forfeit a block, and a mark that was cut but whole another one.
+                // Each of five starts may lose a block, and an interrupted but valid mark another one.
                 let (highest, used) = (seen.iter().max().unwrap(), seen.len() as u32);
                 assert!(
                     *highest <= used + 5 * 2 * 3,
@@ -159,7 +159,7 @@ fn a_reset_forfeits_the_rest_of_a_block_and_no_more() {
 #[test]
 fn wear_is_as_stated() {
     let mut sequences = mount(Flash::<4>::new(0xFF));
-    // Four slots a page, three numbers a mark: an erasure every twelve numbers.
+    // Four slots per page, three numbers per mark: one erasure per twelve numbers.
     for _ in 0..1200 {
         sequences.next_sequence().unwrap();
     }
@@ -184,7 +184,7 @@ fn layouts_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn a_worn_page_and_the_last_number_are_told() {
+fn a_worn_page_and_the_last_number_are_errors() {
     let mut worn = Flash::<1>::new(0xFF);
     // Page 0 erased and its first slot taken by the first lease; a bit of the second slot is stuck at zero.
     let mut sequences = mount(worn.clone());
@@ -196,7 +196,7 @@ fn a_worn_page_and_the_last_number_are_told() {
     flash.bytes[START as usize + 16] = 0xFE;
     flash.bytes[START as usize + 24] = 0xFF;
     let mut sequences = mount(flash);
-    // The damaged slot is taken for a torn mark and passed over.
+    // The damaged slot counts as a torn mark and is skipped.
     assert_eq!(sequences.next_sequence().unwrap().get(), 7);
 
     let mut flash = Flash::<4>::new(0xFF);

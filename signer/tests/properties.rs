@@ -1,4 +1,4 @@
-//! What holds of every input: what is written reads back the same, and nothing read makes a panic.
+//! Properties of every input: written texts parse to the same values, and no input causes a panic.
 #![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
 
 use cmiot_signer::{
@@ -42,7 +42,7 @@ proptest! {
     }
 
     #[test]
-    fn a_transid_comes_apart_into_what_made_it(
+    fn a_transid_parses_into_its_parts(
         appid in "[0-9A-Za-z]{1,26}", stamp in stamps(), sequence in sequences()
     ) {
         let appid = AppId::parse(&appid).unwrap();

@@ -1,12 +1,12 @@
-//! Reading answers: every line of what a reader must do, for each reader that is compiled in; where both are,
-//! they must agree on everything, errors included.
+//! Reading replies: every rule of a reader, for each reader that is compiled in. If both are, they must agree on
+//! everything, errors included.
 #![cfg(any(feature = "serde", feature = "scan"))]
 #![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
 
 use cmiot_signer::{Refusal, Reply, ReplyError, Status};
 use proptest::prelude::*;
 
-/// Reads with every reader there is.
+/// Reads with every compiled reader.
 fn read(body: &[u8]) -> Result<Reply<'_>, ReplyError> {
     #[cfg(all(feature = "serde", feature = "scan"))]
     {
@@ -161,7 +161,7 @@ fn a_refusal_needs_no_result_of_any_shape() {
         assert!(!good(&reply).is_ok());
         assert_eq!(good(&reply).into_status(), Err(Refusal::NoResult), "{rest}");
     }
-    // An object is no list of results, whatever it holds.
+    // An object is not a list of results, whatever its content.
     assert_eq!(good(r#"{"status":"0","result":{"a":{"STATUS":"00"}}}"#).results(), 0);
 }
 
@@ -241,7 +241,7 @@ fn a_key_that_counts_may_not_repeat() {
     ] {
         assert_eq!(bad(body), ReplyError::DuplicateKey, "{body}");
     }
-    // Keys that nobody reads may.
+    // Keys that are not read may repeat.
     assert!(
         good(r#"{"status":"0","x":1,"x":2,"result":[{"STATUS":"00"},{"STATUS":"0","STATUS":"1"}]}"#).is_ok()
     );
@@ -258,7 +258,7 @@ fn every_cut_is_truncated() {
 }
 
 #[test]
-fn what_is_not_json_at_all_is_told_apart() {
+fn a_body_that_is_not_json_has_its_own_error() {
     for body in
         ["<html><body>502 Bad Gateway</body></html>", "Service Unavailable", "[]", "0", "\"0\"", "null"]
     {
@@ -278,7 +278,7 @@ fn depth_is_bounded() {
         assert!(read(nested(Reply::MAX_DEPTH - 1, open, close).as_bytes()).is_ok());
         assert_eq!(bad(&nested(Reply::MAX_DEPTH, open, close)), ReplyError::TooDeep);
     }
-    // What overwrote a chip's memory through recursion, and more of it.
+    // The input that overwrote a chip's memory through recursion, and a longer one.
     assert_eq!(bad(&format!(r#"{{"x":{}"#, "[".repeat(400))), ReplyError::TooDeep);
     assert_eq!(bad(&format!(r#"{{"x":{}"#, "[".repeat(60_000))), ReplyError::TooDeep);
 }
@@ -296,7 +296,7 @@ fn debug_shows_a_message_decoded() {
     assert_eq!(format!("{:?}", reply.message()), r#""正\"\0""#);
 }
 
-/// JSON of any shape, with the keys that matter strewn in.
+/// Arbitrary JSON that contains the relevant keys.
 fn json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("null".to_string()),
@@ -323,7 +323,7 @@ fn json() -> impl Strategy<Value = String> {
     })
 }
 
-/// An envelope in the carrier's shape, of arbitrary values.
+/// An envelope of the carrier's form, with arbitrary values.
 fn envelope() -> impl Strategy<Value = String> {
     (json(), json(), json(), json()).prop_map(|(status, message, card, more)| {
         format!(r#"{{"x":{more},"status":{status},"message":{message},"result":[{{"y":{more},"STATUS":{card}}},{more}]}}"#)

@@ -3,7 +3,7 @@
 
 use cmiot_signer::{AppId, Card, CardKind, Ebid, PATH, Password, Sequence, Signer, Stamp, Token, Transid};
 
-/// A row of the table; the columns stand in its head.
+/// A row of the table, whose head lists the columns.
 struct Vector<'a> {
     appid: &'a str,
     password: &'a str,

@@ -1,7 +1,7 @@
-//! Credentials that the simulated carrier issued, and its own check of a token.
+//! Credentials that the simulated carrier issued, and the check of a token.
 //!
-//! `token = hex(SHA-256(appid + password + transid))`, 64 characters, written here from the carrier's page
-//! ("token") and not taken from the signer, so that a mistake in one is seen by the other.
+//! `token = hex(SHA-256(appid + password + transid))`, 64 characters, implemented here from the carrier's page
+//! ("token") and not shared with the signer, so that tests reveal a mistake in either.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::operation::Operation;
 
-/// What one customer signs with: an appid, its password, and an ebid for each API.
+/// One customer's credentials: an appid, its password, and an ebid per API.
 ///
 /// `"APPID:EBID:PASSWORD".parse()` reads the form of the command line; the password is everything after
 /// the second colon.
@@ -29,7 +29,7 @@ impl Account {
         Self { appid: appid.into(), password: password.into(), ebid: ebid.into(), own_ebids: Vec::new() }
     }
 
-    /// The same account with an ebid of its own for `operation`: the carrier issues one an API.
+    /// The same account with a separate ebid for `operation`: the carrier issues one per API.
     #[must_use]
     pub fn with_ebid(mut self, operation: Operation, ebid: impl Into<String>) -> Self {
         self.own_ebids.push((operation, ebid.into()));
@@ -53,8 +53,8 @@ impl Account {
         self.password = password;
     }
 
-    /// Whether `sent` is the token due for `transid`, in hex of either case. Not constant in time: nothing
-    /// here is secret from the tests that call.
+    /// Whether `sent` is the token of `transid`, in hex of either case. The comparison is not constant in time, since the
+    /// calling tests know all secrets.
     pub(crate) fn token_is(&self, transid: &str, sent: &str) -> bool {
         let mut hash = Sha256::new();
         hash.update(self.appid.as_bytes());
@@ -94,13 +94,13 @@ impl FromStr for Account {
     }
 }
 
-/// An account's text is not `APPID:EBID:PASSWORD`. It does not repeat the text, which may hold a password.
+/// A text that is not `APPID:EBID:PASSWORD`. The error does not contain the text, which may include a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccountError;
 
 impl fmt::Display for AccountError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an account is written APPID:EBID:PASSWORD, none of the three empty")
+        f.write_str("an account has the form APPID:EBID:PASSWORD, with none of the three empty")
     }
 }
 

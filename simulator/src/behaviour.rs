@@ -1,7 +1,7 @@
-//! What the simulated carrier does with a call: when it answers, and with what.
+//! The simulated carrier's treatment of a call: the time and the content of its answer.
 //!
-//! A [`Behaviour`] waits (latency, then gate) and then gives its [`Answer`]. Faults are values like any
-//! other, so that a test reads as what it provokes: `Rule::prefix("1476").then(Answer::Reset)`.
+//! A [`Behaviour`] waits (latency, then gate) and then sends its [`Answer`]. Faults are ordinary values, so that a test
+//! names the fault that it provokes: `Rule::prefix("1476").then(Answer::Reset)`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-/// How one call is treated. `Behaviour::default()` is the carrier on a good day.
+/// The treatment of one call. `Behaviour::default()` is a carrier without faults.
 #[derive(Clone, Debug, Default)]
 pub struct Behaviour {
-    /// What is answered.
+    /// The content of the answer.
     pub answer: Answer,
-    /// How long the carrier takes; `None` takes [`Config::latency`](crate::Config::latency).
+    /// The delay before the answer; `None` means [`Config::latency`](crate::Config::latency).
     pub latency: Option<Duration>,
-    /// Holds the call, after its latency, until the gate lets it pass.
+    /// Holds the call, after its latency, until the gate releases it.
     pub gate: Option<Gate>,
     /// Seconds by which the `Date` header is ahead of (negative: behind) the clock, on top of
     /// [`Config::date_offset`](crate::Config::date_offset).
@@ -28,21 +28,21 @@ pub struct Behaviour {
     pub numeric: bool,
 }
 
-/// What a caller receives.
+/// The content of an answer.
 ///
-/// [`Usual`](Self::Usual), [`Status`](Self::Status) and [`Code`](Self::Code) are the carrier's envelope; the
-/// others are what a caller must survive.
+/// [`Default`](Self::Default), [`Status`](Self::Status) and [`Code`](Self::Code) are the carrier's envelope; the
+/// others are faults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Answer {
-    /// Code 0 and the operation's usual result (STATUS 00).
+    /// Code 0 and the operation's default result (STATUS 00).
     #[default]
-    Usual,
-    /// Code 0 with this in the operation's verdict field: STATUS of a look-up of status.
+    Default,
+    /// Code 0 with this value in the operation's verdict field, which is STATUS for a status lookup.
     Status(String),
     /// This code, its text from the carrier's table, and an empty result.
     Code(String),
-    /// Any body, with its HTTP status (100 to 999) and content type. A status out of range becomes 500, a
-    /// content type that no header can carry is left out.
+    /// Any body, with its HTTP status (100 to 999) and content type. A status out of range becomes 500; a content type
+    /// that is not a valid header value is omitted.
     Body {
         /// The HTTP status code.
         http_status: u16,
@@ -51,25 +51,25 @@ pub enum Answer {
         /// The body.
         bytes: Bytes,
     },
-    /// Nothing, ever: the connection stays open until the caller leaves or the simulator stops.
+    /// No answer: the connection stays open until the caller disconnects or the simulator stops.
     Hang,
     /// The connection is reset (TCP RST) before any byte.
     Reset,
     /// The connection is closed in order (TCP FIN) before any byte.
     Close,
-    /// The usual head with its full `Content-Length`, this many bytes of the body, then a close.
+    /// The head with the full `Content-Length`, this many bytes of the body, then a close.
     Truncate(usize),
-    /// The same, but then nothing more on a connection that stays open.
+    /// As [`Truncate`](Self::Truncate), but the connection stays open without further bytes.
     Stall(usize),
     /// Bytes that are not HTTP, then a close.
     Garbage,
-    /// A well-formed success of exactly this many bytes (blanks inside the JSON), of undeclared length
-    /// (chunked), so that only counting notices. Never shorter than the envelope itself.
+    /// A well-formed success of exactly this many bytes (blanks inside the JSON), without a declared length (chunked), so
+    /// that only a receiver that counts bytes notices. Never shorter than the envelope itself.
     Oversized(u64),
 }
 
 impl Answer {
-    /// A front end's error page in HTML, over this HTTP status.
+    /// A front end's error page in HTML, with this HTTP status.
     #[must_use]
     pub fn html(http_status: u16) -> Self {
         let page = format!(
@@ -78,55 +78,55 @@ impl Answer {
         Self::Body { http_status, content_type: "text/html".to_owned(), bytes: page.into() }
     }
 
-    /// This body over HTTP 200 with the carrier's own content type.
+    /// This body with HTTP status 200 and the carrier's content type.
     #[must_use]
     pub fn body(bytes: impl Into<Bytes>) -> Self {
         Self::Body {
             http_status: 200,
-            content_type: crate::answer::CONTENT_TYPE.to_owned(),
+            content_type: crate::envelope::CONTENT_TYPE.to_owned(),
             bytes: bytes.into(),
         }
     }
 
-    /// The code of the whole envelope that is answered; `None` where none is.
+    /// The code of the envelope; `None` if the answer is not a whole envelope.
     pub(crate) fn code(&self) -> Option<&str> {
         match self {
-            Self::Usual | Self::Status(_) | Self::Oversized(_) => Some("0"),
+            Self::Default | Self::Status(_) | Self::Oversized(_) => Some("0"),
             Self::Code(code) => Some(code),
             _ => None,
         }
     }
 }
 
-/// A gate that holds calls until a test lets them pass: what makes "N at once" certain without sleeping.
+/// A gate that holds calls until a test releases them, so that N calls are in flight at once without sleeping.
 ///
-/// Closed when made; clones are the same gate. A held call counts as arrived and in flight.
+/// A new gate is closed; clones are the same gate. A held call counts as received and in flight.
 #[derive(Clone)]
 pub struct Gate {
-    passes: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl Gate {
     /// A closed gate.
     #[must_use]
     pub fn new() -> Self {
-        Self { passes: Arc::new(Semaphore::new(0)) }
+        Self { permits: Arc::new(Semaphore::new(0)) }
     }
 
-    /// Lets `calls` more calls pass, those waiting first.
+    /// Releases `calls` more calls, waiting ones first.
     pub fn release(&self, calls: usize) {
-        self.passes.add_permits(calls);
+        self.permits.add_permits(calls);
     }
 
-    /// Lets every call pass, now and from now on.
+    /// Releases all waiting and all later calls.
     pub fn open(&self) {
-        self.passes.close();
+        self.permits.close();
     }
 
-    /// Waits for a pass and uses it up.
-    pub(crate) async fn pass(&self) {
+    /// Waits for a permit and uses it.
+    pub(crate) async fn acquire(&self) {
         // A closed semaphore is an open gate.
-        if let Ok(permit) = self.passes.acquire().await {
+        if let Ok(permit) = self.permits.acquire().await {
             permit.forget();
         }
     }
@@ -141,8 +141,8 @@ impl Default for Gate {
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gate")
-            .field("open", &self.passes.is_closed())
-            .field("passes", &self.passes.available_permits())
+            .field("open", &self.permits.is_closed())
+            .field("permits", &self.permits.available_permits())
             .finish()
     }
 }

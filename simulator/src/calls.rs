@@ -1,14 +1,14 @@
-//! The calls that arrived: counted without end, and the latest of them kept.
+//! Log of the received calls: counters of all of them, and a list of the latest.
 //!
-//! A call is counted when its request has been read, before it is answered, held or broken off. It is *in
-//! flight* until its answer is handed to the connection, its connection is broken on purpose, or its caller
-//! leaves. Counters go on when the list of calls is full; the list then forgets its oldest.
+//! A call is counted when its request has been read, before it is answered, held or broken off. It is *in flight* until
+//! its response is passed to the connection, the simulator breaks the connection, or the caller disconnects. The
+//! counters continue when the list is full; the list then drops its oldest call.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use crate::lookup::Card;
+use crate::card::Card;
 use crate::operation::Operation;
 
 /// One call, as the carrier saw it.
@@ -16,33 +16,32 @@ use crate::operation::Operation;
 pub struct Call {
     /// Time since the simulator's start, by its clock.
     pub at: Duration,
-    /// What was called; `None` for a path that the carrier does not have.
+    /// The operation; `None` for a path that the carrier does not have.
     pub operation: Option<Operation>,
-    /// The request's path, cut at 64 bytes.
+    /// The request's path, truncated to 64 bytes.
     pub path: String,
-    /// The appid as sent, cut at 64 bytes; empty when absent.
+    /// The appid as sent, truncated to 64 bytes; empty when absent.
     pub appid: String,
-    /// The transid as sent, cut at 64 bytes; empty when absent.
+    /// The transid as sent, truncated to 64 bytes; empty when absent.
     pub transid: String,
     /// The card, when there was exactly one and it was well formed.
     pub card: Option<Card>,
-    /// The code of the envelope that is (or is about to be) answered; `None` where the script answers
-    /// something else.
+    /// The code of the envelope in the response; `None` if the script sends something else.
     pub code: Option<String>,
-    /// What became of it.
+    /// The call's outcome.
     pub outcome: Outcome,
 }
 
-/// What became of a call.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is being answered, held at a gate, or hanging.
     InFlight,
-    /// Its whole answer was handed to the connection.
+    /// Its whole response was passed to the connection.
     Answered,
-    /// The script broke it off, or the simulator stopped while it was held.
+    /// The script broke its connection, or the simulator stopped while it was held.
     Broken,
-    /// Its caller left first, or the simulator was killed.
+    /// Its caller disconnected first, or the simulator was killed.
     Abandoned,
 }
 
@@ -51,9 +50,9 @@ pub enum Outcome {
 pub struct Counts {
     /// Connections accepted.
     pub connections: u64,
-    /// Calls that arrived, of every operation and of unknown paths.
+    /// Calls received, for every operation and for unknown paths.
     pub calls: u64,
-    /// Those of them that were actions (`smsstatusreset`).
+    /// Calls of actions (`smsstatusreset`).
     pub actions: u64,
     /// Calls that ended as [`Outcome::Answered`].
     pub answered: u64,
@@ -63,28 +62,28 @@ pub struct Counts {
     pub abandoned: u64,
     /// Calls whose (appid, transid) had been seen before.
     pub repeated: u64,
-    /// Calls in flight now; a reset leaves it.
+    /// Calls in flight now; a reset does not change it.
     pub in_flight: u64,
-    /// The most that were in flight at once; a reset sets it to those in flight now.
+    /// The most calls that were in flight at once; a reset sets it to the calls in flight now.
     pub max_in_flight: u64,
 }
 
-/// A transid that came more than once.
+/// A transid that was received more than once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repeated {
-    /// Under this account.
+    /// The account.
     pub appid: String,
     /// The transid, as sent.
     pub transid: String,
-    /// How many calls came with it, the first included.
+    /// Calls with this transid, the first included.
     pub calls: u64,
 }
 
-/// How many different repeated transids are listed by name; the counter goes on.
-const MOST_REPEATED: usize = 10_000;
+/// The most repeated transids that are listed; the counter continues.
+const MAX_REPEATED: usize = 10_000;
 
-/// The book of calls.
-pub(crate) struct Ledger {
+/// Counters, list of calls, and repeated transids.
+pub(crate) struct CallLog {
     counts: Counts,
     codes: HashMap<String, u64>,
     cards: HashMap<String, u64>,
@@ -92,14 +91,14 @@ pub(crate) struct Ledger {
     /// The latest calls, in the order of their numbers; the first of them is number `first`.
     calls: VecDeque<Call>,
     first: u64,
-    keep: usize,
+    max_calls: usize,
     transids: Transids,
     repeated: BTreeMap<(String, String), u64>,
 }
 
-impl Ledger {
-    /// An empty book that lists the latest `keep` calls and remembers the latest `remember` transids.
-    pub(crate) fn new(keep: usize, remember: usize) -> Self {
+impl CallLog {
+    /// An empty log that lists the latest `max_calls` calls and stores the latest `max_transids` transids.
+    pub(crate) fn new(max_calls: usize, max_transids: usize) -> Self {
         Self {
             counts: Counts::default(),
             codes: HashMap::new(),
@@ -107,8 +106,8 @@ impl Ledger {
             operations: HashMap::new(),
             calls: VecDeque::new(),
             first: 0,
-            keep,
-            transids: Transids { most: remember, ..Transids::default() },
+            max_calls,
+            transids: Transids { max: max_transids, ..Transids::default() },
             repeated: BTreeMap::new(),
         }
     }
@@ -117,13 +116,13 @@ impl Ledger {
         self.counts.connections += 1;
     }
 
-    /// Notes that an account used this transid; says whether it had been used before.
-    pub(crate) fn see_transid(&mut self, appid: &str, transid: &str) -> bool {
+    /// Records that an account used this transid; returns whether it was used before.
+    pub(crate) fn record_transid(&mut self, appid: &str, transid: &str) -> bool {
         let seen = !self.transids.insert(appid, transid);
         if seen {
             self.counts.repeated += 1;
             let key = (clipped(appid), clipped(transid));
-            if self.repeated.len() < MOST_REPEATED || self.repeated.contains_key(&key) {
+            if self.repeated.len() < MAX_REPEATED || self.repeated.contains_key(&key) {
                 // The first call of the pair was not listed, so the second makes it two.
                 *self.repeated.entry(key).or_insert(1) += 1;
             }
@@ -131,7 +130,7 @@ impl Ledger {
         seen
     }
 
-    /// Enters a call in flight; returns its number for [`end`](Self::end).
+    /// Adds a call in flight; returns its number for [`end`](Self::end).
     pub(crate) fn begin(&mut self, call: Call) -> u64 {
         let counts = &mut self.counts;
         counts.calls += 1;
@@ -150,14 +149,14 @@ impl Ledger {
         let number = self.first + self.calls.len() as u64;
         let [path, appid, transid] = [&call.path, &call.appid, &call.transid].map(|text| clipped(text));
         self.calls.push_back(Call { path, appid, transid, ..call });
-        while self.calls.len() > self.keep {
+        while self.calls.len() > self.max_calls {
             self.calls.pop_front();
             self.first += 1;
         }
         number
     }
 
-    /// Enters what became of call `number`.
+    /// Records the outcome of call `number`.
     pub(crate) fn end(&mut self, number: u64, outcome: Outcome) {
         self.counts.in_flight -= 1;
         match outcome {
@@ -204,7 +203,7 @@ impl Ledger {
             .collect()
     }
 
-    /// Starts counting anew. Transids seen stay seen, and calls in flight stay in flight.
+    /// Resets the counters and the list. Recorded transids and calls in flight stay.
     pub(crate) fn reset(&mut self) {
         let in_flight = self.counts.in_flight;
         self.counts = Counts { in_flight, max_in_flight: in_flight, ..Counts::default() };
@@ -217,13 +216,13 @@ impl Ledger {
     }
 }
 
-/// The latest pairs of appid and transid, each as 64 bits: among a million pairs, the odds of two
-/// different ones being taken for one are 3 in 100 million.
+/// The latest pairs of appid and transid, each as a hash of 64 bits: among a million pairs, the probability of a
+/// collision is 3 in 100 million.
 #[derive(Default)]
 struct Transids {
     seen: HashSet<u64>,
     order: VecDeque<u64>,
-    most: usize,
+    max: usize,
 }
 
 impl Transids {
@@ -232,11 +231,11 @@ impl Transids {
         let mut hasher = DefaultHasher::new();
         (appid, transid).hash(&mut hasher);
         let pair = hasher.finish();
-        if self.most == 0 || !self.seen.insert(pair) {
-            return self.most == 0;
+        if self.max == 0 || !self.seen.insert(pair) {
+            return self.max == 0;
         }
         self.order.push_back(pair);
-        if self.order.len() > self.most
+        if self.order.len() > self.max
             && let Some(oldest) = self.order.pop_front()
         {
             self.seen.remove(&oldest);
@@ -254,7 +253,7 @@ fn count(counters: &mut HashMap<String, u64>, key: &str) {
     }
 }
 
-/// At most 64 bytes of what a caller sent, cut between characters.
+/// At most 64 bytes of a caller's text, truncated between characters.
 fn clipped(text: &str) -> String {
     text[..text.floor_char_boundary(64)].to_owned()
 }
@@ -262,7 +261,7 @@ fn clipped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lookup::CardKind;
+    use crate::card::CardKind;
 
     fn call(card: &str) -> Call {
         Call {
@@ -279,64 +278,63 @@ mod tests {
 
     #[test]
     fn counters_outlive_the_list() {
-        let mut ledger = Ledger::new(2, 10);
+        let mut log = CallLog::new(2, 10);
         for card in ["A", "B", "A", "C"] {
-            let number = ledger.begin(call(card));
-            ledger.end(number, Outcome::Answered);
+            let number = log.begin(call(card));
+            log.end(number, Outcome::Answered);
         }
-        let listed: Vec<_> =
-            ledger.calls().into_iter().filter_map(|call| call.card).map(|c| c.number).collect();
+        let listed: Vec<_> = log.calls().into_iter().filter_map(|call| call.card).map(|c| c.number).collect();
         assert_eq!(listed, ["A", "C"]);
-        assert_eq!((ledger.counts().calls, ledger.counts().answered), (4, 4));
-        assert_eq!((ledger.count_for("a"), ledger.count_code("0"), ledger.count_for("D")), (2, 4, 0));
+        assert_eq!((log.counts().calls, log.counts().answered), (4, 4));
+        assert_eq!((log.count_for("a"), log.count_code("0"), log.count_for("D")), (2, 4, 0));
     }
 
     #[test]
     fn the_most_in_flight_is_remembered() {
-        let mut ledger = Ledger::new(10, 10);
-        let (first, second) = (ledger.begin(call("A")), ledger.begin(call("B")));
-        ledger.end(second, Outcome::Abandoned);
-        assert_eq!((ledger.counts().in_flight, ledger.counts().max_in_flight), (1, 2));
-        assert_eq!(ledger.calls()[1].outcome, Outcome::Abandoned);
-        ledger.end(first, Outcome::Broken);
-        assert_eq!((ledger.counts().broken, ledger.counts().abandoned), (1, 1));
+        let mut log = CallLog::new(10, 10);
+        let (first, second) = (log.begin(call("A")), log.begin(call("B")));
+        log.end(second, Outcome::Abandoned);
+        assert_eq!((log.counts().in_flight, log.counts().max_in_flight), (1, 2));
+        assert_eq!(log.calls()[1].outcome, Outcome::Abandoned);
+        log.end(first, Outcome::Broken);
+        assert_eq!((log.counts().broken, log.counts().abandoned), (1, 1));
     }
 
     #[test]
     fn a_reset_leaves_calls_in_flight_alone() {
-        let mut ledger = Ledger::new(10, 10);
-        let before = ledger.begin(call("A"));
-        ledger.reset();
-        assert_eq!(ledger.counts(), Counts { in_flight: 1, max_in_flight: 1, ..Counts::default() });
-        let after = ledger.begin(call("B"));
-        ledger.end(before, Outcome::Answered);
-        assert_eq!(ledger.calls()[0].outcome, Outcome::InFlight, "the old call's end is not the new one's");
-        ledger.end(after, Outcome::Broken);
-        assert_eq!(ledger.calls()[0].outcome, Outcome::Broken);
+        let mut log = CallLog::new(10, 10);
+        let before = log.begin(call("A"));
+        log.reset();
+        assert_eq!(log.counts(), Counts { in_flight: 1, max_in_flight: 1, ..Counts::default() });
+        let after = log.begin(call("B"));
+        log.end(before, Outcome::Answered);
+        assert_eq!(log.calls()[0].outcome, Outcome::InFlight, "the old call's end is not the new one's");
+        log.end(after, Outcome::Broken);
+        assert_eq!(log.calls()[0].outcome, Outcome::Broken);
     }
 
     #[test]
     fn a_list_of_none_still_counts() {
-        let mut ledger = Ledger::new(0, 0);
-        let number = ledger.begin(call("A"));
-        ledger.end(number, Outcome::Answered);
-        assert!(!ledger.see_transid("a", "t") && !ledger.see_transid("a", "t"));
-        assert_eq!((ledger.calls().len(), ledger.counts().answered), (0, 1));
+        let mut log = CallLog::new(0, 0);
+        let number = log.begin(call("A"));
+        log.end(number, Outcome::Answered);
+        assert!(!log.record_transid("a", "t") && !log.record_transid("a", "t"));
+        assert_eq!((log.calls().len(), log.counts().answered), (0, 1));
     }
 
     #[test]
     fn a_transid_is_repeated_under_its_own_account_only() {
-        let mut ledger = Ledger::new(10, 10);
-        let seen = [("a", "1"), ("b", "1"), ("a", "1"), ("a", "1")].map(|(a, t)| ledger.see_transid(a, t));
+        let mut log = CallLog::new(10, 10);
+        let seen = [("a", "1"), ("b", "1"), ("a", "1"), ("a", "1")].map(|(a, t)| log.record_transid(a, t));
         assert_eq!(seen, [false, false, true, true]);
         let expected = Repeated { appid: "a".to_owned(), transid: "1".to_owned(), calls: 3 };
-        assert_eq!((ledger.repeated(), ledger.counts().repeated), (vec![expected], 2));
+        assert_eq!((log.repeated(), log.counts().repeated), (vec![expected], 2));
     }
 
     #[test]
     fn only_the_latest_transids_are_remembered() {
-        let mut ledger = Ledger::new(10, 2);
-        let seen = ["1", "2", "3", "1", "3"].map(|transid| ledger.see_transid("a", transid));
+        let mut log = CallLog::new(10, 2);
+        let seen = ["1", "2", "3", "1", "3"].map(|transid| log.record_transid("a", transid));
         assert_eq!(seen, [false, false, false, false, true]);
     }
 

@@ -1,20 +1,20 @@
-//! Where the simulator gets the time from: handed in by a test, or the system's.
+//! The simulator's clock: set by a test, or the system's.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// A clock: time since the Unix epoch, on demand.
+/// A clock that returns the time since the Unix epoch.
 ///
-/// It dates answers, cuts seconds and days for the throttle, and stamps the list of calls. Latency is waited
-/// for on tokio's timer instead.
+/// It is used for `Date` headers, for the throttle's seconds and days, and for the times in the list of calls. Latency
+/// uses tokio's timer instead.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Duration + Send + Sync>);
 
 impl Clock {
     /// The system's clock.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the simulator stands outside the proxy and its clock")]
+    #[expect(clippy::disallowed_methods, reason = "the simulator is independent of the proxy and its clock")]
     pub fn system() -> Self {
         Self::new(|| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
     }

@@ -1,4 +1,4 @@
-//! What a simulated carrier is started with.
+//! Configuration of a simulated carrier.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::rule::Rule;
 use crate::throttle::Throttle;
 
-/// The carrier to be simulated. Most of it can be changed while it runs.
+/// Configuration of a simulated carrier. Most of it can be changed while the simulator runs.
 ///
 /// ```
 /// use std::time::Duration;
@@ -21,35 +21,35 @@ use crate::throttle::Throttle;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Who may call.
+    /// Accounts that may call.
     pub accounts: Vec<Account>,
     /// The script: the first rule that matches decides.
     pub rules: Vec<Rule>,
-    /// How long every answer takes, refusals included, unless a rule says otherwise.
+    /// Delay before every answer, refusals included, unless a rule sets another.
     pub latency: Duration,
     /// The carrier's limits.
     pub throttle: Throttle,
     /// Seconds by which every `Date` header is ahead of (negative: behind) the clock.
     pub date_offset: i64,
-    /// A path in front of `/v2/`, as old deployments have (`/iot`); empty for none.
+    /// A path before `/v2/`, as in old deployments (`/iot`); empty for none.
     pub prefix: String,
-    /// Refuses (code 10) a transid that is not appid, 14 digits, 8 digits. The real carrier evidently
-    /// tolerates others, so this is off by default.
+    /// Refuses (code 10) a transid that is not appid, 14 digits, 8 digits. The real carrier appears to
+    /// accept others, so the default is off.
     pub strict_transid: bool,
-    /// Refuses (code 7) a transid that the account has used before. The real carrier evidently does not;
-    /// repeats are counted and listed either way.
+    /// Refuses (code 7) a transid that the account has used before. The real carrier appears not to do
+    /// so; repeats are counted and listed in either case.
     pub refuse_repeats: bool,
-    /// How many of the latest calls are listed.
+    /// Length of the list of the latest calls.
     pub keep_calls: usize,
-    /// How many of the latest transids are remembered to find repeats (about 40 bytes each).
+    /// Number of the latest transids that are stored to find repeats (about 40 bytes each).
     pub keep_transids: usize,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
 }
 
 impl Config {
-    /// A carrier on a good day with these accounts: no rules, no latency, no limits, no prefix, tolerant, on
-    /// the system's clock, keeping 10,000 calls and a million transids.
+    /// A carrier without faults and with these accounts: no rules, no latency, no limits, no prefix, tolerant, with the
+    /// system's clock, 10,000 listed calls and a million stored transids.
     #[must_use]
     pub fn new(accounts: impl IntoIterator<Item = Account>) -> Self {
         Self {

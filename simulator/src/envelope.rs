@@ -8,14 +8,14 @@ use std::fmt::Write as _;
 /// The carrier's content type.
 pub(crate) const CONTENT_TYPE: &str = "application/json;charset=UTF-8";
 
-/// An envelope to be written.
+/// An envelope, to be written as JSON.
 pub(crate) struct Envelope<'a> {
     pub(crate) code: &'a str,
-    /// `result[0]`; none for a failure.
+    /// The fields of `result[0]`; none for a failure.
     pub(crate) fields: Vec<(&'static str, String)>,
-    /// Text beyond ASCII as `\uXXXX`.
+    /// Write text outside ASCII as `\uXXXX`.
     pub(crate) escaped: bool,
-    /// `status` as a number where the code is one.
+    /// Write `status` as a number if the code is one.
     pub(crate) numeric: bool,
 }
 
@@ -57,7 +57,7 @@ impl Envelope<'_> {
     }
 }
 
-/// The carrier's text for a code; a general one where none is known from the wild.
+/// The carrier's text for a code; a general text for codes whose real text is unknown.
 pub(crate) fn text(code: &str) -> &'static str {
     match code {
         "0" => "正确",

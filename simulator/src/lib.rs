@@ -1,8 +1,8 @@
-//! A carrier to try a look-up client against: over real sockets, cheap, deterministic and scriptable.
+//! A simulated carrier for tests of lookup clients: over real sockets, cheap, deterministic and scriptable.
 //!
-//! It speaks the carrier's HTTP/1.1 interface (`/v2/userstatusrealsingle` and its sisters), checks signatures
-//! with its own code, answers any code and STATUS, fails in every way that a network allows, and counts what
-//! reached it. It is as tolerant as the real carrier evidently is, unless told to be strict.
+//! It implements the carrier's HTTP/1.1 interface (`/v2/userstatusrealsingle` and similar paths), checks signatures with
+//! its own code, answers any code and STATUS, simulates every kind of network fault, and counts the calls it receives. By
+//! default it is as tolerant as the real carrier appears to be.
 //!
 //! ```
 //! # async fn example() -> std::io::Result<()> {
@@ -12,11 +12,11 @@
 //! let carrier = Simulator::start_local(Config::new([account])).await?;
 //! let gate = Gate::new();
 //! carrier.set_rules([
-//!     Rule::card("14765004176").gate(&gate),         // held until the test says so
+//!     Rule::card("14765004176").gate(&gate),         // held until the test opens the gate
 //!     Rule::prefix("1476").code("71").times(3),      // throttled three times, then fine
 //!     Rule::matching(|it| it.appid == "0NZ").then(Answer::Reset),
 //! ]);
-//! // ... 100 callers ask `carrier.base_url()` for 14765004176 ...
+//! // ... 100 callers look up 14765004176 at `carrier.base_url()` ...
 //! carrier.wait_for_calls(1).await;
 //! gate.open();
 //! carrier.wait_until_idle().await;
@@ -29,28 +29,30 @@
 //!
 //! # Layers
 //!
-//! | file | its one job |
+//! | file | responsibility |
 //! | --- | --- |
 //! | `simulator` | the handle: start, script, count, stop, kill, restart |
-//! | `config`, `account`, `clock` | what it is started with |
+//! | `config`, `account`, `clock` | configuration |
 //! | `server` | sockets, and the faults below HTTP |
 //! | `request` | path and parameters from URL and body |
 //! | `state` | the carrier's checks in the carrier's order, under one lock |
-//! | `throttle` | calls a second and a day |
+//! | `throttle` | limits per second and per day |
 //! | `rule`, `rule/parse`, `behaviour` | the script, also as text |
-//! | `reply`, `answer`, `operation` | the bytes of an answer |
-//! | `calls` | the book of calls |
+//! | `response`, `envelope`, `operation` | the bytes of a response |
+//! | `calls` | log and counters of calls |
+//! | `lookup`, `card` | a checked call |
 
 mod account;
-mod answer;
 mod behaviour;
 mod calls;
+mod card;
 mod clock;
 mod config;
+mod envelope;
 mod lookup;
 mod operation;
-mod reply;
 mod request;
+mod response;
 mod rule;
 mod server;
 mod simulator;
@@ -60,9 +62,10 @@ mod throttle;
 pub use account::{Account, AccountError};
 pub use behaviour::{Answer, Behaviour, Gate};
 pub use calls::{Call, Counts, Outcome, Repeated};
+pub use card::{Card, CardKind};
 pub use clock::Clock;
 pub use config::Config;
-pub use lookup::{Card, CardKind, Lookup};
+pub use lookup::Lookup;
 pub use operation::Operation;
 pub use rule::{CardMatch, Match, Rule, RuleError};
 pub use simulator::Simulator;

@@ -1,114 +1,17 @@
-//! What a call asks for: an operation and one card, under one appid.
+//! A checked call: an operation and one card, with the caller's appid.
 
-use std::fmt;
-
+use crate::card::Card;
 use crate::operation::Operation;
 
-/// A call that passed the carrier's checks, as a rule's predicate sees it.
+/// A call that passed the carrier's checks; the predicates of rules receive it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lookup {
-    /// What is looked up.
+    /// The operation called.
     pub operation: Operation,
-    /// The account that asks.
+    /// The caller's account.
     pub appid: String,
-    /// The call's own number, as sent.
+    /// The call's transid, as sent.
     pub transid: String,
-    /// The card asked about.
+    /// The card of the lookup.
     pub card: Card,
-}
-
-/// One card, by the identifier that the caller used.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Card {
-    /// Which identifier `number` is.
-    pub kind: CardKind,
-    /// Its digits or, for an ICCID, characters in upper case, whatever the case they came in.
-    pub number: String,
-}
-
-impl Card {
-    /// A card from a parameter's value; `None` when the carrier would answer 38.
-    ///
-    /// The carrier's page gives the lengths ("校验规则"): at most 13 digits, exactly 20 characters, at most
-    /// 15 digits. ICCIDs in use contain letters, so no check digit is computed.
-    pub(crate) fn read(kind: CardKind, value: &str) -> Option<Self> {
-        let digits = |most: usize| value.len() <= most && value.bytes().all(|byte| byte.is_ascii_digit());
-        let formed = match kind {
-            CardKind::Msisdn => digits(13),
-            CardKind::Iccid => value.len() == 20 && value.bytes().all(|byte| byte.is_ascii_alphanumeric()),
-            CardKind::Imsi => digits(15),
-        };
-        (formed && !value.is_empty()).then(|| Self { kind, number: value.to_ascii_uppercase() })
-    }
-}
-
-impl fmt::Display for Card {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.number)
-    }
-}
-
-/// The three identifiers of a card.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CardKind {
-    /// The telephone number, at most 13 digits.
-    Msisdn,
-    /// The number of the chip card, 20 characters.
-    Iccid,
-    /// The subscriber's number, at most 15 digits.
-    Imsi,
-}
-
-impl CardKind {
-    /// All three, in the order of the carrier's page.
-    pub const ALL: [Self; 3] = [Self::Msisdn, Self::Iccid, Self::Imsi];
-
-    /// The request parameter that carries it.
-    #[must_use]
-    pub const fn parameter(self) -> &'static str {
-        match self {
-            Self::Msisdn => "msisdn",
-            Self::Iccid => "iccid",
-            Self::Imsi => "imsi",
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn well_formed_cards_are_read() {
-        for (kind, value) in [
-            (CardKind::Msisdn, "14765004176"),
-            (CardKind::Msisdn, "1064830000000"),
-            (CardKind::Iccid, "898600D6991330004146"),
-            (CardKind::Imsi, "460079650004176"),
-        ] {
-            assert_eq!(Card::read(kind, value), Some(Card { kind, number: value.to_owned() }));
-        }
-    }
-
-    #[test]
-    fn an_iccid_is_one_card_in_either_case() {
-        let lower = Card::read(CardKind::Iccid, "898602c99816c0445401");
-        assert_eq!(lower, Card::read(CardKind::Iccid, "898602C99816C0445401"));
-        assert!(lower.is_some());
-    }
-
-    #[test]
-    fn malformed_cards_are_refused() {
-        for (kind, value) in [
-            (CardKind::Msisdn, ""),
-            (CardKind::Msisdn, "14765004176001"),
-            (CardKind::Msisdn, "1476500417x"),
-            (CardKind::Iccid, "898600D699133000414"),
-            (CardKind::Iccid, "898600D69913300041466"),
-            (CardKind::Iccid, "898600D699133000414-"),
-            (CardKind::Imsi, "4600796500041760"),
-        ] {
-            assert_eq!(Card::read(kind, value), None, "{value:?}");
-        }
-    }
 }

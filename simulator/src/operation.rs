@@ -1,12 +1,11 @@
-//! The look-ups (and the one action) that a carrier account may call.
+//! The lookups (and the one action) that a carrier account may call.
 //!
-//! All share the signature and the card parameter; they differ by the last segment of the path and by
-//! the fields of `result[0]`. The first field is the *verdict field*: the one that a rule's
-//! `status=` replaces.
+//! All of them use the same signature and card parameter; they differ in the last segment of the path and in the fields
+//! of `result[0]`. The first field is the *verdict field*, whose value a rule's `status=` replaces.
 
-use crate::lookup::Card;
+use crate::card::Card;
 
-/// One API of the carrier, by what it looks up.
+/// One API of the carrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// 2001 `gprsrealsingle`: whether the card has a data session now.
@@ -21,11 +20,11 @@ pub enum Operation {
     Balance,
     /// 2012 `smsusedinfosingle`: short messages sent this month until yesterday.
     SmsUsed,
-    /// 2105 `querycardlifecycle`: the stage of the card's life.
+    /// 2105 `querycardlifecycle`: the card's life cycle stage.
     Lifecycle,
-    /// 2110 `querycardopentime`: when the card was opened.
+    /// 2110 `querycardopentime`: the date of the card's activation.
     OpenTime,
-    /// 4001 `smsstatusreset`: the only *action*; calling it changes something.
+    /// 4001 `smsstatusreset`: the only *action*: a call changes state at the carrier.
     SmsReset,
 }
 
@@ -75,7 +74,7 @@ impl Operation {
         }
     }
 
-    /// Whether calling it changes something at the carrier.
+    /// Whether a call changes state at the carrier.
     #[must_use]
     pub const fn is_action(self) -> bool {
         matches!(self, Self::SmsReset)
@@ -87,7 +86,7 @@ impl Operation {
         Self::ALL.into_iter().find(|one| one.name() == name_or_api || one.api().to_string() == name_or_api)
     }
 
-    /// The operation that a request path names under `prefix`, doubled slashes tolerated as the carrier does.
+    /// The operation of a request path under `prefix`. Doubled slashes are tolerated, as by the carrier.
     pub(crate) fn at(path: &str, prefix: &str) -> Option<Self> {
         let mut segments = path.split('/').filter(|segment| !segment.is_empty());
         for expected in prefix.split('/').filter(|segment| !segment.is_empty()) {
@@ -102,9 +101,9 @@ impl Operation {
         Self::ALL.into_iter().find(|one| one.name() == named)
     }
 
-    /// The fields of `result[0]` for `card`, verdict field first; `verdict` replaces the usual value.
+    /// The fields of `result[0]` for `card`, verdict field first; `verdict` replaces the default value.
     pub(crate) fn result(self, card: &Card, verdict: Option<&str>) -> Vec<(&'static str, String)> {
-        let (field, usual) = match self {
+        let (field, default) = match self {
             Self::Session => ("GPRSSTATUS", "01"),
             Self::Status => ("STATUS", "00"),
             Self::DataUsed => ("total_gprs", "10240"),
@@ -115,7 +114,7 @@ impl Operation {
             Self::OpenTime => ("opentime", "2017-05-16"),
             Self::SmsReset => ("status", "0"),
         };
-        let mut fields = vec![(field, verdict.unwrap_or(usual).to_owned())];
+        let mut fields = vec![(field, verdict.unwrap_or(default).to_owned())];
         match self {
             Self::Session => {
                 for (name, value) in [("IP", "10.32.0.17"), ("APN", "CMIOT"), ("RAT", "6")] {
@@ -135,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_found_with_careless_slashes_and_under_a_prefix() {
+    fn a_path_is_found_with_doubled_slashes_and_under_a_prefix() {
         for path in ["/v2/userstatusrealsingle", "//v2//userstatusrealsingle", "/v2/userstatusrealsingle/"] {
             assert_eq!(Operation::at(path, ""), Some(Operation::Status), "{path}");
         }
@@ -144,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn other_paths_are_nobodys() {
+    fn other_paths_have_no_operation() {
         for path in ["/", "/v2", "/v1/userstatusrealsingle", "/v2/userstatusrealsingle/x", "/v2/USERSTATUS"] {
             assert_eq!(Operation::at(path, ""), None, "{path}");
         }

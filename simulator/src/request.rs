@@ -1,16 +1,16 @@
-//! A request as the carrier reads it: a path, and parameters from the URL and a form body alike.
+//! A request as the carrier reads it: a path, and parameters from the URL and from a form body.
 //!
-//! Order does not matter, unknown parameters are ignored, an empty value is an absent one, and the same value
-//! twice is one value; two different values of one parameter are an error (code 10).
+//! Order is irrelevant, unknown parameters are ignored, an empty value counts as absent, and a repeated equal value
+//! counts once; two different values of one parameter are an error (code 10).
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, header};
 
-use crate::lookup::{Card, CardKind};
+use crate::card::{Card, CardKind};
 
 /// The largest body read. A call's parameters are some 250 bytes.
-const MOST_BODY: usize = 64 << 10;
+const MAX_BODY: usize = 64 << 10;
 
 /// One request, read to its end.
 pub(crate) struct Request {
@@ -20,10 +20,10 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Reads head and body; `None` when the caller left in the middle or sent more than 64 KiB.
+    /// Reads head and body; `None` when the caller disconnected early or sent more than 64 KiB.
     pub(crate) async fn read(request: hyper::Request<Incoming>) -> Option<Self> {
         let (head, body) = request.into_parts();
-        let body = Limited::new(body, MOST_BODY).collect().await.ok()?.to_bytes();
+        let body = Limited::new(body, MAX_BODY).collect().await.ok()?.to_bytes();
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let is_json = content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
         let mut parameters = Parameters::default();
@@ -40,20 +40,20 @@ impl Request {
 pub(crate) struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
-    /// Adds those of one `application/x-www-form-urlencoded` text.
+    /// Adds the parameters of an `application/x-www-form-urlencoded` text.
     pub(crate) fn add(&mut self, form: &[u8]) {
         let pairs = form_urlencoded::parse(form).filter(|(_, value)| !value.is_empty());
         self.0.extend(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())));
     }
 
-    /// The value of `name`, if any; code 10 if it has two.
+    /// The value of `name`, if any; code 10 if there are two.
     pub(crate) fn optional(&self, name: &str) -> Result<Option<&str>, &'static str> {
         let mut values = self.0.iter().filter(|(one, _)| one == name).map(|(_, value)| value.as_str());
         let first = values.next();
         if values.any(|other| Some(other) != first) { Err("10") } else { Ok(first) }
     }
 
-    /// The value of `name`; code 10 without exactly one.
+    /// The value of `name`; code 10 unless there is exactly one.
     pub(crate) fn required(&self, name: &str) -> Result<&str, &'static str> {
         self.optional(name)?.ok_or("10")
     }

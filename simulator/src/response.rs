@@ -1,4 +1,4 @@
-//! The bytes of an answer: head, envelope or scripted body, and the oversized body that is never in memory whole.
+//! The bytes of a response: head, and envelope or scripted body. An oversized body is never in memory as a whole.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -10,82 +10,81 @@ use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{CONTENT_TYPE, DATE, HeaderValue};
 use hyper::{Response, StatusCode};
 
-use crate::answer::{self, Envelope};
 use crate::behaviour::Answer;
 use crate::calls::Outcome;
-use crate::server::Ticket;
-use crate::state::Plan;
+use crate::envelope::{self, Envelope};
+use crate::state::{CallGuard, Decision};
 
-/// What a broken front end may send: not HTTP, not text.
+/// The bytes of a broken front end: neither HTTP nor text.
 pub(crate) const GARBAGE: &[u8] = b"\x16\x03\x01\x00\xff\xfe\x00garbage\r\n\r\n";
 
-/// The last second that an HTTP date can name: 9999-12-31 23:59:59.
+/// The last second that an HTTP date can represent: 9999-12-31 23:59:59.
 const LAST_DATE: u64 = 253_402_300_799;
 
-/// The response of a plan that is answered over HTTP.
-pub(crate) fn response(plan: &Plan, now: Duration, ticket: Ticket) -> Response<Payload> {
-    let (http_status, content_type, parts) = match &plan.behaviour.answer {
+/// The complete HTTP response of a decision.
+pub(crate) fn response(decision: &Decision, now: Duration, guard: CallGuard) -> Response<Payload> {
+    let (http_status, content_type, parts) = match &decision.behaviour.answer {
         Answer::Body { http_status, content_type, bytes } => {
             (*http_status, content_type.as_str(), Parts::Whole(bytes.clone()))
         }
-        Answer::Oversized(bytes) => (200, answer::CONTENT_TYPE, Parts::padded(envelope(plan), *bytes)),
-        _ => (200, answer::CONTENT_TYPE, Parts::Whole(envelope(plan).into())),
+        Answer::Oversized(bytes) => (200, envelope::CONTENT_TYPE, Parts::padded(envelope(decision), *bytes)),
+        _ => (200, envelope::CONTENT_TYPE, Parts::Whole(envelope(decision).into())),
     };
-    let mut response = Response::new(Payload { parts, ticket: Some(ticket) });
+    let mut response = Response::new(Payload { parts, guard: Some(guard) });
     *response.status_mut() = StatusCode::from_u16(http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(content_type) {
         headers.insert(CONTENT_TYPE, value);
     }
-    if let Ok(value) = HeaderValue::from_str(&date(plan, now)) {
+    if let Ok(value) = HeaderValue::from_str(&date(decision, now)) {
         headers.insert(DATE, value);
     }
     response
 }
 
-/// The usual head and the first `most` bytes of the usual body, as they go over the wire.
-pub(crate) fn cut(plan: &Plan, now: Duration, most: usize) -> Vec<u8> {
-    let body = envelope(plan);
+/// The head and the first `most` bytes of the body, as sent on the wire.
+pub(crate) fn partial_response(decision: &Decision, now: Duration, most: usize) -> Vec<u8> {
+    let body = envelope(decision);
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nContent-Length: {}\r\nDate: {}\r\n\r\n",
-        answer::CONTENT_TYPE,
+        envelope::CONTENT_TYPE,
         body.len(),
-        date(plan, now),
+        date(decision, now),
     );
     let mut bytes = head.into_bytes();
     bytes.extend(body.bytes().take(most));
     bytes
 }
 
-fn envelope(plan: &Plan) -> String {
-    let behaviour = &plan.behaviour;
+fn envelope(decision: &Decision) -> String {
+    let behaviour = &decision.behaviour;
     let (code, verdict) = match &behaviour.answer {
         Answer::Code(code) => (code.as_str(), None),
         Answer::Status(status) => ("0", Some(status.as_str())),
         _ => ("0", None),
     };
-    let fields = match &plan.subject {
+    let fields = match &decision.lookup {
         Some((operation, card)) if code == "0" => operation.result(card, verdict),
         _ => Vec::new(),
     };
     Envelope { code, fields, escaped: behaviour.escaped, numeric: behaviour.numeric }.write()
 }
 
-fn date(plan: &Plan, now: Duration) -> String {
-    let seconds = now.as_secs().saturating_add_signed(plan.date_offset).min(LAST_DATE);
+fn date(decision: &Decision, now: Duration) -> String {
+    let seconds = now.as_secs().saturating_add_signed(decision.date_offset).min(LAST_DATE);
     httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
-/// A response's body, which ends its call when all of it has been handed over.
+/// A response's body, which ends its call when all of it was passed to the connection.
 pub(crate) struct Payload {
     parts: Parts,
-    ticket: Option<Ticket>,
+    guard: Option<CallGuard>,
 }
 
 enum Parts {
-    /// All of it, its length declared.
+    /// The whole body, with a declared length.
     Whole(Bytes),
-    /// `head`, blanks, `tail`: its length undeclared.
+    /// `head`, blanks, `tail`, without a declared length.
     Padded {
         head: Bytes,
         blanks: u64,
@@ -94,11 +93,11 @@ enum Parts {
     Done,
 }
 
-/// Blanks are sent in pieces of this many.
+/// A piece of blanks as it is sent.
 static BLANKS: [u8; 64 << 10] = [b' '; 64 << 10];
 
 impl Parts {
-    /// `envelope` grown to `bytes` by blanks before its last brace.
+    /// `envelope`, padded to `bytes` with blanks before its last brace.
     fn padded(envelope: String, bytes: u64) -> Self {
         let blanks = bytes.saturating_sub(envelope.len() as u64);
         let mut head = Bytes::from(envelope);
@@ -140,9 +139,9 @@ impl Body for Payload {
         let this = self.get_mut();
         let next = this.parts.next();
         if matches!(this.parts, Parts::Done)
-            && let Some(ticket) = this.ticket.take()
+            && let Some(guard) = this.guard.take()
         {
-            ticket.end(Outcome::Answered);
+            guard.end(Outcome::Answered);
         }
         Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))))
     }

@@ -1,9 +1,8 @@
-//! Rules: which calls are treated how, and how often.
+//! Rules of the script: which calls they match, how those are treated, and how often.
 //!
-//! The first rule that matches and is not used up decides; without one, the carrier answers as usual.
-//! A rule sees only calls that passed the carrier's checks and throttle, so a wrong token stays a wrong token
-//! whatever is scripted. [`Rule::parse`] reads a rule from text
-//! such as `prefix=1476 status=02 latency=300ms`.
+//! The first rule that matches and is not used up decides; without one, the carrier sends the default answer. Rules
+//! apply only to calls that passed the carrier's checks and throttle, so that a wrong token is refused under every
+//! script. [`Rule::parse`] reads a rule from text such as `prefix=1476 status=02 latency=300ms`.
 
 mod parse;
 
@@ -19,21 +18,21 @@ use crate::operation::Operation;
 
 pub use parse::RuleError;
 
-/// One line of the script: when, then what, and how many times.
+/// One rule of the script: condition, treatment and number of uses.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// Which calls it is for.
+    /// The calls that it matches.
     pub when: Match,
-    /// How they are treated.
+    /// The treatment of those calls.
     pub then: Behaviour,
-    /// How many calls it takes before it is used up; `None` for ever.
+    /// The number of calls after which it is used up; `None` for no limit.
     pub times: Option<u32>,
 }
 
-/// Which calls a rule is for: those that satisfy all three.
+/// The calls that a rule matches: those that satisfy all three conditions.
 #[derive(Clone, Debug, Default)]
 pub struct Match {
-    /// Cards.
+    /// Only these cards.
     pub card: CardMatch,
     /// Only this operation.
     pub operation: Option<Operation>,
@@ -41,7 +40,7 @@ pub struct Match {
     pub appid: Option<String>,
 }
 
-/// Which cards a rule is for.
+/// The cards that a rule matches.
 #[derive(Clone, Default)]
 pub enum CardMatch {
     /// Every card.
@@ -49,10 +48,10 @@ pub enum CardMatch {
     Any,
     /// This number, in either case.
     Is(String),
-    /// Numbers that begin so, in either case.
+    /// Numbers with this prefix, in either case.
     Prefix(String),
-    /// Look-ups for which this holds. It is called with the simulator locked, so it must not call the
-    /// [`Simulator`](crate::Simulator), and should be quick.
+    /// Lookups for which this predicate is true. It is called with the simulator locked, so it must not call the
+    /// [`Simulator`](crate::Simulator), and should be fast.
     Where(Arc<dyn Fn(&Lookup) -> bool + Send + Sync>),
 }
 
@@ -75,7 +74,7 @@ impl Rule {
         Self::of(CardMatch::Prefix(prefix.into()))
     }
 
-    /// A rule for look-ups that satisfy `holds` (see [`CardMatch::Where`]).
+    /// A rule for lookups that satisfy `holds` (see [`CardMatch::Where`]).
     #[must_use]
     pub fn matching(holds: impl Fn(&Lookup) -> bool + Send + Sync + 'static) -> Self {
         Self::of(CardMatch::Where(Arc::new(holds)))
@@ -85,28 +84,28 @@ impl Rule {
         Self { when: Match { card, ..Match::default() }, then: Behaviour::default(), times: None }
     }
 
-    /// Only for calls of `operation`.
+    /// Restricts the rule to calls of `operation`.
     #[must_use]
     pub fn operation(mut self, operation: Operation) -> Self {
         self.when.operation = Some(operation);
         self
     }
 
-    /// Only for calls of the account `appid`.
+    /// Restricts the rule to calls of the account `appid`.
     #[must_use]
     pub fn appid(mut self, appid: impl Into<String>) -> Self {
         self.when.appid = Some(appid.into());
         self
     }
 
-    /// Answers with this.
+    /// Sends this answer.
     #[must_use]
     pub fn then(mut self, answer: Answer) -> Self {
         self.then.answer = answer;
         self
     }
 
-    /// Answers code 0 with this STATUS (or the other operations' verdict).
+    /// Answers code 0 with this STATUS (or the verdict field of another operation).
     #[must_use]
     pub fn status(self, status: impl Into<String>) -> Self {
         self.then(Answer::Status(status.into()))
@@ -118,13 +117,13 @@ impl Rule {
         self.then(Answer::Code(code.into()))
     }
 
-    /// Answers this body over HTTP 200.
+    /// Answers this body with HTTP status 200.
     #[must_use]
     pub fn body(self, bytes: impl Into<Bytes>) -> Self {
         self.then(Answer::body(bytes))
     }
 
-    /// Takes this long.
+    /// Delays the answer by this time.
     #[must_use]
     pub fn latency(mut self, latency: Duration) -> Self {
         self.then.latency = Some(latency);
@@ -138,7 +137,7 @@ impl Rule {
         self
     }
 
-    /// Dates the answer this many seconds ahead of the clock.
+    /// Sets the `Date` header this many seconds ahead of the clock.
     #[must_use]
     pub fn date_offset(mut self, seconds: i64) -> Self {
         self.then.date_offset = seconds;
@@ -159,7 +158,7 @@ impl Rule {
         self
     }
 
-    /// Is used up after this many calls.
+    /// Limits the rule to this many calls.
     #[must_use]
     pub fn times(mut self, times: u32) -> Self {
         self.times = Some(times);
@@ -168,7 +167,7 @@ impl Rule {
 }
 
 impl Match {
-    /// Whether `lookup` is one of those meant.
+    /// Whether `lookup` satisfies all conditions.
     pub(crate) fn holds(&self, lookup: &Lookup) -> bool {
         self.operation.is_none_or(|operation| operation == lookup.operation)
             && self.appid.as_ref().is_none_or(|appid| *appid == lookup.appid)
@@ -201,7 +200,7 @@ impl fmt::Debug for CardMatch {
     }
 }
 
-/// The rules in force and how often each may still be used.
+/// The active rules, with the remaining uses of each.
 #[derive(Default)]
 pub(crate) struct Script {
     rules: Vec<Rule>,
@@ -220,7 +219,7 @@ impl Script {
         self.rules.insert(0, rule);
     }
 
-    /// How `lookup` is treated; uses up one of its rule's times.
+    /// The treatment of `lookup`; counts as one use of its rule.
     pub(crate) fn decide(&mut self, lookup: &Lookup) -> Behaviour {
         let found = self.rules.iter_mut().find(|rule| rule.times != Some(0) && rule.when.holds(lookup));
         let Some(rule) = found else { return Behaviour::default() };
@@ -234,7 +233,7 @@ impl Script {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lookup::{Card, CardKind};
+    use crate::card::{Card, CardKind};
 
     fn of(number: &str) -> Lookup {
         Lookup {
@@ -263,7 +262,7 @@ mod tests {
         let mut script = Script::new(vec![Rule::any().code("71").times(2), Rule::any().code("72").times(1)]);
         let answers: Vec<_> = (0..4).map(|_| script.decide(&of("1")).answer).collect();
         let code = |code: &str| Answer::Code(code.to_owned());
-        assert_eq!(answers, [code("71"), code("71"), code("72"), Answer::Usual]);
+        assert_eq!(answers, [code("71"), code("71"), code("72"), Answer::Default]);
     }
 
     #[test]
@@ -272,7 +271,7 @@ mod tests {
             Rule::any().operation(Operation::Power).code("1"),
             Rule::any().appid("0NZ").code("2"),
         ]);
-        assert_eq!(script.decide(&of("1")).answer, Answer::Usual);
+        assert_eq!(script.decide(&of("1")).answer, Answer::Default);
         let power = Lookup { operation: Operation::Power, ..of("1") };
         assert_eq!(script.decide(&power).answer, Answer::Code("1".to_owned()));
         let other = Lookup { appid: "0NZ".to_owned(), ..of("1") };

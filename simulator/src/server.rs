@@ -1,7 +1,7 @@
 //! The carrier's socket: connections, calls, and the faults that HTTP alone cannot express.
 //!
-//! hyper answers whatever is HTTP. For the rest the service ends with an error after leaving a [`Fault`] for its
-//! connection, which takes the TCP stream back from hyper and does the damage itself.
+//! hyper sends every complete response. For other answers the service stores a [`Fault`] for its connection and ends
+//! with an error; the connection then takes the TCP stream back from hyper and carries out the fault.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -20,23 +20,23 @@ use tokio_util::task::TaskTracker;
 
 use crate::behaviour::Answer;
 use crate::calls::Outcome;
-use crate::reply::{self, Payload};
 use crate::request::Request;
-use crate::state::{Plan, Shared};
+use crate::response::{self, Payload};
+use crate::state::{CallGuard, Decision, Shared};
 
 /// One period of listening, from a start to a stop or kill.
 #[derive(Clone)]
 pub(crate) struct Session {
-    /// No more connections; calls under way are finished, held ones broken off.
+    /// Accept no more connections; finish calls in flight, and break off held ones.
     pub(crate) stop: CancellationToken,
-    /// Everything is dropped.
+    /// Drop all connections.
     pub(crate) kill: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
 
 impl Session {
     /// Accepts on `listener` until stopped, or until `root` is cancelled.
-    pub(crate) fn begin(listener: TcpListener, shared: Arc<Shared>, root: &CancellationToken) -> Self {
+    pub(crate) fn start(listener: TcpListener, shared: Arc<Shared>, root: &CancellationToken) -> Self {
         let kill = root.child_token();
         let session = Self { stop: kill.child_token(), kill, tasks: TaskTracker::new() };
         session.tasks.spawn(accept(listener, shared, session.clone()));
@@ -53,10 +53,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, session: Session) {
         };
         match accepted {
             Ok((stream, _)) => {
-                shared.with(|state| state.ledger.connected());
+                shared.with(|state| state.calls.connected());
                 session.tasks.spawn(connection(stream, Arc::clone(&shared), session.clone()));
             }
-            // Out of descriptors, most likely: let some be closed before the next try.
+            // Probably out of file descriptors: wait for some to be closed before the next try.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
@@ -72,7 +72,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>, session: Session) {
 }
 
 async fn serve(stream: TcpStream, shared: Arc<Shared>, session: Session) {
-    // Without it, small answers may wait for acknowledgements; a stream already gone is found out below.
+    // Otherwise small responses may wait for acknowledgements. The code below handles a closed stream.
     let _ = stream.set_nodelay(true);
     let fault = Arc::new(Mutex::new(None));
     let service = service_fn(|request| {
@@ -84,7 +84,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, session: Session) {
     loop {
         tokio::select! {
             biased;
-            // How it ended is in the fault; a caller that left is no news.
+            // The fault describes the end; a disconnected caller needs no handling.
             _ = poll_fn(|cx| http.poll_without_shutdown(cx)) => break,
             () = session.stop.cancelled(), if !stopping => {
                 stopping = true;
@@ -97,35 +97,35 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, session: Session) {
     finish(stream, fault, &session.stop).await;
 }
 
-/// What is left to do on a connection that hyper has given back.
+/// The rest of an answer, on a connection that hyper has returned.
 enum Fault {
     Reset,
     Close,
     /// These bytes, then a close.
-    Cut(Vec<u8>),
-    /// These bytes, then silence for as long as the ticket's caller stays.
-    Stall(Vec<u8>, Ticket),
+    Partial(Vec<u8>),
+    /// These bytes, then none until the caller disconnects.
+    Stall(Vec<u8>, CallGuard),
 }
 
-/// Errors here mean that the caller is gone, which is where all of this leads.
+/// Carries out a fault. Errors mean that the caller has disconnected, which also ends the connection.
 async fn finish(mut stream: TcpStream, fault: Option<Fault>, stop: &CancellationToken) {
     match fault {
         Some(Fault::Reset) => {
             let _ = stream.set_zero_linger();
         }
         Some(Fault::Close) => {}
-        Some(Fault::Cut(bytes)) => {
+        Some(Fault::Partial(bytes)) => {
             let _ = stream.write_all(&bytes).await;
             let _ = stream.shutdown().await;
         }
-        Some(Fault::Stall(bytes, ticket)) => {
+        Some(Fault::Stall(bytes, guard)) => {
             let _ = stream.write_all(&bytes).await;
             let outcome = tokio::select! {
                 biased;
                 () = stop.cancelled() => Outcome::Broken,
                 () = until_closed(&mut stream) => Outcome::Abandoned,
             };
-            ticket.end(outcome);
+            guard.end(outcome);
         }
         None => {
             let _ = stream.shutdown().await;
@@ -138,7 +138,7 @@ async fn until_closed(stream: &mut TcpStream) {
     while stream.read(&mut ignored).await.is_ok_and(|bytes| bytes > 0) {}
 }
 
-/// Why a service ends without a response: its fault, or a caller that left.
+/// The service ends without a response, because of a fault or a disconnected caller.
 #[derive(Debug)]
 struct NoResponse;
 
@@ -150,7 +150,7 @@ impl std::fmt::Display for NoResponse {
 
 impl std::error::Error for NoResponse {}
 
-/// One call: read, judged and entered, waited with, answered.
+/// One call: read the request, check and log it, wait, respond.
 async fn call(
     request: HttpRequest<Incoming>,
     shared: Arc<Shared>,
@@ -158,24 +158,24 @@ async fn call(
     fault: Arc<Mutex<Option<Fault>>>,
 ) -> Result<Response<Payload>, NoResponse> {
     let request = Request::read(request).await.ok_or(NoResponse)?;
-    let plan = shared.receive(&request);
-    let ticket = Ticket { shared: Arc::clone(&shared), number: plan.number, open: true };
-    if !plan.latency.is_zero() {
-        tokio::time::sleep(plan.latency).await;
+    let decision = shared.receive(&request);
+    let guard = CallGuard::new(Arc::clone(&shared), decision.number);
+    if !decision.latency.is_zero() {
+        tokio::time::sleep(decision.latency).await;
     }
     let held = async {
-        if let Some(gate) = &plan.behaviour.gate {
-            gate.pass().await;
+        if let Some(gate) = &decision.behaviour.gate {
+            gate.acquire().await;
         }
-        if plan.behaviour.answer == Answer::Hang {
+        if decision.behaviour.answer == Answer::Hang {
             std::future::pending::<()>().await;
         }
     };
     let answered = tokio::select! {
         biased;
-        () = held => answer(&plan, ticket, shared.now()),
+        () = held => answer(&decision, guard, shared.now()),
         () = stop.cancelled() => {
-            ticket.end(Outcome::Broken);
+            guard.end(Outcome::Broken);
             Err(Fault::Close)
         }
     };
@@ -185,41 +185,21 @@ async fn call(
     })
 }
 
-/// The answer of a call whose time has come.
-fn answer(plan: &Plan, ticket: Ticket, now: Duration) -> Result<Response<Payload>, Fault> {
-    let broken = |ticket: Ticket, fault| {
-        ticket.end(Outcome::Broken);
+/// The answer of a call, after its wait.
+fn answer(decision: &Decision, guard: CallGuard, now: Duration) -> Result<Response<Payload>, Fault> {
+    let broken = |guard: CallGuard, fault| {
+        guard.end(Outcome::Broken);
         Err(fault)
     };
-    match &plan.behaviour.answer {
-        Answer::Reset => broken(ticket, Fault::Reset),
-        // A hang comes here only if its wait ended, which it does not.
-        Answer::Close | Answer::Hang => broken(ticket, Fault::Close),
-        Answer::Garbage => broken(ticket, Fault::Cut(reply::GARBAGE.to_vec())),
-        Answer::Truncate(bytes) => broken(ticket, Fault::Cut(reply::cut(plan, now, *bytes))),
-        Answer::Stall(bytes) => Err(Fault::Stall(reply::cut(plan, now, *bytes), ticket)),
-        _ => Ok(reply::response(plan, now, ticket)),
-    }
-}
-
-/// A call in flight; dropped before its end, it was abandoned.
-pub(crate) struct Ticket {
-    shared: Arc<Shared>,
-    number: u64,
-    open: bool,
-}
-
-impl Ticket {
-    pub(crate) fn end(mut self, outcome: Outcome) {
-        self.open = false;
-        self.shared.end(self.number, outcome);
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if self.open {
-            self.shared.end(self.number, Outcome::Abandoned);
+    match &decision.behaviour.answer {
+        Answer::Reset => broken(guard, Fault::Reset),
+        // Unreachable for a hang, whose wait does not end.
+        Answer::Close | Answer::Hang => broken(guard, Fault::Close),
+        Answer::Garbage => broken(guard, Fault::Partial(response::GARBAGE.to_vec())),
+        Answer::Truncate(bytes) => {
+            broken(guard, Fault::Partial(response::partial_response(decision, now, *bytes)))
         }
+        Answer::Stall(bytes) => Err(Fault::Stall(response::partial_response(decision, now, *bytes), guard)),
+        _ => Ok(response::response(decision, now, guard)),
     }
 }

@@ -1,4 +1,4 @@
-//! The handle of a running simulator: start, script, count, stop, kill, restart.
+//! Handle of a running simulator: start, script, count, stop, kill, restart.
 
 use std::fmt;
 use std::io;
@@ -18,10 +18,10 @@ use crate::server::Session;
 use crate::state::{self, Shared};
 use crate::throttle::Throttle;
 
-/// As many connections may wait to be accepted: a bench opens hundreds at once.
+/// The most connections that wait to be accepted: a bench opens hundreds at once.
 const BACKLOG: u32 = 1024;
 
-/// A simulated carrier that listens. Clones are handles of the same; when the last is dropped it is killed.
+/// A running simulated carrier. Clones are handles of the same carrier; dropping the last one kills it.
 ///
 /// Its tasks run on the tokio runtime that called [`start`](Self::start).
 #[derive(Clone)]
@@ -33,8 +33,8 @@ struct Inner {
     shared: Arc<Shared>,
     addr: SocketAddr,
     prefix: String,
-    /// Bound to the address and never listening: through an outage it keeps the port ours, and connections
-    /// to it refused.
+    /// Bound to the address and never listening: during an outage it reserves the port, and connections to it are
+    /// refused.
     _reserved: TcpSocket,
     session: Mutex<Session>,
     root: CancellationToken,
@@ -53,7 +53,7 @@ impl Simulator {
         let prefix = config.prefix.trim_end_matches('/').to_owned();
         let shared = Arc::new(Shared::new(config));
         let root = CancellationToken::new();
-        let session = Session::begin(listener, Arc::clone(&shared), &root);
+        let session = Session::start(listener, Arc::clone(&shared), &root);
         let inner = Inner {
             shared,
             addr,
@@ -74,22 +74,22 @@ impl Simulator {
         Self::start((Ipv4Addr::LOCALHOST, 0).into(), config).await
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.inner.addr
     }
 
-    /// What a caller puts before `/v2/...`: `http://127.0.0.1:PORT` and the prefix, if any.
+    /// The base URL before `/v2/...`: `http://127.0.0.1:PORT` and the prefix, if any.
     #[must_use]
     pub fn base_url(&self) -> String {
         format!("http://{}{}", self.inner.addr, self.inner.prefix)
     }
 
-    // Life.
+    // Start and stop.
 
-    /// Stops accepting, breaks off calls that hang or are held at a gate, lets the others be answered, and
-    /// returns when all connections are closed. A caller in the middle of sending a request is waited for.
+    /// Stops accepting, breaks off calls that hang or are held at a gate, answers the others, and returns when all
+    /// connections are closed. It waits for callers that are still sending a request.
     pub async fn stop(&self) {
         let session = self.session();
         session.stop.cancel();
@@ -97,7 +97,7 @@ impl Simulator {
         session.tasks.wait().await;
     }
 
-    /// Drops the listener and all connections at once: an outage. When it returns, connecting is refused.
+    /// Simulates an outage: drops the listener and all connections at once. Afterwards connections are refused.
     pub async fn kill(&self) {
         let session = self.session();
         session.kill.cancel();
@@ -105,15 +105,14 @@ impl Simulator {
         session.tasks.wait().await;
     }
 
-    /// Listens again at the same address, after a [`kill`](Self::kill) of what still runs. Script and counts
-    /// stay.
+    /// Calls [`kill`](Self::kill) and listens again at the same address. Script and counts stay.
     ///
     /// # Errors
-    /// When somebody else took the address.
+    /// When the address is in use.
     pub async fn restart(&self) -> io::Result<()> {
         self.kill().await;
         let listener = bind(self.inner.addr)?.listen(BACKLOG)?;
-        let session = Session::begin(listener, Arc::clone(&self.inner.shared), &self.inner.root);
+        let session = Session::start(listener, Arc::clone(&self.inner.shared), &self.inner.root);
         *self.inner.session.lock().unwrap_or_else(PoisonError::into_inner) = session;
         Ok(())
     }
@@ -142,7 +141,7 @@ impl Simulator {
         self.inner.shared.with(|state| state.accounts = accounts);
     }
 
-    /// Changes an account's password; says whether there is such an account.
+    /// Changes an account's password; returns whether the account exists.
     pub fn set_password(&self, appid: &str, password: impl Into<Vec<u8>>) -> bool {
         let password = password.into();
         self.inner.shared.with(|state| {
@@ -151,17 +150,17 @@ impl Simulator {
         })
     }
 
-    /// Changes the latency of answers whose rule names none.
+    /// Changes the latency of answers whose rule has none.
     pub fn set_latency(&self, latency: Duration) {
         self.inner.shared.with(|state| state.latency = latency);
     }
 
-    /// Changes the limits. What was let through lately still counts.
+    /// Changes the limits. Calls of the last second and of the day still count.
     pub fn set_throttle(&self, throttle: Throttle) {
         self.inner.shared.with(|state| state.throttle = throttle);
     }
 
-    /// Changes by how many seconds every `Date` header is ahead of the clock.
+    /// Changes the seconds by which every `Date` header is ahead of the clock.
     pub fn set_date_offset(&self, seconds: i64) {
         self.inner.shared.with(|state| state.date_offset = seconds);
     }
@@ -171,7 +170,7 @@ impl Simulator {
     /// All counters.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.inner.shared.with(|state| state.ledger.counts())
+        self.inner.shared.with(|state| state.calls.counts())
     }
 
     /// Calls that arrived.
@@ -183,19 +182,19 @@ impl Simulator {
     /// Calls that arrived for the card of this number, in either case.
     #[must_use]
     pub fn count_for(&self, card: &str) -> u64 {
-        self.inner.shared.with(|state| state.ledger.count_for(card))
+        self.inner.shared.with(|state| state.calls.count_for(card))
     }
 
     /// Calls that were given this code.
     #[must_use]
     pub fn count_code(&self, code: &str) -> u64 {
-        self.inner.shared.with(|state| state.ledger.count_code(code))
+        self.inner.shared.with(|state| state.calls.count_code(code))
     }
 
     /// Calls of this operation that arrived.
     #[must_use]
     pub fn count_operation(&self, operation: Operation) -> u64 {
-        self.inner.shared.with(|state| state.ledger.count_operation(operation))
+        self.inner.shared.with(|state| state.calls.count_operation(operation))
     }
 
     /// The most calls that were in flight at once.
@@ -207,22 +206,21 @@ impl Simulator {
     /// The latest calls in the order of their arrival ([`Config::keep_calls`] of them).
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
-        self.inner.shared.with(|state| state.ledger.calls())
+        self.inner.shared.with(|state| state.calls.calls())
     }
 
     /// The transids that known accounts used more than once, whatever was answered.
     #[must_use]
     pub fn duplicates(&self) -> Vec<Repeated> {
-        self.inner.shared.with(|state| state.ledger.repeated())
+        self.inner.shared.with(|state| state.calls.repeated())
     }
 
-    /// Starts counting anew: all counters at 0, no calls listed. Calls in flight stay in flight, and transids
-    /// seen stay seen.
+    /// Resets all counters to 0 and empties the list of calls. Calls in flight and recorded transids stay.
     pub fn reset_counts(&self) {
-        self.inner.shared.with(|state| state.ledger.reset());
+        self.inner.shared.with(|state| state.calls.reset());
     }
 
-    /// Waits until at least `calls` calls have arrived.
+    /// Waits until at least `calls` calls were received.
     pub async fn wait_for_calls(&self, calls: u64) {
         self.wait_until(|counts| counts.calls >= calls).await;
     }
@@ -232,12 +230,11 @@ impl Simulator {
         self.wait_until(|counts| counts.in_flight == 0).await;
     }
 
-    /// Waits until the counters satisfy `enough`, and returns them. Changes that follow each other at once
-    /// may be seen as one.
+    /// Waits until the counters satisfy `enough`, and returns them. Changes in quick succession may be merged.
     pub async fn wait_until(&self, mut enough: impl FnMut(&Counts) -> bool) -> Counts {
         let mut counts = self.inner.shared.watch();
         let found = counts.wait_for(|counts| enough(counts)).await.map(|counts| *counts);
-        // The sender lives as long as this handle, so there is no other end.
+        // The sender lives as long as this handle, so the wait ends only with success.
         found.unwrap_or_else(|_| self.counts())
     }
 
@@ -255,8 +252,8 @@ impl fmt::Debug for Simulator {
     }
 }
 
-/// A socket at `addr` that can stand beside the one that reserves the address. Linux allows two as long as
-/// both reuse addresses and neither listens when the other is bound.
+/// A socket at `addr`, in addition to the one that reserves the address. Linux allows two if both reuse addresses and
+/// neither listens when the other is bound.
 fn bind(addr: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;

@@ -1,10 +1,10 @@
-//! The carrier's mind, under one lock: who may call, the script, the limits and the book of calls.
+//! The carrier's state, under one lock: accounts, script, limits and the log of calls.
 //!
-//! A call is judged in the carrier's order: path (10006) → public parameters there (10) → appid known (4) →
+//! A call is checked in the carrier's order: path (10006) → public parameters there (10) → appid known (4) →
 //! token (7) → ebid (absent 10, wrong 3) → exactly one card (10), well formed (38) → limits (71, 72, 75) → script.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::Method;
@@ -12,19 +12,20 @@ use tokio::sync::watch;
 
 use crate::account::Account;
 use crate::behaviour::{Answer, Behaviour};
-use crate::calls::{Call, Counts, Ledger, Outcome};
+use crate::calls::{Call, CallLog, Counts, Outcome};
+use crate::card::Card;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::lookup::{Card, Lookup};
+use crate::lookup::Lookup;
 use crate::operation::Operation;
 use crate::request::Request;
 use crate::rule::Script;
 use crate::throttle::{Throttle, Usage};
 
 /// The longest transid, from the carrier's page.
-const MOST_TRANSID: usize = 48;
+const MAX_TRANSID: usize = 48;
 
-/// What every connection and every handle shares.
+/// The state that all connections and handles share.
 pub(crate) struct Shared {
     state: Mutex<State>,
     counts: watch::Sender<Counts>,
@@ -32,31 +33,31 @@ pub(crate) struct Shared {
     started: Duration,
 }
 
-/// The carrier's mind.
+/// The state under the lock.
 pub(crate) struct State {
     pub(crate) accounts: HashMap<String, Account>,
     pub(crate) script: Script,
     pub(crate) throttle: Throttle,
     pub(crate) latency: Duration,
     pub(crate) date_offset: i64,
-    pub(crate) ledger: Ledger,
+    pub(crate) calls: CallLog,
     usage: Usage,
     prefix: String,
     strict_transid: bool,
     refuse_repeats: bool,
 }
 
-/// What is to be done with one call.
-pub(crate) struct Plan {
-    /// The call's number in the ledger.
+/// The decision on one call: its answer and the time of it.
+pub(crate) struct Decision {
+    /// The call's number in the log.
     pub(crate) number: u64,
     pub(crate) behaviour: Behaviour,
-    /// The behaviour's own latency, or everybody's.
+    /// The behaviour's latency, or the general one.
     pub(crate) latency: Duration,
-    /// Everybody's and the behaviour's own.
+    /// The sum of the general offset and the behaviour's.
     pub(crate) date_offset: i64,
-    /// What the usual result is made of; `None` for refusals.
-    pub(crate) subject: Option<(Operation, Card)>,
+    /// Operation and card of the result; `None` for refusals.
+    pub(crate) lookup: Option<(Operation, Card)>,
 }
 
 impl Shared {
@@ -68,7 +69,7 @@ impl Shared {
             throttle: config.throttle,
             latency: config.latency,
             date_offset: config.date_offset,
-            ledger: Ledger::new(config.keep_calls, config.keep_transids),
+            calls: CallLog::new(config.keep_calls, config.keep_transids),
             usage: Usage::default(),
             prefix: config.prefix,
             strict_transid: config.strict_transid,
@@ -82,24 +83,24 @@ impl Shared {
         }
     }
 
-    /// Does something with the state, and tells those who wait for counts when they changed.
+    /// Runs `act` on the state, and notifies waiters if the counters have changed.
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
-        // A predicate of a rule that panicked leaves nothing half done.
+        // The panic of a rule's predicate leaves the state consistent.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let result = act(&mut state);
-        let now = state.ledger.counts();
+        let now = state.calls.counts();
         self.counts.send_if_modified(|counts| std::mem::replace(counts, now) != now);
         result
     }
 
-    /// Enters a call and decides what is done with it.
-    pub(crate) fn receive(&self, request: &Request) -> Plan {
+    /// Logs a call and decides its answer.
+    pub(crate) fn receive(&self, request: &Request) -> Decision {
         let now = self.clock.now();
         self.with(|state| state.receive(request, now, now.saturating_sub(self.started)))
     }
 
     pub(crate) fn end(&self, number: u64, outcome: Outcome) {
-        self.with(|state| state.ledger.end(number, outcome));
+        self.with(|state| state.calls.end(number, outcome));
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<Counts> {
@@ -111,15 +112,41 @@ impl Shared {
     }
 }
 
+/// A call in flight. If it is dropped before its end, the outcome is [`Outcome::Abandoned`].
+pub(crate) struct CallGuard {
+    shared: Arc<Shared>,
+    number: u64,
+    open: bool,
+}
+
+impl CallGuard {
+    pub(crate) fn new(shared: Arc<Shared>, number: u64) -> Self {
+        Self { shared, number, open: true }
+    }
+
+    pub(crate) fn end(mut self, outcome: Outcome) {
+        self.open = false;
+        self.shared.end(self.number, outcome);
+    }
+}
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        if self.open {
+            self.shared.end(self.number, Outcome::Abandoned);
+        }
+    }
+}
+
 impl State {
-    fn receive(&mut self, request: &Request, now: Duration, at: Duration) -> Plan {
+    fn receive(&mut self, request: &Request, now: Duration, at: Duration) -> Decision {
         let operation = Operation::at(&request.path, &self.prefix);
-        let (behaviour, subject) = match self.judge(request, operation, now) {
+        let (behaviour, lookup) = match self.check(request, operation, now) {
             Ok(lookup) => (self.script.decide(&lookup), Some((lookup.operation, lookup.card))),
             Err(answer) => (Behaviour { answer, ..Behaviour::default() }, None),
         };
         let sent = |name| request.parameters.optional(name).ok().flatten().unwrap_or_default().to_owned();
-        let number = self.ledger.begin(Call {
+        let number = self.calls.begin(Call {
             at,
             operation,
             path: request.path.clone(),
@@ -131,11 +158,11 @@ impl State {
         });
         let latency = behaviour.latency.unwrap_or(self.latency);
         let date_offset = self.date_offset.saturating_add(behaviour.date_offset);
-        Plan { number, behaviour, latency, date_offset, subject }
+        Decision { number, behaviour, latency, date_offset, lookup }
     }
 
-    /// The carrier's checks, limits included: a look-up to be answered, or the refusal.
-    fn judge(
+    /// The carrier's checks, limits included: a lookup to be answered, or the refusal.
+    fn check(
         &mut self,
         request: &Request,
         operation: Option<Operation>,
@@ -146,21 +173,21 @@ impl State {
         }
         let refusal = |code: &str| Answer::Code(code.to_owned());
         let operation = operation.ok_or_else(|| refusal("10006"))?;
-        let lookup = self.check(request, operation).map_err(refusal)?;
+        let lookup = self.check_parameters(request, operation).map_err(refusal)?;
         self.usage.admit(self.throttle, &lookup.appid, now).map_err(refusal)?;
         Ok(lookup)
     }
 
-    fn check(&mut self, request: &Request, operation: Operation) -> Result<Lookup, &'static str> {
+    fn check_parameters(&mut self, request: &Request, operation: Operation) -> Result<Lookup, &'static str> {
         let sent = &request.parameters;
         let appid = sent.required("appid")?;
         let transid = sent.required("transid")?;
         let token = sent.required("token")?;
-        if transid.len() > MOST_TRANSID || (self.strict_transid && !is_well_formed(transid, appid)) {
+        if transid.len() > MAX_TRANSID || (self.strict_transid && !is_well_formed(transid, appid)) {
             return Err("10");
         }
         let account = self.accounts.get(appid).ok_or("4")?;
-        let repeated = self.ledger.see_transid(appid, transid);
+        let repeated = self.calls.record_transid(appid, transid);
         if !account.token_is(transid, token) || (repeated && self.refuse_repeats) {
             return Err("7");
         }
@@ -172,7 +199,7 @@ impl State {
     }
 }
 
-/// Accounts by appid; of two with the same appid the later.
+/// Accounts by appid; of two accounts with the same appid, the later one counts.
 pub(crate) fn by_appid(accounts: Vec<Account>) -> HashMap<String, Account> {
     accounts.into_iter().map(|account| (account.appid().to_owned(), account)).collect()
 }

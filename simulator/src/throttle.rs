@@ -1,8 +1,7 @@
-//! The carrier's layers of limits: calls a second over all accounts (71), a second (72) and a day (75) an account.
+//! The carrier's limits: calls per second of all accounts (71), and per second (72) and per day (75) of one account.
 //!
-//! A second is any stretch of one second (calls are let through as long as fewer than the limit were in the
-//! second before), the strictest reading; a day is a calendar day in China (UTC+8). A call that is refused does
-//! not count towards any limit.
+//! A second is a sliding window (a call passes if fewer calls than the limit passed in the second before it), the
+//! strictest reading; a day is a calendar day in China (UTC+8). A refused call counts towards no limit.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -10,11 +9,11 @@ use std::time::Duration;
 /// The limits of the simulated carrier. `Throttle::default()` has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Throttle {
-    /// Calls in any second, all accounts together; beyond it, code 71.
+    /// Calls of all accounts in any second; further calls get code 71.
     pub total_per_second: Option<u32>,
-    /// Calls in any second of one account; beyond it, code 72.
+    /// Calls of one account in any second; further calls get code 72.
     pub per_second: Option<u32>,
-    /// Calls on a day (UTC+8) of one account; beyond it, code 75.
+    /// Calls of one account per day (UTC+8); further calls get code 75.
     pub per_day: Option<u64>,
 }
 
@@ -25,14 +24,14 @@ impl Throttle {
         Self { per_second: Some(calls), ..Self::default() }
     }
 
-    /// At most this many calls of one account on a day.
+    /// At most this many calls of one account per day.
     #[must_use]
     pub fn per_day(calls: u64) -> Self {
         Self { per_day: Some(calls), ..Self::default() }
     }
 }
 
-/// What was let through lately.
+/// The calls that passed recently.
 #[derive(Default)]
 pub(crate) struct Usage {
     total: Second,
@@ -46,12 +45,12 @@ struct AccountUsage {
     today: u64,
 }
 
-/// When the calls of the latest second were let through, oldest first.
+/// The times of the calls that passed in the last second, oldest first.
 #[derive(Default)]
 struct Second(VecDeque<Duration>);
 
 impl Usage {
-    /// Lets a call through, or says with which code it is refused. `now` is time since the Unix epoch.
+    /// Admits a call, or returns the code of its refusal. `now` is the time since the Unix epoch.
     pub(crate) fn admit(&mut self, limits: Throttle, appid: &str, now: Duration) -> Result<(), &'static str> {
         if limits == Throttle::default() {
             return Ok(());
@@ -82,7 +81,7 @@ impl Usage {
 
 impl Second {
     fn is_full(&mut self, most: Option<u32>, now: Duration) -> bool {
-        // A clock that was set back must not lock callers out until it has caught up.
+        // After a clock was set back, callers must not be refused until it has caught up.
         if self.0.back().is_some_and(|latest| *latest > now) {
             self.0.clear();
         }
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_back_locks_nobody_out() {
+    fn a_clock_set_back_refuses_no_caller() {
         let (mut usage, limit) = (Usage::default(), Throttle::per_second(1));
         assert_eq!(usage.admit(limit, "a", at(3_600_000)), Ok(()));
         assert_eq!(usage.admit(limit, "a", at(0)), Ok(()));

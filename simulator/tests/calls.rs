@@ -1,4 +1,4 @@
-//! What a well-behaved caller gets, in every framing known from the wild.
+//! Responses to valid calls, in every framing that real clients use.
 
 use std::time::Duration;
 

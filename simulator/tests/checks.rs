@@ -1,4 +1,4 @@
-//! What the carrier refuses, with which code, and which fault it names first.
+//! Refusals of the carrier: codes, and the order of the checks.
 
 use cmiot_simulator::{Account, Config, Operation, Repeated};
 

@@ -1,6 +1,6 @@
-//! A caller that writes its request by hand and keeps every byte of the reply.
+//! A client that writes its request by hand and returns every byte of the response.
 //!
-//! It signs with its own lines over sha2, and gives up after a time-out that only a broken test reaches.
+//! It signs with its own code over sha2, and has a timeout that only a broken test reaches.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -36,7 +36,7 @@ pub(crate) fn config() -> Config {
 pub(crate) struct Query(Vec<(&'static str, String)>);
 
 impl Query {
-    /// A signed look-up of `msisdn` with a transid never used before.
+    /// A signed lookup of `msisdn` with a new transid.
     pub(crate) fn new(msisdn: &str) -> Self {
         static SEQUENCE: AtomicU32 = AtomicU32::new(1);
         let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What a caller must survive: each fault as it looks on the wire.
+//! Faults: the bytes of each on the wire.
 
 use std::io;
 

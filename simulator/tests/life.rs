@@ -1,4 +1,4 @@
-//! Stop, kill, restart: what callers see of each.
+//! Stop, kill and restart, from the caller's side.
 
 use std::io;
 use std::time::Duration;

@@ -2,8 +2,8 @@
 
 mod client;
 
-mod calls; // what a well-behaved caller gets, in every framing known from the wild
-mod checks; // what the carrier refuses, and in which order
-mod faults; // what a caller must survive
+mod calls; // responses to valid calls, in every framing that real clients use
+mod checks; // refusals and the order of the checks
+mod faults; // the bytes of each fault
 mod life; // stop, kill, restart
 mod script; // rules, gates, limits, changed while running

@@ -1,4 +1,4 @@
-//! Rules, gates and limits, as a test uses them on a running carrier.
+//! Rules, gates and limits on a running carrier.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,6 +1,6 @@
 //! Rules as text, for a command line: `card=14765004176 code=71 times=3`.
 //!
-//! The words are listed at [`Rule::parse`]; a word that is not understood is named with what would be.
+//! [`Rule::parse`] lists the words. The error for an unknown word names it and lists the known ones.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,18 +15,18 @@ impl Rule {
     ///
     /// | word | meaning |
     /// | --- | --- |
-    /// | `card=N`, `prefix=N` | only this card, only cards that begin so (neither: every card) |
+    /// | `card=N`, `prefix=N` | only this card, only cards with this prefix (neither: every card) |
     /// | `op=NAME` | only this operation, by path name or number (`userstatusrealsingle`, `2002`) |
     /// | `appid=A` | only this account |
     /// | `times=N` | used up after N calls |
-    /// | `status=S`, `code=C` | what is answered: a STATUS, or an error code |
-    /// | `http=N` | an HTML error page over HTTP N |
+    /// | `status=S`, `code=C` | the answer: a STATUS, or an error code |
+    /// | `http=N` | an HTML error page with HTTP status N |
     /// | `hang`, `reset`, `close`, `garbage` | as the variants of [`Answer`] |
     /// | `truncate=SIZE`, `stall=SIZE`, `oversized=SIZE` | likewise; `64`, `64KiB`, `4MiB` |
     /// | `body=...` | the rest of the line, blanks included, as the body |
     /// | `latency=TIME` | `300ms`, `2s`, `10m` |
     /// | `date=TIME` | the `Date` header is off by `5m` or `-90s` |
-    /// | `escaped`, `numeric` | how the envelope is written |
+    /// | `escaped`, `numeric` | the form of the envelope |
     ///
     /// ```
     /// use cmiot_simulator::{Answer, Rule};
@@ -37,7 +37,7 @@ impl Rule {
     /// ```
     ///
     /// # Errors
-    /// The word that is not understood, and what would be.
+    /// An unknown word or invalid value; the error names the valid ones.
     pub fn parse(text: &str) -> Result<Self, RuleError> {
         let mut rule = Self::any();
         let mut rest = text.trim();
@@ -58,7 +58,7 @@ impl Rule {
 
     fn read_word(&mut self, word: &str) -> Result<(), RuleError> {
         let Some((key, value)) = word.split_once('=') else { return self.read_flag(word) };
-        let wrong = |wanted: &'static str| RuleError::new(word, format!("wants {wanted}"));
+        let wrong = |expected: &'static str| RuleError::new(word, format!("requires {expected}"));
         if value.is_empty() {
             return Err(wrong("a value after the ="));
         }
@@ -132,8 +132,8 @@ impl Rule {
     }
 
     fn answer_once(&mut self, word: &str, answer: Answer) -> Result<(), RuleError> {
-        if self.then.answer != Answer::Usual {
-            return Err(RuleError::new(word, "a rule has one answer, and this is its second".to_owned()));
+        if self.then.answer != Answer::Default {
+            return Err(RuleError::new(word, "a rule has one answer, and this is a second one".to_owned()));
         }
         self.then.answer = answer;
         Ok(())
@@ -148,7 +148,7 @@ impl FromStr for Rule {
     }
 }
 
-/// A rule's text is not understood.
+/// A rule's text is invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleError {
     word: String,
@@ -175,7 +175,7 @@ impl fmt::Display for RuleError {
 
 impl std::error::Error for RuleError {}
 
-/// What a rule may say, for an error's text.
+/// The words of a rule, for the text of an error.
 const WORDS: &str = "a rule is made of card= prefix= op= appid= times= \
     status= code= http= truncate= stall= oversized= body= hang reset close garbage \
     latency= date= escaped numeric";
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn every_answer_has_its_word() {
         for (text, answer) in [
-            ("latency=1s", Answer::Usual),
+            ("latency=1s", Answer::Default),
             ("code=01016", Answer::Code("01016".to_owned())),
             ("http=502", Answer::html(502)),
             ("hang", Answer::Hang),
