@@ -5,8 +5,8 @@
  * No heap, no clock, no randomness, no I/O, no static data: the caller supplies them. Every function may be called from
  * any thread or interrupt, as long as its arguments do not change during the call.
  *
- * A negative result is one of CMIOT_E_...; 0 or more is success. Input texts are pointer and length and need no NUL;
- * output texts end in a NUL, which counts in the capacity and not in the returned length. A pointer must be NULL (which
+ * A negative result is one of CMIOT_E_...; 0 or more is success. An input text is a cmiot_text and needs no NUL; an
+ * output text ends in a NUL, which counts in the capacity and not in the returned length. A pointer must be NULL (which
  * is an error) or point to an aligned object of its type.
  *
  * Generated from signer/capi/src. Do not edit: UPDATE_HEADER=1 cargo test -p cmiot-signer-capi --test header
@@ -126,6 +126,32 @@ typedef struct cmiot_account {
   size_t words[18];
 } cmiot_account;
 
+// A text of `len` bytes, which needs no NUL.
+typedef struct cmiot_text {
+  // The first byte.
+  const char *ptr;
+  // The number of bytes.
+  size_t len;
+} cmiot_text;
+
+// A card, identified by one of its numbers.
+typedef struct cmiot_card {
+  // CMIOT_MSISDN, CMIOT_ICCID or CMIOT_IMSI.
+  int32_t kind;
+  // The number.
+  struct cmiot_text number;
+} cmiot_card;
+
+// The destination of lookups over HTTP.
+typedef struct cmiot_endpoint {
+  // The value of the Host header, the proxy's name or address and port: `192.168.1.10:8080`.
+  struct cmiot_text host;
+  // The path of the operation, such as `/v2/userstatusrealsingle`.
+  struct cmiot_text path;
+  // With 0 the connection carries one lookup; otherwise the request asks to keep it for further ones.
+  int32_t keep_alive;
+} cmiot_endpoint;
+
 // Parser of an HTTP response. Its fields are private to the library.
 typedef struct cmiot_http {
   size_t words[32];
@@ -166,42 +192,30 @@ extern "C" {
 // Checks an account's credentials and stores them in `account`.
 //
 // The password is not copied: it must stay in its place, unchanged, as long as the account is used. A constant in
-// flash is suitable; the caller wipes a password in RAM. Nothing is trimmed: a newline is part of a password.
+// flash is suitable; the caller wipes a password in RAM. A password is any sequence of bytes. Nothing is trimmed: a
+// newline is part of it.
 //
 // Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_APPID, CMIOT_E_EBID, CMIOT_E_PASSWORD.
 int32_t cmiot_account_init(struct cmiot_account *account,
-                           const char *appid,
-                           size_t appid_len,
-                           const char *ebid,
-                           size_t ebid_len,
-                           const uint8_t *password,
-                           size_t password_len);
+                           struct cmiot_text appid,
+                           struct cmiot_text ebid,
+                           struct cmiot_text password);
 
 // Reads the value of an HTTP `Date` header, such as `Sun, 06 Nov 1994 08:49:37 GMT`, into seconds since 1970, UTC.
 // A device without a clock sends a lookup, which is refused for its stamp, and sets its clock from the refusal.
 //
 // Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_DATE, CMIOT_E_CLOCK_LATE.
-int32_t cmiot_date_to_unix(const char *date,
-                           size_t date_len,
+int32_t cmiot_date_to_unix(struct cmiot_text date,
                            uint64_t *unix_seconds);
 
 // Signs a lookup of a card, as cmiot_sign does, and writes it as a whole HTTP request: GET, Host, Connection.
-//
-// `host` is the value of the Host header, the proxy's name or address and port: `192.168.1.10:8080`. `path` begins
-// with `/`. With `keep_alive` other than 0 the request asks to keep the connection for further lookups.
 //
 // Returns the request's length, or CMIOT_E_URL, or a code of cmiot_sign; then nothing was written.
 int32_t cmiot_http_request(const struct cmiot_account *account,
                            uint64_t unix_seconds,
                            uint32_t sequence,
-                           int32_t kind,
-                           const char *card,
-                           size_t card_len,
-                           const char *host,
-                           size_t host_len,
-                           const char *path,
-                           size_t path_len,
-                           int32_t keep_alive,
+                           struct cmiot_card card,
+                           const struct cmiot_endpoint *endpoint,
                            char *request,
                            size_t capacity);
 
@@ -308,17 +322,14 @@ int32_t cmiot_reply_message(const struct cmiot_reply *reply,
 // Signs a lookup of a card and writes its query, `appid=...&transid=...&ebid=...&token=...&msisdn=...`.
 //
 // `unix_seconds` is the time in seconds since 1970, UTC; `sequence` (1 to 99999999) is a number that no device of the
-// appid has used in the same second: see cmiot_sequence_next. `kind` is CMIOT_MSISDN, CMIOT_ICCID or
-// CMIOT_IMSI.
+// appid has used in the same second: see cmiot_sequence_next.
 //
 // Returns the query's length, or CMIOT_E_NULL, CMIOT_E_BUFFER, CMIOT_E_CLOCK_UNSET, CMIOT_E_CLOCK_LATE,
 // CMIOT_E_SEQUENCE, CMIOT_E_CARD; then the query is empty.
 int32_t cmiot_sign(const struct cmiot_account *account,
                    uint64_t unix_seconds,
                    uint32_t sequence,
-                   int32_t kind,
-                   const char *card,
-                   size_t card_len,
+                   struct cmiot_card card,
                    char *query,
                    size_t capacity);
 

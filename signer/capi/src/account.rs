@@ -1,6 +1,5 @@
 //! An account's credentials, checked once and passed to every signing function.
 
-use core::ffi::c_char;
 use core::ptr;
 
 use cmiot_signer::{AppId, Ebid, Signer};
@@ -8,7 +7,7 @@ use cmiot_signer::{AppId, Ebid, Signer};
 use crate::code::{
     CMIOT_E_APPID, CMIOT_E_EBID, CMIOT_E_NULL, CMIOT_E_PASSWORD, CMIOT_OK, credential, result,
 };
-use crate::memory::{bytes, text};
+use crate::memory::{CmiotText, bytes, text};
 
 /// An account: appid, ebid and a pointer to the password. Its fields are private to the library.
 /// All zeros mean that it was not initialised.
@@ -32,7 +31,8 @@ const _: () = assert!(align_of::<Stored>() <= align_of::<CmiotAccount>());
 /// Checks an account's credentials and stores them in `account`.
 ///
 /// The password is not copied: it must stay in its place, unchanged, as long as the account is used. A constant in
-/// flash is suitable; the caller wipes a password in RAM. Nothing is trimmed: a newline is part of a password.
+/// flash is suitable; the caller wipes a password in RAM. A password is any sequence of bytes. Nothing is trimmed: a
+/// newline is part of it.
 ///
 /// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_APPID, CMIOT_E_EBID, CMIOT_E_PASSWORD.
 ///
@@ -41,16 +41,13 @@ const _: () = assert!(align_of::<Stored>() <= align_of::<CmiotAccount>());
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_account_init(
     account: *mut CmiotAccount,
-    appid: *const c_char,
-    appid_len: usize,
-    ebid: *const c_char,
-    ebid_len: usize,
-    password: *const u8,
-    password_len: usize,
+    appid: CmiotText,
+    ebid: CmiotText,
+    password: CmiotText,
 ) -> i32 {
+    let (password, password_len) = (password.ptr.cast(), password.len);
     // SAFETY: the C caller's promise.
-    let (appid, ebid, secret) =
-        unsafe { (text(appid, appid_len), text(ebid, ebid_len), bytes(password, password_len)) };
+    let (appid, ebid, secret) = unsafe { (text(appid), text(ebid), bytes(password, password_len)) };
     result((|| {
         let appid = AppId::parse(appid?).map_err(credential(CMIOT_E_APPID))?;
         let ebid = Ebid::parse(ebid?).map_err(credential(CMIOT_E_EBID))?;

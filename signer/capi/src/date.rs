@@ -1,11 +1,9 @@
 //! Setting a clock from a response: every response carries the time, a refusal included.
 
-use core::ffi::c_char;
-
 use cmiot_signer::Stamp;
 
 use crate::code::{CMIOT_E_NULL, CMIOT_OK, result, stamp};
-use crate::memory::bytes;
+use crate::memory::{CmiotText, bytes};
 
 /// Reads the value of an HTTP `Date` header, such as `Sun, 06 Nov 1994 08:49:37 GMT`, into seconds since 1970, UTC.
 /// A device without a clock sends a lookup, which is refused for its stamp, and sets its clock from the refusal.
@@ -15,13 +13,9 @@ use crate::memory::bytes;
 /// # Safety
 /// Pointers are NULL or as described.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cmiot_date_to_unix(
-    date: *const c_char,
-    date_len: usize,
-    unix_seconds: *mut u64,
-) -> i32 {
+pub unsafe extern "C" fn cmiot_date_to_unix(date: CmiotText, unix_seconds: *mut u64) -> i32 {
     // SAFETY: the C caller's promise.
-    let date = unsafe { bytes(date.cast(), date_len) };
+    let date = unsafe { bytes(date.ptr.cast(), date.len) };
     result((|| {
         let seconds = Stamp::from_http_date(date?).map_err(stamp)?.to_unix();
         if unix_seconds.is_null() {

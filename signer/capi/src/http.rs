@@ -11,8 +11,20 @@ use crate::code::{
     CMIOT_E_BUFFER, CMIOT_E_DATE, CMIOT_E_HTTP, CMIOT_E_HTTP_CLOSED, CMIOT_E_HTTP_LONG, CMIOT_E_NULL,
     CMIOT_E_URL, CMIOT_OK, result,
 };
-use crate::memory::{buffer, bytes, text};
-use crate::sign::lookup;
+use crate::memory::{CmiotText, buffer, bytes, text};
+use crate::sign::{CmiotCard, lookup};
+
+/// The destination of lookups over HTTP.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct CmiotEndpoint {
+    /// The value of the Host header, the proxy's name or address and port: `192.168.1.10:8080`.
+    pub host: CmiotText,
+    /// The path of the operation, such as `/v2/userstatusrealsingle`.
+    pub path: CmiotText,
+    /// With 0 the connection carries one lookup; otherwise the request asks to keep it for further ones.
+    pub keep_alive: i32,
+}
 
 /// Parser of an HTTP response. Its fields are private to the library.
 #[repr(C)]
@@ -42,9 +54,6 @@ const _: () = assert!(align_of::<Stored>() <= align_of::<CmiotHttp>());
 
 /// Signs a lookup of a card, as cmiot_sign does, and writes it as a whole HTTP request: GET, Host, Connection.
 ///
-/// `host` is the value of the Host header, the proxy's name or address and port: `192.168.1.10:8080`. `path` begins
-/// with `/`. With `keep_alive` other than 0 the request asks to keep the connection for further lookups.
-///
 /// Returns the request's length, or CMIOT_E_URL, or a code of cmiot_sign; then nothing was written.
 ///
 /// # Safety
@@ -54,30 +63,21 @@ pub unsafe extern "C" fn cmiot_http_request(
     account: *const CmiotAccount,
     unix_seconds: u64,
     sequence: u32,
-    kind: i32,
-    card: *const c_char,
-    card_len: usize,
-    host: *const c_char,
-    host_len: usize,
-    path: *const c_char,
-    path_len: usize,
-    keep_alive: i32,
+    card: CmiotCard,
+    endpoint: *const CmiotEndpoint,
     request: *mut c_char,
     capacity: usize,
 ) -> i32 {
     // SAFETY: the C caller's promise.
-    let (signer, number, host, path, out) = unsafe {
-        (
-            signer(account),
-            text(card, card_len),
-            text(host, host_len),
-            text(path, path_len),
-            buffer(request, capacity),
-        )
-    };
+    let (signer, number, endpoint, out) =
+        unsafe { (signer(account), text(card.number), endpoint.as_ref(), buffer(request, capacity)) };
     result((|| {
-        let endpoint = Endpoint::new(host?, path?).map_err(|_| CMIOT_E_URL)?.keep_alive(keep_alive != 0);
-        let (stamp, sequence, card) = lookup(unix_seconds, sequence, kind, number?)?;
+        let endpoint = endpoint.ok_or(CMIOT_E_NULL)?;
+        // SAFETY: the C caller's promise.
+        let (host, path) = unsafe { (text(endpoint.host)?, text(endpoint.path)?) };
+        let keep_alive = endpoint.keep_alive != 0;
+        let endpoint = Endpoint::new(host, path).map_err(|_| CMIOT_E_URL)?.keep_alive(keep_alive);
+        let (stamp, sequence, card) = lookup(unix_seconds, sequence, card.kind, number?)?;
         // The last byte stays zero.
         let (_, room) = out?.split_last_mut().ok_or(CMIOT_E_BUFFER)?;
         let len =

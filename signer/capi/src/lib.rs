@@ -33,15 +33,18 @@ pub use account::{CmiotAccount, cmiot_account_init};
 pub use code::*;
 pub use date::cmiot_date_to_unix;
 pub use http::{
-    CmiotHttp, cmiot_http_begin, cmiot_http_body_len, cmiot_http_close, cmiot_http_date, cmiot_http_feed,
-    cmiot_http_request, cmiot_http_reusable, cmiot_http_status,
+    CmiotEndpoint, CmiotHttp, cmiot_http_begin, cmiot_http_body_len, cmiot_http_close, cmiot_http_date,
+    cmiot_http_feed, cmiot_http_request, cmiot_http_reusable, cmiot_http_status,
 };
 pub use lease::{CmiotFlash, CmiotLease, cmiot_lease_mount, cmiot_lease_next};
+pub use memory::CmiotText;
 pub use reply::{
     CMIOT_STATUS_UNKNOWN, CmiotReply, cmiot_reply_code, cmiot_reply_message, cmiot_reply_results,
     cmiot_reply_scan, cmiot_reply_status, cmiot_reply_status_text,
 };
-pub use sign::{CMIOT_ICCID, CMIOT_IMSI, CMIOT_MSISDN, CMIOT_QUERY_SIZE, cmiot_sequence_next, cmiot_sign};
+pub use sign::{
+    CMIOT_ICCID, CMIOT_IMSI, CMIOT_MSISDN, CMIOT_QUERY_SIZE, CmiotCard, cmiot_sequence_next, cmiot_sign,
+};
 
 /// Loops until the watchdog resets the chip. Nothing here panics, and a firmware without panics does not link this.
 #[cfg(all(target_os = "none", feature = "panic-handler"))]

@@ -5,6 +5,16 @@ use core::slice;
 
 use crate::code::{CMIOT_E_BUFFER, CMIOT_E_NULL};
 
+/// A text of `len` bytes, which needs no NUL.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct CmiotText {
+    /// The first byte.
+    pub ptr: *const c_char,
+    /// The number of bytes.
+    pub len: usize,
+}
+
 /// The bytes at a pointer.
 ///
 /// # Safety
@@ -21,9 +31,9 @@ pub(crate) unsafe fn bytes<'a>(data: *const u8, len: usize) -> Result<&'a [u8], 
 ///
 /// # Safety
 /// As [`bytes`].
-pub(crate) unsafe fn text<'a>(data: *const c_char, len: usize) -> Result<&'a str, i32> {
+pub(crate) unsafe fn text<'a>(text: CmiotText) -> Result<&'a str, i32> {
     // SAFETY: the caller's promise.
-    let bytes = unsafe { bytes(data.cast(), len) }?;
+    let bytes = unsafe { bytes(text.ptr.cast(), text.len) }?;
     // Every valid text is ASCII, so another one becomes empty, which is invalid. General UTF-8 validation would link
     // core's tables.
     if !bytes.iter().all(u8::is_ascii) {

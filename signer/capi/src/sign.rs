@@ -6,7 +6,7 @@ use cmiot_signer::{Card, CardKind, Node, QUERY_MAX, Sequence, Stamp};
 
 use crate::account::{CmiotAccount, signer};
 use crate::code::{CMIOT_E_BUFFER, CMIOT_E_CARD, CMIOT_E_SEQUENCE, result, stamp};
-use crate::memory::{buffer, text};
+use crate::memory::{CmiotText, buffer, text};
 
 /// A card identified by its telephone number: 1 to 13 digits.
 pub const CMIOT_MSISDN: i32 = 0;
@@ -20,11 +20,20 @@ pub const CMIOT_QUERY_SIZE: usize = 226;
 
 const _: () = assert!(CMIOT_QUERY_SIZE == QUERY_MAX + 1);
 
+/// A card, identified by one of its numbers.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct CmiotCard {
+    /// CMIOT_MSISDN, CMIOT_ICCID or CMIOT_IMSI.
+    pub kind: i32,
+    /// The number.
+    pub number: CmiotText,
+}
+
 /// Signs a lookup of a card and writes its query, `appid=...&transid=...&ebid=...&token=...&msisdn=...`.
 ///
 /// `unix_seconds` is the time in seconds since 1970, UTC; `sequence` (1 to 99999999) is a number that no device of the
-/// appid has used in the same second: see cmiot_sequence_next. `kind` is CMIOT_MSISDN, CMIOT_ICCID or
-/// CMIOT_IMSI.
+/// appid has used in the same second: see cmiot_sequence_next.
 ///
 /// Returns the query's length, or CMIOT_E_NULL, CMIOT_E_BUFFER, CMIOT_E_CLOCK_UNSET, CMIOT_E_CLOCK_LATE,
 /// CMIOT_E_SEQUENCE, CMIOT_E_CARD; then the query is empty.
@@ -36,16 +45,14 @@ pub unsafe extern "C" fn cmiot_sign(
     account: *const CmiotAccount,
     unix_seconds: u64,
     sequence: u32,
-    kind: i32,
-    card: *const c_char,
-    card_len: usize,
+    card: CmiotCard,
     query: *mut c_char,
     capacity: usize,
 ) -> i32 {
     // SAFETY: the C caller's promise.
-    let (signer, number, query) = unsafe { (signer(account), text(card, card_len), buffer(query, capacity)) };
+    let (signer, number, query) = unsafe { (signer(account), text(card.number), buffer(query, capacity)) };
     result((|| {
-        let (stamp, sequence, card) = lookup(unix_seconds, sequence, kind, number?)?;
+        let (stamp, sequence, card) = lookup(unix_seconds, sequence, card.kind, number?)?;
         // The last byte stays zero.
         let (_, room) = query?.split_last_mut().ok_or(CMIOT_E_BUFFER)?;
         let len = signer?.sign_into(stamp, sequence, &card, room).map_err(|_| CMIOT_E_BUFFER)?;

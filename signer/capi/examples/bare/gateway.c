@@ -18,11 +18,6 @@
 /* Attempts per lookup; default timeout, and polls of the UART per unit of it; numbers per lease. */
 enum { ATTEMPTS = 20, TIMEOUT = 5000, POLLS = 4000, BLOCK = 16 };
 
-struct span {
-    const char *at;
-    size_t len;
-};
-
 static size_t length(const char *text) {
     size_t len = 0;
     while (text[len] != '\0')
@@ -31,7 +26,7 @@ static size_t length(const char *text) {
 }
 
 /* The value of a setting; empty if there is none. The first of equal names counts. */
-static struct span setting(const char *words, const char *name) {
+static cmiot_text setting(const char *words, const char *name) {
     const size_t name_len = length(name);
     for (const char *word = words; *word != '\0';) {
         size_t len = 0, same = 0;
@@ -40,22 +35,22 @@ static struct span setting(const char *words, const char *name) {
         while (same < name_len && word[same] == name[same])
             same++;
         if (same == name_len && word[same] == '=')
-            return (struct span){word + same + 1, len - same - 1};
+            return (cmiot_text){word + same + 1, len - same - 1};
         word += len + (word[len] == ' ');
     }
-    return (struct span){"", 0};
+    return (cmiot_text){"", 0};
 }
 
 /* The value of a setting, or of its former name. */
-static struct span named(const char *words, const char *name, const char *former) {
-    struct span value = setting(words, name);
+static cmiot_text named(const char *words, const char *name, const char *former) {
+    cmiot_text value = setting(words, name);
     return value.len > 0 ? value : setting(words, former);
 }
 
-static uint64_t number(struct span digits) {
+static uint64_t number(cmiot_text digits) {
     uint64_t value = 0;
     for (size_t i = 0; i < digits.len; i++)
-        value = value * 10 + (uint64_t)(digits.at[i] - '0');
+        value = value * 10 + (uint64_t)(digits.ptr[i] - '0');
     return value;
 }
 
@@ -125,14 +120,15 @@ static enum outcome attempt(struct gateway *gateway) {
     static const char path[] = "/v2/userstatusrealsingle";
     static char request[512], text[64];
     static uint8_t body[512];
-    struct span card = setting(gateway->words, "msisdn"), host = setting(gateway->words, "host");
+    const cmiot_card card = {CMIOT_MSISDN, setting(gateway->words, "msisdn")};
+    const cmiot_endpoint endpoint = {setting(gateway->words, "host"), {path, sizeof path - 1}, 1};
     int32_t sequence = cmiot_lease_next(&gateway->lease);
     /* Without a clock, any time is suitable: the refusal carries the time. 946656000 is the earliest. */
     uint64_t now = gateway->clock < 946656000 ? 946656000 : gateway->clock;
     if (sequence < 0)
         return REFUSED;
-    int32_t len = cmiot_http_request(&gateway->account, now, (uint32_t)sequence, CMIOT_MSISDN, card.at, card.len,
-                                     host.at, host.len, path, sizeof path - 1, 1, request, sizeof request);
+    int32_t len = cmiot_http_request(&gateway->account, now, (uint32_t)sequence, card, &endpoint, request,
+                                     sizeof request);
     if (len < 0)
         return REFUSED;
 
@@ -181,10 +177,9 @@ int main(void) {
     uart_start();
     if (!arguments(words, sizeof words))
         return 2;
-    struct span appid = setting(words, "appid"), ebid = setting(words, "ebid"), password = setting(words, "password"),
+    cmiot_text appid = setting(words, "appid"), ebid = setting(words, "ebid"), password = setting(words, "password"),
                 node = setting(words, "node"), timeout = named(words, "timeout", "patience");
-    if (cmiot_account_init(&gateway.account, appid.at, appid.len, ebid.at, ebid.len, (const uint8_t *)password.at,
-                           password.len) != CMIOT_OK ||
+    if (cmiot_account_init(&gateway.account, appid, ebid, password) != CMIOT_OK ||
         cmiot_lease_mount(&gateway.lease, &flash, (uint32_t)node.len, (uint32_t)number(node), BLOCK) != CMIOT_OK)
         return 2;
     gateway.words = words;

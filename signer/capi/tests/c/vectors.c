@@ -27,12 +27,6 @@ static unsigned failed_line;
             failed_line = __LINE__;                       \
     } while (0)
 
-/* A piece of a text that need not end in a NUL. */
-struct span {
-    const char *at;
-    size_t len;
-};
-
 static size_t length(const char *text) {
     size_t len = 0;
     while (text[len] != '\0')
@@ -47,8 +41,10 @@ static bool same(const char *a, const char *b, size_t len) {
     return true;
 }
 
-static bool is(struct span span, const char *text) {
-    return span.len == length(text) && same(span.at, text, span.len);
+static cmiot_text text(const char *nul_terminated) { return (cmiot_text){nul_terminated, length(nul_terminated)}; }
+
+static bool is(cmiot_text a, const char *b) {
+    return a.len == length(b) && same(a.ptr, b, a.len);
 }
 
 static void print_number(unsigned number) {
@@ -62,18 +58,18 @@ static void print_number(unsigned number) {
     console_print(at);
 }
 
-static uint32_t number(struct span digits) {
+static uint32_t number(cmiot_text digits) {
     uint32_t value = 0;
     for (size_t i = 0; i < digits.len; i++)
-        value = value * 10 + (uint32_t)(digits.at[i] - '0');
+        value = value * 10 + (uint32_t)(digits.ptr[i] - '0');
     return value;
 }
 
 /* Seconds since 1970, UTC, of `YYYYMMDDHHMMSS` in China. */
-static uint64_t unix_seconds(struct span stamp) {
+static uint64_t unix_seconds(cmiot_text stamp) {
     uint32_t part[7];
     for (size_t i = 0; i < 7; i++)
-        part[i] = number((struct span){stamp.at + 2 * i, 2});
+        part[i] = number((cmiot_text){stamp.ptr + 2 * i, 2});
     uint32_t year = part[0] * 100 + part[1], month = part[2], day = part[3];
     /* A year that begins in March has its leap day at its end. */
     if (month < 3) {
@@ -84,24 +80,21 @@ static uint64_t unix_seconds(struct span stamp) {
     return days * 86400 + part[4] * 3600 + part[5] * 60 + part[6] - 8 * 3600;
 }
 
-static void vector(const struct span column[10]) {
-    const struct span appid = column[0], password = column[1], ebid = column[4], card = column[6], query = column[9];
+static void vector(const cmiot_text column[10]) {
+    const cmiot_text query = column[9];
     cmiot_account account = {{0}};
-    CHECK(cmiot_account_init(&account, appid.at, appid.len, ebid.at, ebid.len, (const uint8_t *)password.at,
-                             password.len) == CMIOT_OK);
+    CHECK(cmiot_account_init(&account, column[0], column[4], column[1]) == CMIOT_OK);
     int32_t kind = is(column[5], "msisdn") ? CMIOT_MSISDN : is(column[5], "iccid") ? CMIOT_ICCID : CMIOT_IMSI;
+    const cmiot_card card = {kind, column[6]};
 
     char out[CMIOT_QUERY_SIZE];
-    int32_t len = cmiot_sign(&account, unix_seconds(column[2]), number(column[3]), kind, card.at, card.len, out,
-                             sizeof out);
+    int32_t len = cmiot_sign(&account, unix_seconds(column[2]), number(column[3]), card, out, sizeof out);
     CHECK(len == (int32_t)query.len);
-    CHECK(len > 0 && same(out, query.at, query.len) && out[len] == '\0');
+    CHECK(len > 0 && same(out, query.ptr, query.len) && out[len] == '\0');
 
     /* A buffer of exactly the right size, and one that is one byte smaller. */
-    CHECK(cmiot_sign(&account, unix_seconds(column[2]), number(column[3]), kind, card.at, card.len, out,
-                     query.len + 1) == len);
-    CHECK(cmiot_sign(&account, unix_seconds(column[2]), number(column[3]), kind, card.at, card.len, out,
-                     query.len) == CMIOT_E_BUFFER);
+    CHECK(cmiot_sign(&account, unix_seconds(column[2]), number(column[3]), card, out, query.len + 1) == len);
+    CHECK(cmiot_sign(&account, unix_seconds(column[2]), number(column[3]), card, out, query.len) == CMIOT_E_BUFFER);
     CHECK(out[0] == '\0');
 }
 
@@ -112,13 +105,13 @@ static void vectors(void) {
         while (end < vectors_end && *end != '\n')
             end++;
         if (*line != '#' && end > line) {
-            struct span column[10];
+            cmiot_text column[10];
             const char *at = line;
             for (size_t i = 0; i < 10; i++) {
                 const char *start = at;
                 while (at < end && *at != '\t')
                     at++;
-                column[i] = (struct span){start, (size_t)(at - start)};
+                column[i] = (cmiot_text){start, (size_t)(at - start)};
                 at++;
             }
             vector(column);
@@ -169,11 +162,11 @@ static void replies(void) {
 
 static void clocks_and_sequences(void) {
     uint64_t seconds = 0;
-    const char *date = "Thu, 16 Oct 2014 07:30:30 GMT";
-    CHECK(cmiot_date_to_unix(date, length(date), &seconds) == CMIOT_OK && seconds == 1413444630);
-    CHECK(cmiot_date_to_unix(date, length(date) - 1, &seconds) == CMIOT_E_DATE && seconds == 1413444630);
-    CHECK(cmiot_date_to_unix(NULL, 0, &seconds) == CMIOT_E_NULL);
-    CHECK(cmiot_date_to_unix(date, length(date), NULL) == CMIOT_E_NULL);
+    const cmiot_text date = text("Thu, 16 Oct 2014 07:30:30 GMT");
+    CHECK(cmiot_date_to_unix(date, &seconds) == CMIOT_OK && seconds == 1413444630);
+    CHECK(cmiot_date_to_unix((cmiot_text){date.ptr, date.len - 1}, &seconds) == CMIOT_E_DATE && seconds == 1413444630);
+    CHECK(cmiot_date_to_unix((cmiot_text){NULL, 0}, &seconds) == CMIOT_E_NULL);
+    CHECK(cmiot_date_to_unix(date, NULL) == CMIOT_E_NULL);
 
     CHECK(cmiot_sequence_next(0, 0, 0) == 1);
     CHECK(cmiot_sequence_next(99999999, 0, 0) == 1);
@@ -189,21 +182,21 @@ static const char response[] = "HTTP/1.1 200 OK\r\nDate: Thu, 16 Oct 2014 07:30:
                              "0e\r\nTATUS\":\"00\"}]}\r\n0\r\n\r\n";
 
 static void http(void) {
-    static const uint8_t password[] = "example-password";
     cmiot_account account;
-    CHECK(cmiot_account_init(&account, "100001", 6, "1", 1, password, sizeof password - 1) == CMIOT_OK);
+    CHECK(cmiot_account_init(&account, text("100001"), text("1"), text("example-password")) == CMIOT_OK);
     char request[512];
-    const char *host = "192.168.1.10:8080", *path = "/v2/userstatusrealsingle", *card = "14765004176";
-    int32_t len = cmiot_http_request(&account, 1413444630, 80000001, CMIOT_MSISDN, card, length(card), host,
-                                     length(host), path, length(path), 0, request, sizeof request);
+    const cmiot_card card = {CMIOT_MSISDN, text("14765004176")};
+    const cmiot_endpoint endpoint = {text("192.168.1.10:8080"), text("/v2/userstatusrealsingle"), 0};
+    const cmiot_endpoint bad_host = {text("a b"), endpoint.path, 0}, no_host = {{NULL, 0}, endpoint.path, 0};
+    int32_t len = cmiot_http_request(&account, 1413444630, 80000001, card, &endpoint, request, sizeof request);
     const char *start = "GET /v2/userstatusrealsingle?appid=100001&transid=1000012014101615303080000001&ebid=1&token=";
     const char *end = "&msisdn=14765004176 HTTP/1.1\r\nHost: 192.168.1.10:8080\r\nConnection: close\r\n\r\n";
     CHECK(len == (int32_t)(length(start) + 64 + length(end)));
     CHECK(same(request, start, length(start)) && same(request + length(start) + 64, end, length(end) + 1));
-    CHECK(cmiot_http_request(&account, 1413444630, 80000001, CMIOT_MSISDN, card, length(card), host, length(host),
-                             path, length(path), 0, request, (size_t)len) == CMIOT_E_BUFFER);
-    CHECK(cmiot_http_request(&account, 1413444630, 80000001, CMIOT_MSISDN, card, length(card), "a b", 3, path,
-                             length(path), 0, request, sizeof request) == CMIOT_E_URL);
+    CHECK(cmiot_http_request(&account, 1413444630, 80000001, card, &endpoint, request, (size_t)len) == CMIOT_E_BUFFER);
+    CHECK(cmiot_http_request(&account, 1413444630, 80000001, card, &bad_host, request, sizeof request) == CMIOT_E_URL);
+    CHECK(cmiot_http_request(&account, 1413444630, 80000001, card, &no_host, request, sizeof request) == CMIOT_E_NULL);
+    CHECK(cmiot_http_request(&account, 1413444630, 80000001, card, NULL, request, sizeof request) == CMIOT_E_NULL);
 
     /* The same response in pieces of every size. */
     for (size_t size = 1; size <= sizeof response - 1; size++) {
@@ -345,36 +338,36 @@ static void leases(void) {
 }
 
 static void misuse(void) {
-    static const uint8_t password[] = "example-password";
-    const size_t password_len = sizeof password - 1;
-    const char *card = "14765004176";
+    const cmiot_text password = text("example-password"), one = text("1"), null = {NULL, 1};
+    const cmiot_card card = {CMIOT_MSISDN, text("14765004176")};
     char out[CMIOT_QUERY_SIZE];
     cmiot_account account = {{0}};
     /* Not initialised yet. */
-    CHECK(cmiot_sign(&account, 1413444630, 1, CMIOT_MSISDN, card, 11, out, sizeof out) == CMIOT_E_NULL);
-    CHECK(cmiot_account_init(&account, "", 0, "1", 1, password, password_len) == CMIOT_E_APPID);
-    CHECK(cmiot_account_init(&account, "10 1", 4, "1", 1, password, password_len) == CMIOT_E_APPID);
-    CHECK(cmiot_account_init(&account, "1\xFF", 2, "1", 1, password, password_len) == CMIOT_E_APPID);
-    CHECK(cmiot_account_init(&account, "1", 1, "-", 1, password, password_len) == CMIOT_E_EBID);
-    CHECK(cmiot_account_init(&account, "1", 1, "1", 1, password, 0) == CMIOT_E_PASSWORD);
-    CHECK(cmiot_account_init(&account, "1", 1, "1", 1, NULL, 0) == CMIOT_E_NULL);
-    CHECK(cmiot_account_init(&account, NULL, 1, "1", 1, password, password_len) == CMIOT_E_NULL);
-    CHECK(cmiot_account_init(NULL, "1", 1, "1", 1, password, password_len) == CMIOT_E_NULL);
-    CHECK(cmiot_account_init(&account, "100001", 6, "1", 1, password, password_len) == CMIOT_OK);
+    CHECK(cmiot_sign(&account, 1413444630, 1, card, out, sizeof out) == CMIOT_E_NULL);
+    CHECK(cmiot_account_init(&account, text(""), one, password) == CMIOT_E_APPID);
+    CHECK(cmiot_account_init(&account, text("10 1"), one, password) == CMIOT_E_APPID);
+    CHECK(cmiot_account_init(&account, text("1\xFF"), one, password) == CMIOT_E_APPID);
+    CHECK(cmiot_account_init(&account, one, text("-"), password) == CMIOT_E_EBID);
+    CHECK(cmiot_account_init(&account, one, one, text("")) == CMIOT_E_PASSWORD);
+    CHECK(cmiot_account_init(&account, one, one, null) == CMIOT_E_NULL);
+    CHECK(cmiot_account_init(&account, null, one, password) == CMIOT_E_NULL);
+    CHECK(cmiot_account_init(NULL, one, one, password) == CMIOT_E_NULL);
+    CHECK(cmiot_account_init(&account, text("100001"), one, password) == CMIOT_OK);
 
-    CHECK(cmiot_sign(NULL, 1413444630, 1, CMIOT_MSISDN, card, 11, out, sizeof out) == CMIOT_E_NULL);
-    CHECK(cmiot_sign(&account, 1413444630, 1, CMIOT_MSISDN, NULL, 11, out, sizeof out) == CMIOT_E_NULL);
-    CHECK(cmiot_sign(&account, 1413444630, 1, CMIOT_MSISDN, card, 11, NULL, sizeof out) == CMIOT_E_NULL);
-    CHECK(cmiot_sign(&account, 1413444630, 1, CMIOT_MSISDN, card, 11, out, 0) == CMIOT_E_BUFFER);
-    CHECK(cmiot_sign(&account, 1413444630, 1, CMIOT_ICCID, card, 11, out, sizeof out) == CMIOT_E_CARD);
-    CHECK(cmiot_sign(&account, 1413444630, 1, 3, card, 11, out, sizeof out) == CMIOT_E_CARD);
-    CHECK(cmiot_sign(&account, 1413444630, 0, CMIOT_MSISDN, card, 11, out, sizeof out) == CMIOT_E_SEQUENCE);
-    CHECK(cmiot_sign(&account, 1413444630, 100000000, CMIOT_MSISDN, card, 11, out, sizeof out) == CMIOT_E_SEQUENCE);
-    CHECK(cmiot_sign(&account, 0, 1, CMIOT_MSISDN, card, 11, out, sizeof out) == CMIOT_E_CLOCK_UNSET);
-    CHECK(cmiot_sign(&account, 1413444630000, 1, CMIOT_MSISDN, card, 11, out, sizeof out) == CMIOT_E_CLOCK_LATE);
+    const cmiot_card no_number = {CMIOT_MSISDN, null}, short_iccid = {CMIOT_ICCID, card.number}, no_kind = {3, card.number};
+    CHECK(cmiot_sign(NULL, 1413444630, 1, card, out, sizeof out) == CMIOT_E_NULL);
+    CHECK(cmiot_sign(&account, 1413444630, 1, no_number, out, sizeof out) == CMIOT_E_NULL);
+    CHECK(cmiot_sign(&account, 1413444630, 1, card, NULL, sizeof out) == CMIOT_E_NULL);
+    CHECK(cmiot_sign(&account, 1413444630, 1, card, out, 0) == CMIOT_E_BUFFER);
+    CHECK(cmiot_sign(&account, 1413444630, 1, short_iccid, out, sizeof out) == CMIOT_E_CARD);
+    CHECK(cmiot_sign(&account, 1413444630, 1, no_kind, out, sizeof out) == CMIOT_E_CARD);
+    CHECK(cmiot_sign(&account, 1413444630, 0, card, out, sizeof out) == CMIOT_E_SEQUENCE);
+    CHECK(cmiot_sign(&account, 1413444630, 100000000, card, out, sizeof out) == CMIOT_E_SEQUENCE);
+    CHECK(cmiot_sign(&account, 0, 1, card, out, sizeof out) == CMIOT_E_CLOCK_UNSET);
+    CHECK(cmiot_sign(&account, 1413444630000, 1, card, out, sizeof out) == CMIOT_E_CLOCK_LATE);
     CHECK(out[0] == '\0');
 
-    CHECK(cmiot_reply_scan(NULL, password, 1) == CMIOT_E_NULL);
+    CHECK(cmiot_reply_scan(NULL, (const uint8_t *)out, 1) == CMIOT_E_NULL);
     cmiot_reply reply;
     CHECK(cmiot_reply_scan(&reply, NULL, 1) == CMIOT_E_NULL);
     CHECK(cmiot_reply_status(&reply) == CMIOT_E_NULL && cmiot_reply_status(NULL) == CMIOT_E_NULL);
