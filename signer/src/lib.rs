@@ -89,6 +89,11 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+// The README's example is a test, too.
+#[cfg(all(doctest, feature = "serde"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod card;
 mod credentials;
 mod error;
