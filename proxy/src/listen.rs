@@ -5,7 +5,7 @@
 //! parser refuses gets its bare 4xx and is counted to the peer. Rules are read anew for each connection, so that a
 //! reload needs no restart.
 
-mod bell;
+mod poll_on_wake;
 mod bind;
 mod patience;
 mod places;
@@ -42,7 +42,7 @@ use crate::clock::timeout;
 use crate::config::listen::Listen;
 use crate::metrics::Metrics;
 use crate::tls;
-use bell::Bell;
+use poll_on_wake::PollOnWake;
 use patience::Patient;
 use places::{Full as NoPlace, Place};
 use stream::{Socket, Stream};
@@ -399,7 +399,7 @@ async fn drive<C: GracefulConnection>(
     spent: &CancellationToken,
 ) -> Result<(), C::Error> {
     let spent = pin!(spent.cancelled());
-    let spent = Bell::new(spent);
+    let spent = PollOnWake::new(spent);
     tokio::select! {
         // A connection that is over is over, whoever stops.
         biased;

@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::bell::Bell;
+use super::poll_on_wake::PollOnWake;
 use crate::clock::grace;
 
 /// The limits of one connection.
@@ -146,7 +146,7 @@ pub(super) struct Patient<S> {
 /// when it rings too early: once in `idle` instead of once a request.
 #[derive(Debug)]
 struct Timer {
-    sleep: Bell<Pin<Box<Sleep>>>,
+    sleep: PollOnWake<Pin<Box<Sleep>>>,
     set_for: Option<u64>,
     due: Instant,
     /// It has fired late, and was prolonged.
@@ -157,7 +157,7 @@ impl Timer {
     fn new() -> Self {
         let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
         let due = sleep.deadline();
-        Self { sleep: Bell::new(sleep), set_for: None, due, late: false }
+        Self { sleep: PollOnWake::new(sleep), set_for: None, due, late: false }
     }
 
     /// Ready when `limit` has passed since this was first asked for `what`.

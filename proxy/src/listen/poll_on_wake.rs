@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 /// See the module's text.
 #[derive(Debug)]
-pub(super) struct Bell<F> {
+pub(super) struct PollOnWake<F> {
     future: F,
     rope: Arc<Rope>,
     /// Whom it rings for.
@@ -24,7 +24,7 @@ struct Rope {
     task: Mutex<Waker>,
 }
 
-impl<F: Future + Unpin> Bell<F> {
+impl<F: Future + Unpin> PollOnWake<F> {
     pub(super) fn new(future: F) -> Self {
         let rope = Rope { pulled: true.into(), task: Waker::noop().clone().into() };
         Self { future, rope: Arc::new(rope), task: Waker::noop().clone() }
@@ -41,7 +41,7 @@ impl<F: Future + Unpin> Bell<F> {
     }
 }
 
-impl<F: Future + Unpin> Future for Bell<F> {
+impl<F: Future + Unpin> Future for PollOnWake<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -105,7 +105,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_has_not_rung_is_not_asked() {
         let (polls, begun) = (AtomicUsize::new(0), Instant::now());
-        let mut bell = Bell::new(Counted(Box::pin(sleep(Duration::from_secs(10))), &polls));
+        let mut bell = PollOnWake::new(Counted(Box::pin(sleep(Duration::from_secs(10))), &polls));
         for _ in 0..5 {
             assert!(timeout(Duration::from_secs(1), &mut bell).await.is_err());
         }
@@ -122,7 +122,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_rings_for_the_task_that_asked_last() {
         let polls = AtomicUsize::new(0);
-        let mut bell = Bell::new(Counted(Box::pin(sleep(Duration::from_secs(1))), &polls));
+        let mut bell = PollOnWake::new(Counted(Box::pin(sleep(Duration::from_secs(1))), &polls));
         let elsewhere = Pin::new(&mut bell).poll(&mut Context::from_waker(Waker::noop()));
         assert!(elsewhere.is_pending());
         bell.await;
