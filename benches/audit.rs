@@ -14,7 +14,7 @@ use std::time::Duration;
 use cmiot_proxy::clock::{Clock, Time};
 use cmiot_proxy::store::audit::query::{Bucket, Filter, changes, figures, look_ups};
 use cmiot_proxy::store::audit::verify::{Scope, verify};
-use cmiot_proxy::store::audit::{AuditRow, AuditStore, Durability, Options};
+use cmiot_proxy::store::audit::{AuditStore, Durability, LookupRow, Options};
 use cmiot_signer::{AppId, Card, CardKind};
 
 /// 2026-01-01T00:00:00+08:00
@@ -47,11 +47,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// A look-up as most are: a hit, with everything that a hit has.
-fn row(n: u64, at: Time, shared: &(AppId, Arc<str>)) -> AuditRow {
+fn row(n: u64, at: Time, shared: &(AppId, Arc<str>)) -> LookupRow {
     // A multiplicative hash spreads the cards; which is all that randomness is for here.
     let card = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     let card = Card::parse(CardKind::Msisdn, &format!("147{:08}", card % CARDS)).expect("eleven digits");
-    AuditRow {
+    LookupRow {
         at,
         client: Some(shared.0),
         group: Some(Arc::clone(&shared.1)),
@@ -87,7 +87,7 @@ fn record(durability: Durability, callers: u64, time: Duration) -> Result<(), Bo
     let (cpu, writer, started) = (process_cpu()?, writer_cpu()?, clock.monotonic());
     // As the proxy has one.
     let herald = Arc::clone(&store);
-    runtime.spawn(async move { herald.herald().await });
+    runtime.spawn(async move { herald.notifier().await });
     runtime.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
         for caller in 0..callers {

@@ -23,9 +23,9 @@ use cmiot_proxy::cache::{Cache, Key};
 use cmiot_proxy::clock::{Clock, Time};
 use cmiot_proxy::config::Config;
 use cmiot_proxy::operation::USER_STATUS;
-use cmiot_proxy::store::audit::{self, AuditRow, AuditStore, Durability};
+use cmiot_proxy::store::audit::{self, AuditStore, Durability, LookupRow};
 use cmiot_proxy::store::cache::{CacheRow, CacheStore};
-use cmiot_proxy::store::state::{Lost, StateStore};
+use cmiot_proxy::store::state::{OnStateLoss, StateStore};
 use cmiot_signer::{AppId, Card, CardKind, Sequence, Stamp, Transid};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -67,7 +67,7 @@ fn card(n: u64) -> Card {
 /// A folder that a proxy has used.
 fn begin(store: &Path) -> Result<()> {
     fs::create_dir_all(store)?;
-    StateStore::open(store, Lost::Refuse)?;
+    StateStore::open(store, OnStateLoss::Refuse)?;
     Ok(())
 }
 
@@ -114,7 +114,7 @@ fn window(store: &Path, records: u64) -> Result<()> {
         let at = begun.plus(step * u32::try_from(n)?);
         let stamp = Stamp::from_unix(at.as_secs()).expect("a moment of this century");
         let sequence = Sequence::new(u32::try_from(n)? + 1).expect("fewer than a hundred million");
-        let record = file.append(AuditRow {
+        let record = file.append(LookupRow {
             at,
             client: Some(client),
             group: Some(Arc::clone(&group)),
@@ -154,20 +154,21 @@ fn memory(config: &Path, cards: u64) -> Result<()> {
         let key = Key::new(group, USER_STATUS, &card(n));
         assert!(runtime.block_on(cache.look_up(&key)).is_some(), "card {n} is on file and fresh");
         if n % 1_000 == 999 {
-            cache.tidy();
+            cache.run_maintenance();
         }
     }
-    cache.tidy();
+    cache.run_maintenance();
     let grown = resident("self")?.saturating_sub(before);
     // A multiplicative hash spreads the cards; which is all that randomness is for here.
     let random = |n: u64| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) % cards;
     let keys: HashMap<u64, Key> =
         (0..100_000).map(|n| (n, Key::new(group, USER_STATUS, &card(random(n))))).collect();
     let begun = clock.monotonic();
-    let found = keys.values().filter(|key| black_box(cache.recall(key, clock.now())).is_some()).count();
+    let found =
+        keys.values().filter(|key| black_box(cache.get_in_memory(key, clock.now())).is_some()).count();
     let took = clock.monotonic().saturating_sub(begun);
     assert_eq!(found, keys.len());
-    println!("RESULT {} {} {}", cache.entries(), grown, took.as_nanos() / found as u128);
+    println!("RESULT {} {} {}", cache.entry_count(), grown, took.as_nanos() / found as u128);
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cmiot_proxy::admit::{Admit, Origin};
+use cmiot_proxy::admit::{Admit, Peer};
 use cmiot_proxy::app::{App, open_store};
 use cmiot_proxy::clock::{Clock, Time};
 use cmiot_proxy::config::{Config, ConfigFile};
@@ -83,11 +83,12 @@ fn measure(derives: bool, tries: usize, mut attempt: impl FnMut(usize, usize) ->
 fn check(folder: &Path, derives: bool, tries: usize) -> Result<Measured, Failure> {
     let clock = Clock::manual(NOON).0;
     let admit = Admit::new(&checked(folder, derives)?.into(), clock.clone());
-    let origin = Origin { address: [192, 0, 2, 7].into(), names: None };
+    let origin = Peer { address: [192, 0, 2, 7].into(), names: None };
     let requests: Vec<Vec<Request<'_>>> = all(|target| request(&target));
     Ok(measure(derives, tries, |kind, n| {
         let start = Instant::now();
-        let refused = std::hint::black_box(admit.door().admit(&requests[kind][n], &origin, clock.moment()));
+        let refused =
+            std::hint::black_box(admit.snapshot().admit(&requests[kind][n], &origin, clock.moment()));
         let took = start.elapsed();
         assert!(refused.is_err(), "none of these may pass");
         took

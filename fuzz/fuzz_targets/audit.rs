@@ -16,7 +16,7 @@ use cmiot_proxy::store::audit::anchor::{self, Anchor, PublicKey};
 use cmiot_proxy::store::audit::query::{self, Bucket, Field, Fields, Filter, LOOKUP};
 use cmiot_proxy::store::audit::verify::{Scope, verify};
 use cmiot_proxy::store::audit::{
-    AuditReader, AuditRow, AuditStore, CallRow, Durability, Options, RefusedRow, summarize,
+    AuditReader, AuditStore, CallRow, Durability, LookupRow, Options, RefusedRow, summarize,
 };
 use cmiot_signer::{AppId, Card, CardKind};
 use libfuzzer_sys::fuzz_target;
@@ -48,7 +48,7 @@ fn comes_back(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let mut lines = text.split('\n');
     let mut next = || lines.next().filter(|line| !line.is_empty());
-    let row = AuditRow {
+    let row = LookupRow {
         client: next().and_then(|text| AppId::parse(text).ok()),
         card: next().and_then(|text| Card::parse(CardKind::Iccid, text).ok()),
         transid: next().map(Into::into),
@@ -188,8 +188,8 @@ fn open(dir: &Path) -> AuditStore {
     AuditStore::open(dir, options, Clock::manual(NOON).0).expect("a new store")
 }
 
-fn row(at: Time) -> AuditRow {
-    AuditRow {
+fn row(at: Time) -> LookupRow {
+    LookupRow {
         at,
         client: AppId::parse("GW0001").ok(),
         group: Some("fleet".into()),

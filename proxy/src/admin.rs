@@ -17,7 +17,7 @@ mod cache;
 mod config;
 mod health;
 mod peers;
-mod reply;
+mod response;
 
 pub use config::{Asked, Reloads};
 pub use health::Probe;
@@ -31,10 +31,10 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::admit::Origin;
+use crate::admit::Peer;
 use crate::config::file::Role;
 use crate::gateway::request::has_one_host;
-use crate::listen::Places;
+use crate::listen::ConnectionLimiter;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::store::Store;
@@ -45,7 +45,7 @@ pub struct Admin {
     /// For the configuration, the cache and the flights.
     pub relay: Arc<Relay>,
     /// The gateways' connections.
-    pub connections: Places,
+    pub connections: ConnectionLimiter,
     /// Whether the stores can be written.
     pub store: Arc<Store>,
     /// What was counted.
@@ -62,13 +62,13 @@ pub struct Admin {
 
 impl Admin {
     /// Answers one request.
-    pub async fn serve(&self, request: Request<Incoming>, origin: Origin) -> Response<Full<Bytes>> {
+    pub async fn serve(&self, request: Request<Incoming>, origin: Peer) -> Response<Full<Bytes>> {
         // Never the query: a card could stand there.
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let names = origin.names.as_deref().unwrap_or_default();
         let config = self.relay.config.load_full();
         if !has_one_host(request.uri(), request.version(), request.headers()) {
-            return reply::text(StatusCode::BAD_REQUEST, "Host given twice, or not as :authority\n");
+            return response::text(StatusCode::BAD_REQUEST, "Host given twice, or not as :authority\n");
         }
         let response = match auth::check(&config.admin, &request, names, self.unix, needs(&path)) {
             Ok(()) => self.page(request).await,
@@ -98,11 +98,11 @@ impl Admin {
             (&Method::POST, "/cache/fetch") => cache::fetch(self, request).await,
             (&Method::POST, "/audit/query") => audit::query(self, request).await,
             (&Method::POST, "/config/reload") => config::reload(self).await,
-            (_, "/live" | "/ready" | "/metrics" | "/peers" | "/cache/stats") => reply::only("GET, HEAD"),
+            (_, "/live" | "/ready" | "/metrics" | "/peers" | "/cache/stats") => response::only("GET, HEAD"),
             (_, "/cache/show" | "/cache/purge" | "/cache/fetch" | "/audit/query" | "/config/reload") => {
-                reply::only("POST")
+                response::only("POST")
             }
-            _ => reply::text(
+            _ => response::text(
                 StatusCode::NOT_FOUND,
                 "no such page: /live, /ready, /metrics, /peers, /cache/stats, /audit/query\n",
             ),

@@ -10,7 +10,7 @@
 //! and whether a client may send lenient transids is looked at afterwards.
 
 pub mod actions;
-pub mod repeat;
+pub mod idempotency;
 pub mod replay;
 
 mod directory;
@@ -32,8 +32,8 @@ use crate::config::{Client, Config};
 use crate::gateway::request::{Request, SentTransid};
 use crate::outcome::{Malformed, Refusal};
 use directory::Directory;
-use repeat::{Repeats, Turn};
-use replay::{Number, Owner, Replay, Unusable};
+use idempotency::{IdempotencyCache, RetryState};
+use replay::{Owner, ReplayCache, ReplayError, TransidKey};
 
 /// The time for which the alarm about a full share stays after the last refusal.
 const ALARMED: Duration = Duration::from_secs(60);
@@ -41,24 +41,24 @@ const ALARMED: Duration = Duration::from_secs(60);
 /// Admits requests, or says why not.
 pub struct Admit {
     directory: ArcSwap<Directory>,
-    replay: Replay,
+    replay: ReplayCache,
     /// Responses kept for retries with the same transid.
-    pub repeats: Repeats,
+    pub idempotency: IdempotencyCache,
     clock: Clock,
     /// When a full share was last reported, by the monotonic clock; none when there is no alarm.
-    alarmed: Mutex<Option<Duration>>,
+    last_alarm: Mutex<Option<Duration>>,
 }
 
 /// Admits one request: all of it is decided by the clients of one configuration, whenever a reload comes.
-pub struct Door<'a> {
+pub struct AdmissionSnapshot<'a> {
     directory: Guard<Arc<Directory>>,
-    replay: &'a Replay,
-    repeats: &'a Repeats,
+    replay: &'a ReplayCache,
+    repeats: &'a IdempotencyCache,
 }
 
 /// Where a request comes from.
 #[derive(Clone, Debug)]
-pub struct Origin {
+pub struct Peer {
     /// The gateway's address, behind whatever trusted proxies there are.
     pub address: IpAddr,
     /// The DNS names of its certificate, in lower case, where it showed one.
@@ -71,18 +71,18 @@ pub struct Admitted {
     /// Who asks.
     pub client: Arc<Client>,
     /// How it gets its response.
-    pub passed: Passed,
+    pub replay_check: ReplayCheck,
 }
 
 /// What becomes of a request whose transid may be used.
 #[derive(Debug)]
-pub enum Passed {
+pub enum ReplayCheck {
     /// It is answered, and its transid was not used before.
     New,
     /// It is answered although its transid was used before: `replay = "observe"`.
     Observed,
     /// It may be sent again: `replay = "same-answer"`.
-    Repeatable(Turn),
+    Repeatable(RetryState),
 }
 
 impl Admit {
@@ -90,10 +90,10 @@ impl Admit {
     pub fn new(config: &Arc<Config>, clock: Clock) -> Self {
         Self {
             directory: ArcSwap::from_pointee(Directory::new(config)),
-            replay: Replay::new(config.gateway.replay_entries),
-            repeats: Repeats::default(),
+            replay: ReplayCache::new(config.gateway.replay_entries),
+            idempotency: IdempotencyCache::default(),
             clock,
-            alarmed: Mutex::default(),
+            last_alarm: Mutex::default(),
         }
     }
 
@@ -103,44 +103,44 @@ impl Admit {
     }
 
     /// How far back the transids go that must be remembered at start.
-    pub fn memory(&self) -> Duration {
-        self.directory.load().remembered
+    pub fn replay_horizon(&self) -> Duration {
+        self.directory.load().replay_horizon
     }
 
     /// The table of used transids.
-    pub fn replay(&self) -> &Replay {
+    pub fn replay(&self) -> &ReplayCache {
         &self.replay
     }
 
     /// Notes a transid that was used, as the audit says, whoever may ask now: a client that has gone from the
     /// configuration may come back.
-    pub fn remember(&self, appid: &AppId, number: Number) {
+    pub fn restore_used(&self, appid: &AppId, number: TransidKey) {
         let client = self.directory.load().known(appid);
-        self.replay.remember(appid, client.as_ref().map(|client| &client.group), number);
+        self.replay.restore(appid, client.as_ref().map(|client| &client.group), number);
     }
 
     /// Transids remembered.
-    pub fn remembered(&self) -> usize {
-        self.replay.held()
+    pub fn used_transids(&self) -> usize {
+        self.replay.transid_count()
     }
 
     /// Frees what has left the window; called on a ticker.
-    pub fn tidy(&self) {
+    pub fn run_maintenance(&self) {
         let now = self.clock.moment();
-        self.replay.sweep(self.memory(), now);
-        self.repeats.sweep(now.believed.minus(self.memory()).as_secs());
+        self.replay.sweep(self.replay_horizon(), now);
+        self.idempotency.sweep(now.believed.minus(self.replay_horizon()).as_secs());
     }
 
     /// Transids remembered of each group, and what one group may hold.
     pub fn shares(&self) -> (Vec<(Arc<str>, usize)>, usize) {
-        (self.replay.held_by_group(), self.directory.load().group_share)
+        (self.replay.transid_count_by_group(), self.directory.load().transids_per_group)
     }
 
     /// Raises an alarm while requests are refused since a share of the replay table is full; called on a ticker.
     pub fn report(&self, alarms: &Alarms) {
         let now = self.clock.monotonic();
-        let full = self.replay.take_full();
-        let mut alarmed = self.alarmed.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = self.replay.take_full_reports();
+        let mut alarmed = self.last_alarm.lock().unwrap_or_else(PoisonError::into_inner);
         if full.is_empty() {
             if alarmed.is_some_and(|last| now.saturating_sub(last) >= ALARMED) {
                 *alarmed = None;
@@ -167,12 +167,16 @@ impl Admit {
     }
 
     /// Where a request asks to be let in.
-    pub fn door(&self) -> Door<'_> {
-        Door { directory: self.directory.load(), replay: &self.replay, repeats: &self.repeats }
+    pub fn snapshot(&self) -> AdmissionSnapshot<'_> {
+        AdmissionSnapshot {
+            directory: self.directory.load(),
+            replay: &self.replay,
+            repeats: &self.idempotency,
+        }
     }
 }
 
-impl Door<'_> {
+impl AdmissionSnapshot<'_> {
     /// Whether some client may send lenient transids.
     pub fn reads_lenient(&self) -> bool {
         self.directory.lenient
@@ -183,23 +187,23 @@ impl Door<'_> {
     /// # Errors
     /// [`Refusal::Peer`].
     pub fn check_peer(&self, peer: IpAddr) -> Result<(), Refusal> {
-        if contains(&self.directory.peers, peer) { Ok(()) } else { Err(Refusal::Peer) }
+        if allows(&self.directory.peers, peer) { Ok(()) } else { Err(Refusal::Peer) }
     }
 
     /// Admits a request that came at this moment: its client, with the transid burnt.
     ///
     /// # Errors
     /// The refusal; none but an admitted request has burnt its transid.
-    pub fn admit(&self, request: &Request<'_>, origin: &Origin, came: Moment) -> Result<Admitted, Refused> {
+    pub fn admit(&self, request: &Request<'_>, origin: &Peer, came: Moment) -> Result<Admitted, Denied> {
         let number = match &request.transid {
-            SentTransid::Strict(transid) => Some(Number::of(transid)),
+            SentTransid::Strict(transid) => Some(TransidKey::of(transid)),
             // Has no stamp; was read because some client may send it.
             SentTransid::Lenient(_) => None,
         };
-        let client = self.authenticate(request, number, came).map_err(Refused::unknown)?;
+        let client = self.authenticate(request, number, came).map_err(Denied::unknown)?;
         match self.authorize(&client, request, number, origin, came) {
-            Ok(passed) => Ok(Admitted { client, passed }),
-            Err(refusal) => Err(Refused { client: Some(client), refusal }),
+            Ok(passed) => Ok(Admitted { client, replay_check: passed }),
+            Err(refusal) => Err(Denied { client: Some(client), refusal }),
         }
     }
 
@@ -207,11 +211,11 @@ impl Door<'_> {
     fn authenticate(
         &self,
         request: &Request<'_>,
-        number: Option<Number>,
+        number: Option<TransidKey>,
         came: Moment,
     ) -> Result<Arc<Client>, Refusal> {
         if let Some(number) = number {
-            self.check_window(number.unix(), self.directory.widest, came)?;
+            self.check_window(number.unix(), self.directory.widest_window, came)?;
         }
         self.directory.authenticate(request).ok_or(Refusal::Token)
     }
@@ -221,11 +225,11 @@ impl Door<'_> {
         &self,
         client: &Client,
         request: &Request<'_>,
-        number: Option<Number>,
-        origin: &Origin,
+        number: Option<TransidKey>,
+        origin: &Peer,
         came: Moment,
-    ) -> Result<Passed, Refusal> {
-        let rights = &client.rights;
+    ) -> Result<ReplayCheck, Refusal> {
+        let rights = &client.permissions;
         match number {
             // A client that may send anything is held to no form that its transid has by chance. An action is: it is
             // done once, and for as long as its transid can be remembered.
@@ -243,10 +247,10 @@ impl Door<'_> {
             }
             None => return Err(Refusal::Malformed(Malformed::Missing("ebid"))),
         }
-        if !contains(&rights.peers, origin.address) {
+        if !allows(&rights.peers, origin.address) {
             return Err(Refusal::Peer);
         }
-        if !shows(origin, client.certificate.as_deref()) {
+        if !presents(origin, client.certificate.as_deref()) {
             return Err(Refusal::Certificate);
         }
         if !rights.opens_operation(request.operation) {
@@ -260,36 +264,40 @@ impl Door<'_> {
         if mode != rights.replay && (rights.window.is_none() || number.is_none()) {
             return Err(Refusal::Operation);
         }
-        let owner =
-            Owner { appid: &client.appid, group: &client.group, group_share: self.directory.group_share };
-        let observed = |again| if again { Passed::Observed } else { Passed::New };
+        let owner = Owner {
+            appid: &client.appid,
+            group: &client.group,
+            group_share: self.directory.transids_per_group,
+        };
+        let observed = |again| if again { ReplayCheck::Observed } else { ReplayCheck::New };
         let passed = match number {
             Some(number) => {
-                let pass = || self.replay.pass(owner, number, rights, mode, came);
+                let pass = || self.replay.check_and_record(owner, number, rights, mode, came);
                 match mode {
                     ReplayMode::Observe => pass().map(observed),
                     ReplayMode::Refuse => {
                         let passed = pass();
                         // Not of an action, which is another request than the one that may be sent again.
-                        if passed == Err(Unusable::Reused) && rights.replay == ReplayMode::Refuse {
+                        if passed == Err(ReplayError::Reused) && rights.replay == ReplayMode::Refuse {
                             self.repeats.refused(client.appid, number);
                         }
                         passed.map(observed)
                     }
                     ReplayMode::SameAnswer => {
-                        let asked = repeat::Asked {
+                        let asked = idempotency::Fingerprint {
                             group: Arc::clone(&client.group),
                             operation: request.operation,
                             card: request.card,
                             parameters: request.parameters.clone(),
                         };
-                        self.repeats.enter(client.appid, number, asked, pass).map(Passed::Repeatable)
+                        self.repeats.enter(client.appid, number, asked, pass).map(ReplayCheck::Repeatable)
                     }
                 }
             }
-            None => {
-                self.replay.observe(&client.appid, digest(&request.transid), rights, came.ticks).map(observed)
-            }
+            None => self
+                .replay
+                .record_only(&client.appid, digest(&request.transid), rights, came.monotonic)
+                .map(observed),
         };
         passed.map_err(|why| refusal(why, came))
     }
@@ -301,35 +309,35 @@ impl Door<'_> {
 
 /// A refusal, and whose it is: known once the token was genuine.
 #[derive(Debug)]
-pub struct Refused {
+pub struct Denied {
     /// The client that was authenticated.
     pub client: Option<Arc<Client>>,
     /// Why it is refused all the same.
     pub refusal: Refusal,
 }
 
-impl Refused {
+impl Denied {
     fn unknown(refusal: Refusal) -> Self {
         Self { client: None, refusal }
     }
 }
 
-fn refusal(why: Unusable, came: Moment) -> Refusal {
+fn refusal(why: ReplayError, came: Moment) -> Refusal {
     match why {
-        Unusable::Stale => Refusal::StaleTransid(came.wall),
-        Unusable::Reused => Refusal::ReusedTransid,
-        Unusable::TooFast(wait) => Refusal::TooFast(wait),
-        Unusable::Full(wait) => Refusal::ReplayFull(wait),
+        ReplayError::Stale => Refusal::StaleTransid(came.wall),
+        ReplayError::Reused => Refusal::ReusedTransid,
+        ReplayError::TooFast(wait) => Refusal::TooFast(wait),
+        ReplayError::Full(wait) => Refusal::ReplayFull(wait),
     }
 }
 
 /// Whether a list of networks lets an address through; an empty list lets everybody.
-fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+fn allows(networks: &[IpNet], address: IpAddr) -> bool {
     networks.is_empty() || networks.iter().any(|network| network.contains(&address.to_canonical()))
 }
 
 /// Whether the connection's certificate has the name that a client must show.
-fn shows(origin: &Origin, wanted: Option<&str>) -> bool {
+fn presents(origin: &Peer, wanted: Option<&str>) -> bool {
     let Some(wanted) = wanted else { return true };
     origin.names.iter().flat_map(|names| names.iter()).any(|name| name == wanted)
 }

@@ -14,7 +14,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::admin::{Admin, Asked, Reloads};
 use crate::admit::actions::Actions;
-use crate::admit::{Admit, Origin};
+use crate::admit::{Admit, Peer};
 use crate::alarms::{Alarms, Condition};
 use crate::audit::{Audit, Refusals};
 use crate::cache::Cache;
@@ -23,11 +23,11 @@ use crate::clock::{Clock, timeout};
 use crate::config::admin::Token;
 use crate::config::restart::Fixed;
 use crate::config::{Config, ConfigError};
-use crate::flight::{Caps, Flights};
+use crate::flight::{Flights, Limits};
 use crate::gateway::{self, request::Hosts};
-use crate::listen::{Bound, Inherited, Listener, Patience, Rules};
+use crate::listen::{ActivatedSockets, BoundAddress, ListenConfig, Listener, Timeouts};
 use crate::metrics::Metrics;
-use crate::relay::{Past, Relay};
+use crate::relay::{Relay, ReplayRestore};
 use crate::sequence::unaccounted;
 use crate::store::cache::Retention;
 use crate::store::{Store, StoreError, StoreOptions, audit};
@@ -36,7 +36,7 @@ use crate::store::{Store, StoreError, StoreOptions, audit};
 const LAST: Duration = Duration::from_secs(5);
 
 /// How often moka is let do its deferred work.
-const TIDY: Duration = Duration::from_secs(1);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Connections to the admin listener: people and scrapers, not fleets.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -62,11 +62,11 @@ pub fn open_store(config: &Config, accept_lost_state: bool, clock: &Clock) -> Re
 
 /// A running proxy.
 pub struct App {
-    gateway: Bound,
-    admin: Bound,
+    gateway: BoundAddress,
+    admin: BoundAddress,
     reloads: Reloads,
-    gateway_rules: Arc<ArcSwap<Rules>>,
-    admin_rules: Arc<ArcSwap<Rules>>,
+    gateway_rules: Arc<ArcSwap<ListenConfig>>,
+    admin_rules: Arc<ArcSwap<ListenConfig>>,
     relay: Arc<Relay>,
     store: Arc<Store>,
     /// What counts until the process ends, as it was started.
@@ -117,12 +117,12 @@ impl App {
         if let Some(newest) = store.history.newest_record()? {
             clock.newest_record(newest);
         }
-        relay.keep_window(&store.state)?;
-        relay.read_past(true)?;
+        relay.store_window(&store.state)?;
+        relay.restore_used_transids(true)?;
         relay.carrier.watch_clock();
         note_unaccounted(&store, &clock).await?;
 
-        let mut inherited = Inherited::from_env();
+        let mut inherited = ActivatedSockets::from_env();
         let gateway_rules = Arc::new(ArcSwap::from_pointee(gateway_rules(&config)));
         let admin_rules = Arc::new(ArcSwap::from_pointee(admin_rules(&config)));
         let gateway = Listener::bind(
@@ -137,7 +137,7 @@ impl App {
             Arc::clone(&admin_rules),
             Arc::clone(&metrics),
         )?;
-        for name in inherited.left() {
+        for name in inherited.unused() {
             tracing::warn!(
                 name,
                 "nothing listens on this socket of systemd's: connections to it wait for ever"
@@ -164,7 +164,7 @@ impl App {
             })),
         };
         let unix = app.admin.tcp().is_none();
-        let connections = gateway.places().clone();
+        let connections = gateway.limiter().clone();
         let desk = Arc::new(Admin {
             relay,
             connections,
@@ -176,13 +176,13 @@ impl App {
             unix,
         });
         app.store.announce(&match &app.admin {
-            Bound::Tcp(address) if config.admin.tls.is_some() => format!("https://{address}"),
-            Bound::Tcp(address) => format!("http://{address}"),
+            BoundAddress::Tcp(address) if config.admin.tls.is_some() => format!("https://{address}"),
+            BoundAddress::Tcp(address) => format!("http://{address}"),
             // For a command with another working folder.
-            Bound::Unix(Some(path)) => {
+            BoundAddress::Unix(Some(path)) => {
                 format!("unix:{}", path.canonicalize().unwrap_or_else(|_| path.clone()).display())
             }
-            Bound::Unix(None) => "unix:".to_owned(),
+            BoundAddress::Unix(None) => "unix:".to_owned(),
         });
         report_certificates(&app.relay, &app.store.alarms);
         app.relay.metrics.certificates(&app.relay.config.load().certificates);
@@ -193,8 +193,8 @@ impl App {
 
     fn serve(&self, gateway: Listener, admin: Listener, desk: Arc<Admin>) {
         let relay = Arc::clone(&self.relay);
-        let look_up = move |request, origin: Origin| gateway::serve(Arc::clone(&relay), request, origin);
-        let inspect = move |request, origin: Origin| {
+        let look_up = move |request, origin: Peer| gateway::serve(Arc::clone(&relay), request, origin);
+        let inspect = move |request, origin: Peer| {
             let desk = Arc::clone(&desk);
             async move { desk.serve(request, origin).await }
         };
@@ -205,23 +205,23 @@ impl App {
         let (relay, stop) = (Arc::clone(&self.relay), self.stop.clone());
         let alarms = self.store.alarms.clone();
         tasks.spawn(async move {
-            while tokio::time::timeout(TIDY, stop.cancelled()).await.is_err() {
-                relay.cache.tidy();
-                relay.tidy();
+            while tokio::time::timeout(MAINTENANCE_INTERVAL, stop.cancelled()).await.is_err() {
+                relay.cache.run_maintenance();
+                relay.run_maintenance();
                 relay.admit.report(&alarms);
                 report_certificates(&relay, &alarms);
-                relay.audit.tidy();
+                relay.audit.run_maintenance();
             }
         });
     }
 
     /// Where gateways ask.
-    pub fn gateway(&self) -> &Bound {
+    pub fn gateway(&self) -> &BoundAddress {
         &self.gateway
     }
 
     /// Where operators look.
-    pub fn admin(&self) -> &Bound {
+    pub fn admin(&self) -> &BoundAddress {
         &self.admin
     }
 
@@ -246,10 +246,10 @@ impl App {
         let config = Arc::new(config);
         if let Err(error) = self.relay.reload(&config, &self.fixed) {
             let error = StartError::Tls(error).to_string();
-            self.keep_config(&error);
+            self.reject_reload(&error);
             return Err(error);
         }
-        if let Err(error) = self.relay.keep_window(&self.store.state) {
+        if let Err(error) = self.relay.store_window(&self.store.state) {
             tracing::error!(%error, "the widest clock_skew is not kept: do not narrow it before another reload");
         }
         self.gateway_rules.store(Arc::new(gateway_rules(&config)));
@@ -281,7 +281,7 @@ impl App {
     }
 
     /// Raises the alarm that a changed configuration is refused and the old one stays.
-    pub fn keep_config(&self, error: &str) {
+    pub fn reject_reload(&self, error: &str) {
         self.relay.metrics.reloaded(false);
         let text = format!("the changed configuration is refused as a whole, the old one stays: {error}");
         self.store.alarms.raise(Condition::Configuration, text);
@@ -291,7 +291,7 @@ impl App {
     /// Stops accepting, finishes what is under way within the grace time, flushes and closes the stores. The admin listener
     /// serves until the gateways are done.
     pub async fn drain(self) {
-        tracing::info!(flights = self.relay.flights.under_way(), "draining");
+        tracing::info!(flights = self.relay.flights.in_flight(), "draining");
         self.stop.cancel();
         self.connections.close();
         self.flights.close();
@@ -346,14 +346,14 @@ fn report_certificates(relay: &Relay, alarms: &Alarms) {
     }
 }
 
-fn gateway_rules(config: &Config) -> Rules {
+fn gateway_rules(config: &Config) -> ListenConfig {
     let gateway = &config.gateway;
-    Rules {
+    ListenConfig {
         connections: gateway.max_connections,
         connections_per_peer: gateway.max_connections_per_peer,
         requests: gateway.max_requests_per_connection,
         streams: gateway.max_streams,
-        patience: Patience {
+        timeouts: Timeouts {
             first_byte: gateway.first_byte.0,
             header: gateway.header.0,
             body: gateway.body.0,
@@ -362,19 +362,19 @@ fn gateway_rules(config: &Config) -> Rules {
         trusted: gateway.trusted_proxies.clone(),
         proxy_protocol: gateway.proxy_protocol,
         tls: config.gateway_tls.clone(),
-        shed: crate::listen::SHED,
+        overload_response: crate::listen::OVERLOAD_RESPONSE,
     }
 }
 
 /// The gateways' rules, for few connections that nobody stands in front of.
-fn admin_rules(config: &Config) -> Rules {
-    Rules {
+fn admin_rules(config: &Config) -> ListenConfig {
+    ListenConfig {
         connections: ADMIN_CONNECTIONS,
         connections_per_peer: ADMIN_CONNECTIONS,
         trusted: Vec::new(),
         proxy_protocol: false,
         tls: config.admin.tls.clone(),
-        shed: crate::listen::SHED_ADMIN,
+        overload_response: crate::listen::ADMIN_OVERLOAD_RESPONSE,
         ..gateway_rules(config)
     }
 }
@@ -397,9 +397,9 @@ fn relay(
         admit: Admit::new(config, clock.clone()),
         actions: Actions::default(),
         tasks: flights.clone(),
-        stopping: CancellationToken::new(),
+        shutdown: CancellationToken::new(),
         cache: Cache::new(config, Arc::clone(&store.cache), clock.clone()),
-        flights: Arc::new(Flights::new(Caps::of(carrier), flights.clone())),
+        flights: Arc::new(Flights::new(Limits::of(carrier), flights.clone())),
         carrier: Carrier::new(config, &store.state, &store.audit, clock, Arc::clone(metrics))?,
         audit: Audit::new(
             Arc::clone(&store.audit),
@@ -408,8 +408,8 @@ fn relay(
             clock.clone(),
         ),
         config: ArcSwap::from(Arc::clone(config)),
-        history: store.history.clone(),
-        past: Past::default(),
+        audit_reader: store.history.clone(),
+        replay_restore: ReplayRestore::default(),
         clock: clock.clone(),
         metrics: Arc::clone(metrics),
     })

@@ -25,7 +25,9 @@ use crate::clock::{Clock, Time};
 use crate::config::{Client, OnFailure};
 use crate::gateway::request::Claims;
 use crate::outcome::{Outcome, Refusal};
-use crate::store::audit::{AuditRow, AuditStore, AuditUnavailable, BegunRow, Clip, Lost, Noted, RefusedRow};
+use crate::store::audit::{
+    AuditStore, AuditUnavailable, BegunRow, InlineStr, LookupRow, Lost, Noted, RefusedRow,
+};
 pub use refusals::Refusals;
 
 /// What is known of a look-up so far.
@@ -47,7 +49,7 @@ pub struct Record {
 
 impl Record {
     /// A request that arrived at `at` from `peer`.
-    pub fn begin(at: Time, peer: IpAddr) -> Self {
+    pub fn start(at: Time, peer: IpAddr) -> Self {
         Self {
             at,
             peer,
@@ -95,7 +97,7 @@ impl Record {
     }
 
     /// It is about to be done: until a record says its end, it stays open. None when nothing was begun after all.
-    pub fn acts(&mut self, action: Option<Action>) {
+    pub fn set_action(&mut self, action: Option<Action>) {
         self.action = action.map(Box::new);
     }
 
@@ -128,20 +130,20 @@ impl Record {
         self.age = Some(age);
     }
 
-    fn into_row(self, outcome: Outcome, refusal: Option<&Refusal>, latency: Duration) -> AuditRow {
+    fn into_row(self, outcome: Outcome, refusal: Option<&Refusal>, latency: Duration) -> LookupRow {
         let answer = self.answer;
-        let verdict = answer.as_ref().map(|entry| &entry.said.verdict);
+        let verdict = answer.as_ref().map(|entry| &entry.reply.verdict);
         let carrier_code = match refusal {
             Some(Refusal::Credentials(code)) => Some(*code),
             _ => verdict.map(|verdict| verdict.code),
         };
         // Every answer that is not a refusal is the carrier's, with its code.
         let code = match (refusal, verdict) {
-            (Some(refusal), _) => Clip::new(refusal.code()),
-            (None, Some(verdict)) => Clip::new(verdict.code.as_str()),
-            (None, None) => Clip::new(""),
+            (Some(refusal), _) => InlineStr::new(refusal.code()),
+            (None, Some(verdict)) => InlineStr::new(verdict.code.as_str()),
+            (None, None) => InlineStr::new(""),
         };
-        AuditRow {
+        LookupRow {
             at: self.at,
             authenticated: self.client.is_some(),
             action: self.action.is_some(),
@@ -156,14 +158,14 @@ impl Record {
             reason: refusal
                 .map(Refusal::reason)
                 .or(self.repeated.then(|| Refusal::ReusedTransid.reason()))
-                .or(self.client_gone.then(|| Refusal::Gone.reason())),
+                .or(self.client_gone.then(|| Refusal::ClientGone.reason())),
             code,
-            carrier_code: carrier_code.map(|code| Clip::new(code.as_str())),
+            carrier_code: carrier_code.map(|code| InlineStr::new(code.as_str())),
             status: verdict
                 .and_then(|verdict| verdict.status.as_ref())
-                .map(|status| Clip::new(status.code())),
+                .map(|status| InlineStr::new(status.code())),
             age: self.age,
-            carrier_transid: self.carrier_transid.map(|transid| Clip::new(transid.as_str())),
+            carrier_transid: self.carrier_transid.map(|transid| InlineStr::new(transid.as_str())),
             latency,
         }
     }
@@ -173,21 +175,21 @@ impl Record {
 pub struct Audit {
     store: Arc<AuditStore>,
     /// How long an answer waits for its record, in nanoseconds.
-    patience: AtomicU64,
+    timeout: AtomicU64,
     refusals: Refusals,
     clock: Clock,
 }
 
 /// How long an answer waits for its record where it may leave without.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often it is looked who has waited too long for a commit.
-const ROUND: Duration = Duration::from_millis(100);
+const EXPIRY_TICK: Duration = Duration::from_millis(100);
 
 impl Audit {
-    /// Over the store's writer; a record that is not on disk after `patience` counts as unavailable.
+    /// Over the store's writer; a record that is not on disk after `timeout` counts as unavailable.
     pub fn new(store: Arc<AuditStore>, patience: Duration, refusals: Refusals, clock: Clock) -> Self {
-        let audit = Self { store, patience: AtomicU64::new(0), refusals, clock };
+        let audit = Self { store, timeout: AtomicU64::new(0), refusals, clock };
         audit.set_timeout(patience);
         audit
     }
@@ -196,9 +198,9 @@ impl Audit {
     pub fn set_timeout(&self, timeout: Duration) {
         let timeout = match self.store.on_failure() {
             OnFailure::Refuse => timeout,
-            OnFailure::Answer => timeout.min(ANSWER_PATIENCE),
+            OnFailure::Answer => timeout.min(COMMIT_TIMEOUT),
         };
-        self.patience.store(timeout.as_nanos().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.timeout.store(timeout.as_nanos().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Hands the record to the writer at once; ready when it is committed, or need not be. Says too whether the refusal
@@ -238,16 +240,16 @@ impl Audit {
     /// Tells of commits those who wait for them, and lets go of those who have waited long enough: up to a round longer than
     /// they had patience for. Runs until it is dropped.
     pub async fn watch(&self) {
-        tokio::join!(self.store.herald(), self.end_rounds());
+        tokio::join!(self.store.notifier(), self.expire_waiters());
     }
 
-    async fn end_rounds(&self) {
+    async fn expire_waiters(&self) {
         loop {
-            let patience = Duration::from_nanos(self.patience.load(Ordering::Relaxed));
-            let round = patience.clamp(Duration::from_millis(1), ROUND);
+            let patience = Duration::from_nanos(self.timeout.load(Ordering::Relaxed));
+            let round = patience.clamp(Duration::from_millis(1), EXPIRY_TICK);
             let most = u64::try_from(patience.as_nanos().div_ceil(round.as_nanos())).unwrap_or(u64::MAX);
             tokio::time::sleep(round).await;
-            self.store.end_round(most);
+            self.store.expire(most);
         }
     }
 
@@ -267,7 +269,7 @@ impl Audit {
     }
 
     /// Writes down the counts of a period that is over.
-    pub fn tidy(&self) {
+    pub fn run_maintenance(&self) {
         self.write_counts(self.refusals.take_if_over(self.clock.monotonic()));
     }
 

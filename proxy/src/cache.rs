@@ -4,11 +4,11 @@
 //! anew on each look-up ([`freshness`]), so a changed configuration and a restart need no migration. The group is part
 //! of every key: no path shows one customer another's entry.
 
+pub mod cache_control;
 pub mod freshness;
 mod generation;
+pub mod intern;
 mod memory;
-pub mod said;
-pub mod wants;
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use cmiot_signer::{Card, Status};
 
-use crate::carrier::Answered;
+use crate::carrier::CarrierResponse;
 use crate::carrier::charset::ContentType;
 use crate::carrier::verdict::{Code, Verdict};
 use crate::clock::{Clock, Time};
@@ -25,12 +25,12 @@ use crate::config::{Config, Lifetime};
 use crate::operation::{Operation, Parameters};
 use crate::store::StoreError;
 use crate::store::cache::{CacheRow, CacheStore, Selection};
-use freshness::{Freshness, Rules};
-pub use generation::Ticket;
+use freshness::{Freshness, FreshnessPolicy};
+pub use generation::FillToken;
 use generation::{Generations, Source};
+use intern::{CarrierReply, ReplyInterner};
 pub use memory::Hits;
 use memory::Memory;
-use said::{Said, Sayings};
 
 /// What an answer is the answer to.
 #[derive(Clone, Eq, Debug)]
@@ -75,7 +75,7 @@ impl PartialEq for Key {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
     /// What it said.
-    pub said: Arc<Said>,
+    pub reply: Arc<CarrierReply>,
     /// When it said so.
     pub answered_at: Time,
     /// Purged softly: not fresh, whatever its age.
@@ -86,7 +86,7 @@ pub struct Entry {
 
 /// An entry that was found, and what it is good for now.
 #[derive(Clone, Debug)]
-pub struct Held {
+pub struct Candidate {
     /// The entry.
     pub entry: Arc<Entry>,
     /// What it is good for.
@@ -97,7 +97,7 @@ pub struct Held {
     pub hits: u32,
 }
 
-impl Held {
+impl Candidate {
     /// How old it is at `now`, and for how long it has been stale.
     pub fn age(&self, now: Time) -> (Duration, Duration) {
         let answered_at = self.entry.answered_at;
@@ -112,7 +112,7 @@ impl Held {
     }
 
     /// Whether it is in the last fifth of its freshness at `now`, and was asked for `hits` times.
-    pub fn is_due(&self, now: Time, hits: u32) -> bool {
+    pub fn should_refresh_ahead(&self, now: Time, hits: u32) -> bool {
         self.freshness == Freshness::Fresh
             && self.hits >= hits
             && self
@@ -123,7 +123,7 @@ impl Held {
 
 /// What the cache knows about a key, for whoever looks inside.
 #[derive(Clone, Debug)]
-pub struct Inspected {
+pub struct EntryInfo {
     /// The entry.
     pub entry: Arc<Entry>,
     /// What it is good for; `None` when its kind is not stored by now's rules.
@@ -136,7 +136,7 @@ pub struct Inspected {
 
 /// How a purge leaves what it finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Depth {
+pub enum PurgeMode {
     /// Stale: good for the carrier's bad days alone.
     Soft,
     /// Gone.
@@ -157,78 +157,80 @@ pub struct Purged {
 /// Memory over SQLite.
 pub struct Cache {
     memory: Memory,
-    sayings: Sayings,
+    replies: ReplyInterner,
     store: Arc<CacheStore>,
     generations: Arc<Generations>,
-    rules: ArcSwap<Rules>,
+    policy: ArcSwap<FreshnessPolicy>,
     clock: Clock,
 }
 
 impl Cache {
-    /// The cache of a configuration, over `store`.
+    /// The cache of a configuration, over `insert`.
     pub fn new(config: &Config, store: Arc<CacheStore>, clock: Clock) -> Self {
         Self {
             memory: Memory::new(config.cache.memory_entries),
-            sayings: Sayings::default(),
+            replies: ReplyInterner::default(),
             store,
             generations: Arc::default(),
-            rules: ArcSwap::from_pointee(Rules::of(config)),
+            policy: ArcSwap::from_pointee(FreshnessPolicy::of(config)),
             clock,
         }
     }
 
     /// Takes over how long answers serve from a changed configuration.
     pub fn reload(&self, config: &Config) {
-        self.rules.store(Arc::new(Rules::of(config)));
+        self.policy.store(Arc::new(FreshnessPolicy::of(config)));
     }
 
     /// Memory, then SQLite. A store that fails is a miss: the carrier knows better anyway.
-    pub async fn look_up(&self, key: &Key) -> Option<Held> {
-        if let Some(held) = self.recall(key, self.clock.now()) {
+    pub async fn look_up(&self, key: &Key) -> Option<Candidate> {
+        if let Some(held) = self.get_in_memory(key, self.clock.now()) {
             return Some(held);
         }
-        let ticket = self.ticket();
+        let ticket = self.fill_token();
         // Boxed, so that what is in memory need not carry the room for this.
         let entry = Arc::new(Box::pin(self.load(key)).await?);
-        let held = self.judge(key, Arc::clone(&entry), self.clock.now())?;
-        ticket.keep(Source::File, key, &entry, || self.keep_in_memory(key, &entry)).then_some(held)
+        let held = self.evaluate_at(key, Arc::clone(&entry), self.clock.now())?;
+        ticket
+            .insert_if_current(Source::File, key, &entry, || self.insert_in_memory(key, &entry))
+            .then_some(held)
     }
 
     /// Memory only: what is known at once, and what a leader looks at once more before it spends a call.
-    pub fn recall(&self, key: &Key, now: Time) -> Option<Held> {
+    pub fn get_in_memory(&self, key: &Key, now: Time) -> Option<Candidate> {
         let (entry, hits) = self.memory.get(key)?;
-        self.judge(key, entry, now).map(|held| Held { hits, ..held })
+        self.evaluate_at(key, entry, now).map(|held| Candidate { hits, ..held })
     }
 
-    /// The entry that an answer of the carrier's makes. It is stored by [`Self::store`] alone.
-    pub fn entry(&self, answered: Answered) -> Arc<Entry> {
-        let said = self.sayings.share(&answered.body, answered.content_type, answered.verdict);
-        Arc::new(Entry { said, answered_at: answered.at, stale: false, hits: Hits::default() })
+    /// The entry that an answer of the carrier's makes. It is stored by [`Self::insert`] alone.
+    pub fn entry(&self, answered: CarrierResponse) -> Arc<Entry> {
+        let reply = self.replies.intern(&answered.body, answered.content_type, answered.verdict);
+        Arc::new(Entry { reply, answered_at: answered.at, stale: false, hits: Hits::default() })
     }
 
     /// To be taken before the carrier is asked, and handed in with its answer.
-    pub fn ticket(&self) -> Ticket {
-        self.generations.ticket()
+    pub fn fill_token(&self) -> FillToken {
+        self.generations.fill_token()
     }
 
     /// Stores an answer if its verdict is ever stored and no purge came since the ticket was taken; says whether it
     /// was.
-    pub fn store(&self, ticket: &Ticket, key: &Key, entry: &Arc<Entry>) -> bool {
-        if self.rules.load().lifetime(key, entry).is_none() {
+    pub fn insert(&self, ticket: &FillToken, key: &Key, entry: &Arc<Entry>) -> bool {
+        if self.policy.load().lifetime(key, entry).is_none() {
             return false;
         }
-        ticket.keep(Source::Carrier, key, entry, || {
-            self.keep_in_memory(key, entry);
+        ticket.insert_if_current(Source::Carrier, key, entry, || {
+            self.insert_in_memory(key, entry);
             let row = CacheRow {
                 group: Arc::clone(&key.group),
                 operation: key.operation.name.into(),
                 card: key.card,
                 parameters: key.parameters.as_str().to_owned(),
-                code: entry.said.verdict.code.as_str().to_owned(),
-                status: entry.said.verdict.status.as_ref().map(|status| status.code().to_owned()),
+                code: entry.reply.verdict.code.as_str().to_owned(),
+                status: entry.reply.verdict.status.as_ref().map(|status| status.code().to_owned()),
                 answered_at: entry.answered_at,
-                body: entry.said.body.clone(),
-                charset: entry.said.content_type.charset().map(str::to_owned),
+                body: entry.reply.body.clone(),
+                charset: entry.reply.content_type.charset().map(str::to_owned),
                 stale: false,
             };
             self.store.save(row, self.clock.now().plus(freshness::TOLERANCE));
@@ -244,18 +246,18 @@ impl Cache {
     pub async fn purge(
         &self,
         selection: &Selection,
-        depth: Depth,
+        depth: PurgeMode,
         outdated: impl FnOnce(),
     ) -> Result<Purged, StoreError> {
         let selects = |key: &Key, entry: &Entry| {
-            let status = entry.said.verdict.status.as_ref().map(Status::code);
+            let status = entry.reply.verdict.status.as_ref().map(Status::code);
             selection.covers(&key.group, key.operation.name, &key.card, status, entry.answered_at)
         };
         let (generation, (memory, applied)) = self.generations.begin(selection, || {
             outdated();
             match depth {
-                Depth::Hard => (self.memory.remove(selects), self.store.remove_where(selection.clone())),
-                Depth::Soft => {
+                PurgeMode::Hard => (self.memory.remove(selects), self.store.remove_where(selection.clone())),
+                PurgeMode::Soft => {
                     (self.memory.mark_stale(selects), self.store.mark_stale_where(selection.clone()))
                 }
             }
@@ -269,7 +271,7 @@ impl Cache {
     /// and whenever the clock has been set back. Until the file is done, such rows are expired as they are.
     pub fn remove_future(&self) {
         let now = self.clock.now();
-        let memory = self.memory.remove(|_, entry| freshness::is_of_the_future(entry.answered_at, now));
+        let memory = self.memory.remove(|_, entry| freshness::is_in_future(entry.answered_at, now));
         if memory > 0 {
             tracing::warn!(
                 entries = memory,
@@ -281,17 +283,17 @@ impl Cache {
     }
 
     /// What is known about a key, whatever it is good for.
-    pub async fn inspect(&self, key: &Key) -> Option<Inspected> {
+    pub async fn inspect(&self, key: &Key) -> Option<EntryInfo> {
         let (entry, in_memory) = match self.memory.get(key) {
             Some((entry, _)) => (entry, true),
             None => (Arc::new(self.load(key).await?), false),
         };
-        let lifetime = self.rules.load().lifetime(key, &entry);
+        let lifetime = self.policy.load().lifetime(key, &entry);
         let until = lifetime.map(|lifetime| {
             (entry.answered_at.plus(lifetime.fresh.0), entry.answered_at.plus(lifetime.useful()))
         });
         let freshness = lifetime.map(|lifetime| freshness_at(self.clock.now(), &lifetime, &entry));
-        Some(Inspected { entry, freshness, until, in_memory })
+        Some(EntryInfo { entry, freshness, until, in_memory })
     }
 
     /// Purges since the start.
@@ -300,45 +302,45 @@ impl Cache {
     }
 
     /// The file under it.
-    pub fn file(&self) -> &Arc<CacheStore> {
+    pub fn store(&self) -> &Arc<CacheStore> {
         &self.store
     }
 
     /// An entry that is known to be fresh.
-    pub fn fresh(&self, key: &Key, entry: Arc<Entry>) -> Held {
-        let lifetime = self.rules.load().lifetime(key, &entry);
-        Held { entry, freshness: Freshness::Fresh, lifetime, hits: 0 }
+    pub fn assume_fresh(&self, key: &Key, entry: Arc<Entry>) -> Candidate {
+        let lifetime = self.policy.load().lifetime(key, &entry);
+        Candidate { entry, freshness: Freshness::Fresh, lifetime, hits: 0 }
     }
 
     /// What an answer that was given before is good for now; none when it has expired. One that is never stored has no
     /// lifetime, and counts as fresh.
-    pub fn appraise(&self, key: &Key, entry: Arc<Entry>, now: Time) -> Option<Held> {
-        if self.rules.load().lifetime(key, &entry).is_some() {
-            return self.judge(key, entry, now);
+    pub fn evaluate(&self, key: &Key, entry: Arc<Entry>, now: Time) -> Option<Candidate> {
+        if self.policy.load().lifetime(key, &entry).is_some() {
+            return self.evaluate_at(key, entry, now);
         }
-        Some(Held { entry, freshness: Freshness::Fresh, lifetime: None, hits: 0 })
+        Some(Candidate { entry, freshness: Freshness::Fresh, lifetime: None, hits: 0 })
     }
 
     /// Entries in memory, about.
-    pub fn entries(&self) -> u64 {
-        self.memory.entries()
+    pub fn entry_count(&self) -> u64 {
+        self.memory.len()
     }
 
     /// Frees what has expired; called on a ticker.
-    pub fn tidy(&self) {
-        self.memory.tidy();
+    pub fn run_maintenance(&self) {
+        self.memory.run_maintenance();
     }
 
-    fn judge(&self, key: &Key, entry: Arc<Entry>, now: Time) -> Option<Held> {
-        let lifetime = self.rules.load().lifetime(key, &entry)?;
+    fn evaluate_at(&self, key: &Key, entry: Arc<Entry>, now: Time) -> Option<Candidate> {
+        let lifetime = self.policy.load().lifetime(key, &entry)?;
         match freshness_at(now, &lifetime, &entry) {
             Freshness::Expired => None,
-            freshness => Some(Held { entry, freshness, lifetime: Some(lifetime), hits: 0 }),
+            freshness => Some(Candidate { entry, freshness, lifetime: Some(lifetime), hits: 0 }),
         }
     }
 
-    fn keep_in_memory(&self, key: &Key, entry: &Arc<Entry>) {
-        self.memory.put(key.clone(), entry, self.clock.now());
+    fn insert_in_memory(&self, key: &Key, entry: &Arc<Entry>) {
+        self.memory.insert(key.clone(), entry, self.clock.now());
     }
 
     async fn load(&self, key: &Key) -> Option<Entry> {
@@ -362,8 +364,8 @@ impl Cache {
         let code = Code::parse(&row.code)?;
         let verdict = Verdict::stored(code, row.status.as_deref().map(Status::from_code));
         let content_type = ContentType::stored(row.charset.as_deref());
-        let said = self.sayings.share(&row.body, content_type, verdict);
-        Some(Entry { said, answered_at: row.answered_at, stale: row.stale, hits: Hits::default() })
+        let reply = self.replies.intern(&row.body, content_type, verdict);
+        Some(Entry { reply, answered_at: row.answered_at, stale: row.stale, hits: Hits::default() })
     }
 }
 
@@ -374,7 +376,7 @@ fn freshness_at(now: Time, lifetime: &Lifetime, entry: &Entry) -> Freshness {
     }
 }
 
-impl Rules {
+impl FreshnessPolicy {
     fn of(config: &Config) -> Self {
         Self { lifetimes: config.lifetimes.clone(), jitter_percent: config.cache.ttl_jitter_percent }
     }

@@ -3,16 +3,16 @@
 //! [`Carrier::call`] asks for a group: it picks the account by what is left of its budget, waits for its turn, passes
 //! the breakers, and asks once more where the carrier's codes say that this helps. One [`Attempt`] is one call with one
 //! transid of its own. What the carrier said is a [`Verdict`]; what kept it from saying anything is a [`Fault`]; why it
-//! was not asked at all is [`NotAsked`]. Only this room knows the carrier's JSON and error codes.
+//! was not asked at all is [`NotSent`]. Only this room knows the carrier's JSON and error codes.
 
+pub mod account;
 pub mod breaker;
 pub mod budget;
 pub mod charset;
 pub mod client;
+mod connect;
 pub mod fault;
 pub mod health;
-mod route;
-pub mod standing;
 pub mod verdict;
 
 use std::collections::HashMap;
@@ -31,14 +31,14 @@ use crate::config::{Account, Carrier as Settings, Config};
 use crate::metrics::Metrics;
 use crate::operation::{Operation, Parameters};
 use crate::sequence::TransidSource;
-use crate::store::audit::{AuditStore, CallRow, Clip, OnFailure};
+use crate::store::audit::{AuditStore, CallRow, InlineStr, OnFailure};
 use crate::store::state::StateStore;
-use crate::urgency::Pressure;
+use crate::urgency::SharedUrgency;
+use account::{AccountGauges, AccountState, CallPermit, Next};
 use charset::ContentType;
 use client::Client;
 use fault::Fault;
 use health::Alarm;
-use standing::{Levels, Pass, Settled, Standing};
 use verdict::{Class, Code, Verdict};
 
 /// One call to the carrier and its end.
@@ -51,20 +51,20 @@ pub struct Attempt {
     /// How long it took.
     pub latency: Duration,
     /// What the carrier said, or what kept it from saying anything.
-    pub end: Result<Answered, Fault>,
+    pub result: Result<CarrierResponse, Fault>,
 }
 
 impl Attempt {
     /// Whether the carrier refused the account and not the call: another account may be served.
     fn is_refused(&self) -> bool {
-        let class = self.end.as_ref().ok().map(|answered| answered.verdict.class);
+        let class = self.result.as_ref().ok().map(|answered| answered.verdict.class);
         matches!(class, Some(Class::Credentials | Class::Throttled))
     }
 }
 
 /// The carrier's answer, byte for byte, and what it means.
 #[derive(Clone, Debug)]
-pub struct Answered {
+pub struct CarrierResponse {
     /// The body as it came.
     pub body: Bytes,
     /// How it is encoded.
@@ -77,7 +77,7 @@ pub struct Answered {
 
 /// Why the carrier was not asked, and how long to wait before it may be.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum NotAsked {
+pub enum NotSent {
     /// The accounts' budget is spent, or too many wait for it.
     Budget(Duration),
     /// The day's calls cannot be counted, since `state.db` takes no commit: none is made.
@@ -94,7 +94,7 @@ pub enum NotAsked {
     Shutdown,
 }
 
-impl NotAsked {
+impl NotSent {
     /// How long to wait before asking may help.
     pub fn wait(&self) -> Duration {
         match self {
@@ -138,7 +138,7 @@ impl Carrier {
         Ok(Self {
             client: Client::new(&config.carrier, clock)?,
             transids: Arc::new(TransidSource::new(Arc::clone(state), config.carrier.node, clock.clone())),
-            groups: ArcSwap::from_pointee(standings(config, state, clock, &Groups::new())),
+            groups: ArcSwap::from_pointee(accounts(config, state, clock, &Groups::new())),
             state: Arc::clone(state),
             audit: Arc::clone(audit),
             clock: clock.clone(),
@@ -159,7 +159,7 @@ impl Carrier {
     /// When TLS towards the carrier cannot be set up; nothing has changed then.
     pub fn reload(&self, config: &Config, settings: Settings) -> Result<(), rustls::Error> {
         self.client.reload(settings)?;
-        let groups = standings(config, &self.state, &self.clock, &self.groups.load());
+        let groups = accounts(config, &self.state, &self.clock, &self.groups.load());
         self.groups.store(Arc::new(groups));
         self.clock.set_limits(limits(config));
         Ok(())
@@ -170,39 +170,40 @@ impl Carrier {
     /// begun. Actions are sent once. Returns the last attempt.
     ///
     /// # Errors
-    /// [`NotAsked`] when no account of the group may send a call, or none may be sent at all.
+    /// [`NotSent`] when no account of the group may send a call, or none may be sent at all.
     pub async fn call(
         &self,
         group: &str,
         operation: &'static Operation,
         card: &Card,
         parameters: &Parameters,
-        pressure: &Pressure,
-    ) -> Result<Attempt, NotAsked> {
+        pressure: &SharedUrgency,
+    ) -> Result<Attempt, NotSent> {
         let (mut last, mut retries, mut passwords) =
             (None::<Attempt>, u32::from(operation.is_lookup()), operation.is_lookup());
         let (mut accounts, mut refused) = (operation.is_lookup(), None);
         loop {
             let previous = last.as_ref().and_then(|attempt| attempt.transid);
             let picked = match self.may_send(operation) {
-                Ok(()) => self.pick(group, operation, pressure, refused.as_ref()).await,
+                Ok(()) => self.select_account(group, operation, pressure, refused.as_ref()).await,
                 Err(not_asked) => Err(not_asked),
             };
-            let (standing, pass) = match (picked, last) {
+            let (account, pass) = match (picked, last) {
                 (Ok(picked), _) => picked,
                 // What was said before is better than why nothing more is.
                 (Err(_), Some(attempt)) => return Ok(attempt),
                 (Err(not_asked), None) => return Err(not_asked),
             };
-            let password = standing.password(pass.password);
-            let attempt = self.ask(&standing.account, password, operation, card, parameters, previous).await;
-            let settled = standing.settle(operation, &pass, &attempt.end);
+            let password = account.password(pass.password);
+            let attempt =
+                self.attempt(&account.account, password, operation, card, parameters, previous).await;
+            let settled = account.record(operation, &pass, &attempt.result);
             drop(pass);
-            if let Settled::Alarm(alarm) = &settled {
+            if let Next::Alarm(alarm) = &settled {
                 tracing::error!(%alarm, "calls stop until the carrier accepts one");
             }
             match settled {
-                Settled::OtherPassword if passwords => passwords = false,
+                Next::OtherPassword if passwords => passwords = false,
                 _ if attempt.is_refused() && accounts => {
                     accounts = false;
                     refused = Some(Arc::clone(&attempt.account));
@@ -222,22 +223,22 @@ impl Carrier {
 
     /// Whether a call may be sent at all: nothing is paid for whose answer could not be given for want of a record, and no
     /// action is done without one.
-    fn may_send(&self, operation: &Operation) -> Result<(), NotAsked> {
+    fn may_send(&self, operation: &Operation) -> Result<(), NotSent> {
         if self.stopping.is_cancelled() {
-            return Err(NotAsked::Shutdown);
+            return Err(NotSent::Shutdown);
         }
         let needs_record = self.audit.on_failure() == OnFailure::Refuse || !operation.is_lookup();
-        if needs_record && !self.audit.can_record() { Err(NotAsked::Unrecorded) } else { Ok(()) }
+        if needs_record && !self.audit.can_record() { Err(NotSent::Unrecorded) } else { Ok(()) }
     }
 
     /// The account of the group with the most left, and leave to call with it. Not the one that was `refused` before.
-    async fn pick(
+    async fn select_account(
         &self,
         group: &str,
         operation: &'static Operation,
-        pressure: &Pressure,
+        pressure: &SharedUrgency,
         refused: Option<&Arc<str>>,
-    ) -> Result<(Arc<Standing>, Pass), NotAsked> {
+    ) -> Result<(Arc<AccountState>, CallPermit), NotSent> {
         let accounts = self.groups.load().get(group).cloned().unwrap_or_default();
         let may = |account: &Account| account.ebid_of(operation).is_some() && refused != Some(&account.name);
         let accounts: Vec<_> = accounts.iter().filter(|one| may(&one.account)).collect();
@@ -245,22 +246,22 @@ impl Carrier {
         open.sort_by_key(|one| std::cmp::Reverse(one.left()));
         // One whose budget is spent leaves it to the next; who waits, waits for the best.
         let mut soonest =
-            accounts.iter().filter_map(|one| one.check(operation).err()).min_by_key(NotAsked::wait);
-        for standing in open {
-            let passed = self.stopping.run_until_cancelled(standing.pass(operation, pressure)).await;
-            match passed.unwrap_or(Err(NotAsked::Shutdown)) {
+            accounts.iter().filter_map(|one| one.check(operation).err()).min_by_key(NotSent::wait);
+        for account in open {
+            let passed = self.stopping.run_until_cancelled(account.pass(operation, pressure)).await;
+            match passed.unwrap_or(Err(NotSent::Shutdown)) {
                 Ok(pass) => match self.may_send(operation) {
-                    Ok(()) => return Ok((Arc::clone(standing), pass)),
+                    Ok(()) => return Ok((Arc::clone(account), pass)),
                     // The wait for the budget may have been long.
                     Err(not_asked) => {
-                        standing.give_back(operation);
+                        account.give_back(operation);
                         return Err(not_asked);
                     }
                 },
                 Err(refused) => soonest = Some(refused),
             }
         }
-        Err(soonest.unwrap_or(NotAsked::Budget(Duration::from_secs(60))))
+        Err(soonest.unwrap_or(NotSent::Budget(Duration::from_secs(60))))
     }
 
     /// Whether a call could leave now to refresh something of this group that is still fresh.
@@ -272,7 +273,7 @@ impl Carrier {
 
     /// What only the operator can mend.
     pub fn alarms(&self) -> Vec<Alarm> {
-        self.groups.load().values().flat_map(|of| of.iter()).flat_map(|standing| standing.alarms()).collect()
+        self.groups.load().values().flat_map(|of| of.iter()).flat_map(|account| account.alarms()).collect()
     }
 
     /// Looks for a step of the wall clock, and keeps the alarm about the clock up to date; called on a ticker.
@@ -291,13 +292,13 @@ impl Carrier {
     }
 
     /// What is shown of each account.
-    pub fn levels(&self) -> Vec<Levels> {
-        self.groups.load().values().flat_map(|of| of.iter()).map(|standing| standing.levels()).collect()
+    pub fn gauges(&self) -> Vec<AccountGauges> {
+        self.groups.load().values().flat_map(|of| of.iter()).map(|account| account.gauges()).collect()
     }
 
     /// One attempt with one password, budget and breakers apart: transid → sign → send → read. Takes as long as the
     /// client's timeout at most. `previous` is the transid of the attempt that it follows, for the audit.
-    pub async fn ask(
+    pub async fn attempt(
         &self,
         account: &Account,
         password: &Password,
@@ -312,12 +313,12 @@ impl Carrier {
             account: Arc::clone(&account.name),
             transid: None,
             latency: Duration::ZERO,
-            end: Err(Fault::Sequence),
+            result: Err(Fault::Sequence),
         };
         match self.transid(account).await {
             Ok(transid) => {
                 attempt.transid = Some(transid);
-                attempt.end = match account.ebid_of(operation) {
+                attempt.result = match account.ebid_of(operation) {
                     Some(ebid) => {
                         let signed = Signer::new(&account.appid, ebid, password).sign_transid(transid, card);
                         self.send(operation, &signed, parameters).await
@@ -325,7 +326,7 @@ impl Carrier {
                     None => Err(Fault::NoEbid),
                 };
             }
-            Err(fault) => attempt.end = Err(fault),
+            Err(fault) => attempt.result = Err(fault),
         }
         attempt.latency = self.clock.monotonic().saturating_sub(started);
         self.audit.append_call(call_row(operation, card, at, previous, &attempt));
@@ -355,7 +356,7 @@ impl Carrier {
         operation: &Operation,
         signed: &SignedRequest<'_>,
         parameters: &Parameters,
-    ) -> Result<Answered, Fault> {
+    ) -> Result<CarrierResponse, Fault> {
         let sent = self.clock.moment();
         // As soon as the head has come, whatever its status.
         let dated = |theirs: Time| {
@@ -368,7 +369,7 @@ impl Carrier {
         let at = self.clock.now();
         match Verdict::read(&response.body, operation.verdict) {
             Ok(verdict) => {
-                Ok(Answered { body: response.body, content_type: response.content_type, verdict, at })
+                Ok(CarrierResponse { body: response.body, content_type: response.content_type, verdict, at })
             }
             Err(why) => Err(Fault::not_an_envelope(why, &response.body)),
         }
@@ -376,13 +377,13 @@ impl Carrier {
 
     /// Where every attempt ends, whatever became of it.
     fn report(&self, operation: &Operation, card: &Card, attempt: &Attempt) {
-        let code = match &attempt.end {
+        let code = match &attempt.result {
             Ok(answered) => answered.verdict.code.label(),
             Err(fault) => fault.name(),
         };
         self.metrics.carrier_call(&attempt.account, code, attempt.latency);
-        match &attempt.end {
-            Ok(Answered { verdict, .. }) if verdict.class == Class::Credentials => {
+        match &attempt.result {
+            Ok(CarrierResponse { verdict, .. }) if verdict.class == Class::Credentials => {
                 tracing::error!(
                     account = %attempt.account, operation = operation.name, code = %verdict.code,
                     "the carrier refuses the account's credentials: run `cmiot-proxy check --live`"
@@ -404,8 +405,8 @@ fn call_row(
     previous: Option<Transid>,
     attempt: &Attempt,
 ) -> CallRow {
-    let transid = |transid: Transid| Clip::new(transid.as_str());
-    let answered = attempt.end.as_ref().ok();
+    let transid = |transid: Transid| InlineStr::new(transid.as_str());
+    let answered = attempt.result.as_ref().ok();
     CallRow {
         at,
         transid: attempt.transid.map(transid),
@@ -413,34 +414,34 @@ fn call_row(
         card: *card,
         account: Arc::clone(&attempt.account),
         operation: operation.name,
-        code: answered.map(|answered| Clip::new(answered.verdict.code.as_str())),
-        fault: attempt.end.as_ref().err().map(Fault::name),
+        code: answered.map(|answered| InlineStr::new(answered.verdict.code.as_str())),
+        fault: attempt.result.as_ref().err().map(Fault::name),
         status: answered
             .and_then(|answered| answered.verdict.status.as_ref())
-            .map(|status| Clip::new(status.code())),
+            .map(|status| InlineStr::new(status.code())),
         latency: attempt.latency,
         bytes: answered.map(|answered| answered.body.len()),
     }
 }
 
 /// How each account stands, by group. A group's list is shared with the calls that choose from it.
-type Groups = HashMap<Arc<str>, Arc<[Arc<Standing>]>>;
+type Groups = HashMap<Arc<str>, Arc<[Arc<AccountState>]>>;
 
 /// The accounts of a configuration, with what `known` knows of those that have not changed.
-fn standings(config: &Config, state: &Arc<StateStore>, clock: &Clock, known: &Groups) -> Groups {
-    let standing = |account: &Arc<Account>| {
+fn accounts(config: &Config, state: &Arc<StateStore>, clock: &Clock, known: &Groups) -> Groups {
+    let account = |account: &Arc<Account>| {
         let before = known.values().flat_map(|of| of.iter()).find(|one| one.account.name == account.name);
-        Arc::new(Standing::new(account, config, state, clock, before.map(|before| &**before)))
+        Arc::new(AccountState::new(account, config, state, clock, before.map(|before| &**before)))
     };
-    let of_group = |accounts: &Vec<Arc<Account>>| accounts.iter().map(standing).collect();
+    let of_group = |accounts: &Vec<Arc<Account>>| accounts.iter().map(account).collect();
     config.groups.iter().map(|(name, accounts)| (Arc::clone(name), of_group(accounts))).collect()
 }
 
 /// How long to wait before the same is asked once more; `None` where that does not help or may be counted twice.
 fn pause(attempt: &Attempt) -> Option<Duration> {
     let number = attempt.transid.map_or(0, |transid| transid.sequence().get());
-    match &attempt.end {
-        Ok(answered) if answered.verdict.class == Class::Busy => Some(standing::jitter(number)),
+    match &attempt.result {
+        Ok(answered) if answered.verdict.class == Class::Busy => Some(account::jitter(number)),
         Err(fault) if fault.may_retry() => Some(Duration::ZERO),
         _ => None,
     }

@@ -98,7 +98,7 @@ pub struct Moment {
     /// The wall time, or what it would be without a step forwards that nothing has confirmed. Never after the wall time.
     pub believed: Time,
     /// [`Clock::monotonic`].
-    pub ticks: Duration,
+    pub monotonic: Duration,
 }
 
 /// Where the time comes from: the system, or a hand-set value in tests. Clones share what is believed.
@@ -129,11 +129,11 @@ impl Clock {
         Self::new(Source::System { started: Instant::now() })
     }
 
-    /// A clock that stands at `start` until its [`Hand`] moves it.
-    pub fn manual(start: Time) -> (Self, Hand) {
+    /// A clock that stands at `start` until its [`ManualClock`] moves it.
+    pub fn manual(start: Time) -> (Self, ManualClock) {
         let (wall, ticks) = (start.as_micros(), start.as_micros().max(0));
         let hands = Arc::new(Hands { wall: wall.into(), ticks: ticks.into(), slept: 0.into() });
-        (Self::new(Source::Manual(Arc::clone(&hands))), Hand(hands))
+        (Self::new(Source::Manual(Arc::clone(&hands))), ManualClock(hands))
     }
 
     fn new(source: Source) -> Self {
@@ -154,7 +154,7 @@ impl Clock {
     /// All times.
     pub fn moment(&self) -> Moment {
         let (wall, ticks) = (self.source.wall(), self.source.ticks());
-        Moment { wall, believed: self.belief.believed(wall, ticks), ticks }
+        Moment { wall, believed: self.belief.believed(wall, ticks), monotonic: ticks }
     }
 
     /// Time since an arbitrary start, for measuring how long something took. A suspended machine's does not go on.
@@ -208,7 +208,7 @@ impl Source {
         }
     }
 
-    /// How long the machine was suspended since its start, in microseconds: [`Source::ticks`] leaves that out.
+    /// How long the machine was suspended since its start, in microseconds: [`Source::monotonic`] leaves that out.
     fn slept(&self) -> i64 {
         match self {
             Self::System { .. } => {
@@ -233,9 +233,9 @@ impl Source {
 
 /// The hand that moves a manual clock.
 #[derive(Clone, Debug)]
-pub struct Hand(Arc<Hands>);
+pub struct ManualClock(Arc<Hands>);
 
-impl Hand {
+impl ManualClock {
     /// Lets time pass: both clocks move forward.
     pub fn advance(&self, by: Duration) {
         self.0.ticks.fetch_add(micros(by), Ordering::AcqRel);

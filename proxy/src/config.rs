@@ -12,8 +12,8 @@ pub mod file;
 pub mod lifetimes;
 pub mod listen;
 pub mod operation;
+pub mod permissions;
 pub mod restart;
-pub mod rights;
 pub mod text;
 pub mod token;
 pub mod units;
@@ -41,12 +41,12 @@ use crate::operation::{Operation, Operations, USER_STATUS};
 use crate::tls;
 
 pub use admin::Admin;
-pub use audit::{Auditing, Durability, Identifiers, OnFailure};
+pub use audit::{AuditConfig, Durability, Identifiers, OnFailure};
 pub use breaker::Breaker;
 pub use file::{ConfigFile, LogFormat};
 pub use lifetimes::{Lifetime, Lifetimes};
+pub use permissions::{Client, Derived, Permissions, Rate};
 pub use reader::read_secret;
-pub use rights::{Client, Derived, Rate, Rights};
 
 /// The checked configuration.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ pub struct Config {
     /// The gateways' listener and its limits.
     pub gateway: file::Gateway,
     /// TLS towards gateways, where it is spoken.
-    pub gateway_tls: Option<tls::Server>,
+    pub gateway_tls: Option<tls::ServerTls>,
     /// The operators' listener.
     pub admin: Admin,
     /// Folder of the databases.
@@ -72,7 +72,7 @@ pub struct Config {
     /// How long answers serve.
     pub lifetimes: Lifetimes,
     /// How the audit is kept.
-    pub audit: Auditing,
+    pub audit: AuditConfig,
     /// How a log line is written.
     pub log_format: LogFormat,
     /// Accounts by group, in the order of the file; never empty for a group.
@@ -86,9 +86,9 @@ pub struct Config {
     /// What may be done with secrets.
     pub process: file::Process,
     /// The files that all this was read from, as they looked just before.
-    pub files: Vec<watch::Seen>,
+    pub files: Vec<watch::FileStamp>,
     /// Of these, the lists of clients and of revoked appids.
-    pub lists: Vec<watch::Seen>,
+    pub lists: Vec<watch::FileStamp>,
     /// When the certificates of all this are valid.
     pub certificates: Vec<certificates::Validity>,
     /// What works but should be changed, for the log and for `check`.
@@ -111,7 +111,7 @@ impl Config {
             ConfigError::new(path, None, format!("cannot be read: {e}: name an existing file with --config"))
         };
         // Before it is read, so that a change while it is read is noticed.
-        let seen = watch::Seen::of(path);
+        let seen = watch::FileStamp::of(path);
         let found = std::fs::metadata(path).map_err(unreadable)?;
         let text = Zeroizing::new(std::fs::read_to_string(path).map_err(unreadable)?);
         let file = ConfigFile::parse(path, &text)?;
@@ -134,7 +134,7 @@ impl Config {
         }
         let (token, made) = token::read_or_make(dir)?;
         self.admin.token = admin::Token::Made(Some(token));
-        self.files.push(watch::Seen::of(&dir.join(token::FILE)));
+        self.files.push(watch::FileStamp::of(&dir.join(token::FILE)));
         Ok(made)
     }
 
@@ -187,7 +187,7 @@ impl ConfigFile {
     fn read_toml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
         let text = text::without_mark(text);
         toml::from_str(text).map_err(|e| {
-            let place = e.span().map(|span| Place::of(text, span.start));
+            let place = e.span().map(|span| Location::of(text, span.start));
             ConfigError::new(path, place, e.message().to_owned())
         })
     }
@@ -227,7 +227,7 @@ pub struct Carrier {
     /// Clock drift that raises the alarm.
     pub drift_alarm: Duration,
     /// Whom to take for the carrier.
-    pub tls: tls::Trust,
+    pub tls: tls::ClientTrust,
 }
 
 impl Carrier {
@@ -269,27 +269,27 @@ impl Account {
 
 /// What is wrong with a configuration, where, and what to write instead.
 #[derive(Debug, thiserror::Error)]
-#[error("{}{}: {what}", path.display(), Shown(place))]
+#[error("{}{}: {what}", path.display(), SourceLine(place))]
 pub struct ConfigError {
     path: PathBuf,
-    place: Option<Place>,
+    place: Option<Location>,
     what: String,
 }
 
 impl ConfigError {
-    fn new(path: &Path, place: Option<Place>, what: String) -> Self {
+    fn new(path: &Path, place: Option<Location>, what: String) -> Self {
         Self { path: path.to_owned(), place, what }
     }
 }
 
 /// A line and column, both from 1.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Location {
     line: usize,
     column: usize,
 }
 
-impl Place {
+impl Location {
     fn of(text: &str, at: usize) -> Self {
         let before = &text.as_bytes()[..at.min(text.len())];
         let line_start = before.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
@@ -300,12 +300,12 @@ impl Place {
     }
 }
 
-struct Shown<'a>(&'a Option<Place>);
+struct SourceLine<'a>(&'a Option<Location>);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for SourceLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(Place { line, column }) => write!(f, ":{line}:{column}"),
+            Some(Location { line, column }) => write!(f, ":{line}:{column}"),
             None => Ok(()),
         }
     }

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Carrier;
-use crate::urgency::{Pressure, Urgency};
+use crate::urgency::{SharedUrgency, Urgency};
 
 /// The flights under way, by key; `C` is who waits.
 pub struct Flights<K, C, T> {
@@ -27,7 +27,7 @@ pub struct Flights<K, C, T> {
 }
 
 struct Table<K, C, T> {
-    caps: Caps,
+    limits: Limits,
     flights: HashMap<K, Flight<T>>,
     /// What each client has under way: seats in the flights of others, and flights of its own. None is kept at zero.
     clients: HashMap<C, usize>,
@@ -36,7 +36,7 @@ struct Table<K, C, T> {
     /// Requests that wait.
     waiting: usize,
     /// Flights that have not landed, those off the table included.
-    under_way: usize,
+    in_flight: usize,
     /// The number of the next flight: a key may fly again before its first flight has landed.
     next: u64,
 }
@@ -46,12 +46,12 @@ struct Flight<T> {
     number: u64,
     landing: watch::Receiver<Option<T>>,
     waiters: usize,
-    pressure: Pressure,
+    urgency: SharedUrgency,
 }
 
 /// How many may fly and wait.
 #[derive(Clone, Copy, Debug)]
-pub struct Caps {
+pub struct Limits {
     /// Flights under way at once.
     pub flights: usize,
     /// Requests that wait for one flight, its leader included.
@@ -62,7 +62,7 @@ pub struct Caps {
     pub group: usize,
 }
 
-impl Caps {
+impl Limits {
     /// Those of a configuration.
     pub fn of(carrier: &Carrier) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl Caps {
 
 /// Who asks.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Who<C> {
+pub struct Owner<C> {
     /// The client.
     pub client: C,
     /// Its group.
@@ -85,11 +85,11 @@ pub struct Who<C> {
 
 /// A cap is reached: turned away without waiting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Crowded;
+pub struct LimitReached;
 
 /// The flight's task died without landing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Lost;
+pub struct TaskFailed;
 
 /// Who started the flight that one waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,7 +101,7 @@ pub enum Role {
 }
 
 /// A place in a flight.
-pub struct Seat<K: Eq + Hash, C: Eq + Hash, T> {
+pub struct Waiter<K: Eq + Hash, C: Eq + Hash, T> {
     /// Who started it.
     pub role: Role,
     landing: watch::Receiver<Option<T>>,
@@ -119,73 +119,78 @@ where
     T: Clone + Send + Sync + 'static,
 {
     /// An empty table; its tasks are tracked by `tasks`, so that a drain can wait for them.
-    pub fn new(caps: Caps, tasks: TaskTracker) -> Self {
+    pub fn new(caps: Limits, tasks: TaskTracker) -> Self {
         let table = Table {
-            caps,
+            limits: caps,
             flights: HashMap::new(),
             clients: HashMap::new(),
             groups: HashMap::new(),
             waiting: 0,
-            under_way: 0,
+            in_flight: 0,
             next: 0,
         };
         Self { table: Mutex::new(table), tasks }
     }
 
     /// Applies other caps from now on. What is beyond a lower one stays; nothing joins it until it is below again.
-    pub fn set_caps(&self, caps: Caps) {
-        self.lock().caps = caps;
+    pub fn set_limits(&self, caps: Limits) {
+        self.lock().limits = caps;
     }
 
     /// Joins the flight of `key`, or starts one that runs `fly`, which is told how urgent it is and becomes. Nobody asked
     /// for a proxy's own flights.
     ///
     /// # Errors
-    /// [`Crowded`] when a cap is reached.
+    /// [`LimitReached`] when a cap is reached.
     pub fn join<F>(
         self: &Arc<Self>,
         key: &K,
-        who: Option<Who<C>>,
+        owner: Option<Owner<C>>,
         urgency: Urgency,
-        fly: impl FnOnce(Pressure) -> F,
-    ) -> Result<Seat<K, C, T>, Crowded>
+        fly: impl FnOnce(SharedUrgency) -> F,
+    ) -> Result<Waiter<K, C, T>, LimitReached>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let mut table = self.lock();
         if let Some(flight) = table.flights.get(key) {
-            if flight.waiters >= table.caps.waiters {
-                return Err(Crowded);
+            if flight.waiters >= table.limits.waiters {
+                return Err(LimitReached);
             }
-            let (number, landing, pressure) =
-                (flight.number, flight.landing.clone(), flight.pressure.clone());
-            let client = who.map(|who| who.client);
+            let (number, landing, pressure) = (flight.number, flight.landing.clone(), flight.urgency.clone());
+            let client = owner.map(|who| who.client);
             if let Some(client) = &client {
                 table.count(client)?;
             }
             pressure.raise(urgency);
-            return Ok(self.seat(&mut table, Role::Follower, landing, Some((key.clone(), number)), client));
+            return Ok(self.add_waiter(
+                &mut table,
+                Role::Follower,
+                landing,
+                Some((key.clone(), number)),
+                client,
+            ));
         }
-        self.depart(table, Some(key), who, urgency, fly)
+        self.start(table, Some(key), owner, urgency, fly)
     }
 
     /// Starts a flight that nobody joins: what is asked changes something.
     ///
     /// # Errors
-    /// [`Crowded`] when a cap is reached.
-    pub fn alone<F>(
+    /// [`LimitReached`] when a cap is reached.
+    pub fn start_unshared<F>(
         self: &Arc<Self>,
-        who: Option<Who<C>>,
-        fly: impl FnOnce(Pressure) -> F,
-    ) -> Result<Seat<K, C, T>, Crowded>
+        who: Option<Owner<C>>,
+        fly: impl FnOnce(SharedUrgency) -> F,
+    ) -> Result<Waiter<K, C, T>, LimitReached>
     where
         F: Future<Output = T> + Send + 'static,
     {
-        self.depart(self.lock(), None, who, Urgency::Miss, fly)
+        self.start(self.lock(), None, who, Urgency::Miss, fly)
     }
 
     /// Takes flights off the table; returns how many. They land for those who wait.
-    pub fn detach(&self, detaches: impl Fn(&K) -> bool) -> usize {
+    pub fn forget(&self, detaches: impl Fn(&K) -> bool) -> usize {
         let mut table = self.lock();
         let before = table.flights.len();
         table.flights.retain(|key, _| !detaches(key));
@@ -193,8 +198,8 @@ where
     }
 
     /// Flights under way.
-    pub fn under_way(&self) -> usize {
-        self.lock().under_way
+    pub fn in_flight(&self) -> usize {
+        self.lock().in_flight
     }
 
     /// Requests that wait for one of them.
@@ -202,65 +207,65 @@ where
         self.lock().waiting
     }
 
-    fn depart<F>(
+    fn start<F>(
         self: &Arc<Self>,
         mut table: MutexGuard<'_, Table<K, C, T>>,
         key: Option<&K>,
-        who: Option<Who<C>>,
+        who: Option<Owner<C>>,
         urgency: Urgency,
-        fly: impl FnOnce(Pressure) -> F,
-    ) -> Result<Seat<K, C, T>, Crowded>
+        fly: impl FnOnce(SharedUrgency) -> F,
+    ) -> Result<Waiter<K, C, T>, LimitReached>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let places = match urgency {
-            Urgency::Miss => table.caps.flights,
-            Urgency::Refresh | Urgency::Ahead => table.caps.flights.div_ceil(2),
+            Urgency::Miss => table.limits.flights,
+            Urgency::Refresh | Urgency::Ahead => table.limits.flights.div_ceil(2),
         };
-        if table.under_way >= places {
-            return Err(Crowded);
+        if table.in_flight >= places {
+            return Err(LimitReached);
         }
-        if let Some(Who { client, group }) = &who {
-            if table.groups.get(group).is_some_and(|flights| *flights >= table.caps.group) {
-                return Err(Crowded);
+        if let Some(Owner { client, group }) = &who {
+            if table.groups.get(group).is_some_and(|flights| *flights >= table.limits.group) {
+                return Err(LimitReached);
             }
             table.count(client)?;
             *table.groups.entry(Arc::clone(group)).or_default() += 1;
         }
         let (landing, landed) = watch::channel(None);
-        let pressure = Pressure::new(urgency);
+        let pressure = SharedUrgency::new(urgency);
         let number = table.next;
         let at = key.map(|key| (key.clone(), number));
         if let Some((key, number)) = at.clone() {
-            let flight = Flight { number, landing: landed.clone(), waiters: 0, pressure: pressure.clone() };
+            let flight = Flight { number, landing: landed.clone(), waiters: 0, urgency: pressure.clone() };
             table.flights.insert(key, flight);
         }
         table.next += 1;
-        table.under_way += 1;
-        let seat = self.seat(&mut table, Role::Leader, landed, at.clone(), None);
+        table.in_flight += 1;
+        let seat = self.add_waiter(&mut table, Role::Leader, landed, at.clone(), None);
         drop(table);
-        let airborne = Airborne { flights: Arc::clone(self), at, who, landing: Some(landing) };
+        let airborne = FlightGuard { flights: Arc::clone(self), at, who, landing: Some(landing) };
         let course = fly(pressure);
         self.tasks.spawn(async move {
             let landing = course.await;
-            airborne.land(landing);
+            airborne.complete(landing);
         });
         Ok(seat)
     }
 
-    fn seat(
+    fn add_waiter(
         self: &Arc<Self>,
         table: &mut Table<K, C, T>,
         role: Role,
         landing: watch::Receiver<Option<T>>,
         at: Option<(K, u64)>,
         client: Option<C>,
-    ) -> Seat<K, C, T> {
+    ) -> Waiter<K, C, T> {
         table.waiting += 1;
         if let Some(flight) = at.as_ref().and_then(|(key, _)| table.flights.get_mut(key)) {
             flight.waiters += 1;
         }
-        Seat { role, landing, flights: Arc::clone(self), at, client }
+        Waiter { role, landing, flights: Arc::clone(self), at, client }
     }
 }
 
@@ -284,10 +289,10 @@ where
 
 impl<K, C: Clone + Eq + Hash, T> Table<K, C, T> {
     /// Counts one more of a client's.
-    fn count(&mut self, client: &C) -> Result<(), Crowded> {
+    fn count(&mut self, client: &C) -> Result<(), LimitReached> {
         let under_way = self.clients.get(client).copied().unwrap_or(0);
-        if under_way >= self.caps.client {
-            return Err(Crowded);
+        if under_way >= self.limits.client {
+            return Err(LimitReached);
         }
         self.clients.insert(client.clone(), under_way + 1);
         Ok(())
@@ -304,18 +309,18 @@ fn uncount<N: Eq + Hash>(counts: &mut HashMap<N, usize>, name: &N) {
     }
 }
 
-impl<K: Eq + Hash, C: Eq + Hash, T: Clone> Seat<K, C, T> {
+impl<K: Eq + Hash, C: Eq + Hash, T: Clone> Waiter<K, C, T> {
     /// Waits for the landing. Dropping the wait gives the place back and leaves the flight alone.
     ///
     /// # Errors
-    /// [`Lost`] when the flight's task died.
-    pub async fn landing(&mut self) -> Result<T, Lost> {
-        let landed = self.landing.wait_for(Option::is_some).await.map_err(|_| Lost)?;
-        landed.clone().ok_or(Lost)
+    /// [`TaskFailed`] when the flight's task died.
+    pub async fn result(&mut self) -> Result<T, TaskFailed> {
+        let landed = self.landing.wait_for(Option::is_some).await.map_err(|_| TaskFailed)?;
+        landed.clone().ok_or(TaskFailed)
     }
 }
 
-impl<K: Eq + Hash, C: Eq + Hash, T> Drop for Seat<K, C, T> {
+impl<K: Eq + Hash, C: Eq + Hash, T> Drop for Waiter<K, C, T> {
     fn drop(&mut self) {
         let mut table = self.flights.lock();
         if let Some(flight) = table.flight(self.at.as_ref()) {
@@ -329,16 +334,16 @@ impl<K: Eq + Hash, C: Eq + Hash, T> Drop for Seat<K, C, T> {
 }
 
 /// A flight's own end of it: leaves the table exactly once, whether it lands or its task dies.
-struct Airborne<K: Eq + Hash, C: Eq + Hash, T> {
+struct FlightGuard<K: Eq + Hash, C: Eq + Hash, T> {
     flights: Arc<Flights<K, C, T>>,
     at: Option<(K, u64)>,
     /// Who started it: it counts against their caps for as long as it flies.
-    who: Option<Who<C>>,
+    who: Option<Owner<C>>,
     landing: Option<watch::Sender<Option<T>>>,
 }
 
-impl<K: Eq + Hash, C: Eq + Hash, T> Airborne<K, C, T> {
-    fn land(mut self, landing: T) {
+impl<K: Eq + Hash, C: Eq + Hash, T> FlightGuard<K, C, T> {
+    fn complete(mut self, landing: T) {
         let sender = self.landing.take();
         drop(self); // out of the table first
         if let Some(sender) = sender {
@@ -347,10 +352,10 @@ impl<K: Eq + Hash, C: Eq + Hash, T> Airborne<K, C, T> {
     }
 }
 
-impl<K: Eq + Hash, C: Eq + Hash, T> Drop for Airborne<K, C, T> {
+impl<K: Eq + Hash, C: Eq + Hash, T> Drop for FlightGuard<K, C, T> {
     fn drop(&mut self) {
         let mut table = self.flights.lock();
-        table.under_way -= 1;
+        table.in_flight -= 1;
         if let Some(who) = &self.who {
             uncount(&mut table.clients, &who.client);
             uncount(&mut table.groups, &who.group);
@@ -366,11 +371,11 @@ impl<K: Eq + Hash, C: Eq + Hash, T> Drop for Airborne<K, C, T> {
 
 impl<K, C, T> fmt::Debug for Flights<K, C, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flights").field("under_way", &self.lock().under_way).finish_non_exhaustive()
+        f.debug_struct("Flights").field("under_way", &self.lock().in_flight).finish_non_exhaustive()
     }
 }
 
-impl<K: Eq + Hash, C: Eq + Hash, T> fmt::Debug for Seat<K, C, T> {
+impl<K: Eq + Hash, C: Eq + Hash, T> fmt::Debug for Waiter<K, C, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Seat").field("role", &self.role).finish_non_exhaustive()
     }

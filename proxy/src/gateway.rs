@@ -17,45 +17,56 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request};
 use tokio_util::either::Either;
 
-use crate::admit::Origin;
+use crate::admit::Peer;
 use crate::clock::timeout;
 use crate::outcome::{Malformed, Refusal};
-use crate::relay::{Asked, Attended, Relay};
-use answer::Rendered;
+use crate::relay::{HttpRequest, Relay, RunToCompletion};
+use answer::HttpResponse;
 use request::MAX_BODY;
 
-/// Answers one HTTP request from `origin`. A body that is not there within `[gateway]` `body` counts as cut off.
+/// Answers one HTTP request from `peer`. A body that is not there within `[gateway]` `body` counts as cut off.
 ///
 /// A request without a body, as nearly all are, is looked up before anything waits. One that is cut off in its body, by its
 /// client or by the end of a drain, has its record too.
 pub fn serve(
     relay: Arc<Relay>,
     request: Request<Incoming>,
-    origin: Origin,
-) -> impl Future<Output = Rendered> + Send + use<> {
+    origin: Peer,
+) -> impl Future<Output = HttpResponse> + Send + use<> {
     let (origin, patience) = {
         let gateway = &relay.config.load().gateway;
         let address = forwarded::origin(origin.address, request.headers(), &gateway.trusted_proxies);
-        (Origin { address, ..origin }, gateway.body.0)
+        (Peer { address, ..origin }, gateway.body.0)
     };
     if request.body().is_end_stream() {
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());
         let version = request.version();
-        let asked = Asked { method, uri, version, headers, body: Ok(&[]), origin, left: None };
+        let asked =
+            HttpRequest { method, uri, version, headers, body: Ok(&[]), peer: origin, client_gone: None };
         Either::Left(relay.answer(&asked))
     } else {
-        let (tasks, stopping) = (relay.tasks.clone(), relay.stopping.clone());
-        Either::Right(Attended::new(&tasks, None, |left| async move {
+        let (tasks, stopping) = (relay.tasks.clone(), relay.shutdown.clone());
+        Either::Right(RunToCompletion::new(&tasks, None, |left| async move {
             let (head, body) = request.into_parts();
             let body = tokio::select! {
                 biased;
                 body = read(&head.method, body, patience) => body,
-                () = stopping.cancelled() => Err(Refusal::Malformed(Malformed::BodyCutOff)),
+                () = stopping.cancelled() => Err(Refusal::Malformed(Malformed::BodyTruncated)),
             };
             let body = body.as_deref().map_err(Clone::clone);
             let Parts { method, uri, headers, version, .. } = &head;
             let version = *version;
-            relay.answer(&Asked { method, uri, version, headers, body, origin, left: Some(left) }).await
+            relay
+                .answer(&HttpRequest {
+                    method,
+                    uri,
+                    version,
+                    headers,
+                    body,
+                    peer: origin,
+                    client_gone: Some(left),
+                })
+                .await
         }))
     }
 }
@@ -67,6 +78,6 @@ async fn read(method: &Method, body: Incoming, patience: Duration) -> Result<Byt
     match timeout(patience, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::Malformed(Malformed::BodyTooLong)),
-        Ok(Err(_)) | Err(_) => Err(Refusal::Malformed(Malformed::BodyCutOff)),
+        Ok(Err(_)) | Err(_) => Err(Refusal::Malformed(Malformed::BodyTruncated)),
     }
 }

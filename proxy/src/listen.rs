@@ -5,13 +5,13 @@
 //! parser refuses gets its bare 4xx and is counted to the peer. Rules are read anew for each connection, so that a
 //! reload needs no restart.
 
-mod poll_on_wake;
 mod bind;
-mod patience;
-mod places;
+mod detect;
+mod limits;
+mod poll_on_wake;
 mod proxy_protocol;
 mod stream;
-mod version;
+mod timeout;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -37,29 +37,29 @@ use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admit::Origin;
+use crate::admit::Peer;
 use crate::clock::timeout;
 use crate::config::listen::Listen;
 use crate::metrics::Metrics;
 use crate::tls;
+use limits::{ConnectionPermit, LimitReached as NoPlace};
 use poll_on_wake::PollOnWake;
-use patience::Patient;
-use places::{Full as NoPlace, Place};
 use stream::{Socket, Stream};
+use timeout::TimeoutStream;
 
-pub use bind::Inherited;
-pub use patience::Patience;
-pub use places::{Line, Places};
+pub use bind::ActivatedSockets;
+pub use limits::{ConnectionLimiter, PeerStats};
+pub use timeout::Timeouts;
 
 /// What those get for whom there is no place: the shortest answer that a gateway understands.
-pub const SHED: &[u8] =
+pub const OVERLOAD_RESPONSE: &[u8] =
     "HTTP/1.1 200 OK\r\nContent-Type: application/json;charset=UTF-8\r\nContent-Length: 67\r\n\
     Proxy-Status: cmiot-proxy; error=connection_limit_reached\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
     {\"status\":\"73\",\"message\":\"系统忙，请稍后再试\",\"result\":[]}"
         .as_bytes();
 
 /// The same on the admin listener, whose clients read HTTP's own status.
-pub const SHED_ADMIN: &[u8] =
+pub const ADMIN_OVERLOAD_RESPONSE: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 53\r\n\
     Retry-After: 1\r\nConnection: close\r\n\r\n\
     too many connections to the admin listener: try again";
@@ -71,15 +71,15 @@ const MAX_HEAD: usize = 16 << 10;
 /// A listener.
 pub struct Listener {
     socket: Socket,
-    bound: Bound,
-    rules: Arc<ArcSwap<Rules>>,
-    places: Places,
+    bound: BoundAddress,
+    config: Arc<ArcSwap<ListenConfig>>,
+    limiter: ConnectionLimiter,
     metrics: Arc<Metrics>,
 }
 
 /// What one listener allows.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct ListenConfig {
     /// Connections at once.
     pub connections: usize,
     /// Connections at once from one peer; trusted proxies may have all.
@@ -89,27 +89,27 @@ pub struct Rules {
     /// Requests at once on an HTTP/2 connection.
     pub streams: u32,
     /// How long anything may take.
-    pub patience: Patience,
+    pub timeouts: Timeouts,
     /// Who may say for whom it connects.
     pub trusted: Vec<IpNet>,
     /// Trusted proxies begin each connection with a PROXY protocol header.
     pub proxy_protocol: bool,
     /// Certificate and key, where TLS is spoken.
-    pub tls: Option<tls::Server>,
+    pub tls: Option<tls::ServerTls>,
     /// What those get for whom there is no place.
-    pub shed: &'static [u8],
+    pub overload_response: &'static [u8],
 }
 
 /// What a listener listens on.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Bound {
+pub enum BoundAddress {
     /// Address and port: the real one, where 0 was asked for.
     Tcp(SocketAddr),
     /// A socket file; none when it has no name.
     Unix(Option<PathBuf>),
 }
 
-impl Bound {
+impl BoundAddress {
     /// Address and port, where there are such.
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
@@ -119,7 +119,7 @@ impl Bound {
     }
 }
 
-impl fmt::Display for Bound {
+impl fmt::Display for BoundAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
@@ -136,32 +136,32 @@ impl Listener {
     /// The kernel's, with the address in its text.
     pub fn bind(
         address: &Listen,
-        inherited: &mut Inherited,
-        rules: Arc<ArcSwap<Rules>>,
+        inherited: &mut ActivatedSockets,
+        rules: Arc<ArcSwap<ListenConfig>>,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let socket = bind::bind(address, inherited)?;
         let bound = match &socket {
-            Socket::Tcp(socket) => Bound::Tcp(socket.local_addr()?),
-            Socket::Unix(socket) => Bound::Unix(socket.local_addr()?.as_pathname().map(PathBuf::from)),
+            Socket::Tcp(socket) => BoundAddress::Tcp(socket.local_addr()?),
+            Socket::Unix(socket) => BoundAddress::Unix(socket.local_addr()?.as_pathname().map(PathBuf::from)),
         };
-        Ok(Self { socket, bound, rules, places: Places::default(), metrics })
+        Ok(Self { socket, bound, config: rules, limiter: ConnectionLimiter::default(), metrics })
     }
 
     /// What was bound.
-    pub fn bound(&self) -> &Bound {
+    pub fn bound(&self) -> &BoundAddress {
         &self.bound
     }
 
     /// Who is connected.
-    pub fn places(&self) -> &Places {
-        &self.places
+    pub fn limiter(&self) -> &ConnectionLimiter {
+        &self.limiter
     }
 
     /// Serves until `stop`; connections run on `tasks` and finish the requests that they are in.
     pub async fn serve<H, F>(self, handle: H, stop: CancellationToken, tasks: TaskTracker)
     where
-        H: Fn(Request<Incoming>, Origin) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
         loop {
@@ -171,7 +171,7 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    if let Some(connection) = self.welcome(stream, peer) {
+                    if let Some(connection) = self.admit(stream, peer) {
                         tasks.spawn(connection.run(handle.clone(), stop.clone()));
                     }
                 }
@@ -185,22 +185,22 @@ impl Listener {
     }
 
     /// A place for a connection, or one small write and no more.
-    fn welcome(&self, stream: Stream, peer: IpAddr) -> Option<Connection> {
-        let rules = self.rules.load_full();
+    fn admit(&self, stream: Stream, peer: IpAddr) -> Option<Connection> {
+        let rules = self.config.load_full();
         let trusted = rules.trusted.iter().any(|network| network.contains(&peer));
-        let place = self.places.take(rules.connections).and_then(|place| match trusted {
+        let place = self.limiter.acquire(rules.connections).and_then(|place| match trusted {
             true => Ok(place),
-            false => place.of(peer, rules.connections_per_peer, rules.connections),
+            false => place.for_peer(peer, rules.connections_per_peer, rules.connections),
         });
         match place {
             Ok(place) => {
                 let metrics = Arc::clone(&self.metrics);
-                Some(Connection { stream, peer, trusted, place, rules, metrics })
+                Some(Connection { stream, peer, trusted, permit: place, rules, metrics })
             }
             Err(full) => {
                 self.metrics.connection_ended(full.reason());
                 if rules.tls.is_none() {
-                    stream.write_at_once(rules.shed);
+                    stream.write_at_once(rules.overload_response);
                 }
                 None
             }
@@ -222,8 +222,8 @@ struct Connection {
     stream: Stream,
     peer: IpAddr,
     trusted: bool,
-    place: Place,
-    rules: Arc<Rules>,
+    permit: ConnectionPermit,
+    rules: Arc<ListenConfig>,
     metrics: Arc<Metrics>,
 }
 
@@ -232,11 +232,11 @@ impl Connection {
     /// boxed, so that its room is free again afterwards.
     async fn run<H, F>(self, handle: H, stop: CancellationToken)
     where
-        H: Fn(Request<Incoming>, Origin) -> F + Send + Sync + 'static,
+        H: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
         let metrics = Arc::clone(&self.metrics);
-        let ended = match Box::pin(self.begin(&stop)).await {
+        let ended = match Box::pin(self.handshake(&stop)).await {
             Ok(Some(begun)) => begun.serve(handle, &stop).await,
             Ok(None) => Ok(()),
             Err(reason) => Err(reason),
@@ -248,8 +248,8 @@ impl Connection {
 
     /// What comes before the first request: for whom a balancer connects, TLS, and which HTTP is spoken. None where the
     /// peer ends the connection before it has sent anything of its own, as the health checks of balancers do.
-    async fn begin(mut self, stop: &CancellationToken) -> Result<Option<Begun>, &'static str> {
-        let patience = self.rules.patience;
+    async fn handshake(mut self, stop: &CancellationToken) -> Result<Option<Established>, &'static str> {
+        let patience = self.rules.timeouts;
         if self.trusted && self.rules.proxy_protocol {
             let header = async {
                 if !self.stream.begins().await {
@@ -261,8 +261,9 @@ impl Connection {
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Ok(Some(None))) => {}
                 Ok(Ok(Some(Some(peer)))) => {
-                    let place = self.place.of(peer, self.rules.connections_per_peer, self.rules.connections);
-                    (self.place, self.peer) = (place.map_err(NoPlace::reason)?, peer);
+                    let place =
+                        self.permit.for_peer(peer, self.rules.connections_per_peer, self.rules.connections);
+                    (self.permit, self.peer) = (place.map_err(NoPlace::reason)?, peer);
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(peer = %self.peer, %error, "connection ended");
@@ -271,7 +272,7 @@ impl Connection {
                 Err(_) => return Err("timeout"),
             }
         }
-        let mut origin = Origin { address: self.peer, names: None };
+        let mut origin = Peer { address: self.peer, names: None };
         if let Some(tls) = &self.rules.tls {
             let handshake = async {
                 if !self.stream.begins().await {
@@ -293,21 +294,21 @@ impl Connection {
                 Err(_) => return Err("timeout"),
             }
         }
-        let mut stream = Patient::new(self.stream, patience);
+        let mut stream = TimeoutStream::new(self.stream, patience);
         let spoken = tokio::select! {
             biased;
-            spoken = version::spoken(&mut stream) => spoken,
+            spoken = detect::detect_protocol(&mut stream) => spoken,
             () = stop.cancelled() => return Ok(None),
         };
         match spoken {
             Ok((version, read)) => {
-                stream.read_again(read);
-                Ok(Some(Begun { stream, version, origin, place: self.place, rules: self.rules }))
+                stream.rewind(read);
+                Ok(Some(Established { stream, version, origin, place: self.permit, rules: self.rules }))
             }
             Err(error) => {
                 tracing::debug!(peer = %self.peer, %error, "connection ended");
                 let phase = stream.phase();
-                match (phase.timed_out(), phase.has_begun()) {
+                match (phase.timed_out(), phase.has_started()) {
                     (true, _) => Err("timeout"),
                     (_, true) => Err("broken"),
                     (_, false) => Ok(None),
@@ -318,19 +319,19 @@ impl Connection {
 }
 
 /// A connection on which the first request begins.
-struct Begun {
-    stream: Patient<Stream>,
+struct Established {
+    stream: TimeoutStream<Stream>,
     version: Version,
-    origin: Origin,
-    place: Place,
-    rules: Arc<Rules>,
+    origin: Peer,
+    place: ConnectionPermit,
+    rules: Arc<ListenConfig>,
 }
 
-impl Begun {
+impl Established {
     /// HTTP until the peer leaves, a limit ends it, or all of it is drained.
     async fn serve<H, F>(self, handle: H, stop: &CancellationToken) -> Result<(), &'static str>
     where
-        H: Fn(Request<Incoming>, Origin) -> F + Send + Sync + 'static,
+        H: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
         let Self { stream, version, origin, place, rules } = self;
@@ -373,7 +374,7 @@ impl Begun {
         let Err(error) = ended else { return Ok(()) };
         // What a peer sends or leaves out is its own affair; hyper has answered with a bare 4xx where it could.
         tracing::debug!(%peer, %error, "connection ended");
-        if error.is_parse() && place.unparsed() {
+        if error.is_parse() && place.count_parse_error() {
             tracing::warn!(%peer, "this peer sends what is not HTTP; further cases are only counted");
         }
         Err(match (phase.timed_out(), error.is_parse()) {
@@ -417,7 +418,7 @@ mod tests {
 
     #[test]
     fn what_the_turned_away_get_is_whole() {
-        let text = std::str::from_utf8(SHED).unwrap();
+        let text = std::str::from_utf8(OVERLOAD_RESPONSE).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
         let body: serde_json::Value = serde_json::from_str(body).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! An event's line is copied into a bounded buffer, and a thread of its own writes the buffer out. While standard error
 //! is a full pipe, closed or on a full disk, lines that find no room are dropped and counted (`cmiot_log_dropped_total`,
-//! and a WARN once lines are written again). INFO and below may fill `ROOM`; WARN has a `RESERVE` beyond that, and
+//! and a WARN once lines are written again). INFO and below may fill `CAPACITY`; WARN has a `RESERVE` beyond that, and
 //! ERROR and anchors of the audit one beyond WARN's. Each line is made printable: one event is one line.
 
 use std::borrow::Cow;
@@ -19,7 +19,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::printable;
 
 /// Bytes of lines that may wait. Some 6,000 lines of requests.
-const ROOM: usize = 1 << 20;
+const CAPACITY: usize = 1 << 20;
 
 /// Bytes more for WARN, and as many again for ERROR and anchors.
 const RESERVE: usize = 128 << 10;
@@ -61,7 +61,7 @@ struct Queue {
 
 /// How a line is escaped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Form {
+pub enum LogForm {
     /// Text; `true` where a terminal is sent colours.
     Text(bool),
     /// A JSON object a line.
@@ -72,7 +72,7 @@ pub enum Form {
 #[derive(Clone)]
 pub struct Lines {
     log: Log,
-    form: Form,
+    form: LogForm,
 }
 
 /// Takes one event's line.
@@ -105,7 +105,7 @@ impl Log {
     }
 
     /// Writers of lines in this form.
-    pub fn lines(&self, form: Form) -> Lines {
+    pub fn lines(&self, form: LogForm) -> Lines {
         Lines { log: self.clone(), form }
     }
 
@@ -229,16 +229,16 @@ impl<'a> MakeWriter<'a> for Lines {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line { lines: self, limit: ROOM }
+        Line { lines: self, limit: CAPACITY }
     }
 
     fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line<'a> {
         let limit = match *event.level() {
-            Level::ERROR => ROOM + 2 * RESERVE,
-            Level::WARN => ROOM + RESERVE,
+            Level::ERROR => CAPACITY + 2 * RESERVE,
+            Level::WARN => CAPACITY + RESERVE,
             // The log is where auditors find the anchors that nobody on this machine can change.
-            Level::INFO if event.fields().field("anchor").is_some() => ROOM + 2 * RESERVE,
-            _ => ROOM,
+            Level::INFO if event.fields().field("anchor").is_some() => CAPACITY + 2 * RESERVE,
+            _ => CAPACITY,
         };
         Line { lines: self, limit }
     }
@@ -263,7 +263,7 @@ impl Write for Line<'_> {
     }
 }
 
-impl Form {
+impl LogForm {
     /// The line as it may be written, where that is not as it is.
     fn printable(self, line: &[u8]) -> Option<String> {
         if line.iter().all(|byte| (b' '..=b'~').contains(byte)) {
@@ -319,31 +319,31 @@ mod tests {
         let (log, open, sink) = gated();
         let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
         // The first batch stands in the sink; far more than the room follows.
-        for _ in 0..8 * ROOM / line.len() {
-            log.push(&line, ROOM);
+        for _ in 0..8 * CAPACITY / line.len() {
+            log.push(&line, CAPACITY);
         }
         let before = log.dropped();
         assert!(before > 0);
-        log.push(b"warning\n", ROOM + RESERVE);
-        log.push(b"anchor\n", ROOM + 2 * RESERVE);
+        log.push(b"warning\n", CAPACITY + RESERVE);
+        log.push(b"anchor\n", CAPACITY + 2 * RESERVE);
         assert_eq!(log.dropped(), before, "the reserve has room when INFO has none");
         log.flush(Duration::from_millis(1));
         drop(open);
         log.flush(LONG);
         let text: Vec<u8> = sink.try_iter().flatten().collect();
         assert!(text.ends_with(b"\nwarning\nanchor\n"));
-        assert_eq!(count(&text) + log.dropped(), 8 * ROOM as u64 / line.len() as u64 + 2);
-        assert!(text.len() <= 2 * (ROOM + 2 * RESERVE));
+        assert_eq!(count(&text) + log.dropped(), 8 * CAPACITY as u64 / line.len() as u64 + 2);
+        assert!(text.len() <= 2 * (CAPACITY + 2 * RESERVE));
     }
 
     #[test]
     fn what_cannot_be_written_is_counted_and_the_next_is_tried() {
         let (log, open, sink) = gated();
-        log.push(b"one\n", ROOM);
+        log.push(b"one\n", CAPACITY);
         open.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
         log.flush(LONG);
         assert_eq!(log.dropped(), 1);
-        log.push(b"two\n", ROOM);
+        log.push(b"two\n", CAPACITY);
         open.send(Err(io::ErrorKind::WouldBlock.into())).unwrap();
         open.send(Ok(())).unwrap();
         assert_eq!(sink.recv_timeout(LONG).unwrap(), b"two\n");
@@ -374,10 +374,10 @@ mod tests {
 
     #[test]
     fn an_event_is_one_printable_line() {
-        assert_eq!(Form::Text(false).printable(b"plain"), None);
-        let shown = |form: Form, line: &str| form.printable(line.as_bytes()).unwrap();
-        assert_eq!(shown(Form::Text(false), "a\nb\x1b[2K\u{202e}"), "a\\nb\\u{1b}[2K\\u{202e}");
-        assert_eq!(shown(Form::Text(true), "\x1b[32mINFO\x1b[0m a\nb"), "\x1b[32mINFO\x1b[0m a\\nb");
-        assert_eq!(shown(Form::Json, "{\"a\":\"\u{202e}\"}"), "{\"a\":\"\\u202e\"}");
+        assert_eq!(LogForm::Text(false).printable(b"plain"), None);
+        let shown = |form: LogForm, line: &str| form.printable(line.as_bytes()).unwrap();
+        assert_eq!(shown(LogForm::Text(false), "a\nb\x1b[2K\u{202e}"), "a\\nb\\u{1b}[2K\\u{202e}");
+        assert_eq!(shown(LogForm::Text(true), "\x1b[32mINFO\x1b[0m a\nb"), "\x1b[32mINFO\x1b[0m a\\nb");
+        assert_eq!(shown(LogForm::Json, "{\"a\":\"\u{202e}\"}"), "{\"a\":\"\\u202e\"}");
     }
 }

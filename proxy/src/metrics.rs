@@ -1,7 +1,7 @@
 //! The numbers that the proxy counts, in Prometheus form. No label holds a card, a token or an appid.
 //!
 //! What is counted where it happens stands here; what is only looked at when asked (entries, flights, queue) is handed
-//! in by the admin listener as [`Levels`].
+//! in by the admin listener as [`AccountGauges`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,39 +14,39 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::carrier::standing;
+use crate::carrier::account;
 use crate::clock::belief::{Step, Tick};
 use crate::config::certificates::Validity;
 use crate::outcome::Outcome;
 
-type Fixed = Vec<(&'static str, &'static str)>;
-type Open = Vec<(&'static str, String)>;
+type StaticLabels = Vec<(&'static str, &'static str)>;
+type DynamicLabels = Vec<(&'static str, String)>;
 
 /// Every counter, gauge and histogram.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    look_ups: Family<Fixed, Counter>,
+    look_ups: Family<StaticLabels, Counter>,
     /// Those of `look_ups` that have no reason, by outcome: no answer has to look its labels up.
     answered: [Counter; Outcome::ANSWERED.len()],
-    connections_ended: Family<Fixed, Counter>,
-    reloads: Family<Fixed, Counter>,
-    restart_needed: Family<Fixed, Gauge>,
-    certificates: Family<Fixed, Gauge>,
+    connections_ended: Family<StaticLabels, Counter>,
+    reloads: Family<StaticLabels, Counter>,
+    restart_needed: Family<StaticLabels, Gauge>,
+    certificates: Family<StaticLabels, Gauge>,
     connections: Gauge,
     transids: Gauge,
-    transids_by_group: Family<Open, Gauge>,
+    transids_by_group: Family<DynamicLabels, Gauge>,
     transids_group_share: Gauge,
     /// By outcome.
     latency: [Histogram; Outcome::ALL.len()],
-    carrier_calls: Family<Open, Counter>,
+    carrier_calls: Family<DynamicLabels, Counter>,
     carrier_latency: Histogram,
     clock_drift: Gauge<f64, AtomicU64>,
-    clock_steps: Family<Fixed, Counter>,
+    clock_steps: Family<StaticLabels, Counter>,
     clock_unconfirmed: Gauge<f64, AtomicU64>,
-    breakers: Family<Open, Gauge>,
-    budget_waiting: Family<Open, Gauge>,
-    budget_left: Family<Open, Gauge>,
+    breakers: Family<DynamicLabels, Gauge>,
+    budget_waiting: Family<DynamicLabels, Gauge>,
+    budget_left: Family<DynamicLabels, Gauge>,
     alarms: Gauge,
     cache_entries: Gauge,
     flights: Gauge,
@@ -59,7 +59,7 @@ pub struct Metrics {
 
 /// What is measured when somebody looks.
 #[derive(Clone, Debug, Default)]
-pub struct Levels {
+pub struct Gauges {
     /// Entries in the memory tier.
     pub cache_entries: u64,
     /// Carrier calls under way.
@@ -81,7 +81,7 @@ pub struct Levels {
     /// Lines of the log that were dropped, since the start.
     pub log_dropped: u64,
     /// How each account stands with the carrier.
-    pub accounts: Vec<standing::Levels>,
+    pub accounts: Vec<account::AccountGauges>,
     /// What only the operator can mend.
     pub alarms: usize,
 }
@@ -90,7 +90,7 @@ impl Metrics {
     /// All at zero.
     pub fn new() -> Arc<Self> {
         let mut registry = Registry::with_prefix("cmiot");
-        let look_ups: Family<Fixed, Counter> = Family::default();
+        let look_ups: Family<StaticLabels, Counter> = Family::default();
         registry.register(
             "look_ups",
             "Look-ups by outcome and, where refused or failed, reason",
@@ -133,7 +133,7 @@ impl Metrics {
             "Transids that may be remembered of one group",
             transids_group_share.clone(),
         );
-        let latency: Family<Fixed, Histogram> =
+        let latency: Family<StaticLabels, Histogram> =
             Family::new_with_constructor(from_100_us as fn() -> Histogram);
         registry.register_with_unit(
             "look_up",
@@ -163,7 +163,7 @@ impl Metrics {
             Unit::Seconds,
             clock_drift.clone(),
         );
-        let clock_steps: Family<Fixed, Counter> = Family::default();
+        let clock_steps: Family<StaticLabels, Counter> = Family::default();
         for direction in [Step::Forwards, Step::Backwards] {
             drop(clock_steps.get_or_create(&vec![("direction", direction.name())]));
         }
@@ -320,7 +320,7 @@ impl Metrics {
     }
 
     /// Everything in the OpenMetrics text format.
-    pub fn render(&self, levels: &Levels) -> String {
+    pub fn render(&self, levels: &Gauges) -> String {
         self.cache_entries.set(gauge(levels.cache_entries));
         self.flights.set(gauge(levels.flights as u64));
         self.waiters.set(gauge(levels.waiters as u64));
@@ -372,7 +372,7 @@ mod tests {
         metrics.look_up(Outcome::Hit, "", Duration::from_millis(1));
         metrics.carrier_call("fleet", "71", Duration::from_millis(30));
         metrics.clock_drift(-2.5);
-        let text = metrics.render(&Levels { cache_entries: 3, flights: 1, ..Levels::default() });
+        let text = metrics.render(&Gauges { cache_entries: 3, flights: 1, ..Gauges::default() });
         for line in [
             "cmiot_look_ups_total{outcome=\"hit\",reason=\"\"} 1",
             "cmiot_carrier_calls_total{account=\"fleet\",code=\"71\"} 1",

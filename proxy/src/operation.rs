@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::Lifetime;
-use crate::config::units::Span;
+use crate::config::units::HumanDuration;
 
 /// One operation of the carrier.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,7 +22,7 @@ pub struct Operation {
     /// The field of `result[0]` that is its answer: without it, a success is relayed and not kept.
     pub verdict: &'static str,
     /// How long its answers serve.
-    pub keep: Keep,
+    pub keep: FreshnessRule,
     /// Further parameters beside the card, which are sent and are part of the key.
     pub parameters: &'static [&'static str],
     /// Whether any other parameter is refused: of operations that `[[operation]]` adds, or whose parameters it declares.
@@ -108,13 +108,13 @@ pub enum Kind {
 
 /// How long a success serves. What is "not found, not owned" serves as `[freshness]` says, whatever the operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Keep {
+pub enum FreshnessRule {
     /// By STATUS, as `[freshness]` says.
     ByStatus,
     /// As long as this.
-    For(Lifetime),
+    Fixed(Lifetime),
     /// Until the carrier has yesterday's figures: the next 09:00 at UTC+8. Then, when the carrier fails, for so long.
-    UntilMorning(Span),
+    UntilNineAm(HumanDuration),
 }
 
 impl Operation {
@@ -125,25 +125,30 @@ impl Operation {
 }
 
 /// A row of the table below.
-const fn row(name: &'static str, path: &'static str, verdict: &'static str, keep: Keep) -> Operation {
+const fn row(
+    name: &'static str,
+    path: &'static str,
+    verdict: &'static str,
+    keep: FreshnessRule,
+) -> Operation {
     Operation { name, path, kind: Kind::Lookup, verdict, keep, parameters: &[], strict: false }
 }
 
 /// Serves for so many seconds, stale for as many more while asking, and a day when the carrier fails.
-const fn seconds(fresh: u64) -> Keep {
-    Keep::For(Lifetime {
-        fresh: Span::secs(fresh),
-        stale_while_revalidate: Span::secs(fresh),
-        stale_if_error: Span::secs(86_400),
+const fn seconds(fresh: u64) -> FreshnessRule {
+    FreshnessRule::Fixed(Lifetime {
+        fresh: HumanDuration::secs(fresh),
+        stale_while_revalidate: HumanDuration::secs(fresh),
+        stale_if_error: HumanDuration::secs(86_400),
     })
 }
 
-const MORNING: Keep = Keep::UntilMorning(Span::secs(86_400));
+const MORNING: FreshnessRule = FreshnessRule::UntilNineAm(HumanDuration::secs(86_400));
 
 /// CMIOT_API2001, 2002, 2005, 2008, 2011, 2012, 2105, 2110 and 4001, in this order.
 pub static BUILT_IN: [Operation; 9] = [
     row("gprsrealsingle", "/v2/gprsrealsingle", "GPRSSTATUS", seconds(10)),
-    row("userstatusrealsingle", "/v2/userstatusrealsingle", "STATUS", Keep::ByStatus),
+    row("userstatusrealsingle", "/v2/userstatusrealsingle", "STATUS", FreshnessRule::ByStatus),
     row("gprsusedinfosingle", "/v2/gprsusedinfosingle", "total_gprs", MORNING),
     row("onandoffrealsingle", "/v2/onandoffrealsingle", "status", seconds(10)),
     row("balancerealsingle", "/v2/balancerealsingle", "balance", seconds(60)),

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::carrier::NotAsked;
+use crate::carrier::NotSent;
 use crate::carrier::fault::Fault;
 use crate::carrier::verdict::Code;
 use crate::clock::Time;
@@ -81,7 +81,7 @@ pub enum Refusal {
     /// `only-if-cached`, and nothing fresh is (RFC 9111 5.2.1.7).
     OnlyIfCached,
     /// Too many requests wait for this card, or too many calls are under way.
-    Crowded,
+    Overloaded,
     /// No answer within the gateway's deadline; the call goes on.
     Deadline,
     /// The carrier refuses the account's own credentials, with this code.
@@ -89,13 +89,13 @@ pub enum Refusal {
     /// The carrier could not be asked.
     Carrier(Fault),
     /// The carrier was not asked: to protect the quota, or since it would have been in vain.
-    NotAsked(NotAsked),
+    NotSent(NotSent),
     /// The action was begun, as the row of this number says, and its end is not known. Sent again, it might be done twice.
     Begun(Option<i64>),
     /// The client left before there was an answer. Nobody gets this one.
-    Gone,
+    ClientGone,
     /// The flight ended without a word: a defect of the proxy's.
-    Lost,
+    TaskFailed,
     /// The audit record could not be committed, so no answer may leave.
     Audit,
 }
@@ -110,7 +110,7 @@ pub enum Malformed {
     /// The body is longer than 4 KiB.
     BodyTooLong,
     /// The body ended early.
-    BodyCutOff,
+    BodyTruncated,
     /// A GET with a body.
     GetBody,
     /// The request has a Transfer-Encoding.
@@ -120,11 +120,11 @@ pub enum Malformed {
     /// Percent-encoding that is broken, or encodes NUL or what is not UTF-8.
     Encoding,
     /// A parameter stands twice, or in URL and body with different values.
-    Doubled(&'static str),
+    Duplicate(&'static str),
     /// A parameter is missing or empty.
     Missing(&'static str),
     /// A parameter that the operation's row does not declare.
-    Undeclared(Unknown),
+    Undeclared(ParameterName),
     /// A declared parameter holds what is no short text of unreserved characters.
     Parameter(&'static str),
     /// None of msisdn, iccid and imsi.
@@ -139,12 +139,12 @@ pub enum Malformed {
 
 /// The name of a parameter that nobody declared, as far as it can stand in a header: it is a stranger's text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Unknown {
+pub struct ParameterName {
     bytes: [u8; 32],
     len: u8,
 }
 
-impl Unknown {
+impl ParameterName {
     /// Its first characters; what is neither letter, digit, `-`, `.` nor `_` becomes `?`.
     pub fn new(name: &str) -> Self {
         let mut bytes = [0; 32];
@@ -177,22 +177,22 @@ impl Refusal {
             Self::CardNotAllowed => "8",
             Self::TooFast(_)
             | Self::ReplayFull(_)
-            | Self::NotAsked(NotAsked::Budget(_) | NotAsked::CoolDown(_)) => "72",
+            | Self::NotSent(NotSent::Budget(_) | NotSent::CoolDown(_)) => "72",
             Self::Begun(_) => "99",
             Self::OnlyIfCached
-            | Self::Gone
-            | Self::Crowded
+            | Self::ClientGone
+            | Self::Overloaded
             | Self::Deadline
             | Self::Credentials(_)
             | Self::Carrier(_)
-            | Self::NotAsked(
-                NotAsked::Uncounted(_)
-                | NotAsked::Breaker(_)
-                | NotAsked::Credentials(..)
-                | NotAsked::Unrecorded
-                | NotAsked::Shutdown,
+            | Self::NotSent(
+                NotSent::Uncounted(_)
+                | NotSent::Breaker(_)
+                | NotSent::Credentials(..)
+                | NotSent::Unrecorded
+                | NotSent::Shutdown,
             )
-            | Self::Lost
+            | Self::TaskFailed
             | Self::Audit => "73",
         }
     }
@@ -215,20 +215,20 @@ impl Refusal {
             Self::ReplayFull(_) => "replay-full",
             Self::Certificate => "certificate",
             Self::OnlyIfCached => "only-if-cached",
-            Self::Crowded => "crowded",
+            Self::Overloaded => "crowded",
             Self::Deadline => "deadline",
             Self::Credentials(_) => "carrier-credentials",
             Self::Carrier(fault) => fault.name(),
-            Self::NotAsked(NotAsked::Budget(_)) => "budget",
-            Self::NotAsked(NotAsked::Uncounted(_)) => "budget-uncounted",
-            Self::NotAsked(NotAsked::CoolDown(_)) => "cool-down",
-            Self::NotAsked(NotAsked::Breaker(_)) => "breaker",
-            Self::NotAsked(NotAsked::Credentials(..)) => "carrier-credentials",
-            Self::NotAsked(NotAsked::Unrecorded) => "audit",
-            Self::NotAsked(NotAsked::Shutdown) => "shutdown",
+            Self::NotSent(NotSent::Budget(_)) => "budget",
+            Self::NotSent(NotSent::Uncounted(_)) => "budget-uncounted",
+            Self::NotSent(NotSent::CoolDown(_)) => "cool-down",
+            Self::NotSent(NotSent::Breaker(_)) => "breaker",
+            Self::NotSent(NotSent::Credentials(..)) => "carrier-credentials",
+            Self::NotSent(NotSent::Unrecorded) => "audit",
+            Self::NotSent(NotSent::Shutdown) => "shutdown",
             Self::Begun(_) => "action-begun",
-            Self::Gone => "client-gone",
-            Self::Lost => "lost",
+            Self::ClientGone => "client-gone",
+            Self::TaskFailed => "lost",
             Self::Audit => "audit",
         }
     }
@@ -236,7 +236,7 @@ impl Refusal {
     /// Whose turn it is: the gateway's ([`Outcome::Refused`]) or ours and the carrier's ([`Outcome::Failed`]).
     pub fn outcome(&self) -> Outcome {
         match (self, self.code()) {
-            (Self::NotAsked(_) | Self::Begun(_), _) => Outcome::Failed,
+            (Self::NotSent(_) | Self::Begun(_), _) => Outcome::Failed,
             (Self::OnlyIfCached, _) => Outcome::Refused,
             (_, "73") => Outcome::Failed,
             _ => Outcome::Refused,
@@ -256,8 +256,8 @@ impl Refusal {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooFast(wait) | Self::ReplayFull(wait) => Some(*wait),
-            Self::NotAsked(not_asked) => Some(not_asked.wait()),
-            Self::Crowded | Self::Deadline | Self::Lost => Some(Duration::from_secs(1)),
+            Self::NotSent(not_asked) => Some(not_asked.wait()),
+            Self::Overloaded | Self::Deadline | Self::TaskFailed => Some(Duration::from_secs(1)),
             Self::Carrier(_) | Self::Audit => Some(Duration::from_secs(5)),
             Self::Credentials(_) => Some(Duration::from_secs(60)),
             _ => None,
@@ -271,12 +271,12 @@ impl Malformed {
             Self::Method => "method",
             Self::TargetTooLong => "target-too-long",
             Self::BodyTooLong => "body-too-long",
-            Self::BodyCutOff => "body-cut-off",
+            Self::BodyTruncated => "body-cut-off",
             Self::GetBody => "get-body",
             Self::TransferEncoding => "transfer-encoding",
             Self::Host => "host",
             Self::Encoding => "encoding",
-            Self::Doubled(_) => "doubled-parameter",
+            Self::Duplicate(_) => "doubled-parameter",
             Self::Missing(_) => "missing-parameter",
             Self::Undeclared(_) => "undeclared-parameter",
             Self::Parameter(_) => "parameter-format",

@@ -4,12 +4,12 @@
 //! [`Refusal`] with its reason. What happens without a request, since a flight outlives its askers, stands in
 //! `relay/fly.rs`.
 
-mod act;
-mod again;
-mod attend;
-mod fly;
-mod past;
-mod settle;
+mod action;
+mod fetch;
+mod finish;
+mod replay_restore;
+mod retry;
+mod run_to_completion;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,30 +22,30 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admit::actions::{Action, Actions};
-use crate::admit::repeat::{Listener, Teller, Turn};
-use crate::admit::replay::Number;
-use crate::admit::{Admit, Admitted, Door, Origin, Passed};
+use crate::admit::idempotency::{Completer, ResultReceiver, RetryState};
+use crate::admit::replay::TransidKey;
+use crate::admit::{AdmissionSnapshot, Admit, Admitted, Peer, ReplayCheck};
 use crate::audit::{Audit, Record};
+use crate::cache::cache_control::{DirectiveLimits, RequestDirectives};
 use crate::cache::freshness::Freshness;
-use crate::cache::wants::{Limits, Wants};
-use crate::cache::{Cache, Entry, Held, Key};
+use crate::cache::{Cache, Candidate, Entry, Key};
 use crate::carrier::Carrier;
 use crate::carrier::verdict::Class;
 use crate::clock::belief;
 use crate::clock::{Clock, Moment, Time, timeout};
 use crate::config::restart::Fixed;
 use crate::config::{Client, Config};
-use crate::flight::{Caps, Flights, Role, Seat, Who};
-use crate::gateway::answer::{CacheStatus, Forwarded, Rendered};
+use crate::flight::{Flights, Limits, Owner, Role, Waiter};
+use crate::gateway::answer::{CacheStatus, ForwardReason, HttpResponse};
 use crate::gateway::request::{Hosts, Request, SentTransid, check_head};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Refusal};
 use crate::store::audit::AuditReader;
 use crate::urgency::Urgency;
-pub use attend::Attended;
-use fly::Brought;
-pub use fly::Landing;
-pub use past::Past;
+pub use fetch::FetchResult;
+use fetch::FetchedEntry;
+pub use replay_restore::ReplayRestore;
+pub use run_to_completion::RunToCompletion;
 
 /// Everything that a look-up passes through, in its order.
 pub struct Relay {
@@ -58,11 +58,11 @@ pub struct Relay {
     /// What is known.
     pub cache: Cache,
     /// Who asks the carrier for whom.
-    pub flights: Arc<Flights<Key, AppId, Landing>>,
+    pub flights: Arc<Flights<Key, AppId, FetchResult>>,
     /// What goes on without its client: flights, and requests whose client has left.
     pub tasks: TaskTracker,
     /// Cancelled when the grace time of a drain is over: what is under way ends now.
-    pub stopping: CancellationToken,
+    pub shutdown: CancellationToken,
     /// Whom the flights ask.
     pub carrier: Carrier,
     /// What must be on disk before an answer leaves.
@@ -70,9 +70,9 @@ pub struct Relay {
     /// Deadlines and accounts, as last loaded.
     pub config: ArcSwap<Config>,
     /// What was recorded by earlier processes, and by this one.
-    pub history: AuditReader,
+    pub audit_reader: AuditReader,
     /// What was found when they were last read.
-    pub past: Past,
+    pub replay_restore: ReplayRestore,
     /// The time.
     pub clock: Clock,
     /// The numbers.
@@ -81,7 +81,7 @@ pub struct Relay {
 
 /// An HTTP request as the listener hands it over: its head, and its body or why there is none.
 #[derive(Debug)]
-pub struct Asked<'a> {
+pub struct HttpRequest<'a> {
     /// GET or POST, if it is a look-up.
     pub method: &'a Method,
     /// The target, whole; in HTTP/2 with `:authority`.
@@ -93,28 +93,28 @@ pub struct Asked<'a> {
     /// The body, read within its limits.
     pub body: Result<&'a [u8], Refusal>,
     /// Who is at the other end.
-    pub origin: Origin,
+    pub peer: Peer,
     /// Cancelled when the client has left, where that is watched already.
-    pub left: Option<CancellationToken>,
+    pub client_gone: Option<CancellationToken>,
 }
 
 /// A seat in a flight.
-type Place = Seat<Key, AppId, Landing>;
+type FetchWaiter = Waiter<Key, AppId, FetchResult>;
 
 /// An answer of the carrier's, and how it came here.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct Selected {
     outcome: Outcome,
     entry: Arc<Entry>,
     cache_status: CacheStatus,
 }
 
-impl Found {
+impl Selected {
     /// What is held stands in for a response of the carrier's.
-    fn forwarded(mut self, why: Forwarded, status: u16, collapsed: bool) -> Self {
+    fn forwarded(mut self, why: ForwardReason, status: u16, collapsed: bool) -> Self {
         self.cache_status.hit = false;
-        self.cache_status.forwarded = Some(why);
-        self.cache_status.forwarded_status = (status != 200).then_some(status);
+        self.cache_status.forward_reason = Some(why);
+        self.cache_status.forward_status = (status != 200).then_some(status);
         self.cache_status.collapsed = collapsed;
         self
     }
@@ -123,19 +123,19 @@ impl Found {
 /// How far a request gets without waiting.
 enum Step {
     /// To an answer.
-    Known(Result<Found, Refusal>),
+    Known(Result<Selected, Refusal>),
     /// To where it has to wait. Boxed: most need no room for it.
-    Wait(Box<Wait>),
+    Wait(Box<Pending>),
 }
 
 /// What a request waits for.
-enum Wait {
+enum Pending {
     /// The response of the request that came first with this transid.
-    Told(Listener, Arc<Client>, Key),
+    Told(ResultReceiver, Arc<Client>, Key),
     /// An action, with its client's transid.
-    Action(Arc<Client>, Key, Number),
+    Action(Arc<Client>, Key, TransidKey),
     /// What is not in memory, or not as it is wanted.
-    Answer(Arc<Client>, Key, Wants, Option<Held>),
+    Answer(Arc<Client>, Key, RequestDirectives, Option<Candidate>),
 }
 
 impl Relay {
@@ -144,28 +144,31 @@ impl Relay {
     /// What can be done at once is done at once, in the order of the path: whoever only waits for a record needs no room
     /// for more, and has nothing left to do but to send what is rendered. Whatever waits is done to its end when its client
     /// has left, and so has its record.
-    pub fn answer(self: Arc<Self>, asked: &Asked<'_>) -> impl Future<Output = Rendered> + Send + use<> {
+    pub fn answer(
+        self: Arc<Self>,
+        asked: &HttpRequest<'_>,
+    ) -> impl Future<Output = HttpResponse> + Send + use<> {
         let came = self.clock.moment();
-        let peer = asked.origin.address;
-        let mut record = Record::begin(came.wall, peer);
+        let peer = asked.peer.address;
+        let mut record = Record::start(came.wall, peer);
         let mut teller = None;
         let step =
             self.look_up(asked, came, &mut record, &mut teller).unwrap_or_else(|r| Step::Known(Err(r)));
         match step {
             Step::Known(found) => {
-                self.tell(teller, &found);
-                Either::Left(self.settle(found, came, came.wall, peer, record))
+                self.publish_result(teller, &found);
+                Either::Left(self.finish(found, came, came.wall, peer, record))
             }
             Step::Wait(wait) => {
                 let tasks = self.tasks.clone();
-                Either::Right(Attended::new(&tasks, asked.left.clone(), |left| async move {
-                    let found = self.wait(*wait, came.ticks, &left, &mut record).await;
-                    self.tell(teller, &found);
+                Either::Right(RunToCompletion::new(&tasks, asked.client_gone.clone(), |left| async move {
+                    let found = self.wait(*wait, came.monotonic, &left, &mut record).await;
+                    self.publish_result(teller, &found);
                     if left.is_cancelled() {
                         record.client_gone();
                     }
                     let now = self.clock.now();
-                    self.settle(found, came, now, peer, record).await
+                    self.finish(found, came, now, peer, record).await
                 }))
             }
         }
@@ -174,21 +177,21 @@ impl Relay {
     /// From the request to what memory knows.
     fn look_up(
         self: &Arc<Self>,
-        asked: &Asked<'_>,
+        asked: &HttpRequest<'_>,
         came: Moment,
         record: &mut Record,
-        teller: &mut Option<Teller>,
+        teller: &mut Option<Completer>,
     ) -> Result<Step, Refusal> {
         // Parse: in the form of a look-up, whoever asks.
-        let (door, config) = (self.admit.door(), self.config.load());
-        door.check_peer(asked.origin.address)?;
+        let (door, config) = (self.admit.snapshot(), self.config.load());
+        door.check_peer(asked.peer.address)?;
         check_head(asked.method, asked.uri, asked.version, asked.headers, &self.hosts)?;
         let body = asked.body.clone()?;
         let (operations, lenient) = (&config.operations, door.reads_lenient());
         let request = Request::parse(asked.uri, asked.headers, body, operations, lenient, record.claims())?;
 
         // Admit: who asks, and may they. The transid is burnt from here on.
-        let Admitted { client, passed } = admit(&door, &request, &asked.origin, came, record)
+        let Admitted { client, replay_check: passed } = admit(&door, &request, &asked.peer, came, record)
             .map_err(|refusal| self.refuse_action(&request, refusal))?;
         let key = Key {
             parameters: request.parameters.clone(),
@@ -197,54 +200,56 @@ impl Relay {
 
         // Repeat: who may ask again with one transid gets the response of the first time.
         match passed {
-            Passed::New => {}
-            Passed::Observed => record.repeated(),
-            Passed::Repeatable(Turn::First(first)) => *teller = Some(first),
-            Passed::Repeatable(Turn::Wait(told)) => {
+            ReplayCheck::New => {}
+            ReplayCheck::Observed => record.repeated(),
+            ReplayCheck::Repeatable(RetryState::New(first)) => *teller = Some(first),
+            ReplayCheck::Repeatable(RetryState::InFlight(told)) => {
                 record.repeated();
-                return Ok(Step::Wait(Box::new(Wait::Told(told, client, key))));
+                return Ok(Step::Wait(Box::new(Pending::Told(told, client, key))));
             }
-            Passed::Repeatable(Turn::Kept(response)) => {
+            ReplayCheck::Repeatable(RetryState::Kept(response)) => {
                 record.repeated();
-                return Ok(Step::Known(self.repeat(&client, &key, response, came.wall)));
+                return Ok(Step::Known(self.retried_response(&client, &key, response, came.wall)));
             }
-            Passed::Repeatable(Turn::Used) => return Err(Refusal::ReusedTransid),
+            ReplayCheck::Repeatable(RetryState::Mismatch) => return Err(Refusal::ReusedTransid),
         }
         if !request.operation.is_lookup() {
             // Such a client has no actions: see `admit`.
             let SentTransid::Strict(transid) = &request.transid else { return Err(Refusal::Operation) };
-            return Ok(Step::Wait(Box::new(Wait::Action(client, key, Number::of(transid)))));
+            return Ok(Step::Wait(Box::new(Pending::Action(client, key, TransidKey::of(transid)))));
         }
 
         // Look up: what will do is answered at once.
-        let wants = request.wants.within(&Limits::of(&client.rights));
-        match self.cache.recall(&key, came.wall) {
-            Some(held) if will_do(&held, &wants, came.wall) => {
+        let wants = request.directives.clamp(&DirectiveLimits::of(&client.permissions));
+        match self.cache.get_in_memory(&key, came.wall) {
+            Some(held) if satisfies(&held, &wants, came.wall) => {
                 self.refresh_ahead(&config, &client, &key, &held, came.wall);
-                Ok(Step::Known(Ok(cached(&held, None, came.wall))))
+                Ok(Step::Known(Ok(from_cache(&held, None, came.wall))))
             }
-            held => Ok(Step::Wait(Box::new(Wait::Answer(client, key, wants, held)))),
+            held => Ok(Step::Wait(Box::new(Pending::Answer(client, key, wants, held)))),
         }
     }
 
     /// Waits for what is not known at once.
     async fn wait(
         self: &Arc<Self>,
-        wait: Wait,
+        wait: Pending,
         started: Duration,
         left: &CancellationToken,
         record: &mut Record,
-    ) -> Result<Found, Refusal> {
+    ) -> Result<Selected, Refusal> {
         match wait {
             // It waits for what another request brings: nothing is lost when it ends early.
-            Wait::Told(told, client, key) => {
-                let told = timeout(self.patience(started, false), told.hear());
-                let heard = left.run_until_cancelled(told).await.ok_or(Refusal::Gone)?;
-                let response = heard.map_err(|_| Refusal::Deadline)?.ok_or(Refusal::Lost)?;
-                self.repeat(&client, &key, response, self.clock.now())
+            Pending::Told(told, client, key) => {
+                let told = timeout(self.time_left(started, false), told.wait());
+                let heard = left.run_until_cancelled(told).await.ok_or(Refusal::ClientGone)?;
+                let response = heard.map_err(|_| Refusal::Deadline)?.ok_or(Refusal::TaskFailed)?;
+                self.retried_response(&client, &key, response, self.clock.now())
             }
-            Wait::Action(client, key, number) => self.act(&client, &key, number, started, record).await,
-            Wait::Answer(client, key, wants, held) => {
+            Pending::Action(client, key, number) => {
+                self.forward_action(&client, &key, number, started, record).await
+            }
+            Pending::Answer(client, key, wants, held) => {
                 self.ask(&client, &key, &wants, held, started, record).await
             }
         }
@@ -255,11 +260,11 @@ impl Relay {
         self: &Arc<Self>,
         client: &Client,
         key: &Key,
-        wants: &Wants,
-        held: Option<Held>,
+        wants: &RequestDirectives,
+        held: Option<Candidate>,
         started: Duration,
         record: &mut Record,
-    ) -> Result<Found, Refusal> {
+    ) -> Result<Selected, Refusal> {
         // Look up, in the file too: without leave to ask, that is all.
         let held = match held {
             Some(held) => Some(held),
@@ -267,9 +272,9 @@ impl Relay {
         };
         let now = self.clock.now();
         match &held {
-            Some(held) if will_do(held, wants, now) => {
+            Some(held) if satisfies(held, wants, now) => {
                 self.refresh_ahead(&self.config.load(), client, key, held, now);
-                return Ok(cached(held, None, now));
+                return Ok(from_cache(held, None, now));
             }
             _ if wants.only_if_cached => return Err(Refusal::OnlyIfCached),
             _ => {}
@@ -280,15 +285,15 @@ impl Relay {
         if let Some(held) = held.as_ref().filter(|held| held.freshness == Freshness::Revalidate)
             && wants.max_age.is_none()
         {
-            return Ok(cached(held, None, now));
+            return Ok(from_cache(held, None, now));
         }
 
         // Wait: long for an answer, short when there is something to answer instead.
-        let landed = land(seat, self.patience(started, held.is_some())).await;
+        let landed = wait_for_fetch(seat, self.time_left(started, held.is_some())).await;
 
         // Settle: what the carrier said, unless what was held is better.
         match landed {
-            Ok((role, landing)) => self.take(key, role, landing, held, record),
+            Ok((role, landing)) => self.select_response(key, role, landing, held, record),
             Err(refusal) => held.map(|held| self.stale(&held, refusal.reason())).ok_or(refusal),
         }
     }
@@ -297,7 +302,7 @@ impl Relay {
     fn refuse_action(&self, request: &Request<'_>, refusal: Refusal) -> Refusal {
         match (&refusal, &request.transid) {
             (Refusal::ReusedTransid, SentTransid::Strict(transid)) if !request.operation.is_lookup() => {
-                let action = Action { client: request.appid, number: Number::of(transid) };
+                let action = Action { client: request.appid, number: TransidKey::of(transid) };
                 self.actions.refusal(action).unwrap_or(refusal)
             }
             _ => refusal,
@@ -305,7 +310,7 @@ impl Relay {
     }
 
     /// How long to wait for a flight: the rest of the deadline, less when there is something stale to answer.
-    fn patience(&self, started: Duration, stale: bool) -> Duration {
+    fn time_left(&self, started: Duration, stale: bool) -> Duration {
         let config = self.config.load();
         let left = config.gateway.deadline.0.saturating_sub(self.clock.monotonic().saturating_sub(started));
         if stale { left.min(config.carrier.stale_wait) } else { left }
@@ -315,19 +320,19 @@ impl Relay {
         self: &Arc<Self>,
         key: &Key,
         client: &Client,
-        held: Option<&Held>,
-        wants: &Wants,
-    ) -> Result<Place, Refusal> {
+        held: Option<&Candidate>,
+        wants: &RequestDirectives,
+    ) -> Result<FetchWaiter, Refusal> {
         // Who wants it fresher than it is does not make do with what is held.
         let refresh = held.is_some() && wants.max_age.is_none();
         let urgency = if refresh { Urgency::Refresh } else { Urgency::Miss };
         let (relay, flying) = (Arc::clone(self), key.clone());
         let known = held.map(|held| held.entry.answered_at);
         self.flights
-            .join(key, Some(who(client)), urgency, |pressure| async move {
-                relay.fly(flying, pressure, known).await
+            .join(key, Some(flight_owner(client)), urgency, |pressure| async move {
+                relay.fetch(flying, pressure, known).await
             })
-            .map_err(|_| Refusal::Crowded)
+            .map_err(|_| Refusal::Overloaded)
     }
 
     /// Applies a changed configuration; what is cached, used and under way stays, and what is `fixed` until the next start.
@@ -336,7 +341,7 @@ impl Relay {
     /// When TLS towards the carrier cannot be set up; nothing has changed then.
     pub fn reload(&self, config: &Arc<Config>, fixed: &Fixed) -> Result<(), rustls::Error> {
         self.carrier.reload(config, fixed.carrier(&config.carrier))?;
-        self.flights.set_caps(Caps::of(&config.carrier));
+        self.flights.set_limits(Limits::of(&config.carrier));
         self.audit.set_timeout(config.gateway.deadline.0);
         self.admit.reload(config);
         self.cache.reload(config);
@@ -346,50 +351,54 @@ impl Relay {
 
     /// Ends what is under way: calls with a fault, requests with a refusal, each with its row.
     pub fn stop(&self) {
-        self.stopping.cancel();
+        self.shutdown.cancel();
         self.carrier.stop();
     }
 
     /// Frees what is of no use any more; called on a ticker.
-    pub fn tidy(self: &Arc<Self>) {
+    pub fn run_maintenance(self: &Arc<Self>) {
         let tick = self.carrier.watch_clock();
         if tick.set_back {
             self.cache.remove_future();
         }
         if tick.step == Some(belief::Step::Backwards) || self.has_new_acknowledgement() {
-            self.read_past_again();
+            self.restore_in_background();
         }
-        self.refuse_lost();
-        self.admit.tidy();
-        self.actions.sweep(self.clock.believed().minus(self.admit.memory()).as_secs());
+        self.refuse_lost_stamps();
+        self.admit.run_maintenance();
+        self.actions.sweep(self.clock.believed().minus(self.admit.replay_horizon()).as_secs());
     }
 
     /// What a landed flight means for one who waited for it.
-    fn take(
+    fn select_response(
         &self,
         key: &Key,
         role: Role,
-        landing: Landing,
-        held: Option<Held>,
+        landing: FetchResult,
+        held: Option<Candidate>,
         record: &mut Record,
-    ) -> Result<Found, Refusal> {
+    ) -> Result<Selected, Refusal> {
         match landing.call {
             Some(call) => record.called(&call.account, call.transid.as_ref()),
             None => {
-                if let Ok(brought) = landing.end {
-                    return Ok(cached(&self.cache.fresh(key, brought.entry), None, self.clock.now()));
+                if let Ok(brought) = landing.result {
+                    return Ok(from_cache(
+                        &self.cache.assume_fresh(key, brought.entry),
+                        None,
+                        self.clock.now(),
+                    ));
                 }
             }
         }
         let forwarded = match held.as_ref().map(|held| held.freshness) {
-            None => Forwarded::UriMiss,
-            Some(Freshness::Fresh) => Forwarded::Request,
-            Some(_) => Forwarded::Stale,
+            None => ForwardReason::UriMiss,
+            Some(Freshness::Fresh) => ForwardReason::Request,
+            Some(_) => ForwardReason::Stale,
         };
         let collapsed = role == Role::Follower;
-        match (landing.end, held) {
-            (Ok(brought), Some(held)) if brought.entry.said.verdict.class.yields_to_stale() => {
-                let found = self.stale(&held, brought.entry.said.verdict.class.name());
+        match (landing.result, held) {
+            (Ok(brought), Some(held)) if brought.entry.reply.verdict.class.yields_to_stale() => {
+                let found = self.stale(&held, brought.entry.reply.verdict.class.name());
                 Ok(found.forwarded(forwarded, 200, collapsed))
             }
             (Err(refusal), Some(held)) => {
@@ -400,13 +409,13 @@ impl Relay {
                 })
             }
             (Err(refusal), None) => Err(refusal),
-            (Ok(Brought { entry, stored }), _) => Ok(Found {
+            (Ok(FetchedEntry { entry, stored }), _) => Ok(Selected {
                 outcome: if role == Role::Leader { Outcome::Miss } else { Outcome::Collapsed },
                 cache_status: CacheStatus {
-                    forwarded: Some(forwarded),
+                    forward_reason: Some(forwarded),
                     stored,
                     collapsed,
-                    negative: entry.said.verdict.class == Class::NotFound,
+                    negative: entry.reply.verdict.class == Class::NotFound,
                     ..CacheStatus::default()
                 },
                 entry,
@@ -415,16 +424,16 @@ impl Relay {
     }
 
     /// What is held, in place of something better.
-    fn stale(&self, held: &Held, instead_of: &'static str) -> Found {
-        cached(held, Some(instead_of), self.clock.now())
+    fn stale(&self, held: &Candidate, instead_of: &'static str) -> Selected {
+        from_cache(held, Some(instead_of), self.clock.now())
     }
 }
 
 /// Admits a request, and notes in its record whose it is, admitted or not.
 fn admit(
-    door: &Door<'_>,
+    door: &AdmissionSnapshot<'_>,
     request: &Request<'_>,
-    origin: &Origin,
+    origin: &Peer,
     came: Moment,
     record: &mut Record,
 ) -> Result<Admitted, Refusal> {
@@ -444,38 +453,41 @@ fn admit(
 }
 
 /// Whose caps a flight counts against.
-fn who(client: &Client) -> Who<AppId> {
-    Who { client: client.appid, group: Arc::clone(&client.group) }
+fn flight_owner(client: &Client) -> Owner<AppId> {
+    Owner { client: client.appid, group: Arc::clone(&client.group) }
 }
 
 /// Whether what is held will do without asking.
-fn will_do(held: &Held, wants: &Wants, now: Time) -> bool {
+fn satisfies(held: &Candidate, wants: &RequestDirectives, now: Time) -> bool {
     let (age, stale) = held.age(now);
     wants.accept(held, age, stale)
 }
 
 /// What is held, and in place of what.
-fn cached(held: &Held, instead_of: Option<&'static str>, now: Time) -> Found {
-    let Held { entry, freshness, .. } = held;
-    Found {
+fn from_cache(held: &Candidate, instead_of: Option<&'static str>, now: Time) -> Selected {
+    let Candidate { entry, freshness, .. } = held;
+    Selected {
         outcome: if *freshness == Freshness::Fresh { Outcome::Hit } else { Outcome::Stale },
         cache_status: CacheStatus {
             hit: true,
             ttl: held.ttl(now),
-            negative: entry.said.verdict.class == Class::NotFound,
-            instead_of,
+            negative: entry.reply.verdict.class == Class::NotFound,
+            stale_reason: instead_of,
             ..CacheStatus::default()
         },
         entry: Arc::clone(entry),
     }
 }
 
-/// Waits for a seat's landing, if there is a seat, for at most `patience`.
-async fn land(seat: Result<Place, Refusal>, patience: Duration) -> Result<(Role, Landing), Refusal> {
+/// Waits for a seat's landing, if there is a seat, for at most `time_left`.
+async fn wait_for_fetch(
+    seat: Result<FetchWaiter, Refusal>,
+    patience: Duration,
+) -> Result<(Role, FetchResult), Refusal> {
     let mut seat = seat?;
-    match timeout(patience, seat.landing()).await {
+    match timeout(patience, seat.result()).await {
         Ok(Ok(landing)) => Ok((seat.role, landing)),
-        Ok(Err(_)) => Err(Refusal::Lost),
+        Ok(Err(_)) => Err(Refusal::TaskFailed),
         Err(_) => Err(Refusal::Deadline),
     }
 }

@@ -3,7 +3,7 @@
 //! A transid is (appid, stamp, number). Of the eight digits of the number the first two are the node's, so
 //! that several proxies may share an account; 1 to 999,999 are left to each node. Then they start again: a new
 //! *lap*. Never the same twice, across restarts and whatever the clock does, because `state.db` keeps for each
-//! (appid, node) a [`Position`] of which this holds:
+//! (appid, node) a [`HighWaterMark`] of which this holds:
 //!
 //! 1. Within a lap no number is used twice: a number is used only after a committed lease that put `next`
 //!    above it, and `next` only grows.
@@ -12,7 +12,7 @@
 //!    numbers of different laps have different stamps.
 //!
 //! A lap that begins right after a restart has only (2) to go by: its floor is `ceiling` + 1 s, up to
-//! [`Leasing::ahead`] after the clock. Within one process the stamps really used are known, which keeps stamps
+//! [`LeaseConfig::ahead`] after the clock. Within one process the stamps really used are known, which keeps stamps
 //! from running away when laps are short. A source trusts that knowledge, and its block, only while the
 //! position is as it left it itself: another source of the same (appid, node) in the process may have moved it.
 //!
@@ -29,7 +29,7 @@ use cmiot_signer::{AppId, Sequence, Stamp, StampError, Transid};
 
 use crate::clock::Clock;
 use crate::store::StoreError;
-use crate::store::state::{Position, StateStore};
+use crate::store::state::{HighWaterMark, StateStore};
 
 /// Numbers of one node: its share of the eight digits. The first, 0, is not used: the carrier's begin at 1.
 const LAP: u32 = 1_000_000;
@@ -39,14 +39,14 @@ const NODES: u8 = 100;
 
 /// How much is leased with one commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Leasing {
+pub struct LeaseConfig {
     /// Numbers: at most so many are skipped by a restart.
     pub block: u32,
     /// Seconds that the ceiling lies above the stamp.
     pub ahead: u64,
 }
 
-impl Default for Leasing {
+impl Default for LeaseConfig {
     /// A thousand numbers and a minute: one commit a minute of few calls, one a thousand of many.
     fn default() -> Self {
         Self { block: 1_000, ahead: 60 }
@@ -57,9 +57,9 @@ impl Default for Leasing {
 pub struct TransidSource {
     state: Arc<StateStore>,
     node: u8,
-    leasing: Leasing,
+    leasing: LeaseConfig,
     clock: Clock,
-    lines: Mutex<HashMap<AppId, Arc<Line>>>,
+    lines: Mutex<HashMap<AppId, Arc<AccountSequence>>>,
 }
 
 /// Why there is no transid: the call may not be made.
@@ -82,14 +82,14 @@ impl TransidSource {
     /// # Panics
     /// When the node is not 0 to 99: the configuration is checked before.
     pub fn new(state: Arc<StateStore>, node: u8, clock: Clock) -> Self {
-        Self::with_leasing(state, node, clock, Leasing::default())
+        Self::with_leasing(state, node, clock, LeaseConfig::default())
     }
 
     /// [`Self::new`] with leases of another size.
     ///
     /// # Panics
     /// When the node is not 0 to 99, or the leases are empty.
-    pub fn with_leasing(state: Arc<StateStore>, node: u8, clock: Clock, leasing: Leasing) -> Self {
+    pub fn with_leasing(state: Arc<StateStore>, node: u8, clock: Clock, leasing: LeaseConfig) -> Self {
         assert!(node < NODES, "a node is 0 to 99, not {node}");
         assert!(leasing.block > 0, "a lease without numbers is none");
         Self { state, node, leasing, clock, lines: Mutex::default() }
@@ -119,7 +119,7 @@ impl TransidSource {
     }
 
     /// A number of the block under a stamp of the lap, unless a lease is due first.
-    fn draw(&self, line: &Line, appid: &AppId) -> Result<Option<Transid>, TransidUnavailable> {
+    fn draw(&self, line: &AccountSequence, appid: &AppId) -> Result<Option<Transid>, TransidUnavailable> {
         let mut held = line.held();
         let seconds = held.stamp(&self.clock);
         if held.numbers.is_empty() || seconds > held.position.ceiling {
@@ -135,7 +135,7 @@ impl TransidSource {
     }
 
     /// Commits a lease, then lets the line use it. One caller a line leases, the others wait for it.
-    fn lease(&self, line: &Line, appid: &AppId) -> Result<(), TransidUnavailable> {
+    fn lease(&self, line: &AccountSequence, appid: &AppId) -> Result<(), TransidUnavailable> {
         let _one = line.leasing.lock().unwrap_or_else(PoisonError::into_inner);
         let held = line.held().clone();
         let wanted = held.stamp(&self.clock);
@@ -157,7 +157,7 @@ impl TransidSource {
         Ok(())
     }
 
-    fn line(&self, appid: &AppId) -> Arc<Line> {
+    fn line(&self, appid: &AppId) -> Arc<AccountSequence> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(lines.entry(*appid).or_default())
     }
@@ -165,14 +165,14 @@ impl TransidSource {
 
 /// One account's sequence.
 #[derive(Default)]
-struct Line {
+struct AccountSequence {
     /// Held while a lease is committed.
     leasing: Mutex<()>,
     /// Held for the moment of a draw.
     held: Mutex<Held>,
 }
 
-impl Line {
+impl AccountSequence {
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -182,7 +182,7 @@ impl Line {
 #[derive(Clone, Debug)]
 struct Held {
     /// As this source left it; nothing leased yet at first.
-    position: Position,
+    position: HighWaterMark,
     /// The numbers leased and not yet used.
     numbers: Range<u32>,
     /// The greatest stamp used here, 0 before the first.
@@ -192,7 +192,7 @@ struct Held {
 }
 
 struct Lease {
-    position: Position,
+    position: HighWaterMark,
     numbers: Range<u32>,
     others: u64,
     /// Whether the numbers are those of before, under a higher ceiling.
@@ -202,7 +202,7 @@ struct Lease {
 impl Default for Held {
     fn default() -> Self {
         // A `next` that no file can hold: the first position read is never taken for one's own.
-        Self { position: Position { next: 0, floor: 0, ceiling: 0 }, numbers: 0..0, last: 0, others: 0 }
+        Self { position: HighWaterMark { next: 0, floor: 0, ceiling: 0 }, numbers: 0..0, last: 0, others: 0 }
     }
 }
 
@@ -212,14 +212,14 @@ impl Held {
     }
 
     /// The lease that follows the position `read`, for a stamp that is `wanted` now.
-    fn lease(&self, read: Position, wanted: u64, leasing: Leasing) -> Lease {
+    fn lease(&self, read: HighWaterMark, wanted: u64, leasing: LeaseConfig) -> Lease {
         let own = read == self.position;
         let others = if own { self.others } else { read.ceiling };
         let ceiling = |stamp: u64| read.ceiling.max(stamp.saturating_add(leasing.ahead));
 
         // Only the stamp has left the lease: the block goes on under a higher ceiling.
         if own && !self.numbers.is_empty() {
-            let position = Position { ceiling: ceiling(wanted), ..read };
+            let position = HighWaterMark { ceiling: ceiling(wanted), ..read };
             return Lease { position, numbers: self.numbers.clone(), others, extended: true };
         }
         // A block of this lap, or the first of a new one, above every stamp used before.
@@ -229,7 +229,7 @@ impl Held {
             (1, others.max(self.last).saturating_add(1))
         };
         let end = first.saturating_add(leasing.block).min(LAP);
-        let position = Position { next: end, floor, ceiling: ceiling(wanted.max(floor)) };
+        let position = HighWaterMark { next: end, floor, ceiling: ceiling(wanted.max(floor)) };
         Lease { position, numbers: first..end, others, extended: false }
     }
 

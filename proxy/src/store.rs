@@ -10,6 +10,7 @@
 //! One process a folder. Each file has one writer (a thread for cache and audit); readers have connections of
 //! their own. The folder is created for its owner alone (0700), and so are the files (0600).
 
+pub mod atomic_file;
 pub mod audit;
 mod blocks;
 pub mod cache;
@@ -22,7 +23,6 @@ mod queue;
 mod schema;
 pub mod state;
 mod wal;
-pub mod whole;
 
 use std::fs::File;
 use std::path::Path;
@@ -34,7 +34,7 @@ use self::cache::CacheStore;
 pub use self::error::{Fault, StoreError};
 pub use self::failure::Failure;
 pub use self::folder::{Holder, holder};
-use self::state::{Lost, StateStore};
+use self::state::{OnStateLoss, StateStore};
 use crate::alarms::Alarms;
 use crate::clock::Clock;
 
@@ -107,7 +107,7 @@ impl Store {
         let lock = folder::lock(dir)?;
         let history = AuditReader::new(dir);
         // First, since the files of the others are how it knows that it must exist.
-        let lost = if options.accept_lost_state { start_over(&history, clock)? } else { Lost::Refuse };
+        let lost = if options.accept_lost_state { start_over(&history, clock)? } else { OnStateLoss::Refuse };
         let failure = Failure::default();
         let state = StateStore::open_with(dir, lost, clock.clone(), failure.clone())?;
         let audit = AuditStore::open_with(dir, options.audit, clock.clone(), failure.clone())?;
@@ -182,10 +182,10 @@ pub enum Unready {
     Audit,
 }
 
-fn start_over(history: &AuditReader, clock: &Clock) -> Result<Lost, StoreError> {
+fn start_over(history: &AuditReader, clock: &Clock) -> Result<OnStateLoss, StoreError> {
     let highest = history.highest_carrier_stamp()?.map_or(0, cmiot_signer::Stamp::to_unix);
     let floor = highest.max(clock.now().as_secs()).saturating_add(START_OVER_MARGIN.as_secs());
-    Ok(Lost::StartOver { floor })
+    Ok(OnStateLoss::StartOver { floor })
 }
 
 #[cfg(test)]
@@ -263,7 +263,7 @@ mod tests {
                 stamp,
                 cmiot_signer::Sequence::FIRST,
             );
-            let row = audit::AuditRow {
+            let row = audit::LookupRow {
                 carrier_transid: Some(transid.as_str().into()),
                 ..audit::tests::row(NOON, "t")
             };

@@ -1,6 +1,6 @@
 //! TLS: towards gateways and operators by certificate and key, towards the carrier by whom to take for it.
 //!
-//! A configuration holds the finished [`Server`]; a reload reads the files anew, and connections made from then on use
+//! A configuration holds the finished [`ServerTls`]; a reload reads the files anew, and connections made from then on use
 //! the new ones. TLS 1.2 and 1.3, as rustls allows; HTTP/2 and HTTP/1.1 by ALPN (RFC 7301).
 
 use std::fmt;
@@ -19,9 +19,9 @@ use tokio_rustls::TlsAcceptor;
 
 /// What a listener needs to speak TLS.
 #[derive(Clone)]
-pub struct Server(Arc<ServerConfig>);
+pub struct ServerTls(Arc<ServerConfig>);
 
-/// The bytes of the PEM files that a [`Server`] is made of.
+/// The bytes of the PEM files that a [`ServerTls`] is made of.
 #[derive(Debug)]
 pub struct Pem<'a> {
     /// The certificate and those between it and a root.
@@ -34,7 +34,7 @@ pub struct Pem<'a> {
     pub certificate_optional: bool,
 }
 
-impl Server {
+impl ServerTls {
     /// From PEM.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl Server {
     }
 }
 
-impl fmt::Debug for Server {
+impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Server")
     }
@@ -81,7 +81,7 @@ impl fmt::Debug for Server {
 
 /// Whom to take for the carrier.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Trust {
+pub struct ClientTrust {
     /// Roots beside the platform's.
     pub roots: Vec<CertificateDer<'static>>,
     /// The one certificate that is accepted, whoever signed it.
@@ -95,7 +95,7 @@ pub struct Trust {
 ///
 /// # Errors
 /// When no verifier can be made of the roots.
-pub(crate) fn client(trust: &Trust) -> Result<ClientConfig, rustls::Error> {
+pub(crate) fn client(trust: &ClientTrust) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions: &[_] = if trust.only_tls13 { &[&rustls::version::TLS13] } else { rustls::ALL_VERSIONS };
     let builder =
@@ -188,10 +188,10 @@ mod tests {
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
     /// Whether a carrier with this certificate and key is taken for the carrier.
-    async fn shakes(trust: &Trust, certificate: &rcgen::Certificate, key: &KeyPair) -> bool {
+    async fn shakes(trust: &ClientTrust, certificate: &rcgen::Certificate, key: &KeyPair) -> bool {
         let pem = certificate.pem();
         let key = key.serialize_pem();
-        let server = Server::new(&Pem {
+        let server = ServerTls::new(&Pem {
             chain: pem.as_bytes(),
             key: key.as_bytes(),
             client_roots: None,
@@ -215,9 +215,10 @@ mod tests {
         let signed = names().signed_by(&key, &root).unwrap();
         let alone = names().self_signed(&own_key).unwrap();
 
-        let nobody = Trust::default();
-        let rooted = Trust { roots: vec![root.der().clone()], ..Trust::default() };
-        let pinned = Trust { pinned: Some(alone.der().clone()), only_tls13: true, ..Trust::default() };
+        let nobody = ClientTrust::default();
+        let rooted = ClientTrust { roots: vec![root.der().clone()], ..ClientTrust::default() };
+        let pinned =
+            ClientTrust { pinned: Some(alone.der().clone()), only_tls13: true, ..ClientTrust::default() };
         for (trust, known, itself) in [(nobody, false, false), (rooted, true, false), (pinned, false, true)] {
             assert_eq!(shakes(&trust, &signed, &key).await, known, "{trust:?}");
             assert_eq!(shakes(&trust, &alone, &own_key).await, itself, "{trust:?}");

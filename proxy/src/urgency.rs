@@ -1,7 +1,7 @@
 //! How much a call to the carrier matters: misses come before refreshes, and refreshes before refreshing ahead.
 //!
 //! A flight's urgency may grow while it waits for its turn, when somebody joins it who has nothing else to be
-//! answered: its [`Pressure`] is shared by the flight table, which raises it, and the budget, which looks.
+//! answered: its [`SharedUrgency`] is shared by the flight table, which raises it, and the budget, which looks.
 
 use tokio::sync::watch;
 
@@ -18,16 +18,16 @@ pub enum Urgency {
 
 /// The urgency of one call, which grows and never shrinks.
 #[derive(Clone, Debug)]
-pub struct Pressure(watch::Sender<Urgency>);
+pub struct SharedUrgency(watch::Sender<Urgency>);
 
-impl Pressure {
+impl SharedUrgency {
     /// As urgent as this to begin with.
     pub fn new(urgency: Urgency) -> Self {
         Self(watch::Sender::new(urgency))
     }
 
     /// As urgent as it is now.
-    pub fn now(&self) -> Urgency {
+    pub fn get(&self) -> Urgency {
         *self.0.borrow()
     }
 
@@ -41,7 +41,7 @@ impl Pressure {
     }
 
     /// Waits until it is more urgent than this.
-    pub async fn above(&self, urgency: Urgency) {
+    pub async fn raised_above(&self, urgency: Urgency) {
         // The sender is held here, so the wait cannot end otherwise.
         let _ = self.0.subscribe().wait_for(|now| *now < urgency).await;
     }
@@ -53,14 +53,14 @@ mod tests {
 
     #[tokio::test]
     async fn it_grows_and_never_shrinks() {
-        let pressure = Pressure::new(Urgency::Refresh);
+        let pressure = SharedUrgency::new(Urgency::Refresh);
         pressure.raise(Urgency::Ahead);
-        assert_eq!(pressure.now(), Urgency::Refresh);
+        assert_eq!(pressure.get(), Urgency::Refresh);
         let watched = pressure.clone();
-        let above = tokio::spawn(async move { watched.above(Urgency::Refresh).await });
+        let above = tokio::spawn(async move { watched.raised_above(Urgency::Refresh).await });
         pressure.raise(Urgency::Miss);
         above.await.unwrap();
         pressure.raise(Urgency::Ahead);
-        assert_eq!(pressure.now(), Urgency::Miss);
+        assert_eq!(pressure.get(), Urgency::Miss);
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::path::Path;
 
 use cmiot_proxy::app::{App, open_store};
-use cmiot_proxy::clock::{Clock, Hand, Time};
+use cmiot_proxy::clock::{Clock, ManualClock, Time};
 use cmiot_proxy::config::{Config, ConfigFile};
 use tempfile::TempDir;
 
@@ -16,7 +16,7 @@ const START: Time = Time::from_secs(1_768_449_600);
 /// A running [`App`] with a manual clock.
 pub(crate) struct Clocked {
     /// The clock of both the proxy and the gateways.
-    pub(crate) clock: Hand,
+    pub(crate) clock: ManualClock,
     app: App,
     client: GatewayClient,
     folder: TempDir,

@@ -14,7 +14,7 @@ use hyper::{Request, Response, StatusCode};
 use serde::Deserialize;
 
 use super::body::{present, whole};
-use super::{Admin, reply};
+use super::{Admin, response};
 use crate::audit::{filter, render};
 use crate::clock::Time;
 use crate::store::audit::query::{Field, Filter, LOOKUP, look_ups, timed_out};
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What is asked for.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Wanted {
+struct AuditRequest {
     #[serde(deserialize_with = "present")]
     msisdn: Option<String>,
     #[serde(deserialize_with = "present")]
@@ -62,11 +62,11 @@ struct Wanted {
 pub(super) async fn query(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
     if request.uri().query().is_some() {
         let what = "send the filters as JSON: URLs are logged on their way\n";
-        return reply::text(StatusCode::BAD_REQUEST, what);
+        return response::text(StatusCode::BAD_REQUEST, what);
     }
-    let (filter, limit) = match admin.read(request).await.and_then(Wanted::check) {
+    let (filter, limit) = match admin.read(request).await.and_then(AuditRequest::check) {
         Ok(asked) => asked,
-        Err(what) => return reply::text(StatusCode::BAD_REQUEST, format!("{what}\n")),
+        Err(what) => return response::text(StatusCode::BAD_REQUEST, format!("{what}\n")),
     };
     let dir = admin.relay.config.load().store_dir.clone();
     let clock = admin.relay.clock.clone();
@@ -80,18 +80,18 @@ pub(super) async fn query(admin: &Admin, request: Request<Incoming>) -> Response
             if let (true, Some(Field::Int(last))) = (rows.len() == limit, rows.last().map(|row| &row[0])) {
                 lines.push_str(&format!("{{\"cursor\":{last}}}\n"));
             }
-            reply::typed(StatusCode::OK, "application/x-ndjson", lines)
+            response::typed(StatusCode::OK, "application/x-ndjson", lines)
         }
         Ok(Err(error)) if timed_out(&error) => {
             let what = "it took too long: name a card, or a shorter time with since and until\n";
-            reply::text(StatusCode::SERVICE_UNAVAILABLE, what)
+            response::text(StatusCode::SERVICE_UNAVAILABLE, what)
         }
-        Ok(Err(error)) => reply::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-        Err(_) => reply::text(StatusCode::INTERNAL_SERVER_ERROR, "the query died\n"),
+        Ok(Err(error)) => response::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        Err(_) => response::text(StatusCode::INTERNAL_SERVER_ERROR, "the query died\n"),
     }
 }
 
-impl Wanted {
+impl AuditRequest {
     fn check(self) -> Result<(Filter, usize), String> {
         let limit = self.limit.unwrap_or(PAGE);
         if !(1..=LONGEST_PAGE).contains(&limit) {
@@ -135,7 +135,9 @@ mod tests {
     use super::*;
 
     fn check(text: &str) -> Result<(Filter, usize), String> {
-        serde_json::from_str::<Wanted>(text).map_err(|error| error.to_string()).and_then(Wanted::check)
+        serde_json::from_str::<AuditRequest>(text)
+            .map_err(|error| error.to_string())
+            .and_then(AuditRequest::check)
     }
 
     #[test]

@@ -13,7 +13,7 @@ use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use subtle::ConstantTimeEq;
 
-use super::reply;
+use super::response;
 use crate::config::admin::{Admin, By, Token};
 use crate::config::file::Role;
 use crate::config::units::Secret;
@@ -201,15 +201,15 @@ impl Denied {
             Self::Unknown => {
                 let what = "send Authorization: Bearer and the token of [admin] token_file or, where none is set, of \
                             admin.token in [store] dir\n";
-                let mut response = reply::text(StatusCode::UNAUTHORIZED, what);
+                let mut response = response::text(StatusCode::UNAUTHORIZED, what);
                 let headers = response.headers_mut();
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
                 response
             }
             Self::Lacks(role) => {
-                reply::text(StatusCode::FORBIDDEN, format!("the role {} is missing\n", role.name()))
+                response::text(StatusCode::FORBIDDEN, format!("the role {} is missing\n", role.name()))
             }
-            Self::Browser(why) => reply::text(StatusCode::FORBIDDEN, format!("refused: {why}\n")),
+            Self::Browser(why) => response::text(StatusCode::FORBIDDEN, format!("refused: {why}\n")),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! - `POST /cache/purge`: forget what is selected, or keep it for the carrier's bad days (`"soft": true`).
 //! - `POST /cache/fetch`: ask about one card within the budget, unless what is known is fresh.
 //!
-//! The declared parameters of an operation are part of an entry's key: `show` and `fetch` take them
+//! The declared parameters of an operation are part of an entry's key: `show` and `fetch_card` take them
 //! (`"parameters": {"query_date": "20260101"}`), and a purge covers every value of them.
 //!
 //! Requests and answers are JSON; a card is named as the carrier does (`{"msisdn": "..."}`) and never stands in a URL.
@@ -23,17 +23,17 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::body::present;
-use super::{Admin, reply};
+use super::{Admin, response};
 use crate::audit::filter;
 use crate::cache::freshness::Freshness;
-use crate::cache::{Depth, Entry, Key};
+use crate::cache::{Entry, Key, PurgeMode};
 use crate::operation::{Operation, Parameters, USER_STATUS};
 use crate::store::cache::Selection;
 
 /// What one request is about.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Wanted {
+struct CacheRequest {
     #[serde(deserialize_with = "present")]
     msisdn: Option<String>,
     #[serde(deserialize_with = "present")]
@@ -55,21 +55,21 @@ struct Wanted {
 }
 
 /// Why a request is not carried out: the response's status, and words for whoever asked.
-struct Wrong(StatusCode, String);
+struct ApiError(StatusCode, String);
 
-impl From<String> for Wrong {
+impl From<String> for ApiError {
     fn from(what: String) -> Self {
         Self(StatusCode::BAD_REQUEST, what)
     }
 }
 
 /// The request is well-formed, and names something that is not there.
-fn unknown(what: &str) -> Wrong {
-    Wrong(StatusCode::NOT_FOUND, what.to_owned())
+fn unknown(what: &str) -> ApiError {
+    ApiError(StatusCode::NOT_FOUND, what.to_owned())
 }
 
 pub(super) async fn stats(admin: &Admin) -> Response<Full<Bytes>> {
-    let file = Arc::clone(admin.relay.cache.file());
+    let file = Arc::clone(admin.relay.cache.store());
     let counted =
         tokio::task::spawn_blocking(move || file.counts().map(|counts| (counts, file.losses()))).await;
     let (counts, losses) = match counted {
@@ -84,12 +84,12 @@ pub(super) async fn stats(admin: &Admin) -> Response<Full<Bytes>> {
     json(
         StatusCode::OK,
         &json!({
-            "memory": relay.cache.entries(),
+            "memory": relay.cache.entry_count(),
             "file": counts.iter().map(|one| one.answers).sum::<u64>(),
             "kinds": kinds.collect::<Value>(),
-            "flights": relay.flights.under_way(),
+            "flights": relay.flights.in_flight(),
             "generation": relay.cache.generation(),
-            "writes_queued": relay.cache.file().queued(),
+            "writes_queued": relay.cache.store().queued(),
             "writes_dropped": losses.dropped,
             "writes_failed": losses.failed,
         }),
@@ -126,7 +126,7 @@ pub(super) async fn purge(admin: &Admin, request: Request<Incoming>) -> Response
         Ok(selected) => selected,
         Err(why) => return wrong(&why),
     };
-    let depth = if soft { Depth::Soft } else { Depth::Hard };
+    let depth = if soft { PurgeMode::Soft } else { PurgeMode::Hard };
     match admin.relay.purge(&selection, depth).await {
         Ok(purged) => {
             tracing::info!(?depth, memory = purged.memory, file = purged.file, "cache purged");
@@ -154,7 +154,7 @@ pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>) -> Response
         let shown = json!({"outcome": "failed", "code": "73", "reason": "shutdown"});
         return json(StatusCode::SERVICE_UNAVAILABLE, &shown);
     }
-    match admin.relay.fetch(&key).await {
+    match admin.relay.fetch_card(&key).await {
         Ok((called, entry)) => {
             let mut shown = described(&entry);
             shown["outcome"] = json!(if called { "fetched" } else { "fresh" });
@@ -173,18 +173,18 @@ pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>) -> Response
 }
 
 /// The entry that a request names.
-async fn named(admin: &Admin, request: Request<Incoming>) -> Result<Key, Wrong> {
-    admin.read::<Wanted>(request).await?.key(admin)
+async fn named(admin: &Admin, request: Request<Incoming>) -> Result<Key, ApiError> {
+    admin.read::<CacheRequest>(request).await?.key(admin)
 }
 
 /// What a request would purge, and whether softly.
-async fn selected(admin: &Admin, request: Request<Incoming>) -> Result<(Selection, bool), Wrong> {
-    let wanted = admin.read::<Wanted>(request).await?;
+async fn selected(admin: &Admin, request: Request<Incoming>) -> Result<(Selection, bool), ApiError> {
+    let wanted = admin.read::<CacheRequest>(request).await?;
     Ok((wanted.selection(admin)?, wanted.soft))
 }
 
-impl Wanted {
-    fn key(&self, admin: &Admin) -> Result<Key, Wrong> {
+impl CacheRequest {
+    fn key(&self, admin: &Admin) -> Result<Key, ApiError> {
         let card = self.card()?.ok_or_else(|| "name a card: msisdn, iccid or imsi".to_owned())?;
         let operation = self.operation(admin)?.unwrap_or(USER_STATUS);
         let config = admin.relay.config.load();
@@ -200,7 +200,7 @@ impl Wanted {
         Ok(Key { parameters: parameters.unwrap_or_default(), ..Key::new(group, operation, &card) })
     }
 
-    fn selection(&self, admin: &Admin) -> Result<Selection, Wrong> {
+    fn selection(&self, admin: &Admin) -> Result<Selection, ApiError> {
         if let Some(group) = &self.group
             && !admin.relay.config.load().groups.contains_key(group.as_str())
         {
@@ -239,7 +239,7 @@ impl Wanted {
         Card::parse(kind, number).map(Some).map_err(|error| format!("{}: {error}", kind.as_str()))
     }
 
-    fn operation(&self, admin: &Admin) -> Result<Option<&'static Operation>, Wrong> {
+    fn operation(&self, admin: &Admin) -> Result<Option<&'static Operation>, ApiError> {
         let Some(name) = self.operation.as_deref() else { return Ok(None) };
         let operations = &admin.relay.config.load().operations;
         let none = || unknown(&format!("operation: \"{name}\" is not known; known: {}", operations.names()));
@@ -263,19 +263,19 @@ fn nothing_known(key: &Key) -> String {
 /// What the carrier said: its own JSON where it is one, which whatever is kept is.
 fn described(entry: &Entry) -> Value {
     json!({
-        "code": entry.said.verdict.code.as_str(),
-        "status": entry.said.verdict.status.as_ref().map(|status| status.code().to_owned()),
+        "code": entry.reply.verdict.code.as_str(),
+        "status": entry.reply.verdict.status.as_ref().map(|status| status.code().to_owned()),
         "answered_at": entry.answered_at.to_string(),
         "soft_purged": entry.stale,
-        "body": serde_json::from_slice::<Value>(&entry.said.body).unwrap_or(Value::Null),
+        "body": serde_json::from_slice::<Value>(&entry.reply.body).unwrap_or(Value::Null),
     })
 }
 
 fn json(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
-    reply::typed(status, "application/json", format!("{value}\n"))
+    response::typed(status, "application/json", format!("{value}\n"))
 }
 
-fn wrong(Wrong(status, what): &Wrong) -> Response<Full<Bytes>> {
+fn wrong(ApiError(status, what): &ApiError) -> Response<Full<Bytes>> {
     json(*status, &json!({"error": what}))
 }
 

@@ -11,7 +11,7 @@ use hyper::{Response, StatusCode};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Admin, reply};
+use super::{Admin, response};
 
 /// Whoever asked for a reload, and waits for what became of it: nothing, or why it was refused.
 pub type Asked = oneshot::Sender<Result<(), String>>;
@@ -40,7 +40,7 @@ impl Reloads {
 
 pub(super) async fn reload(admin: &Admin) -> Response<Full<Bytes>> {
     let json =
-        |status, value: &serde_json::Value| reply::typed(status, "application/json", format!("{value}\n"));
+        |status, value: &serde_json::Value| response::typed(status, "application/json", format!("{value}\n"));
     let told = tokio::select! {
         // Nothing is loaded any more once the proxy drains.
         biased;

@@ -15,27 +15,27 @@ use http_body_util::Full;
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
-use super::{Admin, reply};
+use super::{Admin, response};
 use crate::alarms::Condition;
 use crate::log;
-use crate::metrics::Levels;
+use crate::metrics::Gauges;
 use crate::store::Store;
 
 pub(super) fn live() -> Response<Full<Bytes>> {
-    reply::text(StatusCode::OK, "live\n")
+    response::text(StatusCode::OK, "live\n")
 }
 
 /// Nothing here waits for a disk: what is known is told, and `state.db` is tried in the background.
 pub(super) fn ready(admin: &Admin) -> Response<Full<Bytes>> {
     let drains = admin.stop.is_cancelled().then(|| "the proxy drains".to_owned());
     if let Some(why) = drains.or_else(|| admin.store.unready().map(|why| why.to_string())) {
-        return reply::text(
+        return response::text(
             StatusCode::SERVICE_UNAVAILABLE,
             with_alarms(admin, format!("not ready: {why}\n")),
         );
     }
     admin.probe.run(&admin.store, admin.relay.clock.monotonic());
-    reply::text(StatusCode::OK, with_alarms(admin, "ready\n".to_owned()))
+    response::text(StatusCode::OK, with_alarms(admin, "ready\n".to_owned()))
 }
 
 /// The age up to which a result of the probe of `state.db` is used again.
@@ -91,21 +91,21 @@ fn alarms(admin: &Admin) -> Vec<String> {
 }
 
 pub(super) fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
-    let levels = Levels {
-        cache_entries: admin.relay.cache.entries(),
-        flights: admin.relay.flights.under_way(),
+    let levels = Gauges {
+        cache_entries: admin.relay.cache.entry_count(),
+        flights: admin.relay.flights.in_flight(),
         waiters: admin.relay.flights.waiting(),
-        connections: admin.connections.open(),
-        transids: admin.relay.admit.remembered(),
+        connections: admin.connections.open_connections(),
+        transids: admin.relay.admit.used_transids(),
         transid_shares: admin.relay.admit.shares(),
         audit_queue: admin.store.audit.queued(),
         audit_wal: admin.store.audit.wal_bytes(),
         audit_missed: admin.store.audit.missed(),
         log_dropped: log::dropped(),
-        accounts: admin.relay.carrier.levels(),
+        accounts: admin.relay.carrier.gauges(),
         alarms: alarms(admin).len(),
     };
-    let mut response = reply::text(StatusCode::OK, admin.metrics.render(&levels));
+    let mut response = response::text(StatusCode::OK, admin.metrics.render(&levels));
     response.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),

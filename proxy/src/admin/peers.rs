@@ -10,7 +10,7 @@ use http_body_util::Full;
 use hyper::{Response, StatusCode};
 use serde_json::json;
 
-use super::{Admin, reply};
+use super::{Admin, response};
 
 /// A page for people: whoever looks for an attacker looks at the top.
 const SHOWN: usize = 100;
@@ -18,7 +18,7 @@ const SHOWN: usize = 100;
 pub(super) fn busiest(admin: &Admin) -> Response<Full<Bytes>> {
     let peers: Vec<_> = admin
         .connections
-        .busiest(SHOWN)
+        .top_peers(SHOWN)
         .into_iter()
         .map(|(peer, line)| {
             json!({
@@ -29,8 +29,8 @@ pub(super) fn busiest(admin: &Admin) -> Response<Full<Bytes>> {
             })
         })
         .collect();
-    let page = json!({ "connections": admin.connections.open(), "peers": peers });
-    reply::typed(StatusCode::OK, "application/json", page.to_string())
+    let page = json!({ "connections": admin.connections.open_connections(), "peers": peers });
+    response::typed(StatusCode::OK, "application/json", page.to_string())
 }
 
 fn shown(peer: IpAddr) -> String {

@@ -9,13 +9,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cmiot_signer::AppId;
 
-use super::replay::Number;
+use super::replay::TransidKey;
 use crate::outcome::Refusal;
 
 /// The actions that no record says the end of, by the transid that they were asked for with.
 #[derive(Debug, Default)]
 pub struct Actions {
-    open: Mutex<BTreeMap<(Number, AppId), State>>,
+    open: Mutex<BTreeMap<(TransidKey, AppId), State>>,
 }
 
 /// How far an action has got.
@@ -35,12 +35,12 @@ pub struct Action {
     /// Who asked.
     pub client: AppId,
     /// The client's transid.
-    pub number: Number,
+    pub number: TransidKey,
 }
 
 impl Actions {
     /// Notes an action that was begun before a restart, and whose end no record says.
-    pub fn remember(&self, action: Action, row: i64) {
+    pub fn restore(&self, action: Action, row: i64) {
         self.lock().insert(action.key(), State::Begun(row));
     }
 
@@ -67,7 +67,7 @@ impl Actions {
     }
 
     /// It is asked for: nothing of it is on the disk yet.
-    pub fn ask(&self, action: Action) {
+    pub fn register(&self, action: Action) {
         self.lock().insert(action.key(), State::Asked);
     }
 
@@ -83,7 +83,7 @@ impl Actions {
     }
 
     /// What its client is told when nobody waits for it any more: that it may have been done, or that it never will be.
-    pub fn give_up(&self, action: Action) -> Refusal {
+    pub fn abandon(&self, action: Action) -> Refusal {
         match self.lock().get_mut(&action.key()) {
             Some(State::Begun(row)) => Refusal::Begun(Some(*row)),
             Some(state) => {
@@ -94,14 +94,14 @@ impl Actions {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Number, AppId), State>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(TransidKey, AppId), State>> {
         // The map is whole at every step.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Action {
-    fn key(self) -> (Number, AppId) {
+    fn key(self) -> (TransidKey, AppId) {
         (self.number, self.client)
     }
 }
@@ -113,24 +113,24 @@ mod tests {
 
     fn action() -> Action {
         let client = AppId::parse("A1").unwrap();
-        Action { client, number: Number::of(&Transid::new(&client, Stamp::FIRST, Sequence::FIRST)) }
+        Action { client, number: TransidKey::of(&Transid::new(&client, Stamp::FIRST, Sequence::FIRST)) }
     }
 
     #[test]
     fn an_open_action_names_its_row_until_a_record_says_its_end() {
         let (actions, action) = (Actions::default(), action());
         assert_eq!(actions.refusal(action), None);
-        actions.ask(action);
+        actions.register(action);
         assert_eq!(actions.refusal(action), Some(Refusal::Begun(None)));
         assert!(actions.begin(action, 7));
         assert!(!actions.begin(action, 8), "once");
         for _ in 0..2 {
-            assert_eq!(actions.give_up(action), Refusal::Begun(Some(7)));
+            assert_eq!(actions.abandon(action), Refusal::Begun(Some(7)));
             assert_eq!(actions.refusal(action), Some(Refusal::Begun(Some(7))));
         }
         actions.end(action);
         assert_eq!(actions.refusal(action), None);
-        actions.remember(action, 9);
+        actions.restore(action, 9);
         assert_eq!(actions.refusal(action), Some(Refusal::Begun(Some(9))));
         actions.sweep(Stamp::FIRST.to_unix());
         assert_eq!(actions.refusal(action), Some(Refusal::Begun(Some(9))), "its stamp is in the window");
@@ -141,8 +141,8 @@ mod tests {
     #[test]
     fn an_action_whose_client_was_told_that_nothing_was_sent_is_not_sent_later() {
         let (actions, action) = (Actions::default(), action());
-        actions.ask(action);
-        assert_eq!(actions.give_up(action), Refusal::Audit);
+        actions.register(action);
+        assert_eq!(actions.abandon(action), Refusal::Audit);
         assert!(!actions.begin(action, 7), "its intent came too late");
         assert_eq!(actions.refusal(action), None, "refused as a transid that was used");
     }

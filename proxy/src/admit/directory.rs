@@ -18,7 +18,7 @@ use crate::gateway::request::{Request, SentTransid};
 use crate::operation::Operation;
 
 /// Stands for a password where nobody's is at hand.
-const DECOY: &[u8] = b"nobody's password";
+const DUMMY_PASSWORD: &[u8] = b"nobody's password";
 
 /// Bytes of a derived password: the hash as hex.
 const DERIVED_LEN: usize = 64;
@@ -34,9 +34,9 @@ pub(super) struct Directory {
     config: Arc<Config>,
     /// Those in the list, without the revoked: who is revoked is as good as unknown.
     listed: HashMap<AppId, Arc<Client>>,
-    decoy: Password,
+    dummy_password: Password,
     /// Every listed client, to stand in for those in no list.
-    stand_ins: Vec<Arc<Client>>,
+    dummy_clients: Vec<Arc<Client>>,
     /// The longest password of all, in bytes.
     longest: usize,
     /// Some client has two valid passwords: two are hashed for everybody.
@@ -46,17 +46,17 @@ pub(super) struct Directory {
     /// Networks that may ask at all.
     pub(super) peers: Vec<IpNet>,
     /// The widest window of all clients; none means any distance.
-    pub(super) widest: Option<Duration>,
+    pub(super) widest_window: Option<Duration>,
     /// The widest window that is one: transids are remembered for so long.
-    pub(super) remembered: Duration,
+    pub(super) replay_horizon: Duration,
     /// Transids that the clients of one group may hold.
-    pub(super) group_share: usize,
+    pub(super) transids_per_group: usize,
 }
 
 impl Directory {
     pub(super) fn new(config: &Arc<Config>) -> Self {
         let all = || {
-            let listed = config.clients.values().map(|client| &client.rights);
+            let listed = config.clients.values().map(|client| &client.permissions);
             listed.chain(config.derived.iter().map(|derived| &derived.rights))
         };
         // A client that may send anything is held to no window, whatever its transids look like.
@@ -72,18 +72,26 @@ impl Directory {
             .collect();
         let passwords =
             || listed.values().flat_map(|client| [Some(&client.password), client.previous.as_deref()]);
-        let longest = passwords().flatten().map(Password::len).max().unwrap_or(DECOY.len()).max(DECOY.len());
+        let longest = passwords()
+            .flatten()
+            .map(Password::len)
+            .max()
+            .unwrap_or(DUMMY_PASSWORD.len())
+            .max(DUMMY_PASSWORD.len());
         Self {
-            decoy: Password::new(DECOY).expect("17 bytes are a password's length"),
-            stand_ins: listed.values().map(Arc::clone).collect(),
+            dummy_password: Password::new(DUMMY_PASSWORD).expect("17 bytes are a password's length"),
+            dummy_clients: listed.values().map(Arc::clone).collect(),
             longest: if config.derived.is_empty() { longest } else { longest.max(DERIVED_LEN) },
             rotating: !config.derived.is_empty()
                 || config.clients.values().any(|client| client.previous.is_some()),
             lenient,
             peers: config.gateway.peers.clone(),
-            widest: widest.filter(|_| !lenient),
-            remembered: windows().map(|window| window.unwrap_or(WITHOUT_WINDOW)).max().unwrap_or_default(),
-            group_share: config.gateway.replay_group_share.unwrap_or(config.gateway.replay_entries),
+            widest_window: widest.filter(|_| !lenient),
+            replay_horizon: windows()
+                .map(|window| window.unwrap_or(WITHOUT_WINDOW))
+                .max()
+                .unwrap_or_default(),
+            transids_per_group: config.gateway.replay_group_share.unwrap_or(config.gateway.replay_entries),
             listed,
             config: Arc::clone(config),
         }
@@ -99,20 +107,20 @@ impl Directory {
     pub(super) fn authenticate(&self, request: &Request<'_>) -> Option<Arc<Client>> {
         let appid = &request.appid;
         // Computed for everybody, whoever needs it.
-        let stand_in = self.stand_in(appid);
+        let stand_in = self.dummy_client(appid);
         let listed = self.listed.get(appid);
         // Derived for everybody where it is for anybody.
         let fitting = self.derived(appid).filter(|_| !self.config.revoked.contains(appid));
         let derived = fitting.or(self.config.derived.first()).map(|derived| Arc::new(derived.client(*appid)));
         let known = listed.is_some() || fitting.is_some();
         let derived = derived.filter(|_| listed.is_none() && fitting.is_some());
-        let client = derived.or_else(|| listed.or_else(|| self.stand_ins.get(stand_in)).map(Arc::clone));
-        let current = client.as_ref().map_or(&self.decoy, |client| &client.password);
+        let client = derived.or_else(|| listed.or_else(|| self.dummy_clients.get(stand_in)).map(Arc::clone));
+        let current = client.as_ref().map_or(&self.dummy_password, |client| &client.password);
         let mut genuine = token(request, current).verify(request.token.expose());
         let mut blocks = self.blocks_spared(request, current);
         if self.rotating {
             let previous = client.as_ref().and_then(|client| client.previous.as_deref());
-            let password = previous.unwrap_or(&self.decoy);
+            let password = previous.unwrap_or(&self.dummy_password);
             genuine |= token(request, password).verify(request.token.expose()) & previous.is_some();
             blocks += self.blocks_spared(request, password);
         }
@@ -134,12 +142,12 @@ impl Directory {
 
     /// The place of the client whose password an unknown appid is checked with, and never let in: one out of many, which
     /// lies in memory as cold as a known one's. A decoy at hand shows, by 300 ns over the loopback (`cargo xtask bench timing`).
-    fn stand_in(&self, appid: &AppId) -> usize {
+    fn dummy_client(&self, appid: &AppId) -> usize {
         let spread = appid
             .as_bytes()
             .iter()
             .fold(0_usize, |sum, &byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
-        spread.checked_rem(self.stand_ins.len()).unwrap_or(0)
+        spread.checked_rem(self.dummy_clients.len()).unwrap_or(0)
     }
 
     /// The ebid that a client must send for this operation.

@@ -9,20 +9,20 @@ use crate::config::Rate;
 /// When the next look-up would be due if all before had come evenly.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Bucket {
-    due: Duration,
+    tat: Duration,
 }
 
 impl Bucket {
     /// Takes one look-up at the monotonic moment `now`; otherwise says how long to wait for it.
-    pub(super) fn take(&mut self, rate: Rate, now: Duration) -> Result<(), Duration> {
+    pub(super) fn acquire(&mut self, rate: Rate, now: Duration) -> Result<(), Duration> {
         let interval = Duration::from_secs(1) / rate.per_second.get();
         let burst = interval.saturating_mul(rate.burst.get());
-        let due = self.due.max(now).saturating_add(interval);
+        let due = self.tat.max(now).saturating_add(interval);
         let ahead = due.saturating_sub(now);
         if ahead > burst {
             return Err(ahead - burst);
         }
-        self.due = due;
+        self.tat = due;
         Ok(())
     }
 }
@@ -43,19 +43,19 @@ mod tests {
         let at = Duration::from_millis;
         let start = at(5_000);
         for _ in 0..3 {
-            assert_eq!(bucket.take(rate(2, 3), start), Ok(()));
+            assert_eq!(bucket.acquire(rate(2, 3), start), Ok(()));
         }
-        assert_eq!(bucket.take(rate(2, 3), start), Err(at(500)));
-        assert_eq!(bucket.take(rate(2, 3), start), Err(at(500)), "a refusal costs nothing");
-        assert_eq!(bucket.take(rate(2, 3), start + at(500)), Ok(()));
-        assert_eq!(bucket.take(rate(2, 3), start + at(999)), Err(at(1)));
+        assert_eq!(bucket.acquire(rate(2, 3), start), Err(at(500)));
+        assert_eq!(bucket.acquire(rate(2, 3), start), Err(at(500)), "a refusal costs nothing");
+        assert_eq!(bucket.acquire(rate(2, 3), start + at(500)), Ok(()));
+        assert_eq!(bucket.acquire(rate(2, 3), start + at(999)), Err(at(1)));
     }
 
     #[test]
     fn a_changed_rate_holds_at_once() {
         let mut bucket = Bucket::default();
-        assert_eq!(bucket.take(rate(1, 1), Duration::ZERO), Ok(()));
-        assert!(bucket.take(rate(1, 1), Duration::ZERO).is_err());
-        assert_eq!(bucket.take(rate(1, 2), Duration::ZERO), Ok(()));
+        assert_eq!(bucket.acquire(rate(1, 1), Duration::ZERO), Ok(()));
+        assert!(bucket.acquire(rate(1, 1), Duration::ZERO).is_err());
+        assert_eq!(bucket.acquire(rate(1, 2), Duration::ZERO), Ok(()));
     }
 }

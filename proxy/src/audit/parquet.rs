@@ -18,10 +18,10 @@ use parquet::schema::parser::parse_message_type;
 use crate::store::audit::query::{Field, LOOKUP};
 
 /// Rows of a row group: what is held in memory, some 30 MiB at most.
-const GROUP: usize = 65_536;
+const ROW_GROUP: usize = 65_536;
 
 /// Writes look-ups into a file.
-pub struct Sheet<W: Write + Send> {
+pub struct ParquetWriter<W: Write + Send> {
     file: SerializedFileWriter<W>,
     columns: Vec<Column>,
     rows: usize,
@@ -31,7 +31,7 @@ pub struct Sheet<W: Write + Send> {
 struct Column {
     values: Values,
     /// 1 where there is a value; not kept for the column that has no nulls.
-    present: Vec<i16>,
+    def_levels: Vec<i16>,
 }
 
 enum Values {
@@ -41,7 +41,7 @@ enum Values {
     Texts(Vec<ByteArray>),
 }
 
-impl<W: Write + Send> Sheet<W> {
+impl<W: Write + Send> ParquetWriter<W> {
     /// Begins a file of look-ups.
     ///
     /// # Errors
@@ -64,7 +64,7 @@ impl<W: Write + Send> Sheet<W> {
                 "age_s" | "latency_ms" => Values::Reals(Vec::new()),
                 _ => Values::Texts(Vec::new()),
             },
-            present: Vec::new(),
+            def_levels: Vec::new(),
         });
         Ok(Self { file: file.map_err(other)?, columns: columns.into(), rows: 0 })
     }
@@ -78,7 +78,7 @@ impl<W: Write + Send> Sheet<W> {
             column.add(field)?;
         }
         self.rows += 1;
-        if self.rows == GROUP { self.write_group() } else { Ok(()) }
+        if self.rows == ROW_GROUP { self.write_group() } else { Ok(()) }
     }
 
     /// Writes the rest, and gives back what was written to.
@@ -95,7 +95,7 @@ impl<W: Write + Send> Sheet<W> {
     fn write_group(&mut self) -> io::Result<()> {
         let mut write = || -> Result<(), ParquetError> {
             let mut group = self.file.next_row_group()?;
-            for Column { values, present } in &mut self.columns {
+            for Column { values, def_levels: present } in &mut self.columns {
                 let Some(mut column) = group.next_column()? else { break };
                 // A REQUIRED column takes no levels.
                 let levels = |required: bool| (!required).then_some(present.as_slice());
@@ -134,7 +134,7 @@ impl Column {
     fn add(&mut self, field: &Field) -> io::Result<()> {
         match (&mut self.values, field) {
             (_, Field::Null) => {
-                self.present.push(0);
+                self.def_levels.push(0);
                 return Ok(());
             }
             (Values::Ints(values), Field::Int(number)) => values.push(*number),
@@ -147,7 +147,7 @@ impl Column {
             (Values::Texts(values), Field::Text(text)) => values.push(ByteArray::from(text.as_str())),
             (_, field) => return Err(io::Error::other(format!("{field:?} in a column of another type"))),
         }
-        self.present.push(1);
+        self.def_levels.push(1);
         Ok(())
     }
 }
@@ -185,8 +185,8 @@ mod tests {
 
     #[test]
     fn what_was_added_is_read_back_over_the_end_of_a_group() {
-        let rows = GROUP as i64 + 3;
-        let mut sheet = Sheet::begin(Vec::new()).unwrap();
+        let rows = ROW_GROUP as i64 + 3;
+        let mut sheet = ParquetWriter::begin(Vec::new()).unwrap();
         (0..rows).for_each(|id| sheet.add(&row(id)).unwrap());
         let bytes = bytes::Bytes::from(sheet.finish().unwrap());
         let reader = SerializedFileReader::new(bytes).unwrap();
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_field_of_another_type_is_an_error() {
-        let mut sheet = Sheet::begin(Vec::new()).unwrap();
+        let mut sheet = ParquetWriter::begin(Vec::new()).unwrap();
         let mut wrong = row(1);
         wrong[2] = Field::Real(1.0);
         assert!(sheet.add(&wrong).is_err());

@@ -14,7 +14,7 @@ use std::time::Duration;
 use cmiot_signer::AppId;
 
 use crate::clock::Time;
-use crate::config::Auditing;
+use crate::config::AuditConfig;
 use crate::peer::peer_of;
 use crate::store::audit::RefusedRow;
 
@@ -59,7 +59,7 @@ struct Counted {
 
 impl Refusals {
     /// As configured.
-    pub fn new(settings: &Auditing) -> Self {
+    pub fn new(settings: &AuditConfig) -> Self {
         Self { each: settings.refusals, period: settings.refusal_period, current: Mutex::default() }
     }
 

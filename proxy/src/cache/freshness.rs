@@ -10,9 +10,9 @@ use cmiot_signer::Card;
 use super::{Entry, Key};
 use crate::carrier::verdict::Class;
 use crate::clock::Time;
-use crate::config::units::Span;
+use crate::config::units::HumanDuration;
 use crate::config::{Lifetime, Lifetimes};
-use crate::operation::Keep;
+use crate::operation::FreshnessRule;
 
 /// What an entry is good for at some moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,37 +29,41 @@ pub enum Freshness {
 
 /// How long answers serve.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct FreshnessPolicy {
     /// By STATUS and error class.
     pub lifetimes: Lifetimes,
     /// How much earlier or later than written an entry stops being fresh, in percent.
     pub jitter_percent: u32,
 }
 
-impl Rules {
+impl FreshnessPolicy {
     /// The lifetime of this answer; `None` when it is never stored.
     pub fn lifetime(&self, key: &Key, entry: &Entry) -> Option<Lifetime> {
-        let verdict = &entry.said.verdict;
+        let verdict = &entry.reply.verdict;
         let lifetime = match (verdict.class, key.operation.keep) {
             _ if !key.operation.is_lookup() => return None,
             (Class::NotFound, _) => self.lifetimes.not_found,
             // Of a file that was written when a success without a STATUS was kept.
-            (Class::Ok, Keep::ByStatus) if verdict.status.is_none() => return None,
-            (Class::Ok, Keep::ByStatus) => *self.lifetimes.of_status(verdict.status.as_ref()),
-            (Class::Ok, Keep::For(lifetime)) => lifetime,
+            (Class::Ok, FreshnessRule::ByStatus) if verdict.status.is_none() => return None,
+            (Class::Ok, FreshnessRule::ByStatus) => *self.lifetimes.of_status(verdict.status.as_ref()),
+            (Class::Ok, FreshnessRule::Fixed(lifetime)) => lifetime,
             // To the second: a day's figures are not stretched.
-            (Class::Ok, Keep::UntilMorning(stale_if_error)) => {
-                let fresh = Span(until_morning(entry.answered_at));
-                return Some(Lifetime { fresh, stale_while_revalidate: Span::secs(0), stale_if_error });
+            (Class::Ok, FreshnessRule::UntilNineAm(stale_if_error)) => {
+                let fresh = HumanDuration(until_nine_am(entry.answered_at));
+                return Some(Lifetime {
+                    fresh,
+                    stale_while_revalidate: HumanDuration::secs(0),
+                    stale_if_error,
+                });
             }
             _ => return None,
         };
-        let fresh = self.spread(&key.card, lifetime.fresh.0);
-        (!fresh.is_zero()).then_some(Lifetime { fresh: Span(fresh), ..lifetime })
+        let fresh = self.jitter(&key.card, lifetime.fresh.0);
+        (!fresh.is_zero()).then_some(Lifetime { fresh: HumanDuration(fresh), ..lifetime })
     }
 
     /// A card has its own place within the jitter, the same after a restart and on every proxy.
-    fn spread(&self, card: &Card, fresh: Duration) -> Duration {
+    fn jitter(&self, card: &Card, fresh: Duration) -> Duration {
         let reach = u64::from(self.jitter_percent.min(100)) * 10;
         if reach == 0 {
             return fresh;
@@ -75,7 +79,7 @@ impl Rules {
 }
 
 /// From an answer to the next 09:00 at UTC+8, when the carrier has the figures of the day before.
-fn until_morning(answered_at: Time) -> Duration {
+fn until_nine_am(answered_at: Time) -> Duration {
     const DAY: u64 = 86_400;
     // 09:00 at UTC+8 is 01:00 UTC: so long after the last one was it answered.
     let after = (answered_at.as_secs() + DAY - 3_600) % DAY;
@@ -86,13 +90,13 @@ fn until_morning(answered_at: Time) -> Duration {
 pub const TOLERANCE: Duration = Duration::from_secs(2);
 
 /// Whether an entry was answered in the future: the clock was ahead when it was, and has been set back. Its age is unknown.
-pub fn is_of_the_future(answered_at: Time, now: Time) -> bool {
+pub fn is_in_future(answered_at: Time, now: Time) -> bool {
     answered_at > now.plus(TOLERANCE)
 }
 
 /// What an entry answered at `answered_at` is good for at `now`.
 pub fn freshness(lifetime: &Lifetime, answered_at: Time, now: Time) -> Freshness {
-    if is_of_the_future(answered_at, now) {
+    if is_in_future(answered_at, now) {
         return Freshness::Expired;
     }
     let age = now.since(answered_at);
@@ -120,15 +124,15 @@ pub fn ttl(lifetime: &Lifetime, answered_at: Time, now: Time) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::said::Said;
+    use crate::cache::intern::CarrierReply;
     use crate::cache::tests::{entry, key};
     use crate::carrier::verdict::{Code, Verdict};
     use proptest::prelude::*;
 
     const LIFETIME: Lifetime = Lifetime {
-        fresh: Span::secs(60),
-        stale_while_revalidate: Span::secs(30),
-        stale_if_error: Span::secs(600),
+        fresh: HumanDuration::secs(60),
+        stale_while_revalidate: HumanDuration::secs(30),
+        stale_if_error: HumanDuration::secs(600),
     };
 
     fn at(age: u64) -> Freshness {
@@ -169,14 +173,14 @@ mod tests {
         assert_eq!(after(Duration::from_secs(68)), -8);
     }
 
-    fn rules(jitter_percent: u32) -> Rules {
-        Rules { lifetimes: Lifetimes::default(), jitter_percent }
+    fn rules(jitter_percent: u32) -> FreshnessPolicy {
+        FreshnessPolicy { lifetimes: Lifetimes::default(), jitter_percent }
     }
 
     fn said(code: &str) -> Entry {
         let verdict = Verdict::stored(Code::parse(code).unwrap(), None);
         let entry = entry("00", 0);
-        Entry { said: Said { verdict, ..(*entry.said).clone() }.into(), ..entry }
+        Entry { reply: CarrierReply { verdict, ..(*entry.reply).clone() }.into(), ..entry }
     }
 
     #[test]
@@ -215,7 +219,7 @@ mod tests {
         for (hours, left) in [(0, 9), (8, 1), (9, 24), (12, 21), (23, 10)] {
             let answered_at = midnight.plus(Duration::from_secs(hours * 3_600));
             let lifetime = rules(10).lifetime(&used, &Entry { answered_at, ..said("0") }).unwrap();
-            assert_eq!(lifetime.fresh, Span::secs(left * 3_600), "answered at {hours}:00");
+            assert_eq!(lifetime.fresh, HumanDuration::secs(left * 3_600), "answered at {hours}:00");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Generations: why an older answer never lands after a purge.
 //!
-//! Whoever is about to learn an answer (a flight, a read of `cache.db`) takes a [`Ticket`] first, and keeps what it
+//! Whoever is about to learn an answer (a flight, a read of `cache.db`) takes a [`FillToken`] first, and keeps what it
 //! learnt only if no purge that covers it came in between. Each purge is a generation of the cache; the list of them
 //! is only as long as the oldest ticket needs. Keeping happens under the lock that a purge takes, so that there is no
 //! moment between the check and the keeping.
@@ -24,7 +24,7 @@ struct State {
     /// Oldest first; none that no ticket is older than.
     purges: VecDeque<Purge>,
     /// How many tickets were taken at each generation.
-    tickets: BTreeMap<u64, usize>,
+    fill_tokens: BTreeMap<u64, usize>,
     /// Removals that are queued and not applied.
     pending: Vec<(u64, Selection)>,
 }
@@ -46,7 +46,7 @@ pub(super) enum Source {
 
 /// A place in time: what is learnt with it is not kept if a purge came since.
 #[derive(Debug)]
-pub struct Ticket {
+pub struct FillToken {
     generations: Arc<Generations>,
     taken: u64,
 }
@@ -57,11 +57,11 @@ impl Generations {
         self.state().current
     }
 
-    pub(super) fn ticket(self: &Arc<Self>) -> Ticket {
+    pub(super) fn fill_token(self: &Arc<Self>) -> FillToken {
         let mut state = self.state();
         let taken = state.current;
-        *state.tickets.entry(taken).or_default() += 1;
-        Ticket { generations: Arc::clone(self), taken }
+        *state.fill_tokens.entry(taken).or_default() += 1;
+        FillToken { generations: Arc::clone(self), taken }
     }
 
     /// Begins a purge: what was asked before is outdated. `act` runs before anybody can keep anything again.
@@ -88,27 +88,33 @@ impl Generations {
 impl State {
     fn advance(&mut self, selection: &Selection, reads_alone: bool) -> u64 {
         self.current += 1;
-        if !self.tickets.is_empty() {
+        if !self.fill_tokens.is_empty() {
             let purge = Purge { generation: self.current, selection: selection.clone(), reads_alone };
             self.purges.push_back(purge);
         }
         self.current
     }
 
-    fn forget(&mut self) {
-        let oldest = self.tickets.first_key_value().map_or(u64::MAX, |(taken, _)| *taken);
+    fn drop_old_purges(&mut self) {
+        let oldest = self.fill_tokens.first_key_value().map_or(u64::MAX, |(taken, _)| *taken);
         while self.purges.front().is_some_and(|purge| purge.generation <= oldest) {
             self.purges.pop_front();
         }
     }
 }
 
-impl Ticket {
+impl FillToken {
     /// Keeps what was learnt, unless a purge that covers it came since the ticket was taken. Says whether it did.
-    pub(super) fn keep(&self, source: Source, key: &Key, entry: &Entry, keep: impl FnOnce()) -> bool {
+    pub(super) fn insert_if_current(
+        &self,
+        source: Source,
+        key: &Key,
+        entry: &Entry,
+        keep: impl FnOnce(),
+    ) -> bool {
         let state = self.generations.state();
         let covers = |selection: &Selection| {
-            let status = entry.said.verdict.status.as_ref().map(cmiot_signer::Status::code);
+            let status = entry.reply.verdict.status.as_ref().map(cmiot_signer::Status::code);
             selection.covers(&key.group, key.operation.name, &key.card, status, entry.answered_at)
         };
         let outdated = state.purges.iter().any(|purge| {
@@ -125,14 +131,14 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for FillToken {
     fn drop(&mut self) {
         let mut state = self.generations.state();
-        if let Some(count) = state.tickets.get_mut(&self.taken) {
+        if let Some(count) = state.fill_tokens.get_mut(&self.taken) {
             *count -= 1;
             if *count == 0 {
-                state.tickets.remove(&self.taken);
-                state.forget();
+                state.fill_tokens.remove(&self.taken);
+                state.drop_old_purges();
             }
         }
     }
@@ -147,16 +153,16 @@ mod tests {
         Selection { card: Some(key(number).card), ..Selection::default() }
     }
 
-    fn keeps(ticket: &Ticket, source: Source, number: &str) -> bool {
-        ticket.keep(source, &key(number), &entry("00", 0), || {})
+    fn keeps(ticket: &FillToken, source: Source, number: &str) -> bool {
+        ticket.insert_if_current(source, &key(number), &entry("00", 0), || {})
     }
 
     #[test]
     fn what_was_asked_before_a_purge_is_not_kept_and_other_cards_are() {
         let generations = Arc::new(Generations::default());
-        let before = generations.ticket();
+        let before = generations.fill_token();
         let (generation, ()) = generations.begin(&one("1064800000001"), || {});
-        let after = generations.ticket();
+        let after = generations.fill_token();
         assert!(!keeps(&before, Source::Carrier, "1064800000001"));
         assert!(keeps(&before, Source::Carrier, "1064800000002"));
         assert!(keeps(&after, Source::Carrier, "1064800000001"));
@@ -167,9 +173,9 @@ mod tests {
     #[test]
     fn a_read_is_believed_neither_across_a_purge_nor_while_it_is_queued() {
         let generations = Arc::new(Generations::default());
-        let before = generations.ticket();
+        let before = generations.fill_token();
         let (generation, ()) = generations.begin(&one("1064800000001"), || {});
-        let during = generations.ticket();
+        let during = generations.fill_token();
         assert!(!keeps(&before, Source::File, "1064800000001"));
         assert!(!keeps(&during, Source::File, "1064800000001"), "the row may be there still");
         generations.end(generation, &one("1064800000001"));
@@ -177,16 +183,16 @@ mod tests {
             !keeps(&during, Source::File, "1064800000001"),
             "it may have been read before it was removed"
         );
-        assert!(keeps(&generations.ticket(), Source::File, "1064800000001"));
+        assert!(keeps(&generations.fill_token(), Source::File, "1064800000001"));
     }
 
     #[test]
     fn a_purge_by_status_covers_that_status_alone() {
         let generations = Arc::new(Generations::default());
-        let before = generations.ticket();
+        let before = generations.fill_token();
         generations.begin(&Selection { status: Some("02".into()), ..Selection::default() }, || {});
         assert!(keeps(&before, Source::Carrier, "1064800000001"));
-        assert!(!before.keep(Source::Carrier, &key("1064800000001"), &entry("02", 0), || {}));
+        assert!(!before.insert_if_current(Source::Carrier, &key("1064800000001"), &entry("02", 0), || {}));
     }
 
     #[test]
@@ -194,10 +200,10 @@ mod tests {
         let generations = Arc::new(Generations::default());
         generations.begin(&Selection::default(), || {});
         assert!(generations.state().purges.is_empty());
-        let ticket = generations.ticket();
+        let ticket = generations.fill_token();
         generations.begin(&Selection::default(), || {});
         assert_eq!(generations.state().purges.len(), 1);
         drop(ticket);
-        assert!(generations.state().purges.is_empty() && generations.state().tickets.is_empty());
+        assert!(generations.state().purges.is_empty() && generations.state().fill_tokens.is_empty());
     }
 }

@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use super::freshness::is_of_the_future;
+use super::freshness::is_in_future;
 use super::{Entry, Key};
 use crate::clock::Time;
 
@@ -69,9 +69,9 @@ impl Memory {
     }
 
     /// Keeps `entry`, unless a later answer is held already. One of the future is no later one: the clock was ahead.
-    pub(super) fn put(&self, key: Key, entry: &Arc<Entry>, now: Time) {
+    pub(super) fn insert(&self, key: Key, entry: &Arc<Entry>, now: Time) {
         let is_later = |present: &Entry| {
-            present.answered_at > entry.answered_at && !is_of_the_future(present.answered_at, now)
+            present.answered_at > entry.answered_at && !is_in_future(present.answered_at, now)
         };
         self.0.entry(key).and_upsert_with(|present| match present {
             Some(present) if is_later(present.value()) => present.into_value(),
@@ -98,12 +98,12 @@ impl Memory {
         marked.count() as u64
     }
 
-    pub(super) fn entries(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.0.entry_count()
     }
 
     /// Lets moka do the work that it puts off; called on a ticker.
-    pub(super) fn tidy(&self) {
+    pub(super) fn run_maintenance(&self) {
         self.0.run_pending_tasks();
     }
 
@@ -115,39 +115,39 @@ impl Memory {
 
 /// For how many entries this one counts.
 fn weight(entry: &Entry) -> u32 {
-    u32::try_from(entry.said.body.len().div_ceil(UNIT)).unwrap_or(u32::MAX).max(1)
+    u32::try_from(entry.reply.body.len().div_ceil(UNIT)).unwrap_or(u32::MAX).max(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::said::Said;
+    use crate::cache::intern::CarrierReply;
     use crate::cache::tests::{entry, key};
 
     fn of(bytes: usize) -> Arc<Entry> {
         let entry = entry("00", 0);
-        let said = Said { body: vec![b'x'; bytes].into(), ..(*entry.said).clone() };
-        Arc::new(Entry { said: said.into(), ..entry })
+        let said = CarrierReply { body: vec![b'x'; bytes].into(), ..(*entry.reply).clone() };
+        Arc::new(Entry { reply: said.into(), ..entry })
     }
 
     #[test]
     fn large_bodies_are_bounded_in_bytes_and_the_latest_stay() {
         let memory = Memory::new(100);
         for n in 0..50 {
-            memory.put(key(&format!("1064800{n:06}")), &of(64 << 10), Time::EPOCH);
-            memory.tidy();
+            memory.insert(key(&format!("1064800{n:06}")), &of(64 << 10), Time::EPOCH);
+            memory.run_maintenance();
         }
-        assert_eq!(memory.entries(), 0, "one alone is more than there is room for");
+        assert_eq!(memory.len(), 0, "one alone is more than there is room for");
         for n in 0..50 {
-            memory.put(key(&format!("1064800{n:06}")), &of(2_500), Time::EPOCH);
-            memory.tidy();
+            memory.insert(key(&format!("1064800{n:06}")), &of(2_500), Time::EPOCH);
+            memory.run_maintenance();
         }
-        assert_eq!(memory.entries(), 10);
+        assert_eq!(memory.len(), 10);
         assert!(memory.get(&key("1064800000049")).is_some() && memory.get(&key("1064800000039")).is_none());
         for n in 0..200 {
-            memory.put(key(&format!("1064800{n:06}")), &of(80), Time::EPOCH);
-            memory.tidy();
+            memory.insert(key(&format!("1064800{n:06}")), &of(80), Time::EPOCH);
+            memory.run_maintenance();
         }
-        assert_eq!(memory.entries(), 100, "usual ones count once");
+        assert_eq!(memory.len(), 100, "usual ones count once");
     }
 }

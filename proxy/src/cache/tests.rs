@@ -1,7 +1,7 @@
 //! The cache as a whole: purges against whatever is under way.
 
 use super::*;
-use crate::clock::Hand;
+use crate::clock::ManualClock;
 use crate::config::ConfigFile;
 use cmiot_signer::CardKind;
 use std::path::Path;
@@ -15,7 +15,7 @@ pub(crate) fn key(number: &str) -> Key {
 pub(crate) fn entry(status: &str, answered_at: i64) -> Entry {
     let verdict = Verdict::stored(Code::parse("0").unwrap(), Some(Status::from_code(status)));
     Entry {
-        said: Arc::new(Said {
+        reply: Arc::new(CarrierReply {
             body: bytes::Bytes::from_static(b"{}"),
             content_type: ContentType::UTF_8,
             verdict,
@@ -31,7 +31,7 @@ const CARD: &str = "1064800000001";
 
 struct Bench {
     cache: Arc<Cache>,
-    hand: Hand,
+    hand: ManualClock,
     _dir: tempfile::TempDir,
 }
 
@@ -47,10 +47,10 @@ fn bench() -> Bench {
 
 impl Bench {
     fn put(&self, status: &str) {
-        assert!(self.cache.store(&self.cache.ticket(), &key(CARD), &Arc::new(entry(status, NOON))));
+        assert!(self.cache.insert(&self.cache.fill_token(), &key(CARD), &Arc::new(entry(status, NOON))));
     }
 
-    async fn purge(&self, selection: &Selection, depth: Depth) -> Purged {
+    async fn purge(&self, selection: &Selection, depth: PurgeMode) -> Purged {
         self.cache.purge(selection, depth, || {}).await.unwrap()
     }
 
@@ -63,7 +63,7 @@ impl Bench {
 async fn what_was_answered_in_the_future_is_expired_and_replaced_in_memory_and_file() {
     let bench = bench();
     let put = |status: &str, at: i64| {
-        bench.cache.store(&bench.cache.ticket(), &key(CARD), &Arc::new(entry(status, at)))
+        bench.cache.insert(&bench.cache.fill_token(), &key(CARD), &Arc::new(entry(status, at)))
     };
     let held = || async {
         bench
@@ -89,7 +89,7 @@ async fn what_was_answered_in_the_future_does_not_pass_for_new_when_that_time_co
     let bench = bench();
     bench.hand.step(3_600);
     let answered = Arc::new(entry("00", NOON + 3_600));
-    assert!(bench.cache.store(&bench.cache.ticket(), &key(CARD), &answered));
+    assert!(bench.cache.insert(&bench.cache.fill_token(), &key(CARD), &answered));
     bench.hand.step(-3_600);
     bench.cache.remove_future();
     bench.cache.store.flush().await.unwrap();
@@ -101,7 +101,7 @@ async fn what_was_answered_in_the_future_does_not_pass_for_new_when_that_time_co
 async fn a_hard_purge_leaves_nothing_in_memory_or_file() {
     let bench = bench();
     bench.put("00");
-    let purged = bench.purge(&Selection::default(), Depth::Hard).await;
+    let purged = bench.purge(&Selection::default(), PurgeMode::Hard).await;
     assert_eq!((purged.memory, purged.file), (1, 1));
     assert_eq!(bench.freshness().await, None);
     assert!(bench.cache.inspect(&key(CARD)).await.is_none());
@@ -111,10 +111,10 @@ async fn a_hard_purge_leaves_nothing_in_memory_or_file() {
 async fn a_soft_purge_keeps_it_for_bad_days_through_memory_and_file() {
     let bench = bench();
     bench.put("00");
-    assert_eq!(bench.purge(&Selection::default(), Depth::Soft).await.file, 1);
+    assert_eq!(bench.purge(&Selection::default(), PurgeMode::Soft).await.file, 1);
     assert_eq!(bench.freshness().await, Some(Freshness::IfError));
     assert_eq!(
-        bench.cache.recall(&key(CARD), bench.cache.clock.now()).unwrap().ttl(bench.cache.clock.now()),
+        bench.cache.get_in_memory(&key(CARD), bench.cache.clock.now()).unwrap().ttl(bench.cache.clock.now()),
         Some(-1)
     );
     bench.cache.memory.remove(|_, _| true);
@@ -134,7 +134,7 @@ async fn a_purge_selects_by_group_operation_card_and_status() {
         (Selection { card: Some(key("1064800000002").card), ..Selection::default() }, 0),
         (Selection { status: Some("02".into()), card: Some(key(CARD).card), ..Selection::default() }, 1),
     ] {
-        let found = bench.purge(&selection, Depth::Hard).await;
+        let found = bench.purge(&selection, PurgeMode::Hard).await;
         assert_eq!((found.memory, found.file), (purged, purged), "{selection:?}");
     }
 }
@@ -142,9 +142,9 @@ async fn a_purge_selects_by_group_operation_card_and_status() {
 #[tokio::test]
 async fn an_answer_asked_for_before_a_purge_is_stored_nowhere() {
     let bench = bench();
-    let ticket = bench.cache.ticket();
-    bench.purge(&Selection::default(), Depth::Hard).await;
-    assert!(!bench.cache.store(&ticket, &key(CARD), &Arc::new(entry("00", NOON))));
+    let ticket = bench.cache.fill_token();
+    bench.purge(&Selection::default(), PurgeMode::Hard).await;
+    assert!(!bench.cache.insert(&ticket, &key(CARD), &Arc::new(entry("00", NOON))));
     assert_eq!(bench.freshness().await, None);
     bench.put("00");
     assert_eq!(bench.freshness().await, Some(Freshness::Fresh));
@@ -161,10 +161,10 @@ async fn no_interleaving_brings_an_older_answer_back() {
         tasks.spawn(async move {
             for round in 0..150_i64 {
                 // How many purges had begun when it was asked for is how late the answer is dated.
-                let ticket = cache.ticket();
+                let ticket = cache.fill_token();
                 let answer = entry("00", NOON - 40 + begun.load(SeqCst));
                 tokio::task::yield_now().await;
-                cache.store(&ticket, &key(CARD), &Arc::new(answer));
+                cache.insert(&ticket, &key(CARD), &Arc::new(answer));
                 if (round + worker) % 3 == 0 {
                     cache.memory.remove(|_, _| true); // as eviction does: the next reader goes to the file
                 }
@@ -182,7 +182,7 @@ async fn no_interleaving_brings_an_older_answer_back() {
     }
     for _ in 0..30 {
         begun.fetch_add(1, SeqCst);
-        bench.purge(&Selection::default(), Depth::Hard).await;
+        bench.purge(&Selection::default(), PurgeMode::Hard).await;
         returned.fetch_add(1, SeqCst);
         tokio::task::yield_now().await;
     }
@@ -196,8 +196,8 @@ async fn what_is_asked_for_often_is_due_in_the_last_fifth_of_its_freshness() {
     let bench = bench();
     bench.put("00");
     let due = |hits| {
-        let held = bench.cache.recall(&key(CARD), bench.cache.clock.now()).unwrap();
-        held.is_due(bench.cache.clock.now(), hits)
+        let held = bench.cache.get_in_memory(&key(CARD), bench.cache.clock.now()).unwrap();
+        held.should_refresh_ahead(bench.cache.clock.now(), hits)
     };
     bench.hand.advance(Duration::from_secs(47));
     assert!(!due(0));

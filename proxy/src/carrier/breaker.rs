@@ -9,19 +9,19 @@ use std::time::Duration;
 
 /// When a breaker opens, and for how long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Tolerance {
+pub struct BreakerConfig {
     /// Failures in a row that open it; at least 1.
     pub failures: u32,
     /// How long it stays open the first time.
-    pub first: Duration,
+    pub open: Duration,
     /// How long it stays open at most.
-    pub longest: Duration,
+    pub max_open: Duration,
 }
 
 /// One breaker.
 #[derive(Clone, Debug)]
 pub struct Breaker {
-    tolerance: Tolerance,
+    config: BreakerConfig,
     state: State,
 }
 
@@ -37,8 +37,8 @@ enum State {
 
 impl Breaker {
     /// A closed one.
-    pub fn new(tolerance: Tolerance) -> Self {
-        Self { tolerance, state: State::Closed { failures: 0 } }
+    pub fn new(tolerance: BreakerConfig) -> Self {
+        Self { config: tolerance, state: State::Closed { failures: 0 } }
     }
 
     /// How long to wait before a call may pass; `None` when one may now.
@@ -46,14 +46,14 @@ impl Breaker {
         match self.state {
             State::Open { until, .. } => until.checked_sub(now).filter(|wait| !wait.is_zero()),
             // How long the probe takes is not known: about as long as the breaker was open at first.
-            State::HalfOpen { probing: true, .. } => Some(self.tolerance.first),
+            State::HalfOpen { probing: true, .. } => Some(self.config.open),
             _ => None,
         }
     }
 
     /// A call passes, which [`Self::blocked`] has just allowed. Its outcome must be told: [`Self::succeed`],
     /// [`Self::fail`] or [`Self::release`].
-    pub fn pass(&mut self) {
+    pub fn start_call(&mut self) {
         self.state = match self.state {
             State::Open { times, .. } | State::HalfOpen { times, .. } => {
                 State::HalfOpen { probing: true, times }
@@ -73,7 +73,7 @@ impl Breaker {
     pub fn fail(&mut self, now: Duration) -> bool {
         let times = match self.state {
             State::Open { .. } => return false,
-            State::Closed { failures } if failures + 1 < self.tolerance.failures => {
+            State::Closed { failures } if failures + 1 < self.config.failures => {
                 self.state = State::Closed { failures: failures + 1 };
                 return false;
             }
@@ -81,7 +81,7 @@ impl Breaker {
             State::HalfOpen { times, .. } => times,
         };
         // Doubled each time; beyond 2^20 the longest has long been reached.
-        let wait = self.tolerance.first.saturating_mul(1 << times.min(20)).min(self.tolerance.longest);
+        let wait = self.config.open.saturating_mul(1 << times.min(20)).min(self.config.max_open);
         self.state = State::Open { until: now.saturating_add(wait), times: times.saturating_add(1) };
         true
     }
@@ -113,8 +113,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const TOLERANCE: Tolerance =
-        Tolerance { failures: 3, first: Duration::from_secs(10), longest: Duration::from_secs(40) };
+    const TOLERANCE: BreakerConfig =
+        BreakerConfig { failures: 3, open: Duration::from_secs(10), max_open: Duration::from_secs(40) };
 
     fn at(secs: u64) -> Duration {
         Duration::from_secs(secs)
@@ -144,7 +144,7 @@ mod tests {
     fn one_probe_passes_and_decides() {
         let mut breaker = opened();
         assert_eq!(breaker.blocked(at(10)), None);
-        breaker.pass();
+        breaker.start_call();
         assert!(breaker.blocked(at(10)).is_some(), "a second call does not pass beside the probe");
         breaker.succeed();
         assert!(breaker.is_closed());
@@ -156,12 +156,12 @@ mod tests {
         let mut breaker = opened();
         let mut now = at(10);
         for wait in [20, 40, 40] {
-            breaker.pass();
+            breaker.start_call();
             assert!(breaker.fail(now));
             assert_eq!(breaker.blocked(now), Some(at(wait)));
             now += at(wait);
         }
-        breaker.pass();
+        breaker.start_call();
         breaker.succeed();
         for _ in 0..3 {
             breaker.fail(now);
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn a_probe_that_says_nothing_lets_the_next_one_pass() {
         let mut breaker = opened();
-        breaker.pass();
+        breaker.start_call();
         breaker.release();
         assert_eq!(breaker.blocked(at(10)), None);
         assert!(!breaker.is_closed());
@@ -194,13 +194,13 @@ mod tests {
             for (step, secs) in steps {
                 now += at(secs);
                 match step {
-                    0 if breaker.blocked(now).is_none() => breaker.pass(),
+                    0 if breaker.blocked(now).is_none() => breaker.start_call(),
                     1 => breaker.succeed(),
                     2 => { breaker.fail(now); }
                     3 => breaker.release(),
                     _ => {}
                 }
-                prop_assert!(breaker.blocked(now).unwrap_or_default() <= TOLERANCE.longest);
+                prop_assert!(breaker.blocked(now).unwrap_or_default() <= TOLERANCE.max_open);
             }
         }
     }

@@ -15,11 +15,11 @@ use std::time::Duration;
 use cmiot_signer::AppId;
 use tokio::sync::Notify;
 
-use super::NotAsked;
+use super::NotSent;
 use crate::clock::Clock;
 use crate::store::state::StateStore;
-use crate::urgency::{Pressure, Urgency};
-use day::Day;
+use crate::urgency::{SharedUrgency, Urgency};
+use day::DailyQuota;
 
 /// What an account may spend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,24 +27,24 @@ pub struct Limits {
     /// Calls that leave in any second; absent: no limit.
     pub per_second: Option<NonZeroU32>,
     /// Calls under way at once; absent: no limit.
-    pub at_once: Option<NonZeroU32>,
+    pub concurrent: Option<NonZeroU32>,
     /// Calls from midnight to midnight at UTC+8; absent: no limit.
     pub per_day: Option<u64>,
     /// Calls that wait for their turn; refreshes get half of the places.
     pub queue: usize,
     /// How long one waits.
-    pub patience: Duration,
+    pub queue_timeout: Duration,
     /// Percent of `per_second` that refreshing ahead may use.
-    pub ahead_percent: u32,
+    pub refresh_ahead_percent: u32,
 }
 
 /// The budget of one account.
 #[derive(Debug)]
 pub struct Budget {
     limits: Limits,
-    pace: Option<Pace>,
-    desk: Mutex<Desk>,
-    day: Option<Day>,
+    rate: Option<Gcra>,
+    queue: Mutex<Queue>,
+    day: Option<DailyQuota>,
     clock: Clock,
 }
 
@@ -56,7 +56,7 @@ pub struct Permit {
 
 /// What is left of a budget, to choose among accounts: the greatest is the best choice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Left {
+pub struct Headroom {
     /// Whether a call could leave at once.
     ready: bool,
     /// How few wait already.
@@ -64,20 +64,20 @@ pub struct Left {
     /// Thousandths of the day's calls that are left.
     today: u64,
     /// How few are under way.
-    under_way: std::cmp::Reverse<u32>,
+    in_flight: std::cmp::Reverse<u32>,
 }
 
 /// The GCRA's constants.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
+struct Gcra {
     interval: Duration,
     tolerance: Duration,
-    ahead: Option<Duration>,
+    refresh_ahead: Option<Duration>,
 }
 
 /// Who waits, what is under way, and when the next call may leave.
 #[derive(Debug, Default)]
-struct Desk {
+struct Queue {
     waiting: BTreeMap<(Urgency, u64), Arc<Notify>>,
     arrivals: u64,
     under_way: u32,
@@ -86,7 +86,7 @@ struct Desk {
     next_ahead: Duration,
 }
 
-enum Turn {
+enum Admission {
     Now,
     /// Not before this long; `None`: not before somebody tells.
     Later(Option<Duration>),
@@ -95,9 +95,9 @@ enum Turn {
 impl Budget {
     /// The budget of `appid`, nothing spent but what `state` knows of today.
     pub fn new(limits: Limits, appid: AppId, state: Arc<StateStore>, clock: Clock) -> Arc<Self> {
-        let pace = limits.per_second.map(|rate| Pace::of(rate.get(), limits.ahead_percent));
-        let day = limits.per_day.map(|limit| Day::new(limit, appid, state));
-        Arc::new(Self { limits, pace, desk: Mutex::default(), day, clock })
+        let pace = limits.per_second.map(|rate| Gcra::of(rate.get(), limits.refresh_ahead_percent));
+        let day = limits.per_day.map(|limit| DailyQuota::new(limit, appid, state));
+        Arc::new(Self { limits, rate: pace, queue: Mutex::default(), day, clock })
     }
 
     /// What may be spent.
@@ -108,12 +108,12 @@ impl Budget {
     /// Waits for a turn, moving up in the queue when the call becomes more urgent.
     ///
     /// # Errors
-    /// [`NotAsked::Budget`] when the queue is full, the wait too long or the day's calls are spent.
-    pub async fn take(self: &Arc<Self>, pressure: &Pressure) -> Result<Permit, NotAsked> {
+    /// [`NotSent::Budget`] when the queue is full, the wait too long or the day's calls are spent.
+    pub async fn take(self: &Arc<Self>, pressure: &SharedUrgency) -> Result<Permit, NotSent> {
         if let Some(day) = &self.day {
             day.check(self.clock.believed())?;
         }
-        let permit = self.turn(pressure).await?;
+        let permit = self.wait_for_permit(pressure).await?;
         if let Some(day) = &self.day {
             day.take(self.clock.believed()).await?;
         }
@@ -121,36 +121,36 @@ impl Budget {
     }
 
     /// What is left now.
-    pub fn left(&self) -> Left {
-        let desk = self.desk();
-        let ready = matches!(self.try_pass(&desk, Urgency::Miss), Turn::Now);
-        Left {
+    pub fn headroom(&self) -> Headroom {
+        let desk = self.lock_queue();
+        let ready = matches!(self.admission(&desk, Urgency::Miss), Admission::Now);
+        Headroom {
             ready,
             waiting: std::cmp::Reverse(desk.waiting.len()),
             today: self.day.as_ref().map_or(1_000, |day| day.thousandths_left(self.clock.believed())),
-            under_way: std::cmp::Reverse(desk.under_way),
+            in_flight: std::cmp::Reverse(desk.under_way),
         }
     }
 
     /// Calls that wait for their turn, and calls left today where there is a limit.
-    pub fn levels(&self) -> (usize, Option<u64>) {
-        (self.desk().waiting.len(), self.day.as_ref().map(|day| day.left(self.clock.believed())))
+    pub fn gauges(&self) -> (usize, Option<u64>) {
+        (self.lock_queue().waiting.len(), self.day.as_ref().map(|day| day.left(self.clock.believed())))
     }
 
     /// Whether refreshing ahead has a share of a rate, and some of it left now.
-    pub fn may_go_ahead(&self) -> bool {
-        let desk = self.desk();
-        self.pace.is_some_and(|pace| pace.ahead.is_some())
+    pub fn can_refresh_ahead(&self) -> bool {
+        let desk = self.lock_queue();
+        self.rate.is_some_and(|pace| pace.refresh_ahead.is_some())
             && desk.waiting.is_empty()
-            && matches!(self.try_pass(&desk, Urgency::Ahead), Turn::Now)
+            && matches!(self.admission(&desk, Urgency::Ahead), Admission::Now)
     }
 
-    async fn turn(self: &Arc<Self>, pressure: &Pressure) -> Result<Permit, NotAsked> {
+    async fn wait_for_permit(self: &Arc<Self>, pressure: &SharedUrgency) -> Result<Permit, NotSent> {
         let mut place = {
-            let urgency = pressure.now();
-            let mut desk = self.desk();
-            if desk.waiting.is_empty() && matches!(self.try_pass(&desk, urgency), Turn::Now) {
-                return Ok(self.pass(&mut desk, urgency));
+            let urgency = pressure.get();
+            let mut desk = self.lock_queue();
+            if desk.waiting.is_empty() && matches!(self.admission(&desk, urgency), Admission::Now) {
+                return Ok(self.grant(&mut desk, urgency));
             }
             let places = match urgency {
                 Urgency::Miss => self.limits.queue,
@@ -158,60 +158,60 @@ impl Budget {
                 Urgency::Ahead => 0,
             };
             if desk.waiting.len() >= places {
-                return Err(self.too_many(&desk));
+                return Err(self.queue_full(&desk));
             }
             desk.arrivals += 1;
             let (key, turn) = ((urgency, desk.arrivals), Arc::new(Notify::new()));
             desk.waiting.insert(key, Arc::clone(&turn));
-            Place { budget: Arc::clone(self), key, turn }
+            QueueEntry { budget: Arc::clone(self), key, turn }
         };
-        let patience = tokio::time::sleep(self.limits.patience);
+        let patience = tokio::time::sleep(self.limits.queue_timeout);
         tokio::pin!(patience);
         loop {
             let wait = {
-                let mut desk = self.desk();
-                match self.try_turn(&desk, place.key) {
-                    Turn::Now => return Ok(self.pass(&mut desk, place.key.0)),
-                    Turn::Later(wait) => wait,
+                let mut desk = self.lock_queue();
+                match self.try_admit(&desk, place.key) {
+                    Admission::Now => return Ok(self.grant(&mut desk, place.key.0)),
+                    Admission::Later(wait) => wait,
                 }
             };
             // A clock that a test sets may stand still: then this looks again and again, a millisecond apart.
             let wait = wait.map(|wait| wait.max(Duration::from_millis(1)));
             tokio::select! {
                 () = place.turn.notified() => {}
-                () = pressure.above(place.key.0) => place.move_up(pressure.now()),
+                () = pressure.raised_above(place.key.0) => place.reprioritize(pressure.get()),
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
-                () = &mut patience => return Err(self.too_many(&self.desk())),
+                () = &mut patience => return Err(self.queue_full(&self.lock_queue())),
             }
         }
     }
 
-    fn try_turn(&self, desk: &Desk, key: (Urgency, u64)) -> Turn {
+    fn try_admit(&self, desk: &Queue, key: (Urgency, u64)) -> Admission {
         match desk.waiting.first_key_value() {
-            Some((first, _)) if *first == key => self.try_pass(desk, key.0),
-            _ => Turn::Later(None),
+            Some((first, _)) if *first == key => self.admission(desk, key.0),
+            _ => Admission::Later(None),
         }
     }
 
-    fn try_pass(&self, desk: &Desk, urgency: Urgency) -> Turn {
-        if self.limits.at_once.is_some_and(|limit| desk.under_way >= limit.get()) {
-            return Turn::Later(None);
+    fn admission(&self, desk: &Queue, urgency: Urgency) -> Admission {
+        if self.limits.concurrent.is_some_and(|limit| desk.under_way >= limit.get()) {
+            return Admission::Later(None);
         }
-        let Some(pace) = self.pace else { return Turn::Now };
+        let Some(pace) = self.rate else { return Admission::Now };
         let now = self.clock.monotonic();
         let mut wait = desk.next.saturating_sub(pace.tolerance).saturating_sub(now);
         if urgency == Urgency::Ahead {
             wait = wait.max(desk.next_ahead.saturating_sub(now));
         }
-        if wait.is_zero() { Turn::Now } else { Turn::Later(Some(wait)) }
+        if wait.is_zero() { Admission::Now } else { Admission::Later(Some(wait)) }
     }
 
-    fn pass(self: &Arc<Self>, desk: &mut Desk, urgency: Urgency) -> Permit {
+    fn grant(self: &Arc<Self>, desk: &mut Queue, urgency: Urgency) -> Permit {
         desk.under_way += 1;
-        if let Some(pace) = self.pace {
+        if let Some(pace) = self.rate {
             let now = self.clock.monotonic();
             desk.next = desk.next.max(now) + pace.interval;
-            if let (Urgency::Ahead, Some(ahead)) = (urgency, pace.ahead) {
+            if let (Urgency::Ahead, Some(ahead)) = (urgency, pace.refresh_ahead) {
                 desk.next_ahead = desk.next_ahead.max(now) + ahead;
             }
         }
@@ -219,31 +219,31 @@ impl Budget {
     }
 
     /// What to say to one more: by when those who wait will be through.
-    fn too_many(&self, desk: &Desk) -> NotAsked {
-        let interval = self.pace.map_or(Duration::from_millis(10), |pace| pace.interval);
+    fn queue_full(&self, desk: &Queue) -> NotSent {
+        let interval = self.rate.map_or(Duration::from_millis(10), |pace| pace.interval);
         let before = u32::try_from(desk.waiting.len()).unwrap_or(u32::MAX);
-        NotAsked::Budget(interval.saturating_mul(before).max(Duration::from_secs(1)))
+        NotSent::Budget(interval.saturating_mul(before).max(Duration::from_secs(1)))
     }
 
-    fn desk(&self) -> MutexGuard<'_, Desk> {
+    fn lock_queue(&self) -> MutexGuard<'_, Queue> {
         // Nothing under this lock can panic half-way through a change.
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Pace {
+impl Gcra {
     /// A tenth of the rate may leave together after a pause; the interval is such that these and what follows them
     /// within a second are `rate` calls: `burst + (rate - burst)`.
     fn of(rate: u32, ahead_percent: u32) -> Self {
         let burst = (rate / 10).max(1);
         let interval = Duration::from_secs(1) / (rate - burst + 1);
         let ahead = (ahead_percent > 0).then(|| interval * 100 / ahead_percent.min(100));
-        Self { interval, tolerance: interval * (burst - 1), ahead }
+        Self { interval, tolerance: interval * (burst - 1), refresh_ahead: ahead }
     }
 }
 
-impl Desk {
-    fn tell_first(&self) {
+impl Queue {
+    fn notify_next(&self) {
         if let Some((_, turn)) = self.waiting.first_key_value() {
             turn.notify_one();
         }
@@ -251,38 +251,38 @@ impl Desk {
 }
 
 /// A place in the queue: whoever leaves it, with a permit or without, tells the next.
-struct Place {
+struct QueueEntry {
     budget: Arc<Budget>,
     key: (Urgency, u64),
     turn: Arc<Notify>,
 }
 
-impl Place {
+impl QueueEntry {
     /// Among those as urgent as this, by its own arrival.
-    fn move_up(&mut self, urgency: Urgency) {
-        let mut desk = self.budget.desk();
+    fn reprioritize(&mut self, urgency: Urgency) {
+        let mut desk = self.budget.lock_queue();
         if let Some(turn) = desk.waiting.remove(&self.key) {
             self.key.0 = urgency;
             desk.waiting.insert(self.key, turn);
         }
         // Whoever was first may be second now, and whoever waited behind may be first.
-        desk.tell_first();
+        desk.notify_next();
     }
 }
 
-impl Drop for Place {
+impl Drop for QueueEntry {
     fn drop(&mut self) {
-        let mut desk = self.budget.desk();
+        let mut desk = self.budget.lock_queue();
         desk.waiting.remove(&self.key);
-        desk.tell_first();
+        desk.notify_next();
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut desk = self.budget.desk();
+        let mut desk = self.budget.lock_queue();
         desk.under_way -= 1;
-        desk.tell_first();
+        desk.notify_next();
     }
 }
 

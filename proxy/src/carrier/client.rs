@@ -25,8 +25,8 @@ use hyper_util::client::legacy::{self};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::charset::ContentType;
+use super::connect::{BytesReceived, Connector, Interim};
 use super::fault::Fault;
-use super::route::{Heard, Interim, Route};
 use crate::clock::{Clock, Time, timeout};
 use crate::config::Carrier as Settings;
 use crate::operation::Parameters;
@@ -47,13 +47,13 @@ pub struct Client {
 
 /// A pool of connections, all of them younger than the pool.
 struct Pool {
-    client: legacy::Client<HttpsConnector<Route>, Empty<Bytes>>,
-    connector: HttpsConnector<Route>,
+    client: legacy::Client<HttpsConnector<Connector>, Empty<Bytes>>,
+    connector: HttpsConnector<Connector>,
     base_url: String,
     timeout: Duration,
     max_body: usize,
     /// By the monotonic clock.
-    born: Duration,
+    created: Duration,
 }
 
 /// What came back over HTTP 200.
@@ -112,7 +112,7 @@ impl Client {
     /// The pool, replaced when its time is over.
     fn pool(&self) -> Arc<Pool> {
         let pool = self.pool.load_full();
-        if self.clock.monotonic().saturating_sub(pool.born) < MAX_AGE {
+        if self.clock.monotonic().saturating_sub(pool.created) < MAX_AGE {
             return pool;
         }
         self.replace(&pool);
@@ -121,7 +121,7 @@ impl Client {
 
     /// Replaces a pool, unless somebody else has. Calls under way on its connections go on.
     fn replace(&self, old: &Arc<Pool>) {
-        let new = Arc::new(old.anew(self.clock.monotonic()));
+        let new = Arc::new(old.reconnected(self.clock.monotonic()));
         self.pool.compare_and_swap(old, new);
     }
 }
@@ -140,24 +140,24 @@ impl Pool {
             .with_tls_config(tls::client(&settings.tls)?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(Route::new(http, settings.proxy.clone(), most));
+            .wrap_connector(Connector::new(http, settings.proxy.clone(), most));
         Ok(Self {
             client: client(&connector),
             connector,
             base_url: settings.base_url.to_string().trim_end_matches('/').to_owned(),
             timeout: settings.timeout,
             max_body: settings.max_body,
-            born,
+            created: born,
         })
     }
 
     /// The same without a connection.
-    fn anew(&self, born: Duration) -> Self {
+    fn reconnected(&self, born: Duration) -> Self {
         Self {
             client: client(&self.connector),
             connector: self.connector.clone(),
             base_url: self.base_url.clone(),
-            born,
+            created: born,
             ..*self
         }
     }
@@ -214,7 +214,7 @@ impl Pool {
     }
 }
 
-fn client(connector: &HttpsConnector<Route>) -> legacy::Client<HttpsConnector<Route>, Empty<Bytes>> {
+fn client(connector: &HttpsConnector<Connector>) -> legacy::Client<HttpsConnector<Connector>, Empty<Bytes>> {
     legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(MAX_AGE)
@@ -231,7 +231,7 @@ fn fault(error: &legacy::Error, connection: &CaptureConnection) -> Fault {
     if hyper.is_some_and(hyper::Error::is_canceled) {
         return Fault::ClosedEarly;
     }
-    let early = !error.is_connect() && !heard(connection);
+    let early = !error.is_connect() && !received_bytes(connection);
     if early && hyper.is_some_and(hyper::Error::is_incomplete_message) {
         return Fault::ClosedEarly;
     }
@@ -265,12 +265,12 @@ fn fault(error: &legacy::Error, connection: &CaptureConnection) -> Fault {
 }
 
 /// Whether a byte of the response had come. Without a connection none has.
-fn heard(connection: &CaptureConnection) -> bool {
+fn received_bytes(connection: &CaptureConnection) -> bool {
     let mut extras = Extensions::new();
     if let Some(connected) = connection.connection_metadata().as_ref() {
         connected.get_extras(&mut extras);
     }
-    extras.get::<Heard>().is_some_and(Heard::any)
+    extras.get::<BytesReceived>().is_some_and(BytesReceived::any)
 }
 
 /// Whether a connection could not be made because this machine or process has no descriptor, port or memory left for it.

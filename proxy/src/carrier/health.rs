@@ -13,27 +13,30 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::breaker::{Breaker, Tolerance};
+use super::breaker::{Breaker, BreakerConfig};
 use super::verdict::{Class, Code};
-use super::{Answered, Fault, NotAsked};
+use super::{CarrierResponse, Fault, NotSent};
 use crate::config;
-use crate::config::units::Span;
+use crate::config::units::HumanDuration;
 
 /// How much of what an account bears.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Tolerances {
+pub struct Thresholds {
     /// Of failures and busy codes.
-    pub transport: Tolerance,
+    pub transport: BreakerConfig,
     /// Of throttled codes.
-    pub cool_down: Tolerance,
+    pub cool_down: BreakerConfig,
     /// Of refused credentials and subscriptions.
-    pub credentials: Tolerance,
+    pub credentials: BreakerConfig,
 }
 
-impl From<&config::Breaker> for Tolerances {
+impl From<&config::Breaker> for Thresholds {
     fn from(written: &config::Breaker) -> Self {
-        let tolerance =
-            |failures, first: Span, longest: Span| Tolerance { failures, first: first.0, longest: longest.0 };
+        let tolerance = |failures, first: HumanDuration, longest: HumanDuration| BreakerConfig {
+            failures,
+            open: first.0,
+            max_open: longest.0,
+        };
         Self {
             transport: tolerance(written.failures, written.open, written.open_longest),
             cool_down: tolerance(1, written.cool_down, written.cool_down_longest),
@@ -47,14 +50,14 @@ impl From<&config::Breaker> for Tolerances {
 pub struct Health {
     transport: Breaker,
     cool_down: Breaker,
-    credentials: Watched,
-    subscriptions: HashMap<&'static str, Watched>,
-    tolerances: Tolerances,
+    credentials: CodeBreaker,
+    subscriptions: HashMap<&'static str, CodeBreaker>,
+    thresholds: Thresholds,
 }
 
 /// A breaker and the code that opened it.
 #[derive(Debug)]
-struct Watched {
+struct CodeBreaker {
     breaker: Breaker,
     code: Option<Code>,
 }
@@ -72,52 +75,52 @@ pub struct Alarm {
 
 impl Health {
     /// Nothing is known against the account.
-    pub fn new(tolerances: Tolerances) -> Self {
+    pub fn new(tolerances: Thresholds) -> Self {
         Self {
             transport: Breaker::new(tolerances.transport),
             cool_down: Breaker::new(tolerances.cool_down),
-            credentials: Watched::new(tolerances.credentials),
+            credentials: CodeBreaker::new(tolerances.credentials),
             subscriptions: HashMap::new(),
-            tolerances,
+            thresholds: tolerances,
         }
     }
 
     /// How much of what it bears.
-    pub fn tolerances(&self) -> Tolerances {
-        self.tolerances
+    pub fn thresholds(&self) -> Thresholds {
+        self.thresholds
     }
 
     /// Whether a call for this operation may be sent now.
     ///
     /// # Errors
-    /// [`NotAsked`], with how long to wait.
-    pub fn check(&self, operation: &'static str, now: Duration) -> Result<(), NotAsked> {
+    /// [`NotSent`], with how long to wait.
+    pub fn check(&self, operation: &'static str, now: Duration) -> Result<(), NotSent> {
         for watched in [Some(&self.credentials), self.subscriptions.get(operation)].into_iter().flatten() {
             if let (Some(wait), Some(code)) = (watched.breaker.blocked(now), watched.code) {
-                return Err(NotAsked::Credentials(code, wait));
+                return Err(NotSent::Credentials(code, wait));
             }
         }
         if let Some(wait) = self.cool_down.blocked(now) {
-            return Err(NotAsked::CoolDown(wait));
+            return Err(NotSent::CoolDown(wait));
         }
-        self.transport.blocked(now).map_or(Ok(()), |wait| Err(NotAsked::Breaker(wait)))
+        self.transport.blocked(now).map_or(Ok(()), |wait| Err(NotSent::Breaker(wait)))
     }
 
-    /// [`Self::check`], and the call is sent: its end must be told to [`Self::settle`].
+    /// [`Self::check`], and the call is sent: its end must be told to [`Self::record`].
     ///
     /// # Errors
-    /// [`NotAsked`]; nothing is to be told then.
-    pub fn pass(&mut self, operation: &'static str, now: Duration) -> Result<(), NotAsked> {
+    /// [`NotSent`]; nothing is to be told then.
+    pub fn start_call(&mut self, operation: &'static str, now: Duration) -> Result<(), NotSent> {
         self.check(operation, now)?;
-        self.all(operation).for_each(Breaker::pass);
+        self.all(operation).for_each(Breaker::start_call);
         Ok(())
     }
 
     /// What became of a call that passed. Returns the alarm that it raised, if it raised one.
-    pub fn settle(
+    pub fn record(
         &mut self,
         operation: &'static str,
-        end: &Result<Answered, Fault>,
+        end: &Result<CarrierResponse, Fault>,
         now: Duration,
     ) -> Option<(Option<&'static str>, Code)> {
         match end {
@@ -127,7 +130,7 @@ impl Health {
                 self.transport.fail(now);
                 self.release(operation);
             }
-            Ok(Answered { verdict, .. }) => match verdict.class {
+            Ok(CarrierResponse { verdict, .. }) => match verdict.class {
                 Class::Busy => {
                     self.transport.fail(now);
                     self.release(operation);
@@ -160,8 +163,11 @@ impl Health {
         // Code 3 is about one API's subscription; 4-8 are about the account, its address or its password.
         let (watched, of) = if code.as_str() == "3" {
             self.credentials.breaker.succeed();
-            let tolerance = self.tolerances.credentials;
-            (self.subscriptions.entry(operation).or_insert_with(|| Watched::new(tolerance)), Some(operation))
+            let tolerance = self.thresholds.credentials;
+            (
+                self.subscriptions.entry(operation).or_insert_with(|| CodeBreaker::new(tolerance)),
+                Some(operation),
+            )
         } else {
             if let Some(subscription) = self.subscriptions.get_mut(operation) {
                 subscription.breaker.release();
@@ -201,8 +207,8 @@ impl Health {
     }
 }
 
-impl Watched {
-    fn new(tolerance: Tolerance) -> Self {
+impl CodeBreaker {
+    fn new(tolerance: BreakerConfig) -> Self {
         Self { breaker: Breaker::new(tolerance), code: None }
     }
 }
@@ -228,21 +234,21 @@ mod tests {
     const SESSION: &str = "gprsrealsingle";
 
     fn health() -> Health {
-        let tolerance = |failures, first| Tolerance {
+        let tolerance = |failures, first| BreakerConfig {
             failures,
-            first: Duration::from_secs(first),
-            longest: Duration::from_secs(300),
+            open: Duration::from_secs(first),
+            max_open: Duration::from_secs(300),
         };
-        Health::new(Tolerances {
+        Health::new(Thresholds {
             transport: tolerance(2, 1),
             cool_down: tolerance(1, 5),
             credentials: tolerance(1, 60),
         })
     }
 
-    fn said(code: &str) -> Result<Answered, Fault> {
+    fn said(code: &str) -> Result<CarrierResponse, Fault> {
         let verdict = Verdict::stored(Code::parse(code).unwrap(), None);
-        Ok(Answered {
+        Ok(CarrierResponse {
             body: bytes::Bytes::new(),
             content_type: crate::carrier::charset::ContentType::UTF_8,
             verdict,
@@ -250,10 +256,10 @@ mod tests {
         })
     }
 
-    fn after(health: &mut Health, secs: u64, end: &Result<Answered, Fault>) -> Result<(), NotAsked> {
+    fn after(health: &mut Health, secs: u64, end: &Result<CarrierResponse, Fault>) -> Result<(), NotSent> {
         let now = Duration::from_secs(secs);
-        health.pass(STATUS, now).unwrap();
-        health.settle(STATUS, end, now);
+        health.start_call(STATUS, now).unwrap();
+        health.record(STATUS, end, now);
         health.check(STATUS, now)
     }
 
@@ -262,7 +268,7 @@ mod tests {
         let mut one = health();
         let sixty = Duration::from_secs(60);
         let three = Code::parse("3").unwrap();
-        assert_eq!(after(&mut one, 0, &said("3")), Err(NotAsked::Credentials(three, sixty)));
+        assert_eq!(after(&mut one, 0, &said("3")), Err(NotSent::Credentials(three, sixty)));
         assert_eq!(one.check(SESSION, Duration::ZERO), Ok(()));
         let alarms: Vec<_> = one.alarms("fleet").map(|alarm| alarm.to_string()).collect();
         assert_eq!(
@@ -273,7 +279,7 @@ mod tests {
         );
         for code in ["4", "5", "6", "7", "8"] {
             let mut all = health();
-            let refused = NotAsked::Credentials(Code::parse(code).unwrap(), sixty);
+            let refused = NotSent::Credentials(Code::parse(code).unwrap(), sixty);
             assert_eq!(after(&mut all, 0, &said(code)), Err(refused.clone()), "{code}");
             assert_eq!(all.check(SESSION, Duration::ZERO), Err(refused));
             assert_eq!(all.alarms("fleet").count(), 1);
@@ -286,7 +292,7 @@ mod tests {
     #[test]
     fn throttled_codes_open_a_growing_cool_down() {
         let mut health = health();
-        let wait = |secs| Err(NotAsked::CoolDown(Duration::from_secs(secs)));
+        let wait = |secs| Err(NotSent::CoolDown(Duration::from_secs(secs)));
         assert_eq!(after(&mut health, 0, &said("72")), wait(5));
         assert_eq!(after(&mut health, 5, &said("71")), wait(10));
         assert_eq!(after(&mut health, 15, &said("75")), wait(20));
@@ -302,7 +308,7 @@ mod tests {
         assert_eq!(after(&mut health, 0, &said("99")), Ok(()));
         assert_eq!(
             after(&mut health, 0, &Err(Fault::Timeout)),
-            Err(NotAsked::Breaker(Duration::from_secs(1)))
+            Err(NotSent::Breaker(Duration::from_secs(1)))
         );
         assert_eq!(health.alarms("fleet").count(), 0);
     }

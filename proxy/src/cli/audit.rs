@@ -4,10 +4,10 @@
 
 mod chart;
 mod export;
-mod keep;
 mod query;
-mod span;
+mod retention;
 mod stats;
+mod time_args;
 mod verify;
 
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use cmiot_proxy::config::Config;
-use cmiot_proxy::store::audit::segment;
+use cmiot_proxy::store::audit::month;
 
 /// Read, verify, export and keep the audit.
 #[derive(Args)]
@@ -33,11 +33,11 @@ enum Command {
     Changes(query::Changes),
     Stats(stats::Stats),
     Export(export::Export),
-    Backup(keep::Backup),
-    Prune(keep::Prune),
-    Hash(keep::Hash),
-    Erase(keep::Erase),
-    Acknowledge(keep::Acknowledge),
+    Backup(retention::Backup),
+    Prune(retention::Prune),
+    Hash(retention::Hash),
+    Erase(retention::Erase),
+    Acknowledge(retention::Acknowledge),
 }
 
 /// Where the segments are.
@@ -70,7 +70,7 @@ impl Folder {
     /// The same for a command that needs a segment.
     fn with_segments(&self) -> anyhow::Result<PathBuf> {
         let dir = self.path()?;
-        segment::existing(&dir)?;
+        month::existing(&dir)?;
         Ok(dir)
     }
 }

@@ -1,6 +1,6 @@
 //! `cmiot-proxy cache`: looks into a running proxy's cache, purges it, fills it, over its operators' listener.
 
-mod desk;
+mod admin_client;
 mod warm;
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use cmiot_signer::Card;
 use serde_json::{Value, json};
 
 use super::card;
-use desk::Desk;
+use admin_client::AdminClient;
 
 /// Look into the cache of the running proxy, purge it, fill it.
 #[derive(clap::Args)]
@@ -32,7 +32,7 @@ enum Command {
     /// How much is kept, of what kind
     Stats {
         #[command(flatten)]
-        at: At,
+        at: AdminArgs,
     },
     /// What is known about one card: the carrier's answer, its age, until when it serves
     Show {
@@ -40,11 +40,11 @@ enum Command {
         #[arg(value_parser = card::parse)]
         card: Card,
         #[command(flatten)]
-        of: Of,
+        of: Scope,
         #[command(flatten)]
         with: With,
         #[command(flatten)]
-        at: At,
+        at: AdminArgs,
     },
     /// Forget what is selected: what meets every condition given, with every value of declared parameters
     Purge(Purge),
@@ -67,14 +67,14 @@ struct Purge {
     #[arg(long)]
     soft: bool,
     #[command(flatten)]
-    of: Of,
+    of: Scope,
     #[command(flatten)]
-    at: At,
+    at: AdminArgs,
 }
 
 /// Where the proxy is.
 #[derive(clap::Args)]
-struct At {
+struct AdminArgs {
     /// Configuration file of the proxy
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -85,7 +85,7 @@ struct At {
 
 /// Whose answers.
 #[derive(clap::Args)]
-struct Of {
+struct Scope {
     /// Of this group [default: the only one]
     #[arg(long)]
     group: Option<String>,
@@ -156,7 +156,7 @@ impl Cache {
     }
 }
 
-impl Of {
+impl Scope {
     /// The request about a card of this group and operation.
     fn about(&self, card: Option<&Card>) -> Value {
         let mut wanted = json!({});
@@ -173,8 +173,8 @@ impl Of {
 }
 
 /// Asks for a page, or posts to it, and prints what comes back.
-fn print(at: &At, post: Option<(&str, Value)>) -> anyhow::Result<ExitCode> {
-    let desk = Desk::of(at)?;
+fn print(at: &AdminArgs, post: Option<(&str, Value)>) -> anyhow::Result<ExitCode> {
+    let desk = AdminClient::of(at)?;
     let answer = super::runtime()?.block_on(async {
         match post {
             None => desk.get("stats").await,

@@ -62,7 +62,14 @@ impl Check {
         for account in config.accounts() {
             for (index, password) in account.passwords.iter().enumerate() {
                 let attempt = carrier
-                    .ask(account, password, operation::USER_STATUS, &self.card, &Parameters::default(), None)
+                    .attempt(
+                        account,
+                        password,
+                        operation::USER_STATUS,
+                        &self.card,
+                        &Parameters::default(),
+                        None,
+                    )
                     .await;
                 let (well, what) = judge(&attempt);
                 all_well &= well;
@@ -78,7 +85,7 @@ impl Check {
 
 /// Whether the account works, and what the answer means for the operator.
 fn judge(attempt: &Attempt) -> (bool, String) {
-    match &attempt.end {
+    match &attempt.result {
         Ok(answered) => {
             let code = answered.verdict.code;
             let hint = match (answered.verdict.class, code.as_str()) {

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use cmiot_proxy::config::Config;
-use cmiot_proxy::config::edit::{Change, Edit};
+use cmiot_proxy::config::edit::{Change, ClientsFileEditor};
 use comfy_table::Table;
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -29,11 +29,11 @@ An edit is told to the running proxy. Exit code 0: it counts there, or no proxy 
 standard error.")]
 pub(super) struct Client {
     #[command(subcommand)]
-    what: What,
+    what: Command,
 }
 
 #[derive(clap::Subcommand)]
-enum What {
+enum Command {
     /// Show who may ask, without passwords
     List {
         #[command(flatten)]
@@ -93,19 +93,19 @@ struct ConfigArg {
 }
 
 impl ConfigArg {
-    fn edit(&self) -> anyhow::Result<Edit> {
-        Edit::open(&self.config).map_err(anyhow::Error::msg)
+    fn edit(&self) -> anyhow::Result<ClientsFileEditor> {
+        ClientsFileEditor::open(&self.config).map_err(anyhow::Error::msg)
     }
 }
 
 impl Client {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let (edit, revoked) = match self.what {
-            What::List { config } => {
+            Command::List { config } => {
                 list(&config)?;
                 return Ok(ExitCode::SUCCESS);
             }
-            What::Add { config, appid, group, rate, cards, peers } => {
+            Command::Add { config, appid, group, rate, cards, peers } => {
                 let edit = config.edit()?;
                 if edit.clients().map_err(anyhow::Error::msg)?.iter().any(|client| client.appid == appid) {
                     bail!("{appid} is in the list already: `client rotate` gives it a new password");
@@ -123,17 +123,17 @@ impl Client {
                 out!("{password}");
                 (edit, false)
             }
-            What::Rotate { config, appid, finish } => {
+            Command::Rotate { config, appid, finish } => {
                 let edit = config.edit()?;
                 rotate(&edit, &appid, finish)?;
                 (edit, false)
             }
-            What::Revoke { config, appid } => {
+            Command::Revoke { config, appid } => {
                 let edit = config.edit()?;
                 edit.revoke(&appid).map_err(anyhow::Error::msg)?;
                 (edit, true)
             }
-            What::Import { config, from } => {
+            Command::Import { config, from } => {
                 let edit = config.edit()?;
                 let added = edit.import(&from).map_err(anyhow::Error::msg)?;
                 out!("{added} clients added");
@@ -154,7 +154,7 @@ fn list(config: &ConfigArg) -> anyhow::Result<()> {
     let mut clients: Vec<_> = config.clients.values().collect();
     clients.sort_by_key(|client| client.appid);
     for client in clients {
-        let rights = &client.rights;
+        let rights = &client.permissions;
         let rate = rights.rate.map_or("-".to_owned(), |rate| rate.per_second.to_string());
         let passwords = if client.previous.is_some() { "2, rotating" } else { "1" };
         let state = if config.revoked.contains(&client.appid) { "revoked" } else { "valid" };
@@ -171,7 +171,7 @@ fn list(config: &ConfigArg) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn rotate(edit: &Edit, appid: &str, finish: bool) -> anyhow::Result<()> {
+fn rotate(edit: &ClientsFileEditor, appid: &str, finish: bool) -> anyhow::Result<()> {
     let clients = edit.clients().map_err(anyhow::Error::msg)?;
     let client = clients.iter().find(|client| client.appid == appid);
     let client = client.with_context(|| format!("{appid} is not in the clients file"))?;

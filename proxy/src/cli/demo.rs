@@ -3,14 +3,14 @@
 //! The tour's sentences and what each must show stand in [`tour`]; this file sets the stage. Nothing is shown that was
 //! not just done: every cell of the table comes from an answer's headers or from the simulator's own count.
 
-mod stage;
+mod environment;
 mod tour;
 
 use std::process::ExitCode;
 
 use anyhow::Context;
 
-use stage::Stage;
+use environment::Environment;
 
 /// Run simulator and proxy on loopback and show what the proxy does.
 ///
@@ -26,21 +26,21 @@ pub(super) struct Demo {
 impl Demo {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         super::runtime()?.block_on(async {
-            let stage = Stage::set().await?;
+            let stage = Environment::start().await?;
             out!("simulated carrier {}", stage.carrier.base_url());
             out!("proxy             http://{}\n", stage.app.gateway());
             let went_well = tour::walk(&stage).await?;
             if self.serve {
                 stay(&stage).await?;
             }
-            stage.strike().await?;
+            stage.stop().await?;
             Ok(if went_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         })
     }
 }
 
 /// Prints lines to try until interrupted.
-async fn stay(stage: &Stage) -> anyhow::Result<()> {
+async fn stay(stage: &Environment) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("where this program is")?;
     let program = program.display();
     out!("\nTry it (a transid is good for one look-up, so each line signs anew):\n");
@@ -48,9 +48,9 @@ async fn stay(stage: &Stage) -> anyhow::Result<()> {
         let (kind, number) = card;
         out!(
             "  curl -si \"$(CMIOT_PASSWORD={} {program} sign --appid {} --ebid {} --{kind} {number} \\\n      --format url --base-url http://{})\"",
-            stage::GATEWAY_PASSWORD,
-            stage::GATEWAY_APPID,
-            stage::EBID,
+            environment::GATEWAY_PASSWORD,
+            environment::GATEWAY_APPID,
+            environment::EBID,
             stage.app.gateway(),
         );
     }

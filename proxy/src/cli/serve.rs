@@ -11,7 +11,7 @@ use cmiot_proxy::app::{App, open_store};
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::watch::Watch;
 use cmiot_proxy::config::{Config, LogFormat, token};
-use cmiot_proxy::log::{self, Form, Log};
+use cmiot_proxy::log::{self, Log, LogForm};
 use cmiot_proxy::process;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -93,7 +93,7 @@ impl Serve {
                     Loaded::Taken(config) => app.reload(*config),
                     Loaded::Refused { error, news } => {
                         if news {
-                            app.keep_config(&error);
+                            app.reject_reload(&error);
                         }
                         Err(error)
                     }
@@ -184,7 +184,7 @@ fn log(format: LogFormat) -> std::io::Result<Flush> {
     let colours = format == LogFormat::Text
         && std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let form = if format == LogFormat::Json { Form::Json } else { Form::Text(colours) };
+    let form = if format == LogFormat::Json { LogForm::Json } else { LogForm::Text(colours) };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(Log::to_stderr()?.lines(form))

@@ -185,7 +185,7 @@ impl Belief {
         }
         self.look(&mut watched, now);
         if let Some(ahead) = watched.ahead
-            && now.ticks.saturating_sub(ahead.undisputed) >= UNDISPUTED
+            && now.monotonic.saturating_sub(ahead.undisputed) >= UNDISPUTED
         {
             tracing::warn!(
                 at = %now.wall,
@@ -193,7 +193,7 @@ impl Belief {
             );
             self.adopt(&mut watched, now);
         }
-        let believed = self.believed(now.wall, now.ticks);
+        let believed = self.believed(now.wall, now.monotonic);
         Tick {
             step: watched.step.take(),
             set_back: std::mem::take(&mut watched.set_back),
@@ -203,12 +203,12 @@ impl Belief {
 
     /// Compares the clocks.
     fn look(&self, watched: &mut Watched, now: Moment) {
-        let passed = now.ticks.saturating_sub(watched.ticks);
-        watched.ticks = now.ticks;
-        let raw = offset(now.wall, now.ticks);
+        let passed = now.monotonic.saturating_sub(watched.ticks);
+        watched.ticks = now.monotonic;
+        let raw = offset(now.wall, now.monotonic);
         watched.set_back |= raw < watched.raw.saturating_sub(SET_BACK);
         watched.raw = raw;
-        let (expected, limit) = (self.expected(now.ticks), watched.limits.step);
+        let (expected, limit) = (self.expected(now.monotonic), watched.limits.step);
         let difference = now.wall.0.saturating_sub(expected.0);
         if difference > micros(limit) && expected < UNSET {
             tracing::info!(at = %now.wall, "the wall clock was set");
@@ -218,7 +218,7 @@ impl Belief {
                 tracing::error!(from = %expected, to = %now.wall, "the wall clock was set forwards");
                 watched.step = Some(Step::Forwards);
                 watched.differs = None;
-                watched.ahead = Some(Ahead { from: expected, to: now.wall, undisputed: now.ticks });
+                watched.ahead = Some(Ahead { from: expected, to: now.wall, undisputed: now.monotonic });
             }
         } else if difference < -micros(limit) {
             tracing::error!(from = %expected, to = %now.wall, "the wall clock was set back");
@@ -241,7 +241,7 @@ impl Belief {
         let mut watched = self.watched();
         self.look(&mut watched, received);
         // The wall clock may have been stepped meanwhile: only the end is read from it.
-        let began = received.wall.minus(received.ticks.saturating_sub(sent.ticks));
+        let began = received.wall.minus(received.monotonic.saturating_sub(sent.monotonic));
         // A Date has whole seconds: less than one apart is no drift.
         let ahead = theirs.since(received.wall);
         let behind = began.since(theirs).saturating_sub(Duration::from_secs(1));
@@ -250,12 +250,12 @@ impl Belief {
         if alarm {
             watched.differs = Some(seconds);
             if let Some(step) = &mut watched.ahead {
-                step.undisputed = received.ticks;
+                step.undisputed = received.monotonic;
             }
         } else {
             watched.differs = None;
             watched.behind = None;
-            if self.believed(received.wall, received.ticks) < received.wall {
+            if self.believed(received.wall, received.monotonic) < received.wall {
                 tracing::info!(at = %received.wall, "a Date of the carrier has confirmed the wall clock after its step");
                 self.adopt(&mut watched, received);
             }
@@ -301,7 +301,7 @@ impl Belief {
     /// Believes the wall clock.
     fn adopt(&self, watched: &mut Watched, now: Moment) {
         watched.ahead = None;
-        self.offset.store(offset(now.wall, now.ticks), Ordering::Relaxed);
+        self.offset.store(offset(now.wall, now.monotonic), Ordering::Relaxed);
     }
 
     fn watched(&self) -> MutexGuard<'_, Watched> {

@@ -14,7 +14,7 @@ fn at(seconds: i64) -> Time {
 }
 
 /// Lets so long pass, a tick each second.
-fn pass(clock: &Clock, hand: &Hand, seconds: u64) {
+fn pass(clock: &Clock, hand: &ManualClock, seconds: u64) {
     for _ in 0..seconds {
         hand.advance(SECOND);
         clock.tick();

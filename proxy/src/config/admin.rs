@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::file::{self, Role};
 use super::listen::Listen;
-use super::reader::Reader;
+use super::reader::SourceFiles;
 use super::token;
 use super::units::Secret;
 use crate::tls;
@@ -22,7 +22,7 @@ pub struct Admin {
     /// Further tokens and certificates.
     pub access: Vec<Access>,
     /// TLS, where it is spoken.
-    pub tls: Option<tls::Server>,
+    pub tls: Option<tls::ServerTls>,
 }
 
 /// The token of every role.
@@ -68,8 +68,8 @@ pub enum By {
 
 pub(super) fn check(
     written: &file::Admin,
-    tls: Option<tls::Server>,
-    reader: &mut Reader<'_>,
+    tls: Option<tls::ServerTls>,
+    reader: &mut SourceFiles<'_>,
 ) -> Result<Admin, String> {
     let token = match (&written.token_file, written.token) {
         (Some(_), Some(_)) => {
@@ -103,7 +103,7 @@ fn access(
     written: &file::Admin,
     token: &Token,
     certificates: bool,
-    reader: &mut Reader<'_>,
+    reader: &mut SourceFiles<'_>,
 ) -> Result<Vec<Access>, String> {
     if *token == Token::Off && !written.access.is_empty() {
         return Err(
@@ -131,7 +131,7 @@ fn access(
     Ok(all)
 }
 
-fn read(place: &str, path: &Path, reader: &mut Reader<'_>) -> Result<Secret, String> {
+fn read(place: &str, path: &Path, reader: &mut SourceFiles<'_>) -> Result<Secret, String> {
     let bytes = reader.secret(path).map_err(|e| format!("{place}: {e}"))?;
     token::parse(&bytes).ok_or_else(|| format!("{place}: {}: {}", path.display(), token::FORM))
 }

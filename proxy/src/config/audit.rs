@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::units::{Size, Span};
+use super::units::{HumanDuration, Size};
 
 /// `[audit]` as written.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -17,7 +17,7 @@ pub struct Audit {
     /// Free space on the disk below which the audit stops writing.
     pub min_free: Size,
     /// How often the chain's head is signed and written down elsewhere: how long a cut-off tail may go unseen.
-    pub anchor_every: Span,
+    pub anchor_every: HumanDuration,
     /// How cards stand in the audit.
     pub identifiers: Identifiers,
     /// The group whose members may read the segments: its name, or its number.
@@ -27,7 +27,7 @@ pub struct Audit {
     /// further ones are counted.
     pub refusals: u32,
     /// How long such a period is.
-    pub refusal_period: Span,
+    pub refusal_period: HumanDuration,
 }
 
 impl Default for Audit {
@@ -36,11 +36,11 @@ impl Default for Audit {
             durability: Durability::default(),
             on_failure: OnFailure::default(),
             min_free: Size(64 << 20),
-            anchor_every: Span::secs(300),
+            anchor_every: HumanDuration::secs(300),
             identifiers: Identifiers::default(),
             audit_group: None,
             refusals: 20,
-            refusal_period: Span::secs(60),
+            refusal_period: HumanDuration::secs(60),
         }
     }
 }
@@ -80,7 +80,7 @@ pub enum Identifiers {
 
 /// `[audit]`, checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Auditing {
+pub struct AuditConfig {
     /// What a committed record survives.
     pub durability: Durability,
     /// What becomes of a request whose record cannot be written.
@@ -99,7 +99,7 @@ pub struct Auditing {
     pub refusal_period: Duration,
 }
 
-impl Auditing {
+impl AuditConfig {
     /// Checks what was written.
     ///
     /// # Errors
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn a_group_is_known_by_name_or_number() {
         let check = |group: &str| {
-            Auditing::check(&Audit { audit_group: Some(group.into()), ..Audit::default() })
+            AuditConfig::check(&Audit { audit_group: Some(group.into()), ..Audit::default() })
                 .map(|audit| audit.group)
         };
         assert_eq!(check("1234"), Ok(Some(1_234)));

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::units::Span;
+use super::units::HumanDuration;
 
 /// `[breaker]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -13,29 +13,29 @@ pub struct Breaker {
     /// Failures and busy codes in a row that stop an account.
     pub failures: u32,
     /// For how long at first.
-    pub open: Span,
+    pub open: HumanDuration,
     /// For how long at most.
-    pub open_longest: Span,
+    pub open_longest: HumanDuration,
     /// How long an account rests after a throttled code (71, 72, 75) at first.
-    pub cool_down: Span,
+    pub cool_down: HumanDuration,
     /// For how long at most.
-    pub cool_down_longest: Span,
+    pub cool_down_longest: HumanDuration,
     /// How long an account, or one operation of it, rests after its credentials were refused (3-8) at first.
-    pub credentials: Span,
+    pub credentials: HumanDuration,
     /// For how long at most.
-    pub credentials_longest: Span,
+    pub credentials_longest: HumanDuration,
 }
 
 impl Default for Breaker {
     fn default() -> Self {
         Self {
             failures: 5,
-            open: Span::secs(1),
-            open_longest: Span::secs(30),
-            cool_down: Span::secs(5),
-            cool_down_longest: Span::secs(300),
-            credentials: Span::secs(30),
-            credentials_longest: Span::secs(300),
+            open: HumanDuration::secs(1),
+            open_longest: HumanDuration::secs(30),
+            cool_down: HumanDuration::secs(5),
+            cool_down_longest: HumanDuration::secs(300),
+            credentials: HumanDuration::secs(30),
+            credentials_longest: HumanDuration::secs(300),
         }
     }
 }

@@ -11,7 +11,7 @@ use hyper::Uri;
 
 use super::certificates::Validity;
 use super::clients::{Clients, Groups};
-use super::reader::{PasswordSource, Reader};
+use super::reader::{PasswordSource, SourceFiles};
 use super::text::Entry;
 use super::{Account, Carrier, Config, ConfigFile, admin, effect, file, operation, shares};
 use crate::operation::{Operations, USER_STATUS};
@@ -23,8 +23,8 @@ impl Config {
     /// # Errors
     /// The first rule that does not hold, as a sentence.
     pub fn check(file: &ConfigFile, folder: &Path) -> Result<Self, String> {
-        let mut reader = Reader::new(folder, file.process.allow_world_readable_secrets);
-        let rows = file.operations.iter().map(operation::Row::check).collect::<Result<_, _>>()?;
+        let mut reader = SourceFiles::new(folder, file.process.allow_world_readable_secrets);
+        let rows = file.operations.iter().map(operation::RawOperation::check).collect::<Result<_, _>>()?;
         let mut operations = Operations::of(rows)?;
         let groups = groups(file, &operations, &mut reader)?;
         operations.serve(|one| groups.values().flatten().any(|account| account.ebid_of(one).is_some()));
@@ -72,7 +72,7 @@ impl Config {
             breaker: file.breaker.clone(),
             cache: file.cache.clone(),
             lifetimes: file.freshness.clone(),
-            audit: super::Auditing::check(&file.audit)?,
+            audit: super::AuditConfig::check(&file.audit)?,
             log_format: file.log.format,
             groups,
             clients: clients.listed,
@@ -90,7 +90,11 @@ impl Config {
     }
 }
 
-fn groups(file: &ConfigFile, operations: &Operations, reader: &mut Reader<'_>) -> Result<Groups, String> {
+fn groups(
+    file: &ConfigFile,
+    operations: &Operations,
+    reader: &mut SourceFiles<'_>,
+) -> Result<Groups, String> {
     if file.accounts.is_empty() {
         return Err(
             "no [[account]]: add one with the name, appid, ebid and password that the carrier issued"
@@ -152,7 +156,7 @@ fn groups(file: &ConfigFile, operations: &Operations, reader: &mut Reader<'_>) -
 }
 
 /// Each number of a line, with the line's first.
-fn aliases(file: &ConfigFile, reader: &mut Reader<'_>) -> Result<HashMap<Card, Card>, String> {
+fn aliases(file: &ConfigFile, reader: &mut SourceFiles<'_>) -> Result<HashMap<Card, Card>, String> {
     let Some(path) = &file.cache.alias_file else { return Ok(HashMap::new()) };
     let lines = reader.list(path).map_err(|e| format!("[cache] alias_file: {e}"))?;
     let mut aliases = HashMap::new();
@@ -197,7 +201,7 @@ fn gateway(written: &file::Gateway, groups: usize, warnings: &mut Vec<String>) -
     file::Gateway { replay_share: client, replay_group_share: Some(group), ..written.clone() }
 }
 
-fn carrier(written: &file::Carrier, groups: usize, reader: &mut Reader<'_>) -> Result<Carrier, String> {
+fn carrier(written: &file::Carrier, groups: usize, reader: &mut SourceFiles<'_>) -> Result<Carrier, String> {
     if written.base_url.contains('@') {
         return Err("[carrier] base_url: must not hold a user name or password".to_owned());
     }
@@ -288,14 +292,17 @@ fn http_proxy(written: &str) -> Result<Uri, String> {
     }
 }
 
-fn trust(written: Option<&file::CarrierTls>, reader: &mut Reader<'_>) -> Result<tls::Trust, String> {
-    let Some(written) = written else { return Ok(tls::Trust::default()) };
+fn trust(
+    written: Option<&file::CarrierTls>,
+    reader: &mut SourceFiles<'_>,
+) -> Result<tls::ClientTrust, String> {
+    let Some(written) = written else { return Ok(tls::ClientTrust::default()) };
     let mut read = |key: &str, path: Option<&Path>| -> Result<Vec<_>, String> {
         let Some(path) = path else { return Ok(Vec::new()) };
         let pem = reader.bytes(path).map_err(|e| format!("[carrier.tls] {key}: {e}"))?;
         tls::certificates(&pem).map_err(|e| format!("[carrier.tls] {key}: {}: {e}", path.display()))
     };
-    let trust = tls::Trust {
+    let trust = tls::ClientTrust {
         roots: read("ca_file", written.ca_file.as_deref())?,
         pinned: read("pin_file", written.pin_file.as_deref())?.into_iter().next(),
         only_tls13: written.min_version == file::TlsVersion::V13,
@@ -358,8 +365,8 @@ const ADMIN_TLS: TlsKeys =
 fn tls(
     keys: &TlsKeys,
     written: Option<&file::Tls>,
-    reader: &mut Reader<'_>,
-) -> Result<Option<tls::Server>, String> {
+    reader: &mut SourceFiles<'_>,
+) -> Result<Option<tls::ServerTls>, String> {
     let Some(written) = written else { return Ok(None) };
     let place = keys.table;
     let chain = reader.bytes(&written.cert_file).map_err(|e| format!("{place} cert_file: {e}"))?;
@@ -374,7 +381,7 @@ fn tls(
         client_roots: roots.as_deref(),
         certificate_optional: written.client_certificate_optional,
     };
-    let server = tls::Server::new(&pem).map_err(|e| format!("{place} {e}"))?;
+    let server = tls::ServerTls::new(&pem).map_err(|e| format!("{place} {e}"))?;
     for (key, pem) in [(keys.chain, Some(&chain)), (keys.roots, roots.as_ref())] {
         let certificates = pem.and_then(|pem| tls::certificates(pem).ok());
         reader.certificates.extend(certificates.and_then(|read| Validity::of(key, &read)));

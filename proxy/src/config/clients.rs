@@ -12,11 +12,11 @@ use cmiot_signer::{AppId, Card, CardKind, Ebid};
 use ring::hmac;
 
 use super::file::{self, ClientsFile, ConfigFile, Format, ReplayMode};
-use super::reader::{PasswordSource, Reader};
+use super::reader::{PasswordSource, SourceFiles};
 use super::shares;
 use super::text::Csv;
 use super::units::Window;
-use super::{Account, Client, Derived, Rate, Rights};
+use super::{Account, Client, Derived, Permissions, Rate};
 use crate::operation::Operations;
 
 /// Accounts by group, in the order of the file.
@@ -38,7 +38,7 @@ impl Clients {
         gateway: &file::Gateway,
         groups: &Groups,
         operations: &Operations,
-        reader: &mut Reader<'_>,
+        reader: &mut SourceFiles<'_>,
     ) -> Result<Self, String> {
         let mut checker =
             Checker { gateway, cache: &file.cache, groups, operations, reader, card_lists: HashMap::new() };
@@ -79,7 +79,7 @@ impl Clients {
                 password: account.passwords[0].clone(),
                 previous: account.passwords.get(1).cloned().map(Box::new),
                 certificate: None,
-                rights: Arc::new(checker.rights(&place, &file::Rights::default())?),
+                permissions: Arc::new(checker.rights(&place, &file::RawPermissions::default())?),
             };
             if listed.insert(client.appid, Arc::new(client)).is_some() {
                 return Err(format!(
@@ -147,7 +147,7 @@ fn add(listed: &mut HashMap<AppId, Arc<Client>>, client: Client, place: &str) ->
     }
 }
 
-fn revoked(file: &ConfigFile, reader: &mut Reader<'_>) -> Result<HashSet<AppId>, String> {
+fn revoked(file: &ConfigFile, reader: &mut SourceFiles<'_>) -> Result<HashSet<AppId>, String> {
     let Some(path) = &file.gateway.revoked_file else { return Ok(HashSet::new()) };
     let lines = reader.list(path).map_err(|e| format!("[gateway] revoked_file: {e}"))?;
     lines
@@ -165,7 +165,7 @@ fn revoked(file: &ConfigFile, reader: &mut Reader<'_>) -> Result<HashSet<AppId>,
 
 /// The accounts, by name, whose own credentials a gateway may sign with: those that say so, and all of them where nothing
 /// names a client. A list that is named counts even when it is empty, so that emptying one opens nothing.
-fn own_credentials<'a>(file: &'a ConfigFile, reader: &mut Reader<'_>) -> HashSet<&'a str> {
+fn own_credentials<'a>(file: &'a ConfigFile, reader: &mut SourceFiles<'_>) -> HashSet<&'a str> {
     let named = !file.clients.is_empty() || !file.derives.is_empty() || file.gateway.clients_file.is_some();
     let own: HashSet<&str> = file
         .accounts
@@ -190,7 +190,7 @@ struct Checker<'a, 'r> {
     cache: &'a file::Cache,
     groups: &'a Groups,
     operations: &'a Operations,
-    reader: &'a mut Reader<'r>,
+    reader: &'a mut SourceFiles<'r>,
     /// Card lists by their path: clients mostly share one.
     card_lists: HashMap<std::path::PathBuf, Arc<HashSet<String>>>,
 }
@@ -198,7 +198,7 @@ struct Checker<'a, 'r> {
 impl Checker<'_, '_> {
     fn client(&mut self, place: &str, written: &file::Client) -> Result<Client, String> {
         let (group, ebid) = self.group(place, &written.group, written.ebid.as_deref())?;
-        let rights = self.rights(place, &written.rights())?;
+        let rights = self.rights(place, &written.raw_permissions())?;
         let password = PasswordSource {
             key: "password",
             file: written.password_file.as_deref(),
@@ -218,7 +218,7 @@ impl Checker<'_, '_> {
             password: password.read(place, self.reader)?,
             previous: previous.read_optional(place, self.reader)?.map(Box::new),
             certificate: written.certificate.as_deref().map(|name| name.to_ascii_lowercase().into()),
-            rights: Arc::new(rights),
+            permissions: Arc::new(rights),
         })
     }
 
@@ -237,7 +237,7 @@ impl Checker<'_, '_> {
             prefix: written.appid_prefix.clone(),
             ebid,
             epoch: written.epoch,
-            rights: Arc::new(self.rights(place, &written.rights)?),
+            rights: Arc::new(self.rights(place, &written.permissions)?),
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
         })
     }
@@ -258,7 +258,7 @@ impl Checker<'_, '_> {
         Ok((Arc::clone(group), ebid))
     }
 
-    fn rights(&mut self, place: &str, written: &file::Rights) -> Result<Rights, String> {
+    fn rights(&mut self, place: &str, written: &file::RawPermissions) -> Result<Permissions, String> {
         for name in &written.operations {
             if self.operations.named(name).is_none() {
                 return Err(format!(
@@ -285,7 +285,7 @@ impl Checker<'_, '_> {
         let rate = rate(place, written.rate, written.burst)?;
         let window = skew.limit();
         let group_share = self.gateway.replay_group_share.unwrap_or(self.gateway.replay_entries);
-        Ok(Rights {
+        Ok(Permissions {
             peers: written.peers.clone(),
             operations: written.operations.clone(),
             cards: written.cards.clone(),
@@ -309,7 +309,7 @@ impl Checker<'_, '_> {
     fn card_list(
         &mut self,
         place: &str,
-        written: &file::Rights,
+        written: &file::RawPermissions,
     ) -> Result<Option<Arc<HashSet<String>>>, String> {
         let Some(path) = &written.cards_file else { return Ok(None) };
         if let Some(list) = self.card_lists.get(path) {

@@ -22,7 +22,7 @@ pub use rows::Change;
 
 /// The lists of one configuration, open for editing; nobody else edits them meanwhile.
 #[derive(Debug)]
-pub struct Edit {
+pub struct ClientsFileEditor {
     config: Config,
     file: ConfigFile,
     /// The configuration's folder.
@@ -30,7 +30,7 @@ pub struct Edit {
     _locks: Vec<File>,
 }
 
-impl Edit {
+impl ClientsFileEditor {
     /// Opens the lists of a configuration, which must be in order. Waits for another edit to end.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ impl Edit {
     /// Adds the clients of another file, `.csv` or `.toml`; all of them or, when one is no good, none.
     ///
     /// # Errors
-    /// As [`Edit::set`], and when an appid is there already or stands in the file twice.
+    /// As [`ClientsFileEditor::set`], and when an appid is there already or stands in the file twice.
     pub fn import(&self, from: &Path) -> Result<usize, String> {
         let (path, text) = (self.path()?, read(from)?);
         let known: std::collections::HashSet<String> =

@@ -19,10 +19,10 @@ use super::breaker::Breaker;
 use super::lifetimes::Lifetimes;
 use super::listen::Listen;
 use super::operation;
-use super::units::{Secret, Size, Span, Window, peers};
+use super::units::{HumanDuration, Secret, Size, Window, peers};
 
 pub use admin::{Access, Admin, NoToken, Role};
-pub use client::{Client, ClientsFile, Derive, Format, ReplayMode, Rights};
+pub use client::{Client, ClientsFile, Derive, Format, RawPermissions, ReplayMode};
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -57,7 +57,7 @@ pub struct ConfigFile {
     pub log: Log,
     /// What may be asked for, where it differs from what is built in.
     #[serde(default, rename = "operation", skip_serializing_if = "Vec::is_empty")]
-    pub operations: Vec<operation::Row>,
+    pub operations: Vec<operation::RawOperation>,
     /// The credentials that the carrier issued.
     #[serde(default, rename = "account")]
     pub accounts: Vec<Account>,
@@ -81,7 +81,7 @@ pub struct Gateway {
     /// Hosts that are ours in an absolute-form target, beside the carrier's own and the listening address.
     pub names: Vec<String>,
     /// From request to answer: queue, flight and retry together. Shorter than a gateway's own 25 s.
-    pub deadline: Span,
+    pub deadline: HumanDuration,
     /// How far a transid's stamp may be from the proxy's clock, either way; `"any"` needs `replay = "observe"`.
     pub clock_skew: Window,
     /// Further clients: a `.csv` or `.toml` file, relative to the configuration; `cmiot-proxy client` edits it.
@@ -110,20 +110,20 @@ pub struct Gateway {
     /// Requests at once on an HTTP/2 connection.
     pub max_streams: u32,
     /// A new connection that sends nothing for this long is closed.
-    pub first_byte: Span,
+    pub first_byte: HumanDuration,
     /// A request whose head is not complete after this long ends its connection; a TLS handshake likewise.
-    pub header: Span,
+    pub header: HumanDuration,
     /// A body that is not complete after this long is refused; an answer that is not read ends its connection.
-    pub body: Span,
+    pub body: HumanDuration,
     /// A connection that rests between requests for this long is closed.
-    pub idle: Span,
+    pub idle: HumanDuration,
     /// Networks of proxies and balancers whose `X-Forwarded-For` is believed; of nobody else is it looked at.
     #[serde(deserialize_with = "peers")]
     pub trusted_proxies: Vec<IpNet>,
     /// `trusted_proxies` begin each connection with a PROXY protocol header, version 2.
     pub proxy_protocol: bool,
     /// How long a drain waits for the answers under way.
-    pub grace: Span,
+    pub grace: HumanDuration,
     /// Certificate and key; without it plain HTTP is spoken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -134,7 +134,7 @@ impl Default for Gateway {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
             names: Vec::new(),
-            deadline: Span::secs(20),
+            deadline: HumanDuration::secs(20),
             clock_skew: Window::secs(300),
             clients_file: None,
             revoked_file: None,
@@ -146,13 +146,13 @@ impl Default for Gateway {
             max_connections_per_peer: 1_000,
             max_requests_per_connection: 100_000,
             max_streams: 100,
-            first_byte: Span::secs(10),
-            header: Span::secs(10),
-            body: Span::secs(10),
-            idle: Span::secs(75),
+            first_byte: HumanDuration::secs(10),
+            header: HumanDuration::secs(10),
+            body: HumanDuration::secs(10),
+            idle: HumanDuration::secs(75),
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
-            grace: Span::secs(30),
+            grace: HumanDuration::secs(30),
             tls: None,
         }
     }
@@ -198,9 +198,9 @@ pub struct Carrier {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
     /// To a TCP connection; TLS counts into `timeout`.
-    pub connect_timeout: Span,
+    pub connect_timeout: HumanDuration,
     /// Of one flight. It may outlive the gateway's wait: its answer is stored.
-    pub timeout: Span,
+    pub timeout: HumanDuration,
     /// 0..=99: the first two digits of the sequence, so that several proxies may share an account.
     pub node: u8,
     /// Local address to call from: the one that the carrier has allow-listed.
@@ -209,7 +209,7 @@ pub struct Carrier {
     /// A longer answer is not the carrier's.
     pub max_body: Size,
     /// An entry that may be answered stale is, after waiting this long for the flight.
-    pub stale_wait: Span,
+    pub stale_wait: HumanDuration,
     /// Askers of one card that wait for one flight.
     pub max_waiters_per_card: usize,
     /// Requests of one client that wait for flights, and flights that it started. Below its group's share of flights.
@@ -223,9 +223,9 @@ pub struct Carrier {
     /// Flights that wait for one account's budget; refreshes get half of the places.
     pub queue: usize,
     /// How long a flight waits for it.
-    pub queue_wait: Span,
+    pub queue_wait: HumanDuration,
     /// Clock drift against the carrier's `Date` that raises the alarm.
-    pub drift_alarm: Span,
+    pub drift_alarm: HumanDuration,
     /// Whom to take for the carrier, beside what the platform's roots vouch for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<CarrierTls>,
@@ -262,19 +262,19 @@ impl Default for Carrier {
         Self {
             base_url: "https://api.iot.10086.cn".to_owned(),
             proxy: None,
-            connect_timeout: Span::secs(10),
-            timeout: Span::secs(25),
+            connect_timeout: HumanDuration::secs(10),
+            timeout: HumanDuration::secs(25),
             node: 0,
             bind: None,
             max_body: Size(64 << 10),
-            stale_wait: Span::secs(2),
+            stale_wait: HumanDuration::secs(2),
             max_waiters_per_card: 10_000,
             max_waiters_per_client: 500,
             max_flights: 1_000,
             max_flights_per_group: None,
             queue: 1_000,
-            queue_wait: Span::secs(5),
-            drift_alarm: Span::secs(60),
+            queue_wait: HumanDuration::secs(5),
+            drift_alarm: HumanDuration::secs(60),
             tls: None,
         }
     }
@@ -291,7 +291,7 @@ pub struct Cache {
     pub file_entries: u64,
     /// An older answer leaves cache.db: it holds card numbers, and an answer is of no use once it may not be stale any
     /// longer.
-    pub file_age: Span,
+    pub file_age: HumanDuration,
     /// How much earlier or later than written, in percent, an entry stops being fresh: by its key, so that a fleet
     /// does not expire at once and a restart agrees.
     pub ttl_jitter_percent: u32,
@@ -300,13 +300,13 @@ pub struct Cache {
     /// Hits that make an entry one to be refreshed ahead.
     pub refresh_ahead_hits: u32,
     /// An entry younger than this is fresh enough for every gateway: a smaller `max-age`, and `no-cache`, count as this.
-    pub max_age_floor: Span,
+    pub max_age_floor: HumanDuration,
     /// CSV file of cards that have several numbers, one card a line: look-ups by any of them share an entry and a call,
     /// which asks for the first. Each number says its kind: `msisdn:...`, `iccid:...`, `imsi:...`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alias_file: Option<PathBuf>,
     /// Something stale for longer than this is not answered without asking, whatever `max-stale` a gateway sends.
-    pub max_stale_ceiling: Span,
+    pub max_stale_ceiling: HumanDuration,
 }
 
 impl Default for Cache {
@@ -314,13 +314,13 @@ impl Default for Cache {
         Self {
             memory_entries: 100_000,
             file_entries: 2_000_000,
-            file_age: Span::secs(30 * 86_400),
+            file_age: HumanDuration::secs(30 * 86_400),
             ttl_jitter_percent: 10,
             refresh_ahead_percent: 10,
             refresh_ahead_hits: 3,
-            max_age_floor: Span::secs(10),
+            max_age_floor: HumanDuration::secs(10),
             alias_file: None,
-            max_stale_ceiling: Span::secs(86_400),
+            max_stale_ceiling: HumanDuration::secs(86_400),
         }
     }
 }

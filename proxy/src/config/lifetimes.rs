@@ -10,17 +10,17 @@ use cmiot_signer::Status;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::units::Span;
+use super::units::HumanDuration;
 
 /// How long one kind of answer serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct Lifetime {
     /// Answered from the cache without asking (RFC 9111 4.2). Zero: not stored.
-    pub fresh: Span,
+    pub fresh: HumanDuration,
     /// After that, answered stale at once while the proxy asks (RFC 5861 3).
-    pub stale_while_revalidate: Span,
+    pub stale_while_revalidate: HumanDuration,
     /// After `fresh`, answered stale when the carrier fails or is slow (RFC 5861 4).
-    pub stale_if_error: Span,
+    pub stale_if_error: HumanDuration,
 }
 
 impl Lifetime {
@@ -43,9 +43,9 @@ macro_rules! lifetimes {
             fn default() -> Self {
                 Self {
                     $($key: Lifetime {
-                        fresh: Span::secs($fresh),
-                        stale_while_revalidate: Span::secs($revalidate),
-                        stale_if_error: Span::secs($error),
+                        fresh: HumanDuration::secs($fresh),
+                        stale_while_revalidate: HumanDuration::secs($revalidate),
+                        stale_if_error: HumanDuration::secs($error),
                     },)*
                 }
             }
@@ -115,9 +115,9 @@ impl Lifetimes {
 /// What the file says about one key.
 #[derive(Clone, Copy, Default)]
 struct Change {
-    fresh: Option<Span>,
-    stale_while_revalidate: Option<Span>,
-    stale_if_error: Option<Span>,
+    fresh: Option<HumanDuration>,
+    stale_while_revalidate: Option<HumanDuration>,
+    stale_if_error: Option<HumanDuration>,
 }
 
 impl Change {
@@ -137,7 +137,7 @@ impl<'de> Deserialize<'de> for Change {
                 f.write_str("a duration such as \"60s\", or a table of fresh, stale_while_revalidate and stale_if_error")
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Change, E> {
-                let fresh = Span::deserialize(de::value::StrDeserializer::new(text))?;
+                let fresh = HumanDuration::deserialize(de::value::StrDeserializer::new(text))?;
                 Ok(Change { fresh: Some(fresh), ..Change::default() })
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Change, A::Error> {
@@ -170,8 +170,8 @@ mod tests {
         let read: Lifetimes =
             toml::from_str("normal = \"30s\"\nbarred = { stale_if_error = \"1h\" }").unwrap();
         let default = Lifetimes::default();
-        assert_eq!(read.normal, Lifetime { fresh: Span::secs(30), ..default.normal });
-        assert_eq!(read.barred, Lifetime { stale_if_error: Span::secs(3_600), ..default.barred });
+        assert_eq!(read.normal, Lifetime { fresh: HumanDuration::secs(30), ..default.normal });
+        assert_eq!(read.barred, Lifetime { stale_if_error: HumanDuration::secs(3_600), ..default.barred });
         assert_eq!(read.cancelled, default.cancelled);
     }
 

@@ -5,13 +5,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::Lifetime;
-use super::units::Span;
-use crate::operation::{BUILT_IN, Keep, Kind, Operation};
+use super::units::HumanDuration;
+use crate::operation::{BUILT_IN, FreshnessRule, Kind, Operation};
 
 /// `[[operation]]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Row {
+pub struct RawOperation {
     /// The last part of its path.
     pub name: String,
     /// Its path under the base URL; `/v2/NAME` by default.
@@ -28,26 +28,29 @@ pub struct Row {
     pub parameters: Option<Vec<String>>,
     /// How long an answer is fresh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fresh: Option<Span>,
+    pub fresh: Option<HumanDuration>,
     /// Instead of `fresh`: until the next 09:00 at UTC+8, when the carrier has yesterday's figures.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub until_morning: bool,
     /// After that, for how long it is answered stale at once while the proxy asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stale_while_revalidate: Option<Span>,
+    pub stale_while_revalidate: Option<HumanDuration>,
     /// After `fresh`, for how long it is answered stale when the carrier fails or is slow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stale_if_error: Option<Span>,
+    pub stale_if_error: Option<HumanDuration>,
 }
 
 /// What every operation has.
 const COMMON: [&str; 7] = ["appid", "transid", "ebid", "token", "msisdn", "iccid", "imsi"];
 
 /// What a new operation is, where its row does not say: fresh for so short that nobody is misled.
-const SHORT: Lifetime =
-    Lifetime { fresh: Span::secs(10), stale_while_revalidate: Span::secs(0), stale_if_error: Span::secs(0) };
+const SHORT: Lifetime = Lifetime {
+    fresh: HumanDuration::secs(10),
+    stale_while_revalidate: HumanDuration::secs(0),
+    stale_if_error: HumanDuration::secs(0),
+};
 
-impl Row {
+impl RawOperation {
     /// The operation.
     ///
     /// # Errors
@@ -110,24 +113,26 @@ impl Row {
         Ok(list(names.iter().map(|name| text(name)).collect()))
     }
 
-    fn keep(&self, place: &str, built_in: Option<&Operation>) -> Result<Keep, String> {
+    fn keep(&self, place: &str, built_in: Option<&Operation>) -> Result<FreshnessRule, String> {
         let before = built_in.map(|one| one.keep);
         if self.until_morning {
             if self.fresh.is_some() || self.stale_while_revalidate.is_some() {
                 return Err(format!("{place}: until_morning: excludes fresh and stale_while_revalidate"));
             }
-            return Ok(Keep::UntilMorning(self.stale_if_error.unwrap_or(Span::secs(86_400))));
+            return Ok(FreshnessRule::UntilNineAm(
+                self.stale_if_error.unwrap_or(HumanDuration::secs(86_400)),
+            ));
         }
         if let (Some(before), None, None, None) =
             (before, self.fresh, self.stale_while_revalidate, self.stale_if_error)
         {
             return Ok(before);
         }
-        if before == Some(Keep::ByStatus) {
+        if before == Some(FreshnessRule::ByStatus) {
             return Err(format!("{place}: its freshness stands in [freshness], by STATUS"));
         }
-        let before = if let Some(Keep::For(lifetime)) = before { lifetime } else { SHORT };
-        Ok(Keep::For(Lifetime {
+        let before = if let Some(FreshnessRule::Fixed(lifetime)) = before { lifetime } else { SHORT };
+        Ok(FreshnessRule::Fixed(Lifetime {
             fresh: self.fresh.unwrap_or(before.fresh),
             stale_while_revalidate: self.stale_while_revalidate.unwrap_or(before.stale_while_revalidate),
             stale_if_error: self.stale_if_error.unwrap_or(before.stale_if_error),
@@ -166,17 +171,20 @@ mod tests {
     use super::*;
 
     fn check(written: &str) -> Result<Operation, String> {
-        toml::from_str::<Row>(written).unwrap().check()
+        toml::from_str::<RawOperation>(written).unwrap().check()
     }
 
     #[test]
     fn a_row_says_what_differs() {
         let balance = check("name = \"balancerealsingle\"\nfresh = \"5m\"").unwrap();
-        let Keep::For(lifetime) = balance.keep else { panic!("{balance:?}") };
-        assert_eq!(lifetime.fresh, Span::secs(300));
+        let FreshnessRule::Fixed(lifetime) = balance.keep else { panic!("{balance:?}") };
+        assert_eq!(lifetime.fresh, HumanDuration::secs(300));
         assert_eq!((balance.path, balance.verdict), ("/v2/balancerealsingle", "balance"));
         let used = check("name = \"x2\"\nverdict = \"used\"\nuntil_morning = true").unwrap();
-        assert_eq!((used.path, used.keep), ("/v2/x2", Keep::UntilMorning(Span::secs(86_400))));
+        assert_eq!(
+            (used.path, used.keep),
+            ("/v2/x2", FreshnessRule::UntilNineAm(HumanDuration::secs(86_400)))
+        );
         let dated = check("name = \"x4\"\nverdict = \"sms\"\nparameters = [\"query_date\"]").unwrap();
         assert_eq!((dated.parameters, dated.strict), (&["query_date"][..], true));
         assert!(!balance.strict, "a built-in operation ignores what it does not know");

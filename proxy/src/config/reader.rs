@@ -14,14 +14,14 @@ use zeroize::Zeroizing;
 use super::certificates::Validity;
 use super::text::{self, Entry};
 use super::units::Secret;
-use super::watch::Seen;
+use super::watch::FileStamp;
 
 /// Where relative paths begin, what was read, and what was noticed along the way.
-pub(super) struct Reader<'a> {
+pub(super) struct SourceFiles<'a> {
     folder: &'a Path,
     allow_world_readable: bool,
     /// Every file that was read, as it looked just before.
-    pub(super) files: Vec<Seen>,
+    pub(super) files: Vec<FileStamp>,
     known: HashSet<PathBuf>,
     /// What works but should be changed.
     pub(super) warnings: Vec<String>,
@@ -29,7 +29,7 @@ pub(super) struct Reader<'a> {
     pub(super) certificates: Vec<Validity>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> SourceFiles<'a> {
     pub(super) fn new(folder: &'a Path, allow_world_readable: bool) -> Self {
         Self {
             folder,
@@ -67,7 +67,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Those of these files that were read.
-    pub(super) fn seen(&self, paths: [&Option<PathBuf>; 2]) -> Vec<Seen> {
+    pub(super) fn seen(&self, paths: [&Option<PathBuf>; 2]) -> Vec<FileStamp> {
         let paths: Vec<_> = paths.into_iter().flatten().map(|path| self.folder.join(path)).collect();
         self.files.iter().filter(|file| paths.iter().any(|path| path == file.path())).cloned().collect()
     }
@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
         let path = self.folder.join(path);
         if !self.known.contains(&path) {
             self.known.insert(path.clone());
-            self.files.push(Seen::of(&path));
+            self.files.push(FileStamp::of(&path));
         }
         let found = fs::metadata(&path).map_err(|e| unreadable(&path, &e))?;
         let open = !secret || self.allow_world_readable;
@@ -123,7 +123,7 @@ impl PasswordSource<'_> {
     pub(super) fn read_optional(
         &self,
         place: &str,
-        reader: &mut Reader<'_>,
+        reader: &mut SourceFiles<'_>,
     ) -> Result<Option<Password>, String> {
         let key = self.key;
         let checked = |bytes: &[u8], suffix: &str| {
@@ -151,7 +151,7 @@ impl PasswordSource<'_> {
     }
 
     /// The password, which must be there.
-    pub(super) fn read(&self, place: &str, reader: &mut Reader<'_>) -> Result<Password, String> {
+    pub(super) fn read(&self, place: &str, reader: &mut SourceFiles<'_>) -> Result<Password, String> {
         let key = self.key;
         self.read_optional(place, reader)?
             .ok_or_else(|| format!("{place}: no password: add {key}_file = \"FILE\" or {key}_env = \"NAME\""))

@@ -8,8 +8,8 @@ use std::time::Duration;
 use hyper::Uri;
 
 use super::listen::Listen;
-use super::units::Span;
-use super::{Admin, Auditing, Carrier, Config, LogFormat, file};
+use super::units::HumanDuration;
+use super::{Admin, AuditConfig, Carrier, Config, LogFormat, file};
 
 /// The values that count until the process ends.
 #[derive(Clone, Debug)]
@@ -24,8 +24,8 @@ pub struct Fixed {
     node: u8,
     memory_entries: u64,
     file_entries: u64,
-    file_age: Span,
-    audit: Auditing,
+    file_age: HumanDuration,
+    audit: AuditConfig,
     log_format: LogFormat,
     core_dumps: bool,
 }
@@ -137,8 +137,8 @@ impl Fixed {
 }
 
 /// The keys of `[audit]` that differ: all of them count until the process ends.
-fn audit(old: &Auditing, new: &Auditing) -> impl Iterator<Item = &'static str> + use<> {
-    let Auditing {
+fn audit(old: &AuditConfig, new: &AuditConfig) -> impl Iterator<Item = &'static str> + use<> {
+    let AuditConfig {
         durability,
         on_failure,
         min_free,

@@ -15,26 +15,26 @@ use zeroize::Zeroizing;
 
 /// A length of time written with its unit: `"500ms"`, `"20s"`, `"5m"`, `"24h"`, `"1h 30m"`. Never negative.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Span(pub Duration);
+pub struct HumanDuration(pub Duration);
 
-impl Span {
+impl HumanDuration {
     /// A span of whole seconds, for defaults.
     pub const fn secs(secs: u64) -> Self {
         Self(Duration::from_secs(secs))
     }
 }
 
-impl<'de> Deserialize<'de> for Span {
+impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
         struct Text;
         impl Visitor<'_> for Text {
-            type Value = Span;
+            type Value = HumanDuration;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(
                     "a duration with its unit in quotes, such as \"500ms\", \"20s\", \"5m\" or \"24h\"",
                 )
             }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<HumanDuration, E> {
                 let unreadable = || {
                     E::custom(format_args!(
                         "`{text}` is not a duration: write a number and a unit, such as \"500ms\", \"20s\", \"5m\" or \"24h\""
@@ -45,20 +45,20 @@ impl<'de> Deserialize<'de> for Span {
                 }
                 let text = if text == "0" { "0s" } else { text };
                 let span: SignedDuration = text.parse().map_err(|_| unreadable())?;
-                span.try_into().map(Span).map_err(|_| E::custom("a duration cannot be negative"))
+                span.try_into().map(HumanDuration).map_err(|_| E::custom("a duration cannot be negative"))
             }
         }
         de.deserialize_str(Text)
     }
 }
 
-impl Serialize for Span {
+impl Serialize for HumanDuration {
     fn serialize<S: Serializer>(&self, ser: S) -> Result<S::Ok, S::Error> {
         ser.collect_str(self)
     }
 }
 
-impl fmt::Display for Span {
+impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match SignedDuration::try_from(self.0) {
             Ok(span) => write!(f, "{span:#}"),
@@ -73,20 +73,20 @@ pub enum Window {
     /// Stamps are not compared with the clock.
     Any,
     /// At most this far.
-    Within(Span),
+    Within(HumanDuration),
 }
 
 impl Window {
     /// A window of whole seconds, for defaults.
     pub const fn secs(secs: u64) -> Self {
-        Self::Within(Span::secs(secs))
+        Self::Within(HumanDuration::secs(secs))
     }
 
     /// The distance, where there is one.
     pub const fn limit(self) -> Option<Duration> {
         match self {
             Self::Any => None,
-            Self::Within(Span(limit)) => Some(limit),
+            Self::Within(HumanDuration(limit)) => Some(limit),
         }
     }
 }
@@ -97,7 +97,7 @@ impl<'de> Deserialize<'de> for Window {
         if text == "any" {
             return Ok(Self::Any);
         }
-        Span::deserialize(de::value::StrDeserializer::new(&text)).map(Self::Within)
+        HumanDuration::deserialize(de::value::StrDeserializer::new(&text)).map(Self::Within)
     }
 }
 
@@ -241,12 +241,12 @@ mod tests {
 
     #[test]
     fn durations_need_a_unit() {
-        assert_eq!(read::<Span>("x = \"500ms\"").unwrap().0, Duration::from_millis(500));
-        assert_eq!(read::<Span>("x = \"24h\"").unwrap().0, Duration::from_secs(86_400));
-        assert_eq!(read::<Span>("x = \"1h 30m\"").unwrap().0, Duration::from_secs(5_400));
-        assert_eq!(read::<Span>("x = \"0\"").unwrap().0, Duration::ZERO);
+        assert_eq!(read::<HumanDuration>("x = \"500ms\"").unwrap().0, Duration::from_millis(500));
+        assert_eq!(read::<HumanDuration>("x = \"24h\"").unwrap().0, Duration::from_secs(86_400));
+        assert_eq!(read::<HumanDuration>("x = \"1h 30m\"").unwrap().0, Duration::from_secs(5_400));
+        assert_eq!(read::<HumanDuration>("x = \"0\"").unwrap().0, Duration::ZERO);
         for wrong in ["\"20\"", "20", "\"-5s\"", "\"soon\""] {
-            let error = read::<Span>(&format!("x = {wrong}")).unwrap_err();
+            let error = read::<HumanDuration>(&format!("x = {wrong}")).unwrap_err();
             assert!(error.contains("duration"), "{error}");
         }
     }
@@ -254,8 +254,8 @@ mod tests {
     #[test]
     fn durations_and_sizes_read_back_what_they_print() {
         for secs in [0, 1, 59, 60, 90, 3_600, 86_400, 86_401] {
-            let span = Span::secs(secs);
-            assert_eq!(read::<Span>(&format!("x = \"{span}\"")).unwrap(), span);
+            let span = HumanDuration::secs(secs);
+            assert_eq!(read::<HumanDuration>(&format!("x = \"{span}\"")).unwrap(), span);
         }
         for bytes in [0, 1, 1_023, 4_096, 64 << 10, 3 << 20, 1 << 30] {
             assert_eq!(read::<Size>(&format!("x = \"{}\"", Size(bytes))).unwrap(), Size(bytes));

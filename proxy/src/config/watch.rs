@@ -13,12 +13,12 @@ const RETRY: u32 = 2;
 
 /// A file, and how it looked.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Seen {
+pub struct FileStamp {
     path: PathBuf,
-    looks: Looks,
+    looks: FileStamps,
 }
 
-impl Seen {
+impl FileStamp {
     /// As it looks now.
     pub fn of(path: &Path) -> Self {
         Self { path: path.to_owned(), looks: look(path) }
@@ -39,20 +39,20 @@ impl Seen {
 #[derive(Debug)]
 pub struct Watch {
     /// When the configuration was loaded.
-    loaded: Vec<Seen>,
+    loaded: Vec<FileStamp>,
     /// At the last look.
-    last: Vec<Looks>,
+    last: Vec<FileStamps>,
     /// When a changed configuration was refused, and the looks since then.
-    refused: Option<(Vec<Looks>, u32)>,
+    refused: Option<(Vec<FileStamps>, u32)>,
 }
 
 /// Device, inode, size, time of the last change of the contents, and of the last change at all: mode and owner too. None
 /// for a file that is not there.
-type Looks = Option<(u64, u64, u64, i64, i64, i64, i64)>;
+type FileStamps = Option<(u64, u64, u64, i64, i64, i64, i64)>;
 
 impl Watch {
     /// Of the files that a configuration was read from.
-    pub fn new(files: &[Seen]) -> Self {
+    pub fn new(files: &[FileStamp]) -> Self {
         let last = files.iter().map(|file| file.looks).collect();
         Self { loaded: files.to_vec(), last, refused: None }
     }
@@ -80,7 +80,7 @@ impl Watch {
     }
 }
 
-fn look(path: &Path) -> Looks {
+fn look(path: &Path) -> FileStamps {
     let file = std::fs::metadata(path).ok()?;
     Some((
         file.dev(),
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     fn watch(paths: &[&Path]) -> Watch {
-        Watch::new(&paths.iter().map(|path| Seen::of(path)).collect::<Vec<_>>())
+        Watch::new(&paths.iter().map(|path| FileStamp::of(path)).collect::<Vec<_>>())
     }
 
     #[test]
@@ -136,7 +136,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         std::fs::write(&path, "1").unwrap();
-        let seen = Seen::of(&path);
+        let seen = FileStamp::of(&path);
         std::fs::write(&path, "while it was loaded").unwrap();
         let mut watched = Watch::new(&[seen]);
         assert!(!watched.is_due());

@@ -13,7 +13,7 @@ use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
-use crate::carrier::NotAsked;
+use crate::carrier::NotSent;
 use crate::carrier::charset::ContentType;
 use crate::clock::Time;
 use crate::outcome::{Malformed, Refusal};
@@ -31,9 +31,9 @@ pub struct CacheStatus {
     /// Answered from the cache.
     pub hit: bool,
     /// Why it was forwarded: nothing was there, or only something stale.
-    pub forwarded: Option<Forwarded>,
+    pub forward_reason: Option<ForwardReason>,
     /// The HTTP status of the carrier's front end, where it is not 200, which an absent `fwd-status` means (2.3).
-    pub forwarded_status: Option<u16>,
+    pub forward_status: Option<u16>,
     /// Seconds of freshness left, negative once stale.
     pub ttl: Option<i64>,
     /// The answer went into the cache.
@@ -43,12 +43,12 @@ pub struct CacheStatus {
     /// The answer is a stored "no": not found, or not the account's.
     pub negative: bool,
     /// Why there is nothing fresher: the reason of the refusal that this answer stands in for.
-    pub instead_of: Option<&'static str>,
+    pub stale_reason: Option<&'static str>,
 }
 
 /// Why a look-up went to the carrier (RFC 9211 2.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Forwarded {
+pub enum ForwardReason {
     /// Nothing of use was in the cache.
     UriMiss,
     /// What was in the cache was stale.
@@ -60,11 +60,11 @@ pub enum Forwarded {
 }
 
 /// An answer as HTTP.
-pub type Rendered = Response<Full<Bytes>>;
+pub type HttpResponse = Response<Full<Bytes>>;
 
 /// An answer before it is HTTP.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Answer {
+pub struct GatewayResponse {
     body: Bytes,
     content_type: HeaderValue,
     cache_status: Option<CacheStatus>,
@@ -75,7 +75,7 @@ pub struct Answer {
     date: Option<Time>,
 }
 
-impl Answer {
+impl GatewayResponse {
     /// What the carrier said, `age` ago.
     pub fn relayed(
         body: Bytes,
@@ -112,7 +112,7 @@ impl Answer {
     }
 
     /// The response. HTTP/1.1 adds `Date` and `Content-Length`.
-    pub fn into_response(self) -> Rendered {
+    pub fn into_response(self) -> HttpResponse {
         // Room for all of them at once, and for the Date of HTTP/2.
         let mut headers = HeaderMap::with_capacity(6);
         headers.insert(header::CONTENT_TYPE, self.content_type);
@@ -152,14 +152,14 @@ impl CacheStatus {
         if self.hit {
             text.push_str("; hit");
         }
-        match self.forwarded {
-            Some(Forwarded::UriMiss) => text.push_str("; fwd=uri-miss"),
-            Some(Forwarded::Stale) => text.push_str("; fwd=stale"),
-            Some(Forwarded::Request) => text.push_str("; fwd=request"),
-            Some(Forwarded::Bypass) => text.push_str("; fwd=bypass"),
+        match self.forward_reason {
+            Some(ForwardReason::UriMiss) => text.push_str("; fwd=uri-miss"),
+            Some(ForwardReason::Stale) => text.push_str("; fwd=stale"),
+            Some(ForwardReason::Request) => text.push_str("; fwd=request"),
+            Some(ForwardReason::Bypass) => text.push_str("; fwd=bypass"),
             None => {}
         }
-        if let Some(status) = self.forwarded_status {
+        if let Some(status) = self.forward_status {
             let _ = write!(text, "; fwd-status={status}"); // writing to a String cannot fail
         }
         if self.stored {
@@ -171,7 +171,7 @@ impl CacheStatus {
         if let Some(ttl) = self.ttl {
             let _ = write!(text, "; ttl={ttl}");
         }
-        match (self.negative, self.instead_of) {
+        match (self.negative, self.stale_reason) {
             (true, _) => text.push_str("; detail=negative"),
             (false, Some(reason)) => {
                 let _ = write!(text, "; detail={reason}");
@@ -227,31 +227,31 @@ fn proxy_status(refusal: &Refusal) -> String {
         Refusal::TooFast(_) => ("http_request_denied", "too fast".to_owned()),
         Refusal::ReplayFull(_) => ("http_request_denied", "too many transids within the window".to_owned()),
         Refusal::Certificate => ("http_request_denied", "client certificate not this client's".to_owned()),
-        Refusal::Crowded => ("connection_limit_reached", "too many wait already".to_owned()),
+        Refusal::Overloaded => ("connection_limit_reached", "too many wait already".to_owned()),
         Refusal::Deadline => ("http_response_timeout", "the call goes on, ask again".to_owned()),
         Refusal::Credentials(code) => {
             ("http_request_denied", format!("carrier refuses the account's credentials with code {code}"))
         }
         Refusal::Carrier(fault) => (fault.proxy_error(), format!("carrier call failed: {}", fault.name())),
-        Refusal::NotAsked(NotAsked::Budget(_)) => ("http_request_denied", "carrier budget spent".to_owned()),
-        Refusal::NotAsked(NotAsked::Uncounted(_)) => {
+        Refusal::NotSent(NotSent::Budget(_)) => ("http_request_denied", "carrier budget spent".to_owned()),
+        Refusal::NotSent(NotSent::Uncounted(_)) => {
             ("proxy_internal_error", "calls of the day cannot be counted: state.db".to_owned())
         }
-        Refusal::NotAsked(NotAsked::CoolDown(_)) => {
+        Refusal::NotSent(NotSent::CoolDown(_)) => {
             ("http_request_denied", "carrier throttled the account, which rests".to_owned())
         }
-        Refusal::NotAsked(NotAsked::Breaker(_)) => {
+        Refusal::NotSent(NotSent::Breaker(_)) => {
             ("destination_unavailable", "carrier failed too often in a row".to_owned())
         }
-        Refusal::NotAsked(NotAsked::Credentials(code, _)) => {
+        Refusal::NotSent(NotSent::Credentials(code, _)) => {
             ("http_request_denied", format!("carrier refuses the account's credentials with code {code}"))
         }
-        Refusal::NotAsked(NotAsked::Unrecorded) => ("proxy_internal_error", "audit unavailable".to_owned()),
-        Refusal::NotAsked(NotAsked::Shutdown) => ("proxy_internal_error", "shutting down".to_owned()),
+        Refusal::NotSent(NotSent::Unrecorded) => ("proxy_internal_error", "audit unavailable".to_owned()),
+        Refusal::NotSent(NotSent::Shutdown) => ("proxy_internal_error", "shutting down".to_owned()),
         Refusal::Begun(Some(row)) => ("http_response_incomplete", format!("action begun: audit row {row}")),
         Refusal::Begun(None) => ("http_response_incomplete", "action begun".to_owned()),
-        Refusal::Gone => ("proxy_internal_error", "the client has left".to_owned()),
-        Refusal::Lost => ("proxy_internal_error", "the call was lost".to_owned()),
+        Refusal::ClientGone => ("proxy_internal_error", "the client has left".to_owned()),
+        Refusal::TaskFailed => ("proxy_internal_error", "the call was lost".to_owned()),
         Refusal::Audit => ("proxy_internal_error", "audit unavailable".to_owned()),
     };
     format!("{NAME}; error={error}; details=\"{details}\"")
@@ -270,12 +270,12 @@ fn malformed(what: Malformed) -> String {
         Malformed::Method => "neither GET nor POST".to_owned(),
         Malformed::TargetTooLong => "target longer than 2 KiB".to_owned(),
         Malformed::BodyTooLong => "body longer than 4 KiB".to_owned(),
-        Malformed::BodyCutOff => "body cut off".to_owned(),
+        Malformed::BodyTruncated => "body cut off".to_owned(),
         Malformed::GetBody => "GET with a body".to_owned(),
         Malformed::TransferEncoding => "send Content-Length, not Transfer-Encoding".to_owned(),
         Malformed::Host => "Host given twice, or not as :authority".to_owned(),
         Malformed::Encoding => "percent-encoding broken, NUL or not UTF-8".to_owned(),
-        Malformed::Doubled(name) => format!("{name} given twice"),
+        Malformed::Duplicate(name) => format!("{name} given twice"),
         Malformed::Missing(name) => format!("{name} missing"),
         Malformed::Undeclared(name) => {
             format!("parameter {} is not declared for this operation", name.as_str())
@@ -297,7 +297,7 @@ fn whole_seconds(wait: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    fn header(answer: Answer, name: &str) -> Option<String> {
+    fn header(answer: GatewayResponse, name: &str) -> Option<String> {
         answer.into_response().headers().get(name).map(|value| value.to_str().unwrap().to_owned())
     }
 
@@ -312,13 +312,14 @@ mod tests {
             shown(CacheStatus { hit: true, ttl: Some(-8), ..Default::default() }),
             "cmiot-proxy; hit; ttl=-8"
         );
-        let miss = CacheStatus { forwarded: Some(Forwarded::UriMiss), stored: true, ..Default::default() };
+        let miss =
+            CacheStatus { forward_reason: Some(ForwardReason::UriMiss), stored: true, ..Default::default() };
         assert_eq!(shown(miss), "cmiot-proxy; fwd=uri-miss; stored");
         let failed = CacheStatus {
-            forwarded: Some(Forwarded::Stale),
-            forwarded_status: Some(503),
+            forward_reason: Some(ForwardReason::Stale),
+            forward_status: Some(503),
             ttl: Some(-8),
-            instead_of: Some("http-status"),
+            stale_reason: Some("http-status"),
             ..Default::default()
         };
         assert_eq!(shown(failed), "cmiot-proxy; fwd=stale; fwd-status=503; ttl=-8; detail=http-status");
@@ -328,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_refusal_wears_the_carriers_envelope() {
-        let answer = Answer::refused(&Refusal::TooFast(Duration::from_millis(1_500)));
+        let answer = GatewayResponse::refused(&Refusal::TooFast(Duration::from_millis(1_500)));
         let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(body["status"], "72");
         assert_eq!(body["result"], serde_json::json!([]));
@@ -342,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_stale_transid_is_told_the_time() {
-        let answer = Answer::refused(&Refusal::StaleTransid(Time::from_secs(1_413_444_630)));
+        let answer = GatewayResponse::refused(&Refusal::StaleTransid(Time::from_secs(1_413_444_630)));
         assert_eq!(header(answer.clone(), "date").unwrap(), "Thu, 16 Oct 2014 07:30:30 GMT");
         assert!(header(answer, "proxy-status").unwrap().contains("20141016153030"));
     }
@@ -350,6 +351,6 @@ mod tests {
     #[test]
     fn an_unknown_appid_reads_like_a_wrong_token() {
         // There is one refusal for both, so that no answer can tell them apart.
-        assert_eq!(Answer::refused(&Refusal::Token).body, envelope("7"));
+        assert_eq!(GatewayResponse::refused(&Refusal::Token).body, envelope("7"));
     }
 }

@@ -12,10 +12,10 @@ use cmiot_signer::{AppId, Card, CardKind, Transid};
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, Uri, Version};
 
-use crate::cache::wants::Wants;
+use crate::cache::cache_control::RequestDirectives;
 use crate::operation::{self, Operation, Operations};
-use crate::outcome::{Malformed, Refusal, Unknown};
-use crate::store::audit::Clip;
+use crate::outcome::{Malformed, ParameterName, Refusal};
+use crate::store::audit::InlineStr;
 
 /// The longest request target, in bytes.
 pub const MAX_TARGET: usize = 2 << 10;
@@ -40,7 +40,7 @@ pub struct Request<'a> {
     /// What the operation declares beside the card.
     pub parameters: operation::Parameters,
     /// What it wants of the cache.
-    pub wants: Wants,
+    pub directives: RequestDirectives,
 }
 
 /// A transid as a gateway sent it. Either way it is only letters and digits, 48 at most: the padding of a hash, by which
@@ -95,7 +95,7 @@ pub struct Claims {
     /// The appid, where it has the form of one.
     pub appid: Option<AppId>,
     /// The transid as sent, where it is no longer than one may be, up to what is neither letter nor digit.
-    pub transid: Option<Clip<48>>,
+    pub transid: Option<InlineStr<48>>,
     /// The card, where exactly one is named and has the form of one.
     pub card: Option<Card>,
 }
@@ -191,8 +191,11 @@ impl<'a> Request<'a> {
         let parameters =
             Parameters::read(uri.query().unwrap_or_default(), body, operation).map_err(Refusal::Malformed)?;
         claims.appid = parameters.appid.as_deref().and_then(|appid| AppId::parse(appid).ok());
-        claims.transid =
-            parameters.transid.as_deref().filter(|text| text.len() <= Transid::MAX_LEN).and_then(legal);
+        claims.transid = parameters
+            .transid
+            .as_deref()
+            .filter(|text| text.len() <= Transid::MAX_LEN)
+            .and_then(legal_transid);
         let card = parameters.card();
         claims.card = card.as_ref().ok().cloned();
 
@@ -213,7 +216,7 @@ impl<'a> Request<'a> {
             card,
             parameters: operation::Parameters::of(operation, &parameters.declared)
                 .map_err(|name| Refusal::Malformed(Malformed::Parameter(name)))?,
-            wants: Wants::read(headers),
+            directives: RequestDirectives::read(headers),
         })
     }
 }
@@ -262,9 +265,9 @@ impl<'a> Parameters<'a> {
         let decode = |part: &'a str| if plain { Ok(Cow::Borrowed(part)) } else { decode(part) };
         let mut rest = Some(text);
         while let Some(text) = rest {
-            let (pair, more) = cut(text, b'&');
+            let (pair, more) = split_once_byte(text, b'&');
             rest = more;
-            let (name, value) = cut(pair, b'=');
+            let (name, value) = split_once_byte(pair, b'=');
             let (name, value) = (decode(name)?, decode(value.unwrap_or_default())?);
             let (name, slot) = match name.trim_ascii() {
                 "appid" => ("appid", &mut parameters.appid),
@@ -277,14 +280,14 @@ impl<'a> Parameters<'a> {
                 _ if !operation.strict || (name.is_empty() && value.is_empty()) => continue,
                 other => match operation.parameters.iter().position(|one| *one == other) {
                     Some(place) => (operation.parameters[place], &mut parameters.declared[place]),
-                    None => return Err(Malformed::Undeclared(Unknown::new(other))),
+                    None => return Err(Malformed::Undeclared(ParameterName::new(other))),
                 },
             };
             if value.is_empty() {
                 continue;
             }
             if slot.replace(value).is_some() {
-                return Err(Malformed::Doubled(name));
+                return Err(Malformed::Duplicate(name));
             }
         }
         Ok(parameters)
@@ -309,7 +312,7 @@ fn merge<'a>(
     body: Option<Cow<'a, str>>,
 ) -> Result<(), Malformed> {
     match (url.as_deref(), body) {
-        (Some(url), Some(body)) if *url != *body => Err(Malformed::Doubled(name)),
+        (Some(url), Some(body)) if *url != *body => Err(Malformed::Duplicate(name)),
         (None, Some(body)) => {
             *url = Some(body);
             Ok(())
@@ -319,7 +322,7 @@ fn merge<'a>(
 }
 
 /// What stands before the first `at`, an ASCII character, and what stands behind it if there is one.
-fn cut(text: &str, at: u8) -> (&str, Option<&str>) {
+fn split_once_byte(text: &str, at: u8) -> (&str, Option<&str>) {
     match memchr::memchr(at, text.as_bytes()) {
         Some(place) => (&text[..place], Some(&text[place + 1..])),
         None => (text, None),
@@ -327,9 +330,9 @@ fn cut(text: &str, at: u8) -> (&str, Option<&str>) {
 }
 
 /// As much of a transid as a legal one may begin with: what a stranger sends is not kept as it comes.
-fn legal(text: &str) -> Option<Clip<48>> {
+fn legal_transid(text: &str) -> Option<InlineStr<48>> {
     let end = text.bytes().position(|byte| !byte.is_ascii_alphanumeric()).unwrap_or(text.len());
-    (end > 0).then(|| Clip::new(&text[..end]))
+    (end > 0).then(|| InlineStr::new(&text[..end]))
 }
 
 /// Decodes `application/x-www-form-urlencoded` text strictly.

@@ -16,12 +16,12 @@ use crate::config::listen::Listen;
 const BACKLOG: u32 = 4_096;
 
 /// The sockets that systemd bound for us (sd_listen_fds(3)), by name. Taken once, at start.
-pub struct Inherited {
+pub struct ActivatedSockets {
     fds: ListenFd,
     names: HashMap<String, Vec<usize>>,
 }
 
-impl Inherited {
+impl ActivatedSockets {
     /// What the environment says; nothing when we were not started by a socket unit.
     pub fn from_env() -> Self {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
@@ -30,7 +30,7 @@ impl Inherited {
     }
 
     /// The names of the sockets that no listener has taken: connections to them would wait for ever.
-    pub fn left(&self) -> Vec<&str> {
+    pub fn unused(&self) -> Vec<&str> {
         let left = self.names.iter().filter(|(_, sockets)| !sockets.is_empty());
         let mut names: Vec<_> = left.map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
@@ -52,7 +52,7 @@ impl Inherited {
             }
         };
         let Some(index) = index else {
-            let known = self.left();
+            let known = self.unused();
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
                 format!(
@@ -87,7 +87,7 @@ fn by_name(names: &str, count: usize) -> HashMap<String, Vec<usize>> {
 }
 
 /// Binds an address, or takes the inherited socket of its name.
-pub(super) fn bind(address: &Listen, inherited: &mut Inherited) -> io::Result<Socket> {
+pub(super) fn bind(address: &Listen, inherited: &mut ActivatedSockets) -> io::Result<Socket> {
     let bound = match address {
         Listen::Tcp(address) => tcp(*address),
         Listen::Unix(path) => unix(path),
@@ -125,12 +125,13 @@ mod tests {
 
     #[test]
     fn two_inherited_sockets_of_one_name_are_refused() {
-        let inherited = |names, count| Inherited { fds: ListenFd::empty(), names: by_name(names, count) };
+        let inherited =
+            |names, count| ActivatedSockets { fds: ListenFd::empty(), names: by_name(names, count) };
         let refused = |names, count, name: &str| inherited(names, count).take(name).unwrap_err().to_string();
         let twice = refused("gateway:admin:gateway", 3, "gateway");
         assert!(twice.contains("2 sockets of this name") && twice.contains("ListenStream="), "{twice}");
         assert!(refused("", 2, "unknown").contains("2 sockets"), "without LISTEN_FDNAMES");
         assert!(refused("gateway:admin", 2, "other").contains("[admin, gateway]"));
-        assert_eq!(inherited("gateway:admin", 2).left(), ["admin", "gateway"]);
+        assert_eq!(inherited("gateway:admin", 2).unused(), ["admin", "gateway"]);
     }
 }

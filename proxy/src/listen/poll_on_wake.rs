@@ -12,22 +12,22 @@ use std::task::{Context, Poll, Wake, Waker};
 #[derive(Debug)]
 pub(super) struct PollOnWake<F> {
     future: F,
-    rope: Arc<Rope>,
+    flag: Arc<WakeFlag>,
     /// Whom it rings for.
     task: Waker,
 }
 
 /// What the future wakes.
 #[derive(Debug)]
-struct Rope {
-    pulled: AtomicBool,
+struct WakeFlag {
+    woken: AtomicBool,
     task: Mutex<Waker>,
 }
 
 impl<F: Future + Unpin> PollOnWake<F> {
     pub(super) fn new(future: F) -> Self {
-        let rope = Rope { pulled: true.into(), task: Waker::noop().clone().into() };
-        Self { future, rope: Arc::new(rope), task: Waker::noop().clone() }
+        let rope = WakeFlag { woken: true.into(), task: Waker::noop().clone().into() };
+        Self { future, flag: Arc::new(rope), task: Waker::noop().clone() }
     }
 
     pub(super) fn get(&self) -> &F {
@@ -36,7 +36,7 @@ impl<F: Future + Unpin> PollOnWake<F> {
 
     /// To change the future: it is polled again.
     pub(super) fn change(&mut self) -> &mut F {
-        self.rope.pulled.store(true, Ordering::Relaxed);
+        self.flag.woken.store(true, Ordering::Relaxed);
         &mut self.future
     }
 }
@@ -47,36 +47,36 @@ impl<F: Future + Unpin> Future for PollOnWake<F> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         if !self.task.will_wake(cx.waker()) {
             self.task = cx.waker().clone();
-            self.rope.hang(&self.task);
+            self.flag.register(&self.task);
         }
         // Before the future is asked, so that a ring while it is asked counts.
-        if !self.rope.pulled.swap(false, Ordering::AcqRel) {
+        if !self.flag.woken.swap(false, Ordering::AcqRel) {
             return Poll::Pending;
         }
-        let waker = Waker::from(Arc::clone(&self.rope));
+        let waker = Waker::from(Arc::clone(&self.flag));
         let polled = Pin::new(&mut self.future).poll(&mut Context::from_waker(&waker));
         if polled.is_ready() {
             // It will not ring again: what it says to whoever asks again is its own affair.
-            self.rope.pulled.store(true, Ordering::Relaxed);
+            self.flag.woken.store(true, Ordering::Relaxed);
         }
         polled
     }
 }
 
-impl Rope {
-    /// Rings for another task from now on. A pull that still woke the one before came first, so that `pulled` says so.
-    fn hang(&self, task: &Waker) {
+impl WakeFlag {
+    /// Rings for another task from now on. A pull that still woke the one before came first, so that `woken` says so.
+    fn register(&self, task: &Waker) {
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = task.clone();
     }
 }
 
-impl Wake for Rope {
+impl Wake for WakeFlag {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.pulled.store(true, Ordering::Release);
+        self.woken.store(true, Ordering::Release);
         self.task.lock().unwrap_or_else(PoisonError::into_inner).wake_by_ref();
     }
 }

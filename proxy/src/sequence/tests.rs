@@ -7,8 +7,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::clock::{Hand, Time};
-use crate::store::state::Lost;
+use crate::clock::{ManualClock, Time};
+use crate::store::state::OnStateLoss;
 
 const START: u64 = 1_768_449_600;
 
@@ -29,14 +29,14 @@ impl Carrier {
 }
 
 fn state(dir: &std::path::Path) -> Arc<StateStore> {
-    Arc::new(StateStore::open(dir, Lost::Refuse).unwrap())
+    Arc::new(StateStore::open(dir, OnStateLoss::Refuse).unwrap())
 }
 
 fn source(state: &Arc<StateStore>, node: u8, clock: &Clock, block: u32) -> TransidSource {
-    TransidSource::with_leasing(Arc::clone(state), node, clock.clone(), Leasing { block, ahead: 60 })
+    TransidSource::with_leasing(Arc::clone(state), node, clock.clone(), LeaseConfig { block, ahead: 60 })
 }
 
-fn at_start() -> (Clock, Hand) {
+fn at_start() -> (Clock, ManualClock) {
     Clock::manual(Time::from_secs(START.cast_signed()))
 }
 
@@ -189,7 +189,7 @@ fn threads_never_get_the_same() {
 
 /// Takes every number of the lap but the last `left`, as another lessee of the node might.
 fn skip_to_the_end(state: &StateStore, node: u8, left: u32) {
-    state.advance(&appid(), node, |read| Position { next: read.next.max(LAP - left), ..read }).unwrap();
+    state.advance(&appid(), node, |read| HighWaterMark { next: read.next.max(LAP - left), ..read }).unwrap();
 }
 
 #[test]

@@ -104,7 +104,7 @@ mod tests {
     use cmiot_signer::{Card, CardKind, Transid};
 
     use crate::clock::Clock;
-    use crate::sequence::{Leasing, TransidSource};
+    use crate::sequence::{LeaseConfig, TransidSource};
     use crate::store::audit::CallRow;
     use crate::store::{Store, StoreOptions};
 
@@ -133,7 +133,7 @@ mod tests {
         let appid = AppId::parse("100001").unwrap();
         let open = || Store::open(dir.path(), StoreOptions::default(), &clock).unwrap();
         let source = |store: &Store| {
-            let leasing = Leasing { block: 10, ahead: 60 };
+            let leasing = LeaseConfig { block: 10, ahead: 60 };
             TransidSource::with_leasing(Arc::clone(&store.state), 7, clock.clone(), leasing)
         };
         let called = |store: &Store, transid: &Transid| {

@@ -1,6 +1,6 @@
 //! The audit's files: every request one row, committed before its answer leaves.
 //!
-//! One writer thread owns the current segment (`audit-YYYY-MM.db`, see [`segment`]) and makes one transaction
+//! One writer thread owns the current segment (`audit-YYYY-MM.db`, see [`month`]) and makes one transaction
 //! of all rows that have come; each asker is told after the commit. A segment is only ever appended to. A row
 //! of a later month begins a new segment; a clock that is stepped back keeps writing into the newest one.
 //!
@@ -11,36 +11,36 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | [`row`], `table`, [`identity`] | what is written, in which columns, and how a card stands there |
-//! | `writer`, `file`, `append`, `reserve`, `notes` | the thread, its segment, one transaction, its surroundings |
-//! | `place` | a segment's files that are removed, renamed or replaced while it is written |
+//! | `writer`, `segment`, `append`, `disk_space`, `notes` | the thread, its segment, one transaction, its surroundings |
+//! | `segment_identity` | a segment's files that are removed, renamed or replaced while it is written |
 //! | `insert` | rows on their way into a statement |
 //! | `waiters`, `shared` | who waits for which row; what the writer and its callers share |
 //! | `index`, `seal` | which rows a card has; a segment's end |
 //! | [`chain`], [`anchor`], [`verify`] | what shows a change, and a cut-off tail |
 //! | `lost` | rows that are missing at start |
-//! | [`keep`] | prune, erase, back up |
+//! | [`retention`] | prune, erase, back up |
 //! | [`query`] | questions of operators and auditors |
 //! | `reader`, `summary` | what the proxy and the demo read back |
-//! | [`segment`] | months and their files |
+//! | [`month`] | months and their files |
 
 pub mod anchor;
 mod append;
 mod busy;
 pub mod chain;
-mod file;
+mod disk_space;
 pub mod identity;
 mod index;
 mod insert;
-pub mod keep;
 mod lost;
+pub mod month;
 mod notes;
-mod place;
 pub mod query;
 mod reader;
-mod reserve;
+pub mod retention;
 pub mod row;
 mod seal;
-pub mod segment;
+mod segment;
+mod segment_identity;
 mod shared;
 mod summary;
 mod table;
@@ -62,12 +62,12 @@ use tokio::sync::oneshot;
 pub use self::lost::{Loss, Lost, acknowledge};
 pub use self::reader::{AuditReader, PastAction, PastRequest};
 use self::row::Row;
-pub use self::row::{AuditRow, BegunRow, CallRow, Clip, NoteRow, RefusedRow, Withdrawn};
+pub use self::row::{BegunRow, CallRow, InlineStr, LookupRow, NoteRow, RefusedRow, Withdrawn};
 use self::shared::{Awaited, Entry, Shared};
 pub use self::summary::{Summary, summarize};
-use self::waiters::Told;
+use self::waiters::CommitResult;
 use self::writer::Writer;
-use super::queue::Refused;
+use super::queue::PushError;
 use super::schema::Synchronous;
 use super::{Failure, StoreError};
 use crate::alarms::Alarms;
@@ -160,7 +160,7 @@ pub struct Noted(Result<oneshot::Receiver<Result<i64, AuditUnavailable>>, AuditU
 #[derive(Debug)]
 enum Progress {
     Refused(AuditUnavailable),
-    Waiting(oneshot::Receiver<Told>),
+    Waiting(oneshot::Receiver<CommitResult>),
 }
 
 impl AuditStore {
@@ -192,7 +192,7 @@ impl AuditStore {
     }
 
     /// Queues a look-up's row, at once; the result is awaited. Refused without waiting when the queue is full.
-    pub fn append(&self, row: AuditRow) -> Appended {
+    pub fn append(&self, row: LookupRow) -> Appended {
         let at = row.at;
         let push = || self.shared.queue.push(Entry { row: Row::LookUp(row), awaited: Awaited::InLine });
         Appended(match self.shared.waiters.join(push) {
@@ -224,17 +224,17 @@ impl AuditStore {
 
     /// Queues a carrier call's row. Nobody waits for it: it is committed no later than what is appended after it.
     pub fn append_call(&self, row: CallRow) {
-        self.append_beyond(Row::Call(row));
+        self.append_unbounded(Row::Call(row));
     }
 
     /// Queues a count of refusals.
     pub fn append_refused(&self, row: RefusedRow) {
-        self.append_beyond(Row::Refused(row));
+        self.append_unbounded(Row::Refused(row));
     }
 
     /// There are few of these, bounded by what they stand for, so that the queue's limit is not theirs.
-    fn append_beyond(&self, row: Row) {
-        if self.shared.queue.push_beyond(Entry { row, awaited: Awaited::Not }).is_err() {
+    fn append_unbounded(&self, row: Row) {
+        if self.shared.queue.push_unbounded(Entry { row, awaited: Awaited::Not }).is_err() {
             self.shared.incomplete.store(true, Ordering::Release);
             tracing::warn!("an audit row came after the audit was closed");
         }
@@ -243,12 +243,12 @@ impl AuditStore {
     /// Ends a round: look-ups that have waited for their commit during `most` whole ones wait no longer. Where no answer
     /// leaves without its record, that is so while their rows wait for the writer, and those rows say from then on that
     /// they were refused; one whose row is being committed waits on.
-    pub fn end_round(&self, most: u64) {
+    pub fn expire(&self, most: u64) {
         let refuses = self.shared.on_failure == OnFailure::Refuse;
-        let waited = self.shared.waiters.end_round(most, |mut late| {
+        let waited = self.shared.waiters.expire(most, |mut late| {
             if !refuses {
-                for index in 0..late.in_line() {
-                    late.give_up(index);
+                for index in 0..late.queued() {
+                    late.expire_waiter(index);
                 }
                 return;
             }
@@ -256,9 +256,9 @@ impl AuditStore {
             self.shared.queue.waiting(|entries| {
                 let awaited = |entry: &&mut Entry| matches!(entry.awaited, Awaited::InLine);
                 let queued = entries.iter_mut().filter(awaited).count();
-                let first = late.in_line().saturating_sub(queued);
+                let first = late.queued().saturating_sub(queued);
                 for (index, entry) in (first..).zip(entries.iter_mut().filter(awaited)) {
-                    if late.give_up(index)
+                    if late.expire_waiter(index)
                         && let Row::LookUp(row) = &mut entry.row
                     {
                         row.withdraw();
@@ -273,8 +273,8 @@ impl AuditStore {
 
     /// Tells those who wait what became of their rows, from within the runtime of whoever runs this, until it is dropped:
     /// the writer then wakes one task for a batch instead of all. For one at a time; where there is none, the writer tells.
-    pub async fn herald(&self) {
-        self.shared.waiters.herald().run().await;
+    pub async fn notifier(&self) {
+        self.shared.waiters.notifier().run().await;
     }
 
     /// Whether the last attempt to commit worked.
@@ -405,11 +405,11 @@ impl Future for Noted {
     }
 }
 
-impl From<Refused> for AuditUnavailable {
-    fn from(why: Refused) -> Self {
+impl From<PushError> for AuditUnavailable {
+    fn from(why: PushError) -> Self {
         match why {
-            Refused::Full => Self::Full,
-            Refused::Closed => Self::Closed,
+            PushError::Full => Self::Full,
+            PushError::Closed => Self::Closed,
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{Fault, StoreError};
 const PAGE: u64 = 4_096;
 
 /// Room for the index of a WAL that a reader has made long: 32 KiB for each 16 MiB of it.
-pub(super) const ROOM: u64 = 1 << 20;
+pub(super) const MIN_FREE: u64 = 1 << 20;
 
 /// The size of the blocks of the file system that holds `folder`, if they are small.
 ///
@@ -35,12 +35,12 @@ pub(super) fn check_room(path: &Path) -> Result<bool, StoreError> {
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     match small_of(&disk) {
         None => Ok(false),
-        Some(_) if free >= ROOM => Ok(true),
+        Some(_) if free >= MIN_FREE => Ok(true),
         Some(size) => {
             let text = format!(
                 "{} KiB free, and with blocks of {size} bytes at least {} KiB are needed",
                 free >> 10,
-                ROOM >> 10
+                MIN_FREE >> 10
             );
             Err(StoreError::new(path, Fault::Io { kind: io::ErrorKind::StorageFull, text }))
         }

@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use self::retention::Keeper;
 pub use self::retention::Retention;
 use self::writer::{Key, Write, Writer};
-use super::queue::{Queue, Refused};
+use super::queue::{PushError, Queue};
 use super::schema::{self, Kind};
 use super::{Failure, Fault, StoreError};
 use crate::clock::{Clock, Time};
@@ -316,7 +316,7 @@ impl CacheStore {
     fn send<T>(&self, write: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Write) -> Applied<T> {
         let (done, result) = oneshot::channel();
         // A refusal drops `done`, which is how the receiver learns that the store is closed.
-        let _: Result<(), Refused> = self.shared.queue.push_beyond(write(done));
+        let _: Result<(), PushError> = self.shared.queue.push_unbounded(write(done));
         Applied { result, file: self.shared.path.clone() }
     }
 
@@ -336,8 +336,8 @@ impl CacheStore {
         match &result {
             Err(error) if error.is_corrupt() => {
                 // Closed already: nothing left to begin anew.
-                let _: Result<(), Refused> =
-                    self.shared.queue.push_beyond(Write::BeginAnew(age, error.clone()));
+                let _: Result<(), PushError> =
+                    self.shared.queue.push_unbounded(Write::BeginAnew(age, error.clone()));
             }
             _ => self.shared.readers().keep(connection, age),
         }
@@ -398,7 +398,7 @@ impl CacheRow {
 }
 
 /// Where a corrupt file is moved to.
-fn aside(path: &Path) -> PathBuf {
+fn quarantine_path(path: &Path) -> PathBuf {
     path.with_added_extension("corrupt")
 }
 

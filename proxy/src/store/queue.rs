@@ -8,7 +8,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A queue of many producers and one [`Taker`].
+/// A queue of many producers and one [`Consumer`].
 pub(super) struct Queue<T> {
     list: Mutex<List<T>>,
     arrived: Condvar,
@@ -24,21 +24,21 @@ struct List<T> {
 
 /// Why an item was not queued; it has been dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Refused {
+pub(super) enum PushError {
     Full,
     Closed,
 }
 
 /// The writer's end. When it goes, by a panic too, the queue closes and what waits is dropped, so that
 /// nobody waits for a writer that is no more.
-pub(super) struct Taker<'a, T>(&'a Queue<T>);
+pub(super) struct Consumer<'a, T>(&'a Queue<T>);
 
 /// How often the writer gives way while more comes: bounded, so that no stream of items keeps it.
 const GIVE_WAY: u32 = 8;
 
-/// What [`Taker::take`] came back with.
+/// What [`Consumer::take`] came back with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Taken {
+pub(super) enum Received {
     /// At least one item.
     Items,
     /// None, and the patience is over.
@@ -54,22 +54,22 @@ impl<T> Queue<T> {
     }
 
     /// Queues an item unless `limit` of them wait already. Never blocks for longer than a push.
-    pub(super) fn push(&self, item: T) -> Result<(), Refused> {
+    pub(super) fn push(&self, item: T) -> Result<(), PushError> {
         self.insert(item, self.limit)
     }
 
     /// Queues one of the few items that may not be refused for want of room.
-    pub(super) fn push_beyond(&self, item: T) -> Result<(), Refused> {
+    pub(super) fn push_unbounded(&self, item: T) -> Result<(), PushError> {
         self.insert(item, usize::MAX)
     }
 
-    fn insert(&self, item: T, limit: usize) -> Result<(), Refused> {
+    fn insert(&self, item: T, limit: usize) -> Result<(), PushError> {
         let mut list = self.lock();
         if list.closed {
-            return Err(Refused::Closed);
+            return Err(PushError::Closed);
         }
         if list.items.len() >= limit {
-            return Err(Refused::Full);
+            return Err(PushError::Full);
         }
         list.items.push(item);
         let asleep = list.asleep;
@@ -81,8 +81,8 @@ impl<T> Queue<T> {
     }
 
     /// The writer's end, for its thread to hold.
-    pub(super) fn taker(&self) -> Taker<'_, T> {
-        Taker(self)
+    pub(super) fn consumer(&self) -> Consumer<'_, T> {
+        Consumer(self)
     }
 
     /// Lets nothing more in; what waits is still taken.
@@ -113,13 +113,13 @@ impl<T> Queue<T> {
     }
 }
 
-impl<T> Taker<'_, T> {
+impl<T> Consumer<'_, T> {
     /// Waits for items, at most `patience` if given, and moves all of them into `batch`, which is empty.
-    pub(super) fn take(&self, batch: &mut Vec<T>, patience: Option<Duration>) -> Taken {
+    pub(super) fn take(&self, batch: &mut Vec<T>, patience: Option<Duration>) -> Received {
         let mut list = self.0.lock();
         while list.items.is_empty() {
             if list.closed {
-                return Taken::Closed;
+                return Received::Closed;
             }
             list.asleep = true;
             let timed_out;
@@ -133,15 +133,15 @@ impl<T> Taker<'_, T> {
             };
             list.asleep = false;
             if timed_out && list.items.is_empty() && !list.closed {
-                return Taken::Nothing;
+                return Received::Nothing;
             }
         }
         drop(list);
-        self.give_way();
+        self.yield_to_producers();
         let mut list = self.0.lock();
         // Swapped, not drained: both vectors keep their capacity.
         std::mem::swap(&mut list.items, batch);
-        Taken::Items
+        Received::Items
     }
 
     /// Whether nothing waits, those who are about to push having been let run.
@@ -151,7 +151,7 @@ impl<T> Taker<'_, T> {
     }
 
     /// Lets those run who are about to push. Returns at once where nobody is: with a processor to spare.
-    fn give_way(&self) {
+    fn yield_to_producers(&self) {
         let mut seen = 0;
         for _ in 0..GIVE_WAY {
             let waiting = self.0.len();
@@ -164,7 +164,7 @@ impl<T> Taker<'_, T> {
     }
 }
 
-impl<T> Drop for Taker<'_, T> {
+impl<T> Drop for Consumer<'_, T> {
     fn drop(&mut self) {
         let mut list = self.0.lock();
         list.closed = true;
@@ -182,28 +182,28 @@ mod tests {
     #[test]
     fn what_is_queued_is_taken_in_order_and_at_once() {
         let queue = Queue::new(2);
-        let taker = queue.taker();
+        let taker = queue.consumer();
         let mut batch = Vec::new();
         assert_eq!(queue.push(1), Ok(()));
         assert_eq!(queue.push(2), Ok(()));
-        assert_eq!(queue.push(3), Err(Refused::Full));
-        assert_eq!(queue.push_beyond(4), Ok(()));
-        assert_eq!(taker.take(&mut batch, None), Taken::Items);
+        assert_eq!(queue.push(3), Err(PushError::Full));
+        assert_eq!(queue.push_unbounded(4), Ok(()));
+        assert_eq!(taker.take(&mut batch, None), Received::Items);
         assert_eq!((batch.as_slice(), queue.len()), ([1, 2, 4].as_slice(), 0));
     }
 
     #[test]
     fn a_closed_queue_is_emptied_first() {
         let queue = Queue::new(2);
-        let taker = queue.taker();
+        let taker = queue.consumer();
         let mut batch = Vec::new();
-        assert_eq!(taker.take(&mut batch, Some(Duration::ZERO)), Taken::Nothing);
+        assert_eq!(taker.take(&mut batch, Some(Duration::ZERO)), Received::Nothing);
         assert_eq!(queue.push(1), Ok(()));
         queue.close();
-        assert_eq!(queue.push(2), Err(Refused::Closed));
-        assert_eq!(taker.take(&mut batch, None), Taken::Items);
+        assert_eq!(queue.push(2), Err(PushError::Closed));
+        assert_eq!(taker.take(&mut batch, None), Received::Items);
         batch.clear();
-        assert_eq!(taker.take(&mut batch, None), Taken::Closed);
+        assert_eq!(taker.take(&mut batch, None), Received::Closed);
     }
 
     #[test]
@@ -211,10 +211,10 @@ mod tests {
         let queue = Queue::new(1);
         std::thread::scope(|scope| {
             let taken = scope.spawn(|| {
-                let taker = queue.taker();
+                let taker = queue.consumer();
                 let mut batch = Vec::new();
                 let mut seen = Vec::new();
-                while taker.take(&mut batch, None) == Taken::Items {
+                while taker.take(&mut batch, None) == Received::Items {
                     seen.append(&mut batch);
                 }
                 seen
@@ -236,10 +236,10 @@ mod tests {
     fn what_waits_when_the_taker_goes_is_dropped() {
         let queue = Queue::new(2);
         let item = std::sync::Arc::new(());
-        let taker = queue.taker();
+        let taker = queue.consumer();
         queue.push(std::sync::Arc::clone(&item)).unwrap();
         drop(taker);
         assert_eq!(std::sync::Arc::strong_count(&item), 1);
-        assert_eq!(queue.push(item), Err(Refused::Closed));
+        assert_eq!(queue.push(item), Err(PushError::Closed));
     }
 }

@@ -28,7 +28,7 @@ const FILE: &str = "state.db";
 
 /// What to do when the folder has been in use and its state is gone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Lost {
+pub enum OnStateLoss {
     /// Do not open; the error names the remedy.
     Refuse,
     /// Begin anew. Ignored when nothing is lost.
@@ -41,7 +41,7 @@ pub enum Lost {
 
 /// How far the sequence of one (appid, node) has got. The rules stand in [`crate::sequence`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Position {
+pub struct HighWaterMark {
     /// The lowest number of this lap that was never leased: 1 to 1,000,000; 1,000,000 when none is left.
     pub next: u32,
     /// Every stamp of this lap is at or above it, every stamp of the laps before is below it. Unix seconds.
@@ -98,7 +98,7 @@ impl StateStore {
     /// # Errors
     /// [`Fault::StateLost`] when it must exist and does not, or is unreadable, and `lost` says to refuse;
     /// when it is another program's, newer than this proxy, or cannot be written.
-    pub fn open(dir: &Path, lost: Lost) -> Result<Self, StoreError> {
+    pub fn open(dir: &Path, lost: OnStateLoss) -> Result<Self, StoreError> {
         Self::open_with(dir, lost, Clock::system(), Failure::default())
     }
 
@@ -106,17 +106,22 @@ impl StateStore {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_with(dir: &Path, lost: Lost, clock: Clock, failure: Failure) -> Result<Self, StoreError> {
+    pub fn open_with(
+        dir: &Path,
+        lost: OnStateLoss,
+        clock: Clock,
+        failure: Failure,
+    ) -> Result<Self, StoreError> {
         let path = dir.join(FILE);
         let gone = !is_begun(&path)? && was_used(dir)?;
         let opened = if gone { Err(StoreError::new(&path, Fault::StateLost)) } else { begin(&path, 0) };
         let connection = match (opened, lost) {
-            (Err(error), Lost::StartOver { floor }) if is_loss(&error) => {
+            (Err(error), OnStateLoss::StartOver { floor }) if is_loss(&error) => {
                 move_aside(&path)?;
                 tracing::warn!(file = %path.display(), floor, "the lost state is started over");
                 begin(&path, floor)?
             }
-            (Err(error), Lost::Refuse) if error.is_corrupt() => {
+            (Err(error), OnStateLoss::Refuse) if error.is_corrupt() => {
                 tracing::error!(%error, "the state is unreadable");
                 return Err(StoreError::new(&path, Fault::StateLost));
             }
@@ -135,8 +140,8 @@ impl StateStore {
         &self,
         appid: &AppId,
         node: u8,
-        mut step: impl FnMut(Position) -> Position,
-    ) -> Result<(Position, Position), StoreError> {
+        mut step: impl FnMut(HighWaterMark) -> HighWaterMark,
+    ) -> Result<(HighWaterMark, HighWaterMark), StoreError> {
         self.commit(|connection| self.advance_once(connection, appid, node, &mut step))
     }
 
@@ -145,8 +150,8 @@ impl StateStore {
         connection: &mut Connection,
         appid: &AppId,
         node: u8,
-        step: &mut impl FnMut(Position) -> Position,
-    ) -> Result<(Position, Position), StoreError> {
+        step: &mut impl FnMut(HighWaterMark) -> HighWaterMark,
+    ) -> Result<(HighWaterMark, HighWaterMark), StoreError> {
         let sqlite = StoreError::sqlite(&self.path);
         let leasing = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
         let read = match self.read(&leasing, appid, node)? {
@@ -298,7 +303,12 @@ impl StateStore {
         done
     }
 
-    fn read(&self, connection: &Connection, appid: &AppId, node: u8) -> Result<Option<Position>, StoreError> {
+    fn read(
+        &self,
+        connection: &Connection,
+        appid: &AppId,
+        node: u8,
+    ) -> Result<Option<HighWaterMark>, StoreError> {
         let row = connection
             .prepare_cached("SELECT next, floor, ceiling FROM sequence WHERE appid = :appid AND node = :node")
             .and_then(|mut statement| {
@@ -310,16 +320,16 @@ impl StateStore {
             })
             .map_err(StoreError::sqlite(&self.path))?;
         let Some((next, floor, ceiling)) = row else { return Ok(None) };
-        Ok(Some(Position { next, floor: self.seconds(floor)?, ceiling: self.seconds(ceiling)? }))
+        Ok(Some(HighWaterMark { next, floor: self.seconds(floor)?, ceiling: self.seconds(ceiling)? }))
     }
 
     /// Where a sequence without a lease starts: all numbers left, nothing used.
-    fn beginning(&self, connection: &Connection) -> Result<Position, StoreError> {
+    fn beginning(&self, connection: &Connection) -> Result<HighWaterMark, StoreError> {
         let floor = connection
             .query_row("SELECT floor FROM beginning", [], |row| row.get(0))
             .map_err(StoreError::sqlite(&self.path))?;
         let floor = self.seconds(floor)?;
-        Ok(Position { next: 1, floor, ceiling: floor })
+        Ok(HighWaterMark { next: 1, floor, ceiling: floor })
     }
 
     fn seconds(&self, stored: i64) -> Result<u64, StoreError> {
@@ -372,7 +382,7 @@ fn is_begun(path: &Path) -> Result<bool, StoreError> {
 
 /// Whether the folder holds what only a proxy that had its state can have written.
 fn was_used(dir: &Path) -> Result<bool, StoreError> {
-    Ok(schema::exists(&dir.join(cache::FILE))? || !audit::segment::list(dir)?.is_empty())
+    Ok(schema::exists(&dir.join(cache::FILE))? || !audit::month::list(dir)?.is_empty())
 }
 
 fn is_loss(error: &StoreError) -> bool {

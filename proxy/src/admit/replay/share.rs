@@ -25,18 +25,18 @@ pub(super) struct Group {
 
 /// Refusals of a group's requests for want of room.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Full {
+pub struct FullReport {
     /// The client that was refused last.
     pub client: AppId,
     /// What was full.
-    pub bound: Bound,
+    pub bound: CapacityBound,
     /// How many requests were refused.
     pub refused: u64,
 }
 
 /// A bound of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Bound {
+pub enum CapacityBound {
     /// The client's share.
     Client,
     /// The share of its group.
@@ -45,7 +45,7 @@ pub enum Bound {
     Table,
 }
 
-impl Bound {
+impl CapacityBound {
     /// The key of `[gateway]` that sets it.
     pub fn key(self) -> &'static str {
         match self {

@@ -9,9 +9,9 @@ use std::collections::HashSet;
 const NOW: u64 = 1_700_000_000;
 const WINDOW: Duration = Duration::from_secs(300);
 
-fn number(stamp: u64, sequence: u32) -> Number {
+fn number(stamp: u64, sequence: u32) -> TransidKey {
     let stamp = Stamp::from_unix(stamp).unwrap();
-    Number::of(&Transid::new(&appid(), stamp, Sequence::new(sequence).unwrap()))
+    TransidKey::of(&Transid::new(&appid(), stamp, Sequence::new(sequence).unwrap()))
 }
 
 fn appid() -> AppId {
@@ -25,16 +25,16 @@ fn at(secs: u64) -> Moment {
 
 fn moment(wall: u64, believed: u64) -> Moment {
     let time = |secs: u64| Time::from_secs(i64::try_from(secs).unwrap());
-    Moment { wall: time(wall), believed: time(believed), ticks: Duration::ZERO }
+    Moment { wall: time(wall), believed: time(believed), monotonic: Duration::ZERO }
 }
 
 /// Sweeps all parts of the table.
-fn sweep(replay: &Replay, now: Moment) {
+fn sweep(replay: &ReplayCache, now: Moment) {
     (0..SHARDS).for_each(|_| replay.sweep(WINDOW, now));
 }
 
-fn rights(replay: ReplayMode, share: usize) -> Rights {
-    Rights {
+fn rights(replay: ReplayMode, share: usize) -> Permissions {
+    Permissions {
         peers: Vec::new(),
         operations: Vec::new(),
         cards: Vec::new(),
@@ -55,34 +55,40 @@ fn group() -> Arc<str> {
 
 /// A request of a client of this group, of which so many may be held.
 fn pass_of(
-    replay: &Replay,
+    replay: &ReplayCache,
     (appid, group, group_share): (&AppId, &Arc<str>, usize),
-    number: Number,
-    rights: &Rights,
+    number: TransidKey,
+    rights: &Permissions,
     now: u64,
-) -> Result<bool, Unusable> {
+) -> Result<bool, ReplayError> {
     let owner = Owner { appid, group, group_share };
-    replay.pass(owner, number, rights, rights.replay, at(now))
+    replay.check_and_record(owner, number, rights, rights.replay, at(now))
 }
 
 /// The same of a group that may hold all.
-fn pass(replay: &Replay, appid: &AppId, number: Number, rights: &Rights, now: u64) -> Result<bool, Unusable> {
+fn pass(
+    replay: &ReplayCache,
+    appid: &AppId,
+    number: TransidKey,
+    rights: &Permissions,
+    now: u64,
+) -> Result<bool, ReplayError> {
     pass_of(replay, (appid, &group(), usize::MAX), number, rights, now)
 }
 
-fn burn(replay: &Replay, stamp: u64, sequence: u32, now: u64) -> Result<bool, Unusable> {
+fn mark_used(replay: &ReplayCache, stamp: u64, sequence: u32, now: u64) -> Result<bool, ReplayError> {
     let refuse = rights(ReplayMode::Refuse, 1_000);
     pass(replay, &appid(), number(stamp, sequence), &refuse, now)
 }
 
 #[test]
 fn the_window_is_open_on_both_sides_of_the_clock() {
-    let replay = Replay::new(10);
+    let replay = ReplayCache::new(10);
     for (stamp, expected) in [
-        (NOW - 301, Err(Unusable::Stale)),
+        (NOW - 301, Err(ReplayError::Stale)),
         (NOW - 300, Ok(())),
         (NOW + 300, Ok(())),
-        (NOW + 301, Err(Unusable::Stale)),
+        (NOW + 301, Err(ReplayError::Stale)),
     ] {
         assert_eq!(replay.check_window(stamp, Some(WINDOW), at(NOW)), expected);
     }
@@ -91,15 +97,15 @@ fn the_window_is_open_on_both_sides_of_the_clock() {
 
 #[test]
 fn after_a_step_forwards_that_is_not_confirmed_either_time_may_be_right() {
-    let replay = Replay::new(10);
+    let replay = ReplayCache::new(10);
     let came = moment(NOW + 86_400, NOW);
     for (stamp, expected) in [
-        (NOW - 301, Err(Unusable::Stale)),
+        (NOW - 301, Err(ReplayError::Stale)),
         (NOW - 300, Ok(())),
         (NOW + 300, Ok(())),
-        (NOW + 43_200, Err(Unusable::Stale)),
+        (NOW + 43_200, Err(ReplayError::Stale)),
         (NOW + 86_100, Ok(())),
-        (NOW + 86_701, Err(Unusable::Stale)),
+        (NOW + 86_701, Err(ReplayError::Stale)),
     ] {
         assert_eq!(replay.check_window(stamp, Some(WINDOW), came), expected, "{stamp}");
     }
@@ -107,107 +113,114 @@ fn after_a_step_forwards_that_is_not_confirmed_either_time_may_be_right() {
 
 #[test]
 fn a_clock_stepped_back_brings_no_transid_back_and_refuses_nobody() {
-    let replay = Replay::new(10);
-    assert_eq!(burn(&replay, NOW, 1, NOW), Ok(false));
-    assert_eq!(burn(&replay, NOW + 86_400, 1, NOW + 86_400), Ok(false), "the first is forgotten");
+    let replay = ReplayCache::new(10);
+    assert_eq!(mark_used(&replay, NOW, 1, NOW), Ok(false));
+    assert_eq!(mark_used(&replay, NOW + 86_400, 1, NOW + 86_400), Ok(false), "the first is forgotten");
     sweep(&replay, at(NOW + 86_400));
-    assert_eq!(burn(&replay, NOW, 1, NOW), Err(Unusable::Stale));
-    assert_eq!(burn(&replay, NOW + 1, 1, NOW + 1), Ok(false), "what comes after it was not forgotten");
-    assert_eq!(burn(&replay, NOW + 1, 1, NOW + 1), Err(Unusable::Reused));
-    assert_eq!(burn(&replay, NOW + 86_400, 1, NOW + 86_400), Err(Unusable::Reused), "used ahead, and kept");
+    assert_eq!(mark_used(&replay, NOW, 1, NOW), Err(ReplayError::Stale));
+    assert_eq!(mark_used(&replay, NOW + 1, 1, NOW + 1), Ok(false), "what comes after it was not forgotten");
+    assert_eq!(mark_used(&replay, NOW + 1, 1, NOW + 1), Err(ReplayError::Reused));
+    assert_eq!(
+        mark_used(&replay, NOW + 86_400, 1, NOW + 86_400),
+        Err(ReplayError::Reused),
+        "used ahead, and kept"
+    );
 }
 
 #[test]
 fn a_step_forwards_that_is_not_confirmed_forgets_nothing() {
-    let replay = Replay::new(10);
-    assert_eq!(burn(&replay, NOW, 1, NOW), Ok(false));
+    let replay = ReplayCache::new(10);
+    assert_eq!(mark_used(&replay, NOW, 1, NOW), Ok(false));
     let refuse = rights(ReplayMode::Refuse, 10);
     let owner = Owner { appid: &appid(), group: &group(), group_share: 10 };
     let came = moment(NOW + 86_400, NOW);
     let ahead = number(NOW + 86_400, 1);
-    assert_eq!(replay.pass(owner, ahead, &refuse, ReplayMode::Refuse, came), Ok(false));
+    assert_eq!(replay.check_and_record(owner, ahead, &refuse, ReplayMode::Refuse, came), Ok(false));
     sweep(&replay, came);
-    assert_eq!(burn(&replay, NOW, 1, NOW), Err(Unusable::Reused));
+    assert_eq!(mark_used(&replay, NOW, 1, NOW), Err(ReplayError::Reused));
 }
 
 #[test]
 fn what_the_audit_shows_again_is_all_that_is_refused() {
-    let replay = Replay::new(10);
-    assert_eq!(burn(&replay, NOW, 1, NOW), Ok(false));
-    assert_eq!(burn(&replay, NOW - 100, 2, NOW), Ok(false));
+    let replay = ReplayCache::new(10);
+    assert_eq!(mark_used(&replay, NOW, 1, NOW), Ok(false));
+    assert_eq!(mark_used(&replay, NOW - 100, 2, NOW), Ok(false));
     // Both are forgotten by a clock that is ahead, and so is their client.
-    let late = Moment { ticks: IDLE * 2, ..at(NOW + 86_400) };
+    let late = Moment { monotonic: IDLE * 2, ..at(NOW + 86_400) };
     sweep(&replay, late);
-    assert_eq!((replay.held(), replay.check_window(NOW, Some(WINDOW), at(NOW))), (0, Err(Unusable::Stale)));
-    replay.begin_reading();
+    assert_eq!(
+        (replay.transid_count(), replay.check_window(NOW, Some(WINDOW), at(NOW))),
+        (0, Err(ReplayError::Stale))
+    );
+    replay.begin_restore();
     sweep(&replay, late);
-    replay.remember(&appid(), Some(&group()), number(NOW, 1));
+    replay.restore(&appid(), Some(&group()), number(NOW, 1));
     sweep(&replay, late);
-    assert_eq!(replay.held(), 1, "nothing is forgotten meanwhile");
-    replay.read_back(NOW - 50);
+    assert_eq!(replay.transid_count(), 1, "nothing is forgotten meanwhile");
+    replay.finish_restore(NOW - 50);
     for (stamp, sequence, expected) in
-        [(NOW, 1, Err(Unusable::Reused)), (NOW, 2, Ok(false)), (NOW - 50, 3, Ok(false))]
+        [(NOW, 1, Err(ReplayError::Reused)), (NOW, 2, Ok(false)), (NOW - 50, 3, Ok(false))]
     {
         assert_eq!(replay.check_window(stamp, Some(WINDOW), at(NOW)), Ok(()));
-        assert_eq!(burn(&replay, stamp, sequence, NOW), expected);
+        assert_eq!(mark_used(&replay, stamp, sequence, NOW), expected);
     }
-    assert_eq!(replay.check_window(NOW - 51, Some(WINDOW), at(NOW)), Err(Unusable::Stale), "not read");
+    assert_eq!(replay.check_window(NOW - 51, Some(WINDOW), at(NOW)), Err(ReplayError::Stale), "not read");
 }
 
 #[test]
 fn stamps_whose_records_are_lost_are_refused_until_that_ends() {
-    let replay = Replay::new(10);
-    replay.set_lost(NOW);
+    let replay = ReplayCache::new(10);
+    replay.set_lost_before(NOW);
     let check = |stamp| replay.check_window(stamp, Some(WINDOW), at(NOW));
-    assert_eq!((check(NOW - 1), check(NOW)), (Err(Unusable::Stale), Ok(())));
-    assert_eq!(burn(&replay, NOW - 1, 1, NOW), Err(Unusable::Stale));
-    replay.set_lost(0);
-    assert_eq!((check(NOW - 1), burn(&replay, NOW - 1, 1, NOW)), (Ok(()), Ok(false)));
+    assert_eq!((check(NOW - 1), check(NOW)), (Err(ReplayError::Stale), Ok(())));
+    assert_eq!(mark_used(&replay, NOW - 1, 1, NOW), Err(ReplayError::Stale));
+    replay.set_lost_before(0);
+    assert_eq!((check(NOW - 1), mark_used(&replay, NOW - 1, 1, NOW)), (Ok(()), Ok(false)));
 }
 
 #[test]
 fn a_window_that_grows_brings_no_transid_back() {
-    let replay = Replay::new(10);
-    let wide = Rights { window: Some(WINDOW * 4), ..rights(ReplayMode::Refuse, 10) };
-    assert_eq!(burn(&replay, NOW, 1, NOW), Ok(false));
-    assert_eq!(burn(&replay, NOW + 400, 2, NOW + 400), Ok(false), "the first is forgotten");
-    assert_eq!(pass(&replay, &appid(), number(NOW, 1), &wide, NOW + 400), Err(Unusable::Stale));
+    let replay = ReplayCache::new(10);
+    let wide = Permissions { window: Some(WINDOW * 4), ..rights(ReplayMode::Refuse, 10) };
+    assert_eq!(mark_used(&replay, NOW, 1, NOW), Ok(false));
+    assert_eq!(mark_used(&replay, NOW + 400, 2, NOW + 400), Ok(false), "the first is forgotten");
+    assert_eq!(pass(&replay, &appid(), number(NOW, 1), &wide, NOW + 400), Err(ReplayError::Stale));
     assert_eq!(pass(&replay, &appid(), number(NOW + 1, 1), &wide, NOW + 400), Ok(false));
 }
 
 #[test]
 fn what_was_burnt_under_a_narrower_window_stays_burnt_under_a_wider_one() {
-    let narrow = Rights { window: Some(Duration::from_secs(60)), ..rights(ReplayMode::Refuse, 10) };
+    let narrow = Permissions { window: Some(Duration::from_secs(60)), ..rights(ReplayMode::Refuse, 10) };
     let wide = rights(ReplayMode::Refuse, 10);
     let quiet = appid();
     let other = AppId::parse("B1").unwrap();
-    let pass = |replay: &Replay, who: &AppId, rights: &Rights, stamp, sequence, now| {
+    let pass = |replay: &ReplayCache, who: &AppId, rights: &Permissions, stamp, sequence, now| {
         pass(replay, who, number(stamp, sequence), rights, now)
     };
 
     // Its client asks nothing after the reload, while others do.
-    let replay = Replay::new(10);
+    let replay = ReplayCache::new(10);
     assert_eq!(pass(&replay, &quiet, &narrow, NOW - 10, 1, NOW), Ok(false));
     assert_eq!(pass(&replay, &other, &wide, NOW + 80, 1, NOW + 80), Ok(false));
     sweep(&replay, at(NOW + 80));
-    assert_eq!(pass(&replay, &quiet, &wide, NOW - 10, 1, NOW + 90), Err(Unusable::Reused));
+    assert_eq!(pass(&replay, &quiet, &wide, NOW - 10, 1, NOW + 90), Err(ReplayError::Reused));
 
     // A request that came before the reload forgets it after that.
-    let replay = Replay::new(10);
+    let replay = ReplayCache::new(10);
     assert_eq!(pass(&replay, &quiet, &narrow, NOW, 1, NOW), Ok(false));
-    assert_eq!(pass(&replay, &quiet, &narrow, NOW, 2, NOW + 100), Err(Unusable::Stale));
-    assert_eq!(replay.held(), 0);
-    assert_eq!(pass(&replay, &quiet, &wide, NOW, 1, NOW + 100), Err(Unusable::Stale));
+    assert_eq!(pass(&replay, &quiet, &narrow, NOW, 2, NOW + 100), Err(ReplayError::Stale));
+    assert_eq!(replay.transid_count(), 0);
+    assert_eq!(pass(&replay, &quiet, &wide, NOW, 1, NOW + 100), Err(ReplayError::Stale));
     // Nor is that forgotten with its client, of which nothing else is left.
-    sweep(&replay, Moment { ticks: IDLE * 2, ..at(NOW + 100) });
-    assert_eq!(pass(&replay, &quiet, &wide, NOW, 1, NOW + 100), Err(Unusable::Stale));
+    sweep(&replay, Moment { monotonic: IDLE * 2, ..at(NOW + 100) });
+    assert_eq!(pass(&replay, &quiet, &wide, NOW, 1, NOW + 100), Err(ReplayError::Stale));
 }
 
 #[test]
 fn each_mode_does_what_its_name_says() {
-    let replay = Replay::new(10);
+    let replay = ReplayCache::new(10);
     for (mode, expected) in [
-        (ReplayMode::Refuse, Err(Unusable::Reused)),
+        (ReplayMode::Refuse, Err(ReplayError::Reused)),
         (ReplayMode::SameAnswer, Ok(true)),
         (ReplayMode::Observe, Ok(true)),
     ] {
@@ -221,37 +234,37 @@ fn each_mode_does_what_its_name_says() {
         assert_eq!(pass(), Ok(false), "{mode:?}");
         assert_eq!(pass(), expected, "{mode:?}");
     }
-    assert_eq!(replay.held(), 3, "what is observed is remembered too");
+    assert_eq!(replay.transid_count(), 3, "what is observed is remembered too");
 }
 
 #[test]
 fn a_full_share_is_refused_until_its_oldest_leaves() {
-    let replay = Replay::new(100);
+    let replay = ReplayCache::new(100);
     let two = rights(ReplayMode::Refuse, 2);
     let pass = |stamp, sequence, now| pass(&replay, &appid(), number(stamp, sequence), &two, now);
     assert_eq!(pass(NOW - 290, 1, NOW), Ok(false));
     assert_eq!(pass(NOW, 2, NOW), Ok(false));
-    assert_eq!(pass(NOW, 3, NOW), Err(Unusable::Full(Duration::from_secs(11))));
-    assert_eq!(pass(NOW, 2, NOW), Err(Unusable::Reused), "what is remembered stays so");
+    assert_eq!(pass(NOW, 3, NOW), Err(ReplayError::Full(Duration::from_secs(11))));
+    assert_eq!(pass(NOW, 2, NOW), Err(ReplayError::Reused), "what is remembered stays so");
     assert_eq!(pass(NOW, 3, NOW + 11), Ok(false));
 }
 
 #[test]
 fn the_whole_table_is_bounded_and_gives_its_room_back() {
-    let replay = Replay::new(1);
-    assert_eq!(burn(&replay, NOW, 1, NOW), Ok(false));
-    assert!(matches!(burn(&replay, NOW, 2, NOW), Err(Unusable::Full(_))));
+    let replay = ReplayCache::new(1);
+    assert_eq!(mark_used(&replay, NOW, 1, NOW), Ok(false));
+    assert!(matches!(mark_used(&replay, NOW, 2, NOW), Err(ReplayError::Full(_))));
     sweep(&replay, at(NOW + 301));
-    assert_eq!(replay.held(), 0);
+    assert_eq!(replay.transid_count(), 0);
 }
 
 #[test]
 fn what_was_used_in_one_mode_is_used_in_every_other() {
     let modes = [ReplayMode::Refuse, ReplayMode::SameAnswer, ReplayMode::Observe];
     for (before, after) in modes.iter().flat_map(|before| modes.map(|after| (*before, after))) {
-        let replay = Replay::new(10);
+        let replay = ReplayCache::new(10);
         assert_eq!(pass(&replay, &appid(), number(NOW, 1), &rights(before, 10), NOW), Ok(false));
-        let expected = if after == ReplayMode::Refuse { Err(Unusable::Reused) } else { Ok(true) };
+        let expected = if after == ReplayMode::Refuse { Err(ReplayError::Reused) } else { Ok(true) };
         let again = pass(&replay, &appid(), number(NOW, 1), &rights(after, 10), NOW);
         assert_eq!(again, expected, "{before:?}, then {after:?}");
     }
@@ -259,41 +272,41 @@ fn what_was_used_in_one_mode_is_used_in_every_other() {
 
 #[test]
 fn a_client_without_a_window_is_remembered_for_the_day_when_it_has_one() {
-    let replay = Replay::new(10);
-    let any = Rights { window: None, ..rights(ReplayMode::Observe, 10) };
+    let replay = ReplayCache::new(10);
+    let any = Permissions { window: None, ..rights(ReplayMode::Observe, 10) };
     let refuse = rights(ReplayMode::Refuse, 10);
     let old = NOW - 10 * 365 * 86_400;
     for stamp in [old, NOW, NOW + 86_400] {
         assert_eq!(pass(&replay, &appid(), number(stamp, 1), &any, NOW), Ok(false), "{stamp}");
         assert_eq!(pass(&replay, &appid(), number(stamp, 1), &any, NOW), Ok(true), "{stamp}");
     }
-    assert_eq!(replay.held(), 1, "what no window could reach is only recognised");
-    assert_eq!(pass(&replay, &appid(), number(NOW, 1), &refuse, NOW), Err(Unusable::Reused));
+    assert_eq!(replay.transid_count(), 1, "what no window could reach is only recognised");
+    assert_eq!(pass(&replay, &appid(), number(NOW, 1), &refuse, NOW), Err(ReplayError::Reused));
     assert_eq!(pass(&replay, &appid(), number(NOW, 2), &refuse, NOW), Ok(false));
 }
 
 #[test]
 fn an_observed_client_is_never_refused_and_what_found_no_room_is_refused_later() {
-    let replay = Replay::new(100);
+    let replay = ReplayCache::new(100);
     let observe = rights(ReplayMode::Observe, 2);
     let refuse = rights(ReplayMode::Refuse, 10);
     for sequence in 1..=5 {
         let stamp = NOW - 5 + u64::from(sequence);
         assert_eq!(pass(&replay, &appid(), number(stamp, sequence), &observe, NOW), Ok(false), "{sequence}");
     }
-    assert_eq!(replay.held(), 2);
+    assert_eq!(replay.transid_count(), 2);
     // Older than all that it holds: recognised, and as good as used.
     assert_eq!(pass(&replay, &appid(), number(NOW - 100, 9), &observe, NOW), Ok(false));
     assert_eq!(pass(&replay, &appid(), number(NOW - 100, 9), &observe, NOW), Ok(true));
     for sequence in 1..=5 {
         let stamp = NOW - 5 + u64::from(sequence);
         let again = pass(&replay, &appid(), number(stamp, sequence), &refuse, NOW);
-        assert!(matches!(again, Err(Unusable::Stale | Unusable::Reused)), "{sequence}: {again:?}");
+        assert!(matches!(again, Err(ReplayError::Stale | ReplayError::Reused)), "{sequence}: {again:?}");
     }
     assert!(pass(&replay, &appid(), number(NOW - 100, 9), &refuse, NOW).is_err());
     assert_eq!(pass(&replay, &appid(), number(NOW, 6), &refuse, NOW), Ok(false));
     // One second that holds more than the share.
-    let replay = Replay::new(100);
+    let replay = ReplayCache::new(100);
     for sequence in 1..=5 {
         assert_eq!(pass(&replay, &appid(), number(NOW, sequence), &observe, NOW), Ok(false), "{sequence}");
     }
@@ -304,7 +317,7 @@ fn an_observed_client_is_never_refused_and_what_found_no_room_is_refused_later()
 
 #[test]
 fn a_full_client_and_a_full_group_refuse_themselves_alone() {
-    let replay = Replay::new(100);
+    let replay = ReplayCache::new(100);
     let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
     let client = |name: &str| AppId::parse(name).unwrap();
     let share = rights(ReplayMode::Refuse, 40);
@@ -317,56 +330,56 @@ fn a_full_client_and_a_full_group_refuse_themselves_alone() {
     assert_eq!(fill(&client("A3"), &a), 0);
     assert_eq!(fill(&client("B1"), &b), 40, "another group goes on");
     assert_eq!(fill(&client("B2"), &b), 0, "the table is full");
-    assert_eq!(replay.held_by_group(), [(Arc::clone(&a), 60), (Arc::clone(&b), 40)]);
+    assert_eq!(replay.transid_count_by_group(), [(Arc::clone(&a), 60), (Arc::clone(&b), 40)]);
     // A client without a transid waits for those of the others: for the window.
-    assert_eq!(ask(&client("A3"), &a, 1), Err(Unusable::Full(WINDOW)));
-    let full = replay.take_full();
+    assert_eq!(ask(&client("A3"), &a, 1), Err(ReplayError::Full(WINDOW)));
+    let full = replay.take_full_reports();
     let told: Vec<_> = full.iter().map(|(group, full)| (&**group, full.bound, full.refused)).collect();
-    assert_eq!(told, [("a", Bound::Group, 4), ("b", Bound::Table, 2)]);
-    assert_eq!(replay.take_full(), []);
+    assert_eq!(told, [("a", CapacityBound::Group, 4), ("b", CapacityBound::Table, 2)]);
+    assert_eq!(replay.take_full_reports(), []);
 }
 
 #[test]
 fn a_client_that_moves_takes_its_transids_with_it() {
-    let replay = Replay::new(100);
+    let replay = ReplayCache::new(100);
     let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
     let refuse = rights(ReplayMode::Refuse, 10);
     let ask = |group: &Arc<str>, sequence| {
         pass_of(&replay, (&appid(), group, 10), number(NOW, sequence), &refuse, NOW)
     };
     assert_eq!(ask(&a, 1), Ok(false));
-    assert_eq!(ask(&b, 1), Err(Unusable::Reused));
-    assert_eq!(replay.held_by_group(), [(Arc::clone(&a), 0), (Arc::clone(&b), 1)]);
+    assert_eq!(ask(&b, 1), Err(ReplayError::Reused));
+    assert_eq!(replay.transid_count_by_group(), [(Arc::clone(&a), 0), (Arc::clone(&b), 1)]);
     assert_eq!(ask(&b, 2), Ok(false));
     sweep(&replay, at(NOW + 301));
-    assert_eq!((replay.held(), replay.held_by_group()), (0, vec![(a, 0), (b, 0)]));
+    assert_eq!((replay.transid_count(), replay.transid_count_by_group()), (0, vec![(a, 0), (b, 0)]));
 }
 
 #[test]
 fn what_was_answered_before_a_restart_counts_to_the_group_of_now() {
-    let replay = Replay::new(100);
+    let replay = ReplayCache::new(100);
     let gone = AppId::parse("GONE").unwrap();
-    replay.remember(&appid(), Some(&group()), number(NOW, 1));
-    replay.remember(&appid(), Some(&group()), number(NOW, 1));
-    replay.remember(&gone, None, number(NOW, 1));
-    assert_eq!((replay.held(), replay.held_by_group()), (2, vec![(group(), 1)]));
-    assert_eq!(burn(&replay, NOW, 1, NOW), Err(Unusable::Reused));
+    replay.restore(&appid(), Some(&group()), number(NOW, 1));
+    replay.restore(&appid(), Some(&group()), number(NOW, 1));
+    replay.restore(&gone, None, number(NOW, 1));
+    assert_eq!((replay.transid_count(), replay.transid_count_by_group()), (2, vec![(group(), 1)]));
+    assert_eq!(mark_used(&replay, NOW, 1, NOW), Err(ReplayError::Reused));
     let refuse = rights(ReplayMode::Refuse, 10);
-    assert_eq!(pass(&replay, &gone, number(NOW, 1), &refuse, NOW), Err(Unusable::Reused), "it came back");
-    assert_eq!(replay.held_by_group(), [(group(), 2)]);
+    assert_eq!(pass(&replay, &gone, number(NOW, 1), &refuse, NOW), Err(ReplayError::Reused), "it came back");
+    assert_eq!(replay.transid_count_by_group(), [(group(), 2)]);
 }
 
 #[test]
 fn a_request_that_comes_too_fast_takes_no_room() {
-    let replay = Replay::new(100);
+    let replay = ReplayCache::new(100);
     let one = std::num::NonZeroU32::MIN;
-    let slow = Rights {
+    let slow = Permissions {
         rate: Some(crate::config::Rate { per_second: one, burst: one }),
         ..rights(ReplayMode::Refuse, 10)
     };
     assert_eq!(pass(&replay, &appid(), number(NOW, 1), &slow, NOW), Ok(false));
-    assert!(matches!(pass(&replay, &appid(), number(NOW, 2), &slow, NOW), Err(Unusable::TooFast(_))));
-    assert_eq!((replay.held(), replay.held_by_group()), (1, vec![(group(), 1)]));
+    assert!(matches!(pass(&replay, &appid(), number(NOW, 2), &slow, NOW), Err(ReplayError::TooFast(_))));
+    assert_eq!((replay.transid_count(), replay.transid_count_by_group()), (1, vec![(group(), 1)]));
 }
 
 proptest! {
@@ -375,17 +388,17 @@ proptest! {
     fn no_transid_is_burnt_twice(
         steps in proptest::collection::vec((0_u64..2_000, 0_u64..2_000, 0_u64..2_000, 1_u32..4, any::<bool>()), 1..60)
     ) {
-        let replay = Replay::new(1_000);
+        let replay = ReplayCache::new(1_000);
         let refuse = rights(ReplayMode::Refuse, 1_000);
         let (appid, group) = (appid(), group());
         let owner = Owner { appid: &appid, group: &group, group_share: 1_000 };
         let mut burnt = HashSet::new();
         for (clock, ahead, stamp, sequence, sweeps) in steps {
             // Long idle, so that a client with nothing left is forgotten.
-            let now = Moment { ticks: IDLE * 2, ..moment(NOW + clock + ahead, NOW + clock) };
+            let now = Moment { monotonic: IDLE * 2, ..moment(NOW + clock + ahead, NOW + clock) };
             let (stamp, number) = (NOW + stamp, number(NOW + stamp, sequence));
             if replay.check_window(stamp, Some(WINDOW), now).is_ok()
-                && replay.pass(owner, number, &refuse, ReplayMode::Refuse, Moment { ticks: Duration::ZERO, ..now }).is_ok()
+                && replay.check_and_record(owner, number, &refuse, ReplayMode::Refuse, Moment { monotonic: Duration::ZERO, ..now }).is_ok()
             {
                 prop_assert!(burnt.insert((stamp, sequence)));
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cmiot_signer::AppId;
 
-use crate::carrier::NotAsked;
+use crate::carrier::NotSent;
 use crate::clock::Time;
 use crate::store::state::{Lease, StateStore};
 
@@ -21,31 +21,31 @@ const BLOCKS: u64 = 200;
 
 /// One account's calls of today.
 #[derive(Debug)]
-pub(super) struct Day {
+pub(super) struct DailyQuota {
     limit: u64,
     appid: AppId,
     state: Arc<StateStore>,
-    held: Mutex<Held>,
+    held: Mutex<DayLease>,
     /// One leases, the others wait for it.
     leasing: tokio::sync::Mutex<()>,
 }
 
 /// What is leased and not spent.
 #[derive(Clone, Copy, Debug, Default)]
-struct Held {
+struct DayLease {
     day: u64,
     calls: u64,
     /// Of the whole day, by whatever process.
     leased: u64,
 }
 
-impl Day {
+impl DailyQuota {
     pub(super) fn new(limit: u64, appid: AppId, state: Arc<StateStore>) -> Self {
         Self { limit, appid, state, held: Mutex::default(), leasing: tokio::sync::Mutex::default() }
     }
 
     /// Whether the day's calls are known to be spent.
-    pub(super) fn check(&self, now: Time) -> Result<(), NotAsked> {
+    pub(super) fn check(&self, now: Time) -> Result<(), NotSent> {
         let held = self.held();
         if held.day >= day_of(now) && held.calls == 0 && held.leased >= self.limit {
             return Err(until_midnight(held.day, now));
@@ -54,7 +54,7 @@ impl Day {
     }
 
     /// Spends a call.
-    pub(super) async fn take(&self, now: Time) -> Result<(), NotAsked> {
+    pub(super) async fn take(&self, now: Time) -> Result<(), NotSent> {
         if self.spend(now) {
             return Ok(());
         }
@@ -65,7 +65,7 @@ impl Day {
         self.check(now)?;
         let lease = self.lease(now).await?;
         let mut held = self.held();
-        *held = Held { day: lease.day, calls: lease.granted, leased: lease.leased };
+        *held = DayLease { day: lease.day, calls: lease.granted, leased: lease.leased };
         match held.calls.checked_sub(1) {
             Some(left) => {
                 held.calls = left;
@@ -94,7 +94,7 @@ impl Day {
         true
     }
 
-    async fn lease(&self, now: Time) -> Result<Lease, NotAsked> {
+    async fn lease(&self, now: Time) -> Result<Lease, NotSent> {
         let (state, appid, limit) = (Arc::clone(&self.state), self.appid, self.limit);
         let block = (limit / BLOCKS).clamp(1, 1_000);
         let leased =
@@ -103,13 +103,13 @@ impl Day {
             Ok(Ok(lease)) => Ok(lease),
             Ok(Err(error)) => {
                 tracing::error!(%error, "the day's calls cannot be counted: none is made");
-                Err(NotAsked::Uncounted(Duration::from_secs(5)))
+                Err(NotSent::Uncounted(Duration::from_secs(5)))
             }
-            Err(_) => Err(NotAsked::Uncounted(Duration::from_secs(5))),
+            Err(_) => Err(NotSent::Uncounted(Duration::from_secs(5))),
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, DayLease> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -119,22 +119,22 @@ fn day_of(now: Time) -> u64 {
     (now.as_secs() + ZONE) / DAY
 }
 
-fn until_midnight(day: u64, now: Time) -> NotAsked {
+fn until_midnight(day: u64, now: Time) -> NotSent {
     let midnight = (day + 1) * DAY - ZONE;
-    NotAsked::Budget(Duration::from_secs(midnight.saturating_sub(now.as_secs()).max(1)))
+    NotSent::Budget(Duration::from_secs(midnight.saturating_sub(now.as_secs()).max(1)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::state::Lost;
+    use crate::store::state::OnStateLoss;
 
     /// 2026-01-15T23:59:00+08:00
     const LATE: Time = Time::from_secs(1_768_492_740);
 
-    fn day(dir: &std::path::Path, limit: u64) -> Day {
-        let state = Arc::new(StateStore::open(dir, Lost::Refuse).unwrap());
-        Day::new(limit, AppId::parse("100001").unwrap(), state)
+    fn day(dir: &std::path::Path, limit: u64) -> DailyQuota {
+        let state = Arc::new(StateStore::open(dir, OnStateLoss::Refuse).unwrap());
+        DailyQuota::new(limit, AppId::parse("100001").unwrap(), state)
     }
 
     #[tokio::test]
@@ -144,8 +144,8 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(day.take(LATE).await, Ok(()));
         }
-        assert_eq!(day.take(LATE).await, Err(NotAsked::Budget(Duration::from_secs(60))));
-        assert_eq!(day.check(LATE), Err(NotAsked::Budget(Duration::from_secs(60))));
+        assert_eq!(day.take(LATE).await, Err(NotSent::Budget(Duration::from_secs(60))));
+        assert_eq!(day.check(LATE), Err(NotSent::Budget(Duration::from_secs(60))));
         let midnight = LATE.plus(Duration::from_secs(60));
         assert_eq!(day.left(midnight), 3);
         assert_eq!(day.take(midnight).await, Ok(()));

@@ -12,12 +12,12 @@ use clap::ValueEnum;
 use cmiot_proxy::audit::render;
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::store::StoreError;
+use cmiot_proxy::store::atomic_file::{self, AtomicFile, Existing};
+use cmiot_proxy::store::audit::month::{self, Month};
 use cmiot_proxy::store::audit::query::{Field, LOOKUP, every};
-use cmiot_proxy::store::audit::segment::{self, Month};
-use cmiot_proxy::store::whole::{self, Existing, Whole};
 use ring::digest::{Context as Digest, SHA256};
 
-use super::{Folder, span, verify};
+use super::{Folder, time_args, verify};
 
 /// Export a month's look-ups, with a manifest (FILE.manifest.json: rows, first and last, SHA-256).
 #[derive(clap::Args)]
@@ -28,7 +28,7 @@ pub(super) struct Export {
     #[command(flatten)]
     folder: Folder,
     /// The month, such as 2026-01
-    #[arg(long, value_parser = span::month)]
+    #[arg(long, value_parser = time_args::month)]
     month: Month,
     /// In which form
     #[arg(long, value_enum, default_value = "csv")]
@@ -71,7 +71,7 @@ enum Sink {
     Csv(Hashed),
     Json(Hashed),
     #[cfg(feature = "parquet")]
-    Parquet(Box<cmiot_proxy::audit::parquet::Sheet<Hashed>>),
+    Parquet(Box<cmiot_proxy::audit::parquet::ParquetWriter<Hashed>>),
 }
 
 impl Sink {
@@ -84,7 +84,9 @@ impl Sink {
             }
             Format::Json => Self::Json(to),
             #[cfg(feature = "parquet")]
-            Format::Parquet => Self::Parquet(Box::new(cmiot_proxy::audit::parquet::Sheet::begin(to)?)),
+            Format::Parquet => {
+                Self::Parquet(Box::new(cmiot_proxy::audit::parquet::ParquetWriter::begin(to)?))
+            }
         })
     }
 
@@ -117,9 +119,9 @@ impl Export {
         if self.file.exists() {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists)).with_context(named);
         }
-        segment::of_month(&dir, self.month)?;
+        month::of_month(&dir, self.month)?;
         // Card numbers are in it: for its owner alone.
-        let file = Whole::begin(&self.file, 0o600).with_context(named)?;
+        let file = AtomicFile::begin(&self.file, 0o600).with_context(named)?;
         let mut sink =
             file.file().try_clone().and_then(|file| Sink::begin(self.format, file)).with_context(named)?;
         let bar = verify::bar();
@@ -150,7 +152,7 @@ impl Export {
         });
         let beside = self.file.with_added_extension("manifest.json");
         // One without an export is of an interrupted command.
-        whole::write(&beside, format!("{manifest:#}\n").as_bytes(), 0o600, Existing::Replace)
+        atomic_file::write(&beside, format!("{manifest:#}\n").as_bytes(), 0o600, Existing::Replace)
             .with_context(|| beside.display().to_string())?;
         file.finish(Existing::Keep).with_context(named)?;
         out!("{rows} look-ups, SHA-256 {hash}");

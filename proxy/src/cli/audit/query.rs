@@ -14,7 +14,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 
 use super::super::card;
-use super::{Folder, span};
+use super::{Folder, time_args};
 
 /// Find look-ups, the newest first.
 #[derive(clap::Args)]
@@ -66,10 +66,10 @@ struct Filters {
     #[arg(long)]
     status: Option<String>,
     /// Since then: 2h, 2026-01-15 (at +08:00), RFC 3339
-    #[arg(long, value_parser = span::time)]
+    #[arg(long, value_parser = time_args::time)]
     since: Option<Time>,
     /// Until then
-    #[arg(long, value_parser = span::time)]
+    #[arg(long, value_parser = time_args::time)]
     until: Option<Time>,
 }
 
@@ -163,10 +163,10 @@ pub(super) struct Changes {
     #[arg(long, value_parser = card::parse)]
     card: Option<Card>,
     /// Seen since then
-    #[arg(long, value_parser = span::time)]
+    #[arg(long, value_parser = time_args::time)]
     since: Option<Time>,
     /// Seen until then
-    #[arg(long, value_parser = span::time)]
+    #[arg(long, value_parser = time_args::time)]
     until: Option<Time>,
     /// How they are printed
     #[arg(long, value_enum, default_value = "table")]

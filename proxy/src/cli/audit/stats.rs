@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use cmiot_proxy::audit::filter;
 use cmiot_proxy::clock::Time;
-use cmiot_proxy::store::audit::query::{Bucket, Figures, Filter, figures};
+use cmiot_proxy::store::audit::query::{self, Bucket, Filter, figures};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 
-use super::{Folder, chart, span};
+use super::{Folder, chart, time_args};
 
 /// Count look-ups, hits, carrier calls saved, codes and latency by hour or day (at +08:00).
 #[derive(clap::Args)]
@@ -23,10 +23,10 @@ pub(super) struct Stats {
     #[arg(long, value_enum, default_value = "hour")]
     by: By,
     /// Since then: 24h, 2026-01-15 (at +08:00), RFC 3339
-    #[arg(long, value_parser = span::time, default_value = "24h")]
+    #[arg(long, value_parser = time_args::time, default_value = "24h")]
     since: Time,
     /// Until then
-    #[arg(long, value_parser = span::time)]
+    #[arg(long, value_parser = time_args::time)]
     until: Option<Time>,
 }
 
@@ -70,19 +70,19 @@ impl Stats {
             ]);
         }
         out!("{table}");
-        let sum = |of: fn(&Figures) -> u64| found.iter().map(|(_, figures)| of(figures)).sum::<u64>();
+        let sum = |of: fn(&query::Stats) -> u64| found.iter().map(|(_, figures)| of(figures)).sum::<u64>();
         out!(
             "{} look-ups, {} carrier calls, {} saved",
             sum(|figures| figures.look_ups),
             sum(|figures| figures.calls),
-            sum(Figures::saved)
+            sum(query::Stats::saved)
         );
         Ok(ExitCode::SUCCESS)
     }
 }
 
 /// The most frequent codes.
-fn codes(figures: &Figures) -> String {
+fn codes(figures: &query::Stats) -> String {
     let mut codes: Vec<_> = figures.codes.iter().collect();
     codes.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     codes.into_iter().take(4).map(|(code, count)| format!("{code}:{count}")).collect::<Vec<_>>().join(" ")

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 
 use cmiot_proxy::clock::Time;
 use cmiot_proxy::store::audit::anchor::{self, Anchor, PublicKey};
-use cmiot_proxy::store::audit::segment::Month;
+use cmiot_proxy::store::audit::month::Month;
 use cmiot_proxy::store::audit::verify::{Damage, Report, Scope, verify};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Folder, span};
+use super::{Folder, time_args};
 
 /// Damage of a segment that is not in a batch: more of it is counted.
 const MOST_LINES: usize = 10;
@@ -35,10 +35,10 @@ pub(super) struct Verify {
     #[command(flatten)]
     folder: Folder,
     /// First month, such as 2026-01
-    #[arg(long, value_parser = span::month)]
+    #[arg(long, value_parser = time_args::month)]
     from: Option<Month>,
     /// Last month
-    #[arg(long, value_parser = span::month)]
+    #[arg(long, value_parser = time_args::month)]
     to: Option<Month>,
     /// Anchors that were kept elsewhere: anchors.log, the proxy's text or JSON log, or `journalctl` output (-o json too)
     #[arg(long, value_name = "FILE", num_args = 1..)]

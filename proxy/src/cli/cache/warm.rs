@@ -22,8 +22,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::desk::Desk;
-use super::{At, Of, With, card};
+use super::admin_client::AdminClient;
+use super::{AdminArgs, Scope, With, card};
 
 /// How often a card is tried when the proxy says that waiting helps.
 const TRIES: u32 = 20;
@@ -42,11 +42,11 @@ pub(super) struct Warm {
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     at_once: u32,
     #[command(flatten)]
-    of: Of,
+    of: Scope,
     #[command(flatten)]
     with: With,
     #[command(flatten)]
-    at: At,
+    at: AdminArgs,
 }
 
 /// What came of one card.
@@ -57,7 +57,7 @@ struct Done {
 
 impl Warm {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let desk = Arc::new(Desk::of(&self.at)?);
+        let desk = Arc::new(AdminClient::of(&self.at)?);
         let cards = cards(&self.file)?;
         let path = self.result.clone().unwrap_or_else(|| self.file.with_extension("result.csv"));
         let before = finished(&path)?;
@@ -80,7 +80,7 @@ impl Warm {
     /// Fetches all of them, so many at once; returns how many failed.
     async fn fetch(
         &self,
-        desk: &Arc<Desk>,
+        desk: &Arc<AdminClient>,
         cards: Vec<Card>,
         mut write: impl FnMut(&Done) -> anyhow::Result<()>,
     ) -> anyhow::Result<u64> {
@@ -103,7 +103,7 @@ impl Warm {
 }
 
 /// One card, tried again while the proxy says that waiting helps.
-async fn one(desk: &Desk, card: Card, name: &str, wanted: &Value) -> anyhow::Result<Done> {
+async fn one(desk: &AdminClient, card: Card, name: &str, wanted: &Value) -> anyhow::Result<Done> {
     let mut tries = TRIES;
     loop {
         let answer = desk.post("fetch", wanted).await?;

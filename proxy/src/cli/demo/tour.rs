@@ -11,7 +11,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 use tokio::task::JoinSet;
 
-use super::stage::Stage;
+use super::environment::Environment;
 use crate::cli::http::{self, Reply};
 
 /// The demo's cards, kind and number: the ones of the carrier's page.
@@ -25,7 +25,7 @@ pub(super) const IMSI: (&str, &str) = ("imsi", "460079650004176");
 const ASKERS: u32 = 100;
 
 /// Walks the tour and prints it; false when a stop did not show what it must.
-pub(super) async fn walk(stage: &Stage) -> anyhow::Result<bool> {
+pub(super) async fn walk(stage: &Environment) -> anyhow::Result<bool> {
     let mut tour = Tour::new(stage);
     let msisdn = Card::parse(CardKind::Msisdn, MSISDN.1)?;
 
@@ -51,7 +51,7 @@ pub(super) async fn walk(stage: &Stage) -> anyhow::Result<bool> {
 }
 
 struct Tour<'a> {
-    stage: &'a Stage,
+    stage: &'a Environment,
     sequence: u32,
     calls: u64,
     table: Table,
@@ -59,7 +59,7 @@ struct Tour<'a> {
 }
 
 impl<'a> Tour<'a> {
-    fn new(stage: &'a Stage) -> Self {
+    fn new(stage: &'a Environment) -> Self {
         let mut table = table();
         table.set_header([
             "a gateway asks",
@@ -166,7 +166,7 @@ fn code_of(reply: &Reply) -> anyhow::Result<String> {
 }
 
 /// What an auditor sees, equal look-ups counted together; and how many carrier calls were made in all.
-fn audit(stage: &Stage) -> anyhow::Result<(Table, u64)> {
+fn audit(stage: &Environment) -> anyhow::Result<(Table, u64)> {
     let mut table = table();
     let (mut look_ups, mut calls) = (0, 0);
     table.set_header(["look-ups", "carrier calls", "client", "card", "outcome", "reason", "code", "STATUS"]);

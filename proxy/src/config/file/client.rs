@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::super::units::{Secret, Span, Window, peers};
+use super::super::units::{HumanDuration, Secret, Window, peers};
 
 /// `[[client]]`: what a gateway signs with, and what it may ask.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -36,37 +36,37 @@ pub struct Client {
     /// The password before this one, itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_password: Option<Secret>,
-    /// See [`Rights::peers`].
+    /// See [`RawPermissions::peers`].
     #[serde(default, deserialize_with = "peers", skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<IpNet>,
-    /// See [`Rights::operations`].
+    /// See [`RawPermissions::operations`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<String>,
-    /// See [`Rights::cards`].
+    /// See [`RawPermissions::cards`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cards: Vec<String>,
-    /// See [`Rights::cards_file`].
+    /// See [`RawPermissions::cards_file`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cards_file: Option<PathBuf>,
-    /// See [`Rights::rate`].
+    /// See [`RawPermissions::rate`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<u32>,
-    /// See [`Rights::burst`].
+    /// See [`RawPermissions::burst`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
-    /// See [`Rights::replay`].
+    /// See [`RawPermissions::replay`].
     #[serde(default, skip_serializing_if = "is_default")]
     pub replay: ReplayMode,
-    /// See [`Rights::format`].
+    /// See [`RawPermissions::format`].
     #[serde(default, skip_serializing_if = "is_default")]
     pub format: Format,
-    /// See [`Rights::max_age_floor`].
+    /// See [`RawPermissions::max_age_floor`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_age_floor: Option<Span>,
-    /// See [`Rights::max_stale_ceiling`].
+    pub max_age_floor: Option<HumanDuration>,
+    /// See [`RawPermissions::max_stale_ceiling`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_stale_ceiling: Option<Span>,
-    /// See [`Rights::clock_skew`].
+    pub max_stale_ceiling: Option<HumanDuration>,
+    /// See [`RawPermissions::clock_skew`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_skew: Option<Window>,
     /// A DNS name of the client certificate that it must connect with (mutual TLS).
@@ -101,13 +101,13 @@ pub struct Derive {
     pub ebid: Option<String>,
     /// What each of them may ask.
     #[serde(default)]
-    pub rights: Rights,
+    pub permissions: RawPermissions,
 }
 
-/// What a client may ask. Each key stands in a `[[client]]` itself, and under `rights` in a `[[derive]]`.
+/// What a client may ask. Each key stands in a `[[client]]` itself, and under `raw_permissions` in a `[[derive]]`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Rights {
+pub struct RawPermissions {
     /// Networks that it may ask from; empty means all.
     #[serde(deserialize_with = "peers", skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<IpNet>,
@@ -132,10 +132,10 @@ pub struct Rights {
     pub format: Format,
     /// Instead of `[cache]` `max_age_floor`: how fresh it may demand an answer to be.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_age_floor: Option<Span>,
+    pub max_age_floor: Option<HumanDuration>,
     /// Instead of `[cache]` `max_stale_ceiling`: how stale an answer it may take without a call.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_stale_ceiling: Option<Span>,
+    pub max_stale_ceiling: Option<HumanDuration>,
     /// Instead of `[gateway]` `clock_skew`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clock_skew: Option<Window>,
@@ -167,8 +167,8 @@ pub enum Format {
 
 impl Client {
     /// The part that says what it may ask.
-    pub fn rights(&self) -> Rights {
-        Rights {
+    pub fn raw_permissions(&self) -> RawPermissions {
+        RawPermissions {
             peers: self.peers.clone(),
             operations: self.operations.clone(),
             cards: self.cards.clone(),

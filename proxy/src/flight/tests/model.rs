@@ -26,7 +26,7 @@ struct Model {
     joinable: Option<u64>,
     /// Flights under way, and what became of those that ended.
     flying: Vec<u64>,
-    ended: BTreeMap<u64, Result<u32, Lost>>,
+    ended: BTreeMap<u64, Result<u32, TaskFailed>>,
     /// Which flight an asker boarded, and whether it sits there still.
     boarded: [Option<(u64, bool)>; ASKERS],
     departed: u64,
@@ -77,11 +77,11 @@ impl Model {
                 self.joinable = None;
             }
             Step::Land(flight) => self.end(flight, Ok(landing(flight))),
-            Step::Die(flight) => self.end(flight, Err(Lost)),
+            Step::Die(flight) => self.end(flight, Err(TaskFailed)),
         }
     }
 
-    fn end(&mut self, flight: u64, end: Result<u32, Lost>) {
+    fn end(&mut self, flight: u64, end: Result<u32, TaskFailed>) {
         self.flying.retain(|one| *one != flight);
         self.ended.insert(flight, end);
         if self.joinable == Some(flight) {
@@ -113,8 +113,8 @@ fn orders(model: &Model, done: &mut Vec<Step>, each: &mut impl FnMut(&[Step])) {
 /// The real table, driven step by step.
 struct Stage {
     flights: Arc<Table>,
-    seats: [Option<Seat<&'static str, &'static str, u32>>; ASKERS],
-    ends: BTreeMap<u64, oneshot::Sender<Result<u32, Lost>>>,
+    seats: [Option<Waiter<&'static str, &'static str, u32>>; ASKERS],
+    ends: BTreeMap<u64, oneshot::Sender<Result<u32, TaskFailed>>>,
     departed: u64,
 }
 
@@ -124,7 +124,7 @@ impl Stage {
             Step::Join(asker) => {
                 let mut end = None;
                 let seat = self.flights.join(&"card", some("client"), Urgency::Miss, |_| {
-                    let (ends, ended) = oneshot::channel::<Result<u32, Lost>>();
+                    let (ends, ended) = oneshot::channel::<Result<u32, TaskFailed>>();
                     end = Some(ends);
                     async move { ended.await.unwrap().expect("a defect, in a test") }
                 });
@@ -136,17 +136,17 @@ impl Stage {
             }
             Step::Leave(asker) => self.seats[asker] = None,
             Step::Purge => {
-                self.flights.detach(|_| true);
+                self.flights.forget(|_| true);
             }
             Step::Land(flight) => self.end(flight, Ok(landing(flight))).await,
-            Step::Die(flight) => self.end(flight, Err(Lost)).await,
+            Step::Die(flight) => self.end(flight, Err(TaskFailed)).await,
         }
     }
 
-    async fn end(&mut self, flight: u64, end: Result<u32, Lost>) {
-        let before = self.flights.under_way();
+    async fn end(&mut self, flight: u64, end: Result<u32, TaskFailed>) {
+        let before = self.flights.in_flight();
         self.ends.remove(&flight).unwrap().send(end).unwrap();
-        while self.flights.under_way() == before {
+        while self.flights.in_flight() == before {
             tokio::task::yield_now().await;
         }
     }
@@ -173,7 +173,7 @@ async fn play(steps: &[Step]) {
         model.take(*step);
         stage.take(*step).await;
         let table = stage.flights.lock();
-        assert_eq!(table.under_way, model.flying.len(), "{steps:?}");
+        assert_eq!(table.in_flight, model.flying.len(), "{steps:?}");
         assert_eq!(stage.departed, model.departed, "a flight too many or too few: {steps:?}");
         assert_eq!(table.flights.get("card").map(|flight| flight.number), model.joinable, "{steps:?}");
         let aboard =
@@ -183,11 +183,11 @@ async fn play(steps: &[Step]) {
     }
     for (seat, boarded) in stage.seats.iter_mut().zip(model.boarded) {
         if let (Some(seat), Some((flight, _))) = (seat, boarded) {
-            assert_eq!(seat.landing().await, model.ended[&flight], "{steps:?}");
+            assert_eq!(seat.result().await, model.ended[&flight], "{steps:?}");
         }
     }
     drop(stage.seats);
     let table = stage.flights.lock();
-    assert!(table.flights.is_empty() && table.clients.is_empty() && table.under_way == 0, "{steps:?}");
+    assert!(table.flights.is_empty() && table.clients.is_empty() && table.in_flight == 0, "{steps:?}");
     assert!(table.groups.is_empty() && table.waiting == 0, "{steps:?}");
 }

@@ -52,10 +52,10 @@ fn empty_means_absent_and_unknown_is_ignored() {
 
 #[test]
 fn doubled_parameters_are_refused() {
-    assert_eq!(malformed(parse(&target("&msisdn=1&msisdn=1"), "")), Malformed::Doubled("msisdn"));
-    assert_eq!(malformed(parse(&target("&msisdn=1&ms%69sdn=2"), "")), Malformed::Doubled("msisdn"));
-    assert_eq!(malformed(parse(&target("&msisdn=1"), "msisdn=2")), Malformed::Doubled("msisdn"));
-    assert_eq!(malformed(parse(&target("&msisdn=1"), "token=t&token=t")), Malformed::Doubled("token"));
+    assert_eq!(malformed(parse(&target("&msisdn=1&msisdn=1"), "")), Malformed::Duplicate("msisdn"));
+    assert_eq!(malformed(parse(&target("&msisdn=1&ms%69sdn=2"), "")), Malformed::Duplicate("msisdn"));
+    assert_eq!(malformed(parse(&target("&msisdn=1"), "msisdn=2")), Malformed::Duplicate("msisdn"));
+    assert_eq!(malformed(parse(&target("&msisdn=1"), "token=t&token=t")), Malformed::Duplicate("token"));
     assert_eq!(
         malformed(parse(&target("&msisdn=1&iccid=898602B0011430000544"), "")),
         Malformed::SeveralCards

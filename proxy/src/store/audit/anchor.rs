@@ -17,11 +17,11 @@ use ring::signature::{self, Ed25519KeyPair, KeyPair};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::super::whole::{self, Existing};
+use super::super::atomic_file::{self, Existing};
 use super::super::{Fault, StoreError, folder};
 use super::chain::Hash;
 use super::identity::{hex, is_blank, unhex};
-use super::segment::Month;
+use super::month::Month;
 use crate::clock::Time;
 
 mod lines;
@@ -116,14 +116,14 @@ impl Anchor {
 }
 
 /// Signs heads and writes them down.
-pub(super) struct Notary {
+pub(super) struct AnchorSigner {
     key: Ed25519KeyPair,
     log: PathBuf,
     /// Of the files that auditors read.
     mode: u32,
 }
 
-impl Notary {
+impl AnchorSigner {
     /// With the folder's key, which is made if there is none. Anchors and public key get `mode` when they are made.
     /// A key that is another than the folder's anchors were signed with so far is told to `changed` as "from A to B",
     /// before anything is written.
@@ -158,7 +158,7 @@ impl Notary {
                 );
                 changed(format!("from {former} to {}", text.trim_end()))?;
             }
-            whole::write(&public, text.as_bytes(), mode, Existing::Replace)
+            atomic_file::write(&public, text.as_bytes(), mode, Existing::Replace)
                 .map_err(StoreError::io(&public))?;
             tracing::info!(
                 public_key = text.trim_end(),
@@ -187,7 +187,7 @@ impl Notary {
         tracing::info!(anchor = line, "audit anchor");
         line.push('\n');
         mend(&self.log)?;
-        whole::append_line(&self.log, self.mode, &line).map_err(StoreError::io(&self.log))
+        atomic_file::append_line(&self.log, self.mode, &line).map_err(StoreError::io(&self.log))
     }
 }
 
@@ -239,7 +239,7 @@ fn mend(log: &Path) -> Result<(), StoreError> {
 fn make(path: &Path) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let made = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
         .map_err(|_| StoreError::io(path)(io::Error::other("the system gives no randomness")))?;
-    whole::write(path, made.as_ref(), 0o600, Existing::Replace).map_err(StoreError::io(path))?;
+    atomic_file::write(path, made.as_ref(), 0o600, Existing::Replace).map_err(StoreError::io(path))?;
     Ok(Zeroizing::new(made.as_ref().to_vec()))
 }
 
@@ -253,8 +253,8 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn open(dir: &Path) -> Result<Notary, StoreError> {
-        Notary::open(dir, 0o600, |_| panic!("the key is the same"))
+    fn open(dir: &Path) -> Result<AnchorSigner, StoreError> {
+        AnchorSigner::open(dir, 0o600, |_| panic!("the key is the same"))
     }
 
     #[test]
@@ -290,7 +290,7 @@ mod tests {
         };
         let told = |dir: &Path| {
             let mut told = None;
-            Notary::open(dir, 0o600, |text| {
+            AnchorSigner::open(dir, 0o600, |text| {
                 told = Some(text);
                 Ok(())
             })

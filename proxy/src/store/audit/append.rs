@@ -9,11 +9,11 @@ use std::sync::LazyLock;
 use rusqlite::{Connection, params};
 
 use super::chain::{Digest, Hash, Limits};
-use super::identity::{IdentityKey, Shown};
-use super::index::Carded;
+use super::identity::{IdentityKey, RowIdentity};
+use super::index::IndexEntry;
 use super::insert::Insert;
-use super::row::{Clip, Row};
-use super::table::{Cell, RECORD, TABLES, VERSION};
+use super::row::{InlineStr, Row};
+use super::table::{RECORD, TABLES, VERSION, Value};
 
 /// Look-ups that one statement inserts. More of them would spare little: what is done once a statement is a small part
 /// of it by then.
@@ -43,7 +43,7 @@ static INSERT_WIDE: LazyLock<String> = LazyLock::new(|| TABLES[RECORD].insert_sq
 pub(super) fn append<'a>(
     connection: &Connection,
     names: &mut Names,
-    tail: &mut Vec<Carded>,
+    tail: &mut Vec<IndexEntry>,
     key: Option<&IdentityKey>,
     head: Head,
     rows: impl Iterator<Item = &'a Row> + Clone,
@@ -54,7 +54,7 @@ pub(super) fn append<'a>(
     // Full statements first; what is left over is inserted one by one.
     let mut in_wide = look_ups - look_ups % WIDE;
     let mut digest = Digest::batch(&head.hash);
-    let shown = Shown::all(rows.clone(), key);
+    let shown = RowIdentity::all(rows.clone(), key);
     let first = head.last + 1;
     let Head { mut last, mut horizon, .. } = head;
     let mut begins = i64::MAX;
@@ -64,7 +64,7 @@ pub(super) fn append<'a>(
         let at = row.at().as_micros();
         (begins, horizon) = (begins.min(at), horizon.max(at));
         if let Some(card) = shown.card(row.card()) {
-            tail.push(Carded { card: Clip::new(card), id: last });
+            tail.push(IndexEntry { card: InlineStr::new(card), id: last });
         }
         let table = row.cells(shown, &mut cells);
         digest.row(TABLES[table].letter, last);
@@ -82,10 +82,10 @@ pub(super) fn append<'a>(
                 unprepared.insert(Insert::new(connection.prepare_cached(sql)?, parameters))
             }
         };
-        insert.bind(Cell::Int(last), None)?;
+        insert.bind(Value::Int(last), None)?;
         for &cell in &cells {
             let number = match cell {
-                Cell::Name(text) if !insert.stands(cell) => Some(number(connection, names, text)?),
+                Value::Name(text) if !insert.stands(cell) => Some(number(connection, names, text)?),
                 _ => None,
             };
             insert.bind(cell, number)?;

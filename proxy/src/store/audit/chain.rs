@@ -14,7 +14,7 @@ use std::fmt;
 
 use ring::digest::{Context, SHA256};
 
-use super::table::Cell;
+use super::table::Value;
 
 /// What a batch must have been, in one value.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -111,15 +111,15 @@ impl Digest {
     }
 
     /// One value; a name is its text.
-    pub(super) fn cell(&mut self, cell: Cell<'_>) {
+    pub(super) fn cell(&mut self, cell: Value<'_>) {
         match cell {
-            Cell::Null => self.buffer.push(0),
-            Cell::Int(number) => {
+            Value::Null => self.buffer.push(0),
+            Value::Int(number) => {
                 self.buffer.push(1);
                 self.buffer.extend_from_slice(&number.to_be_bytes());
             }
-            Cell::Text(text) => self.sized(2, text),
-            Cell::Name(text) => self.sized(2, text.as_bytes()),
+            Value::Text(text) => self.sized(2, text),
+            Value::Name(text) => self.sized(2, text.as_bytes()),
         }
     }
 
@@ -157,13 +157,13 @@ impl Digest {
 /// What the first batch of a segment follows.
 pub(super) fn seed(month: &str, previous: &Hash, before: i64, manifest: &[Manifest]) -> Hash {
     let mut digest = Digest::new(b"cmiot-audit-segment-1\0");
-    digest.cell(Cell::Text(month.as_bytes()));
+    digest.cell(Value::Text(month.as_bytes()));
     digest.bytes(&previous.0);
-    digest.cell(Cell::Int(before));
+    digest.cell(Value::Int(before));
     for Manifest { month, first, last, count, since, until, head } in manifest {
-        digest.cell(Cell::Text(month.as_bytes()));
+        digest.cell(Value::Text(month.as_bytes()));
         for number in [first, last, count, since, until] {
-            digest.cell(Cell::Int(*number));
+            digest.cell(Value::Int(*number));
         }
         digest.bytes(&head.0);
     }
@@ -174,7 +174,7 @@ pub(super) fn seed(month: &str, previous: &Hash, before: i64, manifest: &[Manife
 mod tests {
     use super::*;
 
-    fn hash(cells: &[Cell<'_>]) -> Hash {
+    fn hash(cells: &[Value<'_>]) -> Hash {
         let mut digest = Digest::batch(&Hash::NONE);
         digest.row(b'r', 1);
         cells.iter().for_each(|cell| digest.cell(*cell));
@@ -186,7 +186,7 @@ mod tests {
         // Python: hashlib.sha256(b"cmiot-audit-batch-1\0" + 32 * b"\0" + b"r" + q(1) + b"\1" + q(5) + b"\2\0\0\0\1a\0b"
         // + q(1) + q(1) + q(1) + q(5) + q(5)), q = struct.Struct(">q").pack
         assert_eq!(
-            hash(&[Cell::Int(5), Cell::Text(b"a"), Cell::Null]).to_string(),
+            hash(&[Value::Int(5), Value::Text(b"a"), Value::Null]).to_string(),
             "1bc5f858416ddcd28da2241be75c855da0f84b0c7155bbd10578b3777d034829"
         );
     }
@@ -194,16 +194,16 @@ mod tests {
     #[test]
     fn what_differs_hashes_differently() {
         let all = [
-            hash(&[Cell::Text(b"ab"), Cell::Text(b"c")]),
-            hash(&[Cell::Text(b"a"), Cell::Text(b"bc")]),
-            hash(&[Cell::Text(b""), Cell::Null]),
-            hash(&[Cell::Null, Cell::Text(b"")]),
-            hash(&[Cell::Int(0), Cell::Null]),
-            hash(&[Cell::Text(b"0"), Cell::Null]),
+            hash(&[Value::Text(b"ab"), Value::Text(b"c")]),
+            hash(&[Value::Text(b"a"), Value::Text(b"bc")]),
+            hash(&[Value::Text(b""), Value::Null]),
+            hash(&[Value::Null, Value::Text(b"")]),
+            hash(&[Value::Int(0), Value::Null]),
+            hash(&[Value::Text(b"0"), Value::Null]),
         ];
         for (n, one) in all.iter().enumerate() {
             assert!(all[..n].iter().all(|other| other != one));
         }
-        assert_eq!(hash(&[Cell::Name("hit")]), hash(&[Cell::Text(b"hit")]), "a name is its text");
+        assert_eq!(hash(&[Value::Name("hit")]), hash(&[Value::Text(b"hit")]), "a name is its text");
     }
 }

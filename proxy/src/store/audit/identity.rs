@@ -23,10 +23,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, hmac};
 use zeroize::Zeroizing;
 
-use super::super::whole::{self, Existing};
+use super::super::atomic_file::{self, Existing};
 use super::super::{Fault, StoreError, folder};
+use super::month::Month;
 use super::row::Row;
-use super::segment::Month;
 
 /// The key of one month.
 pub struct IdentityKey {
@@ -89,7 +89,7 @@ impl IdentityKey {
         SystemRandom::new()
             .fill(bytes.as_mut())
             .map_err(|_| StoreError::io(&path)(io::Error::other("the system gives no randomness")))?;
-        whole::write(&path, hex(bytes.as_ref()).as_bytes(), 0o600, Existing::Replace)
+        atomic_file::write(&path, hex(bytes.as_ref()).as_bytes(), 0o600, Existing::Replace)
             .map_err(StoreError::io(&path))?;
         Ok(Self::new(bytes.as_ref()))
     }
@@ -110,8 +110,8 @@ impl IdentityKey {
                     .and_then(|mut opened| opened.write_all(&[b'0'; 64]).and_then(|()| opened.sync_all()))
                     .map_err(io)?,
             }
-            any |= whole::remove(&file).map_err(io)?;
-            whole::sync_folder(&file).map_err(io)?;
+            any |= atomic_file::remove(&file).map_err(io)?;
+            atomic_file::sync_folder(&file).map_err(io)?;
         }
         Ok(any)
     }
@@ -182,7 +182,7 @@ impl std::fmt::Debug for HashedCard {
 }
 
 /// How a row's card and peer are written, where that is not how they stand in the row.
-pub(super) struct Shown {
+pub(super) struct RowIdentity {
     keyed: Option<Keyed>,
     /// Shared by the rows in a row that come from one peer.
     peer: Option<(IpAddr, Rc<str>)>,
@@ -196,7 +196,7 @@ struct Keyed {
     key: String,
 }
 
-impl Shown {
+impl RowIdentity {
     /// For each of the rows.
     pub(super) fn all<'a>(rows: impl Iterator<Item = &'a Row>, key: Option<&IdentityKey>) -> Vec<Self> {
         let mut last: Option<(IpAddr, Rc<str>)> = None;

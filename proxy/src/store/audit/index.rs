@@ -9,18 +9,18 @@
 //! A block has the number of its last run. Entries of a number that is greater than every block's are a block in the
 //! making, which goes on where it stopped, after a crash too.
 
-mod merge;
+mod compaction;
 mod packed;
 
 use std::collections::VecDeque;
 
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
 
-use self::merge::Merge;
+use self::compaction::Compaction;
 use self::packed::Packed;
-use super::Clip;
+use super::InlineStr;
 use super::insert::Insert;
-use super::table::Cell;
+use super::table::Value;
 
 /// Entries that one statement inserts.
 const WIDE: usize = 32;
@@ -38,11 +38,11 @@ pub(super) struct Index {
     last_run: i64,
     blocked: i64,
     /// What has a card behind the last run.
-    tail: Vec<Carded>,
+    tail: Vec<IndexEntry>,
     /// Runs in no block that were sorted here: reading them back would be a third of the index's work.
     fresh: VecDeque<Sorted>,
     /// The block in the making.
-    merge: Option<Merge>,
+    merge: Option<Compaction>,
 }
 
 /// A run by its number.
@@ -53,9 +53,9 @@ struct Sorted {
 
 /// A row that is to be found by its card; ordered by card, then number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Carded {
+pub(super) struct IndexEntry {
     /// As it stands in the file; a keyed hash is the longest.
-    pub(super) card: Clip<32>,
+    pub(super) card: InlineStr<32>,
     pub(super) id: i64,
 }
 
@@ -85,13 +85,13 @@ impl Index {
             tail: connection.prepare(TAIL)?.query_map([indexed], carded)?.collect::<rusqlite::Result<_>>()?,
             fresh: VecDeque::new(),
             merge: begun
-                .map(|through| Merge::open(connection, blocked, through, &mut VecDeque::new()))
+                .map(|through| Compaction::open(connection, blocked, through, &mut VecDeque::new()))
                 .transpose()?,
         })
     }
 
     /// Where rows that are appended and have a card are to be noted.
-    pub(super) fn tail(&mut self) -> &mut Vec<Carded> {
+    pub(super) fn tail(&mut self) -> &mut Vec<IndexEntry> {
         &mut self.tail
     }
 
@@ -157,7 +157,7 @@ impl Index {
     ) -> rusqlite::Result<()> {
         let merge = match &mut self.merge {
             Some(merge) => merge,
-            none => none.insert(Merge::open(transaction, self.blocked, through, &mut self.fresh)?),
+            none => none.insert(Compaction::open(transaction, self.blocked, through, &mut self.fresh)?),
         };
         let through = merge.through();
         let merged = merge.take(transaction, entries)?;
@@ -175,7 +175,7 @@ impl Index {
 }
 
 /// Inserts entries of a run or a block, sorted: each next to the one before.
-fn insert(connection: &Connection, into: &str, number: i64, entries: &[Carded]) -> rusqlite::Result<()> {
+fn insert(connection: &Connection, into: &str, number: i64, entries: &[IndexEntry]) -> rusqlite::Result<()> {
     let (wide, single) = entries.split_at(entries.len() - entries.len() % WIDE);
     for (entries, width) in [(wide, WIDE), (single, 1)] {
         if entries.is_empty() {
@@ -184,8 +184,8 @@ fn insert(connection: &Connection, into: &str, number: i64, entries: &[Carded]) 
         let rows = vec!["(?, ?, ?)"; width].join(", ");
         let sql = format!("INSERT OR ROLLBACK INTO {into} VALUES {rows}");
         let mut insert = Insert::new(connection.prepare_cached(&sql)?, 3 * width);
-        for Carded { card, id } in entries {
-            for cell in [Cell::Int(number), Cell::Text(card.as_bytes()), Cell::Int(*id)] {
+        for IndexEntry { card, id } in entries {
+            for cell in [Value::Int(number), Value::Text(card.as_bytes()), Value::Int(*id)] {
                 insert.bind(cell, None)?;
             }
             insert.execute_if_full()?;
@@ -194,8 +194,8 @@ fn insert(connection: &Connection, into: &str, number: i64, entries: &[Carded]) 
     Ok(())
 }
 
-fn carded(row: &Row<'_>) -> rusqlite::Result<Carded> {
-    Ok(Carded { card: Clip::new(row.get_ref(0)?.as_str()?), id: row.get(1)? })
+fn carded(row: &Row<'_>) -> rusqlite::Result<IndexEntry> {
+    Ok(IndexEntry { card: InlineStr::new(row.get_ref(0)?.as_str()?), id: row.get(1)? })
 }
 
 #[cfg(test)]
@@ -206,7 +206,7 @@ mod tests {
 
     use super::super::tests::{NOON, row};
     use super::super::verify::{Scope, verify};
-    use super::super::{AuditRow, AuditStore, Options};
+    use super::super::{AuditStore, LookupRow, Options};
     use crate::clock::Clock;
 
     /// Blocks, entries in them and damage of a month that is over, whose rows were written by one store after the other, or
@@ -232,7 +232,7 @@ mod tests {
             for n in (0..8).filter(|n| n % stores == store) {
                 // Cards in an order of their own, so that there is something to sort.
                 let card = |m: usize| format!("1476450{:06}", (m * 7_919 + n * 104_729) % 1_000_000);
-                let row = |m| AuditRow {
+                let row = |m| LookupRow {
                     card: Some(Card::parse(CardKind::Msisdn, &card(m)).unwrap()),
                     ..row(NOON, &format!("{n} {m}"))
                 };
@@ -245,7 +245,7 @@ mod tests {
         let later = NOON.plus(Duration::from_secs(30 * 86_400));
         hand.set(later);
         let store = AuditStore::open(dir.path(), options, clock).unwrap();
-        assert_eq!(store.append(AuditRow { at: later, ..row(later, "later") }).wait(), Ok(()));
+        assert_eq!(store.append(LookupRow { at: later, ..row(later, "later") }).wait(), Ok(()));
         store.close();
         assert_eq!(verify(dir.path(), &Scope::default(), |_, _| {}).unwrap().damage, []);
         (counts(), seen)

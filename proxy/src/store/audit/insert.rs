@@ -5,13 +5,13 @@
 use rusqlite::CachedStatement;
 use rusqlite::types::{Null, ToSqlOutput, ValueRef};
 
-use super::table::Cell;
+use super::table::Value;
 
 /// A statement under way, and what its parameters stand at.
 pub(super) struct Insert<'c, 'a> {
     statement: CachedStatement<'c>,
     /// None until a parameter was bound for the first time.
-    bound: Vec<Option<Cell<'a>>>,
+    bound: Vec<Option<Value<'a>>>,
     /// The parameter that is bound next, from 0.
     next: usize,
 }
@@ -23,25 +23,25 @@ impl<'c, 'a> Insert<'c, 'a> {
     }
 
     /// Whether the next parameter has this value already.
-    pub(super) fn stands(&self, cell: Cell<'a>) -> bool {
+    pub(super) fn stands(&self, cell: Value<'a>) -> bool {
         self.bound[self.next] == Some(cell)
     }
 
     /// Binds the next parameter; to its number, where the value is a name.
-    pub(super) fn bind(&mut self, cell: Cell<'a>, number: Option<i64>) -> rusqlite::Result<()> {
+    pub(super) fn bind(&mut self, cell: Value<'a>, number: Option<i64>) -> rusqlite::Result<()> {
         if !self.stands(cell) {
             self.bound[self.next] = Some(cell);
             let place = self.next + 1;
             match (cell, number) {
-                (Cell::Null, _) => self.statement.raw_bind_parameter(place, Null)?,
-                (Cell::Int(number), _) | (Cell::Name(_), Some(number)) => {
+                (Value::Null, _) => self.statement.raw_bind_parameter(place, Null)?,
+                (Value::Int(number), _) | (Value::Name(_), Some(number)) => {
                     self.statement.raw_bind_parameter(place, number)?;
                 }
-                (Cell::Text(text), _) => {
+                (Value::Text(text), _) => {
                     let text = ToSqlOutput::Borrowed(ValueRef::Text(text));
                     self.statement.raw_bind_parameter(place, text)?;
                 }
-                (Cell::Name(text), None) => self.statement.raw_bind_parameter(place, text)?,
+                (Value::Name(text), None) => self.statement.raw_bind_parameter(place, text)?,
             }
         }
         self.next += 1;

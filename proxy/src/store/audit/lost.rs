@@ -16,10 +16,10 @@ use super::super::schema::{self, Kind};
 use super::super::{Fault, StoreError};
 use super::anchor::{self, Anchor};
 use super::chain::Manifest;
+use super::month::{self, Month};
 use super::notes::{self, Notes};
-use super::place::Known;
-use super::segment::{self, Month};
-use super::{NoteRow, file};
+use super::segment_identity::Known;
+use super::{NoteRow, segment};
 use crate::clock::Time;
 
 /// What the note of a loss is called.
@@ -178,7 +178,7 @@ impl Standing {
 /// What stands by the notes: those in the newest segments, back to the last acknowledgement, and those that wait.
 pub(super) fn standing(dir: &Path) -> Result<Standing, StoreError> {
     let mut chain = Vec::new();
-    for month in segment::list(dir)? {
+    for month in month::list(dir)? {
         match read_notes(&month.path(dir)) {
             Ok(mut notes) => {
                 let ends = notes.iter().any(|(what, _)| what == ACKNOWLEDGED);
@@ -258,7 +258,7 @@ fn missing(dir: &Path) -> Result<Option<Loss>, StoreError> {
     let Some((month, last)) = anchors.last().and_then(|last| Some((last.month()?, last))) else {
         return Ok(None);
     };
-    let listed = segment::list(dir)?;
+    let listed = month::list(dir)?;
     let first = match listed.first() {
         // Its month was left behind: a segment that is over is for `verify`.
         Some(newest) if *newest > month => return Ok(None),
@@ -275,7 +275,7 @@ fn missing(dir: &Path) -> Result<Option<Loss>, StoreError> {
     // Numbers go on from the segment before.
     let before = listed.iter().find(|&&earlier| earlier < month).and_then(|earlier| {
         let connection = schema::open_read_only(&earlier.path(dir), Kind::Audit).ok()?;
-        file::head(&connection).ok()?
+        segment::head(&connection).ok()?
     });
     let first = first.max(before.map_or(1, |head| head.last.saturating_add(1))).min(last.last);
     Ok(Some(Loss { month, first, last: last.last, through: up_to_the_millisecond(last.at) }))
@@ -290,7 +290,7 @@ fn up_to_the_millisecond(micros: i64) -> Time {
 fn first_missing(path: &Path, anchors: &[Anchor], last: &Anchor) -> Result<Option<i64>, StoreError> {
     let connection = schema::open_read_only(path, Kind::Audit)?;
     let sqlite = StoreError::sqlite(path);
-    let Some(head) = file::head(&connection).map_err(sqlite)? else { return Ok(Some(1)) };
+    let Some(head) = segment::head(&connection).map_err(sqlite)? else { return Ok(Some(1)) };
     if stands(&connection, last).map_err(sqlite)? {
         return Ok(None);
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::StoreError;
-use super::super::whole::{Existing, Whole};
+use super::super::atomic_file::{AtomicFile, Existing};
 use super::NoteRow;
 use crate::clock::Time;
 
@@ -46,7 +46,7 @@ pub(super) fn waits(dir: &Path, what: &str, detail: &str) -> bool {
 }
 
 fn write(path: &Path, detail: &str) -> io::Result<()> {
-    let whole = Whole::begin(path, 0o600)?;
+    let whole = AtomicFile::begin(path, 0o600)?;
     whole.for_owner_of_folder()?;
     whole.file().write_all(detail.as_bytes())?;
     whole.finish(Existing::Keep)

@@ -4,7 +4,7 @@
 //! between pages. Numbers count on from segment to segment, so a number is the cursor of a page.
 
 mod changes;
-mod figures;
+mod stats;
 
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::Path;
@@ -16,12 +16,12 @@ use rusqlite::{Connection, OptionalExtension, ToSql};
 use super::super::schema::{self, Kind};
 use super::super::{Fault, StoreError};
 use super::identity::IdentityKey;
+use super::month::{self, Month};
 use super::reader::first_since;
-use super::segment::{self, Month};
 use crate::clock::{Clock, Time};
 
 pub use self::changes::changes;
-pub use self::figures::{Bucket, Figures, figures};
+pub use self::stats::{Bucket, Stats, figures};
 
 /// Which look-ups; what is none is not asked for.
 #[derive(Clone, Debug, Default)]
@@ -127,7 +127,7 @@ pub fn look_ups(
     until: Limit<'_>,
 ) -> Result<Vec<Fields>, StoreError> {
     let mut found = Vec::new();
-    for month in segment::list(dir)? {
+    for month in month::list(dir)? {
         if found.len() >= limit {
             break;
         }
@@ -148,7 +148,7 @@ pub fn look_ups(
 /// # Errors
 /// When a segment cannot be read.
 pub fn show(dir: &Path, id: i64) -> Result<Option<(Fields, Vec<Fields>)>, StoreError> {
-    for month in segment::list(dir)? {
+    for month in month::list(dir)? {
         let path = month.path(dir);
         let sqlite = StoreError::sqlite(&path);
         let connection = open(dir, month, None)?;
@@ -180,7 +180,7 @@ pub fn every<E: From<StoreError>>(
     month: Month,
     mut visit: impl FnMut(u64, &[Field]) -> Result<(), E>,
 ) -> Result<(), E> {
-    let path = segment::of_month(dir, month)?;
+    let path = month::of_month(dir, month)?;
     let sqlite = StoreError::sqlite(&path);
     let connection = open(dir, month, None)?;
     let count: i64 =

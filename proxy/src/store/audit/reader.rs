@@ -13,11 +13,11 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::super::schema::{self, Kind};
 use super::super::{Fault, StoreError};
-use super::file::manifest;
 use super::identity::{HashedCard, IdentityKey, PastCard};
 use super::lost::{self, Loss};
+use super::month::{self, Month};
 use super::row::BegunRow;
-use super::segment::{self, Month};
+use super::segment::manifest;
 use super::table::kind_of_number;
 use crate::clock::Time;
 
@@ -130,7 +130,7 @@ impl AuditReader {
     /// # Errors
     /// When a segment cannot be read.
     pub fn newest_record(&self) -> Result<Option<Time>, StoreError> {
-        for month in segment::list(&self.dir)? {
+        for month in month::list(&self.dir)? {
             let path = month.path(&self.dir);
             let at: Option<i64> = schema::open_read_only(&path, Kind::Audit)?
                 .query_row("SELECT at FROM record ORDER BY id DESC LIMIT 1", [], |row| row.get(0))
@@ -150,7 +150,7 @@ impl AuditReader {
         since: Time,
         mut read: impl FnMut(Month, &Path, &Connection) -> Result<ControlFlow<()>, StoreError>,
     ) -> Result<Vec<Loss>, StoreError> {
-        let months = segment::list(&self.dir)?;
+        let months = month::list(&self.dir)?;
         let Some(&newest) = months.first() else { return Ok(Vec::new()) };
         let known = {
             let path = newest.path(&self.dir);
@@ -200,7 +200,7 @@ impl AuditReader {
         let (first, last) = (format!("{appid}{since}"), format!("{appid}{until}:"));
         // Stamp and sequence are 22; an appid is 26 at most.
         let length = i64::try_from(appid.as_str().len() + 22).unwrap_or(i64::MAX);
-        for month in segment::list(&self.dir)? {
+        for month in month::list(&self.dir)? {
             let path = month.path(&self.dir);
             let connection = schema::open_read_only(&path, Kind::Audit)?;
             let mut read = || {
@@ -226,7 +226,7 @@ impl AuditReader {
     /// When a segment cannot be read.
     pub fn highest_carrier_stamp(&self) -> Result<Option<Stamp>, StoreError> {
         let mut highest = None;
-        for month in segment::list(&self.dir)? {
+        for month in month::list(&self.dir)? {
             let path = month.path(&self.dir);
             // The last 22 characters of a transid are stamp and sequence, whatever the appid before them.
             let found: Option<String> = schema::open_read_only(&path, Kind::Audit)?

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use cmiot_signer::{AppId, Card};
 
-use super::identity::Shown;
-use super::table::{self, Cell, kind_number};
+use super::identity::RowIdentity;
+use super::table::{self, Value, kind_number};
 use crate::clock::Time;
 
 /// One request, answered or about to be. Never holds a password, a token or a URL.
 #[derive(Clone, Debug)]
-pub struct AuditRow {
+pub struct LookupRow {
     /// When the request came.
     pub at: Time,
     /// Whose request it is, or claims to be: see `authenticated`.
@@ -30,21 +30,21 @@ pub struct AuditRow {
     /// The card asked about, if it is well-formed.
     pub card: Option<Card>,
     /// The gateway's transid, well-formed or not.
-    pub transid: Option<Clip<48>>,
+    pub transid: Option<InlineStr<48>>,
     /// What became of it: one of a closed set, which is kept once per file.
     pub outcome: &'static str,
     /// Why there is no answer of the carrier's: one of a closed set.
     pub reason: Option<&'static str>,
     /// The code answered to the gateway.
-    pub code: Clip<16>,
+    pub code: InlineStr<16>,
     /// The code that the carrier answered with, if it did.
-    pub carrier_code: Option<Clip<16>>,
+    pub carrier_code: Option<InlineStr<16>>,
     /// The STATUS answered, if there is one.
-    pub status: Option<Clip<16>>,
+    pub status: Option<InlineStr<16>>,
     /// How old the carrier's answer was.
     pub age: Option<Duration>,
     /// The transid of the carrier call that gave this answer, or of the last attempt.
-    pub carrier_transid: Option<Clip<48>>,
+    pub carrier_transid: Option<InlineStr<48>>,
     /// From the request's arrival until the record was made.
     pub latency: Duration,
     /// Whether the token was right.
@@ -53,7 +53,7 @@ pub struct AuditRow {
     pub action: bool,
 }
 
-impl AuditRow {
+impl LookupRow {
     /// It was not committed in time: says what its client was told instead of what it would have been told.
     pub(super) fn withdraw(&mut self) {
         let (reason, code) = if self.action { Withdrawn::ACTION } else { Withdrawn::LOOKUP };
@@ -80,9 +80,9 @@ pub struct CallRow {
     /// When it began.
     pub at: Time,
     /// Its own transid; none when the proxy could not number it.
-    pub transid: Option<Clip<48>>,
+    pub transid: Option<InlineStr<48>>,
     /// The transid of the attempt before it in the same flight.
-    pub previous: Option<Clip<48>>,
+    pub previous: Option<InlineStr<48>>,
     /// The card asked about.
     pub card: Card,
     /// The account that signed it.
@@ -90,11 +90,11 @@ pub struct CallRow {
     /// What was asked.
     pub operation: &'static str,
     /// The code that the carrier answered with, if it did.
-    pub code: Option<Clip<16>>,
+    pub code: Option<InlineStr<16>>,
     /// Why there is no code: one of a closed set.
     pub fault: Option<&'static str>,
     /// The STATUS answered, if there is one.
-    pub status: Option<Clip<16>>,
+    pub status: Option<InlineStr<16>>,
     /// How long it took.
     pub latency: Duration,
     /// How long the carrier's answer was, in bytes.
@@ -148,7 +148,7 @@ pub struct BegunRow {
     /// Who asked for it.
     pub client: AppId,
     /// The client's transid.
-    pub transid: Clip<48>,
+    pub transid: InlineStr<48>,
     /// What is to be done.
     pub operation: &'static str,
     /// To which card.
@@ -178,7 +178,7 @@ impl BegunRow {
 /// A row of any table.
 #[derive(Debug)]
 pub(super) enum Row {
-    LookUp(AuditRow),
+    LookUp(LookupRow),
     Call(CallRow),
     Refused(RefusedRow),
     Gap(Gap),
@@ -219,49 +219,49 @@ impl Row {
 
     /// Its table, and its values in the order of [`TABLES`](super::table::TABLES). `shown` is how its card and peer
     /// are written.
-    pub(super) fn cells<'a>(&'a self, shown: &'a Shown, to: &mut Vec<Cell<'a>>) -> usize {
+    pub(super) fn cells<'a>(&'a self, shown: &'a RowIdentity, to: &mut Vec<Value<'a>>) -> usize {
         to.clear();
         match self {
             Self::LookUp(row) => {
                 to.extend([
-                    Cell::Int(row.at.as_micros()),
+                    Value::Int(row.at.as_micros()),
                     text(shown.card(row.card.as_ref())),
                     int(row.card.as_ref().map(|card| kind_number(card.kind()))),
                     text(shown.masked()),
                     name(shown.key()),
-                    Cell::Name(row.outcome),
+                    Value::Name(row.outcome),
                     name(row.reason),
-                    Cell::Int(row.authenticated.into()),
+                    Value::Int(row.authenticated.into()),
                     name(row.group.as_deref()),
                     name(row.account.as_deref()),
                     name(row.operation),
                     text(row.client.as_ref().map(AppId::as_bytes)),
                     text(shown.peer()),
-                    text(row.transid.as_ref().map(Clip::as_bytes)),
-                    Cell::Text(row.code.as_bytes()),
-                    text(row.carrier_code.as_ref().map(Clip::as_bytes)),
-                    text(row.status.as_ref().map(Clip::as_bytes)),
+                    text(row.transid.as_ref().map(InlineStr::as_bytes)),
+                    Value::Text(row.code.as_bytes()),
+                    text(row.carrier_code.as_ref().map(InlineStr::as_bytes)),
+                    text(row.status.as_ref().map(InlineStr::as_bytes)),
                     int(row.age.map(micros)),
-                    text(row.carrier_transid.as_ref().map(Clip::as_bytes)),
-                    Cell::Int(micros(row.latency)),
+                    text(row.carrier_transid.as_ref().map(InlineStr::as_bytes)),
+                    Value::Int(micros(row.latency)),
                 ]);
                 table::RECORD
             }
             Self::Call(row) => {
                 to.extend([
-                    Cell::Int(row.at.as_micros()),
-                    text(row.transid.as_ref().map(Clip::as_bytes)),
-                    text(row.previous.as_ref().map(Clip::as_bytes)),
+                    Value::Int(row.at.as_micros()),
+                    text(row.transid.as_ref().map(InlineStr::as_bytes)),
+                    text(row.previous.as_ref().map(InlineStr::as_bytes)),
                     text(shown.card(Some(&row.card))),
-                    Cell::Int(kind_number(row.card.kind())),
+                    Value::Int(kind_number(row.card.kind())),
                     text(shown.masked()),
                     name(shown.key()),
-                    Cell::Name(&row.account),
-                    Cell::Name(row.operation),
-                    text(row.code.as_ref().map(Clip::as_bytes)),
+                    Value::Name(&row.account),
+                    Value::Name(row.operation),
+                    text(row.code.as_ref().map(InlineStr::as_bytes)),
                     name(row.fault),
-                    text(row.status.as_ref().map(Clip::as_bytes)),
-                    Cell::Int(micros(row.latency)),
+                    text(row.status.as_ref().map(InlineStr::as_bytes)),
+                    Value::Int(micros(row.latency)),
                     int(row.bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX))),
                 ]);
                 table::CALL
@@ -269,35 +269,35 @@ impl Row {
             Self::Refused(row) => {
                 to.extend([
                     text(shown.peer()),
-                    Cell::Name(row.reason),
-                    Cell::Int(count(row.count)),
-                    Cell::Int(row.first.as_micros()),
-                    Cell::Int(row.last.as_micros()),
+                    Value::Name(row.reason),
+                    Value::Int(count(row.count)),
+                    Value::Int(row.first.as_micros()),
+                    Value::Int(row.last.as_micros()),
                 ]);
                 table::REFUSED
             }
             Self::Gap(gap) => {
                 to.extend([
-                    Cell::Int(gap.first.as_micros()),
-                    Cell::Int(gap.last.as_micros()),
-                    Cell::Int(count(gap.answered)),
-                    Cell::Int(count(gap.refused)),
+                    Value::Int(gap.first.as_micros()),
+                    Value::Int(gap.last.as_micros()),
+                    Value::Int(count(gap.answered)),
+                    Value::Int(count(gap.refused)),
                 ]);
                 table::GAP
             }
             Self::Note(note) => {
                 to.extend([
-                    Cell::Int(note.at.as_micros()),
-                    Cell::Name(note.what),
-                    Cell::Text(note.detail.as_bytes()),
+                    Value::Int(note.at.as_micros()),
+                    Value::Name(note.what),
+                    Value::Text(note.detail.as_bytes()),
                 ]);
                 table::NOTE
             }
             Self::Begun(row) => {
                 to.extend([
-                    Cell::Int(row.at.as_micros()),
-                    Cell::Name(BegunRow::WHAT),
-                    Cell::Text(shown.detail().as_bytes()),
+                    Value::Int(row.at.as_micros()),
+                    Value::Name(BegunRow::WHAT),
+                    Value::Text(shown.detail().as_bytes()),
                 ]);
                 table::NOTE
             }
@@ -305,16 +305,16 @@ impl Row {
     }
 }
 
-fn text<T: AsRef<[u8]> + ?Sized>(text: Option<&T>) -> Cell<'_> {
-    text.map_or(Cell::Null, |text| Cell::Text(text.as_ref()))
+fn text<T: AsRef<[u8]> + ?Sized>(text: Option<&T>) -> Value<'_> {
+    text.map_or(Value::Null, |text| Value::Text(text.as_ref()))
 }
 
-fn name(text: Option<&str>) -> Cell<'_> {
-    text.map_or(Cell::Null, Cell::Name)
+fn name(text: Option<&str>) -> Value<'_> {
+    text.map_or(Value::Null, Value::Name)
 }
 
-fn int(number: Option<i64>) -> Cell<'static> {
-    number.map_or(Cell::Null, Cell::Int)
+fn int(number: Option<i64>) -> Value<'static> {
+    number.map_or(Value::Null, Value::Int)
 }
 
 fn micros(duration: Duration) -> i64 {
@@ -327,12 +327,12 @@ fn count(number: u64) -> i64 {
 
 /// A text kept in place, cut off after at most `N` (≤ 255) bytes at the end of a character.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Clip<const N: usize> {
+pub struct InlineStr<const N: usize> {
     bytes: [u8; N],
     len: u8,
 }
 
-impl<const N: usize> Clip<N> {
+impl<const N: usize> InlineStr<N> {
     /// As much of `text` as fits.
     pub fn new(text: &str) -> Self {
         const { assert!(N <= u8::MAX as usize, "the length is kept in one byte") };
@@ -355,7 +355,7 @@ impl<const N: usize> Clip<N> {
     }
 }
 
-impl<const N: usize> Ord for Clip<N> {
+impl<const N: usize> Ord for InlineStr<N> {
     /// As texts are ordered: what is behind the end is zero. Eight bytes at once, since cards are alike in their first ones.
     fn cmp(&self, other: &Self) -> Ordering {
         let ((words, rest), (others, others_rest)) =
@@ -366,19 +366,19 @@ impl<const N: usize> Ord for Clip<N> {
     }
 }
 
-impl<const N: usize> PartialOrd for Clip<N> {
+impl<const N: usize> PartialOrd for InlineStr<N> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<const N: usize> From<&str> for Clip<N> {
+impl<const N: usize> From<&str> for InlineStr<N> {
     fn from(text: &str) -> Self {
         Self::new(text)
     }
 }
 
-impl<const N: usize> fmt::Debug for Clip<N> {
+impl<const N: usize> fmt::Debug for InlineStr<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_str().fmt(f)
     }
@@ -391,9 +391,9 @@ mod tests {
     #[test]
     fn a_clip_keeps_whole_characters() {
         for (text, kept) in [("", ""), ("71", "71"), ("12345678", "12345678"), ("123456789", "12345678")] {
-            assert_eq!(Clip::<8>::new(text).as_str(), kept);
+            assert_eq!(InlineStr::<8>::new(text).as_str(), kept);
         }
-        assert_eq!(Clip::<8>::new("正确正确").as_str(), "正确");
+        assert_eq!(InlineStr::<8>::new("正确正确").as_str(), "正确");
     }
 
     #[test]
@@ -404,8 +404,12 @@ mod tests {
         let greater = (0..whole.len()).map(|at| format!("{}x{}", &whole[..at], &whole[at + 1..]));
         let texts: Vec<_> = longer.chain(greater).chain(["0\0".to_owned(), "正确".to_owned()]).collect();
         for (one, other) in texts.iter().flat_map(|one| texts.iter().map(move |other| (one, other))) {
-            assert_eq!(Clip::<32>::new(one).cmp(&Clip::new(other)), one.cmp(other), "{one} {other}");
-            let short = [one, other].map(|text| Clip::<21>::new(text));
+            assert_eq!(
+                InlineStr::<32>::new(one).cmp(&InlineStr::new(other)),
+                one.cmp(other),
+                "{one} {other}"
+            );
+            let short = [one, other].map(|text| InlineStr::<21>::new(text));
             assert_eq!(short[0].cmp(&short[1]), short[0].as_str().cmp(short[1].as_str()), "{short:?}");
         }
     }

@@ -12,8 +12,8 @@ use rusqlite::Connection;
 
 use super::super::{Fault, StoreError, wal};
 use super::index::Index;
-use super::segment::{self, Month};
-use super::{Options, file};
+use super::month::{self, Month};
+use super::{Options, segment};
 
 /// Seals what is over, one thread at a time.
 #[derive(Default)]
@@ -26,7 +26,7 @@ impl Sealer {
         if self.0.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return;
         }
-        let over: Vec<PathBuf> = segment::list(dir)
+        let over: Vec<PathBuf> = month::list(dir)
             .unwrap_or_default()
             .into_iter()
             .filter(|&earlier| earlier < month)
@@ -73,7 +73,7 @@ fn seal(path: &Path, options: &Options) -> Result<(), StoreError> {
     wal::settle(&connection, path)?;
     // The checkpoint syncs it all.
     connection.pragma_update(None, "synchronous", "normal").map_err(sqlite)?;
-    if let Some(head) = file::head(&connection).map_err(sqlite)? {
+    if let Some(head) = segment::head(&connection).map_err(sqlite)? {
         let index = Index::open(&connection, head.last, options.run, options.block).map_err(sqlite)?;
         index.complete(&mut connection, head.last).map_err(sqlite)?;
     }

@@ -1,199 +1,408 @@
-//! The audit's files: `audit-YYYY-MM.db`, one a month of the carrier's zone (UTC+8).
+//! The segment that is being written: opened or begun, appended to, indexed after the commit.
+//!
+//! A new segment links the one before: see [`chain`](super::chain). Cards are indexed after the askers were told: see
+//! [`index`](super::index). A segment that is over is closed here and sealed elsewhere: see [`seal`](super::seal).
 
-use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::super::{Fault, StoreError};
-use crate::clock::Time;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 
-/// Microseconds of a day, and of what UTC+8 is ahead.
-const DAY: i64 = 86_400_000_000;
-const ZONE: i64 = 8 * 3_600_000_000;
+use super::super::locks::{self, Against};
+use super::super::schema::{self, Kind, Synchronous};
+use super::super::{Fault, StoreError, folder, wal};
+use super::append::{Head, Names, append};
+use super::chain::{self, Hash, Manifest};
+use super::identity::IdentityKey;
+use super::index::Index;
+use super::month::{self, Month};
+use super::row::Row;
+use super::segment_identity::{Known, SegmentIdentity};
+use super::{Identifiers, Options};
+use crate::alarms::{Alarms, Condition};
 
-/// A month at UTC+8, years 1 to 9999.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Month {
-    year: i16,
-    month: i8,
+/// An open segment.
+pub(super) struct Segment {
+    pub(super) connection: Connection,
+    pub(super) month: Month,
+    path: PathBuf,
+    synchronous: Synchronous,
+    names: Names,
+    key: Option<IdentityKey>,
+    head: Head,
+    /// Where its files were when they were opened.
+    place: SegmentIdentity,
+    /// How many rows the last commit had.
+    committed: i64,
+    index: Index,
+    /// Why a checkpoint failed after the last commit, which was made.
+    checkpoint_failed: Option<StoreError>,
+    /// Where it says that another process keeps it from writing.
+    pub(super) alarms: Option<Alarms>,
 }
 
-impl Month {
-    /// The month that a moment belongs to; the nearest of year 1 or 9999 beyond those.
-    pub fn of(at: Time) -> Self {
-        let (first, last) = (jiff::civil::date(1, 1, 1), jiff::civil::date(9999, 12, 31));
-        let days = at.as_micros().saturating_add(ZONE).div_euclid(DAY);
-        let day = jiff::Span::new().try_days(days).and_then(|span| UNIX.checked_add(span));
-        let day = day.unwrap_or(if days < 0 { first } else { last }).clamp(first, last);
-        Self { year: day.year(), month: day.month() }
+impl Segment {
+    /// Opens a month's segment, or begins it: after the one before, or after one that is no longer there.
+    pub(super) fn open(
+        dir: &Path,
+        month: Month,
+        options: &Options,
+        after: Option<&Known>,
+    ) -> Result<Self, StoreError> {
+        let path = month.path(dir);
+        let sqlite = StoreError::sqlite(&path);
+        let synchronous = options.durability.synchronous();
+        create(&path, options)?;
+        let connection = schema::open(&path, Kind::Audit, synchronous)?;
+        connection.busy_timeout(NAMED_AFTER).map_err(sqlite)?;
+        let key = match options.identifiers {
+            Identifiers::Plain => None,
+            Identifiers::Keyed => Some(IdentityKey::ensure(dir, month, || uses_key(&connection, &path))?),
+        };
+        begin(&connection, dir, month, after)?;
+        let head = head(&connection).map_err(sqlite)?;
+        let head = head.ok_or_else(|| StoreError::new(&path, Fault::Malformed { what: "segment" }))?;
+        let names = connection
+            .prepare("SELECT text, id FROM name")
+            .and_then(|mut all| all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
+            .map_err(sqlite)?;
+        let index = Index::open(&connection, head.last, options.run, options.block).map_err(sqlite)?;
+        let place = SegmentIdentity::of(&path)?;
+        Ok(Self {
+            connection,
+            month,
+            path,
+            synchronous,
+            names,
+            key,
+            head,
+            place,
+            committed: 0,
+            index,
+            checkpoint_failed: None,
+            alarms: None,
+        })
     }
 
-    /// The first moment of the month after.
-    pub fn end(self) -> Time {
-        let (year, month) = if self.month == 12 { (self.year + 1, 1) } else { (self.year, self.month + 1) };
-        // The year after 9999 is beyond the calendar: no time of a clock is after it.
-        match jiff::civil::Date::new(year, month, 1).and_then(|day| UNIX.until(day)) {
-            Ok(span) => Time::from_micros(i64::from(span.get_days()) * DAY - ZONE),
-            Err(_) => Time::from_micros(i64::MAX),
+    /// How far it has got.
+    pub(super) fn head(&self) -> Head {
+        self.head
+    }
+
+    /// Appends rows, of which there is at least one, in one transaction. It takes along the step of the index for which
+    /// there was no leisure before: that spares the step a transaction of its own. After an error the segment is to be
+    /// opened anew.
+    pub(super) fn commit<'a>(
+        &mut self,
+        rows: impl Iterator<Item = &'a Row> + Clone,
+    ) -> Result<(), StoreError> {
+        let sqlite = StoreError::sqlite(&self.path);
+        let batch = begin_batch(&self.connection, &self.path, self.alarms.as_ref())?;
+        if self.index.is_behind(self.head.last) {
+            self.index.step(&batch, self.head.last, self.committed).map_err(sqlite)?;
+        }
+        let tail = self.index.tail();
+        let head =
+            append(&batch, &mut self.names, tail, self.key.as_ref(), self.head, rows).map_err(sqlite)?;
+        if let Err(error) = batch.commit().map_err(sqlite) {
+            // A checkpoint that fails is reported by the commit before it, which was made.
+            if self::head(&self.connection).ok().flatten() != Some(head) {
+                return Err(error);
+            }
+            self.checkpoint_failed = Some(error);
+        }
+        self.committed = head.last - self.head.last;
+        self.head = head;
+        Ok(())
+    }
+
+    /// Whether there is a step of the index to be made.
+    pub(super) fn index_is_behind(&self) -> bool {
+        self.index.is_behind(self.head.last)
+    }
+
+    /// Makes one step of the index by itself. Not synced: a step that is lost is made again. After an error the segment is
+    /// to be opened anew.
+    pub(super) fn index(&mut self) -> Result<(), StoreError> {
+        let sqlite = StoreError::sqlite(&self.path);
+        let waits = self.synchronous == Synchronous::Full;
+        if waits {
+            self.connection.pragma_update(None, "synchronous", Synchronous::Normal.name()).map_err(sqlite)?;
+        }
+        let step = begin_batch(&self.connection, &self.path, self.alarms.as_ref())?;
+        self.index
+            .step(&step, self.head.last, self.committed)
+            .and_then(|()| step.commit())
+            .map_err(sqlite)?;
+        if waits {
+            self.connection.pragma_update(None, "synchronous", self.synchronous.name()).map_err(sqlite)?;
+        }
+        Ok(())
+    }
+
+    /// Commits nothing, to learn whether a commit works.
+    pub(super) fn probe(&mut self) -> Result<(), StoreError> {
+        let sqlite = StoreError::sqlite(&self.path);
+        let probe = begin_batch(&self.connection, &self.path, self.alarms.as_ref())?;
+        schema::touch(&probe).map_err(sqlite)?;
+        probe.commit().map_err(sqlite)
+    }
+
+    /// Syncs the WAL where commits do not: an anchor names only rows that the disk has.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        let [_, wal, _] = schema::family(&self.path);
+        match self.synchronous {
+            Synchronous::Full => Ok(()),
+            Synchronous::Normal => match fs::File::open(&wal) {
+                Ok(file) => file.sync_data().map_err(StoreError::io(&wal)),
+                // A checkpoint moved it into the database, and synced that.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(StoreError::io(&wal)(error)),
+            },
         }
     }
 
-    /// So many months earlier.
-    pub fn minus(self, months: u32) -> Self {
-        let since = i64::from(self.year) * 12 + i64::from(self.month) - 1 - i64::from(months);
-        let (year, month) = (since.div_euclid(12).clamp(1, 9999), since.rem_euclid(12) + 1);
-        // Both are in range by now.
-        Self { year: i16::try_from(year).unwrap_or(1), month: i8::try_from(month).unwrap_or(1) }
+    /// Why a checkpoint failed since this was last asked.
+    pub(super) fn checkpoint_failure(&mut self) -> Option<StoreError> {
+        self.checkpoint_failed.take()
     }
 
-    /// The segment's path.
-    pub fn path(self, dir: &Path) -> PathBuf {
-        dir.join(format!("audit-{self}.db"))
+    /// Makes what the WAL holds durable after a failure; see [`wal`]. The segment is to be opened anew.
+    pub(super) fn settle(&self) -> Result<(), StoreError> {
+        wal::settle(&self.connection, &self.path)
     }
 
-    fn of_file(name: &str) -> Option<Self> {
-        Self::parse(name.strip_prefix("audit-")?.strip_suffix(".db")?)
+    /// Whether its files are still at its path.
+    pub(super) fn is_in_place(&self) -> Result<bool, StoreError> {
+        Ok(SegmentIdentity::of(&self.path)? == self.place)
     }
 
-    /// From `2026-01`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (year, month) = text.split_once('-')?;
-        let digits =
-            |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
-        if !digits(year, 4) || !digits(month, 2) {
-            return None;
+    /// Moves into the database, wherever that is by now, what is only in the WAL. Nothing is removed.
+    pub(super) fn checkpoint(&self) {
+        if let Err(error) = wal::checkpoint(&self.connection, &self.path) {
+            tracing::warn!(%error, "the segment that is no longer at its path was not checkpointed");
         }
-        let found = Self { year: year.parse().ok()?, month: month.parse().ok()? };
-        (found.year >= 1 && (1..=12).contains(&found.month)).then_some(found)
+    }
+
+    /// Closes it without moving anything, and says what is known of it.
+    pub(super) fn leave(self) -> Known {
+        Known {
+            month: self.month,
+            head: self.head,
+            previous: previous(&self.connection).ok().flatten(),
+            manifest: manifest(&self.connection).ok().flatten(),
+            place: self.place,
+            begun: None,
+        }
+    }
+
+    /// Moves the WAL into the file; it will be opened again.
+    pub(super) fn close(self) {
+        wal::finish(&self.connection, &self.path);
+    }
+
+    /// The same at a stop: auditors read the file as it is until the next start.
+    pub(super) fn close_for_readers(self) {
+        wal::finish_for_readers(&self.connection, &self.path);
+    }
+
+    /// How long the WAL is, in bytes.
+    pub(super) fn wal_bytes(&self) -> u64 {
+        let [_, wal, _] = schema::family(&self.path);
+        fs::metadata(wal).map_or(0, |wal| wal.len())
     }
 }
 
-const UNIX: jiff::civil::Date = jiff::civil::date(1970, 1, 1);
-
-impl fmt::Display for Month {
-    /// `2026-01`
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04}-{:02}", self.year, self.month)
+/// Begins a transaction. Who holds it up for longer than [`NAMED_AFTER`] is named while it is waited for.
+fn begin_batch<'c>(
+    connection: &'c Connection,
+    path: &Path,
+    alarms: Option<&Alarms>,
+) -> Result<Transaction<'c>, StoreError> {
+    let mut waits = 1;
+    loop {
+        match Transaction::new_unchecked(connection, TransactionBehavior::Immediate) {
+            Ok(batch) => {
+                if let Some(alarms) = alarms.filter(|_| waits > 1) {
+                    alarms.clear(Condition::AuditLocked);
+                }
+                return Ok(batch);
+            }
+            Err(error) => {
+                let error = StoreError::sqlite(path)(error);
+                if !error.is_busy() {
+                    return Err(error);
+                }
+                let who = locks::named(&locks::holders(path, Against::Writing));
+                if let Some(alarms) = alarms {
+                    let text = format!(
+                        "{who} holds a lock, and no record can be written: end it, and let nobody into audit_group who is not trusted"
+                    );
+                    alarms.raise(Condition::AuditLocked, text);
+                }
+                if waits >= WAITS {
+                    let text = format!("it is locked by {who}");
+                    return Err(StoreError::new(
+                        path,
+                        Fault::Sqlite { code: Some(ErrorCode::DatabaseBusy), text },
+                    ));
+                }
+                waits += 1;
+            }
+        }
     }
 }
 
-/// The segments in a folder, newest first. A folder that does not exist has none.
-///
-/// # Errors
-/// When the folder cannot be read.
-pub fn list(dir: &Path) -> Result<Vec<Month>, StoreError> {
-    let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(StoreError::io(dir))?,
-    };
-    let mut months = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(StoreError::io(dir))?.file_name();
-        months.extend(name.to_str().and_then(Month::of_file));
-    }
-    months.sort_unstable_by(|a, b| b.cmp(a));
-    Ok(months)
-}
+/// How long another process may hold up a commit before it is named, and how often that is waited before it fails.
+const NAMED_AFTER: Duration = Duration::from_secs(1);
+const WAITS: u32 = 5;
 
-/// The segments in a folder that must have one, newest first.
-///
-/// # Errors
-/// When the folder has none or cannot be read.
-pub fn existing(dir: &Path) -> Result<Vec<Month>, StoreError> {
-    let months = list(dir)?;
-    match months.is_empty() {
-        true => Err(StoreError::new(dir, Fault::NoSegment { found: String::new() })),
-        false => Ok(months),
+/// Creates the file with the mode and group that its -wal and -shm take over.
+fn create(path: &Path, options: &Options) -> Result<(), StoreError> {
+    let io = StoreError::io(path);
+    let (group, mode) = (options.group, options.mode());
+    match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
+        Ok(file) => {
+            if group.is_some() {
+                // The umask may have taken the group's bit.
+                file.set_permissions(Permissions::from_mode(mode)).map_err(io)?;
+            }
+            if let Some(group) = group {
+                folder::give(&file, path, group)?;
+            }
+            Ok(())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(io(error)),
     }
 }
 
-/// The segment of a month.
-///
-/// # Errors
-/// When the folder has no such segment, with the months that it has; when it cannot be read.
-pub fn of_month(dir: &Path, month: Month) -> Result<PathBuf, StoreError> {
-    let months = existing(dir)?;
+/// Writes the segment's own row and its manifest, unless they are there.
+fn begin(connection: &Connection, dir: &Path, month: Month, after: Option<&Known>) -> Result<(), StoreError> {
     let path = month.path(dir);
-    if months.contains(&month) {
-        return Ok(path);
+    let sqlite = StoreError::sqlite(&path);
+    let begun: i64 =
+        connection.query_row("SELECT count(*) FROM segment", [], |row| row.get(0)).map_err(sqlite)?;
+    if begun > 0 {
+        return Ok(());
     }
-    let found = match (months.last(), months.first()) {
-        (Some(first), Some(last)) if months.len() > 2 => {
-            format!("{} months from {first} to {last}", months.len())
+    let (previous, before, manifest) = match after {
+        None => before(dir, month)?,
+        Some(after) => {
+            let manifest = match &after.manifest {
+                Some(manifest) => manifest.clone(),
+                None => before(dir, month)?.2,
+            };
+            // One without rows is begun as it was: its own head is its seed, which no other segment has.
+            let previous = if after.head.horizon == i64::MIN { after.previous } else { None };
+            (previous.unwrap_or(after.head.hash), after.head.last, manifest)
         }
-        _ => months.iter().rev().map(Month::to_string).collect::<Vec<_>>().join(" and "),
     };
-    Err(StoreError::new(&path, Fault::NoSegment { found }))
+    let seed = chain::seed(&month.to_string(), &previous, before, &manifest);
+    let link = || {
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        for Manifest { month, first, last, count, since, until, head } in &manifest {
+            connection.execute(
+                "INSERT INTO manifest (month, first, last, count, since, until, head)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![month, first, last, count, since, until, head.as_bytes()],
+            )?;
+        }
+        connection.execute(
+            "INSERT INTO segment (month, previous, before, seed) VALUES (?1, ?2, ?3, ?4)",
+            params![month.to_string(), previous.as_bytes(), before, seed.as_bytes()],
+        )?;
+        connection.execute_batch("COMMIT")
+    };
+    link().map_err(sqlite)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn months_turn_at_midnight_in_china() {
-        // 2026-01-31T16:00:00Z is 2026-02-01T00:00:00+08:00.
-        let turn = Time::from_secs(1_769_875_200);
-        let before = Time::from_micros(turn.as_micros() - 1);
-        assert_eq!(Month::of(before).to_string(), "2026-01");
-        assert_eq!(Month::of(turn).to_string(), "2026-02");
-        assert_eq!(Month::of(before).end(), turn);
-        // 2026-12-31T16:00:00Z
-        assert_eq!(Month { year: 2026, month: 12 }.end(), Time::from_secs(1_798_732_800));
+/// What the segment of `month` follows: the head and the last number before it, and all segments so far.
+fn before(dir: &Path, month: Month) -> Result<(Hash, i64, Vec<Manifest>), StoreError> {
+    let Some(earlier) = month::list(dir)?.into_iter().find(|&earlier| earlier < month) else {
+        return Ok((Hash::NONE, 0, Vec::new()));
+    };
+    let path = earlier.path(dir);
+    let sqlite = StoreError::sqlite(&path);
+    let connection = schema::open_read_only(&path, Kind::Audit)?;
+    let malformed = || StoreError::new(&path, Fault::Malformed { what: "segment" });
+    let head = head(&connection).map_err(sqlite)?.ok_or_else(malformed)?;
+    let mut manifest = manifest(&connection).map_err(sqlite)?.ok_or_else(malformed)?;
+    let first: Option<i64> =
+        connection.query_row("SELECT min(first) FROM batch", [], |row| row.get(0)).map_err(sqlite)?;
+    if let Some(first) = first {
+        let since =
+            connection.query_row("SELECT min(begins) FROM batch", [], |row| row.get(0)).map_err(sqlite)?;
+        manifest.push(Manifest {
+            month: earlier.to_string(),
+            first,
+            last: head.last,
+            count: head.last - first + 1,
+            since,
+            until: head.horizon,
+            head: head.hash,
+        });
     }
+    Ok((head.hash, head.last, manifest))
+}
 
-    #[test]
-    fn months_are_counted_back_over_the_year() {
-        let january = Month { year: 2026, month: 1 };
-        let shown = [0, 1, 13].map(|months| january.minus(months).to_string());
-        assert_eq!(shown, ["2026-01", "2025-12", "2024-12"]);
-    }
+/// Whether a row of the segment was written with an identity key. Reads every row where none was.
+pub(super) fn uses_key(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
+    connection
+        .query_row(
+            "SELECT EXISTS (SELECT 1 FROM record WHERE key IS NOT NULL)
+                 OR EXISTS (SELECT 1 FROM call WHERE key IS NOT NULL)",
+            [],
+            |row| row.get(0),
+        )
+        .map_err(StoreError::sqlite(path))
+}
 
-    #[test]
-    fn every_time_has_a_month() {
-        assert_eq!(Month::of(Time::from_micros(i64::MIN)).to_string(), "0001-01");
-        assert_eq!(Month::of(Time::from_micros(i64::MAX)).to_string(), "9999-12");
-        assert_eq!(Month::of(Time::EPOCH).to_string(), "1970-01");
-    }
+/// How far a segment has got; none when its own row is missing or malformed.
+pub(super) fn head(connection: &Connection) -> rusqlite::Result<Option<Head>> {
+    let batch = connection
+        .query_row("SELECT last, horizon, hash FROM batch ORDER BY last DESC LIMIT 1", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, Hash::from_slice(row.get_ref(2)?.as_blob()?)))
+        })
+        .optional()?;
+    let found = match batch {
+        Some(found) => Some(found),
+        None => connection
+            .query_row("SELECT before, seed FROM segment", [], |row| {
+                Ok((row.get(0)?, i64::MIN, Hash::from_slice(row.get_ref(1)?.as_blob()?)))
+            })
+            .optional()?,
+    };
+    Ok(found.and_then(|(last, horizon, hash)| Some(Head { last, horizon, hash: hash? })))
+}
 
-    #[test]
-    fn a_month_that_is_not_there_is_named_with_those_that_are() {
-        let dir = tempfile::tempdir().unwrap();
-        let january = Month { year: 2026, month: 1 };
-        let error = |month| of_month(dir.path(), month).unwrap_err().to_string();
-        assert!(error(january).contains("no segment of the audit (audit-YYYY-MM.db)"), "{}", error(january));
-        for (name, has) in [
-            ("audit-2025-10.db", "it has 2025-10;"),
-            ("audit-2025-12.db", "it has 2025-10 and 2025-12;"),
-            ("audit-2025-11.db", "it has 3 months from 2025-10 to 2025-12;"),
-        ] {
-            fs::write(dir.path().join(name), "").unwrap();
-            let text = error(january);
-            assert!(text.contains("audit-2026-01.db") && text.contains(has), "{text}");
-            assert!(text.contains("name a month that the folder has") && !text.contains("mode"), "{text}");
-        }
-        assert_eq!(of_month(dir.path(), january.minus(1)), Ok(dir.path().join("audit-2025-12.db")));
-    }
+/// The head that its first row follows; none when it is malformed.
+fn previous(connection: &Connection) -> rusqlite::Result<Option<Hash>> {
+    connection
+        .query_row("SELECT previous FROM segment", [], |row| Ok(Hash::from_slice(row.get_ref(0)?.as_blob()?)))
+}
 
-    #[test]
-    fn only_segments_are_listed() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(list(&dir.path().join("none")), Ok(Vec::new()));
-        for name in [
-            "audit-2026-01.db",
-            "audit-2025-12.db",
-            "audit-2026-01.db-wal",
-            "audit-2026-13.db",
-            "audit-26-01.db",
-            "audit-0000-01.db",
-            "audit-2026-1.db",
-            "audit.db",
-            "cache.db",
-        ] {
-            fs::write(dir.path().join(name), "").unwrap();
-        }
-        let months: Vec<String> = list(dir.path()).unwrap().iter().map(Month::to_string).collect();
-        assert_eq!(months, ["2026-01", "2025-12"]);
-    }
+/// The segments before; none when a head is malformed.
+pub(super) fn manifest(connection: &Connection) -> rusqlite::Result<Option<Vec<Manifest>>> {
+    let mut statement = connection.prepare(
+        "SELECT month, first, last, count, since, until, head FROM manifest NOT INDEXED ORDER BY month",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let head = Hash::from_slice(row.get_ref(6)?.as_blob()?);
+        Ok(match head {
+            None => None,
+            Some(head) => Some(Manifest {
+                month: row.get(0)?,
+                first: row.get(1)?,
+                last: row.get(2)?,
+                count: row.get(3)?,
+                since: row.get(4)?,
+                until: row.get(5)?,
+                head,
+            }),
+        })
+    })?;
+    rows.collect()
 }

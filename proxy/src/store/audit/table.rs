@@ -40,7 +40,7 @@ pub(super) enum Class {
 
 /// A value on its way into a row.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Cell<'a> {
+pub(super) enum Value<'a> {
     Null,
     Int(i64),
     /// UTF-8. Whoever has a `str` has proved it, and nobody here needs it proved again.
@@ -49,7 +49,7 @@ pub(super) enum Cell<'a> {
     Name(&'a str),
 }
 
-impl PartialEq for Cell<'_> {
+impl PartialEq for Value<'_> {
     fn eq(&self, other: &Self) -> bool {
         match (*self, *other) {
             (Self::Null, Self::Null) => true,
@@ -201,17 +201,17 @@ mod tests {
         for length in 0..=whole.len() {
             let one = &whole.as_bytes()[..length];
             let copy = one.to_vec();
-            assert_eq!(Cell::Text(one), Cell::Text(&copy));
+            assert_eq!(Value::Text(one), Value::Text(&copy));
             for at in 0..length {
                 let mut other = one.to_vec();
                 other[at] ^= 1;
-                assert_ne!(Cell::Text(one), Cell::Text(&other), "{length} {at}");
-                assert_ne!(Cell::Text(one), Cell::Text(&one[..at]), "{length} {at}");
-                assert_ne!(Cell::Name(&whole[..at]), Cell::Name(&whole[..length]), "{length} {at}");
+                assert_ne!(Value::Text(one), Value::Text(&other), "{length} {at}");
+                assert_ne!(Value::Text(one), Value::Text(&one[..at]), "{length} {at}");
+                assert_ne!(Value::Name(&whole[..at]), Value::Name(&whole[..length]), "{length} {at}");
             }
         }
-        assert_ne!(Cell::Text(b"1"), Cell::Name("1"));
-        assert_ne!(Cell::Text(b""), Cell::Null);
-        assert_ne!(Cell::Int(0), Cell::Null);
+        assert_ne!(Value::Text(b"1"), Value::Name("1"));
+        assert_ne!(Value::Text(b""), Value::Null);
+        assert_ne!(Value::Int(0), Value::Null);
     }
 }

@@ -7,15 +7,15 @@ use std::time::Duration;
 use cmiot_signer::{AppId, Card, CardKind};
 use rusqlite::Connection;
 
-use super::segment::Month;
+use super::month::Month;
 use super::*;
 use crate::clock::Time;
 
 /// 2026-01-15T12:00:00+08:00
 pub(in super::super) const NOON: Time = Time::from_secs(1_768_449_600);
 
-pub(in super::super) fn row(at: Time, transid: &str) -> AuditRow {
-    AuditRow {
+pub(in super::super) fn row(at: Time, transid: &str) -> LookupRow {
+    LookupRow {
         at,
         client: Some(AppId::parse("GW0001").unwrap()),
         group: Some("fleet".into()),
@@ -48,7 +48,7 @@ pub(super) fn transids(dir: &Path, since: Time) -> Vec<String> {
     found
 }
 
-fn open(dir: &Path) -> (AuditStore, crate::clock::Hand) {
+fn open(dir: &Path) -> (AuditStore, crate::clock::ManualClock) {
     let (clock, hand) = Clock::manual(NOON);
     (AuditStore::open(dir, Options::default(), clock).unwrap(), hand)
 }
@@ -207,7 +207,7 @@ fn nothing_is_altered_or_deleted() {
 fn the_stock_shell_reads_a_live_segment() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path());
-    let refused = AuditRow {
+    let refused = LookupRow {
         client: None,
         group: None,
         account: None,

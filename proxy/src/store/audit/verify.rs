@@ -16,9 +16,9 @@ use super::super::schema::{self as files, Kind};
 use super::super::{Fault, StoreError};
 use super::anchor::{Anchor, PublicKey};
 use super::chain::{self, Hash, Manifest};
-use super::file;
+use super::month::{self, Month};
 use super::notes::Notes;
-use super::segment::{self, Month};
+use super::segment;
 use crate::clock::Time;
 
 use self::held::{By, Contradiction, Held, Passing};
@@ -115,7 +115,7 @@ pub fn verify(
 ) -> Result<Report, StoreError> {
     let mut report = Report::default();
     let mut held = Held::new(scope, &mut report);
-    let mut months = segment::list(dir)?;
+    let mut months = month::list(dir)?;
     months.reverse();
     months.retain(|&month| scope.has(month));
     let mut opened = Vec::new();
@@ -192,7 +192,7 @@ fn open(dir: &Path, month: Month, report: &mut Report) -> Result<Option<(Connect
     // A failure shows again where rows are read.
     let _: rusqlite::Result<()> =
         connection.execute_batch("PRAGMA trusted_schema = off; PRAGMA cell_size_check = on; BEGIN");
-    let rows = file::head(&connection).ok().flatten().map_or(0, |head| {
+    let rows = segment::head(&connection).ok().flatten().map_or(0, |head| {
         let first = connection.query_row("SELECT coalesce(min(first), 1) FROM batch", [], |row| row.get(0));
         u64::try_from(head.last.saturating_sub(first.unwrap_or(head.last)).saturating_add(1)).unwrap_or(0)
     });
@@ -232,7 +232,7 @@ impl Walk<'_, '_> {
             self.report.damage(month, None, what);
             return Ok(None);
         };
-        let manifest = file::manifest(connection)?;
+        let manifest = segment::manifest(connection)?;
         let (Some(previous), Some(seed), Some(mut manifest)) =
             (Hash::from_slice(previous), Hash::from_slice(seed), manifest)
         else {

@@ -15,55 +15,58 @@ use tokio::sync::{mpsc, oneshot};
 use super::AuditUnavailable;
 
 /// What a waiter is told.
-pub(super) type Told = Result<(), AuditUnavailable>;
+pub(super) type CommitResult = Result<(), AuditUnavailable>;
 
 /// See the module's text.
 #[derive(Default)]
 pub(super) struct Waiters {
-    line: Mutex<Line>,
-    herald: Mutex<Option<mpsc::UnboundedSender<News>>>,
+    queue: Mutex<WaiterQueue>,
+    notifier: Mutex<Option<mpsc::UnboundedSender<Completion>>>,
 }
 
 /// What became of the rows of those who waited for them.
-pub(super) struct News {
-    waiting: Vec<oneshot::Sender<Told>>,
-    told: Told,
+pub(super) struct Completion {
+    waiting: Vec<oneshot::Sender<CommitResult>>,
+    told: CommitResult,
 }
 
 #[derive(Default)]
-struct Line {
-    places: VecDeque<Place>,
+struct WaiterQueue {
+    waiters: VecDeque<Waiter>,
     /// Rounds that have ended.
-    round: u64,
+    tick: u64,
 }
 
-pub(super) struct Place {
+pub(super) struct Waiter {
     /// None once it was told.
-    waiter: Option<oneshot::Sender<Told>>,
+    waiter: Option<oneshot::Sender<CommitResult>>,
     /// Rounds that had ended when it came.
-    came: u64,
+    queued_at: u64,
 }
 
 impl Waiters {
     /// Queues a row by `push` and takes the place behind it, so that places and rows are in one order.
-    pub(super) fn join<E>(&self, push: impl FnOnce() -> Result<(), E>) -> Result<oneshot::Receiver<Told>, E> {
+    pub(super) fn join<E>(
+        &self,
+        push: impl FnOnce() -> Result<(), E>,
+    ) -> Result<oneshot::Receiver<CommitResult>, E> {
         let (waiter, told) = oneshot::channel();
         let mut line = self.lock();
         push()?;
-        let came = line.round;
-        line.places.push_back(Place { waiter: Some(waiter), came });
+        let came = line.tick;
+        line.waiters.push_back(Waiter { waiter: Some(waiter), queued_at: came });
         Ok(told)
     }
 
     /// Takes those at the front, so many, out of the line: those of them who are still to be told.
-    pub(super) fn leave(&self, count: usize) -> Vec<oneshot::Sender<Told>> {
-        self.lock().places.drain(..count).filter_map(|place| place.waiter).collect()
+    pub(super) fn leave(&self, count: usize) -> Vec<oneshot::Sender<CommitResult>> {
+        self.lock().waiters.drain(..count).filter_map(|place| place.waiter).collect()
     }
 
     /// Tells those who have left the line what became of their rows.
-    pub(super) fn tell(&self, waiting: Vec<oneshot::Sender<Told>>, told: Told) {
-        let news = News { waiting, told };
-        let untold = match &*self.told_to() {
+    pub(super) fn notify(&self, waiting: Vec<oneshot::Sender<CommitResult>>, told: CommitResult) {
+        let news = Completion { waiting, told };
+        let untold = match &*self.notifier_sender() {
             Some(herald) => herald.send(news).err().map(|untold| untold.0),
             None => Some(news),
         };
@@ -73,28 +76,28 @@ impl Waiters {
     }
 
     /// A herald, who is from now on the one to be told.
-    pub(super) fn herald(&self) -> Herald<'_> {
+    pub(super) fn notifier(&self) -> NotifierTask<'_> {
         let (sender, news) = mpsc::unbounded_channel();
-        *self.told_to() = Some(sender);
-        Herald { news, waiters: self }
+        *self.notifier_sender() = Some(sender);
+        NotifierTask { news, waiters: self }
     }
 
-    fn told_to(&self) -> MutexGuard<'_, Option<mpsc::UnboundedSender<News>>> {
-        self.herald.lock().unwrap_or_else(PoisonError::into_inner)
+    fn notifier_sender(&self) -> MutexGuard<'_, Option<mpsc::UnboundedSender<Completion>>> {
+        self.notifier.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends a round; whoever has waited for `most` of them is told that it was for nothing. `withdraw` is handed each place
     /// of those from the front of the line, how many stand in the line, and says which of them may be told. Says for how
     /// many rounds the first in the line has waited.
-    pub(super) fn end_round(&self, most: u64, withdraw: impl FnOnce(Late<'_>)) -> u64 {
+    pub(super) fn expire(&self, most: u64, withdraw: impl FnOnce(Late<'_>)) -> u64 {
         let mut line = self.lock();
-        line.round += 1;
-        let round = line.round;
-        let waited = line.places.front().map_or(0, |place| round - place.came);
-        let late = line.places.iter().take_while(|place| round - place.came > most).count();
+        line.tick += 1;
+        let round = line.tick;
+        let waited = line.waiters.front().map_or(0, |place| round - place.queued_at);
+        let late = line.waiters.iter().take_while(|place| round - place.queued_at > most).count();
         let mut told = Vec::new();
         if late > 0 {
-            withdraw(Late { places: &mut line.places, late, told: &mut told });
+            withdraw(Late { places: &mut line.waiters, late, told: &mut told });
         }
         drop(line);
         told.into_iter().for_each(|waiter| tell(waiter, Err(AuditUnavailable::Full)));
@@ -102,31 +105,31 @@ impl Waiters {
     }
 
     /// For the writer to hold: when it goes, all are let go of, and are told by that.
-    pub(super) fn until_dropped(&self) -> Held<'_> {
-        Held(self)
+    pub(super) fn close_on_drop(&self) -> CloseOnDrop<'_> {
+        CloseOnDrop(self)
     }
 
     /// A panic elsewhere leaves the line whole: nothing that can panic runs under the lock.
-    fn lock(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, WaiterQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Those who have waited for too long, at the front of the line.
 pub(super) struct Late<'a> {
-    places: &'a mut VecDeque<Place>,
+    places: &'a mut VecDeque<Waiter>,
     late: usize,
-    told: &'a mut Vec<oneshot::Sender<Told>>,
+    told: &'a mut Vec<oneshot::Sender<CommitResult>>,
 }
 
 impl Late<'_> {
     /// How many stand in the line, those who have not waited for too long among them.
-    pub(super) fn in_line(&self) -> usize {
+    pub(super) fn queued(&self) -> usize {
         self.places.len()
     }
 
     /// Gives up the place of this index, if it is of those. False when nobody was to be told.
-    pub(super) fn give_up(&mut self, index: usize) -> bool {
+    pub(super) fn expire_waiter(&mut self, index: usize) -> bool {
         // One that has gone away by itself was told nothing.
         let waiter = self
             .places
@@ -139,22 +142,22 @@ impl Late<'_> {
     }
 }
 
-/// See [`Waiters::until_dropped`].
-pub(super) struct Held<'a>(&'a Waiters);
+/// See [`Waiters::close_on_drop`].
+pub(super) struct CloseOnDrop<'a>(&'a Waiters);
 
-impl Drop for Held<'_> {
+impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.lock().places.clear();
+        self.0.lock().waiters.clear();
     }
 }
 
 /// Passes news on. When it goes, what it was told last is passed on all the same.
-pub(super) struct Herald<'a> {
-    news: mpsc::UnboundedReceiver<News>,
+pub(super) struct NotifierTask<'a> {
+    news: mpsc::UnboundedReceiver<Completion>,
     waiters: &'a Waiters,
 }
 
-impl Herald<'_> {
+impl NotifierTask<'_> {
     /// Until it is dropped.
     pub(super) async fn run(mut self) {
         while let Some(news) = self.news.recv().await {
@@ -163,19 +166,19 @@ impl Herald<'_> {
     }
 }
 
-impl Drop for Herald<'_> {
+impl Drop for NotifierTask<'_> {
     fn drop(&mut self) {
         let left: Vec<_> = {
             // Under this lock it is told nothing more: what it will find is all there is.
-            let _told_to = self.waiters.told_to();
+            let _told_to = self.waiters.notifier_sender();
             self.news.close();
             std::iter::from_fn(|| self.news.try_recv().ok()).collect()
         };
-        left.into_iter().for_each(News::tell);
+        left.into_iter().for_each(Completion::tell);
     }
 }
 
-impl News {
+impl Completion {
     fn tell(self) {
         self.waiting.into_iter().for_each(|waiter| tell(waiter, self.told));
     }
@@ -183,8 +186,8 @@ impl News {
 
 /// Tells what became of a row; with the line free, since whoever is woken may come back to it. One who has gone away is
 /// not told.
-fn tell(waiter: oneshot::Sender<Told>, result: Told) {
-    let _: Result<(), Told> = waiter.send(result);
+fn tell(waiter: oneshot::Sender<CommitResult>, result: CommitResult) {
+    let _: Result<(), CommitResult> = waiter.send(result);
 }
 
 #[cfg(test)]
@@ -199,11 +202,11 @@ mod tests {
         let mut gone = join();
         gone.close();
         let never = |_: Late<'_>| panic!("not a whole round yet");
-        assert_eq!(waiters.end_round(1, never), 1);
+        assert_eq!(waiters.expire(1, never), 1);
         let mut late = join();
         let mut given_up = Vec::new();
-        let waited = waiters.end_round(1, |mut line| {
-            given_up.extend((0..line.in_line()).map(|index| line.give_up(index)));
+        let waited = waiters.expire(1, |mut line| {
+            given_up.extend((0..line.queued()).map(|index| line.expire_waiter(index)));
         });
         assert_eq!((waited, given_up), (2, vec![true, false, false]), "who has gone away is not refused");
         assert_eq!(early.try_recv(), Ok(Err(AuditUnavailable::Full)));
@@ -214,9 +217,9 @@ mod tests {
             2,
             "who was told is not told, or counted, twice; who has gone away is counted once"
         );
-        waiters.tell(waiting, Ok(()));
+        waiters.notify(waiting, Ok(()));
         assert_eq!(late.try_recv(), Ok(Ok(())));
-        assert_eq!(waiters.end_round(1, |_| panic!("nobody is late")), 0);
+        assert_eq!(waiters.expire(1, |_| panic!("nobody is late")), 0);
     }
 
     #[test]
@@ -224,7 +227,7 @@ mod tests {
         let waiters = Waiters::default();
         assert_eq!(waiters.join(|| Err("full")).unwrap_err(), "full");
         let mut one = waiters.join(|| Ok::<_, ()>(())).unwrap();
-        waiters.tell(waiters.leave(1), Ok(()));
+        waiters.notify(waiters.leave(1), Ok(()));
         assert_eq!(one.try_recv(), Ok(Ok(())));
     }
 
@@ -232,7 +235,7 @@ mod tests {
     fn nobody_waits_for_a_writer_that_is_no_more() {
         let waiters = Waiters::default();
         let mut one = waiters.join(|| Ok::<_, ()>(())).unwrap();
-        drop(waiters.until_dropped());
+        drop(waiters.close_on_drop());
         assert_eq!(one.try_recv(), Err(oneshot::error::TryRecvError::Closed));
     }
 
@@ -240,18 +243,18 @@ mod tests {
     async fn a_herald_tells_them_and_goes_without_keeping_anything_to_itself() {
         let waiters = Waiters::default();
         let join = || waiters.join(|| Ok::<_, ()>(())).unwrap();
-        let herald = waiters.herald();
+        let herald = waiters.notifier();
         let (first, second, mut third) = (join(), join(), join());
-        waiters.tell(waiters.leave(2), Ok(()));
+        waiters.notify(waiters.leave(2), Ok(()));
         tokio::select! {
             () = herald.run() => panic!("it runs until it is dropped"),
             told = async { (first.await, second.await) } => assert_eq!(told, (Ok(Ok(())), Ok(Ok(())))),
         }
-        waiters.tell(waiters.leave(1), Err(AuditUnavailable::Failed));
+        waiters.notify(waiters.leave(1), Err(AuditUnavailable::Failed));
         assert_eq!(third.try_recv(), Ok(Err(AuditUnavailable::Failed)), "the writer tells by itself again");
 
-        let (herald, mut fourth) = (waiters.herald(), join());
-        waiters.tell(waiters.leave(1), Ok(()));
+        let (herald, mut fourth) = (waiters.notifier(), join());
+        waiters.notify(waiters.leave(1), Ok(()));
         assert!(fourth.try_recv().is_err(), "the herald's to tell");
         drop(herald);
         assert_eq!(fourth.try_recv(), Ok(Ok(())));

@@ -9,17 +9,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::StoreError;
-use super::super::queue::{Taken, Taker};
-use super::super::whole;
-use super::anchor::Notary;
-use super::file::Segment;
+use super::super::atomic_file;
+use super::super::queue::{Consumer, Received};
+use super::anchor::AnchorSigner;
 use super::lost::{self, Standing};
+use super::month::{self, Month};
 use super::notes::{self, Notes};
-use super::place::Known;
 use super::row::Row;
 use super::seal::Sealer;
-use super::segment::{self, Month};
-use super::{AuditUnavailable, Awaited, Entry, NoteRow, Options, Shared, reserve};
+use super::segment::Segment;
+use super::segment_identity::Known;
+use super::{AuditUnavailable, Awaited, Entry, NoteRow, Options, Shared, disk_space};
 use crate::alarms::Condition;
 use crate::clock::{Clock, Time};
 
@@ -38,7 +38,7 @@ pub(super) struct Writer {
     options: Options,
     shared: Arc<Shared>,
     clock: Clock,
-    notary: Notary,
+    notary: AnchorSigner,
     sealer: Sealer,
     notes: Notes,
     /// The month written into, and where it ends. Never goes back.
@@ -54,7 +54,7 @@ pub(super) struct Writer {
     unsettled: Option<u32>,
     /// Nothing more is written in this process.
     ended: bool,
-    trouble: Option<Trouble>,
+    trouble: Option<Backoff>,
     /// By the monotonic clock: when the house is kept next, when the disk is asked, when the segment is looked for, and when
     /// notes are.
     house_at: Duration,
@@ -73,7 +73,7 @@ pub(super) struct Writer {
 const KEPT: usize = 8_192;
 
 /// Since the first failure after a success.
-struct Trouble {
+struct Backoff {
     pause: Duration,
     /// By the monotonic clock.
     retry_at: Duration,
@@ -87,16 +87,16 @@ impl Writer {
         shared: Arc<Shared>,
         clock: Clock,
     ) -> Result<Self, StoreError> {
-        whole::sweep(dir, &["audit-", "note-"]);
+        atomic_file::sweep(dir, &["audit-", "note-"]);
         let this = Month::of(clock.now());
-        let month = segment::list(dir)?.first().map_or(this, |&newest| newest.max(this));
+        let month = month::list(dir)?.first().map_or(this, |&newest| newest.max(this));
         // Before a segment that is gone is begun anew.
         let standing = lost::at_start(dir, clock.now())?;
         shared.set_lost(&standing);
         let segment = Some(Segment::open(dir, month, &options, None)?);
         let key_changed =
             |detail| notes::leave(dir, &NoteRow { at: clock.now(), what: "key-changed", detail });
-        let notary = Notary::open(dir, options.mode(), key_changed)?;
+        let notary = AnchorSigner::open(dir, options.mode(), key_changed)?;
         let (house_at, reserve_at, look_at) = (clock.monotonic(), Duration::ZERO, Duration::ZERO);
         Ok(Self {
             dir: dir.to_owned(),
@@ -128,9 +128,9 @@ impl Writer {
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         // Dropped after the queue was closed, by a panic too.
-        let _waiters = shared.waiters.until_dropped();
+        let _waiters = shared.waiters.close_on_drop();
         let _failure = shared.failure.of_thread("audit-writer");
-        let taker = shared.queue.taker();
+        let taker = shared.queue.consumer();
         let mut batch = Vec::new();
         shared.busy.turn();
         while !self.ended {
@@ -143,11 +143,11 @@ impl Writer {
             let taken = taker.take(&mut batch, Some(patience));
             shared.busy.turn();
             match taken {
-                Taken::Items => self.settle(&mut batch),
+                Received::Items => self.settle(&mut batch),
                 // No traffic may come while `/ready` says no: recover without it.
-                Taken::Nothing if self.trouble.is_some() => self.recover(),
-                Taken::Nothing => {}
-                Taken::Closed => break,
+                Received::Nothing if self.trouble.is_some() => self.recover(),
+                Received::Nothing => {}
+                Received::Closed => break,
             }
         }
         if self.ended {
@@ -199,7 +199,7 @@ impl Writer {
                 // Those too who were told before that it takes too long: they have no record either.
                 self.shared.missed(awaited, self.clock.now());
             }
-            self.shared.waiters.tell(waiting, result);
+            self.shared.waiters.notify(waiting, result);
         }
     }
 
@@ -213,7 +213,7 @@ impl Writer {
     }
 
     /// A step of the index while nobody waits. Whoever comes meanwhile takes it along.
-    fn use_leisure(&mut self, taker: &Taker<'_, Entry>) {
+    fn use_leisure(&mut self, taker: &Consumer<'_, Entry>) {
         let behind = self.segment.as_ref().is_some_and(Segment::index_is_behind);
         if behind && self.trouble.is_none() && taker.is_idle() {
             self.attempt(Segment::index);
@@ -280,7 +280,7 @@ impl Writer {
                     None => FIRST_PAUSE,
                     Some(trouble) => (trouble.pause * 2).min(LONGEST_PAUSE),
                 };
-                self.trouble = Some(Trouble { pause, retry_at: now.saturating_add(pause) });
+                self.trouble = Some(Backoff { pause, retry_at: now.saturating_add(pause) });
             }
         }
         self.shared.healthy.store(self.trouble.is_none(), Ordering::Release);
@@ -295,7 +295,7 @@ impl Writer {
         if let Some(segment) = &self.segment {
             self.shared.wal_bytes.store(segment.wal_bytes(), Ordering::Relaxed);
         }
-        reserve::check(&self.dir, self.options.min_free)
+        disk_space::check(&self.dir, self.options.min_free)
     }
 
     /// What is done now and then. None of it may keep a look-up from being answered: failures are logged.

@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::super::{StoreError, schema, wal, whole};
+use super::super::{StoreError, atomic_file, schema, wal};
 use crate::clock::{Clock, Time};
 
 /// From the end of a pass to the next.
@@ -145,11 +145,11 @@ impl Keeper {
     /// A file that was moved aside holds cards too.
     fn remove_old_corrupt(&self, path: &Path) {
         let oldest = self.clock.believed().minus(self.retention.age);
-        for file in schema::family(&super::aside(path)) {
+        for file in schema::family(&super::quarantine_path(path)) {
             let written = fs::metadata(&file).and_then(|found| found.modified()).ok();
             let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
             if written.is_some_and(|at| Time::EPOCH.plus(at) < oldest)
-                && let Err(error) = whole::remove(&file)
+                && let Err(error) = atomic_file::remove(&file)
             {
                 tracing::warn!(file = %file.display(), %error, "a corrupt file that was moved aside stays: remove it");
             }
@@ -284,7 +284,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
         drop(super::super::writer::open(&path).unwrap());
-        let aside = super::super::aside(&path);
+        let aside = super::super::quarantine_path(&path);
         fs::write(&aside, "14765004176").unwrap();
         let written = fs::metadata(&aside).unwrap().modified().unwrap().duration_since(UNIX_EPOCH).unwrap();
         let (clock, hand) = Clock::manual(Time::EPOCH.plus(written));

@@ -11,7 +11,7 @@ use rusqlite::{Connection, TransactionBehavior, named_params};
 use tokio::sync::oneshot;
 
 use super::super::StoreError;
-use super::super::queue::Taken;
+use super::super::queue::Received;
 use super::super::schema::{self, Kind, Synchronous};
 use super::super::wal;
 use super::retention::Keeper;
@@ -71,16 +71,16 @@ impl Writer {
     /// Until the queue is closed and empty.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
-        let taker = shared.queue.taker();
+        let taker = shared.queue.consumer();
         let mut batch = Vec::new();
         loop {
             match taker.take(&mut batch, Some(self.keeper.pause())) {
-                Taken::Items => {
+                Received::Items => {
                     let bytes = batch.iter().map(Write::body_bytes).sum();
                     self.settle(&mut batch, bytes);
                 }
-                Taken::Nothing => {}
-                Taken::Closed => break,
+                Received::Nothing => {}
+                Received::Closed => break,
             }
             self.keep();
         }
@@ -280,7 +280,7 @@ impl Selection {
 
 /// Renames the file and what belongs to it to `cache.db.corrupt*`, over those of an earlier time.
 fn move_aside(path: &Path, error: &StoreError) -> Result<(), StoreError> {
-    let aside = super::aside(path);
+    let aside = super::quarantine_path(path);
     tracing::warn!(%error, aside = %aside.display(), "the cache's file is corrupt: it is begun anew");
     for (from, to) in schema::family(path).iter().zip(schema::family(&aside)) {
         let moved = match fs::rename(from, &to) {

@@ -3,7 +3,7 @@
 use cmiot_signer::AppId;
 use rusqlite::{Connection, named_params};
 
-use super::{Position, StateStore, StoreError, to_sql};
+use super::{HighWaterMark, StateStore, StoreError, to_sql};
 use crate::store::Fault;
 
 /// Blocks that are kept of one (appid, node). The calls under way are far fewer than their numbers.
@@ -81,7 +81,7 @@ pub(super) fn keep(
     connection: &Connection,
     appid: &AppId,
     node: u8,
-    (read, written): (Position, Position),
+    (read, written): (HighWaterMark, HighWaterMark),
     now: u64,
 ) -> rusqlite::Result<()> {
     if written.next == read.next && written.floor == read.floor {

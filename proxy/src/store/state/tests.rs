@@ -13,12 +13,12 @@ fn fault(opened: Result<StateStore, StoreError>) -> Fault {
 #[test]
 fn a_position_is_kept_by_appid_and_node() {
     let dir = tempfile::tempdir().unwrap();
-    let fresh = Position { next: 1, floor: 0, ceiling: 0 };
-    let moved = Position { next: 1_001, floor: 0, ceiling: 1_700_000_060 };
-    let store = StateStore::open(dir.path(), Lost::Refuse).unwrap();
+    let fresh = HighWaterMark { next: 1, floor: 0, ceiling: 0 };
+    let moved = HighWaterMark { next: 1_001, floor: 0, ceiling: 1_700_000_060 };
+    let store = StateStore::open(dir.path(), OnStateLoss::Refuse).unwrap();
     assert_eq!(store.advance(&appid("100001"), 0, |_| moved), Ok((fresh, moved)));
     drop(store);
-    let store = StateStore::open(dir.path(), Lost::Refuse).unwrap();
+    let store = StateStore::open(dir.path(), OnStateLoss::Refuse).unwrap();
     assert_eq!(store.advance(&appid("100001"), 0, |read| read), Ok((moved, moved)));
     assert_eq!(store.advance(&appid("100001"), 1, |read| read), Ok((fresh, fresh)));
     assert_eq!(store.advance(&appid("0100001"), 0, |read| read), Ok((fresh, fresh)));
@@ -28,10 +28,10 @@ fn a_position_is_kept_by_appid_and_node() {
 #[test]
 fn a_position_outside_its_bounds_is_not_committed() {
     let dir = tempfile::tempdir().unwrap();
-    let store = StateStore::open(dir.path(), Lost::Refuse).unwrap();
-    let wrong = Position { next: 1_000_001, floor: 0, ceiling: 0 };
+    let store = StateStore::open(dir.path(), OnStateLoss::Refuse).unwrap();
+    let wrong = HighWaterMark { next: 1_000_001, floor: 0, ceiling: 0 };
     assert!(store.advance(&appid("100001"), 0, |_| wrong).is_err());
-    let fresh = Position { next: 1, floor: 0, ceiling: 0 };
+    let fresh = HighWaterMark { next: 1, floor: 0, ceiling: 0 };
     assert_eq!(store.advance(&appid("100001"), 0, |read| read), Ok((fresh, fresh)));
 }
 
@@ -40,22 +40,22 @@ fn a_used_folder_without_its_state_is_refused_until_told() {
     for used in [cache::FILE, "audit-2026-01.db"] {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(used), "something").unwrap();
-        let error = StateStore::open(dir.path(), Lost::Refuse).err().unwrap();
+        let error = StateStore::open(dir.path(), OnStateLoss::Refuse).err().unwrap();
         assert_eq!(error.fault(), &Fault::StateLost);
         assert!(error.to_string().contains("--accept-lost-state"), "{error}");
         assert_eq!(
-            fault(StateStore::open(dir.path(), Lost::Refuse)),
+            fault(StateStore::open(dir.path(), OnStateLoss::Refuse)),
             Fault::StateLost,
             "asking leaves no file"
         );
 
         let floor = 1_800_000_000;
-        drop(StateStore::open(dir.path(), Lost::StartOver { floor }).unwrap());
+        drop(StateStore::open(dir.path(), OnStateLoss::StartOver { floor }).unwrap());
         // Once is enough, and told again it changes nothing.
-        drop(StateStore::open(dir.path(), Lost::StartOver { floor: 5 }).unwrap());
-        let store = StateStore::open(dir.path(), Lost::Refuse).unwrap();
+        drop(StateStore::open(dir.path(), OnStateLoss::StartOver { floor: 5 }).unwrap());
+        let store = StateStore::open(dir.path(), OnStateLoss::Refuse).unwrap();
         let (read, _) = store.advance(&appid("100001"), 7, |read| read).unwrap();
-        assert_eq!(read, Position { next: 1, floor, ceiling: floor });
+        assert_eq!(read, HighWaterMark { next: 1, floor, ceiling: floor });
     }
 }
 
@@ -65,9 +65,9 @@ fn an_empty_or_unreadable_state_is_lost() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(cache::FILE), "something").unwrap();
         fs::write(dir.path().join(FILE), &left).unwrap();
-        assert_eq!(fault(StateStore::open(dir.path(), Lost::Refuse)), Fault::StateLost);
-        drop(StateStore::open(dir.path(), Lost::StartOver { floor: 9 }).unwrap());
-        assert!(StateStore::open(dir.path(), Lost::Refuse).is_ok());
+        assert_eq!(fault(StateStore::open(dir.path(), OnStateLoss::Refuse)), Fault::StateLost);
+        drop(StateStore::open(dir.path(), OnStateLoss::StartOver { floor: 9 }).unwrap());
+        assert!(StateStore::open(dir.path(), OnStateLoss::Refuse).is_ok());
     }
 }
 
@@ -76,18 +76,18 @@ fn a_state_with_a_damaged_page_is_lost_and_can_be_started_over() {
     for page in 2..=4_usize {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(cache::FILE), "something").unwrap();
-        let store = StateStore::open(dir.path(), Lost::StartOver { floor: 3 }).unwrap();
-        store.advance(&appid("100001"), 0, |read| Position { next: 7, ..read }).unwrap();
+        let store = StateStore::open(dir.path(), OnStateLoss::StartOver { floor: 3 }).unwrap();
+        store.advance(&appid("100001"), 0, |read| HighWaterMark { next: 7, ..read }).unwrap();
         store.close();
         drop(store);
         let path = dir.path().join(FILE);
         let mut bytes = fs::read(&path).unwrap();
         bytes[(page - 1) * 4_096..page * 4_096].fill(0xa5);
         fs::write(&path, &bytes).unwrap();
-        assert_eq!(fault(StateStore::open(dir.path(), Lost::Refuse)), Fault::StateLost, "page {page}");
-        let store = StateStore::open(dir.path(), Lost::StartOver { floor: 9 }).unwrap();
+        assert_eq!(fault(StateStore::open(dir.path(), OnStateLoss::Refuse)), Fault::StateLost, "page {page}");
+        let store = StateStore::open(dir.path(), OnStateLoss::StartOver { floor: 9 }).unwrap();
         let (read, _) = store.advance(&appid("100001"), 0, |read| read).unwrap();
-        assert_eq!(read, Position { next: 1, floor: 9, ceiling: 9 });
+        assert_eq!(read, HighWaterMark { next: 1, floor: 9, ceiling: 9 });
         assert_eq!(fs::read(dir.path().join("state.db.lost")).unwrap(), bytes, "kept for recovery");
     }
 }
@@ -98,11 +98,11 @@ fn a_state_that_is_not_lost_is_never_started_over() {
     fs::write(dir.path().join(cache::FILE), "something").unwrap();
     let path = dir.path().join(FILE);
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (it)").unwrap();
-    assert_eq!(fault(StateStore::open(dir.path(), Lost::StartOver { floor: 9 })), Fault::Foreign);
+    assert_eq!(fault(StateStore::open(dir.path(), OnStateLoss::StartOver { floor: 9 })), Fault::Foreign);
     fs::remove_file(&path).unwrap();
-    drop(StateStore::open(dir.path(), Lost::StartOver { floor: 9 }).unwrap());
+    drop(StateStore::open(dir.path(), OnStateLoss::StartOver { floor: 9 }).unwrap());
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    let newer = fault(StateStore::open(dir.path(), Lost::StartOver { floor: 9 }));
+    let newer = fault(StateStore::open(dir.path(), OnStateLoss::StartOver { floor: 9 }));
     assert!(matches!(newer, Fault::Newer { found: 99, .. }), "{newer:?}");
 }
 
@@ -110,5 +110,5 @@ fn a_state_that_is_not_lost_is_never_started_over() {
 fn a_first_start_that_crashed_is_not_a_loss() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join(FILE), "").unwrap();
-    assert!(StateStore::open(dir.path(), Lost::Refuse).is_ok());
+    assert!(StateStore::open(dir.path(), OnStateLoss::Refuse).is_ok());
 }

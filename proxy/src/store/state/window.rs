@@ -75,14 +75,14 @@ fn read(connection: &Connection) -> rusqlite::Result<Option<Windows>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Lost;
+    use super::super::OnStateLoss;
     use super::*;
 
     #[test]
     fn the_widest_window_is_kept_until_its_stamps_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let keep = |window: u64, latest: i64| {
-            let state = StateStore::open(dir.path(), Lost::Refuse).unwrap();
+            let state = StateStore::open(dir.path(), OnStateLoss::Refuse).unwrap();
             let from = Time::from_secs(latest).minus(Duration::from_secs(window));
             state.keep_window(Duration::from_secs(window), Time::from_secs(latest), from).unwrap().as_secs()
         };

@@ -4,8 +4,8 @@
 //! entry = length of the card, card, number as i64
 //! ```
 
-use super::super::Clip;
-use super::Carded;
+use super::super::InlineStr;
+use super::IndexEntry;
 
 /// The entries of a run, taken from the front.
 pub(super) struct Packed {
@@ -15,12 +15,12 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    pub(super) fn new(entries: &[Carded]) -> Self {
-        let size = |entry: &Carded| 1 + entry.card.as_bytes().len() + size_of::<i64>();
+    pub(super) fn new(entries: &[IndexEntry]) -> Self {
+        let size = |entry: &IndexEntry| 1 + entry.card.as_bytes().len() + size_of::<i64>();
         let mut bytes = Vec::with_capacity(entries.iter().map(size).sum());
-        for Carded { card, id } in entries {
+        for IndexEntry { card, id } in entries {
             let card = card.as_bytes();
-            // At most 32: see `Carded`.
+            // At most 32: see `IndexEntry`.
             bytes.push(card.len() as u8);
             bytes.extend_from_slice(card);
             bytes.extend_from_slice(&id.to_ne_bytes());
@@ -30,15 +30,15 @@ impl Packed {
 }
 
 impl Iterator for Packed {
-    type Item = Carded;
+    type Item = IndexEntry;
 
-    fn next(&mut self) -> Option<Carded> {
+    fn next(&mut self) -> Option<IndexEntry> {
         let (&length, rest) = self.bytes.get(self.at..)?.split_first()?;
         let (card, rest) = rest.split_at_checked(usize::from(length))?;
         let id = i64::from_ne_bytes(*rest.first_chunk()?);
         self.at += 1 + card.len() + size_of::<i64>();
         // Came from a text.
-        Some(Carded { card: Clip::new(std::str::from_utf8(card).ok()?), id })
+        Some(IndexEntry { card: InlineStr::new(std::str::from_utf8(card).ok()?), id })
     }
 }
 
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn what_is_packed_comes_out_again() {
-        let entry = |card, id| Carded { card: Clip::new(card), id };
+        let entry = |card, id| IndexEntry { card: InlineStr::new(card), id };
         let entries = [
             entry("", 1),
             entry("14765004176", i64::MAX),

@@ -35,7 +35,7 @@ fn segment(dir: &Path) -> PathBuf {
 
 /// The notes of the chain about losses.
 fn noted(dir: &Path) -> Vec<(String, String)> {
-    segment::list(dir).unwrap().iter().rev().flat_map(|month| read_notes(&month.path(dir)).unwrap()).collect()
+    month::list(dir).unwrap().iter().rev().flat_map(|month| read_notes(&month.path(dir)).unwrap()).collect()
 }
 
 #[test]

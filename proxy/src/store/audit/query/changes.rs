@@ -10,7 +10,7 @@ use cmiot_signer::CardKind;
 use rusqlite::Row;
 
 use super::super::super::StoreError;
-use super::super::{segment, table};
+use super::super::{month, table};
 use super::{Field, Filter, for_card, open, spellings};
 use crate::clock::Time;
 
@@ -28,7 +28,7 @@ pub fn changes(
     mut visit: impl FnMut(Vec<Field>) -> ControlFlow<()>,
 ) -> Result<(), StoreError> {
     let mut known = Known::new();
-    let mut months = segment::list(dir)?;
+    let mut months = month::list(dir)?;
     months.reverse();
     for month in months {
         let path = month.path(dir);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cmiot_signer::CardKind;
 
 use super::super::tests::{NOON, row};
-use super::super::{AuditRow, AuditStore, CallRow, Identifiers, Options, RefusedRow};
+use super::super::{AuditStore, CallRow, Identifiers, LookupRow, Options, RefusedRow};
 use super::*;
 
 fn at(minutes: u64) -> Time {
@@ -24,7 +24,7 @@ fn written(identifiers: Identifiers) -> tempfile::TempDir {
     let store = AuditStore::open(dir.path(), options, clock).unwrap();
     for n in 0..60 {
         let month = if n < 30 { 0 } else { 30 * 24 * 60 };
-        let row = AuditRow {
+        let row = LookupRow {
             card: Some(card(n % 10)),
             outcome: if n % 3 == 0 { "miss" } else { "hit" },
             status: Some(if n < 35 { "00".into() } else { "02".into() }),

@@ -11,7 +11,7 @@ use std::vec;
 
 use super::super::anchor::Anchor;
 use super::super::chain::Hash;
-use super::super::segment::Month;
+use super::super::month::Month;
 use super::{BatchSpan, Report, Scope};
 
 /// The anchors in scope, by month, each month's in the order of their rows.

@@ -2,9 +2,9 @@
 
 use rusqlite::{Connection, Row};
 
-use super::super::Clip;
-use super::super::index::Carded;
-use super::super::segment::Month;
+use super::super::InlineStr;
+use super::super::index::IndexEntry;
+use super::super::month::Month;
 use super::super::table::{CALL, RECORD};
 use super::Report;
 
@@ -25,7 +25,7 @@ struct Level<'c> {
     /// The part that the rows are in.
     next: usize,
     /// Its rows so far that have a card.
-    carded: Vec<Carded>,
+    carded: Vec<IndexEntry>,
 }
 
 impl<'c> Index<'c> {
@@ -138,7 +138,7 @@ impl<'c> Level<'c> {
     fn note(&mut self, id: i64, card: Option<&str>, wrong: &mut Vec<String>) -> rusqlite::Result<()> {
         let Some(&(number, first, last)) = self.parts.get(self.next) else { return Ok(()) };
         if let Some(card) = card.filter(|_| (first..=last).contains(&id)) {
-            self.carded.push(Carded { card: Clip::new(card), id });
+            self.carded.push(IndexEntry { card: InlineStr::new(card), id });
         }
         if id >= last {
             if !self.is_as_its_rows(number)? {

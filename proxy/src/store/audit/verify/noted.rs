@@ -5,7 +5,7 @@ use std::fmt;
 use rusqlite::Row;
 
 use super::super::lost::{ACKNOWLEDGED, LOST, Loss};
-use super::super::segment::Month;
+use super::super::month::Month;
 use super::names::Names;
 use crate::clock::Time;
 

@@ -9,8 +9,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, Rows};
 
 use super::super::chain::{Digest, Hash, Limits};
-use super::super::segment::Month;
-use super::super::table::{Cell, Class, Column, NOTE, TABLES, Table, VERSION};
+use super::super::month::Month;
+use super::super::table::{Class, Column, NOTE, TABLES, Table, VERSION, Value};
 use super::index::Index;
 use super::names::Names;
 use super::{BatchSpan, Walk};
@@ -217,17 +217,17 @@ fn hash_row(
     Ok(Ok(()))
 }
 
-fn cell<'v>(column: &Column, value: ValueRef<'v>, names: &'v mut Names) -> Result<Cell<'v>, &'static str> {
+fn cell<'v>(column: &Column, value: ValueRef<'v>, names: &'v mut Names) -> Result<Value<'v>, &'static str> {
     match (column.class, value) {
-        (Class::Int, ValueRef::Integer(number)) => Ok(Cell::Int(number)),
+        (Class::Int, ValueRef::Integer(number)) => Ok(Value::Int(number)),
         (Class::Text, ValueRef::Text(text)) => match std::str::from_utf8(text) {
-            Ok(text) => Ok(Cell::Text(text.as_bytes())),
+            Ok(text) => Ok(Value::Text(text.as_bytes())),
             Err(_) => Err("holds bytes that are no text"),
         },
         (Class::Name, ValueRef::Integer(number)) => {
-            names.text(number).map(Cell::Name).ok_or("holds the number of no name")
+            names.text(number).map(Value::Name).ok_or("holds the number of no name")
         }
-        (_, ValueRef::Null) if column.nullable => Ok(Cell::Null),
+        (_, ValueRef::Null) if column.nullable => Ok(Value::Null),
         (_, ValueRef::Null) => Err("holds NULL"),
         (_, ValueRef::Integer(_)) => Err("holds a number instead of a text"),
         (Class::Int, ValueRef::Text(_)) => Err("holds a text instead of a number"),

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::{Connection, OpenFlags};
 
 use super::super::super::schema::{self, Kind};
-use super::super::segment::Month;
+use super::super::month::Month;
 use super::Report;
 
 /// A row of `sqlite_schema`, but for where its pages are.

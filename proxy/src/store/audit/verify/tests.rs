@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::super::anchor::{self, LOG};
 use super::super::tests::{NOON, row};
-use super::super::{AuditRow, AuditStore, CallRow, NoteRow, Options, RefusedRow, notes};
+use super::super::{AuditStore, CallRow, LookupRow, NoteRow, Options, RefusedRow, notes};
 use super::*;
 use crate::clock::{Clock, Time};
 
@@ -52,7 +52,7 @@ fn written() -> TempDir {
         store.append_refused(RefusedRow { peer: None, reason: "token", count: 7, first: NOON, last: at });
         store.shared.missed(1, at);
         for m in 0..2 {
-            let row = AuditRow { card: Some(card), ..row(at, &format!("february {n} {m}")) };
+            let row = LookupRow { card: Some(card), ..row(at, &format!("february {n} {m}")) };
             assert_eq!(store.append(row).wait(), Ok(()));
         }
     }

@@ -6,7 +6,7 @@
 
 use super::super::NoteRow;
 use super::super::lost::{self, Loss};
-use super::super::place::{self, Known, Place};
+use super::super::segment_identity::{self, Known, SegmentIdentity};
 use super::*;
 
 /// How often it is tried to settle the WAL.
@@ -116,7 +116,7 @@ impl Writer {
     /// says so in its first row.
     fn open_after(&mut self, known: &mut Known) -> Result<Segment, StoreError> {
         let path = known.month.path(&self.dir);
-        let found = Place::of(&path)?;
+        let found = SegmentIdentity::of(&path)?;
         if found.is_same_database(&known.place) {
             let segment = Segment::open(&self.dir, self.month, &self.options, None)?;
             if known.month != self.month || segment.head().last >= known.head.last {
@@ -127,12 +127,12 @@ impl Writer {
             }
         }
         let begun = known.begun.is_some_and(|begun| found.is_same_database(&begun));
-        let aside = if begun { None } else { place::set_aside(&path)? };
+        let aside = if begun { None } else { segment_identity::set_aside(&path)? };
         if let Some(aside) = &aside {
             tracing::warn!(file = %aside.display(), "what stood at the segment's path is kept here");
         }
         let segment = Segment::open(&self.dir, self.month, &self.options, Some(known));
-        known.begun = Place::of(&path).ok();
+        known.begun = SegmentIdentity::of(&path).ok();
         let mut segment = segment?;
         let (last, hash) = (known.head.last, known.head.hash);
         let kept = aside.as_deref().and_then(Path::file_name).map(|name| name.display().to_string());

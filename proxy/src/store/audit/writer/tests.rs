@@ -6,25 +6,25 @@ use rusqlite::Connection;
 
 use super::super::super::{Failure, Fault};
 use super::super::tests::{NOON, row, transids};
-use super::super::{Appended, AuditReader, AuditRow, AuditStore, OnFailure, Progress, RefusedRow};
+use super::super::{Appended, AuditReader, AuditStore, LookupRow, OnFailure, Progress, RefusedRow};
 use super::*;
-use crate::clock::Hand;
+use crate::clock::ManualClock;
 
 mod lost;
 
 /// A writer without its thread.
-fn writer(dir: &Path, now: Time) -> (Writer, Hand) {
+fn writer(dir: &Path, now: Time) -> (Writer, ManualClock) {
     writer_with(dir, now, Options::default())
 }
 
-fn writer_with(dir: &Path, now: Time, options: Options) -> (Writer, Hand) {
+fn writer_with(dir: &Path, now: Time, options: Options) -> (Writer, ManualClock) {
     let shared = Arc::new(Shared::new(&options, Failure::default()));
     let (clock, hand) = Clock::manual(now);
     (Writer::open(dir, options, shared, clock).unwrap(), hand)
 }
 
 /// Settles one batch; what each of its rows was told.
-fn settle(writer: &mut Writer, rows: Vec<AuditRow>) -> Vec<Result<(), AuditUnavailable>> {
+fn settle(writer: &mut Writer, rows: Vec<LookupRow>) -> Vec<Result<(), AuditUnavailable>> {
     let (mut batch, waiting): (Vec<_>, Vec<_>) = rows
         .into_iter()
         .map(|row| {
@@ -63,13 +63,13 @@ fn a_writer_that_hangs_is_seen_while_nobody_waits() {
     // A count of refusals is being written, and the disk does not answer.
     store.append_refused(RefusedRow { peer: None, reason: "token", count: 1, first: NOON, last: NOON });
     writer.shared.busy.turn();
-    store.end_round(2);
-    store.end_round(2);
+    store.expire(2);
+    store.expire(2);
     assert!(store.can_record());
-    store.end_round(2);
+    store.expire(2);
     assert!(!store.can_record(), "it has taken as long as half of what a request would wait");
     writer.shared.busy.turn();
-    store.end_round(2);
+    store.expire(2);
     assert!(store.can_record());
 }
 
@@ -122,21 +122,21 @@ fn what_a_client_is_told_is_what_its_record_says() {
         let dir = tempfile::tempdir().unwrap();
         let (mut writer, _) = writer_with(dir.path(), NOON, Options { on_failure, ..Options::default() });
         let store = AuditStore { shared: Arc::clone(&writer.shared), writer: std::sync::Mutex::default() };
-        let action = AuditRow { action: true, ..row(NOON, "action") };
+        let action = LookupRow { action: true, ..row(NOON, "action") };
         let mut committing = store.append(row(NOON, "committing"));
         let mut batch = Vec::new();
         let shared = Arc::clone(&writer.shared);
-        let taker = shared.queue.taker();
-        assert_eq!(taker.take(&mut batch, None), Taken::Items);
+        let taker = shared.queue.consumer();
+        assert_eq!(taker.take(&mut batch, None), Received::Items);
         store.append_refused(RefusedRow { peer: None, reason: "token", count: 1, first: NOON, last: NOON });
         let (mut late, mut acted) = (store.append(row(NOON, "late")), store.append(action));
         let gone = store.append(row(NOON, "gone"));
         drop(gone);
         assert!(store.can_record());
-        store.end_round(1);
+        store.expire(1);
         assert!(!store.can_record(), "a row has waited for half as long as anybody waits");
         let mut fresh = store.append(row(NOON, "fresh"));
-        store.end_round(1);
+        store.expire(1);
 
         let refuses = on_failure == OnFailure::Refuse;
         let full = Some(Err(AuditUnavailable::Full));
@@ -149,10 +149,10 @@ fn what_a_client_is_told_is_what_its_record_says() {
         assert_eq!(told(&mut fresh), None);
         writer.settle(&mut batch);
         assert_eq!(told(&mut committing), refuses.then_some(Ok(())));
-        assert_eq!(taker.take(&mut batch, None), Taken::Items);
+        assert_eq!(taker.take(&mut batch, None), Received::Items);
         writer.settle(&mut batch);
         assert_eq!(told(&mut fresh), Some(Ok(())));
-        store.end_round(1);
+        store.expire(1);
         assert!(store.can_record());
 
         let connection = Connection::open(dir.path().join("audit-2026-01.db")).unwrap();
@@ -298,7 +298,7 @@ fn names_of_a_failed_batch_are_given_out_again() {
     other
         .execute_batch("CREATE TRIGGER broken BEFORE INSERT ON batch BEGIN SELECT RAISE(ABORT, 'no'); END")
         .unwrap();
-    let named = |name: &str| AuditRow { group: Some(name.into()), ..row(NOON, name) };
+    let named = |name: &str| LookupRow { group: Some(name.into()), ..row(NOON, name) };
     assert_eq!(settle(&mut writer, vec![named("first")]), [Err(AuditUnavailable::Failed)]);
     other.execute_batch("DROP TRIGGER broken").unwrap();
     hand.advance(FIRST_PAUSE);
@@ -334,7 +334,7 @@ fn everything_since_a_moment_is_found_whatever_the_clock_did() {
     }
     // The month before is read too, and what was not authenticated is not.
     let february = NOON.plus(30 * DAY);
-    let bad = AuditRow { authenticated: false, ..row(february, "bad") };
+    let bad = LookupRow { authenticated: false, ..row(february, "bad") };
     assert_eq!(settle(&mut writer, vec![row(february, "g"), bad]), [Ok(()); 2]);
     assert_eq!(transids(dir.path(), at(1_120)), ["g", "e"]);
     let mut first = Vec::new();
@@ -356,13 +356,13 @@ fn the_highest_stamp_sent_to_the_carrier_is_found_in_any_segment() {
     let highest = || reader.highest_carrier_stamp().unwrap().map(cmiot_signer::Stamp::to_unix);
     assert_eq!(highest(), None);
     let (mut writer, _) = writer(dir.path(), NOON);
-    let carrier = |transid: &str| AuditRow { carrier_transid: Some(transid.into()), ..row(NOON, "t") };
-    let none = AuditRow { carrier_transid: None, ..row(NOON, "t") };
+    let carrier = |transid: &str| LookupRow { carrier_transid: Some(transid.into()), ..row(NOON, "t") };
+    let none = LookupRow { carrier_transid: None, ..row(NOON, "t") };
     assert_eq!(settle(&mut writer, vec![none]), [Ok(())]);
     assert_eq!(highest(), None);
     let rows = vec![carrier("Z2026011511000000000009"), carrier("0NZ2026011512000000000001")];
     assert_eq!(settle(&mut writer, rows), [Ok(()); 2]);
-    let later = AuditRow { at: NOON.plus(30 * DAY), ..carrier("1000012026011511593300000001") };
+    let later = LookupRow { at: NOON.plus(30 * DAY), ..carrier("1000012026011511593300000001") };
     assert_eq!(settle(&mut writer, vec![later]), [Ok(())]);
     assert_eq!(highest(), Some(NOON.as_secs()));
 }

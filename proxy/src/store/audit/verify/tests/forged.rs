@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use rusqlite::types::Value;
+use rusqlite::types::Value as Stored;
 use rusqlite::{Connection, params};
 
 use super::super::super::chain::{Digest, Hash, Limits};
-use super::super::super::table::{Cell, Class, GAP, REFUSED, TABLES};
+use super::super::super::table::{Class, GAP, REFUSED, TABLES, Value};
 use super::*;
 
 /// A row of `sqlite_schema`, with where its pages are.
@@ -26,7 +26,7 @@ fn rehash(connection: &Connection, spans: Option<Vec<(i64, i64)>>) {
         .unwrap()
         .map(Result::unwrap)
         .collect();
-    let mut rows: HashMap<i64, (usize, Vec<Value>)> = HashMap::new();
+    let mut rows: HashMap<i64, (usize, Vec<Stored>)> = HashMap::new();
     for (table, of) in TABLES.iter().enumerate() {
         let mut all = connection.prepare(&of.select_sql()).unwrap();
         let values = |row: &rusqlite::Row<'_>| {
@@ -45,14 +45,15 @@ fn rehash(connection: &Connection, spans: Option<Vec<(i64, i64)>>) {
             digest.row(TABLES[*table].letter, id);
             for (column, value) in TABLES[*table].columns.iter().zip(values) {
                 digest.cell(match value {
-                    Value::Integer(number) => match names.get(number).filter(|_| column.class == Class::Name)
-                    {
-                        Some(name) => Cell::Name(name),
-                        None => Cell::Int(*number),
-                    },
-                    Value::Text(text) => Cell::Text(text.as_bytes()),
-                    Value::Blob(bytes) => Cell::Text(bytes),
-                    Value::Null | Value::Real(_) => Cell::Null,
+                    Stored::Integer(number) => {
+                        match names.get(number).filter(|_| column.class == Class::Name) {
+                            Some(name) => Value::Name(name),
+                            None => Value::Int(*number),
+                        }
+                    }
+                    Stored::Text(text) => Value::Text(text.as_bytes()),
+                    Stored::Blob(bytes) => Value::Text(bytes),
+                    Stored::Null | Stored::Real(_) => Value::Null,
                 });
             }
             let at = match *table {
@@ -60,7 +61,7 @@ fn rehash(connection: &Connection, spans: Option<Vec<(i64, i64)>>) {
                 GAP => &values[1],
                 _ => &values[0],
             };
-            if let Value::Integer(at) = at {
+            if let Stored::Integer(at) = at {
                 (begins, horizon) = (begins.min(*at), horizon.max(*at));
             }
         }
@@ -141,22 +142,29 @@ fn loosened(path: &Path) -> Vec<SchemaRow> {
 }
 
 /// The nearest values of every other type.
-fn other_types(value: &Value, name: Option<&str>) -> Vec<Value> {
+fn other_types(value: &Stored, name: Option<&str>) -> Vec<Stored> {
     match value {
-        Value::Null => {
-            vec![Value::Integer(0), Value::Real(0.5), Value::Text(String::new()), Value::Blob(vec![])]
+        Stored::Null => {
+            vec![Stored::Integer(0), Stored::Real(0.5), Stored::Text(String::new()), Stored::Blob(vec![])]
         }
-        Value::Integer(number) => {
+        Stored::Integer(number) => {
             let text = name.map_or_else(|| number.to_string(), str::to_owned);
-            let blob = Value::Blob(text.as_bytes().to_vec());
-            vec![Value::Null, Value::Real(*number as f64 + 0.5), Value::Text(text), blob]
+            let blob = Stored::Blob(text.as_bytes().to_vec());
+            vec![Stored::Null, Stored::Real(*number as f64 + 0.5), Stored::Text(text), blob]
         }
-        Value::Text(text) => {
+        Stored::Text(text) => {
             let number = text.parse().unwrap_or(7);
-            vec![Value::Null, Value::Integer(number), Value::Real(0.5), Value::Blob(text.as_bytes().to_vec())]
+            vec![
+                Stored::Null,
+                Stored::Integer(number),
+                Stored::Real(0.5),
+                Stored::Blob(text.as_bytes().to_vec()),
+            ]
         }
-        Value::Blob(_) => vec![Value::Null, Value::Integer(7), Value::Real(0.5), Value::Text("7".into())],
-        Value::Real(_) => panic!("no column holds fractions"),
+        Stored::Blob(_) => {
+            vec![Stored::Null, Stored::Integer(7), Stored::Real(0.5), Stored::Text("7".into())]
+        }
+        Stored::Real(_) => panic!("no column holds fractions"),
     }
 }
 
@@ -186,7 +194,7 @@ fn retype(tables: &[&str]) -> (usize, usize) {
                     continue;
                 }
                 let sql = format!("SELECT \"{column}\" FROM {table} WHERE {key}");
-                let value: Value = connection.query_row(&sql, [], |row| row.get(0)).unwrap();
+                let value: Stored = connection.query_row(&sql, [], |row| row.get(0)).unwrap();
                 let of_chain =
                     in_chain.and_then(|of| of.columns.iter().find(|it| it.name.trim_matches('"') == column));
                 let name = of_chain.filter(|it| it.class == Class::Name).and_then(|_| {
@@ -198,7 +206,7 @@ fn retype(tables: &[&str]) -> (usize, usize) {
                 let set = format!("UPDATE {table} SET \"{column}\" = ?1 WHERE {key}");
                 for other in other_types(&value, name.as_deref()) {
                     // Nor can the key of a table without rowids be NULL.
-                    if other == Value::Null && !key.starts_with("rowid") {
+                    if other == Stored::Null && !key.starts_with("rowid") {
                         continue;
                     }
                     let copied = copy(dir.path());
@@ -209,9 +217,9 @@ fn retype(tables: &[&str]) -> (usize, usize) {
                     plain += 1;
                     // What his column may hold is an edit like any other once it is hashed: only anchors show it.
                     let allowed = of_chain.is_none_or(|it| {
-                        let number = matches!(other, Value::Integer(_)) && it.class == Class::Int;
-                        let text = matches!(other, Value::Text(_)) && it.class == Class::Text;
-                        number || text || (it.nullable && other == Value::Null)
+                        let number = matches!(other, Stored::Integer(_)) && it.class == Class::Int;
+                        let text = matches!(other, Stored::Text(_)) && it.class == Class::Text;
+                        number || text || (it.nullable && other == Stored::Null)
                     });
                     if row > 0 || allowed {
                         continue;
@@ -343,11 +351,11 @@ fn a_rewritten_month_linked_anew_by_the_next_is_found_by_an_anchor_of_either() {
     let connection = open(&first);
     assert_eq!(connection.execute("UPDATE record SET status = '02'", []), Ok(1));
     rehash(&connection, None);
-    let head = super::super::file::head(&connection).unwrap().unwrap().hash;
+    let head = super::super::segment::head(&connection).unwrap().unwrap().hash;
     drop(connection);
     let connection = open(&second);
     connection.execute("UPDATE manifest SET head = ?1", [head.as_bytes()]).unwrap();
-    let manifest = super::super::file::manifest(&connection).unwrap().unwrap();
+    let manifest = super::super::segment::manifest(&connection).unwrap().unwrap();
     let before: i64 = connection.query_row("SELECT before FROM segment", [], |row| row.get(0)).unwrap();
     let seed = chain::seed("2026-02", &head, before, &manifest);
     let link = "UPDATE segment SET previous = ?1, seed = ?2";

@@ -1,7 +1,7 @@
 //! What is gone: segments removed one by one, a folder rolled back, with notes that explain it and without.
 
-use super::super::super::keep::prune;
 use super::super::super::lost::{acknowledge, at_start};
+use super::super::super::retention::prune;
 use super::*;
 
 const MONTH: Duration = Duration::from_secs(30 * 86_400);

@@ -18,7 +18,7 @@ fn write(writer: &mut Writer, names: &[&str]) {
 }
 
 /// Removes the segment that is written, and lets the writer notice.
-fn lose(writer: &mut Writer, hand: &Hand) {
+fn lose(writer: &mut Writer, hand: &ManualClock) {
     fs::remove_file(writer.month.path(&writer.dir)).unwrap();
     hand.advance(SECOND);
     writer.look();

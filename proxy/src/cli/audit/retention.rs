@@ -7,14 +7,14 @@ use cmiot_proxy::clock::Clock;
 use cmiot_proxy::store::audit::acknowledge;
 use cmiot_proxy::store::audit::anchor;
 use cmiot_proxy::store::audit::identity::IdentityKey;
-use cmiot_proxy::store::audit::keep::{
+use cmiot_proxy::store::audit::month::{self, Month};
+use cmiot_proxy::store::audit::retention::{
     LEAST_MONTHS, back_up, clock_ahead_of, erase, keeps_more, prunable, prune,
 };
-use cmiot_proxy::store::audit::segment::{self, Month};
 use cmiot_signer::Card;
 
 use super::super::card;
-use super::{Folder, span};
+use super::{Folder, time_args};
 
 /// Copy a segment as it is now, while the proxy serves; the copy verifies on its own.
 #[derive(clap::Args)]
@@ -23,7 +23,7 @@ pub(super) struct Backup {
     #[command(flatten)]
     folder: Folder,
     /// The month; by default the newest
-    #[arg(long, value_parser = span::month)]
+    #[arg(long, value_parser = time_args::month)]
     month: Option<Month>,
     /// The file to write, which must not exist; `verify` wants the name audit-YYYY-MM.db
     file: PathBuf,
@@ -32,7 +32,7 @@ pub(super) struct Backup {
 impl Backup {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let dir = self.folder.with_segments()?;
-        let newest = segment::existing(&dir)?[0]; // it has one
+        let newest = month::existing(&dir)?[0]; // it has one
         let month = self.month.unwrap_or(newest);
         back_up(&dir, month, &self.file)?;
         out!("{month} copied to {}", self.file.display());
@@ -107,7 +107,7 @@ pub(super) struct Hash {
     #[command(flatten)]
     folder: Folder,
     /// One month only
-    #[arg(long, value_parser = span::month)]
+    #[arg(long, value_parser = time_args::month)]
     month: Option<Month>,
     /// The card
     #[arg(value_parser = card::parse)]
@@ -119,7 +119,7 @@ impl Hash {
         let dir = self.folder.with_segments()?;
         let months = match self.month {
             Some(month) => vec![month],
-            None => segment::list(&dir)?,
+            None => month::list(&dir)?,
         };
         let mut any = false;
         for month in months {
@@ -129,7 +129,7 @@ impl Hash {
             }
         }
         if let (Some(month), false) = (self.month, any) {
-            segment::of_month(&dir, month)?;
+            month::of_month(&dir, month)?;
         }
         if !any {
             crate::cli::warn("no key: the audit holds cards as they are, or their keys are destroyed");
@@ -145,7 +145,7 @@ pub(super) struct Erase {
     #[command(flatten)]
     folder: Folder,
     /// The month, which must be over
-    #[arg(long, value_parser = span::month)]
+    #[arg(long, value_parser = time_args::month)]
     month: Month,
     /// Yes, for ever; copies of the key elsewhere are yours to find
     #[arg(long, required = true)]
@@ -184,7 +184,7 @@ impl Acknowledge {
         let dir = self.folder.path()?;
         // All segments may be lost; then the folder still has its anchors.
         if !dir.join(anchor::LOG).exists() {
-            segment::existing(&dir)?;
+            month::existing(&dir)?;
         }
         let losses = acknowledge(&dir, Clock::system().now())?;
         for loss in &losses {

@@ -15,7 +15,7 @@ use cmiot_signer::Transid;
 
 use super::Relay;
 use crate::admit::actions::Action;
-use crate::admit::replay::Number;
+use crate::admit::replay::TransidKey;
 use crate::clock::Time;
 use crate::outcome::{Outcome, Refusal};
 use crate::store::StoreError;
@@ -23,11 +23,11 @@ use crate::store::state::StateStore;
 
 /// What was found when the audit was last read.
 #[derive(Debug, Default)]
-pub struct Past {
+pub struct ReplayRestore {
     /// Records of stamps before this second cannot be read, 0 when all can or when the audit itself says so.
-    unreadable: AtomicU64,
+    unreadable_before: AtomicU64,
     /// The widest window in which transids were accepted that may still matter, in seconds.
-    widest: AtomicU64,
+    widest_window: AtomicU64,
     /// How many acknowledgements of losses there had been when that was last asked.
     acknowledgements: AtomicU64,
 }
@@ -38,24 +38,24 @@ impl Relay {
     ///
     /// # Errors
     /// When the newest segment cannot be read.
-    pub fn read_past(&self, start: bool) -> Result<(), StoreError> {
+    pub fn restore_used_transids(&self, start: bool) -> Result<(), StoreError> {
         let replay = self.admit.replay();
-        replay.begin_reading();
+        replay.begin_restore();
         let read = self.read_used(start);
         match &read {
             // What was used in rows that were lost since the start is not read back, so that what has left the memory
             // stays refused.
             Ok((_, unreadable)) if !start && self.audit.lost_while_running() => {
-                replay.end_reading();
-                self.past.unreadable.store(*unreadable, Ordering::Relaxed);
+                replay.abandon_restore();
+                self.replay_restore.unreadable_before.store(*unreadable, Ordering::Relaxed);
             }
             Ok((from, unreadable)) => {
-                replay.read_back(*from);
-                self.past.unreadable.store(*unreadable, Ordering::Relaxed);
+                replay.finish_restore(*from);
+                self.replay_restore.unreadable_before.store(*unreadable, Ordering::Relaxed);
             }
-            Err(_) => replay.end_reading(),
+            Err(_) => replay.abandon_restore(),
         }
-        self.refuse_lost();
+        self.refuse_lost_stamps();
         read.map(|_| ())
     }
 
@@ -63,45 +63,47 @@ impl Relay {
     ///
     /// # Errors
     /// When the newest segment cannot be read, or the window not be written.
-    pub fn keep_window(&self, state: &StateStore) -> Result<(), StoreError> {
+    pub fn store_window(&self, state: &StateStore) -> Result<(), StoreError> {
         let now = self.clock.now();
-        let newest = self.history.newest_record()?.unwrap_or(now);
-        let window = self.admit.memory();
+        let newest = self.audit_reader.newest_record()?.unwrap_or(now);
+        let window = self.admit.replay_horizon();
         let widest = state.keep_window(window, newest.max(now), newest.min(now).minus(window))?;
-        self.past.widest.store(widest.as_secs(), Ordering::Relaxed);
+        self.replay_restore.widest_window.store(widest.as_secs(), Ordering::Relaxed);
         Ok(())
     }
 
     /// By how much a record may be older than the stamp of its transid.
-    fn oldest(&self) -> Duration {
-        self.admit.memory().max(Duration::from_secs(self.past.widest.load(Ordering::Relaxed)))
+    fn max_record_lag(&self) -> Duration {
+        self.admit
+            .replay_horizon()
+            .max(Duration::from_secs(self.replay_restore.widest_window.load(Ordering::Relaxed)))
     }
 
     /// Whether a loss was acknowledged since this was last asked: the past is to be read again, since what was refused for
     /// that loss may be answered.
     pub(super) fn has_new_acknowledgement(&self) -> bool {
         let written = self.audit.acknowledgements();
-        self.past.acknowledgements.swap(written, Ordering::Relaxed) != written
+        self.replay_restore.acknowledgements.swap(written, Ordering::Relaxed) != written
     }
 
     /// The second from which on all is read, and that up to which it is not.
     fn read_used(&self, start: bool) -> Result<(u64, u64), StoreError> {
         let now = self.clock.now();
-        let newest = self.history.newest_record()?;
-        let window = self.admit.memory();
+        let newest = self.audit_reader.newest_record()?;
+        let window = self.admit.replay_horizon();
         // Without a record there is nothing that was not read.
         let from = newest.map_or(Time::EPOCH, |newest| newest.min(now).minus(window));
         let number = |transid: &str| {
-            let number = Transid::parse(transid).ok().as_ref().map(Number::of);
+            let number = Transid::parse(transid).ok().as_ref().map(TransidKey::of);
             number.filter(|number| number.unix() >= from.as_secs())
         };
         let mut open = HashMap::new();
-        let actions = self.history.begun_since(from.minus(self.oldest()), |past| {
+        let actions = self.audit_reader.begun_since(from.minus(self.max_record_lag()), |past| {
             if let Some(number) = number(past.transid) {
                 open.insert(Action { client: past.client, number }, past.row);
             }
         })?;
-        let records = self.history.authenticated_since(from.minus(self.oldest()), |past| {
+        let records = self.audit_reader.authenticated_since(from.minus(self.max_record_lag()), |past| {
             let used = past.outcome != Outcome::Refused.name()
                 || past.reason == Some(Refusal::OnlyIfCached.reason());
             if let Some(number) = number(past.transid).filter(|_| used) {
@@ -109,39 +111,41 @@ impl Relay {
                     // The record says how it ended.
                     open.remove(&Action { client: past.client, number });
                 }
-                self.admit.remember(&past.client, number);
+                self.admit.restore_used(&past.client, number);
             }
             ControlFlow::Continue(())
         })?;
         for (action, row) in open {
-            self.admit.remember(&action.client, action.number);
+            self.admit.restore_used(&action.client, action.number);
             // This process knows its own actions.
             if start {
-                self.actions.remember(action, row);
+                self.actions.restore(action, row);
             }
         }
         let mut losses = actions;
         losses.extend(records.into_iter().filter(|loss| !losses.contains(loss)).collect::<Vec<_>>());
-        let through = self.history.note_unreadable(&losses, now)?;
-        let unreadable = through.map_or(0, |through| through.plus(self.oldest()).as_secs() + 1);
+        let through = self.audit_reader.note_unreadable(&losses, now)?;
+        let unreadable = through.map_or(0, |through| through.plus(self.max_record_lag()).as_secs() + 1);
         Ok((from.as_secs(), unreadable))
     }
 
     /// Refuses stamps whose records cannot be read; those of rows that an anchor knows, until that is acknowledged.
-    pub(super) fn refuse_lost(&self) {
-        let window = self.oldest();
+    pub(super) fn refuse_lost_stamps(&self) {
+        let window = self.max_record_lag();
         let through = |through: Time| through.plus(window).as_secs() + 1;
         let lost = self.audit.lost().map_or(0, |lost| through(lost.through));
-        self.admit.replay().set_lost(lost.max(self.past.unreadable.load(Ordering::Relaxed)));
+        self.admit
+            .replay()
+            .set_lost_before(lost.max(self.replay_restore.unreadable_before.load(Ordering::Relaxed)));
     }
 
     /// Reads the past again, elsewhere.
-    pub(super) fn read_past_again(self: &Arc<Self>) {
+    pub(super) fn restore_in_background(self: &Arc<Self>) {
         let relay = Arc::clone(self);
-        tokio::task::spawn_blocking(move || match relay.read_past(false) {
+        tokio::task::spawn_blocking(move || match relay.restore_used_transids(false) {
             Ok(()) => {
                 tracing::info!(
-                    transids = relay.admit.remembered(),
+                    transids = relay.admit.used_transids(),
                     "the used transids were read back from the audit"
                 );
             }

@@ -3,72 +3,73 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fly::Landing;
-use super::{Found, Relay, land, who};
+use super::fetch::FetchResult;
+use super::{Relay, Selected, flight_owner, wait_for_fetch};
 use crate::admit::actions::Action;
-use crate::admit::replay::Number;
+use crate::admit::replay::TransidKey;
 use crate::audit::Record;
 use crate::cache::Key;
 use crate::config::Client;
-use crate::gateway::answer::{CacheStatus, Forwarded};
+use crate::gateway::answer::{CacheStatus, ForwardReason};
 use crate::outcome::{Outcome, Refusal};
 use crate::store::audit::BegunRow;
 
 impl Relay {
     /// An action is sent once, shared with nobody and kept nowhere. Who asked may leave: it is sent all the same.
-    pub(super) async fn act(
+    pub(super) async fn forward_action(
         self: &Arc<Self>,
         client: &Client,
         key: &Key,
-        number: Number,
+        number: TransidKey,
         started: Duration,
         record: &mut Record,
-    ) -> Result<Found, Refusal> {
+    ) -> Result<Selected, Refusal> {
         let action = Action { client: client.appid, number };
-        let Some(intent) = record.intent() else { return Err(Refusal::Lost) };
-        self.actions.ask(action);
+        let Some(intent) = record.intent() else { return Err(Refusal::TaskFailed) };
+        self.actions.register(action);
         let (relay, flying) = (Arc::clone(self), key.clone());
-        let seat = self.flights.alone(Some(who(client)), |pressure| async move {
-            match relay.begin(action, intent).await {
+        let seat = self.flights.start_unshared(Some(flight_owner(client)), |pressure| async move {
+            match relay.commit_intent(action, intent).await {
                 Ok(()) => relay.send(&flying, &pressure).await,
-                Err(refusal) => Landing { call: None, end: Err(refusal) },
+                Err(refusal) => FetchResult { call: None, result: Err(refusal) },
             }
         });
         let Ok(seat) = seat else {
             self.actions.end(action);
-            return Err(Refusal::Crowded);
+            return Err(Refusal::Overloaded);
         };
-        record.acts(Some(action));
-        let landing = match land(Ok(seat), self.patience(started, false)).await {
+        record.set_action(Some(action));
+        let landing = match wait_for_fetch(Ok(seat), self.time_left(started, false)).await {
             Ok((_, landing)) => landing,
             Err(_) => {
-                let refusal = self.actions.give_up(action);
+                let refusal = self.actions.abandon(action);
                 if refusal == Refusal::Audit {
-                    record.acts(None);
+                    record.set_action(None);
                 }
                 return Err(refusal);
             }
         };
-        if landing.end.as_ref().is_err_and(|refusal| *refusal == Refusal::Audit) {
-            record.acts(None);
+        if landing.result.as_ref().is_err_and(|refusal| *refusal == Refusal::Audit) {
+            record.set_action(None);
         }
         if let Some(call) = &landing.call {
             record.called(&call.account, call.transid.as_ref());
         }
-        let entry = match landing.end {
+        let entry = match landing.result {
             Ok(brought) => brought.entry,
-            Err(Refusal::Carrier(fault)) if fault.may_be_done() => return Err(self.actions.give_up(action)),
+            Err(Refusal::Carrier(fault)) if fault.may_be_done() => return Err(self.actions.abandon(action)),
             Err(refusal) => return Err(refusal),
         };
-        let cache_status = CacheStatus { forwarded: Some(Forwarded::Bypass), ..CacheStatus::default() };
-        Ok(Found { outcome: Outcome::Miss, entry, cache_status })
+        let cache_status =
+            CacheStatus { forward_reason: Some(ForwardReason::Bypass), ..CacheStatus::default() };
+        Ok(Selected { outcome: Outcome::Miss, entry, cache_status })
     }
 
     /// Commits the intent. Unless that is done, and somebody still waits, nothing may be sent.
-    async fn begin(&self, action: Action, intent: BegunRow) -> Result<(), Refusal> {
+    async fn commit_intent(&self, action: Action, intent: BegunRow) -> Result<(), Refusal> {
         match self.audit.begin_action(intent).await {
             Ok(row) if self.actions.begin(action, row) => Ok(()),
-            _ => Err(self.actions.give_up(action)),
+            _ => Err(self.actions.abandon(action)),
         }
     }
 }

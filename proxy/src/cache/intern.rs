@@ -10,7 +10,7 @@ use crate::carrier::verdict::Verdict;
 
 /// A body of the carrier's and its meaning.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Said {
+pub struct CarrierReply {
     /// Byte for byte.
     pub body: Bytes,
     /// How it is encoded.
@@ -20,21 +20,26 @@ pub struct Said {
 }
 
 /// Bodies that are shared. Beyond so many different ones, which are then not a fleet's statuses, each is its card's own.
-const MOST: usize = 4_096;
+const MAX_REPLIES: usize = 4_096;
 
 /// The longest body that is shared, in bytes: what is shared stays for a while when its cards have gone.
-const LONGEST: usize = 1 << 10;
+const MAX_REPLY_LEN: usize = 1 << 10;
 
 /// What is shared now, by body.
 #[derive(Debug, Default)]
-pub(super) struct Sayings(Mutex<HashMap<Bytes, Arc<Said>>>);
+pub(super) struct ReplyInterner(Mutex<HashMap<Bytes, Arc<CarrierReply>>>);
 
-impl Sayings {
+impl ReplyInterner {
     /// The same, shared if it was said before. Its bytes are its own: those of a response are a part of all that was read
     /// with it.
-    pub(super) fn share(&self, body: &Bytes, content_type: ContentType, verdict: Verdict) -> Arc<Said> {
-        if body.len() > LONGEST {
-            return Arc::new(Said { body: Bytes::copy_from_slice(body), content_type, verdict });
+    pub(super) fn intern(
+        &self,
+        body: &Bytes,
+        content_type: ContentType,
+        verdict: Verdict,
+    ) -> Arc<CarrierReply> {
+        if body.len() > MAX_REPLY_LEN {
+            return Arc::new(CarrierReply { body: Bytes::copy_from_slice(body), content_type, verdict });
         }
         // Nothing under this lock can panic half-way through a change.
         let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -43,11 +48,11 @@ impl Sayings {
         {
             return Arc::clone(said);
         }
-        let said = Arc::new(Said { body: Bytes::copy_from_slice(body), content_type, verdict });
-        if shared.len() >= MOST {
+        let said = Arc::new(CarrierReply { body: Bytes::copy_from_slice(body), content_type, verdict });
+        if shared.len() >= MAX_REPLIES {
             shared.retain(|_, said| Arc::strong_count(said) > 1);
         }
-        if shared.len() < MOST {
+        if shared.len() < MAX_REPLIES {
             shared.insert(said.body.clone(), Arc::clone(&said));
         }
         said
@@ -65,19 +70,19 @@ mod tests {
 
     #[test]
     fn the_same_is_kept_once_and_what_nobody_holds_makes_room() {
-        let (sayings, verdict) = (Sayings::default(), entry("00", 0).said.verdict.clone());
-        let first = sayings.share(&body(0), ContentType::UTF_8, verdict.clone());
-        assert!(Arc::ptr_eq(&first, &sayings.share(&body(0), ContentType::UTF_8, verdict.clone())));
-        for n in 1..2 * MOST {
-            sayings.share(&body(n), ContentType::UTF_8, verdict.clone());
+        let (sayings, verdict) = (ReplyInterner::default(), entry("00", 0).reply.verdict.clone());
+        let first = sayings.intern(&body(0), ContentType::UTF_8, verdict.clone());
+        assert!(Arc::ptr_eq(&first, &sayings.intern(&body(0), ContentType::UTF_8, verdict.clone())));
+        for n in 1..2 * MAX_REPLIES {
+            sayings.intern(&body(n), ContentType::UTF_8, verdict.clone());
         }
         assert!(
-            Arc::ptr_eq(&first, &sayings.share(&body(0), ContentType::UTF_8, verdict.clone())),
+            Arc::ptr_eq(&first, &sayings.intern(&body(0), ContentType::UTF_8, verdict.clone())),
             "it is held, and stays"
         );
-        let other = entry("02", 0).said.verdict.clone();
+        let other = entry("02", 0).reply.verdict.clone();
         assert_eq!(
-            sayings.share(&body(0), ContentType::UTF_8, other.clone()).verdict,
+            sayings.intern(&body(0), ContentType::UTF_8, other.clone()).verdict,
             other,
             "another operation may read it otherwise"
         );
@@ -85,18 +90,19 @@ mod tests {
 
     #[test]
     fn a_long_one_is_let_go_with_its_card() {
-        let (sayings, verdict) = (Sayings::default(), entry("00", 0).said.verdict.clone());
-        let [short, long] = [LONGEST, LONGEST + 1].map(|bytes| {
-            Arc::downgrade(&sayings.share(&vec![b'x'; bytes].into(), ContentType::UTF_8, verdict.clone()))
+        let (sayings, verdict) = (ReplyInterner::default(), entry("00", 0).reply.verdict.clone());
+        let [short, long] = [MAX_REPLY_LEN, MAX_REPLY_LEN + 1].map(|bytes| {
+            Arc::downgrade(&sayings.intern(&vec![b'x'; bytes].into(), ContentType::UTF_8, verdict.clone()))
         });
         assert!(short.upgrade().is_some() && long.upgrade().is_none());
     }
 
     #[test]
     fn too_many_different_ones_are_told_all_the_same() {
-        let (sayings, verdict) = (Sayings::default(), entry("00", 0).said.verdict.clone());
-        let held: Vec<_> =
-            (0..MOST + 10).map(|n| sayings.share(&body(n), ContentType::UTF_8, verdict.clone())).collect();
-        assert_eq!(held.last().unwrap().body, body(MOST + 9));
+        let (sayings, verdict) = (ReplyInterner::default(), entry("00", 0).reply.verdict.clone());
+        let held: Vec<_> = (0..MAX_REPLIES + 10)
+            .map(|n| sayings.intern(&body(n), ContentType::UTF_8, verdict.clone()))
+            .collect();
+        assert_eq!(held.last().unwrap().body, body(MAX_REPLIES + 9));
     }
 }

@@ -25,7 +25,7 @@ use tower_service::Service;
 
 /// Makes connections.
 #[derive(Clone, Debug)]
-pub(super) struct Route {
+pub(super) struct Connector {
     http: HttpConnector,
     proxy: Option<Uri>,
     most: usize,
@@ -33,11 +33,11 @@ pub(super) struct Route {
 
 /// A connection, straight or through a proxy.
 #[derive(Debug)]
-pub(super) struct Road {
+pub(super) struct ProxyStream {
     stream: TokioIo<Counted>,
     /// The other end is a proxy, which must be told whom to ask.
     absolute: bool,
-    heard: Heard,
+    heard: BytesReceived,
 }
 
 /// A socket that counts what is read from it after a write.
@@ -47,14 +47,14 @@ struct Counted {
     /// Bytes that were read since the last write, and how many they may be.
     read: usize,
     most: usize,
-    heard: Heard,
+    heard: BytesReceived,
 }
 
 /// Whether anything was read from a connection since something was last written to it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Heard(Arc<AtomicBool>);
+pub(super) struct BytesReceived(Arc<AtomicBool>);
 
-impl Heard {
+impl BytesReceived {
     /// Whether there was a byte.
     pub(super) fn any(&self) -> bool {
         self.0.load(Ordering::Relaxed)
@@ -68,16 +68,16 @@ pub(super) struct Interim(pub(super) usize);
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-impl Route {
+impl Connector {
     /// Connections on which a response may have `most` bytes, everything counted.
     pub(super) fn new(http: HttpConnector, proxy: Option<Uri>, most: usize) -> Self {
         Self { http, proxy, most }
     }
 }
 
-impl Road {
+impl ProxyStream {
     fn new(stream: TokioIo<TcpStream>, absolute: bool, most: usize) -> Self {
-        let heard = Heard::default();
+        let heard = BytesReceived::default();
         let counted = Counted { tcp: stream.into_inner(), read: 0, most, heard: heard.clone() };
         Self { stream: TokioIo::new(counted), absolute, heard }
     }
@@ -139,10 +139,10 @@ impl AsyncWrite for Counted {
     }
 }
 
-impl Service<Uri> for Route {
-    type Response = Road;
+impl Service<Uri> for Connector {
+    type Response = ProxyStream;
     type Error = Failure;
-    type Future = Pin<Box<dyn Future<Output = Result<Road, Failure>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<ProxyStream, Failure>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         self.http.poll_ready(cx).map_err(Into::into)
@@ -153,20 +153,20 @@ impl Service<Uri> for Route {
         match self.proxy.clone() {
             None => {
                 let connecting = self.http.call(carrier);
-                Box::pin(async move { Ok(Road::new(connecting.await?, false, most)) })
+                Box::pin(async move { Ok(ProxyStream::new(connecting.await?, false, most)) })
             }
             Some(proxy) if carrier.scheme_str() == Some("https") => {
                 let tunnelling = Tunnel::new(proxy, self.http.clone()).call(carrier);
                 Box::pin(async move {
                     let stream = tunnelling.await.map_err(|error| refused(&error))?;
-                    Ok(Road::new(stream, false, most))
+                    Ok(ProxyStream::new(stream, false, most))
                 })
             }
             Some(proxy) => {
                 let connecting = self.http.call(proxy);
                 Box::pin(async move {
                     let stream = connecting.await.map_err(|error| refused(&error))?;
-                    Ok(Road::new(stream, true, most))
+                    Ok(ProxyStream::new(stream, true, most))
                 })
             }
         }
@@ -183,13 +183,13 @@ fn refused(error: &(dyn Error + 'static)) -> io::Error {
     io::Error::new(kind, format!("[carrier] proxy: {cause}"))
 }
 
-impl Connection for Road {
+impl Connection for ProxyStream {
     fn connected(&self) -> Connected {
         Connected::new().proxy(self.absolute).extra(self.heard.clone())
     }
 }
 
-impl Read for Road {
+impl Read for ProxyStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -199,7 +199,7 @@ impl Read for Road {
     }
 }
 
-impl Write for Road {
+impl Write for ProxyStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

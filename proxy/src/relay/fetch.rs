@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use cmiot_signer::Status;
 
-use super::{Relay, who};
+use super::{Relay, flight_owner};
 use crate::cache::freshness::Freshness;
-use crate::cache::{Depth, Entry, Held, Key, Purged};
+use crate::cache::{Candidate, Entry, Key, PurgeMode, Purged};
 use crate::carrier::Attempt;
 use crate::carrier::verdict::Class;
 use crate::clock::Time;
@@ -14,57 +14,59 @@ use crate::config::{Client, Config};
 use crate::outcome::Refusal;
 use crate::store::StoreError;
 use crate::store::cache::Selection;
-use crate::urgency::{Pressure, Urgency};
+use crate::urgency::{SharedUrgency, Urgency};
 
 /// What a flight brings to all who wait for it.
 #[derive(Clone, Debug)]
-pub struct Landing {
+pub struct FetchResult {
     /// The last call that was made; none if the cache had the answer after all, or no call may be made.
     pub(super) call: Option<Arc<Attempt>>,
     /// The carrier's answer, or why there is none.
-    pub(super) end: Result<Brought, Refusal>,
+    pub(super) result: Result<FetchedEntry, Refusal>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Brought {
+pub(super) struct FetchedEntry {
     pub(super) entry: Arc<Entry>,
     pub(super) stored: bool,
 }
 
 impl Relay {
     /// The flight of one key. An answer that is fresh and newer than the one known when it began spares the call.
-    pub(super) async fn fly(&self, key: Key, pressure: Pressure, known: Option<Time>) -> Landing {
+    pub(super) async fn fetch(&self, key: Key, pressure: SharedUrgency, known: Option<Time>) -> FetchResult {
         // The flight before this one may have landed between our look and our start.
-        if let Some(Held { entry, freshness: Freshness::Fresh, .. }) =
-            self.cache.recall(&key, self.clock.now())
+        if let Some(Candidate { entry, freshness: Freshness::Fresh, .. }) =
+            self.cache.get_in_memory(&key, self.clock.now())
             && known.is_none_or(|known| entry.answered_at > known)
         {
-            return Landing { call: None, end: Ok(Brought { entry, stored: true }) };
+            return FetchResult { call: None, result: Ok(FetchedEntry { entry, stored: true }) };
         }
         self.send(&key, &pressure).await
     }
 
     /// Asks the carrier, and stores what it said.
-    pub(super) async fn send(&self, key: &Key, pressure: &Pressure) -> Landing {
+    pub(super) async fn send(&self, key: &Key, pressure: &SharedUrgency) -> FetchResult {
         // Before the call: what is purged from here on outdates its answer.
-        let ticket = self.cache.ticket();
+        let ticket = self.cache.fill_token();
         let attempt =
             match self.carrier.call(&key.group, key.operation, &key.card, &key.parameters, pressure).await {
                 Ok(attempt) => attempt,
-                Err(not_asked) => return Landing { call: None, end: Err(Refusal::NotAsked(not_asked)) },
+                Err(not_asked) => {
+                    return FetchResult { call: None, result: Err(Refusal::NotSent(not_asked)) };
+                }
             };
-        let end = match &attempt.end {
+        let end = match &attempt.result {
             Ok(answered) if answered.verdict.class == Class::Credentials => {
                 Err(Refusal::Credentials(answered.verdict.code))
             }
             Ok(answered) => {
                 let entry = self.cache.entry(answered.clone());
-                let stored = key.operation.is_lookup() && self.cache.store(&ticket, key, &entry);
-                Ok(Brought { entry, stored })
+                let stored = key.operation.is_lookup() && self.cache.insert(&ticket, key, &entry);
+                Ok(FetchedEntry { entry, stored })
             }
             Err(fault) => Err(Refusal::Carrier(fault.clone())),
         };
-        Landing { call: Some(Arc::new(attempt)), end }
+        FetchResult { call: Some(Arc::new(attempt)), result: end }
     }
 
     /// Refreshes what is asked for often while it is still fresh, if its share of the budget allows it now. The flight
@@ -74,17 +76,18 @@ impl Relay {
         config: &Config,
         client: &Client,
         key: &Key,
-        held: &Held,
+        held: &Candidate,
         now: Time,
     ) {
         let hits = config.cache.refresh_ahead_hits;
-        if !held.is_due(now, hits) || !self.carrier.may_refresh_ahead(&key.group, key.operation) {
+        if !held.should_refresh_ahead(now, hits) || !self.carrier.may_refresh_ahead(&key.group, key.operation)
+        {
             return;
         }
         let (relay, flying, known) = (Arc::clone(self), key.clone(), Some(held.entry.answered_at));
         // A table that is full, or a flight that is under way, needs no more than this one's trying.
-        let _ = self.flights.join(key, Some(who(client)), Urgency::Ahead, |pressure| async move {
-            relay.fly(flying, pressure, known).await
+        let _ = self.flights.join(key, Some(flight_owner(client)), Urgency::Ahead, |pressure| async move {
+            relay.fetch(flying, pressure, known).await
         });
     }
 
@@ -92,19 +95,19 @@ impl Relay {
     ///
     /// # Errors
     /// The refusal that a gateway would get.
-    pub async fn fetch(self: &Arc<Self>, key: &Key) -> Result<(bool, Arc<Entry>), Refusal> {
-        if let Some(Held { entry, freshness: Freshness::Fresh, .. }) = self.cache.look_up(key).await {
+    pub async fn fetch_card(self: &Arc<Self>, key: &Key) -> Result<(bool, Arc<Entry>), Refusal> {
+        if let Some(Candidate { entry, freshness: Freshness::Fresh, .. }) = self.cache.look_up(key).await {
             return Ok((false, entry));
         }
         let (relay, flying) = (Arc::clone(self), key.clone());
         let mut seat =
             self.flights
                 .join(key, None, Urgency::Refresh, |pressure| async move {
-                    relay.fly(flying, pressure, None).await
+                    relay.fetch(flying, pressure, None).await
                 })
-                .map_err(|_| Refusal::Crowded)?;
-        let landing = seat.landing().await.map_err(|_| Refusal::Lost)?;
-        Ok((landing.call.is_some(), landing.end?.entry))
+                .map_err(|_| Refusal::Overloaded)?;
+        let landing = seat.result().await.map_err(|_| Refusal::TaskFailed)?;
+        Ok((landing.call.is_some(), landing.result?.entry))
     }
 
     /// Purges what is selected, the responses that are kept for repetition included: flights under way land for those who
@@ -112,18 +115,18 @@ impl Relay {
     ///
     /// # Errors
     /// When cache.db could not be changed.
-    pub async fn purge(&self, selection: &Selection, depth: Depth) -> Result<Purged, StoreError> {
+    pub async fn purge(&self, selection: &Selection, depth: PurgeMode) -> Result<Purged, StoreError> {
         let outdated = || {
             let flies = |key: &Key| selection.may_cover(&key.group, key.operation.name, &key.card);
-            self.flights.detach(flies);
+            self.flights.forget(flies);
             let config = self.config.load();
-            self.admit.repeats.purge(|asked, entry| {
+            self.admit.idempotency.purge(|asked, entry| {
                 let card = config.canonical(&asked.card);
                 let (group, operation) = (&asked.group, asked.operation.name);
                 entry.map_or_else(
                     || selection.may_cover(group, operation, &card),
                     |entry| {
-                        let status = entry.said.verdict.status.as_ref().map(Status::code);
+                        let status = entry.reply.verdict.status.as_ref().map(Status::code);
                         selection.covers(group, operation, &card, status, entry.answered_at)
                     },
                 )

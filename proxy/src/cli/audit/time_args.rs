@@ -1,7 +1,7 @@
 //! Times and months on the command line.
 
 use cmiot_proxy::clock::{Clock, Time};
-use cmiot_proxy::store::audit::segment::Month;
+use cmiot_proxy::store::audit::month::Month;
 
 /// Reads `2h` (ago), `2026-01-15` (midnight at +08:00) or RFC 3339.
 pub(super) fn time(text: &str) -> Result<Time, String> {

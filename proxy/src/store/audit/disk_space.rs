@@ -12,7 +12,7 @@ use super::super::{Fault, StoreError, blocks};
 /// [`Fault::Io`] with [`io::ErrorKind::StorageFull`], or what kept the system from telling.
 pub(super) fn check(dir: &Path, min_free: u64) -> Result<(), StoreError> {
     let disk = rustix::fs::statvfs(dir).map_err(|error| StoreError::io(dir)(error.into()))?;
-    let min_free = blocks::small_of(&disk).map_or(min_free, |_| min_free.max(blocks::ROOM));
+    let min_free = blocks::small_of(&disk).map_or(min_free, |_| min_free.max(blocks::MIN_FREE));
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     if free >= min_free {
         return Ok(());

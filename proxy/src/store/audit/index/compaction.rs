@@ -10,20 +10,20 @@ use std::vec;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::Clip;
+use super::super::InlineStr;
 use super::packed::Packed;
-use super::{Carded, Sorted, carded};
+use super::{IndexEntry, Sorted, carded};
 
 /// Entries of a run that are read at once.
 const AHEAD: u32 = 64;
 
 /// See the module's text.
-pub(super) struct Merge {
+pub(super) struct Compaction {
     /// The block's number: that of its last run.
     through: i64,
     runs: Vec<Run>,
     /// The next entry of each run that is not at its end, and which one that is.
-    next: BinaryHeap<Reverse<(Carded, usize)>>,
+    next: BinaryHeap<Reverse<(IndexEntry, usize)>>,
 }
 
 struct Run {
@@ -36,12 +36,12 @@ enum Ahead {
     /// All of it that is still to come.
     Whole(Packed),
     /// What was read of it last.
-    Read(vec::IntoIter<Carded>),
+    Read(vec::IntoIter<IndexEntry>),
 }
 
 impl Run {
     /// The next entry; `entry` is the one before, where there was one.
-    fn next(&mut self, connection: &Connection, entry: Carded) -> rusqlite::Result<Option<Carded>> {
+    fn next(&mut self, connection: &Connection, entry: IndexEntry) -> rusqlite::Result<Option<IndexEntry>> {
         let ahead = match &mut self.ahead {
             Ahead::Whole(entries) => return Ok(entries.next()),
             Ahead::Read(read) => read,
@@ -54,7 +54,7 @@ impl Run {
     }
 }
 
-impl Merge {
+impl Compaction {
     /// Of the runs behind the last block, `blocked`, up to `through`, of which it takes those that are `fresh`. Goes on
     /// behind what is merged already.
     pub(super) fn open(
@@ -70,7 +70,7 @@ impl Merge {
             )?
             .query_row([through], carded)
             .optional()?
-            .unwrap_or(Carded { card: Clip::new(""), id: 0 });
+            .unwrap_or(IndexEntry { card: InlineStr::new(""), id: 0 });
         let mut merge = Self { through, next: BinaryHeap::new(), runs: Vec::new() };
         for number in blocked + 1..=through {
             // They are in the order of their numbers, as they were sorted.
@@ -93,7 +93,11 @@ impl Merge {
     }
 
     /// The next entries, as many at most.
-    pub(super) fn take(&mut self, connection: &Connection, entries: usize) -> rusqlite::Result<Vec<Carded>> {
+    pub(super) fn take(
+        &mut self,
+        connection: &Connection,
+        entries: usize,
+    ) -> rusqlite::Result<Vec<IndexEntry>> {
         let mut taken = Vec::with_capacity(entries);
         while taken.len() < entries
             && let Some(mut least) = self.next.peek_mut()
@@ -115,8 +119,12 @@ impl Merge {
 }
 
 /// The entries of a run behind one, a few.
-fn read(connection: &Connection, run: i64, behind: Carded) -> rusqlite::Result<vec::IntoIter<Carded>> {
-    let entries: Vec<Carded> = connection
+fn read(
+    connection: &Connection,
+    run: i64,
+    behind: IndexEntry,
+) -> rusqlite::Result<vec::IntoIter<IndexEntry>> {
+    let entries: Vec<IndexEntry> = connection
         .prepare_cached(
             "SELECT card, id FROM card_entry WHERE run = ?1 AND (card, id) > (?2, ?3) ORDER BY card, id LIMIT ?4",
         )?

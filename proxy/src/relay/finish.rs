@@ -4,33 +4,33 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Found, Relay};
+use super::{Relay, Selected};
 use crate::audit::Record;
 use crate::carrier::verdict::Class;
 use crate::clock::{Clock, Moment, Time};
-use crate::gateway::answer::{Answer, Rendered};
+use crate::gateway::answer::{GatewayResponse, HttpResponse};
 use crate::outcome::{Outcome, Refusal};
 
 impl Relay {
     /// Record and answer, `now`: the record is committed, or the answer is that it could not be.
-    pub(super) fn settle(
+    pub(super) fn finish(
         self: Arc<Self>,
-        found: Result<Found, Refusal>,
+        found: Result<Selected, Refusal>,
         came: Moment,
         now: Time,
         peer: IpAddr,
         mut record: Record,
-    ) -> impl Future<Output = Rendered> + Send + use<> {
+    ) -> impl Future<Output = HttpResponse> + Send + use<> {
         // Masked only for those who read it.
         let card = if tracing::enabled!(tracing::Level::INFO) { record.masked_card() } else { None };
-        let took = move |clock: &Clock| clock.monotonic().saturating_sub(came.ticks);
+        let took = move |clock: &Clock| clock.monotonic().saturating_sub(came.monotonic);
         let (outcome, refusal, answer) = match found {
-            Ok(Found { outcome, entry, cache_status }) => {
+            Ok(Selected { outcome, entry, cache_status }) => {
                 let age = now.since(entry.answered_at);
-                let wait = retry_after(entry.said.verdict.class);
-                let answer = Answer::relayed(
-                    entry.said.body.clone(),
-                    &entry.said.content_type,
+                let wait = retry_after(entry.reply.verdict.class);
+                let answer = GatewayResponse::relayed(
+                    entry.reply.body.clone(),
+                    &entry.reply.content_type,
                     cache_status,
                     age,
                     wait,
@@ -38,7 +38,7 @@ impl Relay {
                 record.answered(entry, age);
                 (outcome, None, answer)
             }
-            Err(refusal) => (refusal.outcome(), Some(refusal.clone()), Answer::refused(&refusal)),
+            Err(refusal) => (refusal.outcome(), Some(refusal.clone()), GatewayResponse::refused(&refusal)),
         };
         let action = record.action();
         let open = matches!(refusal, Some(Refusal::Begun(_)));
@@ -56,7 +56,7 @@ impl Relay {
                     // Without its record an action that may have been done stays open.
                     let begun = action.and_then(|action| self.actions.refusal(action));
                     let refusal = begun.unwrap_or(Refusal::Audit);
-                    (Outcome::Failed, refusal.reason(), Answer::refused(&refusal).into_response())
+                    (Outcome::Failed, refusal.reason(), GatewayResponse::refused(&refusal).into_response())
                 }
             };
             let latency = took(&self.clock);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::super::super::StoreError;
-use super::super::segment;
+use super::super::month;
 use super::{Filter, numbers, open};
 use crate::clock::Time;
 
@@ -19,7 +19,7 @@ pub enum Bucket {
 
 /// What happened in an hour or a day.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
+pub struct Stats {
     /// Requests with a record.
     pub look_ups: u64,
     /// By outcome.
@@ -34,7 +34,7 @@ pub struct Figures {
     pub latency: [u32; 3],
 }
 
-impl Figures {
+impl Stats {
     /// Answers of the carrier's that cost no call: hits, stale ones, and those that shared one.
     pub fn saved(&self) -> u64 {
         self.outcome("hit") + self.outcome("stale") + self.outcome("collapsed")
@@ -55,8 +55,8 @@ impl Figures {
 
 /// A bucket while it fills.
 #[derive(Default)]
-struct Filling {
-    figures: Figures,
+struct StatsBuilder {
+    figures: Stats,
     /// By the number of the name, and by code: few of each.
     outcomes: BTreeMap<i64, u64>,
     latencies: Vec<u32>,
@@ -79,13 +79,13 @@ impl Bucket {
 ///
 /// # Errors
 /// When a segment cannot be read.
-pub fn figures(dir: &Path, filter: &Filter, bucket: Bucket) -> Result<Vec<(Time, Figures)>, StoreError> {
-    let mut all: BTreeMap<i64, Figures> = BTreeMap::new();
+pub fn figures(dir: &Path, filter: &Filter, bucket: Bucket) -> Result<Vec<(Time, Stats)>, StoreError> {
+    let mut all: BTreeMap<i64, Stats> = BTreeMap::new();
     let mut latencies: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
-    for month in segment::list(dir)? {
+    for month in month::list(dir)? {
         let path = month.path(dir);
         let connection = open(dir, month, None)?;
-        let mut filling: BTreeMap<i64, Filling> = BTreeMap::new();
+        let mut filling: BTreeMap<i64, StatsBuilder> = BTreeMap::new();
         let mut read = || -> rusqlite::Result<BTreeMap<i64, String>> {
             let Some(ids) = numbers(&connection, filter)? else { return Ok(BTreeMap::new()) };
             let (since, until) = (
@@ -128,7 +128,7 @@ pub fn figures(dir: &Path, filter: &Filter, bucket: Bucket) -> Result<Vec<(Time,
             names.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
         };
         let names = read().map_err(StoreError::sqlite(&path))?;
-        for (begin, Filling { figures, outcomes, latencies: more }) in filling {
+        for (begin, StatsBuilder { figures, outcomes, latencies: more }) in filling {
             // A month of another zone's clock may share an hour with its neighbour.
             let sum = all.entry(begin).or_default();
             sum.look_ups += figures.look_ups;

@@ -5,17 +5,17 @@ use cmiot_proxy::config::admin::Token;
 use cmiot_proxy::config::{Config, token};
 use serde_json::Value;
 
-use super::At;
+use super::AdminArgs;
 use crate::cli::http;
 
 /// Where to ask, and with which token.
-pub(super) struct Desk {
+pub(super) struct AdminClient {
     base: String,
     authorization: Option<String>,
 }
 
 /// What came back.
-pub(super) struct Answer {
+pub(super) struct AdminResponse {
     /// Whether it did what was asked.
     pub(super) ok: bool,
     /// How long to wait before asking again, where that helps.
@@ -24,9 +24,9 @@ pub(super) struct Answer {
     pub(super) body: Value,
 }
 
-impl Desk {
+impl AdminClient {
     /// The listener of this configuration.
-    pub(super) fn of(at: &At) -> anyhow::Result<Self> {
+    pub(super) fn of(at: &AdminArgs) -> anyhow::Result<Self> {
         let (config, _) = Config::load(&at.config)?;
         let base = at.url.clone().unwrap_or_else(|| format!("http://{}", config.admin.listen));
         let made = match config.admin.token {
@@ -38,12 +38,12 @@ impl Desk {
         Ok(Self { base: base.trim_end_matches('/').to_owned(), authorization })
     }
 
-    pub(super) async fn get(&self, page: &str) -> anyhow::Result<Answer> {
-        Answer::of(&http::get(&self.url(page), &self.headers()).await?)
+    pub(super) async fn get(&self, page: &str) -> anyhow::Result<AdminResponse> {
+        AdminResponse::of(&http::get(&self.url(page), &self.headers()).await?)
     }
 
-    pub(super) async fn post(&self, page: &str, wanted: &Value) -> anyhow::Result<Answer> {
-        Answer::of(&http::post(&self.url(page), &self.headers(), wanted.to_string().into()).await?)
+    pub(super) async fn post(&self, page: &str, wanted: &Value) -> anyhow::Result<AdminResponse> {
+        AdminResponse::of(&http::post(&self.url(page), &self.headers(), wanted.to_string().into()).await?)
     }
 
     fn url(&self, page: &str) -> String {
@@ -55,7 +55,7 @@ impl Desk {
     }
 }
 
-impl Answer {
+impl AdminResponse {
     fn of(reply: &http::Reply) -> anyhow::Result<Self> {
         if reply.status == hyper::StatusCode::UNAUTHORIZED {
             bail!("the proxy wants another token: check [admin] token_file, or admin.token in [store] dir");

@@ -26,7 +26,7 @@ use crate::clock::grace;
 
 /// The limits of one connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct Timeouts {
     /// From accept to the first byte.
     pub first_byte: Duration,
     /// From a request's first byte to the end of its head.
@@ -39,37 +39,37 @@ pub struct Patience {
 
 /// What a connection waits for, shared between its I/O and its requests.
 #[derive(Debug, Default)]
-pub(super) struct Phase {
-    /// An [`At`] in the two lowest bits, and above them a number that grows with every change, so that a timer knows
+pub(super) struct ConnectionState {
+    /// An [`Phase`] in the two lowest bits, and above them a number that grows with every change, so that a timer knows
     /// which one it was set for.
-    at: AtomicU64,
+    phase: AtomicU64,
     active: AtomicUsize,
     http2: AtomicBool,
     timed_out: AtomicBool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum At {
+enum Phase {
     FirstByte,
     Head,
     Answering,
     Idle,
 }
 
-/// The bits that an [`At`] takes.
+/// The bits that an [`Phase`] takes.
 const AT_BITS: u32 = 2;
 
 /// A request under way; the connection rests when the last one is dropped.
 #[derive(Debug)]
-pub(super) struct Turn(Arc<Phase>);
+pub(super) struct RequestGuard(Arc<ConnectionState>);
 
-impl Phase {
+impl ConnectionState {
     /// A request's head is complete.
-    pub(super) fn begin(self: &Arc<Self>, http2: bool) -> Turn {
+    pub(super) fn begin(self: &Arc<Self>, http2: bool) -> RequestGuard {
         self.http2.store(http2, Ordering::Relaxed);
         self.active.fetch_add(1, Ordering::AcqRel);
-        self.change(At::Answering);
-        Turn(Arc::clone(self))
+        self.change(Phase::Answering);
+        RequestGuard(Arc::clone(self))
     }
 
     /// Whether the connection was ended for taking too long.
@@ -78,66 +78,66 @@ impl Phase {
     }
 
     /// Whether a byte has come.
-    pub(super) fn has_begun(&self) -> bool {
-        !matches!(self.at(), At::FirstByte)
+    pub(super) fn has_started(&self) -> bool {
+        !matches!(self.phase(), Phase::FirstByte)
     }
 
-    fn bytes_came(&self) {
-        match self.at() {
-            At::FirstByte => self.change(At::Head),
-            At::Idle if !self.http2.load(Ordering::Relaxed) => self.change(At::Head),
+    fn bytes_received(&self) {
+        match self.phase() {
+            Phase::FirstByte => self.change(Phase::Head),
+            Phase::Idle if !self.http2.load(Ordering::Relaxed) => self.change(Phase::Head),
             _ => {}
         }
     }
 
-    fn limit(&self, patience: &Patience) -> Option<Duration> {
-        match self.at() {
-            At::FirstByte => Some(patience.first_byte),
-            At::Head => Some(patience.header),
-            At::Answering => None,
-            At::Idle => Some(patience.idle),
+    fn limit(&self, patience: &Timeouts) -> Option<Duration> {
+        match self.phase() {
+            Phase::FirstByte => Some(patience.first_byte),
+            Phase::Head => Some(patience.header),
+            Phase::Answering => None,
+            Phase::Idle => Some(patience.idle),
         }
     }
 
-    fn at(&self) -> At {
-        match self.at.load(Ordering::Acquire) & ((1 << AT_BITS) - 1) {
-            0 => At::FirstByte,
-            1 => At::Head,
-            2 => At::Answering,
-            _ => At::Idle,
+    fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) & ((1 << AT_BITS) - 1) {
+            0 => Phase::FirstByte,
+            1 => Phase::Head,
+            2 => Phase::Answering,
+            _ => Phase::Idle,
         }
     }
 
     /// How often it has changed.
     fn changes(&self) -> u64 {
-        self.at.load(Ordering::Acquire) >> AT_BITS
+        self.phase.load(Ordering::Acquire) >> AT_BITS
     }
 
-    fn change(&self, to: At) {
+    fn change(&self, to: Phase) {
         let next = |at: u64| ((at >> AT_BITS) + 1) << AT_BITS | to as u64;
-        self.at.update(Ordering::AcqRel, Ordering::Acquire, next);
+        self.phase.update(Ordering::AcqRel, Ordering::Acquire, next);
     }
 }
 
-impl Drop for Turn {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         if self.0.active.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.change(At::Idle);
+            self.0.change(Phase::Idle);
         }
     }
 }
 
 /// A stream with limits.
 #[derive(Debug)]
-pub(super) struct Patient<S> {
+pub(super) struct TimeoutStream<S> {
     inner: S,
-    phase: Arc<Phase>,
-    patience: Patience,
+    phase: Arc<ConnectionState>,
+    timeouts: Timeouts,
     read: Timer,
     /// None until a write does not proceed, as few ever do.
     write: Option<Timer>,
     /// What was read before and is read again.
-    again: Vec<u8>,
+    rewound: Vec<u8>,
 }
 
 /// A timer that is set once for each thing it waits for.
@@ -183,47 +183,58 @@ impl Timer {
     }
 }
 
-impl<S> Patient<S> {
-    pub(super) fn new(inner: S, patience: Patience) -> Self {
-        Self { inner, phase: Arc::default(), patience, read: Timer::new(), write: None, again: Vec::new() }
+impl<S> TimeoutStream<S> {
+    pub(super) fn new(inner: S, patience: Timeouts) -> Self {
+        Self {
+            inner,
+            phase: Arc::default(),
+            timeouts: patience,
+            read: Timer::new(),
+            write: None,
+            rewound: Vec::new(),
+        }
     }
 
     /// Puts what was read back before what comes.
-    pub(super) fn read_again(&mut self, read: Vec<u8>) {
-        self.again = read;
+    pub(super) fn rewind(&mut self, read: Vec<u8>) {
+        self.rewound = read;
     }
 
-    pub(super) fn phase(&self) -> Arc<Phase> {
+    pub(super) fn phase(&self) -> Arc<ConnectionState> {
         Arc::clone(&self.phase)
     }
 
-    fn too_late(&self) -> io::Error {
+    fn timeout_error(&self) -> io::Error {
         self.phase.timed_out.store(true, Ordering::Relaxed);
         io::ErrorKind::TimedOut.into()
     }
 
     /// What came of a write: one that proceeds needs no timer, one that does not has a limit.
-    fn judge<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn poll_write_timeout<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             if let Some(timer) = &mut self.write {
                 timer.set_for = None;
             }
             return written;
         }
-        ready!(self.write.get_or_insert_with(Timer::new).poll(0, self.patience.body, cx));
-        Poll::Ready(Err(self.too_late()))
+        ready!(self.write.get_or_insert_with(Timer::new).poll(0, self.timeouts.body, cx));
+        Poll::Ready(Err(self.timeout_error()))
     }
 }
 
-impl<S: AsyncRead + Unpin> Patient<S> {
+impl<S: AsyncRead + Unpin> TimeoutStream<S> {
     /// What was read before, and what has come since: hyper would make its buffer larger for a first read of so little.
-    fn poll_read_again(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut again = std::mem::take(&mut self.again);
+    fn poll_rewound(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut again = std::mem::take(&mut self.rewound);
         let fits = again.len().min(buf.remaining());
         buf.put_slice(&again[..fits]);
         if fits < again.len() {
             again.drain(..fits);
-            self.again = again;
+            self.rewound = again;
             return Poll::Ready(Ok(()));
         }
         match Pin::new(self).poll_read(cx, buf) {
@@ -233,33 +244,33 @@ impl<S: AsyncRead + Unpin> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TimeoutStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.again.is_empty() {
-            return self.poll_read_again(cx, buf);
+        if !self.rewound.is_empty() {
+            return self.poll_rewound(cx, buf);
         }
         let before = buf.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(cx, buf) {
             if buf.filled().len() > before {
-                self.phase.bytes_came();
+                self.phase.bytes_received();
             }
             return Poll::Ready(read);
         }
-        let Some(limit) = self.phase.limit(&self.patience) else { return Poll::Pending };
+        let Some(limit) = self.phase.limit(&self.timeouts) else { return Poll::Pending };
         let change = self.phase.changes();
         ready!(self.read.poll(change, limit, cx));
-        Poll::Ready(Err(self.too_late()))
+        Poll::Ready(Err(self.timeout_error()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimeoutStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.judge(written, cx)
+        self.poll_write_timeout(written, cx)
     }
 
     fn poll_write_vectored(
@@ -268,7 +279,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.judge(written, cx)
+        self.poll_write_timeout(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -277,12 +288,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.inner).poll_flush(cx);
-        self.judge(flushed, cx)
+        self.poll_write_timeout(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = Pin::new(&mut self.inner).poll_shutdown(cx);
-        self.judge(shut, cx)
+        self.poll_write_timeout(shut, cx)
     }
 }
 
@@ -291,7 +302,7 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    const PATIENCE: Patience = Patience {
+    const PATIENCE: Timeouts = Timeouts {
         first_byte: Duration::from_secs(1),
         header: Duration::from_secs(2),
         body: Duration::from_secs(3),
@@ -299,7 +310,7 @@ mod tests {
     };
 
     /// Reads until the limit ends it, and says how long that took on the paused clock.
-    async fn reads_for(stream: &mut Patient<tokio::io::DuplexStream>) -> (Duration, io::ErrorKind) {
+    async fn reads_for(stream: &mut TimeoutStream<tokio::io::DuplexStream>) -> (Duration, io::ErrorKind) {
         let start = Instant::now();
         let mut some = [0; 16];
         loop {
@@ -314,7 +325,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_wait_has_its_own_limit() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut stream = Patient::new(near, PATIENCE);
+        let mut stream = TimeoutStream::new(near, PATIENCE);
         let phase = stream.phase();
         assert_eq!(reads_for(&mut stream).await, (PATIENCE.first_byte, io::ErrorKind::TimedOut));
 
@@ -329,7 +340,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_timer_that_a_pause_has_made_late_reads_first() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut stream = Patient::new(near, PATIENCE);
+        let mut stream = TimeoutStream::new(near, PATIENCE);
         let reading = tokio::spawn(async move {
             let mut some = [0; 16];
             stream.read(&mut some).await
@@ -345,14 +356,14 @@ mod tests {
     #[tokio::test]
     async fn what_was_read_comes_again_with_what_follows_it() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut stream = Patient::new(near, PATIENCE);
+        let mut stream = TimeoutStream::new(near, PATIENCE);
         far.write_all(b" / HTTP").await.unwrap();
-        stream.read_again(b"GET".to_vec());
+        stream.rewind(b"GET".to_vec());
         let mut some = [0; 16];
         assert_eq!(stream.read(&mut some[..2]).await.unwrap(), 2);
         let read = stream.read(&mut some[2..]).await.unwrap();
         assert_eq!(&some[..2 + read], b"GET / HTTP");
-        stream.read_again(b"X".to_vec());
+        stream.rewind(b"X".to_vec());
         assert_eq!(stream.read(&mut some).await.unwrap(), 1, "nothing follows yet");
         drop(far);
         assert_eq!(stream.read(&mut some).await.unwrap(), 0);
@@ -361,7 +372,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_byte_now_and_then_does_not_prolong_a_head() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut stream = Patient::new(near, PATIENCE);
+        let mut stream = TimeoutStream::new(near, PATIENCE);
         let dripping = tokio::spawn(async move {
             while far.write_all(b"x").await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(300)).await;
@@ -375,7 +386,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_may_take_its_time_but_must_be_read() {
         let (near, _far) = tokio::io::duplex(4);
-        let mut stream = Patient::new(near, PATIENCE);
+        let mut stream = TimeoutStream::new(near, PATIENCE);
         let turn = stream.phase().begin(false);
         let mut some = [0; 4];
         let waited = tokio::time::timeout(Duration::from_secs(3_600), stream.read(&mut some)).await;

@@ -25,15 +25,15 @@ pub enum Existing {
     Replace,
 }
 
-/// A file that is being written. Dropped before [`Whole::finish`], it leaves nothing.
+/// A file that is being written. Dropped before [`AtomicFile::finish`], it leaves nothing.
 #[derive(Debug)]
-pub struct Whole {
+pub struct AtomicFile {
     file: File,
     part: PathBuf,
     path: PathBuf,
 }
 
-impl Whole {
+impl AtomicFile {
     /// Begins a file of this mode, whatever the umask.
     ///
     /// # Errors
@@ -96,7 +96,7 @@ impl Whole {
     }
 }
 
-impl Drop for Whole {
+impl Drop for AtomicFile {
     fn drop(&mut self) {
         // There is nothing of this name once it is finished: others wait for the lock before they create it.
         let ours = fs::metadata(&self.part).is_ok_and(|found| {
@@ -111,9 +111,9 @@ impl Drop for Whole {
 /// Writes a whole file of this mode.
 ///
 /// # Errors
-/// As [`Whole::begin`] and [`Whole::finish`].
+/// As [`AtomicFile::begin`] and [`AtomicFile::finish`].
 pub fn write(path: &Path, bytes: &[u8], mode: u32, existing: Existing) -> io::Result<()> {
-    let mut whole = Whole::begin(path, mode)?;
+    let mut whole = AtomicFile::begin(path, mode)?;
     whole.file.write_all(bytes)?;
     whole.finish(existing)
 }
@@ -232,7 +232,7 @@ mod tests {
     fn a_file_has_its_name_when_it_is_whole_and_nothing_stays_of_one_that_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
-        let mut unfinished = Whole::begin(&path, 0o600).unwrap();
+        let mut unfinished = AtomicFile::begin(&path, 0o600).unwrap();
         unfinished.file.write_all(b"half").unwrap();
         assert_eq!(names(dir.path()), ["key.part"]);
         drop(unfinished);
@@ -252,9 +252,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("copy");
         fs::write(dir.path().join("copy.part"), "of a killed one").unwrap();
-        let writes = Whole::begin(&path, 0o600).unwrap();
+        let writes = AtomicFile::begin(&path, 0o600).unwrap();
         assert_eq!(fs::read(writes.part()).unwrap(), b"");
-        let error = Whole::begin(&path, 0o600).unwrap_err();
+        let error = AtomicFile::begin(&path, 0o600).unwrap_err();
         assert!(error.kind() == io::ErrorKind::ResourceBusy && error.to_string().contains("copy.part"));
         sweep(dir.path(), &["co"]);
         assert_eq!(names(dir.path()), ["copy.part"]);

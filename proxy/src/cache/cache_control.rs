@@ -2,19 +2,19 @@
 //!
 //! `no-cache` and `max-age=N` ask for more freshness than the proxy's own, `max-stale[=N]` for less, `only-if-cached`
 //! for no call. What the RFC does not define, and values that are not numbers, are ignored (5.2.3). The operator's
-//! [`Limits`] bound what a gateway can cost: an entry younger than the floor is fresh enough for everybody.
+//! [`DirectiveLimits`] bound what a gateway can cost: an entry younger than the floor is fresh enough for everybody.
 
 use std::time::Duration;
 
 use hyper::header::{self, HeaderMap};
 
-use super::Held;
+use super::Candidate;
 use super::freshness::Freshness;
-use crate::config::Rights;
+use crate::config::Permissions;
 
 /// What was wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Wants {
+pub struct RequestDirectives {
     /// Nothing older than this; `no-cache` is zero.
     pub max_age: Option<Duration>,
     /// Something stale for no longer than this will do.
@@ -25,21 +25,21 @@ pub struct Wants {
 
 /// How far a gateway's wishes go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
+pub struct DirectiveLimits {
     /// A smaller `max-age`, and `no-cache`, count as this.
     pub max_age_floor: Duration,
     /// A larger `max-stale` counts as this.
     pub max_stale_ceiling: Duration,
 }
 
-impl Limits {
+impl DirectiveLimits {
     /// Those of a client.
-    pub fn of(rights: &Rights) -> Self {
+    pub fn of(rights: &Permissions) -> Self {
         Self { max_age_floor: rights.max_age_floor, max_stale_ceiling: rights.max_stale_ceiling }
     }
 }
 
-impl Wants {
+impl RequestDirectives {
     /// Reads the header, however often it stands there. Of a directive given twice the stricter counts.
     pub fn read(headers: &HeaderMap) -> Self {
         let mut wants = Self::default();
@@ -70,7 +70,7 @@ impl Wants {
     }
 
     /// The same within the operator's limits.
-    pub fn within(self, limits: &Limits) -> Self {
+    pub fn clamp(self, limits: &DirectiveLimits) -> Self {
         Self {
             max_age: self.max_age.map(|age| age.max(limits.max_age_floor)),
             max_stale: self.max_stale.map(|stale| stale.min(limits.max_stale_ceiling)),
@@ -79,7 +79,7 @@ impl Wants {
     }
 
     /// Whether an entry of this age, stale for so long (zero while fresh), will do without asking.
-    pub fn accept(&self, held: &Held, age: Duration, stale: Duration) -> bool {
+    pub fn accept(&self, held: &Candidate, age: Duration, stale: Duration) -> bool {
         let young = self.max_age.is_none_or(|max| age <= max);
         let fresh = held.freshness == Freshness::Fresh;
         // What the operator purged softly is not to be answered without asking, whatever its age.
@@ -95,12 +95,12 @@ mod tests {
     use crate::cache::tests::entry;
     use std::sync::Arc;
 
-    fn wants(lines: &[&'static str]) -> Wants {
+    fn wants(lines: &[&'static str]) -> RequestDirectives {
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append(header::CACHE_CONTROL, header::HeaderValue::from_static(line));
         }
-        Wants::read(&headers)
+        RequestDirectives::read(&headers)
     }
 
     fn secs(secs: u64) -> Duration {
@@ -109,30 +109,34 @@ mod tests {
 
     #[test]
     fn directives_are_read_whatever_their_form() {
-        let none = Wants::default();
+        let none = RequestDirectives::default();
         assert_eq!(wants(&[]), none);
         assert_eq!(wants(&["no-store, x=y, max-age=soon"]), none);
-        assert_eq!(wants(&["No-Cache"]), Wants { max_age: Some(secs(0)), ..none });
-        assert_eq!(wants(&["max-age=30", "max-age=\"20\""]), Wants { max_age: Some(secs(20)), ..none });
-        assert_eq!(wants(&["max-age=30, no-cache"]), Wants { max_age: Some(secs(0)), ..none });
-        assert_eq!(wants(&["max-stale"]), Wants { max_stale: Some(Duration::MAX), ..none });
+        assert_eq!(wants(&["No-Cache"]), RequestDirectives { max_age: Some(secs(0)), ..none });
+        assert_eq!(
+            wants(&["max-age=30", "max-age=\"20\""]),
+            RequestDirectives { max_age: Some(secs(20)), ..none }
+        );
+        assert_eq!(wants(&["max-age=30, no-cache"]), RequestDirectives { max_age: Some(secs(0)), ..none });
+        assert_eq!(wants(&["max-stale"]), RequestDirectives { max_stale: Some(Duration::MAX), ..none });
         assert_eq!(
             wants(&["max-stale=5 , ONLY-IF-CACHED"]),
-            Wants { max_stale: Some(secs(5)), only_if_cached: true, ..none }
+            RequestDirectives { max_stale: Some(secs(5)), only_if_cached: true, ..none }
         );
     }
 
     #[test]
     fn limits_bound_what_a_gateway_can_cost() {
-        let limits = Limits { max_age_floor: secs(10), max_stale_ceiling: secs(60) };
-        assert_eq!(wants(&["no-cache"]).within(&limits).max_age, Some(secs(10)));
-        assert_eq!(wants(&["max-age=30"]).within(&limits).max_age, Some(secs(30)));
-        assert_eq!(wants(&["max-stale"]).within(&limits).max_stale, Some(secs(60)));
+        let limits = DirectiveLimits { max_age_floor: secs(10), max_stale_ceiling: secs(60) };
+        assert_eq!(wants(&["no-cache"]).clamp(&limits).max_age, Some(secs(10)));
+        assert_eq!(wants(&["max-age=30"]).clamp(&limits).max_age, Some(secs(30)));
+        assert_eq!(wants(&["max-stale"]).clamp(&limits).max_stale, Some(secs(60)));
     }
 
     #[test]
     fn an_entry_will_do_or_not() {
-        let held = |freshness| Held { entry: Arc::new(entry("00", 0)), freshness, lifetime: None, hits: 0 };
+        let held =
+            |freshness| Candidate { entry: Arc::new(entry("00", 0)), freshness, lifetime: None, hits: 0 };
         let fresh = held(Freshness::Fresh);
         let stale = held(Freshness::IfError);
         assert!(wants(&[]).accept(&fresh, secs(50), secs(0)));
@@ -141,7 +145,7 @@ mod tests {
         assert!(wants(&["max-stale=10"]).accept(&stale, secs(70), secs(10)));
         assert!(!wants(&["max-stale=9"]).accept(&stale, secs(70), secs(10)));
         assert!(!wants(&["max-stale, max-age=60"]).accept(&stale, secs(70), secs(10)));
-        let purged = Held { entry: Arc::new(Entry { stale: true, ..entry("00", 0) }), ..stale };
+        let purged = Candidate { entry: Arc::new(Entry { stale: true, ..entry("00", 0) }), ..stale };
         assert!(!wants(&["max-stale"]).accept(&purged, secs(70), secs(10)));
     }
 }

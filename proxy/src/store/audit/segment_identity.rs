@@ -14,14 +14,14 @@ use super::super::StoreError;
 use super::super::schema;
 use super::append::Head;
 use super::chain::{Hash, Manifest};
-use super::segment::Month;
+use super::month::Month;
 
 /// A file as the system tells it from others: device and inode.
 type Identity = (u64, u64);
 
 /// The database, its WAL and its index, as they were opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Place([Option<Identity>; 3]);
+pub(super) struct SegmentIdentity([Option<Identity>; 3]);
 
 /// What the writer knows of a segment that it closed after a failure, or whose files are no longer at its path: a file
 /// that is begun there follows it.
@@ -34,12 +34,12 @@ pub(super) struct Known {
     /// The segments before it; none when they could not be read any more.
     pub(super) manifest: Option<Vec<Manifest>>,
     /// Where its files were.
-    pub(super) place: Place,
+    pub(super) place: SegmentIdentity,
     /// The file that was begun after it, while its first row is not yet written.
-    pub(super) begun: Option<Place>,
+    pub(super) begun: Option<SegmentIdentity>,
 }
 
-impl Place {
+impl SegmentIdentity {
     /// What is at a segment's path now.
     pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
         let [database, wal, index] = schema::family(path);
@@ -102,17 +102,17 @@ mod tests {
         for file in schema::family(&path) {
             fs::write(file, "x").unwrap();
         }
-        let place = Place::of(&path).unwrap();
+        let place = SegmentIdentity::of(&path).unwrap();
         fs::hard_link(&path, dir.path().join("backup")).unwrap();
-        assert_eq!(Place::of(&path).unwrap(), place);
+        assert_eq!(SegmentIdentity::of(&path).unwrap(), place);
         for file in schema::family(&path) {
             let away = dir.path().join("away");
             fs::rename(&file, &away).unwrap();
-            assert_ne!(Place::of(&path).unwrap(), place, "{file:?} is missing");
+            assert_ne!(SegmentIdentity::of(&path).unwrap(), place, "{file:?} is missing");
             fs::copy(&away, &file).unwrap();
-            assert_ne!(Place::of(&path).unwrap(), place, "{file:?} is another");
+            assert_ne!(SegmentIdentity::of(&path).unwrap(), place, "{file:?} is another");
             fs::rename(&away, &file).unwrap();
-            assert_eq!(Place::of(&path).unwrap(), place);
+            assert_eq!(SegmentIdentity::of(&path).unwrap(), place);
         }
     }
 

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::super::atomic_file::{self, AtomicFile, Existing};
 use super::super::schema::{self, Kind};
-use super::super::whole::{self, Existing, Whole};
 use super::super::{Fault, StoreError};
 use super::identity::IdentityKey;
-use super::segment::{self, Month};
-use super::{AuditReader, NoteRow, file, notes};
+use super::month::{self, Month};
+use super::{AuditReader, NoteRow, notes, segment};
 use crate::clock::Time;
 
 /// Network logs must be kept for so long in China (Cybersecurity Law, article 21).
@@ -40,7 +40,7 @@ fn newest_record(dir: &Path) -> Option<Time> {
     AuditReader::new(dir).newest_record().ok().flatten()
 }
 
-/// The months before the last `keep` ones of which there is anything, oldest first: a segment, or a key or a WAL that an
+/// The months before the last `retention` ones of which there is anything, oldest first: a segment, or a key or a WAL that an
 /// interrupted command left. The last month is that of the clock, of the newest record or of the newest segment, whichever is
 /// the earliest: a wrong clock deletes nothing that a right one would keep. The month of the newest segment is never
 /// among them.
@@ -48,7 +48,7 @@ fn newest_record(dir: &Path) -> Option<Time> {
 /// # Errors
 /// When the folder cannot be read.
 pub fn prunable(dir: &Path, keep: u32, now: Time) -> Result<Vec<Month>, StoreError> {
-    let newest = segment::list(dir)?.first().copied();
+    let newest = month::list(dir)?.first().copied();
     let last =
         [newest, newest_record(dir).map(Month::of)].into_iter().flatten().fold(Month::of(now), Month::min);
     let oldest_kept = last.minus(keep.saturating_sub(1));
@@ -79,9 +79,9 @@ pub fn prune(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
     notes::leave(dir, &NoteRow { at: now, what: PRUNED, detail: month.to_string() })?;
     IdentityKey::destroy(dir, month)?;
     for file in schema::family(&path) {
-        whole::remove(&file).map_err(StoreError::io(&file))?;
+        atomic_file::remove(&file).map_err(StoreError::io(&file))?;
     }
-    whole::sync_folder(&path).map_err(StoreError::io(dir))
+    atomic_file::sync_folder(&path).map_err(StoreError::io(dir))
 }
 
 /// Destroys the key of a month's identities: its cards are nobody's from here on, and the chain stays whole. Run again after
@@ -93,7 +93,7 @@ pub fn prune(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
 pub fn erase(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
     let unable =
         |why, remedy| Err(StoreError::new(&IdentityKey::path(dir, month), Fault::Unable { why, remedy }));
-    let months = segment::existing(dir)?;
+    let months = month::existing(dir)?;
     if months.first() == Some(&month) {
         return unable(
             "the month is not over: its key is in use",
@@ -101,14 +101,14 @@ pub fn erase(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
         );
     }
     if months.first().is_some_and(|newest| month > *newest) {
-        segment::of_month(dir, month)?;
+        month::of_month(dir, month)?;
     }
     let detail = month.to_string();
     if !IdentityKey::destroy(dir, month)? {
         if is_noted(dir, month, &detail)? {
             return unable("there is no key: it was erased before", "nothing is left to do");
         }
-        segment::of_month(dir, month)?;
+        month::of_month(dir, month)?;
         if !was_keyed(dir, month)? {
             return unable(
                 "there is no key: the month holds cards as they are",
@@ -143,7 +143,7 @@ pub fn keeps_more(dir: &Path, month: Month) -> Result<bool, StoreError> {
 fn was_keyed(dir: &Path, month: Month) -> Result<bool, StoreError> {
     let path = month.path(dir);
     match path.exists() {
-        true => file::uses_key(&schema::open_read_only(&path, Kind::Audit)?, &path),
+        true => segment::uses_key(&schema::open_read_only(&path, Kind::Audit)?, &path),
         false => Ok(false),
     }
 }
@@ -153,7 +153,7 @@ fn is_noted(dir: &Path, month: Month, detail: &str) -> Result<bool, StoreError> 
     if notes::waits(dir, ERASED, detail) {
         return Ok(true);
     }
-    for later in segment::list(dir)?.into_iter().filter(|later| *later > month) {
+    for later in month::list(dir)?.into_iter().filter(|later| *later > month) {
         let path = later.path(dir);
         let noted: bool = schema::open_read_only(&path, Kind::Audit)?
             .query_row(
@@ -175,21 +175,21 @@ fn is_noted(dir: &Path, month: Month, detail: &str) -> Result<bool, StoreError> 
 /// # Errors
 /// When the segment cannot be read, or the file exists or cannot be written.
 pub fn back_up(dir: &Path, month: Month, to: &Path) -> Result<PathBuf, StoreError> {
-    let path = segment::of_month(dir, month)?;
+    let path = month::of_month(dir, month)?;
     let io = StoreError::io(to);
     if to.exists() {
         return Err(io(io::Error::from(io::ErrorKind::AlreadyExists)));
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let source = Connection::open_with_flags(&path, flags).map_err(StoreError::sqlite(&path))?;
-    let copy = Whole::begin(to, 0o600).map_err(io)?;
+    let copy = AtomicFile::begin(to, 0o600).map_err(io)?;
     let Some(name) = copy.part().to_str() else {
         return Err(StoreError::new(to, Fault::Malformed { what: "name: it is not UTF-8" }));
     };
     // Of an interrupted copy: SQLite would apply it to this one.
     let mut journal = copy.part().as_os_str().to_owned();
     journal.push("-journal");
-    whole::remove(Path::new(&journal)).map_err(io)?;
+    atomic_file::remove(Path::new(&journal)).map_err(io)?;
     source.execute("VACUUM INTO ?1", [name]).map_err(StoreError::sqlite(to))?;
     copy.finish(Existing::Keep).map_err(io)?;
     Ok(to.to_owned())
@@ -284,7 +284,7 @@ mod tests {
         AuditStore::open(dir.path(), Options::default(), Clock::manual(month(900)).0).unwrap().close();
         assert_eq!(prunable(dir.path(), 3, month(901)).unwrap(), months[..1]);
         // Nothing that can be read: by the segment's name.
-        for later in segment::list(dir.path()).unwrap() {
+        for later in month::list(dir.path()).unwrap() {
             fs::write(later.path(dir.path()), "").unwrap();
         }
         assert_eq!(prunable(dir.path(), 12, month(9_000)).unwrap(), months);

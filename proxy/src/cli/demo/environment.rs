@@ -44,16 +44,16 @@ password = "demo-gateway-password"
 "#;
 
 /// Everything that runs.
-pub(super) struct Stage {
+pub(super) struct Environment {
     pub(super) carrier: Simulator,
     pub(super) app: App,
     folder: TempDir,
     clock: Clock,
 }
 
-impl Stage {
+impl Environment {
     /// Starts carrier and proxy.
-    pub(super) async fn set() -> anyhow::Result<Self> {
+    pub(super) async fn start() -> anyhow::Result<Self> {
         let account = Account::new("100001", EBID, "demo-carrier-password");
         let carrier = Simulator::start_local(cmiot_simulator::Config::new([account]))
             .await
@@ -69,7 +69,7 @@ impl Stage {
     }
 
     /// Drains the proxy and removes the folder.
-    pub(super) async fn strike(self) -> anyhow::Result<()> {
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
         self.app.drain().await;
         self.carrier.stop().await;
         self.folder.close().context("removing the temporary folder")

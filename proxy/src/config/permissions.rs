@@ -30,12 +30,12 @@ pub struct Client {
     /// A DNS name of the certificate that it must connect with.
     pub certificate: Option<Arc<str>>,
     /// What it may ask.
-    pub rights: Arc<Rights>,
+    pub permissions: Arc<Permissions>,
 }
 
 /// What a client may ask.
 #[derive(Clone, Debug)]
-pub struct Rights {
+pub struct Permissions {
     /// Networks that it may ask from; empty means all.
     pub peers: Vec<IpNet>,
     /// Operations that it may ask for; empty means every lookup and no action.
@@ -60,7 +60,7 @@ pub struct Rights {
     pub max_stale_ceiling: Duration,
 }
 
-impl Rights {
+impl Permissions {
     /// Whether this operation may be asked for. An action changes something, so it has to be named.
     pub fn opens_operation(&self, operation: &Operation) -> bool {
         match self.operations.is_empty() {
@@ -101,7 +101,7 @@ pub struct Derived {
     /// The current epoch.
     pub epoch: u32,
     /// What each of them may ask.
-    pub rights: Arc<Rights>,
+    pub rights: Arc<Permissions>,
     pub(super) key: hmac::Key,
 }
 
@@ -116,7 +116,7 @@ impl Derived {
             // Epoch 0 has none before it: its own twice, so that it takes as long as any other.
             previous: Some(Box::new(derive_password(&self.key, self.epoch.saturating_sub(1), &appid))),
             certificate: None,
-            rights: Arc::clone(&self.rights),
+            permissions: Arc::clone(&self.rights),
         }
     }
 }
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_card_is_open_by_prefix_or_by_list_or_when_there_is_neither() {
-        let rights = |cards: &[&str], list: Option<&[&str]>| Rights {
+        let rights = |cards: &[&str], list: Option<&[&str]>| Permissions {
             peers: Vec::new(),
             operations: Vec::new(),
             cards: cards.iter().map(|card| (*card).to_owned()).collect(),

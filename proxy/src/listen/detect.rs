@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Reads until it is clear, at most a preface: HTTP/1.1 or HTTP/2, and the bytes that were read.
-pub(super) async fn spoken(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Version, Vec<u8>)> {
+pub(super) async fn detect_protocol(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Version, Vec<u8>)> {
     let mut begun = [0; PREFACE.len()];
     let mut read = 0;
     while read < PREFACE.len() {
@@ -39,7 +39,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let spoken = spoken(&mut near).await.unwrap();
+        let spoken = detect_protocol(&mut near).await.unwrap();
         sending.abort();
         spoken
     }

@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use cmiot_signer::{Password, Sequence, Stamp, Token, Transid};
 
-use super::budget::{Budget, Left, Limits, Permit};
-use super::health::{Alarm, Health, Tolerances};
+use super::budget::{Budget, Headroom, Limits, Permit};
+use super::health::{Alarm, Health, Thresholds};
 use super::verdict::{Class, Code};
-use super::{Answered, Fault, NotAsked};
+use super::{CarrierResponse, Fault, NotSent};
 use crate::clock::Clock;
 use crate::config::{Account, Config};
 use crate::operation::Operation;
 use crate::store::state::StateStore;
-use crate::urgency::Pressure;
+use crate::urgency::SharedUrgency;
 
 /// One account, as the carrier treats it.
 #[derive(Debug)]
-pub struct Standing {
+pub struct AccountState {
     /// Its credentials.
     pub account: Arc<Account>,
     budget: Arc<Budget>,
@@ -37,9 +37,9 @@ struct Passwords {
     refused: Vec<bool>,
 }
 
-/// Leave to send one call with one password. Its end must be told to [`Standing::settle`].
+/// Leave to send one call with one password. Its end must be told to [`AccountState::record`].
 #[derive(Debug)]
-pub struct Pass {
+pub struct CallPermit {
     /// Index into the account's passwords.
     pub password: usize,
     _permit: Permit,
@@ -47,7 +47,7 @@ pub struct Pass {
 
 /// What became of a call, as far as the next one is concerned.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Settled {
+pub enum Next {
     /// Nothing is to be done at once.
     Done,
     /// Another password is left to be tried.
@@ -56,7 +56,7 @@ pub enum Settled {
     Alarm(Alarm),
 }
 
-impl Standing {
+impl AccountState {
     /// Nothing is known against the account but what was known `before`, and nothing is spent but what that and
     /// `state` say. Changed credentials are given a chance at once; a changed budget begins its second anew.
     pub fn new(
@@ -68,17 +68,17 @@ impl Standing {
     ) -> Self {
         let limits = Limits {
             per_second: account.calls_per_second,
-            at_once: account.calls_at_once,
+            concurrent: account.calls_at_once,
             per_day: account.calls_per_day.map(NonZeroU64::get),
             queue: config.carrier.queue,
-            patience: config.carrier.queue_wait,
-            ahead_percent: config.cache.refresh_ahead_percent,
+            queue_timeout: config.carrier.queue_wait,
+            refresh_ahead_percent: config.cache.refresh_ahead_percent,
         };
         let before = before.filter(|before| before.account.appid == account.appid);
         let budget = before.map(|before| &before.budget).filter(|budget| *budget.limits() == limits);
-        let tolerances = Tolerances::from(&config.breaker);
+        let tolerances = Thresholds::from(&config.breaker);
         let same = before.filter(|before| {
-            same_credentials(&before.account, account) && before.health().tolerances() == tolerances
+            same_credentials(&before.account, account) && before.health().thresholds() == tolerances
         });
         Self {
             account: Arc::clone(account),
@@ -101,42 +101,47 @@ impl Standing {
     /// Whether a call for this operation could be sent now, the budget apart.
     ///
     /// # Errors
-    /// [`NotAsked`], with how long to wait.
-    pub fn check(&self, operation: &Operation) -> Result<(), NotAsked> {
+    /// [`NotSent`], with how long to wait.
+    pub fn check(&self, operation: &Operation) -> Result<(), NotSent> {
         self.health().check(operation.name, self.clock.monotonic())
     }
 
     /// Waits for the budget, and passes the breakers.
     ///
     /// # Errors
-    /// [`NotAsked`]: nothing may be sent.
-    pub async fn pass(&self, operation: &Operation, pressure: &Pressure) -> Result<Pass, NotAsked> {
+    /// [`NotSent`]: nothing may be sent.
+    pub async fn pass(&self, operation: &Operation, pressure: &SharedUrgency) -> Result<CallPermit, NotSent> {
         // A closed door is found before any budget is spent on it, and again after the wait.
         self.check(operation)?;
         let permit = self.budget.take(pressure).await?;
-        self.health().pass(operation.name, self.clock.monotonic())?;
-        Ok(Pass { password: self.passwords().used, _permit: permit })
+        self.health().start_call(operation.name, self.clock.monotonic())?;
+        Ok(CallPermit { password: self.passwords().used, _permit: permit })
     }
 
     /// What became of a call that passed.
-    pub fn settle(&self, operation: &Operation, pass: &Pass, end: &Result<Answered, Fault>) -> Settled {
-        if let Ok(Answered { verdict, .. }) = end {
+    pub fn record(
+        &self,
+        operation: &Operation,
+        pass: &CallPermit,
+        end: &Result<CarrierResponse, Fault>,
+    ) -> Next {
+        if let Ok(CarrierResponse { verdict, .. }) = end {
             if is_of_password(verdict.class, &verdict.code) {
                 let another = self.passwords().refuse(pass.password);
                 if another {
                     self.health().release(operation.name);
-                    return Settled::OtherPassword;
+                    return Next::OtherPassword;
                 }
             } else if !matches!(verdict.class, Class::Throttled | Class::Busy) {
                 // Throttled and busy answers may come before any credentials are looked at.
                 self.passwords().accept(pass.password);
             }
         }
-        match self.health().settle(operation.name, end, self.clock.monotonic()) {
+        match self.health().record(operation.name, end, self.clock.monotonic()) {
             Some((operation, code)) => {
-                Settled::Alarm(Alarm { account: self.account.name.to_string(), operation, code })
+                Next::Alarm(Alarm { account: self.account.name.to_string(), operation, code })
             }
-            None => Settled::Done,
+            None => Next::Done,
         }
     }
 
@@ -151,13 +156,13 @@ impl Standing {
     }
 
     /// What is left of its budget.
-    pub fn left(&self) -> Left {
-        self.budget.left()
+    pub fn left(&self) -> Headroom {
+        self.budget.headroom()
     }
 
     /// Whether refreshing ahead has a share of a rate here, and some of it left now.
     pub fn may_refresh_ahead(&self) -> bool {
-        self.budget.may_go_ahead()
+        self.budget.can_refresh_ahead()
     }
 
     /// What only the operator can mend.
@@ -166,9 +171,9 @@ impl Standing {
     }
 
     /// What is shown of it.
-    pub fn levels(&self) -> Levels {
-        let (waiting, calls_left) = self.budget.levels();
-        Levels {
+    pub fn gauges(&self) -> AccountGauges {
+        let (waiting, calls_left) = self.budget.gauges();
+        AccountGauges {
             account: Arc::clone(&self.account.name),
             waiting,
             calls_left,
@@ -187,7 +192,7 @@ impl Standing {
 
 /// What is shown of an account.
 #[derive(Clone, Debug)]
-pub struct Levels {
+pub struct AccountGauges {
     /// Its name.
     pub account: Arc<str>,
     /// Calls that wait for its budget.

@@ -18,7 +18,7 @@ use cmiot_signer::{AppId, Card};
 use foldhash::fast::RandomState;
 use tokio::sync::watch;
 
-use super::replay::Number;
+use super::replay::TransidKey;
 use crate::cache::Entry;
 use crate::operation::{Operation, Parameters};
 
@@ -30,7 +30,7 @@ const LARGE: usize = 256;
 
 /// Bytes of the large bodies that are kept.
 #[derive(Clone, Copy, Debug)]
-struct Room {
+struct Capacity {
     /// For one client.
     client: usize,
     /// In all.
@@ -38,33 +38,33 @@ struct Room {
 }
 
 /// Enough for 64 of the longest responses of one client, and for 16 such clients.
-const ROOM: Room = Room { client: 4 << 20, all: 64 << 20 };
+const CAPACITY: Capacity = Capacity { client: 4 << 20, all: 64 << 20 };
 
 /// The response of a request; none when it asked for what is cached alone, and nothing was.
 pub type Response = Option<Arc<Entry>>;
 
 /// The kept responses, by client and transid.
 #[derive(Debug)]
-pub struct Repeats {
-    shards: [Mutex<HashMap<AppId, Shelf, RandomState>>; SHARDS],
+pub struct IdempotencyCache {
+    shards: [Mutex<HashMap<AppId, ClientSlots, RandomState>>; SHARDS],
     spread: RandomState,
-    room: Room,
+    capacity: Capacity,
     large: AtomicUsize,
     swept: AtomicUsize,
 }
 
 /// The responses of one client.
 #[derive(Debug, Default)]
-struct Shelf {
-    slots: BTreeMap<Number, Slot>,
+struct ClientSlots {
+    slots: BTreeMap<TransidKey, Slot>,
     /// Those with large bodies, the first kept first. Some may be gone already.
-    large: VecDeque<Number>,
+    large: VecDeque<TransidKey>,
     large_bytes: usize,
 }
 
 #[derive(Debug)]
 struct Slot {
-    asked: Asked,
+    fingerprint: Fingerprint,
     state: State,
 }
 
@@ -72,14 +72,14 @@ struct Slot {
 enum State {
     /// The first request is under way, or ended without a response when the sender is gone.
     Waiting(Box<watch::Receiver<Option<Response>>>),
-    Kept(Response),
+    Completed(Response),
     /// Purged, or refused once.
     Gone,
 }
 
 /// What a transid was first used for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Asked {
+pub struct Fingerprint {
     /// The group whose accounts answer.
     pub group: Arc<str>,
     /// The operation.
@@ -92,41 +92,41 @@ pub struct Asked {
 
 /// How a request gets its response.
 #[derive(Debug)]
-pub enum Turn {
+pub enum RetryState {
     /// It is the first: it finds the response, and tells the others.
-    First(Teller),
+    New(Completer),
     /// The first is under way: it waits for its response.
-    Wait(Listener),
+    InFlight(ResultReceiver),
     /// It gets what was kept.
     Kept(Response),
     /// Not at all: its transid was used, and no response to this request is kept.
-    Used,
+    Mismatch,
 }
 
 /// Tells the response to those who ask again. Dropped without, the next request is the first again.
 #[derive(Debug)]
-pub struct Teller {
+pub struct Completer {
     appid: AppId,
-    number: Number,
+    number: TransidKey,
     sender: watch::Sender<Option<Response>>,
 }
 
 /// Waits for the response of the first request.
 #[derive(Debug)]
-pub struct Listener(watch::Receiver<Option<Response>>);
+pub struct ResultReceiver(watch::Receiver<Option<Response>>);
 
-impl Default for Repeats {
+impl Default for IdempotencyCache {
     fn default() -> Self {
-        Self::new(ROOM)
+        Self::new(CAPACITY)
     }
 }
 
-impl Repeats {
-    fn new(room: Room) -> Self {
+impl IdempotencyCache {
+    fn new(room: Capacity) -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             spread: RandomState::default(),
-            room,
+            capacity: room,
             large: AtomicUsize::new(0),
             swept: AtomicUsize::new(0),
         }
@@ -139,39 +139,39 @@ impl Repeats {
     pub fn enter<E>(
         &self,
         appid: AppId,
-        number: Number,
-        asked: Asked,
+        number: TransidKey,
+        asked: Fingerprint,
         pass: impl FnOnce() -> Result<bool, E>,
-    ) -> Result<Turn, E> {
+    ) -> Result<RetryState, E> {
         let mut shard = self.shard(&appid);
         let used = pass()?;
         let shelf = shard.entry(appid).or_default();
         match shelf.slots.get(&number) {
-            None if used => return Ok(Turn::Used),
+            None if used => return Ok(RetryState::Mismatch),
             None => {}
-            Some(slot) if slot.asked.group != asked.group => {
+            Some(slot) if slot.fingerprint.group != asked.group => {
                 // The client has moved, and is refused: that stays so when it moves back.
                 self.drop_response(shelf, number);
-                return Ok(Turn::Used);
+                return Ok(RetryState::Mismatch);
             }
-            Some(slot) if slot.asked != asked => return Ok(Turn::Used),
+            Some(slot) if slot.fingerprint != asked => return Ok(RetryState::Mismatch),
             Some(Slot { state, .. }) => match state {
-                State::Kept(response) => return Ok(Turn::Kept(response.clone())),
-                State::Gone => return Ok(Turn::Used),
+                State::Completed(response) => return Ok(RetryState::Kept(response.clone())),
+                State::Gone => return Ok(RetryState::Mismatch),
                 State::Waiting(first) if first.has_changed().is_ok() => {
-                    return Ok(Turn::Wait(Listener((**first).clone())));
+                    return Ok(RetryState::InFlight(ResultReceiver((**first).clone())));
                 }
                 State::Waiting(_) => {}
             },
         }
         let (sender, response) = watch::channel(None);
-        shelf.slots.insert(number, Slot { asked, state: State::Waiting(Box::new(response)) });
-        Ok(Turn::First(Teller { appid, number, sender }))
+        shelf.slots.insert(number, Slot { fingerprint: asked, state: State::Waiting(Box::new(response)) });
+        Ok(RetryState::New(Completer { appid, number, sender }))
     }
 
     /// Tells the response to those who wait, and keeps it for those who ask later.
-    pub fn tell(&self, teller: Teller, response: Response) {
-        let Teller { appid, number, sender } = teller;
+    pub fn complete(&self, teller: Completer, response: Response) {
+        let Completer { appid, number, sender } = teller;
         let mut shard = self.shard(&appid);
         if let Some(shelf) = shard.get_mut(&appid) {
             self.keep(shelf, number, response.clone());
@@ -181,24 +181,24 @@ impl Repeats {
     }
 
     /// Forgets the response to a request that was refused for its transid: it is refused from then on, in whatever mode.
-    pub fn refused(&self, appid: AppId, number: Number) {
+    pub fn refused(&self, appid: AppId, number: TransidKey) {
         if let Some(shelf) = self.shard(&appid).get_mut(&appid) {
             self.drop_response(shelf, number);
         }
     }
 
     /// Forgets the responses that are selected. Of those under way only what was asked is known.
-    pub fn purge(&self, selects: impl Fn(&Asked, Option<&Entry>) -> bool) {
+    pub fn purge(&self, selects: impl Fn(&Fingerprint, Option<&Entry>) -> bool) {
         for shard in &self.shards {
             for shelf in lock(shard).values_mut() {
                 let mut freed = 0;
                 for slot in shelf.slots.values_mut() {
                     let entry = match &slot.state {
                         State::Waiting(_) => None,
-                        State::Kept(Some(entry)) => Some(&**entry),
-                        State::Kept(None) | State::Gone => continue,
+                        State::Completed(Some(entry)) => Some(&**entry),
+                        State::Completed(None) | State::Gone => continue,
                     };
-                    if selects(&slot.asked, entry) {
+                    if selects(&slot.fingerprint, entry) {
                         freed += entry.map_or(0, large_bytes);
                         slot.state = State::Gone;
                     }
@@ -227,7 +227,7 @@ impl Repeats {
         shard.shrink_to(room);
     }
 
-    fn drop_response(&self, shelf: &mut Shelf, number: Number) {
+    fn drop_response(&self, shelf: &mut ClientSlots, number: TransidKey) {
         if let Some(slot) = shelf.slots.get_mut(&number) {
             let freed = slot.large_bytes();
             slot.state = State::Gone;
@@ -235,20 +235,20 @@ impl Repeats {
         }
     }
 
-    fn keep(&self, shelf: &mut Shelf, number: Number, response: Response) {
+    fn keep(&self, shelf: &mut ClientSlots, number: TransidKey, response: Response) {
         let bytes = response.as_deref().map_or(0, large_bytes);
         match shelf.slots.get(&number) {
             Some(slot) if matches!(slot.state, State::Waiting(_)) => {}
             // Purged, or out of the window.
             _ => return,
         }
-        if bytes > self.room.client {
+        if bytes > self.capacity.client {
             shelf.slots.remove(&number);
             return;
         }
         while bytes > 0
-            && (shelf.large_bytes + bytes > self.room.client
-                || self.large.load(Ordering::Relaxed) + bytes > self.room.all)
+            && (shelf.large_bytes + bytes > self.capacity.client
+                || self.large.load(Ordering::Relaxed) + bytes > self.capacity.all)
         {
             let Some(oldest) = shelf.large.pop_front() else {
                 // Others have all the room: this one is not kept, and its transid is used.
@@ -264,16 +264,16 @@ impl Repeats {
             self.large.fetch_add(bytes, Ordering::Relaxed);
         }
         if let Some(slot) = shelf.slots.get_mut(&number) {
-            slot.state = State::Kept(response);
+            slot.state = State::Completed(response);
         }
     }
 
-    fn free(&self, shelf: &mut Shelf, bytes: usize) {
+    fn free(&self, shelf: &mut ClientSlots, bytes: usize) {
         shelf.large_bytes -= bytes;
         self.large.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    fn shard(&self, appid: &AppId) -> MutexGuard<'_, HashMap<AppId, Shelf, RandomState>> {
+    fn shard(&self, appid: &AppId) -> MutexGuard<'_, HashMap<AppId, ClientSlots, RandomState>> {
         let hash = self.spread.hash_one(appid);
         lock(&self.shards[usize::try_from(hash % SHARDS as u64).expect("below 32")])
     }
@@ -286,22 +286,22 @@ fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The bytes that a response counts for.
 fn large_bytes(entry: &Entry) -> usize {
-    let bytes = entry.said.body.len();
+    let bytes = entry.reply.body.len();
     if bytes >= LARGE { bytes } else { 0 }
 }
 
 impl Slot {
     fn large_bytes(&self) -> usize {
         match &self.state {
-            State::Kept(Some(entry)) => large_bytes(entry),
+            State::Completed(Some(entry)) => large_bytes(entry),
             _ => 0,
         }
     }
 }
 
-impl Listener {
+impl ResultReceiver {
     /// Waits for the response; none when the first request ended without one.
-    pub async fn hear(mut self) -> Option<Response> {
+    pub async fn wait(mut self) -> Option<Response> {
         self.0.wait_for(Option::is_some).await.ok().and_then(|response| response.clone())
     }
 }
