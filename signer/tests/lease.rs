@@ -1,4 +1,4 @@
-//! Leased sequences over a flash that loses power: no number repeats, whatever the moment of the loss.
+//! Leased sequences over a flash that loses power: no number repeats after a loss at any moment.
 #![cfg(feature = "flash")]
 #![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
 

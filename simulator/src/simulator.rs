@@ -209,7 +209,7 @@ impl Simulator {
         self.inner.shared.with(|state| state.calls.calls())
     }
 
-    /// The transids that known accounts used more than once, whatever was answered.
+    /// The transids that known accounts used more than once, with any answer.
     #[must_use]
     pub fn duplicates(&self) -> Vec<Repeated> {
         self.inner.shared.with(|state| state.calls.repeated())

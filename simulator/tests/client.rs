@@ -18,7 +18,7 @@ pub(crate) const CARD: &str = "14765004176";
 pub(crate) const STATUS_PATH: &str = "/v2/userstatusrealsingle";
 pub(crate) const NORMAL: &str = r#"{"status":"0","message":"正确","result":[{"STATUS":"00"}]}"#;
 
-/// A carrier that knows one account.
+/// A carrier with one account.
 pub(crate) async fn carrier() -> Simulator {
     start(config()).await
 }
@@ -60,7 +60,7 @@ impl Query {
         self.and(name, value)
     }
 
-    /// Adds the parameter, beside one of the same name.
+    /// Adds the parameter, in addition to one of the same name.
     pub(crate) fn and(mut self, name: &'static str, value: &str) -> Self {
         self.0.push((name, value.to_owned()));
         self
@@ -77,7 +77,7 @@ impl Query {
     }
 }
 
-/// Everything that came back on a connection.
+/// All bytes received on a connection.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) head: String,
@@ -111,7 +111,7 @@ impl Reply {
     }
 }
 
-/// Asks for the status of `CARD`.
+/// Looks up the status of `CARD`.
 pub(crate) async fn ask(carrier: &Simulator) -> Reply {
     get(carrier, STATUS_PATH, &Query::new(CARD)).await
 }
@@ -138,19 +138,19 @@ pub(crate) async fn try_send(carrier: &Simulator, request: &str) -> io::Result<V
     patiently(exchange).await
 }
 
-/// Connects, sends `request`, and leaves the answer to be read.
+/// Connects and sends `request`; the caller reads the response.
 pub(crate) async fn connect(carrier: &Simulator, request: &str) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(carrier.addr()).await?;
     stream.write_all(request.as_bytes()).await?;
     Ok(stream)
 }
 
-/// A request for `CARD` on a connection that may be used again.
+/// A request for `CARD` that allows further requests on its connection.
 pub(crate) fn request() -> String {
     format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: carrier\r\n\r\n", Query::new(CARD).text())
 }
 
-/// Fails the test rather than hang it.
+/// Fails the test after a timeout.
 pub(crate) async fn patiently<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), future).await.expect("an end within 30 s")
 }

@@ -1,4 +1,4 @@
-//! The simulator over real sockets, seen through a client that speaks raw TCP.
+//! The simulator over real sockets, with a client over raw TCP.
 
 mod client;
 

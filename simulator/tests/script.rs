@@ -78,7 +78,7 @@ async fn latency_is_waited_for() {
     assert!((60..600).contains(&before.elapsed().as_secs()), "a rule's own latency replaces it");
 }
 
-/// Without the client's time-out, which the paused clock would skip to.
+/// Without the client's timeout, which the paused clock would trigger.
 async fn connect_and_read(carrier: &Simulator, request: &str) -> Vec<u8> {
     let request = request.replace("Host", "Connection: close\r\nHost");
     let mut stream = connect(carrier, &request).await.expect("a connection");
