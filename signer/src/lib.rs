@@ -88,6 +88,7 @@
 //! opt-level = "s"`, since at `z` sha2 copies each block with `memcpy`.
 #![no_std]
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 // The README's example is a test, too.
 #[cfg(all(doctest, feature = "serde"))]

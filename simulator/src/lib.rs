@@ -42,6 +42,8 @@
 //! | `calls` | log and counters of calls |
 //! | `lookup`, `card` | a checked call |
 
+#![warn(missing_docs)]
+
 mod account;
 mod behaviour;
 mod calls;
