@@ -28,8 +28,7 @@ const RULES: &str = "xtask/prose.toml";
 const EXCEPTIONS: &str = "xtask/prose-exceptions.txt";
 
 /// Folders of Rust code, each counted by itself.
-const CODE: &[&str] =
-    &["proxy/src", "proxy/examples", "signer", "simulator/src", "xtask/src", "tests", "bench", "benches"];
+const CODE: &[&str] = &["proxy/src", "signer", "simulator/src", "xtask/src", "tests", "bench"];
 /// Documents.
 const DOCUMENTS: &[&str] = &[
     "README.md",

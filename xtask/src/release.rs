@@ -34,7 +34,7 @@ pub(crate) fn command() -> Result<()> {
     let place = target().display().to_string();
     ensure!(!place.contains(char::is_whitespace), "{place} has a space in it, where a compiler's flag ends");
     tools::toolchain()?;
-    Run::cargo("build --locked --release --package cmiot-proxy --example load").run()?;
+    Run::cargo("build --locked --release --package cmiot-bench --example load").run()?;
     let counting = target().join("counting");
     build(&TARGETS.map(|triple| (triple, "profile-generate".to_owned())), &counting)?;
     let mut trained = Vec::new();

@@ -1,7 +1,7 @@
 //! `cargo xtask bench collapse`: what a cache costs the carrier, ours against nginx, Varnish and Squid.
 //!
 //! One simulated carrier, the same scenarios for each server, a new folder and an empty cache for each scenario. The
-//! peers are configured as well as their manuals allow (`benches/peers/collapse/`). Calls are the simulator's own
+//! peers are configured as well as their manuals allow (`bench/peers/collapse/`). Calls are the simulator's own
 //! count; times are the askers' and, like every time here, quoted beside those of the same run.
 
 mod load;

@@ -1,7 +1,7 @@
 //! `cargo xtask bench latency`: how long a hit and a miss take when look-ups come at a steady rate.
 //!
 //! First wrk says what saturates the proxy under `power`; then each server is asked at half of that by a load that does
-//! not wait for answers (`proxy/examples/load.rs`), and, slowly, about cards that nobody knows yet. The fsync that an
+//! not wait for answers (`bench/examples/load.rs`), and, slowly, about cards that nobody knows yet. The fsync that an
 //! answer under `power` waits for is timed on the same disk in the same run. There is no proxy without an audit, so
 //! `process`, whose commit waits for no disk, stands for one; it includes a batch's write.
 
@@ -36,7 +36,10 @@ type Times = [u64; 3];
 /// Measures and prints.
 pub(crate) fn command(options: &Options) -> Result<()> {
     tools::peers()?;
-    Run::cargo("build --release --package cmiot-proxy --bins --example floor --example load").run()?;
+    Run::cargo(
+        "build --release --package cmiot-proxy --package cmiot-bench --bins --example floor --example load",
+    )
+    .run()?;
     let folder = root().join("target/bench-latency");
     let _ = std::fs::remove_dir_all(&folder); // an earlier run's
     let origin = Origin::start(None)?;

@@ -1,6 +1,6 @@
 //! `cargo xtask bench peers`: a cached look-up, ours against HAProxy, nginx, Varnish and a bare hyper server.
 //!
-//! wrk signs every request (`benches/peers/sign.lua`). The servers run in turn, A B C A B C, on one processor, the load
+//! wrk signs every request (`bench/peers/sign.lua`). The servers run in turn, A B C A B C, on one processor, the load
 //! and the simulated carrier on another, so that what drifts drifts for all. CPU is the kernel's own accounting of
 //! the server's process group. Ours checks the signature, refuses replays and commits an audit record beside it.
 //! With `--before` two executables of ours are compared instead: see [`before`].
@@ -76,7 +76,8 @@ impl Sample {
 pub(crate) fn command(options: &Options) -> Result<()> {
     tools::peers()?;
     if options.before.is_none() || options.program.is_none() {
-        Run::cargo("build --release --package cmiot-proxy --bins --example floor").run()?;
+        Run::cargo("build --release --package cmiot-proxy --package cmiot-bench --bins --example floor")
+            .run()?;
     }
     let folder = root().join("target/bench-peers");
     let _ = std::fs::remove_dir_all(&folder); // an earlier run's
@@ -129,7 +130,7 @@ pub(super) fn wrk(address: &str, connections: u32, cards: Cards, seconds: u32, f
             "--timeout",
             "10s",
         ])
-        .args(["-s", "benches/peers/sign.lua", &format!("http://{address}")])
+        .args(["-s", "bench/peers/sign.lua", &format!("http://{address}")])
         .env("APPID", pinned::APPID)
         .env("PASSWORD", pinned::PASSWORD)
         .env("EBID", pinned::EBID)

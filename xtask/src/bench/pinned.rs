@@ -126,7 +126,7 @@ fn varnish(at: &Path, origin: &Origin, _: &Path, port: u16) -> Result<Command> {
 
 fn template(name: &str, at: &Path, origin: &Origin, port: u16) -> Result<PathBuf> {
     let (host, origin_port) = origin.address.split_once(':').context("an address with a port")?;
-    let text = fs::read_to_string(root().join("benches/peers").join(name))?
+    let text = fs::read_to_string(root().join("bench/peers").join(name))?
         .replace("@PORT@", &port.to_string())
         .replace("@ORIGIN@", &origin.address)
         .replace("@ORIGIN_HOST@", host)

@@ -1,7 +1,7 @@
 //! `cargo xtask bench scale`: what many cards, a long replay window and many idle gateways cost the proxy.
 //!
 //! Cards: `cache.db` of a fleet is made, the real executable started over it and asked about one card; each card is
-//! taken into memory by a process of its own (`benches/scale.rs`); then all are asked about over the wire. Window: the
+//! taken into memory by a process of its own (`bench/benches/scale.rs`); then all are asked about over the wire. Window: the
 //! same start over an audit whose last minutes hold so many transids. Idle: connections that asked once and wait, ours
 //! and a bare hyper server's. Nothing here is asserted but that it works.
 
@@ -37,8 +37,8 @@ pub(crate) struct Options {
 /// Runs all of it and prints.
 pub(crate) fn command(options: &Options) -> Result<()> {
     tools::peers()?;
-    Run::cargo("build --release --package cmiot-proxy --bins --example floor").run()?;
-    Run::cargo("bench --package cmiot-proxy --bench scale --no-run").run()?;
+    Run::cargo("build --release --package cmiot-proxy --package cmiot-bench --bins --example floor").run()?;
+    Run::cargo("bench --package cmiot-bench --bench scale --no-run").run()?;
     let folder = root().join("target/bench-scale");
     let _ = std::fs::remove_dir_all(&folder); // an earlier run's
     std::fs::create_dir_all(&folder)?;
@@ -90,7 +90,7 @@ fn window(place: &Path, records: u64) -> Result<()> {
 
 /// Runs the bench's own program in one of its modes, and returns what it printed.
 fn make(arguments: &[&str]) -> Result<String> {
-    Run::cargo("bench --quiet --package cmiot-proxy --bench scale --").args(arguments).output()
+    Run::cargo("bench --quiet --package cmiot-bench --bench scale --").args(arguments).output()
 }
 
 /// The numbers of its `RESULT` line.

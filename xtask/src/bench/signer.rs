@@ -1,6 +1,6 @@
 //! `cargo xtask bench signer`: what a token and a request cost a host, against OpenSSL's SHA-256 of the same bytes.
 //!
-//! The measuring is a program of its own (`benches/signer`), optimised and linked to Debian's libssl, of which nothing
+//! The measuring is a program of its own (`bench/signer`), optimised and linked to Debian's libssl, of which nothing
 //! else here knows.
 
 use anyhow::Result;
@@ -20,7 +20,7 @@ pub(crate) struct Options {
 pub(crate) fn command(options: &Options) -> Result<()> {
     tools::install(&["libssl-dev", "pkg-config"])?;
     let run = Run::cargo(
-        "run --release --locked --manifest-path benches/signer/Cargo.toml --target-dir target/bench-signer",
+        "run --release --locked --manifest-path bench/signer/Cargo.toml --target-dir target/bench-signer",
     );
     if options.short { run.args(["--", "short"]) } else { run }.run()
 }

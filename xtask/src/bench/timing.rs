@@ -1,4 +1,4 @@
-//! `cargo xtask bench timing`: whether the time of a refusal tells who is known (`benches/timing.rs`).
+//! `cargo xtask bench timing`: whether the time of a refusal tells who is known (`bench/benches/timing.rs`).
 
 use anyhow::Result;
 
@@ -14,7 +14,7 @@ pub(crate) struct Options {
 
 /// Builds and runs the bench.
 pub(crate) fn command(options: &Options) -> Result<()> {
-    Run::cargo("bench --package cmiot-proxy --bench timing --")
+    Run::cargo("bench --package cmiot-bench --bench timing --")
         .args(["--tries", &options.tries.to_string()])
         .run()
 }

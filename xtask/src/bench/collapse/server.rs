@@ -116,7 +116,7 @@ fn squid(site: &Site) -> Result<Command> {
 }
 
 fn template(name: &str, site: &Site) -> Result<PathBuf> {
-    let text = fs::read_to_string(root().join("benches/peers/collapse").join(name))?
+    let text = fs::read_to_string(root().join("bench/peers/collapse").join(name))?
         .replace("@PORT@", &site.port.to_string())
         .replace("@ORIGIN@", &site.carrier.to_string())
         .replace("@ORIGIN_HOST@", &site.carrier.ip().to_string())

@@ -1,6 +1,6 @@
 //! Gateways that asked once and stay connected: what each holds of the proxy's memory, beside a bare hyper server's.
 //!
-//! Without TLS and with it. The gateways are a process of their own (`benches/scale.rs`), which has rustls.
+//! Without TLS and with it. The gateways are a process of their own (`bench/benches/scale.rs`), which has rustls.
 
 use std::path::Path;
 use std::process::Command;
