@@ -8,8 +8,8 @@ mod collapse;
 mod firmware;
 mod latency;
 mod peers;
-mod pinned;
 mod scale;
+mod servers;
 mod signer;
 mod timing;
 

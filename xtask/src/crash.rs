@@ -25,7 +25,7 @@ use cmiot_signer::{AppId, Card, CardKind, Ebid, Password, Sequence, Signer, Stam
 
 use self::disk::Disk;
 use crate::run::{Run, root, target};
-use crate::serving::Serving;
+use crate::server_process::ServerProcess;
 
 /// How to crash.
 #[derive(clap::Args)]
@@ -263,7 +263,7 @@ impl Drop for Reader {
 }
 
 /// Starts a proxy that ended itself, as a supervisor does.
-fn restart(program: &Path, folder: &Path, disk: Option<&Disk>) -> Result<(Serving, String)> {
+fn restart(program: &Path, folder: &Path, disk: Option<&Disk>) -> Result<(ServerProcess, String)> {
     let mut last = None;
     for _ in 0..STARTS {
         match proxy(program, folder, disk) {
@@ -351,28 +351,28 @@ fn build() -> Result<PathBuf> {
 }
 
 /// A simulated carrier, and its base URL.
-fn carrier(program: &Path) -> Result<(Serving, String)> {
+fn carrier(program: &Path) -> Result<(ServerProcess, String)> {
     let account = format!("100001:{EBID}:carrier-password");
-    let mut carrier = Serving::start(Command::new(program).args([
+    let mut carrier = ServerProcess::start(Command::new(program).args([
         "simulate",
         "--listen",
         "127.0.0.1:0",
         "--account",
         &account,
     ]))?;
-    let base_url = carrier.told("simulated carrier ")?;
+    let base_url = carrier.wait_for_line("simulated carrier ")?;
     Ok((carrier, base_url))
 }
 
 /// The proxy, and where gateways ask.
-fn proxy(program: &Path, folder: &Path, disk: Option<&Disk>) -> Result<(Serving, String)> {
+fn proxy(program: &Path, folder: &Path, disk: Option<&Disk>) -> Result<(ServerProcess, String)> {
     let mut command = Command::new(program);
     command.args(["serve", "--config"]).arg(folder.join("proxy.toml")).env("RUST_LOG", "off");
     if let Some(disk) = disk {
         disk.under(&mut command);
     }
-    let mut proxy = Serving::start(&mut command)?;
-    let address = proxy.told("gateway http://")?;
+    let mut proxy = ServerProcess::start(&mut command)?;
+    let address = proxy.wait_for_line("gateway http://")?;
     Ok((proxy, address))
 }
 

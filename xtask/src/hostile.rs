@@ -1,13 +1,13 @@
-//! `cargo xtask hostile`: the proxy under attack, while good gateways keep asking.
+//! `cargo xtask hostile`: the proxy under attack, while legitimate gateways send requests.
 //!
-//! Simulator, proxy, good gateways and attackers are four processes of this machine, on its loopback; attackers have
-//! addresses of their own there (127.0.0.16 and up). For each attack it prints how many good requests were asked and
-//! answered, their p99 beside that of a calm time, what the attack did, and the proxy's memory. A good request that is
-//! not answered, or memory that does not come back, fails the command.
+//! Simulator, proxy, legitimate gateways and attackers are four processes on the loopback of this machine; attackers
+//! have their own addresses there (127.0.0.16 and up). For each attack the command prints the legitimate requests sent
+//! and answered, their p99 (first line: without an attack), the attacker's counts, and the proxy's memory. It fails if
+//! a legitimate request is not answered, or if memory does not return to its level before.
 
 mod attack;
-mod good;
-mod stage;
+mod environment;
+mod legitimate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,25 +17,25 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 pub(crate) use attack::Attack;
-use good::Tally;
-use stage::Stage;
+use environment::Environment;
+use legitimate::Tally;
 
-/// How long each attack lasts; longer than the proxy's time-outs, so that it meets them.
+/// Duration of each attack; longer than the proxy's timeouts, so that they fire.
 const LASTS: Duration = Duration::from_secs(12);
 
-/// How much more memory than before may stay, in MiB: for the transids that were answered in the meantime, and for pages
-/// that something long-lived lies on. What 14,000 connections took is many times that.
+/// Largest growth of memory, in MiB: transids of the meantime, and pages with a long-lived allocation. 14,000
+/// connections took many times as much.
 const MEMORY: u64 = 12;
 
 /// Runs every attack, or the ones named.
 ///
 /// # Errors
-/// When something cannot be started. A good request that was not answered makes the exit code 1.
+/// When something cannot be started. A legitimate request without a response makes the exit code 1.
 pub(crate) fn command(attacks: &[Attack], program: Option<PathBuf>) -> Result<ExitCode> {
     let attacks = if attacks.is_empty() { Attack::value_variants() } else { attacks };
-    let stage = Stage::set(program)?;
-    let calm = good::ask(stage.gateway, LASTS / 2)?;
-    let calm_memory = stage.memory()?;
+    let environment = Environment::start(program)?;
+    let calm = legitimate::ask(environment.gateway, LASTS / 2)?;
+    let calm_memory = environment.memory()?;
     println!(
         "{:<12}{:>8}{:>10}{:>10}{:>12}  what the attack saw",
         "", "asked", "answered", "p99 ms", "memory MiB"
@@ -43,18 +43,18 @@ pub(crate) fn command(attacks: &[Attack], program: Option<PathBuf>) -> Result<Ex
     print_line("calm", &calm, calm_memory, "");
     let mut well = calm.answered == calm.asked;
     for attack in attacks {
-        let attacker = attack.start(stage.gateway, LASTS)?;
-        let tally = good::ask(stage.gateway, LASTS)?;
+        let attacker = attack.start(environment.gateway, LASTS)?;
+        let tally = legitimate::ask(environment.gateway, LASTS)?;
         let saw = attacker.wait()?;
         let name = attack.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
-        print_line(&name, &tally, stage.memory()?, &saw);
+        print_line(&name, &tally, environment.memory()?, &saw);
         well &= tally.answered == tally.asked;
     }
-    // What rests for lack of a request is let go by then.
+    // Idle connections are closed by then.
     std::thread::sleep(Duration::from_secs(5));
-    let after = stage.memory()?;
+    let after = environment.memory()?;
     println!("memory before {calm_memory} MiB, after {after} MiB");
-    stage.strike()?;
+    environment.stop()?;
     if after > calm_memory + MEMORY {
         bail!("memory did not come back");
     }

@@ -7,11 +7,11 @@
 //! | `crash.rs` | `cargo xtask crash`: kill -9 and power loss under load, then every answer is looked for |
 //! | `bench.rs`, `bench/` | `cargo xtask bench NAME`: the project against its peers in one run |
 //! | `firmware.rs`, `firmware/` | `cargo xtask firmware`: the signer on emulated chips, tested and weighed |
-//! | `hostile.rs`, `hostile/` | `cargo xtask hostile`: the proxy under attack, while good gateways keep asking |
+//! | `hostile.rs`, `hostile/` | `cargo xtask hostile`: the proxy under attack, while legitimate gateways send requests |
 //! | `prose.rs`, `prose/` | `cargo xtask prose`: words and patterns that comments, messages and documents do without |
-//! | `release.rs`, `release/` | `cargo xtask release`: the static executables that are handed out, trained, and their sizes |
+//! | `release.rs`, `release/` | `cargo xtask release`: the static executables of a release, built with profile-guided optimisation, and their sizes |
 //! | `tools.rs` | what a machine must have, and how it is brought there |
-//! | `serving.rs` | a program that serves, from its start to its end |
+//! | `server_process.rs` | a server as a child process, from its start to its end |
 //! | `run.rs` | one child process: its command line is printed, its failure is an error |
 //!
 //! A new command is a variant of [`Command`] and a file of its name; a new CI stage is a row of `ci::STAGES`.
@@ -25,7 +25,7 @@ mod hostile;
 mod prose;
 mod release;
 mod run;
-mod serving;
+mod server_process;
 mod test;
 mod tools;
 
@@ -64,7 +64,7 @@ enum Command {
         #[arg(long)]
         rebase: bool,
     },
-    /// Attack the proxy while good gateways keep asking, and print what became of them
+    /// Attack the proxy while legitimate gateways send requests, and print how these fared
     Hostile {
         /// Attacks to make; all when none is named
         attacks: Vec<hostile::Attack>,

@@ -1,11 +1,11 @@
-//! `cargo xtask release`: the static executables that are handed out, their sizes, and what an idle one holds.
+//! `cargo xtask release`: the static executables of a release, their sizes, and the memory of an idle one.
 //!
-//! Each is built twice, the second time by what the first one counted at work (`release/train.rs`).
+//! Each is built twice, the second time with the profile of the first (`release/pgo.rs`).
 //! musl, so that one file runs on any Linux of its processor; zig is the C compiler and the linker, so that SQLite and
 //! ring are built for both processors on either. Sizes and the idle memory have limits, since an edge box has: over one
 //! is an error.
 
-mod train;
+mod pgo;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,19 +14,19 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::run::{Run, root, target};
-use crate::serving::Serving;
+use crate::server_process::ServerProcess;
 use crate::tools;
-use train::Trainee;
+use pgo::Executable;
 
 const TARGETS: [&str; 2] = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"];
 
 const MIB: f64 = 1_048_576.0;
-/// Of an executable, in MiB.
+/// Size limit of an executable, in MiB.
 const LARGEST: f64 = 12.0;
-/// Resident, of the native one that serves and is asked nothing, in MiB.
+/// Limit of the resident memory of an idle proxy, in MiB.
 const IDLE: f64 = 16.0;
 
-/// Builds, trains, builds again, runs the demo of each, measures and prints.
+/// Builds instrumented executables, collects their profiles, builds optimised ones, runs their demos, and measures.
 ///
 /// # Errors
 /// When something cannot be built or started, or is over its limit.
@@ -35,16 +35,16 @@ pub(crate) fn command() -> Result<()> {
     ensure!(!place.contains(char::is_whitespace), "{place} has a space in it, where a compiler's flag ends");
     tools::toolchain()?;
     Run::cargo("build --locked --release --package cmiot-bench --example load").run()?;
-    let counting = target().join("counting");
-    build(&TARGETS.map(|triple| (triple, "profile-generate".to_owned())), &counting)?;
-    let mut trained = Vec::new();
+    let instrumented = target().join("instrumented");
+    build(&TARGETS.map(|triple| (triple, "profile-generate".to_owned())), &instrumented)?;
+    let mut optimised = Vec::new();
     for triple in TARGETS {
-        let counted = Trainee::new(executable(&counting, triple), triple)?.train()?;
-        trained.push((triple, format!("profile-use={}", counted.display())));
+        let profile = Executable::new(executable(&instrumented, triple), triple)?.collect_profile()?;
+        optimised.push((triple, format!("profile-use={}", profile.display())));
     }
-    build(&trained, &target())?;
+    build(&optimised, &target())?;
     for triple in TARGETS {
-        Trainee::new(executable(&target(), triple), triple)?.demo()?;
+        Executable::new(executable(&target(), triple), triple)?.demo()?;
     }
     println!("\n| executable | MiB | of at most |\n| --- | --- | --- |");
     let mut over = Vec::new();
@@ -65,7 +65,7 @@ pub(crate) fn command() -> Result<()> {
     Ok(())
 }
 
-/// Builds for these targets, each with an option of both compilers', rustc's and that of C, into a folder.
+/// Builds for these targets into a folder; each option is passed to rustc and to the C compiler.
 fn build(targets: &[(&str, String)], folder: &Path) -> Result<()> {
     let zig = tools::python("zig")?.join("bin");
     let path = std::env::var("PATH").context("PATH")?;
@@ -103,7 +103,7 @@ fn build(targets: &[(&str, String)], folder: &Path) -> Result<()> {
     build.run()
 }
 
-/// What [`build`] leaves in its folder.
+/// Path of an executable that [`build`] made.
 fn executable(folder: &Path, triple: &str) -> PathBuf {
     folder.join(triple).join("dist/cmiot-proxy")
 }
@@ -114,15 +114,16 @@ fn mebibytes(bytes: u64) -> f64 {
     bytes / MIB
 }
 
-/// What the proxy holds once it serves, in MiB.
+/// Resident memory of the proxy once it serves, in MiB.
 fn idle(program: &Path) -> Result<f64> {
     let folder = target().join("release-idle");
     let _ = fs::remove_dir_all(&folder); // of a run that was cut off
     fs::create_dir_all(&folder)?;
     let config = configure(&folder, "http://127.0.0.1:9", "100001:0001000000009:carrier")?;
-    let mut proxy =
-        Serving::start(Command::new(program).args(["serve", "--config"]).arg(&config).stderr(Stdio::null()))?;
-    proxy.told("gateway ")?;
+    let mut proxy = ServerProcess::start(
+        Command::new(program).args(["serve", "--config"]).arg(&config).stderr(Stdio::null()),
+    )?;
+    proxy.wait_for_line("gateway ")?;
     let resident = proxy.resident()?;
     drop(proxy);
     fs::remove_dir_all(&folder)?;

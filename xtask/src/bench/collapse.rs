@@ -5,7 +5,7 @@
 //! count; times are the askers' and, like every time here, quoted beside those of the same run.
 
 mod load;
-mod server;
+mod servers;
 
 use std::time::Duration;
 
@@ -14,14 +14,9 @@ use cmiot_simulator::{Account, Answer, Config, Rule, Simulator, Throttle};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use self::load::{Asked, ask, crowd, p50};
-use self::server::{Server, Spec};
-use crate::run::{Run, root};
+use super::servers::{APPID, EBID, PASSWORD, Server, Site, Spec};
+use crate::run::{Run, root, target};
 use crate::tools;
-
-/// The credentials that the load signs with.
-const APPID: &str = "100001";
-const PASSWORD: &str = "bench-password";
-const EBID: &str = "0001000000009";
 
 /// The carrier's own time in the first three scenarios.
 const CARRIER: Duration = Duration::from_millis(300);
@@ -53,11 +48,11 @@ pub(crate) struct Options {
 /// Plays all scenarios with all servers and prints the table.
 pub(crate) fn command(options: &Options) -> Result<()> {
     tools::peers()?;
-    let specs: Vec<Spec> = server::all()
+    let specs: Vec<Spec> = servers::ALL
         .into_iter()
         .filter(|spec| options.only.is_empty() || options.only.iter().any(|name| name == spec.name))
         .collect();
-    if specs.iter().any(Spec::is_ours) {
+    if specs.iter().any(|spec| spec.is_ours) {
         Run::cargo("build --release --package cmiot-proxy --bin cmiot-proxy").run()?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -112,8 +107,9 @@ async fn play(spec: &Spec, options: &Options) -> Result<Vec<String>> {
     for scenario in &options.rows {
         let carrier = Simulator::start_local(Config::new([Account::new(APPID, EBID, PASSWORD)])).await?;
         let place = folder.join(scenario.to_string());
-        std::fs::create_dir_all(&place)?;
-        let mut server = Server::start(spec, &place, carrier.addr()).await?;
+        let program = target().join("release/cmiot-proxy");
+        let site = Site::new(&place, carrier.addr(), &program, servers::fresh(spec))?;
+        let mut server = Server::start(spec, site)?;
         let cell = match scenario {
             1 => many(&server, &carrier).await,
             2 => leaver(&server, &carrier).await,
@@ -167,10 +163,10 @@ async fn error_inside(server: &Server, carrier: &Simulator) -> String {
 
 async fn expiry(server: &Server, carrier: &Simulator, cards: u32) -> Result<String> {
     warm(server, cards).await;
-    sleep(Duration::from_secs(server.fresh() + 1)).await;
+    sleep(Duration::from_secs(server.site().fresh + 1)).await;
     carrier.reset_counts();
     carrier.set_throttle(Throttle::per_second(200));
-    server.limit_calls().await?;
+    servers::limit_calls(server).await?;
     let mut asking = tokio::task::JoinSet::new();
     let begun = Instant::now();
     for n in 0..2 * cards {
@@ -186,7 +182,7 @@ async fn expiry(server: &Server, carrier: &Simulator, cards: u32) -> Result<Stri
 async fn outage(server: &mut Server, carrier: &Simulator, options: &Options) -> Result<String> {
     const CARDS: u32 = 100;
     warm(server, CARDS).await;
-    sleep(Duration::from_secs(server.fresh() + 1)).await;
+    sleep(Duration::from_secs(server.site().fresh + 1)).await;
     let (mut failures, mut asked) = (0, 0);
     let mut during = async |server: &Server, seconds: u64| {
         let mut asking = tokio::task::JoinSet::new();
@@ -208,7 +204,7 @@ async fn outage(server: &mut Server, carrier: &Simulator, options: &Options) -> 
     during(server, options.outage).await;
     carrier.set_rules([Rule::any().then(Answer::Hang)]);
     during(server, options.hang).await;
-    server.restart().await?;
+    server.restart()?;
     during(server, options.hang).await;
     Ok(format!("{failures} of {asked}"))
 }

@@ -6,13 +6,14 @@
 //! `process`, whose commit waits for no disk, stands for one; it includes a batch's write.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::peers::{CARDS, wrk};
-use super::pinned::{APPID, EBID, FLOOR, Origin, PASSWORD, POWER, PROCESS, Server, Spec};
+use super::servers::{APPID, BASELINE, Carrier, EBID, PASSWORD, POWER, PROCESS, Server, Site, Spec};
 use crate::run::{Run, root, target};
 use crate::tools;
 
@@ -42,11 +43,11 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     .run()?;
     let folder = root().join("target/bench-latency");
     let _ = std::fs::remove_dir_all(&folder); // an earlier run's
-    let origin = Origin::start(None)?;
+    let carrier = Carrier::start(None)?;
     let mut load = Load { seconds: options.seconds, sequence: 0, fresh: 0 };
 
     let saturated = {
-        let server = start(&POWER, &folder.join("saturated"), &origin)?;
+        let server = start(&POWER, &folder.join("saturated"), &carrier)?;
         wrk(server.address(), CONNECTIONS, CARDS, 2, 0)?;
         wrk(server.address(), CONNECTIONS, CARDS, options.seconds, 10_000_000)?.rate()
     };
@@ -58,18 +59,18 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     println!("{:<24} {:>8} {:>8} {:>8}", "", "p50 µs", "p99 µs", "p99.9 µs");
     row("fsync of 16 KiB", fsync);
     let mut hits = Vec::new();
-    for spec in [POWER, PROCESS, FLOOR] {
-        let server = start(&spec, &folder.join(spec.name), &origin)?;
+    for spec in [POWER, PROCESS, BASELINE] {
+        let server = start(&spec, &folder.join(spec.name), &carrier)?;
         // Every card once, and what a server does at first only.
         load.hits(server.address(), rate.min(f64::from(CARDS.count)), 2)?;
         let hit = load.hits(server.address(), rate, options.seconds)?;
         row(&format!("hit, {}", spec.name), hit);
-        if spec.ours {
+        if spec.is_ours {
             row(&format!("miss, {}", spec.name), load.misses(server.address())?);
         }
         hits.push(hit);
     }
-    row("the carrier itself", load.misses(&origin.address)?);
+    row("the carrier itself", load.misses(carrier.address)?);
     let [[_, power, _], [_, process, _]] = hits[..2] else { bail!("two servers of ours were asked") };
     println!(
         "p99 of a hit under power {} µs; under process and two fsync p99s {} µs",
@@ -79,9 +80,8 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn start(spec: &Spec, place: &Path, origin: &Origin) -> Result<Server> {
-    std::fs::create_dir_all(place)?;
-    Server::start(spec, place, origin)
+fn start(spec: &Spec, place: &Path, carrier: &Carrier) -> Result<Server> {
+    Server::start(spec, Site::on_one_processor(place, carrier)?)
 }
 
 fn row(what: &str, [p50, p99, p999]: Times) {
@@ -99,22 +99,29 @@ struct Load {
 
 impl Load {
     /// About cards that are known.
-    fn hits(&mut self, address: &str, rate: f64, seconds: u32) -> Result<Times> {
+    fn hits(&mut self, address: SocketAddr, rate: f64, seconds: u32) -> Result<Times> {
         self.run(address, rate, seconds, CONNECTIONS, 14_765_000_000)
     }
 
     /// About cards that nobody asked about before.
-    fn misses(&mut self, address: &str) -> Result<Times> {
+    fn misses(&mut self, address: SocketAddr) -> Result<Times> {
         self.fresh += u64::from(CARDS.count);
         self.run(address, MISSES, self.seconds, 8, 14_765_000_000 + self.fresh)
     }
 
-    fn run(&mut self, address: &str, rate: f64, seconds: u32, connections: u32, first: u64) -> Result<Times> {
+    fn run(
+        &mut self,
+        address: SocketAddr,
+        rate: f64,
+        seconds: u32,
+        connections: u32,
+        first: u64,
+    ) -> Result<Times> {
         self.sequence = (self.sequence + 5_000_000) % 90_000_000;
         let printed = Run::new("taskset")
             .args(["-c", "1"])
             .args([target().join("release/examples/load")])
-            .args(["--address", address, "--account", &format!("{APPID}:{EBID}:{PASSWORD}")])
+            .args(["--address", &address.to_string(), "--account", &format!("{APPID}:{EBID}:{PASSWORD}")])
             .args(["--rate", &rate.to_string(), "--seconds", &seconds.to_string()])
             .args(["--connections", &connections.to_string(), "--cards", &CARDS.count.to_string()])
             .args(["--first-card", &first.to_string(), "--first", &self.sequence.to_string()])

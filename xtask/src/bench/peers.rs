@@ -8,12 +8,13 @@
 mod before;
 mod instructions;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::pinned::{self, Origin, Server, Spec};
+use super::servers::{self, Carrier, Server, Site, Spec};
 use crate::run::{Run, root};
 use crate::tools;
 
@@ -82,19 +83,19 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     let folder = root().join("target/bench-peers");
     let _ = std::fs::remove_dir_all(&folder); // an earlier run's
     std::fs::create_dir_all(&folder)?;
-    let origin = Origin::start(options.program.as_deref())?;
+    let carrier = Carrier::start(options.program.as_deref())?;
 
     if let Some(before) = &options.before {
-        return before::compare(options, before, &folder, &origin);
+        return before::compare(options, before, &folder, &carrier);
     }
-    let specs = pinned::ALL;
+    let specs = servers::ALL;
     let mut sequence = 0;
     for &connections in &options.connections {
         let mut samples: Vec<Vec<Sample>> = specs.iter().map(|_| Vec::new()).collect();
         for round in 0..options.rounds.unwrap_or(3) {
             for (spec, samples) in specs.iter().zip(&mut samples) {
                 let place = folder.join(format!("{}-{connections}-{round}", spec.name));
-                let server = start(&[], spec, &place, &origin, &origin.program)?;
+                let server = start(&[], spec, &place, &carrier, &carrier.program)?;
                 samples.push(measure(&server, connections, options.seconds, &mut sequence)?);
             }
         }
@@ -104,9 +105,11 @@ pub(crate) fn command(options: &Options) -> Result<()> {
 }
 
 /// Starts a server in a folder of its own.
-fn start(under: &[String], spec: &Spec, place: &Path, origin: &Origin, program: &Path) -> Result<Server> {
-    std::fs::create_dir_all(place)?;
-    Server::start_under(under, spec, place, origin, program)
+fn start(under: &[String], spec: &Spec, place: &Path, carrier: &Carrier, program: &Path) -> Result<Server> {
+    let mut site = Site::on_one_processor(place, carrier)?;
+    site.runner.extend(under.iter().cloned());
+    program.clone_into(&mut site.program);
+    Server::start(spec, site)
 }
 
 fn measure(server: &Server, connections: u32, seconds: u32, sequence: &mut u64) -> Result<Sample> {
@@ -118,7 +121,13 @@ fn measure(server: &Server, connections: u32, seconds: u32, sequence: &mut u64) 
 }
 
 /// Loads a server from processor 1, with transids from this number on.
-pub(super) fn wrk(address: &str, connections: u32, cards: Cards, seconds: u32, first: u64) -> Result<Sample> {
+pub(super) fn wrk(
+    address: SocketAddr,
+    connections: u32,
+    cards: Cards,
+    seconds: u32,
+    first: u64,
+) -> Result<Sample> {
     let out = Run::new("taskset")
         .args([
             "-c",
@@ -131,9 +140,9 @@ pub(super) fn wrk(address: &str, connections: u32, cards: Cards, seconds: u32, f
             "10s",
         ])
         .args(["-s", "bench/peers/sign.lua", &format!("http://{address}")])
-        .env("APPID", pinned::APPID)
-        .env("PASSWORD", pinned::PASSWORD)
-        .env("EBID", pinned::EBID)
+        .env("APPID", servers::APPID)
+        .env("PASSWORD", servers::PASSWORD)
+        .env("EBID", servers::EBID)
         .env("CARDS", &cards.count.to_string())
         .env("STRIDE", &cards.stride.to_string())
         .env("FIRST", &first.to_string())
@@ -185,8 +194,8 @@ fn print(connections: u32, specs: &[Spec], samples: &[Vec<Sample>]) {
         );
     }
     // Round by round, so that a machine that slows down slows both sides of a ratio.
-    for ours in specs.iter().enumerate().filter(|(_, spec)| spec.ours) {
-        for peer in specs.iter().enumerate().filter(|(_, spec)| !spec.ours) {
+    for ours in specs.iter().enumerate().filter(|(_, spec)| spec.is_ours) {
+        for peer in specs.iter().enumerate().filter(|(_, spec)| !spec.is_ours) {
             let ratios = samples[ours.0].iter().zip(&samples[peer.0]).map(|(a, b)| a.cpu_us() / b.cpu_us());
             println!("CPU a request, {} / {}: {:.2}", ours.1.name, peer.1.name, middle(ratios.collect()));
         }

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::run::{Run, root, target, write_private};
-use crate::serving::Serving;
+use crate::server_process::ServerProcess;
 use crate::tools;
 
 /// Requests of a kind that are made up for each page. More find nothing that these do not.
@@ -25,10 +25,10 @@ pub(super) fn stage() -> Result<()> {
     fs::create_dir_all(&folder)?;
     let start = |arguments: &[&str]| {
         let mut command = Command::new(target().join("debug/cmiot-proxy"));
-        Serving::start(command.args(arguments).env("RUST_LOG", "warn").current_dir(&folder))
+        ServerProcess::start(command.args(arguments).env("RUST_LOG", "warn").current_dir(&folder))
     };
     let mut carrier = start(&["simulate", "--listen", "127.0.0.1:0", "--account", "100001:1:carrier"])?;
-    let base_url = carrier.told("simulated carrier ")?;
+    let base_url = carrier.wait_for_line("simulated carrier ")?;
     write_private(&folder.join("admin.token"), TOKEN)?;
     write_private(
         &folder.join("api.toml"),
@@ -39,7 +39,7 @@ pub(super) fn stage() -> Result<()> {
         ),
     )?;
     let mut proxy = start(&["serve", "--config", "api.toml"])?;
-    let admin = proxy.told("admin ")?;
+    let admin = proxy.wait_for_line("admin ")?;
     // The same requests every time: what fails must fail again.
     Run::new(schemathesis)
         .args(["--config-file"])

@@ -1,5 +1,5 @@
-//! The attacks. Each runs in a process of its own (this program, started again), since one process may hold only so many
-//! files, and what attacks should not share a runtime with what measures.
+//! The attacks. Each runs in its own process (this program, started again): the number of open files per process is
+//! limited, and the attack must not share a runtime with the measurement.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
@@ -12,10 +12,10 @@ use clap::ValueEnum;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::good::request;
-use super::stage::GREEDY;
+use super::environment::EXCESSIVE;
+use super::legitimate::request;
 
-/// What is done to the proxy.
+/// The kinds of attack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Attack {
     /// 2,000 connections that send a head byte by byte
@@ -45,7 +45,7 @@ impl Attack {
         Ok(Attacker(child))
     }
 
-    /// Attacks; prints one line on what it saw.
+    /// Attacks, and prints its counts in one line.
     pub(crate) fn run(self, to: SocketAddr, seconds: u64) -> Result<()> {
         let counts = Arc::new(Counts::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -80,7 +80,7 @@ impl Attack {
                 continue;
             };
             Counts::add(&counts.connected);
-            let _ = self.exchange(n, &mut stream, &counts).await; // being cut off is what it came for
+            let _ = self.exchange(n, &mut stream, &counts).await; // the proxy is expected to close it
             if matches!(self, Self::Storm) {
                 // Ten thousand at once, not ten thousand a second.
                 return;
@@ -126,7 +126,7 @@ impl Attack {
                 counts.answered(stream.read(&mut some).await?);
             },
             Self::Transids => loop {
-                let genuine = request(GREEDY, n).map_err(std::io::Error::other)?;
+                let genuine = request(EXCESSIVE, n).map_err(std::io::Error::other)?;
                 stream.write_all(genuine.as_bytes()).await?;
                 counts.answered(stream.read(&mut some).await?);
             },
@@ -136,14 +136,14 @@ impl Attack {
 }
 
 impl Attacker {
-    /// What it saw, in a line.
+    /// Its counts, in one line.
     pub(super) fn wait(self) -> Result<String> {
         let output = self.0.wait_with_output()?;
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 }
 
-/// Connects from one of 16 addresses, so that good gateways are not taken for attackers.
+/// Connects from one of 16 addresses, so that their limits do not apply to the legitimate gateways.
 async fn connect(n: u32, to: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     let last = 16 + u8::try_from(n % 16).unwrap_or_default();

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::{APPID, EBID, PASSWORD};
+use crate::bench::servers::{APPID, EBID, PASSWORD};
 
 /// What one gateway saw.
 #[derive(Clone, Copy, Debug, Default)]

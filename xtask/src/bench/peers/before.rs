@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 
 use super::{Options, Sample, instructions, measure, start};
-use crate::bench::pinned::{Origin, POWER, PROCESS, Spec};
+use crate::bench::servers::{Carrier, POWER, PROCESS, Spec};
 
 /// Fewer rounds than this give no verdict.
 const ROUNDS: u32 = 15;
@@ -20,11 +20,11 @@ const BOUND: f64 = 1.05;
 const SPECS: [Spec; 2] = [POWER, PROCESS];
 
 /// Measures and prints.
-pub(super) fn compare(options: &Options, before: &Path, folder: &Path, origin: &Origin) -> Result<()> {
+pub(super) fn compare(options: &Options, before: &Path, folder: &Path, carrier: &Carrier) -> Result<()> {
     ensure!(before.is_file(), "{}: no such file", before.display());
     let before = &before.canonicalize()?;
     let rounds = options.rounds.unwrap_or(ROUNDS);
-    let programs = [origin.program.as_path(), before];
+    let programs = [carrier.program.as_path(), before];
     println!("now: {}\nbefore: {}", programs[0].display(), programs[1].display());
     let mut sequence = 0;
     for &connections in &options.connections {
@@ -36,7 +36,7 @@ pub(super) fn compare(options: &Options, before: &Path, folder: &Path, origin: &
                 for turn in 0..2 {
                     let which = if round % 2 == 0 { turn } else { 1 - turn };
                     let place = folder.join(format!("{}-{connections}-{round}-{which}", spec.name));
-                    let server = start(&[], spec, &place, origin, programs[which])?;
+                    let server = start(&[], spec, &place, carrier, programs[which])?;
                     let sample = measure(&server, connections, options.seconds, &mut sequence);
                     costs[which] = sample.as_ref().map_or(0.0, Sample::cpu_us);
                     sample?;
@@ -52,7 +52,7 @@ pub(super) fn compare(options: &Options, before: &Path, folder: &Path, origin: &
     }
     println!("\ninstructions a hit, in thousands: now / before (callgrind, which knows no SHA extensions)");
     for spec in &SPECS {
-        let [now, then] = instructions::count(spec, programs, folder, origin, rounds, options.seconds)?;
+        let [now, then] = instructions::count(spec, programs, folder, carrier, rounds, options.seconds)?;
         let ratio = now / then;
         println!("{:<24} {:.2} / {:.2} = {ratio:.3}, {}", spec.name, now / 1e3, then / 1e3, verdict(ratio));
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use super::{Cards, start, wrk};
-use crate::bench::pinned::{Origin, Spec};
+use crate::bench::servers::{Carrier, Spec};
 use crate::run::Run;
 
 /// As many connections as make batches of a common size.
@@ -29,7 +29,7 @@ pub(super) fn count(
     spec: &Spec,
     programs: [&Path; 2],
     folder: &Path,
-    origin: &Origin,
+    carrier: &Carrier,
     rounds: u32,
     seconds: u32,
 ) -> Result<[f64; 2]> {
@@ -37,18 +37,18 @@ pub(super) fn count(
     for run in 0..rounds.min(RUNS) {
         for (which, program) in programs.into_iter().enumerate() {
             let place = folder.join(format!("{}-callgrind-{run}-{which}", spec.name));
-            counts[which].push(one(spec, program, &place, origin, seconds)?);
+            counts[which].push(one(spec, program, &place, carrier, seconds)?);
         }
     }
     Ok(counts.map(super::middle))
 }
 
-fn one(spec: &Spec, program: &Path, place: &Path, origin: &Origin, seconds: u32) -> Result<f64> {
+fn one(spec: &Spec, program: &Path, place: &Path, carrier: &Carrier, seconds: u32) -> Result<f64> {
     let out = place.join("callgrind.out");
     let under =
         ["valgrind", "--quiet", "--tool=callgrind", &format!("--callgrind-out-file={}", out.display())]
             .map(str::to_owned);
-    let server = start(&under, spec, place, origin, program)?;
+    let server = start(&under, spec, place, carrier, program)?;
     let process = server.id().to_string();
     wrk(server.address(), CONNECTIONS, CARDS, WARM, 0)?;
     Run::new("callgrind_control").args(["--zero", &process]).output()?;

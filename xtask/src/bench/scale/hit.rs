@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::bench::peers::{Cards, cost, middle, wrk};
-use crate::bench::pinned::{FLEET, Origin, Server};
+use crate::bench::servers::{Carrier, FLEET, Server, Site};
 
 /// Connections kept open.
 const CONNECTIONS: u32 = 256;
@@ -19,10 +19,10 @@ const STRIDE: u32 = 7_919;
 
 /// Microseconds of CPU a hit over each store, medians of `rounds`.
 pub(super) fn cpu(stores: &[(u32, &Path)], seconds: u32, rounds: u32) -> Result<Vec<f64>> {
-    let origin = Origin::start(None)?;
+    let carrier = Carrier::start(None)?;
     let mut servers = Vec::new();
     for &(count, place) in stores {
-        let server = Server::start(&FLEET, place, &origin)?;
+        let server = Server::start(&FLEET, Site::on_one_processor(place, &carrier)?)?;
         let mut warm = 0;
         while warm < u64::from(count) {
             warm += wrk(server.address(), CONNECTIONS, Cards { count, stride: 1 }, seconds, warm)?.requests;

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::started::{self, configure};
 use super::{make, numbers, path, release};
-use crate::serving::Serving;
+use crate::server_process::ServerProcess;
 
 /// Cards that they ask about, all known.
 const CARDS: u32 = 1_000;
@@ -28,8 +28,8 @@ pub(super) fn measure(place: &Path, gateways: usize) -> Result<()> {
         drop(process);
         let mut floor = Command::new(release().join("examples/floor"));
         floor.arg("127.0.0.1:0").args(tls.into_iter().flatten());
-        let mut floor = Serving::start(&mut floor)?;
-        let address = floor.told("gateway http://")?;
+        let mut floor = ServerProcess::start(&mut floor)?;
+        let address = floor.wait_for_line("gateway http://")?;
         let bare = grown(&floor, &address, gateways, tls)?;
         println!(
             "{gateways} idle gateways{}: {:.1} KiB each, bare hyper {:.1} KiB, {:.2} of it",
@@ -43,7 +43,7 @@ pub(super) fn measure(place: &Path, gateways: usize) -> Result<()> {
 }
 
 /// How much a server grows for each connection that has asked once and stays, in bytes.
-fn grown(server: &Serving, address: &str, gateways: usize, tls: Option<[&str; 2]>) -> Result<f64> {
+fn grown(server: &ServerProcess, address: &str, gateways: usize, tls: Option<[&str; 2]>) -> Result<f64> {
     let (process, count) = (server.id().to_string(), gateways.to_string());
     let mut arguments = vec!["idle", &process, address, &count];
     arguments.extend(tls.map(|[certificate, _]| certificate));

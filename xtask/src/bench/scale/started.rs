@@ -10,11 +10,8 @@ use anyhow::{Context, Result, ensure};
 use cmiot_signer::{AppId, Card, CardKind, Ebid, PATH, Password, Sequence, Signer, Stamp};
 
 use super::release;
-use crate::serving::Serving;
-
-const APPID: &str = "100001";
-const PASSWORD: &str = "bench-password";
-const EBID: &str = "0001000000009";
+use crate::bench::servers::{APPID, EBID, PASSWORD, account};
+use crate::server_process::ServerProcess;
 
 /// Writes the configuration into a place whose `data` is the store; returns its path. The memory tier has room for each
 /// card. With the files of a certificate and its key, gateways are spoken to over TLS.
@@ -28,9 +25,9 @@ pub(super) fn configure(place: &Path, cards: u32, tls: Option<[&str; 2]>) -> Res
         &format!(
             "gateway.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\nstore.dir = \"data\"\n\
              gateway.max_connections = 20000\ngateway.max_connections_per_peer = 20000\n\
-             cache.memory_entries = {}\nfreshness.normal = \"2h\"\ncarrier.base_url = \"http://127.0.0.1:9\"\n{tls}\
-             [[account]]\nname = \"bench\"\nappid = \"{APPID}\"\nebid = \"{EBID}\"\npassword = \"{PASSWORD}\"\n",
-            cards.max(100_000)
+             cache.memory_entries = {}\nfreshness.normal = \"2h\"\ncarrier.base_url = \"http://127.0.0.1:9\"\n{tls}{}",
+            cards.max(100_000),
+            account()
         ),
     )?;
     Ok(config)
@@ -38,7 +35,7 @@ pub(super) fn configure(place: &Path, cards: u32, tls: Option<[&str; 2]>) -> Res
 
 /// A running proxy; ended when dropped.
 pub(super) struct Started {
-    pub(super) process: Serving,
+    pub(super) process: ServerProcess,
     /// From starting the process to the end of its first answer.
     pub(super) first_answer: Duration,
 }
@@ -57,15 +54,15 @@ impl Started {
 }
 
 /// Starts the proxy over a place; says at which address gateways ask.
-pub(super) fn serve(place: &Path) -> Result<(Serving, String)> {
-    let mut process = Serving::start(
+pub(super) fn serve(place: &Path) -> Result<(ServerProcess, String)> {
+    let mut process = ServerProcess::start(
         Command::new(release().join("cmiot-proxy"))
             .args(["serve", "--config"])
             .arg(place.join("cmiot-proxy.toml"))
             .env("RUST_LOG", "error"),
     )?;
     // `http` or, over TLS, `https`.
-    let told = process.told("gateway ")?;
+    let told = process.wait_for_line("gateway ")?;
     let address = told.split_once("://").context("an address")?.1.to_owned();
     Ok((process, address))
 }

@@ -1,4 +1,4 @@
-//! Good gateways: a few that ask all the time, on connections that they keep and on new ones in turn.
+//! Legitimate gateways: a few that send requests throughout, over kept and new connections in turn.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,28 +9,29 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use cmiot_signer::{AppId, Card, CardKind, Ebid, Password, Sequence, Signer, Stamp};
 
-use super::stage::{EBID, GOOD};
+use super::environment::{EBID, LEGITIMATE};
 
-/// How many ask.
+/// Number of gateways.
 const GATEWAYS: u32 = 8;
 
-/// How long each rests between two requests.
-const REST: Duration = Duration::from_millis(40);
+/// Pause of a gateway between two requests.
+const PAUSE: Duration = Duration::from_millis(40);
 
-/// What became of the good requests.
+/// Results of the legitimate requests.
 pub(super) struct Tally {
     pub(super) asked: usize,
     pub(super) answered: usize,
     pub(super) p99: Duration,
 }
 
-/// Asks for so long.
+/// Sends requests for this duration.
 pub(super) fn ask(to: SocketAddr, lasts: Duration) -> Result<Tally> {
     let gateways: Vec<_> =
         (0..GATEWAYS).map(|gateway| thread::spawn(move || one(to, gateway, lasts))).collect();
     let (mut asked, mut latencies) = (0, Vec::new());
     for gateway in gateways {
-        let (of_this, answered) = gateway.join().map_err(|_| anyhow::anyhow!("a good gateway died"))?;
+        let (of_this, answered) =
+            gateway.join().map_err(|_| anyhow::anyhow!("a legitimate gateway panicked"))?;
         asked += of_this;
         latencies.extend(answered);
     }
@@ -39,15 +40,15 @@ pub(super) fn ask(to: SocketAddr, lasts: Duration) -> Result<Tally> {
     Ok(Tally { asked, answered: latencies.len(), p99 })
 }
 
-#[expect(clippy::disallowed_methods, reason = "measures latencies, which is what this command is for")]
+#[expect(clippy::disallowed_methods, reason = "measures latencies")]
 fn one(to: SocketAddr, gateway: u32, lasts: Duration) -> (usize, Vec<Duration>) {
     let (began, mut asked, mut answered) = (Instant::now(), 0_usize, Vec::new());
-    let mut line = None;
+    let mut connection = None;
     while began.elapsed() < lasts {
         asked += 1;
         let start = Instant::now();
-        // A kept connection may have been closed in between, in order: then a new one is made.
-        let kept = line.take();
+        // The proxy may have closed a kept connection in between: then a new one is made.
+        let kept = connection.take();
         let reused = kept.is_some();
         let mut reply = exchange(to, kept, gateway);
         if reply.is_err() && reused {
@@ -56,24 +57,24 @@ fn one(to: SocketAddr, gateway: u32, lasts: Duration) -> (usize, Vec<Duration>) 
         match reply {
             Ok(stream) => {
                 answered.push(start.elapsed());
-                line = Some(stream).filter(|_| !asked.is_multiple_of(4));
+                connection = Some(stream).filter(|_| !asked.is_multiple_of(4));
             }
-            Err(error) => println!("a good request failed: {error:#}"),
+            Err(error) => println!("a legitimate request failed: {error:#}"),
         }
-        thread::sleep(REST);
+        thread::sleep(PAUSE);
     }
     (asked, answered)
 }
 
-/// One look-up on this connection or a new one, which is handed back.
-fn exchange(to: SocketAddr, line: Option<TcpStream>, gateway: u32) -> Result<TcpStream> {
-    let mut stream = match line {
+/// One lookup over this connection or a new one, which is returned.
+fn exchange(to: SocketAddr, connection: Option<TcpStream>, gateway: u32) -> Result<TcpStream> {
+    let mut stream = match connection {
         Some(stream) => stream,
         None => TcpStream::connect(to).context("connecting")?,
     };
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(25)))?;
-    stream.write_all(request(GOOD, gateway)?.as_bytes()).context("asking")?;
+    stream.write_all(request(LEGITIMATE, gateway)?.as_bytes()).context("asking")?;
     let mut reader = BufReader::new(&stream);
     let (mut head, mut length) = (String::new(), 0);
     loop {

@@ -1,6 +1,6 @@
-//! A program that serves: started, heard where it listens, and ended with its handle.
+//! A server as a child process: start, address, memory, end.
 //!
-//! What serves here says at which addresses on its standard output, a line each, and nothing else there.
+//! The servers here print their addresses to standard output, one per line, and nothing else.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -10,13 +10,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::run::Run;
 
-/// A running program of ours; killed when dropped.
-pub(crate) struct Serving {
+/// A running server; killed on drop.
+pub(crate) struct ServerProcess {
     child: Child,
-    said: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
 
-impl Serving {
+impl ServerProcess {
     /// Starts it, without a standard input.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
         let mut child = command
@@ -24,27 +24,30 @@ impl Serving {
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {}", command.get_program().display()))?;
-        let said = BufReader::new(child.stdout.take().context("a pipe that was asked for")?);
-        Ok(Self { child, said })
+        let stdout = BufReader::new(child.stdout.take().context("a pipe that was asked for")?);
+        Ok(Self { child, stdout })
     }
 
-    /// What follows these words at the beginning of a line. Waits for it.
-    pub(crate) fn told(&mut self, begins: &str) -> Result<String> {
+    /// Waits for a line with this prefix, and returns the rest of it.
+    pub(crate) fn wait_for_line(&mut self, prefix: &str) -> Result<String> {
         loop {
             let mut line = String::new();
-            ensure!(self.said.read_line(&mut line)? > 0, "it ended before it said `{begins}`: see above");
-            if let Some(told) = line.trim().strip_prefix(begins) {
-                return Ok(told.to_owned());
+            ensure!(
+                self.stdout.read_line(&mut line)? > 0,
+                "the server ended before it printed `{prefix}`: see above"
+            );
+            if let Some(rest) = line.trim().strip_prefix(prefix) {
+                return Ok(rest.to_owned());
             }
         }
     }
 
-    /// Its process's number.
+    /// Number of the process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its resident memory, in bytes.
+    /// Resident memory, in bytes.
     pub(crate) fn resident(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))
             .context("a process that should run is gone")?;
@@ -52,7 +55,7 @@ impl Serving {
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1_024)
     }
 
-    /// Whether it has ended by itself.
+    /// Whether it has ended.
     pub(crate) fn has_ended(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_some())
     }
@@ -64,18 +67,18 @@ impl Serving {
         Ok(())
     }
 
-    /// Has it drain, which it must still be able to.
+    /// Drains it, and expects success.
     pub(crate) fn drain(mut self) -> Result<()> {
         Run::new("kill").args(["-TERM", &self.child.id().to_string()]).output()?;
         let ended = self.child.wait()?;
-        ensure!(ended.success(), "it did not drain: {ended}");
+        ensure!(ended.success(), "the server did not drain: {ended}");
         Ok(())
     }
 }
 
-impl Drop for Serving {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // Has ended, mostly.
+        // Mostly it has ended already.
         let _ = self.kill();
     }
 }

@@ -1,8 +1,9 @@
-//! Profile-guided optimisation: an executable that counts is shown the work, and what it counted lays out the next one.
+//! Profile-guided optimisation (PGO): an instrumented executable runs the training workload; its profile optimises the
+//! next build.
 //!
-//! The work is what a proxy does all day, look-ups of known cards, and what it does besides: those of unknown ones, the
-//! demo. An executable for another processor counts under an emulator, slowly; counts know no time. (An emulator without
-//! SHA-256's instructions would have them taken for what is never used: qemu's aarch64 has them.)
+//! The workload is mostly lookups of cached cards, some of unknown ones, and the demo. An instrumented executable for
+//! another processor runs under an emulator: profiles count executions, not time. The emulator must have the processor's
+//! SHA-256 instructions, or the profile marks them as unused; qemu's aarch64 has them.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,22 +13,22 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use crate::run::{Run, target};
-use crate::serving::Serving;
+use crate::server_process::ServerProcess;
 use crate::tools;
 
 const ACCOUNT: &str = "100001:0001000000009:training-password";
 
-/// An executable that counts, or that was laid out by what one counted.
-pub(super) struct Trainee {
+/// An instrumented or an optimised executable.
+pub(super) struct Executable {
     program: PathBuf,
-    /// What runs it, where this processor cannot.
+    /// Emulator for another processor.
     emulator: Option<PathBuf>,
-    /// Of its own.
+    /// Folder of its profiles.
     folder: PathBuf,
 }
 
-impl Trainee {
-    /// For the processor that its target's name begins with.
+impl Executable {
+    /// An executable for this target triple.
     pub(super) fn new(program: PathBuf, triple: &str) -> Result<Self> {
         let arch = triple.split('-').next().unwrap_or(triple);
         let foreign = arch != std::env::consts::ARCH;
@@ -35,15 +36,15 @@ impl Trainee {
         Ok(Self { program, emulator, folder: target().join("training").join(triple) })
     }
 
-    /// Shows it the work, and returns what it counted, as rustc's and clang's `profile-use` take it.
-    pub(super) fn train(&self) -> Result<PathBuf> {
+    /// Runs the training workload, and returns the merged profile for `profile-use` of rustc and clang.
+    pub(super) fn collect_profile(&self) -> Result<PathBuf> {
         let _ = fs::remove_dir_all(&self.folder); // of an earlier run
         fs::create_dir_all(&self.folder)?;
-        // The carrier's counts are of no use, and it does not drain: half a file is all that it would leave.
+        // The carrier's profile is not needed, and it would be incomplete: the carrier does not drain.
         let mut carrier = self.command(&[]);
         carrier.args(["simulate", "--listen", "127.0.0.1:0", "--account", ACCOUNT]);
-        let mut carrier = Serving::start(carrier.env("LLVM_PROFILE_FILE", "/dev/null"))?;
-        let base_url = carrier.told("simulated carrier ")?;
+        let mut carrier = ServerProcess::start(carrier.env("LLVM_PROFILE_FILE", "/dev/null"))?;
+        let base_url = carrier.wait_for_line("simulated carrier ")?;
         // With one processor the runtime is another (`proxy/src/cli.rs`).
         self.serve("many", &[], &base_url)?;
         self.serve("one", &["taskset", "-c", &first_processor()?], &base_url)?;
@@ -51,28 +52,28 @@ impl Trainee {
         self.merge()
     }
 
-    /// Runs the demo, whether it counts or not.
+    /// Runs the demo.
     pub(super) fn demo(&self) -> Result<()> {
         let demo = self.command(&[]).arg("demo").stdout(Stdio::null()).status()?;
         ensure!(demo.success(), "the demo of {} failed: {demo}", self.program.display());
         Ok(())
     }
 
-    /// Serves look-ups from a folder of this name.
+    /// Serves lookups from a folder of this name.
     fn serve(&self, name: &str, before: &[&str], base_url: &str) -> Result<()> {
         let folder = self.folder.join(name);
         fs::create_dir(&folder)?;
         let config = super::configure(&folder, base_url, ACCOUNT)?;
         let mut serve = self.command(before);
         let mut proxy =
-            Serving::start(serve.args(["serve", "--config"]).arg(&config).env("RUST_LOG", "warn"))?;
-        let address = proxy.told("gateway http://")?;
-        // A transid is good for five minutes, and all are signed at once.
+            ServerProcess::start(serve.args(["serve", "--config"]).arg(&config).env("RUST_LOG", "warn"))?;
+        let address = proxy.wait_for_line("gateway http://")?;
+        // A transid is valid for five minutes, and all are signed at the start.
         load(&address, if self.emulator.is_some() { "1" } else { "3" })?;
         proxy.drain()
     }
 
-    /// The executable, after these words, to count into files of its own.
+    /// The executable after these words; its profiles go into its folder.
     fn command(&self, before: &[&str]) -> Command {
         let words =
             before.iter().map(PathBuf::from).chain(self.emulator.clone()).chain([self.program.clone()]);
@@ -82,22 +83,22 @@ impl Trainee {
         command
     }
 
-    /// What all its runs counted, in one file.
+    /// Merges the profiles of all runs into one file.
     fn merge(&self) -> Result<PathBuf> {
-        let counted =
+        let profiles =
             fs::read_dir(&self.folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-        let counted: Vec<_> = counted
+        let profiles: Vec<_> = profiles
             .into_iter()
             .filter(|path| path.extension().is_some_and(|kind| kind == "profraw"))
             .collect();
-        ensure!(!counted.is_empty(), "{} counted nothing", self.program.display());
+        ensure!(!profiles.is_empty(), "{} wrote no profile", self.program.display());
         let merged = self.folder.join("merged");
         // The version before the newest: zig's clang is older than rustc's LLVM, which reads both. A compiler that cannot
-        // read it says so. Its counts pass through rustc's runtime: whoever moves the toolchain (rust-toolchain.toml) or zig
-        // (xtask/data/zig.txt) should see that SQLite is in them still.
+        // read it says so. Profiles of C code are written by rustc's runtime: after an update of the toolchain
+        // (rust-toolchain.toml) or of zig (xtask/data/zig.txt), check that they still contain SQLite.
         let merge = Run::new(tools::profdata()?).args(["merge", "--write-prev-version", "-o"]);
-        merge.args([&merged]).args(counted).run()?;
-        // Named by what it holds: that is how cargo knows whether to build anew.
+        merge.args([&merged]).args(profiles).run()?;
+        // Named by its contents, so that cargo builds again when they change.
         let mut hasher = DefaultHasher::new();
         fs::read(&merged)?.hash(&mut hasher);
         let named = self.folder.join(format!("{:016x}.profdata", hasher.finish()));
@@ -106,20 +107,21 @@ impl Trainee {
     }
 }
 
-/// Look-ups of ten thousand cards, each unknown once, that fall due faster than they can be answered: so they meet in
-/// batches.
+/// Lookups of ten thousand cards, each unknown once, at a rate above saturation, so that they form batches.
 fn load(address: &str, seconds: &str) -> Result<()> {
-    let said = Run::new(target().join("release/examples/load"))
+    let printed = Run::new(target().join("release/examples/load"))
         .args(["--address", address, "--account", ACCOUNT, "--connections", "256", "--cards", "10000"])
         .args(["--rate", "100000", "--seconds", seconds, "--first", "0"])
         .output()?;
-    let result =
-        said.lines().find_map(|line| line.strip_prefix("RESULT ")).context("the load said nothing")?;
-    ensure!(result.split(' ').nth(1) == Some("0"), "look-ups failed: {result}");
+    let result = printed
+        .lines()
+        .find_map(|line| line.strip_prefix("RESULT "))
+        .context("the load printed no result")?;
+    ensure!(result.split(' ').nth(1) == Some("0"), "lookups failed: {result}");
     Ok(())
 }
 
-/// The first processor that we may use.
+/// The first processor that this process may use.
 fn first_processor() -> Result<String> {
     let status = fs::read_to_string("/proc/self/status")?;
     let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));

@@ -1,0 +1,105 @@
+//! The servers of `bench peers` and their command lines.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::{Site, Spec, account};
+use crate::run::{target, write_private};
+
+/// The proxy whose records survive a power loss.
+pub(in crate::bench) const POWER: Spec = Spec {
+    name: "cmiot-proxy power",
+    is_ours: true,
+    command: |site| ours(site, "freshness.normal = \"2h\"\naudit.durability = \"power\"", ""),
+};
+
+/// The same with memory for any number of cards that a bench has.
+pub(in crate::bench) const FLEET: Spec = Spec {
+    name: "cmiot-proxy fleet",
+    is_ours: true,
+    command: |site| {
+        let settings =
+            "freshness.normal = \"2h\"\naudit.durability = \"power\"\ncache.memory_entries = 10_000_000";
+        ours(site, settings, "")
+    },
+};
+
+/// The proxy whose records survive a kill.
+pub(in crate::bench) const PROCESS: Spec = Spec {
+    name: "cmiot-proxy process",
+    is_ours: true,
+    command: |site| ours(site, "freshness.normal = \"2h\"\naudit.durability = \"process\"", ""),
+};
+
+/// A hyper server that answers a constant.
+pub(in crate::bench) const BASELINE: Spec = Spec {
+    name: "bare hyper (floor)",
+    is_ours: false,
+    command: |site| {
+        let mut command = Command::new(target().join("release/examples/floor"));
+        command.arg(site.address.to_string());
+        Ok(command)
+    },
+};
+
+/// Every server of `bench peers`, the proxy first.
+pub(in crate::bench) const ALL: [Spec; 6] = [
+    POWER,
+    PROCESS,
+    BASELINE,
+    Spec { name: "HAProxy", is_ours: false, command: haproxy },
+    Spec { name: "nginx", is_ours: false, command: |site| nginx(site, "nginx.conf") },
+    Spec {
+        name: "Varnish",
+        is_ours: false,
+        command: |site| {
+            let mut command = varnish(site, "varnish.vcl")?;
+            command.args(["-p", "thread_pools=1"]);
+            Ok(command)
+        },
+    },
+];
+
+/// The proxy with these settings, and these of its account.
+pub(in crate::bench) fn ours(site: &Site, settings: &str, account_settings: &str) -> Result<Command> {
+    let config = site.folder.join("cmiot-proxy.toml");
+    configure(site, settings, account_settings)?;
+    let mut command = Command::new(&site.program);
+    // The peers do not log requests either.
+    command.args(["serve", "--config"]).arg(config).env("RUST_LOG", "warn");
+    Ok(command)
+}
+
+/// Writes the configuration of the proxy.
+pub(in crate::bench) fn configure(site: &Site, settings: &str, account_settings: &str) -> Result<()> {
+    let text = format!(
+        "gateway.listen = \"{}\"\nadmin.listen = \"127.0.0.1:0\"\ncarrier.base_url = \"http://{}\"\n\
+         # callgrind_control needs them.\nprocess.allow_core_dumps = true\n{settings}\n{}{account_settings}\n",
+        site.address,
+        site.carrier,
+        account()
+    );
+    write_private(&site.folder.join("cmiot-proxy.toml"), &text)
+}
+
+fn haproxy(site: &Site) -> Result<Command> {
+    let mut command = Command::new("haproxy");
+    command.arg("-db").arg("-f").arg(site.fill("haproxy.cfg")?);
+    Ok(command)
+}
+
+/// nginx with the configuration of this template.
+pub(in crate::bench) fn nginx(site: &Site, template: &str) -> Result<Command> {
+    let mut command = Command::new("nginx");
+    command.arg("-p").arg(&site.folder).arg("-c").arg(site.fill(template)?);
+    Ok(command)
+}
+
+/// Varnish with the configuration of this template.
+pub(in crate::bench) fn varnish(site: &Site, template: &str) -> Result<Command> {
+    let mut command = Command::new("varnishd");
+    command.arg("-F").arg("-n").arg(site.folder.join("varnish")).arg("-a").arg(site.address.to_string());
+    command.arg("-f").arg(site.fill(template)?).args(["-s", "malloc,256m"]);
+    Ok(command)
+}
