@@ -28,13 +28,13 @@ use crate::alarms::Condition;
 use crate::clock::belief::{Limits, Tick};
 use crate::clock::{Clock, Time};
 use crate::config::{Account, Carrier as Settings, Config};
-use crate::metrics::Metrics;
+use crate::metrics::{AccountGauges, Metrics};
 use crate::operation::{Operation, Parameters};
 use crate::sequence::TransidSource;
 use crate::store::audit::{AuditStore, CallRow, InlineStr, OnFailure};
 use crate::store::state::StateStore;
 use crate::urgency::SharedUrgency;
-use account::{AccountGauges, AccountState, CallPermit, Next};
+use account::{AccountState, CallPermit, Next};
 use charset::ContentType;
 use client::Client;
 use fault::Fault;
@@ -291,7 +291,7 @@ impl Carrier {
         }
     }
 
-    /// What is shown of each account.
+    /// The values of each account at this moment, for metrics.
     pub fn gauges(&self) -> Vec<AccountGauges> {
         self.groups.load().values().flat_map(|of| of.iter()).map(|account| account.gauges()).collect()
     }

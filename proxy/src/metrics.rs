@@ -14,7 +14,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::carrier::account;
 use crate::clock::belief::{Step, Tick};
 use crate::config::certificates::Validity;
 use crate::outcome::Outcome;
@@ -80,10 +79,68 @@ pub struct Gauges {
     pub audit_missed: u64,
     /// Lines of the log that were dropped, since the start.
     pub log_dropped: u64,
-    /// How each account stands with the carrier.
-    pub accounts: Vec<account::AccountGauges>,
+    /// The accounts' budgets and breakers.
+    pub accounts: Vec<AccountGauges>,
     /// What only the operator can mend.
     pub alarms: usize,
+}
+
+/// The values of one account.
+#[derive(Clone, Debug)]
+pub struct AccountGauges {
+    /// The account's name.
+    pub account: Arc<str>,
+    /// Its budget.
+    pub budget: BudgetGauges,
+    /// Its breakers.
+    pub breakers: BreakerGauges,
+}
+
+/// The values of an account's budget.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BudgetGauges {
+    /// Calls that wait for the budget.
+    pub waiting: usize,
+    /// Calls left until midnight at UTC+8, where there is a limit.
+    pub remaining_today: Option<u64>,
+}
+
+/// The state of each breaker of an account.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BreakerGauges {
+    /// Opened by failures and busy codes.
+    pub transport: BreakerState,
+    /// Opened by throttled codes.
+    pub cool_down: BreakerState,
+    /// Opened by refused credentials.
+    pub credentials: BreakerState,
+    /// Opened by a refused subscription: the worst state among the operations.
+    pub subscription: BreakerState,
+}
+
+/// A breaker's state, the better before the worse; its number is the metric's value.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum BreakerState {
+    /// Calls pass.
+    #[default]
+    Closed = 0,
+    /// One call passes, as a probe.
+    HalfOpen = 1,
+    /// No call passes.
+    Open = 2,
+}
+
+impl BreakerGauges {
+    /// Each state with the value of the label `breaker`.
+    fn by_name(self) -> [(&'static str, BreakerState); 4] {
+        let Self { transport, cool_down, credentials, subscription } = self;
+        [
+            ("transport", transport),
+            ("cool-down", cool_down),
+            ("credentials", credentials),
+            ("subscription", subscription),
+        ]
+    }
 }
 
 impl Metrics {
@@ -339,12 +396,14 @@ impl Metrics {
         self.alarms.set(gauge(levels.alarms as u64));
         for one in &levels.accounts {
             let account = || ("account", one.account.to_string());
-            self.budget_waiting.get_or_create(&vec![account()]).set(gauge(one.waiting as u64));
-            if let Some(left) = one.calls_left {
+            self.budget_waiting.get_or_create(&vec![account()]).set(gauge(one.budget.waiting as u64));
+            if let Some(left) = one.budget.remaining_today {
                 self.budget_left.get_or_create(&vec![account()]).set(gauge(left));
             }
-            for (breaker, state) in one.breakers {
-                self.breakers.get_or_create(&vec![account(), ("breaker", breaker.to_owned())]).set(state);
+            for (breaker, state) in one.breakers.by_name() {
+                self.breakers
+                    .get_or_create(&vec![account(), ("breaker", breaker.to_owned())])
+                    .set(state as i64);
             }
         }
         let mut text = String::new();

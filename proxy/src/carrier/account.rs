@@ -15,6 +15,7 @@ use super::verdict::{Class, Code};
 use super::{CarrierResponse, Fault, NotSent};
 use crate::clock::Clock;
 use crate::config::{Account, Config};
+use crate::metrics::AccountGauges;
 use crate::operation::Operation;
 use crate::store::state::StateStore;
 use crate::urgency::SharedUrgency;
@@ -170,14 +171,12 @@ impl AccountState {
         self.health().alarms(&self.account.name).collect()
     }
 
-    /// What is shown of it.
+    /// Its values at this moment, for metrics.
     pub fn gauges(&self) -> AccountGauges {
-        let (waiting, calls_left) = self.budget.gauges();
         AccountGauges {
             account: Arc::clone(&self.account.name),
-            waiting,
-            calls_left,
-            breakers: self.health().states(self.clock.monotonic()),
+            budget: self.budget.gauges(),
+            breakers: self.health().gauges(self.clock.monotonic()),
         }
     }
 
@@ -188,19 +187,6 @@ impl AccountState {
     fn passwords(&self) -> MutexGuard<'_, Passwords> {
         self.passwords.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What is shown of an account.
-#[derive(Clone, Debug)]
-pub struct AccountGauges {
-    /// Its name.
-    pub account: Arc<str>,
-    /// Calls that wait for its budget.
-    pub waiting: usize,
-    /// Calls left today, where there is a limit.
-    pub calls_left: Option<u64>,
-    /// Each breaker's state: closed 0, half-open 1, open 2.
-    pub breakers: [(&'static str, i64); 4],
 }
 
 /// Codes 4-8 may be about a password that has been changed; 3 is about a subscription.

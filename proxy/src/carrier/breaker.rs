@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use crate::metrics::BreakerState;
+
 /// When a breaker opens, and for how long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BreakerConfig {
@@ -93,12 +95,12 @@ impl Breaker {
         }
     }
 
-    /// The state's name and its number in metrics: closed 0, half-open 1, open 2.
-    pub fn state(&self, now: Duration) -> (&'static str, i64) {
+    /// The state, for metrics.
+    pub fn state(&self, now: Duration) -> BreakerState {
         match self.state {
-            State::Closed { .. } => ("closed", 0),
-            State::Open { until, .. } if until > now => ("open", 2),
-            _ => ("half-open", 1),
+            State::Closed { .. } => BreakerState::Closed,
+            State::Open { until, .. } if until > now => BreakerState::Open,
+            _ => BreakerState::HalfOpen,
         }
     }
 

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use super::NotSent;
 use crate::clock::Clock;
+use crate::metrics::BudgetGauges;
 use crate::store::state::StateStore;
 use crate::urgency::{SharedUrgency, Urgency};
 use day::DailyQuota;
@@ -132,9 +133,12 @@ impl Budget {
         }
     }
 
-    /// Calls that wait for their turn, and calls left today where there is a limit.
-    pub fn gauges(&self) -> (usize, Option<u64>) {
-        (self.lock_queue().waiting.len(), self.day.as_ref().map(|day| day.left(self.clock.believed())))
+    /// Its values at this moment, for metrics.
+    pub fn gauges(&self) -> BudgetGauges {
+        BudgetGauges {
+            waiting: self.lock_queue().waiting.len(),
+            remaining_today: self.day.as_ref().map(|day| day.left(self.clock.believed())),
+        }
     }
 
     /// Whether refreshing ahead has a share of a rate, and some of it left now.

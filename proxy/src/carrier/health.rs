@@ -18,6 +18,7 @@ use super::verdict::{Class, Code};
 use super::{CarrierResponse, Fault, NotSent};
 use crate::config;
 use crate::config::units::HumanDuration;
+use crate::metrics::BreakerGauges;
 
 /// How much of what an account bears.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -187,16 +188,15 @@ impl Health {
         })
     }
 
-    /// The state of each breaker by its name, for metrics. Of the subscriptions the worst counts.
-    pub fn states(&self, now: Duration) -> [(&'static str, i64); 4] {
-        let of = |breaker: &Breaker| breaker.state(now).1;
-        let subscription = self.subscriptions.values().map(|watched| of(&watched.breaker)).max();
-        [
-            ("transport", of(&self.transport)),
-            ("cool-down", of(&self.cool_down)),
-            ("credentials", of(&self.credentials.breaker)),
-            ("subscription", subscription.unwrap_or(0)),
-        ]
+    /// The state of each breaker, for metrics; the worst state stands for all subscriptions.
+    pub fn gauges(&self, now: Duration) -> BreakerGauges {
+        let subscriptions = self.subscriptions.values().map(|watched| watched.breaker.state(now));
+        BreakerGauges {
+            transport: self.transport.state(now),
+            cool_down: self.cool_down.state(now),
+            credentials: self.credentials.breaker.state(now),
+            subscription: subscriptions.max().unwrap_or_default(),
+        }
     }
 
     fn all(&mut self, operation: &'static str) -> impl Iterator<Item = &mut Breaker> {

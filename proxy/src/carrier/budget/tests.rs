@@ -49,10 +49,10 @@ impl Bench {
         &self,
         pressure: &SharedUrgency,
     ) -> tokio::task::JoinHandle<Result<Permit, NotSent>> {
-        let before = self.budget.gauges().0;
+        let before = self.budget.gauges().waiting;
         let (budget, pressure) = (Arc::clone(&self.budget), pressure.clone());
         let waiting = tokio::spawn(async move { budget.take(&pressure).await });
-        while self.budget.gauges().0 == before {
+        while self.budget.gauges().waiting == before {
             tokio::task::yield_now().await;
         }
         waiting
@@ -66,7 +66,7 @@ async fn without_limits_everything_passes() {
     for _ in 0..1_000 {
         held.push(bench.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap());
     }
-    assert_eq!(bench.budget.gauges(), (0, None));
+    assert_eq!(bench.budget.gauges(), BudgetGauges::default());
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn a_refresh_that_a_miss_joins_moves_up_in_the_queue() {
     assert!(!earlier.is_finished(), "it came first, and waits still");
     drop(second);
     assert!(earlier.await.unwrap().is_ok());
-    assert_eq!(bench.budget.gauges(), (0, None));
+    assert_eq!(bench.budget.gauges(), BudgetGauges::default());
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn one_that_goes_away_gives_its_place_up() {
     let next = bench.waiting(Urgency::Miss).await;
     gone.abort();
     assert!(gone.await.is_err());
-    assert_eq!(bench.budget.gauges().0, 1);
+    assert_eq!(bench.budget.gauges().waiting, 1);
     drop(first);
     assert!(next.await.unwrap().is_ok());
 }
@@ -130,7 +130,7 @@ async fn one_that_waits_too_long_is_refused() {
     let bench = bench(Limits { queue_timeout: Duration::from_millis(5), ..at_once(1) });
     let _first = bench.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap();
     assert!(bench.budget.take(&SharedUrgency::new(Urgency::Miss)).await.is_err());
-    assert_eq!(bench.budget.gauges().0, 0);
+    assert_eq!(bench.budget.gauges().waiting, 0);
 }
 
 #[tokio::test]
