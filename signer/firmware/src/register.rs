@@ -10,6 +10,6 @@ pub(crate) fn read(address: usize) -> u32 {
 
 /// Writes a word, as [`read`] reads one.
 pub(crate) fn write(address: usize, value: u32) {
-    // SAFETY: as in `read`; what a register does is the caller's intent.
+    // SAFETY: as in `read`; the effect of a register is the caller's intent.
     unsafe { (address as *mut u32).write_volatile(value) };
 }

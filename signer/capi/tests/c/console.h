@@ -1,4 +1,4 @@
-/* What a program of these tests prints with: standard output on a host, semihosting on a chip. */
+/* Output of the test programs: standard output on a host, semihosting on a chip. */
 #ifndef CONSOLE_H
 #define CONSOLE_H
 
