@@ -1,11 +1,11 @@
-//! What a record costs, and how fast it is found again: run by `cargo xtask bench audit`.
+//! The cost of an audit record, and the time of queries: run by `cargo xtask bench audit`.
 //!
 //! Callers are tasks that wait for each commit before they append again. CPU is the process's own, callers included,
-//! and the writer thread's. Files are filled with look-ups of a month, a million distinct cards at random.
+//! and the writer thread's. Files are filled with lookups of a month, a million distinct cards at random.
 
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,6 +20,8 @@ use cmiot_signer::{AppId, Card, CardKind};
 /// 2026-01-01T00:00:00+08:00
 const NEW_YEAR: Time = Time::from_secs(1_767_196_800);
 const CARDS: u64 = 1_000_000;
+const HOUR: u64 = 3_600;
+const DAY: u64 = 24 * HOUR;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut seconds = 3;
@@ -46,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// A look-up as most are: a hit, with everything that a hit has.
+/// The most frequent lookup, a hit.
 fn row(n: u64, at: Time, shared: &(AppId, Arc<str>)) -> LookupRow {
     // A multiplicative hash spreads the cards; which is all that randomness is for here.
     let card = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
@@ -120,14 +122,51 @@ fn record(durability: Durability, callers: u64, time: Duration) -> Result<(), Bo
     Ok(())
 }
 
+/// Fills a segment with this number of rows, and times queries over it.
 fn find(rows: u64) -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir_in(target())?;
+    let folder = dir.path();
     let clock = Clock::system();
+    let segment = fill(folder, rows, &clock)?;
+    let filter = |since: Time, length: u64| {
+        let until = Some(since.plus(Duration::from_secs(length)));
+        Filter { since: Some(since), until, ..Filter::default() }
+    };
+    let of_card = |n| Filter { card: Some(card(n)), ..Filter::default() };
+    timed(&clock, "a card's latest 50", 100, |n| {
+        look_ups(folder, &of_card(n), 50, None).expect("a segment").len()
+    });
+    timed(&clock, "50 of an hour three days ago", 20, |n| {
+        let since = NEW_YEAR.plus(Duration::from_secs(27 * DAY + u64::from(n) * HOUR));
+        look_ups(folder, &filter(since, HOUR), 50, None).expect("a segment").len()
+    });
+    timed(&clock, "stats of a day by hour", 5, |n| {
+        let since = NEW_YEAR.plus(Duration::from_secs(DAY * (5 + 3 * u64::from(n))));
+        figures(folder, &filter(since, DAY), Bucket::Hour).expect("a segment").len()
+    });
+    timed(&clock, "a card's status changes", 1, |n| {
+        let mut found = 0;
+        changes(folder, &of_card(n), |_| {
+            found += 1;
+            ControlFlow::Continue(())
+        })
+        .expect("a segment");
+        found
+    });
+    timed(&clock, "verify", 1, |_| {
+        verify(folder, &Scope::default(), |_, _| {}).expect("a segment").damage.len()
+    });
+    timed(&clock, "by_card in the sqlite3 shell", 5, |n| shell(&segment, card(n).as_str()));
+    Ok(())
+}
+
+/// Writes a segment of January with this number of rows, and returns its file.
+fn fill(folder: &Path, rows: u64, clock: &Clock) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let (manual, _hand) = Clock::manual(NEW_YEAR);
     let options = Options { durability: Durability::Process, queue: 100_000, ..Options::default() };
-    let store = AuditStore::open(dir.path(), options, manual)?;
+    let store = AuditStore::open(folder, options, manual)?;
     let shared = shared();
-    let step = 30 * 86_400_000_000 / rows;
+    let step = 30 * DAY * 1_000_000 / rows;
     let (writer, started) = (writer_cpu()?, clock.monotonic());
     let mut n = 0;
     while n < rows {
@@ -143,94 +182,31 @@ fn find(rows: u64) -> Result<(), Box<dyn std::error::Error>> {
     let filled = clock.monotonic().saturating_sub(started);
     let writer = (writer_cpu()? - writer) * 1e6 / rows as f64;
     store.close();
-    let path = dir.path().join("audit-2026-01.db");
-    let bytes = fs::metadata(&path)?.len() / rows;
+    let segment = folder.join("audit-2026-01.db");
+    let bytes = fs::metadata(&segment)?.len() / rows;
     println!(
-        "\n{rows} rows, {CARDS} cards: {bytes} bytes a row, writer {writer:.2} us a row, filled in {filled:.1?}"
+        "\n{rows} rows, {CARDS} cards: {bytes} bytes per row, writer {writer:.2} us per row, filled in {filled:.1?}"
     );
+    Ok(segment)
+}
 
-    let timed = |what: &str, times: u32, mut act: Box<dyn FnMut(u32) -> usize>| {
-        let mut took: Vec<Duration> = Vec::new();
-        let mut found = 0;
-        for n in 0..times {
-            let before = clock.monotonic();
-            found += act(n);
-            took.push(clock.monotonic().saturating_sub(before));
-        }
-        took.sort_unstable();
-        println!(
-            "  {what:<40} median {:>9.2?}  worst {:>9.2?}  ({found} rows)",
-            took[took.len() / 2],
-            took[took.len() - 1]
-        );
-    };
-    let folder = dir.path().to_owned();
-    let of = |n: u32| {
-        Card::parse(CardKind::Msisdn, &format!("147{:08}", u64::from(n) * 7_919 % CARDS)).expect("a card")
-    };
-    timed(
-        "a card's latest 50",
-        100,
-        Box::new({
-            let folder = folder.clone();
-            move |n| {
-                look_ups(&folder, &Filter { card: Some(of(n)), ..Filter::default() }, 50, None)
-                    .expect("a segment")
-                    .len()
-            }
-        }),
-    );
-    timed(
-        "50 of an hour three days ago",
-        20,
-        Box::new({
-            let folder = folder.clone();
-            move |n| {
-                let since = NEW_YEAR.plus(Duration::from_secs(27 * 86_400 + u64::from(n) * 3_600));
-                let until = Some(since.plus(Duration::from_secs(3_600)));
-                look_ups(&folder, &Filter { since: Some(since), until, ..Filter::default() }, 50, None)
-                    .expect("a segment")
-                    .len()
-            }
-        }),
-    );
-    timed(
-        "stats of a day by hour",
-        5,
-        Box::new({
-            let folder = folder.clone();
-            move |n| {
-                let since = NEW_YEAR.plus(Duration::from_secs(86_400 * (5 + 3 * u64::from(n))));
-                let until = Some(since.plus(Duration::from_secs(86_400)));
-                figures(&folder, &Filter { since: Some(since), until, ..Filter::default() }, Bucket::Hour)
-                    .expect("a segment")
-                    .len()
-            }
-        }),
-    );
-    timed(
-        "a card's status changes",
-        1,
-        Box::new({
-            let folder = folder.clone();
-            move |n| {
-                let mut found = 0;
-                changes(&folder, &Filter { card: Some(of(n)), ..Filter::default() }, |_| {
-                    found += 1;
-                    ControlFlow::Continue(())
-                })
-                .expect("a segment");
-                found
-            }
-        }),
-    );
-    timed(
-        "verify",
-        1,
-        Box::new(move |_| verify(&folder, &Scope::default(), |_, _| {}).expect("a segment").damage.len()),
-    );
-    timed("by_card in the sqlite3 shell", 5, Box::new(move |n| shell(&path, of(n).as_str())));
-    Ok(())
+/// Prints the median and the longest time of a query, and the rows that it found in all.
+fn timed(clock: &Clock, name: &str, times: u32, mut query: impl FnMut(u32) -> usize) {
+    let mut took: Vec<Duration> = Vec::new();
+    let mut found = 0;
+    for n in 0..times {
+        let before = clock.monotonic();
+        found += query(n);
+        took.push(clock.monotonic().saturating_sub(before));
+    }
+    took.sort_unstable();
+    let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
+    println!("  {name:<40} median {median:>9.2?}  worst {worst:>9.2?}  ({found} rows)");
+}
+
+/// One of the cards, another for each number.
+fn card(n: u32) -> Card {
+    Card::parse(CardKind::Msisdn, &format!("147{:08}", u64::from(n) * 7_919 % CARDS)).expect("a card")
 }
 
 /// The stock shell's rows; the time is that of the whole process.
@@ -240,7 +216,7 @@ fn shell(path: &Path, card: &str) -> usize {
     output.map_or(0, |output| output.stdout.split(|byte| *byte == b'\n').count() - 1)
 }
 
-/// On the disk that the project lies on: a temporary folder may be memory.
+/// A folder on the disk of the workspace: a temporary folder may be in memory.
 fn target() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
 }
