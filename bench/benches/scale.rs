@@ -3,8 +3,8 @@
 //! | mode | |
 //! | --- | --- |
 //! | `fill STORE CARDS` | `cache.db` with an answer for each card, given a moment ago |
-//! | `window STORE RECORDS` | this month's audit with so many look-ups of the last four minutes, a transid each |
-//! | `memory CONFIG CARDS` | takes each card of `cache.db` into memory: bytes a card, ns a card found again |
+//! | `window STORE RECORDS` | this month's audit with this number of lookups of the last four minutes, each with its own transid |
+//! | `memory CONFIG CARDS` | takes each card of `cache.db` into memory: bytes per card, ns per card found again |
 //! | `certificate FOLDER` | a certificate for `gateway.tls`, and its key |
 //! | `idle PROCESS ADDRESS GATEWAYS [CERTIFICATE]` | gateways that ask once and stay: bytes of that process |
 

@@ -1,6 +1,6 @@
 //! Whether the time of a refusal tells who is known: run by `cargo xtask bench timing`.
 //!
-//! Refused alike, with the same words: a wrong token of a listed client, an appid that nobody has, a revoked client, and
+//! Refused alike, with the same words: a wrong token of a listed client, an unknown appid, a revoked client, and
 //! a derived appid. Each try is one of them at random, so that whatever else this machine does falls on all alike. A
 //! difference of medians counts against its noise: how far the medians of two random halves of one kind differ.
 //!
@@ -137,7 +137,7 @@ fn report(measured: &Measured) {
     }
 }
 
-/// How far the medians of two random halves differ, 19 times of 20.
+/// The difference between the medians of two random halves that 95 % of the halves stay below.
 fn noise(times: &[u32], random: &mut Random) -> f64 {
     let mut differences: Vec<f64> = (0..HALVES)
         .map(|_| {
@@ -193,7 +193,7 @@ fn secret(path: &Path, text: &str) -> std::io::Result<()> {
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))
 }
 
-/// A look-up, in every respect but its token as it should be.
+/// A valid lookup except for its token.
 fn target(appid: &str) -> String {
     let stamp = Stamp::from_unix(NOON.as_secs()).expect("a moment of this century");
     let token = "0123456789abcdef".repeat(4);
@@ -206,7 +206,7 @@ fn target(appid: &str) -> String {
 fn request(target: &str) -> Request<'static> {
     let uri: &Uri = Box::leak(Box::new(target.parse().expect("a target")));
     let (operations, headers) = (operations(), HeaderMap::new());
-    Request::parse(uri, &headers, b"", &operations, false, &mut Claims::default()).expect("a look-up")
+    Request::parse(uri, &headers, b"", &operations, false, &mut Claims::default()).expect("a lookup")
 }
 
 fn operations() -> cmiot_proxy::operation::Operations {

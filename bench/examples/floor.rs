@@ -1,4 +1,4 @@
-//! The floor that the proxy is measured against: a hyper server that answers a constant and does nothing else.
+//! The baseline for the proxy: a hyper server that answers a constant and does nothing else.
 //!
 //! `cargo run --release --example floor -- 127.0.0.1:0` prints its address, as `cmiot-proxy serve` does. With the files
 //! of a certificate and its key besides, it speaks TLS.
@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 // Boxed: a handshake's state is larger than what is left of it.
                 if let Ok(stream) = Box::pin(tls.accept(stream)).await {
                     let stream = TokioIo::new(Box::new(stream));
-                    // Whoever leaves before the end is no concern of a floor's.
+                    // A client that disconnects is no error here.
                     let _ = http1::Builder::new().serve_connection(stream, service_fn(answer)).await;
                 }
             });

@@ -1,5 +1,5 @@
-//! A load at a steady rate: look-ups fall due by the clock, whether or not those before them are answered, and a time
-//! counts from the moment when its look-up was due. wrk, which waits for answers, hides a server's pauses.
+//! A load at a steady rate (open loop): lookups are due by the clock, whether or not earlier ones are answered, and a
+//! latency counts from the moment when its lookup was due. wrk waits for answers and so hides a server's pauses.
 //!
 //! One thread that never sleeps: a timer's millisecond would be most of what is measured. The last line is
 //! `RESULT requests errors p50 p99 p99.9`, times in microseconds.
@@ -23,10 +23,10 @@ struct Load {
     /// Host and port
     #[arg(long)]
     address: SocketAddr,
-    /// Look-ups a second
+    /// Lookups per second
     #[arg(long)]
     rate: f64,
-    /// For so long
+    /// Duration
     #[arg(long)]
     seconds: f64,
     /// Connections, asked in turn
@@ -41,12 +41,12 @@ struct Load {
     /// The first transid's sequence number; runs within a second of each other must not share any
     #[arg(long)]
     first: u32,
-    /// Whose look-ups they are: APPID:EBID:PASSWORD
+    /// Account that signs: APPID:EBID:PASSWORD
     #[arg(long)]
     account: String,
 }
 
-/// What came back so far.
+/// Results so far.
 #[derive(Default)]
 struct Seen {
     times: Vec<Duration>,
@@ -62,7 +62,7 @@ fn main() -> anyhow::Result<()> {
         .build()?;
     let seen = LocalSet::new().block_on(&runtime, run(&load))?;
     let mut times = seen.times;
-    ensure!(!times.is_empty(), "no look-up was answered in full; {} failed", seen.errors);
+    ensure!(!times.is_empty(), "no lookup was answered in full; {} failed", seen.errors);
     times.sort_unstable();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_micros();
     println!("RESULT {} {} {} {} {}", times.len(), seen.errors, at(0.5), at(0.99), at(0.999));
@@ -88,7 +88,7 @@ async fn run(load: &Load) -> anyhow::Result<Seen> {
         while Instant::now() < due {
             yield_now().await;
         }
-        // A line whose connection broke counts its look-ups as errors itself, so that the receiver is always there.
+        // A task whose connection broke counts its lookups as errors itself, so that the receiver is always there.
         let _ = lines[n as usize % lines.len()].send((due, request));
     }
     drop(lines);

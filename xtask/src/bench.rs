@@ -1,7 +1,7 @@
 //! `cargo xtask bench ...`: the project against its peers on the same work, in one run, as ratios.
 //!
-//! These machines are shared and noisy, so no bench asserts a time and CI only checks that they run. Whoever quotes a
-//! figure quotes a ratio and the command that printed it. A bench is a variant of [`Bench`] and a file of its name.
+//! These machines are shared and noisy, so no bench asserts a time and CI only checks that they run. Quote
+//! a ratio, with the command that printed it. A bench is a variant of [`Bench`] and a file of its name.
 
 mod audit;
 mod collapse;
@@ -21,21 +21,21 @@ use clap::Subcommand;
 /// The benches.
 #[derive(Subcommand)]
 pub(crate) enum Bench {
-    /// A cached look-up against HAProxy, nginx, Varnish and a bare hyper server: requests a second, latency, CPU
+    /// A cached lookup against HAProxy, nginx, Varnish and a bare hyper server: requests per second, latency, CPU
     Peers(peers::Options),
-    /// What an audit record costs, and how fast it is found again
+    /// The cost of an audit record, and the time of queries
     Audit(audit::Options),
-    /// What a cache costs the carrier, on good days and bad, against nginx, Varnish and Squid: calls, failures
+    /// Carrier calls and failures of the proxy, nginx, Varnish and Squid, with a working and a failing carrier
     Collapse(collapse::Options),
     /// The signer on emulated chips against mbedTLS and BearSSL in C: flash, stack, instructions
     Firmware,
-    /// How long a hit and a miss take at a steady half of what saturates the server, beside the disk's fsync
+    /// Latency of hits and misses at half of the saturating rate, compared with an fsync of the disk
     Latency(latency::Options),
     /// Many cards, a long replay window, many idle gateways: time to start, memory, cost of a card found again
     Scale(scale::Options),
-    /// The signer on this host against OpenSSL's SHA-256 of the same bytes: ns a token, ns a request
+    /// The signer on this host against OpenSSL's SHA-256 of the same bytes: ns per token, ns per request
     Signer(signer::Options),
-    /// How long the refusals of unknown, revoked and mistaken gateways take: difference and noise
+    /// Time of the refusals of unknown, revoked and mistaken gateways: difference and noise
     Timing(timing::Options),
 }
 

@@ -75,23 +75,23 @@ const STAGES: &[Stage] = &[
     Stage { name: "bench", about: "Every bench builds and runs for a second", run: || plain(bench::stage) },
     Stage {
         name: "fuzz",
-        about: "Whatever reads others' bytes, fuzzed for 20 s a target",
+        about: "Parsers of untrusted bytes, fuzzed for 20 s per target",
         run: || plain(fuzz::stage),
     },
 ];
 
-/// What became of a stage.
+/// Result of a stage.
 struct Report {
     name: &'static str,
     took: Duration,
-    /// Why it failed, if it did.
+    /// Reason of a failure.
     failure: Option<String>,
 }
 
 /// Runs the stages of these names, or all when there are none.
 ///
 /// # Errors
-/// When the toolchain cannot be had. Stages that fail make the exit code 1.
+/// When the toolchain is not available. Stages that fail make the exit code 1.
 pub(crate) fn command(names: &[String]) -> Result<ExitCode> {
     if names.is_empty() || names.iter().any(|name| !READERS.contains(&name.as_str())) {
         tools::toolchain()?;
@@ -149,7 +149,7 @@ fn plain(stage: fn() -> Result<()>) -> Result<Option<Tally>> {
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
-    #[expect(clippy::disallowed_methods, reason = "times a stage for the table; nothing is decided by it")]
+    #[expect(clippy::disallowed_methods, reason = "duration of a stage, for the table only")]
     let start = Instant::now();
     (work(), start.elapsed())
 }

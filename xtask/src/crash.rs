@@ -27,10 +27,10 @@ use self::disk::Disk;
 use crate::run::{Run, root, target};
 use crate::server_process::ServerProcess;
 
-/// How to crash.
+/// Options of the crashes.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// How often
+    /// Number of rounds
     #[arg(long, default_value_t = 200)]
     rounds: u32,
     /// Lose the power too: files keep what was synced, and syncs fail; shows as well that `process` does not survive it
@@ -41,7 +41,7 @@ pub(crate) struct Options {
     program: Option<PathBuf>,
 }
 
-/// What a run of rounds came to.
+/// Result of all rounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {
     answered: usize,
@@ -51,7 +51,7 @@ struct Tally {
     repeated: usize,
     /// Those of them that were not refused.
     accepted: usize,
-    /// How often the process ended itself and was started again.
+    /// Restarts after the process ended itself.
     restarts: u32,
 }
 
@@ -67,11 +67,11 @@ enum Syncs {
 
 const GATEWAYS: u32 = 8;
 const EBID: &str = "0001000000009";
-/// How many answered requests are sent again after a start.
+/// Number of answered requests that are sent again after a start.
 const REPEATED: usize = 40;
-/// How long the proxy waits before it tries a failed sync for the last time, and a little more.
+/// Time until the proxy retries a failed sync for the last time, with a margin.
 const LAST_ATTEMPT: Duration = Duration::from_millis(5_700);
-/// How often a proxy that ended itself is started again: its start may fail while syncs do.
+/// Attempts to restart a proxy that ended itself: a start may fail while syncs fail.
 const STARTS: u32 = 20;
 
 /// Crashes and prints; an error when an answer was lost.
@@ -301,13 +301,13 @@ fn ask(address: &str, sequence: &AtomicU32) -> Result<Vec<Asked>> {
             Some(body) if body.contains("\"status\":\"0\"") => answered.push(Asked { transid, url }),
             // A busy machine misses its deadlines, and nothing is answered while syncs fail; that promises nothing.
             Some(body) if body.contains("\"status\":\"73\"") => thread::sleep(Duration::from_millis(5)),
-            Some(body) => bail!("not an answer of the carrier's: {body}"),
+            Some(body) => bail!("not a carrier response: {body}"),
             None => return Ok(answered),
         }
     }
 }
 
-/// A whole answer's body, or none when the connection broke before.
+/// Body of a complete response; `None` when the connection broke.
 fn answer(reader: &mut impl BufRead) -> Option<String> {
     let mut length = 0;
     loop {
@@ -376,7 +376,7 @@ fn proxy(program: &Path, folder: &Path, disk: Option<&Disk>) -> Result<(ServerPr
     Ok((proxy, address))
 }
 
-/// Freshness by default: the first look-ups of a round are calls, most are hits.
+/// Freshness by default: the first lookups of a round are calls, most are hits.
 fn config(base_url: &str, durability: &str) -> String {
     format!(
         r#"[gateway]

@@ -8,7 +8,7 @@
 //! | panics | the images' panic handler calls a function that does not exist: they link only while none is left |
 //!
 //! All of it is exact, so any growth fails: over a budget for good, over the baseline until `--rebase` records it.
-//! Both stand in `signer/firmware/budgets.tsv`.
+//! Both are in `signer/firmware/budgets.tsv`.
 
 mod budget;
 pub(crate) mod image;
@@ -21,7 +21,7 @@ use crate::tools;
 use budget::Figure;
 use image::{CHIPS, Chip};
 
-/// What the images are measured for, and built with. The first is measured; with the others they must link.
+/// Features of the images. The first is measured; with the others they must link.
 const PROFILES: &[&str] = &["release", "s", "three"];
 /// The images that must hold no panic.
 const WITHOUT_PANICS: &[&str] =

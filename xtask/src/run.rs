@@ -1,6 +1,6 @@
 //! One child process: its command line is printed before it starts, its failure is an error that repeats it.
 //!
-//! Every child starts in the workspace's root with no standard input, so that none can wait for an answer.
+//! Every child starts in the workspace's root without a standard input, so that no child can wait for input.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// Writes a file that nobody else can read: the proxy refuses passwords in any other.
+/// Writes a file that only its owner can read: the proxy refuses passwords in any other.
 pub(crate) fn write_private(path: &Path, text: &str) -> Result<()> {
     let _ = fs::remove_file(path); // whose mode would stay
     let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
@@ -106,7 +106,7 @@ impl Run {
     /// As [`Run::run`], and kills the child, with all that it started, when it takes longer than `limit`.
     ///
     /// # Errors
-    /// As [`Run::run`], and when the limit is over.
+    /// As [`Run::run`], and when the limit has passed.
     pub(crate) fn run_within(mut self, limit: Duration) -> Result<()> {
         const PAUSE: Duration = Duration::from_millis(100);
         println!("$ {self}   # for {} s at most", limit.as_secs());
@@ -183,10 +183,10 @@ impl fmt::Display for Run {
 
 /// The workspace's root folder.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the xtask's folder lies in the workspace's")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the folder of the xtask is in the workspace's")
 }
 
-/// Where cargo builds.
+/// Cargo's target folder.
 pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }

@@ -16,7 +16,7 @@ use crate::firmware;
 use crate::run::{Run, Stream};
 use crate::tools;
 
-/// What became of the tests.
+/// Result of the tests.
 pub(crate) struct Tally {
     /// Nextest's closing line.
     summary: String,

@@ -1,4 +1,4 @@
-//! What a machine must have, and how it is brought there when it is missing.
+//! Required programs, and their installation.
 //!
 //! Taken for granted: rustup, a C compiler, git, and Debian's package manager. The rest is looked for and fetched:
 //! the toolchain that `rust-toolchain.toml` names, cargo's tools and PyPI's (into `target/tools`, nowhere else), and
@@ -15,7 +15,7 @@ use crate::run::{Run, on_path, root, target};
 struct Package {
     program: &'static str,
     package: &'static str,
-    /// Why the tests need it.
+    /// Reason for the tests.
     reason: &'static str,
 }
 
@@ -40,7 +40,7 @@ const PACKAGES: &[Package] = &[
     Package { program: "make", package: "make", reason: "CMake builds with it" },
 ];
 
-/// What the benches compare with and load with; the tests need none of it.
+/// Peers and load generator of the benches; the tests need none of them.
 const PEERS: &[Package] = &[
     Package { program: "wrk", package: "wrk", reason: "the benches load servers with it" },
     Package { program: "valgrind", package: "valgrind", reason: "it counts the instructions of a hit" },
@@ -110,7 +110,7 @@ pub(crate) fn peers() -> Result<()> {
     bring(PEERS)
 }
 
-/// What runs an executable for this processor on ours; Debian's package brings it.
+/// Emulator for executables of this processor, from its Debian package.
 ///
 /// # Errors
 /// As [`packages`].
@@ -175,10 +175,10 @@ pub(crate) fn install(names: &[&str]) -> Result<()> {
 }
 
 /// Brings what `xtask/data/NAME.txt` names, packages of PyPI at their versions, into a virtual environment of its own
-/// below the target folder, and returns that: programs stand in its `bin`. Takes no time when all is there.
+/// below the target folder, and returns that: programs are in its `bin`. Takes no time when all is there.
 ///
 /// # Errors
-/// When Debian's `python3-venv` is missing and cannot be installed, or a package cannot be had.
+/// When Debian's `python3-venv` is missing and cannot be installed, or a package is not available.
 pub(crate) fn python(name: &str) -> Result<PathBuf> {
     let requirements = root().join("xtask/data").join(name).with_extension("txt");
     let environment = target().join("tools").join(name);

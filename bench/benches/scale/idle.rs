@@ -24,9 +24,9 @@ const NAME: &str = "gateway.bench";
 /// Cards that are asked about; the store holds them.
 const CARDS: u64 = 1_000;
 
-/// A connection, whatever lies below.
-trait Line: AsyncRead + AsyncWrite + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Unpin> Line for S {}
+/// A connection over TCP or TLS.
+trait Connection: AsyncRead + AsyncWrite + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection for S {}
 
 /// Writes `cert.pem` and `key.pem` into a folder: a certificate that vouches for itself.
 pub(super) fn certificate(folder: &Path) -> Result<()> {
@@ -72,9 +72,9 @@ fn connector(certificate: &Path) -> Result<TlsConnector> {
 }
 
 /// Connects, asks about a card, and reads its answer.
-async fn connect(address: SocketAddr, tls: Option<&TlsConnector>, n: u32) -> Result<Box<dyn Line>> {
+async fn connect(address: SocketAddr, tls: Option<&TlsConnector>, n: u32) -> Result<Box<dyn Connection>> {
     let stream = TcpStream::connect(address).await?;
-    let mut line: Box<dyn Line> = match tls {
+    let mut line: Box<dyn Connection> = match tls {
         None => Box::new(stream),
         Some(tls) => Box::new(tls.connect(ServerName::try_from(NAME)?, stream).await?),
     };
@@ -93,7 +93,7 @@ async fn connect(address: SocketAddr, tls: Option<&TlsConnector>, n: u32) -> Res
     Ok(line)
 }
 
-/// A look-up, signed now.
+/// A lookup, signed now.
 #[expect(clippy::disallowed_methods, reason = "a gateway stands outside the proxy and its clock")]
 fn request(n: u32) -> Result<String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();

@@ -1,4 +1,4 @@
-//! What a token and a request cost a host: the signer against OpenSSL's SHA-256 of the same bytes, in turns.
+//! The cost of a token and of a request on a host: the signer against OpenSSL's SHA-256 of the same bytes, in turns.
 //!
 //! OpenSSL has several doors. `SHA256()` and `EVP_Digest` look the algorithm up at each call; with a digest fetched
 //! beforehand and a context kept, it is as fast as it gets, and that is the one to compare with. A round measures each

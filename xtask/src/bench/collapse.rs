@@ -2,7 +2,7 @@
 //!
 //! One simulated carrier, the same scenarios for each server, a new folder and an empty cache for each scenario. The
 //! peers are configured as well as their manuals allow (`bench/peers/collapse/`). Calls are the simulator's own
-//! count; times are the askers' and, like every time here, quoted beside those of the same run.
+//! count; times are the clients', and comparable within one run only.
 
 mod load;
 mod servers;
@@ -18,14 +18,14 @@ use super::servers::{APPID, EBID, PASSWORD, Server, Site, Spec};
 use crate::run::{Run, root, target};
 use crate::tools;
 
-/// The carrier's own time in the first three scenarios.
+/// Latency of the carrier in the first three scenarios.
 const CARRIER: Duration = Duration::from_millis(300);
-/// Those who ask at once in the first.
+/// Simultaneous requests in the first scenario.
 const CROWD: u32 = 200;
-/// A gateway's patience in the last one: a tenth of the vendor's 25 s, as every time there.
-const PATIENCE: Duration = Duration::from_millis(2_500);
+/// A gateway's timeout in the last one: a tenth of the vendor's 25 s, as every duration there.
+const TIMEOUT: Duration = Duration::from_millis(2_500);
 
-/// How to measure.
+/// Options of the measurement.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Cards that expire in the same second
@@ -137,7 +137,7 @@ async fn many(server: &Server, carrier: &Simulator) -> String {
 async fn leaver(server: &Server, carrier: &Simulator) -> String {
     carrier.set_latency(CARRIER);
     let address = server.address();
-    let leader = tokio::spawn(async move { ask(address, 0, PATIENCE).await });
+    let leader = tokio::spawn(async move { ask(address, 0, TIMEOUT).await });
     carrier.wait_for_calls(1).await;
     sleep(Duration::from_millis(50)).await;
     let waiting = tokio::spawn(async move { crowd(address, 50, 0).await });
@@ -156,7 +156,7 @@ async fn failing(server: &Server, carrier: &Simulator) -> String {
 async fn error_inside(server: &Server, carrier: &Simulator) -> String {
     carrier.set_rules([Rule::any().code("20")]);
     for _ in 0..2 {
-        ask(server.address(), 0, PATIENCE).await;
+        ask(server.address(), 0, TIMEOUT).await;
     }
     if carrier.count() == 1 { "yes" } else { "no" }.to_owned()
 }
@@ -168,9 +168,9 @@ async fn expiry(server: &Server, carrier: &Simulator, cards: u32) -> Result<Stri
     carrier.set_throttle(Throttle::per_second(200));
     servers::limit_calls(server).await?;
     let mut asking = tokio::task::JoinSet::new();
-    let begun = Instant::now();
+    let start = Instant::now();
     for n in 0..2 * cards {
-        sleep_until(begun + Duration::from_secs(1) / 2_000 * n).await;
+        sleep_until(start + Duration::from_secs(1) / 2_000 * n).await;
         let address = server.address();
         asking.spawn(async move { ask(address, n % cards, Duration::from_secs(25)).await });
     }
@@ -186,11 +186,11 @@ async fn outage(server: &mut Server, carrier: &Simulator, options: &Options) -> 
     let (mut failures, mut asked) = (0, 0);
     let mut during = async |server: &Server, seconds: u64| {
         let mut asking = tokio::task::JoinSet::new();
-        let begun = Instant::now();
+        let start = Instant::now();
         for n in 0..u32::try_from(seconds).unwrap_or(1) * 100 {
-            sleep_until(begun + Duration::from_millis(10) * n).await;
+            sleep_until(start + Duration::from_millis(10) * n).await;
             let address = server.address();
-            asking.spawn(async move { ask(address, n % CARDS, PATIENCE).await });
+            asking.spawn(async move { ask(address, n % CARDS, TIMEOUT).await });
         }
         for one in asking.join_all().await {
             asked += 1;

@@ -1,7 +1,7 @@
 //! `cargo xtask bench firmware`: the same job in C, with mbedTLS's and BearSSL's SHA-256, measured in the same run.
 //!
 //! The peers' sources are Debian's source packages, fetched into a temporary folder and never kept. The job in C and
-//! its measuring stand in `signer/firmware/peers`; they are built with `-Os` and link-time optimisation, as the Rust
+//! its measurement are in `signer/firmware/peers`; they are built with `-Os` and link-time optimisation, as the Rust
 //! images are with `z`, and linked with newlib-nano.
 
 use std::fs;
@@ -14,7 +14,7 @@ use crate::firmware::measured;
 use crate::run::Run;
 use crate::tools;
 
-/// What the job takes.
+/// Cost of the job.
 struct Cost {
     who: String,
     flash: u64,
@@ -22,7 +22,7 @@ struct Cost {
     instructions: u64,
 }
 
-/// A peer: its name, and what is compiled beside `sign.c` to get it. `{}` is the folder of the sources.
+/// A peer: its name, and the compiler arguments after `sign.c`. `{}` is the folder of the sources.
 struct Peer {
     name: &'static str,
     arguments: &'static [&'static str],
@@ -68,7 +68,7 @@ struct Build {
     /// As the table says it.
     name: &'static str,
     profile: &'static str,
-    /// What the profile is changed by.
+    /// Changes to the profile.
     config: &'static [&'static str],
     /// Flags of the final build.
     flags: &'static str,

@@ -1,7 +1,7 @@
-//! `cargo xtask bench latency`: how long a hit and a miss take when look-ups come at a steady rate.
+//! `cargo xtask bench latency`: latency of hits and misses at a steady rate.
 //!
 //! First wrk says what saturates the proxy under `power`; then each server is asked at half of that by a load that does
-//! not wait for answers (`bench/examples/load.rs`), and, slowly, about cards that nobody knows yet. The fsync that an
+//! not wait for answers (`bench/examples/load.rs`), and, slowly, about cards that are not cached. The fsync that an
 //! answer under `power` waits for is timed on the same disk in the same run. There is no proxy without an audit, so
 //! `process`, whose commit waits for no disk, stands for one; it includes a batch's write.
 
@@ -20,10 +20,10 @@ use crate::tools;
 /// Connections, for both loads.
 const CONNECTIONS: u32 = 256;
 
-/// Unknown cards a second: few enough that each is alone.
+/// New cards per second: few enough that no two are in flight together.
 const MISSES: f64 = 50.0;
 
-/// How to measure.
+/// Options of the measurement.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Seconds of each load
@@ -54,7 +54,7 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     let rate = saturated / 2.0;
     let fsync = fsync(&folder)?;
     println!(
-        "\n{saturated:.0} look-ups/s saturate power with {CONNECTIONS} connections; asked at {rate:.0}/s"
+        "\n{saturated:.0} lookups/s saturate power with {CONNECTIONS} connections; asked at {rate:.0}/s"
     );
     println!("{:<24} {:>8} {:>8} {:>8}", "", "p50 µs", "p99 µs", "p99.9 µs");
     row("fsync of 16 KiB", fsync);
@@ -88,22 +88,22 @@ fn row(what: &str, [p50, p99, p999]: Times) {
     println!("{what:<24} {p50:>8} {p99:>8} {p999:>8}");
 }
 
-/// What has been asked so far.
+/// The load, with the numbers used so far.
 struct Load {
     seconds: u32,
-    /// Of the next run's first transid.
+    /// Sequence number of the next run's first transid.
     sequence: u32,
     /// Cards beyond the warm ones that were asked about.
     fresh: u64,
 }
 
 impl Load {
-    /// About cards that are known.
+    /// Lookups of cached cards.
     fn hits(&mut self, address: SocketAddr, rate: f64, seconds: u32) -> Result<Times> {
         self.run(address, rate, seconds, CONNECTIONS, 14_765_000_000)
     }
 
-    /// About cards that nobody asked about before.
+    /// Lookups of new cards.
     fn misses(&mut self, address: SocketAddr) -> Result<Times> {
         self.fresh += u64::from(CARDS.count);
         self.run(address, MISSES, self.seconds, 8, 14_765_000_000 + self.fresh)
@@ -126,12 +126,14 @@ impl Load {
             .args(["--connections", &connections.to_string(), "--cards", &CARDS.count.to_string()])
             .args(["--first-card", &first.to_string(), "--first", &self.sequence.to_string()])
             .output()?;
-        let line =
-            printed.lines().find_map(|line| line.strip_prefix("RESULT ")).context("the load said nothing")?;
+        let line = printed
+            .lines()
+            .find_map(|line| line.strip_prefix("RESULT "))
+            .context("the load printed no result")?;
         let fields: Vec<u64> =
             line.split(' ').map(str::parse).collect::<Result<_, _>>().context(line.to_owned())?;
         let [_, errors, p50, p99, p999] = fields[..] else { bail!("the load printed {line}") };
-        ensure!(errors == 0, "{errors} look-ups failed");
+        ensure!(errors == 0, "{errors} lookups failed");
         Ok([p50, p99, p999])
     }
 }

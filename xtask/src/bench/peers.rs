@@ -1,8 +1,8 @@
-//! `cargo xtask bench peers`: a cached look-up, ours against HAProxy, nginx, Varnish and a bare hyper server.
+//! `cargo xtask bench peers`: a cached lookup, ours against HAProxy, nginx, Varnish and a bare hyper server.
 //!
 //! wrk signs every request (`bench/peers/sign.lua`). The servers run in turn, A B C A B C, on one processor, the load
 //! and the simulated carrier on another, so that what drifts drifts for all. CPU is the kernel's own accounting of
-//! the server's process group. Ours checks the signature, refuses replays and commits an audit record beside it.
+//! the server's process group. The proxy also checks the signature, refuses replays and commits an audit record.
 //! With `--before` two executables of ours are compared instead: see [`before`].
 
 mod before;
@@ -21,7 +21,7 @@ use crate::tools;
 /// Distinct cards, all warm.
 pub(super) const CARDS: Cards = Cards { count: 10_000, stride: 1 };
 
-/// How to measure.
+/// Options of the measurement.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Seconds a server is loaded in each round
@@ -36,21 +36,21 @@ pub(crate) struct Options {
     /// The proxy's executable, as `cargo xtask release` leaves one, instead of a release build
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
-    /// Another executable of the proxy's: it and ours alone are loaded in turn, A B, B A, ..., with the same configuration
+    /// Another executable of the proxy: it and ours alone are loaded in turn, A B, B A, ..., with the same configuration
     /// and load. Prints the median of the rounds' ratios of CPU a hit (ours / FILE) with its quartiles, and the
     /// instructions a hit of both as callgrind counts them (each in three short runs of its own)
     #[arg(long, value_name = "FILE")]
     before: Option<PathBuf>,
 }
 
-/// Which cards a load asks about: so many, each so many after the one before.
+/// Cards of a load: their number, and the distance from one to the next.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cards {
     pub(super) count: u32,
     pub(super) stride: u32,
 }
 
-/// What one run of wrk saw, and what it cost the server.
+/// Result of one run of wrk, and CPU time of the server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     pub(super) requests: u64,
@@ -62,12 +62,12 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    /// Requests a second.
+    /// Requests per second.
     pub(super) fn rate(&self) -> f64 {
         self.requests as f64 / self.seconds
     }
 
-    /// Microseconds of the server's CPU a request.
+    /// CPU time of the server per request, in microseconds.
     pub(super) fn cpu_us(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.requests as f64
     }

@@ -17,7 +17,7 @@ use self::started::Started;
 use crate::run::{Run, root, target};
 use crate::tools;
 
-/// How to measure.
+/// Options of the measurement.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Sizes of the cache, in cards
@@ -63,7 +63,7 @@ fn cards(folder: &Path, options: &Options) -> Result<()> {
     let stores: Vec<_> = rows.iter().map(|(cards, place, _)| (*cards, place.as_path())).collect();
     let cpu = hit::cpu(&stores, options.seconds, 3)?;
     println!(
-        "\n| cards | cache.db, MiB | start to first answer, ms | in memory, bytes a card | found again, ns \
+        "\n| cards | cache.db, MiB | start to first answer, ms | in memory, bytes per card | found again, ns \
          | a hit over the wire, CPU µs | of the first |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- |");
@@ -105,7 +105,7 @@ fn path(path: &Path) -> Result<&str> {
     path.to_str().context("the workspace's path is not UTF-8")
 }
 
-/// Where cargo puts what it builds.
+/// Folder of release builds.
 fn release() -> PathBuf {
     target().join("release")
 }

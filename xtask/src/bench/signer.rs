@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::run::Run;
 use crate::tools;
 
-/// How to measure.
+/// Options of the measurement.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// A few rounds, to see that it runs

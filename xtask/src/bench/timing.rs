@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::run::Run;
 
-/// How to measure.
+/// Options of the measurement.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Tries of each kind of refusal

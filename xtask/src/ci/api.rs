@@ -1,5 +1,5 @@
 //! The operators' listener against its own description: Schemathesis makes requests out of `docs/openapi.yaml`, good and
-//! bad ones, and looks whether each answer is one that stands there.
+//! bad ones, and checks that each response is one of the described ones.
 //!
 //! It comes from PyPI, every package at the version that `xtask/data/schemathesis.txt` names. The proxy stands before a simulated carrier, and wants a bearer token.
 

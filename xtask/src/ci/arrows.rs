@@ -25,9 +25,9 @@ use self::imports::Module;
 /// The document that states the order, and the sources that it is about.
 const DOCUMENT: &str = "ARCHITECTURE.md";
 const SOURCES: &str = "proxy/src";
-/// How the binary names the library.
+/// Name of the library in the binary.
 const CRATE: &str = "cmiot_proxy";
-/// How the block with the order begins and ends.
+/// First and last line of the block with the order.
 const BEGIN: &str = "```text order";
 const END: &str = "```";
 

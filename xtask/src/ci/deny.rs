@@ -1,4 +1,4 @@
-//! What may come in as a dependency (`deny.toml`): licences, bans, sources, and known faults.
+//! Rules for dependencies (`deny.toml`): licences, bans, sources, and known faults.
 //!
 //! Faults are looked up in the RustSec advisory database. The current one is fetched; where that fails, the snapshot
 //! in `xtask/data` is used instead, and either way the database's date is printed. `CARGO_NET_OFFLINE=true` goes
@@ -31,12 +31,12 @@ const MANIFESTS: &[&str] =
 /// Checks the dependencies of every Cargo.lock.
 ///
 /// # Errors
-/// When a dependency is not allowed, or cargo-deny or the crates cannot be had.
+/// When a dependency is not allowed, or cargo-deny or the crates are not available.
 pub(super) fn stage() -> Result<()> {
     let databases = match fetch_database(tools::DENY.ready()?) {
         Ok(fetched) => fetched,
         Err(error) => {
-            println!("The current advisory database cannot be had, so the snapshot is used: {error:#}");
+            println!("The current advisory database is not available, so the snapshot is used: {error:#}");
             lay_snapshot()?
         }
     };
@@ -61,7 +61,7 @@ fn check(manifest: &str, databases: &Path) -> Result<()> {
     deny.env(DATABASES_VARIABLE, utf8(databases)?).run().with_context(|| manifest.to_owned())
 }
 
-/// Brings the current database, and returns the folder it lies in.
+/// Fetches the current database, and returns its folder.
 fn fetch_database(deny: Run) -> Result<PathBuf> {
     if std::env::var_os("CARGO_NET_OFFLINE").is_some_and(|value| value == "true") {
         bail!("CARGO_NET_OFFLINE is set");
@@ -71,7 +71,7 @@ fn fetch_database(deny: Run) -> Result<PathBuf> {
     Ok(databases)
 }
 
-/// Unpacks the snapshot as the git repository that cargo-deny expects, and returns the folder it lies in.
+/// Unpacks the snapshot as the git repository that cargo-deny expects, and returns its folder.
 fn lay_snapshot() -> Result<PathBuf> {
     let databases = root().join("target/advisory-snapshot");
     let database = databases.join(DATABASE);

@@ -1,4 +1,4 @@
-//! What the signer promises about where it builds: on each chip, with each set of its features, and with the oldest
+//! The signer's promise about builds: on each chip, with each set of its features, and with the oldest
 //! Rust that its manifest names. Features and Rust are read from the manifest, so that a new one is checked unasked.
 
 use anyhow::{Context, Result};
@@ -31,7 +31,7 @@ pub(super) fn no_std() -> Result<()> {
 /// Checks the signer, and its C interface, with the oldest Rust it promises (`rust-version`).
 ///
 /// # Errors
-/// When that toolchain cannot be had, or the check fails.
+/// When that toolchain is not available, or the check fails.
 pub(super) fn msrv() -> Result<()> {
     let manifest = manifest()?;
     let oldest = manifest["rust_version"].as_str().context("the signer's manifest has no rust-version")?;

@@ -63,7 +63,7 @@ impl Disk {
             if path.is_dir() {
                 continue;
             }
-            // The index of a WAL is memory that the next process builds anew.
+            // The index of a WAL is in memory; the next process rebuilds it.
             if path.to_string_lossy().ends_with("-shm") {
                 fs::remove_file(&path)?;
                 continue;

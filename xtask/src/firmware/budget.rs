@@ -96,7 +96,7 @@ fn rebased(rows: &[Row], figures: &[Figure]) -> Vec<Row> {
     rows
 }
 
-/// What is wrong, a line each.
+/// Problems, one per line.
 fn faults(rows: &[Row], figures: &[Figure]) -> Vec<String> {
     let mut faults = Vec::new();
     for figure in figures {

@@ -23,7 +23,7 @@ pub(crate) const CHIPS: &[Chip] = &[
     Chip { name: "M4F", target: "thumbv7em-none-eabihf", machine: "mps2-an386" },
 ];
 
-/// What an image takes, in bytes.
+/// Size of an image, in bytes.
 pub(crate) struct Size {
     pub(crate) flash: u64,
     pub(crate) ram: u64,
@@ -75,7 +75,7 @@ impl Chip {
         Ok(output)
     }
 
-    /// How large an image of the release profile is.
+    /// Size of an image of the release profile.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -88,12 +88,12 @@ impl Chip {
     }
 }
 
-/// Where the images are built: beside the workspace's own output, and not mixed with it.
+/// Folder of the images, apart from the workspace's own output.
 pub(crate) fn target_dir() -> PathBuf {
     target().join("firmware")
 }
 
-/// How large an image is.
+/// Size of an image.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -102,7 +102,7 @@ pub(crate) fn size(image: &Path) -> Result<Size> {
     berkeley(&printed).with_context(|| format!("not the table that arm-none-eabi-size prints:\n{printed}"))
 }
 
-/// Reads `text data bss dec hex filename` over one row of numbers. What is initialised lies in flash and in RAM.
+/// Reads `text data bss dec hex filename` over one row of numbers. Initialised data is in flash and in RAM.
 fn berkeley(table: &str) -> Option<Size> {
     let mut numbers = table.lines().nth(1)?.split_whitespace().map(str::parse::<u64>);
     let (text, data, bss) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);

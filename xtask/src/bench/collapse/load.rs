@@ -1,4 +1,4 @@
-//! Gateways: each look-up on a connection of its own, signed with a transid of its own.
+//! Gateways: each lookup has its own connection and its own transid.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,30 +12,30 @@ use tokio::time::{Instant, timeout};
 
 use crate::bench::servers::{APPID, EBID, PASSWORD};
 
-/// What one gateway saw.
+/// Result of one request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Asked {
-    /// The carrier's success, in time.
+    /// Success of the carrier, within the timeout.
     pub(super) good: bool,
-    /// How long it took.
+    /// Duration.
     pub(super) took: Duration,
 }
 
-/// Asks about the card of this number.
-pub(super) async fn ask(address: SocketAddr, card: u32, patience: Duration) -> Asked {
-    send(address, &target(card), patience).await
+/// Looks up the card of this number.
+pub(super) async fn ask(address: SocketAddr, card: u32, limit: Duration) -> Asked {
+    send(address, &target(card), limit).await
 }
 
-async fn send(address: SocketAddr, target: &str, patience: Duration) -> Asked {
-    let begun = Instant::now();
-    let answer = timeout(patience, exchange(address, target)).await;
+async fn send(address: SocketAddr, target: &str, limit: Duration) -> Asked {
+    let start = Instant::now();
+    let answer = timeout(limit, exchange(address, target)).await;
     let good = matches!(answer, Ok(Ok(text)) if text.starts_with("HTTP/1.1 200") && text.contains(r#""status":"0""#));
-    Asked { good, took: begun.elapsed() }
+    Asked { good, took: start.elapsed() }
 }
 
-/// So many at once about one card. Signed beforehand, so that what is timed is not the signing.
-pub(super) async fn crowd(address: SocketAddr, askers: u32, card: u32) -> Vec<Asked> {
-    let targets: Vec<String> = (0..askers).map(|_| target(card)).collect();
+/// Simultaneous lookups of one card, signed beforehand so that signing is not timed.
+pub(super) async fn crowd(address: SocketAddr, requests: u32, card: u32) -> Vec<Asked> {
+    let targets: Vec<String> = (0..requests).map(|_| target(card)).collect();
     let mut asking = JoinSet::new();
     for target in targets {
         asking.spawn(async move { send(address, &target, Duration::from_secs(25)).await });
@@ -74,5 +74,5 @@ fn target(card: u32) -> String {
         Some(target)
     })();
     credentials
-        .expect("constant credentials, a card of eleven digits and a clock of this century make a look-up")
+        .expect("constant credentials, a card of eleven digits and a clock of this century make a lookup")
 }

@@ -47,7 +47,7 @@ pub(super) async fn limit_calls(server: &Server) -> Result<()> {
 
 fn squid(site: &Site) -> Result<Command> {
     let file = site.fill("collapse/squid.conf")?;
-    // It does not run as root, and changes to its own user.
+    // Squid does not run as root, and changes to its own user.
     fs::set_permissions(&site.folder, fs::Permissions::from_mode(0o777))?;
     // Its folders are made by a run of their own.
     let made = Command::new("squid").args(["-z", "-N", "-f"]).arg(&file).stderr(Stdio::null()).status()?;

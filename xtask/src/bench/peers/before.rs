@@ -13,7 +13,7 @@ use crate::bench::servers::{Carrier, POWER, PROCESS, Spec};
 /// Fewer rounds than this give no verdict.
 const ROUNDS: u32 = 15;
 
-/// What a hit may cost, of before.
+/// Largest cost of a hit, relative to before.
 const BOUND: f64 = 1.05;
 
 /// The proxy as it is measured: each durability has costs of its own.

@@ -1,6 +1,6 @@
 //! A whole hit over the wire under `power`, by the number of cards in memory: CPU, as `bench peers` measures it.
 //!
-//! A server for each number stands at the same time, and they are loaded in turn, so that what drifts drifts for all.
+//! One server per number runs at the same time, and they are loaded in turn, so that drift affects all alike.
 //! Cards are asked about in another order than they came into memory in, so that neighbours there are not asked about
 //! together.
 
@@ -14,7 +14,7 @@ use crate::bench::servers::{Carrier, FLEET, Server, Site};
 /// Connections kept open.
 const CONNECTIONS: u32 = 256;
 
-/// A prime that divides no number of cards that anybody would give.
+/// A prime that divides no number of cards in use.
 const STRIDE: u32 = 7_919;
 
 /// Microseconds of CPU a hit over each store, medians of `rounds`.

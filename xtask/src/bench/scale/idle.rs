@@ -1,4 +1,4 @@
-//! Gateways that asked once and stay connected: what each holds of the proxy's memory, beside a bare hyper server's.
+//! Idle connections after one request: memory per connection of the proxy and of a bare hyper server.
 //!
 //! Without TLS and with it. The gateways are a process of their own (`bench/benches/scale.rs`), which has rustls.
 
@@ -42,7 +42,7 @@ pub(super) fn measure(place: &Path, gateways: usize) -> Result<()> {
     Ok(())
 }
 
-/// How much a server grows for each connection that has asked once and stays, in bytes.
+/// Memory growth of a server per idle connection, in bytes.
 fn grown(server: &ServerProcess, address: &str, gateways: usize, tls: Option<[&str; 2]>) -> Result<f64> {
     let (process, count) = (server.id().to_string(), gateways.to_string());
     let mut arguments = vec!["idle", &process, address, &count];

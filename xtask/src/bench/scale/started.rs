@@ -62,12 +62,12 @@ pub(super) fn serve(place: &Path) -> Result<(ServerProcess, String)> {
             .env("RUST_LOG", "error"),
     )?;
     // `http` or, over TLS, `https`.
-    let told = process.wait_for_line("gateway ")?;
-    let address = told.split_once("://").context("an address")?.1.to_owned();
+    let line = process.wait_for_line("gateway ")?;
+    let address = line.split_once("://").context("an address")?.1.to_owned();
     Ok((process, address))
 }
 
-/// A look-up about the first card, signed now.
+/// A lookup of the first card, signed now.
 #[expect(clippy::disallowed_methods, reason = "a load generator stands outside the proxy and its clock")]
 fn first() -> Result<String> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();

@@ -1,4 +1,4 @@
-//! Who imports whom: one graph of the top-level modules, and one per folder of the modules in it.
+//! Imports between modules: one graph of the top-level modules, and one per folder of the modules in it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -60,7 +60,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads the tokens of a file, a block, or the body of a macro, which lie in the module `here`.
+    /// Reads the tokens of a file, a block, or the body of a macro, which belong to the module `here`.
     fn code(&mut self, tokens: &[TokenTree], here: &[String]) {
         let mut at = 0;
         while let Some(token) = tokens.get(at) {
@@ -194,7 +194,7 @@ const ITEMS: &[&str] = &[
     "use",
 ];
 
-/// How many tokens the item, field or arm at the front takes.
+/// Number of tokens of the item, field or arm at the front.
 fn item_length(tokens: &[TokenTree]) -> usize {
     let mut at = 0;
     while let Some((_, length)) = matches!(&tokens.get(at), Some(TokenTree::Punct(p)) if p.as_char() == '#')

@@ -1,4 +1,4 @@
-//! What the stage prints.
+//! Text of the findings.
 
 use super::Findings;
 use super::graph::{Cycle, Site};
