@@ -29,7 +29,7 @@ async fn act(proxy: &Proxy, query: &Query) -> Response {
 }
 
 /// The number of the audit row with the start of an action, if there is one.
-fn begun(proxy: &Proxy, query: &Query) -> Option<i64> {
+fn start_row(proxy: &Proxy, query: &Query) -> Option<i64> {
     let segment = Connection::open_with_flags(proxy.audit_file(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let sql = "SELECT note.id FROM note JOIN name ON name.id = what
                WHERE text = 'begun' AND instr(detail, 'transid=' || ?1 || ' ') > 0";
@@ -38,7 +38,7 @@ fn begun(proxy: &Proxy, query: &Query) -> Option<i64> {
 
 /// Asserts a refusal that names the audit row and has no Retry-After.
 #[track_caller]
-fn is_open(response: &Response, row: i64) {
+fn assert_open(response: &Response, row: i64) {
     response.assert_refusal_for("99", &format!("action begun: audit row {row}\""));
     assert_eq!(response.header("retry-after"), None);
 }
@@ -54,16 +54,16 @@ async fn an_action_past_its_deadline_names_its_row_again_and_again() {
         let calls = carrier.count();
         let query = sign(&proxy);
         let response = act(&proxy, &query).await;
-        let row = begun(&proxy, &query).expect("the start, before the response");
-        is_open(&response, row);
-        is_open(&act(&proxy, &query).await, row);
+        let row = start_row(&proxy, &query).expect("the start, before the response");
+        assert_open(&response, row);
+        assert_open(&act(&proxy, &query).await, row);
         // The call continues and has its row; the record of the request has no result.
         gate.release(1);
         carrier.wait_until_idle().await;
-        is_open(&act(&proxy, &query).await, row);
+        assert_open(&act(&proxy, &query).await, row);
         proxy.restart().await;
         for _ in 0..2 {
-            is_open(&act(&proxy, &query).await, row);
+            assert_open(&act(&proxy, &query).await, row);
         }
         assert_eq!(carrier.count(), calls + 1, "{mode}");
         let reasons: Vec<_> = proxy.audit().into_iter().filter_map(|row| row.reason).collect();
@@ -81,12 +81,12 @@ async fn an_action_under_way_at_a_crash_is_not_sent_again() {
     let mut connection = proxy.connect().await;
     connection.send(format!("GET /v2/smsstatusreset?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
     carrier.wait_for_calls(1).await;
-    let row = begun(&proxy, &query).expect("the start, before the call");
+    let row = start_row(&proxy, &query).expect("the start, before the call");
     proxy.kill9().await;
     for _ in 0..2 {
         proxy.start_again().await;
         for _ in 0..2 {
-            is_open(&act(&proxy, &query).await, row);
+            assert_open(&act(&proxy, &query).await, row);
         }
         // The transid is used, whatever the new request is for.
         proxy.get(&query.clone().with("ebid", EBID)).await.assert_refusal_for("7", "transid used before");
@@ -105,7 +105,7 @@ async fn an_action_whose_end_is_recorded_is_a_replay() {
         carrier.set_rules([Rule::any().code(code)]);
         let (query, calls) = (sign(&proxy), carrier.count());
         assert_eq!(act(&proxy, &query).await.code(), code);
-        assert!(begun(&proxy, &query).is_some());
+        assert!(start_row(&proxy, &query).is_some());
         act(&proxy, &query).await.assert_refusal_for("7", "transid used before");
         proxy.restart().await;
         act(&proxy, &query).await.assert_refusal_for("7", "transid used before");
@@ -121,7 +121,7 @@ async fn an_action_that_may_have_reached_the_carrier_is_not_to_be_asked_again() 
         carrier.set_rules([Rule::parse(failure).unwrap()]);
         let query = sign(&proxy);
         let response = act(&proxy, &query).await;
-        is_open(&response, begun(&proxy, &query).unwrap());
+        assert_open(&response, start_row(&proxy, &query).unwrap());
     }
     // Without a connection the carrier cannot have received the action.
     carrier.stop().await;
@@ -140,7 +140,7 @@ async fn an_action_whose_client_leaves_has_its_end_in_the_audit() {
     let mut connection = proxy.connect().await;
     connection.send(format!("GET /v2/smsstatusreset?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
     carrier.wait_for_calls(1).await;
-    is_open(&act(&proxy, &query).await, begun(&proxy, &query).unwrap());
+    assert_open(&act(&proxy, &query).await, start_row(&proxy, &query).unwrap());
     connection.reset();
     gate.open();
     eventually("its record", || async {

@@ -163,7 +163,7 @@ async fn without_its_record_no_answer_leaves() {
         (proxy.look_up(&MSISDN).await.code() == "0").then_some(())
     })
     .await;
-    eventually("to be ready again", || async {
+    eventually("the proxy to be ready again", || async {
         (proxy.admin("/ready", "").await.status == 200).then_some(())
     })
     .await;

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use cmiot_simulator::Rule;
 
-use crate::support::{ICCID, MSISDN, Proxy, Setup, carrier, run};
+use crate::support::{ICCID, MSISDN, Proxy, Setup, carrier, dropping_triggers, run};
 
 const PAGE: &str = include_str!("../docs/auditing.md");
 
@@ -127,15 +127,9 @@ async fn the_commands_answer_on_a_live_folder_and_tampering_shows() {
 
     let segment = proxy.audit_file();
     proxy.kill9().await;
-    let connection = rusqlite::Connection::open(segment).unwrap();
-    let trigger: String = connection
-        .query_row("SELECT sql FROM sqlite_schema WHERE name = 'record_stays'", [], |row| row.get(0))
-        .unwrap();
-    connection
-        .execute_batch("DROP TRIGGER record_stays; UPDATE record SET status = '02' WHERE id = 2")
-        .unwrap();
-    connection.execute_batch(&trigger).unwrap();
-    drop(connection);
+    dropping_triggers(&segment, |connection| {
+        connection.execute("UPDATE record SET status = '02' WHERE id = 2", []).unwrap();
+    });
     let verified = audit(&["verify"]).await;
     assert!(verified.out.contains("DAMAGE") && verified.out.contains("chain DAMAGED"), "{}", verified.out);
 }

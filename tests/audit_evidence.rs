@@ -1,36 +1,155 @@
-//! What `audit verify` says and how it exits, over the real executable: anchors from every log, nothing to compare, a loss.
+//! `cmiot-proxy audit verify`: output and exit code with anchors of each kind of log, without anchors, after damage, after a
+//! loss; and the times at which the proxy writes anchors.
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use crate::support::{ICCID, IMSI, MSISDN, Output, Proxy, Setup, carrier, eventually, run};
+use cmiot_proxy::store::audit::anchor::{self, Anchor};
+use rusqlite::Connection;
+
+use crate::support::{
+    Clocked, ICCID, IMSI, MSISDN, Output, Proxy, Setup, carrier, dropping_triggers, eventually, run,
+};
 
 async fn audit(dir: &Path, arguments: &[&str]) -> Output {
     let dir = dir.to_str().unwrap();
     run(Path::new("/"), &[&["audit"], arguments, &["--dir", dir]].concat(), &[]).await
 }
 
-/// Cuts the segment off after its first batch, as somebody would who owns the file.
+/// Removes all batches of the segment but the first, as the owner of the file can.
 fn cut_off(segment: &Path) {
-    let connection = rusqlite::Connection::open(segment).unwrap();
-    let triggers: Vec<(String, String)> = connection
-        .prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")
-        .unwrap()
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
-    for (name, _) in &triggers {
-        connection.execute(&format!("DROP TRIGGER {name}"), []).unwrap();
+    dropping_triggers(segment, |connection| {
+        let last: i64 = connection.query_row("SELECT min(last) FROM batch", [], |row| row.get(0)).unwrap();
+        for table in ["record", "call"] {
+            connection.execute(&format!("DELETE FROM {table} WHERE id > ?1"), [last]).unwrap();
+        }
+        connection.execute("DELETE FROM batch WHERE last > ?1", [last]).unwrap();
+    });
+}
+
+/// Waits until an alarm ends.
+async fn alarm_ended(proxy: &Proxy, alarm: &str) {
+    eventually("the alarm to end", || async {
+        (!proxy.admin("/ready", "").await.text().contains(alarm)).then_some(())
+    })
+    .await;
+}
+
+/// Ends the proxy by SIGTERM.
+async fn drain(proxy: &mut Proxy) {
+    proxy.signal("TERM").await;
+    proxy.ended().await;
+}
+
+/// The anchors that a clocked proxy has written.
+fn anchors(proxy: &Clocked) -> Vec<Anchor> {
+    anchor::read(&proxy.data().join("anchors.log")).unwrap().anchors
+}
+
+/// The number of the last row of a segment.
+fn last_row(proxy: &Clocked, month: &str) -> i64 {
+    let segment = Connection::open(proxy.data().join(format!("audit-{month}.db"))).unwrap();
+    segment.query_row("SELECT max(last) FROM batch", [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test]
+async fn an_anchor_is_written_every_anchor_every_and_at_the_end_of_a_month() {
+    let carrier = carrier().await;
+    let proxy = Setup::with_carrier(&carrier).set("audit.anchor_every", "5m").start_clocked().await;
+    proxy.look_up(&MSISDN).await.assert_normal();
+    let first = eventually("the anchor of the first batch", || async {
+        anchors(&proxy).last().filter(|anchor| anchor.last > 0).cloned()
+    })
+    .await;
+    // A batch is committed after the maintenance that follows the batch before it.
+    proxy.clock.advance(Duration::from_secs(299));
+    for _ in 0..2 {
+        proxy.look_up(&MSISDN).await.assert_normal();
     }
-    let last: i64 = connection.query_row("SELECT min(last) FROM batch", [], |row| row.get(0)).unwrap();
-    for table in ["record", "call"] {
-        connection.execute(&format!("DELETE FROM {table} WHERE id > ?1"), [last]).unwrap();
+    assert_eq!(anchors(&proxy).last(), Some(&first), "no anchor before anchor_every");
+    proxy.clock.advance(Duration::from_secs(2));
+    proxy.look_up(&MSISDN).await.assert_normal();
+    let last = last_row(&proxy, "2026-01");
+    let second = eventually("the next anchor", || async {
+        anchors(&proxy).last().filter(|anchor| anchor.last == last).cloned()
+    })
+    .await;
+    assert!(second.last > first.last);
+    proxy.stop().await;
+
+    // Longer than the month, so that only its end is a reason for an anchor.
+    let proxy = Setup::with_carrier(&carrier).set("audit.anchor_every", "60d").start_clocked().await;
+    for _ in 0..3 {
+        proxy.look_up(&MSISDN).await.assert_normal();
     }
-    connection.execute("DELETE FROM batch WHERE last > ?1", [last]).unwrap();
-    for (_, sql) in &triggers {
-        connection.execute(sql, []).unwrap();
+    let last = last_row(&proxy, "2026-01");
+    assert!(anchors(&proxy).iter().all(|anchor| anchor.last < last), "{:?}", anchors(&proxy));
+    proxy.clock.advance(Duration::from_secs(31 * 86_400));
+    proxy.look_up(&MSISDN).await.assert_normal();
+    eventually("the anchor of January's last row", || async {
+        anchors(&proxy).into_iter().find(|anchor| anchor.segment == "2026-01" && anchor.last == last)
+    })
+    .await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_first_bad_batch_of_each_segment_is_printed_and_the_others_are_counted() {
+    let carrier = carrier().await;
+    let proxy = Setup::with_carrier(&carrier).start_clocked().await;
+    for _ in 0..2 {
+        for _ in 0..5 {
+            proxy.look_up(&MSISDN).await.assert_normal();
+        }
+        proxy.clock.advance(Duration::from_secs(31 * 86_400));
     }
+    proxy.look_up(&MSISDN).await.assert_normal();
+    let data = proxy.data();
+    let mut bad = Vec::new();
+    for month in ["2026-01", "2026-02"] {
+        // All batches but the first: one row of each is edited.
+        let batches = dropping_triggers(&data.join(format!("audit-{month}.db")), |connection| {
+            let mut lasts = connection.prepare("SELECT last FROM batch ORDER BY last").unwrap();
+            let lasts: Vec<i64> =
+                lasts.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+            let edited =
+                connection.execute("UPDATE record SET status = '77' WHERE id > ?1", [lasts[0]]).unwrap();
+            assert_eq!(edited, lasts.len() - 1, "one record per batch");
+            lasts
+        });
+        bad.push((month, batches));
+    }
+    let found = audit(&data, &["verify"]).await.failed(1, [""]);
+    for (month, batches) in bad {
+        let lines: Vec<&str> =
+            found.out.lines().filter(|line| line.starts_with(&format!("DAMAGE {month}: "))).collect();
+        let printed: Vec<&&str> = lines.iter().filter(|line| line.contains("batch of rows ")).collect();
+        let first = format!("batch of rows {} to {} from ", batches[0] + 1, batches[1]);
+        assert!(!printed.is_empty() && printed.iter().all(|line| line.contains(&first)), "{lines:?}");
+        let others = format!("DAMAGE {month}: {} more batches", batches.len() - 2);
+        assert!(lines.contains(&others.as_str()), "{others}: {lines:?}");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn rows_after_the_last_anchor_are_named() {
+    let carrier = carrier().await;
+    let proxy = Setup::with_carrier(&carrier).set("audit.anchor_every", "60d").start_clocked().await;
+    proxy.look_up(&MSISDN).await.assert_normal();
+    let anchored = eventually("the anchor of the first batch", || async {
+        anchors(&proxy).last().map(|anchor| anchor.last).filter(|last| *last > 0)
+    })
+    .await;
+    let data = proxy.data();
+    let named = format!("rows after {anchored} of 2026-01 ");
+    let whole = audit(&data, &["verify"]).await.success();
+    assert!(!whole.out.contains("rows after "), "{}", whole.out);
+    proxy.look_up(&MSISDN).await.assert_normal();
+    let later = audit(&data, &["verify"]).await.success();
+    assert!(later.out.contains(&named), "{}", later.out);
+    proxy.stop().await;
 }
 
 #[tokio::test]
@@ -51,10 +170,9 @@ async fn anchors_of_a_shipped_log_show_a_cut_off_tail() {
         assert!(first.ends_with('\n'));
         let shipped = tempfile::tempdir().unwrap();
         let log = shipped.path().join("log");
-        // Stopped in order, so that its last anchor is in the log.
+        // Drained, so that its last anchor is in the log.
         let mut proxy = proxy;
-        proxy.signal("TERM").await;
-        proxy.ended().await;
+        drain(&mut proxy).await;
         fs::write(&log, proxy.log()).unwrap();
         let log = log.to_str().unwrap();
         let against = ["verify", "--public-key", key.trim(), "--anchors", log];
@@ -65,7 +183,7 @@ async fn anchors_of_a_shipped_log_show_a_cut_off_tail() {
             "{}",
             whole.out
         );
-        // Signed by another key, none of them holds.
+        // With another public key, each anchor is damage.
         let other = ["verify", "--public-key", &"ab".repeat(32), "--anchors", log];
         assert!(audit(&data, &other).await.failed(1, [""]).out.contains("is not signed by this key"));
         cut_off(&segment);
@@ -89,7 +207,8 @@ async fn nothing_verified_and_nothing_compared_are_no_success_and_the_limits_are
     assert!(nothing.out.contains("nothing verified: no segment in scope"), "{}", nothing.out);
     let empty = tempfile::tempdir().unwrap();
     audit(empty.path(), &["verify"]).await.failed(1, [""]);
-    // A log without an anchor, one of other months alone, one that was torn in its middle, one at its end.
+    // A log without an anchor; one with anchors of other months only; one with a torn line in the middle; one with a torn
+    // last line.
     let log = copy.path().join("log");
     let name = log.to_str().unwrap();
     let against = ["verify", "--anchors", name];
@@ -112,8 +231,7 @@ async fn a_segment_that_is_gone_at_a_start_is_an_alarm_until_it_is_acknowledged(
     let carrier = carrier().await;
     let mut proxy = Proxy::with_carrier(&carrier).await;
     proxy.look_up(&MSISDN).await.assert_normal();
-    proxy.signal("TERM").await;
-    proxy.ended().await;
+    drain(&mut proxy).await;
     let data = proxy.data();
     let kept = tempfile::tempdir().unwrap();
     let anchors = kept.path().join("anchors.log");
@@ -126,19 +244,14 @@ async fn a_segment_that_is_gone_at_a_start_is_an_alarm_until_it_is_acknowledged(
         assert_eq!(ready.status, 200);
         assert!(ready.text().contains(alarm), "{}", ready.text());
         assert!(proxy.log().contains("ERROR") && proxy.log().contains("audit rows are missing"));
-        proxy.signal("TERM").await;
-        proxy.ended().await;
+        drain(&mut proxy).await;
     }
     let found = audit(&data, &["verify"]).await.failed(1, [""]);
     assert!(found.out.contains("not acknowledged"), "{}", found.out);
     proxy.start_again().await;
     assert!(audit(&data, &["acknowledge"]).await.success().out.starts_with("acknowledged: "));
-    eventually("the alarm to end", || async {
-        (!proxy.admin("/ready", "").await.text().contains(alarm)).then_some(())
-    })
-    .await;
-    proxy.signal("TERM").await;
-    proxy.ended().await;
+    alarm_ended(&proxy, alarm).await;
+    drain(&mut proxy).await;
     proxy.start_again().await;
     assert!(!proxy.admin("/ready", "").await.text().contains(alarm));
     let own = audit(&data, &["verify"]).await.success();
@@ -153,8 +266,7 @@ async fn a_changed_signing_key_is_an_error_and_a_note_and_both_keys_verify() {
     let carrier = carrier().await;
     let mut proxy = Proxy::with_carrier(&carrier).await;
     proxy.look_up(&MSISDN).await.assert_normal();
-    proxy.signal("TERM").await;
-    proxy.ended().await;
+    drain(&mut proxy).await;
     let data = proxy.data();
     let key = || fs::read_to_string(data.join("audit-anchor.pub")).unwrap().trim().to_owned();
     let former = key();
@@ -162,9 +274,8 @@ async fn a_changed_signing_key_is_an_error_and_a_note_and_both_keys_verify() {
     proxy.start_again().await;
     proxy.look_up(&ICCID).await.assert_normal();
     assert!(proxy.log().contains("the key that signs audit anchors has changed"), "{}", proxy.log());
-    proxy.signal("TERM").await;
-    proxy.ended().await;
-    let connection = rusqlite::Connection::open(proxy.audit_file()).unwrap();
+    drain(&mut proxy).await;
+    let connection = Connection::open(proxy.audit_file()).unwrap();
     let note: String = connection
         .query_row(
             "SELECT detail FROM note JOIN name ON name.id = what WHERE text = 'key-changed'",
@@ -193,7 +304,7 @@ async fn segments_of_version_1_are_verified_queried_and_exported() {
         "{}",
         verified.out
     );
-    // No record since: the clock may be wrong, so months are counted from the newest record.
+    // The clock may be wrong, so months count from the newest record.
     let kept = audit(dir.path(), &["prune", "--keep", "6mo"]).await.success();
     assert_eq!(kept.out, "");
     assert!(kept.err.contains("the newest record is of 2026-02"), "{}", kept.err);

@@ -1,4 +1,4 @@
-//! Disks and clocks that fail: no answer without its record, or its count; and all is well again by itself.
+//! Disk and clock faults under the audit: no response without its record or its count, and recovery without a restart.
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -9,10 +9,10 @@ use rusqlite::Connection;
 
 use crate::support::{ICCID, MSISDN, Proxy, Setup, carrier, eventually, run};
 
-/// Both policies, and the code that a hit gets while nothing can be written.
+/// Both policies of `[audit] on_failure`, and the code of a hit while no record can be written.
 const POLICIES: [(&str, &str); 2] = [("refuse", "73"), ("answer", "0")];
 
-/// Answered and refused without a record, as the audit has it.
+/// The audit's counts of responses and refusals without a record.
 pub(crate) fn gap(proxy: &Proxy) -> (i64, i64) {
     let segment = Connection::open_with_flags(proxy.audit_file(), rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY);
     segment
@@ -23,9 +23,9 @@ pub(crate) fn gap(proxy: &Proxy) -> (i64, i64) {
         .unwrap()
 }
 
-/// Asks about a card that is known until the audit cannot be written.
+/// Looks up a cached card until the audit cannot be written.
 async fn until_it_fails(proxy: &Proxy) {
-    eventually("trouble", || async {
+    eventually("a write error of the audit", || async {
         proxy.look_up(&MSISDN).await;
         proxy.log().contains("audit records cannot be written").then_some(())
     })
@@ -37,8 +37,8 @@ pub(crate) async fn verified(dir: &Path) {
     assert!(verified.success().out.contains("chain ok"));
 }
 
-/// While nothing can be written a known card's answer is what the policy says; mended, all is well again by itself, and
-/// what had no record is counted.
+/// Asserts that hits follow the policy while no record can be written, and that after `mend` the proxy recovers without a
+/// restart and counts the responses without a record.
 async fn the_policy_holds(proxy: &Proxy, code: &str, mend: impl FnOnce()) {
     for _ in 0..2 {
         let response = proxy.look_up(&MSISDN).await;
@@ -51,12 +51,12 @@ async fn the_policy_holds(proxy: &Proxy, code: &str, mend: impl FnOnce()) {
         let ready = proxy.admin("/ready", "").await;
         assert_eq!(ready.status, 503, "{}", ready.text());
     }
-    let metrics = proxy.admin("/metrics", "").await;
-    let failed = r#"cmiot_look_ups_total{outcome="failed",reason="audit"}"#;
-    assert_eq!(metrics.text().contains(failed), code == "73", "{}", metrics.text());
+    let labels = [("outcome", "failed"), ("reason", "audit")];
+    let failed = proxy.metrics().await.value("cmiot_look_ups_total", labels).unwrap_or_default();
+    assert_eq!(failed > 0.0, code == "73", "{failed}");
     mend();
-    // Nobody asks meanwhile.
-    let (answered, refused) = eventually("the count of what has no record", || async {
+    // The proxy recovers without any request.
+    let (answered, refused) = eventually("the count of responses without a record", || async {
         Some(gap(proxy)).filter(|(answered, refused)| answered + refused >= 2)
     })
     .await;
@@ -64,14 +64,16 @@ async fn the_policy_holds(proxy: &Proxy, code: &str, mend: impl FnOnce()) {
         if code == "73" { answered == 0 } else { refused == 0 },
         "{answered} answered, {refused} refused"
     );
-    eventually("to be ready", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) })
-        .await;
+    eventually("the proxy to be ready", || async {
+        (proxy.admin("/ready", "").await.status == 200).then_some(())
+    })
+    .await;
     proxy.look_up(&MSISDN).await.assert_normal();
     verified(&proxy.data()).await;
 }
 
 #[tokio::test]
-async fn a_full_disk() {
+async fn a_full_disk_stops_records_until_there_is_space() {
     let carrier = carrier().await;
     for (policy, code) in POLICIES {
         let setup = Setup::with_carrier(&carrier).set("audit.on_failure", policy).set("audit.min_free", "0B");
@@ -104,7 +106,7 @@ async fn below_the_reserve_nothing_is_written_while_there_is_room() {
 }
 
 #[tokio::test]
-async fn a_disk_that_turns_read_only() {
+async fn a_disk_that_turns_read_only_stops_records_until_it_is_writable() {
     let carrier = carrier().await;
     for (policy, code) in POLICIES {
         let proxy =
@@ -117,27 +119,27 @@ async fn a_disk_that_turns_read_only() {
 }
 
 #[tokio::test]
-async fn a_writer_that_stalls_longer_than_anybody_waits() {
+async fn a_stalled_sync_outlasts_every_deadline_and_loses_no_record() {
     let carrier = carrier().await;
     for (policy, code) in POLICIES {
         let setup =
-            Setup::with_carrier(&carrier).set("audit.on_failure", policy).set("gateway.deadline", "1s");
+            Setup::with_carrier(&carrier).set("audit.on_failure", policy).set("gateway.deadline", "500ms");
         let proxy = setup.start_on_failing_disk().await;
         proxy.look_up(&MSISDN).await.assert_normal();
         let before = proxy.audit().len();
-        let begun = tokio::time::Instant::now();
         proxy.set_disk_fault("stall");
         let stalled = [proxy.sign(&MSISDN), proxy.sign(&MSISDN)];
-        // The first one's row is being committed, and it waits for that where it may not be answered without.
+        // Its row is being committed. With the policy `refuse`, the response waits for the commit, past its deadline.
         let (client, query) = (proxy.clone(), stalled[0].clone());
         let first = tokio::spawn(async move { client.get(&query).await });
-        // Not answered at once, or answered without a record: its row has been taken by then.
-        tokio::time::sleep_until(begun + Duration::from_millis(500)).await;
+        eventually("the stall of its commit", || async { proxy.disk_stalls().then_some(()) }).await;
+        // This row waits behind that commit. With the policy `refuse`, its refusal comes at its deadline, which is later
+        // than that of the first.
         assert_eq!(proxy.get(&stalled[1]).await.code(), code);
-        tokio::time::sleep_until(begun + Duration::from_secs(5)).await;
-        proxy.set_disk_fault("well");
+        assert_eq!(first.is_finished(), policy == "answer");
+        proxy.set_disk_fault("none");
         assert_eq!(first.await.unwrap().code(), "0");
-        // What was given up on is written all the same, and says what its client was told.
+        // The row of the refused request is written too, with the code of its response.
         let found = eventually("the late records", || async {
             let audit = proxy.audit();
             stalled
@@ -156,12 +158,12 @@ async fn a_writer_that_stalls_longer_than_anybody_waits() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_corrupt() {
+async fn a_corrupt_page_stops_records_until_it_is_restored() {
     let carrier = carrier().await;
     for (policy, code) in POLICIES {
         let proxy = Setup::with_carrier(&carrier).set("audit.on_failure", policy).start().await;
         proxy.look_up(&MSISDN).await.assert_normal();
-        // Everything is moved into the file, and the proxy is made to read it again by another program's commit.
+        // A checkpoint moves all pages into the file; the commit of another connection makes the proxy read them again.
         let path = proxy.audit_file();
         let other = Connection::open(&path).unwrap();
         let page: i64 = other
@@ -173,13 +175,13 @@ async fn a_page_that_is_corrupt() {
         drop(other);
         let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let mut good = [0; 4_096];
-        let place = u64::try_from(page - 1).unwrap() * 4_096;
-        file.read_exact_at(&mut good, place).unwrap();
-        file.write_all_at(&[0xa5; 4_096], place).unwrap();
+        let offset = u64::try_from(page - 1).unwrap() * 4_096;
+        file.read_exact_at(&mut good, offset).unwrap();
+        file.write_all_at(&[0xa5; 4_096], offset).unwrap();
         until_it_fails(&proxy).await;
         assert!(proxy.log().contains("malformed"), "{}", proxy.log());
-        // The page from a backup, and no restart.
-        the_policy_holds(&proxy, code, || file.write_all_at(&good, place).unwrap()).await;
+        // The page is restored from a backup, without a restart.
+        the_policy_holds(&proxy, code, || file.write_all_at(&good, offset).unwrap()).await;
     }
 }
 
@@ -190,7 +192,7 @@ async fn a_segment_that_is_moved_away_is_begun_anew() {
         let proxy = Setup::with_carrier(&carrier).set("audit.on_failure", policy).start().await;
         proxy.look_up(&MSISDN).await.assert_normal();
         let path = proxy.audit_file();
-        // So long as it is held, the proxy cannot write; then it looks for the file by its name.
+        // The proxy cannot write any record. Then it looks for the file by its name.
         let other = Connection::open(&path).unwrap();
         other
             .execute_batch(
@@ -202,7 +204,7 @@ async fn a_segment_that_is_moved_away_is_begun_anew() {
         assert_eq!(proxy.look_up(&MSISDN).await.code(), code);
         for tail in ["", "-wal", "-shm"] {
             let from = format!("{}{tail}", path.display());
-            // The last to close the file has removed the other two, mostly.
+            // The last connection to close may have removed WAL and index.
             let moved = std::fs::rename(&from, format!("{from}.away"));
             assert!(moved.is_ok() || !tail.is_empty(), "{moved:?}");
         }
@@ -214,7 +216,7 @@ async fn a_segment_that_is_moved_away_is_begun_anew() {
         .await;
         let (answered, refused) = gap(&proxy);
         assert!(if code == "73" { refused > 0 } else { answered > 0 });
-        // What is in the file that was moved is missing here, until somebody says that he knows.
+        // The rows of the moved file are damage until they are acknowledged.
         let dir = proxy.data();
         let audit = async |command: &str| {
             run(Path::new("/"), &["audit", command, "--dir", dir.to_str().unwrap()], &[]).await
@@ -244,7 +246,7 @@ async fn a_clock_that_steps_back_over_the_end_of_a_month() {
         // 2026-02-01T00:00:00+08:00
         let turn = Time::from_secs(1_769_875_200);
         let seconds = Duration::from_secs;
-        // From 2026-01-15T12:00:00+08:00, by both clocks: what follows are small steps.
+        // By passing time from 2026-01-15T12:00:00+08:00; the steps below are small.
         proxy.clock.advance(turn.since(Time::from_secs(1_768_449_600)));
         for (now, card) in [
             (turn.minus(seconds(9)), MSISDN),
@@ -264,7 +266,7 @@ async fn a_clock_that_steps_back_over_the_end_of_a_month() {
         };
         let [msisdn, iccid] = [MSISDN, ICCID].map(|card| Some(card.number.to_owned()));
         assert_eq!(of("2026-01"), std::slice::from_ref(&msisdn));
-        assert_eq!(of("2026-02"), [msisdn, iccid.clone(), iccid], "what is written into never goes back");
+        assert_eq!(of("2026-02"), [msisdn, iccid.clone(), iccid], "records go into the newest segment");
         verified(&proxy.data()).await;
         assert_eq!(carrier.duplicates(), []);
         proxy.stop().await;
@@ -277,12 +279,12 @@ async fn a_process_that_holds_a_lock_is_named_and_stops_nothing_for_good() {
     for (policy, code) in POLICIES {
         let proxy = Setup::with_carrier(&carrier).set("audit.on_failure", policy).start().await;
         proxy.look_up(&MSISDN).await.assert_normal();
-        // Whoever may read the file beside the segment may take a shared lock on it.
+        // A reader of the WAL index may take a shared lock on it.
         let index = std::fs::File::open(format!("{}-shm", proxy.audit_file().display())).unwrap();
         rustix::fs::fcntl_lock(&index, rustix::fs::FlockOperation::NonBlockingLockShared).unwrap();
         let named = format!("process {} ", std::process::id());
         let asked = proxy.look_up(&MSISDN);
-        let ready = eventually("a name", || async {
+        let ready = eventually("the process in the alarm", || async {
             let ready = proxy.admin("/ready", "").await;
             ready.text().contains(&named).then_some(ready)
         });

@@ -1,4 +1,5 @@
-//! A segment that is removed, renamed or replaced while it is written: noticed, and begun anew with a note.
+//! Segments that are removed, renamed or replaced while the proxy writes them: it starts a new segment with a note, and
+//! refuses the stamps of the lost rows until they are acknowledged.
 
 use std::path::Path;
 
@@ -15,7 +16,7 @@ fn with(path: &Path, tail: &str) -> String {
     format!("{}{tail}", path.display())
 }
 
-/// The number and text of the note that a segment was lost.
+/// The number and text of the note about a lost segment.
 fn note(path: &Path) -> Option<(i64, String)> {
     let segment = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
     segment
@@ -28,7 +29,7 @@ fn note(path: &Path) -> Option<(i64, String)> {
         .ok()?
 }
 
-/// The numbers of all records of a file.
+/// The numbers of all records of a segment.
 fn numbers(path: &Path) -> Vec<i64> {
     let segment = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("a segment");
     let mut numbers = segment.prepare("SELECT id FROM record ORDER BY id").expect("a table");
@@ -39,7 +40,7 @@ async fn audit(proxy: &Proxy, command: &str) -> Output {
     run(Path::new("/"), &["audit", command, "--dir", proxy.data().to_str().unwrap()], &[]).await
 }
 
-/// Does something to a segment with records, without anybody asking; a new one follows it, and goes on.
+/// Harms a segment with records, without a request; asserts that a new segment follows it.
 async fn is_begun_anew(harm: impl Fn(&Path)) -> Proxy {
     let carrier = carrier().await;
     let mut proxy = Setup::with_carrier(&carrier).start().await;
@@ -53,12 +54,14 @@ async fn is_begun_anew(harm: impl Fn(&Path)) -> Proxy {
     assert_eq!(first, last + 1, "numbers go on");
     assert!(text.contains(&format!("after row {last}")), "{text}");
     assert!(proxy.log().contains("was removed, renamed or replaced"), "{}", proxy.log());
-    eventually("to be ready", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) })
-        .await;
+    eventually("the proxy to be ready", || async {
+        (proxy.admin("/ready", "").await.status == 200).then_some(())
+    })
+    .await;
     proxy.look_up(&card_number(7)).await.assert_normal();
     let before = numbers(&path);
     for _ in 0..2 {
-        // The rows that are gone are damage until that is acknowledged; nothing else is.
+        // The lost rows are the only damage, until they are acknowledged.
         let found = audit(&proxy, "verify").await.failed(1, [""]);
         let damage = found.out.lines().filter(|line| line.starts_with("DAMAGE"));
         let words = format!("rows 1-{last} through ");
@@ -66,7 +69,7 @@ async fn is_begun_anew(harm: impl Fn(&Path)) -> Proxy {
         let noted = |line: &str| line.contains(&words) && line.contains(", not acknowledged");
         assert!(damage.clone().all(noted), "{}", found.out);
         proxy.restart().await;
-        assert_eq!(numbers(&path), before, "what is written afterwards lasts");
+        assert_eq!(numbers(&path), before, "later records last");
     }
     audit(&proxy, "acknowledge").await.success();
     let verified = audit(&proxy, "verify").await.success();
@@ -98,7 +101,7 @@ async fn renamed_and_whole_under_its_new_name() {
 #[tokio::test]
 async fn its_database_alone_renamed() {
     let proxy = is_begun_anew(|path| std::fs::rename(path, path.with_file_name("away.db")).unwrap()).await;
-    assert_eq!(numbers(&proxy.data().join("away.db")).len(), 5, "its WAL was moved into it");
+    assert_eq!(numbers(&proxy.data().join("away.db")).len(), 5, "its WAL was checkpointed into it");
 }
 
 #[tokio::test]
@@ -126,8 +129,10 @@ async fn a_removed_wal_loses_nothing_and_a_hard_link_is_not_noticed() {
         std::fs::remove_file(with(&path, tail)).unwrap();
     }
     eventually("a new WAL", || async { Path::new(&with(&path, "-wal")).exists().then_some(()) }).await;
-    eventually("to be ready", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) })
-        .await;
+    eventually("the proxy to be ready", || async {
+        (proxy.admin("/ready", "").await.status == 200).then_some(())
+    })
+    .await;
     proxy.look_up(&card_number(7)).await.assert_normal();
     assert_eq!(numbers(&path).len(), 6);
     assert_eq!(note(&path), None, "the segment has all of its rows");
@@ -145,9 +150,11 @@ async fn what_lost_rows_used_stays_refused_over_a_restart_until_it_is_acknowledg
         std::fs::remove_file(with(&path, tail)).unwrap();
     }
     eventually("the note", || async { note(&path) }).await;
-    eventually("to be ready", || async { (proxy.admin("/ready", "").await.status == 200).then_some(()) })
-        .await;
-    // This process knows what was used: nobody else is refused.
+    eventually("the proxy to be ready", || async {
+        (proxy.admin("/ready", "").await.status == 200).then_some(())
+    })
+    .await;
+    // This process knows the used transids, so it refuses only those.
     proxy.get(&used).await.assert_refusal_for("7", "used before");
     proxy.look_up(&MSISDN).await.assert_normal();
     let calls = carrier.count();
@@ -159,7 +166,10 @@ async fn what_lost_rows_used_stays_refused_over_a_restart_until_it_is_acknowledg
     }
     let acknowledged = audit(&proxy, "acknowledge").await.success();
     assert!(acknowledged.out.starts_with("acknowledged: "), "{}", acknowledged.out);
-    eventually("an answer", || async { (proxy.look_up(&MSISDN).await.code() == "0").then_some(()) }).await;
+    eventually("a response with code 0", || async {
+        (proxy.look_up(&MSISDN).await.code() == "0").then_some(())
+    })
+    .await;
     let later = proxy.sign(&MSISDN);
     proxy.get(&later).await.assert_normal();
     proxy.restart().await;
@@ -188,7 +198,7 @@ async fn a_month_that_cannot_be_read_refuses_the_stamps_of_its_rows_until_it_is_
         proxy.look_up(&MSISDN).await.assert_normal();
         let january = proxy.data().join("audit-2026-01.db");
         let at = now(&proxy);
-        // What its drain leaves is in the month after.
+        // The drain writes into the next month.
         if remove {
             std::fs::remove_file(&january).unwrap();
         } else {
@@ -211,7 +221,7 @@ async fn a_month_that_cannot_be_read_refuses_the_stamps_of_its_rows_until_it_is_
         }
         let acknowledged = acknowledge(&proxy.data(), at).unwrap();
         assert_eq!(acknowledged.len(), 1);
-        eventually("an answer", || async {
+        eventually("a response with code 0", || async {
             proxy.clock.advance(std::time::Duration::from_secs(1));
             (proxy.look_up(&MSISDN).await.code() == "0").then_some(())
         })
@@ -234,7 +244,7 @@ async fn what_left_the_memory_by_a_wrong_clock_stays_refused_when_its_rows_are_l
     let proxy = setup.start_clocked().await;
     let used = proxy.sign(&MSISDN);
     proxy.get(&used).await.assert_normal();
-    // By a clock that runs fast, `used` leaves the window.
+    // A clock that runs fast moves `used` out of the window.
     for _ in 0..20 {
         proxy.clock.advance(std::time::Duration::from_secs(60));
         proxy.look_up(&MSISDN).await.assert_normal();
@@ -248,15 +258,20 @@ async fn what_left_the_memory_by_a_wrong_clock_stays_refused_when_its_rows_are_l
         note(&january)
     })
     .await;
-    eventually("to be ready", || async { (proxy.admin("/ready").await.status == 200).then_some(()) }).await;
+    eventually("the proxy to be ready", || async {
+        (proxy.admin("/ready").await.status == 200).then_some(())
+    })
+    .await;
     proxy.clock.step(-1_200);
     proxy.get(&used).await.assert_refusal("7");
-    eventually("the past to be read", || async { logged("were read back from the audit").then_some(()) })
-        .await;
+    eventually("the audit to be read back", || async {
+        logged("were read back from the audit").then_some(())
+    })
+    .await;
     proxy.get(&used).await.assert_refusal("7");
-    // Nobody remembers it: when that is acknowledged, it is judged by what is known.
+    // No record of it is left: after the acknowledgement it is accepted.
     acknowledge(&proxy.data(), now(&proxy)).unwrap();
-    eventually("an answer", || async {
+    eventually("a response with code 0", || async {
         proxy.clock.advance(std::time::Duration::from_secs(1));
         (proxy.get(&used).await.code() == "0").then_some(())
     })

@@ -1,11 +1,11 @@
-//! A failed sync is never trusted again: what was answered afterwards survives a power loss, or the process ends.
+//! Failed syncs of the audit: the records of later responses survive a power loss, or the process ends.
 
 use rusqlite::{Connection, OpenFlags};
 
 use crate::support::{Proxy, Query, Setup, card_number, carrier, eventually};
 
-/// Asks about new cards; the queries that were answered, and how many were refused for want of a record.
-async fn asked(proxy: &Proxy, count: u32) -> (Vec<Query>, i64) {
+/// Looks up cards; the queries with a response of the carrier, and the number refused for lack of a record.
+async fn look_up_cards(proxy: &Proxy, count: u32) -> (Vec<Query>, i64) {
     let (mut answered, mut refused) = (Vec::new(), 0);
     for n in 0..count {
         let query = proxy.sign(&card_number(n));
@@ -21,7 +21,7 @@ async fn asked(proxy: &Proxy, count: u32) -> (Vec<Query>, i64) {
     (answered, refused)
 }
 
-/// After a power loss each answered request has its record, once, the chain is whole, and none is answered again.
+/// Asserts that after a power loss each of these requests has one record, the chain is whole, and all are refused as replays.
 async fn all_is_kept(proxy: &mut Proxy, answered: &[Query]) {
     proxy.lose_power().await;
     proxy.start_again().await;
@@ -34,7 +34,7 @@ async fn all_is_kept(proxy: &mut Proxy, answered: &[Query]) {
     crate::audit_faults::verified(&proxy.data()).await;
 }
 
-/// A transaction that keeps the WAL as it is.
+/// A read transaction, which keeps the WAL from being reset.
 fn reader(proxy: &Proxy) -> Connection {
     let reader =
         Connection::open_with_flags(proxy.audit_file(), OpenFlags::SQLITE_OPEN_READ_ONLY).expect("a segment");
@@ -48,14 +48,14 @@ async fn one_failed_sync_is_made_good_before_anything_is_answered() {
     let carrier = carrier().await;
     for with_reader in [false, true] {
         let mut proxy = Setup::with_carrier(&carrier).start_on_losing_disk().await;
-        let (mut answered, _) = asked(&proxy, 5).await;
+        let (mut answered, _) = look_up_cards(&proxy, 5).await;
         let reader = with_reader.then(|| reader(&proxy));
         proxy.fail_syncs(1);
-        let (more, refused) = asked(&proxy, 5).await;
-        assert_eq!(refused, 0, "nobody notices: {}", proxy.log());
+        let (more, refused) = look_up_cards(&proxy, 5).await;
+        assert_eq!(refused, 0, "no request is refused: {}", proxy.log());
         assert!(proxy.log().contains("its WAL is written again"), "{}", proxy.log());
         answered.extend(more);
-        answered.extend(asked(&proxy, 20).await.0);
+        answered.extend(look_up_cards(&proxy, 20).await.0);
         drop(reader);
         all_is_kept(&mut proxy, &answered).await;
     }
@@ -65,20 +65,20 @@ async fn one_failed_sync_is_made_good_before_anything_is_answered() {
 async fn until_it_is_made_good_all_are_refused_and_each_is_counted_once() {
     let carrier = carrier().await;
     let mut proxy = Setup::with_carrier(&carrier).start_on_losing_disk().await;
-    let (mut answered, _) = asked(&proxy, 5).await;
-    // The commit's, and that of the first attempt to make it good.
+    let (mut answered, _) = look_up_cards(&proxy, 5).await;
+    // The sync of the commit, and that of the first repair.
     proxy.fail_syncs(2);
-    let (_, refused) = asked(&proxy, 10).await;
+    let (_, refused) = look_up_cards(&proxy, 10).await;
     assert_eq!(refused, 10);
     assert_eq!(proxy.admin("/ready", "").await.status, 503);
-    eventually("the last attempt", || async {
+    eventually("the second repair", || async {
         (proxy.admin("/ready", "").await.status == 200).then_some(())
     })
     .await;
-    answered.extend(asked(&proxy, 20).await.0);
+    answered.extend(look_up_cards(&proxy, 20).await.0);
     assert_eq!(answered.len(), 25);
     let gap = crate::audit_faults::gap(&proxy);
-    // Those that were refused before anything was tried have a record that says so.
+    // Requests that were refused before a write was tried have a record.
     let recorded = proxy.audit().iter().filter(|row| row.code == "73").count();
     assert_eq!(gap.0, 0);
     assert_eq!(gap.1 + i64::try_from(recorded).unwrap(), refused, "each has a record or is counted, once");
@@ -93,7 +93,7 @@ async fn a_disk_that_does_not_take_it_twice_ends_the_process() {
     for policy in ["refuse", "answer"] {
         let mut proxy =
             Setup::with_carrier(&carrier).set("audit.on_failure", policy).start_on_losing_disk().await;
-        let (answered, _) = asked(&proxy, 10).await;
+        let (answered, _) = look_up_cards(&proxy, 10).await;
         proxy.fail_syncs(1_000);
         proxy.look_up(&card_number(0)).await;
         let status = proxy.ended().await;
@@ -112,19 +112,19 @@ async fn a_start_makes_durable_what_it_found_before_it_answers() {
     let carrier = carrier().await;
     let mut proxy =
         Setup::with_carrier(&carrier).set("audit.durability", "process").start_on_losing_disk().await;
-    // Committed, and not synced: the process dies, the machine does not.
-    let (mut answered, _) = asked(&proxy, 10).await;
+    // Committed, not synced: the process is killed, the machine stays up.
+    let (mut answered, _) = look_up_cards(&proxy, 10).await;
     let wal = format!("{}-wal", proxy.audit_file().display());
-    // https://sqlite.org/fileformat2.html, 4.1: a WAL that is begun anew has other salts.
+    // https://sqlite.org/fileformat2.html, 4.1: a WAL that starts over has other salts.
     let salts = || std::fs::read(&wal).expect("a WAL").get(16..24).map(<[u8]>::to_vec);
     proxy.kill9().await;
     let found = salts();
     assert!(found.is_some());
     proxy.start_again().await;
-    assert_ne!(salts(), found, "nothing is appended to what was found");
+    assert_ne!(salts(), found, "the start does not append to the WAL that it finds");
     proxy.lose_power().await;
     proxy.start_again().await;
     let audit = proxy.audit();
     answered.retain(|query| !audit.iter().any(|row| row.transid.as_deref() == Some(query.transid())));
-    assert_eq!(answered.len(), 0, "what a start found survives a power loss");
+    assert_eq!(answered.len(), 0, "the records that a start finds survive a power loss");
 }

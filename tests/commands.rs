@@ -1,4 +1,4 @@
-//! The other commands: look-up, simulator, demo; help and exit codes.
+//! `cmiot-proxy lookup`, `simulate` and `demo`; help and exit codes.
 
 use std::process::Stdio;
 
@@ -27,7 +27,7 @@ async fn lookup_asks_a_running_proxy_as_a_gateway_would() {
     }
     assert_eq!(carrier.count(), 3);
     let audit = proxy.audit();
-    assert_eq!(audit.len(), 6, "audited like any other");
+    assert_eq!(audit.len(), 6, "each has its record");
     assert!(audit.iter().all(|row| row.client.as_deref() == Some(GATEWAY_APPID)));
 
     carrier.kill().await;
@@ -69,8 +69,8 @@ async fn simulate_is_a_carrier_to_put_a_proxy_before() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(simulator.stdout.take().unwrap()).lines();
-    let said = within("its address", lines.next_line()).await.unwrap().unwrap();
-    let base_url = said.split(' ').find(|word| word.starts_with("http://")).expect("a URL").to_owned();
+    let first = within("the first line", lines.next_line()).await.unwrap().unwrap();
+    let base_url = first.split(' ').find(|word| word.starts_with("http://")).expect("a URL").to_owned();
     let proxy = Setup::calling(&base_url).start().await;
     assert_eq!(proxy.look_up(&MSISDN).await.json()["result"][0]["STATUS"], "02");
     proxy.look_up(&ICCID).await.assert_normal();
@@ -87,26 +87,33 @@ async fn the_demo_goes_well_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let tmp = folder.path().to_str().unwrap().to_owned();
     let demo = run(folder.path(), &["demo"], &[("TMPDIR", &tmp)]).await.success();
-    assert!(demo.out.contains("100 at once"), "{}", demo.out);
     assert!(!demo.out.contains("NOT as promised"), "{}", demo.out);
-    the_columns_add_up(&demo.out);
+    assert_tables_agree(&demo.out);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "an empty folder");
 }
 
-/// What the demo's two tables count is the same, and what the line below them says.
-fn the_columns_add_up(demo: &str) {
+/// Asserts that the demo's two tables and its last line have the same counts, and that 100 concurrent lookups of one card
+/// cost one call: as the carrier counted, and as the audit has it.
+fn assert_tables_agree(demo: &str) {
     let rows: Vec<Vec<&str>> = demo
         .lines()
         .filter(|line| line.starts_with('│'))
         .map(|line| line.split(['│', '┆']).map(str::trim).filter(|cell| !cell.is_empty()).collect())
         .collect();
     let number = |cell: &str| cell.parse::<u64>().ok();
-    // The tour: a look-up a row, but for the hundred at once. Its last cell but one is what the carrier received.
+    // The tour: one lookup per row, except the hundred concurrent ones. The last cell but one has the calls that the
+    // carrier received.
     let (mut asked, mut received) = (0, 0);
     for row in rows.iter().filter(|row| row.last() == Some(&"ok")) {
         asked += if row[0].starts_with("100 at once") { 100 } else { 1 };
         received += number(row[row.len() - 2]).unwrap();
     }
+    let at_once: Vec<_> = rows.iter().filter(|row| row[0].starts_with("100 at once")).collect();
+    assert_eq!(at_once.len(), 1, "{demo}");
+    assert_eq!(at_once[0][at_once[0].len() - 2], "1", "calls received: {demo}");
+    let collapsed: Vec<_> = rows.iter().filter(|row| row.contains(&"collapsed")).collect();
+    assert_eq!(collapsed.len(), 1, "{demo}");
+    assert_eq!(collapsed[0][..2], ["99", "0"], "lookups and calls in the audit: {demo}");
     let audit: Vec<(u64, u64, bool)> =
         rows.iter().filter_map(|row| Some((number(row[0])?, number(row[1])?, row[2] == "in all"))).collect();
     let sum = |of: fn(&(u64, u64, bool)) -> u64| -> u64 { audit.iter().filter(|row| !row.2).map(of).sum() };
@@ -121,15 +128,45 @@ fn the_columns_add_up(demo: &str) {
 #[tokio::test]
 async fn help_has_an_example_for_every_command() {
     let folder = tempfile::tempdir().unwrap();
-    let help = run(folder.path(), &["--help"], &[]).await.success();
-    for name in ["serve", "demo", "check", "lookup", "sign", "simulate"] {
-        assert!(help.out.contains(name), "{name}");
-        let of_it = run(folder.path(), &[name, "--help"], &[]).await.success();
-        assert!(of_it.out.contains("Example"), "{name}: {}", of_it.out);
-        assert!(of_it.out.contains(&format!("cmiot-proxy {name}")), "{name}: {}", of_it.out);
+    let help =
+        async |words: &[&str]| run(folder.path(), &[words, &["--help"]].concat(), &[]).await.success().out;
+    let mut checked = 0;
+    for name in subcommands(&help(&[]).await) {
+        let own = help(&[&name]).await;
+        let below = subcommands(&own);
+        if below.is_empty() {
+            assert!(examples(&own).contains(&format!("cmiot-proxy {name}")), "{name}: {own}");
+            checked += 1;
+        }
+        // The help of a group of commands, or of the command itself.
+        for command in below {
+            let both = examples(&own) + &examples(&help(&[&name, &command]).await);
+            let found = both.lines().any(|line| {
+                let mut words = line.split_whitespace().skip_while(|word| *word != "cmiot-proxy").skip(1);
+                words.next() == Some(&name) && words.next() == Some(&command)
+            });
+            assert!(found, "{name} {command}: {both}");
+            checked += 1;
+        }
     }
+    assert!(checked >= 20, "{checked} commands");
     let version = run(folder.path(), &["--version"], &[]).await.success();
     assert!(version.out.starts_with("cmiot-proxy "));
+}
+
+/// The commands that clap lists in a help text.
+fn subcommands(help: &str) -> Vec<String> {
+    let listed =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    // The description of a command may have further lines, which are indented more.
+    let names = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    names.map(str::to_owned).collect()
+}
+
+/// The part of a help text after "Example" or "Examples".
+fn examples(help: &str) -> String {
+    help.split_once("\nExample").map(|(_, examples)| examples.to_owned()).unwrap_or_default()
 }
 
 #[tokio::test]
@@ -137,8 +174,8 @@ async fn wrong_usage_exits_2() {
     let folder = tempfile::tempdir().unwrap();
     for arguments in [&[][..], &["nosuch"], &["serve"], &["serve", "--nosuch"], &["check", "--card", "1064"]]
     {
-        let finished = run(folder.path(), arguments, &[]).await;
-        assert_eq!(finished.code, Some(2), "{arguments:?}: {finished:?}");
-        assert!(finished.err.contains("Usage"), "{finished:?}");
+        let output = run(folder.path(), arguments, &[]).await;
+        assert_eq!(output.code, Some(2), "{arguments:?}: {output:?}");
+        assert!(output.err.contains("Usage"), "{output:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! How gateways connect: limits, time-outs, proxies in between, Unix sockets, TLS, HTTP/2.
+//! Gateway connections: limits, timeouts, proxies in between, Unix sockets, TLS, HTTP/2.
 
 use std::net::SocketAddr;
 
@@ -13,19 +13,19 @@ use crate::support::{
     MSISDN, Pki, Proxy, STATUS_PATH, Setup, carrier, eventually, run, within, write_config, write_secret,
 };
 
-/// A signed request line and headers, ready to send.
+/// A signed lookup with these header lines.
 fn request(proxy: &Proxy, headers: &str) -> String {
     format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n{headers}\r\n", proxy.sign(&MSISDN).text())
 }
 
-/// Connects from one of the loopback's many addresses.
+/// Connects from another loopback address.
 async fn connect_from(address: &str, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
     within("connecting", socket.connect(to)).await.unwrap()
 }
 
-/// A connection that asked once and stays.
+/// An open connection from this address that has sent one lookup.
 async fn held_from(peer: &str, proxy: &Proxy) -> TcpStream {
     let mut stream = connect_from(peer, proxy.address).await;
     stream.write_all(request(proxy, "").as_bytes()).await.unwrap();
@@ -34,15 +34,15 @@ async fn held_from(peer: &str, proxy: &Proxy) -> TcpStream {
     stream
 }
 
-/// Asserts that this peer finds no place, and is told so or reset.
-async fn turned_away(peer: &str, proxy: &Proxy) {
-    let told = all(&mut connect_from(peer, proxy.address).await).await;
-    assert!(told.is_empty() || told.contains(r#""status":"73""#), "{told}");
+/// Asserts that the proxy refuses or resets a connection from this address.
+async fn assert_refused(peer: &str, proxy: &Proxy) {
+    let response = all(&mut connect_from(peer, proxy.address).await).await;
+    assert!(response.is_empty() || response.contains(r#""status":"73""#), "{response}");
 }
 
-/// Waits until it finds one.
+/// Waits until the proxy serves a connection from this address.
 async fn served_again(peer: &str, proxy: &Proxy) {
-    eventually("a place again", async || {
+    eventually("a free connection", async || {
         let mut stream = connect_from(peer, proxy.address).await;
         stream.write_all(request(proxy, "Connection: close\r\n").as_bytes()).await.ok()?;
         all(&mut stream).await.contains("正确").then_some(())
@@ -50,20 +50,17 @@ async fn served_again(peer: &str, proxy: &Proxy) {
     .await;
 }
 
-/// What comes until the other side closes, or a reset.
+/// All bytes until the peer closes or resets the connection.
 async fn all(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
     let mut bytes = Vec::new();
     let _ = within("reading", stream.read_to_end(&mut bytes)).await;
     String::from_utf8(bytes).unwrap()
 }
 
-async fn counted(proxy: &Proxy, what: &str) -> bool {
-    proxy
-        .admin("/metrics", "")
-        .await
-        .text()
-        .lines()
-        .any(|line| line.starts_with(what) && !line.ends_with(" 0"))
+/// Number of connections that ended for this reason.
+async fn ended(proxy: &Proxy, reason: &str) -> f64 {
+    let metrics = proxy.metrics().await;
+    metrics.value("cmiot_connections_ended_total", [("reason", reason)]).unwrap_or_default()
 }
 
 #[tokio::test]
@@ -71,9 +68,9 @@ async fn one_peer_gets_its_share_of_connections_and_others_theirs() {
     let carrier = carrier().await;
     let proxy = Setup::with_carrier(&carrier).set("gateway.max_connections_per_peer", 2).start().await;
     let held = [held_from("127.0.0.9", &proxy).await, held_from("127.0.0.9", &proxy).await];
-    turned_away("127.0.0.9", &proxy).await;
+    assert_refused("127.0.0.9", &proxy).await;
     proxy.look_up(&MSISDN).await.assert_normal();
-    assert!(counted(&proxy, "cmiot_connections_ended_total{reason=\"full-peer\"}").await);
+    assert!(ended(&proxy, "full-peer").await > 0.0);
     drop(held);
     served_again("127.0.0.9", &proxy).await;
 }
@@ -83,9 +80,9 @@ async fn connections_in_all_have_a_limit_and_places_come_free() {
     let carrier = carrier().await;
     let proxy = Setup::with_carrier(&carrier).set("gateway.max_connections", 2).start().await;
     let held = [held_from("127.0.0.7", &proxy).await, held_from("127.0.0.8", &proxy).await];
-    // Whoever comes now, however few it has.
-    turned_away("127.0.0.9", &proxy).await;
-    assert!(counted(&proxy, "cmiot_connections_ended_total{reason=\"full\"}").await);
+    // Even an address without a connection is refused.
+    assert_refused("127.0.0.9", &proxy).await;
+    assert!(ended(&proxy, "full").await > 0.0);
     drop(held);
     served_again("127.0.0.9", &proxy).await;
 }
@@ -93,19 +90,12 @@ async fn connections_in_all_have_a_limit_and_places_come_free() {
 #[tokio::test]
 async fn streams_of_a_connection_have_a_limit_that_it_is_told() {
     let (carrier, pki) = (carrier().await, Pki::new());
-    let folder = tempfile::tempdir().unwrap();
-    let (_, _, certificate, key) = pki.issue("gw.example");
-    write_secret(&folder.path().join("cert.pem"), &certificate);
-    write_secret(&folder.path().join("key.pem"), &key);
-    let setup = Setup::with_carrier(&carrier)
-        .set("gateway.tls.cert_file", "cert.pem")
-        .set("gateway.tls.key_file", "key.pem")
-        .set("gateway.max_streams", 7);
-    let proxy = Proxy::start_in(folder, setup).await;
+    let (folder, setup) = Setup::with_carrier(&carrier).tls(&pki, "gateway", "gw.example");
+    let proxy = Proxy::start_in(folder, setup.set("gateway.max_streams", 7)).await;
     let tcp = TcpStream::connect(proxy.address).await.unwrap();
     let name = ServerName::try_from("gw.example").unwrap();
     let mut stream = pki.client(None, b"h2").connect(name, tcp).await.unwrap();
-    // RFC 9113, 3.4: the preface, and settings that are empty.
+    // RFC 9113, 3.4: the preface with empty SETTINGS.
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     let mut head = [0; 9];
     within("a frame", stream.read_exact(&mut head)).await.unwrap();
@@ -126,19 +116,18 @@ async fn whoever_sends_nothing_or_half_a_head_is_let_go() {
         .set("gateway.idle", "60s")
         .start()
         .await;
+    // Between two requests, the limit is `idle` instead: this connection outlasts the timeouts below.
+    let mut connection = proxy.connect().await;
+    connection.send(request(&proxy, "")).await;
+    connection.response().await.assert_normal();
     for sent in ["", "GET /v2/", "GET / HTTP/1.1\r\nX: "] {
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
         stream.write_all(sent.as_bytes()).await.unwrap();
         assert_eq!(all(&mut stream).await, "", "{sent:?}");
     }
-    // A connection that rests between requests is another matter.
-    let mut connection = proxy.connect().await;
-    for _ in 0..2 {
-        connection.send(request(&proxy, "")).await;
-        connection.response().await.assert_normal();
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    }
-    assert!(counted(&proxy, "cmiot_connections_ended_total{reason=\"timeout\"}").await);
+    connection.send(request(&proxy, "")).await;
+    connection.response().await.assert_normal();
+    eventually("three timeouts", async || (ended(&proxy, "timeout").await == 3.0).then_some(())).await;
 }
 
 #[tokio::test]
@@ -166,11 +155,11 @@ async fn what_is_not_http_is_counted_to_its_peer() {
     }
     eventually("three counted", async || {
         let page = proxy.admin("/peers", "").await.json();
-        let line = page["peers"].as_array()?.iter().find(|line| line["peer"] == "127.0.0.7")?;
-        (line["not_http"] == 3).then_some(())
+        let peer = page["peers"].as_array()?.iter().find(|peer| peer["peer"] == "127.0.0.7")?;
+        (peer["not_http"] == 3).then_some(())
     })
     .await;
-    assert!(counted(&proxy, "cmiot_connections_ended_total{reason=\"unparsed\"}").await);
+    assert_eq!(ended(&proxy, "unparsed").await, 3.0);
 }
 
 #[tokio::test]
@@ -211,7 +200,7 @@ async fn a_trusted_balancer_says_for_whom_it_connects() {
     stream.write_all(request(&proxy, "Connection: close\r\n").as_bytes()).await.unwrap();
     assert!(all(&mut stream).await.contains("正确"));
     assert_eq!(proxy.audit()[0].peer, "198.51.100.7");
-    // From a trusted one the header must come; from everybody else it is garbage.
+    // The header is required from a trusted proxy, and invalid from any other address.
     let mut stream = connect_from("127.0.0.3", proxy.address).await;
     stream.write_all(request(&proxy, "").as_bytes()).await.unwrap();
     assert_eq!(all(&mut stream).await, "");
@@ -234,16 +223,11 @@ async fn a_unix_socket_will_do() {
     clocked.stop().await;
 }
 
-/// A proxy that speaks TLS as `gw.example`, asks for certificates, and has a client that must show one.
+/// A proxy with TLS as `gw.example`, optional client certificates, and a client that needs one.
 async fn tls_proxy(pki: &Pki, carrier: &cmiot_simulator::Simulator) -> Proxy {
-    let folder = tempfile::tempdir().unwrap();
-    let (_, _, certificate, key) = pki.issue("gw.example");
-    write_secret(&folder.path().join("cert.pem"), &certificate);
-    write_secret(&folder.path().join("key.pem"), &key);
+    let (folder, setup) = Setup::with_carrier(carrier).tls(pki, "gateway", "gw.example");
     write_secret(&folder.path().join("root.pem"), &pki.root_pem());
-    let setup = Setup::with_carrier(carrier)
-        .set("gateway.tls.cert_file", "cert.pem")
-        .set("gateway.tls.key_file", "key.pem")
+    let setup = setup
         .set("gateway.tls.client_ca_file", "root.pem")
         .set("gateway.tls.client_certificate_optional", true)
         .set("client.0.certificate", "GW0001.example");
@@ -291,7 +275,7 @@ async fn http_2_needs_no_tls_where_it_is_known_before() {
     asks_many_at_once(stream, "http", &proxy, &carrier).await;
 }
 
-/// Twenty look-ups on one HTTP/2 connection.
+/// Sends twenty lookups of one card on one HTTP/2 connection; asserts one carrier call.
 async fn asks_many_at_once<S>(stream: S, scheme: &str, proxy: &Proxy, carrier: &cmiot_simulator::Simulator)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
@@ -309,7 +293,7 @@ where
         })
     });
     for response in asked.collect::<Vec<_>>() {
-        assert_eq!(within("an answer", response).await.unwrap(), crate::support::NORMAL);
+        assert_eq!(within("a response", response).await.unwrap(), crate::support::NORMAL);
     }
     assert_eq!(carrier.count(), 1);
     connection.abort();
@@ -335,7 +319,7 @@ async fn a_renewed_certificate_and_a_changed_list_count_without_a_restart() {
     write_secret(&folder.join("key.pem"), &key);
     proxy.signal("HUP").await;
     eventually("the new certificate", async || connect("new.example").await.ok().map(drop)).await;
-    // The connection that stood before goes on.
+    // The connection from before the reload stays open.
     standing.write_all(request(&proxy, "Connection: close\r\n").as_bytes()).await.unwrap();
     assert!(all(&mut standing).await.contains("正确"));
 }
@@ -351,14 +335,15 @@ async fn a_bad_configuration_is_refused_as_a_whole_and_the_old_one_stays() {
     std::fs::write(proxy.config(), format!("{good}\n{second}\n[gatway]\n")).unwrap();
     proxy.signal("HUP").await;
     eventually("the refusal", async || {
-        counted(&proxy, "cmiot_reloads_total{result=\"refused\"}").await.then_some(())
+        let refused = proxy.metrics().await.value("cmiot_reloads_total", [("result", "refused")]);
+        refused.is_some_and(|count| count > 0.0).then_some(())
     })
     .await;
     assert!(proxy.log().contains("the old one stays"));
     proxy.look_up(&MSISDN).await.assert_normal();
     proxy.get(&newcomer.sign(&MSISDN)).await.assert_refusal("7");
 
-    // No signal: the change itself is noticed.
+    // Without a signal: the proxy notices the change of the file.
     std::fs::write(proxy.config(), format!("{good}\n{second}")).unwrap();
     eventually("the newcomer", async || {
         let response = proxy.get(&newcomer.sign(&MSISDN)).await;
@@ -371,27 +356,21 @@ async fn a_bad_configuration_is_refused_as_a_whole_and_the_old_one_stays() {
 #[tokio::test]
 async fn operators_may_be_served_over_tls() {
     let (carrier, pki) = (carrier().await, Pki::new());
-    let folder = tempfile::tempdir().unwrap();
-    let (_, _, certificate, key) = pki.issue("admin.example");
-    write_secret(&folder.path().join("cert.pem"), &certificate);
-    write_secret(&folder.path().join("key.pem"), &key);
-    let setup = Setup::with_carrier(&carrier)
-        .set("admin.tls.cert_file", "cert.pem")
-        .set("admin.tls.key_file", "key.pem");
+    let (folder, setup) = Setup::with_carrier(&carrier).tls(&pki, "admin", "admin.example");
     let proxy = Proxy::start_in(folder, setup).await;
-    let told = std::fs::read_to_string(proxy.config().with_file_name("out")).unwrap();
-    assert!(told.contains("gateway http://") && told.contains("admin https://"), "{told}");
+    let output = std::fs::read_to_string(proxy.config().with_file_name("out")).unwrap();
+    assert!(output.contains("gateway http://") && output.contains("admin https://"), "{output}");
     let tcp = TcpStream::connect(proxy.admin_address()).await.unwrap();
     let name = ServerName::try_from("admin.example").unwrap();
     let mut stream = pki.client(None, b"http/1.1").connect(name, tcp).await.unwrap();
     stream.write_all(b"GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
     assert!(all(&mut stream).await.ends_with("live\n"));
-    // Without it nothing is told.
+    // A request without TLS gets no page.
     let mut plain = TcpStream::connect(proxy.admin_address()).await.unwrap();
     plain.write_all(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-    let mut told = Vec::new();
-    let _ = within("an end", plain.read_to_end(&mut told)).await;
-    assert!(!String::from_utf8_lossy(&told).contains("live"));
+    let mut response = Vec::new();
+    let _ = within("the end of the connection", plain.read_to_end(&mut response)).await;
+    assert!(!String::from_utf8_lossy(&response).contains("live"));
 }
 
 #[tokio::test]
@@ -411,7 +390,7 @@ async fn operators_on_other_machines_need_a_token_and_tls() {
 
 #[tokio::test]
 async fn a_connection_on_which_nothing_was_sent_is_not_counted() {
-    // The LOCAL command of a balancer that checks, and no address.
+    // The PROXY protocol's LOCAL command, as for a balancer's health check: no address.
     const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
     let (carrier, pki) = (carrier().await, Pki::new());
     let behind = Setup::with_carrier(&carrier)
@@ -430,14 +409,13 @@ async fn a_connection_on_which_nothing_was_sent_is_not_counted() {
         }
     }
     for proxy in [&plain, &tls, &behind] {
-        // Counted, and after those above.
+        // This connection is counted, after those above.
         TcpStream::connect(proxy.address).await.unwrap().write_all(b"PRI").await.unwrap();
-        let ended = "cmiot_connections_ended_total{";
-        eventually("the last one", async || counted(proxy, ended).await.then_some(())).await;
-        let metrics = proxy.admin("/metrics", "").await;
-        let count = metrics.text().lines().filter(|line| line.starts_with(ended));
-        let count: Vec<_> = count.filter(|line| !line.ends_with(" 0")).collect();
-        assert!(count.len() == 1 && count[0].ends_with(" 1"), "{count:?}");
+        let all_ended = async || -> f64 {
+            proxy.metrics().await.all("cmiot_connections_ended_total").map(|sample| sample.value).sum()
+        };
+        eventually("the last connection", async || (all_ended().await > 0.0).then_some(())).await;
+        assert_eq!(all_ended().await, 1.0);
     }
 }
 
@@ -457,7 +435,10 @@ async fn a_certificate_that_has_expired_is_an_alarm() {
         ready.text().contains("[gateway.tls] cert_file: a certificate expired at 2020-01-0").then_some(())
     })
     .await;
-    assert!(counted(&proxy, "cmiot_certificate_expires_seconds{key=\"[gateway.tls] cert_file\"} 1577").await);
+    let labels = [("key", "[gateway.tls] cert_file")];
+    let expires = proxy.metrics().await.value("cmiot_certificate_expires_seconds", labels).unwrap();
+    // 2020-01-01T00:00:00Z
+    assert_eq!(expires, 1_577_836_800.0);
     let config = proxy.config().display().to_string();
     let checked = run(&folder, &["check", "--config", &config], &[]).await.success();
     assert!(checked.err.contains("expired at 2020-01-0"), "{}", checked.err);

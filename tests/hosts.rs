@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{MSISDN, NORMAL, Pki, Proxy, STATUS_PATH, Setup, carrier, within, write_secret};
+use crate::support::{MSISDN, NORMAL, Pki, Proxy, STATUS_PATH, Setup, carrier, within};
 
 /// Sends a request on a new connection, and reads the whole response.
 async fn send<S>(stream: S, version: Version, request: Request<Empty<Bytes>>) -> Response<Bytes>
@@ -88,13 +88,7 @@ async fn whatever_a_gateway_calls_us_it_is_answered() {
 #[tokio::test]
 async fn over_tls_a_name_is_as_good_by_either_version() {
     let (carrier, pki) = (carrier().await, Pki::new());
-    let folder = tempfile::tempdir().unwrap();
-    let (_, _, certificate, key) = pki.issue("gw.example");
-    write_secret(&folder.path().join("cert.pem"), &certificate);
-    write_secret(&folder.path().join("key.pem"), &key);
-    let setup = Setup::with_carrier(&carrier)
-        .set("gateway.tls.cert_file", "cert.pem")
-        .set("gateway.tls.key_file", "key.pem");
+    let (folder, setup) = Setup::with_carrier(&carrier).tls(&pki, "gateway", "gw.example");
     let proxy = Proxy::start_in(folder, setup).await;
     for (version, alpn) in VERSIONS.iter().zip([&b"http/1.1"[..], b"h2"]) {
         let tcp = TcpStream::connect(proxy.address).await.unwrap();

@@ -1,4 +1,4 @@
-//! Looking into the cache, purging it and filling it, by the commands and by the operators' pages.
+//! `cmiot-proxy cache` and the admin pages below `/cache`: show, stats, purge, warm.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,7 +55,7 @@ async fn purges_select_and_need_a_selection() {
     assert_eq!(purged["file"].as_u64(), Some(2));
 }
 
-/// A carrier whose response says which date it was asked for, with the operation that declares it.
+/// The setup for a carrier whose replies contain the requested date, with an operation that declares this parameter.
 async fn by_date(calls: &Arc<AtomicU64>) -> Setup {
     let calls = Arc::clone(calls);
     let url = scripted(move |head, _, _, stream| {
@@ -97,7 +97,7 @@ async fn each_value_of_a_declared_parameter_is_an_entry_that_the_commands_see() 
     show(&["--parameter", "query_date"]).await.failed(2, ["NAME=VALUE"]);
     show(&["--parameter", "query_date=1", "--parameter", "query_date=2"]).await.failed(1, ["given twice"]);
 
-    // What is fetched ahead is what a gateway finds.
+    // `warm` fills the entries that gateways use.
     let folder = tempfile::tempdir().unwrap();
     let cards = folder.path().join("cards.csv");
     std::fs::write(&cards, format!("{}\n", MSISDN.number)).unwrap();
@@ -108,12 +108,12 @@ async fn each_value_of_a_declared_parameter_is_an_entry_that_the_commands_see() 
     assert_eq!(calls.load(Ordering::SeqCst), 3);
     let results = std::fs::read_to_string(folder.path().join("cards.result.csv")).unwrap();
     let lines: Vec<&str> = results.lines().skip(1).collect();
-    assert_eq!(lines.len(), 2, "each value has a line of its own, and is not fetched again: {results}");
+    assert_eq!(lines.len(), 2, "one line per value, and no second fetch: {results}");
     assert!(
         lines[0].contains("?query_date=20260101,fresh") && lines[1].contains("?query_date=20260103,fetched")
     );
 
-    // A purge of the card is one of every value.
+    // A purge of the card covers all values of the parameter.
     let body = format!(r#"{{"msisdn": "{}", "parameters": {{"query_date": "20260101"}}}}"#, MSISDN.number);
     let refused = proxy.admin_post("/cache/purge", "", &body).await;
     assert_eq!(refused.status, 400);
@@ -149,15 +149,15 @@ async fn a_purge_during_a_flight_wins() {
     let early = tokio::spawn(async move { client.look_up(&MSISDN).await });
     carrier.wait_for_calls(1).await;
     cache(&proxy, &["purge", "--card", MSISDN.number]).await.success();
-    // Who asks now does not join the flight from before the purge.
+    // A later lookup does not join the flight from before the purge.
     let client = (*proxy).clone();
     let late = tokio::spawn(async move { client.look_up(&MSISDN).await });
     carrier.wait_for_calls(2).await;
     after.open();
-    within("the later answer", late).await.unwrap().assert_normal();
+    within("the later response", late).await.unwrap().assert_normal();
     before.open();
-    let early = within("the earlier answer", early).await.unwrap();
-    assert_eq!(early.cache(), "fwd=uri-miss", "told to who waited for it, and kept nowhere");
+    let early = within("the earlier response", early).await.unwrap();
+    assert_eq!(early.cache(), "fwd=uri-miss", "its waiter gets it, and it is not stored");
     let kept = proxy.look_up(&MSISDN).await;
     kept.assert_normal();
     assert!(kept.cache().starts_with("hit"));
@@ -174,7 +174,7 @@ async fn a_fleet_is_warmed_within_the_budget_and_goes_on_where_it_was_cut_off() 
     proxy.look_up(&card_number(0)).await.assert_normal();
     carrier.set_rules([Rule::card(card_number(7).number).code("73")]);
     cache(&proxy, &["warm", "--file", "cards.csv"]).await.success();
-    assert_eq!(carrier.count(), 1 + 29 + 1, "one was fresh; a busy code is asked once more");
+    assert_eq!(carrier.count(), 1 + 29 + 1, "one was fresh; a busy code is retried once");
     for n in 1..30 {
         if n != 7 {
             assert!(proxy.look_up(&card_number(n)).await.cache().starts_with("hit"));
@@ -184,7 +184,7 @@ async fn a_fleet_is_warmed_within_the_budget_and_goes_on_where_it_was_cut_off() 
     assert_eq!(result.lines().count(), 31);
     assert!(result.contains(&format!("msisdn:{},fresh,0,00,\n", card_number(0).number)), "{result}");
     assert!(result.contains(&format!("msisdn:{},fetched,0,00,\n", card_number(1).number)), "{result}");
-    // Begun again, nothing is asked that was done.
+    // A second run repeats no call.
     let calls = carrier.count();
     cache(&proxy, &["warm", "--file", "cards.csv"]).await.success();
     assert_eq!(carrier.count(), calls);

@@ -1,49 +1,75 @@
-//! The carrier's quota and its bad days: fewest calls, never over the limit, and no gateway that notices.
+//! The carrier's quota and outages: the budget's limits, cool-down, breaker, passwords, freshness that clients request.
 
 use std::time::Duration;
 
-use cmiot_simulator::{Account, Answer, Config, Gate, Rule, Simulator, Throttle};
+use cmiot_simulator::{Account, Answer, Config, Gate, Rule, Simulator};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, MSISDN, Proxy, Response, Setup, card_number, carrier, eventually,
-    within, write_secret,
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, Clocked, EBID, GatewayClient, MSISDN, Proxy, Response, Setup,
+    card_number, carrier, eventually, within, write_secret,
 };
 
-/// Asks about so many cards at once.
-async fn ask_all(proxy: &Proxy, cards: u32) -> Vec<Response> {
+/// Starts concurrent lookups of this many cards.
+fn start_lookups(client: &GatewayClient, cards: u32) -> JoinSet<Response> {
     let mut askers = JoinSet::new();
     for n in 0..cards {
-        let client = (**proxy).clone();
+        let client = client.clone();
         askers.spawn(async move { client.look_up(&card_number(n)).await });
     }
-    within("all answers", askers.join_all()).await
+    askers
+}
+
+/// Looks up this many cards concurrently.
+async fn look_up_all(client: &GatewayClient, cards: u32) -> Vec<Response> {
+    within("all responses", start_lookups(client, cards).join_all()).await
+}
+
+/// Moves the clock until the carrier has received `calls` calls after the first `before` ones, and asserts that it
+/// received no more than `limit` per second.
+async fn spend_budget(proxy: &Clocked, carrier: &Simulator, before: u64, calls: u64, limit: u64) {
+    for tenths in 0_u64.. {
+        // The clock does not move here: each call was sent, or waits.
+        let sent = eventually("every call to be sent or to wait", async || {
+            let waiting = proxy.metrics().await.value("cmiot_budget_waiting", [("account", "fleet")])?;
+            let sent = carrier.count() - before;
+            (sent as f64 + waiting == calls as f64).then_some(sent)
+        })
+        .await;
+        assert!(sent <= limit * (tenths / 10 + 1), "{sent} calls in {tenths} tenths of a second");
+        if sent == calls {
+            return;
+        }
+        proxy.clock.advance(Duration::from_millis(100));
+    }
 }
 
 #[tokio::test]
 async fn a_fleet_that_expires_at_once_is_served_within_the_carriers_limit() {
     let carrier = carrier().await;
     let proxy = Setup::with_carrier(&carrier)
-        .freshness("normal", "3s", "1h", "1h")
+        .freshness("normal", "60s", "1h", "1h")
         .set("account.0.calls_per_second", 40)
+        .set("carrier.queue", 200)
         .set("carrier.queue_wait", "30s")
-        .start()
+        .start_clocked()
         .await;
-    for response in ask_all(&proxy, 60).await {
-        response.assert_normal(); // known from here on; the queue held them back
+    let misses = start_lookups(&proxy, 60);
+    spend_budget(&proxy, &carrier, 0, 60, 40).await;
+    for response in within("all responses", misses.join_all()).await {
+        response.assert_normal();
     }
-    carrier.set_throttle(Throttle::per_second(50));
-    // Without asking: who asks about one that is stale has it refreshed.
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    for response in ask_all(&proxy, 60).await {
+    proxy.clock.advance(Duration::from_secs(70));
+    for response in look_up_all(&proxy, 60).await {
         response.assert_normal();
         assert!(response.cache().starts_with("hit; ttl=-"), "{response:?}");
     }
-    eventually("all of them refreshed", || async { (carrier.count() >= 120).then_some(()) }).await;
-    for response in ask_all(&proxy, 60).await {
+    spend_budget(&proxy, &carrier, 60, 60, 40).await;
+    assert_eq!(carrier.count(), 120, "each card is refreshed once");
+    for response in look_up_all(&proxy, 60).await {
         response.assert_normal();
     }
-    assert_eq!(carrier.count_code("72"), 0, "never over the limit");
+    proxy.stop().await;
 }
 
 #[tokio::test]
@@ -61,7 +87,8 @@ async fn a_days_calls_are_spent_once_through_a_restart() {
         proxy.restart().await;
     }
     assert_eq!(carrier.count(), 2);
-    assert!(proxy.admin("/metrics", "").await.text().contains("cmiot_budget_left_today{account=\"fleet\"} "));
+    let left = proxy.metrics().await.value("cmiot_budget_left_today", [("account", "fleet")]);
+    assert_eq!(left, Some(0.0));
 }
 
 #[tokio::test]
@@ -80,8 +107,8 @@ async fn so_many_calls_at_once_and_the_others_wait() {
         let client = (*proxy).clone();
         askers.spawn(async move { client.look_up(&card_number(n)).await });
     }
-    // Two are under way, three wait, one is one too many.
-    let refused = within("one turned away", askers.join_next()).await.unwrap().unwrap();
+    // Two are in flight, three wait, one is refused.
+    let refused = within("a refusal", askers.join_next()).await.unwrap().unwrap();
     refused.assert_refusal_for("72", "budget");
     carrier.wait_for_calls(2).await;
     gate.open();
@@ -100,8 +127,8 @@ async fn a_throttled_account_rests_and_comes_back() {
         .start()
         .await;
     carrier.set_rules([Rule::any().code("71").times(1)]);
-    assert_eq!(proxy.look_up(&MSISDN).await.code(), "71", "the carrier's own word, once");
-    eventually("an end to the rest", || async {
+    assert_eq!(proxy.look_up(&MSISDN).await.code(), "71", "the carrier's code, once");
+    eventually("the end of the cool-down", || async {
         let response = proxy.look_up(&MSISDN).await;
         if response.code() == "72" {
             response.assert_refusal_for("72", "rests");
@@ -112,7 +139,7 @@ async fn a_throttled_account_rests_and_comes_back() {
         Some(())
     })
     .await;
-    assert_eq!(carrier.count(), 2, "nothing was sent meanwhile");
+    assert_eq!(carrier.count(), 2, "no call in between");
 }
 
 #[tokio::test]
@@ -125,12 +152,12 @@ async fn known_cards_are_answered_through_every_kind_of_outage_and_a_restart() {
         .set("carrier.timeout", "2s")
         .start()
         .await;
-    for response in ask_all(&proxy, CARDS).await {
+    for response in look_up_all(&proxy, CARDS).await {
         response.assert_normal();
     }
     let stale = async |proxy: &Proxy| {
         eventually("staleness", || async {
-            let responses = ask_all(proxy, CARDS).await;
+            let responses = look_up_all(proxy, CARDS).await;
             responses.iter().for_each(Response::assert_normal);
             responses.iter().all(|response| response.cache().starts_with("hit; ttl=-")).then_some(())
         })
@@ -147,7 +174,7 @@ async fn known_cards_are_answered_through_every_kind_of_outage_and_a_restart() {
     carrier.restart().await.unwrap();
     carrier.set_rules([]);
     eventually("fresh answers again", || async {
-        let responses = ask_all(&proxy, CARDS).await;
+        let responses = look_up_all(&proxy, CARDS).await;
         responses.iter().for_each(Response::assert_normal);
         responses.iter().all(|response| !response.cache().contains("ttl=-")).then_some(())
     })
@@ -173,7 +200,7 @@ async fn a_breaker_spares_a_carrier_that_fails_and_lets_one_call_find_out() {
     assert_eq!(carrier.count(), 4);
 }
 
-/// The proxy's setup while the carrier changes the account's password.
+/// A proxy that also has the account's next password.
 async fn rotating(carrier: &Simulator) -> Proxy {
     let folder = tempfile::tempdir().unwrap();
     write_secret(&folder.path().join("next"), "the-next-password");
@@ -215,13 +242,17 @@ async fn a_group_goes_on_with_its_other_account() {
     for n in 0..4 {
         proxy.look_up(&card_number(n)).await.assert_normal();
     }
-    assert_eq!((by(ACCOUNT_APPID), by("100002")), (2, 2), "the one with more left is asked");
+    assert_eq!(
+        (by(ACCOUNT_APPID), by("100002")),
+        (2, 2),
+        "the account with the larger remaining budget is used"
+    );
     carrier.set_rules([Rule::any().appid("100002").code("6")]);
     for n in 4..8 {
         let response = proxy.look_up(&card_number(n)).await;
         assert!(["0", "73"].contains(&response.code().as_str()));
     }
-    // One call told that the second is refused; key, cache and flight are the group's all along.
+    // One call shows that the second account is refused. Key, cache and flight belong to the group.
     assert_eq!(carrier.count_code("6"), 1);
     assert!(proxy.look_up(&card_number(1)).await.cache().starts_with("hit"));
     for n in 8..10 {
@@ -255,7 +286,7 @@ async fn a_gateway_may_ask_for_more_or_less_freshness_within_limits() {
         proxy.get_with(&proxy.sign(&MSISDN), &format!("Cache-Control: {directives}\r\n")).await
     };
     assert_eq!(ask("no-cache").await.cache(), "fwd=uri-miss; stored");
-    assert_eq!(ask("no-cache").await.cache(), "hit; ttl=60", "young enough for everybody");
+    assert_eq!(ask("no-cache").await.cache(), "hit; ttl=60", "younger than max_age_floor");
     proxy.clock.advance(Duration::from_secs(11));
     assert_eq!(ask("max-age=20").await.cache(), "hit; ttl=49");
     assert_eq!(ask("no-cache").await.cache(), "fwd=request; stored");
@@ -265,7 +296,7 @@ async fn a_gateway_may_ask_for_more_or_less_freshness_within_limits() {
     ask("only-if-cached, max-stale=9").await.assert_refusal_for("73", "504");
     assert_eq!(carrier.count(), 2);
     assert_eq!(ask("max-stale=9").await.cache(), "fwd=stale; stored");
-    // What is held is better than a failure, even for who wanted it fresher.
+    // After a failure the cached response is served, even to a request for a fresher one.
     proxy.clock.advance(Duration::from_secs(30));
     carrier.kill().await;
     assert_eq!(ask("no-cache").await.cache(), "hit; ttl=30; detail=connect");

@@ -1,4 +1,4 @@
-//! What the READMEs print: the configuration counts, the curl line is answered, the queries run. In both languages.
+//! The READMEs in both languages: the configuration is valid, the curl line gets a response, the queries run.
 
 use crate::support::{
     EBID, GATEWAY_APPID, GATEWAY_PASSWORD, ICCID, IMSI, MSISDN, NORMAL, Proxy, carrier, run, write_config,
@@ -7,7 +7,7 @@ use crate::support::{
 
 const READMES: [&str; 2] = [include_str!("../README.md"), include_str!("../README.zh-CN.md")];
 
-/// The fenced blocks of one language.
+/// The fenced blocks of this language.
 fn blocks(readme: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
     let parts = readme.split(&fence).skip(1);
@@ -39,10 +39,10 @@ async fn the_auditors_queries_run_as_printed() {
             .collect();
         let text = |text: &str| rusqlite::types::Value::Text(text.to_owned());
         let number = rusqlite::types::Value::Integer;
-        // The card's three look-ups (one of them forged), latest first.
+        // The card's three lookups (one of them forged), newest first.
         assert_eq!(rows[0].len(), 3);
         assert_eq!(rows[0][1][1..5], [text(GATEWAY_APPID), text("hit"), text("00"), text("normal")]);
-        // One day (two around midnight): five look-ups, one of them forged, by three calls.
+        // One day (two around midnight): five lookups, one of them forged, and three calls.
         let sum = |column: usize| -> i64 {
             let numbers = rows[1].iter().map(|row| match &row[column] {
                 rusqlite::types::Value::Integer(number) => *number,
@@ -71,7 +71,7 @@ async fn the_configuration_counts_in_both_languages() {
         write_secret(&folder.path().join("fleet.password"), "the-carriers\n");
         write_secret(&folder.path().join("gw0001.password"), "the-gateways\n");
         let checked = run(folder.path(), &["check", "--config", "cmiot-proxy.toml"], &[]).await.success();
-        assert_eq!(checked.err, "", "nothing to warn about");
+        assert_eq!(checked.err, "", "no warning");
         printed.push(checked.out);
     }
     assert_eq!(printed[0], printed[1]);

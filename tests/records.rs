@@ -1,5 +1,4 @@
-//! Every request and every call has its record: when its client leaves, when the proxy is told to stop, and when there
-//! are more than anybody reads.
+//! Audit records of requests whose client leaves, at a drain and a crash, of calls in flight, and of many refusals.
 
 use bytes::Bytes;
 use cmiot_simulator::{Gate, Rule};
@@ -14,7 +13,7 @@ use crate::support::{
     Connection, LookupRow, MSISDN, Proxy, Query, STATUS_PATH, Setup, card_number, carrier, eventually,
 };
 
-/// The record of a request, once there is one.
+/// Waits for the record of a request.
 async fn record_of(proxy: &Proxy, query: &Query) -> LookupRow {
     eventually("a record", || async {
         proxy.audit().into_iter().find(|row| row.transid.as_deref() == Some(query.transid()))
@@ -22,14 +21,14 @@ async fn record_of(proxy: &Proxy, query: &Query) -> LookupRow {
     .await
 }
 
-/// Asks the newest segment one thing.
+/// Queries one value of the newest segment.
 fn one<T: rusqlite::types::FromSql>(proxy: &Proxy, sql: &str) -> T {
     let segment = rusqlite::Connection::open_with_flags(proxy.audit_file(), OpenFlags::SQLITE_OPEN_READ_ONLY);
     segment.unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
-/// A look-up on an HTTP/2 connection of its own. To drop it is to reset its stream.
-fn ask_by_http_2(sender: &SendRequest<Empty<Bytes>>, query: &Query) -> JoinHandle<bool> {
+/// Sends a lookup on an HTTP/2 connection. Aborting the task resets the stream.
+fn look_up_by_http_2(sender: &SendRequest<Empty<Bytes>>, query: &Query) -> JoinHandle<bool> {
     let target = format!("http://127.0.0.1{STATUS_PATH}?{}", query.text());
     let mut sender = sender.clone();
     tokio::spawn(async move {
@@ -38,7 +37,7 @@ fn ask_by_http_2(sender: &SendRequest<Empty<Bytes>>, query: &Query) -> JoinHandl
     })
 }
 
-/// An HTTP/2 connection.
+/// Opens an HTTP/2 connection.
 async fn http_2(proxy: &Proxy) -> SendRequest<Empty<Bytes>> {
     let stream = TcpStream::connect(proxy.address).await.unwrap();
     let (sender, connection) =
@@ -55,20 +54,20 @@ async fn a_look_up_whose_client_resets_its_stream_has_its_record() {
     let proxy = Setup::with_carrier(&carrier).set("client.0.replay", "same-answer").start().await;
     let connection = http_2(&proxy).await;
     let queries: Vec<_> = (0..5).map(|n| proxy.sign(&card_number(n))).collect();
-    let asked: Vec<_> = queries.iter().map(|query| ask_by_http_2(&connection, query)).collect();
+    let asked: Vec<_> = queries.iter().map(|query| look_up_by_http_2(&connection, query)).collect();
     carrier.wait_for_calls(5).await;
-    // The same request once more waits for the first one's answer, which is none of its own.
-    let again = ask_by_http_2(&connection, &queries[0]);
-    // What comes on one connection is read in its order.
-    assert!(ask_by_http_2(&connection, &queries[0].clone().with("token", "wrong")).await.unwrap());
+    // The repeated request waits for the response to the first.
+    let again = look_up_by_http_2(&connection, &queries[0]);
+    // The proxy reads the requests of a connection in order.
+    assert!(look_up_by_http_2(&connection, &queries[0].clone().with("token", "wrong")).await.unwrap());
     again.abort();
-    let left = eventually("the record of the one who asked again", || async {
+    let left = eventually("the record of the repeated request", || async {
         proxy.audit().into_iter().find(|row| row.reason.as_deref() == Some("client-gone"))
     })
     .await;
     assert_eq!((left.outcome.as_str(), left.transid.as_deref()), ("failed", Some(queries[0].transid())));
     asked.iter().for_each(JoinHandle::abort);
-    assert!(ask_by_http_2(&connection, &queries[0].clone().with("token", "wrong")).await.unwrap());
+    assert!(look_up_by_http_2(&connection, &queries[0].clone().with("token", "wrong")).await.unwrap());
     gate.open();
     for query in &queries {
         let record = eventually("a record", || async {
@@ -77,14 +76,14 @@ async fn a_look_up_whose_client_resets_its_stream_has_its_record() {
         })
         .await;
         assert_eq!((record.code.as_str(), record.reason.as_deref()), ("0", Some("client-gone")));
-        assert!(record.carrier_transid.is_some(), "the record names the call that it cost");
+        assert!(record.carrier_transid.is_some(), "the record names its call");
     }
-    let counted = r#"cmiot_look_ups_total{outcome="miss",reason=""} 5"#;
     eventually("the metrics", || async {
-        proxy.admin("/metrics", "").await.text().contains(counted).then_some(())
+        let labels = [("outcome", "miss"), ("reason", "")];
+        (proxy.metrics().await.value("cmiot_look_ups_total", labels)? == 5.0).then_some(())
     })
     .await;
-    // What the first one brought is there for who asks again.
+    // The result of the first request is there for its repetition.
     proxy.get(&queries[0]).await.assert_normal();
     assert_eq!(carrier.count(), 5);
 }
@@ -104,10 +103,10 @@ async fn a_client_that_hangs_up_has_its_record() {
         carrier.wait_for_calls(1).await;
     }
     eventually("both to wait", || async {
-        proxy.admin("/metrics", "").await.text().contains("cmiot_waiters 2").then_some(())
+        (proxy.metrics().await.value("cmiot_waiters", [])? == 2.0).then_some(())
     })
     .await;
-    // In its body: the request cannot be read to its end any more.
+    // Two clients that leave before the end of their body.
     for by_reset in [false, true] {
         let head = format!("POST {STATUS_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 300\r\n\r\n");
         let mut cut_off = proxy.connect().await;
@@ -141,7 +140,7 @@ async fn a_drain_past_its_grace_writes_down_what_it_ends() {
     let query = proxy.sign(&MSISDN);
     let mut connection = proxy.connect().await;
     connection.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;
-    // A second one leaves before that.
+    // A second client leaves before the drain.
     let gone = proxy.sign(&card_number(1));
     let mut left = proxy.connect().await;
     left.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", gone.text())).await;
@@ -169,9 +168,9 @@ async fn calls_under_way_at_a_crash_are_noted_at_the_next_start() {
     let noted = "SELECT coalesce(group_concat(detail, ';'), '') FROM note JOIN name ON name.id = what
                  WHERE text = 'unaccounted'";
     proxy.restart().await;
-    assert_eq!(one::<String>(&proxy, noted), "", "after an end in order there are none");
+    assert_eq!(one::<String>(&proxy, noted), "", "none after a drain");
 
-    // Three are sent, of which the last is answered and recorded.
+    // Three calls are sent; the last one gets a reply and a record.
     let gate = Gate::new();
     carrier.set_rules([Rule::card(card_number(9).number), Rule::any().gate(&gate)]);
     for n in 2..4 {
@@ -190,7 +189,7 @@ async fn calls_under_way_at_a_crash_are_noted_at_the_next_start() {
         let sent = format!("sent=2:{}-{} perhaps=", numbers[2], numbers[3]);
         assert!(detail.starts_with("appid=100001 node=00 ") && detail.contains(&sent), "{detail}");
         assert!(!detail.contains(';'), "noted once: {detail}");
-        // Stopped in order, the proxy leaves nothing more to note.
+        // After a drain there is nothing more to note.
         proxy.signal("TERM").await;
         assert_eq!(proxy.ended().await.code(), Some(0));
     }
@@ -204,9 +203,9 @@ async fn nothing_is_sent_for_whose_answer_there_would_be_no_record() {
     for n in 0..9 {
         proxy.look_up(&card_number(n)).await.assert_refusal_for("73", "audit unavailable");
     }
-    assert!(carrier.count() <= 1, "{} calls: only the first can have been sent unawares", carrier.count());
+    assert!(carrier.count() <= 1, "{} calls: only the first may precede the failed write", carrier.count());
     drop(proxy);
-    // Where answers may leave without a record, so may calls.
+    // With the policy `answer`, calls need no record either.
     let calls = carrier.count();
     let proxy = setup.set("audit.on_failure", "answer").start().await;
     for n in 0..9 {
@@ -225,7 +224,7 @@ async fn one_captured_request_writes_no_more_than_so_many_records() {
     for _ in 0..9 {
         proxy.get(&captured).await.assert_refusal_for("7", "transid used before");
     }
-    // The same of each reason for which it is not admitted, whatever its transid is.
+    // The limit applies per reason, even with new transids.
     for _ in 0..9 {
         let foreign = proxy.sign(&MSISDN).with("ebid", "0001000000777");
         proxy.get(&foreign).await.assert_refusal_for("3", "ebid");

@@ -1,6 +1,6 @@
-//! What the proxy itself says: over HTTP 200, in the carrier's envelope, in the carrier's code for it.
+//! Refusals by the proxy: HTTP 200, in the carrier's envelope, with the carrier's code for the reason.
 //!
-//! None of these costs a carrier call, and each test ends by counting.
+//! A refusal costs no carrier call; most tests end by checking that.
 
 use crate::support::{
     Card, GATEWAY_PASSWORD, ICCID, IMSI, MSISDN, Proxy, Query, STATUS_PATH, Setup, TIMEOUT, carrier,
@@ -42,7 +42,7 @@ async fn a_doubled_parameter_is_a_10() {
         proxy.get(&same).await.assert_refusal_for("10", "twice");
         proxy.get(&proxy.sign(&MSISDN).and(name, "1")).await.assert_refusal_for("10", "twice");
 
-        // In URL and body with different values.
+        // Different values in URL and body.
         let query = proxy.sign(&MSISDN).text();
         proxy
             .post(&format!("{STATUS_PATH}?{query}"), "", &format!("{name}=1"))
@@ -72,7 +72,7 @@ async fn a_nul_is_a_10() {
     let encoded = proxy.sign(&MSISDN).and("x", "a%00b");
     proxy.get(&encoded).await.assert_refusal_for("10", "encoding");
     proxy.post(STATUS_PATH, "", &encoded.text()).await.assert_refusal_for("10", "encoding");
-    // In a target hyper's parser refuses it; in a body it comes as far as ours.
+    // In a request target, hyper refuses a NUL; in a body, the proxy does.
     let bare = proxy.sign(&MSISDN).and("x", "a\0b");
     proxy.post(STATUS_PATH, "", &bare.text()).await.assert_refusal_for("10", "encoding");
     assert_eq!(carrier.count(), 0);
@@ -87,11 +87,11 @@ async fn a_malformed_transid_is_a_10_whatever_its_token() {
     let tail = &good[appid.len()..];
     for transid in [
         tail.to_owned(),                           // no appid
-        format!("OTHER1{tail}"),                   // another's
-        format!("{}{tail}", appid.to_lowercase()), // another case
+        format!("OTHER1{tail}"),                   // another appid
+        format!("{}{tail}", appid.to_lowercase()), // lower case
         good[..good.len() - 1].to_owned(),         // too short
         format!("{good}0"),                        // too long
-        format!("{good}%80%00%00"),                // as a length extension would begin
+        format!("{good}%80%00%00"),                // the beginning of a length extension
         format!("{appid}20260230000000{:08}", 1),  // no such day
         format!("{appid}20260101240000{:08}", 1),  // no such hour
         format!("{appid}20260101000000{:08}", 0),  // the sequence begins at 1
@@ -152,10 +152,10 @@ async fn an_unknown_appid_and_a_wrong_token_are_one_and_the_same_7() {
         assert_eq!(wrong.body, unknown.body);
         assert_eq!(wrong.header("proxy-status"), unknown.header("proxy-status"));
     }
-    // Not even with a known client's password.
+    // An unknown appid with the password of a known client.
     let borrowed = proxy.gateway.named("STRANGER1", GATEWAY_PASSWORD);
     proxy.get(&borrowed.sign(&MSISDN)).await.assert_refusal_for("7", "appid or token");
-    // None of them used the transid up; and hex has two cases.
+    // The transid is still unused; the token may be upper case.
     let upper = signed.value("token").to_uppercase();
     proxy.get(&signed.with("token", &upper)).await.assert_normal();
     assert_eq!(carrier.count(), 1);

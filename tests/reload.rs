@@ -1,10 +1,10 @@
-//! A changed configuration: what a reload applies, and what it names until the next start.
+//! Reload: keys that apply at once, and keys that need a restart.
 
 use crate::support::{
     NORMAL, Proxy, STATUS_PATH, Setup, card_number, carrier, eventually, say, scripted, write_config,
 };
 
-/// Loads another configuration into a running proxy, which accepts it.
+/// Reloads a running proxy with a valid configuration.
 async fn reload(proxy: &Proxy, setup: &Setup) {
     write_config(&proxy.config(), &setup.text());
     let json = "Content-Type: application/json\r\n";
@@ -40,20 +40,17 @@ async fn caps_and_limits_of_connections_count_at_once() {
     .await;
     let setup = Setup::calling(&url).set("carrier.max_flights", 1);
     let proxy = setup.start().await;
-    // It waits for a carrier that does not respond.
+    // This lookup waits for a carrier that does not respond.
     let mut first = proxy.connect().await;
     let target = format!("{STATUS_PATH}?{}", proxy.sign(&card_number(0)).text());
     first.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
-    eventually("the call", async || {
-        let metrics = proxy.admin("/metrics", "").await;
-        metrics.text().contains("cmiot_flights 1").then_some(())
-    })
-    .await;
+    eventually("the call", async || (proxy.metrics().await.value("cmiot_flights", [])? == 1.0).then_some(()))
+        .await;
     proxy.look_up(&card_number(1)).await.assert_refusal_for("73", "too many wait already");
     reload(&proxy, &setup.clone().set("carrier.max_flights", 5).set("carrier.timeout", "100ms")).await;
     proxy.look_up(&card_number(1)).await.assert_refusal_for("73", "http_response_timeout");
     reload(&proxy, &setup.clone().set("gateway.max_connections", 1)).await;
-    // Turned away at once: `first` is still open.
+    // Refused immediately, since `first` is still open.
     let response = proxy.connect().await.response().await;
     assert_eq!(response.code(), "73");
     assert!(response.header("proxy-status").unwrap().contains("connection_limit_reached"));
@@ -66,20 +63,19 @@ async fn keys_that_need_a_restart_are_named_until_they_are_changed_back() {
     let mut proxy = setup.start().await;
     let changed = setup.clone().set("carrier.node", 7).set("audit.min_free", "65MiB");
     reload(&proxy, &changed).await;
-    // A second reload that changes nothing more forgets nothing.
+    // A second reload without further changes keeps the alarm.
     reload(&proxy, &changed).await;
     let ready = proxy.admin("/ready", "").await;
     assert_eq!(ready.status, 200);
-    let metrics = proxy.admin("/metrics", "").await;
+    let metrics = proxy.metrics().await;
     for key in ["[carrier] node", "[audit] min_free"] {
         assert!(ready.text().contains("alarm: restart: ") && ready.text().contains(key), "{}", ready.text());
         assert!(proxy.log().contains(&format!("takes effect at the next start key=\"{key}\"")));
-        let metric = format!("cmiot_restart_needed{{key=\"{key}\"}} 1");
-        assert!(metrics.text().contains(&metric), "{}", metrics.text());
+        assert_eq!(metrics.value("cmiot_restart_needed", [("key", key)]), Some(1.0));
     }
     reload(&proxy, &setup).await;
     assert!(!proxy.admin("/ready", "").await.text().contains("restart"));
-    assert!(!proxy.admin("/metrics", "").await.text().contains("cmiot_restart_needed{"));
+    assert!(proxy.metrics().await.all("cmiot_restart_needed").all(|sample| sample.value == 0.0));
     reload(&proxy, &changed).await;
     proxy.restart().await;
     assert!(!proxy.admin("/ready", "").await.text().contains("restart"));

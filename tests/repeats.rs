@@ -1,4 +1,4 @@
-//! A request that is sent again: one response, or none, through reloads, moves, purges and time.
+//! Repeated requests: the same response or a refusal, through reloads, moves to another group, purges and time.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn a_change_of_the_mode_brings_no_transid_back() {
         proxy.reload(&mode(after));
         let (same, moved) = (proxy.get(&query).await, proxy.get(&other).await);
         match (before, after) {
-            // It never refuses, and says in the audit that the transid was used.
+            // `observe` never refuses; the audit notes that the transid was used.
             (_, "observe") => {
                 same.assert_normal();
                 moved.assert_normal();
@@ -37,7 +37,7 @@ async fn a_change_of_the_mode_brings_no_transid_back() {
         }
         let asked_for_the_other = u64::from(after == "observe");
         assert_eq!(carrier.count(), calls + asked_for_the_other, "{before}, then {after}");
-        // And back again: what was refused stays refused.
+        // A refused transid stays refused in the other modes.
         proxy.reload(&mode("refuse"));
         proxy.get(&query).await.assert_refusal_for("7", "used before");
         proxy.reload(&mode("same-answer"));
@@ -97,7 +97,7 @@ async fn a_client_that_moves_to_another_group_gets_no_response_of_the_first() {
         proxy.reload(&moved);
         let again = proxy.get(&query).await;
         if mode == "observe" {
-            assert_eq!(again.json()["result"][0]["STATUS"], "02", "by the rules of its new group");
+            assert_eq!(again.json()["result"][0]["STATUS"], "02", "with the accounts of its new group");
         } else {
             again.assert_refusal_for("7", "used before");
         }
@@ -120,7 +120,7 @@ async fn a_repeated_response_says_how_old_it_is_and_ends_with_its_bounds() {
     let proxy = setup.start_clocked().await;
     let query = proxy.sign(&MSISDN);
     proxy.get(&query).await.assert_normal();
-    // The cache learns something newer; the response to this request stays what it was.
+    // The cache gets a newer reply; the response to this request stays the same.
     carrier.set_rules([Rule::any().status("02")]);
     for (seconds, cache) in [(10, "hit; ttl=50"), (60, "hit; ttl=-10"), (100, "hit; ttl=-110")] {
         proxy.clock.advance(Duration::from_secs(seconds));
@@ -132,10 +132,10 @@ async fn a_repeated_response_says_how_old_it_is_and_ends_with_its_bounds() {
     let calls = carrier.count();
     proxy.clock.advance(Duration::from_secs(10));
     proxy.get(&query).await.assert_refusal_for("7", "used before");
-    assert_eq!(carrier.count(), calls, "it is not fetched again");
+    assert_eq!(carrier.count(), calls, "no second fetch");
     proxy.stop().await;
 
-    // The client's own bound is one too.
+    // The client's own max_stale_ceiling is a bound too.
     carrier.set_rules([]);
     let proxy = setup.set("client.0.max_stale_ceiling", "5s").start_clocked().await;
     let query = proxy.sign(&MSISDN);

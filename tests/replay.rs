@@ -1,11 +1,11 @@
-//! A transid is good for one answer, inside a window around the clock, through restarts.
+//! Replay protection: a transid gets one response, inside a window around the clock, through restarts and clock steps.
 
 use std::time::Duration;
 
 use cmiot_proxy::clock::Time;
 use tokio::task::JoinSet;
 
-use crate::support::{Clocked, ICCID, MSISDN, Proxy, Setup, carrier};
+use crate::support::{Clocked, ICCID, MSISDN, Proxy, Setup, carrier, eventually};
 
 #[tokio::test]
 async fn a_captured_url_is_of_no_use() {
@@ -14,7 +14,7 @@ async fn a_captured_url_is_of_no_use() {
     let query = proxy.sign(&MSISDN);
     proxy.get(&query).await.assert_normal();
     proxy.get(&query).await.assert_refusal_for("7", "used before");
-    // Neither token nor transid say anything of the card, so another card is no new request.
+    // Token and transid do not cover the card, so another card makes no new request.
     let of_another_card = query.without("msisdn").with(ICCID.kind, ICCID.number);
     proxy.get(&of_another_card).await.assert_refusal_for("7", "used before");
     assert_eq!(carrier.count(), 1);
@@ -55,7 +55,19 @@ async fn a_transid_that_left_the_window_does_not_come_back() {
     let query = proxy.sign(&MSISDN);
     proxy.get(&query).await.assert_normal();
     proxy.clock.advance(Duration::from_secs(301));
+    proxy.get(&query).await.assert_refusal_for("7", "stamp");
+    // The table forgets the transid when its client's next one comes.
+    proxy.look_up(&MSISDN).await.assert_normal();
+    // Inside the window again: only the memory of used transids refuses it.
+    proxy.clock.step(-301);
+    let again = proxy.sign(&MSISDN);
     proxy.get(&query).await.assert_refusal("7");
+    // After the proxy has read the audit again, it knows this transid, and accepts new ones of this second.
+    eventually("a new transid to be accepted", || async {
+        (proxy.get(&again).await.code() == "0").then_some(())
+    })
+    .await;
+    proxy.get(&query).await.assert_refusal_for("7", "used before");
     proxy.stop().await;
 }
 
@@ -86,7 +98,7 @@ async fn what_was_refused_before_it_was_burnt_may_come_again() {
     proxy.get(&query).await.assert_refusal("8");
     proxy.restart().await;
     proxy.get(&query).await.assert_refusal("8");
-    // The same transid, about a card that the client may ask for.
+    // The same transid, with a card that the client may look up.
     proxy.get(&query.without("iccid").with(MSISDN.kind, MSISDN.number)).await.assert_normal();
 }
 
@@ -100,7 +112,7 @@ async fn a_look_up_that_failed_has_used_its_transid() {
     proxy.get(&query).await.assert_refusal_for("7", "used before");
 }
 
-/// Now by the gateways' clock, moved by so many seconds.
+/// The gateways' time plus this many seconds.
 fn moved(proxy: &Clocked, seconds: i64) -> Time {
     Time::from_secs(i64::try_from(proxy.gateway.now()).unwrap() + seconds)
 }
@@ -151,7 +163,7 @@ async fn a_start_behind_the_newest_record_is_an_alarm() {
     let ready = proxy.admin("/ready").await;
     assert_eq!(ready.status, 200);
     assert!(ready.text().contains("alarm: clock: the wall clock was 3600 s behind"), "{}", ready.text());
-    // Whatever it is about: a gateway with the same clock is answered.
+    // A gateway with the same clock still gets a response.
     proxy.look_up(&MSISDN).await.assert_normal();
     proxy.stop().await;
 }
@@ -169,7 +181,7 @@ async fn a_narrower_window_after_a_restart_lets_no_replay_of_the_wider_one_throu
         } else {
             wide.start_clocked().await
         };
-        // A gateway whose clock is 50 minutes ahead.
+        // From a gateway with a clock 50 minutes ahead.
         let ahead = proxy.gateway.transid_at(proxy.gateway.now() + 3_000);
         let ahead = proxy.gateway.sign_transid(&MSISDN, &ahead);
         proxy.get(&ahead).await.assert_normal();

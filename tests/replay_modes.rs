@@ -1,4 +1,4 @@
-//! What a client may send twice, and who counts as a client: modes, formats, derived and revoked ones.
+//! Replay modes, lenient formats, derived and revoked clients.
 
 use cmiot_simulator::Rule;
 use sha2::{Digest, Sha256};
@@ -17,7 +17,7 @@ async fn the_same_answer_is_told_again_for_the_same_card_alone() {
         let moved = query.clone().without("msisdn").with("iccid", ICCID.number);
         proxy.get(&moved).await.assert_refusal_for("7", "used before");
         assert_eq!(carrier.count(), 1);
-        assert_eq!(proxy.audit().len(), 3, "each has its record");
+        assert_eq!(proxy.audit().len(), 3, "one record per request");
 
         proxy.restart().await;
         proxy.get(&moved).await.assert_refusal_for("7", "used before");
@@ -53,8 +53,8 @@ async fn an_observed_client_may_hard_code_the_pages_own_transid() {
         }
     }
     let repeated = proxy.audit().iter().filter(|row| row.reason.as_deref() == Some("transid-reused")).count();
-    assert_eq!(repeated, 3, "the second of each is noted");
-    // Only letters and digits, and at most 48: nothing that a hash could be extended with.
+    assert_eq!(repeated, 3, "the second use of each is noted");
+    // At most 48 letters and digits, which allows no length extension of the hash.
     for hostile in ["GW0001-20161121001", &"1".repeat(49)] {
         proxy.get(&proxy.gateway.sign_transid(&MSISDN, hostile)).await.assert_refusal_for("10", "transid");
     }
@@ -69,19 +69,19 @@ async fn no_transid_of_a_lenient_client_is_held_to_the_window() {
         .add("client", "group='fleet'\nappid='STRICT'\npassword='strict-password'")
         .start()
         .await;
-    // UTC instead of UTC+8, and nanoseconds behind: one in ten has the strict form by chance.
+    // UTC instead of UTC+8, followed by nanoseconds: one in ten has the strict form by chance.
     let utc = proxy.gateway.transid_at(proxy.gateway.now() - 8 * 3600);
     let stamp = &utc["GW0001".len()..][..14];
-    for behind in ["99999999", "100000000", "5"] {
-        let transid = format!("GW0001{stamp}{behind}");
+    for nanoseconds in ["99999999", "100000000", "5"] {
+        let transid = format!("GW0001{stamp}{nanoseconds}");
         proxy.get(&proxy.gateway.sign_transid(&MSISDN, &transid)).await.assert_normal();
     }
-    // A strict one beside it is held to it, once its token was genuine.
+    // A strict client needs a stamp inside the window, which is checked after its token.
     let strict = proxy.gateway.named("STRICT", "strict-password");
     let late = format!("STRICT{stamp}00000001");
     proxy.get(&strict.sign_transid(&MSISDN, &late)).await.assert_refusal_for("7", "transid stamp");
-    let nobody = proxy.gateway.named("STRICT", "wrong");
-    proxy.get(&nobody.sign_transid(&MSISDN, &late)).await.assert_refusal_for("7", "appid or token wrong");
+    let forged = proxy.gateway.named("STRICT", "wrong");
+    proxy.get(&forged.sign_transid(&MSISDN, &late)).await.assert_refusal_for("7", "appid or token wrong");
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn a_derived_gateway_needs_no_list_and_can_be_revoked() {
     proxy.look_up(&MSISDN).await.assert_normal();
 }
 
-/// HMAC-SHA256 (RFC 2104) by hand, so that the proxy's is not tested by itself.
+/// HMAC-SHA256 (RFC 2104) over sha2, independent of the proxy's implementation.
 fn derive(key: &str, epoch: u8, appid: &str) -> String {
     let pad = |with: u8| -> Vec<u8> {
         let mut block = [0; 64];

@@ -1,7 +1,9 @@
-//! Who may ask for what, from where, and how fast.
+//! Authorization: networks, cards, operations, rates, the account's own credentials.
+
+use cmiot_simulator::{Account, Config, Operation, Simulator};
 
 use crate::support::{
-    ACCOUNT_APPID, ACCOUNT_PASSWORD, Card, ICCID, MSISDN, Proxy, Setup, carrier, write_secret,
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, Card, EBID, ICCID, MSISDN, Proxy, Setup, carrier, write_secret,
 };
 
 #[tokio::test]
@@ -51,11 +53,29 @@ async fn a_card_outside_the_clients_prefixes_is_an_8() {
 }
 
 #[tokio::test]
-async fn an_operation_that_the_client_is_given_is_served() {
-    let carrier = carrier().await;
-    let proxy =
-        Setup::with_carrier(&carrier).set("client.0.operations", vec!["userstatusrealsingle"]).start().await;
-    proxy.look_up(&MSISDN).await.assert_normal();
+async fn an_operation_that_the_client_is_given_is_served_and_no_other() {
+    const OPERATIONS: [(&str, &str); 2] =
+        [("userstatusrealsingle", EBID), ("onandoffrealsingle", "0001000000003")];
+    let account = Account::new(ACCOUNT_APPID, EBID, ACCOUNT_PASSWORD);
+    let account = account.with_ebid(Operation::Power, OPERATIONS[1].1);
+    let carrier = Simulator::start_local(Config::new([account])).await.unwrap();
+    for (given, _) in OPERATIONS {
+        let proxy = Setup::with_carrier(&carrier)
+            .set("account.0.ebids.onandoffrealsingle", OPERATIONS[1].1)
+            .set("client.0.operations", vec![given])
+            .start()
+            .await;
+        for (name, ebid) in OPERATIONS {
+            let query = proxy.sign(&MSISDN).with("ebid", ebid);
+            let response = proxy.get_target(&format!("/v2/{name}?{}", query.text()), "").await;
+            if name == given {
+                assert_eq!(response.code(), "0", "{name}: {response:?}");
+            } else {
+                response.assert_refusal_for("3", "operation");
+            }
+        }
+    }
+    assert_eq!(carrier.count(), 2);
 }
 
 #[tokio::test]
@@ -102,7 +122,7 @@ async fn one_clients_rate_is_not_anothers() {
     proxy.look_up(&MSISDN).await.assert_refusal("72");
     let other = proxy.gateway.named("GW0002", "another-gateways-secret");
     proxy.get(&other.sign(&MSISDN)).await.assert_normal();
-    // Nor does who cannot sign use it up.
+    // Requests with a wrong token do not use the rate.
     proxy.clock.advance(std::time::Duration::from_secs(1));
     for _ in 0..5 {
         proxy.get(&proxy.sign(&MSISDN).with("token", "0")).await.assert_refusal("7");

@@ -1,4 +1,4 @@
-//! What one client, and one group, may hold of what all share: the replay table, flights, connections.
+//! Shares of one client and of one group in the replay table, the flights and the connections.
 
 use cmiot_simulator::{Account, Gate, Rule, Simulator};
 
@@ -7,7 +7,7 @@ use crate::support::{
     eventually,
 };
 
-/// Two groups of one account; the first has two clients.
+/// Two groups with one account each; the first has two clients.
 async fn two_groups() -> (Simulator, Setup) {
     let carrier = carrier().await;
     carrier.set_accounts([
@@ -25,7 +25,7 @@ async fn two_groups() -> (Simulator, Setup) {
 #[tokio::test]
 async fn a_client_that_fills_its_share_of_the_replay_table_locks_nobody_else_out() {
     let (_carrier, setup) = two_groups().await;
-    // 100 in all: 75 for a group, and 37 for a client of it, since the configured 1,000,000 is not below.
+    // 100 entries: 75 per group and 37 per client, since the configured 1,000,000 is not below that.
     let proxy = setup.set("gateway.replay_entries", 100).start().await;
     let answered = async |appid: &str, password: &str| {
         let gateway = proxy.gateway.named(appid, password);
@@ -33,7 +33,7 @@ async fn a_client_that_fills_its_share_of_the_replay_table_locks_nobody_else_out
             let response = proxy.get(&gateway.sign(&MSISDN)).await;
             if response.code() != "0" {
                 response.assert_refusal_for("72", "too many transids");
-                // Not before a transid leaves the window.
+                // The time until a transid leaves the window.
                 let wait: u64 = response.header("retry-after").unwrap().parse().unwrap();
                 assert!((200..=301).contains(&wait), "{wait}");
                 return n;
@@ -46,14 +46,11 @@ async fn a_client_that_fills_its_share_of_the_replay_table_locks_nobody_else_out
     assert_eq!(answered("SISTER", "sisters-password").await, 37);
     let other = proxy.gateway.named("OTHER", "others-password");
     proxy.get(&other.sign(&MSISDN)).await.assert_normal();
-    let metrics = proxy.admin("/metrics", "").await;
-    for line in [
-        "cmiot_transids_by_group{group=\"fleet\"} 74",
-        "cmiot_transids_by_group{group=\"second\"} 1",
-        "cmiot_transids_group_share 75",
-    ] {
-        assert!(metrics.text().contains(line), "{line} not in {}", metrics.text());
+    let metrics = proxy.metrics().await;
+    for (group, count) in [("fleet", 74.0), ("second", 1.0)] {
+        assert_eq!(metrics.value("cmiot_transids_by_group", [("group", group)]), Some(count));
     }
+    assert_eq!(metrics.value("cmiot_transids_group_share", []), Some(75.0));
     let alarm = eventually("the alarm", async || {
         let ready = proxy.admin("/ready", "").await;
         assert_eq!(ready.status, 200);
@@ -78,12 +75,12 @@ async fn a_flight_whose_asker_has_left_counts_until_it_ends() {
         carrier.wait_for_calls(u64::from(n) + 1).await;
         connection.reset();
     }
-    eventually("nobody to wait", async || {
-        proxy.admin("/metrics", "").await.text().contains("cmiot_waiters 0").then_some(())
+    eventually("no waiter", async || {
+        (proxy.metrics().await.value("cmiot_waiters", [])? == 0.0).then_some(())
     })
     .await;
     proxy.look_up(&MSISDN).await.assert_refusal_for("73", "too many wait already");
-    // Neither its sister nor another group is touched.
+    // Another client of the group and another group are not affected.
     let sister = proxy.gateway.named("SISTER", "sisters-password");
     let other = proxy.gateway.named("OTHER", "others-password");
     let (sister, other) = (sister.sign(&MSISDN), other.sign(&ICCID));
@@ -102,7 +99,7 @@ async fn a_group_leaves_flights_to_the_others() {
     let (carrier, setup) = two_groups().await;
     let gate = Gate::new();
     carrier.set_rules([Rule::any().gate(&gate)]);
-    // 8 in all: 6 for a group, and 3 for a client of it.
+    // 8 flights: 6 per group and 3 per client.
     let setup = setup.set("carrier.max_flights", 8).set("carrier.max_waiters_per_client", 8);
     let proxy = setup.start().await;
     let gateways = [proxy.gateway.clone(), proxy.gateway.named("SISTER", "sisters-password")];
@@ -135,14 +132,14 @@ async fn a_share_that_is_not_below_its_total_is_lowered_and_said() {
         .set("carrier.max_flights", 100)
         .set("carrier.max_waiters_per_client", 100);
     crate::support::write_config(&folder.path().join("c.toml"), &setup.text());
-    let said = crate::support::run(folder.path(), &["check", "--config", "c.toml"], &[]).await.success();
+    let checked = crate::support::run(folder.path(), &["check", "--config", "c.toml"], &[]).await.success();
     for (key, used) in [
         ("[gateway] replay_group_share = 1000", "750 is used"),
         ("[gateway] replay_share = 1000000", "375 is used"),
         ("[carrier] max_waiters_per_client = 100", "37 is used"),
     ] {
-        let line = said.err.lines().chain(said.out.lines()).find(|line| line.contains(key));
-        assert!(line.is_some_and(|line| line.contains(used)), "{key}: {} {}", said.out, said.err);
+        let line = checked.err.lines().chain(checked.out.lines()).find(|line| line.contains(key));
+        assert!(line.is_some_and(|line| line.contains(used)), "{key}: {} {}", checked.out, checked.err);
     }
 }
 
@@ -155,21 +152,21 @@ async fn the_last_tenth_of_the_connections_is_for_peers_with_fewer_than_two() {
         socket.bind(([127, 0, 0, last], 0).into()).unwrap();
         socket.connect(proxy.address).await.unwrap()
     };
-    // Three addresses, each with what one gateway could need.
+    // Seven connections from each of three addresses.
     let mut held = Vec::new();
     for n in 0..21 {
         held.push(connect(2 + n / 7).await);
     }
-    eventually("nine tenths to be taken", async || {
+    eventually("nine tenths of the connections", async || {
         let peers = proxy.admin("/peers", "").await;
         let open = peers.json()["connections"].as_u64().unwrap();
-        let away: u64 = peers.json()["peers"]
+        let refused: u64 = peers.json()["peers"]
             .as_array()
             .unwrap()
             .iter()
             .map(|one| one["turned_away"].as_u64().unwrap())
             .sum();
-        (open == 18 && away == 3).then_some(())
+        (open == 18 && refused == 3).then_some(())
     })
     .await;
     proxy.look_up(&MSISDN).await.assert_normal();

@@ -1,10 +1,10 @@
-//! `cmiot-proxy sign`: the carrier's token tool.
+//! `cmiot-proxy sign`: known answers, formats, usage errors.
 
 use serde_json::Value;
 
 use crate::support::{EBID, GATEWAY_APPID, GATEWAY_PASSWORD, MSISDN, NORMAL, Output, Proxy, carrier, run};
 
-/// The first of the signer's known answers: the carrier page's own transid, with a made-up password.
+/// The first of the signer's known answers: the example transid of the carrier page, with another password.
 const VECTOR: [&str; 11] = [
     "sign",
     "--appid",
@@ -79,7 +79,7 @@ async fn every_known_answer_of_the_signers_is_reproduced() {
             &stamp[10..12],
             &stamp[12..]
         );
-        // From a file here, as the password may be anything.
+        // By a file, since an environment variable cannot have every password.
         std::fs::write(folder.path().join("it"), format!("{password}\n")).unwrap();
         let kind = format!("--{kind}");
         let arguments = [

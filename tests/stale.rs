@@ -1,4 +1,4 @@
-//! Better old than nothing: within its bounds, and always marked.
+//! Stale responses: when they are served, and how they are marked.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use cmiot_simulator::{Account, Answer, Gate, Rule};
 
 use crate::support::{ACCOUNT_APPID, Clocked, EBID, MSISDN, Setup, carrier, eventually};
 
-/// Fresh for a minute, then an hour as a substitute for failures; never while asking.
+/// Fresh for one minute, then one hour of stale-if-error, without stale-while-revalidate.
 fn for_an_hour(carrier: &cmiot_simulator::Simulator) -> Setup {
     Setup::with_carrier(carrier).freshness("normal", "60s", "0s", "1h")
 }
 
-/// Asks once, and waits until that has gone stale by eight seconds.
+/// A proxy with an entry that has been stale for eight seconds.
 async fn with_a_stale_answer(carrier: &cmiot_simulator::Simulator) -> Clocked {
     let proxy = for_an_hour(carrier).start_clocked().await;
     proxy.look_up(&MSISDN).await.assert_normal();
@@ -19,7 +19,7 @@ async fn with_a_stale_answer(carrier: &cmiot_simulator::Simulator) -> Clocked {
     proxy
 }
 
-/// What a stale answer says of itself eight seconds after it was fresh.
+/// The Cache-Status of that entry.
 const STALE: &str = "hit; ttl=-8";
 
 #[tokio::test]
@@ -118,12 +118,12 @@ async fn a_slow_carrier_is_not_waited_for_when_something_is_stale() {
     proxy.look_up(&MSISDN).await.assert_normal();
     proxy.clock.advance(Duration::from_secs(68));
     carrier.set_rules([Rule::any().status("02").gate(&gate)]);
-    // Everybody gets the stale one, and all of them together make one call.
+    // All lookups get the stale response and share one call.
     for _ in 0..3 {
         assert_eq!(proxy.look_up(&MSISDN).await.cache(), "hit; ttl=-8; detail=deadline");
     }
     assert_eq!(carrier.count(), 2);
-    // What it brings in the end is kept.
+    // Its reply is stored in the end.
     gate.open();
     carrier.wait_until_idle().await;
     let kept = eventually("the flight to land", || async {

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use cmiot_simulator::{Account, Config, Simulator};
 
-pub(crate) use audit::{LookupRow, rows, segments};
+pub(crate) use audit::{LookupRow, dropping_triggers, rows, segments};
 pub(crate) use clocked::Clocked;
 pub(crate) use command::{Output, run};
 pub(crate) use gateway::{Card, Gateway, Query, card_number};

@@ -1,4 +1,4 @@
-//! What the carrier sees of us: transids of our own, never one twice, whatever happens to the process.
+//! Transids of the proxy's own calls: never sent twice, through restarts, kills and clock steps.
 
 use std::collections::HashSet;
 
@@ -73,7 +73,7 @@ async fn a_retry_has_a_transid_of_its_own() {
     proxy.look_up(&MSISDN).await.assert_normal();
     assert_eq!(carrier.count(), 2);
     assert_eq!(carrier.duplicates(), []);
-    // The audit names the one that was answered.
+    // The audit names the call that got a reply.
     let answered = carrier.calls()[1].transid.clone();
     assert_eq!(proxy.audit()[0].carrier_transid, Some(answered));
 }

@@ -1,4 +1,4 @@
-//! The ways in which real clients send a look-up: one meaning each, or a refusal.
+//! Request forms of real clients: each has one meaning or is refused.
 
 use crate::support::{ICCID, MSISDN, Proxy, STATUS_PATH, Setup, card_number, carrier};
 
@@ -12,7 +12,7 @@ async fn a_post_may_carry_its_parameters_in_url_body_or_both() {
         let form = "Content-Type: application/x-www-form-urlencoded\r\n";
         proxy.post(&target, form, &body.text()).await.assert_normal();
     }
-    // All of it in both, with the same values.
+    // All parameters in both, with the same values.
     let query = proxy.sign(&MSISDN).text();
     proxy.post(&format!("{STATUS_PATH}?{query}"), "", &query).await.assert_normal();
 }
@@ -42,7 +42,7 @@ async fn empty_means_absent_and_unknown_is_ignored() {
     let padded = format!("&&{}&", signed().text());
     proxy.get_target(&format!("{STATUS_PATH}?{padded}"), "").await.assert_normal();
     let calls = carrier.calls();
-    assert_eq!(calls.len(), 1, "one card, whatever stands around it");
+    assert_eq!(calls.len(), 1, "one card, whatever the other parameters");
     assert_eq!(calls[0].path, STATUS_PATH);
 }
 
@@ -87,9 +87,9 @@ async fn an_absolute_target_may_name_the_carrier_or_us() {
         "localhost",          // the carrier's host, as it is configured
         "localhost:80",       // with a port
         "LOCALHOST",          // hosts have no case
-        "proxy.example",      // ours by name
-        "proxy.example:8080", //
-        "127.0.0.1",          // ours by address
+        "proxy.example",      // a name of the proxy
+        "proxy.example:8080", // with a port
+        "127.0.0.1",          // an address of the proxy
         &proxy.address.to_string(),
     ] {
         let target = format!("http://{authority}{STATUS_PATH}?{}", proxy.sign(&MSISDN).text());
@@ -103,7 +103,7 @@ async fn an_absolute_target_may_name_the_carrier_or_us() {
 
 #[tokio::test]
 async fn the_real_carriers_host_is_ours_in_front_of_it() {
-    // The carrier cannot be reached from here, so the look-up itself fails: after it was understood.
+    // The carrier is not reachable from here, so the lookup fails after the request was accepted.
     let proxy = Setup::calling("http://api.iot.10086.cn").set("carrier.timeout", "1s").start().await;
     let target = format!("http://api.iot.10086.cn{STATUS_PATH}?{}", proxy.sign(&MSISDN).text());
     let response = proxy.get_target(&target, "").await;
@@ -239,7 +239,7 @@ async fn http_1_0_is_served_with_and_without_keep_alive() {
 
 #[tokio::test]
 async fn a_client_that_has_said_all_still_gets_its_answer() {
-    // `printf ... | nc`, and some modems: they close their sending side with the request.
+    // `printf ... | nc` and some modems close their sending direction after the request.
     let carrier = carrier().await;
     let proxy = Proxy::with_carrier(&carrier).await;
     let mut connection = proxy.connect().await;

@@ -76,3 +76,21 @@ fn read(segment: &Path) -> Vec<LookupRow> {
     });
     rows.expect("records").map(|row| row.expect("a record")).collect()
 }
+
+/// Edits a segment as the owner of the file can: without its triggers, which are restored afterwards.
+pub(crate) fn dropping_triggers<T>(segment: &Path, edit: impl FnOnce(&Connection) -> T) -> T {
+    let connection = Connection::open(segment).expect("a segment");
+    let mut listed =
+        connection.prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").expect("a schema");
+    let triggers = listed.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("triggers");
+    let triggers: Vec<(String, String)> = triggers.map(|trigger| trigger.expect("a trigger")).collect();
+    drop(listed);
+    for (name, _) in &triggers {
+        connection.execute(&format!("DROP TRIGGER {name}"), []).expect("an owner");
+    }
+    let edited = edit(&connection);
+    for (_, sql) in &triggers {
+        connection.execute(sql, []).expect("an owner");
+    }
+    edited
+}

@@ -147,8 +147,14 @@ impl Proxy {
     pub(crate) fn set_disk_fault(&self, word: &str) {
         // By a rename, since the library could read half a word.
         let fault = &self.machine().fault;
+        let _ = std::fs::remove_file(fault.with_extension("stalled")); // an error if no sync has stalled
         let fresh = fault.with_extension("new");
         std::fs::write(&fresh, word).and_then(|()| std::fs::rename(fresh, fault)).expect("the test's folder");
+    }
+
+    /// Whether a sync has stalled since the last [`Self::set_disk_fault`].
+    pub(crate) fn disk_stalls(&self) -> bool {
+        self.machine().fault.with_extension("stalled").exists()
     }
 
     /// Makes the next `left` syncs of the audit or the state fail; their writes are lost.

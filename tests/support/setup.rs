@@ -1,10 +1,12 @@
 //! Builder for a configuration: the defaults of all tests, and the changes of one.
 
 use cmiot_simulator::Simulator;
+use tempfile::TempDir;
 use toml::{Table, Value};
 
 use super::{
-    ACCOUNT_APPID, ACCOUNT_PASSWORD, Clocked, EBID, GATEWAY_APPID, GATEWAY_PASSWORD, Proxy, secrets,
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, Clocked, EBID, GATEWAY_APPID, GATEWAY_PASSWORD, Pki, Proxy, secrets,
+    write_secret,
 };
 
 /// A configuration with one account, one client, free loopback ports and no TTL jitter; otherwise defaults.
@@ -88,6 +90,18 @@ impl Setup {
         self.set(&format!("freshness.{kind}.fresh"), fresh)
             .set(&format!("freshness.{kind}.stale_while_revalidate"), while_revalidate)
             .set(&format!("freshness.{kind}.stale_if_error"), if_error)
+    }
+
+    /// Configures TLS for a listener (`gateway` or `admin`), with a certificate for `name` in a new folder.
+    pub(crate) fn tls(self, pki: &Pki, listener: &str, name: &str) -> (TempDir, Self) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (_, _, certificate, key) = pki.issue(name);
+        write_secret(&folder.path().join("cert.pem"), &certificate);
+        write_secret(&folder.path().join("key.pem"), &key);
+        let setup = self
+            .set(&format!("{listener}.tls.cert_file"), "cert.pem")
+            .set(&format!("{listener}.tls.key_file"), "key.pem");
+        (folder, setup)
     }
 
     /// The configuration as TOML.

@@ -11,6 +11,7 @@
  *                 readonly  every change of a file fails with EROFS, as after the kernel has remounted the file system
  *                           read-only because of an error (open files included, which `mount -o remount,ro` refuses)
  *                 stall     each sync of an audit segment waits until the file has another word
+ *                           (a file with the suffix .stalled shows that one waits)
  *
  * Memory-mapped files are not affected. */
 #define _GNU_SOURCE
@@ -93,7 +94,12 @@ static int read_only_path(const char *path) {
 
 static void stall(int fd) {
     char path[4096];
-    while (fault && path_below_dir(fd, path) && strstr(path, "/audit-") && has_fault("stall")) usleep(5000);
+    char marker[4200];
+    while (fault && path_below_dir(fd, path) && strstr(path, "/audit-") && has_fault("stall")) {
+        snprintf(marker, sizeof marker, "%s.stalled", fault);
+        syscall(SYS_close, (int)syscall(SYS_openat, AT_FDCWD, marker, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+        usleep(5000);
+    }
 }
 
 /* Whether the durable content of this file is tracked; its inode and path. */
