@@ -72,14 +72,15 @@ async fn an_anchor_is_written_every_anchor_every_and_at_the_end_of_a_month() {
     proxy.look_up(&MSISDN).await.assert_normal();
     let last = last_row(&proxy, "2026-01");
     let second = eventually("the next anchor", || async {
-        anchors(&proxy).last().filter(|anchor| anchor.last == last).cloned()
+        // A refresh in the background may have added a row.
+        anchors(&proxy).last().filter(|anchor| anchor.last >= last).cloned()
     })
     .await;
     assert!(second.last > first.last);
     proxy.stop().await;
 
     // Longer than the month, so that only its end is a reason for an anchor.
-    let proxy = Setup::with_carrier(&carrier).set("audit.anchor_every", "60d").start_clocked().await;
+    let proxy = Setup::with_carrier(&carrier).set("audit.anchor_every", "1440h").start_clocked().await;
     for _ in 0..3 {
         proxy.look_up(&MSISDN).await.assert_normal();
     }
@@ -87,6 +88,7 @@ async fn an_anchor_is_written_every_anchor_every_and_at_the_end_of_a_month() {
     assert!(anchors(&proxy).iter().all(|anchor| anchor.last < last), "{:?}", anchors(&proxy));
     proxy.clock.advance(Duration::from_secs(31 * 86_400));
     proxy.look_up(&MSISDN).await.assert_normal();
+    let last = last_row(&proxy, "2026-01");
     eventually("the anchor of January's last row", || async {
         anchors(&proxy).into_iter().find(|anchor| anchor.segment == "2026-01" && anchor.last == last)
     })
@@ -136,7 +138,7 @@ async fn the_first_bad_batch_of_each_segment_is_printed_and_the_others_are_count
 #[tokio::test]
 async fn rows_after_the_last_anchor_are_named() {
     let carrier = carrier().await;
-    let proxy = Setup::with_carrier(&carrier).set("audit.anchor_every", "60d").start_clocked().await;
+    let proxy = Setup::with_carrier(&carrier).set("audit.anchor_every", "1440h").start_clocked().await;
     proxy.look_up(&MSISDN).await.assert_normal();
     let anchored = eventually("the anchor of the first batch", || async {
         anchors(&proxy).last().map(|anchor| anchor.last).filter(|last| *last > 0)

@@ -81,7 +81,7 @@ async fn an_error_inside_http_200_is_never_kept() {
         carrier.set_rules([]);
         proxy.look_up(&card).await.assert_normal();
         assert_eq!(carrier.count(), calls + 1, "{code}");
-        assert_eq!(carrier.duplicates(), [], "each attempt has a transid of its own");
+        assert_eq!(carrier.duplicates(), [], "each attempt has a new transid");
     }
 }
 

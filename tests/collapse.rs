@@ -41,7 +41,7 @@ async fn a_hundred_askers_cost_one_call() {
     let proxy = proxy_for(&carrier, 100).await;
     let askers = fill(&proxy, 100).await;
     gate.open();
-    let responses = within("a hundred answers", askers.join_all()).await;
+    let responses = within("a hundred responses", askers.join_all()).await;
     let handled = |how: &str| responses.iter().filter(|response| response.cache() == how).count();
     assert_eq!(handled("fwd=uri-miss; stored"), 1);
     assert_eq!(handled("fwd=uri-miss; stored; collapsed"), 99);
@@ -64,7 +64,7 @@ async fn a_hundred_cards_are_a_hundred_calls() {
     }
     carrier.wait_for_calls(100).await; // no lookup waits for another card's flight
     gate.open();
-    for response in within("a hundred answers", askers.join_all()).await {
+    for response in within("a hundred responses", askers.join_all()).await {
         response.assert_normal();
         assert_eq!(response.cache(), "fwd=uri-miss; stored");
     }
@@ -83,7 +83,7 @@ async fn a_leader_that_hangs_up_costs_no_second_call() {
     let followers = fill(&proxy, 20).await;
     leader.reset();
     gate.open();
-    for response in within("answers", followers.join_all()).await {
+    for response in within("the responses", followers.join_all()).await {
         response.assert_normal();
         assert_eq!(response.cache(), "fwd=uri-miss; stored; collapsed");
     }
@@ -128,7 +128,7 @@ async fn fifty_askers_of_a_failing_carrier_cost_one_call() {
         let proxy = proxy_for(&carrier, 50).await;
         let askers = fill(&proxy, 50).await;
         gate.open();
-        for response in within("fifty answers", askers.join_all()).await {
+        for response in within("fifty responses", askers.join_all()).await {
             assert_eq!(response.code(), code, "{failure}");
         }
         assert_eq!(carrier.count(), calls, "{failure}");

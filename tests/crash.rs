@@ -46,7 +46,7 @@ async fn no_answered_request_is_missing_from_the_audit() {
     eventually("a load", || async { (proxy.audit().len() > 500).then_some(()) }).await;
     proxy.kill9().await;
     let answered: Vec<String> = asking.join_all().await.concat();
-    assert!(answered.len() > 400, "{} answers", answered.len());
+    assert!(answered.len() > 400, "{} responses", answered.len());
 
     proxy.start_again().await;
     let audit = proxy.audit();

@@ -153,7 +153,7 @@ async fn exchange(modem: &TcpListener, proxy: SocketAddr, part: impl FnOnce(usiz
     };
     let mut responses = within("connecting", TcpStream::connect(proxy)).await.unwrap();
     responses.write_all(request.as_bytes()).await.unwrap();
-    let mut response = head(&mut responses).await.expect("an answer").into_bytes();
+    let mut response = head(&mut responses).await.expect("a response").into_bytes();
     let head = String::from_utf8_lossy(&response).to_ascii_lowercase();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
     let mut body = vec![0; length.parse().unwrap()];
@@ -167,7 +167,7 @@ async fn exchange(modem: &TcpListener, proxy: SocketAddr, part: impl FnOnce(usiz
 async fn head(line: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(within("a request or an answer", line.read_u8()).await.ok()?);
+        head.push(within("a request or a response", line.read_u8()).await.ok()?);
     }
     Some(String::from_utf8(head).unwrap())
 }

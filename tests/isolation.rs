@@ -215,7 +215,7 @@ impl Harness {
             self.land(group).await;
             self.settled().await;
             for asked in std::mem::take(&mut self.asked[group]) {
-                let Response { headers, body, .. } = within("an answer", asked).await.unwrap();
+                let Response { headers, body, .. } = within("a response", asked).await.unwrap();
                 // Without Date, which is the host's real time.
                 let headers = headers.into_iter().filter(|(name, _)| name != "date");
                 let body = ("body".to_owned(), String::from_utf8(body).unwrap());

@@ -57,7 +57,7 @@ async fn an_answer_says_where_it_comes_from() {
     assert_eq!(miss.header("content-length"), Some(NORMAL.len().to_string().as_str()));
     assert_eq!(miss.header("cache-status"), Some("cmiot-proxy; fwd=uri-miss; stored"));
     assert!(miss.header("date").is_some_and(|date| date.ends_with(" GMT")), "{:?}", miss.headers);
-    assert_eq!(miss.header("proxy-status"), None, "the carrier answered");
+    assert_eq!(miss.header("proxy-status"), None, "the carrier replied");
     assert_eq!(miss.header("retry-after"), None);
     assert_eq!(miss.age(), 0);
 

@@ -76,7 +76,7 @@ async fn an_action_is_sent_each_time_shared_with_nobody_and_kept_nowhere() {
     }
     carrier.wait_for_calls(3).await;
     gate.open();
-    for response in within("answers", askers.join_all()).await {
+    for response in within("the responses", askers.join_all()).await {
         assert_eq!((response.code().as_str(), response.cache()), ("0", "fwd=bypass"));
     }
     assert_eq!(carrier.count(), 3);

@@ -87,8 +87,12 @@ async fn a_days_calls_are_spent_once_through_a_restart() {
         proxy.restart().await;
     }
     assert_eq!(carrier.count(), 2);
-    let left = proxy.metrics().await.value("cmiot_budget_left_today", [("account", "fleet")]);
-    assert_eq!(left, Some(0.0));
+    proxy.look_up(&card_number(2)).await.assert_refusal_for("72", "budget");
+    eventually("no calls left in the metrics", || async {
+        let left = proxy.metrics().await.value("cmiot_budget_left_today", [("account", "fleet")])?;
+        (left == 0.0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -173,7 +177,7 @@ async fn known_cards_are_answered_through_every_kind_of_outage_and_a_restart() {
     stale(&proxy).await;
     carrier.restart().await.unwrap();
     carrier.set_rules([]);
-    eventually("fresh answers again", || async {
+    eventually("fresh responses again", || async {
         let responses = look_up_all(&proxy, CARDS).await;
         responses.iter().for_each(Response::assert_normal);
         responses.iter().all(|response| !response.cache().contains("ttl=-")).then_some(())
