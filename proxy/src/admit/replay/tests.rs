@@ -383,16 +383,16 @@ fn a_request_that_comes_too_fast_takes_no_room() {
     assert_eq!((replay.transid_count(), replay.transid_count_by_group()), (1, vec![(group(), 1)]));
 }
 
-/// A random time from few values, so that stamps repeat and are near the clock: a multiple of the window, and 0 to 7 s.
+/// A random time from few values, so that stamps repeat and are near the clock: up to two windows, and 0 to 3 s.
 fn few_times() -> impl Strategy<Value = u64> {
-    (0_u64..4, 0_u64..8).prop_map(|(windows, seconds)| windows * WINDOW.as_secs() + seconds)
+    (0_u64..3, 0_u64..4).prop_map(|(windows, seconds)| windows * WINDOW.as_secs() + seconds)
 }
 
 /// Whatever the clock does, and whatever the proxy believes of it, a transid is accepted at most once.
 #[test]
 fn no_transid_is_burnt_twice() {
-    let ahead = prop_oneof![3 => Just(0), 1 => few_times()];
-    let step = (few_times(), ahead, few_times(), 1_u32..4, any::<bool>());
+    let ahead = prop_oneof![7 => Just(0), 1 => few_times()];
+    let step = (few_times(), ahead, few_times(), 1_u32..3, proptest::bool::weighted(0.2));
     // Number of requests that only the table's memory refuses.
     let reused = std::cell::Cell::new(0);
     let checked = TestRunner::default().run(&proptest::collection::vec(step, 1..60), |steps| {
