@@ -9,14 +9,12 @@ pub mod breaker;
 pub mod certificates;
 pub mod edit;
 pub mod file;
-pub mod lifetimes;
 pub mod listen;
 pub mod operation;
 pub mod permissions;
 pub mod restart;
 pub mod text;
 pub mod token;
-pub mod units;
 pub mod watch;
 
 mod check;
@@ -37,6 +35,7 @@ use cmiot_signer::{AppId, Card, Ebid, Password};
 use hyper::Uri;
 use zeroize::Zeroizing;
 
+use crate::lifetimes::Lifetimes;
 use crate::operation::{Operation, Operations, USER_STATUS};
 use crate::tls;
 
@@ -44,7 +43,6 @@ pub use admin::Admin;
 pub use audit::{AuditConfig, Durability, Identifiers, OnFailure};
 pub use breaker::Breaker;
 pub use file::{ConfigFile, LogFormat};
-pub use lifetimes::{Lifetime, Lifetimes};
 pub use permissions::{Client, Derived, Permissions, Rate};
 pub use reader::read_secret;
 
@@ -166,31 +164,6 @@ fn wipe_stack() {
     let mut below = [0_u8; DEPTH];
     zeroize::Zeroize::zeroize(&mut below);
     std::hint::black_box(&below);
-}
-
-impl ConfigFile {
-    /// Reads the text of a file; `path` is only for the error.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with line and column for what is not TOML, unknown or of the wrong type.
-    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        Self::read_toml(path, text)
-    }
-
-    /// Whether a password stands in it.
-    fn holds_secret(&self) -> bool {
-        let clients = self.clients.iter().flat_map(|client| [&client.password, &client.previous_password]);
-        clients.chain(self.accounts.iter().map(|account| &account.password)).any(Option::is_some)
-    }
-
-    /// TOML of any shape, wrong in the words of a [`ConfigError`].
-    fn read_toml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
-        let text = text::without_mark(text);
-        toml::from_str(text).map_err(|e| {
-            let place = e.span().map(|span| Location::of(text, span.start));
-            ConfigError::new(path, place, e.message().to_owned())
-        })
-    }
 }
 
 /// Whom the proxy asks, checked.

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::Lifetime;
-use crate::config::units::HumanDuration;
+use crate::lifetimes::Lifetime;
+use crate::units::HumanDuration;
 
 /// One operation of the carrier.
 #[derive(Clone, PartialEq, Eq, Debug)]

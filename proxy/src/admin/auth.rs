@@ -16,7 +16,7 @@ use subtle::ConstantTimeEq;
 use super::response;
 use crate::config::admin::{Admin, By, Token};
 use crate::config::file::Role;
-use crate::config::units::Secret;
+use crate::units::Secret;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 

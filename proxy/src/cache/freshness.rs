@@ -10,9 +10,9 @@ use cmiot_signer::Card;
 use super::{Entry, Key};
 use crate::carrier::verdict::Class;
 use crate::clock::Time;
-use crate::config::units::HumanDuration;
-use crate::config::{Lifetime, Lifetimes};
+use crate::lifetimes::{Lifetime, Lifetimes};
 use crate::operation::FreshnessRule;
+use crate::units::HumanDuration;
 
 /// What an entry is good for at some moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -17,8 +17,8 @@ use super::breaker::{Breaker, BreakerConfig};
 use super::verdict::{Class, Code};
 use super::{CarrierResponse, Fault, NotSent};
 use crate::config;
-use crate::config::units::HumanDuration;
 use crate::metrics::BreakerGauges;
+use crate::units::HumanDuration;
 
 /// How much of what an account bears.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,8 +7,8 @@ use super::file::{self, Role};
 use super::listen::Listen;
 use super::reader::SourceFiles;
 use super::token;
-use super::units::Secret;
 use crate::tls;
+use crate::units::Secret;
 
 /// The admin listener, checked.
 #[derive(Clone, Debug)]

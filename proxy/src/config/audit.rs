@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::units::{HumanDuration, Size};
+use crate::units::{HumanDuration, Size};
 
 /// `[audit]` as written.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::units::HumanDuration;
+use crate::units::HumanDuration;
 
 /// `[breaker]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -15,9 +15,9 @@ use super::file::{self, ClientsFile, ConfigFile, Format, ReplayMode};
 use super::reader::{PasswordSource, SourceFiles};
 use super::shares;
 use super::text::Csv;
-use super::units::Window;
 use super::{Account, Client, Derived, Permissions, Rate};
 use crate::operation::Operations;
+use crate::units::Window;
 
 /// Accounts by group, in the order of the file.
 pub(super) type Groups = HashMap<Arc<str>, Vec<Arc<Account>>>;

@@ -9,17 +9,18 @@ mod client;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::audit::Audit;
 use super::breaker::Breaker;
-use super::lifetimes::Lifetimes;
 use super::listen::Listen;
 use super::operation;
-use super::units::{HumanDuration, Secret, Size, Window, peers};
+use super::{ConfigError, Location, text};
+use crate::lifetimes::Lifetimes;
+use crate::units::{HumanDuration, Secret, Size, Window, peers};
 
 pub use admin::{Access, Admin, NoToken, Role};
 pub use client::{Client, ClientsFile, Derive, Format, RawPermissions, ReplayMode};
@@ -70,6 +71,34 @@ pub struct ConfigFile {
     /// What the process may do with its secrets.
     #[serde(default)]
     pub process: Process,
+}
+
+impl ConfigFile {
+    /// Reads the text of a file; `path` is only for the error.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with line and column for what is not TOML, unknown or of the wrong type.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        Self::read_toml(path, text)
+    }
+
+    /// Whether a password stands in it.
+    pub(super) fn holds_secret(&self) -> bool {
+        let clients = self.clients.iter().flat_map(|client| [&client.password, &client.previous_password]);
+        clients.chain(self.accounts.iter().map(|account| &account.password)).any(Option::is_some)
+    }
+
+    /// TOML of any shape, wrong in the words of a [`ConfigError`].
+    pub(super) fn read_toml<T: serde::de::DeserializeOwned>(
+        path: &Path,
+        text: &str,
+    ) -> Result<T, ConfigError> {
+        let text = text::without_mark(text);
+        toml::from_str(text).map_err(|e| {
+            let place = e.span().map(|span| Location::of(text, span.start));
+            ConfigError::new(path, place, e.message().to_owned())
+        })
+    }
 }
 
 /// `[gateway]`: the listener that speaks the carrier's wire format.

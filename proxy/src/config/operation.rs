@@ -4,9 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Lifetime;
-use super::units::HumanDuration;
+use crate::lifetimes::Lifetime;
 use crate::operation::{BUILT_IN, FreshnessRule, Kind, Operation};
+use crate::units::HumanDuration;
 
 /// `[[operation]]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]

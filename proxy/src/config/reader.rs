@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 
 use super::certificates::Validity;
 use super::text::{self, Entry};
-use super::units::Secret;
 use super::watch::FileStamp;
+use crate::units::Secret;
 
 /// Where relative paths begin, what was read, and what was noticed along the way.
 pub(super) struct SourceFiles<'a> {

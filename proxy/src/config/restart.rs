@@ -8,8 +8,8 @@ use std::time::Duration;
 use hyper::Uri;
 
 use super::listen::Listen;
-use super::units::HumanDuration;
 use super::{Admin, AuditConfig, Carrier, Config, LogFormat, file};
+use crate::units::HumanDuration;
 
 /// The values that count until the process ends.
 #[derive(Clone, Debug)]

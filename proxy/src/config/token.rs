@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::ConfigError;
 use super::reader::refuse_others;
-use super::units::Secret;
+use crate::units::Secret;
 
 /// Its name.
 pub const FILE: &str = "admin.token";

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::super::units::{HumanDuration, Secret, Window, peers};
+use crate::units::{HumanDuration, Secret, Window, peers};
 
 /// `[[client]]`: what a gateway signs with, and what it may ask.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

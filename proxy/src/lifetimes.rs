@@ -10,7 +10,7 @@ use cmiot_signer::Status;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::units::HumanDuration;
+use crate::units::HumanDuration;
 
 /// How long one kind of answer serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
