@@ -100,7 +100,7 @@ pub struct Derive {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ebid: Option<String>,
     /// What each of them may ask.
-    #[serde(default)]
+    #[serde(default, alias = "rights")]
     pub permissions: RawPermissions,
 }
 
