@@ -16,7 +16,7 @@ use cmiot_proxy::admit::{Admit, Peer};
 use cmiot_proxy::app::{App, open_store};
 use cmiot_proxy::clock::{Clock, Time};
 use cmiot_proxy::config::{Config, ConfigFile};
-use cmiot_proxy::gateway::request::{Claims, Request};
+use cmiot_proxy::wire::request::{Claims, Request};
 use cmiot_signer::Stamp;
 use hyper::{HeaderMap, Uri};
 

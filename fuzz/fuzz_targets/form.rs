@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use cmiot_proxy::gateway::request::{Claims, Request};
+use cmiot_proxy::wire::request::{Claims, Request};
 use cmiot_proxy::operation::Operations;
 use hyper::HeaderMap;
 use libfuzzer_sys::fuzz_target;

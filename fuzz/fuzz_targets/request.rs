@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use cmiot_proxy::gateway::request::{Claims, Hosts, Request, SentTransid, check_head};
+use cmiot_proxy::wire::request::{Claims, Hosts, Request, SentTransid, check_head};
 use cmiot_proxy::operation::Operations;
 use hyper::{HeaderMap, Method, Uri, Version};
 use libfuzzer_sys::fuzz_target;

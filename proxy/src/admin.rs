@@ -33,11 +33,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admit::Peer;
 use crate::config::file::Role;
-use crate::gateway::request::has_one_host;
 use crate::listen::ConnectionLimiter;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::store::Store;
+use crate::wire::request::has_one_host;
 use auth::Needs;
 
 /// What the operators' listener looks at.

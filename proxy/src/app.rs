@@ -24,13 +24,14 @@ use crate::config::admin::Token;
 use crate::config::restart::Fixed;
 use crate::config::{Config, ConfigError};
 use crate::flight::{Flights, Limits};
-use crate::gateway::{self, request::Hosts};
+use crate::gateway;
 use crate::listen::{ActivatedSockets, BoundAddress, ListenConfig, Listener, Timeouts};
 use crate::metrics::Metrics;
 use crate::relay::{Relay, ReplayRestore};
 use crate::sequence::unaccounted;
 use crate::store::cache::Retention;
 use crate::store::{Store, StoreError, StoreOptions, audit};
+use crate::wire::request::Hosts;
 
 /// How long the calls and requests under way may take to end, once the grace time is over and they were told to.
 const LAST: Duration = Duration::from_secs(5);

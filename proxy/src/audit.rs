@@ -23,11 +23,11 @@ use crate::admit::actions::Action;
 use crate::cache::Entry;
 use crate::clock::{Clock, Time};
 use crate::config::{Client, OnFailure};
-use crate::gateway::request::Claims;
 use crate::outcome::{Outcome, Refusal};
 use crate::store::audit::{
     AuditStore, AuditUnavailable, BegunRow, InlineStr, LookupRow, Lost, Noted, RefusedRow,
 };
+use crate::wire::request::Claims;
 pub use refusals::Refusals;
 
 /// What is known of a look-up so far.

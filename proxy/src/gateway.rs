@@ -1,11 +1,6 @@
 //! The gateways' side of the wire: HTTP in, a look-up; an answer, HTTP out.
 //!
-//! [`request`] reads, [`answer`] renders, and nothing else does either: [`Relay`] calls both.
-
-pub mod answer;
-pub mod request;
-
-mod forwarded;
+//! [`crate::wire`] parses and renders; [`Relay`] calls both.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +14,11 @@ use tokio_util::either::Either;
 
 use crate::admit::Peer;
 use crate::clock::timeout;
+use crate::listen::x_forwarded_for;
 use crate::outcome::{Malformed, Refusal};
 use crate::relay::{HttpRequest, Relay, RunToCompletion};
-use answer::HttpResponse;
-use request::MAX_BODY;
+use crate::wire::request::MAX_BODY;
+use crate::wire::response::HttpResponse;
 
 /// Answers one HTTP request from `peer`. A body that is not there within `[gateway]` `body` counts as cut off.
 ///
@@ -35,7 +31,7 @@ pub fn serve(
 ) -> impl Future<Output = HttpResponse> + Send + use<> {
     let (origin, patience) = {
         let gateway = &relay.config.load().gateway;
-        let address = forwarded::origin(origin.address, request.headers(), &gateway.trusted_proxies);
+        let address = x_forwarded_for::origin(origin.address, request.headers(), &gateway.trusted_proxies);
         (Peer { address, ..origin }, gateway.body.0)
     };
     if request.body().is_end_stream() {

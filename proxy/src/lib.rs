@@ -44,3 +44,4 @@ pub mod store;
 pub mod tls;
 pub mod units;
 pub mod urgency;
+pub mod wire;

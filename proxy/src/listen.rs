@@ -12,6 +12,7 @@ mod poll_on_wake;
 mod proxy_protocol;
 mod stream;
 mod timeout;
+pub mod x_forwarded_for;
 
 use std::convert::Infallible;
 use std::fmt;

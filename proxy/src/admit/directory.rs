@@ -14,8 +14,8 @@ use ipnet::IpNet;
 use super::replay::WITHOUT_WINDOW;
 use crate::config::file::Format;
 use crate::config::{Client, Config, Derived};
-use crate::gateway::request::{Request, SentTransid};
 use crate::operation::Operation;
+use crate::wire::request::{Request, SentTransid};
 
 /// Stands for a password where nobody's is at hand.
 const DUMMY_PASSWORD: &[u8] = b"nobody's password";

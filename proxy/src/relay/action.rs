@@ -10,9 +10,9 @@ use crate::admit::replay::TransidKey;
 use crate::audit::Record;
 use crate::cache::Key;
 use crate::config::Client;
-use crate::gateway::answer::{CacheStatus, ForwardReason};
 use crate::outcome::{Outcome, Refusal};
 use crate::store::audit::BegunRow;
+use crate::wire::response::{CacheStatus, ForwardReason};
 
 impl Relay {
     /// An action is sent once, shared with nobody and kept nowhere. Who asked may leave: it is sent all the same.

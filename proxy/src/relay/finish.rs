@@ -8,8 +8,8 @@ use super::{Relay, Selected};
 use crate::audit::Record;
 use crate::carrier::verdict::Class;
 use crate::clock::{Clock, Moment, Time};
-use crate::gateway::answer::{GatewayResponse, HttpResponse};
 use crate::outcome::{Outcome, Refusal};
+use crate::wire::response::{GatewayResponse, HttpResponse};
 
 impl Relay {
     /// Record and answer, `now`: the record is committed, or the answer is that it could not be.

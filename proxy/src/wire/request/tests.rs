@@ -1,7 +1,7 @@
 //! Requests as real clients send them, and as nobody should.
 
-use super::*;
 use crate::operation::tests::all;
+use crate::wire::request::*;
 use proptest::prelude::*;
 
 const TRANSID: &str = "1000012014101615303080000001";

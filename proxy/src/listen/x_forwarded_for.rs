@@ -10,7 +10,7 @@ use hyper::header::HeaderMap;
 use ipnet::IpNet;
 
 /// The address that asks: the peer's own, unless trusted proxies name another.
-pub(super) fn origin(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+pub fn origin(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     if !is_trusted(&peer) {
         return peer;
