@@ -12,7 +12,7 @@ use cmiot_signer::{AppId, Card, CardKind, Transid};
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, Uri, Version};
 
-use crate::cache::cache_control::RequestDirectives;
+use super::cache_control::RequestDirectives;
 use crate::operation::{self, Operation, Operations};
 use crate::outcome::{Malformed, ParameterName, Refusal};
 use crate::store::audit::InlineStr;
