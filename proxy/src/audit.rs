@@ -23,10 +23,9 @@ use crate::admit::actions::Action;
 use crate::cache::Entry;
 use crate::clock::{Clock, Time};
 use crate::config::{Client, OnFailure};
+use crate::inline_str::InlineStr;
 use crate::outcome::{Outcome, Refusal};
-use crate::store::audit::{
-    AuditStore, AuditUnavailable, BegunRow, InlineStr, LookupRow, Lost, Noted, RefusedRow,
-};
+use crate::store::audit::{AuditStore, AuditUnavailable, BegunRow, LookupRow, Lost, Noted, RefusedRow};
 use crate::wire::request::Claims;
 pub use refusals::Refusals;
 

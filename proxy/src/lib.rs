@@ -30,6 +30,7 @@ pub mod config;
 pub mod flight;
 pub mod gateway;
 pub mod lifetimes;
+pub mod inline_str;
 pub mod listen;
 pub mod log;
 pub mod metrics;

@@ -62,7 +62,7 @@ use tokio::sync::oneshot;
 pub use self::lost::{Loss, Lost, acknowledge};
 pub use self::reader::{AuditReader, PastAction, PastRequest};
 use self::row::Row;
-pub use self::row::{BegunRow, CallRow, InlineStr, LookupRow, NoteRow, RefusedRow, Withdrawn};
+pub use self::row::{BegunRow, CallRow, LookupRow, NoteRow, RefusedRow, Withdrawn};
 use self::shared::{Awaited, Entry, Shared};
 pub use self::summary::{Summary, summarize};
 use self::waiters::CommitResult;

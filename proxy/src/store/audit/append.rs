@@ -12,8 +12,9 @@ use super::chain::{Digest, Hash, Limits};
 use super::identity::{IdentityKey, RowIdentity};
 use super::index::IndexEntry;
 use super::insert::Insert;
-use super::row::{InlineStr, Row};
+use super::row::Row;
 use super::table::{RECORD, TABLES, VERSION, Value};
+use crate::inline_str::InlineStr;
 
 /// Look-ups that one statement inserts. More of them would spare little: what is done once a statement is a small part
 /// of it by then.

@@ -18,9 +18,9 @@ use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
 
 use self::compaction::Compaction;
 use self::packed::Packed;
-use super::InlineStr;
 use super::insert::Insert;
 use super::table::Value;
+use crate::inline_str::InlineStr;
 
 /// Entries that one statement inserts.
 const WIDE: usize = 32;

@@ -1,7 +1,5 @@
 //! What the audit keeps, one type a table: owned and cheap to move, with nothing secret in it.
 
-use std::cmp::Ordering;
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +9,7 @@ use cmiot_signer::{AppId, Card};
 use super::identity::RowIdentity;
 use super::table::{self, Value, kind_number};
 use crate::clock::Time;
+use crate::inline_str::InlineStr;
 
 /// One request, answered or about to be. Never holds a password, a token or a URL.
 #[derive(Clone, Debug)]
@@ -323,94 +322,4 @@ fn micros(duration: Duration) -> i64 {
 
 fn count(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// A text kept in place, cut off after at most `N` (≤ 255) bytes at the end of a character.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct InlineStr<const N: usize> {
-    bytes: [u8; N],
-    len: u8,
-}
-
-impl<const N: usize> InlineStr<N> {
-    /// As much of `text` as fits.
-    pub fn new(text: &str) -> Self {
-        const { assert!(N <= u8::MAX as usize, "the length is kept in one byte") };
-        let kept = &text[..text.floor_char_boundary(N)];
-        let mut bytes = [0; N];
-        bytes[..kept.len()].copy_from_slice(kept.as_bytes());
-        // At most N, which fits.
-        Self { bytes, len: kept.len() as u8 }
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        // What `new` puts in is UTF-8, so the default is never taken.
-        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
-    }
-
-    /// Its bytes, which need not be proved UTF-8.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
-    }
-}
-
-impl<const N: usize> Ord for InlineStr<N> {
-    /// As texts are ordered: what is behind the end is zero. Eight bytes at once, since cards are alike in their first ones.
-    fn cmp(&self, other: &Self) -> Ordering {
-        let ((words, rest), (others, others_rest)) =
-            (self.bytes.as_chunks::<8>(), other.bytes.as_chunks::<8>());
-        let number = |word: &[u8; 8]| u64::from_be_bytes(*word);
-        let by_words = words.iter().map(number).cmp(others.iter().map(number));
-        by_words.then_with(|| rest.cmp(others_rest)).then(self.len.cmp(&other.len))
-    }
-}
-
-impl<const N: usize> PartialOrd for InlineStr<N> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<const N: usize> From<&str> for InlineStr<N> {
-    fn from(text: &str) -> Self {
-        Self::new(text)
-    }
-}
-
-impl<const N: usize> fmt::Debug for InlineStr<N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_str().fmt(f)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clip_keeps_whole_characters() {
-        for (text, kept) in [("", ""), ("71", "71"), ("12345678", "12345678"), ("123456789", "12345678")] {
-            assert_eq!(InlineStr::<8>::new(text).as_str(), kept);
-        }
-        assert_eq!(InlineStr::<8>::new("正确正确").as_str(), "正确");
-    }
-
-    #[test]
-    fn clips_are_ordered_as_their_texts_are() {
-        let whole = "0123456789abcdef0123456789abcdef";
-        // Longer by one each, greater at each place, and longer by what stands behind every end.
-        let longer = (0..=whole.len()).map(|end| whole[..end].to_owned());
-        let greater = (0..whole.len()).map(|at| format!("{}x{}", &whole[..at], &whole[at + 1..]));
-        let texts: Vec<_> = longer.chain(greater).chain(["0\0".to_owned(), "正确".to_owned()]).collect();
-        for (one, other) in texts.iter().flat_map(|one| texts.iter().map(move |other| (one, other))) {
-            assert_eq!(
-                InlineStr::<32>::new(one).cmp(&InlineStr::new(other)),
-                one.cmp(other),
-                "{one} {other}"
-            );
-            let short = [one, other].map(|text| InlineStr::<21>::new(text));
-            assert_eq!(short[0].cmp(&short[1]), short[0].as_str().cmp(short[1].as_str()), "{short:?}");
-        }
-    }
 }

@@ -10,9 +10,9 @@ use std::vec;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::InlineStr;
 use super::packed::Packed;
 use super::{IndexEntry, Sorted, carded};
+use crate::inline_str::InlineStr;
 
 /// Entries of a run that are read at once.
 const AHEAD: u32 = 64;

@@ -4,8 +4,8 @@
 //! entry = length of the card, card, number as i64
 //! ```
 
-use super::super::InlineStr;
 use super::IndexEntry;
+use crate::inline_str::InlineStr;
 
 /// The entries of a run, taken from the front.
 pub(super) struct Packed {

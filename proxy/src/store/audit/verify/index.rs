@@ -2,11 +2,11 @@
 
 use rusqlite::{Connection, Row};
 
-use super::super::InlineStr;
 use super::super::index::IndexEntry;
 use super::super::month::Month;
 use super::super::table::{CALL, RECORD};
 use super::Report;
+use crate::inline_str::InlineStr;
 
 /// The index, while the rows pass by in the order of their numbers.
 pub(super) struct Index<'c> {
