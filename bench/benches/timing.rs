@@ -12,10 +12,11 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cmiot_proxy::admit::{Admit, Peer};
+use cmiot_proxy::admit::Admit;
 use cmiot_proxy::app::{App, open_store};
 use cmiot_proxy::clock::{Clock, Time};
 use cmiot_proxy::config::{Config, ConfigFile};
+use cmiot_proxy::peer::Peer;
 use cmiot_proxy::wire::request::{Claims, Request};
 use cmiot_signer::Stamp;
 use hyper::{HeaderMap, Uri};

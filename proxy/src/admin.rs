@@ -31,10 +31,10 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::admit::Peer;
 use crate::config::file::Role;
 use crate::listen::ConnectionLimiter;
 use crate::metrics::Metrics;
+use crate::peer::Peer;
 use crate::relay::Relay;
 use crate::store::Store;
 use crate::wire::request::has_one_host;

@@ -29,7 +29,8 @@ use crate::alarms::{Alarms, Condition};
 use crate::clock::{Clock, Moment};
 use crate::config::file::{Format, ReplayMode};
 use crate::config::{Client, Config};
-use crate::outcome::{Malformed, Refusal};
+use crate::peer::Peer;
+use crate::refusal::{Malformed, Refusal};
 use crate::wire::request::{Request, SentTransid};
 use directory::Directory;
 use idempotency::{IdempotencyCache, RetryState};
@@ -54,15 +55,6 @@ pub struct AdmissionSnapshot<'a> {
     directory: Guard<Arc<Directory>>,
     replay: &'a ReplayCache,
     repeats: &'a IdempotencyCache,
-}
-
-/// Where a request comes from.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// The gateway's address, behind whatever trusted proxies there are.
-    pub address: IpAddr,
-    /// The DNS names of its certificate, in lower case, where it showed one.
-    pub names: Option<Arc<[String]>>,
 }
 
 /// A request that may be answered.

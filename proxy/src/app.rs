@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::admin::{Admin, Asked, Reloads};
+use crate::admit::Admit;
 use crate::admit::actions::Actions;
-use crate::admit::{Admit, Peer};
 use crate::alarms::{Alarms, Condition};
 use crate::audit::{Audit, Refusals};
 use crate::cache::Cache;
@@ -27,6 +27,7 @@ use crate::flight::{Flights, Limits};
 use crate::gateway;
 use crate::listen::{ActivatedSockets, BoundAddress, ListenConfig, Listener, Timeouts};
 use crate::metrics::Metrics;
+use crate::peer::Peer;
 use crate::relay::{Relay, ReplayRestore};
 use crate::sequence::unaccounted;
 use crate::store::cache::Retention;

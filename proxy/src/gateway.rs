@@ -12,10 +12,10 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request};
 use tokio_util::either::Either;
 
-use crate::admit::Peer;
 use crate::clock::timeout;
 use crate::listen::x_forwarded_for;
-use crate::outcome::{Malformed, Refusal};
+use crate::peer::Peer;
+use crate::refusal::{Malformed, Refusal};
 use crate::relay::{HttpRequest, Relay, RunToCompletion};
 use crate::wire::request::MAX_BODY;
 use crate::wire::response::HttpResponse;

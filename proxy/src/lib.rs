@@ -39,6 +39,7 @@ pub mod outcome;
 pub mod peer;
 pub mod printable;
 pub mod process;
+pub mod refusal;
 pub mod relay;
 pub mod sequence;
 pub mod store;

@@ -38,10 +38,10 @@ use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admit::Peer;
 use crate::clock::timeout;
 use crate::config::listen::Listen;
 use crate::metrics::Metrics;
+use crate::peer::Peer;
 use crate::tls;
 use limits::{ConnectionPermit, LimitReached as NoPlace};
 use poll_on_wake::PollOnWake;

@@ -1,11 +1,21 @@
-//! A peer: the addresses that count as one where connections or refusals are counted.
+//! The client's side of a connection, and the addresses that count as one where connections or refusals are counted.
 //!
-//! An IPv4 address is one. Of IPv6 the first 64 bits are: a host is given at least so much (RFC 6177), and may use every
-//! address of it.
+//! An IPv4 address counts alone. Of an IPv6 address the first 64 bits count: a host is assigned at least that much
+//! (RFC 6177), and may use every address of it.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
-/// The address that stands for a peer: of IPv6 the first of its /64.
+/// The client of one request.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The address of the gateway, in front of any trusted proxies.
+    pub address: IpAddr,
+    /// The DNS names of its certificate, in lower case, if it presented one.
+    pub names: Option<Arc<[String]>>,
+}
+
+/// The address under which a peer is counted: an IPv4 address, or the first address of an IPv6 /64.
 pub fn peer_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),

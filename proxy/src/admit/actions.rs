@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use cmiot_signer::AppId;
 
 use super::replay::TransidKey;
-use crate::outcome::Refusal;
+use crate::refusal::Refusal;
 
 /// The actions that no record says the end of, by the transid that they were asked for with.
 #[derive(Debug, Default)]

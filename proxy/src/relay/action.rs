@@ -10,7 +10,8 @@ use crate::admit::replay::TransidKey;
 use crate::audit::Record;
 use crate::cache::Key;
 use crate::config::Client;
-use crate::outcome::{Outcome, Refusal};
+use crate::outcome::Outcome;
+use crate::refusal::Refusal;
 use crate::store::audit::BegunRow;
 use crate::wire::response::{CacheStatus, ForwardReason};
 

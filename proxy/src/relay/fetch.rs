@@ -11,7 +11,7 @@ use crate::carrier::Attempt;
 use crate::carrier::verdict::Class;
 use crate::clock::Time;
 use crate::config::{Client, Config};
-use crate::outcome::Refusal;
+use crate::refusal::Refusal;
 use crate::store::StoreError;
 use crate::store::cache::Selection;
 use crate::urgency::{SharedUrgency, Urgency};

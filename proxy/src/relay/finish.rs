@@ -8,7 +8,8 @@ use super::{Relay, Selected};
 use crate::audit::Record;
 use crate::carrier::verdict::Class;
 use crate::clock::{Clock, Moment, Time};
-use crate::outcome::{Outcome, Refusal};
+use crate::outcome::Outcome;
+use crate::refusal::Refusal;
 use crate::wire::response::{GatewayResponse, HttpResponse};
 
 impl Relay {

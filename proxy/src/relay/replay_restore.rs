@@ -17,7 +17,8 @@ use super::Relay;
 use crate::admit::actions::Action;
 use crate::admit::replay::TransidKey;
 use crate::clock::Time;
-use crate::outcome::{Outcome, Refusal};
+use crate::outcome::Outcome;
+use crate::refusal::Refusal;
 use crate::store::StoreError;
 use crate::store::state::StateStore;
 

@@ -7,7 +7,7 @@ use crate::admit::idempotency::{Completer, Response};
 use crate::cache::Key;
 use crate::clock::Time;
 use crate::config::Client;
-use crate::outcome::Refusal;
+use crate::refusal::Refusal;
 
 impl Relay {
     /// A kept response once more, as good as it is by now; past its bounds it is none.

@@ -15,7 +15,7 @@ use hyper::{Method, Uri, Version};
 use super::cache_control::RequestDirectives;
 use crate::inline_str::InlineStr;
 use crate::operation::{self, Operation, Operations};
-use crate::outcome::{Malformed, ParameterName, Refusal};
+use crate::refusal::{Malformed, ParameterName, Refusal};
 
 /// The longest request target, in bytes.
 pub const MAX_TARGET: usize = 2 << 10;

@@ -16,7 +16,7 @@ use hyper::{Response, StatusCode};
 use crate::carrier::NotSent;
 use crate::carrier::charset::ContentType;
 use crate::clock::Time;
-use crate::outcome::{Malformed, Refusal};
+use crate::refusal::{Malformed, Refusal};
 
 /// The name that stands in Cache-Status and Proxy-Status.
 const NAME: &str = "cmiot-proxy";
