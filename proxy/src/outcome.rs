@@ -1,6 +1,6 @@
 //! The outcome of a lookup, by one vocabulary for responses, metrics and audit.
 
-/// Where a response came from.
+/// The source of a response.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Outcome {
     /// From the cache, fresh.
