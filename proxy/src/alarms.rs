@@ -1,12 +1,12 @@
-//! Conditions that need the operator: raised where they are noticed, listed by `/ready`, counted by `/metrics`.
+//! Conditions that need the operator: raised where they are detected, listed by `/ready`, counted by `/metrics`.
 //!
-//! A leaf: it imports nothing. A condition is raised at most once at a time; its text says what is wrong and which
-//! command or change ends it. Nothing here makes the proxy unready.
+//! Each condition is raised at most once at a time; its text says what is wrong and which command or change ends it.
+//! No condition makes the proxy unready.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A condition, of which there is at most one at a time.
+/// A condition that is raised at most once at a time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Condition {
     /// Another process holds a lock on the audit, which cannot be written meanwhile.
@@ -17,13 +17,13 @@ pub enum Condition {
     Clock,
     /// A changed configuration is refused, and the old one is in use.
     Configuration,
-    /// Rows that an anchor knows are missing from the audit.
+    /// Rows that an anchor covers are missing from the audit.
     RowsLost,
     /// `state.db` takes no commit: no call to the carrier can be numbered.
     State,
-    /// Requests are refused since a share of the replay table is full.
+    /// Requests are refused since a client's or group's share of the replay table is full.
     ReplayFull,
-    /// Keys of the configuration were changed that only a restart applies.
+    /// Configuration keys were changed that only a restart applies.
     Restart,
 }
 
@@ -43,17 +43,47 @@ impl Condition {
     }
 }
 
+/// Log level of a condition when it is raised.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Severity {
+    /// Something will fail unless the operator acts in time.
+    Warning,
+    /// Something fails now.
+    Error,
+}
+
+/// A condition that holds.
+#[derive(Clone, Debug)]
+struct Raised {
+    severity: Severity,
+    text: String,
+}
+
 /// The conditions that hold now; clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Alarms(Arc<Mutex<BTreeMap<Condition, String>>>);
+pub struct Alarms(Arc<Mutex<BTreeMap<Condition, Raised>>>);
 
 impl Alarms {
-    /// Raises a condition, or changes its text. An ERROR is logged when it is new.
+    /// Raises a condition, or changes its text. An ERROR is logged when it is new, or was a warning before.
     pub fn raise(&self, condition: Condition, text: impl Into<String>) {
         let text = text.into();
-        if self.lock().insert(condition, text.clone()).is_none() {
+        if self.insert(condition, Severity::Error, &text) {
             tracing::error!(alarm = condition.name(), "{text}");
         }
+    }
+
+    /// Raises a condition under which nothing fails yet, or changes its text. A WARN is logged when it is new.
+    pub fn raise_warning(&self, condition: Condition, text: impl Into<String>) {
+        let text = text.into();
+        if self.insert(condition, Severity::Warning, &text) {
+            tracing::warn!(alarm = condition.name(), "{text}");
+        }
+    }
+
+    /// Whether the condition is new, or more severe than before.
+    fn insert(&self, condition: Condition, severity: Severity, text: &str) -> bool {
+        let raised = Raised { severity, text: text.to_owned() };
+        self.lock().insert(condition, raised).is_none_or(|before| before.severity < severity)
     }
 
     /// Ends a condition. An INFO is logged when it held.
@@ -70,11 +100,11 @@ impl Alarms {
 
     /// The conditions that hold, each with its text.
     pub fn list(&self) -> Vec<(Condition, String)> {
-        self.lock().iter().map(|(condition, text)| (*condition, text.clone())).collect()
+        self.lock().iter().map(|(condition, raised)| (*condition, raised.text.clone())).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Condition, String>> {
-        // The map is whole at every step.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Condition, Raised>> {
+        // No change of the map can panic half-way.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -93,5 +123,15 @@ mod tests {
         assert!(shared.holds(Condition::RowsLost) && !shared.holds(Condition::Clock));
         shared.clear(Condition::RowsLost);
         assert_eq!(alarms.list(), []);
+    }
+
+    #[test]
+    fn a_warning_that_becomes_an_error_counts_as_new() {
+        let alarms = Alarms::default();
+        assert!(alarms.insert(Condition::Certificate, Severity::Warning, "expires soon"));
+        assert!(!alarms.insert(Condition::Certificate, Severity::Warning, "expires tomorrow"));
+        assert!(alarms.insert(Condition::Certificate, Severity::Error, "expired"));
+        assert!(!alarms.insert(Condition::Certificate, Severity::Warning, "expires soon"));
+        assert_eq!(alarms.list(), [(Condition::Certificate, "expires soon".to_owned())]);
     }
 }

@@ -35,6 +35,11 @@ impl Validity {
         Some(Self { key, from: Time::from_secs(from), until: Time::from_secs(until) })
     }
 
+    /// Whether all certificates of the file are valid now.
+    pub fn is_valid(&self, now: Time) -> bool {
+        (self.from..=self.until).contains(&now)
+    }
+
     /// What the operator is to know now; none where all is well.
     pub fn warning(&self, now: Time) -> Option<String> {
         let Self { key, from, until } = self;
@@ -73,6 +78,7 @@ mod tests {
         assert!(says(from.minus(Duration::from_secs(1))).contains("not valid before 2025-01-01"));
         assert_eq!(says(from), "");
         assert_eq!(says(until.minus(AHEAD)), "");
+        assert!(valid.is_valid(until) && !valid.is_valid(until.plus(Duration::from_secs(1))));
         assert!(says(until).contains("expires at 2030-01-01"), "{}", says(until));
         assert!(says(until.plus(Duration::from_secs(1))).contains("expired at 2030-01-01"));
         assert_eq!(Validity::of("key", &[CertificateDer::from(vec![1, 2, 3])]), None);
