@@ -85,14 +85,14 @@ async fn metrics_count_what_happened() {
     let metrics = response.metrics();
     for (outcome, reason, count) in [("hit", "", 1.0), ("miss", "", 2.0), ("refused", "token", 1.0)] {
         let labels = [("outcome", outcome), ("reason", reason)];
-        assert_eq!(metrics.value("cmiot_look_ups_total", labels), Some(count), "{labels:?}");
+        assert_eq!(metrics.value("cmiot_lookups_total", labels), Some(count), "{labels:?}");
     }
     for code in ["0", "71"] {
         let labels = [("account", "fleet"), ("code", code)];
         assert_eq!(metrics.value("cmiot_carrier_calls_total", labels), Some(1.0), "{code}");
     }
-    assert_eq!(metrics.value("cmiot_carrier_call_seconds_count", []), Some(2.0));
-    assert_eq!(metrics.value("cmiot_look_up_seconds_count", [("outcome", "hit")]), Some(1.0));
+    assert_eq!(metrics.value("cmiot_carrier_call_duration_seconds_count", []), Some(2.0));
+    assert_eq!(metrics.value("cmiot_lookup_duration_seconds_count", [("outcome", "hit")]), Some(1.0));
     assert_eq!(metrics.value("cmiot_flights", []), Some(0.0));
     // A periodic task sets these gauges.
     eventually("the gauges", || async {

@@ -52,7 +52,7 @@ async fn the_policy_holds(proxy: &Proxy, code: &str, mend: impl FnOnce()) {
         assert_eq!(ready.status, 503, "{}", ready.text());
     }
     let labels = [("outcome", "failed"), ("reason", "audit")];
-    let failed = proxy.metrics().await.value("cmiot_look_ups_total", labels).unwrap_or_default();
+    let failed = proxy.metrics().await.value("cmiot_lookups_total", labels).unwrap_or_default();
     assert_eq!(failed > 0.0, code == "73", "{failed}");
     mend();
     // The proxy recovers without any request.

@@ -335,7 +335,7 @@ async fn a_bad_configuration_is_refused_as_a_whole_and_the_old_one_stays() {
     std::fs::write(proxy.config(), format!("{good}\n{second}\n[gatway]\n")).unwrap();
     proxy.signal("HUP").await;
     eventually("the refusal", async || {
-        let refused = proxy.metrics().await.value("cmiot_reloads_total", [("result", "refused")]);
+        let refused = proxy.metrics().await.value("cmiot_config_reloads_total", [("result", "refused")]);
         refused.is_some_and(|count| count > 0.0).then_some(())
     })
     .await;
@@ -436,7 +436,7 @@ async fn a_certificate_that_has_expired_is_an_alarm() {
     })
     .await;
     let labels = [("key", "[gateway.tls] cert_file")];
-    let expires = proxy.metrics().await.value("cmiot_certificate_expires_seconds", labels).unwrap();
+    let expires = proxy.metrics().await.value("cmiot_certificate_expiry_timestamp_seconds", labels).unwrap();
     // 2020-01-01T00:00:00Z
     assert_eq!(expires, 1_577_836_800.0);
     let config = proxy.config().display().to_string();

@@ -102,7 +102,7 @@ fn pipe(folder: &Path) -> File {
 
 /// Number of log lines that the proxy dropped.
 async fn dropped(proxy: &Proxy) -> f64 {
-    proxy.metrics().await.value("cmiot_log_dropped_total", []).unwrap()
+    proxy.metrics().await.value("cmiot_log_lines_dropped_total", []).unwrap()
 }
 
 #[tokio::test]

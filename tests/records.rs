@@ -80,7 +80,7 @@ async fn a_look_up_whose_client_resets_its_stream_has_its_record() {
     }
     eventually("the metrics", || async {
         let labels = [("outcome", "miss"), ("reason", "")];
-        (proxy.metrics().await.value("cmiot_look_ups_total", labels)? == 5.0).then_some(())
+        (proxy.metrics().await.value("cmiot_lookups_total", labels)? == 5.0).then_some(())
     })
     .await;
     // The result of the first request is there for its repetition.

@@ -48,9 +48,9 @@ async fn a_client_that_fills_its_share_of_the_replay_table_locks_nobody_else_out
     proxy.get(&other.sign(&MSISDN)).await.assert_normal();
     let metrics = proxy.metrics().await;
     for (group, count) in [("fleet", 74.0), ("second", 1.0)] {
-        assert_eq!(metrics.value("cmiot_transids_by_group", [("group", group)]), Some(count));
+        assert_eq!(metrics.value("cmiot_used_transids_by_group", [("group", group)]), Some(count));
     }
-    assert_eq!(metrics.value("cmiot_transids_group_share", []), Some(75.0));
+    assert_eq!(metrics.value("cmiot_max_transids_per_group", []), Some(75.0));
     let alarm = eventually("the alarm", async || {
         let ready = proxy.admin("/ready", "").await;
         assert_eq!(ready.status, 200);

@@ -259,7 +259,7 @@ impl App {
         self.name_restart_keys(&self.fixed.changed(&config));
         report_certificates(&self.relay, &self.store.alarms);
         self.relay.metrics.certificates(&config.certificates);
-        self.relay.metrics.reloaded(true);
+        self.relay.metrics.reload_accepted();
         self.store.alarms.clear(Condition::Configuration);
         tracing::info!(clients = config.clients.len(), "configuration reloaded");
         Ok(())
@@ -284,7 +284,7 @@ impl App {
 
     /// Raises the alarm that a changed configuration is refused and the old one stays.
     pub fn reject_reload(&self, error: &str) {
-        self.relay.metrics.reloaded(false);
+        self.relay.metrics.reload_refused();
         let text = format!("the changed configuration is refused as a whole, the old one stays: {error}");
         self.store.alarms.raise(Condition::Configuration, text);
         tracing::error!(error, "the changed configuration is refused as a whole, the old one stays");
@@ -344,6 +344,9 @@ fn report_certificates(relay: &Relay, alarms: &Alarms) {
     let wrong: Vec<_> = config.certificates.iter().filter_map(|one| one.warning(now)).collect();
     match wrong.as_slice() {
         [] => alarms.clear(Condition::Certificate),
+        soon if config.certificates.iter().all(|one| one.is_valid(now)) => {
+            alarms.raise_warning(Condition::Certificate, soon.join("; "));
+        }
         wrong => alarms.raise(Condition::Certificate, wrong.join("; ")),
     }
 }

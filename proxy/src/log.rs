@@ -1,7 +1,7 @@
 //! The log's queue: no event waits for standard error, and none fails because of it.
 //!
 //! An event's line is copied into a bounded buffer, and a thread of its own writes the buffer out. While standard error
-//! is a full pipe, closed or on a full disk, lines that find no room are dropped and counted (`cmiot_log_dropped_total`,
+//! is a full pipe, closed or on a full disk, lines that find no room are dropped and counted (`cmiot_log_lines_dropped_total`,
 //! and a WARN once lines are written again). INFO and below may fill `CAPACITY`; WARN has a `RESERVE` beyond that, and
 //! ERROR and anchors of the audit one beyond WARN's. Each line is made printable: one event is one line.
 

@@ -1,445 +1,193 @@
-//! The numbers that the proxy counts, in Prometheus form. No label holds a card, a token or an appid.
+//! Metrics in the OpenMetrics text format. No label holds a card number, a token or an appid.
 //!
-//! What is counted where it happens stands here; what is only looked at when asked (entries, flights, queue) is handed
-//! in by the admin listener as [`AccountGauges`].
+//! `declare!` below is the table of all metrics: name, kind, unit, labels with their known values, and help text stand
+//! there once. The fields, the registration and the fields of [`Gauges`] follow from it (`metrics/declare.rs`). A *recorded*
+//! metric is changed by a method of [`Metrics`] where the event happens; a *sampled* one is read when `/metrics` is
+//! requested, and the admin listener passes its value in [`Gauges`]. Known label values are exported as zero from the
+//! start. A renamed metric is also exported under its old name until 0.3.0 (`metrics/aliases.rs`).
+
+mod aliases;
+mod declare;
+mod gauges;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
 
-use crate::clock::belief::{Step, Tick};
+use crate::clock::belief::Tick;
 use crate::config::certificates::Validity;
 use crate::outcome::Outcome;
+use declare::{ByLabels, FloatGauge, HistogramByOutcome, Kind, Lookups, Sample, Spec, clamp, declare};
+pub use gauges::{AccountGauges, BreakerGauges, BreakerState, BudgetGauges};
 
-type StaticLabels = Vec<(&'static str, &'static str)>;
-type DynamicLabels = Vec<(&'static str, String)>;
-
-/// Every counter, gauge and histogram.
-#[derive(Debug)]
-pub struct Metrics {
-    registry: Registry,
-    look_ups: Family<StaticLabels, Counter>,
-    /// Those of `look_ups` that have no reason, by outcome: no answer has to look its labels up.
-    answered: [Counter; Outcome::ANSWERED.len()],
-    connections_ended: Family<StaticLabels, Counter>,
-    reloads: Family<StaticLabels, Counter>,
-    restart_needed: Family<StaticLabels, Gauge>,
-    certificates: Family<StaticLabels, Gauge>,
-    connections: Gauge,
-    transids: Gauge,
-    transids_by_group: Family<DynamicLabels, Gauge>,
-    transids_group_share: Gauge,
-    /// By outcome.
-    latency: [Histogram; Outcome::ALL.len()],
-    carrier_calls: Family<DynamicLabels, Counter>,
-    carrier_latency: Histogram,
-    clock_drift: Gauge<f64, AtomicU64>,
-    clock_steps: Family<StaticLabels, Counter>,
-    clock_unconfirmed: Gauge<f64, AtomicU64>,
-    breakers: Family<DynamicLabels, Gauge>,
-    budget_waiting: Family<DynamicLabels, Gauge>,
-    budget_left: Family<DynamicLabels, Gauge>,
-    alarms: Gauge,
-    cache_entries: Gauge,
-    flights: Gauge,
-    waiters: Gauge,
-    audit_queue: Gauge,
-    audit_wal: Gauge,
-    audit_missed: Gauge,
-    log_dropped: Counter,
-}
-
-/// What is measured when somebody looks.
-#[derive(Clone, Debug, Default)]
-pub struct Gauges {
-    /// Entries in the memory tier.
-    pub cache_entries: u64,
-    /// Carrier calls under way.
-    pub flights: usize,
-    /// Look-ups that wait for one of them.
-    pub waiters: usize,
-    /// Connections of gateways.
-    pub connections: usize,
-    /// Transids remembered.
-    pub transids: usize,
-    /// Transids remembered of each group, and what one group may hold.
-    pub transid_shares: (Vec<(Arc<str>, usize)>, usize),
-    /// Audit records that wait for their commit.
-    pub audit_queue: usize,
-    /// Bytes in the audit's WAL when it was last looked at.
-    pub audit_wal: u64,
-    /// Requests that have no record, since the start.
-    pub audit_missed: u64,
-    /// Lines of the log that were dropped, since the start.
-    pub log_dropped: u64,
-    /// The accounts' budgets and breakers.
-    pub accounts: Vec<AccountGauges>,
-    /// What only the operator can mend.
-    pub alarms: usize,
-}
-
-/// The values of one account.
-#[derive(Clone, Debug)]
-pub struct AccountGauges {
-    /// The account's name.
-    pub account: Arc<str>,
-    /// Its budget.
-    pub budget: BudgetGauges,
-    /// Its breakers.
-    pub breakers: BreakerGauges,
-}
-
-/// The values of an account's budget.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct BudgetGauges {
-    /// Calls that wait for the budget.
-    pub waiting: usize,
-    /// Calls left until midnight at UTC+8, where there is a limit.
-    pub remaining_today: Option<u64>,
-}
-
-/// The state of each breaker of an account.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct BreakerGauges {
-    /// Opened by failures and busy codes.
-    pub transport: BreakerState,
-    /// Opened by throttled codes.
-    pub cool_down: BreakerState,
-    /// Opened by refused credentials.
-    pub credentials: BreakerState,
-    /// Opened by a refused subscription: the worst state among the operations.
-    pub subscription: BreakerState,
-}
-
-/// A breaker's state, the better before the worse; its number is the metric's value.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub enum BreakerState {
-    /// Calls pass.
-    #[default]
-    Closed = 0,
-    /// One call passes, as a probe.
-    HalfOpen = 1,
-    /// No call passes.
-    Open = 2,
-}
-
-impl BreakerGauges {
-    /// Each state with the value of the label `breaker`.
-    fn by_name(self) -> [(&'static str, BreakerState); 4] {
-        let Self { transport, cool_down, credentials, subscription } = self;
-        [
-            ("transport", transport),
-            ("cool-down", cool_down),
-            ("credentials", credentials),
-            ("subscription", subscription),
-        ]
+declare! {
+    recorded {
+        lookups: Lookups = "lookups",
+            "Lookups by outcome and, where refused or failed, reason",
+            labels ["outcome", "reason"];
+        lookup_duration: HistogramByOutcome = "lookup_duration",
+            "Time from the request to the committed response",
+            unit Seconds, labels ["outcome"];
+        carrier_calls: ByLabels<Counter, 2> = "carrier_calls",
+            "Calls to the carrier by account and by the code, or the fault, that ended them",
+            labels ["account", "code"];
+        carrier_call_duration: Histogram = "carrier_call_duration",
+            "Duration of calls to the carrier",
+            unit Seconds;
+        connections_ended: ByLabels<Counter, 1> = "connections_ended",
+            "Connections that were refused, or ended by an error or a timeout, by reason",
+            labels ["reason"],
+            known [["broken"], ["full"], ["full-peer"], ["proxy-protocol"], ["timeout"], ["tls"], ["unparsed"]];
+        config_reloads: ByLabels<Counter, 1> = "config_reloads",
+            "Reloads of the configuration by result",
+            labels ["result"], known [["accepted"], ["refused"]];
+        restart_needed: ByLabels<Gauge, 1> = "restart_needed",
+            "Configuration keys that were changed and take effect at the next start",
+            labels ["key"];
+        certificate_expiry: ByLabels<Gauge, 1> = "certificate_expiry_timestamp",
+            "When the first certificate of a file expires, in Unix time, by the key that names the file",
+            unit Seconds, labels ["key"];
+        clock_drift: FloatGauge = "clock_drift",
+            "How far the carrier's clock is ahead of this machine's",
+            unit Seconds;
+        clock_steps: ByLabels<Counter, 1> = "clock_steps",
+            "Steps of the wall clock by more than clock_skew against the monotonic clock, by direction",
+            labels ["direction"], known [["forwards"], ["backwards"]];
+        clock_unconfirmed: FloatGauge = "clock_unconfirmed",
+            "How far the wall clock is ahead of the time that is believed, after a step that nothing has confirmed",
+            unit Seconds;
+        breaker: ByLabels<Gauge, 2> = "breaker",
+            "State of each breaker of an account: 0 closed, 1 half-open, 2 open",
+            labels ["account", "breaker"];
+        budget_waiting: ByLabels<Gauge, 1> = "budget_waiting",
+            "Calls that wait for an account's budget",
+            labels ["account"];
+        budget_remaining: ByLabels<Gauge, 1> = "budget_remaining_today",
+            "Calls that an account has left until midnight at UTC+8, where there is a limit",
+            labels ["account"];
+    }
+    sampled {
+        alarms: usize => Gauge = "alarms",
+            "Alarms that hold, each of which needs the operator: /ready lists them";
+        audit_queue: usize => Gauge = "audit_queue",
+            "Audit records that wait for their commit";
+        audit_wal: u64 => Gauge = "audit_wal",
+            "Size of the audit's WAL, which grows while a reader keeps it from being checkpointed",
+            unit Bytes;
+        audit_unrecorded: u64 => Counter = "audit_unrecorded_requests",
+            "Requests without an audit record; the audit's gap rows count them too";
+        cache_entries: u64 => Gauge = "cache_entries",
+            "Entries in the memory tier of the cache";
+        connections: usize => Gauge = "connections",
+            "Open connections of gateways";
+        flights: usize => Gauge = "flights",
+            "Calls to the carrier in flight";
+        waiters: usize => Gauge = "waiters",
+            "Lookups that wait for a call to the carrier";
+        log_lines_dropped: u64 => Counter = "log_lines_dropped",
+            "Log lines that were dropped since standard error could not be written, or not fast enough";
+        used_transids: usize => Gauge = "used_transids",
+            "Used transids in the replay table";
+        used_transids_by_group: Vec<(Arc<str>, usize)> => ByLabels<Gauge, 1> = "used_transids_by_group",
+            "Used transids in the replay table by the group of their clients",
+            labels ["group"];
+        max_transids_per_group: usize => Gauge = "max_transids_per_group",
+            "Used transids that the replay table keeps for one group at most";
     }
 }
 
 impl Metrics {
-    /// All at zero.
+    /// All metrics at zero; the drift of the clock is unknown until a `Date` of the carrier has been compared.
     pub fn new() -> Arc<Self> {
-        let mut registry = Registry::with_prefix("cmiot");
-        let look_ups: Family<StaticLabels, Counter> = Family::default();
-        registry.register(
-            "look_ups",
-            "Look-ups by outcome and, where refused or failed, reason",
-            look_ups.clone(),
-        );
-        let connections_ended = Family::default();
-        registry.register(
-            "connections_ended",
-            "Connections that were turned away or ended out of turn, by reason",
-            connections_ended.clone(),
-        );
-        let reloads = Family::default();
-        registry.register("reloads", "Configurations that were read anew, by result", reloads.clone());
-        let restart_needed = Family::default();
-        registry.register(
-            "restart_needed",
-            "Keys of the configuration that were changed and take effect at the next start",
-            restart_needed.clone(),
-        );
-        let certificates = Family::default();
-        registry.register_with_unit(
-            "certificate_expires",
-            "When the first certificate of a file expires, in Unix time, by the key that names the file",
-            Unit::Seconds,
-            certificates.clone(),
-        );
-        let connections = Gauge::default();
-        registry.register("connections", "Connections of gateways", connections.clone());
-        let transids = Gauge::default();
-        registry.register("transids", "Transids that are remembered", transids.clone());
-        let transids_by_group = Family::default();
-        registry.register(
-            "transids_by_group",
-            "Transids that are remembered, by the group of their clients",
-            transids_by_group.clone(),
-        );
-        let transids_group_share = Gauge::default();
-        registry.register(
-            "transids_group_share",
-            "Transids that may be remembered of one group",
-            transids_group_share.clone(),
-        );
-        let latency: Family<StaticLabels, Histogram> =
-            Family::new_with_constructor(from_100_us as fn() -> Histogram);
-        registry.register_with_unit(
-            "look_up",
-            "From request to committed answer",
-            Unit::Seconds,
-            latency.clone(),
-        );
-        let carrier_calls = Family::default();
-        registry.register(
-            "carrier_calls",
-            "Calls to the carrier by account and by the code, or the fault, that ended them",
-            carrier_calls.clone(),
-        );
-        let carrier_latency = from_100_us();
-        registry.register_with_unit(
-            "carrier_call",
-            "Of one carrier call",
-            Unit::Seconds,
-            carrier_latency.clone(),
-        );
-        let clock_drift: Gauge<f64, AtomicU64> = Gauge::default();
-        // Unknown until a Date of the carrier has been compared.
-        clock_drift.set(f64::NAN);
-        registry.register_with_unit(
-            "clock_drift",
-            "How far the carrier's clock is ahead of this machine's",
-            Unit::Seconds,
-            clock_drift.clone(),
-        );
-        let clock_steps: Family<StaticLabels, Counter> = Family::default();
-        for direction in [Step::Forwards, Step::Backwards] {
-            drop(clock_steps.get_or_create(&vec![("direction", direction.name())]));
-        }
-        registry.register(
-            "clock_steps",
-            "Steps of the wall clock by more than clock_skew against the monotonic clock, by direction",
-            clock_steps.clone(),
-        );
-        let clock_unconfirmed = Gauge::default();
-        registry.register_with_unit(
-            "clock_unconfirmed",
-            "How far the wall clock is ahead of the time that is believed, after a step that nothing has confirmed",
-            Unit::Seconds,
-            clock_unconfirmed.clone(),
-        );
-        let breakers = Family::default();
-        registry.register(
-            "breaker",
-            "Of each account, what stops its calls: 0 closed, 1 half-open, 2 open",
-            breakers.clone(),
-        );
-        let budget_waiting = Family::default();
-        registry.register(
-            "budget_waiting",
-            "Calls that wait for an account's budget",
-            budget_waiting.clone(),
-        );
-        let budget_left = Family::default();
-        registry.register(
-            "budget_left_today",
-            "Calls left to an account until midnight at UTC+8, where there is a limit",
-            budget_left.clone(),
-        );
-        let alarms = Gauge::default();
-        registry.register("alarms", "What only the operator can mend: /ready says what", alarms.clone());
-        let cache_entries = Gauge::default();
-        registry.register("cache_entries", "Entries in the memory tier", cache_entries.clone());
-        let flights = Gauge::default();
-        registry.register("flights", "Carrier calls under way", flights.clone());
-        let waiters = Gauge::default();
-        registry.register("waiters", "Look-ups that wait for a carrier call", waiters.clone());
-        let audit_queue = Gauge::default();
-        registry.register("audit_queue", "Audit records that wait for their commit", audit_queue.clone());
-        let audit_wal = Gauge::default();
-        registry.register_with_unit(
-            "audit_wal",
-            "The audit's WAL: a reader that holds it back makes it grow",
-            Unit::Bytes,
-            audit_wal.clone(),
-        );
-        let audit_missed = Gauge::default();
-        registry.register(
-            "audit_missed",
-            "Requests without an audit record since the start; the audit's gap rows count them",
-            audit_missed.clone(),
-        );
-        let log_dropped = Counter::default();
-        registry.register(
-            "log_dropped",
-            "Lines of the log that were dropped: standard error could not be written, or not fast enough",
-            log_dropped.clone(),
-        );
-        let answered = Outcome::ANSWERED
-            .map(|outcome| look_ups.get_or_create_owned(&vec![("outcome", outcome.name()), ("reason", "")]));
-        let latency =
-            Outcome::ALL.map(|outcome| latency.get_or_create_owned(&vec![("outcome", outcome.name())]));
-        Arc::new(Self {
-            registry,
-            look_ups,
-            answered,
-            connections_ended,
-            reloads,
-            restart_needed,
-            certificates,
-            connections,
-            transids,
-            transids_by_group,
-            transids_group_share,
-            latency,
-            carrier_calls,
-            carrier_latency,
-            clock_drift,
-            clock_steps,
-            clock_unconfirmed,
-            breakers,
-            budget_waiting,
-            budget_left,
-            alarms,
-            cache_entries,
-            flights,
-            waiters,
-            audit_queue,
-            audit_wal,
-            audit_missed,
-            log_dropped,
-        })
+        let metrics = Self::register(Registry::with_prefix("cmiot"));
+        metrics.clock_drift.set(f64::NAN);
+        Arc::new(metrics)
     }
 
-    /// Counts a look-up that was answered; `reason` is empty unless it was refused or failed.
-    pub fn look_up(&self, outcome: Outcome, reason: &'static str, latency: Duration) {
-        match self.answered.get(outcome as usize) {
-            Some(answered) if reason.is_empty() => answered.inc(),
-            _ => self.look_ups.get_or_create(&vec![("outcome", outcome.name()), ("reason", reason)]).inc(),
-        };
-        self.latency[outcome as usize].observe(latency.as_secs_f64());
+    /// Counts a lookup that was answered; `reason` is empty unless it was refused or failed.
+    pub fn lookup(&self, outcome: Outcome, reason: &'static str, latency: Duration) {
+        self.lookups.inc(outcome, reason);
+        self.lookup_duration.observe(outcome, latency);
     }
 
-    /// Counts a connection that was turned away, or ended out of turn, for this reason.
+    /// Counts a connection that was refused, or ended by an error or a timeout.
     pub fn connection_ended(&self, reason: &'static str) {
-        self.connections_ended.get_or_create(&vec![("reason", reason)]).inc();
+        self.connections_ended.get([reason.into()]).inc();
     }
 
-    /// Counts a configuration that was read anew: taken over, or refused.
-    pub fn reloaded(&self, taken: bool) {
-        let result = if taken { "taken" } else { "refused" };
-        self.reloads.get_or_create(&vec![("result", result)]).inc();
+    /// Counts a configuration that was reloaded and is in use.
+    pub fn reload_accepted(&self) {
+        self.config_reloads.get(["accepted".into()]).inc();
     }
 
-    /// Shows the changed keys of the configuration that take effect at the next start.
+    /// Counts a configuration that was refused: the earlier one stays in use.
+    pub fn reload_refused(&self) {
+        self.config_reloads.get(["refused".into()]).inc();
+    }
+
+    /// Replaces the changed configuration keys that take effect at the next start.
     pub fn restart_needed(&self, keys: &[&'static str]) {
         self.restart_needed.clear();
         for key in keys {
-            self.restart_needed.get_or_create(&vec![("key", *key)]).set(1);
+            self.restart_needed.get([(*key).into()]).set(1);
         }
     }
 
-    /// Shows until when the certificates of a configuration are valid.
+    /// Replaces the dates until which the certificates of the configuration are valid.
     pub fn certificates(&self, all: &[Validity]) {
-        self.certificates.clear();
+        self.certificate_expiry.clear();
         for one in all {
-            self.certificates.get_or_create(&vec![("key", one.key)]).set(gauge(one.until.as_secs()));
+            self.certificate_expiry.get([one.key.into()]).set(clamp(one.until.as_secs()));
         }
     }
 
     /// Counts a call to the carrier.
     pub fn carrier_call(&self, account: &str, code: &str, latency: Duration) {
-        self.carrier_calls
-            .get_or_create(&vec![("account", account.to_owned()), ("code", code.to_owned())])
-            .inc();
-        self.carrier_latency.observe(latency.as_secs_f64());
+        self.carrier_calls.get([account.to_owned().into(), code.to_owned().into()]).inc();
+        self.carrier_call_duration.observe(latency.as_secs_f64());
     }
 
-    /// Notes how far the carrier's clock is ahead of ours, in seconds.
+    /// Sets how far the carrier's clock is ahead of ours, in seconds.
     pub fn clock_drift(&self, seconds: f64) {
         self.clock_drift.set(seconds);
     }
 
-    /// Notes what a look at the clock has found.
+    /// Counts the step that a check of the clock has found, and sets what is unconfirmed.
     pub fn clock(&self, tick: &Tick) {
         if let Some(step) = tick.step {
-            self.clock_steps.get_or_create(&vec![("direction", step.name())]).inc();
+            self.clock_steps.get([step.name().into()]).inc();
         }
         self.clock_unconfirmed.set(tick.unconfirmed.as_secs_f64());
     }
 
-    /// Everything in the OpenMetrics text format.
-    pub fn render(&self, levels: &Gauges) -> String {
-        self.cache_entries.set(gauge(levels.cache_entries));
-        self.flights.set(gauge(levels.flights as u64));
-        self.waiters.set(gauge(levels.waiters as u64));
-        self.connections.set(gauge(levels.connections as u64));
-        self.transids.set(gauge(levels.transids as u64));
-        let (groups, share) = &levels.transid_shares;
-        self.transids_group_share.set(gauge(*share as u64));
-        for (group, held) in groups {
-            let group = vec![("group", group.to_string())];
-            self.transids_by_group.get_or_create(&group).set(gauge(*held as u64));
-        }
-        self.audit_queue.set(gauge(levels.audit_queue as u64));
-        self.audit_wal.set(gauge(levels.audit_wal));
-        self.audit_missed.set(gauge(levels.audit_missed));
-        self.log_dropped.inner().fetch_max(levels.log_dropped, Ordering::Relaxed);
-        self.alarms.set(gauge(levels.alarms as u64));
-        for one in &levels.accounts {
-            let account = || ("account", one.account.to_string());
-            self.budget_waiting.get_or_create(&vec![account()]).set(gauge(one.budget.waiting as u64));
-            if let Some(left) = one.budget.remaining_today {
-                self.budget_left.get_or_create(&vec![account()]).set(gauge(left));
-            }
-            for (breaker, state) in one.breakers.by_name() {
-                self.breakers
-                    .get_or_create(&vec![account(), ("breaker", breaker.to_owned())])
-                    .set(state as i64);
-            }
-        }
+    /// The OpenMetrics text of all metrics, the sampled ones with these values.
+    pub fn render(&self, gauges: &Gauges, accounts: &[AccountGauges]) -> String {
+        self.sample(gauges);
+        self.sample_accounts(accounts);
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a String cannot fail");
+        aliases::append(&mut text);
         text
     }
-}
 
-fn gauge(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-/// From a hit in memory to a flight's timeout.
-fn from_100_us() -> Histogram {
-    Histogram::new(exponential_buckets(0.000_1, 2.5, 15))
+    fn sample_accounts(&self, accounts: &[AccountGauges]) {
+        for one in accounts {
+            let account = || one.account.to_string().into();
+            self.budget_waiting.get([account()]).set(clamp(one.budget.waiting as u64));
+            if let Some(remaining) = one.budget.remaining_today {
+                self.budget_remaining.get([account()]).set(clamp(remaining));
+            }
+            for (breaker, state) in one.breakers.by_name() {
+                self.breaker.get([account(), breaker.into()]).set(state as i64);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_counted_is_shown_with_its_unit() {
-        let metrics = Metrics::new();
-        metrics.look_up(Outcome::Hit, "", Duration::from_millis(1));
-        metrics.carrier_call("fleet", "71", Duration::from_millis(30));
-        metrics.clock_drift(-2.5);
-        let text = metrics.render(&Gauges { cache_entries: 3, flights: 1, ..Gauges::default() });
-        for line in [
-            "cmiot_look_ups_total{outcome=\"hit\",reason=\"\"} 1",
-            "cmiot_carrier_calls_total{account=\"fleet\",code=\"71\"} 1",
-            "cmiot_carrier_call_seconds_count 1",
-            "cmiot_clock_drift_seconds -2.5",
-            "cmiot_cache_entries 3",
-        ] {
-            assert!(text.contains(line), "{line} not in:\n{text}");
-        }
-    }
-}
+mod tests;

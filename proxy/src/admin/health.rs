@@ -91,21 +91,23 @@ fn alarms(admin: &Admin) -> Vec<String> {
 }
 
 pub(super) fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
-    let levels = Gauges {
+    let (used_transids_by_group, max_transids_per_group) = admin.relay.admit.shares();
+    let gauges = Gauges {
         cache_entries: admin.relay.cache.entry_count(),
         flights: admin.relay.flights.in_flight(),
         waiters: admin.relay.flights.waiting(),
         connections: admin.connections.open_connections(),
-        transids: admin.relay.admit.used_transids(),
-        transid_shares: admin.relay.admit.shares(),
+        used_transids: admin.relay.admit.used_transids(),
+        used_transids_by_group,
+        max_transids_per_group,
         audit_queue: admin.store.audit.queued(),
         audit_wal: admin.store.audit.wal_bytes(),
-        audit_missed: admin.store.audit.missed(),
-        log_dropped: log::dropped(),
-        accounts: admin.relay.carrier.gauges(),
+        audit_unrecorded: admin.store.audit.missed(),
+        log_lines_dropped: log::dropped(),
         alarms: alarms(admin).len(),
     };
-    let mut response = response::text(StatusCode::OK, admin.metrics.render(&levels));
+    let mut response =
+        response::text(StatusCode::OK, admin.metrics.render(&gauges, &admin.relay.carrier.gauges()));
     response.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),

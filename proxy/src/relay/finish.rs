@@ -61,7 +61,7 @@ impl Relay {
                 }
             };
             let latency = took(&self.clock);
-            self.metrics.look_up(outcome, reason, latency);
+            self.metrics.lookup(outcome, reason, latency);
             if !counted {
                 tracing::info!(
                     outcome = outcome.name(), reason, %peer, card,
