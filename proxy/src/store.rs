@@ -18,6 +18,7 @@ mod disk;
 mod error;
 mod failure;
 mod folder;
+mod key_file;
 mod locks;
 mod queue;
 mod schema;

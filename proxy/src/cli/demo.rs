@@ -4,6 +4,7 @@
 //! not just done: every cell of the table comes from an answer's headers or from the simulator's own count.
 
 mod environment;
+mod summary;
 mod tour;
 
 use std::process::ExitCode;

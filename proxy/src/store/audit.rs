@@ -1,51 +1,31 @@
-//! The audit's files: every request one row, committed before its answer leaves.
+//! The audit log: an append-only log of every request, with a two-level LSM index of cards (sorted runs; blocks of merged
+//! runs are level 1), group commit, a hash chain and signed anchors.
 //!
-//! One writer thread owns the current segment (`audit-YYYY-MM.db`, see [`month`]) and makes one transaction
-//! of all rows that have come; each asker is told after the commit. A segment is only ever appended to. A row
-//! of a later month begins a new segment; a clock that is stepped back keeps writing into the newest one.
+//! A request's row is committed before its response leaves. One writer thread owns the current segment
+//! (`audit-YYYY-MM.db`, see [`month`]) and commits all rows that have arrived in one transaction; each waiter is notified
+//! after the commit. A segment is only ever appended to. A row of a later month begins a new segment; after a clock is
+//! stepped back, the writer continues in the newest one.
 //!
-//! When a batch fails, all its rows are refused, and so are those that come before the next attempt (a back-off
-//! from 0.1 s to 5 s). The writer recovers by itself, without traffic too. What had no record meanwhile is counted,
-//! and the count is the first row written afterwards.
+//! When a batch fails, the writer refuses all its rows and those that arrive before the next attempt (a backoff from 0.1 s
+//! to 5 s). It recovers by itself, without traffic too. It counts the requests that have no record meanwhile; the count is
+//! the first row after the recovery.
 //!
-//! | file | what it does |
+//! Imports point down this list:
+//!
+//! | module | contents |
 //! | --- | --- |
-//! | [`row`], `table`, [`identity`] | what is written, in which columns, and how a card stands there |
-//! | `writer`, `segment`, `append`, `disk_space`, `notes` | the thread, its segment, one transaction, its surroundings |
-//! | `segment_identity` | a segment's files that are removed, renamed or replaced while it is written |
-//! | `insert` | rows on their way into a statement |
-//! | `waiters`, `shared` | who waits for which row; what the writer and its callers share |
-//! | `index`, `seal` | which rows a card has; a segment's end |
-//! | [`chain`], [`anchor`], [`verify`] | what shows a change, and a cut-off tail |
-//! | `lost` | rows that are missing at start |
 //! | [`retention`] | prune, erase, back up |
-//! | [`query`] | questions of operators and auditors |
-//! | `reader`, `summary` | what the proxy and the demo read back |
-//! | [`month`] | months and their files |
+//! | `writer`, `reader` | the writer thread, its segment and its waiters; the records that the proxy reads at its start |
+//! | [`query`], `evidence` | queries of operators and auditors; [`anchor`]s, [`verify`], lost rows |
+//! | `index` | the rows of a card |
+//! | `log` | rows, columns, [`chain`], [`identity`], months, the transaction that appends |
 
-pub mod anchor;
-mod append;
-mod busy;
-pub mod chain;
-mod disk_space;
-pub mod identity;
+mod evidence;
 mod index;
-mod insert;
-mod lost;
-pub mod month;
-mod notes;
+mod log;
 pub mod query;
 mod reader;
 pub mod retention;
-pub mod row;
-mod seal;
-mod segment;
-mod segment_identity;
-mod shared;
-mod summary;
-mod table;
-pub mod verify;
-mod waiters;
 mod writer;
 
 use std::fmt;
@@ -59,14 +39,16 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-pub use self::lost::{Loss, Lost, acknowledge};
+pub use self::evidence::lost::{Lost, acknowledge};
+pub use self::evidence::{anchor, verify};
+pub use self::log::loss::Loss;
+use self::log::row::Row;
+pub use self::log::row::{BegunRow, CallRow, LookupRow, NoteRow, RefusedRow, Withdrawn};
+pub use self::log::{chain, identity, month};
 pub use self::reader::{AuditReader, PastAction, PastRequest};
-use self::row::Row;
-pub use self::row::{BegunRow, CallRow, LookupRow, NoteRow, RefusedRow, Withdrawn};
-use self::shared::{Awaited, Entry, Shared};
-pub use self::summary::{Summary, summarize};
-use self::waiters::CommitResult;
 use self::writer::Writer;
+use self::writer::shared::{Awaited, Entry, Shared};
+use self::writer::waiters::CommitResult;
 use super::queue::PushError;
 use super::schema::Synchronous;
 use super::{Failure, StoreError};

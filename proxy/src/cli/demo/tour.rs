@@ -5,13 +5,13 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use cmiot_proxy::store::audit::summarize;
 use cmiot_signer::{Card, CardKind, Reply as Envelope};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 use tokio::task::JoinSet;
 
 use super::environment::Environment;
+use super::summary::summarize;
 use crate::cli::http::{self, Reply};
 
 /// The demo's cards, kind and number: the ones of the carrier's page.
@@ -170,22 +170,15 @@ fn audit(stage: &Environment) -> anyhow::Result<(Table, u64)> {
     let mut table = table();
     let (mut look_ups, mut calls) = (0, 0);
     table.set_header(["look-ups", "carrier calls", "client", "card", "outcome", "reason", "code", "STATUS"]);
-    for summary in summarize(&stage.audit_file()?)? {
-        look_ups += summary.look_ups;
-        calls += summary.carrier_calls;
-        table.add_row([
-            summary.look_ups.to_string(),
-            summary.carrier_calls.to_string(),
-            summary.client.unwrap_or_default(),
-            summary.card.unwrap_or_default(),
-            summary.outcome,
-            summary.reason.unwrap_or_default(),
-            summary.code,
-            summary.status.unwrap_or_default(),
-        ]);
+    let segment = stage.audit_file()?;
+    for group in summarize(segment.parent().context("the folder of the segment")?)? {
+        look_ups += group.lookups;
+        calls += group.carrier_calls;
+        let counts = [group.lookups.to_string(), group.carrier_calls.to_string()];
+        table.add_row(counts.into_iter().chain(group.values));
     }
     table.add_row([look_ups.to_string(), calls.to_string(), "in all".to_owned()]);
-    Ok((table, calls.unsigned_abs()))
+    Ok((table, calls))
 }
 
 fn table() -> Table {

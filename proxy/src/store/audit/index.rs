@@ -10,6 +10,7 @@
 //! making, which goes on where it stopped, after a crash too.
 
 mod compaction;
+pub(crate) mod find;
 mod packed;
 
 use std::collections::VecDeque;
@@ -18,8 +19,8 @@ use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
 
 use self::compaction::Compaction;
 use self::packed::Packed;
-use super::insert::Insert;
-use super::table::Value;
+use super::log::columns::Value;
+use super::log::insert::Insert;
 use crate::inline_str::InlineStr;
 
 /// Entries that one statement inserts.
@@ -90,9 +91,9 @@ impl Index {
         })
     }
 
-    /// Where rows that are appended and have a card are to be noted.
-    pub(super) fn tail(&mut self) -> &mut Vec<IndexEntry> {
-        &mut self.tail
+    /// Adds an appended row that has a card to the tail. The card is as it is written.
+    pub(super) fn note(&mut self, card: &str, id: i64) {
+        self.tail.push(IndexEntry { card: InlineStr::new(card), id });
     }
 
     /// Whether there is something to do, the last row being `last`.
@@ -204,8 +205,8 @@ mod tests {
 
     use cmiot_signer::{Card, CardKind};
 
+    use super::super::evidence::verify::{Scope, verify};
     use super::super::tests::{NOON, row};
-    use super::super::verify::{Scope, verify};
     use super::super::{AuditStore, LookupRow, Options};
     use crate::clock::Clock;
 

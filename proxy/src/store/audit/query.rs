@@ -4,6 +4,7 @@
 //! between pages. Numbers count on from segment to segment, so a number is the cursor of a page.
 
 mod changes;
+pub(crate) mod range;
 mod stats;
 
 use std::ops::{ControlFlow, RangeInclusive};
@@ -13,12 +14,13 @@ use cmiot_signer::Card;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, ToSql};
 
-use super::super::schema::{self, Kind};
-use super::super::{Fault, StoreError};
-use super::identity::IdentityKey;
-use super::month::{self, Month};
-use super::reader::first_since;
+use self::range::numbers;
+use super::index::find::for_card;
+use super::log::identity::IdentityKey;
+use super::log::month::{self, Month};
 use crate::clock::{Clock, Time};
+use crate::store::schema::{self, Kind};
+use crate::store::{Fault, StoreError};
 
 pub use self::changes::changes;
 pub use self::stats::{Bucket, Stats, figures};
@@ -262,66 +264,6 @@ fn of_segment(
         return run(ids, &mut given).map(|_| ());
     };
     for_card(connection, &spellings(dir, month, card), &ids, &mut |id| run(id..=id, &mut given))
-}
-
-/// The numbers of a card's rows, the newest first: what is in no run yet, run by run, then block by block. Numbers of
-/// calls are among them. To be asked within one transaction: meanwhile the tail may become a run.
-fn for_card(
-    connection: &Connection,
-    card: &[String; 2],
-    ids: &RangeInclusive<i64>,
-    visit: &mut dyn FnMut(i64) -> rusqlite::Result<ControlFlow<()>>,
-) -> rusqlite::Result<()> {
-    for (places, entries) in [
-        (
-            "SELECT coalesce(max(last), 0) FROM card_run WHERE ?1 <= ?2",
-            "SELECT id FROM record WHERE id BETWEEN max(?1 + 1, ?4) AND ?5 AND card IN (?2, ?3) ORDER BY id DESC",
-        ),
-        (
-            "SELECT id FROM card_run WHERE id > (SELECT coalesce(max(id), 0) FROM card_block)
-             AND first <= ?2 AND last >= ?1 ORDER BY id DESC",
-            "SELECT id FROM card_entry WHERE run = ?1 AND card IN (?2, ?3) AND id BETWEEN ?4 AND ?5 ORDER BY id DESC",
-        ),
-        (
-            "SELECT id FROM card_block WHERE first <= ?2 AND last >= ?1 ORDER BY id DESC",
-            "SELECT id FROM card_block_entry WHERE block = ?1 AND card IN (?2, ?3) AND id BETWEEN ?4 AND ?5
-             ORDER BY id DESC",
-        ),
-    ] {
-        let (mut places, mut entries) = (connection.prepare(places)?, connection.prepare(entries)?);
-        let mut places = places.query((ids.start(), ids.end()))?;
-        while let Some(place) = places.next()? {
-            let place: i64 = place.get(0)?;
-            let mut rows = entries.query((place, &card[0], &card[1], ids.start(), ids.end()))?;
-            while let Some(row) = rows.next()? {
-                if visit(row.get(0)?)?.is_break() {
-                    return Ok(());
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The numbers that can be of the time asked for; none when no row is.
-fn numbers(connection: &Connection, filter: &Filter) -> rusqlite::Result<Option<RangeInclusive<i64>>> {
-    let first = match filter.since {
-        Some(since) => first_since(connection, since)?,
-        None => connection.query_row("SELECT min(first) FROM batch", [], |row| row.get(0))?,
-    };
-    let last: Option<i64> = match filter.until {
-        // The last batch that begins before: no later one can have a row of the time.
-        Some(until) => connection
-            .query_row(
-                "SELECT last FROM batch WHERE begins < ?1 ORDER BY last DESC LIMIT 1",
-                [until.as_micros()],
-                |row| row.get(0),
-            )
-            .optional()?,
-        None => connection.query_row("SELECT max(last) FROM batch", [], |row| row.get(0))?,
-    };
-    let last = last.map(|last| filter.before.map_or(last, |before| last.min(before - 1)));
-    Ok(Option::zip(first, last).filter(|(first, last)| first <= last).map(|(first, last)| first..=last))
 }
 
 /// How a card may stand in a month: as it is, and hashed.

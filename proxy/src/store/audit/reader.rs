@@ -1,7 +1,4 @@
 //! Reads the audit back: its own read-only connections, nothing held longer than a call.
-//!
-//! Rows are not sorted by `at`: requests overtake each other and clocks are stepped back. A batch's `horizon`
-//! never falls, so everything at or after a moment lies in or behind the first batch whose horizon reaches it.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -11,15 +8,17 @@ use std::sync::Arc;
 use cmiot_signer::{AppId, Card, Stamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::super::schema::{self, Kind};
-use super::super::{Fault, StoreError};
-use super::identity::{HashedCard, IdentityKey, PastCard};
-use super::lost::{self, Loss};
-use super::month::{self, Month};
-use super::row::BegunRow;
-use super::segment::manifest;
-use super::table::kind_of_number;
+use super::evidence::lost;
+use super::log::columns::kind_of_number;
+use super::log::identity::{HashedCard, IdentityKey, PastCard};
+use super::log::link::manifest;
+use super::log::loss::Loss;
+use super::log::month::{self, Month};
+use super::log::row::BegunRow;
+use super::query::range::first_since;
 use crate::clock::Time;
+use crate::store::schema::{self, Kind};
+use crate::store::{Fault, StoreError};
 
 /// Reads the segments of a folder; nothing else has to be open.
 #[derive(Clone, Debug)]
@@ -245,32 +244,6 @@ impl AuditReader {
         }
         Ok(highest)
     }
-}
-
-/// The first record of the first batch whose horizon reaches `since`: by halving, since horizons never fall.
-pub(super) fn first_since(connection: &Connection, since: Time) -> rusqlite::Result<Option<i64>> {
-    let ends: Option<(i64, i64)> =
-        connection.query_row("SELECT min(last), max(last) FROM batch", [], |row| {
-            Ok(Option::zip(row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?))
-        })?;
-    let Some((mut low, mut high)) = ends else { return Ok(None) };
-    let mut at_or_after = connection
-        .prepare("SELECT last, first, horizon FROM batch WHERE last >= ?1 ORDER BY last LIMIT 1")?;
-    let mut found = None;
-    while low <= high {
-        let middle = low + (high - low) / 2;
-        // There is one: `high` is never above the last batch.
-        let batch: Option<(i64, i64, i64)> =
-            at_or_after.query_row([middle], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
-        let Some((last, first, horizon)) = batch else { break };
-        if horizon >= since.as_micros() {
-            found = Some(first);
-            high = middle - 1;
-        } else {
-            low = last + 1;
-        }
-    }
-    Ok(found)
 }
 
 fn visit_from(

@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::super::atomic_file::{self, AtomicFile, Existing};
-use super::super::schema::{self, Kind};
-use super::super::{Fault, StoreError};
-use super::identity::IdentityKey;
-use super::month::{self, Month};
-use super::{AuditReader, NoteRow, notes, segment};
+use super::log::identity::IdentityKey;
+use super::log::month::{self, Month};
+use super::log::row::NoteRow;
+use super::log::{link, notes};
+use super::reader::AuditReader;
 use crate::clock::Time;
+use crate::store::atomic_file::{self, AtomicFile, Existing};
+use crate::store::schema::{self, Kind};
+use crate::store::{Fault, StoreError};
 
 /// Network logs must be kept for so long in China (Cybersecurity Law, article 21).
 pub const LEAST_MONTHS: u32 = 6;
@@ -143,7 +145,7 @@ pub fn keeps_more(dir: &Path, month: Month) -> Result<bool, StoreError> {
 fn was_keyed(dir: &Path, month: Month) -> Result<bool, StoreError> {
     let path = month.path(dir);
     match path.exists() {
-        true => segment::uses_key(&schema::open_read_only(&path, Kind::Audit)?, &path),
+        true => link::uses_key(&schema::open_read_only(&path, Kind::Audit)?, &path),
         false => Ok(false),
     }
 }
@@ -199,8 +201,8 @@ pub fn back_up(dir: &Path, month: Month, to: &Path) -> Result<PathBuf, StoreErro
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use super::super::evidence::verify::{Scope, verify};
     use super::super::tests::{NOON, row};
-    use super::super::verify::{Scope, verify};
     use super::super::{AuditStore, Identifiers, Options};
     use super::*;
     use crate::clock::Clock;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cmiot_signer::{AppId, Card, CardKind};
 use rusqlite::Connection;
 
-use super::month::Month;
+use super::log::month::Month;
 use super::*;
 use crate::clock::Time;
 

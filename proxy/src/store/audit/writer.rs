@@ -3,25 +3,33 @@
 //! Between batches it keeps house: a step of the index where there is one; every second, notes that commands left for it;
 //! after the first batch of a start and every `anchor_every`, a signed head and the sealing of segments that are over.
 
+mod busy;
+mod recovery;
+mod seal;
+mod segment;
+pub(crate) mod shared;
+pub(crate) mod waiters;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::super::StoreError;
-use super::super::atomic_file;
-use super::super::queue::{Consumer, Received};
-use super::anchor::AnchorSigner;
-use super::lost::{self, Standing};
-use super::month::{self, Month};
-use super::notes::{self, Notes};
-use super::row::Row;
-use super::seal::Sealer;
-use super::segment::Segment;
-use super::segment_identity::Known;
-use super::{AuditUnavailable, Awaited, Entry, NoteRow, Options, Shared, disk_space};
+use self::seal::Sealer;
+use self::segment::Segment;
+use self::shared::{Awaited, Entry, Shared};
+use super::evidence::anchor::AnchorSigner;
+use super::evidence::lost::{self, Standing};
+use super::log::disk_space;
+use super::log::month::{self, Month};
+use super::log::notes::{self, Notes};
+use super::log::row::{NoteRow, Row};
+use super::log::segment_identity::Known;
+use super::{AuditUnavailable, Options};
 use crate::alarms::Condition;
 use crate::clock::{Clock, Time};
+use crate::store::queue::{Consumer, Received};
+use crate::store::{StoreError, atomic_file};
 
 /// The pause after a first failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -369,6 +377,5 @@ impl Writer {
     }
 }
 
-mod recovery;
 #[cfg(test)]
 mod tests;

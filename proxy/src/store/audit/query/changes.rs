@@ -9,10 +9,11 @@ use std::path::Path;
 use cmiot_signer::CardKind;
 use rusqlite::Row;
 
-use super::super::super::StoreError;
-use super::super::{month, table};
-use super::{Field, Filter, for_card, open, spellings};
+use super::{Field, Filter, open, spellings};
 use crate::clock::Time;
+use crate::store::StoreError;
+use crate::store::audit::index::find::for_card;
+use crate::store::audit::log::{columns, month};
 
 /// Card as written, kind, operation; what was last said of it, and when.
 type Known = HashMap<(String, i64, i64), (String, i64)>;
@@ -84,7 +85,7 @@ fn change(row: &Row<'_>, known: &mut Known, filter: &Filter) -> rusqlite::Result
     if from == status || !wanted {
         return Ok(None);
     }
-    let kind = table::kind_of_number(key.1).map_or("", CardKind::as_str);
+    let kind = columns::kind_of_number(key.1).map_or("", CardKind::as_str);
     let time = |micros| Field::Text(Time::from_micros(micros).to_string());
     Ok(Some(vec![
         Field::Text(key.0),

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::super::super::StoreError;
-use super::super::month;
-use super::{Filter, numbers, open};
+use super::range::numbers;
+use super::{Filter, open};
 use crate::clock::Time;
+use crate::store::StoreError;
+use crate::store::audit::log::month;
 
 /// What one row of figures covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

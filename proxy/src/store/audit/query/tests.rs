@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use cmiot_signer::CardKind;
 
-use super::super::tests::{NOON, row};
-use super::super::{AuditStore, CallRow, Identifiers, LookupRow, Options, RefusedRow};
 use super::*;
+use crate::store::audit::tests::{NOON, row};
+use crate::store::audit::{AuditStore, CallRow, Identifiers, LookupRow, Options, RefusedRow};
 
 fn at(minutes: u64) -> Time {
     NOON.plus(Duration::from_secs(60 * minutes))

@@ -4,10 +4,10 @@
 //! once more after [`LONGEST_PAUSE`]. If that fails too, the process ends: a start recovers what was synced before. What a
 //! failed commit left in the WAL is cut off, so its rows are not found again.
 
-use super::super::NoteRow;
-use super::super::lost::{self, Loss};
-use super::super::segment_identity::{self, Known, SegmentIdentity};
 use super::*;
+use crate::store::audit::log::loss::{self, Loss};
+use crate::store::audit::log::row::NoteRow;
+use crate::store::audit::log::segment_identity::{self, Known, SegmentIdentity};
 
 /// How often it is tried to settle the WAL.
 const SETTLING: u32 = 2;
@@ -147,7 +147,7 @@ impl Writer {
         let loss = Loss::behind(known, at);
         // Those that are open already too: their notes may have been in the file that is gone.
         let losses = self.standing.open.iter().chain(&loss);
-        notes.extend(losses.map(|loss| note(lost::LOST, loss.to_string())));
+        notes.extend(losses.map(|loss| note(loss::LOST, loss.to_string())));
         segment.commit(notes.iter())?;
         // What was used is known to this process; the next start knows the loss by its note.
         if let Some(loss) = loss {

@@ -4,11 +4,11 @@ use std::fs;
 
 use rusqlite::Connection;
 
-use super::super::super::{Failure, Fault};
-use super::super::tests::{NOON, row, transids};
-use super::super::{Appended, AuditReader, AuditStore, LookupRow, OnFailure, Progress, RefusedRow};
 use super::*;
 use crate::clock::ManualClock;
+use crate::store::audit::tests::{NOON, row, transids};
+use crate::store::audit::{Appended, AuditReader, AuditStore, LookupRow, OnFailure, Progress, RefusedRow};
+use crate::store::{Failure, Fault};
 
 mod lost;
 

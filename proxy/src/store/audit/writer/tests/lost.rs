@@ -1,9 +1,9 @@
 //! A segment that is gone while it is written: what its note says, what ends it, and what `verify` says of it.
 
-use super::super::super::anchor::{self, LOG};
-use super::super::super::lost::acknowledge;
-use super::super::super::verify::{Report, Scope, verify};
 use super::*;
+use crate::store::audit::evidence::anchor::{self, LOG};
+use crate::store::audit::evidence::lost::acknowledge;
+use crate::store::audit::evidence::verify::{Report, Scope, verify};
 
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
 const SECOND: Duration = Duration::from_secs(1);

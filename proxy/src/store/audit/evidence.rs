@@ -1,0 +1,5 @@
+//! Evidence that the log is as it was written: signed anchors, verification, and rows that are known to be lost.
+
+pub mod anchor;
+pub(crate) mod lost;
+pub mod verify;

@@ -1,0 +1,368 @@
+//! Verifies segments: every row is read, every batch hashed anew, every link, index and anchor looked at.
+//!
+//! What shows: an edited, removed, inserted or reordered row of any table, a value of another type, altered names, links,
+//! views and triggers, anything added to the schema, an index that does not agree with its table, a page that cannot be
+//! read, a month that is missing without a note of its pruning. The chain has no key, so whoever can write the file can
+//! hash it anew: that shows only against anchors, as do a tail that was cut off together with its batches, batches that
+//! were merged or split, and a file replaced by another whole one.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::anchor::{Anchor, PublicKey};
+use crate::clock::Time;
+use crate::store::audit::log::chain::{self, Hash, Manifest};
+use crate::store::audit::log::link;
+use crate::store::audit::log::month::{self, Month};
+use crate::store::audit::log::notes::Notes;
+use crate::store::schema::{self as files, Kind};
+use crate::store::{Fault, StoreError};
+
+use self::held::{By, Contradiction, Held, Passing};
+use self::noted::Noted;
+
+mod held;
+mod index;
+mod names;
+mod noted;
+mod rows;
+mod schema;
+
+/// What was looked at and what was found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Segments read, oldest first.
+    pub segments: Vec<Month>,
+    /// Batches whose hash was computed.
+    pub batches: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Segments that are no longer there, with the time of the note that says that they were pruned.
+    pub pruned: Vec<(Manifest, Time)>,
+    /// Anchors compared with the chain.
+    pub anchors: u64,
+    /// The newest segment that an anchor confirms, up to which row.
+    pub confirmed: Option<(Month, i64)>,
+    /// What contradicts the folder's own anchors and is noted as lost and acknowledged.
+    pub losses: Vec<String>,
+    /// Everything that is wrong, in the order found; the first of each segment is where it begins.
+    pub damage: Vec<Damage>,
+    /// The last row and the chain's head, where the newest segment could be read.
+    pub head: Option<(i64, Hash)>,
+}
+
+/// Something that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Where.
+    pub segment: Month,
+    /// The batch, by the numbers of its rows as it has them, where one is at fault.
+    pub batch: Option<BatchSpan>,
+    /// What.
+    pub what: String,
+}
+
+/// A batch: which rows, and from when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BatchSpan {
+    /// Its first row's number.
+    pub first: i64,
+    /// Its last row's number.
+    pub last: i64,
+    /// The least time in it, in microseconds since 1970.
+    pub begins: i64,
+}
+
+/// Which segments, and what to hold them against.
+#[derive(Default)]
+pub struct Scope<'a> {
+    /// The first month; none for the oldest.
+    pub from: Option<Month>,
+    /// The last month; none for the newest.
+    pub to: Option<Month>,
+    /// Signed heads, read before this is called: those of months in scope must hold.
+    pub anchors: &'a [Anchor],
+    /// Whether they are the folder's own, or none: then what is noted as lost and acknowledged is no damage.
+    pub own_anchors: bool,
+    /// One of these must have signed them; none to leave that open.
+    pub public_keys: &'a [PublicKey],
+}
+
+impl Scope<'_> {
+    fn has(&self, month: Month) -> bool {
+        self.from.is_none_or(|from| month >= from) && self.to.is_none_or(|to| month <= to)
+    }
+}
+
+impl Report {
+    fn damage(&mut self, segment: Month, batch: Option<BatchSpan>, what: impl Into<String>) {
+        self.damage.push(Damage { segment, batch, what: what.into() });
+    }
+}
+
+/// Verifies the segments of a folder, live ones too. `progress` is told how many rows of how many are done. Blocks.
+///
+/// # Errors
+/// When the folder or a file cannot be read, or is newer than this program. What can be read and is not as it was written
+/// is in the report.
+pub fn verify(
+    dir: &Path,
+    scope: &Scope<'_>,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Report, StoreError> {
+    let mut report = Report::default();
+    let mut held = Held::new(scope, &mut report);
+    let mut months = month::list(dir)?;
+    months.reverse();
+    months.retain(|&month| scope.has(month));
+    let mut opened = Vec::new();
+    let mut total = 0;
+    for &month in &months {
+        let Some((connection, rows)) = open(dir, month, &mut report)? else { continue };
+        total += rows;
+        opened.push((month, connection));
+    }
+    let mut noted = Noted::default();
+    let mut known = BTreeMap::new();
+    let mut wrong = Vec::new();
+    let mut link: Option<Link> = None;
+    for (month, connection) in &opened {
+        let mut passing = held.take(*month);
+        let before = link.take();
+        let path = month.path(dir);
+        let mut walk = Walk { noted: &mut noted, passing: &mut passing, report: &mut report };
+        let (walked, findings) = beside(
+            || schema::check_integrity(&path),
+            || walk.segment(connection, *month, before.as_ref(), &mut |rows| progress(rows, total)),
+        );
+        link = walked.unwrap_or_else(|error| {
+            report.damage(*month, None, format!("cannot be read: {error}"));
+            None
+        });
+        for finding in findings {
+            report.damage(*month, None, format!("SQLite's own check: {finding}"));
+        }
+        report.anchors += passing.compared;
+        report.confirmed = passing.confirmed.map(|last| (*month, last)).or(report.confirmed);
+        wrong.append(&mut passing.wrong);
+        for manifest in link.iter().flat_map(|link| &link.manifest) {
+            if let Some(month) = Month::parse(&manifest.month) {
+                known.entry(month).or_insert_with(|| manifest.clone());
+            }
+        }
+        report.segments.push(*month);
+    }
+    if let Some(link) = &link {
+        report.head = Some((link.last, link.head));
+    }
+    // What commands did and the proxy has not written down yet.
+    for (_, note) in Notes::default().pending(dir) {
+        noted.take(note.at, note.what, &note.detail);
+    }
+    known.retain(|month, _| !months.contains(month) && scope.has(*month));
+    missing(&known, held, &noted, &mut wrong, &mut report);
+    judge(wrong, &noted, scope.own_anchors, &mut report);
+    Ok(report)
+}
+
+/// Does two things at once where a thread can be had, else one after the other; what both gave, the second first.
+fn beside<A: Send, B>(other: impl Fn() -> A + Sync, own: impl FnOnce() -> B) -> (B, A) {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("audit-check".into()).spawn_scoped(scope, &other);
+        let own = own();
+        // A panic there has been reported by its thread; it comes again here, if it comes again.
+        let other = thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(&other);
+        (own, other)
+    })
+}
+
+/// A segment, in one state however long it is read, and how many rows it has. None when it cannot be one: that is damage.
+fn open(dir: &Path, month: Month, report: &mut Report) -> Result<Option<(Connection, u64)>, StoreError> {
+    let connection = match files::open_read_only(&month.path(dir), Kind::Audit) {
+        Ok(connection) => connection,
+        Err(error) if error.is_corrupt() || matches!(error.fault(), Fault::Foreign) => {
+            report.damage(month, None, format!("is no segment: {}", error.fault()));
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    // A failure shows again where rows are read.
+    let _: rusqlite::Result<()> =
+        connection.execute_batch("PRAGMA trusted_schema = off; PRAGMA cell_size_check = on; BEGIN");
+    let rows = link::head(&connection).ok().flatten().map_or(0, |head| {
+        let first = connection.query_row("SELECT coalesce(min(first), 1) FROM batch", [], |row| row.get(0));
+        u64::try_from(head.last.saturating_sub(first.unwrap_or(head.last)).saturating_add(1)).unwrap_or(0)
+    });
+    Ok(Some((connection, rows)))
+}
+
+/// What the next segment must link.
+struct Link {
+    last: i64,
+    head: Hash,
+    /// The manifest that the next segment must have.
+    manifest: Vec<Manifest>,
+}
+
+/// What a segment is walked with.
+struct Walk<'w, 'a> {
+    noted: &'w mut Noted,
+    passing: &'w mut Passing<'a>,
+    report: &'w mut Report,
+}
+
+impl Walk<'_, '_> {
+    fn segment(
+        &mut self,
+        connection: &Connection,
+        month: Month,
+        before: Option<&Link>,
+        progress: &mut dyn FnMut(u64),
+    ) -> rusqlite::Result<Option<Link>> {
+        schema::compare(connection, month, self.report)?;
+        let own: Vec<(String, Vec<u8>, i64, Vec<u8>)> = connection
+            .prepare("SELECT month, previous, before, seed FROM segment")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+        let [(name, previous, last_before, seed)] = own.as_slice() else {
+            let what = format!("table segment has {} rows instead of one", own.len());
+            self.report.damage(month, None, what);
+            return Ok(None);
+        };
+        let manifest = link::manifest(connection)?;
+        let (Some(previous), Some(seed), Some(mut manifest)) =
+            (Hash::from_slice(previous), Hash::from_slice(seed), manifest)
+        else {
+            self.report.damage(month, None, "a hash in table segment or manifest is not one");
+            return Ok(None);
+        };
+        if *name != month.to_string() {
+            self.report.damage(month, None, format!("the file holds the segment of {name}"));
+        }
+        if seed != chain::seed(name, &previous, *last_before, &manifest) {
+            self.report.damage(month, None, "table segment or manifest was altered");
+        }
+        if let Some((what, rows)) = link_fault(before, &previous, *last_before, &manifest) {
+            self.passing.missing_before(what, rows);
+        }
+        self.passing.reach(*last_before, &[&seed, &previous], None);
+        let walked = self.rows(connection, month, seed, *last_before, progress)?;
+        self.passing.finish(walked.last);
+        if let Some(span) = walked.span {
+            manifest.push(Manifest {
+                month: name.clone(),
+                first: span.first,
+                last: walked.last,
+                count: walked.last.saturating_sub(span.first).saturating_add(1),
+                since: walked.since,
+                until: walked.until,
+                head: walked.head,
+            });
+        }
+        Ok(Some(Link { last: walked.last, head: walked.head, manifest }))
+    }
+}
+
+/// What is wrong with what a segment says of those before it, and which rows are missing between.
+fn link_fault(
+    before: Option<&Link>,
+    previous: &Hash,
+    last_before: i64,
+    manifest: &[Manifest],
+) -> Option<(String, RangeInclusive<i64>)> {
+    const APART: &str = "does not follow the segment before: one of the two was replaced or cut off";
+    let known = match before {
+        Some(link) => link.last,
+        None => manifest.last().map_or(0, |last| last.last),
+    };
+    let rows = known.saturating_add(1)..=last_before;
+    let what = match before {
+        _ if known < last_before => {
+            format!(
+                "its first row follows row {last_before}, and rows {} to {last_before} are nowhere",
+                rows.start()
+            )
+        }
+        _ if known > last_before => APART.to_owned(),
+        Some(link) if link.head != *previous => APART.to_owned(),
+        Some(link) if link.manifest != manifest => {
+            "its manifest is not that of the segments before".to_owned()
+        }
+        _ => return None,
+    };
+    Some((what, rows))
+}
+
+/// Months in scope that a manifest or an anchor knows and that are not there: each needs the note of its pruning.
+fn missing<'a>(
+    known: &BTreeMap<Month, Manifest>,
+    mut held: Held<'a>,
+    noted: &Noted,
+    wrong: &mut Vec<Contradiction<'a>>,
+    report: &mut Report,
+) {
+    let mut months: Vec<Month> = held.months().chain(known.keys().copied()).collect();
+    months.sort_unstable();
+    months.dedup();
+    for month in months {
+        let anchors: Vec<&Anchor> = held.take(month).rest().collect();
+        let manifest = known.get(&month);
+        let Some(pruned) = noted.pruned(month) else {
+            const GONE: &str =
+                "the segment is missing, and no note in the segments verified says that it was pruned";
+            match anchors.last() {
+                Some(anchor) => {
+                    report.anchors += anchors.len() as u64;
+                    let what = format!("{GONE}; the anchor of {} knows its row {}", anchor.time, anchor.last);
+                    wrong.push(Contradiction { month, batch: None, by: By::Anchor(anchor), what });
+                }
+                None => report.damage(
+                    month,
+                    None,
+                    format!("{GONE}; a later manifest knows it (--from verifies later months alone)"),
+                ),
+            }
+            continue;
+        };
+        let Some(manifest) = manifest else { continue };
+        for anchor in anchors.into_iter().filter(|anchor| anchor.last >= manifest.last) {
+            report.anchors += 1;
+            if anchor.last > manifest.last || anchor.head != manifest.head.to_string() {
+                let what =
+                    format!("its manifest contradicts the anchor of {} at row {}", anchor.time, anchor.last);
+                wrong.push(Contradiction { month, batch: None, by: By::Anchor(anchor), what });
+            }
+        }
+        report.pruned.push((manifest.clone(), pruned));
+    }
+}
+
+/// What contradicts an anchor, or the numbers of the rows, is damage, in the words of its note where the proxy itself
+/// found it missing. The folder's own anchors are worth no more than its own notes, so there an acknowledged loss is none.
+fn judge(wrong: Vec<Contradiction<'_>>, noted: &Noted, own: bool, report: &mut Report) {
+    for Contradiction { month, batch, by, what } in wrong {
+        let loss = match by {
+            By::Anchor(anchor) => noted.loss(|loss| anchor.is_covered_by(loss)),
+            By::Rows(rows) => {
+                let (first, last) = rows.into_inner();
+                noted.loss(|loss| first <= last && loss.covers_rows(month, first, last))
+            }
+        };
+        match loss {
+            Some(loss) if own && loss.acknowledged.is_some() => {
+                let words = loss.to_string();
+                if !report.losses.contains(&words) {
+                    report.losses.push(words);
+                }
+            }
+            Some(loss) => report.damage(month, batch, format!("{what}; {loss}")),
+            None => report.damage(month, batch, what),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! Holds the chain against anchors: each anchor in scope names the end of a batch with its head, or something is wrong.
+//!
+//! A batch ends where one was committed, so an anchor whose row is no batch's end shows that batches were merged, split or
+//! hashed anew. What contradicts an anchor is judged at the end, when all notes are known: rows that the proxy itself
+//! found missing at a start have a note `lost`.
+
+use std::collections::BTreeMap;
+use std::iter::Peekable;
+use std::ops::RangeInclusive;
+use std::vec;
+
+use super::{BatchSpan, Report, Scope};
+use crate::store::audit::evidence::anchor::Anchor;
+use crate::store::audit::log::chain::Hash;
+use crate::store::audit::log::month::Month;
+
+/// The anchors in scope, by month, each month's in the order of their rows.
+pub(super) struct Held<'a>(BTreeMap<Month, Vec<&'a Anchor>>);
+
+/// What does not hold, unless rows are noted as lost.
+pub(super) struct Contradiction<'a> {
+    pub(super) month: Month,
+    pub(super) batch: Option<BatchSpan>,
+    pub(super) by: By<'a>,
+    pub(super) what: String,
+}
+
+/// What says so.
+pub(super) enum By<'a> {
+    Anchor(&'a Anchor),
+    /// The numbers of rows that are nowhere; empty when none are missing.
+    Rows(RangeInclusive<i64>),
+}
+
+/// The anchors of one segment, while its batches pass by.
+pub(super) struct Passing<'a> {
+    month: Month,
+    anchors: Peekable<vec::IntoIter<&'a Anchor>>,
+    /// What was compared.
+    pub(super) compared: u64,
+    /// The last row that an anchor confirms.
+    pub(super) confirmed: Option<i64>,
+    pub(super) wrong: Vec<Contradiction<'a>>,
+}
+
+impl<'a> Held<'a> {
+    /// Those in scope; one that none of the keys has signed is damage.
+    pub(super) fn new(scope: &Scope<'a>, report: &mut Report) -> Self {
+        let mut held: BTreeMap<Month, Vec<&Anchor>> = BTreeMap::new();
+        for anchor in scope.anchors {
+            let Some(month) = anchor.month().filter(|&month| scope.has(month)) else { continue };
+            let keys = scope.public_keys;
+            if keys.is_empty() || keys.iter().any(|key| anchor.is_signed_by(key)) {
+                held.entry(month).or_default().push(anchor);
+            } else {
+                let what = format!(
+                    "the anchor of {} for row {} is not signed by this key",
+                    anchor.time, anchor.last
+                );
+                report.damage(month, None, what);
+            }
+        }
+        for anchors in held.values_mut() {
+            anchors.sort_by_key(|anchor| anchor.last);
+        }
+        Self(held)
+    }
+
+    /// The months that have some.
+    pub(super) fn months(&self) -> impl Iterator<Item = Month> + '_ {
+        self.0.keys().copied()
+    }
+
+    /// Those of a month, which are asked for once.
+    pub(super) fn take(&mut self, month: Month) -> Passing<'a> {
+        let anchors = self.0.remove(&month).unwrap_or_default().into_iter().peekable();
+        Passing { month, anchors, compared: 0, confirmed: None, wrong: Vec::new() }
+    }
+}
+
+impl<'a> Passing<'a> {
+    /// The segment does not follow what is known before it; these rows are missing.
+    pub(super) fn missing_before(&mut self, what: String, rows: RangeInclusive<i64>) {
+        self.wrong.push(Contradiction { month: self.month, batch: None, by: By::Rows(rows), what });
+    }
+
+    /// A batch ends at this row with this head; a segment begins with its seed, after the head before.
+    pub(super) fn reach(&mut self, last: i64, heads: &[&Hash], batch: Option<BatchSpan>) {
+        while let Some(anchor) = self.anchors.next_if(|anchor| anchor.last <= last) {
+            self.compared += 1;
+            let what = if anchor.last < last && batch.is_none() {
+                "which is before the first row here"
+            } else if anchor.last < last {
+                "which does not end a batch: batches were merged, or rows hashed anew"
+            } else if heads.iter().all(|head| anchor.head != head.to_string()) {
+                "whose head is another: rows up to it were altered and hashed anew"
+            } else {
+                self.confirmed = Some(last);
+                continue;
+            };
+            let what = format!("contradicts the anchor of {} at row {}, {what}", anchor.time, anchor.last);
+            self.wrong.push(Contradiction { month: self.month, batch, by: By::Anchor(anchor), what });
+        }
+    }
+
+    /// The last row has passed.
+    pub(super) fn finish(&mut self, last: i64) {
+        for anchor in self.anchors.by_ref() {
+            self.compared += 1;
+            let what = format!(
+                "is cut off: the anchor of {} knows row {}, and the last one here is {last}",
+                anchor.time, anchor.last
+            );
+            self.wrong.push(Contradiction { month: self.month, batch: None, by: By::Anchor(anchor), what });
+        }
+    }
+
+    /// What is left, for a segment that is not there.
+    pub(super) fn rest(self) -> impl Iterator<Item = &'a Anchor> {
+        self.anchors
+    }
+}

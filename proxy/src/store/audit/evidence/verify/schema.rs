@@ -1,0 +1,95 @@
+//! Compares a segment's schema with that of its own version, and has SQLite check every table against its indexes.
+//!
+//! Views, triggers and indexes are part of what an auditor trusts. Only the tables of statistics that SQLite itself
+//! makes on `ANALYZE` may be there beside the migrations' objects, and only exactly as it makes them: they steer no
+//! result, but how fast it comes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::Report;
+use crate::store::audit::log::month::Month;
+use crate::store::schema::{self, Kind};
+
+/// A row of `sqlite_schema`, but for where its pages are.
+type Object = (String, String, String, Option<String>);
+
+/// What `ANALYZE` adds.
+const STATISTICS: [(&str, &str); 2] = [
+    ("sqlite_stat1", "CREATE TABLE sqlite_stat1(tbl,idx,stat)"),
+    ("sqlite_stat4", "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)"),
+];
+
+/// How many findings of SQLite's own check are reported.
+const MOST_FINDINGS: usize = 10;
+
+/// Compares every row of the schema.
+pub(super) fn compare(connection: &Connection, month: Month, report: &mut Report) -> rusqlite::Result<()> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let (mut found, mut expected) = (objects(connection)?, expected(version)?);
+    // What both have, once each.
+    expected.retain(|object| match found.iter().position(|other| other == object) {
+        Some(place) => {
+            found.swap_remove(place);
+            false
+        }
+        None => true,
+    });
+    for (kind, name, ..) in expected {
+        report.damage(month, None, format!("{kind} {name} is not as the proxy made it"));
+    }
+    for (kind, name, table, sql) in found {
+        let statistics = STATISTICS.iter().any(|&(own, text)| {
+            kind == "table" && name == own && table == own && sql.as_deref() == Some(text)
+        });
+        if !statistics {
+            report.damage(month, None, format!("{kind} {name} of {table} was added to the schema"));
+        }
+    }
+    Ok(())
+}
+
+/// The schema of a version, which is built once.
+fn expected(version: i64) -> rusqlite::Result<Vec<Object>> {
+    static BUILT: Mutex<BTreeMap<i64, Vec<Object>>> = Mutex::new(BTreeMap::new());
+    // A version is put in whole or not at all.
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(objects) = built.get(&version) {
+        return Ok(objects.clone());
+    }
+    let made = Connection::open_in_memory()?;
+    schema::build_in_memory(&made, Kind::Audit, version)?;
+    let objects = objects(&made)?;
+    built.insert(version, objects.clone());
+    Ok(objects)
+}
+
+fn objects(connection: &Connection) -> rusqlite::Result<Vec<Object>> {
+    connection
+        .prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+        .collect()
+}
+
+/// Has SQLite check all pages, every index against its table, and every value against its column; what it finds. On a
+/// connection of its own, so that it runs beside the walk through the rows.
+pub(super) fn check_integrity(path: &Path) -> Vec<String> {
+    let check = || -> rusqlite::Result<Vec<String>> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(schema::BUSY)?;
+        connection.execute_batch("PRAGMA trusted_schema = off; PRAGMA cell_size_check = on")?;
+        let mut check = connection.prepare(&format!("PRAGMA integrity_check({MOST_FINDINGS})"))?;
+        let findings = check.query_map([], |row| row.get(0))?;
+        findings.collect()
+    };
+    let findings = check().unwrap_or_else(|error| vec![error.to_string()]);
+    findings
+        .into_iter()
+        .filter(|finding| finding != "ok")
+        .map(|finding| finding.replace('\n', "; "))
+        .collect()
+}

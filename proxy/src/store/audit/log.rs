@@ -1,0 +1,25 @@
+//! The log: rows, the tables and files that hold them, the transaction that appends them, and the chain over them.
+//!
+//! | module | contents |
+//! | --- | --- |
+//! | [`month`] | a segment's month, its file, the segments of a folder |
+//! | `columns`, `row` | the tables and their columns; the rows |
+//! | [`identity`] | keyed hashes of card numbers, and the keys |
+//! | [`chain`] | the digest of a batch |
+//! | `insert`, `append` | one transaction of rows |
+//! | `link` | a segment's head, its manifest, and its link to the segment before |
+//! | `loss`, `notes` | a loss as its note names it; notes that commands leave for the writer |
+//! | `segment_identity`, `disk_space` | the files of an open segment; the free space of the disk |
+
+pub(crate) mod append;
+pub mod chain;
+pub(crate) mod columns;
+pub(crate) mod disk_space;
+pub mod identity;
+pub(crate) mod insert;
+pub(crate) mod link;
+pub(crate) mod loss;
+pub mod month;
+pub(crate) mod notes;
+pub(crate) mod row;
+pub(crate) mod segment_identity;

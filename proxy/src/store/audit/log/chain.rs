@@ -1,0 +1,209 @@
+//! The chain: one SHA-256 a batch, over what was committed and the hash before.
+//!
+//! ```text
+//! seed  = SHA-256("cmiot-audit-segment-1" 00, month, previous, before, manifest rows)
+//! batch = SHA-256("cmiot-audit-batch-1" 00, hash before, rows, "b", version, first, last, begins, horizon)
+//! row   = letter of its table, number, its values in the order of `table`
+//! value = 00 | 01 i64 | 02 u32 text | 03 u32 bytes          (lengths and integers big-endian)
+//! ```
+//!
+//! The hash before is the batch's before, or the segment's seed. Every value carries type and length and every kind of
+//! row has its letter, so no two different contents are the same bytes. Names are hashed as their text.
+
+use std::fmt;
+
+use ring::digest::{Context, SHA256};
+
+use super::columns::Value;
+
+/// What a batch must have been, in one value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Hash([u8; 32]);
+
+impl Hash {
+    /// What the very first segment follows.
+    pub const NONE: Self = Self([0; 32]);
+
+    /// From bytes as stored.
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Hash {
+    /// Lower-case hex.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A batch's limits, as its row has them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Limits {
+    pub(crate) version: i64,
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+    pub(crate) begins: i64,
+    pub(crate) horizon: i64,
+}
+
+/// One earlier segment, as the manifest has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// `2026-01`.
+    pub month: String,
+    /// Its first row's number.
+    pub first: i64,
+    /// Its last row's number.
+    pub last: i64,
+    /// How many rows it has.
+    pub count: i64,
+    /// The least time in it, in microseconds since 1970.
+    pub since: i64,
+    /// The greatest.
+    pub until: i64,
+    /// Its last batch's hash.
+    pub head: Hash,
+}
+
+/// Bytes on their way into a hash.
+pub(crate) struct Digest {
+    context: Context,
+    buffer: Vec<u8>,
+}
+
+/// Hashed in pieces of about this many bytes: enough that the calls do not count.
+const PIECE: usize = 4 << 10;
+
+impl Digest {
+    fn new(domain: &[u8]) -> Self {
+        let mut digest = Self { context: Context::new(&SHA256), buffer: Vec::with_capacity(2 * PIECE) };
+        digest.buffer.extend_from_slice(domain);
+        digest
+    }
+
+    /// A batch's rows, in order; its limits are known at the end.
+    pub(crate) fn batch(before: &Hash) -> Self {
+        let mut digest = Self::new(b"cmiot-audit-batch-1\0");
+        digest.buffer.extend_from_slice(&before.0);
+        digest
+    }
+
+    /// Begins a row.
+    pub(crate) fn row(&mut self, letter: u8, id: i64) {
+        if self.buffer.len() >= PIECE {
+            self.context.update(&self.buffer);
+            self.buffer.clear();
+        }
+        self.buffer.push(letter);
+        self.buffer.extend_from_slice(&id.to_be_bytes());
+    }
+
+    /// One value; a name is its text.
+    pub(crate) fn cell(&mut self, cell: Value<'_>) {
+        match cell {
+            Value::Null => self.buffer.push(0),
+            Value::Int(number) => {
+                self.buffer.push(1);
+                self.buffer.extend_from_slice(&number.to_be_bytes());
+            }
+            Value::Text(text) => self.sized(2, text),
+            Value::Name(text) => self.sized(2, text.as_bytes()),
+        }
+    }
+
+    /// One value of bytes.
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.sized(3, bytes);
+    }
+
+    fn sized(&mut self, kind: u8, bytes: &[u8]) {
+        // SQLite's own limit for a value is below 2^31.
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.buffer.push(kind);
+        self.buffer.extend_from_slice(&len.to_be_bytes());
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The batch's hash. Its limits come last, since they are known last.
+    pub(crate) fn finish_batch(mut self, limits: Limits) -> Hash {
+        let Limits { version, first, last, begins, horizon } = limits;
+        self.buffer.push(b'b');
+        for number in [version, first, last, begins, horizon] {
+            self.buffer.extend_from_slice(&number.to_be_bytes());
+        }
+        self.finish()
+    }
+
+    fn finish(mut self) -> Hash {
+        self.context.update(&self.buffer);
+        let mut hash = [0; 32];
+        hash.copy_from_slice(self.context.finish().as_ref());
+        Hash(hash)
+    }
+}
+
+/// What the first batch of a segment follows.
+pub(crate) fn seed(month: &str, previous: &Hash, before: i64, manifest: &[Manifest]) -> Hash {
+    let mut digest = Digest::new(b"cmiot-audit-segment-1\0");
+    digest.cell(Value::Text(month.as_bytes()));
+    digest.bytes(&previous.0);
+    digest.cell(Value::Int(before));
+    for Manifest { month, first, last, count, since, until, head } in manifest {
+        digest.cell(Value::Text(month.as_bytes()));
+        for number in [first, last, count, since, until] {
+            digest.cell(Value::Int(*number));
+        }
+        digest.bytes(&head.0);
+    }
+    digest.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(cells: &[Value<'_>]) -> Hash {
+        let mut digest = Digest::batch(&Hash::NONE);
+        digest.row(b'r', 1);
+        cells.iter().for_each(|cell| digest.cell(*cell));
+        digest.finish_batch(Limits { version: 1, first: 1, last: 1, begins: 5, horizon: 5 })
+    }
+
+    #[test]
+    fn a_batch_hashes_to_what_another_program_computes() {
+        // Python: hashlib.sha256(b"cmiot-audit-batch-1\0" + 32 * b"\0" + b"r" + q(1) + b"\1" + q(5) + b"\2\0\0\0\1a\0b"
+        // + q(1) + q(1) + q(1) + q(5) + q(5)), q = struct.Struct(">q").pack
+        assert_eq!(
+            hash(&[Value::Int(5), Value::Text(b"a"), Value::Null]).to_string(),
+            "1bc5f858416ddcd28da2241be75c855da0f84b0c7155bbd10578b3777d034829"
+        );
+    }
+
+    #[test]
+    fn what_differs_hashes_differently() {
+        let all = [
+            hash(&[Value::Text(b"ab"), Value::Text(b"c")]),
+            hash(&[Value::Text(b"a"), Value::Text(b"bc")]),
+            hash(&[Value::Text(b""), Value::Null]),
+            hash(&[Value::Null, Value::Text(b"")]),
+            hash(&[Value::Int(0), Value::Null]),
+            hash(&[Value::Text(b"0"), Value::Null]),
+        ];
+        for (n, one) in all.iter().enumerate() {
+            assert!(all[..n].iter().all(|other| other != one));
+        }
+        assert_eq!(hash(&[Value::Name("hit")]), hash(&[Value::Text(b"hit")]), "a name is its text");
+    }
+}

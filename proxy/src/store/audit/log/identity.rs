@@ -1,0 +1,271 @@
+//! How a card stands in the audit: as it is (`plain`), or as a keyed hash beside a masked form (`keyed`).
+//!
+//! ```text
+//! card = lower-case hex of the first 16 bytes of HMAC-SHA256(key, "cmiot-audit-card-1" 00, kind, 00, number)
+//! file = audit-YYYY-MM.key: 32 random bytes in hex, a month its own      key id = first 8 hex of SHA-256(key)
+//! ```
+//!
+//! A file of zeros, or an empty one, is no key: a crash left it while it was made or destroyed.
+//!
+//! Without its key a month's cards are nobody's: destroying the file erases their identities and leaves every row, and
+//! so the chain, as it was.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cmiot_signer::{Card, CardKind};
+use ring::rand::{SecureRandom, SystemRandom};
+use ring::{digest, hmac};
+use zeroize::Zeroizing;
+
+use super::month::Month;
+use crate::store::atomic_file::{self, Existing};
+use crate::store::key_file::{hex, is_blank, unhex};
+use crate::store::{Fault, StoreError, folder};
+
+/// The key of one month.
+pub struct IdentityKey {
+    key: hmac::Key,
+    id: String,
+}
+
+impl IdentityKey {
+    /// Where a month's key is kept.
+    pub fn path(dir: &Path, month: Month) -> PathBuf {
+        dir.join(format!("audit-{month}.key"))
+    }
+
+    /// Reads a month's key; none when there is no such file (never keyed, or erased), or one without a key in it.
+    ///
+    /// # Errors
+    /// When the file is there but cannot be read, or is not a key.
+    pub fn read(dir: &Path, month: Month) -> Result<Option<Self>, StoreError> {
+        let path = Self::path(dir, month);
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => Zeroizing::new(text.map_err(StoreError::io(&path))?),
+        };
+        if is_blank(text.as_bytes()) {
+            return Ok(None);
+        }
+        folder::check_key(&path)?;
+        let bytes = unhex(text.trim_end());
+        let bytes = bytes.ok_or_else(|| StoreError::new(&path, Fault::Malformed { what: "identity key" }))?;
+        Ok(Some(Self::new(bytes.as_ref())))
+    }
+
+    /// Reads a month's key, or makes it. A file that holds no key is replaced only if no row was written with one: `used`
+    /// tells.
+    ///
+    /// # Errors
+    /// When it can be neither read nor written, and when the key of rows is lost.
+    pub(crate) fn ensure(
+        dir: &Path,
+        month: Month,
+        used: impl FnOnce() -> Result<bool, StoreError>,
+    ) -> Result<Self, StoreError> {
+        if let Some(key) = Self::read(dir, month)? {
+            return Ok(key);
+        }
+        let path = Self::path(dir, month);
+        match (path.exists(), used()?) {
+            (true, true) => return Err(StoreError::new(&path, Fault::KeyLost)),
+            (true, false) => {
+                tracing::warn!(file = %path.display(), "an identity key was never written in full: a new one is made");
+            }
+            // Removed by the operator, as the error above says, or lost with nobody knowing.
+            (false, true) => tracing::error!(
+                file = %path.display(),
+                "the month's identity key is gone, and a new one is made: nobody can tell which cards its rows so far are about"
+            ),
+            (false, false) => {}
+        }
+        let mut bytes = Zeroizing::new([0_u8; 32]);
+        SystemRandom::new()
+            .fill(bytes.as_mut())
+            .map_err(|_| StoreError::io(&path)(io::Error::other("the system gives no randomness")))?;
+        atomic_file::write(&path, hex(bytes.as_ref()).as_bytes(), 0o600, Existing::Replace)
+            .map_err(StoreError::io(&path))?;
+        Ok(Self::new(bytes.as_ref()))
+    }
+
+    /// Destroys a month's key, and what a killed process left of one. Whether there was any.
+    ///
+    /// # Errors
+    /// When it cannot be overwritten or removed.
+    pub(crate) fn destroy(dir: &Path, month: Month) -> Result<bool, StoreError> {
+        let path = Self::path(dir, month);
+        let mut any = false;
+        for file in [path.with_added_extension("part"), path] {
+            let io = StoreError::io(&file);
+            // Overwritten first: a file system that keeps old blocks may keep it all the same.
+            match OpenOptions::new().write(true).open(&file) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened
+                    .and_then(|mut opened| opened.write_all(&[b'0'; 64]).and_then(|()| opened.sync_all()))
+                    .map_err(io)?,
+            }
+            any |= atomic_file::remove(&file).map_err(io)?;
+            atomic_file::sync_folder(&file).map_err(io)?;
+        }
+        Ok(any)
+    }
+
+    fn new(bytes: &[u8]) -> Self {
+        let id = hex(&digest::digest(&digest::SHA256, bytes).as_ref()[..4]).to_string();
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, bytes), id }
+    }
+
+    /// What tells this key from others, and tells nothing about it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What stands for the card in the month's rows.
+    pub fn hash(&self, kind: CardKind, number: &str) -> String {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(b"cmiot-audit-card-1\0");
+        context.update(match kind {
+            CardKind::Msisdn => b"msisdn\0",
+            CardKind::Iccid => b"iccid\0",
+            CardKind::Imsi => b"imsi\0",
+        });
+        context.update(number.as_bytes());
+        hex(&context.sign().as_ref()[..16]).to_string()
+    }
+}
+
+/// A card of an earlier request, as far as the audit can tell which it was.
+#[derive(Clone, Debug)]
+pub enum PastCard {
+    /// As it is.
+    Plain(Card),
+    /// By its hash.
+    Hashed(HashedCard),
+    /// By a hash whose key is gone.
+    Unknown,
+}
+
+impl PastCard {
+    /// Whether it was this card; what is unknown was none.
+    pub fn is(&self, card: &Card) -> bool {
+        match self {
+            Self::Plain(past) => past == card,
+            Self::Hashed(HashedCard { key, hash }) => key.hash(card.kind(), card.as_str()) == *hash,
+            Self::Unknown => false,
+        }
+    }
+}
+
+/// The hash of a card, and the key that tells whose it is.
+#[derive(Clone)]
+pub struct HashedCard {
+    key: Arc<IdentityKey>,
+    hash: String,
+}
+
+impl HashedCard {
+    pub(crate) fn new(key: &Arc<IdentityKey>, hash: &str) -> Self {
+        Self { key: Arc::clone(key), hash: hash.to_owned() }
+    }
+}
+
+impl std::fmt::Debug for HashedCard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("HashedCard").field(&self.hash).finish()
+    }
+}
+
+/// How many digits of a card stay beside its hash, and of how long a one at least.
+const SHOWN: usize = 3;
+const LONG: usize = 11;
+
+/// The first three digits and the length, or the length alone of a short one: too little to find one card of a known list.
+pub(crate) fn masked(number: &str) -> String {
+    let shown = if number.len() < LONG { 0 } else { SHOWN };
+    number.chars().enumerate().map(|(at, digit)| if at < shown { digit } else { '*' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Time;
+
+    #[test]
+    fn a_card_hashes_by_month_kind_and_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let months = [Time::from_secs(1_768_449_600), Time::from_secs(1_771_000_000)].map(Month::of);
+        let keys = months.map(|month| IdentityKey::ensure(dir.path(), month, || Ok(false)).unwrap());
+        let again = IdentityKey::read(dir.path(), months[0]).unwrap().unwrap();
+        let hashes = [
+            keys[0].hash(CardKind::Msisdn, "14765004176"),
+            keys[0].hash(CardKind::Msisdn, "14765004177"),
+            keys[0].hash(CardKind::Imsi, "14765004176"),
+            keys[1].hash(CardKind::Msisdn, "14765004176"),
+        ];
+        assert_eq!(again.hash(CardKind::Msisdn, "14765004176"), hashes[0]);
+        assert!(hashes.iter().all(|hash| hash.len() == 32));
+        for (n, hash) in hashes.iter().enumerate() {
+            assert!(!hashes[..n].contains(hash));
+        }
+        assert_ne!(keys[0].id(), keys[1].id());
+        fs::remove_file(IdentityKey::path(dir.path(), months[0])).unwrap();
+        assert!(IdentityKey::read(dir.path(), months[0]).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_file_without_a_key_in_it_is_replaced_unless_rows_used_one() {
+        let month = Month::of(Time::from_secs(1_768_449_600));
+        for blank in ["", "\n", &"0".repeat(64), &"\0".repeat(64)] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = IdentityKey::path(dir.path(), month);
+            fs::write(&path, blank).unwrap();
+            assert!(IdentityKey::read(dir.path(), month).unwrap().is_none());
+            let error = IdentityKey::ensure(dir.path(), month, || Ok(true)).err().unwrap();
+            assert!(error.to_string().contains("remove the file"), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), blank, "it is left as it is");
+            let made = IdentityKey::ensure(dir.path(), month, || Ok(false)).unwrap();
+            let read = IdentityKey::ensure(dir.path(), month, || Ok(true)).unwrap();
+            assert_eq!(made.id(), read.id());
+        }
+        // What is neither blank nor a key is not ours to replace.
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(IdentityKey::path(dir.path(), month), "something").unwrap();
+        assert!(IdentityKey::ensure(dir.path(), month, || Ok(false)).is_err());
+    }
+
+    #[test]
+    fn a_key_is_destroyed_with_what_a_killed_process_left_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let month = Month::of(Time::from_secs(1_768_449_600));
+        IdentityKey::ensure(dir.path(), month, || Ok(false)).unwrap();
+        let part = IdentityKey::path(dir.path(), month).with_added_extension("part");
+        fs::write(&part, "1").unwrap();
+        assert_eq!(IdentityKey::destroy(dir.path(), month), Ok(true));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert_eq!(IdentityKey::destroy(dir.path(), month), Ok(false));
+    }
+
+    #[test]
+    fn three_digits_and_the_length_stay() {
+        for (number, shown) in [
+            ("14765004176", "147********"),
+            ("898602C99816C0445401", "898*****************"),
+            ("1476500417", "**********"),
+            ("1", "*"),
+        ] {
+            assert_eq!(masked(number), shown);
+        }
+    }
+
+    #[test]
+    fn a_known_key_gives_what_another_program_computes() {
+        // Python: hmac.new(bytes(range(32)), b"cmiot-audit-card-1\0msisdn\x0014765004176", "sha256").hexdigest()[:32]
+        let bytes: Vec<u8> = (0..32).collect();
+        let key = IdentityKey::new(&bytes);
+        assert_eq!(key.hash(CardKind::Msisdn, "14765004176"), "266acd909efe2acf33878766d065c1f9");
+        assert_eq!(key.id(), "630dcd29");
+    }
+}

@@ -1,0 +1,59 @@
+//! An `INSERT` of one row or several, executed whenever all its rows are bound.
+//!
+//! Binding is a call a value: what stands where it stood in the execution before is not bound again.
+
+use rusqlite::CachedStatement;
+use rusqlite::types::{Null, ToSqlOutput, ValueRef};
+
+use super::columns::Value;
+
+/// A statement under way, and what its parameters stand at.
+pub(crate) struct Insert<'c, 'a> {
+    statement: CachedStatement<'c>,
+    /// None until a parameter was bound for the first time.
+    bound: Vec<Option<Value<'a>>>,
+    /// The parameter that is bound next, from 0.
+    next: usize,
+}
+
+impl<'c, 'a> Insert<'c, 'a> {
+    /// Of so many parameters.
+    pub(crate) fn new(statement: CachedStatement<'c>, parameters: usize) -> Self {
+        Self { statement, bound: vec![None; parameters], next: 0 }
+    }
+
+    /// Whether the next parameter has this value already.
+    pub(crate) fn stands(&self, cell: Value<'a>) -> bool {
+        self.bound[self.next] == Some(cell)
+    }
+
+    /// Binds the next parameter; to its number, where the value is a name.
+    pub(crate) fn bind(&mut self, cell: Value<'a>, number: Option<i64>) -> rusqlite::Result<()> {
+        if !self.stands(cell) {
+            self.bound[self.next] = Some(cell);
+            let place = self.next + 1;
+            match (cell, number) {
+                (Value::Null, _) => self.statement.raw_bind_parameter(place, Null)?,
+                (Value::Int(number), _) | (Value::Name(_), Some(number)) => {
+                    self.statement.raw_bind_parameter(place, number)?;
+                }
+                (Value::Text(text), _) => {
+                    let text = ToSqlOutput::Borrowed(ValueRef::Text(text));
+                    self.statement.raw_bind_parameter(place, text)?;
+                }
+                (Value::Name(text), None) => self.statement.raw_bind_parameter(place, text)?,
+            }
+        }
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Inserts once all its rows are bound.
+    pub(crate) fn execute_if_full(&mut self) -> rusqlite::Result<()> {
+        if self.next == self.bound.len() {
+            self.next = 0;
+            self.statement.raw_execute()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! A loss: rows that are known to have existed and are missing. Its note names them.
+//!
+//! ```text
+//! lost = month " rows " first "-" last " through " time, rounded up to the millisecond
+//! ```
+
+use std::fmt;
+
+use super::chain::Manifest;
+use super::month::Month;
+use super::segment_identity::Known;
+use crate::clock::Time;
+
+/// What the note of a loss is called.
+pub(crate) const LOST: &str = "lost";
+/// What the note that ends it is called.
+pub(crate) const ACKNOWLEDGED: &str = "acknowledged";
+
+/// Which rows are missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// The segment.
+    pub month: Month,
+    /// The first row that is missing.
+    pub first: i64,
+    /// The last that the anchor knows.
+    pub last: i64,
+    /// When that was, rounded up to the millisecond.
+    pub through: Time,
+}
+
+impl Loss {
+    /// All rows of a segment that is no longer at its path; none when it had none. The clock may have been ahead when
+    /// they were written.
+    pub(crate) fn behind(known: &Known, now: Time) -> Option<Self> {
+        let before = known.manifest.as_ref().and_then(|manifest| manifest.last()).map_or(0, |last| last.last);
+        let (month, first, last) = (known.month, before.saturating_add(1), known.head.last);
+        let until = now.as_micros().max(known.head.horizon);
+        (first <= last).then(|| Self { month, first, last, through: up_to_the_millisecond(until) })
+    }
+
+    /// All rows of a segment that is over and cannot be read, as a later manifest knows it.
+    pub(crate) fn of_segment(month: Month, manifest: Option<&Manifest>, through: Time) -> Self {
+        let (first, last) = manifest.map_or((0, 0), |manifest| (manifest.first, manifest.last));
+        Self { month, first, last, through: up_to_the_millisecond(through.as_micros()) }
+    }
+
+    /// From the text of its note.
+    pub(crate) fn parse(detail: &str) -> Option<Self> {
+        let (month, rest) = detail.split_once(" rows ")?;
+        let (rows, through) = rest.split_once(" through ")?;
+        let (first, last) = rows.split_once('-')?;
+        let through: jiff::Timestamp = through.parse().ok()?;
+        Some(Self {
+            month: Month::parse(month)?,
+            first: first.parse().ok()?,
+            last: last.parse().ok()?,
+            through: Time::from_micros(through.as_microsecond()),
+        })
+    }
+
+    /// Whether these rows of the month are among them.
+    pub(crate) fn covers_rows(&self, month: Month, first: i64, last: i64) -> bool {
+        month == self.month && self.first <= first && last <= self.last
+    }
+}
+
+impl fmt::Display for Loss {
+    /// As in its note.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { month, first, last, through } = self;
+        write!(f, "{month} rows {first}-{last} through {through}")
+    }
+}
+
+/// As times are written in notes.
+pub(crate) fn up_to_the_millisecond(micros: i64) -> Time {
+    Time::from_micros(micros.saturating_add(999).div_euclid(1_000).saturating_mul(1_000))
+}

@@ -1,0 +1,137 @@
+//! Where a segment stands while it is written: whether the files at its path are still those that are open, and what is
+//! put in its place when they are not.
+//!
+//! A file that was removed or renamed goes on being written by whoever has it open, and nobody finds those rows again. So
+//! the writer compares the device and inode at each path with those it opened: a missing file, or another one, is a loss.
+//! A hard link elsewhere is none.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::chain::{Hash, Manifest};
+use super::link::Head;
+use super::month::Month;
+use crate::store::{StoreError, schema};
+
+/// A file as the system tells it from others: device and inode.
+type Identity = (u64, u64);
+
+/// The database, its WAL and its index, as they were opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SegmentIdentity([Option<Identity>; 3]);
+
+/// What the writer knows of a segment that it closed after a failure, or whose files are no longer at its path: a file
+/// that is begun there follows it.
+pub(crate) struct Known {
+    pub(crate) month: Month,
+    /// How far the segment had got.
+    pub(crate) head: Head,
+    /// The head that its first row followed; none when it could not be read any more.
+    pub(crate) previous: Option<Hash>,
+    /// The segments before it; none when they could not be read any more.
+    pub(crate) manifest: Option<Vec<Manifest>>,
+    /// Where its files were.
+    pub(crate) place: SegmentIdentity,
+    /// The file that was begun after it, while its first row is not yet written.
+    pub(crate) begun: Option<SegmentIdentity>,
+}
+
+impl SegmentIdentity {
+    /// What is at a segment's path now.
+    pub(crate) fn of(path: &Path) -> Result<Self, StoreError> {
+        let [database, wal, index] = schema::family(path);
+        Ok(Self([identity(&database)?, identity(&wal)?, identity(&index)?]))
+    }
+
+    /// Whether it is the same database, whatever became of the other files.
+    pub(crate) fn is_same_database(&self, other: &Self) -> bool {
+        self.0[0].is_some() && self.0[0] == other.0[0]
+    }
+}
+
+fn identity(path: &Path) -> Result<Option<Identity>, StoreError> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some((found.dev(), found.ino()))),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(StoreError::io(path)(error)),
+    }
+}
+
+/// Renames what stands at a segment's path to `NAME.lost-N`, so that a new file can be begun there: a WAL that belongs to
+/// another database would be taken for that of the new one. Returns the new name, unless there was nothing to keep.
+pub(crate) fn set_aside(path: &Path) -> Result<Option<PathBuf>, StoreError> {
+    let files = schema::family(path);
+    let length = |file: &Path| fs::metadata(file).map_or(0, |found| found.len());
+    // Without a database and without frames there is nothing to keep.
+    if length(&files[0]) == 0 && length(&files[1]) == 0 {
+        for file in &files {
+            gone(fs::remove_file(file)).map_err(StoreError::io(file))?;
+        }
+        return Ok(None);
+    }
+    let free = |aside: &PathBuf| schema::family(aside).iter().all(|file| !file.exists());
+    let aside = (1_u32..).map(|n| path.with_added_extension(format!("lost-{n}"))).find(free);
+    let Some(aside) = aside else { return Ok(None) };
+    for (from, to) in files.iter().zip(schema::family(&aside)) {
+        gone(fs::rename(from, to)).map_err(StoreError::io(from))?;
+    }
+    Ok(Some(aside))
+}
+
+/// A file that is not there needs neither.
+fn gone(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hard_link_changes_nothing_and_a_removal_a_renaming_and_a_copy_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit-2026-01.db");
+        for file in schema::family(&path) {
+            fs::write(file, "x").unwrap();
+        }
+        let place = SegmentIdentity::of(&path).unwrap();
+        fs::hard_link(&path, dir.path().join("backup")).unwrap();
+        assert_eq!(SegmentIdentity::of(&path).unwrap(), place);
+        for file in schema::family(&path) {
+            let away = dir.path().join("away");
+            fs::rename(&file, &away).unwrap();
+            assert_ne!(SegmentIdentity::of(&path).unwrap(), place, "{file:?} is missing");
+            fs::copy(&away, &file).unwrap();
+            assert_ne!(SegmentIdentity::of(&path).unwrap(), place, "{file:?} is another");
+            fs::rename(&away, &file).unwrap();
+            assert_eq!(SegmentIdentity::of(&path).unwrap(), place);
+        }
+    }
+
+    #[test]
+    fn what_is_found_is_kept_under_a_name_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit-2026-01.db");
+        let [database, wal, index] = schema::family(&path);
+        assert_eq!(set_aside(&path), Ok(None));
+        fs::write(&index, "x").unwrap();
+        fs::write(&wal, "").unwrap();
+        assert_eq!(set_aside(&path), Ok(None));
+        assert!(!wal.exists() && !index.exists());
+        for n in 1..3 {
+            fs::write(&database, format!("{n}")).unwrap();
+            fs::write(&wal, "frames").unwrap();
+            let aside = dir.path().join(format!("audit-2026-01.db.lost-{n}"));
+            assert_eq!(set_aside(&path), Ok(Some(aside.clone())));
+            assert_eq!(fs::read_to_string(aside).unwrap(), format!("{n}"));
+            assert!(!database.exists() && !wal.exists());
+        }
+    }
+}

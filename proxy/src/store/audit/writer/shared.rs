@@ -1,0 +1,125 @@
+//! What the writer and those who hand rows in share: the queue, the waiters, how the writing goes.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::busy::Busy;
+use super::waiters::Waiters;
+use crate::alarms::{Alarms, Condition};
+use crate::clock::Time;
+use crate::store::Failure;
+use crate::store::audit::evidence::lost::{Lost, Standing};
+use crate::store::audit::log::row::{Gap, Row};
+use crate::store::audit::{AuditUnavailable, OnFailure, Options};
+use crate::store::queue::Queue;
+
+pub(crate) struct Shared {
+    pub(crate) queue: Queue<Entry>,
+    pub(crate) waiters: Waiters,
+    pub(crate) healthy: AtomicBool,
+    /// The work that the writer is at.
+    pub(crate) busy: Busy,
+    /// Whether a row has waited for its commit, or the writer has been at one piece of work, for half as long as anybody
+    /// waits.
+    pub(crate) stalled: AtomicBool,
+    /// Whether a row that nobody waited for was given up.
+    pub(crate) incomplete: AtomicBool,
+    pub(crate) on_failure: OnFailure,
+    /// What went without a record since the last commit.
+    pub(crate) gap: Mutex<Option<Gap>>,
+    /// The same since the start.
+    pub(crate) missed: AtomicU64,
+    pub(crate) wal_bytes: AtomicU64,
+    pub(crate) alarms: Alarms,
+    /// [`Lost::through`] in microseconds; `i64::MIN` when nothing is lost.
+    pub(crate) lost_through: AtomicI64,
+    pub(crate) lost_while_running: AtomicBool,
+    pub(crate) acknowledgements: AtomicU64,
+    pub(crate) failure: Failure,
+}
+
+impl Shared {
+    pub(crate) fn new(options: &Options, failure: Failure) -> Self {
+        Self {
+            queue: Queue::new(options.queue),
+            waiters: Waiters::default(),
+            healthy: AtomicBool::new(true),
+            busy: Busy::default(),
+            stalled: AtomicBool::new(false),
+            incomplete: AtomicBool::new(false),
+            on_failure: options.on_failure,
+            gap: Mutex::new(None),
+            missed: AtomicU64::new(0),
+            wal_bytes: AtomicU64::new(0),
+            alarms: Alarms::default(),
+            lost_through: AtomicI64::new(i64::MIN),
+            lost_while_running: AtomicBool::new(false),
+            acknowledgements: AtomicU64::new(0),
+            failure,
+        }
+    }
+
+    /// Takes over what the notes say about rows that are missing.
+    pub(crate) fn set_lost(&self, standing: &Standing) {
+        match standing.alarm() {
+            Some(text) => self.alarms.raise(Condition::RowsLost, text),
+            None => self.alarms.clear(Condition::RowsLost),
+        }
+        let through = standing.through().map_or(i64::MIN, Time::as_micros);
+        self.lost_through.store(through, Ordering::Release);
+        self.lost_while_running.store(standing.lost_while_running(), Ordering::Release);
+    }
+
+    pub(crate) fn lost(&self) -> Option<Lost> {
+        let through = self.lost_through.load(Ordering::Acquire);
+        (through > i64::MIN).then(|| Lost { through: Time::from_micros(through) })
+    }
+
+    /// Counts requests without a record.
+    pub(crate) fn missed(&self, count: usize, at: Time) {
+        if count > 0 {
+            let count = count as u64;
+            self.missed.fetch_add(count, Ordering::Relaxed);
+            let (answered, refused) = match self.on_failure {
+                OnFailure::Answer => (count, 0),
+                OnFailure::Refuse => (0, count),
+            };
+            self.miss(Gap { first: at, last: at, answered, refused });
+        }
+    }
+
+    pub(crate) fn miss(&self, more: Gap) {
+        let mut gap = self.gap.lock().unwrap_or_else(PoisonError::into_inner);
+        *gap = Some(match *gap {
+            None => more,
+            Some(gap) => Gap {
+                first: gap.first.min(more.first),
+                last: gap.last.max(more.last),
+                answered: gap.answered + more.answered,
+                refused: gap.refused + more.refused,
+            },
+        });
+    }
+
+    pub(crate) fn take_gap(&self) -> Option<Gap> {
+        self.gap.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A row, and who waits for it.
+pub(crate) struct Entry {
+    pub(crate) row: Row,
+    pub(crate) awaited: Awaited,
+}
+
+/// Who waits for a row.
+pub(crate) enum Awaited {
+    /// No one.
+    Not,
+    /// A request, in the line of the waiters.
+    InLine,
+    /// Whoever wants the row's number.
+    Numbered(oneshot::Sender<Result<i64, AuditUnavailable>>),
+}
