@@ -21,10 +21,10 @@ use self::shared::{Awaited, Entry, Shared};
 use super::evidence::anchor::AnchorSigner;
 use super::evidence::lost::{self, Standing};
 use super::log::disk_space;
+use super::log::link::ClosedSegment;
 use super::log::month::{self, Month};
 use super::log::notes::{self, Notes};
 use super::log::row::{NoteRow, Row};
-use super::log::segment_identity::Known;
 use super::{AuditUnavailable, Options};
 use crate::alarms::Condition;
 use crate::clock::{Clock, Time};
@@ -55,7 +55,7 @@ pub(super) struct Writer {
     /// None after a failure, until the pause is over; open still while its WAL cannot be settled.
     segment: Option<Segment>,
     /// Of the segment that was closed after a failure.
-    known: Option<Known>,
+    known: Option<ClosedSegment>,
     /// Rows that nobody waits for and that could not be written yet.
     kept: Vec<Row>,
     /// While the disk may not have what the WAL shows: how often it could not be settled.

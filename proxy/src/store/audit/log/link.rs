@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::chain::{self, Hash, Manifest};
 use super::month::{self, Month};
-use super::segment_identity::Known;
+use super::segment_identity::SegmentIdentity;
 use crate::store::schema::{self, Kind};
 use crate::store::{Fault, StoreError};
 
@@ -23,12 +23,28 @@ pub(crate) struct Head {
     pub(crate) hash: Hash,
 }
 
+/// A segment that the writer closed after a failure, or whose files are no longer at its path. A file that is begun there
+/// follows it.
+pub(crate) struct ClosedSegment {
+    pub(crate) month: Month,
+    /// How far the segment had got.
+    pub(crate) head: Head,
+    /// The head that its first row followed; none when it could not be read any more.
+    pub(crate) previous: Option<Hash>,
+    /// The segments before it; none when they could not be read any more.
+    pub(crate) manifest: Option<Vec<Manifest>>,
+    /// Where its files were.
+    pub(crate) place: SegmentIdentity,
+    /// The file that was begun after it, while its first row is not yet written.
+    pub(crate) begun: Option<SegmentIdentity>,
+}
+
 /// Writes the segment's own row and its manifest, unless they are there.
 pub(crate) fn begin(
     connection: &Connection,
     dir: &Path,
     month: Month,
-    after: Option<&Known>,
+    after: Option<&ClosedSegment>,
 ) -> Result<(), StoreError> {
     let path = month.path(dir);
     let sqlite = StoreError::sqlite(&path);

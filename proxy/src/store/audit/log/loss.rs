@@ -7,8 +7,8 @@
 use std::fmt;
 
 use super::chain::Manifest;
+use super::link::ClosedSegment;
 use super::month::Month;
-use super::segment_identity::Known;
 use crate::clock::Time;
 
 /// What the note of a loss is called.
@@ -32,7 +32,7 @@ pub struct Loss {
 impl Loss {
     /// All rows of a segment that is no longer at its path; none when it had none. The clock may have been ahead when
     /// they were written.
-    pub(crate) fn behind(known: &Known, now: Time) -> Option<Self> {
+    pub(crate) fn behind(known: &ClosedSegment, now: Time) -> Option<Self> {
         let before = known.manifest.as_ref().and_then(|manifest| manifest.last()).map_or(0, |last| last.last);
         let (month, first, last) = (known.month, before.saturating_add(1), known.head.last);
         let until = now.as_micros().max(known.head.horizon);

@@ -10,9 +10,6 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::chain::{Hash, Manifest};
-use super::link::Head;
-use super::month::Month;
 use crate::store::{StoreError, schema};
 
 /// A file as the system tells it from others: device and inode.
@@ -21,22 +18,6 @@ type Identity = (u64, u64);
 /// The database, its WAL and its index, as they were opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SegmentIdentity([Option<Identity>; 3]);
-
-/// What the writer knows of a segment that it closed after a failure, or whose files are no longer at its path: a file
-/// that is begun there follows it.
-pub(crate) struct Known {
-    pub(crate) month: Month,
-    /// How far the segment had got.
-    pub(crate) head: Head,
-    /// The head that its first row followed; none when it could not be read any more.
-    pub(crate) previous: Option<Hash>,
-    /// The segments before it; none when they could not be read any more.
-    pub(crate) manifest: Option<Vec<Manifest>>,
-    /// Where its files were.
-    pub(crate) place: SegmentIdentity,
-    /// The file that was begun after it, while its first row is not yet written.
-    pub(crate) begun: Option<SegmentIdentity>,
-}
 
 impl SegmentIdentity {
     /// What is at a segment's path now.

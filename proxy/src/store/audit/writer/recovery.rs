@@ -7,7 +7,7 @@
 use super::*;
 use crate::store::audit::log::loss::{self, Loss};
 use crate::store::audit::log::row::NoteRow;
-use crate::store::audit::log::segment_identity::{self, Known, SegmentIdentity};
+use crate::store::audit::log::segment_identity::{self, SegmentIdentity};
 
 /// How often it is tried to settle the WAL.
 const SETTLING: u32 = 2;
@@ -114,7 +114,7 @@ impl Writer {
 
     /// The segment after one that was closed: the same file if it is there and has all that is known, else a new one that
     /// says so in its first row.
-    fn open_after(&mut self, known: &mut Known) -> Result<Segment, StoreError> {
+    fn open_after(&mut self, known: &mut ClosedSegment) -> Result<Segment, StoreError> {
         let path = known.month.path(&self.dir);
         let found = SegmentIdentity::of(&path)?;
         if found.is_same_database(&known.place) {

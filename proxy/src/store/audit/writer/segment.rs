@@ -14,10 +14,10 @@ use crate::alarms::{Alarms, Condition};
 use crate::store::audit::index::Index;
 use crate::store::audit::log::append::{Names, append};
 use crate::store::audit::log::identity::IdentityKey;
-use crate::store::audit::log::link::{self, Head};
+use crate::store::audit::log::link::{self, ClosedSegment, Head};
 use crate::store::audit::log::month::Month;
 use crate::store::audit::log::row::Row;
-use crate::store::audit::log::segment_identity::{Known, SegmentIdentity};
+use crate::store::audit::log::segment_identity::SegmentIdentity;
 use crate::store::audit::{Identifiers, Options};
 use crate::store::locks::{self, Against};
 use crate::store::schema::{self, Kind, Synchronous};
@@ -49,7 +49,7 @@ impl Segment {
         dir: &Path,
         month: Month,
         options: &Options,
-        after: Option<&Known>,
+        after: Option<&ClosedSegment>,
     ) -> Result<Self, StoreError> {
         let path = month.path(dir);
         let sqlite = StoreError::sqlite(&path);
@@ -191,8 +191,8 @@ impl Segment {
     }
 
     /// Closes it without moving anything, and says what is known of it.
-    pub(crate) fn leave(self) -> Known {
-        Known {
+    pub(crate) fn leave(self) -> ClosedSegment {
+        ClosedSegment {
             month: self.month,
             head: self.head,
             previous: link::previous(&self.connection).ok().flatten(),
