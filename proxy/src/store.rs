@@ -17,6 +17,7 @@ pub mod cache;
 mod disk;
 mod error;
 mod failure;
+mod files;
 mod folder;
 mod key_file;
 mod locks;

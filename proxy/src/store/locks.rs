@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::schema::family;
+use super::files::database_files;
 
 /// The bytes of the `-shm` file that stand for writing, checkpointing and recovering (SQLite's walformat, 2.3).
 const WRITING: std::ops::RangeInclusive<u64> = 120..=122;
@@ -46,7 +46,7 @@ pub(super) fn holders(path: &Path, against: Against) -> Vec<Holder> {
     let text = fs::read_to_string("/proc/locks").unwrap_or_default();
     let locks: Vec<Lock> = text.lines().filter_map(parse).collect();
     let mut holders = Vec::new();
-    let [database, _, index] = family(path);
+    let [database, _, index] = database_files(path);
     for (file, is_index) in [(database, false), (index, true)] {
         let Ok(found) = fs::metadata(&file) else { continue };
         let device = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));

@@ -9,10 +9,10 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
+use super::files::{BUSY_TIMEOUT, database_files};
 use super::{Fault, StoreError, blocks, wal};
 
 /// Which database a file is.
@@ -70,9 +70,6 @@ const STATE: &[Migration] = &[
 ];
 const AUDIT: &[Migration] = &[migration!("audit", "0001_records.sql")];
 
-/// How long one connection waits for another's write lock, an operator's shell included.
-pub(super) const BUSY: Duration = Duration::from_secs(5);
-
 /// A WAL that a long reader made grow is cut back to this many bytes when it starts over.
 const WAL_KEPT: i64 = 64 << 20;
 
@@ -121,7 +118,7 @@ pub(super) fn open(path: &Path, kind: Kind, synchronous: Synchronous) -> Result<
     let sqlite = StoreError::sqlite(path);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
-    connection.busy_timeout(BUSY).map_err(sqlite)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
     let version = version(&connection, path, kind)?;
 
     wal::enter(&connection, path)?;
@@ -146,7 +143,7 @@ pub(super) fn open(path: &Path, kind: Kind, synchronous: Synchronous) -> Result<
 /// # Errors
 /// When it does not exist, is another program's, newer than this proxy, or unreadable.
 pub(super) fn open_read_only(path: &Path, kind: Kind) -> Result<Connection, StoreError> {
-    let [_, wal, _] = family(path);
+    let [_, wal, _] = database_files(path);
     match open_for_reading(path, path.as_os_str(), kind) {
         Err(error) if error.is_denied() && fs::metadata(wal).map_or(true, |wal| wal.len() == 0) => {
             match immutable(path) {
@@ -185,7 +182,7 @@ fn open_for_reading(path: &Path, name: &OsStr, kind: Kind) -> Result<Connection,
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(name, flags).map_err(sqlite)?;
-    connection.busy_timeout(BUSY).map_err(sqlite)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
     connection.pragma_update(None, "query_only", true).map_err(sqlite)?;
     if version(&connection, path, kind)? == 0 {
         return Err(StoreError::new(path, Fault::Malformed { what: "schema: it is empty" }));
@@ -283,15 +280,6 @@ pub(super) fn exists(path: &Path) -> Result<bool, StoreError> {
     }
 }
 
-/// The database's own path and those of its WAL and its index.
-pub(super) fn family(path: &Path) -> [std::path::PathBuf; 3] {
-    ["", "-wal", "-shm"].map(|tail| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(tail);
-        name.into()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -328,7 +316,7 @@ mod tests {
             let path = dir.path().join(name);
             let first = open(&path, kind, Synchronous::Full).unwrap();
             assert_eq!(user_version(&first), kind.known());
-            for file in family(&path) {
+            for file in database_files(&path) {
                 assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
             }
             drop(first);

@@ -9,7 +9,6 @@ mod leased;
 mod window;
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use cmiot_signer::AppId;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, named_params};
 
 use super::schema::{self, Kind, Synchronous};
-use super::{Failure, Fault, StoreError, audit, cache, wal};
+use super::{Failure, Fault, StoreError, audit, cache, files, wal};
 use crate::clock::Clock;
 
 pub use leased::Leased;
@@ -117,7 +116,7 @@ impl StateStore {
         let opened = if gone { Err(StoreError::new(&path, Fault::StateLost)) } else { begin(&path, 0) };
         let connection = match (opened, lost) {
             (Err(error), OnStateLoss::StartOver { floor }) if is_loss(&error) => {
-                move_aside(&path)?;
+                files::move_aside(&path, &path.with_added_extension("lost"))?;
                 tracing::warn!(file = %path.display(), floor, "the lost state is started over");
                 begin(&path, floor)?
             }
@@ -387,20 +386,6 @@ fn was_used(dir: &Path) -> Result<bool, StoreError> {
 
 fn is_loss(error: &StoreError) -> bool {
     matches!(error.fault(), Fault::StateLost) || error.is_corrupt()
-}
-
-/// Renames what is left to `state.db.lost*`, unless nothing is.
-fn move_aside(path: &Path) -> Result<(), StoreError> {
-    let aside = path.with_added_extension("lost");
-    for (from, to) in schema::family(path).iter().zip(schema::family(&aside)) {
-        match fs::rename(from, to) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::io(path)(error));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 /// Stamps end in 2099; a floor beyond is refused when a stamp is made of it.

@@ -23,8 +23,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode};
 
+use super::files::{BUSY_TIMEOUT, database_files};
 use super::locks::Against;
-use super::schema::{BUSY, family};
 use super::{Fault, StoreError, disk, locks};
 
 /// Frames after which a commit moves the WAL into the database, as SQLite does by default.
@@ -33,7 +33,7 @@ const CHECKPOINT_AT: i32 = 1_000;
 /// How often the WAL's length is read again because another connection commits meanwhile.
 const ATTEMPTS: u32 = 5;
 
-/// How often [`BUSY`] is waited for those who read a file that is to enter WAL mode.
+/// How often [`BUSY_TIMEOUT`] is waited for those who read a file that is to enter WAL mode.
 const ENTERING: u32 = 12;
 
 /// Bytes that are read, written again and synced at once. A WAL that no reader keeps has about as many.
@@ -64,7 +64,7 @@ pub(super) fn attend(connection: &mut Connection) -> rusqlite::Result<()> {
 /// # Errors
 /// [`Fault::WalLost`] when a committed frame cannot be read back any more; else when the disk does not take it.
 pub(super) fn settle(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let [_, wal, _] = family(path);
+    let [_, wal, _] = database_files(path);
     let sqlite = StoreError::sqlite(path);
     let frames = begin_at_last_frame(connection, path)?;
     let rewritten = rewrite(&wal, frames);
@@ -78,7 +78,7 @@ pub(super) fn settle(connection: &Connection, path: &Path) -> Result<(), StoreEr
     // A reader may hold it back: what was rewritten may be appended to all the same.
     connection.busy_timeout(Duration::ZERO).map_err(sqlite)?;
     let emptied = checkpoint(connection, path);
-    connection.busy_timeout(BUSY).map_err(sqlite)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
     emptied.map(drop)
 }
 
@@ -351,7 +351,7 @@ mod tests {
         for n in 0..5 {
             put(&connection, n);
         }
-        let [_, wal, _] = family(&path);
+        let [_, wal, _] = database_files(&path);
         (connection, path, wal)
     }
 
@@ -418,7 +418,7 @@ mod tests {
         assert!(connection.is_autocommit());
         // As a crash leaves it: nothing of the memory that connections share.
         let copy = dir.path().join("copy.db");
-        for (from, to) in family(&path).iter().zip(family(&copy)).take(2) {
+        for (from, to) in database_files(&path).iter().zip(database_files(&copy)).take(2) {
             std::fs::copy(from, to).unwrap();
         }
         drop(schema::open(&copy, Kind::State, Synchronous::Full).unwrap());

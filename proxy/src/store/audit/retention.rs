@@ -19,7 +19,7 @@ use super::reader::AuditReader;
 use crate::clock::Time;
 use crate::store::atomic_file::{self, AtomicFile, Existing};
 use crate::store::schema::{self, Kind};
-use crate::store::{Fault, StoreError};
+use crate::store::{Fault, StoreError, files};
 
 /// Network logs must be kept for so long in China (Cybersecurity Law, article 21).
 pub const LEAST_MONTHS: u32 = 6;
@@ -80,7 +80,7 @@ pub fn prune(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
     let path = month.path(dir);
     notes::leave(dir, &NoteRow { at: now, what: PRUNED, detail: month.to_string() })?;
     IdentityKey::destroy(dir, month)?;
-    for file in schema::family(&path) {
+    for file in files::database_files(&path) {
         atomic_file::remove(&file).map_err(StoreError::io(&file))?;
     }
     atomic_file::sync_folder(&path).map_err(StoreError::io(dir))

@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::super::{StoreError, atomic_file, schema, wal};
+use super::super::{StoreError, atomic_file, files, wal};
 use crate::clock::{Clock, Time};
 
 /// From the end of a pass to the next.
@@ -145,7 +145,7 @@ impl Keeper {
     /// A file that was moved aside holds cards too.
     fn remove_old_corrupt(&self, path: &Path) {
         let oldest = self.clock.believed().minus(self.retention.age);
-        for file in schema::family(&super::quarantine_path(path)) {
+        for file in files::database_files(&super::quarantine_path(path)) {
             let written = fs::metadata(&file).and_then(|found| found.modified()).ok();
             let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
             if written.is_some_and(|at| Time::EPOCH.plus(at) < oldest)
@@ -162,7 +162,7 @@ fn cut_off(connection: &Connection, path: &Path) {
     let sqlite = StoreError::sqlite(path);
     let moved = connection.busy_timeout(Duration::ZERO).map_err(sqlite);
     let moved = moved.and_then(|()| wal::checkpoint(connection, path));
-    if let Err(error) = connection.busy_timeout(schema::BUSY).map_err(sqlite).and(moved) {
+    if let Err(error) = connection.busy_timeout(files::BUSY_TIMEOUT).map_err(sqlite).and(moved) {
         tracing::warn!(%error, "the WAL is not cut off: it still holds answers that have left");
     }
 }
@@ -192,7 +192,7 @@ mod tests {
     const LATEST: Time = Time::from_micros(i64::MAX);
 
     fn is_in(path: &Path, text: &str) -> bool {
-        schema::family(path).iter().any(|file| {
+        files::database_files(path).iter().any(|file| {
             fs::read(file)
                 .is_ok_and(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
         })

@@ -1,7 +1,5 @@
 //! The one thread that writes `cache.db`: everything that has come is one transaction; between two, a step of retention.
 
-use std::fs;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,10 +8,9 @@ use cmiot_signer::Card;
 use rusqlite::{Connection, TransactionBehavior, named_params};
 use tokio::sync::oneshot;
 
-use super::super::StoreError;
 use super::super::queue::Received;
 use super::super::schema::{self, Kind, Synchronous};
-use super::super::wal;
+use super::super::{StoreError, files, wal};
 use super::retention::Keeper;
 use super::{CacheRow, Selection, Shared};
 use crate::clock::Time;
@@ -50,7 +47,7 @@ pub(super) struct Writer {
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let opened = match schema::open(path, Kind::Cache, Synchronous::Normal) {
         Err(error) if error.is_corrupt() => {
-            move_aside(path, &error)?;
+            quarantine(path, &error)?;
             schema::open(path, Kind::Cache, Synchronous::Normal)
         }
         opened => opened,
@@ -166,7 +163,7 @@ impl Writer {
         let mut readers = self.shared.readers();
         readers.age += 1;
         readers.idle.clear();
-        move_aside(&self.shared.path, error)?;
+        quarantine(&self.shared.path, error)?;
         // Created under the readers' lock, so that none of them finds no file.
         self.connection = Some(open(&self.shared.path)?);
         Ok(())
@@ -278,20 +275,9 @@ impl Selection {
     }
 }
 
-/// Renames the file and what belongs to it to `cache.db.corrupt*`, over those of an earlier time.
-fn move_aside(path: &Path, error: &StoreError) -> Result<(), StoreError> {
+/// Renames the files to `cache.db.corrupt*`, over those of an earlier corruption.
+fn quarantine(path: &Path, error: &StoreError) -> Result<(), StoreError> {
     let aside = super::quarantine_path(path);
     tracing::warn!(%error, aside = %aside.display(), "the cache's file is corrupt: it is begun anew");
-    for (from, to) in schema::family(path).iter().zip(schema::family(&aside)) {
-        let moved = match fs::rename(from, &to) {
-            // This one does not exist, so neither may one of an earlier time.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::remove_file(&to),
-            moved => moved,
-        };
-        match moved {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            moved => moved.map_err(StoreError::io(path))?,
-        }
-    }
-    Ok(())
+    files::move_aside(path, &aside)
 }

@@ -1,5 +1,7 @@
 //! Positions and leases are kept; a lost state is never begun anew in silence.
 
+use std::fs;
+
 use super::*;
 
 fn appid(text: &str) -> AppId {

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::store::{StoreError, schema};
+use crate::store::{StoreError, files};
 
 /// A file as the system tells it from others: device and inode.
 type Identity = (u64, u64);
@@ -22,7 +22,7 @@ pub(crate) struct SegmentIdentity([Option<Identity>; 3]);
 impl SegmentIdentity {
     /// What is at a segment's path now.
     pub(crate) fn of(path: &Path) -> Result<Self, StoreError> {
-        let [database, wal, index] = schema::family(path);
+        let [database, wal, index] = files::database_files(path);
         Ok(Self([identity(&database)?, identity(&wal)?, identity(&index)?]))
     }
 
@@ -45,7 +45,7 @@ fn identity(path: &Path) -> Result<Option<Identity>, StoreError> {
 /// Renames what stands at a segment's path to `NAME.lost-N`, so that a new file can be begun there: a WAL that belongs to
 /// another database would be taken for that of the new one. Returns the new name, unless there was nothing to keep.
 pub(crate) fn set_aside(path: &Path) -> Result<Option<PathBuf>, StoreError> {
-    let files = schema::family(path);
+    let files = files::database_files(path);
     let length = |file: &Path| fs::metadata(file).map_or(0, |found| found.len());
     // Without a database and without frames there is nothing to keep.
     if length(&files[0]) == 0 && length(&files[1]) == 0 {
@@ -54,10 +54,10 @@ pub(crate) fn set_aside(path: &Path) -> Result<Option<PathBuf>, StoreError> {
         }
         return Ok(None);
     }
-    let free = |aside: &PathBuf| schema::family(aside).iter().all(|file| !file.exists());
+    let free = |aside: &PathBuf| files::database_files(aside).iter().all(|file| !file.exists());
     let aside = (1_u32..).map(|n| path.with_added_extension(format!("lost-{n}"))).find(free);
     let Some(aside) = aside else { return Ok(None) };
-    for (from, to) in files.iter().zip(schema::family(&aside)) {
+    for (from, to) in files.iter().zip(files::database_files(&aside)) {
         gone(fs::rename(from, to)).map_err(StoreError::io(from))?;
     }
     Ok(Some(aside))
@@ -79,13 +79,13 @@ mod tests {
     fn a_hard_link_changes_nothing_and_a_removal_a_renaming_and_a_copy_do() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit-2026-01.db");
-        for file in schema::family(&path) {
+        for file in files::database_files(&path) {
             fs::write(file, "x").unwrap();
         }
         let place = SegmentIdentity::of(&path).unwrap();
         fs::hard_link(&path, dir.path().join("backup")).unwrap();
         assert_eq!(SegmentIdentity::of(&path).unwrap(), place);
-        for file in schema::family(&path) {
+        for file in files::database_files(&path) {
             let away = dir.path().join("away");
             fs::rename(&file, &away).unwrap();
             assert_ne!(SegmentIdentity::of(&path).unwrap(), place, "{file:?} is missing");
@@ -100,7 +100,7 @@ mod tests {
     fn what_is_found_is_kept_under_a_name_of_its_own() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit-2026-01.db");
-        let [database, wal, index] = schema::family(&path);
+        let [database, wal, index] = files::database_files(&path);
         assert_eq!(set_aside(&path), Ok(None));
         fs::write(&index, "x").unwrap();
         fs::write(&wal, "").unwrap();

@@ -21,7 +21,7 @@ use crate::store::audit::log::segment_identity::SegmentIdentity;
 use crate::store::audit::{Identifiers, Options};
 use crate::store::locks::{self, Against};
 use crate::store::schema::{self, Kind, Synchronous};
-use crate::store::{Fault, StoreError, folder, wal};
+use crate::store::{Fault, StoreError, files, folder, wal};
 
 /// An open segment.
 pub(crate) struct Segment {
@@ -156,7 +156,7 @@ impl Segment {
 
     /// Syncs the WAL where commits do not: an anchor names only rows that the disk has.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
-        let [_, wal, _] = schema::family(&self.path);
+        let [_, wal, _] = files::database_files(&self.path);
         match self.synchronous {
             Synchronous::Full => Ok(()),
             Synchronous::Normal => match fs::File::open(&wal) {
@@ -214,7 +214,7 @@ impl Segment {
 
     /// How long the WAL is, in bytes.
     pub(crate) fn wal_bytes(&self) -> u64 {
-        let [_, wal, _] = schema::family(&self.path);
+        let [_, wal, _] = files::database_files(&self.path);
         fs::metadata(wal).map_or(0, |wal| wal.len())
     }
 }

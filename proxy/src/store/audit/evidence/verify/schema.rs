@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::Report;
 use crate::store::audit::log::month::Month;
+use crate::store::files;
 use crate::store::schema::{self, Kind};
 
 /// A row of `sqlite_schema`, but for where its pages are.
@@ -80,7 +81,7 @@ pub(super) fn check_integrity(path: &Path) -> Vec<String> {
     let check = || -> rusqlite::Result<Vec<String>> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(schema::BUSY)?;
+        connection.busy_timeout(files::BUSY_TIMEOUT)?;
         connection.execute_batch("PRAGMA trusted_schema = off; PRAGMA cell_size_check = on")?;
         let mut check = connection.prepare(&format!("PRAGMA integrity_check({MOST_FINDINGS})"))?;
         let findings = check.query_map([], |row| row.get(0))?;
