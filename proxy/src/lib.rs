@@ -16,7 +16,7 @@
 //! | [`log`] | lines to standard error, without waiting for it |
 //! | [`process`] | what the kernel is asked for |
 //! | [`store`] | the only SQL |
-//! | [`operation`], [`outcome`], [`metrics`], [`config`], [`clock`], [`alarms`], [`peer`], [`printable`] | leaves that all of them use |
+//! | [`operation`], [`outcome`], [`metrics`], [`config`], [`clock`], [`gcra`], [`alarms`], [`peer`], [`printable`] | leaves that all of them use |
 
 pub mod admin;
 pub mod admit;
@@ -29,6 +29,7 @@ pub mod clock;
 pub mod config;
 pub mod flight;
 pub mod gateway;
+pub mod gcra;
 pub mod inline_str;
 pub mod lifetimes;
 pub mod listen;

@@ -1,29 +1,22 @@
-//! A client's rate: so many look-ups a second on average, so many at once (GCRA, ITU-T I.371 Annex A).
+//! A client's rate limit: lookups per second on average, and at once.
 //!
-//! One moment is all its state, so that a client costs 16 bytes and a reload may change its rate at any time.
+//! Its state is one moment ([`gcra`](crate::gcra)), so a client costs 16 bytes and a reload may change its rate at any
+//! time.
 
 use std::time::Duration;
 
 use crate::config::Rate;
+use crate::gcra::{Gcra, TheoreticalArrivalTime};
 
-/// When the next look-up would be due if all before had come evenly.
+/// State of a client's rate limit.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Bucket {
-    tat: Duration,
-}
+pub(super) struct Bucket(TheoreticalArrivalTime);
 
 impl Bucket {
-    /// Takes one look-up at the monotonic moment `now`; otherwise says how long to wait for it.
+    /// Counts one lookup at the monotonic moment `now`; an error says how long to wait for it.
     pub(super) fn acquire(&mut self, rate: Rate, now: Duration) -> Result<(), Duration> {
-        let interval = Duration::from_secs(1) / rate.per_second.get();
-        let burst = interval.saturating_mul(rate.burst.get());
-        let due = self.tat.max(now).saturating_add(interval);
-        let ahead = due.saturating_sub(now);
-        if ahead > burst {
-            return Err(ahead - burst);
-        }
-        self.tat = due;
-        Ok(())
+        let limit = Gcra::new(Duration::from_secs(1) / rate.per_second.get(), rate.burst.get());
+        limit.acquire(&mut self.0, now)
     }
 }
 

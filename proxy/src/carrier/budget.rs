@@ -1,12 +1,13 @@
-//! The budget of one account: how many calls it may make a second, at once, and a day.
+//! The budget of one account: its calls per second, at once and per day.
 //!
-//! A call that may not be sent yet waits its turn in a bounded queue: misses before refreshes, then in order of
-//! arrival, each for a limited time. The rate is a GCRA whose burst counts into the second: no second, wherever it
-//! begins, sees more than `per_second` calls leave. The day's calls are leased in blocks (`budget/day.rs`).
-//! Refreshing ahead of need never waits and has a share of the rate of its own.
+//! A call that may not be sent yet waits in a bounded queue: misses before refreshes, then in order of arrival, each for
+//! a limited time. The rate is a [GCRA](crate::gcra) whose burst counts into the second: in no second, wherever it
+//! begins, more than `per_second` calls leave. The calls of a day are leased in blocks (`budget/day.rs`). Refreshing
+//! ahead never waits and has its own share of the rate.
 
 mod day;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,23 +18,24 @@ use tokio::sync::Notify;
 
 use super::NotSent;
 use crate::clock::Clock;
+use crate::gcra::{Gcra, TheoreticalArrivalTime};
 use crate::metrics::BudgetGauges;
 use crate::store::state::StateStore;
 use crate::urgency::{SharedUrgency, Urgency};
 use day::DailyQuota;
 
-/// What an account may spend.
+/// Limits of an account.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Calls that leave in any second; absent: no limit.
     pub per_second: Option<NonZeroU32>,
-    /// Calls under way at once; absent: no limit.
+    /// Calls in flight; absent: no limit.
     pub concurrent: Option<NonZeroU32>,
     /// Calls from midnight to midnight at UTC+8; absent: no limit.
     pub per_day: Option<u64>,
-    /// Calls that wait for their turn; refreshes get half of the places.
+    /// Calls in the queue; refreshes may take half of it.
     pub queue: usize,
-    /// How long one waits.
+    /// The longest time in the queue.
     pub queue_timeout: Duration,
     /// Percent of `per_second` that refreshing ahead may use.
     pub refresh_ahead_percent: u32,
@@ -43,93 +45,96 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Budget {
     limits: Limits,
-    rate: Option<Gcra>,
+    rate: Option<RateLimits>,
     queue: Mutex<Queue>,
     day: Option<DailyQuota>,
     clock: Clock,
 }
 
-/// Leave to make one call, which is over when this is dropped.
+/// Permission to make one call, which has ended when this is dropped.
 #[derive(Debug)]
 pub struct Permit {
     budget: Arc<Budget>,
 }
 
-/// What is left of a budget, to choose among accounts: the greatest is the best choice.
+/// The rest of a budget, to choose among accounts: the greatest is the best choice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Headroom {
     /// Whether a call could leave at once.
     ready: bool,
-    /// How few wait already.
-    waiting: std::cmp::Reverse<usize>,
-    /// Thousandths of the day's calls that are left.
+    /// Calls in the queue, fewer first.
+    waiting: Reverse<usize>,
+    /// Thousandths of the day's calls that remain.
     today: u64,
-    /// How few are under way.
-    in_flight: std::cmp::Reverse<u32>,
+    /// Calls in flight, fewer first.
+    in_flight: Reverse<u32>,
 }
 
-/// The GCRA's constants.
+/// The rate of all calls, and the share of it that refreshing ahead may use.
 #[derive(Clone, Copy, Debug)]
-struct Gcra {
-    interval: Duration,
-    tolerance: Duration,
-    refresh_ahead: Option<Duration>,
+struct RateLimits {
+    calls: Gcra,
+    refresh_ahead: Option<Gcra>,
 }
 
-/// Who waits, what is under way, and when the next call may leave.
+/// Calls that wait, calls in flight, and the state of the rate limits.
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: BTreeMap<(Urgency, u64), Arc<Notify>>,
+    waiting: BTreeMap<QueueKey, Arc<Notify>>,
     arrivals: u64,
-    under_way: u32,
-    /// Theoretical arrival times of the GCRA, on the monotonic clock.
-    next: Duration,
-    next_ahead: Duration,
+    in_flight: u32,
+    calls: TheoreticalArrivalTime,
+    refresh_ahead: TheoreticalArrivalTime,
+}
+
+/// Position in the queue: the most urgent call first, then the earliest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct QueueKey {
+    urgency: Urgency,
+    arrival: u64,
 }
 
 enum Admission {
     Now,
-    /// Not before this long; `None`: not before somebody tells.
+    /// Wait this long, or (`None`) until notified.
     Later(Option<Duration>),
 }
 
 impl Budget {
-    /// The budget of `appid`, nothing spent but what `state` knows of today.
+    /// The budget of `appid`; only the calls of today that `state` has leased are spent.
     pub fn new(limits: Limits, appid: AppId, state: Arc<StateStore>, clock: Clock) -> Arc<Self> {
-        let pace = limits.per_second.map(|rate| Gcra::of(rate.get(), limits.refresh_ahead_percent));
+        let rate = limits.per_second.map(|rate| RateLimits::new(rate.get(), limits.refresh_ahead_percent));
         let day = limits.per_day.map(|limit| DailyQuota::new(limit, appid, state));
-        Arc::new(Self { limits, rate: pace, queue: Mutex::default(), day, clock })
+        Arc::new(Self { limits, rate, queue: Mutex::default(), day, clock })
     }
 
-    /// What may be spent.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Waits for a turn, moving up in the queue when the call becomes more urgent.
+    /// Waits for a permit; a call that becomes more urgent meanwhile moves up in the queue.
     ///
     /// # Errors
     /// [`NotSent::Budget`] when the queue is full, the wait too long or the day's calls are spent.
-    pub async fn take(self: &Arc<Self>, pressure: &SharedUrgency) -> Result<Permit, NotSent> {
+    pub async fn take(self: &Arc<Self>, urgency: &SharedUrgency) -> Result<Permit, NotSent> {
         if let Some(day) = &self.day {
             day.check(self.clock.believed())?;
         }
-        let permit = self.wait_for_permit(pressure).await?;
+        let permit = self.wait_for_permit(urgency).await?;
         if let Some(day) = &self.day {
             day.take(self.clock.believed()).await?;
         }
         Ok(permit)
     }
 
-    /// What is left now.
     pub fn headroom(&self) -> Headroom {
-        let desk = self.lock_queue();
-        let ready = matches!(self.admission(&desk, Urgency::Miss), Admission::Now);
+        let queue = self.lock_queue();
+        let ready = matches!(self.admission(&queue, Urgency::Miss), Admission::Now);
         Headroom {
             ready,
-            waiting: std::cmp::Reverse(desk.waiting.len()),
-            today: self.day.as_ref().map_or(1_000, |day| day.thousandths_left(self.clock.believed())),
-            in_flight: std::cmp::Reverse(desk.under_way),
+            waiting: Reverse(queue.waiting.len()),
+            today: self.day.as_ref().map_or(1_000, |day| day.remaining_permille(self.clock.believed())),
+            in_flight: Reverse(queue.in_flight),
         }
     }
 
@@ -137,95 +142,100 @@ impl Budget {
     pub fn gauges(&self) -> BudgetGauges {
         BudgetGauges {
             waiting: self.lock_queue().waiting.len(),
-            remaining_today: self.day.as_ref().map(|day| day.left(self.clock.believed())),
+            remaining_today: self.day.as_ref().map(|day| day.remaining(self.clock.believed())),
         }
     }
 
-    /// Whether refreshing ahead has a share of a rate, and some of it left now.
+    /// Whether refreshing ahead has a share of a rate, and some of it remains now.
     pub fn can_refresh_ahead(&self) -> bool {
-        let desk = self.lock_queue();
-        self.rate.is_some_and(|pace| pace.refresh_ahead.is_some())
-            && desk.waiting.is_empty()
-            && matches!(self.admission(&desk, Urgency::Ahead), Admission::Now)
+        let queue = self.lock_queue();
+        self.rate.is_some_and(|rate| rate.refresh_ahead.is_some())
+            && queue.waiting.is_empty()
+            && matches!(self.admission(&queue, Urgency::Ahead), Admission::Now)
     }
 
-    async fn wait_for_permit(self: &Arc<Self>, pressure: &SharedUrgency) -> Result<Permit, NotSent> {
-        let mut place = {
-            let urgency = pressure.get();
-            let mut desk = self.lock_queue();
-            if desk.waiting.is_empty() && matches!(self.admission(&desk, urgency), Admission::Now) {
-                return Ok(self.grant(&mut desk, urgency));
+    async fn wait_for_permit(self: &Arc<Self>, urgency: &SharedUrgency) -> Result<Permit, NotSent> {
+        let mut entry = {
+            let urgency = urgency.get();
+            let mut queue = self.lock_queue();
+            if queue.waiting.is_empty() && matches!(self.admission(&queue, urgency), Admission::Now) {
+                return Ok(self.grant(&mut queue, urgency));
             }
-            let places = match urgency {
-                Urgency::Miss => self.limits.queue,
-                Urgency::Refresh => self.limits.queue / 2,
-                Urgency::Ahead => 0,
-            };
-            if desk.waiting.len() >= places {
-                return Err(self.queue_full(&desk));
-            }
-            desk.arrivals += 1;
-            let (key, turn) = ((urgency, desk.arrivals), Arc::new(Notify::new()));
-            desk.waiting.insert(key, Arc::clone(&turn));
-            QueueEntry { budget: Arc::clone(self), key, turn }
+            self.enqueue(&mut queue, urgency)?
         };
-        let patience = tokio::time::sleep(self.limits.queue_timeout);
-        tokio::pin!(patience);
+        let timeout = tokio::time::sleep(self.limits.queue_timeout);
+        tokio::pin!(timeout);
         loop {
             let wait = {
-                let mut desk = self.lock_queue();
-                match self.try_admit(&desk, place.key) {
-                    Admission::Now => return Ok(self.grant(&mut desk, place.key.0)),
+                let mut queue = self.lock_queue();
+                match self.admission_of(&queue, entry.key) {
+                    Admission::Now => return Ok(self.grant(&mut queue, entry.key.urgency)),
                     Admission::Later(wait) => wait,
                 }
             };
-            // A clock that a test sets may stand still: then this looks again and again, a millisecond apart.
+            // A clock that a test sets may stand still: then this checks again and again, a millisecond apart.
             let wait = wait.map(|wait| wait.max(Duration::from_millis(1)));
             tokio::select! {
-                () = place.turn.notified() => {}
-                () = pressure.raised_above(place.key.0) => place.reprioritize(pressure.get()),
+                () = entry.notify.notified() => {}
+                () = urgency.raised_above(entry.key.urgency) => entry.reprioritize(urgency.get()),
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
-                () = &mut patience => return Err(self.queue_full(&self.lock_queue())),
+                () = &mut timeout => return Err(self.queue_full(&self.lock_queue())),
             }
         }
     }
 
-    fn try_admit(&self, desk: &Queue, key: (Urgency, u64)) -> Admission {
-        match desk.waiting.first_key_value() {
-            Some((first, _)) if *first == key => self.admission(desk, key.0),
+    fn enqueue(self: &Arc<Self>, queue: &mut Queue, urgency: Urgency) -> Result<QueueEntry, NotSent> {
+        let limit = match urgency {
+            Urgency::Miss => self.limits.queue,
+            Urgency::Refresh => self.limits.queue / 2,
+            Urgency::Ahead => 0,
+        };
+        if queue.waiting.len() >= limit {
+            return Err(self.queue_full(queue));
+        }
+        queue.arrivals += 1;
+        let (key, notify) = (QueueKey { urgency, arrival: queue.arrivals }, Arc::new(Notify::new()));
+        queue.waiting.insert(key, Arc::clone(&notify));
+        Ok(QueueEntry { budget: Arc::clone(self), key, notify })
+    }
+
+    /// Whether the call of this queue entry may leave: only the first one may.
+    fn admission_of(&self, queue: &Queue, key: QueueKey) -> Admission {
+        match queue.waiting.first_key_value() {
+            Some((first, _)) if *first == key => self.admission(queue, key.urgency),
             _ => Admission::Later(None),
         }
     }
 
-    fn admission(&self, desk: &Queue, urgency: Urgency) -> Admission {
-        if self.limits.concurrent.is_some_and(|limit| desk.under_way >= limit.get()) {
+    fn admission(&self, queue: &Queue, urgency: Urgency) -> Admission {
+        if self.limits.concurrent.is_some_and(|limit| queue.in_flight >= limit.get()) {
             return Admission::Later(None);
         }
-        let Some(pace) = self.rate else { return Admission::Now };
+        let Some(rate) = self.rate else { return Admission::Now };
         let now = self.clock.monotonic();
-        let mut wait = desk.next.saturating_sub(pace.tolerance).saturating_sub(now);
-        if urgency == Urgency::Ahead {
-            wait = wait.max(desk.next_ahead.saturating_sub(now));
+        let mut wait = rate.calls.wait(queue.calls, now);
+        if let (Urgency::Ahead, Some(ahead)) = (urgency, rate.refresh_ahead) {
+            wait = wait.max(ahead.wait(queue.refresh_ahead, now));
         }
         if wait.is_zero() { Admission::Now } else { Admission::Later(Some(wait)) }
     }
 
-    fn grant(self: &Arc<Self>, desk: &mut Queue, urgency: Urgency) -> Permit {
-        desk.under_way += 1;
-        if let Some(pace) = self.rate {
+    fn grant(self: &Arc<Self>, queue: &mut Queue, urgency: Urgency) -> Permit {
+        queue.in_flight += 1;
+        if let Some(rate) = self.rate {
             let now = self.clock.monotonic();
-            desk.next = desk.next.max(now) + pace.interval;
-            if let (Urgency::Ahead, Some(ahead)) = (urgency, pace.refresh_ahead) {
-                desk.next_ahead = desk.next_ahead.max(now) + ahead;
+            rate.calls.record(&mut queue.calls, now);
+            if let (Urgency::Ahead, Some(ahead)) = (urgency, rate.refresh_ahead) {
+                ahead.record(&mut queue.refresh_ahead, now);
             }
         }
         Permit { budget: Arc::clone(self) }
     }
 
-    /// What to say to one more: by when those who wait will be through.
-    fn queue_full(&self, desk: &Queue) -> NotSent {
-        let interval = self.rate.map_or(Duration::from_millis(10), |pace| pace.interval);
-        let before = u32::try_from(desk.waiting.len()).unwrap_or(u32::MAX);
+    /// The refusal of one more call, with the time after which those in the queue will have left.
+    fn queue_full(&self, queue: &Queue) -> NotSent {
+        let interval = self.rate.map_or(Duration::from_millis(10), |rate| rate.calls.emission_interval());
+        let before = u32::try_from(queue.waiting.len()).unwrap_or(u32::MAX);
         NotSent::Budget(interval.saturating_mul(before).max(Duration::from_secs(1)))
     }
 
@@ -235,58 +245,59 @@ impl Budget {
     }
 }
 
-impl Gcra {
-    /// A tenth of the rate may leave together after a pause; the interval is such that these and what follows them
-    /// within a second are `rate` calls: `burst + (rate - burst)`.
-    fn of(rate: u32, ahead_percent: u32) -> Self {
+impl RateLimits {
+    /// A tenth of the rate may leave at once after a pause; the interval is such that these and the calls that follow
+    /// them within a second are `rate` calls: `burst + (rate - burst)`.
+    fn new(rate: u32, refresh_ahead_percent: u32) -> Self {
         let burst = (rate / 10).max(1);
         let interval = Duration::from_secs(1) / (rate - burst + 1);
-        let ahead = (ahead_percent > 0).then(|| interval * 100 / ahead_percent.min(100));
-        Self { interval, tolerance: interval * (burst - 1), refresh_ahead: ahead }
+        let refresh_ahead = (refresh_ahead_percent > 0)
+            .then(|| Gcra::new(interval * 100 / refresh_ahead_percent.min(100), 1));
+        Self { calls: Gcra::new(interval, burst), refresh_ahead }
     }
 }
 
 impl Queue {
-    fn notify_next(&self) {
-        if let Some((_, turn)) = self.waiting.first_key_value() {
-            turn.notify_one();
+    fn notify_first(&self) {
+        if let Some((_, notify)) = self.waiting.first_key_value() {
+            notify.notify_one();
         }
     }
 }
 
-/// A place in the queue: whoever leaves it, with a permit or without, tells the next.
+/// A call in the queue. When it leaves, with a permit or without, the next one is notified.
 struct QueueEntry {
     budget: Arc<Budget>,
-    key: (Urgency, u64),
-    turn: Arc<Notify>,
+    key: QueueKey,
+    notify: Arc<Notify>,
 }
 
 impl QueueEntry {
-    /// Among those as urgent as this, by its own arrival.
+    /// Moves among the calls of this urgency, where its arrival decides.
     fn reprioritize(&mut self, urgency: Urgency) {
-        let mut desk = self.budget.lock_queue();
-        if let Some(turn) = desk.waiting.remove(&self.key) {
-            self.key.0 = urgency;
-            desk.waiting.insert(self.key, turn);
+        let mut queue = self.budget.lock_queue();
+        if let Some(notify) = queue.waiting.remove(&self.key) {
+            self.key.urgency = urgency;
+            queue.waiting.insert(self.key, notify);
         }
-        // Whoever was first may be second now, and whoever waited behind may be first.
-        desk.notify_next();
+        // The first one may be second now, and another one the first.
+        queue.notify_first();
     }
 }
 
 impl Drop for QueueEntry {
     fn drop(&mut self) {
-        let mut desk = self.budget.lock_queue();
-        desk.waiting.remove(&self.key);
-        desk.notify_next();
+        let mut queue = self.budget.lock_queue();
+        queue.waiting.remove(&self.key);
+        queue.notify_first();
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut desk = self.budget.lock_queue();
-        desk.under_way -= 1;
-        desk.notify_next();
+        let mut queue = self.budget.lock_queue();
+        queue.in_flight -= 1;
+        queue.notify_first();
     }
 }
 

@@ -1,7 +1,7 @@
 //! The calls of a day, counted across restarts.
 //!
-//! Days begin at midnight at UTC+8. Calls are leased from `state.db` in blocks and spent from memory, so a restart
-//! forgets at most a block of them, and never spends one twice. A clock that is set back does not begin a day again.
+//! Days start at midnight at UTC+8. Calls are leased from `state.db` in blocks and spent from memory, so a restart
+//! loses at most one block of them, and spends none twice. A clock that is set back does not start a day again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,43 +12,44 @@ use crate::carrier::NotSent;
 use crate::clock::Time;
 use crate::store::state::{Lease, StateStore};
 
-/// How far the carrier's days are ahead of UTC, in seconds.
+/// Offset of the carrier's days from UTC, in seconds.
 const ZONE: u64 = 8 * 3_600;
-/// Seconds of a day; the carrier's zone has no daylight saving.
+/// Seconds per day; the carrier's zone has no daylight saving.
 const DAY: u64 = 86_400;
-/// Blocks that a day's calls are leased in, about.
-const BLOCKS: u64 = 200;
+/// About how many leases the calls of a day take.
+const LEASES_PER_DAY: u64 = 200;
 
-/// One account's calls of today.
+/// Daily quota of one account.
 #[derive(Debug)]
 pub(super) struct DailyQuota {
     limit: u64,
     appid: AppId,
     state: Arc<StateStore>,
-    held: Mutex<DayLease>,
-    /// One leases, the others wait for it.
+    lease: Mutex<DayLease>,
+    /// Held while one caller leases; the others wait for it.
     leasing: tokio::sync::Mutex<()>,
 }
 
-/// What is leased and not spent.
+/// Calls that are leased.
 #[derive(Clone, Copy, Debug, Default)]
 struct DayLease {
     day: u64,
-    calls: u64,
-    /// Of the whole day, by whatever process.
+    /// Calls of this lease that are not spent.
+    unspent: u64,
+    /// Calls that all leases of the day have, in this process or an earlier one.
     leased: u64,
 }
 
 impl DailyQuota {
     pub(super) fn new(limit: u64, appid: AppId, state: Arc<StateStore>) -> Self {
-        Self { limit, appid, state, held: Mutex::default(), leasing: tokio::sync::Mutex::default() }
+        Self { limit, appid, state, lease: Mutex::default(), leasing: tokio::sync::Mutex::default() }
     }
 
     /// Whether the day's calls are known to be spent.
     pub(super) fn check(&self, now: Time) -> Result<(), NotSent> {
-        let held = self.held();
-        if held.day >= day_of(now) && held.calls == 0 && held.leased >= self.limit {
-            return Err(until_midnight(held.day, now));
+        let lease = self.lock();
+        if lease.day >= day_of(now) && lease.unspent == 0 && lease.leased >= self.limit {
+            return Err(until_midnight(lease.day, now));
         }
         Ok(())
     }
@@ -63,54 +64,58 @@ impl DailyQuota {
             return Ok(());
         }
         self.check(now)?;
-        let lease = self.lease(now).await?;
-        let mut held = self.held();
-        *held = DayLease { day: lease.day, calls: lease.granted, leased: lease.leased };
-        match held.calls.checked_sub(1) {
-            Some(left) => {
-                held.calls = left;
+        let granted = self.lease(now).await?;
+        let mut lease = self.lock();
+        *lease = DayLease { day: granted.day, unspent: granted.granted, leased: granted.leased };
+        match lease.unspent.checked_sub(1) {
+            Some(unspent) => {
+                lease.unspent = unspent;
                 Ok(())
             }
-            None => Err(until_midnight(held.day, now)),
+            None => Err(until_midnight(lease.day, now)),
         }
     }
 
-    /// Calls left today.
-    pub(super) fn left(&self, now: Time) -> u64 {
-        let held = self.held();
-        if held.day < day_of(now) { self.limit } else { self.limit.saturating_sub(held.leased) + held.calls }
+    /// Calls that remain today.
+    pub(super) fn remaining(&self, now: Time) -> u64 {
+        let lease = self.lock();
+        if lease.day < day_of(now) {
+            self.limit
+        } else {
+            self.limit.saturating_sub(lease.leased) + lease.unspent
+        }
     }
 
-    pub(super) fn thousandths_left(&self, now: Time) -> u64 {
-        self.left(now).saturating_mul(1_000) / self.limit.max(1)
+    pub(super) fn remaining_permille(&self, now: Time) -> u64 {
+        self.remaining(now).saturating_mul(1_000) / self.limit.max(1)
     }
 
     fn spend(&self, now: Time) -> bool {
-        let mut held = self.held();
-        if held.day < day_of(now) || held.calls == 0 {
+        let mut lease = self.lock();
+        if lease.day < day_of(now) || lease.unspent == 0 {
             return false;
         }
-        held.calls -= 1;
+        lease.unspent -= 1;
         true
     }
 
     async fn lease(&self, now: Time) -> Result<Lease, NotSent> {
         let (state, appid, limit) = (Arc::clone(&self.state), self.appid, self.limit);
-        let block = (limit / BLOCKS).clamp(1, 1_000);
+        let block = (limit / LEASES_PER_DAY).clamp(1, 1_000);
         let leased =
             tokio::task::spawn_blocking(move || state.lease_calls(&appid, day_of(now), block, limit)).await;
         match leased {
             Ok(Ok(lease)) => Ok(lease),
             Ok(Err(error)) => {
-                tracing::error!(%error, "the day's calls cannot be counted: none is made");
+                tracing::error!(%error, "the calls of the day cannot be counted: no call is made");
                 Err(NotSent::Uncounted(Duration::from_secs(5)))
             }
             Err(_) => Err(NotSent::Uncounted(Duration::from_secs(5))),
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, DayLease> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, DayLease> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -138,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_days_calls_end_and_come_back_at_midnight_of_the_carrier() {
+    async fn the_calls_of_a_day_are_spent_until_midnight_at_the_carrier() {
         let dir = tempfile::tempdir().unwrap();
         let day = day(dir.path(), 3);
         for _ in 0..3 {
@@ -147,16 +152,16 @@ mod tests {
         assert_eq!(day.take(LATE).await, Err(NotSent::Budget(Duration::from_secs(60))));
         assert_eq!(day.check(LATE), Err(NotSent::Budget(Duration::from_secs(60))));
         let midnight = LATE.plus(Duration::from_secs(60));
-        assert_eq!(day.left(midnight), 3);
+        assert_eq!(day.remaining(midnight), 3);
         assert_eq!(day.take(midnight).await, Ok(()));
-        assert_eq!(day.left(midnight), 2);
-        // Set back, the clock does not give the old day back.
+        assert_eq!(day.remaining(midnight), 2);
+        // A clock that is set back does not return to the old day.
         assert_eq!(day.take(LATE).await, Ok(()));
-        assert_eq!(day.left(midnight), 1);
+        assert_eq!(day.remaining(midnight), 1);
     }
 
     #[tokio::test]
-    async fn a_restart_never_gives_calls_back() {
+    async fn a_restart_returns_no_calls() {
         let dir = tempfile::tempdir().unwrap();
         let mut made = 0;
         loop {
@@ -170,6 +175,6 @@ mod tests {
                 made += 1;
             }
         }
-        assert!((400..=1_000).contains(&made), "{made} calls: at most a block of 5 is forgotten each time");
+        assert!((400..=1_000).contains(&made), "{made} calls: at most a block of 5 is lost each time");
     }
 }

@@ -1,4 +1,4 @@
-//! The queue and the pace, on a clock that only the test moves.
+//! The queue and the rate, on a clock that only the test moves.
 
 use super::*;
 use crate::clock::{ManualClock, Time};
@@ -7,18 +7,18 @@ use proptest::prelude::*;
 
 const START: Time = Time::from_secs(1_768_449_600);
 
-struct Bench {
+struct TestBudget {
     budget: Arc<Budget>,
-    hand: ManualClock,
+    clock: ManualClock,
     _dir: tempfile::TempDir,
 }
 
-fn bench(limits: Limits) -> Bench {
+fn budget(limits: Limits) -> TestBudget {
     let dir = tempfile::tempdir().unwrap();
-    let (clock, hand) = Clock::manual(START);
+    let (clock, manual) = Clock::manual(START);
     let state = Arc::new(StateStore::open(dir.path(), OnStateLoss::Refuse).unwrap());
     let budget = Budget::new(limits, AppId::parse("100001").unwrap(), state, clock);
-    Bench { budget, hand, _dir: dir }
+    TestBudget { budget, clock: manual, _dir: dir }
 }
 
 const NONE: Limits = Limits {
@@ -38,20 +38,20 @@ fn at_once(calls: u32) -> Limits {
     Limits { concurrent: NonZeroU32::new(calls), ..NONE }
 }
 
-impl Bench {
-    /// A caller that waits; returns once it does.
+impl TestBudget {
+    /// A call that waits in the queue.
     async fn waiting(&self, urgency: Urgency) -> tokio::task::JoinHandle<Result<Permit, NotSent>> {
-        self.waiting_under(&SharedUrgency::new(urgency)).await
+        self.waiting_with(&SharedUrgency::new(urgency)).await
     }
 
-    /// The same, as urgent as the pressure is and becomes.
-    async fn waiting_under(
+    /// A call that waits in the queue, and whose urgency may rise.
+    async fn waiting_with(
         &self,
-        pressure: &SharedUrgency,
+        urgency: &SharedUrgency,
     ) -> tokio::task::JoinHandle<Result<Permit, NotSent>> {
         let before = self.budget.gauges().waiting;
-        let (budget, pressure) = (Arc::clone(&self.budget), pressure.clone());
-        let waiting = tokio::spawn(async move { budget.take(&pressure).await });
+        let (budget, urgency) = (Arc::clone(&self.budget), urgency.clone());
+        let waiting = tokio::spawn(async move { budget.take(&urgency).await });
         while self.budget.gauges().waiting == before {
             tokio::task::yield_now().await;
         }
@@ -61,20 +61,20 @@ impl Bench {
 
 #[tokio::test]
 async fn without_limits_everything_passes() {
-    let bench = bench(NONE);
+    let account = budget(NONE);
     let mut held = Vec::new();
     for _ in 0..1_000 {
-        held.push(bench.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap());
+        held.push(account.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap());
     }
-    assert_eq!(bench.budget.gauges(), BudgetGauges::default());
+    assert_eq!(account.budget.gauges(), BudgetGauges::default());
 }
 
 #[tokio::test]
 async fn a_call_that_ends_lets_the_next_one_pass_misses_first() {
-    let bench = bench(at_once(1));
-    let first = bench.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap();
-    let refresh = bench.waiting(Urgency::Refresh).await;
-    let miss = bench.waiting(Urgency::Miss).await;
+    let account = budget(at_once(1));
+    let first = account.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap();
+    let refresh = account.waiting(Urgency::Refresh).await;
+    let miss = account.waiting(Urgency::Miss).await;
     drop(first);
     let second = miss.await.unwrap().unwrap();
     assert!(!refresh.is_finished(), "the refresh came first, and waits still");
@@ -84,13 +84,13 @@ async fn a_call_that_ends_lets_the_next_one_pass_misses_first() {
 
 #[tokio::test]
 async fn a_refresh_that_a_miss_joins_moves_up_in_the_queue() {
-    let bench = bench(at_once(1));
-    let first = bench.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap();
-    let earlier = bench.waiting(Urgency::Refresh).await;
-    let pressure = SharedUrgency::new(Urgency::Refresh);
-    let joined = bench.waiting_under(&pressure).await;
-    pressure.raise(Urgency::Miss);
-    while bench.budget.lock_queue().waiting.keys().all(|(urgency, _)| *urgency == Urgency::Refresh) {
+    let account = budget(at_once(1));
+    let first = account.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap();
+    let earlier = account.waiting(Urgency::Refresh).await;
+    let urgency = SharedUrgency::new(Urgency::Refresh);
+    let joined = account.waiting_with(&urgency).await;
+    urgency.raise(Urgency::Miss);
+    while account.budget.lock_queue().waiting.keys().all(|key| key.urgency == Urgency::Refresh) {
         tokio::task::yield_now().await;
     }
     drop(first);
@@ -98,97 +98,97 @@ async fn a_refresh_that_a_miss_joins_moves_up_in_the_queue() {
     assert!(!earlier.is_finished(), "it came first, and waits still");
     drop(second);
     assert!(earlier.await.unwrap().is_ok());
-    assert_eq!(bench.budget.gauges(), BudgetGauges::default());
+    assert_eq!(account.budget.gauges(), BudgetGauges::default());
 }
 
 #[tokio::test]
-async fn one_that_goes_away_gives_its_place_up() {
-    let bench = bench(at_once(1));
-    let first = bench.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap();
-    let gone = bench.waiting(Urgency::Miss).await;
-    let next = bench.waiting(Urgency::Miss).await;
+async fn a_call_that_is_cancelled_leaves_the_queue() {
+    let account = budget(at_once(1));
+    let first = account.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap();
+    let gone = account.waiting(Urgency::Miss).await;
+    let next = account.waiting(Urgency::Miss).await;
     gone.abort();
     assert!(gone.await.is_err());
-    assert_eq!(bench.budget.gauges().waiting, 1);
+    assert_eq!(account.budget.gauges().waiting, 1);
     drop(first);
     assert!(next.await.unwrap().is_ok());
 }
 
 #[tokio::test]
 async fn the_queue_is_bounded_and_refreshes_get_half_of_it() {
-    let bench = bench(Limits { queue: 2, ..at_once(1) });
-    let _first = bench.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap();
-    let _refresh = bench.waiting(Urgency::Refresh).await;
-    assert!(bench.budget.take(&SharedUrgency::new(Urgency::Refresh)).await.is_err());
-    let _miss = bench.waiting(Urgency::Miss).await;
-    let refused = bench.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap_err();
+    let account = budget(Limits { queue: 2, ..at_once(1) });
+    let _first = account.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap();
+    let _refresh = account.waiting(Urgency::Refresh).await;
+    assert!(account.budget.take(&SharedUrgency::new(Urgency::Refresh)).await.is_err());
+    let _miss = account.waiting(Urgency::Miss).await;
+    let refused = account.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap_err();
     assert_eq!(refused, NotSent::Budget(Duration::from_secs(1)));
 }
 
 #[tokio::test]
-async fn one_that_waits_too_long_is_refused() {
-    let bench = bench(Limits { queue_timeout: Duration::from_millis(5), ..at_once(1) });
-    let _first = bench.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap();
-    assert!(bench.budget.take(&SharedUrgency::new(Urgency::Miss)).await.is_err());
-    assert_eq!(bench.budget.gauges().waiting, 0);
+async fn a_call_that_waits_too_long_is_refused() {
+    let account = budget(Limits { queue_timeout: Duration::from_millis(5), ..at_once(1) });
+    let _first = account.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap();
+    assert!(account.budget.take(&SharedUrgency::new(Urgency::Miss)).await.is_err());
+    assert_eq!(account.budget.gauges().waiting, 0);
 }
 
 #[tokio::test]
-async fn what_waits_for_the_pace_leaves_when_its_time_has_come() {
-    let bench = bench(rate(1));
-    drop(bench.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap());
-    let waiting = bench.waiting(Urgency::Miss).await;
-    bench.hand.advance(Duration::from_millis(999));
+async fn a_call_that_waits_for_the_rate_leaves_when_it_conforms() {
+    let account = budget(rate(1));
+    drop(account.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap());
+    let waiting = account.waiting(Urgency::Miss).await;
+    account.clock.advance(Duration::from_millis(999));
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());
-    bench.hand.advance(Duration::from_millis(1));
+    account.clock.advance(Duration::from_millis(1));
     assert!(waiting.await.unwrap().is_ok());
 }
 
 #[tokio::test]
 async fn refreshing_ahead_has_a_share_and_never_waits() {
-    let bench = bench(rate(100));
-    assert!(bench.budget.can_refresh_ahead());
-    assert!(bench.budget.take(&SharedUrgency::new(Urgency::Ahead)).await.is_ok());
-    assert!(!bench.budget.can_refresh_ahead());
-    assert!(bench.budget.take(&SharedUrgency::new(Urgency::Ahead)).await.is_err(), "a tenth of the pace");
+    let account = budget(rate(100));
+    assert!(account.budget.can_refresh_ahead());
+    assert!(account.budget.take(&SharedUrgency::new(Urgency::Ahead)).await.is_ok());
+    assert!(!account.budget.can_refresh_ahead());
+    assert!(account.budget.take(&SharedUrgency::new(Urgency::Ahead)).await.is_err(), "a tenth of the rate");
     assert!(
-        bench.budget.take(&SharedUrgency::new(Urgency::Miss)).await.is_ok(),
+        account.budget.take(&SharedUrgency::new(Urgency::Miss)).await.is_ok(),
         "which leaves the rest to misses"
     );
-    bench.hand.advance(Duration::from_secs(1));
-    assert!(bench.budget.take(&SharedUrgency::new(Urgency::Ahead)).await.is_ok());
+    account.clock.advance(Duration::from_secs(1));
+    assert!(account.budget.take(&SharedUrgency::new(Urgency::Ahead)).await.is_ok());
 }
 
 #[tokio::test]
 async fn the_account_with_more_left_is_the_better_choice() {
-    let (idle, busy) = (bench(rate(10)), bench(rate(10)));
+    let (idle, busy) = (budget(rate(10)), budget(rate(10)));
     let _call = busy.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap();
     assert!(idle.budget.headroom() > busy.budget.headroom());
     let (fresh, spent) =
-        (bench(Limits { per_day: Some(10), ..NONE }), bench(Limits { per_day: Some(10), ..NONE }));
+        (budget(Limits { per_day: Some(10), ..NONE }), budget(Limits { per_day: Some(10), ..NONE }));
     drop(spent.budget.take(&SharedUrgency::new(Urgency::Miss)).await.unwrap());
     assert!(fresh.budget.headroom() > spent.budget.headroom());
 }
 
 proptest! {
-    /// Whoever asks whenever: no second sees more than the rate.
+    /// Calls at any times: no second sees more than the rate.
     #[test]
     fn no_second_sees_more_than_the_rate(
         per_second in 1_u32..60,
         pauses in proptest::collection::vec(0_u64..120, 1..300),
     ) {
-        let bench = bench(rate(per_second));
+        let account = budget(rate(per_second));
         let mut left = Vec::new();
         let mut now = Duration::ZERO;
         for pause in pauses {
             let pause = Duration::from_millis(pause);
             now += pause;
-            bench.hand.advance(pause);
-            let mut desk = bench.budget.lock_queue();
-            if matches!(bench.budget.admission(&desk, Urgency::Miss), Admission::Now) {
-                let permit = bench.budget.grant(&mut desk, Urgency::Miss);
-                drop(desk);
+            account.clock.advance(pause);
+            let mut queue = account.budget.lock_queue();
+            if matches!(account.budget.admission(&queue, Urgency::Miss), Admission::Now) {
+                let permit = account.budget.grant(&mut queue, Urgency::Miss);
+                drop(queue);
                 drop(permit);
                 left.push(now);
             }
