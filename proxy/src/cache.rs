@@ -19,7 +19,8 @@ use cmiot_signer::{Card, Status};
 
 use crate::carrier::CarrierResponse;
 use crate::carrier::charset::ContentType;
-use crate::carrier::verdict::{Code, Verdict};
+use crate::carrier::dialect::v2;
+use crate::carrier::verdict::Code;
 use crate::clock::{Clock, Time};
 use crate::config::Config;
 use crate::lifetimes::Lifetime;
@@ -363,7 +364,7 @@ impl Cache {
     /// A row of the file; `None` for one that no proxy wrote.
     fn read(&self, row: &CacheRow) -> Option<Entry> {
         let code = Code::parse(&row.code)?;
-        let verdict = Verdict::stored(code, row.status.as_deref().map(Status::from_code));
+        let verdict = v2::stored_verdict(code, row.status.as_deref().map(Status::from_code));
         let content_type = ContentType::stored(row.charset.as_deref());
         let reply = self.replies.intern(&row.body, content_type, verdict);
         Some(Entry { reply, answered_at: row.answered_at, stale: row.stale, hits: Hits::default() })

@@ -1,9 +1,9 @@
-//! The carrier's side: signs one call with an account's credentials, makes it, and says what came of it.
+//! Calls to the carrier: account selection, budget, breakers, signature, retries, and the meaning of the reply.
 //!
-//! [`Carrier::call`] asks for a group: it picks the account by what is left of its budget, waits for its turn, passes
-//! the breakers, and asks once more where the carrier's codes say that this helps. One [`Attempt`] is one call with one
-//! transid of its own. What the carrier said is a [`Verdict`]; what kept it from saying anything is a [`Fault`]; why it
-//! was not asked at all is [`NotSent`]. Only this room knows the carrier's JSON and error codes.
+//! [`Carrier::call`] makes a call for a group of accounts. It selects the account with the most headroom, waits for its
+//! budget, checks its breakers, and retries where that helps (`retry.rs`). One [`Attempt`] is one call with its own
+//! transid. A reply has a [`Verdict`]; a call without a reply ends with a [`Fault`]; a call that is not sent has the reason
+//! [`NotSent`]. Only [`dialect`] knows the carrier's codes and fields.
 
 pub mod account;
 pub mod breaker;
@@ -11,8 +11,10 @@ pub mod budget;
 pub mod charset;
 pub mod client;
 mod connect;
+pub mod dialect;
 pub mod fault;
 pub mod health;
+mod retry;
 pub mod verdict;
 
 use std::collections::HashMap;
@@ -21,7 +23,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use cmiot_signer::{Card, Password, SignedRequest, Signer, Transid};
+use cmiot_signer::{Card, Password, Transid};
 use tokio_util::sync::CancellationToken;
 
 use crate::alarms::Condition;
@@ -38,65 +40,71 @@ use crate::urgency::SharedUrgency;
 use account::{AccountState, CallPermit, Next};
 use charset::ContentType;
 use client::Client;
+use dialect::v2;
 use fault::Fault;
 use health::Alarm;
+use retry::Retries;
 use verdict::{Class, Code, Verdict};
 
-/// One call to the carrier and its end.
+/// A call to make.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    pub operation: &'static Operation,
+    pub card: &'a Card,
+    pub parameters: &'a Parameters,
+}
+
+/// One call that was made, and its result.
 #[derive(Clone, Debug)]
 pub struct Attempt {
     /// The account that signed it.
     pub account: Arc<str>,
-    /// Its own transaction number; absent when none could be had.
+    /// Its transid; absent if there was none to be had.
     pub transid: Option<Transid>,
-    /// How long it took.
     pub latency: Duration,
-    /// What the carrier said, or what kept it from saying anything.
     pub result: Result<CarrierResponse, Fault>,
 }
 
 impl Attempt {
-    /// Whether the carrier refused the account and not the call: another account may be served.
-    fn is_refused(&self) -> bool {
-        let class = self.result.as_ref().ok().map(|answered| answered.verdict.class);
-        matches!(class, Some(Class::Credentials | Class::Throttled))
+    /// Whether the carrier refused or throttled the account: another account may be served.
+    fn is_account_refused(&self) -> bool {
+        let class = self.result.as_ref().ok().map(|response| response.verdict.class);
+        class.is_some_and(|class| class.refuses_account() || class == Class::Throttled)
     }
 }
 
-/// The carrier's answer, byte for byte, and what it means.
+/// The carrier's reply, byte for byte, and its meaning.
 #[derive(Clone, Debug)]
 pub struct CarrierResponse {
-    /// The body as it came.
+    /// The body as received.
     pub body: Bytes,
-    /// How it is encoded.
     pub content_type: ContentType,
-    /// What it means.
     pub verdict: Verdict,
-    /// When it came.
+    /// When it was received.
     pub at: Time,
 }
 
-/// Why the carrier was not asked, and how long to wait before it may be.
+/// Reason for not sending a call, with the time after which one may be sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum NotSent {
-    /// The accounts' budget is spent, or too many wait for it.
+    /// The budget of the accounts is spent, or too many calls wait for it.
     Budget(Duration),
-    /// The day's calls cannot be counted, since `state.db` takes no commit: none is made.
+    /// The calls of the day cannot be counted, since `state.db` takes no commit: no call is made.
     Uncounted(Duration),
-    /// The carrier throttled the account: it rests.
+    /// The carrier throttled the account, which is in cool-down.
     CoolDown(Duration),
     /// The carrier failed too often in a row.
     Breaker(Duration),
-    /// The carrier refuses the account's credentials, or its subscription, with this code.
+    /// The carrier refused the account's credentials, or its subscription, with this code.
     Credentials(Code, Duration),
-    /// The audit takes no records, so the answer could not be given, or the call would have no row.
+    /// The audit takes no records, so the response could not be sent, or the call would have no row.
     Unrecorded,
     /// The proxy is shutting down.
     Shutdown,
 }
 
 impl NotSent {
-    /// How long to wait before asking may help.
+    /// The time after which a retry may help.
     pub fn wait(&self) -> Duration {
         match self {
             Self::Budget(wait)
@@ -109,7 +117,7 @@ impl NotSent {
     }
 }
 
-/// Makes the calls.
+/// The client of the carrier's API.
 pub struct Carrier {
     client: Client,
     transids: Arc<TransidSource>,
@@ -118,13 +126,13 @@ pub struct Carrier {
     audit: Arc<AuditStore>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    /// Cancelled when calls under way are to end now.
+    /// Cancelled when the calls in flight are to end now.
     stopping: CancellationToken,
 }
 
 impl Carrier {
-    /// A carrier for the accounts of a configuration, whose transids and spending `state` knows. Every attempt has its
-    /// row in `audit`.
+    /// The client for the accounts of a configuration. `state` has their transids and what they have spent; every attempt
+    /// has its row in `audit`.
     ///
     /// # Errors
     /// When TLS towards the carrier cannot be set up.
@@ -148,13 +156,13 @@ impl Carrier {
         })
     }
 
-    /// Ends the calls under way with [`Fault::Shutdown`], each with its row, and lets no further one begin.
+    /// Ends the calls in flight with [`Fault::Shutdown`], each with its row; no further call is sent.
     pub fn stop(&self) {
         self.stopping.cancel();
     }
 
-    /// Takes over the accounts and limits of a changed configuration, and `settings` for the calls that begin from now on.
-    /// What is known of the accounts that stay is kept.
+    /// Applies the accounts and limits of a changed configuration, and `settings` to the calls that start from now on.
+    /// The state of accounts that remain is kept.
     ///
     /// # Errors
     /// When TLS towards the carrier cannot be set up; nothing has changed then.
@@ -166,64 +174,49 @@ impl Carrier {
         Ok(())
     }
 
-    /// Asks for a group about one card, once more where that helps and was not counted: after a busy code, with
-    /// another password, with another account of the group where one is throttled or refused, or when no answer had
-    /// begun. Actions are sent once. Returns the last attempt.
+    /// Makes a call for a group. A lookup is retried where that helps and was not counted: after a busy code, with another
+    /// password, with another account of the group if one is throttled or refused, or if no response had started. Returns
+    /// the last attempt.
     ///
     /// # Errors
     /// [`NotSent`] when no account of the group may send a call, or none may be sent at all.
     pub async fn call(
         &self,
         group: &str,
-        operation: &'static Operation,
-        card: &Card,
-        parameters: &Parameters,
-        pressure: &SharedUrgency,
+        call: Call<'_>,
+        urgency: &SharedUrgency,
     ) -> Result<Attempt, NotSent> {
-        let (mut last, mut retries, mut passwords) =
-            (None::<Attempt>, u32::from(operation.is_lookup()), operation.is_lookup());
-        let (mut accounts, mut refused) = (operation.is_lookup(), None);
+        let mut retries = Retries::of(call.operation);
+        let mut last: Option<Attempt> = None;
         loop {
+            let refused = retries.refused_account();
+            let permit = match self.select_account(group, call.operation, urgency, refused).await {
+                Ok(permit) => permit,
+                // The reply to the last attempt says more than the reason for not sending another one.
+                Err(not_sent) => return last.ok_or(not_sent),
+            };
             let previous = last.as_ref().and_then(|attempt| attempt.transid);
-            let picked = match self.may_send(operation) {
-                Ok(()) => self.select_account(group, operation, pressure, refused.as_ref()).await,
-                Err(not_asked) => Err(not_asked),
-            };
-            let (account, pass) = match (picked, last) {
-                (Ok(picked), _) => picked,
-                // What was said before is better than why nothing more is.
-                (Err(_), Some(attempt)) => return Ok(attempt),
-                (Err(not_asked), None) => return Err(not_asked),
-            };
-            let password = account.password(pass.password);
-            let attempt =
-                self.attempt(&account.account, password, operation, card, parameters, previous).await;
-            let settled = account.record(operation, &pass, &attempt.result);
-            drop(pass);
-            if let Next::Alarm(alarm) = &settled {
+            let attempt = self.attempt(permit.account(), permit.password(), call, previous).await;
+            let next = permit.record(&attempt.result);
+            if let Next::Alarm(alarm) = &next {
                 tracing::error!(%alarm, "calls stop until the carrier accepts one");
             }
-            match settled {
-                Next::OtherPassword if passwords => passwords = false,
-                _ if attempt.is_refused() && accounts => {
-                    accounts = false;
-                    refused = Some(Arc::clone(&attempt.account));
-                }
-                _ => match pause(&attempt) {
-                    Some(pause) if retries > 0 => {
-                        retries -= 1;
-                        let _: Option<()> =
-                            self.stopping.run_until_cancelled(tokio::time::sleep(pause)).await;
-                    }
-                    _ => return Ok(attempt),
-                },
+            match retries.take(&attempt, &next) {
+                Some(pause) => self.sleep(pause).await,
+                None => return Ok(attempt),
             }
             last = Some(attempt);
         }
     }
 
-    /// Whether a call may be sent at all: nothing is paid for whose answer could not be given for want of a record, and no
-    /// action is done without one.
+    async fn sleep(&self, pause: Duration) {
+        if !pause.is_zero() {
+            let _: Option<()> = self.stopping.run_until_cancelled(tokio::time::sleep(pause)).await;
+        }
+    }
+
+    /// Whether a call may be sent at all. A lookup without a record must not be paid for if its response could not be
+    /// sent, and an action must not happen without a record.
     fn may_send(&self, operation: &Operation) -> Result<(), NotSent> {
         if self.stopping.is_cancelled() {
             return Err(NotSent::Shutdown);
@@ -232,52 +225,55 @@ impl Carrier {
         if needs_record && !self.audit.can_record() { Err(NotSent::Unrecorded) } else { Ok(()) }
     }
 
-    /// The account of the group with the most left, and leave to call with it. Not the one that was `refused` before.
+    /// A permit of the account of the group that has the most headroom, except for the one that was `refused` before.
     async fn select_account(
         &self,
         group: &str,
         operation: &'static Operation,
-        pressure: &SharedUrgency,
+        urgency: &SharedUrgency,
         refused: Option<&Arc<str>>,
-    ) -> Result<(Arc<AccountState>, CallPermit), NotSent> {
+    ) -> Result<CallPermit, NotSent> {
+        self.may_send(operation)?;
         let accounts = self.groups.load().get(group).cloned().unwrap_or_default();
         let may = |account: &Account| account.ebid_of(operation).is_some() && refused != Some(&account.name);
         let accounts: Vec<_> = accounts.iter().filter(|one| may(&one.account)).collect();
         let mut open: Vec<_> = accounts.iter().copied().filter(|one| one.check(operation).is_ok()).collect();
-        open.sort_by_key(|one| std::cmp::Reverse(one.left()));
-        // One whose budget is spent leaves it to the next; who waits, waits for the best.
-        let mut soonest =
+        open.sort_by_key(|one| std::cmp::Reverse(one.headroom()));
+        let mut reason =
             accounts.iter().filter_map(|one| one.check(operation).err()).min_by_key(NotSent::wait);
+        // If the budget of one is spent, the next one is tried; a call that must wait waits for the best one.
         for account in open {
-            let passed = self.stopping.run_until_cancelled(account.pass(operation, pressure)).await;
-            match passed.unwrap_or(Err(NotSent::Shutdown)) {
-                Ok(pass) => match self.may_send(operation) {
-                    Ok(()) => return Ok((Arc::clone(account), pass)),
+            let acquiring = account.acquire(operation, urgency);
+            match self.stopping.run_until_cancelled(acquiring).await.unwrap_or(Err(NotSent::Shutdown)) {
+                Ok(permit) => {
                     // The wait for the budget may have been long.
-                    Err(not_asked) => {
-                        account.give_back(operation);
-                        return Err(not_asked);
-                    }
-                },
-                Err(refused) => soonest = Some(refused),
+                    return match self.may_send(operation) {
+                        Ok(()) => Ok(permit),
+                        Err(not_sent) => {
+                            permit.cancel();
+                            Err(not_sent)
+                        }
+                    };
+                }
+                Err(not_sent) => reason = Some(not_sent),
             }
         }
-        Err(soonest.unwrap_or(NotSent::Budget(Duration::from_secs(60))))
+        Err(reason.unwrap_or(NotSent::Budget(Duration::from_secs(60))))
     }
 
-    /// Whether a call could leave now to refresh something of this group that is still fresh.
+    /// Whether a call of this group may be sent now to refresh an entry that is still fresh.
     pub fn may_refresh_ahead(&self, group: &str, operation: &Operation) -> bool {
         let groups = self.groups.load();
         let mut accounts = groups.get(group).into_iter().flat_map(|of| of.iter());
         accounts.any(|one| one.check(operation).is_ok() && one.may_refresh_ahead())
     }
 
-    /// What only the operator can mend.
+    /// Refusals that only the operator can end.
     pub fn alarms(&self) -> Vec<Alarm> {
         self.groups.load().values().flat_map(|of| of.iter()).flat_map(|account| account.alarms()).collect()
     }
 
-    /// Looks for a step of the wall clock, and keeps the alarm about the clock up to date; called on a ticker.
+    /// Detects steps of the wall clock, and keeps the alarm about the clock up to date; called on a ticker.
     pub fn watch_clock(&self) -> Tick {
         let tick = self.clock.tick();
         self.metrics.clock(&tick);
@@ -297,41 +293,25 @@ impl Carrier {
         self.groups.load().values().flat_map(|of| of.iter()).map(|account| account.gauges()).collect()
     }
 
-    /// One attempt with one password, budget and breakers apart: transid → sign → send → read. Takes as long as the
-    /// client's timeout at most. `previous` is the transid of the attempt that it follows, for the audit.
+    /// One attempt with one password, without budget and breakers: transid → sign → send → read. Takes at most the
+    /// client's timeout. `previous` is the transid of the attempt that it follows, for the audit.
     pub async fn attempt(
         &self,
         account: &Account,
         password: &Password,
-        operation: &Operation,
-        card: &Card,
-        parameters: &Parameters,
+        call: Call<'_>,
         previous: Option<Transid>,
     ) -> Attempt {
         let at = self.clock.now();
         let started = self.clock.monotonic();
-        let mut attempt = Attempt {
-            account: Arc::clone(&account.name),
-            transid: None,
-            latency: Duration::ZERO,
-            result: Err(Fault::Sequence),
+        let (transid, result) = match self.transid(account).await {
+            Ok(transid) => (Some(transid), self.send(account, password, transid, call).await),
+            Err(fault) => (None, Err(fault)),
         };
-        match self.transid(account).await {
-            Ok(transid) => {
-                attempt.transid = Some(transid);
-                attempt.result = match account.ebid_of(operation) {
-                    Some(ebid) => {
-                        let signed = Signer::new(&account.appid, ebid, password).sign_transid(transid, card);
-                        self.send(operation, &signed, parameters).await
-                    }
-                    None => Err(Fault::NoEbid),
-                };
-            }
-            Err(fault) => attempt.result = Err(fault),
-        }
-        attempt.latency = self.clock.monotonic().saturating_sub(started);
-        self.audit.append_call(call_row(operation, card, at, previous, &attempt));
-        self.report(operation, card, &attempt);
+        let latency = self.clock.monotonic().saturating_sub(started);
+        let attempt = Attempt { account: Arc::clone(&account.name), transid, latency, result };
+        self.audit.append_call(call_row(call, at, previous, &attempt));
+        self.report(call, &attempt);
         attempt
     }
 
@@ -341,7 +321,7 @@ impl Carrier {
         }
         let transids = Arc::clone(&self.transids);
         let appid = account.appid;
-        // Leasing the next block of numbers waits for the disk: not on an async worker.
+        // Leasing the next block of numbers waits for the disk, which an async worker must not do.
         match tokio::task::spawn_blocking(move || transids.next(&appid)).await {
             Ok(Ok(transid)) => Ok(transid),
             Ok(Err(error)) => {
@@ -354,21 +334,25 @@ impl Carrier {
 
     async fn send(
         &self,
-        operation: &Operation,
-        signed: &SignedRequest<'_>,
-        parameters: &Parameters,
+        account: &Account,
+        password: &Password,
+        transid: Transid,
+        call: Call<'_>,
     ) -> Result<CarrierResponse, Fault> {
+        let Call { operation, card, parameters } = call;
+        let signed = v2::SignedCall::new(account, password, transid, operation, card, parameters)
+            .ok_or(Fault::NoEbid)?;
         let sent = self.clock.moment();
-        // As soon as the head has come, whatever its status.
-        let dated = |theirs: Time| {
-            let drift = self.clock.compare(sent, theirs);
+        // Called when the head of a response has been received, whatever its status.
+        let dated = |carrier_time: Time| {
+            let drift = self.clock.compare(sent, carrier_time);
             self.metrics.clock_drift(drift.seconds);
             self.publish_clock();
         };
-        let got = self.client.get(operation.path, signed, parameters, dated);
-        let response = self.stopping.run_until_cancelled(got).await.unwrap_or(Err(Fault::Shutdown))?;
+        let received = self.stopping.run_until_cancelled(self.client.get(&signed, dated)).await;
+        let response = received.unwrap_or(Err(Fault::Shutdown))?;
         let at = self.clock.now();
-        match Verdict::read(&response.body, operation.verdict) {
+        match v2::read_reply(&response.body, operation.verdict) {
             Ok(verdict) => {
                 Ok(CarrierResponse { body: response.body, content_type: response.content_type, verdict, at })
             }
@@ -376,59 +360,55 @@ impl Carrier {
         }
     }
 
-    /// Where every attempt ends, whatever became of it.
-    fn report(&self, operation: &Operation, card: &Card, attempt: &Attempt) {
+    /// Counts every attempt, and logs those that failed.
+    fn report(&self, call: Call<'_>, attempt: &Attempt) {
+        let operation = call.operation.name;
         let code = match &attempt.result {
-            Ok(answered) => answered.verdict.code.label(),
+            Ok(response) => v2::label(&response.verdict.code),
             Err(fault) => fault.name(),
         };
         self.metrics.carrier_call(&attempt.account, code, attempt.latency);
         match &attempt.result {
-            Ok(CarrierResponse { verdict, .. }) if verdict.class == Class::Credentials => {
+            Ok(CarrierResponse { verdict, .. }) if verdict.class.refuses_account() => {
                 tracing::error!(
-                    account = %attempt.account, operation = operation.name, code = %verdict.code,
+                    account = %attempt.account, operation, code = %verdict.code,
                     "the carrier refuses the account's credentials: run `cmiot-proxy check --live`"
                 );
             }
             Ok(_) => {}
             Err(fault) => {
-                tracing::warn!(account = %attempt.account, operation = operation.name, card = %card.masked(), %fault, "carrier call failed");
+                let card = call.card.masked();
+                tracing::warn!(account = %attempt.account, operation, %card, %fault, "carrier call failed");
             }
         }
     }
 }
 
-/// What the audit keeps of an attempt.
-fn call_row(
-    operation: &Operation,
-    card: &Card,
-    at: Time,
-    previous: Option<Transid>,
-    attempt: &Attempt,
-) -> CallRow {
+/// The audit's row of an attempt.
+fn call_row(call: Call<'_>, at: Time, previous: Option<Transid>, attempt: &Attempt) -> CallRow {
     let transid = |transid: Transid| InlineStr::new(transid.as_str());
-    let answered = attempt.result.as_ref().ok();
+    let response = attempt.result.as_ref().ok();
     CallRow {
         at,
         transid: attempt.transid.map(transid),
         previous: previous.map(transid),
-        card: *card,
+        card: *call.card,
         account: Arc::clone(&attempt.account),
-        operation: operation.name,
-        code: answered.map(|answered| InlineStr::new(answered.verdict.code.as_str())),
+        operation: call.operation.name,
+        code: response.map(|response| InlineStr::new(response.verdict.code.as_str())),
         fault: attempt.result.as_ref().err().map(Fault::name),
-        status: answered
-            .and_then(|answered| answered.verdict.status.as_ref())
+        status: response
+            .and_then(|response| response.verdict.status.as_ref())
             .map(|status| InlineStr::new(status.code())),
         latency: attempt.latency,
-        bytes: answered.map(|answered| answered.body.len()),
+        bytes: response.map(|response| response.body.len()),
     }
 }
 
-/// How each account stands, by group. A group's list is shared with the calls that choose from it.
+/// The accounts' states, by group. The list of a group is shared with the calls that select from it.
 type Groups = HashMap<Arc<str>, Arc<[Arc<AccountState>]>>;
 
-/// The accounts of a configuration, with what `known` knows of those that have not changed.
+/// The accounts of a configuration, with the state in `known` of those that have not changed.
 fn accounts(config: &Config, state: &Arc<StateStore>, clock: &Clock, known: &Groups) -> Groups {
     let account = |account: &Arc<Account>| {
         let before = known.values().flat_map(|of| of.iter()).find(|one| one.account.name == account.name);
@@ -438,17 +418,7 @@ fn accounts(config: &Config, state: &Arc<StateStore>, clock: &Clock, known: &Gro
     config.groups.iter().map(|(name, accounts)| (Arc::clone(name), of_group(accounts))).collect()
 }
 
-/// How long to wait before the same is asked once more; `None` where that does not help or may be counted twice.
-fn pause(attempt: &Attempt) -> Option<Duration> {
-    let number = attempt.transid.map_or(0, |transid| transid.sequence().get());
-    match &attempt.result {
-        Ok(answered) if answered.verdict.class == Class::Busy => Some(account::jitter(number)),
-        Err(fault) if fault.may_retry() => Some(Duration::ZERO),
-        _ => None,
-    }
-}
-
-/// What counts as a step of the clock and as drift.
+/// Limits above which a difference is a step of the clock, or drift.
 fn limits(config: &Config) -> Limits {
     // Two readings of two clocks are never equal.
     const LEAST: Duration = Duration::from_secs(1);

@@ -126,7 +126,8 @@ mod tests {
     use super::*;
     use crate::cache::intern::CarrierReply;
     use crate::cache::tests::{entry, key};
-    use crate::carrier::verdict::{Code, Verdict};
+    use crate::carrier::dialect::v2;
+    use crate::carrier::verdict::Code;
     use proptest::prelude::*;
 
     const LIFETIME: Lifetime = Lifetime {
@@ -178,7 +179,7 @@ mod tests {
     }
 
     fn said(code: &str) -> Entry {
-        let verdict = Verdict::stored(Code::parse(code).unwrap(), None);
+        let verdict = v2::stored_verdict(Code::parse(code).unwrap(), None);
         let entry = entry("00", 0);
         Entry { reply: CarrierReply { verdict, ..(*entry.reply).clone() }.into(), ..entry }
     }

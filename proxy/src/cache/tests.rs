@@ -13,7 +13,10 @@ pub(crate) fn key(number: &str) -> Key {
 }
 
 pub(crate) fn entry(status: &str, answered_at: i64) -> Entry {
-    let verdict = Verdict::stored(Code::parse("0").unwrap(), Some(Status::from_code(status)));
+    let verdict = crate::carrier::dialect::v2::stored_verdict(
+        Code::parse("0").unwrap(),
+        Some(Status::from_code(status)),
+    );
     Entry {
         reply: Arc::new(CarrierReply {
             body: bytes::Bytes::from_static(b"{}"),

@@ -1,17 +1,16 @@
-//! An account's standing with the carrier: its budget, its health, and which of its passwords works.
+//! The runtime state of one account: its budget, its breakers, and which of its passwords the carrier accepts.
 //!
-//! While the carrier changes a password the account has two. A refusal of one (codes 4-8) lets the other be tried
-//! before any breaker opens; the one that was accepted last is used first.
+//! While the carrier changes a password the account has two. If one is refused, the other is tried before any breaker
+//! opens; the one that was accepted last is used first.
 
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use cmiot_signer::{Password, Sequence, Stamp, Token, Transid};
 
 use super::budget::{Budget, Headroom, Limits, Permit};
 use super::health::{Alarm, Health, Thresholds};
-use super::verdict::{Class, Code};
+use super::verdict::Class;
 use super::{CarrierResponse, Fault, NotSent};
 use crate::clock::Clock;
 use crate::config::{Account, Config};
@@ -20,10 +19,9 @@ use crate::operation::Operation;
 use crate::store::state::StateStore;
 use crate::urgency::SharedUrgency;
 
-/// One account, as the carrier treats it.
+/// The runtime state of one account.
 #[derive(Debug)]
 pub struct AccountState {
-    /// Its credentials.
     pub account: Arc<Account>,
     budget: Arc<Budget>,
     health: Arc<Mutex<Health>>,
@@ -31,35 +29,38 @@ pub struct AccountState {
     clock: Clock,
 }
 
-/// Which password is used, and which were refused since the last that was accepted.
+/// Which password is used, and which ones were refused since the last that was accepted.
 #[derive(Debug)]
 struct Passwords {
     used: usize,
     refused: Vec<bool>,
 }
 
-/// Leave to send one call with one password. Its end must be told to [`AccountState::record`].
+/// Permission to send one call with one password. Either [`Self::record`] or [`Self::cancel`] must follow, since a
+/// half-open breaker waits for the result.
 #[derive(Debug)]
 pub struct CallPermit {
+    state: Arc<AccountState>,
+    operation: &'static Operation,
     /// Index into the account's passwords.
-    pub password: usize,
-    _permit: Permit,
+    password: usize,
+    _budget: Permit,
 }
 
-/// What became of a call, as far as the next one is concerned.
+/// Consequence of a call's result for the next one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// Nothing is to be done at once.
+    /// Nothing follows from it.
     Done,
-    /// Another password is left to be tried.
+    /// Another password has not been tried.
     OtherPassword,
-    /// A breaker opened that only the operator can mend.
+    /// A breaker opened that only the operator can close.
     Alarm(Alarm),
 }
 
 impl AccountState {
-    /// Nothing is known against the account but what was known `before`, and nothing is spent but what that and
-    /// `state` say. Changed credentials are given a chance at once; a changed budget begins its second anew.
+    /// The state of a configured account. What is known from `before`, the state under an earlier configuration, is kept
+    /// as far as it applies: changed credentials are tried at once, and a changed budget starts a new second.
     pub fn new(
         account: &Arc<Account>,
         config: &Config,
@@ -77,9 +78,9 @@ impl AccountState {
         };
         let before = before.filter(|before| before.account.appid == account.appid);
         let budget = before.map(|before| &before.budget).filter(|budget| *budget.limits() == limits);
-        let tolerances = Thresholds::from(&config.breaker);
+        let thresholds = Thresholds::from(&config.breaker);
         let same = before.filter(|before| {
-            same_credentials(&before.account, account) && before.health().thresholds() == tolerances
+            same_credentials(&before.account, account) && before.health().thresholds() == thresholds
         });
         Self {
             account: Arc::clone(account),
@@ -88,7 +89,7 @@ impl AccountState {
                 Arc::clone,
             ),
             health: same.map_or_else(
-                || Arc::new(Mutex::new(Health::new(tolerances))),
+                || Arc::new(Mutex::new(Health::new(&account.name, thresholds))),
                 |same| Arc::clone(&same.health),
             ),
             passwords: same.map_or_else(
@@ -99,7 +100,7 @@ impl AccountState {
         }
     }
 
-    /// Whether a call for this operation could be sent now, the budget apart.
+    /// Whether a call for this operation could be sent now, except for the budget.
     ///
     /// # Errors
     /// [`NotSent`], with how long to wait.
@@ -107,68 +108,35 @@ impl AccountState {
         self.health().check(operation.name, self.clock.monotonic())
     }
 
-    /// Waits for the budget, and passes the breakers.
+    /// Waits for the budget, and starts a call.
     ///
     /// # Errors
     /// [`NotSent`]: nothing may be sent.
-    pub async fn pass(&self, operation: &Operation, pressure: &SharedUrgency) -> Result<CallPermit, NotSent> {
-        // A closed door is found before any budget is spent on it, and again after the wait.
+    pub async fn acquire(
+        self: &Arc<Self>,
+        operation: &'static Operation,
+        urgency: &SharedUrgency,
+    ) -> Result<CallPermit, NotSent> {
+        // The breakers are checked before any budget is spent, and again after the wait, in which one may have opened.
         self.check(operation)?;
-        let permit = self.budget.take(pressure).await?;
+        let budget = self.budget.take(urgency).await?;
         self.health().start_call(operation.name, self.clock.monotonic())?;
-        Ok(CallPermit { password: self.passwords().used, _permit: permit })
+        let password = self.passwords().used;
+        Ok(CallPermit { state: Arc::clone(self), operation, password, _budget: budget })
     }
 
-    /// What became of a call that passed.
-    pub fn record(
-        &self,
-        operation: &Operation,
-        pass: &CallPermit,
-        end: &Result<CarrierResponse, Fault>,
-    ) -> Next {
-        if let Ok(CarrierResponse { verdict, .. }) = end {
-            if is_of_password(verdict.class, &verdict.code) {
-                let another = self.passwords().refuse(pass.password);
-                if another {
-                    self.health().release(operation.name);
-                    return Next::OtherPassword;
-                }
-            } else if !matches!(verdict.class, Class::Throttled | Class::Busy) {
-                // Throttled and busy answers may come before any credentials are looked at.
-                self.passwords().accept(pass.password);
-            }
-        }
-        match self.health().record(operation.name, end, self.clock.monotonic()) {
-            Some((operation, code)) => {
-                Next::Alarm(Alarm { account: self.account.name.to_string(), operation, code })
-            }
-            None => Next::Done,
-        }
-    }
-
-    /// Nothing was sent with a pass: who comes next may try what it was let through for.
-    pub fn give_back(&self, operation: &Operation) {
-        self.health().release(operation.name);
-    }
-
-    /// The password of this index.
-    pub fn password(&self, index: usize) -> &Password {
-        &self.account.passwords[index]
-    }
-
-    /// What is left of its budget.
-    pub fn left(&self) -> Headroom {
+    pub fn headroom(&self) -> Headroom {
         self.budget.headroom()
     }
 
-    /// Whether refreshing ahead has a share of a rate here, and some of it left now.
+    /// Whether refreshing ahead has a share of a rate here, and some of it remains now.
     pub fn may_refresh_ahead(&self) -> bool {
         self.budget.can_refresh_ahead()
     }
 
-    /// What only the operator can mend.
+    /// Refusals that only the operator can end.
     pub fn alarms(&self) -> Vec<Alarm> {
-        self.health().alarms(&self.account.name).collect()
+        self.health().alarms().collect()
     }
 
     /// Its values at this moment, for metrics.
@@ -189,9 +157,37 @@ impl AccountState {
     }
 }
 
-/// Codes 4-8 may be about a password that has been changed; 3 is about a subscription.
-fn is_of_password(class: Class, code: &Code) -> bool {
-    class == Class::Credentials && code.as_str() != "3"
+impl CallPermit {
+    pub fn account(&self) -> &Arc<Account> {
+        &self.state.account
+    }
+
+    pub fn password(&self) -> &Password {
+        &self.state.account.passwords[self.password]
+    }
+
+    /// Records the result of the call.
+    pub fn record(self, result: &Result<CarrierResponse, Fault>) -> Next {
+        let (state, operation) = (&self.state, self.operation.name);
+        match result.as_ref().map(|response| response.verdict.class) {
+            Ok(Class::Credentials) => {
+                if state.passwords().refuse(self.password) {
+                    state.health().release(operation);
+                    return Next::OtherPassword;
+                }
+            }
+            // A throttled or busy carrier may not have checked the credentials.
+            Ok(Class::Throttled | Class::Busy) | Err(_) => {}
+            Ok(_) => state.passwords().accept(self.password),
+        }
+        let alarm = state.health().record(operation, result, state.clock.monotonic());
+        alarm.map_or(Next::Done, Next::Alarm)
+    }
+
+    /// Ends the permit of a call that was not sent: another call may be the probe of a half-open breaker.
+    pub fn cancel(self) {
+        self.state.health().release(self.operation.name);
+    }
 }
 
 impl Passwords {
@@ -199,7 +195,7 @@ impl Passwords {
         Self { used: 0, refused: vec![false; account.passwords.len()] }
     }
 
-    /// Says whether there is another one to try, which is then used.
+    /// Returns whether another password has not been tried, which is then used.
     fn refuse(&mut self, index: usize) -> bool {
         self.refused[index] = true;
         match self.refused.iter().position(|refused| !refused) {
@@ -208,7 +204,7 @@ impl Passwords {
                 true
             }
             None => {
-                // All of them were: begin again with the first when the breaker lets a call through.
+                // All were refused: when the breaker lets a call pass, the first one is tried again.
                 self.refused.fill(false);
                 self.used = 0;
                 false
@@ -222,7 +218,7 @@ impl Passwords {
     }
 }
 
-/// Whether two accounts sign alike. Passwords are compared by what they sign.
+/// Whether two accounts sign alike. Passwords are compared by their signatures.
 fn same_credentials(one: &Account, other: &Account) -> bool {
     let any = Transid::new(&one.appid, Stamp::FIRST, Sequence::FIRST);
     let signed = |account: &Account| -> Vec<_> {
@@ -236,13 +232,6 @@ fn same_credentials(one: &Account, other: &Account) -> bool {
         && one.ebid == other.ebid
         && one.ebids == other.ebids
         && signed(one) == signed(other)
-}
-
-/// How long to wait at most before a busy carrier is asked again, spread by the call's own number.
-pub(super) fn jitter(number: u32) -> Duration {
-    // Knuth's multiplicative hash: neighbours in the sequence land far apart.
-    let spread = number.wrapping_mul(2_654_435_761) >> 22;
-    Duration::from_millis(100 + u64::from(spread) % 400)
 }
 
 #[cfg(test)]
@@ -259,15 +248,8 @@ mod tests {
         assert!(passwords.refuse(0));
         passwords.accept(1);
         assert_eq!(passwords.used, 1);
-        assert!(passwords.refuse(1), "accepted since: the old one is tried again");
+        assert!(passwords.refuse(1), "accepted meanwhile: the old one is tried again");
         let mut only = Passwords { used: 0, refused: vec![false] };
         assert!(!only.refuse(0));
-    }
-
-    #[test]
-    fn pauses_of_neighbours_differ() {
-        let pauses: std::collections::HashSet<_> = (1..=50).map(jitter).collect();
-        assert!(pauses.len() > 25, "{}", pauses.len());
-        assert!(pauses.iter().all(|pause| (100..500).contains(&pause.as_millis())));
     }
 }

@@ -1,26 +1,25 @@
-//! A breaker: after enough failures in a row nothing is sent for a while, then one call finds out.
+//! Circuit breaker: after enough failures in a row no call is sent for a while, then one call probes the carrier.
 //!
-//! Closed lets everything through and counts failures in a row; the one that reaches the threshold opens it. Open lets
-//! nothing through until its time is over. Half-open lets one call through: its success closes the breaker, its failure
-//! opens it for twice as long as before, up to a longest time. Time is an argument (monotonic, never read here), and
-//! so is every outcome: a breaker is a value, guarded by whoever owns it.
+//! A closed breaker lets all calls pass and counts failures in a row; the one that reaches the threshold opens it. An open
+//! breaker lets no call pass until its time has passed. A half-open breaker lets one call pass: its success closes the
+//! breaker, its failure opens it for twice as long as before, up to a maximum. Time is an argument (monotonic, never
+//! read here), and so is every result: a breaker is a value, guarded by its owner.
 
 use std::time::Duration;
 
 use crate::metrics::BreakerState;
 
-/// When a breaker opens, and for how long.
+/// Threshold and open times of a breaker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BreakerConfig {
-    /// Failures in a row that open it; at least 1.
+    /// Failures in a row that open the breaker; at least 1.
     pub failures: u32,
-    /// How long it stays open the first time.
+    /// Open time when it opens from closed.
     pub open: Duration,
-    /// How long it stays open at most.
+    /// The longest open time.
     pub max_open: Duration,
 }
 
-/// One breaker.
 #[derive(Clone, Debug)]
 pub struct Breaker {
     config: BreakerConfig,
@@ -29,31 +28,31 @@ pub struct Breaker {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// Everything passes; so many failures in a row.
+    /// All calls pass; failures in a row so far.
     Closed { failures: u32 },
-    /// Nothing passes until then; opened so many times in a row.
+    /// No call passes until then; `times` counts how often it opened in a row.
     Open { until: Duration, times: u32 },
-    /// One call passes, or is under way.
+    /// One call passes, or is in flight (`probing`).
     HalfOpen { probing: bool, times: u32 },
 }
 
 impl Breaker {
-    /// A closed one.
-    pub fn new(tolerance: BreakerConfig) -> Self {
-        Self { config: tolerance, state: State::Closed { failures: 0 } }
+    /// A closed breaker.
+    pub fn new(config: BreakerConfig) -> Self {
+        Self { config, state: State::Closed { failures: 0 } }
     }
 
-    /// How long to wait before a call may pass; `None` when one may now.
+    /// The time until a call may pass; `None` if one may now.
     pub fn blocked(&self, now: Duration) -> Option<Duration> {
         match self.state {
             State::Open { until, .. } => until.checked_sub(now).filter(|wait| !wait.is_zero()),
-            // How long the probe takes is not known: about as long as the breaker was open at first.
+            // The duration of the probe is not known: the first open time is an estimate.
             State::HalfOpen { probing: true, .. } => Some(self.config.open),
             _ => None,
         }
     }
 
-    /// A call passes, which [`Self::blocked`] has just allowed. Its outcome must be told: [`Self::succeed`],
+    /// Starts a call that [`Self::blocked`] has just allowed. Its result must follow: [`Self::succeed`],
     /// [`Self::fail`] or [`Self::release`].
     pub fn start_call(&mut self) {
         self.state = match self.state {
@@ -64,14 +63,14 @@ impl Breaker {
         };
     }
 
-    /// A call succeeded. One that passed before the breaker opened does not close it.
+    /// Records a success. A call that passed before the breaker opened does not close it.
     pub fn succeed(&mut self) {
         if !matches!(self.state, State::Open { .. }) {
             self.state = State::Closed { failures: 0 };
         }
     }
 
-    /// A call failed; says whether that opened the breaker. One that passed before it opened changes nothing.
+    /// Records a failure; returns whether it opened the breaker. A call that passed before it opened changes nothing.
     pub fn fail(&mut self, now: Duration) -> bool {
         let times = match self.state {
             State::Open { .. } => return false,
@@ -82,13 +81,13 @@ impl Breaker {
             State::Closed { .. } => 0,
             State::HalfOpen { times, .. } => times,
         };
-        // Doubled each time; beyond 2^20 the longest has long been reached.
+        // Doubled each time; beyond 2^20 the maximum has long been reached.
         let wait = self.config.open.saturating_mul(1 << times.min(20)).min(self.config.max_open);
         self.state = State::Open { until: now.saturating_add(wait), times: times.saturating_add(1) };
         true
     }
 
-    /// A call ended without saying anything about what this breaker watches.
+    /// Records a result that does not concern this breaker.
     pub fn release(&mut self) {
         if let State::HalfOpen { probing, .. } = &mut self.state {
             *probing = false;
@@ -104,7 +103,6 @@ impl Breaker {
         }
     }
 
-    /// Whether everything passes.
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed { .. })
     }
@@ -115,7 +113,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const TOLERANCE: BreakerConfig =
+    const CONFIG: BreakerConfig =
         BreakerConfig { failures: 3, open: Duration::from_secs(10), max_open: Duration::from_secs(40) };
 
     fn at(secs: u64) -> Duration {
@@ -123,14 +121,14 @@ mod tests {
     }
 
     fn opened() -> Breaker {
-        let mut breaker = Breaker::new(TOLERANCE);
+        let mut breaker = Breaker::new(CONFIG);
         assert_eq!([breaker.fail(at(0)), breaker.fail(at(0)), breaker.fail(at(0))], [false, false, true]);
         breaker
     }
 
     #[test]
     fn only_failures_in_a_row_open_it() {
-        let mut breaker = Breaker::new(TOLERANCE);
+        let mut breaker = Breaker::new(CONFIG);
         breaker.fail(at(0));
         breaker.fail(at(0));
         breaker.succeed();
@@ -147,14 +145,14 @@ mod tests {
         let mut breaker = opened();
         assert_eq!(breaker.blocked(at(10)), None);
         breaker.start_call();
-        assert!(breaker.blocked(at(10)).is_some(), "a second call does not pass beside the probe");
+        assert!(breaker.blocked(at(10)).is_some(), "no second call passes during the probe");
         breaker.succeed();
         assert!(breaker.is_closed());
         assert_eq!(breaker.blocked(at(10)), None);
     }
 
     #[test]
-    fn each_failed_probe_doubles_the_wait_up_to_the_longest() {
+    fn each_failed_probe_doubles_the_wait_up_to_the_maximum() {
         let mut breaker = opened();
         let mut now = at(10);
         for wait in [20, 40, 40] {
@@ -168,11 +166,11 @@ mod tests {
         for _ in 0..3 {
             breaker.fail(now);
         }
-        assert_eq!(breaker.blocked(now), Some(at(10)), "a success forgets how often it opened");
+        assert_eq!(breaker.blocked(now), Some(at(10)), "a success resets the open time");
     }
 
     #[test]
-    fn what_passed_before_it_opened_changes_nothing() {
+    fn a_call_from_before_it_opened_changes_nothing() {
         let mut breaker = opened();
         breaker.succeed();
         assert!(!breaker.fail(at(5)));
@@ -180,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_says_nothing_lets_the_next_one_pass() {
+    fn a_probe_without_a_result_lets_the_next_one_pass() {
         let mut breaker = opened();
         breaker.start_call();
         breaker.release();
@@ -190,8 +188,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_never_blocked_for_longer_than_the_longest(steps in proptest::collection::vec((0_u8..4, 0_u64..30), 0..60)) {
-            let mut breaker = Breaker::new(TOLERANCE);
+        fn it_is_never_blocked_for_longer_than_the_maximum(steps in proptest::collection::vec((0_u8..4, 0_u64..30), 0..60)) {
+            let mut breaker = Breaker::new(CONFIG);
             let mut now = Duration::ZERO;
             for (step, secs) in steps {
                 now += at(secs);
@@ -202,7 +200,7 @@ mod tests {
                     3 => breaker.release(),
                     _ => {}
                 }
-                prop_assert!(breaker.blocked(now).unwrap_or_default() <= TOLERANCE.max_open);
+                prop_assert!(breaker.blocked(now).unwrap_or_default() <= CONFIG.max_open);
             }
         }
     }

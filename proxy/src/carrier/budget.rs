@@ -173,7 +173,7 @@ impl Budget {
                     Admission::Later(wait) => wait,
                 }
             };
-            // A clock that a test sets may stand still: then this checks again and again, a millisecond apart.
+            // A manual clock may not move: then this checks again every millisecond.
             let wait = wait.map(|wait| wait.max(Duration::from_millis(1)));
             tokio::select! {
                 () = entry.notify.notified() => {}

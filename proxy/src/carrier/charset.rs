@@ -1,13 +1,12 @@
-//! The content type of a relayed body: its charset is the one that the carrier named, since the bytes are the carrier's.
-//!
-//! Where none was named, a body of UTF-8 is called that, and any other body goes without a charset.
+//! The content type of a relayed body. The charset is the one that the carrier named, since the bytes are relayed as they
+//! are. If the carrier named none, a body that is valid UTF-8 is labelled UTF-8, and any other body has no charset.
 
 use hyper::header::{self, HeaderMap, HeaderValue};
 
-/// The longest name of a charset that is relayed; those that IANA lists have 45 characters at most.
+/// The longest charset name that is relayed; IANA's have 45 characters at most.
 const LONGEST: usize = 48;
 
-/// A `Content-Type` of JSON.
+/// A `Content-Type` for JSON.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ContentType(HeaderValue);
 
@@ -15,10 +14,10 @@ impl ContentType {
     /// JSON in UTF-8, as the carrier writes it.
     pub const UTF_8: Self = Self(HeaderValue::from_static("application/json;charset=UTF-8"));
 
-    /// JSON in an encoding that nobody named.
+    /// JSON in an encoding that is not known.
     const UNNAMED: Self = Self(HeaderValue::from_static("application/json"));
 
-    /// Of a response of the carrier.
+    /// The content type of a carrier response.
     pub fn of(headers: &HeaderMap, body: &[u8]) -> Self {
         let named = headers.get(header::CONTENT_TYPE).and_then(|value| named(value.to_str().ok()?));
         match named {
@@ -28,7 +27,7 @@ impl ContentType {
         }
     }
 
-    /// With what [`Self::charset`] said.
+    /// From the charset that [`Self::charset`] returned.
     pub fn stored(charset: Option<&str>) -> Self {
         match charset {
             None => Self::UTF_8,
@@ -37,7 +36,7 @@ impl ContentType {
         }
     }
 
-    /// The charset; `None` for UTF-8, and empty where there is none.
+    /// The charset; `None` for UTF-8, and empty if there is none.
     pub fn charset(&self) -> Option<&str> {
         if *self == Self::UTF_8 {
             return None;
@@ -46,7 +45,6 @@ impl ContentType {
         Some(text.split_once("charset=").map_or("", |(_, charset)| charset))
     }
 
-    /// The header's value.
     pub fn value(&self) -> HeaderValue {
         self.0.clone()
     }
@@ -55,19 +53,19 @@ impl ContentType {
         if charset.eq_ignore_ascii_case("utf-8") || charset.eq_ignore_ascii_case("utf8") {
             return Self::UTF_8;
         }
-        // A token is a header's text.
+        // A token (RFC 9110 5.6.2) is valid in a header.
         HeaderValue::from_str(&format!("application/json;charset={charset}")).map_or(Self::UNNAMED, Self)
     }
 }
 
-/// The `charset` parameter of a media type (RFC 9110 8.3.1), where it is the name of one.
+/// The `charset` parameter of a media type (RFC 9110 8.3.1), if it is a valid name.
 fn named(media_type: &str) -> Option<&str> {
     let mut parameters = media_type.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));
     let (_, value) = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))?;
     Some(value.trim().trim_matches('"')).filter(|charset| is_name(charset))
 }
 
-/// Letters, digits and what RFC 2978 allows beside them.
+/// Letters, digits and the other characters that RFC 2978 allows.
 fn is_name(charset: &str) -> bool {
     (1..=LONGEST).contains(&charset.len())
         && charset.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&+-^_`{}~.:()".contains(&byte))
@@ -86,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_charset_that_was_named_is_relayed_and_none_is_made_up() {
+    fn the_named_charset_is_relayed_and_none_is_invented() {
         const GBK: &[u8] = b"\xd5\xfd\xc8\xb7";
         for (content_type, body, relayed) in [
             (Some("application/json;charset=GBK"), GBK, "application/json;charset=GBK"),

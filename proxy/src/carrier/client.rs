@@ -1,11 +1,10 @@
-//! HTTP towards the carrier: a pool of connections, TLS, one deadline, a cap on the answer.
+//! HTTP client for the carrier: a pool of connections, TLS, one timeout per call, a limit on the response.
 //!
-//! No redirect is followed, no header of a gateway relayed. The URL holds a token, so it
-//! never reaches an error text.
+//! It follows no redirect and relays no header of a gateway. The URL holds a token, so it is never part of an error text.
 //!
-//! A pool serves for `MAX_AGE` and is then replaced, connections and all: the name is resolved anew, and a connection
-//! that a firewall has forgotten is not kept by traffic. A call that ends without a response replaces it at once, so that
-//! the next call is made on a new connection.
+//! A pool is replaced after `MAX_AGE`, with all its connections: the name is resolved again, and traffic does not keep a
+//! connection that a firewall has dropped from its table. A call that ends without a response replaces the pool at once,
+//! so the next call is made on a new connection.
 
 use std::error::Error as _;
 use std::io;
@@ -14,7 +13,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use cmiot_signer::SignedRequest;
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::Extensions;
@@ -26,19 +24,19 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::charset::ContentType;
 use super::connect::{BytesReceived, Connector, Interim};
+use super::dialect::v2::SignedCall;
 use super::fault::Fault;
 use crate::clock::{Clock, Time, timeout};
 use crate::config::Carrier as Settings;
-use crate::operation::Parameters;
 use crate::tls;
 
-/// How long a pool serves. A changed address of the carrier's takes effect within this and the time of one call.
+/// Lifetime of a pool. A changed address of the carrier takes effect within this and the duration of one call.
 const MAX_AGE: Duration = Duration::from_secs(30);
 
-/// Bytes of a response beside its body: its head, interim responses, framing of chunks and TLS records.
+/// Bytes of a response in addition to its body: head, interim responses, framing of chunks and TLS records.
 const OVERHEAD: usize = 64 << 10;
 
-/// A client of one carrier.
+/// An HTTP client for one base URL.
 pub struct Client {
     pool: ArcSwap<Pool>,
     settings: Mutex<Settings>,
@@ -56,16 +54,14 @@ struct Pool {
     created: Duration,
 }
 
-/// What came back over HTTP 200.
+/// A response with HTTP status 200.
 pub(super) struct Response {
-    /// The whole body.
     pub(super) body: Bytes,
-    /// How it is encoded.
     pub(super) content_type: ContentType,
 }
 
 impl Client {
-    /// A client for the configured base URL; connects when first asked.
+    /// A client for the configured base URL. It connects at the first call.
     ///
     /// # Errors
     /// When the platform's root certificates cannot be used and `base_url` is https.
@@ -75,13 +71,13 @@ impl Client {
         Ok(Self { pool: ArcSwap::from_pointee(pool), settings, clock: clock.clone() })
     }
 
-    /// Applies changed settings to the calls that begin from now on; connections that were made under others are not used
-    /// again. Calls under way go on.
+    /// Applies changed settings to the calls that start from now on; connections that were made with other settings are
+    /// not used again. Calls in flight continue.
     ///
     /// # Errors
     /// As [`Client::new`]; nothing has changed then.
     pub(super) fn reload(&self, new: Settings) -> Result<(), rustls::Error> {
-        // Nothing panics with it.
+        // Nothing under this lock can panic half-way through a change.
         let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         if *settings != new {
             self.pool.store(Arc::new(Pool::new(&new, self.clock.monotonic())?));
@@ -90,26 +86,24 @@ impl Client {
         Ok(())
     }
 
-    /// Sends a signed look-up and reads the answer within the flight's timeout. `dated` is told the carrier's time when
-    /// the head of a response has come that shows it.
+    /// Sends a signed call and reads the response within the timeout. `dated` receives the carrier's time as soon as the
+    /// head of a response that has it was received.
     pub(super) async fn get(
         &self,
-        path: &str,
-        signed: &SignedRequest<'_>,
-        parameters: &Parameters,
+        call: &SignedCall<'_>,
         dated: impl FnOnce(Time),
     ) -> Result<Response, Fault> {
         let pool = self.pool();
-        let response = timeout(pool.timeout, pool.exchange(path, signed, parameters, dated)).await;
+        let response = timeout(pool.timeout, pool.exchange(call, dated)).await;
         let response = response.unwrap_or(Err(Fault::Timeout));
-        // Whatever ended this connection may have ended the idle ones too.
+        // The event that ended this connection may have ended the idle ones too.
         if matches!(response, Err(Fault::ClosedEarly | Fault::Broken(_) | Fault::Timeout)) {
             self.replace(&pool);
         }
         response
     }
 
-    /// The pool, replaced when its time is over.
+    /// The pool, replaced if it is older than `MAX_AGE`.
     fn pool(&self) -> Arc<Pool> {
         let pool = self.pool.load_full();
         if self.clock.monotonic().saturating_sub(pool.created) < MAX_AGE {
@@ -119,7 +113,7 @@ impl Client {
         self.pool.load_full()
     }
 
-    /// Replaces a pool, unless somebody else has. Calls under way on its connections go on.
+    /// Replaces a pool, unless another call has. Calls in flight on its connections continue.
     fn replace(&self, old: &Arc<Pool>) {
         let new = Arc::new(old.reconnected(self.clock.monotonic()));
         self.pool.compare_and_swap(old, new);
@@ -127,54 +121,48 @@ impl Client {
 }
 
 impl Pool {
-    fn new(settings: &Settings, born: Duration) -> Result<Self, rustls::Error> {
+    fn new(settings: &Settings, created: Duration) -> Result<Self, rustls::Error> {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(settings.connect_timeout));
         http.set_local_address(settings.bind);
-        // Bytes that nobody acknowledges for as long as a connection may take to be made: nobody is there.
+        // If bytes are not acknowledged within the time for a new connection, the other end is gone.
         http.set_tcp_user_timeout(Some(settings.connect_timeout));
-        let most = settings.max_body.saturating_mul(4).saturating_add(OVERHEAD);
+        let max_response = settings.max_body.saturating_mul(4).saturating_add(OVERHEAD);
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls::client(&settings.tls)?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(Connector::new(http, settings.proxy.clone(), most));
+            .wrap_connector(Connector::new(http, settings.proxy.clone(), max_response));
         Ok(Self {
             client: client(&connector),
             connector,
             base_url: settings.base_url.to_string().trim_end_matches('/').to_owned(),
             timeout: settings.timeout,
             max_body: settings.max_body,
-            created: born,
+            created,
         })
     }
 
-    /// The same without a connection.
-    fn reconnected(&self, born: Duration) -> Self {
+    /// A pool with the same settings and no connections.
+    fn reconnected(&self, created: Duration) -> Self {
         Self {
             client: client(&self.connector),
             connector: self.connector.clone(),
             base_url: self.base_url.clone(),
-            created: born,
+            created,
             ..*self
         }
     }
 
-    async fn exchange(
-        &self,
-        path: &str,
-        signed: &SignedRequest<'_>,
-        parameters: &Parameters,
-        dated: impl FnOnce(Time),
-    ) -> Result<Response, Fault> {
-        let mut request = self.request(path, signed, parameters);
+    async fn exchange(&self, call: &SignedCall<'_>, dated: impl FnOnce(Time)) -> Result<Response, Fault> {
+        let mut request = self.request(call);
         let connection = capture_connection(&mut request);
         let response = self.client.request(request).await.map_err(|error| fault(&error, &connection))?;
         let (head, body) = response.into_parts();
-        if let Some(theirs) = time_of(&head.headers) {
-            dated(theirs);
+        if let Some(carrier_time) = time_of(&head.headers) {
+            dated(carrier_time);
         }
         let body = match Limited::new(body, self.max_body).collect().await {
             Ok(collected) => collected.to_bytes(),
@@ -190,23 +178,14 @@ impl Pool {
         }
     }
 
-    fn request(
-        &self,
-        path: &str,
-        signed: &SignedRequest<'_>,
-        parameters: &Parameters,
-    ) -> Request<Empty<Bytes>> {
-        let mut url = String::with_capacity(320);
-        signed.write_url(&self.base_url, path, &mut url).expect("writing to a String cannot fail");
-        if !parameters.is_empty() {
-            url.push('&');
-            url.push_str(parameters.as_str());
-        }
-        let uri: Uri =
-            url.parse().expect("a checked base URL, a path of ours and a percent-encoded query make a URI");
+    fn request(&self, call: &SignedCall<'_>) -> Request<Empty<Bytes>> {
+        let uri: Uri = call
+            .url(&self.base_url)
+            .parse()
+            .expect("a checked base URL, a configured path and a percent-encoded query make a URI");
         Request::get(uri)
             .header(header::ACCEPT, "application/json")
-            // Without it any coding would be acceptable (RFC 9110 12.5.3); the body is relayed as it comes.
+            // Without it any coding would be acceptable (RFC 9110 12.5.3), but the body is relayed as received.
             .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
             .header(header::USER_AGENT, concat!("cmiot-proxy/", env!("CARGO_PKG_VERSION")))
             .body(Empty::new())
@@ -218,13 +197,13 @@ fn client(connector: &HttpsConnector<Connector>) -> legacy::Client<HttpsConnecto
     legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(MAX_AGE)
-        // A reused connection that turns out closed is tried anew by the pool before a byte was answered; that
-        // would repeat a transid, and whether to repeat is not the pool's to decide.
+        // The pool would send the request again if a reused connection turns out closed before a byte of the response.
+        // That would use a transid twice; `Carrier::call` retries with a new one.
         .retry_canceled_requests(false)
         .build(connector.clone())
 }
 
-/// Sorts what the pool reports; its own text may hold the URL, so only the causes are looked at.
+/// Classifies an error of the pool. Its own text may hold the URL, so only its causes are used.
 fn fault(error: &legacy::Error, connection: &CaptureConnection) -> Fault {
     let mut cause = error.source();
     let hyper = cause.and_then(|cause| cause.downcast_ref::<hyper::Error>());
@@ -250,7 +229,7 @@ fn fault(error: &legacy::Error, connection: &CaptureConnection) -> Fault {
                 (true, io::ErrorKind::TimedOut) => Fault::ConnectTimeout,
                 (true, _) if is_ours(io) => Fault::Descriptors(io.to_string()),
                 (true, _) => Fault::Connect(io.to_string()),
-                // A reset, or nothing acknowledged: as good as a close.
+                // A reset, or no acknowledgement: counts as a close.
                 (false, _) if early => Fault::ClosedEarly,
                 (false, _) => Fault::Broken(io.to_string()),
             };
@@ -264,7 +243,7 @@ fn fault(error: &legacy::Error, connection: &CaptureConnection) -> Fault {
     }
 }
 
-/// Whether a byte of the response had come. Without a connection none has.
+/// Whether a byte of the response was received; without a connection none was.
 fn received_bytes(connection: &CaptureConnection) -> bool {
     let mut extras = Extensions::new();
     if let Some(connected) = connection.connection_metadata().as_ref() {
@@ -273,26 +252,26 @@ fn received_bytes(connection: &CaptureConnection) -> bool {
     extras.get::<BytesReceived>().is_some_and(BytesReceived::any)
 }
 
-/// Whether a connection could not be made because this machine or process has no descriptor, port or memory left for it.
+/// Whether a connection failed because this machine or process has no free descriptor, port or memory.
 fn is_ours(error: &io::Error) -> bool {
     use rustix::io::Errno;
     const OURS: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
     let ours =
         |errno: Option<i32>| errno.is_some_and(|errno| OURS.iter().any(|one| one.raw_os_error() == errno));
-    // The resolver does not say why it cannot look a name up: whether there is a descriptor left is tried.
+    // The resolver does not report the cause of its failure: try whether a descriptor is free.
     ours(error.raw_os_error())
         || error.raw_os_error().is_none()
             && rustix::io::dup(io::stderr()).is_err_and(|errno| ours(Some(errno.raw_os_error())))
 }
 
-/// What stands inside of an I/O error, however often it is wrapped: hyper-rustls does so once more.
+/// The error inside an I/O error, at any depth: hyper-rustls wraps once more.
 fn wrapped<T: std::error::Error + 'static>(error: &io::Error) -> Option<&T> {
     let inner = error.get_ref()?;
     inner.downcast_ref().or_else(|| wrapped(inner.downcast_ref()?))
 }
 
-/// The carrier's time when it sent this: `Date` (RFC 9110 6.6.1), and for a response out of a cache on the way the time that
-/// has passed since, `Age` (RFC 9111 5.1). None where either cannot be read.
+/// The carrier's time when it sent the response: `Date` (RFC 9110 6.6.1), plus `Age` (RFC 9111 5.1) for a response from a
+/// cache on the way. `None` if either cannot be read.
 fn time_of(headers: &HeaderMap) -> Option<Time> {
     let text = headers.get(header::DATE)?.to_str().ok()?;
     let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;

@@ -1,11 +1,11 @@
-//! How connections to the carrier are made: straight, or through the HTTP proxy that `[carrier]` `proxy` names.
+//! Connections to the carrier: direct, or through the HTTP proxy of `[carrier]` `proxy`.
 //!
-//! Through a proxy `https` is tunnelled (CONNECT, RFC 9110 9.3.6), so that it learns host and port and no more; `http` is
-//! asked of it in absolute form (RFC 9112 3.2.2), token and all. No variable of the environment is looked at.
+//! Through a proxy, `https` is tunnelled (CONNECT, RFC 9110 9.3.6), so the proxy sees host and port only; `http` is sent to
+//! it in absolute form (RFC 9112 3.2.2), including the token. No environment variable is read.
 //!
-//! A connection knows whether anything was read since the last write, which tells a reset before the response from one in
-//! the middle of it; and it fails when more is read than a response may have, which ends interim (1xx) responses that
-//! do not end by themselves.
+//! A connection records whether anything was read since the last write, which distinguishes a reset before the response
+//! from one in the middle of it. It fails when more is read than a response may have, which ends endless interim (1xx)
+//! responses.
 
 use std::error::Error;
 use std::io;
@@ -23,45 +23,44 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-/// Makes connections.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     http: HttpConnector,
     proxy: Option<Uri>,
-    most: usize,
+    max_response: usize,
 }
 
-/// A connection, straight or through a proxy.
+/// A connection, direct or through a proxy.
 #[derive(Debug)]
 pub(super) struct ProxyStream {
     stream: TokioIo<Counted>,
-    /// The other end is a proxy, which must be told whom to ask.
+    /// The other end is a proxy, which needs the target in absolute form.
     absolute: bool,
-    heard: BytesReceived,
+    received: BytesReceived,
 }
 
-/// A socket that counts what is read from it after a write.
+/// A socket that counts the bytes that are read after a write.
 #[derive(Debug)]
 struct Counted {
     tcp: TcpStream,
-    /// Bytes that were read since the last write, and how many they may be.
+    /// Bytes that were read since the last write.
     read: usize,
-    most: usize,
-    heard: BytesReceived,
+    /// Limit of `read`.
+    max_response: usize,
+    received: BytesReceived,
 }
 
-/// Whether anything was read from a connection since something was last written to it.
+/// Whether anything was read from a connection since the last write.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BytesReceived(Arc<AtomicBool>);
 
 impl BytesReceived {
-    /// Whether there was a byte.
     pub(super) fn any(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// More bytes came than a response may have, and no end of it.
+/// More bytes were received than a response may have.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} bytes and no end of the response")]
 pub(super) struct Interim(pub(super) usize);
@@ -69,25 +68,25 @@ pub(super) struct Interim(pub(super) usize);
 type Failure = Box<dyn Error + Send + Sync>;
 
 impl Connector {
-    /// Connections on which a response may have `most` bytes, everything counted.
-    pub(super) fn new(http: HttpConnector, proxy: Option<Uri>, most: usize) -> Self {
-        Self { http, proxy, most }
+    /// Makes connections on which a response may have `max_response` bytes in total.
+    pub(super) fn new(http: HttpConnector, proxy: Option<Uri>, max_response: usize) -> Self {
+        Self { http, proxy, max_response }
     }
 }
 
 impl ProxyStream {
-    fn new(stream: TokioIo<TcpStream>, absolute: bool, most: usize) -> Self {
-        let heard = BytesReceived::default();
-        let counted = Counted { tcp: stream.into_inner(), read: 0, most, heard: heard.clone() };
-        Self { stream: TokioIo::new(counted), absolute, heard }
+    fn new(stream: TokioIo<TcpStream>, absolute: bool, max_response: usize) -> Self {
+        let received = BytesReceived::default();
+        let counted = Counted { tcp: stream.into_inner(), read: 0, max_response, received: received.clone() };
+        Self { stream: TokioIo::new(counted), absolute, received }
     }
 }
 
 impl Counted {
-    /// Something is about to be written: what is read from here on answers it.
-    fn ask(&mut self) {
+    /// A write: the bytes that are read from now on are the response to it.
+    fn start_request(&mut self) {
         self.read = 0;
-        self.heard.0.store(false, Ordering::Relaxed);
+        self.received.0.store(false, Ordering::Relaxed);
     }
 }
 
@@ -97,15 +96,15 @@ impl AsyncRead for Counted {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.read > self.most {
+        if self.read > self.max_response {
             return Poll::Ready(Err(io::Error::other(Interim(self.read))));
         }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.tcp).poll_read(cx, buf);
-        let came = buf.filled().len() - before;
-        if came > 0 {
-            self.read = self.read.saturating_add(came);
-            self.heard.0.store(true, Ordering::Relaxed);
+        let received = buf.filled().len() - before;
+        if received > 0 {
+            self.read = self.read.saturating_add(received);
+            self.received.0.store(true, Ordering::Relaxed);
         }
         polled
     }
@@ -113,7 +112,7 @@ impl AsyncRead for Counted {
 
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.ask();
+        self.start_request();
         Pin::new(&mut self.tcp).poll_write(cx, buf)
     }
 
@@ -134,7 +133,7 @@ impl AsyncWrite for Counted {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.ask();
+        self.start_request();
         Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
     }
 }
@@ -149,31 +148,31 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, carrier: Uri) -> Self::Future {
-        let most = self.most;
+        let max_response = self.max_response;
         match self.proxy.clone() {
             None => {
                 let connecting = self.http.call(carrier);
-                Box::pin(async move { Ok(ProxyStream::new(connecting.await?, false, most)) })
+                Box::pin(async move { Ok(ProxyStream::new(connecting.await?, false, max_response)) })
             }
             Some(proxy) if carrier.scheme_str() == Some("https") => {
                 let tunnelling = Tunnel::new(proxy, self.http.clone()).call(carrier);
                 Box::pin(async move {
                     let stream = tunnelling.await.map_err(|error| refused(&error))?;
-                    Ok(ProxyStream::new(stream, false, most))
+                    Ok(ProxyStream::new(stream, false, max_response))
                 })
             }
             Some(proxy) => {
                 let connecting = self.http.call(proxy);
                 Box::pin(async move {
                     let stream = connecting.await.map_err(|error| refused(&error))?;
-                    Ok(ProxyStream::new(stream, true, most))
+                    Ok(ProxyStream::new(stream, true, max_response))
                 })
             }
         }
     }
 }
 
-/// As an I/O error, which is what [`Fault`](super::fault::Fault) is made of; and says that it is not the carrier's.
+/// An error of the HTTP proxy as an I/O error, from which a [`Fault`](super::fault::Fault) is made; its text names the proxy.
 fn refused(error: &(dyn Error + 'static)) -> io::Error {
     let mut cause = error;
     while let Some(inner) = cause.source() {
@@ -185,7 +184,7 @@ fn refused(error: &(dyn Error + 'static)) -> io::Error {
 
 impl Connection for ProxyStream {
     fn connected(&self) -> Connected {
-        Connected::new().proxy(self.absolute).extra(self.heard.clone())
+        Connected::new().proxy(self.absolute).extra(self.received.clone())
     }
 }
 

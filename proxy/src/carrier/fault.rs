@@ -1,63 +1,61 @@
-//! What kept the carrier from answering: nothing that was said, everything that went wrong on the way.
+//! Faults: the ends of a call without a carrier reply.
 //!
-//! Each fault has an RFC 9209 proxy error type, for `Proxy-Status`, and says whether the carrier may have counted the
-//! call. The first bytes of what was not the carrier's envelope are kept for the operator's log.
+//! Each fault has an RFC 9209 proxy error type, for `Proxy-Status`, and tells whether the carrier may have counted the
+//! call. The first bytes of a body that is not a carrier reply are kept for the operator's log.
 
 use super::verdict::NotAnEnvelope;
 
-/// Why an attempt ended without an answer.
+/// Reason for the end of an attempt without a reply.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Fault {
-    /// No connection: refused, unreachable, or no such name. The carrier has not seen the call.
+    /// No connection: refused, unreachable, or no such name. The carrier has not received the call.
     #[error("no connection to the carrier: {0}")]
     Connect(String),
     /// No connection in time.
     #[error("no connection to the carrier within connect_timeout")]
     ConnectTimeout,
-    /// No connection, for want of something of ours: descriptors, ports or memory. The carrier has nothing to do with it.
+    /// No connection, since this machine has no free descriptor, port or memory: not a fault of the carrier.
     #[error("this machine has no descriptor, port, address or memory for a connection to the carrier: {0}")]
     Descriptors(String),
-    /// TLS failed: certificate or protocol.
+    /// A TLS error: certificate or protocol.
     #[error("TLS with the carrier failed: {0}")]
     Tls(String),
-    /// The connection was closed, reset or found dead before any byte of a response, as idle ones are now and then.
+    /// The connection was closed, reset or dead before any byte of a response, as happens to idle ones.
     #[error("the carrier closed the connection before answering")]
     ClosedEarly,
     /// The connection broke after the call was sent.
     #[error("the connection to the carrier broke: {0}")]
     Broken(String),
-    /// No complete answer in time.
+    /// No complete response in time.
     #[error("no answer from the carrier within its timeout")]
     Timeout,
-    /// Another HTTP status than 200.
+    /// An HTTP status other than 200.
     #[error("the carrier's front end answered HTTP {status}: {excerpt}")]
     Status {
-        /// The HTTP status.
         status: u16,
         /// The first bytes of the body, printable.
         excerpt: String,
     },
-    /// Bytes without end before a complete response: interim (1xx) responses, or a head that goes on.
+    /// Too many bytes before a complete response: interim (1xx) responses, or an endless head.
     #[error("the carrier sent {0} bytes without a complete response")]
     Interim(usize),
     /// More bytes than `max_body`.
     #[error("the answer is longer than max_body = {0} bytes")]
     TooLong(usize),
-    /// A complete answer that is not the carrier's envelope.
+    /// A complete response that is not a reply envelope.
     #[error("not the carrier's envelope ({why}): {excerpt}")]
     NotAnEnvelope {
-        /// What is wrong with it.
         why: NotAnEnvelope,
-        /// Its first bytes, printable.
+        /// The first bytes of the body, printable.
         excerpt: String,
     },
     /// The account has no ebid for the operation: nothing was sent.
     #[error("the account has no ebid for this operation: add it to its `ebids`")]
     NoEbid,
-    /// The proxy could not number the call: state.db is unavailable.
+    /// The call has no transid: state.db is unavailable.
     #[error("state.db gives no transid: see the error before")]
     Sequence,
-    /// The proxy ended the call: the grace time of its shutdown was over.
+    /// The proxy ended the call at the end of the grace time of its shutdown.
     #[error("the proxy was shutting down, and its grace time was over")]
     Shutdown,
 }
@@ -71,17 +69,17 @@ impl Fault {
         Self::Status { status, excerpt: excerpt(body) }
     }
 
-    /// Whether a second attempt is worth making at once: no answer had begun, and nothing says that it would not help.
+    /// Whether an immediate retry may help: no response had started, and the cause may have passed.
     pub fn may_retry(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::ClosedEarly)
     }
 
-    /// Whether it is the proxy's own: nothing was sent that counts, and it says nothing about the carrier.
+    /// Whether it is a local fault: nothing was sent that counts, and it is not caused by the carrier.
     pub fn is_ours(&self) -> bool {
         matches!(self, Self::Descriptors(_) | Self::NoEbid | Self::Sequence | Self::Shutdown)
     }
 
-    /// Whether the carrier may have done what was asked, for all that is known: bytes of the call may have left.
+    /// Whether the carrier may have executed the call, since bytes of it may have been sent.
     pub fn may_be_done(&self) -> bool {
         !matches!(
             self,
@@ -89,7 +87,7 @@ impl Fault {
         )
     }
 
-    /// The HTTP status of the response that came, if one did.
+    /// The HTTP status of the response, if there was one.
     pub fn http_status(&self) -> Option<u16> {
         match self {
             Self::Status { status, .. } => Some(*status),
@@ -98,7 +96,7 @@ impl Fault {
         }
     }
 
-    /// A short name, for metrics and the audit.
+    /// Its name in metrics and the audit.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Connect(_) => "connect",
@@ -135,14 +133,14 @@ impl Fault {
 
 /// The first bytes for the log: one line, printable ASCII, the rest as dots.
 ///
-/// Error pages like to repeat the URL, and ours holds a token and a card number: whatever looks like either, a long
-/// word with a digit in it, is left out.
+/// Error pages often repeat the URL, and ours holds a token and a card number: words that may be either, long ones with a
+/// digit, are left out.
 fn excerpt(body: &[u8]) -> String {
     const KEPT: usize = 120;
     const LONG: usize = 10;
     let mut start = &body[..body.len().min(KEPT)];
     if start.len() < body.len() {
-        // Half a number is one too.
+        // A part of a number counts, too.
         let words = start.iter().rposition(|b| !b.is_ascii_alphanumeric()).map_or(0, |at| at + 1);
         start = &start[..words];
     }
@@ -172,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_cut_off_at_the_end_is_hidden_too() {
+    fn a_truncated_number_at_the_end_is_hidden_too() {
         for blanks in 100..120 {
             let shown = excerpt(format!("{}14765004176", " ".repeat(blanks)).as_bytes());
             assert!(!shown.contains("147"), "{shown}");

@@ -1,54 +1,56 @@
-//! What the carrier's answers say about one account: four breakers, and which of its passwords works.
+//! The breakers of one account, fed by the results of its calls.
 //!
 //! | breaker | opened by | closed by |
 //! | --- | --- | --- |
-//! | transport | failures and busy codes in a row | any answer that is not busy |
-//! | cool-down | one throttled code; grows | any answer that is neither throttled nor busy |
-//! | credentials | codes 4-8, once all passwords were tried | any answer that accepts them |
-//! | subscription, one an operation | code 3 | the same, of that operation |
+//! | transport | failures and busy codes in a row | any reply that is not busy |
+//! | cool-down | one throttled code; grows | any reply that is neither throttled nor busy |
+//! | credentials | refused credentials, once all passwords were tried | any reply that accepts them |
+//! | subscription, one per operation | a refused subscription | any reply that accepts it, of that operation |
 //!
-//! An open credentials or subscription breaker is an alarm: only the operator can mend it.
+//! An open credentials or subscription breaker is an alarm: only the operator can end the refusal.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::breaker::{Breaker, BreakerConfig};
-use super::verdict::{Class, Code};
+use super::verdict::{Class, Code, Verdict};
 use super::{CarrierResponse, Fault, NotSent};
 use crate::config;
 use crate::metrics::BreakerGauges;
 use crate::units::HumanDuration;
 
-/// How much of what an account bears.
+/// Breaker thresholds by kind of failure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Thresholds {
-    /// Of failures and busy codes.
+    /// For failures and busy codes.
     pub transport: BreakerConfig,
-    /// Of throttled codes.
+    /// For throttled codes.
     pub cool_down: BreakerConfig,
-    /// Of refused credentials and subscriptions.
+    /// For refused credentials and subscriptions.
     pub credentials: BreakerConfig,
 }
 
 impl From<&config::Breaker> for Thresholds {
-    fn from(written: &config::Breaker) -> Self {
-        let tolerance = |failures, first: HumanDuration, longest: HumanDuration| BreakerConfig {
+    fn from(config: &config::Breaker) -> Self {
+        let breaker = |failures, open: HumanDuration, max_open: HumanDuration| BreakerConfig {
             failures,
-            open: first.0,
-            max_open: longest.0,
+            open: open.0,
+            max_open: max_open.0,
         };
         Self {
-            transport: tolerance(written.failures, written.open, written.open_longest),
-            cool_down: tolerance(1, written.cool_down, written.cool_down_longest),
-            credentials: tolerance(1, written.credentials, written.credentials_longest),
+            transport: breaker(config.failures, config.open, config.open_longest),
+            cool_down: breaker(1, config.cool_down, config.cool_down_longest),
+            credentials: breaker(1, config.credentials, config.credentials_longest),
         }
     }
 }
 
-/// The state of one account.
+/// The breakers of one account.
 #[derive(Debug)]
 pub struct Health {
+    account: Arc<str>,
     transport: Breaker,
     cool_down: Breaker,
     credentials: CodeBreaker,
@@ -63,30 +65,28 @@ struct CodeBreaker {
     code: Option<Code>,
 }
 
-/// Something that only the operator can mend.
+/// A refusal of the account that only the operator can end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Alarm {
-    /// The account's name.
-    pub account: String,
-    /// The operation, when it is refused alone.
+    pub account: Arc<str>,
+    /// The operation, if only its subscription is refused.
     pub operation: Option<&'static str>,
-    /// What the carrier said.
     pub code: Code,
 }
 
 impl Health {
-    /// Nothing is known against the account.
-    pub fn new(tolerances: Thresholds) -> Self {
+    /// All breakers are closed.
+    pub fn new(account: &Arc<str>, thresholds: Thresholds) -> Self {
         Self {
-            transport: Breaker::new(tolerances.transport),
-            cool_down: Breaker::new(tolerances.cool_down),
-            credentials: CodeBreaker::new(tolerances.credentials),
+            account: Arc::clone(account),
+            transport: Breaker::new(thresholds.transport),
+            cool_down: Breaker::new(thresholds.cool_down),
+            credentials: CodeBreaker::new(thresholds.credentials),
             subscriptions: HashMap::new(),
-            thresholds: tolerances,
+            thresholds,
         }
     }
 
-    /// How much of what it bears.
     pub fn thresholds(&self) -> Thresholds {
         self.thresholds
     }
@@ -96,8 +96,8 @@ impl Health {
     /// # Errors
     /// [`NotSent`], with how long to wait.
     pub fn check(&self, operation: &'static str, now: Duration) -> Result<(), NotSent> {
-        for watched in [Some(&self.credentials), self.subscriptions.get(operation)].into_iter().flatten() {
-            if let (Some(wait), Some(code)) = (watched.breaker.blocked(now), watched.code) {
+        for refusable in [Some(&self.credentials), self.subscriptions.get(operation)].into_iter().flatten() {
+            if let (Some(wait), Some(code)) = (refusable.breaker.blocked(now), refusable.code) {
                 return Err(NotSent::Credentials(code, wait));
             }
         }
@@ -107,90 +107,89 @@ impl Health {
         self.transport.blocked(now).map_or(Ok(()), |wait| Err(NotSent::Breaker(wait)))
     }
 
-    /// [`Self::check`], and the call is sent: its end must be told to [`Self::record`].
+    /// [`Self::check`], after which the call is sent: [`Self::record`] or [`Self::release`] must follow.
     ///
     /// # Errors
-    /// [`NotSent`]; nothing is to be told then.
+    /// [`NotSent`]; then neither may follow.
     pub fn start_call(&mut self, operation: &'static str, now: Duration) -> Result<(), NotSent> {
         self.check(operation, now)?;
         self.all(operation).for_each(Breaker::start_call);
         Ok(())
     }
 
-    /// What became of a call that passed. Returns the alarm that it raised, if it raised one.
+    /// Records the result of a call. Returns the alarm if it raised one.
     pub fn record(
         &mut self,
         operation: &'static str,
-        end: &Result<CarrierResponse, Fault>,
+        result: &Result<CarrierResponse, Fault>,
         now: Duration,
-    ) -> Option<(Option<&'static str>, Code)> {
-        match end {
-            // Our own doing: nothing was sent.
+    ) -> Option<Alarm> {
+        match result.as_ref().map(|response| &response.verdict) {
+            // A local fault: nothing was sent.
             Err(fault) if fault.is_ours() => self.release(operation),
-            Err(_) => {
+            Err(_) | Ok(Verdict { class: Class::Busy, .. }) => {
                 self.transport.fail(now);
                 self.release(operation);
             }
-            Ok(CarrierResponse { verdict, .. }) => match verdict.class {
-                Class::Busy => {
-                    self.transport.fail(now);
-                    self.release(operation);
-                }
-                Class::Throttled => {
-                    self.transport.succeed();
-                    self.cool_down.fail(now);
-                    self.release(operation);
-                }
-                Class::Credentials => return self.refused(operation, verdict.code, now),
-                _ => self.all(operation).for_each(Breaker::succeed),
-            },
+            Ok(Verdict { class: Class::Throttled, .. }) => {
+                self.transport.succeed();
+                self.cool_down.fail(now);
+                self.release(operation);
+            }
+            Ok(Verdict { class: Class::Credentials, code, .. }) => {
+                return self.refuse_credentials(operation, *code, now);
+            }
+            Ok(Verdict { class: Class::Subscription, code, .. }) => {
+                return self.refuse_subscription(operation, *code, now);
+            }
+            Ok(_) => self.all(operation).for_each(Breaker::succeed),
         }
         None
     }
 
-    /// A call that passed ended without saying anything.
+    /// A call ended without a result that concerns the breakers.
     pub fn release(&mut self, operation: &'static str) {
         self.all(operation).for_each(Breaker::release);
     }
 
-    fn refused(
-        &mut self,
-        operation: &'static str,
-        code: Code,
-        now: Duration,
-    ) -> Option<(Option<&'static str>, Code)> {
+    /// A refusal of the account, its address or its password concerns all operations.
+    fn refuse_credentials(&mut self, operation: &'static str, code: Code, now: Duration) -> Option<Alarm> {
         self.transport.succeed();
         self.cool_down.succeed();
-        // Code 3 is about one API's subscription; 4-8 are about the account, its address or its password.
-        let (watched, of) = if code.as_str() == "3" {
-            self.credentials.breaker.succeed();
-            let tolerance = self.thresholds.credentials;
-            (
-                self.subscriptions.entry(operation).or_insert_with(|| CodeBreaker::new(tolerance)),
-                Some(operation),
-            )
-        } else {
-            if let Some(subscription) = self.subscriptions.get_mut(operation) {
-                subscription.breaker.release();
-            }
-            (&mut self.credentials, None)
-        };
-        watched.code = Some(code);
-        watched.breaker.fail(now).then_some((of, code))
+        if let Some(subscription) = self.subscriptions.get_mut(operation) {
+            subscription.breaker.release();
+        }
+        let opened = self.credentials.fail(code, now);
+        opened.then(|| self.alarm(None, code))
     }
 
-    /// What only the operator can mend.
-    pub fn alarms<'a>(&'a self, account: &'a str) -> impl Iterator<Item = Alarm> + 'a {
-        let subscriptions = self.subscriptions.iter().map(|(operation, watched)| (Some(*operation), watched));
-        [(None, &self.credentials)].into_iter().chain(subscriptions).filter_map(|(operation, watched)| {
-            let code = watched.code.filter(|_| !watched.breaker.is_closed())?;
-            Some(Alarm { account: account.to_owned(), operation, code })
+    /// A refusal of a subscription concerns one operation, and accepts the credentials.
+    fn refuse_subscription(&mut self, operation: &'static str, code: Code, now: Duration) -> Option<Alarm> {
+        self.transport.succeed();
+        self.cool_down.succeed();
+        self.credentials.breaker.succeed();
+        let config = self.thresholds.credentials;
+        let subscription = self.subscriptions.entry(operation).or_insert_with(|| CodeBreaker::new(config));
+        let opened = subscription.fail(code, now);
+        opened.then(|| self.alarm(Some(operation), code))
+    }
+
+    fn alarm(&self, operation: Option<&'static str>, code: Code) -> Alarm {
+        Alarm { account: Arc::clone(&self.account), operation, code }
+    }
+
+    /// Refusals that only the operator can end.
+    pub fn alarms(&self) -> impl Iterator<Item = Alarm> {
+        let subscriptions = self.subscriptions.iter().map(|(operation, breaker)| (Some(*operation), breaker));
+        [(None, &self.credentials)].into_iter().chain(subscriptions).filter_map(|(operation, refusable)| {
+            let code = refusable.code.filter(|_| !refusable.breaker.is_closed())?;
+            Some(self.alarm(operation, code))
         })
     }
 
-    /// The state of each breaker, for metrics; the worst state stands for all subscriptions.
+    /// The state of each breaker, for metrics; for the subscriptions, the worst one.
     pub fn gauges(&self, now: Duration) -> BreakerGauges {
-        let subscriptions = self.subscriptions.values().map(|watched| watched.breaker.state(now));
+        let subscriptions = self.subscriptions.values().map(|one| one.breaker.state(now));
         BreakerGauges {
             transport: self.transport.state(now),
             cool_down: self.cool_down.state(now),
@@ -200,7 +199,7 @@ impl Health {
     }
 
     fn all(&mut self, operation: &'static str) -> impl Iterator<Item = &mut Breaker> {
-        let subscription = self.subscriptions.get_mut(operation).map(|watched| &mut watched.breaker);
+        let subscription = self.subscriptions.get_mut(operation).map(|one| &mut one.breaker);
         [&mut self.transport, &mut self.cool_down, &mut self.credentials.breaker]
             .into_iter()
             .chain(subscription)
@@ -208,8 +207,14 @@ impl Health {
 }
 
 impl CodeBreaker {
-    fn new(tolerance: BreakerConfig) -> Self {
-        Self { breaker: Breaker::new(tolerance), code: None }
+    fn new(config: BreakerConfig) -> Self {
+        Self { breaker: Breaker::new(config), code: None }
+    }
+
+    /// Returns whether this opened the breaker.
+    fn fail(&mut self, code: Code, now: Duration) -> bool {
+        self.code = Some(code);
+        self.breaker.fail(now)
     }
 }
 
@@ -227,27 +232,25 @@ impl fmt::Display for Alarm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::carrier::verdict::Verdict;
+    use crate::carrier::dialect::v2;
     use crate::clock::Time;
 
     const STATUS: &str = "userstatusrealsingle";
     const SESSION: &str = "gprsrealsingle";
 
     fn health() -> Health {
-        let tolerance = |failures, first| BreakerConfig {
+        let breaker = |failures, open| BreakerConfig {
             failures,
-            open: Duration::from_secs(first),
+            open: Duration::from_secs(open),
             max_open: Duration::from_secs(300),
         };
-        Health::new(Thresholds {
-            transport: tolerance(2, 1),
-            cool_down: tolerance(1, 5),
-            credentials: tolerance(1, 60),
-        })
+        let thresholds =
+            Thresholds { transport: breaker(2, 1), cool_down: breaker(1, 5), credentials: breaker(1, 60) };
+        Health::new(&"fleet".into(), thresholds)
     }
 
-    fn said(code: &str) -> Result<CarrierResponse, Fault> {
-        let verdict = Verdict::stored(Code::parse(code).unwrap(), None);
+    fn reply(code: &str) -> Result<CarrierResponse, Fault> {
+        let verdict = v2::stored_verdict(Code::parse(code).unwrap(), None);
         Ok(CarrierResponse {
             body: bytes::Bytes::new(),
             content_type: crate::carrier::charset::ContentType::UTF_8,
@@ -268,9 +271,9 @@ mod tests {
         let mut one = health();
         let sixty = Duration::from_secs(60);
         let three = Code::parse("3").unwrap();
-        assert_eq!(after(&mut one, 0, &said("3")), Err(NotSent::Credentials(three, sixty)));
+        assert_eq!(after(&mut one, 0, &reply("3")), Err(NotSent::Credentials(three, sixty)));
         assert_eq!(one.check(SESSION, Duration::ZERO), Ok(()));
-        let alarms: Vec<_> = one.alarms("fleet").map(|alarm| alarm.to_string()).collect();
+        let alarms: Vec<_> = one.alarms().map(|alarm| alarm.to_string()).collect();
         assert_eq!(
             alarms,
             [format!(
@@ -280,12 +283,12 @@ mod tests {
         for code in ["4", "5", "6", "7", "8"] {
             let mut all = health();
             let refused = NotSent::Credentials(Code::parse(code).unwrap(), sixty);
-            assert_eq!(after(&mut all, 0, &said(code)), Err(refused.clone()), "{code}");
+            assert_eq!(after(&mut all, 0, &reply(code)), Err(refused.clone()), "{code}");
             assert_eq!(all.check(SESSION, Duration::ZERO), Err(refused));
-            assert_eq!(all.alarms("fleet").count(), 1);
-            // The probe succeeds: the alarm is over.
-            assert_eq!(after(&mut all, 60, &said("0")), Ok(()));
-            assert_eq!(all.alarms("fleet").count(), 0);
+            assert_eq!(all.alarms().count(), 1);
+            // The probe succeeds: the alarm ends.
+            assert_eq!(after(&mut all, 60, &reply("0")), Ok(()));
+            assert_eq!(all.alarms().count(), 0);
         }
     }
 
@@ -293,28 +296,28 @@ mod tests {
     fn throttled_codes_open_a_growing_cool_down() {
         let mut health = health();
         let wait = |secs| Err(NotSent::CoolDown(Duration::from_secs(secs)));
-        assert_eq!(after(&mut health, 0, &said("72")), wait(5));
-        assert_eq!(after(&mut health, 5, &said("71")), wait(10));
-        assert_eq!(after(&mut health, 15, &said("75")), wait(20));
-        assert_eq!(after(&mut health, 35, &said("12")), Ok(()));
-        assert_eq!(after(&mut health, 35, &said("72")), wait(5));
+        assert_eq!(after(&mut health, 0, &reply("72")), wait(5));
+        assert_eq!(after(&mut health, 5, &reply("71")), wait(10));
+        assert_eq!(after(&mut health, 15, &reply("75")), wait(20));
+        assert_eq!(after(&mut health, 35, &reply("12")), Ok(()));
+        assert_eq!(after(&mut health, 35, &reply("72")), wait(5));
     }
 
     #[test]
     fn failures_and_busy_codes_count_and_a_refused_card_does_not() {
         let mut health = health();
         assert_eq!(after(&mut health, 0, &Err(Fault::Timeout)), Ok(()));
-        assert_eq!(after(&mut health, 0, &said("12")), Ok(()));
-        assert_eq!(after(&mut health, 0, &said("99")), Ok(()));
+        assert_eq!(after(&mut health, 0, &reply("12")), Ok(()));
+        assert_eq!(after(&mut health, 0, &reply("99")), Ok(()));
         assert_eq!(
             after(&mut health, 0, &Err(Fault::Timeout)),
             Err(NotSent::Breaker(Duration::from_secs(1)))
         );
-        assert_eq!(health.alarms("fleet").count(), 0);
+        assert_eq!(health.alarms().count(), 0);
     }
 
     #[test]
-    fn a_transid_that_cannot_be_had_says_nothing_about_the_carrier() {
+    fn a_missing_transid_opens_no_breaker() {
         let mut health = health();
         for _ in 0..5 {
             assert_eq!(after(&mut health, 0, &Err(Fault::Sequence)), Ok(()));

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use cmiot_proxy::app::open_store;
-use cmiot_proxy::carrier::verdict::Class;
-use cmiot_proxy::carrier::{Attempt, Carrier};
+use cmiot_proxy::carrier::dialect::v2;
+use cmiot_proxy::carrier::{Attempt, Call, Carrier};
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::Config;
 use cmiot_proxy::metrics::Metrics;
@@ -58,19 +58,12 @@ impl Check {
         let store = open_store(&config, false, &clock)?;
         let carrier = Carrier::new(&config, &store.state, &store.audit, &clock, Metrics::new())
             .context("TLS towards the carrier")?;
+        let parameters = Parameters::default();
+        let call = Call { operation: operation::USER_STATUS, card: &self.card, parameters: &parameters };
         let mut all_well = true;
         for account in config.accounts() {
             for (index, password) in account.passwords.iter().enumerate() {
-                let attempt = carrier
-                    .attempt(
-                        account,
-                        password,
-                        operation::USER_STATUS,
-                        &self.card,
-                        &Parameters::default(),
-                        None,
-                    )
-                    .await;
+                let attempt = carrier.attempt(account, password, call, None).await;
                 let (well, what) = judge(&attempt);
                 all_well &= well;
                 let name =
@@ -88,16 +81,9 @@ fn judge(attempt: &Attempt) -> (bool, String) {
     match &attempt.result {
         Ok(answered) => {
             let code = answered.verdict.code;
-            let hint = match (answered.verdict.class, code.as_str()) {
-                (Class::Credentials, "6") => "this machine's address is not on the carrier's allow-list",
-                (Class::Credentials, "7") => "appid or password wrong, or this machine's clock",
-                (Class::Credentials, "3") => {
-                    "the account has no subscription for this operation, or the ebid is wrong"
-                }
-                (Class::Credentials, _) => "the carrier refuses the account",
-                _ => "the carrier accepts the account",
-            };
-            (answered.verdict.class != Class::Credentials, format!("code {code}: {hint}"))
+            let refused = answered.verdict.class.refuses_account();
+            let hint = if refused { v2::refusal_hint(&code) } else { "the carrier accepts the account" };
+            (!refused, format!("code {code}: {hint}"))
         }
         Err(fault) => (false, fault.to_string()),
     }

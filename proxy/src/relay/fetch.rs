@@ -7,8 +7,7 @@ use cmiot_signer::Status;
 use super::{Relay, flight_owner};
 use crate::cache::freshness::Freshness;
 use crate::cache::{Candidate, Entry, Key, PurgeMode, Purged};
-use crate::carrier::Attempt;
-use crate::carrier::verdict::Class;
+use crate::carrier::{Attempt, Call};
 use crate::clock::Time;
 use crate::config::{Client, Config};
 use crate::refusal::Refusal;
@@ -48,15 +47,13 @@ impl Relay {
     pub(super) async fn send(&self, key: &Key, pressure: &SharedUrgency) -> FetchResult {
         // Before the call: what is purged from here on outdates its answer.
         let ticket = self.cache.fill_token();
-        let attempt =
-            match self.carrier.call(&key.group, key.operation, &key.card, &key.parameters, pressure).await {
-                Ok(attempt) => attempt,
-                Err(not_asked) => {
-                    return FetchResult { call: None, result: Err(Refusal::NotSent(not_asked)) };
-                }
-            };
+        let call = Call { operation: key.operation, card: &key.card, parameters: &key.parameters };
+        let attempt = match self.carrier.call(&key.group, call, pressure).await {
+            Ok(attempt) => attempt,
+            Err(not_asked) => return FetchResult { call: None, result: Err(Refusal::NotSent(not_asked)) },
+        };
         let end = match &attempt.result {
-            Ok(answered) if answered.verdict.class == Class::Credentials => {
+            Ok(answered) if answered.verdict.class.refuses_account() => {
                 Err(Refusal::Credentials(answered.verdict.code))
             }
             Ok(answered) => {

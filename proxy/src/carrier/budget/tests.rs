@@ -154,7 +154,7 @@ async fn refreshing_ahead_has_a_share_and_never_waits() {
     assert!(account.budget.take(&SharedUrgency::new(Urgency::Ahead)).await.is_err(), "a tenth of the rate");
     assert!(
         account.budget.take(&SharedUrgency::new(Urgency::Miss)).await.is_ok(),
-        "which leaves the rest to misses"
+        "the rest remains for misses"
     );
     account.clock.advance(Duration::from_secs(1));
     assert!(account.budget.take(&SharedUrgency::new(Urgency::Ahead)).await.is_ok());

@@ -1,0 +1,16 @@
+//! Dialects of the carrier's API. Only a dialect knows the carrier's codes and fields, and how a call is written.
+//!
+//! A dialect is a module with these functions; a second API version is a second module, and the account decides which of
+//! them is used:
+//!
+//! | function | result |
+//! | --- | --- |
+//! | `SignedCall::new`, `SignedCall::url` | a call of one account about one card, and its URL |
+//! | `read_reply` | the [`Verdict`](super::verdict::Verdict) of a reply |
+//! | `stored_verdict` | the verdict of a reply that was stored |
+//! | `label` | a code as a metric label |
+//! | `refusal_hint` | the likely cause of a refused account |
+//!
+//! The paths of the operations are in the table of [`operation`](crate::operation), which the configuration changes.
+
+pub mod v2;
