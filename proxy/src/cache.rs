@@ -1,8 +1,8 @@
-//! The cache: answers by (group, operation, card), in memory over `cache.db`.
+//! The cache: carrier replies by (group, operation, card), in memory over `cache.db`.
 //!
-//! Only what the carrier said is kept, byte for byte, with the moment it was said; how long that serves is decided
-//! anew on each look-up ([`freshness`]), so a changed configuration and a restart need no migration. The group is part
-//! of every key: no path shows one customer another's entry.
+//! An entry is the carrier's reply, byte for byte, and the time of the reply; its freshness is evaluated on each lookup
+//! ([`freshness`]), so a changed configuration and a restart need no migration. The group is part of every key: no path
+//! shows one customer an entry of another.
 
 pub mod cache_control;
 pub mod freshness;
@@ -34,28 +34,26 @@ use intern::{CarrierReply, ReplyInterner};
 pub use memory::Hits;
 use memory::Memory;
 
-/// What an answer is the answer to.
+/// The cache key of a lookup.
 #[derive(Clone, Eq, Debug)]
 pub struct Key {
-    /// Whose accounts were asked.
+    /// The group whose accounts make the call.
     pub group: Arc<str>,
-    /// What was asked.
     pub operation: &'static Operation,
-    /// The card.
     pub card: Card,
-    /// What the operation declares beside the card.
+    /// The declared parameters, in addition to the card.
     pub parameters: Parameters,
 }
 
 impl Key {
-    /// The key of one look-up without further parameters.
+    /// The key of a lookup without further parameters.
     pub fn new(group: &Arc<str>, operation: &'static Operation, card: &Card) -> Self {
         Self { group: Arc::clone(group), operation, card: *card, parameters: Parameters::default() }
     }
 }
 
 impl Hash for Key {
-    /// The card tells nearly all keys apart; hashing two more texts would cost more than it spares.
+    /// The card distinguishes nearly all keys; hashing two more texts would cost more than it saves.
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.card.hash(state);
     }
@@ -63,7 +61,7 @@ impl Hash for Key {
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        // Most operations are one and the same, as groups are; comparing their texts would be the most of a hit.
+        // Most keys share operation and group: comparing their texts would be most of the cost of a hit.
         let same_operation =
             || std::ptr::eq(self.operation, other.operation) || self.operation == other.operation;
         self.card == other.card
@@ -73,47 +71,51 @@ impl PartialEq for Key {
     }
 }
 
-/// One answer of the carrier, as it is kept.
+/// One carrier reply, as it is stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// What it said.
     pub reply: Arc<CarrierReply>,
-    /// When it said so.
     pub answered_at: Time,
     /// Purged softly: not fresh, whatever its age.
     pub stale: bool,
-    /// Since it came into memory.
+    /// Lookups since it came into memory.
     pub hits: Hits,
 }
 
-/// An entry that was found, and what it is good for now.
+/// An entry with its freshness at the time of a lookup.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// The entry.
     pub entry: Arc<Entry>,
-    /// What it is good for.
     pub freshness: Freshness,
-    /// How long it serves; none for what is never stored.
+    /// Absent for a reply that is never stored.
     pub lifetime: Option<Lifetime>,
-    /// How often memory was asked for it before.
+    /// Earlier lookups of it in memory.
     pub hits: u32,
 }
 
+/// Age of an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Age {
+    /// Time since the carrier's reply.
+    pub total: Duration,
+    /// Time since the end of freshness; zero while fresh.
+    pub stale: Duration,
+}
+
 impl Candidate {
-    /// How old it is at `now`, and for how long it has been stale.
-    pub fn age(&self, now: Time) -> (Duration, Duration) {
+    pub fn age(&self, now: Time) -> Age {
         let answered_at = self.entry.answered_at;
         let stale = self.lifetime.map(|lifetime| freshness::staleness(&lifetime, answered_at, now));
-        (now.since(answered_at), stale.unwrap_or(Duration::MAX))
+        Age { total: now.since(answered_at), stale: stale.unwrap_or(Duration::MAX) }
     }
 
-    /// Seconds of freshness left at `now`, negative once stale; none for what is never stored.
+    /// Seconds of freshness that remain at `now`, negative once stale; `None` for a reply that is never stored.
     pub fn ttl(&self, now: Time) -> Option<i64> {
         let ttl = freshness::ttl(&self.lifetime?, self.entry.answered_at, now);
         Some(if self.entry.stale { ttl.min(-1) } else { ttl })
     }
 
-    /// Whether it is in the last fifth of its freshness at `now`, and was asked for `hits` times.
+    /// Whether it is in the last fifth of its freshness at `now`, and was looked up `hits` times.
     pub fn should_refresh_ahead(&self, now: Time, hits: u32) -> bool {
         self.freshness == Freshness::Fresh
             && self.hits >= hits
@@ -123,36 +125,36 @@ impl Candidate {
     }
 }
 
-/// What the cache knows about a key, for whoever looks inside.
+/// The state of an entry, for the operator.
 #[derive(Clone, Debug)]
 pub struct EntryInfo {
-    /// The entry.
     pub entry: Arc<Entry>,
-    /// What it is good for; `None` when its kind is not stored by now's rules.
+    /// `None` when the present configuration does not store its kind.
     pub freshness: Option<Freshness>,
-    /// Until when it is fresh, and until when it may be answered stale.
-    pub until: Option<(Time, Time)>,
-    /// Whether memory holds it; the file does otherwise.
+    pub fresh_until: Option<Time>,
+    /// Until when it may be served stale.
+    pub stale_until: Option<Time>,
+    /// Whether it is in memory, or only in the file.
     pub in_memory: bool,
 }
 
-/// How a purge leaves what it finds.
+/// Effect of a purge on the entries that it selects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PurgeMode {
-    /// Stale: good for the carrier's bad days alone.
+    /// Marks them stale: they are served only if the carrier fails.
     Soft,
-    /// Gone.
+    /// Removes them.
     Hard,
 }
 
-/// What a purge found.
+/// Result of a purge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Purged {
     /// Entries in memory.
     pub memory: u64,
     /// Rows of the file.
     pub file: u64,
-    /// The generation that it began.
+    /// The generation that it started.
     pub generation: u64,
 }
 
@@ -167,7 +169,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// The cache of a configuration, over `insert`.
+    /// The cache of a configuration, over `store`.
     pub fn new(config: &Config, store: Arc<CacheStore>, clock: Clock) -> Self {
         Self {
             memory: Memory::new(config.cache.memory_entries),
@@ -179,49 +181,49 @@ impl Cache {
         }
     }
 
-    /// Takes over how long answers serve from a changed configuration.
+    /// Applies the lifetimes of a changed configuration.
     pub fn reload(&self, config: &Config) {
         self.policy.store(Arc::new(FreshnessPolicy::of(config)));
     }
 
-    /// Memory, then SQLite. A store that fails is a miss: the carrier knows better anyway.
+    /// Memory, then SQLite. A store that fails is a miss: the carrier has the status anyway.
     pub async fn look_up(&self, key: &Key) -> Option<Candidate> {
-        if let Some(held) = self.get_in_memory(key, self.clock.now()) {
-            return Some(held);
+        if let Some(candidate) = self.get_in_memory(key, self.clock.now()) {
+            return Some(candidate);
         }
-        let ticket = self.fill_token();
-        // Boxed, so that what is in memory need not carry the room for this.
+        let token = self.fill_token();
+        // Boxed, so that the future of a hit in memory has no space for this.
         let entry = Arc::new(Box::pin(self.load(key)).await?);
-        let held = self.evaluate_at(key, Arc::clone(&entry), self.clock.now())?;
-        ticket
+        let candidate = self.evaluate_at(key, Arc::clone(&entry), self.clock.now())?;
+        token
             .insert_if_current(Source::File, key, &entry, || self.insert_in_memory(key, &entry))
-            .then_some(held)
+            .then_some(candidate)
     }
 
-    /// Memory only: what is known at once, and what a leader looks at once more before it spends a call.
+    /// Memory only: at the start of a lookup, and again by a leader before it spends a call.
     pub fn get_in_memory(&self, key: &Key, now: Time) -> Option<Candidate> {
-        let (entry, hits) = self.memory.get(key)?;
-        self.evaluate_at(key, entry, now).map(|held| Candidate { hits, ..held })
+        let found = self.memory.get(key)?;
+        let candidate = self.evaluate_at(key, found.entry, now)?;
+        Some(Candidate { hits: found.hits, ..candidate })
     }
 
-    /// The entry that an answer of the carrier's makes. It is stored by [`Self::insert`] alone.
-    pub fn entry(&self, answered: CarrierResponse) -> Arc<Entry> {
-        let reply = self.replies.intern(&answered.body, answered.content_type, answered.verdict);
-        Arc::new(Entry { reply, answered_at: answered.at, stale: false, hits: Hits::default() })
+    /// The entry of a carrier response. Only [`Self::insert`] stores it.
+    pub fn entry(&self, response: CarrierResponse) -> Arc<Entry> {
+        let reply = self.replies.intern(&response.body, response.content_type, response.verdict);
+        Arc::new(Entry { reply, answered_at: response.at, stale: false, hits: Hits::default() })
     }
 
-    /// To be taken before the carrier is asked, and handed in with its answer.
+    /// A token to take before the call, and to pass to [`Self::insert`] with its response.
     pub fn fill_token(&self) -> FillToken {
         self.generations.fill_token()
     }
 
-    /// Stores an answer if its verdict is ever stored and no purge came since the ticket was taken; says whether it
-    /// was.
-    pub fn insert(&self, ticket: &FillToken, key: &Key, entry: &Arc<Entry>) -> bool {
+    /// Stores an entry if its kind is stored and no purge has covered it since the token was taken; returns whether it did.
+    pub fn insert(&self, token: &FillToken, key: &Key, entry: &Arc<Entry>) -> bool {
         if self.policy.load().lifetime(key, entry).is_none() {
             return false;
         }
-        ticket.insert_if_current(Source::Carrier, key, entry, || {
+        token.insert_if_current(Source::Carrier, key, entry, || {
             self.insert_in_memory(key, entry);
             let row = CacheRow {
                 group: Arc::clone(&key.group),
@@ -239,25 +241,25 @@ impl Cache {
         })
     }
 
-    /// Purges what is selected, in memory and in the file. Answers that were asked for before are not stored; when
-    /// this returns, nothing that was stored before is answered as fresh (soft) or at all (hard). `outdated` runs
-    /// before anything else can be stored: flights under way are taken off their table in it.
+    /// Purges the selected entries, in memory and in the file. Responses to earlier calls are not stored; when this
+    /// returns, no entry that was stored before is served as fresh (soft) or at all (hard). `outdate` runs before any
+    /// other entry can be stored: it takes the flights out of their table.
     ///
     /// # Errors
-    /// When the file could not be changed. Memory was, and what was asked before is outdated all the same.
+    /// When the file could not be changed. Memory was changed, and responses to earlier calls are outdated nevertheless.
     pub async fn purge(
         &self,
         selection: &Selection,
-        depth: PurgeMode,
-        outdated: impl FnOnce(),
+        mode: PurgeMode,
+        outdate: impl FnOnce(),
     ) -> Result<Purged, StoreError> {
         let selects = |key: &Key, entry: &Entry| {
             let status = entry.reply.verdict.status.as_ref().map(Status::code);
             selection.covers(&key.group, key.operation.name, &key.card, status, entry.answered_at)
         };
-        let (generation, (memory, applied)) = self.generations.begin(selection, || {
-            outdated();
-            match depth {
+        let (generation, (memory, applied)) = self.generations.start(selection, || {
+            outdate();
+            match mode {
                 PurgeMode::Hard => (self.memory.remove(selects), self.store.remove_where(selection.clone())),
                 PurgeMode::Soft => {
                     (self.memory.mark_stale(selects), self.store.mark_stale_where(selection.clone()))
@@ -269,53 +271,55 @@ impl Cache {
         Ok(Purged { memory, file: applied?, generation })
     }
 
-    /// Removes what was answered in the future: when that time has come, it would pass for new. To be called at the start
-    /// and whenever the clock has been set back. Until the file is done, such rows are expired as they are.
+    /// Removes entries of the future, which would count as new when that time comes. Called at the start and whenever the
+    /// clock has been set back. Until they are removed from the file, their age makes them expired.
     pub fn remove_future(&self) {
         let now = self.clock.now();
         let memory = self.memory.remove(|_, entry| freshness::is_in_future(entry.answered_at, now));
         if memory > 0 {
             tracing::warn!(
                 entries = memory,
-                "entries were answered in the future by this machine's clock: they are removed"
+                "removed cache entries whose time is in the future by this machine's clock"
             );
         }
         let after = Some(now.plus(freshness::TOLERANCE));
         drop(self.store.remove_where(Selection { answered_after: after, ..Selection::default() }));
     }
 
-    /// What is known about a key, whatever it is good for.
+    /// The entry of a key, expired or not.
     pub async fn inspect(&self, key: &Key) -> Option<EntryInfo> {
         let (entry, in_memory) = match self.memory.get(key) {
-            Some((entry, _)) => (entry, true),
+            Some(found) => (found.entry, true),
             None => (Arc::new(self.load(key).await?), false),
         };
         let lifetime = self.policy.load().lifetime(key, &entry);
-        let until = lifetime.map(|lifetime| {
-            (entry.answered_at.plus(lifetime.fresh.0), entry.answered_at.plus(lifetime.useful()))
-        });
-        let freshness = lifetime.map(|lifetime| freshness_at(self.clock.now(), &lifetime, &entry));
-        Some(EntryInfo { entry, freshness, until, in_memory })
+        Some(EntryInfo {
+            freshness: lifetime.map(|lifetime| freshness_at(self.clock.now(), &lifetime, &entry)),
+            fresh_until: lifetime.map(|lifetime| entry.answered_at.plus(lifetime.fresh.0)),
+            stale_until: lifetime.map(|lifetime| entry.answered_at.plus(lifetime.useful())),
+            entry,
+            in_memory,
+        })
     }
 
-    /// Purges since the start.
+    /// The number of purges since the start.
     pub fn generation(&self) -> u64 {
         self.generations.current()
     }
 
-    /// The file under it.
+    /// The file below the memory tier.
     pub fn store(&self) -> &Arc<CacheStore> {
         &self.store
     }
 
-    /// An entry that is known to be fresh.
+    /// A candidate for an entry that was just received.
     pub fn assume_fresh(&self, key: &Key, entry: Arc<Entry>) -> Candidate {
         let lifetime = self.policy.load().lifetime(key, &entry);
         Candidate { entry, freshness: Freshness::Fresh, lifetime, hits: 0 }
     }
 
-    /// What an answer that was given before is good for now; none when it has expired. One that is never stored has no
-    /// lifetime, and counts as fresh.
+    /// The freshness of an entry that was served before; `None` when it has expired. One whose kind is never stored has
+    /// no lifetime, and counts as fresh.
     pub fn evaluate(&self, key: &Key, entry: Arc<Entry>, now: Time) -> Option<Candidate> {
         if self.policy.load().lifetime(key, &entry).is_some() {
             return self.evaluate_at(key, entry, now);
@@ -323,12 +327,12 @@ impl Cache {
         Some(Candidate { entry, freshness: Freshness::Fresh, lifetime: None, hits: 0 })
     }
 
-    /// Entries in memory, about.
+    /// The approximate number of entries in memory.
     pub fn entry_count(&self) -> u64 {
         self.memory.len()
     }
 
-    /// Frees what has expired; called on a ticker.
+    /// Runs the deferred work of the memory tier; called on a ticker.
     pub fn run_maintenance(&self) {
         self.memory.run_maintenance();
     }
@@ -354,14 +358,14 @@ impl Cache {
         match loaded {
             Ok(Ok(row)) => self.read(&row?),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "cache.db cannot be read: asking the carrier instead");
+                tracing::warn!(%error, "cache.db cannot be read: calling the carrier instead");
                 None
             }
             Err(_) => None,
         }
     }
 
-    /// A row of the file; `None` for one that no proxy wrote.
+    /// The entry of a row; `None` for a row that no proxy wrote.
     fn read(&self, row: &CacheRow) -> Option<Entry> {
         let code = Code::parse(&row.code)?;
         let verdict = v2::stored_verdict(code, row.status.as_deref().map(Status::from_code));

@@ -462,8 +462,7 @@ fn flight_owner(client: &Client) -> Owner<AppId> {
 
 /// Whether what is held will do without asking.
 fn satisfies(held: &Candidate, wants: &RequestDirectives, now: Time) -> bool {
-    let (age, stale) = held.age(now);
-    wants.accept(held, age, stale)
+    wants.accept(held, held.age(now))
 }
 
 /// What is held, and in place of what.

@@ -114,8 +114,8 @@ pub(super) async fn show(admin: &Admin, request: Request<Incoming>) -> Response<
             Freshness::IfError => "stale, when the carrier fails or is slow",
             Freshness::Expired => "nothing: expired",
         }));
-    shown["fresh_until"] = json!(found.until.map(|(fresh, _)| fresh.to_string()));
-    shown["stale_until"] = json!(found.until.map(|(_, stale)| stale.to_string()));
+    shown["fresh_until"] = json!(found.fresh_until.map(|until| until.to_string()));
+    shown["stale_until"] = json!(found.stale_until.map(|until| until.to_string()));
     shown["tier"] = json!(if found.in_memory { "memory" } else { "file" });
     shown["generation"] = json!(admin.relay.cache.generation());
     json(StatusCode::OK, &shown)

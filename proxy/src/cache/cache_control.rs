@@ -1,9 +1,9 @@
-//! The request directives of `Cache-Control` applied to an entry, within the operator's limits.
+//! Request directives of `Cache-Control`, applied to an entry within the operator's limits.
 
 use std::time::Duration;
 
-use super::Candidate;
 use super::freshness::Freshness;
+use super::{Age, Candidate};
 use crate::config::Permissions;
 use crate::wire::cache_control::RequestDirectives;
 
@@ -32,12 +32,12 @@ impl RequestDirectives {
         }
     }
 
-    /// Whether a candidate of this age, stale for this long (zero while fresh), satisfies the request without a call.
-    pub fn accept(&self, candidate: &Candidate, age: Duration, stale: Duration) -> bool {
-        let young = self.max_age.is_none_or(|max| age <= max);
+    /// Whether a candidate of this age satisfies the request without a call.
+    pub fn accept(&self, candidate: &Candidate, age: Age) -> bool {
+        let young = self.max_age.is_none_or(|max| age.total <= max);
         let fresh = candidate.freshness == Freshness::Fresh;
         // After a soft purge an entry of any age is not served without a call.
-        let stale_enough = !candidate.entry.stale && self.max_stale.is_some_and(|max| stale <= max);
+        let stale_enough = !candidate.entry.stale && self.max_stale.is_some_and(|max| age.stale <= max);
         young && (fresh || stale_enough)
     }
 }
@@ -73,17 +73,18 @@ mod tests {
     fn a_candidate_satisfies_the_directives_or_not() {
         let candidate =
             |freshness| Candidate { entry: Arc::new(entry("00", 0)), freshness, lifetime: None, hits: 0 };
+        let age = |total, stale| Age { total: secs(total), stale: secs(stale) };
         let fresh = candidate(Freshness::Fresh);
         let stale = candidate(Freshness::IfError);
         let none = RequestDirectives::default();
-        assert!(none.accept(&fresh, secs(50), secs(0)));
-        assert!(!none.accept(&stale, secs(70), secs(10)));
-        assert!(!max_age(40).accept(&fresh, secs(50), secs(0)));
-        assert!(max_stale(secs(10)).accept(&stale, secs(70), secs(10)));
-        assert!(!max_stale(secs(9)).accept(&stale, secs(70), secs(10)));
+        assert!(none.accept(&fresh, age(50, 0)));
+        assert!(!none.accept(&stale, age(70, 10)));
+        assert!(!max_age(40).accept(&fresh, age(50, 0)));
+        assert!(max_stale(secs(10)).accept(&stale, age(70, 10)));
+        assert!(!max_stale(secs(9)).accept(&stale, age(70, 10)));
         let both = RequestDirectives { max_age: Some(secs(60)), ..max_stale(Duration::MAX) };
-        assert!(!both.accept(&stale, secs(70), secs(10)));
+        assert!(!both.accept(&stale, age(70, 10)));
         let purged = Candidate { entry: Arc::new(Entry { stale: true, ..entry("00", 0) }), ..stale };
-        assert!(!max_stale(Duration::MAX).accept(&purged, secs(70), secs(10)));
+        assert!(!max_stale(Duration::MAX).accept(&purged, age(70, 10)));
     }
 }

@@ -1,7 +1,7 @@
-//! Freshness: how old an entry is, and what it is still good for. Time is an argument, never read.
+//! Age and freshness of entries. Time is an argument, never read.
 //!
-//! Age counts from the moment the carrier answered, through restarts (RFC 9111 4.2.3 with the carrier as origin and
-//! no transit to estimate). `stale-while-revalidate` and `stale-if-error` count from the end of freshness (RFC 5861).
+//! Age counts from the carrier's reply, across restarts (RFC 9111 4.2.3 with the carrier as origin and no transit to
+//! estimate). `stale-while-revalidate` and `stale-if-error` count from the end of freshness (RFC 5861).
 
 use std::time::Duration;
 
@@ -14,40 +14,40 @@ use crate::lifetimes::{Lifetime, Lifetimes};
 use crate::operation::FreshnessRule;
 use crate::units::HumanDuration;
 
-/// What an entry is good for at some moment.
+/// Freshness of an entry at some moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Freshness {
-    /// Answered without asking.
+    /// Served without a call.
     Fresh,
-    /// Answered at once, while the proxy asks.
+    /// Served at once, while a call refreshes it.
     Revalidate,
-    /// Answered if the carrier fails or is slow.
+    /// Served if the carrier fails or is slow.
     IfError,
-    /// Good for nothing.
+    /// Never served.
     Expired,
 }
 
-/// How long answers serve.
+/// Lifetimes of entries.
 #[derive(Clone, Debug)]
 pub struct FreshnessPolicy {
     /// By STATUS and error class.
     pub lifetimes: Lifetimes,
-    /// How much earlier or later than written an entry stops being fresh, in percent.
+    /// Greatest deviation of a card's freshness from the configured one, in percent.
     pub jitter_percent: u32,
 }
 
 impl FreshnessPolicy {
-    /// The lifetime of this answer; `None` when it is never stored.
+    /// The lifetime of an entry; `None` when it is never stored.
     pub fn lifetime(&self, key: &Key, entry: &Entry) -> Option<Lifetime> {
         let verdict = &entry.reply.verdict;
         let lifetime = match (verdict.class, key.operation.keep) {
             _ if !key.operation.is_lookup() => return None,
             (Class::NotFound, _) => self.lifetimes.not_found,
-            // Of a file that was written when a success without a STATUS was kept.
+            // From a file of the time when a success without a STATUS was stored.
             (Class::Ok, FreshnessRule::ByStatus) if verdict.status.is_none() => return None,
             (Class::Ok, FreshnessRule::ByStatus) => *self.lifetimes.of_status(verdict.status.as_ref()),
             (Class::Ok, FreshnessRule::Fixed(lifetime)) => lifetime,
-            // To the second: a day's figures are not stretched.
+            // Without jitter: the figures of a day change at that time.
             (Class::Ok, FreshnessRule::UntilNineAm(stale_if_error)) => {
                 let fresh = HumanDuration(until_nine_am(entry.answered_at));
                 return Some(Lifetime {
@@ -62,13 +62,13 @@ impl FreshnessPolicy {
         (!fresh.is_zero()).then_some(Lifetime { fresh: HumanDuration(fresh), ..lifetime })
     }
 
-    /// A card has its own place within the jitter, the same after a restart and on every proxy.
+    /// The jitter of a card is the same after a restart and on every proxy.
     fn jitter(&self, card: &Card, fresh: Duration) -> Duration {
         let reach = u64::from(self.jitter_percent.min(100)) * 10;
         if reach == 0 {
             return fresh;
         }
-        // FNV-1a, folded: enough to tell neighbouring numbers apart.
+        // FNV-1a, folded, which separates neighbouring numbers well enough.
         let hash = card.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
         });
@@ -78,23 +78,23 @@ impl FreshnessPolicy {
     }
 }
 
-/// From an answer to the next 09:00 at UTC+8, when the carrier has the figures of the day before.
+/// Time from a reply to the next 09:00 at UTC+8, when the carrier has the figures of the day before.
 fn until_nine_am(answered_at: Time) -> Duration {
     const DAY: u64 = 86_400;
-    // 09:00 at UTC+8 is 01:00 UTC: so long after the last one was it answered.
+    // Seconds since the last 09:00 at UTC+8, which is 01:00 UTC.
     let after = (answered_at.as_secs() + DAY - 3_600) % DAY;
     Duration::from_secs(DAY - after)
 }
 
-/// So far ahead an entry may be answered and not be of the future: requests overtake each other, and NTP adjusts clocks.
+/// An entry this far ahead of the clock is not of the future: requests overtake each other, and NTP adjusts clocks.
 pub const TOLERANCE: Duration = Duration::from_secs(2);
 
-/// Whether an entry was answered in the future: the clock was ahead when it was, and has been set back. Its age is unknown.
+/// Whether an entry is of the future: the clock was ahead when it was stored, and has been set back. Its age is unknown.
 pub fn is_in_future(answered_at: Time, now: Time) -> bool {
     answered_at > now.plus(TOLERANCE)
 }
 
-/// What an entry answered at `answered_at` is good for at `now`.
+/// Freshness at `now` of an entry answered at `answered_at`.
 pub fn freshness(lifetime: &Lifetime, answered_at: Time, now: Time) -> Freshness {
     if is_in_future(answered_at, now) {
         return Freshness::Expired;
@@ -109,12 +109,12 @@ pub fn freshness(lifetime: &Lifetime, answered_at: Time, now: Time) -> Freshness
     }
 }
 
-/// How long an entry answered at `answered_at` has been stale at `now`; zero while it is fresh.
+/// Time since the end of freshness; zero while the entry is fresh.
 pub fn staleness(lifetime: &Lifetime, answered_at: Time, now: Time) -> Duration {
     now.since(answered_at).saturating_sub(lifetime.fresh.0)
 }
 
-/// Seconds of freshness left for `Cache-Status` (RFC 9211 2.5): negative once stale.
+/// Seconds of freshness that remain, for `Cache-Status` (RFC 9211 2.5): negative once stale.
 pub fn ttl(lifetime: &Lifetime, answered_at: Time, now: Time) -> i64 {
     let end = answered_at.plus(lifetime.fresh.0);
     // Rounded down, so that it is negative from the first moment of staleness on.
@@ -178,7 +178,7 @@ mod tests {
         FreshnessPolicy { lifetimes: Lifetimes::default(), jitter_percent }
     }
 
-    fn said(code: &str) -> Entry {
+    fn reply(code: &str) -> Entry {
         let verdict = v2::stored_verdict(Code::parse(code).unwrap(), None);
         let entry = entry("00", 0);
         Entry { reply: CarrierReply { verdict, ..(*entry.reply).clone() }.into(), ..entry }
@@ -189,16 +189,16 @@ mod tests {
         let rules = rules(0);
         let key = key("1064800000001");
         for code in ["7", "10", "20", "71", "73", "99", "10006", "777"] {
-            assert_eq!(rules.lifetime(&key, &said(code)), None, "{code}");
+            assert_eq!(rules.lifetime(&key, &reply(code)), None, "{code}");
         }
-        assert_eq!(rules.lifetime(&key, &said("12")), Some(rules.lifetimes.not_found));
+        assert_eq!(rules.lifetime(&key, &reply("12")), Some(rules.lifetimes.not_found));
     }
 
     #[test]
     fn a_fleet_does_not_expire_at_once_and_a_restart_agrees() {
         let fresh = |number| {
             let key = key(&format!("1064800{number:06}"));
-            rules(10).lifetime(&key, &said("12")).unwrap().fresh.0
+            rules(10).lifetime(&key, &reply("12")).unwrap().fresh.0
         };
         let mut by_second = [0; 12];
         for number in 0..12_000 {
@@ -219,7 +219,7 @@ mod tests {
         let midnight = Time::from_secs(1_768_406_400);
         for (hours, left) in [(0, 9), (8, 1), (9, 24), (12, 21), (23, 10)] {
             let answered_at = midnight.plus(Duration::from_secs(hours * 3_600));
-            let lifetime = rules(10).lifetime(&used, &Entry { answered_at, ..said("0") }).unwrap();
+            let lifetime = rules(10).lifetime(&used, &Entry { answered_at, ..reply("0") }).unwrap();
             assert_eq!(lifetime.fresh, HumanDuration::secs(left * 3_600), "answered at {hours}:00");
         }
     }
@@ -228,8 +228,8 @@ mod tests {
     fn an_action_is_never_stored() {
         let operations = crate::operation::tests::all();
         let reset = Key { operation: operations.named("smsstatusreset").unwrap(), ..key("1064800000001") };
-        assert_eq!(rules(0).lifetime(&reset, &said("0")), None);
-        assert_eq!(rules(0).lifetime(&reset, &said("12")), None);
+        assert_eq!(rules(0).lifetime(&reset, &reply("0")), None);
+        assert_eq!(rules(0).lifetime(&reset, &reply("12")), None);
     }
 
     proptest! {

@@ -1,12 +1,11 @@
-//! Generations: why an older answer never lands after a purge.
+//! Generations: no entry that is older than a purge is inserted after it.
 //!
-//! Whoever is about to learn an answer (a flight, a read of `cache.db`) takes a [`FillToken`] first, and keeps what it
-//! learnt only if no purge that covers it came in between. Each purge is a generation of the cache; the list of them
-//! is only as long as the oldest ticket needs. Keeping happens under the lock that a purge takes, so that there is no
-//! moment between the check and the keeping.
+//! A reader of new entries (a flight, or a read of `cache.db`) takes a [`FillToken`] first, and inserts its entry only if
+//! no purge has covered it meanwhile. Each purge is a generation of the cache; the list of purges goes back as far as the
+//! oldest token. An insertion takes the lock that a purge takes, so no purge comes between the check and the insertion.
 //!
-//! A read of the file has one more enemy: a removal that is queued, and not yet applied. Until it is, what such a read
-//! brings is not believed; and when it is, every read that began before is outdated.
+//! A read of the file may also see a row whose removal is queued and not applied. Until it is applied, the result of such
+//! a read is not inserted; once it is, every read that started before is outdated.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,37 +13,49 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{Entry, Key};
 use crate::store::cache::Selection;
 
-/// The purges that somebody may have to know of.
+/// The purges that concern tokens in use.
 #[derive(Debug, Default)]
 pub(super) struct Generations(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     current: u64,
-    /// Oldest first; none that no ticket is older than.
+    /// Oldest first; each is later than some token.
     purges: VecDeque<Purge>,
-    /// How many tickets were taken at each generation.
+    /// Tokens in use by the generation in which they were taken.
     fill_tokens: BTreeMap<u64, usize>,
-    /// Removals that are queued and not applied.
-    pending: Vec<(u64, Selection)>,
+    /// Purges whose removal from the file is queued and not applied.
+    pending: Vec<Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    generation: u64,
+    selection: Selection,
 }
 
 #[derive(Debug)]
 struct Purge {
     generation: u64,
     selection: Selection,
-    /// Only reads of the file are outdated by it.
-    reads_alone: bool,
+    scope: Scope,
 }
 
-/// Where an answer is learnt from.
+/// The sources whose entries a purge outdates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Scope {
+    All,
+    FileReads,
+}
+
+/// Source of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Source {
     Carrier,
     File,
 }
 
-/// A place in time: what is learnt with it is not kept if a purge came since.
+/// The generation in which a call or a read started: its entry is not inserted if a later purge covers it.
 #[derive(Debug)]
 pub struct FillToken {
     generations: Arc<Generations>,
@@ -64,19 +75,19 @@ impl Generations {
         FillToken { generations: Arc::clone(self), taken }
     }
 
-    /// Begins a purge: what was asked before is outdated. `act` runs before anybody can keep anything again.
-    pub(super) fn begin<T>(&self, selection: &Selection, act: impl FnOnce() -> T) -> (u64, T) {
+    /// Starts a purge: earlier calls and reads are outdated. `act` runs before any other entry can be inserted.
+    pub(super) fn start<T>(&self, selection: &Selection, act: impl FnOnce() -> T) -> (u64, T) {
         let mut state = self.state();
-        let generation = state.advance(selection, false);
-        state.pending.push((generation, selection.clone()));
+        let generation = state.advance(selection, Scope::All);
+        state.pending.push(Pending { generation, selection: selection.clone() });
         (generation, act())
     }
 
-    /// Ends a purge: the file has forgotten too.
+    /// Ends a purge: it has been applied to the file.
     pub(super) fn end(&self, generation: u64, selection: &Selection) {
         let mut state = self.state();
-        state.pending.retain(|(pending, _)| *pending != generation);
-        state.advance(selection, true);
+        state.pending.retain(|pending| pending.generation != generation);
+        state.advance(selection, Scope::FileReads);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -86,10 +97,10 @@ impl Generations {
 }
 
 impl State {
-    fn advance(&mut self, selection: &Selection, reads_alone: bool) -> u64 {
+    fn advance(&mut self, selection: &Selection, scope: Scope) -> u64 {
         self.current += 1;
         if !self.fill_tokens.is_empty() {
-            let purge = Purge { generation: self.current, selection: selection.clone(), reads_alone };
+            let purge = Purge { generation: self.current, selection: selection.clone(), scope };
             self.purges.push_back(purge);
         }
         self.current
@@ -104,13 +115,13 @@ impl State {
 }
 
 impl FillToken {
-    /// Keeps what was learnt, unless a purge that covers it came since the ticket was taken. Says whether it did.
+    /// Runs `insert`, unless a purge has covered the entry since the token was taken. Returns whether it did.
     pub(super) fn insert_if_current(
         &self,
         source: Source,
         key: &Key,
         entry: &Entry,
-        keep: impl FnOnce(),
+        insert: impl FnOnce(),
     ) -> bool {
         let state = self.generations.state();
         let covers = |selection: &Selection| {
@@ -119,14 +130,14 @@ impl FillToken {
         };
         let outdated = state.purges.iter().any(|purge| {
             purge.generation > self.taken
-                && (source == Source::File || !purge.reads_alone)
+                && (source == Source::File || purge.scope == Scope::All)
                 && covers(&purge.selection)
         });
-        let unsure = source == Source::File && state.pending.iter().any(|(_, selection)| covers(selection));
+        let unsure = source == Source::File && state.pending.iter().any(|pending| covers(&pending.selection));
         if outdated || unsure {
             return false;
         }
-        keep();
+        insert();
         true
     }
 }
@@ -153,57 +164,57 @@ mod tests {
         Selection { card: Some(key(number).card), ..Selection::default() }
     }
 
-    fn keeps(ticket: &FillToken, source: Source, number: &str) -> bool {
-        ticket.insert_if_current(source, &key(number), &entry("00", 0), || {})
+    fn inserts(token: &FillToken, source: Source, number: &str) -> bool {
+        token.insert_if_current(source, &key(number), &entry("00", 0), || {})
     }
 
     #[test]
-    fn what_was_asked_before_a_purge_is_not_kept_and_other_cards_are() {
+    fn a_call_before_a_purge_inserts_other_cards_only() {
         let generations = Arc::new(Generations::default());
         let before = generations.fill_token();
-        let (generation, ()) = generations.begin(&one("1064800000001"), || {});
+        let (generation, ()) = generations.start(&one("1064800000001"), || {});
         let after = generations.fill_token();
-        assert!(!keeps(&before, Source::Carrier, "1064800000001"));
-        assert!(keeps(&before, Source::Carrier, "1064800000002"));
-        assert!(keeps(&after, Source::Carrier, "1064800000001"));
+        assert!(!inserts(&before, Source::Carrier, "1064800000001"));
+        assert!(inserts(&before, Source::Carrier, "1064800000002"));
+        assert!(inserts(&after, Source::Carrier, "1064800000001"));
         generations.end(generation, &one("1064800000001"));
-        assert!(keeps(&after, Source::Carrier, "1064800000001"), "a flight does not care about the file");
+        assert!(inserts(&after, Source::Carrier, "1064800000001"), "a flight does not read the file");
     }
 
     #[test]
-    fn a_read_is_believed_neither_across_a_purge_nor_while_it_is_queued() {
+    fn a_read_inserts_neither_across_a_purge_nor_while_it_is_queued() {
         let generations = Arc::new(Generations::default());
         let before = generations.fill_token();
-        let (generation, ()) = generations.begin(&one("1064800000001"), || {});
+        let (generation, ()) = generations.start(&one("1064800000001"), || {});
         let during = generations.fill_token();
-        assert!(!keeps(&before, Source::File, "1064800000001"));
-        assert!(!keeps(&during, Source::File, "1064800000001"), "the row may be there still");
+        assert!(!inserts(&before, Source::File, "1064800000001"));
+        assert!(!inserts(&during, Source::File, "1064800000001"), "the row may still be there");
         generations.end(generation, &one("1064800000001"));
         assert!(
-            !keeps(&during, Source::File, "1064800000001"),
+            !inserts(&during, Source::File, "1064800000001"),
             "it may have been read before it was removed"
         );
-        assert!(keeps(&generations.fill_token(), Source::File, "1064800000001"));
+        assert!(inserts(&generations.fill_token(), Source::File, "1064800000001"));
     }
 
     #[test]
     fn a_purge_by_status_covers_that_status_alone() {
         let generations = Arc::new(Generations::default());
         let before = generations.fill_token();
-        generations.begin(&Selection { status: Some("02".into()), ..Selection::default() }, || {});
-        assert!(keeps(&before, Source::Carrier, "1064800000001"));
+        generations.start(&Selection { status: Some("02".into()), ..Selection::default() }, || {});
+        assert!(inserts(&before, Source::Carrier, "1064800000001"));
         assert!(!before.insert_if_current(Source::Carrier, &key("1064800000001"), &entry("02", 0), || {}));
     }
 
     #[test]
-    fn nothing_is_remembered_for_nobody() {
+    fn purges_are_listed_while_tokens_need_them() {
         let generations = Arc::new(Generations::default());
-        generations.begin(&Selection::default(), || {});
+        generations.start(&Selection::default(), || {});
         assert!(generations.state().purges.is_empty());
-        let ticket = generations.fill_token();
-        generations.begin(&Selection::default(), || {});
+        let token = generations.fill_token();
+        generations.start(&Selection::default(), || {});
         assert_eq!(generations.state().purges.len(), 1);
-        drop(ticket);
+        drop(token);
         assert!(generations.state().purges.is_empty() && generations.state().fill_tokens.is_empty());
     }
 }

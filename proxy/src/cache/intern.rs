@@ -1,4 +1,4 @@
-//! What the carrier said, kept once for all cards of which it said the same: a fleet's answers are few.
+//! Interns carrier replies: a fleet has few distinct ones, which all its cards share.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,30 +8,28 @@ use bytes::Bytes;
 use crate::carrier::charset::ContentType;
 use crate::carrier::verdict::Verdict;
 
-/// A body of the carrier's and its meaning.
+/// The body of a carrier reply, byte for byte, and its meaning.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CarrierReply {
-    /// Byte for byte.
     pub body: Bytes,
-    /// How it is encoded.
     pub content_type: ContentType,
-    /// What it means.
     pub verdict: Verdict,
 }
 
-/// Bodies that are shared. Beyond so many different ones, which are then not a fleet's statuses, each is its card's own.
+/// Replies that are shared. If there are more distinct ones, they are not the statuses of a fleet: further ones are not
+/// shared.
 const MAX_REPLIES: usize = 4_096;
 
-/// The longest body that is shared, in bytes: what is shared stays for a while when its cards have gone.
+/// The longest body that is shared, in bytes: a shared reply stays for a while after its last entry.
 const MAX_REPLY_LEN: usize = 1 << 10;
 
-/// What is shared now, by body.
+/// The shared replies, by body.
 #[derive(Debug, Default)]
 pub(super) struct ReplyInterner(Mutex<HashMap<Bytes, Arc<CarrierReply>>>);
 
 impl ReplyInterner {
-    /// The same, shared if it was said before. Its bytes are its own: those of a response are a part of all that was read
-    /// with it.
+    /// The shared reply with this body and meaning. The body is copied: the bytes of a response are part of a larger read
+    /// buffer, which they would keep in memory.
     pub(super) fn intern(
         &self,
         body: &Bytes,
@@ -43,19 +41,19 @@ impl ReplyInterner {
         }
         // Nothing under this lock can panic half-way through a change.
         let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(said) =
-            shared.get(body).filter(|said| said.verdict == verdict && said.content_type == content_type)
+        if let Some(reply) =
+            shared.get(body).filter(|reply| reply.verdict == verdict && reply.content_type == content_type)
         {
-            return Arc::clone(said);
+            return Arc::clone(reply);
         }
-        let said = Arc::new(CarrierReply { body: Bytes::copy_from_slice(body), content_type, verdict });
+        let reply = Arc::new(CarrierReply { body: Bytes::copy_from_slice(body), content_type, verdict });
         if shared.len() >= MAX_REPLIES {
-            shared.retain(|_, said| Arc::strong_count(said) > 1);
+            shared.retain(|_, reply| Arc::strong_count(reply) > 1);
         }
         if shared.len() < MAX_REPLIES {
-            shared.insert(said.body.clone(), Arc::clone(&said));
+            shared.insert(reply.body.clone(), Arc::clone(&reply));
         }
-        said
+        reply
     }
 }
 
@@ -69,39 +67,39 @@ mod tests {
     }
 
     #[test]
-    fn the_same_is_kept_once_and_what_nobody_holds_makes_room() {
-        let (sayings, verdict) = (ReplyInterner::default(), entry("00", 0).reply.verdict.clone());
-        let first = sayings.intern(&body(0), ContentType::UTF_8, verdict.clone());
-        assert!(Arc::ptr_eq(&first, &sayings.intern(&body(0), ContentType::UTF_8, verdict.clone())));
+    fn equal_replies_are_shared_and_unused_ones_make_room() {
+        let (replies, verdict) = (ReplyInterner::default(), entry("00", 0).reply.verdict.clone());
+        let first = replies.intern(&body(0), ContentType::UTF_8, verdict.clone());
+        assert!(Arc::ptr_eq(&first, &replies.intern(&body(0), ContentType::UTF_8, verdict.clone())));
         for n in 1..2 * MAX_REPLIES {
-            sayings.intern(&body(n), ContentType::UTF_8, verdict.clone());
+            replies.intern(&body(n), ContentType::UTF_8, verdict.clone());
         }
         assert!(
-            Arc::ptr_eq(&first, &sayings.intern(&body(0), ContentType::UTF_8, verdict.clone())),
-            "it is held, and stays"
+            Arc::ptr_eq(&first, &replies.intern(&body(0), ContentType::UTF_8, verdict.clone())),
+            "it is in use, and stays"
         );
         let other = entry("02", 0).reply.verdict.clone();
         assert_eq!(
-            sayings.intern(&body(0), ContentType::UTF_8, other.clone()).verdict,
+            replies.intern(&body(0), ContentType::UTF_8, other.clone()).verdict,
             other,
-            "another operation may read it otherwise"
+            "another operation may classify it differently"
         );
     }
 
     #[test]
-    fn a_long_one_is_let_go_with_its_card() {
-        let (sayings, verdict) = (ReplyInterner::default(), entry("00", 0).reply.verdict.clone());
+    fn a_long_reply_is_not_shared() {
+        let (replies, verdict) = (ReplyInterner::default(), entry("00", 0).reply.verdict.clone());
         let [short, long] = [MAX_REPLY_LEN, MAX_REPLY_LEN + 1].map(|bytes| {
-            Arc::downgrade(&sayings.intern(&vec![b'x'; bytes].into(), ContentType::UTF_8, verdict.clone()))
+            Arc::downgrade(&replies.intern(&vec![b'x'; bytes].into(), ContentType::UTF_8, verdict.clone()))
         });
         assert!(short.upgrade().is_some() && long.upgrade().is_none());
     }
 
     #[test]
-    fn too_many_different_ones_are_told_all_the_same() {
-        let (sayings, verdict) = (ReplyInterner::default(), entry("00", 0).reply.verdict.clone());
+    fn further_distinct_replies_are_not_shared() {
+        let (replies, verdict) = (ReplyInterner::default(), entry("00", 0).reply.verdict.clone());
         let held: Vec<_> = (0..MAX_REPLIES + 10)
-            .map(|n| sayings.intern(&body(n), ContentType::UTF_8, verdict.clone()))
+            .map(|n| replies.intern(&body(n), ContentType::UTF_8, verdict.clone()))
             .collect();
         assert_eq!(held.last().unwrap().body, body(MAX_REPLIES + 9));
     }

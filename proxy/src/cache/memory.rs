@@ -1,9 +1,8 @@
-//! The memory tier: the entries asked for most lately, bounded in number and, where bodies are large, in bytes.
+//! The memory tier: a bounded number of entries, fewer if bodies are large.
 //!
-//! Freshness is decided by our own clock on every look-up, so nothing expires here; what is of no use any more is what
-//! nobody asks for, and leaves when room is needed. The policy is LRU: moka's default refuses new keys when full, and a
-//! card just asked for is the one asked for next. Beside each entry stands how often it was asked for: what is asked for
-//! often is refreshed ahead of need.
+//! Freshness is evaluated on each lookup by our own clock, so no entry expires here: entries are evicted least recently
+//! used first. moka's default policy may refuse new keys when full, but a card that was just looked up is the most likely
+//! next one. Each entry counts its lookups: frequently used ones are refreshed ahead.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,19 +15,18 @@ use super::freshness::is_in_future;
 use super::{Entry, Key};
 use crate::clock::Time;
 
-/// An entry counts once for each of these bytes of its body, and once at least: the usual body is shorter.
+/// Bytes of a body per unit of capacity; an entry takes at least one unit, and a usual body is shorter.
 const UNIT: usize = 256;
 
-/// Entries by key.
 pub(super) struct Memory(Cache<Key, Arc<Entry>, RandomState>);
 
-/// How often memory was asked for an entry. Part of the entry, where it costs no allocation of its own, and no part of
-/// what it says: entries are equal whatever it is.
+/// Lookups of an entry in memory. The counter is in the entry, where it needs no allocation of its own; entries are equal
+/// whatever it is.
 #[derive(Default, Debug)]
 pub struct Hits(AtomicU32);
 
 impl Hits {
-    /// One more; returns how many there were before.
+    /// Counts one lookup; returns the number of earlier ones.
     fn count(&self) -> u32 {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
@@ -48,9 +46,15 @@ impl PartialEq for Hits {
 
 impl Eq for Hits {}
 
+/// An entry in memory and its earlier lookups.
+pub(super) struct Found {
+    pub(super) entry: Arc<Entry>,
+    pub(super) hits: u32,
+}
+
 impl Memory {
     pub(super) fn new(entries: u64) -> Self {
-        // Only authenticated clients ask for keys, so that a fast hash with a seed of its own is enough.
+        // Only authenticated clients choose keys, so a fast hash with a random seed is enough.
         let hasher = RandomState::default();
         Self(
             Cache::builder()
@@ -61,14 +65,13 @@ impl Memory {
         )
     }
 
-    /// The entry, and how often it was asked for since it was put here.
-    pub(super) fn get(&self, key: &Key) -> Option<(Arc<Entry>, u32)> {
+    pub(super) fn get(&self, key: &Key) -> Option<Found> {
         let entry = self.0.get(key)?;
         let hits = entry.hits.count();
-        Some((entry, hits))
+        Some(Found { entry, hits })
     }
 
-    /// Keeps `entry`, unless a later answer is held already. One of the future is no later one: the clock was ahead.
+    /// Inserts `entry`, unless a later one is present. An entry of the future is no later one: the clock was ahead.
     pub(super) fn insert(&self, key: Key, entry: &Arc<Entry>, now: Time) {
         let is_later = |present: &Entry| {
             present.answered_at > entry.answered_at && !is_in_future(present.answered_at, now)
@@ -79,12 +82,12 @@ impl Memory {
         });
     }
 
-    /// Forgets the entries that are selected; returns how many.
+    /// Removes the selected entries; returns how many.
     pub(super) fn remove(&self, selects: impl Fn(&Key, &Entry) -> bool) -> u64 {
         self.selected(selects).into_iter().map(|key| self.0.invalidate(&key)).count() as u64
     }
 
-    /// Marks the entries that are selected as stale; returns how many.
+    /// Marks the selected entries stale; returns how many.
     pub(super) fn mark_stale(&self, selects: impl Fn(&Key, &Entry) -> bool) -> u64 {
         let marked = self.selected(selects).into_iter().map(|key| {
             self.0.entry(key).and_compute_with(|present| match present {
@@ -102,7 +105,7 @@ impl Memory {
         self.0.entry_count()
     }
 
-    /// Lets moka do the work that it puts off; called on a ticker.
+    /// Runs the work that moka defers; called on a ticker.
     pub(super) fn run_maintenance(&self) {
         self.0.run_pending_tasks();
     }
@@ -113,7 +116,7 @@ impl Memory {
     }
 }
 
-/// For how many entries this one counts.
+/// Units of capacity that an entry takes.
 fn weight(entry: &Entry) -> u32 {
     u32::try_from(entry.reply.body.len().div_ceil(UNIT)).unwrap_or(u32::MAX).max(1)
 }
@@ -126,8 +129,8 @@ mod tests {
 
     fn of(bytes: usize) -> Arc<Entry> {
         let entry = entry("00", 0);
-        let said = CarrierReply { body: vec![b'x'; bytes].into(), ..(*entry.reply).clone() };
-        Arc::new(Entry { reply: said.into(), ..entry })
+        let reply = CarrierReply { body: vec![b'x'; bytes].into(), ..(*entry.reply).clone() };
+        Arc::new(Entry { reply: reply.into(), ..entry })
     }
 
     #[test]
@@ -137,7 +140,7 @@ mod tests {
             memory.insert(key(&format!("1064800{n:06}")), &of(64 << 10), Time::EPOCH);
             memory.run_maintenance();
         }
-        assert_eq!(memory.len(), 0, "one alone is more than there is room for");
+        assert_eq!(memory.len(), 0, "a single one exceeds the capacity");
         for n in 0..50 {
             memory.insert(key(&format!("1064800{n:06}")), &of(2_500), Time::EPOCH);
             memory.run_maintenance();
@@ -148,6 +151,6 @@ mod tests {
             memory.insert(key(&format!("1064800{n:06}")), &of(80), Time::EPOCH);
             memory.run_maintenance();
         }
-        assert_eq!(memory.len(), 100, "usual ones count once");
+        assert_eq!(memory.len(), 100, "a usual one takes one unit");
     }
 }

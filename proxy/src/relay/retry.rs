@@ -20,8 +20,7 @@ impl Relay {
     ) -> Result<Selected, Refusal> {
         let entry = response.ok_or(Refusal::OnlyIfCached)?;
         let held = self.cache.evaluate(key, entry, now).ok_or(Refusal::ReusedTransid)?;
-        let (_, stale) = held.age(now);
-        if held.lifetime.is_some() && stale > client.permissions.max_stale_ceiling {
+        if held.lifetime.is_some() && held.age(now).stale > client.permissions.max_stale_ceiling {
             return Err(Refusal::ReusedTransid);
         }
         Ok(from_cache(&held, None, now))
