@@ -1,4 +1,4 @@
-//! The source's promises: no transid twice, whatever is killed and however clocks are set.
+//! Guarantees of a source: no transid twice, across kills and steps of the clock.
 
 use std::collections::HashSet;
 use std::fs;
@@ -16,7 +16,7 @@ fn appid() -> AppId {
     AppId::parse("100001").unwrap()
 }
 
-/// The transids used so far: whoever uses one twice is caught.
+/// The transids used so far; a second use of one fails the test.
 #[derive(Default)]
 struct Carrier(HashSet<(u64, u32)>);
 
@@ -41,9 +41,9 @@ fn at_start() -> (Clock, ManualClock) {
 }
 
 #[test]
-fn numbers_begin_at_one_behind_the_nodes_digits() {
+fn numbers_start_at_one_after_the_digits_of_the_node() {
     let dir = tempfile::tempdir().unwrap();
-    let (clock, _hand) = at_start();
+    let (clock, _manual) = at_start();
     let state = state(dir.path());
     for (node, first, second) in [(0, 1, 2), (7, 7_000_001, 7_000_002), (99, 99_000_001, 99_000_002)] {
         let source = TransidSource::new(Arc::clone(&state), node, clock.clone());
@@ -53,97 +53,97 @@ fn numbers_begin_at_one_behind_the_nodes_digits() {
 }
 
 #[test]
-fn a_stamp_goes_with_the_clock_backwards_and_with_no_step_forwards() {
+fn a_stamp_follows_the_clock_backwards_and_no_step_forwards() {
     let dir = tempfile::tempdir().unwrap();
-    let (clock, hand) = at_start();
+    let (clock, manual) = at_start();
     let source = source(&state(dir.path()), 0, &clock, 10);
     let stamp = || source.next(&appid()).unwrap().stamp().to_unix();
     assert_eq!(stamp(), START);
-    hand.advance(Duration::from_secs(3_600));
+    manual.advance(Duration::from_secs(3_600));
     assert_eq!(stamp(), START + 3_600);
-    hand.step(-3_600);
+    manual.step(-3_600);
     clock.tick();
     assert_eq!(stamp(), START, "set back at once: the numbers of a lap differ anyway");
-    hand.step(86_400);
+    manual.step(86_400);
     assert_eq!(stamp(), START, "a step forwards is not believed yet");
     clock.compare(clock.moment(), Time::from_secs((START + 86_400).cast_signed()));
     assert_eq!(stamp(), START + 86_400, "confirmed by the carrier");
 }
 
 #[test]
-fn a_wrong_day_ahead_does_not_lift_the_next_lap() {
+fn a_day_ahead_by_mistake_does_not_raise_the_next_lap() {
     let dir = tempfile::tempdir().unwrap();
-    let (clock, hand) = at_start();
+    let (clock, manual) = at_start();
     let state = state(dir.path());
     let first = source(&state, 0, &clock, 5);
     first.next(&appid()).unwrap();
-    hand.step(86_400);
+    manual.step(86_400);
     first.next(&appid()).unwrap();
-    hand.step(-86_400);
+    manual.step(-86_400);
     skip_to_the_end(&state, 0, 0);
     let next = source(&state, 0, &clock, 5).next(&appid()).unwrap();
     assert_eq!(next.stamp().to_unix(), START + 61, "above the ceiling of one lease");
 }
 
 #[test]
-fn a_lap_begins_above_the_greatest_stamp_of_the_one_before_not_above_its_last() {
+fn a_lap_starts_above_the_greatest_stamp_of_the_previous_one() {
     let dir = tempfile::tempdir().unwrap();
-    let (clock, hand) = at_start();
+    let (clock, manual) = at_start();
     let state = state(dir.path());
     let source = source(&state, 0, &clock, LAP);
     let mut carrier = Carrier::default();
-    let mut draw = || carrier.take(&source.next(&appid()).unwrap());
-    draw();
-    hand.advance(Duration::from_secs(50));
-    assert_eq!(draw(), START + 50);
-    hand.step(-50);
+    let mut use_next = || carrier.take(&source.next(&appid()).unwrap());
+    use_next();
+    manual.advance(Duration::from_secs(50));
+    assert_eq!(use_next(), START + 50);
+    manual.step(-50);
     for _ in 3..LAP {
-        draw();
+        use_next();
     }
-    assert_eq!(draw(), START + 51);
+    assert_eq!(use_next(), START + 51);
 }
 
 #[test]
-fn a_lap_that_is_used_up_begins_above_every_stamp_used() {
+fn a_new_lap_starts_above_every_used_stamp() {
     let dir = tempfile::tempdir().unwrap();
-    let (clock, _hand) = at_start();
+    let (clock, _manual) = at_start();
     let state = state(dir.path());
     let first = source(&state, 3, &clock, LAP);
     let mut carrier = Carrier::default();
     for _ in 1..LAP {
         assert_eq!(carrier.take(&first.next(&appid()).unwrap()), START);
     }
-    // This process knows what it used: one second on, not a minute.
+    // The stamps that this process used are known: one second later, not a minute.
     let next = first.next(&appid()).unwrap();
     assert_eq!((carrier.take(&next), next.sequence().get()), (START + 1, 3_000_001));
-    // Another has the committed ceiling to go by.
+    // For another source only the committed ceiling is known.
     let next = source(&state, 3, &clock, LAP).next(&appid()).unwrap();
     assert_eq!((carrier.take(&next), next.sequence().get()), (START + 62, 3_000_001));
 }
 
 #[test]
-fn what_needs_no_lease_is_had_without_waiting() {
+fn a_transid_of_a_lease_needs_no_wait() {
     let dir = tempfile::tempdir().unwrap();
-    let (clock, hand) = at_start();
+    let (clock, manual) = at_start();
     let source = source(&state(dir.path()), 0, &clock, 2);
     assert_eq!(source.try_next(&appid()), None, "nothing is leased yet");
     source.next(&appid()).unwrap();
     assert!(source.try_next(&appid()).is_some());
     assert_eq!(source.try_next(&appid()), None, "the block is used up");
     source.next(&appid()).unwrap();
-    hand.advance(Duration::from_secs(61));
+    manual.advance(Duration::from_secs(61));
     assert_eq!(source.try_next(&appid()), None, "the stamp is above the ceiling");
     let extended = source.next(&appid()).unwrap();
     assert_eq!(extended.sequence().get(), 4, "a higher ceiling costs no numbers");
 }
 
 #[test]
-fn an_unset_clock_and_a_lost_disk_give_no_transid() {
+fn an_unset_clock_or_a_failed_disk_gives_no_transid() {
     let dir = tempfile::tempdir().unwrap();
-    let (clock, hand) = Clock::manual(Time::EPOCH);
+    let (clock, manual) = Clock::manual(Time::EPOCH);
     let source = source(&state(dir.path()), 0, &clock, 10);
     assert_eq!(source.next(&appid()), Err(TransidUnavailable::Stamp(StampError::Unset)));
-    hand.set(Time::from_secs(START.cast_signed()));
+    manual.set(Time::from_secs(START.cast_signed()));
     clock.tick();
     let other = rusqlite::Connection::open(dir.path().join("state.db")).unwrap();
     other
@@ -155,21 +155,21 @@ fn an_unset_clock_and_a_lost_disk_give_no_transid() {
 }
 
 #[test]
-fn threads_never_get_the_same() {
+fn threads_never_get_the_same_transid() {
     let dir = tempfile::tempdir().unwrap();
-    let (clock, hand) = at_start();
+    let (clock, manual) = at_start();
     let state = state(dir.path());
-    // Two sources of one node: what a mistaken second one may not break.
+    // Two sources of one node: a second one by mistake must not break the guarantee.
     let sources = [source(&state, 0, &clock, 50), source(&state, 0, &clock, 70)];
-    let drawn: Vec<Transid> = std::thread::scope(|scope| {
+    let used: Vec<Transid> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
             .map(|thread| {
-                let (source, hand) = (&sources[thread % 2], &hand);
+                let (source, manual) = (&sources[thread % 2], &manual);
                 scope.spawn(move || {
                     let mut mine: Vec<Transid> = Vec::new();
                     for step in 0..500 {
                         if step % 100 == 99 {
-                            hand.advance(Duration::from_secs(45));
+                            manual.advance(Duration::from_secs(45));
                         }
                         mine.push(source.next(&appid()).unwrap());
                     }
@@ -181,85 +181,85 @@ fn threads_never_get_the_same() {
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
     let mut carrier = Carrier::default();
-    for transid in &drawn {
+    for transid in &used {
         carrier.take(transid);
     }
     assert_eq!(carrier.0.len(), 2_000);
 }
 
-/// Takes every number of the lap but the last `left`, as another lessee of the node might.
+/// Leases every number of the lap except for the last `left`, as another source of the node might.
 fn skip_to_the_end(state: &StateStore, node: u8, left: u32) {
     state.advance(&appid(), node, |read| HighWaterMark { next: read.next.max(LAP - left), ..read }).unwrap();
 }
 
 #[test]
-fn a_lap_is_above_what_another_source_used() {
+fn a_lap_is_above_the_stamps_of_another_source() {
     let dir = tempfile::tempdir().unwrap();
-    let (clock, hand) = at_start();
+    let (clock, manual) = at_start();
     let state = state(dir.path());
     let (first, second) = (source(&state, 0, &clock, 5), source(&state, 0, &clock, 5));
     let mut carrier = Carrier::default();
-    let mut draw = |source: &TransidSource| carrier.take(&source.next(&appid()).unwrap());
+    let mut use_next = |source: &TransidSource| carrier.take(&source.next(&appid()).unwrap());
     skip_to_the_end(&state, 0, 10);
     for _ in 0..5 {
-        draw(&first);
+        use_next(&first);
     }
-    hand.advance(Duration::from_secs(50));
+    manual.advance(Duration::from_secs(50));
     for _ in 0..5 {
-        assert_eq!(draw(&second), START + 50);
+        assert_eq!(use_next(&second), START + 50);
     }
-    // The next lap, by the one who did not use the latest stamp; then the second's numbers again.
-    hand.set(Time::from_secs(START.cast_signed()));
-    assert_eq!(draw(&first), START + 111, "above the second's ceiling");
+    // The source that did not use the latest stamp starts the next lap; then come the numbers of the second one again.
+    manual.set(Time::from_secs(START.cast_signed()));
+    assert_eq!(use_next(&first), START + 111, "above the second's ceiling");
     skip_to_the_end(&state, 0, 5);
-    hand.advance(Duration::from_secs(50));
+    manual.advance(Duration::from_secs(50));
     for _ in 0..9 {
-        draw(&first);
+        use_next(&first);
     }
 }
 
 #[test]
-fn a_block_of_a_lap_gone_by_is_not_used_on() {
+fn a_block_of_an_earlier_lap_is_not_used() {
     let dir = tempfile::tempdir().unwrap();
-    let (clock, hand) = at_start();
+    let (clock, manual) = at_start();
     let state = state(dir.path());
     let (slow, quick) = (source(&state, 0, &clock, 5), source(&state, 0, &clock, 5));
     let mut carrier = Carrier::default();
-    let mut draw = |source: &TransidSource| carrier.take(&source.next(&appid()).unwrap());
+    let mut use_next = |source: &TransidSource| carrier.take(&source.next(&appid()).unwrap());
     skip_to_the_end(&state, 0, 10);
-    draw(&slow);
+    use_next(&slow);
     for _ in 0..6 {
-        draw(&quick);
+        use_next(&quick);
     }
-    // The quick one is a lap on, and comes to the numbers that the slow one still holds.
+    // The quick one is a lap ahead, and reaches the numbers of the slow one's lease.
     skip_to_the_end(&state, 0, 10);
-    hand.advance(Duration::from_secs(600));
+    manual.advance(Duration::from_secs(600));
     for _ in 0..9 {
-        draw(&quick);
+        use_next(&quick);
     }
     for _ in 0..5 {
-        draw(&slow);
+        use_next(&slow);
     }
 }
 
-/// What can happen to the proxies that share an account.
+/// An event for the proxies that share an account.
 #[derive(Clone, Debug)]
 enum Event {
-    /// A source draws so many.
-    Draw { source: usize, count: u32 },
-    /// All are killed and start again.
+    /// A source uses this many transids.
+    Use { source: usize, count: u32 },
+    /// All sources are killed and start again.
     Kill,
-    /// Another lessee of node 0 takes all numbers of the lap but so many.
+    /// Another source of node 0 leases all numbers of the lap but this many.
     Skip(u32),
-    /// The wall clock is stepped by so many seconds.
+    /// The wall clock steps by this many seconds.
     Step(i64),
-    /// The clock is looked at, after ten minutes.
+    /// The clock is checked after ten minutes.
     Tick,
 }
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        6 => (0..SOURCES, 1_u32..40).prop_map(|(source, count)| Event::Draw { source, count }),
+        6 => (0..SOURCES, 1_u32..40).prop_map(|(source, count)| Event::Use { source, count }),
         1 => Just(Event::Kill),
         2 => (0_u32..100).prop_map(Event::Skip),
         1 => (-200_i64..200).prop_map(Event::Step),
@@ -276,12 +276,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_transid_is_ever_used_twice(
+    fn no_transid_is_used_twice(
         events in prop::collection::vec(event(), 1..60),
         block in prop_oneof![1_u32..50, Just(400_000_u32)],
     ) {
         let mut dir = tempfile::tempdir().unwrap();
-        let (clock, hand) = at_start();
+        let (clock, manual) = at_start();
         let open = |dir: &std::path::Path| {
             let state = state(dir);
             let nodes: [u8; SOURCES] = [0, 0, 1];
@@ -292,13 +292,13 @@ proptest! {
         let mut carrier = Carrier::default();
         for event in events {
             match event {
-                Event::Draw { source, count } => {
+                Event::Use { source, count } => {
                     for _ in 0..count {
                         carrier.take(&sources[source].next(&appid()).unwrap());
                     }
                 }
                 Event::Kill => {
-                    // The files as they are at that moment, nothing closed.
+                    // The files as they are at that moment, without a close.
                     let left = tempfile::tempdir().unwrap();
                     for file in ["state.db", "state.db-wal"] {
                         fs::copy(dir.path().join(file), left.path().join(file)).unwrap();
@@ -307,9 +307,9 @@ proptest! {
                     dir = left;
                 }
                 Event::Skip(left) => skip_to_the_end(&state, 0, left),
-                Event::Step(seconds) => hand.step(seconds),
+                Event::Step(seconds) => manual.step(seconds),
                 Event::Tick => {
-                    hand.advance(Duration::from_secs(600));
+                    manual.advance(Duration::from_secs(600));
                     clock.tick();
                 }
             }

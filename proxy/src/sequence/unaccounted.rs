@@ -1,8 +1,7 @@
-//! Transids that were leased and have no row in the audit: what a crash leaves of the calls that were under way.
+//! Transids that were leased and have no row in the audit: the trace of calls that were in flight at a crash.
 //!
-//! Numbers are drawn in their order, so that those before the last one that has a row were drawn: each of them that has no
-//! row is a call that was sent, or about to be. Those behind it may have been drawn, or not. A drain that ended every call
-//! leaves nothing to find.
+//! Numbers are used in order, so those before the last one with a row were used: each of them without a row is a call that
+//! was sent, or about to be sent. Those after it may have been used or not. A drain that ended every call leaves none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -16,19 +15,19 @@ use crate::store::StoreError;
 use crate::store::audit::{AuditReader, NoteRow};
 use crate::store::state::{Leased, StateStore};
 
-/// Ranges that a note spells out.
+/// The most ranges that a note lists.
 const RANGES: usize = 20;
 
-/// What is noted, and what is accounted for by that.
+/// Notes about unaccounted transids, and the leases that they account for.
 #[derive(Debug, Default)]
 pub struct Unaccounted {
-    /// One for each account and node with numbers that have no row.
+    /// One per account and node with numbers that have no row.
     pub notes: Vec<NoteRow>,
-    /// The last block that they cover; none when there is none.
+    /// The last block that they cover.
     pub last: Option<i64>,
 }
 
-/// Looks for them. Blocks.
+/// Finds unaccounted transids. Blocks.
 ///
 /// # Errors
 /// When the state or the audit cannot be read.
@@ -57,19 +56,19 @@ pub fn find(state: &StateStore, history: &AuditReader, now: Time) -> Result<Unac
     Ok(Unaccounted { notes, last })
 }
 
-/// Which numbers of these blocks, in the order in which they were leased, have no row.
+/// The numbers without a row of these blocks, which are in the order of their leases.
 fn text(blocks: &[Range<u32>], called: &BTreeSet<u32>) -> Option<String> {
     let has_row = |number: &u32| called.contains(number);
     let mut ranges: Vec<(bool, Range<u32>)> = Vec::new();
-    // The last that has a row, by its place among the blocks.
-    let drawn = blocks
+    // The last number with a row, with the index of its block.
+    let last_used = blocks
         .iter()
         .enumerate()
         .rev()
-        .find_map(|(place, block)| block.clone().rev().find(has_row).map(|number| (place, number)));
-    for (place, block) in blocks.iter().enumerate() {
+        .find_map(|(index, block)| block.clone().rev().find(has_row).map(|number| (index, number)));
+    for (index, block) in blocks.iter().enumerate() {
         for number in block.clone().filter(|number| !has_row(number)) {
-            let sent = drawn.is_some_and(|last| (place, number) < last);
+            let sent = last_used.is_some_and(|last| (index, number) < last);
             match ranges.last_mut() {
                 Some((before, range)) if *before == sent && range.end == number => range.end += 1,
                 _ => ranges.push((sent, number..number + 1)),
@@ -109,7 +108,7 @@ mod tests {
     use crate::store::{Store, StoreOptions};
 
     #[test]
-    fn what_has_no_row_is_told_by_whether_it_was_drawn() {
+    fn numbers_without_a_row_are_listed_by_whether_they_were_used() {
         let set = |numbers: &[u32]| numbers.iter().copied().collect::<BTreeSet<_>>();
         assert_eq!(text(std::slice::from_ref(&(1..4)), &set(&[1, 2, 3])), None);
         assert_eq!(text(&[], &set(&[])), None);
@@ -118,7 +117,7 @@ mod tests {
             text(std::slice::from_ref(&(1..11)), &set(&[1, 2, 5, 7])).unwrap(),
             "sent=3:3-4,6 perhaps=3:8-10"
         );
-        // A new lap begins at one again: what was leased later is later.
+        // A new lap starts at one again: the order is that of the leases.
         assert_eq!(text(&[9..11, 1..4], &set(&[9, 2])).unwrap(), "sent=2:10,1 perhaps=1:3");
         let odd: BTreeSet<u32> = (1..200).filter(|number| number % 2 == 1).collect();
         let many = text(std::slice::from_ref(&(1..200)), &odd).unwrap();
@@ -126,10 +125,10 @@ mod tests {
     }
 
     #[test]
-    fn calls_without_a_row_are_found_once_and_after_an_end_in_order_none() {
+    fn calls_without_a_row_are_found_once_and_none_after_a_clean_end() {
         let dir = tempfile::tempdir().unwrap();
         let now = Time::from_secs(1_768_449_600);
-        let (clock, hand) = Clock::manual(now);
+        let (clock, manual) = Clock::manual(now);
         let appid = AppId::parse("100001").unwrap();
         let open = || Store::open(dir.path(), StoreOptions::default(), &clock).unwrap();
         let source = |store: &Store| {
@@ -152,7 +151,7 @@ mod tests {
             });
         };
 
-        // Twelve are drawn, over two blocks and some time, and three of them have no row.
+        // Twelve are used, over two blocks and some time, and three of them have no row.
         let store = open();
         let transids = source(&store);
         for number in 1..=12 {
@@ -160,7 +159,7 @@ mod tests {
             if ![3, 4, 12].contains(&number) {
                 called(&store, &transid);
             }
-            hand.advance(Duration::from_secs(30));
+            manual.advance(Duration::from_secs(30));
         }
         store.close_with_calls_under_way();
         drop((transids, store));
@@ -176,7 +175,7 @@ mod tests {
         store.state.account_for(last).unwrap();
         assert!(find(&store.state, &store.history, now).unwrap().notes.is_empty(), "noted once");
 
-        // What is leased after that is not accounted for by it, but by an end in order.
+        // A later lease is not accounted for by it, but by a clean end.
         let transids = source(&store);
         called(&store, &transids.next(&appid).unwrap());
         assert_eq!(find(&store.state, &store.history, now).unwrap().notes.len(), 1);
