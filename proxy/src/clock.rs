@@ -1,25 +1,25 @@
-//! The only reader of the time: everything else is handed a [`Clock`], so that a test can set it.
+//! The only module that reads the time: all others receive a [`Clock`], which a test can set.
 //!
 //! Wall time ([`Time`]) dates responses, transids and audit records and may be stepped by the operator or NTP.
-//! Monotonic time ([`Clock::monotonic`]) measures how long something took and never steps back.
-//! Deadlines are tokio timers, not readings of a clock: see [`timeout`].
+//! Monotonic time ([`Clock::monotonic`]) measures durations and never steps back. Deadlines are tokio timers, not
+//! readings of a clock: see [`timeout`].
 //!
-//! The wall clock may be wrong, and a correct one may be corrected wrongly. So there is a third time, which is *believed*
+//! The wall clock may be wrong, and a correct one may be set wrongly. So there is a third time, which is *believed*
 //! ([`Moment::believed`]). It is the wall time, except after a step forwards by more than `[gateway]` `clock_skew`
 //! against the monotonic clock: then it continues from before the step, until a `Date` of the carrier confirms the wall
-//! clock or ten minutes have passed without one. A `Date` never sets anything. [`belief`] detects steps.
+//! clock or ten minutes have passed without one. A `Date` never sets a clock. [`belief`] detects steps.
 //!
 //! | decision | time | because |
 //! | --- | --- | --- |
-//! | is a gateway's stamp inside the window | wall or believed | the gateway whose clock is right is answered, whichever of the two is wrong |
-//! | which used transids are forgotten | believed | a wrong hour forgets nothing |
-//! | which month is written | believed | a wrong hour ends no month |
-//! | the stamp of a carrier call, the carrier's day | believed | a stamp ahead raises the lease in `state.db` for good |
-//! | `at` of an audit record | wall | a record's `at` is never earlier than its transid's stamp less the window, so `horizon` finds every stamp |
-//! | freshness | wall | an entry of the future is expired, so that a wrong hour shortens a lifetime and never prolongs it |
+//! | is a gateway's stamp inside the window | wall or believed | a gateway whose clock is right is served, whichever of the two is wrong |
+//! | which used transids expire | believed | an hour ahead by mistake expires none |
+//! | which month is written | believed | an hour ahead by mistake ends no month |
+//! | the stamp of a carrier call, the carrier's day | believed | a stamp ahead raises the lease in `state.db` permanently |
+//! | `at` of an audit record | wall | a record's `at` is never earlier than its transid's stamp less the window, so `horizon` covers every stamp |
+//! | freshness | wall | an entry of the future is expired, so a wrong hour shortens a lifetime and never prolongs it |
 //!
-//! A step backwards moves all of them at once. What has been forgotten under a later time stays refused until it is read
-//! back from the audit (`admit::replay`).
+//! A step backwards moves all of them at once. Transids that expired under a later time are refused until they have been
+//! read back from the audit (`admit::replay`).
 
 pub mod belief;
 mod timeout;
@@ -55,22 +55,22 @@ impl Time {
         self.0
     }
 
-    /// Whole seconds since the Unix epoch; 0 for a clock set before it.
+    /// Whole seconds since the Unix epoch; 0 for an earlier time.
     pub fn as_secs(self) -> u64 {
         u64::try_from(self.0.div_euclid(1_000_000)).unwrap_or(0)
     }
 
-    /// This moment moved later by `by`, saturating.
+    /// This time plus `by`, saturating.
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(micros(by)))
     }
 
-    /// This moment moved earlier by `by`, saturating.
+    /// This time minus `by`, saturating.
     pub fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(micros(by)))
     }
 
-    /// How long after `earlier` this moment is; zero when it is not after it (a clock stepped back).
+    /// The time from `earlier` to this one; zero if it is not later (the clock was stepped back).
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -90,18 +90,18 @@ fn micros(by: Duration) -> i64 {
     i64::try_from(by.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// One look at both clocks, for all that happens to a request without waiting: each look costs it 30 ns.
+/// One reading of both clocks, for all phases of a request that do not wait: a reading costs 30 ns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Moment {
     /// The wall time.
     pub wall: Time,
-    /// The wall time, or what it would be without a step forwards that nothing has confirmed. Never after the wall time.
+    /// The wall time without a step forwards that nothing has confirmed. Never after the wall time.
     pub believed: Time,
     /// [`Clock::monotonic`].
     pub monotonic: Duration,
 }
 
-/// Where the time comes from: the system, or a hand-set value in tests. Clones share what is believed.
+/// The clocks of the machine, or a manual clock in tests. Clones share the believed time.
 #[derive(Clone, Debug)]
 pub struct Clock {
     source: Source,
@@ -111,15 +111,15 @@ pub struct Clock {
 #[derive(Clone, Debug)]
 enum Source {
     System { started: Instant },
-    Manual(Arc<Hands>),
+    Manual(Arc<ManualTime>),
 }
 
-/// What a manual clock shows.
+/// Readings of a manual clock, in microseconds.
 #[derive(Debug)]
-struct Hands {
+struct ManualTime {
     wall: AtomicI64,
-    ticks: AtomicI64,
-    slept: AtomicI64,
+    monotonic: AtomicI64,
+    suspended: AtomicI64,
 }
 
 impl Clock {
@@ -129,61 +129,61 @@ impl Clock {
         Self::new(Source::System { started: Instant::now() })
     }
 
-    /// A clock that stands at `start` until its [`ManualClock`] moves it.
+    /// A clock that shows `start` until its [`ManualClock`] moves it.
     pub fn manual(start: Time) -> (Self, ManualClock) {
-        let (wall, ticks) = (start.as_micros(), start.as_micros().max(0));
-        let hands = Arc::new(Hands { wall: wall.into(), ticks: ticks.into(), slept: 0.into() });
-        (Self::new(Source::Manual(Arc::clone(&hands))), ManualClock(hands))
+        let (wall, monotonic) = (start.as_micros(), start.as_micros().max(0));
+        let time =
+            Arc::new(ManualTime { wall: wall.into(), monotonic: monotonic.into(), suspended: 0.into() });
+        (Self::new(Source::Manual(Arc::clone(&time))), ManualClock(time))
     }
 
     fn new(source: Source) -> Self {
-        let belief = Arc::new(Belief::new(source.wall(), source.ticks(), source.slept()));
+        let belief = Arc::new(Belief::new(source.wall(), source.monotonic(), source.suspended()));
         Self { source, belief }
     }
 
-    /// The wall time. May be earlier than a previous reading: the operator can step the clock.
+    /// The wall time. It may be earlier than a previous reading: the operator can step the clock.
     pub fn now(&self) -> Time {
         self.source.wall()
     }
 
-    /// The time that is believed.
+    /// [`Moment::believed`].
     pub fn believed(&self) -> Time {
         self.moment().believed
     }
 
-    /// All times.
     pub fn moment(&self) -> Moment {
-        let (wall, ticks) = (self.source.wall(), self.source.ticks());
-        Moment { wall, believed: self.belief.believed(wall, ticks), monotonic: ticks }
+        let (wall, monotonic) = (self.source.wall(), self.source.monotonic());
+        Moment { wall, believed: self.belief.believed(wall, monotonic), monotonic }
     }
 
-    /// Time since an arbitrary start, for measuring how long something took. A suspended machine's does not go on.
+    /// Time since an arbitrary start, to measure durations. It stops while the machine is suspended.
     pub fn monotonic(&self) -> Duration {
-        self.source.ticks()
+        self.source.monotonic()
     }
 
-    /// Sets what counts as a step and as drift.
+    /// Sets the limits of steps and drift.
     pub fn set_limits(&self, limits: Limits) {
         self.belief.set_limits(limits);
     }
 
-    /// Tells the time of the newest record that earlier processes left: a wall clock behind it is an alarm.
+    /// Sets the time of the newest record of earlier processes: a wall clock behind it raises an alarm.
     pub fn newest_record(&self, at: Time) {
         self.belief.newest_record(self.now(), at);
     }
 
-    /// Looks for a step. To be called once a second.
+    /// Detects a step. Called once per second.
     pub fn tick(&self) -> Tick {
-        self.belief.tick(self.moment(), self.source.slept())
+        self.belief.tick(self.moment(), self.source.suspended())
     }
 
-    /// Compares the wall clock with the carrier's, which showed `theirs` at some moment between `sent` and now. May
+    /// Compares the wall clock with the carrier's, which showed `carrier_time` at some moment between `sent` and now. May
     /// confirm the wall clock.
-    pub fn compare(&self, sent: Moment, theirs: Time) -> Drift {
-        self.belief.compare(sent, self.moment(), theirs)
+    pub fn compare(&self, sent: Moment, carrier_time: Time) -> Drift {
+        self.belief.compare(sent, self.moment(), carrier_time)
     }
 
-    /// What is wrong with the wall clock, as far as is known.
+    /// The known errors of the wall clock, as the text of an alarm.
     pub fn alarm(&self) -> Option<String> {
         self.belief.alarm()
     }
@@ -197,19 +197,19 @@ impl Source {
                 Ok(since) => Time(micros(since)),
                 Err(before) => Time(-micros(before.duration())),
             },
-            Self::Manual(hands) => Time(hands.wall.load(Ordering::Acquire)),
+            Self::Manual(time) => Time(time.wall.load(Ordering::Acquire)),
         }
     }
 
-    fn ticks(&self) -> Duration {
+    fn monotonic(&self) -> Duration {
         match self {
             Self::System { started } => started.elapsed(),
-            Self::Manual(hands) => Time(hands.ticks.load(Ordering::Acquire)).since(Time::EPOCH),
+            Self::Manual(time) => Time(time.monotonic.load(Ordering::Acquire)).since(Time::EPOCH),
         }
     }
 
-    /// How long the machine was suspended since its start, in microseconds: [`Source::monotonic`] leaves that out.
-    fn slept(&self) -> i64 {
+    /// Time in suspension since the start of the machine, in microseconds, which [`Source::monotonic`] does not count.
+    fn suspended(&self) -> i64 {
         match self {
             Self::System { .. } => {
                 #[cfg(target_os = "linux")]
@@ -226,35 +226,35 @@ impl Source {
                 #[cfg(not(target_os = "linux"))]
                 0
             }
-            Self::Manual(hands) => hands.slept.load(Ordering::Acquire),
+            Self::Manual(time) => time.suspended.load(Ordering::Acquire),
         }
     }
 }
 
-/// The hand that moves a manual clock.
+/// The control of a manual clock.
 #[derive(Clone, Debug)]
-pub struct ManualClock(Arc<Hands>);
+pub struct ManualClock(Arc<ManualTime>);
 
 impl ManualClock {
-    /// Lets time pass: both clocks move forward.
+    /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
-        self.0.ticks.fetch_add(micros(by), Ordering::AcqRel);
+        self.0.monotonic.fetch_add(micros(by), Ordering::AcqRel);
         self.0.wall.fetch_add(micros(by), Ordering::AcqRel);
     }
 
-    /// Steps the wall clock anywhere, back included. The monotonic one stands.
+    /// Sets the wall clock to any time, earlier ones included. The monotonic clock does not move.
     pub fn set(&self, to: Time) {
         self.0.wall.store(to.as_micros(), Ordering::Release);
     }
 
-    /// Steps the wall clock by so many seconds. The monotonic one stands.
+    /// Steps the wall clock by this many seconds. The monotonic clock does not move.
     pub fn step(&self, seconds: i64) {
         self.0.wall.fetch_add(seconds.saturating_mul(1_000_000), Ordering::AcqRel);
     }
 
-    /// Suspends the machine: the wall clock goes on, the monotonic one stands.
+    /// Suspends the machine: only the wall clock moves.
     pub fn suspend(&self, by: Duration) {
-        self.0.slept.fetch_add(micros(by), Ordering::AcqRel);
+        self.0.suspended.fetch_add(micros(by), Ordering::AcqRel);
         self.0.wall.fetch_add(micros(by), Ordering::AcqRel);
     }
 }

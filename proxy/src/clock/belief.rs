@@ -1,8 +1,9 @@
-//! Steps of the wall clock, and what is believed after one.
+//! Steps of the wall clock, and the time that is believed after one.
 //!
-//! The wall clock is compared with the monotonic one, which nobody sets. Their difference is followed slowly, so that
-//! slewing (NTP adjusts a clock by some percent at most) is no step and several small steps are one. While the wall clock
-//! is ahead of what the difference says by more than a step, what the difference says is believed.
+//! The wall clock is compared with the monotonic clock, which cannot be set. The expected wall time is the monotonic time
+//! plus an offset. The offset follows the wall clock slowly, so that slewing (NTP adjusts a clock by some percent at most)
+//! is no step, and several small steps add up to one. While the wall clock is ahead of the expected time by more than a
+//! step, the expected time is believed.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,45 +11,45 @@ use std::time::Duration;
 
 use super::{Moment, Time, micros};
 
-/// A step forwards is believed when so long no `Date` of the carrier has contradicted it.
+/// A step forwards is believed after this time in which no `Date` of the carrier has contradicted it.
 const UNDISPUTED: Duration = Duration::from_secs(600);
 
-/// The difference follows the wall clock by this part of the time that passes.
+/// The offset follows the wall clock by at most one part in this many of the time that passes.
 const SLEW: u32 = 10;
 
-/// 2000-01-01T00:00:00Z. A clock before this was never set: there is nothing to continue.
+/// 2000-01-01T00:00:00Z. A clock before this was never set, so there is no time to continue from.
 const UNSET: Time = Time::from_secs(946_684_800);
 
-/// A suspension that is shorter is noise of the two readings.
+/// A shorter suspension is noise of the two readings, in microseconds.
 const SUSPENDED: i64 = 1_000_000;
 
-/// A difference that falls by less was slewed.
+/// An offset that falls by less was slewed, in microseconds.
 const SET_BACK: i64 = 1_000_000;
 
-/// What counts as a step, and as drift.
+/// Limits of steps and drift.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Differences up to this are no step.
+    /// Greater differences are a step.
     pub step: Duration,
-    /// A `Date` of the carrier that is as near confirms the wall clock; one that is farther is an alarm.
+    /// A `Date` of the carrier within this confirms the wall clock; a greater difference raises an alarm.
     pub drift: Duration,
 }
 
 impl Default for Limits {
-    /// Those of the configuration's defaults.
+    /// The defaults of the configuration.
     fn default() -> Self {
         Self { step: Duration::from_secs(300), drift: Duration::from_secs(60) }
     }
 }
 
-/// What a look for steps has found.
+/// Result of a check for steps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tick {
     /// The step since the last tick.
     pub step: Option<Step>,
-    /// Whether the wall clock was set back since the last tick, by more than a second.
+    /// Whether the wall clock was set back by more than a second since the last tick.
     pub set_back: bool,
-    /// How far the wall clock is ahead of the time that is believed.
+    /// Time by which the wall clock is ahead of the believed time.
     pub unconfirmed: Duration,
 }
 
@@ -71,202 +72,201 @@ impl Step {
     }
 }
 
-/// How far the carrier's clock is ahead of the wall clock, in seconds; negative when it is behind.
+/// Difference between the carrier's clock and the wall clock.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Drift {
-    /// Seconds; 0 within what the exactness of a `Date` and the duration of the call leave open.
+    /// Seconds by which the carrier's clock is ahead; 0 within the resolution of a `Date` and the duration of the call.
     pub seconds: f64,
-    /// Whether it is more than `drift_alarm`.
+    /// Whether the difference is greater than `drift_alarm`.
     pub alarm: bool,
 }
 
-/// What is believed of the wall clock.
+/// The believed time, and the known errors of the wall clock.
 #[derive(Debug)]
 pub(super) struct Belief {
     /// The wall clock less the monotonic one, in microseconds.
     offset: AtomicI64,
     /// [`Limits::step`], in microseconds.
     step: AtomicI64,
-    /// What only ticks and comparisons need.
-    watched: Mutex<Watched>,
+    /// State that only ticks and comparisons use.
+    observed: Mutex<Observed>,
 }
 
 #[derive(Debug)]
-struct Watched {
+struct Observed {
     limits: Limits,
-    /// The monotonic clock at the last look.
-    ticks: Duration,
-    /// For how long the machine was suspended, as far as that has been counted.
-    slept: i64,
-    /// Found by looks, and not reported by a tick yet.
+    /// The monotonic clock at the last observation.
+    monotonic: Duration,
+    /// The suspensions of the machine that the offset contains.
+    suspended: i64,
+    /// Observed, and not reported by a tick yet.
     step: Option<Step>,
     set_back: bool,
-    /// The wall clock less the monotonic one at the last look, believed or not.
-    raw: i64,
+    /// The wall clock less the monotonic one at the last observation, believed or not.
+    raw_offset: i64,
     /// The step forwards that is not confirmed.
     ahead: Option<Ahead>,
     /// The wall clock is behind this.
     behind: Option<Behind>,
-    /// The last `Date` of the carrier that was too far from the wall clock.
-    differs: Option<f64>,
+    /// Seconds by which the carrier's clock was ahead in its last `Date`, where that is an alarm.
+    drift: Option<f64>,
 }
 
 /// A step forwards.
 #[derive(Clone, Copy, Debug)]
 struct Ahead {
-    /// The time without it, and with it.
+    /// The time without the step, and with it.
     from: Time,
     to: Time,
-    /// By the monotonic clock: since then nothing has contradicted it.
+    /// The start or the last contradiction of the step, by the monotonic clock.
     undisputed: Duration,
 }
 
-/// A time that had been reached before.
+/// A later time that had been reached before.
 #[derive(Clone, Copy, Debug)]
 struct Behind {
-    /// That time.
     reached: Time,
     /// The wall clock when it was found to be behind.
     at: Time,
-    /// Whether a record of an earlier process says so.
+    /// Whether a record of an earlier process has that time.
     recorded: bool,
 }
 
 impl Belief {
-    pub(super) fn new(wall: Time, ticks: Duration, slept: i64) -> Self {
+    pub(super) fn new(wall: Time, monotonic: Duration, suspended: i64) -> Self {
         let limits = Limits::default();
         Self {
-            offset: AtomicI64::new(offset(wall, ticks)),
+            offset: AtomicI64::new(offset(wall, monotonic)),
             step: AtomicI64::new(micros(limits.step)),
-            watched: Mutex::new(Watched {
+            observed: Mutex::new(Observed {
                 limits,
-                ticks,
-                slept,
+                monotonic,
+                suspended,
                 step: None,
                 set_back: false,
-                raw: offset(wall, ticks),
+                raw_offset: offset(wall, monotonic),
                 ahead: None,
                 behind: None,
-                differs: None,
+                drift: None,
             }),
         }
     }
 
-    /// The wall time, or what it would be without a step forwards.
-    pub(super) fn believed(&self, wall: Time, ticks: Duration) -> Time {
-        let expected = self.expected(ticks);
+    /// The wall time, or the expected time after a step forwards.
+    pub(super) fn believed(&self, wall: Time, monotonic: Duration) -> Time {
+        let expected = self.expected(monotonic);
         let ahead = wall.0.saturating_sub(expected.0) > self.step.load(Ordering::Relaxed);
         if ahead && expected >= UNSET { expected } else { wall }
     }
 
-    /// The wall time if it has not been stepped.
-    fn expected(&self, ticks: Duration) -> Time {
-        Time(self.offset.load(Ordering::Relaxed).saturating_add(micros(ticks)))
+    /// The wall time if the clock has not been stepped.
+    fn expected(&self, monotonic: Duration) -> Time {
+        Time(self.offset.load(Ordering::Relaxed).saturating_add(micros(monotonic)))
     }
 
     pub(super) fn set_limits(&self, limits: Limits) {
-        self.watched().limits = limits;
+        self.observed().limits = limits;
         self.step.store(micros(limits.step), Ordering::Relaxed);
     }
 
     pub(super) fn newest_record(&self, wall: Time, at: Time) {
-        let mut watched = self.watched();
-        let behind = wall.plus(watched.limits.step) < at;
-        watched.behind = behind.then_some(Behind { reached: at, at: wall, recorded: true });
+        let mut observed = self.observed();
+        let behind = wall.plus(observed.limits.step) < at;
+        observed.behind = behind.then_some(Behind { reached: at, at: wall, recorded: true });
     }
 
-    pub(super) fn tick(&self, now: Moment, slept: i64) -> Tick {
-        let mut watched = self.watched();
-        // A suspended machine's wall clock went on.
-        let suspended = slept.saturating_sub(watched.slept);
-        if suspended > SUSPENDED {
-            self.offset.fetch_add(suspended, Ordering::Relaxed);
-            watched.slept = slept;
+    pub(super) fn tick(&self, now: Moment, suspended: i64) -> Tick {
+        let mut observed = self.observed();
+        // During a suspension only the wall clock moves.
+        let new = suspended.saturating_sub(observed.suspended);
+        if new > SUSPENDED {
+            self.offset.fetch_add(new, Ordering::Relaxed);
+            observed.suspended = suspended;
         }
-        self.look(&mut watched, now);
-        if let Some(ahead) = watched.ahead
+        self.observe(&mut observed, now);
+        if let Some(ahead) = observed.ahead
             && now.monotonic.saturating_sub(ahead.undisputed) >= UNDISPUTED
         {
             tracing::warn!(
                 at = %now.wall,
                 "the wall clock is believed from now on: in ten minutes no Date of the carrier has contradicted its step"
             );
-            self.adopt(&mut watched, now);
+            self.accept(&mut observed, now);
         }
         let believed = self.believed(now.wall, now.monotonic);
         Tick {
-            step: watched.step.take(),
-            set_back: std::mem::take(&mut watched.set_back),
+            step: observed.step.take(),
+            set_back: std::mem::take(&mut observed.set_back),
             unconfirmed: now.wall.since(believed),
         }
     }
 
-    /// Compares the clocks.
-    fn look(&self, watched: &mut Watched, now: Moment) {
-        let passed = now.monotonic.saturating_sub(watched.ticks);
-        watched.ticks = now.monotonic;
+    /// Compares the wall clock with the expected time.
+    fn observe(&self, observed: &mut Observed, now: Moment) {
+        let passed = now.monotonic.saturating_sub(observed.monotonic);
+        observed.monotonic = now.monotonic;
         let raw = offset(now.wall, now.monotonic);
-        watched.set_back |= raw < watched.raw.saturating_sub(SET_BACK);
-        watched.raw = raw;
-        let (expected, limit) = (self.expected(now.monotonic), watched.limits.step);
+        observed.set_back |= raw < observed.raw_offset.saturating_sub(SET_BACK);
+        observed.raw_offset = raw;
+        let (expected, limit) = (self.expected(now.monotonic), observed.limits.step);
         let difference = now.wall.0.saturating_sub(expected.0);
         if difference > micros(limit) && expected < UNSET {
             tracing::info!(at = %now.wall, "the wall clock was set");
-            self.adopt(watched, now);
+            self.accept(observed, now);
         } else if difference > micros(limit) {
-            if watched.ahead.is_none() {
+            if observed.ahead.is_none() {
                 tracing::error!(from = %expected, to = %now.wall, "the wall clock was set forwards");
-                watched.step = Some(Step::Forwards);
-                watched.differs = None;
-                watched.ahead = Some(Ahead { from: expected, to: now.wall, undisputed: now.monotonic });
+                observed.step = Some(Step::Forwards);
+                observed.drift = None;
+                observed.ahead = Some(Ahead { from: expected, to: now.wall, undisputed: now.monotonic });
             }
         } else if difference < -micros(limit) {
             tracing::error!(from = %expected, to = %now.wall, "the wall clock was set back");
-            watched.step = Some(Step::Backwards);
-            watched.differs = None;
-            watched.behind = Some(Behind { reached: expected, at: now.wall, recorded: false });
-            self.adopt(watched, now);
+            observed.step = Some(Step::Backwards);
+            observed.drift = None;
+            observed.behind = Some(Behind { reached: expected, at: now.wall, recorded: false });
+            self.accept(observed, now);
         } else {
-            if watched.ahead.take().is_some() {
-                tracing::info!(at = %now.wall, "the wall clock was set forwards, and is back where it was");
-                watched.differs = None;
+            if observed.ahead.take().is_some() {
+                tracing::info!(at = %now.wall, "the wall clock was set forwards, and has been set back again");
+                observed.drift = None;
             }
             let most = micros(passed / SLEW);
             self.offset.fetch_add(difference.clamp(-most, most), Ordering::Relaxed);
         }
-        watched.behind = watched.behind.filter(|behind| now.wall.plus(limit) < behind.reached);
+        observed.behind = observed.behind.filter(|behind| now.wall.plus(limit) < behind.reached);
     }
 
-    pub(super) fn compare(&self, sent: Moment, received: Moment, theirs: Time) -> Drift {
-        let mut watched = self.watched();
-        self.look(&mut watched, received);
-        // The wall clock may have been stepped meanwhile: only the end is read from it.
-        let began = received.wall.minus(received.monotonic.saturating_sub(sent.monotonic));
-        // A Date has whole seconds: less than one apart is no drift.
-        let ahead = theirs.since(received.wall);
-        let behind = began.since(theirs).saturating_sub(Duration::from_secs(1));
+    pub(super) fn compare(&self, sent: Moment, received: Moment, carrier_time: Time) -> Drift {
+        let mut observed = self.observed();
+        self.observe(&mut observed, received);
+        // The wall clock may have been stepped during the call: only its end is read from it.
+        let started = received.wall.minus(received.monotonic.saturating_sub(sent.monotonic));
+        // A Date has whole seconds: a difference below one second is no drift.
+        let ahead = carrier_time.since(received.wall);
+        let behind = started.since(carrier_time).saturating_sub(Duration::from_secs(1));
         let seconds = if ahead > Duration::ZERO { ahead.as_secs_f64() } else { -behind.as_secs_f64() };
-        let alarm = ahead.max(behind) > watched.limits.drift;
+        let alarm = ahead.max(behind) > observed.limits.drift;
         if alarm {
-            watched.differs = Some(seconds);
-            if let Some(step) = &mut watched.ahead {
+            observed.drift = Some(seconds);
+            if let Some(step) = &mut observed.ahead {
                 step.undisputed = received.monotonic;
             }
         } else {
-            watched.differs = None;
-            watched.behind = None;
+            observed.drift = None;
+            observed.behind = None;
             if self.believed(received.wall, received.monotonic) < received.wall {
                 tracing::info!(at = %received.wall, "a Date of the carrier has confirmed the wall clock after its step");
-                self.adopt(&mut watched, received);
+                self.accept(&mut observed, received);
             }
         }
         Drift { seconds, alarm }
     }
 
     pub(super) fn alarm(&self) -> Option<String> {
-        let watched = self.watched();
+        let observed = self.observed();
         let mut found = Vec::new();
-        if let Some(Ahead { from, to, .. }) = watched.ahead {
+        if let Some(Ahead { from, to, .. }) = observed.ahead {
             found.push(format!(
                 "the wall clock was set forwards by {} s, from {from} to {to}, and nothing has confirmed that: months, used \
                  transids and calls to the carrier keep to the time from before, until the carrier's Date agrees or ten \
@@ -274,7 +274,7 @@ impl Belief {
                 to.since(from).as_secs()
             ));
         }
-        if let Some(Behind { reached, at, recorded }) = watched.behind {
+        if let Some(Behind { reached, at, recorded }) = observed.behind {
             let by = reached.since(at).as_secs();
             found.push(if recorded {
                 format!("the wall clock was {by} s behind the newest audit record at the start: {at}, the record {reached}")
@@ -282,7 +282,7 @@ impl Belief {
                 format!("the wall clock was set back by {by} s, from {reached} to {at}")
             });
         }
-        if let Some(seconds) = watched.differs {
+        if let Some(seconds) = observed.drift {
             let (by, direction) = (seconds.abs(), if seconds > 0.0 { "behind" } else { "ahead of" });
             found.push(format!(
                 "this machine's clock differs from the carrier's Date: it is {by:.0} s {direction} it, and transids carry \
@@ -298,18 +298,18 @@ impl Belief {
         ))
     }
 
-    /// Believes the wall clock.
-    fn adopt(&self, watched: &mut Watched, now: Moment) {
-        watched.ahead = None;
+    /// Believes the wall clock from now on.
+    fn accept(&self, observed: &mut Observed, now: Moment) {
+        observed.ahead = None;
         self.offset.store(offset(now.wall, now.monotonic), Ordering::Relaxed);
     }
 
-    fn watched(&self) -> MutexGuard<'_, Watched> {
-        // Whole at every step.
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    fn observed(&self) -> MutexGuard<'_, Observed> {
+        // Nothing under this lock can panic half-way through a change.
+        self.observed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn offset(wall: Time, ticks: Duration) -> i64 {
-    wall.0.saturating_sub(micros(ticks))
+fn offset(wall: Time, monotonic: Duration) -> i64 {
+    wall.0.saturating_sub(micros(monotonic))
 }

@@ -1,28 +1,28 @@
-//! Timeouts that read first: after a pause of the process, what has come counts as come in time.
+//! Timeouts that read first: after a pause of the process, data that has arrived counts as arrived in time.
 //!
-//! A process that stands still (SIGSTOP, a virtual machine that is moved, a snapshot) finds its timers expired when it goes
-//! on, while the responses of that time wait in the sockets' buffers. A timer that fires late therefore decides nothing
-//! yet: the tasks that read get as long again as the timer was late, within bounds.
+//! A process that is paused (SIGSTOP, migration or snapshot of a virtual machine) has expired timers when it resumes, while
+//! the responses of that time wait in the sockets' buffers. A timer that fires late therefore does not end the wait: the
+//! tasks that read get as long again as the timer was late, within limits.
 
 use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-/// What the tasks that read get at least, once a timer has fired: they may be queued behind the one that waits.
-const LEAST: Duration = Duration::from_millis(50);
+/// The shortest extension after a timer has fired: the tasks that read may be queued after the one that waits.
+const MIN_GRACE: Duration = Duration::from_millis(50);
 
-/// What they get at most.
-const MOST: Duration = Duration::from_secs(2);
+/// The longest extension.
+const MAX_GRACE: Duration = Duration::from_secs(2);
 
-/// A limit that no deadline reaches: thirty years, as tokio's own.
+/// A timeout that is never reached: thirty years, as tokio's own.
 const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
 
-/// The time is over.
+/// The timeout has passed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Elapsed;
 
-/// Waits for `future` for at most `limit`, and longer only where the timer itself fires late.
+/// Waits for `future` for at most `limit`, and longer only if the timer itself fires late.
 ///
 /// # Errors
 /// [`Elapsed`] when it is not ready by then.
@@ -32,16 +32,16 @@ pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output,
     if let Ok(output) = timeout_at(due, future.as_mut()).await {
         return Ok(output);
     }
-    let more = grace(due).unwrap_or(LEAST).max(LEAST);
+    let more = grace(due).unwrap_or(MIN_GRACE).max(MIN_GRACE);
     tokio::time::timeout(more, future).await.map_err(|_| Elapsed)
 }
 
-/// How much longer to wait at a timer that was due at `due` and has fired now; none when it fired in time.
+/// The extension after a timer that was due at `due` and has fired now; `None` if it fired in time.
 pub fn grace(due: Instant) -> Option<Duration> {
-    /// Timers are exact to a millisecond.
+    /// Timers have a resolution of a millisecond.
     const EXACT: Duration = Duration::from_millis(5);
     let late = Instant::now().saturating_duration_since(due);
-    (late > EXACT).then(|| late.clamp(LEAST, MOST))
+    (late > EXACT).then(|| late.clamp(MIN_GRACE, MAX_GRACE))
 }
 
 #[cfg(test)]
@@ -54,17 +54,17 @@ mod tests {
     async fn a_timer_in_time_decides_soon() {
         let start = Instant::now();
         assert_eq!(timeout(LIMIT, std::future::pending::<()>()).await, Err(Elapsed));
-        assert_eq!(start.elapsed(), LIMIT + LEAST);
+        assert_eq!(start.elapsed(), LIMIT + MIN_GRACE);
         assert_eq!(timeout(LIMIT, async { 7 }).await, Ok(7));
         assert_eq!(timeout(Duration::MAX, async { 7 }).await, Ok(7));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_came_during_a_pause_is_read_before_the_timer_decides() {
+    async fn data_that_arrived_during_a_pause_is_read_before_the_timeout() {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let waiting = tokio::spawn(timeout(LIMIT, receiver));
         tokio::task::yield_now().await;
-        // All stand still for 25 s; then the timer is found expired, and the task that reads comes after it.
+        // All tasks pause for 25 s; then the timer has expired, and the task that reads runs after it.
         tokio::time::advance(Duration::from_secs(25)).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         sender.send(7).unwrap();
@@ -78,6 +78,6 @@ mod tests {
         tokio::time::advance(Duration::from_secs(3_600)).await;
         let resumed = Instant::now();
         assert_eq!(waiting.await.unwrap(), Err(Elapsed));
-        assert_eq!(resumed.elapsed(), MOST);
+        assert_eq!(resumed.elapsed(), MAX_GRACE);
     }
 }
