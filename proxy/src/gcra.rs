@@ -30,7 +30,7 @@ impl Gcra {
         self.emission_interval
     }
 
-    /// How long after `now` an event conforms: zero if it does now.
+    /// The time from `now` until an event conforms: zero if it does now.
     pub fn wait(&self, state: TheoreticalArrivalTime, now: Duration) -> Duration {
         state.0.saturating_sub(self.burst_tolerance).saturating_sub(now)
     }
@@ -43,7 +43,7 @@ impl Gcra {
     /// Counts an event if it conforms.
     ///
     /// # Errors
-    /// How long to wait; the state has not changed.
+    /// The time until the event conforms; the state has not changed.
     pub fn acquire(&self, state: &mut TheoreticalArrivalTime, now: Duration) -> Result<(), Duration> {
         let wait = self.wait(*state, now);
         if wait.is_zero() {

@@ -1,9 +1,9 @@
-//! The log's queue: no event waits for standard error, and none fails because of it.
+//! The queue of the log: no event waits for standard error or fails because of it.
 //!
-//! An event's line is copied into a bounded buffer, and a thread of its own writes the buffer out. While standard error
-//! is a full pipe, closed or on a full disk, lines that find no room are dropped and counted (`cmiot_log_lines_dropped_total`,
-//! and a WARN once lines are written again). INFO and below may fill `CAPACITY`; WARN has a `RESERVE` beyond that, and
-//! ERROR and anchors of the audit one beyond WARN's. Each line is made printable: one event is one line.
+//! The line of an event is copied into a bounded buffer, which a dedicated thread writes out. While standard error is a
+//! full pipe, closed or on a full disk, lines that exceed the buffer are dropped and counted (`cmiot_log_lines_dropped_total`,
+//! and a WARN once lines are written again). INFO and below may fill `CAPACITY`; WARN has a `RESERVE` in addition, and
+//! ERROR and audit anchors have another one. Each line is made printable: one event is one line.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -18,22 +18,22 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::printable;
 
-/// Bytes of lines that may wait. Some 6,000 lines of requests.
+/// Bytes of lines that may wait: about 6,000 lines of requests.
 const CAPACITY: usize = 1 << 20;
 
-/// Bytes more for WARN, and as many again for ERROR and anchors.
+/// Further bytes for WARN, and as many again for ERROR and anchors.
 const RESERVE: usize = 128 << 10;
 
-/// How long lines are collected before they are written: the thread wakes a few hundred times a second at most.
+/// Time to collect lines before they are written: the thread wakes at most a few hundred times per second.
 const COLLECT: Duration = Duration::from_millis(2);
 
-/// How long to wait before a descriptor that others have made non-blocking is tried again.
+/// Time between writes to a descriptor that another process has made non-blocking.
 const AGAIN: Duration = Duration::from_millis(10);
 
 /// The log of this process, once it is set up.
 static PROCESS: OnceLock<Log> = OnceLock::new();
 
-/// A queue of lines and the thread that writes them; clones share it.
+/// A queue of lines and the thread that writes them; clones share both.
 #[derive(Clone)]
 pub struct Log {
     shared: Arc<Shared>,
@@ -41,9 +41,9 @@ pub struct Log {
 
 struct Shared {
     queue: Mutex<Queue>,
-    /// There is something to write.
+    /// There are lines to write.
     filled: Condvar,
-    /// Everything has been written, or given up.
+    /// All lines have been written or dropped.
     written: Condvar,
 }
 
@@ -55,16 +55,16 @@ struct Queue {
     idle: bool,
     /// A batch is being written.
     writing: bool,
-    /// Lines that found no room or could not be written.
+    /// Lines that exceeded the buffer or could not be written.
     dropped: u64,
 }
 
-/// How a line is escaped.
+/// Format of a line, which decides how it is escaped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogForm {
-    /// Text; `true` where a terminal is sent colours.
+    /// Text; `true` with the colours of a terminal.
     Text(bool),
-    /// A JSON object a line.
+    /// A JSON object per line.
     Json,
 }
 
@@ -75,19 +75,19 @@ pub struct Lines {
     form: LogForm,
 }
 
-/// Takes one event's line.
+/// Receives the line of one event.
 pub struct Line<'a> {
     lines: &'a Lines,
     limit: usize,
 }
 
 impl Log {
-    /// The process's log, to standard error. Only the first call has an effect.
+    /// The log of the process, to standard error. Only the first call has an effect.
     ///
     /// # Errors
-    /// When there is no further descriptor or thread to be had.
+    /// When no descriptor or thread is free.
     pub fn to_stderr() -> io::Result<Self> {
-        // A descriptor of its own: a write that blocks holds no lock that a panic's message would wait for.
+        // A separate descriptor: a write that blocks holds no lock that the message of a panic needs.
         let log = Self::to(File::from(io::stderr().as_fd().try_clone_to_owned()?))?;
         Ok(PROCESS.get_or_init(|| log).clone())
     }
@@ -104,27 +104,26 @@ impl Log {
         Ok(log)
     }
 
-    /// Writers of lines in this form.
     pub fn lines(&self, form: LogForm) -> Lines {
         Lines { log: self.clone(), form }
     }
 
-    /// Waits until everything is written, for at most `patience`.
-    pub fn flush(&self, patience: Duration) {
+    /// Waits until all lines are written, for at most `timeout`.
+    pub fn flush(&self, timeout: Duration) {
         let queue = self.shared.lock();
-        // Whoever has waited long enough leaves; there is no one to tell.
+        // After the timeout there is nothing to do about the lines that remain.
         let _ = self
             .shared
             .written
-            .wait_timeout_while(queue, patience, |queue| queue.writing || !queue.lines.is_empty());
+            .wait_timeout_while(queue, timeout, |queue| queue.writing || !queue.lines.is_empty());
     }
 
-    /// How many lines were dropped since the start.
+    /// Lines dropped since the start.
     pub fn dropped(&self) -> u64 {
         self.shared.lock().dropped
     }
 
-    /// Queues one line, with its line break, if no more than `limit` bytes would wait then.
+    /// Queues one line, with its line break, unless more than `limit` bytes would wait.
     fn push(&self, line: &[u8], limit: usize) {
         let mut queue = self.shared.lock();
         if queue.lines.len().saturating_add(line.len()) > limit {
@@ -139,25 +138,25 @@ impl Log {
     }
 }
 
-/// How many lines of the process's log were dropped.
+/// Lines of the process's log that were dropped.
 pub fn dropped() -> u64 {
     PROCESS.get().map_or(0, Log::dropped)
 }
 
-/// Waits until the process's log is written, for at most `patience`.
-pub fn flush(patience: Duration) {
+/// Waits until the process's log is written, for at most `timeout`.
+pub fn flush(timeout: Duration) {
     if let Some(log) = PROCESS.get() {
-        log.flush(patience);
+        log.flush(timeout);
     }
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // The queue is whole at every step.
+        // Nothing under this lock can panic half-way through a change.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The thread: takes what has been collected, and writes it.
+    /// The thread: takes the lines that were collected, and writes them.
     fn write_to(&self, mut sink: impl Write) {
         let (mut batch, mut torn, mut reported) = (Vec::new(), false, 0);
         loop {
@@ -179,7 +178,7 @@ impl Shared {
         }
     }
 
-    /// Waits for lines, lets more come for a moment, and takes them.
+    /// Waits for lines, collects more for a moment, and takes them.
     fn take(&self, batch: &mut Vec<u8>) {
         batch.clear();
         let mut queue = self.lock();
@@ -197,8 +196,8 @@ impl Shared {
     }
 }
 
-/// Writes whole lines; after an error, says how many were not written. `torn` is whether the last one written is not
-/// whole: then the next begins on a line of its own.
+/// Writes whole lines; an error has the number of those that were not written. `torn` tells whether the last line was
+/// written in part: then the next one starts after a line break.
 fn write_all(sink: &mut impl Write, batch: &[u8], torn: &mut bool) -> Result<(), u64> {
     let mut rest = batch;
     let mut start: &[u8] = if *torn { b"\n" } else { b"" };
@@ -236,7 +235,7 @@ impl<'a> MakeWriter<'a> for Lines {
         let limit = match *event.level() {
             Level::ERROR => CAPACITY + 2 * RESERVE,
             Level::WARN => CAPACITY + RESERVE,
-            // The log is where auditors find the anchors that nobody on this machine can change.
+            // In the log auditors find the anchors that no process of this machine can change.
             Level::INFO if event.fields().field("anchor").is_some() => CAPACITY + 2 * RESERVE,
             _ => CAPACITY,
         };
@@ -245,7 +244,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 impl Write for Line<'_> {
-    /// Takes an event as `tracing-subscriber` writes it: whole, at once.
+    /// Receives an event as `tracing-subscriber` writes it: whole, in one call.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let line = event.strip_suffix(b"\n").unwrap_or(event);
         match self.lines.form.printable(line) {
@@ -264,7 +263,7 @@ impl Write for Line<'_> {
 }
 
 impl LogForm {
-    /// The line as it may be written, where that is not as it is.
+    /// The escaped line, if it needs escapes.
     fn printable(self, line: &[u8]) -> Option<String> {
         if line.iter().all(|byte| (b' '..=b'~').contains(byte)) {
             return None;
@@ -273,7 +272,7 @@ impl LogForm {
         let escaped = match self {
             Self::Json => printable::escape_json(&text),
             Self::Text(false) => printable::escape(&text),
-            // A terminal's colours are the subscriber's own: it escapes those of others itself.
+            // Escape characters are the subscriber's own colours: it escapes those of others itself.
             Self::Text(true) => {
                 let parts: Vec<_> = text.split('\x1b').map(printable::escape).collect();
                 Cow::Owned(parts.join("\x1b"))
@@ -289,7 +288,7 @@ mod tests {
 
     use super::*;
 
-    /// A sink that takes a batch when it is told to, or fails.
+    /// A sink that accepts a batch, or fails, when the test says so.
     struct Gate {
         open: Receiver<io::Result<()>>,
         written: Sender<Vec<u8>>,
@@ -315,10 +314,10 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    fn a_sink_that_takes_nothing_stops_nobody_and_costs_bounded_room() {
+    fn a_blocked_sink_blocks_no_event_and_takes_limited_memory() {
         let (log, open, sink) = gated();
         let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
-        // The first batch stands in the sink; far more than the room follows.
+        // The first batch waits in the sink; far more lines than fit follow.
         for _ in 0..8 * CAPACITY / line.len() {
             log.push(&line, CAPACITY);
         }
@@ -326,7 +325,7 @@ mod tests {
         assert!(before > 0);
         log.push(b"warning\n", CAPACITY + RESERVE);
         log.push(b"anchor\n", CAPACITY + 2 * RESERVE);
-        assert_eq!(log.dropped(), before, "the reserve has room when INFO has none");
+        assert_eq!(log.dropped(), before, "the reserve is free when INFO has no space");
         log.flush(Duration::from_millis(1));
         drop(open);
         log.flush(LONG);
@@ -337,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_counted_and_the_next_is_tried() {
+    fn lines_that_cannot_be_written_are_counted_and_later_ones_written() {
         let (log, open, sink) = gated();
         log.push(b"one\n", CAPACITY);
         open.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
@@ -351,8 +350,8 @@ mod tests {
     }
 
     #[test]
-    fn after_half_a_line_the_next_begins_on_its_own() {
-        /// A disk with so much room.
+    fn the_line_after_a_torn_one_starts_after_a_line_break() {
+        /// A disk of limited size.
         struct Disk(Vec<u8>, usize);
         impl Write for Disk {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

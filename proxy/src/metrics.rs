@@ -1,7 +1,7 @@
 //! Metrics in the OpenMetrics text format. No label holds a card number, a token or an appid.
 //!
-//! `declare!` below is the table of all metrics: name, kind, unit, labels with their known values, and help text stand
-//! there once. The fields, the registration and the fields of [`Gauges`] follow from it (`metrics/declare.rs`). A *recorded*
+//! `declare!` below is the table of all metrics, with name, kind, unit, labels, known label values and help text of each.
+//! The fields of [`Metrics`] and [`Gauges`] and the registration follow from it (`metrics/declare.rs`). A *recorded*
 //! metric is changed by a method of [`Metrics`] where the event happens; a *sampled* one is read when `/metrics` is
 //! requested, and the admin listener passes its value in [`Gauges`]. Known label values are exported as zero from the
 //! start. A renamed metric is also exported under its old name until 0.3.0 (`metrics/aliases.rs`).

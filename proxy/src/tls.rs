@@ -1,7 +1,7 @@
-//! TLS: towards gateways and operators by certificate and key, towards the carrier by whom to take for it.
+//! TLS: certificate and key towards gateways and operators; towards the carrier, which certificates to trust.
 //!
-//! A configuration holds the finished [`ServerTls`]; a reload reads the files anew, and connections made from then on use
-//! the new ones. TLS 1.2 and 1.3, as rustls allows; HTTP/2 and HTTP/1.1 by ALPN (RFC 7301).
+//! The configuration holds the finished [`ServerTls`]; a reload reads the files again, and later connections use the new
+//! ones. TLS 1.2 and 1.3, as rustls allows; HTTP/2 and HTTP/1.1 by ALPN (RFC 7301).
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use rustls::{
 use rustls_platform_verifier::Verifier;
 use tokio_rustls::TlsAcceptor;
 
-/// What a listener needs to speak TLS.
+/// TLS configuration of a listener.
 #[derive(Clone)]
 pub struct ServerTls(Arc<ServerConfig>);
 
-/// The bytes of the PEM files that a [`ServerTls`] is made of.
+/// Contents of the PEM files for a [`ServerTls`].
 #[derive(Debug)]
 pub struct Pem<'a> {
-    /// The certificate and those between it and a root.
+    /// The certificate and its intermediates.
     pub chain: &'a [u8],
-    /// Its private key.
+    /// The private key of the certificate.
     pub key: &'a [u8],
-    /// The roots that client certificates must come from; without it none is asked for.
+    /// The roots of client certificates; if absent, none is requested.
     pub client_roots: Option<&'a [u8]>,
-    /// A client without a certificate is let in; what it may ask is for its rights to say.
+    /// Whether a client without a certificate may connect; its permissions decide what it may request.
     pub certificate_optional: bool,
 }
 
@@ -38,7 +38,7 @@ impl ServerTls {
     /// From PEM.
     ///
     /// # Errors
-    /// What is wrong, without a byte of the key.
+    /// The problem, without a byte of the key.
     pub fn new(pem: &Pem<'_>) -> Result<Self, String> {
         let chain = certificates(pem.chain).map_err(|e| format!("cert_file: {e}"))?;
         let key = PrivateKeyDer::from_pem_slice(pem.key)
@@ -67,7 +67,6 @@ impl ServerTls {
         Ok(Self(Arc::new(config)))
     }
 
-    /// Accepts connections with it.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.0))
     }
@@ -75,26 +74,26 @@ impl ServerTls {
 
 impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Server")
+        f.write_str("ServerTls")
     }
 }
 
-/// Whom to take for the carrier.
+/// Trust in the carrier's certificate.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ClientTrust {
-    /// Roots beside the platform's.
+    /// Roots in addition to the platform's.
     pub roots: Vec<CertificateDer<'static>>,
-    /// The one certificate that is accepted, whoever signed it.
+    /// The only certificate that is accepted, whatever its signature.
     pub pinned: Option<CertificateDer<'static>>,
-    /// TLS 1.2 is not spoken.
+    /// TLS 1.2 is disabled.
     pub only_tls13: bool,
 }
 
-/// TLS towards the carrier: a pinned certificate, or the platform's roots and further ones; the bundled roots where the
+/// TLS towards the carrier: a pinned certificate, or the platform's roots and further ones; the bundled roots if the
 /// platform has none.
 ///
 /// # Errors
-/// When no verifier can be made of the roots.
+/// When the roots are not valid.
 pub(crate) fn client(trust: &ClientTrust) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions: &[_] = if trust.only_tls13 { &[&rustls::version::TLS13] } else { rustls::ALL_VERSIONS };
@@ -119,8 +118,7 @@ pub(crate) fn client(trust: &ClientTrust) -> Result<ClientConfig, rustls::Error>
     }
 }
 
-/// Accepts one certificate and no other: neither its name, nor its dates, nor who signed it matter, but that the other
-/// side holds its key does.
+/// Accepts one certificate and no other. Its name, dates and issuer do not matter, but the other side must have its key.
 #[derive(Debug)]
 struct Pinned {
     certificate: CertificateDer<'static>,
@@ -187,8 +185,8 @@ mod tests {
     use super::*;
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
-    /// Whether a carrier with this certificate and key is taken for the carrier.
-    async fn shakes(trust: &ClientTrust, certificate: &rcgen::Certificate, key: &KeyPair) -> bool {
+    /// Whether the handshake with a server with this certificate and key succeeds.
+    async fn handshake(trust: &ClientTrust, certificate: &rcgen::Certificate, key: &KeyPair) -> bool {
         let pem = certificate.pem();
         let key = key.serialize_pem();
         let server = ServerTls::new(&Pem {
@@ -206,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_carrier_is_known_by_a_further_root_or_by_its_pinned_certificate() {
+    async fn the_carrier_is_trusted_by_a_further_root_or_its_pinned_certificate() {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -215,13 +213,13 @@ mod tests {
         let signed = names().signed_by(&key, &root).unwrap();
         let alone = names().self_signed(&own_key).unwrap();
 
-        let nobody = ClientTrust::default();
+        let none = ClientTrust::default();
         let rooted = ClientTrust { roots: vec![root.der().clone()], ..ClientTrust::default() };
         let pinned =
             ClientTrust { pinned: Some(alone.der().clone()), only_tls13: true, ..ClientTrust::default() };
-        for (trust, known, itself) in [(nobody, false, false), (rooted, true, false), (pinned, false, true)] {
-            assert_eq!(shakes(&trust, &signed, &key).await, known, "{trust:?}");
-            assert_eq!(shakes(&trust, &alone, &own_key).await, itself, "{trust:?}");
+        for (trust, known, itself) in [(none, false, false), (rooted, true, false), (pinned, false, true)] {
+            assert_eq!(handshake(&trust, &signed, &key).await, known, "{trust:?}");
+            assert_eq!(handshake(&trust, &alone, &own_key).await, itself, "{trust:?}");
         }
     }
 }
