@@ -367,7 +367,7 @@ fn gateway_rules(config: &Config) -> ListenConfig {
         trusted: gateway.trusted_proxies.clone(),
         proxy_protocol: gateway.proxy_protocol,
         tls: config.gateway_tls.clone(),
-        overload_response: crate::listen::OVERLOAD_RESPONSE,
+        overload_response: crate::wire::response::overload_response(),
     }
 }
 

@@ -25,6 +25,7 @@ use crate::clock::{Clock, Time};
 use crate::config::{Client, OnFailure};
 use crate::inline_str::InlineStr;
 use crate::outcome::Outcome;
+use crate::refusal::Description;
 use crate::refusal::Refusal;
 use crate::store::audit::{AuditStore, AuditUnavailable, BegunRow, LookupRow, Lost, Noted, RefusedRow};
 use crate::wire::request::Claims;
@@ -130,16 +131,14 @@ impl Record {
         self.age = Some(age);
     }
 
-    fn into_row(self, outcome: Outcome, refusal: Option<&Refusal>, latency: Duration) -> LookupRow {
+    fn into_row(self, outcome: Outcome, refusal: Option<&Description>, latency: Duration) -> LookupRow {
         let answer = self.answer;
         let verdict = answer.as_ref().map(|entry| &entry.reply.verdict);
-        let carrier_code = match refusal {
-            Some(Refusal::Credentials(code)) => Some(*code),
-            _ => verdict.map(|verdict| verdict.code),
-        };
+        let carrier_code =
+            refusal.and_then(|refusal| refusal.carrier_code).or_else(|| verdict.map(|verdict| verdict.code));
         // Every answer that is not a refusal is the carrier's, with its code.
         let code = match (refusal, verdict) {
-            (Some(refusal), _) => InlineStr::new(refusal.code()),
+            (Some(refusal), _) => InlineStr::new(refusal.code.as_str()),
             (None, Some(verdict)) => InlineStr::new(verdict.code.as_str()),
             (None, None) => InlineStr::new(""),
         };
@@ -156,9 +155,9 @@ impl Record {
             transid: self.claims.transid,
             outcome: outcome.name(),
             reason: refusal
-                .map(Refusal::reason)
-                .or(self.repeated.then(|| Refusal::ReusedTransid.reason()))
-                .or(self.client_gone.then(|| Refusal::ClientGone.reason())),
+                .map(|refusal| refusal.reason)
+                .or_else(|| self.repeated.then(|| Refusal::ReusedTransid.describe().reason))
+                .or_else(|| self.client_gone.then(|| Refusal::ClientGone.describe().reason)),
             code,
             carrier_code: carrier_code.map(|code| InlineStr::new(code.as_str())),
             status: verdict
@@ -212,13 +211,13 @@ impl Audit {
         &self,
         record: Record,
         outcome: Outcome,
-        refusal: Option<&Refusal>,
+        refusal: Option<&Description>,
         latency: Duration,
     ) -> (bool, impl Future<Output = Result<(), AuditUnavailable>> + Send + use<>) {
         let bounded = record.client.is_none() || record.not_admitted;
         let counted = refusal.is_some_and(|refusal| {
             let client = record.client.as_ref().map(|client| client.appid);
-            bounded && !self.refusals.is_recorded(client, record.peer, refusal.reason(), record.at)
+            bounded && !self.refusals.is_recorded(client, record.peer, refusal.reason, record.at)
         });
         let written = (!counted).then(|| self.store.append(record.into_row(outcome, refusal, latency)));
         let on_failure = self.store.on_failure();
@@ -298,8 +297,9 @@ mod tests {
         for (refusal, withdrawn) in
             [(Refusal::Audit, Withdrawn::LOOKUP), (Refusal::Begun(Some(1)), Withdrawn::ACTION)]
         {
-            assert_eq!((refusal.reason(), refusal.code()), withdrawn);
-            assert_eq!(refusal.outcome().name(), Withdrawn::OUTCOME);
+            let refusal = refusal.describe();
+            assert_eq!((refusal.reason, refusal.code.as_str()), withdrawn);
+            assert_eq!(refusal.outcome.name(), Withdrawn::OUTCOME);
         }
     }
 }

@@ -40,6 +40,7 @@ pub mod outcome;
 pub mod peer;
 pub mod printable;
 pub mod process;
+pub mod proxy_code;
 pub mod refusal;
 pub mod relay;
 pub mod sequence;

@@ -1,70 +1,75 @@
-//! Why a request gets no carrier response: [`Refusal`].
+//! The reasons for which a request gets no carrier response: [`Refusal`].
 //!
-//! A refusal has a code in the carrier's numbering, which says whose fault it is, a reason, and the time after which a
-//! retry can succeed.
+//! [`Refusal::describe`] has one arm per refusal, which states all that the response, the audit record and the metrics say
+//! of it. A new refusal is a variant and its arm.
 
+use std::borrow::Cow;
 use std::time::Duration;
+
+use cmiot_signer::Stamp;
 
 use crate::carrier::NotSent;
 use crate::carrier::fault::Fault;
 use crate::carrier::verdict::Code;
 use crate::clock::Time;
 use crate::outcome::Outcome;
+use crate::proxy_code::ProxyCode;
 
-/// Why a request gets no answer of the carrier's.
+/// The reason for which a request gets no carrier response.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Refusal {
-    /// The path is not one of the carrier's that are served here.
+    /// The path is not an operation that the proxy serves.
     UnknownPath,
-    /// An absolute-form target names a host that is neither ours nor the carrier's.
+    /// An absolute-form target names a host that is neither the proxy's nor the carrier's.
     ForeignHost,
-    /// The request does not have the form of a look-up.
+    /// The request does not have the form of a lookup.
     Malformed(Malformed),
     /// The card number breaks its kind's rule.
     Card,
-    /// The peer's address may not ask.
+    /// The peer's address is not allowed.
     Peer,
-    /// The appid is unknown or the token is wrong; which of the two is nobody's business.
+    /// The appid is unknown or the token is wrong; the response does not reveal which.
     Token,
-    /// The transid's stamp is outside the window around the proxy's clock, which stands here.
+    /// The transid's stamp is outside the window around the proxy's clock, which showed this time.
     StaleTransid(Time),
     /// The transid was used before.
     ReusedTransid,
     /// The ebid is not the client's.
     Ebid,
-    /// The client may not ask for this operation.
+    /// The client has no permission for this operation.
     Operation,
-    /// The client may not ask for this card.
+    /// The client has no permission for this card.
     CardNotAllowed,
-    /// No more transids can be remembered for this client; room comes after this long.
+    /// The replay cache has no room for another transid of this client until this time has passed.
     ReplayFull(Duration),
     /// The connection's certificate is not the client's.
     Certificate,
-    /// The client asks faster than its rate; a slot is free after this long.
+    /// The client exceeds its rate until this time has passed.
     TooFast(Duration),
-    /// `only-if-cached`, and nothing fresh is (RFC 9111 5.2.1.7).
+    /// `only-if-cached`, and no entry is fresh (RFC 9111 5.2.1.7).
     OnlyIfCached,
-    /// Too many requests wait for this card, or too many calls are under way.
+    /// Too many requests wait for this card, or too many calls are in flight.
     Overloaded,
-    /// No answer within the gateway's deadline; the call goes on.
+    /// No response within the gateway deadline; the call continues.
     Deadline,
     /// The carrier refuses the account's own credentials, with this code.
     Credentials(Code),
-    /// The carrier could not be asked.
+    /// The carrier call failed.
     Carrier(Fault),
-    /// The carrier was not asked: to protect the quota, or since it would have been in vain.
+    /// No call was made: to protect the quota, or since it would have failed.
     NotSent(NotSent),
-    /// The action was begun, as the row of this number says, and its end is not known. Sent again, it might be done twice.
+    /// The action's intent is the audit row of this number, and its result is not known. A second call might execute it
+    /// twice.
     Begun(Option<i64>),
-    /// The client left before there was an answer. Nobody gets this one.
+    /// The client disconnected before its response. Only the audit record shows this refusal.
     ClientGone,
-    /// The flight ended without a word: a defect of the proxy's.
+    /// The flight's task ended without a result: a defect of the proxy.
     TaskFailed,
-    /// The audit record could not be committed, so no answer may leave.
+    /// The audit record could not be committed, so no response may leave.
     Audit,
 }
 
-/// What is wrong with the form of a request.
+/// The defect in the form of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Malformed {
     /// Neither GET nor POST.
@@ -81,15 +86,15 @@ pub enum Malformed {
     TransferEncoding,
     /// Two Host headers, or one that differs from `:authority`.
     Host,
-    /// Percent-encoding that is broken, or encodes NUL or what is not UTF-8.
+    /// Percent-encoding that is broken, or encodes NUL or invalid UTF-8.
     Encoding,
-    /// A parameter stands twice, or in URL and body with different values.
+    /// A parameter is given twice, or in URL and body with different values.
     Duplicate(&'static str),
     /// A parameter is missing or empty.
     Missing(&'static str),
-    /// A parameter that the operation's row does not declare.
+    /// A parameter that the operation does not declare.
     Undeclared(ParameterName),
-    /// A declared parameter holds what is no short text of unreserved characters.
+    /// The value of a declared parameter is not 1-64 unreserved characters.
     Parameter(&'static str),
     /// None of msisdn, iccid and imsi.
     NoCard,
@@ -101,7 +106,7 @@ pub enum Malformed {
     Transid,
 }
 
-/// The name of a parameter that nobody declared, as far as it can stand in a header: it is a stranger's text.
+/// The name of an undeclared parameter, in a form that is safe in a header: it is untrusted text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ParameterName {
     bytes: [u8; 32],
@@ -109,7 +114,7 @@ pub struct ParameterName {
 }
 
 impl ParameterName {
-    /// Its first characters; what is neither letter, digit, `-`, `.` nor `_` becomes `?`.
+    /// Keeps the first 32 characters; any but letters, digits, `-`, `.` and `_` become `?`.
     pub fn new(name: &str) -> Self {
         let mut bytes = [0; 32];
         let mut len = 0;
@@ -121,133 +126,223 @@ impl ParameterName {
         Self { bytes, len }
     }
 
-    /// The text.
     pub fn as_str(&self) -> &str {
-        // ASCII alone is put in.
+        // `new` stores ASCII only, so the default is never used.
         std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
     }
 }
 
+/// The facts that the response, the audit record and the metrics state of a refusal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Description {
+    pub code: ProxyCode,
+    /// The cause, as one stable word for metrics, audit and log.
+    pub reason: &'static str,
+    /// [`Outcome::Refused`] if the gateway has to change its request, [`Outcome::Failed`] if the proxy or the carrier has a
+    /// problem.
+    pub outcome: Outcome,
+    /// The code and the HTTP status of the carrier's response, if there was one and it is not relayed.
+    pub carrier_code: Option<Code>,
+    pub carrier_status: Option<u16>,
+    /// The time after which a retry can succeed, if waiting helps.
+    pub retry_after: Option<Duration>,
+    /// The proxy's time, for a gateway whose clock differs.
+    pub now: Option<Time>,
+    /// The proxy error type, with its parameters (RFC 9209 2.3).
+    pub proxy_error: &'static str,
+    /// The remedy or cause in words, for `details` (RFC 9209 2.1.5): it needs no escapes inside a quoted string.
+    pub details: Cow<'static, str>,
+}
+
+const DENIED: &str = "http_request_denied";
+const INTERNAL: &str = "proxy_internal_error";
+const BAD_REQUEST: &str = "http_request_error; status-code=400";
+
+impl Description {
+    /// The gateway has to change its request.
+    fn refused(
+        code: ProxyCode,
+        reason: &'static str,
+        proxy_error: &'static str,
+        details: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            code,
+            reason,
+            outcome: Outcome::Refused,
+            carrier_code: None,
+            carrier_status: None,
+            retry_after: None,
+            now: None,
+            proxy_error,
+            details: details.into(),
+        }
+    }
+
+    /// The proxy or the carrier has a problem.
+    fn failed(
+        reason: &'static str,
+        proxy_error: &'static str,
+        details: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { outcome: Outcome::Failed, ..Self::refused(ProxyCode::Busy, reason, proxy_error, details) }
+    }
+
+    fn after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
+    fn after_seconds(self, seconds: u64) -> Self {
+        self.after(Duration::from_secs(seconds))
+    }
+}
+
 impl Refusal {
-    /// The code in the carrier's numbering that gateways understand.
-    pub fn code(&self) -> &'static str {
+    /// All that is said of this refusal.
+    pub fn describe(&self) -> Description {
+        use Description as D;
+        use ProxyCode as P;
         match self {
-            Self::UnknownPath | Self::ForeignHost => "10006",
-            Self::Malformed(_) => "10",
-            Self::Card => "38",
-            Self::Peer | Self::Certificate => "6",
-            Self::Token | Self::StaleTransid(_) | Self::ReusedTransid => "7",
-            Self::Ebid | Self::Operation => "3",
-            Self::CardNotAllowed => "8",
-            Self::TooFast(_)
-            | Self::ReplayFull(_)
-            | Self::NotSent(NotSent::Budget(_) | NotSent::CoolDown(_)) => "72",
-            Self::Begun(_) => "99",
-            Self::OnlyIfCached
-            | Self::ClientGone
-            | Self::Overloaded
-            | Self::Deadline
-            | Self::Credentials(_)
-            | Self::Carrier(_)
-            | Self::NotSent(
-                NotSent::Uncounted(_)
-                | NotSent::Breaker(_)
-                | NotSent::Credentials(..)
-                | NotSent::Unrecorded
-                | NotSent::Shutdown,
-            )
-            | Self::TaskFailed
-            | Self::Audit => "73",
-        }
-    }
-
-    /// What is wrong, in one stable word for metrics and audit.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::UnknownPath => "unknown-path",
-            Self::ForeignHost => "foreign-host",
-            Self::Malformed(what) => what.reason(),
-            Self::Card => "card-format",
-            Self::Peer => "peer",
-            Self::Token => "token",
-            Self::StaleTransid(_) => "transid-stale",
-            Self::ReusedTransid => "transid-reused",
-            Self::Ebid => "ebid",
-            Self::Operation => "operation",
-            Self::CardNotAllowed => "card",
-            Self::TooFast(_) => "rate",
-            Self::ReplayFull(_) => "replay-full",
-            Self::Certificate => "certificate",
-            Self::OnlyIfCached => "only-if-cached",
-            Self::Overloaded => "crowded",
-            Self::Deadline => "deadline",
-            Self::Credentials(_) => "carrier-credentials",
-            Self::Carrier(fault) => fault.name(),
-            Self::NotSent(NotSent::Budget(_)) => "budget",
-            Self::NotSent(NotSent::Uncounted(_)) => "budget-uncounted",
-            Self::NotSent(NotSent::CoolDown(_)) => "cool-down",
-            Self::NotSent(NotSent::Breaker(_)) => "breaker",
-            Self::NotSent(NotSent::Credentials(..)) => "carrier-credentials",
-            Self::NotSent(NotSent::Unrecorded) => "audit",
-            Self::NotSent(NotSent::Shutdown) => "shutdown",
-            Self::Begun(_) => "action-begun",
-            Self::ClientGone => "client-gone",
-            Self::TaskFailed => "lost",
-            Self::Audit => "audit",
-        }
-    }
-
-    /// Whose turn it is: the gateway's ([`Outcome::Refused`]) or ours and the carrier's ([`Outcome::Failed`]).
-    pub fn outcome(&self) -> Outcome {
-        match (self, self.code()) {
-            (Self::NotSent(_) | Self::Begun(_), _) => Outcome::Failed,
-            (Self::OnlyIfCached, _) => Outcome::Refused,
-            (_, "73") => Outcome::Failed,
-            _ => Outcome::Refused,
-        }
-    }
-
-    /// The HTTP status of the carrier's response, where there was one and it is refused for what it is.
-    pub fn carrier_status(&self) -> Option<u16> {
-        match self {
-            Self::Credentials(_) => Some(200),
-            Self::Carrier(fault) => fault.http_status(),
-            _ => None,
-        }
-    }
-
-    /// How long to wait before asking again, where waiting helps.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::TooFast(wait) | Self::ReplayFull(wait) => Some(*wait),
-            Self::NotSent(not_asked) => Some(not_asked.wait()),
-            Self::Overloaded | Self::Deadline | Self::TaskFailed => Some(Duration::from_secs(1)),
-            Self::Carrier(_) | Self::Audit => Some(Duration::from_secs(5)),
-            Self::Credentials(_) => Some(Duration::from_secs(60)),
-            _ => None,
+            Self::UnknownPath => D::refused(
+                P::Interface,
+                "unknown-path",
+                "http_request_error; status-code=404",
+                "no such operation",
+            ),
+            Self::ForeignHost => D::refused(
+                P::Interface,
+                "foreign-host",
+                "http_request_error; status-code=421",
+                "target names a foreign host",
+            ),
+            Self::Malformed(malformed) => malformed.describe(),
+            Self::Card => {
+                D::refused(P::CardNumber, "card-format", BAD_REQUEST, "card number breaks its kind's rule")
+            }
+            Self::Peer => D::refused(P::Address, "peer", DENIED, "address not allowed"),
+            Self::Certificate => {
+                D::refused(P::Address, "certificate", DENIED, "client certificate not this client's")
+            }
+            Self::Token => D::refused(P::Token, "token", DENIED, "appid or token wrong"),
+            Self::StaleTransid(now) => {
+                D { now: Some(*now), ..D::refused(P::Token, "transid-stale", DENIED, stale_transid(*now)) }
+            }
+            Self::ReusedTransid => D::refused(P::Token, "transid-reused", DENIED, "transid used before"),
+            Self::Ebid => D::refused(P::Subscription, "ebid", DENIED, "ebid wrong"),
+            Self::Operation => D::refused(P::Subscription, "operation", DENIED, "operation not allowed"),
+            Self::CardNotAllowed => D::refused(P::Card, "card", DENIED, "card not allowed"),
+            Self::TooFast(wait) => D::refused(P::Throttled, "rate", DENIED, "too fast").after(*wait),
+            Self::ReplayFull(wait) => {
+                D::refused(P::Throttled, "replay-full", DENIED, "too many transids within the window")
+                    .after(*wait)
+            }
+            Self::OnlyIfCached => D::refused(
+                P::Busy,
+                "only-if-cached",
+                "http_request_error; status-code=504",
+                "only-if-cached and nothing fresh",
+            ),
+            Self::Overloaded => {
+                D::failed("crowded", "connection_limit_reached", "too many wait already").after_seconds(1)
+            }
+            Self::Deadline => {
+                D::failed("deadline", "http_response_timeout", "the call goes on, ask again").after_seconds(1)
+            }
+            Self::Credentials(code) => D {
+                carrier_code: Some(*code),
+                carrier_status: Some(200),
+                ..credentials(*code).after_seconds(60)
+            },
+            Self::Carrier(fault) => D {
+                carrier_status: fault.http_status(),
+                ..D::failed(
+                    fault.name(),
+                    fault.proxy_error(),
+                    format!("carrier call failed: {}", fault.name()),
+                )
+                .after_seconds(5)
+            },
+            Self::NotSent(not_sent) => describe_not_sent(not_sent),
+            Self::Begun(row) => D {
+                code: P::Other,
+                ..D::failed(
+                    "action-begun",
+                    "http_response_incomplete",
+                    row.map_or(Cow::Borrowed("action begun"), |row| {
+                        format!("action begun: audit row {row}").into()
+                    }),
+                )
+            },
+            Self::ClientGone => D::failed("client-gone", INTERNAL, "the client has left"),
+            Self::TaskFailed => D::failed("lost", INTERNAL, "the call was lost").after_seconds(1),
+            Self::Audit => D::failed("audit", INTERNAL, "audit unavailable").after_seconds(5),
         }
     }
 }
 
 impl Malformed {
-    fn reason(self) -> &'static str {
-        match self {
-            Self::Method => "method",
-            Self::TargetTooLong => "target-too-long",
-            Self::BodyTooLong => "body-too-long",
-            Self::BodyTruncated => "body-cut-off",
-            Self::GetBody => "get-body",
-            Self::TransferEncoding => "transfer-encoding",
-            Self::Host => "host",
-            Self::Encoding => "encoding",
-            Self::Duplicate(_) => "doubled-parameter",
-            Self::Missing(_) => "missing-parameter",
-            Self::Undeclared(_) => "undeclared-parameter",
-            Self::Parameter(_) => "parameter-format",
-            Self::NoCard => "no-card",
-            Self::SeveralCards => "several-cards",
-            Self::AppId => "appid-format",
-            Self::Transid => "transid-format",
+    fn describe(self) -> Description {
+        let (reason, details): (_, Cow<'static, str>) = match self {
+            Self::Method => ("method", "neither GET nor POST".into()),
+            Self::TargetTooLong => ("target-too-long", "target longer than 2 KiB".into()),
+            Self::BodyTooLong => ("body-too-long", "body longer than 4 KiB".into()),
+            Self::BodyTruncated => ("body-cut-off", "body cut off".into()),
+            Self::GetBody => ("get-body", "GET with a body".into()),
+            Self::TransferEncoding => {
+                ("transfer-encoding", "send Content-Length, not Transfer-Encoding".into())
+            }
+            Self::Host => ("host", "Host given twice, or not as :authority".into()),
+            Self::Encoding => ("encoding", "percent-encoding broken, NUL or not UTF-8".into()),
+            Self::Duplicate(name) => ("doubled-parameter", format!("{name} given twice").into()),
+            Self::Missing(name) => ("missing-parameter", format!("{name} missing").into()),
+            Self::Undeclared(name) => (
+                "undeclared-parameter",
+                format!("parameter {} is not declared for this operation", name.as_str()).into(),
+            ),
+            Self::Parameter(name) => {
+                ("parameter-format", format!("{name} is not 1-64 letters, digits and -._~").into())
+            }
+            Self::NoCard => ("no-card", "none of msisdn, iccid, imsi".into()),
+            Self::SeveralCards => ("several-cards", "more than one of msisdn, iccid, imsi".into()),
+            Self::AppId => ("appid-format", "appid is not 1-26 letters and digits".into()),
+            Self::Transid => ("transid-format", "transid is not appid, YYYYMMDDHHMISS, 8 digits".into()),
+        };
+        Description::refused(ProxyCode::Parameters, reason, BAD_REQUEST, details)
+    }
+}
+
+fn describe_not_sent(not_sent: &NotSent) -> Description {
+    use Description as D;
+    let description = match not_sent {
+        NotSent::Budget(_) => {
+            D { code: ProxyCode::Throttled, ..D::failed("budget", DENIED, "carrier budget spent") }
         }
+        NotSent::Uncounted(_) => {
+            D::failed("budget-uncounted", INTERNAL, "calls of the day cannot be counted: state.db")
+        }
+        NotSent::CoolDown(_) => D {
+            code: ProxyCode::Throttled,
+            ..D::failed("cool-down", DENIED, "account in cool-down after carrier throttling")
+        },
+        NotSent::Breaker(_) => {
+            D::failed("breaker", "destination_unavailable", "carrier failed too often in a row")
+        }
+        NotSent::Credentials(code, _) => credentials(*code),
+        NotSent::Unrecorded => D::failed("audit", INTERNAL, "audit unavailable"),
+        NotSent::Shutdown => D::failed("shutdown", INTERNAL, "shutting down"),
+    };
+    description.after(not_sent.wait())
+}
+
+fn credentials(code: Code) -> Description {
+    let details = format!("carrier refuses the account's credentials with code {code}");
+    Description::failed("carrier-credentials", DENIED, details)
+}
+
+/// With the proxy's time in the form of a transid, so that firmware without a clock can set its own.
+fn stale_transid(now: Time) -> Cow<'static, str> {
+    match Stamp::from_unix(now.as_secs()) {
+        Ok(now) => format!("transid stamp too far from {now} at UTC+8").into(),
+        Err(_) => "transid stamp too far from the proxy's clock, which is not set".into(),
     }
 }

@@ -44,7 +44,7 @@ use crate::store::audit::AuditReader;
 use crate::urgency::Urgency;
 use crate::wire::cache_control::RequestDirectives;
 use crate::wire::request::{Hosts, Request, SentTransid, check_head};
-use crate::wire::response::{CacheStatus, ForwardReason, HttpResponse};
+use crate::wire::response::{CacheStatus, Forward, ForwardReason, HttpResponse};
 pub use fetch::FetchResult;
 use fetch::FetchedEntry;
 pub use replay_restore::ReplayRestore;
@@ -113,12 +113,11 @@ pub struct Selected {
 }
 
 impl Selected {
-    /// What is held stands in for a response of the carrier's.
-    fn forwarded(mut self, why: ForwardReason, status: u16, collapsed: bool) -> Self {
-        self.cache_status.hit = false;
-        self.cache_status.forward_reason = Some(why);
-        self.cache_status.forward_status = (status != 200).then_some(status);
-        self.cache_status.collapsed = collapsed;
+    /// The stale entry replaces a carrier response that was received with this HTTP status.
+    fn instead_of_response(mut self, forward: Forward, status: u16) -> Self {
+        if let CacheStatus::Hit { ttl, detail } = self.cache_status {
+            self.cache_status = CacheStatus::StaleInstead { forward, status, ttl, detail };
+        }
         self
     }
 }
@@ -297,7 +296,7 @@ impl Relay {
         // Settle: what the carrier said, unless what was held is better.
         match landed {
             Ok((role, landing)) => self.select_response(key, role, landing, held, record),
-            Err(refusal) => held.map(|held| self.stale(&held, refusal.reason())).ok_or(refusal),
+            Err(refusal) => held.map(|held| self.stale(&held, refusal.describe().reason)).ok_or(refusal),
         }
     }
 
@@ -393,34 +392,29 @@ impl Relay {
                 }
             }
         }
-        let forwarded = match held.as_ref().map(|held| held.freshness) {
+        let reason = match held.as_ref().map(|held| held.freshness) {
             None => ForwardReason::UriMiss,
             Some(Freshness::Fresh) => ForwardReason::Request,
             Some(_) => ForwardReason::Stale,
         };
-        let collapsed = role == Role::Follower;
+        let forward = Forward { reason, collapsed: role == Role::Follower };
         match (landing.result, held) {
             (Ok(brought), Some(held)) if brought.entry.reply.verdict.class.yields_to_stale() => {
                 let found = self.stale(&held, brought.entry.reply.verdict.class.name());
-                Ok(found.forwarded(forwarded, 200, collapsed))
+                Ok(found.instead_of_response(forward, 200))
             }
             (Err(refusal), Some(held)) => {
-                let found = self.stale(&held, refusal.reason());
-                Ok(match refusal.carrier_status() {
-                    Some(status) => found.forwarded(forwarded, status, collapsed),
+                let refusal = refusal.describe();
+                let found = self.stale(&held, refusal.reason);
+                Ok(match refusal.carrier_status {
+                    Some(status) => found.instead_of_response(forward, status),
                     None => found,
                 })
             }
             (Err(refusal), None) => Err(refusal),
             (Ok(FetchedEntry { entry, stored }), _) => Ok(Selected {
                 outcome: if role == Role::Leader { Outcome::Miss } else { Outcome::Collapsed },
-                cache_status: CacheStatus {
-                    forward_reason: Some(forwarded),
-                    stored,
-                    collapsed,
-                    negative: entry.reply.verdict.class == Class::NotFound,
-                    ..CacheStatus::default()
-                },
+                cache_status: CacheStatus::Forwarded { forward, stored, detail: negative(&entry) },
                 entry,
             }),
         }
@@ -470,15 +464,13 @@ fn from_cache(held: &Candidate, instead_of: Option<&'static str>, now: Time) -> 
     let Candidate { entry, freshness, .. } = held;
     Selected {
         outcome: if *freshness == Freshness::Fresh { Outcome::Hit } else { Outcome::Stale },
-        cache_status: CacheStatus {
-            hit: true,
-            ttl: held.ttl(now),
-            negative: entry.reply.verdict.class == Class::NotFound,
-            stale_reason: instead_of,
-            ..CacheStatus::default()
-        },
+        cache_status: CacheStatus::Hit { ttl: held.ttl(now), detail: negative(entry).or(instead_of) },
         entry: Arc::clone(entry),
     }
+}
+
+fn negative(entry: &Entry) -> Option<&'static str> {
+    (entry.reply.verdict.class == Class::NotFound).then_some(CacheStatus::NEGATIVE)
 }
 
 /// Waits for a seat's landing, if there is a seat, for at most `time_left`.

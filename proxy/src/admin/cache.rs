@@ -27,7 +27,9 @@ use super::{Admin, response};
 use crate::audit::filter;
 use crate::cache::freshness::Freshness;
 use crate::cache::{Entry, Key, PurgeMode};
+use crate::carrier::NotSent;
 use crate::operation::{Operation, Parameters, USER_STATUS};
+use crate::refusal::Refusal;
 use crate::store::cache::Selection;
 
 /// What one request is about.
@@ -151,7 +153,8 @@ pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>) -> Response
     }
     if admin.stop.is_cancelled() {
         // No call is begun that the end of the process would cut off.
-        let shown = json!({"outcome": "failed", "code": "73", "reason": "shutdown"});
+        let refusal = Refusal::NotSent(NotSent::Shutdown).describe();
+        let shown = json!({"outcome": "failed", "code": refusal.code.as_str(), "reason": refusal.reason});
         return json(StatusCode::SERVICE_UNAVAILABLE, &shown);
     }
     match admin.relay.fetch_card(&key).await {
@@ -161,9 +164,10 @@ pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>) -> Response
             json(StatusCode::OK, &shown)
         }
         Err(refusal) => {
-            let shown = json!({"outcome": "failed", "code": refusal.code(), "reason": refusal.reason()});
+            let refusal = refusal.describe();
+            let shown = json!({"outcome": "failed", "code": refusal.code.as_str(), "reason": refusal.reason});
             let mut response = json(StatusCode::SERVICE_UNAVAILABLE, &shown);
-            if let Some(wait) = refusal.retry_after() {
+            if let Some(wait) = refusal.retry_after {
                 let seconds = HeaderValue::from(wait.as_secs().max(1));
                 response.headers_mut().insert(RETRY_AFTER, seconds);
             }

@@ -13,7 +13,7 @@ use crate::config::Client;
 use crate::outcome::Outcome;
 use crate::refusal::Refusal;
 use crate::store::audit::BegunRow;
-use crate::wire::response::{CacheStatus, ForwardReason};
+use crate::wire::response::CacheStatus;
 
 impl Relay {
     /// An action is sent once, shared with nobody and kept nowhere. Who asked may leave: it is sent all the same.
@@ -61,9 +61,7 @@ impl Relay {
             Err(Refusal::Carrier(fault)) if fault.may_be_done() => return Err(self.actions.abandon(action)),
             Err(refusal) => return Err(refusal),
         };
-        let cache_status =
-            CacheStatus { forward_reason: Some(ForwardReason::Bypass), ..CacheStatus::default() };
-        Ok(Selected { outcome: Outcome::Miss, entry, cache_status })
+        Ok(Selected { outcome: Outcome::Miss, entry, cache_status: CacheStatus::Bypass })
     }
 
     /// Commits the intent. Unless that is done, and somebody still waits, nothing may be sent.

@@ -8,7 +8,6 @@ use super::{Relay, Selected};
 use crate::audit::Record;
 use crate::carrier::verdict::Class;
 use crate::clock::{Clock, Moment, Time};
-use crate::outcome::Outcome;
 use crate::refusal::Refusal;
 use crate::wire::response::{GatewayResponse, HttpResponse};
 
@@ -25,6 +24,7 @@ impl Relay {
         // Masked only for those who read it.
         let card = if tracing::enabled!(tracing::Level::INFO) { record.masked_card() } else { None };
         let took = move |clock: &Clock| clock.monotonic().saturating_sub(came.monotonic);
+        let mut open = false;
         let (outcome, refusal, answer) = match found {
             Ok(Selected { outcome, entry, cache_status }) => {
                 let age = now.since(entry.answered_at);
@@ -39,11 +39,16 @@ impl Relay {
                 record.answered(entry, age);
                 (outcome, None, answer)
             }
-            Err(refusal) => (refusal.outcome(), Some(refusal.clone()), GatewayResponse::refused(&refusal)),
+            Err(refusal) => {
+                open = matches!(refusal, Refusal::Begun(_));
+                let refusal = refusal.describe();
+                let answer = GatewayResponse::refused(&refusal);
+                (refusal.outcome, Some(refusal), answer)
+            }
         };
         let action = record.action();
-        let open = matches!(refusal, Some(Refusal::Begun(_)));
-        let (rendered, reason) = (answer.into_response(), refusal.as_ref().map_or("", Refusal::reason));
+        let (rendered, reason) =
+            (answer.into_response(), refusal.as_ref().map_or("", |refusal| refusal.reason));
         let (counted, committed) = self.audit.commit(record, outcome, refusal.as_ref(), took(&self.clock));
         async move {
             let (outcome, reason, rendered) = match committed.await {
@@ -56,8 +61,8 @@ impl Relay {
                 Err(_) => {
                     // Without its record an action that may have been done stays open.
                     let begun = action.and_then(|action| self.actions.refusal(action));
-                    let refusal = begun.unwrap_or(Refusal::Audit);
-                    (Outcome::Failed, refusal.reason(), GatewayResponse::refused(&refusal).into_response())
+                    let refusal = begun.unwrap_or(Refusal::Audit).describe();
+                    (refusal.outcome, refusal.reason, GatewayResponse::refused(&refusal).into_response())
                 }
             };
             let latency = took(&self.clock);

@@ -104,11 +104,12 @@ impl Relay {
                 open.insert(Action { client: past.client, number }, past.row);
             }
         })?;
+        let only_if_cached = Refusal::OnlyIfCached.describe().reason;
+        let begun = Refusal::Begun(None).describe().reason;
         let records = self.audit_reader.authenticated_since(from.minus(self.max_record_lag()), |past| {
-            let used = past.outcome != Outcome::Refused.name()
-                || past.reason == Some(Refusal::OnlyIfCached.reason());
+            let used = past.outcome != Outcome::Refused.name() || past.reason == Some(only_if_cached);
             if let Some(number) = number(past.transid).filter(|_| used) {
-                if past.reason != Some(Refusal::Begun(None).reason()) {
+                if past.reason != Some(begun) {
                     // The record says how it ended.
                     open.remove(&Action { client: past.client, number });
                 }
