@@ -40,7 +40,7 @@ async fn an_export_is_what_its_manifest_says_and_progress_is_no_part_of_it() {
         let bytes = std::fs::read(&file).unwrap();
         let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         // Standard output is for programs: one line, no progress bar.
-        assert_eq!(told.out, format!("1 look-ups, SHA-256 {hash}\n"));
+        assert_eq!(told.out, format!("1 lookups, SHA-256 {hash}\n"));
         let manifest = std::fs::read_to_string(format!("{name}.manifest.json")).unwrap();
         let manifest: Value = serde_json::from_str(&manifest).unwrap();
         assert_eq!(manifest["sha256"], hash);
@@ -287,7 +287,7 @@ async fn a_month_is_exported_as_parquet() {
     let to = tempfile::tempdir().unwrap();
     let file = to.path().join("2026-01.parquet");
     let export = &["export", "--month", "2026-01", "--format", "parquet", file.to_str().unwrap()];
-    assert!(audit(&proxy.data(), export).await.success().out.starts_with("1 look-ups, SHA-256 "));
+    assert!(audit(&proxy.data(), export).await.success().out.starts_with("1 lookups, SHA-256 "));
     let bytes = std::fs::read(&file).unwrap();
     assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"));
     proxy.stop().await;

@@ -116,7 +116,7 @@ async fn the_commands_answer_on_a_live_folder_and_tampering_shows() {
     let query = audit(&["query", "--card", MSISDN.number, "--format", "csv"]).await.success();
     assert_eq!(query.out.lines().count(), 3, "{}", query.out);
     let stats = audit(&["stats", "--since", "1h"]).await.success();
-    assert!(stats.out.contains("3 look-ups, 2 carrier calls, 1 saved"), "{}", stats.out);
+    assert!(stats.out.contains("3 lookups, 2 carrier calls, 1 saved"), "{}", stats.out);
     let whole = audit(&["verify"]).await.success();
     assert!(
         whole.out.contains("chain ok") && whole.out.contains("of the folder itself compared"),

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cmiot_proxy::clock::{Clock, Time};
-use cmiot_proxy::store::audit::query::{Bucket, Filter, changes, figures, look_ups};
+use cmiot_proxy::store::audit::query::{Bucket, Filter, changes, lookups, stats};
 use cmiot_proxy::store::audit::verify::{Scope, verify};
 use cmiot_proxy::store::audit::{AuditStore, Durability, LookupRow, Options};
 use cmiot_signer::{AppId, Card, CardKind};
@@ -134,15 +134,15 @@ fn find(rows: u64) -> Result<(), Box<dyn std::error::Error>> {
     };
     let of_card = |n| Filter { card: Some(card(n)), ..Filter::default() };
     timed(&clock, "a card's latest 50", 100, |n| {
-        look_ups(folder, &of_card(n), 50, None).expect("a segment").len()
+        lookups(folder, &of_card(n), 50, None).expect("a segment").len()
     });
     timed(&clock, "50 of an hour three days ago", 20, |n| {
         let since = NEW_YEAR.plus(Duration::from_secs(27 * DAY + u64::from(n) * HOUR));
-        look_ups(folder, &filter(since, HOUR), 50, None).expect("a segment").len()
+        lookups(folder, &filter(since, HOUR), 50, None).expect("a segment").len()
     });
     timed(&clock, "stats of a day by hour", 5, |n| {
         let since = NEW_YEAR.plus(Duration::from_secs(DAY * (5 + 3 * u64::from(n))));
-        figures(folder, &filter(since, DAY), Bucket::Hour).expect("a segment").len()
+        stats(folder, &filter(since, DAY), Bucket::Hour).expect("a segment").len()
     });
     timed(&clock, "a card's status changes", 1, |n| {
         let mut found = 0;

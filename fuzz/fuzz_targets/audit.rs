@@ -66,9 +66,9 @@ fn comes_back(input: &[u8]) {
         (dir, store, 0)
     });
     assert_eq!(store.append(row.clone()).wait(), Ok(()));
-    let found = query::look_ups(dir.path(), &Filter::default(), 1, None).expect("a whole segment");
+    let found = query::lookups(dir.path(), &Filter::default(), 1, None).expect("a whole segment");
     let field = |name: &str| {
-        let at = LOOKUP.iter().position(|column| *column == name).expect("a column");
+        let at = query::position(LOOKUP, name);
         match &found[0][at] {
             Field::Text(text) => Some(text.as_str()),
             Field::Null => None,
@@ -136,15 +136,15 @@ fn shows_or_changes_nothing(changes: &[u8]) {
     }
     // None of these functions trusts a file.
     for row in found.unwrap_or_default() {
-        let _ = (render::json_line(&LOOKUP, &row), render::csv_line(&row));
+        let _ = (render::json_line(LOOKUP, &row), render::csv_line(&row));
     }
     let since = NOON.minus(Duration::from_secs(600));
     let reader = AuditReader::new(dir);
     let _ = reader.authenticated_since(since, |_| std::ops::ControlFlow::Continue(()));
     let _ = reader.highest_carrier_stamp();
-    let _ = query::figures(dir, &Filter::default(), Bucket::Day);
+    let _ = query::stats(dir, &Filter::default(), Bucket::Day);
     let _ = query::changes(dir, &Filter::default(), |_| std::ops::ControlFlow::Continue(()));
-    let _ = query::show(dir, 2);
+    let _ = query::lookup(dir, 2);
     for left in ["-wal", "-shm"] {
         let _ = fs::remove_file(dir.join(format!("{SEGMENT}{left}")));
     }
@@ -163,7 +163,7 @@ fn reads_anchors(text: &[u8]) {
 }
 
 fn look_ups(dir: &Path) -> Result<Vec<Fields>, cmiot_proxy::store::StoreError> {
-    query::look_ups(dir, &Filter::default(), usize::MAX, None)
+    query::lookups(dir, &Filter::default(), usize::MAX, None)
 }
 
 /// A folder in memory, if there is one. A run may end without cleanup, so each removes the folders of earlier runs.

@@ -96,7 +96,7 @@ impl Admin {
             (&Method::POST, "/cache/show") => cache::show(self, request).await,
             (&Method::POST, "/cache/purge") => cache::purge(self, request).await,
             (&Method::POST, "/cache/fetch") => cache::fetch(self, request).await,
-            (&Method::POST, "/audit/query") => audit::query(self, request).await,
+            (&Method::POST, "/audit/query") => audit::respond(self, request).await,
             (&Method::POST, "/config/reload") => config::reload(self).await,
             (_, "/live" | "/ready" | "/metrics" | "/peers" | "/cache/stats") => response::only("GET, HEAD"),
             (_, "/cache/show" | "/cache/purge" | "/cache/fetch" | "/audit/query" | "/config/reload") => {

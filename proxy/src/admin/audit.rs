@@ -1,8 +1,8 @@
-//! `POST /audit/query`: look-ups, the newest first, as JSON lines.
+//! `POST /audit/query`: lookups, newest first, as JSON lines.
 //!
-//! The request is JSON with the filters of `cmiot-proxy audit query`; a card is named as the carrier does and never stands
-//! in a URL. A full page ends with `{"cursor": ID}`: send it as `before` for the next. Each page opens the segments
-//! read-only for itself, and is stopped when it takes too long.
+//! The request is JSON with the filters of `cmiot-proxy audit query`. A card has the carrier's parameter name and is never
+//! part of a URL. A full page ends with `{"cursor": ID}`: send it as `before` for the next. Each page opens the segments
+//! read-only with connections of its own, and stops after a timeout.
 
 use std::time::Duration;
 
@@ -17,15 +17,14 @@ use super::body::{present, whole};
 use super::{Admin, response};
 use crate::audit::{filter, render};
 use crate::clock::Time;
-use crate::store::audit::query::{Field, Filter, LOOKUP, look_ups, timed_out};
+use crate::store::audit::query::{self, Deadline, Filter, LOOKUP, timed_out};
 
-/// Look-ups of a page.
+/// Lookups per page.
 const PAGE: usize = 100;
 const LONGEST_PAGE: usize = 1_000;
-/// How long one page may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Timeout of one page.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is asked for.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct AuditRequest {
@@ -59,7 +58,7 @@ struct AuditRequest {
     limit: Option<usize>,
 }
 
-pub(super) async fn query(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
+pub(super) async fn respond(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
     if request.uri().query().is_some() {
         let what = "send the filters as JSON: URLs are logged on their way\n";
         return response::text(StatusCode::BAD_REQUEST, what);
@@ -71,13 +70,13 @@ pub(super) async fn query(admin: &Admin, request: Request<Incoming>) -> Response
     let dir = admin.relay.config.load().store_dir.clone();
     let clock = admin.relay.clock.clone();
     let found = tokio::task::spawn_blocking(move || {
-        let end = clock.monotonic().saturating_add(PATIENCE);
-        look_ups(&dir, &filter, limit, Some((&clock, end)))
+        let at = clock.monotonic().saturating_add(PAGE_TIMEOUT);
+        query::lookups(&dir, &filter, limit, Some(&Deadline { clock, at }))
     });
     match found.await {
         Ok(Ok(rows)) => {
-            let mut lines: String = rows.iter().map(|row| render::json_line(&LOOKUP, row) + "\n").collect();
-            if let (true, Some(Field::Int(last))) = (rows.len() == limit, rows.last().map(|row| &row[0])) {
+            let mut lines: String = rows.iter().map(|row| render::json_line(LOOKUP, row) + "\n").collect();
+            if let (true, Some(last)) = (rows.len() == limit, rows.last().and_then(|row| query::id(row))) {
                 lines.push_str(&format!("{{\"cursor\":{last}}}\n"));
             }
             response::typed(StatusCode::OK, "application/x-ndjson", lines)

@@ -1,7 +1,7 @@
-//! Look-ups as Parquet, for whoever asks a month many questions: typed columns, compressed, a few megabytes in memory.
+//! Lookups as Parquet, for many queries of one month: typed columns, compressed, a few megabytes in memory.
 //!
 //! The columns are those of the other exports; `time` is a timestamp in milliseconds, `authenticated` a boolean. Only `id`
-//! is there in every row.
+//! is never null.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
-use crate::store::audit::query::{Field, LOOKUP};
+use crate::store::audit::query::{Field, LOOKUP, ViewColumn, ViewKind};
 
-/// Rows of a row group: what is held in memory, some 30 MiB at most.
+/// Rows per row group. Memory holds one group: some 30 MiB at most.
 const ROW_GROUP: usize = 65_536;
 
-/// Writes look-ups into a file.
+/// Writes lookups into a file.
 pub struct ParquetWriter<W: Write + Send> {
     file: SerializedFileWriter<W>,
     columns: Vec<Column>,
@@ -42,37 +42,38 @@ enum Values {
 }
 
 impl<W: Write + Send> ParquetWriter<W> {
-    /// Begins a file of look-ups.
+    /// Begins a file of lookups.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn begin(to: W) -> io::Result<Self> {
-        let fields = LOOKUP.map(|name| match name {
-            "id" => "REQUIRED INT64 id;".to_owned(),
-            "time" => "OPTIONAL INT64 time (TIMESTAMP(MILLIS,true));".to_owned(),
-            "authenticated" => "OPTIONAL BOOLEAN authenticated;".to_owned(),
-            "age_s" | "latency_ms" => format!("OPTIONAL DOUBLE {name};"),
-            _ => format!("OPTIONAL BYTE_ARRAY {name} (UTF8);"),
+        let fields = LOOKUP.iter().map(|&ViewColumn { name, kind, .. }| match kind {
+            ViewKind::Id => format!("REQUIRED INT64 {name};"),
+            ViewKind::Number => format!("OPTIONAL INT64 {name};"),
+            ViewKind::Time => format!("OPTIONAL INT64 {name} (TIMESTAMP(MILLIS,true));"),
+            ViewKind::Flag => format!("OPTIONAL BOOLEAN {name};"),
+            ViewKind::Real => format!("OPTIONAL DOUBLE {name};"),
+            ViewKind::Text => format!("OPTIONAL BYTE_ARRAY {name} (UTF8);"),
         });
-        let schema = parse_message_type(&format!("message look_up {{ {} }}", fields.concat()));
+        let schema = parse_message_type(&format!("message look_up {{ {} }}", fields.collect::<String>()));
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
         let file = SerializedFileWriter::new(to, Arc::new(schema.map_err(other)?), Arc::new(properties));
-        let columns = LOOKUP.map(|name| Column {
-            values: match name {
-                "id" | "time" => Values::Ints(Vec::new()),
-                "authenticated" => Values::Flags(Vec::new()),
-                "age_s" | "latency_ms" => Values::Reals(Vec::new()),
-                _ => Values::Texts(Vec::new()),
+        let columns = LOOKUP.iter().map(|column| Column {
+            values: match column.kind {
+                ViewKind::Id | ViewKind::Number | ViewKind::Time => Values::Ints(Vec::new()),
+                ViewKind::Flag => Values::Flags(Vec::new()),
+                ViewKind::Real => Values::Reals(Vec::new()),
+                ViewKind::Text => Values::Texts(Vec::new()),
             },
             def_levels: Vec::new(),
         });
-        Ok(Self { file: file.map_err(other)?, columns: columns.into(), rows: 0 })
+        Ok(Self { file: file.map_err(other)?, columns: columns.collect(), rows: 0 })
     }
 
-    /// Adds a look-up, its fields in the order of [`LOOKUP`].
+    /// Adds a lookup, its fields in the order of [`LOOKUP`].
     ///
     /// # Errors
-    /// When a full group cannot be written, or a field is not of its column.
+    /// When a full group cannot be written, or a field has another type than its column.
     pub fn add(&mut self, row: &[Field]) -> io::Result<()> {
         for (column, field) in self.columns.iter_mut().zip(row) {
             column.add(field)?;
@@ -81,7 +82,7 @@ impl<W: Write + Send> ParquetWriter<W> {
         if self.rows == ROW_GROUP { self.write_group() } else { Ok(()) }
     }
 
-    /// Writes the rest, and gives back what was written to.
+    /// Writes the rest and returns the writer.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -170,17 +171,17 @@ mod tests {
     use super::*;
 
     fn row(id: i64) -> Vec<Field> {
-        LOOKUP
-            .map(|name| match name {
-                "id" => Field::Int(id),
-                "time" => Field::Text("2026-01-15T12:00:00.007+08:00".into()),
-                "authenticated" => Field::Int(1),
-                "age_s" => Field::Null,
-                "latency_ms" => Field::Real(1.25),
-                "reason" if id % 2 == 0 => Field::Null,
-                _ => Field::Text(format!("{name} {}", id % 3)),
-            })
-            .into()
+        let field = |column: &ViewColumn| match column.kind {
+            ViewKind::Id => Field::Int(id),
+            ViewKind::Number => Field::Int(7),
+            ViewKind::Time => Field::Text("2026-01-15T12:00:00.007+08:00".into()),
+            ViewKind::Flag => Field::Int(1),
+            ViewKind::Real if column.name == "age_s" => Field::Null,
+            ViewKind::Real => Field::Real(1.25),
+            ViewKind::Text if column.name == "reason" && id % 2 == 0 => Field::Null,
+            ViewKind::Text => Field::Text(format!("{} {}", column.name, id % 3)),
+        };
+        LOOKUP.iter().map(field).collect()
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Rows as text: JSON lines and CSV (RFC 4180), for the command line, exports and the admin API.
 
 use crate::printable;
-use crate::store::audit::query::Field;
+use crate::store::audit::query::{Field, ViewColumn};
 
 /// One JSON object, without a line break.
-pub fn json_line(columns: &[&str], row: &[Field]) -> String {
+pub fn json_line(columns: &[ViewColumn], row: &[Field]) -> String {
     let object = columns.iter().zip(row).map(|(column, field)| {
         let value = match field {
             Field::Null => serde_json::Value::Null,
@@ -12,14 +12,14 @@ pub fn json_line(columns: &[&str], row: &[Field]) -> String {
             Field::Real(number) => (*number).into(),
             Field::Text(text) => text.as_str().into(),
         };
-        ((*column).to_owned(), value)
+        (column.name.to_owned(), value)
     });
     printable::escape_json(&serde_json::Value::Object(object.collect()).to_string()).into_owned()
 }
 
-/// The columns' names as a line of CSV, without a line break.
-pub fn csv_head(columns: &[&str]) -> String {
-    columns.join(",")
+/// The header line of CSV, without a line break.
+pub fn csv_head(columns: &[ViewColumn]) -> String {
+    columns.iter().map(|column| column.name).collect::<Vec<_>>().join(",")
 }
 
 /// One line of CSV, without a line break.
@@ -43,8 +43,8 @@ fn csv_field(field: &Field) -> String {
     }
 }
 
-/// Whether a spreadsheet would run a text: it begins with a sign of a formula, also a full-width one, behind whatever a
-/// spreadsheet drops: blanks, control and format characters.
+/// Whether a spreadsheet would run a text: it begins with a sign of a formula, also a full-width one, after the characters
+/// that a spreadsheet drops: blanks, control and format characters.
 fn is_formula(text: &str) -> bool {
     let dropped = |character: char| {
         character.is_whitespace() || character == '\'' || !printable::is_printable(character)
@@ -56,7 +56,7 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }
 
-/// For people: nothing for nothing, and nothing that steers a terminal.
+/// A cell of a table for people: null is empty, and control characters are escaped.
 pub fn cell(field: &Field) -> String {
     match field {
         Field::Null => String::new(),
@@ -69,6 +69,11 @@ pub fn cell(field: &Field) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::audit::query::ViewKind;
+
+    fn columns<const N: usize>(names: [&'static str; N]) -> [ViewColumn; N] {
+        names.map(|name| ViewColumn { name, kind: ViewKind::Text, narrow: false })
+    }
 
     #[test]
     fn a_formula_is_text_whatever_stands_before_it() {
@@ -95,10 +100,10 @@ mod tests {
     #[test]
     fn no_output_steers_a_terminal() {
         let hostile = [Field::Text("\x1b[2K\u{9b}31m\u{202e}\r\nx".into())];
-        for shown in [csv_line(&hostile), cell(&hostile[0]), json_line(&["a"], &hostile)] {
+        for shown in [csv_line(&hostile), cell(&hostile[0]), json_line(&columns(["a"]), &hostile)] {
             assert!(shown.chars().all(printable::is_printable), "{shown}");
         }
-        let read: serde_json::Value = serde_json::from_str(&json_line(&["a"], &hostile)).unwrap();
+        let read: serde_json::Value = serde_json::from_str(&json_line(&columns(["a"]), &hostile)).unwrap();
         assert_eq!(read["a"], "\x1b[2K\u{9b}31m\u{202e}\r\nx", "JSON reads as it was");
     }
 
@@ -113,7 +118,7 @@ mod tests {
             Field::Text("0010".into()),
         ];
         assert_eq!(csv_line(&row), "7,,1.25,\"a,\"\"b\"\"\",\"'=1+1\",0010");
-        let columns = ["a", "b", "c", "d", "e", "f"];
+        let columns = columns(["a", "b", "c", "d", "e", "f"]);
         assert_eq!(
             json_line(&columns, &row),
             r#"{"a":7,"b":null,"c":1.25,"d":"a,\"b\"","e":"=1+1","f":"0010"}"#

@@ -41,9 +41,10 @@ use tokio::sync::oneshot;
 
 pub use self::evidence::lost::{Lost, acknowledge};
 pub use self::evidence::{anchor, verify};
+pub use self::log::columns::{CallRow, LookupRow, NoteRow, RefusedRow};
 pub use self::log::loss::Loss;
 use self::log::row::Row;
-pub use self::log::row::{BegunRow, CallRow, LookupRow, NoteRow, RefusedRow, Withdrawn};
+pub use self::log::row::{BegunRow, Withdrawn};
 pub use self::log::{chain, identity, month};
 pub use self::reader::{AuditReader, PastAction, PastRequest};
 use self::writer::Writer;

@@ -14,7 +14,7 @@ use cmiot_proxy::clock::Clock;
 use cmiot_proxy::store::StoreError;
 use cmiot_proxy::store::atomic_file::{self, AtomicFile, Existing};
 use cmiot_proxy::store::audit::month::{self, Month};
-use cmiot_proxy::store::audit::query::{Field, LOOKUP, every};
+use cmiot_proxy::store::audit::query::{self, Field, LOOKUP};
 use ring::digest::{Context as Digest, SHA256};
 
 use super::{Folder, time_args, verify};
@@ -79,7 +79,7 @@ impl Sink {
         let mut to = Hashed { file: BufWriter::new(file), digest: Digest::new(&SHA256) };
         Ok(match format {
             Format::Csv => {
-                writeln!(to, "{}", render::csv_head(&LOOKUP))?;
+                writeln!(to, "{}", render::csv_head(LOOKUP))?;
                 Self::Csv(to)
             }
             Format::Json => Self::Json(to),
@@ -93,7 +93,7 @@ impl Sink {
     fn add(&mut self, row: &[Field]) -> io::Result<()> {
         match self {
             Self::Csv(to) => writeln!(to, "{}", render::csv_line(row)),
-            Self::Json(to) => writeln!(to, "{}", render::json_line(&LOOKUP, row)),
+            Self::Json(to) => writeln!(to, "{}", render::json_line(LOOKUP, row)),
             #[cfg(feature = "parquet")]
             Self::Parquet(sheet) => sheet.add(row),
         }
@@ -127,12 +127,11 @@ impl Export {
         let bar = verify::bar();
         let (mut rows, mut first, mut last) = (0_u64, None, None);
         let started = Clock::system().now();
-        every(&dir, self.month, |count, row| -> Result<(), Stopped> {
+        query::export_rows(&dir, self.month, |count, row| -> Result<(), Stopped> {
             sink.add(row)?;
-            if let Field::Int(id) = row[0] {
-                first.get_or_insert(id);
-                last = Some(id);
-            }
+            let id = query::id(row);
+            first = first.or(id);
+            last = id.or(last);
             rows += 1;
             if rows.is_multiple_of(10_000) {
                 bar.set_length(count);
@@ -146,16 +145,17 @@ impl Export {
         })?;
         bar.finish_and_clear();
         let hash = sink.finish().with_context(named)?;
+        let columns: Vec<&str> = LOOKUP.iter().map(|column| column.name).collect();
         let manifest = serde_json::json!({
             "month": self.month.to_string(), "exported": started.to_string(), "rows": rows,
-            "first": first, "last": last, "columns": LOOKUP, "sha256": hash,
+            "first": first, "last": last, "columns": columns, "sha256": hash,
         });
         let beside = self.file.with_added_extension("manifest.json");
         // One without an export is of an interrupted command.
         atomic_file::write(&beside, format!("{manifest:#}\n").as_bytes(), 0o600, Existing::Replace)
             .with_context(|| beside.display().to_string())?;
         file.finish(Existing::Keep).with_context(named)?;
-        out!("{rows} look-ups, SHA-256 {hash}");
+        out!("{rows} lookups, SHA-256 {hash}");
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,4 +1,4 @@
-//! `cmiot-proxy audit query|show|changes`: look-ups, one look-up, and where a STATUS changed.
+//! `cmiot-proxy audit query|show|changes`: lookups, one lookup, and status changes.
 
 use std::ops::ControlFlow;
 use std::process::ExitCode;
@@ -6,9 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use cmiot_proxy::audit::{filter, render};
 use cmiot_proxy::clock::Time;
-use cmiot_proxy::store::audit::query::{
-    CALL, CHANGE, Field, Fields, Filter, LOOKUP, changes, look_ups, show,
-};
+use cmiot_proxy::store::audit::query::{self, CALL, CHANGE, Field, Fields, Filter, LOOKUP, ViewColumn};
 use cmiot_signer::Card;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
@@ -16,7 +14,7 @@ use comfy_table::{ContentArrangement, Table};
 use super::super::card;
 use super::{Folder, time_args};
 
-/// Find look-ups, the newest first.
+/// Find lookups, newest first.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cmiot-proxy audit query --config cmiot-proxy.toml --card 14765004176
@@ -27,59 +25,59 @@ pub(super) struct Query {
     folder: Folder,
     #[command(flatten)]
     filters: Filters,
-    /// At most so many, up to a million
+    /// Number of lookups at most, up to a million
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     limit: u32,
-    /// Only those of a smaller number: the last one of the page before
+    /// Only lookups with a smaller number: the last number of the previous page
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(1..))]
     before: Option<i64>,
-    /// How they are printed
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
 
-/// Which look-ups.
+/// The lookups to find.
 #[derive(clap::Args)]
 struct Filters {
-    /// About this card; where the audit has hashes, by the keys in the folder
+    /// Only lookups of this card; where the audit has hashes, the keys in the folder are used
     #[arg(long, value_parser = card::parse)]
     card: Option<Card>,
-    /// By the client's appid
+    /// Only lookups of the client with this appid
     #[arg(long, value_name = "APPID")]
     client: Option<String>,
-    /// By the account that the carrier was asked with
+    /// Only lookups whose carrier call used this account
     #[arg(long, value_name = "NAME")]
     account: Option<String>,
-    /// From this address
+    /// Only lookups from this address
     #[arg(long, value_name = "ADDRESS")]
     peer: Option<String>,
-    /// With this transid, the gateway's or the carrier's
+    /// Only lookups with this transid, the gateway's or the carrier's
     #[arg(long)]
     transid: Option<String>,
-    /// That ended so: hit, stale, miss, collapsed, refused, failed
+    /// Only lookups with this outcome: hit, stale, miss, collapsed, refused, failed
     #[arg(long)]
     outcome: Option<String>,
-    /// Answered with this code
+    /// Only lookups with this code in the response
     #[arg(long)]
     code: Option<String>,
-    /// Answered with this STATUS
+    /// Only lookups with this STATUS in the response
     #[arg(long)]
     status: Option<String>,
-    /// Since then: 2h, 2026-01-15 (at +08:00), RFC 3339
+    /// Only lookups at this time or later: 2h (ago), 2026-01-15 (at +08:00), RFC 3339
     #[arg(long, value_parser = time_args::time)]
     since: Option<Time>,
-    /// Until then
+    /// Only lookups before this time
     #[arg(long, value_parser = time_args::time)]
     until: Option<Time>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
-    /// For people
+    /// A table for people
     Table,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
-    /// RFC 4180
+    /// CSV (RFC 4180), a header line first
     Csv,
 }
 
@@ -92,83 +90,79 @@ impl Query {
         let filter =
             Filter { card, client, account, peer, transid, outcome, code, status, since, until, before };
         let filter = filter::checked(filter).map_err(|error| anyhow::anyhow!("--{error}"))?;
-        let found = look_ups(&self.folder.with_segments()?, &filter, limit, None)?;
-        match self.format {
-            Format::Json => {
-                for row in &found {
-                    out!("{}", render::json_line(&LOOKUP, row));
-                }
-            }
-            Format::Csv => {
-                out!("{}", render::csv_head(&LOOKUP));
-                for row in &found {
-                    out!("{}", render::csv_line(row));
-                }
-            }
-            Format::Table => {
-                out!(
-                    "{}",
-                    table(
-                        &NARROW.map(|column| LOOKUP[column]),
-                        found.iter().map(|row| NARROW.map(|column| render::cell(&row[column])).to_vec())
-                    )
-                );
-                if let (true, Some(Field::Int(last))) =
-                    (found.len() == limit, found.last().map(|row| &row[0]))
-                {
-                    out!("older ones: --before {last}");
-                }
-            }
+        let found = query::lookups(&self.folder.with_segments()?, &filter, limit, None)?;
+        self.format.print(LOOKUP, &found)?;
+        if let (Format::Table, true, Some(last)) =
+            (self.format, found.len() == limit, found.last().and_then(|row| query::id(row)))
+        {
+            out!("older ones: --before {last}");
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// What a terminal has room for: id, time, client, peer, card, transid, outcome, reason, code, STATUS, age, latency.
-const NARROW: [usize; 12] = [0, 1, 2, 5, 8, 9, 10, 11, 12, 15, 17, 19];
+impl Format {
+    fn print(self, columns: &[ViewColumn], rows: &[Fields]) -> anyhow::Result<()> {
+        match self {
+            Self::Json => {
+                for row in rows {
+                    out!("{}", render::json_line(columns, row));
+                }
+            }
+            Self::Csv => {
+                out!("{}", render::csv_head(columns));
+                for row in rows {
+                    out!("{}", render::csv_line(row));
+                }
+            }
+            Self::Table => out!("{}", table(columns, rows)),
+        }
+        Ok(())
+    }
+}
 
-/// Show one look-up with the carrier calls that it cost.
+/// Show one lookup with the carrier calls that it cost.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cmiot-proxy audit show --dir data 4711")]
 pub(super) struct Show {
     #[command(flatten)]
     folder: Folder,
-    /// Its number
+    /// Number of the lookup
     #[arg(value_parser = clap::value_parser!(i64).range(1..))]
     id: i64,
 }
 
 impl Show {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Some((row, calls)) = show(&self.folder.with_segments()?, self.id)? else {
-            crate::cli::warn(&format!("no look-up has the number {}", self.id));
+        let Some(found) = query::lookup(&self.folder.with_segments()?, self.id)? else {
+            crate::cli::warn(&format!("no lookup has the number {}", self.id));
             return Ok(ExitCode::FAILURE);
         };
-        out!("{}", upright(&LOOKUP, &row));
-        out!("carrier calls: {}", calls.len());
-        for call in &calls {
-            out!("{}", upright(&CALL, call));
+        out!("{}", vertical_table(LOOKUP, &found.lookup));
+        out!("carrier calls: {}", found.calls.len());
+        for call in &found.calls {
+            out!("{}", vertical_table(CALL, call));
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Show where a card's STATUS was seen to change, and between which two answers of the carrier's.
+/// Show where a card's STATUS changed, and between which two carrier replies.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cmiot-proxy audit changes --dir data --since 2026-01-01 --format csv")]
 pub(super) struct Changes {
     #[command(flatten)]
     folder: Folder,
-    /// Of this card
+    /// Only changes of this card
     #[arg(long, value_parser = card::parse)]
     card: Option<Card>,
-    /// Seen since then
+    /// Only changes seen at this time or later
     #[arg(long, value_parser = time_args::time)]
     since: Option<Time>,
-    /// Seen until then
+    /// Only changes seen before this time
     #[arg(long, value_parser = time_args::time)]
     until: Option<Time>,
-    /// How they are printed
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
@@ -178,44 +172,34 @@ impl Changes {
         let filter = Filter { card: self.card, since: self.since, until: self.until, ..Filter::default() };
         let filter = filter::checked(filter).map_err(|error| anyhow::anyhow!("--{error}"))?;
         let mut found: Vec<Fields> = Vec::new();
-        changes(&self.folder.with_segments()?, &filter, |change| {
+        query::changes(&self.folder.with_segments()?, &filter, |change| {
             found.push(change);
             ControlFlow::Continue(())
         })?;
-        match self.format {
-            Format::Json => {
-                for row in &found {
-                    out!("{}", render::json_line(&CHANGE, row));
-                }
-            }
-            Format::Csv => {
-                out!("{}", render::csv_head(&CHANGE));
-                for row in &found {
-                    out!("{}", render::csv_line(row));
-                }
-            }
-            Format::Table => {
-                out!("{}", table(&CHANGE, found.iter().map(|row| row.iter().map(render::cell).collect())));
-            }
-        }
+        self.format.print(CHANGE, &found)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn table(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Table {
+/// The columns that a terminal has room for.
+fn table(columns: &[ViewColumn], rows: &[Fields]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(columns.iter().copied());
-    table.add_rows(rows);
+    let narrow = columns.iter().filter(|column| column.narrow);
+    table.set_header(narrow.map(|column| column.name));
+    for row in rows {
+        let narrow = columns.iter().zip(row).filter(|(column, _)| column.narrow);
+        table.add_row(narrow.map(|(_, field)| render::cell(field)));
+    }
     table
 }
 
-/// One row as a list of what it has.
-fn upright(columns: &[&str], row: &[Field]) -> Table {
+/// One row as a list of its names and values; null values are left out.
+fn vertical_table(columns: &[ViewColumn], row: &[Field]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     for (column, field) in columns.iter().zip(row).filter(|(_, field)| **field != Field::Null) {
-        table.add_row([(*column).to_owned(), render::cell(field)]);
+        table.add_row([column.name.to_owned(), render::cell(field)]);
     }
     table
 }

@@ -1,17 +1,17 @@
-//! `cmiot-proxy audit stats`: figures by hour or day, and a small chart.
+//! `cmiot-proxy audit stats`: statistics per hour or day, and a small chart.
 
 use std::process::ExitCode;
 
 use clap::ValueEnum;
 use cmiot_proxy::audit::filter;
 use cmiot_proxy::clock::Time;
-use cmiot_proxy::store::audit::query::{self, Bucket, Filter, figures};
+use cmiot_proxy::store::audit::query::{self, Bucket, BucketStats, Filter, LatencyPercentiles};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 
 use super::{Folder, chart, time_args};
 
-/// Count look-ups, hits, carrier calls saved, codes and latency by hour or day (at +08:00).
+/// Count lookups, hits, carrier calls saved, codes and latency per hour or day (at +08:00).
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cmiot-proxy audit stats --dir data --since 24h
@@ -19,13 +19,13 @@ use super::{Folder, chart, time_args};
 pub(super) struct Stats {
     #[command(flatten)]
     folder: Folder,
-    /// One line an hour, or a day
+    /// One line per hour or per day
     #[arg(long, value_enum, default_value = "hour")]
     by: By,
-    /// Since then: 24h, 2026-01-15 (at +08:00), RFC 3339
+    /// Begin: 24h (ago), 2026-01-15 (at +08:00), RFC 3339
     #[arg(long, value_parser = time_args::time, default_value = "24h")]
     since: Time,
-    /// Until then
+    /// End; by default now
     #[arg(long, value_parser = time_args::time)]
     until: Option<Time>,
 }
@@ -44,37 +44,38 @@ impl Stats {
             By::Hour => Bucket::Hour,
             By::Day => Bucket::Day,
         };
-        let found = figures(&self.folder.with_segments()?, &filter, bucket)?;
-        let most = found.iter().map(|(_, figures)| figures.look_ups).max().unwrap_or(0);
+        let found = query::stats(&self.folder.with_segments()?, &filter, bucket)?;
+        let most = found.iter().map(|bucket| bucket.stats.lookups).max().unwrap_or(0);
         let mut table = Table::new();
         table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
         table.set_header([
-            "from", "look-ups", "", "hit %", "calls", "saved", "refused", "failed", "codes", "p50 ms", "p95",
+            "from", "lookups", "", "hit %", "calls", "saved", "refused", "failed", "codes", "p50 ms", "p95",
             "p99",
         ]);
-        for (begin, figures) in &found {
-            let [p50, p95, p99] = figures.latency.map(|micros| format!("{:.2}", f64::from(micros) / 1e3));
+        for BucketStats { begin, stats } in &found {
+            let LatencyPercentiles { p50, p95, p99 } = stats.latency;
+            let [p50, p95, p99] = [p50, p95, p99].map(|micros| format!("{:.2}", f64::from(micros) / 1e3));
             table.add_row([
                 begin.to_string().chars().take(16).collect(),
-                figures.look_ups.to_string(),
-                chart::bar(figures.look_ups, most),
-                format!("{:.1}", figures.hit_percent()),
-                figures.calls.to_string(),
-                figures.saved().to_string(),
-                (figures.outcome("refused") + figures.counted).to_string(),
-                figures.outcome("failed").to_string(),
-                codes(figures),
+                stats.lookups.to_string(),
+                chart::bar(stats.lookups, most),
+                format!("{:.1}", stats.hit_percent()),
+                stats.calls.to_string(),
+                stats.saved().to_string(),
+                (stats.outcome("refused") + stats.counted).to_string(),
+                stats.outcome("failed").to_string(),
+                codes(stats),
                 p50,
                 p95,
                 p99,
             ]);
         }
         out!("{table}");
-        let sum = |of: fn(&query::Stats) -> u64| found.iter().map(|(_, figures)| of(figures)).sum::<u64>();
+        let sum = |of: fn(&query::Stats) -> u64| found.iter().map(|bucket| of(&bucket.stats)).sum::<u64>();
         out!(
-            "{} look-ups, {} carrier calls, {} saved",
-            sum(|figures| figures.look_ups),
-            sum(|figures| figures.calls),
+            "{} lookups, {} carrier calls, {} saved",
+            sum(|stats| stats.lookups),
+            sum(|stats| stats.calls),
             sum(query::Stats::saved)
         );
         Ok(ExitCode::SUCCESS)
@@ -82,8 +83,8 @@ impl Stats {
 }
 
 /// The most frequent codes.
-fn codes(figures: &query::Stats) -> String {
-    let mut codes: Vec<_> = figures.codes.iter().collect();
+fn codes(stats: &query::Stats) -> String {
+    let mut codes: Vec<_> = stats.codes.iter().collect();
     codes.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     codes.into_iter().take(4).map(|(code, count)| format!("{code}:{count}")).collect::<Vec<_>>().join(" ")
 }

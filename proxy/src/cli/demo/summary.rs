@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cmiot_proxy::audit::render;
 use cmiot_proxy::store::StoreError;
-use cmiot_proxy::store::audit::query::{Field, Fields, Filter, LOOKUP, look_ups, show};
+use cmiot_proxy::store::audit::query::{self, Fields, Filter, LOOKUP};
 
 /// The columns by which lookups are equal.
 const EQUAL_BY: [&str; 6] = ["client", "card", "outcome", "reason", "code", "status"];
@@ -22,7 +22,7 @@ pub(super) struct Group {
 
 /// Summarizes the lookups of a folder.
 pub(super) fn summarize(dir: &Path) -> Result<Vec<Group>, StoreError> {
-    let mut rows = look_ups(dir, &Filter::default(), usize::MAX, None)?;
+    let mut rows = query::lookups(dir, &Filter::default(), usize::MAX, None)?;
     rows.reverse();
     // Per carrier transid, the lookup that led the call.
     let mut leaders: BTreeMap<String, &Fields> = BTreeMap::new();
@@ -39,10 +39,11 @@ pub(super) fn summarize(dir: &Path) -> Result<Vec<Group>, StoreError> {
     let mut groups: Vec<Group> = Vec::new();
     for row in &rows {
         let is_leader = leaders.get(&value(row, "carrier_transid")).is_some_and(|leader| *leader == row);
-        let calls = match field(row, "id") {
-            Field::Int(id) if is_leader => show(dir, *id)?.map_or(0, |(_, calls)| calls.len() as u64),
-            _ => 0,
+        let led = match query::id(row).filter(|_| is_leader) {
+            Some(id) => query::lookup(dir, id)?,
+            None => None,
         };
+        let calls = led.map_or(0, |lookup| lookup.calls.len() as u64);
         let values = EQUAL_BY.map(|column| value(row, column));
         match groups.iter_mut().find(|group| group.values == values) {
             Some(group) => {
@@ -56,9 +57,5 @@ pub(super) fn summarize(dir: &Path) -> Result<Vec<Group>, StoreError> {
 }
 
 fn value(row: &Fields, column: &str) -> String {
-    render::cell(field(row, column))
-}
-
-fn field<'a>(row: &'a Fields, column: &str) -> &'a Field {
-    LOOKUP.iter().position(|name| *name == column).map_or(&Field::Null, |place| &row[place])
+    render::cell(&row[query::position(LOOKUP, column)])
 }

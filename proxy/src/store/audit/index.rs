@@ -19,8 +19,8 @@ use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
 
 use self::compaction::Compaction;
 use self::packed::Packed;
-use super::log::columns::Value;
 use super::log::insert::Insert;
+use super::log::value::Value;
 use crate::inline_str::InlineStr;
 
 /// Entries that one statement inserts.
@@ -186,8 +186,8 @@ fn insert(connection: &Connection, into: &str, number: i64, entries: &[IndexEntr
         let sql = format!("INSERT OR ROLLBACK INTO {into} VALUES {rows}");
         let mut insert = Insert::new(connection.prepare_cached(&sql)?, 3 * width);
         for IndexEntry { card, id } in entries {
-            for cell in [Value::Int(number), Value::Text(card.as_bytes()), Value::Int(*id)] {
-                insert.bind(cell, None)?;
+            for value in [Value::Int(number), Value::Text(card.as_bytes()), Value::Int(*id)] {
+                insert.bind(value, None)?;
             }
             insert.execute_if_full()?;
         }

@@ -3,7 +3,7 @@
 //! | module | contents |
 //! | --- | --- |
 //! | [`month`] | a segment's month, its file, the segments of a folder |
-//! | `columns`, `row` | the tables and their columns; the rows |
+//! | `columns`, `value`, `row` | the tables, the rows in them, and their columns; a value; a row of any table |
 //! | [`identity`] | keyed hashes of card numbers, and the keys |
 //! | [`chain`] | the digest of a batch |
 //! | `insert`, `append` | one transaction of rows |
@@ -23,3 +23,4 @@ pub mod month;
 pub(crate) mod notes;
 pub(crate) mod row;
 pub(crate) mod segment_identity;
+pub(crate) mod value;

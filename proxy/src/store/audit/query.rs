@@ -1,7 +1,7 @@
-//! Questions to the audit: look-ups newest first, one look-up with its calls, status changes, figures by hour or day.
+//! Queries: lookups newest first, one lookup with its carrier calls, status changes, statistics per hour or day.
 //!
-//! Every question opens the segments read-only for itself, sees one state of each and ends by itself; nothing is held
-//! between pages. Numbers count on from segment to segment, so a number is the cursor of a page.
+//! Each query opens the segments read-only with connections of its own and sees one state of each; nothing stays open
+//! between pages. Row numbers continue from segment to segment, so a row number is the cursor of a page.
 
 mod changes;
 pub(crate) mod range;
@@ -9,13 +9,15 @@ mod stats;
 
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::Path;
+use std::time::Duration;
 
 use cmiot_signer::Card;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, ToSql};
 
-use self::range::numbers;
+use self::range::row_numbers;
 use super::index::find::for_card;
+use super::log::columns::select_list;
 use super::log::identity::IdentityKey;
 use super::log::month::{self, Month};
 use crate::clock::{Clock, Time};
@@ -23,36 +25,37 @@ use crate::store::schema::{self, Kind};
 use crate::store::{Fault, StoreError};
 
 pub use self::changes::changes;
-pub use self::stats::{Bucket, Stats, figures};
+pub use self::stats::{Bucket, BucketStats, LatencyPercentiles, Stats, stats};
+pub use super::log::columns::{CALL, CHANGE, LOOKUP, ViewColumn, ViewKind, position};
 
-/// Which look-ups; what is none is not asked for.
+/// The lookups to find: those that meet every condition that is set.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// About this card; where the audit has hashes, by the keys that are in the folder.
+    /// The card; where the audit has hashes, found by the keys in the folder.
     pub card: Option<Card>,
-    /// By the client's appid.
+    /// The client's appid.
     pub client: Option<String>,
-    /// By the account that the carrier was asked with.
+    /// The account of the carrier call.
     pub account: Option<String>,
-    /// From this address.
+    /// The address that the request came from.
     pub peer: Option<String>,
-    /// With this transid, the gateway's or the carrier's.
+    /// The transid, the gateway's or the carrier's.
     pub transid: Option<String>,
-    /// That ended so: `hit`, `refused`, ...
+    /// The outcome: `hit`, `refused`, ...
     pub outcome: Option<String>,
-    /// Answered with this code.
+    /// The code in the response.
     pub code: Option<String>,
-    /// Answered with this STATUS.
+    /// The STATUS in the response.
     pub status: Option<String>,
     /// At this time or later.
     pub since: Option<Time>,
     /// Before this time.
     pub until: Option<Time>,
-    /// Of a smaller number than this: the last one of the page before.
+    /// Row numbers below this one, the last of the previous page.
     pub before: Option<i64>,
 }
 
-/// A value, as the views show it.
+/// A value as the views show it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Field {
     /// Nothing.
@@ -65,68 +68,36 @@ pub enum Field {
     Text(String),
 }
 
-/// One row's values, in the order of its columns.
+/// A row's values, in the order of its columns.
 pub type Fields = Vec<Field>;
 
-/// The columns of a look-up, in the order of its fields.
-pub const LOOKUP: [&str; 22] = [
-    "id",
-    "time",
-    "client",
-    "group",
-    "account",
-    "peer",
-    "operation",
-    "kind",
-    "card",
-    "transid",
-    "outcome",
-    "reason",
-    "code",
-    "meaning",
-    "carrier_code",
-    "status",
-    "card_is",
-    "age_s",
-    "carrier_transid",
-    "latency_ms",
-    "authenticated",
-    "masked",
-];
+/// A time limit for a query.
+#[derive(Clone, Debug)]
+pub struct Deadline {
+    /// The clock that it is read from.
+    pub clock: Clock,
+    /// The monotonic time at which the query stops.
+    pub at: Duration,
+}
 
-/// The columns of a carrier call, in the order of its fields.
-pub const CALL: [&str; 14] = [
-    "id",
-    "time",
-    "transid",
-    "previous",
-    "account",
-    "operation",
-    "kind",
-    "card",
-    "code",
-    "fault",
-    "status",
-    "latency_ms",
-    "bytes",
-    "masked",
-];
+/// A lookup and the carrier calls that it cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LookupWithCalls {
+    /// Its fields, in the order of [`LOOKUP`].
+    pub lookup: Fields,
+    /// The calls, the last first, their fields in the order of [`CALL`].
+    pub calls: Vec<Fields>,
+}
 
-/// The columns of a status change.
-pub const CHANGE: [&str; 7] = ["card", "kind", "from", "to", "after", "before", "lookup"];
-
-/// What stops a question that takes too long: the clock, and by its monotonic time when.
-pub type Limit<'a> = Option<(&'a Clock, std::time::Duration)>;
-
-/// The newest look-ups first, at most `limit` of them. Blocks.
+/// The newest lookups, newest first, at most `limit` of them. Blocks.
 ///
 /// # Errors
-/// When a segment cannot be read, or the time is over.
-pub fn look_ups(
+/// When a segment cannot be read, or the deadline has passed.
+pub fn lookups(
     dir: &Path,
     filter: &Filter,
     limit: usize,
-    until: Limit<'_>,
+    deadline: Option<&Deadline>,
 ) -> Result<Vec<Fields>, StoreError> {
     let mut found = Vec::new();
     for month in month::list(dir)? {
@@ -134,33 +105,33 @@ pub fn look_ups(
             break;
         }
         // Rows may be dated a little before or after their month, by a clock that was stepped.
-        let connection = open(dir, month, until)?;
-        let mut take = |row: Vec<Field>| {
+        let connection = open(dir, month, deadline)?;
+        let mut take = |row: Fields| {
             found.push(row);
             if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
-        of_segment(&connection, dir, month, filter, &mut take)
+        in_segment(&connection, dir, month, filter, &mut take)
             .map_err(StoreError::sqlite(&month.path(dir)))?;
     }
     Ok(found)
 }
 
-/// A look-up of this number, and the carrier calls that it cost, the last first. Blocks.
+/// The lookup of this number with its carrier calls. Blocks.
 ///
 /// # Errors
 /// When a segment cannot be read.
-pub fn show(dir: &Path, id: i64) -> Result<Option<(Fields, Vec<Fields>)>, StoreError> {
+pub fn lookup(dir: &Path, id: i64) -> Result<Option<LookupWithCalls>, StoreError> {
     for month in month::list(dir)? {
         let path = month.path(dir);
         let sqlite = StoreError::sqlite(&path);
         let connection = open(dir, month, None)?;
-        let sql = format!("SELECT {} FROM lookup WHERE id = ?1", columns(&LOOKUP));
+        let sql = format!("SELECT {} FROM lookup WHERE id = ?1", select_list(LOOKUP));
         let row =
             connection.query_row(&sql, [id], |row| fields(row, LOOKUP.len())).optional().map_err(sqlite)?;
-        let Some(row) = row else { continue };
+        let Some(lookup) = row else { continue };
         let sql = format!(
             "SELECT {} FROM carrier_call WHERE id IN (SELECT call FROM lookup_call WHERE lookup = ?1) ORDER BY id DESC",
-            columns(&CALL)
+            select_list(CALL)
         );
         let calls = connection
             .prepare(&sql)
@@ -168,16 +139,16 @@ pub fn show(dir: &Path, id: i64) -> Result<Option<(Fields, Vec<Fields>)>, StoreE
                 calls.query_map([id], |row| fields(row, CALL.len()))?.collect::<rusqlite::Result<Vec<_>>>()
             })
             .map_err(sqlite)?;
-        return Ok(Some((row, calls)));
+        return Ok(Some(LookupWithCalls { lookup, calls }));
     }
     Ok(None)
 }
 
-/// Every look-up of a month, the oldest first. Blocks; one state of the segment. How many there are is told first.
+/// Visits every lookup of a month, oldest first, in one state of the segment. `visit` also gets their number. Blocks.
 ///
 /// # Errors
-/// When the segment cannot be read; what `visit` returns.
-pub fn every<E: From<StoreError>>(
+/// When the segment cannot be read; the error of `visit`.
+pub fn export_rows<E: From<StoreError>>(
     dir: &Path,
     month: Month,
     mut visit: impl FnMut(u64, &[Field]) -> Result<(), E>,
@@ -187,7 +158,7 @@ pub fn every<E: From<StoreError>>(
     let connection = open(dir, month, None)?;
     let count: i64 =
         connection.query_row("SELECT count(*) FROM record", [], |row| row.get(0)).map_err(sqlite)?;
-    let sql = format!("SELECT {} FROM lookup ORDER BY id", columns(&LOOKUP));
+    let sql = format!("SELECT {} FROM lookup ORDER BY id", select_list(LOOKUP));
     let mut all = connection.prepare(&sql).map_err(sqlite)?;
     let mut rows = all.query([]).map_err(sqlite)?;
     while let Some(row) = rows.next().map_err(sqlite)? {
@@ -196,93 +167,138 @@ pub fn every<E: From<StoreError>>(
     Ok(())
 }
 
-fn open(dir: &Path, month: Month, limit: Limit<'_>) -> Result<Connection, StoreError> {
+/// The number of a lookup's row.
+pub fn id(row: &[Field]) -> Option<i64> {
+    const ID: usize = position(LOOKUP, "id");
+    match row.get(ID) {
+        Some(Field::Int(id)) => Some(*id),
+        _ => None,
+    }
+}
+
+/// Opens a segment for one query, which sees one state of it.
+fn open(dir: &Path, month: Month, deadline: Option<&Deadline>) -> Result<Connection, StoreError> {
     let path = month.path(dir);
     let mut connection = schema::open_read_only(&path, Kind::Audit)?;
-    // One state of the segment for all that a question reads of it.
     connection.execute_batch("BEGIN").map_err(StoreError::sqlite(&path))?;
-    if let Some((clock, end)) = limit {
-        let clock = clock.clone();
+    if let Some(Deadline { clock, at }) = deadline.cloned() {
         connection
-            .progress_handler(10_000, Some(move || clock.monotonic() > end))
+            .progress_handler(10_000, Some(move || clock.monotonic() > at))
             .map_err(StoreError::sqlite(&path))?;
     }
     Ok(connection)
 }
 
-fn of_segment(
+/// Finds the lookups of one segment that meet the filter, newest first.
+fn in_segment(
     connection: &Connection,
     dir: &Path,
     month: Month,
     filter: &Filter,
-    take: &mut dyn FnMut(Vec<Field>) -> ControlFlow<()>,
+    take: &mut dyn FnMut(Fields) -> ControlFlow<()>,
 ) -> rusqlite::Result<()> {
-    let Some(ids) = numbers(connection, filter)? else { return Ok(()) };
-    let mut conditions = vec!["record.id BETWEEN ?1 AND ?2".to_owned()];
-    let mut given: Vec<Box<dyn ToSql>> = vec![Box::new(*ids.start()), Box::new(*ids.end())];
-    let mut ask = |condition: &str, value: Box<dyn ToSql>| {
-        given.push(value);
-        conditions.push(condition.replace('?', &format!("?{}", given.len())));
-    };
-    let Filter { client, account, peer, transid, outcome, code, status, since, until, .. } = filter;
-    for (condition, value) in [
-        ("record.client = ?", client),
-        ("record.account = (SELECT id FROM name WHERE text = ?)", account),
-        ("record.peer = ?", peer),
-        ("(record.transid = ? OR record.carrier_transid = ?)", transid),
-        ("record.outcome = (SELECT id FROM name WHERE text = ?)", outcome),
-        ("record.code = ?", code),
-        ("record.status = ?", status),
-    ] {
-        if let Some(value) = value {
-            ask(condition, Box::new(value.clone()));
-        }
-    }
-    for (condition, value) in [("record.at >= ?", since), ("record.at < ?", until)] {
-        if let Some(value) = value {
-            ask(condition, Box::new(value.as_micros()));
-        }
-    }
-    let shown = LOOKUP.map(|column| format!("lookup.\"{column}\"")).join(", ");
-    let conditions = conditions.join(" AND ");
-    let sql = format!(
-        "SELECT {shown} FROM record CROSS JOIN lookup ON lookup.id = record.id WHERE {conditions} ORDER BY record.id DESC"
-    );
-    let mut statement = connection.prepare(&sql)?;
-    let mut run =
-        |ids: RangeInclusive<i64>, given: &mut Vec<Box<dyn ToSql>>| -> rusqlite::Result<ControlFlow<()>> {
-            (given[0], given[1]) = (Box::new(*ids.start()), Box::new(*ids.end()));
-            let mut rows = statement.query(rusqlite::params_from_iter(given.iter()))?;
-            while let Some(row) = rows.next()? {
-                if take(fields(row, LOOKUP.len())?).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
+    let Some(ids) = row_numbers(connection, filter)? else { return Ok(()) };
+    let mut conditions = Conditions::of(filter);
+    let mut statement = connection.prepare(&conditions.sql())?;
+    let mut run = |ids: RangeInclusive<i64>| -> rusqlite::Result<ControlFlow<()>> {
+        let mut rows = statement.query(conditions.parameters(&ids))?;
+        while let Some(row) = rows.next()? {
+            if take(fields(row, LOOKUP.len())?).is_break() {
+                return Ok(ControlFlow::Break(()));
             }
-            Ok(ControlFlow::Continue(()))
-        };
-    let Some(card) = &filter.card else {
-        return run(ids, &mut given).map(|_| ());
+        }
+        Ok(ControlFlow::Continue(()))
     };
-    for_card(connection, &spellings(dir, month, card), &ids, &mut |id| run(id..=id, &mut given))
+    let Some(card) = &filter.card else {
+        return run(ids).map(|_| ());
+    };
+    for_card(connection, &stored_forms(dir, month, card), &ids, &mut |id| run(id..=id))
 }
 
-/// How a card may stand in a month: as it is, and hashed.
-fn spellings(dir: &Path, month: Month, card: &Card) -> [String; 2] {
+/// The conditions of a filter in SQL, and the values of their parameters. The first two are the range of row numbers.
+struct Conditions {
+    sql: Vec<String>,
+    parameters: Vec<Box<dyn ToSql>>,
+}
+
+impl Conditions {
+    fn of(filter: &Filter) -> Self {
+        let mut conditions = Self {
+            sql: vec!["record.id BETWEEN ?1 AND ?2".to_owned()],
+            parameters: vec![Box::new(0), Box::new(0)],
+        };
+        // The card and the numbers are not conditions: the index and the range find the rows.
+        let Filter {
+            card: _,
+            client,
+            account,
+            peer,
+            transid,
+            outcome,
+            code,
+            status,
+            since,
+            until,
+            before: _,
+        } = filter;
+        for (condition, value) in [
+            ("record.client = ?", client),
+            ("record.account = (SELECT id FROM name WHERE text = ?)", account),
+            ("record.peer = ?", peer),
+            ("(record.transid = ? OR record.carrier_transid = ?)", transid),
+            ("record.outcome = (SELECT id FROM name WHERE text = ?)", outcome),
+            ("record.code = ?", code),
+            ("record.status = ?", status),
+        ] {
+            if let Some(value) = value {
+                conditions.add(condition, Box::new(value.clone()));
+            }
+        }
+        for (condition, value) in [("record.at >= ?", since), ("record.at < ?", until)] {
+            if let Some(value) = value {
+                conditions.add(condition, Box::new(value.as_micros()));
+            }
+        }
+        conditions
+    }
+
+    /// Adds a condition; every `?` in it is the same parameter.
+    fn add(&mut self, condition: &str, value: Box<dyn ToSql>) {
+        self.parameters.push(value);
+        self.sql.push(condition.replace('?', &format!("?{}", self.parameters.len())));
+    }
+
+    fn sql(&self) -> String {
+        let columns =
+            LOOKUP.iter().map(|column| format!("lookup.\"{}\"", column.name)).collect::<Vec<_>>().join(", ");
+        format!(
+            "SELECT {columns} FROM record CROSS JOIN lookup ON lookup.id = record.id WHERE {} ORDER BY record.id DESC",
+            self.sql.join(" AND ")
+        )
+    }
+
+    fn parameters<'p>(
+        &'p mut self,
+        ids: &RangeInclusive<i64>,
+    ) -> rusqlite::ParamsFromIter<std::slice::Iter<'p, Box<dyn ToSql>>> {
+        (self.parameters[0], self.parameters[1]) = (Box::new(*ids.start()), Box::new(*ids.end()));
+        rusqlite::params_from_iter(self.parameters.iter())
+    }
+}
+
+/// The forms in which a month may hold a card: the number itself, and its hash.
+fn stored_forms(dir: &Path, month: Month, card: &Card) -> [String; 2] {
     let plain = card.as_str().to_owned();
-    // A key that cannot be read is as good as none: the rows are not found by it.
+    // Without a readable key the rows cannot be found by hash.
     let key = IdentityKey::read(dir, month).ok().flatten();
     let hashed = key.map_or_else(|| plain.clone(), |key| key.hash(card.kind(), card.as_str()));
     [plain, hashed]
 }
 
-fn columns(names: &[&str]) -> String {
-    names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
-}
-
-fn fields(row: &rusqlite::Row<'_>, count: usize) -> rusqlite::Result<Vec<Field>> {
+fn fields(row: &rusqlite::Row<'_>, count: usize) -> rusqlite::Result<Fields> {
     (0..count)
-        .map(|place| {
-            Ok(match row.get_ref(place)? {
+        .map(|column| {
+            Ok(match row.get_ref(column)? {
                 ValueRef::Null | ValueRef::Blob(_) => Field::Null,
                 ValueRef::Integer(number) => Field::Int(number),
                 ValueRef::Real(number) => Field::Real(number),
@@ -292,7 +308,7 @@ fn fields(row: &rusqlite::Row<'_>, count: usize) -> rusqlite::Result<Vec<Field>>
         .collect()
 }
 
-/// Whether an error means that the time was over.
+/// Whether an error means that the deadline passed.
 pub fn timed_out(error: &StoreError) -> bool {
     matches!(error.fault(), Fault::Sqlite { code: Some(rusqlite::ErrorCode::OperationInterrupted), .. })
 }

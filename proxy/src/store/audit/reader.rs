@@ -9,12 +9,12 @@ use cmiot_signer::{AppId, Card, Stamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::evidence::lost;
-use super::log::columns::kind_of_number;
 use super::log::identity::{HashedCard, IdentityKey, PastCard};
 use super::log::link::manifest;
 use super::log::loss::Loss;
 use super::log::month::{self, Month};
 use super::log::row::BegunRow;
+use super::log::value::kind_of_number;
 use super::query::range::first_since;
 use crate::clock::Time;
 use crate::store::schema::{self, Kind};

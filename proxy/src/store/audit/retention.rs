@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::log::columns::NoteRow;
 use super::log::identity::IdentityKey;
 use super::log::month::{self, Month};
-use super::log::row::NoteRow;
 use super::log::{link, notes};
 use super::reader::AuditReader;
 use crate::clock::Time;

@@ -13,11 +13,11 @@ use rusqlite::Connection;
 
 use super::anchor::{self, Anchor};
 use crate::clock::Time;
+use crate::store::audit::log::columns::NoteRow;
 use crate::store::audit::log::link;
 use crate::store::audit::log::loss::{ACKNOWLEDGED, LOST, Loss, up_to_the_millisecond};
 use crate::store::audit::log::month;
 use crate::store::audit::log::notes::{self, Notes};
-use crate::store::audit::log::row::NoteRow;
 use crate::store::schema::{self, Kind};
 use crate::store::{Fault, StoreError};
 

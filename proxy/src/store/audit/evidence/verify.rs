@@ -21,10 +21,10 @@ use crate::store::audit::log::notes::Notes;
 use crate::store::schema::{self as files, Kind};
 use crate::store::{Fault, StoreError};
 
-use self::held::{By, Contradiction, Held, Passing};
+use self::anchors::{AnchorsInScope, Contradiction, Evidence, SegmentAnchors};
 use self::noted::Noted;
 
-mod held;
+mod anchors;
 mod index;
 mod names;
 mod noted;
@@ -114,7 +114,7 @@ pub fn verify(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Report, StoreError> {
     let mut report = Report::default();
-    let mut held = Held::new(scope, &mut report);
+    let mut in_scope = AnchorsInScope::new(scope, &mut report);
     let mut months = month::list(dir)?;
     months.reverse();
     months.retain(|&month| scope.has(month));
@@ -128,26 +128,31 @@ pub fn verify(
     let mut noted = Noted::default();
     let mut known = BTreeMap::new();
     let mut wrong = Vec::new();
-    let mut link: Option<Link> = None;
+    let mut link: Option<Continuity> = None;
     for (month, connection) in &opened {
-        let mut passing = held.take(*month);
+        let mut anchors = in_scope.take(*month);
         let before = link.take();
         let path = month.path(dir);
-        let mut walk = Walk { noted: &mut noted, passing: &mut passing, report: &mut report };
-        let (walked, findings) = beside(
-            || schema::check_integrity(&path),
-            || walk.segment(connection, *month, before.as_ref(), &mut |rows| progress(rows, total)),
-        );
-        link = walked.unwrap_or_else(|error| {
+        let mut verifier = SegmentVerifier {
+            connection,
+            month: *month,
+            progress: &mut |rows| progress(rows, total),
+            noted: &mut noted,
+            anchors: &mut anchors,
+            report: &mut report,
+        };
+        let (verified, findings) =
+            in_parallel(|| schema::check_integrity(&path), || verifier.verify(before.as_ref()));
+        link = verified.unwrap_or_else(|error| {
             report.damage(*month, None, format!("cannot be read: {error}"));
             None
         });
         for finding in findings {
             report.damage(*month, None, format!("SQLite's own check: {finding}"));
         }
-        report.anchors += passing.compared;
-        report.confirmed = passing.confirmed.map(|last| (*month, last)).or(report.confirmed);
-        wrong.append(&mut passing.wrong);
+        report.anchors += anchors.compared;
+        report.confirmed = anchors.confirmed.map(|last| (*month, last)).or(report.confirmed);
+        wrong.append(&mut anchors.wrong);
         for manifest in link.iter().flat_map(|link| &link.manifest) {
             if let Some(month) = Month::parse(&manifest.month) {
                 known.entry(month).or_insert_with(|| manifest.clone());
@@ -163,13 +168,13 @@ pub fn verify(
         noted.take(note.at, note.what, &note.detail);
     }
     known.retain(|month, _| !months.contains(month) && scope.has(*month));
-    missing(&known, held, &noted, &mut wrong, &mut report);
+    missing(&known, in_scope, &noted, &mut wrong, &mut report);
     judge(wrong, &noted, scope.own_anchors, &mut report);
     Ok(report)
 }
 
 /// Does two things at once where a thread can be had, else one after the other; what both gave, the second first.
-fn beside<A: Send, B>(other: impl Fn() -> A + Sync, own: impl FnOnce() -> B) -> (B, A) {
+fn in_parallel<A: Send, B>(other: impl Fn() -> A + Sync, own: impl FnOnce() -> B) -> (B, A) {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("audit-check".into()).spawn_scoped(scope, &other);
         let own = own();
@@ -200,28 +205,28 @@ fn open(dir: &Path, month: Month, report: &mut Report) -> Result<Option<(Connect
 }
 
 /// What the next segment must link.
-struct Link {
+struct Continuity {
     last: i64,
     head: Hash,
     /// The manifest that the next segment must have.
     manifest: Vec<Manifest>,
 }
 
-/// What a segment is walked with.
-struct Walk<'w, 'a> {
+/// One segment, while it is verified.
+struct SegmentVerifier<'w, 'a> {
+    connection: &'w Connection,
+    month: Month,
+    /// Called with the number of rows read so far, over all segments.
+    progress: &'w mut dyn FnMut(u64),
     noted: &'w mut Noted,
-    passing: &'w mut Passing<'a>,
+    anchors: &'w mut SegmentAnchors<'a>,
     report: &'w mut Report,
 }
 
-impl Walk<'_, '_> {
-    fn segment(
-        &mut self,
-        connection: &Connection,
-        month: Month,
-        before: Option<&Link>,
-        progress: &mut dyn FnMut(u64),
-    ) -> rusqlite::Result<Option<Link>> {
+impl SegmentVerifier<'_, '_> {
+    /// Verifies the segment after `before`, the segment before it. None when its own row is damaged.
+    fn verify(&mut self, before: Option<&Continuity>) -> rusqlite::Result<Option<Continuity>> {
+        let (connection, month) = (self.connection, self.month);
         schema::compare(connection, month, self.report)?;
         let own: Vec<(String, Vec<u8>, i64, Vec<u8>)> = connection
             .prepare("SELECT month, previous, before, seed FROM segment")?
@@ -246,29 +251,29 @@ impl Walk<'_, '_> {
             self.report.damage(month, None, "table segment or manifest was altered");
         }
         if let Some((what, rows)) = link_fault(before, &previous, *last_before, &manifest) {
-            self.passing.missing_before(what, rows);
+            self.anchors.missing_before(what, rows);
         }
-        self.passing.reach(*last_before, &[&seed, &previous], None);
-        let walked = self.rows(connection, month, seed, *last_before, progress)?;
-        self.passing.finish(walked.last);
-        if let Some(span) = walked.span {
+        self.anchors.check_head(*last_before, &[&seed, &previous], None);
+        let scanned = self.rows(seed, *last_before)?;
+        self.anchors.finish(scanned.last);
+        if let Some(span) = scanned.span {
             manifest.push(Manifest {
                 month: name.clone(),
                 first: span.first,
-                last: walked.last,
-                count: walked.last.saturating_sub(span.first).saturating_add(1),
-                since: walked.since,
-                until: walked.until,
-                head: walked.head,
+                last: scanned.last,
+                count: scanned.last.saturating_sub(span.first).saturating_add(1),
+                since: scanned.since,
+                until: scanned.until,
+                head: scanned.head,
             });
         }
-        Ok(Some(Link { last: walked.last, head: walked.head, manifest }))
+        Ok(Some(Continuity { last: scanned.last, head: scanned.head, manifest }))
     }
 }
 
 /// What is wrong with what a segment says of those before it, and which rows are missing between.
 fn link_fault(
-    before: Option<&Link>,
+    before: Option<&Continuity>,
     previous: &Hash,
     last_before: i64,
     manifest: &[Manifest],
@@ -299,16 +304,16 @@ fn link_fault(
 /// Months in scope that a manifest or an anchor knows and that are not there: each needs the note of its pruning.
 fn missing<'a>(
     known: &BTreeMap<Month, Manifest>,
-    mut held: Held<'a>,
+    mut in_scope: AnchorsInScope<'a>,
     noted: &Noted,
     wrong: &mut Vec<Contradiction<'a>>,
     report: &mut Report,
 ) {
-    let mut months: Vec<Month> = held.months().chain(known.keys().copied()).collect();
+    let mut months: Vec<Month> = in_scope.months().chain(known.keys().copied()).collect();
     months.sort_unstable();
     months.dedup();
     for month in months {
-        let anchors: Vec<&Anchor> = held.take(month).rest().collect();
+        let anchors: Vec<&Anchor> = in_scope.take(month).rest().collect();
         let manifest = known.get(&month);
         let Some(pruned) = noted.pruned(month) else {
             const GONE: &str =
@@ -317,7 +322,7 @@ fn missing<'a>(
                 Some(anchor) => {
                     report.anchors += anchors.len() as u64;
                     let what = format!("{GONE}; the anchor of {} knows its row {}", anchor.time, anchor.last);
-                    wrong.push(Contradiction { month, batch: None, by: By::Anchor(anchor), what });
+                    wrong.push(Contradiction { month, batch: None, by: Evidence::Anchor(anchor), what });
                 }
                 None => report.damage(
                     month,
@@ -333,7 +338,7 @@ fn missing<'a>(
             if anchor.last > manifest.last || anchor.head != manifest.head.to_string() {
                 let what =
                     format!("its manifest contradicts the anchor of {} at row {}", anchor.time, anchor.last);
-                wrong.push(Contradiction { month, batch: None, by: By::Anchor(anchor), what });
+                wrong.push(Contradiction { month, batch: None, by: Evidence::Anchor(anchor), what });
             }
         }
         report.pruned.push((manifest.clone(), pruned));
@@ -345,8 +350,8 @@ fn missing<'a>(
 fn judge(wrong: Vec<Contradiction<'_>>, noted: &Noted, own: bool, report: &mut Report) {
     for Contradiction { month, batch, by, what } in wrong {
         let loss = match by {
-            By::Anchor(anchor) => noted.loss(|loss| anchor.is_covered_by(loss)),
-            By::Rows(rows) => {
+            Evidence::Anchor(anchor) => noted.loss(|loss| anchor.is_covered_by(loss)),
+            Evidence::MissingRows(rows) => {
                 let (first, last) = rows.into_inner();
                 noted.loss(|loss| first <= last && loss.covers_rows(month, first, last))
             }

@@ -4,15 +4,15 @@ use std::ops::{ControlFlow, RangeInclusive};
 
 use rusqlite::Connection;
 
-/// The numbers of a card's rows, the newest first: what is in no run yet, run by run, then block by block. Numbers of
-/// calls are among them. To be asked within one transaction: meanwhile the tail may become a run.
+/// Visits the numbers of a card's rows, newest first: the tail, then run by run, then block by block. Numbers of calls are
+/// among them. The caller holds one transaction, since the tail may become a run meanwhile.
 pub(crate) fn for_card(
     connection: &Connection,
     card: &[String; 2],
     ids: &RangeInclusive<i64>,
     visit: &mut dyn FnMut(i64) -> rusqlite::Result<ControlFlow<()>>,
 ) -> rusqlite::Result<()> {
-    for (places, entries) in [
+    for (parts, entries) in [
         (
             "SELECT coalesce(max(last), 0) FROM card_run WHERE ?1 <= ?2",
             "SELECT id FROM record WHERE id BETWEEN max(?1 + 1, ?4) AND ?5 AND card IN (?2, ?3) ORDER BY id DESC",
@@ -28,11 +28,11 @@ pub(crate) fn for_card(
              ORDER BY id DESC",
         ),
     ] {
-        let (mut places, mut entries) = (connection.prepare(places)?, connection.prepare(entries)?);
-        let mut places = places.query((ids.start(), ids.end()))?;
-        while let Some(place) = places.next()? {
-            let place: i64 = place.get(0)?;
-            let mut rows = entries.query((place, &card[0], &card[1], ids.start(), ids.end()))?;
+        let (mut parts, mut entries) = (connection.prepare(parts)?, connection.prepare(entries)?);
+        let mut parts = parts.query((ids.start(), ids.end()))?;
+        while let Some(part) = parts.next()? {
+            let part: i64 = part.get(0)?;
+            let mut rows = entries.query((part, &card[0], &card[1], ids.start(), ids.end()))?;
             while let Some(row) = rows.next()? {
                 if visit(row.get(0)?)?.is_break() {
                     return Ok(());

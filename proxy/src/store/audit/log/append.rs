@@ -1,7 +1,7 @@
-//! One transaction's worth: rows into their tables, names into numbers, all of it into the chain.
+//! One batch: inserts its rows into their tables, replaces names by numbers, and extends the chain.
 //!
-//! Look-ups come in numbers: they are inserted [`WIDE`] a statement. `OR ROLLBACK`: a batch is written whole or not at
-//! all, so that SQLite need not be able to take back one statement.
+//! Lookups are many: one statement inserts [`WIDE`] of them. `OR ROLLBACK`: a batch is written whole or not at all, so that
+//! SQLite need not be able to undo one statement.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -9,27 +9,27 @@ use std::sync::LazyLock;
 use rusqlite::{Connection, params};
 
 use super::chain::{Digest, Limits};
-use super::columns::{RECORD, TABLES, VERSION, Value};
+use super::columns::{Table, VERSION};
 use super::identity::IdentityKey;
 use super::insert::Insert;
 use super::link::Head;
-use super::row::{Row, RowIdentity};
+use super::row::{self, Row};
+use super::value::Value;
 
-/// Look-ups that one statement inserts. More of them would spare little: what is done once a statement is a small part
-/// of it by then.
+/// Lookups per statement. More would save little: the cost per statement is a small part of the cost by then.
 const WIDE: usize = 16;
 
-/// Numbers of the names in a file.
+/// The numbers of the names in a file.
 pub(crate) type Names = HashMap<Box<str>, i64>;
 
-/// The statements that insert one row, in the order of the tables.
-static INSERTS: LazyLock<[String; TABLES.len()]> =
-    LazyLock::new(|| std::array::from_fn(|table| TABLES[table].insert_sql(1)));
-/// The statement that inserts [`WIDE`] look-ups.
-static INSERT_WIDE: LazyLock<String> = LazyLock::new(|| TABLES[RECORD].insert_sql(WIDE));
+/// The statements that insert one row, by table.
+static INSERTS: LazyLock<[String; Table::ALL.len()]> =
+    LazyLock::new(|| Table::ALL.map(|table| table.insert_sql(1)));
+/// The statement that inserts [`WIDE`] lookups.
+static INSERT_WIDE: LazyLock<String> = LazyLock::new(|| Table::Record.insert_sql(WIDE));
 
-/// Inserts rows, of which there is at least one, and their batch. `with_card` gets the card, as it is written, and the
-/// number of each row that has one.
+/// Inserts rows (at least one) and their batch. `with_card` gets the card, as it is written, and the number of each row
+/// that has one.
 pub(crate) fn append<'a>(
     connection: &Connection,
     names: &mut Names,
@@ -38,47 +38,47 @@ pub(crate) fn append<'a>(
     rows: impl Iterator<Item = &'a Row> + Clone,
     mut with_card: impl FnMut(&str, i64),
 ) -> rusqlite::Result<Head> {
-    let mut inserts: [Option<Insert<'_, '_>>; TABLES.len()] = [const { None }; TABLES.len()];
+    let mut inserts: [Option<Insert<'_, '_>>; Table::ALL.len()] = [const { None }; Table::ALL.len()];
     let mut wide: Option<Insert<'_, '_>> = None;
-    let look_ups = rows.clone().filter(|row| matches!(row, Row::LookUp(_))).count();
-    // Full statements first; what is left over is inserted one by one.
-    let mut in_wide = look_ups - look_ups % WIDE;
+    let lookups = rows.clone().filter(|row| matches!(row, Row::LookUp(_))).count();
+    // Full statements first; single inserts for the rest.
+    let mut in_wide = lookups - lookups % WIDE;
     let mut digest = Digest::batch(&head.hash);
-    let shown = RowIdentity::all(rows.clone(), key);
+    let identities = row::identities(rows.clone(), key);
     let first = head.last + 1;
     let Head { mut last, mut horizon, .. } = head;
     let mut begins = i64::MAX;
-    let mut cells = Vec::with_capacity(24);
-    for (row, shown) in rows.zip(&shown) {
+    let mut values = Vec::with_capacity(24);
+    for (row, identity) in rows.zip(&identities) {
         last += 1;
         let at = row.at().as_micros();
         (begins, horizon) = (begins.min(at), horizon.max(at));
-        if let Some(card) = shown.card(row.card()) {
+        if let Some(card) = identity.card(row.card()) {
             with_card(card, last);
         }
-        let table = row.cells(shown, &mut cells);
-        digest.row(TABLES[table].letter, last);
-        cells.iter().for_each(|cell| digest.cell(*cell));
-        let (insert, sql, count) = if table == RECORD && in_wide > 0 {
+        let table = row.values(identity, &mut values);
+        digest.row(table.tag(), last);
+        values.iter().for_each(|value| digest.value(*value));
+        let (insert, sql, count) = if table == Table::Record && in_wide > 0 {
             in_wide -= 1;
             (&mut wide, &INSERT_WIDE[..], WIDE)
         } else {
-            (&mut inserts[table], &INSERTS[table][..], 1)
+            (&mut inserts[table as usize], &INSERTS[table as usize][..], 1)
         };
         let insert = match insert {
             Some(insert) => insert,
             unprepared => {
-                let parameters = count * (cells.len() + 1);
+                let parameters = count * (values.len() + 1);
                 unprepared.insert(Insert::new(connection.prepare_cached(sql)?, parameters))
             }
         };
         insert.bind(Value::Int(last), None)?;
-        for &cell in &cells {
-            let number = match cell {
-                Value::Name(text) if !insert.stands(cell) => Some(number(connection, names, text)?),
+        for &value in &values {
+            let number = match value {
+                Value::Name(text) if !insert.is_bound(value) => Some(number(connection, names, text)?),
                 _ => None,
             };
-            insert.bind(cell, number)?;
+            insert.bind(value, number)?;
         }
         insert.execute_if_full()?;
     }
@@ -91,7 +91,7 @@ pub(crate) fn append<'a>(
     Ok(Head { last, horizon, hash })
 }
 
-/// The number of a name in this file, given out at its first use.
+/// The number of a name in this file, assigned at its first use.
 fn number(connection: &Connection, names: &mut Names, text: &str) -> rusqlite::Result<i64> {
     if let Some(&number) = names.get(text) {
         return Ok(number);

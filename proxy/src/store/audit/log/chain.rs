@@ -14,7 +14,7 @@ use std::fmt;
 
 use ring::digest::{Context, SHA256};
 
-use super::columns::Value;
+use super::value::Value;
 
 /// What a batch must have been, in one value.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -111,8 +111,8 @@ impl Digest {
     }
 
     /// One value; a name is its text.
-    pub(crate) fn cell(&mut self, cell: Value<'_>) {
-        match cell {
+    pub(crate) fn value(&mut self, value: Value<'_>) {
+        match value {
             Value::Null => self.buffer.push(0),
             Value::Int(number) => {
                 self.buffer.push(1);
@@ -157,13 +157,13 @@ impl Digest {
 /// What the first batch of a segment follows.
 pub(crate) fn seed(month: &str, previous: &Hash, before: i64, manifest: &[Manifest]) -> Hash {
     let mut digest = Digest::new(b"cmiot-audit-segment-1\0");
-    digest.cell(Value::Text(month.as_bytes()));
+    digest.value(Value::Text(month.as_bytes()));
     digest.bytes(&previous.0);
-    digest.cell(Value::Int(before));
+    digest.value(Value::Int(before));
     for Manifest { month, first, last, count, since, until, head } in manifest {
-        digest.cell(Value::Text(month.as_bytes()));
+        digest.value(Value::Text(month.as_bytes()));
         for number in [first, last, count, since, until] {
-            digest.cell(Value::Int(*number));
+            digest.value(Value::Int(*number));
         }
         digest.bytes(&head.0);
     }
@@ -174,10 +174,10 @@ pub(crate) fn seed(month: &str, previous: &Hash, before: i64, manifest: &[Manife
 mod tests {
     use super::*;
 
-    fn hash(cells: &[Value<'_>]) -> Hash {
+    fn hash(values: &[Value<'_>]) -> Hash {
         let mut digest = Digest::batch(&Hash::NONE);
         digest.row(b'r', 1);
-        cells.iter().for_each(|cell| digest.cell(*cell));
+        values.iter().for_each(|value| digest.value(*value));
         digest.finish_batch(Limits { version: 1, first: 1, last: 1, begins: 5, horizon: 5 })
     }
 

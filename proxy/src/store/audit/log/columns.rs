@@ -1,34 +1,44 @@
-//! The audit's tables of rows: which columns, in which order, and which of them hold names.
+//! The columns of the audit: per table the row type, its columns in order, and the value that a row has in each; per view
+//! the columns that queries, exports and the command line show.
 //!
-//! One list a table serves the insertion, the chain and everything that reads rows back, so that they cannot disagree
-//! about the order. It is version 1 of the rows; a later version is a further list, never a change of this one.
+//! Insertion, digest and everything that reads rows back take their order from one list per table, so they cannot disagree
+//! about it. The lists of tables are version 1 of the rows: a later version is a further list, never a change of this one.
+//! A new column is an entry here and a migration.
 
-use cmiot_signer::CardKind;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cmiot_signer::{AppId, Card};
+
+use super::identity::RowIdentity;
+use super::value::{Value, count, int, kind_number, micros, name, text};
+use crate::clock::Time;
+use crate::inline_str::InlineStr;
 
 /// The version of the rows that this proxy writes.
 pub(crate) const VERSION: i64 = 1;
 
-/// A table of numbered rows.
-pub(crate) struct Table {
-    /// What it is called.
-    pub(crate) name: &'static str,
-    /// What the chain calls it.
-    pub(crate) letter: u8,
-    /// Its columns after `id`.
-    pub(crate) columns: &'static [Column],
+/// A table of rows, which share one count of row numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Table {
+    Record,
+    Call,
+    Refused,
+    Gap,
+    Note,
 }
 
-/// A column.
+/// A column of a table.
+#[derive(Debug)]
 pub(crate) struct Column {
-    /// What it is called, ready for SQL.
+    /// Ready for SQL.
     pub(crate) name: &'static str,
-    /// What its values are.
     pub(crate) class: Class,
-    /// Whether it may hold NULL.
     pub(crate) nullable: bool,
 }
 
-/// What the values of a column are.
+/// The type of a column's values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Class {
     Int,
@@ -38,180 +48,390 @@ pub(crate) enum Class {
     Name,
 }
 
-/// A value on its way into a row.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Value<'a> {
-    Null,
-    Int(i64),
-    /// UTF-8. Whoever has a `str` has proved it, and nobody here needs it proved again.
-    Text(&'a [u8]),
-    /// Kept once in the table `name`.
-    Name(&'a str),
-}
+impl Table {
+    pub(crate) const ALL: [Self; 5] = [Self::Record, Self::Call, Self::Refused, Self::Gap, Self::Note];
 
-impl PartialEq for Value<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        match (*self, *other) {
-            (Self::Null, Self::Null) => true,
-            (Self::Int(one), Self::Int(other)) => one == other,
-            (Self::Text(one), Self::Text(other)) => alike(one, other),
-            (Self::Name(one), Self::Name(other)) => alike(one.as_bytes(), other.as_bytes()),
-            _ => false,
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Record => "record",
+            Self::Call => "call",
+            Self::Refused => "refused",
+            Self::Gap => "gap",
+            Self::Note => "note",
         }
+    }
+
+    /// The letter that a row of this table begins with in the digest.
+    pub(crate) const fn tag(self) -> u8 {
+        match self {
+            Self::Record => b'r',
+            Self::Call => b'c',
+            Self::Refused => b'p',
+            Self::Gap => b'g',
+            Self::Note => b'n',
+        }
+    }
+
+    /// Its columns after `id`, in the order of insertion and digest.
+    pub(crate) const fn columns(self) -> &'static [Column] {
+        match self {
+            Self::Record => LOOKUP_ROW,
+            Self::Call => CALL_ROW,
+            Self::Refused => REFUSED_ROW,
+            Self::Gap => GAP_ROW,
+            Self::Note => NOTE_ROW,
+        }
+    }
+
+    /// The position of a column in [`Self::select_sql`]. In a constant, a column that the table lacks does not compile.
+    ///
+    /// # Panics
+    /// When the table has no such column.
+    pub(crate) const fn position(self, name: &str) -> usize {
+        let columns = self.columns();
+        let mut at = 0;
+        while at < columns.len() {
+            if is_same(columns[at].name, name) {
+                return at + 1;
+            }
+            at += 1;
+        }
+        panic!("no such column")
+    }
+
+    /// `INSERT` of so many whole rows, `id` first. A failure rolls the transaction back.
+    pub(crate) fn insert_sql(self, rows: usize) -> String {
+        let row = format!("({})", vec!["?"; self.columns().len() + 1].join(", "));
+        let rows = vec![row; rows].join(", ");
+        format!("INSERT OR ROLLBACK INTO {} (id, {}) VALUES {rows}", self.name(), self.column_list())
+    }
+
+    /// `SELECT` of whole rows, `id` first, ordered by number, from the table itself: it reads no index.
+    pub(crate) fn select_sql(self) -> String {
+        format!("SELECT id, {} FROM {} NOT INDEXED ORDER BY id", self.column_list(), self.name())
+    }
+
+    fn column_list(self) -> String {
+        self.columns().iter().map(|column| column.name).collect::<Vec<_>>().join(", ")
     }
 }
 
-/// Eight bytes at once: these texts are short, and alike for long. musl compares byte by byte.
-fn alike(one: &[u8], other: &[u8]) -> bool {
-    let ((words, rest), (others, others_rest)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
-    one.len() == other.len()
-        && words.iter().zip(others).all(|(one, other)| one == other)
-        && rest.iter().zip(others_rest).all(|(one, other)| one == other)
+/// Compares in a constant, where `==` cannot.
+const fn is_same(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    if one.len() != other.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < one.len() {
+        if one[at] != other[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
 }
 
-/// Every table of rows. An index into this is how the rest speaks of a table.
-pub(crate) const TABLES: [Table; 5] = [
-    Table {
-        name: "record",
-        letter: b'r',
-        columns: &[
-            int("at"),
-            text("card").or_null(),
-            int("kind").or_null(),
-            text("masked").or_null(),
-            name("key").or_null(),
-            name("outcome"),
-            name("reason").or_null(),
-            int("authenticated"),
-            name("\"group\"").or_null(),
-            name("account").or_null(),
-            name("operation").or_null(),
-            text("client").or_null(),
-            text("peer"),
-            text("transid").or_null(),
-            text("code"),
-            text("carrier_code").or_null(),
-            text("status").or_null(),
-            int("age").or_null(),
-            text("carrier_transid").or_null(),
-            int("latency"),
-        ],
-    },
-    Table {
-        name: "call",
-        letter: b'c',
-        columns: &[
-            int("at"),
-            text("transid").or_null(),
-            text("previous").or_null(),
-            text("card").or_null(),
-            int("kind").or_null(),
-            text("masked").or_null(),
-            name("key").or_null(),
-            name("account"),
-            name("operation"),
-            text("code").or_null(),
-            name("fault").or_null(),
-            text("status").or_null(),
-            int("latency"),
-            int("bytes").or_null(),
-        ],
-    },
-    Table {
-        name: "refused",
-        letter: b'p',
-        columns: &[text("peer").or_null(), name("reason"), int("count"), int("first"), int("last")],
-    },
-    Table {
-        name: "gap",
-        letter: b'g',
-        columns: &[int("first"), int("last"), int("answered"), int("refused")],
-    },
-    Table { name: "note", letter: b'n', columns: &[int("at"), name("what"), text("detail")] },
+/// Defines a table: its columns in order, and a function that writes a row's values in that order.
+macro_rules! table {
+    (
+        $columns:ident, $values:ident<$row:lifetime>($($argument:ident: $type:ty),+);
+        $($name:literal: $class:ident $(or $null:tt)? = $value:expr;)+
+    ) => {
+        const $columns: &[Column] = &[$(
+            Column { name: $name, class: Class::$class, nullable: table!(@nullable $($null)?) },
+        )+];
+
+        pub(super) fn $values<$row>($($argument: $type,)+ to: &mut Vec<Value<$row>>) {
+            to.extend([$($value),+]);
+        }
+    };
+    (@nullable) => { false };
+    (@nullable null) => { true };
+}
+
+/// One request, answered or about to be. Never holds a password, a token or a URL.
+#[derive(Clone, Debug)]
+pub struct LookupRow {
+    /// The arrival of the request.
+    pub at: Time,
+    /// The client; only claimed unless `authenticated`.
+    pub client: Option<AppId>,
+    /// The client's group, if the client is known.
+    pub group: Option<Arc<str>>,
+    /// The account of the carrier call.
+    pub account: Option<Arc<str>>,
+    /// The address that the request came from.
+    pub peer: IpAddr,
+    /// The operation, if the path names one.
+    pub operation: Option<&'static str>,
+    /// The card, if it is well-formed.
+    pub card: Option<Card>,
+    /// The gateway's transid, well-formed or not.
+    pub transid: Option<InlineStr<48>>,
+    /// The outcome: one of a closed set, which is stored once per file.
+    pub outcome: &'static str,
+    /// The reason for a response that is not the carrier's: one of a closed set.
+    pub reason: Option<&'static str>,
+    /// The code in the response.
+    pub code: InlineStr<16>,
+    /// The code in the carrier's reply, if there was one.
+    pub carrier_code: Option<InlineStr<16>>,
+    /// The STATUS in the response, if there is one.
+    pub status: Option<InlineStr<16>>,
+    /// The age of the carrier's reply.
+    pub age: Option<Duration>,
+    /// The transid of the carrier call that gave this reply, or of the last attempt.
+    pub carrier_transid: Option<InlineStr<48>>,
+    /// From the request's arrival until the record was made.
+    pub latency: Duration,
+    /// Whether the token was right.
+    pub authenticated: bool,
+    /// Whether it records an action that was begun.
+    pub action: bool,
+}
+
+table! {
+    LOOKUP_ROW, lookup_values<'a>(row: &'a LookupRow, identity: &'a RowIdentity);
+    "at": Int = Value::Int(row.at.as_micros());
+    "card": Text or null = text(identity.card(row.card.as_ref()));
+    "kind": Int or null = int(row.card.as_ref().map(|card| kind_number(card.kind())));
+    "masked": Text or null = text(identity.masked());
+    "key": Name or null = name(identity.key());
+    "outcome": Name = Value::Name(row.outcome);
+    "reason": Name or null = name(row.reason);
+    "authenticated": Int = Value::Int(row.authenticated.into());
+    "\"group\"": Name or null = name(row.group.as_deref());
+    "account": Name or null = name(row.account.as_deref());
+    "operation": Name or null = name(row.operation);
+    "client": Text or null = text(row.client.as_ref().map(AppId::as_bytes));
+    "peer": Text = text(identity.peer());
+    "transid": Text or null = text(row.transid.as_ref().map(InlineStr::as_bytes));
+    "code": Text = Value::Text(row.code.as_bytes());
+    "carrier_code": Text or null = text(row.carrier_code.as_ref().map(InlineStr::as_bytes));
+    "status": Text or null = text(row.status.as_ref().map(InlineStr::as_bytes));
+    "age": Int or null = int(row.age.map(micros));
+    "carrier_transid": Text or null = text(row.carrier_transid.as_ref().map(InlineStr::as_bytes));
+    "latency": Int = Value::Int(micros(row.latency));
+}
+
+/// One attempt at the carrier. The carrier module writes it when the attempt ends.
+#[derive(Clone, Debug)]
+pub struct CallRow {
+    /// The begin of the attempt.
+    pub at: Time,
+    /// Its own transid; none when the proxy could not number it.
+    pub transid: Option<InlineStr<48>>,
+    /// The transid of the previous attempt in the same flight.
+    pub previous: Option<InlineStr<48>>,
+    /// The card asked about.
+    pub card: Card,
+    /// The account that signed it.
+    pub account: Arc<str>,
+    /// The operation.
+    pub operation: &'static str,
+    /// The code in the carrier's reply, if there was one.
+    pub code: Option<InlineStr<16>>,
+    /// The reason for a missing code: one of a closed set.
+    pub fault: Option<&'static str>,
+    /// The STATUS in the reply, if there is one.
+    pub status: Option<InlineStr<16>>,
+    /// The duration of the attempt.
+    pub latency: Duration,
+    /// The length of the carrier's reply in bytes.
+    pub bytes: Option<usize>,
+}
+
+table! {
+    CALL_ROW, call_values<'a>(row: &'a CallRow, identity: &'a RowIdentity);
+    "at": Int = Value::Int(row.at.as_micros());
+    "transid": Text or null = text(row.transid.as_ref().map(InlineStr::as_bytes));
+    "previous": Text or null = text(row.previous.as_ref().map(InlineStr::as_bytes));
+    "card": Text or null = text(identity.card(Some(&row.card)));
+    "kind": Int or null = Value::Int(kind_number(row.card.kind()));
+    "masked": Text or null = text(identity.masked());
+    "key": Name or null = name(identity.key());
+    "account": Name = Value::Name(&row.account);
+    "operation": Name = Value::Name(row.operation);
+    "code": Text or null = text(row.code.as_ref().map(InlineStr::as_bytes));
+    "fault": Name or null = name(row.fault);
+    "status": Text or null = text(row.status.as_ref().map(InlineStr::as_bytes));
+    "latency": Int = Value::Int(micros(row.latency));
+    "bytes": Int or null = int(row.bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)));
+}
+
+/// Requests that were not admitted and were only counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedRow {
+    /// The address that they came from; none when there were several, or too many to tell apart.
+    pub peer: Option<IpAddr>,
+    /// The reason for the refusals: one of a closed set.
+    pub reason: &'static str,
+    /// The number of refusals.
+    pub count: u64,
+    /// The first of them.
+    pub first: Time,
+    /// The last of them.
+    pub last: Time,
+}
+
+table! {
+    REFUSED_ROW, refused_values<'a>(row: &'a RefusedRow, identity: &'a RowIdentity);
+    "peer": Text or null = text(identity.peer());
+    "reason": Name = Value::Name(row.reason);
+    "count": Int = Value::Int(count(row.count));
+    "first": Int = Value::Int(row.first.as_micros());
+    "last": Int = Value::Int(row.last.as_micros());
+}
+
+/// Requests without a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    /// The first of them, by the time when its loss was found.
+    pub(crate) first: Time,
+    /// The last of them.
+    pub(crate) last: Time,
+    /// The number of those that were answered without a record.
+    pub(crate) answered: u64,
+    /// The number of those that were refused for it.
+    pub(crate) refused: u64,
+}
+
+table! {
+    GAP_ROW, gap_values<'a>(gap: &'a Gap);
+    "first": Int = Value::Int(gap.first.as_micros());
+    "last": Int = Value::Int(gap.last.as_micros());
+    "answered": Int = Value::Int(count(gap.answered));
+    "refused": Int = Value::Int(count(gap.refused));
+}
+
+/// Something done to the audit itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoteRow {
+    /// When it was done.
+    pub at: Time,
+    /// The kind of note: one of a closed set.
+    pub what: &'static str,
+    /// The object of the action.
+    pub detail: String,
+}
+
+table! {
+    NOTE_ROW, note_values<'a>(at: Time, what: &'static str, detail: &'a str);
+    "at": Int = Value::Int(at.as_micros());
+    "what": Name = Value::Name(what);
+    "detail": Text = Value::Text(detail.as_bytes());
+}
+
+/// A column of a view, as queries, exports and the command line show it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ViewColumn {
+    /// The name in SQL, CSV, JSON and Parquet.
+    pub name: &'static str,
+    /// The type in Parquet.
+    pub kind: ViewKind,
+    /// Whether the command line's table shows it: a terminal has no room for all.
+    pub narrow: bool,
+}
+
+/// The type of a view's column.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ViewKind {
+    /// The row's number, never null.
+    Id,
+    /// A number.
+    Number,
+    /// A time as RFC 3339.
+    Time,
+    /// A text.
+    Text,
+    /// A number with a fraction.
+    Real,
+    /// 0 or 1.
+    Flag,
+}
+
+/// The columns of a lookup, in the order of its fields: those of the view `lookup`.
+pub const LOOKUP: &[ViewColumn] = &[
+    shown("id", ViewKind::Id).narrow(),
+    shown("time", ViewKind::Time).narrow(),
+    shown("client", ViewKind::Text).narrow(),
+    shown("group", ViewKind::Text),
+    shown("account", ViewKind::Text),
+    shown("peer", ViewKind::Text).narrow(),
+    shown("operation", ViewKind::Text),
+    shown("kind", ViewKind::Text),
+    shown("card", ViewKind::Text).narrow(),
+    shown("transid", ViewKind::Text).narrow(),
+    shown("outcome", ViewKind::Text).narrow(),
+    shown("reason", ViewKind::Text).narrow(),
+    shown("code", ViewKind::Text).narrow(),
+    shown("meaning", ViewKind::Text),
+    shown("carrier_code", ViewKind::Text),
+    shown("status", ViewKind::Text).narrow(),
+    shown("card_is", ViewKind::Text),
+    shown("age_s", ViewKind::Real).narrow(),
+    shown("carrier_transid", ViewKind::Text),
+    shown("latency_ms", ViewKind::Real).narrow(),
+    shown("authenticated", ViewKind::Flag),
+    shown("masked", ViewKind::Text),
 ];
 
-pub(crate) const RECORD: usize = 0;
-pub(crate) const CALL: usize = 1;
-pub(crate) const REFUSED: usize = 2;
-pub(crate) const GAP: usize = 3;
-pub(crate) const NOTE: usize = 4;
+/// The columns of a carrier call, in the order of its fields: those of the view `carrier_call`.
+pub const CALL: &[ViewColumn] = &[
+    shown("id", ViewKind::Id),
+    shown("time", ViewKind::Time),
+    shown("transid", ViewKind::Text),
+    shown("previous", ViewKind::Text),
+    shown("account", ViewKind::Text),
+    shown("operation", ViewKind::Text),
+    shown("kind", ViewKind::Text),
+    shown("card", ViewKind::Text),
+    shown("code", ViewKind::Text),
+    shown("fault", ViewKind::Text),
+    shown("status", ViewKind::Text),
+    shown("latency_ms", ViewKind::Real),
+    shown("bytes", ViewKind::Number),
+    shown("masked", ViewKind::Text),
+];
 
-const fn int(name: &'static str) -> Column {
-    Column { name, class: Class::Int, nullable: false }
+/// The columns of a status change, in the order of its fields.
+pub const CHANGE: &[ViewColumn] = &[
+    shown("card", ViewKind::Text).narrow(),
+    shown("kind", ViewKind::Text).narrow(),
+    shown("from", ViewKind::Text).narrow(),
+    shown("to", ViewKind::Text).narrow(),
+    shown("after", ViewKind::Time).narrow(),
+    shown("before", ViewKind::Time).narrow(),
+    shown("lookup", ViewKind::Number).narrow(),
+];
+
+const fn shown(name: &'static str, kind: ViewKind) -> ViewColumn {
+    ViewColumn { name, kind, narrow: false }
 }
 
-const fn text(name: &'static str) -> Column {
-    Column { name, class: Class::Text, nullable: false }
-}
-
-const fn name(name: &'static str) -> Column {
-    Column { name, class: Class::Name, nullable: false }
-}
-
-impl Column {
-    const fn or_null(self) -> Self {
-        Self { nullable: true, ..self }
+impl ViewColumn {
+    const fn narrow(self) -> Self {
+        Self { narrow: true, ..self }
     }
 }
 
-impl Table {
-    /// `INSERT` of so many whole rows, `id` first; a failure takes back the transaction.
-    pub(crate) fn insert_sql(&self, rows: usize) -> String {
-        let row = format!("({})", vec!["?"; self.columns.len() + 1].join(", "));
-        let rows = vec![row; rows].join(", ");
-        format!("INSERT OR ROLLBACK INTO {} (id, {}) VALUES {rows}", self.name, self.column_list())
-    }
-
-    /// `SELECT` of whole rows, `id` first, in the order of their numbers, from the table itself: no index is read.
-    pub(crate) fn select_sql(&self) -> String {
-        format!("SELECT id, {} FROM {} NOT INDEXED ORDER BY id", self.column_list(), self.name)
-    }
-
-    fn column_list(&self) -> String {
-        self.columns.iter().map(|column| column.name).collect::<Vec<_>>().join(", ")
-    }
-}
-
-/// As in the views.
-pub(crate) fn kind_number(kind: CardKind) -> i64 {
-    match kind {
-        CardKind::Msisdn => 1,
-        CardKind::Iccid => 2,
-        CardKind::Imsi => 3,
-    }
-}
-
-/// The kind of this number, if it is one.
-pub(crate) fn kind_of_number(number: i64) -> Option<CardKind> {
-    match number {
-        1 => Some(CardKind::Msisdn),
-        2 => Some(CardKind::Iccid),
-        3 => Some(CardKind::Imsi),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn texts_are_alike_only_where_every_byte_is() {
-        let whole = "0123456789abcdef0123456789abc";
-        for length in 0..=whole.len() {
-            let one = &whole.as_bytes()[..length];
-            let copy = one.to_vec();
-            assert_eq!(Value::Text(one), Value::Text(&copy));
-            for at in 0..length {
-                let mut other = one.to_vec();
-                other[at] ^= 1;
-                assert_ne!(Value::Text(one), Value::Text(&other), "{length} {at}");
-                assert_ne!(Value::Text(one), Value::Text(&one[..at]), "{length} {at}");
-                assert_ne!(Value::Name(&whole[..at]), Value::Name(&whole[..length]), "{length} {at}");
-            }
+/// The position of a column in a view. In a constant, a column that the view lacks does not compile.
+///
+/// # Panics
+/// When the view has no such column.
+pub const fn position(columns: &[ViewColumn], name: &str) -> usize {
+    let mut at = 0;
+    while at < columns.len() {
+        if is_same(columns[at].name, name) {
+            return at;
         }
-        assert_ne!(Value::Text(b"1"), Value::Name("1"));
-        assert_ne!(Value::Text(b""), Value::Null);
-        assert_ne!(Value::Int(0), Value::Null);
+        at += 1;
     }
+    panic!("no such column")
+}
+
+/// The columns as a list for `SELECT`.
+pub(crate) fn select_list(columns: &[ViewColumn]) -> String {
+    columns.iter().map(|column| format!("\"{}\"", column.name)).collect::<Vec<_>>().join(", ")
 }

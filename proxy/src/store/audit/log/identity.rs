@@ -13,6 +13,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use cmiot_signer::{Card, CardKind};
@@ -178,12 +179,64 @@ impl std::fmt::Debug for HashedCard {
     }
 }
 
+/// The written form of a row's card, peer and detail, where it differs from the row's own.
+pub(crate) struct RowIdentity {
+    keyed: Option<Keyed>,
+    /// Shared by consecutive rows of one peer.
+    peer: Option<Rc<str>>,
+    /// The text of a note that names a card.
+    detail: Option<Box<str>>,
+}
+
+struct Keyed {
+    card: String,
+    masked: String,
+    key: String,
+}
+
+impl RowIdentity {
+    pub(super) fn new(
+        key: Option<&IdentityKey>,
+        card: Option<&Card>,
+        peer: Option<Rc<str>>,
+        detail: Option<Box<str>>,
+    ) -> Self {
+        let keyed = card.zip(key).map(|(card, key)| Keyed {
+            card: key.hash(card.kind(), card.as_str()),
+            masked: masked(card.as_str()),
+            key: key.id.clone(),
+        });
+        Self { keyed, peer, detail }
+    }
+
+    /// The card's hash, or without a key the card itself.
+    pub(super) fn card<'a>(&'a self, card: Option<&'a Card>) -> Option<&'a str> {
+        self.keyed.as_ref().map_or_else(|| card.map(Card::as_str), |keyed| Some(&keyed.card))
+    }
+
+    pub(super) fn masked(&self) -> Option<&str> {
+        self.keyed.as_ref().map(|keyed| &*keyed.masked)
+    }
+
+    pub(super) fn key(&self) -> Option<&str> {
+        self.keyed.as_ref().map(|keyed| &*keyed.key)
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        self.detail.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn peer(&self) -> Option<&str> {
+        self.peer.as_deref()
+    }
+}
+
 /// How many digits of a card stay beside its hash, and of how long a one at least.
 const SHOWN: usize = 3;
 const LONG: usize = 11;
 
 /// The first three digits and the length, or the length alone of a short one: too little to find one card of a known list.
-pub(crate) fn masked(number: &str) -> String {
+fn masked(number: &str) -> String {
     let shown = if number.len() < LONG { 0 } else { SHOWN };
     number.chars().enumerate().map(|(at, digit)| if at < shown { digit } else { '*' }).collect()
 }

@@ -5,7 +5,7 @@
 use rusqlite::CachedStatement;
 use rusqlite::types::{Null, ToSqlOutput, ValueRef};
 
-use super::columns::Value;
+use super::value::Value;
 
 /// A statement under way, and what its parameters stand at.
 pub(crate) struct Insert<'c, 'a> {
@@ -23,16 +23,16 @@ impl<'c, 'a> Insert<'c, 'a> {
     }
 
     /// Whether the next parameter has this value already.
-    pub(crate) fn stands(&self, cell: Value<'a>) -> bool {
-        self.bound[self.next] == Some(cell)
+    pub(crate) fn is_bound(&self, value: Value<'a>) -> bool {
+        self.bound[self.next] == Some(value)
     }
 
     /// Binds the next parameter; to its number, where the value is a name.
-    pub(crate) fn bind(&mut self, cell: Value<'a>, number: Option<i64>) -> rusqlite::Result<()> {
-        if !self.stands(cell) {
-            self.bound[self.next] = Some(cell);
+    pub(crate) fn bind(&mut self, value: Value<'a>, number: Option<i64>) -> rusqlite::Result<()> {
+        if !self.is_bound(value) {
+            self.bound[self.next] = Some(value);
             let place = self.next + 1;
-            match (cell, number) {
+            match (value, number) {
                 (Value::Null, _) => self.statement.raw_bind_parameter(place, Null)?,
                 (Value::Int(number), _) | (Value::Name(_), Some(number)) => {
                     self.statement.raw_bind_parameter(place, number)?;

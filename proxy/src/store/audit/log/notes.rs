@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::row::NoteRow;
+use super::columns::NoteRow;
 use crate::clock::Time;
 use crate::store::StoreError;
 use crate::store::atomic_file::{AtomicFile, Existing};

@@ -1,6 +1,6 @@
-//! Where a STATUS was seen to change, and between which two answers of the carrier's it must have happened.
+//! Status changes: where a card's STATUS changed, and between which two carrier replies.
 //!
-//! What counts is when the carrier said it: an older answer, served stale, is no news.
+//! The time of the carrier's reply counts: an older reply, served stale, is no change.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -9,50 +9,65 @@ use std::path::Path;
 use cmiot_signer::CardKind;
 use rusqlite::Row;
 
-use super::{Field, Filter, open, spellings};
+use super::{Field, Fields, Filter, open, stored_forms};
 use crate::clock::Time;
 use crate::store::StoreError;
 use crate::store::audit::index::find::for_card;
-use crate::store::audit::log::{columns, month};
+use crate::store::audit::log::month;
+use crate::store::audit::log::value::kind_of_number;
 
-/// Card as written, kind, operation; what was last said of it, and when.
-type Known = HashMap<(String, i64, i64), (String, i64)>;
+/// The STATUS values seen so far.
+type Seen = HashMap<Key, LastStatus>;
 
-/// The changes of a card, or of all, within the filter's times, the oldest first, across segments; the rest of the filter
-/// is not looked at. Blocks; without a card it reads every row.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    /// The card as it is stored.
+    card: String,
+    kind: i64,
+    operation: i64,
+}
+
+/// The last STATUS, and the time of the carrier's reply in microseconds since 1970.
+struct LastStatus {
+    status: String,
+    replied: i64,
+}
+
+/// Visits the changes of a card, or of all, within the filter's times, oldest first, across segments. It ignores the rest
+/// of the filter. Blocks; without a card it reads every row.
 ///
 /// # Errors
 /// When a segment cannot be read.
 pub fn changes(
     dir: &Path,
     filter: &Filter,
-    mut visit: impl FnMut(Vec<Field>) -> ControlFlow<()>,
+    mut visit: impl FnMut(Fields) -> ControlFlow<()>,
 ) -> Result<(), StoreError> {
-    let mut known = Known::new();
+    let mut seen = Seen::new();
     let mut months = month::list(dir)?;
     months.reverse();
     for month in months {
         let path = month.path(dir);
         let connection = open(dir, month, None)?;
-        let mut walk = || -> rusqlite::Result<ControlFlow<()>> {
+        let mut scan = || -> rusqlite::Result<ControlFlow<()>> {
             let mut spans = vec![(i64::MIN, i64::MAX)];
             if let Some(card) = &filter.card {
                 spans.clear();
-                for_card(&connection, &spellings(dir, month, card), &(0..=i64::MAX), &mut |id| {
+                for_card(&connection, &stored_forms(dir, month, card), &(0..=i64::MAX), &mut |id| {
                     spans.push((id, id));
                     Ok(ControlFlow::Continue(()))
                 })?;
                 spans.reverse();
             }
-            let mut answers = connection.prepare(
+            let mut replies = connection.prepare(
                 "SELECT id, card, kind, operation, status, at - coalesce(age, 0) FROM record
                  WHERE id BETWEEN ?1 AND ?2 AND status IS NOT NULL AND card IS NOT NULL AND operation IS NOT NULL
                  ORDER BY id",
             )?;
             for span in spans {
-                let mut rows = answers.query(span)?;
+                let mut rows = replies.query(span)?;
                 while let Some(row) = rows.next()? {
-                    if let Some(change) = change(row, &mut known, filter)?
+                    if let Some(change) = change(row, &mut seen, filter)?
                         && visit(change).is_break()
                     {
                         return Ok(ControlFlow::Break(()));
@@ -61,39 +76,42 @@ pub fn changes(
             }
             Ok(ControlFlow::Continue(()))
         };
-        if walk().map_err(StoreError::sqlite(&path))?.is_break() {
+        if scan().map_err(StoreError::sqlite(&path))?.is_break() {
             break;
         }
     }
     Ok(())
 }
 
-/// What an answer changes of what was known, if it is wanted.
-fn change(row: &Row<'_>, known: &mut Known, filter: &Filter) -> rusqlite::Result<Option<Vec<Field>>> {
-    let key = (row.get(1)?, row.get(2)?, row.get(3)?);
-    let (status, told): (String, i64) = (row.get(4)?, row.get(5)?);
-    let Some(last) = known.get_mut(&key) else {
-        known.insert(key, (status, told));
+/// The change that a row shows, if it is within the filter's times.
+fn change(row: &Row<'_>, seen: &mut Seen, filter: &Filter) -> rusqlite::Result<Option<Fields>> {
+    let (id, card, kind, operation) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+    let key = Key { card, kind, operation };
+    let now = LastStatus { status: row.get(4)?, replied: row.get(5)? };
+    let Some(last) = seen.get_mut(&key) else {
+        seen.insert(key, now);
         return Ok(None);
     };
-    if told <= last.1 {
+    if now.replied <= last.replied {
         return Ok(None);
     }
-    let (from, after) = std::mem::replace(last, (status.clone(), told));
-    let wanted = filter.since.is_none_or(|since| told >= since.as_micros())
-        && filter.until.is_none_or(|until| told < until.as_micros());
-    if from == status || !wanted {
+    let (status, replied) = (now.status.clone(), now.replied);
+    let before = std::mem::replace(last, now);
+    let in_time = filter.since.is_none_or(|since| replied >= since.as_micros())
+        && filter.until.is_none_or(|until| replied < until.as_micros());
+    if before.status == status || !in_time {
         return Ok(None);
     }
-    let kind = columns::kind_of_number(key.1).map_or("", CardKind::as_str);
+    let kind = kind_of_number(key.kind).map_or("", CardKind::as_str);
     let time = |micros| Field::Text(Time::from_micros(micros).to_string());
+    // In the order of `CHANGE`.
     Ok(Some(vec![
-        Field::Text(key.0),
+        Field::Text(key.card),
         Field::Text(kind.into()),
-        Field::Text(from),
+        Field::Text(before.status),
         Field::Text(status),
-        time(after),
-        time(told),
-        Field::Int(row.get(0)?),
+        time(before.replied),
+        time(replied),
+        Field::Int(id),
     ]))
 }

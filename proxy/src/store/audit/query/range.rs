@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::Filter;
 use crate::clock::Time;
 
-/// The first record of the first batch whose horizon reaches `since`: by halving, since horizons never fall.
+/// The first row of the first batch whose horizon reaches `since`, by binary search: horizons never fall.
 pub(crate) fn first_since(connection: &Connection, since: Time) -> rusqlite::Result<Option<i64>> {
     let ends: Option<(i64, i64)> =
         connection.query_row("SELECT min(last), max(last) FROM batch", [], |row| {
@@ -36,8 +36,8 @@ pub(crate) fn first_since(connection: &Connection, since: Time) -> rusqlite::Res
     Ok(found)
 }
 
-/// The numbers that can be of the time asked for; none when no row is.
-pub(super) fn numbers(
+/// The row numbers that can meet the filter's times and cursor; none when no row can.
+pub(super) fn row_numbers(
     connection: &Connection,
     filter: &Filter,
 ) -> rusqlite::Result<Option<RangeInclusive<i64>>> {
@@ -46,7 +46,7 @@ pub(super) fn numbers(
         None => connection.query_row("SELECT min(first) FROM batch", [], |row| row.get(0))?,
     };
     let last: Option<i64> = match filter.until {
-        // The last batch that begins before: no later one can have a row of the time.
+        // The last batch that begins before `until`: no later one can have such a row.
         Some(until) => connection
             .query_row(
                 "SELECT last FROM batch WHERE begins < ?1 ORDER BY last DESC LIMIT 1",

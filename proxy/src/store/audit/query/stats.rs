@@ -1,15 +1,17 @@
-//! Figures of a stretch of time, by hour or day at UTC+8: look-ups, hits, calls, codes, latency.
+//! Statistics per hour or day at UTC+8: lookups, hits, carrier calls, codes, latency.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::range::numbers;
+use rusqlite::Connection;
+
+use super::range::row_numbers;
 use super::{Filter, open};
 use crate::clock::Time;
 use crate::store::StoreError;
 use crate::store::audit::log::month;
 
-/// What one row of figures covers.
+/// The length of a bucket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bucket {
     /// An hour.
@@ -18,49 +20,60 @@ pub enum Bucket {
     Day,
 }
 
-/// What happened in an hour or a day.
+/// The statistics of one bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketStats {
+    /// The begin of the bucket.
+    pub begin: Time,
+    /// The statistics.
+    pub stats: Stats,
+}
+
+/// Counts and latency of a period.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Requests with a record.
-    pub look_ups: u64,
+    pub lookups: u64,
     /// By outcome.
     pub outcomes: BTreeMap<String, u64>,
-    /// By code answered.
+    /// By code in the response.
     pub codes: BTreeMap<String, u64>,
     /// Attempts at the carrier.
     pub calls: u64,
     /// Refusals that were only counted.
     pub counted: u64,
-    /// Microseconds of a look-up: the median, and what 95 and 99 of 100 stay within.
-    pub latency: [u32; 3],
+    /// The latency of lookups.
+    pub latency: LatencyPercentiles,
+}
+
+/// Percentiles of latency, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LatencyPercentiles {
+    /// The median.
+    pub p50: u32,
+    /// The 95th percentile.
+    pub p95: u32,
+    /// The 99th percentile.
+    pub p99: u32,
 }
 
 impl Stats {
-    /// Answers of the carrier's that cost no call: hits, stale ones, and those that shared one.
+    /// Carrier replies that cost no call: hits, stale ones, and those that shared one.
     pub fn saved(&self) -> u64 {
         self.outcome("hit") + self.outcome("stale") + self.outcome("collapsed")
     }
 
-    /// How many ended so.
+    /// The number of lookups with this outcome.
     pub fn outcome(&self, name: &str) -> u64 {
         self.outcomes.get(name).copied().unwrap_or(0)
     }
 
-    /// Of 100 answers of the carrier's, how many came from the cache, fresh.
+    /// The percentage of carrier replies that came from the cache, fresh.
     pub fn hit_percent(&self) -> f64 {
         let answered = self.saved() + self.outcome("miss");
-        // Exact up to 2^53 look-ups.
+        // Exact up to 2^53 lookups.
         if answered == 0 { 0.0 } else { 100.0 * self.outcome("hit") as f64 / answered as f64 }
     }
-}
-
-/// A bucket while it fills.
-#[derive(Default)]
-struct StatsBuilder {
-    figures: Stats,
-    /// By the number of the name, and by code: few of each.
-    outcomes: BTreeMap<i64, u64>,
-    latencies: Vec<u32>,
 }
 
 const HOUR: i64 = 3_600_000_000;
@@ -76,79 +89,112 @@ impl Bucket {
     }
 }
 
-/// The figures between `filter`'s times, bucket by bucket; the rest of the filter is not looked at. Blocks.
+/// The statistics between the filter's times, by bucket. It ignores the rest of the filter. Blocks.
 ///
 /// # Errors
 /// When a segment cannot be read.
-pub fn figures(dir: &Path, filter: &Filter, bucket: Bucket) -> Result<Vec<(Time, Stats)>, StoreError> {
-    let mut all: BTreeMap<i64, Stats> = BTreeMap::new();
-    let mut latencies: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+pub fn stats(dir: &Path, filter: &Filter, bucket: Bucket) -> Result<Vec<BucketStats>, StoreError> {
+    let mut buckets: BTreeMap<i64, StatsBuilder> = BTreeMap::new();
     for month in month::list(dir)? {
-        let path = month.path(dir);
         let connection = open(dir, month, None)?;
-        let mut filling: BTreeMap<i64, StatsBuilder> = BTreeMap::new();
-        let mut read = || -> rusqlite::Result<BTreeMap<i64, String>> {
-            let Some(ids) = numbers(&connection, filter)? else { return Ok(BTreeMap::new()) };
-            let (since, until) = (
-                filter.since.map_or(i64::MIN, Time::as_micros),
-                filter.until.map_or(i64::MAX, Time::as_micros),
-            );
-            let span = (*ids.start(), *ids.end(), since, until);
-            let mut records = connection.prepare(
-                "SELECT at, outcome, code, latency FROM record WHERE id BETWEEN ?1 AND ?2 AND at >= ?3 AND at < ?4",
-            )?;
-            let mut rows = records.query(span)?;
-            while let Some(row) = rows.next()? {
-                let filling = filling.entry(bucket.begin(row.get(0)?)).or_default();
-                filling.figures.look_ups += 1;
-                *filling.outcomes.entry(row.get(1)?).or_default() += 1;
-                let code = row.get_ref(2)?.as_str()?;
-                match filling.figures.codes.get_mut(code) {
-                    Some(count) => *count += 1,
-                    None => {
-                        filling.figures.codes.insert(code.to_owned(), 1);
-                    }
+        let segment = SegmentStats::read(&connection, filter, bucket);
+        let SegmentStats { buckets: more, names } = segment.map_err(StoreError::sqlite(&month.path(dir)))?;
+        for (begin, part) in more {
+            // Two segments may share an hour: a clock that was stepped dates rows into the neighbouring month.
+            buckets.entry(begin).or_default().add(part, &names);
+        }
+    }
+    let finish = |(begin, builder): (i64, StatsBuilder)| BucketStats {
+        begin: Time::from_micros(begin),
+        stats: builder.finish(),
+    };
+    Ok(buckets.into_iter().map(finish).collect())
+}
+
+/// A bucket while it fills.
+#[derive(Default)]
+struct StatsBuilder {
+    stats: Stats,
+    /// By the number of the outcome's name in its segment: few of them.
+    outcomes: BTreeMap<i64, u64>,
+    latencies: Vec<u32>,
+}
+
+impl StatsBuilder {
+    /// Adds a bucket of a segment with these names.
+    fn add(&mut self, part: Self, names: &BTreeMap<i64, String>) {
+        let Self { stats, outcomes, latencies } = part;
+        self.stats.lookups += stats.lookups;
+        self.stats.calls += stats.calls;
+        self.stats.counted += stats.counted;
+        for (code, count) in stats.codes {
+            *self.stats.codes.entry(code).or_default() += count;
+        }
+        for (number, count) in outcomes {
+            let name = names.get(&number).cloned().unwrap_or_default();
+            *self.stats.outcomes.entry(name).or_default() += count;
+        }
+        self.latencies.extend(latencies);
+    }
+
+    fn finish(mut self) -> Stats {
+        let mut percentile = |percent| percentile(&mut self.latencies, percent);
+        let latency = LatencyPercentiles { p50: percentile(50), p95: percentile(95), p99: percentile(99) };
+        Stats { latency, ..self.stats }
+    }
+}
+
+/// The buckets of one segment, and its names by number.
+#[derive(Default)]
+struct SegmentStats {
+    buckets: BTreeMap<i64, StatsBuilder>,
+    names: BTreeMap<i64, String>,
+}
+
+impl SegmentStats {
+    fn read(connection: &Connection, filter: &Filter, bucket: Bucket) -> rusqlite::Result<Self> {
+        let mut this = Self::default();
+        let Some(ids) = row_numbers(connection, filter)? else { return Ok(this) };
+        let since = filter.since.map_or(i64::MIN, Time::as_micros);
+        let until = filter.until.map_or(i64::MAX, Time::as_micros);
+        let span = (*ids.start(), *ids.end(), since, until);
+        let buckets = &mut this.buckets;
+        let mut records = connection.prepare(
+            "SELECT at, outcome, code, latency FROM record WHERE id BETWEEN ?1 AND ?2 AND at >= ?3 AND at < ?4",
+        )?;
+        let mut rows = records.query(span)?;
+        while let Some(row) = rows.next()? {
+            let builder = buckets.entry(bucket.begin(row.get(0)?)).or_default();
+            builder.stats.lookups += 1;
+            *builder.outcomes.entry(row.get(1)?).or_default() += 1;
+            let code = row.get_ref(2)?.as_str()?;
+            match builder.stats.codes.get_mut(code) {
+                Some(count) => *count += 1,
+                None => {
+                    builder.stats.codes.insert(code.to_owned(), 1);
                 }
-                filling.latencies.push(u32::try_from(row.get::<_, i64>(3)?).unwrap_or(u32::MAX));
             }
-            let mut calls = connection
-                .prepare("SELECT at FROM call WHERE id BETWEEN ?1 AND ?2 AND at >= ?3 AND at < ?4")?;
-            let mut rows = calls.query(span)?;
-            while let Some(row) = rows.next()? {
-                filling.entry(bucket.begin(row.get(0)?)).or_default().figures.calls += 1;
-            }
-            let mut counted = connection.prepare(
-                "SELECT first, count FROM refused WHERE id BETWEEN ?1 AND ?2 AND first >= ?3 AND first < ?4",
-            )?;
-            let mut rows = counted.query(span)?;
-            while let Some(row) = rows.next()? {
-                let count: i64 = row.get(1)?;
-                filling.entry(bucket.begin(row.get(0)?)).or_default().figures.counted += count.unsigned_abs();
-            }
-            let mut names = connection.prepare("SELECT id, text FROM name")?;
-            names.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
-        };
-        let names = read().map_err(StoreError::sqlite(&path))?;
-        for (begin, StatsBuilder { figures, outcomes, latencies: more }) in filling {
-            // A month of another zone's clock may share an hour with its neighbour.
-            let sum = all.entry(begin).or_default();
-            sum.look_ups += figures.look_ups;
-            sum.calls += figures.calls;
-            sum.counted += figures.counted;
-            figures.codes.into_iter().for_each(|(code, count)| *sum.codes.entry(code).or_default() += count);
-            for (number, count) in outcomes {
-                let name = names.get(&number).cloned().unwrap_or_default();
-                *sum.outcomes.entry(name).or_default() += count;
-            }
-            latencies.entry(begin).or_default().extend(more);
+            builder.latencies.push(u32::try_from(row.get::<_, i64>(3)?).unwrap_or(u32::MAX));
         }
-    }
-    for (begin, mut sample) in latencies {
-        if let Some(figures) = all.get_mut(&begin) {
-            figures.latency = [50, 95, 99].map(|percent| percentile(&mut sample, percent));
+        let mut calls =
+            connection.prepare("SELECT at FROM call WHERE id BETWEEN ?1 AND ?2 AND at >= ?3 AND at < ?4")?;
+        let mut rows = calls.query(span)?;
+        while let Some(row) = rows.next()? {
+            buckets.entry(bucket.begin(row.get(0)?)).or_default().stats.calls += 1;
         }
+        let mut counted = connection.prepare(
+            "SELECT first, count FROM refused WHERE id BETWEEN ?1 AND ?2 AND first >= ?3 AND first < ?4",
+        )?;
+        let mut rows = counted.query(span)?;
+        while let Some(row) = rows.next()? {
+            let count: i64 = row.get(1)?;
+            buckets.entry(bucket.begin(row.get(0)?)).or_default().stats.counted += count.unsigned_abs();
+        }
+        let mut names = connection.prepare("SELECT id, text FROM name")?;
+        this.names =
+            names.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+        Ok(this)
     }
-    Ok(all.into_iter().map(|(begin, figures)| (Time::from_micros(begin), figures)).collect())
 }
 
 fn percentile(sample: &mut [u32], percent: usize) -> u32 {

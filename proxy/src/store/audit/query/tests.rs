@@ -1,4 +1,4 @@
-//! Questions to the audit, and what they must find.
+//! Queries and the rows that they must find.
 
 use std::time::Duration;
 
@@ -66,20 +66,20 @@ fn transids(rows: &[Vec<Field>]) -> Vec<String> {
 }
 
 fn asked(dir: &Path, filter: &Filter) -> Vec<String> {
-    transids(&look_ups(dir, filter, 100, None).unwrap())
+    transids(&lookups(dir, filter, 100, None).unwrap())
 }
 
 #[test]
-fn a_cards_look_ups_are_found_in_runs_and_behind_them_newest_first() {
+fn a_cards_lookups_are_found_in_runs_and_after_them_newest_first() {
     for identifiers in [Identifiers::Plain, Identifiers::Keyed] {
         let dir = written(identifiers);
         let filter = Filter { card: Some(card(4)), ..Filter::default() };
         assert_eq!(asked(dir.path(), &filter), ["t54", "t44", "t34", "t24", "t14", "t4"]);
-        let page = look_ups(dir.path(), &filter, 2, None).unwrap();
+        let page = lookups(dir.path(), &filter, 2, None).unwrap();
         assert_eq!(transids(&page), ["t54", "t44"]);
         let Field::Int(last) = page[1][0] else { panic!("a number") };
         let next = Filter { before: Some(last), ..filter.clone() };
-        assert_eq!(transids(&look_ups(dir.path(), &next, 2, None).unwrap()), ["t34", "t24"]);
+        assert_eq!(transids(&lookups(dir.path(), &next, 2, None).unwrap()), ["t34", "t24"]);
         let filter = Filter { outcome: Some("miss".into()), since: Some(at(5)), ..filter };
         assert_eq!(asked(dir.path(), &filter), ["t54", "t24"]);
     }
@@ -109,15 +109,15 @@ fn a_look_up_is_shown_with_its_calls() {
     let dir = written(Identifiers::Plain);
     let of = |transid: &str| {
         let found =
-            look_ups(dir.path(), &Filter { transid: Some(transid.into()), ..Filter::default() }, 1, None)
+            lookups(dir.path(), &Filter { transid: Some(transid.into()), ..Filter::default() }, 1, None)
                 .unwrap();
         let Field::Int(id) = found[0][0] else { panic!("a number") };
-        show(dir.path(), id).unwrap().unwrap().1
+        lookup(dir.path(), id).unwrap().unwrap().calls
     };
     assert_eq!(of("t33").len(), 1);
     assert_eq!(of("t33")[0][2], Field::Text("1000012026011511593300000033".into()));
     assert_eq!(of("t34"), Vec::<Vec<Field>>::new());
-    assert_eq!(show(dir.path(), 1_000_000).unwrap(), None);
+    assert_eq!(lookup(dir.path(), 1_000_000).unwrap(), None);
 }
 
 #[test]
@@ -143,21 +143,21 @@ fn changes_are_seen_across_months() {
 }
 
 #[test]
-fn figures_add_up() {
+fn statistics_add_up() {
     let dir = written(Identifiers::Plain);
-    let days = figures(dir.path(), &Filter::default(), Bucket::Day).unwrap();
+    let days = stats(dir.path(), &Filter::default(), Bucket::Day).unwrap();
     assert_eq!(days.len(), 2);
-    let (begin, first) = &days[0];
+    let BucketStats { begin, stats: first } = &days[0];
     assert_eq!(begin.to_string(), "2026-01-15T00:00:00.000+08:00");
-    assert_eq!((first.look_ups, first.calls, first.counted), (30, 10, 9));
+    assert_eq!((first.lookups, first.calls, first.counted), (30, 10, 9));
     assert_eq!((first.outcome("hit"), first.outcome("miss"), first.saved()), (20, 10, 20));
     assert!((first.hit_percent() - 66.67).abs() < 0.01);
-    assert_eq!(first.latency, [114, 128, 129]);
+    assert_eq!(first.latency, LatencyPercentiles { p50: 114, p95: 128, p99: 129 });
     assert_eq!(first.codes.get("0"), Some(&30));
     let hours =
-        figures(dir.path(), &Filter { until: Some(at(10)), ..Filter::default() }, Bucket::Hour).unwrap();
-    assert_eq!(hours.iter().map(|(_, hour)| hour.look_ups).sum::<u64>(), 10);
-    assert_eq!(hours.iter().map(|(_, hour)| hour.counted).sum::<u64>(), 9);
+        stats(dir.path(), &Filter { until: Some(at(10)), ..Filter::default() }, Bucket::Hour).unwrap();
+    assert_eq!(hours.iter().map(|hour| hour.stats.lookups).sum::<u64>(), 10);
+    assert_eq!(hours.iter().map(|hour| hour.stats.counted).sum::<u64>(), 9);
 }
 
 #[test]
@@ -169,9 +169,9 @@ fn a_question_that_takes_too_long_is_stopped() {
     let rows: Vec<_> = (0..3_000).map(|n| store.append(row(NOON, &n.to_string()))).collect();
     assert!(rows.into_iter().all(|row| row.wait() == Ok(())));
     let filter = Filter { peer: Some("nobody".into()), ..Filter::default() };
-    let end = clock.monotonic();
-    assert_eq!(look_ups(dir.path(), &filter, 1, Some((&clock, end))), Ok(vec![]));
+    let deadline = Deadline { clock: clock.clone(), at: clock.monotonic() };
+    assert_eq!(lookups(dir.path(), &filter, 1, Some(&deadline)), Ok(vec![]));
     hand.advance(Duration::from_secs(1));
-    let error = look_ups(dir.path(), &filter, 1, Some((&clock, end))).unwrap_err();
+    let error = lookups(dir.path(), &filter, 1, Some(&deadline)).unwrap_err();
     assert!(timed_out(&error), "{error}");
 }

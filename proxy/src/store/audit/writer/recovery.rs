@@ -5,8 +5,8 @@
 //! failed commit left in the WAL is cut off, so its rows are not found again.
 
 use super::*;
+use crate::store::audit::log::columns::NoteRow;
 use crate::store::audit::log::loss::{self, Loss};
-use crate::store::audit::log::row::NoteRow;
 use crate::store::audit::log::segment_identity::{self, SegmentIdentity};
 
 /// How often it is tried to settle the WAL.

@@ -11,7 +11,8 @@ use crate::alarms::{Alarms, Condition};
 use crate::clock::Time;
 use crate::store::Failure;
 use crate::store::audit::evidence::lost::{Lost, Standing};
-use crate::store::audit::log::row::{Gap, Row};
+use crate::store::audit::log::columns::Gap;
+use crate::store::audit::log::row::Row;
 use crate::store::audit::{AuditUnavailable, OnFailure, Options};
 use crate::store::queue::Queue;
 

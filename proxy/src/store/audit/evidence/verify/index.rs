@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row};
 use super::Report;
 use crate::inline_str::InlineStr;
 use crate::store::audit::index::IndexEntry;
-use crate::store::audit::log::columns::{CALL, RECORD};
+use crate::store::audit::log::columns::Table;
 use crate::store::audit::log::month::Month;
 
 /// The index, while the rows pass by in the order of their numbers.
@@ -83,11 +83,11 @@ impl<'c> Index<'c> {
     }
 
     /// A row passes by.
-    pub(super) fn note(&mut self, table: usize, id: i64, row: &Row<'_>) -> rusqlite::Result<()> {
+    pub(super) fn note(&mut self, table: Table, id: i64, row: &Row<'_>) -> rusqlite::Result<()> {
         let place = match table {
-            RECORD => Some(2),
-            CALL => Some(4),
-            _ => None,
+            Table::Record => Some(const { Table::Record.position("card") }),
+            Table::Call => Some(const { Table::Call.position("card") }),
+            Table::Refused | Table::Gap | Table::Note => None,
         };
         // Text as it was written; anything else does not hash to what was committed.
         let card = place.map(|place| row.get_ref(place)).transpose()?.and_then(|card| card.as_str().ok());

@@ -6,6 +6,7 @@ use rusqlite::Row;
 
 use super::names::Names;
 use crate::clock::Time;
+use crate::store::audit::log::columns::Table;
 use crate::store::audit::log::loss::{ACKNOWLEDGED, LOST, Loss};
 use crate::store::audit::log::month::Month;
 
@@ -26,7 +27,11 @@ pub(super) struct NotedLoss {
 impl Noted {
     /// A row of table `note`, whose values are of their types.
     pub(super) fn row(&mut self, row: &Row<'_>, names: &mut Names) -> rusqlite::Result<()> {
-        let (at, what, detail) = (Time::from_micros(row.get(1)?), row.get(2)?, row.get_ref(3)?.as_str()?);
+        const AT: usize = Table::Note.position("at");
+        const WHAT: usize = Table::Note.position("what");
+        const DETAIL: usize = Table::Note.position("detail");
+        let (at, what, detail) =
+            (Time::from_micros(row.get(AT)?), row.get(WHAT)?, row.get_ref(DETAIL)?.as_str()?);
         if let Some(what) = names.text(what) {
             self.take(at, what, detail);
         }

@@ -1,22 +1,22 @@
-//! Walks through a segment's rows in the order of their numbers, batch by batch, and hashes them.
+//! Reads a segment's rows ordered by number, batch by batch, and hashes them.
 //!
-//! Numbers are given out without gaps over all tables, so a missing row shows by its number alone, as does one too
-//! many. After a batch at fault the walk goes on with the hash that the batch has stored, so that the report can tell
-//! one altered batch from a chain that is broken behind it.
+//! Numbers are assigned without gaps over all tables, so a missing row shows by its number alone, as does a row too many.
+//! After a batch at fault the scan goes on with the hash that the batch has stored, so that the report distinguishes one
+//! altered batch from a chain that is broken after it.
 
 use rusqlite::fallible_streaming_iterator::FallibleStreamingIterator;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row, Rows};
+use rusqlite::{Row, Rows};
 
 use super::index::Index;
 use super::names::Names;
-use super::{BatchSpan, Walk};
+use super::{BatchSpan, SegmentVerifier};
 use crate::store::audit::log::chain::{Digest, Hash, Limits};
-use crate::store::audit::log::columns::{Class, Column, NOTE, TABLES, Table, VERSION, Value};
-use crate::store::audit::log::month::Month;
+use crate::store::audit::log::columns::{Class, Column, Table, VERSION};
+use crate::store::audit::log::value::Value;
 
-/// A segment, walked to its end.
-pub(super) struct Walked {
+/// A segment's rows up to the last batch that was read.
+pub(super) struct Scanned {
     /// The first batch.
     pub(super) span: Option<BatchSpan>,
     pub(super) last: i64,
@@ -25,99 +25,144 @@ pub(super) struct Walked {
     pub(super) until: i64,
 }
 
-/// How often progress is told, in rows.
+/// A batch as its row has it.
+struct StoredBatch {
+    limits: Limits,
+    /// None when it is no hash.
+    hash: Option<Hash>,
+}
+
+/// The state of a scan.
+struct Scan<'s, 'c> {
+    tables: Tables<'s>,
+    names: Names,
+    index: Index<'c>,
+    scanned: Scanned,
+}
+
+/// Rows between two reports of progress.
 const STEP: u64 = 65_536;
-/// More damage than this of one segment helps nobody.
+/// The most damage that is reported per segment: more helps no reader.
 const MOST_DAMAGE: usize = 100;
 
-impl Walk<'_, '_> {
-    /// Every row, in the order of their numbers.
-    pub(super) fn rows(
-        &mut self,
-        connection: &Connection,
-        month: Month,
-        seed: Hash,
-        before: i64,
-        progress: &mut dyn FnMut(u64),
-    ) -> rusqlite::Result<Walked> {
-        let mut names = Names::read(connection)?;
-        let mut statements = TABLES
+impl SegmentVerifier<'_, '_> {
+    /// Reads every row, ordered by number. `seed` and `before` are the hash and the number that the first batch follows.
+    pub(super) fn rows(&mut self, seed: Hash, before: i64) -> rusqlite::Result<Scanned> {
+        let connection = self.connection;
+        let mut statements = Table::ALL
             .iter()
             .map(|table| connection.prepare(&table.select_sql()))
             .collect::<rusqlite::Result<Vec<_>>>()?;
-        let mut tables = Tables::begin(&mut statements)?;
-        let mut index = Index::open(connection)?;
-        let mut batches = connection.prepare(
-            "SELECT last, first, version, begins, horizon, hash FROM batch NOT INDEXED ORDER BY last",
-        )?;
+        let mut scan = Scan {
+            names: Names::read(connection)?,
+            tables: Tables::open(&mut statements)?,
+            index: Index::open(connection)?,
+            scanned: Scanned { span: None, last: before, head: seed, since: i64::MAX, until: i64::MIN },
+        };
+        let most = self.report.damage.len() + MOST_DAMAGE;
+        let mut batches = connection.prepare(StoredBatch::SELECT)?;
         let mut batches = batches.query([])?;
-
-        let mut walked = Walked { span: None, last: before, head: seed, since: i64::MAX, until: i64::MIN };
-        let already = self.report.damage.len();
-        while let Some(batch) = batches.next()? {
-            let limits = Limits {
-                last: batch.get(0)?,
-                first: batch.get(1)?,
-                version: batch.get(2)?,
-                begins: batch.get(3)?,
-                horizon: batch.get(4)?,
-            };
-            let stored: Vec<u8> = batch.get(5)?;
-            let span = BatchSpan { first: limits.first, last: limits.last, begins: limits.begins };
-            let mut wrong = faults_of(&limits, &walked);
-            walked.span.get_or_insert(span);
-            let mut digest = Digest::batch(&walked.head);
-            let mut whole = true;
-            for id in limits.first..=limits.last {
-                tables.skip_before(id, &mut wrong)?;
-                let Some(table) = tables.holder_of(id, &mut wrong) else {
-                    whole = false;
-                    // The rest of a batch whose numbers are nonsense is not worth a line each.
-                    break;
-                };
-                if let Some(row) = tables.row(table) {
-                    if let Err(fault) = hash_row(&mut digest, table, id, row, &mut names)? {
-                        whole = false;
-                        wrong.push(fault);
-                    } else if table == NOTE {
-                        self.noted.row(row, &mut names)?;
-                    }
-                    index.note(table, id, row)?;
-                }
-                tables.advance(table)?;
-                report_progress(&mut self.report.rows, progress);
-            }
-            let hash = digest.finish_batch(limits);
-            let stored = Hash::from_slice(&stored);
-            if !whole || stored != Some(hash) {
-                wrong.push("its rows are not those that were committed, or not in that order".to_owned());
-            }
-            let room = (already + MOST_DAMAGE).saturating_sub(self.report.damage.len());
-            wrong.into_iter().take(room).for_each(|what| self.report.damage(month, Some(span), what));
-            walked.head = stored.unwrap_or(hash);
-            walked.last = limits.last;
-            walked.since = walked.since.min(limits.begins);
-            walked.until = walked.until.max(limits.horizon);
-            self.passing.reach(limits.last, &[&walked.head], Some(span));
+        while let Some(row) = batches.next()? {
+            let batch = StoredBatch::read(row)?;
+            let span = batch.span();
+            let wrong = self.batch(&mut scan, &batch)?;
+            let room = most.saturating_sub(self.report.damage.len());
+            wrong.into_iter().take(room).for_each(|what| self.report.damage(self.month, Some(span), what));
+            self.anchors.check_head(span.last, &[&scan.scanned.head], Some(span));
             self.report.batches += 1;
         }
-        for (table, id) in tables.left() {
-            let what = format!("row {id} of table {} belongs to no batch", TABLES[table].name);
-            self.report.damage(month, None, what);
+        for (table, id) in scan.tables.unread() {
+            let what = format!("row {id} of table {} belongs to no batch", table.name());
+            self.report.damage(self.month, None, what);
         }
-        if let Some(name) = names.unused() {
-            self.report.damage(month, None, format!("no row has the name \"{name}\""));
+        if let Some(name) = scan.names.unused() {
+            self.report.damage(self.month, None, format!("no row has the name \"{name}\""));
         }
-        index.finish(month, self.report)?;
-        Ok(walked)
+        scan.index.finish(self.month, self.report)?;
+        Ok(scan.scanned)
+    }
+
+    /// Reads one batch; everything that is wrong with it.
+    fn batch(&mut self, scan: &mut Scan<'_, '_>, batch: &StoredBatch) -> rusqlite::Result<Vec<String>> {
+        let mut wrong = faults_of(&batch.limits, &scan.scanned);
+        let mut digest = Digest::batch(&scan.scanned.head);
+        let is_whole = self.batch_rows(scan, &batch.limits, &mut digest, &mut wrong)?;
+        let hash = digest.finish_batch(batch.limits);
+        if !is_whole || batch.hash != Some(hash) {
+            wrong.push("its rows are not those that were committed, or not in that order".to_owned());
+        }
+        let Limits { last, begins, horizon, .. } = batch.limits;
+        let Scanned { span, since, until, .. } = scan.scanned;
+        scan.scanned = Scanned {
+            span: span.or(Some(batch.span())),
+            last,
+            head: batch.hash.unwrap_or(hash),
+            since: since.min(begins),
+            until: until.max(horizon),
+        };
+        Ok(wrong)
+    }
+
+    /// Reads a batch's rows into the digest. False when one is missing or cannot have been written.
+    fn batch_rows(
+        &mut self,
+        scan: &mut Scan<'_, '_>,
+        limits: &Limits,
+        digest: &mut Digest,
+        wrong: &mut Vec<String>,
+    ) -> rusqlite::Result<bool> {
+        let Scan { tables, names, index, .. } = scan;
+        let mut is_whole = true;
+        for id in limits.first..=limits.last {
+            tables.skip_before(id, wrong)?;
+            // The rest of a batch whose numbers are nonsense is not worth a line per row.
+            let Some(table) = tables.holder_of(id, wrong) else { return Ok(false) };
+            if let Some(row) = tables.row(table) {
+                if let Err(fault) = hash_row(digest, table, id, row, names)? {
+                    is_whole = false;
+                    wrong.push(fault);
+                } else if table == Table::Note {
+                    self.noted.row(row, names)?;
+                }
+                index.note(table, id, row)?;
+            }
+            tables.advance(table)?;
+            self.report.rows += 1;
+            if self.report.rows.is_multiple_of(STEP) {
+                (self.progress)(self.report.rows);
+            }
+        }
+        Ok(is_whole)
     }
 }
 
-/// What is wrong with a batch before any row of it is read.
-fn faults_of(limits: &Limits, walked: &Walked) -> Vec<String> {
+impl StoredBatch {
+    const SELECT: &str =
+        "SELECT last, first, version, begins, horizon, hash FROM batch NOT INDEXED ORDER BY last";
+
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let limits = Limits {
+            last: row.get(0)?,
+            first: row.get(1)?,
+            version: row.get(2)?,
+            begins: row.get(3)?,
+            horizon: row.get(4)?,
+        };
+        let hash: Vec<u8> = row.get(5)?;
+        Ok(Self { limits, hash: Hash::from_slice(&hash) })
+    }
+
+    fn span(&self) -> BatchSpan {
+        let Limits { first, last, begins, .. } = self.limits;
+        BatchSpan { first, last, begins }
+    }
+}
+
+/// The faults of a batch that show before its rows are read.
+fn faults_of(limits: &Limits, scanned: &Scanned) -> Vec<String> {
     let mut wrong = Vec::new();
-    if walked.last.checked_add(1) != Some(limits.first) {
-        let (first, last) = (limits.first, walked.last);
+    if scanned.last.checked_add(1) != Some(limits.first) {
+        let (first, last) = (limits.first, scanned.last);
         wrong.push(format!("begins with row {first} after row {last}: a batch is missing or altered"));
     }
     if limits.first > limits.last {
@@ -132,35 +177,36 @@ fn faults_of(limits: &Limits, walked: &Walked) -> Vec<String> {
 /// All tables, each at its next row.
 struct Tables<'s> {
     rows: Vec<Rows<'s>>,
-    /// The number of each one's next row.
-    next: [Option<i64>; TABLES.len()],
+    /// By table, the number of the next row.
+    next: [Option<i64>; Table::ALL.len()],
 }
 
 impl<'s> Tables<'s> {
-    fn begin(statements: &'s mut [rusqlite::Statement<'_>]) -> rusqlite::Result<Self> {
+    fn open(statements: &'s mut [rusqlite::Statement<'_>]) -> rusqlite::Result<Self> {
         let rows =
             statements.iter_mut().map(|statement| statement.query([])).collect::<rusqlite::Result<_>>()?;
-        let mut tables = Self { rows, next: [None; TABLES.len()] };
-        (0..TABLES.len()).try_for_each(|table| tables.advance(table))?;
+        let mut tables = Self { rows, next: [None; Table::ALL.len()] };
+        Table::ALL.into_iter().try_for_each(|table| tables.advance(table))?;
         Ok(tables)
     }
 
-    fn advance(&mut self, table: usize) -> rusqlite::Result<()> {
-        self.rows[table].advance()?;
-        self.next[table] = self.rows[table].get().map(|row| row.get(0)).transpose()?;
+    fn advance(&mut self, table: Table) -> rusqlite::Result<()> {
+        let rows = &mut self.rows[table as usize];
+        rows.advance()?;
+        self.next[table as usize] = rows.get().map(|row| row.get(0)).transpose()?;
         Ok(())
     }
 
-    fn row(&self, table: usize) -> Option<&Row<'s>> {
-        self.rows[table].get()
+    fn row(&self, table: Table) -> Option<&Row<'s>> {
+        self.rows[table as usize].get()
     }
 
-    /// Rows that no batch has: they come before their turn.
+    /// Skips rows that belong to no batch: their numbers are before the next one expected.
     fn skip_before(&mut self, id: i64, wrong: &mut Vec<String>) -> rusqlite::Result<()> {
-        for (table, of) in TABLES.iter().enumerate() {
-            while let Some(extra) = self.next[table].filter(|&extra| extra < id) {
+        for table in Table::ALL {
+            while let Some(extra) = self.next[table as usize].filter(|&extra| extra < id) {
                 if wrong.len() < MOST_DAMAGE {
-                    wrong.push(format!("row {extra} of table {} belongs to no batch", of.name));
+                    wrong.push(format!("row {extra} of table {} belongs to no batch", table.name()));
                 }
                 self.advance(table)?;
             }
@@ -169,8 +215,8 @@ impl<'s> Tables<'s> {
     }
 
     /// The table whose next row has this number; none when no table has, or several have.
-    fn holder_of(&self, id: i64, wrong: &mut Vec<String>) -> Option<usize> {
-        let mut holders = (0..TABLES.len()).filter(|&table| self.next[table] == Some(id));
+    fn holder_of(&self, id: i64, wrong: &mut Vec<String>) -> Option<Table> {
+        let mut holders = Table::ALL.into_iter().filter(|&table| self.next[table as usize] == Some(id));
         let Some(holder) = holders.next() else {
             wrong.push(format!("row {id} is missing"));
             return None;
@@ -182,42 +228,35 @@ impl<'s> Tables<'s> {
         Some(holder)
     }
 
-    /// Each table's next row, where there is one.
-    fn left(&self) -> impl Iterator<Item = (usize, i64)> + '_ {
-        self.next.iter().enumerate().filter_map(|(table, id)| Some((table, (*id)?)))
+    /// The next row of each table that has one.
+    fn unread(&self) -> impl Iterator<Item = (Table, i64)> + '_ {
+        Table::ALL.into_iter().zip(self.next).filter_map(|(table, id)| Some((table, id?)))
     }
 }
 
-fn report_progress(rows: &mut u64, progress: &mut dyn FnMut(u64)) {
-    *rows += 1;
-    if rows.is_multiple_of(STEP) {
-        progress(*rows);
-    }
-}
-
-/// Adds a row to the hash of its batch; what is wrong where a value cannot have been written: of another type than its
-/// column's, or a name that there is not.
+/// Adds a row to the digest of its batch. The inner error is the fault of a value that cannot have been written: it has
+/// another type than its column, or the number of no name.
 fn hash_row(
     digest: &mut Digest,
-    table: usize,
+    table: Table,
     id: i64,
     row: &Row<'_>,
     names: &mut Names,
 ) -> rusqlite::Result<Result<(), String>> {
-    let Table { name, letter, columns } = &TABLES[table];
-    digest.row(*letter, id);
-    for (place, column) in (1..).zip(*columns) {
-        match cell(column, row.get_ref(place)?, names) {
-            Ok(cell) => digest.cell(cell),
+    digest.row(table.tag(), id);
+    for (place, column) in (1..).zip(table.columns()) {
+        match value(column, row.get_ref(place)?, names) {
+            Ok(value) => digest.value(value),
             Err(fault) => {
-                return Ok(Err(format!("row {id} of table {name}, column {}, {fault}", column.name)));
+                let (table, column) = (table.name(), column.name);
+                return Ok(Err(format!("row {id} of table {table}, column {column}, {fault}")));
             }
         }
     }
     Ok(Ok(()))
 }
 
-fn cell<'v>(column: &Column, value: ValueRef<'v>, names: &'v mut Names) -> Result<Value<'v>, &'static str> {
+fn value<'v>(column: &Column, value: ValueRef<'v>, names: &'v mut Names) -> Result<Value<'v>, &'static str> {
     match (column.class, value) {
         (Class::Int, ValueRef::Integer(number)) => Ok(Value::Int(number)),
         (Class::Text, ValueRef::Text(text)) => match std::str::from_utf8(text) {

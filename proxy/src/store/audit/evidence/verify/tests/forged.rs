@@ -7,7 +7,8 @@ use rusqlite::{Connection, params};
 
 use super::*;
 use crate::store::audit::log::chain::{Digest, Hash, Limits};
-use crate::store::audit::log::columns::{Class, GAP, REFUSED, TABLES, Value};
+use crate::store::audit::log::columns::{Class, Table};
+use crate::store::audit::log::value::Value;
 
 /// A row of `sqlite_schema`, with where its pages are.
 type SchemaRow = (String, String, String, i64, Option<String>);
@@ -26,11 +27,11 @@ fn rehash(connection: &Connection, spans: Option<Vec<(i64, i64)>>) {
         .unwrap()
         .map(Result::unwrap)
         .collect();
-    let mut rows: HashMap<i64, (usize, Vec<Stored>)> = HashMap::new();
-    for (table, of) in TABLES.iter().enumerate() {
-        let mut all = connection.prepare(&of.select_sql()).unwrap();
+    let mut rows: HashMap<i64, (Table, Vec<Stored>)> = HashMap::new();
+    for table in Table::ALL {
+        let mut all = connection.prepare(&table.select_sql()).unwrap();
         let values = |row: &rusqlite::Row<'_>| {
-            let values = (1..=of.columns.len()).map(|place| row.get(place)).collect::<Result<_, _>>()?;
+            let values = (1..=table.columns().len()).map(|place| row.get(place)).collect::<Result<_, _>>()?;
             Ok((row.get(0)?, (table, values)))
         };
         rows.extend(all.query_map([], values).unwrap().map(Result::unwrap));
@@ -42,9 +43,9 @@ fn rehash(connection: &Connection, spans: Option<Vec<(i64, i64)>>) {
         let (mut digest, mut begins) = (Digest::batch(&head), i64::MAX);
         for id in first..=last {
             let (table, values) = &rows[&id];
-            digest.row(TABLES[*table].letter, id);
-            for (column, value) in TABLES[*table].columns.iter().zip(values) {
-                digest.cell(match value {
+            digest.row(table.tag(), id);
+            for (column, value) in table.columns().iter().zip(values) {
+                digest.value(match value {
                     Stored::Integer(number) => {
                         match names.get(number).filter(|_| column.class == Class::Name) {
                             Some(name) => Value::Name(name),
@@ -57,8 +58,8 @@ fn rehash(connection: &Connection, spans: Option<Vec<(i64, i64)>>) {
                 });
             }
             let at = match *table {
-                REFUSED => &values[4],
-                GAP => &values[1],
+                Table::Refused => &values[const { Table::Refused.position("last") } - 1],
+                Table::Gap => &values[const { Table::Gap.position("last") } - 1],
                 _ => &values[0],
             };
             if let Stored::Integer(at) = at {
@@ -186,7 +187,7 @@ fn retype(tables: &[&str]) -> (usize, usize) {
     assert_eq!(damage_of_february(untouched.path()), [], "the schema alone does nothing");
     let (mut plain, mut rehashed) = (0, 0);
     for &table in tables {
-        let in_chain = TABLES.iter().find(|of| of.name == table);
+        let in_chain = Table::ALL.into_iter().find(|of| of.name() == table);
         for (row, key) in keys(&connection, table).iter().enumerate() {
             for (column, _) in columns(&connection, table) {
                 // A rowid can be nothing but a number.
@@ -195,8 +196,8 @@ fn retype(tables: &[&str]) -> (usize, usize) {
                 }
                 let sql = format!("SELECT \"{column}\" FROM {table} WHERE {key}");
                 let value: Stored = connection.query_row(&sql, [], |row| row.get(0)).unwrap();
-                let of_chain =
-                    in_chain.and_then(|of| of.columns.iter().find(|it| it.name.trim_matches('"') == column));
+                let of_chain = in_chain
+                    .and_then(|of| of.columns().iter().find(|it| it.name.trim_matches('"') == column));
                 let name = of_chain.filter(|it| it.class == Class::Name).and_then(|_| {
                     let sql = format!(
                         "SELECT text FROM name WHERE id = (SELECT \"{column}\" FROM {table} WHERE {key})"

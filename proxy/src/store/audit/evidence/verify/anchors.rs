@@ -15,25 +15,25 @@ use crate::store::audit::log::chain::Hash;
 use crate::store::audit::log::month::Month;
 
 /// The anchors in scope, by month, each month's in the order of their rows.
-pub(super) struct Held<'a>(BTreeMap<Month, Vec<&'a Anchor>>);
+pub(super) struct AnchorsInScope<'a>(BTreeMap<Month, Vec<&'a Anchor>>);
 
 /// What does not hold, unless rows are noted as lost.
 pub(super) struct Contradiction<'a> {
     pub(super) month: Month,
     pub(super) batch: Option<BatchSpan>,
-    pub(super) by: By<'a>,
+    pub(super) by: Evidence<'a>,
     pub(super) what: String,
 }
 
 /// What says so.
-pub(super) enum By<'a> {
+pub(super) enum Evidence<'a> {
     Anchor(&'a Anchor),
     /// The numbers of rows that are nowhere; empty when none are missing.
-    Rows(RangeInclusive<i64>),
+    MissingRows(RangeInclusive<i64>),
 }
 
 /// The anchors of one segment, while its batches pass by.
-pub(super) struct Passing<'a> {
+pub(super) struct SegmentAnchors<'a> {
     month: Month,
     anchors: Peekable<vec::IntoIter<&'a Anchor>>,
     /// What was compared.
@@ -43,7 +43,7 @@ pub(super) struct Passing<'a> {
     pub(super) wrong: Vec<Contradiction<'a>>,
 }
 
-impl<'a> Held<'a> {
+impl<'a> AnchorsInScope<'a> {
     /// Those in scope; one that none of the keys has signed is damage.
     pub(super) fn new(scope: &Scope<'a>, report: &mut Report) -> Self {
         let mut held: BTreeMap<Month, Vec<&Anchor>> = BTreeMap::new();
@@ -72,20 +72,25 @@ impl<'a> Held<'a> {
     }
 
     /// Those of a month, which are asked for once.
-    pub(super) fn take(&mut self, month: Month) -> Passing<'a> {
+    pub(super) fn take(&mut self, month: Month) -> SegmentAnchors<'a> {
         let anchors = self.0.remove(&month).unwrap_or_default().into_iter().peekable();
-        Passing { month, anchors, compared: 0, confirmed: None, wrong: Vec::new() }
+        SegmentAnchors { month, anchors, compared: 0, confirmed: None, wrong: Vec::new() }
     }
 }
 
-impl<'a> Passing<'a> {
+impl<'a> SegmentAnchors<'a> {
     /// The segment does not follow what is known before it; these rows are missing.
     pub(super) fn missing_before(&mut self, what: String, rows: RangeInclusive<i64>) {
-        self.wrong.push(Contradiction { month: self.month, batch: None, by: By::Rows(rows), what });
+        self.wrong.push(Contradiction {
+            month: self.month,
+            batch: None,
+            by: Evidence::MissingRows(rows),
+            what,
+        });
     }
 
     /// A batch ends at this row with this head; a segment begins with its seed, after the head before.
-    pub(super) fn reach(&mut self, last: i64, heads: &[&Hash], batch: Option<BatchSpan>) {
+    pub(super) fn check_head(&mut self, last: i64, heads: &[&Hash], batch: Option<BatchSpan>) {
         while let Some(anchor) = self.anchors.next_if(|anchor| anchor.last <= last) {
             self.compared += 1;
             let what = if anchor.last < last && batch.is_none() {
@@ -99,7 +104,7 @@ impl<'a> Passing<'a> {
                 continue;
             };
             let what = format!("contradicts the anchor of {} at row {}, {what}", anchor.time, anchor.last);
-            self.wrong.push(Contradiction { month: self.month, batch, by: By::Anchor(anchor), what });
+            self.wrong.push(Contradiction { month: self.month, batch, by: Evidence::Anchor(anchor), what });
         }
     }
 
@@ -111,7 +116,12 @@ impl<'a> Passing<'a> {
                 "is cut off: the anchor of {} knows row {}, and the last one here is {last}",
                 anchor.time, anchor.last
             );
-            self.wrong.push(Contradiction { month: self.month, batch: None, by: By::Anchor(anchor), what });
+            self.wrong.push(Contradiction {
+                month: self.month,
+                batch: None,
+                by: Evidence::Anchor(anchor),
+                what,
+            });
         }
     }
 
