@@ -146,7 +146,7 @@ async fn the_log_has_the_path_of_a_page_and_never_its_query() {
 #[tokio::test]
 async fn a_body_must_be_short_and_come() {
     let carrier = carrier().await;
-    let proxy = Setup::with_carrier(&carrier).set("gateway.body", "200ms").start().await;
+    let proxy = Setup::with_carrier(&carrier).set("gateway.body_timeout", "200ms").start().await;
     for page in ["/cache/show", "/cache/purge", "/cache/fetch", "/audit/query"] {
         for (length, sent, says) in [(40, "{\"msisdn\":", "late"), (5_000, "", "4 KiB")] {
             let mut connection = Connection::to(proxy.admin_address()).await;

@@ -103,7 +103,7 @@ async fn what_cannot_be_read_has_its_record_too() {
 #[tokio::test]
 async fn a_failures_record_names_what_the_carrier_said() {
     let carrier = carrier().await;
-    let proxy = Setup::with_carrier(&carrier).set("breaker.credentials", "1ms").start().await;
+    let proxy = Setup::with_carrier(&carrier).set("breaker.credentials_open", "1ms").start().await;
     let ask = async |rule: &str| -> (Response, LookupRow) {
         carrier.set_rules([Rule::parse(rule).unwrap()]);
         let query = proxy.sign(&MSISDN);

@@ -126,7 +126,7 @@ async fn interim_responses_without_end_are_ended() {
 async fn descriptors_that_are_used_up_are_ours_and_open_no_breaker() {
     let carrier = carrier().await;
     let machine = Machine::wrapped_by(["prlimit", "--nofile=48:48"]);
-    let setup = Setup::with_carrier(&carrier).set("breaker.open", "60s").set("breaker.open_longest", "60s");
+    let setup = Setup::with_carrier(&carrier).set("breaker.open", "60s").set("breaker.max_open", "60s");
     let proxy = Proxy::start_on_machine(tempfile::tempdir().unwrap(), setup, machine).await;
     let mut connection = Connection::to(proxy.address).await;
     let target = |n: u32| {

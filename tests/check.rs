@@ -114,6 +114,33 @@ async fn what_is_wrong_is_named_with_key_and_remedy() {
 }
 
 #[tokio::test]
+async fn all_problems_are_named_one_per_line_and_counted() {
+    let setup = Setup::calling("http://127.0.0.1:1")
+        .set("gateway.deadline", 20)
+        .set("gateway.max_streams", 0)
+        .set("carrier.node", 100)
+        .set("client.0.rate", 0);
+    let written = setup.text();
+    let (folder, checked) = check(&written, &[]).await;
+    let checked = checked.failed(1, ["deadline", "max_streams", "node", "rate", "4 problems"]);
+    let lines: Vec<_> = checked.err.lines().filter(|line| line.contains("proxy.toml")).collect();
+    assert_eq!(lines.len(), 4, "{}", checked.err);
+    let started = run(folder.path(), &["serve", "--config", "proxy.toml"], &[]).await;
+    started.failed(1, ["deadline", "max_streams", "node", "rate", "4 problems"]);
+}
+
+#[tokio::test]
+async fn an_old_name_of_a_key_is_accepted_with_a_warning_and_refused_beside_the_new_one() {
+    let setup = Setup::calling("http://127.0.0.1:1").set("gateway.grace", "7s");
+    let (_, checked) = check(&setup.text(), &[]).await;
+    let checked = checked.success();
+    assert!(checked.err.contains("grace is now called drain_timeout"), "{}", checked.err);
+    assert!(checked.out.contains("drain_timeout = \"7s\""), "{}", checked.out);
+    let (_, checked) = check(&setup.set("gateway.drain_timeout", "7s").text(), &[]).await;
+    checked.failed(1, ["proxy.toml:", "remove grace"]);
+}
+
+#[tokio::test]
 async fn an_error_shows_no_secret_of_its_line() {
     let written = Setup::calling("http://127.0.0.1:1").text();
     for broken in [

@@ -111,9 +111,9 @@ async fn streams_of_a_connection_have_a_limit_that_it_is_told() {
 async fn whoever_sends_nothing_or_half_a_head_is_let_go() {
     let carrier = carrier().await;
     let proxy = Setup::with_carrier(&carrier)
-        .set("gateway.first_byte", "100ms")
-        .set("gateway.header", "100ms")
-        .set("gateway.idle", "60s")
+        .set("gateway.first_byte_timeout", "100ms")
+        .set("gateway.header_timeout", "100ms")
+        .set("gateway.idle_timeout", "60s")
         .start()
         .await;
     // Between two requests, the limit is `idle` instead: this connection outlasts the timeouts below.

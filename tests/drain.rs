@@ -90,7 +90,7 @@ async fn a_flight_that_nobody_waits_for_lands_first() {
 async fn the_grace_time_ends_a_drain() {
     let carrier = carrier().await;
     carrier.set_rules([Rule::any().gate(&Gate::new())]);
-    let mut proxy = Setup::with_carrier(&carrier).set("gateway.grace", "200ms").start().await;
+    let mut proxy = Setup::with_carrier(&carrier).set("gateway.drain_timeout", "200ms").start().await;
     let mut connection = waiting(&proxy).await;
     carrier.wait_for_calls(1).await;
     proxy.signal("TERM").await;
@@ -104,7 +104,7 @@ async fn a_second_signal_exits_at_once() {
     for signals in [["TERM", "TERM"], ["TERM", "INT"], ["INT", "INT"]] {
         let carrier = carrier().await;
         carrier.set_rules([Rule::any().gate(&Gate::new())]);
-        let mut proxy = Setup::with_carrier(&carrier).set("gateway.grace", "10m").start().await;
+        let mut proxy = Setup::with_carrier(&carrier).set("gateway.drain_timeout", "10m").start().await;
         let mut connection = waiting(&proxy).await;
         carrier.wait_for_calls(1).await;
         proxy.signal(signals[0]).await;

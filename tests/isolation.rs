@@ -130,7 +130,7 @@ impl Harness {
             .set("account.1.calls_per_day", CALLS_PER_DAY)
             .set("cache.max_age_floor", "0s")
             // Longer than any lookup waits, so that only a carrier reply ends its wait.
-            .set("carrier.stale_wait", "1h");
+            .set("carrier.stale_timeout", "1h");
         let setup = ["normal", "one_way_barred", "barred", "pre_cancelled", "not_found"]
             .into_iter()
             .fold(setup, |setup, kind| setup.freshness(kind, "30s", "20s", "40s"));

@@ -50,8 +50,8 @@ async fn a_fleet_that_expires_at_once_is_served_within_the_carriers_limit() {
     let proxy = Setup::with_carrier(&carrier)
         .freshness("normal", "60s", "1h", "1h")
         .set("account.0.calls_per_second", 40)
-        .set("carrier.queue", 200)
-        .set("carrier.queue_wait", "30s")
+        .set("carrier.max_queued_calls", 200)
+        .set("carrier.queue_timeout", "30s")
         .start_clocked()
         .await;
     let misses = start_lookups(&proxy, 60);
@@ -101,9 +101,9 @@ async fn so_many_calls_at_once_and_the_others_wait() {
     let gate = Gate::new();
     carrier.set_rules([Rule::any().gate(&gate)]);
     let proxy = Setup::with_carrier(&carrier)
-        .set("account.0.calls_at_once", 2)
-        .set("carrier.queue", 3)
-        .set("carrier.queue_wait", "30s")
+        .set("account.0.max_concurrent_calls", 2)
+        .set("carrier.max_queued_calls", 3)
+        .set("carrier.queue_timeout", "30s")
         .start()
         .await;
     let mut askers = JoinSet::new();
@@ -127,7 +127,7 @@ async fn a_throttled_account_rests_and_comes_back() {
     let carrier = carrier().await;
     let proxy = Setup::with_carrier(&carrier)
         .set("breaker.cool_down", "200ms")
-        .set("breaker.cool_down_longest", "200ms")
+        .set("breaker.max_cool_down", "200ms")
         .start()
         .await;
     carrier.set_rules([Rule::any().code("71").times(1)]);
@@ -152,7 +152,7 @@ async fn known_cards_are_answered_through_every_kind_of_outage_and_a_restart() {
     let carrier = carrier().await;
     let mut proxy = Setup::with_carrier(&carrier)
         .freshness("normal", "1s", "0s", "1h")
-        .set("carrier.stale_wait", "50ms")
+        .set("carrier.stale_timeout", "50ms")
         .set("carrier.timeout", "2s")
         .start()
         .await;

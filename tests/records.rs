@@ -136,7 +136,7 @@ async fn a_client_that_hangs_up_has_its_record() {
 async fn a_drain_past_its_grace_writes_down_what_it_ends() {
     let carrier = carrier().await;
     carrier.set_rules([Rule::any().gate(&Gate::new())]);
-    let mut proxy = Setup::with_carrier(&carrier).set("gateway.grace", "200ms").start().await;
+    let mut proxy = Setup::with_carrier(&carrier).set("gateway.drain_timeout", "200ms").start().await;
     let query = proxy.sign(&MSISDN);
     let mut connection = proxy.connect().await;
     connection.send(format!("GET {STATUS_PATH}?{} HTTP/1.1\r\nHost: x\r\n\r\n", query.text())).await;

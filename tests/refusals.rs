@@ -243,7 +243,7 @@ async fn a_body_of_undeclared_length_is_a_10() {
 #[tokio::test]
 async fn a_body_that_never_comes_is_a_10() {
     let carrier = carrier().await;
-    let proxy = Setup::with_carrier(&carrier).set("gateway.body", "200ms").start().await;
+    let proxy = Setup::with_carrier(&carrier).set("gateway.body_timeout", "200ms").start().await;
     let mut connection = proxy.connect().await;
     connection
         .send(format!("POST {STATUS_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 300\r\n\r\nappid="))

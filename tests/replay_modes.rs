@@ -121,7 +121,7 @@ async fn what_would_have_to_be_remembered_for_ever_is_refused_at_start() {
 #[tokio::test]
 async fn a_full_share_says_when_there_is_room() {
     let carrier = carrier().await;
-    let proxy = Setup::with_carrier(&carrier).set("gateway.replay_share", 2).start().await;
+    let proxy = Setup::with_carrier(&carrier).set("gateway.max_transids_per_client", 2).start().await;
     proxy.look_up(&MSISDN).await.assert_normal();
     proxy.look_up(&MSISDN).await.assert_normal();
     let full = proxy.look_up(&MSISDN).await;

@@ -26,7 +26,7 @@ async fn two_groups() -> (Simulator, Setup) {
 async fn a_client_that_fills_its_share_of_the_replay_table_locks_nobody_else_out() {
     let (_carrier, setup) = two_groups().await;
     // 100 entries: 75 per group and 37 per client, since the configured 1,000,000 is not below that.
-    let proxy = setup.set("gateway.replay_entries", 100).start().await;
+    let proxy = setup.set("gateway.max_transids", 100).start().await;
     let answered = async |appid: &str, password: &str| {
         let gateway = proxy.gateway.named(appid, password);
         for n in 0.. {
@@ -57,9 +57,9 @@ async fn a_client_that_fills_its_share_of_the_replay_table_locks_nobody_else_out
         ready.text().contains("alarm: replay-full: ").then(|| ready.text().to_owned())
     })
     .await;
-    assert!(alarm.contains("group \"fleet\" (replay_share)"), "{alarm}");
+    assert!(alarm.contains("group \"fleet\" (max_transids_per_client)"), "{alarm}");
     let log = proxy.log();
-    assert!(log.contains("SISTER") && log.contains("replay_share"), "{log}");
+    assert!(log.contains("SISTER") && log.contains("max_transids_per_client"), "{log}");
 }
 
 #[tokio::test]
@@ -127,15 +127,15 @@ async fn a_share_that_is_not_below_its_total_is_lowered_and_said() {
     let (_carrier, setup) = two_groups().await;
     let folder = tempfile::tempdir().unwrap();
     let setup = setup
-        .set("gateway.replay_entries", 1_000)
-        .set("gateway.replay_group_share", 1_000)
+        .set("gateway.max_transids", 1_000)
+        .set("gateway.max_transids_per_group", 1_000)
         .set("carrier.max_flights", 100)
         .set("carrier.max_waiters_per_client", 100);
     crate::support::write_config(&folder.path().join("c.toml"), &setup.text());
     let checked = crate::support::run(folder.path(), &["check", "--config", "c.toml"], &[]).await.success();
     for (key, used) in [
-        ("[gateway] replay_group_share = 1000", "750 is used"),
-        ("[gateway] replay_share = 1000000", "375 is used"),
+        ("[gateway] max_transids_per_group = 1000", "750 is used"),
+        ("[gateway] max_transids_per_client = 1000000", "375 is used"),
         ("[carrier] max_waiters_per_client = 100", "37 is used"),
     ] {
         let line = checked.err.lines().chain(checked.out.lines()).find(|line| line.contains(key));

@@ -114,7 +114,7 @@ async fn our_own_credentials_refused_are_nobodys_business_while_something_is_sta
 async fn a_slow_carrier_is_not_waited_for_when_something_is_stale() {
     let carrier = carrier().await;
     let gate = Gate::new();
-    let proxy = for_an_hour(&carrier).set("carrier.stale_wait", "50ms").start_clocked().await;
+    let proxy = for_an_hour(&carrier).set("carrier.stale_timeout", "50ms").start_clocked().await;
     proxy.look_up(&MSISDN).await.assert_normal();
     proxy.clock.advance(Duration::from_secs(68));
     carrier.set_rules([Rule::any().status("02").gate(&gate)]);

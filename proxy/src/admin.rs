@@ -80,7 +80,7 @@ impl Admin {
 
     /// The JSON of a request, within what a gateway's body may take.
     async fn read<T: DeserializeOwned>(&self, request: Request<Incoming>) -> Result<T, String> {
-        let patience = self.relay.config.load().gateway.body.0;
+        let patience = self.relay.config.load().gateway.limits.timeouts.body;
         body::json(request, patience).await
     }
 

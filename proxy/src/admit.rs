@@ -82,7 +82,7 @@ impl Admit {
     pub fn new(config: &Arc<Config>, clock: Clock) -> Self {
         Self {
             directory: ArcSwap::from_pointee(Directory::new(config)),
-            replay: ReplayCache::new(config.gateway.replay_entries),
+            replay: ReplayCache::new(config.gateway.transids.total),
             idempotency: IdempotencyCache::default(),
             clock,
             last_alarm: Mutex::default(),

@@ -22,10 +22,10 @@ use crate::carrier::Carrier;
 use crate::clock::{Clock, timeout};
 use crate::config::admin::Token;
 use crate::config::restart::Fixed;
-use crate::config::{Config, ConfigError};
-use crate::flight::{Flights, Limits};
+use crate::config::{Config, ConfigError, ListenConfig};
+use crate::flight::Flights;
 use crate::gateway;
-use crate::listen::{ActivatedSockets, BoundAddress, ListenConfig, Listener, Timeouts};
+use crate::listen::{ADMIN_OVERLOAD_RESPONSE, ActivatedSockets, BoundAddress, Listener};
 use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::relay::{Relay, ReplayRestore};
@@ -33,6 +33,7 @@ use crate::sequence::unaccounted;
 use crate::store::cache::Retention;
 use crate::store::{Store, StoreError, StoreOptions, audit};
 use crate::wire::request::Hosts;
+use crate::wire::response::overload_response;
 
 /// How long the calls and requests under way may take to end, once the grace time is over and they were told to.
 const LAST: Duration = Duration::from_secs(5);
@@ -40,25 +41,17 @@ const LAST: Duration = Duration::from_secs(5);
 /// How often moka is let do its deferred work.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Connections to the admin listener: people and scrapers, not fleets.
-const ADMIN_CONNECTIONS: usize = 64;
-
 /// Opens the configured store.
 ///
 /// # Errors
 /// [`StoreError`], with its remedy.
 pub fn open_store(config: &Config, accept_lost_state: bool, clock: &Clock) -> Result<Store, StoreError> {
-    let audit = audit::Options {
-        durability: config.audit.durability,
-        on_failure: config.audit.on_failure,
-        min_free: config.audit.min_free,
-        anchor_every: config.audit.anchor_every,
-        identifiers: config.audit.identifiers,
-        group: config.audit.group,
-        ..audit::Options::default()
+    let options = StoreOptions {
+        audit: audit::Options::from(&config.audit),
+        retention: Retention::from(&config.cache),
+        accept_lost_state,
+        ..StoreOptions::default()
     };
-    let retention = Retention { age: config.cache.file_age.0, rows: config.cache.file_entries };
-    let options = StoreOptions { audit, retention, accept_lost_state, ..StoreOptions::default() };
     Store::open(&config.store_dir, options, clock)
 }
 
@@ -67,8 +60,8 @@ pub struct App {
     gateway: BoundAddress,
     admin: BoundAddress,
     reloads: Reloads,
-    gateway_rules: Arc<ArcSwap<ListenConfig>>,
-    admin_rules: Arc<ArcSwap<ListenConfig>>,
+    gateway_limits: Arc<ArcSwap<ListenConfig>>,
+    admin_limits: Arc<ArcSwap<ListenConfig>>,
     relay: Arc<Relay>,
     store: Arc<Store>,
     /// What counts until the process ends, as it was started.
@@ -125,18 +118,20 @@ impl App {
         note_unaccounted(&store, &clock).await?;
 
         let mut inherited = ActivatedSockets::from_env();
-        let gateway_rules = Arc::new(ArcSwap::from_pointee(gateway_rules(&config)));
-        let admin_rules = Arc::new(ArcSwap::from_pointee(admin_rules(&config)));
+        let gateway_limits = Arc::new(ArcSwap::from_pointee(config.gateway.limits.clone()));
+        let admin_limits = Arc::new(ArcSwap::from_pointee(config.admin.limits.clone()));
         let gateway = Listener::bind(
             &config.gateway.listen,
             &mut inherited,
-            Arc::clone(&gateway_rules),
+            Arc::clone(&gateway_limits),
+            overload_response(),
             Arc::clone(&metrics),
         )?;
         let admin = Listener::bind(
             &config.admin.listen,
             &mut inherited,
-            Arc::clone(&admin_rules),
+            Arc::clone(&admin_limits),
+            ADMIN_OVERLOAD_RESPONSE,
             Arc::clone(&metrics),
         )?;
         for name in inherited.unused() {
@@ -150,8 +145,8 @@ impl App {
             reloads: reloads.clone(),
             gateway: gateway.bound().clone(),
             admin: admin.bound().clone(),
-            gateway_rules,
-            admin_rules,
+            gateway_limits,
+            admin_limits,
             relay: Arc::clone(&relay),
             store: Arc::clone(&store),
             fixed: Fixed::of(&config),
@@ -178,7 +173,7 @@ impl App {
             unix,
         });
         app.store.announce(&match &app.admin {
-            BoundAddress::Tcp(address) if config.admin.tls.is_some() => format!("https://{address}"),
+            BoundAddress::Tcp(address) if config.admin.limits.tls.is_some() => format!("https://{address}"),
             BoundAddress::Tcp(address) => format!("http://{address}"),
             // For a command with another working folder.
             BoundAddress::Unix(Some(path)) => {
@@ -254,8 +249,8 @@ impl App {
         if let Err(error) = self.relay.store_window(&self.store.state) {
             tracing::error!(%error, "the widest clock_skew is not kept: do not narrow it before another reload");
         }
-        self.gateway_rules.store(Arc::new(gateway_rules(&config)));
-        self.admin_rules.store(Arc::new(admin_rules(&config)));
+        self.gateway_limits.store(Arc::new(config.gateway.limits.clone()));
+        self.admin_limits.store(Arc::new(config.admin.limits.clone()));
         self.name_restart_keys(&self.fixed.changed(&config));
         report_certificates(&self.relay, &self.store.alarms);
         self.relay.metrics.certificates(&config.certificates);
@@ -302,7 +297,7 @@ impl App {
             self.flights.wait().await;
         };
         let mut calls_ended = true;
-        let grace = self.relay.config.load().gateway.grace.0;
+        let grace = self.relay.config.load().gateway.drain_timeout;
         if timeout(grace, ended()).await.is_err() {
             tracing::warn!(
                 ?grace,
@@ -351,39 +346,6 @@ fn report_certificates(relay: &Relay, alarms: &Alarms) {
     }
 }
 
-fn gateway_rules(config: &Config) -> ListenConfig {
-    let gateway = &config.gateway;
-    ListenConfig {
-        connections: gateway.max_connections,
-        connections_per_peer: gateway.max_connections_per_peer,
-        requests: gateway.max_requests_per_connection,
-        streams: gateway.max_streams,
-        timeouts: Timeouts {
-            first_byte: gateway.first_byte.0,
-            header: gateway.header.0,
-            body: gateway.body.0,
-            idle: gateway.idle.0,
-        },
-        trusted: gateway.trusted_proxies.clone(),
-        proxy_protocol: gateway.proxy_protocol,
-        tls: config.gateway_tls.clone(),
-        overload_response: crate::wire::response::overload_response(),
-    }
-}
-
-/// The gateways' rules, for few connections that nobody stands in front of.
-fn admin_rules(config: &Config) -> ListenConfig {
-    ListenConfig {
-        connections: ADMIN_CONNECTIONS,
-        connections_per_peer: ADMIN_CONNECTIONS,
-        trusted: Vec::new(),
-        proxy_protocol: false,
-        tls: config.admin.tls.clone(),
-        overload_response: crate::listen::ADMIN_OVERLOAD_RESPONSE,
-        ..gateway_rules(config)
-    }
-}
-
 fn relay(
     config: &Arc<Config>,
     store: &Store,
@@ -404,11 +366,11 @@ fn relay(
         tasks: flights.clone(),
         shutdown: CancellationToken::new(),
         cache: Cache::new(config, Arc::clone(&store.cache), clock.clone()),
-        flights: Arc::new(Flights::new(Limits::of(carrier), flights.clone())),
+        flights: Arc::new(Flights::new(carrier.flights, flights.clone())),
         carrier: Carrier::new(config, &store.state, &store.audit, clock, Arc::clone(metrics))?,
         audit: Audit::new(
             Arc::clone(&store.audit),
-            config.gateway.deadline.0,
+            config.gateway.deadline,
             Refusals::new(&config.audit),
             clock.clone(),
         ),

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Carrier;
+use crate::config::FlightLimits;
 use crate::urgency::{SharedUrgency, Urgency};
 
 /// The flights under way, by key; `C` is who waits.
@@ -27,7 +27,7 @@ pub struct Flights<K, C, T> {
 }
 
 struct Table<K, C, T> {
-    limits: Limits,
+    limits: FlightLimits,
     flights: HashMap<K, Flight<T>>,
     /// What each client has under way: seats in the flights of others, and flights of its own. None is kept at zero.
     clients: HashMap<C, usize>,
@@ -47,31 +47,6 @@ struct Flight<T> {
     landing: watch::Receiver<Option<T>>,
     waiters: usize,
     urgency: SharedUrgency,
-}
-
-/// How many may fly and wait.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Flights under way at once.
-    pub flights: usize,
-    /// Requests that wait for one flight, its leader included.
-    pub waiters: usize,
-    /// What one client has under way: requests that wait, and flights that it started.
-    pub client: usize,
-    /// Flights under way that clients of one group started.
-    pub group: usize,
-}
-
-impl Limits {
-    /// Those of a configuration.
-    pub fn of(carrier: &Carrier) -> Self {
-        Self {
-            flights: carrier.max_flights,
-            waiters: carrier.max_waiters_per_card,
-            client: carrier.max_waiters_per_client,
-            group: carrier.max_flights_per_group,
-        }
-    }
 }
 
 /// Who asks.
@@ -119,7 +94,7 @@ where
     T: Clone + Send + Sync + 'static,
 {
     /// An empty table; its tasks are tracked by `tasks`, so that a drain can wait for them.
-    pub fn new(caps: Limits, tasks: TaskTracker) -> Self {
+    pub fn new(caps: FlightLimits, tasks: TaskTracker) -> Self {
         let table = Table {
             limits: caps,
             flights: HashMap::new(),
@@ -133,7 +108,7 @@ where
     }
 
     /// Applies other caps from now on. What is beyond a lower one stays; nothing joins it until it is below again.
-    pub fn set_limits(&self, caps: Limits) {
+    pub fn set_limits(&self, caps: FlightLimits) {
         self.lock().limits = caps;
     }
 

@@ -20,7 +20,7 @@ use crate::relay::{HttpRequest, Relay, RunToCompletion};
 use crate::wire::request::MAX_BODY;
 use crate::wire::response::HttpResponse;
 
-/// Answers one HTTP request from `peer`. A body that is not there within `[gateway]` `body` counts as cut off.
+/// Answers one HTTP request from `peer`. A body that is not there within `[gateway]` `body_timeout` counts as cut off.
 ///
 /// A request without a body, as nearly all are, is looked up before anything waits. One that is cut off in its body, by its
 /// client or by the end of a drain, has its record too.
@@ -31,8 +31,9 @@ pub fn serve(
 ) -> impl Future<Output = HttpResponse> + Send + use<> {
     let (origin, patience) = {
         let gateway = &relay.config.load().gateway;
-        let address = x_forwarded_for::origin(origin.address, request.headers(), &gateway.trusted_proxies);
-        (Peer { address, ..origin }, gateway.body.0)
+        let address =
+            x_forwarded_for::origin(origin.address, request.headers(), &gateway.limits.trusted_proxies);
+        (Peer { address, ..origin }, gateway.limits.timeouts.body)
     };
     if request.body().is_end_stream() {
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());

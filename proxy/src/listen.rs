@@ -34,12 +34,11 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::timeout;
-use crate::config::listen::Listen;
+use crate::config::listen::{Listen, ListenConfig};
 use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::tls;
@@ -50,7 +49,6 @@ use timeout::TimeoutStream;
 
 pub use bind::ActivatedSockets;
 pub use limits::{ConnectionLimiter, PeerStats};
-pub use timeout::Timeouts;
 
 /// The response to connections over the limit of the admin listener, whose clients read HTTP's own status.
 pub const ADMIN_OVERLOAD_RESPONSE: &[u8] =
@@ -67,31 +65,10 @@ pub struct Listener {
     socket: Socket,
     bound: BoundAddress,
     config: Arc<ArcSwap<ListenConfig>>,
+    /// The response to a connection over the limit.
+    overload_response: &'static [u8],
     limiter: ConnectionLimiter,
     metrics: Arc<Metrics>,
-}
-
-/// What one listener allows.
-#[derive(Clone, Debug)]
-pub struct ListenConfig {
-    /// Connections at once.
-    pub connections: usize,
-    /// Connections at once from one peer; trusted proxies may have all.
-    pub connections_per_peer: usize,
-    /// Requests on one connection, which is then closed in order.
-    pub requests: u64,
-    /// Requests at once on an HTTP/2 connection.
-    pub streams: u32,
-    /// How long anything may take.
-    pub timeouts: Timeouts,
-    /// Who may say for whom it connects.
-    pub trusted: Vec<IpNet>,
-    /// Trusted proxies begin each connection with a PROXY protocol header.
-    pub proxy_protocol: bool,
-    /// Certificate and key, where TLS is spoken.
-    pub tls: Option<tls::ServerTls>,
-    /// What those get for whom there is no place.
-    pub overload_response: &'static [u8],
 }
 
 /// What a listener listens on.
@@ -132,6 +109,7 @@ impl Listener {
         address: &Listen,
         inherited: &mut ActivatedSockets,
         rules: Arc<ArcSwap<ListenConfig>>,
+        overload_response: &'static [u8],
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let socket = bind::bind(address, inherited)?;
@@ -139,7 +117,8 @@ impl Listener {
             Socket::Tcp(socket) => BoundAddress::Tcp(socket.local_addr()?),
             Socket::Unix(socket) => BoundAddress::Unix(socket.local_addr()?.as_pathname().map(PathBuf::from)),
         };
-        Ok(Self { socket, bound, config: rules, limiter: ConnectionLimiter::default(), metrics })
+        let limiter = ConnectionLimiter::default();
+        Ok(Self { socket, bound, config: rules, overload_response, limiter, metrics })
     }
 
     /// What was bound.
@@ -181,10 +160,10 @@ impl Listener {
     /// A place for a connection, or one small write and no more.
     fn admit(&self, stream: Stream, peer: IpAddr) -> Option<Connection> {
         let rules = self.config.load_full();
-        let trusted = rules.trusted.iter().any(|network| network.contains(&peer));
-        let place = self.limiter.acquire(rules.connections).and_then(|place| match trusted {
+        let trusted = rules.trusted_proxies.iter().any(|network| network.contains(&peer));
+        let place = self.limiter.acquire(rules.max_connections).and_then(|place| match trusted {
             true => Ok(place),
-            false => place.for_peer(peer, rules.connections_per_peer, rules.connections),
+            false => place.for_peer(peer, rules.max_connections_per_peer, rules.max_connections),
         });
         match place {
             Ok(place) => {
@@ -194,7 +173,7 @@ impl Listener {
             Err(full) => {
                 self.metrics.connection_ended(full.reason());
                 if rules.tls.is_none() {
-                    stream.write_at_once(rules.overload_response);
+                    stream.write_at_once(self.overload_response);
                 }
                 None
             }
@@ -255,8 +234,11 @@ impl Connection {
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Ok(Some(None))) => {}
                 Ok(Ok(Some(Some(peer)))) => {
-                    let place =
-                        self.permit.for_peer(peer, self.rules.connections_per_peer, self.rules.connections);
+                    let place = self.permit.for_peer(
+                        peer,
+                        self.rules.max_connections_per_peer,
+                        self.rules.max_connections,
+                    );
                     (self.permit, self.peer) = (place.map_err(NoPlace::reason)?, peer);
                 }
                 Ok(Err(error)) => {
@@ -333,7 +315,7 @@ impl Established {
         // Cancelled with the last request that this connection may make, or when all stop.
         let spent = stop.child_token();
         let service = {
-            let (phase, spent, most) = (Arc::clone(&phase), spent.clone(), rules.requests);
+            let (phase, spent, most) = (Arc::clone(&phase), spent.clone(), rules.max_requests);
             let served = AtomicU64::new(0);
             service_fn(move |request: Request<Incoming>| {
                 let turn = phase.begin(request.version() == Version::HTTP_2);
@@ -355,7 +337,7 @@ impl Established {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder
                 .timer(TokioTimer::new())
-                .max_concurrent_streams(rules.streams)
+                .max_concurrent_streams(rules.max_streams)
                 .max_header_list_size(MAX_HEAD.try_into().expect("16 KiB fits 32 bits"));
             drive(Box::pin(builder.serve_connection(TokioIo::new(stream), service)), &spent).await
         } else {

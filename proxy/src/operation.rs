@@ -161,44 +161,68 @@ pub static BUILT_IN: [Operation; 9] = [
 /// The user-status look-up.
 pub static USER_STATUS: &Operation = &BUILT_IN[1];
 
-/// The operations of a configuration: those that are known, and which of them are served.
+/// The operations of a configuration: those that are known, and those of them that are served.
 #[derive(Clone, Debug)]
 pub struct Operations {
     known: Vec<&'static Operation>,
     served: Vec<&'static Operation>,
 }
 
+/// The built-in operations, none of them served.
+impl Default for Operations {
+    fn default() -> Self {
+        Self { known: BUILT_IN.iter().collect(), served: Vec::new() }
+    }
+}
+
+/// Two rows that exclude each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum OperationConflict {
+    #[error("there are two rows of this name")]
+    Name(&'static str),
+    #[error("path = \"{path}\" is the path of \"{other}\" too: only one of them would be called")]
+    Path { name: &'static str, path: &'static str, other: &'static str },
+}
+
+impl OperationConflict {
+    /// The operation that the conflict is reported for.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Name(name) | Self::Path { name, .. } => name,
+        }
+    }
+}
+
 impl Operations {
     /// The built-in ones and `rows`, which replace those of their name. What is served is said by [`Self::serve`].
     ///
     /// # Errors
-    /// When two rows have one name, or two operations one path.
-    pub fn of(rows: Vec<Operation>) -> Result<Self, String> {
-        let mut known: Vec<&'static Operation> = BUILT_IN.iter().collect();
-        for (place, row) in rows.iter().enumerate() {
-            if rows[..place].iter().any(|before| before.name == row.name) {
-                return Err(format!(
-                    "[[operation]] name = \"{}\": there are two rows of this name",
-                    row.name
-                ));
+    /// Every pair of rows with the same name, and of operations with the same path.
+    pub fn of(rows: Vec<Operation>) -> Result<Self, Vec<OperationConflict>> {
+        let mut conflicts = Vec::new();
+        let mut known = Self::default().known;
+        for (index, row) in rows.iter().enumerate() {
+            if rows[..index].iter().any(|before| before.name == row.name) {
+                conflicts.push(OperationConflict::Name(row.name));
             }
         }
         for row in rows {
-            let row: &'static Operation = keep_for_ever(row);
+            let row: &'static Operation = intern(row);
             match known.iter_mut().find(|one| one.name == row.name) {
                 Some(built_in) => *built_in = row,
                 None => known.push(row),
             }
         }
-        for (place, one) in known.iter().enumerate() {
-            if let Some(before) = known[..place].iter().find(|before| same_path(one.path, before.path)) {
-                return Err(format!(
-                    "[[operation]] name = \"{}\": path = \"{}\" is that of \"{}\" too: only one of them would be asked",
-                    one.name, one.path, before.name
-                ));
+        for (index, one) in known.iter().enumerate() {
+            if let Some(before) = known[..index].iter().find(|before| same_path(one.path, before.path)) {
+                conflicts.push(OperationConflict::Path {
+                    name: one.name,
+                    path: one.path,
+                    other: before.name,
+                });
             }
         }
-        Ok(Self { known, served: Vec::new() })
+        if conflicts.is_empty() { Ok(Self { known, served: Vec::new() }) } else { Err(conflicts) }
     }
 
     /// Serves those that are served by somebody.
@@ -222,9 +246,9 @@ impl Operations {
     }
 }
 
-/// An operation stands in keys and records that outlive a configuration, so it is never freed: there are as many as
-/// different rows were ever configured in this process.
-fn keep_for_ever(row: Operation) -> &'static Operation {
+/// Keys and records refer to an operation after its configuration is replaced, so it is never freed: there are as many
+/// as different rows were ever configured in this process.
+fn intern(row: Operation) -> &'static Operation {
     use std::sync::{Mutex, PoisonError};
     static ROWS: Mutex<Vec<&'static Operation>> = Mutex::new(Vec::new());
     let mut rows = ROWS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -290,10 +314,10 @@ pub(crate) mod tests {
     fn a_name_and_a_path_belong_to_one_operation() {
         let new = Operation { name: "x1", path: "/v2/x1", ..USER_STATUS.clone() };
         let twice = Operations::of(vec![new.clone(), new.clone()]).unwrap_err();
-        assert!(twice.contains("x1") && twice.contains("two rows"), "{twice}");
+        assert_eq!(twice, [OperationConflict::Name("x1")]);
         for path in ["/v2/userstatusrealsingle", "/v2//userstatusrealsingle/"] {
             let same = Operations::of(vec![Operation { path, ..new.clone() }]).unwrap_err();
-            assert!(same.contains("x1") && same.contains("\"userstatusrealsingle\""), "{same}");
+            assert_eq!(same, [OperationConflict::Path { name: "x1", path, other: "userstatusrealsingle" }]);
         }
     }
 

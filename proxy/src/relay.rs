@@ -35,7 +35,7 @@ use crate::clock::belief;
 use crate::clock::{Clock, Moment, Time, timeout};
 use crate::config::restart::Fixed;
 use crate::config::{Client, Config};
-use crate::flight::{Flights, Limits, Owner, Role, Waiter};
+use crate::flight::{Flights, Owner, Role, Waiter};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::peer::Peer;
@@ -314,8 +314,8 @@ impl Relay {
     /// How long to wait for a flight: the rest of the deadline, less when there is something stale to answer.
     fn time_left(&self, started: Duration, stale: bool) -> Duration {
         let config = self.config.load();
-        let left = config.gateway.deadline.0.saturating_sub(self.clock.monotonic().saturating_sub(started));
-        if stale { left.min(config.carrier.stale_wait) } else { left }
+        let left = config.gateway.deadline.saturating_sub(self.clock.monotonic().saturating_sub(started));
+        if stale { left.min(config.carrier.stale_timeout) } else { left }
     }
 
     fn join(
@@ -343,8 +343,8 @@ impl Relay {
     /// When TLS towards the carrier cannot be set up; nothing has changed then.
     pub fn reload(&self, config: &Arc<Config>, fixed: &Fixed) -> Result<(), rustls::Error> {
         self.carrier.reload(config, fixed.carrier(&config.carrier))?;
-        self.flights.set_limits(Limits::of(&config.carrier));
-        self.audit.set_timeout(config.gateway.deadline.0);
+        self.flights.set_limits(config.carrier.flights);
+        self.audit.set_timeout(config.gateway.deadline);
         self.admit.reload(config);
         self.cache.reload(config);
         self.config.store(Arc::clone(config));

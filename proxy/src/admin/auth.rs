@@ -217,6 +217,7 @@ impl Denied {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ListenConfig;
     use crate::config::admin::Access;
 
     const TOKEN: &str = "0123456789abcdef";
@@ -227,7 +228,7 @@ mod tests {
             token,
             names: vec!["ops.example".to_owned()],
             access,
-            tls: None,
+            limits: ListenConfig::for_tests(),
         }
     }
 

@@ -91,7 +91,7 @@ impl Directory {
                 .map(|window| window.unwrap_or(WITHOUT_WINDOW))
                 .max()
                 .unwrap_or_default(),
-            transids_per_group: config.gateway.replay_group_share.unwrap_or(config.gateway.replay_entries),
+            transids_per_group: config.gateway.transids.per_group,
             listed,
             config: Arc::clone(config),
         }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cmiot_signer::{Password, Sequence, Stamp, Token, Transid};
 
 use super::budget::{Budget, Headroom, Limits, Permit};
-use super::health::{Alarm, Health, Thresholds};
+use super::health::{Alarm, Health};
 use super::verdict::Class;
 use super::{CarrierResponse, Fault, NotSent};
 use crate::clock::Clock;
@@ -70,15 +70,15 @@ impl AccountState {
     ) -> Self {
         let limits = Limits {
             per_second: account.calls_per_second,
-            concurrent: account.calls_at_once,
+            concurrent: account.max_concurrent_calls,
             per_day: account.calls_per_day.map(NonZeroU64::get),
-            queue: config.carrier.queue,
-            queue_timeout: config.carrier.queue_wait,
+            queue: config.carrier.max_queued_calls,
+            queue_timeout: config.carrier.queue_timeout,
             refresh_ahead_percent: config.cache.refresh_ahead_percent,
         };
         let before = before.filter(|before| before.account.appid == account.appid);
         let budget = before.map(|before| &before.budget).filter(|budget| *budget.limits() == limits);
-        let thresholds = Thresholds::from(&config.breaker);
+        let thresholds = config.breaker;
         let same = before.filter(|before| {
             same_credentials(&before.account, account) && before.health().thresholds() == thresholds
         });

@@ -7,18 +7,8 @@
 
 use std::time::Duration;
 
+use crate::config::BreakerConfig;
 use crate::metrics::BreakerState;
-
-/// Threshold and open times of a breaker.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BreakerConfig {
-    /// Failures in a row that open the breaker; at least 1.
-    pub failures: u32,
-    /// Open time when it opens from closed.
-    pub open: Duration,
-    /// The longest open time.
-    pub max_open: Duration,
-}
 
 #[derive(Clone, Debug)]
 pub struct Breaker {

@@ -14,38 +14,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::breaker::{Breaker, BreakerConfig};
+use super::breaker::Breaker;
 use super::verdict::{Class, Code, Verdict};
 use super::{CarrierResponse, Fault, NotSent};
-use crate::config;
+use crate::config::{BreakerConfig, Thresholds};
 use crate::metrics::BreakerGauges;
-use crate::units::HumanDuration;
-
-/// Breaker thresholds by kind of failure.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Thresholds {
-    /// For failures and busy codes.
-    pub transport: BreakerConfig,
-    /// For throttled codes.
-    pub cool_down: BreakerConfig,
-    /// For refused credentials and subscriptions.
-    pub credentials: BreakerConfig,
-}
-
-impl From<&config::Breaker> for Thresholds {
-    fn from(config: &config::Breaker) -> Self {
-        let breaker = |failures, open: HumanDuration, max_open: HumanDuration| BreakerConfig {
-            failures,
-            open: open.0,
-            max_open: max_open.0,
-        };
-        Self {
-            transport: breaker(config.failures, config.open, config.open_longest),
-            cool_down: breaker(1, config.cool_down, config.cool_down_longest),
-            credentials: breaker(1, config.credentials, config.credentials_longest),
-        }
-    }
-}
 
 /// The breakers of one account.
 #[derive(Debug)]

@@ -94,7 +94,7 @@ struct ConfigArg {
 
 impl ConfigArg {
     fn edit(&self) -> anyhow::Result<ClientsFileEditor> {
-        ClientsFileEditor::open(&self.config).map_err(anyhow::Error::msg)
+        Ok(ClientsFileEditor::open(&self.config)?)
     }
 }
 
@@ -107,7 +107,7 @@ impl Client {
             }
             Command::Add { config, appid, group, rate, cards, peers } => {
                 let edit = config.edit()?;
-                if edit.clients().map_err(anyhow::Error::msg)?.iter().any(|client| client.appid == appid) {
+                if edit.clients()?.iter().any(|client| client.appid == appid) {
                     bail!("{appid} is in the list already: `client rotate` gives it a new password");
                 }
                 let password = password()?;
@@ -119,7 +119,7 @@ impl Client {
                     ("cards", listed(cards)),
                     ("peers", listed(peers)),
                 ];
-                edit.set(&appid, &changes).map_err(anyhow::Error::msg)?;
+                edit.set(&appid, &changes)?;
                 out!("{password}");
                 (edit, false)
             }
@@ -130,12 +130,12 @@ impl Client {
             }
             Command::Revoke { config, appid } => {
                 let edit = config.edit()?;
-                edit.revoke(&appid).map_err(anyhow::Error::msg)?;
+                edit.revoke(&appid)?;
                 (edit, true)
             }
             Command::Import { config, from } => {
                 let edit = config.edit()?;
-                let added = edit.import(&from).map_err(anyhow::Error::msg)?;
+                let added = edit.import(&from)?;
                 out!("{added} clients added");
                 (edit, false)
             }
@@ -172,11 +172,11 @@ fn list(config: &ConfigArg) -> anyhow::Result<()> {
 }
 
 fn rotate(edit: &ClientsFileEditor, appid: &str, finish: bool) -> anyhow::Result<()> {
-    let clients = edit.clients().map_err(anyhow::Error::msg)?;
+    let clients = edit.clients()?;
     let client = clients.iter().find(|client| client.appid == appid);
     let client = client.with_context(|| format!("{appid} is not in the clients file"))?;
     if finish {
-        return edit.set(appid, &[("previous_password", None)]).map_err(anyhow::Error::msg);
+        return Ok(edit.set(appid, &[("previous_password", None)])?);
     }
     let Some(current) = &client.password else {
         bail!("{appid}: its password stands in a file or variable of its own: change it there");
@@ -187,7 +187,7 @@ fn rotate(edit: &ClientsFileEditor, appid: &str, finish: bool) -> anyhow::Result
     let current = std::str::from_utf8(current.expose()).context("a password from a text file")?.to_owned();
     let new = password()?;
     let changes = [("previous_password", Some(current)), ("password", Some(new.clone()))];
-    edit.set(appid, &changes).map_err(anyhow::Error::msg)?;
+    edit.set(appid, &changes)?;
     out!("{new}");
     Ok(())
 }

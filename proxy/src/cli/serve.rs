@@ -64,7 +64,8 @@ impl Serve {
             let mut files =
                 Files { path: self.config.clone(), dir, watch: Watch::new(&config.files), refused: None };
             let scheme = |tls: bool| if tls { "https" } else { "http" };
-            let (gateway, admin) = (scheme(config.gateway_tls.is_some()), scheme(config.admin.tls.is_some()));
+            let (gateway, admin) =
+                (scheme(config.gateway.limits.tls.is_some()), scheme(config.admin.limits.tls.is_some()));
             let app = App::start(config, store, clock).await?;
             // For whoever started us: the ports, where 0 was asked for. Nothing else goes to standard output.
             announce(format!("gateway {gateway}://{}\nadmin {admin}://{}\n", app.gateway(), app.admin()));
@@ -156,7 +157,7 @@ impl Files {
                 (self, Loaded::Taken(Box::new(config)))
             }
             Err(error) => {
-                let error = error.to_string();
+                let error = error.summary();
                 self.watch.refused();
                 let news = asked || self.refused.as_ref() != Some(&error);
                 self.refused = Some(error.clone());

@@ -95,7 +95,7 @@ impl Sign {
 
     fn password(&self) -> anyhow::Result<Password> {
         let bytes = match &self.password_file {
-            Some(path) => cmiot_proxy::config::read_secret(path).map_err(anyhow::Error::msg)?,
+            Some(path) => cmiot_proxy::config::read_secret(path)?,
             None => match std::env::var_os("CMIOT_PASSWORD") {
                 Some(password) => Zeroizing::new(password.into_encoded_bytes()),
                 None => bail!("no password: give --password-file FILE or set CMIOT_PASSWORD"),

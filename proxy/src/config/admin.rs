@@ -1,14 +1,17 @@
-//! The admin listener, checked: where it listens, which tokens and certificates it knows, and the roles of each.
+//! The admin listener, checked: its address and limits, the tokens and certificates that it accepts, and their roles.
 
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::file::{self, Role};
-use super::listen::Listen;
+use super::error::ConfigError;
+use super::file::{self, ConfigFile, Role};
+use super::listen::{Listen, ListenConfig, Timeouts};
 use super::reader::SourceFiles;
-use super::token;
-use crate::tls;
+use super::{tls_files, token};
 use crate::units::Secret;
+
+/// Connections to the admin listener: its clients are people and scrapers, not fleets.
+const MAX_CONNECTIONS: usize = 64;
 
 /// The admin listener, checked.
 #[derive(Clone, Debug)]
@@ -21,8 +24,8 @@ pub struct Admin {
     pub names: Vec<String>,
     /// Further tokens and certificates.
     pub access: Vec<Access>,
-    /// TLS, where it is spoken.
-    pub tls: Option<tls::ServerTls>,
+    /// Its limits: those of the gateways, for few connections and without proxies in front.
+    pub limits: ListenConfig,
 }
 
 /// The token of every role.
@@ -66,72 +69,92 @@ pub enum By {
     Certificate(String),
 }
 
-pub(super) fn check(
-    written: &file::Admin,
-    tls: Option<tls::ServerTls>,
-    reader: &mut SourceFiles<'_>,
-) -> Result<Admin, String> {
-    let token = match (&written.token_file, written.token) {
-        (Some(_), Some(_)) => {
-            return Err("[admin] token = \"none\" and token_file exclude each other: keep one".to_owned());
-        }
-        (Some(path), None) => Token::Given(read("[admin] token_file", path, reader)?),
-        (None, None) => Token::Made(None),
-        (None, Some(_)) if !written.listen.is_local() => {
-            return Err(format!(
-                "[admin] token = \"none\" with listen = \"{}\": other machines can connect there: listen on \
-                 127.0.0.1 or on a Unix socket, or remove token",
-                written.listen
-            ));
-        }
-        (None, Some(_)) => Token::Off,
-    };
-    if !written.listen.is_local() && tls.is_none() {
-        return Err(format!(
-            "[admin] listen = \"{}\": other machines can connect there: set [admin.tls] (token_file, or the token \
-             that the proxy makes, would cross the network in the clear), or listen on 127.0.0.1",
-            written.listen
+/// Checks `[admin]`.
+pub(super) fn check(file: &ConfigFile, reader: &mut SourceFiles<'_>) -> Option<Admin> {
+    let raw = &file.admin;
+    let before = reader.problems.len();
+    let tls = tls_files::server(&tls_files::ADMIN, raw.tls.as_ref(), reader);
+    let token = token(raw, reader);
+    if !raw.listen.is_local() && raw.tls.is_none() {
+        let problem = "other machines can connect there";
+        let error = ConfigError::new(format!("[admin] listen = \"{}\"", raw.listen), problem);
+        reader.problems.push(error.remedy(
+            "set [admin.tls] (token_file, or the token that the proxy makes, would cross the network in the clear), or \
+             listen on 127.0.0.1",
         ));
     }
-    let certificates = written.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
-    let access = access(written, &token, certificates, reader)?;
-    let names = written.names.iter().map(|name| name.to_ascii_lowercase()).collect();
-    Ok(Admin { listen: written.listen.clone(), token, names, access, tls })
+    let access = access(raw, reader);
+    let names = raw.names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    if reader.problems.len() > before {
+        return None;
+    }
+    let limits = ListenConfig {
+        max_connections: MAX_CONNECTIONS,
+        max_connections_per_peer: MAX_CONNECTIONS,
+        max_requests: file.gateway.max_requests_per_connection,
+        max_streams: file.gateway.max_streams,
+        timeouts: Timeouts::of(&file.gateway),
+        trusted_proxies: Vec::new(),
+        proxy_protocol: false,
+        tls,
+    };
+    Some(Admin { listen: raw.listen.clone(), token: token?, names, access, limits })
 }
 
-fn access(
-    written: &file::Admin,
-    token: &Token,
-    certificates: bool,
-    reader: &mut SourceFiles<'_>,
-) -> Result<Vec<Access>, String> {
-    if *token == Token::Off && !written.access.is_empty() {
-        return Err(
-            "[admin] token = \"none\": everybody has every role already: remove it, or [[admin.access]]"
-                .to_owned(),
-        );
+/// The token of every role; none after a problem.
+fn token(raw: &file::Admin, reader: &mut SourceFiles<'_>) -> Option<Token> {
+    match (&raw.token_file, raw.token) {
+        (Some(_), Some(_)) => {
+            let error = ConfigError::new("[admin] token = \"none\"", "excludes token_file");
+            reader.problems.push(error.remedy("keep one"));
+            None
+        }
+        (Some(path), None) => read("[admin] token_file", path, reader).map(Token::Given),
+        (None, None) => Some(Token::Made(None)),
+        (None, Some(_)) if !raw.listen.is_local() => {
+            let key = format!("[admin] token = \"none\" with listen = \"{}\"", raw.listen);
+            let error = ConfigError::new(key, "other machines can connect there");
+            reader.problems.push(error.remedy("listen on 127.0.0.1 or on a Unix socket, or remove token"));
+            None
+        }
+        (None, Some(_)) => Some(Token::Off),
     }
+}
+
+/// `[[admin.access]]`, without those that are wrong.
+fn access(raw: &file::Admin, reader: &mut SourceFiles<'_>) -> Vec<Access> {
+    if raw.token.is_some() && !raw.access.is_empty() {
+        let error = ConfigError::new("[admin] token = \"none\"", "gives every role to each request");
+        reader.problems.push(error.remedy("remove it, or [[admin.access]]"));
+    }
+    let certificates = raw.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
     let mut names = HashSet::new();
     let mut all = Vec::new();
-    for (index, one) in written.access.iter().enumerate() {
-        let place = format!("[[admin.access]] {} (name = \"{}\")", index + 1, one.name);
+    for (index, one) in raw.access.iter().enumerate() {
+        let table = format!("[[admin.access]] {} (name = \"{}\")", index + 1, one.name);
         if one.name.is_empty() || !names.insert(&one.name) {
-            return Err(format!("{place}: name: must not be empty, and each needs its own"));
+            reader.problem(format!("{table}: name"), "must not be empty, and must differ from all others");
         }
         let by = match (&one.token_file, &one.certificate) {
-            (Some(path), None) => By::Token(read(&format!("{place}: token_file"), path, reader)?),
-            (None, Some(name)) if certificates => By::Certificate(name.to_ascii_lowercase()),
-            (None, Some(_)) => {
-                return Err(format!("{place}: certificate: needs client_ca_file in [admin.tls]"));
+            (Some(path), None) => read(&format!("{table}: token_file"), path, reader).map(By::Token),
+            (None, Some(name)) => {
+                if !certificates {
+                    reader.problem(format!("{table}: certificate"), "needs client_ca_file in [admin.tls]");
+                }
+                Some(By::Certificate(name.to_ascii_lowercase()))
             }
-            _ => return Err(format!("{place}: needs either token_file or certificate")),
+            _ => {
+                reader.problem(table, "needs either token_file or certificate");
+                None
+            }
         };
-        all.push(Access { name: one.name.clone(), role: one.role, by });
+        all.extend(by.map(|by| Access { name: one.name.clone(), role: one.role, by }));
     }
-    Ok(all)
+    all
 }
 
-fn read(place: &str, path: &Path, reader: &mut SourceFiles<'_>) -> Result<Secret, String> {
-    let bytes = reader.secret(path).map_err(|e| format!("{place}: {e}"))?;
-    token::parse(&bytes).ok_or_else(|| format!("{place}: {}: {}", path.display(), token::FORM))
+fn read(key: &str, path: &Path, reader: &mut SourceFiles<'_>) -> Option<Secret> {
+    let bytes = reader.secret(key, path)?;
+    let wrong = || ConfigError::new(key, format!("{}: {}", path.display(), token::FORM));
+    reader.keep(token::parse(&bytes).ok_or_else(wrong))
 }

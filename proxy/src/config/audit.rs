@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::error::ConfigError;
+use super::reader::SourceFiles;
 use crate::units::{HumanDuration, Size};
 
 /// `[audit]` as written.
@@ -100,16 +102,15 @@ pub struct AuditConfig {
 }
 
 impl AuditConfig {
-    /// Checks what was written.
-    ///
-    /// # Errors
-    /// A sentence that names the key and the remedy.
-    pub(super) fn check(written: &Audit) -> Result<Self, String> {
-        if written.anchor_every.0.is_zero() || written.refusal_period.0.is_zero() {
-            return Err("[audit] anchor_every and refusal_period: must be longer than zero".to_owned());
+    pub(super) fn check(written: &Audit, reader: &mut SourceFiles<'_>) -> Option<Self> {
+        let times = [("anchor_every", written.anchor_every), ("refusal_period", written.refusal_period)];
+        let zero: Vec<_> = times.into_iter().filter(|(_, time)| time.0.is_zero()).collect();
+        for (key, _) in &zero {
+            reader.problem(format!("[audit] {key}"), "must be longer than zero, such as \"60s\"");
         }
-        let group = written.audit_group.as_deref().map(group_number).transpose()?;
-        Ok(Self {
+        let group = written.audit_group.as_deref().map(group_number).transpose();
+        let group = reader.keep(group)?;
+        zero.is_empty().then_some(Self {
             durability: written.durability,
             on_failure: written.on_failure,
             min_free: written.min_free.0,
@@ -123,7 +124,7 @@ impl AuditConfig {
 }
 
 /// The number of a group in /etc/group. Groups that only a directory service knows are written as numbers.
-fn group_number(group: &str) -> Result<u32, String> {
+fn group_number(group: &str) -> Result<u32, ConfigError> {
     if let Ok(number) = group.parse() {
         return Ok(number);
     }
@@ -133,9 +134,8 @@ fn group_number(group: &str) -> Result<u32, String> {
         (fields.next() == Some(group)).then(|| fields.nth(1)?.parse().ok())?
     });
     number.ok_or_else(|| {
-        format!(
-            "[audit] audit_group = \"{group}\": not in /etc/group: `groupadd {group}`, or write its number"
-        )
+        ConfigError::new(format!("[audit] audit_group = \"{group}\""), "not in /etc/group")
+            .remedy(format!("`groupadd {group}`, or write its number"))
     })
 }
 
@@ -145,13 +145,9 @@ mod tests {
 
     #[test]
     fn a_group_is_known_by_name_or_number() {
-        let check = |group: &str| {
-            AuditConfig::check(&Audit { audit_group: Some(group.into()), ..Audit::default() })
-                .map(|audit| audit.group)
-        };
-        assert_eq!(check("1234"), Ok(Some(1_234)));
-        assert_eq!(check("root"), Ok(Some(0)));
-        let error = check("no-such-group-here").unwrap_err();
+        assert_eq!(group_number("1234"), Ok(1_234));
+        assert_eq!(group_number("root"), Ok(0));
+        let error = group_number("no-such-group-here").unwrap_err().to_string();
         assert!(error.contains("groupadd no-such-group-here"), "{error}");
     }
 }

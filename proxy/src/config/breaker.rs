@@ -1,29 +1,32 @@
-//! `[breaker]`: what an account bears before calls stop for a while, and for how long.
+//! `[breaker]`: the failures after which an account's calls stop, and for how long.
 //!
-//! Each wait doubles when the call that tries again fails too, up to its longest.
+//! Each wait doubles when the call that tries again fails too, up to its maximum.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::reader::SourceFiles;
 use crate::units::HumanDuration;
 
-/// `[breaker]`.
+/// `[breaker]` as written.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Breaker {
     /// Failures and busy codes in a row that stop an account.
     pub failures: u32,
-    /// For how long at first.
+    /// The first wait after them.
     pub open: HumanDuration,
-    /// For how long at most.
-    pub open_longest: HumanDuration,
-    /// How long an account rests after a throttled code (71, 72, 75) at first.
+    /// The longest wait after them.
+    pub max_open: HumanDuration,
+    /// The first cool-down of an account, after a throttled code (71, 72, 75).
     pub cool_down: HumanDuration,
-    /// For how long at most.
-    pub cool_down_longest: HumanDuration,
-    /// How long an account, or one operation of it, rests after its credentials were refused (3-8) at first.
-    pub credentials: HumanDuration,
-    /// For how long at most.
-    pub credentials_longest: HumanDuration,
+    /// The longest cool-down.
+    pub max_cool_down: HumanDuration,
+    /// The first wait of an account, or of one operation, after its credentials were refused (3-8).
+    pub credentials_open: HumanDuration,
+    /// The longest wait after refused credentials.
+    pub max_credentials_open: HumanDuration,
 }
 
 impl Default for Breaker {
@@ -31,35 +34,60 @@ impl Default for Breaker {
         Self {
             failures: 5,
             open: HumanDuration::secs(1),
-            open_longest: HumanDuration::secs(30),
+            max_open: HumanDuration::secs(30),
             cool_down: HumanDuration::secs(5),
-            cool_down_longest: HumanDuration::secs(300),
-            credentials: HumanDuration::secs(30),
-            credentials_longest: HumanDuration::secs(300),
+            max_cool_down: HumanDuration::secs(300),
+            credentials_open: HumanDuration::secs(30),
+            max_credentials_open: HumanDuration::secs(300),
         }
     }
 }
 
-impl Breaker {
-    /// Checks what one value alone does not show.
-    ///
-    /// # Errors
-    /// A sentence that names the key.
-    pub fn check(&self) -> Result<(), String> {
-        if self.failures == 0 {
-            return Err("[breaker] failures: must be at least 1".to_owned());
-        }
-        for (key, first, longest) in [
-            ("open", self.open, self.open_longest),
-            ("cool_down", self.cool_down, self.cool_down_longest),
-            ("credentials", self.credentials, self.credentials_longest),
-        ] {
-            if first.0.is_zero() || first > longest {
-                return Err(format!(
-                    "[breaker] {key} = \"{first}\": must be longer than zero and at most {key}_longest = \"{longest}\""
-                ));
-            }
-        }
-        Ok(())
+/// The thresholds of an account's breakers, by kind of failure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Thresholds {
+    /// For failures and busy codes.
+    pub transport: BreakerConfig,
+    /// For throttled codes.
+    pub cool_down: BreakerConfig,
+    /// For refused credentials and subscriptions.
+    pub credentials: BreakerConfig,
+}
+
+/// The settings of one breaker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BreakerConfig {
+    /// Failures in a row that open it.
+    pub failures: u32,
+    /// The time that it is open at first.
+    pub open: Duration,
+    /// The longest time that it is open.
+    pub max_open: Duration,
+}
+
+pub(super) fn check(raw: &Breaker, reader: &mut SourceFiles<'_>) -> Option<Thresholds> {
+    let before = reader.problems.len();
+    if raw.failures == 0 {
+        reader.problem("[breaker] failures", "must be at least 1");
     }
+    for (key, first, longest) in [
+        ("open", raw.open, raw.max_open),
+        ("cool_down", raw.cool_down, raw.max_cool_down),
+        ("credentials_open", raw.credentials_open, raw.max_credentials_open),
+    ] {
+        if first.0.is_zero() || first > longest {
+            let problem = format!("must be longer than zero and at most max_{key} = \"{longest}\"");
+            reader.problem(format!("[breaker] {key} = \"{first}\""), problem);
+        }
+    }
+    let breaker = |failures, open: HumanDuration, max_open: HumanDuration| BreakerConfig {
+        failures,
+        open: open.0,
+        max_open: max_open.0,
+    };
+    (reader.problems.len() == before).then_some(Thresholds {
+        transport: breaker(raw.failures, raw.open, raw.max_open),
+        cool_down: breaker(1, raw.cool_down, raw.max_cool_down),
+        credentials: breaker(1, raw.credentials_open, raw.max_credentials_open),
+    })
 }

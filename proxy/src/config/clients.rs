@@ -1,31 +1,32 @@
-//! Who may ask: from the `[[client]]` tables, the clients file, the derived and the revoked ones to checked clients.
+//! The clients of a configuration, checked: from the `[[client]]` tables, the clients file, the derived and the revoked
+//! appids.
 //!
 //! A clients file is TOML (`[[client]]` tables) or CSV with a header line. CSV columns are named as the keys are;
 //! several values of one column are separated by blanks; an empty cell means absent.
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cmiot_signer::{AppId, Card, CardKind, Ebid};
 use ring::hmac;
 
+use super::account::Accounts;
+use super::document::Document;
+use super::error::{ConfigError, ConfigErrors, Location};
 use super::file::{self, ClientsFile, ConfigFile, Format, ReplayMode};
+use super::gateway::{self, Gateway, TransidLimits};
 use super::reader::{PasswordSource, SourceFiles};
-use super::shares;
 use super::text::Csv;
-use super::{Account, Client, Derived, Permissions, Rate};
+use super::{Client, Derived, Permissions, Rate, shares};
 use crate::operation::Operations;
 use crate::units::Window;
-
-/// Accounts by group, in the order of the file.
-pub(super) type Groups = HashMap<Arc<str>, Vec<Arc<Account>>>;
 
 /// The shortest key that passwords are derived from, in bytes: as long as the hash (RFC 2104, 3).
 const MIN_KEY: usize = 32;
 
-/// Everybody who may ask.
+/// The checked clients.
 pub(super) struct Clients {
     pub(super) listed: HashMap<AppId, Arc<Client>>,
     pub(super) derived: Vec<Derived>,
@@ -33,89 +34,84 @@ pub(super) struct Clients {
 }
 
 impl Clients {
+    /// Checks all clients; `gateway` is none after a problem in `[gateway]`.
     pub(super) fn check(
         file: &ConfigFile,
-        gateway: &file::Gateway,
-        groups: &Groups,
+        gateway: Option<&Gateway>,
+        accounts: &Accounts,
         operations: &Operations,
         reader: &mut SourceFiles<'_>,
-    ) -> Result<Self, String> {
-        let mut checker =
-            Checker { gateway, cache: &file.cache, groups, operations, reader, card_lists: HashMap::new() };
-        let mut listed = HashMap::new();
-        for (index, written) in file.clients.iter().enumerate() {
-            let place = format!("[[client]] {} (appid = \"{}\")", index + 1, written.appid);
-            if written.password.is_some() {
-                checker
-                    .reader
-                    .warnings
-                    .push(format!("{place}: password: stands in the configuration; prefer password_file"));
+    ) -> Self {
+        let transids = || gateway::transids(&file.gateway, accounts.groups.len(), &mut Vec::new());
+        let mut checker = Checker {
+            file,
+            transids: gateway.map_or_else(transids, |gateway| gateway.transids),
+            accounts,
+            operations,
+            reader,
+            card_lists: HashMap::new(),
+            listed: HashMap::new(),
+        };
+        for (index, raw) in file.clients.iter().enumerate() {
+            let table = format!("[[client]] {} (appid = \"{}\")", index + 1, raw.appid);
+            if raw.password.is_some() {
+                let warning = format!("{table}: password: stands in the configuration; prefer password_file");
+                checker.reader.warnings.push(warning);
             }
-            add(&mut listed, checker.client(&place, written)?, &place)?;
+            checker.add(&table, raw);
         }
-        if let Some(path) = &file.gateway.clients_file {
-            let text =
-                checker.reader.secret_text(path).map_err(|e| format!("[gateway] clients_file: {e}"))?;
-            for (index, written) in parse(path, &text)?.iter().enumerate() {
-                let place =
-                    format!("{}: client {} (appid = \"{}\")", path.display(), index + 1, written.appid);
-                add(&mut listed, checker.client(&place, written)?, &place)?;
-            }
-        }
-        let mut derived = Vec::new();
-        for (index, written) in file.derives.iter().enumerate() {
-            let place = format!("[[derive]] {} (appid_prefix = \"{}\")", index + 1, written.appid_prefix);
-            derived.push(checker.derive(&place, written)?);
-        }
+        checker.clients_file();
+        let mut derived: Vec<_> = file
+            .derives
+            .iter()
+            .enumerate()
+            .filter_map(|(index, raw)| {
+                let table = format!("[[derive]] {} (appid_prefix = \"{}\")", index + 1, raw.appid_prefix);
+                checker.derive(&table, raw)
+            })
+            .collect();
         derived.sort_by_key(|derived| std::cmp::Reverse(derived.prefix.len()));
-        let revoked = revoked(file, checker.reader)?;
-        let own = own_credentials(file, checker.reader);
-        for account in groups.values().flatten().filter(|account| own.contains(&*account.name)) {
-            let place = format!("[[account]] (name = \"{}\")", account.name);
-            let client = Client {
-                appid: account.appid,
-                group: Arc::clone(&account.group),
-                ebid: account.ebid,
-                password: account.passwords[0].clone(),
-                previous: account.passwords.get(1).cloned().map(Box::new),
-                certificate: None,
-                permissions: Arc::new(checker.rights(&place, &file::RawPermissions::default())?),
-            };
-            if listed.insert(client.appid, Arc::new(client)).is_some() {
-                return Err(format!(
-                    "{place}: appid: another client signs with it already: remove that client, or \
-                     carrier_credentials here"
-                ));
-            }
-        }
-        Ok(Self { listed, derived, revoked })
+        let revoked = revoked(file, checker.reader);
+        checker.own_credentials();
+        Self { listed: checker.listed, derived, revoked }
     }
 }
 
-/// The clients of a clients file; `path` decides the form.
+/// The clients of a clients file; the extension of `path` decides the format.
 ///
 /// # Errors
-/// A sentence that names the file and, where one line is wrong, the line. None repeats what stands there.
-pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<file::Client>, String> {
-    let shown = path.display();
+/// All lines that are wrong. None repeats the text of a line.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<file::Client>, ConfigErrors> {
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("toml") => ConfigFile::read_toml::<ClientsFile>(path, text)
-            .map(|file| file.clients)
-            .map_err(|e| e.to_string()),
-        Some("csv") => {
-            let list = Csv::read(path, text)?;
-            let has = |name: &str| list.heading.iter().any(|column| column == name);
-            if !has("group") || !has("appid") {
-                return Err(format!("{shown}:{}: the header needs the columns group and appid", list.line));
-            }
-            let rows = list.rows.iter();
-            rows.map(|(line, row)| {
-                from_record(&list.heading, row).map_err(|what| format!("{shown}:{line}: {what}"))
-            })
-            .collect()
+        Some("toml") => {
+            let read = Document::<ClientsFile>::read(path, text);
+            ConfigErrors::check(read.errors)?;
+            Ok(read.value.unwrap_or_default().clients)
         }
-        _ => Err(format!("{shown}: a clients file's name ends in .csv or .toml")),
+        Some("csv") => parse_csv(path, text),
+        _ => {
+            let error = ConfigError::of_file(path, "is neither CSV nor TOML by its name");
+            Err(error.remedy("end the name of a clients file in .csv or .toml").into())
+        }
     }
+}
+
+fn parse_csv(path: &Path, text: &str) -> Result<Vec<file::Client>, ConfigErrors> {
+    let list = Csv::read(path, text)?;
+    let has = |name: &str| list.heading.iter().any(|column| column == name);
+    if !has("group") || !has("appid") {
+        let problem = "the header needs the columns group and appid";
+        return Err(ConfigError::new("", problem).at(Location::line(path, list.line)).into());
+    }
+    let (mut clients, mut errors) = (Vec::with_capacity(list.rows.len()), Vec::new());
+    for (line, row) in &list.rows {
+        match from_record(&list.heading, row) {
+            Ok(client) => clients.push(client),
+            Err(problem) => errors.push(ConfigError::new("", problem).at(Location::line(path, *line))),
+        }
+    }
+    ConfigErrors::check(errors)?;
+    Ok(clients)
 }
 
 /// A client from one line of CSV: as if its cells were the values of a TOML table.
@@ -140,31 +136,243 @@ fn from_record(header: &csv::StringRecord, record: &csv::StringRecord) -> Result
     })
 }
 
-fn add(listed: &mut HashMap<AppId, Arc<Client>>, client: Client, place: &str) -> Result<(), String> {
-    match listed.insert(client.appid, Arc::new(client)) {
-        None => Ok(()),
-        Some(_) => Err(format!("{place}: appid: another client signs with it already: each needs its own")),
+fn revoked(file: &ConfigFile, reader: &mut SourceFiles<'_>) -> HashSet<AppId> {
+    const KEY: &str = "[gateway] revoked_file";
+    let Some(path) = &file.gateway.revoked_file else { return HashSet::new() };
+    let lines = reader.list(KEY, path).unwrap_or_default();
+    let appid = |line: &super::text::Entry| {
+        AppId::parse(&line.text).map_err(|e| {
+            let error = ConfigError::new(KEY, e.to_string()).at(Location::line(path, line.line));
+            error.remedy("write one appid per line, and nothing else")
+        })
+    };
+    lines.iter().filter_map(|line| reader.keep(appid(line))).collect()
+}
+
+/// The state that the checks of all clients share.
+struct Checker<'a, 'r> {
+    file: &'a ConfigFile,
+    transids: TransidLimits,
+    accounts: &'a Accounts,
+    operations: &'a Operations,
+    reader: &'a mut SourceFiles<'r>,
+    /// Card lists by their path: clients mostly share one.
+    card_lists: HashMap<PathBuf, Arc<HashSet<String>>>,
+    listed: HashMap<AppId, Arc<Client>>,
+}
+
+impl Checker<'_, '_> {
+    /// The clients of the clients file.
+    fn clients_file(&mut self) {
+        let Some(path) = &self.file.gateway.clients_file else { return };
+        let Some(text) = self.reader.secret_text("[gateway] clients_file", path) else { return };
+        match parse(path, &text) {
+            Ok(clients) => {
+                for (index, raw) in clients.iter().enumerate() {
+                    let shown = path.display();
+                    self.add(&format!("{shown}: client {} (appid = \"{}\")", index + 1, raw.appid), raw);
+                }
+            }
+            Err(errors) => self.reader.problems.extend(errors),
+        }
+    }
+
+    /// The accounts whose own credentials a gateway may sign with, as clients.
+    fn own_credentials(&mut self) {
+        let own = own_credentials(self.file, self.reader);
+        let accounts = self.accounts;
+        for account in accounts.groups.values().flatten().filter(|account| own.contains(&*account.name)) {
+            let table = format!("[[account]] (name = \"{}\")", account.name);
+            let Some(permissions) = self.permissions(&table, &file::RawPermissions::default()) else {
+                continue;
+            };
+            let client = Client {
+                appid: account.appid,
+                group: Arc::clone(&account.group),
+                ebid: account.ebid,
+                password: account.passwords[0].clone(),
+                previous: account.passwords.get(1).cloned().map(Box::new),
+                certificate: None,
+                permissions: Arc::new(permissions),
+            };
+            if self.listed.insert(client.appid, Arc::new(client)).is_some() {
+                let problem = "another client signs with it already";
+                let error = ConfigError::new(format!("{table}: appid"), problem);
+                let remedy = "remove that client, or carrier_credentials here";
+                self.reader.problems.push(error.remedy(remedy));
+            }
+        }
+    }
+
+    fn add(&mut self, table: &str, raw: &file::Client) {
+        let Some(client) = self.client(table, raw) else { return };
+        if self.listed.insert(client.appid, Arc::new(client)).is_some() {
+            let error = ConfigError::new(format!("{table}: appid"), "another client signs with it already");
+            self.reader.problems.push(error.remedy("give each client its own appid"));
+        }
+    }
+
+    fn client(&mut self, table: &str, raw: &file::Client) -> Option<Client> {
+        let group = self.group(table, &raw.group, raw.ebid.as_deref());
+        let permissions = self.permissions(table, &raw.raw_permissions());
+        let password = PasswordSource {
+            key: "password",
+            file: raw.password_file.as_deref(),
+            env: raw.password_env.as_deref(),
+            text: raw.password.as_ref(),
+        };
+        let previous = PasswordSource {
+            key: "previous_password",
+            file: raw.previous_password_file.as_deref(),
+            env: raw.previous_password_env.as_deref(),
+            text: raw.previous_password.as_ref(),
+        };
+        let appid = AppId::parse(&raw.appid);
+        let appid = appid.map_err(|e| ConfigError::new(format!("{table}: appid"), e.to_string()));
+        let appid = self.reader.keep(appid);
+        let password = password.read(table, self.reader);
+        let previous = previous.read_optional(table, self.reader);
+        let (group, ebid) = group?;
+        Some(Client {
+            appid: appid?,
+            group,
+            ebid,
+            password: password?,
+            previous: previous?.map(Box::new),
+            certificate: raw.certificate.as_deref().map(|name| name.to_ascii_lowercase().into()),
+            permissions: Arc::new(permissions?),
+        })
+    }
+
+    fn derive(&mut self, table: &str, raw: &file::Derive) -> Option<Derived> {
+        let group = self.group(table, &raw.group, raw.ebid.as_deref());
+        let prefix = AppId::parse(&raw.appid_prefix);
+        let prefix = prefix.map_err(|e| ConfigError::new(format!("{table}: appid_prefix"), e.to_string()));
+        let prefix = self.reader.keep(prefix);
+        let permissions = self.permissions(table, &raw.permissions);
+        let key = self.reader.secret(&format!("{table}: key_file"), &raw.key_file)?;
+        if key.len() < MIN_KEY {
+            let problem = format!("needs at least {MIN_KEY} bytes");
+            let remedy = format!("openssl rand -hex 32 > {}", raw.key_file.display());
+            self.reader.problems.push(ConfigError::new(format!("{table}: key_file"), problem).remedy(remedy));
+            return None;
+        }
+        prefix?;
+        let (group, ebid) = group?;
+        Some(Derived {
+            group,
+            prefix: raw.appid_prefix.clone(),
+            ebid,
+            epoch: raw.epoch,
+            rights: Arc::new(permissions?),
+            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+        })
+    }
+
+    /// The group of a client, and the ebid that it sends.
+    fn group(&mut self, table: &str, name: &str, ebid: Option<&str>) -> Option<(Arc<str>, Ebid)> {
+        let own = ebid.map(|ebid| {
+            Ebid::parse(ebid).map_err(|e| ConfigError::new(format!("{table}: ebid"), e.to_string()))
+        });
+        let own = self.reader.keep(own.transpose());
+        let Some((group, accounts)) = self.accounts.groups.get_key_value(name) else {
+            if !self.accounts.incomplete.contains(name) && !self.file.is_incomplete("account") {
+                let mut known: Vec<_> = self.accounts.groups.keys().map(|g| format!("\"{g}\"")).collect();
+                known.sort();
+                self.reader.problem(
+                    format!("{table}: group = \"{name}\""),
+                    format!("no account has it; known: {}", known.join(", ")),
+                );
+            }
+            return None;
+        };
+        Some((Arc::clone(group), own?.unwrap_or(accounts[0].ebid)))
+    }
+
+    fn permissions(&mut self, table: &str, raw: &file::RawPermissions) -> Option<Permissions> {
+        let before = self.reader.problems.len();
+        for name in &raw.operations {
+            if self.operations.named(name).is_none() && !self.file.declares_operation(name) {
+                self.reader.problem(
+                    format!("{table}: operations"),
+                    format!("\"{name}\" is not served; known: {}", self.operations.names()),
+                );
+            }
+        }
+        let skew = raw.clock_skew.unwrap_or(self.file.gateway.clock_skew);
+        if raw.replay != ReplayMode::Observe {
+            let needs = "needs replay = \"observe\"";
+            if skew == Window::Any {
+                self.reader.problem(
+                    format!("{table}: clock_skew = \"any\""),
+                    format!(
+                        "{needs}: a transid that is always valid would have to be remembered permanently"
+                    ),
+                );
+            }
+            if raw.format == Format::Lenient {
+                self.reader.problem(
+                    format!("{table}: format = \"lenient\""),
+                    format!("{needs}: a transid without a readable stamp never leaves the window"),
+                );
+            }
+        }
+        let rate = rate(table, raw.rate, raw.burst);
+        let rate = self.reader.keep(rate);
+        let card_list = self.card_list(table, raw);
+        if self.reader.problems.len() > before {
+            return None;
+        }
+        let (rate, window) = (rate?, skew.limit());
+        Some(Permissions {
+            peers: raw.peers.clone(),
+            operations: raw.operations.clone(),
+            cards: raw.cards.clone(),
+            card_list: card_list?,
+            rate,
+            replay: raw.replay,
+            format: raw.format,
+            window,
+            share: shares::of_client(
+                &format!("{table}: rate x window"),
+                transids_in_window(rate, window, self.transids.per_client),
+                "a group's share of max_transids",
+                self.transids.per_group,
+                &mut self.reader.warnings,
+            ),
+            max_age_floor: raw.max_age_floor.unwrap_or(self.file.cache.max_age_floor).0,
+            max_stale_ceiling: raw.max_stale_ceiling.unwrap_or(self.file.cache.max_stale_ceiling).0,
+        })
+    }
+
+    /// The cards of `cards_file`, if it is set.
+    fn card_list(&mut self, table: &str, raw: &file::RawPermissions) -> Option<Option<Arc<HashSet<String>>>> {
+        let Some(path) = &raw.cards_file else { return Some(None) };
+        if let Some(list) = self.card_lists.get(path) {
+            return Some(Some(Arc::clone(list)));
+        }
+        let key = format!("{table}: cards_file");
+        let mut list = HashSet::new();
+        for line in self.reader.list(&key, path)? {
+            let kinds = [CardKind::Msisdn, CardKind::Iccid, CardKind::Imsi];
+            if !kinds.into_iter().any(|kind| Card::parse(kind, &line.text).is_ok()) {
+                // The number is not repeated: it would appear in a log.
+                let error = ConfigError::new(&key, "is not the number of a card");
+                let remedy = "write one number per line, without heading, kind or further columns";
+                self.reader.problems.push(error.remedy(remedy).at(Location::line(path, line.line)));
+                continue;
+            }
+            // As in keys, the letters of an ICCID are in upper case.
+            list.insert(line.text.to_ascii_uppercase());
+        }
+        let list = Arc::new(list);
+        self.card_lists.insert(path.clone(), Arc::clone(&list));
+        Some(Some(list))
     }
 }
 
-fn revoked(file: &ConfigFile, reader: &mut SourceFiles<'_>) -> Result<HashSet<AppId>, String> {
-    let Some(path) = &file.gateway.revoked_file else { return Ok(HashSet::new()) };
-    let lines = reader.list(path).map_err(|e| format!("[gateway] revoked_file: {e}"))?;
-    lines
-        .iter()
-        .map(|line| {
-            AppId::parse(&line.text).map_err(|e| {
-                let (path, number) = (path.display(), line.line);
-                format!(
-                    "[gateway] revoked_file: {path}:{number}: {e}: write one appid a line, and nothing else"
-                )
-            })
-        })
-        .collect()
-}
-
-/// The accounts, by name, whose own credentials a gateway may sign with: those that say so, and all of them where nothing
-/// names a client. A list that is named counts even when it is empty, so that emptying one opens nothing.
+/// The accounts, by name, whose own credentials a gateway may sign with: those that say so, and all of them if nothing
+/// names a client. An empty list counts as naming clients, so that emptying it permits nothing.
 fn own_credentials<'a>(file: &'a ConfigFile, reader: &mut SourceFiles<'_>) -> HashSet<&'a str> {
     let named = !file.clients.is_empty() || !file.derives.is_empty() || file.gateway.clients_file.is_some();
     let own: HashSet<&str> = file
@@ -184,161 +392,8 @@ fn own_credentials<'a>(file: &'a ConfigFile, reader: &mut SourceFiles<'_>) -> Ha
     own
 }
 
-/// What the checks of all clients share.
-struct Checker<'a, 'r> {
-    gateway: &'a file::Gateway,
-    cache: &'a file::Cache,
-    groups: &'a Groups,
-    operations: &'a Operations,
-    reader: &'a mut SourceFiles<'r>,
-    /// Card lists by their path: clients mostly share one.
-    card_lists: HashMap<std::path::PathBuf, Arc<HashSet<String>>>,
-}
-
-impl Checker<'_, '_> {
-    fn client(&mut self, place: &str, written: &file::Client) -> Result<Client, String> {
-        let (group, ebid) = self.group(place, &written.group, written.ebid.as_deref())?;
-        let rights = self.rights(place, &written.raw_permissions())?;
-        let password = PasswordSource {
-            key: "password",
-            file: written.password_file.as_deref(),
-            env: written.password_env.as_deref(),
-            text: written.password.as_ref(),
-        };
-        let previous = PasswordSource {
-            key: "previous_password",
-            file: written.previous_password_file.as_deref(),
-            env: written.previous_password_env.as_deref(),
-            text: written.previous_password.as_ref(),
-        };
-        Ok(Client {
-            appid: AppId::parse(&written.appid).map_err(|e| format!("{place}: appid: {e}"))?,
-            group,
-            ebid,
-            password: password.read(place, self.reader)?,
-            previous: previous.read_optional(place, self.reader)?.map(Box::new),
-            certificate: written.certificate.as_deref().map(|name| name.to_ascii_lowercase().into()),
-            permissions: Arc::new(rights),
-        })
-    }
-
-    fn derive(&mut self, place: &str, written: &file::Derive) -> Result<Derived, String> {
-        let (group, ebid) = self.group(place, &written.group, written.ebid.as_deref())?;
-        AppId::parse(&written.appid_prefix).map_err(|e| format!("{place}: appid_prefix: {e}"))?;
-        let key = self.reader.secret(&written.key_file).map_err(|e| format!("{place}: key_file: {e}"))?;
-        if key.len() < MIN_KEY {
-            return Err(format!(
-                "{place}: key_file: needs at least {MIN_KEY} bytes: openssl rand -hex 32 > {}",
-                written.key_file.display()
-            ));
-        }
-        Ok(Derived {
-            group,
-            prefix: written.appid_prefix.clone(),
-            ebid,
-            epoch: written.epoch,
-            rights: Arc::new(self.rights(place, &written.permissions)?),
-            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
-        })
-    }
-
-    fn group(&self, place: &str, name: &str, ebid: Option<&str>) -> Result<(Arc<str>, Ebid), String> {
-        let Some((group, accounts)) = self.groups.get_key_value(name) else {
-            let mut known: Vec<_> = self.groups.keys().map(|g| format!("\"{g}\"")).collect();
-            known.sort();
-            return Err(format!(
-                "{place}: group = \"{name}\": no account has it; known: {}",
-                known.join(", ")
-            ));
-        };
-        let ebid = match ebid {
-            Some(ebid) => Ebid::parse(ebid).map_err(|e| format!("{place}: ebid: {e}"))?,
-            None => accounts[0].ebid,
-        };
-        Ok((Arc::clone(group), ebid))
-    }
-
-    fn rights(&mut self, place: &str, written: &file::RawPermissions) -> Result<Permissions, String> {
-        for name in &written.operations {
-            if self.operations.named(name).is_none() {
-                return Err(format!(
-                    "{place}: operations: \"{name}\" is not served; known: {}",
-                    self.operations.names()
-                ));
-            }
-        }
-        let skew = written.clock_skew.unwrap_or(self.gateway.clock_skew);
-        if written.replay != ReplayMode::Observe {
-            if skew == Window::Any {
-                return Err(format!(
-                    "{place}: clock_skew = \"any\" needs replay = \"observe\": a transid that is valid for ever \
-                     cannot be remembered for ever"
-                ));
-            }
-            if written.format == Format::Lenient {
-                return Err(format!(
-                    "{place}: format = \"lenient\" needs replay = \"observe\": a transid without a readable stamp \
-                     never leaves the window"
-                ));
-            }
-        }
-        let rate = rate(place, written.rate, written.burst)?;
-        let window = skew.limit();
-        let group_share = self.gateway.replay_group_share.unwrap_or(self.gateway.replay_entries);
-        Ok(Permissions {
-            peers: written.peers.clone(),
-            operations: written.operations.clone(),
-            cards: written.cards.clone(),
-            card_list: self.card_list(place, written)?,
-            rate,
-            replay: written.replay,
-            format: written.format,
-            window,
-            share: shares::of_client(
-                &format!("{place}: rate x window"),
-                share(rate, window, self.gateway.replay_share),
-                "a group's share of replay_entries",
-                group_share,
-                &mut self.reader.warnings,
-            ),
-            max_age_floor: written.max_age_floor.unwrap_or(self.cache.max_age_floor).0,
-            max_stale_ceiling: written.max_stale_ceiling.unwrap_or(self.cache.max_stale_ceiling).0,
-        })
-    }
-
-    fn card_list(
-        &mut self,
-        place: &str,
-        written: &file::RawPermissions,
-    ) -> Result<Option<Arc<HashSet<String>>>, String> {
-        let Some(path) = &written.cards_file else { return Ok(None) };
-        if let Some(list) = self.card_lists.get(path) {
-            return Ok(Some(Arc::clone(list)));
-        }
-        let lines = self.reader.list(path).map_err(|e| format!("{place}: cards_file: {e}"))?;
-        let mut list = HashSet::new();
-        for line in lines {
-            let kinds = [CardKind::Msisdn, CardKind::Iccid, CardKind::Imsi];
-            if !kinds.into_iter().any(|kind| Card::parse(kind, &line.text).is_ok()) {
-                // The number is not repeated: it would stand in a log.
-                return Err(format!(
-                    "{place}: cards_file: {}:{}: is no number of a card: write one number a line, without heading, kind or \
-                     further columns",
-                    path.display(),
-                    line.line
-                ));
-            }
-            // As keys are: an ICCID's letters in upper case.
-            list.insert(line.text.to_ascii_uppercase());
-        }
-        let list = Arc::new(list);
-        self.card_lists.insert(path.clone(), Arc::clone(&list));
-        Ok(Some(list))
-    }
-}
-
-/// How many transids can be within the window at once: it is open on both sides of the clock.
-fn share(rate: Option<Rate>, window: Option<std::time::Duration>, default: usize) -> usize {
+/// The number of transids that can be within the window at once: it is open on both sides of the clock.
+fn transids_in_window(rate: Option<Rate>, window: Option<std::time::Duration>, default: usize) -> usize {
     let (Some(rate), Some(window)) = (rate, window) else { return default };
     let seconds = window.as_secs().saturating_mul(2).saturating_add(1);
     let most =
@@ -346,13 +401,14 @@ fn share(rate: Option<Rate>, window: Option<std::time::Duration>, default: usize
     usize::try_from(most).unwrap_or(usize::MAX)
 }
 
-fn rate(place: &str, rate: Option<u32>, burst: Option<u32>) -> Result<Option<Rate>, String> {
+fn rate(table: &str, rate: Option<u32>, burst: Option<u32>) -> Result<Option<Rate>, ConfigError> {
     let at_least_one = |key: &str, value: u32| {
-        NonZeroU32::new(value).ok_or_else(|| format!("{place}: {key}: must be at least 1"))
+        let zero = || ConfigError::new(format!("{table}: {key}"), "must be at least 1");
+        NonZeroU32::new(value).ok_or_else(zero)
     };
     match (rate, burst) {
         (None, None) => Ok(None),
-        (None, Some(_)) => Err(format!("{place}: burst: needs a rate beside it")),
+        (None, Some(_)) => Err(ConfigError::new(format!("{table}: burst"), "needs a rate in addition")),
         (Some(rate), burst) => {
             let per_second = at_least_one("rate", rate)?;
             let burst = burst.map_or(Ok(per_second), |burst| at_least_one("burst", burst))?;
@@ -378,7 +434,7 @@ mod tests {
 
     #[test]
     fn a_wrong_line_is_named_and_not_repeated() {
-        let error = |text| parse(Path::new("clients.csv"), text).unwrap_err();
+        let error = |text| parse(Path::new("clients.csv"), text).unwrap_err().to_string();
         assert_eq!(error("appid\nGW1\n"), "clients.csv:1: the header needs the columns group and appid");
         let wrong = error("appid,group,password,rate\nGW1,fleet,hunter2,quick\n");
         assert_eq!(wrong, "clients.csv:2: rate: must be a whole number");
@@ -386,5 +442,9 @@ mod tests {
         assert!(unknown.contains("passwort") && !unknown.contains("hunter2"), "{unknown}");
         let short = error("appid,group,password\nGW1,hunter2\n");
         assert!(short.contains("columns") && !short.contains("hunter2"), "{short}");
+        let both = error("appid,group,password,rate\nA,g,p,quick\nB,g,p,1\nC,g,p,slow\n");
+        let lines =
+            "clients.csv:2: rate: must be a whole number\nclients.csv:4: rate: must be a whole number";
+        assert_eq!(both, format!("{lines}\n2 problems"));
     }
 }

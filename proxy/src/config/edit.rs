@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use cmiot_signer::AppId;
 use zeroize::Zeroizing;
 
+use super::error::{ConfigError, ConfigErrors, Location};
 use super::file;
 use super::{Config, ConfigFile, clients};
-use replace::New;
+use replace::Replacement;
 
 pub use rows::Change;
 
@@ -35,22 +36,22 @@ impl ClientsFileEditor {
     ///
     /// # Errors
     /// A sentence with the remedy.
-    pub fn open(config: &Path) -> Result<Self, String> {
+    pub fn open(config: &Path) -> Result<Self, ConfigErrors> {
         let folder = config.parent().unwrap_or(Path::new(".")).to_owned();
         let text = fs::read_to_string(config).map(Zeroizing::new);
-        let text = text.map_err(|e| format!("{}: cannot be read: {e}", config.display()))?;
-        let named = ConfigFile::parse(config, &text).map_err(|e| e.to_string())?.gateway;
+        let text = text.map_err(|e| unreadable(config, &e))?;
+        let named = ConfigFile::parse(config, &text)?.gateway;
         let mut folders: Vec<PathBuf> = [&named.clients_file, &named.revoked_file]
             .into_iter()
             .flatten()
-            // What is not there is told of when the configuration is loaded.
+            // A list that is missing is reported when the configuration is loaded.
             .filter_map(|list| fs::canonicalize(folder.join(list)).ok()?.parent().map(Path::to_owned))
             .collect();
         // Always in the same order, so that two edits do not wait for each other.
         folders.sort();
         folders.dedup();
         let locks = folders.iter().map(|folder| lock(folder)).collect::<Result<_, _>>()?;
-        let (checked, file) = Config::load(config).map_err(|e| e.to_string())?;
+        let (checked, file) = Config::load(config)?;
         Ok(Self { config: checked, file, folder, _locks: locks })
     }
 
@@ -70,7 +71,7 @@ impl ClientsFileEditor {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn clients(&self) -> Result<Vec<file::Client>, String> {
+    pub fn clients(&self) -> Result<Vec<file::Client>, ConfigErrors> {
         let path = self.path()?;
         clients::parse(&path, &read(&path)?)
     }
@@ -79,7 +80,7 @@ impl ClientsFileEditor {
     ///
     /// # Errors
     /// When the result would be no configuration; the file is as before then.
-    pub fn set(&self, appid: &str, changes: &[Change<'_>]) -> Result<(), String> {
+    pub fn set(&self, appid: &str, changes: &[Change<'_>]) -> Result<(), ConfigErrors> {
         let path = self.path()?;
         let changed = rows::merge(&path, &read(&path)?, &[(appid, changes.to_vec())])?;
         self.replace_clients(&path, &changed)
@@ -89,22 +90,23 @@ impl ClientsFileEditor {
     ///
     /// # Errors
     /// As [`ClientsFileEditor::set`], and when an appid is there already or stands in the file twice.
-    pub fn import(&self, from: &Path) -> Result<usize, String> {
+    pub fn import(&self, from: &Path) -> Result<usize, ConfigErrors> {
         let (path, text) = (self.path()?, read(from)?);
         let known: std::collections::HashSet<String> =
             self.clients()?.into_iter().map(|client| client.appid).collect();
         let mut first = std::collections::HashMap::new();
+        let mut errors = Vec::new();
         for (appid, line) in rows::appids(from, &text)? {
+            let key = format!("appid \"{appid}\"");
+            let error = |problem: String| ConfigError::new(&key, problem).at(Location::line(from, line));
             if known.contains(&appid) {
-                return Err(format!("{}:{line}: appid \"{appid}\" is in the list already", from.display()));
+                errors.push(error("is in the list already".to_owned()));
             }
-            if let Some(before) = first.insert(appid.clone(), line) {
-                return Err(format!(
-                    "{}:{line}: appid \"{appid}\" stands in line {before} already",
-                    from.display()
-                ));
+            if let Some(before) = first.insert(appid, line) {
+                errors.push(error(format!("is in line {before} already")));
             }
         }
+        ConfigErrors::check(errors)?;
         clients::parse(from, &text)?;
         let new = rows::read(from, &text)?;
         let rows: Vec<(&str, Vec<Change<'_>>)> = new
@@ -123,20 +125,20 @@ impl ClientsFileEditor {
     ///
     /// # Errors
     /// When the configuration names no `revoked_file`, knows no such appid, or the list cannot be written.
-    pub fn revoke(&self, appid: &str) -> Result<(), String> {
-        let parsed = AppId::parse(appid).map_err(|e| format!("{appid}: {e}"))?;
+    pub fn revoke(&self, appid: &str) -> Result<(), ConfigError> {
+        let parsed = AppId::parse(appid).map_err(|e| ConfigError::new(appid, e.to_string()))?;
         let [_, revoked] = self.lists();
-        let path = revoked.ok_or(
-            "[gateway] revoked_file is not set: it names the list of revoked appids, and may begin empty",
-        )?;
+        let path = revoked.ok_or_else(|| {
+            let error = ConfigError::new("[gateway] revoked_file", "is not set");
+            error.remedy("name a file for the list of revoked appids; it may be empty")
+        })?;
         if self.config.revoked.contains(&parsed) {
             return Ok(());
         }
         let derived = self.config.derived.iter().any(|derived| appid.starts_with(&derived.prefix));
         if !derived && !self.config.clients.contains_key(&parsed) {
-            return Err(format!(
-                "{appid}: no client has this appid, and no [[derive]] its prefix: `client list` shows those there are"
-            ));
+            let error = ConfigError::new(appid, "no client has this appid, and no [[derive]] its prefix");
+            return Err(error.remedy("`client list` shows all of them"));
         }
         let mut text = read(&path)?;
         if !text.is_empty() && !text.ends_with('\n') {
@@ -144,29 +146,35 @@ impl ClientsFileEditor {
         }
         text.push_str(appid);
         text.push('\n');
-        New::write(&path, &text)?.put()
+        Replacement::write(&path, &text)?.commit()
     }
 
-    fn path(&self) -> Result<PathBuf, String> {
+    fn path(&self) -> Result<PathBuf, ConfigError> {
         let [clients, _] = self.lists();
-        clients.ok_or_else(|| "[gateway] clients_file is not set: it names the list to edit".to_owned())
+        clients.ok_or_else(|| {
+            ConfigError::new("[gateway] clients_file", "is not set").remedy("name the list to edit")
+        })
     }
 
-    fn replace_clients(&self, path: &Path, text: &str) -> Result<(), String> {
-        let new = New::write(path, text)?;
+    fn replace_clients(&self, path: &Path, text: &str) -> Result<(), ConfigErrors> {
+        let new = Replacement::write(path, text)?;
         let mut file = self.file.clone();
         file.gateway.clients_file = Some(new.path().to_owned());
         Config::check(&file, &self.folder)?;
-        new.put()
+        Ok(new.commit()?)
     }
 }
 
-fn lock(folder: &Path) -> Result<File, String> {
+fn lock(folder: &Path) -> Result<File, ConfigError> {
     let locked = File::open(folder).and_then(|opened| opened.lock().map(|()| opened));
-    locked.map_err(|e| format!("{}: the folder of the list cannot be locked: {e}", folder.display()))
+    locked.map_err(|e| ConfigError::of_file(folder, format!("the folder of the list cannot be locked: {e}")))
 }
 
-fn read(path: &Path) -> Result<Zeroizing<String>, String> {
+fn read(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
     let text = fs::read_to_string(path).map(Zeroizing::new);
-    text.map_err(|e| format!("{}: cannot be read: {e}", path.display()))
+    text.map_err(|e| unreadable(path, &e))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
+    ConfigError::of_file(path, format!("cannot be read: {error}"))
 }

@@ -1,15 +1,13 @@
-//! Keys that are written and have no effect: said by `check` and at start, while the proxy serves.
+//! Keys that are set without effect: warnings of `check` and of the start.
 
 use std::net::IpAddr;
 
-use super::{Carrier, Config, ConfigFile, file};
+use super::{Config, ConfigFile, file};
 
 /// A sentence for each key that has no effect as it is written.
-pub(super) fn warnings(
-    file: &ConfigFile,
-    carrier: &Carrier,
-    is_served: impl Fn(&str) -> bool,
-) -> Vec<String> {
+pub(super) fn warnings(file: &ConfigFile, config: &Config) -> Vec<String> {
+    let (carrier, operations) = (&config.carrier, &config.operations);
+    let is_served = |name: &str| operations.named(name).is_some_and(|one| operations.at(one.path).is_some());
     let mut warnings = Vec::new();
     for (key, names) in [("[gateway] names", &file.gateway.names), ("[admin] names", &file.admin.names)] {
         let without = names.iter().filter(|name| !is_host(name));
@@ -32,12 +30,13 @@ pub(super) fn warnings(
             warnings.push("[carrier.tls] has no effect: base_url begins with http://".to_owned());
         }
         if tls.pin_file.is_some() && tls.ca_file.is_some() {
-            warnings.push("[carrier.tls] ca_file has no effect beside pin_file: remove one".to_owned());
+            warnings
+                .push("[carrier.tls] ca_file has no effect together with pin_file: remove one".to_owned());
         }
     }
     for (table, tls) in [("[gateway.tls]", &file.gateway.tls), ("[admin.tls]", &file.admin.tls)] {
         let optional = tls.as_ref().is_some_and(|tls| tls.client_certificate_optional);
-        if optional && !asks_for_certificates(tls.as_ref()) {
+        if optional && !requests_certificates(tls.as_ref()) {
             warnings
                 .push(format!("{table} client_certificate_optional has no effect without client_ca_file"));
         }
@@ -54,12 +53,13 @@ pub(super) fn warnings(
             row.name, row.name
         ));
     }
+    warnings.extend(certificates_not_requested(file, config));
     warnings
 }
 
-/// The clients whose certificate nobody can show, since the listener asks for none.
-pub(super) fn certificates_not_asked_for(file: &ConfigFile, config: &Config) -> Option<String> {
-    if asks_for_certificates(file.gateway.tls.as_ref()) {
+/// Clients that cannot present their certificate, since the listener requests none.
+fn certificates_not_requested(file: &ConfigFile, config: &Config) -> Option<String> {
+    if requests_certificates(file.gateway.tls.as_ref()) {
         return None;
     }
     let mut named = config.clients.values().filter(|client| client.certificate.is_some());
@@ -71,7 +71,7 @@ pub(super) fn certificates_not_asked_for(file: &ConfigFile, config: &Config) -> 
     ))
 }
 
-fn asks_for_certificates(tls: Option<&file::Tls>) -> bool {
+fn requests_certificates(tls: Option<&file::Tls>) -> bool {
     tls.is_some_and(|tls| tls.client_ca_file.is_some())
 }
 
@@ -131,7 +131,7 @@ mod tests {
         ] {
             let text = format!("{account}[{table}]\n{key} = '{value}'\n");
             let file = ConfigFile::parse(Path::new("p.toml"), &text).unwrap();
-            let error = Config::check(&file, Path::new(".")).unwrap_err();
+            let error = Config::check(&file, Path::new(".")).unwrap_err().to_string();
             assert!(error.contains(key) && error.contains("than zero"), "{error}");
         }
     }

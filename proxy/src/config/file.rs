@@ -6,7 +6,7 @@
 mod admin;
 mod client;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::Audit;
 use super::breaker::Breaker;
+use super::document::Document;
+use super::error::{ConfigError, ConfigErrors};
 use super::listen::Listen;
 use super::operation;
-use super::{ConfigError, Location, text};
 use crate::lifetimes::Lifetimes;
 use crate::units::{HumanDuration, Secret, Size, Window, peers};
 
@@ -29,34 +30,34 @@ pub use client::{Client, ClientsFile, Derive, Format, RawPermissions, ReplayMode
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConfigFile {
-    /// Where gateways ask.
+    /// The gateways' listener.
     #[serde(default)]
     pub gateway: Gateway,
-    /// Where operators look.
+    /// The admin listener.
     #[serde(default)]
     pub admin: Admin,
-    /// What is kept on disk.
+    /// The databases.
     #[serde(default)]
     pub store: Store,
-    /// Whom the proxy asks.
+    /// The connection to the carrier.
     #[serde(default)]
     pub carrier: Carrier,
-    /// What an account bears before calls stop for a while.
+    /// Circuit-breaker thresholds and open times.
     #[serde(default)]
     pub breaker: Breaker,
-    /// What is kept in memory.
+    /// The sizes of the cache.
     #[serde(default)]
     pub cache: Cache,
-    /// How long an answer stays fresh, and may be answered stale, by what the carrier said.
+    /// The lifetimes of responses, by the carrier's STATUS or code.
     #[serde(default)]
     pub freshness: Lifetimes,
-    /// The audit's promises.
+    /// The guarantees of the audit.
     #[serde(default)]
     pub audit: Audit,
     /// The log on standard error.
     #[serde(default)]
     pub log: Log,
-    /// What may be asked for, where it differs from what is built in.
+    /// Operations in addition to, or instead of, the built-in ones.
     #[serde(default, rename = "operation", skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<operation::RawOperation>,
     /// The credentials that the carrier issued.
@@ -68,36 +69,57 @@ pub struct ConfigFile {
     /// Credentials that need no list: a gateway's password follows from its appid.
     #[serde(default, rename = "derive", skip_serializing_if = "Vec::is_empty")]
     pub derives: Vec<Derive>,
-    /// What the process may do with its secrets.
+    /// Protection of secrets in memory and on disk.
     #[serde(default)]
     pub process: Process,
+    /// The file that it was read from.
+    #[serde(skip)]
+    pub(super) path: PathBuf,
+    /// Old names of keys, one sentence for each.
+    #[serde(skip)]
+    pub(super) warnings: Vec<String>,
+    /// The top-level tables from which something wrong was left out.
+    #[serde(skip)]
+    incomplete: HashSet<String>,
 }
 
 impl ConfigFile {
-    /// Reads the text of a file; `path` is only for the error.
+    /// Reads the text of a file.
     ///
     /// # Errors
-    /// [`ConfigError`] with line and column for what is not TOML, unknown or of the wrong type.
-    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        Self::read_toml(path, text)
+    /// Everything that is not TOML, unknown or of the wrong type, with line and column.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigErrors> {
+        let (file, problems) = Self::read(path, text);
+        ConfigErrors::check(problems)?;
+        Ok(file.expect("a text without an error has a value"))
     }
 
-    /// Whether a password stands in it.
+    /// Reads as much of the text as possible, so that the rest is checked too.
+    pub(super) fn read(path: &Path, text: &str) -> (Option<Self>, Vec<ConfigError>) {
+        let read = Document::<Self>::read(path, text);
+        let file = read.value.map(|file| Self {
+            path: path.to_owned(),
+            warnings: read.warnings,
+            incomplete: read.incomplete,
+            ..file
+        });
+        (file, read.errors)
+    }
+
+    /// Whether a table of this name is not here although it is in the text, since it is wrong.
+    pub(super) fn is_incomplete(&self, table: &str) -> bool {
+        self.incomplete.contains(table)
+    }
+
+    /// Whether an `[[operation]]` of this name is in the text, be it right or wrong.
+    pub(super) fn declares_operation(&self, name: &str) -> bool {
+        self.is_incomplete("operation") || self.operations.iter().any(|row| row.name == name)
+    }
+
+    /// Whether it contains a password.
     pub(super) fn holds_secret(&self) -> bool {
         let clients = self.clients.iter().flat_map(|client| [&client.password, &client.previous_password]);
         clients.chain(self.accounts.iter().map(|account| &account.password)).any(Option::is_some)
-    }
-
-    /// TOML of any shape, wrong in the words of a [`ConfigError`].
-    pub(super) fn read_toml<T: serde::de::DeserializeOwned>(
-        path: &Path,
-        text: &str,
-    ) -> Result<T, ConfigError> {
-        let text = text::without_mark(text);
-        toml::from_str(text).map_err(|e| {
-            let place = e.span().map(|span| Location::of(text, span.start));
-            ConfigError::new(path, place, e.message().to_owned())
-        })
     }
 }
 
@@ -105,32 +127,34 @@ impl ConfigFile {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gateway {
-    /// Where to listen: `"ADDRESS:PORT"`, `"unix:PATH"`, or `"systemd:NAME"` for an inherited socket.
+    /// The address to listen on: `"ADDRESS:PORT"`, `"unix:PATH"`, or `"systemd:NAME"` for an inherited socket.
     pub listen: Listen,
-    /// Hosts that are ours in an absolute-form target, beside the carrier's own and the listening address.
+    /// Hosts that an absolute-form target may name, in addition to the carrier's and the listening address.
     pub names: Vec<String>,
-    /// From request to answer: queue, flight and retry together. Shorter than a gateway's own 25 s.
+    /// The time from request to response: queue, flight and retry together. Shorter than a gateway's own 25 s.
     pub deadline: HumanDuration,
-    /// How far a transid's stamp may be from the proxy's clock, either way; `"any"` needs `replay = "observe"`.
+    /// The greatest distance between a transid's stamp and the proxy's clock, in either direction; `"any"` needs
+    /// `replay = "observe"`.
     pub clock_skew: Window,
     /// Further clients: a `.csv` or `.toml` file, relative to the configuration; `cmiot-proxy client` edits it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clients_file: Option<PathBuf>,
-    /// Appids that are refused whatever they sign with, one a line.
+    /// Revoked appids, one per line: they are refused whatever they sign with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_file: Option<PathBuf>,
-    /// Transids remembered in all; some 20 bytes each, and 150 more under `same-answer`. Full: 72, never forgotten early.
-    pub replay_entries: usize,
+    /// Transids remembered in total; some 20 bytes each, and 150 more under `same-answer`. If the table is full, a
+    /// request gets a 72; no transid is forgotten early.
+    pub max_transids: usize,
     /// Transids remembered for a client without a `rate`; with one it is rate x window. Below its group's share.
-    pub replay_share: usize,
+    pub max_transids_per_client: usize,
     /// Transids remembered for the clients of one group together; by default, and at most, three quarters of
-    /// `replay_entries`. With one group it is all of them.
+    /// `max_transids`. With one group it is all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub replay_group_share: Option<usize>,
-    /// Networks that may ask; empty means all.
+    pub max_transids_per_group: Option<usize>,
+    /// Networks that requests are accepted from; empty means all.
     #[serde(deserialize_with = "peers")]
     pub peers: Vec<IpNet>,
-    /// Connections open at once; further ones are turned away with a 73.
+    /// Connections open at once; further ones are refused with a 73.
     pub max_connections: usize,
     /// Connections open at once from one address; `trusted_proxies` may have all.
     pub max_connections_per_peer: usize,
@@ -139,21 +163,22 @@ pub struct Gateway {
     /// Requests at once on an HTTP/2 connection.
     pub max_streams: u32,
     /// A new connection that sends nothing for this long is closed.
-    pub first_byte: HumanDuration,
+    pub first_byte_timeout: HumanDuration,
     /// A request whose head is not complete after this long ends its connection; a TLS handshake likewise.
-    pub header: HumanDuration,
-    /// A body that is not complete after this long is refused; an answer that is not read ends its connection.
-    pub body: HumanDuration,
-    /// A connection that rests between requests for this long is closed.
-    pub idle: HumanDuration,
-    /// Networks of proxies and balancers whose `X-Forwarded-For` is believed; of nobody else is it looked at.
+    pub header_timeout: HumanDuration,
+    /// A body that is not complete after this long is refused; a response that the client does not read ends its
+    /// connection.
+    pub body_timeout: HumanDuration,
+    /// A connection without a request for this long is closed.
+    pub idle_timeout: HumanDuration,
+    /// Networks of proxies and balancers whose `X-Forwarded-For` is used; the header of any other peer is ignored.
     #[serde(deserialize_with = "peers")]
     pub trusted_proxies: Vec<IpNet>,
     /// `trusted_proxies` begin each connection with a PROXY protocol header, version 2.
     pub proxy_protocol: bool,
-    /// How long a drain waits for the answers under way.
-    pub grace: HumanDuration,
-    /// Certificate and key; without it plain HTTP is spoken.
+    /// A drain waits this long for requests and calls in flight; then they end, each with its record.
+    pub drain_timeout: HumanDuration,
+    /// Certificate and key; without them the listener accepts plain HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
 }
@@ -167,35 +192,35 @@ impl Default for Gateway {
             clock_skew: Window::secs(300),
             clients_file: None,
             revoked_file: None,
-            replay_entries: 4_000_000,
-            replay_share: 1_000_000,
-            replay_group_share: None,
+            max_transids: 4_000_000,
+            max_transids_per_client: 1_000_000,
+            max_transids_per_group: None,
             peers: Vec::new(),
             max_connections: 10_000,
             max_connections_per_peer: 1_000,
             max_requests_per_connection: 100_000,
             max_streams: 100,
-            first_byte: HumanDuration::secs(10),
-            header: HumanDuration::secs(10),
-            body: HumanDuration::secs(10),
-            idle: HumanDuration::secs(75),
+            first_byte_timeout: HumanDuration::secs(10),
+            header_timeout: HumanDuration::secs(10),
+            body_timeout: HumanDuration::secs(10),
+            idle_timeout: HumanDuration::secs(75),
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
-            grace: HumanDuration::secs(30),
+            drain_timeout: HumanDuration::secs(30),
             tls: None,
         }
     }
 }
 
-/// `[gateway.tls]`, `[admin.tls]`: PEM files, read again when they change.
+/// `[gateway.tls]`, `[admin.tls]`: PEM files, reloaded when they change.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
-    /// The certificate and those between it and a root.
+    /// The certificate and its intermediate certificates.
     pub cert_file: PathBuf,
     /// Its private key.
     pub key_file: PathBuf,
-    /// Roots of client certificates; without it none is asked for.
+    /// Roots of client certificates; without it no certificate is requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca_file: Option<PathBuf>,
     /// A client may also connect without a certificate.
@@ -217,64 +242,64 @@ impl Default for Store {
     }
 }
 
-/// `[carrier]`: whom the proxy asks, and how patiently.
+/// `[carrier]`: the carrier's address, timeouts, and limits of flights.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Carrier {
     /// Scheme, host, optional port and path prefix; the operation's `/v2/...` is appended.
     pub base_url: String,
-    /// The HTTP proxy to go through, such as `http://10.0.0.1:3128`; the environment is never asked for one.
+    /// The HTTP proxy to connect through, such as `http://10.0.0.1:3128`; variables of the environment do not set one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
-    /// To a TCP connection; TLS counts into `timeout`.
+    /// TCP connect timeout; the TLS handshake is covered by `timeout`.
     pub connect_timeout: HumanDuration,
-    /// Of one flight. It may outlive the gateway's wait: its answer is stored.
+    /// Timeout of a flight. It may be longer than the gateway's wait: the response is stored.
     pub timeout: HumanDuration,
     /// 0..=99: the first two digits of the sequence, so that several proxies may share an account.
     pub node: u8,
-    /// Local address to call from: the one that the carrier has allow-listed.
+    /// Local address of connections to the carrier: the one that the carrier has allow-listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bind: Option<IpAddr>,
-    /// A longer answer is not the carrier's.
+    /// Maximum response body; longer responses are rejected.
     pub max_body: Size,
-    /// An entry that may be answered stale is, after waiting this long for the flight.
-    pub stale_wait: HumanDuration,
-    /// Askers of one card that wait for one flight.
+    /// How long a request waits for the carrier before a stale entry is served.
+    pub stale_timeout: HumanDuration,
+    /// Requests for one card that wait for one flight.
     pub max_waiters_per_card: usize,
     /// Requests of one client that wait for flights, and flights that it started. Below its group's share of flights.
     pub max_waiters_per_client: usize,
-    /// Flights under way at once, those that wait for an account's budget included.
+    /// Flights at once, including those that wait for an account's budget.
     pub max_flights: usize,
     /// Flights for the clients of one group; by default, and at most, three quarters of `max_flights`. With one group it
     /// is all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_flights_per_group: Option<usize>,
-    /// Flights that wait for one account's budget; refreshes get half of the places.
-    pub queue: usize,
-    /// How long a flight waits for it.
-    pub queue_wait: HumanDuration,
+    /// Calls that wait for one account's budget; refreshes get at most half of the queue.
+    pub max_queued_calls: usize,
+    /// How long a call waits for the budget.
+    pub queue_timeout: HumanDuration,
     /// Clock drift against the carrier's `Date` that raises the alarm.
     pub drift_alarm: HumanDuration,
-    /// Whom to take for the carrier, beside what the platform's roots vouch for.
+    /// Certificates that identify the carrier, in addition to the platform's roots.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<CarrierTls>,
 }
 
-/// `[carrier.tls]`: whom to take for the carrier.
+/// `[carrier.tls]`: the certificates that identify the carrier.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CarrierTls {
     /// Further roots, in PEM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// The one certificate, in PEM, that is accepted, whoever signed it; roots do not matter then.
+    /// The only certificate, in PEM, that is accepted, by whatever authority it is signed; roots are ignored then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pin_file: Option<PathBuf>,
-    /// The oldest version of TLS to speak.
+    /// The minimum version of TLS.
     pub min_version: TlsVersion,
 }
 
-/// A version of TLS.
+/// A TLS version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
 pub enum TlsVersion {
     /// RFC 5246.
@@ -296,13 +321,13 @@ impl Default for Carrier {
             node: 0,
             bind: None,
             max_body: Size(64 << 10),
-            stale_wait: HumanDuration::secs(2),
+            stale_timeout: HumanDuration::secs(2),
             max_waiters_per_card: 10_000,
             max_waiters_per_client: 500,
             max_flights: 1_000,
             max_flights_per_group: None,
-            queue: 1_000,
-            queue_wait: HumanDuration::secs(5),
+            max_queued_calls: 1_000,
+            queue_timeout: HumanDuration::secs(5),
             drift_alarm: HumanDuration::secs(60),
             tls: None,
         }
@@ -313,28 +338,28 @@ impl Default for Carrier {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cache {
-    /// Entries in memory; the least recently asked for leave first and stay in cache.db. One whose body is longer than
-    /// 256 bytes counts once for each of them.
+    /// Entries in memory; the least recently used are evicted first and stay in cache.db. An entry counts once per
+    /// started 256 bytes of its body.
     pub memory_entries: u64,
-    /// Answers in cache.db; beyond, the oldest leave it.
+    /// Responses in cache.db; above this number the oldest are removed.
     pub file_entries: u64,
-    /// An older answer leaves cache.db: it holds card numbers, and an answer is of no use once it may not be stale any
-    /// longer.
+    /// Older responses are removed from cache.db: they contain card numbers, and are useless once they may no longer be
+    /// served stale.
     pub file_age: HumanDuration,
-    /// How much earlier or later than written, in percent, an entry stops being fresh: by its key, so that a fleet
-    /// does not expire at once and a restart agrees.
+    /// The most, in percent, by which a lifetime is shortened or prolonged: by the key, so that a fleet's entries do not
+    /// expire together and a restart computes the same.
     pub ttl_jitter_percent: u32,
-    /// Percent of an account's `calls_per_second` that may refresh entries which are still fresh; 0 for none.
+    /// Percent of an account's `calls_per_second` that may refresh entries that are still fresh; 0 disables it.
     pub refresh_ahead_percent: u32,
-    /// Hits that make an entry one to be refreshed ahead.
+    /// Hits after which an entry is refreshed ahead.
     pub refresh_ahead_hits: u32,
-    /// An entry younger than this is fresh enough for every gateway: a smaller `max-age`, and `no-cache`, count as this.
+    /// The smallest `max-age` that a gateway may demand: a smaller one, and `no-cache`, count as this.
     pub max_age_floor: HumanDuration,
-    /// CSV file of cards that have several numbers, one card a line: look-ups by any of them share an entry and a call,
-    /// which asks for the first. Each number says its kind: `msisdn:...`, `iccid:...`, `imsi:...`.
+    /// CSV file of cards that have several numbers, one card per line: lookups by any of them share an entry and a call,
+    /// which is made with the first. Each number says its kind: `msisdn:...`, `iccid:...`, `imsi:...`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alias_file: Option<PathBuf>,
-    /// Something stale for longer than this is not answered without asking, whatever `max-stale` a gateway sends.
+    /// The largest `max-stale` that a gateway may send: an entry that is stale for longer is not served without a call.
     pub max_stale_ceiling: HumanDuration,
 }
 
@@ -358,13 +383,13 @@ impl Default for Cache {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Process {
-    /// Secret files that every user of the machine can read are used all the same.
+    /// Accept world-readable secret files.
     pub allow_world_readable_secrets: bool,
-    /// A crash may leave a core dump, which holds passwords, and a debugger may attach.
+    /// Allow core dumps, which contain passwords, and debuggers to attach.
     pub allow_core_dumps: bool,
 }
 
-/// `[log]`: one line a request on standard error.
+/// `[log]`: one line per request on standard error.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
@@ -372,14 +397,14 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-/// How a log line is written.
+/// The format of log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -389,17 +414,18 @@ pub enum LogFormat {
 pub struct Account {
     /// The operator's name for it, in logs and in the audit.
     pub name: String,
-    /// Accounts that one customer holds share a group; by default an account is its own.
+    /// Accounts of one customer share a group; by default an account is a group of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// The carrier's appid.
     pub appid: String,
-    /// The carrier's ebid for user-status look-ups.
+    /// The carrier's ebid for user-status lookups.
     pub ebid: String,
-    /// A gateway may sign with these credentials themselves, for lookups only. Absent means: where nothing names a client.
+    /// A gateway may sign with these credentials themselves, for lookups only. If absent: only if no client is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carrier_credentials: Option<bool>,
-    /// Its ebids for other operations, by their names: `ebids = { gprsrealsingle = "..." }`. Only what has one is asked.
+    /// Its ebids for other operations, by their names: `ebids = { gprsrealsingle = "..." }`. Operations without one are
+    /// not served.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ebids: BTreeMap<String, String>,
     /// File that holds the password, relative to the configuration; one trailing line break is not part of it.
@@ -408,21 +434,21 @@ pub struct Account {
     /// Environment variable that holds the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_env: Option<String>,
-    /// The password itself. Works, and is warned about: a configuration gets copied.
+    /// The password itself. Accepted with a warning: a configuration gets copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
-    /// While the carrier changes the password, the file of the other one: whichever works is used.
+    /// While the carrier changes the password, the file of the other one: the proxy uses the one that works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_password_file: Option<PathBuf>,
-    /// The same from an environment variable.
+    /// Environment variable that holds the other password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_password_env: Option<String>,
-    /// Calls that may leave in any second; absent means unbounded.
+    /// Calls that may start in any second; absent means unbounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls_per_second: Option<NonZeroU32>,
-    /// Calls that may be under way at once; absent means unbounded.
+    /// Calls that may be in flight at once; absent means unbounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub calls_at_once: Option<NonZeroU32>,
+    pub max_concurrent_calls: Option<NonZeroU32>,
     /// Calls from midnight to midnight at UTC+8, counted across restarts; absent means unbounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls_per_day: Option<NonZeroU64>,

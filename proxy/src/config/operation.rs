@@ -1,9 +1,12 @@
-//! `[[operation]]`: a row of the table of operations, as written, and checked against the built-in one of its name.
+//! `[[operation]]`: a row of the table of operations, as written, and checked against the built-in operation of its name.
 //!
-//! A row names an operation and says what differs from the built-in one; a new one needs at least its verdict.
+//! A row names an operation and sets the keys that differ from the built-in one; a new operation needs at least its
+//! verdict.
 
 use serde::{Deserialize, Serialize};
 
+use super::error::ConfigError;
+use super::reader::SourceFiles;
 use crate::lifetimes::Lifetime;
 use crate::operation::{BUILT_IN, FreshnessRule, Kind, Operation};
 use crate::units::HumanDuration;
@@ -17,33 +20,33 @@ pub struct RawOperation {
     /// Its path under the base URL; `/v2/NAME` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// `lookup`, or `action` for what changes something: never kept, shared or asked for once more.
+    /// `lookup`, or `action` for an operation that changes something: never stored, shared or retried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
-    /// The field of `result[0]` that is its answer.
+    /// The field of `result[0]` that is its result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
-    /// Further parameters beside the card: sent to the carrier, and part of the key.
+    /// Parameters in addition to the card: sent to the carrier, and part of the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Vec<String>>,
-    /// How long an answer is fresh.
+    /// How long a response is fresh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fresh: Option<HumanDuration>,
     /// Instead of `fresh`: until the next 09:00 at UTC+8, when the carrier has yesterday's figures.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub until_morning: bool,
-    /// After that, for how long it is answered stale at once while the proxy asks.
+    /// After `fresh`, how long a response is served stale while the proxy revalidates it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale_while_revalidate: Option<HumanDuration>,
-    /// After `fresh`, for how long it is answered stale when the carrier fails or is slow.
+    /// After `fresh`, how long a response is served stale if the carrier fails or is slow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale_if_error: Option<HumanDuration>,
 }
 
-/// What every operation has.
+/// The parameters of every operation.
 const COMMON: [&str; 7] = ["appid", "transid", "ebid", "token", "msisdn", "iccid", "imsi"];
 
-/// What a new operation is, where its row does not say: fresh for so short that nobody is misled.
+/// The lifetime of a new operation whose row sets none: too short to mislead.
 const SHORT: Lifetime = Lifetime {
     fresh: HumanDuration::secs(10),
     stale_while_revalidate: HumanDuration::secs(0),
@@ -51,48 +54,55 @@ const SHORT: Lifetime = Lifetime {
 };
 
 impl RawOperation {
-    /// The operation.
-    ///
-    /// # Errors
-    /// A sentence that names the key.
-    pub fn check(&self) -> Result<Operation, String> {
-        let place = format!("[[operation]] (name = \"{}\")", self.name);
+    /// The operation; none if a problem was noted.
+    pub(super) fn check(&self, reader: &mut SourceFiles<'_>) -> Option<Operation> {
+        let before = reader.problems.len();
+        let table = format!("[[operation]] (name = \"{}\")", self.name);
+        let mut wrong = |error: ConfigError| {
+            reader.problems.push(ConfigError { key: format!("{table}: {}", error.key), ..error });
+        };
         if self.name.is_empty() || !self.name.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return Err(format!("{place}: name: must be letters and digits, as the last part of a path"));
+            let problem = "must be letters and digits, as the last part of a path";
+            wrong(ConfigError::new("name", problem));
         }
         let built_in = BUILT_IN.iter().find(|one| one.name == self.name);
         let verdict = match (&self.verdict, built_in) {
-            (Some(verdict), _) => text(verdict),
+            (Some(verdict), _) => intern(verdict),
             (None, Some(built_in)) => built_in.verdict,
             (None, None) => {
-                return Err(format!("{place}: verdict: name the field of result[0] that is its answer"));
+                wrong(ConfigError::new("verdict", "name the field of result[0] that is its result"));
+                ""
             }
         };
         let path = match (&self.path, built_in) {
-            (Some(path), _) => text(path),
+            (Some(path), _) => intern(path),
             (None, Some(built_in)) => built_in.path,
-            (None, None) => text(&format!("/v2/{}", self.name)),
+            (None, None) => intern(&format!("/v2/{}", self.name)),
         };
         if !path.starts_with('/') || !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.".contains(&b))
         {
-            return Err(format!(
-                "{place}: path = \"{path}\": must begin with / and hold letters, digits, -, _, . and /"
-            ));
+            let problem = "must begin with / and contain only letters, digits, -, _, . and /";
+            wrong(ConfigError::new(format!("path = \"{path}\""), problem));
+        }
+        let freshness = self.freshness(built_in).map_err(&mut wrong);
+        let parameters = self.parameters().map_err(&mut wrong);
+        if reader.problems.len() > before {
+            return None;
         }
         let kind = self.kind.or(built_in.map(|one| one.kind)).unwrap_or(Kind::Lookup);
-        Ok(Operation {
-            name: text(&self.name),
+        Some(Operation {
+            name: intern(&self.name),
             path,
             kind,
             verdict,
-            keep: self.keep(&place, built_in)?,
-            parameters: self.parameters(&place)?,
+            keep: freshness.ok()?,
+            parameters: parameters.ok()?,
             strict: built_in.is_none() || self.parameters.is_some(),
         })
     }
 
-    fn parameters(&self, place: &str) -> Result<&'static [&'static str], String> {
-        const MOST: usize = 8;
+    fn parameters(&self) -> Result<&'static [&'static str], ConfigError> {
+        const MAX: usize = 8;
         let names = self.parameters.as_deref().unwrap_or_default();
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
         for (at, name) in names.iter().enumerate() {
@@ -101,23 +111,23 @@ impl RawOperation {
             } else if COMMON.contains(&name.as_str()) {
                 "is a parameter of every operation"
             } else if names[..at].contains(name) {
-                "stands twice"
+                "is there twice"
             } else {
                 continue;
             };
-            return Err(format!("{place}: parameters: \"{name}\" {why}"));
+            return Err(ConfigError::new("parameters", format!("\"{name}\" {why}")));
         }
-        if names.len() > MOST {
-            return Err(format!("{place}: parameters: {MOST} at most"));
+        if names.len() > MAX {
+            return Err(ConfigError::new("parameters", format!("must be at most {MAX}")));
         }
-        Ok(list(names.iter().map(|name| text(name)).collect()))
+        Ok(intern_list(names.iter().map(|name| intern(name)).collect()))
     }
 
-    fn keep(&self, place: &str, built_in: Option<&Operation>) -> Result<FreshnessRule, String> {
+    fn freshness(&self, built_in: Option<&Operation>) -> Result<FreshnessRule, ConfigError> {
         let before = built_in.map(|one| one.keep);
         if self.until_morning {
             if self.fresh.is_some() || self.stale_while_revalidate.is_some() {
-                return Err(format!("{place}: until_morning: excludes fresh and stale_while_revalidate"));
+                return Err(ConfigError::new("until_morning", "excludes fresh and stale_while_revalidate"));
             }
             return Ok(FreshnessRule::UntilNineAm(
                 self.stale_if_error.unwrap_or(HumanDuration::secs(86_400)),
@@ -129,7 +139,7 @@ impl RawOperation {
             return Ok(before);
         }
         if before == Some(FreshnessRule::ByStatus) {
-            return Err(format!("{place}: its freshness stands in [freshness], by STATUS"));
+            return Err(ConfigError::new("fresh", "its freshness is set per STATUS in [freshness]"));
         }
         let before = if let Some(FreshnessRule::Fixed(lifetime)) = before { lifetime } else { SHORT };
         Ok(FreshnessRule::Fixed(Lifetime {
@@ -140,8 +150,8 @@ impl RawOperation {
     }
 }
 
-/// A list that lives as long as the operation, for ever and once too.
-fn list(names: Vec<&'static str>) -> &'static [&'static str] {
+/// A list with the lifetime of the process, shared by all operations that have the same.
+fn intern_list(names: Vec<&'static str>) -> &'static [&'static str] {
     use std::sync::{Mutex, PoisonError};
     static LISTS: Mutex<Vec<&'static [&'static str]>> = Mutex::new(Vec::new());
     let mut lists = LISTS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,8 +163,8 @@ fn list(names: Vec<&'static str>) -> &'static [&'static str] {
     kept
 }
 
-/// Text that lives as long as the operation that it becomes a part of: for ever, and once.
-fn text(text: &str) -> &'static str {
+/// Text with the lifetime of the process, as operations have it, kept once.
+fn intern(text: &str) -> &'static str {
     use std::sync::{Mutex, PoisonError};
     static TEXTS: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
     let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -171,7 +181,10 @@ mod tests {
     use super::*;
 
     fn check(written: &str) -> Result<Operation, String> {
-        toml::from_str::<RawOperation>(written).unwrap().check()
+        let mut reader = SourceFiles::new(std::path::Path::new("."), false);
+        let operation = toml::from_str::<RawOperation>(written).unwrap().check(&mut reader);
+        let problems: Vec<_> = reader.problems.iter().map(ToString::to_string).collect();
+        operation.ok_or_else(|| problems.join("\n"))
     }
 
     #[test]

@@ -12,20 +12,24 @@ use cmiot_signer::Password;
 use zeroize::Zeroizing;
 
 use super::certificates::Validity;
+use super::error::ConfigError;
 use super::text::{self, Entry};
 use super::watch::FileStamp;
 use crate::units::Secret;
 
-/// Where relative paths begin, what was read, and what was noticed along the way.
+/// The files that were read, and everything that was noticed along the way.
 pub(super) struct SourceFiles<'a> {
+    /// The folder that relative paths are relative to.
     folder: &'a Path,
     allow_world_readable: bool,
     /// Every file that was read, as it looked just before.
     pub(super) files: Vec<FileStamp>,
     known: HashSet<PathBuf>,
-    /// What works but should be changed.
+    /// Errors: with any of them there is no configuration.
+    pub(super) problems: Vec<ConfigError>,
+    /// Settings that work but should be changed.
     pub(super) warnings: Vec<String>,
-    /// When the certificates that were read are valid.
+    /// The validity of the certificates that were read.
     pub(super) certificates: Vec<Validity>,
 }
 
@@ -36,34 +40,45 @@ impl<'a> SourceFiles<'a> {
             allow_world_readable,
             files: Vec::new(),
             known: HashSet::new(),
+            problems: Vec::new(),
             warnings: Vec::new(),
             certificates: Vec::new(),
         }
     }
 
-    /// A secret file's bytes without one closing line break.
-    pub(super) fn secret(&mut self, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-        let path = self.note(path, true)?;
-        read_secret(&path)
+    /// The value, or none and a noted problem.
+    pub(super) fn keep<T>(&mut self, result: Result<T, ConfigError>) -> Option<T> {
+        result.map_err(|problem| self.problems.push(problem)).ok()
+    }
+
+    /// Notes a problem of a key.
+    pub(super) fn problem(&mut self, key: impl Into<String>, problem: impl Into<String>) {
+        self.problems.push(ConfigError::new(key, problem));
+    }
+
+    /// The bytes of a secret file without one closing line break.
+    pub(super) fn secret(&mut self, key: &str, path: &Path) -> Option<Zeroizing<Vec<u8>>> {
+        let path = self.register(key, path, Contents::Secret)?;
+        self.keep(read_without_line_break(&path).map_err(|e| unreadable(key, &path, &e)))
     }
 
     /// The bytes of a file that is no secret.
-    pub(super) fn bytes(&mut self, path: &Path) -> Result<Vec<u8>, String> {
-        let path = self.note(path, false)?;
-        fs::read(&path).map_err(|e| unreadable(&path, &e))
+    pub(super) fn bytes(&mut self, key: &str, path: &Path) -> Option<Vec<u8>> {
+        let path = self.register(key, path, Contents::Public)?;
+        self.keep(fs::read(&path).map_err(|e| unreadable(key, &path, &e)))
     }
 
     /// The text of a file that holds secrets among other things.
-    pub(super) fn secret_text(&mut self, path: &Path) -> Result<Zeroizing<String>, String> {
-        let path = self.note(path, true)?;
-        fs::read_to_string(&path).map(Zeroizing::new).map_err(|e| unreadable(&path, &e))
+    pub(super) fn secret_text(&mut self, key: &str, path: &Path) -> Option<Zeroizing<String>> {
+        let path = self.register(key, path, Contents::Secret)?;
+        self.keep(fs::read_to_string(&path).map(Zeroizing::new).map_err(|e| unreadable(key, &path, &e)))
     }
 
-    /// The entries of a list: blanks and what follows a `#` do not count.
-    pub(super) fn list(&mut self, path: &Path) -> Result<Vec<Entry>, String> {
-        let path = self.note(path, false)?;
-        let text = fs::read_to_string(&path).map_err(|e| unreadable(&path, &e))?;
-        Ok(text::entries(&text))
+    /// The entries of a list, without blank lines and comments.
+    pub(super) fn list(&mut self, key: &str, path: &Path) -> Option<Vec<Entry>> {
+        let path = self.register(key, path, Contents::Public)?;
+        let text = self.keep(fs::read_to_string(&path).map_err(|e| unreadable(key, &path, &e)))?;
+        Some(text::entries(&text))
     }
 
     /// Those of these files that were read.
@@ -72,46 +87,63 @@ impl<'a> SourceFiles<'a> {
         self.files.iter().filter(|file| paths.iter().any(|path| path == file.path())).cloned().collect()
     }
 
-    /// Takes a file's look, before it is read, and refuses one that others can change, or read where it is secret.
-    fn note(&mut self, path: &Path, secret: bool) -> Result<PathBuf, String> {
+    /// Adds a file to the list, as it looks before it is read, and refuses one that others can change, or read where it
+    /// is secret.
+    fn register(&mut self, key: &str, path: &Path, contents: Contents) -> Option<PathBuf> {
         let path = self.folder.join(path);
         if !self.known.contains(&path) {
             self.known.insert(path.clone());
             self.files.push(FileStamp::of(&path));
         }
-        let found = fs::metadata(&path).map_err(|e| unreadable(&path, &e))?;
-        let open = !secret || self.allow_world_readable;
-        refuse_others(&path, &found, open).map_err(|what| format!("{}: {what}", path.display()))?;
-        Ok(path)
+        let found = self.keep(fs::metadata(&path).map_err(|e| unreadable(key, &path, &e)))?;
+        let contents = if self.allow_world_readable { Contents::Public } else { contents };
+        let private = refuse_others(&path, &found, contents).map_err(|error| ConfigError {
+            key: key.to_owned(),
+            problem: format!("{}: {}", path.display(), error.problem),
+            ..error
+        });
+        self.keep(private)?;
+        Some(path)
     }
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> String {
-    format!("{}: cannot be read: {error}", path.display())
+fn unreadable(key: &str, path: &Path, error: &std::io::Error) -> ConfigError {
+    ConfigError::new(key, format!("{}: cannot be read: {error}", path.display()))
 }
 
-/// Refuses a file that every user of this machine can write, and one that every user can read unless it is `open`.
+/// Whether every user of the machine may read a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Contents {
+    Secret,
+    Public,
+}
+
+/// Refuses a file that every user of this machine can write, and a secret that every user can read.
 ///
 /// # Errors
-/// A sentence with the remedy; the caller names the file.
-pub(super) fn refuse_others(path: &Path, found: &fs::Metadata, open: bool) -> Result<(), String> {
+/// The problem and the remedy; the caller adds file and key.
+pub(super) fn refuse_others(
+    path: &Path,
+    found: &fs::Metadata,
+    contents: Contents,
+) -> Result<(), ConfigError> {
     let mode = found.permissions().mode();
     let (shown, bits) = (path.display(), mode & 0o7777);
     if mode & 0o002 != 0 {
-        return Err(format!("every user of this machine can change it (mode {bits:04o}): chmod o= {shown}"));
+        let problem = format!("every user of this machine can change it (mode {bits:04o})");
+        return Err(ConfigError::new("", problem).remedy(format!("chmod o= {shown}")));
     }
-    if mode & 0o004 != 0 && !open {
-        return Err(format!(
-            "every user of this machine can read this secret (mode {bits:04o}): chmod o= {shown}, or set [process] \
-             allow_world_readable_secrets = true"
-        ));
+    if mode & 0o004 != 0 && contents == Contents::Secret {
+        let problem = format!("every user of this machine can read this secret (mode {bits:04o})");
+        return Err(ConfigError::new("", problem)
+            .remedy(format!("chmod o= {shown}, or set [process] allow_world_readable_secrets = true")));
     }
     Ok(())
 }
 
-/// The three places where a password may be; exactly one is used.
+/// The three sources that a password may come from; at most one is set.
 pub(super) struct PasswordSource<'a> {
-    /// What the keys are called: `password`, `previous_password`.
+    /// The name of the keys: `password`, `previous_password`.
     pub(super) key: &'static str,
     pub(super) file: Option<&'a Path>,
     pub(super) env: Option<&'a str>,
@@ -119,52 +151,62 @@ pub(super) struct PasswordSource<'a> {
 }
 
 impl PasswordSource<'_> {
-    /// The password, or none where none of the three is given.
+    /// The password, which may be absent: then the inner option is none. The outer one is none after a problem.
     pub(super) fn read_optional(
         &self,
-        place: &str,
+        table: &str,
         reader: &mut SourceFiles<'_>,
-    ) -> Result<Option<Password>, String> {
+    ) -> Option<Option<Password>> {
         let key = self.key;
         let checked = |bytes: &[u8], suffix: &str| {
-            Password::new(bytes).map(Some).map_err(|e| format!("{place}: {key}{suffix}: {e}"))
+            let wrong = |e| ConfigError::new(format!("{table}: {key}{suffix}"), format!("{e}"));
+            Password::new(bytes).map(Some).map_err(wrong)
         };
-        match *self {
+        let read = match *self {
             Self { file: Some(path), env: None, text: None, .. } => {
-                let bytes = reader.secret(path).map_err(|e| format!("{place}: {key}_file: {e}"))?;
-                checked(&bytes, "_file")
+                checked(&reader.secret(&format!("{table}: {key}_file"), path)?, "_file")
             }
-            Self { file: None, env: Some(name), text: None, .. } => {
-                let value = std::env::var_os(name).ok_or_else(|| {
-                    // What is no variable's name may be the password itself.
+            Self { file: None, env: Some(name), text: None, .. } => match std::env::var_os(name) {
+                Some(value) => checked(value.as_encoded_bytes(), "_env"),
+                None => {
+                    // Text that is not the name of a variable may be the password itself.
                     let named =
                         name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
                     let shown = if named { name } else { "the variable that it names" };
-                    format!("{place}: {key}_env: {shown} is not set in the environment")
-                })?;
-                checked(value.as_encoded_bytes(), "_env")
-            }
+                    let problem = format!("{shown} is not set in the environment");
+                    Err(ConfigError::new(format!("{table}: {key}_env"), problem))
+                }
+            },
             Self { file: None, env: None, text: Some(secret), .. } => checked(secret.expose(), ""),
             Self { file: None, env: None, text: None, .. } => Ok(None),
-            _ => Err(format!("{place}: {key}_file, {key}_env and {key} exclude each other: keep one")),
-        }
+            _ => Err(ConfigError::new(table, format!("{key}_file, {key}_env and {key} exclude each other"))
+                .remedy("keep one")),
+        };
+        reader.keep(read)
     }
 
     /// The password, which must be there.
-    pub(super) fn read(&self, place: &str, reader: &mut SourceFiles<'_>) -> Result<Password, String> {
+    pub(super) fn read(&self, table: &str, reader: &mut SourceFiles<'_>) -> Option<Password> {
         let key = self.key;
-        self.read_optional(place, reader)?
-            .ok_or_else(|| format!("{place}: no password: add {key}_file = \"FILE\" or {key}_env = \"NAME\""))
+        let read = self.read_optional(table, reader)?;
+        let missing = || {
+            let remedy = format!("add {key}_file = \"FILE\" or {key}_env = \"NAME\"");
+            ConfigError::new(table, "no password").remedy(remedy)
+        };
+        reader.keep(read.ok_or_else(missing))
     }
 }
 
 /// The bytes of a secret file without one closing line break, and without a byte-order mark.
 ///
 /// # Errors
-/// A sentence that names the file.
-pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    let mut bytes =
-        Zeroizing::new(fs::read(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?);
+/// [`ConfigError`] that names the file.
+pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, ConfigError> {
+    read_without_line_break(path).map_err(|e| ConfigError::of_file(path, format!("cannot be read: {e}")))
+}
+
+fn read_without_line_break(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(fs::read(path)?);
     if bytes.starts_with(b"\xef\xbb\xbf") {
         // Copied into a buffer that is wiped too: shifting in place would leave the last bytes.
         bytes = Zeroizing::new(bytes[3..].to_vec());

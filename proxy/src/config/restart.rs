@@ -1,22 +1,21 @@
-//! The keys that a running proxy does not change, and which of them differ from those that it was started with.
+//! The keys that take effect at a start only, and those of them that differ from the values at the start.
 //!
-//! Each table is taken apart as a whole, so that a new key is either compared here or named among those that a reload
-//! applies. No value here is a secret: what a reload replaces must not stay in memory.
+//! Each part of the configuration is destructured as a whole, so that a new key is either compared here or named among
+//! those that a reload applies. No value here is a secret: a value that a reload replaces must not stay in memory.
 
 use std::time::Duration;
 
 use hyper::Uri;
 
 use super::listen::Listen;
-use super::{Admin, AuditConfig, Carrier, Config, LogFormat, file};
-use crate::units::HumanDuration;
+use super::{Admin, AuditConfig, Cache, Carrier, Config, Gateway, LogFormat, TransidLimits, file};
 
-/// The values that count until the process ends.
+/// The values that are in effect until the process ends.
 #[derive(Clone, Debug)]
 pub struct Fixed {
     gateway_listen: Listen,
     names: Vec<String>,
-    replay_entries: usize,
+    max_transids: usize,
     admin_listen: Listen,
     store_dir: std::path::PathBuf,
     base_url: Uri,
@@ -24,7 +23,7 @@ pub struct Fixed {
     node: u8,
     memory_entries: u64,
     file_entries: u64,
-    file_age: HumanDuration,
+    file_age: Duration,
     audit: AuditConfig,
     log_format: LogFormat,
     core_dumps: bool,
@@ -33,32 +32,18 @@ pub struct Fixed {
 impl Fixed {
     /// Those of a configuration.
     pub fn of(config: &Config) -> Self {
-        let file::Gateway {
+        let Gateway {
             listen: gateway_listen,
             names,
-            replay_entries,
+            transids: TransidLimits { total: max_transids, per_client: _, per_group: _ },
             // A reload applies these, to new connections and requests.
             deadline: _,
             clock_skew: _,
-            clients_file: _,
-            revoked_file: _,
-            replay_share: _,
-            replay_group_share: _,
             peers: _,
-            max_connections: _,
-            max_connections_per_peer: _,
-            max_requests_per_connection: _,
-            max_streams: _,
-            first_byte: _,
-            header: _,
-            body: _,
-            idle: _,
-            trusted_proxies: _,
-            proxy_protocol: _,
-            grace: _,
-            tls: _,
+            limits: _,
+            drain_timeout: _,
         } = &config.gateway;
-        let Admin { listen: admin_listen, token: _, names: _, access: _, tls: _ } = &config.admin;
+        let Admin { listen: admin_listen, token: _, names: _, access: _, limits: _ } = &config.admin;
         let Carrier {
             base_url,
             proxy,
@@ -68,32 +53,26 @@ impl Fixed {
             timeout: _,
             bind: _,
             max_body: _,
-            stale_wait: _,
-            max_waiters_per_card: _,
-            max_waiters_per_client: _,
-            max_flights: _,
-            max_flights_per_group: _,
-            queue: _,
-            queue_wait: _,
+            stale_timeout: _,
+            flights: _,
+            max_queued_calls: _,
+            queue_timeout: _,
             drift_alarm: _,
             tls: _,
         } = &config.carrier;
-        let file::Cache {
+        let Cache {
             memory_entries,
             file_entries,
             file_age,
             ttl_jitter_percent: _,
             refresh_ahead_percent: _,
             refresh_ahead_hits: _,
-            max_age_floor: _,
-            alias_file: _,
-            max_stale_ceiling: _,
         } = &config.cache;
         let file::Process { allow_core_dumps, allow_world_readable_secrets: _ } = &config.process;
         Self {
             gateway_listen: gateway_listen.clone(),
             names: names.clone(),
-            replay_entries: *replay_entries,
+            max_transids: *max_transids,
             admin_listen: admin_listen.clone(),
             store_dir: config.store_dir.clone(),
             base_url: base_url.clone(),
@@ -114,7 +93,7 @@ impl Fixed {
         let differs = [
             ("[gateway] listen", self.gateway_listen != new.gateway_listen),
             ("[gateway] names", self.names != new.names),
-            ("[gateway] replay_entries", self.replay_entries != new.replay_entries),
+            ("[gateway] max_transids", self.max_transids != new.max_transids),
             ("[admin] listen", self.admin_listen != new.admin_listen),
             ("[store] dir", self.store_dir != new.store_dir),
             ("[carrier] base_url", self.base_url != new.base_url),
@@ -130,13 +109,13 @@ impl Fixed {
         differs.chain(audit(&self.audit, &new.audit)).collect()
     }
 
-    /// What calls the carrier from now on: what a reload applies, with the address that counts until the next start.
+    /// The settings for calls after a reload: the new ones, with the address that is in effect until the next start.
     pub fn carrier(&self, new: &Carrier) -> Carrier {
         Carrier { base_url: self.base_url.clone(), proxy: self.proxy.clone(), node: self.node, ..new.clone() }
     }
 }
 
-/// The keys of `[audit]` that differ: all of them count until the process ends.
+/// The keys of `[audit]` that differ: all of them are in effect until the process ends.
 fn audit(old: &AuditConfig, new: &AuditConfig) -> impl Iterator<Item = &'static str> + use<> {
     let AuditConfig {
         durability,
@@ -182,7 +161,7 @@ mod tests {
                 "[gateway]\nlisten = '127.0.0.1:1'\nnames = ['x.example']\n",
                 ["[gateway] listen", "[gateway] names"].as_slice(),
             ),
-            ("[gateway]\nreplay_entries = 5000000\n", &["[gateway] replay_entries"]),
+            ("[gateway]\nmax_transids = 5000000\n", &["[gateway] max_transids"]),
             ("[admin]\nlisten = '127.0.0.1:1'\n", &["[admin] listen"]),
             ("[store]\ndir = 'x'\n", &["[store] dir"]),
             (
@@ -201,7 +180,10 @@ mod tests {
                 "[audit]\nmin_free = '1GiB'\nrefusals = 1\naudit_group = '7'\n",
                 &["[audit] min_free", "[audit] audit_group", "[audit] refusals"],
             ),
-            ("[carrier]\ntimeout = '1s'\nmax_body = '1KiB'\nmax_flights = 5\n[gateway]\nidle = '1s'\n", &[]),
+            (
+                "[carrier]\ntimeout = '1s'\nmax_body = '1KiB'\nmax_flights = 5\n[gateway]\nidle_timeout = '1s'\n",
+                &[],
+            ),
             ("", &[]),
         ] {
             assert_eq!(started.changed(&config(more)), keys, "{more}");

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use super::error::{ConfigError, Location};
+
 /// The text without the byte-order mark that some programs begin a file with.
 pub fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
@@ -35,9 +37,9 @@ impl Csv {
     ///
     /// # Errors
     /// A sentence with file and line, which repeats nothing of what stands there: it might be a password.
-    pub(super) fn read(path: &Path, text: &str) -> Result<Self, String> {
+    pub(super) fn read(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let text = without_mark(text);
-        let wrong = |line: usize, what: &str| format!("{}:{line}: {what}", path.display());
+        let wrong = |line: usize, problem: &str| ConfigError::new("", problem).at(Location::line(path, line));
         let mut lines = Lines { text, at: 0, line: 1 };
         let mut reader =
             csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_reader(text.as_bytes());
@@ -115,7 +117,7 @@ mod tests {
         let csv =
             read("\u{feff}# depot\r\n\r\nappid,group,\r\n# x\r\nA,g,\r\n").unwrap_or_else(|e| panic!("{e}"));
         assert_eq!((&csv.heading[0], csv.line, csv.rows[0].0, &csv.rows[0].1[0]), ("appid", 3, 5, "A"));
-        let error = |text: &str| read(text).err().unwrap();
+        let error = |text: &str| read(text).err().unwrap().to_string();
         assert_eq!(error("a,b\n# x\n1,2\n\n1\n"), "c.csv:5: has not as many columns as the header");
         assert_eq!(error("# x\na,a\n1,2\n"), "c.csv:2: two columns have the heading a: keep one");
         assert_eq!(error("a,\n1,secret\n"), "c.csv:2: column 2 has a value and no heading");

@@ -11,8 +11,8 @@ use std::path::Path;
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-use super::ConfigError;
-use super::reader::refuse_others;
+use super::error::{ConfigError, Location};
+use super::reader::{Contents, refuse_others};
 use crate::units::Secret;
 
 /// Its name.
@@ -33,21 +33,22 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Secret> {
 /// [`ConfigError`] with the file and the remedy.
 pub fn read(dir: &Path) -> Result<Option<Secret>, ConfigError> {
     let path = dir.join(FILE);
-    let wrong = |what: String| ConfigError::new(&path, None, what);
+    let wrong = |problem: String| ConfigError::of_file(&path, problem);
     let found = match fs::symlink_metadata(&path) {
         Ok(found) => found,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(wrong(format!("cannot be read: {e}"))),
     };
     if !found.is_file() {
-        return Err(wrong("is no plain file: remove it, and the proxy makes a new one".to_owned()));
+        let error = wrong("is not a plain file".to_owned());
+        return Err(error.remedy("remove it, and the proxy makes a new one"));
     }
-    refuse_others(&path, &found, false).map_err(wrong)?;
+    refuse_others(&path, &found, Contents::Secret).map_err(|e| e.at(Location::file(&path)))?;
     let bytes = Zeroizing::new(fs::read(&path).map_err(|e| wrong(format!("cannot be read: {e}")))?);
     let token = parse(bytes.trim_ascii_end());
-    token
-        .map(Some)
-        .ok_or_else(|| wrong(format!("{FORM}: remove it, and the proxy makes a new one at its next start")))
+    token.map(Some).ok_or_else(|| {
+        wrong(FORM.to_owned()).remedy("remove it, and the proxy makes a new one at its next start")
+    })
 }
 
 /// The token of a store's folder, which is made where there is none; says whether it was.
@@ -59,7 +60,7 @@ pub fn read_or_make(dir: &Path) -> Result<(Secret, bool), ConfigError> {
         return Ok((token, false));
     }
     let path = dir.join(FILE);
-    let wrong = |e: io::Error| ConfigError::new(&path, None, format!("cannot be written: {e}"));
+    let wrong = |e: io::Error| ConfigError::of_file(&path, format!("cannot be written: {e}"));
     let mut bytes = Zeroizing::new([0; 16]);
     SystemRandom::new().fill(bytes.as_mut()).map_err(|_| wrong(io::Error::other("no random numbers")))?;
     let text = Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
@@ -112,6 +113,6 @@ mod tests {
         assert!(read(dir.path()).unwrap_err().to_string().contains("remove it"));
         fs::rename(&path, dir.path().join("elsewhere")).unwrap();
         std::os::unix::fs::symlink("elsewhere", &path).unwrap();
-        assert!(read_or_make(dir.path()).unwrap_err().to_string().contains("no plain file"));
+        assert!(read_or_make(dir.path()).unwrap_err().to_string().contains("not a plain file"));
     }
 }

@@ -8,10 +8,10 @@ use tokio::sync::oneshot;
 type Table = Flights<&'static str, &'static str, u32>;
 
 fn flights(flights: usize, waiters: usize, client: usize) -> Arc<Table> {
-    in_groups(Limits { flights, waiters, client, group: flights })
+    in_groups(FlightLimits { flights, waiters, client, group: flights })
 }
 
-fn in_groups(caps: Limits) -> Arc<Table> {
+fn in_groups(caps: FlightLimits) -> Arc<Table> {
     Arc::new(Flights::new(caps, TaskTracker::new()))
 }
 
@@ -44,9 +44,9 @@ async fn changed_caps_count_for_those_who_come_afterwards() {
     let mut first = flights.join(&"card", some("a"), Urgency::Miss, fly).unwrap();
     let join = |key, client| flights.join(key, some(client), Urgency::Miss, |_| async { 2 });
     assert!(join(&"card", "b").is_err() && join(&"other", "a").is_err() && join(&"other", "b").is_err());
-    flights.set_limits(Limits { flights: 2, waiters: 2, client: 2, group: 2 });
+    flights.set_limits(FlightLimits { flights: 2, waiters: 2, client: 2, group: 2 });
     let (mut follower, mut second) = (join(&"card", "b").unwrap(), join(&"other", "a").unwrap());
-    flights.set_limits(Limits { flights: 1, waiters: 1, client: 1, group: 1 });
+    flights.set_limits(FlightLimits { flights: 1, waiters: 1, client: 1, group: 1 });
     assert!(join(&"third", "c").is_err(), "a lower cap counts what is under way");
     land.send(1).unwrap();
     assert_eq!((first.result().await, follower.result().await), (Ok(1), Ok(1)));
@@ -138,7 +138,7 @@ async fn a_flight_that_dies_counts_no_more() {
 
 #[tokio::test]
 async fn a_group_has_its_share_and_another_group_goes_on() {
-    let flights = in_groups(Limits { flights: 4, waiters: 10, client: 2, group: 3 });
+    let flights = in_groups(FlightLimits { flights: 4, waiters: 10, client: 2, group: 3 });
     let never = |_| std::future::pending::<u32>();
     let of = |client, group: &str| Some(Owner { client, group: group.into() });
     let mut seats = Vec::new();

@@ -2,7 +2,7 @@
 //!
 //! | from | to | limit |
 //! | --- | --- | --- |
-//! | accept | first byte | `first_byte` |
+//! | accept | first byte | `first_byte_timeout` |
 //! | first byte of a request | its head is complete | `header` |
 //! | last answer | next byte | `idle` |
 //! | a write that does not proceed | it does | `body` |
@@ -23,19 +23,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::poll_on_wake::PollOnWake;
 use crate::clock::grace;
-
-/// The limits of one connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// From accept to the first byte.
-    pub first_byte: Duration,
-    /// From a request's first byte to the end of its head.
-    pub header: Duration,
-    /// For a body, and for a write that does not proceed.
-    pub body: Duration,
-    /// Between requests.
-    pub idle: Duration,
-}
+use crate::config::Timeouts;
 
 /// What a connection waits for, shared between its I/O and its requests.
 #[derive(Debug, Default)]

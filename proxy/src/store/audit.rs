@@ -55,6 +55,7 @@ use super::schema::Synchronous;
 use super::{Failure, StoreError};
 use crate::alarms::Alarms;
 use crate::clock::Clock;
+use crate::config;
 pub use crate::config::{Durability, Identifiers, OnFailure};
 
 /// How the audit is written.
@@ -79,6 +80,20 @@ pub struct Options {
     pub run: u32,
     /// Runs that are merged into a block. A larger block makes fewer blocks to search, and more runs in none yet.
     pub block: u32,
+}
+
+impl From<&config::AuditConfig> for Options {
+    fn from(config: &config::AuditConfig) -> Self {
+        Self {
+            durability: config.durability,
+            on_failure: config.on_failure,
+            min_free: config.min_free,
+            anchor_every: config.anchor_every,
+            identifiers: config.identifiers,
+            group: config.group,
+            ..Self::default()
+        }
+    }
 }
 
 impl Options {

@@ -49,9 +49,9 @@ impl CapacityBound {
     /// The key of `[gateway]` that sets it.
     pub fn key(self) -> &'static str {
         match self {
-            Self::Client => "replay_share",
-            Self::Group => "replay_group_share",
-            Self::Table => "replay_entries",
+            Self::Client => "max_transids_per_client",
+            Self::Group => "max_transids_per_group",
+            Self::Table => "max_transids",
         }
     }
 }

@@ -61,7 +61,7 @@ impl Environment {
         let folder = tempfile::Builder::new().prefix("cmiot-demo-").tempdir().context("temporary folder")?;
         let written = CONFIG.replace("CARRIER", &carrier.base_url());
         let file = ConfigFile::parse(Path::new("the demo's configuration"), &written)?;
-        let config = Config::check(&file, folder.path()).map_err(anyhow::Error::msg)?;
+        let config = Config::check(&file, folder.path())?;
         let clock = Clock::system();
         let store = open_store(&config, false, &clock)?;
         let app = App::start(config, store, clock.clone()).await?;

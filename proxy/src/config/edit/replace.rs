@@ -1,5 +1,5 @@
-//! A new text in place of a file, with the owner, group, mode and extended attributes (access lists, labels) of the old
-//! one: whoever could read it still can. A symbolic link stays, and what it names is replaced.
+//! Replaces the text of a file and keeps its owner, group, mode and extended attributes (access lists, labels), so that
+//! every user that could read it still can. A symbolic link stays, and its target is replaced.
 
 use std::ffi::CStr;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -7,25 +7,27 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use super::super::error::ConfigError;
+
 /// The longest extended attribute that is copied, and the longest list of their names, in bytes.
 const LONGEST_ATTRIBUTE: usize = 64 << 10;
 
-/// A text that is written, and does not count yet. Dropped before [`New::put`], it leaves nothing.
-pub(super) struct New {
+/// A new text that is written and not in effect yet. Dropped before [`Replacement::commit`], it leaves nothing.
+pub(super) struct Replacement {
     /// Where it is written.
     part: PathBuf,
     /// What it will replace: no link.
     target: PathBuf,
 }
 
-impl New {
+impl Replacement {
     /// Writes it beside what it will replace, under a name with the same extension.
-    pub(super) fn write(path: &Path, text: &str) -> Result<Self, String> {
+    pub(super) fn write(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let target =
-            fs::canonicalize(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?;
+            fs::canonicalize(path).map_err(|e| ConfigError::of_file(path, format!("cannot be read: {e}")))?;
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("new");
         let new = Self { part: target.with_extension(format!("{}.{extension}", std::process::id())), target };
-        let wrong = |e: io::Error| format!("{}: cannot be written: {e}", new.part.display());
+        let wrong = |e: io::Error| ConfigError::of_file(&new.part, format!("cannot be written: {e}"));
         let _ = fs::remove_file(&new.part); // of a killed process that had our id
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new.part).map_err(wrong)?;
@@ -41,21 +43,19 @@ impl New {
     }
 
     /// Puts it in place of the old one.
-    pub(super) fn put(self) -> Result<(), String> {
+    pub(super) fn commit(self) -> Result<(), ConfigError> {
         let put = fs::rename(&self.part, &self.target).and_then(|()| match self.target.parent() {
             Some(folder) => File::open(folder)?.sync_all(),
             None => Ok(()),
         });
-        put.map_err(|e| format!("{}: cannot be replaced: {e}", self.target.display()))
+        put.map_err(|e| ConfigError::of_file(&self.target, format!("cannot be replaced: {e}")))
     }
 
     /// Gives it what the old one has: owner and group first, since a change of them clears bits of the mode.
-    fn take_over(&self, file: &File) -> Result<(), String> {
+    fn take_over(&self, file: &File) -> Result<(), ConfigError> {
         let wrong = |e: io::Error| {
-            format!(
-                "{}: its owner, group and mode cannot be kept: {e}: do this as root, or as the owner of the file",
-                self.target.display()
-            )
+            let problem = format!("its owner, group and mode cannot be kept: {e}");
+            ConfigError::of_file(&self.target, problem).remedy("do this as root, or as the owner of the file")
         };
         let (old, new) = (fs::metadata(&self.target).map_err(wrong)?, file.metadata().map_err(wrong)?);
         if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
@@ -68,7 +68,7 @@ impl New {
     }
 }
 
-impl Drop for New {
+impl Drop for Replacement {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.part); // not there any more when it was put in place
     }
@@ -104,9 +104,9 @@ mod tests {
         let _ = std::os::unix::fs::chown(&target, Some(65_534), Some(65_534));
         std::os::unix::fs::symlink("shared/list.csv", &link).unwrap();
         let before = fs::metadata(&target).unwrap();
-        drop(New::write(&link, "dropped").unwrap());
+        drop(Replacement::write(&link, "dropped").unwrap());
         assert_eq!(fs::read_to_string(&target).unwrap(), "old");
-        New::write(&link, "new").unwrap().put().unwrap();
+        Replacement::write(&link, "new").unwrap().commit().unwrap();
         let after = fs::metadata(&target).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_to_string(&target).unwrap(), "new");

@@ -7,6 +7,7 @@ use std::path::Path;
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 use zeroize::Zeroizing;
 
+use super::super::error::{ConfigError, Location};
 use super::super::text::{Csv, without_mark};
 
 /// A column or key, and its new value; none removes it.
@@ -17,7 +18,7 @@ fn is_csv(path: &Path) -> bool {
 }
 
 /// Each client's appid, with the line that it stands in.
-pub(super) fn appids(path: &Path, text: &str) -> Result<Vec<(String, usize)>, String> {
+pub(super) fn appids(path: &Path, text: &str) -> Result<Vec<(String, usize)>, ConfigError> {
     #[derive(serde::Deserialize)]
     struct List {
         #[serde(default)]
@@ -30,14 +31,15 @@ pub(super) fn appids(path: &Path, text: &str) -> Result<Vec<(String, usize)>, St
     if is_csv(path) {
         let list = Csv::read(path, text)?;
         let at = list.heading.iter().position(|column| column == "appid");
-        let at =
-            at.ok_or_else(|| format!("{}:{}: the header needs the column appid", path.display(), list.line))?;
+        let at = at.ok_or_else(|| {
+            ConfigError::new("", "the header needs the column appid").at(Location::line(path, list.line))
+        })?;
         let row =
             |(line, row): &(usize, csv::StringRecord)| (row.get(at).unwrap_or_default().to_owned(), *line);
         return Ok(list.rows.iter().map(row).collect());
     }
     let text = without_mark(text);
-    let list: List = toml::from_str(text).map_err(|e| format!("{}: {}", path.display(), e.message()))?;
+    let list: List = toml::from_str(text).map_err(|e| ConfigError::of_file(path, e.message()))?;
     let (mut line, mut counted) = (1, 0);
     let rows = list.client.into_iter().map(|row| {
         let start = row.appid.span().start;
@@ -49,7 +51,7 @@ pub(super) fn appids(path: &Path, text: &str) -> Result<Vec<(String, usize)>, St
 }
 
 /// The keys and values of each client, as one column would hold them.
-pub(super) fn read(path: &Path, text: &str) -> Result<Vec<Vec<(String, String)>>, String> {
+pub(super) fn read(path: &Path, text: &str) -> Result<Vec<Vec<(String, String)>>, ConfigError> {
     if is_csv(path) {
         let list = Csv::read(path, text)?;
         let row = |(_, row): &(usize, csv::StringRecord)| {
@@ -59,7 +61,7 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Vec<Vec<(String, String)>>
         return Ok(list.rows.iter().map(row).collect());
     }
     let text = without_mark(text);
-    let document: DocumentMut = text.parse().map_err(|_| format!("{}: is not TOML", path.display()))?;
+    let document: DocumentMut = text.parse().map_err(|_| ConfigError::of_file(path, "is not TOML"))?;
     let tables = document.get("client").and_then(Item::as_array_of_tables);
     let row = |table: &Table| table.iter().map(|(key, item)| (key.to_owned(), as_cell(item))).collect();
     Ok(tables.into_iter().flatten().map(row).collect())
@@ -70,9 +72,10 @@ pub(super) fn merge(
     path: &Path,
     text: &str,
     rows: &[(&str, Vec<Change<'_>>)],
-) -> Result<Zeroizing<String>, String> {
+) -> Result<Zeroizing<String>, ConfigError> {
     let text = without_mark(text);
-    if is_csv(path) { merge_csv(text, rows) } else { merge_toml(text, rows) }
+    let merged = if is_csv(path) { merge_csv(text, rows) } else { merge_toml(text, rows) };
+    merged.map_err(|problem| ConfigError::of_file(path, problem))
 }
 
 /// A TOML value as a CSV cell: lists are separated by blanks.
@@ -183,11 +186,11 @@ fn join(cells: &[String]) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    fn set_toml(text: &str, appid: &str, changes: &[Change<'_>]) -> Result<Zeroizing<String>, String> {
+    fn set_toml(text: &str, appid: &str, changes: &[Change<'_>]) -> Result<Zeroizing<String>, ConfigError> {
         merge(Path::new("x.toml"), text, &[(appid, changes.to_vec())])
     }
 
-    fn set_csv(text: &str, appid: &str, changes: &[Change<'_>]) -> Result<Zeroizing<String>, String> {
+    fn set_csv(text: &str, appid: &str, changes: &[Change<'_>]) -> Result<Zeroizing<String>, ConfigError> {
         merge(Path::new("x.csv"), text, &[(appid, changes.to_vec())])
     }
 

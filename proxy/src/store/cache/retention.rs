@@ -14,6 +14,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::super::{StoreError, atomic_file, files, wal};
 use crate::clock::{Clock, Time};
+use crate::config;
 
 /// From the end of a pass to the next.
 const EVERY: Duration = Duration::from_secs(60);
@@ -36,6 +37,12 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Self {
         Self { age: Duration::from_secs(30 * 86_400), rows: 2_000_000 }
+    }
+}
+
+impl From<&config::Cache> for Retention {
+    fn from(cache: &config::Cache) -> Self {
+        Self { age: cache.file_age, rows: cache.file_entries }
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) fn fresh(spec: &Spec) -> u64 {
 fn settings(site: &Site) -> String {
     format!(
         "gateway.deadline = \"2s\"\ncache.ttl_jitter_percent = 0\ncarrier.timeout = \"2s\"\n\
-         carrier.stale_wait = \"200ms\"\nfreshness.normal = {{ fresh = \"{}s\", \
+         carrier.stale_timeout = \"200ms\"\nfreshness.normal = {{ fresh = \"{}s\", \
          stale_while_revalidate = \"1h\", stale_if_error = \"24h\" }}",
         site.fresh
     )
