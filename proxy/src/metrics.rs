@@ -9,6 +9,7 @@
 mod aliases;
 mod declare;
 mod gauges;
+mod reasons;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -85,8 +85,15 @@ pub struct ClientTrust {
     pub roots: Vec<CertificateDer<'static>>,
     /// The only certificate that is accepted, whatever its signature.
     pub pinned: Option<CertificateDer<'static>>,
-    /// TLS 1.2 is disabled.
-    pub only_tls13: bool,
+    pub min_version: MinVersion,
+}
+
+/// The lowest TLS version.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum MinVersion {
+    #[default]
+    Tls12,
+    Tls13,
 }
 
 /// TLS towards the carrier: a pinned certificate, or the platform's roots and further ones; the bundled roots if the
@@ -96,7 +103,10 @@ pub struct ClientTrust {
 /// When the roots are not valid.
 pub(crate) fn client(trust: &ClientTrust) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions: &[_] = if trust.only_tls13 { &[&rustls::version::TLS13] } else { rustls::ALL_VERSIONS };
+    let versions: &[_] = match trust.min_version {
+        MinVersion::Tls12 => rustls::ALL_VERSIONS,
+        MinVersion::Tls13 => &[&rustls::version::TLS13],
+    };
     let builder =
         ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions)?;
     if let Some(pinned) = &trust.pinned {
@@ -215,8 +225,11 @@ mod tests {
 
         let none = ClientTrust::default();
         let rooted = ClientTrust { roots: vec![root.der().clone()], ..ClientTrust::default() };
-        let pinned =
-            ClientTrust { pinned: Some(alone.der().clone()), only_tls13: true, ..ClientTrust::default() };
+        let pinned = ClientTrust {
+            pinned: Some(alone.der().clone()),
+            min_version: MinVersion::Tls13,
+            ..ClientTrust::default()
+        };
         for (trust, known, itself) in [(none, false, false), (rooted, true, false), (pinned, false, true)] {
             assert_eq!(handshake(&trust, &signed, &key).await, known, "{trust:?}");
             assert_eq!(handshake(&trust, &alone, &own_key).await, itself, "{trust:?}");

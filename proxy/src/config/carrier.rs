@@ -188,7 +188,10 @@ fn trust(raw: Option<&file::CarrierTls>, reader: &mut SourceFiles<'_>) -> Option
     let trust = tls::ClientTrust {
         roots: roots?,
         pinned: pinned?.into_iter().next(),
-        only_tls13: raw.min_version == file::TlsVersion::V13,
+        min_version: match raw.min_version {
+            file::TlsVersion::V12 => tls::MinVersion::Tls12,
+            file::TlsVersion::V13 => tls::MinVersion::Tls13,
+        },
     };
     if trust.pinned.is_none() {
         // A pinned certificate is accepted whatever its dates are.

@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry, Unit};
 
+use super::reasons::{FAILED, REFUSED};
 use crate::outcome::Outcome;
 
 /// Declares `Metrics`, whose fields are the metrics, and `Gauges`, whose fields are the values of the sampled ones.
@@ -179,7 +180,10 @@ impl Lookups {
     pub(super) fn inc(&self, outcome: Outcome, reason: &'static str) {
         match self.answered.get(outcome as usize) {
             Some(answered) if reason.is_empty() => answered.inc(),
-            _ => self.all.get([outcome.name().into(), reason.into()]).inc(),
+            _ => {
+                debug_assert!(reasons(outcome).contains(&reason), "{reason} is not in metrics/reasons.rs");
+                self.all.get([outcome.name().into(), reason.into()]).inc()
+            }
         };
     }
 }
@@ -187,8 +191,22 @@ impl Lookups {
 impl Kind for Lookups {
     fn register(registry: &mut Registry, spec: &Spec) -> Self {
         let all = ByLabels::register(registry, spec);
+        for outcome in [Outcome::Refused, Outcome::Failed] {
+            for reason in reasons(outcome) {
+                drop(all.get([outcome.name().into(), (*reason).into()]));
+            }
+        }
         let answered = Outcome::ANSWERED.map(|outcome| all.get([outcome.name().into(), "".into()]));
         Self { all, answered }
+    }
+}
+
+/// All reasons of an outcome.
+fn reasons(outcome: Outcome) -> &'static [&'static str] {
+    match outcome {
+        Outcome::Refused => &REFUSED,
+        Outcome::Failed => &FAILED,
+        _ => &[""],
     }
 }
 

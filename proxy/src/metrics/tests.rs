@@ -46,6 +46,7 @@ fn each_metric_is_exported_with_its_unit_and_labels() {
         "cmiot_lookups_total{outcome=\"hit\",reason=\"\"} 1",
         "cmiot_lookups_total{outcome=\"stale\",reason=\"\"} 0",
         "cmiot_lookups_total{outcome=\"refused\",reason=\"token\"} 1",
+        "cmiot_lookups_total{outcome=\"failed\",reason=\"deadline\"} 0",
         "cmiot_lookup_duration_seconds_count{outcome=\"hit\"} 1",
         "cmiot_carrier_calls_total{account=\"fleet\",code=\"71\"} 1",
         "cmiot_carrier_call_duration_seconds_count 1",
