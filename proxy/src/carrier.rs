@@ -59,7 +59,7 @@ pub struct Call<'a> {
 pub struct Attempt {
     /// The account that signed it.
     pub account: Arc<str>,
-    /// Its transid; absent if there was none to be had.
+    /// Its transid; absent if none was available.
     pub transid: Option<Transid>,
     pub latency: Duration,
     pub result: Result<CarrierResponse, Fault>,

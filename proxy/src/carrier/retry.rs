@@ -15,7 +15,7 @@ pub(super) struct Retries {
     password: bool,
     /// With another account of the group.
     account: bool,
-    /// The same once more.
+    /// The same call again.
     same: bool,
     /// The account that was refused or throttled.
     refused: Option<Arc<str>>,
