@@ -123,7 +123,7 @@ async fn so_many_calls_at_once_and_the_others_wait() {
 }
 
 #[tokio::test]
-async fn a_throttled_account_rests_and_comes_back() {
+async fn a_throttled_account_is_in_cool_down_for_a_while() {
     let carrier = carrier().await;
     let proxy = Setup::with_carrier(&carrier)
         .set("breaker.cool_down", "200ms")
@@ -135,7 +135,7 @@ async fn a_throttled_account_rests_and_comes_back() {
     eventually("the end of the cool-down", || async {
         let response = proxy.look_up(&MSISDN).await;
         if response.code() == "72" {
-            response.assert_refusal_for("72", "rests");
+            response.assert_refusal_for("72", "cool-down");
             assert!(response.header("retry-after").is_some());
             return None;
         }
