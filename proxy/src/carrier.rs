@@ -339,9 +339,7 @@ impl Carrier {
         transid: Transid,
         call: Call<'_>,
     ) -> Result<CarrierResponse, Fault> {
-        let Call { operation, card, parameters } = call;
-        let signed = v2::SignedCall::new(account, password, transid, operation, card, parameters)
-            .ok_or(Fault::NoEbid)?;
+        let signed = v2::SignedCall::new(account, password, transid, call).ok_or(Fault::NoEbid)?;
         let sent = self.clock.moment();
         // Called when the head of a response has been received, whatever its status.
         let dated = |carrier_time: Time| {
@@ -352,7 +350,7 @@ impl Carrier {
         let received = self.stopping.run_until_cancelled(self.client.get(&signed, dated)).await;
         let response = received.unwrap_or(Err(Fault::Shutdown))?;
         let at = self.clock.now();
-        match v2::read_reply(&response.body, operation.verdict) {
+        match v2::read_reply(&response.body, call.operation.verdict) {
             Ok(verdict) => {
                 Ok(CarrierResponse { body: response.body, content_type: response.content_type, verdict, at })
             }

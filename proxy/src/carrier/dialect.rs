@@ -1,7 +1,6 @@
 //! Dialects of the carrier's API. Only a dialect knows the carrier's codes and fields, and how a call is written.
 //!
-//! A dialect is a module with these functions; a second API version is a second module, and the account decides which of
-//! them is used:
+//! A dialect is a module with these functions. A second API version would be a second module, chosen per account:
 //!
 //! | function | result |
 //! | --- | --- |

@@ -3,11 +3,12 @@
 //! The classes follow the carrier's error table for API v2. Texts drift between its releases and codes do not, so no
 //! text is read here. A code that the table does not have is relayed and never stored ([`Class::Other`]).
 
-use cmiot_signer::{Card, Password, Reply, SignedRequest, Signer, Status, Transid};
+use cmiot_signer::{Password, Reply, SignedRequest, Signer, Status, Transid};
 
+use crate::carrier::Call;
 use crate::carrier::verdict::{Class, Code, NotAnEnvelope, Verdict};
 use crate::config::Account;
-use crate::operation::{Operation, Parameters};
+use crate::operation::Parameters;
 
 /// The field of the user-status reply whose values are card statuses.
 const STATUS: &str = "STATUS";
@@ -25,13 +26,11 @@ impl<'a> SignedCall<'a> {
         account: &'a Account,
         password: &'a Password,
         transid: Transid,
-        operation: &'static Operation,
-        card: &'a Card,
-        parameters: &'a Parameters,
+        call: Call<'a>,
     ) -> Option<Self> {
-        let ebid = account.ebid_of(operation)?;
-        let signed = Signer::new(&account.appid, ebid, password).sign_transid(transid, card);
-        Some(Self { signed, path: operation.path, parameters })
+        let ebid = account.ebid_of(call.operation)?;
+        let signed = Signer::new(&account.appid, ebid, password).sign_transid(transid, call.card);
+        Some(Self { signed, path: call.operation.path, parameters: call.parameters })
     }
 
     /// The URL under a base URL. It holds a token.
