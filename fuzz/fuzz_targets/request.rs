@@ -5,7 +5,8 @@
 
 use std::sync::LazyLock;
 
-use cmiot_proxy::wire::request::{Claims, Hosts, Request, SentTransid, check_head};
+use cmiot_proxy::wire::request::{Claims, Hosts, Request, check_head};
+use cmiot_proxy::wire::transid::SentTransid;
 use cmiot_proxy::operation::Operations;
 use hyper::{HeaderMap, Method, Uri, Version};
 use libfuzzer_sys::fuzz_target;
@@ -31,7 +32,7 @@ fuzz_target!(|input: &[u8]| {
         if let Ok(request) = Request::parse(&uri, &HeaderMap::new(), body, &SERVED, lenient, &mut claims) {
             // The parsed transid may be signed: it contains no byte of a hash's padding.
             match &request.transid {
-                SentTransid::Strict(transid) => assert_eq!(transid.appid(), request.appid),
+                SentTransid::Strict { transid, .. } => assert_eq!(transid.appid(), request.appid),
                 SentTransid::Lenient(text) => {
                     assert!(lenient && text.len() <= 48 && text.bytes().all(|b| b.is_ascii_alphanumeric()));
                 }

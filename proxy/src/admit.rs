@@ -1,13 +1,13 @@
-//! Who asks, and may they: every request passes here before anything about a card is revealed.
+//! Admission: every request is authenticated and authorized here before anything about a card is revealed.
 //!
-//! The order is part of the contract: window, token, ebid, rights, replay looked up, rate, and last the transid is
-//! burnt (one atomic step decides). A bad token or a 72 burns nothing. The transid's form was checked before, while
-//! parsing, and must be: the carrier's token is a plain hash over the secret *followed by* the transid, so a longer
-//! transid could be signed by anyone who saw a shorter one. A lenient transid, too, is only letters and digits and at
+//! The order of checks is part of the contract: window, token, ebid, permissions, replay cache, rate; last the transid is
+//! marked used, in one atomic step. A wrong token or a 72 marks nothing used. The parser has checked the transid's form
+//! before, and must: the carrier's token is a plain hash over the secret *followed by* the transid, so with a longer
+//! transid anyone who saw a shorter one could extend its token. A lenient transid, too, has only letters and digits, at
 //! most 48 of them: no hash padding fits into that.
 //!
-//! Before the token is checked, nothing tells one client from another or from none: the window is the widest of all,
-//! and whether a client may send lenient transids is looked at afterwards.
+//! Before the token is checked, the response is the same for every client and for none: the window is the widest of all
+//! clients, and whether this client may send lenient transids is checked afterwards.
 
 pub mod actions;
 pub mod idempotency;
@@ -31,54 +31,54 @@ use crate::config::file::{Format, ReplayMode};
 use crate::config::{Client, Config};
 use crate::peer::Peer;
 use crate::refusal::{Malformed, Refusal};
-use crate::wire::request::{Request, SentTransid};
+use crate::wire::request::Request;
+use crate::wire::transid::TransidKey;
 use directory::Directory;
-use idempotency::{IdempotencyCache, RetryState};
-use replay::{Owner, ReplayCache, ReplayError, TransidKey};
+use idempotency::{Fingerprint, IdempotencyCache, RetryState};
+use replay::{Owner, ReplayCache, ReplayError};
 
-/// The time for which the alarm about a full share stays after the last refusal.
+/// The time from the last refusal until the alarm about a full replay cache is cleared.
 const ALARMED: Duration = Duration::from_secs(60);
 
-/// Admits requests, or says why not.
+/// Authentication and authorization of requests.
 pub struct Admit {
     directory: ArcSwap<Directory>,
     replay: ReplayCache,
     /// Responses kept for retries with the same transid.
     pub idempotency: IdempotencyCache,
     clock: Clock,
-    /// When a full share was last reported, by the monotonic clock; none when there is no alarm.
+    /// The last report of a full replay cache, by the monotonic clock; `None` without an alarm.
     last_alarm: Mutex<Option<Duration>>,
 }
 
-/// Admits one request: all of it is decided by the clients of one configuration, whenever a reload comes.
+/// The state for the admission of one request: the clients of one configuration, even if a reload happens meanwhile.
 pub struct AdmissionSnapshot<'a> {
     directory: Guard<Arc<Directory>>,
     replay: &'a ReplayCache,
-    repeats: &'a IdempotencyCache,
+    idempotency: &'a IdempotencyCache,
 }
 
-/// A request that may be answered.
+/// An admitted request.
 #[derive(Debug)]
 pub struct Admitted {
-    /// Who asks.
     pub client: Arc<Client>,
-    /// How it gets its response.
     pub replay_check: ReplayCheck,
 }
 
-/// What becomes of a request whose transid may be used.
+/// The result of the check against replays.
 #[derive(Debug)]
 pub enum ReplayCheck {
-    /// It is answered, and its transid was not used before.
+    /// The transid was not used before.
     New,
-    /// It is answered although its transid was used before: `replay = "observe"`.
+    /// The transid was used before, and the client's mode is `replay = "observe"`.
     Observed,
-    /// It may be sent again: `replay = "same-answer"`.
+    /// The client's mode is `replay = "same-answer"`, so the request may be repeated.
     Repeatable(RetryState),
+    /// An action: its transid was not used before, whatever the client's mode.
+    Action(TransidKey),
 }
 
 impl Admit {
-    /// For the clients of a configuration.
     pub fn new(config: &Arc<Config>, clock: Clock) -> Self {
         Self {
             directory: ArcSwap::from_pointee(Directory::new(config)),
@@ -89,46 +89,45 @@ impl Admit {
         }
     }
 
-    /// From now on for the clients of this configuration; what is burnt stays so.
+    /// Applies the clients of another configuration; used transids stay used.
     pub fn reload(&self, config: &Arc<Config>) {
         self.directory.store(Arc::new(Directory::new(config)));
     }
 
-    /// How far back the transids go that must be remembered at start.
+    /// The greatest age of a stamp that some client's window accepts: older transids need not be restored at start.
     pub fn replay_horizon(&self) -> Duration {
         self.directory.load().replay_horizon
     }
 
-    /// The table of used transids.
     pub fn replay(&self) -> &ReplayCache {
         &self.replay
     }
 
-    /// Notes a transid that was used, as the audit says, whoever may ask now: a client that has gone from the
-    /// configuration may come back.
-    pub fn restore_used(&self, appid: &AppId, number: TransidKey) {
+    /// Marks a transid used that the audit lists, even if its client is no longer configured: the client may be added
+    /// again.
+    pub fn restore_used(&self, appid: &AppId, transid: TransidKey) {
         let client = self.directory.load().known(appid);
-        self.replay.restore(appid, client.as_ref().map(|client| &client.group), number);
+        self.replay.restore(appid, client.as_ref().map(|client| &client.group), transid);
     }
 
-    /// Transids remembered.
+    /// The number of transids in the replay cache.
     pub fn used_transids(&self) -> usize {
         self.replay.transid_count()
     }
 
-    /// Frees what has left the window; called on a ticker.
+    /// Removes transids that have left the window; called on a ticker.
     pub fn run_maintenance(&self) {
         let now = self.clock.moment();
         self.replay.sweep(self.replay_horizon(), now);
         self.idempotency.sweep(now.believed.minus(self.replay_horizon()).as_secs());
     }
 
-    /// Transids remembered of each group, and what one group may hold.
+    /// The number of transids per group, and its limit.
     pub fn shares(&self) -> (Vec<(Arc<str>, usize)>, usize) {
         (self.replay.transid_count_by_group(), self.directory.load().transids_per_group)
     }
 
-    /// Raises an alarm while requests are refused since a share of the replay table is full; called on a ticker.
+    /// Raises an alarm while requests are refused because the replay cache is full; called on a ticker.
     pub fn report(&self, alarms: &Alarms) {
         let now = self.clock.monotonic();
         let full = self.replay.take_full_reports();
@@ -158,12 +157,12 @@ impl Admit {
         );
     }
 
-    /// Where a request asks to be let in.
+    /// The clients of one configuration, for the admission of one request.
     pub fn snapshot(&self) -> AdmissionSnapshot<'_> {
         AdmissionSnapshot {
             directory: self.directory.load(),
             replay: &self.replay,
-            repeats: &self.idempotency,
+            idempotency: &self.idempotency,
         }
     }
 }
@@ -174,7 +173,7 @@ impl AdmissionSnapshot<'_> {
         self.directory.lenient
     }
 
-    /// Whether this address may ask at all.
+    /// Checks the address before the client is known.
     ///
     /// # Errors
     /// [`Refusal::Peer`].
@@ -182,161 +181,160 @@ impl AdmissionSnapshot<'_> {
         if allows(&self.directory.peers, peer) { Ok(()) } else { Err(Refusal::Peer) }
     }
 
-    /// Admits a request that came at this moment: its client, with the transid burnt.
+    /// Admits a request that arrived at this moment, and marks its transid used.
     ///
     /// # Errors
-    /// The refusal; none but an admitted request has burnt its transid.
-    pub fn admit(&self, request: &Request<'_>, origin: &Peer, came: Moment) -> Result<Admitted, Denied> {
-        let number = match &request.transid {
-            SentTransid::Strict(transid) => Some(TransidKey::of(transid)),
-            // Has no stamp; was read because some client may send it.
-            SentTransid::Lenient(_) => None,
-        };
-        let client = self.authenticate(request, number, came).map_err(Denied::unknown)?;
-        match self.authorize(&client, request, number, origin, came) {
-            Ok(passed) => Ok(Admitted { client, replay_check: passed }),
+    /// The refusal. Only an admitted request has marked its transid used.
+    pub fn admit(&self, request: &Request<'_>, peer: &Peer, arrived: Moment) -> Result<Admitted, Denied> {
+        let unknown = |refusal| Denied { client: None, refusal };
+        let client = self.authenticate(request, arrived).map_err(unknown)?;
+        let checked = self
+            .authorize(&client, request, peer, arrived)
+            .and_then(|()| self.use_transid(&client, request, arrived));
+        match checked {
+            Ok(replay_check) => Ok(Admitted { client, replay_check }),
             Err(refusal) => Err(Denied { client: Some(client), refusal }),
         }
     }
 
-    /// Window and token. An unknown appid costs the same hashing as a wrong token and is refused alike.
-    fn authenticate(
-        &self,
-        request: &Request<'_>,
-        number: Option<TransidKey>,
-        came: Moment,
-    ) -> Result<Arc<Client>, Refusal> {
-        if let Some(number) = number {
-            self.check_window(number.unix(), self.directory.widest_window, came)?;
+    /// Checks window and token. An unknown appid costs the same hashing as a wrong token, and is refused alike.
+    fn authenticate(&self, request: &Request<'_>, arrived: Moment) -> Result<Arc<Client>, Refusal> {
+        // A lenient transid has no stamp.
+        if let Some(key) = request.transid.key() {
+            self.check_window(key.unix(), self.directory.widest_window, arrived)?;
         }
         self.directory.authenticate(request).ok_or(Refusal::Token)
     }
 
-    /// Everything about a client whose token was genuine; uses the transid.
+    /// Checks the request against the permissions of its authenticated client.
     fn authorize(
         &self,
         client: &Client,
         request: &Request<'_>,
-        number: Option<TransidKey>,
-        origin: &Peer,
-        came: Moment,
-    ) -> Result<ReplayCheck, Refusal> {
-        let rights = &client.permissions;
-        match number {
-            // A client that may send anything is held to no form that its transid has by chance. An action is: it is
-            // done once, and for as long as its transid can be remembered.
-            Some(_) if rights.format == Format::Lenient && request.operation.is_lookup() => {}
-            Some(number) => self.check_window(number.unix(), rights.window, came)?,
-            None if rights.format == Format::Lenient => {}
+        peer: &Peer,
+        arrived: Moment,
+    ) -> Result<(), Refusal> {
+        let permissions = &client.permissions;
+        match request.transid.key() {
+            // A client that may send lenient transids is not bound to the window by one that happens to be strict. An
+            // action is: it is executed once, which holds as long as its transid is stored.
+            Some(_) if permissions.format == Format::Lenient && request.operation.is_lookup() => {}
+            Some(key) => self.check_window(key.unix(), permissions.window, arrived)?,
+            None if permissions.format == Format::Lenient => {}
             None => return Err(Refusal::Malformed(Malformed::Transid)),
         }
-        match request.ebid.as_deref() {
-            Some(ebid) => {
-                let due = self.directory.ebid_of(client, request.operation).ok_or(Refusal::Operation)?;
-                if ebid.as_bytes() != due.as_bytes() {
-                    return Err(Refusal::Ebid);
-                }
-            }
-            None => return Err(Refusal::Malformed(Malformed::Missing("ebid"))),
+        let ebid = request.ebid.as_deref().ok_or(Refusal::Malformed(Malformed::Missing("ebid")))?;
+        let expected = self.directory.ebid_of(client, request.operation).ok_or(Refusal::Operation)?;
+        if ebid.as_bytes() != expected.as_bytes() {
+            return Err(Refusal::Ebid);
         }
-        if !allows(&rights.peers, origin.address) {
+        if !allows(&permissions.peers, peer.address) {
             return Err(Refusal::Peer);
         }
-        if !presents(origin, client.certificate.as_deref()) {
+        if !presents(peer, client.certificate.as_deref()) {
             return Err(Refusal::Certificate);
         }
-        if !rights.opens_operation(request.operation) {
+        if !permissions.opens_operation(request.operation) {
             return Err(Refusal::Operation);
         }
-        if !rights.opens_card(&request.card) {
+        if !permissions.opens_card(&request.card) {
             return Err(Refusal::CardNotAllowed);
         }
-        // An action changes something: it is done once, whatever its client's mode.
-        let mode = if request.operation.is_lookup() { rights.replay } else { ReplayMode::Refuse };
-        if mode != rights.replay && (rights.window.is_none() || number.is_none()) {
-            return Err(Refusal::Operation);
-        }
+        Ok(())
+    }
+
+    /// Looks up the transid in the replay cache, takes one request of the rate, and marks the transid used.
+    fn use_transid(
+        &self,
+        client: &Client,
+        request: &Request<'_>,
+        arrived: Moment,
+    ) -> Result<ReplayCheck, Refusal> {
+        let permissions = &client.permissions;
+        let refused = |error| refusal(error, arrived);
+        let observed = |repeated| if repeated { ReplayCheck::Observed } else { ReplayCheck::New };
+        let is_action = !request.operation.is_lookup();
+        let Some(key) = request.transid.key() else {
+            if is_action {
+                return Err(Refusal::Operation);
+            }
+            let digest = digest(request.transid.as_bytes());
+            let repeated = self
+                .replay
+                .record_only(&client.appid, digest, permissions, arrived.monotonic)
+                .map_err(refused)?;
+            return Ok(observed(repeated));
+        };
         let owner = Owner {
             appid: &client.appid,
             group: &client.group,
             group_share: self.directory.transids_per_group,
         };
-        let observed = |again| if again { ReplayCheck::Observed } else { ReplayCheck::New };
-        let passed = match number {
-            Some(number) => {
-                let pass = || self.replay.check_and_record(owner, number, rights, mode, came);
-                match mode {
-                    ReplayMode::Observe => pass().map(observed),
-                    ReplayMode::Refuse => {
-                        let passed = pass();
-                        // Not of an action, which is another request than the one that may be sent again.
-                        if passed == Err(ReplayError::Reused) && rights.replay == ReplayMode::Refuse {
-                            self.repeats.refused(client.appid, number);
-                        }
-                        passed.map(observed)
-                    }
-                    ReplayMode::SameAnswer => {
-                        let asked = idempotency::Fingerprint {
-                            group: Arc::clone(&client.group),
-                            operation: request.operation,
-                            card: request.card,
-                            parameters: request.parameters.clone(),
-                        };
-                        self.repeats.enter(client.appid, number, asked, pass).map(ReplayCheck::Repeatable)
-                    }
+        // An action is executed once, in each mode of its client. It needs a window, so that its transid is stored.
+        let mode = if is_action { ReplayMode::Refuse } else { permissions.replay };
+        if mode != permissions.replay && permissions.window.is_none() {
+            return Err(Refusal::Operation);
+        }
+        let mark_used =
+            || self.replay.check_and_record(owner, key, permissions, mode, arrived).map_err(refused);
+        match mode {
+            ReplayMode::Observe => mark_used().map(observed),
+            ReplayMode::Refuse => {
+                let checked = mark_used();
+                // The response that is stored for a client in another mode belongs to a lookup, not to this action.
+                if checked == Err(Refusal::ReusedTransid) && permissions.replay == mode {
+                    self.idempotency.refused(client.appid, key);
                 }
+                checked.map(|repeated| if is_action { ReplayCheck::Action(key) } else { observed(repeated) })
             }
-            None => self
-                .replay
-                .record_only(&client.appid, digest(&request.transid), rights, came.monotonic)
-                .map(observed),
-        };
-        passed.map_err(|why| refusal(why, came))
+            ReplayMode::SameAnswer => {
+                let fingerprint = Fingerprint {
+                    group: Arc::clone(&client.group),
+                    operation: request.operation,
+                    card: request.card,
+                    parameters: request.parameters.clone(),
+                };
+                self.idempotency.enter(client.appid, key, fingerprint, mark_used).map(ReplayCheck::Repeatable)
+            }
+        }
     }
 
-    fn check_window(&self, unix: u64, window: Option<Duration>, came: Moment) -> Result<(), Refusal> {
-        self.replay.check_window(unix, window, came).map_err(|why| refusal(why, came))
+    fn check_window(&self, unix: u64, window: Option<Duration>, arrived: Moment) -> Result<(), Refusal> {
+        self.replay.check_window(unix, window, arrived).map_err(|error| refusal(error, arrived))
     }
 }
 
-/// A refusal, and whose it is: known once the token was genuine.
+/// A refusal, and the client once its token was verified.
 #[derive(Debug)]
 pub struct Denied {
-    /// The client that was authenticated.
     pub client: Option<Arc<Client>>,
-    /// Why it is refused all the same.
     pub refusal: Refusal,
 }
 
-impl Denied {
-    fn unknown(refusal: Refusal) -> Self {
-        Self { client: None, refusal }
-    }
-}
-
-fn refusal(why: ReplayError, came: Moment) -> Refusal {
-    match why {
-        ReplayError::Stale => Refusal::StaleTransid(came.wall),
+fn refusal(error: ReplayError, arrived: Moment) -> Refusal {
+    match error {
+        ReplayError::Stale => Refusal::StaleTransid(arrived.wall),
         ReplayError::Reused => Refusal::ReusedTransid,
         ReplayError::TooFast(wait) => Refusal::TooFast(wait),
         ReplayError::Full(wait) => Refusal::ReplayFull(wait),
     }
 }
 
-/// Whether a list of networks lets an address through; an empty list lets everybody.
+/// Whether a list of networks allows an address; an empty list allows all.
 fn allows(networks: &[IpNet], address: IpAddr) -> bool {
     networks.is_empty() || networks.iter().any(|network| network.contains(&address.to_canonical()))
 }
 
-/// Whether the connection's certificate has the name that a client must show.
-fn presents(origin: &Peer, wanted: Option<&str>) -> bool {
-    let Some(wanted) = wanted else { return true };
-    origin.names.iter().flat_map(|names| names.iter()).any(|name| name == wanted)
+/// Whether the connection's certificate has the name that the client must present.
+fn presents(peer: &Peer, required: Option<&str>) -> bool {
+    let Some(required) = required else { return true };
+    peer.names.iter().flat_map(|names| names.iter()).any(|name| name == required)
 }
 
-/// What stands for a lenient transid among those observed. A collision only miscounts a repetition.
-fn digest(sent: &SentTransid) -> u64 {
+/// The hash under which the transids of observed clients are stored that have no stamp. A collision only miscounts a
+/// repetition.
+fn digest(transid: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    sent.hash(&mut hasher);
+    transid.hash(&mut hasher);
     hasher.finish()
 }

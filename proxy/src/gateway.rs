@@ -38,9 +38,9 @@ pub fn serve(
     if request.body().is_end_stream() {
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());
         let version = request.version();
-        let asked =
+        let http =
             HttpRequest { method, uri, version, headers, body: Ok(&[]), peer: origin, client_gone: None };
-        Either::Left(relay.answer(&asked))
+        Either::Left(relay.handle(&http))
     } else {
         let (tasks, stopping) = (relay.tasks.clone(), relay.shutdown.clone());
         Either::Right(RunToCompletion::new(&tasks, None, |left| async move {
@@ -54,7 +54,7 @@ pub fn serve(
             let Parts { method, uri, headers, version, .. } = &head;
             let version = *version;
             relay
-                .answer(&HttpRequest {
+                .handle(&HttpRequest {
                     method,
                     uri,
                     version,

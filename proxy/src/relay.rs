@@ -1,16 +1,21 @@
-//! THE PATH of a look-up: parse → admit → look up → join → wait → settle → record → answer.
+//! The path of a lookup:
+//! `parse` → `authenticate` → `deduplicate` → `look_up` → `fetch` → `select` → `audit_and_respond`.
 //!
-//! [`Relay::answer`] holds a request's life: `look_up` is what is done at once, `ask` what waits. Each early return is a
-//! [`Refusal`] with its reason. What happens without a request, since a flight outlives its askers, stands in
-//! `relay/fly.rs`.
+//! Each phase is a function of that name; an early return is a [`Refusal`]. Up to the lookup in memory no phase waits, so
+//! these phases are plain functions ([`Relay::respond_now`]): a hit must not pay for the future of a miss, which is several
+//! KiB large. [`Relay::respond_later`] waits for the file, the carrier or another request, and completes even if its client
+//! disconnects. A fetch runs in a task of its own (`relay/fetch.rs`).
 
 mod action;
 mod fetch;
-mod finish;
+mod maintenance;
 mod replay_restore;
+mod respond;
 mod retry;
 mod run_to_completion;
+mod select;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,466 +26,374 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admit::actions::{Action, Actions};
-use crate::admit::idempotency::{Completer, ResultReceiver, RetryState};
-use crate::admit::replay::TransidKey;
-use crate::admit::{AdmissionSnapshot, Admit, Admitted, ReplayCheck};
+use crate::admit::actions::Actions;
+use crate::admit::idempotency::{Completer, Response, ResultReceiver, RetryState};
+use crate::admit::{AdmissionSnapshot, Admit, Admitted, Denied, ReplayCheck};
 use crate::audit::{Audit, Record};
 use crate::cache::cache_control::DirectiveLimits;
 use crate::cache::freshness::Freshness;
-use crate::cache::{Cache, Candidate, Entry, Key};
+use crate::cache::{Cache, Candidate, Key};
 use crate::carrier::Carrier;
-use crate::carrier::verdict::Class;
-use crate::clock::belief;
 use crate::clock::{Clock, Moment, Time, timeout};
-use crate::config::restart::Fixed;
 use crate::config::{Client, Config};
 use crate::flight::{Flights, Owner, Role, Waiter};
 use crate::metrics::Metrics;
-use crate::outcome::Outcome;
 use crate::peer::Peer;
 use crate::refusal::Refusal;
 use crate::store::audit::AuditReader;
 use crate::urgency::Urgency;
 use crate::wire::cache_control::RequestDirectives;
-use crate::wire::request::{Hosts, Request, SentTransid, check_head};
-use crate::wire::response::{CacheStatus, Forward, ForwardReason, HttpResponse};
+use crate::wire::request::{Hosts, Request, check_head};
+use crate::wire::response::HttpResponse;
+use crate::wire::transid::TransidKey;
 pub use fetch::FetchResult;
-use fetch::FetchedEntry;
 pub use replay_restore::ReplayRestore;
 pub use run_to_completion::RunToCompletion;
+use select::{Selected, from_cache};
 
-/// Everything that a look-up passes through, in its order.
+/// The parts through which a lookup passes.
 pub struct Relay {
-    /// The hosts that are ours.
+    /// The host names of this proxy and of the carrier.
     pub hosts: Hosts,
-    /// Who asks, may they.
     pub admit: Admit,
-    /// What may have been done.
+    /// Actions whose result is unknown.
     pub actions: Actions,
-    /// What is known.
     pub cache: Cache,
-    /// Who asks the carrier for whom.
+    /// Carrier calls in flight; identical lookups share one.
     pub flights: Arc<Flights<Key, AppId, FetchResult>>,
-    /// What goes on without its client: flights, and requests whose client has left.
+    /// Flights, and requests whose client has disconnected: a drain waits for them.
     pub tasks: TaskTracker,
-    /// Cancelled when the grace time of a drain is over: what is under way ends now.
+    /// Cancelled at the end of a drain's grace time, to end what is still in flight.
     pub shutdown: CancellationToken,
-    /// Whom the flights ask.
     pub carrier: Carrier,
-    /// What must be on disk before an answer leaves.
     pub audit: Audit,
-    /// Deadlines and accounts, as last loaded.
+    /// The configuration as last loaded.
     pub config: ArcSwap<Config>,
-    /// What was recorded by earlier processes, and by this one.
     pub audit_reader: AuditReader,
-    /// What was found when they were last read.
     pub replay_restore: ReplayRestore,
-    /// The time.
     pub clock: Clock,
-    /// The numbers.
     pub metrics: Arc<Metrics>,
 }
 
-/// An HTTP request as the listener hands it over: its head, and its body or why there is none.
+/// An HTTP request in the form in which the gateway listener passes it on.
 #[derive(Debug)]
 pub struct HttpRequest<'a> {
-    /// GET or POST, if it is a look-up.
     pub method: &'a Method,
-    /// The target, whole; in HTTP/2 with `:authority`.
+    /// The whole target; in HTTP/2 with `:authority`.
     pub uri: &'a Uri,
-    /// Which HTTP it is.
     pub version: Version,
-    /// What it wants of the cache.
     pub headers: &'a HeaderMap,
-    /// The body, read within its limits.
+    /// The body, read within its limits, or the reason why it could not be read.
     pub body: Result<&'a [u8], Refusal>,
-    /// Who is at the other end.
     pub peer: Peer,
-    /// Cancelled when the client has left, where that is watched already.
+    /// Cancelled when the client has disconnected, if the caller already watches the connection.
     pub client_gone: Option<CancellationToken>,
 }
 
-/// A seat in a flight.
+/// The context of one request, from its arrival to its response.
+struct Exchange {
+    arrived: Moment,
+    peer: IpAddr,
+    record: Record,
+    /// Set if later requests with this transid get the response of this one.
+    retry_slot: Option<Completer>,
+}
+
+/// An authenticated request in the terms of the cache.
+struct Query {
+    client: Arc<Client>,
+    key: Key,
+    /// The request's directives within the client's limits.
+    directives: RequestDirectives,
+}
+
+/// The progress of a request as far as it needs not wait.
+enum Progress {
+    Ready(Result<Selected, Refusal>),
+    /// Boxed: most requests do not need the room.
+    Pending(Box<Pending>),
+}
+
+/// A request that has to wait.
+struct Pending {
+    query: Query,
+    awaited: Awaited,
+}
+
+enum Awaited {
+    /// The response to the first request with this transid.
+    Original(ResultReceiver),
+    /// An action, with the client's transid.
+    Action(TransidKey),
+    /// A response that memory does not hold, or holds only as a candidate that does not satisfy the request.
+    Fetch(Option<Candidate>),
+}
+
+/// The result of `deduplicate`.
+enum Deduplicated {
+    /// A new request, or one that may be repeated.
+    LookUp,
+    /// The stored response to the first request with this transid.
+    Stored(Response),
+    Await(Awaited),
+}
+
 type FetchWaiter = Waiter<Key, AppId, FetchResult>;
 
-/// An answer of the carrier's, and how it came here.
-#[derive(Clone, Debug)]
-pub struct Selected {
-    outcome: Outcome,
-    entry: Arc<Entry>,
-    cache_status: CacheStatus,
-}
-
-impl Selected {
-    /// The stale entry replaces a carrier response that was received with this HTTP status.
-    fn instead_of_response(mut self, forward: Forward, status: u16) -> Self {
-        if let CacheStatus::Hit { ttl, detail } = self.cache_status {
-            self.cache_status = CacheStatus::StaleInstead { forward, status, ttl, detail };
-        }
-        self
-    }
-}
-
-/// How far a request gets without waiting.
-enum Step {
-    /// To an answer.
-    Known(Result<Selected, Refusal>),
-    /// To where it has to wait. Boxed: most need no room for it.
-    Wait(Box<Pending>),
-}
-
-/// What a request waits for.
-enum Pending {
-    /// The response of the request that came first with this transid.
-    Told(ResultReceiver, Arc<Client>, Key),
-    /// An action, with its client's transid.
-    Action(Arc<Client>, Key, TransidKey),
-    /// What is not in memory, or not as it is wanted.
-    Answer(Arc<Client>, Key, RequestDirectives, Option<Candidate>),
-}
-
 impl Relay {
-    /// Answers one request. The answer's audit record is committed when this returns.
+    /// Handles one request. Its audit record is committed when the future completes.
     ///
-    /// What can be done at once is done at once, in the order of the path: whoever only waits for a record needs no room
-    /// for more, and has nothing left to do but to send what is rendered. Whatever waits is done to its end when its client
-    /// has left, and so has its record.
-    pub fn answer(
+    /// If the phases that never wait suffice, the future only waits for the audit record. Otherwise it completes even if
+    /// the client disconnects, and so does its record.
+    pub fn handle(
         self: Arc<Self>,
-        asked: &HttpRequest<'_>,
+        http: &HttpRequest<'_>,
     ) -> impl Future<Output = HttpResponse> + Send + use<> {
-        let came = self.clock.moment();
-        let peer = asked.peer.address;
-        let mut record = Record::start(came.wall, peer);
-        let mut teller = None;
-        let step =
-            self.look_up(asked, came, &mut record, &mut teller).unwrap_or_else(|r| Step::Known(Err(r)));
-        match step {
-            Step::Known(found) => {
-                self.publish_result(teller, &found);
-                Either::Left(self.finish(found, came, came.wall, peer, record))
+        let mut exchange = Exchange::new(self.clock.moment(), http.peer.address);
+        let progress =
+            self.respond_now(http, &mut exchange).unwrap_or_else(|refusal| Progress::Ready(Err(refusal)));
+        match progress {
+            Progress::Ready(result) => {
+                self.publish_result(&mut exchange, &result);
+                let now = exchange.arrived.wall;
+                Either::Left(self.audit_and_respond(exchange, result, now))
             }
-            Step::Wait(wait) => {
+            Progress::Pending(pending) => {
                 let tasks = self.tasks.clone();
-                Either::Right(RunToCompletion::new(&tasks, asked.client_gone.clone(), |left| async move {
-                    let found = self.wait(*wait, came.monotonic, &left, &mut record).await;
-                    self.publish_result(teller, &found);
-                    if left.is_cancelled() {
-                        record.client_gone();
-                    }
-                    let now = self.clock.now();
-                    self.finish(found, came, now, peer, record).await
-                }))
+                Either::Right(RunToCompletion::new(
+                    &tasks,
+                    http.client_gone.clone(),
+                    |client_gone| async move {
+                        let result = self.respond_later(*pending, &client_gone, &mut exchange).await;
+                        self.publish_result(&mut exchange, &result);
+                        if client_gone.is_cancelled() {
+                            exchange.record.client_gone();
+                        }
+                        let now = self.clock.now();
+                        self.audit_and_respond(exchange, result, now).await
+                    },
+                ))
             }
         }
     }
 
-    /// From the request to what memory knows.
-    fn look_up(
+    /// The phases that never wait.
+    fn respond_now(
         self: &Arc<Self>,
-        asked: &HttpRequest<'_>,
-        came: Moment,
-        record: &mut Record,
-        teller: &mut Option<Completer>,
-    ) -> Result<Step, Refusal> {
-        // Parse: in the form of a look-up, whoever asks.
-        let (door, config) = (self.admit.snapshot(), self.config.load());
-        door.check_peer(asked.peer.address)?;
-        check_head(asked.method, asked.uri, asked.version, asked.headers, &self.hosts)?;
-        let body = asked.body.clone()?;
-        let (operations, lenient) = (&config.operations, door.reads_lenient());
-        let request = Request::parse(asked.uri, asked.headers, body, operations, lenient, record.claims())?;
-
-        // Admit: who asks, and may they. The transid is burnt from here on.
-        let Admitted { client, replay_check: passed } = admit(&door, &request, &asked.peer, came, record)
-            .map_err(|refusal| self.refuse_action(&request, refusal))?;
+        http: &HttpRequest<'_>,
+        exchange: &mut Exchange,
+    ) -> Result<Progress, Refusal> {
+        let (snapshot, config) = (self.admit.snapshot(), self.config.load());
+        let request = self.parse(http, &snapshot, &config, exchange)?;
+        let Admitted { client, replay_check } =
+            self.authenticate(&request, &http.peer, &snapshot, exchange)?;
         let key = Key {
             parameters: request.parameters.clone(),
             ..Key::new(&client.group, request.operation, &config.canonical(&request.card))
         };
-
-        // Repeat: who may ask again with one transid gets the response of the first time.
-        match passed {
-            ReplayCheck::New => {}
-            ReplayCheck::Observed => record.repeated(),
-            ReplayCheck::Repeatable(RetryState::New(first)) => *teller = Some(first),
-            ReplayCheck::Repeatable(RetryState::InFlight(told)) => {
-                record.repeated();
-                return Ok(Step::Wait(Box::new(Pending::Told(told, client, key))));
+        let directives = request.directives.clamp(&DirectiveLimits::of(&client.permissions));
+        let query = Query { client, key, directives };
+        let awaited = match deduplicate(replay_check, exchange)? {
+            Deduplicated::LookUp => match self.look_up(&config, &query, exchange) {
+                Ok(selected) => return Ok(Progress::Ready(Ok(selected))),
+                Err(candidate) => Awaited::Fetch(candidate),
+            },
+            Deduplicated::Stored(response) => {
+                let selected = self.stored_response(&query, response, exchange.arrived.wall);
+                return Ok(Progress::Ready(selected));
             }
-            ReplayCheck::Repeatable(RetryState::Kept(response)) => {
-                record.repeated();
-                return Ok(Step::Known(self.retried_response(&client, &key, response, came.wall)));
-            }
-            ReplayCheck::Repeatable(RetryState::Mismatch) => return Err(Refusal::ReusedTransid),
-        }
-        if !request.operation.is_lookup() {
-            // Such a client has no actions: see `admit`.
-            let SentTransid::Strict(transid) = &request.transid else { return Err(Refusal::Operation) };
-            return Ok(Step::Wait(Box::new(Pending::Action(client, key, TransidKey::of(transid)))));
-        }
-
-        // Look up: what will do is answered at once.
-        let wants = request.directives.clamp(&DirectiveLimits::of(&client.permissions));
-        match self.cache.get_in_memory(&key, came.wall) {
-            Some(held) if satisfies(&held, &wants, came.wall) => {
-                self.refresh_ahead(&config, &client, &key, &held, came.wall);
-                Ok(Step::Known(Ok(from_cache(&held, None, came.wall))))
-            }
-            held => Ok(Step::Wait(Box::new(Pending::Answer(client, key, wants, held)))),
-        }
+            Deduplicated::Await(awaited) => awaited,
+        };
+        Ok(Progress::Pending(Box::new(Pending { query, awaited })))
     }
 
-    /// Waits for what is not known at once.
-    async fn wait(
-        self: &Arc<Self>,
-        wait: Pending,
-        started: Duration,
-        left: &CancellationToken,
-        record: &mut Record,
-    ) -> Result<Selected, Refusal> {
-        match wait {
-            // It waits for what another request brings: nothing is lost when it ends early.
-            Pending::Told(told, client, key) => {
-                let told = timeout(self.time_left(started, false), told.wait());
-                let heard = left.run_until_cancelled(told).await.ok_or(Refusal::ClientGone)?;
-                let response = heard.map_err(|_| Refusal::Deadline)?.ok_or(Refusal::TaskFailed)?;
-                self.retried_response(&client, &key, response, self.clock.now())
+    /// Parses a request whose peer may send one. No parameter is trusted yet.
+    fn parse<'a>(
+        &self,
+        http: &HttpRequest<'a>,
+        snapshot: &AdmissionSnapshot<'_>,
+        config: &Config,
+        exchange: &mut Exchange,
+    ) -> Result<Request<'a>, Refusal> {
+        snapshot.check_peer(http.peer.address)?;
+        check_head(http.method, http.uri, http.version, http.headers, &self.hosts)?;
+        let body = http.body.clone()?;
+        let (operations, lenient) = (&config.operations, snapshot.reads_lenient());
+        Request::parse(http.uri, http.headers, body, operations, lenient, exchange.record.claims())
+    }
+
+    /// Authenticates and authorizes a request, and marks its transid used. The record names its client, admitted or not.
+    fn authenticate(
+        &self,
+        request: &Request<'_>,
+        peer: &Peer,
+        snapshot: &AdmissionSnapshot<'_>,
+        exchange: &mut Exchange,
+    ) -> Result<Admitted, Refusal> {
+        match snapshot.admit(request, peer, exchange.arrived) {
+            Ok(admitted) => {
+                exchange.record.authenticated(&admitted.client);
+                Ok(admitted)
             }
-            Pending::Action(client, key, number) => {
-                self.forward_action(&client, &key, number, started, record).await
-            }
-            Pending::Answer(client, key, wants, held) => {
-                self.ask(&client, &key, &wants, held, started, record).await
+            Err(Denied { client, refusal }) => {
+                if let Some(client) = &client {
+                    exchange.record.authenticated(client);
+                }
+                exchange.record.not_admitted();
+                Err(self.refuse_action(request, refusal))
             }
         }
     }
 
-    /// From what memory does not know to what the carrier says.
-    async fn ask(
+    /// Looks up memory: a response, or the candidate that does not satisfy the request.
+    fn look_up(
         self: &Arc<Self>,
-        client: &Client,
-        key: &Key,
-        wants: &RequestDirectives,
-        held: Option<Candidate>,
-        started: Duration,
-        record: &mut Record,
+        config: &Config,
+        query: &Query,
+        exchange: &Exchange,
+    ) -> Result<Selected, Option<Candidate>> {
+        let now = exchange.arrived.wall;
+        let candidate = self.cache.get_in_memory(&query.key, now).ok_or(None)?;
+        self.serve_from_cache(config, query, &candidate, now).ok_or(Some(candidate))
+    }
+
+    /// Responds to a request that has to wait.
+    async fn respond_later(
+        self: &Arc<Self>,
+        pending: Pending,
+        client_gone: &CancellationToken,
+        exchange: &mut Exchange,
     ) -> Result<Selected, Refusal> {
-        // Look up, in the file too: without leave to ask, that is all.
-        let held = match held {
-            Some(held) => Some(held),
-            None => self.cache.look_up(key).await,
+        let Pending { query, awaited } = pending;
+        match awaited {
+            Awaited::Original(receiver) => {
+                // Another request fetches the response: if this one ends early, nothing is lost.
+                let response = timeout(self.time_left(exchange, false), receiver.wait());
+                let response = client_gone.run_until_cancelled(response).await.ok_or(Refusal::ClientGone)?;
+                let response = response.map_err(|_| Refusal::Deadline)?.ok_or(Refusal::TaskFailed)?;
+                self.stored_response(&query, response, self.clock.now())
+            }
+            Awaited::Action(transid) => self.forward_action(&query, transid, exchange).await,
+            Awaited::Fetch(candidate) => self.fetch(&query, candidate, exchange).await,
+        }
+    }
+
+    /// Fetches a response for which memory has none: from the file, or by a carrier call that identical lookups share.
+    async fn fetch(
+        self: &Arc<Self>,
+        query: &Query,
+        candidate: Option<Candidate>,
+        exchange: &mut Exchange,
+    ) -> Result<Selected, Refusal> {
+        let candidate = match candidate {
+            Some(candidate) => Some(candidate),
+            None => self.cache.look_up(&query.key).await,
         };
         let now = self.clock.now();
-        match &held {
-            Some(held) if satisfies(held, wants, now) => {
-                self.refresh_ahead(&self.config.load(), client, key, held, now);
-                return Ok(from_cache(held, None, now));
-            }
-            _ if wants.only_if_cached => return Err(Refusal::OnlyIfCached),
-            _ => {}
-        }
-
-        // Join the flight of this key, or lead one.
-        let seat = self.join(key, client, held.as_ref(), wants);
-        if let Some(held) = held.as_ref().filter(|held| held.freshness == Freshness::Revalidate)
-            && wants.max_age.is_none()
+        if let Some(candidate) = &candidate
+            && let Some(selected) = self.serve_from_cache(&self.config.load(), query, candidate, now)
         {
-            return Ok(from_cache(held, None, now));
+            return Ok(selected);
+        }
+        if query.directives.only_if_cached {
+            return Err(Refusal::OnlyIfCached);
         }
 
-        // Wait: long for an answer, short when there is something to answer instead.
-        let landed = wait_for_fetch(seat, self.time_left(started, held.is_some())).await;
-
-        // Settle: what the carrier said, unless what was held is better.
-        match landed {
-            Ok((role, landing)) => self.select_response(key, role, landing, held, record),
-            Err(refusal) => held.map(|held| self.stale(&held, refusal.describe().reason)).ok_or(refusal),
+        let waiter = self.join(query, candidate.as_ref());
+        // Stale while revalidate: the flight continues without this request.
+        if let Some(candidate) = &candidate
+            && candidate.freshness == Freshness::Revalidate
+            && query.directives.max_age.is_none()
+        {
+            return Ok(from_cache(candidate, None, now));
+        }
+        let fetched = match waiter {
+            Ok(waiter) => wait_for_fetch(waiter, self.time_left(exchange, candidate.is_some())).await,
+            Err(refusal) => Err(refusal),
+        };
+        match fetched {
+            Ok((role, fetched)) => self.select(&query.key, role, fetched, candidate, exchange),
+            Err(refusal) => self.serve_stale(candidate, refusal),
         }
     }
 
-    /// A transid that was used is refused; if it was used for an action that may have been done, with the row that says so.
-    fn refuse_action(&self, request: &Request<'_>, refusal: Refusal) -> Refusal {
-        match (&refusal, &request.transid) {
-            (Refusal::ReusedTransid, SentTransid::Strict(transid)) if !request.operation.is_lookup() => {
-                let action = Action { client: request.appid, number: TransidKey::of(transid) };
-                self.actions.refusal(action).unwrap_or(refusal)
-            }
-            _ => refusal,
-        }
-    }
-
-    /// How long to wait for a flight: the rest of the deadline, less when there is something stale to answer.
-    fn time_left(&self, started: Duration, stale: bool) -> Duration {
-        let config = self.config.load();
-        let left = config.gateway.deadline.saturating_sub(self.clock.monotonic().saturating_sub(started));
-        if stale { left.min(config.carrier.stale_timeout) } else { left }
-    }
-
-    fn join(
+    /// Serves a candidate that satisfies the request, and refreshes it ahead of its expiry if it is in demand.
+    fn serve_from_cache(
         self: &Arc<Self>,
-        key: &Key,
-        client: &Client,
-        held: Option<&Candidate>,
-        wants: &RequestDirectives,
-    ) -> Result<FetchWaiter, Refusal> {
-        // Who wants it fresher than it is does not make do with what is held.
-        let refresh = held.is_some() && wants.max_age.is_none();
+        config: &Config,
+        query: &Query,
+        candidate: &Candidate,
+        now: Time,
+    ) -> Option<Selected> {
+        if !query.directives.accept(candidate, candidate.age(now)) {
+            return None;
+        }
+        self.refresh_ahead(config, query, candidate, now);
+        Some(from_cache(candidate, None, now))
+    }
+
+    /// The time for which a request waits: until its deadline, or for `stale_timeout` if it has a stale candidate.
+    fn time_left(&self, exchange: &Exchange, has_stale: bool) -> Duration {
+        let config = self.config.load();
+        let elapsed = self.clock.monotonic().saturating_sub(exchange.arrived.monotonic);
+        let left = config.gateway.deadline.saturating_sub(elapsed);
+        if has_stale { left.min(config.carrier.stale_timeout) } else { left }
+    }
+
+    /// Joins the flight of the request's key, or starts one.
+    fn join(self: &Arc<Self>, query: &Query, candidate: Option<&Candidate>) -> Result<FetchWaiter, Refusal> {
+        // A request that requires a fresher response cannot be served from the candidate.
+        let refresh = candidate.is_some() && query.directives.max_age.is_none();
         let urgency = if refresh { Urgency::Refresh } else { Urgency::Miss };
-        let (relay, flying) = (Arc::clone(self), key.clone());
-        let known = held.map(|held| held.entry.answered_at);
+        let (relay, key) = (Arc::clone(self), query.key.clone());
+        let known = candidate.map(|candidate| candidate.entry.answered_at);
         self.flights
-            .join(key, Some(flight_owner(client)), urgency, |pressure| async move {
-                relay.fetch(flying, pressure, known).await
+            .join(&query.key, Some(query.owner()), urgency, |urgency| async move {
+                relay.fetch_unless_cached(key, urgency, known).await
             })
             .map_err(|_| Refusal::Overloaded)
     }
+}
 
-    /// Applies a changed configuration; what is cached, used and under way stays, and what is `fixed` until the next start.
-    ///
-    /// # Errors
-    /// When TLS towards the carrier cannot be set up; nothing has changed then.
-    pub fn reload(&self, config: &Arc<Config>, fixed: &Fixed) -> Result<(), rustls::Error> {
-        self.carrier.reload(config, fixed.carrier(&config.carrier))?;
-        self.flights.set_limits(config.carrier.flights);
-        self.audit.set_timeout(config.gateway.deadline);
-        self.admit.reload(config);
-        self.cache.reload(config);
-        self.config.store(Arc::clone(config));
-        Ok(())
-    }
-
-    /// Ends what is under way: calls with a fault, requests with a refusal, each with its row.
-    pub fn stop(&self) {
-        self.shutdown.cancel();
-        self.carrier.stop();
-    }
-
-    /// Frees what is of no use any more; called on a ticker.
-    pub fn run_maintenance(self: &Arc<Self>) {
-        let tick = self.carrier.watch_clock();
-        if tick.set_back {
-            self.cache.remove_future();
+/// The response to a retry is that to the first request with its transid.
+fn deduplicate(replay_check: ReplayCheck, exchange: &mut Exchange) -> Result<Deduplicated, Refusal> {
+    let retry = match replay_check {
+        ReplayCheck::New => return Ok(Deduplicated::LookUp),
+        ReplayCheck::Action(transid) => return Ok(Deduplicated::Await(Awaited::Action(transid))),
+        ReplayCheck::Repeatable(RetryState::New(completer)) => {
+            exchange.retry_slot = Some(completer);
+            return Ok(Deduplicated::LookUp);
         }
-        if tick.step == Some(belief::Step::Backwards) || self.has_new_acknowledgement() {
-            self.restore_in_background();
+        ReplayCheck::Repeatable(RetryState::Mismatch) => return Err(Refusal::ReusedTransid),
+        ReplayCheck::Observed => Deduplicated::LookUp,
+        ReplayCheck::Repeatable(RetryState::InFlight(receiver)) => {
+            Deduplicated::Await(Awaited::Original(receiver))
         }
-        self.refuse_lost_stamps();
-        self.admit.run_maintenance();
-        self.actions.sweep(self.clock.believed().minus(self.admit.replay_horizon()).as_secs());
-    }
+        ReplayCheck::Repeatable(RetryState::Stored(response)) => Deduplicated::Stored(response),
+    };
+    exchange.record.repeated();
+    Ok(retry)
+}
 
-    /// What a landed flight means for one who waited for it.
-    fn select_response(
-        &self,
-        key: &Key,
-        role: Role,
-        landing: FetchResult,
-        held: Option<Candidate>,
-        record: &mut Record,
-    ) -> Result<Selected, Refusal> {
-        match landing.call {
-            Some(call) => record.called(&call.account, call.transid.as_ref()),
-            None => {
-                if let Ok(brought) = landing.result {
-                    return Ok(from_cache(
-                        &self.cache.assume_fresh(key, brought.entry),
-                        None,
-                        self.clock.now(),
-                    ));
-                }
-            }
-        }
-        let reason = match held.as_ref().map(|held| held.freshness) {
-            None => ForwardReason::UriMiss,
-            Some(Freshness::Fresh) => ForwardReason::Request,
-            Some(_) => ForwardReason::Stale,
-        };
-        let forward = Forward { reason, collapsed: role == Role::Follower };
-        match (landing.result, held) {
-            (Ok(brought), Some(held)) if brought.entry.reply.verdict.class.yields_to_stale() => {
-                let found = self.stale(&held, brought.entry.reply.verdict.class.name());
-                Ok(found.instead_of_response(forward, 200))
-            }
-            (Err(refusal), Some(held)) => {
-                let refusal = refusal.describe();
-                let found = self.stale(&held, refusal.reason);
-                Ok(match refusal.carrier_status {
-                    Some(status) => found.instead_of_response(forward, status),
-                    None => found,
-                })
-            }
-            (Err(refusal), None) => Err(refusal),
-            (Ok(FetchedEntry { entry, stored }), _) => Ok(Selected {
-                outcome: if role == Role::Leader { Outcome::Miss } else { Outcome::Collapsed },
-                cache_status: CacheStatus::Forwarded { forward, stored, detail: negative(&entry) },
-                entry,
-            }),
-        }
-    }
-
-    /// What is held, in place of something better.
-    fn stale(&self, held: &Candidate, instead_of: &'static str) -> Selected {
-        from_cache(held, Some(instead_of), self.clock.now())
+impl Exchange {
+    fn new(arrived: Moment, peer: IpAddr) -> Self {
+        Self { arrived, peer, record: Record::start(arrived.wall, peer), retry_slot: None }
     }
 }
 
-/// Admits a request, and notes in its record whose it is, admitted or not.
-fn admit(
-    door: &AdmissionSnapshot<'_>,
-    request: &Request<'_>,
-    origin: &Peer,
-    came: Moment,
-    record: &mut Record,
-) -> Result<Admitted, Refusal> {
-    match door.admit(request, origin, came) {
-        Ok(admitted) => {
-            record.authenticated(&admitted.client);
-            Ok(admitted)
-        }
-        Err(refused) => {
-            if let Some(client) = &refused.client {
-                record.authenticated(client);
-            }
-            record.not_admitted();
-            Err(refused.refusal)
-        }
+impl Query {
+    /// The client and group whose limits a flight for this request counts against.
+    fn owner(&self) -> Owner<AppId> {
+        Owner { client: self.client.appid, group: Arc::clone(&self.client.group) }
     }
 }
 
-/// Whose caps a flight counts against.
-fn flight_owner(client: &Client) -> Owner<AppId> {
-    Owner { client: client.appid, group: Arc::clone(&client.group) }
-}
-
-/// Whether what is held will do without asking.
-fn satisfies(held: &Candidate, wants: &RequestDirectives, now: Time) -> bool {
-    wants.accept(held, held.age(now))
-}
-
-/// What is held, and in place of what.
-fn from_cache(held: &Candidate, instead_of: Option<&'static str>, now: Time) -> Selected {
-    let Candidate { entry, freshness, .. } = held;
-    Selected {
-        outcome: if *freshness == Freshness::Fresh { Outcome::Hit } else { Outcome::Stale },
-        cache_status: CacheStatus::Hit { ttl: held.ttl(now), detail: negative(entry).or(instead_of) },
-        entry: Arc::clone(entry),
-    }
-}
-
-fn negative(entry: &Entry) -> Option<&'static str> {
-    (entry.reply.verdict.class == Class::NotFound).then_some(CacheStatus::NEGATIVE)
-}
-
-/// Waits for a seat's landing, if there is a seat, for at most `time_left`.
 async fn wait_for_fetch(
-    seat: Result<FetchWaiter, Refusal>,
-    patience: Duration,
+    mut waiter: FetchWaiter,
+    time_left: Duration,
 ) -> Result<(Role, FetchResult), Refusal> {
-    let mut seat = seat?;
-    match timeout(patience, seat.result()).await {
-        Ok(Ok(landing)) => Ok((seat.role, landing)),
+    match timeout(time_left, waiter.result()).await {
+        Ok(Ok(fetched)) => Ok((waiter.role, fetched)),
         Ok(Err(_)) => Err(Refusal::TaskFailed),
         Err(_) => Err(Refusal::Deadline),
     }

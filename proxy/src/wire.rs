@@ -3,3 +3,4 @@
 pub mod cache_control;
 pub mod request;
 pub mod response;
+pub mod transid;

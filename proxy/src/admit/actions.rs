@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cmiot_signer::AppId;
 
-use super::replay::TransidKey;
 use crate::refusal::Refusal;
+use crate::wire::transid::TransidKey;
 
 /// The actions that no record says the end of, by the transid that they were asked for with.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ pub struct Action {
     /// Who asked.
     pub client: AppId,
     /// The client's transid.
-    pub number: TransidKey,
+    pub transid: TransidKey,
 }
 
 impl Actions {
@@ -102,7 +102,7 @@ impl Actions {
 
 impl Action {
     fn key(self) -> (TransidKey, AppId) {
-        (self.number, self.client)
+        (self.transid, self.client)
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
 
     fn action() -> Action {
         let client = AppId::parse("A1").unwrap();
-        Action { client, number: TransidKey::of(&Transid::new(&client, Stamp::FIRST, Sequence::FIRST)) }
+        Action { client, transid: TransidKey::of(&Transid::new(&client, Stamp::FIRST, Sequence::FIRST)) }
     }
 
     #[test]

@@ -15,7 +15,8 @@ use super::replay::WITHOUT_WINDOW;
 use crate::config::file::Format;
 use crate::config::{Client, Config, Derived};
 use crate::operation::Operation;
-use crate::wire::request::{Request, SentTransid};
+use crate::wire::request::Request;
+use crate::wire::transid::SentTransid;
 
 /// Stands for a password where nobody's is at hand.
 const DUMMY_PASSWORD: &[u8] = b"nobody's password";
@@ -163,7 +164,7 @@ impl Directory {
 
 fn token(request: &Request<'_>, password: &Password) -> Token {
     match &request.transid {
-        SentTransid::Strict(transid) => Token::sign(&request.appid, password, transid),
+        SentTransid::Strict { transid, .. } => Token::sign(&request.appid, password, transid),
         // Letters and digits, 48 at most: checked when it was read.
         SentTransid::Lenient(text) => {
             Token::sign_unchecked_transid(&request.appid, password, text.as_bytes())

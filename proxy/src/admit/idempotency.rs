@@ -18,9 +18,9 @@ use cmiot_signer::{AppId, Card};
 use foldhash::fast::RandomState;
 use tokio::sync::watch;
 
-use super::replay::TransidKey;
 use crate::cache::Entry;
 use crate::operation::{Operation, Parameters};
+use crate::wire::transid::TransidKey;
 
 /// Clients are spread over so many locks.
 const SHARDS: usize = 32;
@@ -98,7 +98,7 @@ pub enum RetryState {
     /// The first is under way: it waits for its response.
     InFlight(ResultReceiver),
     /// It gets what was kept.
-    Kept(Response),
+    Stored(Response),
     /// Not at all: its transid was used, and no response to this request is kept.
     Mismatch,
 }
@@ -156,7 +156,7 @@ impl IdempotencyCache {
             }
             Some(slot) if slot.fingerprint != asked => return Ok(RetryState::Mismatch),
             Some(Slot { state, .. }) => match state {
-                State::Completed(response) => return Ok(RetryState::Kept(response.clone())),
+                State::Completed(response) => return Ok(RetryState::Stored(response.clone())),
                 State::Gone => return Ok(RetryState::Mismatch),
                 State::Waiting(first) if first.has_changed().is_ok() => {
                     return Ok(RetryState::InFlight(ResultReceiver((**first).clone())));

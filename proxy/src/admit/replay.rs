@@ -23,13 +23,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cmiot_signer::{AppId, Stamp, Transid};
+use cmiot_signer::AppId;
 use foldhash::fast::RandomState;
 
 use super::rate::Bucket;
 use crate::clock::{Moment, Time};
 use crate::config::Permissions;
 use crate::config::file::ReplayMode;
+use crate::wire::transid::TransidKey;
 
 use share::Group;
 pub use share::{CapacityBound, FullReport, Owner};
@@ -45,9 +46,6 @@ pub(super) const WITHOUT_WINDOW: Duration = Duration::from_secs(3_600);
 
 /// A client that has not asked for so long, and has nothing in the window, is forgotten.
 const IDLE: Duration = Duration::from_secs(3_600);
-
-/// Bits of a [`TransidKey`] that hold the sequence: 99,999,999 fits 27.
-const SEQUENCE_BITS: u32 = 27;
 
 /// The transids that were answered.
 #[derive(Debug)]
@@ -68,23 +66,6 @@ pub struct ReplayCache {
     groups: Mutex<HashMap<Arc<str>, Arc<Group>>>,
     /// The refusals for want of room since they were last reported.
     full_reports: Mutex<HashMap<Arc<str>, FullReport>>,
-}
-
-/// A transid as it is remembered: its stamp, then its sequence.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
-pub struct TransidKey(u64);
-
-impl TransidKey {
-    /// Of a transid; its appid is the client's.
-    pub fn of(transid: &Transid) -> Self {
-        let seconds = transid.stamp().to_unix() - Stamp::FIRST.to_unix();
-        Self(seconds << SEQUENCE_BITS | u64::from(transid.sequence().get()))
-    }
-
-    /// Its stamp, in Unix seconds.
-    pub fn unix(self) -> u64 {
-        (self.0 >> SEQUENCE_BITS) + Stamp::FIRST.to_unix()
-    }
 }
 
 /// Only authenticated clients come in here, so that nobody can choose what to hash.
@@ -186,7 +167,7 @@ impl ReplayCache {
                 || number.unix() >= floor.max(mark)
                     && number.unix() <= latest
                     && self.mark_used_or_evict(track, number, rights, owner);
-            return Ok(again || !held && track.is_repeat(number.0));
+            return Ok(again || !held && track.is_repeat(number.bits()));
         }
         if again && mode == ReplayMode::Refuse {
             return Err(ReplayError::Reused);

@@ -1,94 +1,109 @@
-//! What happens without a request, since a flight outlives its askers: ask the carrier, store what it said.
+//! The carrier call. It runs in a task of its own, so it completes even if every waiter disconnects.
 
 use std::sync::Arc;
 
 use cmiot_signer::Status;
 
-use super::{Relay, flight_owner};
+use super::{Query, Relay};
 use crate::cache::freshness::Freshness;
 use crate::cache::{Candidate, Entry, Key, PurgeMode, Purged};
 use crate::carrier::{Attempt, Call};
 use crate::clock::Time;
-use crate::config::{Client, Config};
+use crate::config::Config;
 use crate::refusal::Refusal;
 use crate::store::StoreError;
 use crate::store::cache::Selection;
 use crate::urgency::{SharedUrgency, Urgency};
 
-/// What a flight brings to all who wait for it.
+/// The result of a flight, for all its waiters.
 #[derive(Clone, Debug)]
-pub struct FetchResult {
-    /// The last call that was made; none if the cache had the answer after all, or no call may be made.
-    pub(super) call: Option<Arc<Attempt>>,
-    /// The carrier's answer, or why there is none.
-    pub(super) result: Result<FetchedEntry, Refusal>,
+pub enum FetchResult {
+    /// No call was made: since the lookup, an earlier flight has stored a fresh entry.
+    AlreadyCached(Arc<Entry>),
+    /// The carrier's response.
+    Response { call: Arc<Attempt>, entry: Arc<Entry>, stored: bool },
+    /// No response that may be relayed. `call` is the last call, if one was made.
+    Failed { call: Option<Arc<Attempt>>, refusal: Refusal },
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct FetchedEntry {
-    pub(super) entry: Arc<Entry>,
-    pub(super) stored: bool,
+impl FetchResult {
+    pub(super) fn call(&self) -> Option<&Attempt> {
+        match self {
+            Self::AlreadyCached(_) => None,
+            Self::Response { call, .. } => Some(call),
+            Self::Failed { call, .. } => call.as_deref(),
+        }
+    }
 }
 
 impl Relay {
-    /// The flight of one key. An answer that is fresh and newer than the one known when it began spares the call.
-    pub(super) async fn fetch(&self, key: Key, pressure: SharedUrgency, known: Option<Time>) -> FetchResult {
-        // The flight before this one may have landed between our look and our start.
+    /// The work of a flight: calls the carrier, unless the cache has a fresh entry that is newer than the one `known` when
+    /// the flight was joined.
+    pub(super) async fn fetch_unless_cached(
+        &self,
+        key: Key,
+        urgency: SharedUrgency,
+        known: Option<Time>,
+    ) -> FetchResult {
+        // The key's last flight may have ended between the lookup and the start of this one.
         if let Some(Candidate { entry, freshness: Freshness::Fresh, .. }) =
             self.cache.get_in_memory(&key, self.clock.now())
             && known.is_none_or(|known| entry.answered_at > known)
         {
-            return FetchResult { call: None, result: Ok(FetchedEntry { entry, stored: true }) };
+            return FetchResult::AlreadyCached(entry);
         }
-        self.send(&key, &pressure).await
+        self.call_carrier(&key, &urgency).await
     }
 
-    /// Asks the carrier, and stores what it said.
-    pub(super) async fn send(&self, key: &Key, pressure: &SharedUrgency) -> FetchResult {
-        // Before the call: what is purged from here on outdates its answer.
-        let ticket = self.cache.fill_token();
+    /// Calls the carrier, and stores its response.
+    pub(super) async fn call_carrier(&self, key: &Key, urgency: &SharedUrgency) -> FetchResult {
+        // Taken before the call, so that a purge during the call keeps the response out of the cache.
+        let token = self.cache.fill_token();
         let call = Call { operation: key.operation, card: &key.card, parameters: &key.parameters };
-        let attempt = match self.carrier.call(&key.group, call, pressure).await {
-            Ok(attempt) => attempt,
-            Err(not_asked) => return FetchResult { call: None, result: Err(Refusal::NotSent(not_asked)) },
-        };
-        let end = match &attempt.result {
-            Ok(answered) if answered.verdict.class.refuses_account() => {
-                Err(Refusal::Credentials(answered.verdict.code))
+        let attempt = match self.carrier.call(&key.group, call, urgency).await {
+            Ok(attempt) => Arc::new(attempt),
+            Err(not_sent) => {
+                return FetchResult::Failed { call: None, refusal: Refusal::NotSent(not_sent) };
             }
-            Ok(answered) => {
-                let entry = self.cache.entry(answered.clone());
-                let stored = key.operation.is_lookup() && self.cache.insert(&ticket, key, &entry);
-                Ok(FetchedEntry { entry, stored })
-            }
-            Err(fault) => Err(Refusal::Carrier(fault.clone())),
         };
-        FetchResult { call: Some(Arc::new(attempt)), result: end }
+        let refusal = match &attempt.result {
+            Ok(response) if response.verdict.class.refuses_account() => {
+                Refusal::Credentials(response.verdict.code)
+            }
+            Ok(response) => {
+                let entry = self.cache.entry(response.clone());
+                let stored = key.operation.is_lookup() && self.cache.insert(&token, key, &entry);
+                return FetchResult::Response { call: attempt, entry, stored };
+            }
+            Err(fault) => Refusal::Carrier(fault.clone()),
+        };
+        FetchResult::Failed { call: Some(attempt), refusal }
     }
 
-    /// Refreshes what is asked for often while it is still fresh, if its share of the budget allows it now. The flight
-    /// counts against the client that asked.
+    /// Refreshes an entry in demand while it is still fresh, if its share of the budget allows it now. The flight counts
+    /// against the client of the request.
     pub(super) fn refresh_ahead(
         self: &Arc<Self>,
         config: &Config,
-        client: &Client,
-        key: &Key,
-        held: &Candidate,
+        query: &Query,
+        candidate: &Candidate,
         now: Time,
     ) {
-        let hits = config.cache.refresh_ahead_hits;
-        if !held.should_refresh_ahead(now, hits) || !self.carrier.may_refresh_ahead(&key.group, key.operation)
+        let (key, hits) = (&query.key, config.cache.refresh_ahead_hits);
+        if !candidate.should_refresh_ahead(now, hits)
+            || !self.carrier.may_refresh_ahead(&key.group, key.operation)
         {
             return;
         }
-        let (relay, flying, known) = (Arc::clone(self), key.clone(), Some(held.entry.answered_at));
-        // A table that is full, or a flight that is under way, needs no more than this one's trying.
-        let _ = self.flights.join(key, Some(flight_owner(client)), Urgency::Ahead, |pressure| async move {
-            relay.fetch(flying, pressure, known).await
+        let (relay, flight_key) = (Arc::clone(self), key.clone());
+        let known = Some(candidate.entry.answered_at);
+        // If the table is full or the key has a flight already, nothing is left to do.
+        let _ = self.flights.join(key, Some(query.owner()), Urgency::Ahead, |urgency| async move {
+            relay.fetch_unless_cached(flight_key, urgency, known).await
         });
     }
 
-    /// Fetches one card without a gateway: what is fresh is left as it is. Says whether a call was made.
+    /// Fetches one card without a gateway, unless its entry is fresh. Returns whether a call was made.
     ///
     /// # Errors
     /// The refusal that a gateway would get.
@@ -96,30 +111,32 @@ impl Relay {
         if let Some(Candidate { entry, freshness: Freshness::Fresh, .. }) = self.cache.look_up(key).await {
             return Ok((false, entry));
         }
-        let (relay, flying) = (Arc::clone(self), key.clone());
-        let mut seat =
-            self.flights
-                .join(key, None, Urgency::Refresh, |pressure| async move {
-                    relay.fetch(flying, pressure, None).await
-                })
-                .map_err(|_| Refusal::Overloaded)?;
-        let landing = seat.result().await.map_err(|_| Refusal::TaskFailed)?;
-        Ok((landing.call.is_some(), landing.result?.entry))
+        let (relay, flight_key) = (Arc::clone(self), key.clone());
+        let mut waiter = self
+            .flights
+            .join(key, None, Urgency::Refresh, |urgency| async move {
+                relay.fetch_unless_cached(flight_key, urgency, None).await
+            })
+            .map_err(|_| Refusal::Overloaded)?;
+        match waiter.result().await.map_err(|_| Refusal::TaskFailed)? {
+            FetchResult::AlreadyCached(entry) => Ok((false, entry)),
+            FetchResult::Response { entry, .. } => Ok((true, entry)),
+            FetchResult::Failed { refusal, .. } => Err(refusal),
+        }
     }
 
-    /// Purges what is selected, the responses that are kept for repetition included: flights under way land for those who
-    /// wait, and their answers are not kept.
+    /// Purges the selected entries, and the responses stored for retries. Flights complete for their waiters, and their
+    /// responses are not stored.
     ///
     /// # Errors
-    /// When cache.db could not be changed.
-    pub async fn purge(&self, selection: &Selection, depth: PurgeMode) -> Result<Purged, StoreError> {
-        let outdated = || {
-            let flies = |key: &Key| selection.may_cover(&key.group, key.operation.name, &key.card);
-            self.flights.forget(flies);
+    /// cache.db could not be changed.
+    pub async fn purge(&self, selection: &Selection, mode: PurgeMode) -> Result<Purged, StoreError> {
+        let forget = || {
+            self.flights.forget(|key: &Key| selection.may_cover(&key.group, key.operation.name, &key.card));
             let config = self.config.load();
-            self.admit.idempotency.purge(|asked, entry| {
-                let card = config.canonical(&asked.card);
-                let (group, operation) = (&asked.group, asked.operation.name);
+            self.admit.idempotency.purge(|request, entry| {
+                let card = config.canonical(&request.card);
+                let (group, operation) = (&request.group, request.operation.name);
                 entry.map_or_else(
                     || selection.may_cover(group, operation, &card),
                     |entry| {
@@ -129,6 +146,6 @@ impl Relay {
                 )
             });
         };
-        self.cache.purge(selection, depth, outdated).await
+        self.cache.purge(selection, mode, forget).await
     }
 }

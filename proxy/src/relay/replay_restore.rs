@@ -15,12 +15,12 @@ use cmiot_signer::Transid;
 
 use super::Relay;
 use crate::admit::actions::Action;
-use crate::admit::replay::TransidKey;
 use crate::clock::Time;
 use crate::outcome::Outcome;
 use crate::refusal::Refusal;
 use crate::store::StoreError;
 use crate::store::state::StateStore;
+use crate::wire::transid::TransidKey;
 
 /// What was found when the audit was last read.
 #[derive(Debug, Default)]
@@ -94,31 +94,31 @@ impl Relay {
         let window = self.admit.replay_horizon();
         // Without a record there is nothing that was not read.
         let from = newest.map_or(Time::EPOCH, |newest| newest.min(now).minus(window));
-        let number = |transid: &str| {
-            let number = Transid::parse(transid).ok().as_ref().map(TransidKey::of);
-            number.filter(|number| number.unix() >= from.as_secs())
+        let key = |transid: &str| {
+            let key = Transid::parse(transid).ok().as_ref().map(TransidKey::of);
+            key.filter(|key| key.unix() >= from.as_secs())
         };
         let mut open = HashMap::new();
         let actions = self.audit_reader.begun_since(from.minus(self.max_record_lag()), |past| {
-            if let Some(number) = number(past.transid) {
-                open.insert(Action { client: past.client, number }, past.row);
+            if let Some(transid) = key(past.transid) {
+                open.insert(Action { client: past.client, transid }, past.row);
             }
         })?;
         let only_if_cached = Refusal::OnlyIfCached.describe().reason;
         let begun = Refusal::Begun(None).describe().reason;
         let records = self.audit_reader.authenticated_since(from.minus(self.max_record_lag()), |past| {
             let used = past.outcome != Outcome::Refused.name() || past.reason == Some(only_if_cached);
-            if let Some(number) = number(past.transid).filter(|_| used) {
+            if let Some(transid) = key(past.transid).filter(|_| used) {
                 if past.reason != Some(begun) {
                     // The record says how it ended.
-                    open.remove(&Action { client: past.client, number });
+                    open.remove(&Action { client: past.client, transid });
                 }
-                self.admit.restore_used(&past.client, number);
+                self.admit.restore_used(&past.client, transid);
             }
             ControlFlow::Continue(())
         })?;
         for (action, row) in open {
-            self.admit.restore_used(&action.client, action.number);
+            self.admit.restore_used(&action.client, action.transid);
             // This process knows its own actions.
             if start {
                 self.actions.restore(action, row);

@@ -1,40 +1,39 @@
-//! A request that is sent again with its transid: what the first one got, or nothing (`replay = "same-answer"`).
+//! Retries with the transid of an earlier request (`replay = "same-answer"`): they get the response to that request, or a
+//! refusal.
 
 use std::sync::Arc;
 
-use super::{Relay, Selected, from_cache};
-use crate::admit::idempotency::{Completer, Response};
-use crate::cache::Key;
+use super::select::{Selected, from_cache};
+use super::{Exchange, Query, Relay};
+use crate::admit::idempotency::Response;
 use crate::clock::Time;
-use crate::config::Client;
 use crate::refusal::Refusal;
 
 impl Relay {
-    /// A kept response once more, as good as it is by now; past its bounds it is none.
-    pub(super) fn retried_response(
+    /// A stored response again, with its freshness of now. Past the client's limit of staleness it is refused.
+    pub(super) fn stored_response(
         &self,
-        client: &Client,
-        key: &Key,
+        query: &Query,
         response: Response,
         now: Time,
     ) -> Result<Selected, Refusal> {
         let entry = response.ok_or(Refusal::OnlyIfCached)?;
-        let held = self.cache.evaluate(key, entry, now).ok_or(Refusal::ReusedTransid)?;
-        if held.lifetime.is_some() && held.age(now).stale > client.permissions.max_stale_ceiling {
+        let candidate = self.cache.evaluate(&query.key, entry, now).ok_or(Refusal::ReusedTransid)?;
+        let max_stale = query.client.permissions.max_stale_ceiling;
+        if candidate.lifetime.is_some() && candidate.age(now).stale > max_stale {
             return Err(Refusal::ReusedTransid);
         }
-        Ok(from_cache(&held, None, now))
+        Ok(from_cache(&candidate, None, now))
     }
 
-    /// Tells those who ask again. Of a failure nothing: whoever asks again may be luckier.
-    pub(super) fn publish_result(&self, teller: Option<Completer>, found: &Result<Selected, Refusal>) {
-        let response = match found {
-            Ok(found) => Some(Arc::clone(&found.entry)),
+    /// Publishes the result to retries. Failures are not published, so that a retry tries again.
+    pub(super) fn publish_result(&self, exchange: &mut Exchange, result: &Result<Selected, Refusal>) {
+        let Some(retry_slot) = exchange.retry_slot.take() else { return };
+        let response = match result {
+            Ok(selected) => Some(Arc::clone(&selected.entry)),
             Err(Refusal::OnlyIfCached) => None,
             Err(_) => return,
         };
-        if let Some(teller) = teller {
-            self.admit.idempotency.complete(teller, response);
-        }
+        self.admit.idempotency.complete(retry_slot, response);
     }
 }

@@ -13,6 +13,7 @@ use hyper::header::{self, HeaderMap};
 use hyper::{Method, Uri, Version};
 
 use super::cache_control::RequestDirectives;
+use super::transid::SentTransid;
 use crate::inline_str::InlineStr;
 use crate::operation::{self, Operation, Operations};
 use crate::refusal::{Malformed, ParameterName, Refusal};
@@ -41,34 +42,6 @@ pub struct Request<'a> {
     pub parameters: operation::Parameters,
     /// What it wants of the cache.
     pub directives: RequestDirectives,
-}
-
-/// A transid as a gateway sent it. Either way it is only letters and digits, 48 at most: the padding of a hash, by which
-/// a token could be extended, does not fit into that.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum SentTransid {
-    /// Appid, stamp and sequence, and of this request's appid.
-    Strict(Transid),
-    /// Anything else, which few clients may send.
-    Lenient(String),
-}
-
-impl SentTransid {
-    /// As it was sent.
-    pub fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Strict(transid) => transid.as_bytes(),
-            Self::Lenient(text) => text.as_bytes(),
-        }
-    }
-
-    fn read(text: &str, appid: &AppId) -> Option<Self> {
-        if let Some(strict) = Transid::parse(text).ok().filter(|transid| transid.appid() == *appid) {
-            return Some(Self::Strict(strict));
-        }
-        let bounded = text.len() <= Transid::MAX_LEN && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        bounded.then(|| Self::Lenient(text.to_owned()))
-    }
 }
 
 /// A token as a gateway sent it: shown to nobody.
@@ -203,8 +176,8 @@ impl<'a> Request<'a> {
         parameters.appid.as_deref().ok_or(missing("appid"))?;
         let appid = claims.appid.ok_or(Refusal::Malformed(Malformed::AppId))?;
         let transid = parameters.transid.as_deref().ok_or(missing("transid"))?;
-        let transid = SentTransid::read(transid, &appid)
-            .filter(|transid| lenient || matches!(transid, SentTransid::Strict(_)))
+        let transid = SentTransid::parse(transid, &appid)
+            .filter(|transid| lenient || transid.key().is_some())
             .ok_or(Refusal::Malformed(Malformed::Transid))?;
         let card = card?;
         Ok(Self {

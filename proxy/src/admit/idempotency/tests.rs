@@ -44,7 +44,7 @@ impl IdempotencyCache {
     /// Whether the same request again gets a kept response; it is refused otherwise.
     fn keeps(&self, sequence: u32) -> bool {
         match self.turn(sequence, "g", "1", true) {
-            RetryState::Kept(_) => true,
+            RetryState::Stored(_) => true,
             RetryState::Mismatch => false,
             other => panic!("{other:?}"),
         }
@@ -59,7 +59,7 @@ async fn those_who_ask_again_get_the_first_response() {
     let told = response("00", 80);
     repeats.complete(teller, told.clone());
     assert_eq!(early.wait().await, Some(told.clone()));
-    let RetryState::Kept(late) = repeats.turn(1, "g", "1", true) else { panic!("afterwards") };
+    let RetryState::Stored(late) = repeats.turn(1, "g", "1", true) else { panic!("afterwards") };
     assert!(Arc::ptr_eq(&late.unwrap(), &told.unwrap()), "it is shared, not copied");
 }
 
@@ -98,7 +98,7 @@ fn a_used_transid_without_a_kept_response_is_never_new() {
     assert!(!repeats.keeps(1), "used before the client's mode was changed, or before a restart");
     // And what is kept here is not new, whatever the replay table says.
     repeats.complete(repeats.first(2), response("00", 80));
-    assert!(matches!(repeats.turn(2, "g", "1", false), RetryState::Kept(_)));
+    assert!(matches!(repeats.turn(2, "g", "1", false), RetryState::Stored(_)));
     assert!(matches!(repeats.turn(2, "g", "2", false), RetryState::Mismatch));
 }
 
@@ -149,7 +149,7 @@ fn large_bodies_are_bounded_by_client_and_in_all_and_small_ones_are_not() {
             |used| repeats.enter(other, number(sequence), asked("g", "1"), || Ok::<_, Infallible>(used));
         let RetryState::New(teller) = enter(false).unwrap() else { panic!("the first") };
         repeats.complete(teller, response("00", 1_000));
-        assert_eq!(matches!(enter(true).unwrap(), RetryState::Kept(_)), keeps);
+        assert_eq!(matches!(enter(true).unwrap(), RetryState::Stored(_)), keeps);
     }
     let longer = repeats.first(5);
     repeats.complete(longer, response("00", 2_500));

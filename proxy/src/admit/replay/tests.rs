@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::file::Format;
-use cmiot_signer::Sequence;
+use cmiot_signer::{Sequence, Stamp, Transid};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::collections::HashSet;

@@ -1,71 +1,68 @@
-//! The end of a request: its record is committed, and its answer rendered meanwhile.
+//! The end of a request: its record is committed, while its response is rendered.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Relay, Selected};
-use crate::audit::Record;
+use super::select::Selected;
+use super::{Exchange, Relay};
 use crate::carrier::verdict::Class;
-use crate::clock::{Clock, Moment, Time};
+use crate::clock::{Clock, Time};
 use crate::refusal::Refusal;
 use crate::wire::response::{GatewayResponse, HttpResponse};
 
 impl Relay {
-    /// Record and answer, `now`: the record is committed, or the answer is that it could not be.
-    pub(super) fn finish(
+    /// Commits the record, then responds; without a committed record the response is a refusal. The returned future holds
+    /// no more than the wait needs.
+    pub(super) fn audit_and_respond(
         self: Arc<Self>,
-        found: Result<Selected, Refusal>,
-        came: Moment,
+        exchange: Exchange,
+        result: Result<Selected, Refusal>,
         now: Time,
-        peer: IpAddr,
-        mut record: Record,
     ) -> impl Future<Output = HttpResponse> + Send + use<> {
-        // Masked only for those who read it.
+        let Exchange { arrived, peer, mut record, .. } = exchange;
+        // Masked only if the log is read.
         let card = if tracing::enabled!(tracing::Level::INFO) { record.masked_card() } else { None };
-        let took = move |clock: &Clock| clock.monotonic().saturating_sub(came.monotonic);
-        let mut open = false;
-        let (outcome, refusal, answer) = match found {
+        let elapsed = move |clock: &Clock| clock.monotonic().saturating_sub(arrived.monotonic);
+        let result_unknown = matches!(result, Err(Refusal::Begun(_)));
+        let (outcome, refusal, response) = match result {
             Ok(Selected { outcome, entry, cache_status }) => {
                 let age = now.since(entry.answered_at);
-                let wait = retry_after(entry.reply.verdict.class);
-                let answer = GatewayResponse::relayed(
+                let response = GatewayResponse::relayed(
                     entry.reply.body.clone(),
                     &entry.reply.content_type,
                     cache_status,
                     age,
-                    wait,
+                    retry_after(entry.reply.verdict.class),
                 );
                 record.answered(entry, age);
-                (outcome, None, answer)
+                (outcome, None, response)
             }
             Err(refusal) => {
-                open = matches!(refusal, Refusal::Begun(_));
                 let refusal = refusal.describe();
-                let answer = GatewayResponse::refused(&refusal);
-                (refusal.outcome, Some(refusal), answer)
+                let response = GatewayResponse::refused(&refusal);
+                (refusal.outcome, Some(refusal), response)
             }
         };
         let action = record.action();
-        let (rendered, reason) =
-            (answer.into_response(), refusal.as_ref().map_or("", |refusal| refusal.reason));
-        let (counted, committed) = self.audit.commit(record, outcome, refusal.as_ref(), took(&self.clock));
+        let reason = refusal.as_ref().map_or("", |refusal| refusal.reason);
+        let response = response.into_response();
+        let (counted, committed) = self.audit.commit(record, outcome, refusal.as_ref(), elapsed(&self.clock));
         async move {
-            let (outcome, reason, rendered) = match committed.await {
+            let (outcome, reason, response) = match committed.await {
                 Ok(()) => {
-                    if let Some(action) = action.filter(|_| !open) {
+                    if let Some(action) = action.filter(|_| !result_unknown) {
                         self.actions.end(action);
                     }
-                    (outcome, reason, rendered)
+                    (outcome, reason, response)
                 }
                 Err(_) => {
-                    // Without its record an action that may have been done stays open.
+                    // Without its record, an action that may have been executed stays open.
                     let begun = action.and_then(|action| self.actions.refusal(action));
                     let refusal = begun.unwrap_or(Refusal::Audit).describe();
                     (refusal.outcome, refusal.reason, GatewayResponse::refused(&refusal).into_response())
                 }
             };
-            let latency = took(&self.clock);
+            let latency = elapsed(&self.clock);
             self.metrics.lookup(outcome, reason, latency);
             if !counted {
                 tracing::info!(
@@ -73,12 +70,12 @@ impl Relay {
                     latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX), "look-up"
                 );
             }
-            rendered
+            response
         }
     }
 }
 
-/// How long to wait after an answer that says "later".
+/// The wait before a retry after a carrier response that says "later".
 fn retry_after(class: Class) -> Option<Duration> {
     match class {
         Class::Throttled => Some(Duration::from_secs(5)),

@@ -1,0 +1,63 @@
+//! A client's transid: its form is decided here, once.
+
+use cmiot_signer::{AppId, Stamp, Transid};
+
+/// A transid as a gateway sent it. In both forms it has only letters and digits, at most 48 of them: the padding of a hash,
+/// by which a token could be extended, does not fit into that.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SentTransid {
+    /// Appid, stamp and sequence, with the appid of the request.
+    Strict { transid: Transid, key: TransidKey },
+    /// Any other text, which few clients may send.
+    Lenient(String),
+}
+
+impl SentTransid {
+    pub(super) fn parse(text: &str, appid: &AppId) -> Option<Self> {
+        if let Some(transid) = Transid::parse(text).ok().filter(|transid| transid.appid() == *appid) {
+            return Some(Self::Strict { key: TransidKey::of(&transid), transid });
+        }
+        let bounded = text.len() <= Transid::MAX_LEN && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        bounded.then(|| Self::Lenient(text.to_owned()))
+    }
+
+    /// Stamp and sequence; `None` for the lenient form.
+    pub fn key(&self) -> Option<TransidKey> {
+        match self {
+            Self::Strict { key, .. } => Some(*key),
+            Self::Lenient(_) => None,
+        }
+    }
+
+    /// The text that was sent.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Strict { transid, .. } => transid.as_bytes(),
+            Self::Lenient(text) => text.as_bytes(),
+        }
+    }
+}
+
+/// Bits of a [`TransidKey`] that hold the sequence: 99,999,999 fits 27.
+const SEQUENCE_BITS: u32 = 27;
+
+/// A transid without its appid in 64 bits: its stamp, then its sequence. Its order is that of time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct TransidKey(u64);
+
+impl TransidKey {
+    pub fn of(transid: &Transid) -> Self {
+        let seconds = transid.stamp().to_unix() - Stamp::FIRST.to_unix();
+        Self(seconds << SEQUENCE_BITS | u64::from(transid.sequence().get()))
+    }
+
+    /// The stamp, in Unix seconds.
+    pub fn unix(self) -> u64 {
+        (self.0 >> SEQUENCE_BITS) + Stamp::FIRST.to_unix()
+    }
+
+    /// The packed stamp and sequence.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+}
