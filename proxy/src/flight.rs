@@ -1,13 +1,14 @@
-//! Collapsing: identical look-ups that meet share one call to the carrier.
+//! Request collapsing (singleflight): identical lookups at the same time share one carrier call, a *flight*.
 //!
 //! A flight is a detached, tracked task with a deadline of its own. The request that started it (the leader) and those
-//! that joined it (followers) wait alike, each as long as it likes; one that hangs up neither cancels nor restarts the
-//! flight, since the quota is spent anyway. All of them get the landing, a failure included. A flight leaves the
-//! table before it lands, after what it brought is in the cache: whoever comes later finds the one or the other.
-//! A purge takes flights off the table: they land for those who wait, and nobody joins them any more.
-//! Capped are the waiters of a flight, what a client has under way (requests that wait, and flights that it started until
-//! they end, whoever has left), the flights of a group, and flights in total, of which half are left to misses; beyond a
-//! cap a request is turned away at once. A flight is as urgent as the most urgent of those who joined it.
+//! that joined it (followers) each wait with their own timeout. A disconnect neither cancels nor restarts the flight: its
+//! quota is already spent. All waiters get the result, a failure included. A flight leaves the table before it
+//! publishes its result, and after the result is in the cache: a later request finds one or the other. A purge takes flights
+//! off the table: they complete for their waiters, and no request joins them.
+//!
+//! Limits apply to the waiters of a flight, to a client (its waiting requests, and the flights that it started until they
+//! end, even if it has disconnected), to the flights of a group, and to all flights, of which half are reserved for
+//! misses. A request beyond a limit is refused at once. A flight is as urgent as its most urgent waiter.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::FlightLimits;
 use crate::urgency::{SharedUrgency, Urgency};
 
-/// The flights under way, by key; `C` is who waits.
+/// The flights by key; `C` identifies a client.
 pub struct Flights<K, C, T> {
     table: Mutex<Table<K, C, T>>,
     tasks: TaskTracker,
@@ -29,61 +30,65 @@ pub struct Flights<K, C, T> {
 struct Table<K, C, T> {
     limits: FlightLimits,
     flights: HashMap<K, Flight<T>>,
-    /// What each client has under way: seats in the flights of others, and flights of its own. None is kept at zero.
+    /// Per client: its waiting followers and its own flights. A count of zero is removed.
     clients: HashMap<C, usize>,
-    /// Flights under way by the group of who started them; none is kept at zero.
+    /// Flights per group of the client that started them. A count of zero is removed.
     groups: HashMap<Arc<str>, usize>,
-    /// Requests that wait.
+    /// Waiting requests.
     waiting: usize,
-    /// Flights that have not landed, those off the table included.
+    /// Flights without a result, those off the table included.
     in_flight: usize,
-    /// The number of the next flight: a key may fly again before its first flight has landed.
+    /// The number of the next flight: a key may have a second flight before its first one has ended.
     next: u64,
 }
 
-/// A flight as the table holds it: where it will land, and how many wait. The task alone can land it.
+/// A flight in the table. Only its task can publish the result.
 struct Flight<T> {
     number: u64,
-    landing: watch::Receiver<Option<T>>,
+    result: watch::Receiver<Option<T>>,
     waiters: usize,
     urgency: SharedUrgency,
 }
 
-/// Who asks.
+/// One flight of a key: a purge may take it off the table before it ends, and the key then gets another.
+#[derive(Clone)]
+struct FlightId<K> {
+    key: K,
+    number: u64,
+}
+
+/// The client and group whose limits a request counts against.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Owner<C> {
-    /// The client.
     pub client: C,
-    /// Its group.
     pub group: Arc<str>,
 }
 
-/// A cap is reached: turned away without waiting.
+/// A limit is reached, and the request is refused without waiting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LimitReached;
 
-/// The flight's task died without landing.
+/// The flight's task ended without a result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TaskFailed;
 
-/// Who started the flight that one waits for.
+/// The part of a request in its flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// This request.
+    /// It started the flight.
     Leader,
-    /// An earlier one.
+    /// It joined the flight of an earlier request.
     Follower,
 }
 
-/// A place in a flight.
+/// The handle of a request that waits for a flight.
 pub struct Waiter<K: Eq + Hash, C: Eq + Hash, T> {
-    /// Who started it.
     pub role: Role,
-    landing: watch::Receiver<Option<T>>,
+    result: watch::Receiver<Option<T>>,
     flights: Arc<Flights<K, C, T>>,
-    /// Where the place is to be given back, if the flight can still be joined.
-    at: Option<(K, u64)>,
-    /// Whose cap it counts against; none for a leader, whose flight counts.
+    /// The flight in the table, if it can be joined.
+    flight: Option<FlightId<K>>,
+    /// The client whose limit it counts against; `None` for a leader, whose flight counts.
     client: Option<C>,
 }
 
@@ -93,10 +98,10 @@ where
     C: Clone + Eq + Hash + Send + Sync + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    /// An empty table; its tasks are tracked by `tasks`, so that a drain can wait for them.
-    pub fn new(caps: FlightLimits, tasks: TaskTracker) -> Self {
+    /// An empty table; `tasks` tracks its tasks, so that a drain can wait for them.
+    pub fn new(limits: FlightLimits, tasks: TaskTracker) -> Self {
         let table = Table {
-            limits: caps,
+            limits,
             flights: HashMap::new(),
             clients: HashMap::new(),
             groups: HashMap::new(),
@@ -107,22 +112,22 @@ where
         Self { table: Mutex::new(table), tasks }
     }
 
-    /// Applies other caps from now on. What is beyond a lower one stays; nothing joins it until it is below again.
-    pub fn set_limits(&self, caps: FlightLimits) {
-        self.lock().limits = caps;
+    /// Applies other limits. Flights and waiters beyond a lower limit stay; none is added until they are below it.
+    pub fn set_limits(&self, limits: FlightLimits) {
+        self.lock().limits = limits;
     }
 
-    /// Joins the flight of `key`, or starts one that runs `fly`, which is told how urgent it is and becomes. Nobody asked
-    /// for a proxy's own flights.
+    /// Joins the flight of `key`, or starts one that runs `fetch` with the flight's urgency. A flight of the proxy itself has
+    /// no owner.
     ///
     /// # Errors
-    /// [`LimitReached`] when a cap is reached.
+    /// [`LimitReached`].
     pub fn join<F>(
         self: &Arc<Self>,
         key: &K,
         owner: Option<Owner<C>>,
         urgency: Urgency,
-        fly: impl FnOnce(SharedUrgency) -> F,
+        fetch: impl FnOnce(SharedUrgency) -> F,
     ) -> Result<Waiter<K, C, T>, LimitReached>
     where
         F: Future<Output = T> + Send + 'static,
@@ -132,52 +137,47 @@ where
             if flight.waiters >= table.limits.waiters {
                 return Err(LimitReached);
             }
-            let (number, landing, pressure) = (flight.number, flight.landing.clone(), flight.urgency.clone());
-            let client = owner.map(|who| who.client);
+            let id = FlightId { key: key.clone(), number: flight.number };
+            let (result, shared_urgency) = (flight.result.clone(), flight.urgency.clone());
+            let client = owner.map(|owner| owner.client);
             if let Some(client) = &client {
                 table.count(client)?;
             }
-            pressure.raise(urgency);
-            return Ok(self.add_waiter(
-                &mut table,
-                Role::Follower,
-                landing,
-                Some((key.clone(), number)),
-                client,
-            ));
+            shared_urgency.raise(urgency);
+            return Ok(self.add_waiter(&mut table, Role::Follower, result, Some(id), client));
         }
-        self.start(table, Some(key), owner, urgency, fly)
+        self.start(table, Some(key), owner, urgency, fetch)
     }
 
-    /// Starts a flight that nobody joins: what is asked changes something.
+    /// Starts a flight that no other request can join: an action.
     ///
     /// # Errors
-    /// [`LimitReached`] when a cap is reached.
+    /// [`LimitReached`].
     pub fn start_unshared<F>(
         self: &Arc<Self>,
-        who: Option<Owner<C>>,
-        fly: impl FnOnce(SharedUrgency) -> F,
+        owner: Option<Owner<C>>,
+        fetch: impl FnOnce(SharedUrgency) -> F,
     ) -> Result<Waiter<K, C, T>, LimitReached>
     where
         F: Future<Output = T> + Send + 'static,
     {
-        self.start(self.lock(), None, who, Urgency::Miss, fly)
+        self.start(self.lock(), None, owner, Urgency::Miss, fetch)
     }
 
-    /// Takes flights off the table; returns how many. They land for those who wait.
-    pub fn forget(&self, detaches: impl Fn(&K) -> bool) -> usize {
+    /// Takes flights off the table, and returns their number. They complete for their waiters.
+    pub fn forget(&self, selects: impl Fn(&K) -> bool) -> usize {
         let mut table = self.lock();
         let before = table.flights.len();
-        table.flights.retain(|key, _| !detaches(key));
+        table.flights.retain(|key, _| !selects(key));
         before - table.flights.len()
     }
 
-    /// Flights under way.
+    /// The number of flights without a result.
     pub fn in_flight(&self) -> usize {
         self.lock().in_flight
     }
 
-    /// Requests that wait for one of them.
+    /// The number of waiting requests.
     pub fn waiting(&self) -> usize {
         self.lock().waiting
     }
@@ -186,67 +186,66 @@ where
         self: &Arc<Self>,
         mut table: MutexGuard<'_, Table<K, C, T>>,
         key: Option<&K>,
-        who: Option<Owner<C>>,
+        owner: Option<Owner<C>>,
         urgency: Urgency,
-        fly: impl FnOnce(SharedUrgency) -> F,
+        fetch: impl FnOnce(SharedUrgency) -> F,
     ) -> Result<Waiter<K, C, T>, LimitReached>
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let places = match urgency {
+        let limit = match urgency {
             Urgency::Miss => table.limits.flights,
             Urgency::Refresh | Urgency::Ahead => table.limits.flights.div_ceil(2),
         };
-        if table.in_flight >= places {
+        if table.in_flight >= limit {
             return Err(LimitReached);
         }
-        if let Some(Owner { client, group }) = &who {
+        if let Some(Owner { client, group }) = &owner {
             if table.groups.get(group).is_some_and(|flights| *flights >= table.limits.group) {
                 return Err(LimitReached);
             }
             table.count(client)?;
             *table.groups.entry(Arc::clone(group)).or_default() += 1;
         }
-        let (landing, landed) = watch::channel(None);
-        let pressure = SharedUrgency::new(urgency);
-        let number = table.next;
-        let at = key.map(|key| (key.clone(), number));
-        if let Some((key, number)) = at.clone() {
-            let flight = Flight { number, landing: landed.clone(), waiters: 0, urgency: pressure.clone() };
+        let (sender, result) = watch::channel(None);
+        let urgency = SharedUrgency::new(urgency);
+        let id = key.map(|key| FlightId { key: key.clone(), number: table.next });
+        if let Some(FlightId { key, number }) = id.clone() {
+            let flight = Flight { number, result: result.clone(), waiters: 0, urgency: urgency.clone() };
             table.flights.insert(key, flight);
         }
         table.next += 1;
         table.in_flight += 1;
-        let seat = self.add_waiter(&mut table, Role::Leader, landed, at.clone(), None);
+        let waiter = self.add_waiter(&mut table, Role::Leader, result, id.clone(), None);
         drop(table);
-        let airborne = FlightGuard { flights: Arc::clone(self), at, who, landing: Some(landing) };
-        let course = fly(pressure);
+        let guard = FlightGuard { flights: Arc::clone(self), id, owner, sender: Some(sender) };
+        let fetch = fetch(urgency);
         self.tasks.spawn(async move {
-            let landing = course.await;
-            airborne.complete(landing);
+            let result = fetch.await;
+            guard.complete(result);
         });
-        Ok(seat)
+        Ok(waiter)
     }
 
     fn add_waiter(
         self: &Arc<Self>,
         table: &mut Table<K, C, T>,
         role: Role,
-        landing: watch::Receiver<Option<T>>,
-        at: Option<(K, u64)>,
+        result: watch::Receiver<Option<T>>,
+        id: Option<FlightId<K>>,
         client: Option<C>,
     ) -> Waiter<K, C, T> {
         table.waiting += 1;
-        if let Some(flight) = at.as_ref().and_then(|(key, _)| table.flights.get_mut(key)) {
+        if let Some(flight) = id.as_ref().and_then(|id| table.flights.get_mut(&id.key)) {
             flight.waiters += 1;
         }
-        Waiter { role, landing, flights: Arc::clone(self), at, client }
+        Waiter { role, result, flights: Arc::clone(self), flight: id, client }
     }
 }
 
 impl<K, C, T> Flights<K, C, T> {
     fn lock(&self) -> MutexGuard<'_, Table<K, C, T>> {
-        // Nothing under this lock can panic half-way through a change.
+        // No code under this lock can panic in the middle of a change.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -255,26 +254,26 @@ impl<K, C, T> Table<K, C, T>
 where
     K: Eq + Hash,
 {
-    /// The flight of this key, if it is still the one of this number.
-    fn flight(&mut self, at: Option<&(K, u64)>) -> Option<&mut Flight<T>> {
-        let (key, number) = at?;
+    /// The flight of this id, if it is still on the table.
+    fn flight(&mut self, id: Option<&FlightId<K>>) -> Option<&mut Flight<T>> {
+        let FlightId { key, number } = id?;
         self.flights.get_mut(key).filter(|flight| flight.number == *number)
     }
 }
 
 impl<K, C: Clone + Eq + Hash, T> Table<K, C, T> {
-    /// Counts one more of a client's.
+    /// Adds one to a client's count.
     fn count(&mut self, client: &C) -> Result<(), LimitReached> {
-        let under_way = self.clients.get(client).copied().unwrap_or(0);
-        if under_way >= self.limits.client {
+        let count = self.clients.get(client).copied().unwrap_or(0);
+        if count >= self.limits.client {
             return Err(LimitReached);
         }
-        self.clients.insert(client.clone(), under_way + 1);
+        self.clients.insert(client.clone(), count + 1);
         Ok(())
     }
 }
 
-/// Counts one less, and keeps no zero.
+/// Subtracts one from a count, and removes a count of zero.
 fn uncount<N: Eq + Hash>(counts: &mut HashMap<N, usize>, name: &N) {
     if let Some(count) = counts.get_mut(name) {
         *count -= 1;
@@ -285,20 +284,20 @@ fn uncount<N: Eq + Hash>(counts: &mut HashMap<N, usize>, name: &N) {
 }
 
 impl<K: Eq + Hash, C: Eq + Hash, T: Clone> Waiter<K, C, T> {
-    /// Waits for the landing. Dropping the wait gives the place back and leaves the flight alone.
+    /// Waits for the result. If the waiter is dropped, the flight continues.
     ///
     /// # Errors
-    /// [`TaskFailed`] when the flight's task died.
+    /// [`TaskFailed`].
     pub async fn result(&mut self) -> Result<T, TaskFailed> {
-        let landed = self.landing.wait_for(Option::is_some).await.map_err(|_| TaskFailed)?;
-        landed.clone().ok_or(TaskFailed)
+        let result = self.result.wait_for(Option::is_some).await.map_err(|_| TaskFailed)?;
+        result.clone().ok_or(TaskFailed)
     }
 }
 
 impl<K: Eq + Hash, C: Eq + Hash, T> Drop for Waiter<K, C, T> {
     fn drop(&mut self) {
         let mut table = self.flights.lock();
-        if let Some(flight) = table.flight(self.at.as_ref()) {
+        if let Some(flight) = table.flight(self.flight.as_ref()) {
             flight.waiters -= 1;
         }
         table.waiting -= 1;
@@ -308,21 +307,21 @@ impl<K: Eq + Hash, C: Eq + Hash, T> Drop for Waiter<K, C, T> {
     }
 }
 
-/// A flight's own end of it: leaves the table exactly once, whether it lands or its task dies.
+/// The task's side of a flight, which leaves the table exactly once: with its result, or if its task panics.
 struct FlightGuard<K: Eq + Hash, C: Eq + Hash, T> {
     flights: Arc<Flights<K, C, T>>,
-    at: Option<(K, u64)>,
-    /// Who started it: it counts against their caps for as long as it flies.
-    who: Option<Owner<C>>,
-    landing: Option<watch::Sender<Option<T>>>,
+    id: Option<FlightId<K>>,
+    /// The flight counts against the limits of this client and group until it ends.
+    owner: Option<Owner<C>>,
+    sender: Option<watch::Sender<Option<T>>>,
 }
 
 impl<K: Eq + Hash, C: Eq + Hash, T> FlightGuard<K, C, T> {
-    fn complete(mut self, landing: T) {
-        let sender = self.landing.take();
-        drop(self); // out of the table first
+    fn complete(mut self, result: T) {
+        let sender = self.sender.take();
+        drop(self); // off the table first
         if let Some(sender) = sender {
-            sender.send_replace(Some(landing));
+            sender.send_replace(Some(result));
         }
     }
 }
@@ -331,28 +330,28 @@ impl<K: Eq + Hash, C: Eq + Hash, T> Drop for FlightGuard<K, C, T> {
     fn drop(&mut self) {
         let mut table = self.flights.lock();
         table.in_flight -= 1;
-        if let Some(who) = &self.who {
-            uncount(&mut table.clients, &who.client);
-            uncount(&mut table.groups, &who.group);
+        if let Some(owner) = &self.owner {
+            uncount(&mut table.clients, &owner.client);
+            uncount(&mut table.groups, &owner.group);
         }
-        // A purge may have taken it off, and another flight of the key may be on it.
-        if table.flight(self.at.as_ref()).is_some()
-            && let Some((key, _)) = &self.at
+        // A purge may have taken it off the table, and another flight of the key may have been added.
+        if table.flight(self.id.as_ref()).is_some()
+            && let Some(id) = &self.id
         {
-            table.flights.remove(key);
+            table.flights.remove(&id.key);
         }
     }
 }
 
 impl<K, C, T> fmt::Debug for Flights<K, C, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flights").field("under_way", &self.lock().in_flight).finish_non_exhaustive()
+        f.debug_struct("Flights").field("in_flight", &self.lock().in_flight).finish_non_exhaustive()
     }
 }
 
 impl<K: Eq + Hash, C: Eq + Hash, T> fmt::Debug for Waiter<K, C, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Seat").field("role", &self.role).finish_non_exhaustive()
+        f.debug_struct("Waiter").field("role", &self.role).finish_non_exhaustive()
     }
 }
 

@@ -1,48 +1,46 @@
-//! How much a call to the carrier matters: misses come before refreshes, and refreshes before refreshing ahead.
+//! The urgency of a carrier call: misses precede refreshes, and refreshes precede refreshes ahead of expiry.
 //!
-//! A flight's urgency may grow while it waits for its turn, when somebody joins it who has nothing else to be
-//! answered: its [`SharedUrgency`] is shared by the flight table, which raises it, and the budget, which looks.
+//! A flight's urgency may rise while it waits for its budget, when a request without a stale entry joins it. The flight
+//! table, which raises it, and the budget, which reads it, share a [`SharedUrgency`].
 
 use tokio::sync::watch;
 
-/// How much a call matters, most first.
+/// The urgency of a call, most urgent first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Urgency {
-    /// A gateway waits and there is nothing else to answer.
+    /// A gateway waits, and no entry can be served instead.
     Miss,
-    /// Something stale is answered meanwhile, or nobody waits.
+    /// A stale entry can be served instead, or no request waits.
     Refresh,
-    /// What is cached is still fresh.
+    /// The entry is still fresh.
     Ahead,
 }
 
-/// The urgency of one call, which grows and never shrinks.
+/// The urgency of one call, which never falls.
 #[derive(Clone, Debug)]
 pub struct SharedUrgency(watch::Sender<Urgency>);
 
 impl SharedUrgency {
-    /// As urgent as this to begin with.
     pub fn new(urgency: Urgency) -> Self {
         Self(watch::Sender::new(urgency))
     }
 
-    /// As urgent as it is now.
     pub fn get(&self) -> Urgency {
         *self.0.borrow()
     }
 
-    /// At least as urgent as this from now on.
+    /// Raises it to at least this urgency.
     pub fn raise(&self, to: Urgency) {
         self.0.send_if_modified(|now| {
-            let grows = to < *now;
+            let rises = to < *now;
             *now = to.min(*now);
-            grows
+            rises
         });
     }
 
     /// Waits until it is more urgent than this.
     pub async fn raised_above(&self, urgency: Urgency) {
-        // The sender is held here, so the wait cannot end otherwise.
+        // `self` holds the sender, so the wait cannot fail.
         let _ = self.0.subscribe().wait_for(|now| *now < urgency).await;
     }
 }
@@ -52,15 +50,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_grows_and_never_shrinks() {
-        let pressure = SharedUrgency::new(Urgency::Refresh);
-        pressure.raise(Urgency::Ahead);
-        assert_eq!(pressure.get(), Urgency::Refresh);
-        let watched = pressure.clone();
+    async fn urgency_rises_and_never_falls() {
+        let urgency = SharedUrgency::new(Urgency::Refresh);
+        urgency.raise(Urgency::Ahead);
+        assert_eq!(urgency.get(), Urgency::Refresh);
+        let watched = urgency.clone();
         let above = tokio::spawn(async move { watched.raised_above(Urgency::Refresh).await });
-        pressure.raise(Urgency::Miss);
+        urgency.raise(Urgency::Miss);
         above.await.unwrap();
-        pressure.raise(Urgency::Ahead);
-        assert_eq!(pressure.get(), Urgency::Miss);
+        urgency.raise(Urgency::Ahead);
+        assert_eq!(urgency.get(), Urgency::Miss);
     }
 }
