@@ -1,8 +1,8 @@
-//! Actions: operations that change something. Each is sent once for its transid, and never without a row that says so.
+//! Actions: operations that change something. Each is sent once per transid, and never without an audit row.
 //!
-//! The intent (`begun`, a note in the audit) is committed before the call. From then on the transid's action is open until
-//! a record says how it ended. While it is open, the same request is answered with code 99 and the number of the intent's
-//! row, also after a restart: whether the carrier did it has to be found out, and asking again would do it twice.
+//! The intent (`begun`, a note in the audit) is committed before the call. From then on the action is open until a record
+//! states its result. While it is open, the same request is refused with code 99 and the number of the intent's row, also
+//! after a restart: whether the carrier executed it is unknown, and another call might execute it twice.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,48 +12,46 @@ use cmiot_signer::AppId;
 use crate::refusal::Refusal;
 use crate::wire::transid::TransidKey;
 
-/// The actions that no record says the end of, by the transid that they were asked for with.
+/// The open actions, by their transid.
 #[derive(Debug, Default)]
 pub struct Actions {
     open: Mutex<BTreeMap<(TransidKey, AppId), State>>,
 }
 
-/// How far an action has got.
+/// The progress of an open action.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// Its intent is on its way to the disk.
-    Asked,
-    /// Its intent is the row of this number: it may have been sent.
+    /// Its intent is not committed yet.
+    Registered,
+    /// Its intent is the row of this number; it may have been sent.
     Begun(i64),
-    /// Its client was told that nothing was sent, and nothing may be.
-    GivenUp,
+    /// The response said that nothing was sent, so nothing may be sent.
+    Abandoned,
 }
 
-/// An action, by the transid that it was asked for with.
+/// An action, by its client and transid.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Action {
-    /// Who asked.
     pub client: AppId,
-    /// The client's transid.
     pub transid: TransidKey,
 }
 
 impl Actions {
-    /// Notes an action that was begun before a restart, and whose end no record says.
+    /// Opens an action again whose intent was committed before a restart, and whose result no record states.
     pub fn restore(&self, action: Action, row: i64) {
         self.lock().insert(action.key(), State::Begun(row));
     }
 
-    /// Why the same request is not sent again; none when nothing is open.
+    /// The refusal of the same request, if its action is open.
     pub fn refusal(&self, action: Action) -> Option<Refusal> {
         match self.lock().get(&action.key())? {
-            State::Asked => Some(Refusal::Begun(None)),
+            State::Registered => Some(Refusal::Begun(None)),
             State::Begun(row) => Some(Refusal::Begun(Some(*row))),
-            State::GivenUp => None,
+            State::Abandoned => None,
         }
     }
 
-    /// Forgets transids with stamps before this Unix second, which are refused for their age.
+    /// Removes actions with stamps before this Unix second: their transids are refused as stale.
     pub fn sweep(&self, floor: u64) {
         let mut open = self.lock();
         while open.first_key_value().is_some_and(|((number, _), _)| number.unix() < floor) {
@@ -61,20 +59,20 @@ impl Actions {
         }
     }
 
-    /// Its record says how it ended.
+    /// Closes an action, since its record states the result.
     pub fn end(&self, action: Action) {
         self.lock().remove(&action.key());
     }
 
-    /// It is asked for: nothing of it is on the disk yet.
+    /// Adds an action before its intent is committed.
     pub fn register(&self, action: Action) {
-        self.lock().insert(action.key(), State::Asked);
+        self.lock().insert(action.key(), State::Registered);
     }
 
-    /// Whether it may be sent, now that its intent is committed.
+    /// Records the committed intent. Returns whether the action may be sent.
     pub fn begin(&self, action: Action, row: i64) -> bool {
         match self.lock().get_mut(&action.key()) {
-            Some(state @ State::Asked) => {
+            Some(state @ State::Registered) => {
                 *state = State::Begun(row);
                 true
             }
@@ -82,12 +80,12 @@ impl Actions {
         }
     }
 
-    /// What its client is told when nobody waits for it any more: that it may have been done, or that it never will be.
+    /// The refusal when the request no longer waits: the action may have been executed, or it never will be.
     pub fn abandon(&self, action: Action) -> Refusal {
         match self.lock().get_mut(&action.key()) {
             Some(State::Begun(row)) => Refusal::Begun(Some(*row)),
             Some(state) => {
-                *state = State::GivenUp;
+                *state = State::Abandoned;
                 Refusal::Audit
             }
             None => Refusal::Audit,
@@ -95,7 +93,7 @@ impl Actions {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(TransidKey, AppId), State>> {
-        // The map is whole at every step.
+        // No step leaves the map inconsistent.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -117,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_action_names_its_row_until_a_record_says_its_end() {
+    fn an_open_action_is_refused_with_its_row_until_a_record_states_its_result() {
         let (actions, action) = (Actions::default(), action());
         assert_eq!(actions.refusal(action), None);
         actions.register(action);
@@ -139,11 +137,11 @@ mod tests {
     }
 
     #[test]
-    fn an_action_whose_client_was_told_that_nothing_was_sent_is_not_sent_later() {
+    fn an_abandoned_action_is_not_sent_later() {
         let (actions, action) = (Actions::default(), action());
         actions.register(action);
         assert_eq!(actions.abandon(action), Refusal::Audit);
-        assert!(!actions.begin(action, 7), "its intent came too late");
-        assert_eq!(actions.refusal(action), None, "refused as a transid that was used");
+        assert!(!actions.begin(action, 7), "its intent was committed too late");
+        assert_eq!(actions.refusal(action), None, "the replay cache refuses its transid");
     }
 }

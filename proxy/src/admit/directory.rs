@@ -1,8 +1,7 @@
-//! The clients of one configuration, and the one place where tokens are checked.
+//! The clients of one configuration, and the only check of tokens.
 //!
-//! Every refusal does the same work: as many key derivations and blocks of SHA-256 as the costliest client needs, whether
-//! the appid is listed, derived, revoked or unknown; and looks at memory that is as cold. Nothing is compared but by
-//! constant-time equality.
+//! Every refusal does the same work, whether the appid is listed, derived, revoked or unknown: as many key derivations and
+//! blocks of SHA-256 as the costliest client needs, on memory that is equally cold. All comparisons take constant time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,39 +17,39 @@ use crate::operation::Operation;
 use crate::wire::request::Request;
 use crate::wire::transid::SentTransid;
 
-/// Stands for a password where nobody's is at hand.
-const DUMMY_PASSWORD: &[u8] = b"nobody's password";
+/// The password of a dummy verification when no client is listed.
+const DUMMY_PASSWORD: &[u8] = b"a dummy password.";
 
-/// Bytes of a derived password: the hash as hex.
+/// The length of a derived password: a hash in hex.
 const DERIVED_LEN: usize = 64;
 
-/// Bytes of SHA-256's block.
+/// The block length of SHA-256, in bytes.
 const BLOCK: usize = 64;
 
-/// What is hashed for those whose own password was short: for each of two passwords, the longest one's blocks.
+/// Input that is hashed in addition if a password is short: for each of two passwords, the blocks of the longest.
 const PADDING: [u8; 2 * (Password::MAX_LEN + BLOCK)] = [0; 2 * (Password::MAX_LEN + BLOCK)];
 
-/// The clients, and what must be known of all of them before one is known.
+/// The clients, and the facts about all of them that apply before a request's client is known.
 pub(super) struct Directory {
     config: Arc<Config>,
-    /// Those in the list, without the revoked: who is revoked is as good as unknown.
+    /// The listed clients without the revoked ones, which count as unknown.
     listed: HashMap<AppId, Arc<Client>>,
     dummy_password: Password,
-    /// Every listed client, to stand in for those in no list.
+    /// The listed clients, for the dummy verification of unknown appids.
     dummy_clients: Vec<Arc<Client>>,
-    /// The longest password of all, in bytes.
+    /// The length of the longest password, in bytes.
     longest: usize,
-    /// Some client has two valid passwords: two are hashed for everybody.
+    /// Some client has two valid passwords, so two are hashed for every request.
     rotating: bool,
     /// Some client may send lenient transids.
     pub(super) lenient: bool,
-    /// Networks that may ask at all.
+    /// The networks from which requests are accepted; empty means all.
     pub(super) peers: Vec<IpNet>,
-    /// The widest window of all clients; none means any distance.
+    /// The widest window of all clients; `None` means unlimited.
     pub(super) widest_window: Option<Duration>,
-    /// The widest window that is one: transids are remembered for so long.
+    /// The widest limited window: transids are stored for this long.
     pub(super) replay_horizon: Duration,
-    /// Transids that the clients of one group may hold.
+    /// The maximum number of stored transids of one group.
     pub(super) transids_per_group: usize,
 }
 
@@ -60,7 +59,7 @@ impl Directory {
             let listed = config.clients.values().map(|client| &client.permissions);
             listed.chain(config.derived.iter().map(|derived| &derived.rights))
         };
-        // A client that may send anything is held to no window, whatever its transids look like.
+        // A client that may send lenient transids has no window.
         let lenient = all().any(|rights| rights.format == Format::Lenient);
         let windows = || all().map(|rights| rights.window);
         let widest = windows().max_by_key(|window| window.unwrap_or(Duration::MAX)).flatten();
@@ -104,18 +103,19 @@ impl Directory {
         listed.or_else(|| self.derived(appid).map(|derived| Arc::new(derived.client(*appid))))
     }
 
-    /// The client whose token this is.
+    /// The client, if the request's token is the client's.
     pub(super) fn authenticate(&self, request: &Request<'_>) -> Option<Arc<Client>> {
         let appid = &request.appid;
-        // Computed for everybody, whoever needs it.
-        let stand_in = self.dummy_client(appid);
+        // Computed for every request, needed or not.
+        let dummy = self.dummy_client(appid);
         let listed = self.listed.get(appid);
-        // Derived for everybody where it is for anybody.
-        let fitting = self.derived(appid).filter(|_| !self.config.revoked.contains(appid));
-        let derived = fitting.or(self.config.derived.first()).map(|derived| Arc::new(derived.client(*appid)));
-        let known = listed.is_some() || fitting.is_some();
-        let derived = derived.filter(|_| listed.is_none() && fitting.is_some());
-        let client = derived.or_else(|| listed.or_else(|| self.dummy_clients.get(stand_in)).map(Arc::clone));
+        // Once any client is derived, a password is derived for every request.
+        let matching = self.derived(appid).filter(|_| !self.config.revoked.contains(appid));
+        let derived =
+            matching.or(self.config.derived.first()).map(|derived| Arc::new(derived.client(*appid)));
+        let known = listed.is_some() || matching.is_some();
+        let derived = derived.filter(|_| listed.is_none() && matching.is_some());
+        let client = derived.or_else(|| listed.or_else(|| self.dummy_clients.get(dummy)).map(Arc::clone));
         let current = client.as_ref().map_or(&self.dummy_password, |client| &client.password);
         let mut genuine = token(request, current).verify(request.token.expose());
         let mut blocks = self.blocks_spared(request, current);
@@ -132,7 +132,7 @@ impl Directory {
         client
     }
 
-    /// By how many blocks the longest password's hash is longer than this one's.
+    /// The number of blocks by which the hash of the longest password is longer than that of this one.
     fn blocks_spared(&self, request: &Request<'_>, password: &Password) -> usize {
         // FIPS 180-4, 5.1.1: a bit and a length of 8 bytes end the text.
         let blocks = |password: usize| {
@@ -141,8 +141,9 @@ impl Directory {
         blocks(self.longest) - blocks(password.len())
     }
 
-    /// The place of the client whose password an unknown appid is checked with, and never let in: one out of many, which
-    /// lies in memory as cold as a known one's. A decoy at hand shows, by 300 ns over the loopback (`cargo xtask bench timing`).
+    /// The index of the client whose password the dummy verification of an unknown appid uses. It is one of many clients,
+    /// so that its memory is as cold as that of a known one: a single dummy in the CPU's cache is 300 ns faster, which
+    /// shows over the loopback (`cargo xtask bench timing`).
     fn dummy_client(&self, appid: &AppId) -> usize {
         let spread = appid
             .as_bytes()
@@ -156,7 +157,7 @@ impl Directory {
         self.config.ebid_of(client, operation)
     }
 
-    /// Whose prefix this appid has, the longest first.
+    /// The derived client with the longest prefix that this appid has.
     fn derived(&self, appid: &AppId) -> Option<&Derived> {
         self.config.derived.iter().find(|derived| appid.as_str().starts_with(&derived.prefix))
     }
@@ -165,7 +166,7 @@ impl Directory {
 fn token(request: &Request<'_>, password: &Password) -> Token {
     match &request.transid {
         SentTransid::Strict { transid, .. } => Token::sign(&request.appid, password, transid),
-        // Letters and digits, 48 at most: checked when it was read.
+        // Letters and digits, at most 48: the parser has checked it.
         SentTransid::Lenient(text) => {
             Token::sign_unchecked_transid(&request.appid, password, text.as_bytes())
         }

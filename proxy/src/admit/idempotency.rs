@@ -1,13 +1,13 @@
-//! Responses that are kept for repetition: `replay = "same-answer"`.
+//! Responses that are stored for idempotent retries: `replay = "same-answer"`.
 //!
-//! A gateway whose response was lost may send the very same request once more. While the first is under way, the second
-//! waits for its response; afterwards it gets a copy. Group, card and path must be those of the first, since none of them
-//! is signed. The transid is looked up in the replay table under this table's lock, so that both agree: what is used
-//! there and not kept here is refused, and is never fetched again. Only a request that got no response (a 73) may be
-//! tried anew.
+//! A gateway whose response was lost may send the same request again. While the first request is in flight, the second
+//! waits for its response; afterwards it gets a copy. Group, card and path must be those of the first request, since the
+//! token signs none of them. The transid is looked up in the replay cache under this table's lock, so that both agree: a
+//! transid that is used there and has no response here is refused, and is never fetched again. Only a request that got no
+//! response (a 73) may be tried again.
 //!
-//! A kept response leaves with the replay window, with a purge that covers it, and when large ones need its room: a
-//! client's oldest large response leaves first. After a restart none is kept.
+//! A response is removed with the replay window, with a purge that covers it, and when large responses need its room: a
+//! client's oldest large response is removed first. None survives a restart.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::BuildHasher;
@@ -22,28 +22,28 @@ use crate::cache::Entry;
 use crate::operation::{Operation, Parameters};
 use crate::wire::transid::TransidKey;
 
-/// Clients are spread over so many locks.
+/// The number of locks over which clients are distributed.
 const SHARDS: usize = 32;
 
-/// Bytes of a body that counts as large. Shorter ones are bounded by their number, which the replay table bounds.
+/// The length of a large body, in bytes. The replay cache limits the number of shorter ones.
 const LARGE: usize = 256;
 
-/// Bytes of the large bodies that are kept.
+/// Capacity for large bodies, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct Capacity {
-    /// For one client.
+    /// Per client.
     client: usize,
-    /// In all.
+    /// In total.
     all: usize,
 }
 
-/// Enough for 64 of the longest responses of one client, and for 16 such clients.
+/// Room for 64 of the longest responses per client, and for 16 such clients.
 const CAPACITY: Capacity = Capacity { client: 4 << 20, all: 64 << 20 };
 
-/// The response of a request; none when it asked for what is cached alone, and nothing was.
+/// The response to a request; `None` if it was `only-if-cached`, and nothing was cached.
 pub type Response = Option<Arc<Entry>>;
 
-/// The kept responses, by client and transid.
+/// The stored responses, by client and transid.
 #[derive(Debug)]
 pub struct IdempotencyCache {
     shards: [Mutex<HashMap<AppId, ClientSlots, RandomState>>; SHARDS],
@@ -57,7 +57,7 @@ pub struct IdempotencyCache {
 #[derive(Debug, Default)]
 struct ClientSlots {
     slots: BTreeMap<TransidKey, Slot>,
-    /// Those with large bodies, the first kept first. Some may be gone already.
+    /// The slots with large bodies, oldest first. Some may have been removed already.
     large: VecDeque<TransidKey>,
     large_bytes: usize,
 }
@@ -70,44 +70,42 @@ struct Slot {
 
 #[derive(Debug)]
 enum State {
-    /// The first request is under way, or ended without a response when the sender is gone.
+    /// The first request is in flight; if the sender is dropped, it ended without a response.
     Waiting(Box<watch::Receiver<Option<Response>>>),
     Completed(Response),
-    /// Purged, or refused once.
+    /// Purged, or refused.
     Gone,
 }
 
-/// What a transid was first used for.
+/// The request for which a transid was first used.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fingerprint {
-    /// The group whose accounts answer.
     pub group: Arc<str>,
-    /// The operation.
     pub operation: &'static Operation,
-    /// The card, by the number that was sent.
+    /// The card with the number that was sent.
     pub card: Card,
-    /// The declared parameters beside it.
+    /// The parameters that the operation declares.
     pub parameters: Parameters,
 }
 
-/// How a request gets its response.
+/// The state of the request with a transid, for the next request with it.
 #[derive(Debug)]
 pub enum RetryState {
-    /// It is the first: it finds the response, and tells the others.
+    /// It is the first request, and publishes the response to retries.
     New(Completer),
-    /// The first is under way: it waits for its response.
+    /// The first request is in flight; a retry waits for its response.
     InFlight(ResultReceiver),
-    /// It gets what was kept.
+    /// The stored response.
     Stored(Response),
-    /// Not at all: its transid was used, and no response to this request is kept.
+    /// The transid was used, and no response to this request is stored.
     Mismatch,
 }
 
-/// Tells the response to those who ask again. Dropped without, the next request is the first again.
+/// Publishes the response to retries. If it is dropped without a response, the next request counts as the first.
 #[derive(Debug)]
 pub struct Completer {
     appid: AppId,
-    number: TransidKey,
+    key: TransidKey,
     sender: watch::Sender<Option<Response>>,
 }
 
@@ -122,39 +120,39 @@ impl Default for IdempotencyCache {
 }
 
 impl IdempotencyCache {
-    fn new(room: Capacity) -> Self {
+    fn new(capacity: Capacity) -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             spread: RandomState::default(),
-            capacity: room,
+            capacity,
             large: AtomicUsize::new(0),
             swept: AtomicUsize::new(0),
         }
     }
 
-    /// How a client's request gets its response. `pass` uses the transid, and says whether it was used before.
+    /// Enters a request. `mark_used` marks the transid used, and returns whether it was used before.
     ///
     /// # Errors
-    /// That of `pass`; nothing is changed then.
+    /// Those of `mark_used`; nothing has changed then.
     pub fn enter<E>(
         &self,
         appid: AppId,
-        number: TransidKey,
-        asked: Fingerprint,
-        pass: impl FnOnce() -> Result<bool, E>,
+        key: TransidKey,
+        fingerprint: Fingerprint,
+        mark_used: impl FnOnce() -> Result<bool, E>,
     ) -> Result<RetryState, E> {
         let mut shard = self.shard(&appid);
-        let used = pass()?;
-        let shelf = shard.entry(appid).or_default();
-        match shelf.slots.get(&number) {
+        let used = mark_used()?;
+        let client = shard.entry(appid).or_default();
+        match client.slots.get(&key) {
             None if used => return Ok(RetryState::Mismatch),
             None => {}
-            Some(slot) if slot.fingerprint.group != asked.group => {
-                // The client has moved, and is refused: that stays so when it moves back.
-                self.drop_response(shelf, number);
+            Some(slot) if slot.fingerprint.group != fingerprint.group => {
+                // The client has another group now, and is refused; it stays refused if it gets the old group back.
+                self.drop_response(client, key);
                 return Ok(RetryState::Mismatch);
             }
-            Some(slot) if slot.fingerprint != asked => return Ok(RetryState::Mismatch),
+            Some(slot) if slot.fingerprint != fingerprint => return Ok(RetryState::Mismatch),
             Some(Slot { state, .. }) => match state {
                 State::Completed(response) => return Ok(RetryState::Stored(response.clone())),
                 State::Gone => return Ok(RetryState::Mismatch),
@@ -165,34 +163,34 @@ impl IdempotencyCache {
             },
         }
         let (sender, response) = watch::channel(None);
-        shelf.slots.insert(number, Slot { fingerprint: asked, state: State::Waiting(Box::new(response)) });
-        Ok(RetryState::New(Completer { appid, number, sender }))
+        client.slots.insert(key, Slot { fingerprint, state: State::Waiting(Box::new(response)) });
+        Ok(RetryState::New(Completer { appid, key, sender }))
     }
 
-    /// Tells the response to those who wait, and keeps it for those who ask later.
-    pub fn complete(&self, teller: Completer, response: Response) {
-        let Completer { appid, number, sender } = teller;
+    /// Publishes the response to waiting retries, and stores it for later ones.
+    pub fn complete(&self, completer: Completer, response: Response) {
+        let Completer { appid, key, sender } = completer;
         let mut shard = self.shard(&appid);
-        if let Some(shelf) = shard.get_mut(&appid) {
-            self.keep(shelf, number, response.clone());
+        if let Some(client) = shard.get_mut(&appid) {
+            self.store(client, key, response.clone());
         }
         drop(shard);
         sender.send_replace(Some(response));
     }
 
-    /// Forgets the response to a request that was refused for its transid: it is refused from then on, in whatever mode.
-    pub fn refused(&self, appid: AppId, number: TransidKey) {
-        if let Some(shelf) = self.shard(&appid).get_mut(&appid) {
-            self.drop_response(shelf, number);
+    /// Removes the response of a transid that was refused as used: it stays refused, in each mode.
+    pub fn refused(&self, appid: AppId, key: TransidKey) {
+        if let Some(client) = self.shard(&appid).get_mut(&appid) {
+            self.drop_response(client, key);
         }
     }
 
-    /// Forgets the responses that are selected. Of those under way only what was asked is known.
+    /// Removes the selected responses. A request in flight is selected by its fingerprint alone.
     pub fn purge(&self, selects: impl Fn(&Fingerprint, Option<&Entry>) -> bool) {
         for shard in &self.shards {
-            for shelf in lock(shard).values_mut() {
+            for client in lock(shard).values_mut() {
                 let mut freed = 0;
-                for slot in shelf.slots.values_mut() {
+                for slot in client.slots.values_mut() {
                     let entry = match &slot.state {
                         State::Waiting(_) => None,
                         State::Completed(Some(entry)) => Some(&**entry),
@@ -203,73 +201,73 @@ impl IdempotencyCache {
                         slot.state = State::Gone;
                     }
                 }
-                self.free(shelf, freed);
+                self.free(client, freed);
             }
         }
     }
 
-    /// Forgets transids with stamps before this Unix second, in one part of the table a call.
+    /// Removes transids with stamps before this Unix second, in one shard per call.
     pub fn sweep(&self, floor: u64) {
-        let turn = self.swept.fetch_add(1, Ordering::Relaxed) % SHARDS;
-        let mut shard = lock(&self.shards[turn]);
-        shard.retain(|_, shelf| {
+        let shard = self.swept.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        let mut shard = lock(&self.shards[shard]);
+        shard.retain(|_, client| {
             let mut freed = 0;
-            while let Some(oldest) = shelf.slots.first_entry()
+            while let Some(oldest) = client.slots.first_entry()
                 && oldest.key().unix() < floor
             {
                 freed += oldest.remove().large_bytes();
             }
-            self.free(shelf, freed);
-            shelf.large.retain(|number| shelf.slots.contains_key(number));
-            !shelf.slots.is_empty()
+            self.free(client, freed);
+            client.large.retain(|key| client.slots.contains_key(key));
+            !client.slots.is_empty()
         });
         let room = shard.len() * 2;
         shard.shrink_to(room);
     }
 
-    fn drop_response(&self, shelf: &mut ClientSlots, number: TransidKey) {
-        if let Some(slot) = shelf.slots.get_mut(&number) {
+    fn drop_response(&self, client: &mut ClientSlots, key: TransidKey) {
+        if let Some(slot) = client.slots.get_mut(&key) {
             let freed = slot.large_bytes();
             slot.state = State::Gone;
-            self.free(shelf, freed);
+            self.free(client, freed);
         }
     }
 
-    fn keep(&self, shelf: &mut ClientSlots, number: TransidKey, response: Response) {
+    fn store(&self, client: &mut ClientSlots, key: TransidKey, response: Response) {
         let bytes = response.as_deref().map_or(0, large_bytes);
-        match shelf.slots.get(&number) {
+        match client.slots.get(&key) {
             Some(slot) if matches!(slot.state, State::Waiting(_)) => {}
             // Purged, or out of the window.
             _ => return,
         }
         if bytes > self.capacity.client {
-            shelf.slots.remove(&number);
+            client.slots.remove(&key);
             return;
         }
         while bytes > 0
-            && (shelf.large_bytes + bytes > self.capacity.client
+            && (client.large_bytes + bytes > self.capacity.client
                 || self.large.load(Ordering::Relaxed) + bytes > self.capacity.all)
         {
-            let Some(oldest) = shelf.large.pop_front() else {
-                // Others have all the room: this one is not kept, and its transid is used.
-                shelf.slots.remove(&number);
+            let Some(oldest) = client.large.pop_front() else {
+                // Other clients use all the room: this response is not stored, and its transid stays used.
+                client.slots.remove(&key);
                 return;
             };
-            let freed = shelf.slots.remove(&oldest).map_or(0, |slot| slot.large_bytes());
-            self.free(shelf, freed);
+            let freed = client.slots.remove(&oldest).map_or(0, |slot| slot.large_bytes());
+            self.free(client, freed);
         }
         if bytes > 0 {
-            shelf.large.push_back(number);
-            shelf.large_bytes += bytes;
+            client.large.push_back(key);
+            client.large_bytes += bytes;
             self.large.fetch_add(bytes, Ordering::Relaxed);
         }
-        if let Some(slot) = shelf.slots.get_mut(&number) {
+        if let Some(slot) = client.slots.get_mut(&key) {
             slot.state = State::Completed(response);
         }
     }
 
-    fn free(&self, shelf: &mut ClientSlots, bytes: usize) {
-        shelf.large_bytes -= bytes;
+    fn free(&self, client: &mut ClientSlots, bytes: usize) {
+        client.large_bytes -= bytes;
         self.large.fetch_sub(bytes, Ordering::Relaxed);
     }
 
@@ -280,11 +278,11 @@ impl IdempotencyCache {
 }
 
 fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
-    // The table is whole at every step.
+    // No step leaves the table inconsistent.
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The bytes that a response counts for.
+/// The bytes by which a response counts as large.
 fn large_bytes(entry: &Entry) -> usize {
     let bytes = entry.reply.body.len();
     if bytes >= LARGE { bytes } else { 0 }
@@ -300,7 +298,7 @@ impl Slot {
 }
 
 impl ResultReceiver {
-    /// Waits for the response; none when the first request ended without one.
+    /// Waits for the response; `None` if the first request ended without one.
     pub async fn wait(mut self) -> Option<Response> {
         self.0.wait_for(Option::is_some).await.ok().and_then(|response| response.clone())
     }

@@ -1,52 +1,49 @@
-//! Shares of the replay table: whose transid it is, what its group holds, and which bound is reached.
+//! Limits of the replay cache per client and per group.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use cmiot_signer::AppId;
 
-/// Whose transid it is, and what its group may hold.
+/// The client and group that a transid counts against.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner<'a> {
-    /// The client.
     pub appid: &'a AppId,
-    /// Its group.
     pub group: &'a Arc<str>,
-    /// Transids that the group may hold.
+    /// The maximum number of transids of the group.
     pub group_share: usize,
 }
 
-/// What a group holds.
+/// The number of transids of a group.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) name: Arc<str>,
-    pub(super) held: AtomicUsize,
+    pub(super) transids: AtomicUsize,
 }
 
-/// Refusals of a group's requests for want of room.
+/// Refusals of a group's requests because a limit was reached.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FullReport {
-    /// The client that was refused last.
+    /// The last refused client.
     pub client: AppId,
-    /// What was full.
     pub bound: CapacityBound,
-    /// How many requests were refused.
+    /// The number of refused requests.
     pub refused: u64,
 }
 
-/// A bound of the table.
+/// A limit that was reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CapacityBound {
-    /// The client's share.
+    /// The client's limit.
     Client,
-    /// The share of its group.
+    /// The limit of its group.
     Group,
-    /// The whole table.
+    /// The limit of the whole cache.
     Table,
 }
 
 impl CapacityBound {
-    /// The key of `[gateway]` that sets it.
+    /// The `[gateway]` key that sets the limit.
     pub fn key(self) -> &'static str {
         match self {
             Self::Client => "max_transids_per_client",
