@@ -1,9 +1,9 @@
 //! Reads the used transids back from the audit: at the start, and after the clock was set back.
 //!
-//! What is read begins a window before the newest record, or before now if that is earlier: a clock that is ahead reads
-//! all that a right one would. A request's record is never older than its transid's stamp less the window (`clock`), so
-//! the records are found by their horizon. The window may have been a wider one then: `state.db` keeps the widest that
-//! may still matter.
+//! Reading starts one window before the newest record, or before now if that is earlier: a clock that is ahead reads all
+//! that a right one would. A request's record is never older than its transid's stamp minus the window (`clock`), so the
+//! records are found by their horizon. The window may have been wider at that time: `state.db` stores the widest that may
+//! still matter.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -22,30 +22,30 @@ use crate::store::StoreError;
 use crate::store::state::StateStore;
 use crate::wire::transid::TransidKey;
 
-/// What was found when the audit was last read.
+/// The results of the last read of the audit.
 #[derive(Debug, Default)]
 pub struct ReplayRestore {
-    /// Records of stamps before this second cannot be read, 0 when all can or when the audit itself says so.
+    /// Records of stamps before this second are unreadable; 0 if all are readable, or if the audit reports the loss itself.
     unreadable_before: AtomicU64,
-    /// The widest window in which transids were accepted that may still matter, in seconds.
+    /// The widest window, of those in which still relevant transids were accepted, in seconds.
     widest_window: AtomicU64,
-    /// How many acknowledgements of losses there had been when that was last asked.
+    /// The number of acknowledged losses at the last check.
     acknowledgements: AtomicU64,
 }
 
 impl Relay {
-    /// No transid that was used before is answered again: the audit is the proof. Stamps whose records cannot be read are
-    /// refused. At the start, actions that were begun and have no record are open again. Blocks.
+    /// Restores the used transids from the audit, so that none is accepted again. Stamps whose records are unreadable are
+    /// refused. At the start, actions with an intent and without a record are opened again. Blocks.
     ///
     /// # Errors
-    /// When the newest segment cannot be read.
+    /// The newest segment cannot be read.
     pub fn restore_used_transids(&self, start: bool) -> Result<(), StoreError> {
         let replay = self.admit.replay();
         replay.begin_restore();
         let read = self.read_used(start);
         match &read {
-            // What was used in rows that were lost since the start is not read back, so that what has left the memory
-            // stays refused.
+            // Transids of rows that were lost since the start cannot be restored, so those that have left memory stay
+            // refused.
             Ok((_, unreadable)) if !start && self.audit.lost_while_running() => {
                 replay.abandon_restore();
                 self.replay_restore.unreadable_before.store(*unreadable, Ordering::Relaxed);
@@ -60,10 +60,10 @@ impl Relay {
         read.map(|_| ())
     }
 
-    /// Keeps the window that is used from now on where the next start finds it. Blocks.
+    /// Stores the window in use from now on for the next start. Blocks.
     ///
     /// # Errors
-    /// When the newest segment cannot be read, or the window not be written.
+    /// The newest segment cannot be read, or the window cannot be written.
     pub fn store_window(&self, state: &StateStore) -> Result<(), StoreError> {
         let now = self.clock.now();
         let newest = self.audit_reader.newest_record()?.unwrap_or(now);
@@ -73,26 +73,26 @@ impl Relay {
         Ok(())
     }
 
-    /// By how much a record may be older than the stamp of its transid.
+    /// The greatest time by which a record may be older than the stamp of its transid.
     fn max_record_lag(&self) -> Duration {
         self.admit
             .replay_horizon()
             .max(Duration::from_secs(self.replay_restore.widest_window.load(Ordering::Relaxed)))
     }
 
-    /// Whether a loss was acknowledged since this was last asked: the past is to be read again, since what was refused for
-    /// that loss may be answered.
+    /// Whether a loss was acknowledged since the last check. If so, the audit must be read again: requests that were refused
+    /// because of that loss may be accepted.
     pub(super) fn has_new_acknowledgement(&self) -> bool {
         let written = self.audit.acknowledgements();
         self.replay_restore.acknowledgements.swap(written, Ordering::Relaxed) != written
     }
 
-    /// The second from which on all is read, and that up to which it is not.
+    /// Reads the used transids. Returns the first second from which all are read, and the first from which all are readable.
     fn read_used(&self, start: bool) -> Result<(u64, u64), StoreError> {
         let now = self.clock.now();
         let newest = self.audit_reader.newest_record()?;
         let window = self.admit.replay_horizon();
-        // Without a record there is nothing that was not read.
+        // Without a record, nothing is left unread.
         let from = newest.map_or(Time::EPOCH, |newest| newest.min(now).minus(window));
         let key = |transid: &str| {
             let key = Transid::parse(transid).ok().as_ref().map(TransidKey::of);
@@ -110,7 +110,7 @@ impl Relay {
             let used = past.outcome != Outcome::Refused.name() || past.reason == Some(only_if_cached);
             if let Some(transid) = key(past.transid).filter(|_| used) {
                 if past.reason != Some(begun) {
-                    // The record says how it ended.
+                    // The record states its result.
                     open.remove(&Action { client: past.client, transid });
                 }
                 self.admit.restore_used(&past.client, transid);
@@ -119,7 +119,7 @@ impl Relay {
         })?;
         for (action, row) in open {
             self.admit.restore_used(&action.client, action.transid);
-            // This process knows its own actions.
+            // A running process has its own actions in memory.
             if start {
                 self.actions.restore(action, row);
             }
@@ -131,7 +131,8 @@ impl Relay {
         Ok((from.as_secs(), unreadable))
     }
 
-    /// Refuses stamps whose records cannot be read; those of rows that an anchor knows, until that is acknowledged.
+    /// Refuses stamps whose records are unreadable. Those of rows that an anchor proves lost are refused until the loss is
+    /// acknowledged.
     pub(super) fn refuse_lost_stamps(&self) {
         let window = self.max_record_lag();
         let through = |through: Time| through.plus(window).as_secs() + 1;
@@ -141,7 +142,7 @@ impl Relay {
             .set_lost_before(lost.max(self.replay_restore.unreadable_before.load(Ordering::Relaxed)));
     }
 
-    /// Reads the past again, elsewhere.
+    /// Restores the used transids on a thread of their own.
     pub(super) fn restore_in_background(self: &Arc<Self>) {
         let relay = Arc::clone(self);
         tokio::task::spawn_blocking(move || match relay.restore_used_transids(false) {
@@ -152,7 +153,7 @@ impl Relay {
                 );
             }
             Err(error) => {
-                tracing::error!(%error, "the used transids cannot be read back: older stamps stay refused");
+                tracing::error!(%error, "cannot restore the used transids: older stamps stay refused");
             }
         });
     }

@@ -1,8 +1,9 @@
-//! A request goes on when its client has left: what it waits for may be paid for, and it has its record in any case.
+//! A request that waits continues after its client has disconnected: its carrier call may already be paid for, and it has
+//! an audit record in any case.
 //!
-//! hyper drops the future of a request whose connection broke or whose HTTP/2 stream was reset. [`RunToCompletion`] is that
-//! future for whatever waits: dropped before it is done, it goes on as a task that a drain waits for. A request that is
-//! answered at once needs none of this, since its record is with the audit's writer before anything waits.
+//! hyper drops the future of a request whose connection broke or whose HTTP/2 stream was reset. If a [`RunToCompletion`] is
+//! dropped before it is complete, it continues as a task that a drain waits for. A request that need not wait does without
+//! it, since the audit writer has its record before the first wait.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,28 +12,28 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Work that is done to its end, whoever waits for it.
+/// A future that completes even if it is dropped.
 #[must_use = "it runs while it is polled, and when it is dropped"]
 pub struct RunToCompletion<T: Send + 'static> {
-    /// None once it is done.
+    /// `None` once it is complete.
     work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
     client_gone: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl<T: Send + 'static> RunToCompletion<T> {
-    /// Makes work, which is handed the token that is cancelled when its client has left. A token that is `given` belongs to
-    /// the work around this one.
+    /// Passes `work` the token that is cancelled when its client has disconnected: `outer`, if an enclosing future has one
+    /// already.
     pub fn new<F>(
         tasks: &TaskTracker,
-        given: Option<CancellationToken>,
+        outer: Option<CancellationToken>,
         work: impl FnOnce(CancellationToken) -> F,
     ) -> Self
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let left = given.unwrap_or_default();
-        Self { work: Some(Box::pin(work(left.clone()))), client_gone: left, tasks: tasks.clone() }
+        let client_gone = outer.unwrap_or_default();
+        Self { work: Some(Box::pin(work(client_gone.clone()))), client_gone, tasks: tasks.clone() }
     }
 }
 
@@ -40,7 +41,7 @@ impl<T: Send + 'static> Future for RunToCompletion<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        // Polled after its end it stays pending, as a future may.
+        // Polled after its completion it stays pending, as a future may.
         let Some(work) = &mut self.work else { return Poll::Pending };
         let polled = work.as_mut().poll(cx);
         if polled.is_ready() {
@@ -54,7 +55,7 @@ impl<T: Send + 'static> Drop for RunToCompletion<T> {
     fn drop(&mut self) {
         let Some(work) = self.work.take() else { return };
         self.client_gone.cancel();
-        // Without a runtime there is nothing left that could go on, and no audit either.
+        // Without a runtime nothing can continue, and there is no audit.
         if Handle::try_current().is_ok() {
             self.tasks.spawn(async move {
                 work.await;
@@ -69,27 +70,28 @@ mod tests {
     use tokio::sync::oneshot;
 
     #[tokio::test]
-    async fn work_that_is_dropped_goes_on_and_knows_it() {
+    async fn dropped_work_continues_and_is_notified() {
         let (tasks, (go, gate), (done, result)) =
             (TaskTracker::new(), oneshot::channel(), oneshot::channel());
-        let mut attended = RunToCompletion::new(&tasks, None, |left| async move {
+        let mut running = RunToCompletion::new(&tasks, None, |client_gone| async move {
             let _: Result<(), _> = gate.await;
-            let _: Result<(), bool> = done.send(left.is_cancelled());
+            let _: Result<(), bool> = done.send(client_gone.is_cancelled());
         });
-        assert!(std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut attended).poll(cx).is_pending())).await);
+        assert!(std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx).is_pending())).await);
         assert_eq!(tasks.len(), 0);
-        drop(attended);
+        drop(running);
         assert_eq!(tasks.len(), 1, "a drain waits for it");
         go.send(()).unwrap();
         assert_eq!(result.await, Ok(true));
     }
 
     #[tokio::test]
-    async fn work_that_is_done_is_not_done_again() {
+    async fn completed_work_is_not_run_again() {
         let tasks = TaskTracker::new();
-        let mut attended = RunToCompletion::new(&tasks, None, |left| async move { left.is_cancelled() });
-        assert!(!(&mut attended).await);
-        drop(attended);
+        let mut running =
+            RunToCompletion::new(&tasks, None, |client_gone| async move { client_gone.is_cancelled() });
+        assert!(!(&mut running).await);
+        drop(running);
         assert_eq!(tasks.len(), 0);
     }
 }

@@ -1,9 +1,11 @@
-//! From a gateway's HTTP request to a look-up: what the carrier's real clients send, and nothing that reads two ways.
+//! The parser of a gateway's HTTP request: it accepts what the carrier's clients send, and nothing ambiguous.
 //!
-//! Parameters stand in the URL, in a form body, or in both, in any order; an empty value means absent; unknown ones
-//! are ignored, except where an operation declares what it takes; Content-Type is not looked at, since clients send it at random. Refused: a known parameter twice, or
-//! in URL and body with different values; broken percent-encoding, NUL and what is not UTF-8; a GET with a body; any
-//! Transfer-Encoding (hyper drops a Content-Length beside it before we could compare them).
+//! Parameters are in the URL, in a form body, or in both, in any order. An empty value means absent. Unknown parameters are
+//! ignored, unless the operation declares its parameters. Content-Type is ignored, since clients send it at random.
+//!
+//! Refused are a known parameter twice, or in URL and body with different values; broken percent-encoding, NUL and invalid
+//! UTF-8; a GET with a body; and any Transfer-Encoding (hyper drops a Content-Length next to it, so that the two cannot be
+//! compared).
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -18,37 +20,31 @@ use crate::inline_str::InlineStr;
 use crate::operation::{self, Operation, Operations};
 use crate::refusal::{Malformed, ParameterName, Refusal};
 
-/// The longest request target, in bytes.
+/// The maximum length of a request target, in bytes.
 pub const MAX_TARGET: usize = 2 << 10;
-/// The longest body, in bytes.
+/// The maximum length of a body, in bytes.
 pub const MAX_BODY: usize = 4 << 10;
 
-/// A request in the form of a look-up; who asks is not known yet.
+/// A parsed request. Its client is not authenticated yet.
 #[derive(Debug)]
 pub struct Request<'a> {
-    /// What is asked.
     pub operation: &'static Operation,
-    /// Who claims to ask.
     pub appid: AppId,
-    /// Its transaction number.
     pub transid: SentTransid,
-    /// The ebid, where one was sent.
     pub ebid: Option<Cow<'a, str>>,
-    /// The token as sent. A secret.
+    /// A secret.
     pub token: Token<'a>,
-    /// The card asked about.
     pub card: Card,
-    /// What the operation declares beside the card.
+    /// The parameters that the operation declares in addition to the card.
     pub parameters: operation::Parameters,
-    /// What it wants of the cache.
     pub directives: RequestDirectives,
 }
 
-/// A token as a gateway sent it: shown to nobody.
+/// A token as a gateway sent it. Its `Debug` form is redacted.
 pub struct Token<'a>(Cow<'a, str>);
 
 impl Token<'_> {
-    /// The token's text. Mind where it goes.
+    /// The secret text.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -60,34 +56,33 @@ impl std::fmt::Debug for Token<'_> {
     }
 }
 
-/// What could be read of a request, for its audit record: refused ones are recorded too.
+/// The unverified parameters that could be read, for the audit record: refused requests are recorded too.
 #[derive(Debug, Default)]
 pub struct Claims {
-    /// The operation, where the path is one.
     pub operation: Option<&'static Operation>,
-    /// The appid, where it has the form of one.
+    /// The appid, if it is well-formed.
     pub appid: Option<AppId>,
-    /// The transid as sent, where it is no longer than one may be, up to what is neither letter nor digit.
+    /// The leading letters and digits of the transid, unless it is longer than a transid may be.
     pub transid: Option<InlineStr<48>>,
-    /// The card, where exactly one is named and has the form of one.
+    /// The card, if the request names exactly one, and it is well-formed.
     pub card: Option<Card>,
 }
 
-/// The hosts that an absolute-form target may name.
+/// The host names that an absolute-form target may have.
 #[derive(Clone, Debug)]
 pub struct Hosts {
     names: Vec<String>,
-    /// Any IP address is one of them.
+    /// All IP addresses are allowed too.
     addresses: bool,
 }
 
 impl Hosts {
-    /// These, whatever their case.
+    /// These host names, in any case.
     pub fn new(hosts: impl IntoIterator<Item = String>) -> Self {
         Self { names: hosts.into_iter().collect(), addresses: false }
     }
 
-    /// These and every IP address: for a listener that does not know the addresses by which it is reached.
+    /// Allows every IP address too: a listener may not know the addresses by which it is reached.
     pub fn with_addresses(self) -> Self {
         Self { addresses: true, ..self }
     }
@@ -99,10 +94,10 @@ impl Hosts {
     }
 }
 
-/// Checks what the head alone shows.
+/// Checks the head of a request.
 ///
 /// # Errors
-/// The refusal, whatever the body holds.
+/// The refusal, for which the body does not matter.
 pub fn check_head(
     method: &Method,
     uri: &Uri,
@@ -123,7 +118,7 @@ pub fn check_head(
     if !has_one_host(uri, version, headers) {
         return Err(Refusal::Malformed(Malformed::Host));
     }
-    // In HTTP/2 it is `:authority`, which is what Host is in HTTP/1 (RFC 9113 8.3.1): no absolute-form target.
+    // In HTTP/2 the host is that of `:authority`, which corresponds to Host (RFC 9113 8.3.1), not an absolute-form target.
     if version != Version::HTTP_2 && uri.host().is_some_and(|host| !hosts.has(host)) {
         return Err(Refusal::ForeignHost);
     }
@@ -146,8 +141,8 @@ pub fn has_one_host(uri: &Uri, version: Version, headers: &HeaderMap) -> bool {
 }
 
 impl<'a> Request<'a> {
-    /// Reads a look-up; whatever can be read of a refused one is left in `claims`. A lenient transid is read only where
-    /// some client may send one.
+    /// Parses a request. `claims` gets the readable parameters, also of a request that is refused. A lenient transid is
+    /// accepted only if some client may send one.
     ///
     /// # Errors
     /// [`Refusal::UnknownPath`], [`Refusal::Malformed`] or [`Refusal::Card`].
@@ -204,12 +199,12 @@ struct Parameters<'a> {
     msisdn: Option<Cow<'a, str>>,
     iccid: Option<Cow<'a, str>>,
     imsi: Option<Cow<'a, str>>,
-    /// Those that the operation declares, by their place in its list; empty for most operations.
+    /// The operation's declared parameters, in the order of its list; empty for most operations.
     declared: Vec<Option<Cow<'a, str>>>,
 }
 
 impl<'a> Parameters<'a> {
-    /// Reads the query, then the body: each on its own, so that a parameter may stand in both with one value.
+    /// Parses the query and the body separately, so that a parameter may be in both with the same value.
     fn read(query: &'a str, body: &'a [u8], operation: &Operation) -> Result<Self, Malformed> {
         let mut parameters = Self::form(query, operation)?;
         if body.is_empty() {
@@ -233,7 +228,7 @@ impl<'a> Parameters<'a> {
 
     fn form(text: &'a str, operation: &Operation) -> Result<Self, Malformed> {
         let mut parameters = Self { declared: vec![None; operation.parameters.len()], ..Self::default() };
-        // Most are as plain as they can be, which one look at the whole shows.
+        // Most texts need no decoding, which one scan shows.
         let plain = memchr::memchr3(0, b'%', b'+', text.as_bytes()).is_none();
         let decode = |part: &'a str| if plain { Ok(Cow::Borrowed(part)) } else { decode(part) };
         let mut rest = Some(text);
@@ -252,7 +247,7 @@ impl<'a> Parameters<'a> {
                 "imsi" => ("imsi", &mut parameters.imsi),
                 _ if !operation.strict || (name.is_empty() && value.is_empty()) => continue,
                 other => match operation.parameters.iter().position(|one| *one == other) {
-                    Some(place) => (operation.parameters[place], &mut parameters.declared[place]),
+                    Some(index) => (operation.parameters[index], &mut parameters.declared[index]),
                     None => return Err(Malformed::Undeclared(ParameterName::new(other))),
                 },
             };
@@ -266,7 +261,7 @@ impl<'a> Parameters<'a> {
         Ok(parameters)
     }
 
-    /// Exactly one of the three ("必须有且只有一项").
+    /// The only one of the three card numbers ("必须有且只有一项").
     fn card(&self) -> Result<Card, Refusal> {
         let given =
             [(CardKind::Msisdn, &self.msisdn), (CardKind::Iccid, &self.iccid), (CardKind::Imsi, &self.imsi)];
@@ -294,15 +289,15 @@ fn merge<'a>(
     }
 }
 
-/// What stands before the first `at`, an ASCII character, and what stands behind it if there is one.
-fn split_once_byte(text: &str, at: u8) -> (&str, Option<&str>) {
-    match memchr::memchr(at, text.as_bytes()) {
-        Some(place) => (&text[..place], Some(&text[place + 1..])),
+/// Splits a text at the first `separator`, an ASCII character, if it has one.
+fn split_once_byte(text: &str, separator: u8) -> (&str, Option<&str>) {
+    match memchr::memchr(separator, text.as_bytes()) {
+        Some(index) => (&text[..index], Some(&text[index + 1..])),
         None => (text, None),
     }
 }
 
-/// As much of a transid as a legal one may begin with: what a stranger sends is not kept as it comes.
+/// The leading letters and digits: other text of an unknown sender is not recorded.
 fn legal_transid(text: &str) -> Option<InlineStr<48>> {
     let end = text.bytes().position(|byte| !byte.is_ascii_alphanumeric()).unwrap_or(text.len());
     (end > 0).then(|| InlineStr::new(&text[..end]))

@@ -1,4 +1,4 @@
-//! Requests as real clients send them, and as nobody should.
+//! Requests as real clients send them, and requests that must be refused.
 
 use crate::operation::tests::all;
 use crate::wire::request::*;
@@ -11,7 +11,7 @@ fn parse(target: &str, body: &str) -> Result<Request<'static>, Refusal> {
 }
 
 fn parse_as(target: &str, body: &str, lenient: bool) -> Result<Request<'static>, Refusal> {
-    // A request borrows from what was sent, which a test forgets to free.
+    // A request borrows from the target and the body, which this test leaks.
     let (uri, body) = (Box::leak(Box::new(target.parse().unwrap())), body.to_owned().leak());
     Request::parse(uri, &HeaderMap::new(), body.as_bytes(), &all(), lenient, &mut Claims::default())
 }
@@ -22,13 +22,13 @@ fn target(rest: &str) -> String {
 
 fn malformed(result: Result<Request<'_>, Refusal>) -> Malformed {
     match result.expect_err("this must be refused") {
-        Refusal::Malformed(what) => what,
+        Refusal::Malformed(malformed) => malformed,
         other => panic!("refused for another reason: {other:?}"),
     }
 }
 
 #[test]
-fn parameters_may_stand_in_url_or_body_in_any_order() {
+fn parameters_may_be_in_url_or_body_in_any_order() {
     let query = format!("msisdn=14765004176&token=t&transid={TRANSID}&ebid=1&appid=100001");
     for request in [
         parse(&format!("/v2//userstatusrealsingle?{query}"), "").unwrap(),
@@ -64,7 +64,7 @@ fn doubled_parameters_are_refused() {
 }
 
 #[test]
-fn broken_encoding_is_refused_wherever_it_stands() {
+fn broken_encoding_is_refused_everywhere() {
     for bad in ["%", "%4", "%zz", "%00", "%ff", "%+1"] {
         assert_eq!(malformed(parse(&target(&format!("&msisdn={bad}")), "")), Malformed::Encoding, "{bad}");
         assert_eq!(
@@ -99,7 +99,7 @@ fn a_transid_is_strict_only_when_whole_and_of_its_appid() {
     lenient("A0B40O5", "A0B40O520161121001");
     lenient("A0B40MI", "2016071314451512365445");
     assert_eq!(malformed(with("1-1", TRANSID)), Malformed::AppId);
-    // What no client may send: the padding of a hash does not fit into letters and digits.
+    // No client may send these: the padding of a hash does not fit into letters and digits.
     for hostile in [&format!("{TRANSID}%80"), &format!("{TRANSID}-"), &"1".repeat(49), "%E6%AD%A3"] {
         let refused = malformed(with("100001", hostile));
         assert!([Malformed::Transid, Malformed::Encoding].contains(&refused), "{hostile}");
@@ -107,14 +107,14 @@ fn a_transid_is_strict_only_when_whole_and_of_its_appid() {
 }
 
 #[test]
-fn a_bad_card_is_told_apart_from_a_bad_request() {
+fn a_bad_card_is_refused_differently_than_a_bad_request() {
     for bad in ["&msisdn=12345678901234", "&msisdn=1a", "&iccid=8986", "&imsi=1234567890123456"] {
         assert_eq!(parse(&target(bad), "").expect_err("a bad card"), Refusal::Card, "{bad}");
     }
 }
 
 #[test]
-fn the_head_alone_refuses_what_it_can() {
+fn a_bad_head_is_refused_without_the_body() {
     let hosts = Hosts::new(["api.iot.10086.cn".to_owned()]);
     let none = HeaderMap::new();
     let check = |method: &Method, target: &str, headers: &HeaderMap| {
@@ -165,7 +165,7 @@ fn an_authority_is_a_host_in_http_2_and_a_target_in_http_1() {
 
 proptest! {
     #[test]
-    fn what_is_encoded_is_decoded(text in "[^\\x00]{0,40}") {
+    fn decoding_reverses_encoding(text in "[^\\x00]{0,40}") {
         let encoded: String = text.bytes().map(|b| format!("%{b:02x}")).collect();
         prop_assert_eq!(decode(&encoded).unwrap(), text);
     }
