@@ -109,7 +109,7 @@ impl App {
         let flights = TaskTracker::new();
         let relay = Arc::new(relay(&config, &store, &clock, &metrics, &flights)?);
         relay.cache.remove_future();
-        if let Some(newest) = store.history.newest_record()? {
+        if let Some(newest) = store.audit_reader.newest_record()? {
             clock.newest_record(newest);
         }
         relay.store_window(&store.state)?;
@@ -321,7 +321,7 @@ impl App {
         let store = self.store;
         if tokio::task::spawn_blocking(move || match calls_ended {
             true => store.close(),
-            false => store.close_with_calls_under_way(),
+            false => store.close_with_calls_in_flight(),
         })
         .await
         .is_err()
@@ -375,7 +375,7 @@ fn relay(
             clock.clone(),
         ),
         config: ArcSwap::from(Arc::clone(config)),
-        audit_reader: store.history.clone(),
+        audit_reader: store.audit_reader.clone(),
         replay_restore: ReplayRestore::default(),
         clock: clock.clone(),
         metrics: Arc::clone(metrics),
@@ -384,7 +384,7 @@ fn relay(
 
 /// Notes the calls that were under way at a crash: transids that were leased and have no row.
 async fn note_unaccounted(store: &Store, clock: &Clock) -> Result<(), StoreError> {
-    let found = unaccounted::find(&store.state, &store.history, clock.now())?;
+    let found = unaccounted::find(&store.state, &store.audit_reader, clock.now())?;
     for note in found.notes {
         tracing::warn!("calls without a row, since the proxy did not end in order: {}", note.detail);
         if store.audit.append_note(note).await.is_err() {

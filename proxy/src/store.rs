@@ -1,14 +1,14 @@
-//! The files that outlive the process: the only SQL of the proxy.
+//! The persistent files; the only SQL of the proxy.
 //!
-//! | file | holds | lost |
+//! | file | contents | if it is lost |
 //! | --- | --- | --- |
-//! | `cache.db` | the carrier's last answers | at will: it is begun anew |
-//! | `state.db` | how far the carrier-side transids have got | an error that names the remedy |
-//! | `audit-YYYY-MM.db` | one row a request, by month | never by the proxy |
-//! | `store.lock` | the process that works here | nothing |
+//! | `cache.db` | the latest carrier responses | created again, empty |
+//! | `state.db` | the high-water marks of the carrier-side transids | an error that names the remedy |
+//! | `audit-YYYY-MM.db` | one row per request, by month | the proxy never removes it |
+//! | `store.lock` | the process that uses the folder | nothing |
 //!
-//! One process a folder. Each file has one writer (a thread for cache and audit); readers have connections of
-//! their own. The folder is created for its owner alone (0700), and so are the files (0600).
+//! One process per folder. Each file has one writer (a thread for cache and audit); readers have their own connections.
+//! Only the owner has access to the folder (0700) and to its files (0600).
 
 pub mod atomic_file;
 pub mod audit;
@@ -40,16 +40,14 @@ use self::state::{OnStateLoss, StateStore};
 use crate::alarms::Alarms;
 use crate::clock::Clock;
 
-/// How the store is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StoreOptions {
-    /// How the audit is written.
     pub audit: audit::Options,
-    /// Answers that may wait to be stored; beyond, they are not.
+    /// Responses that may be queued to be stored; further ones are dropped.
     pub cache_queue: usize,
-    /// How long answers stay in the cache's file, and how many.
+    /// Limits on the responses in `cache.db`.
     pub retention: cache::Retention,
-    /// Start a lost `state.db` over, above every transid in the audit and above now.
+    /// Replace a lost `state.db` by a new one that starts above every transid in the audit and above the current time.
     pub accept_lost_state: bool,
 }
 
@@ -64,34 +62,30 @@ impl Default for StoreOptions {
     }
 }
 
-/// The store of one folder, for as long as this value lives.
+/// The open store of one folder.
 pub struct Store {
-    /// The carrier's last answers.
     pub cache: Arc<CacheStore>,
-    /// How far the carrier-side transids have got.
     pub state: Arc<StateStore>,
-    /// One row a request.
     pub audit: Arc<AuditStore>,
-    /// Reads the audit back.
-    pub history: AuditReader,
-    /// Conditions that need the operator, of the whole process.
+    pub audit_reader: AuditReader,
+    /// Conditions of the whole process that need the operator.
     pub alarms: Alarms,
-    /// Why nothing more is written until the process is started again.
+    /// A permanent failure: nothing more is written until the process is restarted.
     pub failure: Failure,
-    /// Released by the system when the process ends, however it ends.
+    /// The system releases the lock when the process ends, in any way.
     lock: File,
 }
 
-/// A state that is started over begins this long after the newest transid known: a call in flight at the loss
-/// may have had a later one, by as much as a lease reaches ahead.
+/// A replaced state starts this long after the newest known transid: a call in flight at the time of the loss may have had
+/// a later transid, by at most the time that a lease covers in advance.
 const START_OVER_MARGIN: Duration = Duration::from_secs(120);
 
 impl Store {
-    /// Opens everything in `dir`, which is created if need be. Blocks.
+    /// Opens every file in `dir`, which is created if needed. Blocks.
     ///
     /// # Errors
-    /// The error names the file and the remedy: another process works there; `state.db` is lost; a file is
-    /// another program's, is newer than this proxy, or cannot be written.
+    /// The error names the file and the remedy: another process uses the folder; `state.db` is lost; another program or a
+    /// newer proxy wrote a file; a file cannot be written.
     pub fn open(dir: &Path, options: StoreOptions, clock: &Clock) -> Result<Self, StoreError> {
         schema::check_library(dir)?;
         schema::create_folder(dir)?;
@@ -99,19 +93,20 @@ impl Store {
         if let Some(size) = blocks::small(dir)? {
             tracing::warn!(
                 folder = %dir.display(), size,
-                "the file system has small blocks, and SQLite's memory-mapped index can end the process (SIGBUS) when it is full: \
+                "the file system has small blocks: when it is full, SQLite's memory-mapped index can end the process (SIGBUS); \
                  use one with blocks of 4096 bytes (mkfs.ext4 -b 4096), and keep [audit] min_free"
             );
         }
         if let Some(group) = options.audit.group {
-            folder::share(dir, group)?;
+            folder::share_with_group(dir, group)?;
         }
         let lock = folder::lock(dir)?;
-        let history = AuditReader::new(dir);
-        // First, since the files of the others are how it knows that it must exist.
-        let lost = if options.accept_lost_state { start_over(&history, clock)? } else { OnStateLoss::Refuse };
+        let audit_reader = AuditReader::new(dir);
+        let on_loss =
+            if options.accept_lost_state { start_over(&audit_reader, clock)? } else { OnStateLoss::Refuse };
         let failure = Failure::default();
-        let state = StateStore::open_with(dir, lost, clock.clone(), failure.clone())?;
+        // The state first: it must exist if the files of the others do.
+        let state = StateStore::open_with(dir, on_loss, clock.clone(), failure.clone())?;
         let audit = AuditStore::open_with(dir, options.audit, clock.clone(), failure.clone())?;
         let cache = CacheStore::open_with(
             dir,
@@ -125,67 +120,70 @@ impl Store {
             state: Arc::new(state),
             alarms: audit.alarms().clone(),
             audit: Arc::new(audit),
-            history,
+            audit_reader,
             failure,
             lock,
         })
     }
 
-    /// Says to the commands that run beside this process where its admin listener is. A failure is only logged: they say
-    /// then that they cannot reach it.
+    /// Publishes the address of the admin listener to the commands that run at the same time. A failure is only logged: the
+    /// commands then report that they cannot reach it.
     pub fn announce(&self, admin: &str) {
         if let Err(error) = folder::announce(&self.lock, admin) {
-            tracing::warn!(%error, "store.lock does not say where the admin listener is");
+            tracing::warn!(%error, "cannot write the address of the admin listener to store.lock");
         }
     }
 
-    /// Why a request would be refused whatever is asked; none while records are taken, or need not be.
+    /// The reason for which the store would refuse every request; none while audit records can be written or are optional.
     pub fn unready(&self) -> Option<Unready> {
-        if let Some(why) = self.failure.get() {
-            return Some(Unready::Failed(why.to_owned()));
+        if let Some(reason) = self.failure.get() {
+            return Some(Unready::Failed(reason.to_owned()));
         }
         let refuses = self.audit.on_failure() == OnFailure::Refuse;
         (refuses && !self.audit.can_record()).then_some(Unready::Audit)
     }
 
-    /// Writes what is queued, checkpoints, and ends the writer threads. Blocks until that is done.
+    /// Writes the queued rows, checkpoints, and ends the writer threads. Blocks until that is done.
     pub fn close(&self) {
-        self.close_when(true);
-    }
-
-    /// The same where calls were sent that have no row: they are found at the next start.
-    pub fn close_with_calls_under_way(&self) {
-        self.close_when(false);
-    }
-
-    fn close_when(&self, calls_ended: bool) {
         self.audit.close();
-        if calls_ended && self.audit.is_complete() {
-            let leased = self.state.leased().map(|leased| leased.last().map(|block| block.id));
-            if let Err(error) =
-                leased.and_then(|last| last.map_or(Ok(()), |last| self.state.account_for(last)))
-            {
-                tracing::warn!(%error, "the next start will look for calls without a row");
-            }
+        if self.audit.is_complete()
+            && let Err(error) = self.account_for_all_calls()
+        {
+            tracing::warn!(%error, "the next start will search for calls without a row");
         }
+        self.close_cache_and_state();
+    }
+
+    /// Does the same while calls without a row are in flight: the next start finds them.
+    pub fn close_with_calls_in_flight(&self) {
+        self.audit.close();
+        self.close_cache_and_state();
+    }
+
+    fn account_for_all_calls(&self) -> Result<(), StoreError> {
+        let last = self.state.leased()?.last().map(|block| block.id);
+        last.map_or(Ok(()), |last| self.state.account_for(last))
+    }
+
+    fn close_cache_and_state(&self) {
         self.cache.close();
         self.state.close();
     }
 }
 
-/// Why the store takes nothing.
+/// The reason for which the store would refuse every request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unready {
-    /// The store has failed for good: the process ends.
+    /// The store has failed permanently: the process ends.
     #[error("the store has failed, and the process ends: {0}")]
     Failed(String),
-    /// The audit's last commit failed, or takes too long; it is tried again by itself.
-    #[error("audit records cannot be written; the log says why")]
+    /// The audit's last commit failed or takes too long; the writer retries it.
+    #[error("audit records cannot be written; the log has the reason")]
     Audit,
 }
 
-fn start_over(history: &AuditReader, clock: &Clock) -> Result<OnStateLoss, StoreError> {
-    let highest = history.highest_carrier_stamp()?.map_or(0, cmiot_signer::Stamp::to_unix);
+fn start_over(audit_reader: &AuditReader, clock: &Clock) -> Result<OnStateLoss, StoreError> {
+    let highest = audit_reader.highest_carrier_stamp()?.map_or(0, cmiot_signer::Stamp::to_unix);
     let floor = highest.max(clock.now().as_secs()).saturating_add(START_OVER_MARGIN.as_secs());
     Ok(OnStateLoss::StartOver { floor })
 }
@@ -209,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_made_for_its_owner_and_opened_again() {
+    fn a_folder_is_created_for_its_owner_alone_and_opens_again() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("deep/data");
         let store = open(&data, StoreOptions::default()).unwrap();
@@ -238,13 +236,13 @@ mod tests {
                 "state.db",
                 "store.lock"
             ],
-            "no WAL stays behind"
+            "no WAL is left"
         );
         assert!(open(&data, StoreOptions::default()).is_ok());
     }
 
     #[test]
-    fn a_folder_in_use_says_by_whom() {
+    fn a_folder_in_use_names_the_process() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path(), StoreOptions::default()).unwrap();
         let error = open(dir.path(), StoreOptions::default()).err().unwrap();

@@ -161,28 +161,28 @@ mod tests {
             }
             manual.advance(Duration::from_secs(30));
         }
-        store.close_with_calls_under_way();
+        store.close_with_calls_in_flight();
         drop((transids, store));
         let store = open();
         for _ in 0..2 {
-            let found = find(&store.state, &store.history, now).unwrap();
+            let found = find(&store.state, &store.audit_reader, now).unwrap();
             let details: Vec<_> = found.notes.iter().map(|note| note.detail.as_str()).collect();
             assert_eq!(details.len(), 1);
             assert!(details[0].starts_with("appid=100001 node=07 since=20260114120000 until=2026011512"));
             assert!(details[0].ends_with(" sent=2:3-4 perhaps=9:12-20"), "{details:?}");
         }
-        let last = find(&store.state, &store.history, now).unwrap().last.unwrap();
+        let last = find(&store.state, &store.audit_reader, now).unwrap().last.unwrap();
         store.state.account_for(last).unwrap();
-        assert!(find(&store.state, &store.history, now).unwrap().notes.is_empty(), "noted once");
+        assert!(find(&store.state, &store.audit_reader, now).unwrap().notes.is_empty(), "noted once");
 
         // A later lease is not accounted for by it, but by a clean end.
         let transids = source(&store);
         called(&store, &transids.next(&appid).unwrap());
-        assert_eq!(find(&store.state, &store.history, now).unwrap().notes.len(), 1);
+        assert_eq!(find(&store.state, &store.audit_reader, now).unwrap().notes.len(), 1);
         store.close();
         drop((transids, store));
         let store = open();
-        let found = find(&store.state, &store.history, now).unwrap();
+        let found = find(&store.state, &store.audit_reader, now).unwrap();
         assert!(found.notes.is_empty() && found.last.is_none(), "{found:?}");
     }
 }

@@ -1,7 +1,7 @@
-//! Files that are whole or absent: written beside under a temporary name, synced, renamed; then their folder is synced.
+//! Files that are complete or absent: written under a temporary name, synced, renamed; then their folder is synced.
 //!
-//! The temporary name is the file's own with `.part` behind it. Whoever writes it holds a lock (flock(2)) on it, so what a
-//! killed process left is told from what another process is writing: the next one to write the same file removes it.
+//! The temporary name is the file's own with the suffix `.part`. Its writer holds a lock (flock(2)) on it, which
+//! distinguishes a file in use from one that a killed process left: the next writer of the same file removes the latter.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
@@ -10,22 +10,22 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
 
-/// What a temporary name ends with.
+/// The suffix of temporary names.
 const PART: &str = "part";
 
-/// How often a temporary file is tried to be created while others remove what they take for an abandoned one.
-const TRIES: u32 = 16;
+/// Attempts to create a temporary file while other processes remove it as abandoned, before it is locked.
+const CREATE_ATTEMPTS: u32 = 16;
 
-/// What becomes of a file that has the final name already.
+/// Handling of an existing file with the final name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Existing {
-    /// It stays, and the new file is an error.
+    /// The existing file stays, and the new file is an error.
     Keep,
-    /// The new file takes its place.
+    /// The new file replaces it.
     Replace,
 }
 
-/// A file that is being written. Dropped before [`AtomicFile::finish`], it leaves nothing.
+/// A file that is being written. Dropping it before [`AtomicFile::finish`] removes the temporary file.
 #[derive(Debug)]
 pub struct AtomicFile {
     file: File,
@@ -34,22 +34,22 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Begins a file of this mode, whatever the umask.
+    /// Creates the temporary file with this mode, regardless of the umask.
     ///
     /// # Errors
-    /// [`io::ErrorKind::ResourceBusy`] when another process is writing it, or what the system says.
-    pub fn begin(path: &Path, mode: u32) -> io::Result<Self> {
+    /// [`io::ErrorKind::ResourceBusy`] when another process is writing it, or an error of the system.
+    pub fn create(path: &Path, mode: u32) -> io::Result<Self> {
         let part = path.with_added_extension(PART);
-        for _ in 0..TRIES {
+        for _ in 0..CREATE_ATTEMPTS {
             match OpenOptions::new().read(true).write(true).create_new(true).mode(mode & 0o600).open(&part) {
                 Ok(file) => {
-                    // Where the file system knows no such locks, nothing tells an abandoned file from another.
+                    // A file system without such locks cannot distinguish an abandoned file from another.
                     if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
                         continue;
                     }
-                    let whole = Self { file, part, path: path.to_owned() };
-                    whole.file.set_permissions(Permissions::from_mode(mode))?;
-                    return Ok(whole);
+                    let created = Self { file, part, path: path.to_owned() };
+                    created.file.set_permissions(Permissions::from_mode(mode))?;
+                    return Ok(created);
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => remove_abandoned(&part)?,
                 Err(error) => return Err(error),
@@ -58,21 +58,20 @@ impl AtomicFile {
         Err(busy(&part))
     }
 
-    /// Where it is written until it is finished.
+    /// The temporary path.
     pub fn part(&self) -> &Path {
         &self.part
     }
 
-    /// What is written into.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Gives the file to the owner of its folder when the superuser writes it, so that the proxy can read what root's
-    /// commands leave for it.
+    /// Gives the file to the owner of its folder when the superuser writes it, so that the proxy can read files that
+    /// commands of root leave for it.
     ///
     /// # Errors
-    /// The system's.
+    /// When the system refuses.
     pub fn for_owner_of_folder(&self) -> io::Result<()> {
         if rustix::process::geteuid().is_root() {
             let owner = fs::metadata(folder(&self.path))?.uid();
@@ -81,11 +80,11 @@ impl AtomicFile {
         Ok(())
     }
 
-    /// Syncs the file, gives it its name, and makes the name outlive a power loss.
+    /// Syncs the file, gives it its final name, and syncs the folder, so that the name survives a power loss.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] when there is a file that has to stay, or what the system says. Nothing has the
-    /// final name then but what had it before.
+    /// [`io::ErrorKind::AlreadyExists`] when a file with this name must stay, or an error of the system. The file with the
+    /// final name is then the one from before, or absent.
     pub fn finish(self, existing: Existing) -> io::Result<()> {
         self.file.sync_all()?;
         match existing {
@@ -98,7 +97,7 @@ impl AtomicFile {
 
 impl Drop for AtomicFile {
     fn drop(&mut self) {
-        // There is nothing of this name once it is finished: others wait for the lock before they create it.
+        // After `finish` no file has the temporary name, or one of another process does: that one is not removed.
         let ours = fs::metadata(&self.part).is_ok_and(|found| {
             self.file.metadata().is_ok_and(|own| own.ino() == found.ino() && own.dev() == found.dev())
         });
@@ -108,21 +107,21 @@ impl Drop for AtomicFile {
     }
 }
 
-/// Writes a whole file of this mode.
+/// Writes a complete file with this mode.
 ///
 /// # Errors
-/// As [`AtomicFile::begin`] and [`AtomicFile::finish`].
+/// As [`AtomicFile::create`] and [`AtomicFile::finish`].
 pub fn write(path: &Path, bytes: &[u8], mode: u32, existing: Existing) -> io::Result<()> {
-    let mut whole = AtomicFile::begin(path, mode)?;
-    whole.file.write_all(bytes)?;
-    whole.finish(existing)
+    let mut created = AtomicFile::create(path, mode)?;
+    created.file.write_all(bytes)?;
+    created.finish(existing)
 }
 
-/// Appends a line, which ends with a line break, and syncs it. A last line that was cut off is ended first, so that the new
-/// one stands alone. A file that is created gets this mode, whatever the umask.
+/// Appends a line, which ends with a line break, and syncs it. A truncated last line is ended first, so that the new line
+/// is separate. A new file gets this mode, regardless of the umask.
 ///
 /// # Errors
-/// The system's.
+/// When the system refuses.
 pub fn append_line(path: &Path, mode: u32, line: &str) -> io::Result<()> {
     let mut open = OpenOptions::new();
     open.read(true).append(true);
@@ -144,17 +143,17 @@ pub fn append_line(path: &Path, mode: u32, line: &str) -> io::Result<()> {
     file.sync_data()
 }
 
-/// Removes what killed processes left under temporary names of files whose names begin with one of these. What another
-/// process is writing stays.
-pub fn sweep(dir: &Path, begins: &[&str]) {
+/// Removes temporary files that killed processes left, of files whose names begin with one of the prefixes. A file that
+/// another process is writing stays.
+pub fn sweep(dir: &Path, prefixes: &[&str]) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         let name = entry.file_name();
         let Some(stem) = name.to_str().and_then(|name| name.strip_suffix(".part")) else { continue };
-        if begins.iter().any(|begin| stem.starts_with(begin)) {
+        if prefixes.iter().any(|prefix| stem.starts_with(prefix)) {
             match remove_abandoned(&path) {
                 Err(error) if error.kind() != io::ErrorKind::ResourceBusy => {
-                    tracing::warn!(file = %path.display(), %error, "an unfinished file stays: remove it");
+                    tracing::warn!(file = %path.display(), %error, "cannot remove an unfinished file: remove it");
                 }
                 _ => {}
             }
@@ -162,10 +161,10 @@ pub fn sweep(dir: &Path, begins: &[&str]) {
     }
 }
 
-/// Removes a file if it is there.
+/// Removes a file; returns false if it does not exist.
 ///
 /// # Errors
-/// When it is there and stays.
+/// When it exists and cannot be removed.
 pub fn remove(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
@@ -174,17 +173,17 @@ pub fn remove(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Makes a name that was created or removed outlive a power loss.
+/// Syncs the folder of a path, so that a created or removed name survives a power loss.
 ///
 /// # Errors
-/// The system's.
+/// When the system refuses.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder(path))?.sync_all()
 }
 
-/// Removes a temporary file that nobody writes any more.
+/// Removes a temporary file, unless another process is writing it.
 fn remove_abandoned(part: &Path) -> io::Result<()> {
-    // A link is removed, not followed; anything else is not ours to open.
+    // A link is removed, not followed; other kinds of files are not opened.
     if fs::symlink_metadata(part).is_ok_and(|found| found.is_file()) {
         match File::open(part) {
             Ok(file) if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) => return Err(busy(part)),
@@ -202,7 +201,7 @@ fn busy(part: &Path) -> io::Error {
 fn rename_if_absent(from: &Path, to: &Path) -> io::Result<()> {
     use rustix::io::Errno;
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Not every file system knows the flag.
+        // Not every file system supports the flag.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => match fs::symlink_metadata(to) {
             Ok(_) => Err(io::Error::from(io::ErrorKind::AlreadyExists)),
             Err(_) => fs::rename(from, to),
@@ -211,7 +210,7 @@ fn rename_if_absent(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// The folder that a name stands in.
+/// The folder of a path; the working directory for a bare name.
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -229,10 +228,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_its_name_when_it_is_whole_and_nothing_stays_of_one_that_is_not() {
+    fn a_finished_file_has_its_name_and_an_unfinished_one_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
-        let mut unfinished = AtomicFile::begin(&path, 0o600).unwrap();
+        let mut unfinished = AtomicFile::create(&path, 0o600).unwrap();
         unfinished.file.write_all(b"half").unwrap();
         assert_eq!(names(dir.path()), ["key.part"]);
         drop(unfinished);
@@ -248,27 +247,27 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_left_is_removed_and_what_another_one_writes_is_not() {
+    fn an_abandoned_file_is_removed_and_one_in_use_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("copy");
-        fs::write(dir.path().join("copy.part"), "of a killed one").unwrap();
-        let writes = AtomicFile::begin(&path, 0o600).unwrap();
-        assert_eq!(fs::read(writes.part()).unwrap(), b"");
-        let error = AtomicFile::begin(&path, 0o600).unwrap_err();
+        fs::write(dir.path().join("copy.part"), "left by a killed process").unwrap();
+        let writer = AtomicFile::create(&path, 0o600).unwrap();
+        assert_eq!(fs::read(writer.part()).unwrap(), b"");
+        let error = AtomicFile::create(&path, 0o600).unwrap_err();
         assert!(error.kind() == io::ErrorKind::ResourceBusy && error.to_string().contains("copy.part"));
         sweep(dir.path(), &["co"]);
         assert_eq!(names(dir.path()), ["copy.part"]);
-        writes.finish(Existing::Keep).unwrap();
+        writer.finish(Existing::Keep).unwrap();
         assert_eq!(names(dir.path()), ["copy"]);
         for left in ["copy.part", "other.part"] {
-            fs::write(dir.path().join(left), "of a killed one").unwrap();
+            fs::write(dir.path().join(left), "left by a killed process").unwrap();
         }
         sweep(dir.path(), &["co"]);
         assert_eq!(names(dir.path()), ["copy", "other.part"]);
     }
 
     #[test]
-    fn a_line_behind_one_that_was_cut_off_stands_alone() {
+    fn a_line_after_a_truncated_one_is_separate() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         append_line(&path, 0o640, "one\n").unwrap();

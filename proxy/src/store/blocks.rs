@@ -1,9 +1,9 @@
 //! File systems whose blocks are smaller than a page of memory (ext4 chooses 1 KiB below 512 MiB).
 //!
-//! SQLite maps the index of a WAL (`-shm`) into memory. It allocates it by writing one byte a page; the page's other blocks
-//! are allocated when memory is first written to, and on a full file system that ends the process (SIGBUS), where a write
-//! would have failed. So with such blocks a database is opened only while there is room, its index is written to at once,
-//! and the audit stops writing while there is still some.
+//! SQLite maps the index of a WAL (`-shm`) into memory. It allocates the index by writing one byte per page; the page's
+//! other blocks are allocated when the memory is first written to. On a full file system this ends the process (SIGBUS),
+//! where a write call would have failed. So with such blocks a database is opened only while there is room, its index is
+//! written to at once, and the audit stops writing before the room is used up.
 
 use std::io;
 use std::path::Path;
@@ -12,24 +12,24 @@ use rustix::fs::{StatVfs, statvfs};
 
 use super::{Fault, StoreError};
 
-/// The pages by which SQLite extends the index.
+/// Bytes per page by which SQLite extends the index.
 const PAGE: u64 = 4_096;
 
-/// Room for the index of a WAL that a reader has made long: 32 KiB for each 16 MiB of it.
+/// Room for the index of a WAL that grew because of a reader: 32 KiB per 16 MiB of the WAL.
 pub(super) const MIN_FREE: u64 = 1 << 20;
 
-/// The size of the blocks of the file system that holds `folder`, if they are small.
+/// The block size of the file system of `folder`, if it is smaller than a page.
 ///
 /// # Errors
-/// What kept the system from telling.
+/// When statvfs(3) fails.
 pub(super) fn small(folder: &Path) -> Result<Option<u64>, StoreError> {
     statvfs(folder).map(|disk| small_of(&disk)).map_err(|error| StoreError::io(folder)(error.into()))
 }
 
-/// Whether the blocks under a file that is to be opened are small.
+/// Whether the blocks of a file that is about to be opened are small.
 ///
 /// # Errors
-/// [`io::ErrorKind::StorageFull`] when they are and too little is free, or what kept the system from telling.
+/// [`io::ErrorKind::StorageFull`] when they are and too little is free, or when statvfs(3) fails.
 pub(super) fn check_room(path: &Path) -> Result<bool, StoreError> {
     let disk = statvfs(path).map_err(|error| StoreError::io(path)(error.into()))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
@@ -38,7 +38,7 @@ pub(super) fn check_room(path: &Path) -> Result<bool, StoreError> {
         Some(_) if free >= MIN_FREE => Ok(true),
         Some(size) => {
             let text = format!(
-                "{} KiB free, and with blocks of {size} bytes at least {} KiB are needed",
+                "{} KiB free; with blocks of {size} bytes at least {} KiB are required",
                 free >> 10,
                 MIN_FREE >> 10
             );
@@ -47,13 +47,13 @@ pub(super) fn check_room(path: &Path) -> Result<bool, StoreError> {
     }
 }
 
-/// The size of the blocks, if they are small.
+/// The block size, if it is smaller than a page.
 pub(super) fn small_of(disk: &StatVfs) -> Option<u64> {
     small_size(disk.f_bsize, disk.f_frsize)
 }
 
-/// The two sizes are the same where blocks are fixed; where they differ (ZFS, network file systems), the greater one is what
-/// is allocated at once.
+/// The two sizes are equal where the block size is fixed. Where they differ (ZFS, network file systems), the file system
+/// allocates the larger one at once.
 fn small_size(preferred: u64, fragment: u64) -> Option<u64> {
     Some(preferred.max(fragment)).filter(|size| *size < PAGE)
 }

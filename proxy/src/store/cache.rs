@@ -1,10 +1,9 @@
-//! `cache.db`: the carrier's last answers, so that a restart begins warm. It may be deleted at will.
+//! `cache.db`: the latest carrier responses, so that the cache is warm after a restart. The file may be deleted at any time.
 //!
-//! Reads block and use a small pool of read-only connections; writes are queued to one writer thread, which
-//! makes one transaction of all that has come. A read does not see what is still queued: the memory tier
-//! above does. An older answer never replaces a newer one, whichever comes first. A file that is found
-//! corrupt, at start or later, is moved to `cache.db.corrupt` and begun anew. Answers leave by age and number: see
-//! [`Retention`].
+//! Reads block and use a small pool of read-only connections; writes are queued to one writer thread, which commits all
+//! queued writes as one transaction. A read does not see queued writes, but the memory tier above does. An older response
+//! never replaces a newer one, whatever the order of the writes. A file that is found corrupt, at start or later, is moved
+//! to `cache.db.corrupt` and created again. Responses are removed by age and number: see [`Retention`].
 
 mod retention;
 mod writer;
@@ -21,7 +20,7 @@ use cmiot_signer::Card;
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use tokio::sync::oneshot;
 
-use self::retention::Keeper;
+use self::retention::Pruner;
 pub use self::retention::Retention;
 use self::writer::{Key, Write, Writer};
 use super::queue::{PushError, Queue};
@@ -32,56 +31,48 @@ use crate::clock::{Clock, Time};
 /// The file's name in the store's folder.
 pub(super) const FILE: &str = "cache.db";
 
-/// Connections kept for reading: as many as read at once on a small machine. More are opened when needed.
-const READERS_KEPT: usize = 4;
+/// Idle connections for reading: as many as a small machine reads with at once. More are opened when needed.
+const MAX_IDLE_READERS: usize = 4;
 
-/// Bytes of the bodies that may wait to be stored: large ones fill memory before their number fills the queue.
-const MOST_WAITING: usize = 16 << 20;
+/// Limit on the bytes of the queued bodies: large bodies fill memory before their number fills the queue.
+const MAX_QUEUED_BYTES: usize = 16 << 20;
 
-/// One answer of the carrier, under its key (group, operation, card, parameters).
+/// One carrier response with its key (group, operation, card, parameters).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheRow {
-    /// Who holds the accounts: no answer is shared between groups.
+    /// The group of accounts: groups do not share responses.
     pub group: Arc<str>,
-    /// Which look-up.
     pub operation: Arc<str>,
-    /// About which card.
     pub card: Card,
-    /// The declared parameters beside the card; mostly empty.
+    /// The declared parameters in addition to the card; mostly empty.
     pub parameters: String,
-    /// The code of the carrier's envelope, as text: it may have leading zeros.
+    /// The code in the carrier's envelope, as text: it may have leading zeros.
     pub code: String,
     /// The STATUS of the card, where the operation has one.
     pub status: Option<String>,
-    /// When the carrier answered.
+    /// The time of the carrier's response.
     pub answered_at: Time,
-    /// The carrier's bytes.
+    /// The carrier's bytes, unchanged.
     pub body: Bytes,
-    /// The charset of the body; none for UTF-8, empty where the carrier named none.
+    /// The charset of the body; none for UTF-8, empty if the carrier declared none.
     pub charset: Option<String>,
-    /// Purged softly: not fresh, whatever its age.
+    /// Soft purge: not fresh at any age.
     pub stale: bool,
 }
 
-/// Which answers to remove or mark: those that meet every condition given. The default has none and means all.
+/// Selects the responses that meet every given condition. The default has no condition and selects all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// About this card.
     pub card: Option<Card>,
-    /// Of this group.
     pub group: Option<Arc<str>>,
-    /// Of this operation.
     pub operation: Option<Arc<str>>,
-    /// With this STATUS.
     pub status: Option<String>,
-    /// Answered before this moment.
     pub answered_before: Option<Time>,
-    /// Answered after this moment.
     pub answered_after: Option<Time>,
 }
 
 impl Selection {
-    /// Whether an answer is selected. The file's own way to say it stands in the writer.
+    /// Whether a response is selected. The writer has the same conditions as SQL.
     pub fn covers(
         &self,
         group: &str,
@@ -91,35 +82,30 @@ impl Selection {
         answered_at: Time,
     ) -> bool {
         self.may_cover(group, operation, card)
-            && self.status.as_deref().is_none_or(|wanted| status == Some(wanted))
+            && self.status.as_deref().is_none_or(|selected| status == Some(selected))
             && self.answered_before.is_none_or(|before| answered_at < before)
             && self.answered_after.is_none_or(|after| answered_at > after)
     }
 
-    /// Whether an answer that is not known yet may be selected.
+    /// Whether a response that has not arrived yet may be selected.
     pub fn may_cover(&self, group: &str, operation: &str, card: &Card) -> bool {
-        self.card.as_ref().is_none_or(|wanted| wanted == card)
-            && self.group.as_deref().is_none_or(|wanted| wanted == group)
-            && self.operation.as_deref().is_none_or(|wanted| wanted == operation)
+        self.card.as_ref().is_none_or(|selected| selected == card)
+            && self.group.as_deref().is_none_or(|selected| selected == group)
+            && self.operation.as_deref().is_none_or(|selected| selected == operation)
     }
 }
 
-/// How many answers of one kind are stored.
+/// The number of stored responses with one group, operation, code and STATUS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheCount {
-    /// Of which group.
     pub group: String,
-    /// Of which operation.
     pub operation: String,
-    /// With which code of the carrier's.
     pub code: String,
-    /// With which STATUS, where there is one.
     pub status: Option<String>,
-    /// How many.
     pub answers: u64,
 }
 
-/// What became of the rows handed to [`CacheStore::save`], since the start.
+/// The rows passed to [`CacheStore::save`] since the start that were not stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheLosses {
     /// Dropped because the queue was full or closed.
@@ -128,21 +114,20 @@ pub struct CacheLosses {
     pub failed: u64,
 }
 
-/// The cache's file: see the module's text.
 pub struct CacheStore {
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// A write on its way; resolves when it is committed. Dropping it does not take the write back.
-#[must_use = "dropping it does not cancel the write, but forgets whether it worked"]
+/// A queued write; resolves when it is committed. Dropping it does not cancel the write.
+#[must_use = "dropping it does not cancel the write, but discards its result"]
 pub struct Applied<T> {
     result: oneshot::Receiver<Result<T, StoreError>>,
     file: PathBuf,
 }
 
 impl CacheStore {
-    /// Opens `cache.db` in `dir`, with room for `queue` writes that wait. Nothing leaves it by itself.
+    /// Opens `cache.db` in `dir` without retention, with a queue of `queue` writes.
     ///
     /// # Errors
     /// As [`Self::open_with`].
@@ -150,10 +135,10 @@ impl CacheStore {
         Self::open_with(dir, queue, Retention::UNBOUNDED, Clock::system(), Failure::default())
     }
 
-    /// The same, and answers leave as the retention says; a panic of the writer is told to `failure`.
+    /// Opens it with these limits on stored responses; a panic of the writer thread is reported to `failure`.
     ///
     /// # Errors
-    /// When the file is another program's, is newer than this proxy, or cannot be written.
+    /// When another program or a newer proxy wrote the file, or it cannot be written.
     pub fn open_with(
         dir: &Path,
         queue: usize,
@@ -166,26 +151,26 @@ impl CacheStore {
         let shared = Arc::new(Shared {
             queue: Queue::new(queue),
             readers: Mutex::new(Readers::default()),
-            waiting: AtomicUsize::new(0),
+            queued_bytes: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             path,
         });
-        let writer = Writer::new(Arc::clone(&shared), connection, Keeper::new(retention, clock));
+        let writer = Writer::new(Arc::clone(&shared), connection, Pruner::new(retention, clock));
         let writer = std::thread::Builder::new()
             .name("cache-writer".into())
             .spawn(move || {
-                let _failure = failure.of_thread("cache-writer");
+                let _failure = failure.thread_guard("cache-writer");
                 writer.run();
             })
             .map_err(StoreError::io(&shared.path))?;
         Ok(Self { shared, writer: Mutex::new(Some(writer)) })
     }
 
-    /// The stored answer, if any. Blocks on the disk.
+    /// The stored response, if any. Blocks on the disk.
     ///
     /// # Errors
-    /// When the file cannot be read. A corrupt one is begun anew meanwhile, so a later call finds nothing.
+    /// When the file cannot be read. The writer replaces a corrupt file, so a later call returns none.
     pub fn load(
         &self,
         group: &str,
@@ -211,42 +196,40 @@ impl CacheStore {
         })
     }
 
-    /// Stores an answer unless a newer one is there; one that was answered after `latest` is of the future, and does not
-    /// count. Never blocks: it is queued, and dropped and counted when the queue is full, in number or in bytes, since
-    /// it is only a cache.
+    /// Stores a response unless a newer one is stored; a stored time after `latest` is in the future and does not count as
+    /// newer. Never blocks: the row is queued, or dropped and counted when the queue is full, in number or in bytes. Losing
+    /// it is acceptable for a cache.
     pub fn save(&self, row: CacheRow, latest: Time) {
         let bytes = row.body.len();
-        let waiting = self.shared.waiting.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        if waiting > MOST_WAITING || self.shared.queue.push(Write::Save(Box::new(row), latest)).is_err() {
-            self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        let queued = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if queued > MAX_QUEUED_BYTES || self.shared.queue.push(Write::Save(Box::new(row), latest)).is_err() {
+            self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Removes the answers about one card, after all that was queued before. Resolves to the rows removed.
+    /// Removes the responses for one card, after the writes queued before. Resolves to the number of rows removed.
     pub fn remove(&self, group: &str, operation: &str, card: &Card) -> Applied<u64> {
         let key = Key { group: group.into(), operation: operation.into(), card: *card };
         self.send(|done| Write::Remove(key, done))
     }
 
-    /// Removes every answer that meets the selection, after all that was queued before. Resolves to the
-    /// rows removed.
+    /// Removes every selected response, after the writes queued before. Resolves to the number of rows removed.
     pub fn remove_where(&self, selection: Selection) -> Applied<u64> {
         self.send(|done| Write::RemoveWhere(selection, done))
     }
 
-    /// Marks every answer that meets the selection as stale, after all that was queued before. Resolves to the rows
-    /// marked.
+    /// Marks every selected response as stale, after the writes queued before. Resolves to the number of rows marked.
     pub fn mark_stale_where(&self, selection: Selection) -> Applied<u64> {
         self.send(|done| Write::MarkWhere(selection, done))
     }
 
-    /// Resolves when all that was queued before is committed.
+    /// Resolves when the writes queued before are committed.
     pub fn flush(&self) -> Applied<()> {
         self.send(Write::Flush)
     }
 
-    /// How many answers are stored. Blocks, and reads every page of the table: some 0.1 s a million rows.
+    /// The number of stored responses. Blocks, and reads every page of the table: about 0.1 s per million rows.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -255,11 +238,11 @@ impl CacheStore {
             let count: i64 = connection
                 .query_row("SELECT count(*) FROM answer", [], |row| row.get(0))
                 .map_err(StoreError::sqlite(path))?;
-            u64::try_from(count).map_err(|_| StoreError::new(path, Fault::Malformed { what: "count" }))
+            u64::try_from(count).map_err(|_| StoreError::new(path, Fault::Malformed { value: "count" }))
         })
     }
 
-    /// The same by group, operation, code and STATUS. Blocks as long.
+    /// The number of stored responses by group, operation, code and STATUS. Blocks as long as [`Self::count`].
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -285,7 +268,6 @@ impl CacheStore {
         })
     }
 
-    /// The rows that were handed to [`Self::save`] and never stored.
     pub fn losses(&self) -> CacheLosses {
         CacheLosses {
             dropped: self.shared.dropped.load(Ordering::Relaxed),
@@ -293,16 +275,15 @@ impl CacheStore {
         }
     }
 
-    /// How many writes wait.
     pub fn queued(&self) -> usize {
         self.shared.queue.len()
     }
 
-    /// Writes what is queued, checkpoints and ends the writer thread. Blocks until that is done.
-    /// What is saved afterwards is dropped and counted.
+    /// Commits the queued writes, checkpoints and ends the writer thread. Blocks until that is done. Rows that are saved
+    /// afterwards are dropped and counted.
     pub fn close(&self) {
         self.shared.queue.close();
-        // The last connection removes the WAL, which one that may only read cannot.
+        // The last connection removes the WAL, which a read-only one cannot.
         self.shared.readers().idle.clear();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer
@@ -315,7 +296,7 @@ impl CacheStore {
 
     fn send<T>(&self, write: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Write) -> Applied<T> {
         let (done, result) = oneshot::channel();
-        // A refusal drops `done`, which is how the receiver learns that the store is closed.
+        // A closed queue drops `done`, which shows the receiver that the store is closed.
         let _: Result<(), PushError> = self.shared.queue.push_unbounded(write(done));
         Applied { result, file: self.shared.path.clone() }
     }
@@ -324,9 +305,9 @@ impl CacheStore {
         &self,
         read: impl FnOnce(&Connection, &Path) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let (age, idle) = {
+        let (generation, idle) = {
             let mut readers = self.shared.readers();
-            (readers.age, readers.idle.pop())
+            (readers.generation, readers.idle.pop())
         };
         let connection = match idle {
             Some(connection) => connection,
@@ -335,11 +316,11 @@ impl CacheStore {
         let result = read(&connection, &self.shared.path);
         match &result {
             Err(error) if error.is_corrupt() => {
-                // Closed already: nothing left to begin anew.
-                let _: Result<(), PushError> =
-                    self.shared.queue.push_unbounded(Write::BeginAnew(age, error.clone()));
+                let recreate = Write::Recreate { generation, error: error.clone() };
+                // A closed store does not replace its file.
+                let _: Result<(), PushError> = self.shared.queue.push_unbounded(recreate);
             }
-            _ => self.shared.readers().keep(connection, age),
+            _ => self.shared.readers().release(connection, generation),
         }
         result
     }
@@ -352,7 +333,7 @@ impl Drop for CacheStore {
 }
 
 impl<T> Applied<T> {
-    /// Blocks until the write is committed. Not for async code, which awaits instead.
+    /// Blocks until the write is committed. Async code awaits the value instead.
     ///
     /// # Errors
     /// When it failed or the store was closed.
@@ -370,7 +351,7 @@ impl<T> Future for Applied<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.result)
             .poll(cx)
-            .map(|got| got.unwrap_or_else(|_| Err(StoreError::new(&self.file, Fault::Closed))))
+            .map(|result| result.unwrap_or_else(|_| Err(StoreError::new(&self.file, Fault::Closed))))
     }
 }
 
@@ -397,7 +378,7 @@ impl CacheRow {
     }
 }
 
-/// Where a corrupt file is moved to.
+/// The path to which a corrupt file is moved.
 fn quarantine_path(path: &Path) -> PathBuf {
     path.with_added_extension("corrupt")
 }
@@ -405,8 +386,8 @@ fn quarantine_path(path: &Path) -> PathBuf {
 struct Shared {
     queue: Queue<Write>,
     readers: Mutex<Readers>,
-    /// Bytes of the bodies that wait to be stored.
-    waiting: AtomicUsize,
+    /// Bytes of the bodies in the queue.
+    queued_bytes: AtomicUsize,
     dropped: AtomicU64,
     failed: AtomicU64,
     path: PathBuf,
@@ -418,17 +399,17 @@ impl Shared {
     }
 }
 
-/// The idle read-only connections, all to the file of this age.
+/// The idle read-only connections, all to the file of this generation.
 #[derive(Default)]
 struct Readers {
     idle: Vec<Connection>,
-    /// How often the file has been begun anew: a connection to an earlier one is not kept.
-    age: u64,
+    /// The number of times that the file was replaced: connections to earlier files are closed.
+    generation: u64,
 }
 
 impl Readers {
-    fn keep(&mut self, connection: Connection, age: u64) {
-        if age == self.age && self.idle.len() < READERS_KEPT {
+    fn release(&mut self, connection: Connection, generation: u64) {
+        if generation == self.generation && self.idle.len() < MAX_IDLE_READERS {
             self.idle.push(connection);
         }
     }

@@ -1,6 +1,6 @@
-//! What can go wrong with a file of the store: which file, what, and what the operator does about it.
+//! The faults of the store's files: the file, the fault, and the operator's remedy.
 //!
-//! Errors are texts by the time they leave the store, so that one failure can be told to many waiters.
+//! Outside the store an error is text, so that one failure can be reported to many waiters.
 
 use std::fmt;
 use std::io;
@@ -13,26 +13,26 @@ use rusqlite::{ErrorCode, ffi};
 pub struct StoreError {
     file: PathBuf,
     fault: Fault,
-    /// Whether a sync failed: what the disk has of the pages written before is not known then.
+    /// Whether a sync failed: which of the pages written before are on the disk is then unknown.
     unsynced: bool,
 }
 
-/// What is wrong with the file.
+/// The fault of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
     /// SQLite refused.
     Sqlite {
-        /// Its class of error, when it gave one.
+        /// SQLite's error code, if it gave one.
         code: Option<ErrorCode>,
-        /// Its own words.
+        /// SQLite's message.
         text: String,
     },
     /// The operating system refused.
     Io {
-        /// Its class of error.
+        /// The class of error.
         kind: io::ErrorKind,
-        /// Its own words.
+        /// The system's message.
         text: String,
     },
     /// Written by a newer proxy.
@@ -42,69 +42,69 @@ pub enum Fault {
         /// The newest version that this proxy knows.
         known: i64,
     },
-    /// Another program's database, or another of the proxy's own under the wrong name.
+    /// A database of another program, or another database of the proxy under the wrong name.
     Foreign,
     /// `state.db` is missing, empty or unreadable where it must exist.
     StateLost,
     /// The folder belongs to another user.
     OthersFolder {
-        /// Its owner.
+        /// User id of the owner.
         owner: u32,
-        /// The user of this process.
+        /// User id of this process.
         own: u32,
     },
-    /// Every user of the machine can write it.
+    /// Every user of the machine can write to it.
     Writable {
-        /// Its mode.
+        /// The permission bits.
         mode: u32,
     },
     /// A key that every user of the machine can read.
     Readable {
-        /// Its mode.
+        /// The permission bits.
         mode: u32,
     },
-    /// A symbolic link, which would be followed.
+    /// A symbolic link, which opening the file would follow.
     Link,
-    /// Another process works in this folder.
+    /// Another process uses this folder.
     Locked {
-        /// The other process, as it named itself in the lock file.
+        /// The other process's id, from the lock file.
         holder: String,
     },
     /// The SQLite library is older than the first without the WAL-reset race.
     OldLibrary {
-        /// Its version.
+        /// The version of the library.
         found: &'static str,
     },
-    /// Committed frames of the write-ahead log are gone from memory, after a sync that failed.
+    /// Committed frames of the write-ahead log can no longer be read after a sync that failed.
     WalLost {
-        /// The first one that is gone; 0 for the header.
+        /// The number of the first lost frame; 0 for the header.
         frame: u64,
     },
     /// A stored value that the proxy never writes.
     Malformed {
-        /// Which value.
-        what: &'static str,
+        /// A name for the value.
+        value: &'static str,
     },
-    /// The folder has no segment of the month that was named, or no segment at all.
+    /// The folder has no segment of the given month, or no segment at all.
     NoSegment {
-        /// The months that it has; empty when it has none.
+        /// The months of its segments; empty without any.
         found: String,
     },
-    /// A command cannot do with this file what it was asked to do.
+    /// A command cannot do its work with this file.
     Unable {
-        /// Why not.
+        /// The reason.
         why: &'static str,
-        /// What to do instead.
+        /// An alternative for the operator.
         remedy: &'static str,
     },
-    /// An identity key that rows were written with is not in its file any more.
+    /// The file no longer has the identity key with which rows were written.
     KeyLost,
-    /// A line of a text file that is not what it claims to be.
+    /// A line of a text file with invalid content.
     Line {
-        /// Its number, from 1.
+        /// The line's number, from 1.
         number: usize,
-        /// What it claims to be.
-        what: &'static str,
+        /// The content that the line should have.
+        content: &'static str,
     },
     /// The store has been closed.
     Closed,
@@ -130,62 +130,60 @@ impl StoreError {
         |error| Self::new(file, Fault::Io { kind: error.kind(), text: error.to_string() })
     }
 
-    /// For `map_err`: a sync of `file` that failed.
+    /// For `map_err`: a failed sync of `file`.
     pub(super) fn sync(file: &Path) -> impl Fn(io::Error) -> Self + Copy + '_ {
         |error| Self { unsynced: true, ..Self::io(file)(error) }
     }
 
-    /// Whether a sync failed: nothing may be appended to the file before its WAL is settled.
+    /// Whether a sync failed: nothing may be appended to the file until its WAL is settled.
     pub(super) fn is_unsynced(&self) -> bool {
         self.unsynced
     }
 
-    /// The file at fault.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// What is wrong with it.
     pub fn fault(&self) -> &Fault {
         &self.fault
     }
 
-    /// What the operator does about it.
+    /// The action for the operator.
     pub fn remedy(&self) -> &'static str {
         match &self.fault {
             Fault::Newer { .. } => {
                 "start the cmiot-proxy that wrote it, or restore the folder from before that upgrade"
             }
-            Fault::Foreign => "point `dir` of [store] at a folder of the proxy's own",
+            Fault::Foreign => "set `dir` of [store] to a folder that the proxy alone uses",
             Fault::StateLost => {
-                "restore it from a backup, or run `cmiot-proxy serve --accept-lost-state` once, which starts over above every transid in the audit"
+                "restore it from a backup, or run `cmiot-proxy serve --accept-lost-state` once, which starts again above every transid in the audit"
             }
             Fault::OthersFolder { .. } => {
-                "run this as that user, or give the folder to this one (chown -R), or point `dir` of [store] at another"
+                "run this as that user, or give the folder to this user (chown -R), or set `dir` of [store] to another folder"
             }
-            Fault::Writable { .. } => "chmod o= it, and look whether somebody changed what is in it",
+            Fault::Writable { .. } => "chmod o= it, and check whether another user changed its contents",
             Fault::Readable { .. } => {
-                "chmod 600 it; if somebody may have read it, move it away, and a new one is made"
+                "chmod 600 it; if another user may have read it, move it away: the proxy then creates a new key"
             }
-            Fault::Link => "remove the link, or put the file itself there",
-            Fault::Locked { .. } => "stop that process, or give this one a `dir` of its own in [store]",
+            Fault::Link => "remove the link, or replace it by the file itself",
+            Fault::Locked { .. } => "stop that process, or set another `dir` in [store] for this one",
             Fault::OldLibrary { .. } => {
                 "build with rusqlite's feature `bundled`, or link SQLite 3.51.3 or later"
             }
-            Fault::Closed => "the proxy is shutting down; ask again after its restart",
+            Fault::Closed => "the proxy is shutting down; retry after its restart",
             Fault::KeyLost => {
-                "restore the file from a backup, or remove the file: a new key is made then, and nobody can tell which cards the rows so far are about"
+                "restore the file from a backup, or remove it: the proxy then creates a new key, and the existing rows can no longer be linked to cards"
             }
             Fault::WalLost { .. } => {
-                "check the disk, and start again: a start recovers what was synced before"
+                "check the disk, and start again: the start recovers the rows that were synced before"
             }
             Fault::Malformed { .. } => "restore the file from a backup",
             Fault::NoSegment { found } if found.is_empty() => {
-                "name the folder that holds the segments: `dir` of [store], or a copy of it"
+                "name the folder that has the segments: `dir` of [store], or a copy of it"
             }
             Fault::NoSegment { .. } => "name a month that the folder has, or another folder",
             Fault::Unable { remedy, .. } => remedy,
-            Fault::Line { .. } => "read the file as it was kept, or take that line out of a copy",
+            Fault::Line { .. } => "use an unchanged copy of the file, or remove that line from a copy",
             Fault::Io { kind, .. } => match kind {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FULL,
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => DENIED,
@@ -209,12 +207,12 @@ impl StoreError {
         }
     }
 
-    /// Whether frames of the WAL are gone, which no further attempt brings back.
+    /// Whether frames of the WAL are lost; no further attempt can recover them.
     pub(super) fn is_wal_lost(&self) -> bool {
         matches!(self.fault, Fault::WalLost { .. })
     }
 
-    /// Whether another program keeps the file from being written: nothing was.
+    /// Whether another program's lock prevented a write; nothing was written.
     pub(super) fn is_busy(&self) -> bool {
         matches!(
             self.fault,
@@ -222,7 +220,7 @@ impl StoreError {
         )
     }
 
-    /// Whether something that belongs to the file could not be created or written.
+    /// Whether the database or one of its other files could not be created or written.
     pub(super) fn is_denied(&self) -> bool {
         matches!(
             self.fault,
@@ -233,7 +231,7 @@ impl StoreError {
         )
     }
 
-    /// Whether what the file holds can no longer be read as a database.
+    /// Whether the contents can no longer be read as a database.
     pub(super) fn is_corrupt(&self) -> bool {
         matches!(
             self.fault,
@@ -257,34 +255,39 @@ impl fmt::Display for Fault {
         match self {
             Self::Sqlite { text, .. } | Self::Io { text, .. } => f.write_str(text),
             Self::Newer { found, known } => {
-                write!(f, "its version {found} is newer than this proxy, which knows up to {known}")
+                write!(
+                    f,
+                    "its version {found} is newer than this proxy, which supports versions up to {known}"
+                )
             }
             Self::Foreign => f.write_str("not a database of this kind and of this proxy"),
             Self::StateLost => {
-                f.write_str("lost, though the folder has been in use: transids could be sent twice")
+                f.write_str("lost, although the folder has been in use: transids could be sent twice")
             }
             Self::OthersFolder { owner, own } => {
-                write!(f, "the folder belongs to user {owner}, and this process is user {own}'s")
+                write!(f, "the folder belongs to user {owner}, and this process runs as user {own}")
             }
-            Self::Writable { mode } => write!(f, "every user of this machine can write it (mode {mode:04o})"),
+            Self::Writable { mode } => {
+                write!(f, "every user of this machine can write to it (mode {mode:04o})")
+            }
             Self::Readable { mode } => {
                 write!(f, "every user of this machine can read this key (mode {mode:04o})")
             }
-            Self::Link => f.write_str("is a symbolic link, and none is followed here"),
+            Self::Link => f.write_str("is a symbolic link, which the proxy does not follow here"),
             Self::Locked { holder } => write!(f, "the folder is in use by process {holder}"),
             Self::OldLibrary { found } => write!(f, "SQLite {found} can corrupt a WAL"),
             Self::WalLost { frame } => {
                 write!(f, "frame {frame} of the write-ahead log cannot be read back after a failed sync")
             }
-            Self::Malformed { what } => write!(f, "holds a malformed {what}"),
+            Self::Malformed { value } => write!(f, "has a malformed {value}"),
             Self::NoSegment { found } if found.is_empty() => {
                 f.write_str("the folder has no segment of the audit (audit-YYYY-MM.db)")
             }
             Self::NoSegment { found } => write!(f, "the folder has no segment of this month; it has {found}"),
             Self::Unable { why, .. } => f.write_str(why),
-            Self::KeyLost => f.write_str("holds no key, though rows of its month were written with one"),
-            Self::Line { number, what } => {
-                write!(f, "line {number} cannot be read as the {what} it contains")
+            Self::KeyLost => f.write_str("has no key, although rows of its month were written with one"),
+            Self::Line { number, content } => {
+                write!(f, "line {number} is not a valid {content}")
             }
             Self::Closed => f.write_str("closed"),
         }

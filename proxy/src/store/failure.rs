@@ -1,34 +1,34 @@
-//! The store cannot go on in this process: what is written next could not be trusted, or nobody writes any more.
+//! A permanent failure of the store in this process: further writes would be unreliable, or the writer thread has ended.
 //!
-//! Whoever notices it calls [`Failure::fail`] once; `/ready` says no from then on, and `serve` drains and exits with an
-//! error, so that a supervisor starts the process again: a start recovers what the disk has.
+//! The module that detects it calls [`Failure::fail`]. `/ready` is 503 from then on, and `serve` drains and exits with an
+//! error, so that a supervisor restarts the process: the start recovers everything that is on the disk.
 
 use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 
-/// Whether the store has failed for good, and why. Clones share it.
+/// Whether the store has failed permanently, and the reason. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Failure(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    why: OnceLock<String>,
+    reason: OnceLock<String>,
     failed: CancellationToken,
 }
 
 impl Failure {
-    /// The store has failed for good. The first reason is kept. Nothing is logged here, since a thread that panics may
-    /// call this: whoever waits for the failure logs it.
-    pub fn fail(&self, why: impl Into<String>) {
+    /// Records a permanent failure. The first reason is kept. The caller of [`Failure::wait`] logs it: a panicking thread may
+    /// call this, and must not log.
+    pub fn fail(&self, reason: impl Into<String>) {
         // A second reason is dropped.
-        let _: Result<(), String> = self.0.why.set(why.into());
+        let _: Result<(), String> = self.0.reason.set(reason.into());
         self.0.failed.cancel();
     }
 
     /// The reason, once the store has failed.
     pub fn get(&self) -> Option<&str> {
-        self.0.why.get().map(String::as_str)
+        self.0.reason.get().map(String::as_str)
     }
 
     /// Resolves to the reason when the store fails.
@@ -38,23 +38,23 @@ impl Failure {
         self.get().unwrap_or_default()
     }
 
-    /// For a thread of the store to hold: its panic is a failure of the store.
-    pub(super) fn of_thread(&self, name: &'static str) -> OfThread {
-        OfThread { failure: self.clone(), name }
+    /// A guard for a thread of the store: if the thread panics, the store has failed.
+    pub(super) fn thread_guard(&self, name: &'static str) -> ThreadGuard {
+        ThreadGuard { failure: self.clone(), name }
     }
 }
 
-/// See [`Failure::of_thread`].
-pub(super) struct OfThread {
+/// See [`Failure::thread_guard`].
+pub(super) struct ThreadGuard {
     failure: Failure,
     name: &'static str,
 }
 
-impl Drop for OfThread {
+impl Drop for ThreadGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.failure.fail(format!(
-                "the thread {} panicked, and nothing it wrote is written any more; start the proxy again, and report the panic that the log shows",
+                "the thread {} panicked and writes nothing more; restart the proxy, and report the panic from the log",
                 self.name
             ));
         }
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_first_reason_is_kept_and_wakes_whoever_waits() {
+    async fn the_first_reason_is_kept_and_wakes_the_waiters() {
         let failure = Failure::default();
         assert_eq!(failure.get(), None);
         let other = failure.clone();
@@ -77,13 +77,13 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_ends_in_order_is_no_failure_and_one_that_panics_is() {
+    fn only_a_thread_that_panics_is_a_failure() {
         for panics in [false, true] {
             let failure = Failure::default();
-            let guard = failure.of_thread("audit-writer");
+            let guard = failure.thread_guard("audit-writer");
             let thread = std::thread::spawn(move || {
                 let _guard = guard;
-                assert!(!panics, "as the test wants it");
+                assert!(!panics, "the panic of the test");
             });
             assert_eq!(thread.join().is_err(), panics);
             assert_eq!(failure.get().is_some_and(|why| why.contains("audit-writer")), panics);

@@ -1,7 +1,7 @@
-//! The store's folder: whose it is, which process works in it, and the group that may read the audit.
+//! The store's folder: its owner, the process that uses it, and the group that may read the audit.
 //!
-//! `store.lock` is locked (flock(2)) by the process that works there, and says its id and, on a second line, where its
-//! admin listener is: for the commands that run beside it.
+//! The process that uses the folder locks `store.lock` (flock(2)) and writes its id into it and, on a second line, the
+//! address of its admin listener for the commands that run at the same time.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -11,19 +11,18 @@ use std::time::Duration;
 
 use super::{Fault, StoreError};
 
-/// The file whose lock is the process's.
 const LOCK: &str = "store.lock";
 
-/// A command that looks whether a process works here holds a shared lock for a moment: so often, after so long, the lock is
-/// tried again before it counts as another process's.
-const TRIES: u32 = 10;
-const PAUSE: Duration = Duration::from_millis(20);
+/// A command that checks whether a process uses the folder holds a shared lock for a moment. So the lock is attempted this
+/// many times, with this delay in between, before the folder counts as in use.
+const LOCK_ATTEMPTS: u32 = 10;
+const LOCK_RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// Where the settings stand that let the packaged unit use `[audit] audit_group`.
+/// The systemd settings with which the packaged unit can use `[audit] audit_group`.
 const DROP_IN: &str = "packaging/cmiot-proxy.service.d/audit-group.conf";
 
-/// Refuses a folder that is another user's, that every user can write, or that holds a symbolic link: each would let
-/// somebody else choose what this process overwrites. The superuser's folder is as good as an own one.
+/// Refuses a folder that belongs to another user, that every user can write to, or that has a symbolic link in it: each
+/// would let another user choose which files this process overwrites. A folder of the superuser counts as the own one.
 pub(super) fn check(dir: &Path) -> Result<(), StoreError> {
     let found = fs::metadata(dir).map_err(StoreError::io(dir))?;
     let own = rustix::process::geteuid().as_raw();
@@ -52,10 +51,10 @@ pub(super) fn check_key(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Lets a group into the folder, and makes what is created there the group's: by the folder's set-group-ID bit, unless
-/// files of this process are the group's anyway. What cannot be set is logged, with the remedy: the group can then read
-/// less than it should, and lookups are answered all the same.
-pub(super) fn share(dir: &Path, group: u32) -> Result<(), StoreError> {
+/// Gives the group access to the folder and to the files that are created in it: by the folder's set-group-ID bit, unless
+/// files of this process belong to the group anyway. A failure is logged with its remedy and is not an error: the group can
+/// then read less than it should, and lookups are answered.
+pub(super) fn share_with_group(dir: &Path, group: u32) -> Result<(), StoreError> {
     let io = StoreError::io(dir);
     let found = fs::metadata(dir).map_err(io)?;
     let set = || {
@@ -74,8 +73,8 @@ pub(super) fn share(dir: &Path, group: u32) -> Result<(), StoreError> {
     })
 }
 
-/// Gives a file to the group, unless it is the group's.
-pub(super) fn give(file: &File, path: &Path, group: u32) -> Result<(), StoreError> {
+/// Gives a file to the group, unless it belongs to it.
+pub(super) fn give_to_group(file: &File, path: &Path, group: u32) -> Result<(), StoreError> {
     if file.metadata().map_err(StoreError::io(path))?.gid() != group
         && let Err(error) = std::os::unix::fs::fchown(file, None, Some(group))
     {
@@ -87,11 +86,11 @@ pub(super) fn give(file: &File, path: &Path, group: u32) -> Result<(), StoreErro
 fn cannot_share(path: &Path, error: &io::Error) {
     tracing::warn!(
         file = %path.display(), %error,
-        "[audit] audit_group cannot be given this: under systemd install {DROP_IN}, elsewhere let the process be in the group"
+        "cannot give this to [audit] audit_group: under systemd install {DROP_IN}, elsewhere add the process's user to the group"
     );
 }
 
-/// Takes the folder for this process.
+/// Locks the folder for this process.
 pub(super) fn lock(dir: &Path) -> Result<File, StoreError> {
     let path = &dir.join(LOCK);
     let io = StoreError::io(path);
@@ -103,11 +102,11 @@ pub(super) fn lock(dir: &Path) -> Result<File, StoreError> {
         .mode(0o600)
         .open(path)
         .map_err(io)?;
-    for _ in 1..TRIES {
+    for _ in 1..LOCK_ATTEMPTS {
         if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
             break;
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(LOCK_RETRY_DELAY);
     }
     match file.try_lock() {
         Ok(()) => {
@@ -122,26 +121,26 @@ pub(super) fn lock(dir: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Says in the lock file where the admin listener is.
+/// Writes the address of the admin listener into the lock file.
 pub(super) fn announce(mut lock: &File, admin: &str) -> io::Result<()> {
     lock.set_len(0)?;
     lock.rewind()?;
     write!(lock, "{}\n{admin}", std::process::id())
 }
 
-/// The process that works in a folder, as it named itself.
+/// The process that uses a folder, as its lock file describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Holder {
-    /// Its id.
+    /// The process id.
     pub process: String,
-    /// Where its admin listener is; none while it starts.
+    /// The address of its admin listener; none while it starts.
     pub admin: Option<String>,
 }
 
-/// The process that works in a folder now, if there is one.
+/// The process that uses a folder now, if there is one.
 ///
 /// # Errors
-/// When the lock cannot be looked at.
+/// When the lock cannot be checked.
 pub fn holder(dir: &Path) -> Result<Option<Holder>, StoreError> {
     let path = &dir.join(LOCK);
     let mut file = match File::open(path) {
@@ -158,7 +157,7 @@ pub fn holder(dir: &Path) -> Result<Option<Holder>, StoreError> {
 
 fn read(file: &mut File) -> Holder {
     let mut text = String::new();
-    // It only helps the operator; the lock alone decides.
+    // The text is information for the operator; the lock alone decides.
     let _: io::Result<usize> = file.rewind().and_then(|()| file.read_to_string(&mut text));
     let mut lines = text.lines().filter(|line| !line.is_empty());
     Holder { process: lines.next().unwrap_or("(unknown)").to_owned(), admin: lines.next().map(str::to_owned) }
@@ -191,7 +190,7 @@ mod tests {
     #[test]
     fn a_folder_of_another_user_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        // Only the superuser can make one; another user has the superuser's folders to compare with.
+        // Only the superuser can create such a folder; other users compare with a folder of the superuser.
         if std::os::unix::fs::chown(dir.path(), Some(65_534), None).is_ok() {
             let error = check(dir.path()).unwrap_err();
             assert_eq!(*error.fault(), Fault::OthersFolder { owner: 65_534, own: 0 });
@@ -205,7 +204,7 @@ mod tests {
     fn a_key_that_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("a.key");
-        assert_eq!(check_key(&key), Ok(()), "not there");
+        assert_eq!(check_key(&key), Ok(()), "no such file");
         fs::write(&key, "").unwrap();
         for (bits, fits) in [(0o600, true), (0o640, true), (0o644, false), (0o602, false)] {
             fs::set_permissions(&key, fs::Permissions::from_mode(bits)).unwrap();
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn who_works_in_a_folder_is_told_by_the_lock() {
+    fn the_lock_names_the_process_that_uses_a_folder() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(holder(dir.path()), Ok(None));
         let taken = lock(dir.path()).unwrap();
@@ -225,7 +224,7 @@ mod tests {
         assert_eq!(found.admin.as_deref(), Some("http://127.0.0.1:8081"));
         assert!(lock(dir.path()).unwrap_err().to_string().contains("in use by process"));
         drop(taken);
-        assert_eq!(holder(dir.path()), Ok(None), "what a process left behind is none");
+        assert_eq!(holder(dir.path()), Ok(None), "the text of a process that has ended does not count");
     }
 
     #[test]
@@ -234,11 +233,11 @@ mod tests {
         let own = rustix::process::getegid().as_raw();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o750)).unwrap();
         let gid = fs::metadata(dir.path()).unwrap().gid();
-        share(dir.path(), gid).unwrap();
+        share_with_group(dir.path(), gid).unwrap();
         let mode = fs::metadata(dir.path()).unwrap().mode() & 0o7777;
         assert_eq!(mode, if gid == own { 0o750 } else { 0o2750 });
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        share(dir.path(), gid).unwrap();
+        share_with_group(dir.path(), gid).unwrap();
         assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o7777, 0o2750);
     }
 }

@@ -1,7 +1,7 @@
-//! Which processes hold a lock that keeps a database from being written: read from `/proc/locks` (proc(5)).
+//! The processes whose locks prevent writing to a database, read from `/proc/locks` (proc(5)).
 //!
-//! Whoever may read a database may also take shared locks on it (fcntl(2)), and a shared lock on the right byte of the
-//! `-shm` file keeps the writer waiting. The kernel lists each lock with its process.
+//! A user who may read a database may also take shared locks on it (fcntl(2)), and a shared lock on certain bytes of the
+//! `-shm` file blocks the writer. The kernel lists each lock with its process.
 
 use std::fmt;
 use std::fs;
@@ -10,27 +10,27 @@ use std::path::{Path, PathBuf};
 
 use super::files::database_files;
 
-/// The bytes of the `-shm` file that stand for writing, checkpointing and recovering (SQLite's walformat, 2.3).
-const WRITING: std::ops::RangeInclusive<u64> = 120..=122;
+/// The bytes of the `-shm` file that are the locks for writing, checkpointing and recovery (SQLite's walformat, 2.3).
+const WRITE_LOCKS: std::ops::RangeInclusive<u64> = 120..=122;
 
 /// A process that holds a lock, and the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Holder {
-    /// None where the kernel does not tell it: a process of another namespace, or a lock of an open file.
+pub(super) struct LockHolder {
+    /// None where the kernel does not list it: a process of another namespace, or a lock of an open file.
     process: Option<(u32, String)>,
     file: PathBuf,
 }
 
-/// What a lock is in the way of.
+/// The operation that a lock prevents.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Against {
-    /// A commit in WAL mode: readers of the database are not.
-    Writing,
-    /// Entering or leaving WAL mode: everybody else is.
-    Changing,
+pub(super) enum BlockedOperation {
+    /// A commit in WAL mode, which readers of the database do not prevent.
+    Commit,
+    /// Entering or leaving WAL mode, which every other connection prevents.
+    ModeChange,
 }
 
-/// One lock as the kernel lists it.
+/// One line of `/proc/locks`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Lock {
     process: Option<u32>,
@@ -41,8 +41,8 @@ struct Lock {
     last: u64,
 }
 
-/// The other processes whose locks are in the way; empty when there are none any more, or the kernel does not say.
-pub(super) fn holders(path: &Path, against: Against) -> Vec<Holder> {
+/// The other processes whose locks prevent the operation; empty when they have released them, or the kernel lists none.
+pub(super) fn holders(path: &Path, blocked: BlockedOperation) -> Vec<LockHolder> {
     let text = fs::read_to_string("/proc/locks").unwrap_or_default();
     let locks: Vec<Lock> = text.lines().filter_map(parse).collect();
     let mut holders = Vec::new();
@@ -51,16 +51,17 @@ pub(super) fn holders(path: &Path, against: Against) -> Vec<Holder> {
         let Ok(found) = fs::metadata(&file) else { continue };
         let device = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
         let on_inode: Vec<&Lock> = locks.iter().filter(|lock| lock.inode == found.ino()).collect();
-        // Some file systems show another device here than stat(2) does.
+        // Some file systems list another device here than stat(2) reports.
         let exact = on_inode.iter().any(|lock| lock.device == device);
         for lock in on_inode.into_iter().filter(|lock| !exact || lock.device == device) {
-            let in_the_way = match is_index {
-                true => lock.first <= *WRITING.end() && lock.last >= *WRITING.start(),
-                false => lock.exclusive || against == Against::Changing,
+            let blocks = if is_index {
+                lock.first <= *WRITE_LOCKS.end() && lock.last >= *WRITE_LOCKS.start()
+            } else {
+                lock.exclusive || blocked == BlockedOperation::ModeChange
             };
-            if in_the_way && lock.process != Some(std::process::id()) {
+            if blocks && lock.process != Some(std::process::id()) {
                 let process = lock.process.map(|id| (id, name(id)));
-                let holder = Holder { process, file: file.clone() };
+                let holder = LockHolder { process, file: file.clone() };
                 if !holders.contains(&holder) {
                     holders.push(holder);
                 }
@@ -70,15 +71,15 @@ pub(super) fn holders(path: &Path, against: Against) -> Vec<Holder> {
     holders
 }
 
-/// Names processes in a sentence; "another process" where there is none to be named.
-pub(super) fn named(holders: &[Holder]) -> String {
+/// The processes as part of a sentence; "another process" if none was found.
+pub(super) fn describe(holders: &[LockHolder]) -> String {
     match holders {
         [] => "another process".to_owned(),
         _ => holders.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     }
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for LockHolder {
     /// `process 4711 (sqlite3) on audit-2026-01.db-shm`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.process {
@@ -89,14 +90,14 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The program's name; it says nothing that could end a line of the log.
+/// The program's name without control characters, so that it cannot end a line of the log.
 fn name(process: u32) -> String {
     let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
     let name: String = name.trim().chars().filter(|c| !c.is_control()).collect();
     if name.is_empty() { "unknown".to_owned() } else { name }
 }
 
-/// `1: POSIX  ADVISORY  READ 4711 fe:00:131075 120 120`; none for what waits for a lock (`->`), and for other kinds.
+/// `1: POSIX  ADVISORY  READ 4711 fe:00:131075 120 120`; none for a process that waits for a lock (`->`), and for other kinds.
 fn parse(line: &str) -> Option<Lock> {
     let mut words = line.split_ascii_whitespace().skip(1);
     let kind = words.next()?;
@@ -152,17 +153,17 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_named_and_nobody_is_another_process() {
+    fn holders_are_named_and_without_one_it_is_another_process() {
         let file = PathBuf::from("data/audit-2026-01.db-shm");
         let holders = [
-            Holder { process: Some((4711, "sqlite3".to_owned())), file: file.clone() },
-            Holder { process: None, file },
+            LockHolder { process: Some((4711, "sqlite3".to_owned())), file: file.clone() },
+            LockHolder { process: None, file },
         ];
         assert_eq!(
-            named(&holders),
+            describe(&holders),
             "process 4711 (sqlite3) on audit-2026-01.db-shm, a process that the kernel does not name here on audit-2026-01.db-shm"
         );
-        assert_eq!(named(&[]), "another process");
+        assert_eq!(describe(&[]), "another process");
         assert_ne!(name(std::process::id()), "unknown");
     }
 }

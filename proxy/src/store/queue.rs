@@ -1,9 +1,9 @@
-//! What stands between the askers and the one writer thread of a file.
+//! The queue between the callers and the one writer thread of a file.
 //!
-//! A bounded list under one lock. The writer takes everything that has come since it last looked, in order,
-//! and makes one transaction of it: the slower the disk, the larger the batches. First it lets the others run that are
-//! about to push: on a processor that it shares with them, whoever was told of the last transaction would otherwise
-//! have pushed one item by now, and the next transaction would be of one, and so on.
+//! A bounded list under one lock. The writer takes everything that is queued, in order, and commits it as one transaction:
+//! the slower the disk, the larger the batches. It first yields to producers that are about to push. Otherwise, on a shared
+//! processor, one caller that was notified of the last commit would have pushed one item, the next transaction would
+//! consist of that item, and so on.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,32 +18,32 @@ pub(super) struct Queue<T> {
 struct List<T> {
     items: Vec<T>,
     closed: bool,
-    /// Whether the taker sleeps: it is woken only then.
+    /// Whether the consumer waits: only then does a push notify it.
     asleep: bool,
 }
 
-/// Why an item was not queued; it has been dropped.
+/// The reason for which an item was dropped and not queued.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum PushError {
     Full,
     Closed,
 }
 
-/// The writer's end. When it goes, by a panic too, the queue closes and what waits is dropped, so that
-/// nobody waits for a writer that is no more.
+/// The writer's end. Dropping it, also by a panic, closes the queue and drops its items, so that no caller waits for a
+/// writer that has ended.
 pub(super) struct Consumer<'a, T>(&'a Queue<T>);
 
-/// How often the writer gives way while more comes: bounded, so that no stream of items keeps it.
-const GIVE_WAY: u32 = 8;
+/// Times that the writer yields while items arrive: bounded, so that a steady stream cannot delay it without limit.
+const MAX_YIELDS: u32 = 8;
 
-/// What [`Consumer::take`] came back with.
+/// Result of [`Consumer::take`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Received {
     /// At least one item.
     Items,
-    /// None, and the patience is over.
-    Nothing,
-    /// None, and none will come.
+    /// No item within the timeout.
+    TimedOut,
+    /// No item, and the queue is closed.
     Closed,
 }
 
@@ -53,12 +53,12 @@ impl<T> Queue<T> {
         Self { list: Mutex::new(list), arrived: Condvar::new(), limit }
     }
 
-    /// Queues an item unless `limit` of them wait already. Never blocks for longer than a push.
+    /// Queues an item unless `limit` items are queued. Blocks only while another call holds the lock.
     pub(super) fn push(&self, item: T) -> Result<(), PushError> {
         self.insert(item, self.limit)
     }
 
-    /// Queues one of the few items that may not be refused for want of room.
+    /// Queues an item regardless of the limit: for the few that must not be dropped.
     pub(super) fn push_unbounded(&self, item: T) -> Result<(), PushError> {
         self.insert(item, usize::MAX)
     }
@@ -80,42 +80,41 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// The writer's end, for its thread to hold.
+    /// The end for the writer thread.
     pub(super) fn consumer(&self) -> Consumer<'_, T> {
         Consumer(self)
     }
 
-    /// Lets nothing more in; what waits is still taken.
+    /// Refuses further items; the consumer still takes the queued ones.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.arrived.notify_one();
     }
 
-    /// Looks at the items that wait, which the taker does not have yet, and may change them.
-    pub(super) fn waiting<R>(&self, look: impl FnOnce(&mut [T]) -> R) -> R {
-        look(&mut self.lock().items)
+    /// Passes the queued items, which the consumer has not taken yet, to `visit`, which may change them.
+    pub(super) fn waiting<R>(&self, visit: impl FnOnce(&mut [T]) -> R) -> R {
+        visit(&mut self.lock().items)
     }
 
-    /// Whether an item that came now would be queued.
+    /// Whether a push would succeed now.
     pub(super) fn has_room(&self) -> bool {
         let list = self.lock();
         !list.closed && list.items.len() < self.limit
     }
 
-    /// How many wait.
     pub(super) fn len(&self) -> usize {
         self.lock().items.len()
     }
 
-    /// A panic elsewhere leaves the list whole: nothing that can panic runs under the lock.
+    /// A poisoned lock is no error: no code that can panic runs under it, so the list is consistent.
     fn lock(&self) -> MutexGuard<'_, List<T>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T> Consumer<'_, T> {
-    /// Waits for items, at most `patience` if given, and moves all of them into `batch`, which is empty.
-    pub(super) fn take(&self, batch: &mut Vec<T>, patience: Option<Duration>) -> Received {
+    /// Waits for items, at most `timeout` if given, and moves all of them into `batch`, which is empty.
+    pub(super) fn take(&self, batch: &mut Vec<T>, timeout: Option<Duration>) -> Received {
         let mut list = self.0.lock();
         while list.items.is_empty() {
             if list.closed {
@@ -123,17 +122,17 @@ impl<T> Consumer<'_, T> {
             }
             list.asleep = true;
             let timed_out;
-            (list, timed_out) = match patience {
+            (list, timed_out) = match timeout {
                 None => (self.0.arrived.wait(list).unwrap_or_else(PoisonError::into_inner), false),
-                Some(patience) => {
-                    let woken = self.0.arrived.wait_timeout(list, patience);
-                    let (list, how) = woken.unwrap_or_else(PoisonError::into_inner);
-                    (list, how.timed_out())
+                Some(timeout) => {
+                    let woken = self.0.arrived.wait_timeout(list, timeout);
+                    let (list, result) = woken.unwrap_or_else(PoisonError::into_inner);
+                    (list, result.timed_out())
                 }
             };
             list.asleep = false;
             if timed_out && list.items.is_empty() && !list.closed {
-                return Received::Nothing;
+                return Received::TimedOut;
             }
         }
         drop(list);
@@ -144,21 +143,21 @@ impl<T> Consumer<'_, T> {
         Received::Items
     }
 
-    /// Whether nothing waits, those who are about to push having been let run.
+    /// Whether the queue is empty after yielding once to producers that are about to push.
     pub(super) fn is_idle(&self) -> bool {
         std::thread::yield_now();
         self.0.len() == 0
     }
 
-    /// Lets those run who are about to push. Returns at once where nobody is: with a processor to spare.
+    /// Yields while producers push. Returns at once if none does, as on a machine with an idle processor.
     fn yield_to_producers(&self) {
         let mut seen = 0;
-        for _ in 0..GIVE_WAY {
-            let waiting = self.0.len();
-            if waiting == seen {
+        for _ in 0..MAX_YIELDS {
+            let queued = self.0.len();
+            if queued == seen {
                 break;
             }
-            seen = waiting;
+            seen = queued;
             std::thread::yield_now();
         }
     }
@@ -169,7 +168,7 @@ impl<T> Drop for Consumer<'_, T> {
         let mut list = self.0.lock();
         list.closed = true;
         let abandoned = std::mem::take(&mut list.items);
-        // Dropping an item can wake whoever waits for it: not under the lock.
+        // Dropping an item can wake its waiter, so it happens outside the lock.
         drop(list);
         drop(abandoned);
     }
@@ -180,41 +179,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_queued_is_taken_in_order_and_at_once() {
+    fn queued_items_are_taken_together_and_in_order() {
         let queue = Queue::new(2);
-        let taker = queue.consumer();
+        let consumer = queue.consumer();
         let mut batch = Vec::new();
         assert_eq!(queue.push(1), Ok(()));
         assert_eq!(queue.push(2), Ok(()));
         assert_eq!(queue.push(3), Err(PushError::Full));
         assert_eq!(queue.push_unbounded(4), Ok(()));
-        assert_eq!(taker.take(&mut batch, None), Received::Items);
+        assert_eq!(consumer.take(&mut batch, None), Received::Items);
         assert_eq!((batch.as_slice(), queue.len()), ([1, 2, 4].as_slice(), 0));
     }
 
     #[test]
     fn a_closed_queue_is_emptied_first() {
         let queue = Queue::new(2);
-        let taker = queue.consumer();
+        let consumer = queue.consumer();
         let mut batch = Vec::new();
-        assert_eq!(taker.take(&mut batch, Some(Duration::ZERO)), Received::Nothing);
+        assert_eq!(consumer.take(&mut batch, Some(Duration::ZERO)), Received::TimedOut);
         assert_eq!(queue.push(1), Ok(()));
         queue.close();
         assert_eq!(queue.push(2), Err(PushError::Closed));
-        assert_eq!(taker.take(&mut batch, None), Received::Items);
+        assert_eq!(consumer.take(&mut batch, None), Received::Items);
         batch.clear();
-        assert_eq!(taker.take(&mut batch, None), Received::Closed);
+        assert_eq!(consumer.take(&mut batch, None), Received::Closed);
     }
 
     #[test]
-    fn a_sleeping_taker_is_woken() {
+    fn a_waiting_consumer_is_woken() {
         let queue = Queue::new(1);
         std::thread::scope(|scope| {
             let taken = scope.spawn(|| {
-                let taker = queue.consumer();
+                let consumer = queue.consumer();
                 let mut batch = Vec::new();
                 let mut seen = Vec::new();
-                while taker.take(&mut batch, None) == Received::Items {
+                while consumer.take(&mut batch, None) == Received::Items {
                     seen.append(&mut batch);
                 }
                 seen
@@ -233,12 +232,12 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_when_the_taker_goes_is_dropped() {
+    fn dropping_the_consumer_drops_the_queued_items() {
         let queue = Queue::new(2);
         let item = std::sync::Arc::new(());
-        let taker = queue.consumer();
+        let consumer = queue.consumer();
         queue.push(std::sync::Arc::clone(&item)).unwrap();
-        drop(taker);
+        drop(consumer);
         assert_eq!(std::sync::Arc::strong_count(&item), 1);
         assert_eq!(queue.push(item), Err(PushError::Closed));
     }

@@ -1,6 +1,6 @@
-//! Opens a database file of the proxy: whose it is, which version, and up to date before anything else is done.
+//! Opens a database file of the proxy: checks its kind and version, and migrates it before anything else.
 //!
-//! Every file carries its kind in `application_id` and the number of migrations applied in `user_version`.
+//! Every file has its kind in `application_id` and the number of migrations applied in `user_version`.
 //! Migrations are append-only: `migrations/KIND/NNNN_name.sql` at the workspace's root, each applied in one
 //! transaction with its number. Nothing is written into a file before it is known to be ours and not newer.
 
@@ -15,7 +15,6 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::files::{BUSY_TIMEOUT, database_files};
 use super::{Fault, StoreError, blocks, wal};
 
-/// Which database a file is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Cache,
@@ -23,17 +22,17 @@ pub(super) enum Kind {
     Audit,
 }
 
-/// What a commit survives.
+/// The failures that a commit survives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Synchronous {
     /// A power loss: every commit waits for the disk.
     Full,
-    /// The end of the process, not that of the machine.
+    /// The end of the process, not a power loss.
     Normal,
 }
 
 impl Synchronous {
-    /// As `PRAGMA synchronous` takes it.
+    /// The value of `PRAGMA synchronous`.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -44,8 +43,7 @@ impl Synchronous {
 
 /// One step of a schema, embedded from its file.
 struct Migration {
-    /// The file's name, for the test that the folder agrees.
-    #[cfg_attr(not(test), expect(dead_code, reason = "compared with the folder by a test"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "a test compares it with the folder"))]
     file: &'static str,
     sql: &'static str,
 }
@@ -70,7 +68,7 @@ const STATE: &[Migration] = &[
 ];
 const AUDIT: &[Migration] = &[migration!("audit", "0001_records.sql")];
 
-/// A WAL that a long reader made grow is cut back to this many bytes when it starts over.
+/// A WAL that grew because of a long reader is truncated to this many bytes when SQLite writes it from its start again.
 const WAL_KEPT: i64 = 64 << 20;
 
 /// The first SQLite without the race between a WAL reset and a checkpoint that corrupts databases.
@@ -96,17 +94,17 @@ impl Kind {
 
     /// The version that this proxy writes: the number of migrations it knows.
     fn known(self) -> i64 {
-        // A table written by hand has no 2^63 lines.
+        // The table does not have 2^63 lines.
         i64::try_from(self.migrations().len()).unwrap_or(i64::MAX)
     }
 }
 
-/// Opens a file for reading and writing, creates it if need be, settles the WAL that it finds, and brings it up to date.
+/// Opens a file for reading and writing: creates it if needed, settles the WAL that it finds, and applies migrations.
 ///
 /// # Errors
-/// When it is another program's, newer than this proxy, unreadable, or cannot be written.
+/// When another program or a newer proxy wrote it, or it cannot be read or written.
 pub(super) fn open(path: &Path, kind: Kind, synchronous: Synchronous) -> Result<Connection, StoreError> {
-    // SQLite gives the -wal and -shm files the mode of the database, so this settles all three.
+    // SQLite gives the -wal and -shm files the mode of the database, so this sets the mode of all three.
     fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -121,27 +119,27 @@ pub(super) fn open(path: &Path, kind: Kind, synchronous: Synchronous) -> Result<
     connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
     let version = version(&connection, path, kind)?;
 
-    wal::enter(&connection, path)?;
+    wal::enter_wal_mode(&connection, path)?;
     connection.pragma_update(None, "synchronous", synchronous.name()).map_err(sqlite)?;
     connection.pragma_update(None, "journal_size_limit", WAL_KEPT).map_err(sqlite)?;
-    wal::attend(&mut connection).map_err(sqlite)?;
+    wal::configure_checkpoints(&mut connection).map_err(sqlite)?;
     wal::settle(&connection, path)?;
     if version < kind.known() {
         migrate(&mut connection, path, kind)?;
     }
     if small {
-        // A first frame has SQLite write to all of the index, while there is room.
+        // With its first frame SQLite writes to the whole index, while there is room.
         touch(&connection).map_err(sqlite)?;
     }
     Ok(connection)
 }
 
-/// Opens an existing file for reading only, at whichever version it is that this proxy knows. One in WAL mode without its
-/// WAL, which SQLite would have to create, is opened as a file that nobody writes: that of a proxy that did not stop
-/// cleanly, or of an earlier version, on a read-only mount or in a folder of others.
+/// Opens an existing file read-only, at any version up to this proxy's. A file in WAL mode needs its WAL, which SQLite
+/// cannot create on a read-only mount or in another user's folder; without a WAL such a file is opened as immutable. A proxy
+/// that did not stop cleanly leaves such a file, and so did earlier versions.
 ///
 /// # Errors
-/// When it does not exist, is another program's, newer than this proxy, or unreadable.
+/// When it does not exist, another program or a newer proxy wrote it, or it cannot be read.
 pub(super) fn open_read_only(path: &Path, kind: Kind) -> Result<Connection, StoreError> {
     let [_, wal, _] = database_files(path);
     match open_for_reading(path, path.as_os_str(), kind) {
@@ -150,7 +148,7 @@ pub(super) fn open_read_only(path: &Path, kind: Kind) -> Result<Connection, Stor
                 Some(name) => open_for_reading(path, name.as_ref(), kind),
                 None => Err(error),
             }
-            // SQLite reports a file that is not there as one that it cannot open.
+            // SQLite reports a missing file as one that it cannot open.
             .map_err(|error| match fs::metadata(path) {
                 Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => {
                     StoreError::io(path)(missing)
@@ -162,7 +160,7 @@ pub(super) fn open_read_only(path: &Path, kind: Kind) -> Result<Connection, Stor
     }
 }
 
-/// The name under which SQLite opens a file without looking for a WAL (https://sqlite.org/uri.html).
+/// The URI with which SQLite opens a file without searching for a WAL (https://sqlite.org/uri.html).
 fn immutable(path: &Path) -> Option<String> {
     let mut name = "file:".to_owned();
     for c in std::path::absolute(path).ok()?.to_str()?.chars() {
@@ -185,12 +183,12 @@ fn open_for_reading(path: &Path, name: &OsStr, kind: Kind) -> Result<Connection,
     connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
     connection.pragma_update(None, "query_only", true).map_err(sqlite)?;
     if version(&connection, path, kind)? == 0 {
-        return Err(StoreError::new(path, Fault::Malformed { what: "schema: it is empty" }));
+        return Err(StoreError::new(path, Fault::Malformed { value: "schema: it is empty" }));
     }
     Ok(connection)
 }
 
-/// Refuses a linked SQLite that is too old. `bundled` is never, a distribution's may be.
+/// Refuses a linked SQLite that is too old, as that of a distribution can be; the bundled one is not.
 ///
 /// # Errors
 /// [`Fault::OldLibrary`].
@@ -201,21 +199,21 @@ pub(super) fn check_library(folder: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Creates the store's folder, for its owner alone, unless it exists.
+/// Creates the store's folder, accessible to its owner alone, unless it exists.
 ///
 /// # Errors
 /// When it cannot be created or is not a folder.
 pub(super) fn create_folder(path: &Path) -> Result<(), StoreError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StoreError::io(path))?;
-    // The folder's own name must outlive a power loss too.
+    // The folder's own name must survive a power loss too.
     match path.canonicalize().map(|path| path.parent().map(fs::File::open)) {
         Ok(Some(Ok(parent))) => parent.sync_all().map_err(StoreError::io(path)),
-        // A parent that may not be opened was there before us.
+        // A parent without read permission existed before.
         _ => Ok(()),
     }
 }
 
-/// The file's version; 0 when nothing was ever written into it.
+/// The file's version; 0 when nothing was ever written to it.
 fn version(connection: &Connection, path: &Path, kind: Kind) -> Result<i64, StoreError> {
     let sqlite = StoreError::sqlite(path);
     let of = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sqlite);
@@ -253,13 +251,13 @@ fn migrate(connection: &mut Connection, path: &Path, kind: Kind) -> Result<(), S
     Ok(())
 }
 
-/// Changes nothing, but writes a page when it is committed: how to learn whether the disk takes one.
+/// Writes a page without a change of content: its commit shows whether the disk accepts a write.
 pub(super) fn touch(connection: &Connection) -> rusqlite::Result<()> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     connection.pragma_update(None, "user_version", version)
 }
 
-/// Makes an empty database what a file of this kind and version is.
+/// Builds the schema of this kind and version in an empty database.
 ///
 /// # Errors
 /// When SQLite refuses.
@@ -268,10 +266,10 @@ pub(super) fn build_in_memory(connection: &Connection, kind: Kind, version: i64)
     kind.migrations().iter().take(steps).try_for_each(|migration| connection.execute_batch(migration.sql))
 }
 
-/// Whether a file of the store is there and something was ever written into it.
+/// Whether a file of the store exists and is not empty.
 ///
 /// # Errors
-/// When it is there but cannot be looked at.
+/// When its metadata cannot be read.
 pub(super) fn exists(path: &Path) -> Result<bool, StoreError> {
     match fs::metadata(path) {
         Ok(found) => Ok(found.len() > 0),
@@ -360,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_failed_migration_leaves_no_half_of_itself() {
-        // What a crash in the middle leaves: WAL mode set, nothing in it.
+        // A crash before the first migration leaves an empty file in WAL mode.
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cache.db");
         let bare = Connection::open(&path).unwrap();
@@ -371,7 +369,7 @@ mod tests {
             Kind::Cache.known()
         );
 
-        // A folder without room for a table: the transaction goes back to nothing.
+        // A disk without room for a table: the transaction is rolled back.
         let path = dir.path().join("full.db");
         let mut full = Connection::open(&path).unwrap();
         full.pragma_update(None, "journal_mode", "wal").unwrap();
@@ -385,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_wal_mode_is_read_where_nothing_can_be_created_beside_it() {
+    fn a_file_in_wal_mode_is_read_where_no_other_file_can_be_created() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("50% of #1?.db");
         let connection = open(&path, Kind::Cache, Synchronous::Normal).unwrap();
@@ -395,7 +393,7 @@ mod tests {
             .unwrap();
         wal::finish(&connection, &path);
         drop(connection);
-        // In WAL mode, with nothing beside it.
+        // In WAL mode, and the only file of its folder.
         assert_eq!((fs::read(&path).unwrap()[18], fs::read_dir(dir.path()).unwrap().count()), (2, 1));
         let name = immutable(&path).unwrap();
         let reader = open_for_reading(&path, name.as_ref(), Kind::Cache).unwrap();

@@ -1,9 +1,8 @@
-//! `state.db`: what must never be forgotten, since forgetting it could send one transid twice, or spend a day's calls
-//! again.
+//! `state.db`: sequences and daily budgets. Losing them could send one transid twice, or spend a day's calls again.
 //!
 //! Every commit waits for the disk (WAL, FULL), so values are leased in blocks and committed before use; see
-//! [`crate::sequence`] for the rules of sequences. Losing the file is an error that names the remedy, never a
-//! silent reset: a folder that has a `cache.db` or audit segments has been in use and must have its state.
+//! [`crate::sequence`] for the rules of sequences. Losing the file is an error that names the remedy, never a silent
+//! reset: a folder that has a `cache.db` or audit segments has been in use and must have its state.
 
 mod leased;
 mod window;
@@ -25,20 +24,19 @@ pub use leased::Leased;
 /// The file's name in the store's folder.
 const FILE: &str = "state.db";
 
-/// What to do when the folder has been in use and its state is gone.
+/// Policy for a folder that has been in use and has lost its state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnStateLoss {
-    /// Do not open; the error names the remedy.
+    /// An error that names the remedy.
     Refuse,
-    /// Begin anew. Ignored when nothing is lost.
+    /// Create a new state. Ignored when nothing is lost.
     StartOver {
-        /// Every stamp used from now on is at or above this, in seconds since 1970. It must be above every
-        /// stamp that was ever used.
+        /// The lowest stamp for later use, in seconds since 1970. It must be above every stamp that was ever used.
         floor: u64,
     },
 }
 
-/// How far the sequence of one (appid, node) has got. The rules stand in [`crate::sequence`].
+/// The position of the sequence of one (appid, node). [`crate::sequence`] has the rules.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HighWaterMark {
     /// The lowest number of this lap that was never leased: 1 to 1,000,000; 1,000,000 when none is left.
@@ -49,28 +47,34 @@ pub struct HighWaterMark {
     pub ceiling: u64,
 }
 
-/// Calls of a day that were leased.
+/// A committed change of a [`HighWaterMark`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Advance {
+    pub before: HighWaterMark,
+    pub after: HighWaterMark,
+}
+
+/// A lease of calls from the budget of a day.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lease {
-    /// Of which day: days since 1970 at UTC+8.
+    /// Days since 1970 at UTC+8.
     pub day: u64,
-    /// How many; none when the day's are spent.
+    /// The number of calls; 0 when the day's budget is spent.
     pub granted: u64,
-    /// How many of that day are leased by now, these included.
+    /// The number of leased calls of that day, including this lease.
     pub leased: u64,
 }
 
-/// The state's file: see the module's text.
 pub struct StateStore {
-    held: Mutex<Held>,
+    database: Mutex<Database>,
     path: PathBuf,
     clock: Clock,
     failure: Failure,
 }
 
-struct Held {
+struct Database {
     connection: Connection,
-    /// While the disk may not have what the WAL shows: nothing is committed before it is settled.
+    /// After a failed sync, when the disk may lack frames of the WAL: nothing is committed until the WAL is settled.
     unsettled: Option<Unsettled>,
 }
 
@@ -81,9 +85,9 @@ struct Unsettled {
     error: StoreError,
 }
 
-/// How often it is tried to settle the WAL: at once, and once more after the pause.
-const SETTLING: u32 = 2;
-const PAUSE: Duration = Duration::from_secs(5);
+/// Attempts to settle the WAL: at once, and a second time after the delay.
+const SETTLE_ATTEMPTS: u32 = 2;
+const SETTLE_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 impl fmt::Debug for StateStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,30 +99,30 @@ impl StateStore {
     /// Opens `state.db` in `dir`, and creates it in a folder that was never used.
     ///
     /// # Errors
-    /// [`Fault::StateLost`] when it must exist and does not, or is unreadable, and `lost` says to refuse;
-    /// when it is another program's, newer than this proxy, or cannot be written.
-    pub fn open(dir: &Path, lost: OnStateLoss) -> Result<Self, StoreError> {
-        Self::open_with(dir, lost, Clock::system(), Failure::default())
+    /// [`Fault::StateLost`] when it must exist and does not, or is unreadable, and `on_loss` is [`OnStateLoss::Refuse`];
+    /// when another program or a newer proxy wrote it, or it cannot be written.
+    pub fn open(dir: &Path, on_loss: OnStateLoss) -> Result<Self, StoreError> {
+        Self::open_with(dir, on_loss, Clock::system(), Failure::default())
     }
 
-    /// The same; what ends the writing for good is told to `failure`.
+    /// Opens it likewise; a permanent failure to write is reported to `failure`.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with(
         dir: &Path,
-        lost: OnStateLoss,
+        on_loss: OnStateLoss,
         clock: Clock,
         failure: Failure,
     ) -> Result<Self, StoreError> {
         let path = dir.join(FILE);
-        let gone = !is_begun(&path)? && was_used(dir)?;
-        let opened = if gone { Err(StoreError::new(&path, Fault::StateLost)) } else { begin(&path, 0) };
-        let connection = match (opened, lost) {
+        let lost = !is_initialized(&path)? && has_other_databases(dir)?;
+        let opened = if lost { Err(StoreError::new(&path, Fault::StateLost)) } else { initialize(&path, 0) };
+        let connection = match (opened, on_loss) {
             (Err(error), OnStateLoss::StartOver { floor }) if is_loss(&error) => {
                 files::move_aside(&path, &path.with_added_extension("lost"))?;
-                tracing::warn!(file = %path.display(), floor, "the lost state is started over");
-                begin(&path, floor)?
+                tracing::warn!(file = %path.display(), floor, "the state is lost: creating a new one");
+                initialize(&path, floor)?
             }
             (Err(error), OnStateLoss::Refuse) if error.is_corrupt() => {
                 tracing::error!(%error, "the state is unreadable");
@@ -126,21 +130,20 @@ impl StateStore {
             }
             (opened, _) => opened?,
         };
-        Ok(Self { held: Mutex::new(Held { connection, unsettled: None }), path, clock, failure })
+        Ok(Self { database: Mutex::new(Database { connection, unsettled: None }), path, clock, failure })
     }
 
-    /// Moves one sequence on: reads its position, asks `step` for the new one, and commits that. Blocks until
-    /// it is on the disk. Returns what was read and what was written. `step` is asked again when a sync failed and all
-    /// could be made good.
+    /// Advances one sequence: reads its position, calls `step` for the new one, and commits that. Blocks until it is on the
+    /// disk. Calls `step` again if a sync failed and the WAL could be settled.
     ///
     /// # Errors
-    /// When it was not committed; nothing of it may be used then.
+    /// When it was not committed; the new position must not be used then.
     pub fn advance(
         &self,
         appid: &AppId,
         node: u8,
         mut step: impl FnMut(HighWaterMark) -> HighWaterMark,
-    ) -> Result<(HighWaterMark, HighWaterMark), StoreError> {
+    ) -> Result<Advance, StoreError> {
         self.commit(|connection| self.advance_once(connection, appid, node, &mut step))
     }
 
@@ -150,14 +153,14 @@ impl StateStore {
         appid: &AppId,
         node: u8,
         step: &mut impl FnMut(HighWaterMark) -> HighWaterMark,
-    ) -> Result<(HighWaterMark, HighWaterMark), StoreError> {
+    ) -> Result<Advance, StoreError> {
         let sqlite = StoreError::sqlite(&self.path);
         let leasing = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
-        let read = match self.read(&leasing, appid, node)? {
+        let before = match self.read(&leasing, appid, node)? {
             Some(position) => position,
-            None => self.beginning(&leasing)?,
+            None => self.initial_mark(&leasing)?,
         };
-        let written = step(read);
+        let advance = Advance { before, after: step(before) };
         leasing
             .prepare_cached(
                 "INSERT INTO sequence (appid, node, next, floor, ceiling)
@@ -168,22 +171,22 @@ impl StateStore {
                 statement.execute(named_params! {
                     ":appid": appid.as_str(),
                     ":node": node,
-                    ":next": written.next,
-                    ":floor": to_sql(written.floor),
-                    ":ceiling": to_sql(written.ceiling),
+                    ":next": advance.after.next,
+                    ":floor": to_sql(advance.after.floor),
+                    ":ceiling": to_sql(advance.after.ceiling),
                 })
             })
             .map_err(sqlite)?;
-        leased::keep(&leasing, appid, node, (read, written), self.clock.now().as_secs()).map_err(sqlite)?;
+        leased::insert(&leasing, appid, node, advance, self.clock.now().as_secs()).map_err(sqlite)?;
         leasing.commit().map_err(sqlite)?;
-        Ok((read, written))
+        Ok(advance)
     }
 
-    /// Leases up to `block` of the `limit` calls of a day. Blocks until it is on the disk. A day that is earlier
-    /// than one leased before is taken for that one: a clock set back gives nothing again.
+    /// Leases up to `block` of the `limit` calls of a day. Blocks until it is on the disk. A day before the latest leased
+    /// one counts as that one: setting the clock back does not grant calls again.
     ///
     /// # Errors
-    /// When it was not committed; nothing of it may be used then.
+    /// When it was not committed; the calls must not be used then.
     pub fn lease_calls(&self, appid: &AppId, day: u64, block: u64, limit: u64) -> Result<Lease, StoreError> {
         self.commit(|connection| self.lease_calls_once(connection, appid, day, block, limit))
     }
@@ -206,7 +209,7 @@ impl StateStore {
             .map_err(sqlite)?;
         let number = |stored| {
             u64::try_from(stored)
-                .map_err(|_| StoreError::new(&self.path, Fault::Malformed { what: "spending" }))
+                .map_err(|_| StoreError::new(&self.path, Fault::Malformed { value: "spending" }))
         };
         let (day, leased) = match spent {
             Some((known, leased)) if number(known)? >= day => (number(known)?, number(leased)?),
@@ -229,10 +232,10 @@ impl StateStore {
         Ok(Lease { day, granted, leased })
     }
 
-    /// Whether a commit reaches the disk: makes one that changes nothing. Blocks.
+    /// Tests whether a commit reaches the disk, with one that changes nothing. Blocks.
     ///
     /// # Errors
-    /// When it does not.
+    /// When it does not reach the disk.
     pub fn probe(&self) -> Result<(), StoreError> {
         let sqlite = StoreError::sqlite(&self.path);
         self.commit(|connection| {
@@ -243,58 +246,60 @@ impl StateStore {
         })
     }
 
-    /// Checkpoints. The store can be used on.
+    /// Checkpoints. The store stays usable.
     pub fn close(&self) {
-        let held = self.lock();
-        // Nothing is moved out of a WAL that the disk may not have.
-        if held.unsettled.is_none() {
-            wal::finish(&held.connection, &self.path);
+        let database = self.lock();
+        // The frames of an unsettled WAL may not be on the disk, so they are not moved.
+        if database.unsettled.is_none() {
+            wal::finish(&database.connection, &self.path);
         }
     }
 
-    /// Makes a commit; once more if a sync failed and the WAL could be settled, without which nothing is committed.
+    /// Runs a transaction, and a second time if a sync failed and the WAL could be settled. Nothing is committed while the
+    /// WAL is unsettled.
     fn commit<T>(
         &self,
-        mut act: impl FnMut(&mut Connection) -> Result<T, StoreError>,
+        mut transaction: impl FnMut(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut held = self.lock();
-        if held.unsettled.is_some() {
-            self.settle(&mut held)?;
+        let mut database = self.lock();
+        if database.unsettled.is_some() {
+            self.settle(&mut database)?;
         }
-        let done = act(&mut held.connection);
+        let done = transaction(&mut database.connection);
         let Err(error) = done else { return done };
         if !error.is_unsynced() {
             return Err(error);
         }
-        tracing::warn!(%error, "a sync of the state failed: its WAL is written again before anything is committed");
-        held.unsettled = Some(Unsettled { attempts: 0, retry_at: Duration::ZERO, error });
-        self.settle(&mut held)?;
-        let done = act(&mut held.connection);
+        tracing::warn!(%error, "a sync of state.db failed: writing its WAL again before the next commit");
+        database.unsettled = Some(Unsettled { attempts: 0, retry_at: Duration::ZERO, error });
+        self.settle(&mut database)?;
+        let done = transaction(&mut database.connection);
         if let Err(error) = &done
             && error.is_unsynced()
         {
-            held.unsettled = Some(Unsettled { attempts: 0, retry_at: Duration::ZERO, error: error.clone() });
+            database.unsettled =
+                Some(Unsettled { attempts: 0, retry_at: Duration::ZERO, error: error.clone() });
         }
         done
     }
 
-    /// Makes durable what the WAL holds, unless it is too early to try again. Too many failures are one for good.
-    fn settle(&self, held: &mut Held) -> Result<(), StoreError> {
-        let Some(unsettled) = &mut held.unsettled else { return Ok(()) };
+    /// Settles the WAL, unless it is too early for a retry. After too many failures the store has failed permanently.
+    fn settle(&self, database: &mut Database) -> Result<(), StoreError> {
+        let Some(unsettled) = &mut database.unsettled else { return Ok(()) };
         let now = self.clock.monotonic();
         if now < unsettled.retry_at || self.failure.get().is_some() {
             return Err(unsettled.error.clone());
         }
-        let done = wal::settle(&held.connection, &self.path);
+        let done = wal::settle(&database.connection, &self.path);
         match &done {
-            Ok(()) => held.unsettled = None,
+            Ok(()) => database.unsettled = None,
             Err(error) => {
                 unsettled.attempts += 1;
-                unsettled.retry_at = now.saturating_add(PAUSE);
+                unsettled.retry_at = now.saturating_add(SETTLE_RETRY_DELAY);
                 unsettled.error = error.clone();
-                if unsettled.attempts >= SETTLING || error.is_wal_lost() {
+                if unsettled.attempts >= SETTLE_ATTEMPTS || error.is_wal_lost() {
                     self.failure.fail(format!(
-                        "the disk does not take the state of the transids: {error}; check the disk, then start the proxy again"
+                        "cannot write the state of the transids to the disk: {error}; check the disk, then restart the proxy"
                     ));
                 }
             }
@@ -322,8 +327,8 @@ impl StateStore {
         Ok(Some(HighWaterMark { next, floor: self.seconds(floor)?, ceiling: self.seconds(ceiling)? }))
     }
 
-    /// Where a sequence without a lease starts: all numbers left, nothing used.
-    fn beginning(&self, connection: &Connection) -> Result<HighWaterMark, StoreError> {
+    /// The position of a sequence without a lease: all numbers free, no stamp used.
+    fn initial_mark(&self, connection: &Connection) -> Result<HighWaterMark, StoreError> {
         let floor = connection
             .query_row("SELECT floor FROM beginning", [], |row| row.get(0))
             .map_err(StoreError::sqlite(&self.path))?;
@@ -332,19 +337,19 @@ impl StateStore {
     }
 
     fn seconds(&self, stored: i64) -> Result<u64, StoreError> {
-        u64::try_from(stored).map_err(|_| StoreError::new(&self.path, Fault::Malformed { what: "stamp" }))
+        u64::try_from(stored).map_err(|_| StoreError::new(&self.path, Fault::Malformed { value: "stamp" }))
     }
 
-    /// A panic elsewhere leaves the connection usable: its open transaction was rolled back on the way.
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A poisoned lock is no error: the panic rolled back the open transaction, so the connection is usable.
+    fn lock(&self) -> MutexGuard<'_, Database> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Opens the file and settles, once and for all, what unknown sequences start above.
-fn begin(path: &Path, floor: u64) -> Result<Connection, StoreError> {
+/// Opens the file; a new one stores the floor of all sequences, which stays.
+fn initialize(path: &Path, floor: u64) -> Result<Connection, StoreError> {
     let connection = schema::open(path, Kind::State, Synchronous::Full)?;
-    // The file is a few pages: a damaged one is found before a transid is taken from it.
+    // The check is fast, since the file has few pages: damage is found before a transid is leased from it.
     let sound: String = connection
         .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
         .map_err(StoreError::sqlite(path))?;
@@ -358,8 +363,8 @@ fn begin(path: &Path, floor: u64) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Whether the file is there and was ever opened to the end: a file that a crash left empty was not.
-fn is_begun(path: &Path) -> Result<bool, StoreError> {
+/// Whether the file exists and was initialized completely: not a file that a crash left empty.
+fn is_initialized(path: &Path) -> Result<bool, StoreError> {
     if !schema::exists(path)? {
         return Ok(false);
     }
@@ -372,15 +377,15 @@ fn is_begun(path: &Path) -> Result<bool, StoreError> {
                     .map_or(Ok(true), Err),
             }
         }
-        // Empty: nothing was ever committed.
+        // Empty: no transaction was committed.
         Err(error) if matches!(error.fault(), Fault::Malformed { .. }) => Ok(false),
-        // Whatever else is wrong is found again, and judged, by whoever opens it for writing.
+        // Opening it for writing finds any other fault again and handles it.
         Err(_) => Ok(true),
     }
 }
 
-/// Whether the folder holds what only a proxy that had its state can have written.
-fn was_used(dir: &Path) -> Result<bool, StoreError> {
+/// Whether the folder has databases that only a proxy with a state can have written.
+fn has_other_databases(dir: &Path) -> Result<bool, StoreError> {
     Ok(schema::exists(&dir.join(cache::FILE))? || !audit::month::list(dir)?.is_empty())
 }
 
@@ -388,7 +393,7 @@ fn is_loss(error: &StoreError) -> bool {
     matches!(error.fault(), Fault::StateLost) || error.is_corrupt()
 }
 
-/// Stamps end in 2099; a floor beyond is refused when a stamp is made of it.
+/// Stamps end in 2099; making a stamp of a later floor is an error.
 fn to_sql(seconds: u64) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX)
 }

@@ -1,16 +1,16 @@
-//! The write-ahead log (WAL) of a database, and what is done when the disk did not take it.
+//! The write-ahead log (WAL) of a database, and its recovery after a sync that failed.
 //!
 //! Linux marks the pages of a failed sync clean: a file that is read shows them, the disk does not have them, and no later
-//! sync writes them. Frames appended behind such pages are lost with them at a power loss, however often they are synced,
+//! sync writes them. A power loss then also loses the frames appended after such pages, however often they are synced,
 //! since SQLite recovers a WAL up to its first bad frame. So nothing is appended to a WAL that was found at start, or
 //! whose sync failed, before [`settle`] has written it again, synced it and moved it into the database.
 //!
 //! A disk that was full for a moment may keep the blocks of a failed write unallocated, so that the same bytes written there
-//! again are lost too (ext4: the extent stays unwritten). So what was synced is dropped from memory and read back, and what
-//! does not come back is written into new blocks; see [`disk`](super::disk).
+//! again are lost too (ext4: the extent stays unwritten). So [`settle`] evicts the synced bytes from the page cache, reads
+//! them back, and writes bytes that differ into new blocks; see [`disk`](super::disk).
 //!
-//! No connection checkpoints when it is closed, and none checkpoints without its result being looked at: SQLite would
-//! ignore a failed sync there. A database whose own sync failed needs nothing: SQLite counts those pages as not moved.
+//! No connection checkpoints when it is closed, since SQLite would ignore a failed sync there, and the result of each
+//! checkpoint is checked. A failed sync of the database file needs no recovery: SQLite counts its pages as not moved.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -24,45 +24,45 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode};
 
 use super::files::{BUSY_TIMEOUT, database_files};
-use super::locks::Against;
+use super::locks::BlockedOperation;
 use super::{Fault, StoreError, disk, locks};
 
 /// Frames after which a commit moves the WAL into the database, as SQLite does by default.
-const CHECKPOINT_AT: i32 = 1_000;
+const CHECKPOINT_FRAMES: i32 = 1_000;
 
-/// How often the WAL's length is read again because another connection commits meanwhile.
-const ATTEMPTS: u32 = 5;
+/// Attempts to read the WAL's length without a commit of another connection in between.
+const LENGTH_ATTEMPTS: u32 = 5;
 
-/// How often [`BUSY_TIMEOUT`] is waited for those who read a file that is to enter WAL mode.
-const ENTERING: u32 = 12;
+/// Number of times that [`enter_wal_mode`] waits [`BUSY_TIMEOUT`] for the readers of a file.
+const READER_WAITS: u32 = 12;
 
-/// Bytes that are read, written again and synced at once. A WAL that no reader keeps has about as many.
+/// Bytes that are read, written again and synced at once: about the size of a WAL that no reader holds.
 const CHUNK: usize = 4 << 20;
 
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
 
-/// Has the connection checkpoint after commits, whose failure the commit then reports (though it was made), and not when
-/// it is closed.
-pub(super) fn attend(connection: &mut Connection) -> rusqlite::Result<()> {
+/// Configures the connection to checkpoint after commits, not when it is closed. A commit then reports the failure of its
+/// checkpoint, although the commit itself was made.
+pub(super) fn configure_checkpoints(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.wal_hook(Some(|wal: &mut Wal, frames| {
-        if frames < CHECKPOINT_AT {
+        if frames < CHECKPOINT_FRAMES {
             return Ok(());
         }
         match wal.checkpoint() {
-            // Another connection is at it.
+            // Another connection is checkpointing.
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
             done => done,
         }
     }))
 }
 
-/// Makes what the WAL holds durable: writes its frames again, syncs them, and moves them into the database, as far as
-/// readers allow. What follows the last committed frame (a commit whose sync failed) is cut off.
+/// Makes the contents of the WAL durable: writes its frames again, syncs them, and moves them into the database, as far as
+/// readers allow. Truncates the WAL after its last committed frame (a commit whose sync failed may follow).
 ///
 /// # Errors
-/// [`Fault::WalLost`] when a committed frame cannot be read back any more; else when the disk does not take it.
+/// [`Fault::WalLost`] when a committed frame can no longer be read back; otherwise when a write or a sync fails.
 pub(super) fn settle(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let [_, wal, _] = database_files(path);
     let sqlite = StoreError::sqlite(path);
@@ -75,18 +75,18 @@ pub(super) fn settle(connection: &Connection, path: &Path) -> Result<(), StoreEr
     }
     let moved = move_frames(connection, path)?;
     check_moved(path, &wal, moved)?;
-    // A reader may hold it back: what was rewritten may be appended to all the same.
+    // A reader may prevent this; the rewritten WAL can be appended to anyway.
     connection.busy_timeout(Duration::ZERO).map_err(sqlite)?;
     let emptied = checkpoint(connection, path);
     connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
     emptied.map(drop)
 }
 
-/// Moves frames into the database as far as readers allow; how many of them are there.
+/// Moves frames into the database as far as readers allow; returns the number of frames that it has now.
 fn move_frames(connection: &Connection, path: &Path) -> Result<u64, StoreError> {
     let mut done = Ok(0);
-    // Linux reports a failed write once to each open file: SQLite's may still report one that has been made good, of the WAL
-    // and of the database. What is moved is compared with the disk afterwards.
+    // Linux reports a failed write once to each open file: those of SQLite, for the WAL and for the database, may still
+    // report a failure that has been repaired. `check_moved` compares the moved pages with the disk afterwards.
     for _ in 0..3 {
         let moved: rusqlite::Result<i64> =
             connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(2));
@@ -102,8 +102,8 @@ fn move_frames(connection: &Connection, path: &Path) -> Result<u64, StoreError> 
     done
 }
 
-/// Compares the pages of the database that were moved out of the first `moved` frames with those frames, as the disk has
-/// them, and writes again what differs: until the WAL is emptied, it has them.
+/// Compares the first `moved` frames with the database's pages on the disk, and writes pages that differ again. The WAL
+/// still has them until it is emptied.
 fn check_moved(path: &Path, wal: &Path, moved: u64) -> Result<(), StoreError> {
     if moved == 0 {
         return Ok(());
@@ -111,8 +111,8 @@ fn check_moved(path: &Path, wal: &Path, moved: u64) -> Result<(), StoreError> {
     let log = File::open(wal).map_err(StoreError::io(wal))?;
     let mut header = [0; HEADER];
     read(&log, wal, &mut header, 0)?;
-    let page = Sum::of_header(&header).ok_or_else(|| lost(wal, 0))?.page;
-    // Where each page's last frame is.
+    let page = Checksum::of_header(&header).ok_or_else(|| lost(wal, 0))?.page;
+    // The position of each page's last frame.
     let mut last = BTreeMap::new();
     for frame in 0..moved {
         let at = HEADER as u64 + frame * (FRAME_HEADER + page) as u64;
@@ -120,29 +120,29 @@ fn check_moved(path: &Path, wal: &Path, moved: u64) -> Result<(), StoreError> {
         read(&log, wal, &mut number, at)?;
         last.insert(u32::from_be_bytes(number), at + FRAME_HEADER as u64);
     }
-    let database = disk::open_for_good(path)?;
-    let place = |number: u32| u64::from(number).saturating_sub(1) * page as u64;
+    let database = disk::open_permanently(path)?;
+    let offset = |number: u32| u64::from(number).saturating_sub(1) * page as u64;
     for &number in last.keys() {
-        disk::drop_from_memory(&database, place(number), page);
+        disk::evict_from_page_cache(&database, offset(number), page);
     }
     let mut differ = Vec::new();
     let mut found = vec![0; page];
     for (number, at) in last {
         let mut bytes = vec![0; page];
         read(&log, wal, &mut bytes, at)?;
-        let here = database.read_exact_at(&mut found, place(number));
-        if here.is_err() || found != bytes {
-            differ.push((place(number), bytes));
+        let read = database.read_exact_at(&mut found, offset(number));
+        if read.is_err() || found != bytes {
+            differ.push((offset(number), bytes));
         }
     }
     if differ.is_empty() {
         return Ok(());
     }
-    tracing::warn!(file = %path.display(), pages = differ.len(), "pages that the disk did not keep are written again");
-    disk::write_anew(&database, path, &differ)
+    tracing::warn!(file = %path.display(), pages = differ.len(), "the disk lost synced pages: writing them again");
+    disk::write_to_new_blocks(&database, path, &differ)
 }
 
-/// Moves the whole WAL into the database and empties it; false when a reader is in the way.
+/// Moves the whole WAL into the database and empties it; returns false when a reader prevents it.
 pub(super) fn checkpoint(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
     let busy: Result<bool, _> = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
     match busy {
@@ -152,27 +152,27 @@ pub(super) fn checkpoint(connection: &Connection, path: &Path) -> Result<bool, S
     }
 }
 
-/// Moves the whole WAL into the database before the connection is closed; the last one then removes the WAL. The file is
-/// whole without it: a failure is only logged, and the next start settles what is left.
+/// Moves the whole WAL into the database before the connection is closed; closing the last connection then removes the WAL.
+/// Nothing is lost without this checkpoint: a failure is only logged, and the next start settles the WAL.
 pub(super) fn finish(connection: &Connection, path: &Path) {
     match checkpoint(connection, path) {
         Ok(true) => {
-            // Of an empty WAL nothing is left to be moved.
+            // An empty WAL has no frames to move.
             let _: rusqlite::Result<bool> =
                 connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
         }
         Ok(false) => {
-            tracing::info!(file = %path.display(), "a reader keeps the WAL from its last checkpoint");
+            tracing::info!(file = %path.display(), "a reader prevents the last checkpoint of the WAL");
         }
-        Err(error) => tracing::warn!(%error, "no last checkpoint"),
+        Err(error) => tracing::warn!(%error, "the last checkpoint of the WAL failed"),
     }
 }
 
-/// The same, and takes the file out of WAL mode, so that whoever may only read the folder can open it: in WAL mode SQLite
-/// needs the files beside it. Whoever has it open keeps it in WAL mode, and the files beside it with that.
+/// Does the same and leaves WAL mode, so that users with read access to the folder alone can open the file: in WAL mode
+/// SQLite must be able to create the other two files. The file stays in WAL mode while another process has it open.
 pub(super) fn finish_for_readers(connection: &Connection, path: &Path) {
     finish(connection, path);
-    // Waits for nobody: there is nothing to be lost.
+    // Does not wait for other processes: nothing is lost if the file stays in WAL mode.
     let left = connection
         .busy_timeout(Duration::ZERO)
         .and_then(|()| connection.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(())));
@@ -181,12 +181,12 @@ pub(super) fn finish_for_readers(connection: &Connection, path: &Path) {
     }
 }
 
-/// Enters WAL mode. A file that a clean stop took out of it may be being read, which keeps it out of it: that is waited for,
-/// and the log says for whom.
+/// Enters WAL mode. After a clean stop the file is not in WAL mode, and a process that reads it prevents the change: this
+/// waits for such processes, and logs which they are.
 ///
 /// # Errors
-/// When it is read all the time, or WAL mode is not possible there.
-pub(super) fn enter(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+/// When the readers do not finish in time, or the file system does not support WAL mode.
+pub(super) fn enter_wal_mode(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let mut waits = 0;
     loop {
         let entered =
@@ -195,10 +195,10 @@ pub(super) fn enter(connection: &Connection, path: &Path) -> Result<(), StoreErr
             Ok(mode) if mode == "wal" => return Ok(()),
             Ok(mode) => (None, format!("journal_mode=wal is not possible here, only {mode}")),
             Err(error) if error.is_busy() => {
-                let who = locks::named(&locks::holders(path, Against::Changing));
-                if waits < ENTERING {
+                let who = locks::describe(&locks::holders(path, BlockedOperation::ModeChange));
+                if waits < READER_WAITS {
                     waits += 1;
-                    tracing::warn!(file = %path.display(), who, "the file is read, and cannot be written before that ends");
+                    tracing::warn!(file = %path.display(), who, "waiting for another process to stop reading the file: it cannot be written before");
                     continue;
                 }
                 (Some(ErrorCode::DatabaseBusy), format!("it is locked by {who}"))
@@ -209,34 +209,34 @@ pub(super) fn enter(connection: &Connection, path: &Path) -> Result<(), StoreErr
     }
 }
 
-/// Begins a transaction that keeps others from writing; returns how many frames of the WAL are committed.
+/// Begins a transaction that excludes other writers; returns the number of committed frames of the WAL.
 fn begin_at_last_frame(connection: &Connection, path: &Path) -> Result<u64, StoreError> {
     let sqlite = StoreError::sqlite(path);
     let version =
         || connection.pragma_query_value(None, "data_version", |row| row.get::<_, i64>(0)).map_err(sqlite);
-    for _ in 0..ATTEMPTS {
-        // The length cannot be read inside a transaction; the version shows whether it is still true.
+    for _ in 0..LENGTH_ATTEMPTS {
+        // The length cannot be read inside a transaction; the version shows whether it is still valid.
         let before = version()?;
         let frames: i64 =
             connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get(1)).map_err(sqlite)?;
         connection.execute_batch("BEGIN IMMEDIATE").map_err(sqlite)?;
         match version() {
-            // Less than none: there is no WAL.
+            // A negative number: there is no WAL.
             Ok(now) if now == before => return Ok(u64::try_from(frames).unwrap_or(0)),
             Ok(_) => connection.execute_batch("ROLLBACK").map_err(sqlite)?,
             Err(error) => {
-                // The first error is the one that counts.
+                // The first error is the one to report.
                 let _: rusqlite::Result<()> = connection.execute_batch("ROLLBACK");
                 return Err(error);
             }
         }
     }
-    let text = "another program writes into it all the time".to_owned();
+    let text = "another program writes to it continuously".to_owned();
     Err(StoreError::new(path, Fault::Sqlite { code: Some(ErrorCode::DatabaseBusy), text }))
 }
 
-/// Writes the first `frames` frames again, byte for byte, and syncs them; cuts off what follows them. The caller holds
-/// SQLite's write lock. Not by rustix, whose system calls a preload of the tests does not see.
+/// Writes the first `frames` frames again, byte for byte, syncs them, and truncates the file after them. The caller holds
+/// SQLite's write lock. It does not use rustix, since the tests' preloaded library does not intercept its system calls.
 fn rewrite(wal: &Path, frames: u64) -> Result<(), StoreError> {
     let io = StoreError::io(wal);
     let file = match OpenOptions::new().read(true).write(true).open(wal) {
@@ -245,12 +245,12 @@ fn rewrite(wal: &Path, frames: u64) -> Result<(), StoreError> {
     };
     let length = file.metadata().map_err(io)?.len();
     if frames == 0 {
-        // All of it is in the database, or was never committed; no reader has any of it.
+        // Every frame is in the database or was never committed, and no reader uses one.
         return if length > 0 { file.set_len(0).map_err(io) } else { Ok(()) };
     }
     let mut header = [0; HEADER];
     read(&file, wal, &mut header, 0)?;
-    let mut sum = Sum::of_header(&header).ok_or_else(|| lost(wal, 0))?;
+    let mut sum = Checksum::of_header(&header).ok_or_else(|| lost(wal, 0))?;
     let size = FRAME_HEADER + sum.page;
     let end = HEADER as u64 + frames * size as u64;
     if length > end {
@@ -261,13 +261,13 @@ fn rewrite(wal: &Path, frames: u64) -> Result<(), StoreError> {
     let mut chunk = Vec::new();
     while done < frames {
         let count = usize::try_from(frames - done).map_or(at_once, |left| left.min(at_once));
-        // The header goes with the first frames, so that a block is written as a whole.
+        // The header is written with the first frames, so that each block is written whole.
         let before = if done == 0 { HEADER } else { 0 };
         chunk.resize(before + count * size, 0);
         read(&file, wal, &mut chunk, at)?;
         for frame in chunk[before..].chunks_exact(size) {
             done += 1;
-            if !sum.takes(frame) {
+            if !sum.accepts(frame) {
                 return Err(lost(wal, done));
             }
         }
@@ -277,7 +277,7 @@ fn rewrite(wal: &Path, frames: u64) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Reads all of `bytes`; an end before that is a lost frame.
+/// Fills `bytes`; an earlier end of the file is a lost frame.
 fn read(file: &File, wal: &Path, bytes: &mut [u8], at: u64) -> Result<(), StoreError> {
     file.read_exact_at(bytes, at).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => lost(wal, 0),
@@ -289,16 +289,16 @@ fn lost(wal: &Path, frame: u64) -> StoreError {
     StoreError::new(wal, Fault::WalLost { frame })
 }
 
-/// The running checksum of a WAL, as https://sqlite.org/fileformat2.html#walformat says.
-struct Sum {
+/// The running checksum of a WAL: https://sqlite.org/fileformat2.html#walformat.
+struct Checksum {
     big_endian: bool,
     page: usize,
     salt: [u8; 8],
     sum: [u32; 2],
 }
 
-impl Sum {
-    /// None when the header is not one.
+impl Checksum {
+    /// None when the header is invalid.
     fn of_header(header: &[u8]) -> Option<Self> {
         let word = |at: usize| Some(u32::from_be_bytes(header.get(at..at + 4)?.try_into().ok()?));
         let magic = word(0)?;
@@ -312,8 +312,8 @@ impl Sum {
         (sum.sum == [word(24)?, word(28)?]).then_some(sum)
     }
 
-    /// Whether this is the frame that follows.
-    fn takes(&mut self, frame: &[u8]) -> bool {
+    /// Whether this is the next frame of the log.
+    fn accepts(&mut self, frame: &[u8]) -> bool {
         let Some((header, page)) = frame.split_at_checked(FRAME_HEADER) else { return false };
         self.add(&header[..8]);
         self.add(page);
@@ -323,10 +323,7 @@ impl Sum {
 
     /// Adds bytes, whose count is a multiple of eight.
     fn add(&mut self, bytes: &[u8]) {
-        let word = |bytes: [u8; 4]| match self.big_endian {
-            true => u32::from_be_bytes(bytes),
-            false => u32::from_le_bytes(bytes),
-        };
+        let word = if self.big_endian { u32::from_be_bytes } else { u32::from_le_bytes };
         let [mut first, mut second] = self.sum;
         for pair in bytes.as_chunks::<8>().0 {
             let [a, b, c, d, e, f, g, h] = *pair;
@@ -339,13 +336,15 @@ impl Sum {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use rusqlite::OpenFlags;
 
     use super::super::schema::{self, Kind, Synchronous};
     use super::*;
 
     /// A database with a few commits in its WAL, and the WAL's path.
-    fn begun(dir: &Path) -> (Connection, std::path::PathBuf, std::path::PathBuf) {
+    fn database_with_wal(dir: &Path) -> (Connection, PathBuf, PathBuf) {
         let path = dir.join("state.db");
         let connection = schema::open(&path, Kind::State, Synchronous::Full).unwrap();
         for n in 0..5 {
@@ -368,13 +367,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_committed_is_in_the_database_afterwards() {
+    fn settling_moves_committed_rows_into_the_database() {
         let dir = tempfile::tempdir().unwrap();
-        let (connection, path, wal) = begun(dir.path());
+        let (connection, path, wal) = database_with_wal(dir.path());
         assert!(wal.metadata().unwrap().len() > 0);
         settle(&connection, &path).unwrap();
         assert_eq!(wal.metadata().unwrap().len(), 0);
-        // The file alone has it all.
+        // The database alone has every row.
         let copy = dir.path().join("copy.db");
         std::fs::copy(&path, &copy).unwrap();
         assert_eq!(days(&copy), [0, 1, 2, 3, 4]);
@@ -384,15 +383,15 @@ mod tests {
     }
 
     #[test]
-    fn with_a_reader_the_log_is_as_it_was_and_what_was_not_committed_is_cut_off() {
+    fn settling_with_a_reader_keeps_the_log_and_truncates_uncommitted_frames() {
         let dir = tempfile::tempdir().unwrap();
-        let (connection, path, wal) = begun(dir.path());
+        let (connection, path, wal) = database_with_wal(dir.path());
         let reader = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
         reader.execute_batch("BEGIN").unwrap();
         let seen: i64 = reader.query_row("SELECT count(*) FROM spending", [], |row| row.get(0)).unwrap();
         put(&connection, 5);
         let before = std::fs::read(&wal).unwrap();
-        // A commit whose sync failed leaves whole frames behind the last committed one.
+        // A commit whose sync failed leaves whole frames after the last committed one.
         let mut left = before.clone();
         left.extend_from_slice(&before[HEADER..]);
         std::fs::write(&wal, &left).unwrap();
@@ -405,9 +404,9 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_is_gone_is_an_error_and_a_start_recovers_what_stands_before_it() {
+    fn a_lost_frame_is_an_error_and_a_start_recovers_the_frames_before_it() {
         let dir = tempfile::tempdir().unwrap();
-        let (connection, path, wal) = begun(dir.path());
+        let (connection, path, wal) = database_with_wal(dir.path());
         // The pages of the last frames are zeros, as after an eviction.
         let length = wal.metadata().unwrap().len();
         let file = OpenOptions::new().write(true).open(&wal).unwrap();
@@ -416,7 +415,7 @@ mod tests {
         assert!(matches!(error.fault(), Fault::WalLost { frame } if *frame > 0), "{error}");
         assert_eq!(wal.metadata().unwrap().len(), length, "nothing was moved");
         assert!(connection.is_autocommit());
-        // As a crash leaves it: nothing of the memory that connections share.
+        // A crash leaves no shared memory of the connections.
         let copy = dir.path().join("copy.db");
         for (from, to) in database_files(&path).iter().zip(database_files(&copy)).take(2) {
             std::fs::copy(from, to).unwrap();
@@ -426,9 +425,9 @@ mod tests {
     }
 
     #[test]
-    fn opening_leaves_no_log_that_it_found() {
+    fn opening_empties_the_log_that_it_finds() {
         let dir = tempfile::tempdir().unwrap();
-        let (connection, path, wal) = begun(dir.path());
+        let (connection, path, wal) = database_with_wal(dir.path());
         drop(connection);
         assert!(wal.metadata().unwrap().len() > 0, "closing moves nothing");
         let connection = schema::open(&path, Kind::State, Synchronous::Full).unwrap();
@@ -442,7 +441,7 @@ mod tests {
     #[test]
     fn commits_keep_the_log_short() {
         let dir = tempfile::tempdir().unwrap();
-        let (connection, path, wal) = begun(dir.path());
+        let (connection, path, wal) = database_with_wal(dir.path());
         connection.pragma_update(None, "synchronous", "off").unwrap();
         for n in 5..3_000 {
             put(&connection, n);
@@ -452,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_left_out_of_wal_mode_unless_somebody_has_it_open_and_enters_it_again() {
+    fn a_file_leaves_wal_mode_unless_a_process_has_it_open_and_enters_it_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cache.db");
         let mode = || std::fs::read(&path).unwrap()[18];
@@ -460,7 +459,7 @@ mod tests {
         let connection = open();
         let reader = schema::open_read_only(&path, schema::Kind::Cache).unwrap();
         finish_for_readers(&connection, &path);
-        assert_eq!(mode(), 2, "the reader goes on");
+        assert_eq!(mode(), 2, "the reader continues");
         drop(reader);
         finish_for_readers(&connection, &path);
         drop(connection);

@@ -238,7 +238,7 @@ impl AuditReader {
                 .map_err(StoreError::sqlite(&path))?;
             if let Some(text) = found {
                 let stamp = Stamp::parse(&text)
-                    .map_err(|_| StoreError::new(&path, Fault::Malformed { what: "carrier_transid" }))?;
+                    .map_err(|_| StoreError::new(&path, Fault::Malformed { value: "carrier_transid" }))?;
                 highest = highest.max(Some(stamp));
             }
         }
@@ -271,7 +271,7 @@ fn visit_from(
     let mut rows = statement.query([first, since.as_micros()]).map_err(sqlite)?;
     while let Some(row) = rows.next().map_err(sqlite)? {
         let past = past(row, key).map_err(sqlite)?;
-        let past = past.ok_or_else(|| StoreError::new(path, Fault::Malformed { what: "record" }))?;
+        let past = past.ok_or_else(|| StoreError::new(path, Fault::Malformed { value: "record" }))?;
         if visit(past).is_break() {
             return Ok(ControlFlow::Break(()));
         }

@@ -184,9 +184,9 @@ pub fn back_up(dir: &Path, month: Month, to: &Path) -> Result<PathBuf, StoreErro
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let source = Connection::open_with_flags(&path, flags).map_err(StoreError::sqlite(&path))?;
-    let copy = AtomicFile::begin(to, 0o600).map_err(io)?;
+    let copy = AtomicFile::create(to, 0o600).map_err(io)?;
     let Some(name) = copy.part().to_str() else {
-        return Err(StoreError::new(to, Fault::Malformed { what: "name: it is not UTF-8" }));
+        return Err(StoreError::new(to, Fault::Malformed { value: "name: it is not UTF-8" }));
     };
     // Of an interrupted copy: SQLite would apply it to this one.
     let mut journal = copy.part().as_os_str().to_owned();

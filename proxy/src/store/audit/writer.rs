@@ -138,7 +138,7 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         // Dropped after the queue was closed, by a panic too.
         let _waiters = shared.waiters.close_on_drop();
-        let _failure = shared.failure.of_thread("audit-writer");
+        let _failure = shared.failure.thread_guard("audit-writer");
         let taker = shared.queue.consumer();
         let mut batch = Vec::new();
         shared.busy.turn();
@@ -154,8 +154,8 @@ impl Writer {
             match taken {
                 Received::Items => self.settle(&mut batch),
                 // No traffic may come while `/ready` says no: recover without it.
-                Received::Nothing if self.trouble.is_some() => self.recover(),
-                Received::Nothing => {}
+                Received::TimedOut if self.trouble.is_some() => self.recover(),
+                Received::TimedOut => {}
                 Received::Closed => break,
             }
         }

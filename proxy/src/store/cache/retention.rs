@@ -1,10 +1,11 @@
-//! What leaves `cache.db`: answers of a certain age, and the oldest of too many. A pass at the start, then one a minute.
+//! Retention in `cache.db`: removes responses over an age, and the oldest ones over a number. One pass at the start, then
+//! one per minute.
 //!
-//! A pass is made of steps of a bounded number of rows, one between two batches of the writer, so that nobody waits for it.
-//! What is deleted is overwritten (`secure_delete`), and the WAL is cut off behind a pass that deleted something, so that
-//! neither file holds a card that has left; a reader that is at work puts the latter off to the next pass. Free pages are
-//! used again, not given back: the file stays as large as it was at its largest, which `rows` bounds. (Pages would be given
-//! back by `incremental_vacuum`, which moves others about for it and needs the whole file rewritten once.)
+//! A pass consists of steps of a bounded number of rows, one between two batches of the writer, so that no write waits long.
+//! SQLite overwrites deleted rows (`secure_delete`), and a pass that deleted rows truncates the WAL, so that neither file
+//! has a removed card; an active reader defers the truncation to the next pass. SQLite reuses free pages and does not return
+//! them to the file system: the file keeps its largest size, which `rows` bounds. (`incremental_vacuum` would return pages,
+//! but it moves other pages for that and requires rewriting the whole file once.)
 
 use std::fs;
 use std::path::Path;
@@ -16,21 +17,21 @@ use super::super::{StoreError, atomic_file, files, wal};
 use crate::clock::{Clock, Time};
 use crate::config;
 
-/// From the end of a pass to the next.
-const EVERY: Duration = Duration::from_secs(60);
+/// Time from the end of a pass to the next one.
+const PASS_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Rows that a step deletes at most: a few milliseconds.
-const STEP: i64 = 500;
+/// Maximum of rows that a step deletes: a few milliseconds.
+const DELETE_STEP: i64 = 500;
 
-/// Rows that a step counts at most: as long.
-const COUNTED: i64 = 20_000;
+/// Maximum of rows that a step counts: as long.
+const COUNT_STEP: i64 = 20_000;
 
-/// What stays in the file.
+/// Limits on the stored responses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retention {
-    /// An answer older than this leaves.
+    /// Older responses are removed.
     pub age: Duration,
-    /// Beyond this number the oldest answers leave.
+    /// Over this number the oldest responses are removed.
     pub rows: u64,
 }
 
@@ -47,43 +48,43 @@ impl From<&config::Cache> for Retention {
 }
 
 impl Retention {
-    /// Nothing leaves by itself.
+    /// Retention removes nothing.
     pub const UNBOUNDED: Self = Self { age: Duration::MAX, rows: u64::MAX };
 }
 
-/// Makes the passes.
-pub(super) struct Keeper {
+/// Runs the passes.
+pub(super) struct Pruner {
     retention: Retention,
     clock: Clock,
     phase: Phase,
     /// By the monotonic clock.
     next_at: Duration,
-    /// Rows that left in this pass.
-    gone: u64,
+    /// Rows deleted in this pass.
+    deleted: u64,
 }
 
 #[derive(Clone, Copy)]
 enum Phase {
-    /// Deletes what is too old.
+    /// Deletes responses over the maximum age.
     Expired,
-    /// Counts what stays: so many up to and with this moment.
+    /// Counts the remaining rows: `count` with times up to and including `upto`.
     Counting { upto: i64, count: u64 },
-    /// Deletes the oldest: so many.
+    /// Deletes this number of the oldest rows.
     Excess(u64),
 }
 
-impl Keeper {
+impl Pruner {
     pub(super) fn new(retention: Retention, clock: Clock) -> Self {
         let next_at = clock.monotonic();
-        Self { retention, clock, phase: Phase::Expired, next_at, gone: 0 }
+        Self { retention, clock, phase: Phase::Expired, next_at, deleted: 0 }
     }
 
-    /// How long there is nothing to be done.
+    /// Time until the next step is due.
     pub(super) fn pause(&self) -> Duration {
         self.next_at.saturating_sub(self.clock.monotonic())
     }
 
-    /// Makes a step, if it is time. After a failure the pass is to be ended by [`Keeper::rest`].
+    /// Runs a step if it is due. After a failure the caller ends the pass with [`Pruner::end_pass`].
     pub(super) fn step(&mut self, connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
         if !self.pause().is_zero() {
             return Ok(());
@@ -95,61 +96,60 @@ impl Keeper {
         Ok(())
     }
 
-    /// The next phase, or none at the end of the pass.
+    /// Returns the next phase, or none at the end of the pass.
     fn advance(&mut self, connection: &mut Connection) -> rusqlite::Result<Option<Phase>> {
         match self.phase {
             Phase::Expired => {
                 let oldest = self.clock.believed().minus(self.retention.age);
-                let deleted = delete(connection, oldest, STEP)?;
-                self.gone += deleted;
-                Ok(Some(match deleted < STEP.unsigned_abs() {
-                    true => Phase::Counting { upto: i64::MIN, count: 0 },
-                    false => Phase::Expired,
-                }))
+                let deleted = delete(connection, oldest, DELETE_STEP)?;
+                self.deleted += deleted;
+                let expired_is_done = deleted < DELETE_STEP.unsigned_abs();
+                let counting = Phase::Counting { upto: i64::MIN, count: 0 };
+                Ok(Some(if expired_is_done { counting } else { Phase::Expired }))
             }
             Phase::Counting { upto, count } => {
-                // Rows of one microsecond on both sides of a step's end are not all counted: few, and the bound is round.
+                // At a step's end some rows of the same microsecond are not counted: few, and the limit is not exact.
                 let (found, last): (i64, Option<i64>) = connection
                     .prepare_cached(
                         "SELECT count(*), max(answered_at) FROM
                              (SELECT answered_at FROM answer WHERE answered_at > ?1 ORDER BY answered_at LIMIT ?2)",
                     )?
-                    .query_row([upto, COUNTED], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                    .query_row([upto, COUNT_STEP], |row| Ok((row.get(0)?, row.get(1)?)))?;
                 let count = count + found.unsigned_abs();
                 Ok(match last {
-                    Some(upto) if found == COUNTED => Some(Phase::Counting { upto, count }),
+                    Some(upto) if found == COUNT_STEP => Some(Phase::Counting { upto, count }),
                     _ => {
                         count.checked_sub(self.retention.rows).filter(|&excess| excess > 0).map(Phase::Excess)
                     }
                 })
             }
             Phase::Excess(excess) => {
-                let step = i64::try_from(excess).unwrap_or(STEP).min(STEP);
+                let step = i64::try_from(excess).unwrap_or(DELETE_STEP).min(DELETE_STEP);
                 let deleted = delete(connection, Time::from_micros(i64::MAX), step)?;
-                self.gone += deleted;
-                let left = excess.saturating_sub(deleted);
-                Ok((deleted > 0 && left > 0).then_some(Phase::Excess(left)))
+                self.deleted += deleted;
+                let remaining = excess.saturating_sub(deleted);
+                Ok((deleted > 0 && remaining > 0).then_some(Phase::Excess(remaining)))
             }
         }
     }
 
     fn finish(&mut self, connection: &Connection, path: &Path) {
-        if self.gone > 0 {
-            tracing::info!(file = %path.display(), answers = self.gone, "answers that may not be kept any longer have left");
-            cut_off(connection, path);
+        if self.deleted > 0 {
+            tracing::info!(file = %path.display(), responses = self.deleted, "removed responses past their limit");
+            truncate_wal(connection, path);
         }
         self.remove_old_corrupt(path);
-        self.rest();
+        self.end_pass();
     }
 
-    /// Ends the pass; the next one begins anew.
-    pub(super) fn rest(&mut self) {
+    /// Ends the pass; the next one starts with its first phase.
+    pub(super) fn end_pass(&mut self) {
         self.phase = Phase::Expired;
-        self.gone = 0;
-        self.next_at = self.clock.monotonic().saturating_add(EVERY);
+        self.deleted = 0;
+        self.next_at = self.clock.monotonic().saturating_add(PASS_INTERVAL);
     }
 
-    /// A file that was moved aside holds cards too.
+    /// Removes a corrupt file that was moved aside once it is over the maximum age, since it contains cards too.
     fn remove_old_corrupt(&self, path: &Path) {
         let oldest = self.clock.believed().minus(self.retention.age);
         for file in files::database_files(&super::quarantine_path(path)) {
@@ -158,23 +158,23 @@ impl Keeper {
             if written.is_some_and(|at| Time::EPOCH.plus(at) < oldest)
                 && let Err(error) = atomic_file::remove(&file)
             {
-                tracing::warn!(file = %file.display(), %error, "a corrupt file that was moved aside stays: remove it");
+                tracing::warn!(file = %file.display(), %error, "cannot remove an old corrupt file: remove it");
             }
         }
     }
 }
 
-/// Moves the whole WAL into the file and cuts it off. A reader that is at work is not waited for.
-fn cut_off(connection: &Connection, path: &Path) {
+/// Moves the whole WAL into the file and truncates it. Does not wait for readers.
+fn truncate_wal(connection: &Connection, path: &Path) {
     let sqlite = StoreError::sqlite(path);
     let moved = connection.busy_timeout(Duration::ZERO).map_err(sqlite);
     let moved = moved.and_then(|()| wal::checkpoint(connection, path));
     if let Err(error) = connection.busy_timeout(files::BUSY_TIMEOUT).map_err(sqlite).and(moved) {
-        tracing::warn!(%error, "the WAL is not cut off: it still holds answers that have left");
+        tracing::warn!(%error, "cannot truncate the WAL: it still has removed responses");
     }
 }
 
-/// Deletes so many of the oldest answers that came before a moment; returns how many.
+/// Deletes up to `most` of the oldest responses before a moment; returns the number of deleted rows.
 fn delete(connection: &mut Connection, before: Time, most: i64) -> rusqlite::Result<u64> {
     let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let deleted = step
@@ -205,19 +205,19 @@ mod tests {
         })
     }
 
-    /// Steps until the pass is over; how many there were.
-    fn pass(keeper: &mut Keeper, path: &Path) -> u32 {
+    /// Runs a whole pass; returns the number of its steps.
+    fn pass(pruner: &mut Pruner, path: &Path) -> u32 {
         let mut connection = super::super::writer::open(path).unwrap();
         let mut steps = 0;
-        while keeper.pause().is_zero() {
-            keeper.step(&mut connection, path).unwrap();
+        while pruner.pause().is_zero() {
+            pruner.step(&mut connection, path).unwrap();
             steps += 1;
         }
         steps
     }
 
     #[test]
-    fn what_is_too_old_leaves_in_steps_and_leaves_nothing_in_the_file() {
+    fn old_responses_are_removed_in_steps_and_overwritten_in_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
         let store = CacheStore::open(dir.path(), 10_000).unwrap();
@@ -231,22 +231,22 @@ mod tests {
         store.close();
         assert!(is_in(&path, row(7, old).card.as_str()));
         let (clock, hand) = Clock::manual(NOON);
-        let mut keeper = Keeper::new(Retention::default(), clock);
-        assert_eq!(pass(&mut keeper, &path), 4, "three steps of deletions and one that counts");
-        assert_eq!(keeper.pause(), EVERY);
+        let mut pruner = Pruner::new(Retention::default(), clock);
+        assert_eq!(pass(&mut pruner, &path), 4, "three steps of deletions and one that counts");
+        assert_eq!(pruner.pause(), PASS_INTERVAL);
         for number in 0..1_200 {
             assert!(!is_in(&path, row(number, old).card.as_str()), "{number}");
         }
-        // A minute and two days later the other one goes too.
+        // Two days later the other one is too old as well.
         hand.advance(Duration::from_secs(2 * 86_400));
-        assert!(pass(&mut keeper, &path) > 0);
+        assert!(pass(&mut pruner, &path) > 0);
         let store = CacheStore::open(dir.path(), 10).unwrap();
         assert_eq!((store.count(), load(&store, 5_000)), (Ok(0), None));
         assert!(!is_in(&path, young.card.as_str()));
     }
 
     #[test]
-    fn of_too_many_the_oldest_leave() {
+    fn over_the_number_the_oldest_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
         let now = i64::try_from(NOON.as_secs()).unwrap();
@@ -257,14 +257,14 @@ mod tests {
         store.flush().wait().unwrap();
         store.close();
         let retention = Retention { rows: 100, ..Retention::default() };
-        pass(&mut Keeper::new(retention, Clock::manual(NOON).0), &path);
+        pass(&mut Pruner::new(retention, Clock::manual(NOON).0), &path);
         let store = CacheStore::open(dir.path(), 10).unwrap();
         assert_eq!(store.count(), Ok(100));
         assert!(load(&store, 99).is_some() && load(&store, 100).is_none());
     }
 
     #[test]
-    fn the_writer_makes_its_first_pass_at_once() {
+    fn the_writer_runs_its_first_pass_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let now = i64::try_from(NOON.as_secs()).unwrap();
         let store = CacheStore::open(dir.path(), 10).unwrap();
@@ -279,7 +279,7 @@ mod tests {
             Failure::default(),
         )
         .unwrap();
-        // Two steps end the pass, and one is made behind each batch at the latest.
+        // Two steps end the pass, and at least one step runs after each batch.
         for _ in 0..3 {
             store.flush().wait().unwrap();
         }
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_corrupt_file_that_was_moved_aside_leaves_too() {
+    fn a_corrupt_file_that_was_moved_aside_is_removed_too() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
         drop(super::super::writer::open(&path).unwrap());
@@ -295,11 +295,11 @@ mod tests {
         fs::write(&aside, "14765004176").unwrap();
         let written = fs::metadata(&aside).unwrap().modified().unwrap().duration_since(UNIX_EPOCH).unwrap();
         let (clock, hand) = Clock::manual(Time::EPOCH.plus(written));
-        let mut keeper = Keeper::new(Retention::default(), clock);
-        pass(&mut keeper, &path);
+        let mut pruner = Pruner::new(Retention::default(), clock);
+        pass(&mut pruner, &path);
         assert!(aside.exists());
         hand.advance(Duration::from_secs(31 * 86_400));
-        pass(&mut keeper, &path);
+        pass(&mut pruner, &path);
         assert!(!aside.exists());
     }
 }

@@ -1,4 +1,4 @@
-//! The cache's file: newer answers win, losses are counted, damage is begun anew.
+//! `cache.db`: newer responses win, losses are counted, a corrupt file is created again.
 
 use std::fs;
 use std::io::{Seek, SeekFrom, Write as _};
@@ -7,7 +7,7 @@ use cmiot_signer::CardKind;
 
 use super::*;
 
-/// After all that these tests answer.
+/// Later than the times of these tests' responses.
 const LATEST: Time = Time::from_secs(1_000);
 
 fn card(number: u32) -> Card {
@@ -34,7 +34,7 @@ pub(super) fn load(store: &CacheStore, number: u32) -> Option<CacheRow> {
 }
 
 #[test]
-fn what_is_saved_is_loaded_after_a_restart() {
+fn saved_rows_are_loaded_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let store = CacheStore::open(dir.path(), 100).unwrap();
     assert_eq!(load(&store, 1), None);
@@ -58,11 +58,11 @@ fn what_is_saved_is_loaded_after_a_restart() {
 }
 
 #[test]
-fn large_bodies_wait_within_bytes_and_are_counted_when_they_are_dropped() {
+fn queued_bodies_are_limited_in_bytes_and_dropped_ones_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let store = CacheStore::open(dir.path(), 100).unwrap();
-    let large = |number| CacheRow { body: vec![b'x'; MOST_WAITING / 2 + 1].into(), ..row(number, 10) };
-    // Another writer holds the file: the first waits for it, and the second finds no room beside it.
+    let large = |number| CacheRow { body: vec![b'x'; MAX_QUEUED_BYTES / 2 + 1].into(), ..row(number, 10) };
+    // Another writer has the lock: the first body waits for it, and the second finds no room.
     let other = Connection::open(dir.path().join(FILE)).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     store.save(large(1), LATEST);
@@ -73,11 +73,11 @@ fn large_bodies_wait_within_bytes_and_are_counted_when_they_are_dropped() {
     store.save(large(3), LATEST);
     store.flush().wait().unwrap();
     assert_eq!((store.count(), store.losses().dropped), (Ok(2), 1));
-    assert_eq!(store.shared.waiting.load(Ordering::Relaxed), 0);
+    assert_eq!(store.shared.queued_bytes.load(Ordering::Relaxed), 0);
 }
 
 #[test]
-fn an_older_answer_never_replaces_a_newer_one() {
+fn an_older_response_never_replaces_a_newer_one() {
     let dir = tempfile::tempdir().unwrap();
     let store = CacheStore::open(dir.path(), 100).unwrap();
     for at in [10, 30, 20] {
@@ -91,7 +91,7 @@ fn an_older_answer_never_replaces_a_newer_one() {
 }
 
 #[test]
-fn an_answer_of_the_future_is_replaced_and_can_be_removed() {
+fn a_response_in_the_future_is_replaced_and_can_be_removed() {
     let dir = tempfile::tempdir().unwrap();
     let store = CacheStore::open(dir.path(), 100).unwrap();
     store.save(row(1, 86_400), LATEST);
@@ -106,7 +106,7 @@ fn an_answer_of_the_future_is_replaced_and_can_be_removed() {
 }
 
 #[test]
-fn removals_come_after_the_saves_before_them() {
+fn removals_follow_the_saves_before_them() {
     let dir = tempfile::tempdir().unwrap();
     let store = CacheStore::open(dir.path(), 100).unwrap();
     store.save(row(1, 10), LATEST);
@@ -118,7 +118,7 @@ fn removals_come_after_the_saves_before_them() {
 }
 
 #[test]
-fn a_selection_removes_what_meets_all_of_it() {
+fn a_selection_removes_rows_that_meet_every_condition() {
     let dir = tempfile::tempdir().unwrap();
     let store = CacheStore::open(dir.path(), 100).unwrap();
     store.save(row(1, 10), LATEST);
@@ -143,7 +143,7 @@ fn a_full_queue_drops_saves_but_no_removal() {
     // Another program holds the write lock, so that the writer waits.
     let other = Connection::open(dir.path().join(FILE)).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // It takes at most two before it waits, two more find room.
+    // The writer takes at most two before it waits; two more find room.
     for number in 0..5 {
         store.save(row(number, 10), LATEST);
     }
@@ -174,7 +174,7 @@ fn a_foreign_database_is_not_moved_aside() {
 }
 
 #[test]
-fn a_page_that_rots_while_serving_begins_the_file_anew() {
+fn a_file_that_becomes_corrupt_while_serving_is_created_again() {
     let dir = tempfile::tempdir().unwrap();
     let store = CacheStore::open(dir.path(), 1_000).unwrap();
     for number in 0..500 {

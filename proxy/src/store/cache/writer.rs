@@ -1,4 +1,5 @@
-//! The one thread that writes `cache.db`: everything that has come is one transaction; between two, a step of retention.
+//! The one thread that writes `cache.db`: it commits all queued writes as one transaction, and runs a step of retention
+//! between two transactions.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,39 +12,42 @@ use tokio::sync::oneshot;
 use super::super::queue::Received;
 use super::super::schema::{self, Kind, Synchronous};
 use super::super::{StoreError, files, wal};
-use super::retention::Keeper;
+use super::retention::Pruner;
 use super::{CacheRow, Selection, Shared};
 use crate::clock::Time;
 
-/// Under which an answer is stored.
+/// Key of the stored responses for one card, with any parameters.
 pub(super) struct Key {
     pub(super) group: Arc<str>,
     pub(super) operation: Arc<str>,
     pub(super) card: Card,
 }
 
-/// One thing to be done, and whom to tell.
+/// One queued write, and the channel for its result.
 pub(super) enum Write {
-    /// A row, and the moment after which a row that is there was answered in the future.
+    /// A row, and the moment after which a stored row's time is in the future.
     Save(Box<CacheRow>, Time),
     Remove(Key, oneshot::Sender<Result<u64, StoreError>>),
     RemoveWhere(Selection, oneshot::Sender<Result<u64, StoreError>>),
     MarkWhere(Selection, oneshot::Sender<Result<u64, StoreError>>),
     Flush(oneshot::Sender<Result<(), StoreError>>),
-    /// A reader found the file of this age corrupt.
-    BeginAnew(u64, StoreError),
+    /// A reader found the file of this generation corrupt.
+    Recreate {
+        generation: u64,
+        error: StoreError,
+    },
 }
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    /// None after a failure; opened again for the next batch.
+    /// None after a failure; the next batch opens it again.
     connection: Option<Connection>,
-    keeper: Keeper,
-    /// Whether the last batch failed: a failure is logged when it begins and when it ends.
+    pruner: Pruner,
+    /// Whether the last batch failed: the first failed batch is logged, and the first that succeeds again.
     failing: bool,
 }
 
-/// Opens the file, and begins it anew if it is corrupt.
+/// Opens the file, and replaces it if it is corrupt.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let opened = match schema::open(path, Kind::Cache, Synchronous::Normal) {
         Err(error) if error.is_corrupt() => {
@@ -53,7 +57,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
         opened => opened,
     };
     let connection = opened?;
-    // What is deleted or replaced is overwritten: card numbers are in it. The pragma answers with a row.
+    // Deleted and replaced rows are overwritten, since they contain card numbers. The pragma returns a row.
     connection
         .pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))
         .map_err(StoreError::sqlite(path))?;
@@ -61,51 +65,50 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, connection: Connection, keeper: Keeper) -> Self {
-        Self { shared, connection: Some(connection), keeper, failing: false }
+    pub(super) fn new(shared: Arc<Shared>, connection: Connection, pruner: Pruner) -> Self {
+        Self { shared, connection: Some(connection), pruner, failing: false }
     }
 
-    /// Until the queue is closed and empty.
+    /// Runs until the queue is closed and empty.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
-        let taker = shared.queue.consumer();
+        let consumer = shared.queue.consumer();
         let mut batch = Vec::new();
         loop {
-            match taker.take(&mut batch, Some(self.keeper.pause())) {
+            match consumer.take(&mut batch, Some(self.pruner.pause())) {
                 Received::Items => {
                     let bytes = batch.iter().map(Write::body_bytes).sum();
-                    self.settle(&mut batch, bytes);
+                    self.commit(&mut batch, bytes);
                 }
-                Received::Nothing => {}
+                Received::TimedOut => {}
                 Received::Closed => break,
             }
-            self.keep();
+            self.run_retention_step();
         }
         if let Some(connection) = self.connection {
             wal::finish(&connection, &shared.path);
         }
     }
 
-    /// A step of retention, if it is time. A failure waits for the next pass.
-    fn keep(&mut self) {
-        if !self.keeper.pause().is_zero() {
+    /// Runs a step of retention if it is due. After a failure the next pass tries again.
+    fn run_retention_step(&mut self) {
+        if !self.pruner.pause().is_zero() {
             return;
         }
         let path = &self.shared.path;
         let stepped = match &mut self.connection {
-            Some(connection) => self.keeper.step(connection, path),
-            closed => open(path).and_then(|connection| self.keeper.step(closed.insert(connection), path)),
+            Some(connection) => self.pruner.step(connection, path),
+            closed => open(path).and_then(|connection| self.pruner.step(closed.insert(connection), path)),
         };
         if let Err(error) = stepped {
-            tracing::error!(%error, "answers that may not be kept any longer are still in the cache's file");
+            tracing::error!(%error, "retention failed: cache.db still has responses past their limit");
             self.connection = None;
-            self.keeper.rest();
+            self.pruner.end_pass();
         }
     }
 
-    /// Applies a batch whose bodies have so many bytes, a second time on a new file if this one is corrupt, and tells who
-    /// waits.
-    fn settle(&mut self, batch: &mut Vec<Write>, bytes: usize) {
+    /// Commits a batch whose bodies have this many bytes, on a new file if this one is corrupt, and reports the results.
+    fn commit(&mut self, batch: &mut Vec<Write>, bytes: usize) {
         let mut applied = match self.reported_corrupt(batch) {
             Some(error) => Err(error),
             None => self.apply(batch),
@@ -113,31 +116,33 @@ impl Writer {
         if let Err(error) = &applied
             && error.is_corrupt()
         {
-            applied = self.begin_anew(&error.clone()).and_then(|()| self.apply(batch));
+            applied = self.recreate(&error.clone()).and_then(|()| self.apply(batch));
         }
         self.log(applied.as_ref().err());
-        // Before anybody is told: whoever has waited finds the room free.
-        self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        // Before the results are sent: a caller that waited for one finds room in the queue.
+        self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         match applied {
-            Ok(removed) => batch.drain(..).zip(removed).for_each(|(write, removed)| write.tell(Ok(removed))),
+            Ok(removed) => {
+                batch.drain(..).zip(removed).for_each(|(write, removed)| write.complete(Ok(removed)));
+            }
             Err(error) => {
                 let saves = batch.iter().filter(|write| matches!(write, Write::Save(..))).count();
                 self.shared.failed.fetch_add(saves as u64, Ordering::Relaxed);
-                batch.drain(..).for_each(|write| write.tell(Err(error.clone())));
+                batch.drain(..).for_each(|write| write.complete(Err(error.clone())));
             }
         }
     }
 
-    /// What a reader said about the file as it is now, if one did.
+    /// The corruption that a reader reported of the current file, if any.
     fn reported_corrupt(&self, batch: &[Write]) -> Option<StoreError> {
-        let now = self.shared.readers().age;
+        let current = self.shared.readers().generation;
         batch.iter().find_map(|write| match write {
-            Write::BeginAnew(age, error) if *age == now => Some(error.clone()),
+            Write::Recreate { generation, error } if *generation == current => Some(error.clone()),
             _ => None,
         })
     }
 
-    /// One transaction; for each write the rows that it removed.
+    /// Applies the batch as one transaction; returns the number of rows that each write removed.
     fn apply(&mut self, batch: &[Write]) -> Result<Vec<u64>, StoreError> {
         let path = &self.shared.path;
         let sqlite = StoreError::sqlite(path);
@@ -158,21 +163,21 @@ impl Writer {
         applied
     }
 
-    fn begin_anew(&mut self, error: &StoreError) -> Result<(), StoreError> {
+    fn recreate(&mut self, error: &StoreError) -> Result<(), StoreError> {
         self.connection = None;
         let mut readers = self.shared.readers();
-        readers.age += 1;
+        readers.generation += 1;
         readers.idle.clear();
         quarantine(&self.shared.path, error)?;
-        // Created under the readers' lock, so that none of them finds no file.
+        // Created under the readers' lock, so that no reader finds the file missing.
         self.connection = Some(open(&self.shared.path)?);
         Ok(())
     }
 
     fn log(&mut self, error: Option<&StoreError>) {
         match (error, self.failing) {
-            (Some(error), false) => tracing::error!(%error, "answers are not stored in the cache's file"),
-            (None, true) => tracing::info!("answers are stored in the cache's file again"),
+            (Some(error), false) => tracing::error!(%error, "responses are not stored in cache.db"),
+            (None, true) => tracing::info!("responses are stored in cache.db again"),
             _ => {}
         }
         self.failing = error.is_some();
@@ -180,7 +185,6 @@ impl Writer {
 }
 
 impl Write {
-    /// Bytes of the body that it stores.
     fn body_bytes(&self) -> usize {
         if let Self::Save(row, _) = self { row.body.len() } else { 0 }
     }
@@ -204,18 +208,18 @@ impl Write {
             }
             Self::RemoveWhere(selection, _) => selection.change(connection, "DELETE FROM answer"),
             Self::MarkWhere(selection, _) => selection.change(connection, "UPDATE answer SET stale = 1"),
-            Self::Flush(_) | Self::BeginAnew(..) => Ok(0),
+            Self::Flush(_) | Self::Recreate { .. } => Ok(0),
         }
     }
 
-    /// Tells who waits. Who has gone away is not told.
-    fn tell(self, removed: Result<u64, StoreError>) {
+    /// Sends the result to the waiter, unless it has dropped its [`Applied`](super::Applied).
+    fn complete(self, removed: Result<u64, StoreError>) {
         match self {
             Self::Remove(_, done) | Self::RemoveWhere(_, done) | Self::MarkWhere(_, done) => {
                 drop(done.send(removed));
             }
             Self::Flush(done) => drop(done.send(removed.map(|_| ()))),
-            Self::Save(..) | Self::BeginAnew(..) => {}
+            Self::Save(..) | Self::Recreate { .. } => {}
         }
     }
 }
@@ -250,10 +254,10 @@ impl CacheRow {
 }
 
 impl Selection {
-    /// Removes or marks; returns how many rows. `what` is a statement of ours without its condition.
-    fn change(&self, connection: &Connection, what: &str) -> rusqlite::Result<u64> {
+    /// Runs a statement, given without its condition, on the selected rows; returns the number of rows changed.
+    fn change(&self, connection: &Connection, statement: &str) -> rusqlite::Result<u64> {
         let mut statement = connection.prepare_cached(&format!(
-            r#"{what}
+            r#"{statement}
                WHERE (:group IS NULL OR "group" = :group)
                  AND (:operation IS NULL OR operation = :operation)
                  AND (:card IS NULL OR (card = :card AND kind = :kind))
@@ -278,6 +282,6 @@ impl Selection {
 /// Renames the files to `cache.db.corrupt*`, over those of an earlier corruption.
 fn quarantine(path: &Path, error: &StoreError) -> Result<(), StoreError> {
     let aside = super::quarantine_path(path);
-    tracing::warn!(%error, aside = %aside.display(), "the cache's file is corrupt: it is begun anew");
+    tracing::warn!(%error, aside = %aside.display(), "cache.db is corrupt: creating it again");
     files::move_aside(path, &aside)
 }

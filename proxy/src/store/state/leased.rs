@@ -1,46 +1,44 @@
-//! Blocks of numbers that were leased, kept until every call with one of them is known to have its row in the audit.
+//! Leased blocks of numbers, stored until every call with one of them is known to have its row in the audit.
 
 use cmiot_signer::AppId;
 use rusqlite::{Connection, named_params};
 
-use super::{HighWaterMark, StateStore, StoreError, to_sql};
+use super::{Advance, StateStore, StoreError, to_sql};
 use crate::store::Fault;
 
-/// Blocks that are kept of one (appid, node). The calls under way are far fewer than their numbers.
-const KEPT: u32 = 16;
+/// Stored blocks per (appid, node). The calls in flight are far fewer than the numbers of these blocks.
+const MAX_BLOCKS: u32 = 16;
 
-/// How far the machine's clock may have been set back after a lease, in seconds, for the stamps of its numbers to be
-/// looked for.
-const SET_BACK: u64 = 86_400;
+/// Maximum by which the machine's clock may be set back after a lease, in seconds, so that the stamps of its numbers are
+/// still found.
+const MAX_CLOCK_STEP: u64 = 86_400;
 
-/// A block of numbers that was leased, and not accounted for since.
+/// A leased block of numbers that is not accounted for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Leased {
     /// Later blocks have greater ones.
     pub id: i64,
-    /// Whose.
     pub appid: AppId,
-    /// Which node's.
     pub node: u8,
-    /// The first number of the lap.
+    /// The first number.
     pub first: u32,
-    /// The number behind the last.
+    /// The number after the last.
     pub past: u32,
-    /// No stamp of theirs is before it, in Unix seconds.
+    /// The earliest stamp with one of the numbers, in Unix seconds.
     pub since: u64,
-    /// No stamp of theirs is after it, in Unix seconds.
+    /// The latest stamp with one of the numbers, in Unix seconds.
     pub until: u64,
 }
 
 impl StateStore {
-    /// The blocks that are not accounted for, the earliest first. Blocks.
+    /// The blocks that are not accounted for, oldest first. Blocks on the disk.
     ///
     /// # Errors
     /// When they cannot be read.
     pub fn leased(&self) -> Result<Vec<Leased>, StoreError> {
-        let held = self.lock();
+        let database = self.lock();
         let sqlite = StoreError::sqlite(&self.path);
-        let mut all = held
+        let mut all = database
             .connection
             .prepare(
                 "SELECT id, appid, node, first, past, since, ceiling
@@ -57,14 +55,14 @@ impl StateStore {
             };
             let (id, appid, node, first, past, (since, until)) = read().map_err(sqlite)?;
             let appid = AppId::parse(&appid)
-                .map_err(|_| StoreError::new(&self.path, Fault::Malformed { what: "leased" }))?;
+                .map_err(|_| StoreError::new(&self.path, Fault::Malformed { value: "leased" }))?;
             let (since, until) = (self.seconds(since)?, self.seconds(until)?);
             found.push(Leased { id, appid, node, first, past, since, until });
         }
         Ok(found)
     }
 
-    /// All blocks up to this one are accounted for. Blocks until that is on the disk.
+    /// Records that all blocks up to this one are accounted for. Blocks until that is on the disk.
     ///
     /// # Errors
     /// When it was not committed.
@@ -76,34 +74,34 @@ impl StateStore {
     }
 }
 
-/// Keeps the block by which a position has moved on, if it has, within the transaction that moves it.
-pub(super) fn keep(
+/// Stores the block of numbers that an advance leases, if any, in the transaction of the advance.
+pub(super) fn insert(
     connection: &Connection,
     appid: &AppId,
     node: u8,
-    (read, written): (HighWaterMark, HighWaterMark),
+    Advance { before, after }: Advance,
     now: u64,
 ) -> rusqlite::Result<()> {
-    if written.next == read.next && written.floor == read.floor {
+    if after.next == before.next && after.floor == before.floor {
         return Ok(()); // Only the ceiling has risen.
     }
-    let first = if written.floor == read.floor { read.next } else { 1 };
-    if written.next <= first {
+    let first = if after.floor == before.floor { before.next } else { 1 };
+    if after.next <= first {
         return Ok(());
     }
-    let since = written.floor.max(now.saturating_sub(SET_BACK));
+    let since = after.floor.max(now.saturating_sub(MAX_CLOCK_STEP));
     connection
         .prepare_cached(
             "INSERT INTO leased (appid, node, first, past, since) VALUES (:appid, :node, :first, :past, :since)",
         )?
         .execute(named_params! {
-            ":appid": appid.as_str(), ":node": node, ":first": first, ":past": written.next, ":since": to_sql(since),
+            ":appid": appid.as_str(), ":node": node, ":first": first, ":past": after.next, ":since": to_sql(since),
         })?;
     connection
         .prepare_cached(
             "DELETE FROM leased WHERE appid = :appid AND node = :node AND id NOT IN
              (SELECT id FROM leased WHERE appid = :appid AND node = :node ORDER BY id DESC LIMIT :kept)",
         )?
-        .execute(named_params! { ":appid": appid.as_str(), ":node": node, ":kept": KEPT })?;
+        .execute(named_params! { ":appid": appid.as_str(), ":node": node, ":kept": MAX_BLOCKS })?;
     Ok(())
 }

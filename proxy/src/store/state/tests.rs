@@ -1,4 +1,4 @@
-//! Positions and leases are kept; a lost state is never begun anew in silence.
+//! Positions and leases persist; a lost state is never replaced silently.
 
 use std::fs;
 
@@ -13,17 +13,18 @@ fn fault(opened: Result<StateStore, StoreError>) -> Fault {
 }
 
 #[test]
-fn a_position_is_kept_by_appid_and_node() {
+fn a_position_persists_per_appid_and_node() {
     let dir = tempfile::tempdir().unwrap();
     let fresh = HighWaterMark { next: 1, floor: 0, ceiling: 0 };
     let moved = HighWaterMark { next: 1_001, floor: 0, ceiling: 1_700_000_060 };
     let store = StateStore::open(dir.path(), OnStateLoss::Refuse).unwrap();
-    assert_eq!(store.advance(&appid("100001"), 0, |_| moved), Ok((fresh, moved)));
+    assert_eq!(store.advance(&appid("100001"), 0, |_| moved), Ok(Advance { before: fresh, after: moved }));
     drop(store);
     let store = StateStore::open(dir.path(), OnStateLoss::Refuse).unwrap();
-    assert_eq!(store.advance(&appid("100001"), 0, |read| read), Ok((moved, moved)));
-    assert_eq!(store.advance(&appid("100001"), 1, |read| read), Ok((fresh, fresh)));
-    assert_eq!(store.advance(&appid("0100001"), 0, |read| read), Ok((fresh, fresh)));
+    assert_eq!(store.advance(&appid("100001"), 0, |read| read), Ok(Advance { before: moved, after: moved }));
+    let unmoved = Advance { before: fresh, after: fresh };
+    assert_eq!(store.advance(&appid("100001"), 1, |read| read), Ok(unmoved));
+    assert_eq!(store.advance(&appid("0100001"), 0, |read| read), Ok(unmoved));
     assert_eq!(store.probe(), Ok(()));
 }
 
@@ -34,11 +35,12 @@ fn a_position_outside_its_bounds_is_not_committed() {
     let wrong = HighWaterMark { next: 1_000_001, floor: 0, ceiling: 0 };
     assert!(store.advance(&appid("100001"), 0, |_| wrong).is_err());
     let fresh = HighWaterMark { next: 1, floor: 0, ceiling: 0 };
-    assert_eq!(store.advance(&appid("100001"), 0, |read| read), Ok((fresh, fresh)));
+    let unmoved = Advance { before: fresh, after: fresh };
+    assert_eq!(store.advance(&appid("100001"), 0, |read| read), Ok(unmoved));
 }
 
 #[test]
-fn a_used_folder_without_its_state_is_refused_until_told() {
+fn a_used_folder_without_its_state_is_refused_until_accepted() {
     for used in [cache::FILE, "audit-2026-01.db"] {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(used), "something").unwrap();
@@ -48,15 +50,15 @@ fn a_used_folder_without_its_state_is_refused_until_told() {
         assert_eq!(
             fault(StateStore::open(dir.path(), OnStateLoss::Refuse)),
             Fault::StateLost,
-            "asking leaves no file"
+            "the refusal creates no file"
         );
 
         let floor = 1_800_000_000;
         drop(StateStore::open(dir.path(), OnStateLoss::StartOver { floor }).unwrap());
-        // Once is enough, and told again it changes nothing.
+        // A second start with the option changes nothing.
         drop(StateStore::open(dir.path(), OnStateLoss::StartOver { floor: 5 }).unwrap());
         let store = StateStore::open(dir.path(), OnStateLoss::Refuse).unwrap();
-        let (read, _) = store.advance(&appid("100001"), 7, |read| read).unwrap();
+        let read = store.advance(&appid("100001"), 7, |read| read).unwrap().before;
         assert_eq!(read, HighWaterMark { next: 1, floor, ceiling: floor });
     }
 }
@@ -88,7 +90,7 @@ fn a_state_with_a_damaged_page_is_lost_and_can_be_started_over() {
         fs::write(&path, &bytes).unwrap();
         assert_eq!(fault(StateStore::open(dir.path(), OnStateLoss::Refuse)), Fault::StateLost, "page {page}");
         let store = StateStore::open(dir.path(), OnStateLoss::StartOver { floor: 9 }).unwrap();
-        let (read, _) = store.advance(&appid("100001"), 0, |read| read).unwrap();
+        let read = store.advance(&appid("100001"), 0, |read| read).unwrap().before;
         assert_eq!(read, HighWaterMark { next: 1, floor: 9, ceiling: 9 });
         assert_eq!(fs::read(dir.path().join("state.db.lost")).unwrap(), bytes, "kept for recovery");
     }

@@ -1,8 +1,8 @@
-//! The widest window in which transids were accepted, as far back as it may matter.
+//! The widest window in which transids were accepted, until it no longer matters.
 //!
-//! A record can be older than its transid's stamp by the window of its time. After `clock_skew` was narrowed, a start that
-//! reads the audit by the new window would miss records of stamps that it still accepts. So the widest window is kept until
-//! every stamp that it let in is older than all that is accepted.
+//! A record can be older than its transid's stamp by the window that applied then. After `clock_skew` was narrowed, a start
+//! that reads the audit with the new window would miss records of stamps that it still accepts. So the widest window is
+//! stored until every stamp that it accepted is older than all stamps that are accepted now.
 
 use std::time::Duration;
 
@@ -22,20 +22,21 @@ struct Windows {
 }
 
 impl Windows {
-    /// After a start or a reload with this window: records are not later than `latest`, stamps before `from` are refused.
+    /// The windows after a start or a reload with `current`: no record is later than `latest`, stamps before `from` are
+    /// refused.
     fn next(known: Option<Self>, current: i64, latest: i64, from: i64) -> Self {
         let Some(known) = known else { return Self { current, widest: current, until: latest } };
         if known.current != current {
             return Self { current, widest: known.widest.max(current), until: latest.max(known.until) };
         }
-        let over = from > known.until.saturating_add(known.widest);
-        Self { widest: if over { current } else { known.widest }, ..known }
+        let expired = from > known.until.saturating_add(known.widest);
+        Self { widest: if expired { current } else { known.widest }, ..known }
     }
 }
 
 impl StateStore {
-    /// Keeps the window that is used from now on, and says how wide the widest is that may still matter. No record is later
-    /// than `latest`, and stamps before `from` are refused. Blocks until it is on the disk, if anything has changed.
+    /// Stores the window that applies from now on, and returns the widest one that may still matter. No record is later than
+    /// `latest`, and stamps before `from` are refused. Blocks until a change is on the disk.
     ///
     /// # Errors
     /// When it was not committed.
@@ -44,19 +45,19 @@ impl StateStore {
         let current = i64::try_from(window.as_secs()).unwrap_or(i64::MAX);
         let seconds = |time: Time| time.as_micros().div_euclid(1_000_000);
         let widest = self.commit(|connection| {
-            let keeping =
+            let storing =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
-            let known = read(&keeping).map_err(sqlite)?;
+            let known = read(&storing).map_err(sqlite)?;
             let next = Windows::next(known, current, seconds(latest).saturating_add(1), seconds(from));
             if known != Some(next) {
-                keeping
+                storing
                     .execute(
                         "INSERT INTO window (one, current, widest, until) VALUES (1, ?1, ?2, ?3)
                          ON CONFLICT DO UPDATE
                          SET current = excluded.current, widest = excluded.widest, until = excluded.until",
                         (next.current, next.widest, next.until),
                     )
-                    .and_then(|_| keeping.commit())
+                    .and_then(|_| storing.commit())
                     .map_err(sqlite)?;
             }
             Ok(next.widest)
@@ -79,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_widest_window_is_kept_until_its_stamps_are_refused() {
+    fn the_widest_window_is_stored_until_its_stamps_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let keep = |window: u64, latest: i64| {
             let state = StateStore::open(dir.path(), OnStateLoss::Refuse).unwrap();
@@ -91,8 +92,8 @@ mod tests {
         assert_eq!(keep(300, 10_200), 3_600, "narrowed: records up to here have stamps up to 13,801");
         assert_eq!(keep(600, 10_300), 3_600, "changed again: up to 10,301 under other windows");
         assert_eq!(keep(600, 10_301 + 3_600 + 600), 3_600);
-        assert_eq!(keep(600, 10_301 + 3_600 + 601), 600, "all that the widest let in is refused");
-        assert_eq!(keep(600, 9_000), 600, "whatever the clock says");
+        assert_eq!(keep(600, 10_301 + 3_600 + 601), 600, "every stamp that the widest accepted is refused");
+        assert_eq!(keep(600, 9_000), 600, "also with an earlier clock");
         assert_eq!(keep(300, 9_000), 600);
     }
 }

@@ -71,7 +71,7 @@ impl PublicKey {
     pub fn of_folder(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(PUBLIC);
         let text = fs::read_to_string(&path).map_err(StoreError::io(&path))?;
-        Self::parse(&text).ok_or_else(|| StoreError::new(&path, Fault::Malformed { what: "public key" }))
+        Self::parse(&text).ok_or_else(|| StoreError::new(&path, Fault::Malformed { value: "public key" }))
     }
 }
 
@@ -153,7 +153,7 @@ impl AnchorSigner {
             Err(error) => return Err(StoreError::io(&path)(error)),
         };
         let key = Ed25519KeyPair::from_pkcs8(&bytes)
-            .map_err(|_| StoreError::new(&path, Fault::Malformed { what: "anchor key" }))?;
+            .map_err(|_| StoreError::new(&path, Fault::Malformed { value: "anchor key" }))?;
         let (log, public) = (dir.join(LOG), dir.join(PUBLIC));
         let text = format!("{}\n", *hex(key.public_key().as_ref()));
         let before = fs::read_to_string(&public).ok();

@@ -53,7 +53,8 @@ impl IdentityKey {
         }
         folder::check_key(&path)?;
         let bytes = unhex(text.trim_end());
-        let bytes = bytes.ok_or_else(|| StoreError::new(&path, Fault::Malformed { what: "identity key" }))?;
+        let bytes =
+            bytes.ok_or_else(|| StoreError::new(&path, Fault::Malformed { value: "identity key" }))?;
         Ok(Some(Self::new(bytes.as_ref())))
     }
 

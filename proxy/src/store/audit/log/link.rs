@@ -92,7 +92,7 @@ fn before(dir: &Path, month: Month) -> Result<(Hash, i64, Vec<Manifest>), StoreE
     let path = earlier.path(dir);
     let sqlite = StoreError::sqlite(&path);
     let connection = schema::open_read_only(&path, Kind::Audit)?;
-    let malformed = || StoreError::new(&path, Fault::Malformed { what: "segment" });
+    let malformed = || StoreError::new(&path, Fault::Malformed { value: "segment" });
     let head = head(&connection).map_err(sqlite)?.ok_or_else(malformed)?;
     let mut manifest = manifest(&connection).map_err(sqlite)?.ok_or_else(malformed)?;
     let first: Option<i64> =

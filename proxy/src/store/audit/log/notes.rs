@@ -46,7 +46,7 @@ pub(crate) fn waits(dir: &Path, what: &str, detail: &str) -> bool {
 }
 
 fn write(path: &Path, detail: &str) -> io::Result<()> {
-    let whole = AtomicFile::begin(path, 0o600)?;
+    let whole = AtomicFile::create(path, 0o600)?;
     whole.for_owner_of_folder()?;
     whole.file().write_all(detail.as_bytes())?;
     whole.finish(Existing::Keep)

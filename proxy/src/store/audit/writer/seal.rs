@@ -70,7 +70,7 @@ fn seal(path: &Path, options: &Options) -> Result<(), StoreError> {
     let mode = fs::metadata(path).map_err(io)?.permissions().mode();
     let sqlite = StoreError::sqlite(path);
     let mut connection = Connection::open(path).map_err(sqlite)?;
-    wal::attend(&mut connection).map_err(sqlite)?;
+    wal::configure_checkpoints(&mut connection).map_err(sqlite)?;
     wal::settle(&connection, path)?;
     // The checkpoint syncs it all.
     connection.pragma_update(None, "synchronous", "normal").map_err(sqlite)?;

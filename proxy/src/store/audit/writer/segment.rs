@@ -19,7 +19,7 @@ use crate::store::audit::log::month::Month;
 use crate::store::audit::log::row::Row;
 use crate::store::audit::log::segment_identity::SegmentIdentity;
 use crate::store::audit::{Identifiers, Options};
-use crate::store::locks::{self, Against};
+use crate::store::locks::{self, BlockedOperation};
 use crate::store::schema::{self, Kind, Synchronous};
 use crate::store::{Fault, StoreError, files, folder, wal};
 
@@ -65,7 +65,7 @@ impl Segment {
         };
         link::begin(&connection, dir, month, after)?;
         let head = link::head(&connection).map_err(sqlite)?;
-        let head = head.ok_or_else(|| StoreError::new(&path, Fault::Malformed { what: "segment" }))?;
+        let head = head.ok_or_else(|| StoreError::new(&path, Fault::Malformed { value: "segment" }))?;
         let names = connection
             .prepare("SELECT text, id FROM name")
             .and_then(|mut all| all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
@@ -239,7 +239,7 @@ fn begin_batch<'c>(
                 if !error.is_busy() {
                     return Err(error);
                 }
-                let who = locks::named(&locks::holders(path, Against::Writing));
+                let who = locks::describe(&locks::holders(path, BlockedOperation::Commit));
                 if let Some(alarms) = alarms {
                     let text = format!(
                         "{who} holds a lock, and no record can be written: end it, and let nobody into audit_group who is not trusted"
@@ -274,7 +274,7 @@ fn create(path: &Path, options: &Options) -> Result<(), StoreError> {
                 file.set_permissions(Permissions::from_mode(mode)).map_err(io)?;
             }
             if let Some(group) = group {
-                folder::give(&file, path, group)?;
+                folder::give_to_group(&file, path, group)?;
             }
             Ok(())
         }

@@ -53,7 +53,7 @@ pub fn read(path: &Path) -> Result<Lines, StoreError> {
         match read_line(&String::from_utf8_lossy(&line), whole) {
             Line::Anchors(anchors) => found.anchors.extend(anchors),
             Line::Broken if whole => {
-                return Err(StoreError::new(path, Fault::Line { number, what: "anchor" }));
+                return Err(StoreError::new(path, Fault::Line { number, content: "anchor" }));
             }
             Line::Broken => found
                 .warnings
@@ -222,7 +222,7 @@ mod tests {
         ] {
             let text = format!("{}\n{broken}\n{}\n", json(7), json(9));
             let error = rows(text.as_bytes()).unwrap_err();
-            assert_eq!(error.fault(), &Fault::Line { number: 2, what: "anchor" }, "{broken}");
+            assert_eq!(error.fault(), &Fault::Line { number: 2, content: "anchor" }, "{broken}");
             assert!(error.to_string().contains("line 2"), "{error}");
         }
     }
