@@ -1,4 +1,4 @@
-//! The admin listener: which path is whose page, and the role that it needs.
+//! The admin listener: its endpoints, and the role that each requires.
 //!
 //! - `GET /live`, `GET /ready`, `GET /metrics`: `health.rs`.
 //! - `GET /cache/stats`, `POST /cache/show`, `/cache/purge`, `/cache/fetch`: `cache.rs`.
@@ -6,9 +6,9 @@
 //! - `POST /audit/query`: `audit.rs`.
 //! - `POST /config/reload`: `config.rs`.
 //!
-//! `/live` and `/ready` are for whoever starts and balances the process. Everything else needs a role (`auth.rs`), whether
-//! or not there is such a page (HEAD is answered wherever GET is); `/metrics` does so only with `token_file`. A further group of pages is a file under
-//! `admin/`, a line in `Admin::page` and one in `needs`.
+//! `/live` and `/ready` are open, for supervisors and load balancers. Every other path requires a role (`auth.rs`), whether
+//! or not it exists; `/metrics` requires one only if `token_file` is set. HEAD is allowed wherever GET is. A further group of
+//! endpoints is a file under `admin/`, a line in `Admin::route` and one in `requirement`.
 
 mod audit;
 mod auth;
@@ -19,7 +19,7 @@ mod health;
 mod peers;
 mod response;
 
-pub use config::{Asked, Reloads};
+pub use config::{ReloadRequest, Reloads};
 pub use health::Probe;
 
 use std::sync::Arc;
@@ -38,21 +38,19 @@ use crate::peer::Peer;
 use crate::relay::Relay;
 use crate::store::Store;
 use crate::wire::request::has_one_host;
-use auth::Needs;
+use auth::Requirement;
 
-/// What the operators' listener looks at.
+/// The handler of admin requests, with the parts of the proxy that they read.
 pub struct Admin {
-    /// For the configuration, the cache and the flights.
+    /// Source of the configuration, the cache and the flights.
     pub relay: Arc<Relay>,
-    /// The gateways' connections.
+    /// Connections of the gateway listener.
     pub connections: ConnectionLimiter,
-    /// Whether the stores can be written.
     pub store: Arc<Store>,
-    /// What was counted.
     pub metrics: Arc<Metrics>,
     /// The channel over which a reload is requested.
     pub reloads: Reloads,
-    /// Whether `state.db` can be written.
+    /// Test of whether `state.db` can be written.
     pub probe: Arc<Probe>,
     /// Cancelled when the proxy drains.
     pub stop: CancellationToken,
@@ -61,31 +59,31 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Answers one request.
-    pub async fn serve(&self, request: Request<Incoming>, origin: Peer) -> Response<Full<Bytes>> {
-        // Never the query: a card could stand there.
+    /// Responds to one request.
+    pub async fn serve(&self, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
+        // The log never has the query, which could contain a card.
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let names = origin.names.as_deref().unwrap_or_default();
+        let names = peer.names.as_deref().unwrap_or_default();
         let config = self.relay.config.load_full();
         if !has_one_host(request.uri(), request.version(), request.headers()) {
             return response::text(StatusCode::BAD_REQUEST, "Host given twice, or not as :authority\n");
         }
-        let response = match auth::check(&config.admin, &request, names, self.unix, needs(&path)) {
-            Ok(()) => self.page(request).await,
+        let response = match auth::check(&config.admin, &request, names, self.unix, requirement(&path)) {
+            Ok(()) => self.route(request).await,
             Err(denied) => denied.response(),
         };
-        tracing::debug!(%method, path, status = response.status().as_u16(), "operators' page");
+        tracing::debug!(%method, path, status = response.status().as_u16(), "admin request");
         response
     }
 
-    /// The JSON of a request, within what a gateway's body may take.
+    /// Reads the JSON body of a request, within the timeout for bodies of gateways.
     async fn read<T: DeserializeOwned>(&self, request: Request<Incoming>) -> Result<T, String> {
-        let patience = self.relay.config.load().gateway.limits.timeouts.body;
-        body::json(request, patience).await
+        let timeout = self.relay.config.load().gateway.limits.timeouts.body;
+        body::json(request, timeout).await
     }
 
-    async fn page(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        // The listener leaves the content out (RFC 9110 9.3.2).
+    async fn route(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        // The listener omits the content of a response to HEAD (RFC 9110 9.3.2).
         let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
         match (method, request.uri().path()) {
             (&Method::GET, "/live") => health::live(),
@@ -98,26 +96,30 @@ impl Admin {
             (&Method::POST, "/cache/fetch") => cache::fetch(self, request).await,
             (&Method::POST, "/audit/query") => audit::respond(self, request).await,
             (&Method::POST, "/config/reload") => config::reload(self).await,
-            (_, "/live" | "/ready" | "/metrics" | "/peers" | "/cache/stats") => response::only("GET, HEAD"),
+            (_, "/live" | "/ready" | "/metrics" | "/peers" | "/cache/stats") => {
+                response::method_not_allowed("GET, HEAD")
+            }
             (_, "/cache/show" | "/cache/purge" | "/cache/fetch" | "/audit/query" | "/config/reload") => {
-                response::only("POST")
+                response::method_not_allowed("POST")
             }
             _ => response::text(
                 StatusCode::NOT_FOUND,
-                "no such page: /live, /ready, /metrics, /peers, /cache/stats, /audit/query\n",
+                "no such endpoint: /live, /ready, /metrics, /peers, /cache/stats, /audit/query\n",
             ),
         }
     }
 }
 
-/// What a page needs, whatever the method.
-fn needs(path: &str) -> Needs {
+/// The requirement of a path, with any method.
+fn requirement(path: &str) -> Requirement {
     match path {
-        "/live" | "/ready" => Needs::Nothing,
-        "/metrics" => Needs::RoleOfToken(Role::View),
-        "/peers" | "/cache/stats" => Needs::Role(Role::View),
-        "/cache/show" | "/cache/purge" | "/cache/fetch" | "/config/reload" => Needs::Role(Role::Operate),
-        "/audit/query" => Needs::Role(Role::Audit),
-        _ => Needs::Any,
+        "/live" | "/ready" => Requirement::None,
+        "/metrics" => Requirement::RoleIfTokenFile(Role::View),
+        "/peers" | "/cache/stats" => Requirement::Role(Role::View),
+        "/cache/show" | "/cache/purge" | "/cache/fetch" | "/config/reload" => {
+            Requirement::Role(Role::Operate)
+        }
+        "/audit/query" => Requirement::Role(Role::Audit),
+        _ => Requirement::AnyRole,
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::admin::{Admin, Asked, Reloads};
+use crate::admin::{Admin, ReloadRequest, Reloads};
 use crate::admit::Admit;
 use crate::admit::actions::Actions;
 use crate::alarms::{Alarms, Condition};
@@ -229,7 +229,7 @@ impl App {
     }
 
     /// Where the admin listener's requests for a reload arrive.
-    pub fn reloads(&self) -> mpsc::Receiver<Asked> {
+    pub fn reloads(&self) -> mpsc::Receiver<ReloadRequest> {
         self.reloads.receive()
     }
 

@@ -1,10 +1,10 @@
 //! Access to the admin listener: bearer tokens (RFC 6750 2.1) and client certificates, the roles that each of them has,
-//! and rules that keep the pages of a browser out.
+//! and rules against requests from web pages.
 //!
-//! A browser sends requests on behalf of pages that nobody trusts, to loopback too, with the client certificate that it
-//! has, but never with an `Authorization` header that a page does not know. So a request without a valid one must
-//! address the listener by a name of its own (otherwise a page could rebind its own name to our address), must post
-//! JSON, which a page of another origin cannot without asking first, and must not come from another origin.
+//! A browser sends requests for untrusted pages, to loopback too, with the client certificate that it has, but never with
+//! an `Authorization` header whose token the page does not have. So a request without a valid one must address the listener
+//! by one of the listener's names (a page could rebind its own name to our address), must post JSON (which a page of
+//! another origin cannot without a CORS preflight), and must not come from another origin.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -20,27 +20,26 @@ use crate::units::Secret;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// What a page needs.
+/// The role that an endpoint requires.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Needs {
-    /// Nothing: it is for those who start and balance the process.
-    Nothing,
-    /// Some role: the page is not there, or not for this method.
-    Any,
-    /// This role, except where no `token_file` is set.
-    RoleOfToken(Role),
-    /// This role.
+pub(super) enum Requirement {
+    /// Open, for supervisors and load balancers.
+    None,
+    /// Any role: no such endpoint.
+    AnyRole,
+    /// This role if `token_file` is set, otherwise no role.
+    RoleIfTokenFile(Role),
     Role(Role),
 }
 
 /// The reason of a refusal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Denied {
-    /// No token or certificate that is known.
-    Unknown,
-    /// Known, without this role.
-    Lacks(Role),
-    /// It may come from a page in a browser.
+    /// No valid token or certificate.
+    Unauthenticated,
+    /// Authenticated, without this role.
+    MissingRole(Role),
+    /// The request may come from a web page in a browser.
     Browser(&'static str),
 }
 
@@ -62,33 +61,36 @@ impl Roles {
         self.audit |= role == Role::Audit;
     }
 
-    fn check(self, needs: Needs) -> Result<(), Denied> {
-        let lacking = match needs {
-            Needs::Nothing => return Ok(()),
-            Needs::Any if self == Self::default() => return Err(Denied::Unknown),
-            Needs::Any => return Ok(()),
-            Needs::Role(role) | Needs::RoleOfToken(role) => role,
+    fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+
+    fn check(self, requirement: Requirement) -> Result<(), Denied> {
+        let required = match requirement {
+            Requirement::None => return Ok(()),
+            Requirement::AnyRole if self.is_empty() => return Err(Denied::Unauthenticated),
+            Requirement::AnyRole => return Ok(()),
+            Requirement::Role(role) | Requirement::RoleIfTokenFile(role) => role,
         };
-        match lacking {
-            _ if self == Self::default() => Err(Denied::Unknown),
+        match required {
+            _ if self.is_empty() => Err(Denied::Unauthenticated),
             Role::View if self.view => Ok(()),
             Role::Operate if self.operate => Ok(()),
             Role::Audit if self.audit => Ok(()),
-            role => Err(Denied::Lacks(role)),
+            role => Err(Denied::MissingRole(role)),
         }
     }
 }
 
-/// Whether a request may have what it asks for. `names` are those of its client certificate; `unix` says that it came
-/// over a Unix socket.
+/// Checks whether a request is allowed. `names` are those of its client certificate; `unix` is true for a Unix socket.
 pub(super) fn check<B>(
     admin: &Admin,
     request: &Request<B>,
     names: &[String],
     unix: bool,
-    needs: Needs,
+    requirement: Requirement,
 ) -> Result<(), Denied> {
-    if needs == Needs::Nothing {
+    if requirement == Requirement::None {
         return Ok(());
     }
     let by_token = by_token(admin, request.headers());
@@ -103,15 +105,12 @@ pub(super) fn check<B>(
     if admin.token == Token::Off {
         roles = Roles::ALL;
     }
-    // Metrics are open to those who scrape this machine, unless the operator set a token.
-    if matches!((needs, &admin.token), (Needs::RoleOfToken(_), Token::Made(_))) {
+    // Metrics are open to scrapers of this machine, unless the operator has set a token.
+    if matches!((requirement, &admin.token), (Requirement::RoleIfTokenFile(_), Token::Made(_))) {
         roles.view = true;
     }
-    roles.check(needs)?;
-    match by_token == Roles::default() {
-        true => not_of_a_page(admin, request, unix),
-        false => Ok(()),
-    }
+    roles.check(requirement)?;
+    if by_token.is_empty() { check_not_from_page(admin, request, unix) } else { Ok(()) }
 }
 
 /// The roles of the bearer token. Every token is compared, each in constant time.
@@ -141,7 +140,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 /// The rules for a request without a valid `Authorization`.
-fn not_of_a_page<B>(admin: &Admin, request: &Request<B>, unix: bool) -> Result<(), Denied> {
+fn check_not_from_page<B>(admin: &Admin, request: &Request<B>, unix: bool) -> Result<(), Denied> {
     let headers = request.headers();
     let hosts = hosts(request)?;
     let nameless = hosts.is_empty() && request.version() == Version::HTTP_10;
@@ -157,19 +156,19 @@ fn not_of_a_page<B>(admin: &Admin, request: &Request<B>, unix: bool) -> Result<(
             .is_some_and(|authority| hosts.iter().any(|host| host.as_str().eq_ignore_ascii_case(authority)))
     };
     if !headers.get_all(header::ORIGIN).iter().all(same_origin) {
-        return Err(Denied::Browser("it comes from a page of another origin"));
+        return Err(Denied::Browser("it was sent by a page of another origin"));
     }
     let from_here = |site: &HeaderValue| matches!(site.as_bytes(), b"same-origin" | b"none");
     if !headers.get_all(SEC_FETCH_SITE).iter().all(from_here) {
-        return Err(Denied::Browser("it comes from a page of another site"));
+        return Err(Denied::Browser("it was sent by a page of another site"));
     }
     if request.method() == Method::POST && !is_json(headers) {
-        return Err(Denied::Browser("post it as application/json"));
+        return Err(Denied::Browser("send it with Content-Type: application/json"));
     }
     Ok(())
 }
 
-/// Every name by which the request addresses us: its target's, and its `Host`.
+/// Every name by which the request addresses the proxy: that of its target, and its `Host`.
 fn hosts<B>(request: &Request<B>) -> Result<Vec<Authority>, Denied> {
     let unreadable = Denied::Browser("its Host cannot be read");
     let mut hosts: Vec<Authority> = request.uri().authority().cloned().into_iter().collect();
@@ -179,7 +178,7 @@ fn hosts<B>(request: &Request<B>) -> Result<Vec<Authority>, Denied> {
     Ok(hosts)
 }
 
-/// Whether an authority names this listener: an IP address cannot be rebound, and the other names are the operator's.
+/// Whether an authority names this listener: a page cannot rebind an IP address, and the operator lists the other names.
 fn is_ours(admin: &Admin, authority: &Authority) -> bool {
     let host = authority.host();
     let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok();
@@ -198,18 +197,18 @@ fn is_json(headers: &HeaderMap) -> bool {
 impl Denied {
     pub(super) fn response(self) -> Response<Full<Bytes>> {
         match self {
-            Self::Unknown => {
-                let what = "send Authorization: Bearer and the token of [admin] token_file or, where none is set, of \
+            Self::Unauthenticated => {
+                let message = "send Authorization: Bearer and the token of [admin] token_file or, where none is set, of \
                             admin.token in [store] dir\n";
-                let mut response = response::text(StatusCode::UNAUTHORIZED, what);
+                let mut response = response::text(StatusCode::UNAUTHORIZED, message);
                 let headers = response.headers_mut();
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
                 response
             }
-            Self::Lacks(role) => {
+            Self::MissingRole(role) => {
                 response::text(StatusCode::FORBIDDEN, format!("the role {} is missing\n", role.name()))
             }
-            Self::Browser(why) => response::text(StatusCode::FORBIDDEN, format!("refused: {why}\n")),
+            Self::Browser(reason) => response::text(StatusCode::FORBIDDEN, format!("refused: {reason}\n")),
         }
     }
 }
@@ -241,12 +240,12 @@ mod tests {
         headers.iter().fold(builder, |all, (name, value)| all.header(*name, *value)).body(()).unwrap()
     }
 
-    const VIEW: Needs = Needs::Role(Role::View);
-    const OPERATE: Needs = Needs::Role(Role::Operate);
-    const AUDIT: Needs = Needs::Role(Role::Audit);
+    const VIEW: Requirement = Requirement::Role(Role::View);
+    const OPERATE: Requirement = Requirement::Role(Role::Operate);
+    const AUDIT: Requirement = Requirement::Role(Role::Audit);
 
     #[test]
-    fn only_the_whole_token_is_valid_and_the_schemes_case_does_not_matter() {
+    fn only_the_whole_token_is_valid_with_the_scheme_in_any_case() {
         let with = |value: &str| {
             let request = request("GET", "/peers", &[("host", "x"), ("authorization", value)]);
             check(&admin(given(), Vec::new()), &request, &[], false, VIEW)
@@ -257,16 +256,16 @@ mod tests {
         for wrong in
             [TOKEN, "Bearer 0123456789abcde", "Bearer 0123456789abcdef0", "Bearer ", "Basic x", "Bearer"]
         {
-            assert_eq!(with(wrong), Err(Denied::Unknown), "{wrong}");
+            assert_eq!(with(wrong), Err(Denied::Unauthenticated), "{wrong}");
         }
         let value = format!("Bearer {TOKEN}");
         let twice = [("authorization", value.as_str()), ("authorization", value.as_str())];
         let twice = check(&admin(given(), Vec::new()), &request("GET", "/peers", &twice), &[], false, VIEW);
-        assert_eq!(twice, Err(Denied::Unknown));
+        assert_eq!(twice, Err(Denied::Unauthenticated));
     }
 
     #[test]
-    fn a_role_allows_what_it_says_and_the_missing_one_is_named() {
+    fn each_role_allows_its_endpoints_and_a_missing_one_is_named() {
         let by = |role, name: &str| Access {
             name: name.to_owned(),
             role,
@@ -284,10 +283,10 @@ mod tests {
             certified,
         ];
         let admin = admin(given(), access);
-        let may = |token: &str, names: &[String], needs| {
+        let may = |token: &str, names: &[String], requirement| {
             let value = format!("Bearer {token}");
             let headers = [("host", "127.0.0.1"), ("authorization", value.as_str())];
-            check(&admin, &request("GET", "/", &headers), names, false, needs)
+            check(&admin, &request("GET", "/", &headers), names, false, requirement)
         };
         for (token, operates, audits) in [
             ("the-token-of-viewer", false, false),
@@ -298,19 +297,22 @@ mod tests {
             assert_eq!(may(token, &[], VIEW), Ok(()), "{token}");
             assert_eq!(
                 may(token, &[], OPERATE),
-                if operates { Ok(()) } else { Err(Denied::Lacks(Role::Operate)) }
+                if operates { Ok(()) } else { Err(Denied::MissingRole(Role::Operate)) }
             );
-            assert_eq!(may(token, &[], AUDIT), if audits { Ok(()) } else { Err(Denied::Lacks(Role::Audit)) });
+            assert_eq!(
+                may(token, &[], AUDIT),
+                if audits { Ok(()) } else { Err(Denied::MissingRole(Role::Audit)) }
+            );
         }
-        let shown = ["auditor.example".to_owned()];
-        assert_eq!(may("", &shown, AUDIT), Ok(()));
-        assert_eq!(may("", &shown, OPERATE), Err(Denied::Lacks(Role::Operate)));
-        assert_eq!(may("the-token-of-operator", &shown, OPERATE), Ok(()), "both count");
-        assert_eq!(may("", &["other.example".to_owned()], VIEW), Err(Denied::Unknown));
+        let names = ["auditor.example".to_owned()];
+        assert_eq!(may("", &names, AUDIT), Ok(()));
+        assert_eq!(may("", &names, OPERATE), Err(Denied::MissingRole(Role::Operate)));
+        assert_eq!(may("the-token-of-operator", &names, OPERATE), Ok(()), "both count");
+        assert_eq!(may("", &["other.example".to_owned()], VIEW), Err(Denied::Unauthenticated));
     }
 
     #[test]
-    fn without_a_valid_token_a_request_must_not_be_a_pages() {
+    fn without_a_valid_token_a_request_from_a_page_is_refused() {
         let open = admin(Token::Off, Vec::new());
         let may = |method: &str, headers: &[(&str, &str)], unix| {
             check(&open, &request(method, "/cache/purge", headers), &[], unix, OPERATE).is_ok()
@@ -363,14 +365,14 @@ mod tests {
         let may = |token, headers: &[(&str, &str)], version| {
             let mut request = request("GET", "/metrics", headers);
             *request.version_mut() = version;
-            check(&admin(token, Vec::new()), &request, &[], false, Needs::RoleOfToken(Role::View))
+            check(&admin(token, Vec::new()), &request, &[], false, Requirement::RoleIfTokenFile(Role::View))
         };
         let made = || Token::Made(Some(Secret::new(TOKEN)));
         assert_eq!(may(made(), &[("host", "127.0.0.1")], Version::HTTP_11), Ok(()));
         assert_eq!(may(made(), &[], Version::HTTP_10), Ok(()));
         assert!(may(made(), &[("host", "evil.example")], Version::HTTP_11).is_err());
-        assert_eq!(may(given(), &[("host", "127.0.0.1")], Version::HTTP_11), Err(Denied::Unknown));
+        assert_eq!(may(given(), &[("host", "127.0.0.1")], Version::HTTP_11), Err(Denied::Unauthenticated));
         let peers = request("GET", "/peers", &[("host", "127.0.0.1")]);
-        assert_eq!(check(&admin(made(), Vec::new()), &peers, &[], false, VIEW), Err(Denied::Unknown));
+        assert_eq!(check(&admin(made(), Vec::new()), &peers, &[], false, VIEW), Err(Denied::Unauthenticated));
     }
 }

@@ -1,14 +1,16 @@
-//! Look into the cache, purge it, fill it.
+//! Endpoints that inspect, purge and fill the cache.
 //!
-//! - `GET /cache/stats`: how much is kept, by group, operation, code and STATUS.
-//! - `POST /cache/show`: what is known about one card.
-//! - `POST /cache/purge`: forget what is selected, or keep it for the carrier's bad days (`"soft": true`).
-//! - `POST /cache/fetch`: ask about one card within the budget, unless what is known is fresh.
+//! - `GET /cache/stats`: the number of entries by group, operation, code and STATUS.
+//! - `POST /cache/show`: the entry for one card.
+//! - `POST /cache/purge`: removes the selected entries, or marks them stale (`"soft": true`): they are then served only if
+//!   the carrier fails.
+//! - `POST /cache/fetch`: looks up one card within the budget, unless its entry is fresh.
 //!
-//! The declared parameters of an operation are part of an entry's key: `show` and `fetch_card` take them
-//! (`"parameters": {"query_date": "20260101"}`), and a purge covers every value of them.
+//! The declared parameters of an operation are part of an entry's key: `show` and `fetch` accept them
+//! (`"parameters": {"query_date": "20260101"}`), and a purge covers all their values.
 //!
-//! Requests and answers are JSON; a card is named as the carrier does (`{"msisdn": "..."}`) and never stands in a URL.
+//! Requests and responses are JSON; a card has the carrier's parameter name (`{"msisdn": "..."}`) and is never part of a
+//! URL.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +34,6 @@ use crate::operation::{Operation, Parameters, USER_STATUS};
 use crate::refusal::Refusal;
 use crate::store::cache::Selection;
 
-/// What one request is about.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct CacheRequest {
@@ -51,23 +52,26 @@ struct CacheRequest {
     /// The values of the operation's declared parameters.
     #[serde(deserialize_with = "present")]
     parameters: Option<BTreeMap<String, String>>,
-    /// Purging without any condition needs this.
+    /// Required for a purge without any condition.
     all: bool,
     soft: bool,
 }
 
-/// Why a request is not carried out: the response's status, and words for whoever asked.
-struct ApiError(StatusCode, String);
+/// The refusal of a request.
+struct ApiError {
+    status: StatusCode,
+    message: String,
+}
 
 impl From<String> for ApiError {
-    fn from(what: String) -> Self {
-        Self(StatusCode::BAD_REQUEST, what)
+    fn from(message: String) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, message }
     }
 }
 
-/// The request is well-formed, and names something that is not there.
-fn unknown(what: &str) -> ApiError {
-    ApiError(StatusCode::NOT_FOUND, what.to_owned())
+/// A well-formed request that names something absent.
+fn not_found(message: &str) -> ApiError {
+    ApiError { status: StatusCode::NOT_FOUND, message: message.to_owned() }
 }
 
 pub(super) async fn stats(admin: &Admin) -> Response<Full<Bytes>> {
@@ -77,7 +81,7 @@ pub(super) async fn stats(admin: &Admin) -> Response<Full<Bytes>> {
     let (counts, losses) = match counted {
         Ok(Ok(counted)) => counted,
         Ok(Err(error)) => return failed(&error.to_string()),
-        Err(_) => return failed("the count died"),
+        Err(_) => return failed("the task that counts the entries failed"),
     };
     let kinds = counts.iter().map(|one| {
         json!({"group": one.group, "operation": one.operation, "code": one.code, "status": one.status, "answers": one.answers})
@@ -99,15 +103,15 @@ pub(super) async fn stats(admin: &Admin) -> Response<Full<Bytes>> {
 }
 
 pub(super) async fn show(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let key = match named(admin, request).await {
+    let key = match requested_key(admin, request).await {
         Ok(key) => key,
-        Err(why) => return wrong(&why),
+        Err(error) => return error.response(),
     };
     let Some(found) = admin.relay.cache.inspect(&key).await else {
-        return wrong(&unknown(&nothing_known(&key)));
+        return not_found(&no_entry_message(&key)).response();
     };
     let age = admin.relay.clock.now().since(found.entry.answered_at);
-    let mut shown = described(&found.entry);
+    let mut shown = entry_json(&found.entry);
     shown["age"] = json!(age.as_secs());
     shown["good_for"] =
         json!(found.freshness.map_or("nothing: its kind is not kept", |freshness| match freshness {
@@ -124,14 +128,13 @@ pub(super) async fn show(admin: &Admin, request: Request<Incoming>) -> Response<
 }
 
 pub(super) async fn purge(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let (selection, soft) = match selected(admin, request).await {
-        Ok(selected) => selected,
-        Err(why) => return wrong(&why),
+    let (selection, mode) = match requested_purge(admin, request).await {
+        Ok(requested) => requested,
+        Err(error) => return error.response(),
     };
-    let depth = if soft { PurgeMode::Soft } else { PurgeMode::Hard };
-    match admin.relay.purge(&selection, depth).await {
+    match admin.relay.purge(&selection, mode).await {
         Ok(purged) => {
-            tracing::info!(?depth, memory = purged.memory, file = purged.file, "cache purged");
+            tracing::info!(?mode, memory = purged.memory, file = purged.file, "cache purged");
             json(
                 StatusCode::OK,
                 &json!({
@@ -139,27 +142,27 @@ pub(super) async fn purge(admin: &Admin, request: Request<Incoming>) -> Response
                 }),
             )
         }
-        Err(error) => failed(&format!("memory is purged, cache.db is not: {error}")),
+        Err(error) => failed(&format!("purged from memory, but not from cache.db: {error}")),
     }
 }
 
 pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let key = match named(admin, request).await {
+    let key = match requested_key(admin, request).await {
         Ok(key) => key,
-        Err(why) => return wrong(&why),
+        Err(error) => return error.response(),
     };
     if !key.operation.is_lookup() {
-        return wrong(&unknown("operation: it changes something, and is not fetched ahead of need"));
+        return not_found("operation: it is an action, which cannot be fetched into the cache").response();
     }
     if admin.stop.is_cancelled() {
-        // No call is begun that the end of the process would cut off.
+        // The end of the process would interrupt a new call.
         let refusal = Refusal::NotSent(NotSent::Shutdown).describe();
         let shown = json!({"outcome": "failed", "code": refusal.code.as_str(), "reason": refusal.reason});
         return json(StatusCode::SERVICE_UNAVAILABLE, &shown);
     }
     match admin.relay.fetch_card(&key).await {
         Ok((called, entry)) => {
-            let mut shown = described(&entry);
+            let mut shown = entry_json(&entry);
             shown["outcome"] = json!(if called { "fetched" } else { "fresh" });
             json(StatusCode::OK, &shown)
         }
@@ -176,15 +179,17 @@ pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>) -> Response
     }
 }
 
-/// The entry that a request names.
-async fn named(admin: &Admin, request: Request<Incoming>) -> Result<Key, ApiError> {
+async fn requested_key(admin: &Admin, request: Request<Incoming>) -> Result<Key, ApiError> {
     admin.read::<CacheRequest>(request).await?.key(admin)
 }
 
-/// What a request would purge, and whether softly.
-async fn selected(admin: &Admin, request: Request<Incoming>) -> Result<(Selection, bool), ApiError> {
-    let wanted = admin.read::<CacheRequest>(request).await?;
-    Ok((wanted.selection(admin)?, wanted.soft))
+async fn requested_purge(
+    admin: &Admin,
+    request: Request<Incoming>,
+) -> Result<(Selection, PurgeMode), ApiError> {
+    let request = admin.read::<CacheRequest>(request).await?;
+    let mode = if request.soft { PurgeMode::Soft } else { PurgeMode::Hard };
+    Ok((request.selection(admin)?, mode))
 }
 
 impl CacheRequest {
@@ -197,10 +202,10 @@ impl CacheRequest {
             Some(group) => config.groups.get_key_value(group.as_str()).map(|(name, _)| name),
             None => config.groups.keys().next().filter(|_| config.groups.len() == 1),
         };
-        let group = group.ok_or_else(|| unknown("group: name one that the configuration has"))?;
+        let group = group.ok_or_else(|| not_found("group: name a configured one"))?;
         let parameters = self.parameters.as_ref();
         let parameters = parameters.map(|given| Parameters::named(operation, given)).transpose();
-        let parameters = parameters.map_err(|error| unknown(&error))?;
+        let parameters = parameters.map_err(|error| not_found(&error))?;
         Ok(Key { parameters: parameters.unwrap_or_default(), ..Key::new(group, operation, &card) })
     }
 
@@ -208,11 +213,12 @@ impl CacheRequest {
         if let Some(group) = &self.group
             && !admin.relay.config.load().groups.contains_key(group.as_str())
         {
-            return Err(unknown("group: the configuration has none of this name"));
+            return Err(not_found("group: the configuration has no group of this name"));
         }
         if self.parameters.is_some() {
-            let what = "parameters: a purge covers every value of them; name the card or the operation alone";
-            return Err(what.to_owned().into());
+            let message =
+                "parameters: a purge covers every value of them; name the card or the operation alone";
+            return Err(message.to_owned().into());
         }
         self.status.as_deref().map(filter::status).transpose()?;
         let selection = Selection {
@@ -224,9 +230,9 @@ impl CacheRequest {
             answered_after: None,
         };
         if (selection == Selection::default()) != self.all {
-            let what =
-                "name what to purge (a card, group, operation or status), or nothing and \"all\": true";
-            return Err(what.to_owned().into());
+            let message =
+                "name what to purge (a card, group, operation or status), or set only \"all\": true";
+            return Err(message.to_owned().into());
         }
         Ok(selection)
     }
@@ -246,26 +252,26 @@ impl CacheRequest {
     fn operation(&self, admin: &Admin) -> Result<Option<&'static Operation>, ApiError> {
         let Some(name) = self.operation.as_deref() else { return Ok(None) };
         let operations = &admin.relay.config.load().operations;
-        let none = || unknown(&format!("operation: \"{name}\" is not known; known: {}", operations.names()));
+        let none = || not_found(&format!("operation: unknown \"{name}\"; known: {}", operations.names()));
         operations.named(name).map(Some).ok_or_else(none)
     }
 }
 
-/// Which key has no entry, and which others may have one.
-fn nothing_known(key: &Key) -> String {
-    let of = key.operation.name;
+/// Names the key without an entry, and other keys that may have one.
+fn no_entry_message(key: &Key) -> String {
+    let operation = key.operation.name;
     match (key.operation.parameters, key.parameters.as_str()) {
         ([], _) => "nothing is known about this card".to_owned(),
         (declared, "") => format!(
-            "nothing is known about this card without parameters; {of} declares {}: name their values in \"parameters\"",
+            "nothing is known about this card without parameters; {operation} declares {}: name their values in \"parameters\"",
             declared.join(", ")
         ),
         (_, given) => format!("nothing is known about this card with {given}"),
     }
 }
 
-/// What the carrier said: its own JSON where it is one, which whatever is kept is.
-fn described(entry: &Entry) -> Value {
+/// An entry as JSON. Its body is the carrier's JSON; every cached body is valid JSON.
+fn entry_json(entry: &Entry) -> Value {
     json!({
         "code": entry.reply.verdict.code.as_str(),
         "status": entry.reply.verdict.status.as_ref().map(|status| status.code().to_owned()),
@@ -279,10 +285,12 @@ fn json(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
     response::typed(status, "application/json", format!("{value}\n"))
 }
 
-fn wrong(ApiError(status, what): &ApiError) -> Response<Full<Bytes>> {
-    json(*status, &json!({"error": what}))
+impl ApiError {
+    fn response(&self) -> Response<Full<Bytes>> {
+        json(self.status, &json!({"error": self.message}))
+    }
 }
 
-fn failed(what: &str) -> Response<Full<Bytes>> {
-    json(StatusCode::INTERNAL_SERVER_ERROR, &json!({"error": what}))
+fn failed(message: &str) -> Response<Full<Bytes>> {
+    json(StatusCode::INTERNAL_SERVER_ERROR, &json!({"error": message}))
 }

@@ -1,7 +1,7 @@
-//! `POST /config/reload`: loads the configuration and the files that it names now, and says whether they were taken.
+//! `POST /config/reload`: reloads the configuration and the files that it names, and reports whether they are valid.
 //!
-//! The answer names the lists of clients that were read, by device and inode: so whoever edited one knows that it is
-//! among them. A configuration that is refused leaves the old one in place; the answer has the reason.
+//! The response has the lists of clients that were read, by device and inode, so that the author of a change can check that
+//! the edited file is among them. An invalid configuration leaves the current one in place; the response has the reason.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,41 +13,41 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Admin, response};
 
-/// Whoever asked for a reload, and waits for what became of it: nothing, or why it was refused.
-pub type Asked = oneshot::Sender<Result<(), String>>;
+/// A request for a reload: the channel for its result, which is the reason if the configuration is refused.
+pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
 
-/// Reloads that may wait at once.
-const WAITING: usize = 16;
+/// Maximum of queued reload requests.
+const MAX_QUEUED: usize = 16;
 
-/// Takes requests for a reload to whoever holds the files. Clones share it.
+/// Sends reload requests to the task that loads the configuration. Clones share the channel.
 #[derive(Clone, Debug, Default)]
-pub struct Reloads(Arc<OnceLock<mpsc::Sender<Asked>>>);
+pub struct Reloads(Arc<OnceLock<mpsc::Sender<ReloadRequest>>>);
 
 impl Reloads {
-    /// From now on requests come here; a second receiver gets none.
-    pub fn receive(&self) -> mpsc::Receiver<Asked> {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        let _ = self.0.set(sender); // the first one stays
+    /// Returns the receiver of reload requests; a second receiver gets none.
+    pub fn receive(&self) -> mpsc::Receiver<ReloadRequest> {
+        let (sender, receiver) = mpsc::channel(MAX_QUEUED);
+        let _ = self.0.set(sender); // the first sender stays
         receiver
     }
 
-    async fn ask(&self) -> Option<Result<(), String>> {
-        let (asked, told) = oneshot::channel();
-        self.0.get()?.send(asked).await.ok()?;
-        told.await.ok()
+    async fn request(&self) -> Option<Result<(), String>> {
+        let (request, result) = oneshot::channel();
+        self.0.get()?.send(request).await.ok()?;
+        result.await.ok()
     }
 }
 
 pub(super) async fn reload(admin: &Admin) -> Response<Full<Bytes>> {
     let json =
         |status, value: &serde_json::Value| response::typed(status, "application/json", format!("{value}\n"));
-    let told = tokio::select! {
-        // Nothing is loaded any more once the proxy drains.
+    let result = tokio::select! {
+        // A draining proxy does not load a configuration.
         biased;
         () = admin.stop.cancelled() => None,
-        told = admin.reloads.ask() => told,
+        result = admin.reloads.request() => result,
     };
-    match told {
+    match result {
         Some(Ok(())) => {
             let config = admin.relay.config.load();
             let lists: Vec<_> = config
@@ -62,7 +62,7 @@ pub(super) async fn reload(admin: &Admin) -> Response<Full<Bytes>> {
         }
         Some(Err(error)) => json(StatusCode::CONFLICT, &json!({ "error": error })),
         None => {
-            let error = "this process does not load its configuration from a file, or is stopping";
+            let error = "this process has no configuration file, or is stopping";
             json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": error }))
         }
     }

@@ -1,10 +1,10 @@
-//! Whether the proxy lives, whether it can answer, and what it has counted.
+//! Liveness, readiness and metrics.
 //!
 //! - `GET /live`: 200 while the process runs.
-//! - `GET /ready`: 503 if and only if an authenticated request would be refused although its answer is fresh: the
-//!   audit takes no record under `on_failure = "refuse"`, the store has failed for good, or the proxy drains. Everything
-//!   else that needs the operator is a line `alarm: ...` beside 200.
-//! - `GET /metrics`: OpenMetrics text, as Prometheus reads it.
+//! - `GET /ready`: 503 if and only if an authenticated request would be refused although its response is fresh: the
+//!   audit accepts no record under `on_failure = "refuse"`, the store has failed permanently, or the proxy drains. Every
+//!   other condition that needs the operator is a line `alarm: ...` with 200.
+//! - `GET /metrics`: OpenMetrics text for Prometheus.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,40 +25,41 @@ pub(super) fn live() -> Response<Full<Bytes>> {
     response::text(StatusCode::OK, "live\n")
 }
 
-/// Nothing here waits for a disk: what is known is told, and `state.db` is tried in the background.
+/// Responds without waiting for a disk: with the known state, while a background task tests `state.db`.
 pub(super) fn ready(admin: &Admin) -> Response<Full<Bytes>> {
     let drains = admin.stop.is_cancelled().then(|| "the proxy drains".to_owned());
-    if let Some(why) = drains.or_else(|| admin.store.unready().map(|why| why.to_string())) {
+    if let Some(reason) = drains.or_else(|| admin.store.unready().map(|unready| unready.to_string())) {
         return response::text(
             StatusCode::SERVICE_UNAVAILABLE,
-            with_alarms(admin, format!("not ready: {why}\n")),
+            with_alarms(admin, format!("not ready: {reason}\n")),
         );
     }
     admin.probe.run(&admin.store, admin.relay.clock.monotonic());
     response::text(StatusCode::OK, with_alarms(admin, "ready\n".to_owned()))
 }
 
-/// The age up to which a result of the probe of `state.db` is used again.
-const BELIEVED: Duration = Duration::from_secs(1);
+/// Minimum time between the starts of two probes of `state.db`.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Tries whether `state.db` takes a commit: one at a time, and at most once in `BELIEVED`, however often it is asked for.
+/// Tests whether `state.db` accepts a commit: one test at a time, and at most one per `PROBE_INTERVAL`, for any number of
+/// requests.
 #[derive(Debug, Default)]
 pub struct Probe {
     running: AtomicBool,
-    /// When the last one began, by the monotonic clock.
-    began: Mutex<Option<Duration>>,
+    /// The start of the last test, by the monotonic clock.
+    started: Mutex<Option<Duration>>,
 }
 
 impl Probe {
     fn run(self: &Arc<Self>, store: &Arc<Store>, now: Duration) {
         {
-            // Nothing panics with it.
-            let mut began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
-            let believed = began.is_some_and(|began| now.saturating_sub(began) < BELIEVED);
-            if believed || self.running.swap(true, Ordering::AcqRel) {
+            // No code that can panic runs under the lock.
+            let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+            let recent = started.is_some_and(|started| now.saturating_sub(started) < PROBE_INTERVAL);
+            if recent || self.running.swap(true, Ordering::AcqRel) {
                 return;
             }
-            *began = Some(now);
+            *started = Some(now);
         }
         let (probe, store) = (Arc::clone(self), Arc::clone(store));
         tokio::task::spawn_blocking(move || {
@@ -66,7 +67,9 @@ impl Probe {
                 Ok(()) => store.alarms.clear(Condition::State),
                 Err(error) => store.alarms.raise(
                     Condition::State,
-                    format!("no call to the carrier can be numbered; what is cached is answered: {error}"),
+                    format!(
+                        "cannot assign transids to carrier calls; only cached responses are served: {error}"
+                    ),
                 ),
             }
             probe.running.store(false, Ordering::Release);
@@ -74,12 +77,12 @@ impl Probe {
     }
 }
 
-/// A line for each alarm behind the first one.
+/// The first line, followed by a line per alarm.
 fn with_alarms(admin: &Admin, first: String) -> String {
     alarms(admin).into_iter().fold(first, |all, one| format!("{all}alarm: {one}\n"))
 }
 
-/// The alarms: the process's own conditions, then what the carrier refuses.
+/// The alarms: conditions of the process, then refusals by the carrier.
 fn alarms(admin: &Admin) -> Vec<String> {
     let own = admin
         .store

@@ -1,7 +1,7 @@
-//! Who is connected, and who sends what is not HTTP.
+//! The peers that are connected, with the number of their rejected and malformed connections.
 //!
-//! - `GET /peers`: JSON, the 100 busiest peers: connections open, connections turned away, connections that ended
-//!   because what came was not HTTP. A peer is an IPv4 address or an IPv6 network of 64 bits.
+//! - `GET /peers`: JSON, the 100 busiest peers: open connections, rejected connections, connections that ended with an
+//!   HTTP parse error. A peer is an IPv4 address or an IPv6 network of 64 bits.
 
 use std::net::IpAddr;
 
@@ -12,27 +12,27 @@ use serde_json::json;
 
 use super::{Admin, response};
 
-/// A page for people: whoever looks for an attacker looks at the top.
-const SHOWN: usize = 100;
+/// Maximum of listed peers; an attacker is among the busiest.
+const MAX_PEERS: usize = 100;
 
 pub(super) fn busiest(admin: &Admin) -> Response<Full<Bytes>> {
     let peers: Vec<_> = admin
         .connections
-        .top_peers(SHOWN)
+        .top_peers(MAX_PEERS)
         .into_iter()
-        .map(|(peer, line)| {
+        .map(|(peer, stats)| {
             json!({
-                "peer": shown(peer),
-                "connections": line.connections,
-                "turned_away": line.shed,
-                "not_http": line.unparsed,
+                "peer": peer_name(peer),
+                "connections": stats.connections,
+                "turned_away": stats.shed,
+                "not_http": stats.unparsed,
             })
         })
         .collect();
-    let page = json!({ "connections": admin.connections.open_connections(), "peers": peers });
-    response::typed(StatusCode::OK, "application/json", page.to_string())
+    let body = json!({ "connections": admin.connections.open_connections(), "peers": peers });
+    response::typed(StatusCode::OK, "application/json", body.to_string())
 }
 
-fn shown(peer: IpAddr) -> String {
+fn peer_name(peer: IpAddr) -> String {
     if peer.is_ipv6() { format!("{peer}/64") } else { peer.to_string() }
 }

@@ -1,11 +1,10 @@
-//! The responses that operators' pages are made of.
+//! Responses of the admin endpoints.
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
-/// Plain text.
 pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     typed(status, "text/plain; charset=utf-8", body)
 }
@@ -22,8 +21,8 @@ pub(super) fn typed(
     response
 }
 
-/// 405 (RFC 9110 15.5.6): the page exists, for these methods alone.
-pub(super) fn only(methods: &'static str) -> Response<Full<Bytes>> {
+/// 405 (RFC 9110 15.5.6): the endpoint exists for these methods only.
+pub(super) fn method_not_allowed(methods: &'static str) -> Response<Full<Bytes>> {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("{methods} only\n"));
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
     response
