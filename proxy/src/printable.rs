@@ -1,18 +1,18 @@
-//! Text that a terminal, a pager or a log reader shows as it stands: no control and no format characters.
+//! Text without control and format characters, which a terminal, a pager or a log reader shows unchanged.
 //!
 //! Control characters (C0, DEL, C1) move the cursor and rewrite lines; format characters (bidirectional overrides,
 //! zero-width characters, line separators) hide or reorder text. They are written as escapes: `\n`, `\u{202e}`; inside
-//! of JSON as JSON's own (`\u202e`), so that a parser reads the text as it was.
+//! JSON as JSON escapes (`\u202e`), so that a parser reads the original text.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Whether a character is shown as it is. Letters of all scripts are.
+/// Whether a character is shown unchanged, as letters of all scripts are.
 pub fn is_printable(character: char) -> bool {
     match character {
         ' '..='~' => true,
         '\0'..='\x1f' | '\x7f' => false,
-        // `escape_debug` changes what Unicode does not count as printable: categories C and Z.
+        // `escape_debug` escapes the categories C and Z, which Unicode does not count as printable.
         other => other.escape_debug().len() == 1,
     }
 }
@@ -27,14 +27,14 @@ pub fn escape(text: &str) -> Cow<'_, str> {
         if is_printable(character) {
             escaped.push(character);
         } else {
-            // Quotes and the backslash are printable: nothing here is in quotes.
+            // Quotes and the backslash are not escaped, since the text is not in quotes.
             escaped.extend(character.escape_debug());
         }
     }
     Cow::Owned(escaped)
 }
 
-/// A JSON text, which is whole, with each character that is not printable as JSON escapes it.
+/// A complete JSON text with each character that is not printable as a JSON escape.
 pub fn escape_json(json: &str) -> Cow<'_, str> {
     if json.chars().all(is_printable) {
         return Cow::Borrowed(json);
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_steers_a_terminal_is_left() {
+    fn no_character_that_controls_a_terminal_is_left() {
         for (text, shown) in [
             ("1b[2K", "1b[2K"),
             ("\x1b[2K\x07", "\\u{1b}[2K\\u{7}"),
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn json_reads_as_it_did() {
+    fn escaped_json_has_the_same_value() {
         let value = serde_json::json!({"a": "\x1b\u{9b}\u{202e}\u{e0041}正确\n\""});
         let written = value.to_string();
         let escaped = escape_json(&written);
