@@ -105,7 +105,7 @@ impl Store {
         let on_loss =
             if options.accept_lost_state { start_over(&audit_reader, clock)? } else { OnStateLoss::Refuse };
         let failure = Failure::default();
-        // The state first: it must exist if the files of the others do.
+        // First: the other two create their files, and the state of a folder with such files must exist.
         let state = StateStore::open_with(dir, on_loss, clock.clone(), failure.clone())?;
         let audit = AuditStore::open_with(dir, options.audit, clock.clone(), failure.clone())?;
         let cache = CacheStore::open_with(
