@@ -16,6 +16,7 @@ pub mod error;
 pub mod file;
 pub mod gateway;
 pub mod listen;
+pub mod listener;
 pub mod operation;
 pub mod permissions;
 pub mod restart;
@@ -52,7 +53,7 @@ pub use carrier::{Carrier, FlightLimits};
 pub use error::{ConfigError, ConfigErrors};
 pub use file::{ConfigFile, LogFormat};
 pub use gateway::{Gateway, TransidLimits};
-pub use listen::{ListenConfig, Timeouts};
+pub use listener::{ListenConfig, Timeouts};
 pub use permissions::{Client, Derived, Permissions, Rate};
 pub use reader::read_secret;
 

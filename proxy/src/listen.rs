@@ -38,7 +38,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::timeout;
-use crate::config::listen::{Listen, ListenConfig};
+use crate::config::ListenConfig;
+use crate::config::listen::Listen;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::tls;

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::error::ConfigError;
 use super::file::{self, ConfigFile, Role};
-use super::listen::{Listen, ListenConfig, Timeouts};
+use super::listen::Listen;
+use super::listener::{ListenConfig, Timeouts};
 use super::reader::SourceFiles;
 use super::{tls_files, token};
 use crate::units::Secret;

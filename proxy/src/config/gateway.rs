@@ -5,7 +5,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::error::ConfigError;
-use super::listen::{Listen, ListenConfig, Timeouts};
+use super::listen::Listen;
+use super::listener::{ListenConfig, Timeouts};
 use super::reader::SourceFiles;
 use super::{file, shares, tls_files};
 use crate::units::Window;
