@@ -7,16 +7,19 @@ macro_rules! out {
     };
 }
 
+mod admin_client;
 mod audit;
 mod cache;
 mod card;
 mod check;
 mod client;
+#[cfg(feature = "demo")]
 mod demo;
 mod http;
 mod lookup;
 mod serve;
 mod sign;
+#[cfg(feature = "demo")]
 mod simulate;
 
 use std::io::Write as _;
@@ -37,12 +40,14 @@ pub(crate) struct Cli {
 enum Command {
     Serve(serve::Serve),
     Audit(audit::Audit),
+    #[cfg(feature = "demo")]
     Demo(demo::Demo),
     Check(check::Check),
     Cache(cache::Cache),
     Client(client::Client),
     Lookup(lookup::Lookup),
     Sign(sign::Sign),
+    #[cfg(feature = "demo")]
     Simulate(simulate::Simulate),
 }
 
@@ -54,12 +59,14 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(),
             Command::Audit(audit) => audit.run(),
+            #[cfg(feature = "demo")]
             Command::Demo(demo) => demo.run(),
             Command::Check(check) => check.run(),
             Command::Cache(cache) => cache.run(),
             Command::Client(client) => client.run(),
             Command::Lookup(lookup) => lookup.run(),
             Command::Sign(sign) => sign.run(),
+            #[cfg(feature = "demo")]
             Command::Simulate(simulate) => simulate.run(),
         }
     }

@@ -1,6 +1,5 @@
-//! `cmiot-proxy cache`: looks into a running proxy's cache, purges it, fills it, over its operators' listener.
+//! `cmiot-proxy cache`: inspects, purges and fills the cache of a running proxy through its admin API.
 
-mod admin_client;
 mod warm;
 
 use std::collections::BTreeMap;
@@ -8,13 +7,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use cmiot_proxy::config::Config;
 use cmiot_signer::Card;
 use serde_json::{Value, json};
 
+use super::admin_client::{AdminClient, AdminResponse};
 use super::card;
-use admin_client::AdminClient;
 
-/// Look into the cache of the running proxy, purge it, fill it.
+/// Inspect, purge and fill the cache of the running proxy.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cmiot-proxy cache stats --config cmiot-proxy.toml
@@ -29,12 +29,12 @@ pub(super) struct Cache {
 
 #[derive(Subcommand)]
 enum Command {
-    /// How much is kept, of what kind
+    /// Show the number of entries by kind
     Stats {
         #[command(flatten)]
         at: AdminArgs,
     },
-    /// What is known about one card: the carrier's answer, its age, until when it serves
+    /// Show the entry of one card: the carrier's reply, its age, and its times of freshness and staleness
     Show {
         /// The card: 20 characters are an iccid, 15 digits an imsi, anything else an msisdn; or msisdn:, iccid:, imsi:
         #[arg(value_parser = card::parse)]
@@ -46,24 +46,24 @@ enum Command {
         #[command(flatten)]
         at: AdminArgs,
     },
-    /// Forget what is selected: what meets every condition given, with every value of declared parameters
+    /// Remove the entries that match all given conditions, with every value of declared parameters
     Purge(Purge),
-    /// Fetch every card of a file within the budget: the nightly sweep of a fleet
+    /// Fetch every card of a file within the budget, such as in a nightly sweep of a fleet
     Warm(warm::Warm),
 }
 
 #[derive(clap::Args)]
 struct Purge {
-    /// This card
+    /// Purge only entries of this card
     #[arg(long, value_parser = card::parse)]
     card: Option<Card>,
-    /// Answers with this STATUS
+    /// Purge only entries with this STATUS
     #[arg(long)]
     status: Option<String>,
-    /// Everything
+    /// Purge all entries
     #[arg(long, conflicts_with_all = ["card", "status", "group", "operation"])]
     all: bool,
-    /// Keep it for the carrier's bad days: no longer fresh, and answered only when the carrier fails
+    /// Mark entries stale instead of removing them; they are served only if the carrier fails
     #[arg(long)]
     soft: bool,
     #[command(flatten)]
@@ -72,32 +72,32 @@ struct Purge {
     at: AdminArgs,
 }
 
-/// Where the proxy is.
+/// The proxy to send the request to.
 #[derive(clap::Args)]
 struct AdminArgs {
     /// Configuration file of the proxy
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Where its operators' listener is [default: the configuration's]
+    /// URL of its admin listener [default: the configuration's]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 }
 
-/// Whose answers.
+/// The group and operation of entries.
 #[derive(clap::Args)]
 struct Scope {
-    /// Of this group [default: the only one]
+    /// Select entries of this group [default: the only one]
     #[arg(long)]
     group: Option<String>,
-    /// Of this operation, by path name
+    /// Select entries of this operation, by path name
     #[arg(long)]
     operation: Option<String>,
 }
 
-/// With which values of the parameters that the operation declares.
+/// Values of the parameters that the operation declares.
 #[derive(clap::Args)]
 struct With {
-    /// A parameter that the operation declares, such as query_date=20260101; again for each
+    /// Set a parameter that the operation declares, such as query_date=20260101; may be given several times
     #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
     parameters: Vec<(String, String)>,
 }
@@ -113,7 +113,7 @@ fn parameter(text: &str) -> Result<(String, String), String> {
 
 impl With {
     /// The request with these parameters.
-    fn to(&self, mut wanted: Value) -> anyhow::Result<Value> {
+    fn to(&self, mut request: Value) -> anyhow::Result<Value> {
         let mut all = serde_json::Map::new();
         for (name, value) in &self.parameters {
             if all.insert(name.clone(), json!(value)).is_some() {
@@ -121,12 +121,12 @@ impl With {
             }
         }
         if !all.is_empty() {
-            wanted["parameters"] = all.into();
+            request["parameters"] = all.into();
         }
-        Ok(wanted)
+        Ok(request)
     }
 
-    /// The same as they stand behind a card in a file of results; nothing without any.
+    /// The parameters as the file of results has them after the card; empty without any.
     fn suffix(&self) -> String {
         let all: BTreeMap<&str, &str> =
             self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -143,47 +143,56 @@ impl Cache {
                 print(&at, Some(("show", with.to(of.about(Some(&card)))?)))
             }
             Command::Purge(purge) => {
-                let mut wanted = purge.of.about(purge.card.as_ref());
-                wanted["soft"] = json!(purge.soft);
-                wanted["all"] = json!(purge.all);
+                let mut request = purge.of.about(purge.card.as_ref());
+                request["soft"] = json!(purge.soft);
+                request["all"] = json!(purge.all);
                 if let Some(status) = purge.status {
-                    wanted["status"] = json!(status);
+                    request["status"] = json!(status);
                 }
-                print(&purge.at, Some(("purge", wanted)))
+                print(&purge.at, Some(("purge", request)))
             }
             Command::Warm(warm) => warm.run(),
         }
     }
 }
 
-impl Scope {
-    /// The request about a card of this group and operation.
-    fn about(&self, card: Option<&Card>) -> Value {
-        let mut wanted = json!({});
-        if let Some(card) = card {
-            wanted[card.kind().as_str()] = json!(card.as_str());
-        }
-        for (name, value) in [("group", &self.group), ("operation", &self.operation)] {
-            if let Some(value) = value {
-                wanted[name] = json!(value);
-            }
-        }
-        wanted
+impl AdminArgs {
+    fn client(&self) -> anyhow::Result<AdminClient> {
+        let (config, _) = Config::load(&self.config)?;
+        let base = self.url.clone().unwrap_or_else(|| format!("http://{}", config.admin.listen));
+        Ok(AdminClient::new(&config, base.trim_end_matches('/'))?)
     }
 }
 
-/// Asks for a page, or posts to it, and prints what comes back.
+impl Scope {
+    /// The request about a card of this group and operation.
+    fn about(&self, card: Option<&Card>) -> Value {
+        let mut request = json!({});
+        if let Some(card) = card {
+            request[card.kind().as_str()] = json!(card.as_str());
+        }
+        for (name, value) in [("group", &self.group), ("operation", &self.operation)] {
+            if let Some(value) = value {
+                request[name] = json!(value);
+            }
+        }
+        request
+    }
+}
+
+/// Sends a GET for the statistics, or a POST, and prints the response.
 fn print(at: &AdminArgs, post: Option<(&str, Value)>) -> anyhow::Result<ExitCode> {
-    let desk = AdminClient::of(at)?;
-    let answer = super::runtime()?.block_on(async {
+    let client = at.client()?;
+    let response = super::runtime()?.block_on(async {
         match post {
-            None => desk.get("stats").await,
-            Some((page, wanted)) => desk.post(page, &wanted).await,
+            None => client.get("/cache/stats").await,
+            Some((path, request)) => client.post(&format!("/cache/{path}"), request.to_string()).await,
         }
     })?;
-    if let (false, Some(error)) = (answer.ok, answer.body["error"].as_str()) {
+    let response = AdminResponse::of(&response)?;
+    if let (false, Some(error)) = (response.ok, response.body["error"].as_str()) {
         anyhow::bail!("{error}");
     }
-    out!("{}", serde_json::to_string_pretty(&answer.body)?);
-    Ok(if answer.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    out!("{}", serde_json::to_string_pretty(&response.body)?);
+    Ok(if response.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,7 +1,7 @@
-//! `cmiot-proxy demo`: the whole service on loopback in a temporary folder, toured over real HTTP.
+//! `cmiot-proxy demo`: the whole service on loopback in a temporary folder, with a tour over real HTTP.
 //!
-//! The tour's sentences and what each must show stand in [`tour`]; this file sets the stage. Nothing is shown that was
-//! not just done: every cell of the table comes from an answer's headers or from the simulator's own count.
+//! [`tour`] has the steps and the result that each must have; [`environment`] starts carrier and proxy. Every cell of the
+//! table comes from a response's headers or from the simulator's own count.
 
 mod environment;
 mod summary;
@@ -15,11 +15,11 @@ use environment::Environment;
 
 /// Run simulator and proxy on loopback and show what the proxy does.
 ///
-/// Needs no account, no network and no configuration; leaves nothing behind.
+/// The demo needs no account, no network and no configuration, and removes its files at the end.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  cmiot-proxy demo\n  cmiot-proxy demo --serve")]
 pub(super) struct Demo {
-    /// Stay up afterwards and print curl lines that work
+    /// Serve until interrupted afterwards, and print curl commands to try
     #[arg(long)]
     serve: bool,
 }
@@ -27,24 +27,24 @@ pub(super) struct Demo {
 impl Demo {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         super::runtime()?.block_on(async {
-            let stage = Environment::start().await?;
-            out!("simulated carrier {}", stage.carrier.base_url());
-            out!("proxy             http://{}\n", stage.app.gateway());
-            let went_well = tour::walk(&stage).await?;
+            let environment = Environment::start().await?;
+            out!("simulated carrier {}", environment.carrier.base_url());
+            out!("proxy             http://{}\n", environment.app.gateway());
+            let went_well = tour::walk(&environment).await?;
             if self.serve {
-                stay(&stage).await?;
+                serve_until_interrupt(&environment).await?;
             }
-            stage.stop().await?;
+            environment.stop().await?;
             Ok(if went_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         })
     }
 }
 
 /// Prints lines to try until interrupted.
-async fn stay(stage: &Environment) -> anyhow::Result<()> {
+async fn serve_until_interrupt(environment: &Environment) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("where this program is")?;
     let program = program.display();
-    out!("\nTry it (a transid is good for one look-up, so each line signs anew):\n");
+    out!("\nTry it (a transid is valid for one lookup, so each line signs a new one):\n");
     for card in [tour::MSISDN, tour::ICCID, tour::IMSI] {
         let (kind, number) = card;
         out!(
@@ -52,11 +52,11 @@ async fn stay(stage: &Environment) -> anyhow::Result<()> {
             environment::GATEWAY_PASSWORD,
             environment::GATEWAY_APPID,
             environment::EBID,
-            stage.app.gateway(),
+            environment.app.gateway(),
         );
     }
-    out!("  curl -s http://{}/metrics", stage.app.admin());
-    out!("  sqlite3 -readonly {} 'SELECT * FROM lookup'", stage.audit_file()?.display());
+    out!("  curl -s http://{}/metrics", environment.app.admin());
+    out!("  sqlite3 -readonly {} 'SELECT * FROM lookup'", environment.audit_file()?.display());
     out!("\nCtrl-C ends it and removes the folder.");
     tokio::signal::ctrl_c().await.context("cannot listen for an interrupt")
 }

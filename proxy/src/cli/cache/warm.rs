@@ -22,8 +22,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::admin_client::AdminClient;
 use super::{AdminArgs, Scope, With, card};
+use crate::cli::admin_client::{AdminClient, AdminResponse};
 
 /// How often a card is tried when the proxy says that waiting helps.
 const TRIES: u32 = 20;
@@ -57,7 +57,7 @@ struct Done {
 
 impl Warm {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let desk = Arc::new(AdminClient::of(&self.at)?);
+        let client = Arc::new(self.at.client()?);
         let cards = cards(&self.file)?;
         let path = self.result.clone().unwrap_or_else(|| self.file.with_extension("result.csv"));
         let before = finished(&path)?;
@@ -66,7 +66,7 @@ impl Warm {
             cards.iter().filter(|card| !before.contains(&(named(card) + &with))).copied().collect();
         let mut result = open(&path)?;
         let bar = bar(left.len() as u64);
-        let failed = super::super::runtime()?.block_on(self.fetch(&desk, left, |done| {
+        let failed = super::super::runtime()?.block_on(self.fetch(&client, left, |done| {
             bar.inc(1);
             writeln!(result, "{}", done.line).with_context(|| path.display().to_string())
         }))?;
@@ -80,7 +80,7 @@ impl Warm {
     /// Fetches all of them, so many at once; returns how many failed.
     async fn fetch(
         &self,
-        desk: &Arc<AdminClient>,
+        client: &Arc<AdminClient>,
         cards: Vec<Card>,
         mut write: impl FnMut(&Done) -> anyhow::Result<()>,
     ) -> anyhow::Result<u64> {
@@ -90,9 +90,9 @@ impl Warm {
         loop {
             while asking.len() < self.at_once as usize {
                 let Some(card) = cards.next() else { break };
-                let (desk, wanted) = (Arc::clone(desk), self.with.to(self.of.about(Some(&card)))?);
+                let (client, wanted) = (Arc::clone(client), self.with.to(self.of.about(Some(&card)))?);
                 let name = named(&card) + &self.with.suffix();
-                asking.spawn(async move { one(&desk, card, &name, &wanted).await });
+                asking.spawn(async move { one(&client, card, &name, &wanted).await });
             }
             let Some(done) = asking.join_next().await else { return Ok(failed) };
             let done = done.context("a fetch died")??;
@@ -103,10 +103,10 @@ impl Warm {
 }
 
 /// One card, tried again while the proxy says that waiting helps.
-async fn one(desk: &AdminClient, card: Card, name: &str, wanted: &Value) -> anyhow::Result<Done> {
+async fn one(client: &AdminClient, card: Card, name: &str, wanted: &Value) -> anyhow::Result<Done> {
     let mut tries = TRIES;
     loop {
-        let answer = desk.post("fetch", wanted).await?;
+        let answer = AdminResponse::of(&client.post("/cache/fetch", wanted.to_string()).await?)?;
         if let Some(error) = answer.body["error"].as_str() {
             bail!("{}: {error}", card.masked());
         }

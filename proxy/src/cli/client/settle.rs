@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use cmiot_proxy::config::admin::Token;
-use cmiot_proxy::config::{Config, token};
+use cmiot_proxy::config::Config;
 use cmiot_proxy::store::{self, Holder};
 use serde_json::Value;
 
-use crate::cli::{http, runtime};
+use crate::cli::admin_client::AdminClient;
+use crate::cli::runtime;
 
 /// How long the proxy may take to load the configuration.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -64,22 +64,15 @@ async fn ask(config: &Config, Holder { process, admin }: &Holder, list: &PathBuf
              look into its log"
         ))
     };
-    let made = match config.admin.token {
-        Token::Made(None) => token::read(&config.store_dir),
-        _ => Ok(None),
+    let base = match admin.starts_with("unix:") {
+        true => format!("{admin}/"),
+        false => reachable(admin),
     };
-    let made = match made {
-        Ok(made) => made,
+    let client = match AdminClient::new(config, &base) {
+        Ok(client) => client,
         Err(error) => return unreachable(&error.to_string()),
     };
-    let bearer = config.admin.token.secret().or(made.as_ref());
-    let bearer = bearer.map(|token| format!("Bearer {}", String::from_utf8_lossy(token.expose())));
-    let headers: Vec<_> = bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
-    let url = match admin.starts_with("unix:") {
-        true => format!("{admin}//config/reload"),
-        false => format!("{}/config/reload", reachable(admin)),
-    };
-    let reply = match tokio::time::timeout(LIMIT, http::post(&url, &headers, "".into())).await {
+    let reply = match tokio::time::timeout(LIMIT, client.post("/config/reload", String::new())).await {
         Ok(Ok(reply)) => reply,
         Ok(Err(error)) => return unreachable(&format!("{error:#}")),
         Err(_) => {

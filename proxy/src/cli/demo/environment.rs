@@ -1,4 +1,5 @@
-//! The demo's stage: a simulated carrier, and a proxy configured as the README shows, on free ports of loopback.
+//! The environment of the demo: a simulated carrier, and a proxy configured as the README shows, on free ports of
+//! loopback.
 
 use std::path::{Path, PathBuf};
 

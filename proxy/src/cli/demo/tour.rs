@@ -25,8 +25,8 @@ pub(super) const IMSI: (&str, &str) = ("imsi", "460079650004176");
 const ASKERS: u32 = 100;
 
 /// Walks the tour and prints it; false when a stop did not show what it must.
-pub(super) async fn walk(stage: &Environment) -> anyhow::Result<bool> {
-    let mut tour = Tour::new(stage);
+pub(super) async fn walk(environment: &Environment) -> anyhow::Result<bool> {
+    let mut tour = Tour::new(environment);
     let msisdn = Card::parse(CardKind::Msisdn, MSISDN.1)?;
 
     tour.one("msisdn", &msisdn, "0", "fwd=uri-miss; stored").await?;
@@ -40,9 +40,9 @@ pub(super) async fn walk(stage: &Environment) -> anyhow::Result<bool> {
 
     out!("{}", tour.table);
     out!("\nThe audit, committed before each answer left:\n");
-    let (audit, made) = audit(stage)?;
+    let (audit, made) = audit(environment)?;
     out!("{audit}");
-    let received = stage.carrier.count();
+    let received = environment.carrier.count();
     out!(
         "\n{made} carrier calls: {received} were received, {} found no carrier.",
         made.saturating_sub(received)
@@ -51,7 +51,7 @@ pub(super) async fn walk(stage: &Environment) -> anyhow::Result<bool> {
 }
 
 struct Tour<'a> {
-    stage: &'a Environment,
+    environment: &'a Environment,
     sequence: u32,
     calls: u64,
     table: Table,
@@ -59,7 +59,7 @@ struct Tour<'a> {
 }
 
 impl<'a> Tour<'a> {
-    fn new(stage: &'a Environment) -> Self {
+    fn new(environment: &'a Environment) -> Self {
         let mut table = table();
         table.set_header([
             "a gateway asks",
@@ -70,20 +70,20 @@ impl<'a> Tour<'a> {
             "calls received",
             "",
         ]);
-        Self { stage, sequence: 1, calls: 0, table, went_well: true }
+        Self { environment, sequence: 1, calls: 0, table, went_well: true }
     }
 
     /// One look-up that must be answered with this code and this Cache-Status.
     async fn one(&mut self, what: &str, card: &Card, code: &str, cache_status: &str) -> anyhow::Result<()> {
         let url = self.sign(card)?;
-        let reply = self.stage.ask(&url).await?;
+        let reply = self.environment.ask(&url).await?;
         let as_hoped = code_of(&reply)? == code && reply.header("cache-status").contains(cache_status);
         self.show(what, &reply, as_hoped)
     }
 
     /// Many askers of one card at once, while the carrier takes its time: one call.
     async fn many(&mut self, card: &Card) -> anyhow::Result<()> {
-        self.stage.carrier.set_latency(Duration::from_millis(300));
+        self.environment.carrier.set_latency(Duration::from_millis(300));
         let mut askers = JoinSet::new();
         for _ in 0..ASKERS {
             let url = self.sign(card)?;
@@ -98,8 +98,8 @@ impl<'a> Tour<'a> {
                 last = Some(reply);
             }
         }
-        self.stage.carrier.set_latency(Duration::ZERO);
-        let as_hoped = answered == ASKERS && self.stage.carrier.count_for(card.as_str()) == 1;
+        self.environment.carrier.set_latency(Duration::ZERO);
+        let as_hoped = answered == ASKERS && self.environment.carrier.count_for(card.as_str()) == 1;
         let reply = last.context("nobody's look-up was collapsed")?;
         self.show(&format!("{ASKERS} at once, one card"), &reply, as_hoped)
     }
@@ -108,39 +108,39 @@ impl<'a> Tour<'a> {
         let url = self.sign(card)?;
         let (before, after) = url.split_once("token=").context("a URL without a token")?;
         let forged = format!("{before}token={}{}", "0".repeat(64), &after[64..]);
-        let reply = self.stage.ask(&forged).await?;
+        let reply = self.environment.ask(&forged).await?;
         let as_hoped = code_of(&reply)? == "7";
         self.show("with a wrong token", &reply, as_hoped)
     }
 
     async fn replay(&mut self, card: &Card) -> anyhow::Result<()> {
         let url = self.sign(card)?;
-        let first = self.stage.ask(&url).await?;
+        let first = self.environment.ask(&url).await?;
         self.show("a URL that is captured", &first, code_of(&first)? == "0")?;
-        let reply = self.stage.ask(&url).await?;
+        let reply = self.environment.ask(&url).await?;
         let as_hoped = code_of(&reply)? == "7" && reply.header("proxy-status").contains("used before");
         self.show("a captured URL again", &reply, as_hoped)
     }
 
     /// The carrier goes away after the entry has gone stale.
     async fn outage(&mut self, card: &Card) -> anyhow::Result<()> {
-        self.stage.carrier.kill().await;
+        self.environment.carrier.kill().await;
         tokio::time::sleep(Duration::from_millis(2_100)).await;
         let url = self.sign(card)?;
-        let reply = self.stage.ask(&url).await?;
+        let reply = self.environment.ask(&url).await?;
         let as_hoped = code_of(&reply)? == "0" && reply.header("cache-status").contains("hit; ttl=-");
         self.show("while the carrier is down", &reply, as_hoped)?;
-        self.stage.carrier.restart().await.context("simulated carrier")?;
+        self.environment.carrier.restart().await.context("simulated carrier")?;
         Ok(())
     }
 
     fn sign(&mut self, card: &Card) -> anyhow::Result<String> {
         self.sequence += 1;
-        self.stage.sign(card, self.sequence)
+        self.environment.sign(card, self.sequence)
     }
 
     fn show(&mut self, what: &str, reply: &Reply, as_hoped: bool) -> anyhow::Result<()> {
-        let calls = self.stage.carrier.count();
+        let calls = self.environment.carrier.count();
         let envelope = Envelope::parse(&reply.body).context("the proxy's answer")?;
         let status = envelope
             .status()
@@ -166,11 +166,11 @@ fn code_of(reply: &Reply) -> anyhow::Result<String> {
 }
 
 /// What an auditor sees, equal look-ups counted together; and how many carrier calls were made in all.
-fn audit(stage: &Environment) -> anyhow::Result<(Table, u64)> {
+fn audit(environment: &Environment) -> anyhow::Result<(Table, u64)> {
     let mut table = table();
     let (mut look_ups, mut calls) = (0, 0);
     table.set_header(["look-ups", "carrier calls", "client", "card", "outcome", "reason", "code", "STATUS"]);
-    let segment = stage.audit_file()?;
+    let segment = environment.audit_file()?;
     for group in summarize(segment.parent().context("the folder of the segment")?)? {
         look_ups += group.lookups;
         calls += group.carrier_calls;
