@@ -1,7 +1,7 @@
-//! The process: what is built in which order, who owns which task, and in which order it drains.
+//! The process: the order in which its parts are built and drained, and the owner of each task.
 //!
-//! Built upwards: stores, then what stands on them, then the listeners, so that nothing is asked before all of it can
-//! answer. Drained downwards: listeners stop, requests finish, flights land, stores flush.
+//! The stores are built first, then the parts that use them, then the listeners, so that no request arrives before all of
+//! it can respond. The drain goes the other way: listeners stop, requests finish, flights end, stores flush.
 
 use std::io;
 use std::sync::Arc;
@@ -35,10 +35,10 @@ use crate::store::{Store, StoreError, StoreOptions, audit};
 use crate::wire::request::Hosts;
 use crate::wire::response::overload_response;
 
-/// How long the calls and requests under way may take to end, once the grace time is over and they were told to.
+/// The time for calls and requests in flight to end after the drain timeout, when they are cancelled.
 const LAST: Duration = Duration::from_secs(5);
 
-/// How often moka is let do its deferred work.
+/// The interval of the maintenance tasks, such as moka's deferred work.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Opens the configured store.
@@ -64,19 +64,19 @@ pub struct App {
     admin_limits: Arc<ArcSwap<ListenConfig>>,
     relay: Arc<Relay>,
     store: Arc<Store>,
-    /// What counts until the process ends, as it was started.
+    /// The settings that are in effect until the process ends.
     fixed: Fixed,
     stop: CancellationToken,
     connections: TaskTracker,
-    /// The admin listener and its connections end after the gateways': `/ready` says meanwhile that the proxy drains.
+    /// The admin listener and its connections end after the gateways': until then `/ready` reports the drain.
     admin_stop: CancellationToken,
     admin_connections: TaskTracker,
     flights: TaskTracker,
-    /// Goes on while connections are drained.
+    /// Runs while connections are drained.
     _watch: AbortOnDropHandle<()>,
 }
 
-/// Why the proxy does not start.
+/// The reason that the proxy does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A database cannot be used.
@@ -137,7 +137,7 @@ impl App {
         for name in inherited.unused() {
             tracing::warn!(
                 name,
-                "nothing listens on this socket of systemd's: connections to it wait for ever"
+                "no listener uses this systemd socket: connections to it are never accepted"
             );
         }
         let reloads = Reloads::default();
@@ -162,7 +162,7 @@ impl App {
         };
         let unix = app.admin.tcp().is_none();
         let connections = gateway.limiter().clone();
-        let desk = Arc::new(Admin {
+        let api = Arc::new(Admin {
             relay,
             connections,
             store,
@@ -183,17 +183,17 @@ impl App {
         });
         report_certificates(&app.relay, &app.store.alarms);
         app.relay.metrics.certificates(&app.relay.config.load().certificates);
-        app.serve(gateway, admin, desk);
+        app.serve(gateway, admin, api);
         tracing::info!(gateway = %app.gateway, admin = %app.admin, "serving");
         Ok(app)
     }
 
-    fn serve(&self, gateway: Listener, admin: Listener, desk: Arc<Admin>) {
+    fn serve(&self, gateway: Listener, admin: Listener, api: Arc<Admin>) {
         let relay = Arc::clone(&self.relay);
         let look_up = move |request, origin: Peer| gateway::serve(Arc::clone(&relay), request, origin);
         let inspect = move |request, origin: Peer| {
-            let desk = Arc::clone(&desk);
-            async move { desk.serve(request, origin).await }
+            let api = Arc::clone(&api);
+            async move { api.serve(request, origin).await }
         };
         let tasks = &self.connections;
         tasks.spawn(gateway.serve(look_up, self.stop.clone(), tasks.clone()));
@@ -212,33 +212,33 @@ impl App {
         });
     }
 
-    /// Where gateways ask.
+    /// The address of the gateways' listener.
     pub fn gateway(&self) -> &BoundAddress {
         &self.gateway
     }
 
-    /// Where operators look.
+    /// The address of the admin listener.
     pub fn admin(&self) -> &BoundAddress {
         &self.admin
     }
 
-    /// Resolves to the reason when the store cannot go on in this process. `/ready` says no by then; the proxy is to be
-    /// drained, and the process to end with an error, so that its supervisor starts it again.
+    /// Resolves to the reason when the store cannot continue in this process. `/ready` fails from then on; the caller must
+    /// drain the proxy and end the process with an error, so that its supervisor restarts it.
     pub async fn failed(&self) -> String {
         self.store.failure.wait().await.to_owned()
     }
 
-    /// Where the admin listener's requests for a reload arrive.
+    /// The admin listener's requests for a reload.
     pub fn reloads(&self) -> mpsc::Receiver<ReloadRequest> {
         self.reloads.receive()
     }
 
-    /// Applies a changed configuration: credentials, rights, limits, timeouts, freshness, trust, TLS. No connection is
-    /// dropped; those that stand keep the limits that they came under. What only a restart changes is named in the log, in
-    /// `/ready` and in the metrics, until it is changed back.
+    /// Applies a changed configuration: credentials, permissions, limits, timeouts, freshness, trust, TLS. No connection is
+    /// dropped; open ones keep the limits with which they were accepted. Keys that need a restart are named in the log, in
+    /// `/ready` and in the metrics, until they are changed back.
     ///
     /// # Errors
-    /// Why the configuration is refused; the old one stays, and the alarm says so.
+    /// The reason for which the configuration is refused; the old one stays in effect, and an alarm is raised.
     pub fn reload(&self, config: Config) -> Result<(), String> {
         let config = Arc::new(config);
         if let Err(error) = self.relay.reload(&config, &self.fixed) {
@@ -260,7 +260,7 @@ impl App {
         Ok(())
     }
 
-    /// Says which changed keys take effect at the next start.
+    /// Logs and counts the changed keys that take effect at the next start.
     fn name_restart_keys(&self, keys: &[&'static str]) {
         self.relay.metrics.restart_needed(keys);
         if keys.is_empty() {
@@ -277,7 +277,7 @@ impl App {
         self.store.alarms.raise(Condition::Restart, text);
     }
 
-    /// Raises the alarm that a changed configuration is refused and the old one stays.
+    /// Raises the alarm for a changed configuration that is refused; the old one stays in effect.
     pub fn reject_reload(&self, error: &str) {
         self.relay.metrics.reload_refused();
         let text = format!("the changed configuration is refused as a whole, the old one stays: {error}");
@@ -285,8 +285,8 @@ impl App {
         tracing::error!(error, "the changed configuration is refused as a whole, the old one stays");
     }
 
-    /// Stops accepting, finishes what is under way within the grace time, flushes and closes the stores. The admin listener
-    /// serves until the gateways are done.
+    /// Stops accepting, finishes requests in flight within the drain timeout, flushes and closes the stores. The admin
+    /// listener serves until the gateways' connections have ended.
     pub async fn drain(self) {
         tracing::info!(flights = self.relay.flights.in_flight(), "draining");
         self.stop.cancel();
@@ -332,7 +332,7 @@ impl App {
     }
 }
 
-/// Raises the alarm that a certificate is not valid, or not for long.
+/// Raises the alarm for certificates that are not valid, or expire soon.
 fn report_certificates(relay: &Relay, alarms: &Alarms) {
     let now = relay.clock.now();
     let config = relay.config.load();
@@ -357,7 +357,7 @@ fn relay(
     let address = config.gateway.listen.ip().map(|address| address.to_string());
     let ours = std::iter::once(carrier.host().to_owned()).chain(address);
     let hosts = Hosts::new(config.gateway.names.iter().cloned().chain(ours));
-    // A wildcard, or what systemd bound, is reached by whatever addresses this machine has.
+    // A wildcard, or a socket that systemd bound, is reached by any address of this machine.
     let anywhere = config.gateway.listen.ip().is_none_or(|address| address.is_unspecified());
     Ok(Relay {
         hosts: if anywhere { hosts.with_addresses() } else { hosts },
@@ -382,7 +382,7 @@ fn relay(
     })
 }
 
-/// Notes the calls that were under way at a crash: transids that were leased and have no row.
+/// Records the calls that were in flight at a crash: transids that were leased and have no row.
 async fn note_unaccounted(store: &Store, clock: &Clock) -> Result<(), StoreError> {
     let found = unaccounted::find(&store.state, &store.audit_reader, clock.now())?;
     for note in found.notes {

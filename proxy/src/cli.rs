@@ -1,6 +1,6 @@
-//! The command line: what can be asked of the program, and where it is done.
+//! The command line: one module per subcommand.
 
-/// Prints a line to standard output. A reader that has left is an error, which `main` takes for a good end.
+/// Prints a line to standard output. A closed pipe is an error, which `main` treats as success.
 macro_rules! out {
     ($($line:tt)*) => {
         ::std::io::Write::write_fmt(&mut ::std::io::stdout(), format_args!("{}\n", format_args!($($line)*)))?
@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
-/// The edge proxy of a fleet for SIM-card look-ups on China Mobile's IoT platform.
+/// Edge proxy for SIM-card lookups on China Mobile's IoT platform.
 #[derive(Parser)]
 #[command(version, about, after_help = "Begin with `cmiot-proxy demo`: it needs no account and no network.")]
 pub(crate) struct Cli {
@@ -52,7 +52,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Does what was asked.
+    /// Runs the command.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         // Copies, exports and lists hold card numbers, whatever the umask of the shell.
         cmiot_proxy::process::private_files();
@@ -72,13 +72,13 @@ impl Cli {
     }
 }
 
-/// Prints a line to standard error, if it can be written: that it cannot is no reason to do less.
+/// Prints a line to standard error; a failure to write is ignored.
 pub(crate) fn warn(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}"); // as said
+    let _ = writeln!(std::io::stderr(), "{line}"); // see above
 }
 
-/// The runtime of the commands that talk to a network. With one processor there is nobody to share the work with, and
-/// what sharing costs (queues that others may look into, wakes) is saved.
+/// The runtime of the commands that use a network. With one processor a single-threaded runtime saves the cost of work
+/// stealing: shared queues and wakes.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     use anyhow::Context;
     let alone = std::thread::available_parallelism().is_ok_and(|processors| processors.get() == 1);

@@ -1,22 +1,21 @@
-//! The edge proxy of a fleet for SIM-card look-ups on China Mobile's IoT platform (CMIOT_API2002).
+//! Edge proxy for SIM-card lookups on China Mobile's IoT platform (CMIOT_API2002).
 //!
-//! It speaks the carrier's own wire format to gateways, checks every signature, answers from memory or SQLite while
-//! fresh, collapses identical look-ups into one carrier call, signs that call itself, and commits an audit record
-//! before each answer leaves. One room, one job; arrows go down:
+//! It speaks the carrier's own wire format to gateways, verifies every signature, responds from memory or SQLite while
+//! an entry is fresh, collapses concurrent identical lookups into one carrier call, signs that call itself, and commits an
+//! audit record before each response leaves. Imports point down this list (ARCHITECTURE.md has the whole order):
 //!
-//! | room | its one job |
+//! | modules | purpose |
 //! | --- | --- |
 //! | [`app`] | build order, ownership of tasks, drain order |
-//! | [`listen`], [`tls`] | sockets and their limits |
 //! | [`gateway`], [`admin`] | HTTP towards gateways and operators |
-//! | [`relay`] | the path of a look-up |
-//! | [`admit`] | who asks, may they |
-//! | [`cache`], [`flight`], [`carrier`], [`audit`] | what is known, who asks for whom, the call, the record |
-//! | [`sequence`] | the transids of carrier calls |
-//! | [`log`] | lines to standard error, without waiting for it |
-//! | [`process`] | what the kernel is asked for |
-//! | [`store`] | the only SQL |
-//! | [`operation`], [`outcome`], [`metrics`], [`config`], [`clock`], [`gcra`], [`alarms`], [`peer`], [`printable`] | leaves that all of them use |
+//! | [`relay`] | the path of a lookup |
+//! | [`audit`] | audit records |
+//! | [`admit`] | authentication and authorization |
+//! | [`cache`], [`wire`], [`refusal`] | entries; the carrier's format; refused requests |
+//! | [`carrier`], [`flight`], [`listen`], [`sequence`] | calls; their collapsing; sockets; transids of calls |
+//! | [`store`] | all SQL |
+//! | [`metrics`], [`process`], [`config`] | metrics; restrictions of the process; the configuration |
+//! | all others | leaves that any module may use |
 
 pub mod admin;
 pub mod admit;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::HumanDuration;
 
-/// How long one kind of answer serves.
+/// The lifetime of one kind of response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct Lifetime {
     /// Answered from the cache without asking (RFC 9111 4.2). Zero: not stored.
@@ -112,7 +112,7 @@ impl Lifetimes {
     }
 }
 
-/// What the file says about one key.
+/// The settings of one key in the file.
 #[derive(Clone, Copy, Default)]
 struct Change {
     fresh: Option<HumanDuration>,

@@ -1,4 +1,4 @@
-//! What gateways may ask for: an operation is a path of the carrier, the place of its verdict, and how long it serves.
+//! The carrier's operations: the path, the field of the result, and the freshness of each.
 //!
 //! The user-status look-up (CMIOT_API2002) is what this proxy exists for; its sisters share signature and envelope. The
 //! rows below are built in, `[[operation]]` changes them or adds others, and an operation is served when some account
@@ -21,7 +21,7 @@ pub struct Operation {
     pub kind: Kind,
     /// The field of `result[0]` that is its answer: without it, a success is relayed and not kept.
     pub verdict: &'static str,
-    /// How long its answers serve.
+    /// The freshness of its responses.
     pub keep: FreshnessRule,
     /// Further parameters beside the card, which are sent and are part of the key.
     pub parameters: &'static [&'static str],
@@ -106,7 +106,7 @@ pub enum Kind {
     Action,
 }
 
-/// How long a success serves. What is "not found, not owned" serves as `[freshness]` says, whatever the operation.
+/// The freshness of a success. The freshness of "not found, not owned" is set in `[freshness]` for all operations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FreshnessRule {
     /// By STATUS, as `[freshness]` says.

@@ -67,7 +67,7 @@ impl fmt::Display for HumanDuration {
     }
 }
 
-/// How far a transid's stamp may be from the clock, either way: a length of time, or `"any"`.
+/// The greatest distance between a transid's stamp and the clock: a length of time, or `"any"`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Window {
     /// Stamps are not compared with the clock.
@@ -213,7 +213,7 @@ impl fmt::Debug for Secret {
 /// Reads the networks of a `peers` key: addresses with a prefix length, or bare addresses.
 ///
 /// # Errors
-/// Names the key, since the parser's own text would not, and the first entry that is none.
+/// Names the key, since the parser's own text would not, and the first entry that is invalid.
 pub fn peers<'de, D: Deserializer<'de>>(de: D) -> Result<Vec<IpNet>, D::Error> {
     let read = |text: &String| {
         let bare = || text.parse::<IpAddr>().map(IpNet::from);

@@ -1,7 +1,7 @@
-//! `cmiot-proxy client`: who may ask; edits the clients file and the list of revoked appids.
+//! `cmiot-proxy client`: edits the clients file and the list of revoked appids.
 //!
-//! A running proxy is made to load the change, and the command says whether it does (`settle.rs`). New passwords are made
-//! here, printed once, and kept in the file.
+//! After an edit the command makes the running proxy reload, and reports the result (`settle.rs`). New passwords are made
+//! here, printed once, and stored in the file.
 
 mod settle;
 
@@ -34,7 +34,7 @@ pub(super) struct Client {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Show who may ask, without passwords
+    /// Show all clients, without passwords
     List {
         #[command(flatten)]
         config: ConfigArg,
@@ -48,13 +48,13 @@ enum Command {
         /// The group whose accounts answer it
         #[arg(long)]
         group: String,
-        /// Look-ups a second on average
+        /// Limit its lookups per second, on average
         #[arg(long)]
         rate: Option<u32>,
-        /// Prefixes of the cards that it may ask for
+        /// Restrict it to cards with this prefix; may be given several times
         #[arg(long)]
         cards: Vec<String>,
-        /// Networks that it may ask from
+        /// Accept it only from this network; may be given several times
         #[arg(long)]
         peers: Vec<String>,
     },
@@ -62,7 +62,7 @@ enum Command {
     Rotate {
         #[command(flatten)]
         config: ConfigArg,
-        /// Whose
+        /// The client's appid
         appid: String,
         /// End a rotation: only the newer password is valid from now on
         #[arg(long)]
@@ -72,7 +72,7 @@ enum Command {
     Revoke {
         #[command(flatten)]
         config: ConfigArg,
-        /// Whom
+        /// The appid to refuse
         appid: String,
     },
     /// Add all clients of a .csv or .toml file
@@ -182,7 +182,7 @@ fn rotate(edit: &ClientsFileEditor, appid: &str, finish: bool) -> anyhow::Result
         bail!("{appid}: its password stands in a file or variable of its own: change it there");
     };
     if client.previous_password.is_some() {
-        bail!("{appid}: a rotation is under way: end it with --finish first");
+        bail!("{appid}: a rotation is in progress: end it with --finish first");
     }
     let current = std::str::from_utf8(current.expose()).context("a password from a text file")?.to_owned();
     let new = password()?;

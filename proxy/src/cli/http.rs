@@ -1,4 +1,4 @@
-//! One HTTP request on a connection of its own, for the commands that ask a proxy.
+//! One HTTP request per connection, for the commands that send requests to a proxy.
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-/// What came back.
+/// A response.
 pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
@@ -41,7 +41,7 @@ async fn send(
     body: Bytes,
 ) -> anyhow::Result<Reply> {
     let (host, target) = match url.strip_prefix("unix:") {
-        // The path within the URL stands behind the first `//`.
+        // The path within the URL follows the first `//`.
         Some(rest) => {
             let (socket, path) = rest.split_once("//").context("not a URL")?;
             let asked = || format!("asking unix:{socket}");

@@ -1,4 +1,4 @@
-//! `cmiot-proxy lookup`: asks a running proxy about one card, as a gateway would.
+//! `cmiot-proxy lookup`: looks up one card at a running proxy, as a gateway does.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,9 +12,9 @@ use cmiot_signer::{Card, Reply, Sequence, Signer, Stamp};
 
 use super::{card, http};
 
-/// Ask the running proxy about one card and print what a gateway gets.
+/// Look up one card at the running proxy and print the response that a gateway gets.
 ///
-/// Signs with a client of the configuration; the look-up is audited like any other.
+/// The request is signed with a client of the configuration; the lookup is audited like any other.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cmiot-proxy lookup 14765004176 --config cmiot-proxy.toml
@@ -29,7 +29,7 @@ pub(super) struct Lookup {
     /// Sign as this client [default: the first one by appid]
     #[arg(long, value_name = "APPID")]
     client: Option<String>,
-    /// Where the proxy listens [default: the configuration's]
+    /// URL of the proxy [default: the configuration's]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 }

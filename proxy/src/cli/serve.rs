@@ -1,4 +1,4 @@
-//! `cmiot-proxy serve`: runs the proxy until it is told to stop.
+//! `cmiot-proxy serve`: runs the proxy until a signal ends it.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -16,27 +16,27 @@ use cmiot_proxy::process;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// How often the configuration's files are looked at.
+/// The interval between checks of the configuration's files.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// How long the end of the process waits for the log to be written.
+/// The time that the end of the process waits for the log to be written.
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// Serve gateways.
 ///
-/// SIGTERM or SIGINT drains: no new connection, what is under way finishes within [gateway] grace, the databases are
-/// flushed, exit 0. A second signal exits at once. SIGHUP, or a change of the configuration or of a file that it names,
-/// loads all of it anew; when it is wrong the old one stays, /ready says so, and it is tried again every few seconds. When
-/// the databases cannot go on (a failed sync that could not be made good), it drains and exits 1: have a supervisor start it
-/// again. RUST_LOG sets the log level (default `info`).
+/// SIGTERM or SIGINT drains: the proxy accepts no new connection, finishes requests in flight within [gateway]
+/// drain_timeout, flushes the databases, and exits with 0. A second signal exits at once. SIGHUP, or a change of the
+/// configuration or of a file that it names, reloads all of it; if it is wrong, the old one stays in effect, /ready reports
+/// that, and the proxy tries again every few seconds. If the databases cannot continue (a failed sync that could not be
+/// recovered), the proxy drains and exits with 1: let a supervisor restart it. RUST_LOG sets the log level (default `info`).
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cmiot-proxy serve --config /etc/cmiot-proxy/cmiot-proxy.toml")]
 pub(super) struct Serve {
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Start over with a new state.db although the folder holds other databases of a proxy: only when it is lost for
-    /// good. Transids then continue above everything that the audit knows
+    /// Start with a new state.db although the folder has other databases of a proxy: use it only if state.db is lost.
+    /// Transids then continue above all transids in the audit
     #[arg(long)]
     accept_lost_state: bool,
 }
@@ -48,7 +48,8 @@ impl Serve {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        process::harden(&config.process).context("cannot ask the kernel to keep secrets and files apart")?;
+        process::harden(&config.process)
+            .context("cannot apply process restrictions (core dumps, umask, open files)")?;
         let clock = Clock::system();
         let store = open_store(&config, self.accept_lost_state, &clock)?;
         let dir = config.store_dir.clone();
@@ -57,7 +58,7 @@ impl Serve {
             tracing::info!(path = %path.display(), "made a token for the admin listener; it has every role");
         }
         super::runtime()?.block_on(async {
-            // Asked for before anything is served, so that no signal is missed.
+            // Registered before anything is served, so that no signal is missed.
             let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
             let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
             let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
@@ -124,11 +125,11 @@ struct Files {
     /// The store's folder, which stays until the next start.
     dir: PathBuf,
     watch: Watch,
-    /// Why the files as they are now were refused, the last time.
+    /// The reason for which the current files were last refused.
     refused: Option<String>,
 }
 
-/// What a look at the files came to.
+/// The result of a check of the files.
 enum Loaded {
     /// There was no reason to load them.
     Unchanged,

@@ -10,7 +10,7 @@ use cmiot_proxy::operation;
 use cmiot_signer::{AppId, Card, CardKind, Ebid, Password, Sequence, SignedRequest, Signer, Stamp};
 use zeroize::Zeroizing;
 
-/// Sign one look-up and print it.
+/// Sign one lookup and print it.
 ///
 /// The password comes from --password-file or the environment variable CMIOT_PASSWORD, never from an argument: other
 /// users of the machine can read those.
@@ -37,7 +37,7 @@ pub(super) struct Sign {
     /// The transid's eight digits, 1-99999999 [default: from the clock's microseconds]
     #[arg(long, value_name = "NUMBER")]
     sequence: Option<u32>,
-    /// What to print
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
     /// Scheme, host, port and path prefix for url and curl
@@ -61,7 +61,7 @@ struct CardArgument {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
-    /// Transid, token and query, a line each
+    /// Transid, token and query, one per line
     Text,
     /// The query alone
     Query,

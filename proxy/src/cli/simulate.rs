@@ -1,4 +1,4 @@
-//! `cmiot-proxy simulate`: the simulated carrier on a socket, to point a proxy or a gateway at.
+//! `cmiot-proxy simulate`: the simulated carrier on a socket, for a proxy or a gateway to call.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ pub(super) struct Simulate {
     /// Credentials it knows, APPID:EBID:PASSWORD; may be given several times
     #[arg(long = "account", value_name = "APPID:EBID:PASSWORD", required = true)]
     accounts: Vec<Account>,
-    /// What to answer differently; the first rule that fits decides; may be given several times
+    /// Change the reply to matching requests; the first rule that matches applies; may be given several times
     #[arg(long = "rule", value_name = "RULE", value_parser = Rule::parse)]
     rules: Vec<Rule>,
 }

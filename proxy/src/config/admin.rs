@@ -17,7 +17,6 @@ const MAX_CONNECTIONS: usize = 64;
 /// The admin listener, checked.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// Where it listens.
     pub listen: Listen,
     /// The token of every role.
     pub token: Token,
@@ -36,7 +35,7 @@ pub enum Token {
     Given(Secret),
     /// `admin.token` of the store's folder; none until it has been read from there.
     Made(Option<Secret>),
-    /// `token = "none"`: everybody who can connect has every role.
+    /// `token = "none"`: every client that can connect has every role.
     Off,
 }
 
@@ -50,23 +49,22 @@ impl Token {
     }
 }
 
-/// A token or a certificate, and what it allows.
+/// A token or a certificate, and its role.
 #[derive(Clone, Debug)]
 pub struct Access {
     /// The operator's name for it.
     pub name: String,
-    /// What it allows.
     pub role: Role,
-    /// How it is shown.
+    /// The credential that a request presents.
     pub by: By,
 }
 
-/// How an access is shown.
+/// A credential for the admin listener.
 #[derive(Clone, Debug)]
 pub enum By {
-    /// By this bearer token.
+    /// A bearer token.
     Token(Secret),
-    /// By a client certificate with this DNS name, in lower case.
+    /// A client certificate with this DNS name, in lower case.
     Certificate(String),
 }
 

@@ -1,4 +1,4 @@
-//! `[audit]`: what an answer waits for, and how the audit is kept.
+//! `[audit]`: the guarantees and the limits of the audit.
 
 use std::time::Duration;
 
@@ -12,15 +12,16 @@ use crate::units::{HumanDuration, Size};
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {
-    /// What a committed record survives.
+    /// The failures that a committed record survives.
     pub durability: Durability,
-    /// What becomes of a request whose record cannot be written.
+    /// The response to a request whose record cannot be written.
     pub on_failure: OnFailure,
     /// Free space on the disk below which the audit stops writing.
     pub min_free: Size,
-    /// How often the chain's head is signed and written down elsewhere: how long a cut-off tail may go unseen.
+    /// The interval at which the chain's head is signed and recorded elsewhere: a truncated tail is undetected for at most
+    /// this long.
     pub anchor_every: HumanDuration,
-    /// How cards stand in the audit.
+    /// The form of card numbers in the audit.
     pub identifiers: Identifiers,
     /// The group whose members may read the segments: its name, or its number.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,7 +29,7 @@ pub struct Audit {
     /// Requests that are not admitted and have a record each, a peer (or authenticated client) and reason in a period;
     /// further ones are counted.
     pub refusals: u32,
-    /// How long such a period is.
+    /// The length of such a period.
     pub refusal_period: HumanDuration,
 }
 
@@ -47,7 +48,7 @@ impl Default for Audit {
     }
 }
 
-/// What a committed audit record survives.
+/// The failures that a committed audit record survives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
@@ -58,7 +59,7 @@ pub enum Durability {
     Process,
 }
 
-/// What becomes of a request whose record cannot be written.
+/// The response to a request whose record cannot be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
@@ -69,7 +70,7 @@ pub enum OnFailure {
     Answer,
 }
 
-/// How cards stand in the audit.
+/// The form of card numbers in the audit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Identifiers {
@@ -83,21 +84,21 @@ pub enum Identifiers {
 /// `[audit]`, checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AuditConfig {
-    /// What a committed record survives.
+    /// The failures that a committed record survives.
     pub durability: Durability,
-    /// What becomes of a request whose record cannot be written.
+    /// The response to a request whose record cannot be written.
     pub on_failure: OnFailure,
     /// Free bytes below which the audit stops writing.
     pub min_free: u64,
-    /// How often the head is signed.
+    /// The interval at which the chain's head is signed.
     pub anchor_every: Duration,
-    /// How cards stand in the audit.
+    /// The form of card numbers in the audit.
     pub identifiers: Identifiers,
     /// The number of the group that may read the segments.
     pub group: Option<u32>,
     /// Requests that are not admitted and have a record each, a peer (or authenticated client) and reason in a period.
     pub refusals: u32,
-    /// How long such a period is.
+    /// The length of such a period.
     pub refusal_period: Duration,
 }
 

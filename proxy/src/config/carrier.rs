@@ -34,7 +34,7 @@ pub struct Carrier {
     pub flights: FlightLimits,
     /// Calls that wait for an account's budget.
     pub max_queued_calls: usize,
-    /// How long each of them waits.
+    /// The longest wait of such a call.
     pub queue_timeout: Duration,
     /// The clock drift that raises the alarm.
     pub drift_alarm: Duration,

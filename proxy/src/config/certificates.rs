@@ -1,4 +1,4 @@
-//! The certificates of the configuration, with the time for which each is valid: what `check` and the alarms say of it.
+//! The validity of the configuration's certificates, for `check` and the alarms.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::clock::Time;
 
-/// How long before its end a certificate is warned about.
+/// The time before a certificate expires from which it is warned about.
 const AHEAD: Duration = Duration::from_secs(14 * 86_400);
 
 /// One file of certificates: valid while all of them are.
@@ -40,7 +40,7 @@ impl Validity {
         (self.from..=self.until).contains(&now)
     }
 
-    /// What the operator is to know now; none where all is well.
+    /// The warning at this time; none while the certificates are valid for longer.
     pub fn warning(&self, now: Time) -> Option<String> {
         let Self { key, from, until } = self;
         let remedy = "replace the file, which is read again when it changes";

@@ -60,7 +60,7 @@ impl ClientsFileEditor {
         self.config
     }
 
-    /// Where the list of clients, and of revoked appids, are.
+    /// The paths of the list of clients and of the list of revoked appids.
     pub fn lists(&self) -> [Option<PathBuf>; 2] {
         let gateway = &self.file.gateway;
         [&gateway.clients_file, &gateway.revoked_file]

@@ -262,7 +262,7 @@ pub struct Carrier {
     pub bind: Option<IpAddr>,
     /// Maximum response body; longer responses are rejected.
     pub max_body: Size,
-    /// How long a request waits for the carrier before a stale entry is served.
+    /// Time that a request waits for the carrier before a stale entry is served.
     pub stale_timeout: HumanDuration,
     /// Requests for one card that wait for one flight.
     pub max_waiters_per_card: usize,
@@ -276,7 +276,7 @@ pub struct Carrier {
     pub max_flights_per_group: Option<usize>,
     /// Calls that wait for one account's budget; refreshes get at most half of the queue.
     pub max_queued_calls: usize,
-    /// How long a call waits for the budget.
+    /// Longest wait of a call for the budget.
     pub queue_timeout: HumanDuration,
     /// Clock drift against the carrier's `Date` that raises the alarm.
     pub drift_alarm: HumanDuration,

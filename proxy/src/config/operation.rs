@@ -29,7 +29,7 @@ pub struct RawOperation {
     /// Parameters in addition to the card: sent to the carrier, and part of the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Vec<String>>,
-    /// How long a response is fresh.
+    /// Time for which a response is fresh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fresh: Option<HumanDuration>,
     /// Instead of `fresh`: until the next 09:00 at UTC+8, when the carrier has yesterday's figures.

@@ -1,4 +1,4 @@
-//! What gateways sign with and may ask for, checked.
+//! Credentials and permissions of gateways, checked.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -29,11 +29,10 @@ pub struct Client {
     pub previous: Option<Box<Password>>,
     /// A DNS name of the certificate that it must connect with.
     pub certificate: Option<Arc<str>>,
-    /// What it may ask.
     pub permissions: Arc<Permissions>,
 }
 
-/// What a client may ask.
+/// The permissions of a client.
 #[derive(Clone, Debug)]
 pub struct Permissions {
     /// Networks that it may ask from; empty means all.
@@ -46,11 +45,11 @@ pub struct Permissions {
     pub card_list: Option<Arc<HashSet<String>>>,
     /// Average and burst, where bounded.
     pub rate: Option<Rate>,
-    /// What becomes of a transid that was used before.
+    /// The response to a transid that was used before.
     pub replay: ReplayMode,
     /// Which transids are read.
     pub format: Format,
-    /// How far a stamp may be from the clock, either way; none means any distance.
+    /// The greatest distance between a stamp and the clock, in either direction; none means any distance.
     pub window: Option<Duration>,
     /// Transids remembered at once.
     pub share: usize,
@@ -94,13 +93,13 @@ pub struct Rate {
 pub struct Derived {
     /// The group whose accounts answer them.
     pub group: Arc<str>,
-    /// What their appids begin with.
+    /// The prefix of their appids.
     pub prefix: String,
     /// The ebid that they must send.
     pub ebid: Ebid,
     /// The current epoch.
     pub epoch: u32,
-    /// What each of them may ask.
+    /// The permissions of each of them.
     pub rights: Arc<Permissions>,
     pub(super) key: hmac::Key,
 }

@@ -3,10 +3,10 @@
 //! A share is smaller than what it is a part of; otherwise whoever fills it leaves nothing to the others. One that is
 //! not is lowered, and a warning says so.
 
-/// What one client may hold of what its group may hold, where nothing smaller is configured.
+/// The default share of a client, as a fraction of its group's share.
 const OF_CLIENT: (usize, usize) = (1, 2);
 
-/// What one group may hold of all, where nothing smaller is configured.
+/// The default share of a group, as a fraction of the total.
 const OF_GROUP: (usize, usize) = (3, 4);
 
 /// The share of a group: all when there is no other group.
@@ -35,7 +35,8 @@ pub(super) fn of_client(
     lower(key, Some(written), total_key, total, OF_CLIENT, warnings)
 }
 
-/// What is written if it is below the total, otherwise this part of it. No share is zero, so of one there is no part.
+/// The configured share if it is below the total, otherwise this fraction of the total. No share is zero, so a total of
+/// one is not divided.
 fn lower(
     key: &str,
     written: Option<usize>,

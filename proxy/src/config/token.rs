@@ -18,7 +18,7 @@ use crate::units::Secret;
 /// Its name.
 pub const FILE: &str = "admin.token";
 
-/// What a token must be, for an error.
+/// The form of a token, for an error.
 pub(super) const FORM: &str = "needs at least 16 printable ASCII characters without blanks";
 
 /// A token from the bytes of its file.

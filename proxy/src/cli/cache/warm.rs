@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use super::{AdminArgs, Scope, With, card};
 use crate::cli::admin_client::{AdminClient, AdminResponse};
 
-/// How often a card is tried when the proxy says that waiting helps.
+/// Attempts per card while the proxy responds with `Retry-After`.
 const TRIES: u32 = 20;
 /// The longest wait between two tries: a day's budget that is spent is a reason to stop, not to wait.
 const LONGEST_WAIT: u64 = 60;
@@ -49,7 +49,7 @@ pub(super) struct Warm {
     at: AdminArgs,
 }
 
-/// What came of one card.
+/// The result for one card.
 struct Done {
     outcome: String,
     line: String,

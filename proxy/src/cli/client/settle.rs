@@ -15,13 +15,13 @@ use serde_json::Value;
 use crate::cli::admin_client::AdminClient;
 use crate::cli::runtime;
 
-/// How long the proxy may take to load the configuration.
+/// The time for the proxy to load the configuration.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The exit code of what is not known to count.
+/// The exit code if it is not known whether the proxy uses the edited list.
 const UNKNOWN: u8 = 3;
 
-/// How it ended.
+/// The result of the reload.
 enum End {
     Taken(String),
     Refused(String),

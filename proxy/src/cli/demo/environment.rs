@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::cli::http::{self, Reply};
 
-/// What the demo's gateway signs with. Not a secret: it works here only.
+/// The appid that the demo's gateway signs with. Not a secret: it is valid only here.
 pub(super) const GATEWAY_APPID: &str = "GW0001";
 /// Its password.
 pub(super) const GATEWAY_PASSWORD: &str = "demo-gateway-password";

@@ -165,7 +165,7 @@ fn code_of(reply: &Reply) -> anyhow::Result<String> {
     Ok(Envelope::parse(&reply.body).context("the proxy's answer")?.code().to_owned())
 }
 
-/// What an auditor sees, equal look-ups counted together; and how many carrier calls were made in all.
+/// The rows of the audit, equal lookups counted together, and the number of carrier calls in total.
 fn audit(environment: &Environment) -> anyhow::Result<(Table, u64)> {
     let mut table = table();
     let (mut look_ups, mut calls) = (0, 0);

@@ -14,9 +14,9 @@ const LONGEST_ATTRIBUTE: usize = 64 << 10;
 
 /// A new text that is written and not in effect yet. Dropped before [`Replacement::commit`], it leaves nothing.
 pub(super) struct Replacement {
-    /// Where it is written.
+    /// The file that is written.
     part: PathBuf,
-    /// What it will replace: no link.
+    /// The file that it will replace, which is not a link.
     target: PathBuf,
 }
 
@@ -37,7 +37,7 @@ impl Replacement {
         Ok(new)
     }
 
-    /// Where it is until it counts.
+    /// Its path until it is committed.
     pub(super) fn path(&self) -> &Path {
         &self.part
     }

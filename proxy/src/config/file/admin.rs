@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::super::listen::Listen;
 use super::Tls;
 
-/// `[admin]`: health, metrics, and what operators look at and change.
+/// `[admin]`: the listener for health, metrics and the operators' requests.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// Where to listen, as in `[gateway]`.
+    /// The address to listen on, as in `[gateway]`.
     pub listen: Listen,
     /// File with the bearer token of every role. Without it the proxy makes one at its first start: `admin.token` in
     /// `[store] dir`.
@@ -71,7 +71,7 @@ impl<'de> Deserialize<'de> for NoToken {
 pub struct Access {
     /// The operator's name for it.
     pub name: String,
-    /// What it allows.
+    /// Its role.
     pub role: Role,
     /// File with its bearer token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,7 +81,7 @@ pub struct Access {
     pub certificate: Option<String>,
 }
 
-/// What an operator may do. `operate` and `audit` each include `view`, and neither includes the other.
+/// The permissions of an operator. `operate` and `audit` each include `view`, and neither includes the other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {

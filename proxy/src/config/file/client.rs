@@ -1,4 +1,4 @@
-//! What gateways sign with and may ask for, as written: `[[client]]`, the clients file, `[[derive]]`.
+//! Credentials and permissions of gateways, as written: `[[client]]`, the clients file, `[[derive]]`.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{HumanDuration, Secret, Window, peers};
 
-/// `[[client]]`: what a gateway signs with, and what it may ask.
+/// `[[client]]`: the credentials of a gateway, and its permissions.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Client {
@@ -90,7 +90,7 @@ pub struct ClientsFile {
 pub struct Derive {
     /// The group whose accounts answer these gateways.
     pub group: String,
-    /// What their appids begin with; of several that fit, the longest counts.
+    /// The prefix of their appids; the longest matching prefix applies.
     pub appid_prefix: String,
     /// File that holds the key, 32 bytes at least; one trailing line break is not part of it.
     pub key_file: PathBuf,
@@ -99,12 +99,13 @@ pub struct Derive {
     /// The ebid that they send; by default that of the group's first account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ebid: Option<String>,
-    /// What each of them may ask.
+    /// The permissions of each of them.
     #[serde(default, alias = "rights")]
     pub permissions: RawPermissions,
 }
 
-/// What a client may ask. Each key stands in a `[[client]]` itself, and under `raw_permissions` in a `[[derive]]`.
+/// The permissions of a client. In a `[[client]]` each key is in the table itself, in a `[[derive]]` under
+/// `permissions`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawPermissions {
@@ -126,7 +127,7 @@ pub struct RawPermissions {
     /// Look-ups that it may make at once; by default `rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
-    /// What becomes of a transid that was used before.
+    /// The response to a transid that was used before.
     pub replay: ReplayMode,
     /// Which transids are read.
     pub format: Format,
@@ -141,7 +142,7 @@ pub struct RawPermissions {
     pub clock_skew: Option<Window>,
 }
 
-/// What becomes of a transid that was used before.
+/// The response to a transid that was used before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReplayMode {
