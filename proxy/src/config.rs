@@ -130,7 +130,7 @@ impl Config {
     }
 
     /// Reads the token of the admin listener from the store's folder, or makes it; returns whether it was made. Nothing is
-    /// done if the configuration sets another token or none.
+    /// done if the configuration sets another token, or that no token is needed.
     ///
     /// # Errors
     /// [`ConfigError`] with the file and the remedy.

@@ -88,7 +88,9 @@ fn account(
     reader: &mut SourceFiles<'_>,
 ) -> Option<Account> {
     if raw.password.is_some() {
-        reader.warnings.push(format!("{table}: password: stands in the configuration; prefer password_file"));
+        reader
+            .warnings
+            .push(format!("{table}: password: is written in the configuration; prefer password_file"));
     }
     let password = PasswordSource {
         key: "password",

@@ -35,7 +35,7 @@ fn add(aliases: &mut HashMap<Card, Card>, entry: &Entry) -> Result<(), String> {
         let card = Card::parse(kind, number).map_err(|e| format!("{}: {e}", kind.as_str()))?;
         let canonical = *first.get_or_insert(card);
         if aliases.insert(card, canonical).is_some_and(|known| known != canonical) {
-            return Err(format!("{} stands in two lines", card.masked()));
+            return Err(format!("{} is in two lines", card.masked()));
         }
     }
     Ok(())

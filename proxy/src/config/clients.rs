@@ -55,7 +55,8 @@ impl Clients {
         for (index, raw) in file.clients.iter().enumerate() {
             let table = format!("[[client]] {} (appid = \"{}\")", index + 1, raw.appid);
             if raw.password.is_some() {
-                let warning = format!("{table}: password: stands in the configuration; prefer password_file");
+                let warning =
+                    format!("{table}: password: is written in the configuration; prefer password_file");
                 checker.reader.warnings.push(warning);
             }
             checker.add(&table, raw);

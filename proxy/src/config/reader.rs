@@ -46,7 +46,7 @@ impl<'a> SourceFiles<'a> {
         }
     }
 
-    /// The value, or none and a noted problem.
+    /// Notes the problem of a result without a value.
     pub(super) fn keep<T>(&mut self, result: Result<T, ConfigError>) -> Option<T> {
         result.map_err(|problem| self.problems.push(problem)).ok()
     }
@@ -151,7 +151,7 @@ pub(super) struct PasswordSource<'a> {
 }
 
 impl PasswordSource<'_> {
-    /// The password, which may be absent: then the inner option is none. The outer one is none after a problem.
+    /// The password, which may be absent: then the inner option is none. The outer option is empty after a problem.
     pub(super) fn read_optional(
         &self,
         table: &str,
