@@ -1,21 +1,26 @@
-//! Edge proxy for SIM-card lookups on China Mobile's IoT platform (CMIOT_API2002).
+//! The edge proxy of a fleet for SIM-card lookups on China Mobile's IoT platform (CMIOT_API2002).
 //!
-//! It speaks the carrier's own wire format to gateways, verifies every signature, responds from memory or SQLite while
-//! an entry is fresh, collapses concurrent identical lookups into one carrier call, signs that call itself, and commits an
-//! audit record before each response leaves. Imports point down this list (ARCHITECTURE.md has the whole order):
+//! It speaks the carrier's own wire format to gateways, checks every token, serves fresh responses from memory or SQLite,
+//! collapses identical lookups into one carrier call, signs that call itself, and commits an audit record before each
+//! response leaves.
 //!
-//! | modules | purpose |
-//! | --- | --- |
-//! | [`app`] | build order, ownership of tasks, drain order |
-//! | [`gateway`], [`admin`] | HTTP towards gateways and operators |
-//! | [`relay`] | the path of a lookup |
-//! | [`audit`] | audit records |
-//! | [`admit`] | authentication and authorization |
-//! | [`cache`], [`wire`], [`refusal`] | entries; the carrier's format; refused requests |
-//! | [`carrier`], [`flight`], [`listen`], [`sequence`] | calls; their collapsing; sockets; transids of calls |
-//! | [`store`] | all SQL |
-//! | [`metrics`], [`process`], [`config`] | metrics; restrictions of the process; the configuration |
-//! | all others | leaves that any module may use |
+//! # The life of a lookup
+//!
+//! [`listen`] accepts the connection within its limits, with [`tls`]. [`gateway`] reads the HTTP request, and passes it to
+//! the [`relay`], which implements the path: [`wire`] parses the request, [`admit`] authenticates and authorizes its client,
+//! [`cache`] looks up the response. On a miss a [`flight`] is joined or started, in which the [`carrier`] makes the call,
+//! with a transid from [`sequence`]. The [`audit`] commits the record, and [`wire`] renders the response, or the
+//! [`refusal`].
+//!
+//! # The other modules
+//!
+//! - [`app`] builds all parts, owns their tasks and drains them. [`config`] checks and reloads the configuration.
+//! - [`admin`] serves the operators' endpoints, [`metrics`] and [`alarms`] among them.
+//! - [`store`] holds all SQL, [`log`] the queue to standard error, [`process`] the requests to the operating system.
+//! - Leaves: [`operation`], [`outcome`], [`proxy_code`], [`lifetimes`], [`units`], [`urgency`], [`gcra`], [`peer`],
+//!   [`inline_str`], [`printable`], [`clock`].
+//!
+//! ARCHITECTURE.md states the order of the modules: each imports from those below it only.
 
 pub mod admin;
 pub mod admit;

@@ -1,9 +1,9 @@
-//! Sockets: accepts connections within limits, serves HTTP/1 and HTTP/2 on each, and lets them finish when told to stop.
+//! Listeners: they accept connections within limits, serve HTTP/1 and HTTP/2 on each, and drain them on shutdown.
 //!
-//! The way of a connection: accept → a place among all → whom a trusted balancer connects for → a place of that peer →
-//! TLS → which HTTP → requests. Whoever finds no place is turned away with one small write and no task. What hyper's
-//! parser refuses gets its bare 4xx and is counted to the peer. Rules are read anew for each connection, so that a
-//! reload needs no restart.
+//! The life of a connection: accept → global limit → PROXY header of a trusted balancer → limit per peer → TLS → protocol
+//! detection → requests. A connection over a limit is shed with one small write and no task. Input that hyper's parser
+//! rejects gets its bare 4xx, and counts against the peer. Each connection reads the configuration again, so that a reload
+//! needs no restart.
 
 mod bind;
 mod detect;
@@ -43,7 +43,7 @@ use crate::config::listen::Listen;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::tls;
-use limits::{ConnectionPermit, LimitReached as NoPlace};
+use limits::{ConnectionPermit, LimitReached};
 use poll_on_wake::PollOnWake;
 use stream::{Socket, Stream};
 use timeout::TimeoutStream;
@@ -57,11 +57,10 @@ pub const ADMIN_OVERLOAD_RESPONSE: &[u8] =
     Retry-After: 1\r\nConnection: close\r\n\r\n\
     too many connections to the admin listener: try again";
 
-/// Bytes of a request's head. It may have hyper's own 100 headers: any other limit costs each request an allocation and
-/// a tenth of its parsing.
+/// The maximum length of a request's head, in bytes. Its maximum number of headers is hyper's own, 100: any other limit costs
+/// each request an allocation and a tenth of its parsing.
 const MAX_HEAD: usize = 16 << 10;
 
-/// A listener.
 pub struct Listener {
     socket: Socket,
     bound: BoundAddress,
@@ -72,17 +71,17 @@ pub struct Listener {
     metrics: Arc<Metrics>,
 }
 
-/// What a listener listens on.
+/// The address of a listener.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum BoundAddress {
-    /// Address and port: the real one, where 0 was asked for.
+    /// Address and port; the port that the kernel chose, if the configured one is 0.
     Tcp(SocketAddr),
-    /// A socket file; none when it has no name.
+    /// A socket file; `None` if the socket has no name.
     Unix(Option<PathBuf>),
 }
 
 impl BoundAddress {
-    /// Address and port, where there are such.
+    /// Address and port of a TCP listener.
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(address) => Some(*address),
@@ -102,14 +101,14 @@ impl fmt::Display for BoundAddress {
 }
 
 impl Listener {
-    /// Binds an address; needs a tokio runtime.
+    /// Binds an address; requires a tokio runtime.
     ///
     /// # Errors
-    /// The kernel's, with the address in its text.
+    /// The kernel's error, with the address in its text.
     pub fn bind(
         address: &Listen,
         inherited: &mut ActivatedSockets,
-        rules: Arc<ArcSwap<ListenConfig>>,
+        config: Arc<ArcSwap<ListenConfig>>,
         overload_response: &'static [u8],
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
@@ -119,20 +118,18 @@ impl Listener {
             Socket::Unix(socket) => BoundAddress::Unix(socket.local_addr()?.as_pathname().map(PathBuf::from)),
         };
         let limiter = ConnectionLimiter::default();
-        Ok(Self { socket, bound, config: rules, overload_response, limiter, metrics })
+        Ok(Self { socket, bound, config, overload_response, limiter, metrics })
     }
 
-    /// What was bound.
     pub fn bound(&self) -> &BoundAddress {
         &self.bound
     }
 
-    /// Who is connected.
     pub fn limiter(&self) -> &ConnectionLimiter {
         &self.limiter
     }
 
-    /// Serves until `stop`; connections run on `tasks` and finish the requests that they are in.
+    /// Serves until `stop`. Connections run on `tasks`, and complete their requests after that.
     pub async fn serve<H, F>(self, handle: H, stop: CancellationToken, tasks: TaskTracker)
     where
         H: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
@@ -150,7 +147,7 @@ impl Listener {
                     }
                 }
                 Err(error) => {
-                    // Out of file descriptors, mostly: connections that end give some back.
+                    // Usually out of file descriptors: connections that end release some.
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -158,22 +155,24 @@ impl Listener {
         }
     }
 
-    /// A place for a connection, or one small write and no more.
+    /// Takes a permit for a connection, or sheds it with one small write.
     fn admit(&self, stream: Stream, peer: IpAddr) -> Option<Connection> {
-        let rules = self.config.load_full();
-        let trusted = rules.trusted_proxies.iter().any(|network| network.contains(&peer));
-        let place = self.limiter.acquire(rules.max_connections).and_then(|place| match trusted {
-            true => Ok(place),
-            false => place.for_peer(peer, rules.max_connections_per_peer, rules.max_connections),
-        });
-        match place {
-            Ok(place) => {
-                let metrics = Arc::clone(&self.metrics);
-                Some(Connection { stream, peer, trusted, permit: place, rules, metrics })
+        let config = self.config.load_full();
+        let trusted = config.trusted_proxies.iter().any(|network| network.contains(&peer));
+        let permit = self.limiter.acquire(config.max_connections).and_then(|permit| {
+            if trusted {
+                return Ok(permit);
             }
-            Err(full) => {
-                self.metrics.connection_ended(full.reason());
-                if rules.tls.is_none() {
+            permit.for_peer(peer, config.max_connections_per_peer, config.max_connections)
+        });
+        match permit {
+            Ok(permit) => {
+                let metrics = Arc::clone(&self.metrics);
+                Some(Connection { stream, peer, trusted, permit, config, metrics })
+            }
+            Err(limit) => {
+                self.metrics.connection_ended(limit.reason());
+                if config.tls.is_none() {
                     stream.write_at_once(self.overload_response);
                 }
                 None
@@ -182,7 +181,7 @@ impl Listener {
     }
 }
 
-impl NoPlace {
+impl LimitReached {
     fn reason(self) -> &'static str {
         match self {
             Self::All => "full",
@@ -191,19 +190,19 @@ impl NoPlace {
     }
 }
 
-/// A connection that has its place.
+/// A connection with a permit.
 struct Connection {
     stream: Stream,
     peer: IpAddr,
     trusted: bool,
     permit: ConnectionPermit,
-    rules: Arc<ListenConfig>,
+    config: Arc<ListenConfig>,
     metrics: Arc<Metrics>,
 }
 
 impl Connection {
-    /// Serves it to its end. Thousands of them rest most of the time: what happens once, and what a request needs, is
-    /// boxed, so that its room is free again afterwards.
+    /// Serves the connection until it ends. Thousands of connections are idle most of the time, so the handshake and the
+    /// requests are boxed: their memory is freed afterwards.
     async fn run<H, F>(self, handle: H, stop: CancellationToken)
     where
         H: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
@@ -211,7 +210,7 @@ impl Connection {
     {
         let metrics = Arc::clone(&self.metrics);
         let ended = match Box::pin(self.handshake(&stop)).await {
-            Ok(Some(begun)) => begun.serve(handle, &stop).await,
+            Ok(Some(established)) => established.serve(handle, &stop).await,
             Ok(None) => Ok(()),
             Err(reason) => Err(reason),
         };
@@ -220,27 +219,27 @@ impl Connection {
         }
     }
 
-    /// What comes before the first request: for whom a balancer connects, TLS, and which HTTP is spoken. None where the
-    /// peer ends the connection before it has sent anything of its own, as the health checks of balancers do.
+    /// The part before the first request: PROXY header, TLS and protocol detection. `None` if the peer closes the connection
+    /// before it has sent anything of its own, as the health checks of balancers do.
     async fn handshake(mut self, stop: &CancellationToken) -> Result<Option<Established>, &'static str> {
-        let patience = self.rules.timeouts;
-        if self.trusted && self.rules.proxy_protocol {
+        let timeouts = self.config.timeouts;
+        if self.trusted && self.config.proxy_protocol {
             let header = async {
                 if !self.stream.begins().await {
                     return Ok(None);
                 }
                 proxy_protocol::read(&mut self.stream).await.map(Some)
             };
-            match timeout(patience.first_byte, header).await {
+            match timeout(timeouts.first_byte, header).await {
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Ok(Some(None))) => {}
                 Ok(Ok(Some(Some(peer)))) => {
-                    let place = self.permit.for_peer(
+                    let permit = self.permit.for_peer(
                         peer,
-                        self.rules.max_connections_per_peer,
-                        self.rules.max_connections,
+                        self.config.max_connections_per_peer,
+                        self.config.max_connections,
                     );
-                    (self.permit, self.peer) = (place.map_err(NoPlace::reason)?, peer);
+                    (self.permit, self.peer) = (permit.map_err(LimitReached::reason)?, peer);
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(peer = %self.peer, %error, "connection ended");
@@ -249,43 +248,43 @@ impl Connection {
                 Err(_) => return Err("timeout"),
             }
         }
-        let mut origin = Peer { address: self.peer, names: None };
-        if let Some(tls) = &self.rules.tls {
+        let mut peer = Peer { address: self.peer, names: None };
+        if let Some(tls) = &self.config.tls {
             let handshake = async {
                 if !self.stream.begins().await {
                     return Ok(None);
                 }
                 tls.acceptor().accept(self.stream).await.map(Some)
             };
-            match timeout(patience.header, handshake).await {
+            match timeout(timeouts.header, handshake).await {
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Ok(Some(stream))) => {
                     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                    origin.names = certificate.map(|certificate| tls::names(certificate).into());
+                    peer.names = certificate.map(|certificate| tls::names(certificate).into());
                     self.stream = Stream::Tls(Box::new(stream));
                 }
                 Ok(Err(error)) => {
-                    tracing::debug!(peer = %self.peer, %error, "no TLS connection came about");
+                    tracing::debug!(peer = %self.peer, %error, "TLS handshake failed");
                     return Err("tls");
                 }
                 Err(_) => return Err("timeout"),
             }
         }
-        let mut stream = TimeoutStream::new(self.stream, patience);
-        let spoken = tokio::select! {
+        let mut stream = TimeoutStream::new(self.stream, timeouts);
+        let detected = tokio::select! {
             biased;
-            spoken = detect::detect_protocol(&mut stream) => spoken,
+            detected = detect::detect_protocol(&mut stream) => detected,
             () = stop.cancelled() => return Ok(None),
         };
-        match spoken {
+        match detected {
             Ok((version, read)) => {
                 stream.rewind(read);
-                Ok(Some(Established { stream, version, origin, place: self.permit, rules: self.rules }))
+                Ok(Some(Established { stream, version, peer, permit: self.permit, config: self.config }))
             }
             Err(error) => {
                 tracing::debug!(peer = %self.peer, %error, "connection ended");
-                let phase = stream.phase();
-                match (phase.timed_out(), phase.has_started()) {
+                let state = stream.state();
+                match (state.timed_out(), state.has_started()) {
                     (true, _) => Err("timeout"),
                     (_, true) => Err("broken"),
                     (_, false) => Ok(None),
@@ -295,40 +294,40 @@ impl Connection {
     }
 }
 
-/// A connection on which the first request begins.
+/// A connection that is ready for requests.
 struct Established {
     stream: TimeoutStream<Stream>,
     version: Version,
-    origin: Peer,
-    place: ConnectionPermit,
-    rules: Arc<ListenConfig>,
+    peer: Peer,
+    permit: ConnectionPermit,
+    config: Arc<ListenConfig>,
 }
 
 impl Established {
-    /// HTTP until the peer leaves, a limit ends it, or all of it is drained.
+    /// Serves HTTP until the peer closes the connection, a limit ends it, or it is drained.
     async fn serve<H, F>(self, handle: H, stop: &CancellationToken) -> Result<(), &'static str>
     where
         H: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
-        let Self { stream, version, origin, place, rules } = self;
-        let (peer, phase) = (origin.address, stream.phase());
-        // Cancelled with the last request that this connection may make, or when all stop.
-        let spent = stop.child_token();
+        let Self { stream, version, peer, permit, config } = self;
+        let (address, state) = (peer.address, stream.state());
+        // Cancelled at the last request that this connection may send, or when the listener stops.
+        let closing = stop.child_token();
         let service = {
-            let (phase, spent, most) = (Arc::clone(&phase), spent.clone(), rules.max_requests);
+            let (state, closing, max_requests) = (Arc::clone(&state), closing.clone(), config.max_requests);
             let served = AtomicU64::new(0);
             service_fn(move |request: Request<Incoming>| {
-                let turn = phase.begin(request.version() == Version::HTTP_2);
-                if served.fetch_add(1, Ordering::Relaxed) + 1 >= most {
-                    spent.cancel();
+                let guard = state.begin(request.version() == Version::HTTP_2);
+                if served.fetch_add(1, Ordering::Relaxed) + 1 >= max_requests {
+                    closing.cancel();
                 }
                 let is_head = request.method() == Method::HEAD;
-                // Boxed: hyper keeps the room of a request's future while there is none.
-                let response = Box::pin(handle(request, origin.clone()));
+                // Boxed: hyper keeps the memory of a request's future while the connection is idle.
+                let response = Box::pin(handle(request, peer.clone()));
                 async move {
                     let response = response.await;
-                    drop(turn);
+                    drop(guard);
                     let response = if is_head { without_content(response) } else { response };
                     Ok::<_, Infallible>(response)
                 }
@@ -338,23 +337,23 @@ impl Established {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder
                 .timer(TokioTimer::new())
-                .max_concurrent_streams(rules.max_streams)
+                .max_concurrent_streams(config.max_streams)
                 .max_header_list_size(MAX_HEAD.try_into().expect("16 KiB fits 32 bits"));
-            drive(Box::pin(builder.serve_connection(TokioIo::new(stream), service)), &spent).await
+            drive(Box::pin(builder.serve_connection(TokioIo::new(stream), service)), &closing).await
         } else {
             let mut builder = http1::Builder::new();
-            // Our I/O keeps the time. `half_close`: a client that has said all still gets its answer. `writev`: head
-            // and body are so small that gluing them together costs less than the kernel's reading a list of two.
+            // `TimeoutStream` enforces the timeouts. `half_close`: a client that has closed its side still gets its response.
+            // `writev`: head and body are so small that one copy costs less than a vectored write.
             builder.half_close(true).writev(false).max_buf_size(MAX_HEAD).header_read_timeout(None);
-            drive(Box::pin(builder.serve_connection(TokioIo::new(stream), service)), &spent).await
+            drive(Box::pin(builder.serve_connection(TokioIo::new(stream), service)), &closing).await
         };
         let Err(error) = ended else { return Ok(()) };
-        // What a peer sends or leaves out is its own affair; hyper has answered with a bare 4xx where it could.
-        tracing::debug!(%peer, %error, "connection ended");
-        if error.is_parse() && place.count_parse_error() {
-            tracing::warn!(%peer, "this peer sends what is not HTTP; further cases are only counted");
+        // The peer caused the error; hyper has responded with a bare 4xx if it could.
+        tracing::debug!(peer = %address, %error, "connection ended");
+        if error.is_parse() && permit.count_parse_error() {
+            tracing::warn!(peer = %address, "this peer sends input that is not HTTP; further cases are only counted");
         }
-        Err(match (phase.timed_out(), error.is_parse()) {
+        Err(match (state.timed_out(), error.is_parse()) {
             (true, _) => "timeout",
             (_, true) => "unparsed",
             _ => "broken",
@@ -362,7 +361,7 @@ impl Established {
     }
 }
 
-/// The response to HEAD: that to GET without its content (RFC 9110 9.3.2). hyper leaves it out of HTTP/1 alone.
+/// The response to HEAD: that to GET without its content (RFC 9110 9.3.2). hyper omits the content in HTTP/1 only.
 fn without_content(response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
     let (mut head, content) = response.into_parts();
     if let Some(length) = content.size_hint().exact() {
@@ -371,18 +370,18 @@ fn without_content(response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
     Response::from_parts(head, Full::default())
 }
 
-/// Drives a connection to its end; once `spent`, it takes no further request.
+/// Drives a connection to its end; once `closing`, it accepts no further request.
 async fn drive<C: GracefulConnection>(
     mut connection: Pin<Box<C>>,
-    spent: &CancellationToken,
+    closing: &CancellationToken,
 ) -> Result<(), C::Error> {
-    let spent = pin!(spent.cancelled());
-    let spent = PollOnWake::new(spent);
+    let closing = pin!(closing.cancelled());
+    let closing = PollOnWake::new(closing);
     tokio::select! {
-        // A connection that is over is over, whoever stops.
+        // A connection that has ended takes precedence over the shutdown.
         biased;
         ended = connection.as_mut() => ended,
-        () = spent => {
+        () = closing => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -1,4 +1,4 @@
-//! From an address in the configuration to a listening socket.
+//! Listening sockets: bound to a configured address, or passed by systemd.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use super::stream::Socket;
 use crate::config::listen::Listen;
 
-/// Connections that the kernel holds until we accept them: a fleet that comes back at once, bounded by somaxconn.
+/// The kernel's queue of connections that are not accepted yet: a whole fleet may reconnect at once. somaxconn limits it.
 const BACKLOG: u32 = 4_096;
 
 /// The sockets that systemd bound for us (sd_listen_fds(3)), by name. Taken once, at start.
@@ -22,14 +22,14 @@ pub struct ActivatedSockets {
 }
 
 impl ActivatedSockets {
-    /// What the environment says; nothing when we were not started by a socket unit.
+    /// The sockets named in the environment; none without a socket unit.
     pub fn from_env() -> Self {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let fds = ListenFd::from_env();
         Self { names: by_name(&names, fds.len()), fds }
     }
 
-    /// The names of the sockets that no listener has taken: connections to them would wait for ever.
+    /// The names of the sockets that no listener has taken: connections to them would never be accepted.
     pub fn unused(&self) -> Vec<&str> {
         let left = self.names.iter().filter(|(_, sockets)| !sockets.is_empty());
         let mut names: Vec<_> = left.map(|(name, _)| name.as_str()).collect();
@@ -75,7 +75,7 @@ impl ActivatedSockets {
     }
 }
 
-/// The sockets of each name: names are separated by colons, and a socket without one is `unknown`
+/// The sockets by name: names are separated by colons, and a socket without one is `unknown`
 /// (sd_listen_fds_with_names(3)).
 fn by_name(names: &str, count: usize) -> HashMap<String, Vec<usize>> {
     let names = names.split(':').filter(|name| !name.is_empty()).chain(std::iter::repeat("unknown"));
@@ -98,13 +98,13 @@ pub(super) fn bind(address: &Listen, inherited: &mut ActivatedSockets) -> io::Re
 
 fn tcp(address: SocketAddr) -> io::Result<Socket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // As tokio's own bind does: a restart does not wait for the last process's closed connections.
+    // As tokio's own `bind` does: a restart does not wait for closed connections of the previous process.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG).map(Socket::Tcp)
 }
 
-/// A socket file that a killed process left is replaced; one that somebody answers on is not.
+/// Binds a socket file. A file that a killed process left is replaced, unless a process accepts connections on it.
 fn unix(path: &Path) -> io::Result<Socket> {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     if is_socket {
@@ -114,7 +114,7 @@ fn unix(path: &Path) -> io::Result<Socket> {
         std::fs::remove_file(path)?;
     }
     let socket = UnixListener::bind(path)?;
-    // Who may connect is for the folder's permissions to say, and for this file's group.
+    // The folder's permissions and this file's group decide which processes may connect.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     Ok(Socket::Unix(socket))
 }

@@ -1,11 +1,10 @@
-//! Who is connected: so many in all, so many from one peer; and whose bytes were not HTTP.
+//! Connection limits, in total and per peer, and counts of connections per peer.
 //!
-//! The last tenth of the limiter is for peers that hold fewer than two: whoever opens connections from many addresses at
-//! once fills nine tenths, and a gateway that comes with its first still finds its permit.
+//! The last 10 % of the connections are reserved for peers with fewer than two: a flood of connections from many addresses
+//! fills 90 %, and a gateway still gets its first connection.
 //!
-//! A peer is an IPv4 address, or the first 64 bits of an IPv6 address.
-//!
-//! The table holds a line for every peer that is connected, and for the first [`MAX_IDLE_PEERS`] that sent garbage.
+//! A peer is an IPv4 address, or the first 64 bits of an IPv6 address. The table has an entry for every connected peer,
+//! and for the first [`MAX_IDLE_PEERS`] others that sent input that is not HTTP.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,10 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::peer::peer_of;
 
-/// Peers whose garbage is remembered after they left.
+/// The number of peers whose counts are kept after their last connection.
 const MAX_IDLE_PEERS: usize = 1_000;
 
-/// What a peer may hold once nine tenths of all limiter are taken.
+/// The limit per peer once 90 % of all connections are open.
 const RESERVED_PER_PEER: usize = 2;
 
 /// The connections of one listener.
@@ -29,26 +28,26 @@ struct Table {
     peers: HashMap<IpAddr, PeerStats>,
 }
 
-/// What is known of a peer.
+/// The counts of a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PeerStats {
-    /// Connections open.
+    /// Open connections.
     pub connections: usize,
-    /// Connections that were turned away.
+    /// Connections over a limit.
     pub shed: u64,
-    /// Connections that ended because what came was not HTTP.
+    /// Connections that ended because their input was not HTTP.
     pub unparsed: u64,
 }
 
-/// A connection's permit, given back when dropped.
+/// A connection's permit, released when it is dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     limiter: ConnectionLimiter,
-    /// Whose; none while a trusted proxy has not said for whom it connects.
+    /// The peer; `None` for a trusted proxy that has not named its client.
     peer: Option<IpAddr>,
 }
 
-/// Why there is no permit.
+/// The limit that a connection exceeds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum LimitReached {
     All,
@@ -56,61 +55,65 @@ pub(super) enum LimitReached {
 }
 
 impl ConnectionLimiter {
-    /// Takes a permit among all; [`ConnectionPermit::for_peer`] then counts it to its peer.
-    pub(super) fn acquire(&self, most: usize) -> Result<ConnectionPermit, LimitReached> {
+    /// Takes a permit within the total; [`ConnectionPermit::for_peer`] then counts it against its peer.
+    pub(super) fn acquire(&self, max_connections: usize) -> Result<ConnectionPermit, LimitReached> {
         let mut table = self.lock();
-        if table.all >= most {
+        if table.all >= max_connections {
             return Err(LimitReached::All);
         }
         table.all += 1;
         Ok(ConnectionPermit { limiter: self.clone(), peer: None })
     }
 
-    /// The connections open.
     pub fn open_connections(&self) -> usize {
         self.lock().all
     }
 
-    /// The busiest peers: most connections first, then most garbage.
-    pub fn top_peers(&self, most: usize) -> Vec<(IpAddr, PeerStats)> {
-        let mut lines: Vec<_> = self.lock().peers.iter().map(|(peer, line)| (*peer, *line)).collect();
-        lines.sort_by_key(|(peer, line)| {
-            (std::cmp::Reverse((line.connections, line.unparsed, line.shed)), *peer)
+    /// The peers with the most connections, then with the most input that is not HTTP.
+    pub fn top_peers(&self, count: usize) -> Vec<(IpAddr, PeerStats)> {
+        let mut peers: Vec<_> = self.lock().peers.iter().map(|(peer, stats)| (*peer, *stats)).collect();
+        peers.sort_by_key(|(peer, stats)| {
+            (std::cmp::Reverse((stats.connections, stats.unparsed, stats.shed)), *peer)
         });
-        lines.truncate(most);
-        lines
+        peers.truncate(count);
+        peers
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        // The table is whole at every step.
+        // No step leaves the table inconsistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl ConnectionPermit {
-    /// Counts the permit to the peer of this address, which may have `most`, of `all` that there are.
-    pub(super) fn for_peer(mut self, address: IpAddr, most: usize, all: usize) -> Result<Self, LimitReached> {
+    /// Counts the permit against the peer of this address, which may have `per_peer` of `total` connections.
+    pub(super) fn for_peer(
+        mut self,
+        address: IpAddr,
+        per_peer: usize,
+        total: usize,
+    ) -> Result<Self, LimitReached> {
         let peer = peer_of(address);
         let mut table = self.limiter.lock();
-        let most = if table.all > all - all / 10 { most.min(RESERVED_PER_PEER) } else { most };
-        let line = table.peers.entry(peer).or_default();
-        if line.connections >= most {
-            line.shed += 1;
+        let limit = if table.all > total - total / 10 { per_peer.min(RESERVED_PER_PEER) } else { per_peer };
+        let stats = table.peers.entry(peer).or_default();
+        if stats.connections >= limit {
+            stats.shed += 1;
             return Err(LimitReached::Peer);
         }
-        line.connections += 1;
+        stats.connections += 1;
         drop(table);
         self.peer = Some(peer);
         Ok(self)
     }
 
-    /// Counts garbage to the peer; true for its first.
+    /// Counts input that is not HTTP against the peer. Returns whether it is the peer's first.
     pub(super) fn count_parse_error(&self) -> bool {
         let Some(peer) = self.peer else { return false };
         let mut table = self.limiter.lock();
-        let Some(line) = table.peers.get_mut(&peer) else { return false };
-        line.unparsed += 1;
-        line.unparsed == 1
+        let Some(stats) = table.peers.get_mut(&peer) else { return false };
+        stats.unparsed += 1;
+        stats.unparsed == 1
     }
 }
 
@@ -120,9 +123,9 @@ impl Drop for ConnectionPermit {
         table.all -= 1;
         let Some(peer) = self.peer else { return };
         let full = table.peers.len() > MAX_IDLE_PEERS;
-        if let Some(line) = table.peers.get_mut(&peer) {
-            line.connections -= 1;
-            if line.connections == 0 && (full || *line == PeerStats::default()) {
+        if let Some(stats) = table.peers.get_mut(&peer) {
+            stats.connections -= 1;
+            if stats.connections == 0 && (full || *stats == PeerStats::default()) {
                 table.peers.remove(&peer);
             }
         }
@@ -138,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_counted_in_all_and_by_peer_and_come_back() {
+    fn permits_are_counted_in_total_and_per_peer_and_are_released() {
         let limiter = ConnectionLimiter::default();
         let take = |n| limiter.acquire(3).and_then(|permit| permit.for_peer(peer(n), 2, 3));
         let (first, second, _other) = (take(1).unwrap(), take(1).unwrap(), take(2).unwrap());
@@ -168,12 +171,12 @@ mod tests {
         let _other = take("::ffff:192.0.2.2").unwrap();
         drop(one);
         let _again = take("2001:db8:1:2:3::4").unwrap();
-        let (peer, line) = limiter.top_peers(1)[0];
-        assert_eq!((peer.to_string().as_str(), line.connections, line.shed), ("192.0.2.1", 2, 1));
+        let (peer, stats) = limiter.top_peers(1)[0];
+        assert_eq!((peer.to_string().as_str(), stats.connections, stats.shed), ("192.0.2.1", 2, 1));
     }
 
     #[test]
-    fn the_last_tenth_is_for_the_first_connections_of_peers() {
+    fn the_last_tenth_is_reserved_for_first_connections() {
         let limiter = ConnectionLimiter::default();
         let take = |n| limiter.acquire(100).and_then(|permit| permit.for_peer(peer(n), 90, 100));
         let many: Vec<_> = (0..90).map(|_| take(1).unwrap()).collect();
@@ -190,13 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_remembered_and_quiet_peers_are_not() {
+    fn peers_with_parse_errors_are_kept_and_others_are_not() {
         let limiter = ConnectionLimiter::default();
         let take = |n| limiter.acquire(9).unwrap().for_peer(peer(n), 9, 9).unwrap();
-        let garbage = take(1);
-        assert!(garbage.count_parse_error());
-        assert!(!garbage.count_parse_error());
-        drop(garbage);
+        let broken = take(1);
+        assert!(broken.count_parse_error());
+        assert!(!broken.count_parse_error());
+        drop(broken);
         drop(take(2));
         assert_eq!(limiter.top_peers(9), [(peer(1), PeerStats { connections: 0, shed: 0, unparsed: 2 })]);
     }

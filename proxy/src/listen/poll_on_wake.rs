@@ -1,23 +1,22 @@
-//! A future among others of a task that is polled when it rings, not whenever the task is.
+//! A future that is polled only when its own waker fires, not on every poll of its task.
 //!
-//! A connection's task is polled for each request and each answer. Its timer and its stop have nothing to say then, and
-//! to ask them takes locks.
+//! A connection's task is polled for each request and each response. Its timer and its shutdown signal are not ready then,
+//! and each poll of them takes locks.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// See the module's text.
 #[derive(Debug)]
 pub(super) struct PollOnWake<F> {
     future: F,
     flag: Arc<WakeFlag>,
-    /// Whom it rings for.
+    /// The waker of the task that polled last.
     task: Waker,
 }
 
-/// What the future wakes.
+/// The waker that the future gets.
 #[derive(Debug)]
 struct WakeFlag {
     woken: AtomicBool,
@@ -26,15 +25,15 @@ struct WakeFlag {
 
 impl<F: Future + Unpin> PollOnWake<F> {
     pub(super) fn new(future: F) -> Self {
-        let rope = WakeFlag { woken: true.into(), task: Waker::noop().clone().into() };
-        Self { future, flag: Arc::new(rope), task: Waker::noop().clone() }
+        let flag = WakeFlag { woken: true.into(), task: Waker::noop().clone().into() };
+        Self { future, flag: Arc::new(flag), task: Waker::noop().clone() }
     }
 
     pub(super) fn get(&self) -> &F {
         &self.future
     }
 
-    /// To change the future: it is polled again.
+    /// Access for a change of the future, which is polled again afterwards.
     pub(super) fn change(&mut self) -> &mut F {
         self.flag.woken.store(true, Ordering::Relaxed);
         &mut self.future
@@ -49,14 +48,14 @@ impl<F: Future + Unpin> Future for PollOnWake<F> {
             self.task = cx.waker().clone();
             self.flag.register(&self.task);
         }
-        // Before the future is asked, so that a ring while it is asked counts.
+        // Cleared before the poll, so that a wake during the poll counts.
         if !self.flag.woken.swap(false, Ordering::AcqRel) {
             return Poll::Pending;
         }
         let waker = Waker::from(Arc::clone(&self.flag));
         let polled = Pin::new(&mut self.future).poll(&mut Context::from_waker(&waker));
         if polled.is_ready() {
-            // It will not ring again: what it says to whoever asks again is its own affair.
+            // A completed future never wakes; the result of another poll is up to it.
             self.flag.woken.store(true, Ordering::Relaxed);
         }
         polled
@@ -64,7 +63,7 @@ impl<F: Future + Unpin> Future for PollOnWake<F> {
 }
 
 impl WakeFlag {
-    /// Rings for another task from now on. A pull that still woke the one before came first, so that `woken` says so.
+    /// Wakes another task from now on. A wake of the previous task came first, so `woken` is set.
     fn register(&self, task: &Waker) {
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = task.clone();
     }
@@ -90,7 +89,7 @@ mod tests {
 
     use super::*;
 
-    /// How often it was polled.
+    /// Counts its polls.
     struct Counted<'a>(Pin<Box<Sleep>>, &'a AtomicUsize);
 
     impl Future for Counted<'_> {
@@ -103,28 +102,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_not_rung_is_not_asked() {
-        let (polls, begun) = (AtomicUsize::new(0), Instant::now());
-        let mut bell = PollOnWake::new(Counted(Box::pin(sleep(Duration::from_secs(10))), &polls));
+    async fn a_future_that_was_not_woken_is_not_polled() {
+        let (polls, start) = (AtomicUsize::new(0), Instant::now());
+        let mut future = PollOnWake::new(Counted(Box::pin(sleep(Duration::from_secs(10))), &polls));
         for _ in 0..5 {
-            assert!(timeout(Duration::from_secs(1), &mut bell).await.is_err());
+            assert!(timeout(Duration::from_secs(1), &mut future).await.is_err());
         }
         assert_eq!(polls.load(Ordering::Relaxed), 1);
-        (&mut bell).await;
-        assert_eq!((polls.load(Ordering::Relaxed), begun.elapsed()), (2, Duration::from_secs(10)));
+        (&mut future).await;
+        assert_eq!((polls.load(Ordering::Relaxed), start.elapsed()), (2, Duration::from_secs(10)));
 
         let later = Instant::now() + Duration::from_secs(7);
-        bell.change().0.as_mut().reset(later);
-        (&mut bell).await;
-        assert_eq!(begun.elapsed(), Duration::from_secs(17));
+        future.change().0.as_mut().reset(later);
+        (&mut future).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(17));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_rings_for_the_task_that_asked_last() {
+    async fn it_wakes_the_task_that_polled_last() {
         let polls = AtomicUsize::new(0);
-        let mut bell = PollOnWake::new(Counted(Box::pin(sleep(Duration::from_secs(1))), &polls));
-        let elsewhere = Pin::new(&mut bell).poll(&mut Context::from_waker(Waker::noop()));
+        let mut future = PollOnWake::new(Counted(Box::pin(sleep(Duration::from_secs(1))), &polls));
+        let elsewhere = Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop()));
         assert!(elsewhere.is_pending());
-        bell.await;
+        future.await;
     }
 }

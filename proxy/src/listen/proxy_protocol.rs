@@ -1,13 +1,13 @@
-//! PROXY protocol version 2: whom a layer-4 balancer connects for (haproxy.org, proxy-protocol.txt, 2.2).
+//! PROXY protocol version 2: the client for which a layer-4 balancer connects (haproxy.org, proxy-protocol.txt, 2.2).
 //!
 //! ```text
 //! 12 bytes  signature
 //!  1 byte   version 2 in the upper half; command in the lower: 0 LOCAL (the balancer itself), 1 PROXY
 //!  1 byte   address family in the upper half: 1 IPv4, 2 IPv6; transport in the lower
-//!  2 bytes  length of what follows, big end first
+//!  2 bytes  length of the rest, big-endian
 //!           source address, destination address, source port, destination port; then extensions, which are skipped
 //! ```
-//! Version 1 is text and is not read: both ends of a link that is trusted can speak version 2.
+//! Version 1, which is text, is not supported: both ends of a trusted link can use version 2.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,10 +16,10 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Addresses of two IPv6 ends and extensions: no balancer sends more.
+/// Two IPv6 addresses and extensions: no balancer sends more.
 const MAX_LENGTH: usize = 1_024;
 
-/// Reads the header: the address that is connected for, none for the balancer itself.
+/// Reads the header. Returns the client's address, or `None` for a connection of the balancer itself.
 pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
     let mut fixed = [0; 16];
     stream.read_exact(&mut fixed).await?;
@@ -47,7 +47,7 @@ fn split(fixed: &[u8; 16]) -> (&[u8], [u8; 4]) {
 }
 
 fn source(family: u8, addresses: &[u8]) -> io::Result<IpAddr> {
-    // Both addresses and both ports must be there, though only one is of interest.
+    // Both addresses and both ports must be present, though only the source address is used.
     let address = match (family, addresses.len()) {
         (1, 12..) => addresses.first_chunk().map(|octets: &[u8; 4]| Ipv4Addr::from(*octets).into()),
         (2, 36..) => addresses.first_chunk().map(|octets: &[u8; 16]| Ipv6Addr::from(*octets).to_canonical()),

@@ -1,4 +1,4 @@
-//! One accepted connection, of whatever kind its socket is.
+//! Accepted connections over TCP, Unix sockets and TLS.
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,29 +9,27 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::server::TlsStream;
 
-/// A listening socket.
 #[derive(Debug)]
 pub(super) enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-/// A connection.
 #[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
-    /// Boxed, since one without TLS would take up as much room.
+    /// Boxed, since a connection without TLS would take the same memory otherwise.
     Tls(Box<TlsStream<Stream>>),
 }
 
 impl Socket {
-    /// The next connection and its peer; one over a Unix socket is this machine's.
+    /// Accepts a connection. The peer of a Unix socket is this machine.
     pub(super) async fn accept(&self) -> io::Result<(Stream, IpAddr)> {
         match self {
             Self::Tcp(socket) => {
                 let (stream, peer) = socket.accept().await?;
-                let _ = stream.set_nodelay(true); // only a matter of speed
+                let _ = stream.set_nodelay(true); // affects latency only
                 Ok((Stream::Tcp(stream), peer.ip().to_canonical()))
             }
             Self::Unix(socket) => {
@@ -43,8 +41,8 @@ impl Socket {
 }
 
 impl Stream {
-    /// Waits until the peer sends something; whether it does before it ends the connection. Of a Unix socket that is not
-    /// known: it counts as sending.
+    /// Waits until the peer sends something. Returns false if it closes the connection first; for a Unix socket, which cannot
+    /// tell, always true.
     pub(super) async fn begins(&self) -> bool {
         match self {
             Self::Tcp(stream) => stream.peek(&mut [0]).await.is_ok_and(|read| read > 0),
@@ -52,12 +50,12 @@ impl Stream {
         }
     }
 
-    /// Writes what fits into the kernel's buffer; a peer that does not get it all is none the worse.
+    /// Writes as much as fits into the kernel's buffer.
     pub(super) fn write_at_once(&self, bytes: &[u8]) {
         let _ = match self {
             Self::Tcp(stream) => stream.try_write(bytes),
             Self::Unix(stream) => stream.try_write(bytes),
-            // Nobody is turned away who has come as far as this.
+            // No connection is shed after its TLS handshake.
             Self::Tls(_) => Ok(0),
         };
     }

@@ -1,15 +1,15 @@
-//! How long a connection may take: an I/O wrapper that ends it when nothing comes, or nothing goes, for too long.
+//! An I/O wrapper that enforces read and write timeouts on a connection.
 //!
-//! | from | to | limit |
+//! | from | to | timeout |
 //! | --- | --- | --- |
 //! | accept | first byte | `first_byte_timeout` |
 //! | first byte of a request | its head is complete | `header` |
-//! | last answer | next byte | `idle` |
-//! | a write that does not proceed | it does | `body` |
+//! | last response | next byte | `idle` |
+//! | a write that blocks | it proceeds | `body` |
 //!
-//! While a request is being answered, reading has no limit here: its body has one of its own, and the answer has the
-//! deadline. hyper's own header time-out cannot do this, since it also ends connections that only rest. On HTTP/2 what
-//! comes between requests (pings, window updates) is not the begin of one, so that `idle` goes on.
+//! While a request is served, reads have no timeout here: its body has one of its own, and its response has the deadline.
+//! hyper's own header timeout does not fit, since it also ends idle connections. On HTTP/2, input between requests (pings,
+//! window updates) does not start a request, so that `idle` continues.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -25,11 +25,11 @@ use super::poll_on_wake::PollOnWake;
 use crate::clock::grace;
 use crate::config::Timeouts;
 
-/// What a connection waits for, shared between its I/O and its requests.
+/// The state of a connection, shared by its I/O and its requests.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionState {
-    /// An [`Phase`] in the two lowest bits, and above them a number that grows with every change, so that a timer knows
-    /// which one it was set for.
+    /// A [`Phase`] in the two lowest bits, and above them the number of changes, which identifies the phase that a timer was
+    /// set for.
     phase: AtomicU64,
     active: AtomicUsize,
     http2: AtomicBool,
@@ -40,32 +40,32 @@ pub(super) struct ConnectionState {
 enum Phase {
     FirstByte,
     Head,
-    Answering,
+    Serving,
     Idle,
 }
 
-/// The bits that an [`Phase`] takes.
-const AT_BITS: u32 = 2;
+/// The bits that a [`Phase`] takes.
+const PHASE_BITS: u32 = 2;
 
-/// A request under way; the connection rests when the last one is dropped.
+/// A request in flight; the connection is idle once the last guard is dropped.
 #[derive(Debug)]
 pub(super) struct RequestGuard(Arc<ConnectionState>);
 
 impl ConnectionState {
-    /// A request's head is complete.
+    /// Starts a request, whose head is complete.
     pub(super) fn begin(self: &Arc<Self>, http2: bool) -> RequestGuard {
         self.http2.store(http2, Ordering::Relaxed);
         self.active.fetch_add(1, Ordering::AcqRel);
-        self.change(Phase::Answering);
+        self.change(Phase::Serving);
         RequestGuard(Arc::clone(self))
     }
 
-    /// Whether the connection was ended for taking too long.
+    /// Whether a timeout ended the connection.
     pub(super) fn timed_out(&self) -> bool {
         self.timed_out.load(Ordering::Relaxed)
     }
 
-    /// Whether a byte has come.
+    /// Whether a byte was received.
     pub(super) fn has_started(&self) -> bool {
         !matches!(self.phase(), Phase::FirstByte)
     }
@@ -78,31 +78,31 @@ impl ConnectionState {
         }
     }
 
-    fn limit(&self, patience: &Timeouts) -> Option<Duration> {
+    fn timeout(&self, timeouts: &Timeouts) -> Option<Duration> {
         match self.phase() {
-            Phase::FirstByte => Some(patience.first_byte),
-            Phase::Head => Some(patience.header),
-            Phase::Answering => None,
-            Phase::Idle => Some(patience.idle),
+            Phase::FirstByte => Some(timeouts.first_byte),
+            Phase::Head => Some(timeouts.header),
+            Phase::Serving => None,
+            Phase::Idle => Some(timeouts.idle),
         }
     }
 
     fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) & ((1 << AT_BITS) - 1) {
+        match self.phase.load(Ordering::Acquire) & ((1 << PHASE_BITS) - 1) {
             0 => Phase::FirstByte,
             1 => Phase::Head,
-            2 => Phase::Answering,
+            2 => Phase::Serving,
             _ => Phase::Idle,
         }
     }
 
-    /// How often it has changed.
+    /// The number of changes of the phase.
     fn changes(&self) -> u64 {
-        self.phase.load(Ordering::Acquire) >> AT_BITS
+        self.phase.load(Ordering::Acquire) >> PHASE_BITS
     }
 
     fn change(&self, to: Phase) {
-        let next = |at: u64| ((at >> AT_BITS) + 1) << AT_BITS | to as u64;
+        let next = |now: u64| ((now >> PHASE_BITS) + 1) << PHASE_BITS | to as u64;
         self.phase.update(Ordering::AcqRel, Ordering::Acquire, next);
     }
 }
@@ -115,29 +115,29 @@ impl Drop for RequestGuard {
     }
 }
 
-/// A stream with limits.
+/// A stream with timeouts.
 #[derive(Debug)]
 pub(super) struct TimeoutStream<S> {
     inner: S,
-    phase: Arc<ConnectionState>,
+    state: Arc<ConnectionState>,
     timeouts: Timeouts,
     read: Timer,
-    /// None until a write does not proceed, as few ever do.
+    /// `None` until a write blocks, which is rare.
     write: Option<Timer>,
-    /// What was read before and is read again.
+    /// Bytes that were read before and are read again.
     rewound: Vec<u8>,
 }
 
-/// A timer that is set once for each thing it waits for.
+/// A timer that is set once per phase.
 ///
-/// Moving tokio's own timer takes the lock of its wheel twice, a request. So it is moved forward at once, but back only
-/// when it rings too early: once in `idle` instead of once a request.
+/// A reset of tokio's timer takes the lock of its wheel, twice per request. So an earlier deadline is set at once, but a
+/// later one only when the timer fires too early: once per `idle` timeout instead of once per request.
 #[derive(Debug)]
 struct Timer {
     sleep: PollOnWake<Pin<Box<Sleep>>>,
     set_for: Option<u64>,
     due: Instant,
-    /// It has fired late, and was prolonged.
+    /// It fired late, and was extended.
     late: bool,
 }
 
@@ -148,11 +148,11 @@ impl Timer {
         Self { sleep: PollOnWake::new(sleep), set_for: None, due, late: false }
     }
 
-    /// Ready when `limit` has passed since this was first asked for `what`.
-    fn poll(&mut self, what: u64, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
-        if self.set_for != Some(what) {
-            (self.set_for, self.late) = (Some(what), false);
-            self.due = Instant::now() + limit;
+    /// Ready when `timeout` has passed since the first call with this `phase`.
+    fn poll(&mut self, phase: u64, timeout: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        if self.set_for != Some(phase) {
+            (self.set_for, self.late) = (Some(phase), false);
+            self.due = Instant::now() + timeout;
             if self.due < self.sleep.get().deadline() {
                 self.sleep.change().as_mut().reset(self.due);
             }
@@ -160,7 +160,7 @@ impl Timer {
         loop {
             ready!(Pin::new(&mut self.sleep).poll(cx));
             if self.sleep.get().deadline() >= self.due {
-                // Found expired after a pause of the process: what has come meanwhile may not be readable here yet.
+                // Expired during a pause of the process: input that arrived meanwhile may not be readable here yet.
                 match grace(self.due).filter(|_| !self.late) {
                     Some(more) => (self.due, self.late) = (Instant::now() + more, true),
                     None => return Poll::Ready(()),
@@ -172,32 +172,25 @@ impl Timer {
 }
 
 impl<S> TimeoutStream<S> {
-    pub(super) fn new(inner: S, patience: Timeouts) -> Self {
-        Self {
-            inner,
-            phase: Arc::default(),
-            timeouts: patience,
-            read: Timer::new(),
-            write: None,
-            rewound: Vec::new(),
-        }
+    pub(super) fn new(inner: S, timeouts: Timeouts) -> Self {
+        Self { inner, state: Arc::default(), timeouts, read: Timer::new(), write: None, rewound: Vec::new() }
     }
 
-    /// Puts what was read back before what comes.
+    /// Puts bytes back in front of the input.
     pub(super) fn rewind(&mut self, read: Vec<u8>) {
         self.rewound = read;
     }
 
-    pub(super) fn phase(&self) -> Arc<ConnectionState> {
-        Arc::clone(&self.phase)
+    pub(super) fn state(&self) -> Arc<ConnectionState> {
+        Arc::clone(&self.state)
     }
 
     fn timeout_error(&self) -> io::Error {
-        self.phase.timed_out.store(true, Ordering::Relaxed);
+        self.state.timed_out.store(true, Ordering::Relaxed);
         io::ErrorKind::TimedOut.into()
     }
 
-    /// What came of a write: one that proceeds needs no timer, one that does not has a limit.
+    /// Passes on the result of a write; one that blocks has a timeout.
     fn poll_write_timeout<T>(
         &mut self,
         written: Poll<io::Result<T>>,
@@ -215,7 +208,7 @@ impl<S> TimeoutStream<S> {
 }
 
 impl<S: AsyncRead + Unpin> TimeoutStream<S> {
-    /// What was read before, and what has come since: hyper would make its buffer larger for a first read of so little.
+    /// Reads the bytes that were put back together with new input: after a short first read hyper would enlarge its buffer.
     fn poll_rewound(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut again = std::mem::take(&mut self.rewound);
         let fits = again.len().min(buf.remaining());
@@ -244,13 +237,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimeoutStream<S> {
         let before = buf.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(cx, buf) {
             if buf.filled().len() > before {
-                self.phase.bytes_received();
+                self.state.bytes_received();
             }
             return Poll::Ready(read);
         }
-        let Some(limit) = self.phase.limit(&self.timeouts) else { return Poll::Pending };
-        let change = self.phase.changes();
-        ready!(self.read.poll(change, limit, cx));
+        let Some(timeout) = self.state.timeout(&self.timeouts) else { return Poll::Pending };
+        let phase = self.state.changes();
+        ready!(self.read.poll(phase, timeout, cx));
         Poll::Ready(Err(self.timeout_error()))
     }
 }
@@ -290,20 +283,20 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    const PATIENCE: Timeouts = Timeouts {
+    const TIMEOUTS: Timeouts = Timeouts {
         first_byte: Duration::from_secs(1),
         header: Duration::from_secs(2),
         body: Duration::from_secs(3),
         idle: Duration::from_secs(100),
     };
 
-    /// Reads until the limit ends it, and says how long that took on the paused clock.
+    /// Reads until a timeout, and returns the elapsed time of the paused clock.
     async fn reads_for(stream: &mut TimeoutStream<tokio::io::DuplexStream>) -> (Duration, io::ErrorKind) {
         let start = Instant::now();
         let mut some = [0; 16];
         loop {
             match stream.read(&mut some).await {
-                Ok(0) => panic!("the peer stays"),
+                Ok(0) => panic!("the peer has closed"),
                 Ok(_) => {}
                 Err(error) => return (start.elapsed(), error.kind()),
             }
@@ -311,30 +304,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_wait_has_its_own_limit() {
+    async fn each_phase_has_its_own_timeout() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut stream = TimeoutStream::new(near, PATIENCE);
-        let phase = stream.phase();
-        assert_eq!(reads_for(&mut stream).await, (PATIENCE.first_byte, io::ErrorKind::TimedOut));
+        let mut stream = TimeoutStream::new(near, TIMEOUTS);
+        let state = stream.state();
+        assert_eq!(reads_for(&mut stream).await, (TIMEOUTS.first_byte, io::ErrorKind::TimedOut));
 
         far.write_all(b"G").await.unwrap();
-        assert_eq!(reads_for(&mut stream).await, (PATIENCE.header, io::ErrorKind::TimedOut));
+        assert_eq!(reads_for(&mut stream).await, (TIMEOUTS.header, io::ErrorKind::TimedOut));
 
-        drop(phase.begin(false));
-        assert_eq!(reads_for(&mut stream).await, (PATIENCE.idle, io::ErrorKind::TimedOut));
-        assert!(phase.timed_out());
+        drop(state.begin(false));
+        assert_eq!(reads_for(&mut stream).await, (TIMEOUTS.idle, io::ErrorKind::TimedOut));
+        assert!(state.timed_out());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_timer_that_a_pause_has_made_late_reads_first() {
+    async fn input_that_arrived_during_a_pause_is_read_before_the_timeout() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut stream = TimeoutStream::new(near, PATIENCE);
+        let mut stream = TimeoutStream::new(near, TIMEOUTS);
         let reading = tokio::spawn(async move {
             let mut some = [0; 16];
             stream.read(&mut some).await
         });
         tokio::task::yield_now().await;
-        // Longer than `first_byte`; what came meanwhile is found after the timer.
+        // Longer than `first_byte`; the input is found after the timer.
         tokio::time::advance(Duration::from_secs(25)).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         far.write_all(b"GET").await.unwrap();
@@ -342,9 +335,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_read_comes_again_with_what_follows_it() {
+    async fn rewound_bytes_are_read_together_with_new_input() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut stream = TimeoutStream::new(near, PATIENCE);
+        let mut stream = TimeoutStream::new(near, TIMEOUTS);
         far.write_all(b" / HTTP").await.unwrap();
         stream.rewind(b"GET".to_vec());
         let mut some = [0; 16];
@@ -358,30 +351,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_byte_now_and_then_does_not_prolong_a_head() {
+    async fn slow_bytes_do_not_extend_the_timeout_of_a_head() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut stream = TimeoutStream::new(near, PATIENCE);
-        let dripping = tokio::spawn(async move {
+        let mut stream = TimeoutStream::new(near, TIMEOUTS);
+        let sending = tokio::spawn(async move {
             while far.write_all(b"x").await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
         });
         let (took, _) = reads_for(&mut stream).await;
-        assert_eq!(took, PATIENCE.header);
-        dripping.abort();
+        assert_eq!(took, TIMEOUTS.header);
+        sending.abort();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_may_take_its_time_but_must_be_read() {
+    async fn a_response_may_take_long_but_must_be_read() {
         let (near, _far) = tokio::io::duplex(4);
-        let mut stream = TimeoutStream::new(near, PATIENCE);
-        let turn = stream.phase().begin(false);
+        let mut stream = TimeoutStream::new(near, TIMEOUTS);
+        let guard = stream.state().begin(false);
         let mut some = [0; 4];
         let waited = tokio::time::timeout(Duration::from_secs(3_600), stream.read(&mut some)).await;
-        assert!(waited.is_err(), "no limit while answering");
+        assert!(waited.is_err(), "no timeout while a request is served");
         let start = Instant::now();
-        let stuck = stream.write_all(b"an answer that is not read").await.unwrap_err();
-        assert_eq!((start.elapsed(), stuck.kind()), (PATIENCE.body, io::ErrorKind::TimedOut));
-        drop(turn);
+        let blocked = stream.write_all(b"a response that is not read").await.unwrap_err();
+        assert_eq!((start.elapsed(), blocked.kind()), (TIMEOUTS.body, io::ErrorKind::TimedOut));
+        drop(guard);
     }
 }

@@ -34,7 +34,7 @@ pub struct ReplayRestore {
 }
 
 impl Relay {
-    /// Restores the used transids from the audit, so that none is accepted again. Stamps whose records are unreadable are
+    /// Restores the used transids from the audit, so that they are refused. Stamps whose records are unreadable are
     /// refused. At the start, actions with an intent and without a record are opened again. Blocks.
     ///
     /// # Errors

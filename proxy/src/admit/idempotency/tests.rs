@@ -1,4 +1,4 @@
-//! The table of kept responses by itself: turns, purges, bounds.
+//! The idempotency cache alone: retries, purges, limits.
 
 use std::convert::Infallible;
 
@@ -41,7 +41,7 @@ impl IdempotencyCache {
         }
     }
 
-    /// Whether the same request again gets a kept response; it is refused otherwise.
+    /// Whether a retry gets a stored response; otherwise it is refused.
     fn keeps(&self, sequence: u32) -> bool {
         match self.turn(sequence, "g", "1", true) {
             RetryState::Stored(_) => true,
@@ -52,7 +52,7 @@ impl IdempotencyCache {
 }
 
 #[tokio::test]
-async fn those_who_ask_again_get_the_first_response() {
+async fn retries_get_the_first_response() {
     let repeats = IdempotencyCache::default();
     let teller = repeats.first(1);
     let RetryState::InFlight(early) = repeats.turn(1, "g", "1", true) else { panic!("meanwhile") };
@@ -83,7 +83,7 @@ fn another_card_and_another_group_get_nothing() {
 }
 
 #[test]
-fn what_was_refused_in_another_mode_stays_refused() {
+fn a_transid_refused_in_another_mode_stays_refused() {
     let repeats = IdempotencyCache::default();
     repeats.complete(repeats.first(1), response("00", 1_000));
     repeats.refused(appid(), number(1));
@@ -93,24 +93,24 @@ fn what_was_refused_in_another_mode_stays_refused() {
 }
 
 #[test]
-fn a_used_transid_without_a_kept_response_is_never_new() {
+fn a_used_transid_without_a_stored_response_is_never_new() {
     let repeats = IdempotencyCache::default();
     assert!(!repeats.keeps(1), "used before the client's mode was changed, or before a restart");
-    // And what is kept here is not new, whatever the replay table says.
+    // A stored response is never new, even if the replay cache does not have its transid.
     repeats.complete(repeats.first(2), response("00", 80));
     assert!(matches!(repeats.turn(2, "g", "1", false), RetryState::Stored(_)));
     assert!(matches!(repeats.turn(2, "g", "2", false), RetryState::Mismatch));
 }
 
 #[test]
-fn what_the_replay_table_refuses_leaves_no_trace() {
+fn a_refusal_of_the_replay_cache_changes_nothing() {
     let repeats = IdempotencyCache::default();
     assert_eq!(repeats.enter(appid(), number(1), asked("g", "1"), || Err(7)).unwrap_err(), 7);
     assert!(!repeats.keeps(1));
 }
 
 #[tokio::test]
-async fn a_request_that_got_no_response_may_be_tried_anew() {
+async fn a_request_without_a_response_may_be_tried_again() {
     let repeats = IdempotencyCache::default();
     let teller = repeats.first(1);
     let RetryState::InFlight(early) = repeats.turn(1, "g", "1", true) else { panic!("meanwhile") };
@@ -122,7 +122,7 @@ async fn a_request_that_got_no_response_may_be_tried_anew() {
 }
 
 #[test]
-fn a_purge_forgets_what_it_covers_and_what_is_under_way() {
+fn a_purge_removes_covered_responses_and_requests_in_flight() {
     let repeats = IdempotencyCache::default();
     let under_way = repeats.first(1);
     repeats.complete(repeats.first(2), response("00", 80));
@@ -134,7 +134,7 @@ fn a_purge_forgets_what_it_covers_and_what_is_under_way() {
 }
 
 #[test]
-fn large_bodies_are_bounded_by_client_and_in_all_and_small_ones_are_not() {
+fn large_bodies_are_limited_per_client_and_in_total_and_small_ones_are_not() {
     let repeats = IdempotencyCache::new(Capacity { client: 2_000, all: 3_000 });
     for sequence in 1..=3 {
         repeats.complete(repeats.first(sequence), response("00", 1_000));
@@ -142,7 +142,7 @@ fn large_bodies_are_bounded_by_client_and_in_all_and_small_ones_are_not() {
     repeats.complete(repeats.first(4), response("00", 80));
     assert_eq!([1, 2, 3, 4].map(|sequence| repeats.keeps(sequence)), [false, true, true, true]);
     assert_eq!(repeats.large.load(Ordering::Relaxed), 2_000);
-    // Another client gets what is left, and keeps nothing where nothing is.
+    // Another client gets the rest, and stores nothing once nothing is left.
     let other = AppId::parse("B1").unwrap();
     for (sequence, keeps) in [(1, true), (2, true)] {
         let enter =
@@ -154,7 +154,7 @@ fn large_bodies_are_bounded_by_client_and_in_all_and_small_ones_are_not() {
     let longer = repeats.first(5);
     repeats.complete(longer, response("00", 2_500));
     assert!(!repeats.keeps(5), "longer than the client's room");
-    // The room comes back with the window, and with a purge.
+    // The end of the window and a purge release the room.
     repeats.purge(|_, _| true);
     assert_eq!(repeats.large.load(Ordering::Relaxed), 0);
     repeats.complete(repeats.first(6), response("00", 1_000));
@@ -164,6 +164,6 @@ fn large_bodies_are_bounded_by_client_and_in_all_and_small_ones_are_not() {
 }
 
 #[test]
-fn a_kept_response_costs_little() {
+fn a_stored_response_needs_little_memory() {
     assert!(std::mem::size_of::<(TransidKey, Slot)>() <= 80, "{}", std::mem::size_of::<(TransidKey, Slot)>());
 }

@@ -1,4 +1,4 @@
-//! The table of transids by itself: windows, modes, rooms, clocks that step.
+//! The replay cache alone: windows, modes, limits, clocks that step.
 
 use super::*;
 use crate::config::file::Format;
@@ -29,7 +29,7 @@ fn moment(wall: u64, believed: u64) -> Moment {
     Moment { wall: time(wall), believed: time(believed), monotonic: Duration::ZERO }
 }
 
-/// Sweeps all parts of the table.
+/// Sweeps all shards.
 fn sweep(replay: &ReplayCache, now: Moment) {
     (0..SHARDS).for_each(|_| replay.sweep(WINDOW, now));
 }
@@ -54,7 +54,7 @@ fn group() -> Arc<str> {
     "g".into()
 }
 
-/// A request of a client of this group, of which so many may be held.
+/// A request of a client of this group, with this limit of the group.
 fn pass_of(
     replay: &ReplayCache,
     (appid, group, group_share): (&AppId, &Arc<str>, usize),
@@ -66,7 +66,7 @@ fn pass_of(
     replay.check_and_record(owner, number, rights, rights.replay, at(now))
 }
 
-/// The same of a group that may hold all.
+/// The same with a group that has no limit of its own.
 fn pass(
     replay: &ReplayCache,
     appid: &AppId,
@@ -97,7 +97,7 @@ fn the_window_is_open_on_both_sides_of_the_clock() {
 }
 
 #[test]
-fn after_a_step_forwards_that_is_not_confirmed_either_time_may_be_right() {
+fn after_an_unconfirmed_step_forwards_either_time_may_be_right() {
     let replay = ReplayCache::new(10);
     let came = moment(NOW + 86_400, NOW);
     for (stamp, expected) in [
@@ -113,7 +113,7 @@ fn after_a_step_forwards_that_is_not_confirmed_either_time_may_be_right() {
 }
 
 #[test]
-fn a_clock_stepped_back_brings_no_transid_back_and_refuses_nobody() {
+fn a_step_backwards_makes_no_transid_usable_again_and_refuses_no_new_one() {
     let replay = ReplayCache::new(10);
     assert_eq!(mark_used(&replay, NOW, 1, NOW), Ok(false));
     assert_eq!(mark_used(&replay, NOW + 86_400, 1, NOW + 86_400), Ok(false), "the first is forgotten");
@@ -129,7 +129,7 @@ fn a_clock_stepped_back_brings_no_transid_back_and_refuses_nobody() {
 }
 
 #[test]
-fn a_step_forwards_that_is_not_confirmed_forgets_nothing() {
+fn an_unconfirmed_step_forwards_removes_nothing() {
     let replay = ReplayCache::new(10);
     assert_eq!(mark_used(&replay, NOW, 1, NOW), Ok(false));
     let refuse = rights(ReplayMode::Refuse, 10);
@@ -142,11 +142,11 @@ fn a_step_forwards_that_is_not_confirmed_forgets_nothing() {
 }
 
 #[test]
-fn what_the_audit_shows_again_is_all_that_is_refused() {
+fn after_a_restore_only_the_restored_transids_are_refused() {
     let replay = ReplayCache::new(10);
     assert_eq!(mark_used(&replay, NOW, 1, NOW), Ok(false));
     assert_eq!(mark_used(&replay, NOW - 100, 2, NOW), Ok(false));
-    // Both are forgotten by a clock that is ahead, and so is their client.
+    // A clock that is ahead removes both, and their client.
     let late = Moment { monotonic: IDLE * 2, ..at(NOW + 86_400) };
     sweep(&replay, late);
     assert_eq!(
@@ -180,7 +180,7 @@ fn stamps_whose_records_are_lost_are_refused_until_that_ends() {
 }
 
 #[test]
-fn a_window_that_grows_brings_no_transid_back() {
+fn a_wider_window_makes_no_transid_usable_again() {
     let replay = ReplayCache::new(10);
     let wide = Permissions { window: Some(WINDOW * 4), ..rights(ReplayMode::Refuse, 10) };
     assert_eq!(mark_used(&replay, NOW, 1, NOW), Ok(false));
@@ -190,7 +190,7 @@ fn a_window_that_grows_brings_no_transid_back() {
 }
 
 #[test]
-fn what_was_burnt_under_a_narrower_window_stays_burnt_under_a_wider_one() {
+fn a_transid_used_under_a_narrower_window_stays_used_under_a_wider_one() {
     let narrow = Permissions { window: Some(Duration::from_secs(60)), ..rights(ReplayMode::Refuse, 10) };
     let wide = rights(ReplayMode::Refuse, 10);
     let quiet = appid();
@@ -199,20 +199,20 @@ fn what_was_burnt_under_a_narrower_window_stays_burnt_under_a_wider_one() {
         pass(replay, who, number(stamp, sequence), rights, now)
     };
 
-    // Its client asks nothing after the reload, while others do.
+    // Its client sends no request after the reload, while others do.
     let replay = ReplayCache::new(10);
     assert_eq!(pass(&replay, &quiet, &narrow, NOW - 10, 1, NOW), Ok(false));
     assert_eq!(pass(&replay, &other, &wide, NOW + 80, 1, NOW + 80), Ok(false));
     sweep(&replay, at(NOW + 80));
     assert_eq!(pass(&replay, &quiet, &wide, NOW - 10, 1, NOW + 90), Err(ReplayError::Reused));
 
-    // A request that came before the reload forgets it after that.
+    // A request that arrived before the reload removes it after that.
     let replay = ReplayCache::new(10);
     assert_eq!(pass(&replay, &quiet, &narrow, NOW, 1, NOW), Ok(false));
     assert_eq!(pass(&replay, &quiet, &narrow, NOW, 2, NOW + 100), Err(ReplayError::Stale));
     assert_eq!(replay.transid_count(), 0);
     assert_eq!(pass(&replay, &quiet, &wide, NOW, 1, NOW + 100), Err(ReplayError::Stale));
-    // Nor is that forgotten with its client, of which nothing else is left.
+    // It stays refused when its client is removed.
     sweep(&replay, Moment { monotonic: IDLE * 2, ..at(NOW + 100) });
     assert_eq!(pass(&replay, &quiet, &wide, NOW, 1, NOW + 100), Err(ReplayError::Stale));
 }
@@ -239,7 +239,7 @@ fn each_mode_does_what_its_name_says() {
 }
 
 #[test]
-fn a_full_share_is_refused_until_its_oldest_leaves() {
+fn a_client_at_its_limit_is_refused_until_its_oldest_transid_expires() {
     let replay = ReplayCache::new(100);
     let two = rights(ReplayMode::Refuse, 2);
     let pass = |stamp, sequence, now| pass(&replay, &appid(), number(stamp, sequence), &two, now);
@@ -251,7 +251,7 @@ fn a_full_share_is_refused_until_its_oldest_leaves() {
 }
 
 #[test]
-fn the_whole_table_is_bounded_and_gives_its_room_back() {
+fn the_capacity_of_the_cache_is_limited_and_is_released() {
     let replay = ReplayCache::new(1);
     assert_eq!(mark_used(&replay, NOW, 1, NOW), Ok(false));
     assert!(matches!(mark_used(&replay, NOW, 2, NOW), Err(ReplayError::Full(_))));
@@ -260,7 +260,7 @@ fn the_whole_table_is_bounded_and_gives_its_room_back() {
 }
 
 #[test]
-fn what_was_used_in_one_mode_is_used_in_every_other() {
+fn a_transid_used_in_one_mode_is_used_in_every_other() {
     let modes = [ReplayMode::Refuse, ReplayMode::SameAnswer, ReplayMode::Observe];
     for (before, after) in modes.iter().flat_map(|before| modes.map(|after| (*before, after))) {
         let replay = ReplayCache::new(10);
@@ -272,7 +272,7 @@ fn what_was_used_in_one_mode_is_used_in_every_other() {
 }
 
 #[test]
-fn a_client_without_a_window_is_remembered_for_the_day_when_it_has_one() {
+fn transids_of_a_client_without_a_window_are_stored_for_a_later_window() {
     let replay = ReplayCache::new(10);
     let any = Permissions { window: None, ..rights(ReplayMode::Observe, 10) };
     let refuse = rights(ReplayMode::Refuse, 10);
@@ -287,7 +287,7 @@ fn a_client_without_a_window_is_remembered_for_the_day_when_it_has_one() {
 }
 
 #[test]
-fn an_observed_client_is_never_refused_and_what_found_no_room_is_refused_later() {
+fn an_observed_client_is_never_refused_and_its_evicted_transids_are_refused_later() {
     let replay = ReplayCache::new(100);
     let observe = rights(ReplayMode::Observe, 2);
     let refuse = rights(ReplayMode::Refuse, 10);
@@ -296,7 +296,7 @@ fn an_observed_client_is_never_refused_and_what_found_no_room_is_refused_later()
         assert_eq!(pass(&replay, &appid(), number(stamp, sequence), &observe, NOW), Ok(false), "{sequence}");
     }
     assert_eq!(replay.transid_count(), 2);
-    // Older than all that it holds: recognised, and as good as used.
+    // Older than all stored ones: recognised, and it counts as used.
     assert_eq!(pass(&replay, &appid(), number(NOW - 100, 9), &observe, NOW), Ok(false));
     assert_eq!(pass(&replay, &appid(), number(NOW - 100, 9), &observe, NOW), Ok(true));
     for sequence in 1..=5 {
@@ -306,7 +306,7 @@ fn an_observed_client_is_never_refused_and_what_found_no_room_is_refused_later()
     }
     assert!(pass(&replay, &appid(), number(NOW - 100, 9), &refuse, NOW).is_err());
     assert_eq!(pass(&replay, &appid(), number(NOW, 6), &refuse, NOW), Ok(false));
-    // One second that holds more than the share.
+    // One second with more transids than the limit.
     let replay = ReplayCache::new(100);
     for sequence in 1..=5 {
         assert_eq!(pass(&replay, &appid(), number(NOW, sequence), &observe, NOW), Ok(false), "{sequence}");
@@ -317,7 +317,7 @@ fn an_observed_client_is_never_refused_and_what_found_no_room_is_refused_later()
 }
 
 #[test]
-fn a_full_client_and_a_full_group_refuse_themselves_alone() {
+fn a_full_client_and_a_full_group_affect_only_themselves() {
     let replay = ReplayCache::new(100);
     let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
     let client = |name: &str| AppId::parse(name).unwrap();
@@ -332,7 +332,7 @@ fn a_full_client_and_a_full_group_refuse_themselves_alone() {
     assert_eq!(fill(&client("B1"), &b), 40, "another group goes on");
     assert_eq!(fill(&client("B2"), &b), 0, "the table is full");
     assert_eq!(replay.transid_count_by_group(), [(Arc::clone(&a), 60), (Arc::clone(&b), 40)]);
-    // A client without a transid waits for those of the others: for the window.
+    // A client without a transid waits for those of the others to expire, which takes a window.
     assert_eq!(ask(&client("A3"), &a, 1), Err(ReplayError::Full(WINDOW)));
     let full = replay.take_full_reports();
     let told: Vec<_> = full.iter().map(|(group, full)| (&**group, full.bound, full.refused)).collect();
@@ -341,7 +341,7 @@ fn a_full_client_and_a_full_group_refuse_themselves_alone() {
 }
 
 #[test]
-fn a_client_that_moves_takes_its_transids_with_it() {
+fn the_transids_of_a_client_count_against_its_new_group() {
     let replay = ReplayCache::new(100);
     let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
     let refuse = rights(ReplayMode::Refuse, 10);
@@ -357,7 +357,7 @@ fn a_client_that_moves_takes_its_transids_with_it() {
 }
 
 #[test]
-fn what_was_answered_before_a_restart_counts_to_the_group_of_now() {
+fn restored_transids_count_against_the_present_group() {
     let replay = ReplayCache::new(100);
     let gone = AppId::parse("GONE").unwrap();
     replay.restore(&appid(), Some(&group()), number(NOW, 1));
@@ -371,7 +371,7 @@ fn what_was_answered_before_a_restart_counts_to_the_group_of_now() {
 }
 
 #[test]
-fn a_request_that_comes_too_fast_takes_no_room() {
+fn a_request_beyond_the_rate_takes_no_room() {
     let replay = ReplayCache::new(100);
     let one = std::num::NonZeroU32::MIN;
     let slow = Permissions {
@@ -388,12 +388,12 @@ fn few_times() -> impl Strategy<Value = u64> {
     (0_u64..3, 0_u64..4).prop_map(|(windows, seconds)| windows * WINDOW.as_secs() + seconds)
 }
 
-/// Whatever the clock does, and whatever the proxy believes of it, a transid is accepted at most once.
+/// A transid is accepted at most once, in all steps of the clock and of the believed time.
 #[test]
-fn no_transid_is_burnt_twice() {
+fn no_transid_is_accepted_twice() {
     let ahead = prop_oneof![7 => Just(0), 1 => few_times()];
     let step = (few_times(), ahead, few_times(), 1_u32..3, proptest::bool::weighted(0.2));
-    // Number of requests that only the table's memory refuses.
+    // The number of requests that only the stored transids refuse.
     let reused = std::cell::Cell::new(0);
     let checked = TestRunner::default().run(&proptest::collection::vec(step, 1..60), |steps| {
         let replay = ReplayCache::new(1_000);
@@ -402,7 +402,7 @@ fn no_transid_is_burnt_twice() {
         let owner = Owner { appid: &appid, group: &group, group_share: 1_000 };
         let mut burnt = HashSet::new();
         for (clock, ahead, stamp, sequence, sweeps) in steps {
-            // Long idle, so that a client with nothing left is forgotten.
+            // Long idle, so that a client without transids is removed.
             let now = Moment { monotonic: IDLE * 2, ..moment(NOW + clock + ahead, NOW + clock) };
             let (stamp, number) = (NOW + stamp, number(NOW + stamp, sequence));
             if replay.check_window(stamp, Some(WINDOW), now).is_ok() {
