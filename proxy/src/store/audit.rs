@@ -58,27 +58,27 @@ use crate::clock::Clock;
 use crate::config;
 pub use crate::config::{Durability, Identifiers, OnFailure};
 
-/// How the audit is written.
+/// Settings of the audit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// What a committed row survives.
+    /// The failure that a committed row survives.
     pub durability: Durability,
-    /// Rows that may wait for the disk; beyond, requests are refused.
+    /// Rows that may wait for the disk; requests beyond them are refused.
     pub queue: usize,
-    /// What becomes of a request whose row cannot be written.
+    /// The response to a request whose row cannot be written.
     pub on_failure: OnFailure,
-    /// Free bytes on the disk below which nothing is written any more.
+    /// Free bytes on the disk below which the writer stops.
     pub min_free: u64,
-    /// How often the head is signed and written down elsewhere: the time in which a cut-off tail does not show.
+    /// The interval of anchors: a truncation of rows written since the last one cannot be detected.
     pub anchor_every: Duration,
-    /// How cards are written.
+    /// The form in which cards are written.
     pub identifiers: Identifiers,
-    /// The group that may read the segments, by its number.
+    /// The Unix group that may read the segments, by its number.
     pub group: Option<u32>,
-    /// Rows that are sorted by card into a run. A larger run makes the scan of what is in no run yet longer, and the
-    /// writer's pause; a smaller one makes more runs to search. `cargo xtask bench audit` measures all three.
+    /// Rows that are sorted by card into a run. A larger run makes the scan of the tail longer, and the writer's pause; a
+    /// smaller one makes more runs to search. `cargo xtask bench audit` measures all three.
     pub run: u32,
-    /// Runs that are merged into a block. A larger block makes fewer blocks to search, and more runs in none yet.
+    /// Runs that are merged into a block. A larger block makes fewer blocks to search, and more runs outside of blocks.
     pub block: u32,
 }
 
@@ -97,7 +97,7 @@ impl From<&config::AuditConfig> for Options {
 }
 
 impl Options {
-    /// The mode of what auditors read.
+    /// The mode of the files that auditors read.
     fn mode(&self) -> u32 {
         if self.group.is_some() { 0o640 } else { 0o600 }
     }
@@ -128,30 +128,30 @@ impl Durability {
     }
 }
 
-/// Why a row is not in the audit. Whether it reached the disk all the same is not known after `Failed`.
+/// The reason for a row that is not committed. After `Failed` it is unknown whether the row reached the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AuditUnavailable {
     /// Too many rows wait for the disk.
     Full,
-    /// The disk or the file failed; the log says how.
+    /// The disk or the file failed; the log has the error.
     Failed,
     /// The proxy is shutting down.
     Closed,
 }
 
-/// The audit: see the module's text.
+/// The writer thread, and the queue of rows for it.
 pub struct AuditStore {
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// A row on its way; resolves when it is committed or refused. Dropping it does not take the row back.
-#[must_use = "an answer may leave only after its row is committed"]
+/// A queued row; resolves when it is committed or refused. Dropping it does not remove the row.
+#[must_use = "a response may leave only after its row is committed"]
 #[derive(Debug)]
 pub struct Appended(Progress);
 
-/// A note on its way; resolves to its row's number when it is committed. Dropping it does not take the row back.
-#[must_use = "what a note says may happen only after its row is committed"]
+/// A queued note; resolves to its row's number when it is committed. Dropping it does not remove the row.
+#[must_use = "the action of a note may begin only after its row is committed"]
 #[derive(Debug)]
 pub struct Noted(Result<oneshot::Receiver<Result<i64, AuditUnavailable>>, AuditUnavailable>);
 
@@ -162,15 +162,15 @@ enum Progress {
 }
 
 impl AuditStore {
-    /// Opens the newest segment in `dir`, or begins that of this month.
+    /// Opens the newest segment in `dir`, or creates that of this month.
     ///
     /// # Errors
-    /// When the segment is another program's, is newer than this proxy, or cannot be written.
+    /// When the segment belongs to another program, is newer than this proxy, or cannot be written.
     pub fn open(dir: &Path, options: Options, clock: Clock) -> Result<Self, StoreError> {
         Self::open_with(dir, options, clock, Failure::default())
     }
 
-    /// The same; what ends the writing for good is told to `failure`.
+    /// The same; a fatal failure of the writer is reported to `failure`.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -189,12 +189,12 @@ impl AuditStore {
         Ok(Self { shared, writer: Mutex::new(Some(writer)) })
     }
 
-    /// Queues a look-up's row, at once; the result is awaited. Refused without waiting when the queue is full.
+    /// Queues a lookup's row without waiting; the caller awaits the result. Refuses at once when the queue is full.
     pub fn append(&self, row: LookupRow) -> Appended {
         let at = row.at;
-        let push = || self.shared.queue.push(Entry { row: Row::LookUp(row), awaited: Awaited::InLine });
+        let push = || self.shared.queue.push(Entry { row: Row::LookUp(row), awaited: Awaited::Queued });
         Appended(match self.shared.waiters.join(push) {
-            Ok(told) => Progress::Waiting(told),
+            Ok(result) => Progress::Waiting(result),
             Err(why) => {
                 self.shared.missed(1, at);
                 Progress::Refused(why.into())
@@ -202,12 +202,12 @@ impl AuditStore {
         })
     }
 
-    /// Queues the note that an action is about to be sent, at once. It resolves to the row's number when it is committed.
+    /// Queues the note that an action is about to be sent. It resolves to the row's number when it is committed.
     pub fn append_begun(&self, row: BegunRow) -> Noted {
         self.append_numbered(Row::Begun(row))
     }
 
-    /// Queues a note, at once. It resolves to the row's number when it is committed.
+    /// Queues a note. It resolves to the row's number when it is committed.
     pub fn append_note(&self, row: NoteRow) -> Noted {
         self.append_numbered(Row::Note(row))
     }
@@ -220,7 +220,7 @@ impl AuditStore {
         })
     }
 
-    /// Queues a carrier call's row. Nobody waits for it: it is committed no later than what is appended after it.
+    /// Queues a carrier call's row, without a waiter: it is committed no later than rows appended after it.
     pub fn append_call(&self, row: CallRow) {
         self.append_unbounded(Row::Call(row));
     }
@@ -230,7 +230,7 @@ impl AuditStore {
         self.append_unbounded(Row::Refused(row));
     }
 
-    /// There are few of these, bounded by what they stand for, so that the queue's limit is not theirs.
+    /// These rows are few, and bounded by the calls and refusals that they record, so the queue's limit does not apply.
     fn append_unbounded(&self, row: Row) {
         if self.shared.queue.push_unbounded(Entry { row, awaited: Awaited::Not }).is_err() {
             self.shared.incomplete.store(true, Ordering::Release);
@@ -238,9 +238,9 @@ impl AuditStore {
         }
     }
 
-    /// Ends a round: look-ups that have waited for their commit during `most` whole ones wait no longer. Where no answer
-    /// leaves without its record, that is so while their rows wait for the writer, and those rows say from then on that
-    /// they were refused; one whose row is being committed waits on.
+    /// Counts a tick: lookups that have waited for their commit for more than `most` ticks time out. If no response may
+    /// leave without its record, only those time out whose rows still wait for the writer, and these rows are changed to
+    /// say that the lookup was refused; a lookup whose row is being committed waits on.
     pub fn expire(&self, most: u64) {
         let refuses = self.shared.on_failure == OnFailure::Refuse;
         let waited = self.shared.waiters.expire(most, |mut late| {
@@ -250,9 +250,9 @@ impl AuditStore {
                 }
                 return;
             }
-            // The line and the rows are in one order, and it is held: the last places are of the rows that wait.
+            // Waiters and rows have the same order, and both are locked: the last waiters belong to the queued rows.
             self.shared.queue.waiting(|entries| {
-                let awaited = |entry: &&mut Entry| matches!(entry.awaited, Awaited::InLine);
+                let awaited = |entry: &&mut Entry| matches!(entry.awaited, Awaited::Queued);
                 let queued = entries.iter_mut().filter(awaited).count();
                 let first = late.queued().saturating_sub(queued);
                 for (index, entry) in (first..).zip(entries.iter_mut().filter(awaited)) {
@@ -264,13 +264,13 @@ impl AuditStore {
                 }
             });
         });
-        // A sync may hang while only rows are written that nobody waits for: the next request would wait behind it.
-        let waited = waited.max(self.shared.busy.end_round());
+        // A sync may hang while only rows without a waiter are written: the next request would wait for it.
+        let waited = waited.max(self.shared.busy.tick());
         self.shared.stalled.store(waited.saturating_mul(2) > most, Ordering::Release);
     }
 
-    /// Tells those who wait what became of their rows, from within the runtime of whoever runs this, until it is dropped:
-    /// the writer then wakes one task for a batch instead of all. For one at a time; where there is none, the writer tells.
+    /// Delivers commit results from inside the caller's runtime until it is dropped: the writer then wakes one task per batch
+    /// instead of all. One at a time; without one the writer delivers.
     pub async fn notifier(&self) {
         self.shared.waiters.notifier().run().await;
     }
@@ -280,57 +280,57 @@ impl AuditStore {
         self.shared.healthy.load(Ordering::Acquire)
     }
 
-    /// Whether every row of a call that was handed in was committed, or still may be.
+    /// Whether every row of a call was committed, or still may be.
     pub fn is_complete(&self) -> bool {
         self.healthy() && !self.shared.incomplete.load(Ordering::Acquire)
     }
 
-    /// Whether a row that came now would be taken, and committed for all that is known.
+    /// Whether a row would be accepted now, and its commit is to be expected.
     pub fn can_record(&self) -> bool {
         self.healthy() && !self.shared.stalled.load(Ordering::Acquire) && self.shared.queue.has_room()
     }
 
-    /// What becomes of a request whose row cannot be written.
+    /// The response to a request whose row cannot be written.
     pub fn on_failure(&self) -> OnFailure {
         self.shared.on_failure
     }
 
-    /// How many requests have no record, since the start.
+    /// The number of requests without a record since the start.
     pub fn missed(&self) -> u64 {
         self.shared.missed.load(Ordering::Relaxed)
     }
 
-    /// How long the WAL was when it was last looked at, in bytes. A reader that holds it back makes it grow.
+    /// The length of the WAL at the last check, in bytes. A reader that prevents checkpoints makes it grow.
     pub fn wal_bytes(&self) -> u64 {
         self.shared.wal_bytes.load(Ordering::Relaxed)
     }
 
-    /// Rows that an anchor knows and that are missing, until `audit acknowledge` ends that.
+    /// Rows that an anchor knows and that are missing, until `audit acknowledge`.
     pub fn lost(&self) -> Option<Lost> {
         self.shared.lost()
     }
 
-    /// Whether rows were lost, and that is not acknowledged, since this process began: it knows which transids they used.
+    /// Whether rows were lost since this process started, and that is not acknowledged: it knows which transids they used.
     pub fn lost_while_running(&self) -> bool {
         self.shared.lost_while_running.load(Ordering::Acquire)
     }
 
-    /// How many acknowledgements of losses were written since the start.
+    /// The number of acknowledgements of losses since the start.
     pub fn acknowledgements(&self) -> u64 {
         self.shared.acknowledgements.load(Ordering::Acquire)
     }
 
-    /// The conditions that it raises.
+    /// The alarms that the audit raises.
     pub fn alarms(&self) -> &Alarms {
         &self.shared.alarms
     }
 
-    /// How many rows wait.
+    /// The number of queued rows.
     pub fn queued(&self) -> usize {
         self.shared.queue.len()
     }
 
-    /// Commits what is queued, checkpoints and ends the writer thread. Blocks until that is done.
+    /// Commits the queued rows, checkpoints, and ends the writer thread. Blocks until that is done.
     pub fn close(&self) {
         self.shared.queue.close();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -370,7 +370,7 @@ impl Future for Appended {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
             Progress::Refused(why) => Poll::Ready(Err(*why)),
-            // A writer that panicked has dropped the other end.
+            // A writer that panicked has dropped the sender.
             Progress::Waiting(result) => {
                 Pin::new(result).poll(cx).map(|got| got.unwrap_or(Err(AuditUnavailable::Failed)))
             }
@@ -397,7 +397,7 @@ impl Future for Noted {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
             Err(why) => Poll::Ready(Err(*why)),
-            // A writer that panicked has dropped the other end.
+            // A writer that panicked has dropped the sender.
             Ok(number) => Pin::new(number).poll(cx).map(|got| got.unwrap_or(Err(AuditUnavailable::Failed))),
         }
     }

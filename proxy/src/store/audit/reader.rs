@@ -121,7 +121,7 @@ impl AuditReader {
     /// # Errors
     /// When the folder cannot be read or the note not be written.
     pub fn note_unreadable(&self, losses: &[Loss], now: Time) -> Result<Option<Time>, StoreError> {
-        lost::unreadable(&self.dir, losses, now)
+        lost::note_unreadable(&self.dir, losses, now)
     }
 
     /// The time of the last record. Blocks.

@@ -1,11 +1,8 @@
-//! Rows that an anchor knows and the folder no longer has: found at start, noted in the chain, acknowledged by command.
+//! Lost rows: an anchor knows them and the folder no longer has them. A start finds them and leaves a note; a command
+//! acknowledges them.
 //!
-//! The note `lost` says which rows of which segment and up to when; the note `acknowledged` ends what was lost before it.
-//! Both are in the chain, or wait beside it, so that a later start and a later verification know.
-//!
-//! ```text
-//! lost = month " rows " first "-" last " through " time, rounded up to the millisecond
-//! ```
+//! The note `lost` names the rows, their segment and their last time ([`Loss`]); the note `acknowledged` ends all earlier
+//! losses. Both are in the chain, or wait as files, so that a later start and a later verification read them.
 
 use std::path::Path;
 
@@ -21,26 +18,26 @@ use crate::store::audit::log::notes::{self, Notes};
 use crate::store::schema::{self, Kind};
 use crate::store::{Fault, StoreError};
 
-/// Rows are missing that nobody has acknowledged.
+/// Rows are missing, and that is not acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lost {
-    /// The time of the last anchor that knows them: requests up to it may have no record any more.
+    /// The time of the last anchor that knows them: requests up to it may no longer have a record.
     pub through: Time,
 }
 
-/// What the notes say, in the chain and beside it.
+/// The losses that the notes name, in the chain and as files.
 #[derive(Debug, Default)]
-pub(crate) struct Standing {
-    /// All losses, acknowledged ones too, of the segments that were looked into.
+pub(crate) struct Losses {
+    /// All losses in the segments that were read, acknowledged ones too.
     known: Vec<Loss>,
-    /// Those that are not acknowledged.
+    /// The losses that are not acknowledged.
     pub(crate) open: Vec<Loss>,
-    /// The same of what was lost while this process wrote: it knows which transids those rows used.
+    /// Losses while this process wrote, not acknowledged: it knows which transids those rows used.
     remembered: Vec<Loss>,
 }
 
-impl Standing {
-    /// Takes notes in the order in which they were or will be written.
+impl Losses {
+    /// Applies a note. Notes come in the order in which they were or will be written.
     fn take(&mut self, what: &str, detail: &str) {
         match what {
             LOST => {
@@ -60,7 +57,8 @@ impl Standing {
         }
     }
 
-    /// Takes the notes that have just become rows; whether any of them is about losses, and how many acknowledge them.
+    /// Applies notes that have just become rows. Returns whether any of them is about losses, and the number of
+    /// acknowledgements.
     pub(crate) fn take_rows<'a>(&mut self, notes: impl Iterator<Item = &'a NoteRow>) -> (bool, u64) {
         let (mut any, mut acknowledged) = (false, 0);
         for note in notes {
@@ -71,33 +69,33 @@ impl Standing {
         (any, acknowledged)
     }
 
-    /// Takes rows that were lost while this process wrote them.
+    /// Adds rows that were lost while this process wrote.
     pub(crate) fn remember(&mut self, loss: Loss) {
         self.known.push(loss.clone());
         self.remembered.push(loss);
     }
 
-    /// Whether some are not acknowledged whose transids this process knows.
+    /// Whether rows were lost while this process wrote, and that is not acknowledged.
     pub(crate) fn lost_while_running(&self) -> bool {
         !self.remembered.is_empty()
     }
 
-    /// Whether a note is of these rows, or of more of them.
+    /// Whether a note names these rows, or more of them.
     fn knows(&self, loss: &Loss) -> bool {
         self.known.iter().any(|known| known.month == loss.month && known.through >= loss.through)
     }
 
-    /// Up to when requests may have no record.
+    /// The time up to which requests may have no record.
     pub(crate) fn through(&self) -> Option<Time> {
         self.open.iter().map(|loss| loss.through).max()
     }
 
-    /// What the operator is told while losses are open.
+    /// The alarm text while losses are not acknowledged.
     pub(crate) fn alarm(&self) -> Option<String> {
         let losses: Vec<String> = self.open.iter().chain(&self.remembered).map(Loss::to_string).collect();
         (!losses.is_empty()).then(|| {
             format!(
-                "audit rows are missing: {}; find out why (of a segment that is there and cannot be read, the log says \
+                "audit rows are missing: {}; find out why (for a segment that exists and cannot be read, the log says \
                  why), keep what you have of them in another folder, and end this with `cmiot-proxy audit acknowledge`",
                 losses.join(", ")
             )
@@ -105,8 +103,8 @@ impl Standing {
     }
 }
 
-/// What stands by the notes: those in the newest segments, back to the last acknowledgement, and those that wait.
-pub(crate) fn standing(dir: &Path) -> Result<Standing, StoreError> {
+/// Reads the notes in the newest segments, back to the last acknowledgement, and those that wait as files.
+fn read_losses(dir: &Path) -> Result<Losses, StoreError> {
     let mut chain = Vec::new();
     for month in month::list(dir)? {
         match read_notes(&month.path(dir)) {
@@ -118,15 +116,15 @@ pub(crate) fn standing(dir: &Path) -> Result<Standing, StoreError> {
                     break;
                 }
             }
-            // Another's business: opening it for writing, or verifying it, says what is wrong.
+            // Opening it for writing, or verifying it, says what is wrong.
             Err(error) => tracing::debug!(%error, "notes of a loss are not read here"),
         }
     }
-    let mut standing = Standing::default();
-    chain.iter().for_each(|(what, detail)| standing.take(what, detail));
+    let mut losses = Losses::default();
+    chain.iter().for_each(|(what, detail)| losses.take(what, detail));
     let waiting = Notes::default().pending(dir);
-    waiting.iter().for_each(|(_, note)| standing.take(note.what, &note.detail));
-    Ok(standing)
+    waiting.iter().for_each(|(_, note)| losses.take(note.what, &note.detail));
+    Ok(losses)
 }
 
 fn read_notes(path: &Path) -> Result<Vec<(String, String)>, StoreError> {
@@ -143,46 +141,50 @@ fn read_notes(path: &Path) -> Result<Vec<(String, String)>, StoreError> {
     read().map_err(StoreError::sqlite(path))
 }
 
-/// What stands at a start, after the newest segment was compared with the folder's last anchor of its month or a newer
-/// one. A new loss leaves its note. To be called before a segment is opened for writing, which begins one that is gone.
-pub(crate) fn at_start(dir: &Path, now: Time) -> Result<Standing, StoreError> {
-    let mut standing = standing(dir)?;
-    let Some(loss) = missing(dir)? else { return Ok(standing) };
-    leave(dir, &mut standing, &loss, now)?;
-    Ok(standing)
+/// The losses at a start, after a comparison of the newest segment with the folder's last anchor of its month or a newer
+/// one. Leaves a note of a new loss. Call it before a segment is opened for writing, which creates a missing one again.
+pub(crate) fn at_start(dir: &Path, now: Time) -> Result<Losses, StoreError> {
+    let mut losses = read_losses(dir)?;
+    let Some(loss) = missing(dir)? else { return Ok(losses) };
+    leave(dir, &mut losses, &loss, now)?;
+    Ok(losses)
 }
 
-/// Leaves notes of segments that are over and cannot be read. Up to when requests are to be refused until the writer has
-/// taken them.
-pub(crate) fn unreadable(dir: &Path, losses: &[Loss], now: Time) -> Result<Option<Time>, StoreError> {
-    if losses.is_empty() {
+/// Leaves notes of segments that have ended and cannot be read. Returns the time up to which requests must be refused until
+/// the writer has read the notes.
+pub(crate) fn note_unreadable(
+    dir: &Path,
+    unreadable: &[Loss],
+    now: Time,
+) -> Result<Option<Time>, StoreError> {
+    if unreadable.is_empty() {
         return Ok(None);
     }
-    let mut standing = standing(dir)?;
+    let mut losses = read_losses(dir)?;
     let mut through = None;
-    for loss in losses {
-        if leave(dir, &mut standing, loss, now)? {
+    for loss in unreadable {
+        if leave(dir, &mut losses, loss, now)? {
             through = through.max(Some(loss.through));
         }
     }
     Ok(through)
 }
 
-/// Leaves the note of a loss, unless there is one. Whether it did.
-fn leave(dir: &Path, standing: &mut Standing, loss: &Loss, now: Time) -> Result<bool, StoreError> {
-    if standing.knows(loss) {
+/// Leaves the note of a loss, unless there is one. Returns whether it did.
+fn leave(dir: &Path, losses: &mut Losses, loss: &Loss, now: Time) -> Result<bool, StoreError> {
+    if losses.knows(loss) {
         return Ok(false);
     }
-    // Behind what waits already, whatever the clock says.
+    // After the notes that wait already, even if the clock was stepped back.
     let last = Notes::default().pending(dir).last().map(|(_, note)| note.at.as_micros() + 1);
     let at = now.max(Time::from_micros(last.unwrap_or(i64::MIN)));
     let note = NoteRow { at, what: LOST, detail: loss.to_string() };
     notes::leave(dir, &note)?;
-    standing.take(LOST, &note.detail);
+    losses.take(LOST, &note.detail);
     Ok(true)
 }
 
-/// What the last anchor knows and the folder does not have.
+/// The rows that the last anchor knows and the folder lacks.
 fn missing(dir: &Path) -> Result<Option<Loss>, StoreError> {
     let anchors = anchor::tail(&dir.join(anchor::LOG));
     let Some((month, last)) = anchors.last().and_then(|last| Some((last.month()?, last))) else {
@@ -190,11 +192,11 @@ fn missing(dir: &Path) -> Result<Option<Loss>, StoreError> {
     };
     let listed = month::list(dir)?;
     let first = match listed.first() {
-        // Its month was left behind: a segment that is over is for `verify`.
+        // Its month has ended: `verify` checks ended segments.
         Some(newest) if *newest > month => return Ok(None),
         Some(newest) if *newest == month => match first_missing(&month.path(dir), &anchors, last) {
             Ok(first) => first,
-            // Emptied: begun anew like one that is gone.
+            // An empty file is created again like a missing one.
             Err(error) if matches!(error.fault(), Fault::Malformed { .. }) => Some(1),
             // Opening it for writing says what is wrong.
             Err(_) => None,
@@ -202,7 +204,7 @@ fn missing(dir: &Path) -> Result<Option<Loss>, StoreError> {
         _ => Some(1),
     };
     let Some(first) = first else { return Ok(None) };
-    // Numbers go on from the segment before.
+    // Numbers continue from the segment before.
     let before = listed.iter().find(|&&earlier| earlier < month).and_then(|earlier| {
         let connection = schema::open_read_only(&earlier.path(dir), Kind::Audit).ok()?;
         link::head(&connection).ok()?
@@ -211,20 +213,20 @@ fn missing(dir: &Path) -> Result<Option<Loss>, StoreError> {
     Ok(Some(Loss { month, first, last: last.last, through: up_to_the_millisecond(last.at) }))
 }
 
-/// The first row that the last anchor knows and the file does not have as it was; none when all is there.
+/// The first row that the last anchor knows and the file lacks or has altered; none when all rows are there.
 fn first_missing(path: &Path, anchors: &[Anchor], last: &Anchor) -> Result<Option<i64>, StoreError> {
     let connection = schema::open_read_only(path, Kind::Audit)?;
     let sqlite = StoreError::sqlite(path);
     let Some(head) = link::head(&connection).map_err(sqlite)? else { return Ok(Some(1)) };
-    if stands(&connection, last).map_err(sqlite)? {
+    if holds(&connection, last).map_err(sqlite)? {
         return Ok(None);
     }
     if head.last < last.last {
         return Ok(Some(head.last.saturating_add(1)));
     }
-    // Other rows stand there: they are others from behind the last anchor that holds.
+    // Rows with these numbers exist, but differ after the last anchor that holds.
     for anchor in anchors.iter().rev().filter(|anchor| anchor.segment == last.segment) {
-        if stands(&connection, anchor).map_err(sqlite)? {
+        if holds(&connection, anchor).map_err(sqlite)? {
             return Ok(Some(anchor.last.saturating_add(1)));
         }
     }
@@ -232,7 +234,7 @@ fn first_missing(path: &Path, anchors: &[Anchor], last: &Anchor) -> Result<Optio
 }
 
 /// Whether a batch ends at the anchor's row with its head, or the segment begins there.
-fn stands(connection: &Connection, anchor: &Anchor) -> rusqlite::Result<bool> {
+fn holds(connection: &Connection, anchor: &Anchor) -> rusqlite::Result<bool> {
     connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM batch WHERE last = ?1 AND lower(hex(hash)) = ?2)
              OR EXISTS (SELECT 1 FROM segment WHERE before = ?1 AND lower(hex(seed)) = ?2)",
@@ -241,12 +243,12 @@ fn stands(connection: &Connection, anchor: &Anchor) -> rusqlite::Result<bool> {
     )
 }
 
-/// Leaves the note that ends what is lost so far; which losses it ends.
+/// Leaves the note that acknowledges the losses so far, and returns them.
 ///
 /// # Errors
-/// When the folder cannot be read or the note not be written.
+/// When the folder cannot be read or the note cannot be written.
 pub fn acknowledge(dir: &Path, now: Time) -> Result<Vec<Loss>, StoreError> {
-    let open = standing(dir)?.open;
+    let open = read_losses(dir)?.open;
     let losses: Vec<String> = open.iter().map(Loss::to_string).collect();
     let detail = if losses.is_empty() { "no loss is noted".to_owned() } else { losses.join(", ") };
     notes::leave(dir, &NoteRow { at: now, what: ACKNOWLEDGED, detail })?;

@@ -12,12 +12,12 @@ use super::segment_identity::SegmentIdentity;
 use crate::store::schema::{self, Kind};
 use crate::store::{Fault, StoreError};
 
-/// How far a segment has got.
+/// The head of a segment: its last row and hash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Head {
     /// The last row's number.
     pub(crate) last: i64,
-    /// The last batch's horizon, in microseconds since 1970.
+    /// The last batch's horizon in microseconds since 1970; `i64::MIN` without a batch.
     pub(crate) horizon: i64,
     /// The last batch's hash, or the segment's seed.
     pub(crate) hash: Hash,
@@ -27,19 +27,19 @@ pub(crate) struct Head {
 /// follows it.
 pub(crate) struct ClosedSegment {
     pub(crate) month: Month,
-    /// How far the segment had got.
+    /// The head of the segment.
     pub(crate) head: Head,
-    /// The head that its first row followed; none when it could not be read any more.
+    /// The head that its first row followed; none when it could no longer be read.
     pub(crate) previous: Option<Hash>,
-    /// The segments before it; none when they could not be read any more.
+    /// The segments before it; none when they could no longer be read.
     pub(crate) manifest: Option<Vec<Manifest>>,
-    /// Where its files were.
-    pub(crate) place: SegmentIdentity,
-    /// The file that was begun after it, while its first row is not yet written.
-    pub(crate) begun: Option<SegmentIdentity>,
+    /// The identity of its files.
+    pub(crate) identity: SegmentIdentity,
+    /// The file that was created after it, while its first row is not yet written.
+    pub(crate) successor: Option<SegmentIdentity>,
 }
 
-/// Writes the segment's own row and its manifest, unless they are there.
+/// Writes the segment's own row and its manifest, unless they exist.
 pub(crate) fn begin(
     connection: &Connection,
     dir: &Path,
@@ -60,7 +60,7 @@ pub(crate) fn begin(
                 Some(manifest) => manifest.clone(),
                 None => before(dir, month)?.2,
             };
-            // One without rows is begun as it was: its own head is its seed, which no other segment has.
+            // A segment without rows is created as it was: its own head is its seed, which no other segment has.
             let previous = if after.head.horizon == i64::MIN { after.previous } else { None };
             (previous.unwrap_or(after.head.hash), after.head.last, manifest)
         }
@@ -84,7 +84,7 @@ pub(crate) fn begin(
     link().map_err(sqlite)
 }
 
-/// What the segment of `month` follows: the head and the last number before it, and all segments so far.
+/// The predecessor of the segment of `month`: head and last row number, and the manifest of all segments so far.
 fn before(dir: &Path, month: Month) -> Result<(Hash, i64, Vec<Manifest>), StoreError> {
     let Some(earlier) = month::list(dir)?.into_iter().find(|&earlier| earlier < month) else {
         return Ok((Hash::NONE, 0, Vec::new()));
@@ -113,7 +113,7 @@ fn before(dir: &Path, month: Month) -> Result<(Hash, i64, Vec<Manifest>), StoreE
     Ok((head.hash, head.last, manifest))
 }
 
-/// Whether a row of the segment was written with an identity key. Reads every row where none was.
+/// Whether a row of the segment was written with an identity key. Reads every row if none was.
 pub(crate) fn uses_key(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
     connection
         .query_row(
@@ -125,7 +125,7 @@ pub(crate) fn uses_key(connection: &Connection, path: &Path) -> Result<bool, Sto
         .map_err(StoreError::sqlite(path))
 }
 
-/// How far a segment has got; none when its own row is missing or malformed.
+/// The head of a segment; none when its own row is missing or malformed.
 pub(crate) fn head(connection: &Connection) -> rusqlite::Result<Option<Head>> {
     let batch = connection
         .query_row("SELECT last, horizon, hash FROM batch ORDER BY last DESC LIMIT 1", [], |row| {
@@ -149,7 +149,7 @@ pub(crate) fn previous(connection: &Connection) -> rusqlite::Result<Option<Hash>
         .query_row("SELECT previous FROM segment", [], |row| Ok(Hash::from_slice(row.get_ref(0)?.as_blob()?)))
 }
 
-/// The segments before; none when a head is malformed.
+/// The manifest: the segments before; none when a head is malformed.
 pub(crate) fn manifest(connection: &Connection) -> rusqlite::Result<Option<Vec<Manifest>>> {
     let mut statement = connection.prepare(
         "SELECT month, first, last, count, since, until, head FROM manifest NOT INDEXED ORDER BY month",

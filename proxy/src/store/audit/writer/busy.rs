@@ -1,18 +1,18 @@
-//! For how long the writer has been at one piece of work: a sync that hangs shows before anybody waits behind it.
+//! The time that the writer has spent on its present piece of work: a sync that hangs shows before any request waits for it.
 //!
-//! Rounds are counted instead of time, as in [`waiters`](crate::store::audit::writer::waiters): whoever ends rounds looks here too.
+//! It is counted in the ticks of [`waiters`](super::waiters).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// See the module's text. The default is idle.
+/// The default is idle.
 #[derive(Debug, Default)]
 pub(crate) struct Busy {
-    /// How often the writer has begun or ended a piece of work: odd while it is at one.
+    /// Counts begins and ends of pieces of work: odd while the writer works.
     turns: AtomicU64,
-    /// The same when the last round ended.
+    /// `turns` at the last tick.
     seen: AtomicU64,
-    /// Whole rounds that the present piece of work has taken.
-    rounds: AtomicU64,
+    /// Whole ticks that the present piece of work has taken.
+    ticks: AtomicU64,
 }
 
 impl Busy {
@@ -21,16 +21,16 @@ impl Busy {
         self.turns.fetch_add(1, Ordering::Release);
     }
 
-    /// Ends a round; says for how many whole ones the writer has been at its piece of work. One caller at a time.
-    pub(crate) fn end_round(&self) -> u64 {
+    /// Counts a tick; returns how many whole ones the present piece of work has taken. One caller at a time.
+    pub(crate) fn tick(&self) -> u64 {
         let turns = self.turns.load(Ordering::Acquire);
         let same = self.seen.swap(turns, Ordering::Relaxed) == turns;
-        let rounds = match same && turns % 2 == 1 {
-            true => self.rounds.load(Ordering::Relaxed).saturating_add(1),
+        let ticks = match same && turns % 2 == 1 {
+            true => self.ticks.load(Ordering::Relaxed).saturating_add(1),
             false => 0,
         };
-        self.rounds.store(rounds, Ordering::Relaxed);
-        rounds
+        self.ticks.store(ticks, Ordering::Relaxed);
+        ticks
     }
 }
 
@@ -41,13 +41,13 @@ mod tests {
     #[test]
     fn only_one_piece_of_work_that_lasts_is_counted() {
         let busy = Busy::default();
-        assert_eq!([busy.end_round(), busy.end_round()], [0, 0], "idle");
+        assert_eq!([busy.tick(), busy.tick()], [0, 0], "idle");
         busy.turn();
-        assert_eq!([busy.end_round(), busy.end_round(), busy.end_round()], [0, 1, 2]);
+        assert_eq!([busy.tick(), busy.tick(), busy.tick()], [0, 1, 2]);
         busy.turn();
         busy.turn();
-        assert_eq!([busy.end_round(), busy.end_round()], [0, 1], "another one");
+        assert_eq!([busy.tick(), busy.tick()], [0, 1], "another one");
         busy.turn();
-        assert_eq!([busy.end_round(), busy.end_round()], [0, 0], "idle again");
+        assert_eq!([busy.tick(), busy.tick()], [0, 0], "idle again");
     }
 }

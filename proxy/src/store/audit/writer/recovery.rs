@@ -1,19 +1,19 @@
-//! The segment after a failure: settled, opened again, or begun anew where it is no longer at its path.
+//! The segment after a failure: its WAL is settled, it is opened again, or created again where it is no longer at its path.
 //!
 //! After a failed sync nothing is committed before the WAL is settled (see [`wal`](super::super::super::wal)): at once, and
-//! once more after [`LONGEST_PAUSE`]. If that fails too, the process ends: a start recovers what was synced before. What a
-//! failed commit left in the WAL is cut off, so its rows are not found again.
+//! once more after [`LONGEST_PAUSE`]. If that fails too, the process ends; a start recovers what was synced before. What a
+//! failed commit left in the WAL is truncated, so its rows do not reappear.
 
 use super::*;
 use crate::store::audit::log::columns::NoteRow;
 use crate::store::audit::log::loss::{self, Loss};
 use crate::store::audit::log::segment_identity::{self, SegmentIdentity};
 
-/// How often it is tried to settle the WAL.
+/// Attempts to settle the WAL.
 const SETTLING: u32 = 2;
 
 impl Writer {
-    /// Does something with the segment; once more if a sync failed and all could be made good.
+    /// Runs `act` on the segment; once more if a sync failed and the WAL could be settled.
     pub(super) fn act(
         &mut self,
         act: &impl Fn(&mut Segment) -> Result<(), StoreError>,
@@ -25,7 +25,7 @@ impl Writer {
         if !error.is_unsynced() {
             return Err(error);
         }
-        tracing::warn!(%error, "a sync of the audit failed: its WAL is written again before anything is committed");
+        tracing::warn!(%error, "a sync of the audit failed: its WAL is written again before the next commit");
         self.settle_segment()?;
         self.act_once(act)
     }
@@ -44,13 +44,13 @@ impl Writer {
         }
         match &done {
             Ok(()) => self.segment = Some(segment),
-            // Kept open: it knows which frames of the WAL are committed.
+            // Kept open: the connection has the committed length of the WAL.
             Err(error) if error.is_unsynced() => {
                 self.unsettled = Some(0);
                 self.segment = Some(segment);
             }
-            // What the connection believes about the file may be wrong now. Frames that were not committed are cut off as far
-            // as the disk lets it.
+            // The connection's state of the file may be wrong now. Frames that were not committed are truncated, as far as the
+            // disk allows.
             Err(error) => {
                 let settled = if error.is_busy() { Ok(()) } else { segment.settle() };
                 match settled {
@@ -58,14 +58,14 @@ impl Writer {
                         self.unsettled = Some(0);
                         self.segment = Some(segment);
                     }
-                    _ => self.known = Some(segment.leave()),
+                    _ => self.closed = Some(segment.leave()),
                 }
             }
         }
         done
     }
 
-    /// Makes durable what the WAL holds, then opens the segment anew. Too many failures are one for good.
+    /// Makes the WAL durable, then opens the segment again. Too many failures end the writing.
     fn settle_segment(&mut self) -> Result<(), StoreError> {
         let settled = match &self.segment {
             Some(segment) => segment.settle(),
@@ -73,7 +73,7 @@ impl Writer {
         };
         let done = settled.and_then(|()| {
             if let Some(segment) = self.segment.take() {
-                self.known = Some(segment.leave());
+                self.closed = Some(segment.leave());
             }
             self.segment = Some(self.open_segment()?);
             Ok(())
@@ -95,16 +95,16 @@ impl Writer {
         done
     }
 
-    /// Takes the segment; opens it if need be, and begins it anew if it is no longer where it was.
+    /// Takes the segment; opens it if necessary, and creates it again if it is no longer at its path.
     fn open_segment(&mut self) -> Result<Segment, StoreError> {
         Ok(match self.segment.take() {
             Some(segment) => segment,
-            None => match self.known.take() {
+            None => match self.closed.take() {
                 None => Segment::open(&self.dir, self.month, &self.options, None)?,
                 Some(mut known) => match self.open_after(&mut known) {
                     Ok(segment) => segment,
                     Err(error) => {
-                        self.known = Some(known);
+                        self.closed = Some(known);
                         return Err(error);
                     }
                 },
@@ -112,27 +112,27 @@ impl Writer {
         })
     }
 
-    /// The segment after one that was closed: the same file if it is there and has all that is known, else a new one that
-    /// says so in its first row.
+    /// The segment after one that was closed: the same file if it is there with all known rows, else a new one whose first
+    /// row says so.
     fn open_after(&mut self, known: &mut ClosedSegment) -> Result<Segment, StoreError> {
         let path = known.month.path(&self.dir);
         let found = SegmentIdentity::of(&path)?;
-        if found.is_same_database(&known.place) {
+        if found.is_same_database(&known.identity) {
             let segment = Segment::open(&self.dir, self.month, &self.options, None)?;
             if known.month != self.month || segment.head().last >= known.head.last {
-                if found != known.place {
-                    tracing::info!("the audit's segment has all of its rows: it is written on");
+                if found != known.identity {
+                    tracing::info!("the audit's segment has all of its rows: writing continues");
                 }
                 return Ok(segment);
             }
         }
-        let begun = known.begun.is_some_and(|begun| found.is_same_database(&begun));
-        let aside = if begun { None } else { segment_identity::set_aside(&path)? };
+        let is_begun = known.successor.is_some_and(|successor| found.is_same_database(&successor));
+        let aside = if is_begun { None } else { segment_identity::set_aside(&path)? };
         if let Some(aside) = &aside {
-            tracing::warn!(file = %aside.display(), "what stood at the segment's path is kept here");
+            tracing::warn!(file = %aside.display(), "the file found at the segment's path is kept here");
         }
         let segment = Segment::open(&self.dir, self.month, &self.options, Some(known));
-        known.begun = SegmentIdentity::of(&path).ok();
+        known.successor = SegmentIdentity::of(&path).ok();
         let mut segment = segment?;
         let (last, hash) = (known.head.last, known.head.hash);
         let kept = aside.as_deref().and_then(Path::file_name).map(|name| name.display().to_string());
@@ -145,28 +145,28 @@ impl Writer {
         let note = |what, detail| Row::Note(NoteRow { at, what, detail });
         let mut notes = vec![note(LOST, detail)];
         let loss = Loss::behind(known, at);
-        // Those that are open already too: their notes may have been in the file that is gone.
-        let losses = self.standing.open.iter().chain(&loss);
+        // With those that are open already: their notes may have been in the missing file.
+        let losses = self.losses.open.iter().chain(&loss);
         notes.extend(losses.map(|loss| note(loss::LOST, loss.to_string())));
         segment.commit(notes.iter())?;
-        // What was used is known to this process; the next start knows the loss by its note.
+        // This process still knows the transids of the lost rows; the next start knows the loss by its note.
         if let Some(loss) = loss {
-            self.standing.remember(loss);
-            self.shared.set_lost(&self.standing);
+            self.losses.remember(loss);
+            self.shared.set_lost(&self.losses);
         }
-        tracing::warn!(after = last, "a new segment is begun after the one that is gone");
+        tracing::warn!(after = last, "a new segment is begun after the missing one");
         Ok(segment)
     }
 
-    /// Whether the segment is still at its path; a new one is begun if not.
-    pub(super) fn look(&mut self) {
+    /// Checks that the segment is still at its path; begins a new one if not.
+    pub(super) fn check_path(&mut self) {
         let now = self.clock.monotonic();
-        if now < self.look_at {
+        if now < self.path_check_at {
             return;
         }
-        self.look_at = now.saturating_add(RESERVE_EVERY);
+        self.path_check_at = now.saturating_add(CHECK_EVERY);
         let Some(segment) = self.segment.take() else { return };
-        // A folder that cannot be looked at shows when something is written.
+        // A folder that cannot be read shows with the next write.
         if segment.is_in_place().unwrap_or(true) {
             self.segment = Some(segment);
             return;
@@ -182,11 +182,11 @@ impl Writer {
         if self.unsettled.take().is_none() {
             segment.checkpoint();
         }
-        self.known = Some(segment.leave());
+        self.closed = Some(segment.leave());
         self.attempt(|_| Ok(()));
     }
 
-    /// Closes the segment; moves its WAL into the file unless the disk may not have what the WAL shows.
+    /// Closes the segment; checkpoints it unless the WAL may show frames that the disk lacks.
     pub(super) fn close(&self, segment: Segment) {
         if self.unsettled.is_none() {
             segment.close();
@@ -194,5 +194,5 @@ impl Writer {
     }
 }
 
-/// The note that is the first row after a segment that was lost.
+/// The kind of the note that is the first row after a lost segment.
 const LOST: &str = "segment-lost";

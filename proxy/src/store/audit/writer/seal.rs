@@ -1,7 +1,8 @@
-//! Seals segments that are over: indexed to their last row, checkpointed, out of WAL mode, read-only.
+//! Seals segments that have ended: indexes them to their last row, checkpoints them, takes them out of WAL mode and makes
+//! them read-only.
 //!
-//! In a thread of its own: a month rolls without a pause. A sealed segment is never opened for writing again, whatever
-//! schema later versions bring.
+//! A thread of its own does this, so a month rolls without a pause. A sealed segment is never opened for writing again,
+//! whatever schema later versions have.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -16,41 +17,41 @@ use crate::store::audit::log::link;
 use crate::store::audit::log::month::{self, Month};
 use crate::store::{Fault, StoreError, wal};
 
-/// Seals what is over, one thread at a time.
+/// The thread that seals, while it runs.
 #[derive(Default)]
 pub(crate) struct Sealer(Option<JoinHandle<()>>);
 
 impl Sealer {
-    /// Begins to seal the segments before `month` that are not sealed, unless it is still at it. What fails is logged,
-    /// and tried again at the next call: a reader that has a segment open keeps it from being sealed.
-    pub(crate) fn begin(&mut self, dir: &Path, month: Month, options: Options) {
+    /// Starts to seal the unsealed segments before `month`, unless the thread is still running. Logs failures; the next
+    /// call tries again: a reader that has a segment open prevents its sealing.
+    pub(crate) fn start(&mut self, dir: &Path, month: Month, options: Options) {
         if self.0.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return;
         }
-        let over: Vec<PathBuf> = month::list(dir)
+        let ended: Vec<PathBuf> = month::list(dir)
             .unwrap_or_default()
             .into_iter()
             .filter(|&earlier| earlier < month)
             .map(|earlier| earlier.path(dir))
             .filter(|path| !is_sealed(path))
             .collect();
-        if over.is_empty() {
+        if ended.is_empty() {
             return;
         }
         let seal_all = move || {
-            for path in over {
+            for path in ended {
                 if let Err(error) = seal(&path, &options) {
-                    tracing::warn!(%error, "a segment that is over is not sealed yet");
+                    tracing::warn!(%error, "a segment that has ended is not sealed yet");
                 }
             }
         };
         match std::thread::Builder::new().name("audit-sealer".into()).spawn(seal_all) {
             Ok(thread) => self.0 = Some(thread),
-            Err(error) => tracing::warn!(%error, "a segment that is over is not sealed yet"),
+            Err(error) => tracing::warn!(%error, "a segment that has ended is not sealed yet"),
         }
     }
 
-    /// Waits for what is under way: less than a block is left to be indexed, which takes about a second.
+    /// Waits for the thread: less than a block is left to index, which takes about a second.
     pub(crate) fn finish(self) {
         if let Some(thread) = self.0
             && thread.join().is_err()
@@ -60,7 +61,7 @@ impl Sealer {
     }
 }
 
-/// What cannot be looked at counts as sealed: there is nothing to be done about it.
+/// A file whose state cannot be read counts as sealed: sealing would fail too.
 fn is_sealed(path: &Path) -> bool {
     fs::metadata(path).map_or(true, |found| found.permissions().mode() & 0o222 == 0)
 }
@@ -72,7 +73,7 @@ fn seal(path: &Path, options: &Options) -> Result<(), StoreError> {
     let mut connection = Connection::open(path).map_err(sqlite)?;
     wal::configure_checkpoints(&mut connection).map_err(sqlite)?;
     wal::settle(&connection, path)?;
-    // The checkpoint syncs it all.
+    // The checkpoint syncs everything.
     connection.pragma_update(None, "synchronous", "normal").map_err(sqlite)?;
     if let Some(head) = link::head(&connection).map_err(sqlite)? {
         let index = Index::open(&connection, head.last, options.run, options.block).map_err(sqlite)?;

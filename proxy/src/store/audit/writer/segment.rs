@@ -1,7 +1,7 @@
-//! The segment that is being written: opened or begun, appended to, indexed after the commit.
+//! The current segment: opened or created, appended to, indexed after the commit.
 //!
-//! A new segment links the one before: see [`chain`](crate::store::audit::log::chain). Cards are indexed after the askers were told: see
-//! [`index`](crate::store::audit::index). A segment that is over is closed here and sealed elsewhere: see [`seal`](crate::store::audit::writer::seal).
+//! A new segment links the one before ([`link`]). Cards are indexed after the waiters were notified
+//! ([`index`](crate::store::audit::index)). A segment that has ended is closed here and sealed by [`seal`](super::seal).
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -23,7 +23,6 @@ use crate::store::locks::{self, BlockedOperation};
 use crate::store::schema::{self, Kind, Synchronous};
 use crate::store::{Fault, StoreError, files, folder, wal};
 
-/// An open segment.
 pub(crate) struct Segment {
     pub(crate) connection: Connection,
     pub(crate) month: Month,
@@ -32,19 +31,19 @@ pub(crate) struct Segment {
     names: Names,
     key: Option<IdentityKey>,
     head: Head,
-    /// Where its files were when they were opened.
-    place: SegmentIdentity,
-    /// How many rows the last commit had.
+    /// The identity of its files when they were opened.
+    identity: SegmentIdentity,
+    /// The number of rows in the last commit.
     committed: i64,
     index: Index,
-    /// Why a checkpoint failed after the last commit, which was made.
+    /// The failure of a checkpoint after the last commit, which was made.
     checkpoint_failed: Option<StoreError>,
-    /// Where it says that another process keeps it from writing.
+    /// Raised while another process prevents writing.
     pub(crate) alarms: Option<Alarms>,
 }
 
 impl Segment {
-    /// Opens a month's segment, or begins it: after the one before, or after one that is no longer there.
+    /// Opens a month's segment, or creates it: after the one before, or after a closed one that is missing.
     pub(crate) fn open(
         dir: &Path,
         month: Month,
@@ -71,7 +70,7 @@ impl Segment {
             .and_then(|mut all| all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
             .map_err(sqlite)?;
         let index = Index::open(&connection, head.last, options.run, options.block).map_err(sqlite)?;
-        let place = SegmentIdentity::of(&path)?;
+        let identity = SegmentIdentity::of(&path)?;
         Ok(Self {
             connection,
             month,
@@ -80,7 +79,7 @@ impl Segment {
             names,
             key,
             head,
-            place,
+            identity,
             committed: 0,
             index,
             checkpoint_failed: None,
@@ -88,14 +87,12 @@ impl Segment {
         })
     }
 
-    /// How far it has got.
     pub(crate) fn head(&self) -> Head {
         self.head
     }
 
-    /// Appends rows, of which there is at least one, in one transaction. It takes along the step of the index for which
-    /// there was no leisure before: that spares the step a transaction of its own. After an error the segment is to be
-    /// opened anew.
+    /// Appends rows (at least one) in one transaction. Also makes one pending index step, which saves it a transaction of
+    /// its own. After an error the segment must be opened again.
     pub(crate) fn commit<'a>(
         &mut self,
         rows: impl Iterator<Item = &'a Row> + Clone,
@@ -111,7 +108,7 @@ impl Segment {
         })
         .map_err(sqlite)?;
         if let Err(error) = batch.commit().map_err(sqlite) {
-            // A checkpoint that fails is reported by the commit before it, which was made.
+            // A commit that was made reports the failure of its checkpoint.
             if link::head(&self.connection).ok().flatten() != Some(head) {
                 return Err(error);
             }
@@ -122,17 +119,17 @@ impl Segment {
         Ok(())
     }
 
-    /// Whether there is a step of the index to be made.
+    /// Whether an index step is pending.
     pub(crate) fn index_is_behind(&self) -> bool {
         self.index.is_behind(self.head.last)
     }
 
-    /// Makes one step of the index by itself. Not synced: a step that is lost is made again. After an error the segment is
-    /// to be opened anew.
+    /// Makes one index step in a transaction of its own. Not synced: a lost step is made again. After an error the segment
+    /// must be opened again.
     pub(crate) fn index(&mut self) -> Result<(), StoreError> {
         let sqlite = StoreError::sqlite(&self.path);
-        let waits = self.synchronous == Synchronous::Full;
-        if waits {
+        let syncs = self.synchronous == Synchronous::Full;
+        if syncs {
             self.connection.pragma_update(None, "synchronous", Synchronous::Normal.name()).map_err(sqlite)?;
         }
         let step = begin_batch(&self.connection, &self.path, self.alarms.as_ref())?;
@@ -140,13 +137,13 @@ impl Segment {
             .step(&step, self.head.last, self.committed)
             .and_then(|()| step.commit())
             .map_err(sqlite)?;
-        if waits {
+        if syncs {
             self.connection.pragma_update(None, "synchronous", self.synchronous.name()).map_err(sqlite)?;
         }
         Ok(())
     }
 
-    /// Commits nothing, to learn whether a commit works.
+    /// Commits a transaction without rows, to test whether a commit works.
     pub(crate) fn probe(&mut self) -> Result<(), StoreError> {
         let sqlite = StoreError::sqlite(&self.path);
         let probe = begin_batch(&self.connection, &self.path, self.alarms.as_ref())?;
@@ -154,72 +151,71 @@ impl Segment {
         probe.commit().map_err(sqlite)
     }
 
-    /// Syncs the WAL where commits do not: an anchor names only rows that the disk has.
+    /// Syncs the WAL if commits do not: an anchor names only rows that the disk has.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         let [_, wal, _] = files::database_files(&self.path);
         match self.synchronous {
             Synchronous::Full => Ok(()),
             Synchronous::Normal => match fs::File::open(&wal) {
                 Ok(file) => file.sync_data().map_err(StoreError::io(&wal)),
-                // A checkpoint moved it into the database, and synced that.
+                // A checkpoint moved it into the database and synced that.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
                 Err(error) => Err(StoreError::io(&wal)(error)),
             },
         }
     }
 
-    /// Why a checkpoint failed since this was last asked.
+    /// Takes the failure of a checkpoint.
     pub(crate) fn checkpoint_failure(&mut self) -> Option<StoreError> {
         self.checkpoint_failed.take()
     }
 
-    /// Makes what the WAL holds durable after a failure; see [`wal`]. The segment is to be opened anew.
+    /// Makes the WAL durable after a failure; see [`wal`]. The segment must be opened again.
     pub(crate) fn settle(&self) -> Result<(), StoreError> {
         wal::settle(&self.connection, &self.path)
     }
 
     /// Whether its files are still at its path.
     pub(crate) fn is_in_place(&self) -> Result<bool, StoreError> {
-        Ok(SegmentIdentity::of(&self.path)? == self.place)
+        Ok(SegmentIdentity::of(&self.path)? == self.identity)
     }
 
-    /// Moves into the database, wherever that is by now, what is only in the WAL. Nothing is removed.
+    /// Checkpoints the database, wherever it is by now. Removes nothing.
     pub(crate) fn checkpoint(&self) {
         if let Err(error) = wal::checkpoint(&self.connection, &self.path) {
             tracing::warn!(%error, "the segment that is no longer at its path was not checkpointed");
         }
     }
 
-    /// Closes it without moving anything, and says what is known of it.
+    /// Closes it without a checkpoint.
     pub(crate) fn leave(self) -> ClosedSegment {
         ClosedSegment {
             month: self.month,
             head: self.head,
             previous: link::previous(&self.connection).ok().flatten(),
             manifest: link::manifest(&self.connection).ok().flatten(),
-            place: self.place,
-            begun: None,
+            identity: self.identity,
+            successor: None,
         }
     }
 
-    /// Moves the WAL into the file; it will be opened again.
+    /// Checkpoints and closes it; it will be opened again.
     pub(crate) fn close(self) {
         wal::finish(&self.connection, &self.path);
     }
 
-    /// The same at a stop: auditors read the file as it is until the next start.
+    /// Closes it at a stop: auditors read the file as it is until the next start.
     pub(crate) fn close_for_readers(self) {
         wal::finish_for_readers(&self.connection, &self.path);
     }
 
-    /// How long the WAL is, in bytes.
     pub(crate) fn wal_bytes(&self) -> u64 {
         let [_, wal, _] = files::database_files(&self.path);
         fs::metadata(wal).map_or(0, |wal| wal.len())
     }
 }
 
-/// Begins a transaction. Who holds it up for longer than [`NAMED_AFTER`] is named while it is waited for.
+/// Begins a transaction. A process that blocks it for longer than [`NAMED_AFTER`] is named while this waits.
 fn begin_batch<'c>(
     connection: &'c Connection,
     path: &Path,
@@ -239,15 +235,15 @@ fn begin_batch<'c>(
                 if !error.is_busy() {
                     return Err(error);
                 }
-                let who = locks::describe(&locks::holders(path, BlockedOperation::Commit));
+                let holder = locks::describe(&locks::holders(path, BlockedOperation::Commit));
                 if let Some(alarms) = alarms {
                     let text = format!(
-                        "{who} holds a lock, and no record can be written: end it, and let nobody into audit_group who is not trusted"
+                        "{holder} holds a lock, and no record can be written: end it, and let nobody into audit_group who is not trusted"
                     );
                     alarms.raise(Condition::AuditLocked, text);
                 }
                 if waits >= WAITS {
-                    let text = format!("it is locked by {who}");
+                    let text = format!("it is locked by {holder}");
                     return Err(StoreError::new(
                         path,
                         Fault::Sqlite { code: Some(ErrorCode::DatabaseBusy), text },
@@ -259,7 +255,8 @@ fn begin_batch<'c>(
     }
 }
 
-/// How long another process may hold up a commit before it is named, and how often that is waited before it fails.
+/// The time that another process may block a commit before it is named, and the number of these waits before the commit
+/// fails.
 const NAMED_AFTER: Duration = Duration::from_secs(1);
 const WAITS: u32 = 5;
 
@@ -270,7 +267,7 @@ fn create(path: &Path, options: &Options) -> Result<(), StoreError> {
     match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
         Ok(file) => {
             if group.is_some() {
-                // The umask may have taken the group's bit.
+                // The umask may have removed the group's bit.
                 file.set_permissions(Permissions::from_mode(mode)).map_err(io)?;
             }
             if let Some(group) = group {

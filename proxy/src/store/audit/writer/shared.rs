@@ -1,4 +1,4 @@
-//! What the writer and those who hand rows in share: the queue, the waiters, how the writing goes.
+//! State that the writer shares with the callers that append rows: the queue, the waiters, the state of writing.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +10,7 @@ use super::waiters::Waiters;
 use crate::alarms::{Alarms, Condition};
 use crate::clock::Time;
 use crate::store::Failure;
-use crate::store::audit::evidence::lost::{Lost, Standing};
+use crate::store::audit::evidence::lost::{Losses, Lost};
 use crate::store::audit::log::columns::Gap;
 use crate::store::audit::log::row::Row;
 use crate::store::audit::{AuditUnavailable, OnFailure, Options};
@@ -20,17 +20,16 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue<Entry>,
     pub(crate) waiters: Waiters,
     pub(crate) healthy: AtomicBool,
-    /// The work that the writer is at.
     pub(crate) busy: Busy,
-    /// Whether a row has waited for its commit, or the writer has been at one piece of work, for half as long as anybody
-    /// waits.
+    /// Whether a row has waited for its commit, or the writer has spent on one piece of work, half the time that a waiter
+    /// waits at most.
     pub(crate) stalled: AtomicBool,
-    /// Whether a row that nobody waited for was given up.
+    /// Whether a row without a waiter was dropped.
     pub(crate) incomplete: AtomicBool,
     pub(crate) on_failure: OnFailure,
-    /// What went without a record since the last commit.
+    /// The requests without a record since the last commit.
     pub(crate) gap: Mutex<Option<Gap>>,
-    /// The same since the start.
+    /// The number of requests without a record since the start.
     pub(crate) missed: AtomicU64,
     pub(crate) wal_bytes: AtomicU64,
     pub(crate) alarms: Alarms,
@@ -62,15 +61,15 @@ impl Shared {
         }
     }
 
-    /// Takes over what the notes say about rows that are missing.
-    pub(crate) fn set_lost(&self, standing: &Standing) {
-        match standing.alarm() {
+    /// Applies what the notes say about missing rows.
+    pub(crate) fn set_lost(&self, losses: &Losses) {
+        match losses.alarm() {
             Some(text) => self.alarms.raise(Condition::RowsLost, text),
             None => self.alarms.clear(Condition::RowsLost),
         }
-        let through = standing.through().map_or(i64::MIN, Time::as_micros);
+        let through = losses.through().map_or(i64::MIN, Time::as_micros);
         self.lost_through.store(through, Ordering::Release);
-        self.lost_while_running.store(standing.lost_while_running(), Ordering::Release);
+        self.lost_while_running.store(losses.lost_while_running(), Ordering::Release);
     }
 
     pub(crate) fn lost(&self) -> Option<Lost> {
@@ -87,11 +86,12 @@ impl Shared {
                 OnFailure::Answer => (count, 0),
                 OnFailure::Refuse => (0, count),
             };
-            self.miss(Gap { first: at, last: at, answered, refused });
+            self.add_gap(Gap { first: at, last: at, answered, refused });
         }
     }
 
-    pub(crate) fn miss(&self, more: Gap) {
+    /// Adds to the requests without a record.
+    pub(crate) fn add_gap(&self, more: Gap) {
         let mut gap = self.gap.lock().unwrap_or_else(PoisonError::into_inner);
         *gap = Some(match *gap {
             None => more,
@@ -109,18 +109,18 @@ impl Shared {
     }
 }
 
-/// A row, and who waits for it.
+/// A queued row.
 pub(crate) struct Entry {
     pub(crate) row: Row,
     pub(crate) awaited: Awaited,
 }
 
-/// Who waits for a row.
+/// The receiver of a row's commit result.
 pub(crate) enum Awaited {
-    /// No one.
+    /// None.
     Not,
-    /// A request, in the line of the waiters.
-    InLine,
-    /// Whoever wants the row's number.
+    /// A waiter in the queue of waiters.
+    Queued,
+    /// A caller that needs the row's number.
     Numbered(oneshot::Sender<Result<i64, AuditUnavailable>>),
 }

@@ -29,10 +29,10 @@ fn settle(writer: &mut Writer, rows: Vec<LookupRow>) -> Vec<Result<(), AuditUnav
         .into_iter()
         .map(|row| {
             let told = writer.shared.waiters.join(|| Ok::<_, ()>(())).unwrap();
-            (Entry { row: Row::LookUp(row), awaited: Awaited::InLine }, told)
+            (Entry { row: Row::LookUp(row), awaited: Awaited::Queued }, told)
         })
         .unzip();
-    writer.settle(&mut batch);
+    writer.commit_batch(&mut batch);
     assert!(batch.is_empty());
     waiting.into_iter().map(|mut result| result.try_recv().unwrap()).collect()
 }
@@ -82,7 +82,7 @@ fn the_row_of_a_call_outlives_a_disk_that_fails() {
     let entry = |reason| Entry { row: Row::Refused(refused(reason)), awaited: Awaited::Not };
     for reason in ["one", "two"] {
         let mut batch = vec![entry(reason)];
-        writer.settle(&mut batch);
+        writer.commit_batch(&mut batch);
     }
     assert_eq!(settle(&mut writer, vec![row(NOON, "lost")]), [Err(AuditUnavailable::Failed)]);
     writer.options.min_free = 0;
@@ -105,8 +105,8 @@ fn the_row_of_a_call_outlives_a_disk_that_fails() {
     // There is a bound to them.
     writer.options.min_free = u64::MAX;
     let mut batch: Vec<_> = (0..=KEPT).map(|_| entry("many")).collect();
-    writer.reserve_at = Duration::ZERO;
-    writer.settle(&mut batch);
+    writer.disk_check_at = Duration::ZERO;
+    writer.commit_batch(&mut batch);
     assert!(!store.is_complete());
     writer.options.min_free = 0;
     hand.advance(LONGEST_PAUSE);
@@ -147,10 +147,10 @@ fn what_a_client_is_told_is_what_its_record_says() {
         assert_eq!(told(&mut committing), if refuses { None } else { full }, "{on_failure:?}");
         assert_eq!([told(&mut late), told(&mut acted)], [full; 2]);
         assert_eq!(told(&mut fresh), None);
-        writer.settle(&mut batch);
+        writer.commit_batch(&mut batch);
         assert_eq!(told(&mut committing), refuses.then_some(Ok(())));
         assert_eq!(taker.take(&mut batch, None), Received::Items);
-        writer.settle(&mut batch);
+        writer.commit_batch(&mut batch);
         assert_eq!(told(&mut fresh), Some(Ok(())));
         store.expire(1);
         assert!(store.can_record());
@@ -267,7 +267,7 @@ fn pauses_double_and_a_probe_ends_the_trouble_without_traffic() {
         settle(&mut writer, vec![row(NOON, "a"), row(february, "b")]),
         [Ok(()), Err(AuditUnavailable::Failed)]
     );
-    let pause = |writer: &Writer| writer.trouble.as_ref().map(|trouble| trouble.pause);
+    let pause = |writer: &Writer| writer.backoff.as_ref().map(|trouble| trouble.pause);
     let mut expected = FIRST_PAUSE;
     for _ in 0..8 {
         assert_eq!(pause(&writer), Some(expected));

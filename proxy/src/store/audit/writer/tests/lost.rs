@@ -14,15 +14,15 @@ fn write(writer: &mut Writer, names: &[&str]) {
         let at = writer.clock.now();
         assert_eq!(settle(writer, vec![row(at, name)]), [Ok(())]);
     }
-    writer.keep_house();
+    writer.run_maintenance();
 }
 
 /// Removes the segment that is written, and lets the writer notice.
 fn lose(writer: &mut Writer, hand: &ManualClock) {
     fs::remove_file(writer.month.path(&writer.dir)).unwrap();
     hand.advance(SECOND);
-    writer.look();
-    assert!(writer.trouble.is_none());
+    writer.check_path();
+    assert!(writer.backoff.is_none());
 }
 
 fn verified(dir: &Path, anchors: &[anchor::Anchor], own_anchors: bool) -> Report {
@@ -63,7 +63,7 @@ fn verify_names_the_lost_rows_of_a_month_after_others_and_nothing_else() {
     }
     acknowledge(dir.path(), writer.clock.now()).unwrap();
     hand.advance(SECOND);
-    writer.keep_house();
+    writer.run_maintenance();
     for anchors in [&[][..], &own, &kept] {
         let report = verified(dir.path(), anchors, true);
         assert_eq!(report.damage, []);
@@ -116,7 +116,7 @@ fn what_is_lost_while_it_is_written_is_refused_after_the_next_start_and_until_it
         if restart == 1 {
             acknowledge(dir.path(), later.clock.now()).unwrap();
             hand.advance(SECOND);
-            later.keep_house();
+            later.run_maintenance();
             assert_eq!(says(&later.shared), (None, false, false));
             assert_eq!(later.shared.acknowledgements.load(Ordering::Relaxed), 1);
         }
@@ -132,7 +132,7 @@ fn an_acknowledgement_ends_what_was_lost_while_running_too() {
     lose(&mut writer, &hand);
     acknowledge(dir.path(), writer.clock.now()).unwrap();
     hand.advance(SECOND);
-    writer.keep_house();
+    writer.run_maintenance();
     assert!(!writer.shared.lost_while_running.load(Ordering::Relaxed));
     assert!(!writer.shared.alarms.holds(Condition::RowsLost));
 }
