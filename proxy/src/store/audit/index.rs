@@ -1,13 +1,14 @@
-//! Which rows a card has: sorted runs and blocks, appended when nobody waits, or with the rows of the next commit.
+//! The card index, a two-level LSM tree: the tail in memory, sorted runs (level 0) and blocks of merged runs (level 1).
+//! It is written when idle, or with the rows of the next commit.
 //!
-//! A live index would dirty a page a row. Instead, rows that are committed wait in the *tail*; when there are
-//! [`Options::run`](super::Options::run) of them they are sorted into a *run* (`card_run`, `card_entry`), and
-//! [`Options::block`](super::Options::block) runs are merged into a *block* (`card_block`, `card_block_entry`), a small
-//! step at a time, since each step keeps the next commit waiting. Whoever looks for a card asks every block and every run
-//! behind the last one, and scans the tail. Nothing is deleted: runs that a block covers stay, unread.
+//! An index that is updated per row would dirty a page per row. Instead, committed rows wait in the *tail*; after
+//! [`Options::run`](super::Options::run) rows the tail is sorted into a *run* (`card_run`, `card_entry`), and
+//! [`Options::block`](super::Options::block) runs are merged into a *block* (`card_block`, `card_block_entry`), in
+//! small steps, since each step delays the next commit. A search reads every block, every run after the last block, and
+//! the tail. Nothing is deleted: runs that a block covers stay, unread.
 //!
-//! A block has the number of its last run. Entries of a number that is greater than every block's are a block in the
-//! making, which goes on where it stopped, after a crash too.
+//! A block has the number of its last run. Entries of a number greater than every block's belong to an unfinished
+//! block, which continues where it stopped, after a crash too.
 
 mod compaction;
 pub(crate) mod find;
@@ -23,51 +24,51 @@ use super::log::insert::Insert;
 use super::log::value::Value;
 use crate::inline_str::InlineStr;
 
-/// Entries that one statement inserts.
+/// Entries per statement.
 const WIDE: usize = 32;
 
-/// Entries of a piece where no commit waits.
-const AT_LEISURE: usize = 8_192;
+/// Entries per step when no commit waits.
+const IDLE_STEP: usize = 8_192;
 
-/// How far the index of a segment has got. After an error the segment is to be opened anew.
+/// The index of a segment, in memory. After an error the segment must be opened again.
 pub(super) struct Index {
-    /// Rows of a run, runs of a block.
+    /// Rows per run, and runs per block.
     run: i64,
     block: i64,
-    /// The last row in a run; the last run, and the last one in a block.
+    /// The last row in a run; the last run; the last run in a block.
     indexed: i64,
     last_run: i64,
     blocked: i64,
-    /// What has a card behind the last run.
+    /// The entries after the last run.
     tail: Vec<IndexEntry>,
-    /// Runs in no block that were sorted here: reading them back would be a third of the index's work.
+    /// Runs in no block that this process sorted: reading them back would be a third of the index's work.
     fresh: VecDeque<Sorted>,
-    /// The block in the making.
-    merge: Option<Compaction>,
+    /// The unfinished block.
+    compaction: Option<Compaction>,
 }
 
-/// A run by its number.
+/// A sorted run with its number.
 struct Sorted {
     run: i64,
     entries: Packed,
 }
 
-/// A row that is to be found by its card; ordered by card, then number.
+/// An entry: a row that has a card. Ordered by card, then number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct IndexEntry {
-    /// As it stands in the file; a keyed hash is the longest.
+    /// The card as it is stored; a keyed hash is the longest form.
     pub(super) card: InlineStr<32>,
     pub(super) id: i64,
 }
 
-/// What has a card behind a row.
+/// Selects the rows after one that have a card.
 const TAIL: &str = "
     SELECT card, id FROM record WHERE id > ?1 AND card IS NOT NULL
     UNION ALL
     SELECT card, id FROM call WHERE id > ?1 AND card IS NOT NULL";
 
 impl Index {
-    /// Of a segment whose last row is `last`.
+    /// Opens the index of a segment whose last row is `last`.
     pub(super) fn open(connection: &Connection, last: i64, run: u32, block: u32) -> rusqlite::Result<Self> {
         connection.set_prepared_statement_cache_capacity(32);
         let most = |sql| connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
@@ -76,32 +77,37 @@ impl Index {
             None => most("SELECT min(first) - 1 FROM batch")?.unwrap_or(last),
         };
         let blocked = most("SELECT max(id) FROM card_block")?.unwrap_or(0);
-        let begun = most("SELECT max(block) FROM card_block_entry")?.filter(|&begun| begun > blocked);
+        let unfinished = most("SELECT max(block) FROM card_block_entry")?.filter(|&block| block > blocked);
         Ok(Self {
             run: run.max(1).into(),
             block: block.max(1).into(),
             indexed,
             last_run: most("SELECT max(id) FROM card_run")?.unwrap_or(0),
             blocked,
-            tail: connection.prepare(TAIL)?.query_map([indexed], carded)?.collect::<rusqlite::Result<_>>()?,
+            tail: connection
+                .prepare(TAIL)?
+                .query_map([indexed], read_entry)?
+                .collect::<rusqlite::Result<_>>()?,
             fresh: VecDeque::new(),
-            merge: begun
+            compaction: unfinished
                 .map(|through| Compaction::open(connection, blocked, through, &mut VecDeque::new()))
                 .transpose()?,
         })
     }
 
-    /// Adds an appended row that has a card to the tail. The card is as it is written.
+    /// Adds an appended row to the tail, with its card as it is stored.
     pub(super) fn note(&mut self, card: &str, id: i64) {
         self.tail.push(IndexEntry { card: InlineStr::new(card), id });
     }
 
-    /// Whether there is something to do, the last row being `last`.
+    /// Whether a step is pending; the last row is `last`.
     pub(super) fn is_behind(&self, last: i64) -> bool {
-        last - self.indexed >= self.run || self.merge.is_some() || self.last_run - self.blocked >= self.block
+        last - self.indexed >= self.run
+            || self.compaction.is_some()
+            || self.last_run - self.blocked >= self.block
     }
 
-    /// Does a piece of it after `rows` rows more, the last one being `last`: enough not to fall behind.
+    /// Makes one step after `rows` more rows, of which the last is `last`: enough to keep up.
     pub(super) fn step(
         &mut self,
         transaction: &Transaction<'_>,
@@ -111,15 +117,15 @@ impl Index {
         if last - self.indexed >= self.run {
             self.append_run(transaction, last)?;
         }
-        if self.merge.is_some() || self.last_run - self.blocked >= self.block {
-            // One entry a row would do.
+        if self.compaction.is_some() || self.last_run - self.blocked >= self.block {
+            // One entry per row would suffice.
             let entries = usize::try_from(rows + rows / 4).unwrap_or(0).max(64);
             self.extend_block(transaction, self.blocked + self.block, entries)?;
         }
         Ok(())
     }
 
-    /// Does all of it, for a segment that is over: what is left, however little, is a run and a block.
+    /// Makes all remaining steps, for a segment that has ended: the rest, however small, becomes a run and a block.
     pub(super) fn complete(mut self, connection: &mut Connection, last: i64) -> rusqlite::Result<()> {
         if last > self.indexed {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -129,7 +135,7 @@ impl Index {
         while self.blocked < self.last_run {
             let through = self.last_run.min(self.blocked + self.block);
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            self.extend_block(&transaction, through, AT_LEISURE)?;
+            self.extend_block(&transaction, through, IDLE_STEP)?;
             transaction.commit()?;
         }
         Ok(())
@@ -149,33 +155,33 @@ impl Index {
         Ok(())
     }
 
-    /// Merges so many more `entries` into the block in the making, or into that of the runs up to `through`.
+    /// Merges `entries` more entries into the unfinished block, or into a new one of the runs up to `through`.
     fn extend_block(
         &mut self,
         transaction: &Transaction<'_>,
         through: i64,
         entries: usize,
     ) -> rusqlite::Result<()> {
-        let merge = match &mut self.merge {
-            Some(merge) => merge,
+        let compaction = match &mut self.compaction {
+            Some(compaction) => compaction,
             none => none.insert(Compaction::open(transaction, self.blocked, through, &mut self.fresh)?),
         };
-        let through = merge.through();
-        let merged = merge.take(transaction, entries)?;
+        let through = compaction.block();
+        let merged = compaction.take(transaction, entries)?;
         insert(transaction, "card_block_entry (block, card, id)", through, &merged)?;
-        if merge.is_over() {
+        if compaction.is_finished() {
             transaction.execute(
                 "INSERT INTO card_block (id, first, last)
                  SELECT ?2, min(first), max(last) FROM card_run WHERE id BETWEEN ?1 AND ?2",
                 [self.blocked + 1, through],
             )?;
-            (self.blocked, self.merge) = (through, None);
+            (self.blocked, self.compaction) = (through, None);
         }
         Ok(())
     }
 }
 
-/// Inserts entries of a run or a block, sorted: each next to the one before.
+/// Inserts the sorted entries of a run or a block, so consecutive rows are neighbours.
 fn insert(connection: &Connection, into: &str, number: i64, entries: &[IndexEntry]) -> rusqlite::Result<()> {
     let (wide, single) = entries.split_at(entries.len() - entries.len() % WIDE);
     for (entries, width) in [(wide, WIDE), (single, 1)] {
@@ -195,7 +201,7 @@ fn insert(connection: &Connection, into: &str, number: i64, entries: &[IndexEntr
     Ok(())
 }
 
-fn carded(row: &Row<'_>) -> rusqlite::Result<IndexEntry> {
+fn read_entry(row: &Row<'_>) -> rusqlite::Result<IndexEntry> {
     Ok(IndexEntry { card: InlineStr::new(row.get_ref(0)?.as_str()?), id: row.get(1)? })
 }
 

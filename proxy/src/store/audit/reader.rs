@@ -1,4 +1,4 @@
-//! Reads the audit back: its own read-only connections, nothing held longer than a call.
+//! Reads the audit back for the proxy's start: read-only connections that stay open for one call only.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -20,41 +20,41 @@ use crate::clock::Time;
 use crate::store::schema::{self, Kind};
 use crate::store::{Fault, StoreError};
 
-/// Reads the segments of a folder; nothing else has to be open.
+/// Reads the segments of a folder. It needs no open store.
 #[derive(Clone, Debug)]
 pub struct AuditReader {
     dir: PathBuf,
 }
 
-/// What the audit says about an authenticated request that had a transid.
+/// An authenticated request with a transid, as the audit recorded it.
 #[derive(Clone, Debug)]
 pub struct PastRequest<'a> {
-    /// Who asked.
+    /// The client.
     pub client: AppId,
-    /// Its transid, as it was sent.
+    /// Its transid, as sent.
     pub transid: &'a str,
-    /// When it came.
+    /// Its arrival.
     pub at: Time,
-    /// About which card.
+    /// The card.
     pub card: Option<PastCard>,
-    /// Which look-up.
+    /// The operation.
     pub operation: Option<&'a str>,
-    /// What became of it.
+    /// The outcome.
     pub outcome: &'a str,
-    /// Why, if it was refused or failed: not every refusal burns the transid.
+    /// The reason, if it was refused or failed: not every refusal marks the transid used.
     pub reason: Option<&'a str>,
 }
 
-/// An action that the audit knows to have been begun.
+/// An action that was begun, as the audit recorded it.
 #[derive(Clone, Copy, Debug)]
 pub struct PastAction<'a> {
-    /// The number of the row that says so.
+    /// The number of its row.
     pub row: i64,
-    /// Who asked for it.
+    /// The client.
     pub client: AppId,
     /// The client's transid.
     pub transid: &'a str,
-    /// When it was asked for.
+    /// The arrival of the request.
     pub at: Time,
 }
 
@@ -64,9 +64,8 @@ impl AuditReader {
         Self { dir: dir.to_owned() }
     }
 
-    /// Visits the authenticated requests that came at or after `since`, in whatever segment, the last written first, until
-    /// there are no more or `visit` breaks. Blocks. Returns those that cannot be read: their segment is
-    /// missing, or damaged.
+    /// Visits the authenticated requests that arrived at or after `since`, in all segments, the last written first,
+    /// until `visit` breaks. Blocks. Returns the rows that cannot be read: their segment is missing or damaged.
     ///
     /// # Errors
     /// When the newest segment cannot be read.
@@ -79,14 +78,14 @@ impl AuditReader {
             let Some(first) = first_since(connection, since).map_err(StoreError::sqlite(path))? else {
                 return Ok(ControlFlow::Continue(()));
             };
-            // A key that cannot be read is as good as none.
+            // Without a readable key the cards are unknown.
             let key = IdentityKey::read(&self.dir, month).ok().flatten().map(Arc::new);
             visit_from(connection, path, key.as_ref(), first, since, &mut visit)
         })
     }
 
-    /// Visits the actions that were begun at or after `since`, in whatever segment. Blocks. Returns those that
-    /// cannot be read.
+    /// Visits the actions that were begun at or after `since`, in all segments. Blocks. Returns the rows that cannot be
+    /// read.
     ///
     /// # Errors
     /// When the newest segment cannot be read.
@@ -115,11 +114,11 @@ impl AuditReader {
         })
     }
 
-    /// Notes rows that cannot be read as lost, unless they are already. Up to when requests are to be refused for that
-    /// until the writer says so itself. Blocks.
+    /// Leaves notes of rows that cannot be read, unless there are some already. Returns the time up to which requests
+    /// must be refused until the writer says so itself. Blocks.
     ///
     /// # Errors
-    /// When the folder cannot be read or the note not be written.
+    /// When the folder cannot be read or the note cannot be written.
     pub fn note_unreadable(&self, losses: &[Loss], now: Time) -> Result<Option<Time>, StoreError> {
         lost::note_unreadable(&self.dir, losses, now)
     }
@@ -142,8 +141,9 @@ impl AuditReader {
         Ok(None)
     }
 
-    /// Reads the segments that may have rows at or after `since`, the newest first: by what the newest says of those before
-    /// it, since a segment's name does not tell when its rows were written. Returns the rows of those that cannot be read.
+    /// Reads the segments that may have rows at or after `since`, newest first. The newest segment's manifest says
+    /// which: a segment's name does not say when its rows were written. Returns the rows of segments that cannot be
+    /// read.
     fn segments_since(
         &self,
         since: Time,
@@ -189,15 +189,15 @@ impl AuditReader {
         Ok(unreadable)
     }
 
-    /// The sequences of an account's calls that have a row, of stamps from `since` to `until`. Blocks.
+    /// The sequences of an account's recorded calls with stamps from `since` to `until`. Blocks.
     ///
     /// # Errors
     /// When a segment cannot be read.
     pub fn called(&self, appid: &AppId, since: Stamp, until: Stamp) -> Result<BTreeSet<u32>, StoreError> {
         let mut found = BTreeSet::new();
-        // Behind every sequence of eight digits.
+        // After every sequence of eight digits.
         let (first, last) = (format!("{appid}{since}"), format!("{appid}{until}:"));
-        // Stamp and sequence are 22; an appid is 26 at most.
+        // Stamp and sequence have 22 characters; an appid has 26 at most.
         let length = i64::try_from(appid.as_str().len() + 22).unwrap_or(i64::MAX);
         for month in month::list(&self.dir)? {
             let path = month.path(&self.dir);
@@ -227,7 +227,7 @@ impl AuditReader {
         let mut highest = None;
         for month in month::list(&self.dir)? {
             let path = month.path(&self.dir);
-            // The last 22 characters of a transid are stamp and sequence, whatever the appid before them.
+            // The last 22 characters of a transid are stamp and sequence, after any appid.
             let found: Option<String> = schema::open_read_only(&path, Kind::Audit)?
                 .query_row(
                     "SELECT max(stamp) FROM (SELECT max(substr(carrier_transid, -22, 14)) AS stamp FROM record
@@ -279,7 +279,7 @@ fn visit_from(
     Ok(ControlFlow::Continue(()))
 }
 
-/// None when the row holds what the writer never writes.
+/// None when the row has values that the writer never writes.
 fn past<'a>(row: &'a Row<'_>, key: Option<&Arc<IdentityKey>>) -> rusqlite::Result<Option<PastRequest<'a>>> {
     let text = |column| row.get_ref(column).and_then(|value| Ok(value.as_str_or_null()?));
     let (Some(client), Some(transid), Some(outcome)) = (text(0)?, text(1)?, text(6)?) else {

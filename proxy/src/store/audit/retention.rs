@@ -1,7 +1,7 @@
-//! What commands do to a folder of segments, while the proxy serves or not: prune, erase, back up.
+//! Commands on a folder of segments, with or without a running proxy: prune, erase, back up.
 //!
-//! Only the writer writes the chain, so each leaves a note that it makes a row of. A segment that goes stays in the
-//! manifest of every later one, so the rest verifies.
+//! Only the writer writes the chain, so each command leaves a note that becomes a row. A deleted segment stays in the
+//! manifest of every later one, so the rest still verifies.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,31 +21,31 @@ use crate::store::atomic_file::{self, AtomicFile, Existing};
 use crate::store::schema::{self, Kind};
 use crate::store::{Fault, StoreError, files};
 
-/// Network logs must be kept for so long in China (Cybersecurity Law, article 21).
+/// The least months that network logs must be kept in China (Cybersecurity Law, article 21).
 pub const LEAST_MONTHS: u32 = 6;
 
-/// The notes of what is done here.
+/// The kinds of notes.
 const PRUNED: &str = "pruned";
 const ERASED: &str = "erased";
 
-/// How far the clock may be ahead of the newest record before it is taken to be wrong: a month without any request.
+/// The most that the clock may be ahead of the newest record: a month without any request.
 const IDLE: Duration = Duration::from_secs(31 * 86_400);
 
-/// The time of the newest record, if the clock is ahead of it by more than a month: one of the two is wrong, or nobody asked
-/// for so long.
+/// The time of the newest record, if the clock is ahead of it by more than a month: one of the two is wrong, or there
+/// was no request for that long.
 pub fn clock_ahead_of(dir: &Path, now: Time) -> Option<Time> {
     newest_record(dir).filter(|newest| now.since(*newest) > IDLE)
 }
 
-/// None too when the newest segments cannot be read.
+/// Also none when the newest segments cannot be read.
 fn newest_record(dir: &Path) -> Option<Time> {
     AuditReader::new(dir).newest_record().ok().flatten()
 }
 
-/// The months before the last `retention` ones of which there is anything, oldest first: a segment, or a key or a WAL that an
-/// interrupted command left. The last month is that of the clock, of the newest record or of the newest segment, whichever is
-/// the earliest: a wrong clock deletes nothing that a right one would keep. The month of the newest segment is never
-/// among them.
+/// The months before the last `keep` ones that have files, oldest first: a segment, or a key or a WAL that an
+/// interrupted command left. The last month is that of the clock, of the newest record or of the newest segment,
+/// whichever is the earliest: a wrong clock deletes nothing that a right one would keep. The month of the newest
+/// segment is never among them.
 ///
 /// # Errors
 /// When the folder cannot be read.
@@ -68,14 +68,14 @@ pub fn prunable(dir: &Path, keep: u32, now: Time) -> Result<Vec<Month>, StoreErr
     Ok(months.into_iter().collect())
 }
 
-/// What there may be of a month, behind `audit-2026-01`.
+/// The files of a month, after `audit-2026-01`.
 const FILES: [&str; 5] = [".db", ".db-wal", ".db-shm", ".key", ".key.part"];
 
-/// Deletes a segment that is over: its identity key first, so that an interrupted command leaves no cards that can still
-/// be found. Run again, it deletes what is left.
+/// Deletes a segment that has ended, its identity key first: an interrupted command leaves no cards that can still be
+/// identified. Run again, it deletes the rest.
 ///
 /// # Errors
-/// When something cannot be deleted.
+/// When a file cannot be deleted.
 pub fn prune(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
     let path = month.path(dir);
     notes::leave(dir, &NoteRow { at: now, what: PRUNED, detail: month.to_string() })?;
@@ -86,12 +86,12 @@ pub fn prune(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
     atomic_file::sync_folder(&path).map_err(StoreError::io(dir))
 }
 
-/// Destroys the key of a month's identities: its cards are nobody's from here on, and the chain stays whole. Run again after
-/// it was interrupted, it leaves the note that was not left.
+/// Destroys the identity key of a month: its card hashes can no longer be linked to cards, and the chain stays whole.
+/// Run again after an interruption, it leaves the missing note.
 ///
 /// # Errors
-/// When there is no such key and its destruction is noted, when the month is still written into, or when it cannot be
-/// destroyed.
+/// When there is no such key and a note says that it was destroyed, when the month has not ended, or when the key
+/// cannot be destroyed.
 pub fn erase(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
     let unable =
         |why, remedy| Err(StoreError::new(&IdentityKey::path(dir, month), Fault::Unable { why, remedy }));
@@ -121,8 +121,8 @@ pub fn erase(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
     notes::leave(dir, &NoteRow { at: now, what: ERASED, detail })
 }
 
-/// Whether rows of the month keep more of a card than its first digits: earlier versions kept the last ones too. Reads every
-/// row where none does.
+/// Whether rows of the month show more of a card than its first digits: earlier versions showed the last ones too.
+/// Reads every row if none does.
 ///
 /// # Errors
 /// When the segment cannot be read.
@@ -150,7 +150,7 @@ fn was_keyed(dir: &Path, month: Month) -> Result<bool, StoreError> {
     }
 }
 
-/// Whether the erasure of a month is in the chain, or about to be.
+/// Whether the erasure of a month is noted, in the chain or in a waiting note.
 fn is_noted(dir: &Path, month: Month, detail: &str) -> Result<bool, StoreError> {
     if notes::waits(dir, ERASED, detail) {
         return Ok(true);
@@ -171,8 +171,8 @@ fn is_noted(dir: &Path, month: Month, detail: &str) -> Result<bool, StoreError> 
     Ok(false)
 }
 
-/// Copies a segment as it is now into a new file, which verifies on its own. Its readers and writers go on. The file has
-/// its name when the copy is whole.
+/// Copies a segment in its present state into a new file, which verifies on its own. Readers and the writer continue.
+/// The file gets its name when the copy is whole.
 ///
 /// # Errors
 /// When the segment cannot be read, or the file exists or cannot be written.
@@ -188,7 +188,7 @@ pub fn back_up(dir: &Path, month: Month, to: &Path) -> Result<PathBuf, StoreErro
     let Some(name) = copy.part().to_str() else {
         return Err(StoreError::new(to, Fault::Malformed { value: "name: it is not UTF-8" }));
     };
-    // Of an interrupted copy: SQLite would apply it to this one.
+    // Left by an interrupted copy: SQLite would apply it to this one.
     let mut journal = copy.part().as_os_str().to_owned();
     journal.push("-journal");
     atomic_file::remove(Path::new(&journal)).map_err(io)?;

@@ -1,7 +1,7 @@
 //! Anchors: signed heads of the chain, kept outside the file that they vouch for.
 //!
-//! One JSON object a line, in `anchors.log` and in the log. A chain alone does not miss its tail when that is cut off;
-//! an anchor held elsewhere does. Whoever owns the host owns the key: ship the lines off it. Reading them: [`read`].
+//! One JSON object per line, in `anchors.log` and in the log. A chain alone cannot detect a truncated tail; an anchor
+//! kept elsewhere can. The owner of the host has the key too: ship the lines off the host. [`read`] reads them.
 //!
 //! ```text
 //! signed = "cmiot-audit-anchor-1" 00, at (i64), month (7 bytes), last (i64), head (32 bytes)     integers big-endian
@@ -32,17 +32,17 @@ pub use self::lines::{Lines, read};
 
 /// The file that anchors are appended to, in the store's folder.
 pub const LOG: &str = "anchors.log";
-/// The private key, made at the first start.
+/// The private key, created at the first start.
 const KEY: &str = "audit-anchor.key";
-/// The public key, for whoever verifies.
+/// The public key, for verification.
 const PUBLIC: &str = "audit-anchor.pub";
 
-/// What is signed: at this time the chain had got this far.
+/// A signed head: the chain had this head at this time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anchor {
-    /// When, in microseconds since 1970.
+    /// The time, in microseconds since 1970.
     pub at: i64,
-    /// The same for people.
+    /// The same time for people.
     pub time: String,
     /// The segment: `2026-01`.
     pub segment: String,
@@ -67,7 +67,7 @@ impl PublicKey {
     /// The public key of a folder.
     ///
     /// # Errors
-    /// When there is none, or it is not one.
+    /// When there is no such file, or it holds no key.
     pub fn of_folder(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(PUBLIC);
         let text = fs::read_to_string(&path).map_err(StoreError::io(&path))?;
@@ -102,13 +102,13 @@ impl Anchor {
             && self.at <= loss.through.as_micros()
     }
 
-    /// Whether its fields have the form of what is signed.
+    /// Whether its fields have the form of a signed anchor.
     fn is_well_formed(&self) -> bool {
         let signature = from_hex(&self.signature).is_some_and(|bytes| bytes.len() == 64);
         self.month().is_some() && self.message().is_some() && signature
     }
 
-    /// None when a field is not what was ever signed.
+    /// The signed bytes; none when a field has another form.
     fn message(&self) -> Option<Vec<u8>> {
         let head = unhex(&self.head)?;
         if self.segment.len() != 7 {
@@ -123,18 +123,18 @@ impl Anchor {
     }
 }
 
-/// Signs heads and writes them down.
+/// Signs heads, logs them and appends them to `anchors.log`.
 pub(crate) struct AnchorSigner {
     key: Ed25519KeyPair,
     log: PathBuf,
-    /// Of the files that auditors read.
+    /// The mode of the files that auditors read.
     mode: u32,
 }
 
 impl AnchorSigner {
-    /// With the folder's key, which is made if there is none. Anchors and public key get `mode` when they are made.
-    /// A key that is another than the folder's anchors were signed with so far is told to `changed` as "from A to B",
-    /// before anything is written.
+    /// Opens the folder's key, or creates one. New files of anchors and of the public key get `mode`. If the key
+    /// differs from the one that signed the folder's anchors so far, calls `changed` with "from A to B" before it
+    /// writes anything.
     pub(crate) fn open(
         dir: &Path,
         mode: u32,
@@ -143,13 +143,13 @@ impl AnchorSigner {
         let path = dir.join(KEY);
         folder::check_key(&path)?;
         let bytes = match fs::read(&path) {
-            // What a crash left while an earlier version made it.
+            // Left by a crash while an earlier version created it.
             Ok(bytes) if is_blank(&bytes) => {
-                tracing::error!(file = %path.display(), "the key that signs anchors is lost: a new one is made");
-                make(&path)?
+                tracing::error!(file = %path.display(), "the key that signs anchors is lost: a new one is created");
+                create_key(&path)?
             }
             Ok(bytes) => Zeroizing::new(bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => make(&path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create_key(&path)?,
             Err(error) => return Err(StoreError::io(&path)(error)),
         };
         let key = Ed25519KeyPair::from_pkcs8(&bytes)
@@ -194,12 +194,12 @@ impl AnchorSigner {
         let mut line = serde_json::to_string(&anchor).unwrap_or_default();
         tracing::info!(anchor = line, "audit anchor");
         line.push('\n');
-        mend(&self.log)?;
+        repair(&self.log)?;
         atomic_file::append_line(&self.log, self.mode, &line).map_err(StoreError::io(&self.log))
     }
 }
 
-/// Opens a file to those who may read it by the configuration of now; it may be of an earlier one.
+/// Gives a file the mode of the present configuration; it may have that of an earlier one.
 fn share(file: &Path, mode: u32) {
     let lacks = |found: fs::Metadata| found.permissions().mode() & mode != mode;
     if fs::metadata(file).is_ok_and(lacks)
@@ -209,7 +209,7 @@ fn share(file: &Path, mode: u32) {
     }
 }
 
-/// The key that signed before, where that was another one: by the file of the public key, or by the last anchor.
+/// The key that signed before, if it was another one: from the file of the public key, or from the last anchor.
 fn former_key(before: Option<&str>, log: &Path, now: &str) -> Option<String> {
     if let Some(key) = before.and_then(PublicKey::parse) {
         return (Some(&key) != PublicKey::parse(now).as_ref()).then(|| key.to_string());
@@ -219,8 +219,8 @@ fn former_key(before: Option<&str>, log: &Path, now: &str) -> Option<String> {
     (!same).then(|| "an unknown key".to_owned())
 }
 
-/// Ends the last line of the anchors, if a crash has torn it: what stands there is cut off unless it is whole.
-fn mend(log: &Path) -> Result<(), StoreError> {
+/// Repairs the last line of the anchors if a crash has torn it: ends it if it is whole, else truncates it.
+fn repair(log: &Path) -> Result<(), StoreError> {
     let io = StoreError::io(log);
     let mut file = match OpenOptions::new().read(true).write(true).open(log) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -238,15 +238,15 @@ fn mend(log: &Path) -> Result<(), StoreError> {
     if serde_json::from_slice::<Anchor>(torn).is_ok_and(|anchor| anchor.is_well_formed()) {
         file.write_all(b"\n").map_err(io)?;
     } else {
-        tracing::warn!(file = %log.display(), bytes = torn.len(), "the last anchor was torn, and is cut off");
+        tracing::warn!(file = %log.display(), bytes = torn.len(), "the last anchor was torn and is removed");
         file.set_len(start + line as u64).map_err(io)?;
     }
     file.sync_data().map_err(io)
 }
 
-fn make(path: &Path) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+fn create_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let made = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
-        .map_err(|_| StoreError::io(path)(io::Error::other("the system gives no randomness")))?;
+        .map_err(|_| StoreError::io(path)(io::Error::other("the system has no randomness")))?;
     atomic_file::write(path, made.as_ref(), 0o600, Existing::Replace).map_err(StoreError::io(path))?;
     Ok(Zeroizing::new(made.as_ref().to_vec()))
 }
@@ -268,8 +268,8 @@ mod tests {
     #[test]
     fn an_anchor_is_signed_by_its_folders_key_and_nothing_of_it_may_change() {
         let dir = tempfile::tempdir().unwrap();
-        let notary = open(dir.path()).unwrap();
-        notary.anchor(Time::from_secs(1_768_449_600), "2026-01".into(), 7, Hash::NONE).unwrap();
+        let signer = open(dir.path()).unwrap();
+        signer.anchor(Time::from_secs(1_768_449_600), "2026-01".into(), 7, Hash::NONE).unwrap();
         open(dir.path()).unwrap().anchor(Time::EPOCH, "2026-01".into(), 8, Hash::NONE).unwrap();
         let key = PublicKey::of_folder(dir.path()).unwrap();
         assert_eq!(PublicKey::parse(&key.to_string()), Some(key.clone()));
@@ -292,7 +292,7 @@ mod tests {
         assert!(!good.is_signed_by(&PublicKey::of_folder(other.path()).unwrap()));
     }
     #[test]
-    fn another_key_is_told_before_it_signs() {
+    fn another_key_is_reported_before_it_signs() {
         let signed = |dir: &Path| {
             open(dir).unwrap().anchor(Time::EPOCH, "2026-01".into(), 7, Hash::NONE).unwrap();
         };

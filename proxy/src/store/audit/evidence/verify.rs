@@ -1,9 +1,9 @@
-//! Verifies segments: every row is read, every batch hashed anew, every link, index and anchor looked at.
+//! Verifies segments: reads every row, hashes every batch again, and checks every link, index and anchor.
 //!
-//! What shows: an edited, removed, inserted or reordered row of any table, a value of another type, altered names, links,
+//! It finds: an edited, removed, inserted or reordered row of any table, a value of another type, altered names, links,
 //! views and triggers, anything added to the schema, an index that does not agree with its table, a page that cannot be
-//! read, a month that is missing without a note of its pruning. The chain has no key, so whoever can write the file can
-//! hash it anew: that shows only against anchors, as do a tail that was cut off together with its batches, batches that
+//! read, a month that is missing without a note of its pruning. The chain has no key, so a person who can write the
+//! file can hash it again; only anchors show that, a tail that was truncated together with its batches, batches that
 //! were merged or split, and a file replaced by another whole one.
 
 use std::collections::BTreeMap;
@@ -31,41 +31,41 @@ mod noted;
 mod rows;
 mod schema;
 
-/// What was looked at and what was found.
+/// The result of a verification.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Segments read, oldest first.
     pub segments: Vec<Month>,
     /// Batches whose hash was computed.
     pub batches: u64,
-    /// Rows in them.
+    /// Rows in these batches.
     pub rows: u64,
-    /// Segments that are no longer there, with the time of the note that says that they were pruned.
+    /// Pruned segments, with the time of the note that says so.
     pub pruned: Vec<(Manifest, Time)>,
     /// Anchors compared with the chain.
     pub anchors: u64,
-    /// The newest segment that an anchor confirms, up to which row.
+    /// The newest segment that an anchor confirms, and the last row confirmed.
     pub confirmed: Option<(Month, i64)>,
-    /// What contradicts the folder's own anchors and is noted as lost and acknowledged.
+    /// Losses that contradict the folder's own anchors and are noted and acknowledged.
     pub losses: Vec<String>,
-    /// Everything that is wrong, in the order found; the first of each segment is where it begins.
+    /// All damage, in the order found; the first of each segment is where it begins.
     pub damage: Vec<Damage>,
-    /// The last row and the chain's head, where the newest segment could be read.
+    /// The last row and the chain's head, if the newest segment could be read.
     pub head: Option<(i64, Hash)>,
 }
 
-/// Something that is not as it was written.
+/// A difference from the log as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// Where.
+    /// The segment.
     pub segment: Month,
-    /// The batch, by the numbers of its rows as it has them, where one is at fault.
+    /// The damaged batch, by the row numbers that it states; none if no single batch is damaged.
     pub batch: Option<BatchSpan>,
-    /// What.
+    /// The description.
     pub what: String,
 }
 
-/// A batch: which rows, and from when.
+/// The rows of a batch, and its least time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BatchSpan {
     /// Its first row's number.
@@ -76,18 +76,18 @@ pub struct BatchSpan {
     pub begins: i64,
 }
 
-/// Which segments, and what to hold them against.
+/// The segments to verify, and the anchors to compare them with.
 #[derive(Default)]
 pub struct Scope<'a> {
     /// The first month; none for the oldest.
     pub from: Option<Month>,
     /// The last month; none for the newest.
     pub to: Option<Month>,
-    /// Signed heads, read before this is called: those of months in scope must hold.
+    /// Anchors, read before the verification: those of months in scope must hold.
     pub anchors: &'a [Anchor],
-    /// Whether they are the folder's own, or none: then what is noted as lost and acknowledged is no damage.
+    /// Whether they are the folder's own, or none: then acknowledged losses are no damage.
     pub own_anchors: bool,
-    /// One of these must have signed them; none to leave that open.
+    /// One of these keys must have signed them; empty if any key may.
     pub public_keys: &'a [PublicKey],
 }
 
@@ -103,11 +103,11 @@ impl Report {
     }
 }
 
-/// Verifies the segments of a folder, live ones too. `progress` is told how many rows of how many are done. Blocks.
+/// Verifies the segments of a folder, live ones too. Calls `progress` with the number of rows read and the number in
+/// total. Blocks.
 ///
 /// # Errors
-/// When the folder or a file cannot be read, or is newer than this program. What can be read and is not as it was written
-/// is in the report.
+/// When the folder or a file cannot be read, or is newer than this program. Damage that can be read is in the report.
 pub fn verify(
     dir: &Path,
     scope: &Scope<'_>,
@@ -163,28 +163,28 @@ pub fn verify(
     if let Some(link) = &link {
         report.head = Some((link.last, link.head));
     }
-    // What commands did and the proxy has not written down yet.
+    // Notes of commands that the proxy has not yet written as rows.
     for (_, note) in Notes::default().pending(dir) {
         noted.take(note.at, note.what, &note.detail);
     }
     known.retain(|month, _| !months.contains(month) && scope.has(*month));
     missing(&known, in_scope, &noted, &mut wrong, &mut report);
-    judge(wrong, &noted, scope.own_anchors, &mut report);
+    report_contradictions(wrong, &noted, scope.own_anchors, &mut report);
     Ok(report)
 }
 
-/// Does two things at once where a thread can be had, else one after the other; what both gave, the second first.
+/// Runs both in parallel if a thread can be started, else one after the other; returns the second result first.
 fn in_parallel<A: Send, B>(other: impl Fn() -> A + Sync, own: impl FnOnce() -> B) -> (B, A) {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("audit-check".into()).spawn_scoped(scope, &other);
         let own = own();
-        // A panic there has been reported by its thread; it comes again here, if it comes again.
+        // Its thread has reported a panic; it recurs here if it recurs.
         let other = thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(&other);
         (own, other)
     })
 }
 
-/// A segment, in one state however long it is read, and how many rows it has. None when it cannot be one: that is damage.
+/// Opens a segment in one state, and counts its rows. None when the file is no segment: that is damage.
 fn open(dir: &Path, month: Month, report: &mut Report) -> Result<Option<(Connection, u64)>, StoreError> {
     let connection = match files::open_read_only(&month.path(dir), Kind::Audit) {
         Ok(connection) => connection,
@@ -194,7 +194,7 @@ fn open(dir: &Path, month: Month, report: &mut Report) -> Result<Option<(Connect
         }
         Err(error) => return Err(error),
     };
-    // A failure shows again where rows are read.
+    // A failure shows again when rows are read.
     let _: rusqlite::Result<()> =
         connection.execute_batch("PRAGMA trusted_schema = off; PRAGMA cell_size_check = on; BEGIN");
     let rows = link::head(&connection).ok().flatten().map_or(0, |head| {
@@ -204,7 +204,7 @@ fn open(dir: &Path, month: Month, report: &mut Report) -> Result<Option<(Connect
     Ok(Some((connection, rows)))
 }
 
-/// What the next segment must link.
+/// The state that the next segment must continue.
 struct Continuity {
     last: i64,
     head: Hash,
@@ -271,7 +271,7 @@ impl SegmentVerifier<'_, '_> {
     }
 }
 
-/// What is wrong with what a segment says of those before it, and which rows are missing between.
+/// The fault in a segment's statements about those before it, and the rows that are missing in between.
 fn link_fault(
     before: Option<&Continuity>,
     previous: &Hash,
@@ -301,7 +301,7 @@ fn link_fault(
     Some((what, rows))
 }
 
-/// Months in scope that a manifest or an anchor knows and that are not there: each needs the note of its pruning.
+/// Reports months in scope that a manifest or an anchor knows and that are missing: each needs the note of its pruning.
 fn missing<'a>(
     known: &BTreeMap<Month, Manifest>,
     mut in_scope: AnchorsInScope<'a>,
@@ -345,9 +345,9 @@ fn missing<'a>(
     }
 }
 
-/// What contradicts an anchor, or the numbers of the rows, is damage, in the words of its note where the proxy itself
-/// found it missing. The folder's own anchors are worth no more than its own notes, so there an acknowledged loss is none.
-fn judge(wrong: Vec<Contradiction<'_>>, noted: &Noted, own: bool, report: &mut Report) {
+/// Reports contradictions as damage, with the text of the note if the proxy itself found the rows missing. The folder's
+/// own anchors prove no more than its own notes, so against them an acknowledged loss is no damage.
+fn report_contradictions(wrong: Vec<Contradiction<'_>>, noted: &Noted, own: bool, report: &mut Report) {
     for Contradiction { month, batch, by, what } in wrong {
         let loss = match by {
             Evidence::Anchor(anchor) => noted.loss(|loss| anchor.is_covered_by(loss)),

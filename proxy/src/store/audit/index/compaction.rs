@@ -1,7 +1,7 @@
-//! A block in the making: its runs merged in order, a piece at a time, so that no commit waits for all of it.
+//! The merge of runs into a block, step by step, so that no commit waits for all of it.
 //!
-//! Runs that were sorted by this process are merged from memory. Of others, which are there after a start, a few entries
-//! each are read ahead and kept between the pieces; a piece costs as much as it has entries, however many runs there are.
+//! Runs that this process sorted are merged from memory. Of other runs, which exist after a start, a few entries are
+//! read ahead and kept between the steps; the cost of a step depends on its entries, not on the number of runs.
 
 use std::cmp::Reverse;
 use std::collections::binary_heap::PeekMut;
@@ -11,18 +11,18 @@ use std::vec;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::packed::Packed;
-use super::{IndexEntry, Sorted, carded};
+use super::{IndexEntry, Sorted, read_entry};
 use crate::inline_str::InlineStr;
 
-/// Entries of a run that are read at once.
+/// Entries of a run per read.
 const AHEAD: u32 = 64;
 
-/// See the module's text.
+/// An unfinished block.
 pub(super) struct Compaction {
     /// The block's number: that of its last run.
-    through: i64,
+    block: i64,
     runs: Vec<Run>,
-    /// The next entry of each run that is not at its end, and which one that is.
+    /// Per run that is not at its end, its next entry and its index in `runs`.
     next: BinaryHeap<Reverse<(IndexEntry, usize)>>,
 }
 
@@ -31,16 +31,16 @@ struct Run {
     ahead: Ahead,
 }
 
-/// What is at hand of a run.
+/// The entries of a run that are in memory.
 enum Ahead {
-    /// All of it that is still to come.
+    /// All remaining entries.
     Whole(Packed),
-    /// What was read of it last.
+    /// The entries of the last read.
     Read(vec::IntoIter<IndexEntry>),
 }
 
 impl Run {
-    /// The next entry; `entry` is the one before, where there was one.
+    /// The next entry after `entry`.
     fn next(&mut self, connection: &Connection, entry: IndexEntry) -> rusqlite::Result<Option<IndexEntry>> {
         let ahead = match &mut self.ahead {
             Ahead::Whole(entries) => return Ok(entries.next()),
@@ -55,44 +55,44 @@ impl Run {
 }
 
 impl Compaction {
-    /// Of the runs behind the last block, `blocked`, up to `through`, of which it takes those that are `fresh`. Goes on
-    /// behind what is merged already.
+    /// Opens the merge of the runs after `blocked`, the last run in a block, up to `through`; takes those that are in
+    /// `fresh`. Continues after the entries that are merged already.
     pub(super) fn open(
         connection: &Connection,
         blocked: i64,
         through: i64,
         fresh: &mut VecDeque<Sorted>,
     ) -> rusqlite::Result<Self> {
-        // The greatest so far: whatever is greater is still to come.
+        // The greatest merged entry: all greater ones remain.
         let so_far = connection
             .prepare_cached(
                 "SELECT card, id FROM card_block_entry WHERE block = ?1 ORDER BY card DESC, id DESC LIMIT 1",
             )?
-            .query_row([through], carded)
+            .query_row([through], read_entry)
             .optional()?
             .unwrap_or(IndexEntry { card: InlineStr::new(""), id: 0 });
-        let mut merge = Self { through, next: BinaryHeap::new(), runs: Vec::new() };
+        let mut compaction = Self { block: through, next: BinaryHeap::new(), runs: Vec::new() };
         for number in blocked + 1..=through {
-            // They are in the order of their numbers, as they were sorted.
+            // `fresh` is ordered by run number.
             let ahead = match fresh.pop_front_if(|fresh| fresh.run == number) {
                 Some(Sorted { entries, .. }) => Ahead::Whole(entries),
                 None => Ahead::Read(Vec::new().into_iter()),
             };
             let mut run = Run { number, ahead };
             if let Some(first) = run.next(connection, so_far)? {
-                merge.next.push(Reverse((first, merge.runs.len())));
-                merge.runs.push(run);
+                compaction.next.push(Reverse((first, compaction.runs.len())));
+                compaction.runs.push(run);
             }
         }
-        Ok(merge)
+        Ok(compaction)
     }
 
     /// The block's number.
-    pub(super) fn through(&self) -> i64 {
-        self.through
+    pub(super) fn block(&self) -> i64 {
+        self.block
     }
 
-    /// The next entries, as many at most.
+    /// Takes at most so many entries, in order.
     pub(super) fn take(
         &mut self,
         connection: &Connection,
@@ -112,23 +112,19 @@ impl Compaction {
         Ok(taken)
     }
 
-    /// Whether all is taken.
-    pub(super) fn is_over(&self) -> bool {
+    /// Whether all entries are taken.
+    pub(super) fn is_finished(&self) -> bool {
         self.next.is_empty()
     }
 }
 
-/// The entries of a run behind one, a few.
-fn read(
-    connection: &Connection,
-    run: i64,
-    behind: IndexEntry,
-) -> rusqlite::Result<vec::IntoIter<IndexEntry>> {
+/// Reads the next entries of a run after one.
+fn read(connection: &Connection, run: i64, after: IndexEntry) -> rusqlite::Result<vec::IntoIter<IndexEntry>> {
     let entries: Vec<IndexEntry> = connection
         .prepare_cached(
             "SELECT card, id FROM card_entry WHERE run = ?1 AND (card, id) > (?2, ?3) ORDER BY card, id LIMIT ?4",
         )?
-        .query_map(params![run, behind.card.as_str(), behind.id, AHEAD], carded)?
+        .query_map(params![run, after.card.as_str(), after.id, AHEAD], read_entry)?
         .collect::<rusqlite::Result<_>>()?;
     Ok(entries.into_iter())
 }

@@ -1,4 +1,4 @@
-//! A sorted run in memory: some 20 bytes an entry, where one by one they take 48.
+//! A sorted run in memory: some 20 bytes per entry instead of 48.
 //!
 //! ```text
 //! entry = length of the card, card, number as i64
@@ -37,7 +37,7 @@ impl Iterator for Packed {
         let (card, rest) = rest.split_at_checked(usize::from(length))?;
         let id = i64::from_ne_bytes(*rest.first_chunk()?);
         self.at += 1 + card.len() + size_of::<i64>();
-        // Came from a text.
+        // The bytes came from a `str`.
         Some(IndexEntry { card: InlineStr::new(std::str::from_utf8(card).ok()?), id })
     }
 }

@@ -1,14 +1,14 @@
-//! The chain: one SHA-256 a batch, over what was committed and the hash before.
+//! The hash chain: one SHA-256 per batch, over the batch and the hash before.
 //!
 //! ```text
 //! seed  = SHA-256("cmiot-audit-segment-1" 00, month, previous, before, manifest rows)
 //! batch = SHA-256("cmiot-audit-batch-1" 00, hash before, rows, "b", version, first, last, begins, horizon)
-//! row   = letter of its table, number, its values in the order of `table`
+//! row   = letter of its table, number, its values in the order of `columns`
 //! value = 00 | 01 i64 | 02 u32 text | 03 u32 bytes          (lengths and integers big-endian)
 //! ```
 //!
-//! The hash before is the batch's before, or the segment's seed. Every value carries type and length and every kind of
-//! row has its letter, so no two different contents are the same bytes. Names are hashed as their text.
+//! The hash before is that of the previous batch, or the segment's seed. Every value has its type and length and every
+//! table its letter, so different contents never have the same bytes. Names are hashed as their text.
 
 use std::fmt;
 
@@ -16,12 +16,12 @@ use ring::digest::{Context, SHA256};
 
 use super::value::Value;
 
-/// What a batch must have been, in one value.
+/// The hash of a batch, or the seed of a segment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Hash([u8; 32]);
 
 impl Hash {
-    /// What the very first segment follows.
+    /// The hash that the very first segment follows.
     pub const NONE: Self = Self([0; 32]);
 
     /// From bytes as stored.
@@ -48,7 +48,7 @@ impl fmt::Debug for Hash {
     }
 }
 
-/// A batch's limits, as its row has them.
+/// The limits of a batch, as its row has them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Limits {
     pub(crate) version: i64,
@@ -67,23 +67,23 @@ pub struct Manifest {
     pub first: i64,
     /// Its last row's number.
     pub last: i64,
-    /// How many rows it has.
+    /// The number of its rows.
     pub count: i64,
     /// The least time in it, in microseconds since 1970.
     pub since: i64,
-    /// The greatest.
+    /// The greatest time in it.
     pub until: i64,
     /// Its last batch's hash.
     pub head: Hash,
 }
 
-/// Bytes on their way into a hash.
+/// A hash under construction.
 pub(crate) struct Digest {
     context: Context,
     buffer: Vec<u8>,
 }
 
-/// Hashed in pieces of about this many bytes: enough that the calls do not count.
+/// The size of a piece: large enough that the calls do not count.
 const PIECE: usize = 4 << 10;
 
 impl Digest {
@@ -93,7 +93,7 @@ impl Digest {
         digest
     }
 
-    /// A batch's rows, in order; its limits are known at the end.
+    /// Begins a batch; its rows follow in order, its limits at the end.
     pub(crate) fn batch(before: &Hash) -> Self {
         let mut digest = Self::new(b"cmiot-audit-batch-1\0");
         digest.buffer.extend_from_slice(&before.0);
@@ -110,7 +110,7 @@ impl Digest {
         self.buffer.extend_from_slice(&id.to_be_bytes());
     }
 
-    /// One value; a name is its text.
+    /// Adds a value; a name is its text.
     pub(crate) fn value(&mut self, value: Value<'_>) {
         match value {
             Value::Null => self.buffer.push(0),
@@ -123,7 +123,7 @@ impl Digest {
         }
     }
 
-    /// One value of bytes.
+    /// Adds a value of bytes.
     fn bytes(&mut self, bytes: &[u8]) {
         self.sized(3, bytes);
     }
@@ -136,7 +136,7 @@ impl Digest {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The batch's hash. Its limits come last, since they are known last.
+    /// The batch's hash. Its limits come last: only the end knows them.
     pub(crate) fn finish_batch(mut self, limits: Limits) -> Hash {
         let Limits { version, first, last, begins, horizon } = limits;
         self.buffer.push(b'b');
@@ -154,7 +154,7 @@ impl Digest {
     }
 }
 
-/// What the first batch of a segment follows.
+/// The hash that the first batch of a segment follows.
 pub(crate) fn seed(month: &str, previous: &Hash, before: i64, manifest: &[Manifest]) -> Hash {
     let mut digest = Digest::new(b"cmiot-audit-segment-1\0");
     digest.value(Value::Text(month.as_bytes()));

@@ -1,15 +1,15 @@
-//! The disk's reserve: the audit stops while there is still room, before SQLite and everything else there fails.
+//! Free-space check: the audit stops while the disk still has room, before SQLite and other programs fail.
 
 use std::io;
 use std::path::Path;
 
 use crate::store::{Fault, StoreError, blocks};
 
-/// Whether at least `min_free` bytes of the disk that holds `dir` are free for us. With small blocks some are needed in any
-/// case; see [`blocks`].
+/// Fails if fewer than `min_free` bytes of the disk that holds `dir` are free for this process. A disk with small
+/// blocks needs some in any case; see [`blocks`].
 ///
 /// # Errors
-/// [`Fault::Io`] with [`io::ErrorKind::StorageFull`], or what kept the system from telling.
+/// [`Fault::Io`] with [`io::ErrorKind::StorageFull`], or the error of the system call.
 pub(crate) fn check(dir: &Path, min_free: u64) -> Result<(), StoreError> {
     let disk = rustix::fs::statvfs(dir).map_err(|error| StoreError::io(dir)(error.into()))?;
     let min_free = blocks::small_of(&disk).map_or(min_free, |_| min_free.max(blocks::MIN_FREE));

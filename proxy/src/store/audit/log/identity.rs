@@ -1,14 +1,14 @@
-//! How a card stands in the audit: as it is (`plain`), or as a keyed hash beside a masked form (`keyed`).
+//! The written form of a card: the number (`plain`), or a keyed hash and a masked form (`keyed`).
 //!
 //! ```text
 //! card = lower-case hex of the first 16 bytes of HMAC-SHA256(key, "cmiot-audit-card-1" 00, kind, 00, number)
-//! file = audit-YYYY-MM.key: 32 random bytes in hex, a month its own      key id = first 8 hex of SHA-256(key)
+//! file = audit-YYYY-MM.key: 32 random bytes in hex, one per month      key id = first 8 hex of SHA-256(key)
 //! ```
 //!
-//! A file of zeros, or an empty one, is no key: a crash left it while it was made or destroyed.
+//! A file of zeros, or an empty one, holds no key: a crash left it while the key was created or destroyed.
 //!
-//! Without its key a month's cards are nobody's: destroying the file erases their identities and leaves every row, and
-//! so the chain, as it was.
+//! Without its key a month's hashes can no longer be linked to cards: destroying the file erases the identities and
+//! leaves every row, and so the chain, unchanged.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -33,15 +33,15 @@ pub struct IdentityKey {
 }
 
 impl IdentityKey {
-    /// Where a month's key is kept.
+    /// The file of a month's key.
     pub fn path(dir: &Path, month: Month) -> PathBuf {
         dir.join(format!("audit-{month}.key"))
     }
 
-    /// Reads a month's key; none when there is no such file (never keyed, or erased), or one without a key in it.
+    /// Reads a month's key; none when the file is missing (never keyed, or erased) or holds no key.
     ///
     /// # Errors
-    /// When the file is there but cannot be read, or is not a key.
+    /// When the file exists but cannot be read, or holds something else.
     pub fn read(dir: &Path, month: Month) -> Result<Option<Self>, StoreError> {
         let path = Self::path(dir, month);
         let text = match fs::read_to_string(&path) {
@@ -58,11 +58,11 @@ impl IdentityKey {
         Ok(Some(Self::new(bytes.as_ref())))
     }
 
-    /// Reads a month's key, or makes it. A file that holds no key is replaced only if no row was written with one: `used`
-    /// tells.
+    /// Reads a month's key, or creates it. Replaces a file that holds no key only if `used` says that no row was
+    /// written with one.
     ///
     /// # Errors
-    /// When it can be neither read nor written, and when the key of rows is lost.
+    /// When it can be neither read nor written, and when the key of existing rows is lost.
     pub(crate) fn ensure(
         dir: &Path,
         month: Month,
@@ -75,25 +75,25 @@ impl IdentityKey {
         match (path.exists(), used()?) {
             (true, true) => return Err(StoreError::new(&path, Fault::KeyLost)),
             (true, false) => {
-                tracing::warn!(file = %path.display(), "an identity key was never written in full: a new one is made");
+                tracing::warn!(file = %path.display(), "an identity key was never written in full: a new one is created");
             }
-            // Removed by the operator, as the error above says, or lost with nobody knowing.
+            // Removed by the operator, as the error above says, or lost unnoticed.
             (false, true) => tracing::error!(
                 file = %path.display(),
-                "the month's identity key is gone, and a new one is made: nobody can tell which cards its rows so far are about"
+                "the month's identity key is gone and a new one is created: the cards of its rows so far can no longer be identified"
             ),
             (false, false) => {}
         }
         let mut bytes = Zeroizing::new([0_u8; 32]);
         SystemRandom::new()
             .fill(bytes.as_mut())
-            .map_err(|_| StoreError::io(&path)(io::Error::other("the system gives no randomness")))?;
+            .map_err(|_| StoreError::io(&path)(io::Error::other("the system has no randomness")))?;
         atomic_file::write(&path, hex(bytes.as_ref()).as_bytes(), 0o600, Existing::Replace)
             .map_err(StoreError::io(&path))?;
         Ok(Self::new(bytes.as_ref()))
     }
 
-    /// Destroys a month's key, and what a killed process left of one. Whether there was any.
+    /// Destroys a month's key, and the unfinished file of a killed process. Returns whether there was any.
     ///
     /// # Errors
     /// When it cannot be overwritten or removed.
@@ -102,7 +102,7 @@ impl IdentityKey {
         let mut any = false;
         for file in [path.with_added_extension("part"), path] {
             let io = StoreError::io(&file);
-            // Overwritten first: a file system that keeps old blocks may keep it all the same.
+            // Overwritten first; a file system that keeps old blocks may still keep it.
             match OpenOptions::new().write(true).open(&file) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened
@@ -120,12 +120,12 @@ impl IdentityKey {
         Self { key: hmac::Key::new(hmac::HMAC_SHA256, bytes), id }
     }
 
-    /// What tells this key from others, and tells nothing about it.
+    /// An identifier of this key that reveals nothing about it.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// What stands for the card in the month's rows.
+    /// The hash of a card in the month's rows.
     pub fn hash(&self, kind: CardKind, number: &str) -> String {
         let mut context = hmac::Context::with_key(&self.key);
         context.update(b"cmiot-audit-card-1\0");
@@ -139,19 +139,19 @@ impl IdentityKey {
     }
 }
 
-/// A card of an earlier request, as far as the audit can tell which it was.
+/// The card of an earlier request, as far as the audit still identifies it.
 #[derive(Clone, Debug)]
 pub enum PastCard {
-    /// As it is.
+    /// The number.
     Plain(Card),
-    /// By its hash.
+    /// The hash.
     Hashed(HashedCard),
-    /// By a hash whose key is gone.
+    /// A hash whose key is gone.
     Unknown,
 }
 
 impl PastCard {
-    /// Whether it was this card; what is unknown was none.
+    /// Whether it was this card; false if unknown.
     pub fn is(&self, card: &Card) -> bool {
         match self {
             Self::Plain(past) => past == card,
@@ -161,7 +161,7 @@ impl PastCard {
     }
 }
 
-/// The hash of a card, and the key that tells whose it is.
+/// The hash of a card with the key that made it.
 #[derive(Clone)]
 pub struct HashedCard {
     key: Arc<IdentityKey>,
@@ -232,7 +232,7 @@ impl RowIdentity {
     }
 }
 
-/// How many digits of a card stay beside its hash, and of how long a one at least.
+/// Digits of a card that its masked form shows, and the least length of a card that shows them.
 const SHOWN: usize = 3;
 const LONG: usize = 11;
 

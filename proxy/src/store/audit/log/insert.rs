@@ -1,23 +1,22 @@
-//! An `INSERT` of one row or several, executed whenever all its rows are bound.
+//! An `INSERT` of one or several rows, executed when all its rows are bound.
 //!
-//! Binding is a call a value: what stands where it stood in the execution before is not bound again.
+//! Binding costs a call per value: a parameter that already has the value is not bound again.
 
 use rusqlite::CachedStatement;
 use rusqlite::types::{Null, ToSqlOutput, ValueRef};
 
 use super::value::Value;
 
-/// A statement under way, and what its parameters stand at.
+/// A statement and the values of its parameters.
 pub(crate) struct Insert<'c, 'a> {
     statement: CachedStatement<'c>,
-    /// None until a parameter was bound for the first time.
+    /// None until the parameter is bound for the first time.
     bound: Vec<Option<Value<'a>>>,
-    /// The parameter that is bound next, from 0.
+    /// The next parameter, from 0.
     next: usize,
 }
 
 impl<'c, 'a> Insert<'c, 'a> {
-    /// Of so many parameters.
     pub(crate) fn new(statement: CachedStatement<'c>, parameters: usize) -> Self {
         Self { statement, bound: vec![None; parameters], next: 0 }
     }
@@ -27,7 +26,7 @@ impl<'c, 'a> Insert<'c, 'a> {
         self.bound[self.next] == Some(value)
     }
 
-    /// Binds the next parameter; to its number, where the value is a name.
+    /// Binds the next parameter; a name is bound as its number.
     pub(crate) fn bind(&mut self, value: Value<'a>, number: Option<i64>) -> rusqlite::Result<()> {
         if !self.is_bound(value) {
             self.bound[self.next] = Some(value);

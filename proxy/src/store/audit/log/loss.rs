@@ -11,41 +11,42 @@ use super::link::ClosedSegment;
 use super::month::Month;
 use crate::clock::Time;
 
-/// What the note of a loss is called.
+/// The kind of the note of a loss.
 pub(crate) const LOST: &str = "lost";
-/// What the note that ends it is called.
+/// The kind of the note that acknowledges losses.
 pub(crate) const ACKNOWLEDGED: &str = "acknowledged";
 
-/// Which rows are missing.
+/// Missing rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
     /// The segment.
     pub month: Month,
     /// The first row that is missing.
     pub first: i64,
-    /// The last that the anchor knows.
+    /// The last missing row.
     pub last: i64,
-    /// When that was, rounded up to the millisecond.
+    /// The time up to which requests may have lost their record, rounded up to the millisecond.
     pub through: Time,
 }
 
 impl Loss {
-    /// All rows of a segment that is no longer at its path; none when it had none. The clock may have been ahead when
-    /// they were written.
-    pub(crate) fn behind(known: &ClosedSegment, now: Time) -> Option<Self> {
-        let before = known.manifest.as_ref().and_then(|manifest| manifest.last()).map_or(0, |last| last.last);
-        let (month, first, last) = (known.month, before.saturating_add(1), known.head.last);
-        let until = now.as_micros().max(known.head.horizon);
+    /// All rows of a segment that is no longer at its path; none when it had none. `now` is not enough: the clock may
+    /// have been ahead when they were written.
+    pub(crate) fn after(closed: &ClosedSegment, now: Time) -> Option<Self> {
+        let before =
+            closed.manifest.as_ref().and_then(|manifest| manifest.last()).map_or(0, |last| last.last);
+        let (month, first, last) = (closed.month, before.saturating_add(1), closed.head.last);
+        let until = now.as_micros().max(closed.head.horizon);
         (first <= last).then(|| Self { month, first, last, through: up_to_the_millisecond(until) })
     }
 
-    /// All rows of a segment that is over and cannot be read, as a later manifest knows it.
+    /// All rows of a segment that has ended and cannot be read, as a later manifest knows it.
     pub(crate) fn of_segment(month: Month, manifest: Option<&Manifest>, through: Time) -> Self {
         let (first, last) = manifest.map_or((0, 0), |manifest| (manifest.first, manifest.last));
         Self { month, first, last, through: up_to_the_millisecond(through.as_micros()) }
     }
 
-    /// From the text of its note.
+    /// Reads the text of its note.
     pub(crate) fn parse(detail: &str) -> Option<Self> {
         let (month, rest) = detail.split_once(" rows ")?;
         let (rows, through) = rest.split_once(" through ")?;
@@ -66,14 +67,14 @@ impl Loss {
 }
 
 impl fmt::Display for Loss {
-    /// As in its note.
+    /// The text of its note.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { month, first, last, through } = self;
         write!(f, "{month} rows {first}-{last} through {through}")
     }
 }
 
-/// As times are written in notes.
+/// Rounds up to the precision of times in notes.
 pub(crate) fn up_to_the_millisecond(micros: i64) -> Time {
     Time::from_micros(micros.saturating_add(999).div_euclid(1_000).saturating_mul(1_000))
 }

@@ -1,4 +1,4 @@
-//! The audit's files: `audit-YYYY-MM.db`, one a month of the carrier's zone (UTC+8).
+//! Months and their segments: `audit-YYYY-MM.db`, one per month of the carrier's time zone (UTC+8).
 
 use std::fmt;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::clock::Time;
 use crate::store::{Fault, StoreError};
 
-/// Microseconds of a day, and of what UTC+8 is ahead.
+/// Microseconds of a day, and of the offset of UTC+8.
 const DAY: i64 = 86_400_000_000;
 const ZONE: i64 = 8 * 3_600_000_000;
 
@@ -20,7 +20,7 @@ pub struct Month {
 }
 
 impl Month {
-    /// The month that a moment belongs to; the nearest of year 1 or 9999 beyond those.
+    /// The month of a moment; the nearest of year 1 or 9999 beyond those.
     pub fn of(at: Time) -> Self {
         let (first, last) = (jiff::civil::date(1, 1, 1), jiff::civil::date(9999, 12, 31));
         let days = at.as_micros().saturating_add(ZONE).div_euclid(DAY);
@@ -29,21 +29,21 @@ impl Month {
         Self { year: day.year(), month: day.month() }
     }
 
-    /// The first moment of the month after.
+    /// The first moment of the next month.
     pub fn end(self) -> Time {
         let (year, month) = if self.month == 12 { (self.year + 1, 1) } else { (self.year, self.month + 1) };
-        // The year after 9999 is beyond the calendar: no time of a clock is after it.
+        // The year after 9999 is outside the calendar: no clock reads a later time.
         match jiff::civil::Date::new(year, month, 1).and_then(|day| UNIX.until(day)) {
             Ok(span) => Time::from_micros(i64::from(span.get_days()) * DAY - ZONE),
             Err(_) => Time::from_micros(i64::MAX),
         }
     }
 
-    /// So many months earlier.
+    /// The month so many months earlier.
     pub fn minus(self, months: u32) -> Self {
         let since = i64::from(self.year) * 12 + i64::from(self.month) - 1 - i64::from(months);
         let (year, month) = (since.div_euclid(12).clamp(1, 9999), since.rem_euclid(12) + 1);
-        // Both are in range by now.
+        // Both are in range here.
         Self { year: i16::try_from(year).unwrap_or(1), month: i8::try_from(month).unwrap_or(1) }
     }
 

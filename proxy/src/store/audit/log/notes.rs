@@ -1,6 +1,6 @@
-//! What commands did to the audit, left for its writer: one file a note, since only one process writes the chain.
+//! Notes that commands leave for the writer, one file per note: only one process writes the chain.
 //!
-//! `note-MICROS-WHAT`, its text the detail. Taken at the writer's start and whenever it keeps house.
+//! The file `note-MICROS-WHAT` holds the detail. The writer reads notes at its start and in its maintenance.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -14,13 +14,14 @@ use crate::clock::Time;
 use crate::store::StoreError;
 use crate::store::atomic_file::{AtomicFile, Existing};
 
-/// What there are notes of.
+/// The kinds of notes.
 const KNOWN: [&str; 5] = ["acknowledged", "erased", "key-changed", "lost", "pruned"];
 
-/// How many notes of one kind may carry the same time; each takes the next microsecond.
+/// The most notes of one kind with the same time; each takes the next microsecond.
 const SAME_TIME: u64 = 10_000;
 
-/// Leaves a note, unless one of the same kind and detail waits. It belongs to the owner of the folder, who has to read it.
+/// Leaves a note, unless one of the same kind and detail waits. The file belongs to the owner of the folder, who must
+/// read it.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -52,21 +53,21 @@ fn write(path: &Path, detail: &str) -> io::Result<()> {
     whole.finish(Existing::Keep)
 }
 
-/// The notes of a folder, as its writer takes them.
+/// The notes of a folder, for its writer.
 #[derive(Default)]
 pub(crate) struct Notes {
-    /// Those that cannot be taken, of which the log has said so.
+    /// Unreadable notes that are in the log already.
     reported: HashSet<PathBuf>,
 }
 
 impl Notes {
-    /// The notes that wait, oldest first. One that cannot be read waits on, and is logged once.
+    /// The notes that wait, oldest first. An unreadable one keeps waiting, and is logged once.
     pub(crate) fn pending(&mut self, dir: &Path) -> Vec<(PathBuf, NoteRow)> {
         let mut notes = Vec::new();
         for (path, at, kind) in files(dir) {
             match read(&path, &kind) {
                 Ok((what, detail)) => notes.push((path, NoteRow { at, what, detail })),
-                // Taken between the list and now.
+                // Taken after the list was read.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => self.report(path, &error),
             }
@@ -89,7 +90,7 @@ impl Notes {
 /// Removes a note that has become a row.
 pub(crate) fn done(path: &Path) {
     if let Err(error) = fs::remove_file(path) {
-        tracing::warn!(file = %path.display(), %error, "a note was written down, and will be once more");
+        tracing::warn!(file = %path.display(), %error, "cannot delete a processed note: it will be recorded again");
     }
 }
 
@@ -97,7 +98,7 @@ pub(crate) fn done(path: &Path) {
 fn files(dir: &Path) -> impl Iterator<Item = (PathBuf, Time, String)> {
     let named = |name: OsString| {
         let (at, what) = name.to_str()?.strip_prefix("note-")?.split_once('-')?;
-        // With anything behind it, such as that of an unfinished file, it is none.
+        // A name with a suffix, such as that of an unfinished file, is not a note's.
         let is_kind = what.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
         is_kind.then_some((Time::from_micros(at.parse().ok()?), what.to_owned()))
     };

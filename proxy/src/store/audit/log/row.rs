@@ -12,7 +12,7 @@ use crate::clock::Time;
 use crate::inline_str::InlineStr;
 
 impl LookupRow {
-    /// It was not committed in time: says what its client was told instead of what it would have been told.
+    /// Changes a row that was not committed in time: it records the response that its client got.
     pub(crate) fn withdraw(&mut self) {
         let (reason, code) = if self.action { Withdrawn::ACTION } else { Withdrawn::LOOKUP };
         (self.outcome, self.reason, self.code) = (Withdrawn::OUTCOME, Some(reason), code.into());
@@ -20,45 +20,45 @@ impl LookupRow {
     }
 }
 
-/// What a client is told whose record was not committed in time.
+/// The response to a client whose record was not committed in time.
 pub struct Withdrawn;
 
 impl Withdrawn {
-    /// What became of its request.
+    /// The outcome.
     pub const OUTCOME: &'static str = "failed";
-    /// Reason and code.
+    /// Reason and code of a lookup.
     pub const LOOKUP: (&'static str, &'static str) = ("audit", "73");
-    /// Reason and code, where it asked for an action.
+    /// Reason and code of an action.
     pub const ACTION: (&'static str, &'static str) = ("action-begun", "99");
 }
 
-/// An action that is about to be sent to the carrier: a note, committed before.
+/// The intent of an action, a note: committed before the action is sent to the carrier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BegunRow {
-    /// When it was asked for.
+    /// The arrival of the request.
     pub at: Time,
-    /// Who asked for it.
+    /// The client.
     pub client: AppId,
     /// The client's transid.
     pub transid: InlineStr<48>,
-    /// What is to be done.
+    /// The operation.
     pub operation: &'static str,
-    /// To which card.
+    /// The card.
     pub card: Card,
 }
 
 impl BegunRow {
-    /// What its note is called.
+    /// The kind of its note.
     pub(crate) const WHAT: &'static str = "begun";
 
-    /// The text of its note. `card` is how the card stands in this segment.
+    /// The text of its note. `card` is the card's form in this segment.
     pub(crate) fn detail(&self, card: &str) -> String {
         let Self { client, transid, operation, card: asked, .. } = self;
         let (client, transid, kind) = (client.as_str(), transid.as_str(), asked.kind().as_str());
         format!("client={client} transid={transid} operation={operation} {kind}={card}")
     }
 
-    /// Reads client and transid back from such a text.
+    /// Reads client and transid from such a text.
     pub(crate) fn read(detail: &str) -> Option<(AppId, &str)> {
         let mut words = detail.split(' ');
         let client = words.next()?.strip_prefix("client=")?;
@@ -79,7 +79,7 @@ pub(crate) enum Row {
 }
 
 impl Row {
-    /// The time by which its segment is chosen.
+    /// The time that decides its segment.
     pub(crate) fn at(&self) -> Time {
         match self {
             Self::LookUp(row) => row.at,
@@ -91,7 +91,7 @@ impl Row {
         }
     }
 
-    /// The card that it is found by.
+    /// The card by which the index finds it.
     pub(crate) fn card(&self) -> Option<&Card> {
         match self {
             Self::LookUp(row) => row.card.as_ref(),
@@ -100,7 +100,7 @@ impl Row {
         }
     }
 
-    /// The address that is written as text.
+    /// The address of the peer.
     pub(crate) fn peer(&self) -> Option<IpAddr> {
         match self {
             Self::LookUp(row) => Some(row.peer),

@@ -1,9 +1,9 @@
-//! Where a segment stands while it is written: whether the files at its path are still those that are open, and what is
-//! put in its place when they are not.
+//! The identity of an open segment's files: whether the files at its path are still the open ones, and the files that
+//! replace them if not.
 //!
-//! A file that was removed or renamed goes on being written by whoever has it open, and nobody finds those rows again. So
-//! the writer compares the device and inode at each path with those it opened: a missing file, or another one, is a loss.
-//! A hard link elsewhere is none.
+//! A process continues to write a removed or renamed file that it has open, and readers do not find those rows. So the
+//! writer compares device and inode at each path with those that it opened: a missing file, or another one, is a loss.
+//! A hard link elsewhere is no loss.
 
 use std::fs;
 use std::io;
@@ -12,21 +12,21 @@ use std::path::{Path, PathBuf};
 
 use crate::store::{StoreError, files};
 
-/// A file as the system tells it from others: device and inode.
+/// Device and inode of a file.
 type Identity = (u64, u64);
 
-/// The database, its WAL and its index, as they were opened.
+/// The database, its WAL and its shared-memory index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SegmentIdentity([Option<Identity>; 3]);
 
 impl SegmentIdentity {
-    /// What is at a segment's path now.
+    /// The files at a segment's path now.
     pub(crate) fn of(path: &Path) -> Result<Self, StoreError> {
         let [database, wal, index] = files::database_files(path);
         Ok(Self([identity(&database)?, identity(&wal)?, identity(&index)?]))
     }
 
-    /// Whether it is the same database, whatever became of the other files.
+    /// Whether it is the same database, even if the other files differ.
     pub(crate) fn is_same_database(&self, other: &Self) -> bool {
         self.0[0].is_some() && self.0[0] == other.0[0]
     }
@@ -42,8 +42,8 @@ fn identity(path: &Path) -> Result<Option<Identity>, StoreError> {
     }
 }
 
-/// Renames what stands at a segment's path to `NAME.lost-N`, so that a new file can be begun there: a WAL that belongs to
-/// another database would be taken for that of the new one. Returns the new name, unless there was nothing to keep.
+/// Renames the files at a segment's path to `NAME.lost-N`, so that a new file can be created there: SQLite would apply
+/// a foreign WAL to the new database. Returns the new name, unless there was nothing to keep.
 pub(crate) fn set_aside(path: &Path) -> Result<Option<PathBuf>, StoreError> {
     let files = files::database_files(path);
     let length = |file: &Path| fs::metadata(file).map_or(0, |found| found.len());

@@ -144,7 +144,7 @@ impl Writer {
         let at = self.clock.now();
         let note = |what, detail| Row::Note(NoteRow { at, what, detail });
         let mut notes = vec![note(LOST, detail)];
-        let loss = Loss::behind(known, at);
+        let loss = Loss::after(known, at);
         // With those that are open already: their notes may have been in the missing file.
         let losses = self.losses.open.iter().chain(&loss);
         notes.extend(losses.map(|loss| note(loss::LOST, loss.to_string())));

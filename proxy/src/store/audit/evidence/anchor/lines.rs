@@ -1,8 +1,8 @@
 //! Reads anchors from `anchors.log` and from logs that carry them.
 //!
-//! An anchor's own JSON has no backslash and no inner brace, so a line is read by taking all backslashes out of it,
-//! however often it was quoted on its way: as a field of the text or the JSON log, and once more by `journalctl -o json`.
-//! What stands before and behind it (a prefix of journald or syslog, colours) is passed over.
+//! An anchor's own JSON has no backslash and no inner brace, so all backslashes of a line are removed before it is
+//! read, however often it was quoted: as a field of the text or the JSON log, and again by `journalctl -o json`. The
+//! text before and after it (a prefix of journald or syslog, colours) is skipped.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -11,24 +11,23 @@ use std::path::Path;
 use super::Anchor;
 use crate::store::{Fault, StoreError};
 
-/// How much of the end of `anchors.log` is read for the last anchors: some two hundred.
+/// The bytes at the end of `anchors.log` that are read for the last anchors: some two hundred of them.
 pub(super) const TAIL: u64 = 64 << 10;
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Debug, Default)]
 pub struct Lines {
     /// Its anchors, in its order.
     pub anchors: Vec<Anchor>,
-    /// What was passed over although it begins like an anchor.
+    /// Lines that were skipped although they begin like an anchor.
     pub warnings: Vec<String>,
 }
 
-/// How an anchor begins, its backslashes taken out.
+/// The begin of an anchor without its backslashes.
 const BEGINS: &str = "{\"at\":";
-/// What only a line with an anchor has.
+/// A text that only a line with an anchor has.
 const SIGNED: &str = "\"signature\":\"";
 
-/// A line.
 enum Line {
     Anchors(Vec<Anchor>),
     /// It claims to have an anchor, which cannot be read.
@@ -85,7 +84,7 @@ fn read_line(line: &str, whole: bool) -> Line {
     if let Some(message) = message_of_bytes(line) {
         return read_line(&message, whole);
     }
-    // Spaces and another order, as other programs write JSON.
+    // Spaces and another order of keys, as other programs write JSON.
     if let Ok(anchor) = serde_json::from_str::<Anchor>(line) {
         return if anchor.is_well_formed() { Line::Anchors(vec![anchor]) } else { Line::Broken };
     }
@@ -96,7 +95,7 @@ fn read_line(line: &str, whole: bool) -> Line {
         let text = rest.find('}').map_or(rest, |end| &rest[..=end]);
         match serde_json::from_str::<Anchor>(text).ok().filter(Anchor::is_well_formed) {
             Some(anchor) => anchors.push(anchor),
-            // Other programs' lines may begin so. One that was torn by a crash is followed by a whole one at once.
+            // Other programs' lines may begin so. A line that a crash has torn is directly followed by a whole one.
             None => broken |= text.contains(SIGNED) && !text[1..].contains(BEGINS),
         }
     }
@@ -106,7 +105,7 @@ fn read_line(line: &str, whole: bool) -> Line {
     if broken || (anchors.is_empty() && claims) { Line::Broken } else { Line::Anchors(anchors) }
 }
 
-/// The message of a line of `journalctl -o json`, where that is a list of bytes, as journald writes what has colours.
+/// The message of a line of `journalctl -o json` if it is a list of bytes: journald writes messages with colours so.
 fn message_of_bytes(line: &str) -> Option<String> {
     let field = line.find("\"MESSAGE\"")?;
     line[field..].split_once(':')?.1.trim_start().strip_prefix('[')?;

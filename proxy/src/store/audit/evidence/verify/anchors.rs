@@ -1,8 +1,9 @@
-//! Holds the chain against anchors: each anchor in scope names the end of a batch with its head, or something is wrong.
+//! Compares the chain with anchors: each anchor in scope names the end of a batch with its head, or something is
+//! damaged.
 //!
-//! A batch ends where one was committed, so an anchor whose row is no batch's end shows that batches were merged, split or
-//! hashed anew. What contradicts an anchor is judged at the end, when all notes are known: rows that the proxy itself
-//! found missing at a start have a note `lost`.
+//! A batch ends where a commit ended, so an anchor whose row ends no batch shows that batches were merged, split or
+//! hashed again. Contradictions are reported at the end, when all notes are known: rows that the proxy itself found
+//! missing at a start have a note `lost`.
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
@@ -14,10 +15,10 @@ use crate::store::audit::evidence::anchor::Anchor;
 use crate::store::audit::log::chain::Hash;
 use crate::store::audit::log::month::Month;
 
-/// The anchors in scope, by month, each month's in the order of their rows.
+/// The anchors in scope, by month, in the order of their rows.
 pub(super) struct AnchorsInScope<'a>(BTreeMap<Month, Vec<&'a Anchor>>);
 
-/// What does not hold, unless rows are noted as lost.
+/// A contradiction: damage, unless the rows are noted as lost.
 pub(super) struct Contradiction<'a> {
     pub(super) month: Month,
     pub(super) batch: Option<BatchSpan>,
@@ -25,18 +26,18 @@ pub(super) struct Contradiction<'a> {
     pub(super) what: String,
 }
 
-/// What says so.
+/// The evidence for a contradiction.
 pub(super) enum Evidence<'a> {
     Anchor(&'a Anchor),
-    /// The numbers of rows that are nowhere; empty when none are missing.
+    /// The numbers of missing rows; empty when none are missing.
     MissingRows(RangeInclusive<i64>),
 }
 
-/// The anchors of one segment, while its batches pass by.
+/// The anchors of one segment, while its batches are read.
 pub(super) struct SegmentAnchors<'a> {
     month: Month,
     anchors: Peekable<vec::IntoIter<&'a Anchor>>,
-    /// What was compared.
+    /// The number of anchors compared.
     pub(super) compared: u64,
     /// The last row that an anchor confirms.
     pub(super) confirmed: Option<i64>,
@@ -44,7 +45,7 @@ pub(super) struct SegmentAnchors<'a> {
 }
 
 impl<'a> AnchorsInScope<'a> {
-    /// Those in scope; one that none of the keys has signed is damage.
+    /// The anchors in scope. An anchor that none of the keys has signed is damage.
     pub(super) fn new(scope: &Scope<'a>, report: &mut Report) -> Self {
         let mut held: BTreeMap<Month, Vec<&Anchor>> = BTreeMap::new();
         for anchor in scope.anchors {
@@ -66,12 +67,12 @@ impl<'a> AnchorsInScope<'a> {
         Self(held)
     }
 
-    /// The months that have some.
+    /// The months that have anchors.
     pub(super) fn months(&self) -> impl Iterator<Item = Month> + '_ {
         self.0.keys().copied()
     }
 
-    /// Those of a month, which are asked for once.
+    /// Takes the anchors of a month.
     pub(super) fn take(&mut self, month: Month) -> SegmentAnchors<'a> {
         let anchors = self.0.remove(&month).unwrap_or_default().into_iter().peekable();
         SegmentAnchors { month, anchors, compared: 0, confirmed: None, wrong: Vec::new() }
@@ -79,7 +80,7 @@ impl<'a> AnchorsInScope<'a> {
 }
 
 impl<'a> SegmentAnchors<'a> {
-    /// The segment does not follow what is known before it; these rows are missing.
+    /// Adds a segment that does not follow its predecessor; these rows are missing.
     pub(super) fn missing_before(&mut self, what: String, rows: RangeInclusive<i64>) {
         self.wrong.push(Contradiction {
             month: self.month,
@@ -89,7 +90,8 @@ impl<'a> SegmentAnchors<'a> {
         });
     }
 
-    /// A batch ends at this row with this head; a segment begins with its seed, after the head before.
+    /// Compares the anchors up to this row: a batch ends at it with this head, or a segment begins after it, with its
+    /// seed and the head before.
     pub(super) fn check_head(&mut self, last: i64, heads: &[&Hash], batch: Option<BatchSpan>) {
         while let Some(anchor) = self.anchors.next_if(|anchor| anchor.last <= last) {
             self.compared += 1;
@@ -108,7 +110,7 @@ impl<'a> SegmentAnchors<'a> {
         }
     }
 
-    /// The last row has passed.
+    /// Adds the anchors after the last row.
     pub(super) fn finish(&mut self, last: i64) {
         for anchor in self.anchors.by_ref() {
             self.compared += 1;
@@ -125,7 +127,7 @@ impl<'a> SegmentAnchors<'a> {
         }
     }
 
-    /// What is left, for a segment that is not there.
+    /// The remaining anchors, for a missing segment.
     pub(super) fn rest(self) -> impl Iterator<Item = &'a Anchor> {
         self.anchors
     }

@@ -1,4 +1,4 @@
-//! Compares the index of cards with what the rows say: a run or a block that lacks a row would hide it.
+//! Compares the card index with the rows: a run or a block that lacks a row would hide it.
 
 use rusqlite::{Connection, Row};
 
@@ -8,24 +8,31 @@ use crate::store::audit::index::IndexEntry;
 use crate::store::audit::log::columns::Table;
 use crate::store::audit::log::month::Month;
 
-/// The index, while the rows pass by in the order of their numbers.
+/// The index, while the rows are read in order of their numbers.
 pub(super) struct Index<'c> {
     levels: [Level<'c>; 2],
     wrong: Vec<String>,
 }
 
-/// Runs or blocks.
+/// A run or a block.
+struct Part {
+    number: i64,
+    first: i64,
+    last: i64,
+}
+
+/// One level of the index: runs or blocks.
 struct Level<'c> {
     connection: &'c Connection,
-    /// What one is called.
+    /// `run` or `block`.
     what: &'static str,
     entries: &'static str,
-    /// Number, first row, last row.
-    parts: Vec<(i64, i64, i64)>,
-    /// The part that the rows are in.
+    /// Its runs or blocks, ordered by first row.
+    parts: Vec<Part>,
+    /// The part that the current row is in.
     next: usize,
-    /// Its rows so far that have a card.
-    carded: Vec<IndexEntry>,
+    /// The entries of the part's rows so far.
+    expected: Vec<IndexEntry>,
 }
 
 impl<'c> Index<'c> {
@@ -47,18 +54,18 @@ impl<'c> Index<'c> {
                 &mut wrong,
             )?,
         ];
-        let strays: i64 = connection.query_row(
-            // A greater number than any block's is that of a block in the making.
+        let orphans: i64 = connection.query_row(
+            // A number greater than every block's belongs to an unfinished block.
             "SELECT (SELECT count(*) FROM card_entry WHERE run NOT IN (SELECT id FROM card_run))
                   + (SELECT count(*) FROM card_block_entry WHERE block NOT IN (SELECT id FROM card_block)
                      AND block < (SELECT max(id) FROM card_block))",
             [],
             |row| row.get(0),
         )?;
-        if strays > 0 {
-            wrong.push(format!("{strays} entries of the card index belong to no run or block"));
+        if orphans > 0 {
+            wrong.push(format!("{orphans} entries of the card index belong to no run or block"));
         }
-        // A block is listed along with its last entries.
+        // A block is listed in the transaction of its last entries.
         let unlisted: bool = connection.query_row(
             "WITH listed (last) AS (SELECT coalesce(max(id), 0) FROM card_block),
                   begun (last, entries) AS (SELECT max(block), count(*) FROM card_block_entry, listed WHERE block > listed.last)
@@ -70,7 +77,7 @@ impl<'c> Index<'c> {
         if unlisted {
             wrong.push("the last block of the card index is not listed".to_owned());
         }
-        // What is looked for behind the last block begins with the run after the block's own number.
+        // A search after the last block begins with the run after the block's own number.
         let apart: i64 = connection.query_row(
             "SELECT count(*) FROM card_block WHERE last IS NOT (SELECT last FROM card_run WHERE card_run.id = card_block.id)",
             [],
@@ -82,14 +89,14 @@ impl<'c> Index<'c> {
         Ok(Self { levels, wrong })
     }
 
-    /// A row passes by.
+    /// Adds a row.
     pub(super) fn note(&mut self, table: Table, id: i64, row: &Row<'_>) -> rusqlite::Result<()> {
         let place = match table {
             Table::Record => Some(const { Table::Record.position("card") }),
             Table::Call => Some(const { Table::Call.position("card") }),
             Table::Refused | Table::Gap | Table::Note => None,
         };
-        // Text as it was written; anything else does not hash to what was committed.
+        // A text as it was written; any other value does not hash to the committed batch.
         let card = place.map(|place| row.get_ref(place)).transpose()?.and_then(|card| card.as_str().ok());
         for level in &mut self.levels {
             level.note(id, card, &mut self.wrong)?;
@@ -97,10 +104,10 @@ impl<'c> Index<'c> {
         Ok(())
     }
 
-    /// All rows have passed.
+    /// Reports the damage, after the last row.
     pub(super) fn finish(self, month: Month, report: &mut Report) -> rusqlite::Result<()> {
         for level in self.levels {
-            if let Some((number, ..)) = level.parts.get(level.next) {
+            if let Some(Part { number, .. }) = level.parts.get(level.next) {
                 let what = level.what;
                 report.damage(
                     month,
@@ -124,38 +131,39 @@ impl<'c> Level<'c> {
         entries: &'static str,
         wrong: &mut Vec<String>,
     ) -> rusqlite::Result<Self> {
-        let parts: Vec<(i64, i64, i64)> = connection
+        let parts: Vec<Part> = connection
             .prepare(parts)?
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .query_map([], |row| Ok(Part { number: row.get(0)?, first: row.get(1)?, last: row.get(2)? }))?
             .collect::<rusqlite::Result<_>>()?;
-        if let Some(pair) = parts.windows(2).find(|pair| pair[0].2 + 1 != pair[1].1 || pair[0].0 >= pair[1].0)
-        {
-            wrong.push(format!("{what}s {} and {} of the card index do not meet", pair[0].0, pair[1].0));
+        let has_gap = |pair: &&[Part]| pair[0].last + 1 != pair[1].first || pair[0].number >= pair[1].number;
+        if let Some(pair) = parts.windows(2).find(has_gap) {
+            let (one, other) = (pair[0].number, pair[1].number);
+            wrong.push(format!("{what}s {one} and {other} of the card index do not meet"));
         }
-        Ok(Self { connection, what, entries, parts, next: 0, carded: Vec::new() })
+        Ok(Self { connection, what, entries, parts, next: 0, expected: Vec::new() })
     }
 
     fn note(&mut self, id: i64, card: Option<&str>, wrong: &mut Vec<String>) -> rusqlite::Result<()> {
-        let Some(&(number, first, last)) = self.parts.get(self.next) else { return Ok(()) };
+        let Some(&Part { number, first, last }) = self.parts.get(self.next) else { return Ok(()) };
         if let Some(card) = card.filter(|_| (first..=last).contains(&id)) {
-            self.carded.push(IndexEntry { card: InlineStr::new(card), id });
+            self.expected.push(IndexEntry { card: InlineStr::new(card), id });
         }
         if id >= last {
             if !self.is_as_its_rows(number)? {
                 let what = self.what;
                 wrong.push(format!("{what} {number} of the card index does not have its rows' cards"));
             }
-            self.carded.clear();
+            self.expected.clear();
             self.next += 1;
         }
         Ok(())
     }
 
     fn is_as_its_rows(&mut self, number: i64) -> rusqlite::Result<bool> {
-        self.carded.sort_unstable();
+        self.expected.sort_unstable();
         let mut statement = self.connection.prepare_cached(self.entries)?;
         let mut entries = statement.query([number])?;
-        let mut expected = self.carded.iter();
+        let mut expected = self.expected.iter();
         loop {
             match (entries.next()?, expected.next()) {
                 (None, None) => return Ok(true),

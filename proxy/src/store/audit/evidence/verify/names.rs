@@ -1,10 +1,10 @@
-//! The names of a segment by their numbers, and which of them a row has.
+//! The names of a segment by number, and whether a row uses them.
 
 use std::collections::HashMap;
 
 use rusqlite::Connection;
 
-/// Numbers up to this one are given out without gaps, and are looked up by their place.
+/// Numbers below this are assigned without gaps, and index a vector.
 const DENSE: usize = 1 << 16;
 
 /// The table `name`.
@@ -20,7 +20,7 @@ struct Name {
 }
 
 impl Names {
-    /// From the table itself: no index is read.
+    /// Reads the table itself, not its index.
     pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let mut names = Self::default();
         let mut statement = connection.prepare("SELECT id, text FROM name NOT INDEXED")?;
@@ -42,7 +42,7 @@ impl Names {
         Ok(names)
     }
 
-    /// The name of this number, which a row has.
+    /// The name of this number, which is then marked as used.
     pub(super) fn text(&mut self, number: i64) -> Option<&str> {
         let name = match usize::try_from(number) {
             Ok(place) if place < DENSE => self.dense.get_mut(place)?.as_mut()?,
@@ -52,7 +52,7 @@ impl Names {
         Some(&name.text)
     }
 
-    /// A name that no row has.
+    /// A name that no row uses.
     pub(super) fn unused(&self) -> Option<&str> {
         let all = self.dense.iter().flatten().chain(self.others.values());
         all.filter(|name| !name.used).map(|name| &*name.text).next()

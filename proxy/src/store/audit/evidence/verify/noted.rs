@@ -1,4 +1,4 @@
-//! What the notes of the verified segments explain: months that were pruned, rows that were found missing.
+//! Notes of the verified segments that explain missing data: months that were pruned, rows that were found missing.
 
 use std::fmt;
 
@@ -10,14 +10,14 @@ use crate::store::audit::log::columns::Table;
 use crate::store::audit::log::loss::{ACKNOWLEDGED, LOST, Loss};
 use crate::store::audit::log::month::Month;
 
-/// The notes that explain something, oldest first.
+/// Pruned months and losses, oldest first.
 #[derive(Default)]
 pub(super) struct Noted {
     pruned: Vec<(Month, Time)>,
     losses: Vec<NotedLoss>,
 }
 
-/// A loss, and when it was noted.
+/// A loss with the time of its note.
 pub(super) struct NotedLoss {
     loss: Loss,
     at: Time,
@@ -25,7 +25,7 @@ pub(super) struct NotedLoss {
 }
 
 impl Noted {
-    /// A row of table `note`, whose values are of their types.
+    /// Adds a row of table `note` whose values have the right types.
     pub(super) fn row(&mut self, row: &Row<'_>, names: &mut Names) -> rusqlite::Result<()> {
         const AT: usize = Table::Note.position("at");
         const WHAT: usize = Table::Note.position("what");
@@ -38,7 +38,7 @@ impl Noted {
         Ok(())
     }
 
-    /// A note.
+    /// Adds a note.
     pub(super) fn take(&mut self, at: Time, what: &str, detail: &str) {
         match what {
             "pruned" => self.pruned.extend(Month::parse(detail).map(|month| (month, at))),
@@ -58,13 +58,13 @@ impl Noted {
         }
     }
 
-    /// When the month was pruned, as a note says. Pruning deletes a month only after all before it, and the note of an
-    /// earlier pruning goes with the segment that it stands in, so the note of a later month explains the earlier ones.
+    /// The time of the note that explains a pruned month. Pruning deletes a month only after all before it, and an
+    /// earlier note disappears with its segment, so the note of a later month explains the earlier ones.
     pub(super) fn pruned(&self, month: Month) -> Option<Time> {
         self.pruned.iter().filter(|(pruned, _)| *pruned >= month).min().map(|&(_, at)| at)
     }
 
-    /// The last loss of which this holds.
+    /// The last loss for which `explains` holds.
     pub(super) fn loss(&self, explains: impl Fn(&Loss) -> bool) -> Option<&NotedLoss> {
         self.losses.iter().rev().find(|noted| explains(&noted.loss))
     }

@@ -1,8 +1,7 @@
 //! Compares a segment's schema with that of its own version, and has SQLite check every table against its indexes.
 //!
-//! Views, triggers and indexes are part of what an auditor trusts. Only the tables of statistics that SQLite itself
-//! makes on `ANALYZE` may be there beside the migrations' objects, and only exactly as it makes them: they steer no
-//! result, but how fast it comes.
+//! Auditors rely on views, triggers and indexes too. Apart from the migrations' objects only the tables of statistics
+//! that SQLite creates on `ANALYZE` may exist, exactly as SQLite creates them: they change no result, only its speed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,23 +14,23 @@ use crate::store::audit::log::month::Month;
 use crate::store::files;
 use crate::store::schema::{self, Kind};
 
-/// A row of `sqlite_schema`, but for where its pages are.
+/// A row of `sqlite_schema` without its root page.
 type Object = (String, String, String, Option<String>);
 
-/// What `ANALYZE` adds.
+/// The tables that `ANALYZE` adds.
 const STATISTICS: [(&str, &str); 2] = [
     ("sqlite_stat1", "CREATE TABLE sqlite_stat1(tbl,idx,stat)"),
     ("sqlite_stat4", "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)"),
 ];
 
-/// How many findings of SQLite's own check are reported.
+/// The most findings of SQLite's own check that are reported.
 const MOST_FINDINGS: usize = 10;
 
 /// Compares every row of the schema.
 pub(super) fn compare(connection: &Connection, month: Month, report: &mut Report) -> rusqlite::Result<()> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let (mut found, mut expected) = (objects(connection)?, expected(version)?);
-    // What both have, once each.
+    // Objects of both are removed, one for one.
     expected.retain(|object| match found.iter().position(|other| other == object) {
         Some(place) => {
             found.swap_remove(place);
@@ -53,10 +52,10 @@ pub(super) fn compare(connection: &Connection, month: Month, report: &mut Report
     Ok(())
 }
 
-/// The schema of a version, which is built once.
+/// The schema of a version, built once.
 fn expected(version: i64) -> rusqlite::Result<Vec<Object>> {
     static BUILT: Mutex<BTreeMap<i64, Vec<Object>>> = Mutex::new(BTreeMap::new());
-    // A version is put in whole or not at all.
+    // A version is inserted whole or not at all.
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(objects) = built.get(&version) {
         return Ok(objects.clone());
@@ -75,8 +74,8 @@ fn objects(connection: &Connection) -> rusqlite::Result<Vec<Object>> {
         .collect()
 }
 
-/// Has SQLite check all pages, every index against its table, and every value against its column; what it finds. On a
-/// connection of its own, so that it runs beside the walk through the rows.
+/// Runs SQLite's check of all pages, every index against its table, and every value against its column; returns the
+/// findings. It has a connection of its own, so it can run in parallel with the scan of rows.
 pub(super) fn check_integrity(path: &Path) -> Vec<String> {
     let check = || -> rusqlite::Result<Vec<String>> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
