@@ -1,10 +1,9 @@
-//! The audit: one record for every request, committed before its answer leaves.
+//! The audit: one record per request, committed before its response leaves.
 //!
-//! A [`Record`] is begun when a request arrives and filled in along the path; [`Audit::commit`] gives it to the store's
-//! writer and returns when it is on disk. Without a committed record no answer leaves: the caller refuses instead, or,
-//! under `on_failure = "answer"`, the answer goes out and is counted. Requests that are not admitted may be counted too
-//! (see [`Refusals`]).
-//! Passwords, tokens and URLs have no field here.
+//! A [`Record`] is created when a request arrives and filled along the path; [`Audit::commit`] queues it for the
+//! store's writer and is ready when it is on disk. No response leaves without a committed record: the caller refuses
+//! instead, or, under `on_failure = "answer"`, responds and counts the request. Requests that are not admitted may be
+//! only counted (see [`Refusals`]). Passwords, tokens and URLs have no field here.
 
 pub mod filter;
 #[cfg(feature = "parquet")]
@@ -31,7 +30,7 @@ use crate::store::audit::{AuditStore, AuditUnavailable, BegunRow, LookupRow, Los
 use crate::wire::request::Claims;
 pub use refusals::Refusals;
 
-/// What is known of a look-up so far.
+/// The record of a request so far.
 #[derive(Debug)]
 pub struct Record {
     at: Time,
@@ -67,7 +66,7 @@ impl Record {
         }
     }
 
-    /// Where the parser leaves what it could read.
+    /// The claims, for the parser to fill.
     pub fn claims(&mut self) -> &mut Claims {
         &mut self.claims
     }
@@ -82,32 +81,34 @@ impl Record {
         self.client = Some(Arc::clone(client));
     }
 
-    /// It was refused on its way in, whoever sent it: it has used up nothing, so that it may come again as it is.
+    /// It was refused before admission, by any client: its transid is not marked used, so it may be sent again
+    /// unchanged.
     pub fn not_admitted(&mut self) {
         self.not_admitted = true;
     }
 
-    /// Its transid was used before, and it is answered all the same.
+    /// Its transid was used before, and it is answered again.
     pub fn repeated(&mut self) {
         self.repeated = true;
     }
 
-    /// Its client left before it could be answered.
+    /// Its client disconnected before the response.
     pub fn client_gone(&mut self) {
         self.client_gone = true;
     }
 
-    /// It is about to be done: until a record says its end, it stays open. None when nothing was begun after all.
+    /// Sets the action: until a record states its end, it stays open. None when nothing was begun after all.
     pub fn set_action(&mut self, action: Option<Action>) {
         self.action = action.map(Box::new);
     }
 
-    /// The action that it is the record of.
+    /// The action that it records.
     pub fn action(&self) -> Option<Action> {
         self.action.as_deref().copied()
     }
 
-    /// The row that says that the action asked for is about to be sent; none of a request that could not be read.
+    /// The intent of the action, a row that is committed before the action is sent; none of a request that could not be
+    /// read.
     pub fn intent(&self) -> Option<BegunRow> {
         let Claims { operation, transid, card, .. } = &self.claims;
         Some(BegunRow {
@@ -119,13 +120,13 @@ impl Record {
         })
     }
 
-    /// A carrier call served it.
+    /// A carrier call served the request.
     pub fn called(&mut self, account: &Arc<str>, transid: Option<&Transid>) {
         self.account = Some(Arc::clone(account));
         self.carrier_transid = transid.copied();
     }
 
-    /// The carrier's answer that it gets, `age` after it was given.
+    /// The carrier reply that answers it, and the age of that reply.
     pub fn answered(&mut self, entry: Arc<Entry>, age: Duration) {
         self.answer = Some(entry);
         self.age = Some(age);
@@ -136,7 +137,7 @@ impl Record {
         let verdict = answer.as_ref().map(|entry| &entry.reply.verdict);
         let carrier_code =
             refusal.and_then(|refusal| refusal.carrier_code).or_else(|| verdict.map(|verdict| verdict.code));
-        // Every answer that is not a refusal is the carrier's, with its code.
+        // Every response that is not a refusal is the carrier's, with its code.
         let code = match (refusal, verdict) {
             (Some(refusal), _) => InlineStr::new(refusal.code.as_str()),
             (None, Some(verdict)) => InlineStr::new(verdict.code.as_str()),
@@ -173,27 +174,27 @@ impl Record {
 /// Commits records.
 pub struct Audit {
     store: Arc<AuditStore>,
-    /// How long an answer waits for its record, in nanoseconds.
+    /// The timeout of a commit, in nanoseconds.
     timeout: AtomicU64,
     refusals: Refusals,
     clock: Clock,
 }
 
-/// How long an answer waits for its record where it may leave without.
+/// The timeout of a commit if a response may leave without its record.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often it is looked who has waited too long for a commit.
+/// The longest tick of the waiters' timeouts.
 const EXPIRY_TICK: Duration = Duration::from_millis(100);
 
 impl Audit {
-    /// Over the store's writer; a record that is not on disk after `timeout` counts as unavailable.
-    pub fn new(store: Arc<AuditStore>, patience: Duration, refusals: Refusals, clock: Clock) -> Self {
+    /// Records go to the store's writer; one that is not on disk after `timeout` counts as unavailable.
+    pub fn new(store: Arc<AuditStore>, timeout: Duration, refusals: Refusals, clock: Clock) -> Self {
         let audit = Self { store, timeout: AtomicU64::new(0), refusals, clock };
-        audit.set_timeout(patience);
+        audit.set_timeout(timeout);
         audit
     }
 
-    /// Applies another timeout, from the next round on.
+    /// Sets another timeout, from the next tick on.
     pub fn set_timeout(&self, timeout: Duration) {
         let timeout = match self.store.on_failure() {
             OnFailure::Refuse => timeout,
@@ -202,11 +203,11 @@ impl Audit {
         self.timeout.store(timeout.as_nanos().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Hands the record to the writer at once; ready when it is committed, or need not be. Says too whether the refusal
-    /// has no record and was only counted.
+    /// Queues the record at once. The future is ready when it is committed, or need not be. The first value is whether
+    /// the refusal has no record and was only counted.
     ///
     /// # Errors
-    /// [`AuditUnavailable`]: no answer may leave. The record may still come to be written afterwards.
+    /// [`AuditUnavailable`]: no response may leave. The record may still be written afterwards.
     pub fn commit(
         &self,
         record: Record,
@@ -231,53 +232,52 @@ impl Audit {
         (counted, committed)
     }
 
-    /// Hands the intent of an action to the writer at once; ready with its row's number when it is committed.
+    /// Queues the intent of an action at once; resolves to its row's number when it is committed.
     pub fn begin_action(&self, intent: BegunRow) -> Noted {
         self.store.append_begun(intent)
     }
 
-    /// Tells of commits those who wait for them, and lets go of those who have waited long enough: up to a round longer than
-    /// they had patience for. Runs until it is dropped.
+    /// Delivers commit results and times out waiters, at most one tick late. Runs until it is dropped.
     pub async fn watch(&self) {
         tokio::join!(self.store.notifier(), self.expire_waiters());
     }
 
     async fn expire_waiters(&self) {
         loop {
-            let patience = Duration::from_nanos(self.timeout.load(Ordering::Relaxed));
-            let round = patience.clamp(Duration::from_millis(1), EXPIRY_TICK);
-            let most = u64::try_from(patience.as_nanos().div_ceil(round.as_nanos())).unwrap_or(u64::MAX);
-            tokio::time::sleep(round).await;
+            let timeout = Duration::from_nanos(self.timeout.load(Ordering::Relaxed));
+            let tick = timeout.clamp(Duration::from_millis(1), EXPIRY_TICK);
+            let most = u64::try_from(timeout.as_nanos().div_ceil(tick.as_nanos())).unwrap_or(u64::MAX);
+            tokio::time::sleep(tick).await;
             self.store.expire(most);
         }
     }
 
-    /// Rows that are missing and that nobody has acknowledged.
+    /// Rows that are missing, which is not acknowledged.
     pub fn lost(&self) -> Option<Lost> {
         self.store.lost()
     }
 
-    /// Whether rows were lost, and that is not acknowledged, since this process began.
+    /// Whether rows were lost since this process started, which is not acknowledged.
     pub fn lost_while_running(&self) -> bool {
         self.store.lost_while_running()
     }
 
-    /// How many acknowledgements of losses were written since the start.
+    /// The number of acknowledgements of losses since the start.
     pub fn acknowledgements(&self) -> u64 {
         self.store.acknowledgements()
     }
 
-    /// Writes down the counts of a period that is over.
+    /// Writes the counts of a period that has ended.
     pub fn run_maintenance(&self) {
-        self.write_counts(self.refusals.take_if_over(self.clock.monotonic()));
+        self.write_counts(self.refusals.take_if_ended(self.clock.monotonic()));
     }
 
-    /// Writes down the counts so far, before the store is closed.
+    /// Writes the counts so far, before the store is closed.
     pub fn flush(&self) {
         self.write_counts(self.refusals.take());
     }
 
-    /// Into the audit and the log, in which counted refusals have no line of their own either.
+    /// Writes them into the audit and the log, which has no other line for counted refusals.
     fn write_counts(&self, counts: Vec<RefusedRow>) {
         for row in counts {
             let peer = row.peer.map(tracing::field::display);
@@ -293,7 +293,7 @@ mod tests {
     use crate::store::audit::Withdrawn;
 
     #[test]
-    fn a_record_that_comes_too_late_says_what_its_client_is_told() {
+    fn a_record_that_is_withdrawn_states_the_response_to_its_client() {
         for (refusal, withdrawn) in
             [(Refusal::Audit, Withdrawn::LOOKUP), (Refusal::Begun(Some(1)), Withdrawn::ACTION)]
         {

@@ -1,4 +1,4 @@
-//! Whether a record can meet a filter at all: a value that none can have is an error, not an empty result.
+//! Checks filters: a value that no record can have is an error, not an empty result.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use crate::clock::Time;
 use crate::outcome::Outcome;
 use crate::store::audit::query::Filter;
 
-/// The longest code, and the longest STATUS, that is read from a response of the carrier.
+/// The longest code and the longest STATUS that the proxy reads from a carrier reply.
 const LONGEST: usize = 16;
 
 /// The codes of STATUS that the carrier documents.
@@ -24,10 +24,10 @@ const STATUSES: [Status; 9] = [
     Status::NoSuchNumber,
 ];
 
-/// The filter as it is applied, with the peer as records have it.
+/// The filter with the peer in the form that records have.
 ///
 /// # Errors
-/// The field that no record can meet, and which values it takes.
+/// The field that no record can meet, and its valid values.
 pub fn checked(mut filter: Filter) -> Result<Filter, String> {
     if filter.client.as_deref().is_some_and(|client| AppId::parse(client).is_err()) {
         return Err("client: an appid has 1 to 26 letters and digits".to_owned());
@@ -50,7 +50,7 @@ pub fn checked(mut filter: Filter) -> Result<Filter, String> {
         && Outcome::ALL.iter().all(|outcome| outcome.name() != text)
     {
         let names = Outcome::ALL.map(Outcome::name).join(", ");
-        return Err(format!("outcome: \"{}\" is none; they are {names}", text.escape_debug()));
+        return Err(format!("outcome: \"{}\" is invalid; valid are {names}", text.escape_debug()));
     }
     filter.status.as_deref().map(status).transpose()?;
     times(filter.since, filter.until)?;
@@ -73,14 +73,14 @@ pub fn status(text: &str) -> Result<(), String> {
     Err(format!("status: \"{}\" is no code of STATUS; they are {codes}", text.escape_debug()))
 }
 
-/// Checks that the times enclose something: no record is older than 1970, and none is within an empty span.
+/// Checks that a record can be between the times: no record is older than 1970.
 ///
 /// # Errors
-/// Which of the two is wrong.
+/// The time that is wrong.
 pub fn times(since: Option<Time>, until: Option<Time>) -> Result<(), String> {
     for (name, time) in [("since", since), ("until", until)] {
         if time.is_some_and(|time| time < Time::EPOCH) {
-            return Err(format!("{name}: it is before 1970, and no record is"));
+            return Err(format!("{name}: no record is before 1970"));
         }
     }
     match (since, until) {

@@ -1,10 +1,10 @@
-//! Requests that are not admitted: the first few of a client or peer and a reason in a period have a record each, further
-//! ones a count.
+//! Requests that are not admitted: per period, the first few of a client or peer with the same reason have a record
+//! each, further ones a count.
 //!
-//! Whoever has no credentials can make as many as the network carries, and so can whoever has one captured request: it is
-//! refused for its transid each time. What that writes is bounded: `each` records for at most [`PEERS`] peers and reasons
-//! and [`CLIENTS`] clients and reasons, and a count for each of them and each reason of all others. A request that is
-//! admitted uses up its transid, and always has a record.
+//! Peers without credentials can send as many as the network carries, and so can a peer with one captured request,
+//! which is refused for its transid each time. The rows are bounded: `each` records for at most [`PEERS`] pairs of peer
+//! and reason and [`CLIENTS`] pairs of client and reason, and a count per pair and per reason of all others. An
+//! admitted request marks its transid used, and always has a record.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,13 +18,13 @@ use crate::config::AuditConfig;
 use crate::peer::peer_of;
 use crate::store::audit::RefusedRow;
 
-/// Peers and reasons told apart in a period, of requests that were not authenticated.
+/// Pairs of peer and reason per period, of requests that were not authenticated.
 const PEERS: usize = 4_096;
 
-/// Clients and reasons told apart in a period.
+/// Pairs of client and reason per period.
 const CLIENTS: usize = 16_384;
 
-/// Tells the first from the further ones.
+/// Decides which refusals have a record, and counts the others.
 pub struct Refusals {
     each: u32,
     period: Duration,
@@ -39,7 +39,7 @@ struct Period {
     clients: Seen<AppId>,
 }
 
-/// By who and why; without who, all of those beyond the number that is told apart.
+/// Refusals by peer or client and reason; without a peer or client, all those beyond the limit.
 type Seen<K> = HashMap<(Option<K>, &'static str), Refused>;
 
 #[derive(Default)]
@@ -48,7 +48,7 @@ struct Refused {
     counted: Option<Counted>,
 }
 
-/// What was not recorded.
+/// The refusals that were not recorded.
 struct Counted {
     count: u64,
     first: Time,
@@ -58,12 +58,11 @@ struct Counted {
 }
 
 impl Refusals {
-    /// As configured.
     pub fn new(settings: &AuditConfig) -> Self {
         Self { each: settings.refusals, period: settings.refusal_period, current: Mutex::default() }
     }
 
-    /// Whether a refusal has a record of its own; otherwise it has been counted. `client` was authenticated.
+    /// Whether a refusal has a record of its own; if not, it is counted. `client` was authenticated.
     pub(super) fn is_recorded(
         &self,
         client: Option<AppId>,
@@ -74,7 +73,7 @@ impl Refusals {
         let mut period = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, refused) = match client {
             Some(client) => find(&mut period.clients, CLIENTS, client, reason),
-            // By the /64 of IPv6, of which one host has every address.
+            // By /64 for IPv6: one host has every address in it.
             None => find(&mut period.peers, PEERS, peer_of(peer), reason),
         };
         if known && refused.recorded < self.each {
@@ -94,8 +93,8 @@ impl Refusals {
         false
     }
 
-    /// The counts of a period that is over, and the next one begins.
-    pub(super) fn take_if_over(&self, now: Duration) -> Vec<RefusedRow> {
+    /// The counts of a period that has ended; begins the next one.
+    pub(super) fn take_if_ended(&self, now: Duration) -> Vec<RefusedRow> {
         let mut period = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if now < period.ends {
             return Vec::new();
@@ -110,15 +109,15 @@ impl Refusals {
     }
 }
 
-/// What is known of one, and whether it is told apart from others.
+/// The entry of a pair, and whether the pair has an entry of its own.
 fn find<'a, K: Copy + Eq + std::hash::Hash>(
     seen: &'a mut Seen<K>,
     most: usize,
-    who: K,
+    key: K,
     reason: &'static str,
 ) -> (bool, &'a mut Refused) {
-    let known = seen.len() < most || seen.contains_key(&(Some(who), reason));
-    (known, seen.entry((known.then_some(who), reason)).or_default())
+    let known = seen.len() < most || seen.contains_key(&(Some(key), reason));
+    (known, seen.entry((known.then_some(key), reason)).or_default())
 }
 
 fn rows(period: Period) -> Vec<RefusedRow> {
@@ -147,14 +146,14 @@ mod tests {
     fn the_first_are_recorded_and_the_rest_counted_until_the_period_ends() {
         let refusals = refusals(2);
         let peer = |last: u8| IpAddr::from([192, 0, 2, last]);
-        assert_eq!(refusals.take_if_over(Duration::from_secs(1_000)), []);
+        assert_eq!(refusals.take_if_ended(Duration::from_secs(1_000)), []);
         let recorded = [0, 1, 2, 3].map(|n| refusals.is_recorded(None, peer(1), "token", at(n)));
         assert_eq!(recorded, [true, true, false, false]);
         assert!(refusals.is_recorded(None, peer(2), "token", at(4)), "another peer");
         assert!(refusals.is_recorded(None, peer(1), "no-card", at(5)), "another reason");
-        assert_eq!(refusals.take_if_over(Duration::from_secs(1_059)), []);
+        assert_eq!(refusals.take_if_ended(Duration::from_secs(1_059)), []);
         let row = RefusedRow { peer: Some(peer(1)), reason: "token", count: 2, first: at(2), last: at(3) };
-        assert_eq!(refusals.take_if_over(Duration::from_secs(1_060)), [row]);
+        assert_eq!(refusals.take_if_ended(Duration::from_secs(1_060)), [row]);
         assert!(refusals.is_recorded(None, peer(1), "token", at(6)), "a new period");
         assert_eq!(refusals.take(), []);
     }

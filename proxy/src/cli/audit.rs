@@ -1,6 +1,6 @@
-//! `cmiot-proxy audit ...`: reads, verifies, exports and keeps the audit. One subcommand, one file.
+//! `cmiot-proxy audit ...`: reads, verifies, exports and maintains the audit. One file per subcommand.
 //!
-//! All of them work on the folder of the segments, of a running proxy or a copy, with `--dir`; `--config` finds it.
+//! All commands work on the folder of the segments, of a running proxy or a copy: `--dir`, or `--config` of the proxy.
 
 mod chart;
 mod export;
@@ -18,7 +18,7 @@ use clap::{Args, Subcommand};
 use cmiot_proxy::config::Config;
 use cmiot_proxy::store::audit::month;
 
-/// Read, verify, export and keep the audit.
+/// Read, verify, export and maintain the audit.
 #[derive(Args)]
 pub(super) struct Audit {
     #[command(subcommand)]
@@ -40,13 +40,13 @@ enum Command {
     Acknowledge(retention::Acknowledge),
 }
 
-/// Where the segments are.
+/// The folder of the segments.
 #[derive(Args)]
 struct Folder {
     /// Folder of the segments: the proxy's own, or a copy
     #[arg(long, value_name = "DIR", required_unless_present = "config")]
     dir: Option<PathBuf>,
-    /// Configuration of the proxy whose folder it is
+    /// Configuration of the proxy that owns the folder
     #[arg(long, value_name = "FILE", conflicts_with = "dir")]
     config: Option<PathBuf>,
 }
@@ -67,7 +67,7 @@ impl Folder {
         Ok(dir)
     }
 
-    /// The same for a command that needs a segment.
+    /// The folder, for a command that needs a segment.
     fn with_segments(&self) -> anyhow::Result<PathBuf> {
         let dir = self.path()?;
         month::existing(&dir)?;

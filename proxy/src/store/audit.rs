@@ -192,7 +192,7 @@ impl AuditStore {
     /// Queues a lookup's row without waiting; the caller awaits the result. Refuses at once when the queue is full.
     pub fn append(&self, row: LookupRow) -> Appended {
         let at = row.at;
-        let push = || self.shared.queue.push(Entry { row: Row::LookUp(row), awaited: Awaited::Queued });
+        let push = || self.shared.queue.push(Entry { row: Row::Lookup(row), awaited: Awaited::Queued });
         Appended(match self.shared.waiters.join(push) {
             Ok(result) => Progress::Waiting(result),
             Err(why) => {
@@ -257,7 +257,7 @@ impl AuditStore {
                 let first = late.queued().saturating_sub(queued);
                 for (index, entry) in (first..).zip(entries.iter_mut().filter(awaited)) {
                     if late.expire_waiter(index)
-                        && let Row::LookUp(row) = &mut entry.row
+                        && let Row::Lookup(row) = &mut entry.row
                     {
                         row.withdraw();
                     }

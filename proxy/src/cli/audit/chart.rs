@@ -3,7 +3,7 @@
 const WIDTH: u64 = 12;
 const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
 
-/// `value` of `most`; something is seen of whatever is not zero.
+/// A bar for `value` out of `most`; a value above zero is never empty.
 pub(super) fn bar(value: u64, most: u64) -> String {
     if value == 0 || most == 0 {
         return String::new();

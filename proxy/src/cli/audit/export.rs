@@ -1,6 +1,6 @@
-//! `cmiot-proxy audit export`: a month as CSV, JSON lines or Parquet, beside a manifest that says what the file must be.
+//! `cmiot-proxy audit export`: a month as CSV, JSON lines or Parquet, with a manifest of its rows, columns and hash.
 //!
-//! Both are written under temporary names; the export gets its name last, so that it is never without its manifest.
+//! Both are written under temporary names; the export gets its name last, so that it never exists without its manifest.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -19,7 +19,7 @@ use ring::digest::{Context as Digest, SHA256};
 
 use super::{Folder, time_args, verify};
 
-/// Export a month's look-ups, with a manifest (FILE.manifest.json: rows, first and last, SHA-256).
+/// Export a month's lookups, with a manifest (FILE.manifest.json: rows, first and last, SHA-256).
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  cmiot-proxy audit export --dir data --month 2026-01 --format csv 2026-01.csv"
@@ -27,28 +27,28 @@ use super::{Folder, time_args, verify};
 pub(super) struct Export {
     #[command(flatten)]
     folder: Folder,
-    /// The month, such as 2026-01
+    /// Month, such as 2026-01
     #[arg(long, value_parser = time_args::month)]
     month: Month,
-    /// In which form
+    /// Output format
     #[arg(long, value_enum, default_value = "csv")]
     format: Format,
-    /// The file to write, which must not exist
+    /// File to write; it must not exist
     file: PathBuf,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
-    /// RFC 4180, a line of names first
+    /// CSV (RFC 4180), a header line first
     Csv,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
     /// Apache Parquet, typed columns
     #[cfg(feature = "parquet")]
     Parquet,
 }
 
-/// A file that knows its hash.
+/// A file and the hash of its content.
 struct Hashed {
     file: BufWriter<File>,
     digest: Digest,
@@ -66,7 +66,7 @@ impl Write for Hashed {
     }
 }
 
-/// What look-ups are written into.
+/// The writer of a format.
 enum Sink {
     Csv(Hashed),
     Json(Hashed),
@@ -99,7 +99,7 @@ impl Sink {
         }
     }
 
-    /// Writes the rest to the disk; the hash of it all, in hex.
+    /// Writes the rest and syncs; returns the hash of the file in hex.
     fn finish(self) -> io::Result<String> {
         let Hashed { file, digest } = match self {
             Self::Csv(to) | Self::Json(to) => to,
@@ -120,8 +120,8 @@ impl Export {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists)).with_context(named);
         }
         month::of_month(&dir, self.month)?;
-        // Card numbers are in it: for its owner alone.
-        let file = AtomicFile::create(&self.file, 0o600).with_context(named)?;
+        // Contains card numbers: readable by its owner only.
+        let file = AtomicFile::begin(&self.file, 0o600).with_context(named)?;
         let mut sink =
             file.file().try_clone().and_then(|file| Sink::begin(self.format, file)).with_context(named)?;
         let bar = verify::bar();
@@ -151,7 +151,7 @@ impl Export {
             "first": first, "last": last, "columns": columns, "sha256": hash,
         });
         let beside = self.file.with_added_extension("manifest.json");
-        // One without an export is of an interrupted command.
+        // A manifest without an export was left by an interrupted command.
         atomic_file::write(&beside, format!("{manifest:#}\n").as_bytes(), 0o600, Existing::Replace)
             .with_context(|| beside.display().to_string())?;
         file.finish(Existing::Keep).with_context(named)?;
@@ -160,7 +160,7 @@ impl Export {
     }
 }
 
-/// Why an export ended early.
+/// The reason for an incomplete export.
 enum Stopped {
     Store(StoreError),
     Io(io::Error),

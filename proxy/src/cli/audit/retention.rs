@@ -1,4 +1,4 @@
-//! `cmiot-proxy audit backup|prune|hash|erase|acknowledge`: copies, retention, the keys of identities, and losses.
+//! `cmiot-proxy audit backup|prune|hash|erase|acknowledge`: copies, retention, identity keys, losses.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,16 +16,16 @@ use cmiot_signer::Card;
 use super::super::card;
 use super::{Folder, time_args};
 
-/// Copy a segment as it is now, while the proxy serves; the copy verifies on its own.
+/// Copy a segment in its present state, while the proxy serves; the copy verifies on its own.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cmiot-proxy audit backup --dir data /mnt/backup/audit-2026-01.db")]
 pub(super) struct Backup {
     #[command(flatten)]
     folder: Folder,
-    /// The month; by default the newest
+    /// Month; by default the newest
     #[arg(long, value_parser = time_args::month)]
     month: Option<Month>,
-    /// The file to write, which must not exist; `verify` wants the name audit-YYYY-MM.db
+    /// File to write, which must not exist; `verify` requires the name audit-YYYY-MM.db
     file: PathBuf,
 }
 
@@ -40,19 +40,19 @@ impl Backup {
     }
 }
 
-/// Delete segments older than the last months; what they were stays in the manifest of the later ones.
+/// Delete segments older than the last months; they stay in the manifest of the later ones.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cmiot-proxy audit prune --config cmiot-proxy.toml --keep 12mo")]
 pub(super) struct Prune {
     #[command(flatten)]
     folder: Folder,
-    /// How many months stay, this one included; of an audit that has ended, the last one
+    /// Number of months to keep, this one included; if no record is that new, counted from the newest record
     #[arg(long, value_name = "12mo", value_parser = months)]
     keep: u32,
-    /// Fewer than six too, although network logs must be kept that long in China
+    /// Allow fewer than six months (Chinese law requires six)
     #[arg(long)]
     force: bool,
-    /// Only say what would be deleted
+    /// Print the months that would be deleted, without deleting them
     #[arg(long)]
     dry_run: bool,
 }
@@ -61,7 +61,7 @@ impl Prune {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         if self.keep < LEAST_MONTHS && !self.force {
             anyhow::bail!(
-                "--keep {}mo: network logs must be kept for {LEAST_MONTHS} months in China; --force deletes them all the same",
+                "--keep {}mo: network logs must be kept for {LEAST_MONTHS} months in China; --force deletes them anyway",
                 self.keep
             );
         }
@@ -79,17 +79,17 @@ impl Prune {
                 out!("{month} would be deleted");
                 continue;
             }
-            // One month that cannot be deleted keeps none of the others.
+            // A month that cannot be deleted does not stop the others.
             match prune(&dir, month, now) {
                 Ok(()) => out!("{month} deleted"),
                 Err(error) => {
-                    eprintln!("{month} is not deleted whole: {error}");
+                    eprintln!("{month} is not completely deleted: {error}");
                     failed.get_or_insert(month);
                 }
             }
         }
         match failed {
-            Some(month) => anyhow::bail!("{month} is not deleted whole; run the command again"),
+            Some(month) => anyhow::bail!("{month} is not completely deleted; run the command again"),
             None => Ok(ExitCode::SUCCESS),
         }
     }
@@ -100,16 +100,16 @@ fn months(text: &str) -> Result<u32, String> {
     number.filter(|number| *number > 0).ok_or_else(|| "write months as 12mo".to_owned())
 }
 
-/// Print what stands for a card in each month's rows, where they hold hashes.
+/// Print a card's hash in each month, where the audit holds hashes.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cmiot-proxy audit hash --dir data 14765004176")]
 pub(super) struct Hash {
     #[command(flatten)]
     folder: Folder,
-    /// One month only
+    /// Only this month
     #[arg(long, value_parser = time_args::month)]
     month: Option<Month>,
-    /// The card
+    /// Card
     #[arg(value_parser = card::parse)]
     card: Card,
 }
@@ -138,16 +138,16 @@ impl Hash {
     }
 }
 
-/// Destroy the key of a month's identities: its cards are nobody's from then on. There is no way back.
+/// Destroy the identity key of a month: its card hashes can no longer be linked to cards. Irreversible.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cmiot-proxy audit erase --config cmiot-proxy.toml --month 2026-01 --yes")]
 pub(super) struct Erase {
     #[command(flatten)]
     folder: Folder,
-    /// The month, which must be over
+    /// Month, which must have ended
     #[arg(long, value_parser = time_args::month)]
     month: Month,
-    /// Yes, for ever; copies of the key elsewhere are yours to find
+    /// Confirm: this is irreversible. Copies of the key elsewhere are not removed
     #[arg(long, required = true)]
     yes: bool,
 }
@@ -156,7 +156,7 @@ impl Erase {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let (dir, month) = (self.folder.with_segments()?, self.month);
         erase(&dir, month, Clock::system().now())?;
-        out!("the key of {month} is destroyed; the audit records it when the proxy next keeps house");
+        out!("the key of {month} is destroyed; the proxy records it within seconds, or at its next start");
         if keeps_more(&dir, month)? {
             out!(
                 "{month} keeps more: rows of an earlier version show the first four and the last three digits of each card, which in a known list may be one card's; to remove them, prune the month"
@@ -169,9 +169,9 @@ impl Erase {
 /// Acknowledge that rows of the audit are lost or cannot be read: ends the alarm, and the refusal of requests from that
 /// time.
 ///
-/// Before that, find out why they are missing, and restore them from a backup if there is one: `audit verify` names
-/// them. The proxy writes the acknowledgement into the audit within seconds, or at its next start. Against anchors that
-/// were kept elsewhere the loss stays damage.
+/// First find out why they are missing, and restore them from a backup if there is one: `audit verify` names them. The
+/// proxy writes the acknowledgement into the audit within seconds, or at its next start. Against anchors that were kept
+/// elsewhere the loss stays damage.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cmiot-proxy audit acknowledge --config cmiot-proxy.toml")]
 pub(super) struct Acknowledge {
@@ -182,7 +182,7 @@ pub(super) struct Acknowledge {
 impl Acknowledge {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let dir = self.folder.path()?;
-        // All segments may be lost; then the folder still has its anchors.
+        // All segments may be lost; the folder then still has its anchors.
         if !dir.join(anchor::LOG).exists() {
             month::existing(&dir)?;
         }
@@ -191,7 +191,7 @@ impl Acknowledge {
             out!("acknowledged: {loss}");
         }
         if losses.is_empty() {
-            out!("no loss is noted; the acknowledgement is noted all the same");
+            out!("no loss is noted; the acknowledgement is noted anyway");
         }
         Ok(ExitCode::SUCCESS)
     }

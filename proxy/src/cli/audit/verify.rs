@@ -1,4 +1,4 @@
-//! `cmiot-proxy audit verify`: whether the audit is as it was written.
+//! `cmiot-proxy audit verify`: checks that the audit is as it was written.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,19 +12,19 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Folder, time_args};
 
-/// Damage of a segment that is not in a batch: more of it is counted.
+/// The most lines of a segment's damage outside of batches; more is counted.
 const MOST_LINES: usize = 10;
-/// What is said of a segment's first bad batch.
+/// The most lines for a segment's first damaged batch.
 const MOST_REASONS: usize = 3;
 
 /// Verify the audit: every row of every batch, links, manifests, indexes, the schema, and the chain against anchors.
 ///
-/// The chain has no key: whoever can write the files can hash them anew, cut off their tail or remove them. That shows
-/// only against anchors that were kept on another machine: --anchors, and --public-key to check who signed them. Without
-/// --anchors the folder's own anchors.log is compared, which whoever owns the folder could have written too.
+/// The chain has no key: a person who can write the files can hash them again, truncate or remove them. Only anchors
+/// that were kept on another machine show that: --anchors, and --public-key to check who signed them. Without --anchors
+/// the folder's own anchors.log is compared, which the owner of the folder could have written too.
 ///
-/// Exits 0 when all in scope is as it was written. Exits 1 on damage, when no segment is in scope, and when --anchors has
-/// no anchor of a segment in scope. Names the first bad batch of each segment and counts the others.
+/// Exits 0 when everything in scope is as it was written. Exits 1 on damage, when no segment is in scope, and when
+/// --anchors has no anchor of a segment in scope. Names the first damaged batch of each segment and counts the others.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cmiot-proxy audit verify --config cmiot-proxy.toml
@@ -43,15 +43,16 @@ pub(super) struct Verify {
     /// Anchors that were kept elsewhere: anchors.log, the proxy's text or JSON log, or `journalctl` output (-o json too)
     #[arg(long, value_name = "FILE", num_args = 1..)]
     anchors: Vec<PathBuf>,
-    /// The key that signs them: 64 hex digits, as in audit-anchor.pub; again for each key, if it was changed
+    /// Key that signed the anchors: 64 hex digits, as in audit-anchor.pub; repeat the option for each key if it was
+    /// changed
     #[arg(long, value_name = "HEX")]
     public_key: Vec<String>,
 }
 
-/// The anchors that the chain is held against.
+/// The anchors to compare the chain with.
 struct Anchors {
     all: Vec<Anchor>,
-    /// Whether they are of the folder itself.
+    /// Whether they are the folder's own.
     own: bool,
     keys: Vec<PublicKey>,
 }
@@ -64,7 +65,7 @@ impl Verify {
         {
             anyhow::bail!("--from {from} is after --to {to}");
         }
-        // Before the segments: an anchor that is written meanwhile is of rows that are not looked at.
+        // Read before the segments: a later anchor would name rows that are not read.
         let anchors = self.anchors(&dir)?;
         let scope = Scope {
             from: self.from,
@@ -157,7 +158,7 @@ fn say_anchors(report: &Report, anchors: &Anchors) -> anyhow::Result<()> {
     if compared == 0 {
         if anchors.own {
             out!(
-                "no anchors: tail and origin not shown; the chain has no key, so whoever could write the files could hash them anew"
+                "no anchors: tail and origin not shown; the chain has no key, so a person who can write the files can hash them again"
             );
         } else {
             out!("no anchor of a segment in scope: the chain is compared with none");
@@ -171,7 +172,7 @@ fn say_anchors(report: &Report, anchors: &Anchors) -> anyhow::Result<()> {
     };
     if anchors.own {
         out!(
-            "{compared} anchors of the folder itself compared, {signed}: whoever owns the folder could have written both; --anchors compares with what was kept elsewhere"
+            "{compared} anchors of the folder itself compared, {signed}: the owner of the folder could have written both; --anchors compares with what was kept elsewhere"
         );
     } else {
         out!("{compared} anchors compared, {signed}");
@@ -179,7 +180,7 @@ fn say_anchors(report: &Report, anchors: &Anchors) -> anyhow::Result<()> {
     match (&report.confirmed, &report.head) {
         (Some((month, row)), Some((last, _))) if row < last && report.damage.is_empty() => {
             out!(
-                "rows after {row} of {month} are behind the last anchor: that none of them is cut off or altered is not shown"
+                "rows after {row} of {month} are after the last anchor: a truncation or change of them cannot be detected"
             );
         }
         _ => {}
@@ -187,7 +188,7 @@ fn say_anchors(report: &Report, anchors: &Anchors) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says what came of it, and whether it is good.
+/// Prints the verdict; whether it is good.
 fn verdict(report: &Report, anchors: &Anchors) -> anyhow::Result<bool> {
     if let Some((last, head)) = &report.head {
         out!("head: row {last}, {head}");
@@ -206,7 +207,7 @@ fn verdict(report: &Report, anchors: &Anchors) -> anyhow::Result<bool> {
     Ok(good)
 }
 
-/// On standard error, where that is a terminal.
+/// A progress bar on standard error, if that is a terminal.
 pub(super) fn bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{wide_bar} {human_pos} of {human_len} rows, {eta} left");
     ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))

@@ -101,7 +101,7 @@ impl Index {
     }
 
     /// Whether a step is pending; the last row is `last`.
-    pub(super) fn is_behind(&self, last: i64) -> bool {
+    pub(super) fn is_pending(&self, last: i64) -> bool {
         last - self.indexed >= self.run
             || self.compaction.is_some()
             || self.last_run - self.blocked >= self.block
@@ -216,8 +216,8 @@ mod tests {
     use super::super::{AuditStore, LookupRow, Options};
     use crate::clock::Clock;
 
-    /// Blocks, entries in them and damage of a month that is over, whose rows were written by one store after the other, or
-    /// by one; and how many blocks and entries there were after each fifty.
+    /// The blocks, entries and damage of a month that has ended, whose rows were written by one store after another, or
+    /// by one; and the number of blocks and entries after each fifty.
     fn month(stores: usize) -> ((i64, i64), Vec<(i64, i64)>) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit-2026-01.db");
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_block_goes_on_where_it_stopped_and_a_month_that_is_over_is_in_blocks_whole() {
-        // Started anew for each fifty: nothing of a block is only in memory.
+        // Started again for each fifty: nothing of a block is only in memory.
         let ((blocks, entries), seen) = month(8);
         assert!(seen.iter().any(|(blocks, entries)| *blocks == 0 && *entries > 0), "{seen:?}");
         assert!(blocks >= 2 && entries == 400, "{blocks} blocks, {entries} entries");

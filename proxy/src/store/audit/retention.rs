@@ -278,7 +278,7 @@ mod tests {
                 assert_eq!(prunable(dir.path(), keep, month(days)).unwrap(), months[..gone], "{days} days");
             }
         }
-        assert_eq!(prunable(dir.path(), 2, month(60)).unwrap(), months[..1], "behind: the clock counts");
+        assert_eq!(prunable(dir.path(), 2, month(60)).unwrap(), months[..1], "earlier: the clock counts");
         assert_eq!(clock_ahead_of(dir.path(), month(90 + 31)), None);
         let later = month(90 + 31).plus(Duration::from_secs(1));
         assert_eq!(clock_ahead_of(dir.path(), later), Some(month(90)));
@@ -310,7 +310,7 @@ mod tests {
     fn what_an_interrupted_prune_left_is_deleted_by_the_next_one() {
         let dir = tempfile::tempdir().unwrap();
         let months = four_months(dir.path());
-        // Killed behind the note, behind the segment's file, and between the files: each leaves a part of the month.
+        // Killed after the note, after the segment's file, and between the files: each leaves a part of the month.
         notes::leave(dir.path(), &NoteRow { at: month(90), what: PRUNED, detail: months[0].to_string() })
             .unwrap();
         for left in [".db-wal", ".db-shm"] {
@@ -345,7 +345,7 @@ mod tests {
     fn an_interrupted_erasure_is_completed_and_noted_once() {
         let dir = tempfile::tempdir().unwrap();
         let months = four_months(dir.path());
-        // Killed behind the overwriting, and behind the removal.
+        // Killed after the overwriting, and after the removal.
         fs::write(IdentityKey::path(dir.path(), months[0]), "0".repeat(64)).unwrap();
         fs::remove_file(IdentityKey::path(dir.path(), months[1])).unwrap();
         for &one in &months[..2] {

@@ -1,4 +1,4 @@
-//! The audit's store as its askers see it.
+//! The audit store as its callers see it.
 
 use std::fs;
 use std::process::Command;
@@ -72,7 +72,7 @@ fn an_action_is_begun_by_a_row_whose_number_is_known() {
             operation: "smsstatusreset",
             card,
         };
-        // Some rows before and behind, so that numbers are those of the rows and not of the batch.
+        // Rows before and after, so that numbers are those of the rows and not of the batch.
         let around: Vec<_> = (0..3).map(|n| store.append(row(NOON, &format!("t{n}")))).collect();
         let early = store.append_begun(begun(NOON.minus(Duration::from_secs(9)), "early"));
         let late = store.append_begun(begun(NOON, "late"));
@@ -299,7 +299,7 @@ fn below_the_reserve_nothing_is_written_and_both_policies_say_what_they_did() {
         store.close();
         assert_eq!(transids(dir.path(), NOON), Vec::<String>::new());
 
-        // The same trouble within one process: the writer waits for another's lock until its patience is over.
+        // The same failure within one process.
         let options = Options { on_failure, ..Options::default() };
         let store = AuditStore::open(dir.path(), options, clock).unwrap();
         let other = Connection::open(file(dir.path())).unwrap();

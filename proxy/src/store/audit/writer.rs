@@ -223,8 +223,8 @@ impl Writer {
 
     /// Makes a step of the index when idle. Otherwise the next commit makes it.
     fn index_when_idle(&mut self, consumer: &Consumer<'_, Entry>) {
-        let is_behind = self.segment.as_ref().is_some_and(Segment::index_is_behind);
-        if is_behind && self.backoff.is_none() && consumer.is_idle() {
+        let is_pending = self.segment.as_ref().is_some_and(Segment::index_is_pending);
+        if is_pending && self.backoff.is_none() && consumer.is_idle() {
             self.attempt(Segment::index);
         }
     }

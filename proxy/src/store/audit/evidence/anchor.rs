@@ -296,32 +296,32 @@ mod tests {
         let signed = |dir: &Path| {
             open(dir).unwrap().anchor(Time::EPOCH, "2026-01".into(), 7, Hash::NONE).unwrap();
         };
-        let told = |dir: &Path| {
-            let mut told = None;
+        let reported = |dir: &Path| {
+            let mut reported = None;
             AnchorSigner::open(dir, 0o600, |text| {
-                told = Some(text);
+                reported = Some(text);
                 Ok(())
             })
             .unwrap();
-            told
+            reported
         };
         let dir = tempfile::tempdir().unwrap();
         signed(dir.path());
         let former = PublicKey::of_folder(dir.path()).unwrap();
         fs::remove_file(dir.path().join(KEY)).unwrap();
-        let text = told(dir.path()).unwrap();
+        let text = reported(dir.path()).unwrap();
         let now = PublicKey::of_folder(dir.path()).unwrap();
         assert_eq!(text, format!("from {former} to {now}"));
-        assert_eq!(told(dir.path()), None, "once");
-        // Both files gone: the last anchor tells.
+        assert_eq!(reported(dir.path()), None, "once");
+        // Both files gone: the last anchor shows it.
         for file in [KEY, PUBLIC] {
             fs::remove_file(dir.path().join(file)).unwrap();
         }
-        assert!(told(dir.path()).unwrap().starts_with("from an unknown key to "));
+        assert!(reported(dir.path()).unwrap().starts_with("from an unknown key to "));
         // A lost public key alone is only written again.
         signed(dir.path());
         fs::remove_file(dir.path().join(PUBLIC)).unwrap();
-        assert_eq!(told(dir.path()), None);
+        assert_eq!(reported(dir.path()), None);
     }
 
     #[test]

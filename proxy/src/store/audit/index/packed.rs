@@ -10,7 +10,7 @@ use crate::inline_str::InlineStr;
 /// The entries of a run, taken from the front.
 pub(super) struct Packed {
     bytes: Vec<u8>,
-    /// Where the next entry begins.
+    /// The offset of the next entry.
     at: usize,
 }
 

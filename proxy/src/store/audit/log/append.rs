@@ -40,7 +40,7 @@ pub(crate) fn append<'a>(
 ) -> rusqlite::Result<Head> {
     let mut inserts: [Option<Insert<'_, '_>>; Table::ALL.len()] = [const { None }; Table::ALL.len()];
     let mut wide: Option<Insert<'_, '_>> = None;
-    let lookups = rows.clone().filter(|row| matches!(row, Row::LookUp(_))).count();
+    let lookups = rows.clone().filter(|row| matches!(row, Row::Lookup(_))).count();
     // Full statements first; single inserts for the rest.
     let mut in_wide = lookups - lookups % WIDE;
     let mut digest = Digest::batch(&head.hash);

@@ -23,8 +23,8 @@ pub(crate) struct Head {
     pub(crate) hash: Hash,
 }
 
-/// A segment that the writer closed after a failure, or whose files are no longer at its path. A file that is begun there
-/// follows it.
+/// A segment that the writer closed after a failure, or whose files are no longer at its path. A file that is created
+/// there follows it.
 pub(crate) struct ClosedSegment {
     pub(crate) month: Month,
     /// The head of the segment.
@@ -48,9 +48,9 @@ pub(crate) fn begin(
 ) -> Result<(), StoreError> {
     let path = month.path(dir);
     let sqlite = StoreError::sqlite(&path);
-    let begun: i64 =
+    let rows: i64 =
         connection.query_row("SELECT count(*) FROM segment", [], |row| row.get(0)).map_err(sqlite)?;
-    if begun > 0 {
+    if rows > 0 {
         return Ok(());
     }
     let (previous, before, manifest) = match after {

@@ -160,7 +160,7 @@ mod tests {
         {
             fs::write(dir.path().join(name), text).unwrap();
         }
-        // A folder of that name cannot be read as a file, whoever asks.
+        // A folder of that name cannot be read as a file by any user.
         fs::create_dir(dir.path().join("note-4-erased")).unwrap();
         let mut notes = Notes::default();
         for _ in 0..2 {

@@ -70,7 +70,7 @@ impl BegunRow {
 /// A row of any table.
 #[derive(Debug)]
 pub(crate) enum Row {
-    LookUp(LookupRow),
+    Lookup(LookupRow),
     Call(CallRow),
     Refused(RefusedRow),
     Gap(Gap),
@@ -82,7 +82,7 @@ impl Row {
     /// The time that decides its segment.
     pub(crate) fn at(&self) -> Time {
         match self {
-            Self::LookUp(row) => row.at,
+            Self::Lookup(row) => row.at,
             Self::Call(row) => row.at,
             Self::Refused(row) => row.last,
             Self::Gap(gap) => gap.last,
@@ -94,7 +94,7 @@ impl Row {
     /// The card by which the index finds it.
     pub(crate) fn card(&self) -> Option<&Card> {
         match self {
-            Self::LookUp(row) => row.card.as_ref(),
+            Self::Lookup(row) => row.card.as_ref(),
             Self::Call(row) => Some(&row.card),
             Self::Refused(_) | Self::Gap(_) | Self::Note(_) | Self::Begun(_) => None,
         }
@@ -103,7 +103,7 @@ impl Row {
     /// The address of the peer.
     pub(crate) fn peer(&self) -> Option<IpAddr> {
         match self {
-            Self::LookUp(row) => Some(row.peer),
+            Self::Lookup(row) => Some(row.peer),
             Self::Refused(row) => row.peer,
             Self::Call(_) | Self::Gap(_) | Self::Note(_) | Self::Begun(_) => None,
         }
@@ -113,7 +113,7 @@ impl Row {
     pub(super) fn values<'a>(&'a self, identity: &'a RowIdentity, to: &mut Vec<Value<'a>>) -> Table {
         to.clear();
         match self {
-            Self::LookUp(row) => columns::lookup_values(row, identity, to),
+            Self::Lookup(row) => columns::lookup_values(row, identity, to),
             Self::Call(row) => columns::call_values(row, identity, to),
             Self::Refused(row) => columns::refused_values(row, identity, to),
             Self::Gap(gap) => columns::gap_values(gap, to),
@@ -125,7 +125,7 @@ impl Row {
 
     fn table(&self) -> Table {
         match self {
-            Self::LookUp(_) => Table::Record,
+            Self::Lookup(_) => Table::Record,
             Self::Call(_) => Table::Call,
             Self::Refused(_) => Table::Refused,
             Self::Gap(_) => Table::Gap,

@@ -16,7 +16,7 @@ fn card(last: u64) -> Card {
     Card::parse(CardKind::Msisdn, &format!("1476500{last:04}")).unwrap()
 }
 
-/// Sixty look-ups of ten cards in two months, one a minute, the first thirty in January.
+/// Sixty lookups of ten cards in two months, one per minute, the first thirty in January.
 fn written(identifiers: Identifiers) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let (clock, _hand) = Clock::manual(NOON);

@@ -126,8 +126,8 @@ impl Writer {
                 return Ok(segment);
             }
         }
-        let is_begun = known.successor.is_some_and(|successor| found.is_same_database(&successor));
-        let aside = if is_begun { None } else { segment_identity::set_aside(&path)? };
+        let is_successor = known.successor.is_some_and(|successor| found.is_same_database(&successor));
+        let aside = if is_successor { None } else { segment_identity::set_aside(&path)? };
         if let Some(aside) = &aside {
             tracing::warn!(file = %aside.display(), "the file found at the segment's path is kept here");
         }
@@ -154,7 +154,7 @@ impl Writer {
             self.losses.remember(loss);
             self.shared.set_lost(&self.losses);
         }
-        tracing::warn!(after = last, "a new segment is begun after the missing one");
+        tracing::warn!(after = last, "a new segment follows the missing one");
         Ok(segment)
     }
 
@@ -175,7 +175,7 @@ impl Writer {
         tracing::error!(
             file = %self.month.path(&self.dir).display(),
             "the audit's segment was removed, renamed or replaced while it was written: rows up to {} are where it is now; \
-             nothing is answered until a new one is begun",
+             no request is answered until a new one is created",
             segment.head().last
         );
         self.anchor(&segment);

@@ -99,7 +99,7 @@ impl Segment {
     ) -> Result<(), StoreError> {
         let sqlite = StoreError::sqlite(&self.path);
         let batch = begin_batch(&self.connection, &self.path, self.alarms.as_ref())?;
-        if self.index.is_behind(self.head.last) {
+        if self.index.is_pending(self.head.last) {
             self.index.step(&batch, self.head.last, self.committed).map_err(sqlite)?;
         }
         let index = &mut self.index;
@@ -120,8 +120,8 @@ impl Segment {
     }
 
     /// Whether an index step is pending.
-    pub(crate) fn index_is_behind(&self) -> bool {
-        self.index.is_behind(self.head.last)
+    pub(crate) fn index_is_pending(&self) -> bool {
+        self.index.is_pending(self.head.last)
     }
 
     /// Makes one index step in a transaction of its own. Not synced: a lost step is made again. After an error the segment
@@ -238,7 +238,7 @@ fn begin_batch<'c>(
                 let holder = locks::describe(&locks::holders(path, BlockedOperation::Commit));
                 if let Some(alarms) = alarms {
                     let text = format!(
-                        "{holder} holds a lock, and no record can be written: end it, and let nobody into audit_group who is not trusted"
+                        "{holder} holds a lock, and no record can be written: end it, and let only trusted users into audit_group"
                     );
                     alarms.raise(Condition::AuditLocked, text);
                 }

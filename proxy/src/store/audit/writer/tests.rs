@@ -23,13 +23,13 @@ fn writer_with(dir: &Path, now: Time, options: Options) -> (Writer, ManualClock)
     (Writer::open(dir, options, shared, clock).unwrap(), hand)
 }
 
-/// Settles one batch; what each of its rows was told.
+/// Commits one batch; the result of each of its rows.
 fn settle(writer: &mut Writer, rows: Vec<LookupRow>) -> Vec<Result<(), AuditUnavailable>> {
     let (mut batch, waiting): (Vec<_>, Vec<_>) = rows
         .into_iter()
         .map(|row| {
-            let told = writer.shared.waiters.join(|| Ok::<_, ()>(())).unwrap();
-            (Entry { row: Row::LookUp(row), awaited: Awaited::Queued }, told)
+            let result = writer.shared.waiters.join(|| Ok::<_, ()>(())).unwrap();
+            (Entry { row: Row::Lookup(row), awaited: Awaited::Queued }, result)
         })
         .unzip();
     writer.commit_batch(&mut batch);
@@ -87,7 +87,7 @@ fn the_row_of_a_call_outlives_a_disk_that_fails() {
     assert_eq!(settle(&mut writer, vec![row(NOON, "lost")]), [Err(AuditUnavailable::Failed)]);
     writer.options.min_free = 0;
     hand.advance(LONGEST_PAUSE);
-    // Nobody asks meanwhile.
+    // No request arrives meanwhile.
     writer.recover();
     let store = AuditStore { shared: Arc::clone(&writer.shared), writer: std::sync::Mutex::default() };
     assert!(store.is_complete());
@@ -114,8 +114,8 @@ fn the_row_of_a_call_outlives_a_disk_that_fails() {
     assert_eq!(reasons().len(), 2 + KEPT);
 }
 
-/// Whoever waits too long for a commit is told so while its row waits, and the row says the same; while the row is being
-/// committed it is told what became of that.
+/// A waiter that waits too long for a commit gets an error while its row is queued, and the row says the same; while
+/// the row is being committed, the waiter gets the result of that commit.
 #[test]
 fn what_a_client_is_told_is_what_its_record_says() {
     for on_failure in [OnFailure::Refuse, OnFailure::Answer] {
@@ -140,18 +140,18 @@ fn what_a_client_is_told_is_what_its_record_says() {
 
         let refuses = on_failure == OnFailure::Refuse;
         let full = Some(Err(AuditUnavailable::Full));
-        let told = |appended: &mut Appended| match &mut appended.0 {
+        let result = |appended: &mut Appended| match &mut appended.0 {
             Progress::Refused(why) => Some(Err(*why)),
-            Progress::Waiting(told) => told.try_recv().ok(),
+            Progress::Waiting(waiting) => waiting.try_recv().ok(),
         };
-        assert_eq!(told(&mut committing), if refuses { None } else { full }, "{on_failure:?}");
-        assert_eq!([told(&mut late), told(&mut acted)], [full; 2]);
-        assert_eq!(told(&mut fresh), None);
+        assert_eq!(result(&mut committing), if refuses { None } else { full }, "{on_failure:?}");
+        assert_eq!([result(&mut late), result(&mut acted)], [full; 2]);
+        assert_eq!(result(&mut fresh), None);
         writer.commit_batch(&mut batch);
-        assert_eq!(told(&mut committing), refuses.then_some(Ok(())));
+        assert_eq!(result(&mut committing), refuses.then_some(Ok(())));
         assert_eq!(taker.take(&mut batch, None), Received::Items);
         writer.commit_batch(&mut batch);
-        assert_eq!(told(&mut fresh), Some(Ok(())));
+        assert_eq!(result(&mut fresh), Some(Ok(())));
         store.expire(1);
         assert!(store.can_record());
 

@@ -99,9 +99,9 @@ fn read_line(line: &str, whole: bool) -> Line {
             None => broken |= text.contains(SIGNED) && !text[1..].contains(BEGINS),
         }
     }
-    let begun = plain.contains(BEGINS) && (!whole || plain.contains("audit anchor"));
+    let is_begin = plain.contains(BEGINS) && (!whole || plain.contains("audit anchor"));
     let bare = plain.starts_with(BEGINS) && plain.contains(",\"time\":");
-    let claims = plain.contains(SIGNED) || bare || begun;
+    let claims = plain.contains(SIGNED) || bare || is_begin;
     if broken || (anchors.is_empty() && claims) { Line::Broken } else { Line::Anchors(anchors) }
 }
 

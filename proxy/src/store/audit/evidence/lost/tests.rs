@@ -71,7 +71,7 @@ fn a_start_notices_what_is_missing_once_and_the_acknowledgement_ends_it() {
         assert_eq!(start(dir.path(), 5, &["e"]), None, "{how}");
         assert_eq!(start(dir.path(), 6, &[]), None, "{how}");
         assert_eq!(noted(dir.path())[1], (ACKNOWLEDGED.to_owned(), detail), "{how}");
-        // Until rows are missing anew.
+        // Until rows are missing again.
         fs::write(segment(dir.path()), "").unwrap();
         assert_eq!(start(dir.path(), 7, &[]), through(6), "{how}");
     }
@@ -119,7 +119,7 @@ fn a_loss_is_noticed_by_a_later_month_too_and_its_note_is_read_there() {
     store.close();
     let words = noted(dir.path());
     assert_eq!(words[0].1, "2026-02 rows 2-2 through 2026-02-14T12:00:00.000+08:00");
-    // The month after: the note stands in a segment that is over.
+    // A month later: the note is in a segment that has ended.
     let store = open(days(90));
     assert_eq!(store.lost(), lost);
     store.close();

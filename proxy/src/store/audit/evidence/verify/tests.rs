@@ -136,7 +136,7 @@ fn columns(connection: &Connection, table: &str) -> Vec<(String, String)> {
     rows.map(Result::unwrap).collect()
 }
 
-/// What picks each row: its rowid, or its whole key.
+/// The condition that selects each row: its rowid, or its whole key.
 fn keys(connection: &Connection, table: &str) -> Vec<String> {
     let key = match table {
         "card_entry" => "'run = ' || run || ' AND card = ''' || card || ''' AND id = ' || id",
@@ -156,7 +156,7 @@ fn what_was_written_is_found_whole() {
     let report = verify(dir.path(), &scope, |_, _| {}).unwrap();
     assert_eq!(report.damage, []);
     assert_eq!(report.segments.iter().map(Month::to_string).collect::<Vec<_>>(), ["2026-01", "2026-02"]);
-    // A note, a look-up; four times a call, a count, a gap and two look-ups.
+    // A note, a lookup; four times a call, a count, a gap and two lookups.
     assert_eq!(report.rows, 2 + 4 * 5);
     assert!(report.anchors >= 2, "{}", report.anchors);
     let connection = Connection::open(february(dir.path())).unwrap();
@@ -186,7 +186,7 @@ fn every_edit_and_every_removal_of_the_index_is_found() {
     assert!(edit_and_remove(&["card_run", "card_entry", "card_block", "card_block_entry"]) > 50);
 }
 
-/// How many ways were tried, all of them found.
+/// The number of changes tried, all of them found.
 fn edit_and_remove(tables: &[&str]) -> usize {
     let dir = written();
     let connection = Connection::open(february(dir.path())).unwrap();
@@ -297,7 +297,7 @@ fn a_cut_off_tail_is_found_up_to_the_last_anchor() {
             ).ok();
             connection.execute(&format!("DELETE FROM batch WHERE last > {end}"), [])
         }));
-        // Without its anchor nobody can tell: that is the open window.
+        // Without its anchor the change cannot be detected: that is the open window.
         let unseen: Vec<String> = damage(copied.path(), &[]).into_iter().map(|damage| damage.what).collect();
         assert!(unseen.iter().all(|what| what.contains("name")), "{unseen:?}");
         let found = damage(copied.path(), &anchors);

@@ -1,4 +1,4 @@
-//! A forger who knows the format: hashes the chain anew, and edits the schema so that SQLite lets him do anything.
+//! A forger who knows the format: hashes the chain again, and edits the schema so that SQLite allows any change.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use crate::store::audit::log::value::Value;
 /// A row of `sqlite_schema`, with where its pages are.
 type SchemaRow = (String, String, String, i64, Option<String>);
 
-/// Hashes a segment anew, with batches of these rows, or of those that there are.
+/// Hashes a segment again, with batches of these rows, or of those that exist.
 fn rehash(connection: &Connection, spans: Option<Vec<(i64, i64)>>) {
     let pairs = |sql: &str| -> Vec<(i64, i64)> {
         let mut all = connection.prepare(sql).unwrap();
@@ -176,7 +176,7 @@ fn damage_of_february(dir: &Path) -> Vec<Damage> {
 }
 
 /// Every cell of these tables to every other type; how many, all of them found without anchors. The chain is as it was,
-/// and, for the first row of each table, hashed anew too.
+/// and, for the first row of each table, hashed again too.
 fn retype(tables: &[&str]) -> (usize, usize) {
     let dir = written();
     let of_file = february(dir.path());
@@ -230,7 +230,7 @@ fn retype(tables: &[&str]) -> (usize, usize) {
                         open.execute(&set, [&other]).unwrap();
                         rehash(open, None);
                     });
-                    assert_ne!(damage_of_february(copied.path()), [], "{set} with {other:?}, hashed anew");
+                    assert_ne!(damage_of_february(copied.path()), [], "{set} with {other:?}, hashed again");
                     rehashed += 1;
                 }
             }
@@ -366,9 +366,9 @@ fn a_rewritten_month_linked_anew_by_the_next_is_found_by_an_anchor_of_either() {
     put_schema(&first, &made[0]);
     put_schema(&second, &made[1]);
     assert_eq!(damage(copied.path(), &[]), [], "a chain without a key");
-    let behind = |anchor: &&Anchor| anchor.segment == "2026-02" || anchor.last > 0;
-    assert!(all.iter().filter(behind).count() > 2);
-    for anchor in all.iter().filter(behind) {
+    let is_later = |anchor: &&Anchor| anchor.segment == "2026-02" || anchor.last > 0;
+    assert!(all.iter().filter(is_later).count() > 2);
+    for anchor in all.iter().filter(is_later) {
         assert_ne!(damage(copied.path(), std::slice::from_ref(anchor)), [], "{anchor:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What is gone: segments removed one by one, a folder rolled back, with notes that explain it and without.
+//! Removed segments, one by one, and a folder rolled back, with and without notes that explain it.
 
 use super::*;
 use crate::store::audit::evidence::lost::{acknowledge, at_start};
