@@ -85,7 +85,7 @@ pub struct Scope<'a> {
     pub to: Option<Month>,
     /// Anchors, read before the verification: those of months in scope must hold.
     pub anchors: &'a [Anchor],
-    /// Whether they are the folder's own, or none: then acknowledged losses are no damage.
+    /// Whether they are the folder's own, or absent: then acknowledged losses are no damage.
     pub own_anchors: bool,
     /// One of these keys must have signed them; empty if any key may.
     pub public_keys: &'a [PublicKey],
@@ -118,24 +118,22 @@ pub fn verify(
     let mut months = month::list(dir)?;
     months.reverse();
     months.retain(|&month| scope.has(month));
-    let mut opened = Vec::new();
-    let mut total = 0;
+    let mut segments = Vec::new();
     for &month in &months {
-        let Some((connection, rows)) = open(dir, month, &mut report)? else { continue };
-        total += rows;
-        opened.push((month, connection));
+        segments.extend(open(dir, month, &mut report)?);
     }
+    let total = segments.iter().map(|segment| segment.rows).sum();
     let mut noted = Noted::default();
     let mut known = BTreeMap::new();
     let mut wrong = Vec::new();
     let mut link: Option<Continuity> = None;
-    for (month, connection) in &opened {
-        let mut anchors = in_scope.take(*month);
+    for &Segment { month, ref connection, .. } in &segments {
+        let mut anchors = in_scope.take(month);
         let before = link.take();
         let path = month.path(dir);
         let mut verifier = SegmentVerifier {
             connection,
-            month: *month,
+            month,
             progress: &mut |rows| progress(rows, total),
             noted: &mut noted,
             anchors: &mut anchors,
@@ -144,25 +142,23 @@ pub fn verify(
         let (verified, findings) =
             in_parallel(|| schema::check_integrity(&path), || verifier.verify(before.as_ref()));
         link = verified.unwrap_or_else(|error| {
-            report.damage(*month, None, format!("cannot be read: {error}"));
+            report.damage(month, None, format!("cannot be read: {error}"));
             None
         });
         for finding in findings {
-            report.damage(*month, None, format!("SQLite's own check: {finding}"));
+            report.damage(month, None, format!("SQLite's own check: {finding}"));
         }
         report.anchors += anchors.compared;
-        report.confirmed = anchors.confirmed.map(|last| (*month, last)).or(report.confirmed);
+        report.confirmed = anchors.confirmed.map(|last| (month, last)).or(report.confirmed);
         wrong.append(&mut anchors.wrong);
         for manifest in link.iter().flat_map(|link| &link.manifest) {
             if let Some(month) = Month::parse(&manifest.month) {
                 known.entry(month).or_insert_with(|| manifest.clone());
             }
         }
-        report.segments.push(*month);
+        report.segments.push(month);
     }
-    if let Some(link) = &link {
-        report.head = Some((link.last, link.head));
-    }
+    report.head = link.map(|link| (link.last, link.head));
     // Notes of commands that the proxy has not yet written as rows.
     for (_, note) in Notes::default().pending(dir) {
         noted.take(note.at, note.what, &note.detail);
@@ -184,8 +180,15 @@ fn in_parallel<A: Send, B>(other: impl Fn() -> A + Sync, own: impl FnOnce() -> B
     })
 }
 
+/// An open segment, read in one state.
+struct Segment {
+    month: Month,
+    connection: Connection,
+    rows: u64,
+}
+
 /// Opens a segment in one state, and counts its rows. None when the file is no segment: that is damage.
-fn open(dir: &Path, month: Month, report: &mut Report) -> Result<Option<(Connection, u64)>, StoreError> {
+fn open(dir: &Path, month: Month, report: &mut Report) -> Result<Option<Segment>, StoreError> {
     let connection = match files::open_read_only(&month.path(dir), Kind::Audit) {
         Ok(connection) => connection,
         Err(error) if error.is_corrupt() || matches!(error.fault(), Fault::Foreign) => {
@@ -201,7 +204,7 @@ fn open(dir: &Path, month: Month, report: &mut Report) -> Result<Option<(Connect
         let first = connection.query_row("SELECT coalesce(min(first), 1) FROM batch", [], |row| row.get(0));
         u64::try_from(head.last.saturating_sub(first.unwrap_or(head.last)).saturating_add(1)).unwrap_or(0)
     });
-    Ok(Some((connection, rows)))
+    Ok(Some(Segment { month, connection, rows }))
 }
 
 /// The state that the next segment must continue.

@@ -187,7 +187,7 @@ pub struct LookupRow {
     pub latency: Duration,
     /// Whether the token was right.
     pub authenticated: bool,
-    /// Whether it records an action that was begun.
+    /// Whether it records an action.
     pub action: bool,
 }
 
@@ -218,9 +218,9 @@ table! {
 /// One attempt at the carrier. The carrier module writes it when the attempt ends.
 #[derive(Clone, Debug)]
 pub struct CallRow {
-    /// The begin of the attempt.
+    /// When the attempt began.
     pub at: Time,
-    /// Its own transid; none when the proxy could not number it.
+    /// The transid of the attempt; none when the proxy could not number it.
     pub transid: Option<InlineStr<48>>,
     /// The transid of the previous attempt in the same flight.
     pub previous: Option<InlineStr<48>>,

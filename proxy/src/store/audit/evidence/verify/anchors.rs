@@ -45,7 +45,7 @@ pub(super) struct SegmentAnchors<'a> {
 }
 
 impl<'a> AnchorsInScope<'a> {
-    /// The anchors in scope. An anchor that none of the keys has signed is damage.
+    /// The anchors in scope. An anchor that no key has signed is damage.
     pub(super) fn new(scope: &Scope<'a>, report: &mut Report) -> Self {
         let mut held: BTreeMap<Month, Vec<&Anchor>> = BTreeMap::new();
         for anchor in scope.anchors {
@@ -98,9 +98,9 @@ impl<'a> SegmentAnchors<'a> {
             let what = if anchor.last < last && batch.is_none() {
                 "which is before the first row here"
             } else if anchor.last < last {
-                "which does not end a batch: batches were merged, or rows hashed anew"
+                "which does not end a batch: batches were merged, or rows hashed again"
             } else if heads.iter().all(|head| anchor.head != head.to_string()) {
-                "whose head is another: rows up to it were altered and hashed anew"
+                "whose head is another: rows up to it were altered and hashed again"
             } else {
                 self.confirmed = Some(last);
                 continue;

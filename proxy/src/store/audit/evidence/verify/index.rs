@@ -68,9 +68,9 @@ impl<'c> Index<'c> {
         // A block is listed in the transaction of its last entries.
         let unlisted: bool = connection.query_row(
             "WITH listed (last) AS (SELECT coalesce(max(id), 0) FROM card_block),
-                  begun (last, entries) AS (SELECT max(block), count(*) FROM card_block_entry, listed WHERE block > listed.last)
-             SELECT entries > 0 AND entries >= (SELECT count(*) FROM card_entry WHERE run > listed.last AND run <= begun.last)
-             FROM listed, begun",
+                  unfinished (last, entries) AS (SELECT max(block), count(*) FROM card_block_entry, listed WHERE block > listed.last)
+             SELECT entries > 0 AND entries >= (SELECT count(*) FROM card_entry WHERE run > listed.last AND run <= unfinished.last)
+             FROM listed, unfinished",
             [],
             |row| row.get(0),
         )?;

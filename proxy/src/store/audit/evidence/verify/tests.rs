@@ -156,7 +156,7 @@ fn what_was_written_is_found_whole() {
     let report = verify(dir.path(), &scope, |_, _| {}).unwrap();
     assert_eq!(report.damage, []);
     assert_eq!(report.segments.iter().map(Month::to_string).collect::<Vec<_>>(), ["2026-01", "2026-02"]);
-    // A note, a lookup; four times a call, a count, a gap and two lookups.
+    // A note and a lookup; four times: a call, a count, a gap and two lookups.
     assert_eq!(report.rows, 2 + 4 * 5);
     assert!(report.anchors >= 2, "{}", report.anchors);
     let connection = Connection::open(february(dir.path())).unwrap();
@@ -342,4 +342,17 @@ fn a_page_that_cannot_be_read_is_damage_and_not_an_error() {
     fs::write(&path, bytes).unwrap();
     let found = damage(copied.path(), &[]);
     assert!(found.iter().any(|damage| damage.what.contains("cannot be read")), "{found:?}");
+}
+
+/// A row of `sqlite_schema`, with its root page.
+type SchemaRow = (String, String, String, i64, Option<String>);
+
+fn schema_of(path: &Path) -> Vec<SchemaRow> {
+    let connection = Connection::open(path).unwrap();
+    let mut all =
+        connection.prepare("SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema").unwrap();
+    let rows = all
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
+        .unwrap();
+    rows.map(Result::unwrap).collect()
 }

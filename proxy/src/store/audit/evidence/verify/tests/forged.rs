@@ -10,9 +10,6 @@ use crate::store::audit::log::chain::{Digest, Hash, Limits};
 use crate::store::audit::log::columns::{Class, Table};
 use crate::store::audit::log::value::Value;
 
-/// A row of `sqlite_schema`, with where its pages are.
-type SchemaRow = (String, String, String, i64, Option<String>);
-
 /// Hashes a segment again, with batches of these rows, or of those that exist.
 fn rehash(connection: &Connection, spans: Option<Vec<(i64, i64)>>) {
     let pairs = |sql: &str| -> Vec<(i64, i64)> {
@@ -74,16 +71,6 @@ fn rehash(connection: &Connection, spans: Option<Vec<(i64, i64)>>) {
             )
             .unwrap();
     }
-}
-
-fn schema_of(path: &Path) -> Vec<SchemaRow> {
-    let connection = Connection::open(path).unwrap();
-    let mut all =
-        connection.prepare("SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema").unwrap();
-    let rows = all
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
-        .unwrap();
-    rows.map(Result::unwrap).collect()
 }
 
 /// Writes another schema over the pages that there are.
