@@ -80,7 +80,7 @@ pub fn status(text: &str) -> Result<(), String> {
 pub fn times(since: Option<Time>, until: Option<Time>) -> Result<(), String> {
     for (name, time) in [("since", since), ("until", until)] {
         if time.is_some_and(|time| time < Time::EPOCH) {
-            return Err(format!("{name}: no record is before 1970"));
+            return Err(format!("{name}: it is before 1970, and no record is that old"));
         }
     }
     match (since, until) {
