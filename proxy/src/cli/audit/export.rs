@@ -121,7 +121,7 @@ impl Export {
         }
         month::of_month(&dir, self.month)?;
         // Contains card numbers: readable by its owner only.
-        let file = AtomicFile::begin(&self.file, 0o600).with_context(named)?;
+        let file = AtomicFile::create(&self.file, 0o600).with_context(named)?;
         let mut sink =
             file.file().try_clone().and_then(|file| Sink::begin(self.format, file)).with_context(named)?;
         let bar = verify::bar();
