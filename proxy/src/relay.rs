@@ -2,8 +2,8 @@
 //! `parse` → `authenticate` → `deduplicate` → `look_up` → `fetch` → `select` → `audit_and_respond`.
 //!
 //! Each phase is a function of that name; an early return is a [`Refusal`]. Up to the lookup in memory no phase waits, so
-//! these phases are plain functions ([`Relay::respond_now`]): a hit must not pay for the future of a miss, which is several
-//! KiB large. [`Relay::respond_later`] waits for the file, the carrier or another request, and completes even if its client
+//! these phases are plain functions (`Relay::respond_now`): a hit must not pay for the future of a miss, which is several
+//! KiB large. `Relay::respond_later` waits for the file, the carrier or another request, and completes even if its client
 //! disconnects. A fetch runs in a task of its own (`relay/fetch.rs`).
 
 mod action;
