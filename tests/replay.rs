@@ -200,3 +200,26 @@ async fn a_narrower_window_after_a_restart_lets_no_replay_of_the_wider_one_throu
         proxy.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_transid_that_was_refused_as_used_stays_refused_after_a_restart() {
+    let carrier = carrier().await;
+    let mut proxy = Setup::with_carrier(&carrier).set("gateway.deadline", "1s").start().await;
+    proxy.look_up(&MSISDN).await.assert_normal();
+
+    // The first request with this transid is refused without a record, since the segment is locked.
+    let query = proxy.sign(&MSISDN);
+    let other = rusqlite::Connection::open(proxy.audit_file()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    proxy.get(&query).await.assert_refusal_for("73", "audit unavailable");
+    other.execute_batch("ROLLBACK").unwrap();
+    drop(other);
+    eventually("the audit to be writable again", || async {
+        (proxy.look_up(&MSISDN).await.code() == "0").then_some(())
+    })
+    .await;
+    proxy.get(&query).await.assert_refusal_for("7", "used before");
+
+    proxy.restart().await;
+    proxy.get(&query).await.assert_refusal_for("7", "used before");
+}

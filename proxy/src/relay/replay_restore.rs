@@ -104,10 +104,13 @@ impl Relay {
                 open.insert(Action { client: past.client, transid }, past.row);
             }
         })?;
-        let only_if_cached = Refusal::OnlyIfCached.describe().reason;
+        // A transid counts as used after these refusals too. The second is the only record of a transid whose first
+        // request could not be recorded.
+        let using = [Refusal::OnlyIfCached, Refusal::ReusedTransid].map(|refusal| refusal.describe().reason);
         let begun = Refusal::Begun(None).describe().reason;
         let records = self.audit_reader.authenticated_since(from.minus(self.max_record_lag()), |past| {
-            let used = past.outcome != Outcome::Refused.name() || past.reason == Some(only_if_cached);
+            let used = past.outcome != Outcome::Refused.name()
+                || past.reason.is_some_and(|reason| using.contains(&reason));
             if let Some(transid) = key(past.transid).filter(|_| used) {
                 if past.reason != Some(begun) {
                     // The record states its result.
