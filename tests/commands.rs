@@ -2,11 +2,12 @@
 
 use std::process::Stdio;
 
+use cmiot_proxy::printable;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::{
     ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, GATEWAY_APPID, ICCID, IMSI, MSISDN, NORMAL, Proxy, Setup, carrier,
-    command, run, within, write_config,
+    command, run, say, scripted, within, write_config,
 };
 
 #[tokio::test]
@@ -38,6 +39,79 @@ async fn lookup_asks_a_running_proxy_as_a_gateway_would() {
     nobody.failed(1, ["--client"]);
     run(&proxy.data(), &["lookup", "1476500417x", "--config", config], &[]).await.failed(2, ["1476500417x"]);
     run(&proxy.data(), &["lookup", "--config", config], &[]).await.failed(2, ["CARD"]);
+}
+
+/// Fails at a character that controls a terminal, other than a line break.
+#[track_caller]
+fn assert_printable(text: &str) {
+    let controls = text.chars().find(|&one| one != '\n' && !printable::is_printable(one));
+    assert_eq!(controls, None, "{text:?}");
+}
+
+#[tokio::test]
+async fn no_output_or_error_of_a_command_controls_the_terminal() {
+    const HOSTILE: &str = "\u{1b}[31m\u{9b}2J\u{202e}\r\u{7}\nSTATUS 00";
+    // As escapes of JSON, and the C1 and format characters as they are.
+    let reply = |status: &str| {
+        let status = serde_json::to_string(status).unwrap();
+        format!("{{\"status\":\"0\",\"message\":{status},\"result\":[{{\"STATUS\":{status}}}]}}")
+    };
+    let url = scripted(move |head, _, _, stream| {
+        let body = reply(if head.contains("14765000002") { "=1+1,\"\u{202e}" } else { HOSTILE });
+        async move { say(stream, &body).await }
+    })
+    .await;
+    let proxy = Setup::calling(&url).start().await;
+    let folder = proxy.config().parent().unwrap().to_owned();
+    let ask = format!("http://{}", proxy.address);
+    let admin = format!("http://{}", proxy.admin_address());
+    let command = async |words: &[&str], url: &str| {
+        let config = ["--config", "cmiot-proxy.toml", "--url", url];
+        let output = run(&folder, &[words, &config].concat(), &[]).await;
+        assert_printable(&output.out);
+        assert_printable(&output.err);
+        output
+    };
+    let found = command(&["lookup", "14765000001"], &ask).await.success();
+    assert_eq!(found.out.lines().filter(|line| line.starts_with("STATUS 00")).count(), 0, "{found:?}");
+    let shown = command(&["cache", "show", "14765000001"], &admin).await.success();
+    assert!(shown.out.contains("\\u202e"), "{shown:?}");
+    serde_json::from_str::<serde_json::Value>(&shown.out).expect("still JSON");
+    command(&["cache", "stats"], &admin).await.success();
+    std::fs::write(folder.join("cards.csv"), "14765000001\n14765000002\n").unwrap();
+    for fetched in ["2 cards, 0 done before", "2 cards, 2 done before"] {
+        let warmed = command(&["cache", "warm", "--file", "cards.csv"], &admin).await.success();
+        assert!(warmed.out.contains(fetched), "{warmed:?}");
+        let result = std::fs::read_to_string(folder.join("cards.result.csv")).unwrap();
+        assert_printable(&result);
+        assert_eq!(result.lines().count(), 3, "{result}");
+        assert!(result.contains(",\"'=1+1,\"\"\\u{202e}\","), "{result}");
+    }
+
+    // Errors repeat arguments, paths and what a configuration has.
+    command(&["lookup", "1064\u{1b}[2J\u{9b}"], &ask).await.failed(2, ["1064", "\\u{9b}"]);
+    command(&["\u{202e}"], &ask).await.failed(2, []);
+    let absent = run(&folder, &["check", "--config", "\u{1b}[2J\nforged"], &[]).await;
+    assert_printable(&absent.err);
+    absent.failed(1, ["\\u{1b}[2J\\nforged: cannot be read"]);
+    let wrong =
+        Setup::calling(&url).set("gateway.a\u{9b}\u{202e}\n", 1).set("client.0.group", "\u{1b}[2J\nforged");
+    write_config(&folder.join("wrong.toml"), &wrong.text());
+    let wrong = run(&folder, &["check", "--config", "wrong.toml"], &[]).await;
+    assert_printable(&wrong.err);
+    assert_eq!(wrong.err.lines().count(), 3, "a line for each problem, and their number: {wrong:?}");
+}
+
+#[tokio::test]
+async fn help_and_errors_have_no_colours_unless_they_go_to_a_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    for words in [&["--help"][..], &["audit", "query", "--help"], &["nothing"]] {
+        let mut command = command(folder.path());
+        let output = command.args(words).env_remove("NO_COLOR").env("CLICOLOR_FORCE", "1").output();
+        let output = within("the help", output).await.unwrap();
+        assert!(!output.stdout.contains(&0x1b) && !output.stderr.contains(&0x1b), "{output:?}");
+        assert_eq!(output.status.code(), Some(if words == ["nothing"] { 2 } else { 0 }));
+    }
 }
 
 #[tokio::test]

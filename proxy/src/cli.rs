@@ -72,9 +72,14 @@ impl Cli {
     }
 }
 
-/// Prints a line to standard error; a failure to write is ignored.
+/// Prints a line to standard error with control characters escaped; a failure to write is ignored.
 pub(crate) fn warn(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}"); // see above
+    write_error(&cmiot_proxy::printable::escape(line));
+}
+
+/// Prints a text to standard error that is escaped already; a failure to write is ignored.
+pub(crate) fn write_error(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}"); // see above
 }
 
 /// The runtime of the commands that use a network. With one processor a single-threaded runtime saves the cost of work

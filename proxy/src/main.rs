@@ -4,13 +4,15 @@
 
 mod cli;
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
+use cmiot_proxy::config::ConfigErrors;
+use cmiot_proxy::printable;
 
 /// `cargo xtask hostile`: after 10,000 connections glibc's allocator keeps the memory of all of them, this one does not;
 /// and musl's is slow under many threads.
@@ -18,8 +20,11 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // `parse` prints help and usage errors itself and ends with 0 or 2.
-    match cli::Cli::parse().run() {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(help_or_error) => return explain(&help_or_error),
+    };
+    match cli.run() {
         Ok(code) => code,
         // `cmiot-proxy ... | head`: whoever read has seen enough.
         Err(error)
@@ -28,17 +33,38 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            complain(format!("cmiot-proxy: {error:#}"));
+            let text = format!("cmiot-proxy: {error:#}");
+            // The line breaks between the problems of a configuration are the program's own; it escapes those within one.
+            let lines = error.is::<ConfigErrors>();
+            complain(
+                if lines { printable::escape_lines(&text) } else { printable::escape(&text) }.into_owned(),
+            );
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints help, or a usage error, which repeats arguments; returns 0 or 2.
+fn explain(help_or_error: &clap::Error) -> ExitCode {
+    let text = help_or_error.to_string();
+    let shown = printable::escape_lines(&text);
+    let is_terminal =
+        if help_or_error.use_stderr() { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
+    if is_terminal && shown == text {
+        let _ = help_or_error.print(); // with colours; the exit code says it too
+    } else if help_or_error.use_stderr() {
+        complain(shown.trim_end().to_owned());
+    } else {
+        let _ = io::Write::write_all(&mut io::stdout(), shown.as_bytes()); // `--help | head`
+    }
+    u8::try_from(help_or_error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// Says an error on standard error, and leaves it at that when nobody reads there.
 fn complain(error: String) {
     let (said, done) = mpsc::channel();
     thread::spawn(move || {
-        cli::warn(&error);
+        cli::write_error(&error);
         let _ = said.send(()); // the receiver may have waited long enough
     });
     let _ = done.recv_timeout(Duration::from_secs(1)); // the exit code says it too

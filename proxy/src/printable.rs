@@ -34,6 +34,33 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// The same line by line: the line breaks stay.
+pub fn escape_lines(text: &str) -> Cow<'_, str> {
+    by_line(text, escape)
+}
+
+/// The bytes of a response for a terminal: JSON stays JSON, and its line breaks stay; in any other text they are escaped.
+pub fn escape_body(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let is_json = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
+    if is_json { escape_json_lines(&text).into_owned() } else { escape(&text).into_owned() }
+}
+
+/// A whole JSON text of several lines: [`escape_json`] line by line. Line breaks of JSON are not part of a string.
+pub fn escape_json_lines(json: &str) -> Cow<'_, str> {
+    by_line(json, |line| match line.trim_matches(['\t', '\r']) {
+        line if line.contains('\t') => Cow::Owned(escape_json(&line.replace('\t', " ")).into_owned()),
+        line => escape_json(line),
+    })
+}
+
+fn by_line<'a>(text: &'a str, escape: impl Fn(&'a str) -> Cow<'a, str>) -> Cow<'a, str> {
+    if text.chars().all(is_printable) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.split('\n').map(escape).collect::<Vec<_>>().join("\n"))
+}
+
 /// A complete JSON text with each character that is not printable as a JSON escape.
 pub fn escape_json(json: &str) -> Cow<'_, str> {
     if json.chars().all(is_printable) {
@@ -72,6 +99,24 @@ mod tests {
         ] {
             assert_eq!(escape(text), shown);
         }
+    }
+
+    #[test]
+    fn no_character_steers_a_terminal_in_any_renderer() {
+        let all: String = ('\0'..=char::MAX).collect();
+        let quoted = serde_json::to_string_pretty(&serde_json::json!({ "all": all })).unwrap();
+        for shown in [
+            escape(&all).into_owned(),
+            escape_json(&quoted).into_owned(),
+            escape_body(all.as_bytes()),
+            escape_lines(&all).replacen('\n', "", 1),
+            escape_body(quoted.replace(": ", "\t:\r").as_bytes()).replace('\n', ""),
+        ] {
+            assert_eq!(shown.chars().find(|&one| !is_printable(one)), None);
+        }
+        assert_eq!(escape_lines("a\x1b\nb"), "a\\u{1b}\nb");
+        assert_eq!(escape_body(b"{\n\t\"a\":1\r\n}\n"), "{\n\"a\":1\n}\n");
+        assert_eq!(escape_body(b"no\nJSON"), "no\\nJSON");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use cmiot_proxy::config::Config;
+use cmiot_proxy::printable;
 use cmiot_signer::Card;
 use serde_json::{Value, json};
 
@@ -193,6 +194,6 @@ fn print(at: &AdminArgs, post: Option<(&str, Value)>) -> anyhow::Result<ExitCode
     if let (false, Some(error)) = (response.ok, response.body["error"].as_str()) {
         anyhow::bail!("{error}");
     }
-    out!("{}", serde_json::to_string_pretty(&response.body)?);
+    out!("{}", printable::escape_json_lines(&serde_json::to_string_pretty(&response.body)?));
     Ok(if response.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

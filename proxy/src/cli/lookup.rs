@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::{Client, Config};
-use cmiot_proxy::operation;
+use cmiot_proxy::{operation, printable};
 use cmiot_signer::{Card, Reply, Sequence, Signer, Stamp};
 
 use super::{card, http};
@@ -53,15 +53,17 @@ impl Lookup {
         signed.write_url(base.trim_end_matches('/'), operation::USER_STATUS.path, &mut url)?;
         let answer = super::runtime()?.block_on(http::get(&url, &[]))?;
         let reply = Reply::parse(&answer.body).context("the proxy's answer")?;
-        out!("{}", String::from_utf8_lossy(&answer.body));
+        out!("{}", printable::escape_body(&answer.body));
         for name in ["age", "cache-status", "proxy-status", "retry-after"] {
             if !answer.header(name).is_empty() {
-                out!("{name}: {}", answer.header(name));
+                out!("{name}: {}", printable::escape(answer.header(name)));
             }
         }
         match reply.status() {
-            Some(status) if reply.is_ok() => out!("STATUS {} {}", status.code(), status.as_str()),
-            _ => out!("code {}", reply.code()),
+            Some(status) if reply.is_ok() => {
+                out!("STATUS {} {}", printable::escape(status.code()), printable::escape(status.as_str()));
+            }
+            _ => out!("code {}", printable::escape(reply.code())),
         }
         Ok(if reply.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::printable;
+
 /// One problem of a configuration. No field repeats a line of the file: it might hold a secret.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfigError {
@@ -145,10 +147,11 @@ impl From<ConfigError> for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// One problem per line, then their number if there are several.
+/// One problem per line, with its control characters escaped, then their number if there are several.
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        let lines: Vec<_> =
+            self.0.iter().map(|error| printable::escape(&error.to_string()).into_owned()).collect();
         f.write_str(&lines.join("\n"))?;
         match self.0.len() {
             1 => Ok(()),

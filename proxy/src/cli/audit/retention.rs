@@ -68,10 +68,10 @@ impl Prune {
         let dir = self.folder.with_segments()?;
         let now = Clock::system().now();
         if let Some(newest) = clock_ahead_of(&dir, now) {
-            eprintln!(
+            crate::cli::warn(&format!(
                 "the clock says {now}, but the newest record is of {newest}: months are counted from that record, so that a \
                  wrong clock deletes nothing"
-            );
+            ));
         }
         let mut failed = None;
         for month in prunable(&dir, self.keep, now)? {
@@ -83,7 +83,7 @@ impl Prune {
             match prune(&dir, month, now) {
                 Ok(()) => out!("{month} deleted"),
                 Err(error) => {
-                    eprintln!("{month} is not completely deleted: {error}");
+                    crate::cli::warn(&format!("{month} is not completely deleted: {error}"));
                     failed.get_or_insert(month);
                 }
             }

@@ -100,7 +100,7 @@ impl Verify {
                 continue;
             }
             let lines = anchor::read(&file)?;
-            lines.warnings.iter().for_each(|warning| eprintln!("{warning}"));
+            lines.warnings.iter().for_each(|warning| crate::cli::warn(warning));
             all.extend(lines.anchors);
         }
         Ok(Anchors { all, own, keys })

@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use cmiot_proxy::audit::render;
 use cmiot_proxy::config::text::without_mark;
+use cmiot_proxy::store::audit::query::Field;
 use cmiot_signer::Card;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -63,7 +65,7 @@ impl Warm {
         let before = finished(&path)?;
         let with = self.with.suffix();
         let left: Vec<Card> =
-            cards.iter().filter(|card| !before.contains(&(named(card) + &with))).copied().collect();
+            cards.iter().filter(|card| !before.contains(&cell(named(card) + &with))).copied().collect();
         let mut result = open(&path)?;
         let bar = bar(left.len() as u64);
         let failed = super::super::runtime()?.block_on(self.fetch(&client, left, |done| {
@@ -117,9 +119,9 @@ async fn one(client: &AdminClient, card: Card, name: &str, wanted: &Value) -> an
             }
             _ => {
                 let of = |name: &str| answer.body[name].as_str().unwrap_or_default().to_owned();
-                let line =
-                    format!("{name},{},{},{},{}", of("outcome"), of("code"), of("status"), of("reason"));
-                return Ok(Done { outcome: of("outcome"), line });
+                let told = ["outcome", "code", "status", "reason"].map(|name| Field::Text(of(name)));
+                let row: Vec<Field> = [Field::Text(name.to_owned())].into_iter().chain(told).collect();
+                return Ok(Done { outcome: of("outcome"), line: render::csv_line(&row) });
             }
         }
     }
@@ -165,9 +167,9 @@ fn finished(path: &Path) -> anyhow::Result<HashSet<String>> {
     // The last line counts when it was written to its end.
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let done = whole.lines().filter_map(|line| {
-        let mut columns = line.split(',');
-        let (card, outcome) = (columns.next()?, columns.next()?);
-        matches!(outcome, "fetched" | "fresh").then(|| card.to_owned())
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
+        let columns = reader.records().next()?.ok()?;
+        matches!(columns.get(1)?, "fetched" | "fresh").then(|| columns[0].to_owned())
     });
     Ok(done.collect())
 }
@@ -187,6 +189,11 @@ fn open(path: &Path) -> anyhow::Result<File> {
         writeln!(file)?; // cut off in the middle of a line, which is not counted
     }
     Ok(file)
+}
+
+/// The text of a cell of the result file.
+fn cell(text: String) -> String {
+    render::cell(&Field::Text(text))
 }
 
 /// The card as the files name it.
@@ -256,6 +263,11 @@ mod tests {
         )
         .unwrap();
         assert_eq!(finished(&path).unwrap(), HashSet::from(["msisdn:1".to_owned()]));
+        let name = "msisdn:4?x=a,\"b\"\u{202e}".to_owned();
+        let row = [Field::Text(name.clone()), Field::Text("fresh".into())];
+        std::fs::write(&path, format!("card,outcome\n{}\n", render::csv_line(&row))).unwrap();
+        assert_eq!(finished(&path).unwrap(), HashSet::from([cell(name)]));
+        std::fs::write(&path, "card,outcome\nmsisdn:3,fresh,0").unwrap();
         drop(open(&path).unwrap());
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("fresh,0\n"));
     }

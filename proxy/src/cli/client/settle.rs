@@ -13,7 +13,7 @@ use cmiot_proxy::store::{self, Holder};
 use serde_json::Value;
 
 use crate::cli::admin_client::AdminClient;
-use crate::cli::runtime;
+use crate::cli::{runtime, warn};
 
 /// The time for the proxy to load the configuration.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -38,15 +38,15 @@ pub(super) fn settle(config: &Config, list: &PathBuf) -> anyhow::Result<ExitCode
     };
     Ok(match end {
         End::Taken(what) => {
-            eprintln!("{what}");
+            warn(&what);
             ExitCode::SUCCESS
         }
         End::Refused(what) => {
-            eprintln!("{what}");
+            warn(&what);
             ExitCode::FAILURE
         }
         End::Unknown(what) => {
-            eprintln!("the list is changed. {what}");
+            warn(&format!("the list is changed. {what}"));
             ExitCode::from(UNKNOWN)
         }
     })
