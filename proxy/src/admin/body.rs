@@ -18,7 +18,15 @@ pub(super) async fn json<T: DeserializeOwned>(
     let body = Limited::new(request.into_body(), MAX_BYTES).collect();
     let body = crate::clock::timeout(timeout, body).await.map_err(|_| "the body is too late".to_owned())?;
     let body = body.map_err(|_| "the body is longer than 4 KiB, or incomplete".to_owned())?.to_bytes();
-    serde_json::from_slice(&body).map_err(|error| format!("invalid request body: {error}"))
+    object(&body)
+}
+
+/// Reads an object; serde would read an array by position.
+fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err("invalid request body: not an object, such as {\"msisdn\":\"1064...\"}".to_owned());
+    }
+    serde_json::from_slice(body).map_err(|error| format!("invalid request body: {error}"))
 }
 
 /// Reads an optional value that must not be `null`, since `null` would select everything.
@@ -37,4 +45,22 @@ pub(super) fn whole<'de, D: Deserializer<'de>, T: TryFrom<i64>>(from: D) -> Resu
     let whole = number.as_i64().or_else(|| exact().map(|number| number as i64));
     let fitting = whole.and_then(|whole| T::try_from(whole).ok());
     fitting.map(Some).ok_or_else(|| D::Error::custom("not a whole number in range"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_object_is_read() {
+        #[derive(serde::Deserialize, Debug, PartialEq)]
+        struct Wanted {
+            #[serde(default)]
+            card: Option<String>,
+        }
+        assert_eq!(object(b" \r\n\t{\"card\":\"1\"}"), Ok(Wanted { card: Some("1".into()) }));
+        for text in ["[\"1\"]", "[]", " [\"1\"]", "\"1\"", "null", "1", ""] {
+            assert!(object::<Wanted>(text.as_bytes()).unwrap_err().contains("not an object"), "{text}");
+        }
+    }
 }
