@@ -43,13 +43,14 @@ fn csv_field(field: &Field) -> String {
     }
 }
 
-/// Whether a spreadsheet would run a text: it begins with a sign of a formula, also a full-width one, after the characters
+/// Whether a spreadsheet would run a text: it begins with a sign of a formula, also a full-width or small one, after the characters
 /// that a spreadsheet drops: blanks, control and format characters.
 fn is_formula(text: &str) -> bool {
     let dropped = |character: char| {
         character.is_whitespace() || character == '\'' || !printable::is_printable(character)
     };
-    text.trim_start_matches(dropped).starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠', '−'])
+    text.trim_start_matches(dropped)
+        .starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠', '﹦', '﹢', '﹣', '﹫', '−'])
 }
 
 fn quoted(text: &str) -> String {
@@ -84,6 +85,10 @@ mod tests {
             "\r\n@x",
             "\u{3000}=1",
             "＝1",
+            "﹢1",
+            "﹣1",
+            "﹦1",
+            " ﹫x",
             "\u{feff}-1",
             "\u{200b}＠x",
             "'=1",
