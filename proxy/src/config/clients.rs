@@ -375,7 +375,7 @@ impl Checker<'_, '_> {
 /// The accounts, by name, whose own credentials a gateway may sign with: those that say so, and all of them if nothing
 /// names a client. An empty list counts as naming clients, so that emptying it permits nothing.
 fn own_credentials<'a>(file: &'a ConfigFile, reader: &mut SourceFiles<'_>) -> HashSet<&'a str> {
-    let named = !file.clients.is_empty() || !file.derives.is_empty() || file.gateway.clients_file.is_some();
+    let named = file.names_clients || file.gateway.clients_file.is_some();
     let own: HashSet<&str> = file
         .accounts
         .iter()
@@ -421,6 +421,35 @@ fn rate(table: &str, rate: Option<u32>, burst: Option<u32>) -> Result<Option<Rat
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ACCOUNT: &str = "[[account]]\nname='a'\nappid='A1'\nebid='0001000000009'\npassword='pw'\n";
+
+    fn check(text: &str) -> Result<crate::config::Config, ConfigErrors> {
+        crate::config::Config::check(&ConfigFile::parse(Path::new("p.toml"), text)?, Path::new("."))
+    }
+
+    #[test]
+    fn an_emptied_permission_is_an_error_that_names_its_key() {
+        let client = "[[client]]\ngroup='a'\nappid='C'\npassword='p'\n";
+        let derive = "[[derive]]\ngroup='a'\nappid_prefix='D'\nkey_file='k'\nepoch=1\n[derive.permissions]\n";
+        for key in ["cards", "peers", "operations"] {
+            for list in ["[]", "['']", "[' ']"] {
+                for (line, table) in [(10, client), (12, derive)] {
+                    let error = check(&format!("{ACCOUNT}{table}{key} = {list}\n")).unwrap_err().to_string();
+                    assert!(error.contains(&format!("p.toml:{line}:")) && error.contains(key), "{error}");
+                    assert!(key == "peers" && list != "[]" || error.contains("delete the key"), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_emptied_list_of_clients_opens_no_account() {
+        assert_eq!(check(ACCOUNT).unwrap().clients.len(), 1, "no client is named");
+        for emptied in ["client = []\n", "derive = []\n"] {
+            assert!(check(&format!("{emptied}{ACCOUNT}")).unwrap().clients.is_empty(), "{emptied}");
+        }
+    }
 
     #[test]
     fn csv_and_toml_say_the_same() {

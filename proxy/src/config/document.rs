@@ -26,20 +26,28 @@ pub(super) struct Document<T> {
     pub(super) incomplete: HashSet<String>,
     /// Old names of keys that were found, one sentence for each.
     pub(super) warnings: Vec<String>,
+    /// Whether `client` or `derive` is among the top-level keys, be it empty.
+    pub(super) names_clients: bool,
 }
 
 impl<T: DeserializeOwned> Document<T> {
     /// Reads a file's text.
     pub(super) fn read(path: &Path, text: &str) -> Self {
         let text = without_mark(text);
-        let mut read =
-            Self { value: None, errors: Vec::new(), incomplete: HashSet::new(), warnings: Vec::new() };
-        let (_, errors) = DeTable::parse_recoverable(text);
+        let mut read = Self {
+            value: None,
+            errors: Vec::new(),
+            incomplete: HashSet::new(),
+            warnings: Vec::new(),
+            names_clients: false,
+        };
+        let (table, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
             let error = |e: &toml::de::Error| error(path, text, e);
             read.errors = errors.iter().take(MAX_ERRORS).map(error).collect();
             return read;
         }
+        read.names_clients = ["client", "derive"].iter().any(|key| table.get_ref().contains_key(*key));
         let mut wrong: Vec<(Range<usize>, Option<usize>)> = Vec::new();
         let mut left_out = HashSet::new();
         loop {

@@ -81,6 +81,9 @@ pub struct ConfigFile {
     /// The top-level tables from which something wrong was left out.
     #[serde(skip)]
     incomplete: HashSet<String>,
+    /// Whether `client` or `derive` is in the text, be it empty.
+    #[serde(skip)]
+    pub(super) names_clients: bool,
 }
 
 impl ConfigFile {
@@ -101,6 +104,7 @@ impl ConfigFile {
             path: path.to_owned(),
             warnings: read.warnings,
             incomplete: read.incomplete,
+            names_clients: read.names_clients,
             ..file
         });
         (file, read.errors)

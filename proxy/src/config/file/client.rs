@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 
 use crate::units::{HumanDuration, Secret, Window, peers};
@@ -37,13 +38,13 @@ pub struct Client {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_password: Option<Secret>,
     /// See [`RawPermissions::peers`].
-    #[serde(default, deserialize_with = "peers", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "some_peers", skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<IpNet>,
     /// See [`RawPermissions::operations`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "some_names", skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<String>,
     /// See [`RawPermissions::cards`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "some_names", skip_serializing_if = "Vec::is_empty")]
     pub cards: Vec<String>,
     /// See [`RawPermissions::cards_file`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,14 +110,14 @@ pub struct Derive {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawPermissions {
-    /// Networks that it may ask from; empty means all.
-    #[serde(deserialize_with = "peers", skip_serializing_if = "Vec::is_empty")]
+    /// Networks that it may ask from; absent means all.
+    #[serde(deserialize_with = "some_peers", skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<IpNet>,
-    /// Operations that it may ask for, by path name; empty means every lookup. An action has to be named.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// Operations that it may ask for, by path name; absent means every lookup. An action has to be named.
+    #[serde(deserialize_with = "some_names", skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<String>,
-    /// Prefixes of the cards that it may ask for; empty, and without a `cards_file`, means all.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// Prefixes of the cards that it may ask for; absent, and without a `cards_file`, means all.
+    #[serde(deserialize_with = "some_names", skip_serializing_if = "Vec::is_empty")]
     pub cards: Vec<String>,
     /// File of whole card numbers that it may ask for, one a line, beside those of `cards`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -183,6 +184,23 @@ impl Client {
             clock_skew: self.clock_skew,
         }
     }
+}
+
+/// The problem of an emptied list: absent means all, so that it would permit everything.
+const EMPTY: &str = "an empty list, or an empty text in it, is not accepted: delete the key to permit all, or name what is \
+                     permitted";
+
+/// Reads `peers` that is present.
+fn some_peers<'de, D: Deserializer<'de>>(de: D) -> Result<Vec<IpNet>, D::Error> {
+    let read = peers(de)?;
+    if read.is_empty() { Err(D::Error::custom(format_args!("peers: {EMPTY}"))) } else { Ok(read) }
+}
+
+/// Reads `cards` or `operations` that is present.
+fn some_names<'de, D: Deserializer<'de>>(de: D) -> Result<Vec<String>, D::Error> {
+    let read = Vec::<String>::deserialize(de)?;
+    let has_blank = read.iter().any(|name| name.trim().is_empty());
+    if read.is_empty() || has_blank { Err(D::Error::custom(EMPTY)) } else { Ok(read) }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
