@@ -41,6 +41,36 @@ async fn a_reused_connection_that_is_reset_before_any_byte_costs_nobody_an_answe
 }
 
 #[tokio::test]
+async fn connections_that_die_together_open_no_breaker() {
+    const CONNECTIONS: usize = 8;
+    let together = Arc::new(tokio::sync::Barrier::new(CONNECTIONS));
+    let url = scripted(move |_, connection, n, stream| {
+        let together = Arc::clone(&together);
+        async move {
+            if connection < CONNECTIONS {
+                together.wait().await;
+                if n > 0 {
+                    stream.set_zero_linger().unwrap();
+                    return None;
+                }
+            }
+            say(stream, NORMAL).await
+        }
+    })
+    .await;
+    let proxy = Setup::calling(&url).set("breaker.failures", 3).start().await;
+    for round in 0..2 {
+        let mut asking = JoinSet::new();
+        for n in 0..CONNECTIONS {
+            let (client, card) =
+                (proxy.clone(), card_number(u32::try_from(round * CONNECTIONS + n).unwrap()));
+            asking.spawn(async move { client.look_up(&card).await.assert_normal() });
+        }
+        asking.join_all().await;
+    }
+}
+
+#[tokio::test]
 async fn a_reset_in_the_middle_of_a_response_is_not_asked_once_more() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);

@@ -188,15 +188,32 @@ impl Carrier {
     ) -> Result<Attempt, NotSent> {
         let mut retries = Retries::of(call.operation);
         let mut last: Option<Attempt> = None;
+        let mut kept: Option<CallPermit> = None;
         loop {
-            let refused = retries.refused_account();
-            let permit = match self.select_account(group, call.operation, urgency, refused).await {
+            let permit = match kept.take() {
+                Some(permit) => Ok(permit),
+                None => self.select_account(group, call.operation, urgency, retries.refused_account()).await,
+            };
+            let permit = match permit {
                 Ok(permit) => permit,
                 // The reply to the last attempt says more than the reason for not sending another one.
                 Err(not_sent) => return last.ok_or(not_sent),
             };
             let previous = last.as_ref().and_then(|attempt| attempt.transid);
             let attempt = self.attempt(permit.account(), permit.password(), call, previous).await;
+            if retries.take_reconnect(&attempt) {
+                // Connections of a pool may end together: the breakers count the result of the retry, and let it pass.
+                let renewing = permit.renew(&attempt.result, urgency);
+                match self.stopping.run_until_cancelled(renewing).await.flatten() {
+                    Some(permit) if self.may_send(call.operation).is_ok() => {
+                        (kept, last) = (Some(permit), Some(attempt));
+                        continue;
+                    }
+                    Some(permit) => permit.cancel(),
+                    None => {}
+                }
+                return Ok(attempt);
+            }
             let next = permit.record(&attempt.result);
             if let Next::Alarm(alarm) = &next {
                 tracing::error!(%alarm, "calls stop until the carrier accepts one");

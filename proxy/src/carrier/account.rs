@@ -44,7 +44,7 @@ pub struct CallPermit {
     operation: &'static Operation,
     /// Index into the account's passwords.
     password: usize,
-    _budget: Permit,
+    budget: Permit,
 }
 
 /// Consequence of a call's result for the next one.
@@ -122,7 +122,7 @@ impl AccountState {
         let budget = self.budget.take(urgency).await?;
         self.health().start_call(operation.name, self.clock.monotonic())?;
         let password = self.passwords().used;
-        Ok(CallPermit { state: Arc::clone(self), operation, password, _budget: budget })
+        Ok(CallPermit { state: Arc::clone(self), operation, password, budget })
     }
 
     pub fn headroom(&self) -> Headroom {
@@ -182,6 +182,26 @@ impl CallPermit {
         }
         let alarm = state.health().record(operation, result, state.clock.monotonic());
         alarm.map_or(Next::Done, Next::Alarm)
+    }
+
+    /// Exchanges the permit for that of a retry with the same account and password: another call of the budget, while the
+    /// breakers go on waiting for one result. If the budget has no call left, the result of the first attempt is recorded.
+    pub async fn renew(
+        self,
+        result: &Result<CarrierResponse, Fault>,
+        urgency: &SharedUrgency,
+    ) -> Option<Self> {
+        let Self { state, operation, password, budget } = self;
+        // It may be the only one.
+        drop(budget);
+        match state.budget.take(urgency).await {
+            Ok(budget) => Some(Self { state, operation, password, budget }),
+            Err(_) => {
+                // The fault of a connection raises no alarm.
+                let _ = state.health().record(operation.name, result, state.clock.monotonic());
+                None
+            }
+        }
     }
 
     /// Ends the permit of a call that was not sent: another call may be the probe of a half-open breaker.

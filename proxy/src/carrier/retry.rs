@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Attempt;
 use super::account::Next;
+use super::fault::Fault;
 use super::verdict::Class;
 use crate::operation::Operation;
 
@@ -30,6 +31,11 @@ impl Retries {
     /// The account that is not to be used again.
     pub(super) fn refused_account(&self) -> Option<&Arc<str>> {
         self.refused.as_ref()
+    }
+
+    /// Takes the retry on a new connection if the connection of this attempt was closed before any byte of a response.
+    pub(super) fn take_reconnect(&mut self, attempt: &Attempt) -> bool {
+        matches!(attempt.result, Err(Fault::ClosedEarly)) && std::mem::take(&mut self.same)
     }
 
     /// Takes the retry that helps after this attempt, and returns how long to wait before it.
