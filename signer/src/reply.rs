@@ -139,7 +139,8 @@ impl<'a> Reply<'a> {
         Self::from_fields(json::collect(body)?)
     }
 
-    /// Whether the first result of a body has this field, with any value: for replies to operations other than 2002.
+    /// Whether the first result of a body has this field, with a value other than blank text: for replies to operations
+    /// other than 2002. White space and control, format and zero-width characters are blank.
     /// The body may have any length and is read as tolerantly as by [`parse`](Self::parse); `field` is ASCII.
     #[must_use]
     pub fn has_result_field(body: &[u8], field: &str) -> bool {

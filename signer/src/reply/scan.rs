@@ -2,8 +2,10 @@
 //!
 //! Their positions: `{"status":…,"message":…,"result":[{"STATUS":…},…]}`.
 
+use core::mem;
+
 use super::ReplyError;
-use super::decode::is;
+use super::decode::{Decode, is};
 use super::walk::{Container, Nesting, Value, Visit, walk};
 
 /// The values of a reply, not yet checked.
@@ -104,7 +106,8 @@ impl<'a> Visit<'a> for Collector<'a> {
 
 /// Whether the first element of `result` in a trimmed body has a field of this name.
 pub(super) fn has_result_field(body: &[u8], name: &[u8]) -> Result<bool, ReplyError> {
-    let mut search = FieldSearch { name, next: None, in_results: false, results: 0, found: false };
+    let mut search =
+        FieldSearch { name, next: None, named: false, in_results: false, results: 0, found: false };
     walk(body, &mut search)?;
     Ok(search.found)
 }
@@ -114,6 +117,8 @@ struct FieldSearch<'n> {
     name: &'n [u8],
     /// The field whose value comes next.
     next: Option<Field>,
+    /// The value of the field comes next.
+    named: bool,
     in_results: bool,
     results: usize,
     found: bool,
@@ -124,16 +129,24 @@ impl<'a> Visit<'a> for FieldSearch<'_> {
         if nesting == ENVELOPE {
             self.next = Field::of_envelope(key);
         } else if nesting == RESULT && self.in_results && self.results == 1 {
-            self.found |= is(key, self.name);
+            self.named = is(key, self.name);
         }
     }
 
     fn value(&mut self, nesting: Nesting, value: Value<'a>) {
         let field = self.next.take();
+        self.found |= mem::take(&mut self.named) && !matches!(value, Value::Text(text) if is_blank(text));
         if nesting == ENVELOPE {
             self.in_results = field == Some(Field::Result) && value == Value::Array;
         } else if nesting == RESULTS && self.in_results {
             self.results += 1;
         }
     }
+}
+
+/// Whether a text between quotes has no visible character.
+fn is_blank(text: &[u8]) -> bool {
+    // U+00AD, U+200B-U+200F, U+202A-U+202E, U+2060-U+206F and U+FEFF are format characters.
+    let unseen = |c| matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    Decode::new(text).all(|c| c.is_whitespace() || c.is_control() || unseen(c))
 }

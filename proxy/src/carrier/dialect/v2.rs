@@ -9,6 +9,7 @@ use crate::carrier::Call;
 use crate::carrier::verdict::{Class, Code, NotAnEnvelope, Verdict};
 use crate::config::Account;
 use crate::operation::Parameters;
+use crate::printable::is_printable;
 
 /// The field of the user-status reply whose values are card statuses.
 const STATUS: &str = "STATUS";
@@ -53,16 +54,20 @@ pub fn read_reply(body: &[u8], field: &str) -> Result<Verdict, NotAnEnvelope> {
     // The length of the body was limited when it was received.
     let reply = Reply::parse_up_to(body, usize::MAX).map_err(NotAnEnvelope::Unreadable)?;
     let code = Code::parse(reply.code()).ok_or(NotAnEnvelope::Code)?;
+    let status = reply.status().filter(|status| !is_blank(status.code()));
     Ok(match class_of(code.as_str()) {
-        Class::Ok if field == STATUS && reply.status().is_some() => {
-            Verdict { code, class: Class::Ok, status: reply.status() }
-        }
+        Class::Ok if field == STATUS && status.is_some() => Verdict { code, class: Class::Ok, status },
         // A success without the field is relayed and replaces no stored entry.
         Class::Ok if field == STATUS || !Reply::has_result_field(body, field) => {
             Verdict { code, class: Class::Other, status: None }
         }
         class => Verdict { code, class, status: None },
     })
+}
+
+/// Whether a value has no visible character.
+fn is_blank(value: &str) -> bool {
+    value.chars().all(|c| c.is_whitespace() || !is_printable(c))
 }
 
 /// The verdict of a reply that was stored with its code and card status.
@@ -153,12 +158,23 @@ mod tests {
     #[test]
     fn a_success_without_the_field_is_not_stored() {
         let class = |body: &str| read_reply(body.as_bytes(), "GPRSSTATUS").unwrap().class;
-        assert_eq!(class(r#"{"status":"0","message":"","result":[{"GPRSSTATUS":""}]}"#), Class::Ok);
+        assert_eq!(class(r#"{"status":"0","message":"","result":[{"GPRSSTATUS":"x"}]}"#), Class::Ok);
         for body in [r#"{"status":"0","result":[{"IP":"x"}]}"#, r#"{"status":"0","result":[[]]}"#] {
             assert_eq!(class(body), Class::Other, "{body}");
         }
         for body in [r#"{"status":"0","result":[]}"#, r#"{"status":"0","result":[{"X":"00"}]}"#] {
             assert_eq!(read_reply(body.as_bytes(), STATUS).unwrap().class, Class::Other, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_blank_value_counts_as_missing() {
+        for field in [STATUS, "GPRSSTATUS"] {
+            for blank in ["", " ", "\\u0000", "\u{3000}\\t", "\\u200b\u{feff}"] {
+                let body = format!(r#"{{"status":"0","result":[{{"{field}":"{blank}"}}]}}"#);
+                let verdict = read_reply(body.as_bytes(), field).unwrap();
+                assert_eq!((verdict.class, verdict.status), (Class::Other, None), "{body}");
+            }
         }
     }
 
