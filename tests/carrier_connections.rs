@@ -174,12 +174,15 @@ async fn descriptors_that_are_used_up_are_ours_and_open_no_breaker() {
         connection.send(target(n)).await;
         connection.response().await.assert_refusal_for("73", "descriptors");
     }
+    // Several times the pause after a failed accept(2).
+    tokio::time::sleep(Duration::from_millis(500)).await;
     drop(crowd);
     eventually("a free descriptor", || async {
         let response = proxy.look_up(&card_number(200)).await;
         (response.code() == "0").then_some(())
     })
     .await;
+    assert_eq!(proxy.log().matches("cannot accept").count(), 1, "{}", proxy.log());
 }
 
 #[tokio::test]

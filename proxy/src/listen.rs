@@ -34,6 +34,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -135,6 +136,7 @@ impl Listener {
         H: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
+        let mut errors = AcceptErrors::default();
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
@@ -148,7 +150,7 @@ impl Listener {
                 }
                 Err(error) => {
                     // Usually out of file descriptors: connections that end release some.
-                    tracing::warn!(%error, "cannot accept a connection");
+                    errors.report(&error);
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -178,6 +180,27 @@ impl Listener {
                 None
             }
         }
+    }
+}
+
+/// Errors of accept(2), of which at most one per [`Self::INTERVAL`] is logged.
+#[derive(Debug, Default)]
+struct AcceptErrors {
+    logged: Option<Instant>,
+    not_logged: u64,
+}
+
+impl AcceptErrors {
+    const INTERVAL: Duration = Duration::from_secs(60);
+
+    fn report(&mut self, error: &io::Error) {
+        if self.logged.is_some_and(|at| at.elapsed() < Self::INTERVAL) {
+            self.not_logged += 1;
+            return;
+        }
+        self.logged = Some(Instant::now());
+        let not_logged = std::mem::take(&mut self.not_logged);
+        tracing::warn!(%error, not_logged, "cannot accept a connection; this is logged once per minute");
     }
 }
 
