@@ -115,6 +115,27 @@ async fn a_second_signal_exits_at_once() {
     }
 }
 
+#[tokio::test]
+async fn connections_without_a_request_end_with_the_grace_time() {
+    let carrier = carrier().await;
+    let mut proxy = Setup::with_carrier(&carrier).set("gateway.drain_timeout", "200ms").start().await;
+    let mut held = Vec::new();
+    for address in [proxy.address, proxy.admin_address()] {
+        for begun in [&b"GET /v2/userstatus"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+            let mut connection = Connection::to(address).await;
+            connection.send(begun).await;
+            held.push(connection);
+        }
+    }
+    // Accepted after those.
+    proxy.look_up(&MSISDN).await.assert_normal();
+    assert_eq!(proxy.admin("/live", "").await.status, 200);
+    proxy.signal("TERM").await;
+    assert_eq!(proxy.ended().await.code(), Some(0));
+    let log = proxy.log();
+    assert!(log.contains("grace") && !log.contains("did not end"), "{log}");
+}
+
 /// A connection with a lookup in flight.
 async fn waiting(proxy: &Proxy) -> Connection {
     let mut connection = proxy.connect().await;

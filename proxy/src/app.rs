@@ -67,6 +67,8 @@ pub struct App {
     /// The settings that are in effect until the process ends.
     fixed: Fixed,
     stop: CancellationToken,
+    /// Cancelled at the end of the grace time: connections without a request in flight are closed.
+    cut: CancellationToken,
     connections: TaskTracker,
     /// The admin listener and its connections end after the gateways': until then `/ready` reports the drain.
     admin_stop: CancellationToken,
@@ -151,6 +153,7 @@ impl App {
             store: Arc::clone(&store),
             fixed: Fixed::of(&config),
             stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
             connections: TaskTracker::new(),
             admin_stop: CancellationToken::new(),
             admin_connections: TaskTracker::new(),
@@ -196,9 +199,11 @@ impl App {
             async move { api.serve(request, origin).await }
         };
         let tasks = &self.connections;
-        tasks.spawn(gateway.serve(look_up, self.stop.clone(), tasks.clone()));
+        tasks.spawn(gateway.serve(look_up, self.stop.clone(), self.cut.clone(), tasks.clone()));
         let inspections = &self.admin_connections;
-        inspections.spawn(admin.serve(inspect, self.admin_stop.clone(), inspections.clone()));
+        // The grace time has passed by then.
+        let stop = self.admin_stop.clone();
+        inspections.spawn(admin.serve(inspect, stop.clone(), stop, inspections.clone()));
         let (relay, stop) = (Arc::clone(&self.relay), self.stop.clone());
         let alarms = self.store.alarms.clone();
         tasks.spawn(async move {
@@ -304,6 +309,7 @@ impl App {
                 "not everything finished within the grace time: calls and requests under way end now, each with its record"
             );
             self.relay.stop();
+            self.cut.cancel();
             if timeout(LAST, ended()).await.is_err() {
                 // A connection that does not end has no call under way.
                 calls_ended = self.flights.is_empty();

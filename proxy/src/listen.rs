@@ -47,7 +47,7 @@ use crate::tls;
 use limits::{ConnectionPermit, LimitReached};
 use poll_on_wake::PollOnWake;
 use stream::{Socket, Stream};
-use timeout::TimeoutStream;
+use timeout::{ConnectionState, TimeoutStream};
 
 pub use bind::ActivatedSockets;
 pub use limits::{ConnectionLimiter, PeerStats};
@@ -61,6 +61,9 @@ pub const ADMIN_OVERLOAD_RESPONSE: &[u8] =
 /// The maximum length of a request's head, in bytes. Its maximum number of headers is hyper's own, 100: any other limit costs
 /// each request an allocation and a tenth of its parsing.
 const MAX_HEAD: usize = 16 << 10;
+
+/// How often a connection that is to be closed is checked for requests in flight.
+const CUT_INTERVAL: Duration = Duration::from_millis(100);
 
 pub struct Listener {
     socket: Socket,
@@ -130,9 +133,15 @@ impl Listener {
         &self.limiter
     }
 
-    /// Serves until `stop`. Connections run on `tasks`, and complete their requests after that.
-    pub async fn serve<H, F>(self, handle: H, stop: CancellationToken, tasks: TaskTracker)
-    where
+    /// Serves until `stop`; connections run on `tasks` and finish their requests. From `cut` on, those without a request in
+    /// flight are closed, whatever has been received of the next one.
+    pub async fn serve<H, F>(
+        self,
+        handle: H,
+        stop: CancellationToken,
+        cut: CancellationToken,
+        tasks: TaskTracker,
+    ) where
         H: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
@@ -145,7 +154,7 @@ impl Listener {
             match accepted {
                 Ok((stream, peer)) => {
                     if let Some(connection) = self.admit(stream, peer) {
-                        tasks.spawn(connection.run(handle.clone(), stop.clone()));
+                        tasks.spawn(connection.run(handle.clone(), stop.clone(), cut.clone()));
                     }
                 }
                 Err(error) => {
@@ -226,14 +235,14 @@ struct Connection {
 impl Connection {
     /// Serves the connection until it ends. Thousands of connections are idle most of the time, so the handshake and the
     /// requests are boxed: their memory is freed afterwards.
-    async fn run<H, F>(self, handle: H, stop: CancellationToken)
+    async fn run<H, F>(self, handle: H, stop: CancellationToken, cut: CancellationToken)
     where
         H: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
         let metrics = Arc::clone(&self.metrics);
-        let ended = match Box::pin(self.handshake(&stop)).await {
-            Ok(Some(established)) => established.serve(handle, &stop).await,
+        let ended = match cut.run_until_cancelled(Box::pin(self.handshake(&stop))).await.unwrap_or(Ok(None)) {
+            Ok(Some(established)) => established.serve(handle, &stop, &cut).await,
             Ok(None) => Ok(()),
             Err(reason) => Err(reason),
         };
@@ -328,7 +337,12 @@ struct Established {
 
 impl Established {
     /// Serves HTTP until the peer closes the connection, a limit ends it, or it is drained.
-    async fn serve<H, F>(self, handle: H, stop: &CancellationToken) -> Result<(), &'static str>
+    async fn serve<H, F>(
+        self,
+        handle: H,
+        stop: &CancellationToken,
+        cut: &CancellationToken,
+    ) -> Result<(), &'static str>
     where
         H: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
@@ -362,13 +376,15 @@ impl Established {
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(config.max_streams)
                 .max_header_list_size(MAX_HEAD.try_into().expect("16 KiB fits 32 bits"));
-            drive(Box::pin(builder.serve_connection(TokioIo::new(stream), service)), &closing).await
+            drive(Box::pin(builder.serve_connection(TokioIo::new(stream), service)), &closing, cut, &state)
+                .await
         } else {
             let mut builder = http1::Builder::new();
             // `TimeoutStream` enforces the timeouts. `half_close`: a client that has closed its side still gets its response.
             // `writev`: head and body are so small that one copy costs less than a vectored write.
             builder.half_close(true).writev(false).max_buf_size(MAX_HEAD).header_read_timeout(None);
-            drive(Box::pin(builder.serve_connection(TokioIo::new(stream), service)), &closing).await
+            drive(Box::pin(builder.serve_connection(TokioIo::new(stream), service)), &closing, cut, &state)
+                .await
         };
         let Err(error) = ended else { return Ok(()) };
         // The peer caused the error; hyper has responded with a bare 4xx if it could.
@@ -393,20 +409,44 @@ fn without_content(response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
     Response::from_parts(head, Full::default())
 }
 
-/// Drives a connection to its end; once `closing`, it accepts no further request.
+/// Drives a connection to its end; once `closing`, it takes no further request, and from `cut` on it is closed as soon as no
+/// request is in flight.
 async fn drive<C: GracefulConnection>(
     mut connection: Pin<Box<C>>,
     closing: &CancellationToken,
+    cut: &CancellationToken,
+    state: &ConnectionState,
 ) -> Result<(), C::Error> {
     let closing = pin!(closing.cancelled());
     let closing = PollOnWake::new(closing);
     tokio::select! {
-        // A connection that has ended takes precedence over the shutdown.
+        // A connection that has ended needs no shutdown.
         biased;
-        ended = connection.as_mut() => ended,
-        () = closing => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+        ended = connection.as_mut() => return ended,
+        () = closing => connection.as_mut().graceful_shutdown(),
     }
+    // Boxed: most connections never get here.
+    Box::pin(async move {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return ended,
+            () = cut.cancelled() => {}
+        }
+        // Twice in a row, so that the last response has been written.
+        let mut was_idle = state.is_idle();
+        loop {
+            let pause = tokio::time::sleep(CUT_INTERVAL);
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => return ended,
+                () = pause => {}
+            }
+            let is_idle = state.is_idle();
+            if was_idle && is_idle {
+                return Ok(());
+            }
+            was_idle = is_idle;
+        }
+    })
+    .await
 }

@@ -60,6 +60,11 @@ impl ConnectionState {
         RequestGuard(Arc::clone(self))
     }
 
+    /// Whether no request is in flight.
+    pub(super) fn is_idle(&self) -> bool {
+        self.active.load(Ordering::Acquire) == 0
+    }
+
     /// Whether a timeout ended the connection.
     pub(super) fn timed_out(&self) -> bool {
         self.timed_out.load(Ordering::Relaxed)
