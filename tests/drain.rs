@@ -2,7 +2,7 @@
 
 use cmiot_simulator::{Gate, Rule};
 
-use crate::support::{Connection, ICCID, MSISDN, Proxy, Setup, carrier, eventually};
+use crate::support::{Connection, ICCID, MSISDN, Machine, Proxy, Setup, carrier, eventually};
 
 #[tokio::test]
 async fn a_request_under_way_is_answered_and_the_exit_is_clean() {
@@ -134,6 +134,21 @@ async fn connections_without_a_request_end_with_the_grace_time() {
     assert_eq!(proxy.ended().await.code(), Some(0));
     let log = proxy.log();
     assert!(log.contains("grace") && !log.contains("did not end"), "{log}");
+}
+
+#[tokio::test]
+async fn a_silent_resolver_does_not_outlive_a_drain() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::hanging(folder.path(), "none");
+    let setup = Setup::calling("http://carrier.invalid").set("gateway.drain_timeout", "200ms");
+    let mut proxy = Proxy::start_on_machine(folder, setup, machine).await;
+    let mut connection = waiting(&proxy).await;
+    eventually("the call", async || (proxy.metrics().await.value("cmiot_flights", [])? == 1.0).then_some(()))
+        .await;
+    proxy.signal("TERM").await;
+    assert_eq!(proxy.ended().await.code(), Some(0));
+    connection.response().await.assert_refusal("73");
+    assert!(proxy.log().contains("drained"), "{}", proxy.log());
 }
 
 /// A connection with a lookup in flight.

@@ -23,7 +23,9 @@ mod sign;
 mod simulate;
 
 use std::io::Write as _;
+use std::ops::Deref;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
@@ -84,9 +86,30 @@ pub(crate) fn write_error(text: &str) {
 
 /// The runtime of the commands that use a network. With one processor a single-threaded runtime saves the cost of work
 /// stealing: shared queues and wakes.
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+fn runtime() -> anyhow::Result<Runtime> {
     use anyhow::Context;
     let alone = std::thread::available_parallelism().is_ok_and(|processors| processors.get() == 1);
     let mut builder = if alone { Builder::new_current_thread() } else { Builder::new_multi_thread() };
-    builder.enable_all().build().context("cannot start the async runtime")
+    let runtime = builder.enable_all().build().context("cannot start the async runtime")?;
+    Ok(Runtime(Some(runtime)))
+}
+
+/// A runtime whose drop does not wait for threads that a system call blocks: a resolver or a file system that does not
+/// respond.
+struct Runtime(Option<tokio::runtime::Runtime>);
+
+impl Deref for Runtime {
+    type Target = tokio::runtime::Runtime;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref().expect("taken by the drop alone")
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_timeout(Duration::from_secs(1));
+        }
+    }
 }

@@ -46,6 +46,21 @@ impl Machine {
         Self { wrapper: wrapper.collect(), private: true, ..Self::default() }
     }
 
+    /// On which each read of `file` hangs while `hang` exists in the same folder, and the resolver never responds.
+    pub(crate) fn hanging(folder: &Path, file: &str) -> Self {
+        let (source, library) = (folder.join("hang.c"), folder.join("hang.so"));
+        std::fs::write(&source, HANG).expect("a folder of ours");
+        let mut build = Command::new("cc");
+        build.args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl");
+        assert!(build.status().expect("a C compiler").success());
+        let environment = vec![
+            ("LD_PRELOAD", library.into()),
+            ("HANG_FILE", folder.join(file).into()),
+            ("HANG", folder.join("hang").into()),
+        ];
+        Self { environment, ..Self::default() }
+    }
+
     /// With a shell redirection: `2>pipe`, `>&-`.
     pub(crate) fn redirected(to: &str) -> Self {
         Self::wrapped_by(["sh", "-c", &format!("exec \"$0\" \"$@\" {to}")])
@@ -79,6 +94,33 @@ impl Machine {
         Self { environment, fault, kept, ..Self::default() }
     }
 }
+
+/// The preload library of [`Machine::hanging`].
+const HANG: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+ssize_t read(int fd, void *to, size_t most) {
+    static ssize_t (*real)(int, void *, size_t);
+    if (!real) real = (ssize_t (*)(int, void *, size_t))dlsym(RTLD_NEXT, "read");
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length > 0) {
+        path[length] = 0;
+        while (!strcmp(path, getenv("HANG_FILE")) && !access(getenv("HANG"), F_OK)) usleep(10000);
+    }
+    return real(fd, to, most);
+}
+
+int getaddrinfo(const char *node, const char *service, const void *hints, void **found) {
+    for (;;) pause();
+}
+"#;
 
 /// Builds the preload library of the faulty disk; the environment of a process on that disk.
 fn faulty_disk(folder: &Path, settings: Vec<(&'static str, &PathBuf)>) -> Vec<(&'static str, OsString)> {
