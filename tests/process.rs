@@ -172,6 +172,23 @@ async fn one_processor_does_for_all_of_it() {
     assert_eq!(proxy.audit().len(), 21);
 }
 
+#[tokio::test]
+async fn a_file_size_limit_counts_as_a_full_disk() {
+    let carrier = carrier().await;
+    let mut proxy = Proxy::with_carrier(&carrier).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
+    let limit = async |soft: &str| {
+        let arguments = [format!("--pid={}", proxy.pid()), format!("--fsize={soft}:")];
+        assert!(Command::new("prlimit").args(arguments).status().await.unwrap().success());
+    };
+    limit("4096").await;
+    eventually("a refusal", async || (proxy.look_up(&MSISDN).await.code() != "0").then_some(())).await;
+    limit("unlimited").await;
+    eventually("an answer", async || (proxy.look_up(&MSISDN).await.code() == "0").then_some(())).await;
+    proxy.signal("TERM").await;
+    assert_eq!(proxy.ended().await.code(), Some(0), "{}", proxy.log());
+}
+
 /// Whether one of these texts is in the memory of a process.
 fn memory_contains(pid: u32, texts: &[String]) -> bool {
     use std::io::{Read, Seek, SeekFrom};

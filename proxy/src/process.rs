@@ -5,15 +5,28 @@
 //! - New files are accessible to their owner alone (umask 077); code that creates a file for other users sets its mode.
 //! - The limit of open files is the hard limit: 10,000 connections exceed the usual soft limit of 1,024.
 
+use std::io;
+
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::file;
 
 /// Makes every file that this process creates from now on accessible to its owner alone, unless its mode is set.
 pub fn private_files() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// Makes a write beyond the file-size limit (`ulimit -f`, `LimitFSIZE=`) an error, as on a full disk, instead of the end of
+/// this process. Needs a tokio runtime.
+///
+/// # Errors
+/// When the handler cannot be installed.
+pub fn survive_file_size_limit() -> io::Result<()> {
+    // tokio's handler stays installed when this receiver is dropped.
+    signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop)
 }
 
 /// Applies the restrictions and limits to this process.

@@ -50,6 +50,11 @@ impl Serve {
         }
         process::harden(&config.process)
             .context("cannot apply process restrictions (core dumps, umask, open files)")?;
+        let runtime = super::runtime()?;
+        {
+            let _entered = runtime.enter();
+            process::survive_file_size_limit().context("cannot handle SIGXFSZ")?;
+        }
         let clock = Clock::system();
         let store = open_store(&config, self.accept_lost_state, &clock)?;
         let dir = config.store_dir.clone();
@@ -57,7 +62,7 @@ impl Serve {
             let path = dir.join(token::FILE);
             tracing::info!(path = %path.display(), "made a token for the admin listener; it has every role");
         }
-        super::runtime()?.block_on(async {
+        runtime.block_on(async {
             // Registered before anything is served, so that no signal is missed.
             let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
             let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
