@@ -65,6 +65,8 @@ pub enum Fault {
     },
     /// A symbolic link, which opening the file would follow.
     Link,
+    /// A FIFO or a device, which could block the thread that opens it.
+    NotPlain,
     /// Another process uses this folder.
     Locked {
         /// The other process's id, from the lock file.
@@ -165,6 +167,7 @@ impl StoreError {
             Fault::Readable { .. } => {
                 "chmod 600 it; if another user may have read it, move it away: the proxy then creates a new key"
             }
+            Fault::NotPlain => "remove it",
             Fault::Link => "remove the link, or replace it by the file itself",
             Fault::Locked { .. } => "stop that process, or set another `dir` in [store] for this one",
             Fault::OldLibrary { .. } => {
@@ -273,6 +276,7 @@ impl fmt::Display for Fault {
             Self::Readable { mode } => {
                 write!(f, "every user of this machine can read this key (mode {mode:04o})")
             }
+            Self::NotPlain => f.write_str("is not a plain file"),
             Self::Link => f.write_str("is a symbolic link, which the proxy does not follow here"),
             Self::Locked { holder } => write!(f, "the folder is in use by process {holder}"),
             Self::OldLibrary { found } => write!(f, "SQLite {found} can corrupt a WAL"),

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const LOCK_RETRY_DELAY: Duration = Duration::from_millis(20);
 const DROP_IN: &str = "packaging/cmiot-proxy.service.d/audit-group.conf";
 
 /// Refuses a folder that belongs to another user, that every user can write to, or that has a symbolic link in it: each
-/// would let another user choose which files this process overwrites. A folder of the superuser counts as the own one.
+/// would let another user choose which files this process overwrites. Refuses FIFOs and devices, too. A folder of the superuser counts as the own one.
 pub(super) fn check(dir: &Path) -> Result<(), StoreError> {
     let found = fs::metadata(dir).map_err(StoreError::io(dir))?;
     let own = rustix::process::geteuid().as_raw();
@@ -34,8 +34,13 @@ pub(super) fn check(dir: &Path) -> Result<(), StoreError> {
     }
     for entry in fs::read_dir(dir).map_err(StoreError::io(dir))? {
         let entry = entry.map_err(StoreError::io(dir))?;
-        if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_symlink() {
             return Err(StoreError::new(&entry.path(), Fault::Link));
+        }
+        // A socket may be that of the admin listener, and cannot be opened as a file.
+        if kind.is_fifo() || kind.is_char_device() || kind.is_block_device() {
+            return Err(StoreError::new(&entry.path(), Fault::NotPlain));
         }
     }
     Ok(())
@@ -239,5 +244,15 @@ mod tests {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
         share_with_group(dir.path(), gid).unwrap();
         assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o7777, 0o2750);
+    }
+
+    #[test]
+    fn a_fifo_in_the_folder_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(check(dir.path()).is_ok());
+        let made = std::process::Command::new("mkfifo").arg(dir.path().join("anchors.log")).status();
+        assert!(made.unwrap().success());
+        let error = check(dir.path()).unwrap_err();
+        assert!(error.file().ends_with("anchors.log") && *error.fault() == Fault::NotPlain, "{error}");
     }
 }
