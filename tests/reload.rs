@@ -1,7 +1,8 @@
 //! Reload: keys that apply at once, and keys that need a restart.
 
 use crate::support::{
-    NORMAL, Proxy, STATUS_PATH, Setup, card_number, carrier, eventually, say, scripted, write_config,
+    GATEWAY_PASSWORD, Machine, NORMAL, Proxy, STATUS_PATH, Setup, card_number, carrier, eventually, run, say,
+    scripted, write_config, write_secret,
 };
 
 /// Reloads a running proxy with a valid configuration.
@@ -79,4 +80,53 @@ async fn keys_that_need_a_restart_are_named_until_they_are_changed_back() {
     reload(&proxy, &changed).await;
     proxy.restart().await;
     assert!(!proxy.admin("/ready", "").await.text().contains("restart"));
+}
+
+#[tokio::test]
+async fn a_load_that_hangs_is_an_alarm_and_delays_no_signal() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir_in(std::env::temp_dir().canonicalize().unwrap()).unwrap();
+    write_secret(&folder.path().join("gw.password"), GATEWAY_PASSWORD);
+    let setup = Setup::with_carrier(&carrier).unset("client.0.password");
+    let setup = setup.set("client.0.password_file", "gw.password");
+    let machine = Machine::hanging(folder.path(), "gw.password");
+    let hang = folder.path().join("hang");
+    let mut proxy = Proxy::start_on_machine(folder, setup, machine).await;
+    let alarm = async || {
+        let ready = proxy.admin("/ready", "").await;
+        assert_eq!(ready.status, 200);
+        ready.text().contains("has been loading for")
+    };
+    std::fs::write(&hang, "").unwrap();
+    proxy.signal("HUP").await;
+    eventually("the alarm", async || alarm().await.then_some(())).await;
+    std::fs::remove_file(&hang).unwrap();
+    eventually("the end of the alarm", async || (!alarm().await).then_some(())).await;
+    std::fs::write(&hang, "").unwrap();
+    proxy.signal("HUP").await;
+    eventually("the alarm", async || alarm().await.then_some(())).await;
+    proxy.look_up(&card_number(0)).await.assert_normal();
+    proxy.signal("TERM").await;
+    assert_eq!(proxy.ended().await.code(), Some(0), "{}", proxy.log());
+}
+
+#[tokio::test]
+async fn a_fifo_in_the_place_of_a_file_is_refused_at_once() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("revoked");
+    write_config(&list, "");
+    let setup = Setup::with_carrier(&carrier).set("gateway.revoked_file", "revoked");
+    let mut proxy = Proxy::start_in(folder, setup).await;
+    std::fs::remove_file(&list).unwrap();
+    let made = std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&list).status().unwrap();
+    assert!(made.success());
+    let json = "Content-Type: application/json\r\n";
+    let response = proxy.admin_post("/config/reload", json, "").await;
+    assert!(response.status != 200 && response.text().contains("not a plain file"), "{response:?}");
+    let config = proxy.config();
+    let arguments = ["client", "list", "--config", config.to_str().unwrap()];
+    run(config.parent().unwrap(), &arguments, &[]).await.failed(1, ["revoked", "not a plain file"]);
+    proxy.signal("TERM").await;
+    assert_eq!(proxy.ended().await.code(), Some(0), "{}", proxy.log());
 }

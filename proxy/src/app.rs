@@ -290,6 +290,23 @@ impl App {
         tracing::error!(error, "the changed configuration is refused as a whole, the old one stays");
     }
 
+    /// Raises the alarm that a load of the configuration has taken this long, and the old one stays meanwhile.
+    pub fn report_slow_load(&self, after: Duration) {
+        let text = format!(
+            "the configuration has been loading for {after:?}, and the old one stays: a file that it names is on a file \
+             system that does not respond"
+        );
+        self.store.alarms.raise(Condition::Configuration, text);
+    }
+
+    /// Ends that alarm after a load that found nothing to apply; `refused` is the earlier error, which is still true.
+    pub fn load_ended(&self, refused: Option<&str>) {
+        match refused {
+            Some(error) => self.reject_reload(error),
+            None => self.store.alarms.clear(Condition::Configuration),
+        }
+    }
+
     /// Stops accepting, finishes requests in flight within the drain timeout, flushes and closes the stores. The admin
     /// listener serves until the gateways' connections have ended.
     pub async fn drain(self) {

@@ -43,6 +43,7 @@ use zeroize::Zeroizing;
 
 use crate::lifetimes::Lifetimes;
 use crate::operation::{Operation, Operations, USER_STATUS};
+use crate::plain_file;
 
 pub use account::Account;
 pub use admin::Admin;
@@ -115,7 +116,7 @@ impl Config {
         // Before it is read, so that a change while it is read is noticed.
         let seen = watch::FileStamp::of(path);
         let found = std::fs::metadata(path).map_err(unreadable)?;
-        let text = Zeroizing::new(std::fs::read_to_string(path).map_err(unreadable)?);
+        let text = Zeroizing::new(plain_file::read_to_string(path).map_err(unreadable)?);
         let (file, mut problems) = ConfigFile::read(path, &text);
         let Some(file) = file else {
             return Err(ConfigErrors::check(problems).expect_err("a text without a value"));

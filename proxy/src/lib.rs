@@ -42,6 +42,7 @@ pub mod metrics;
 pub mod operation;
 pub mod outcome;
 pub mod peer;
+pub mod plain_file;
 pub mod printable;
 pub mod process;
 pub mod proxy_code;

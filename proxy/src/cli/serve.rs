@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -13,11 +14,14 @@ use cmiot_proxy::config::watch::Watch;
 use cmiot_proxy::config::{Config, LogFormat, token};
 use cmiot_proxy::log::{self, Log, LogForm};
 use cmiot_proxy::process;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// The interval between checks of the configuration's files.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// The duration of a load after which an alarm is raised.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// The time that the end of the process waits for the log to be written.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -75,40 +79,37 @@ impl Serve {
             let app = App::start(config, store, clock).await?;
             // For whoever started us: the ports, where 0 was asked for. Nothing else goes to standard output.
             announce(format!("gateway {gateway}://{}\nadmin {admin}://{}\n", app.gateway(), app.admin()));
-            let mut failed = false;
             let mut requests = app.reloads();
-            loop {
-                let (asked, asker) = tokio::select! {
-                    _ = terminate.recv() => break,
-                    _ = interrupt.recv() => break,
-                    why = app.failed() => {
-                        tracing::error!("the store cannot go on, and the process ends: {why}");
-                        failed = true;
-                        break;
-                    }
-                    _ = hang_up.recv() => (true, None),
-                    Some(asker) = requests.recv() => (true, Some(asker)),
-                    () = tokio::time::sleep(LOOK) => (false, None),
-                };
-                // Elsewhere: files may be long, or on a disk that hangs, and look-ups go on.
-                let loaded;
-                (files, loaded) = tokio::task::spawn_blocking(move || files.look(asked))
-                    .await
-                    .context("cannot look at the configuration")?;
-                let told = match loaded {
-                    Loaded::Unchanged => continue,
-                    Loaded::Taken(config) => app.reload(*config),
-                    Loaded::Refused { error, news } => {
-                        if news {
-                            app.reject_reload(&error);
+            let failed = {
+                let mut ended = pin!(ended(&app, &mut terminate, &mut interrupt));
+                loop {
+                    let (asked, asker) = tokio::select! {
+                        failed = &mut ended => break failed,
+                        _ = hang_up.recv() => (true, None),
+                        Some(asker) = requests.recv() => (true, Some(asker)),
+                        () = tokio::time::sleep(LOOK) => (false, None),
+                    };
+                    // On another thread, which a file system that does not respond may block for ever.
+                    let loaded;
+                    (files, loaded) = tokio::select! {
+                        failed = &mut ended => break failed,
+                        loaded = files.load(asked, &app) => loaded?,
+                    };
+                    let told = match loaded {
+                        Loaded::Unchanged => continue,
+                        Loaded::Taken(config) => app.reload(*config),
+                        Loaded::Refused { error, news } => {
+                            if news {
+                                app.reject_reload(&error);
+                            }
+                            Err(error)
                         }
-                        Err(error)
+                    };
+                    if let Some(asker) = asker {
+                        let _ = asker.send(told); // who asked may have left
                     }
-                };
-                if let Some(asker) = asker {
-                    let _ = asker.send(told); // who asked may have left
                 }
-            }
+            };
             let again = tokio::select! {
                 () = app.drain() => false,
                 _ = terminate.recv() => true,
@@ -121,6 +122,18 @@ impl Serve {
             }
             Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         })
+    }
+}
+
+/// Resolves when the proxy is to drain: to `true` if its store has failed.
+async fn ended(app: &App, terminate: &mut Signal, interrupt: &mut Signal) -> bool {
+    tokio::select! {
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+        why = app.failed() => {
+            tracing::error!("the store cannot go on, and the process ends: {why}");
+            true
+        }
     }
 }
 
@@ -145,6 +158,27 @@ enum Loaded {
 }
 
 impl Files {
+    /// [`Self::look`] on a blocking thread. While it takes longer than [`SLOW`], the alarm about the configuration is raised.
+    async fn load(self, asked: bool, app: &App) -> anyhow::Result<(Self, Loaded)> {
+        let mut looking = tokio::task::spawn_blocking(move || self.look(asked));
+        let prompt = tokio::time::timeout(SLOW, &mut looking).await;
+        let slow = prompt.is_err();
+        if slow {
+            app.report_slow_load(SLOW);
+        }
+        let looked = match prompt {
+            Ok(looked) => looked,
+            Err(_) => looking.await,
+        };
+        let (files, mut loaded) = looked.context("cannot look at the configuration")?;
+        match &mut loaded {
+            Loaded::Unchanged if slow => app.load_ended(files.refused.as_deref()),
+            Loaded::Refused { news, .. } => *news |= slow,
+            _ => {}
+        }
+        Ok((files, loaded))
+    }
+
     /// Loads them if somebody asked for that, or where a change, or a retry, is due.
     fn look(mut self, asked: bool) -> (Self, Loaded) {
         // Looked at in any case, so that a change that was asked for counts once.

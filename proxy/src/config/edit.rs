@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use super::error::{ConfigError, ConfigErrors, Location};
 use super::file;
 use super::{Config, ConfigFile, clients};
+use crate::plain_file;
 use replace::Replacement;
 
 pub use rows::Change;
@@ -38,7 +39,7 @@ impl ClientsFileEditor {
     /// A sentence with the remedy.
     pub fn open(config: &Path) -> Result<Self, ConfigErrors> {
         let folder = config.parent().unwrap_or(Path::new(".")).to_owned();
-        let text = fs::read_to_string(config).map(Zeroizing::new);
+        let text = plain_file::read_to_string(config).map(Zeroizing::new);
         let text = text.map_err(|e| unreadable(config, &e))?;
         let named = ConfigFile::parse(config, &text)?.gateway;
         let mut folders: Vec<PathBuf> = [&named.clients_file, &named.revoked_file]
@@ -171,7 +172,7 @@ fn lock(folder: &Path) -> Result<File, ConfigError> {
 }
 
 fn read(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
-    let text = fs::read_to_string(path).map(Zeroizing::new);
+    let text = plain_file::read_to_string(path).map(Zeroizing::new);
     text.map_err(|e| unreadable(path, &e))
 }
 

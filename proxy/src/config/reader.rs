@@ -15,6 +15,7 @@ use super::certificates::Validity;
 use super::error::ConfigError;
 use super::text::{self, Entry};
 use super::watch::FileStamp;
+use crate::plain_file;
 use crate::units::Secret;
 
 /// The files that were read, and everything that was noticed along the way.
@@ -65,19 +66,21 @@ impl<'a> SourceFiles<'a> {
     /// The bytes of a file that is no secret.
     pub(super) fn bytes(&mut self, key: &str, path: &Path) -> Option<Vec<u8>> {
         let path = self.register(key, path, Contents::Public)?;
-        self.keep(fs::read(&path).map_err(|e| unreadable(key, &path, &e)))
+        self.keep(plain_file::read(&path).map_err(|e| unreadable(key, &path, &e)))
     }
 
     /// The text of a file that holds secrets among other things.
     pub(super) fn secret_text(&mut self, key: &str, path: &Path) -> Option<Zeroizing<String>> {
         let path = self.register(key, path, Contents::Secret)?;
-        self.keep(fs::read_to_string(&path).map(Zeroizing::new).map_err(|e| unreadable(key, &path, &e)))
+        self.keep(
+            plain_file::read_to_string(&path).map(Zeroizing::new).map_err(|e| unreadable(key, &path, &e)),
+        )
     }
 
     /// The entries of a list, without blank lines and comments.
     pub(super) fn list(&mut self, key: &str, path: &Path) -> Option<Vec<Entry>> {
         let path = self.register(key, path, Contents::Public)?;
-        let text = self.keep(fs::read_to_string(&path).map_err(|e| unreadable(key, &path, &e)))?;
+        let text = self.keep(plain_file::read_to_string(&path).map_err(|e| unreadable(key, &path, &e)))?;
         Some(text::entries(&text))
     }
 
@@ -206,7 +209,7 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, ConfigError> {
 }
 
 fn read_without_line_break(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(fs::read(path)?);
+    let mut bytes = Zeroizing::new(plain_file::read(path)?);
     if bytes.starts_with(b"\xef\xbb\xbf") {
         // Copied into a buffer that is wiped too: shifting in place would leave the last bytes.
         bytes = Zeroizing::new(bytes[3..].to_vec());

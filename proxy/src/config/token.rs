@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::error::{ConfigError, Location};
 use super::reader::{Contents, refuse_others};
+use crate::plain_file;
 use crate::units::Secret;
 
 /// Its name.
@@ -44,7 +45,7 @@ pub fn read(dir: &Path) -> Result<Option<Secret>, ConfigError> {
         return Err(error.remedy("remove it, and the proxy makes a new one"));
     }
     refuse_others(&path, &found, Contents::Secret).map_err(|e| e.at(Location::file(&path)))?;
-    let bytes = Zeroizing::new(fs::read(&path).map_err(|e| wrong(format!("cannot be read: {e}")))?);
+    let bytes = Zeroizing::new(plain_file::read(&path).map_err(|e| wrong(format!("cannot be read: {e}")))?);
     let token = parse(bytes.trim_ascii_end());
     token.map(Some).ok_or_else(|| {
         wrong(FORM.to_owned()).remedy("remove it, and the proxy makes a new one at its next start")
