@@ -136,7 +136,7 @@ impl Client {
             Command::Import { config, from } => {
                 let edit = config.edit()?;
                 let added = edit.import(&from)?;
-                out!("{added} clients added");
+                super::warn(&format!("{added} clients added"));
                 (edit, false)
             }
         };

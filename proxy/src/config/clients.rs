@@ -83,7 +83,8 @@ impl Clients {
 /// # Errors
 /// All lines that are wrong. None repeats the text of a line.
 pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<file::Client>, ConfigErrors> {
-    match path.extension().and_then(|extension| extension.to_str()) {
+    let extension = path.extension().map(std::ffi::OsStr::to_ascii_lowercase);
+    match extension.as_ref().and_then(|extension| extension.to_str()) {
         Some("toml") => {
             let read = Document::<ClientsFile>::read(path, text);
             ConfigErrors::check(read.errors)?;

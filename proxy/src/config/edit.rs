@@ -8,6 +8,7 @@
 mod replace;
 mod rows;
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -84,7 +85,7 @@ impl ClientsFileEditor {
     pub fn set(&self, appid: &str, changes: &[Change<'_>]) -> Result<(), ConfigErrors> {
         let path = self.path()?;
         let changed = rows::merge(&path, &read(&path)?, &[(appid, changes.to_vec())])?;
-        self.replace_clients(&path, &changed)
+        self.replace_clients(&path, &changed, None)
     }
 
     /// Adds the clients of another file, `.csv` or `.toml`; all of them or, when one is no good, none.
@@ -95,7 +96,7 @@ impl ClientsFileEditor {
         let (path, text) = (self.path()?, read(from)?);
         let known: std::collections::HashSet<String> =
             self.clients()?.into_iter().map(|client| client.appid).collect();
-        let mut first = std::collections::HashMap::new();
+        let mut first = HashMap::new();
         let mut errors = Vec::new();
         for (appid, line) in rows::appids(from, &text)? {
             let key = format!("appid \"{appid}\"");
@@ -118,7 +119,7 @@ impl ClientsFileEditor {
             })
             .collect();
         let changed = rows::merge(&path, &read(&path)?, &rows)?;
-        self.replace_clients(&path, &changed)?;
+        self.replace_clients(&path, &changed, Some((from, &first)))?;
         Ok(rows.len())
     }
 
@@ -157,13 +158,48 @@ impl ClientsFileEditor {
         })
     }
 
-    fn replace_clients(&self, path: &Path, text: &str) -> Result<(), ConfigErrors> {
+    /// Replaces the clients file if the whole configuration is valid with it; `source` is an imported file with the line of
+    /// each appid.
+    fn replace_clients(
+        &self,
+        path: &Path,
+        text: &str,
+        source: Option<(&Path, &HashMap<String, usize>)>,
+    ) -> Result<(), ConfigErrors> {
         let new = Replacement::write(path, text)?;
         let mut file = self.file.clone();
         file.gateway.clients_file = Some(new.path().to_owned());
-        Config::check(&file, &self.folder)?;
+        Config::check(&file, &self.folder).map_err(|errors| {
+            let located = errors.into_iter().map(|error| locate(error, new.path(), path, source));
+            ConfigErrors::check(located.collect()).expect_err("as many errors as before")
+        })?;
         Ok(new.commit()?)
     }
+}
+
+/// An error of the new text, which is in a temporary file, as an error of the imported file or of the clients file.
+fn locate(
+    error: ConfigError,
+    temporary: &Path,
+    path: &Path,
+    source: Option<(&Path, &HashMap<String, usize>)>,
+) -> ConfigError {
+    let written = temporary.display().to_string();
+    let of_client = error.key.strip_prefix(&written).and_then(|key| key.split_once("(appid = \""));
+    let imported = of_client.zip(source).and_then(|((_, rest), (from, lines))| {
+        let (appid, rest) = rest.split_once("\")")?;
+        Some((Location::line(from, *lines.get(appid)?), format!("appid \"{appid}\"{rest}")))
+    });
+    if let Some((location, key)) = imported {
+        return ConfigError { location, key, ..error };
+    }
+    let shown = path.display().to_string();
+    let location = match error.location.path == temporary {
+        true => Location { path: path.to_owned(), ..error.location.clone() },
+        false => error.location.clone(),
+    };
+    let (key, problem) = (error.key.replace(&written, &shown), error.problem.replace(&written, &shown));
+    ConfigError { location, key, problem, ..error }
 }
 
 fn lock(folder: &Path) -> Result<File, ConfigError> {

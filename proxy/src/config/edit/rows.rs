@@ -14,7 +14,7 @@ use super::super::text::{Csv, without_mark};
 pub type Change<'a> = (&'a str, Option<String>);
 
 fn is_csv(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "csv")
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"))
 }
 
 /// Each client's appid, with the line that it stands in.
@@ -62,9 +62,10 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Vec<Vec<(String, String)>>
     }
     let text = without_mark(text);
     let document: DocumentMut = text.parse().map_err(|_| ConfigError::of_file(path, "is not TOML"))?;
-    let tables = document.get("client").and_then(Item::as_array_of_tables);
+    let tables = document.get("client").map(|clients| tables(clients.clone())).transpose();
+    let tables = tables.map_err(|problem| ConfigError::of_file(path, problem))?;
     let row = |table: &Table| table.iter().map(|(key, item)| (key.to_owned(), as_cell(item))).collect();
-    Ok(tables.into_iter().flatten().map(row).collect())
+    Ok(tables.iter().flatten().map(row).collect())
 }
 
 /// A list's text with these clients changed, or added where there is none of their appid.
@@ -90,13 +91,19 @@ fn as_cell(item: &Item) -> String {
     }
 }
 
+/// The tables of `client`: `[[client]]`, or an array of inline tables.
+fn tables(clients: Item) -> Result<ArrayOfTables, String> {
+    if clients.as_array().is_some_and(toml_edit::Array::is_empty) {
+        return Ok(ArrayOfTables::new());
+    }
+    clients.into_array_of_tables().map_err(|_| "`client` must be [[client]] tables".to_owned())
+}
+
 fn merge_toml(text: &str, rows: &[(&str, Vec<Change<'_>>)]) -> Result<Zeroizing<String>, String> {
     let mut document: DocumentMut = text.parse().map_err(|_| "the clients file is not TOML".to_owned())?;
-    let clients = document
-        .entry("client")
-        .or_insert(Item::ArrayOfTables(ArrayOfTables::new()))
-        .as_array_of_tables_mut()
-        .ok_or("`client` must be [[client]] tables")?;
+    let entry = document.entry("client").or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
+    *entry = Item::ArrayOfTables(tables(std::mem::take(entry))?);
+    let clients = entry.as_array_of_tables_mut().ok_or("an array of tables that was just made")?;
     let appid = |table: &Table| table.get("appid").and_then(Item::as_str).unwrap_or_default().to_owned();
     let known: HashMap<String, usize> =
         clients.iter().enumerate().map(|(at, table)| (appid(table), at)).collect();
@@ -223,6 +230,19 @@ mod tests {
         assert!(added.ends_with("C,g,t,\n"));
         let dropped = set_csv(&added, "A", &[("previous_password", None)]).unwrap();
         assert!(dropped.contains("A,g,s,\n"));
+    }
+
+    #[test]
+    fn inline_tables_are_read_and_merged() {
+        let toml = "client = [{appid='A',group='g',cards=['1','2']},\n{appid='B',group='g'}]\n";
+        let path = Path::new("x.toml");
+        assert_eq!(appids(path, toml).unwrap(), [("A".to_owned(), 1), ("B".to_owned(), 2)]);
+        assert_eq!(read(path, toml).unwrap()[0][2], ("cards".to_owned(), "1 2".to_owned()));
+        for (text, count) in [(toml, 3), ("client = []\n", 1)] {
+            let merged = set_toml(text, "C", &[("group", some("g")), ("password", some("p"))]).unwrap();
+            assert_eq!(appids(path, &merged).unwrap().len(), count, "{}", *merged);
+        }
+        assert!(read(path, "client = ['A']\n").unwrap_err().to_string().contains("[[client]]"));
     }
 
     #[test]
