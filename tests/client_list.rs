@@ -46,7 +46,7 @@ async fn clients_come_change_and_go_while_the_proxy_runs() {
         assert!(std::fs::read_to_string(folder.join(name)).unwrap().contains("# depot"));
 
         write_secret(&folder.join("more.csv"), "appid,group,password,cards\nGW3,fleet,third,1476 1064\n");
-        assert_eq!(client(&["import", "--from", "more.csv"]).await, "1 clients added");
+        assert_eq!(client(&["import", "--from", "more.csv"]).await, "", "nothing on standard output");
         let again =
             run(&folder, &["client", "import", "--config", "cmiot-proxy.toml", "--from", "more.csv"], &[])
                 .await;
@@ -153,6 +153,62 @@ async fn an_unknown_appid_is_not_revoked_and_one_that_stands_twice_is_not_import
     write_secret(&folder.path().join("in.toml"), &format!("{toml}{toml}"));
     client(folder.path(), &["import", "--from", "in.toml"]).await.failed(1, ["in.toml:6", "X1", "line 2"]);
     assert_eq!(text(folder.path(), "clients.csv"), before);
+}
+
+#[tokio::test]
+async fn an_import_names_its_own_lines_and_reads_inline_tables() {
+    let folder = lists("appid,group,password\nGW1,fleet,one\n", "");
+    write_secret(&folder.path().join("in.csv"), "appid,group,password\n\nX1,nowhere,aaaaaaaaaaaaaaaa\n");
+    let refused = client(folder.path(), &["import", "--from", "in.csv"]).await;
+    refused.failed(1, ["in.csv:3: appid \"X1\"", "nowhere"]);
+    write_secret(
+        &folder.path().join("in.toml"),
+        "client = [{appid='X2',group='fleet',password='aaaaaaaaaaaaaaaa'}]\n",
+    );
+    write_secret(&folder.path().join("IN.CSV"), "appid,group,password\nX3,fleet,aaaaaaaaaaaaaaaa\n");
+    for (name, appid) in [("in.toml", "X2"), ("IN.CSV", "X3")] {
+        let done = client(folder.path(), &["import", "--from", name]).await.success();
+        assert_eq!(done.out, "");
+        assert!(done.err.contains("1 clients added"), "{done:?}");
+        assert!(text(folder.path(), "clients.csv").contains(&format!("{appid},fleet,")));
+    }
+}
+
+#[tokio::test]
+async fn edits_at_once_are_taken_by_the_proxy_and_one_on_another_folder_is_asked_too() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir().unwrap();
+    write_secret(&folder.path().join("clients.csv"), "appid,group,password\nGW1,fleet,one\n");
+    write_secret(&folder.path().join("revoked"), "");
+    write_secret(&folder.path().join("admin.secret"), "one-token-for-both-folders");
+    let setup = with_lists(Setup::with_carrier(&carrier)).set("admin.token_file", "admin.secret");
+    let proxy = Proxy::start_in(folder, setup.clone()).await;
+    let folder = proxy.config().parent().unwrap().to_owned();
+    let mut running = Vec::new();
+    for n in 0..6 {
+        let mut one = command(&folder);
+        one.args(["client", "add", "--config", "cmiot-proxy.toml", &format!("N{n}"), "--group", "fleet"]);
+        one.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        running.push(one.spawn().unwrap());
+    }
+    for mut one in running {
+        assert_eq!(within("an edit", one.wait()).await.unwrap().code(), Some(0));
+    }
+
+    let moved = setup
+        .set("store.dir", "elsewhere")
+        .set("admin.listen", proxy.admin_address().to_string())
+        .set("gateway.listen", proxy.address.to_string());
+    write_config(&folder.join("cmiot-proxy.toml"), &moved.text());
+    let revoked = client(&folder, &["revoke", "GW1"]).await.success();
+    assert!(revoked.err.contains("taken by the running proxy"), "{revoked:?}");
+    let gateway = proxy.gateway.named("GW1", "one");
+    assert_eq!(proxy.get(&gateway.sign(&MSISDN)).await.code(), "7", "at once");
+    // A listener that does not know the token: not known to be in effect.
+    write_secret(&folder.join("admin.other"), "not-the-token-of-it");
+    write_config(&folder.join("theirs.toml"), &moved.set("admin.token_file", "admin.other").text());
+    let unknown = run(&folder, &["client", "revoke", "--config", "theirs.toml", "N1"], &[]).await;
+    unknown.failed(3, ["no proxy runs on", "401"]);
 }
 
 #[tokio::test]

@@ -9,14 +9,23 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use cmiot_proxy::config::Config;
+use cmiot_proxy::config::listen::Listen;
 use cmiot_proxy::store::{self, Holder};
+use hyper::StatusCode;
 use serde_json::Value;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::cli::admin_client::AdminClient;
+use crate::cli::http::Reply;
 use crate::cli::{runtime, warn};
 
 /// The time for the proxy to load the configuration.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// The number of reloads until the proxy has the list as it is; with the pauses between them less than [`LIMIT`].
+const TRIES: u32 = 40;
+/// The pause before another reload.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// The exit code if it is not known whether the proxy uses the edited list.
 const UNKNOWN: u8 = 3;
@@ -32,7 +41,11 @@ enum End {
 pub(super) fn settle(config: &Config, list: &PathBuf) -> anyhow::Result<ExitCode> {
     let dir = config.store_dir.display();
     let end = match store::holder(&config.store_dir) {
-        Ok(None) => End::Taken(format!("no proxy runs on {dir}: this takes effect at the next start")),
+        // A proxy may run on another folder, if `[store] dir` was changed after its start.
+        Ok(None) => match runtime()?.block_on(ask_configured(config, list)) {
+            Some(end) => end,
+            None => End::Taken(format!("no proxy runs on {dir}: this takes effect at the next start")),
+        },
         Ok(Some(holder)) => runtime()?.block_on(ask(config, &holder, list)),
         Err(error) => End::Unknown(format!("it cannot be told whether a proxy runs: {error}")),
     };
@@ -54,10 +67,34 @@ pub(super) fn settle(config: &Config, list: &PathBuf) -> anyhow::Result<ExitCode
 
 async fn ask(config: &Config, Holder { process, admin }: &Holder, list: &PathBuf) -> End {
     let dir = config.store_dir.display();
-    let running = format!("a proxy runs on {dir} (process {process})");
-    let Some(admin) = admin else {
-        return End::Unknown(format!("{running}, but does not serve yet: its log says when it does"));
+    let process = format!("process {process}");
+    let running = format!("a proxy runs on {dir} ({process})");
+    match admin {
+        Some(admin) => ask_at(config, admin, &running, &process, list).await,
+        None => End::Unknown(format!("{running}, but does not serve yet: its log says when it does")),
+    }
+}
+
+/// Asks the admin listener that the configuration names; none if nothing accepts a connection there.
+async fn ask_configured(config: &Config, list: &PathBuf) -> Option<End> {
+    let admin = match &config.admin.listen {
+        Listen::Systemd(_) => return None,
+        Listen::Unix(path) => {
+            UnixStream::connect(path).await.ok()?;
+            format!("unix:{}", path.display())
+        }
+        Listen::Tcp(address) => {
+            let url = format!("http://{address}");
+            let connect = TcpStream::connect(reachable(&url).strip_prefix("http://")?.to_owned());
+            tokio::time::timeout(LIMIT, connect).await.ok()?.ok()?;
+            url
+        }
     };
+    let running = format!("no proxy runs on {}, but a listener at {admin} does", config.store_dir.display());
+    Some(ask_at(config, &admin, &running, &admin, list).await)
+}
+
+async fn ask_at(config: &Config, admin: &str, running: &str, name: &str, list: &PathBuf) -> End {
     let unreachable = |why: &str| {
         End::Unknown(format!(
             "{running}, but its admin listener, {admin}, does not say whether it counts: {why}. Send the process SIGHUP, and \
@@ -72,7 +109,7 @@ async fn ask(config: &Config, Holder { process, admin }: &Holder, list: &PathBuf
         Ok(client) => client,
         Err(error) => return unreachable(&error.to_string()),
     };
-    let reply = match tokio::time::timeout(LIMIT, client.post("/config/reload", String::new())).await {
+    let reply = match tokio::time::timeout(LIMIT, reload(&client, list)).await {
         Ok(Ok(reply)) => reply,
         Ok(Err(error)) => return unreachable(&format!("{error:#}")),
         Err(_) => {
@@ -85,13 +122,28 @@ async fn ask(config: &Config, Holder { process, admin }: &Holder, list: &PathBuf
     };
     let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
     match reply.status.as_u16() {
-        200 if holds(&body, list) => End::Taken(format!("taken by the running proxy (process {process})")),
+        200 if holds(&body, list) => End::Taken(format!("taken by the running proxy ({name})")),
         200 => End::Unknown(format!("{running}, but reads other lists than {}", list.display())),
         409 => End::Refused(format!(
             "the list is changed, but the running proxy refuses its configuration as a whole: {}",
             body["error"].as_str().unwrap_or("it does not say why")
         )),
         _ => unreachable(&format!("{}: {}", reply.status, String::from_utf8_lossy(&reply.body).trim_end())),
+    }
+}
+
+/// Reloads until the proxy has the list as it is now: another edit may replace the list between the
+/// proxy's read and the comparison here.
+async fn reload(client: &AdminClient, list: &PathBuf) -> anyhow::Result<Reply> {
+    let mut tries = TRIES;
+    loop {
+        let reply = client.post("/config/reload", String::new()).await?;
+        let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+        tries -= 1;
+        if reply.status != StatusCode::OK || holds(&body, list) || tries == 0 {
+            return Ok(reply);
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
