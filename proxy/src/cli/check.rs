@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use cmiot_proxy::app::open_store;
@@ -53,8 +54,18 @@ impl Check {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn ask(&self, config: Config) -> anyhow::Result<ExitCode> {
+    async fn ask(&self, mut config: Config) -> anyhow::Result<ExitCode> {
         let clock = Clock::system();
+        // Without a store, a temporary one: the service's user could not open the files of another user, such as root.
+        let temporary = match config.store_dir.exists() {
+            true => None,
+            false => {
+                Some(tempfile::Builder::new().prefix("cmiot-check-").tempdir().context("temporary store")?)
+            }
+        };
+        if let Some(folder) = &temporary {
+            config.store_dir = folder.path().join("store");
+        }
         let store = open_store(&config, false, &clock)?;
         let carrier = Carrier::new(&config, &store.state, &store.audit, &clock, Metrics::new())
             .context("TLS towards the carrier")?;
@@ -72,6 +83,11 @@ impl Check {
             }
         }
         store.close();
+        if let Some(folder) = temporary {
+            // The next store numbers calls from the start: it must not begin within the same second.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            folder.close().context("removing the temporary store")?;
+        }
         Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
