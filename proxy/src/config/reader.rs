@@ -99,6 +99,11 @@ impl<'a> SourceFiles<'a> {
             self.files.push(FileStamp::of(&path));
         }
         let found = self.keep(fs::metadata(&path).map_err(|e| unreadable(key, &path, &e)))?;
+        if found.is_dir() {
+            let problem = format!("{}: is a folder", path.display());
+            self.problems.push(ConfigError::new(key, problem).remedy("name a file"));
+            return None;
+        }
         let contents = if self.allow_world_readable { Contents::Public } else { contents };
         let private = refuse_others(&path, &found, contents).map_err(|error| ConfigError {
             key: key.to_owned(),
@@ -161,13 +166,24 @@ impl PasswordSource<'_> {
         reader: &mut SourceFiles<'_>,
     ) -> Option<Option<Password>> {
         let key = self.key;
+        let of_file = |bytes: &[u8]| {
+            let problem = match std::str::from_utf8(bytes) {
+                Err(_) => "is not UTF-8 text",
+                Ok(text) if text.contains(['\n', '\r']) => "has more than one line",
+                Ok(text) if !text.is_empty() && text.trim().is_empty() => "has nothing but blanks",
+                Ok(_) => return Ok(()),
+            };
+            let error = ConfigError::new(format!("{table}: {key}_file"), problem);
+            Err(error.remedy("write the password alone; one line break after it is not part of it"))
+        };
         let checked = |bytes: &[u8], suffix: &str| {
             let wrong = |e| ConfigError::new(format!("{table}: {key}{suffix}"), format!("{e}"));
             Password::new(bytes).map(Some).map_err(wrong)
         };
         let read = match *self {
             Self { file: Some(path), env: None, text: None, .. } => {
-                checked(&reader.secret(&format!("{table}: {key}_file"), path)?, "_file")
+                let bytes = reader.secret(&format!("{table}: {key}_file"), path)?;
+                of_file(&bytes).and_then(|()| checked(&bytes, "_file"))
             }
             Self { file: None, env: Some(name), text: None, .. } => match std::env::var_os(name) {
                 Some(value) => checked(value.as_encoded_bytes(), "_env"),
