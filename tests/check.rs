@@ -206,6 +206,47 @@ async fn live_says_what_the_carrier_answers_each_account() {
 }
 
 #[tokio::test]
+async fn live_without_a_store_leaves_no_file() {
+    let carrier = carrier().await;
+    let (folder, checked) = check(&Setup::with_carrier(&carrier).text(), &["--live"]).await;
+    checked.success();
+    let left: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(left, ["proxy.toml"]);
+}
+
+#[tokio::test]
+async fn a_password_file_holds_one_line_of_text() {
+    for (bytes, problem) in [
+        (&b"   \n"[..], "nothing but blanks"),
+        (b"one\ntwo\n", "more than one line"),
+        (b"one\n\n", "more than one line"),
+        (b"caf\xe9\n", "not UTF-8"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        write_secret(&folder.path().join("fleet.password"), "");
+        std::fs::write(folder.path().join("fleet.password"), bytes).unwrap();
+        let setup = Setup::calling("http://127.0.0.1:9").unset("account.0.password");
+        let setup = setup.set("account.0.password_file", "fleet.password");
+        let wrong = check_in(&folder, &setup.text(), &[]).await;
+        wrong.failed(1, ["password_file", problem, "write the password alone"]);
+        let of_folder = setup.set("account.0.password_file", ".");
+        check_in(&folder, &of_folder.text(), &[]).await.failed(1, ["password_file", "is a folder"]);
+    }
+}
+
+#[tokio::test]
+async fn two_derivations_with_one_prefix_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    write_secret(&folder.path().join("derive.key"), &"k".repeat(32));
+    let derive = "group = 'fleet'\nappid_prefix = 'GW9'\nkey_file = 'derive.key'\nepoch = 0";
+    let setup = Setup::calling("http://127.0.0.1:9").add("derive", derive);
+    check_in(&folder, &setup.text(), &[]).await.success();
+    let wrong = check_in(&folder, &setup.add("derive", derive).text(), &[]).await;
+    wrong.failed(1, ["[[derive]] 2 (appid_prefix = \"GW9\")", "taken by [[derive]] 1"]);
+}
+
+#[tokio::test]
 async fn live_does_not_number_calls_beside_a_running_proxy() {
     let carrier = carrier().await;
     let proxy = Proxy::with_carrier(&carrier).await;

@@ -71,6 +71,17 @@ impl Clients {
                 checker.derive(&table, raw)
             })
             .collect();
+        let mut prefixes: HashMap<&str, usize> = HashMap::new();
+        for (index, raw) in file.derives.iter().enumerate() {
+            if let Some(first) = prefixes.insert(&raw.appid_prefix, index + 1) {
+                let table = format!("[[derive]] {} (appid_prefix = \"{}\")", index + 1, raw.appid_prefix);
+                let error = ConfigError::new(
+                    format!("{table}: appid_prefix"),
+                    format!("taken by [[derive]] {first}"),
+                );
+                checker.reader.problems.push(error.remedy("give each [[derive]] its own prefix"));
+            }
+        }
         derived.sort_by_key(|derived| std::cmp::Reverse(derived.prefix.len()));
         let revoked = revoked(file, checker.reader);
         checker.own_credentials();

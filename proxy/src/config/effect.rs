@@ -1,5 +1,6 @@
 //! Keys that are set without effect: warnings of `check` and of the start.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Config, ConfigFile, file};
@@ -53,8 +54,31 @@ pub(super) fn warnings(file: &ConfigFile, config: &Config) -> Vec<String> {
             row.name, row.name
         ));
     }
+    warnings.extend(permitted_without_ebid(config));
     warnings.extend(certificates_not_requested(file, config));
     warnings
+}
+
+/// Operations that are permitted to clients whose group has no ebid for them, each once per group.
+fn permitted_without_ebid(config: &Config) -> BTreeSet<String> {
+    let listed = config.clients.values().map(|client| (&client.group, &client.permissions));
+    let derived = config.derived.iter().map(|derived| (&derived.group, &derived.rights));
+    let mut seen = BTreeSet::new();
+    for (group, permissions) in listed.chain(derived) {
+        for name in &permissions.operations {
+            let ebid = config.operations.named(name).is_some_and(|operation| {
+                let accounts = config.groups.get(group).map(Vec::as_slice).unwrap_or_default();
+                accounts.iter().any(|account| account.ebid_of(operation).is_some())
+            });
+            if !ebid {
+                seen.insert(format!(
+                    "operations = [\"{name}\"] has no effect for clients of group \"{group}\": none of its accounts has an \
+                     ebid for it; add ebids = {{ {name} = \"...\" }} to an [[account]]"
+                ));
+            }
+        }
+    }
+    seen
 }
 
 /// Clients that cannot present their certificate, since the listener requests none.
@@ -109,6 +133,10 @@ mod tests {
             ),
             ("[gateway]\nmax_connections_per_peer = 20000\n", "max_connections_per_peer"),
             ("[[operation]]\nname = 'x1'\nverdict = 'a'\n", "\"x1\""),
+            (
+                "[[client]]\ngroup='a'\nappid='C'\npassword='p'\noperations=['smsstatusreset']\n",
+                "[\"smsstatusreset\"] has no effect for clients of group \"a\"",
+            ),
             ("[[client]]\ngroup='a'\nappid='C'\npassword='p'\ncertificate='c.example'\n", "client_ca_file"),
         ] {
             let warned = warnings(more);
