@@ -104,15 +104,16 @@ impl Relay {
                 open.insert(Action { client: past.client, transid }, past.row);
             }
         })?;
-        // A transid counts as used after these refusals too. The second is the only record of a transid whose first
-        // request could not be recorded.
-        let using = [Refusal::OnlyIfCached, Refusal::ReusedTransid].map(|refusal| refusal.describe().reason);
-        let begun = Refusal::Begun(None).describe().reason;
+        let [only_if_cached, reused, begun] =
+            [Refusal::OnlyIfCached, Refusal::ReusedTransid, Refusal::Begun(None)]
+                .map(|refusal| refusal.describe().reason);
         let records = self.audit_reader.authenticated_since(from.minus(self.max_record_lag()), |past| {
+            // The record of a reuse may be the only one of its transid, if the first request could not be recorded.
             let used = past.outcome != Outcome::Refused.name()
-                || past.reason.is_some_and(|reason| using.contains(&reason));
+                || past.reason == Some(only_if_cached)
+                || past.reason == Some(reused);
             if let Some(transid) = key(past.transid).filter(|_| used) {
-                if past.reason != Some(begun) {
+                if past.reason != Some(begun) && past.reason != Some(reused) {
                     // The record states its result.
                     open.remove(&Action { client: past.client, transid });
                 }

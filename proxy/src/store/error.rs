@@ -175,7 +175,7 @@ impl StoreError {
             }
             Fault::Closed => "the proxy is shutting down; retry after its restart",
             Fault::KeyLost => {
-                "restore the file from a backup, or remove it: the proxy then creates a new key, and the existing rows can no longer be linked to cards"
+                "restore the file from a backup, or remove the file: the proxy then creates a new key, and the existing rows can no longer be linked to cards"
             }
             Fault::WalLost { .. } => {
                 "check the disk, and start again: the start recovers the rows that were synced before"
