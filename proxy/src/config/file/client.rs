@@ -193,7 +193,7 @@ const EMPTY: &str = "an empty list, or an empty text in it, is not accepted: del
 /// Reads `peers` that is present.
 fn some_peers<'de, D: Deserializer<'de>>(de: D) -> Result<Vec<IpNet>, D::Error> {
     let read = peers(de)?;
-    if read.is_empty() { Err(D::Error::custom(format_args!("peers: {EMPTY}"))) } else { Ok(read) }
+    if read.is_empty() { Err(D::Error::custom(EMPTY)) } else { Ok(read) }
 }
 
 /// Reads `cards` or `operations` that is present.
