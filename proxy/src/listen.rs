@@ -62,7 +62,7 @@ pub const ADMIN_OVERLOAD_RESPONSE: &[u8] =
 /// each request an allocation and a tenth of its parsing.
 const MAX_HEAD: usize = 16 << 10;
 
-/// How often a connection that is to be closed is checked for requests in flight.
+/// The interval of checks for requests in flight on a connection that is to be closed.
 const CUT_INTERVAL: Duration = Duration::from_millis(100);
 
 pub struct Listener {

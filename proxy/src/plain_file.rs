@@ -1,5 +1,5 @@
 //! Plain files, opened without waiting: a FIFO or a device in the place of a file is an error, since it could block the
-//! thread that opens it for ever.
+//! thread that opens it without limit.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};

@@ -89,7 +89,7 @@ impl Serve {
                         Some(asker) = requests.recv() => (true, Some(asker)),
                         () = tokio::time::sleep(LOOK) => (false, None),
                     };
-                    // On another thread, which a file system that does not respond may block for ever.
+                    // On another thread, which a file system that does not respond may block without limit.
                     let loaded;
                     (files, loaded) = tokio::select! {
                         failed = &mut ended => break failed,
