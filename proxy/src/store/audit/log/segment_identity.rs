@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use crate::store::{StoreError, files};
 
-/// Device and inode of a file.
-type Identity = (u64, u64);
+/// Device and inode of a name and of the file that it leads to: a symbolic link is another file.
+type Identity = [(u64, u64); 2];
 
 /// The database, its WAL and its shared-memory index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,8 +33,9 @@ impl SegmentIdentity {
 }
 
 fn identity(path: &Path) -> Result<Option<Identity>, StoreError> {
-    match fs::metadata(path) {
-        Ok(found) => Ok(Some((found.dev(), found.ino()))),
+    let entry = fs::symlink_metadata(path).and_then(|entry| Ok([entry, fs::metadata(path)?]));
+    match entry {
+        Ok(found) => Ok(Some(found.map(|found| (found.dev(), found.ino())))),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Ok(None)
         }
@@ -89,6 +90,9 @@ mod tests {
             let away = dir.path().join("away");
             fs::rename(&file, &away).unwrap();
             assert_ne!(SegmentIdentity::of(&path).unwrap(), place, "{file:?} is missing");
+            std::os::unix::fs::symlink(&away, &file).unwrap();
+            assert_ne!(SegmentIdentity::of(&path).unwrap(), place, "{file:?} is a link to it");
+            fs::remove_file(&file).unwrap();
             fs::copy(&away, &file).unwrap();
             assert_ne!(SegmentIdentity::of(&path).unwrap(), place, "{file:?} is another");
             fs::rename(&away, &file).unwrap();
