@@ -229,6 +229,13 @@ impl Writer {
         }
     }
 
+    /// Checks the free space when idle, so that no lookup is sent that could not be recorded.
+    fn check_disk_when_idle(&mut self, consumer: &Consumer<'_, Entry>) {
+        if self.backoff.is_none() && self.clock.monotonic() >= self.disk_check_at && consumer.is_idle() {
+            self.attempt(|_| Ok(()));
+        }
+    }
+
     /// Tries whether the disk works again; writes the rows and the count that are kept.
     fn recover(&mut self) {
         let missed = self.shared.take_gap().map(Row::Gap);

@@ -120,7 +120,7 @@ impl Writer {
         if found.is_same_database(&known.identity) {
             let segment = Segment::open(&self.dir, self.month, &self.options, None)?;
             if known.month != self.month || segment.head().last >= known.head.last {
-                if found != known.identity {
+                if found != known.identity && known.month == self.month {
                     tracing::info!("the audit's segment has all of its rows: writing continues");
                 }
                 return Ok(segment);
@@ -171,6 +171,12 @@ impl Writer {
             self.segment = Some(segment);
             return;
         }
+        self.leave_missing(segment);
+        self.attempt(|_| Ok(()));
+    }
+
+    /// Leaves a segment that is no longer at its path; the next attempt begins a new one.
+    pub(super) fn leave_missing(&mut self, segment: Segment) {
         self.shared.healthy.store(false, Ordering::Release);
         tracing::error!(
             file = %self.month.path(&self.dir).display(),
@@ -183,13 +189,13 @@ impl Writer {
             segment.checkpoint();
         }
         self.closed = Some(segment.leave());
-        self.attempt(|_| Ok(()));
     }
 
     /// Closes the segment; checkpoints it unless the WAL may show frames that the disk lacks.
-    pub(super) fn close(&self, segment: Segment) {
-        if self.unsettled.is_none() {
-            segment.close();
+    pub(super) fn close(&self, segment: Segment) -> ClosedSegment {
+        match self.unsettled {
+            None => segment.close(),
+            Some(_) => segment.leave(),
         }
     }
 }

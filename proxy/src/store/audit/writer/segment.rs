@@ -199,9 +199,10 @@ impl Segment {
         }
     }
 
-    /// Checkpoints and closes it; it will be opened again.
-    pub(crate) fn close(self) {
+    /// Checkpoints and closes it; it is sealed later.
+    pub(crate) fn close(self) -> ClosedSegment {
         wal::finish(&self.connection, &self.path);
+        self.leave()
     }
 
     /// Closes it at a stop: auditors read the file as it is until the next start.

@@ -156,3 +156,32 @@ fn a_loss_that_is_open_is_noted_again_when_its_note_is_lost() {
     let text = later.shared.alarms.list()[0].1.clone();
     assert!(lost.iter().all(|lost| text.contains(lost)), "{text}");
 }
+
+#[test]
+fn a_segment_that_is_gone_when_the_month_rolls_is_lost_whether_before_or_after_it_is_closed() {
+    for closed in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut first, hand) = writer(dir.path(), NOON);
+        write(&mut first, &["a", "b"]);
+        let january = first.month;
+        hand.advance(MONTH);
+        let now = first.clock.now();
+        let remove = || fs::remove_file(january.path(dir.path())).unwrap();
+        if closed {
+            first.roll(now);
+            remove();
+        } else {
+            // Less than a second before the roll: the path is not checked again.
+            remove();
+        }
+        write(&mut first, &["c"]);
+        let kinds: Vec<String> = notes(dir.path(), first.month).into_iter().map(|(what, _)| what).collect();
+        assert_eq!(kinds, ["segment-lost", "lost"], "closed: {closed}");
+        assert!(first.shared.alarms.holds(Condition::RowsLost));
+        drop(first);
+        let (later, _) = writer(dir.path(), now.plus(SECOND * 10));
+        assert!(later.shared.lost().is_some(), "closed: {closed}");
+        let report = verified(dir.path(), &anchors(dir.path()), true);
+        assert!(!report.damage.is_empty(), "closed: {closed}");
+    }
+}
