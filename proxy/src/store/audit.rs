@@ -191,12 +191,12 @@ impl AuditStore {
 
     /// Queues a lookup's row without waiting; the caller awaits the result. Refuses at once when the queue is full.
     pub fn append(&self, row: LookupRow) -> Appended {
-        let at = row.at;
+        let (at, refusals) = (row.at, usize::from(row.is_refusal()));
         let push = || self.shared.queue.push(Entry { row: Row::Lookup(row), awaited: Awaited::Queued });
         Appended(match self.shared.waiters.join(push) {
             Ok(result) => Progress::Waiting(result),
             Err(why) => {
-                self.shared.missed(1, at);
+                self.shared.missed(1, refusals, at);
                 Progress::Refused(why.into())
             }
         })

@@ -160,6 +160,10 @@ impl Writer {
             }
         }
         if self.ended {
+            let missed = self.shared.take_gap().map(Row::Gap);
+            if missed.is_some() || !self.kept.is_empty() {
+                self.report_dropped(missed.as_ref(), self.kept.len());
+            }
             // No checkpoint: the disk may lack frames that the WAL shows.
             return self.sealer.finish();
         }
@@ -190,12 +194,15 @@ impl Writer {
             if result.is_err() {
                 self.kept = kept;
             }
-            let mut awaited = 0;
+            let (mut awaited, mut refused) = (0, 0);
             for (number, entry) in numbers.zip(batch.drain(..count)) {
                 match entry.awaited {
                     Awaited::Not if result.is_err() => self.keep(entry.row),
                     Awaited::Not => {}
-                    Awaited::Queued => awaited += 1,
+                    Awaited::Queued => {
+                        awaited += 1;
+                        refused += usize::from(entry.row.is_refusal());
+                    }
                     // A caller that has gone away gets no number.
                     Awaited::Numbered(waiter) => drop(waiter.send(result.map(|()| number))),
                 }

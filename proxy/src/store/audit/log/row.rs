@@ -18,6 +18,11 @@ impl LookupRow {
         (self.outcome, self.reason, self.code) = (Withdrawn::OUTCOME, Some(reason), code.into());
         (self.status, self.age) = (None, None);
     }
+
+    /// Whether its client gets a refusal, whatever becomes of the row.
+    pub(crate) fn is_refusal(&self) -> bool {
+        ["refused", Withdrawn::OUTCOME].contains(&self.outcome)
+    }
 }
 
 /// The response to a client whose record was not committed in time.
@@ -89,6 +94,11 @@ impl Row {
             Self::Note(note) => note.at,
             Self::Begun(row) => row.at,
         }
+    }
+
+    /// Whether it records a refusal that its client gets.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Lookup(row) if row.is_refusal())
     }
 
     /// The card by which the index finds it.

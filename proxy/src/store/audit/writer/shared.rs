@@ -77,13 +77,13 @@ impl Shared {
         (through > i64::MIN).then(|| Lost { through: Time::from_micros(through) })
     }
 
-    /// Counts requests without a record.
-    pub(crate) fn missed(&self, count: usize, at: Time) {
+    /// Counts requests without a record, of which so many were refused for another reason.
+    pub(crate) fn missed(&self, count: usize, refusals: usize, at: Time) {
         if count > 0 {
-            let count = count as u64;
+            let (count, refusals) = (count as u64, refusals as u64);
             self.missed.fetch_add(count, Ordering::Relaxed);
             let (answered, refused) = match self.on_failure {
-                OnFailure::Answer => (count, 0),
+                OnFailure::Answer => (count.saturating_sub(refusals), refusals),
                 OnFailure::Refuse => (0, count),
             };
             self.add_gap(Gap { first: at, last: at, answered, refused });

@@ -51,7 +51,7 @@ fn written() -> TempDir {
             bytes: Some(60),
         });
         store.append_refused(RefusedRow { peer: None, reason: "token", count: 7, first: NOON, last: at });
-        store.shared.missed(1, at);
+        store.shared.missed(1, 0, at);
         for m in 0..2 {
             let row = LookupRow { card: Some(card), ..row(at, &format!("february {n} {m}")) };
             assert_eq!(store.append(row).wait(), Ok(()));
