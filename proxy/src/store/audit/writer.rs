@@ -146,6 +146,7 @@ impl Writer {
             self.check_path();
             self.run_maintenance();
             self.index_when_idle(&consumer);
+            self.check_disk_when_idle(&consumer);
             let pause = self.backoff.as_ref().map(|backoff| backoff.pause);
             let timeout = pause.unwrap_or(CHECK_EVERY).min(self.options.anchor_every).min(NOTES_EVERY);
             shared.busy.turn();
@@ -269,8 +270,13 @@ impl Writer {
     /// Leaves the segment; the next attempt opens that of a later month.
     fn roll(&mut self, at: Time) {
         if let Some(segment) = self.segment.take() {
-            self.anchor(&segment);
-            self.close(segment);
+            match segment.is_in_place().unwrap_or(true) {
+                true => {
+                    self.anchor(&segment);
+                    self.closed = Some(self.close(segment));
+                }
+                false => self.leave_missing(segment),
+            }
         }
         self.month = Month::of(at);
         self.ends = self.month.end();
@@ -380,7 +386,14 @@ impl Writer {
         let kept = std::mem::take(&mut self.kept);
         let rows = || missed.iter().chain(kept.iter());
         if rows().next().is_some() {
+            if let Some(backoff) = &mut self.backoff {
+                // There is no later attempt.
+                backoff.retry_at = Duration::ZERO;
+            }
             self.attempt(|segment| segment.commit(rows()));
+            if self.backoff.is_some() {
+                self.report_dropped(missed.as_ref(), kept.len());
+            }
         }
         if let Some(segment) = self.segment.take() {
             self.anchor(&segment);
