@@ -107,7 +107,7 @@ impl Writer {
         let anchor_signer = AnchorSigner::open(dir, options.mode(), key_changed)?;
         let (maintenance_at, disk_check_at, path_check_at) =
             (clock.monotonic(), Duration::ZERO, Duration::ZERO);
-        Ok(Self {
+        let mut writer = Self {
             dir: dir.to_owned(),
             options,
             shared,
@@ -130,7 +130,10 @@ impl Writer {
             losses,
             has_committed: false,
             anchored: None,
-        })
+        };
+        // Before the first request: without room for its record nothing is sent to the carrier.
+        writer.attempt(|_| Ok(()));
+        Ok(writer)
     }
 
     /// Runs until the queue is closed and empty.
@@ -214,7 +217,7 @@ impl Writer {
                     self.shared.add_gap(gap);
                 }
                 // With the waiters that timed out before: they have no record either.
-                self.shared.missed(awaited, self.clock.now());
+                self.shared.missed(awaited, refused, self.clock.now());
             }
             self.shared.waiters.notify(waiting, result);
         }
@@ -402,6 +405,20 @@ impl Writer {
             }
         }
         self.sealer.finish();
+    }
+
+    /// Logs the counts of what the audit lacks after a stop.
+    fn report_dropped(&self, missed: Option<&Row>, kept: usize) {
+        let (answered, refused) = match missed {
+            Some(Row::Gap(gap)) => (gap.answered, gap.refused),
+            _ => (0, 0),
+        };
+        tracing::error!(
+            answered,
+            refused,
+            rows = kept,
+            "the audit is closed without these rows of carrier calls and without the count of requests that have no record"
+        );
     }
 }
 

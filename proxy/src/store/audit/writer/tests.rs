@@ -10,6 +10,7 @@ use crate::store::audit::tests::{NOON, row, transids};
 use crate::store::audit::{Appended, AuditReader, AuditStore, LookupRow, OnFailure, Progress, RefusedRow};
 use crate::store::{Failure, Fault};
 
+mod disk;
 mod lost;
 
 /// A writer without its thread.
