@@ -145,8 +145,9 @@ fn read_notes(path: &Path) -> Result<Vec<(String, String)>, StoreError> {
 /// one. Leaves a note of a new loss. Call it before a segment is opened for writing, which creates a missing one again.
 pub(crate) fn at_start(dir: &Path, now: Time) -> Result<Losses, StoreError> {
     let mut losses = read_losses(dir)?;
-    let Some(loss) = missing(dir)? else { return Ok(losses) };
-    leave(dir, &mut losses, &loss, now)?;
+    for loss in [missing(dir)?, missing_before_newest(dir)?].into_iter().flatten() {
+        leave(dir, &mut losses, &loss, now)?;
+    }
     Ok(losses)
 }
 
@@ -211,6 +212,26 @@ fn missing(dir: &Path) -> Result<Option<Loss>, StoreError> {
     });
     let first = first.max(before.map_or(1, |head| head.last.saturating_add(1))).min(last.last);
     Ok(Some(Loss { month, first, last: last.last, through: up_to_the_millisecond(last.at) }))
+}
+
+/// The rows that the last anchor of an earlier month knows, and that the newest segment does not follow: their segment was
+/// gone when the newest one was begun.
+fn missing_before_newest(dir: &Path) -> Result<Option<Loss>, StoreError> {
+    let Some(newest) = month::list(dir)?.first().copied() else { return Ok(None) };
+    let anchors = anchor::tail(&dir.join(anchor::LOG));
+    let months = anchors.iter().rev().filter_map(|last| Some((last.month()?, last)));
+    let Some((month, last)) = months.into_iter().find(|(month, _)| *month < newest) else { return Ok(None) };
+    let before = schema::open_read_only(&newest.path(dir), Kind::Audit).ok().and_then(|connection| {
+        connection.query_row("SELECT before FROM segment", [], |row| row.get::<_, i64>(0)).ok()
+    });
+    // Another check, or opening it for writing, says what is wrong with the newest segment.
+    let missing = before.filter(|&before| before < last.last);
+    Ok(missing.map(|before| Loss {
+        month,
+        first: before.saturating_add(1),
+        last: last.last,
+        through: up_to_the_millisecond(last.at),
+    }))
 }
 
 /// The first row that the last anchor knows and the file lacks or has altered; none when all rows are there.
