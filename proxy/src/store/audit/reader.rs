@@ -9,6 +9,7 @@ use cmiot_signer::{AppId, Card, Stamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::evidence::lost;
+use super::evidence::verify::fault_of_ended;
 use super::log::identity::{HashedCard, IdentityKey, PastCard};
 use super::log::link::manifest;
 use super::log::loss::Loss;
@@ -143,7 +144,7 @@ impl AuditReader {
 
     /// Reads the segments that may have rows at or after `since`, newest first. The newest segment's manifest says
     /// which: a segment's name does not say when its rows were written. Returns the rows of segments that cannot be
-    /// read.
+    /// read, or that are not what that manifest describes.
     fn segments_since(
         &self,
         since: Time,
@@ -174,11 +175,27 @@ impl AuditReader {
                 continue;
             }
             let path = month.path(&self.dir);
-            match schema::open_read_only(&path, Kind::Audit)
-                .and_then(|connection| read(month, &path, &connection))
-            {
-                Ok(ControlFlow::Continue(())) => {}
-                Ok(ControlFlow::Break(())) => break,
+            let ended = of(month).filter(|_| month != newest);
+            let mut fault = None;
+            match schema::open_read_only(&path, Kind::Audit).and_then(|connection| {
+                fault = match ended {
+                    Some(known) => {
+                        fault_of_ended(&connection, known, since).map_err(StoreError::sqlite(&path))?
+                    }
+                    None => None,
+                };
+                read(month, &path, &connection)
+            }) {
+                Ok(flow) => {
+                    if let Some(fault) = fault {
+                        let file = path.display();
+                        tracing::error!(%file, fault, "an ended segment of the audit is not as it was written");
+                        unreadable.push(loss(month));
+                    }
+                    if flow.is_break() {
+                        break;
+                    }
+                }
                 Err(error) if month == newest => return Err(error),
                 Err(error) => {
                     tracing::error!(%error, "a segment of the audit cannot be read");

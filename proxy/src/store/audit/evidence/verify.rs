@@ -23,6 +23,7 @@ use crate::store::{Fault, StoreError};
 
 use self::anchors::{AnchorsInScope, Contradiction, Evidence, SegmentAnchors};
 use self::noted::Noted;
+pub(crate) use self::window::fault_of_ended;
 
 mod anchors;
 mod index;
@@ -30,6 +31,7 @@ mod names;
 mod noted;
 mod rows;
 mod schema;
+mod window;
 
 /// The result of a verification.
 #[derive(Debug, Default)]

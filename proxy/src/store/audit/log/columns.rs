@@ -108,7 +108,11 @@ impl Table {
 
     /// `SELECT` of whole rows, `id` first, ordered by number, from the table itself: it reads no index.
     pub(crate) fn select_sql(self) -> String {
-        format!("SELECT id, {} FROM {} NOT INDEXED ORDER BY id", self.column_list(), self.name())
+        format!(
+            "SELECT id, {} FROM {} NOT INDEXED WHERE id >= ?1 ORDER BY id",
+            self.column_list(),
+            self.name()
+        )
     }
 
     fn column_list(self) -> String {

@@ -11,6 +11,7 @@ use crate::store::audit::{Appended, AuditReader, AuditStore, LookupRow, OnFailur
 use crate::store::{Failure, Fault};
 
 mod disk;
+mod ended;
 mod lost;
 
 /// A writer without its thread.

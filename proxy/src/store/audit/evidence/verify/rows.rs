@@ -26,10 +26,10 @@ pub(super) struct Scanned {
 }
 
 /// A batch as its row has it.
-struct StoredBatch {
-    limits: Limits,
+pub(super) struct StoredBatch {
+    pub(super) limits: Limits,
     /// None when it is no hash.
-    hash: Option<Hash>,
+    pub(super) hash: Option<Hash>,
 }
 
 /// The state of a scan.
@@ -55,7 +55,7 @@ impl SegmentVerifier<'_, '_> {
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let mut scan = Scan {
             names: Names::read(connection)?,
-            tables: Tables::open(&mut statements)?,
+            tables: Tables::open(&mut statements, i64::MIN)?,
             index: Index::open(connection)?,
             scanned: Scanned { span: None, last: before, head: seed, since: i64::MAX, until: i64::MIN },
         };
@@ -84,7 +84,7 @@ impl SegmentVerifier<'_, '_> {
 
     /// Reads one batch; everything that is wrong with it.
     fn batch(&mut self, scan: &mut Scan<'_, '_>, batch: &StoredBatch) -> rusqlite::Result<Vec<String>> {
-        let mut wrong = faults_of(&batch.limits, &scan.scanned);
+        let mut wrong = faults_of(&batch.limits, scan.scanned.last);
         let mut digest = Digest::batch(&scan.scanned.head);
         let is_whole = self.batch_rows(scan, &batch.limits, &mut digest, &mut wrong)?;
         let hash = digest.finish_batch(batch.limits);
@@ -140,7 +140,7 @@ impl StoredBatch {
     const SELECT: &str =
         "SELECT last, first, version, begins, horizon, hash FROM batch NOT INDEXED ORDER BY last";
 
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let limits = Limits {
             last: row.get(0)?,
             first: row.get(1)?,
@@ -159,10 +159,10 @@ impl StoredBatch {
 }
 
 /// The faults of a batch that show before its rows are read.
-fn faults_of(limits: &Limits, scanned: &Scanned) -> Vec<String> {
+pub(super) fn faults_of(limits: &Limits, last: i64) -> Vec<String> {
     let mut wrong = Vec::new();
-    if scanned.last.checked_add(1) != Some(limits.first) {
-        let (first, last) = (limits.first, scanned.last);
+    if last.checked_add(1) != Some(limits.first) {
+        let first = limits.first;
         wrong.push(format!("begins with row {first} after row {last}: a batch is missing or altered"));
     }
     if limits.first > limits.last {
@@ -175,34 +175,36 @@ fn faults_of(limits: &Limits, scanned: &Scanned) -> Vec<String> {
 }
 
 /// All tables, each at its next row.
-struct Tables<'s> {
+pub(super) struct Tables<'s> {
     rows: Vec<Rows<'s>>,
     /// By table, the number of the next row.
     next: [Option<i64>; Table::ALL.len()],
 }
 
 impl<'s> Tables<'s> {
-    fn open(statements: &'s mut [rusqlite::Statement<'_>]) -> rusqlite::Result<Self> {
-        let rows =
-            statements.iter_mut().map(|statement| statement.query([])).collect::<rusqlite::Result<_>>()?;
+    pub(super) fn open(statements: &'s mut [rusqlite::Statement<'_>], first: i64) -> rusqlite::Result<Self> {
+        let rows = statements
+            .iter_mut()
+            .map(|statement| statement.query([first]))
+            .collect::<rusqlite::Result<_>>()?;
         let mut tables = Self { rows, next: [None; Table::ALL.len()] };
         Table::ALL.into_iter().try_for_each(|table| tables.advance(table))?;
         Ok(tables)
     }
 
-    fn advance(&mut self, table: Table) -> rusqlite::Result<()> {
+    pub(super) fn advance(&mut self, table: Table) -> rusqlite::Result<()> {
         let rows = &mut self.rows[table as usize];
         rows.advance()?;
         self.next[table as usize] = rows.get().map(|row| row.get(0)).transpose()?;
         Ok(())
     }
 
-    fn row(&self, table: Table) -> Option<&Row<'s>> {
+    pub(super) fn row(&self, table: Table) -> Option<&Row<'s>> {
         self.rows[table as usize].get()
     }
 
     /// Skips rows that belong to no batch: their numbers are before the next one expected.
-    fn skip_before(&mut self, id: i64, wrong: &mut Vec<String>) -> rusqlite::Result<()> {
+    pub(super) fn skip_before(&mut self, id: i64, wrong: &mut Vec<String>) -> rusqlite::Result<()> {
         for table in Table::ALL {
             while let Some(extra) = self.next[table as usize].filter(|&extra| extra < id) {
                 if wrong.len() < MOST_DAMAGE {
@@ -215,7 +217,7 @@ impl<'s> Tables<'s> {
     }
 
     /// The table whose next row has this number; none when no table has, or several have.
-    fn holder_of(&self, id: i64, wrong: &mut Vec<String>) -> Option<Table> {
+    pub(super) fn holder_of(&self, id: i64, wrong: &mut Vec<String>) -> Option<Table> {
         let mut holders = Table::ALL.into_iter().filter(|&table| self.next[table as usize] == Some(id));
         let Some(holder) = holders.next() else {
             wrong.push(format!("row {id} is missing"));
@@ -229,14 +231,14 @@ impl<'s> Tables<'s> {
     }
 
     /// The next row of each table that has one.
-    fn unread(&self) -> impl Iterator<Item = (Table, i64)> + '_ {
+    pub(super) fn unread(&self) -> impl Iterator<Item = (Table, i64)> + '_ {
         Table::ALL.into_iter().zip(self.next).filter_map(|(table, id)| Some((table, id?)))
     }
 }
 
 /// Adds a row to the digest of its batch. The inner error is the fault of a value that cannot have been written: it has
 /// another type than its column, or the number of no name.
-fn hash_row(
+pub(super) fn hash_row(
     digest: &mut Digest,
     table: Table,
     id: i64,

@@ -31,7 +31,7 @@ fn rehash(connection: &Connection, spans: Option<Vec<(i64, i64)>>) {
             let values = (1..=table.columns().len()).map(|place| row.get(place)).collect::<Result<_, _>>()?;
             Ok((row.get(0)?, (table, values)))
         };
-        rows.extend(all.query_map([], values).unwrap().map(Result::unwrap));
+        rows.extend(all.query_map([i64::MIN], values).unwrap().map(Result::unwrap));
     }
     let seed: Vec<u8> = connection.query_row("SELECT seed FROM segment", [], |row| row.get(0)).unwrap();
     let (mut head, mut horizon) = (Hash::from_slice(&seed).unwrap(), i64::MIN);
