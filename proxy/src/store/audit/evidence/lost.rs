@@ -215,7 +215,7 @@ fn missing(dir: &Path) -> Result<Option<Loss>, StoreError> {
 }
 
 /// The rows that the last anchor of an earlier month knows, and that the newest segment does not follow: their segment was
-/// gone when the newest one was begun.
+/// gone when the newest one was created.
 fn missing_before_newest(dir: &Path) -> Result<Option<Loss>, StoreError> {
     let Some(newest) = month::list(dir)?.first().copied() else { return Ok(None) };
     let anchors = anchor::tail(&dir.join(anchor::LOG));
