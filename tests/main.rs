@@ -26,6 +26,9 @@ mod connections;
 // The process: sockets from systemd, core dumps, passwords in memory, a single processor.
 mod process;
 
+// Messages to systemd, and its credentials.
+mod service_manager;
+
 // Reload: keys that apply at once, and keys that need a restart.
 mod reload;
 

@@ -66,6 +66,11 @@ impl Machine {
         Self::wrapped_by(["sh", "-c", &format!("exec \"$0\" \"$@\" {to}")])
     }
 
+    /// With these environment variables.
+    pub(crate) fn with_variables<const N: usize>(variables: [(&'static str, OsString); N]) -> Self {
+        Self { environment: variables.into(), ..Self::default() }
+    }
+
     /// With a wrapper command.
     pub(crate) fn wrapped_by<const N: usize>(words: [&str; N]) -> Self {
         Self { wrapper: words.map(OsString::from).into(), ..Self::default() }

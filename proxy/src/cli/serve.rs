@@ -1,5 +1,7 @@
 //! `cmiot-proxy serve`: runs the proxy until a signal ends it.
 
+mod service_manager;
+
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::pin::pin;
@@ -33,6 +35,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// configuration or of a file that it names, reloads all of it; if it is wrong, the old one stays in effect, /ready reports
 /// that, and the proxy tries again every few seconds. If the databases cannot continue (a failed sync that could not be
 /// recovered), the proxy drains and exits with 1: let a supervisor restart it. RUST_LOG sets the log level (default `info`).
+/// systemd is notified of all this (`Type=notify-reload`), and `systemctl status` shows the result of the last reload.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cmiot-proxy serve --config /etc/cmiot-proxy/cmiot-proxy.toml")]
 pub(super) struct Serve {
@@ -47,6 +50,14 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        self.serve().inspect_err(|error| {
+            // The problems of a configuration are one per line; the log has all of them.
+            let error = format!("{error:#}");
+            service_manager::status(&format!("failed: {}", error.lines().next().unwrap_or_default()));
+        })
+    }
+
+    fn serve(&self) -> anyhow::Result<ExitCode> {
         let (mut config, _) = Config::load(&self.config)?;
         let _log = log(config.log_format).context("cannot set up the log")?;
         for warning in &config.warnings {
@@ -60,6 +71,7 @@ impl Serve {
             process::survive_file_size_limit().context("cannot handle SIGXFSZ")?;
         }
         let clock = Clock::system();
+        service_manager::status("opening the databases");
         let store = open_store(&config, self.accept_lost_state, &clock)?;
         let dir = config.store_dir.clone();
         if config.find_token(&dir)? {
@@ -78,7 +90,13 @@ impl Serve {
                 (scheme(config.gateway.limits.tls.is_some()), scheme(config.admin.limits.tls.is_some()));
             let app = App::start(config, store, clock).await?;
             // For whoever started us: the ports, where 0 was asked for. Nothing else goes to standard output.
-            announce(format!("gateway {gateway}://{}\nadmin {admin}://{}\n", app.gateway(), app.admin()));
+            let addresses = [
+                format!("gateway {gateway}://{}", app.gateway()),
+                format!("admin {admin}://{}", app.admin()),
+            ];
+            announce(format!("{}\n", addresses.join("\n")));
+            service_manager::ready(&format!("serving: {}", addresses.join(", ")));
+            let _watchdog = service_manager::watchdog();
             let mut requests = app.reloads();
             let failed = {
                 let mut ended = pin!(ended(&app, &mut terminate, &mut interrupt));
@@ -89,6 +107,10 @@ impl Serve {
                         Some(asker) = requests.recv() => (true, Some(asker)),
                         () = tokio::time::sleep(LOOK) => (false, None),
                     };
+                    let signalled = asked && asker.is_none();
+                    if signalled {
+                        service_manager::reloading();
+                    }
                     // On another thread, which a file system that does not respond may block without limit.
                     let loaded;
                     (files, loaded) = tokio::select! {
@@ -105,11 +127,25 @@ impl Serve {
                             Err(error)
                         }
                     };
+                    let status = match &told {
+                        Ok(()) => "serving with the reloaded configuration".to_owned(),
+                        Err(error) => {
+                            format!(
+                                "serving with the earlier configuration; the changed one is refused: {error}"
+                            )
+                        }
+                    };
+                    if signalled {
+                        service_manager::ready(&status);
+                    } else {
+                        service_manager::status(&status);
+                    }
                     if let Some(asker) = asker {
                         let _ = asker.send(told); // who asked may have left
                     }
                 }
             };
+            service_manager::stopping(if failed { "draining: the store failed" } else { "draining" });
             let again = tokio::select! {
                 () = app.drain() => false,
                 _ = terminate.recv() => true,

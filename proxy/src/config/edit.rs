@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::error::{ConfigError, ConfigErrors, Location};
 use super::file;
-use super::{Config, ConfigFile, clients};
+use super::{Config, ConfigFile, clients, reader};
 use crate::plain_file;
 use replace::Replacement;
 
@@ -152,10 +152,14 @@ impl ClientsFileEditor {
     }
 
     fn path(&self) -> Result<PathBuf, ConfigError> {
+        const KEY: &str = "[gateway] clients_file";
         let [clients, _] = self.lists();
-        clients.ok_or_else(|| {
-            ConfigError::new("[gateway] clients_file", "is not set").remedy("name the list to edit")
-        })
+        if self.file.gateway.clients_file.as_deref().is_some_and(reader::names_credential) {
+            let error =
+                ConfigError::new(KEY, "is a credential of the service manager, which no command changes");
+            return Err(error.remedy("change the file of LoadCredential=, and restart the proxy"));
+        }
+        clients.ok_or_else(|| ConfigError::new(KEY, "is not set").remedy("name the list to edit"))
     }
 
     /// Replaces the clients file if the whole configuration is valid with it; `source` is an imported file with the line of

@@ -432,7 +432,8 @@ pub struct Account {
     /// not served.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ebids: BTreeMap<String, String>,
-    /// File that holds the password, relative to the configuration; one trailing line break is not part of it.
+    /// File that holds the password, relative to the configuration, or `"credential:NAME"`, a credential of the service
+    /// manager, as for every file with a secret; one trailing line break is not part of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
     /// Environment variable that holds the password.

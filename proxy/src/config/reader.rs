@@ -1,7 +1,8 @@
 //! Reads the files that a configuration names, and keeps their list, so that a change of any of them is noticed.
 //!
 //! A secret that every user of the machine can read is refused (`[process] allow_world_readable_secrets`), and so is any
-//! file that every user can write.
+//! file that every user can write. In place of a secret's path, `credential:NAME` names a file of the folder that the
+//! service manager passes in CREDENTIALS_DIRECTORY (systemd.exec(5), `LoadCredential=`).
 
 use std::collections::HashSet;
 use std::fs;
@@ -93,7 +94,11 @@ impl<'a> SourceFiles<'a> {
     /// Adds a file to the list, as it looks before it is read, and refuses one that others can change, or read where it
     /// is secret.
     fn register(&mut self, key: &str, path: &Path, contents: Contents) -> Option<PathBuf> {
-        let path = self.folder.join(path);
+        let path = match contents {
+            Contents::Secret => self.keep(credential(key, path))?,
+            Contents::Public => None,
+        }
+        .unwrap_or_else(|| self.folder.join(path));
         if !self.known.contains(&path) {
             self.known.insert(path.clone());
             self.files.push(FileStamp::of(&path));
@@ -112,6 +117,39 @@ impl<'a> SourceFiles<'a> {
         });
         self.keep(private)?;
         Some(path)
+    }
+}
+
+/// Begins the value of a key that names a credential of the service manager.
+const CREDENTIAL: &str = "credential:";
+
+/// Whether the value of a key names a credential.
+pub(super) fn names_credential(value: &Path) -> bool {
+    value.as_os_str().as_encoded_bytes().starts_with(CREDENTIAL.as_bytes())
+}
+
+/// The path of the credential that a value names; none if the value is a path.
+///
+/// # Errors
+/// When the name is not that of a file, or the service manager passed no credentials.
+fn credential(key: &str, value: &Path) -> Result<Option<PathBuf>, ConfigError> {
+    let Some(name) = value.to_str().and_then(|value| value.strip_prefix(CREDENTIAL)) else { return Ok(None) };
+    if matches!(name, "" | "." | "..") || name.contains('/') {
+        let problem = format!("{}: the name of a credential is not empty and has no slash", value.display());
+        return Err(ConfigError::new(key, problem));
+    }
+    match std::env::var_os("CREDENTIALS_DIRECTORY") {
+        Some(folder) if !folder.is_empty() => Ok(Some(Path::new(&folder).join(name))),
+        _ => {
+            let problem = format!(
+                "{}: no service manager passed credentials (CREDENTIALS_DIRECTORY is not set)",
+                value.display()
+            );
+            Err(ConfigError::new(key, problem).remedy(format!(
+                "add LoadCredential={name}:/PATH to the unit; in a shell, set CREDENTIALS_DIRECTORY to the folder of the \
+                 file {name}"
+            )))
+        }
     }
 }
 
