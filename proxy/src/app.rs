@@ -175,15 +175,10 @@ impl App {
             stop: app.stop.clone(),
             unix,
         });
-        app.store.announce(&match &app.admin {
-            BoundAddress::Tcp(address) if config.admin.limits.tls.is_some() => format!("https://{address}"),
-            BoundAddress::Tcp(address) => format!("http://{address}"),
-            // For a command with another working folder.
-            BoundAddress::Unix(Some(path)) => {
-                format!("unix:{}", path.canonicalize().unwrap_or_else(|_| path.clone()).display())
-            }
-            BoundAddress::Unix(None) => "unix:".to_owned(),
-        });
+        app.store.announce(
+            &published(&app.admin, &config.admin.limits),
+            &published(&app.gateway, &config.gateway.limits),
+        );
         report_certificates(&app.relay, &app.store.alarms);
         app.relay.metrics.certificates(&app.relay.config.load().certificates);
         app.serve(gateway, admin, api);
@@ -352,6 +347,18 @@ impl App {
             tracing::error!("the databases were not closed in order; they recover at the next start");
         }
         tracing::info!("drained");
+    }
+}
+
+/// The address of a listener for a command of another working folder.
+fn published(bound: &BoundAddress, limits: &ListenConfig) -> String {
+    match bound {
+        BoundAddress::Tcp(address) if limits.tls.is_some() => format!("https://{address}"),
+        BoundAddress::Tcp(address) => format!("http://{address}"),
+        BoundAddress::Unix(Some(path)) => {
+            format!("unix:{}", path.canonicalize().unwrap_or_else(|_| path.clone()).display())
+        }
+        BoundAddress::Unix(None) => "unix:".to_owned(),
     }
 }
 

@@ -80,6 +80,11 @@ pub struct Store {
 /// a later transid, by at most the time that a lease covers in advance.
 const START_OVER_MARGIN: Duration = Duration::from_secs(120);
 
+/// The version of SQLite.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
+
 impl Store {
     /// Opens every file in `dir`, which is created if needed. Blocks.
     ///
@@ -126,11 +131,11 @@ impl Store {
         })
     }
 
-    /// Publishes the address of the admin listener to the commands that run at the same time. A failure is only logged: the
-    /// commands then report that they cannot reach it.
-    pub fn announce(&self, admin: &str) {
-        if let Err(error) = folder::announce(&self.lock, admin) {
-            tracing::warn!(%error, "cannot write the address of the admin listener to store.lock");
+    /// Publishes the addresses of the listeners to the commands that run at the same time. A failure is only logged: the
+    /// commands then ask at the configured addresses.
+    pub fn announce(&self, admin: &str, gateway: &str) {
+        if let Err(error) = folder::announce(&self.lock, admin, gateway) {
+            tracing::warn!(%error, "cannot write the addresses of the listeners to store.lock");
         }
     }
 

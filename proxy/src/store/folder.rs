@@ -1,7 +1,7 @@
 //! The store's folder: its owner, the process that uses it, and the group that may read the audit.
 //!
-//! The process that uses the folder locks `store.lock` (flock(2)) and writes its id into it and, on a second line, the
-//! address of its admin listener for the commands that run at the same time.
+//! The process that uses the folder locks `store.lock` (flock(2)) and writes its id into it and, for the commands that run
+//! at the same time, the address of its admin listener on a second line, and that of the gateways' on a third.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -127,10 +127,10 @@ pub(super) fn lock(dir: &Path) -> Result<File, StoreError> {
 }
 
 /// Writes the address of the admin listener into the lock file.
-pub(super) fn announce(mut lock: &File, admin: &str) -> io::Result<()> {
+pub(super) fn announce(mut lock: &File, admin: &str, gateway: &str) -> io::Result<()> {
     lock.set_len(0)?;
     lock.rewind()?;
-    write!(lock, "{}\n{admin}", std::process::id())
+    write!(lock, "{}\n{admin}\n{gateway}", std::process::id())
 }
 
 /// The process that uses a folder, as its lock file describes it.
@@ -140,6 +140,8 @@ pub struct Holder {
     pub process: String,
     /// The address of its admin listener; none while it starts.
     pub admin: Option<String>,
+    /// The address of its gateways' listener; none while it starts.
+    pub gateway: Option<String>,
 }
 
 /// The process that uses a folder now, if there is one.
@@ -165,7 +167,11 @@ fn read(file: &mut File) -> Holder {
     // The text is information for the operator; the lock alone decides.
     let _: io::Result<usize> = file.rewind().and_then(|()| file.read_to_string(&mut text));
     let mut lines = text.lines().filter(|line| !line.is_empty());
-    Holder { process: lines.next().unwrap_or("(unknown)").to_owned(), admin: lines.next().map(str::to_owned) }
+    Holder {
+        process: lines.next().unwrap_or("(unknown)").to_owned(),
+        admin: lines.next().map(str::to_owned),
+        gateway: lines.next().map(str::to_owned),
+    }
 }
 
 #[cfg(test)]
@@ -223,10 +229,11 @@ mod tests {
         assert_eq!(holder(dir.path()), Ok(None));
         let taken = lock(dir.path()).unwrap();
         let found = holder(dir.path()).unwrap().unwrap();
-        assert_eq!(found, Holder { process: std::process::id().to_string(), admin: None });
-        announce(&taken, "http://127.0.0.1:8081").unwrap();
+        assert_eq!(found, Holder { process: std::process::id().to_string(), admin: None, gateway: None });
+        announce(&taken, "http://127.0.0.1:8081", "unix:/run/gateway.sock").unwrap();
         let found = holder(dir.path()).unwrap().unwrap();
         assert_eq!(found.admin.as_deref(), Some("http://127.0.0.1:8081"));
+        assert_eq!(found.gateway.as_deref(), Some("unix:/run/gateway.sock"));
         assert!(lock(dir.path()).unwrap_err().to_string().contains("in use by process"));
         drop(taken);
         assert_eq!(holder(dir.path()), Ok(None), "the text of a process that has ended does not count");
