@@ -1,4 +1,5 @@
-//! TLS: certificate and key towards gateways and operators; towards the carrier, which certificates to trust.
+//! TLS: certificate and key towards gateways and operators; the certificates that are trusted towards the carrier, and by
+//! the operators' commands towards the proxy.
 //!
 //! The configuration holds the finished [`ServerTls`]; a reload reads the files again, and later connections use the new
 //! ones. TLS 1.2 and 1.3, as rustls allows; HTTP/2 and HTTP/1.1 by ALPN (RFC 7301).
@@ -6,6 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -19,7 +21,10 @@ use tokio_rustls::TlsAcceptor;
 
 /// TLS configuration of a listener.
 #[derive(Clone)]
-pub struct ServerTls(Arc<ServerConfig>);
+pub struct ServerTls {
+    config: Arc<ServerConfig>,
+    certificate: CertificateDer<'static>,
+}
 
 /// Contents of the PEM files for a [`ServerTls`].
 #[derive(Debug)]
@@ -41,6 +46,7 @@ impl ServerTls {
     /// The problem, without a byte of the key.
     pub fn new(pem: &Pem<'_>) -> Result<Self, String> {
         let chain = certificates(pem.chain).map_err(|e| format!("cert_file: {e}"))?;
+        let certificate = chain[0].clone(); // `certificates` returns at least one
         let key = PrivateKeyDer::from_pem_slice(pem.key)
             .map_err(|_| "key_file: holds no private key in PEM".to_owned())?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -64,11 +70,16 @@ impl ServerTls {
         let mut config =
             builder.with_single_cert(chain, key).map_err(|e| format!("cert_file, key_file: {e}"))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self(Arc::new(config)))
+        Ok(Self { config: Arc::new(config), certificate })
     }
 
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.0))
+        TlsAcceptor::from(Arc::clone(&self.config))
+    }
+
+    /// The certificate that the listener presents.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
     }
 }
 
@@ -110,7 +121,7 @@ pub(crate) fn client(trust: &ClientTrust) -> Result<ClientConfig, rustls::Error>
     let builder =
         ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions)?;
     if let Some(pinned) = &trust.pinned {
-        let only = Arc::new(Pinned { certificate: pinned.clone(), provider });
+        let only = Arc::new(Pinned { certificate: Some(pinned.clone()), otherwise: None, provider });
         return Ok(builder.dangerous().with_custom_certificate_verifier(only).with_no_client_auth());
     }
     match Verifier::new_with_extra_roots(trust.roots.iter().cloned(), provider) {
@@ -128,10 +139,72 @@ pub(crate) fn client(trust: &ClientTrust) -> Result<ClientConfig, rustls::Error>
     }
 }
 
-/// Accepts one certificate and no other. Its name, dates and issuer do not matter, but the other side must have its key.
+/// Trust of an operator's command in the certificate of a proxy's listener, and the certificate of the command itself.
+#[derive(Debug, Default)]
+pub struct OperatorTls<'a> {
+    /// The certificate of the configuration that the command reads: accepted whatever its name, dates and issuer.
+    pub own: Option<CertificateDer<'static>>,
+    /// The PEM file of the roots that replace the platform's.
+    pub roots: Option<&'a [u8]>,
+    /// The PEM files of the client certificate with its intermediates, and of its key.
+    pub identity: Option<(&'a [u8], &'a [u8])>,
+}
+
+/// TLS towards a proxy's listener. Without roots, of the file or of the platform, only the own certificate is accepted.
+///
+/// # Errors
+/// The problem of a file, without a byte of the key.
+pub fn operator(tls: &OperatorTls<'_>) -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let otherwise: Option<Arc<dyn ServerCertVerifier>> = match tls.roots {
+        Some(pem) => {
+            let mut roots = RootCertStore::empty();
+            for root in certificates(pem)? {
+                roots.add(root).map_err(|e| e.to_string())?;
+            }
+            let verifier =
+                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
+            Some(verifier.map_err(|e| e.to_string())?)
+        }
+        None => match Verifier::new(Arc::clone(&provider)) {
+            Ok(verifier) => Some(Arc::new(verifier)),
+            Err(_) => None, // this platform has no roots
+        },
+    };
+    let verifier = Pinned { certificate: tls.own.clone(), otherwise, provider: Arc::clone(&provider) };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    match tls.identity {
+        None => Ok(builder.with_no_client_auth()),
+        Some((chain, key)) => {
+            let chain = certificates(chain).map_err(|e| format!("the client certificate {e}"))?;
+            let key = PrivateKeyDer::from_pem_slice(key)
+                .map_err(|_| "the key of the client certificate is no private key in PEM".to_owned())?;
+            let config = builder.with_client_auth_cert(chain, key);
+            config.map_err(|e| format!("the client certificate and its key: {e}"))
+        }
+    }
+}
+
+/// TLS for a command that uses none: it accepts no certificate, and reads no root.
+///
+/// # Errors
+/// When rustls supports none of its own versions.
+pub fn operator_without_roots() -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}
+
+/// Accepts one certificate, whatever its name, dates and issuer; the other side must have its key. `otherwise` decides on
+/// all others, which are refused without it.
 #[derive(Debug)]
 struct Pinned {
-    certificate: CertificateDer<'static>,
+    certificate: Option<CertificateDer<'static>>,
+    otherwise: Option<Arc<dyn ServerCertVerifier>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -139,15 +212,16 @@ impl ServerCertVerifier for Pinned {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if *end_entity == self.certificate {
-            return Ok(ServerCertVerified::assertion());
+        match &self.otherwise {
+            _ if self.certificate.as_ref() == Some(end_entity) => Ok(ServerCertVerified::assertion()),
+            Some(verifier) => verifier.verify_server_cert(end_entity, intermediates, name, ocsp, now),
+            None => Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),
         }
-        Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
     }
 
     fn verify_tls12_signature(
