@@ -253,10 +253,7 @@ impl Cache {
         mode: PurgeMode,
         outdate: impl FnOnce(),
     ) -> Result<Purged, StoreError> {
-        let selects = |key: &Key, entry: &Entry| {
-            let status = entry.reply.verdict.status.as_ref().map(Status::code);
-            selection.covers(&key.group, key.operation.name, &key.card, status, entry.answered_at)
-        };
+        let selects = |key: &Key, entry: &Entry| is_selected(selection, key, entry);
         let (generation, (memory, applied)) = self.generations.start(selection, || {
             outdate();
             match mode {
@@ -269,6 +266,11 @@ impl Cache {
         let applied = applied.await;
         self.generations.end(generation, selection);
         Ok(Purged { memory, file: applied?, generation })
+    }
+
+    /// The number of entries in memory that a purge would select now.
+    pub fn count_in_memory(&self, selection: &Selection) -> u64 {
+        self.memory.count(|key, entry| is_selected(selection, key, entry))
     }
 
     /// Removes entries of the future, which would count as new when that time comes. Called at the start and whenever the
@@ -386,6 +388,11 @@ impl FreshnessPolicy {
     fn of(config: &Config) -> Self {
         Self { lifetimes: config.lifetimes.clone(), jitter_percent: config.cache.ttl_jitter_percent }
     }
+}
+
+fn is_selected(selection: &Selection, key: &Key, entry: &Entry) -> bool {
+    let status = entry.reply.verdict.status.as_ref().map(Status::code);
+    selection.covers(&key.group, key.operation.name, &key.card, status, entry.answered_at)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cmiot_signer::{Card, CardKind};
 use http_body_util::{BodyExt, Limited};
 use hyper::Request;
 use hyper::body::Incoming;
@@ -27,6 +28,21 @@ fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
         return Err("invalid request body: not an object, such as {\"msisdn\":\"1064...\"}".to_owned());
     }
     serde_json::from_slice(body).map_err(|error| format!("invalid request body: {error}"))
+}
+
+/// The card of a request that may name one of them.
+pub(super) fn card(
+    msisdn: Option<&str>,
+    iccid: Option<&str>,
+    imsi: Option<&str>,
+) -> Result<Option<Card>, String> {
+    let named = [(CardKind::Msisdn, msisdn), (CardKind::Iccid, iccid), (CardKind::Imsi, imsi)];
+    let mut named = named.into_iter().filter_map(|(kind, number)| Some((kind, number?)));
+    let Some((kind, number)) = named.next() else { return Ok(None) };
+    if named.next().is_some() {
+        return Err("name one card: msisdn, iccid or imsi".to_owned());
+    }
+    Card::parse(kind, number).map(Some).map_err(|error| format!("{}: {error}", kind.as_str()))
 }
 
 /// Reads an optional value that must not be `null`, since `null` would select everything.

@@ -3,7 +3,7 @@
 //! - `GET /cache/stats`: the number of entries by group, operation, code and STATUS.
 //! - `POST /cache/show`: the entry for one card.
 //! - `POST /cache/purge`: removes the selected entries, or marks them stale (`"soft": true`): they are then served only if
-//!   the carrier fails.
+//!   the carrier fails; or only counts them (`"dry_run": true`).
 //! - `POST /cache/fetch`: looks up one card within the budget, unless its entry is fresh.
 //!
 //! The declared parameters of an operation are part of an entry's key: `show` and `fetch` accept them
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cmiot_signer::{Card, CardKind};
+use cmiot_signer::Card;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, RETRY_AFTER};
@@ -25,7 +25,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::body::present;
-use super::{Admin, response};
+use super::response::json;
+use super::{Admin, body};
 use crate::audit::filter;
 use crate::cache::freshness::Freshness;
 use crate::cache::{Entry, Key, PurgeMode};
@@ -55,6 +56,8 @@ struct CacheRequest {
     /// Required for a purge without any condition.
     all: bool,
     soft: bool,
+    /// Only count what the purge would select.
+    dry_run: bool,
 }
 
 /// The refusal of a request.
@@ -129,7 +132,8 @@ pub(super) async fn show(admin: &Admin, request: Request<Incoming>) -> Response<
 
 pub(super) async fn purge(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (selection, mode) = match requested_purge(admin, request).await {
-        Ok(requested) => requested,
+        Ok((selection, Some(mode))) => (selection, mode),
+        Ok((selection, None)) => return count(admin, selection).await,
         Err(error) => return error.response(),
     };
     match admin.relay.purge(&selection, mode).await {
@@ -143,6 +147,21 @@ pub(super) async fn purge(admin: &Admin, request: Request<Incoming>) -> Response
             )
         }
         Err(error) => failed(&format!("purged from memory, but not from cache.db: {error}")),
+    }
+}
+
+/// The number of entries that the purge would select.
+async fn count(admin: &Admin, selection: Selection) -> Response<Full<Bytes>> {
+    let memory = admin.relay.cache.count_in_memory(&selection);
+    let file = Arc::clone(admin.relay.cache.store());
+    // The rows in the queue count, too.
+    if let Err(error) = file.flush().await {
+        return failed(&error.to_string());
+    }
+    match tokio::task::spawn_blocking(move || file.count_where(&selection)).await {
+        Ok(Ok(rows)) => json(StatusCode::OK, &json!({"dry_run": true, "memory": memory, "file": rows})),
+        Ok(Err(error)) => failed(&error.to_string()),
+        Err(_) => failed("the task that counts the entries failed"),
     }
 }
 
@@ -183,12 +202,17 @@ async fn requested_key(admin: &Admin, request: Request<Incoming>) -> Result<Key,
     admin.read::<CacheRequest>(request).await?.key(admin)
 }
 
+/// The selection, and the mode of the purge; no mode if the entries are only to be counted.
 async fn requested_purge(
     admin: &Admin,
     request: Request<Incoming>,
-) -> Result<(Selection, PurgeMode), ApiError> {
+) -> Result<(Selection, Option<PurgeMode>), ApiError> {
     let request = admin.read::<CacheRequest>(request).await?;
-    let mode = if request.soft { PurgeMode::Soft } else { PurgeMode::Hard };
+    let mode = match (request.dry_run, request.soft) {
+        (true, _) => None,
+        (false, true) => Some(PurgeMode::Soft),
+        (false, false) => Some(PurgeMode::Hard),
+    };
     Ok((request.selection(admin)?, mode))
 }
 
@@ -238,15 +262,7 @@ impl CacheRequest {
     }
 
     fn card(&self) -> Result<Option<Card>, String> {
-        let named =
-            [(CardKind::Msisdn, &self.msisdn), (CardKind::Iccid, &self.iccid), (CardKind::Imsi, &self.imsi)];
-        let mut named =
-            named.iter().filter_map(|(kind, number)| number.as_deref().map(|number| (*kind, number)));
-        let Some((kind, number)) = named.next() else { return Ok(None) };
-        if named.next().is_some() {
-            return Err("name one card: msisdn, iccid or imsi".to_owned());
-        }
-        Card::parse(kind, number).map(Some).map_err(|error| format!("{}: {error}", kind.as_str()))
+        body::card(self.msisdn.as_deref(), self.iccid.as_deref(), self.imsi.as_deref())
     }
 
     fn operation(&self, admin: &Admin) -> Result<Option<&'static Operation>, ApiError> {
@@ -279,10 +295,6 @@ fn entry_json(entry: &Entry) -> Value {
         "soft_purged": entry.stale,
         "body": serde_json::from_slice::<Value>(&entry.reply.body).unwrap_or(Value::Null),
     })
-}
-
-fn json(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
-    response::typed(status, "application/json", format!("{value}\n"))
 }
 
 impl ApiError {

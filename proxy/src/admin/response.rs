@@ -9,6 +9,11 @@ pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<
     typed(status, "text/plain; charset=utf-8", body)
 }
 
+/// A body of JSON.
+pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
+    typed(status, "application/json", format!("{value}\n"))
+}
+
 /// A body of this media type.
 pub(super) fn typed(
     status: StatusCode,

@@ -82,6 +82,11 @@ impl Memory {
         });
     }
 
+    /// The number of the selected entries.
+    pub(super) fn count(&self, selects: impl Fn(&Key, &Entry) -> bool) -> u64 {
+        self.selected(selects).len() as u64
+    }
+
     /// Removes the selected entries; returns how many.
     pub(super) fn remove(&self, selects: impl Fn(&Key, &Entry) -> bool) -> u64 {
         self.selected(selects).into_iter().map(|key| self.0.invalidate(&key)).count() as u64

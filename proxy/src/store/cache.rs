@@ -268,6 +268,14 @@ impl CacheStore {
         })
     }
 
+    /// The number of selected responses in the file. Blocks as long as [`Self::count`].
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn count_where(&self, selection: &Selection) -> Result<u64, StoreError> {
+        self.read(|connection, path| selection.count(connection).map_err(StoreError::sqlite(path)))
+    }
+
     pub fn losses(&self) -> CacheLosses {
         CacheLosses {
             dropped: self.shared.dropped.load(Ordering::Relaxed),

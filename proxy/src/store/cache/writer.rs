@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use cmiot_signer::Card;
-use rusqlite::{Connection, TransactionBehavior, named_params};
+use rusqlite::{Connection, Statement, ToSql, TransactionBehavior, named_params};
 use tokio::sync::oneshot;
 
 use super::super::queue::Received;
@@ -256,6 +256,24 @@ impl CacheRow {
 impl Selection {
     /// Runs a statement, given without its condition, on the selected rows; returns the number of rows changed.
     fn change(&self, connection: &Connection, statement: &str) -> rusqlite::Result<u64> {
+        self.run(connection, statement, |statement, parameters| statement.execute(parameters))
+            .map(|changed| changed as u64)
+    }
+
+    /// The number of the selected rows.
+    pub(super) fn count(&self, connection: &Connection) -> rusqlite::Result<u64> {
+        self.run(connection, "SELECT count(*) FROM answer", |statement, parameters| {
+            statement.query_row(parameters, |row| row.get::<_, i64>(0))
+        })
+        .map(i64::unsigned_abs)
+    }
+
+    fn run<T>(
+        &self,
+        connection: &Connection,
+        statement: &str,
+        run: impl FnOnce(&mut Statement<'_>, &[(&str, &dyn ToSql)]) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
         let mut statement = connection.prepare_cached(&format!(
             r#"{statement}
                WHERE (:group IS NULL OR "group" = :group)
@@ -265,8 +283,9 @@ impl Selection {
                  AND (:before IS NULL OR answered_at < :before)
                  AND (:after IS NULL OR answered_at > :after)"#,
         ))?;
-        statement
-            .execute(named_params! {
+        run(
+            &mut statement,
+            named_params! {
                 ":group": self.group.as_deref(),
                 ":operation": self.operation.as_deref(),
                 ":card": self.card.as_ref().map(Card::as_str),
@@ -274,8 +293,8 @@ impl Selection {
                 ":status": self.status,
                 ":before": self.answered_before.map(Time::as_micros),
                 ":after": self.answered_after.map(Time::as_micros),
-            })
-            .map(|changed| changed as u64)
+            },
+        )
     }
 }
 
