@@ -4,12 +4,14 @@
 //! - `GET /cache/stats`, `POST /cache/show`, `/cache/purge`, `/cache/fetch`: `cache.rs`.
 //! - `GET /peers`: `peers.rs`.
 //! - `POST /audit/query`: `audit.rs`.
+//! - `POST /accounts/check`: `accounts.rs`.
 //! - `POST /config/reload`: `config.rs`.
 //!
 //! `/live` and `/ready` are open, for supervisors and load balancers. Every other path requires a role (`auth.rs`), whether
 //! or not it exists; `/metrics` requires one only if `token_file` is set. HEAD is allowed wherever GET is. A further group of
 //! endpoints is a file under `admin/`, a line in `Admin::route` and one in `requirement`.
 
+mod accounts;
 mod audit;
 mod auth;
 mod body;
@@ -19,6 +21,7 @@ mod health;
 mod peers;
 mod response;
 
+pub use accounts::CHECK_CARD;
 pub use config::{ReloadRequest, Reloads};
 pub use health::Probe;
 
@@ -95,13 +98,16 @@ impl Admin {
             (&Method::POST, "/cache/purge") => cache::purge(self, request).await,
             (&Method::POST, "/cache/fetch") => cache::fetch(self, request).await,
             (&Method::POST, "/audit/query") => audit::respond(self, request).await,
+            (&Method::POST, "/accounts/check") => accounts::check(self, request).await,
             (&Method::POST, "/config/reload") => config::reload(self).await,
             (_, "/live" | "/ready" | "/metrics" | "/peers" | "/cache/stats") => {
                 response::method_not_allowed("GET, HEAD")
             }
-            (_, "/cache/show" | "/cache/purge" | "/cache/fetch" | "/audit/query" | "/config/reload") => {
-                response::method_not_allowed("POST")
-            }
+            (
+                _,
+                "/cache/show" | "/cache/purge" | "/cache/fetch" | "/audit/query" | "/accounts/check"
+                | "/config/reload",
+            ) => response::method_not_allowed("POST"),
             _ => response::text(
                 StatusCode::NOT_FOUND,
                 "no such endpoint: /live, /ready, /metrics, /peers, /cache/stats, /audit/query\n",
@@ -116,7 +122,7 @@ fn requirement(path: &str) -> Requirement {
         "/live" | "/ready" => Requirement::None,
         "/metrics" => Requirement::RoleIfTokenFile(Role::View),
         "/peers" | "/cache/stats" => Requirement::Role(Role::View),
-        "/cache/show" | "/cache/purge" | "/cache/fetch" | "/config/reload" => {
+        "/cache/show" | "/cache/purge" | "/cache/fetch" | "/accounts/check" | "/config/reload" => {
             Requirement::Role(Role::Operate)
         }
         "/audit/query" => Requirement::Role(Role::Audit),

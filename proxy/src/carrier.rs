@@ -9,6 +9,7 @@ pub mod account;
 pub mod breaker;
 pub mod budget;
 pub mod charset;
+pub mod check;
 pub mod client;
 mod connect;
 pub mod dialect;

@@ -125,6 +125,14 @@ impl AccountState {
         Ok(CallPermit { state: Arc::clone(self), operation, password, budget })
     }
 
+    /// Waits for the budget alone: the breakers do not count the call.
+    ///
+    /// # Errors
+    /// [`NotSent`]: the budget has no call.
+    pub(super) async fn take_budget(&self, urgency: &SharedUrgency) -> Result<Permit, NotSent> {
+        self.budget.take(urgency).await
+    }
+
     pub fn headroom(&self) -> Headroom {
         self.budget.headroom()
     }
