@@ -247,13 +247,56 @@ async fn two_derivations_with_one_prefix_are_refused() {
 }
 
 #[tokio::test]
-async fn live_does_not_number_calls_beside_a_running_proxy() {
+async fn live_asks_through_the_running_proxy_with_the_configuration_as_it_is_now() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup::with_carrier(&carrier).unset("account.0.password");
+    let setup = setup.set("account.0.password_file", "fleet.password");
+    write_secret(&folder.path().join("fleet.password"), ACCOUNT_PASSWORD);
+    let proxy = Proxy::start_in(folder, setup.clone()).await;
+    let folder = proxy.config().parent().unwrap().to_owned();
+    let live = async || {
+        let words = ["check", "--live", "--card", "14765004176", "--config", "cmiot-proxy.toml"];
+        run(&folder, &words, &[]).await
+    };
+    let checked = live().await.success();
+    assert!(checked.out.contains("fleet") && checked.out.contains("code 0"), "{checked:?}");
+    assert!(checked.err.contains("the running proxy made these calls"), "{checked:?}");
+    assert_eq!(carrier.count(), 1);
+
+    // A password that was changed just now is the one that is checked.
+    write_secret(&folder.join("fleet.password"), "not-what-the-carrier-has");
+    let checked = live().await.failed(1, []);
+    assert!(checked.out.contains("code 7") && checked.out.contains("password"), "{checked:?}");
+    write_secret(&folder.join("fleet.password"), ACCOUNT_PASSWORD);
+    live().await.success();
+    assert_eq!(carrier.duplicates(), []);
+
+    // What the proxy does not run with is said.
+    let more = "name = \"second\"\nappid = \"200002\"\nebid = \"1\"\npassword = \"of-the-second-one\"";
+    write_config(&folder.join("theirs.toml"), &setup.add("account", more).text());
+    let checked = run(&folder, &["check", "--live", "--config", "theirs.toml"], &[]).await;
+    checked.failed(1, ["no account second", "theirs.toml"]);
+    std::fs::remove_file(folder.join("fleet.password")).unwrap();
+    live().await.failed(1, ["fleet.password"]);
+}
+
+#[tokio::test]
+async fn an_account_check_needs_the_role_operate_and_a_card_or_none() {
     let carrier = carrier().await;
     let proxy = Proxy::with_carrier(&carrier).await;
-    let config = proxy.config();
-    let checked = run(&proxy.data(), &["check", "--live", "--config", config.to_str().unwrap()], &[]).await;
-    checked.failed(1, ["in use", &proxy.pid().to_string()]);
-    assert_eq!(carrier.count(), 0);
+    let checked = proxy.admin_post("/accounts/check", "", "{}").await;
+    assert_eq!(checked.status, 200, "{}", checked.text());
+    let account = &checked.json()["accounts"][0];
+    assert_eq!((account["account"].as_str(), account["password"].as_u64()), (Some("fleet"), Some(1)));
+    assert_eq!((account["accepted"].as_bool(), account["code"].as_str()), (Some(true), Some("0")));
+    for wrong in [r#"{"msisdn":"x"}"#, r#"{"msisdn":"1","imsi":"2"}"#, r#"{"card":"1"}"#, "", "[]"] {
+        assert_eq!(proxy.admin_post("/accounts/check", "", wrong).await.status, 400, "{wrong}");
+    }
+    let none = proxy.admin_post("/accounts/check", "Authorization: Bearer x\r\n", "{}").await;
+    assert_eq!(none.status, 401);
+    assert_eq!(proxy.admin("/accounts/check", "").await.status, 405);
+    assert_eq!(carrier.count(), 1, "one call for the one valid request");
 }
 
 #[tokio::test]

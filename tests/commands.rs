@@ -225,7 +225,12 @@ async fn help_has_an_example_for_every_command() {
     }
     assert!(checked >= 20, "{checked} commands");
     let version = run(folder.path(), &["--version"], &[]).await.success();
-    assert!(version.out.starts_with("cmiot-proxy "));
+    let build = format!("cmiot-proxy {} (commit ", env!("CARGO_PKG_VERSION"));
+    assert!(version.out.starts_with(&build), "{version:?}");
+    for part in [std::env::consts::ARCH, "SQLite 3."] {
+        assert!(version.out.contains(part), "{part}: {version:?}");
+    }
+    assert_eq!(version.out.lines().count(), 1, "{version:?}");
 }
 
 /// The commands that clap lists in a help text.

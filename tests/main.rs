@@ -140,6 +140,9 @@ mod sign;
 // `cmiot-proxy lookup`, `simulate`, `demo`; help and exit codes.
 mod commands;
 
+// The commands and the listeners that they ask: TLS, client certificates, Unix sockets, cards on standard input.
+mod reach;
+
 // The log: lines, format, secrets, a blocked or full output.
 mod logs;
 

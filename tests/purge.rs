@@ -51,8 +51,14 @@ async fn purges_select_and_need_a_selection() {
     assert_eq!(proxy.look_up(&ICCID).await.cache(), "fwd=uri-miss; stored");
     let stats = json(&cache(&proxy, &["stats"]).await.success().out);
     assert_eq!((stats["file"].as_u64(), stats["generation"].as_u64()), (Some(2), Some(2)), "{stats}");
-    let purged = json(&cache(&proxy, &["purge", "--all"]).await.success().out);
-    assert_eq!(purged["file"].as_u64(), Some(2));
+    let counted = json(&cache(&proxy, &["purge", "--status", "00", "--dry-run"]).await.success().out);
+    assert_eq!((counted["memory"].as_u64(), counted["file"].as_u64()), (Some(2), Some(2)), "{counted}");
+    let counted = json(&cache(&proxy, &["purge", "--all", "--dry-run"]).await.success().out);
+    assert_eq!((counted["dry_run"].as_bool(), counted["file"].as_u64()), (Some(true), Some(2)), "{counted}");
+    assert!(proxy.look_up(&MSISDN).await.cache().starts_with("hit"), "nothing was purged");
+    let purged = cache(&proxy, &["purge", "--all"]).await.success();
+    assert!(purged.err.contains("removes 2 entries in memory and 2 in cache.db"), "{purged:?}");
+    assert_eq!(json(&purged.out)["file"].as_u64(), Some(2));
 }
 
 /// The setup for a carrier whose replies contain the requested date, with an operation that declares this parameter.
@@ -170,10 +176,13 @@ async fn a_fleet_is_warmed_within_the_budget_and_goes_on_where_it_was_cut_off() 
     let proxy = Setup::with_carrier(&carrier).set("account.0.calls_per_second", 100).start().await;
     let file = proxy.config().with_file_name("cards.csv");
     let cards: String = (0..30).map(|n| format!("{},a place\n", card_number(n).number)).collect();
-    std::fs::write(&file, format!("msisdn,where\n{cards}")).unwrap();
+    let first = card_number(0).number;
+    std::fs::write(&file, format!("msisdn,where\n{cards}msisdn:{first},the first again\n")).unwrap();
     proxy.look_up(&card_number(0)).await.assert_normal();
     carrier.set_rules([Rule::card(card_number(7).number).code("73")]);
-    cache(&proxy, &["warm", "--file", "cards.csv"]).await.success();
+    let warmed = cache(&proxy, &["warm", "--file", "cards.csv", "--progress"]).await.success();
+    assert!(warmed.err.contains("30/30 cards, 0 failed"), "{warmed:?}");
+    assert!(warmed.out.contains("30 cards, 0 done before, 0 failed"), "{warmed:?}");
     assert_eq!(carrier.count(), 1 + 29 + 1, "one was fresh; a busy code is retried once");
     for n in 1..30 {
         if n != 7 {
@@ -181,11 +190,22 @@ async fn a_fleet_is_warmed_within_the_budget_and_goes_on_where_it_was_cut_off() 
         }
     }
     let result = std::fs::read_to_string(proxy.config().with_file_name("cards.result.csv")).unwrap();
-    assert_eq!(result.lines().count(), 31);
-    assert!(result.contains(&format!("msisdn:{},fresh,0,00,\n", card_number(0).number)), "{result}");
-    assert!(result.contains(&format!("msisdn:{},fetched,0,00,\n", card_number(1).number)), "{result}");
+    let lines: Vec<&str> = result.lines().collect();
+    assert_eq!(lines.len(), 1 + 31, "a line per card of the file, in its order: {result}");
+    assert_eq!(lines[1], format!("msisdn:{first},fresh,0,00,,{first}"));
+    for n in 1..30 {
+        let number = card_number(n).number;
+        let found = lines[1 + n as usize];
+        assert!(
+            found.starts_with(&format!("msisdn:{number},fetched,")) && found.ends_with(&number),
+            "{found}"
+        );
+    }
+    assert_eq!(lines[31], format!("msisdn:{first},fresh,0,00,,msisdn:{first}"));
     // A second run repeats no call.
     let calls = carrier.count();
     cache(&proxy, &["warm", "--file", "cards.csv"]).await.success();
     assert_eq!(carrier.count(), calls);
+    let again = std::fs::read_to_string(proxy.config().with_file_name("cards.result.csv")).unwrap();
+    assert_eq!(again, result);
 }

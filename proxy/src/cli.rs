@@ -15,12 +15,17 @@ mod check;
 mod client;
 #[cfg(feature = "demo")]
 mod demo;
-mod http;
+mod health;
+mod http_client;
+mod listener;
 mod lookup;
 mod serve;
 mod sign;
 #[cfg(feature = "demo")]
 mod simulate;
+mod status;
+mod table;
+mod version;
 
 use std::io::Write as _;
 use std::ops::Deref;
@@ -32,7 +37,7 @@ use tokio::runtime::Builder;
 
 /// Edge proxy for SIM-card lookups on China Mobile's IoT platform.
 #[derive(Parser)]
-#[command(version, about, after_help = "Begin with `cmiot-proxy demo`: it needs no account and no network.")]
+#[command(version = version::text(), about, after_help = "Begin with `cmiot-proxy demo`: it needs no account and no network.")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -47,6 +52,8 @@ enum Command {
     Check(check::Check),
     Cache(cache::Cache),
     Client(client::Client),
+    Health(health::Health),
+    Status(status::Status),
     Lookup(lookup::Lookup),
     Sign(sign::Sign),
     #[cfg(feature = "demo")]
@@ -66,6 +73,8 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Cache(cache) => cache.run(),
             Command::Client(client) => client.run(),
+            Command::Health(health) => health.run(),
+            Command::Status(status) => status.run(),
             Command::Lookup(lookup) => lookup.run(),
             Command::Sign(sign) => sign.run(),
             #[cfg(feature = "demo")]

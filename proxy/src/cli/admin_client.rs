@@ -1,16 +1,52 @@
-//! A client of the admin API of a running proxy, with the token of its configuration.
+//! A client of the admin API of a proxy, with the token of its configuration.
+
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use cmiot_proxy::config::admin::Token;
-use cmiot_proxy::config::{Config, ConfigError, token};
+use cmiot_proxy::config::{Config, read_secret, token};
+use hyper::StatusCode;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
-use super::http;
+use super::http_client::{Address, HttpClient, Reply};
+use super::listener::{ConnectArgs, Listener};
 
-/// The address of an admin listener, and the token for it.
+/// The connection to the admin listener, and the token for it.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(super) struct AdminArgs {
+    #[command(flatten)]
+    pub(super) connect: ConnectArgs,
+    /// File with the bearer token [default: that of the configuration, or admin.token in [store] dir]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// The proxy of a configuration, asked at its admin listener.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct ProxyArgs {
+    /// Configuration file of the proxy
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+impl ProxyArgs {
+    /// A client of the admin listener.
+    ///
+    /// # Errors
+    /// A configuration with errors; otherwise as [`AdminArgs::client`].
+    pub(super) fn client(&self) -> anyhow::Result<AdminClient> {
+        self.admin.client(&Config::load(&self.config)?.0)
+    }
+}
+
+/// A client of an admin listener, with the token for it. Clones share the connections.
+#[derive(Clone)]
 pub(super) struct AdminClient {
-    base: String,
-    authorization: Option<String>,
+    http: HttpClient,
+    authorization: Option<Zeroizing<String>>,
 }
 
 /// A response of the admin API.
@@ -22,27 +58,52 @@ pub(super) struct AdminResponse {
     pub(super) body: Value,
 }
 
-impl AdminClient {
-    /// A client of the listener at `base`, a URL without a closing slash, with the token of this configuration.
+impl AdminArgs {
+    /// A client of the admin listener of this configuration.
     ///
     /// # Errors
-    /// [`ConfigError`] if the token that the proxy made cannot be read.
-    pub(super) fn new(config: &Config, base: &str) -> Result<Self, ConfigError> {
+    /// An address or certificates that cannot be used; a token that cannot be read.
+    pub(super) fn client(&self, config: &Config) -> anyhow::Result<AdminClient> {
+        self.client_at(&self.connect.address(config, Listener::Admin)?, config)
+    }
+
+    /// A client of the admin listener at this address.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub(super) fn client_at(&self, address: &Address, config: &Config) -> anyhow::Result<AdminClient> {
+        let http = self.connect.client_at(address, config, Listener::Admin)?;
+        let token = match &self.token_file {
+            Some(path) => Some(read_secret(path)?),
+            None => self.configured_token(config)?,
+        };
+        let authorization =
+            token.map(|token| Zeroizing::new(format!("Bearer {}", String::from_utf8_lossy(&token))));
+        Ok(AdminClient { http, authorization })
+    }
+
+    /// The token of the configuration. Where a client certificate is presented, the one that the proxy made may be
+    /// unreadable.
+    fn configured_token(&self, config: &Config) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
         let made = match config.admin.token {
-            Token::Made(None) => token::read(&config.store_dir)?,
+            Token::Made(None) => match token::read(&config.store_dir) {
+                Err(_) if self.connect.has_identity() => None,
+                read => read?,
+            },
             _ => None,
         };
         let token = config.admin.token.secret().or(made.as_ref());
-        let authorization = token.map(|token| format!("Bearer {}", String::from_utf8_lossy(token.expose())));
-        Ok(Self { base: base.to_owned(), authorization })
+        Ok(token.map(|token| Zeroizing::new(token.expose().to_vec())))
+    }
+}
+
+impl AdminClient {
+    pub(super) async fn get(&self, path: &str) -> anyhow::Result<Reply> {
+        self.http.get(path, &self.headers()).await
     }
 
-    pub(super) async fn get(&self, path: &str) -> anyhow::Result<http::Reply> {
-        http::get(&format!("{}{path}", self.base), &self.headers()).await
-    }
-
-    pub(super) async fn post(&self, path: &str, body: String) -> anyhow::Result<http::Reply> {
-        http::post(&format!("{}{path}", self.base), &self.headers(), body.into()).await
+    pub(super) async fn post(&self, path: &str, body: String) -> anyhow::Result<Reply> {
+        self.http.post(path, &self.headers(), body.into()).await
     }
 
     fn headers(&self) -> Vec<(&'static str, &str)> {
@@ -55,13 +116,13 @@ impl AdminResponse {
     ///
     /// # Errors
     /// A response without JSON, and one that refuses the token or the role.
-    pub(super) fn of(reply: &http::Reply) -> anyhow::Result<Self> {
-        if reply.status == hyper::StatusCode::UNAUTHORIZED {
+    pub(super) fn of(reply: &Reply) -> anyhow::Result<Self> {
+        if reply.status == StatusCode::UNAUTHORIZED {
             bail!(
                 "the proxy does not accept this token: check [admin] token_file, or admin.token in [store] dir"
             );
         }
-        if reply.status == hyper::StatusCode::FORBIDDEN {
+        if reply.status == StatusCode::FORBIDDEN {
             bail!("{}", String::from_utf8_lossy(&reply.body).trim_end());
         }
         Ok(Self {

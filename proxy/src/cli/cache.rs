@@ -3,17 +3,16 @@
 mod warm;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::{BufRead as _, IsTerminal as _, Read as _, stderr, stdin};
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use cmiot_proxy::config::Config;
 use cmiot_proxy::printable;
 use cmiot_signer::Card;
 use serde_json::{Value, json};
 
-use super::admin_client::{AdminClient, AdminResponse};
-use super::card;
+use super::admin_client::{AdminResponse, ProxyArgs};
+use super::card::{self, CardArg};
 
 /// Inspect, purge and fill the cache of the running proxy.
 #[derive(clap::Args)]
@@ -33,19 +32,20 @@ enum Command {
     /// Show the number of entries by kind
     Stats {
         #[command(flatten)]
-        at: AdminArgs,
+        at: ProxyArgs,
     },
     /// Show the entry of one card: the carrier's reply, its age, and its times of freshness and staleness
     Show {
-        /// The card: 20 characters are an iccid, 15 digits an imsi, anything else an msisdn; or msisdn:, iccid:, imsi:
-        #[arg(value_parser = card::parse)]
-        card: Card,
+        /// The card: 20 characters are an iccid, 15 digits an imsi, anything else an msisdn; or msisdn:, iccid:, imsi:; - reads
+        /// it from standard input
+        #[arg(value_parser = card::argument)]
+        card: CardArg,
         #[command(flatten)]
         of: Scope,
         #[command(flatten)]
         with: With,
         #[command(flatten)]
-        at: AdminArgs,
+        at: ProxyArgs,
     },
     /// Remove the entries that match all given conditions, with every value of declared parameters
     Purge(Purge),
@@ -55,9 +55,9 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Purge {
-    /// Purge only entries of this card
-    #[arg(long, value_parser = card::parse)]
-    card: Option<Card>,
+    /// Purge only entries of this card; - reads it from standard input
+    #[arg(long, value_parser = card::argument)]
+    card: Option<CardArg>,
     /// Purge only entries with this STATUS
     #[arg(long)]
     status: Option<String>,
@@ -67,21 +67,16 @@ struct Purge {
     /// Mark entries stale instead of removing them; they are served only if the carrier fails
     #[arg(long)]
     soft: bool,
+    /// Only print the number of entries that would be purged
+    #[arg(long)]
+    dry_run: bool,
+    /// Purge all entries without a question on the terminal
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     of: Scope,
     #[command(flatten)]
-    at: AdminArgs,
-}
-
-/// The proxy to send the request to.
-#[derive(clap::Args)]
-struct AdminArgs {
-    /// Configuration file of the proxy
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// URL of its admin listener [default: the configuration's]
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
+    at: ProxyArgs,
 }
 
 /// The group and operation of entries.
@@ -141,27 +136,52 @@ impl Cache {
         match self.command {
             Command::Stats { at } => print(&at, None),
             Command::Show { card, of, with, at } => {
-                print(&at, Some(("show", with.to(of.about(Some(&card)))?)))
+                print(&at, Some(("show", with.to(of.about(Some(&card.read()?)))?)))
             }
-            Command::Purge(purge) => {
-                let mut request = purge.of.about(purge.card.as_ref());
-                request["soft"] = json!(purge.soft);
-                request["all"] = json!(purge.all);
-                if let Some(status) = purge.status {
-                    request["status"] = json!(status);
-                }
-                print(&purge.at, Some(("purge", request)))
-            }
+            Command::Purge(purge) => purge.run(),
             Command::Warm(warm) => warm.run(),
         }
     }
 }
 
-impl AdminArgs {
-    fn client(&self) -> anyhow::Result<AdminClient> {
-        let (config, _) = Config::load(&self.config)?;
-        let base = self.url.clone().unwrap_or_else(|| format!("http://{}", config.admin.listen));
-        Ok(AdminClient::new(&config, base.trim_end_matches('/'))?)
+impl Purge {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let card = self.card.as_ref().map(CardArg::read).transpose()?;
+        let mut request = self.of.about(card.as_ref());
+        request["soft"] = json!(self.soft);
+        request["all"] = json!(self.all);
+        if let Some(status) = &self.status {
+            request["status"] = json!(status);
+        }
+        if self.all && !self.dry_run && !self.confirm(&request)? {
+            super::warn("nothing was purged");
+            return Ok(ExitCode::FAILURE);
+        }
+        request["dry_run"] = json!(self.dry_run);
+        print(&self.at, Some(("purge", request)))
+    }
+
+    /// Prints the number of all entries; on a terminal asks whether to go on.
+    fn confirm(&self, request: &Value) -> anyhow::Result<bool> {
+        let mut count = request.clone();
+        count["dry_run"] = json!(true);
+        let client = self.at.client()?;
+        let response = super::runtime()?.block_on(client.post("/cache/purge", count.to_string()))?;
+        let counted = AdminResponse::of(&response)?.body;
+        let number = |name: &str| counted[name].as_u64().map_or("?".to_owned(), |number| number.to_string());
+        let what = if self.soft { "marks as stale" } else { "removes" };
+        super::warn(&format!(
+            "this {what} {} entries in memory and {} in cache.db",
+            number("memory"),
+            number("file")
+        ));
+        if self.yes || !stdin().is_terminal() || !stderr().is_terminal() {
+            return Ok(true);
+        }
+        super::warn("continue? [y/N]");
+        let mut answer = String::new();
+        stdin().lock().take(16).read_line(&mut answer)?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 }
 
@@ -182,7 +202,7 @@ impl Scope {
 }
 
 /// Sends a GET for the statistics, or a POST, and prints the response.
-fn print(at: &AdminArgs, post: Option<(&str, Value)>) -> anyhow::Result<ExitCode> {
+fn print(at: &ProxyArgs, post: Option<(&str, Value)>) -> anyhow::Result<ExitCode> {
     let client = at.client()?;
     let response = super::runtime()?.block_on(async {
         match post {

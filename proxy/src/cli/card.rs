@@ -1,6 +1,52 @@
-//! A card on the command line: its kind told from its form, or named.
+//! A card on the command line, or on standard input: its kind told from its form, or named.
+//!
+//! Every user of the machine can read the command line of a process; `-` keeps a card out of it.
 
+use std::io::{BufRead as _, Read as _, stdin};
+
+use anyhow::{Context, bail};
 use cmiot_signer::{Card, CardKind};
+
+/// A card, or the place to read it from.
+#[derive(Clone, Debug)]
+pub(super) enum CardArg {
+    Given(Card),
+    /// `-`: the first line of standard input.
+    Stdin,
+}
+
+/// Reads a card as [`parse`] does, or `-`.
+pub(super) fn argument(text: &str) -> Result<CardArg, String> {
+    if text == "-" { Ok(CardArg::Stdin) } else { parse(text).map(CardArg::Given) }
+}
+
+impl CardArg {
+    /// The card.
+    ///
+    /// # Errors
+    /// Standard input that does not begin with a card.
+    pub(super) fn read(&self) -> anyhow::Result<Card> {
+        match self {
+            Self::Given(card) => Ok(*card),
+            Self::Stdin => parse(&line()?).map_err(|error| anyhow::anyhow!("standard input: {error}")),
+        }
+    }
+}
+
+/// The first line of standard input, without blanks around it.
+///
+/// # Errors
+/// Standard input that cannot be read as text, or that is empty.
+pub(super) fn line() -> anyhow::Result<String> {
+    /// More than any card with its kind.
+    const MAX: u64 = 128;
+    let mut line = String::new();
+    stdin().lock().take(MAX).read_line(&mut line).context("standard input")?;
+    if line.trim().is_empty() {
+        bail!("standard input: has no card in its first line");
+    }
+    Ok(line.trim().to_owned())
+}
 
 /// Reads `14765004176`, `iccid:898602B0011430000544` and the like.
 ///

@@ -4,17 +4,20 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use cmiot_proxy::admin::CHECK_CARD;
 use cmiot_proxy::app::open_store;
-use cmiot_proxy::carrier::dialect::v2;
-use cmiot_proxy::carrier::{Attempt, Call, Carrier};
+use cmiot_proxy::carrier::check::judge;
+use cmiot_proxy::carrier::{Call, Carrier};
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::Config;
 use cmiot_proxy::metrics::Metrics;
 use cmiot_proxy::operation::{self, Parameters};
-use cmiot_signer::Card;
+use cmiot_proxy::{printable, store};
+use serde_json::json;
 
-use super::card;
+use super::admin_client::{AdminArgs, AdminClient, AdminResponse};
+use super::card::{self, CardArg};
 
 /// Check a configuration and print it with every default filled in, secrets redacted.
 ///
@@ -28,13 +31,16 @@ pub(super) struct Check {
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Make one real call with each account and say what the carrier answered; the proxy must not be running on the
-    /// same store, since both would number calls
+    /// Make one real call with each password of each account and print the carrier's reply; through the running proxy, if
+    /// one runs, after it has reloaded the configuration
     #[arg(long)]
     live: bool,
-    /// The card that --live asks about; any answer but a refusal of credentials shows that they work
-    #[arg(long, requires = "live", default_value = "1064800000000", value_parser = card::parse)]
-    card: Card,
+    /// The card that --live asks about, - for one on standard input; any reply but a refusal of credentials shows that they
+    /// work
+    #[arg(long, requires = "live", default_value = CHECK_CARD, value_parser = card::argument)]
+    card: CardArg,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 impl Check {
@@ -54,7 +60,53 @@ impl Check {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn ask(&self, mut config: Config) -> anyhow::Result<ExitCode> {
+    async fn ask(&self, config: Config) -> anyhow::Result<ExitCode> {
+        // Both would number calls, so a running proxy makes them.
+        match store::holder(&config.store_dir) {
+            Ok(Some(holder)) if holder.admin.is_none() && !self.admin.connect.has_url() => bail!(
+                "a proxy runs on {} (process {}), but does not serve yet: try again when its log says that it does",
+                config.store_dir.display(),
+                holder.process
+            ),
+            Ok(Some(_)) => self.ask_proxy(&config).await,
+            _ if self.admin.connect.has_url() => self.ask_proxy(&config).await,
+            _ => self.ask_carrier(config).await,
+        }
+    }
+
+    /// Asks through the running proxy, with the configuration as it is now.
+    async fn ask_proxy(&self, config: &Config) -> anyhow::Result<ExitCode> {
+        let client = self.admin.client(config)?;
+        reload(&client).await?;
+        let card = self.card.read()?;
+        let request = json!({ card.kind().as_str(): card.as_str() });
+        let response = AdminResponse::of(&client.post("/accounts/check", request.to_string()).await?)?;
+        let Some(checked) = response.body["accounts"].as_array().filter(|_| response.ok) else {
+            bail!("the running proxy: {}", response.body["error"].as_str().unwrap_or("it does not say why"));
+        };
+        let mut all_well = true;
+        for one in checked {
+            all_well &= one["accepted"] == true;
+            let name = one["account"].as_str().unwrap_or_default();
+            let text = one["text"].as_str().unwrap_or_default();
+            let index = one["password"].as_u64().unwrap_or(1).saturating_sub(1);
+            print(&printable::escape(name), index, one["latency_ms"].as_u64(), &printable::escape(text))?;
+        }
+        for account in config.accounts() {
+            if !checked.iter().any(|one| one["account"] == *account.name) {
+                all_well = false;
+                super::warn(&format!(
+                    "the running proxy has no account {}: it runs with another configuration than {}",
+                    account.name,
+                    self.config.display()
+                ));
+            }
+        }
+        super::warn("the running proxy made these calls");
+        Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    async fn ask_carrier(&self, mut config: Config) -> anyhow::Result<ExitCode> {
         let clock = Clock::system();
         // Without a store, a temporary one: the service's user could not open the files of another user, such as root.
         let temporary = match config.store_dir.exists() {
@@ -69,17 +121,16 @@ impl Check {
         let store = open_store(&config, false, &clock)?;
         let carrier = Carrier::new(&config, &store.state, &store.audit, &clock, Metrics::new())
             .context("TLS towards the carrier")?;
-        let parameters = Parameters::default();
-        let call = Call { operation: operation::USER_STATUS, card: &self.card, parameters: &parameters };
+        let (card, parameters) = (self.card.read()?, Parameters::default());
+        let call = Call { operation: operation::USER_STATUS, card: &card, parameters: &parameters };
         let mut all_well = true;
         for account in config.accounts() {
             for (index, password) in account.passwords.iter().enumerate() {
                 let attempt = carrier.attempt(account, password, call, None).await;
                 let (well, what) = judge(&attempt);
                 all_well &= well;
-                let name =
-                    if index == 0 { account.name.to_string() } else { format!("{} (next)", account.name) };
-                out!("{name:<20} {:>6} ms  {what}", attempt.latency.as_millis());
+                let latency = u64::try_from(attempt.latency.as_millis()).ok();
+                print(&account.name, index as u64, latency, &what)?;
             }
         }
         store.close();
@@ -92,15 +143,22 @@ impl Check {
     }
 }
 
-/// Whether the account works, and what the answer means for the operator.
-fn judge(attempt: &Attempt) -> (bool, String) {
-    match &attempt.result {
-        Ok(answered) => {
-            let code = answered.verdict.code;
-            let refused = answered.verdict.class.refuses_account();
-            let hint = if refused { v2::refusal_hint(&code) } else { "the carrier accepts the account" };
-            (!refused, format!("code {code}: {hint}"))
-        }
-        Err(fault) => (false, fault.to_string()),
+/// Makes the proxy load the configuration, so that a password that was changed just now is the one that is checked.
+async fn reload(client: &AdminClient) -> anyhow::Result<()> {
+    let response = AdminResponse::of(&client.post("/config/reload", String::new()).await?)?;
+    if !response.ok {
+        bail!(
+            "the running proxy does not load this configuration: {}",
+            response.body["error"].as_str().unwrap_or("it does not say why")
+        );
     }
+    Ok(())
+}
+
+/// One line: account, password if it is not the first, duration and result.
+fn print(account: &str, password: u64, latency: Option<u64>, text: &str) -> anyhow::Result<()> {
+    let name = if password == 0 { account.to_owned() } else { format!("{account} (next)") };
+    let latency = latency.map_or("-".to_owned(), |latency| latency.to_string());
+    out!("{name:<20} {latency:>6} ms  {text}");
+    Ok(())
 }

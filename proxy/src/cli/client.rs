@@ -11,8 +11,10 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use cmiot_proxy::config::Config;
 use cmiot_proxy::config::edit::{Change, ClientsFileEditor};
-use comfy_table::Table;
 use ring::rand::{SecureRandom, SystemRandom};
+
+use super::admin_client::AdminArgs;
+use super::table;
 
 /// List, add, change and revoke the clients that gateways sign as.
 #[derive(clap::Args)]
@@ -37,7 +39,10 @@ enum Command {
     /// Show all clients, without passwords
     List {
         #[command(flatten)]
-        config: ConfigArg,
+        config: FileArg,
+        /// Print the table at its full width instead of at most 100 columns
+        #[arg(long)]
+        wide: bool,
     },
     /// Add a client with a new password, which is printed
     Add {
@@ -86,23 +91,32 @@ enum Command {
 }
 
 #[derive(clap::Args)]
-struct ConfigArg {
+struct FileArg {
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }
 
+/// The configuration whose lists are edited, and the connection to the proxy that is to load them.
+#[derive(clap::Args)]
+struct ConfigArg {
+    #[command(flatten)]
+    file: FileArg,
+    #[command(flatten)]
+    at: AdminArgs,
+}
+
 impl ConfigArg {
     fn edit(&self) -> anyhow::Result<ClientsFileEditor> {
-        Ok(ClientsFileEditor::open(&self.config)?)
+        Ok(ClientsFileEditor::open(&self.file.config)?)
     }
 }
 
 impl Client {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let (edit, revoked) = match self.what {
-            Command::List { config } => {
-                list(&config)?;
+        let (edit, revoked, at) = match self.what {
+            Command::List { config, wide } => {
+                list(&config, wide)?;
                 return Ok(ExitCode::SUCCESS);
             }
             Command::Add { config, appid, group, rate, cards, peers } => {
@@ -121,35 +135,35 @@ impl Client {
                 ];
                 edit.set(&appid, &changes)?;
                 out!("{password}");
-                (edit, false)
+                (edit, false, config.at)
             }
             Command::Rotate { config, appid, finish } => {
                 let edit = config.edit()?;
                 rotate(&edit, &appid, finish)?;
-                (edit, false)
+                (edit, false, config.at)
             }
             Command::Revoke { config, appid } => {
                 let edit = config.edit()?;
                 edit.revoke(&appid)?;
-                (edit, true)
+                (edit, true, config.at)
             }
             Command::Import { config, from } => {
                 let edit = config.edit()?;
                 let added = edit.import(&from)?;
                 super::warn(&format!("{added} clients added"));
-                (edit, false)
+                (edit, false, config.at)
             }
         };
         let [clients, revocations] = edit.lists();
         let list = if revoked { revocations } else { clients };
         // Ended first: others may edit while the proxy loads.
-        settle::settle(&edit.close(), &list.context("a list that was edited")?)
+        settle::settle(&edit.close(), &at, &list.context("a list that was edited")?)
     }
 }
 
-fn list(config: &ConfigArg) -> anyhow::Result<()> {
+fn list(config: &FileArg, wide: bool) -> anyhow::Result<()> {
     let (config, _) = Config::load(&config.config)?;
-    let mut table = Table::new();
+    let mut table = table::new(wide);
     table.set_header(["appid", "group", "rate", "replay", "passwords", "state"]);
     let mut clients: Vec<_> = config.clients.values().collect();
     clients.sort_by_key(|client| client.appid);

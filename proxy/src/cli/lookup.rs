@@ -8,9 +8,10 @@ use anyhow::{Context, bail};
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::{Client, Config};
 use cmiot_proxy::{operation, printable};
-use cmiot_signer::{Card, Reply, Sequence, Signer, Stamp};
+use cmiot_signer::{Reply, Sequence, Signer, Stamp};
 
-use super::{card, http};
+use super::card::{self, CardArg};
+use super::listener::{ConnectArgs, Listener};
 
 /// Look up one card at the running proxy and print the response that a gateway gets.
 ///
@@ -18,40 +19,39 @@ use super::{card, http};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cmiot-proxy lookup 14765004176 --config cmiot-proxy.toml
+  cmiot-proxy lookup - --config cmiot-proxy.toml < card.txt     # not on the command line, which others can read
   cmiot-proxy lookup iccid:898602B0011430000544 --config cmiot-proxy.toml --client GW0001")]
 pub(super) struct Lookup {
-    /// The card: 20 characters are an iccid, 15 digits an imsi, anything else an msisdn; or msisdn:, iccid:, imsi:
-    #[arg(value_parser = card::parse)]
-    card: Card,
+    /// The card: 20 characters are an iccid, 15 digits an imsi, anything else an msisdn; or msisdn:, iccid:, imsi:; - reads
+    /// it from standard input
+    #[arg(value_parser = card::argument)]
+    card: CardArg,
     /// Configuration file of the proxy
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// Sign as this client [default: the first one by appid]
     #[arg(long, value_name = "APPID")]
     client: Option<String>,
-    /// URL of the proxy [default: the configuration's]
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
+    #[command(flatten)]
+    connect: ConnectArgs,
 }
 
 impl Lookup {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let (config, _) = Config::load(&self.config)?;
         let client = self.client(&config)?;
-        let base = match self.url {
-            Some(url) => url,
-            None => format!("http://{}", config.gateway.listen),
-        };
+        let http = self.connect.client(&config, Listener::Gateway)?;
+        let card = self.card.read()?;
         let now = Clock::system().now();
         let sequence = u32::try_from(now.as_micros().rem_euclid(1_000_000)).unwrap_or(0) * 99 + 1;
         let signed = Signer::new(&client.appid, &client.ebid, &client.password).sign(
             Stamp::from_unix(now.as_secs()).context("this machine's clock")?,
             Sequence::new(sequence).context("sequence")?,
-            &self.card,
+            &card,
         );
         let mut url = String::new();
-        signed.write_url(base.trim_end_matches('/'), operation::USER_STATUS.path, &mut url)?;
-        let answer = super::runtime()?.block_on(http::get(&url, &[]))?;
+        signed.write_url(http.base(), operation::USER_STATUS.path, &mut url)?;
+        let answer = super::runtime()?.block_on(http.get_url(&url, &[]))?;
         let reply = Reply::parse(&answer.body).context("the proxy's answer")?;
         out!("{}", printable::escape_body(&answer.body));
         for name in ["age", "cache-status", "proxy-status", "retry-after"] {

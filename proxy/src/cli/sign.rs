@@ -10,6 +10,8 @@ use cmiot_proxy::operation;
 use cmiot_signer::{AppId, Card, CardKind, Ebid, Password, Sequence, SignedRequest, Signer, Stamp};
 use zeroize::Zeroizing;
 
+use super::card;
+
 /// Sign one lookup and print it.
 ///
 /// The password comes from --password-file or the environment variable CMIOT_PASSWORD, never from an argument: other
@@ -48,7 +50,7 @@ pub(super) struct Sign {
 #[derive(clap::Args)]
 #[group(required = true, multiple = false)]
 struct CardArgument {
-    /// Card by its number, at most 13 digits
+    /// Card by its number, at most 13 digits; - reads it from standard input, as for the other two
     #[arg(long)]
     msisdn: Option<String>,
     /// Card by its circuit id, 20 characters
@@ -140,7 +142,8 @@ impl CardArgument {
             .iter()
             .find_map(|(kind, number)| number.as_deref().map(|number| (*kind, number)))
             .context("one of --msisdn, --iccid and --imsi is needed")?;
-        Card::parse(kind, number).with_context(|| format!("--{}", kind.as_str()))
+        let number = if number == "-" { card::line()? } else { number.to_owned() };
+        Card::parse(kind, &number).with_context(|| format!("--{}", kind.as_str()))
     }
 }
 

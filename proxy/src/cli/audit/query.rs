@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use cmiot_proxy::audit::{filter, render};
 use cmiot_proxy::clock::Time;
-use cmiot_proxy::store::audit::query::{self, CALL, CHANGE, Field, Fields, Filter, LOOKUP, ViewColumn};
-use cmiot_signer::Card;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{ContentArrangement, Table};
+use cmiot_proxy::store::audit::query::{
+    self, CALL, CHANGE, Field, Fields, Filter, LOOKUP, ViewColumn, ViewKind,
+};
+use comfy_table::Table;
 
-use super::super::card;
+use super::super::card::{self, CardArg};
+use super::super::table;
 use super::{Folder, time_args};
 
 /// Find lookups, newest first.
@@ -34,14 +35,17 @@ pub(super) struct Query {
     /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+    /// Show all columns of the table, whatever its width
+    #[arg(long)]
+    wide: bool,
 }
 
 /// The lookups to find.
 #[derive(clap::Args)]
 struct Filters {
-    /// Only lookups of this card; where the audit has hashes, the keys in the folder are used
-    #[arg(long, value_parser = card::parse)]
-    card: Option<Card>,
+    /// Only lookups of this card, - for one on standard input; where the audit has hashes, the keys in the folder are used
+    #[arg(long, value_parser = card::argument)]
+    card: Option<CardArg>,
     /// Only lookups of the client with this appid
     #[arg(long, value_name = "APPID")]
     client: Option<String>,
@@ -86,12 +90,12 @@ impl Query {
         let limit = self.limit as usize;
         let Filters { card, client, account, peer, transid, outcome, code, status, since, until } =
             self.filters;
-        let before = self.before;
+        let (before, card) = (self.before, card.as_ref().map(CardArg::read).transpose()?);
         let filter =
             Filter { card, client, account, peer, transid, outcome, code, status, since, until, before };
         let filter = filter::checked(filter).map_err(|error| anyhow::anyhow!("--{error}"))?;
         let found = query::lookups(&self.folder.with_segments()?, &filter, limit, None)?;
-        self.format.print(LOOKUP, &found)?;
+        self.format.print(LOOKUP, &found, self.wide)?;
         if let (Format::Table, true, Some(last)) =
             (self.format, found.len() == limit, found.last().and_then(|row| query::id(row)))
         {
@@ -102,7 +106,7 @@ impl Query {
 }
 
 impl Format {
-    fn print(self, columns: &[ViewColumn], rows: &[Fields]) -> anyhow::Result<()> {
+    fn print(self, columns: &[ViewColumn], rows: &[Fields], wide: bool) -> anyhow::Result<()> {
         match self {
             Self::Json => {
                 for row in rows {
@@ -115,7 +119,7 @@ impl Format {
                     out!("{}", render::csv_line(row));
                 }
             }
-            Self::Table => out!("{}", table(columns, rows)),
+            Self::Table => out!("{}", table(columns, rows, wide)),
         }
         Ok(())
     }
@@ -153,9 +157,9 @@ impl Show {
 pub(super) struct Changes {
     #[command(flatten)]
     folder: Folder,
-    /// Only changes of this card
-    #[arg(long, value_parser = card::parse)]
-    card: Option<Card>,
+    /// Only changes of this card; - reads it from standard input
+    #[arg(long, value_parser = card::argument)]
+    card: Option<CardArg>,
     /// Only changes seen at this time or later
     #[arg(long, value_parser = time_args::time)]
     since: Option<Time>,
@@ -165,39 +169,46 @@ pub(super) struct Changes {
     /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+    /// Show all columns of the table, whatever its width
+    #[arg(long)]
+    wide: bool,
 }
 
 impl Changes {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let filter = Filter { card: self.card, since: self.since, until: self.until, ..Filter::default() };
+        let card = self.card.as_ref().map(CardArg::read).transpose()?;
+        let filter = Filter { card, since: self.since, until: self.until, ..Filter::default() };
         let filter = filter::checked(filter).map_err(|error| anyhow::anyhow!("--{error}"))?;
         let mut found: Vec<Fields> = Vec::new();
         query::changes(&self.folder.with_segments()?, &filter, |change| {
             found.push(change);
             ControlFlow::Continue(())
         })?;
-        self.format.print(CHANGE, &found)?;
+        self.format.print(CHANGE, &found, self.wide)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// The columns that a terminal has room for.
-fn table(columns: &[ViewColumn], rows: &[Fields]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    let narrow = columns.iter().filter(|column| column.narrow);
-    table.set_header(narrow.map(|column| column.name));
+/// The columns that 100 characters have room for, with times to the second; or all (`wide`).
+fn table(columns: &[ViewColumn], rows: &[Fields], wide: bool) -> Table {
+    let mut table = table::new(wide);
+    let shown = |column: &ViewColumn| wide || column.narrow;
+    table.set_header(columns.iter().filter(|column| shown(column)).map(|column| column.name));
     for row in rows {
-        let narrow = columns.iter().zip(row).filter(|(column, _)| column.narrow);
-        table.add_row(narrow.map(|(_, field)| render::cell(field)));
+        let fields = columns.iter().zip(row).filter(|(column, _)| shown(column));
+        table.add_row(fields.map(|(column, field)| match (column.kind, field) {
+            (ViewKind::Time, Field::Text(time)) if !wide => {
+                time.chars().take("2026-01-15T08:00:00".len()).collect::<String>().replace('T', " ")
+            }
+            _ => render::cell(field),
+        }));
     }
     table
 }
 
 /// One row as a list of its names and values; null values are left out.
 fn vertical_table(columns: &[ViewColumn], row: &[Field]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    let mut table = table::new(false);
     for (column, field) in columns.iter().zip(row).filter(|(_, field)| **field != Field::Null) {
         table.add_row([column.name.to_owned(), render::cell(field)]);
     }

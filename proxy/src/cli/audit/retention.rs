@@ -11,9 +11,8 @@ use cmiot_proxy::store::audit::month::{self, Month};
 use cmiot_proxy::store::audit::retention::{
     LEAST_MONTHS, back_up, clock_ahead_of, erase, keeps_more, prunable, prune,
 };
-use cmiot_signer::Card;
 
-use super::super::card;
+use super::super::card::{self, CardArg};
 use super::{Folder, time_args};
 
 /// Copy a segment in its present state, while the proxy serves; the copy verifies on its own.
@@ -109,9 +108,9 @@ pub(super) struct Hash {
     /// Only this month
     #[arg(long, value_parser = time_args::month)]
     month: Option<Month>,
-    /// Card
-    #[arg(value_parser = card::parse)]
-    card: Card,
+    /// Card; - reads it from standard input
+    #[arg(value_parser = card::argument)]
+    card: CardArg,
 }
 
 impl Hash {
@@ -121,10 +120,11 @@ impl Hash {
             Some(month) => vec![month],
             None => month::list(&dir)?,
         };
+        let card = self.card.read()?;
         let mut any = false;
         for month in months {
             if let Some(key) = IdentityKey::read(&dir, month)? {
-                out!("{month} {} {}", key.id(), key.hash(self.card.kind(), self.card.as_str()));
+                out!("{month} {} {}", key.id(), key.hash(card.kind(), card.as_str()));
                 any = true;
             }
         }

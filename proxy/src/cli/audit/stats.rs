@@ -6,9 +6,8 @@ use clap::ValueEnum;
 use cmiot_proxy::audit::filter;
 use cmiot_proxy::clock::Time;
 use cmiot_proxy::store::audit::query::{self, Bucket, BucketStats, Filter, LatencyPercentiles};
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{ContentArrangement, Table};
 
+use super::super::table;
 use super::{Folder, chart, time_args};
 
 /// Count lookups, hits, carrier calls saved, codes and latency per hour or day (at +08:00).
@@ -28,6 +27,9 @@ pub(super) struct Stats {
     /// End; by default now
     #[arg(long, value_parser = time_args::time)]
     until: Option<Time>,
+    /// Print the table at its full width instead of at most 100 columns
+    #[arg(long)]
+    wide: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -46,8 +48,7 @@ impl Stats {
         };
         let found = query::stats(&self.folder.with_segments()?, &filter, bucket)?;
         let most = found.iter().map(|bucket| bucket.stats.lookups).max().unwrap_or(0);
-        let mut table = Table::new();
-        table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        let mut table = table::new(self.wide);
         table.set_header([
             "from", "lookups", "", "hit %", "calls", "saved", "refused", "failed", "codes", "p50 ms", "p95",
             "p99",

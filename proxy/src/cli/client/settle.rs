@@ -9,14 +9,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use cmiot_proxy::config::Config;
-use cmiot_proxy::config::listen::Listen;
 use cmiot_proxy::store::{self, Holder};
 use hyper::StatusCode;
 use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::cli::admin_client::AdminClient;
-use crate::cli::http::Reply;
+use crate::cli::admin_client::{AdminArgs, AdminClient};
+use crate::cli::http_client::{Address, Reply};
+use crate::cli::listener::Listener;
 use crate::cli::{runtime, warn};
 
 /// The time for the proxy to load the configuration.
@@ -38,15 +38,16 @@ enum End {
 }
 
 /// Waits for the proxy of this configuration to load a list that was edited.
-pub(super) fn settle(config: &Config, list: &PathBuf) -> anyhow::Result<ExitCode> {
+pub(super) fn settle(config: &Config, at: &AdminArgs, list: &PathBuf) -> anyhow::Result<ExitCode> {
     let dir = config.store_dir.display();
     let end = match store::holder(&config.store_dir) {
+        _ if at.connect.has_url() => runtime()?.block_on(ask_given(config, at, list)),
         // A proxy may run on another folder, if `[store] dir` was changed after its start.
-        Ok(None) => match runtime()?.block_on(ask_configured(config, list)) {
+        Ok(None) => match runtime()?.block_on(ask_configured(config, at, list)) {
             Some(end) => end,
             None => End::Taken(format!("no proxy runs on {dir}: this takes effect at the next start")),
         },
-        Ok(Some(holder)) => runtime()?.block_on(ask(config, &holder, list)),
+        Ok(Some(holder)) => runtime()?.block_on(ask(config, at, &holder, list)),
         Err(error) => End::Unknown(format!("it cannot be told whether a proxy runs: {error}")),
     };
     Ok(match end {
@@ -65,49 +66,60 @@ pub(super) fn settle(config: &Config, list: &PathBuf) -> anyhow::Result<ExitCode
     })
 }
 
-async fn ask(config: &Config, Holder { process, admin }: &Holder, list: &PathBuf) -> End {
+async fn ask(config: &Config, at: &AdminArgs, Holder { process, admin, .. }: &Holder, list: &PathBuf) -> End {
     let dir = config.store_dir.display();
     let process = format!("process {process}");
     let running = format!("a proxy runs on {dir} ({process})");
     match admin {
-        Some(admin) => ask_at(config, admin, &running, &process, list).await,
+        Some(admin) => match Listener::Admin.address(config, admin) {
+            Ok(address) => ask_at(config, at, (admin, &address), &running, &process, list).await,
+            Err(error) => End::Unknown(format!("{running}, at {admin}: {error:#}")),
+        },
         None => End::Unknown(format!("{running}, but does not serve yet: its log says when it does")),
     }
 }
 
-/// Asks the admin listener that the configuration names; none if nothing accepts a connection there.
-async fn ask_configured(config: &Config, list: &PathBuf) -> Option<End> {
-    let admin = match &config.admin.listen {
-        Listen::Systemd(_) => return None,
-        Listen::Unix(path) => {
-            UnixStream::connect(path).await.ok()?;
-            format!("unix:{}", path.display())
-        }
-        Listen::Tcp(address) => {
-            let url = format!("http://{address}");
-            let connect = TcpStream::connect(reachable(&url).strip_prefix("http://")?.to_owned());
-            tokio::time::timeout(LIMIT, connect).await.ok()?.ok()?;
-            url
-        }
-    };
-    let running = format!("no proxy runs on {}, but a listener at {admin} does", config.store_dir.display());
-    Some(ask_at(config, &admin, &running, &admin, list).await)
+/// Asks at the address that `--url` gives.
+async fn ask_given(config: &Config, at: &AdminArgs, list: &PathBuf) -> End {
+    match at.connect.address(config, Listener::Admin) {
+        Ok(address) => ask_at(config, at, ("--url", &address), "a proxy was named", "--url", list).await,
+        Err(error) => End::Unknown(format!("it is not known whether it counts: {error:#}")),
+    }
 }
 
-async fn ask_at(config: &Config, admin: &str, running: &str, name: &str, list: &PathBuf) -> End {
+/// Asks the admin listener that the configuration names; none if nothing accepts a connection there.
+async fn ask_configured(config: &Config, at: &AdminArgs, list: &PathBuf) -> Option<End> {
+    let address = Listener::Admin.configured_address(config)?;
+    match &address {
+        Address::Unix { path, .. } => drop(UnixStream::connect(path).await.ok()?),
+        Address::Url(url) => {
+            let (_, authority) = url.split_once("://")?;
+            let connect = TcpStream::connect(authority.to_owned());
+            drop(tokio::time::timeout(LIMIT, connect).await.ok()?.ok()?);
+        }
+    }
+    let admin = config.admin.listen.to_string();
+    let running = format!("no proxy runs on {}, but a listener at {admin} does", config.store_dir.display());
+    Some(ask_at(config, at, (&admin, &address), &running, &admin, list).await)
+}
+
+async fn ask_at(
+    config: &Config,
+    at: &AdminArgs,
+    (admin, address): (&str, &Address),
+    running: &str,
+    name: &str,
+    list: &PathBuf,
+) -> End {
     let unreachable = |why: &str| {
         End::Unknown(format!(
             "{running}, but its admin listener, {admin}, does not say whether it counts: {why}. Send the process SIGHUP, and \
              look into its log"
         ))
     };
-    let base = match admin.starts_with("unix:") {
-        true => format!("{admin}/"),
-        false => reachable(admin),
-    };
-    let client = match AdminClient::new(config, &base) {
+    let client = match at.client_at(address, config) {
         Ok(client) => client,
-        Err(error) => return unreachable(&error.to_string()),
+        Err(error) => return unreachable(&format!("{error:#}")),
     };
     let reply = match tokio::time::timeout(LIMIT, reload(&client, list)).await {
         Ok(Ok(reply)) => reply,
@@ -154,9 +166,4 @@ fn holds(body: &Value, list: &PathBuf) -> bool {
     lists
         .iter()
         .any(|one| (one["device"].as_u64(), one["inode"].as_u64()) == (Some(found.dev()), Some(found.ino())))
-}
-
-/// An address that can be connected to, for one that stands for all of this machine's.
-fn reachable(admin: &str) -> String {
-    admin.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 }

@@ -11,7 +11,7 @@ use cmiot_signer::{AppId, Card, Ebid, Password, Sequence, Signer, Stamp};
 use cmiot_simulator::{Account, Simulator};
 use tempfile::TempDir;
 
-use crate::cli::http::{self, Reply};
+use crate::cli::http_client::{Address, HttpClient, Reply};
 
 /// The appid that the demo's gateway signs with. Not a secret: it is valid only here.
 pub(super) const GATEWAY_APPID: &str = "GW0001";
@@ -48,6 +48,8 @@ password = "demo-gateway-password"
 pub(super) struct Environment {
     pub(super) carrier: Simulator,
     pub(super) app: App,
+    /// The HTTP client of the demo's gateway.
+    pub(super) gateway: HttpClient,
     folder: TempDir,
     clock: Clock,
 }
@@ -66,7 +68,9 @@ impl Environment {
         let clock = Clock::system();
         let store = open_store(&config, false, &clock)?;
         let app = App::start(config, store, clock.clone()).await?;
-        Ok(Self { carrier, app, folder, clock })
+        let url = Address::Url(format!("http://{}", app.gateway()));
+        let gateway = HttpClient::new(&url, cmiot_proxy::tls::operator_without_roots()?)?;
+        Ok(Self { carrier, app, gateway, folder, clock })
     }
 
     /// Drains the proxy and removes the folder.
@@ -90,7 +94,7 @@ impl Environment {
 
     /// Asks as a gateway does.
     pub(super) async fn ask(&self, url: &str) -> anyhow::Result<Reply> {
-        http::get(url, &[]).await
+        self.gateway.get_url(url, &[]).await
     }
 
     /// The audit segment being written.

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::environment::Environment;
 use super::summary::summarize;
-use crate::cli::http::{self, Reply};
+use crate::cli::http_client::Reply;
 
 /// The demo's cards, kind and number: the ones of the carrier's page.
 pub(super) const MSISDN: (&str, &str) = ("msisdn", "14765004176");
@@ -87,7 +87,8 @@ impl<'a> Tour<'a> {
         let mut askers = JoinSet::new();
         for _ in 0..ASKERS {
             let url = self.sign(card)?;
-            askers.spawn(async move { http::get(&url, &[]).await });
+            let gateway = self.environment.gateway.clone();
+            askers.spawn(async move { gateway.get_url(&url, &[]).await });
         }
         let mut last = None;
         let mut answered = 0;

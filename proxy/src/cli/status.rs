@@ -1,0 +1,41 @@
+//! `cmiot-proxy status`: one screen about the running proxy: readiness, alarms, cache, flights and connections.
+
+use std::process::ExitCode;
+
+use cmiot_proxy::printable;
+use serde_json::Value;
+
+use super::admin_client::{AdminResponse, ProxyArgs};
+
+/// Show whether the running proxy is ready, its alarms, and the numbers of its cache, flights and connections.
+///
+/// Exit code 0 if it is ready, 1 if it is not or cannot be asked.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  cmiot-proxy status --config cmiot-proxy.toml")]
+pub(super) struct Status {
+    #[command(flatten)]
+    at: ProxyArgs,
+}
+
+impl Status {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let client = self.at.client()?;
+        let (ready, cache, peers) = super::runtime()?.block_on(async {
+            let ready = client.get("/ready").await?;
+            let cache = AdminResponse::of(&client.get("/cache/stats").await?)?;
+            let peers = AdminResponse::of(&client.get("/peers").await?)?;
+            anyhow::Ok((ready, cache.body, peers.body))
+        })?;
+        let text = String::from_utf8_lossy(&ready.body);
+        out!("{}", printable::escape_lines(text.trim_end()));
+        out!("cache: {} entries in memory, {} in cache.db", number(&cache, "memory"), number(&cache, "file"));
+        out!("flights: {}", number(&cache, "flights"));
+        out!("gateway connections: {}", number(&peers, "connections"));
+        Ok(if ready.status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// A number of a response, or `?`.
+fn number(body: &Value, name: &str) -> String {
+    body[name].as_u64().map_or_else(|| "?".to_owned(), |number| number.to_string())
+}
