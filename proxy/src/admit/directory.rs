@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cmiot_signer::{AppId, Ebid, Password, Token};
+use foldhash::fast::RandomState;
 use ipnet::IpNet;
 
 use super::replay::WITHOUT_WINDOW;
@@ -33,7 +34,7 @@ const PADDING: [u8; 2 * (Password::MAX_LEN + BLOCK)] = [0; 2 * (Password::MAX_LE
 pub(super) struct Directory {
     config: Arc<Config>,
     /// The listed clients without the revoked ones, which count as unknown.
-    listed: HashMap<AppId, Arc<Client>>,
+    listed: HashMap<AppId, Arc<Client>, RandomState>,
     dummy_password: Password,
     /// The listed clients, for the dummy verification of unknown appids.
     dummy_clients: Vec<Arc<Client>>,
@@ -64,7 +65,7 @@ impl Directory {
         let windows = || all().map(|rights| rights.window);
         let widest = windows().max_by_key(|window| window.unwrap_or(Duration::MAX)).flatten();
         let revoked = |appid: &AppId| config.revoked.contains(appid);
-        let listed: HashMap<_, _> = config
+        let listed: HashMap<_, _, RandomState> = config
             .clients
             .iter()
             .filter(|(appid, _)| !revoked(appid))

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use foldhash::fast::RandomState;
 use rusqlite::{Connection, params};
 
 use super::chain::{Digest, Limits};
@@ -20,7 +21,7 @@ use super::value::Value;
 const WIDE: usize = 16;
 
 /// The numbers of the names in a file.
-pub(crate) type Names = HashMap<Box<str>, i64>;
+pub(crate) type Names = HashMap<Box<str>, i64, RandomState>;
 
 /// The statements that insert one row, by table.
 static INSERTS: LazyLock<[String; Table::ALL.len()]> =
