@@ -128,6 +128,9 @@ mod drain;
 // Databases: newer, lost, in use, foreign.
 mod databases;
 
+// `cmiot-proxy backup` and `restore`.
+mod backup;
+
 // The admin listener: health, metrics, tokens, roles.
 mod admin;
 

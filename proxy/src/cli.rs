@@ -9,6 +9,7 @@ macro_rules! out {
 
 mod admin_client;
 mod audit;
+mod backup;
 mod cache;
 mod card;
 mod check;
@@ -47,6 +48,8 @@ pub(crate) struct Cli {
 enum Command {
     Serve(serve::Serve),
     Audit(audit::Audit),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
     #[cfg(feature = "demo")]
     Demo(demo::Demo),
     Check(check::Check),
@@ -68,6 +71,8 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(),
             Command::Audit(audit) => audit.run(),
+            Command::Backup(backup) => backup.run(),
+            Command::Restore(restore) => restore.run(),
             #[cfg(feature = "demo")]
             Command::Demo(demo) => demo.run(),
             Command::Check(check) => check.run(),

@@ -14,6 +14,27 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::file;
 
+/// The user who runs this process, for a note in the audit: the name in /etc/passwd, or the number. Behind it, for the
+/// superuser, the user who called sudo, as sudo says.
+pub fn user() -> String {
+    let own = rustix::process::getuid();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(own.as_raw())).then_some(name)
+    });
+    let name = name.map_or_else(|| own.as_raw().to_string(), str::to_owned);
+    let sudo = std::env::var("SUDO_USER").ok().filter(|user| own.is_root() && is_user_name(user));
+    sudo.map_or_else(|| name.clone(), |user| format!("{name} sudo={user}"))
+}
+
+/// Whether a text from the environment has the form of a user name.
+fn is_user_name(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
+    (1..=32).contains(&text.len()) && text.bytes().all(fits)
+}
+
 /// Makes every file that this process creates from now on accessible to its owner alone, unless its mode is set.
 pub fn private_files() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);

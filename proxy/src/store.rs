@@ -12,6 +12,7 @@
 
 pub mod atomic_file;
 pub mod audit;
+pub mod backup;
 mod blocks;
 pub mod cache;
 mod disk;
@@ -106,6 +107,7 @@ impl Store {
             folder::share_with_group(dir, group)?;
         }
         let lock = folder::lock(dir)?;
+        folder::check_restored(dir)?;
         let audit_reader = AuditReader::new(dir);
         let on_loss =
             if options.accept_lost_state { start_over(&audit_reader, clock)? } else { OnStateLoss::Refuse };

@@ -10,6 +10,8 @@ use super::*;
 use crate::clock::{ManualClock, Time};
 use crate::store::state::OnStateLoss;
 
+mod restored;
+
 const START: u64 = 1_768_449_600;
 
 fn appid() -> AppId {

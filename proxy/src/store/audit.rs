@@ -43,6 +43,8 @@ pub use self::evidence::lost::{Lost, acknowledge};
 pub use self::evidence::{anchor, verify};
 pub use self::log::columns::{CallRow, LookupRow, NoteRow, RefusedRow};
 pub use self::log::loss::Loss;
+pub(super) use self::log::loss::{LOST, UNKNOWN};
+pub(super) use self::log::notes::{is_name as is_note, leave as leave_note};
 use self::log::row::Row;
 pub use self::log::row::{BegunRow, Withdrawn};
 pub use self::log::{chain, identity, month};
@@ -51,12 +53,20 @@ use self::writer::Writer;
 use self::writer::shared::{Awaited, Entry, Shared};
 use self::writer::waiters::CommitResult;
 use super::queue::PushError;
-use super::schema::Synchronous;
+use super::schema::{self, Kind, Synchronous};
 use super::{Failure, StoreError};
 use crate::alarms::Alarms;
 use crate::clock::Clock;
 use crate::config;
 pub use crate::config::{Durability, Identifiers, OnFailure};
+
+/// The last row of a month's segment and the head of its chain; none if the file has no segment yet.
+pub(super) fn chain_head(dir: &Path, month: month::Month) -> Result<Option<(i64, chain::Hash)>, StoreError> {
+    let path = month.path(dir);
+    let connection = schema::open_read_only(&path, Kind::Audit)?;
+    let head = log::link::head(&connection).map_err(StoreError::sqlite(&path))?;
+    Ok(head.map(|head| (head.last, head.hash)))
+}
 
 /// Settings of the audit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

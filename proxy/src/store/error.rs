@@ -99,6 +99,13 @@ pub enum Fault {
         /// An alternative for the operator.
         remedy: &'static str,
     },
+    /// A backup, or the folder of a backup or of a restore, does not fit.
+    Unfit {
+        /// The reason.
+        why: String,
+        /// An alternative for the operator.
+        remedy: &'static str,
+    },
     /// The file no longer has the identity key with which rows were written.
     KeyLost,
     /// A line of a text file with invalid content.
@@ -185,7 +192,7 @@ impl StoreError {
                 "name the folder that has the segments: `dir` of [store], or a copy of it"
             }
             Fault::NoSegment { .. } => "name a month that the folder has, or another folder",
-            Fault::Unable { remedy, .. } => remedy,
+            Fault::Unable { remedy, .. } | Fault::Unfit { remedy, .. } => remedy,
             Fault::Line { .. } => "use an unchanged copy of the file, or remove that line from a copy",
             Fault::Io { kind, .. } => match kind {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FULL,
@@ -232,6 +239,11 @@ impl StoreError {
                 ..
             }
         )
+    }
+
+    /// Whether the file does not exist.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self.fault, Fault::Io { kind: io::ErrorKind::NotFound, .. })
     }
 
     /// Whether the contents can no longer be read as a database.
@@ -289,6 +301,7 @@ impl fmt::Display for Fault {
             }
             Self::NoSegment { found } => write!(f, "the folder has no segment of this month; it has {found}"),
             Self::Unable { why, .. } => f.write_str(why),
+            Self::Unfit { why, .. } => f.write_str(why),
             Self::KeyLost => f.write_str("has no key, although rows of its month were written with one"),
             Self::Line { number, content } => {
                 write!(f, "line {number} is not a valid {content}")

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::{Fault, StoreError};
 
-const LOCK: &str = "store.lock";
+pub(super) const LOCK: &str = "store.lock";
 
 /// A command that checks whether a process uses the folder holds a shared lock for a moment. So the lock is attempted this
 /// many times, with this delay in between, before the folder counts as in use.
@@ -123,6 +123,33 @@ pub(super) fn lock(dir: &Path) -> Result<File, StoreError> {
         Err(TryLockError::WouldBlock) => {
             Err(StoreError::new(path, Fault::Locked { holder: read(&mut file).process }))
         }
+    }
+}
+
+/// Gives a file to the owner of its folder when the superuser runs this, so that the proxy can use it.
+pub(super) fn give_to_owner(path: &Path) -> Result<(), StoreError> {
+    let give = || match path.parent().filter(|_| rustix::process::geteuid().is_root()) {
+        Some(folder) => std::os::unix::fs::chown(path, Some(fs::metadata(folder)?.uid()), None),
+        None => Ok(()),
+    };
+    give().map_err(StoreError::io(path))
+}
+
+/// The file in a folder while a backup is restored into it.
+pub(super) const RESTORING: &str = "restore.unfinished";
+
+/// Refuses a folder in which the restore of a backup did not finish.
+pub(super) fn check_restored(dir: &Path) -> Result<(), StoreError> {
+    let path = dir.join(RESTORING);
+    match path.exists() {
+        true => Err(StoreError::new(
+            &path,
+            Fault::Unable {
+                why: "the restore of a backup into this folder did not finish",
+                remedy: "run `cmiot-proxy restore` again",
+            },
+        )),
+        false => Ok(()),
     }
 }
 

@@ -93,7 +93,7 @@ impl Kind {
     }
 
     /// The version that this proxy writes: the number of migrations it knows.
-    fn known(self) -> i64 {
+    pub(super) fn known(self) -> i64 {
         // The table does not have 2^63 lines.
         i64::try_from(self.migrations().len()).unwrap_or(i64::MAX)
     }

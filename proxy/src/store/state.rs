@@ -5,6 +5,7 @@
 //! reset: a folder that has a `cache.db` or audit segments has been in use and must have its state.
 
 mod leased;
+mod restored;
 mod window;
 
 use std::fmt;
@@ -22,7 +23,7 @@ use crate::clock::Clock;
 pub use leased::Leased;
 
 /// The file's name in the store's folder.
-const FILE: &str = "state.db";
+pub(super) const FILE: &str = "state.db";
 
 /// Policy for a folder that has been in use and has lost its state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -33,9 +33,9 @@ pub use self::lines::{Lines, read};
 /// The file that anchors are appended to, in the store's folder.
 pub const LOG: &str = "anchors.log";
 /// The private key, created at the first start.
-const KEY: &str = "audit-anchor.key";
+pub(crate) const KEY: &str = "audit-anchor.key";
 /// The public key, for verification.
-const PUBLIC: &str = "audit-anchor.pub";
+pub(crate) const PUBLIC: &str = "audit-anchor.pub";
 
 /// A signed head: the chain had this head at this time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +72,19 @@ impl PublicKey {
         let path = dir.join(PUBLIC);
         let text = fs::read_to_string(&path).map_err(StoreError::io(&path))?;
         Self::parse(&text).ok_or_else(|| StoreError::new(&path, Fault::Malformed { value: "public key" }))
+    }
+
+    /// The public half of the private key in a folder; none if the folder has no such key.
+    pub(crate) fn of_private(dir: &Path) -> Result<Option<Self>, StoreError> {
+        let path = dir.join(KEY);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => Zeroizing::new(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io(&path)(error)),
+        };
+        let malformed = || StoreError::new(&path, Fault::Malformed { value: "anchor key" });
+        let key = Ed25519KeyPair::from_pkcs8(&bytes).map_err(|_| malformed())?;
+        key.public_key().as_ref().try_into().map(|bytes| Some(Self(bytes))).map_err(|_| malformed())
     }
 }
 

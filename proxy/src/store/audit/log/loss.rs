@@ -1,7 +1,7 @@
 //! A loss: rows that are known to have existed and are missing. Its note names them.
 //!
 //! ```text
-//! lost = month " rows " first "-" last " through " time, rounded up to the millisecond
+//! lost = month " rows " first "-" [last] " through " time, rounded up to the millisecond
 //! ```
 
 use std::fmt;
@@ -16,6 +16,9 @@ pub(crate) const LOST: &str = "lost";
 /// The kind of the note that acknowledges losses.
 pub(crate) const ACKNOWLEDGED: &str = "acknowledged";
 
+/// The number of the last missing row if that is not known.
+pub(crate) const UNKNOWN: i64 = i64::MAX;
+
 /// Missing rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
@@ -23,7 +26,7 @@ pub struct Loss {
     pub month: Month,
     /// The first row that is missing.
     pub first: i64,
-    /// The last missing row.
+    /// The last missing row; [`UNKNOWN`] after a restore of a backup.
     pub last: i64,
     /// The time up to which requests may have lost their record, rounded up to the millisecond.
     pub through: Time,
@@ -55,7 +58,7 @@ impl Loss {
         Some(Self {
             month: Month::parse(month)?,
             first: first.parse().ok()?,
-            last: last.parse().ok()?,
+            last: if last.is_empty() { UNKNOWN } else { last.parse().ok()? },
             through: Time::from_micros(through.as_microsecond()),
         })
     }
@@ -70,7 +73,10 @@ impl fmt::Display for Loss {
     /// The text of its note.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { month, first, last, through } = self;
-        write!(f, "{month} rows {first}-{last} through {through}")
+        match *last {
+            UNKNOWN => write!(f, "{month} rows {first}- through {through}"),
+            last => write!(f, "{month} rows {first}-{last} through {through}"),
+        }
     }
 }
 

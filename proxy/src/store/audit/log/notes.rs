@@ -15,7 +15,7 @@ use crate::store::StoreError;
 use crate::store::atomic_file::{AtomicFile, Existing};
 
 /// The kinds of notes.
-const KNOWN: [&str; 5] = ["acknowledged", "erased", "key-changed", "lost", "pruned"];
+const KNOWN: [&str; 7] = ["acknowledged", "backup", "erased", "key-changed", "lost", "pruned", "restored"];
 
 /// The most notes of one kind with the same time; each takes the next microsecond.
 const SAME_TIME: u64 = 10_000;
@@ -94,14 +94,22 @@ pub(crate) fn done(path: &Path) {
     }
 }
 
+/// Whether a file of this name is a note.
+pub(crate) fn is_name(name: &str) -> bool {
+    parse_name(name).is_some()
+}
+
+/// The time and the kind of a note.
+fn parse_name(name: &str) -> Option<(Time, String)> {
+    let (at, what) = name.strip_prefix("note-")?.split_once('-')?;
+    // A name with a suffix, such as that of an unfinished file, is not a note's.
+    let is_kind = what.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    is_kind.then_some((Time::from_micros(at.parse().ok()?), what.to_owned()))
+}
+
 /// Every note's file, its time and its kind.
 fn files(dir: &Path) -> impl Iterator<Item = (PathBuf, Time, String)> {
-    let named = |name: OsString| {
-        let (at, what) = name.to_str()?.strip_prefix("note-")?.split_once('-')?;
-        // A name with a suffix, such as that of an unfinished file, is not a note's.
-        let is_kind = what.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
-        is_kind.then_some((Time::from_micros(at.parse().ok()?), what.to_owned()))
-    };
+    let named = |name: OsString| parse_name(name.to_str()?);
     fs::read_dir(dir)
         .into_iter()
         .flatten()
