@@ -131,6 +131,9 @@ mod databases;
 // `cmiot-proxy backup` and `restore`.
 mod backup;
 
+// The configuration and the databases of an earlier version.
+mod upgrade;
+
 // The admin listener: health, metrics, tokens, roles.
 mod admin;
 
