@@ -39,12 +39,31 @@ async fn an_export_is_what_its_manifest_says_and_progress_is_no_part_of_it() {
         let told = audit(&proxy.data(), export).await.success();
         let bytes = std::fs::read(&file).unwrap();
         let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        // Standard output is for programs: one line, no progress bar.
-        assert_eq!(told.out, format!("1 lookups, SHA-256 {hash}\n"));
+        let calls = std::fs::read_to_string(format!("{name}.calls")).unwrap();
+        let calls_hash: String = Sha256::digest(&calls).iter().map(|byte| format!("{byte:02x}")).collect();
+        // Standard output is for programs: no progress bar.
+        let expected = format!("1 lookups, SHA-256 {hash}\n1 carrier calls, SHA-256 {calls_hash}\n");
+        assert_eq!(told.out, expected);
         let manifest = std::fs::read_to_string(format!("{name}.manifest.json")).unwrap();
         let manifest: Value = serde_json::from_str(&manifest).unwrap();
         assert_eq!(manifest["sha256"], hash);
         assert_eq!((&manifest["rows"], &manifest["month"]), (&1.into(), &"2026-01".into()));
+        assert_eq!(
+            (&manifest["calls"]["rows"], &manifest["calls"]["sha256"]),
+            (&1.into(), &calls_hash.into())
+        );
+        assert_eq!(manifest["calls"]["file"], format!("{format}.calls"));
+        assert_eq!(calls.lines().count(), lines);
+        // The hash of the carrier's body, and the head that the anchors of this month have.
+        let call = calls.lines().last().unwrap();
+        assert!(call.contains(MSISDN.number) && call.contains("sha256:"), "{call}");
+        let anchors = std::fs::read_to_string(proxy.data().join("anchors.log")).unwrap();
+        let chain = &manifest["chain"];
+        let head = format!("\"last\":{},\"head\":{}", chain["last"], chain["head"]);
+        assert!(
+            anchors.lines().any(|line| line.contains("2026-01") && line.contains(&head)),
+            "{head}: {anchors}"
+        );
         let text = String::from_utf8(bytes).unwrap();
         assert_eq!(text.lines().count(), lines);
         let last = text.lines().last().unwrap();
@@ -182,7 +201,9 @@ async fn copies_are_for_their_owner_alone_and_replace_what_an_interrupted_comman
     let segment = proxy.audit_file();
     let month = segment.file_stem().unwrap().to_str().unwrap().strip_prefix("audit-").unwrap();
     let (copy, export) = (to.path().join(segment.file_name().unwrap()), to.path().join("month.csv"));
-    for left in [&copy, &export, &export.with_added_extension("manifest.json")] {
+    for left in
+        [&copy, &export, &export.with_added_extension("calls"), &export.with_added_extension("manifest.json")]
+    {
         std::fs::write(left.with_added_extension("part"), "of a killed command").unwrap();
     }
     // The command was killed between its two renames.
@@ -197,11 +218,11 @@ async fn copies_are_for_their_owner_alone_and_replace_what_an_interrupted_comman
         assert_eq!(mode(&path), 0o600, "{}", path.display());
         left += 1;
     }
-    assert_eq!(left, 3);
+    assert_eq!(left, 4);
     // An export of a missing month leaves no file.
     let none = to.path().join("none.csv");
     audit(&proxy.data(), &["export", "--month", "2020-01", none.to_str().unwrap()]).await.failed(1, [""]);
-    assert_eq!(std::fs::read_dir(to.path()).unwrap().count(), 3);
+    assert_eq!(std::fs::read_dir(to.path()).unwrap().count(), 4);
 }
 
 #[tokio::test]

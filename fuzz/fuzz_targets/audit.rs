@@ -223,5 +223,6 @@ fn call(at: Time) -> CallRow {
         status: Some("00".into()),
         latency: Duration::from_millis(30),
         bytes: Some(60),
+        body: None,
     }
 }

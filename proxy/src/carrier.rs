@@ -328,7 +328,7 @@ impl Carrier {
         };
         let latency = self.clock.monotonic().saturating_sub(started);
         let attempt = Attempt { account: Arc::clone(&account.name), transid, latency, result };
-        self.audit.append_call(call_row(call, at, previous, &attempt));
+        self.audit.append_call(call_row(&self.audit, call, at, previous, &attempt));
         self.report(call, &attempt);
         attempt
     }
@@ -401,7 +401,13 @@ impl Carrier {
 }
 
 /// The audit's row of an attempt.
-fn call_row(call: Call<'_>, at: Time, previous: Option<Transid>, attempt: &Attempt) -> CallRow {
+fn call_row(
+    audit: &AuditStore,
+    call: Call<'_>,
+    at: Time,
+    previous: Option<Transid>,
+    attempt: &Attempt,
+) -> CallRow {
     let transid = |transid: Transid| InlineStr::new(transid.as_str());
     let response = attempt.result.as_ref().ok();
     CallRow {
@@ -418,6 +424,7 @@ fn call_row(call: Call<'_>, at: Time, previous: Option<Transid>, attempt: &Attem
             .map(|status| InlineStr::new(status.code())),
         latency: attempt.latency,
         bytes: response.map(|response| response.body.len()),
+        body: response.and_then(|response| audit.body(&response.body)),
     }
 }
 

@@ -47,7 +47,7 @@ use crate::plain_file;
 
 pub use account::Account;
 pub use admin::Admin;
-pub use audit::{AuditConfig, Durability, Identifiers, OnFailure};
+pub use audit::{AuditConfig, Bodies, Durability, Identifiers, OnFailure};
 pub use breaker::{BreakerConfig, Thresholds};
 pub use cache::Cache;
 pub use carrier::{Carrier, FlightLimits};

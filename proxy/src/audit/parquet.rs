@@ -1,4 +1,4 @@
-//! Lookups as Parquet, for many queries of one month: typed columns, compressed, a few megabytes in memory.
+//! Lookups and carrier calls as Parquet, for many queries of one month: typed columns, compressed, a few megabytes in memory.
 //!
 //! The columns are those of the other exports; `time` is a timestamp in milliseconds, `authenticated` a boolean. Only `id`
 //! is never null.
@@ -15,12 +15,12 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
-use crate::store::audit::query::{Field, LOOKUP, ViewColumn, ViewKind};
+use crate::store::audit::query::{Field, ViewColumn, ViewKind};
 
 /// Rows per row group. Memory holds one group: some 30 MiB at most.
 const ROW_GROUP: usize = 65_536;
 
-/// Writes lookups into a file.
+/// Writes rows into a file.
 pub struct ParquetWriter<W: Write + Send> {
     file: SerializedFileWriter<W>,
     columns: Vec<Column>,
@@ -42,12 +42,12 @@ enum Values {
 }
 
 impl<W: Write + Send> ParquetWriter<W> {
-    /// Begins a file of lookups.
+    /// Begins a file of rows with these columns.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn begin(to: W) -> io::Result<Self> {
-        let fields = LOOKUP.iter().map(|&ViewColumn { name, kind, .. }| match kind {
+    pub fn begin(to: W, shown: &[ViewColumn]) -> io::Result<Self> {
+        let fields = shown.iter().map(|&ViewColumn { name, kind, .. }| match kind {
             ViewKind::Id => format!("REQUIRED INT64 {name};"),
             ViewKind::Number => format!("OPTIONAL INT64 {name};"),
             ViewKind::Time => format!("OPTIONAL INT64 {name} (TIMESTAMP(MILLIS,true));"),
@@ -58,7 +58,7 @@ impl<W: Write + Send> ParquetWriter<W> {
         let schema = parse_message_type(&format!("message look_up {{ {} }}", fields.collect::<String>()));
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
         let file = SerializedFileWriter::new(to, Arc::new(schema.map_err(other)?), Arc::new(properties));
-        let columns = LOOKUP.iter().map(|column| Column {
+        let columns = shown.iter().map(|column| Column {
             values: match column.kind {
                 ViewKind::Id | ViewKind::Number | ViewKind::Time => Values::Ints(Vec::new()),
                 ViewKind::Flag => Values::Flags(Vec::new()),
@@ -70,7 +70,7 @@ impl<W: Write + Send> ParquetWriter<W> {
         Ok(Self { file: file.map_err(other)?, columns: columns.collect(), rows: 0 })
     }
 
-    /// Adds a lookup, its fields in the order of [`LOOKUP`].
+    /// Adds a row, its fields in the order of the columns.
     ///
     /// # Errors
     /// When a full group cannot be written, or a field has another type than its column.
@@ -169,6 +169,7 @@ mod tests {
     use parquet::record::Field as Cell;
 
     use super::*;
+    use crate::store::audit::query::{CALL, LOOKUP};
 
     fn row(id: i64) -> Vec<Field> {
         let field = |column: &ViewColumn| match column.kind {
@@ -185,9 +186,25 @@ mod tests {
     }
 
     #[test]
+    fn carrier_calls_are_written_too() {
+        let mut sheet = ParquetWriter::begin(Vec::new(), CALL).unwrap();
+        let call: Vec<Field> = CALL
+            .iter()
+            .map(|column| match column.kind {
+                ViewKind::Id | ViewKind::Number => Field::Int(1),
+                ViewKind::Time => Field::Text("2026-01-15T12:00:00.007+08:00".into()),
+                _ => Field::Null,
+            })
+            .collect();
+        sheet.add(&call).unwrap();
+        let bytes = bytes::Bytes::from(sheet.finish().unwrap());
+        assert_eq!(SerializedFileReader::new(bytes).unwrap().metadata().file_metadata().num_rows(), 1);
+    }
+
+    #[test]
     fn what_was_added_is_read_back_over_the_end_of_a_group() {
         let rows = ROW_GROUP as i64 + 3;
-        let mut sheet = ParquetWriter::begin(Vec::new()).unwrap();
+        let mut sheet = ParquetWriter::begin(Vec::new(), LOOKUP).unwrap();
         (0..rows).for_each(|id| sheet.add(&row(id)).unwrap());
         let bytes = bytes::Bytes::from(sheet.finish().unwrap());
         let reader = SerializedFileReader::new(bytes).unwrap();
@@ -213,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_field_of_another_type_is_an_error() {
-        let mut sheet = ParquetWriter::begin(Vec::new()).unwrap();
+        let mut sheet = ParquetWriter::begin(Vec::new(), LOOKUP).unwrap();
         let mut wrong = row(1);
         wrong[2] = Field::Real(1.0);
         assert!(sheet.add(&wrong).is_err());

@@ -23,6 +23,8 @@ pub struct Audit {
     pub anchor_every: HumanDuration,
     /// The form of card numbers in the audit.
     pub identifiers: Identifiers,
+    /// The part of the bodies of carrier replies that is kept with each call.
+    pub bodies: Bodies,
     /// The group whose members may read the segments: its name, or its number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_group: Option<String>,
@@ -41,6 +43,7 @@ impl Default for Audit {
             min_free: Size(64 << 20),
             anchor_every: HumanDuration::secs(300),
             identifiers: Identifiers::default(),
+            bodies: Bodies::default(),
             audit_group: None,
             refusals: 20,
             refusal_period: HumanDuration::secs(60),
@@ -81,6 +84,19 @@ pub enum Identifiers {
     Keyed,
 }
 
+/// The part of the body of a carrier reply that is kept with its call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bodies {
+    /// Its hash: SHA-256, or a keyed one where `identifiers` is `keyed`.
+    #[default]
+    Hash,
+    /// Its first 4 KiB.
+    Full,
+    /// Nothing.
+    None,
+}
+
 /// `[audit]`, checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AuditConfig {
@@ -94,6 +110,8 @@ pub struct AuditConfig {
     pub anchor_every: Duration,
     /// The form of card numbers in the audit.
     pub identifiers: Identifiers,
+    /// The part of the bodies of carrier replies that is kept with each call.
+    pub bodies: Bodies,
     /// The number of the group that may read the segments.
     pub group: Option<u32>,
     /// Requests that are not admitted and have a record each, a peer (or authenticated client) and reason in a period.
@@ -109,14 +127,22 @@ impl AuditConfig {
         for (key, _) in &zero {
             reader.problem(format!("[audit] {key}"), "must be longer than zero, such as \"60s\"");
         }
+        let reveals = written.bodies == Bodies::Full && written.identifiers == Identifiers::Keyed;
+        if reveals {
+            reader.problem(
+                "[audit] bodies = \"full\"",
+                "contradicts identifiers = \"keyed\": a body has the number of its card; write \"hash\" or \"none\"",
+            );
+        }
         let group = written.audit_group.as_deref().map(group_number).transpose();
         let group = reader.keep(group)?;
-        zero.is_empty().then_some(Self {
+        (zero.is_empty() && !reveals).then_some(Self {
             durability: written.durability,
             on_failure: written.on_failure,
             min_free: written.min_free.0,
             anchor_every: written.anchor_every.0,
             identifiers: written.identifiers,
+            bodies: written.bodies,
             group,
             refusals: written.refusals,
             refusal_period: written.refusal_period.0,

@@ -148,6 +148,7 @@ mod tests {
                 status: None,
                 latency: Duration::ZERO,
                 bytes: None,
+                body: None,
             });
         };
 

@@ -41,6 +41,7 @@ use tokio::sync::oneshot;
 
 pub use self::evidence::lost::{Lost, acknowledge};
 pub use self::evidence::{anchor, verify};
+pub use self::log::body::Body;
 pub use self::log::columns::{CallRow, LookupRow, NoteRow, RefusedRow};
 pub use self::log::loss::Loss;
 pub(super) use self::log::loss::{LOST, UNKNOWN};
@@ -58,7 +59,7 @@ use super::{Failure, StoreError};
 use crate::alarms::Alarms;
 use crate::clock::Clock;
 use crate::config;
-pub use crate::config::{Durability, Identifiers, OnFailure};
+pub use crate::config::{Bodies, Durability, Identifiers, OnFailure};
 
 /// The last row of a month's segment and the head of its chain; none if the file has no segment yet.
 pub(super) fn chain_head(dir: &Path, month: month::Month) -> Result<Option<(i64, chain::Hash)>, StoreError> {
@@ -83,6 +84,8 @@ pub struct Options {
     pub anchor_every: Duration,
     /// The form in which cards are written.
     pub identifiers: Identifiers,
+    /// The part of the bodies of carrier replies that is kept.
+    pub bodies: Bodies,
     /// The Unix group that may read the segments, by its number.
     pub group: Option<u32>,
     /// Rows that are sorted by card into a run. A larger run makes the scan of the tail longer, and the writer's pause; a
@@ -100,6 +103,7 @@ impl From<&config::AuditConfig> for Options {
             min_free: config.min_free,
             anchor_every: config.anchor_every,
             identifiers: config.identifiers,
+            bodies: config.bodies,
             group: config.group,
             ..Self::default()
         }
@@ -122,6 +126,7 @@ impl Default for Options {
             min_free: 64 << 20,
             anchor_every: Duration::from_secs(300),
             identifiers: Identifiers::Plain,
+            bodies: Bodies::default(),
             group: None,
             run: 1_024,
             block: 128,
@@ -228,6 +233,11 @@ impl AuditStore {
             Ok(()) => Ok(number),
             Err(why) => Err(why.into()),
         })
+    }
+
+    /// The part of a carrier reply that a call's row keeps.
+    pub fn body(&self, body: &[u8]) -> Option<Body> {
+        Body::of(body, self.shared.bodies)
     }
 
     /// Queues a carrier call's row, without a waiter: it is committed no later than rows appended after it.

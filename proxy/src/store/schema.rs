@@ -66,7 +66,8 @@ const STATE: &[Migration] = &[
     migration!("state", "0003_leases.sql"),
     migration!("state", "0004_window.sql"),
 ];
-const AUDIT: &[Migration] = &[migration!("audit", "0001_records.sql")];
+const AUDIT: &[Migration] =
+    &[migration!("audit", "0001_records.sql"), migration!("audit", "0002_bodies.sql")];
 
 /// A WAL that grew because of a long reader is truncated to this many bytes when SQLite writes it from its start again.
 const WAL_KEPT: i64 = 64 << 20;
@@ -99,7 +100,8 @@ impl Kind {
     }
 }
 
-/// Opens a file for reading and writing: creates it if needed, settles the WAL that it finds, and applies migrations.
+/// Opens a file for reading and writing: creates it if needed, settles the WAL that it finds, and applies migrations. A
+/// segment of the audit keeps its version.
 ///
 /// # Errors
 /// When another program or a newer proxy wrote it, or it cannot be read or written.
@@ -124,7 +126,9 @@ pub(super) fn open(path: &Path, kind: Kind, synchronous: Synchronous) -> Result<
     connection.pragma_update(None, "journal_size_limit", WAL_KEPT).map_err(sqlite)?;
     wal::configure_checkpoints(&mut connection).map_err(sqlite)?;
     wal::settle(&connection, path)?;
-    if version < kind.known() {
+    // A segment keeps the schema with which it began: its hashed rows do.
+    let is_kept = kind == Kind::Audit && version > 0;
+    if version < kind.known() && !is_kept {
         migrate(&mut connection, path, kind)?;
     }
     if small {
@@ -251,10 +255,17 @@ fn migrate(connection: &mut Connection, path: &Path, kind: Kind) -> Result<(), S
     Ok(())
 }
 
+/// The version of a file's schema.
+///
+/// # Errors
+/// When SQLite refuses.
+pub(super) fn version_of(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
 /// Writes a page without a change of content: its commit shows whether the disk accepts a write.
 pub(super) fn touch(connection: &Connection) -> rusqlite::Result<()> {
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    connection.pragma_update(None, "user_version", version)
+    connection.pragma_update(None, "user_version", version_of(connection)?)
 }
 
 /// Builds the schema of this kind and version in an empty database.

@@ -1,10 +1,11 @@
 //! `cmiot-proxy audit export`: a month as CSV, JSON lines or Parquet, with a manifest of its rows, columns and hash.
 //!
-//! Both are written under temporary names; the export gets its name last, so that it never exists without its manifest.
+//! The lookups, the carrier calls and the manifest are written under temporary names; the file of the lookups gets its name
+//! last, so that it never exists without the others.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -13,13 +14,17 @@ use cmiot_proxy::audit::render;
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::store::StoreError;
 use cmiot_proxy::store::atomic_file::{self, AtomicFile, Existing};
-use cmiot_proxy::store::audit::month::{self, Month};
-use cmiot_proxy::store::audit::query::{self, Field, LOOKUP};
+use cmiot_proxy::store::audit::month::Month;
+use cmiot_proxy::store::audit::query::{self, Exported, Field, ViewColumn};
 use ring::digest::{Context as Digest, SHA256};
 
 use super::{Folder, time_args, verify};
 
-/// Export a month's lookups, with a manifest (FILE.manifest.json: rows, first and last, SHA-256).
+/// Export a month's lookups and carrier calls, with a manifest.
+///
+/// FILE has the lookups, FILE.calls the carrier calls, both in one state of the segment. FILE.manifest.json has the number
+/// of rows, the first and the last, the columns and the SHA-256 of each, and the last row and the head of the chain:
+/// `audit verify` and the anchors show whether that head is the chain's.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  cmiot-proxy audit export --dir data --month 2026-01 --format csv 2026-01.csv"
@@ -75,25 +80,25 @@ enum Sink {
 }
 
 impl Sink {
-    fn begin(format: Format, file: File) -> io::Result<Self> {
+    fn begin(format: Format, columns: &[ViewColumn], file: File) -> io::Result<Self> {
         let mut to = Hashed { file: BufWriter::new(file), digest: Digest::new(&SHA256) };
         Ok(match format {
             Format::Csv => {
-                writeln!(to, "{}", render::csv_head(LOOKUP))?;
+                writeln!(to, "{}", render::csv_head(columns))?;
                 Self::Csv(to)
             }
             Format::Json => Self::Json(to),
             #[cfg(feature = "parquet")]
             Format::Parquet => {
-                Self::Parquet(Box::new(cmiot_proxy::audit::parquet::ParquetWriter::begin(to)?))
+                Self::Parquet(Box::new(cmiot_proxy::audit::parquet::ParquetWriter::begin(to, columns)?))
             }
         })
     }
 
-    fn add(&mut self, row: &[Field]) -> io::Result<()> {
+    fn add(&mut self, columns: &[ViewColumn], row: &[Field]) -> io::Result<()> {
         match self {
             Self::Csv(to) => writeln!(to, "{}", render::csv_line(row)),
-            Self::Json(to) => writeln!(to, "{}", render::json_line(LOOKUP, row)),
+            Self::Json(to) => writeln!(to, "{}", render::json_line(columns, row)),
             #[cfg(feature = "parquet")]
             Self::Parquet(sheet) => sheet.add(row),
         }
@@ -111,51 +116,79 @@ impl Sink {
     }
 }
 
+/// A file with all its rows, under its temporary name.
+struct Written {
+    file: AtomicFile,
+    rows: u64,
+    first: Option<i64>,
+    last: Option<i64>,
+    columns: Vec<&'static str>,
+    hash: String,
+}
+
+/// Writes the rows of one kind.
+fn write(from: &query::Export, what: Exported, format: Format, path: &Path) -> anyhow::Result<Written> {
+    let name = path.display().to_string();
+    let named = || name.clone();
+    // Contains card numbers: readable by its owner only.
+    let file = AtomicFile::create(path, 0o600).with_context(named)?;
+    let columns = what.columns();
+    let mut sink =
+        file.file().try_clone().and_then(|file| Sink::begin(format, columns, file)).with_context(named)?;
+    let bar = verify::bar();
+    let (mut rows, mut first, mut last) = (0_u64, None, None);
+    from.rows(what, |count, row| -> Result<(), Stopped> {
+        sink.add(columns, row)?;
+        let id = query::id(row);
+        first = first.or(id);
+        last = id.or(last);
+        rows += 1;
+        if rows.is_multiple_of(10_000) {
+            bar.set_length(count);
+            bar.set_position(rows);
+        }
+        Ok(())
+    })
+    .map_err(|stopped| match stopped {
+        Stopped::Store(error) => anyhow::Error::new(error),
+        Stopped::Io(error) => anyhow::Error::new(error).context(name.clone()),
+    })?;
+    bar.finish_and_clear();
+    let hash = sink.finish().with_context(named)?;
+    Ok(Written { file, rows, first, last, columns: columns.iter().map(|column| column.name).collect(), hash })
+}
+
 impl Export {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let dir = self.folder.with_segments()?;
-        let name = self.file.display().to_string();
-        let named = || name.clone();
+        let named = || self.file.display().to_string();
         if self.file.exists() {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists)).with_context(named);
         }
-        month::of_month(&dir, self.month)?;
-        // Contains card numbers: readable by its owner only.
-        let file = AtomicFile::create(&self.file, 0o600).with_context(named)?;
-        let mut sink =
-            file.file().try_clone().and_then(|file| Sink::begin(self.format, file)).with_context(named)?;
-        let bar = verify::bar();
-        let (mut rows, mut first, mut last) = (0_u64, None, None);
+        let from = query::Export::open(&dir, self.month)?;
         let started = Clock::system().now();
-        query::export_rows(&dir, self.month, |count, row| -> Result<(), Stopped> {
-            sink.add(row)?;
-            let id = query::id(row);
-            first = first.or(id);
-            last = id.or(last);
-            rows += 1;
-            if rows.is_multiple_of(10_000) {
-                bar.set_length(count);
-                bar.set_position(rows);
-            }
-            Ok(())
-        })
-        .map_err(|stopped| match stopped {
-            Stopped::Store(error) => anyhow::Error::new(error),
-            Stopped::Io(error) => anyhow::Error::new(error).context(name.clone()),
-        })?;
-        bar.finish_and_clear();
-        let hash = sink.finish().with_context(named)?;
-        let columns: Vec<&str> = LOOKUP.iter().map(|column| column.name).collect();
+        let lookups = write(&from, Exported::Lookups, self.format, &self.file)?;
+        let calls_path = self.file.with_added_extension("calls");
+        let calls = write(&from, Exported::Calls, self.format, &calls_path)?;
+        let head =
+            from.head()?.map(|(last, head)| serde_json::json!({ "last": last, "head": head.to_string() }));
         let manifest = serde_json::json!({
-            "month": self.month.to_string(), "exported": started.to_string(), "rows": rows,
-            "first": first, "last": last, "columns": columns, "sha256": hash,
+            "month": self.month.to_string(), "exported": started.to_string(), "rows": lookups.rows,
+            "first": lookups.first, "last": lookups.last, "columns": lookups.columns, "sha256": lookups.hash,
+            "calls": {
+                "file": calls_path.file_name().map(|name| name.to_string_lossy()), "rows": calls.rows,
+                "first": calls.first, "last": calls.last, "columns": calls.columns, "sha256": calls.hash,
+            },
+            "chain": head,
         });
         let beside = self.file.with_added_extension("manifest.json");
-        // A manifest without an export was left by an interrupted command.
+        // Files without that of the lookups were left by an interrupted command.
+        calls.file.finish(Existing::Replace).with_context(|| calls_path.display().to_string())?;
         atomic_file::write(&beside, format!("{manifest:#}\n").as_bytes(), 0o600, Existing::Replace)
             .with_context(|| beside.display().to_string())?;
-        file.finish(Existing::Keep).with_context(named)?;
-        out!("{rows} lookups, SHA-256 {hash}");
+        lookups.file.finish(Existing::Keep).with_context(named)?;
+        out!("{} lookups, SHA-256 {}", lookups.rows, lookups.hash);
+        out!("{} carrier calls, SHA-256 {}", calls.rows, calls.hash);
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -5,6 +5,7 @@
 //! | [`month`] | a segment's month, its file, the segments of a folder |
 //! | `columns`, `value`, `row` | the tables, the rows in them, and their columns; a value; a row of any table |
 //! | [`identity`] | keyed hashes of card numbers, and the keys |
+//! | `body` | the body of a carrier reply, as far as a row keeps it |
 //! | [`chain`] | the digest of a batch |
 //! | `insert`, `append` | one transaction of rows |
 //! | `link` | a segment's head, its manifest, and its link to the segment before |
@@ -12,6 +13,7 @@
 //! | `segment_identity`, `disk_space` | the files of an open segment; the free space of the disk |
 
 pub(crate) mod append;
+pub(crate) mod body;
 pub mod chain;
 pub(crate) mod columns;
 pub(crate) mod disk_space;

@@ -8,7 +8,7 @@ pub(crate) mod range;
 mod stats;
 
 use std::ops::{ControlFlow, RangeInclusive};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cmiot_signer::Card;
@@ -17,8 +17,10 @@ use rusqlite::{Connection, OptionalExtension, ToSql};
 
 use self::range::row_numbers;
 use super::index::find::for_card;
+use super::log::chain::Hash;
 use super::log::columns::select_list;
 use super::log::identity::IdentityKey;
+use super::log::link;
 use super::log::month::{self, Month};
 use crate::clock::{Clock, Time};
 use crate::store::schema::{self, Kind};
@@ -125,13 +127,14 @@ pub fn lookup(dir: &Path, id: i64) -> Result<Option<LookupWithCalls>, StoreError
         let path = month.path(dir);
         let sqlite = StoreError::sqlite(&path);
         let connection = open(dir, month, None)?;
-        let sql = format!("SELECT {} FROM lookup WHERE id = ?1", select_list(LOOKUP));
+        let version = schema::version_of(&connection).map_err(sqlite)?;
+        let sql = format!("SELECT {} FROM lookup WHERE id = ?1", select_list(LOOKUP, version));
         let row =
             connection.query_row(&sql, [id], |row| fields(row, LOOKUP.len())).optional().map_err(sqlite)?;
         let Some(lookup) = row else { continue };
         let sql = format!(
             "SELECT {} FROM carrier_call WHERE id IN (SELECT call FROM lookup_call WHERE lookup = ?1) ORDER BY id DESC",
-            select_list(CALL)
+            select_list(CALL, version)
         );
         let calls = connection
             .prepare(&sql)
@@ -144,32 +147,83 @@ pub fn lookup(dir: &Path, id: i64) -> Result<Option<LookupWithCalls>, StoreError
     Ok(None)
 }
 
-/// Visits every lookup of a month, oldest first, in one state of the segment. `visit` also gets their number. Blocks.
-///
-/// # Errors
-/// When the segment cannot be read; the error of `visit`.
-pub fn export_rows<E: From<StoreError>>(
-    dir: &Path,
-    month: Month,
-    mut visit: impl FnMut(u64, &[Field]) -> Result<(), E>,
-) -> Result<(), E> {
-    let path = month::of_month(dir, month)?;
-    let sqlite = StoreError::sqlite(&path);
-    let connection = open(dir, month, None)?;
-    let count: i64 =
-        connection.query_row("SELECT count(*) FROM record", [], |row| row.get(0)).map_err(sqlite)?;
-    let sql = format!("SELECT {} FROM lookup ORDER BY id", select_list(LOOKUP));
-    let mut all = connection.prepare(&sql).map_err(sqlite)?;
-    let mut rows = all.query([]).map_err(sqlite)?;
-    while let Some(row) = rows.next().map_err(sqlite)? {
-        visit(count.unsigned_abs(), &fields(row, LOOKUP.len()).map_err(sqlite)?)?;
-    }
-    Ok(())
+/// A month's segment in one state, to be exported.
+pub struct Export {
+    connection: Connection,
+    path: PathBuf,
 }
 
-/// The number of a lookup's row.
+/// The rows that an export has in one file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exported {
+    /// The lookups.
+    Lookups,
+    /// The carrier calls.
+    Calls,
+}
+
+impl Exported {
+    /// The columns of its rows.
+    pub fn columns(self) -> &'static [ViewColumn] {
+        match self {
+            Self::Lookups => LOOKUP,
+            Self::Calls => CALL,
+        }
+    }
+}
+
+impl Export {
+    /// Opens the segment of a month. Its state stays the same until this is dropped.
+    ///
+    /// # Errors
+    /// When there is no such segment, or it cannot be read.
+    pub fn open(dir: &Path, month: Month) -> Result<Self, StoreError> {
+        let path = month::of_month(dir, month)?;
+        Ok(Self { connection: open(dir, month, None)?, path })
+    }
+
+    /// The last row of the segment and the head of its chain; none if it has no row.
+    ///
+    /// # Errors
+    /// When the segment cannot be read.
+    pub fn head(&self) -> Result<Option<(i64, Hash)>, StoreError> {
+        let head = link::head(&self.connection).map_err(StoreError::sqlite(&self.path))?;
+        Ok(head.map(|head| (head.last, head.hash)))
+    }
+
+    /// Visits every row, oldest first. `visit` also gets their number. Blocks.
+    ///
+    /// # Errors
+    /// When the segment cannot be read; the error of `visit`.
+    pub fn rows<E: From<StoreError>>(
+        &self,
+        exported: Exported,
+        mut visit: impl FnMut(u64, &[Field]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (table, view) = match exported {
+            Exported::Lookups => ("record", "lookup"),
+            Exported::Calls => ("call", "carrier_call"),
+        };
+        let (sqlite, columns) = (StoreError::sqlite(&self.path), exported.columns());
+        let version = schema::version_of(&self.connection).map_err(sqlite)?;
+        let count: i64 = self
+            .connection
+            .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))
+            .map_err(sqlite)?;
+        let sql = format!("SELECT {} FROM {view} ORDER BY id", select_list(columns, version));
+        let mut all = self.connection.prepare(&sql).map_err(sqlite)?;
+        let mut rows = all.query([]).map_err(sqlite)?;
+        while let Some(row) = rows.next().map_err(sqlite)? {
+            visit(count.unsigned_abs(), &fields(row, columns.len()).map_err(sqlite)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// The number of a row of a view.
 pub fn id(row: &[Field]) -> Option<i64> {
     const ID: usize = position(LOOKUP, "id");
+    const { assert!(ID == position(CALL, "id")) };
     match row.get(ID) {
         Some(Field::Int(id)) => Some(*id),
         _ => None,

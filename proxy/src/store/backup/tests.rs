@@ -218,7 +218,7 @@ fn a_restore_that_is_refused_writes_nothing() {
     refused(&about(later(9)), "set the clock");
     for (from, to, words) in [
         ("\"format\": 1", "\"format\": 2", "an older one"),
-        ("\"schema\": 1\n", "\"schema\": 99\n", "supports versions up to"),
+        ("\"schema\": 2\n", "\"schema\": 99\n", "supports versions up to"),
         ("\"state.db\"", "\"../state.db\"", "no file of a backup"),
         ("\"state.db\"", "\"cache.db\"", "no file of a backup"),
     ] {

@@ -23,18 +23,20 @@ const WIDE: usize = 16;
 /// The numbers of the names in a file.
 pub(crate) type Names = HashMap<Box<str>, i64, RandomState>;
 
-/// The statements that insert one row, by table.
-static INSERTS: LazyLock<[String; Table::ALL.len()]> =
-    LazyLock::new(|| Table::ALL.map(|table| table.insert_sql(1)));
-/// The statement that inserts [`WIDE`] lookups.
-static INSERT_WIDE: LazyLock<String> = LazyLock::new(|| Table::Record.insert_sql(WIDE));
+/// The statements that insert one row, by version and table.
+static INSERTS: LazyLock<[[String; Table::ALL.len()]; VERSION as usize]> = LazyLock::new(|| {
+    std::array::from_fn(|index| Table::ALL.map(|table| table.insert_sql(1, index as i64 + 1)))
+});
+/// The statement that inserts [`WIDE`] lookups, whose columns are the same in all versions.
+static INSERT_WIDE: LazyLock<String> = LazyLock::new(|| Table::Record.insert_sql(WIDE, VERSION));
 
-/// Inserts rows (at least one) and their batch. `with_card` gets the card, as it is written, and the number of each row
+/// Inserts rows (at least one) and their batch into a segment of this version. `with_card` gets the card, as it is written, and the number of each row
 /// that has one.
 pub(crate) fn append<'a>(
     connection: &Connection,
     names: &mut Names,
     key: Option<&IdentityKey>,
+    version: i64,
     head: Head,
     rows: impl Iterator<Item = &'a Row> + Clone,
     mut with_card: impl FnMut(&str, i64),
@@ -45,6 +47,7 @@ pub(crate) fn append<'a>(
     // Full statements first; single inserts for the rest.
     let mut in_wide = lookups - lookups % WIDE;
     let mut digest = Digest::batch(&head.hash);
+    let singles = &INSERTS[usize::try_from(version - 1).unwrap_or(0).min(INSERTS.len() - 1)];
     let identities = row::identities(rows.clone(), key);
     let first = head.last + 1;
     let Head { mut last, mut horizon, .. } = head;
@@ -58,13 +61,14 @@ pub(crate) fn append<'a>(
             with_card(card, last);
         }
         let table = row.values(identity, &mut values);
+        values.truncate(table.columns(version).len());
         digest.row(table.tag(), last);
         values.iter().for_each(|value| digest.value(*value));
         let (insert, sql, count) = if table == Table::Record && in_wide > 0 {
             in_wide -= 1;
             (&mut wide, &INSERT_WIDE[..], WIDE)
         } else {
-            (&mut inserts[table as usize], &INSERTS[table as usize][..], 1)
+            (&mut inserts[table as usize], &singles[table as usize][..], 1)
         };
         let insert = match insert {
             Some(insert) => insert,
@@ -83,12 +87,12 @@ pub(crate) fn append<'a>(
         }
         insert.execute_if_full()?;
     }
-    let hash = digest.finish_batch(Limits { version: VERSION, first, last, begins, horizon });
+    let hash = digest.finish_batch(Limits { version, first, last, begins, horizon });
     connection
         .prepare_cached(
             "INSERT INTO batch (last, first, version, begins, horizon, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
-        .execute(params![last, first, VERSION, begins, horizon, hash.as_bytes()])?;
+        .execute(params![last, first, version, begins, horizon, hash.as_bytes()])?;
     Ok(Head { last, horizon, hash })
 }
 

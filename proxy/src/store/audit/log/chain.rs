@@ -120,6 +120,7 @@ impl Digest {
             }
             Value::Text(text) => self.sized(2, text),
             Value::Name(text) => self.sized(2, text.as_bytes()),
+            Value::Blob(bytes) => self.bytes(bytes),
         }
     }
 
@@ -200,6 +201,7 @@ mod tests {
             hash(&[Value::Null, Value::Text(b"")]),
             hash(&[Value::Int(0), Value::Null]),
             hash(&[Value::Text(b"0"), Value::Null]),
+            hash(&[Value::Blob(b"0"), Value::Null]),
         ];
         for (n, one) in all.iter().enumerate() {
             assert!(all[..n].iter().all(|other| other != one));

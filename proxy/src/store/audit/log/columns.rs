@@ -2,8 +2,8 @@
 //! the columns that queries, exports and the command line show.
 //!
 //! Insertion, digest and everything that reads rows back take their order from one list per table, so they cannot disagree
-//! about it. The lists of tables are version 1 of the rows: a later version is a further list, never a change of this one.
-//! A new column is an entry here and a migration.
+//! about it. A later version of the rows only adds columns at the end of a table; the lists of earlier versions are the
+//! beginnings of the present ones. A new column is an entry here, a version and a migration.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,13 +11,17 @@ use std::time::Duration;
 
 use cmiot_signer::{AppId, Card};
 
+use super::body::Body;
 use super::identity::RowIdentity;
-use super::value::{Value, count, int, kind_number, micros, name, text};
+use super::value::{Value, blob, count, int, kind_number, micros, name, text};
 use crate::clock::Time;
 use crate::inline_str::InlineStr;
 
-/// The version of the rows that this proxy writes.
-pub(crate) const VERSION: i64 = 1;
+/// The version of the rows that this proxy writes into a new segment. Rows of a segment have its schema's version.
+pub(crate) const VERSION: i64 = 2;
+
+/// The first version in which calls have bodies.
+const WITH_BODIES: i64 = 2;
 
 /// A table of rows, which share one count of row numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +50,8 @@ pub(crate) enum Class {
     Text,
     /// Numbers of the table `name`.
     Name,
+    /// Bytes.
+    Blob,
 }
 
 impl Table {
@@ -72,9 +78,10 @@ impl Table {
         }
     }
 
-    /// Its columns after `id`, in the order of insertion and digest.
-    pub(crate) const fn columns(self) -> &'static [Column] {
+    /// Its columns after `id` in this version, in the order of insertion and digest.
+    pub(crate) const fn columns(self, version: i64) -> &'static [Column] {
         match self {
+            Self::Call if version < WITH_BODIES => CALL_ROW.split_at(CALL_ROW.len() - 1).0,
             Self::Record => LOOKUP_ROW,
             Self::Call => CALL_ROW,
             Self::Refused => REFUSED_ROW,
@@ -83,12 +90,12 @@ impl Table {
         }
     }
 
-    /// The position of a column in [`Self::select_sql`]. In a constant, a column that the table lacks does not compile.
+    /// The position of a column in [`Self::select_sql`], in all versions that have it. In a constant, a column that the table lacks does not compile.
     ///
     /// # Panics
     /// When the table has no such column.
     pub(crate) const fn position(self, name: &str) -> usize {
-        let columns = self.columns();
+        let columns = self.columns(VERSION);
         let mut at = 0;
         while at < columns.len() {
             if is_same(columns[at].name, name) {
@@ -99,24 +106,25 @@ impl Table {
         panic!("no such column")
     }
 
-    /// `INSERT` of so many whole rows, `id` first. A failure rolls the transaction back.
-    pub(crate) fn insert_sql(self, rows: usize) -> String {
-        let row = format!("({})", vec!["?"; self.columns().len() + 1].join(", "));
+    /// `INSERT` of so many whole rows of this version, `id` first. A failure rolls the transaction back.
+    pub(crate) fn insert_sql(self, rows: usize, version: i64) -> String {
+        let row = format!("({})", vec!["?"; self.columns(version).len() + 1].join(", "));
         let rows = vec![row; rows].join(", ");
-        format!("INSERT OR ROLLBACK INTO {} (id, {}) VALUES {rows}", self.name(), self.column_list())
+        format!("INSERT OR ROLLBACK INTO {} (id, {}) VALUES {rows}", self.name(), self.column_list(version))
     }
 
-    /// `SELECT` of whole rows, `id` first, ordered by number, from the table itself: it reads no index.
-    pub(crate) fn select_sql(self) -> String {
+    /// `SELECT` of whole rows, `id` first, ordered by number, from the table itself: it reads no index. `version` is that
+    /// of the segment's schema.
+    pub(crate) fn select_sql(self, version: i64) -> String {
         format!(
             "SELECT id, {} FROM {} NOT INDEXED WHERE id >= ?1 ORDER BY id",
-            self.column_list(),
+            self.column_list(version),
             self.name()
         )
     }
 
-    fn column_list(self) -> String {
-        self.columns().iter().map(|column| column.name).collect::<Vec<_>>().join(", ")
+    fn column_list(self, version: i64) -> String {
+        self.columns(version).iter().map(|column| column.name).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -244,6 +252,8 @@ pub struct CallRow {
     pub latency: Duration,
     /// The length of the carrier's reply in bytes.
     pub bytes: Option<usize>,
+    /// The reply itself, as far as it is kept.
+    pub body: Option<Body>,
 }
 
 table! {
@@ -262,6 +272,7 @@ table! {
     "status": Text or null = text(row.status.as_ref().map(InlineStr::as_bytes));
     "latency": Int = Value::Int(micros(row.latency));
     "bytes": Int or null = int(row.bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)));
+    "body": Blob or null = blob(identity.body());
 }
 
 /// Requests that were not admitted and were only counted.
@@ -397,6 +408,7 @@ pub const CALL: &[ViewColumn] = &[
     shown("latency_ms", ViewKind::Real),
     shown("bytes", ViewKind::Number),
     shown("masked", ViewKind::Text),
+    shown("body", ViewKind::Text),
 ];
 
 /// The columns of a status change, in the order of its fields.
@@ -435,7 +447,11 @@ pub const fn position(columns: &[ViewColumn], name: &str) -> usize {
     panic!("no such column")
 }
 
-/// The columns as a list for `SELECT`.
-pub(crate) fn select_list(columns: &[ViewColumn]) -> String {
-    columns.iter().map(|column| format!("\"{}\"", column.name)).collect::<Vec<_>>().join(", ")
+/// The columns as a list for `SELECT` from a segment of this version, with NULL for columns of later versions.
+pub(crate) fn select_list(columns: &[ViewColumn], version: i64) -> String {
+    let one = |column: &ViewColumn| match column.name {
+        "body" if version < WITH_BODIES => "NULL AS body".to_owned(),
+        name => format!("\"{name}\""),
+    };
+    columns.iter().map(one).collect::<Vec<_>>().join(", ")
 }

@@ -125,6 +125,16 @@ impl IdentityKey {
         &self.id
     }
 
+    /// The keyed hash of a body's SHA-256.
+    pub(super) fn hash_body(&self, sha256: &[u8; 32]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(b"cmiot-audit-body-1\0");
+        context.update(sha256);
+        let mut hash = [0; 32];
+        hash.copy_from_slice(context.sign().as_ref());
+        hash
+    }
+
     /// The hash of a card in the month's rows.
     pub fn hash(&self, kind: CardKind, number: &str) -> String {
         let mut context = hmac::Context::with_key(&self.key);
@@ -187,6 +197,8 @@ pub(crate) struct RowIdentity {
     peer: Option<Rc<str>>,
     /// The text of a note that names a card.
     detail: Option<Box<str>>,
+    /// The body of a carrier reply.
+    body: Option<Box<[u8]>>,
 }
 
 struct Keyed {
@@ -201,13 +213,14 @@ impl RowIdentity {
         card: Option<&Card>,
         peer: Option<Rc<str>>,
         detail: Option<Box<str>>,
+        body: Option<Box<[u8]>>,
     ) -> Self {
         let keyed = card.zip(key).map(|(card, key)| Keyed {
             card: key.hash(card.kind(), card.as_str()),
             masked: masked(card.as_str()),
             key: key.id.clone(),
         });
-        Self { keyed, peer, detail }
+        Self { keyed, peer, detail, body }
     }
 
     /// The card's hash, or without a key the card itself.
@@ -225,6 +238,10 @@ impl RowIdentity {
 
     pub(super) fn detail(&self) -> &str {
         self.detail.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn body(&self) -> Option<&[u8]> {
+        self.body.as_deref()
     }
 
     pub(super) fn peer(&self) -> Option<&str> {

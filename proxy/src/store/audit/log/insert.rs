@@ -40,6 +40,10 @@ impl<'c, 'a> Insert<'c, 'a> {
                     let text = ToSqlOutput::Borrowed(ValueRef::Text(text));
                     self.statement.raw_bind_parameter(place, text)?;
                 }
+                (Value::Blob(bytes), _) => {
+                    let bytes = ToSqlOutput::Borrowed(ValueRef::Blob(bytes));
+                    self.statement.raw_bind_parameter(place, bytes)?;
+                }
                 (Value::Name(text), None) => self.statement.raw_bind_parameter(place, text)?,
             }
         }

@@ -162,7 +162,11 @@ pub(super) fn identities<'a>(
             ))),
             _ => None,
         };
-        RowIdentity::new(key, row.card(), peer, detail.map(String::into_boxed_str))
+        let body = match row {
+            Row::Call(row) => row.body.as_ref().map(|body| body.written(key)),
+            _ => None,
+        };
+        RowIdentity::new(key, row.card(), peer, detail.map(String::into_boxed_str), body)
     })
     .collect()
 }

@@ -13,6 +13,8 @@ pub(crate) enum Value<'a> {
     Text(&'a [u8]),
     /// Stored once in the table `name`.
     Name(&'a str),
+    /// Bytes.
+    Blob(&'a [u8]),
 }
 
 impl PartialEq for Value<'_> {
@@ -21,6 +23,7 @@ impl PartialEq for Value<'_> {
             (Self::Null, Self::Null) => true,
             (Self::Int(one), Self::Int(other)) => one == other,
             (Self::Text(one), Self::Text(other)) => is_equal(one, other),
+            (Self::Blob(one), Self::Blob(other)) => one == other,
             (Self::Name(one), Self::Name(other)) => is_equal(one.as_bytes(), other.as_bytes()),
             _ => false,
         }
@@ -41,6 +44,10 @@ pub(super) fn text<T: AsRef<[u8]> + ?Sized>(text: Option<&T>) -> Value<'_> {
 
 pub(super) fn name(text: Option<&str>) -> Value<'_> {
     text.map_or(Value::Null, Value::Name)
+}
+
+pub(super) fn blob(bytes: Option<&[u8]>) -> Value<'_> {
+    bytes.map_or(Value::Null, Value::Blob)
 }
 
 pub(super) fn int(number: Option<i64>) -> Value<'static> {

@@ -46,6 +46,7 @@ fn written(identifiers: Identifiers) -> tempfile::TempDir {
                 status: row.status,
                 latency: Duration::from_millis(30),
                 bytes: Some(60),
+                body: None,
             });
         }
         assert_eq!(store.append(row).wait(), Ok(()));

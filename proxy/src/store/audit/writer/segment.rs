@@ -26,6 +26,8 @@ use crate::store::{Fault, StoreError, files, folder, wal};
 pub(crate) struct Segment {
     pub(crate) connection: Connection,
     pub(crate) month: Month,
+    /// The version of its schema and of its new rows.
+    version: i64,
     path: PathBuf,
     synchronous: Synchronous,
     names: Names,
@@ -62,6 +64,7 @@ impl Segment {
                 Some(IdentityKey::ensure(dir, month, || link::uses_key(&connection, &path))?)
             }
         };
+        let version = schema::version_of(&connection).map_err(sqlite)?;
         link::begin(&connection, dir, month, after)?;
         let head = link::head(&connection).map_err(sqlite)?;
         let head = head.ok_or_else(|| StoreError::new(&path, Fault::Malformed { value: "segment" }))?;
@@ -74,6 +77,7 @@ impl Segment {
         Ok(Self {
             connection,
             month,
+            version,
             path,
             synchronous,
             names,
@@ -102,8 +106,8 @@ impl Segment {
         if self.index.is_pending(self.head.last) {
             self.index.step(&batch, self.head.last, self.committed).map_err(sqlite)?;
         }
-        let index = &mut self.index;
-        let head = append(&batch, &mut self.names, self.key.as_ref(), self.head, rows, |card, id| {
+        let (index, key) = (&mut self.index, self.key.as_ref());
+        let head = append(&batch, &mut self.names, key, self.version, self.head, rows, |card, id| {
             index.note(card, id);
         })
         .map_err(sqlite)?;

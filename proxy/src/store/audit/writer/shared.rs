@@ -13,7 +13,7 @@ use crate::store::Failure;
 use crate::store::audit::evidence::lost::{Losses, Lost};
 use crate::store::audit::log::columns::Gap;
 use crate::store::audit::log::row::Row;
-use crate::store::audit::{AuditUnavailable, OnFailure, Options};
+use crate::store::audit::{AuditUnavailable, Bodies, OnFailure, Options};
 use crate::store::queue::Queue;
 
 pub(crate) struct Shared {
@@ -27,6 +27,7 @@ pub(crate) struct Shared {
     /// Whether a row without a waiter was dropped.
     pub(crate) incomplete: AtomicBool,
     pub(crate) on_failure: OnFailure,
+    pub(crate) bodies: Bodies,
     /// The requests without a record since the last commit.
     pub(crate) gap: Mutex<Option<Gap>>,
     /// The number of requests without a record since the start.
@@ -50,6 +51,7 @@ impl Shared {
             stalled: AtomicBool::new(false),
             incomplete: AtomicBool::new(false),
             on_failure: options.on_failure,
+            bodies: options.bodies,
             gap: Mutex::new(None),
             missed: AtomicU64::new(0),
             wal_bytes: AtomicU64::new(0),

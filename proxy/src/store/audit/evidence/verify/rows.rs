@@ -12,8 +12,9 @@ use super::index::Index;
 use super::names::Names;
 use super::{BatchSpan, SegmentVerifier};
 use crate::store::audit::log::chain::{Digest, Hash, Limits};
-use crate::store::audit::log::columns::{Class, Column, Table, VERSION};
+use crate::store::audit::log::columns::{Class, Column, Table};
 use crate::store::audit::log::value::Value;
+use crate::store::schema;
 
 /// A segment's rows up to the last batch that was read.
 pub(super) struct Scanned {
@@ -34,6 +35,8 @@ pub(super) struct StoredBatch {
 
 /// The state of a scan.
 struct Scan<'s, 'c> {
+    /// The version of the segment's schema.
+    schema: i64,
     tables: Tables<'s>,
     names: Names,
     index: Index<'c>,
@@ -49,11 +52,13 @@ impl SegmentVerifier<'_, '_> {
     /// Reads every row, ordered by number. `seed` and `before` are the hash and the number that the first batch follows.
     pub(super) fn rows(&mut self, seed: Hash, before: i64) -> rusqlite::Result<Scanned> {
         let connection = self.connection;
+        let schema = schema::version_of(connection)?;
         let mut statements = Table::ALL
             .iter()
-            .map(|table| connection.prepare(&table.select_sql()))
+            .map(|table| connection.prepare(&table.select_sql(schema)))
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let mut scan = Scan {
+            schema,
             names: Names::read(connection)?,
             tables: Tables::open(&mut statements, i64::MIN)?,
             index: Index::open(connection)?,
@@ -84,7 +89,7 @@ impl SegmentVerifier<'_, '_> {
 
     /// Reads one batch; everything that is wrong with it.
     fn batch(&mut self, scan: &mut Scan<'_, '_>, batch: &StoredBatch) -> rusqlite::Result<Vec<String>> {
-        let mut wrong = faults_of(&batch.limits, scan.scanned.last);
+        let mut wrong = faults_of(&batch.limits, scan.scanned.last, scan.schema);
         let mut digest = Digest::batch(&scan.scanned.head);
         let is_whole = self.batch_rows(scan, &batch.limits, &mut digest, &mut wrong)?;
         let hash = digest.finish_batch(batch.limits);
@@ -111,14 +116,15 @@ impl SegmentVerifier<'_, '_> {
         digest: &mut Digest,
         wrong: &mut Vec<String>,
     ) -> rusqlite::Result<bool> {
-        let Scan { tables, names, index, .. } = scan;
+        let Scan { schema, tables, names, index, .. } = scan;
+        let versions = Versions { schema: *schema, batch: limits.version };
         let mut is_whole = true;
         for id in limits.first..=limits.last {
             tables.skip_before(id, wrong)?;
             // The rest of a batch whose numbers are nonsense is not worth a line per row.
             let Some(table) = tables.holder_of(id, wrong) else { return Ok(false) };
             if let Some(row) = tables.row(table) {
-                if let Err(fault) = hash_row(digest, table, id, row, names)? {
+                if let Err(fault) = hash_row(digest, table, versions, id, row, names)? {
                     is_whole = false;
                     wrong.push(fault);
                 } else if table == Table::Note {
@@ -159,7 +165,7 @@ impl StoredBatch {
 }
 
 /// The faults of a batch that show before its rows are read.
-pub(super) fn faults_of(limits: &Limits, last: i64) -> Vec<String> {
+pub(super) fn faults_of(limits: &Limits, last: i64, schema: i64) -> Vec<String> {
     let mut wrong = Vec::new();
     if last.checked_add(1) != Some(limits.first) {
         let first = limits.first;
@@ -168,8 +174,8 @@ pub(super) fn faults_of(limits: &Limits, last: i64) -> Vec<String> {
     if limits.first > limits.last {
         wrong.push("has no row".to_owned());
     }
-    if limits.version != VERSION {
-        wrong.push(format!("its rows are of version {}, and this program knows {VERSION}", limits.version));
+    if !(1..=schema).contains(&limits.version) {
+        wrong.push(format!("its rows are of version {}, and the segment is of {schema}", limits.version));
     }
     wrong
 }
@@ -236,18 +242,32 @@ impl<'s> Tables<'s> {
     }
 }
 
-/// Adds a row to the digest of its batch. The inner error is the fault of a value that cannot have been written: it has
+/// The version of a segment's schema, and that of a batch in it.
+#[derive(Clone, Copy)]
+pub(super) struct Versions {
+    pub(super) schema: i64,
+    pub(super) batch: i64,
+}
+
+/// Adds a row to the digest of its batch; a column that the batch's version lacks must be NULL. The inner error is the fault of a value that cannot have been written: it has
 /// another type than its column, or the number of no name.
 pub(super) fn hash_row(
     digest: &mut Digest,
     table: Table,
+    versions: Versions,
     id: i64,
     row: &Row<'_>,
     names: &mut Names,
 ) -> rusqlite::Result<Result<(), String>> {
     digest.row(table.tag(), id);
-    for (place, column) in (1..).zip(table.columns()) {
-        match value(column, row.get_ref(place)?, names) {
+    let hashed = table.columns(versions.batch).len();
+    for (place, column) in (1..).zip(table.columns(versions.schema)) {
+        let value = match row.get_ref(place)? {
+            ValueRef::Null if place > hashed => continue,
+            _ if place > hashed => Err("holds a value, and the version of its batch has no such column"),
+            stored => value(column, stored, names),
+        };
+        match value {
             Ok(value) => digest.value(value),
             Err(fault) => {
                 let (table, column) = (table.name(), column.name);
@@ -268,8 +288,10 @@ fn value<'v>(column: &Column, value: ValueRef<'v>, names: &'v mut Names) -> Resu
         (Class::Name, ValueRef::Integer(number)) => {
             names.text(number).map(Value::Name).ok_or("holds the number of no name")
         }
+        (Class::Blob, ValueRef::Blob(bytes)) => Ok(Value::Blob(bytes)),
         (_, ValueRef::Null) if column.nullable => Ok(Value::Null),
         (_, ValueRef::Null) => Err("holds NULL"),
+        (Class::Blob, ValueRef::Integer(_) | ValueRef::Text(_)) => Err("holds no bytes"),
         (_, ValueRef::Integer(_)) => Err("holds a number instead of a text"),
         (Class::Int, ValueRef::Text(_)) => Err("holds a text instead of a number"),
         (Class::Name, ValueRef::Text(_)) => Err("holds a text instead of the number of a name"),

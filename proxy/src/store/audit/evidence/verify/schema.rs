@@ -28,7 +28,7 @@ const MOST_FINDINGS: usize = 10;
 
 /// Compares every row of the schema.
 pub(super) fn compare(connection: &Connection, month: Month, report: &mut Report) -> rusqlite::Result<()> {
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let version = schema::version_of(connection)?;
     let (mut found, mut expected) = (objects(connection)?, expected(version)?);
     // Objects of both are removed, one for one.
     expected.retain(|object| match found.iter().position(|other| other == object) {

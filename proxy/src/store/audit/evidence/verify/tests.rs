@@ -49,6 +49,7 @@ fn written() -> TempDir {
             status: Some("00".into()),
             latency: Duration::from_millis(30),
             bytes: Some(60),
+            body: store.body(b"{}").filter(|_| n != 2),
         });
         store.append_refused(RefusedRow { peer: None, reason: "token", count: 7, first: NOON, last: at });
         store.shared.missed(1, 0, at);

@@ -6,12 +6,13 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::names::Names;
-use super::rows::{StoredBatch, Tables, faults_of, hash_row};
+use super::rows::{StoredBatch, Tables, Versions, faults_of, hash_row};
 use crate::clock::Time;
 use crate::store::audit::log::chain::{self, Digest, Hash, Manifest};
 use crate::store::audit::log::columns::Table;
 use crate::store::audit::log::link::{self, Head};
 use crate::store::audit::query::range::first_since;
+use crate::store::schema;
 
 /// The first fault of an ended segment; none when it is the one that the manifest describes, and its rows at or after
 /// `since` are those that were committed.
@@ -57,9 +58,10 @@ pub(crate) fn fault_of_ended(
 
 /// The first fault of the batches after row `last`, whose chain has this head.
 fn chain_fault(connection: &Connection, mut last: i64, mut head: Hash) -> rusqlite::Result<Option<String>> {
+    let schema = schema::version_of(connection)?;
     let mut statements = Table::ALL
         .iter()
-        .map(|table| connection.prepare(&table.select_sql()))
+        .map(|table| connection.prepare(&table.select_sql(schema)))
         .collect::<rusqlite::Result<Vec<_>>>()?;
     let mut tables = Tables::open(&mut statements, last.saturating_add(1))?;
     let mut names = Names::read(connection)?;
@@ -69,13 +71,14 @@ fn chain_fault(connection: &Connection, mut last: i64, mut head: Hash) -> rusqli
     let mut batches = batches.query([last])?;
     while let Some(row) = batches.next()? {
         let StoredBatch { limits, hash } = StoredBatch::read(row)?;
-        let mut wrong = faults_of(&limits, last);
+        let mut wrong = faults_of(&limits, last, schema);
         let mut digest = Digest::batch(&head);
+        let versions = Versions { schema, batch: limits.version };
         for id in limits.first..=limits.last {
             tables.skip_before(id, &mut wrong)?;
             let Some(table) = tables.holder_of(id, &mut wrong) else { break };
             if let Some(row) = tables.row(table)
-                && let Err(fault) = hash_row(&mut digest, table, id, row, &mut names)?
+                && let Err(fault) = hash_row(&mut digest, table, versions, id, row, &mut names)?
             {
                 wrong.push(fault);
             }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 
 use super::*;
 use crate::store::audit::log::chain::{Digest, Hash, Limits};
-use crate::store::audit::log::columns::{Class, Table};
+use crate::store::audit::log::columns::{Class, Table, VERSION};
 use crate::store::audit::log::value::Value;
 
 /// Hashes a segment again, with batches of these rows, or of those that exist.
@@ -26,9 +26,10 @@ fn rehash(connection: &Connection, spans: Option<Vec<(i64, i64)>>) {
         .collect();
     let mut rows: HashMap<i64, (Table, Vec<Stored>)> = HashMap::new();
     for table in Table::ALL {
-        let mut all = connection.prepare(&table.select_sql()).unwrap();
+        let mut all = connection.prepare(&table.select_sql(VERSION)).unwrap();
         let values = |row: &rusqlite::Row<'_>| {
-            let values = (1..=table.columns().len()).map(|place| row.get(place)).collect::<Result<_, _>>()?;
+            let values =
+                (1..=table.columns(VERSION).len()).map(|place| row.get(place)).collect::<Result<_, _>>()?;
             Ok((row.get(0)?, (table, values)))
         };
         rows.extend(all.query_map([i64::MIN], values).unwrap().map(Result::unwrap));
@@ -41,7 +42,7 @@ fn rehash(connection: &Connection, spans: Option<Vec<(i64, i64)>>) {
         for id in first..=last {
             let (table, values) = &rows[&id];
             digest.row(table.tag(), id);
-            for (column, value) in table.columns().iter().zip(values) {
+            for (column, value) in table.columns(VERSION).iter().zip(values) {
                 digest.value(match value {
                     Stored::Integer(number) => {
                         match names.get(number).filter(|_| column.class == Class::Name) {
@@ -50,6 +51,7 @@ fn rehash(connection: &Connection, spans: Option<Vec<(i64, i64)>>) {
                         }
                     }
                     Stored::Text(text) => Value::Text(text.as_bytes()),
+                    Stored::Blob(bytes) if column.class == Class::Blob => Value::Blob(bytes),
                     Stored::Blob(bytes) => Value::Text(bytes),
                     Stored::Null | Stored::Real(_) => Value::Null,
                 });
@@ -184,7 +186,7 @@ fn retype(tables: &[&str]) -> (usize, usize) {
                 let sql = format!("SELECT \"{column}\" FROM {table} WHERE {key}");
                 let value: Stored = connection.query_row(&sql, [], |row| row.get(0)).unwrap();
                 let of_chain = in_chain
-                    .and_then(|of| of.columns().iter().find(|it| it.name.trim_matches('"') == column));
+                    .and_then(|of| of.columns(VERSION).iter().find(|it| it.name.trim_matches('"') == column));
                 let name = of_chain.filter(|it| it.class == Class::Name).and_then(|_| {
                     let sql = format!(
                         "SELECT text FROM name WHERE id = (SELECT \"{column}\" FROM {table} WHERE {key})"
@@ -207,7 +209,8 @@ fn retype(tables: &[&str]) -> (usize, usize) {
                     let allowed = of_chain.is_none_or(|it| {
                         let number = matches!(other, Stored::Integer(_)) && it.class == Class::Int;
                         let text = matches!(other, Stored::Text(_)) && it.class == Class::Text;
-                        number || text || (it.nullable && other == Stored::Null)
+                        let blob = matches!(other, Stored::Blob(_)) && it.class == Class::Blob;
+                        number || text || blob || (it.nullable && other == Stored::Null)
                     });
                     if row > 0 || allowed {
                         continue;
