@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::support::{Clocked, ICCID, MSISDN, Output, Proxy, Setup, carrier, run};
+use crate::support::{Card, Clocked, ICCID, MSISDN, Output, Proxy, Setup, carrier, run};
 
 /// From 2026-01-15, the initial time of a clocked proxy, to 2026-02-15.
 const A_MONTH: Duration = Duration::from_secs(31 * 86_400);
@@ -25,6 +25,35 @@ async fn two_months(setup: &Setup) -> Clocked {
     proxy.clock.advance(A_MONTH);
     proxy.look_up(&ICCID).await.assert_normal();
     proxy
+}
+
+#[tokio::test]
+async fn tables_fit_a_hundred_columns_and_wide_shows_the_rest() {
+    let carrier = carrier().await;
+    let proxy = Setup::with_carrier(&carrier).start().await;
+    proxy.look_up(&MSISDN).await.assert_normal();
+    proxy.look_up(&ICCID).await.assert_normal();
+    proxy.look_up(&Card::new("msisdn", "1476500417x")).await.assert_refusal("38");
+    let folder = proxy.config().parent().unwrap().to_owned();
+    let table = async |words: &[&str]| {
+        let words = [words, &["--config", "cmiot-proxy.toml"]].concat();
+        let (out, mut widest) = (run(&folder, &words, &[]).await.success().out, 0);
+        out.lines().for_each(|line| widest = widest.max(line.chars().count()));
+        (out, widest)
+    };
+    let (query, width) = table(&["audit", "query"]).await;
+    assert!(width <= 100, "{query}");
+    for whole in [MSISDN.number, ICCID.number, "card-format"] {
+        assert!(query.contains(whole), "{whole}: {query}");
+    }
+    assert!(!query.contains("latency_ms"), "{query}");
+    let (query, _) = table(&["audit", "query", "--wide"]).await;
+    assert!(query.contains("latency_ms") && query.contains("carrier_transid"), "{query}");
+    for words in [&["audit", "stats"][..], &["audit", "changes"], &["client", "list"]] {
+        let (narrow, width) = table(words).await;
+        assert!(width <= 100, "{words:?}: {narrow}");
+        table(&[words, &["--wide"]].concat()).await;
+    }
 }
 
 #[tokio::test]

@@ -66,6 +66,10 @@ async fn the_certificate_that_the_configuration_names_is_accepted_and_others_nee
     stats(&["--url", &by_name], &[("SSL_CERT_FILE", root.to_str().unwrap())]).await.success();
     stats(&["--url", &by_address, "--ca", "root.pem"], &[]).await.failed(1, ["certificate"]);
     stats(&["--url", &by_name, "--ca", "nosuch.pem"], &[]).await.failed(1, ["nosuch.pem"]);
+    let plain = format!("http://{}", proxy.admin_address());
+    stats(&["--url", &plain], &[]).await.failed(1, ["if it uses TLS", "https://"]);
+    let plain = format!("https://{}", proxy.address);
+    stats(&["--url", &plain], &[]).await.failed(1, ["does not use TLS"]);
     stats(&["--url", "ftp://localhost"], &[]).await.failed(1, ["https://", "unix:"]);
 }
 
@@ -202,6 +206,14 @@ async fn a_card_is_read_from_standard_input() {
     let (code, out, err) = with_input(&folder, &words, &format!("{}\n", MSISDN.number)).await;
     assert_eq!(code, Some(0), "{err}");
     assert!(out.trim_end().ends_with(&format!("msisdn={}", MSISDN.number)), "{out}");
+    let warm = ["cache", "warm", "--file", "-", "--config", "cmiot-proxy.toml"];
+    let (code, _, err) = with_input(&folder, &warm, &line).await;
+    assert!(code == Some(1) && err.contains("--result"), "{err}");
+    let (code, out, err) =
+        with_input(&folder, &[&warm[..], &["--result", "outcomes.csv"]].concat(), &line).await;
+    assert_eq!(code, Some(0), "{out}{err}");
+    let outcomes = std::fs::read_to_string(folder.join("outcomes.csv")).unwrap();
+    assert!(outcomes.ends_with(&format!("fetched,0,00,,msisdn:{}\n", MSISDN.number)), "{outcomes}");
     let hash = ["audit", "hash", "-", "--config", "cmiot-proxy.toml"];
     let (_, _, err) = with_input(&folder, &hash, &line).await;
     assert!(err.contains("no key"), "{err}");

@@ -165,6 +165,7 @@ fn list(config: &FileArg, wide: bool) -> anyhow::Result<()> {
     let (config, _) = Config::load(&config.config)?;
     let mut table = table::new(wide);
     table.set_header(["appid", "group", "rate", "replay", "passwords", "state"]);
+    table::wrap_only(&mut table, &["appid", "group"]);
     let mut clients: Vec<_> = config.clients.values().collect();
     clients.sort_by_key(|client| client.appid);
     for client in clients {

@@ -155,7 +155,7 @@ impl HttpClient {
                 body: body.collect().await?.to_bytes(),
             })
         };
-        exchange.await.map_err(|error| match remedy(&error) {
+        exchange.await.map_err(|error| match remedy(&error, self.base.starts_with("https:")) {
             Some(remedy) => anyhow::anyhow!("asking {}: {error:#}: {remedy}", self.name),
             None => error.context(format!("asking {}", self.name)),
         })
@@ -166,8 +166,15 @@ fn client<C: Connect + Clone>(connector: C) -> Client<C, Full<Bytes>> {
     Client::builder(TokioExecutor::new()).build(connector)
 }
 
-/// The remedy for an error of TLS, or for its absence.
-fn remedy(error: &anyhow::Error) -> Option<&'static str> {
+/// The remedy for an error of TLS, or for its absence; `secure` says whether this side uses it.
+fn remedy(error: &anyhow::Error, secure: bool) -> Option<&'static str> {
+    let ended = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<hyper::Error>().is_some_and(|e| e.is_incomplete_message() || e.is_parse())
+            || cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionReset)
+    };
+    if !secure && error.chain().any(ended) {
+        return Some("the listener sends no HTTP response: if it uses TLS, write https:// in --url");
+    }
     let tls = error.chain().find_map(|mut cause| {
         while let Some(inner) = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             cause = inner;

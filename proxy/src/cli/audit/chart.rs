@@ -1,6 +1,6 @@
-//! A bar of at most twelve characters, drawn in eighths.
+//! A bar of at most eight characters, drawn in eighths.
 
-const WIDTH: u64 = 12;
+const WIDTH: u64 = 8;
 const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
 
 /// A bar for `value` out of `most`; a value above zero is never empty.
@@ -9,7 +9,7 @@ pub(super) fn bar(value: u64, most: u64) -> String {
         return String::new();
     }
     let eighths = (u128::from(value) * u128::from(8 * WIDTH)).div_ceil(u128::from(most));
-    // At most 96.
+    // At most 64.
     let eighths = usize::try_from(eighths).unwrap_or(0);
     "█".repeat(eighths / 8) + EIGHTHS[eighths % 8]
 }
@@ -22,6 +22,6 @@ mod tests {
     fn a_bar_is_as_long_as_its_value() {
         let shown =
             [(0, 10), (1, 1_000_000), (5, 10), (10, 10), (0, 0)].map(|(value, most)| bar(value, most));
-        assert_eq!(shown, ["", "▏", "██████", "████████████", ""]);
+        assert_eq!(shown, ["", "▏", "████", "████████", ""]);
     }
 }

@@ -194,6 +194,7 @@ fn table(columns: &[ViewColumn], rows: &[Fields], wide: bool) -> Table {
     let mut table = table::new(wide);
     let shown = |column: &ViewColumn| wide || column.narrow;
     table.set_header(columns.iter().filter(|column| shown(column)).map(|column| column.name));
+    table::wrap_only(&mut table, &["client", "reason", "meaning"]);
     for row in rows {
         let fields = columns.iter().zip(row).filter(|(column, _)| shown(column));
         table.add_row(fields.map(|(column, field)| match (column.kind, field) {
@@ -208,7 +209,7 @@ fn table(columns: &[ViewColumn], rows: &[Fields], wide: bool) -> Table {
 
 /// One row as a list of its names and values; null values are left out.
 fn vertical_table(columns: &[ViewColumn], row: &[Field]) -> Table {
-    let mut table = table::new(false);
+    let mut table = table::of_one_row();
     for (column, field) in columns.iter().zip(row).filter(|(_, field)| **field != Field::Null) {
         table.add_row([column.name.to_owned(), render::cell(field)]);
     }

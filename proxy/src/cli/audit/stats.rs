@@ -49,15 +49,22 @@ impl Stats {
         let found = query::stats(&self.folder.with_segments()?, &filter, bucket)?;
         let most = found.iter().map(|bucket| bucket.stats.lookups).max().unwrap_or(0);
         let mut table = table::new(self.wide);
-        table.set_header([
-            "from", "lookups", "", "hit %", "calls", "saved", "refused", "failed", "codes", "p50 ms", "p95",
-            "p99",
-        ]);
+        // Without `wide` there is no room for one of the percentiles.
+        let shown = |cells: [String; 12]| {
+            let cells = cells.into_iter().enumerate();
+            cells.filter(|(index, _)| self.wide || *index != 9).map(|(_, cell)| cell)
+        };
+        let header = [
+            "from", "lookups", "", "hit %", "calls", "saved", "refused", "failed", "p50 ms", "p95", "p99",
+            "codes",
+        ];
+        table.set_header(shown(header.map(str::to_owned)));
+        table::wrap_only(&mut table, &["codes"]);
         for BucketStats { begin, stats } in &found {
             let LatencyPercentiles { p50, p95, p99 } = stats.latency;
             let [p50, p95, p99] = [p50, p95, p99].map(|micros| format!("{:.2}", f64::from(micros) / 1e3));
-            table.add_row([
-                begin.to_string().chars().take(16).collect(),
+            table.add_row(shown([
+                begin.to_string().chars().take(16).collect::<String>().replace('T', " "),
                 stats.lookups.to_string(),
                 chart::bar(stats.lookups, most),
                 format!("{:.1}", stats.hit_percent()),
@@ -65,11 +72,11 @@ impl Stats {
                 stats.saved().to_string(),
                 (stats.outcome("refused") + stats.counted).to_string(),
                 stats.outcome("failed").to_string(),
-                codes(stats),
                 p50,
                 p95,
                 p99,
-            ]);
+                codes(stats),
+            ]));
         }
         out!("{table}");
         let sum = |of: fn(&query::Stats) -> u64| found.iter().map(|bucket| of(&bucket.stats)).sum::<u64>();

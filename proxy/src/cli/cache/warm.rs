@@ -28,7 +28,7 @@ const LONGEST_WAIT: u64 = 60;
 
 #[derive(clap::Args)]
 pub(super) struct Warm {
-    /// File with a card a line, in its first column; a first line without a digit is a heading
+    /// File with one card per line, in its first column, or - for standard input; a first line without a digit is a heading
     #[arg(long, value_name = "CSV")]
     file: PathBuf,
     /// File for the outcomes, one line per card in the order of the cards [default: the cards' file with .result.csv]
@@ -37,7 +37,7 @@ pub(super) struct Warm {
     /// Report progress on standard error although it is no terminal: a line every ten seconds
     #[arg(long)]
     progress: bool,
-    /// Cards asked about at once
+    /// Cards that are fetched at the same time
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     at_once: u32,
     #[command(flatten)]
@@ -57,8 +57,14 @@ struct Done {
 impl Warm {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let client = self.at.client()?;
+        let path = match &self.result {
+            Some(path) => path.clone(),
+            None if self.file.as_os_str() == "-" => {
+                bail!("--file -: name the file for the outcomes with --result")
+            }
+            None => self.file.with_extension("result.csv"),
+        };
         let inputs = cards::read(&self.file)?;
-        let path = self.result.clone().unwrap_or_else(|| self.file.with_extension("result.csv"));
         let before = results::finished(&path)?;
         let with = self.with.suffix();
         let mut seen = HashSet::new();

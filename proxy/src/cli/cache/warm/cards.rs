@@ -3,6 +3,7 @@
 //!
 //! A heading (a first line without a digit), blank lines, `#` comments and a byte-order mark are skipped.
 
+use std::io::{read_to_string, stdin};
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -18,13 +19,13 @@ pub(super) struct Input {
     pub(super) card: Card,
 }
 
-/// The lines of a file, a repeated card as often as it is there.
+/// The lines of a file, or of standard input (`-`), a repeated card as often as it is there.
 ///
 /// # Errors
 /// A file that cannot be read; a line without a card, with its number.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<Input>> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("{}: cannot be read as UTF-8 text", path.display()))?;
+    let text = if path == Path::new("-") { read_to_string(stdin()) } else { std::fs::read_to_string(path) };
+    let text = text.with_context(|| format!("{}: cannot be read as UTF-8 text", path.display()))?;
     let mut inputs = Vec::new();
     let mut is_first = true;
     for (index, line) in without_mark(&text).lines().enumerate() {

@@ -387,7 +387,7 @@ pub const LOOKUP: &[ViewColumn] = &[
     shown("card_is", ViewKind::Text),
     shown("age_s", ViewKind::Real).narrow(),
     shown("carrier_transid", ViewKind::Text),
-    shown("latency_ms", ViewKind::Real).narrow(),
+    shown("latency_ms", ViewKind::Real),
     shown("authenticated", ViewKind::Flag),
     shown("masked", ViewKind::Text),
 ];
