@@ -30,11 +30,11 @@ use cmiot_signer::{AppId, Card, CardKind, Sequence, Stamp, Transid};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// The account, which is its own group's name and client.
-const GROUP: &str = "bench";
+/// The account, its group and its client, as in `xtask/src/setup.rs`.
+const GROUP: &str = "fleet";
 const APPID: &str = "100001";
 const EBID: &str = "0001000000009";
-const PASSWORD: &str = "bench-password";
+const PASSWORD: &str = "account-password";
 
 const BODY: &str = r#"{"status":"0","message":"正确","result":[{"STATUS":"00"}]}"#;
 

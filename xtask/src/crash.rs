@@ -1,11 +1,12 @@
-//! `cargo xtask crash`: kill -9 under load, again and again; then the audit verifies and has every answer.
+//! `cargo xtask crash`: kill -9 under load, repeatedly; after each kill the audit must verify and have every answer.
 //!
-//! Gateways ask a real proxy over sockets and note each request whose answer came whole. After the kill the chain is
-//! verified and every noted transid looked for; after the next start the last of them are sent again, and none may be
-//! answered. With `--power` the proxy's files are on a disk that keeps only what was synced ([`disk`]), and the power is
-//! lost at each kill: of what was not synced some pages are kept, others not. In most rounds syncs fail as well: one,
-//! several in a row, so many that the process ends itself and is started again, or every so many; with and without a
-//! reader that keeps the WAL. Under `durability = "process"` a power loss must lose answers, or it would prove nothing.
+//! Gateways send requests to a real proxy over sockets, and note each request with a complete response. After the kill the
+//! chain is verified, and every noted transid must be in the audit; after the next start the last of these requests are
+//! sent again, and all must be refused. With `--power` the proxy's files are on a disk that keeps only synced data
+//! ([`disk`]), and the power is lost at each kill: some of the other pages are kept, some are not. In most rounds syncs
+//! fail as well: one, several in a row, so many that the process ends itself and is started again, or every nth; with and
+//! without a reader that prevents checkpoints. Under `durability = "process"` a power loss must lose answers, or the test
+//! would prove nothing.
 
 mod disk;
 
@@ -26,6 +27,7 @@ use cmiot_signer::{AppId, Card, CardKind, Ebid, Password, Sequence, Signer, Stam
 use self::disk::Disk;
 use crate::run::{Run, root, target};
 use crate::server_process::ServerProcess;
+use crate::setup::{self, EBID, GATEWAY};
 
 /// Options of the crashes.
 #[derive(clap::Args)]
@@ -66,7 +68,6 @@ enum Syncs {
 }
 
 const GATEWAYS: u32 = 8;
-const EBID: &str = "0001000000009";
 /// Number of answered requests that are sent again after a start.
 const REPEATED: usize = 40;
 /// Time until the proxy retries a failed sync for the last time, with a margin.
@@ -137,17 +138,7 @@ fn crash(program: &Path, rounds: u32, durability: &str, power: bool) -> Result<T
         // At no particular point: the rounds differ by a step that shares no factor with anything here.
         thread::sleep(Duration::from_millis(100 + u64::from(round * 37 % 401)));
         if let Some(disk) = &disk {
-            match syncs {
-                Syncs::Well => {}
-                Syncs::Fail(left) => disk.fail(left, 0)?,
-                Syncs::FailEvery(every) => disk.fail(0, every)?,
-            }
-            match syncs {
-                Syncs::Well => {}
-                // By then it writes again, or has ended.
-                Syncs::Fail(2..) => thread::sleep(LAST_ATTEMPT),
-                _ => thread::sleep(Duration::from_millis(300)),
-            }
+            fail_syncs(disk, syncs)?;
         }
         if proxy.has_ended()? {
             tally.restarts += 1;
@@ -166,10 +157,8 @@ fn crash(program: &Path, rounds: u32, durability: &str, power: bool) -> Result<T
             let share = [0, 0, 50, 90][usize::try_from(disk.below(4))?];
             disk.lose_power(share)?;
         }
-        let verified =
-            Command::new(program).args(["audit", "verify", "--dir"]).arg(folder.join("data")).output()?;
-        if !verified.status.success() {
-            eprintln!("round {round}, {syncs:?}: {}", String::from_utf8_lossy(&verified.stdout));
+        if let Some(damage) = verify(program, &folder)? {
+            eprintln!("round {round}, {syncs:?}: {damage}");
             tally.broken_chains += 1;
         }
         let audited = audited(program, &folder)?;
@@ -184,6 +173,27 @@ fn crash(program: &Path, rounds: u32, durability: &str, power: bool) -> Result<T
     fs::remove_dir_all(&folder)?;
     ensure!(tally.answered >= rounds as usize, "{} answers in {rounds} rounds are no load", tally.answered);
     Ok(tally)
+}
+
+/// Starts the failures of this round, and waits for their effect.
+fn fail_syncs(disk: &Disk, syncs: Syncs) -> Result<()> {
+    match syncs {
+        Syncs::Well => return Ok(()),
+        Syncs::Fail(left) => disk.fail(left, 0)?,
+        Syncs::FailEvery(every) => disk.fail(0, every)?,
+    }
+    // After this time the proxy writes again, or has ended.
+    let has_last_attempt = matches!(syncs, Syncs::Fail(2..));
+    thread::sleep(if has_last_attempt { LAST_ATTEMPT } else { Duration::from_millis(300) });
+    Ok(())
+}
+
+/// The damage that `audit verify` reports, if any.
+fn verify(program: &Path, folder: &Path) -> Result<Option<String>> {
+    let verified =
+        Command::new(program).args(["audit", "verify", "--dir"]).arg(folder.join("data")).output()?;
+    let damage = String::from_utf8_lossy(&verified.stdout).into_owned();
+    Ok((!verified.status.success()).then_some(damage))
 }
 
 /// One, several in a row, so many that the process ends, every so many, and none: with an odd number of kinds, each comes
@@ -276,8 +286,8 @@ fn restart(program: &Path, folder: &Path, disk: Option<&Disk>) -> Result<(Server
 
 /// One gateway: on and on over one connection until it breaks; the requests whose answers came whole.
 fn ask(address: &str, sequence: &AtomicU32) -> Result<Vec<Asked>> {
-    let (appid, ebid) = (AppId::parse("GW0001")?, Ebid::parse(EBID)?);
-    let password = Password::new(b"gateway-password")?;
+    let (appid, ebid) = (AppId::parse(GATEWAY.appid)?, Ebid::parse(EBID)?);
+    let password = Password::new(GATEWAY.password.as_bytes())?;
     let mut answered = Vec::new();
     let Ok(stream) = TcpStream::connect(address) else { return Ok(answered) };
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
@@ -352,14 +362,7 @@ fn build() -> Result<PathBuf> {
 
 /// A simulated carrier, and its base URL.
 fn carrier(program: &Path) -> Result<(ServerProcess, String)> {
-    let account = format!("100001:{EBID}:carrier-password");
-    let mut carrier = ServerProcess::start(Command::new(program).args([
-        "simulate",
-        "--listen",
-        "127.0.0.1:0",
-        "--account",
-        &account,
-    ]))?;
+    let mut carrier = ServerProcess::start(setup::simulate(&mut Command::new(program)))?;
     let base_url = carrier.wait_for_line("simulated carrier ")?;
     Ok((carrier, base_url))
 }
@@ -378,26 +381,8 @@ fn proxy(program: &Path, folder: &Path, disk: Option<&Disk>) -> Result<(ServerPr
 
 /// Freshness by default: the first lookups of a round are calls, most are hits.
 fn config(base_url: &str, durability: &str) -> String {
-    format!(
-        r#"[gateway]
-listen = "127.0.0.1:0"
-[admin]
-listen = "127.0.0.1:0"
-[carrier]
-base_url = "{base_url}"
-[audit]
-durability = "{durability}"
-[[account]]
-name = "fleet"
-appid = "100001"
-ebid = "{EBID}"
-password = "carrier-password"
-[[client]]
-group = "fleet"
-appid = "GW0001"
-password = "gateway-password"
-"#
-    )
+    let settings = format!("audit.durability = \"{durability}\"");
+    setup::config(base_url, &settings) + &setup::client_table(GATEWAY)
 }
 
 #[cfg(test)]

@@ -1,16 +1,17 @@
 //! The project's own commands, run as `cargo xtask COMMAND`: this file is their table of contents.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
 //! | `test.rs` | `cargo xtask test`: fetch what the tests need, then run them all |
-//! | `ci.rs`, `ci/` | `cargo xtask ci [STAGE]...`: everything that a change must pass, a stage a function |
-//! | `crash.rs` | `cargo xtask crash`: kill -9 and power loss under load, then every answer is looked for |
+//! | `ci.rs`, `ci/` | `cargo xtask ci [STAGE]...`: everything that a change must pass, one function per stage |
+//! | `crash.rs` | `cargo xtask crash`: kill -9 and power loss under load, then the search for every answer |
 //! | `bench.rs`, `bench/` | `cargo xtask bench NAME`: the project against its peers in one run |
-//! | `firmware.rs`, `firmware/` | `cargo xtask firmware`: the signer on emulated chips, tested and weighed |
+//! | `firmware.rs`, `firmware/` | `cargo xtask firmware`: the signer on emulated chips, tested and measured |
 //! | `hostile.rs`, `hostile/` | `cargo xtask hostile`: the proxy under attack, while legitimate gateways send requests |
 //! | `prose.rs`, `prose/` | `cargo xtask prose`: words and patterns that comments, messages and documents do without |
 //! | `release.rs`, `release/` | `cargo xtask release`: the static executables of a release, built with profile-guided optimisation, and their sizes |
-//! | `tools.rs` | what a machine must have, and how it is brought there |
+//! | `tools.rs` | the tools that a machine must have, and their installation |
+//! | `setup.rs` | the account, the client and the configuration of the systems that commands start |
 //! | `server_process.rs` | a server as a child process, from its start to its end |
 //! | `run.rs` | one child process: its command line is printed, its failure is an error |
 //!
@@ -26,6 +27,7 @@ mod prose;
 mod release;
 mod run;
 mod server_process;
+mod setup;
 mod test;
 mod tools;
 
@@ -58,13 +60,13 @@ enum Command {
         #[command(subcommand)]
         bench: bench::Bench,
     },
-    /// Test the signer on emulated chips, weigh it, and compare with its budgets
+    /// Test the signer on emulated chips, measure it, and compare with its budgets
     Firmware {
         /// Record what is measured as the new baseline
         #[arg(long)]
         rebase: bool,
     },
-    /// Attack the proxy while legitimate gateways send requests, and print how these fared
+    /// Attack the proxy while legitimate gateways send requests, and print the results of these
     Hostile {
         /// Attacks to make; all when none is named
         attacks: Vec<hostile::Attack>,
@@ -76,7 +78,7 @@ enum Command {
     Prose(prose::Options),
     /// Build the static executables for x86_64 and aarch64, and print their sizes and what an idle one holds
     Release,
-    /// One attacker, as `hostile` starts it
+    /// Run one attacker, as `hostile` starts it
     #[command(hide = true)]
     Attack { attack: hostile::Attack, to: std::net::SocketAddr, seconds: u64 },
 }

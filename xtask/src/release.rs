@@ -11,10 +11,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::run::{Run, root, target};
 use crate::server_process::ServerProcess;
+use crate::setup;
 use crate::tools;
 use pgo::Executable;
 
@@ -31,8 +32,11 @@ const IDLE: f64 = 16.0;
 /// # Errors
 /// When something cannot be built or started, or is over its limit.
 pub(crate) fn command() -> Result<()> {
-    let place = target().display().to_string();
-    ensure!(!place.contains(char::is_whitespace), "{place} has a space in it, where a compiler's flag ends");
+    let folder = target().display().to_string();
+    ensure!(
+        !folder.contains(char::is_whitespace),
+        "{folder} contains a space, which would end a compiler's flag"
+    );
     tools::toolchain()?;
     Run::cargo("build --locked --release --package cmiot-bench --example load").run()?;
     let instrumented = target().join("instrumented");
@@ -85,7 +89,7 @@ fn build(targets: &[(&str, String)], folder: &Path) -> Result<()> {
         .args([folder])
         .env("PATH", &format!("{}:{path}", zig.display()))
         .env("CARGO_ZIGBUILD_PYTHON_PATH", &python.display().to_string())
-        // Any of these would take the place of the flags for a target, or come after them.
+        // Any of these would replace the flags for a target, or follow them.
         .without_env("RUSTFLAGS")
         .without_env("CARGO_ENCODED_RUSTFLAGS")
         .without_env("CFLAGS")
@@ -119,7 +123,7 @@ fn idle(program: &Path) -> Result<f64> {
     let folder = target().join("release-idle");
     let _ = fs::remove_dir_all(&folder); // of a run that was cut off
     fs::create_dir_all(&folder)?;
-    let config = configure(&folder, "http://127.0.0.1:9", "100001:0001000000009:carrier")?;
+    let config = configure(&folder, "http://127.0.0.1:9")?;
     let mut proxy = ServerProcess::start(
         Command::new(program).args(["serve", "--config"]).arg(&config).stderr(Stdio::null()),
     )?;
@@ -130,18 +134,9 @@ fn idle(program: &Path) -> Result<f64> {
     Ok(mebibytes(resident))
 }
 
-/// A configuration in this folder, for a carrier and one account with it, APPID:EBID:PASSWORD.
-fn configure(folder: &Path, base_url: &str, account: &str) -> Result<PathBuf> {
-    let [appid, ebid, password] = account.split(':').collect::<Vec<_>>()[..] else {
-        bail!("no account: {account}")
-    };
+/// Writes a configuration with the account into this folder; returns its path.
+fn configure(folder: &Path, base_url: &str) -> Result<PathBuf> {
     let config = folder.join("cmiot-proxy.toml");
-    crate::run::write_private(
-        &config,
-        &format!(
-            "gateway.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\ncarrier.base_url = \"{base_url}\"\n\
-             [[account]]\nname = \"fleet\"\nappid = \"{appid}\"\nebid = \"{ebid}\"\npassword = \"{password}\"\n"
-        ),
-    )?;
+    crate::run::write_private(&config, &setup::config(base_url, ""))?;
     Ok(config)
 }

@@ -13,15 +13,16 @@ use anyhow::{Context, Result};
 use cmiot_simulator::{Account, Answer, Config, Rule, Simulator, Throttle};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use self::load::{Asked, ask, crowd, p50};
-use super::servers::{APPID, EBID, PASSWORD, Server, Site, Spec};
+use self::load::{Asked, ask, p50, send_concurrently};
+use super::servers::{Server, Site, Spec};
 use crate::run::{Run, root, target};
+use crate::setup::{APPID, EBID, PASSWORD};
 use crate::tools;
 
 /// Latency of the carrier in the first three scenarios.
 const CARRIER: Duration = Duration::from_millis(300);
 /// Simultaneous requests in the first scenario.
-const CROWD: u32 = 200;
+const CONCURRENT: u32 = 200;
 /// A gateway's timeout in the last one: a tenth of the vendor's 25 s, as every duration there.
 const TIMEOUT: Duration = Duration::from_millis(2_500);
 
@@ -68,7 +69,7 @@ async fn all(specs: &[Spec], options: &Options) -> Result<()> {
     println!("\n| scenario | {} |", specs.iter().map(|spec| spec.name).collect::<Vec<_>>().join(" | "));
     println!("|{}", " --- |".repeat(specs.len() + 1));
     let rows = [
-        format!("{CROWD} at once, one card: carrier calls, p50"),
+        format!("{CONCURRENT} at once, one card: carrier calls, p50"),
         "leader leaves at 100 ms, 50 waiting since 50 ms: calls, p50".to_owned(),
         "carrier answers 503, 50 at once: calls, p50".to_owned(),
         "error inside HTTP 200 asked twice: answered from cache as good".to_owned(),
@@ -85,17 +86,17 @@ async fn all(specs: &[Spec], options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The carrier's own time, for a call alone and for the first scenario's crowd: what the load sees with nothing in
+/// The carrier's own time, for a call alone and for the first scenario's requests: what the load sees with nothing in
 /// between.
 async fn without_a_cache() -> Result<String> {
     let carrier = Simulator::start_local(Config::new([Account::new(APPID, EBID, PASSWORD)])).await?;
     carrier.set_latency(CARRIER);
-    let alone = crowd(carrier.addr(), 1, 0).await;
-    let crowded = crowd(carrier.addr(), CROWD, 0).await;
+    let alone = send_concurrently(carrier.addr(), 1, 0).await;
+    let concurrent = send_concurrently(carrier.addr(), CONCURRENT, 0).await;
     Ok(format!(
-        "the carrier itself, p50: {:.0} ms asked once, {:.0} ms asked by {CROWD} at once",
+        "the carrier itself, p50: {:.0} ms asked once, {:.0} ms asked by {CONCURRENT} at once",
         p50(&alone),
-        p50(&crowded)
+        p50(&concurrent)
     ))
 }
 
@@ -106,13 +107,13 @@ async fn play(spec: &Spec, options: &Options) -> Result<Vec<String>> {
     let mut cells = Vec::new();
     for scenario in &options.rows {
         let carrier = Simulator::start_local(Config::new([Account::new(APPID, EBID, PASSWORD)])).await?;
-        let place = folder.join(scenario.to_string());
+        let site_folder = folder.join(scenario.to_string());
         let program = target().join("release/cmiot-proxy");
-        let site = Site::new(&place, carrier.addr(), &program, servers::fresh(spec))?;
+        let site = Site::new(&site_folder, carrier.addr(), &program, servers::fresh(spec))?;
         let mut server = Server::start(spec, site)?;
         let cell = match scenario {
             1 => many(&server, &carrier).await,
-            2 => leaver(&server, &carrier).await,
+            2 => disconnecting(&server, &carrier).await,
             3 => failing(&server, &carrier).await,
             4 => error_inside(&server, &carrier).await,
             5 => expiry(&server, &carrier, options.cards).await?,
@@ -130,17 +131,17 @@ fn calls_and_p50(carrier: &Simulator, asked: &[Asked]) -> String {
 
 async fn many(server: &Server, carrier: &Simulator) -> String {
     carrier.set_latency(CARRIER);
-    let asked = crowd(server.address(), CROWD, 0).await;
+    let asked = send_concurrently(server.address(), CONCURRENT, 0).await;
     calls_and_p50(carrier, &asked)
 }
 
-async fn leaver(server: &Server, carrier: &Simulator) -> String {
+async fn disconnecting(server: &Server, carrier: &Simulator) -> String {
     carrier.set_latency(CARRIER);
     let address = server.address();
     let leader = tokio::spawn(async move { ask(address, 0, TIMEOUT).await });
     carrier.wait_for_calls(1).await;
     sleep(Duration::from_millis(50)).await;
-    let waiting = tokio::spawn(async move { crowd(address, 50, 0).await });
+    let waiting = tokio::spawn(async move { send_concurrently(address, 50, 0).await });
     sleep(Duration::from_millis(50)).await;
     leader.abort(); // its socket closes
     let asked = waiting.await.unwrap_or_default();
@@ -149,7 +150,7 @@ async fn leaver(server: &Server, carrier: &Simulator) -> String {
 
 async fn failing(server: &Server, carrier: &Simulator) -> String {
     carrier.set_rules([Rule::any().then(Answer::html(503)).latency(CARRIER)]);
-    let asked = crowd(server.address(), 50, 0).await;
+    let asked = send_concurrently(server.address(), 50, 0).await;
     calls_and_p50(carrier, &asked)
 }
 

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::peers::{CARDS, wrk};
-use super::servers::{APPID, BASELINE, Carrier, EBID, PASSWORD, POWER, PROCESS, Server, Site, Spec};
+use super::servers::{BASELINE, Carrier, POWER, PROCESS, Server, Site, Spec};
 use crate::run::{Run, root, target};
+use crate::setup;
 use crate::tools;
 
 /// Connections, for both loads.
@@ -121,7 +122,7 @@ impl Load {
         let printed = Run::new("taskset")
             .args(["-c", "1"])
             .args([target().join("release/examples/load")])
-            .args(["--address", &address.to_string(), "--account", &format!("{APPID}:{EBID}:{PASSWORD}")])
+            .args(["--address", &address.to_string(), "--account", &setup::account()])
             .args(["--rate", &rate.to_string(), "--seconds", &seconds.to_string()])
             .args(["--connections", &connections.to_string(), "--cards", &CARDS.count.to_string()])
             .args(["--first-card", &first.to_string(), "--first", &self.sequence.to_string()])

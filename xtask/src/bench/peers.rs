@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::servers::{self, Carrier, Server, Site, Spec};
 use crate::run::{Run, root};
+use crate::setup;
 use crate::tools;
 
 /// Distinct cards, all warm.
@@ -94,8 +95,8 @@ pub(crate) fn command(options: &Options) -> Result<()> {
         let mut samples: Vec<Vec<Sample>> = specs.iter().map(|_| Vec::new()).collect();
         for round in 0..options.rounds.unwrap_or(3) {
             for (spec, samples) in specs.iter().zip(&mut samples) {
-                let place = folder.join(format!("{}-{connections}-{round}", spec.name));
-                let server = start(&[], spec, &place, &carrier, &carrier.program)?;
+                let site_folder = folder.join(format!("{}-{connections}-{round}", spec.name));
+                let server = start(&[], spec, &site_folder, &carrier, &carrier.program)?;
                 samples.push(measure(&server, connections, options.seconds, &mut sequence)?);
             }
         }
@@ -105,8 +106,14 @@ pub(crate) fn command(options: &Options) -> Result<()> {
 }
 
 /// Starts a server in a folder of its own.
-fn start(under: &[String], spec: &Spec, place: &Path, carrier: &Carrier, program: &Path) -> Result<Server> {
-    let mut site = Site::on_one_processor(place, carrier)?;
+fn start(
+    under: &[String],
+    spec: &Spec,
+    site_folder: &Path,
+    carrier: &Carrier,
+    program: &Path,
+) -> Result<Server> {
+    let mut site = Site::on_one_processor(site_folder, carrier)?;
     site.runner.extend(under.iter().cloned());
     program.clone_into(&mut site.program);
     Server::start(spec, site)
@@ -140,9 +147,9 @@ pub(super) fn wrk(
             "10s",
         ])
         .args(["-s", "bench/peers/sign.lua", &format!("http://{address}")])
-        .env("APPID", servers::APPID)
-        .env("PASSWORD", servers::PASSWORD)
-        .env("EBID", servers::EBID)
+        .env("APPID", setup::APPID)
+        .env("PASSWORD", setup::PASSWORD)
+        .env("EBID", setup::EBID)
         .env("CARDS", &cards.count.to_string())
         .env("STRIDE", &cards.stride.to_string())
         .env("FIRST", &first.to_string())

@@ -50,17 +50,17 @@ pub(crate) fn command(options: &Options) -> Result<()> {
 fn cards(folder: &Path, options: &Options) -> Result<()> {
     let mut rows = Vec::new();
     for &cards in &options.cards {
-        let place = folder.join(format!("cards-{cards}"));
-        make(&["fill", path(&place.join("data"))?, &cards.to_string()])?;
-        let config = started::configure(&place, cards, None)?;
-        let size = std::fs::metadata(place.join("data/cache.db"))?.len() as f64 / 1_048_576.0;
-        let first = Started::start(&place)?.first_answer.as_secs_f64() * 1e3;
+        let site_folder = folder.join(format!("cards-{cards}"));
+        make(&["fill", path(&site_folder.join("data"))?, &cards.to_string()])?;
+        let config = started::configure(&site_folder, cards, None)?;
+        let size = std::fs::metadata(site_folder.join("data/cache.db"))?.len() as f64 / 1_048_576.0;
+        let first = Started::start(&site_folder)?.first_answer.as_secs_f64() * 1e3;
         let [held, bytes, ns] = numbers(&make(&["memory", path(&config)?, &cards.to_string()])?)?;
         let row =
             format!("| {cards} | {size:.1} | {first:.0} | {} ({held} held) | {ns} |", bytes / held.max(1));
-        rows.push((cards, place, row));
+        rows.push((cards, site_folder, row));
     }
-    let stores: Vec<_> = rows.iter().map(|(cards, place, _)| (*cards, place.as_path())).collect();
+    let stores: Vec<_> = rows.iter().map(|(cards, site_folder, _)| (*cards, site_folder.as_path())).collect();
     let cpu = hit::cpu(&stores, options.seconds, 3)?;
     println!(
         "\n| cards | cache.db, MiB | start to first answer, ms | in memory, bytes per card | found again, ns \
@@ -70,16 +70,16 @@ fn cards(folder: &Path, options: &Options) -> Result<()> {
     for ((_, _, row), us) in rows.iter().zip(&cpu) {
         println!("{row} {us:.1} | {:.2} |", us / cpu[0]);
     }
-    for (_, place, _) in &rows {
-        std::fs::remove_dir_all(place)?;
+    for (_, site_folder, _) in &rows {
+        std::fs::remove_dir_all(site_folder)?;
     }
     Ok(())
 }
 
-fn window(place: &Path, records: u64) -> Result<()> {
-    make(&["window", path(&place.join("data"))?, &records.to_string()])?;
-    started::configure(place, 0, None)?;
-    let started = Started::start(place)?;
+fn window(site_folder: &Path, records: u64) -> Result<()> {
+    make(&["window", path(&site_folder.join("data"))?, &records.to_string()])?;
+    started::configure(site_folder, 0, None)?;
+    let started = Started::start(site_folder)?;
     println!(
         "\nreplay window of {records} transids: start to first answer {:.0} ms, resident {:.1} MiB",
         started.first_answer.as_secs_f64() * 1e3,

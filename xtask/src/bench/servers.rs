@@ -14,13 +14,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::run::{root, target};
 use crate::server_process::ServerProcess;
+use crate::setup;
 
 pub(super) use self::specs::{ALL, BASELINE, FLEET, POWER, PROCESS, configure, nginx, ours, varnish};
-
-/// Credentials of the one account; the load signs with them.
-pub(super) const APPID: &str = "100001";
-pub(super) const PASSWORD: &str = "bench-password";
-pub(super) const EBID: &str = "0001000000009";
 
 /// The limit for a server's start. Under valgrind a start is fifty times slower.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -30,13 +26,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// One processor is the server's; load and carrier have the other.
 const SERVER_PROCESSOR: &str = "0";
 const CARRIER_PROCESSOR: &str = "1";
-
-/// The account in a configuration of the proxy.
-pub(super) fn account() -> String {
-    format!(
-        "[[account]]\nname = \"bench\"\nappid = \"{APPID}\"\nebid = \"{EBID}\"\npassword = \"{PASSWORD}\"\n"
-    )
-}
 
 /// A kind of server.
 #[derive(Clone, Copy)]
@@ -106,10 +95,9 @@ impl Carrier {
     /// Starts it on a free port, from this executable or from the release build.
     pub(super) fn start(program: Option<&Path>) -> Result<Self> {
         let program = program.map_or_else(|| target().join("release/cmiot-proxy"), Path::to_owned);
-        let account = format!("{APPID}:{EBID}:{PASSWORD}");
         let mut command = Command::new("taskset");
         command.args(["-c", CARRIER_PROCESSOR]).arg(&program);
-        command.args(["simulate", "--listen", "127.0.0.1:0", "--account", &account]);
+        setup::simulate(&mut command);
         let mut process = ServerProcess::start(command.current_dir(root()).process_group(0))?;
         let address = process.wait_for_line("simulated carrier http://")?.parse()?;
         Ok(Self { _process: process, address, program })

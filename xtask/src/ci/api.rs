@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::run::{Run, root, target, write_private};
 use crate::server_process::ServerProcess;
+use crate::setup::{self, LISTEN};
 use crate::tools;
 
 /// Requests of a kind that are made up for each page. More find nothing that these do not.
@@ -27,17 +28,10 @@ pub(super) fn stage() -> Result<()> {
         let mut command = Command::new(target().join("debug/cmiot-proxy"));
         ServerProcess::start(command.args(arguments).env("RUST_LOG", "warn").current_dir(&folder))
     };
-    let mut carrier = start(&["simulate", "--listen", "127.0.0.1:0", "--account", "100001:1:carrier"])?;
+    let mut carrier = start(&["simulate", "--listen", LISTEN, "--account", &setup::account()])?;
     let base_url = carrier.wait_for_line("simulated carrier ")?;
     write_private(&folder.join("admin.token"), TOKEN)?;
-    write_private(
-        &folder.join("api.toml"),
-        &format!(
-            "[gateway]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"admin.token\"\n\
-             [carrier]\nbase_url = \"{base_url}\"\n\
-             [[account]]\nname = \"fleet\"\nappid = \"100001\"\nebid = \"1\"\npassword = \"carrier\"\n"
-        ),
-    )?;
+    write_private(&folder.join("api.toml"), &setup::config(&base_url, "admin.token_file = \"admin.token\""))?;
     let mut proxy = start(&["serve", "--config", "api.toml"])?;
     let admin = proxy.wait_for_line("admin ")?;
     // The same requests every time: what fails must fail again.

@@ -12,8 +12,9 @@ use clap::ValueEnum;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::environment::EXCESSIVE;
+use super::environment::{EXCESSIVE, LEGITIMATE};
 use super::legitimate::request;
+use crate::setup::Credentials;
 
 /// The kinds of attack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -121,7 +122,8 @@ impl Attack {
                 counts.answered(stream.read(&mut some).await?);
             }
             Self::BadTokens => loop {
-                let wrong = request(("GOOD", "a-wrong-password"), n).map_err(std::io::Error::other)?;
+                let wrong = Credentials { password: "a-wrong-password", ..LEGITIMATE };
+                let wrong = request(wrong, n).map_err(std::io::Error::other)?;
                 stream.write_all(wrong.as_bytes()).await?;
                 counts.answered(stream.read(&mut some).await?);
             },

@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 
 use crate::run::{Run, target};
 use crate::server_process::ServerProcess;
+use crate::setup::{self, Credentials, GATEWAY};
 
 /// Credentials of the legitimate gateways, and of one that exceeds its rate.
-pub(super) const LEGITIMATE: (&str, &str) = ("GOOD", "the-good-ones");
-pub(super) const EXCESSIVE: (&str, &str) = ("GREEDY", "the-greedy-ones");
-pub(super) const EBID: &str = "0001000000009";
+pub(super) const LEGITIMATE: Credentials = GATEWAY;
+pub(super) const EXCESSIVE: Credentials = Credentials { appid: "EXCESSIVE", password: "excessive-password" };
 
 /// The processes, and their folder, which is dropped last.
 pub(super) struct Environment {
@@ -38,21 +38,11 @@ impl Environment {
         let _ = std::fs::remove_dir_all(&folder.0); // of an interrupted run
         std::fs::create_dir_all(&folder.0)?;
 
-        let account = format!("100001:{EBID}:carrier");
-        let mut carrier = ServerProcess::start(
-            Command::new(&program)
-                .args(["simulate", "--listen", "127.0.0.1:0", "--account", &account])
-                .stderr(Stdio::null()),
-        )?;
+        let mut carrier =
+            ServerProcess::start(setup::simulate(&mut Command::new(&program)).stderr(Stdio::null()))?;
         let base_url = carrier.wait_for_line("simulated carrier ")?;
-        let config = format!(
-            "[gateway]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-             [carrier]\nbase_url = \"{base_url}\"\n\
-             [[account]]\nname = \"fleet\"\nappid = \"100001\"\nebid = \"{EBID}\"\npassword = \"carrier\"\n\
-             [[client]]\ngroup = \"fleet\"\nappid = \"{}\"\npassword = \"{}\"\n\
-             [[client]]\ngroup = \"fleet\"\nappid = \"{}\"\npassword = \"{}\"\nrate = 50\n",
-            LEGITIMATE.0, LEGITIMATE.1, EXCESSIVE.0, EXCESSIVE.1
-        );
+        let clients = [LEGITIMATE, EXCESSIVE].map(setup::client_table).concat();
+        let config = setup::config(&base_url, "") + &clients + "rate = 50\n";
         crate::run::write_private(&folder.0.join("hostile.toml"), &config)?;
         let mut proxy = ServerProcess::start(
             Command::new(&program)

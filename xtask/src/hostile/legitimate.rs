@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use cmiot_signer::{AppId, Card, CardKind, Ebid, Password, Sequence, Signer, Stamp};
 
-use super::environment::{EBID, LEGITIMATE};
+use super::environment::LEGITIMATE;
+use crate::setup::{Credentials, EBID};
 
 /// Number of gateways.
 const GATEWAYS: u32 = 8;
@@ -97,7 +98,7 @@ fn exchange(to: SocketAddr, connection: Option<TcpStream>, gateway: u32) -> Resu
 
 /// A signed request of a client, about one of a hundred cards.
 #[expect(clippy::disallowed_methods, reason = "a gateway signs with its own clock")]
-pub(super) fn request((appid, password): (&str, &str), card: u32) -> Result<String> {
+pub(super) fn request(Credentials { appid, password }: Credentials, card: u32) -> Result<String> {
     static SEQUENCE: AtomicU32 = AtomicU32::new(1);
     let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
     let (appid, ebid) = (AppId::parse(appid)?, Ebid::parse(EBID)?);

@@ -14,7 +14,7 @@ const QUESTION_WORDS: &[&str] = &["What", "Whom", "Whose", "Who", "How", "Where"
 /// The file as written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct RawRules {
     headless_percent: usize,
     #[serde(default)]
     word: Vec<Word>,
@@ -70,9 +70,9 @@ impl Rules {
     /// Reads the file.
     ///
     /// # Errors
-    /// When it is not as [`Written`], a regex is wrong, or two rules have one name.
+    /// When it is not as [`RawRules`], a regex is wrong, or two rules have one name.
     pub(super) fn parse(text: &str) -> Result<Self> {
-        let Written { headless_percent, word, pattern } = toml::from_str(text)?;
+        let RawRules { headless_percent, word, pattern } = toml::from_str(text)?;
         let words = word.into_iter().map(|Word { text, reason, instead }| {
             let words: Vec<String> = text.split(' ').map(regex::escape).collect();
             Pattern {

@@ -14,9 +14,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::run::{Run, target};
 use crate::server_process::ServerProcess;
+use crate::setup;
 use crate::tools;
-
-const ACCOUNT: &str = "100001:0001000000009:training-password";
 
 /// An instrumented or an optimised executable.
 pub(super) struct Executable {
@@ -42,7 +41,7 @@ impl Executable {
         fs::create_dir_all(&self.folder)?;
         // The carrier's profile is not needed, and it would be incomplete: the carrier does not drain.
         let mut carrier = self.command(&[]);
-        carrier.args(["simulate", "--listen", "127.0.0.1:0", "--account", ACCOUNT]);
+        setup::simulate(&mut carrier);
         let mut carrier = ServerProcess::start(carrier.env("LLVM_PROFILE_FILE", "/dev/null"))?;
         let base_url = carrier.wait_for_line("simulated carrier ")?;
         // With one processor the runtime is another (`proxy/src/cli.rs`).
@@ -63,7 +62,7 @@ impl Executable {
     fn serve(&self, name: &str, before: &[&str], base_url: &str) -> Result<()> {
         let folder = self.folder.join(name);
         fs::create_dir(&folder)?;
-        let config = super::configure(&folder, base_url, ACCOUNT)?;
+        let config = super::configure(&folder, base_url)?;
         let mut serve = self.command(before);
         let mut proxy =
             ServerProcess::start(serve.args(["serve", "--config"]).arg(&config).env("RUST_LOG", "warn"))?;
@@ -110,7 +109,16 @@ impl Executable {
 /// Lookups of ten thousand cards, each unknown once, at a rate above saturation, so that they form batches.
 fn load(address: &str, seconds: &str) -> Result<()> {
     let printed = Run::new(target().join("release/examples/load"))
-        .args(["--address", address, "--account", ACCOUNT, "--connections", "256", "--cards", "10000"])
+        .args([
+            "--address",
+            address,
+            "--account",
+            &setup::account(),
+            "--connections",
+            "256",
+            "--cards",
+            "10000",
+        ])
         .args(["--rate", "100000", "--seconds", seconds, "--first", "0"])
         .output()?;
     let result = printed

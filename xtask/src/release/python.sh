@@ -1,10 +1,10 @@
 #!/bin/sh
 # The Python that cargo-zigbuild calls `-m ziglang` with (CARGO_ZIGBUILD_PYTHON_PATH): as zig's compiler and linker.
 #
-# rustc asks for the profiler's runtime by `-u SYMBOL`, which zig 0.15 takes in one word only.
+# rustc requests the profiler's runtime by `-u SYMBOL`, which zig 0.15 accepts only as one word.
 #
-# ring is kept out of the training: what a key is multiplied with is compiled as its authors wrote it, branch for branch,
-# and a training without TLS would make its handshakes cold. The output of its build is under `build/ring-HASH`.
+# ring is built without the profile: its constant-time code must be compiled as its authors wrote it, and a training run
+# without TLS would mark its handshakes as cold. The output of its build is under `build/ring-HASH`.
 ring=
 for word in "$@"; do
     case $word in */build/ring-*) ring=yes ;; esac

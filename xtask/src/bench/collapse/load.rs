@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::bench::servers::{APPID, EBID, PASSWORD};
+use crate::setup::{APPID, EBID, PASSWORD};
 
 /// Result of one request.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,7 +34,7 @@ async fn send(address: SocketAddr, target: &str, limit: Duration) -> Asked {
 }
 
 /// Simultaneous lookups of one card, signed beforehand so that signing is not timed.
-pub(super) async fn crowd(address: SocketAddr, requests: u32, card: u32) -> Vec<Asked> {
+pub(super) async fn send_concurrently(address: SocketAddr, requests: u32, card: u32) -> Vec<Asked> {
     let targets: Vec<String> = (0..requests).map(|_| target(card)).collect();
     let mut asking = JoinSet::new();
     for target in targets {

@@ -35,14 +35,14 @@ pub(super) fn compare(options: &Options, before: &Path, folder: &Path, carrier: 
                 let mut costs = [0.0; 2];
                 for turn in 0..2 {
                     let which = if round % 2 == 0 { turn } else { 1 - turn };
-                    let place = folder.join(format!("{}-{connections}-{round}-{which}", spec.name));
-                    let server = start(&[], spec, &place, carrier, programs[which])?;
+                    let site_folder = folder.join(format!("{}-{connections}-{round}-{which}", spec.name));
+                    let server = start(&[], spec, &site_folder, carrier, programs[which])?;
                     let sample = measure(&server, connections, options.seconds, &mut sequence);
                     costs[which] = sample.as_ref().map_or(0.0, Sample::cpu_us);
                     sample?;
                     drop(server);
                     // Its databases are as large as its load was long.
-                    std::fs::remove_dir_all(&place)?;
+                    std::fs::remove_dir_all(&site_folder)?;
                 }
                 println!("{:<24} round {:>2}: {:.2} / {:.2}", spec.name, round + 1, costs[0], costs[1]);
                 pairs.push(costs);
@@ -78,9 +78,9 @@ fn quartiles(mut figures: Vec<f64>) -> [f64; 3] {
     figures.sort_by(f64::total_cmp);
     let last = figures.len() - 1;
     [0.25, 0.5, 0.75].map(|part| {
-        let place = part * last as f64;
-        let (below, above) = (place.floor() as usize, place.ceil() as usize);
-        figures[below] + (figures[above] - figures[below]) * place.fract()
+        let rank = part * last as f64;
+        let (below, above) = (rank.floor() as usize, rank.ceil() as usize);
+        figures[below] + (figures[above] - figures[below]) * rank.fract()
     })
 }
 

@@ -36,19 +36,19 @@ pub(super) fn count(
     let mut counts = [Vec::new(), Vec::new()];
     for run in 0..rounds.min(RUNS) {
         for (which, program) in programs.into_iter().enumerate() {
-            let place = folder.join(format!("{}-callgrind-{run}-{which}", spec.name));
-            counts[which].push(one(spec, program, &place, carrier, seconds)?);
+            let site_folder = folder.join(format!("{}-callgrind-{run}-{which}", spec.name));
+            counts[which].push(one(spec, program, &site_folder, carrier, seconds)?);
         }
     }
     Ok(counts.map(super::middle))
 }
 
-fn one(spec: &Spec, program: &Path, place: &Path, carrier: &Carrier, seconds: u32) -> Result<f64> {
-    let out = place.join("callgrind.out");
+fn one(spec: &Spec, program: &Path, site_folder: &Path, carrier: &Carrier, seconds: u32) -> Result<f64> {
+    let out = site_folder.join("callgrind.out");
     let under =
         ["valgrind", "--quiet", "--tool=callgrind", &format!("--callgrind-out-file={}", out.display())]
             .map(str::to_owned);
-    let server = start(&under, spec, place, carrier, program)?;
+    let server = start(&under, spec, site_folder, carrier, program)?;
     let process = server.id().to_string();
     wrk(server.address(), CONNECTIONS, CARDS, WARM, 0)?;
     Run::new("callgrind_control").args(["--zero", &process]).output()?;

@@ -10,24 +10,25 @@ use anyhow::Result;
 use super::started::{self, configure};
 use super::{make, numbers, path, release};
 use crate::server_process::ServerProcess;
+use crate::setup::LISTEN;
 
 /// Cards that they ask about, all known.
 const CARDS: u32 = 1_000;
 
 /// Measures both, twice, and prints.
-pub(super) fn measure(place: &Path, gateways: usize) -> Result<()> {
-    make(&["fill", path(&place.join("data"))?, &CARDS.to_string()])?;
-    make(&["certificate", path(place)?])?;
-    let (certificate, key) = (place.join("cert.pem"), place.join("key.pem"));
+pub(super) fn measure(folder: &Path, gateways: usize) -> Result<()> {
+    make(&["fill", path(&folder.join("data"))?, &CARDS.to_string()])?;
+    make(&["certificate", path(folder)?])?;
+    let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
     let files = [path(&certificate)?, path(&key)?];
     println!();
     for tls in [None, Some(files)] {
-        configure(place, CARDS, tls)?;
-        let (process, address) = started::serve(place)?;
+        configure(folder, CARDS, tls)?;
+        let (process, address) = started::serve(folder)?;
         let ours = grown(&process, &address, gateways, tls)?;
         drop(process);
         let mut floor = Command::new(release().join("examples/floor"));
-        floor.arg("127.0.0.1:0").args(tls.into_iter().flatten());
+        floor.arg(LISTEN).args(tls.into_iter().flatten());
         let mut floor = ServerProcess::start(&mut floor)?;
         let address = floor.wait_for_line("gateway http://")?;
         let bare = grown(&floor, &address, gateways, tls)?;

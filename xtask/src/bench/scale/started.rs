@@ -1,4 +1,4 @@
-//! The proxy over a folder that was made before, started and asked at once.
+//! The proxy, started over a folder that was made before, with a lookup at once.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,24 +10,25 @@ use anyhow::{Context, Result, ensure};
 use cmiot_signer::{AppId, Card, CardKind, Ebid, PATH, Password, Sequence, Signer, Stamp};
 
 use super::release;
-use crate::bench::servers::{APPID, EBID, PASSWORD, account};
 use crate::server_process::ServerProcess;
+use crate::setup::{self, APPID, EBID, PASSWORD};
 
-/// Writes the configuration into a place whose `data` is the store; returns its path. The memory tier has room for each
-/// card. With the files of a certificate and its key, gateways are spoken to over TLS.
-pub(super) fn configure(place: &Path, cards: u32, tls: Option<[&str; 2]>) -> Result<PathBuf> {
-    let config = place.join("cmiot-proxy.toml");
+/// Writes the configuration into a folder whose `data` is the store; returns its path. The memory tier has room for each
+/// card. With the files of a certificate and its key, gateways connect over TLS.
+pub(super) fn configure(folder: &Path, cards: u32, tls: Option<[&str; 2]>) -> Result<PathBuf> {
+    let config = folder.join("cmiot-proxy.toml");
     let tls = tls.map_or_else(String::new, |[certificate, key]| {
         format!("gateway.tls.cert_file = \"{certificate}\"\ngateway.tls.key_file = \"{key}\"\n")
     });
     crate::run::write_private(
         &config,
-        &format!(
-            "gateway.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\nstore.dir = \"data\"\n\
-             gateway.max_connections = 20000\ngateway.max_connections_per_peer = 20000\n\
-             cache.memory_entries = {}\nfreshness.normal = \"2h\"\ncarrier.base_url = \"http://127.0.0.1:9\"\n{tls}{}",
-            cards.max(100_000),
-            account()
+        &setup::config(
+            "http://127.0.0.1:9",
+            &format!(
+                "store.dir = \"data\"\ngateway.max_connections = 20000\ngateway.max_connections_per_peer = 20000\n\
+                 cache.memory_entries = {}\nfreshness.normal = \"2h\"\n{tls}",
+                cards.max(100_000)
+            ),
         ),
     )?;
     Ok(config)
@@ -36,29 +37,29 @@ pub(super) fn configure(place: &Path, cards: u32, tls: Option<[&str; 2]>) -> Res
 /// A running proxy; ended when dropped.
 pub(super) struct Started {
     pub(super) process: ServerProcess,
-    /// From starting the process to the end of its first answer.
+    /// Time from the start of the process to the end of its first response.
     pub(super) first_answer: Duration,
 }
 
 impl Started {
-    /// Starts it over a place, and asks about the first card of the fleet.
+    /// Starts it over a folder, and looks up the first card of the fleet.
     #[expect(clippy::disallowed_methods, reason = "times another process")]
-    pub(super) fn start(place: &Path) -> Result<Self> {
-        let begun = Instant::now();
-        let (process, address) = serve(place)?;
+    pub(super) fn start(folder: &Path) -> Result<Self> {
+        let start = Instant::now();
+        let (process, address) = serve(folder)?;
         let answer = exchange(&address, &first()?)?;
-        let first_answer = begun.elapsed();
+        let first_answer = start.elapsed();
         ensure!(answer.starts_with("HTTP/1.1 200"), "the first answer is {answer}");
         Ok(Self { process, first_answer })
     }
 }
 
-/// Starts the proxy over a place; says at which address gateways ask.
-pub(super) fn serve(place: &Path) -> Result<(ServerProcess, String)> {
+/// Starts the proxy over a folder; returns the address for gateways too.
+pub(super) fn serve(folder: &Path) -> Result<(ServerProcess, String)> {
     let mut process = ServerProcess::start(
         Command::new(release().join("cmiot-proxy"))
             .args(["serve", "--config"])
-            .arg(place.join("cmiot-proxy.toml"))
+            .arg(folder.join("cmiot-proxy.toml"))
             .env("RUST_LOG", "error"),
     )?;
     // `http` or, over TLS, `https`.

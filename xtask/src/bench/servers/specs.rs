@@ -4,8 +4,9 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{Site, Spec, account};
+use super::{Site, Spec};
 use crate::run::{target, write_private};
+use crate::setup::{LISTEN, account_table};
 
 /// The proxy whose records survive a power loss.
 pub(in crate::bench) const POWER: Spec = Spec {
@@ -74,11 +75,11 @@ pub(in crate::bench) fn ours(site: &Site, settings: &str, account_settings: &str
 /// Writes the configuration of the proxy.
 pub(in crate::bench) fn configure(site: &Site, settings: &str, account_settings: &str) -> Result<()> {
     let text = format!(
-        "gateway.listen = \"{}\"\nadmin.listen = \"127.0.0.1:0\"\ncarrier.base_url = \"http://{}\"\n\
+        "gateway.listen = \"{}\"\nadmin.listen = \"{LISTEN}\"\ncarrier.base_url = \"http://{}\"\n\
          # callgrind_control needs them.\nprocess.allow_core_dumps = true\n{settings}\n{}{account_settings}\n",
         site.address,
         site.carrier,
-        account()
+        account_table()
     );
     write_private(&site.folder.join("cmiot-proxy.toml"), &text)
 }

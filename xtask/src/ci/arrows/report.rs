@@ -24,7 +24,7 @@ pub(super) fn text(findings: &Findings) -> String {
     }
     for ((from, to), sites) in &findings.upward {
         text.push_str(&format!("  {from} -> {to}\n"));
-        places(&mut text, sites, usize::MAX);
+        list_sites(&mut text, sites, usize::MAX);
     }
     text
 }
@@ -51,12 +51,12 @@ fn cycles(text: &mut String, title: &str, cycles: &[Cycle]) {
         let first = cycle.modules.first().map_or("", String::as_str);
         text.push_str(&format!("  {folder}{} -> {first}\n", cycle.modules.join(" -> ")));
         for sites in &cycle.imports {
-            places(text, sites, SHOWN);
+            list_sites(text, sites, SHOWN);
         }
     }
 }
 
-fn places(text: &mut String, sites: &[Site], most: usize) {
+fn list_sites(text: &mut String, sites: &[Site], most: usize) {
     for site in sites.iter().take(most) {
         text.push_str(&format!("      {}:{} {}\n", site.file, site.line, site.path));
     }
