@@ -1,7 +1,7 @@
 //! The process: the order in which its parts are built and drained, and the owner of each task.
 //!
 //! The stores are built first, then the parts that use them, then the listeners, so that no request arrives before all of
-//! it can respond. The drain goes the other way: listeners stop, requests finish, flights end, stores flush.
+//! it can respond. The drain has the opposite order: listeners stop, requests finish, flights end, stores flush.
 
 use std::io;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ use crate::wire::request::Hosts;
 use crate::wire::response::overload_response;
 
 /// The time for calls and requests in flight to end after the drain timeout, when they are cancelled.
-const LAST: Duration = Duration::from_secs(5);
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The interval of the maintenance tasks, such as moka's deferred work.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
@@ -67,18 +67,18 @@ pub struct App {
     /// The settings that are in effect until the process ends.
     fixed: Fixed,
     stop: CancellationToken,
-    /// Cancelled at the end of the grace time: connections without a request in flight are closed.
+    /// Cancelled at the end of the grace time, which closes the connections without a request in flight.
     cut: CancellationToken,
     connections: TaskTracker,
     /// The admin listener and its connections end after the gateways': until then `/ready` reports the drain.
     admin_stop: CancellationToken,
     admin_connections: TaskTracker,
     flights: TaskTracker,
-    /// Runs while connections are drained.
+    /// Delivers commit results, while connections are drained too.
     _watch: AbortOnDropHandle<()>,
 }
 
-/// The reason that the proxy does not start.
+/// The reason for which the proxy does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A database cannot be used.
@@ -119,29 +119,9 @@ impl App {
         relay.carrier.watch_clock();
         note_unaccounted(&store, &clock).await?;
 
-        let mut inherited = ActivatedSockets::from_env();
         let gateway_limits = Arc::new(ArcSwap::from_pointee(config.gateway.limits.clone()));
         let admin_limits = Arc::new(ArcSwap::from_pointee(config.admin.limits.clone()));
-        let gateway = Listener::bind(
-            &config.gateway.listen,
-            &mut inherited,
-            Arc::clone(&gateway_limits),
-            overload_response(),
-            Arc::clone(&metrics),
-        )?;
-        let admin = Listener::bind(
-            &config.admin.listen,
-            &mut inherited,
-            Arc::clone(&admin_limits),
-            ADMIN_OVERLOAD_RESPONSE,
-            Arc::clone(&metrics),
-        )?;
-        for name in inherited.unused() {
-            tracing::warn!(
-                name,
-                "no listener uses this systemd socket: connections to it are never accepted"
-            );
-        }
+        let [gateway, admin] = bind(&config, [&gateway_limits, &admin_limits], &metrics)?;
         let reloads = Reloads::default();
         let app = Self {
             reloads: reloads.clone(),
@@ -247,7 +227,7 @@ impl App {
             return Err(error);
         }
         if let Err(error) = self.relay.store_window(&self.store.state) {
-            tracing::error!(%error, "the widest clock_skew is not kept: do not narrow it before another reload");
+            tracing::error!(%error, "the widest clock_skew is not stored: do not narrow it before another reload");
         }
         self.gateway_limits.store(Arc::new(config.gateway.limits.clone()));
         self.admin_limits.store(Arc::new(config.admin.limits.clone()));
@@ -294,7 +274,7 @@ impl App {
         self.store.alarms.raise(Condition::Configuration, text);
     }
 
-    /// Ends that alarm after a load that found nothing to apply; `refused` is the earlier error, which is still true.
+    /// Ends that alarm after a load that found nothing to apply; `refused` is the error of the last load, if it still holds.
     pub fn load_ended(&self, refused: Option<&str>) {
         match refused {
             Some(error) => self.reject_reload(error),
@@ -318,12 +298,12 @@ impl App {
         if timeout(grace, ended()).await.is_err() {
             tracing::warn!(
                 ?grace,
-                "not everything finished within the grace time: calls and requests under way end now, each with its record"
+                "not everything finished within the grace time: calls and requests in flight end now, each with its record"
             );
             self.relay.stop();
             self.cut.cancel();
-            if timeout(LAST, ended()).await.is_err() {
-                // A connection that does not end has no call under way.
+            if timeout(CANCEL_TIMEOUT, ended()).await.is_err() {
+                // A connection that does not end has no call in flight.
                 calls_ended = self.flights.is_empty();
                 tracing::warn!(
                     "a connection or a call did not end; what is not recorded is found at the next start"
@@ -332,7 +312,7 @@ impl App {
         }
         self.admin_stop.cancel();
         self.admin_connections.close();
-        if timeout(LAST, self.admin_connections.wait()).await.is_err() {
+        if timeout(CANCEL_TIMEOUT, self.admin_connections.wait()).await.is_err() {
             tracing::warn!("a connection of the admin listener did not end");
         }
         self.relay.audit.flush();
@@ -350,11 +330,39 @@ impl App {
     }
 }
 
-/// The address of a listener for a command of another working folder.
+/// Binds the gateways' listener and the admin listener, each with its limits.
+fn bind(
+    config: &Config,
+    [gateway_limits, admin_limits]: [&Arc<ArcSwap<ListenConfig>>; 2],
+    metrics: &Arc<Metrics>,
+) -> io::Result<[Listener; 2]> {
+    let mut inherited = ActivatedSockets::from_env();
+    let gateway = Listener::bind(
+        &config.gateway.listen,
+        &mut inherited,
+        Arc::clone(gateway_limits),
+        overload_response(),
+        Arc::clone(metrics),
+    )?;
+    let admin = Listener::bind(
+        &config.admin.listen,
+        &mut inherited,
+        Arc::clone(admin_limits),
+        ADMIN_OVERLOAD_RESPONSE,
+        Arc::clone(metrics),
+    )?;
+    for name in inherited.unused() {
+        tracing::warn!(name, "no listener uses this systemd socket: connections to it are never accepted");
+    }
+    Ok([gateway, admin])
+}
+
+/// The URL of a listener, for the commands that connect to it.
 fn published(bound: &BoundAddress, limits: &ListenConfig) -> String {
     match bound {
         BoundAddress::Tcp(address) if limits.tls.is_some() => format!("https://{address}"),
         BoundAddress::Tcp(address) => format!("http://{address}"),
+        // Absolute, since a command may have another working folder.
         BoundAddress::Unix(Some(path)) => {
             format!("unix:{}", path.canonicalize().unwrap_or_else(|_| path.clone()).display())
         }
@@ -412,13 +420,13 @@ fn relay(
     })
 }
 
-/// Records the calls that were in flight at a crash: transids that were leased and have no row.
+/// Records the calls that were in flight at a crash: their transids were leased and have no row.
 async fn note_unaccounted(store: &Store, clock: &Clock) -> Result<(), StoreError> {
     let found = unaccounted::find(&store.state, &store.audit_reader, clock.now())?;
     for note in found.notes {
         tracing::warn!("calls without a row, since the proxy did not end in order: {}", note.detail);
         if store.audit.append_note(note).await.is_err() {
-            tracing::warn!("that could not be noted in the audit, and will be at the next start");
+            tracing::warn!("these calls could not be noted in the audit; the next start tries again");
             return Ok(());
         }
     }

@@ -13,14 +13,14 @@ use anyhow::Context;
 use cmiot_proxy::app::{App, open_store};
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::watch::Watch;
-use cmiot_proxy::config::{Config, LogFormat, token};
+use cmiot_proxy::config::{Config, ListenConfig, LogFormat, token};
 use cmiot_proxy::log::{self, Log, LogForm};
 use cmiot_proxy::process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// The interval between checks of the configuration's files.
-const LOOK: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The duration of a load after which an alarm is raised.
 const SLOW: Duration = Duration::from_secs(5);
@@ -80,85 +80,111 @@ impl Serve {
         }
         runtime.block_on(async {
             // Registered before anything is served, so that no signal is missed.
-            let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-            let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-            let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+            let mut signals = Signals::register()?;
             let mut files =
                 Files { path: self.config.clone(), dir, watch: Watch::new(&config.files), refused: None };
-            let scheme = |tls: bool| if tls { "https" } else { "http" };
-            let (gateway, admin) =
-                (scheme(config.gateway.limits.tls.is_some()), scheme(config.admin.limits.tls.is_some()));
+            let (gateway, admin) = (scheme(&config.gateway.limits), scheme(&config.admin.limits));
             let app = App::start(config, store, clock).await?;
-            // For whoever started us: the ports, where 0 was asked for. Nothing else goes to standard output.
             let addresses = [
                 format!("gateway {gateway}://{}", app.gateway()),
                 format!("admin {admin}://{}", app.admin()),
             ];
+            // For the program that started this one: the ports, if 0 was configured. Nothing else goes to standard output.
             announce(format!("{}\n", addresses.join("\n")));
             service_manager::ready(&format!("serving: {}", addresses.join(", ")));
             let _watchdog = service_manager::watchdog();
-            let mut requests = app.reloads();
-            let failed = {
-                let mut ended = pin!(ended(&app, &mut terminate, &mut interrupt));
-                loop {
-                    let (asked, asker) = tokio::select! {
-                        failed = &mut ended => break failed,
-                        _ = hang_up.recv() => (true, None),
-                        Some(asker) = requests.recv() => (true, Some(asker)),
-                        () = tokio::time::sleep(LOOK) => (false, None),
-                    };
-                    let signalled = asked && asker.is_none();
-                    if signalled {
-                        service_manager::reloading();
-                    }
-                    // On another thread, which a file system that does not respond may block without limit.
-                    let loaded;
-                    (files, loaded) = tokio::select! {
-                        failed = &mut ended => break failed,
-                        loaded = files.load(asked, &app) => loaded?,
-                    };
-                    let told = match loaded {
-                        Loaded::Unchanged => continue,
-                        Loaded::Taken(config) => app.reload(*config),
-                        Loaded::Refused { error, news } => {
-                            if news {
-                                app.reject_reload(&error);
-                            }
-                            Err(error)
-                        }
-                    };
-                    let status = match &told {
-                        Ok(()) => "serving with the reloaded configuration".to_owned(),
-                        Err(error) => {
-                            format!(
-                                "serving with the earlier configuration; the changed one is refused: {error}"
-                            )
-                        }
-                    };
-                    if signalled {
-                        service_manager::ready(&status);
-                    } else {
-                        service_manager::status(&status);
-                    }
-                    if let Some(asker) = asker {
-                        let _ = asker.send(told); // who asked may have left
-                    }
-                }
-            };
+            let failed = serve_until_ended(&app, &mut files, &mut signals).await?;
             service_manager::stopping(if failed { "draining: the store failed" } else { "draining" });
-            let again = tokio::select! {
-                () = app.drain() => false,
-                _ = terminate.recv() => true,
-                _ = interrupt.recv() => true,
-            };
-            if again {
-                // At once means at once: not even waiting for a thread that writes. What it had committed stays.
-                log::flush(FLUSH / 10);
-                std::process::exit(1);
-            }
+            drain(app, &mut signals).await;
             Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         })
     }
+}
+
+fn scheme(listener: &ListenConfig) -> &'static str {
+    if listener.tls.is_some() { "https" } else { "http" }
+}
+
+/// The signals that the process handles.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn register() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
+            hang_up: signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?,
+        })
+    }
+}
+
+/// Serves, and reloads the configuration when its files change or a reload is requested, until the proxy is to drain.
+/// Returns whether its store has failed.
+async fn serve_until_ended(app: &App, files: &mut Files, signals: &mut Signals) -> anyhow::Result<bool> {
+    let Signals { terminate, interrupt, hang_up } = signals;
+    let mut ended = pin!(ended(app, terminate, interrupt));
+    let mut requests = app.reloads();
+    loop {
+        let (requested, requester) = tokio::select! {
+            failed = &mut ended => return Ok(failed),
+            _ = hang_up.recv() => (true, None),
+            Some(requester) = requests.recv() => (true, Some(requester)),
+            () = tokio::time::sleep(CHECK_INTERVAL) => (false, None),
+        };
+        let is_signal = requested && requester.is_none();
+        if is_signal {
+            service_manager::reloading();
+        }
+        let loaded = tokio::select! {
+            failed = &mut ended => return Ok(failed),
+            loaded = files.load(requested, app) => loaded?,
+        };
+        let Some(result) = apply(app, loaded) else { continue };
+        let status = match &result {
+            Ok(()) => "serving with the reloaded configuration".to_owned(),
+            Err(error) => {
+                format!("serving with the earlier configuration; the changed one is refused: {error}")
+            }
+        };
+        if is_signal {
+            service_manager::ready(&status);
+        } else {
+            service_manager::status(&status);
+        }
+        if let Some(requester) = requester {
+            let _ = requester.send(result); // the requester may have disconnected
+        }
+    }
+}
+
+/// Applies the configuration that was loaded, if any. Returns the result of the reload.
+fn apply(app: &App, loaded: Loaded) -> Option<Result<(), String>> {
+    match loaded {
+        Loaded::Unchanged => None,
+        Loaded::Read(config) => Some(app.reload(*config)),
+        Loaded::Refused { error, report } => {
+            if report {
+                app.reject_reload(&error);
+            }
+            Some(Err(error))
+        }
+    }
+}
+
+/// Drains the proxy. A second signal ends the process at once.
+async fn drain(app: App, Signals { terminate, interrupt, .. }: &mut Signals) {
+    tokio::select! {
+        () = app.drain() => return,
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    // Without waiting for a thread that writes. What is committed is kept.
+    log::flush(FLUSH / 10);
+    std::process::exit(1);
 }
 
 /// Resolves when the proxy is to drain: to `true` if its store has failed.
@@ -166,14 +192,15 @@ async fn ended(app: &App, terminate: &mut Signal, interrupt: &mut Signal) -> boo
     tokio::select! {
         _ = terminate.recv() => false,
         _ = interrupt.recv() => false,
-        why = app.failed() => {
-            tracing::error!("the store cannot go on, and the process ends: {why}");
+        reason = app.failed() => {
+            tracing::error!("the store cannot go on, and the process ends: {reason}");
             true
         }
     }
 }
 
 /// The configuration's files.
+#[derive(Clone)]
 struct Files {
     path: PathBuf,
     /// The store's folder, which stays until the next start.
@@ -187,40 +214,46 @@ struct Files {
 enum Loaded {
     /// There was no reason to load them.
     Unchanged,
-    /// A configuration to take over.
-    Taken(Box<Config>),
-    /// They are refused; `news` says that somebody asked, or that the reason is another one than the last time.
-    Refused { error: String, news: bool },
+    /// A configuration that is in order.
+    Read(Box<Config>),
+    /// They are refused. `report`: a reload was requested, or the error differs from the last one.
+    Refused { error: String, report: bool },
 }
 
 impl Files {
-    /// [`Self::look`] on a blocking thread. While it takes longer than [`SLOW`], the alarm about the configuration is raised.
-    async fn load(self, asked: bool, app: &App) -> anyhow::Result<(Self, Loaded)> {
-        let mut looking = tokio::task::spawn_blocking(move || self.look(asked));
-        let prompt = tokio::time::timeout(SLOW, &mut looking).await;
+    /// [`Self::check`] on a blocking thread, which a file system that does not respond may block without limit. If it
+    /// takes longer than [`SLOW`], the alarm about the configuration is raised.
+    async fn load(&mut self, requested: bool, app: &App) -> anyhow::Result<Loaded> {
+        let mut files = self.clone();
+        let mut checking = tokio::task::spawn_blocking(move || {
+            let loaded = files.check(requested);
+            (files, loaded)
+        });
+        let prompt = tokio::time::timeout(SLOW, &mut checking).await;
         let slow = prompt.is_err();
         if slow {
             app.report_slow_load(SLOW);
         }
-        let looked = match prompt {
-            Ok(looked) => looked,
-            Err(_) => looking.await,
+        let checked = match prompt {
+            Ok(checked) => checked,
+            Err(_) => checking.await,
         };
-        let (files, mut loaded) = looked.context("cannot look at the configuration")?;
+        let mut loaded;
+        (*self, loaded) = checked.context("cannot check the configuration")?;
         match &mut loaded {
-            Loaded::Unchanged if slow => app.load_ended(files.refused.as_deref()),
-            Loaded::Refused { news, .. } => *news |= slow,
+            Loaded::Unchanged if slow => app.load_ended(self.refused.as_deref()),
+            Loaded::Refused { report, .. } => *report |= slow,
             _ => {}
         }
-        Ok((files, loaded))
+        Ok(loaded)
     }
 
-    /// Loads them if somebody asked for that, or where a change, or a retry, is due.
-    fn look(mut self, asked: bool) -> (Self, Loaded) {
-        // Looked at in any case, so that a change that was asked for counts once.
+    /// Loads them if a reload is requested, or if a change or a retry is due.
+    fn check(&mut self, requested: bool) -> Loaded {
+        // Checked in any case, so that a change causes one reload, not two, when a reload is requested too.
         let due = self.watch.is_due();
-        if !due && !asked {
-            return (self, Loaded::Unchanged);
+        if !due && !requested {
+            return Loaded::Unchanged;
         }
         let loaded = Config::load(&self.path).and_then(|(mut config, _)| {
             config.find_token(&self.dir)?;
@@ -230,32 +263,32 @@ impl Files {
             Ok(config) => {
                 self.watch = Watch::new(&config.files);
                 self.refused = None;
-                (self, Loaded::Taken(Box::new(config)))
+                Loaded::Read(Box::new(config))
             }
             Err(error) => {
                 let error = error.summary();
                 self.watch.refused();
-                let news = asked || self.refused.as_ref() != Some(&error);
+                let report = requested || self.refused.as_ref() != Some(&error);
                 self.refused = Some(error.clone());
-                (self, Loaded::Refused { error, news })
+                Loaded::Refused { error, report }
             }
         }
     }
 }
 
-/// Says on standard output where the proxy listens. By a thread: whoever started us may not read it, or have closed it.
+/// Prints the addresses to standard output. In a thread, since a pipe that no program reads blocks the writer.
 fn announce(lines: String) {
-    let said = thread::Builder::new().name("announce".to_owned()).spawn(move || {
+    let spawned = thread::Builder::new().name("announce".to_owned()).spawn(move || {
         let mut out = std::io::stdout();
-        let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush()); // the log says it too
+        let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush()); // the log has the addresses too
     });
-    if let Err(error) = said {
+    if let Err(error) = spawned {
         tracing::warn!(%error, "the addresses are not on standard output");
     }
 }
 
-/// The log goes to standard error, one line an event, through a queue. What is queued is written, within [`FLUSH`], when
-/// the returned value is dropped.
+/// Sets up the log: one line per event, to standard error, through a queue. When the returned value is dropped, the queued
+/// lines are written, within [`FLUSH`].
 fn log(format: LogFormat) -> std::io::Result<Flush> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let colours = format == LogFormat::Text
@@ -271,7 +304,7 @@ fn log(format: LogFormat) -> std::io::Result<Flush> {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
-    // The usual hook writes to standard error itself, and waits for whoever reads it.
+    // The default hook writes to standard error itself, and blocks while no program reads it.
     std::panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
         let backtrace = std::backtrace::Backtrace::capture();
@@ -280,7 +313,7 @@ fn log(format: LogFormat) -> std::io::Result<Flush> {
     Ok(Flush)
 }
 
-/// Has the log written when it is dropped.
+/// Writes the queued log lines when it is dropped.
 struct Flush;
 
 impl Drop for Flush {

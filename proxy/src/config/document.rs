@@ -48,24 +48,16 @@ impl<T: DeserializeOwned> Document<T> {
             return read;
         }
         read.names_clients = ["client", "derive"].iter().any(|key| table.get_ref().contains_key(*key));
-        let mut wrong: Vec<(Range<usize>, Option<usize>)> = Vec::new();
-        let mut left_out = HashSet::new();
+        let mut wrong = WrongEntries::default();
         loop {
             // Parsed again after each error, instead of copied before each: a document mostly has none.
             let (mut document, _) = DeTable::parse_recoverable(text);
             let renamed = renamed::rename(document.get_mut(), RENAMED, path, text);
-            if wrong.is_empty() {
+            if wrong.entries.is_empty() {
                 read.errors = renamed.conflicts;
                 read.warnings = renamed.warnings;
             }
-            for (span, error) in &wrong {
-                let Some(removed) = remove(document.get_mut(), span.start) else { continue };
-                if let Some(error) = error {
-                    read.errors[*error].key = removed.shown();
-                }
-                read.incomplete.extend(removed.path.into_iter().next());
-                left_out.extend(removed.key);
-            }
+            wrong.remove_from(document.get_mut(), &mut read);
             let failed = match T::deserialize(Deserializer::from(document)) {
                 Ok(value) => {
                     read.value = Some(value);
@@ -73,25 +65,62 @@ impl<T: DeserializeOwned> Document<T> {
                 }
                 Err(failed) => failed,
             };
-            // A key that was left out is missing: that is no error of its own.
-            let missing =
-                failed.message().strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
-            let of_another = missing
-                .zip(failed.span())
-                .is_some_and(|(key, span)| left_out.contains(&(key.to_owned(), span)));
-            let index = (!of_another).then_some(read.errors.len());
-            if !of_another {
+            let index = if wrong.cause(&failed) {
+                None
+            } else {
                 read.errors.push(error(path, text, &failed));
-            }
-            match failed.span() {
-                Some(span) if wrong.len() < MAX_ERRORS && wrong.iter().all(|(before, _)| *before != span) => {
-                    wrong.push((span, index));
-                }
-                _ => break,
+                Some(read.errors.len() - 1)
+            };
+            if !wrong.add(failed.span(), index) {
+                break;
             }
         }
         read.errors.sort_by_key(|error| (error.location.line, error.location.column));
         read
+    }
+}
+
+/// The entries that were found wrong so far.
+#[derive(Default)]
+struct WrongEntries {
+    entries: Vec<WrongEntry>,
+    /// The keys that were removed with them, each with the span of the table that needs it.
+    removed: HashSet<(String, Range<usize>)>,
+}
+
+struct WrongEntry {
+    span: Range<usize>,
+    /// The index of its error; none if it is wrong only because of another one.
+    error: Option<usize>,
+}
+
+impl WrongEntries {
+    /// Removes them from a document, and completes their errors with their keys.
+    fn remove_from<T>(&mut self, document: &mut DeTable<'_>, read: &mut Document<T>) {
+        for WrongEntry { span, error } in &self.entries {
+            let Some(removed) = remove(document, span.start) else { continue };
+            if let Some(error) = error {
+                read.errors[*error].key = removed.shown();
+            }
+            read.incomplete.extend(removed.path.into_iter().next());
+            self.removed.extend(removed.key);
+        }
+    }
+
+    /// Whether an error only says that a removed key is missing.
+    fn cause(&self, error: &toml::de::Error) -> bool {
+        let missing = error.message().strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+        missing.zip(error.span()).is_some_and(|(key, span)| self.removed.contains(&(key.to_owned(), span)))
+    }
+
+    /// Adds the entry at this span. Returns whether reading the document again can find more.
+    fn add(&mut self, span: Option<Range<usize>>, error: Option<usize>) -> bool {
+        let Some(span) = span else { return false };
+        if self.entries.len() >= MAX_ERRORS || self.entries.iter().any(|before| before.span == span) {
+            return false;
+        }
+        self.entries.push(WrongEntry { span, error });
+        true
     }
 }
 

@@ -1,27 +1,27 @@
-//! Notices that a configuration, or a file that it names, was changed.
+//! Detects that a configuration, or a file that it names, was changed.
 //!
-//! Looked at every few seconds: no mechanism of one file system, and a file that is replaced, or whose mode or owner is
-//! changed, counts as well as one that is rewritten. A change counts once nothing has changed between two looks, so that
-//! no half-written file is read. Each file's look is taken before it is read, so that a change during a load counts. What
-//! was refused is tried again every `RETRY` looks: the remedy may be a file that is not among those looked at.
+//! The files are polled every few seconds, since that works on every file system. A file counts as changed if it was
+//! rewritten or replaced, or if its mode or owner differs. A change counts once two polls in a row find the same, so that
+//! no half-written file is read. Each file is polled before it is read, so that a change during a load counts. A refused
+//! configuration is loaded again every `RETRY` polls: the remedy may be a file that is not polled.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Looks from a refusal to the next try.
+/// Polls from a refusal to the next load.
 const RETRY: u32 = 2;
 
-/// A file, and how it looked.
+/// A file and its metadata at a poll.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FileStamp {
     path: PathBuf,
-    looks: FileStamps,
+    metadata: Metadata,
 }
 
 impl FileStamp {
-    /// As it looks now.
+    /// The file in its present state.
     pub fn of(path: &Path) -> Self {
-        Self { path: path.to_owned(), looks: look(path) }
+        Self { path: path.to_owned(), metadata: poll(path) }
     }
 
     /// Its path.
@@ -29,40 +29,40 @@ impl FileStamp {
         &self.path
     }
 
-    /// Device and inode; none where it was not there.
+    /// Device and inode; none if the file does not exist.
     pub fn id(&self) -> Option<(u64, u64)> {
-        self.looks.map(|(device, inode, ..)| (device, inode))
+        self.metadata.map(|(device, inode, ..)| (device, inode))
     }
 }
 
-/// The files of a configuration, and how they looked.
-#[derive(Debug)]
+/// The files of a configuration, and their metadata.
+#[derive(Clone, Debug)]
 pub struct Watch {
     /// When the configuration was loaded.
     loaded: Vec<FileStamp>,
-    /// At the last look.
-    last: Vec<FileStamps>,
-    /// When a changed configuration was refused, and the looks since then.
-    refused: Option<(Vec<FileStamps>, u32)>,
+    /// At the last poll.
+    last: Vec<Metadata>,
+    /// When a changed configuration was refused, and the polls since then.
+    refused: Option<(Vec<Metadata>, u32)>,
 }
 
-/// Device, inode, size, time of the last change of the contents, and of the last change at all: mode and owner too. None
-/// for a file that is not there.
-type FileStamps = Option<(u64, u64, u64, i64, i64, i64, i64)>;
+/// Device, inode, size, and the times of the last change of the contents and of the last change of any kind, mode and owner
+/// included. None for a file that does not exist.
+type Metadata = Option<(u64, u64, u64, i64, i64, i64, i64)>;
 
 impl Watch {
-    /// Of the files that a configuration was read from.
+    /// Watches the files that a configuration was read from.
     pub fn new(files: &[FileStamp]) -> Self {
-        let last = files.iter().map(|file| file.looks).collect();
+        let last = files.iter().map(|file| file.metadata).collect();
         Self { loaded: files.to_vec(), last, refused: None }
     }
 
-    /// Looks, and says whether to load the configuration now.
+    /// Polls the files; returns whether to load the configuration now.
     pub fn is_due(&mut self) -> bool {
-        let now: Vec<_> = self.loaded.iter().map(|file| look(&file.path)).collect();
-        let rests = now == self.last;
+        let now: Vec<_> = self.loaded.iter().map(|file| poll(&file.path)).collect();
+        let settled = now == self.last;
         self.last.clone_from(&now);
-        if !rests {
+        if !settled {
             return false;
         }
         match &mut self.refused {
@@ -70,17 +70,17 @@ impl Watch {
                 *since += 1;
                 *since >= RETRY || now != *tried
             }
-            None => !now.iter().eq(self.loaded.iter().map(|file| &file.looks)),
+            None => !now.iter().eq(self.loaded.iter().map(|file| &file.metadata)),
         }
     }
 
-    /// Notes that the configuration was refused: it is tried again.
+    /// Records that the configuration was refused, so that it is loaded again.
     pub fn refused(&mut self) {
         self.refused = Some((self.last.clone(), 0));
     }
 }
 
-fn look(path: &Path) -> FileStamps {
+fn poll(path: &Path) -> Metadata {
     let file = std::fs::metadata(path).ok()?;
     Some((
         file.dev(),
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_counts_when_it_rests() {
+    fn a_change_counts_when_two_polls_agree() {
         let folder = tempfile::tempdir().unwrap();
         let (path, other) = (folder.path().join("a.toml"), folder.path().join("b"));
         std::fs::write(&path, "1").unwrap();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_after_the_look_and_before_the_end_of_the_load_counts() {
+    fn a_change_after_the_poll_and_before_the_end_of_the_load_counts() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         std::fs::write(&path, "1").unwrap();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_refused_is_tried_again() {
+    fn a_refused_configuration_is_loaded_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         std::fs::write(&path, "1").unwrap();
