@@ -19,7 +19,6 @@ use cmiot_signer::{Card, Status};
 
 use crate::carrier::CarrierResponse;
 use crate::carrier::charset::ContentType;
-use crate::carrier::dialect::v2;
 use crate::carrier::verdict::Code;
 use crate::clock::{Clock, Time};
 use crate::config::Config;
@@ -186,7 +185,7 @@ impl Cache {
         self.policy.store(Arc::new(FreshnessPolicy::of(config)));
     }
 
-    /// Memory, then SQLite. A store that fails is a miss: the carrier has the status anyway.
+    /// Looks the key up in memory, then in SQLite. A failure of the store is a miss, since the carrier has the status.
     pub async fn look_up(&self, key: &Key) -> Option<Candidate> {
         if let Some(candidate) = self.get_in_memory(key, self.clock.now()) {
             return Some(candidate);
@@ -200,7 +199,7 @@ impl Cache {
             .then_some(candidate)
     }
 
-    /// Memory only: at the start of a lookup, and again by a leader before it spends a call.
+    /// Looks the key up in memory only: at the start of a lookup, and again by a leader before its carrier call.
     pub fn get_in_memory(&self, key: &Key, now: Time) -> Option<Candidate> {
         let found = self.memory.get(key)?;
         let candidate = self.evaluate_at(key, found.entry, now)?;
@@ -273,8 +272,8 @@ impl Cache {
         self.memory.count(|key, entry| is_selected(selection, key, entry))
     }
 
-    /// Removes entries of the future, which would count as new when that time comes. Called at the start and whenever the
-    /// clock has been set back. Until they are removed from the file, their age makes them expired.
+    /// Removes entries whose time is in the future: they would count as new when that time comes. Called at the start and
+    /// after each step backwards of the clock. Until they are removed from the file, they count as expired.
     pub fn remove_future(&self) {
         let now = self.clock.now();
         let memory = self.memory.remove(|_, entry| freshness::is_in_future(entry.answered_at, now));
@@ -358,7 +357,7 @@ impl Cache {
         })
         .await;
         match loaded {
-            Ok(Ok(row)) => self.read(&row?),
+            Ok(Ok(row)) => self.read(key, &row?),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "cache.db cannot be read: calling the carrier instead");
                 None
@@ -367,10 +366,11 @@ impl Cache {
         }
     }
 
-    /// The entry of a row; `None` for a row that no proxy wrote.
-    fn read(&self, row: &CacheRow) -> Option<Entry> {
+    /// The entry of a row; `None` for a row that no proxy wrote. The operation of its key has the dialect of the reply.
+    fn read(&self, key: &Key, row: &CacheRow) -> Option<Entry> {
         let code = Code::parse(&row.code)?;
-        let verdict = v2::stored_verdict(code, row.status.as_deref().map(Status::from_code));
+        let status = row.status.as_deref().map(Status::from_code);
+        let verdict = key.operation.dialect.stored_verdict(code, status);
         let content_type = ContentType::stored(row.charset.as_deref());
         let reply = self.replies.intern(&row.body, content_type, verdict);
         Some(Entry { reply, answered_at: row.answered_at, stale: row.stale, hits: Hits::default() })

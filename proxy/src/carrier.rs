@@ -41,7 +41,6 @@ use crate::urgency::SharedUrgency;
 use account::{AccountState, CallPermit, Next};
 use charset::ContentType;
 use client::Client;
-use dialect::v2;
 use fault::Fault;
 use health::Alarm;
 use retry::Retries;
@@ -132,7 +131,7 @@ pub struct Carrier {
 }
 
 impl Carrier {
-    /// The client for the accounts of a configuration. `state` has their transids and what they have spent; every attempt
+    /// The client for the accounts of a configuration. `state` has their transids and spent budgets; every attempt
     /// has its row in `audit`.
     ///
     /// # Errors
@@ -157,7 +156,7 @@ impl Carrier {
         })
     }
 
-    /// Ends the calls in flight with [`Fault::Shutdown`], each with its row; no further call is sent.
+    /// Ends the calls in flight with [`Fault::Shutdown`] and records each; no further call is sent.
     pub fn stop(&self) {
         self.stopping.cancel();
     }
@@ -175,12 +174,12 @@ impl Carrier {
         Ok(())
     }
 
-    /// Makes a call for a group. A lookup is retried where that helps and was not counted: after a busy code, with another
-    /// password, with another account of the group if one is throttled or refused, or if no response had started. Returns
-    /// the last attempt.
+    /// Makes a call for a group. A lookup is retried if that helps and the carrier did not count the attempt: after a busy
+    /// code, with another password, with another account of the group if one is throttled or refused, or if no response
+    /// had started. Returns the last attempt.
     ///
     /// # Errors
-    /// [`NotSent`] when no account of the group may send a call, or none may be sent at all.
+    /// [`NotSent`] when no account of the group may send a call, or no call may be sent at all.
     pub async fn call(
         &self,
         group: &str,
@@ -203,7 +202,7 @@ impl Carrier {
             let previous = last.as_ref().and_then(|attempt| attempt.transid);
             let attempt = self.attempt(permit.account(), permit.password(), call, previous).await;
             if retries.take_reconnect(&attempt) {
-                // Connections of a pool may end together: the breakers count the result of the retry, and let it pass.
+                // Pooled connections may end together, so the breakers count only the result of the retry.
                 let renewing = permit.renew(&attempt.result, urgency);
                 match self.stopping.run_until_cancelled(renewing).await.flatten() {
                     Some(permit) if self.may_send(call.operation).is_ok() => {
@@ -357,7 +356,8 @@ impl Carrier {
         transid: Transid,
         call: Call<'_>,
     ) -> Result<CarrierResponse, Fault> {
-        let signed = v2::SignedCall::new(account, password, transid, call).ok_or(Fault::NoEbid)?;
+        let dialect = call.operation.dialect;
+        let signed = dialect.sign(account, password, transid, call).ok_or(Fault::NoEbid)?;
         let sent = self.clock.moment();
         // Called when the head of a response has been received, whatever its status.
         let dated = |carrier_time: Time| {
@@ -368,7 +368,7 @@ impl Carrier {
         let received = self.stopping.run_until_cancelled(self.client.get(&signed, dated)).await;
         let response = received.unwrap_or(Err(Fault::Shutdown))?;
         let at = self.clock.now();
-        match v2::read_reply(&response.body, call.operation.verdict) {
+        match dialect.read_reply(&response.body, call.operation.verdict) {
             Ok(verdict) => {
                 Ok(CarrierResponse { body: response.body, content_type: response.content_type, verdict, at })
             }
@@ -380,7 +380,7 @@ impl Carrier {
     fn report(&self, call: Call<'_>, attempt: &Attempt) {
         let operation = call.operation.name;
         let code = match &attempt.result {
-            Ok(response) => v2::label(&response.verdict.code),
+            Ok(response) => call.operation.dialect.label(&response.verdict.code),
             Err(fault) => fault.name(),
         };
         self.metrics.carrier_call(&attempt.account, code, attempt.latency);
@@ -441,7 +441,7 @@ fn accounts(config: &Config, state: &Arc<StateStore>, clock: &Clock, known: &Gro
     config.groups.iter().map(|(name, accounts)| (Arc::clone(name), of_group(accounts))).collect()
 }
 
-/// Limits above which a difference is a step of the clock, or drift.
+/// The differences above which the clock was stepped, or drifts.
 fn limits(config: &Config) -> Limits {
     // Two readings of two clocks are never equal.
     const LEAST: Duration = Duration::from_secs(1);

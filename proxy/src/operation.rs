@@ -1,8 +1,8 @@
 //! The carrier's operations: the path, the field of the result, and the freshness of each.
 //!
-//! The user-status look-up (CMIOT_API2002) is what this proxy exists for; its sisters share signature and envelope. The
-//! rows below are built in, `[[operation]]` changes them or adds others, and an operation is served when some account
-//! has an ebid for it: the carrier issues one an API.
+//! The user-status lookup (CMIOT_API2002) is the proxy's purpose; the other operations share its signature and envelope.
+//! The rows below are built in, and `[[operation]]` changes them or adds others. An operation is served when some account
+//! has an ebid for it: the carrier issues one per API.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,16 +17,26 @@ pub struct Operation {
     pub name: &'static str,
     /// Its path under the base URL.
     pub path: &'static str,
+    /// The dialect of its calls, its replies and its stored replies.
+    pub dialect: Dialect,
     /// Whether it changes something.
     pub kind: Kind,
-    /// The field of `result[0]` that is its answer: without it, a success is relayed and not kept.
+    /// The field of `result[0]` that is its result: a success without it is relayed and not stored.
     pub verdict: &'static str,
     /// The freshness of its responses.
     pub keep: FreshnessRule,
-    /// Further parameters beside the card, which are sent and are part of the key.
+    /// Parameters in addition to the card: sent to the carrier, and part of the key.
     pub parameters: &'static [&'static str],
     /// Whether any other parameter is refused: of operations that `[[operation]]` adds, or whose parameters it declares.
     pub strict: bool,
+}
+
+/// The version of the carrier's API in which an operation is called and its replies are written (`carrier/dialect.rs`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Dialect {
+    /// API v2.
+    #[default]
+    V2,
 }
 
 /// The declared parameters of one request as they are sent: `query_date=20260101&kind=2`, in the order of the row.
@@ -90,19 +100,19 @@ impl Parameters {
         self.0.is_none()
     }
 
-    /// As they stand in a query.
+    /// Their text in a query.
     pub fn as_str(&self) -> &str {
         self.0.as_ref().map_or("", |text| text)
     }
 }
 
-/// Whether asking changes something.
+/// Whether the operation changes something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// It does not: the answer may be kept, shared, and asked for once more.
+    /// Changes nothing: a response may be stored and shared, and the call may be retried.
     Lookup,
-    /// It does: sent once, relayed, and audited.
+    /// Changes something: sent once, relayed, and audited.
     Action,
 }
 
@@ -111,14 +121,14 @@ pub enum Kind {
 pub enum FreshnessRule {
     /// By STATUS, as `[freshness]` says.
     ByStatus,
-    /// As long as this.
+    /// For this lifetime.
     Fixed(Lifetime),
-    /// Until the carrier has yesterday's figures: the next 09:00 at UTC+8. Then, when the carrier fails, for so long.
+    /// Until the carrier has yesterday's figures, at the next 09:00 at UTC+8; if the carrier fails, stale for this time.
     UntilNineAm(HumanDuration),
 }
 
 impl Operation {
-    /// Whether asking changes nothing.
+    /// Whether it changes nothing.
     pub fn is_lookup(&self) -> bool {
         self.kind == Kind::Lookup
     }
@@ -131,10 +141,19 @@ const fn row(
     verdict: &'static str,
     keep: FreshnessRule,
 ) -> Operation {
-    Operation { name, path, kind: Kind::Lookup, verdict, keep, parameters: &[], strict: false }
+    Operation {
+        name,
+        path,
+        dialect: Dialect::V2,
+        kind: Kind::Lookup,
+        verdict,
+        keep,
+        parameters: &[],
+        strict: false,
+    }
 }
 
-/// Serves for so many seconds, stale for as many more while asking, and a day when the carrier fails.
+/// Fresh for this many seconds, stale for as many more during a revalidation, and for a day if the carrier fails.
 const fn seconds(fresh: u64) -> FreshnessRule {
     FreshnessRule::Fixed(Lifetime {
         fresh: HumanDuration::secs(fresh),
@@ -158,7 +177,7 @@ pub static BUILT_IN: [Operation; 9] = [
     Operation { kind: Kind::Action, ..row("smsstatusreset", "/v2/smsstatusreset", "status", seconds(0)) },
 ];
 
-/// The user-status look-up.
+/// The user-status lookup.
 pub static USER_STATUS: &Operation = &BUILT_IN[1];
 
 /// The operations of a configuration: those that are known, and those of them that are served.
@@ -194,7 +213,7 @@ impl OperationConflict {
 }
 
 impl Operations {
-    /// The built-in ones and `rows`, which replace those of their name. What is served is said by [`Self::serve`].
+    /// The built-in ones and `rows`, which replace those of their name. [`Self::serve`] sets those that are served.
     ///
     /// # Errors
     /// Every pair of rows with the same name, and of operations with the same path.
@@ -225,9 +244,9 @@ impl Operations {
         if conflicts.is_empty() { Ok(Self { known, served: Vec::new() }) } else { Err(conflicts) }
     }
 
-    /// Serves those that are served by somebody.
-    pub fn serve(&mut self, by_somebody: impl Fn(&Operation) -> bool) {
-        self.served = self.known.iter().copied().filter(|one| by_somebody(one)).collect();
+    /// Serves the known operations for which this returns true.
+    pub fn serve(&mut self, is_served: impl Fn(&Operation) -> bool) {
+        self.served = self.known.iter().copied().filter(|one| is_served(one)).collect();
     }
 
     /// The served operation at this path, doubled slashes folded (clients join base URLs carelessly).
@@ -246,8 +265,8 @@ impl Operations {
     }
 }
 
-/// Keys and records refer to an operation after its configuration is replaced, so it is never freed: there are as many
-/// as different rows were ever configured in this process.
+/// Keys and records refer to an operation after its configuration is replaced, so it is never freed. Equal rows are stored
+/// once.
 fn intern(row: Operation) -> &'static Operation {
     use std::sync::{Mutex, PoisonError};
     static ROWS: Mutex<Vec<&'static Operation>> = Mutex::new(Vec::new());
@@ -358,11 +377,11 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_nobody_has_an_ebid_for_is_not_served() {
+    fn an_operation_without_an_ebid_is_not_served() {
         let mut operations = Operations::of(Vec::new()).unwrap();
         operations.serve(|one| one.name == "balancerealsingle");
         assert_eq!(operations.at("/v2/userstatusrealsingle"), None);
         assert!(operations.at("/v2/balancerealsingle").is_some());
-        assert!(operations.named("userstatusrealsingle").is_some(), "it is known all the same");
+        assert!(operations.named("userstatusrealsingle").is_some(), "it is still known");
     }
 }

@@ -3,20 +3,19 @@
 use super::*;
 use crate::clock::ManualClock;
 use crate::config::ConfigFile;
+use crate::operation::USER_STATUS;
 use cmiot_signer::CardKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
 pub(crate) fn key(number: &str) -> Key {
     let card = Card::parse(CardKind::Msisdn, number).unwrap();
-    Key::new(&"fleet".into(), crate::operation::USER_STATUS, &card)
+    Key::new(&"fleet".into(), USER_STATUS, &card)
 }
 
 pub(crate) fn entry(status: &str, answered_at: i64) -> Entry {
-    let verdict = crate::carrier::dialect::v2::stored_verdict(
-        Code::parse("0").unwrap(),
-        Some(Status::from_code(status)),
-    );
+    let code = Code::parse("0").unwrap();
+    let verdict = USER_STATUS.dialect.stored_verdict(code, Some(Status::from_code(status)));
     Entry {
         reply: Arc::new(CarrierReply {
             body: bytes::Bytes::from_static(b"{}"),

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use super::dialect::v2;
 use super::{Attempt, Call, Carrier, NotSent};
+use crate::operation::USER_STATUS;
 use crate::urgency::{SharedUrgency, Urgency};
 
 /// The result of a check with one password.
@@ -54,7 +54,11 @@ pub fn judge(attempt: &Attempt) -> (bool, String) {
         Ok(response) => {
             let code = response.verdict.code;
             let refused = response.verdict.class.refuses_account();
-            let hint = if refused { v2::refusal_hint(&code) } else { "the carrier accepts the account" };
+            let hint = if refused {
+                USER_STATUS.dialect.refusal_hint(&code)
+            } else {
+                "the carrier accepts the account"
+            };
             (!refused, format!("code {code}: {hint}"))
         }
         Err(fault) => (false, fault.to_string()),

@@ -24,7 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::charset::ContentType;
 use super::connect::{BytesReceived, Connector, Interim};
-use super::dialect::v2::SignedCall;
+use super::dialect::SignedCall;
 use super::fault::Fault;
 use crate::clock::{Clock, Time, timeout};
 use crate::config::Carrier as Settings;
@@ -264,7 +264,7 @@ fn is_ours(error: &io::Error) -> bool {
             && rustix::io::dup(io::stderr()).is_err_and(|errno| ours(Some(errno.raw_os_error())))
 }
 
-/// The error inside an I/O error, at any depth: hyper-rustls wraps once more.
+/// The error inside an I/O error, at any depth: hyper-rustls adds a wrapper of its own.
 fn wrapped<T: std::error::Error + 'static>(error: &io::Error) -> Option<&T> {
     let inner = error.get_ref()?;
     inner.downcast_ref().or_else(|| wrapped(inner.downcast_ref()?))

@@ -1,15 +1,82 @@
-//! Dialects of the carrier's API. Only a dialect knows the carrier's codes and fields, and how a call is written.
+//! Dialects of the carrier's API: only a dialect knows the carrier's codes and fields, and how a call is written.
 //!
-//! A dialect is a module with these functions. A second API version would be a second module, chosen per account:
+//! The operation decides the dialect ([`Operation::dialect`](crate::operation::Operation)): of a call, of its reply, and
+//! of a stored reply, whose key names the operation. A further API version is a variant of [`Dialect`], a module below and
+//! an arm in each of these functions; cache, client and metrics call no dialect by its name.
 //!
 //! | function | result |
 //! | --- | --- |
-//! | `SignedCall::new`, `SignedCall::url` | a call of one account about one card, and its URL |
-//! | `read_reply` | the [`Verdict`](super::verdict::Verdict) of a reply |
-//! | `stored_verdict` | the verdict of a reply that was stored |
-//! | `label` | a code as a metric label |
-//! | `refusal_hint` | the likely cause of a refused account |
-//!
-//! The paths of the operations are in the table of [`operation`](crate::operation), which the configuration changes.
+//! | [`Dialect::sign`], [`SignedCall::url`] | a call of one account about one card, and its URL |
+//! | [`Dialect::read_reply`] | the verdict of a reply |
+//! | [`Dialect::stored_verdict`] | the verdict of a reply that was stored |
+//! | [`Dialect::label`] | a code as a metric label |
+//! | [`Dialect::refusal_hint`] | the likely cause of a refused account |
 
-pub mod v2;
+mod v2;
+
+use cmiot_signer::{Password, Status, Transid};
+
+use super::Call;
+use super::verdict::{Code, NotAnEnvelope, Verdict};
+use crate::config::Account;
+pub use crate::operation::Dialect;
+
+/// A call with its signature.
+pub(super) enum SignedCall<'a> {
+    V2(v2::SignedCall<'a>),
+}
+
+impl SignedCall<'_> {
+    /// The URL under a base URL. It holds a token.
+    pub(super) fn url(&self, base_url: &str) -> String {
+        match self {
+            Self::V2(call) => call.url(base_url),
+        }
+    }
+}
+
+impl Dialect {
+    /// Signs a call. `None` if the account has no ebid for the operation.
+    pub(super) fn sign<'a>(
+        self,
+        account: &'a Account,
+        password: &'a Password,
+        transid: Transid,
+        call: Call<'a>,
+    ) -> Option<SignedCall<'a>> {
+        match self {
+            Self::V2 => v2::SignedCall::new(account, password, transid, call).map(SignedCall::V2),
+        }
+    }
+
+    /// Reads a reply; `field` of the result must be there in a success.
+    ///
+    /// # Errors
+    /// [`NotAnEnvelope`] for a body that is not a carrier reply: HTML, truncated, without a status.
+    pub fn read_reply(self, body: &[u8], field: &str) -> Result<Verdict, NotAnEnvelope> {
+        match self {
+            Self::V2 => v2::read_reply(body, field),
+        }
+    }
+
+    /// The verdict of a reply that was stored with its code and card status.
+    pub fn stored_verdict(self, code: Code, status: Option<Status>) -> Verdict {
+        match self {
+            Self::V2 => v2::stored_verdict(code, status),
+        }
+    }
+
+    /// The code as a metric label. All codes that the dialect does not list share one label, since a carrier may write any.
+    pub fn label(self, code: &Code) -> &str {
+        match self {
+            Self::V2 => v2::label(code),
+        }
+    }
+
+    /// The likely cause when the carrier refuses an account with this code, for the operator.
+    pub fn refusal_hint(self, code: &Code) -> &'static str {
+        match self {
+            Self::V2 => v2::refusal_hint(code),
+        }
+    }
+}

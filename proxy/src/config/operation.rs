@@ -93,6 +93,7 @@ impl RawOperation {
         Some(Operation {
             name: intern(&self.name),
             path,
+            dialect: built_in.map(|one| one.dialect).unwrap_or_default(),
             kind,
             verdict,
             keep: freshness.ok()?,

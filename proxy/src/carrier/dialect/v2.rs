@@ -15,7 +15,7 @@ use crate::printable::is_printable;
 const STATUS: &str = "STATUS";
 
 /// A call with its signature.
-pub(in crate::carrier) struct SignedCall<'a> {
+pub(super) struct SignedCall<'a> {
     signed: SignedRequest<'a>,
     path: &'static str,
     parameters: &'a Parameters,
@@ -23,7 +23,7 @@ pub(in crate::carrier) struct SignedCall<'a> {
 
 impl<'a> SignedCall<'a> {
     /// `None` where the account has no ebid for the operation.
-    pub(in crate::carrier) fn new(
+    pub(super) fn new(
         account: &'a Account,
         password: &'a Password,
         transid: Transid,
@@ -35,7 +35,7 @@ impl<'a> SignedCall<'a> {
     }
 
     /// The URL under a base URL. It holds a token.
-    pub(in crate::carrier) fn url(&self, base_url: &str) -> String {
+    pub(super) fn url(&self, base_url: &str) -> String {
         let mut url = String::with_capacity(320);
         self.signed.write_url(base_url, self.path, &mut url).expect("writing to a String cannot fail");
         if !self.parameters.is_empty() {
@@ -50,7 +50,7 @@ impl<'a> SignedCall<'a> {
 ///
 /// # Errors
 /// [`NotAnEnvelope`] for a body that is not a carrier reply: HTML, truncated, without a status.
-pub fn read_reply(body: &[u8], field: &str) -> Result<Verdict, NotAnEnvelope> {
+pub(super) fn read_reply(body: &[u8], field: &str) -> Result<Verdict, NotAnEnvelope> {
     // The length of the body was limited when it was received.
     let reply = Reply::parse_up_to(body, usize::MAX).map_err(NotAnEnvelope::Unreadable)?;
     let code = Code::parse(reply.code()).ok_or(NotAnEnvelope::Code)?;
@@ -71,12 +71,12 @@ fn is_blank(value: &str) -> bool {
 }
 
 /// The verdict of a reply that was stored with its code and card status.
-pub fn stored_verdict(code: Code, status: Option<Status>) -> Verdict {
+pub(super) fn stored_verdict(code: Code, status: Option<Status>) -> Verdict {
     Verdict { code, class: class_of(code.as_str()), status }
 }
 
 /// The code as a metric label. All codes that the table does not have share one label, since a carrier may write any.
-pub fn label(code: &Code) -> &str {
+pub(super) fn label(code: &Code) -> &str {
     match class_of(code.as_str()) {
         Class::Other => "other",
         _ => code.as_str(),
@@ -84,7 +84,7 @@ pub fn label(code: &Code) -> &str {
 }
 
 /// The likely cause when the carrier refuses an account with this code, for the operator.
-pub fn refusal_hint(code: &Code) -> &'static str {
+pub(super) fn refusal_hint(code: &Code) -> &'static str {
     match code.as_str() {
         "3" => "the account has no subscription for this operation, or the ebid is wrong",
         "6" => "this machine's address is not on the carrier's allow-list",
