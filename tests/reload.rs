@@ -83,6 +83,23 @@ async fn keys_that_need_a_restart_are_named_until_they_are_changed_back() {
 }
 
 #[tokio::test]
+async fn an_account_that_is_removed_has_no_metrics_of_its_state() {
+    let carrier = carrier().await;
+    let setup = Setup::with_carrier(&carrier);
+    let account =
+        "name='second'\nappid='100002'\nebid='0001000000009'\npassword='second-password'\ncalls_per_day=9";
+    let proxy = setup.clone().add("account", account).start().await;
+    let second = async || {
+        let metrics = proxy.metrics().await;
+        ["cmiot_breaker", "cmiot_budget_waiting", "cmiot_budget_remaining_today"]
+            .map(|name| metrics.all(name).filter(|sample| sample.label("account") == Some("second")).count())
+    };
+    assert_eq!(second().await, [4, 1, 1]);
+    reload(&proxy, &setup).await;
+    assert_eq!(second().await, [0, 0, 0]);
+}
+
+#[tokio::test]
 async fn a_load_that_hangs_is_an_alarm_and_delays_no_signal() {
     let carrier = carrier().await;
     let folder = tempfile::tempdir_in(std::env::temp_dir().canonicalize().unwrap()).unwrap();

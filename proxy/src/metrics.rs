@@ -11,6 +11,7 @@ mod declare;
 mod gauges;
 mod reasons;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,18 +134,12 @@ impl Metrics {
 
     /// Replaces the changed configuration keys that take effect at the next start.
     pub fn restart_needed(&self, keys: &[&'static str]) {
-        self.restart_needed.clear();
-        for key in keys {
-            self.restart_needed.get([(*key).into()]).set(1);
-        }
+        self.restart_needed.replace(keys.iter().map(|key| ([(*key).into()], 1)));
     }
 
     /// Replaces the dates until which the certificates of the configuration are valid.
     pub fn certificates(&self, all: &[Validity]) {
-        self.certificate_expiry.clear();
-        for one in all {
-            self.certificate_expiry.get([one.key.into()]).set(clamp(one.until.as_secs()));
-        }
+        self.certificate_expiry.replace(all.iter().map(|one| ([one.key.into()], clamp(one.until.as_secs()))));
     }
 
     /// Counts a call to the carrier.
@@ -177,16 +172,16 @@ impl Metrics {
     }
 
     fn sample_accounts(&self, accounts: &[AccountGauges]) {
-        for one in accounts {
-            let account = || one.account.to_string().into();
-            self.budget_waiting.get([account()]).set(clamp(one.budget.waiting as u64));
-            if let Some(remaining) = one.budget.remaining_today {
-                self.budget_remaining.get([account()]).set(clamp(remaining));
-            }
-            for (breaker, state) in one.breakers.by_name() {
-                self.breaker.get([account(), breaker.into()]).set(state as i64);
-            }
-        }
+        let name = |one: &AccountGauges| Cow::Owned(one.account.to_string());
+        self.budget_waiting
+            .replace(accounts.iter().map(|one| ([name(one)], clamp(one.budget.waiting as u64))));
+        let limited = accounts.iter().filter_map(|one| Some((one, one.budget.remaining_today?)));
+        self.budget_remaining.replace(limited.map(|(one, remaining)| ([name(one)], clamp(remaining))));
+        let breakers = accounts.iter().flat_map(|one| {
+            let breakers = one.breakers.by_name().into_iter();
+            breakers.map(move |(breaker, state)| ([name(one), breaker.into()], state as i64))
+        });
+        self.breaker.replace(breakers);
     }
 }
 

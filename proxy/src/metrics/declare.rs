@@ -4,8 +4,9 @@
 //! ([`ByLabels`]) knows its label names from the table, so that a caller passes values only.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -129,6 +130,8 @@ pub(super) struct ByLabels<M, const N: usize> {
     labels: [&'static str; N],
     known: &'static [&'static [&'static str]],
     family: Family<Labels<N>, M>,
+    /// The labels that [`Self::replace`] has set.
+    replaced: Mutex<HashSet<Labels<N>>>,
 }
 
 impl<M: Clone + Default, const N: usize> ByLabels<M, N> {
@@ -138,9 +141,25 @@ impl<M: Clone + Default, const N: usize> ByLabels<M, N> {
         debug_assert!(self.known.is_empty() || self.known.iter().any(is_known), "{values:?} is not declared");
         self.family.get_or_create_owned(&label(self.labels, values))
     }
+}
 
-    pub(super) fn clear(&self) {
-        self.family.clear();
+impl<const N: usize> ByLabels<Gauge, N> {
+    /// Sets the gauges to these values, and removes those of an earlier call that are no longer among them: an account
+    /// that a reload removed must not keep its last value.
+    pub(super) fn replace(&self, values: impl IntoIterator<Item = ([Cow<'static, str>; N], i64)>) {
+        // Held until all is set, so that two scrapes at once do not remove each other's series. A panic leaves series at
+        // most, which the next call removes.
+        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = HashSet::new();
+        for (values, value) in values {
+            let labels = label(self.labels, values);
+            self.family.get_or_create_owned(&labels).set(value);
+            now.insert(labels);
+        }
+        for gone in replaced.difference(&now) {
+            self.family.remove(gone);
+        }
+        *replaced = now;
     }
 }
 
@@ -156,7 +175,7 @@ where
 {
     fn register(registry: &mut Registry, spec: &Spec) -> Self {
         let labels = spec.labels.try_into().expect("the table names as many labels as the kind has");
-        let all = Self { labels, known: spec.known, family: Family::default() };
+        let all = Self { labels, known: spec.known, family: Family::default(), replaced: Mutex::default() };
         for known in spec.known {
             let values: [&'static str; N] =
                 (*known).try_into().expect("the table lists as many values as labels");
@@ -283,9 +302,7 @@ impl Sample<u64> for Counter {
 
 impl Sample<Vec<(Arc<str>, usize)>> for ByLabels<Gauge, 1> {
     fn sample(&self, values: &Vec<(Arc<str>, usize)>) {
-        for (label, value) in values {
-            self.get([label.to_string().into()]).set(clamp(*value as u64));
-        }
+        self.replace(values.iter().map(|(label, value)| ([label.to_string().into()], clamp(*value as u64))));
     }
 }
 

@@ -11,7 +11,7 @@ fn exposition() -> String {
     metrics.carrier_call("fleet", "71", Duration::from_millis(30));
     metrics.clock_drift(-2.5);
     metrics.reload_accepted();
-    metrics.certificate_expiry.get(["[gateway.tls] cert_file".into()]).set(1_800_000_000);
+    metrics.certificate_expiry.replace([(["[gateway.tls] cert_file".into()], 1_800_000_000)]);
     let gauges = Gauges {
         cache_entries: 3,
         audit_unrecorded: 4,
@@ -61,6 +61,30 @@ fn each_metric_is_exported_with_its_unit_and_labels() {
     }
     assert!(text.ends_with("# EOF\n"));
     assert_eq!(text.matches("# EOF").count(), 1);
+}
+
+#[test]
+fn series_of_accounts_and_groups_that_are_gone_are_removed() {
+    let metrics = Metrics::new();
+    let account = |name: &str, remaining_today| AccountGauges {
+        account: name.into(),
+        budget: BudgetGauges { waiting: 1, remaining_today },
+        breakers: BreakerGauges::default(),
+    };
+    let groups = |names: &[&str]| Gauges {
+        used_transids_by_group: names.iter().map(|name| ((*name).into(), 1)).collect(),
+        ..Gauges::default()
+    };
+    let series = |text: &str, label: &str| text.lines().filter(|line| line.contains(label)).count();
+    let text = metrics.render(&groups(&["a", "b"]), &[account("a", Some(5)), account("b", Some(5))]);
+    let of_a = series(&text, "\"a\"");
+    assert!(of_a > 0 && of_a == series(&text, "\"b\""), "{text}");
+    let text = metrics.render(&groups(&["a"]), &[account("a", None)]);
+    assert_eq!(series(&text, "\"b\""), 0, "{text}");
+    assert_eq!(series(&text, "budget_remaining_today{account"), 0, "a limit that was removed: {text}");
+    let text = metrics.render(&groups(&["a", "b"]), &[account("b", Some(5)), account("a", Some(5))]);
+    assert_eq!(series(&text, "\"a\""), of_a, "it is exported again: {text}");
+    assert_eq!(series(&text, "\"b\""), of_a, "{text}");
 }
 
 #[test]
