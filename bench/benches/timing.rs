@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use cmiot_proxy::admit::Admit;
 use cmiot_proxy::app::{App, open_store};
 use cmiot_proxy::clock::{Clock, Time};
+use cmiot_proxy::config::file::Format;
 use cmiot_proxy::config::{Config, ConfigFile};
 use cmiot_proxy::peer::Peer;
-use cmiot_proxy::wire::request::{Claims, Request};
+use cmiot_proxy::wire::request::{Accepted, Claims, Request, RequestParts};
 use cmiot_signer::Stamp;
 use hyper::{HeaderMap, Uri};
 
@@ -207,7 +208,9 @@ fn target(appid: &str) -> String {
 fn request(target: &str) -> Request<'static> {
     let uri: &Uri = Box::leak(Box::new(target.parse().expect("a target")));
     let (operations, headers) = (operations(), HeaderMap::new());
-    Request::parse(uri, &headers, b"", &operations, false, &mut Claims::default()).expect("a lookup")
+    let parts = RequestParts { uri, headers: &headers, body: b"" };
+    let accepted = Accepted { operations: &operations, format: Format::Strict };
+    Request::parse(parts, &accepted, &mut Claims::default()).expect("a lookup")
 }
 
 fn operations() -> cmiot_proxy::operation::Operations {

@@ -3,8 +3,9 @@
 
 use std::sync::LazyLock;
 
-use cmiot_proxy::wire::request::{Claims, Request};
+use cmiot_proxy::config::file::Format;
 use cmiot_proxy::operation::Operations;
+use cmiot_proxy::wire::request::{Accepted, Claims, Request, RequestParts};
 use hyper::HeaderMap;
 use libfuzzer_sys::fuzz_target;
 
@@ -19,8 +20,9 @@ static SERVED: LazyLock<Operations> = LazyLock::new(|| {
 
 fuzz_target!(|body: &[u8]| {
     let uri = TARGET.parse().expect("a target");
-    if let Ok(request) = Request::parse(&uri, &HeaderMap::new(), body, &SERVED, true, &mut Claims::default())
-    {
+    let parts = RequestParts { uri: &uri, headers: &HeaderMap::new(), body };
+    let accepted = Accepted { operations: &SERVED, format: Format::Lenient };
+    if let Ok(request) = Request::parse(parts, &accepted, &mut Claims::default()) {
         assert_eq!(request.appid.as_str(), "100001");
         assert_eq!(request.token.expose(), "t");
         assert_eq!(request.ebid.as_deref(), Some("1"));

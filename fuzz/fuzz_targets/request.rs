@@ -5,8 +5,9 @@
 
 use std::sync::LazyLock;
 
-use cmiot_proxy::wire::request::{Claims, Hosts, Request, check_head};
+use cmiot_proxy::wire::request::{Accepted, Claims, Hosts, Request, RequestParts, check_head};
 use cmiot_proxy::wire::transid::SentTransid;
+use cmiot_proxy::config::file::Format;
 use cmiot_proxy::operation::Operations;
 use hyper::{HeaderMap, Method, Uri, Version};
 use libfuzzer_sys::fuzz_target;
@@ -27,14 +28,16 @@ fuzz_target!(|input: &[u8]| {
         let hosts = Hosts::new(["localhost".to_owned()]);
         let _ = check_head(&Method::GET, &uri, version, &HeaderMap::new(), &hosts);
     }
-    for lenient in [false, true] {
+    for format in [Format::Strict, Format::Lenient] {
         let mut claims = Claims::default();
-        if let Ok(request) = Request::parse(&uri, &HeaderMap::new(), body, &SERVED, lenient, &mut claims) {
+        let parts = RequestParts { uri: &uri, headers: &HeaderMap::new(), body };
+        let accepted = Accepted { operations: &SERVED, format };
+        if let Ok(request) = Request::parse(parts, &accepted, &mut claims) {
             // The parsed transid may be signed: it contains no byte of a hash's padding.
             match &request.transid {
                 SentTransid::Strict { transid, .. } => assert_eq!(transid.appid(), request.appid),
                 SentTransid::Lenient(text) => {
-                    assert!(lenient && text.len() <= 48 && text.bytes().all(|b| b.is_ascii_alphanumeric()));
+                    assert!(format == Format::Lenient && text.len() <= 48 && text.bytes().all(|b| b.is_ascii_alphanumeric()));
                 }
             }
             assert_eq!(claims.card.as_ref(), Some(&request.card));

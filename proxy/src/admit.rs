@@ -65,6 +65,15 @@ pub struct Admitted {
     pub replay_check: ReplayCheck,
 }
 
+/// The used transids of each group, and their limit.
+#[derive(Clone, Debug)]
+pub struct GroupShares {
+    /// Transids in the replay cache, by group.
+    pub used: Vec<(Arc<str>, usize)>,
+    /// The number that the replay cache holds for one group at most.
+    pub max_per_group: usize,
+}
+
 /// The result of the check against replays.
 #[derive(Debug)]
 pub enum ReplayCheck {
@@ -122,9 +131,12 @@ impl Admit {
         self.idempotency.sweep(now.believed.minus(self.replay_horizon()).as_secs());
     }
 
-    /// The number of transids per group, and its limit.
-    pub fn shares(&self) -> (Vec<(Arc<str>, usize)>, usize) {
-        (self.replay.transid_count_by_group(), self.directory.load().transids_per_group)
+    /// The used transids per group.
+    pub fn group_shares(&self) -> GroupShares {
+        GroupShares {
+            used: self.replay.transid_count_by_group(),
+            max_per_group: self.directory.load().transids_per_group,
+        }
     }
 
     /// Raises an alarm while requests are refused because the replay cache is full; called on a ticker.
@@ -168,9 +180,9 @@ impl Admit {
 }
 
 impl AdmissionSnapshot<'_> {
-    /// Whether some client may send lenient transids.
-    pub fn reads_lenient(&self) -> bool {
-        self.directory.lenient
+    /// The form that a transid must have before its client is known: lenient if some client may send lenient ones.
+    pub fn transid_format(&self) -> Format {
+        if self.directory.lenient { Format::Lenient } else { Format::Strict }
     }
 
     /// Checks the address before the client is known.

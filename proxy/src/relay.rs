@@ -43,7 +43,7 @@ use crate::refusal::Refusal;
 use crate::store::audit::AuditReader;
 use crate::urgency::Urgency;
 use crate::wire::cache_control::RequestDirectives;
-use crate::wire::request::{Hosts, Request, check_head};
+use crate::wire::request::{Accepted, Hosts, Request, RequestParts, check_head};
 use crate::wire::response::HttpResponse;
 use crate::wire::transid::TransidKey;
 pub use fetch::FetchResult;
@@ -107,10 +107,10 @@ struct Query {
     directives: RequestDirectives,
 }
 
-/// The progress of a request as far as it needs not wait.
+/// The progress of a request after the phases that never wait.
 enum Progress {
     Ready(Result<Selected, Refusal>),
-    /// Boxed: most requests do not need the room.
+    /// Boxed, since most requests do not need its space.
     Pending(Box<Pending>),
 }
 
@@ -177,7 +177,7 @@ impl Relay {
         }
     }
 
-    /// The phases that never wait.
+    /// Runs the phases that never wait.
     fn respond_now(
         self: &Arc<Self>,
         http: &HttpRequest<'_>,
@@ -218,8 +218,9 @@ impl Relay {
         snapshot.check_peer(http.peer.address)?;
         check_head(http.method, http.uri, http.version, http.headers, &self.hosts)?;
         let body = http.body.clone()?;
-        let (operations, lenient) = (&config.operations, snapshot.reads_lenient());
-        Request::parse(http.uri, http.headers, body, operations, lenient, exchange.record.claims())
+        let parts = RequestParts { uri: http.uri, headers: http.headers, body };
+        let accepted = Accepted { operations: &config.operations, format: snapshot.transid_format() };
+        Request::parse(parts, &accepted, exchange.record.claims())
     }
 
     /// Authenticates and authorizes a request, and marks its transid used. The record names its client, admitted or not.
@@ -245,7 +246,7 @@ impl Relay {
         }
     }
 
-    /// Looks up memory: a response, or the candidate that does not satisfy the request.
+    /// Looks the key up in memory. Returns a response, or the candidate that does not satisfy the request, if there is one.
     fn look_up(
         self: &Arc<Self>,
         config: &Config,
@@ -278,7 +279,7 @@ impl Relay {
         }
     }
 
-    /// Fetches a response for which memory has none: from the file, or by a carrier call that identical lookups share.
+    /// Fetches a response that memory does not have: from the file, or by a carrier call that identical lookups share.
     async fn fetch(
         self: &Arc<Self>,
         query: &Query,

@@ -94,15 +94,15 @@ fn alarms(admin: &Admin) -> Vec<String> {
 }
 
 pub(super) fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
-    let (used_transids_by_group, max_transids_per_group) = admin.relay.admit.shares();
+    let shares = admin.relay.admit.group_shares();
     let gauges = Gauges {
         cache_entries: admin.relay.cache.entry_count(),
         flights: admin.relay.flights.in_flight(),
         waiters: admin.relay.flights.waiting(),
         connections: admin.connections.open_connections(),
         used_transids: admin.relay.admit.used_transids(),
-        used_transids_by_group,
-        max_transids_per_group,
+        used_transids_by_group: shares.used,
+        max_transids_per_group: shares.max_per_group,
         audit_queue: admin.store.audit.queued(),
         audit_wal: admin.store.audit.wal_bytes(),
         audit_unrecorded: admin.store.audit.missed(),

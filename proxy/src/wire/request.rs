@@ -16,6 +16,7 @@ use hyper::{Method, Uri, Version};
 
 use super::cache_control::RequestDirectives;
 use super::transid::SentTransid;
+use crate::config::file::Format;
 use crate::inline_str::InlineStr;
 use crate::operation::{self, Operation, Operations};
 use crate::refusal::{Malformed, ParameterName, Refusal};
@@ -38,6 +39,22 @@ pub struct Request<'a> {
     /// The parameters that the operation declares in addition to the card.
     pub parameters: operation::Parameters,
     pub directives: RequestDirectives,
+}
+
+/// The parts of an HTTP request that are parsed. Its head has passed [`check_head`].
+#[derive(Clone, Copy, Debug)]
+pub struct RequestParts<'a, 'h> {
+    pub uri: &'a Uri,
+    pub headers: &'h HeaderMap,
+    pub body: &'a [u8],
+}
+
+/// The requests that a configuration accepts.
+#[derive(Clone, Copy, Debug)]
+pub struct Accepted<'a> {
+    pub operations: &'a Operations,
+    /// [`Format::Lenient`] if some client may send lenient transids.
+    pub format: Format,
 }
 
 /// A token as a gateway sent it. Its `Debug` form is redacted.
@@ -141,20 +158,16 @@ pub fn has_one_host(uri: &Uri, version: Version, headers: &HeaderMap) -> bool {
 }
 
 impl<'a> Request<'a> {
-    /// Parses a request. `claims` gets the readable parameters, also of a request that is refused. A lenient transid is
-    /// accepted only if some client may send one.
+    /// Parses a request. `claims` gets the readable parameters, also of a request that is refused.
     ///
     /// # Errors
     /// [`Refusal::UnknownPath`], [`Refusal::Malformed`] or [`Refusal::Card`].
     pub fn parse(
-        uri: &'a Uri,
-        headers: &HeaderMap,
-        body: &'a [u8],
-        operations: &Operations,
-        lenient: bool,
+        RequestParts { uri, headers, body }: RequestParts<'a, '_>,
+        accepted: &Accepted<'_>,
         claims: &mut Claims,
     ) -> Result<Self, Refusal> {
-        let operation = operations.at(uri.path()).ok_or(Refusal::UnknownPath)?;
+        let operation = accepted.operations.at(uri.path()).ok_or(Refusal::UnknownPath)?;
         claims.operation = Some(operation);
         let parameters =
             Parameters::read(uri.query().unwrap_or_default(), body, operation).map_err(Refusal::Malformed)?;
@@ -172,7 +185,7 @@ impl<'a> Request<'a> {
         let appid = claims.appid.ok_or(Refusal::Malformed(Malformed::AppId))?;
         let transid = parameters.transid.as_deref().ok_or(missing("transid"))?;
         let transid = SentTransid::parse(transid, &appid)
-            .filter(|transid| lenient || transid.key().is_some())
+            .filter(|transid| accepted.format == Format::Lenient || transid.key().is_some())
             .ok_or(Refusal::Malformed(Malformed::Transid))?;
         let card = card?;
         Ok(Self {

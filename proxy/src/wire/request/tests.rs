@@ -13,7 +13,9 @@ fn parse(target: &str, body: &str) -> Result<Request<'static>, Refusal> {
 fn parse_as(target: &str, body: &str, lenient: bool) -> Result<Request<'static>, Refusal> {
     // A request borrows from the target and the body, which this test leaks.
     let (uri, body) = (Box::leak(Box::new(target.parse().unwrap())), body.to_owned().leak());
-    Request::parse(uri, &HeaderMap::new(), body.as_bytes(), &all(), lenient, &mut Claims::default())
+    let parts = RequestParts { uri, headers: &HeaderMap::new(), body: body.as_bytes() };
+    let format = if lenient { Format::Lenient } else { Format::Strict };
+    Request::parse(parts, &Accepted { operations: &all(), format }, &mut Claims::default())
 }
 
 fn target(rest: &str) -> String {
@@ -173,7 +175,9 @@ proptest! {
     #[test]
     fn no_query_and_no_body_panics(query in "[!-~]{0,80}", body in proptest::collection::vec(any::<u8>(), 0..80)) {
         if let Ok(uri) = format!("/v2/userstatusrealsingle?{query}").parse::<Uri>() {
-            let _ = Request::parse(&uri, &HeaderMap::new(), &body, &all(), true, &mut Claims::default());
+            let parts = RequestParts { uri: &uri, headers: &HeaderMap::new(), body: &body };
+            let accepted = Accepted { operations: &all(), format: Format::Lenient };
+            let _ = Request::parse(parts, &accepted, &mut Claims::default());
         }
     }
 }
