@@ -26,7 +26,7 @@ use crate::inline_str::InlineStr;
 use crate::outcome::Outcome;
 use crate::refusal::Description;
 use crate::refusal::Refusal;
-use crate::store::audit::{AuditStore, AuditUnavailable, BegunRow, LookupRow, Lost, Noted, RefusedRow};
+use crate::store::audit::{AuditStore, AuditUnavailable, BegunRow, LookupRow, Noted, OpenLoss, RefusedRow};
 use crate::wire::request::Claims;
 pub use refusals::Refusals;
 
@@ -97,7 +97,7 @@ impl Record {
         self.client_gone = true;
     }
 
-    /// Sets the action: until a record states its end, it stays open. None when nothing was begun after all.
+    /// Sets the action: until a record states its end, it stays open. None if no intent was committed.
     pub fn set_action(&mut self, action: Option<Action>) {
         self.action = action.map(Box::new);
     }
@@ -253,7 +253,7 @@ impl Audit {
     }
 
     /// Rows that are missing, which is not acknowledged.
-    pub fn lost(&self) -> Option<Lost> {
+    pub fn lost(&self) -> Option<OpenLoss> {
         self.store.lost()
     }
 
@@ -298,8 +298,8 @@ mod tests {
             [(Refusal::Audit, Withdrawn::LOOKUP), (Refusal::Begun(Some(1)), Withdrawn::ACTION)]
         {
             let refusal = refusal.describe();
-            assert_eq!((refusal.reason, refusal.code.as_str()), withdrawn);
-            assert_eq!(refusal.outcome.name(), Withdrawn::OUTCOME);
+            assert_eq!(Withdrawn { reason: refusal.reason, code: refusal.code }, withdrawn);
+            assert_eq!(refusal.outcome, Withdrawn::OUTCOME);
         }
     }
 }

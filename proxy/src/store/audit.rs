@@ -7,7 +7,7 @@
 //! stepped back, the writer continues in the newest one.
 //!
 //! When a batch fails, the writer refuses all its rows and those that arrive before the next attempt (a backoff from 0.1 s
-//! to 5 s). It recovers by itself, without traffic too. It counts the requests that have no record meanwhile; the count is
+//! to 5 s). It recovers by itself, also without traffic. It counts the requests that have no record meanwhile; the count is
 //! the first row after the recovery.
 //!
 //! Imports point down this list:
@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-pub use self::evidence::lost::{Lost, acknowledge};
+pub use self::evidence::lost::{OpenLoss, acknowledge};
 pub use self::evidence::{anchor, verify};
 pub use self::log::body::Body;
 pub use self::log::columns::{CallRow, LookupRow, NoteRow, RefusedRow};
@@ -49,7 +49,7 @@ pub(super) use self::log::notes::{is_name as is_note, leave as leave_note};
 use self::log::row::Row;
 pub use self::log::row::{BegunRow, Withdrawn};
 pub use self::log::{chain, identity, month};
-pub use self::reader::{AuditReader, PastAction, PastRequest};
+pub use self::reader::{AuditReader, PastRequest, RecordedIntent};
 use self::writer::Writer;
 use self::writer::shared::{Awaited, Entry, Shared};
 use self::writer::waiters::CommitResult;
@@ -263,10 +263,10 @@ impl AuditStore {
     /// say that the lookup was refused; a lookup whose row is being committed waits on.
     pub fn expire(&self, most: u64) {
         let refuses = self.shared.on_failure == OnFailure::Refuse;
-        let waited = self.shared.waiters.expire(most, |mut late| {
+        let waited = self.shared.waiters.expire(most, |mut overdue| {
             if !refuses {
-                for index in 0..late.queued() {
-                    late.expire_waiter(index);
+                for index in 0..overdue.queued() {
+                    overdue.expire_waiter(index);
                 }
                 return;
             }
@@ -274,9 +274,9 @@ impl AuditStore {
             self.shared.queue.waiting(|entries| {
                 let awaited = |entry: &&mut Entry| matches!(entry.awaited, Awaited::Queued);
                 let queued = entries.iter_mut().filter(awaited).count();
-                let first = late.queued().saturating_sub(queued);
+                let first = overdue.queued().saturating_sub(queued);
                 for (index, entry) in (first..).zip(entries.iter_mut().filter(awaited)) {
-                    if late.expire_waiter(index)
+                    if overdue.expire_waiter(index)
                         && let Row::Lookup(row) = &mut entry.row
                     {
                         row.withdraw();
@@ -326,7 +326,7 @@ impl AuditStore {
     }
 
     /// Rows that an anchor knows and that are missing, until `audit acknowledge`.
-    pub fn lost(&self) -> Option<Lost> {
+    pub fn lost(&self) -> Option<OpenLoss> {
         self.shared.lost()
     }
 

@@ -39,7 +39,7 @@ pub enum Fault {
     Newer {
         /// The file's version.
         found: i64,
-        /// The newest version that this proxy knows.
+        /// The newest version that this proxy can read.
         known: i64,
     },
     /// A database of another program, or another database of the proxy under the wrong name.

@@ -46,9 +46,9 @@ pub struct PastRequest<'a> {
     pub reason: Option<&'a str>,
 }
 
-/// An action that was begun, as the audit recorded it.
+/// The intent of an action, as the audit recorded it.
 #[derive(Clone, Copy, Debug)]
-pub struct PastAction<'a> {
+pub struct RecordedIntent<'a> {
     /// The number of its row.
     pub row: i64,
     /// The client.
@@ -85,7 +85,7 @@ impl AuditReader {
         })
     }
 
-    /// Visits the actions that were begun at or after `since`, in all segments. Blocks. Returns the rows that cannot be
+    /// Visits the intents of actions that arrived at or after `since`, in all segments. Blocks. Returns the rows that cannot be
     /// read.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ impl AuditReader {
     pub fn begun_since(
         &self,
         since: Time,
-        mut visit: impl FnMut(PastAction<'_>),
+        mut visit: impl FnMut(RecordedIntent<'_>),
     ) -> Result<Vec<Loss>, StoreError> {
         self.segments_since(since, |_, path, connection| {
             let mut read = || {
@@ -106,7 +106,7 @@ impl AuditReader {
                 while let Some(row) = rows.next()? {
                     let (id, at) = (row.get(0)?, Time::from_micros(row.get(1)?));
                     if let Some((client, transid)) = BegunRow::read(row.get_ref(2)?.as_str()?) {
-                        visit(PastAction { row: id, client, transid, at });
+                        visit(RecordedIntent { row: id, client, transid, at });
                     }
                 }
                 Ok(())

@@ -99,7 +99,7 @@ pub fn erase(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
     if months.first() == Some(&month) {
         return unable(
             "the month is not over: its key is in use",
-            "run this again when the proxy has begun the next month",
+            "run this again when the proxy has started the next month",
         );
     }
     if months.first().is_some_and(|newest| month > *newest) {

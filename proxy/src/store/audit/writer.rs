@@ -144,7 +144,7 @@ impl Writer {
         let _failure = shared.failure.thread_guard("audit-writer");
         let consumer = shared.queue.consumer();
         let mut batch = Vec::new();
-        shared.busy.turn();
+        shared.busy.toggle();
         while !self.ended {
             self.check_path();
             self.run_maintenance();
@@ -152,9 +152,9 @@ impl Writer {
             self.check_disk_when_idle(&consumer);
             let pause = self.backoff.as_ref().map(|backoff| backoff.pause);
             let timeout = pause.unwrap_or(CHECK_EVERY).min(self.options.anchor_every).min(NOTES_EVERY);
-            shared.busy.turn();
+            shared.busy.toggle();
             let taken = consumer.take(&mut batch, Some(timeout));
-            shared.busy.turn();
+            shared.busy.toggle();
             match taken {
                 Received::Items => self.commit_batch(&mut batch),
                 // While `/ready` says no, no traffic may come: recover without it.
@@ -287,8 +287,8 @@ impl Writer {
         self.maintenance_at = self.clock.monotonic();
     }
 
-    /// Runs `act` on the segment, which it opens if necessary, unless it is too early after a failure. Runs it once more
-    /// when a sync failed and the WAL could be settled at once.
+    /// Runs `act` on the segment, which it opens if necessary, unless it is too early after a failure. Retries
+    /// once if a sync failed and the WAL could be settled at once.
     fn attempt(&mut self, act: impl Fn(&mut Segment) -> Result<(), StoreError>) {
         let now = self.clock.monotonic();
         if self.backoff.as_ref().is_some_and(|backoff| now < backoff.retry_at) {

@@ -96,7 +96,7 @@ impl Pruner {
         Ok(())
     }
 
-    /// Returns the next phase, or none at the end of the pass.
+    /// Returns the next phase; `None` at the end of the pass.
     fn advance(&mut self, connection: &mut Connection) -> rusqlite::Result<Option<Phase>> {
         match self.phase {
             Phase::Expired => {

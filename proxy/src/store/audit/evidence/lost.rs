@@ -20,7 +20,7 @@ use crate::store::{Fault, StoreError};
 
 /// Rows are missing, and that is not acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Lost {
+pub struct OpenLoss {
     /// The time of the last anchor that knows them: requests up to it may no longer have a record.
     pub through: Time,
 }

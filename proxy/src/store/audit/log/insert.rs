@@ -30,21 +30,21 @@ impl<'c, 'a> Insert<'c, 'a> {
     pub(crate) fn bind(&mut self, value: Value<'a>, number: Option<i64>) -> rusqlite::Result<()> {
         if !self.is_bound(value) {
             self.bound[self.next] = Some(value);
-            let place = self.next + 1;
+            let position = self.next + 1;
             match (value, number) {
-                (Value::Null, _) => self.statement.raw_bind_parameter(place, Null)?,
+                (Value::Null, _) => self.statement.raw_bind_parameter(position, Null)?,
                 (Value::Int(number), _) | (Value::Name(_), Some(number)) => {
-                    self.statement.raw_bind_parameter(place, number)?;
+                    self.statement.raw_bind_parameter(position, number)?;
                 }
                 (Value::Text(text), _) => {
                     let text = ToSqlOutput::Borrowed(ValueRef::Text(text));
-                    self.statement.raw_bind_parameter(place, text)?;
+                    self.statement.raw_bind_parameter(position, text)?;
                 }
                 (Value::Blob(bytes), _) => {
                     let bytes = ToSqlOutput::Borrowed(ValueRef::Blob(bytes));
-                    self.statement.raw_bind_parameter(place, bytes)?;
+                    self.statement.raw_bind_parameter(position, bytes)?;
                 }
-                (Value::Name(text), None) => self.statement.raw_bind_parameter(place, text)?,
+                (Value::Name(text), None) => self.statement.raw_bind_parameter(position, text)?,
             }
         }
         self.next += 1;

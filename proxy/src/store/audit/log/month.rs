@@ -134,11 +134,11 @@ mod tests {
     #[test]
     fn months_turn_at_midnight_in_china() {
         // 2026-01-31T16:00:00Z is 2026-02-01T00:00:00+08:00.
-        let turn = Time::from_secs(1_769_875_200);
-        let before = Time::from_micros(turn.as_micros() - 1);
+        let boundary = Time::from_secs(1_769_875_200);
+        let before = Time::from_micros(boundary.as_micros() - 1);
         assert_eq!(Month::of(before).to_string(), "2026-01");
-        assert_eq!(Month::of(turn).to_string(), "2026-02");
-        assert_eq!(Month::of(before).end(), turn);
+        assert_eq!(Month::of(boundary).to_string(), "2026-02");
+        assert_eq!(Month::of(before).end(), boundary);
         // 2026-12-31T16:00:00Z
         assert_eq!(Month { year: 2026, month: 12 }.end(), Time::from_secs(1_798_732_800));
     }

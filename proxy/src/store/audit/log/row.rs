@@ -10,31 +10,40 @@ use super::identity::{IdentityKey, RowIdentity};
 use super::value::Value;
 use crate::clock::Time;
 use crate::inline_str::InlineStr;
+use crate::outcome::Outcome;
+use crate::proxy_code::ProxyCode;
 
 impl LookupRow {
     /// Changes a row that was not committed in time: it records the response that its client got.
     pub(crate) fn withdraw(&mut self) {
-        let (reason, code) = if self.action { Withdrawn::ACTION } else { Withdrawn::LOOKUP };
-        (self.outcome, self.reason, self.code) = (Withdrawn::OUTCOME, Some(reason), code.into());
+        let Withdrawn { reason, code } = if self.action { Withdrawn::ACTION } else { Withdrawn::LOOKUP };
+        (self.outcome, self.reason) = (Withdrawn::OUTCOME.name(), Some(reason));
+        self.code = code.as_str().into();
         (self.status, self.age) = (None, None);
     }
 
-    /// Whether its client gets a refusal, whatever becomes of the row.
+    /// Whether its client gets a refusal, whether or not the row is committed.
     pub(crate) fn is_refusal(&self) -> bool {
-        ["refused", Withdrawn::OUTCOME].contains(&self.outcome)
+        [Outcome::Refused, Outcome::Failed].iter().any(|outcome| outcome.name() == self.outcome)
     }
 }
 
-/// The response to a client whose record was not committed in time.
-pub struct Withdrawn;
+/// The refusal that a client gets whose record was not committed in time. `Refusal::describe` states the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Withdrawn {
+    /// The reason, as a word.
+    pub reason: &'static str,
+    /// The code.
+    pub code: ProxyCode,
+}
 
 impl Withdrawn {
-    /// The outcome.
-    pub const OUTCOME: &'static str = "failed";
-    /// Reason and code of a lookup.
-    pub const LOOKUP: (&'static str, &'static str) = ("audit", "73");
-    /// Reason and code of an action.
-    pub const ACTION: (&'static str, &'static str) = ("action-begun", "99");
+    /// The outcome of both.
+    pub const OUTCOME: Outcome = Outcome::Failed;
+    /// The refusal of a lookup.
+    pub const LOOKUP: Self = Self { reason: "audit", code: ProxyCode::Busy };
+    /// The refusal of an action.
+    pub const ACTION: Self = Self { reason: "action-begun", code: ProxyCode::Other };
 }
 
 /// The intent of an action, a note: committed before the action is sent to the carrier.

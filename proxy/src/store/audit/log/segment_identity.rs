@@ -83,20 +83,20 @@ mod tests {
         for file in files::database_files(&path) {
             fs::write(file, "x").unwrap();
         }
-        let place = SegmentIdentity::of(&path).unwrap();
+        let identity = SegmentIdentity::of(&path).unwrap();
         fs::hard_link(&path, dir.path().join("backup")).unwrap();
-        assert_eq!(SegmentIdentity::of(&path).unwrap(), place);
+        assert_eq!(SegmentIdentity::of(&path).unwrap(), identity);
         for file in files::database_files(&path) {
             let away = dir.path().join("away");
             fs::rename(&file, &away).unwrap();
-            assert_ne!(SegmentIdentity::of(&path).unwrap(), place, "{file:?} is missing");
+            assert_ne!(SegmentIdentity::of(&path).unwrap(), identity, "{file:?} is missing");
             std::os::unix::fs::symlink(&away, &file).unwrap();
-            assert_ne!(SegmentIdentity::of(&path).unwrap(), place, "{file:?} is a link to it");
+            assert_ne!(SegmentIdentity::of(&path).unwrap(), identity, "{file:?} is a link to it");
             fs::remove_file(&file).unwrap();
             fs::copy(&away, &file).unwrap();
-            assert_ne!(SegmentIdentity::of(&path).unwrap(), place, "{file:?} is another");
+            assert_ne!(SegmentIdentity::of(&path).unwrap(), identity, "{file:?} is another");
             fs::rename(&away, &file).unwrap();
-            assert_eq!(SegmentIdentity::of(&path).unwrap(), place);
+            assert_eq!(SegmentIdentity::of(&path).unwrap(), identity);
         }
     }
 

@@ -1,4 +1,5 @@
-//! The time that the writer has spent on its present piece of work: a sync that hangs shows before any request waits for it.
+//! The time that the writer has spent on its present piece of work, so that a sync that hangs is detected before a request
+//! waits for it.
 //!
 //! It is counted in the ticks of [`waiters`](super::waiters).
 
@@ -7,25 +8,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The default is idle.
 #[derive(Debug, Default)]
 pub(crate) struct Busy {
-    /// Counts begins and ends of pieces of work: odd while the writer works.
-    turns: AtomicU64,
-    /// `turns` at the last tick.
-    seen: AtomicU64,
+    /// Counts starts and ends of pieces of work: odd while the writer works.
+    toggles: AtomicU64,
+    /// `toggles` at the last tick.
+    last_seen: AtomicU64,
     /// Whole ticks that the present piece of work has taken.
     ticks: AtomicU64,
 }
 
 impl Busy {
     /// The writer begins a piece of work, or ends it and waits for the next one.
-    pub(crate) fn turn(&self) {
-        self.turns.fetch_add(1, Ordering::Release);
+    pub(crate) fn toggle(&self) {
+        self.toggles.fetch_add(1, Ordering::Release);
     }
 
     /// Counts a tick; returns how many whole ones the present piece of work has taken. One caller at a time.
     pub(crate) fn tick(&self) -> u64 {
-        let turns = self.turns.load(Ordering::Acquire);
-        let same = self.seen.swap(turns, Ordering::Relaxed) == turns;
-        let ticks = match same && turns % 2 == 1 {
+        let toggles = self.toggles.load(Ordering::Acquire);
+        let same = self.last_seen.swap(turns, Ordering::Relaxed) == toggles;
+        let ticks = match same && toggles % 2 == 1 {
             true => self.ticks.load(Ordering::Relaxed).saturating_add(1),
             false => 0,
         };
@@ -42,12 +43,12 @@ mod tests {
     fn only_one_piece_of_work_that_lasts_is_counted() {
         let busy = Busy::default();
         assert_eq!([busy.tick(), busy.tick()], [0, 0], "idle");
-        busy.turn();
+        busy.toggle();
         assert_eq!([busy.tick(), busy.tick(), busy.tick()], [0, 1, 2]);
-        busy.turn();
-        busy.turn();
+        busy.toggle();
+        busy.toggle();
         assert_eq!([busy.tick(), busy.tick()], [0, 1], "another one");
-        busy.turn();
+        busy.toggle();
         assert_eq!([busy.tick(), busy.tick()], [0, 0], "idle again");
     }
 }

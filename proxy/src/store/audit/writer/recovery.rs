@@ -1,7 +1,7 @@
 //! The segment after a failure: its WAL is settled, it is opened again, or created again where it is no longer at its path.
 //!
 //! After a failed sync nothing is committed before the WAL is settled (see [`wal`](super::super::super::wal)): at once, and
-//! once more after [`LONGEST_PAUSE`]. If that fails too, the process ends; a start recovers what was synced before. What a
+//! again after [`LONGEST_PAUSE`]. If that fails too, the process ends; a start recovers what was synced before. What a
 //! failed commit left in the WAL is truncated, so its rows do not reappear.
 
 use super::*;
@@ -13,7 +13,7 @@ use crate::store::audit::log::segment_identity::{self, SegmentIdentity};
 const SETTLING: u32 = 2;
 
 impl Writer {
-    /// Runs `act` on the segment; once more if a sync failed and the WAL could be settled.
+    /// Runs `act` on the segment, and again if a sync failed and the WAL could be settled.
     pub(super) fn act(
         &mut self,
         act: &impl Fn(&mut Segment) -> Result<(), StoreError>,

@@ -10,7 +10,7 @@ use super::waiters::Waiters;
 use crate::alarms::{Alarms, Condition};
 use crate::clock::Time;
 use crate::store::Failure;
-use crate::store::audit::evidence::lost::{Losses, Lost};
+use crate::store::audit::evidence::lost::{Losses, OpenLoss};
 use crate::store::audit::log::columns::Gap;
 use crate::store::audit::log::row::Row;
 use crate::store::audit::{AuditUnavailable, Bodies, OnFailure, Options};
@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) missed: AtomicU64,
     pub(crate) wal_bytes: AtomicU64,
     pub(crate) alarms: Alarms,
-    /// [`Lost::through`] in microseconds; `i64::MIN` when nothing is lost.
+    /// [`OpenLoss::through`] in microseconds; `i64::MIN` when nothing is lost.
     pub(crate) lost_through: AtomicI64,
     pub(crate) lost_while_running: AtomicBool,
     pub(crate) acknowledgements: AtomicU64,
@@ -74,9 +74,9 @@ impl Shared {
         self.lost_while_running.store(losses.lost_while_running(), Ordering::Release);
     }
 
-    pub(crate) fn lost(&self) -> Option<Lost> {
+    pub(crate) fn lost(&self) -> Option<OpenLoss> {
         let through = self.lost_through.load(Ordering::Acquire);
-        (through > i64::MIN).then(|| Lost { through: Time::from_micros(through) })
+        (through > i64::MIN).then(|| OpenLoss { through: Time::from_micros(through) })
     }
 
     /// Counts requests without a record, of which so many were refused for another reason.

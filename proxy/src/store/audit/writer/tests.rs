@@ -64,13 +64,13 @@ fn a_writer_that_hangs_is_seen_while_nobody_waits() {
     let store = AuditStore { shared: Arc::clone(&writer.shared), writer: std::sync::Mutex::default() };
     // A count of refusals is being written, and the disk does not answer.
     store.append_refused(RefusedRow { peer: None, reason: "token", count: 1, first: NOON, last: NOON });
-    writer.shared.busy.turn();
+    writer.shared.busy.toggle();
     store.expire(2);
     store.expire(2);
     assert!(store.can_record());
     store.expire(2);
     assert!(!store.can_record(), "it has taken as long as half of what a request would wait");
-    writer.shared.busy.turn();
+    writer.shared.busy.toggle();
     store.expire(2);
     assert!(store.can_record());
 }
@@ -247,7 +247,7 @@ fn a_full_disk_refuses_the_batch_and_leaves_the_file_whole() {
     let many: Vec<_> = (0..200).map(|n| row(NOON, &format!("lost {n}"))).collect();
     assert_eq!(settle(&mut writer, many), [Err(AuditUnavailable::Failed); 200]);
     assert!(!writer.shared.healthy.load(Ordering::Acquire));
-    // Opened anew after the pause, without the limit.
+    // Opened again after the pause, without the limit.
     hand.advance(FIRST_PAUSE);
     assert_eq!(settle(&mut writer, vec![row(NOON, "after")]), [Ok(())]);
     assert!(writer.shared.healthy.load(Ordering::Acquire));
@@ -269,7 +269,7 @@ fn pauses_double_and_a_probe_ends_the_trouble_without_traffic() {
         settle(&mut writer, vec![row(NOON, "a"), row(february, "b")]),
         [Ok(()), Err(AuditUnavailable::Failed)]
     );
-    let pause = |writer: &Writer| writer.backoff.as_ref().map(|trouble| trouble.pause);
+    let pause = |writer: &Writer| writer.backoff.as_ref().map(|backoff| backoff.pause);
     let mut expected = FIRST_PAUSE;
     for _ in 0..8 {
         assert_eq!(pause(&writer), Some(expected));

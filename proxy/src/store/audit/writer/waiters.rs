@@ -88,15 +88,15 @@ impl Waiters {
 
     /// Counts a tick. If some have waited for more than `most` ticks, calls `withdraw`, which chooses those of them that
     /// time out. Returns for how many ticks the first waiter has waited.
-    pub(crate) fn expire(&self, most: u64, withdraw: impl FnOnce(Late<'_>)) -> u64 {
+    pub(crate) fn expire(&self, most: u64, withdraw: impl FnOnce(OverdueWaiters<'_>)) -> u64 {
         let mut queue = self.lock();
         queue.tick += 1;
         let tick = queue.tick;
         let waited = queue.waiters.front().map_or(0, |waiter| tick - waiter.queued_at);
-        let late = queue.waiters.iter().take_while(|waiter| tick - waiter.queued_at > most).count();
+        let overdue = queue.waiters.iter().take_while(|waiter| tick - waiter.queued_at > most).count();
         let mut expired = Vec::new();
-        if late > 0 {
-            withdraw(Late { waiters: &mut queue.waiters, late, expired: &mut expired });
+        if overdue > 0 {
+            withdraw(OverdueWaiters { waiters: &mut queue.waiters, overdue, expired: &mut expired });
         }
         drop(queue);
         expired.into_iter().for_each(|waiter| deliver(waiter, Err(AuditUnavailable::Full)));
@@ -115,25 +115,25 @@ impl Waiters {
 }
 
 /// The waiters that have waited too long, at the front of the queue.
-pub(crate) struct Late<'a> {
+pub(crate) struct OverdueWaiters<'a> {
     waiters: &'a mut VecDeque<Waiter>,
-    late: usize,
+    overdue: usize,
     expired: &'a mut Vec<oneshot::Sender<CommitResult>>,
 }
 
-impl Late<'_> {
+impl OverdueWaiters<'_> {
     /// The length of the queue, with those that have not waited too long.
     pub(crate) fn queued(&self) -> usize {
         self.waiters.len()
     }
 
-    /// Times out the waiter of this index, if it is late. False when no waiter was there to get the result.
+    /// Times out the waiter of this index, if it is overdue. False when no waiter was there to get the result.
     pub(crate) fn expire_waiter(&mut self, index: usize) -> bool {
         // A waiter that has gone away gets no result.
         let sender = self
             .waiters
             .get_mut(index)
-            .filter(|_| index < self.late)
+            .filter(|_| index < self.overdue)
             .and_then(|waiter| waiter.sender.take_if(|sender| !sender.is_closed()));
         let has_expired = sender.is_some();
         self.expired.extend(sender);
@@ -199,7 +199,7 @@ mod tests {
         let mut early = join();
         let mut gone = join();
         gone.close();
-        let never = |_: Late<'_>| panic!("not a whole tick yet");
+        let never = |_: OverdueWaiters<'_>| panic!("not a whole tick yet");
         assert_eq!(waiters.expire(1, never), 1);
         let mut late = join();
         let mut expired = Vec::new();

@@ -14,7 +14,7 @@ use crate::store::audit::{AuditStore, Options};
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A start at an hour: what it says is lost, and whether the alarm says so too. Rows are appended, then it stops.
-fn start(dir: &Path, hour: u32, transids: &[&str]) -> Option<Lost> {
+fn start(dir: &Path, hour: u32, transids: &[&str]) -> Option<OpenLoss> {
     let now = NOON.plus(HOUR * hour);
     let store = AuditStore::open(dir, Options::default(), Clock::manual(now).0).unwrap();
     let lost = store.lost();
@@ -26,8 +26,8 @@ fn start(dir: &Path, hour: u32, transids: &[&str]) -> Option<Lost> {
     lost
 }
 
-fn through(hour: u32) -> Option<Lost> {
-    Some(Lost { through: NOON.plus(HOUR * hour) })
+fn through(hour: u32) -> Option<OpenLoss> {
+    Some(OpenLoss { through: NOON.plus(HOUR * hour) })
 }
 
 fn segment(dir: &Path) -> PathBuf {
@@ -41,8 +41,8 @@ fn noted(dir: &Path) -> Vec<(String, String)> {
 
 #[test]
 fn a_start_notices_what_is_missing_once_and_the_acknowledgement_ends_it() {
-    type Harm = fn(&Path, &Path);
-    let harms: [(&str, Harm); 4] = [
+    type Damaging = fn(&Path, &Path);
+    let damages: [(&str, Damaging); 4] = [
         ("emptied", |file, _| fs::write(file, "").unwrap()),
         ("gone", |file, _| fs::remove_file(file).unwrap()),
         ("rolled back", |file, earlier| assert!(fs::copy(earlier, file).is_ok())),
@@ -52,13 +52,13 @@ fn a_start_notices_what_is_missing_once_and_the_acknowledgement_ends_it() {
             fs::copy(segment(other.path()), file).unwrap();
         }),
     ];
-    for (how, harm) in harms {
+    for (how, damage) in damages {
         let dir = tempfile::tempdir().unwrap();
         let earlier = dir.path().join("earlier");
         assert_eq!(start(dir.path(), 0, &["a"]), None);
         fs::copy(segment(dir.path()), &earlier).unwrap();
         assert_eq!(start(dir.path(), 1, &["b", "c"]), None, "nothing is missing");
-        harm(&segment(dir.path()), &earlier);
+        damage(&segment(dir.path()), &earlier);
         assert_eq!(start(dir.path(), 2, &[]), through(1), "{how}");
         let first = if how == "rolled back" { 2 } else { 1 };
         let detail = format!("2026-01 rows {first}-3 through 2026-01-15T13:00:00.000+08:00");
@@ -113,7 +113,7 @@ fn a_loss_is_noticed_by_a_later_month_too_and_its_note_is_read_there() {
         store.close();
     }
     fs::remove_file(Month::of(days(30)).path(dir.path())).unwrap();
-    let lost = Some(Lost { through: days(30) });
+    let lost = Some(OpenLoss { through: days(30) });
     let store = open(days(60));
     assert_eq!(store.lost(), lost);
     store.close();

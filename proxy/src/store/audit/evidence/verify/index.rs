@@ -91,13 +91,13 @@ impl<'c> Index<'c> {
 
     /// Adds a row.
     pub(super) fn note(&mut self, table: Table, id: i64, row: &Row<'_>) -> rusqlite::Result<()> {
-        let place = match table {
+        let index = match table {
             Table::Record => Some(const { Table::Record.position("card") }),
             Table::Call => Some(const { Table::Call.position("card") }),
             Table::Refused | Table::Gap | Table::Note => None,
         };
         // A text as it was written; any other value does not hash to the committed batch.
-        let card = place.map(|place| row.get_ref(place)).transpose()?.and_then(|card| card.as_str().ok());
+        let card = index.map(|index| row.get_ref(index)).transpose()?.and_then(|card| card.as_str().ok());
         for level in &mut self.levels {
             level.note(id, card, &mut self.wrong)?;
         }

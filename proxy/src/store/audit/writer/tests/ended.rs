@@ -41,8 +41,8 @@ fn change(file: &Path, sql: &str) {
 
 #[test]
 fn an_ended_segment_that_is_not_as_it_was_written_is_a_loss() {
-    type Harm = fn(&Path, &Path, &[u8]);
-    let harms: [(&str, Harm); 7] = [
+    type Damaging = fn(&Path, &Path, &[u8]);
+    let damages: [(&str, Damaging); 7] = [
         ("rolled back", |file, _, older| fs::write(file, older).unwrap()),
         ("another month's", |file, newest, _| assert!(fs::copy(newest, file).is_ok())),
         ("cut", |file, _, _| {
@@ -55,14 +55,14 @@ fn an_ended_segment_that_is_not_as_it_was_written_is_a_loss() {
             change(file, "UPDATE batch SET horizon = 1 WHERE last = 2");
         }),
     ];
-    for (how, harm) in harms {
+    for (how, damage) in damages {
         let dir = tempfile::tempdir().unwrap();
         let (older, now) = two_months(dir.path());
         let (january, february) = (Month::of(NOON), Month::of(now));
         // The second row is the first in the window.
         let since = NOON.plus(SECOND);
         assert_eq!(losses(dir.path(), since), [], "{how}");
-        harm(&january.path(dir.path()), &february.path(dir.path()), &older);
+        damage(&january.path(dir.path()), &february.path(dir.path()), &older);
         let found = losses(dir.path(), since);
         let rows: Vec<_> = found.iter().map(|loss| (loss.month, loss.first, loss.last)).collect();
         assert_eq!(rows, [(january, 1, 3)], "{how}");
