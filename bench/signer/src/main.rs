@@ -1,8 +1,8 @@
 //! The cost of a token and of a request on a host: the signer against OpenSSL's SHA-256 of the same bytes, in turns.
 //!
-//! OpenSSL has several doors. `SHA256()` and `EVP_Digest` look the algorithm up at each call; with a digest fetched
-//! beforehand and a context kept, it is as fast as it gets, and that is the one to compare with. A round measures each
-//! contender once; the median of the rounds is printed, and ratios of medians last.
+//! OpenSSL has several interfaces. `SHA256()` and `EVP_Digest` look the algorithm up at each call. It is fastest with a
+//! digest fetched beforehand and a context that is reused, so this interface is compared. A round measures each
+//! implementation once; the median of the rounds is printed, then the ratios of medians.
 
 use std::hint::black_box;
 use std::time::Instant;
