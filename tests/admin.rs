@@ -52,16 +52,16 @@ async fn a_proxy_whose_state_cannot_be_written_is_ready_for_what_it_holds_and_sa
 async fn a_crowded_admin_listener_answers_503_in_its_own_words() {
     let carrier = carrier().await;
     let proxy = Proxy::with_carrier(&carrier).await;
-    let mut crowd = Vec::new();
+    let mut connections = Vec::new();
     for _ in 0..64 {
-        crowd.push(Connection::to(proxy.admin_address()).await);
+        connections.push(Connection::to(proxy.admin_address()).await);
     }
     for page in ["/live", "/ready", "/metrics"] {
         let shed = proxy.admin(page, "").await;
         assert_eq!(shed.status, 503);
         assert!(shed.text().contains("admin listener") && !shed.text().contains("status"), "{}", shed.text());
     }
-    drop(crowd);
+    drop(connections);
     eventually("a free connection", || async {
         (proxy.admin("/ready", "").await.status == 200).then_some(())
     })

@@ -24,7 +24,7 @@ async fn a_look_ups_record_says_who_asked_what_and_what_came_of_it() {
     let query = proxy.sign(&ICCID);
     proxy.get(&query).await;
     let row = record(&proxy.audit(), query.transid());
-    let said = LookupRow {
+    let expected = LookupRow {
         client: Some(GATEWAY_APPID.into()),
         group: Some("fleet".into()),
         account: Some("fleet".into()),
@@ -42,7 +42,7 @@ async fn a_look_ups_record_says_who_asked_what_and_what_came_of_it() {
         age_s: row.age_s,
         latency_ms: row.latency_ms,
     };
-    assert_eq!(row, said);
+    assert_eq!(row, expected);
     assert!(row.age_s.is_some_and(|age| age >= 0.0) && row.latency_ms > 0.0, "{row:?}");
 
     let hit = proxy.sign(&ICCID);

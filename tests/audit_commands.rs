@@ -65,14 +65,14 @@ async fn an_export_is_what_its_manifest_says_and_progress_is_no_part_of_it() {
         let file = to.path().join(format);
         let name = file.to_str().unwrap();
         let export = &["export", "--month", "2026-01", "--format", format, name];
-        let told = audit(&proxy.data(), export).await.success();
+        let exported = audit(&proxy.data(), export).await.success();
         let bytes = std::fs::read(&file).unwrap();
         let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         let calls = std::fs::read_to_string(format!("{name}.calls")).unwrap();
         let calls_hash: String = Sha256::digest(&calls).iter().map(|byte| format!("{byte:02x}")).collect();
         // Standard output is for programs: no progress bar.
         let expected = format!("1 lookups, SHA-256 {hash}\n1 carrier calls, SHA-256 {calls_hash}\n");
-        assert_eq!(told.out, expected);
+        assert_eq!(exported.out, expected);
         let manifest = std::fs::read_to_string(format!("{name}.manifest.json")).unwrap();
         let manifest: Value = serde_json::from_str(&manifest).unwrap();
         assert_eq!(manifest["sha256"], hash);

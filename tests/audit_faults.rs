@@ -251,15 +251,15 @@ async fn a_clock_that_steps_back_over_the_end_of_a_month() {
         let carrier = carrier().await;
         let proxy = Setup::with_carrier(&carrier).set("audit.on_failure", policy).start_clocked().await;
         // 2026-02-01T00:00:00+08:00
-        let turn = Time::from_secs(1_769_875_200);
+        let boundary = Time::from_secs(1_769_875_200);
         let seconds = Duration::from_secs;
         // By passing time from 2026-01-15T12:00:00+08:00; the steps below are small.
-        proxy.clock.advance(turn.since(Time::from_secs(1_768_449_600)));
+        proxy.clock.advance(boundary.since(Time::from_secs(1_768_449_600)));
         for (now, card) in [
-            (turn.minus(seconds(9)), MSISDN),
-            (turn.plus(seconds(9)), MSISDN),
-            (turn.minus(seconds(6)), ICCID),
-            (turn.plus(seconds(12)), ICCID),
+            (boundary.minus(seconds(9)), MSISDN),
+            (boundary.plus(seconds(9)), MSISDN),
+            (boundary.minus(seconds(6)), ICCID),
+            (boundary.plus(seconds(12)), ICCID),
         ] {
             proxy.clock.set(now);
             proxy.look_up(&card).await.assert_normal();

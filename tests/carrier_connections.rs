@@ -164,9 +164,9 @@ async fn descriptors_that_are_used_up_are_ours_and_open_no_breaker() {
     };
     connection.send("GET /v2/no-such HTTP/1.1\r\nHost: x\r\n\r\n").await;
     connection.response().await.assert_refusal("10006");
-    let mut crowd = Vec::new();
+    let mut connections = Vec::new();
     for _ in 0..64 {
-        crowd.push(TcpStream::connect(proxy.address).await.unwrap());
+        connections.push(TcpStream::connect(proxy.address).await.unwrap());
     }
     let open = || std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap().count();
     eventually("no descriptor left", || async { (open() >= 48).then_some(()) }).await;
@@ -176,7 +176,7 @@ async fn descriptors_that_are_used_up_are_ours_and_open_no_breaker() {
     }
     // Several times the pause after a failed accept(2).
     tokio::time::sleep(Duration::from_millis(500)).await;
-    drop(crowd);
+    drop(connections);
     eventually("a free descriptor", || async {
         let response = proxy.look_up(&card_number(200)).await;
         (response.code() == "0").then_some(())

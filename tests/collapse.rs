@@ -1,4 +1,4 @@
-//! Collapsing: concurrent lookups of one card share one carrier call, whichever asker leaves and whatever fails.
+//! Collapsing: concurrent lookups of one card share one carrier call, whichever lookup leaves and whatever fails.
 
 use cmiot_simulator::{Gate, Rule, Simulator};
 use tokio::task::JoinSet;
@@ -18,9 +18,9 @@ async fn proxy_for(carrier: &Simulator, waiters: usize) -> Proxy {
 }
 
 /// Starts lookups of one card up to the limit of waiters; returns once all of them wait.
-async fn fill(client: &GatewayClient, askers: usize) -> JoinSet<Response> {
+async fn fill(client: &GatewayClient, lookups: usize) -> JoinSet<Response> {
     let mut asking = JoinSet::new();
-    for _ in 0..askers + BEYOND {
+    for _ in 0..lookups + BEYOND {
         let client = client.clone();
         asking.spawn(async move { client.look_up(&MSISDN).await });
     }
@@ -29,19 +29,19 @@ async fn fill(client: &GatewayClient, askers: usize) -> JoinSet<Response> {
         refused.assert_refusal_for("73", "connection_limit_reached");
         assert!(refused.header("retry-after").is_some());
     }
-    assert_eq!(asking.len(), askers);
+    assert_eq!(asking.len(), lookups);
     asking
 }
 
 #[tokio::test]
-async fn a_hundred_askers_cost_one_call() {
+async fn a_hundred_lookups_cost_one_call() {
     let carrier = carrier().await;
     let gate = Gate::new();
     carrier.set_rules([Rule::any().gate(&gate)]);
     let proxy = proxy_for(&carrier, 100).await;
-    let askers = fill(&proxy, 100).await;
+    let lookups = fill(&proxy, 100).await;
     gate.open();
-    let responses = within("a hundred responses", askers.join_all()).await;
+    let responses = within("a hundred responses", lookups.join_all()).await;
     let handled = |how: &str| responses.iter().filter(|response| response.cache() == how).count();
     assert_eq!(handled("fwd=uri-miss; stored"), 1);
     assert_eq!(handled("fwd=uri-miss; stored; collapsed"), 99);
@@ -57,14 +57,14 @@ async fn a_hundred_cards_are_a_hundred_calls() {
     let gate = Gate::new();
     carrier.set_rules([Rule::any().gate(&gate)]);
     let proxy = Proxy::with_carrier(&carrier).await;
-    let mut askers = JoinSet::new();
+    let mut lookups = JoinSet::new();
     for n in 0..100 {
         let client = proxy.clone();
-        askers.spawn(async move { client.look_up(&card_number(n)).await });
+        lookups.spawn(async move { client.look_up(&card_number(n)).await });
     }
     carrier.wait_for_calls(100).await; // no lookup waits for another card's flight
     gate.open();
-    for response in within("a hundred responses", askers.join_all()).await {
+    for response in within("a hundred responses", lookups.join_all()).await {
         response.assert_normal();
         assert_eq!(response.cache(), "fwd=uri-miss; stored");
     }
@@ -113,7 +113,7 @@ async fn what_everybody_left_is_kept_all_the_same() {
 }
 
 #[tokio::test]
-async fn fifty_askers_of_a_failing_carrier_cost_one_call() {
+async fn fifty_lookups_of_a_failing_carrier_cost_one_call() {
     for (failure, code, calls) in [
         ("code=73", "73", 2), // busy: one retry
         ("code=71", "71", 1),
@@ -126,9 +126,9 @@ async fn fifty_askers_of_a_failing_carrier_cost_one_call() {
         let gate = Gate::new();
         carrier.set_rules([Rule::parse(failure).unwrap().gate(&gate)]);
         let proxy = proxy_for(&carrier, 50).await;
-        let askers = fill(&proxy, 50).await;
+        let lookups = fill(&proxy, 50).await;
         gate.open();
-        for response in within("fifty responses", askers.join_all()).await {
+        for response in within("fifty responses", lookups.join_all()).await {
             assert_eq!(response.code(), code, "{failure}");
         }
         assert_eq!(carrier.count(), calls, "{failure}");

@@ -311,7 +311,7 @@ async fn a_renewed_certificate_and_a_changed_list_count_without_a_restart() {
         let tcp = TcpStream::connect(proxy.address).await.unwrap();
         pki.client(shows(), b"http/1.1").connect(ServerName::try_from(name).unwrap(), tcp).await
     };
-    let mut standing = connect("gw.example").await.unwrap();
+    let mut open = connect("gw.example").await.unwrap();
     assert!(connect("new.example").await.is_err());
     let folder = proxy.config().parent().unwrap().to_owned();
     let (_, _, certificate, key) = pki.issue("new.example");
@@ -320,8 +320,8 @@ async fn a_renewed_certificate_and_a_changed_list_count_without_a_restart() {
     proxy.signal("HUP").await;
     eventually("the new certificate", async || connect("new.example").await.ok().map(drop)).await;
     // The connection from before the reload stays open.
-    standing.write_all(request(&proxy, "Connection: close\r\n").as_bytes()).await.unwrap();
-    assert!(all(&mut standing).await.contains("正确"));
+    open.write_all(request(&proxy, "Connection: close\r\n").as_bytes()).await.unwrap();
+    assert!(all(&mut open).await.contains("正确"));
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ mod carrier_connect;
 // Connections to the carrier: resets, dead pools, exhausted file descriptors.
 mod carrier_connections;
 
-// Collapsing: many askers of one card, one call.
+// Collapsing: many lookups of one card, one call.
 mod collapse;
 
 // Random sequences of lookups, time and carrier changes, against a reference model.

@@ -69,14 +69,14 @@ async fn an_action_is_sent_each_time_shared_with_nobody_and_kept_nowhere() {
     let gate = Gate::new();
     carrier.set_rules([Rule::any().gate(&gate)]);
     let proxy = setup.start().await;
-    let mut askers = JoinSet::new();
+    let mut requests = JoinSet::new();
     for _ in 0..3 {
         let client = (*proxy).clone();
-        askers.spawn(async move { request(&client, "smsstatusreset", "0001000000004").await });
+        requests.spawn(async move { request(&client, "smsstatusreset", "0001000000004").await });
     }
     carrier.wait_for_calls(3).await;
     gate.open();
-    for response in within("the responses", askers.join_all()).await {
+    for response in within("the responses", requests.join_all()).await {
         assert_eq!((response.code().as_str(), response.cache()), ("0", "fwd=bypass"));
     }
     assert_eq!(carrier.count(), 3);

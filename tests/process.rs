@@ -152,7 +152,7 @@ async fn one_processor_does_for_all_of_it() {
     let gate = Gate::new();
     carrier.set_rules([Rule::any().gate(&gate)]);
     let mut proxy = Setup::with_carrier(&carrier).start_on_one_processor().await;
-    let askers: Vec<_> = (0..20)
+    let lookups: Vec<_> = (0..20)
         .map(|_| {
             let (client, query) = (proxy.clone(), proxy.sign(&MSISDN));
             tokio::spawn(async move { client.get(&query).await })
@@ -162,8 +162,8 @@ async fn one_processor_does_for_all_of_it() {
     // The admin listener responds while all of these wait.
     assert_eq!(proxy.admin("/ready", "").await.status, 200);
     gate.open();
-    for asker in askers {
-        asker.await.unwrap().assert_normal();
+    for lookup in lookups {
+        lookup.await.unwrap().assert_normal();
     }
     proxy.look_up(&MSISDN).await.assert_normal();
     assert_eq!(carrier.count(), 1);

@@ -12,12 +12,12 @@ use crate::support::{
 
 /// Starts concurrent lookups of this many cards.
 fn start_lookups(client: &GatewayClient, cards: u32) -> JoinSet<Response> {
-    let mut askers = JoinSet::new();
+    let mut lookups = JoinSet::new();
     for n in 0..cards {
         let client = client.clone();
-        askers.spawn(async move { client.look_up(&card_number(n)).await });
+        lookups.spawn(async move { client.look_up(&card_number(n)).await });
     }
-    askers
+    lookups
 }
 
 /// Looks up this many cards concurrently.
@@ -106,17 +106,17 @@ async fn so_many_calls_at_once_and_the_others_wait() {
         .set("carrier.queue_timeout", "30s")
         .start()
         .await;
-    let mut askers = JoinSet::new();
+    let mut lookups = JoinSet::new();
     for n in 0..6 {
         let client = (*proxy).clone();
-        askers.spawn(async move { client.look_up(&card_number(n)).await });
+        lookups.spawn(async move { client.look_up(&card_number(n)).await });
     }
     // Two are in flight, three wait, one is refused.
-    let refused = within("a refusal", askers.join_next()).await.unwrap().unwrap();
+    let refused = within("a refusal", lookups.join_next()).await.unwrap().unwrap();
     refused.assert_refusal_for("72", "budget");
     carrier.wait_for_calls(2).await;
     gate.open();
-    for response in within("the others", askers.join_all()).await {
+    for response in within("the others", lookups.join_all()).await {
         response.assert_normal();
     }
     assert_eq!((carrier.count(), carrier.max_in_flight()), (5, 2));

@@ -25,12 +25,12 @@ async fn of_many_at_once_with_one_transid_one_is_answered() {
     let carrier = carrier().await;
     let proxy = Proxy::with_carrier(&carrier).await;
     let query = proxy.sign(&MSISDN);
-    let mut askers = JoinSet::new();
+    let mut lookups = JoinSet::new();
     for _ in 0..20 {
         let (client, query) = (proxy.clone(), query.clone());
-        askers.spawn(async move { client.get(&query).await.code() });
+        lookups.spawn(async move { client.get(&query).await.code() });
     }
-    let codes = askers.join_all().await;
+    let codes = lookups.join_all().await;
     assert_eq!(codes.iter().filter(|code| *code == "0").count(), 1, "{codes:?}");
     assert_eq!(codes.iter().filter(|code| *code == "7").count(), 19, "{codes:?}");
 }

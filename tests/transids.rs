@@ -29,12 +29,12 @@ async fn transids_are_distinct_over_restarts_and_kills() {
     let mut proxy = Setup::with_carrier(&carrier).freshness("normal", "0s", "0s", "0s").start().await;
     let mut asked = 0;
     for round in 0..4 {
-        let mut askers = JoinSet::new();
+        let mut lookups = JoinSet::new();
         for n in 0..30 {
             let client = proxy.clone();
-            askers.spawn(async move { client.look_up(&card_number(n)).await.assert_normal() });
+            lookups.spawn(async move { client.look_up(&card_number(n)).await.assert_normal() });
         }
-        askers.join_all().await;
+        lookups.join_all().await;
         asked += 30;
         if round % 2 == 0 {
             proxy.kill9().await;

@@ -22,9 +22,9 @@ async fn parameters_come_in_any_order() {
     let carrier = carrier().await;
     let proxy = Proxy::with_carrier(&carrier).await;
     let mut names = ["appid", "transid", "ebid", "token", "msisdn"];
-    for turn in 0..10 {
+    for round in 0..10 {
         names.rotate_left(1);
-        if turn == 5 {
+        if round == 5 {
             names.reverse();
         }
         proxy.get(&proxy.sign(&MSISDN).in_order(names)).await.assert_normal();

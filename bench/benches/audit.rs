@@ -88,8 +88,8 @@ fn record(durability: Durability, callers: u64, time: Duration) -> Result<(), Bo
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let (cpu, writer, started) = (process_cpu()?, writer_cpu()?, clock.monotonic());
     // As the proxy has one.
-    let herald = Arc::clone(&store);
-    runtime.spawn(async move { herald.notifier().await });
+    let notified = Arc::clone(&store);
+    runtime.spawn(async move { notified.notifier().await });
     runtime.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
         for caller in 0..callers {

@@ -123,8 +123,8 @@ fn shows_or_changes_nothing(changes: &[u8]) {
     let Whole { dir, segment, anchors, key, rows } = &*WHOLE;
     let mut altered = segment.clone();
     for change in changes.chunks_exact(3).take(CHANGES) {
-        let place = usize::from(u16::from_be_bytes([change[0], change[1]])) * altered.len() >> 16;
-        altered[place] ^= change[2];
+        let offset = usize::from(u16::from_be_bytes([change[0], change[1]])) * altered.len() >> 16;
+        altered[offset] ^= change[2];
     }
     let (dir, path) = (dir.path(), dir.path().join(SEGMENT));
     fs::write(&path, &altered).expect("a folder of ours");
@@ -170,8 +170,8 @@ fn look_ups(dir: &Path) -> Result<Vec<Fields>, cmiot_proxy::store::StoreError> {
 fn folder() -> TempDir {
     const NAME: &str = "cmiot-fuzz-audit-";
     let memory = Path::new("/dev/shm");
-    let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    for left in fs::read_dir(&place).expect("a place for files").flatten() {
+    let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    for left in fs::read_dir(&parent).expect("a folder for files").flatten() {
         let name = left.file_name().into_string().unwrap_or_default();
         let run = name.strip_prefix(NAME).and_then(|run| run.split('-').next()?.parse::<u32>().ok());
         if run.is_some_and(|run| !Path::new(&format!("/proc/{run}")).exists()) {
@@ -179,7 +179,7 @@ fn folder() -> TempDir {
         }
     }
     let prefix = format!("{NAME}{}-", std::process::id());
-    tempfile::Builder::new().prefix(&prefix).tempdir_in(place).expect("a temporary folder")
+    tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).expect("a temporary folder")
 }
 
 fn open(dir: &Path) -> AuditStore {

@@ -54,7 +54,7 @@ enum Command {
     Demo(demo::Demo),
     Check(check::Check),
     Cache(cache::Cache),
-    Client(client::Client),
+    Client(client::ClientCommand),
     Health(health::Health),
     Status(status::Status),
     Lookup(lookup::Lookup),

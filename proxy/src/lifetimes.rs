@@ -1,6 +1,6 @@
-//! `[freshness]`: how long an answer serves, one key for each STATUS and storable error class.
+//! `[freshness]`: the lifetimes of responses, with one key per STATUS and per storable error class.
 //!
-//! A key is written as `"60s"` (how long it is fresh; the rest keeps its default) or as a table of any of `fresh`,
+//! A key is written as `"60s"` (the freshness lifetime; the rest keeps its default) or as a table of any of `fresh`,
 //! `stale_while_revalidate` and `stale_if_error`. The last two count from the end of `fresh` (RFC 5861).
 
 use std::fmt;
@@ -15,16 +15,16 @@ use crate::units::HumanDuration;
 /// The lifetime of one kind of response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct Lifetime {
-    /// Answered from the cache without asking (RFC 9111 4.2). Zero: not stored.
+    /// The time for which it is served without a call (RFC 9111 4.2). Zero: not stored.
     pub fresh: HumanDuration,
-    /// After that, answered stale at once while the proxy asks (RFC 5861 3).
+    /// After `fresh`, the time for which it is served stale during a refresh (RFC 5861 3).
     pub stale_while_revalidate: HumanDuration,
-    /// After `fresh`, answered stale when the carrier fails or is slow (RFC 5861 4).
+    /// After `fresh`, the time for which it is served stale if the carrier fails or is slow (RFC 5861 4).
     pub stale_if_error: HumanDuration,
 }
 
 impl Lifetime {
-    /// From the carrier's answer until the entry is of no use to anybody.
+    /// The time from the carrier's response until the entry can no longer be served.
     pub fn useful(&self) -> Duration {
         self.fresh.0.saturating_add(self.stale_while_revalidate.0.max(self.stale_if_error.0))
     }
@@ -55,13 +55,13 @@ macro_rules! lifetimes {
             fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
                 #[derive(Deserialize)]
                 #[serde(deny_unknown_fields)]
-                struct Written {
-                    $($key: Option<Change>,)*
+                struct RawLifetimes {
+                    $($key: Option<RawLifetime>,)*
                 }
-                let written = Written::deserialize(de)?;
+                let raw = RawLifetimes::deserialize(de)?;
                 let mut lifetimes = Self::default();
-                $(if let Some(change) = written.$key {
-                    change.apply(&mut lifetimes.$key);
+                $(if let Some(lifetime) = raw.$key {
+                    lifetime.apply(&mut lifetimes.$key);
                 })*
                 Ok(lifetimes)
             }
@@ -114,13 +114,13 @@ impl Lifetimes {
 
 /// The settings of one key in the file.
 #[derive(Clone, Copy, Default)]
-struct Change {
+struct RawLifetime {
     fresh: Option<HumanDuration>,
     stale_while_revalidate: Option<HumanDuration>,
     stale_if_error: Option<HumanDuration>,
 }
 
-impl Change {
+impl RawLifetime {
     fn apply(self, to: &mut Lifetime) {
         to.fresh = self.fresh.unwrap_or(to.fresh);
         to.stale_while_revalidate = self.stale_while_revalidate.unwrap_or(to.stale_while_revalidate);
@@ -128,25 +128,25 @@ impl Change {
     }
 }
 
-impl<'de> Deserialize<'de> for Change {
+impl<'de> Deserialize<'de> for RawLifetime {
     fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
         struct TextOrTable;
         impl<'de> Visitor<'de> for TextOrTable {
-            type Value = Change;
+            type Value = RawLifetime;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a duration such as \"60s\", or a table of fresh, stale_while_revalidate and stale_if_error")
             }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Change, E> {
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<RawLifetime, E> {
                 let fresh = HumanDuration::deserialize(de::value::StrDeserializer::new(text))?;
-                Ok(Change { fresh: Some(fresh), ..Change::default() })
+                Ok(RawLifetime { fresh: Some(fresh), ..RawLifetime::default() })
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Change, A::Error> {
-                let mut change = Change::default();
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawLifetime, A::Error> {
+                let mut raw = RawLifetime::default();
                 while let Some(key) = map.next_key::<String>()? {
                     let slot = match key.as_str() {
-                        "fresh" => &mut change.fresh,
-                        "stale_while_revalidate" => &mut change.stale_while_revalidate,
-                        "stale_if_error" => &mut change.stale_if_error,
+                        "fresh" => &mut raw.fresh,
+                        "stale_while_revalidate" => &mut raw.stale_while_revalidate,
+                        "stale_if_error" => &mut raw.stale_if_error,
                         other => {
                             let known = &["fresh", "stale_while_revalidate", "stale_if_error"];
                             return Err(de::Error::unknown_field(other, known));
@@ -154,7 +154,7 @@ impl<'de> Deserialize<'de> for Change {
                     };
                     *slot = Some(map.next_value()?);
                 }
-                Ok(change)
+                Ok(raw)
             }
         }
         de.deserialize_any(TextOrTable)

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     };
     match cli.run() {
         Ok(code) => code,
-        // `cmiot-proxy ... | head`: whoever read has seen enough.
+        // `cmiot-proxy ... | head`: the reader needs no more.
         Err(error)
             if error.downcast_ref().is_some_and(|e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe) =>
         {
@@ -60,7 +60,7 @@ fn explain(help_or_error: &clap::Error) -> ExitCode {
     u8::try_from(help_or_error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-/// Says an error on standard error, and leaves it at that when nobody reads there.
+/// Prints an error to standard error, and gives up after a second if no program reads there.
 fn complain(error: String) {
     let (said, done) = mpsc::channel();
     thread::spawn(move || {

@@ -74,7 +74,7 @@ pub enum TransidUnavailable {
     Stamp(StampError),
     /// Other callers used up lease after lease before this one got a number.
     #[error("too many callers ask for transids at once; ask again")]
-    Crowded,
+    TooManyCallers,
 }
 
 impl TransidSource {
@@ -109,7 +109,7 @@ impl TransidSource {
             }
             self.lease(&sequence, appid)?;
         }
-        Err(TransidUnavailable::Crowded)
+        Err(TransidUnavailable::TooManyCallers)
     }
 
     /// The next transid of an account if that needs no lease. Never waits for the disk.

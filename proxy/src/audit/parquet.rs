@@ -204,9 +204,9 @@ mod tests {
     #[test]
     fn what_was_added_is_read_back_over_the_end_of_a_group() {
         let rows = ROW_GROUP as i64 + 3;
-        let mut sheet = ParquetWriter::begin(Vec::new(), LOOKUP).unwrap();
-        (0..rows).for_each(|id| sheet.add(&row(id)).unwrap());
-        let bytes = bytes::Bytes::from(sheet.finish().unwrap());
+        let mut writer = ParquetWriter::begin(Vec::new(), LOOKUP).unwrap();
+        (0..rows).for_each(|id| writer.add(&row(id)).unwrap());
+        let bytes = bytes::Bytes::from(writer.finish().unwrap());
         let reader = SerializedFileReader::new(bytes).unwrap();
         assert_eq!(reader.metadata().num_row_groups(), 2);
         for (id, read) in (0..).zip(reader.get_row_iter(None).unwrap()) {
@@ -230,9 +230,9 @@ mod tests {
 
     #[test]
     fn a_field_of_another_type_is_an_error() {
-        let mut sheet = ParquetWriter::begin(Vec::new(), LOOKUP).unwrap();
+        let mut writer = ParquetWriter::begin(Vec::new(), LOOKUP).unwrap();
         let mut wrong = row(1);
         wrong[2] = Field::Real(1.0);
-        assert!(sheet.add(&wrong).is_err());
+        assert!(writer.add(&wrong).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! A card on the command line, or on standard input: its kind told from its form, or named.
+//! A card on the command line, or on standard input: its kind follows from its form, or from a prefix.
 //!
 //! Every user of the machine can read the command line of a process; `-` keeps a card out of it.
 

@@ -26,10 +26,10 @@ use super::table;
   cmiot-proxy client revoke --config cmiot-proxy.toml GW0002
   cmiot-proxy client import --config cmiot-proxy.toml --from fleet.csv
 
-An edit is told to the running proxy. Exit code 0: it counts there, or no proxy runs and it counts at the next start;
-1: nothing was changed, or the proxy refuses its configuration; 3: changed, and not known to count. The words go to
-standard error.")]
-pub(super) struct Client {
+After an edit the running proxy reloads. Exit code 0: the edit is in effect, or no proxy runs and it takes effect at the
+next start; 1: nothing was changed, or the proxy refuses its configuration; 3: the list is changed, and it is unknown
+whether the proxy uses it. Messages go to standard error.")]
+pub(super) struct ClientCommand {
     #[command(subcommand)]
     what: Command,
 }
@@ -112,7 +112,7 @@ impl ConfigArg {
     }
 }
 
-impl Client {
+impl ClientCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let (edit, revoked, at) = match self.what {
             Command::List { config, wide } => {
@@ -156,7 +156,7 @@ impl Client {
         };
         let [clients, revocations] = edit.lists();
         let list = if revoked { revocations } else { clients };
-        // Ended first: others may edit while the proxy loads.
+        // Ended first, so that another edit need not wait for the proxy's reload.
         settle::settle(&edit.close(), &at, &list.context("a list that was edited")?)
     }
 }
@@ -194,7 +194,7 @@ fn rotate(edit: &ClientsFileEditor, appid: &str, finish: bool) -> anyhow::Result
         return Ok(edit.set(appid, &[("previous_password", None)])?);
     }
     let Some(current) = &client.password else {
-        bail!("{appid}: its password stands in a file or variable of its own: change it there");
+        bail!("{appid}: its password is in a file or variable of its own: change it there");
     };
     if client.previous_password.is_some() {
         bail!("{appid}: a rotation is in progress: end it with --finish first");

@@ -30,7 +30,7 @@ impl Demo {
             let environment = Environment::start().await?;
             out!("simulated carrier {}", environment.carrier.base_url());
             out!("proxy             http://{}\n", environment.app.gateway());
-            let went_well = tour::walk(&environment).await?;
+            let went_well = tour::run(&environment).await?;
             if self.serve {
                 serve_until_interrupt(&environment).await?;
             }

@@ -80,7 +80,7 @@ pub enum Identifiers {
     /// As they are.
     #[default]
     Plain,
-    /// As hashes under a key a month, beside a masked form.
+    /// As hashes under one key per month, next to a masked form.
     Keyed,
 }
 

@@ -1,7 +1,7 @@
 //! Edits the clients file and the list of revoked appids: under a lock, checked first, then replaced in one step.
 //!
 //! The folder of each list is locked (flock(2)) before the lists are read, so that of two edits at once none is lost. A new
-//! text is written beside the old one (`replace.rs`), checked as part of the whole configuration, and renamed over it
+//! text is written next to the old one (`replace.rs`), checked as part of the whole configuration, and renamed over it
 //! (rename(2) is atomic): a running proxy, or a crash, sees the old list or the new one. Comments and the order of TOML
 //! stay; so do comment lines of CSV, whose records are one line each (`rows.rs`).
 
@@ -23,7 +23,7 @@ use replace::Replacement;
 
 pub use rows::Change;
 
-/// The lists of one configuration, open for editing; nobody else edits them meanwhile.
+/// The lists of one configuration, open for editing; a lock excludes other edits.
 #[derive(Debug)]
 pub struct ClientsFileEditor {
     config: Config,
@@ -88,10 +88,10 @@ impl ClientsFileEditor {
         self.replace_clients(&path, &changed, None)
     }
 
-    /// Adds the clients of another file, `.csv` or `.toml`; all of them or, when one is no good, none.
+    /// Adds the clients of another file, `.csv` or `.toml`; all of them, or none if one is invalid.
     ///
     /// # Errors
-    /// As [`ClientsFileEditor::set`], and when an appid is there already or stands in the file twice.
+    /// As [`ClientsFileEditor::set`], and when an appid is in the list already or twice in the file.
     pub fn import(&self, from: &Path) -> Result<usize, ConfigErrors> {
         let (path, text) = (self.path()?, read(from)?);
         let known: std::collections::HashSet<String> =

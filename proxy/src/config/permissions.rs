@@ -79,12 +79,12 @@ impl Permissions {
     }
 }
 
-/// Look-ups a second on average, and at once.
+/// Limit of lookups.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rate {
-    /// On average, a second.
+    /// Lookups per second, on average.
     pub per_second: NonZeroU32,
-    /// At once.
+    /// Lookups at once.
     pub burst: NonZeroU32,
 }
 
@@ -154,7 +154,7 @@ mod tests {
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"0123456789abcdef0123456789abcdef");
         let appid = AppId::parse("GW0000042").unwrap();
         let computed = b"3d4b642e66c2828d4fa8d0258de664cc6de0eecf665b864106c033b4f5bcd56f";
-        // A password shows itself to nobody, so what it signs is compared.
+        // A password cannot be read, so the tokens that both passwords sign are compared.
         let transid = Transid::new(&appid, Stamp::FIRST, Sequence::FIRST);
         let token = Token::sign(&appid, &derive_password(&key, 7, &appid), &transid);
         assert!(token.verify(Token::sign(&appid, &Password::new(computed).unwrap(), &transid).as_str()));

@@ -1,7 +1,7 @@
 //! Shares: a part of a table that one client, or one group, may hold.
 //!
-//! A share is smaller than what it is a part of; otherwise whoever fills it leaves nothing to the others. One that is
-//! not is lowered, and a warning says so.
+//! A share is smaller than the table; otherwise one client or group could fill the table and leave no room for the others.
+//! A configured share that is not smaller is lowered, with a warning.
 
 /// The default share of a client, as a fraction of its group's share.
 const OF_CLIENT: (usize, usize) = (1, 2);

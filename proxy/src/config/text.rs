@@ -16,7 +16,7 @@ pub(super) struct Entry {
     pub(super) text: String,
 }
 
-/// The entries of a list, one a line: blanks and what follows a `#` do not count.
+/// The entries of a list, one per line; blanks, and text after a `#`, are ignored.
 pub(super) fn entries(text: &str) -> Vec<Entry> {
     let lines = without_mark(text).lines().map(|line| line.split('#').next().unwrap_or_default().trim());
     let numbered = lines.enumerate().filter(|(_, text)| !text.is_empty());
@@ -33,10 +33,10 @@ pub(super) struct Csv {
 }
 
 impl Csv {
-    /// Reads it: blank lines and those that begin with a `#` do not count.
+    /// Reads it; blank lines and lines that begin with a `#` are ignored.
     ///
     /// # Errors
-    /// A sentence with file and line, which repeats nothing of what stands there: it might be a password.
+    /// A sentence with file and line. It does not repeat the text, which might be a password.
     pub(super) fn read(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let text = without_mark(text);
         let wrong = |line: usize, problem: &str| ConfigError::new("", problem).at(Location::line(path, line));

@@ -65,7 +65,7 @@ pub fn read_or_make(dir: &Path) -> Result<(Secret, bool), ConfigError> {
     let mut bytes = Zeroizing::new([0; 16]);
     SystemRandom::new().fill(bytes.as_mut()).map_err(|_| wrong(io::Error::other("no random numbers")))?;
     let text = Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-    // Written beside it and renamed, so that a crash leaves a whole token or none.
+    // Written next to it and renamed, so that a crash never leaves half a token.
     let temporary = dir.join(format!("{FILE}.new"));
     let _ = fs::remove_file(&temporary); // of a start that was cut off
     let owner = fs::metadata(dir).map_err(wrong)?.uid();
@@ -98,7 +98,7 @@ mod tests {
         let path = dir.path().join(FILE);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(read_or_make(dir.path()).unwrap(), (made, false));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no other file is left");
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl ActivatedSockets {
                 socket.set_nonblocking(true)?;
                 UnixListener::from_std(socket).map(Socket::Unix)
             }
-            None => Err(io::Error::new(io::ErrorKind::AlreadyExists, "both listeners want this socket")),
+            None => Err(io::Error::new(io::ErrorKind::AlreadyExists, "both listeners name this socket")),
         }
     }
 }

@@ -4,7 +4,7 @@
 ///
 /// `address` is a register of the board, or a word of memory that the linker script leaves alone.
 pub(crate) fn read(address: usize) -> u32 {
-    // SAFETY: the addresses are this crate's own constants, aligned, and no Rust object lies there.
+    // SAFETY: the addresses are this crate's own constants, aligned, and no Rust object has them.
     unsafe { (address as *const u32).read_volatile() }
 }
 

@@ -24,26 +24,26 @@ fn asked(group: &str, card: &str) -> Fingerprint {
 
 fn response(status: &str, bytes: usize) -> Response {
     let entry = entry(status, 0);
-    let said = CarrierReply { body: Bytes::from(vec![b'x'; bytes]), ..(*entry.reply).clone() };
-    Some(Arc::new(Entry { reply: said.into(), ..entry }))
+    let reply = CarrierReply { body: Bytes::from(vec![b'x'; bytes]), ..(*entry.reply).clone() };
+    Some(Arc::new(Entry { reply: reply.into(), ..entry }))
 }
 
 impl IdempotencyCache {
-    fn turn(&self, sequence: u32, group: &str, card: &str, used: bool) -> RetryState {
-        let turn = self.enter(appid(), number(sequence), asked(group, card), || Ok::<_, Infallible>(used));
-        turn.unwrap()
+    fn state_of(&self, sequence: u32, group: &str, card: &str, used: bool) -> RetryState {
+        let state = self.enter(appid(), number(sequence), asked(group, card), || Ok::<_, Infallible>(used));
+        state.unwrap()
     }
 
     fn first(&self, sequence: u32) -> Completer {
-        match self.turn(sequence, "g", "1", false) {
-            RetryState::New(teller) => teller,
+        match self.state_of(sequence, "g", "1", false) {
+            RetryState::New(completer) => completer,
             other => panic!("{other:?}"),
         }
     }
 
     /// Whether a retry gets a stored response; otherwise it is refused.
-    fn keeps(&self, sequence: u32) -> bool {
-        match self.turn(sequence, "g", "1", true) {
+    fn has_stored(&self, sequence: u32) -> bool {
+        match self.state_of(sequence, "g", "1", true) {
             RetryState::Stored(_) => true,
             RetryState::Mismatch => false,
             other => panic!("{other:?}"),
@@ -54,32 +54,32 @@ impl IdempotencyCache {
 #[tokio::test]
 async fn retries_get_the_first_response() {
     let repeats = IdempotencyCache::default();
-    let teller = repeats.first(1);
-    let RetryState::InFlight(early) = repeats.turn(1, "g", "1", true) else { panic!("meanwhile") };
-    let told = response("00", 80);
-    repeats.complete(teller, told.clone());
-    assert_eq!(early.wait().await, Some(told.clone()));
-    let RetryState::Stored(late) = repeats.turn(1, "g", "1", true) else { panic!("afterwards") };
-    assert!(Arc::ptr_eq(&late.unwrap(), &told.unwrap()), "it is shared, not copied");
+    let completer = repeats.first(1);
+    let RetryState::InFlight(early) = repeats.state_of(1, "g", "1", true) else { panic!("meanwhile") };
+    let expected = response("00", 80);
+    repeats.complete(completer, expected.clone());
+    assert_eq!(early.wait().await, Some(expected.clone()));
+    let RetryState::Stored(late) = repeats.state_of(1, "g", "1", true) else { panic!("afterwards") };
+    assert!(Arc::ptr_eq(&late.unwrap(), &expected.unwrap()), "it is shared, not copied");
 }
 
 #[test]
 fn another_card_and_another_group_get_nothing() {
     let repeats = IdempotencyCache::default();
-    let teller = repeats.first(1);
+    let completer = repeats.first(1);
     for (group, card) in [("g", "2"), ("h", "1")] {
         assert!(
-            matches!(repeats.turn(1, group, card, true), RetryState::Mismatch),
+            matches!(repeats.state_of(1, group, card, true), RetryState::Mismatch),
             "meanwhile: {group} {card}"
         );
     }
-    repeats.complete(teller, response("00", 80));
-    assert!(!repeats.keeps(1), "refused once, in another group");
+    repeats.complete(completer, response("00", 80));
+    assert!(!repeats.has_stored(1), "refused once, in another group");
     repeats.complete(repeats.first(2), response("00", 80));
-    assert!(matches!(repeats.turn(2, "g", "2", true), RetryState::Mismatch), "another card");
-    assert!(repeats.keeps(2), "which is another request");
-    assert!(matches!(repeats.turn(2, "h", "1", true), RetryState::Mismatch), "another group");
-    assert!(!repeats.keeps(2), "refused once");
+    assert!(matches!(repeats.state_of(2, "g", "2", true), RetryState::Mismatch), "another card");
+    assert!(repeats.has_stored(2), "which is another request");
+    assert!(matches!(repeats.state_of(2, "h", "1", true), RetryState::Mismatch), "another group");
+    assert!(!repeats.has_stored(2), "refused once");
 }
 
 #[test]
@@ -88,37 +88,37 @@ fn a_transid_refused_in_another_mode_stays_refused() {
     repeats.complete(repeats.first(1), response("00", 1_000));
     repeats.refused(appid(), number(1));
     repeats.refused(appid(), number(2));
-    assert!(!repeats.keeps(1));
+    assert!(!repeats.has_stored(1));
     assert_eq!(repeats.large.load(Ordering::Relaxed), 0);
 }
 
 #[test]
 fn a_used_transid_without_a_stored_response_is_never_new() {
     let repeats = IdempotencyCache::default();
-    assert!(!repeats.keeps(1), "used before the client's mode was changed, or before a restart");
+    assert!(!repeats.has_stored(1), "used before the client's mode was changed, or before a restart");
     // A stored response is never new, even if the replay cache does not have its transid.
     repeats.complete(repeats.first(2), response("00", 80));
-    assert!(matches!(repeats.turn(2, "g", "1", false), RetryState::Stored(_)));
-    assert!(matches!(repeats.turn(2, "g", "2", false), RetryState::Mismatch));
+    assert!(matches!(repeats.state_of(2, "g", "1", false), RetryState::Stored(_)));
+    assert!(matches!(repeats.state_of(2, "g", "2", false), RetryState::Mismatch));
 }
 
 #[test]
 fn a_refusal_of_the_replay_cache_changes_nothing() {
     let repeats = IdempotencyCache::default();
     assert_eq!(repeats.enter(appid(), number(1), asked("g", "1"), || Err(7)).unwrap_err(), 7);
-    assert!(!repeats.keeps(1));
+    assert!(!repeats.has_stored(1));
 }
 
 #[tokio::test]
 async fn a_request_without_a_response_may_be_tried_again() {
     let repeats = IdempotencyCache::default();
-    let teller = repeats.first(1);
-    let RetryState::InFlight(early) = repeats.turn(1, "g", "1", true) else { panic!("meanwhile") };
-    drop(teller);
+    let completer = repeats.first(1);
+    let RetryState::InFlight(early) = repeats.state_of(1, "g", "1", true) else { panic!("meanwhile") };
+    drop(completer);
     assert_eq!(early.wait().await, None);
-    let RetryState::New(teller) = repeats.turn(1, "g", "1", true) else { panic!("again") };
-    repeats.complete(teller, response("00", 80));
-    assert!(repeats.keeps(1));
+    let RetryState::New(completer) = repeats.state_of(1, "g", "1", true) else { panic!("again") };
+    repeats.complete(completer, response("00", 80));
+    assert!(repeats.has_stored(1));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_purge_removes_covered_responses_and_requests_in_flight() {
     let status = |entry: &Entry| entry.reply.verdict.status.unwrap().code().to_owned();
     repeats.purge(|_, entry| entry.is_none_or(|entry| status(entry) == "00"));
     repeats.complete(under_way, response("00", 80));
-    assert_eq!([1, 2, 3].map(|sequence| repeats.keeps(sequence)), [false, false, true]);
+    assert_eq!([1, 2, 3].map(|sequence| repeats.has_stored(sequence)), [false, false, true]);
 }
 
 #[test]
@@ -140,27 +140,27 @@ fn large_bodies_are_limited_per_client_and_in_total_and_small_ones_are_not() {
         repeats.complete(repeats.first(sequence), response("00", 1_000));
     }
     repeats.complete(repeats.first(4), response("00", 80));
-    assert_eq!([1, 2, 3, 4].map(|sequence| repeats.keeps(sequence)), [false, true, true, true]);
+    assert_eq!([1, 2, 3, 4].map(|sequence| repeats.has_stored(sequence)), [false, true, true, true]);
     assert_eq!(repeats.large.load(Ordering::Relaxed), 2_000);
     // Another client gets the rest, and stores nothing once nothing is left.
     let other = AppId::parse("B1").unwrap();
     for (sequence, keeps) in [(1, true), (2, true)] {
         let enter =
             |used| repeats.enter(other, number(sequence), asked("g", "1"), || Ok::<_, Infallible>(used));
-        let RetryState::New(teller) = enter(false).unwrap() else { panic!("the first") };
-        repeats.complete(teller, response("00", 1_000));
+        let RetryState::New(completer) = enter(false).unwrap() else { panic!("the first") };
+        repeats.complete(completer, response("00", 1_000));
         assert_eq!(matches!(enter(true).unwrap(), RetryState::Stored(_)), keeps);
     }
     let longer = repeats.first(5);
     repeats.complete(longer, response("00", 2_500));
-    assert!(!repeats.keeps(5), "longer than the client's room");
+    assert!(!repeats.has_stored(5), "longer than the client's room");
     // The end of the window and a purge release the room.
     repeats.purge(|_, _| true);
     assert_eq!(repeats.large.load(Ordering::Relaxed), 0);
     repeats.complete(repeats.first(6), response("00", 1_000));
     (0..SHARDS).for_each(|_| repeats.sweep(Stamp::FIRST.to_unix() + 1));
     assert_eq!(repeats.large.load(Ordering::Relaxed), 0);
-    assert!(!repeats.keeps(6));
+    assert!(!repeats.has_stored(6));
 }
 
 #[test]

@@ -335,8 +335,8 @@ fn a_full_client_and_a_full_group_affect_only_themselves() {
     // A client without a transid waits for those of the others to expire, which takes a window.
     assert_eq!(ask(&client("A3"), &a, 1), Err(ReplayError::Full(WINDOW)));
     let full = replay.take_full_reports();
-    let told: Vec<_> = full.iter().map(|(group, full)| (&**group, full.bound, full.refused)).collect();
-    assert_eq!(told, [("a", CapacityBound::Group, 4), ("b", CapacityBound::Table, 2)]);
+    let reports: Vec<_> = full.iter().map(|(group, full)| (&**group, full.bound, full.refused)).collect();
+    assert_eq!(reports, [("a", CapacityBound::Group, 4), ("b", CapacityBound::Table, 2)]);
     assert_eq!(replay.take_full_reports(), []);
 }
 
@@ -400,7 +400,7 @@ fn no_transid_is_accepted_twice() {
         let refuse = rights(ReplayMode::Refuse, 1_000);
         let (appid, group) = (appid(), group());
         let owner = Owner { appid: &appid, group: &group, group_share: 1_000 };
-        let mut burnt = HashSet::new();
+        let mut used = HashSet::new();
         for (clock, ahead, stamp, sequence, sweeps) in steps {
             // Long idle, so that a client without transids is removed.
             let now = Moment { monotonic: IDLE * 2, ..moment(NOW + clock + ahead, NOW + clock) };
@@ -408,7 +408,7 @@ fn no_transid_is_accepted_twice() {
             if replay.check_window(stamp, Some(WINDOW), now).is_ok() {
                 let came = Moment { monotonic: Duration::ZERO, ..now };
                 match replay.check_and_record(owner, number, &refuse, ReplayMode::Refuse, came) {
-                    Ok(_) => prop_assert!(burnt.insert((stamp, sequence)), "{number:?} was accepted twice"),
+                    Ok(_) => prop_assert!(used.insert((stamp, sequence)), "{number:?} was accepted twice"),
                     Err(ReplayError::Reused) => reused.set(reused.get() + 1),
                     Err(_) => {}
                 }

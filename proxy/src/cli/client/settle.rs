@@ -1,7 +1,8 @@
-//! After an edit of the lists: makes the running proxy load them, and says whether it does.
+//! After an edit of the lists: makes the running proxy reload them, and reports the result.
 //!
-//! Whether one runs is told by the lock of the store's folder, where it also says where its admin listener is. The words go
-//! to standard error; the exit code says how it ended: 0 taken, or no proxy runs; 1 refused; 3 not known to be taken.
+//! A running proxy holds the lock of the store's folder, and a file there has the address of its admin listener. The report
+//! goes to standard error. The exit code is 0 if the list is in effect or no proxy runs, 1 if the proxy refuses it, 3 if
+//! the result is unknown.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -48,7 +49,7 @@ pub(super) fn settle(config: &Config, at: &AdminArgs, list: &PathBuf) -> anyhow:
             None => End::Taken(format!("no proxy runs on {dir}: this takes effect at the next start")),
         },
         Ok(Some(holder)) => runtime()?.block_on(ask(config, at, &holder, list)),
-        Err(error) => End::Unknown(format!("it cannot be told whether a proxy runs: {error}")),
+        Err(error) => End::Unknown(format!("it is unknown whether a proxy runs: {error}")),
     };
     Ok(match end {
         End::Taken(what) => {

@@ -17,7 +17,7 @@ use crate::cli::http_client::{Address, HttpClient, Reply};
 pub(super) const GATEWAY_APPID: &str = "GW0001";
 /// Its password.
 pub(super) const GATEWAY_PASSWORD: &str = "demo-gateway-password";
-/// The ebid that carrier and proxy know.
+/// The ebid of the account.
 pub(super) const EBID: &str = "0001000000009";
 
 /// The configuration; a short freshness, to the second, lets the tour wait for staleness, the rest is as by default.
@@ -44,7 +44,7 @@ appid = "GW0001"
 password = "demo-gateway-password"
 "#;
 
-/// Everything that runs.
+/// The running carrier and proxy.
 pub(super) struct Environment {
     pub(super) carrier: Simulator,
     pub(super) app: App,
@@ -80,7 +80,7 @@ impl Environment {
         self.folder.close().context("removing the temporary folder")
     }
 
-    /// A signed URL for one look-up.
+    /// A signed URL for one lookup.
     pub(super) fn sign(&self, card: &Card, sequence: u32) -> anyhow::Result<String> {
         let appid = AppId::parse(GATEWAY_APPID)?;
         let ebid = Ebid::parse(EBID)?;
@@ -92,7 +92,7 @@ impl Environment {
         Ok(url)
     }
 
-    /// Asks as a gateway does.
+    /// Sends a request as a gateway does.
     pub(super) async fn ask(&self, url: &str) -> anyhow::Result<Reply> {
         self.gateway.get_url(url, &[]).await
     }

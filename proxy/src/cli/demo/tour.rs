@@ -1,6 +1,6 @@
-//! The tour: what a gateway does, what it gets, and how many carrier calls that cost.
+//! The tour: requests of a gateway, their responses, and the number of carrier calls for each.
 //!
-//! Each stop says what it must show; the last column says whether it did, and so does the exit code.
+//! Each step has an expected result; the last column and the exit code say whether all were as expected.
 
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ pub(super) const ICCID: (&str, &str) = ("iccid", "898600D6991330004146");
 /// By subscriber id.
 pub(super) const IMSI: (&str, &str) = ("imsi", "460079650004176");
 
-/// Askers of one card at once.
-const ASKERS: u32 = 100;
+/// Concurrent lookups of one card.
+const CONCURRENT: u32 = 100;
 
-/// Walks the tour and prints it; false when a stop did not show what it must.
-pub(super) async fn walk(environment: &Environment) -> anyhow::Result<bool> {
+/// Runs the tour and prints it; false if a step had another result than expected.
+pub(super) async fn run(environment: &Environment) -> anyhow::Result<bool> {
     let mut tour = Tour::new(environment);
     let msisdn = Card::parse(CardKind::Msisdn, MSISDN.1)?;
 
@@ -73,36 +73,36 @@ impl<'a> Tour<'a> {
         Self { environment, sequence: 1, calls: 0, table, went_well: true }
     }
 
-    /// One look-up that must be answered with this code and this Cache-Status.
+    /// One lookup, with the code and Cache-Status that its response must have.
     async fn one(&mut self, what: &str, card: &Card, code: &str, cache_status: &str) -> anyhow::Result<()> {
         let url = self.sign(card)?;
         let reply = self.environment.ask(&url).await?;
-        let as_hoped = code_of(&reply)? == code && reply.header("cache-status").contains(cache_status);
-        self.show(what, &reply, as_hoped)
+        let as_expected = code_of(&reply)? == code && reply.header("cache-status").contains(cache_status);
+        self.show(what, &reply, as_expected)
     }
 
-    /// Many askers of one card at once, while the carrier takes its time: one call.
+    /// Many lookups of one card at once, while the carrier is slow: one call.
     async fn many(&mut self, card: &Card) -> anyhow::Result<()> {
         self.environment.carrier.set_latency(Duration::from_millis(300));
-        let mut askers = JoinSet::new();
-        for _ in 0..ASKERS {
+        let mut lookups = JoinSet::new();
+        for _ in 0..CONCURRENT {
             let url = self.sign(card)?;
             let gateway = self.environment.gateway.clone();
-            askers.spawn(async move { gateway.get_url(&url, &[]).await });
+            lookups.spawn(async move { gateway.get_url(&url, &[]).await });
         }
         let mut last = None;
         let mut answered = 0;
-        while let Some(asker) = askers.join_next().await {
-            let reply = asker.context("an asker died")??;
+        while let Some(lookup) = lookups.join_next().await {
+            let reply = lookup.context("a lookup panicked")??;
             answered += u32::from(code_of(&reply)? == "0");
             if reply.header("cache-status").contains("collapsed") {
                 last = Some(reply);
             }
         }
         self.environment.carrier.set_latency(Duration::ZERO);
-        let as_hoped = answered == ASKERS && self.environment.carrier.count_for(card.as_str()) == 1;
-        let reply = last.context("nobody's look-up was collapsed")?;
-        self.show(&format!("{ASKERS} at once, one card"), &reply, as_hoped)
+        let as_expected = answered == CONCURRENT && self.environment.carrier.count_for(card.as_str()) == 1;
+        let reply = last.context("no lookup was collapsed")?;
+        self.show(&format!("{CONCURRENT} at once, one card"), &reply, as_expected)
     }
 
     async fn wrong_token(&mut self, card: &Card) -> anyhow::Result<()> {
@@ -110,8 +110,8 @@ impl<'a> Tour<'a> {
         let (before, after) = url.split_once("token=").context("a URL without a token")?;
         let forged = format!("{before}token={}{}", "0".repeat(64), &after[64..]);
         let reply = self.environment.ask(&forged).await?;
-        let as_hoped = code_of(&reply)? == "7";
-        self.show("with a wrong token", &reply, as_hoped)
+        let as_expected = code_of(&reply)? == "7";
+        self.show("with a wrong token", &reply, as_expected)
     }
 
     async fn replay(&mut self, card: &Card) -> anyhow::Result<()> {
@@ -119,18 +119,18 @@ impl<'a> Tour<'a> {
         let first = self.environment.ask(&url).await?;
         self.show("a URL that is captured", &first, code_of(&first)? == "0")?;
         let reply = self.environment.ask(&url).await?;
-        let as_hoped = code_of(&reply)? == "7" && reply.header("proxy-status").contains("used before");
-        self.show("a captured URL again", &reply, as_hoped)
+        let as_expected = code_of(&reply)? == "7" && reply.header("proxy-status").contains("used before");
+        self.show("a captured URL again", &reply, as_expected)
     }
 
-    /// The carrier goes away after the entry has gone stale.
+    /// The carrier stops after the entry has become stale.
     async fn outage(&mut self, card: &Card) -> anyhow::Result<()> {
         self.environment.carrier.kill().await;
         tokio::time::sleep(Duration::from_millis(2_100)).await;
         let url = self.sign(card)?;
         let reply = self.environment.ask(&url).await?;
-        let as_hoped = code_of(&reply)? == "0" && reply.header("cache-status").contains("hit; ttl=-");
-        self.show("while the carrier is down", &reply, as_hoped)?;
+        let as_expected = code_of(&reply)? == "0" && reply.header("cache-status").contains("hit; ttl=-");
+        self.show("while the carrier is down", &reply, as_expected)?;
         self.environment.carrier.restart().await.context("simulated carrier")?;
         Ok(())
     }
@@ -140,7 +140,7 @@ impl<'a> Tour<'a> {
         self.environment.sign(card, self.sequence)
     }
 
-    fn show(&mut self, what: &str, reply: &Reply, as_hoped: bool) -> anyhow::Result<()> {
+    fn show(&mut self, what: &str, reply: &Reply, as_expected: bool) -> anyhow::Result<()> {
         let calls = self.environment.carrier.count();
         let envelope = Envelope::parse(&reply.body).context("the proxy's answer")?;
         let status = envelope
@@ -154,10 +154,10 @@ impl<'a> Tour<'a> {
             handled.trim_start_matches("cmiot-proxy; ").to_owned(),
             reply.header("age").to_owned(),
             (calls - self.calls).to_string(),
-            if as_hoped { "ok" } else { "NOT as promised" }.to_owned(),
+            if as_expected { "ok" } else { "NOT as promised" }.to_owned(),
         ]);
         self.calls = calls;
-        self.went_well &= as_hoped;
+        self.went_well &= as_expected;
         Ok(())
     }
 }
@@ -169,16 +169,16 @@ fn code_of(reply: &Reply) -> anyhow::Result<String> {
 /// The rows of the audit, equal lookups counted together, and the number of carrier calls in total.
 fn audit(environment: &Environment) -> anyhow::Result<(Table, u64)> {
     let mut table = table();
-    let (mut look_ups, mut calls) = (0, 0);
-    table.set_header(["look-ups", "carrier calls", "client", "card", "outcome", "reason", "code", "STATUS"]);
+    let (mut lookups, mut calls) = (0, 0);
+    table.set_header(["lookups", "carrier calls", "client", "card", "outcome", "reason", "code", "STATUS"]);
     let segment = environment.audit_file()?;
     for group in summarize(segment.parent().context("the folder of the segment")?)? {
-        look_ups += group.lookups;
+        lookups += group.lookups;
         calls += group.carrier_calls;
         let counts = [group.lookups.to_string(), group.carrier_calls.to_string()];
         table.add_row(counts.into_iter().chain(group.values));
     }
-    table.add_row([look_ups.to_string(), calls.to_string(), "in all".to_owned()]);
+    table.add_row([lookups.to_string(), calls.to_string(), "in all".to_owned()]);
     Ok((table, calls))
 }
 

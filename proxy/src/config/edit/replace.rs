@@ -21,7 +21,7 @@ pub(super) struct Replacement {
 }
 
 impl Replacement {
-    /// Writes it beside what it will replace, under a name with the same extension.
+    /// Writes it next to the file that it will replace, under a name with the same extension.
     pub(super) fn write(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let target =
             fs::canonicalize(path).map_err(|e| ConfigError::of_file(path, format!("cannot be read: {e}")))?;

@@ -17,7 +17,7 @@ fn is_csv(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"))
 }
 
-/// Each client's appid, with the line that it stands in.
+/// Each client's appid and its line.
 pub(super) fn appids(path: &Path, text: &str) -> Result<Vec<(String, usize)>, ConfigError> {
     #[derive(serde::Deserialize)]
     struct List {

@@ -18,10 +18,10 @@ pub struct Admin {
     /// `[store] dir`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
-    /// `"none"`: no token is needed. Only where nobody but this machine can connect.
+    /// `"none"`: no token is needed. Only where no other machine can connect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<NoToken>,
-    /// Names by which a request without a token may address this listener, beside `localhost` and IP addresses.
+    /// Names by which a request without a token may address this listener, in addition to `localhost` and IP addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
     /// Certificate and key; needed where other machines can connect.
@@ -45,7 +45,7 @@ impl Default for Admin {
     }
 }
 
-/// The one value of `[admin] token`. A token itself does not stand in the configuration.
+/// The one value of `[admin] token`. A token itself is never in the configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NoToken {
@@ -94,7 +94,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// As it stands in the configuration.
+    /// Its name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::View => "view",

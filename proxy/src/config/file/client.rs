@@ -119,13 +119,13 @@ pub struct RawPermissions {
     /// Prefixes of the cards that it may ask for; absent, and without a `cards_file`, means all.
     #[serde(deserialize_with = "some_names", skip_serializing_if = "Vec::is_empty")]
     pub cards: Vec<String>,
-    /// File of whole card numbers that it may ask for, one a line, beside those of `cards`.
+    /// File of whole card numbers that it may ask for, one per line, in addition to those of `cards`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cards_file: Option<PathBuf>,
-    /// Look-ups a second that it may make on average; absent means unbounded.
+    /// Lookups per second that it may make on average; absent means unbounded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<u32>,
-    /// Look-ups that it may make at once; by default `rate`.
+    /// Lookups that it may make at once; by default `rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
     /// The response to a transid that was used before.
@@ -150,9 +150,9 @@ pub enum ReplayMode {
     /// It is refused.
     #[default]
     Refuse,
-    /// With the same card and path it gets the answer of the first one, so that a lost answer can be asked for again.
+    /// With the same card and path it gets the response of the first one, so that a client can ask again for a response that was lost.
     SameAnswer,
-    /// It is answered, and noted: for clients that send one transid for ever.
+    /// It is answered, and noted: for clients that always send the same transid.
     Observe,
 }
 

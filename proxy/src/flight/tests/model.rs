@@ -110,15 +110,15 @@ fn orders(model: &Model, done: &mut Vec<Step>, each: &mut impl FnMut(&[Step])) {
     }
 }
 
-/// The real table, driven step by step.
-struct Stage {
+/// Applies steps to the real table.
+struct Driver {
     flights: Arc<Table>,
     waiters: [Option<Waiter<&'static str, &'static str, u32>>; REQUESTS],
     ends: BTreeMap<u64, oneshot::Sender<Result<u32, TaskFailed>>>,
     started: u64,
 }
 
-impl Stage {
+impl Driver {
     async fn take(&mut self, step: Step) {
         match step {
             Step::Join(request) => {
@@ -154,7 +154,7 @@ impl Stage {
 
 #[test]
 fn every_interleaving_agrees_with_the_model() {
-    std::panic::set_hook(Box::new(|_| {})); // the panics of flights would fill the screen
+    std::panic::set_hook(Box::new(|_| {})); // the panics of flights would flood the output
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut played = 0_u32;
     orders(&Model::default(), &mut Vec::new(), &mut |steps| {
@@ -167,7 +167,7 @@ fn every_interleaving_agrees_with_the_model() {
 
 async fn play(steps: &[Step]) {
     let mut model = Model::default();
-    let mut stage = Stage {
+    let mut driver = Driver {
         flights: flights(10, 10, 10),
         waiters: [None, None, None],
         ends: BTreeMap::new(),
@@ -175,23 +175,23 @@ async fn play(steps: &[Step]) {
     };
     for step in steps {
         model.take(*step);
-        stage.take(*step).await;
-        let table = stage.flights.lock();
+        driver.take(*step).await;
+        let table = driver.flights.lock();
         assert_eq!(table.in_flight, model.in_flight.len(), "{steps:?}");
-        assert_eq!(stage.started, model.started, "wrong number of flights: {steps:?}");
+        assert_eq!(driver.started, model.started, "wrong number of flights: {steps:?}");
         assert_eq!(table.flights.get("card").map(|flight| flight.number), model.joinable, "{steps:?}");
         let waiting =
             model.joined.iter().flatten().filter(|(flight, waits)| *waits && model.joinable == Some(*flight));
         let waiters = table.flights.get("card").map_or(0, |flight| flight.waiters);
         assert_eq!(waiters, waiting.count(), "{steps:?}");
     }
-    for (waiter, joined) in stage.waiters.iter_mut().zip(model.joined) {
+    for (waiter, joined) in driver.waiters.iter_mut().zip(model.joined) {
         if let (Some(waiter), Some((flight, _))) = (waiter, joined) {
             assert_eq!(waiter.result().await, model.ended[&flight], "{steps:?}");
         }
     }
-    drop(stage.waiters);
-    let table = stage.flights.lock();
+    drop(driver.waiters);
+    let table = driver.flights.lock();
     assert!(table.flights.is_empty() && table.clients.is_empty() && table.in_flight == 0, "{steps:?}");
     assert!(table.groups.is_empty() && table.waiting == 0, "{steps:?}");
 }
