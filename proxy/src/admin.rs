@@ -92,7 +92,7 @@ impl Admin {
             (&Method::GET, "/live") => health::live(),
             (&Method::GET, "/ready") => health::ready(self),
             (&Method::GET, "/metrics") => health::metrics(self),
-            (&Method::GET, "/peers") => peers::busiest(self),
+            (&Method::GET, "/peers") => peers::list(self),
             (&Method::GET, "/cache/stats") => cache::stats(self).await,
             (&Method::POST, "/cache/show") => cache::show(self, request).await,
             (&Method::POST, "/cache/purge") => cache::purge(self, request).await,

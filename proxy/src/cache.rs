@@ -297,7 +297,7 @@ impl Cache {
         Some(EntryInfo {
             freshness: lifetime.map(|lifetime| freshness_at(self.clock.now(), &lifetime, &entry)),
             fresh_until: lifetime.map(|lifetime| entry.answered_at.plus(lifetime.fresh.0)),
-            stale_until: lifetime.map(|lifetime| entry.answered_at.plus(lifetime.useful())),
+            stale_until: lifetime.map(|lifetime| entry.answered_at.plus(lifetime.usable_for())),
             entry,
             in_memory,
         })

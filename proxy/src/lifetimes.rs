@@ -25,7 +25,7 @@ pub struct Lifetime {
 
 impl Lifetime {
     /// The time from the carrier's response until the entry can no longer be served.
-    pub fn useful(&self) -> Duration {
+    pub fn usable_for(&self) -> Duration {
         self.fresh.0.saturating_add(self.stale_while_revalidate.0.max(self.stale_if_error.0))
     }
 }

@@ -99,7 +99,7 @@ pub(crate) fn toolchain() -> Result<()> {
 /// # Errors
 /// When one is missing and we are not root, or it cannot be installed.
 pub(crate) fn packages() -> Result<()> {
-    bring(PACKAGES)
+    install(PACKAGES)
 }
 
 /// Brings the Debian packages that the benches need.
@@ -107,7 +107,7 @@ pub(crate) fn packages() -> Result<()> {
 /// # Errors
 /// As [`packages`].
 pub(crate) fn peers() -> Result<()> {
-    bring(PEERS)
+    install(PEERS)
 }
 
 /// Emulator for executables of this processor, from its Debian package.
@@ -135,7 +135,7 @@ pub(crate) fn profdata() -> Result<PathBuf> {
     Ok(program)
 }
 
-fn bring(packages: &[Package]) -> Result<()> {
+fn install_packages(packages: &[Package]) -> Result<()> {
     let missing = || packages.iter().filter(|package| on_path(package.program).is_none());
     if missing().next().is_none() {
         return Ok(());

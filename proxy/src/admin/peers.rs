@@ -1,7 +1,7 @@
 //! The peers that are connected, with the number of their rejected and malformed connections.
 //!
-//! - `GET /peers`: JSON, the 100 busiest peers: open connections, rejected connections, connections that ended with an
-//!   HTTP parse error. A peer is an IPv4 address or an IPv6 network of 64 bits.
+//! - `GET /peers`: JSON, the 100 peers with the most connections: their open connections, rejected connections, and
+//!   connections that ended with an HTTP parse error. A peer is an IPv4 address or an IPv6 network of 64 bits.
 
 use std::net::IpAddr;
 
@@ -12,10 +12,10 @@ use serde_json::json;
 
 use super::{Admin, response};
 
-/// Maximum of listed peers; an attacker is among the busiest.
+/// Maximum of listed peers; an attacker is among them.
 const MAX_PEERS: usize = 100;
 
-pub(super) fn busiest(admin: &Admin) -> Response<Full<Bytes>> {
+pub(super) fn list(admin: &Admin) -> Response<Full<Bytes>> {
     let peers: Vec<_> = admin
         .connections
         .top_peers(MAX_PEERS)

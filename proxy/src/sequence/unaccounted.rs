@@ -31,7 +31,7 @@ pub struct Unaccounted {
 ///
 /// # Errors
 /// When the state or the audit cannot be read.
-pub fn find(state: &StateStore, history: &AuditReader, now: Time) -> Result<Unaccounted, StoreError> {
+pub fn find(state: &StateStore, audit_reader: &AuditReader, now: Time) -> Result<Unaccounted, StoreError> {
     let leased = state.leased()?;
     let last = leased.last().map(|block| block.id);
     let mut lines: BTreeMap<(AppId, u8), Vec<Leased>> = BTreeMap::new();
@@ -44,7 +44,7 @@ pub fn find(state: &StateStore, history: &AuditReader, now: Time) -> Result<Unac
         let until = blocks.iter().map(|block| block.until).max().unwrap_or_default();
         // A stamp beyond 2099 was never used.
         let (Ok(since), Ok(until)) = (Stamp::from_unix(since), Stamp::from_unix(until)) else { continue };
-        let called = history.called(&appid, since, until)?;
+        let called = audit_reader.called(&appid, since, until)?;
         let of_node = called.into_iter().filter(|number| number / LAP == u32::from(node));
         let called = of_node.map(|number| number % LAP).collect();
         let blocks: Vec<_> = blocks.iter().map(|block| block.first..block.past).collect();

@@ -37,7 +37,7 @@ pub(super) fn stage() -> Result<()> {
         Ok(fetched) => fetched,
         Err(error) => {
             println!("The current advisory database is not available, so the snapshot is used: {error:#}");
-            lay_snapshot()?
+            unpack_snapshot()?
         }
     };
     // Each is checked, whether or not one before it failed.
@@ -72,7 +72,7 @@ fn fetch_database(deny: Run) -> Result<PathBuf> {
 }
 
 /// Unpacks the snapshot as the git repository that cargo-deny expects, and returns its folder.
-fn lay_snapshot() -> Result<PathBuf> {
+fn unpack_snapshot() -> Result<PathBuf> {
     let databases = root().join("target/advisory-snapshot");
     let database = databases.join(DATABASE);
     if databases.exists() {

@@ -53,114 +53,114 @@ impl IdempotencyCache {
 
 #[tokio::test]
 async fn retries_get_the_first_response() {
-    let repeats = IdempotencyCache::default();
-    let completer = repeats.first(1);
-    let RetryState::InFlight(early) = repeats.state_of(1, "g", "1", true) else { panic!("meanwhile") };
+    let cache = IdempotencyCache::default();
+    let completer = cache.first(1);
+    let RetryState::InFlight(early) = cache.state_of(1, "g", "1", true) else { panic!("meanwhile") };
     let expected = response("00", 80);
-    repeats.complete(completer, expected.clone());
+    cache.complete(completer, expected.clone());
     assert_eq!(early.wait().await, Some(expected.clone()));
-    let RetryState::Stored(late) = repeats.state_of(1, "g", "1", true) else { panic!("afterwards") };
+    let RetryState::Stored(late) = cache.state_of(1, "g", "1", true) else { panic!("afterwards") };
     assert!(Arc::ptr_eq(&late.unwrap(), &expected.unwrap()), "it is shared, not copied");
 }
 
 #[test]
 fn another_card_and_another_group_get_nothing() {
-    let repeats = IdempotencyCache::default();
-    let completer = repeats.first(1);
+    let cache = IdempotencyCache::default();
+    let completer = cache.first(1);
     for (group, card) in [("g", "2"), ("h", "1")] {
         assert!(
-            matches!(repeats.state_of(1, group, card, true), RetryState::Mismatch),
+            matches!(cache.state_of(1, group, card, true), RetryState::Mismatch),
             "meanwhile: {group} {card}"
         );
     }
-    repeats.complete(completer, response("00", 80));
-    assert!(!repeats.has_stored(1), "refused once, in another group");
-    repeats.complete(repeats.first(2), response("00", 80));
-    assert!(matches!(repeats.state_of(2, "g", "2", true), RetryState::Mismatch), "another card");
-    assert!(repeats.has_stored(2), "which is another request");
-    assert!(matches!(repeats.state_of(2, "h", "1", true), RetryState::Mismatch), "another group");
-    assert!(!repeats.has_stored(2), "refused once");
+    cache.complete(completer, response("00", 80));
+    assert!(!cache.has_stored(1), "refused once, in another group");
+    cache.complete(cache.first(2), response("00", 80));
+    assert!(matches!(cache.state_of(2, "g", "2", true), RetryState::Mismatch), "another card");
+    assert!(cache.has_stored(2), "which is another request");
+    assert!(matches!(cache.state_of(2, "h", "1", true), RetryState::Mismatch), "another group");
+    assert!(!cache.has_stored(2), "refused once");
 }
 
 #[test]
 fn a_transid_refused_in_another_mode_stays_refused() {
-    let repeats = IdempotencyCache::default();
-    repeats.complete(repeats.first(1), response("00", 1_000));
-    repeats.refused(appid(), number(1));
-    repeats.refused(appid(), number(2));
-    assert!(!repeats.has_stored(1));
-    assert_eq!(repeats.large.load(Ordering::Relaxed), 0);
+    let cache = IdempotencyCache::default();
+    cache.complete(cache.first(1), response("00", 1_000));
+    cache.refused(appid(), number(1));
+    cache.refused(appid(), number(2));
+    assert!(!cache.has_stored(1));
+    assert_eq!(cache.large.load(Ordering::Relaxed), 0);
 }
 
 #[test]
 fn a_used_transid_without_a_stored_response_is_never_new() {
-    let repeats = IdempotencyCache::default();
-    assert!(!repeats.has_stored(1), "used before the client's mode was changed, or before a restart");
+    let cache = IdempotencyCache::default();
+    assert!(!cache.has_stored(1), "used before the client's mode was changed, or before a restart");
     // A stored response is never new, even if the replay cache does not have its transid.
-    repeats.complete(repeats.first(2), response("00", 80));
-    assert!(matches!(repeats.state_of(2, "g", "1", false), RetryState::Stored(_)));
-    assert!(matches!(repeats.state_of(2, "g", "2", false), RetryState::Mismatch));
+    cache.complete(cache.first(2), response("00", 80));
+    assert!(matches!(cache.state_of(2, "g", "1", false), RetryState::Stored(_)));
+    assert!(matches!(cache.state_of(2, "g", "2", false), RetryState::Mismatch));
 }
 
 #[test]
 fn a_refusal_of_the_replay_cache_changes_nothing() {
-    let repeats = IdempotencyCache::default();
-    assert_eq!(repeats.enter(appid(), number(1), asked("g", "1"), || Err(7)).unwrap_err(), 7);
-    assert!(!repeats.has_stored(1));
+    let cache = IdempotencyCache::default();
+    assert_eq!(cache.enter(appid(), number(1), asked("g", "1"), || Err(7)).unwrap_err(), 7);
+    assert!(!cache.has_stored(1));
 }
 
 #[tokio::test]
 async fn a_request_without_a_response_may_be_tried_again() {
-    let repeats = IdempotencyCache::default();
-    let completer = repeats.first(1);
-    let RetryState::InFlight(early) = repeats.state_of(1, "g", "1", true) else { panic!("meanwhile") };
+    let cache = IdempotencyCache::default();
+    let completer = cache.first(1);
+    let RetryState::InFlight(early) = cache.state_of(1, "g", "1", true) else { panic!("meanwhile") };
     drop(completer);
     assert_eq!(early.wait().await, None);
-    let RetryState::New(completer) = repeats.state_of(1, "g", "1", true) else { panic!("again") };
-    repeats.complete(completer, response("00", 80));
-    assert!(repeats.has_stored(1));
+    let RetryState::New(completer) = cache.state_of(1, "g", "1", true) else { panic!("again") };
+    cache.complete(completer, response("00", 80));
+    assert!(cache.has_stored(1));
 }
 
 #[test]
 fn a_purge_removes_covered_responses_and_requests_in_flight() {
-    let repeats = IdempotencyCache::default();
-    let under_way = repeats.first(1);
-    repeats.complete(repeats.first(2), response("00", 80));
-    repeats.complete(repeats.first(3), response("02", 80));
+    let cache = IdempotencyCache::default();
+    let in_flight = cache.first(1);
+    cache.complete(cache.first(2), response("00", 80));
+    cache.complete(cache.first(3), response("02", 80));
     let status = |entry: &Entry| entry.reply.verdict.status.unwrap().code().to_owned();
-    repeats.purge(|_, entry| entry.is_none_or(|entry| status(entry) == "00"));
-    repeats.complete(under_way, response("00", 80));
-    assert_eq!([1, 2, 3].map(|sequence| repeats.has_stored(sequence)), [false, false, true]);
+    cache.purge(|_, entry| entry.is_none_or(|entry| status(entry) == "00"));
+    cache.complete(in_flight, response("00", 80));
+    assert_eq!([1, 2, 3].map(|sequence| cache.has_stored(sequence)), [false, false, true]);
 }
 
 #[test]
 fn large_bodies_are_limited_per_client_and_in_total_and_small_ones_are_not() {
-    let repeats = IdempotencyCache::new(Capacity { client: 2_000, all: 3_000 });
+    let cache = IdempotencyCache::new(Capacity { client: 2_000, all: 3_000 });
     for sequence in 1..=3 {
-        repeats.complete(repeats.first(sequence), response("00", 1_000));
+        cache.complete(cache.first(sequence), response("00", 1_000));
     }
-    repeats.complete(repeats.first(4), response("00", 80));
-    assert_eq!([1, 2, 3, 4].map(|sequence| repeats.has_stored(sequence)), [false, true, true, true]);
-    assert_eq!(repeats.large.load(Ordering::Relaxed), 2_000);
+    cache.complete(cache.first(4), response("00", 80));
+    assert_eq!([1, 2, 3, 4].map(|sequence| cache.has_stored(sequence)), [false, true, true, true]);
+    assert_eq!(cache.large.load(Ordering::Relaxed), 2_000);
     // Another client gets the rest, and stores nothing once nothing is left.
     let other = AppId::parse("B1").unwrap();
     for (sequence, keeps) in [(1, true), (2, true)] {
         let enter =
-            |used| repeats.enter(other, number(sequence), asked("g", "1"), || Ok::<_, Infallible>(used));
+            |used| cache.enter(other, number(sequence), asked("g", "1"), || Ok::<_, Infallible>(used));
         let RetryState::New(completer) = enter(false).unwrap() else { panic!("the first") };
-        repeats.complete(completer, response("00", 1_000));
+        cache.complete(completer, response("00", 1_000));
         assert_eq!(matches!(enter(true).unwrap(), RetryState::Stored(_)), keeps);
     }
-    let longer = repeats.first(5);
-    repeats.complete(longer, response("00", 2_500));
-    assert!(!repeats.has_stored(5), "longer than the client's room");
+    let longer = cache.first(5);
+    cache.complete(longer, response("00", 2_500));
+    assert!(!cache.has_stored(5), "longer than the client's room");
     // The end of the window and a purge release the room.
-    repeats.purge(|_, _| true);
-    assert_eq!(repeats.large.load(Ordering::Relaxed), 0);
-    repeats.complete(repeats.first(6), response("00", 1_000));
-    (0..SHARDS).for_each(|_| repeats.sweep(Stamp::FIRST.to_unix() + 1));
-    assert_eq!(repeats.large.load(Ordering::Relaxed), 0);
-    assert!(!repeats.has_stored(6));
+    cache.purge(|_, _| true);
+    assert_eq!(cache.large.load(Ordering::Relaxed), 0);
+    cache.complete(cache.first(6), response("00", 1_000));
+    (0..SHARDS).for_each(|_| cache.sweep(Stamp::FIRST.to_unix() + 1));
+    assert_eq!(cache.large.load(Ordering::Relaxed), 0);
+    assert!(!cache.has_stored(6));
 }
 
 #[test]

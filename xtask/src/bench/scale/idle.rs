@@ -25,13 +25,13 @@ pub(super) fn measure(folder: &Path, gateways: usize) -> Result<()> {
     for tls in [None, Some(files)] {
         configure(folder, CARDS, tls)?;
         let (process, address) = started::serve(folder)?;
-        let ours = grown(&process, &address, gateways, tls)?;
+        let ours = growth(&process, &address, gateways, tls)?;
         drop(process);
         let mut floor = Command::new(release().join("examples/floor"));
         floor.arg(LISTEN).args(tls.into_iter().flatten());
         let mut floor = ServerProcess::start(&mut floor)?;
         let address = floor.wait_for_line("gateway http://")?;
-        let bare = grown(&floor, &address, gateways, tls)?;
+        let bare = growth(&floor, &address, gateways, tls)?;
         println!(
             "{gateways} idle gateways{}: {:.1} KiB each, bare hyper {:.1} KiB, {:.2} of it",
             if tls.is_some() { " over TLS" } else { "" },
@@ -44,7 +44,7 @@ pub(super) fn measure(folder: &Path, gateways: usize) -> Result<()> {
 }
 
 /// Memory growth of a server per idle connection, in bytes.
-fn grown(server: &ServerProcess, address: &str, gateways: usize, tls: Option<[&str; 2]>) -> Result<f64> {
+fn growth(server: &ServerProcess, address: &str, gateways: usize, tls: Option<[&str; 2]>) -> Result<f64> {
     let (process, count) = (server.id().to_string(), gateways.to_string());
     let mut arguments = vec!["idle", &process, address, &count];
     arguments.extend(tls.map(|[certificate, _]| certificate));

@@ -128,8 +128,8 @@ fn what_a_client_is_told_is_what_its_record_says() {
         let mut committing = store.append(row(NOON, "committing"));
         let mut batch = Vec::new();
         let shared = Arc::clone(&writer.shared);
-        let taker = shared.queue.consumer();
-        assert_eq!(taker.take(&mut batch, None), Received::Items);
+        let consumer = shared.queue.consumer();
+        assert_eq!(consumer.take(&mut batch, None), Received::Items);
         store.append_refused(RefusedRow { peer: None, reason: "token", count: 1, first: NOON, last: NOON });
         let (mut late, mut acted) = (store.append(row(NOON, "late")), store.append(action));
         let gone = store.append(row(NOON, "gone"));
@@ -151,7 +151,7 @@ fn what_a_client_is_told_is_what_its_record_says() {
         assert_eq!(result(&mut fresh), None);
         writer.commit_batch(&mut batch);
         assert_eq!(result(&mut committing), refuses.then_some(Ok(())));
-        assert_eq!(taker.take(&mut batch, None), Received::Items);
+        assert_eq!(consumer.take(&mut batch, None), Received::Items);
         writer.commit_batch(&mut batch);
         assert_eq!(result(&mut fresh), Some(Ok(())));
         store.expire(1);
