@@ -99,7 +99,7 @@ pub(crate) fn toolchain() -> Result<()> {
 /// # Errors
 /// When one is missing and we are not root, or it cannot be installed.
 pub(crate) fn packages() -> Result<()> {
-    install(PACKAGES)
+    install_packages(PACKAGES)
 }
 
 /// Brings the Debian packages that the benches need.
@@ -107,7 +107,7 @@ pub(crate) fn packages() -> Result<()> {
 /// # Errors
 /// As [`packages`].
 pub(crate) fn peers() -> Result<()> {
-    install(PEERS)
+    install_packages(PEERS)
 }
 
 /// Emulator for executables of this processor, from its Debian package.

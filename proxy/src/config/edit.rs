@@ -88,7 +88,7 @@ impl ClientsFileEditor {
         self.replace_clients(&path, &changed, None)
     }
 
-    /// Adds the clients of another file, `.csv` or `.toml`; all of them, or none if one is invalid.
+    /// Adds the clients of another file, `.csv` or `.toml`; all of them; if one is invalid, it adds no client at all.
     ///
     /// # Errors
     /// As [`ClientsFileEditor::set`], and when an appid is in the list already or twice in the file.

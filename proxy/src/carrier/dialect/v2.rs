@@ -15,7 +15,7 @@ use crate::printable::is_printable;
 const STATUS: &str = "STATUS";
 
 /// A call with its signature.
-pub(super) struct SignedCall<'a> {
+pub(in crate::carrier) struct SignedCall<'a> {
     signed: SignedRequest<'a>,
     path: &'static str,
     parameters: &'a Parameters,

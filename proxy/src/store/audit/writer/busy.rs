@@ -25,7 +25,7 @@ impl Busy {
     /// Counts a tick; returns how many whole ones the present piece of work has taken. One caller at a time.
     pub(crate) fn tick(&self) -> u64 {
         let toggles = self.toggles.load(Ordering::Acquire);
-        let same = self.last_seen.swap(turns, Ordering::Relaxed) == toggles;
+        let same = self.last_seen.swap(toggles, Ordering::Relaxed) == toggles;
         let ticks = match same && toggles % 2 == 1 {
             true => self.ticks.load(Ordering::Relaxed).saturating_add(1),
             false => 0,
