@@ -29,6 +29,9 @@ mod process;
 // Messages to systemd, and its credentials.
 mod service_manager;
 
+// `packaging/`: the default configuration and the Compose file.
+mod packaging;
+
 // Reload: keys that apply at once, and keys that need a restart.
 mod reload;
 

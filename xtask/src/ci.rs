@@ -8,6 +8,7 @@ mod arrows;
 mod bench;
 mod deny;
 mod fuzz;
+mod packages;
 mod signer;
 
 use std::process::ExitCode;
@@ -73,6 +74,11 @@ const STAGES: &[Stage] = &[
         run: || plain(deny::stage),
     },
     Stage { name: "bench", about: "Every bench builds and runs for a second", run: || plain(bench::stage) },
+    Stage {
+        name: "packages",
+        about: "The packages install, start, upgrade and purge, and lintian and rpmlint find nothing",
+        run: || plain(packages::stage),
+    },
     Stage {
         name: "fuzz",
         about: "Parsers of untrusted bytes, fuzzed for 20 s per target",

@@ -9,7 +9,9 @@
 //! | `firmware.rs`, `firmware/` | `cargo xtask firmware`: the signer on emulated chips, tested and measured |
 //! | `hostile.rs`, `hostile/` | `cargo xtask hostile`: the proxy under attack, while legitimate gateways send requests |
 //! | `prose.rs`, `prose/` | `cargo xtask prose`: words and patterns that comments, messages and documents do without |
-//! | `release.rs`, `release/` | `cargo xtask release`: the static executables of a release, built with profile-guided optimisation, and their sizes |
+//! | `package.rs`, `package/` | `cargo xtask package`: packages, container archive and bill of materials from one executable |
+//! | `systemd.rs`, `systemd/` | `cargo xtask systemd`: the package under a real systemd, in namespaces of its own |
+//! | `release.rs`, `release/` | `cargo xtask release`: the static executables of a release, built with profile-guided optimisation, their sizes and packages |
 //! | `tools.rs` | the tools that a machine must have, and their installation |
 //! | `setup.rs` | the account, the client and the configuration of the systems that commands start |
 //! | `server_process.rs` | a server as a child process, from its start to its end |
@@ -23,11 +25,13 @@ mod ci;
 mod crash;
 mod firmware;
 mod hostile;
+mod package;
 mod prose;
 mod release;
 mod run;
 mod server_process;
 mod setup;
+mod systemd;
 mod test;
 mod tools;
 
@@ -76,8 +80,13 @@ enum Command {
     },
     /// Check the words of comments, messages and documents, or lower the counts of what is still allowed
     Prose(prose::Options),
-    /// Build the static executables for x86_64 and aarch64, and print their sizes and what an idle one holds
-    Release,
+    /// Build the static executables for x86_64 and aarch64 and their packages, and print their sizes and what an idle one
+    /// holds
+    Release(release::Options),
+    /// Make the packages of one executable: .deb, .rpm, .tar.gz, container archive, bill of materials, checksums
+    Package(package::Options),
+    /// Install the .deb in a root folder with a real systemd, and start, reload, hang, upgrade and purge the service there
+    Systemd(systemd::Options),
     /// Run one attacker, as `hostile` starts it
     #[command(hide = true)]
     Attack { attack: hostile::Attack, to: std::net::SocketAddr, seconds: u64 },
@@ -91,7 +100,9 @@ fn main() -> ExitCode {
         Command::Ci { stages } => ci::command(&stages),
         Command::Firmware { rebase } => firmware::command(rebase),
         Command::Prose(options) => prose::command(&options).map(|()| ExitCode::SUCCESS),
-        Command::Release => release::command().map(|()| ExitCode::SUCCESS),
+        Command::Release(options) => release::command(&options).map(|()| ExitCode::SUCCESS),
+        Command::Package(options) => package::command(&options).map(|()| ExitCode::SUCCESS),
+        Command::Systemd(options) => systemd::command(&options).map(|()| ExitCode::SUCCESS),
         Command::Hostile { attacks, program } => hostile::command(&attacks, program),
         Command::Attack { attack, to, seconds } => attack.run(to, seconds).map(|()| ExitCode::SUCCESS),
     };

@@ -73,6 +73,10 @@ pub(crate) const FUZZ: CargoTool = CargoTool { subcommand: "fuzz", version: "0.1
 /// Builds a package with every set of its features.
 pub(crate) const HACK: CargoTool = CargoTool { subcommand: "hack", version: "0.6.46", build_env: FAST_BUILD };
 
+/// Builds executables that list their crates.
+pub(crate) const AUDITABLE: CargoTool =
+    CargoTool { subcommand: "auditable", version: "0.7.7", build_env: FAST_BUILD };
+
 /// Their own release profiles ask for minutes of link-time optimisation, which tools that run for seconds never
 /// earn back.
 const FAST_BUILD: &[(&str, &str)] = &[

@@ -1,0 +1,54 @@
+//! The packages, made from the release build of the benches: checked by lintian, rpmlint and the schema of CycloneDX, and
+//! installed, started, upgraded and purged.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::package::{self, Written};
+use crate::run::{Run, root, target};
+use crate::tools;
+
+/// Limit of a trial, which takes seconds.
+const LIMIT: Duration = Duration::from_secs(300);
+
+pub(super) fn stage() -> Result<()> {
+    tools::install(&["cpio", "lintian", "rpm", "rpm2cpio", "rpmlint"])?;
+    // As the stage `bench` builds it.
+    Run::cargo("build --release --package cmiot-proxy --package cmiot-bench --bins --example floor").run()?;
+    let program = target().join("release/cmiot-proxy");
+    let folder = target().join("packages");
+    let _ = fs::remove_dir_all(&folder); // of an earlier run
+    let Written { deb, rpm, bill, .. } = package::write(&program, &folder, 1)?;
+    package::sum_and_sign(&folder, None)?;
+    Run::new("sha256sum").args(["--check", "--quiet", "SHA256SUMS"]).inside(&folder).run()?;
+    let later = package::write(&program, &folder.join("later"), 2)?.deb;
+
+    Run::new("lintian").args(["--fail-on", "error,warning", "--allow-root"]).args([&deb]).run()?;
+    Run::new("rpmlint")
+        .args(["--config"])
+        .args([root().join("packaging/rpm/rpmlint.toml")])
+        .args([&rpm])
+        .run()?;
+    let python = tools::python("cyclonedx")?.join("bin/python");
+    Run::new(python).args([root().join("xtask/src/package/validate_sbom.py"), bill]).run()?;
+
+    let script = |name: &str| root().join("xtask/src/package").join(name);
+    Run::new("unshare")
+        .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "sh"])
+        .args([&script("try_deb.sh"), &empty("try-deb")?, &deb, &later])
+        .run_within(LIMIT)?;
+    let unpacked = empty("try-rpm")?;
+    Run::new("sh").args([&script("try_rpm.sh"), &unpacked, &rpm]).run_within(LIMIT)?;
+    Ok(fs::remove_dir_all(&unpacked)?)
+}
+
+/// An empty folder of this name below the target folder.
+fn empty(name: &str) -> Result<PathBuf> {
+    let folder = target().join(name);
+    let _ = fs::remove_dir_all(&folder); // of a run that was cut off
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    Ok(folder)
+}

@@ -1,0 +1,54 @@
+#!/bin/sh
+# Boots systemd as process 1 of a copy-on-write view of the root folder $1; it runs $2 with the packages $3 and $4, and its
+# log is copied to $5. The caller gives it namespaces of its own.
+set -eu
+rm -f "$5"
+work=$5.root
+mkdir -p "$work"
+mount --make-rprivate /
+mount -t tmpfs tmpfs "$work"
+mkdir "$work/upper" "$work/work" "$work/root"
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$work/upper,workdir=$work/work" "$work/root"
+cp "$2" "$work/root/inside.sh"
+cp "$3" "$work/root/first.deb"
+cp "$4" "$work/root/second.deb"
+: >"$5"
+touch "$work/root/log"
+mount --bind "$5" "$work/root/log"
+cat >"$work/root/etc/systemd/system/inside.service" <<END
+[Unit]
+After=multi-user.target
+[Service]
+Type=oneshot
+ExecStart=/bin/sh /inside.sh
+ExecStopPost=/bin/systemctl --no-block poweroff
+StandardOutput=append:/log
+StandardError=inherit
+[Install]
+WantedBy=default.target
+END
+mkdir -p "$work/root/etc/systemd/system/default.target.wants"
+ln -sf ../inside.service "$work/root/etc/systemd/system/default.target.wants/inside.service"
+ln -sf /lib/systemd/system/multi-user.target "$work/root/etc/systemd/system/default.target"
+cd "$work/root"
+mount -t proc proc proc
+mount -t sysfs -o ro sysfs sys
+mount -t cgroup2 cgroup2 sys/fs/cgroup
+mount -t tmpfs -o mode=755 tmpfs run
+mount -t tmpfs -o mode=755 tmpfs dev
+for device in null zero full random urandom tty; do
+    : >dev/$device
+    mount --bind /dev/$device dev/$device
+done
+mkdir dev/pts dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
+mount -t tmpfs tmpfs dev/shm
+ln -s pts/ptmx dev/ptmx
+ln -s /proc/self/fd dev/fd
+mkdir -p old
+pivot_root . old
+umount -l /old
+# systemd passes credentials by mounts that propagate; in a container it leaves the propagation to the caller.
+mount --make-rshared /
+exec env -i container=cmiot PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_LOG_TARGET=console \
+    /lib/systemd/systemd --system --show-status=no </dev/null >/dev/null 2>&1
