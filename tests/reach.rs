@@ -47,6 +47,21 @@ async fn the_certificate_that_the_configuration_names_is_accepted_and_others_nee
     assert_all_reach(&folder, "GW2", &[]).await;
     assert_eq!(with_config(&folder, &["health"], &[]).await.success().out, "ready\n");
 
+    // A reload takes TLS away and brings it back, and the commands follow.
+    let plain = setup.clone().unset("admin.tls");
+    write_config(&folder.join("cmiot-proxy.toml"), &plain.text());
+    proxy.signal("HUP").await;
+    eventually("the reload", async || {
+        (with_config(&folder, &["status"], &[]).await.code == Some(0)).then_some(())
+    })
+    .await;
+    write_config(&folder.join("cmiot-proxy.toml"), &setup.text());
+    proxy.signal("HUP").await;
+    eventually("the reload", async || {
+        (with_config(&folder, &["status"], &[]).await.code == Some(0)).then_some(())
+    })
+    .await;
+
     // A configuration with another certificate.
     let (_, _, certificate, key) = pki.issue("another.example");
     write_secret(&folder.join("other.pem"), &certificate);

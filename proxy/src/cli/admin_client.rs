@@ -125,10 +125,14 @@ impl AdminResponse {
         if reply.status == StatusCode::FORBIDDEN {
             bail!("{}", String::from_utf8_lossy(&reply.body).trim_end());
         }
+        let body = serde_json::from_slice(&reply.body);
+        if body.is_err() && !reply.status.is_success() {
+            bail!("the proxy: {}: {}", reply.status, String::from_utf8_lossy(&reply.body).trim_end());
+        }
         Ok(Self {
             ok: reply.status.is_success(),
             retry_after: reply.header("retry-after").parse().ok(),
-            body: serde_json::from_slice(&reply.body).context("the proxy's response is not JSON")?,
+            body: body.context("the proxy's response is not JSON")?,
         })
     }
 }

@@ -89,7 +89,7 @@ impl ConnectArgs {
     /// A socket of systemd while no proxy runs.
     pub(super) fn address(&self, config: &Config, listener: Listener) -> anyhow::Result<Address> {
         if let Some(url) = &self.url {
-            return listener.address(config, url);
+            return Ok(listener.address(config, url));
         }
         // A store of another user cannot be read; the configured address then has to do.
         if let Ok(Some(holder)) = store::holder(&config.store_dir) {
@@ -98,7 +98,7 @@ impl ConnectArgs {
                 Listener::Admin => holder.admin,
             };
             if let Some(published) = published.filter(|published| published != "unix:") {
-                return listener.address(config, &published);
+                return Ok(listener.published(config, &published));
             }
         }
         listener.configured_address(config).with_context(|| {
@@ -151,18 +151,22 @@ impl Listener {
         }
     }
 
+    /// The address that a running proxy has published. TLS is as configured: a reload may have changed it since.
+    pub(super) fn published(self, config: &Config, text: &str) -> Address {
+        let address = text.split_once("://").and_then(|(_, address)| address.parse().ok());
+        match address {
+            Some(address) => url(address, self.limits(config).tls.is_some()),
+            None => self.address(config, text),
+        }
+    }
+
     /// The address of a URL, or of `unix:` and a path, where TLS is as configured.
-    pub(super) fn address(self, config: &Config, text: &str) -> anyhow::Result<Address> {
+    fn address(self, config: &Config, text: &str) -> Address {
         let tls = self.limits(config).tls.is_some();
         if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Address::Unix { path: path.trim_end_matches('/').into(), tls });
+            return Address::Unix { path: path.trim_end_matches('/').into(), tls };
         }
-        let uri: Uri = text.parse().context("--url: not a URL")?;
-        match uri.authority().and_then(|authority| authority.as_str().parse().ok()) {
-            // A published address may be that of all interfaces.
-            Some(address) if is_everywhere(address) => Ok(url(address, uri.scheme_str() == Some("https"))),
-            _ => Ok(Address::Url(text.trim_end_matches('/').to_owned())),
-        }
+        Address::Url(text.trim_end_matches('/').to_owned())
     }
 }
 

@@ -1,11 +1,16 @@
 //! `cmiot-proxy status`: one screen about the running proxy: readiness, alarms, cache, flights and connections.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::bail;
 use cmiot_proxy::printable;
 use serde_json::Value;
 
 use super::admin_client::{AdminResponse, ProxyArgs};
+
+/// The time for all responses; counting a large cache takes a second.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Show whether the running proxy is ready, its alarms, and the numbers of its cache, flights and connections.
 ///
@@ -20,12 +25,17 @@ pub(super) struct Status {
 impl Status {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let client = self.at.client()?;
-        let (ready, cache, peers) = super::runtime()?.block_on(async {
+        let asking = async {
             let ready = client.get("/ready").await?;
             let cache = AdminResponse::of(&client.get("/cache/stats").await?)?;
             let peers = AdminResponse::of(&client.get("/peers").await?)?;
             anyhow::Ok((ready, cache.body, peers.body))
-        })?;
+        };
+        let asked = super::runtime()?.block_on(async { tokio::time::timeout(LIMIT, asking).await });
+        let Ok(asked) = asked else {
+            bail!("the admin listener does not respond within {} s", LIMIT.as_secs());
+        };
+        let (ready, cache, peers) = asked?;
         let text = String::from_utf8_lossy(&ready.body);
         out!("{}", printable::escape_lines(text.trim_end()));
         out!("cache: {} entries in memory, {} in cache.db", number(&cache, "memory"), number(&cache, "file"));

@@ -72,10 +72,10 @@ async fn ask(config: &Config, at: &AdminArgs, Holder { process, admin, .. }: &Ho
     let process = format!("process {process}");
     let running = format!("a proxy runs on {dir} ({process})");
     match admin {
-        Some(admin) => match Listener::Admin.address(config, admin) {
-            Ok(address) => ask_at(config, at, (admin, &address), &running, &process, list).await,
-            Err(error) => End::Unknown(format!("{running}, at {admin}: {error:#}")),
-        },
+        Some(admin) => {
+            let address = Listener::Admin.published(config, admin);
+            ask_at(config, at, (admin, &address), &running, &process, list).await
+        }
         None => End::Unknown(format!("{running}, but does not serve yet: its log says when it does")),
     }
 }

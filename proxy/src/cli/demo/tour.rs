@@ -62,12 +62,12 @@ impl<'a> Tour<'a> {
     fn new(environment: &'a Environment) -> Self {
         let mut table = table();
         table.set_header([
-            "a gateway asks",
-            "answer",
+            "a gateway sends",
+            "code",
             "STATUS",
             "Cache-Status / Proxy-Status",
             "Age",
-            "calls received",
+            "calls",
             "",
         ]);
         Self { environment, sequence: 1, calls: 0, table, went_well: true }
@@ -130,7 +130,7 @@ impl<'a> Tour<'a> {
         let url = self.sign(card)?;
         let reply = self.environment.ask(&url).await?;
         let as_expected = code_of(&reply)? == "0" && reply.header("cache-status").contains("hit; ttl=-");
-        self.show("while the carrier is down", &reply, as_expected)?;
+        self.show("with the carrier down", &reply, as_expected)?;
         self.environment.carrier.restart().await.context("simulated carrier")?;
         Ok(())
     }
@@ -147,11 +147,12 @@ impl<'a> Tour<'a> {
             .status()
             .map_or(String::new(), |status| format!("{} {}", status.code(), status.as_str()));
         let handled = [reply.header("cache-status"), reply.header("proxy-status")].concat();
+        let handled = handled.split_once("details=").map_or(handled.as_str(), |(_, details)| details);
         self.table.add_row([
             what.to_owned(),
-            format!("code {}", envelope.code()),
+            envelope.code().to_owned(),
             status,
-            handled.trim_start_matches("cmiot-proxy; ").to_owned(),
+            handled.trim_start_matches("cmiot-proxy; ").trim_matches('"').to_owned(),
             reply.header("age").to_owned(),
             (calls - self.calls).to_string(),
             if as_expected { "ok" } else { "NOT as promised" }.to_owned(),
@@ -170,7 +171,7 @@ fn code_of(reply: &Reply) -> anyhow::Result<String> {
 fn audit(environment: &Environment) -> anyhow::Result<(Table, u64)> {
     let mut table = table();
     let (mut lookups, mut calls) = (0, 0);
-    table.set_header(["lookups", "carrier calls", "client", "card", "outcome", "reason", "code", "STATUS"]);
+    table.set_header(["lookups", "calls", "client", "card", "outcome", "reason", "code", "STATUS"]);
     let segment = environment.audit_file()?;
     for group in summarize(segment.parent().context("the folder of the segment")?)? {
         lookups += group.lookups;
