@@ -20,8 +20,8 @@ async fn after_a_restore_no_transid_is_repeated_and_no_request_answered_again() 
     let copy = copy.to_str().unwrap();
     let before = proxy.sign(&MSISDN);
     proxy.get(&before).await.assert_normal();
-    let told = command(&proxy, &["backup", copy]).await.success();
-    assert!(told.out.contains("the audit ends at row ") && told.err.is_empty(), "{told:?}");
+    let output = command(&proxy, &["backup", copy]).await.success();
+    assert!(output.out.contains("the audit ends at row ") && output.err.is_empty(), "{output:?}");
     let after = proxy.sign(&ICCID);
     proxy.get(&after).await.assert_normal();
     for n in 0..10 {
@@ -32,8 +32,8 @@ async fn after_a_restore_no_transid_is_repeated_and_no_request_answered_again() 
     proxy.kill9().await;
     command(&proxy, &["restore", copy]).await.failed(1, ["not empty", "move the files away"]);
     std::fs::remove_dir_all(proxy.data()).unwrap();
-    let told = command(&proxy, &["restore", copy]).await.success();
-    assert!(told.out.contains("carrier transids continue at 20"), "{told:?}");
+    let output = command(&proxy, &["restore", copy]).await.success();
+    assert!(output.out.contains("carrier transids continue at 20"), "{output:?}");
     proxy.start_again().await;
 
     // The records since the backup are lost, and no request of that time is answered again.

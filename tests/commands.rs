@@ -200,13 +200,14 @@ fn assert_tables_agree(demo: &str) {
 }
 
 #[tokio::test]
-async fn help_has_an_example_for_every_command() {
+async fn help_of_every_command_starts_with_a_verb_and_has_an_example() {
     let folder = tempfile::tempdir().unwrap();
     let help =
         async |words: &[&str]| run(folder.path(), &[words, &["--help"]].concat(), &[]).await.success().out;
     let mut checked = 0;
     for name in subcommands(&help(&[]).await) {
         let own = help(&[&name]).await;
+        assert_starts_with_verb(&own);
         let below = subcommands(&own);
         if below.is_empty() {
             assert!(examples(&own).contains(&format!("cmiot-proxy {name}")), "{name}: {own}");
@@ -214,7 +215,9 @@ async fn help_has_an_example_for_every_command() {
         }
         // The help of a group of commands, or of the command itself.
         for command in below {
-            let both = examples(&own) + &examples(&help(&[&name, &command]).await);
+            let help = help(&[&name, &command]).await;
+            assert_starts_with_verb(&help);
+            let both = examples(&own) + &examples(&help);
             let found = both.lines().any(|line| {
                 let mut words = line.split_whitespace().skip_while(|word| *word != "cmiot-proxy").skip(1);
                 words.next() == Some(&name) && words.next() == Some(&command)
@@ -231,6 +234,40 @@ async fn help_has_an_example_for_every_command() {
         assert!(version.out.contains(part), "{part}: {version:?}");
     }
     assert_eq!(version.out.lines().count(), 1, "{version:?}");
+}
+
+/// Asserts that a help text says in the imperative what the command does. A new command may add its verb.
+fn assert_starts_with_verb(help: &str) {
+    const VERBS: [&str; 26] = [
+        "Acknowledge",
+        "Add",
+        "Back",
+        "Check",
+        "Copy",
+        "Count",
+        "Delete",
+        "Destroy",
+        "Export",
+        "Fetch",
+        "Find",
+        "Give",
+        "Inspect,",
+        "List,",
+        "Look",
+        "Print",
+        "Read,",
+        "Refuse",
+        "Remove",
+        "Report",
+        "Restore",
+        "Run",
+        "Serve",
+        "Show",
+        "Sign",
+        "Verify",
+    ];
+    let first = help.split_whitespace().next().unwrap_or_default();
+    assert!(VERBS.contains(&first), "{help}");
 }
 
 /// The commands that clap lists in a help text.

@@ -21,21 +21,21 @@ use clap::Subcommand;
 /// The benches.
 #[derive(Subcommand)]
 pub(crate) enum Bench {
-    /// A cached lookup against HAProxy, nginx, Varnish and a bare hyper server: requests per second, latency, CPU
+    /// Compare a cached lookup with HAProxy, nginx, Varnish and a bare hyper server: requests per second, latency, CPU
     Peers(peers::Options),
-    /// The cost of an audit record, and the time of queries
+    /// Measure the cost of an audit record, and the time of queries
     Audit(audit::Options),
-    /// Carrier calls and failures of the proxy, nginx, Varnish and Squid, with a working and a failing carrier
+    /// Count carrier calls and failures of the proxy, nginx, Varnish and Squid, with a working and a failing carrier
     Collapse(collapse::Options),
-    /// The signer on emulated chips against mbedTLS and BearSSL in C: flash, stack, instructions
+    /// Compare the signer on emulated chips with mbedTLS and BearSSL in C: flash, stack, instructions
     Firmware,
-    /// Latency of hits and misses at half of the saturating rate, compared with an fsync of the disk
+    /// Measure the latency of hits and misses at half of the saturating rate, compared with an fsync of the disk
     Latency(latency::Options),
-    /// Many cards, a long replay window, many idle gateways: time to start, memory, cost of a card found again
+    /// Measure many cards, a long replay window and many idle gateways: time to start, memory, cost of a card found again
     Scale(scale::Options),
-    /// The signer on this host against OpenSSL's SHA-256 of the same bytes: ns per token, ns per request
+    /// Compare the signer on this host with OpenSSL's SHA-256 of the same bytes: ns per token, ns per request
     Signer(signer::Options),
-    /// Time of the refusals of unknown, revoked and mistaken gateways: difference and noise
+    /// Time the refusals of unknown, revoked and mistaken gateways: difference and noise
     Timing(timing::Options),
 }
 

@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn carrier_calls_are_written_too() {
-        let mut sheet = ParquetWriter::begin(Vec::new(), CALL).unwrap();
+        let mut writer = ParquetWriter::begin(Vec::new(), CALL).unwrap();
         let call: Vec<Field> = CALL
             .iter()
             .map(|column| match column.kind {
@@ -196,8 +196,8 @@ mod tests {
                 _ => Field::Null,
             })
             .collect();
-        sheet.add(&call).unwrap();
-        let bytes = bytes::Bytes::from(sheet.finish().unwrap());
+        writer.add(&call).unwrap();
+        let bytes = bytes::Bytes::from(writer.finish().unwrap());
         assert_eq!(SerializedFileReader::new(bytes).unwrap().metadata().file_metadata().num_rows(), 1);
     }
 
