@@ -50,6 +50,27 @@ async fn it_prints_every_default_and_no_secret() {
 }
 
 #[tokio::test]
+async fn it_ends_with_counts() {
+    let second = format!("name='second'\nappid='200002'\nebid='{EBID}'\npassword='of-the-second'");
+    let setup =
+        Setup::calling("http://127.0.0.1:1").add("account", &second).set("gateway.clients_file", "c.csv");
+    let folder = tempfile::tempdir().unwrap();
+    let rows: String = (0..1_234).map(|number| format!("N{number},second,the-password-of-all\n")).collect();
+    write_secret(&folder.path().join("c.csv"), &format!("appid,group,password\n{rows}"));
+    let checked = check_in(&folder, &setup.text(), &[]).await.success();
+    assert_eq!(
+        checked.err.lines().last(),
+        Some("2 accounts, 1,235 clients, 2 groups: ok"),
+        "{}",
+        checked.err
+    );
+    write_secret(&folder.path().join("derive.key"), &"k".repeat(32));
+    let derive = "group = 'fleet'\nappid_prefix = 'GW9'\nkey_file = 'derive.key'\nepoch = 0";
+    let checked = check_in(&folder, &setup.add("derive", derive).text(), &[]).await.success();
+    assert!(checked.err.contains("1,235 clients, 1 derived prefix, 2 groups: ok"), "{}", checked.err);
+}
+
+#[tokio::test]
 async fn what_it_prints_is_a_configuration() {
     let (_, first) = check(&Setup::calling("http://127.0.0.1:1").text(), &[]).await;
     let printed = first.success().out;

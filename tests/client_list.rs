@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::support::{
-    MSISDN, Output, Proxy, Setup, carrier, command, eventually, run, within, write_config, write_secret,
+    EBID, GATEWAY_APPID, MSISDN, Output, Proxy, Setup, carrier, command, eventually, run, within,
+    write_config, write_secret,
 };
 
 #[tokio::test]
@@ -42,6 +43,14 @@ async fn clients_come_change_and_go_while_the_proxy_runs() {
         let list = client(&["list"]).await;
         assert!(list.contains("GW2") && !list.contains(&second), "{list}");
         client(&["revoke", "GW2"]).await;
+        code_is(&second, "7").await;
+        client(&["unrevoke", "GW2"]).await;
+        code_is(&second, "0").await;
+        client(&["set", "GW2", "--cards", "9"]).await;
+        code_is(&second, "8").await;
+        client(&["set", "GW2", "--unset", "cards"]).await;
+        code_is(&second, "0").await;
+        client(&["remove", "GW2"]).await;
         code_is(&second, "7").await;
         assert!(std::fs::read_to_string(folder.join(name)).unwrap().contains("# depot"));
 
@@ -256,4 +265,135 @@ async fn an_edit_says_when_the_proxy_refuses_it_or_cannot_be_asked() {
     let words = ["client", "add", "--config", "theirs.toml", "GW5", "--group", "fleet"];
     let unknown = run(&folder, &words, &[("GATEWAY_SECRET", "the-gateways-side")]).await;
     unknown.failed(3, ["the list is changed", "401", "SIGHUP"]);
+}
+
+#[tokio::test]
+async fn set_changes_what_it_names_and_nothing_else() {
+    let csv = "# depot\nappid,group,password,rate,cards\nGW1,fleet,one,5,1476\n# x\nGW2,fleet,two,,\n";
+    let folder = lists(csv, "");
+    client(folder.path(), &["set", "GW1", "--rate", "7", "--burst", "9", "--unset", "cards"]).await.success();
+    let csv = "# depot\nappid,group,password,rate,cards,burst\nGW1,fleet,one,7,,9\n# x\nGW2,fleet,two,,,\n";
+    assert_eq!(text(folder.path(), "clients.csv"), csv);
+    client(folder.path(), &["set", "GW2", "--appid", "GW3", "--peers", "10.0.0.0/8", "--peers", "::1"])
+        .await
+        .success();
+    assert!(text(folder.path(), "clients.csv").ends_with("GW3,fleet,two,,,,10.0.0.0/8 ::1\n"));
+    let csv = text(folder.path(), "clients.csv");
+    for (words, said) in [
+        (&["set", "GW3", "--group", "nobody"][..], "known: \"fleet\""),
+        (&["set", "GW3", "--appid", "GW1"], "another client signs with it already"),
+        (&["set", "GW3", "--rate", "0"], "at least 1"),
+        (&["set", "GW9", "--rate", "1"], "not in the clients file: `client list`"),
+        (&["set", GATEWAY_APPID, "--rate", "1"], "edit it there"),
+        (&["set", "GW3"], "no change"),
+        (&["set", "GW3", "--rate", "1", "--unset", "rate"], "rate: is set and removed"),
+        (&["remove", GATEWAY_APPID], "edit it there"),
+        (&["remove", "GW9"], "`client list`"),
+        (&["unrevoke", "GW3"], "is not revoked"),
+    ] {
+        client(folder.path(), words).await.failed(1, [said]);
+    }
+    // An empty cell means that everything is permitted.
+    for words in [&["set", "GW3", "--cards", ""][..], &["add", "GW4", "--group", "fleet", "--cards", " "]] {
+        client(folder.path(), words).await.failed(2, ["--cards", "must not be empty"]);
+    }
+    assert_eq!(text(folder.path(), "clients.csv"), csv);
+}
+
+#[tokio::test]
+async fn unrevoke_and_remove_take_their_own_line_and_no_other() {
+    let folder =
+        lists("appid,group,password\nGW1,fleet,one\nGW10,fleet,ten\n", "# lost\nGW1 # in May\n\nGW10\nGW1\n");
+    let removed = client(folder.path(), &["remove", "GW1"]).await.success();
+    assert!(removed.err.contains("GW1 is still in the list of revoked appids"), "{removed:?}");
+    assert_eq!(text(folder.path(), "clients.csv"), "appid,group,password\nGW10,fleet,ten\n");
+    client(folder.path(), &["unrevoke", "GW1"]).await.success();
+    assert_eq!(text(folder.path(), "revoked"), "# lost\n\nGW10\n");
+    client(folder.path(), &["unrevoke", "GW1"]).await.failed(1, ["is not revoked"]);
+}
+
+#[tokio::test]
+async fn add_and_import_can_be_repeated() {
+    let folder = lists("appid,group,password,rate\nGW1,fleet,one,5\n", "");
+    let add = ["add", "GW2", "--group", "fleet", "--if-absent"];
+    let first = client(folder.path(), &add).await.success();
+    assert_eq!(first.out.trim().len(), 32, "the password");
+    let before = text(folder.path(), "clients.csv");
+    for words in [&add[..], &["add", GATEWAY_APPID, "--group", "fleet", "--if-absent"]] {
+        let again = client(folder.path(), words).await.success();
+        assert!(
+            again.out.is_empty() && again.err.contains("is a client already: nothing is changed"),
+            "{again:?}"
+        );
+    }
+    assert_eq!(text(folder.path(), "clients.csv"), before);
+
+    let toml =
+        |appid, password| format!("[[client]]\nappid='{appid}'\ngroup='fleet'\npassword='{password}'\n");
+    let rows = [toml("GW1", "new-one"), toml(GATEWAY_APPID, "new"), toml("GW3", "three")];
+    write_secret(&folder.path().join("in.toml"), &rows.concat());
+    let refused = client(folder.path(), &["import", "--from", "in.toml"]).await;
+    refused.failed(1, ["in.toml:2", "GW1", "--skip-existing"]);
+    // A client of the configuration itself cannot be replaced here.
+    let refused = client(folder.path(), &["import", "--from", "in.toml", "--replace"]).await;
+    refused.failed(1, [GATEWAY_APPID, "another client signs with it already"]);
+    assert_eq!(text(folder.path(), "clients.csv"), before);
+    for said in ["1 clients added, 2 skipped", "0 clients added, 3 skipped"] {
+        let done = client(folder.path(), &["import", "--from", "in.toml", "--skip-existing"]).await.success();
+        assert!(done.err.contains(said), "{done:?}");
+        assert_eq!(text(folder.path(), "clients.csv"), format!("{before}GW3,fleet,three,\n"));
+    }
+    write_secret(&folder.path().join("in.toml"), &[toml("GW1", "new-one"), toml("GW4", "four")].concat());
+    let done = client(folder.path(), &["import", "--from", "in.toml", "--replace"]).await.success();
+    assert!(done.err.contains("1 clients added, 1 replaced"), "{done:?}");
+    let after = text(folder.path(), "clients.csv");
+    assert!(
+        after.contains("\nGW1,fleet,new-one,\n") && after.ends_with("GW4,fleet,four,\n"),
+        "no rate: {after}"
+    );
+    let both = ["import", "--from", "in.toml", "--replace", "--skip-existing"];
+    client(folder.path(), &both).await.failed(2, ["cannot be used with"]);
+}
+
+#[tokio::test]
+async fn a_list_is_shown_as_table_json_or_csv_and_by_group() {
+    let folder = lists(
+        "appid,group,password,previous_password,rate,cards\nGW1,fleet,one,former,5,1476 1064\nGW2,=second,two,,,\n",
+        "GW2\n",
+    );
+    write_secret(&folder.path().join("derive.key"), &"k".repeat(32));
+    let second = format!("name='=second'\nappid='200002'\nebid='{EBID}'\npassword='of-the-second'");
+    let setup = with_lists(Setup::calling("http://127.0.0.1:9"))
+        .add("account", &second)
+        .add("derive", "group = 'fleet'\nappid_prefix = 'GW9'\nkey_file = 'derive.key'\nepoch = 7");
+    write_config(&folder.path().join("cmiot-proxy.toml"), &setup.text());
+    let show = async |words: &[&str]| client(folder.path(), &[&["list"], words].concat()).await.success().out;
+
+    let table = show(&[]).await;
+    for said in ["GW1", "2, rotating", "revoked", "GW9*", "of epoch 7", GATEWAY_APPID] {
+        assert!(table.contains(said), "{said}: {table}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&show(&["--format", "json"]).await).unwrap();
+    let appids: Vec<_> = json.as_array().unwrap().iter().map(|row| row["appid"].as_str().unwrap()).collect();
+    assert_eq!(appids, [GATEWAY_APPID, "GW1", "GW2", "GW9*"]);
+    assert_eq!(json[1]["cards"], serde_json::json!(["1476", "1064"]));
+    assert_eq!((&json[1]["rate"], &json[1]["burst"], &json[0]["rate"]), (&5.into(), &5.into(), &().into()));
+    assert_eq!((&json[2]["state"], &json[3]["epoch"]), (&"revoked".into(), &7.into()));
+
+    let csv = show(&["--format", "csv"]).await;
+    let mut lines = csv.lines();
+    assert_eq!(
+        lines.next().unwrap().split(',').take(4).collect::<Vec<_>>(),
+        ["appid", "group", "ebid", "state"]
+    );
+    let row = format!("GW1,fleet,{EBID},valid,2,,5,5,1476 1064,,,,refuse,strict,5m,10s,24h,");
+    assert!(csv.lines().any(|line| line == row), "{csv}");
+    assert!(csv.contains("GW2,\"'=second\","), "no formula: {csv}");
+
+    let json: serde_json::Value =
+        serde_json::from_str(&show(&["--group", "=second", "--format", "json"]).await).unwrap();
+    assert_eq!((json.as_array().unwrap().len(), &json[0]["appid"]), (1, &"GW2".into()));
+    client(folder.path(), &["list", "--group", "nosuch"])
+        .await
+        .failed(1, ["nosuch", "known: \"=second\", \"fleet\""]);
 }

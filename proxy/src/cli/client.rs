@@ -3,6 +3,8 @@
 //! After an edit the command makes the running proxy reload, and reports the result (`settle.rs`). New passwords are made
 //! here, printed once, and stored in the file.
 
+mod keys;
+mod list;
 mod settle;
 
 use std::path::PathBuf;
@@ -10,21 +12,24 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use cmiot_proxy::config::Config;
-use cmiot_proxy::config::edit::{Change, ClientsFileEditor};
+use cmiot_proxy::config::edit::{ClientsFileEditor, Existing};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::admin_client::AdminArgs;
-use super::table;
+use keys::{Changes, Keys};
 
-/// List, add, change and revoke the clients that gateways sign as.
+/// List, add, change, revoke and remove the clients that gateways sign as.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  cmiot-proxy client list   --config cmiot-proxy.toml
-  cmiot-proxy client add    --config cmiot-proxy.toml GW0002 --group fleet --rate 5
-  cmiot-proxy client rotate --config cmiot-proxy.toml GW0002            # both passwords are valid now
-  cmiot-proxy client rotate --config cmiot-proxy.toml GW0002 --finish   # only the new one is
-  cmiot-proxy client revoke --config cmiot-proxy.toml GW0002
-  cmiot-proxy client import --config cmiot-proxy.toml --from fleet.csv
+  cmiot-proxy client list     --config cmiot-proxy.toml --group fleet --format csv
+  cmiot-proxy client add      --config cmiot-proxy.toml GW0002 --group fleet --rate 5 --if-absent
+  cmiot-proxy client set      --config cmiot-proxy.toml GW0002 --rate 10 --cards 1064 --unset peers
+  cmiot-proxy client rotate   --config cmiot-proxy.toml GW0002            # both passwords are valid now
+  cmiot-proxy client rotate   --config cmiot-proxy.toml GW0002 --finish   # only the new one is
+  cmiot-proxy client revoke   --config cmiot-proxy.toml GW0002
+  cmiot-proxy client unrevoke --config cmiot-proxy.toml GW0002
+  cmiot-proxy client remove   --config cmiot-proxy.toml GW0002
+  cmiot-proxy client import   --config cmiot-proxy.toml --from fleet.csv --skip-existing
 
 After an edit the running proxy reloads. Exit code 0: the edit is in effect, or no proxy runs and it takes effect at the
 next start; 1: nothing was changed, or the proxy refuses its configuration; 3: the list is changed, and it is unknown
@@ -40,6 +45,12 @@ enum Command {
     List {
         #[command(flatten)]
         config: FileArg,
+        /// Show the clients of this group only
+        #[arg(long, value_name = "NAME")]
+        group: Option<String>,
+        /// Output format
+        #[arg(long, value_enum, default_value = "table")]
+        format: list::Format,
         /// Print the table at its full width instead of at most 100 columns
         #[arg(long)]
         wide: bool,
@@ -53,15 +64,20 @@ enum Command {
         /// The group whose accounts answer it
         #[arg(long)]
         group: String,
-        /// Limit its lookups per second, on average
+        #[command(flatten)]
+        keys: Keys,
+        /// Change nothing, and succeed, if there is a client of this appid already
         #[arg(long)]
-        rate: Option<u32>,
-        /// Restrict it to cards with this prefix; may be given several times
-        #[arg(long)]
-        cards: Vec<String>,
-        /// Accept it only from this network; may be given several times
-        #[arg(long)]
-        peers: Vec<String>,
+        if_absent: bool,
+    },
+    /// Change the appid, group, limits or permissions of a client; a list replaces the previous one
+    Set {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// The client's appid
+        appid: String,
+        #[command(flatten)]
+        changes: Changes,
     },
     /// Give a client a new password; the old one stays valid until --finish
     Rotate {
@@ -80,13 +96,33 @@ enum Command {
         /// The appid to refuse
         appid: String,
     },
-    /// Add all clients of a .csv or .toml file
+    /// Accept a revoked appid again
+    Unrevoke {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// The appid to accept
+        appid: String,
+    },
+    /// Remove a client from the list, with its password
+    Remove {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// The client's appid
+        appid: String,
+    },
+    /// Add all clients of a .csv or .toml file; none if one is wrong or known already
     Import {
         #[command(flatten)]
         config: ConfigArg,
         /// The file to read
         #[arg(long, value_name = "FILE")]
         from: PathBuf,
+        /// Leave clients as they are whose appids are known already
+        #[arg(long, conflicts_with = "replace")]
+        skip_existing: bool,
+        /// Replace clients of the list that the file has too, passwords included; clients that it does not have stay
+        #[arg(long)]
+        replace: bool,
     },
 }
 
@@ -114,27 +150,24 @@ impl ConfigArg {
 
 impl ClientCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let (edit, revoked, at) = match self.what {
-            Command::List { config, wide } => {
-                list(&config, wide)?;
+        let (edit, revocations_changed, at) = match self.what {
+            Command::List { config, group, format, wide } => {
+                let (config, _) = Config::load(&config.config)?;
+                list::list(&config, group.as_deref(), format, wide)?;
                 return Ok(ExitCode::SUCCESS);
             }
-            Command::Add { config, appid, group, rate, cards, peers } => {
+            Command::Add { config, appid, group, keys, if_absent } => {
                 let edit = config.edit()?;
-                if edit.clients()?.iter().any(|client| client.appid == appid) {
-                    bail!("{appid} is in the list already: `client rotate` gives it a new password");
+                add(&edit, &appid, group, keys, if_absent)?;
+                (edit, false, config.at)
+            }
+            Command::Set { config, appid, changes } => {
+                let changes = changes.changes()?;
+                let edit = config.edit()?;
+                if !edit.clients()?.iter().any(|client| client.appid == appid) {
+                    return Err(edit.not_listed(&appid).into());
                 }
-                let password = password()?;
-                let listed = |items: Vec<String>| (!items.is_empty()).then(|| items.join(" "));
-                let changes: [Change<'_>; 5] = [
-                    ("group", Some(group)),
-                    ("password", Some(password.clone())),
-                    ("rate", rate.map(|rate| rate.to_string())),
-                    ("cards", listed(cards)),
-                    ("peers", listed(peers)),
-                ];
                 edit.set(&appid, &changes)?;
-                out!("{password}");
                 (edit, false, config.at)
             }
             Command::Rotate { config, appid, finish } => {
@@ -147,49 +180,72 @@ impl ClientCommand {
                 edit.revoke(&appid)?;
                 (edit, true, config.at)
             }
-            Command::Import { config, from } => {
+            Command::Unrevoke { config, appid } => {
                 let edit = config.edit()?;
-                let added = edit.import(&from)?;
-                super::warn(&format!("{added} clients added"));
+                edit.unrevoke(&appid)?;
+                (edit, true, config.at)
+            }
+            Command::Remove { config, appid } => {
+                let edit = config.edit()?;
+                edit.remove(&appid)?;
+                if edit.is_revoked(&appid) {
+                    super::warn(&format!("{appid} is still in the list of revoked appids"));
+                }
+                (edit, false, config.at)
+            }
+            Command::Import { config, from, skip_existing, replace } => {
+                let edit = config.edit()?;
+                let existing = match (skip_existing, replace) {
+                    (true, _) => Existing::Skip,
+                    (_, true) => Existing::Replace,
+                    _ => Existing::Refuse,
+                };
+                let done = edit.import(&from, existing)?;
+                let more = match existing {
+                    Existing::Refuse => String::new(),
+                    Existing::Skip => format!(", {} skipped", done.skipped),
+                    Existing::Replace => format!(", {} replaced", done.replaced),
+                };
+                super::warn(&format!("{} clients added{more}", done.added));
                 (edit, false, config.at)
             }
         };
         let [clients, revocations] = edit.lists();
-        let list = if revoked { revocations } else { clients };
+        let list = if revocations_changed { revocations } else { clients };
         // Ended first, so that another edit need not wait for the proxy's reload.
         settle::settle(&edit.close(), &at, &list.context("a list that was edited")?)
     }
 }
 
-fn list(config: &FileArg, wide: bool) -> anyhow::Result<()> {
-    let (config, _) = Config::load(&config.config)?;
-    let mut table = table::new(wide);
-    table.set_header(["appid", "group", "rate", "replay", "passwords", "state"]);
-    table::wrap_only(&mut table, &["appid", "group"]);
-    let mut clients: Vec<_> = config.clients.values().collect();
-    clients.sort_by_key(|client| client.appid);
-    for client in clients {
-        let rights = &client.permissions;
-        let rate = rights.rate.map_or("-".to_owned(), |rate| rate.per_second.to_string());
-        let passwords = if client.previous.is_some() { "2, rotating" } else { "1" };
-        let state = if config.revoked.contains(&client.appid) { "revoked" } else { "valid" };
-        let appid = client.appid.as_str();
-        let mode = format!("{:?}", rights.replay).to_lowercase();
-        table.add_row([appid, &client.group, &rate, &mode, passwords, state]);
+fn add(
+    edit: &ClientsFileEditor,
+    appid: &str,
+    group: String,
+    keys: Keys,
+    if_absent: bool,
+) -> anyhow::Result<()> {
+    let is_listed = edit.clients()?.iter().any(|client| client.appid == appid);
+    if if_absent && (is_listed || edit.has(appid)) {
+        super::warn(&format!("{appid} is a client already: nothing is changed"));
+        return Ok(());
     }
-    for derived in &config.derived {
-        let appid = format!("{}*", derived.prefix);
-        let epoch = format!("of epoch {}", derived.epoch);
-        table.add_row([appid.as_str(), &derived.group, "-", "-", &epoch, "derived"]);
+    if is_listed {
+        bail!(
+            "{appid} is in the list already: `client rotate` gives it a new password, `client set` changes the rest"
+        );
     }
-    out!("{table}");
+    let password = password()?;
+    let mut changes = vec![("group", Some(group)), ("password", Some(password.clone()))];
+    changes.extend(keys.changes());
+    edit.set(appid, &changes)?;
+    out!("{password}");
     Ok(())
 }
 
 fn rotate(edit: &ClientsFileEditor, appid: &str, finish: bool) -> anyhow::Result<()> {
     let clients = edit.clients()?;
     let client = clients.iter().find(|client| client.appid == appid);
-    let client = client.with_context(|| format!("{appid} is not in the clients file"))?;
+    let Some(client) = client else { return Err(edit.not_listed(appid).into()) };
     if finish {
         return Ok(edit.set(appid, &[("previous_password", None)])?);
     }

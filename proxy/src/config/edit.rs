@@ -17,11 +17,33 @@ use zeroize::Zeroizing;
 
 use super::error::{ConfigError, ConfigErrors, Location};
 use super::file;
-use super::{Config, ConfigFile, clients, reader};
+use super::{Config, ConfigFile, clients, reader, text};
 use crate::plain_file;
 use replace::Replacement;
 
 pub use rows::Change;
+
+/// The treatment of appids that an import finds known already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Existing {
+    /// The import is refused.
+    Refuse,
+    /// The client stays as it is.
+    Skip,
+    /// The client is replaced as a whole, its password included.
+    Replace,
+}
+
+/// The number of clients that an import added, left as they were, and replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Imported {
+    /// Clients that were not in the list.
+    pub added: usize,
+    /// Clients that stay as they were.
+    pub skipped: usize,
+    /// Clients of the list that were replaced.
+    pub replaced: usize,
+}
 
 /// The lists of one configuration, open for editing; a lock excludes other edits.
 #[derive(Debug)]
@@ -88,21 +110,57 @@ impl ClientsFileEditor {
         self.replace_clients(&path, &changed, None)
     }
 
-    /// Adds the clients of another file, `.csv` or `.toml`; all of them; if one is invalid, it adds no client at all.
+    /// Removes a client from the clients file. An entry in the list of revoked appids stays.
     ///
     /// # Errors
-    /// As [`ClientsFileEditor::set`], and when an appid is in the list already or twice in the file.
-    pub fn import(&self, from: &Path) -> Result<usize, ConfigErrors> {
+    /// When the clients file has no such client, or the result would be no configuration; the file is as before then.
+    pub fn remove(&self, appid: &str) -> Result<(), ConfigErrors> {
+        let path = self.path()?;
+        let changed = rows::remove(&path, &read(&path)?, appid)?.ok_or_else(|| self.not_listed(appid))?;
+        self.replace_clients(&path, &changed, None)
+    }
+
+    /// The error of an appid that is not in the clients file.
+    pub fn not_listed(&self, appid: &str) -> ConfigError {
+        let known = AppId::parse(appid).is_ok_and(|appid| self.config.clients.contains_key(&appid));
+        let is_derived = || self.config.derived.iter().any(|derived| appid.starts_with(&derived.prefix));
+        let error = ConfigError::new(appid, "is not in the clients file");
+        match () {
+            () if known => error.remedy("it is a client of the configuration itself: edit it there"),
+            () if is_derived() => error.remedy("its password is derived: `client revoke` refuses it"),
+            () => error.remedy("`client list` shows all of them"),
+        }
+    }
+
+    /// Whether the configuration has a client of this appid, in the clients file or elsewhere.
+    pub fn has(&self, appid: &str) -> bool {
+        AppId::parse(appid).is_ok_and(|appid| self.config.clients.contains_key(&appid))
+    }
+
+    /// Whether an appid is in the list of revoked appids.
+    pub fn is_revoked(&self, appid: &str) -> bool {
+        AppId::parse(appid).is_ok_and(|appid| self.config.revoked.contains(&appid))
+    }
+
+    /// Adds the clients of another file, `.csv` or `.toml`; if one is invalid, it adds no client at all. `existing` is the
+    /// treatment of those whose appids are known already.
+    ///
+    /// # Errors
+    /// As [`ClientsFileEditor::set`], when an appid is in the list already under [`Existing::Refuse`], and when one is in
+    /// the file twice.
+    pub fn import(&self, from: &Path, existing: Existing) -> Result<Imported, ConfigErrors> {
         let (path, text) = (self.path()?, read(from)?);
-        let known: std::collections::HashSet<String> =
-            self.clients()?.into_iter().map(|client| client.appid).collect();
+        let list = read(&path)?;
+        let old: HashMap<String, Vec<(String, String)>> =
+            rows::read(&path, &list)?.into_iter().map(|row| (rows::appid(&row).to_owned(), row)).collect();
         let mut first = HashMap::new();
         let mut errors = Vec::new();
         for (appid, line) in rows::appids(from, &text)? {
             let key = format!("appid \"{appid}\"");
             let error = |problem: String| ConfigError::new(&key, problem).at(Location::line(from, line));
-            if known.contains(&appid) {
-                errors.push(error("is in the list already".to_owned()));
+            if existing == Existing::Refuse && old.contains_key(&appid) {
+                let error = error("is in the list already".to_owned());
+                errors.push(error.remedy("--skip-existing leaves it as it is, --replace replaces it"));
             }
             if let Some(before) = first.insert(appid, line) {
                 errors.push(error(format!("is in line {before} already")));
@@ -110,17 +168,32 @@ impl ClientsFileEditor {
         }
         ConfigErrors::check(errors)?;
         clients::parse(from, &text)?;
-        let new = rows::read(from, &text)?;
+        let mut new = rows::read(from, &text)?;
+        let read = new.len();
+        if existing == Existing::Skip {
+            new.retain(|row| !old.contains_key(rows::appid(row)) && !self.has(rows::appid(row)));
+        }
+        let skipped = read - new.len();
+        let replaced = new.iter().filter(|row| old.contains_key(rows::appid(row))).count();
+        let imported = Imported { added: new.len() - replaced, skipped, replaced };
+        if new.is_empty() {
+            return Ok(imported);
+        }
         let rows: Vec<(&str, Vec<Change<'_>>)> = new
             .iter()
             .map(|row| {
-                let appid = row.iter().find(|(key, _)| key == "appid").map_or("", |(_, value)| value);
-                (appid, row.iter().map(|(key, value)| (key.as_str(), Some(value.clone()))).collect())
+                let appid = rows::appid(row);
+                // Keys that the new row does not have are removed: the row is replaced, not merged.
+                let has = |key: &str| row.iter().any(|(new, _)| new == key);
+                let before = old.get(appid).into_iter().flatten().map(|(key, _)| (key.as_str(), None));
+                let before = before.filter(move |(key, _)| !has(key));
+                let after = row.iter().map(|(key, value)| (key.as_str(), Some(value.clone())));
+                (appid, before.chain(after).collect())
             })
             .collect();
-        let changed = rows::merge(&path, &read(&path)?, &rows)?;
+        let changed = rows::merge(&path, &list, &rows)?;
         self.replace_clients(&path, &changed, Some((from, &first)))?;
-        Ok(rows.len())
+        Ok(imported)
     }
 
     /// Refuses an appid from now on, listed or derived.
@@ -149,6 +222,25 @@ impl ClientsFileEditor {
         text.push_str(appid);
         text.push('\n');
         Replacement::write(&path, &text)?.commit()
+    }
+
+    /// Accepts a revoked appid again: removes its lines from the list of revoked appids; all other lines stay.
+    ///
+    /// # Errors
+    /// When the configuration names no `revoked_file`, the appid is not in it, or the list cannot be written.
+    pub fn unrevoke(&self, appid: &str) -> Result<(), ConfigError> {
+        let parsed = AppId::parse(appid).map_err(|e| ConfigError::new(appid, e.to_string()))?;
+        let [_, revoked] = self.lists();
+        let path = revoked.ok_or_else(|| ConfigError::new("[gateway] revoked_file", "is not set"))?;
+        if !self.config.revoked.contains(&parsed) {
+            return Err(
+                ConfigError::new(appid, "is not revoked").remedy("`client list` shows which appids are")
+            );
+        }
+        let text = read(&path)?;
+        let is_other = |line: &&str| !text::entries(line).iter().any(|entry| entry.text == appid);
+        let kept: Zeroizing<String> = Zeroizing::new(text.split_inclusive('\n').filter(is_other).collect());
+        Replacement::write(&path, &kept)?.commit()
     }
 
     fn path(&self) -> Result<PathBuf, ConfigError> {

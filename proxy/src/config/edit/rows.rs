@@ -79,6 +79,18 @@ pub(super) fn merge(
     merged.map_err(|problem| ConfigError::of_file(path, problem))
 }
 
+/// The appid of a client that [`read`] returned; empty if it has none.
+pub(super) fn appid(row: &[(String, String)]) -> &str {
+    row.iter().find(|(key, _)| key == "appid").map_or("", |(_, value)| value)
+}
+
+/// A list's text without the client of this appid; none if the list has no such client.
+pub(super) fn remove(path: &Path, text: &str, appid: &str) -> Result<Option<Zeroizing<String>>, ConfigError> {
+    let text = without_mark(text);
+    let removed = if is_csv(path) { remove_csv(text, appid) } else { remove_toml(text, appid) };
+    removed.map_err(|problem| ConfigError::of_file(path, problem))
+}
+
 /// A TOML value as a CSV cell: lists are separated by blanks.
 fn as_cell(item: &Item) -> String {
     match (item.as_str(), item.as_array()) {
@@ -123,6 +135,42 @@ fn merge_toml(text: &str, rows: &[(&str, Vec<Change<'_>>)]) -> Result<Zeroizing<
         }
     }
     Ok(Zeroizing::new(document.to_string()))
+}
+
+/// Comments directly above the client belong to it and are removed with it; those above a blank line, and at the top of
+/// the file, stay.
+fn remove_toml(text: &str, appid: &str) -> Result<Option<Zeroizing<String>>, String> {
+    let mut document: DocumentMut = text.parse().map_err(|_| "the clients file is not TOML".to_owned())?;
+    let Some(entry) = document.get_mut("client") else { return Ok(None) };
+    *entry = Item::ArrayOfTables(tables(std::mem::take(entry))?);
+    let clients = entry.as_array_of_tables_mut().ok_or("an array of tables that was just made")?;
+    let is_it = |table: &Table| table.get("appid").and_then(Item::as_str) == Some(appid);
+    let Some(at) = clients.iter().position(is_it) else { return Ok(None) };
+    let prefix = |table: &Table| {
+        let prefix = table.decor().prefix().and_then(toml_edit::RawString::as_str);
+        prefix.unwrap_or_default().to_owned()
+    };
+    let own = clients.get(at).map(prefix).unwrap_or_default();
+    clients.remove(at);
+    let kept = match (own.rfind("\n\n"), at) {
+        (Some(blank), _) => &own[..blank + 1],
+        (None, 0) => own.as_str(),
+        (None, _) => "",
+    };
+    if !kept.trim().is_empty() {
+        let kept = format!("{}{}\n\n", if at == 0 { "" } else { "\n" }, kept.trim());
+        match clients.get_mut(at) {
+            Some(next) => {
+                let prefix = format!("{kept}{}", prefix(next).trim_start_matches('\n'));
+                next.decor_mut().set_prefix(prefix);
+            }
+            None => {
+                let trailing = document.trailing().as_str().unwrap_or_default().to_owned();
+                document.set_trailing(format!("{kept}{}", trailing.trim_start_matches('\n')));
+            }
+        }
+    }
+    Ok(Some(Zeroizing::new(document.to_string())))
 }
 
 fn toml_value(key: &str, new: &str) -> Result<Item, String> {
@@ -172,6 +220,23 @@ fn merge_csv(text: &str, rows: &[(&str, Vec<Change<'_>>)]) -> Result<Zeroizing<S
         }
     }
     Ok(Zeroizing::new(lines.join("\n") + "\n"))
+}
+
+fn remove_csv(text: &str, appid: &str) -> Result<Option<Zeroizing<String>>, String> {
+    let is_data = |line: &&str| !line.trim().is_empty() && !line.starts_with('#');
+    let mut lines: Vec<&str> = text.lines().collect();
+    let Some(first) = lines.iter().position(is_data) else { return Ok(None) };
+    let header = split(lines[first])?;
+    let appid_at = header.iter().position(|column| column == "appid").ok_or("no column appid")?;
+    let mut found = None;
+    for (index, line) in lines.iter().enumerate().skip(first + 1).filter(|(_, line)| is_data(line)) {
+        if split(line)?.get(appid_at).is_some_and(|cell| cell == appid) {
+            found = Some(index);
+        }
+    }
+    let Some(found) = found else { return Ok(None) };
+    lines.remove(found);
+    Ok(Some(Zeroizing::new(lines.join("\n") + "\n")))
 }
 
 fn split(line: &str) -> Result<Vec<String>, String> {
@@ -230,6 +295,31 @@ mod tests {
         assert!(added.ends_with("C,g,t,\n"));
         let dropped = set_csv(&added, "A", &[("previous_password", None)]).unwrap();
         assert!(dropped.contains("A,g,s,\n"));
+    }
+
+    #[test]
+    fn a_client_is_removed_with_the_comments_that_belong_to_it() {
+        let toml = "# depots\n[[client]]\nappid = \"A\"\n\n# of the north\n[[client]]\nappid = \"B\" # B\n\n\
+                    # the south:\n\n# its first\n[[client]]\nappid = \"C\"\n";
+        let removed = |text: &str, appid| remove(Path::new("x.toml"), text, appid).unwrap();
+        let without = |appid| removed(toml, appid).unwrap().to_string();
+        assert_eq!(without("B"), toml.replace("\n# of the north\n[[client]]\nappid = \"B\" # B\n", ""));
+        assert_eq!(without("A"), toml.replace("[[client]]\nappid = \"A\"\n", ""));
+        let last = without("C");
+        assert!(
+            last.contains("# the south:") && !last.contains("first") && last.contains("\"B\" # B"),
+            "{last}"
+        );
+        assert_eq!(removed(toml, "D").map(|_| ()), None);
+        assert_eq!(removed("", "A").map(|_| ()), None);
+        let inline = removed("client = [{appid='A'},{appid='B'}]\n", "A").unwrap();
+        assert_eq!(appids(Path::new("x.toml"), &inline).unwrap().len(), 1, "{}", *inline);
+
+        let csv = "# A,g\nappid,group\nA,g\n\nB,\"g,h\"\nAA,g\n";
+        let removed = |appid| remove(Path::new("x.csv"), csv, appid).unwrap();
+        assert_eq!(removed("A").unwrap().as_str(), "# A,g\nappid,group\n\nB,\"g,h\"\nAA,g\n");
+        assert_eq!(removed("B").unwrap().as_str(), "# A,g\nappid,group\nA,g\n\nAA,g\n");
+        assert_eq!(removed("appid").map(|_| ()), None, "the header is no client");
     }
 
     #[test]
