@@ -143,6 +143,9 @@ mod admin;
 // `cmiot-proxy check`, also `--live`.
 mod check;
 
+// `cmiot-proxy check --schema` and `--keys`.
+mod schema;
+
 // `cmiot-proxy sign`.
 mod sign;
 

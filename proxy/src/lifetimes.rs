@@ -3,10 +3,12 @@
 //! A key is written as `"60s"` (the freshness lifetime; the rest keeps its default) or as a table of any of `fresh`,
 //! `stale_while_revalidate` and `stale_if_error`. The last two count from the end of `fresh` (RFC 5861).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 use cmiot_signer::Status;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
@@ -51,13 +53,15 @@ macro_rules! lifetimes {
             }
         }
 
+        /// The keys as written: those that are absent keep their defaults.
+        #[derive(Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        struct RawLifetimes {
+            $($(#[$doc])* $key: Option<RawLifetime>,)*
+        }
+
         impl<'de> Deserialize<'de> for Lifetimes {
             fn deserialize<D: Deserializer<'de>>(de: D) -> Result<Self, D::Error> {
-                #[derive(Deserialize)]
-                #[serde(deny_unknown_fields)]
-                struct RawLifetimes {
-                    $($key: Option<RawLifetime>,)*
-                }
                 let raw = RawLifetimes::deserialize(de)?;
                 let mut lifetimes = Self::default();
                 $(if let Some(lifetime) = raw.$key {
@@ -69,6 +73,47 @@ macro_rules! lifetimes {
     };
 }
 
+impl JsonSchema for Lifetimes {
+    fn schema_name() -> Cow<'static, str> {
+        "Lifetimes".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = RawLifetimes::json_schema(generator);
+        let defaults = serde_json::to_value(Self::default()).unwrap_or_default();
+        let keys = schema.get_mut("properties").and_then(serde_json::Value::as_object_mut);
+        for (key, property) in keys.into_iter().flatten() {
+            property["default"] = defaults[key].clone();
+        }
+        schema
+    }
+}
+
+impl JsonSchema for RawLifetime {
+    fn schema_name() -> Cow<'static, str> {
+        "Lifetime".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let fresh = HumanDuration::json_schema(generator);
+        let table = Table::json_schema(generator);
+        json_schema!({ "title": "duration or table", "anyOf": [fresh, table] })
+    }
+}
+
+/// The table form of a key.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "its schema alone is used")]
+struct Table {
+    /// Time for which a response is served from the cache without a call; zero: it is not stored.
+    fresh: Option<HumanDuration>,
+    /// After `fresh`, how long a response is served stale at once while the proxy revalidates it.
+    stale_while_revalidate: Option<HumanDuration>,
+    /// After `fresh`, how long a response is served stale if the carrier fails or is slow.
+    stale_if_error: Option<HumanDuration>,
+}
+
 lifetimes! {
     /// STATUS 00.
     normal = 60, 300, 86_400;
@@ -78,7 +123,7 @@ lifetimes! {
     barred = 15, 60, 86_400;
     /// STATUS 03.
     pre_cancelled = 60, 300, 86_400;
-    /// STATUS 04: rarely comes back.
+    /// STATUS 04: rarely changes again.
     cancelled = 3_600, 3_600, 86_400;
     /// STATUS 05.
     transferred = 60, 300, 86_400;

@@ -107,7 +107,7 @@ impl Parameters {
 }
 
 /// Whether the operation changes something.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, schemars::JsonSchema, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Changes nothing: a response may be stored and shared, and the call may be retried.

@@ -3,6 +3,8 @@
 //! Every type reads itself from TOML, so that a wrong value is reported at its line and column, and writes itself
 //! back for `cmiot-proxy check`. No error text repeats a secret.
 
+pub mod schema;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! `cmiot-proxy check`: the effective configuration, and whether the carrier accepts its accounts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use cmiot_proxy::app::open_store;
 use cmiot_proxy::carrier::check::judge;
 use cmiot_proxy::carrier::{Call, Carrier};
 use cmiot_proxy::clock::Clock;
-use cmiot_proxy::config::Config;
+use cmiot_proxy::config::{Config, reference, schema};
 use cmiot_proxy::metrics::Metrics;
 use cmiot_proxy::operation::{self, Parameters};
 use cmiot_proxy::{printable, store};
@@ -26,11 +26,18 @@ use super::card::{self, CardArg};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cmiot-proxy check --config cmiot-proxy.toml
-  cmiot-proxy check --config cmiot-proxy.toml --live --card 14765004176")]
+  cmiot-proxy check --config cmiot-proxy.toml --live --card 14765004176
+  cmiot-proxy check --schema > cmiot-proxy.schema.json")]
 pub(super) struct Check {
     /// Configuration file
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["schema", "keys"])]
+    config: Option<PathBuf>,
+    /// Print the JSON Schema (draft 7) of a configuration, for editors, instead
+    #[arg(long, conflicts_with_all = ["config", "live", "keys"])]
+    schema: bool,
+    /// Print every key with type, default, range and meaning (Markdown) instead
+    #[arg(long, conflicts_with_all = ["config", "live"])]
+    keys: bool,
     /// Make one real call with each password of each account and print the carrier's reply; through the running proxy, if
     /// one runs, after it has reloaded the configuration
     #[arg(long)]
@@ -45,7 +52,18 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let (config, file) = Config::load(&self.config)?;
+        if self.schema {
+            out!("{:#}", schema::json_schema());
+            return Ok(ExitCode::SUCCESS);
+        }
+        let path = match &self.config {
+            Some(path) if !self.keys => path,
+            _ => {
+                out!("{}", reference::markdown().trim_end());
+                return Ok(ExitCode::SUCCESS);
+            }
+        };
+        let (config, file) = Config::load(path)?;
         for warning in &config.warnings {
             super::warn(&format!("warning: {warning}"));
         }
@@ -54,14 +72,14 @@ impl Check {
             super::warn(&format!("warning: {warning}"));
         }
         if self.live {
-            return super::runtime()?.block_on(self.ask(config));
+            return super::runtime()?.block_on(self.ask(config, path));
         }
         out!("{}", toml::to_string(&file).context("cannot print the configuration")?.trim_end());
         super::warn(&summary(&config));
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn ask(&self, config: Config) -> anyhow::Result<ExitCode> {
+    async fn ask(&self, config: Config, path: &Path) -> anyhow::Result<ExitCode> {
         // Both would number calls, so a running proxy makes them.
         match store::holder(&config.store_dir) {
             Ok(Some(holder)) if holder.admin.is_none() && !self.admin.connect.has_url() => bail!(
@@ -69,14 +87,14 @@ impl Check {
                 config.store_dir.display(),
                 holder.process
             ),
-            Ok(Some(_)) => self.ask_proxy(&config).await,
-            _ if self.admin.connect.has_url() => self.ask_proxy(&config).await,
+            Ok(Some(_)) => self.ask_proxy(&config, path).await,
+            _ if self.admin.connect.has_url() => self.ask_proxy(&config, path).await,
             _ => self.ask_carrier(config).await,
         }
     }
 
     /// Asks through the running proxy, with the configuration as it is now.
-    async fn ask_proxy(&self, config: &Config) -> anyhow::Result<ExitCode> {
+    async fn ask_proxy(&self, config: &Config, path: &Path) -> anyhow::Result<ExitCode> {
         let client = self.admin.client(config)?;
         reload(&client).await?;
         let card = self.card.read()?;
@@ -99,7 +117,7 @@ impl Check {
                 super::warn(&format!(
                     "the running proxy has no account {}: it runs with another configuration than {}",
                     account.name,
-                    self.config.display()
+                    path.display()
                 ));
             }
         }

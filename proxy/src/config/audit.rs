@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
 use super::reader::SourceFiles;
+use crate::units::schema::Positive;
 use crate::units::{HumanDuration, Size};
 
 /// `[audit]` as written.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {
     /// The failures that a committed record survives.
@@ -20,6 +22,7 @@ pub struct Audit {
     pub min_free: Size,
     /// The interval at which the chain's head is signed and recorded elsewhere: a truncated tail is undetected for at most
     /// this long.
+    #[schemars(with = "Positive")]
     pub anchor_every: HumanDuration,
     /// The form of card numbers in the audit.
     pub identifiers: Identifiers,
@@ -28,10 +31,12 @@ pub struct Audit {
     /// The group whose members may read the segments: its name, or its number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_group: Option<String>,
-    /// Requests that are not admitted and have a record each, a peer (or authenticated client) and reason in a period;
-    /// further ones are counted.
+    /// Requests that are not admitted and have one record each, per peer (or authenticated client), reason and period; further
+    /// ones are counted.
+    #[schemars(extend("x-unit" = "records"))]
     pub refusals: u32,
-    /// The length of such a period.
+    /// The length of a period of `refusals`.
+    #[schemars(with = "Positive")]
     pub refusal_period: HumanDuration,
 }
 
@@ -52,10 +57,10 @@ impl Default for Audit {
 }
 
 /// The failures that a committed audit record survives.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
-    /// Power loss: each batch is synced before its answers leave.
+    /// Power loss: each batch is synced before its responses leave.
     #[default]
     Power,
     /// The end of the process, `kill -9` included, but not that of the machine.
@@ -63,10 +68,10 @@ pub enum Durability {
 }
 
 /// The response to a request whose record cannot be written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
-    /// It is refused with code 73: no answer without its record.
+    /// It is refused with code 73: no response without its record.
     #[default]
     Refuse,
     /// It is answered, and counted; the count is the first row written afterwards.
@@ -74,7 +79,7 @@ pub enum OnFailure {
 }
 
 /// The form of card numbers in the audit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Identifiers {
     /// As they are.
@@ -85,7 +90,7 @@ pub enum Identifiers {
 }
 
 /// The part of the body of a carrier reply that is kept with its call.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Bodies {
     /// Its hash: SHA-256, or a keyed one where `identifiers` is `keyed`.

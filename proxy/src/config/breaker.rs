@@ -4,26 +4,32 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::reader::SourceFiles;
 use crate::units::HumanDuration;
+use crate::units::schema::Positive;
 
 /// `[breaker]` as written.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Breaker {
     /// Failures and busy codes in a row that stop an account.
+    #[schemars(range(min = 1), extend("x-unit" = "failures"))]
     pub failures: u32,
-    /// The first wait after them.
+    /// The first wait after `failures`.
+    #[schemars(with = "Positive")]
     pub open: HumanDuration,
-    /// The longest wait after them.
+    /// The longest wait after `failures`.
     pub max_open: HumanDuration,
     /// The first cool-down of an account, after a throttled code (71, 72, 75).
+    #[schemars(with = "Positive")]
     pub cool_down: HumanDuration,
     /// The longest cool-down.
     pub max_cool_down: HumanDuration,
     /// The first wait of an account, or of one operation, after its credentials were refused (3-8).
+    #[schemars(with = "Positive")]
     pub credentials_open: HumanDuration,
     /// The longest wait after refused credentials.
     pub max_credentials_open: HumanDuration,

@@ -3,15 +3,16 @@
 //! A [`ConfigFile`] has only been read; [`Config`](super::Config) is what has been checked. Written back
 //! (`cmiot-proxy check`), it is the effective configuration with its secrets redacted.
 
+mod account;
 mod admin;
 mod client;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
-use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::audit::Audit;
@@ -21,13 +22,15 @@ use super::error::{ConfigError, ConfigErrors};
 use super::listen::Listen;
 use super::operation;
 use crate::lifetimes::Lifetimes;
+use crate::units::schema::{Address, FilePath, Network, Positive, PositiveSize};
 use crate::units::{HumanDuration, Secret, Size, Window, peers};
 
+pub use account::Account;
 pub use admin::{Access, Admin, NoToken, Role};
 pub use client::{Client, ClientsFile, Derive, Format, RawPermissions, ReplayMode};
 
 /// The whole file.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConfigFile {
     /// The gateways' listener.
@@ -128,7 +131,7 @@ impl ConfigFile {
 }
 
 /// `[gateway]`: the listener that speaks the carrier's wire format.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gateway {
     /// The address to listen on: `"ADDRESS:PORT"`, `"unix:PATH"`, or `"systemd:NAME"` for an inherited socket.
@@ -136,47 +139,63 @@ pub struct Gateway {
     /// Hosts that an absolute-form target may name, in addition to the carrier's and the listening address.
     pub names: Vec<String>,
     /// The time from request to response: queue, flight and retry together. Shorter than a gateway's own 25 s.
+    #[schemars(with = "Positive")]
     pub deadline: HumanDuration,
     /// The greatest distance between a transid's stamp and the proxy's clock, in either direction; `"any"` needs
     /// `replay = "observe"`.
     pub clock_skew: Window,
     /// Further clients: a `.csv` or `.toml` file, relative to the configuration; `cmiot-proxy client` edits it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FilePath")]
     pub clients_file: Option<PathBuf>,
     /// Revoked appids, one per line: they are refused whatever they sign with.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FilePath")]
     pub revoked_file: Option<PathBuf>,
     /// Transids remembered in total; some 20 bytes each, and 150 more under `same-answer`. If the table is full, a
     /// request gets a 72; no transid is forgotten early.
+    #[schemars(range(min = 1), extend("x-unit" = "transids"))]
     pub max_transids: usize,
     /// Transids remembered for a client without a `rate`; with one it is rate x window. Below its group's share.
+    #[schemars(range(min = 1), extend("x-unit" = "transids"))]
     pub max_transids_per_client: usize,
     /// Transids remembered for the clients of one group together; by default, and at most, three quarters of
     /// `max_transids`. With one group it is all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-unit" = "transids"))]
     pub max_transids_per_group: Option<usize>,
     /// Networks that requests are accepted from; empty means all.
     #[serde(deserialize_with = "peers")]
+    #[schemars(with = "Vec<Network>")]
     pub peers: Vec<IpNet>,
     /// Connections open at once; further ones are refused with a 73.
+    #[schemars(range(min = 1), extend("x-unit" = "connections"))]
     pub max_connections: usize,
     /// Connections open at once from one address; `trusted_proxies` may have all.
+    #[schemars(range(min = 1), extend("x-unit" = "connections"))]
     pub max_connections_per_peer: usize,
     /// Requests on one connection, which is then closed in order.
+    #[schemars(range(min = 1), extend("x-unit" = "requests"))]
     pub max_requests_per_connection: u64,
     /// Requests at once on an HTTP/2 connection.
+    #[schemars(range(min = 1), extend("x-unit" = "requests"))]
     pub max_streams: u32,
     /// A new connection that sends nothing for this long is closed.
+    #[schemars(with = "Positive")]
     pub first_byte_timeout: HumanDuration,
     /// A request whose head is not complete after this long ends its connection; a TLS handshake likewise.
+    #[schemars(with = "Positive")]
     pub header_timeout: HumanDuration,
     /// A body that is not complete after this long is refused; a response that the client does not read ends its
     /// connection.
+    #[schemars(with = "Positive")]
     pub body_timeout: HumanDuration,
     /// A connection without a request for this long is closed.
+    #[schemars(with = "Positive")]
     pub idle_timeout: HumanDuration,
     /// Networks of proxies and balancers whose `X-Forwarded-For` is used; the header of any other peer is ignored.
     #[serde(deserialize_with = "peers")]
+    #[schemars(with = "Vec<Network>")]
     pub trusted_proxies: Vec<IpNet>,
     /// `trusted_proxies` begin each connection with a PROXY protocol header, version 2.
     pub proxy_protocol: bool,
@@ -217,15 +236,18 @@ impl Default for Gateway {
 }
 
 /// `[gateway.tls]`, `[admin.tls]`: PEM files, reloaded when they change.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// The certificate and its intermediate certificates.
+    #[schemars(with = "FilePath")]
     pub cert_file: PathBuf,
     /// Its private key.
+    #[schemars(with = "FilePath")]
     pub key_file: PathBuf,
     /// Roots of client certificates; without it no certificate is requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FilePath")]
     pub client_ca_file: Option<PathBuf>,
     /// A client may also connect without a certificate.
     #[serde(default)]
@@ -233,10 +255,11 @@ pub struct Tls {
 }
 
 /// `[store]`: the databases.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
     /// Folder of cache.db, state.db and audit-YYYY-MM.db.
+    #[schemars(with = "FilePath")]
     pub dir: PathBuf,
 }
 
@@ -247,42 +270,55 @@ impl Default for Store {
 }
 
 /// `[carrier]`: the carrier's address, timeouts, and limits of flights.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Carrier {
     /// Scheme, host, optional port and path prefix; the operation's `/v2/...` is appended.
+    #[schemars(regex(pattern = "^https?://[^@?]+$"))]
     pub base_url: String,
     /// The HTTP proxy to connect through, such as `http://10.0.0.1:3128`; variables of the environment do not set one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^http://[^@?/]+/?$"))]
     pub proxy: Option<String>,
     /// TCP connect timeout; the TLS handshake is covered by `timeout`.
+    #[schemars(with = "Positive")]
     pub connect_timeout: HumanDuration,
     /// Timeout of a flight. It may be longer than the gateway's wait: the response is stored.
+    #[schemars(with = "Positive")]
     pub timeout: HumanDuration,
-    /// 0..=99: the first two digits of the sequence, so that several proxies may share an account.
+    /// The first two digits of the sequence (0..=99), so that several proxies may share an account.
+    #[schemars(range(max = 99), extend("x-unit" = "number"))]
     pub node: u8,
     /// Local address of connections to the carrier: the one that the carrier has allow-listed.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Address")]
     pub bind: Option<IpAddr>,
     /// Maximum response body; longer responses are rejected.
+    #[schemars(with = "PositiveSize")]
     pub max_body: Size,
     /// Time that a request waits for the carrier before a stale entry is served.
     pub stale_timeout: HumanDuration,
     /// Requests for one card that wait for one flight.
+    #[schemars(range(min = 1), extend("x-unit" = "requests"))]
     pub max_waiters_per_card: usize,
     /// Requests of one client that wait for flights, and flights that it started. Below its group's share of flights.
+    #[schemars(range(min = 1), extend("x-unit" = "requests"))]
     pub max_waiters_per_client: usize,
     /// Flights at once, including those that wait for an account's budget.
+    #[schemars(range(min = 1), extend("x-unit" = "flights"))]
     pub max_flights: usize,
     /// Flights for the clients of one group; by default, and at most, three quarters of `max_flights`. With one group it
     /// is all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-unit" = "flights"))]
     pub max_flights_per_group: Option<usize>,
     /// Calls that wait for one account's budget; refreshes get at most half of the queue.
+    #[schemars(extend("x-unit" = "calls"))]
     pub max_queued_calls: usize,
     /// Longest wait of a call for the budget.
     pub queue_timeout: HumanDuration,
     /// Clock drift against the carrier's `Date` that raises the alarm.
+    #[schemars(with = "Positive")]
     pub drift_alarm: HumanDuration,
     /// Certificates that identify the carrier, in addition to the platform's roots.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -290,21 +326,23 @@ pub struct Carrier {
 }
 
 /// `[carrier.tls]`: the certificates that identify the carrier.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CarrierTls {
     /// Further roots, in PEM.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FilePath")]
     pub ca_file: Option<PathBuf>,
     /// The only certificate, in PEM, that is accepted, by whatever authority it is signed; roots are ignored then.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FilePath")]
     pub pin_file: Option<PathBuf>,
     /// The minimum version of TLS.
     pub min_version: TlsVersion,
 }
 
 /// A TLS version.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema, Serialize)]
 pub enum TlsVersion {
     /// RFC 5246.
     #[default]
@@ -339,29 +377,36 @@ impl Default for Carrier {
 }
 
 /// `[cache]`: the memory tier over cache.db.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cache {
     /// Entries in memory; the least recently used are evicted first and stay in cache.db. An entry counts once per
     /// started 256 bytes of its body.
+    #[schemars(extend("x-unit" = "entries"))]
     pub memory_entries: u64,
     /// Responses in cache.db; above this number the oldest are removed.
+    #[schemars(range(min = 1), extend("x-unit" = "responses"))]
     pub file_entries: u64,
     /// Older responses are removed from cache.db: they contain card numbers, and are useless once they may no longer be
     /// served stale.
+    #[schemars(with = "Positive")]
     pub file_age: HumanDuration,
     /// The most, in percent, by which a lifetime is shortened or prolonged: by the key, so that a fleet's entries do not
     /// expire together and a restart computes the same.
+    #[schemars(range(max = 50), extend("x-unit" = "percent"))]
     pub ttl_jitter_percent: u32,
     /// Percent of an account's `calls_per_second` that may refresh entries that are still fresh; 0 disables it.
+    #[schemars(range(max = 100), extend("x-unit" = "percent"))]
     pub refresh_ahead_percent: u32,
     /// Hits after which an entry is refreshed ahead.
+    #[schemars(extend("x-unit" = "hits"))]
     pub refresh_ahead_hits: u32,
     /// The smallest `max-age` that a gateway may demand: a smaller one, and `no-cache`, count as this.
     pub max_age_floor: HumanDuration,
     /// CSV file of cards that have several numbers, one card per line: lookups by any of them share an entry and a call,
     /// which is made with the first. Each number says its kind: `msisdn:...`, `iccid:...`, `imsi:...`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FilePath")]
     pub alias_file: Option<PathBuf>,
     /// The largest `max-stale` that a gateway may send: an entry that is stale for longer is not served without a call.
     pub max_stale_ceiling: HumanDuration,
@@ -384,7 +429,7 @@ impl Default for Cache {
 }
 
 /// `[process]`: what may be done with secrets.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Process {
     /// Accept world-readable secret files.
@@ -394,15 +439,15 @@ pub struct Process {
 }
 
 /// `[log]`: one line per request on standard error.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// For people or for machines.
+    /// The format of log lines.
     pub format: LogFormat,
 }
 
 /// The format of log lines.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
@@ -410,51 +455,4 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
-}
-
-/// `[[account]]`: what the carrier issued.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Account {
-    /// The operator's name for it, in logs and in the audit.
-    pub name: String,
-    /// Accounts of one customer share a group; by default an account is a group of its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group: Option<String>,
-    /// The carrier's appid.
-    pub appid: String,
-    /// The carrier's ebid for user-status lookups.
-    pub ebid: String,
-    /// A gateway may sign with these credentials themselves, for lookups only. If absent: only if no client is named.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub carrier_credentials: Option<bool>,
-    /// Its ebids for other operations, by their names: `ebids = { gprsrealsingle = "..." }`. Operations without one are
-    /// not served.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub ebids: BTreeMap<String, String>,
-    /// File that holds the password, relative to the configuration, or `"credential:NAME"`, a credential of the service
-    /// manager, as for every file with a secret; one trailing line break is not part of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password_file: Option<PathBuf>,
-    /// Environment variable that holds the password.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password_env: Option<String>,
-    /// The password itself. Accepted with a warning: a configuration gets copied.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password: Option<Secret>,
-    /// While the carrier changes the password, the file of the other one: the proxy uses the one that works.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_password_file: Option<PathBuf>,
-    /// Environment variable that holds the other password.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_password_env: Option<String>,
-    /// Calls that may start in any second; absent means unbounded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub calls_per_second: Option<NonZeroU32>,
-    /// Calls that may be in flight at once; absent means unbounded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_concurrent_calls: Option<NonZeroU32>,
-    /// Calls from midnight to midnight at UTC+8, counted across restarts; absent means unbounded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub calls_per_day: Option<NonZeroU64>,
 }

@@ -1,10 +1,12 @@
 //! The address of a listener: `"127.0.0.1:8080"`, `"unix:/run/cmiot-proxy/gateway.sock"`, or a socket that systemd hands
 //! over: `"systemd:NAME"`, by the `FileDescriptorName=` of its socket unit.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -68,6 +70,21 @@ impl<'de> Deserialize<'de> for Listen {
                  \"systemd:NAME\""
             ))
         })
+    }
+}
+
+impl JsonSchema for Listen {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Listen".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let pattern = "^(unix:.+|systemd:.+|[0-9.]+:[0-9]{1,5}|\\[[0-9A-Fa-f:.%]+\\]:[0-9]{1,5})$";
+        json_schema!({ "type": "string", "title": "listening address", "pattern": pattern })
     }
 }
 

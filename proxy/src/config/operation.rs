@@ -3,6 +3,7 @@
 //! A row names an operation and sets the keys that differ from the built-in one; a new operation needs at least its
 //! verdict.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
@@ -12,15 +13,17 @@ use crate::operation::{BUILT_IN, FreshnessRule, Kind, Operation};
 use crate::units::HumanDuration;
 
 /// `[[operation]]`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawOperation {
     /// The last part of its path.
+    #[schemars(regex(pattern = "^[0-9A-Za-z]+$"))]
     pub name: String,
     /// Its path under the base URL; `/v2/NAME` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^/[0-9A-Za-z/_.-]*$"))]
     pub path: Option<String>,
-    /// `lookup`, or `action` for an operation that changes something: never stored, shared or retried.
+    /// Whether a request changes something; by default as the built-in operation, otherwise `lookup`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
     /// The field of `result[0]` that is its result.
@@ -28,12 +31,14 @@ pub struct RawOperation {
     pub verdict: Option<String>,
     /// Parameters in addition to the card: sent to the carrier, and part of the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8))]
     pub parameters: Option<Vec<String>>,
     /// Time for which a response is fresh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fresh: Option<HumanDuration>,
     /// Instead of `fresh`: until the next 09:00 at UTC+8, when the carrier has yesterday's figures.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("default" = false))]
     pub until_morning: bool,
     /// After `fresh`, how long a response is served stale while the proxy revalidates it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

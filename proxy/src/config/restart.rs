@@ -10,6 +10,40 @@ use hyper::Uri;
 use super::listen::Listen;
 use super::{Admin, AuditConfig, Cache, Carrier, Config, Gateway, LogFormat, TransidLimits, file};
 
+/// A key that takes effect at a start only, and whether its values differ.
+type Key = (&'static str, fn(&Fixed, &Fixed) -> bool);
+
+/// The keys that take effect at a start only, as the documentation writes them; a reload applies all others.
+const KEYS: &[Key] = &[
+    ("[gateway] listen", |old, new| old.gateway_listen != new.gateway_listen),
+    ("[gateway] names", |old, new| old.names != new.names),
+    ("[gateway] max_transids", |old, new| old.max_transids != new.max_transids),
+    ("[admin] listen", |old, new| old.admin_listen != new.admin_listen),
+    ("[store] dir", |old, new| old.store_dir != new.store_dir),
+    ("[carrier] base_url", |old, new| old.base_url != new.base_url),
+    ("[carrier] proxy", |old, new| old.proxy != new.proxy),
+    ("[carrier] node", |old, new| old.node != new.node),
+    ("[cache] memory_entries", |old, new| old.memory_entries != new.memory_entries),
+    ("[cache] file_entries", |old, new| old.file_entries != new.file_entries),
+    ("[cache] file_age", |old, new| old.file_age != new.file_age),
+    ("[log] format", |old, new| old.log_format != new.log_format),
+    ("[process] allow_core_dumps", |old, new| old.core_dumps != new.core_dumps),
+    ("[audit] durability", |old, new| old.audit.durability != new.audit.durability),
+    ("[audit] on_failure", |old, new| old.audit.on_failure != new.audit.on_failure),
+    ("[audit] min_free", |old, new| old.audit.min_free != new.audit.min_free),
+    ("[audit] anchor_every", |old, new| old.audit.anchor_every != new.audit.anchor_every),
+    ("[audit] identifiers", |old, new| old.audit.identifiers != new.audit.identifiers),
+    ("[audit] bodies", |old, new| old.audit.bodies != new.audit.bodies),
+    ("[audit] audit_group", |old, new| old.audit.group != new.audit.group),
+    ("[audit] refusals", |old, new| old.audit.refusals != new.audit.refusals),
+    ("[audit] refusal_period", |old, new| old.audit.refusal_period != new.audit.refusal_period),
+];
+
+/// The keys that take effect at a start only, such as `[gateway] listen`.
+pub fn keys() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().map(|(key, _)| *key)
+}
+
 /// The values that are in effect until the process ends.
 #[derive(Clone, Debug)]
 pub struct Fixed {
@@ -68,6 +102,18 @@ impl Fixed {
             refresh_ahead_percent: _,
             refresh_ahead_hits: _,
         } = &config.cache;
+        // All of them are in effect until the process ends.
+        let AuditConfig {
+            durability: _,
+            on_failure: _,
+            min_free: _,
+            anchor_every: _,
+            identifiers: _,
+            bodies: _,
+            group: _,
+            refusals: _,
+            refusal_period: _,
+        } = config.audit;
         let file::Process { allow_core_dumps, allow_world_readable_secrets: _ } = &config.process;
         Self {
             gateway_listen: gateway_listen.clone(),
@@ -90,57 +136,13 @@ impl Fixed {
     /// The keys whose values in `new` differ: they take effect at the next start.
     pub fn changed(&self, new: &Config) -> Vec<&'static str> {
         let new = Self::of(new);
-        let differs = [
-            ("[gateway] listen", self.gateway_listen != new.gateway_listen),
-            ("[gateway] names", self.names != new.names),
-            ("[gateway] max_transids", self.max_transids != new.max_transids),
-            ("[admin] listen", self.admin_listen != new.admin_listen),
-            ("[store] dir", self.store_dir != new.store_dir),
-            ("[carrier] base_url", self.base_url != new.base_url),
-            ("[carrier] proxy", self.proxy != new.proxy),
-            ("[carrier] node", self.node != new.node),
-            ("[cache] memory_entries", self.memory_entries != new.memory_entries),
-            ("[cache] file_entries", self.file_entries != new.file_entries),
-            ("[cache] file_age", self.file_age != new.file_age),
-            ("[log] format", self.log_format != new.log_format),
-            ("[process] allow_core_dumps", self.core_dumps != new.core_dumps),
-        ];
-        let differs = differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key);
-        differs.chain(audit(&self.audit, &new.audit)).collect()
+        KEYS.iter().filter(|(_, differs)| differs(self, &new)).map(|(key, _)| *key).collect()
     }
 
     /// The settings for calls after a reload: the new ones, with the address that is in effect until the next start.
     pub fn carrier(&self, new: &Carrier) -> Carrier {
         Carrier { base_url: self.base_url.clone(), proxy: self.proxy.clone(), node: self.node, ..new.clone() }
     }
-}
-
-/// The keys of `[audit]` that differ: all of them are in effect until the process ends.
-fn audit(old: &AuditConfig, new: &AuditConfig) -> impl Iterator<Item = &'static str> + use<> {
-    let AuditConfig {
-        durability,
-        on_failure,
-        min_free,
-        anchor_every,
-        identifiers,
-        bodies,
-        group,
-        refusals,
-        refusal_period,
-    } = *old;
-    let same = |one: Duration, other: Duration| one == other;
-    let differs = [
-        ("[audit] durability", durability != new.durability),
-        ("[audit] on_failure", on_failure != new.on_failure),
-        ("[audit] min_free", min_free != new.min_free),
-        ("[audit] anchor_every", !same(anchor_every, new.anchor_every)),
-        ("[audit] identifiers", identifiers != new.identifiers),
-        ("[audit] bodies", bodies != new.bodies),
-        ("[audit] audit_group", group != new.group),
-        ("[audit] refusals", refusals != new.refusals),
-        ("[audit] refusal_period", !same(refusal_period, new.refusal_period)),
-    ];
-    differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key)
 }
 
 #[cfg(test)]

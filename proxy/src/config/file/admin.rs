@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::listen::Listen;
 use super::Tls;
+use crate::units::schema::{FilePath, Name};
 
 /// `[admin]`: the listener for health, metrics and the operators' requests.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     /// The address to listen on, as in `[gateway]`.
@@ -17,12 +19,14 @@ pub struct Admin {
     /// File with the bearer token of every role. Without it the proxy makes one at its first start: `admin.token` in
     /// `[store] dir`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FilePath")]
     pub token_file: Option<PathBuf>,
-    /// `"none"`: no token is needed. Only where no other machine can connect.
+    /// Turns the token off; accepted only where no other machine can connect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<NoToken>,
     /// Names by which a request without a token may address this listener, in addition to `localhost` and IP addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("default" = []))]
     pub names: Vec<String>,
     /// Certificate and key; needed where other machines can connect.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,7 +50,7 @@ impl Default for Admin {
 }
 
 /// The one value of `[admin] token`. A token itself is never in the configuration.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NoToken {
     /// No token is needed.
@@ -66,23 +70,25 @@ impl<'de> Deserialize<'de> for NoToken {
 }
 
 /// `[[admin.access]]`: a token or a certificate, and what it allows.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Access {
     /// The operator's name for it.
+    #[schemars(with = "Name")]
     pub name: String,
     /// Its role.
     pub role: Role,
     /// File with its bearer token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FilePath")]
     pub token_file: Option<PathBuf>,
-    /// Or a DNS name of its client certificate.
+    /// A DNS name of its client certificate, instead of a token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
 }
 
 /// The permissions of an operator. `operate` and `audit` each include `view`, and neither includes the other.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// GET: metrics, statistics, peers.

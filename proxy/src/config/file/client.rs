@@ -3,33 +3,39 @@
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 
+use crate::units::schema::{AppId, Ebid, FilePath, Name, Network};
 use crate::units::{HumanDuration, Secret, Window, peers};
 
 /// `[[client]]`: the credentials of a gateway, and its permissions.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Client {
     /// The group whose accounts answer it.
     pub group: String,
     /// The appid that it signs with.
+    #[schemars(with = "AppId")]
     pub appid: String,
     /// The ebid that it sends; by default that of the group's first account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Ebid")]
     pub ebid: Option<String>,
     /// File that holds the password, relative to the configuration; one trailing line break is not part of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FilePath")]
     pub password_file: Option<PathBuf>,
     /// Environment variable that holds the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_env: Option<String>,
-    /// The password itself. Works, and is warned about: a configuration gets copied.
+    /// The password itself. Accepted with a warning: a configuration gets copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
     /// File that holds the password before this one: both are valid while a rotation lasts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FilePath")]
     pub previous_password_file: Option<PathBuf>,
     /// Environment variable that holds the password before this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,37 +43,45 @@ pub struct Client {
     /// The password before this one, itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_password: Option<Secret>,
-    /// See [`RawPermissions::peers`].
+    /// Networks that it may send requests from; absent means all.
     #[serde(default, deserialize_with = "some_peers", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Network>", length(min = 1))]
     pub peers: Vec<IpNet>,
-    /// See [`RawPermissions::operations`].
+    /// Operations that it may request, by the last part of their paths; absent means every lookup. An action has to be named.
     #[serde(default, deserialize_with = "some_names", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Name>", length(min = 1))]
     pub operations: Vec<String>,
-    /// See [`RawPermissions::cards`].
+    /// Prefixes of the cards that it may look up; absent, and without a `cards_file`, means all.
     #[serde(default, deserialize_with = "some_names", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Name>", length(min = 1))]
     pub cards: Vec<String>,
-    /// See [`RawPermissions::cards_file`].
+    /// File of whole card numbers that it may look up, one per line, in addition to `cards`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FilePath")]
     pub cards_file: Option<PathBuf>,
-    /// See [`RawPermissions::rate`].
+    /// Lookups per second that it may make on average; absent means unbounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-unit" = "lookups per second"))]
     pub rate: Option<u32>,
-    /// See [`RawPermissions::burst`].
+    /// Lookups that it may make at once; by default `rate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-unit" = "lookups"))]
     pub burst: Option<u32>,
-    /// See [`RawPermissions::replay`].
+    /// The response to a transid that was used before.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = "refuse"))]
     pub replay: ReplayMode,
-    /// See [`RawPermissions::format`].
+    /// The transids that are accepted.
     #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = "strict"))]
     pub format: Format,
-    /// See [`RawPermissions::max_age_floor`].
+    /// The smallest `max-age` that it may demand, instead of `[cache] max_age_floor`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age_floor: Option<HumanDuration>,
-    /// See [`RawPermissions::max_stale_ceiling`].
+    /// The largest `max-stale` that it may send, instead of `[cache] max_stale_ceiling`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_stale_ceiling: Option<HumanDuration>,
-    /// See [`RawPermissions::clock_skew`].
+    /// The greatest distance of a transid's stamp from the clock, instead of `[gateway] clock_skew`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_skew: Option<Window>,
     /// A DNS name of the client certificate that it must connect with (mutual TLS).
@@ -76,7 +90,7 @@ pub struct Client {
 }
 
 /// A clients file in TOML: `[[client]]` tables and nothing else.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientsFile {
     /// The clients.
@@ -86,19 +100,23 @@ pub struct ClientsFile {
 
 /// `[[derive]]`: a million gateways without a list. The password of an appid is the lower-case hex of
 /// HMAC-SHA256(key, "cmiot-derive-1" ‖ epoch as 4 bytes, big end first ‖ appid).
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Derive {
     /// The group whose accounts answer these gateways.
     pub group: String,
     /// The prefix of their appids; the longest matching prefix applies.
+    #[schemars(with = "AppId")]
     pub appid_prefix: String,
     /// File that holds the key, 32 bytes at least; one trailing line break is not part of it.
+    #[schemars(with = "FilePath")]
     pub key_file: PathBuf,
     /// The current epoch; passwords of the one before it are valid too.
+    #[schemars(extend("x-unit" = "number"))]
     pub epoch: u32,
     /// The ebid that they send; by default that of the group's first account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Ebid")]
     pub ebid: Option<String>,
     /// The permissions of each of them.
     #[serde(default, alias = "rights")]
@@ -107,57 +125,63 @@ pub struct Derive {
 
 /// The permissions of a client. In a `[[client]]` each key is in the table itself, in a `[[derive]]` under
 /// `permissions`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawPermissions {
-    /// Networks that it may ask from; absent means all.
+    /// Networks that it may send requests from; absent means all.
     #[serde(deserialize_with = "some_peers", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Network>", length(min = 1))]
     pub peers: Vec<IpNet>,
-    /// Operations that it may ask for, by path name; absent means every lookup. An action has to be named.
+    /// Operations that it may request, by the last part of their paths; absent means every lookup. An action has to be named.
     #[serde(deserialize_with = "some_names", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Name>", length(min = 1))]
     pub operations: Vec<String>,
-    /// Prefixes of the cards that it may ask for; absent, and without a `cards_file`, means all.
+    /// Prefixes of the cards that it may look up; absent, and without a `cards_file`, means all.
     #[serde(deserialize_with = "some_names", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Name>", length(min = 1))]
     pub cards: Vec<String>,
-    /// File of whole card numbers that it may ask for, one per line, in addition to those of `cards`.
+    /// File of whole card numbers that it may look up, one per line, in addition to `cards`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FilePath")]
     pub cards_file: Option<PathBuf>,
     /// Lookups per second that it may make on average; absent means unbounded.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-unit" = "lookups per second"))]
     pub rate: Option<u32>,
     /// Lookups that it may make at once; by default `rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-unit" = "lookups"))]
     pub burst: Option<u32>,
     /// The response to a transid that was used before.
     pub replay: ReplayMode,
-    /// Which transids are read.
+    /// The transids that are accepted.
     pub format: Format,
-    /// Instead of `[cache]` `max_age_floor`: how fresh it may demand an answer to be.
+    /// The smallest `max-age` that it may demand, instead of `[cache] max_age_floor`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_age_floor: Option<HumanDuration>,
-    /// Instead of `[cache]` `max_stale_ceiling`: how stale an answer it may take without a call.
+    /// The largest `max-stale` that it may send, instead of `[cache] max_stale_ceiling`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_stale_ceiling: Option<HumanDuration>,
-    /// Instead of `[gateway]` `clock_skew`.
+    /// The greatest distance of a transid's stamp from the clock, instead of `[gateway] clock_skew`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clock_skew: Option<Window>,
 }
 
 /// The response to a transid that was used before.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReplayMode {
     /// It is refused.
     #[default]
     Refuse,
-    /// With the same card and path it gets the response of the first one, so that a client can ask again for a response that was lost.
+    /// With the same card and path it gets the response of the first request, so that a lost response can be requested again.
     SameAnswer,
     /// It is answered, and noted: for clients that always send the same transid.
     Observe,
 }
 
-/// Which transids are read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+/// The transids that are accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// appid, YYYYMMDDHHMISS and 8 digits.
