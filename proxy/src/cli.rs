@@ -45,6 +45,7 @@ pub(crate) struct Cli {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "a process holds one")]
 enum Command {
     Serve(serve::Serve),
     Audit(audit::Audit),
