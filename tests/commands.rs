@@ -238,10 +238,12 @@ async fn help_of_every_command_starts_with_a_verb_and_has_an_example() {
 
 /// Asserts that a help text says in the imperative what the command does. A new command may add its verb.
 fn assert_starts_with_verb(help: &str) {
-    const VERBS: [&str; 26] = [
+    const VERBS: [&str; 28] = [
+        "Accept",
         "Acknowledge",
         "Add",
         "Back",
+        "Change",
         "Check",
         "Copy",
         "Count",
