@@ -134,6 +134,9 @@ mod databases;
 // `cmiot-proxy backup` and `restore`.
 mod backup;
 
+// Notes about acts of operators.
+mod acts;
+
 // The configuration and the databases of an earlier version.
 mod upgrade;
 

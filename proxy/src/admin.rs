@@ -26,22 +26,29 @@ pub use config::{ReloadRequest, Reloads};
 pub use health::Probe;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use cmiot_signer::Card;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::timeout;
 use crate::config::file::Role;
 use crate::listen::ConnectionLimiter;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::relay::Relay;
 use crate::store::Store;
+use crate::store::audit::ActRow;
 use crate::wire::request::has_one_host;
 use auth::Requirement;
+
+/// The time that a response waits for the note about its act.
+const NOTE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The handler of admin requests, with the parts of the proxy that they read.
 pub struct Admin {
@@ -72,7 +79,11 @@ impl Admin {
             return response::text(StatusCode::BAD_REQUEST, "Host given twice, or not as :authority\n");
         }
         let response = match auth::check(&config.admin, &request, names, self.unix, requirement(&path)) {
-            Ok(()) => self.route(request).await,
+            Ok(()) => {
+                let by = auth::name(&config.admin, request.headers(), names);
+                let from = if self.unix { "unix".to_owned() } else { peer.address.to_string() };
+                self.route(request, &format!("by={by} from={from}")).await
+            }
             Err(denied) => denied.response(),
         };
         tracing::debug!(%method, path, status = response.status().as_u16(), "admin request");
@@ -85,7 +96,18 @@ impl Admin {
         body::json(request, timeout).await
     }
 
-    async fn route(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    /// Writes the note about an act of an operator into the audit: `who` is the caller and its address. Returns whether it
+    /// is there.
+    async fn note(&self, what: &'static str, who: &str, selection: &str, card: Option<Card>) -> bool {
+        let act = ActRow { at: self.relay.clock.now(), what, detail: format!("{who}{selection}"), card };
+        let noted = matches!(timeout(NOTE_TIMEOUT, self.store.audit.append_act(act)).await, Ok(Ok(_)));
+        if !noted {
+            tracing::warn!(what, "an act of an operator is not recorded: the audit cannot be written");
+        }
+        noted
+    }
+
+    async fn route(&self, request: Request<Incoming>, who: &str) -> Response<Full<Bytes>> {
         // The listener omits the content of a response to HEAD (RFC 9110 9.3.2).
         let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
         match (method, request.uri().path()) {
@@ -95,11 +117,11 @@ impl Admin {
             (&Method::GET, "/peers") => peers::list(self),
             (&Method::GET, "/cache/stats") => cache::stats(self).await,
             (&Method::POST, "/cache/show") => cache::show(self, request).await,
-            (&Method::POST, "/cache/purge") => cache::purge(self, request).await,
-            (&Method::POST, "/cache/fetch") => cache::fetch(self, request).await,
+            (&Method::POST, "/cache/purge") => cache::purge(self, request, who).await,
+            (&Method::POST, "/cache/fetch") => cache::fetch(self, request, who).await,
             (&Method::POST, "/audit/query") => audit::respond(self, request).await,
             (&Method::POST, "/accounts/check") => accounts::check(self, request).await,
-            (&Method::POST, "/config/reload") => config::reload(self).await,
+            (&Method::POST, "/config/reload") => config::reload(self, who).await,
             (_, "/live" | "/ready" | "/metrics" | "/peers" | "/cache/stats") => {
                 response::method_not_allowed("GET, HEAD")
             }

@@ -30,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::relay::{Relay, ReplayRestore};
 use crate::sequence::unaccounted;
+use crate::store::audit::ActRow;
 use crate::store::cache::Retention;
 use crate::store::{Store, StoreError, StoreOptions, audit};
 use crate::wire::request::Hosts;
@@ -255,6 +256,18 @@ impl App {
             keys.join(", ")
         );
         self.store.alarms.raise(Condition::Restart, text);
+    }
+
+    /// Writes the note about a reload after a change of a file, or after a signal, which have no known author. Does not wait
+    /// for it.
+    pub fn note_reload(&self, from: &str, result: &Result<(), String>) {
+        let outcome = if result.is_ok() { "accepted" } else { "refused" };
+        self.store.audit.append_act_later(ActRow {
+            at: self.relay.clock.now(),
+            what: "reload",
+            detail: format!("by=unknown from={from} result={outcome}"),
+            card: None,
+        });
     }
 
     /// Raises the alarm for a changed configuration that is refused; the old one stays in effect.

@@ -7,6 +7,7 @@ macro_rules! out {
     };
 }
 
+mod acts;
 mod admin_client;
 mod audit;
 mod backup;

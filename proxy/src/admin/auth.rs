@@ -14,7 +14,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use subtle::ConstantTimeEq;
 
 use super::response;
-use crate::config::admin::{Admin, By, Token};
+use crate::config::admin::{Access, Admin, By, Token};
 use crate::config::file::Role;
 use crate::units::Secret;
 
@@ -111,6 +111,22 @@ pub(super) fn check<B>(
     }
     roles.check(requirement)?;
     if by_token.is_empty() { check_not_from_page(admin, request, unix) } else { Ok(()) }
+}
+
+/// The name of the caller of an allowed request, for the audit: that of its entry in `[[admin.access]]`, `token` for the
+/// token of every role, `open` where none is needed.
+pub(super) fn name(admin: &Admin, headers: &HeaderMap, names: &[String]) -> String {
+    let claimed = bearer(headers);
+    let same = |token: &Secret| claimed.is_some_and(|claimed| bool::from(claimed.ct_eq(token.expose())));
+    if admin.token.secret().is_some_and(same) {
+        return "token".to_owned();
+    }
+    let is_caller = |access: &&Access| match &access.by {
+        By::Token(token) => same(token),
+        By::Certificate(name) => names.contains(name),
+    };
+    let found = admin.access.iter().find(is_caller);
+    found.map_or_else(|| "open".to_owned(), |access| access.name.replace(char::is_whitespace, "_"))
 }
 
 /// The roles of the bearer token. Every token is compared, each in constant time.

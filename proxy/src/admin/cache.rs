@@ -130,7 +130,7 @@ pub(super) async fn show(admin: &Admin, request: Request<Incoming>) -> Response<
     json(StatusCode::OK, &shown)
 }
 
-pub(super) async fn purge(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
+pub(super) async fn purge(admin: &Admin, request: Request<Incoming>, who: &str) -> Response<Full<Bytes>> {
     let (selection, mode) = match requested_purge(admin, request).await {
         Ok((selection, Some(mode))) => (selection, mode),
         Ok((selection, None)) => return count(admin, selection).await,
@@ -139,14 +139,22 @@ pub(super) async fn purge(admin: &Admin, request: Request<Incoming>) -> Response
     match admin.relay.purge(&selection, mode).await {
         Ok(purged) => {
             tracing::info!(?mode, memory = purged.memory, file = purged.file, "cache purged");
+            let counts = format!(" memory={} file={}", purged.memory, purged.file);
+            let what = format!("{counts}{}", selected(&selection, mode));
+            let recorded = admin.note("purge", who, &what, selection.card).await;
             json(
                 StatusCode::OK,
                 &json!({
                     "memory": purged.memory, "file": purged.file, "generation": purged.generation,
+                    "recorded": recorded,
                 }),
             )
         }
-        Err(error) => failed(&format!("purged from memory, but not from cache.db: {error}")),
+        Err(error) => {
+            let what = format!(" file=failed{}", selected(&selection, mode));
+            admin.note("purge", who, &what, selection.card).await;
+            failed(&format!("purged from memory, but not from cache.db: {error}"))
+        }
     }
 }
 
@@ -165,7 +173,7 @@ async fn count(admin: &Admin, selection: Selection) -> Response<Full<Bytes>> {
     }
 }
 
-pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
+pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>, who: &str) -> Response<Full<Bytes>> {
     let key = match requested_key(admin, request).await {
         Ok(key) => key,
         Err(error) => return error.response(),
@@ -181,6 +189,10 @@ pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>) -> Response
     }
     match admin.relay.fetch_card(&key).await {
         Ok((called, entry)) => {
+            if called {
+                let what = format!(" group={} operation={}", word(&key.group), key.operation.name);
+                admin.note("warm", who, &what, Some(key.card)).await;
+            }
             let mut shown = entry_json(&entry);
             shown["outcome"] = json!(if called { "fetched" } else { "fresh" });
             json(StatusCode::OK, &shown)
@@ -196,6 +208,30 @@ pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>) -> Response
             response
         }
     }
+}
+
+/// The conditions of a purge but for its card, as its note has them.
+fn selected(selection: &Selection, mode: PurgeMode) -> String {
+    let mut text = format!(" mode={}", if mode == PurgeMode::Soft { "soft" } else { "hard" });
+    let conditions = [
+        ("group", selection.group.as_deref()),
+        ("operation", selection.operation.as_deref()),
+        ("status", selection.status.as_deref()),
+    ];
+    for (name, value) in conditions {
+        if let Some(value) = value {
+            text.push_str(&format!(" {name}={}", word(value)));
+        }
+    }
+    if *selection == Selection::default() {
+        text.push_str(" all");
+    }
+    text
+}
+
+/// A value as one word of a note.
+fn word(value: &str) -> String {
+    value.replace(char::is_whitespace, "_")
 }
 
 async fn requested_key(admin: &Admin, request: Request<Incoming>) -> Result<Key, ApiError> {

@@ -38,7 +38,7 @@ impl Reloads {
     }
 }
 
-pub(super) async fn reload(admin: &Admin) -> Response<Full<Bytes>> {
+pub(super) async fn reload(admin: &Admin, who: &str) -> Response<Full<Bytes>> {
     let json =
         |status, value: &serde_json::Value| response::typed(status, "application/json", format!("{value}\n"));
     let result = tokio::select! {
@@ -47,6 +47,10 @@ pub(super) async fn reload(admin: &Admin) -> Response<Full<Bytes>> {
         () = admin.stop.cancelled() => None,
         result = admin.reloads.request() => result,
     };
+    if let Some(result) = &result {
+        let outcome = if result.is_ok() { "accepted" } else { "refused" };
+        admin.note("reload", who, &format!(" result={outcome}"), None).await;
+    }
     match result {
         Some(Ok(())) => {
             let config = admin.relay.config.load();

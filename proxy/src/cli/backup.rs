@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use cmiot_proxy::clock::{Clock, Time};
 use cmiot_proxy::config::Config;
-use cmiot_proxy::process;
 use cmiot_proxy::store::backup::{About, back_up, restore};
+
+use super::acts;
 
 /// Back up all databases of a proxy into a new folder, while the proxy serves.
 ///
@@ -110,7 +111,7 @@ fn about(config: &Config, now: Time) -> About {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         accounts,
         node: config.carrier.node,
-        by: format!("by={} from=local", process::user()),
+        by: acts::who(),
         now,
     }
 }

@@ -15,6 +15,7 @@ use cmiot_proxy::config::Config;
 use cmiot_proxy::config::edit::{ClientsFileEditor, Existing};
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::acts;
 use super::admin_client::AdminArgs;
 use keys::{Changes, Keys};
 
@@ -150,6 +151,7 @@ impl ConfigArg {
 
 impl ClientCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let act = self.what.act();
         let (edit, revocations_changed, at) = match self.what {
             Command::List { config, group, format, wide } => {
                 let (config, _) = Config::load(&config.config)?;
@@ -212,8 +214,31 @@ impl ClientCommand {
         };
         let [clients, revocations] = edit.lists();
         let list = if revocations_changed { revocations } else { clients };
+        let list = list.context("a list that was edited")?;
         // Ended first, so that another edit need not wait for the proxy's reload.
-        settle::settle(&edit.close(), &at, &list.context("a list that was edited")?)
+        let config = edit.close();
+        if let Some(act) = act {
+            acts::note(&config.store_dir, "clients", &act);
+        }
+        settle::settle(&config, &at, &list)
+    }
+}
+
+impl Command {
+    /// The change, for the note in the audit.
+    fn act(&self) -> Option<String> {
+        match self {
+            Self::List { .. } => None,
+            Self::Add { appid, .. } => Some(format!("add={appid}")),
+            Self::Rotate { appid, finish, .. } => {
+                Some(format!("rotate={appid}{}", if *finish { " finish" } else { "" }))
+            }
+            Self::Set { appid, .. } => Some(format!("set={appid}")),
+            Self::Revoke { appid, .. } => Some(format!("revoke={appid}")),
+            Self::Unrevoke { appid, .. } => Some(format!("unrevoke={appid}")),
+            Self::Remove { appid, .. } => Some(format!("remove={appid}")),
+            Self::Import { from, .. } => Some(format!("import={}", from.display())),
+        }
     }
 }
 

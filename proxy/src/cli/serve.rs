@@ -155,21 +155,20 @@ async fn serve_until_ended(app: &App, files: &mut Files, signals: &mut Signals) 
         } else {
             service_manager::status(&status);
         }
-        if let Some(requester) = requester {
-            let _ = requester.send(result); // the requester may have disconnected
+        match requester {
+            Some(requester) => drop(requester.send(result)), // the requester may have disconnected
+            None => app.note_reload(if is_signal { "signal" } else { "file" }, &result),
         }
     }
 }
 
-/// Applies the configuration that was loaded, if any. Returns the result of the reload.
+/// Applies the configuration that was loaded, if any. Returns the result of the reload; none if it was returned before.
 fn apply(app: &App, loaded: Loaded) -> Option<Result<(), String>> {
     match loaded {
-        Loaded::Unchanged => None,
+        Loaded::Unchanged | Loaded::Refused { report: false, .. } => None,
         Loaded::Read(config) => Some(app.reload(*config)),
-        Loaded::Refused { error, report } => {
-            if report {
-                app.reject_reload(&error);
-            }
+        Loaded::Refused { error, .. } => {
+            app.reject_reload(&error);
             Some(Err(error))
         }
     }

@@ -47,7 +47,7 @@ pub use self::log::loss::Loss;
 pub(super) use self::log::loss::{LOST, UNKNOWN};
 pub(super) use self::log::notes::{is_name as is_note, leave as leave_note};
 use self::log::row::Row;
-pub use self::log::row::{BegunRow, Withdrawn};
+pub use self::log::row::{ActRow, BegunRow, Withdrawn};
 pub use self::log::{chain, identity, month};
 pub use self::reader::{AuditReader, PastRequest, RecordedIntent};
 use self::writer::Writer;
@@ -227,6 +227,11 @@ impl AuditStore {
         self.append_numbered(Row::Note(row))
     }
 
+    /// Queues the note about an act of an operator. It resolves to the row's number when it is committed.
+    pub fn append_act(&self, row: ActRow) -> Noted {
+        self.append_numbered(Row::Act(row))
+    }
+
     fn append_numbered(&self, row: Row) -> Noted {
         let (sender, number) = oneshot::channel();
         Noted(match self.shared.queue.push(Entry { row, awaited: Awaited::Numbered(sender) }) {
@@ -238,6 +243,11 @@ impl AuditStore {
     /// The part of a carrier reply that a call's row keeps.
     pub fn body(&self, body: &[u8]) -> Option<Body> {
         Body::of(body, self.shared.bodies)
+    }
+
+    /// Queues the note about an act of an operator, without a waiter: it is written when the disk works.
+    pub fn append_act_later(&self, row: ActRow) {
+        self.append_unbounded(Row::Act(row));
     }
 
     /// Queues a carrier call's row, without a waiter: it is committed no later than rows appended after it.

@@ -22,7 +22,8 @@ pub use self::restore::{Restored, restore};
 use super::audit::anchor::{self, PublicKey};
 use super::audit::identity::IdentityKey;
 use super::audit::month;
-use super::audit::{NoteRow, chain_head, is_note, leave_note};
+use super::audit::retention::note_act;
+use super::audit::{chain_head, is_note};
 use super::schema::{self, Kind};
 use super::{Fault, StoreError, atomic_file, cache, key_file, state};
 
@@ -95,7 +96,7 @@ pub fn back_up(dir: &Path, to: &Path, about: &About, keys: bool) -> Result<Backe
     part.finish(&manifest)?;
     let keys = if keys { " keys" } else { "" };
     let detail = format!("{} selection={}{keys}", about.by, to.display());
-    let not_noted = leave_note(dir, &NoteRow { at: about.now, what: BACKUP, detail }).err();
+    let not_noted = note_act(dir, BACKUP, detail, about.now).err();
     Ok(BackedUp { manifest, without_cache, not_noted })
 }
 

@@ -135,6 +135,11 @@ pub(super) fn give_to_owner(path: &Path) -> Result<(), StoreError> {
     give().map_err(StoreError::io(path))
 }
 
+/// Whether no process has ever used the folder: it is a copy of one.
+pub(super) fn is_copy(dir: &Path) -> bool {
+    !dir.join(LOCK).exists()
+}
+
 /// The file in a folder while a backup is restored into it.
 pub(super) const RESTORING: &str = "restore.unfinished";
 

@@ -187,6 +187,12 @@ impl Export {
         atomic_file::write(&beside, format!("{manifest:#}\n").as_bytes(), 0o600, Existing::Replace)
             .with_context(|| beside.display().to_string())?;
         lookups.file.finish(Existing::Keep).with_context(named)?;
+        let (month, file) = (self.month, self.file.display());
+        super::super::acts::note(
+            &dir,
+            "export",
+            &format!("month={month} sha256={} file={file}", lookups.hash),
+        );
         out!("{} lookups, SHA-256 {}", lookups.rows, lookups.hash);
         out!("{} carrier calls, SHA-256 {}", calls.rows, calls.hash);
         Ok(ExitCode::SUCCESS)

@@ -12,6 +12,7 @@ use cmiot_proxy::store::audit::retention::{
     LEAST_MONTHS, back_up, clock_ahead_of, erase, keeps_more, prunable, prune,
 };
 
+use super::super::acts;
 use super::super::card::{self, CardArg};
 use super::{Folder, time_args};
 
@@ -34,6 +35,7 @@ impl Backup {
         let newest = month::existing(&dir)?[0]; // it has one
         let month = self.month.unwrap_or(newest);
         back_up(&dir, month, &self.file)?;
+        acts::note(&dir, "backup", &format!("month={month} file={}", self.file.display()));
         out!("{month} copied to {}", self.file.display());
         Ok(ExitCode::SUCCESS)
     }
@@ -79,7 +81,7 @@ impl Prune {
                 continue;
             }
             // A month that cannot be deleted does not stop the others.
-            match prune(&dir, month, now) {
+            match prune(&dir, month, &acts::who(), now) {
                 Ok(()) => out!("{month} deleted"),
                 Err(error) => {
                     crate::cli::warn(&format!("{month} is not completely deleted: {error}"));
@@ -155,7 +157,7 @@ pub(super) struct Erase {
 impl Erase {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let (dir, month) = (self.folder.with_segments()?, self.month);
-        erase(&dir, month, Clock::system().now())?;
+        erase(&dir, month, &acts::who(), Clock::system().now())?;
         out!("the key of {month} is destroyed; the proxy records it within seconds, or at its next start");
         if keeps_more(&dir, month)? {
             out!(

@@ -19,7 +19,7 @@ use super::reader::AuditReader;
 use crate::clock::Time;
 use crate::store::atomic_file::{self, AtomicFile, Existing};
 use crate::store::schema::{self, Kind};
-use crate::store::{Fault, StoreError, files};
+use crate::store::{Fault, StoreError, files, folder};
 
 /// The least months that network logs must be kept in China (Cybersecurity Law, article 21).
 pub const LEAST_MONTHS: u32 = 6;
@@ -71,14 +71,29 @@ pub fn prunable(dir: &Path, keep: u32, now: Time) -> Result<Vec<Month>, StoreErr
 /// The files of a month, after `audit-2026-01`.
 const FILES: [&str; 5] = [".db", ".db-wal", ".db-shm", ".key", ".key.part"];
 
+/// Leaves the note about an act of an operator that changes nothing here, such as an export, for the process that owns the
+/// folder. `detail` says who did it, from where, and what was selected.
+///
+/// # Errors
+/// When the folder is a copy, which no process owns, or cannot be written.
+pub fn note_act(dir: &Path, what: &'static str, detail: String, now: Time) -> Result<(), StoreError> {
+    if folder::is_copy(dir) {
+        return Err(StoreError::new(
+            dir,
+            Fault::Unable { why: "the folder is a copy", remedy: "only the folder of a proxy records acts" },
+        ));
+    }
+    notes::leave(dir, &NoteRow { at: now, what, detail })
+}
+
 /// Deletes a segment that has ended, its identity key first: an interrupted command leaves no cards that can still be
 /// identified. Run again, it deletes the rest.
 ///
 /// # Errors
 /// When a file cannot be deleted.
-pub fn prune(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
+pub fn prune(dir: &Path, month: Month, by: &str, now: Time) -> Result<(), StoreError> {
     let path = month.path(dir);
-    notes::leave(dir, &NoteRow { at: now, what: PRUNED, detail: month.to_string() })?;
+    notes::leave(dir, &NoteRow { at: now, what: PRUNED, detail: format!("{month} {by}") })?;
     IdentityKey::destroy(dir, month)?;
     for file in files::database_files(&path) {
         atomic_file::remove(&file).map_err(StoreError::io(&file))?;
@@ -92,7 +107,7 @@ pub fn prune(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
 /// # Errors
 /// When there is no such key and a note says that it was destroyed, when the month has not ended, or when the key
 /// cannot be destroyed.
-pub fn erase(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
+pub fn erase(dir: &Path, month: Month, by: &str, now: Time) -> Result<(), StoreError> {
     let unable =
         |why, remedy| Err(StoreError::new(&IdentityKey::path(dir, month), Fault::Unable { why, remedy }));
     let months = month::existing(dir)?;
@@ -105,9 +120,8 @@ pub fn erase(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
     if months.first().is_some_and(|newest| month > *newest) {
         month::of_month(dir, month)?;
     }
-    let detail = month.to_string();
     if !IdentityKey::destroy(dir, month)? {
-        if is_noted(dir, month, &detail)? {
+        if is_noted(dir, month)? {
             return unable("there is no key: it was erased before", "nothing is left to do");
         }
         month::of_month(dir, month)?;
@@ -118,7 +132,7 @@ pub fn erase(dir: &Path, month: Month, now: Time) -> Result<(), StoreError> {
             );
         }
     }
-    notes::leave(dir, &NoteRow { at: now, what: ERASED, detail })
+    notes::leave(dir, &NoteRow { at: now, what: ERASED, detail: format!("{month} {by}") })
 }
 
 /// Whether rows of the month show more of a card than its first digits: earlier versions showed the last ones too.
@@ -151,16 +165,18 @@ fn was_keyed(dir: &Path, month: Month) -> Result<bool, StoreError> {
 }
 
 /// Whether the erasure of a month is noted, in the chain or in a waiting note.
-fn is_noted(dir: &Path, month: Month, detail: &str) -> Result<bool, StoreError> {
-    if notes::waits(dir, ERASED, detail) {
+fn is_noted(dir: &Path, month: Month) -> Result<bool, StoreError> {
+    // Earlier versions wrote the month alone.
+    let name = month.to_string();
+    if notes::any_waits(dir, ERASED, |detail| detail.split(' ').next() == Some(&name)) {
         return Ok(true);
     }
     for later in month::list(dir)?.into_iter().filter(|later| *later > month) {
         let path = later.path(dir);
         let noted: bool = schema::open_read_only(&path, Kind::Audit)?
             .query_row(
-                "SELECT EXISTS (SELECT 1 FROM note JOIN name ON name.id = what WHERE text = ?1 AND detail = ?2)",
-                [ERASED, detail],
+                "SELECT EXISTS (SELECT 1 FROM note JOIN name ON name.id = what WHERE text = ?1 AND (detail = ?2 OR detail LIKE ?2 || ' %'))",
+                [ERASED, name.as_str()],
                 |row| row.get(0),
             )
             .map_err(StoreError::sqlite(&path))?;
@@ -224,12 +240,15 @@ mod tests {
         let months: Vec<Month> = [0, 30, 60, 90].map(|days| Month::of(month(days))).into();
         assert_eq!(prunable(dir.path(), 3, month(90)).unwrap(), months[..1]);
         assert_eq!(prunable(dir.path(), 1, month(900)).unwrap(), months[..3], "the newest stays");
-        prune(dir.path(), months[0], month(90)).unwrap();
+        prune(dir.path(), months[0], "by=test", month(90)).unwrap();
         assert!(IdentityKey::read(dir.path(), months[0]).unwrap().is_none());
-        erase(dir.path(), months[1], month(91)).unwrap();
+        erase(dir.path(), months[1], "by=test", month(91)).unwrap();
         assert!(IdentityKey::read(dir.path(), months[1]).unwrap().is_none());
-        assert!(erase(dir.path(), months[1], month(91)).is_err(), "it is gone, and a note says so");
-        assert!(erase(dir.path(), months[3], month(91)).is_err(), "it is in use");
+        assert!(
+            erase(dir.path(), months[1], "by=test", month(91)).is_err(),
+            "it is gone, and a note says so"
+        );
+        assert!(erase(dir.path(), months[3], "by=test", month(91)).is_err(), "it is in use");
         let copy = tempfile::tempdir().unwrap();
         back_up(dir.path(), months[3], &copy.path().join("audit-2026-04.db")).unwrap();
         assert!(back_up(dir.path(), months[3], &copy.path().join("audit-2026-04.db")).is_err());
@@ -245,7 +264,7 @@ mod tests {
             .map(Result::unwrap)
             .collect();
         let expected = [("pruned", months[0]), ("erased", months[1])];
-        assert_eq!(notes, expected.map(|(what, month)| (what.to_owned(), month.to_string())));
+        assert_eq!(notes, expected.map(|(what, month)| (what.to_owned(), format!("{month} by=test"))));
         drop(connection);
         let report = verify(dir.path(), &Scope::default(), |_, _| {}).unwrap();
         assert_eq!((report.damage, report.pruned.len()), (vec![], 1));
@@ -311,8 +330,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let months = four_months(dir.path());
         // Killed after the note, after the segment's file, and between the files: each leaves a part of the month.
-        notes::leave(dir.path(), &NoteRow { at: month(90), what: PRUNED, detail: months[0].to_string() })
-            .unwrap();
+        let detail = format!("{} by=test", months[0]);
+        notes::leave(dir.path(), &NoteRow { at: month(90), what: PRUNED, detail }).unwrap();
         for left in [".db-wal", ".db-shm"] {
             fs::write(dir.path().join(format!("audit-{}{left}", months[1])), "").unwrap();
         }
@@ -322,7 +341,7 @@ mod tests {
         let prunable = prunable(dir.path(), 1, month(90)).unwrap();
         assert_eq!(prunable, months[..3]);
         for &one in &prunable {
-            prune(dir.path(), one, month(90)).unwrap();
+            prune(dir.path(), one, "by=test", month(90)).unwrap();
         }
         assert_eq!(left_of(dir.path(), &months[..3]), [""; 0]);
         assert_eq!(notes_of(dir.path()), 3);
@@ -337,7 +356,7 @@ mod tests {
         let key = IdentityKey::path(dir.path(), months[0]);
         fs::remove_file(&key).unwrap();
         fs::create_dir(&key).unwrap();
-        prune(dir.path(), months[0], month(90)).unwrap_err();
+        prune(dir.path(), months[0], "by=test", month(90)).unwrap_err();
         assert!(months[0].path(dir.path()).exists());
     }
 
@@ -350,15 +369,15 @@ mod tests {
         fs::remove_file(IdentityKey::path(dir.path(), months[1])).unwrap();
         for &one in &months[..2] {
             assert!(IdentityKey::read(dir.path(), one).unwrap().is_none());
-            erase(dir.path(), one, month(91)).unwrap();
-            erase(dir.path(), one, month(91)).unwrap_err();
+            erase(dir.path(), one, "by=test", month(91)).unwrap();
+            erase(dir.path(), one, "by=test", month(91)).unwrap_err();
             assert!(!IdentityKey::path(dir.path(), one).exists());
         }
         assert_eq!(notes_of(dir.path()), 2);
         let options = Options { identifiers: Identifiers::Keyed, ..Options::default() };
         AuditStore::open(dir.path(), options, Clock::manual(month(92)).0).unwrap().close();
         assert_eq!(notes_of(dir.path()), 0);
-        let error = erase(dir.path(), months[1], month(93)).unwrap_err();
+        let error = erase(dir.path(), months[1], "by=test", month(93)).unwrap_err();
         assert!(error.to_string().contains("erased before"), "{error}");
     }
 

@@ -15,7 +15,8 @@ use crate::store::StoreError;
 use crate::store::atomic_file::{AtomicFile, Existing};
 
 /// The kinds of notes.
-const KNOWN: [&str; 7] = ["acknowledged", "backup", "erased", "key-changed", "lost", "pruned", "restored"];
+const KNOWN: [&str; 9] =
+    ["acknowledged", "backup", "clients", "erased", "export", "key-changed", "lost", "pruned", "restored"];
 
 /// The most notes of one kind with the same time; each takes the next microsecond.
 const SAME_TIME: u64 = 10_000;
@@ -41,9 +42,13 @@ pub(crate) fn leave(dir: &Path, note: &NoteRow) -> Result<(), StoreError> {
 }
 
 /// Whether such a note waits for the writer.
-pub(crate) fn waits(dir: &Path, what: &str, detail: &str) -> bool {
-    files(dir)
-        .any(|(path, _, kind)| kind == what && fs::read_to_string(path).is_ok_and(|text| text == detail))
+fn waits(dir: &Path, what: &str, detail: &str) -> bool {
+    any_waits(dir, what, |text| text == detail)
+}
+
+/// Whether a note of this kind waits for the writer whose detail `is` accepts.
+pub(crate) fn any_waits(dir: &Path, what: &str, is: impl Fn(&str) -> bool) -> bool {
+    files(dir).any(|(path, _, kind)| kind == what && fs::read_to_string(path).is_ok_and(|text| is(&text)))
 }
 
 fn write(path: &Path, detail: &str) -> io::Result<()> {

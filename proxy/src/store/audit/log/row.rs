@@ -81,6 +81,29 @@ impl BegunRow {
     }
 }
 
+/// An act of an operator, a note: written after it was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActRow {
+    /// The time of the act.
+    pub at: Time,
+    /// The kind of its note: one of a closed set.
+    pub what: &'static str,
+    /// The user, the address and the selection.
+    pub detail: String,
+    /// The card that was selected, which is written in the form of this segment.
+    pub card: Option<Card>,
+}
+
+impl ActRow {
+    /// The text of its note. `card` is the card's form in this segment.
+    fn detail(&self, card: &str) -> String {
+        match &self.card {
+            Some(selected) => format!("{} {}={card}", self.detail, selected.kind().as_str()),
+            None => self.detail.clone(),
+        }
+    }
+}
+
 /// A row of any table.
 #[derive(Debug)]
 pub(crate) enum Row {
@@ -90,6 +113,7 @@ pub(crate) enum Row {
     Gap(Gap),
     Note(NoteRow),
     Begun(BegunRow),
+    Act(ActRow),
 }
 
 impl Row {
@@ -102,6 +126,7 @@ impl Row {
             Self::Gap(gap) => gap.last,
             Self::Note(note) => note.at,
             Self::Begun(row) => row.at,
+            Self::Act(row) => row.at,
         }
     }
 
@@ -115,7 +140,7 @@ impl Row {
         match self {
             Self::Lookup(row) => row.card.as_ref(),
             Self::Call(row) => Some(&row.card),
-            Self::Refused(_) | Self::Gap(_) | Self::Note(_) | Self::Begun(_) => None,
+            Self::Refused(_) | Self::Gap(_) | Self::Note(_) | Self::Begun(_) | Self::Act(_) => None,
         }
     }
 
@@ -124,7 +149,7 @@ impl Row {
         match self {
             Self::Lookup(row) => Some(row.peer),
             Self::Refused(row) => row.peer,
-            Self::Call(_) | Self::Gap(_) | Self::Note(_) | Self::Begun(_) => None,
+            Self::Call(_) | Self::Gap(_) | Self::Note(_) | Self::Begun(_) | Self::Act(_) => None,
         }
     }
 
@@ -138,6 +163,7 @@ impl Row {
             Self::Gap(gap) => columns::gap_values(gap, to),
             Self::Note(note) => columns::note_values(note.at, note.what, &note.detail, to),
             Self::Begun(row) => columns::note_values(row.at, BegunRow::WHAT, identity.detail(), to),
+            Self::Act(row) => columns::note_values(row.at, row.what, identity.detail(), to),
         }
         self.table()
     }
@@ -148,7 +174,7 @@ impl Row {
             Self::Call(_) => Table::Call,
             Self::Refused(_) => Table::Refused,
             Self::Gap(_) => Table::Gap,
-            Self::Note(_) | Self::Begun(_) => Table::Note,
+            Self::Note(_) | Self::Begun(_) | Self::Act(_) => Table::Note,
         }
     }
 }
@@ -164,11 +190,12 @@ pub(super) fn identities<'a>(
             Some((before, text)) if *before == peer => Rc::clone(text),
             _ => Rc::clone(&last.insert((peer, peer.to_string().into())).1),
         });
+        let form = |card: &Card| {
+            key.map_or_else(|| card.as_str().to_owned(), |key| key.hash(card.kind(), card.as_str()))
+        };
         let detail = match row {
-            Row::Begun(row) => Some(row.detail(&key.map_or_else(
-                || row.card.as_str().to_owned(),
-                |key| key.hash(row.card.kind(), row.card.as_str()),
-            ))),
+            Row::Begun(row) => Some(row.detail(&form(&row.card))),
+            Row::Act(row) => Some(row.detail(&row.card.as_ref().map(form).unwrap_or_default())),
             _ => None,
         };
         let body = match row {

@@ -41,7 +41,11 @@ impl Noted {
     /// Adds a note.
     pub(super) fn take(&mut self, at: Time, what: &str, detail: &str) {
         match what {
-            "pruned" => self.pruned.extend(Month::parse(detail).map(|month| (month, at))),
+            // Behind the month: who pruned it.
+            "pruned" => {
+                let month = detail.split(' ').next().and_then(Month::parse);
+                self.pruned.extend(month.map(|month| (month, at)));
+            }
             LOST => {
                 self.losses.extend(Loss::parse(detail).map(|loss| NotedLoss {
                     loss,

@@ -97,7 +97,7 @@ fn a_pruned_month_is_explained_by_its_note_and_by_that_of_a_later_one() {
         assert_eq!(report.damage, []);
         report.pruned.len()
     };
-    let pruned = |month| prune(dir.path(), Month::parse(&name(month)).unwrap(), april).unwrap();
+    let pruned = |month| prune(dir.path(), Month::parse(&name(month)).unwrap(), "by=test", april).unwrap();
     pruned(0);
     assert_eq!(verified(), 1, "the note waits for the proxy");
     AuditStore::open(dir.path(), Options::default(), Clock::manual(april).0).unwrap().close();
