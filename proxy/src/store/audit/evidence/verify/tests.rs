@@ -207,6 +207,7 @@ fn edit_and_remove(tables: &[&str]) -> usize {
                         Value::Blob(bytes)
                     }
                     Value::Null if kind == "INTEGER" => Value::Integer(1),
+                    Value::Null if kind == "BLOB" => Value::Blob(vec![3]),
                     Value::Null => Value::Text("x".into()),
                     Value::Real(_) => panic!("no column holds fractions"),
                 };

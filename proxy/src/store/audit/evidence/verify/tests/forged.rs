@@ -65,11 +65,11 @@ fn rehash(connection: &Connection, spans: Option<Vec<(i64, i64)>>) {
                 (begins, horizon) = (begins.min(*at), horizon.max(*at));
             }
         }
-        head = digest.finish_batch(Limits { version: 1, first, last, begins, horizon });
+        head = digest.finish_batch(Limits { version: VERSION, first, last, begins, horizon });
         connection
             .execute(
-                "INSERT INTO batch (last, first, version, begins, horizon, hash) VALUES (?1, ?2, 1, ?3, ?4, ?5)",
-                params![last, first, begins, horizon, head.as_bytes()],
+                "INSERT INTO batch (last, first, version, begins, horizon, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![last, first, VERSION, begins, horizon, head.as_bytes()],
             )
             .unwrap();
     }
@@ -236,7 +236,7 @@ fn every_cell_of_a_record_to_another_type_is_found() {
 
 #[test]
 fn every_cell_of_another_row_to_another_type_is_found() {
-    assert_eq!(retype(&["call", "refused", "gap", "note"]), (4 * (14 + 5 + 4) * 4 + 12, 95));
+    assert_eq!(retype(&["call", "refused", "gap", "note"]), (4 * (15 + 5 + 4) * 4 + 12, 98));
 }
 
 #[test]
