@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::manifest::{About, FORMAT, MANIFEST, Manifest, ManifestFile, Role};
 use super::{MARGIN, check_room, file_name, hash, unfit};
 use crate::clock::Time;
+use crate::config::token;
 use crate::plain_file;
 use crate::store::atomic_file::{self, AtomicFile, Existing};
 use crate::store::audit::anchor::PublicKey;
@@ -29,7 +30,7 @@ use crate::store::{Fault, START_OVER_MARGIN, StoreError, cache, folder, wal};
 const RESTORED: &str = "restored";
 
 /// Files that an empty folder may have: the lock, the token of the admin listener, a folder that the file system makes.
-const IGNORED: [&str; 3] = [folder::LOCK, "admin.token", "lost+found"];
+const IGNORED: [&str; 3] = [folder::LOCK, token::FILE, "lost+found"];
 
 /// A finished restore.
 #[derive(Debug)]

@@ -143,6 +143,14 @@ fn a_store_in_use_is_backed_up_and_restored() {
 }
 
 #[test]
+fn a_disk_without_room_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(check_room(dir.path(), 1), Ok(()));
+    let error = check_room(dir.path(), u64::MAX).unwrap_err().to_string();
+    assert!(error.contains("MiB are needed") && error.contains("make room"), "{error}");
+}
+
+#[test]
 fn the_backup_is_noted_in_the_original() {
     let folders = tempfile::tempdir().unwrap();
     let (data, copy) = (folders.path().join("data"), folders.path().join("copy"));
