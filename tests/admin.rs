@@ -77,11 +77,18 @@ async fn metrics_count_what_happened() {
     proxy.get(&proxy.sign(&MSISDN).with("token", "x")).await.assert_refusal("7");
     carrier.set_rules([Rule::any().code("71")]);
     proxy.look_up(&ICCID).await;
-    let response = proxy.admin("/metrics", "").await;
+    let openmetrics = proxy.admin("/metrics", "Accept: application/openmetrics-text;version=1.0.0\r\n").await;
     assert_eq!(
-        response.header("content-type"),
+        openmetrics.header("content-type"),
         Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
     );
+    assert!(openmetrics.text().ends_with("# EOF\n"));
+    assert_eq!(
+        openmetrics.metrics().value("cmiot_lookup_duration_seconds_count", [("outcome", "hit")]),
+        Some(1.0)
+    );
+    let response = proxy.admin("/metrics", "").await;
+    assert_eq!(response.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let metrics = response.metrics();
     for (outcome, reason, count) in [("hit", "", 1.0), ("miss", "", 2.0), ("refused", "token", 1.0)] {
         let labels = [("outcome", outcome), ("reason", reason)];

@@ -55,7 +55,7 @@ async fn each_request_is_one_line_at_info_with_its_card_masked() {
     let proxy = Proxy::with_carrier(&carrier).await;
     let asked = all_outcomes(&carrier, &proxy).await;
     let log = proxy.log();
-    let lines: Vec<&str> = log.lines().filter(|line| line.contains("look-up")).collect();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(" lookup outcome=")).collect();
     assert_eq!(lines.len(), asked, "{log}");
     assert!(lines.iter().all(|line| line.contains("INFO") && line.contains("outcome=")), "{log}");
     assert!(lines.iter().any(|line| line.contains("1476****176")), "the masked card: {log}");
@@ -68,7 +68,7 @@ async fn json_logs_are_one_object_a_line() {
     let asked = all_outcomes(&carrier, &proxy).await;
     let log = proxy.log();
     let events: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
-    let look_ups: Vec<&Value> = events.iter().filter(|event| event["message"] == "look-up").collect();
+    let look_ups: Vec<&Value> = events.iter().filter(|event| event["message"] == "lookup").collect();
     assert_eq!(look_ups.len(), asked);
     for event in look_ups {
         assert_eq!(event["level"], "INFO");
@@ -192,7 +192,7 @@ async fn refusals_without_credentials_have_few_lines_and_a_count() {
     proxy.signal("TERM").await;
     assert!(proxy.ended().await.success());
     let log = proxy.log();
-    assert_eq!(log.lines().filter(|line| line.contains("look-up")).count(), 3, "{log}");
+    assert_eq!(log.lines().filter(|line| line.contains(" lookup outcome=")).count(), 3, "{log}");
     let count = log.lines().find(|line| line.contains("further refusals")).unwrap();
     assert!(count.contains("count=27") && count.contains("peer=127.0.0.1"), "{count}");
 }

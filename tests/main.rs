@@ -143,6 +143,9 @@ mod upgrade;
 // The admin listener: health, metrics, tokens, roles.
 mod admin;
 
+// Alarms, their lines in the log, and the log under systemd.
+mod watch;
+
 // `cmiot-proxy check`, also `--live`.
 mod check;
 

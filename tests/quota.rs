@@ -220,13 +220,20 @@ async fn a_changed_password_costs_one_call_and_no_answer() {
     proxy.look_up(&card_number(1)).await.assert_normal();
     proxy.look_up(&card_number(2)).await.assert_normal();
     assert_eq!((carrier.count(), carrier.count_code("7")), (4, 1), "the new one is used from then on");
-    assert_eq!(proxy.admin("/ready", "").await.text(), "ready\n", "no alarm");
+    let ready = proxy.admin("/ready", "").await;
+    assert!(ready.text().starts_with("ready\nalarm: password: "), "{}", ready.text());
+    assert_eq!(ready.text().lines().count(), 2, "{}", ready.text());
     assert!(carrier.set_password(ACCOUNT_APPID, "neither-of-them"));
     proxy.look_up(&card_number(3)).await.assert_refusal_for("73", "code 7");
     let calls = carrier.count();
     proxy.look_up(&card_number(4)).await.assert_refusal_for("73", "code 7");
     assert_eq!(carrier.count(), calls, "both were tried, then the breaker opened");
-    assert!(proxy.admin("/ready", "").await.text().contains("alarm: "));
+    let ready = proxy.admin("/ready", "").await;
+    assert!(
+        ready.text().contains("alarm: account: the carrier refuses account fleet with code 7"),
+        "{}",
+        ready.text()
+    );
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use crate::support::{
 };
 
 /// Reloads a running proxy with a valid configuration.
-async fn reload(proxy: &Proxy, setup: &Setup) {
+pub(crate) async fn reload(proxy: &Proxy, setup: &Setup) {
     write_config(&proxy.config(), &setup.text());
     let json = "Content-Type: application/json\r\n";
     assert_eq!(proxy.admin_post("/config/reload", json, "").await.status, 200, "{}", proxy.log());

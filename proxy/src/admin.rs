@@ -112,8 +112,8 @@ impl Admin {
         let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
         match (method, request.uri().path()) {
             (&Method::GET, "/live") => health::live(),
-            (&Method::GET, "/ready") => health::ready(self),
-            (&Method::GET, "/metrics") => health::metrics(self),
+            (&Method::GET, "/ready") => health::ready(self, &request),
+            (&Method::GET, "/metrics") => health::metrics(self, request.headers()),
             (&Method::GET, "/peers") => peers::list(self),
             (&Method::GET, "/cache/stats") => cache::stats(self).await,
             (&Method::POST, "/cache/show") => cache::show(self, request).await,

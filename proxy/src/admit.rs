@@ -15,6 +15,7 @@ pub mod replay;
 
 mod directory;
 mod rate;
+mod throttled;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
@@ -36,6 +37,7 @@ use crate::wire::transid::TransidKey;
 use directory::Directory;
 use idempotency::{Fingerprint, IdempotencyCache, RetryState};
 use replay::{Owner, ReplayCache, ReplayError};
+use throttled::Throttled;
 
 /// The time from the last refusal until the alarm about a full replay cache is cleared.
 const ALARMED: Duration = Duration::from_secs(60);
@@ -47,6 +49,7 @@ pub struct Admit {
     /// Responses kept for retries with the same transid.
     pub idempotency: IdempotencyCache,
     clock: Clock,
+    throttled: Throttled,
     /// The last report of a full replay cache, by the monotonic clock; `None` without an alarm.
     last_alarm: Mutex<Option<Duration>>,
 }
@@ -56,6 +59,7 @@ pub struct AdmissionSnapshot<'a> {
     directory: Guard<Arc<Directory>>,
     replay: &'a ReplayCache,
     idempotency: &'a IdempotencyCache,
+    throttled: &'a Throttled,
 }
 
 /// An admitted request.
@@ -93,6 +97,7 @@ impl Admit {
             directory: ArcSwap::from_pointee(Directory::new(config)),
             replay: ReplayCache::new(config.gateway.transids.total),
             idempotency: IdempotencyCache::default(),
+            throttled: Throttled::default(),
             clock,
             last_alarm: Mutex::default(),
         }
@@ -139,9 +144,16 @@ impl Admit {
         }
     }
 
-    /// Raises an alarm while requests are refused because the replay cache is full; called on a ticker.
+    /// The number of transids that the replay cache has room for.
+    pub fn max_transids(&self) -> usize {
+        self.replay.limit()
+    }
+
+    /// Raises an alarm while requests are refused because the replay cache is full, and logs the clients that keep to their
+    /// rate again; called on a ticker.
     pub fn report(&self, alarms: &Alarms) {
         let now = self.clock.monotonic();
+        self.throttled.report(now);
         let full = self.replay.take_full_reports();
         let mut alarmed = self.last_alarm.lock().unwrap_or_else(PoisonError::into_inner);
         if full.is_empty() {
@@ -175,6 +187,7 @@ impl Admit {
             directory: self.directory.load(),
             replay: &self.replay,
             idempotency: &self.idempotency,
+            throttled: &self.throttled,
         }
     }
 }
@@ -205,7 +218,12 @@ impl AdmissionSnapshot<'_> {
             .and_then(|()| self.use_transid(&client, request, arrived));
         match checked {
             Ok(replay_check) => Ok(Admitted { client, replay_check }),
-            Err(refusal) => Err(Denied { client: Some(client), refusal }),
+            Err(refusal) => {
+                if matches!(refusal, Refusal::TooFast(_)) {
+                    self.throttled.record(client.appid, arrived);
+                }
+                Err(Denied { client: Some(client), refusal })
+            }
         }
     }
 

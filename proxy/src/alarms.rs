@@ -1,14 +1,25 @@
-//! Conditions that need the operator: raised where they are detected, listed by `/ready`, counted by `/metrics`.
+//! Conditions that need the operator: raised where they are detected, listed by `/ready`, exported by `/metrics`, logged
+//! when they begin and when they end.
 //!
-//! Each condition is raised at most once at a time; its text says what is wrong and which command or change ends it.
-//! No condition makes the proxy unready.
+//! Each condition is raised at most once at a time; its text says what is wrong and which command or change ends it. A
+//! remedy must not make the condition worse. No condition makes the proxy unready. docs/operations.md has an entry for
+//! each.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::clock::{Clock, Moment, Time};
+use crate::episode::whole_millis;
+
 /// A condition that is raised at most once at a time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Condition {
+    /// The carrier refuses an account's credentials or subscription.
+    Account,
+    /// Audit records cannot be written.
+    Audit,
+    /// Audit records wait long for their commit.
+    AuditLag,
     /// Another process holds a lock on the audit, which cannot be written meanwhile.
     AuditLocked,
     /// A certificate has expired, expires soon, or is not valid yet.
@@ -17,79 +28,163 @@ pub enum Condition {
     Clock,
     /// A changed configuration is refused, and the old one is in use.
     Configuration,
-    /// Rows that an anchor covers are missing from the audit.
-    RowsLost,
-    /// `state.db` takes no commit: no call to the carrier can be numbered.
-    State,
+    /// The free space of the audit's disk is below `min_free`, or near it.
+    Disk,
+    /// An account uses a password other than its first.
+    Password,
     /// Requests are refused since a client's or group's share of the replay table is full.
     ReplayFull,
     /// Configuration keys were changed that only a restart applies.
     Restart,
+    /// Rows that an anchor covers are missing from the audit.
+    RowsLost,
+    /// Most lookups are refused since their stamps are outside the window.
+    StaleTransids,
+    /// `state.db` takes no commit: no call to the carrier can be numbered.
+    State,
 }
 
 impl Condition {
+    /// All conditions.
+    pub const ALL: [Self; 14] = [
+        Self::Account,
+        Self::Audit,
+        Self::AuditLag,
+        Self::AuditLocked,
+        Self::Certificate,
+        Self::Clock,
+        Self::Configuration,
+        Self::Disk,
+        Self::Password,
+        Self::ReplayFull,
+        Self::Restart,
+        Self::RowsLost,
+        Self::StaleTransids,
+        Self::State,
+    ];
+
     /// Its name in `/ready`, logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Account => "account",
+            Self::Audit => "audit",
+            Self::AuditLag => "audit-lag",
             Self::AuditLocked => "audit-locked",
             Self::Certificate => "certificate",
             Self::Clock => "clock",
             Self::Configuration => "configuration",
-            Self::RowsLost => "rows-lost",
-            Self::State => "state",
+            Self::Disk => "disk",
+            Self::Password => "password",
             Self::ReplayFull => "replay-full",
             Self::Restart => "restart",
+            Self::RowsLost => "rows-lost",
+            Self::StaleTransids => "stale-transids",
+            Self::State => "state",
         }
     }
 }
 
-/// Log level of a condition when it is raised.
+/// Severity of a condition, and its log level when it is raised. Its number is the value of the metric.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Severity {
+pub enum Severity {
     /// Something will fail unless the operator acts in time.
-    Warning,
+    Warning = 1,
     /// Something fails now.
-    Error,
+    Error = 2,
+}
+
+impl Severity {
+    /// Its name in `/ready`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
 }
 
 /// A condition that holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Alarm {
+    /// The condition.
+    pub condition: Condition,
+    /// Its severity now.
+    pub severity: Severity,
+    /// The wall time at which it was raised.
+    pub since: Time,
+    /// The problem and its remedy.
+    pub text: String,
+}
+
 #[derive(Clone, Debug)]
 struct Raised {
     severity: Severity,
+    at: Moment,
     text: String,
 }
 
 /// The conditions that hold now; clones share them.
-#[derive(Clone, Debug, Default)]
-pub struct Alarms(Arc<Mutex<BTreeMap<Condition, Raised>>>);
+#[derive(Clone, Debug)]
+pub struct Alarms(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    clock: Clock,
+    raised: Mutex<BTreeMap<Condition, Raised>>,
+}
 
 impl Alarms {
+    /// None holds. The clock dates them.
+    pub fn new(clock: Clock) -> Self {
+        Self(Arc::new(Shared { clock, raised: Mutex::default() }))
+    }
+
     /// Raises a condition, or changes its text. An ERROR is logged when it is new, or was a warning before.
     pub fn raise(&self, condition: Condition, text: impl Into<String>) {
-        let text = text.into();
-        if self.insert(condition, Severity::Error, &text) {
-            tracing::error!(alarm = condition.name(), "{text}");
-        }
+        self.set(condition, Severity::Error, text);
     }
 
     /// Raises a condition under which nothing fails yet, or changes its text. A WARN is logged when it is new.
     pub fn raise_warning(&self, condition: Condition, text: impl Into<String>) {
+        self.set(condition, Severity::Warning, text);
+    }
+
+    /// Raises a condition with this severity, or changes severity and text.
+    pub fn set(&self, condition: Condition, severity: Severity, text: impl Into<String>) {
         let text = text.into();
-        if self.insert(condition, Severity::Warning, &text) {
-            tracing::warn!(alarm = condition.name(), "{text}");
+        if !self.insert(condition, severity, &text) {
+            return;
+        }
+        match severity {
+            Severity::Warning => tracing::warn!(alarm = condition.name(), "{text}"),
+            Severity::Error => tracing::error!(alarm = condition.name(), "{text}"),
+        }
+    }
+
+    /// Raises a condition with this severity if there is a text, and ends it otherwise.
+    pub fn set_if(&self, condition: Condition, severity: Severity, text: Option<String>) {
+        match text {
+            Some(text) => self.set(condition, severity, text),
+            None => self.clear(condition),
         }
     }
 
     /// Whether the condition is new, or more severe than before.
     fn insert(&self, condition: Condition, severity: Severity, text: &str) -> bool {
-        let raised = Raised { severity, text: text.to_owned() };
-        self.lock().insert(condition, raised).is_none_or(|before| before.severity < severity)
+        let now = self.0.clock.moment();
+        let mut all = self.lock();
+        let before = all.get(&condition).map(|before| (before.severity, before.at));
+        let at = before.map_or(now, |(_, at)| at);
+        all.insert(condition, Raised { severity, at, text: text.to_owned() });
+        before.is_none_or(|(before, _)| before < severity)
     }
 
-    /// Ends a condition. An INFO is logged when it held.
+    /// Ends a condition. An INFO with its start is logged when it held.
     pub fn clear(&self, condition: Condition) {
-        if self.lock().remove(&condition).is_some() {
-            tracing::info!(alarm = condition.name(), "the alarm has ended");
+        let ended = self.lock().remove(&condition);
+        if let Some(Raised { at, .. }) = ended {
+            let lasted = whole_millis(self.0.clock.monotonic().saturating_sub(at.monotonic));
+            tracing::info!(alarm = condition.name(), since = %at.wall, ?lasted, "the alarm has ended");
         }
     }
 
@@ -98,28 +193,45 @@ impl Alarms {
         self.lock().contains_key(&condition)
     }
 
-    /// The conditions that hold, each with its text.
-    pub fn list(&self) -> Vec<(Condition, String)> {
-        self.lock().iter().map(|(condition, raised)| (*condition, raised.text.clone())).collect()
+    /// The conditions that hold.
+    pub fn list(&self) -> Vec<Alarm> {
+        let alarm = |(condition, raised): (&Condition, &Raised)| Alarm {
+            condition: *condition,
+            severity: raised.severity,
+            since: raised.at.wall,
+            text: raised.text.clone(),
+        };
+        self.lock().iter().map(alarm).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Condition, Raised>> {
         // No change of the map can panic half-way.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.raised.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    const START: Time = Time::from_secs(1_768_449_600);
+
+    fn texts(alarms: &Alarms) -> Vec<(Condition, String)> {
+        alarms.list().into_iter().map(|alarm| (alarm.condition, alarm.text)).collect()
+    }
 
     #[test]
     fn a_condition_holds_once_until_it_is_cleared() {
-        let alarms = Alarms::default();
+        let (clock, hand) = Clock::manual(START);
+        let alarms = Alarms::new(clock);
         let shared = alarms.clone();
         alarms.raise(Condition::RowsLost, "2 rows");
+        hand.advance(Duration::from_secs(5));
         alarms.raise(Condition::RowsLost, "3 rows");
-        assert_eq!(shared.list(), [(Condition::RowsLost, "3 rows".to_owned())]);
+        assert_eq!(texts(&shared), [(Condition::RowsLost, "3 rows".to_owned())]);
+        assert_eq!(shared.list()[0].since, START, "its start stays");
         assert!(shared.holds(Condition::RowsLost) && !shared.holds(Condition::Clock));
         shared.clear(Condition::RowsLost);
         assert_eq!(alarms.list(), []);
@@ -127,11 +239,20 @@ mod tests {
 
     #[test]
     fn a_warning_that_becomes_an_error_counts_as_new() {
-        let alarms = Alarms::default();
+        let alarms = Alarms::new(Clock::manual(START).0);
         assert!(alarms.insert(Condition::Certificate, Severity::Warning, "expires soon"));
         assert!(!alarms.insert(Condition::Certificate, Severity::Warning, "expires tomorrow"));
         assert!(alarms.insert(Condition::Certificate, Severity::Error, "expired"));
         assert!(!alarms.insert(Condition::Certificate, Severity::Warning, "expires soon"));
-        assert_eq!(alarms.list(), [(Condition::Certificate, "expires soon".to_owned())]);
+        assert_eq!(texts(&alarms), [(Condition::Certificate, "expires soon".to_owned())]);
+    }
+
+    #[test]
+    fn every_condition_is_listed_once_by_its_name() {
+        let names: std::collections::BTreeSet<_> = Condition::ALL.map(Condition::name).into();
+        assert_eq!(names.len(), Condition::ALL.len());
+        // The last one in the order of the declaration.
+        assert_eq!(Condition::ALL.iter().max(), Some(&Condition::State));
+        assert_eq!(Condition::State as usize + 1, Condition::ALL.len());
     }
 }

@@ -28,7 +28,7 @@ use crate::gateway;
 use crate::listen::{ADMIN_OVERLOAD_RESPONSE, ActivatedSockets, BoundAddress, Listener};
 use crate::metrics::Metrics;
 use crate::peer::Peer;
-use crate::relay::{Relay, ReplayRestore};
+use crate::relay::{LookupLog, Relay, ReplayRestore, StaleWatch};
 use crate::sequence::unaccounted;
 use crate::store::audit::ActRow;
 use crate::store::cache::Retention;
@@ -162,6 +162,7 @@ impl App {
         );
         report_certificates(&app.relay, &app.store.alarms);
         app.relay.metrics.certificates(&app.relay.config.load().certificates);
+        app.relay.metrics.started(app.relay.clock.now());
         app.serve(gateway, admin, api);
         tracing::info!(gateway = %app.gateway, admin = %app.admin, "serving");
         Ok(app)
@@ -235,7 +236,7 @@ impl App {
         self.name_restart_keys(&self.fixed.changed(&config));
         report_certificates(&self.relay, &self.store.alarms);
         self.relay.metrics.certificates(&config.certificates);
-        self.relay.metrics.reload_accepted();
+        self.relay.metrics.reload_accepted(self.relay.clock.now());
         self.store.alarms.clear(Condition::Configuration);
         tracing::info!(clients = config.clients.len(), "configuration reloaded");
         Ok(())
@@ -255,7 +256,7 @@ impl App {
             "changed, and not in effect until the next start: {}; restart the proxy, or change them back",
             keys.join(", ")
         );
-        self.store.alarms.raise(Condition::Restart, text);
+        self.store.alarms.raise_warning(Condition::Restart, text);
     }
 
     /// Writes the note about a reload after a change of a file, or after a signal, which have no known author. Does not wait
@@ -273,7 +274,10 @@ impl App {
     /// Raises the alarm for a changed configuration that is refused; the old one stays in effect.
     pub fn reject_reload(&self, error: &str) {
         self.relay.metrics.reload_refused();
-        let text = format!("the changed configuration is refused as a whole, the old one stays: {error}");
+        let text = format!(
+            "the changed configuration is refused as a whole, the old one stays: {error}; correct it (`cmiot-proxy check` \
+             names every problem), and do not restart the proxy before: it would not start"
+        );
         self.store.alarms.raise(Condition::Configuration, text);
         tracing::error!(error, "the changed configuration is refused as a whole, the old one stays");
     }
@@ -282,9 +286,9 @@ impl App {
     pub fn report_slow_load(&self, after: Duration) {
         let text = format!(
             "the configuration has been loading for {after:?}, and the old one stays: a file that it names is on a file \
-             system that does not respond"
+             system that does not respond; do not restart the proxy before it does: it would not start"
         );
-        self.store.alarms.raise(Condition::Configuration, text);
+        self.store.alarms.raise_warning(Condition::Configuration, text);
     }
 
     /// Ends that alarm after a load that found nothing to apply; `refused` is the error of the last load, if it still holds.
@@ -428,6 +432,8 @@ fn relay(
         config: ArcSwap::from(Arc::clone(config)),
         audit_reader: store.audit_reader.clone(),
         replay_restore: ReplayRestore::default(),
+        lookup_log: LookupLog::new(config.log.lookups, config.log.lookups_per_second),
+        stale_watch: StaleWatch::default(),
         clock: clock.clone(),
         metrics: Arc::clone(metrics),
     })

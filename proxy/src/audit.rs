@@ -12,13 +12,14 @@ mod refusals;
 pub mod render;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cmiot_signer::Transid;
+use cmiot_signer::{AppId, Card, Transid};
 
 use crate::admit::actions::Action;
+use crate::alarms::{Alarms, Condition};
 use crate::cache::Entry;
 use crate::clock::{Clock, Time};
 use crate::config::{Client, OnFailure};
@@ -71,9 +72,9 @@ impl Record {
         &mut self.claims
     }
 
-    /// The card, masked for the log.
-    pub fn masked_card(&self) -> Option<String> {
-        self.claims.card.as_ref().map(|card| card.masked().to_string())
+    /// The authenticated client, the appid that the request claims, and its card: for the log.
+    pub fn parties(&self) -> (Option<Arc<Client>>, Option<AppId>, Option<Card>) {
+        (self.client.clone(), self.claims.appid, self.claims.card)
     }
 
     /// The request was authenticated as this client's.
@@ -177,11 +178,16 @@ pub struct Audit {
     /// The timeout of a commit, in nanoseconds.
     timeout: AtomicU64,
     refusals: Refusals,
+    /// The last time that records waited long, by the monotonic clock; `None` without an alarm.
+    behind: Mutex<Option<Duration>>,
     clock: Clock,
 }
 
 /// The timeout of a commit if a response may leave without its record.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The time without late commits after which the alarm about them ends.
+const CAUGHT_UP: Duration = Duration::from_secs(30);
 
 /// The longest tick of the waiters' timeouts.
 const EXPIRY_TICK: Duration = Duration::from_millis(100);
@@ -189,7 +195,7 @@ const EXPIRY_TICK: Duration = Duration::from_millis(100);
 impl Audit {
     /// Records go to the store's writer; one that is not on disk after `timeout` counts as unavailable.
     pub fn new(store: Arc<AuditStore>, timeout: Duration, refusals: Refusals, clock: Clock) -> Self {
-        let audit = Self { store, timeout: AtomicU64::new(0), refusals, clock };
+        let audit = Self { store, timeout: AtomicU64::new(0), refusals, behind: Mutex::default(), clock };
         audit.set_timeout(timeout);
         audit
     }
@@ -267,9 +273,34 @@ impl Audit {
         self.store.acknowledgements()
     }
 
-    /// Writes the counts of a period that has ended.
+    /// The alarms that the audit raises.
+    pub fn alarms(&self) -> &Alarms {
+        self.store.alarms()
+    }
+
+    /// Writes the counts of a period that has ended, and keeps the alarm about late commits up to date; called on a ticker.
     pub fn run_maintenance(&self) {
-        self.write_counts(self.refusals.take_if_ended(self.clock.monotonic()));
+        let now = self.clock.monotonic();
+        self.write_counts(self.refusals.take_if_ended(now));
+        self.report_lag(now);
+    }
+
+    /// Warns while records wait long for their commit, and until they have not for [`CAUGHT_UP`].
+    fn report_lag(&self, now: Duration) {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.store.is_behind() {
+            *behind = Some(now);
+            let text = format!(
+                "audit records wait long for their commit, {} of them now: lookups get slower, and are refused with 73 once \
+                 the queue is full; look for other load on the disk of [store] dir (`iostat -x`, a backup, a scrub), or give \
+                 it a faster one",
+                self.store.queued()
+            );
+            self.alarms().raise_warning(Condition::AuditLag, text);
+        } else if behind.is_some_and(|last| now.saturating_sub(last) >= CAUGHT_UP) {
+            *behind = None;
+            self.alarms().clear(Condition::AuditLag);
+        }
     }
 
     /// Writes the counts so far, before the store is closed.

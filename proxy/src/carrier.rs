@@ -13,6 +13,7 @@ pub mod check;
 pub mod client;
 mod connect;
 pub mod dialect;
+mod episodes;
 pub mod fault;
 pub mod health;
 mod retry;
@@ -27,7 +28,7 @@ use bytes::Bytes;
 use cmiot_signer::{Card, Password, Transid};
 use tokio_util::sync::CancellationToken;
 
-use crate::alarms::Condition;
+use crate::alarms::{Condition, Severity};
 use crate::clock::belief::{Limits, Tick};
 use crate::clock::{Clock, Time};
 use crate::config::{Account, Carrier as Settings, Config};
@@ -42,7 +43,6 @@ use account::{AccountState, CallPermit, Next};
 use charset::ContentType;
 use client::Client;
 use fault::Fault;
-use health::Alarm;
 use retry::Retries;
 use verdict::{Class, Code, Verdict};
 
@@ -215,8 +215,8 @@ impl Carrier {
                 return Ok(attempt);
             }
             let next = permit.record(&attempt.result);
-            if let Next::Alarm(alarm) = &next {
-                tracing::error!(%alarm, "calls stop until the carrier accepts one");
+            if matches!(next, Next::Alarm(_)) {
+                self.report_accounts();
             }
             match retries.take(&attempt, &next) {
                 Some(pause) => self.sleep(pause).await,
@@ -285,9 +285,22 @@ impl Carrier {
         accounts.any(|one| one.check(operation).is_ok() && one.may_refresh_ahead())
     }
 
-    /// Refusals that only the operator can end.
-    pub fn alarms(&self) -> Vec<Alarm> {
-        self.groups.load().values().flat_map(|of| of.iter()).flat_map(|account| account.alarms()).collect()
+    /// Keeps the alarms about accounts up to date: those that the carrier refuses, and those that use another password.
+    /// Logs conditions of budgets that have ended. Called on a ticker, and before alarms are listed.
+    pub fn report_accounts(&self) {
+        let groups = self.groups.load();
+        let accounts: Vec<_> = groups.values().flat_map(|of| of.iter()).collect();
+        let refused: Vec<_> = accounts.iter().flat_map(|account| account.alarms()).collect();
+        self.audit.alarms().set_if(Condition::Account, Severity::Error, join(&refused));
+        let other = accounts.iter().filter(|account| account.uses_other_password()).map(|account| {
+            format!(
+                "the carrier accepts the next password of account {}: once it stays so, write it into password_file and \
+                 remove next_password_file; keep both until then",
+                account.account.name
+            )
+        });
+        self.audit.alarms().set_if(Condition::Password, Severity::Warning, join(&other.collect::<Vec<_>>()));
+        accounts.iter().for_each(|account| account.report());
     }
 
     /// Detects steps of the wall clock, and keeps the alarm about the clock up to date; called on a ticker.
@@ -398,6 +411,12 @@ impl Carrier {
             }
         }
     }
+}
+
+/// The texts of an alarm; none without one.
+fn join(texts: &[impl ToString]) -> Option<String> {
+    let all = texts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    (!all.is_empty()).then_some(all)
 }
 
 /// The audit's row of an attempt.

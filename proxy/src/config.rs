@@ -54,7 +54,7 @@ pub use breaker::{BreakerConfig, Thresholds};
 pub use cache::Cache;
 pub use carrier::{Carrier, FlightLimits};
 pub use error::{ConfigError, ConfigErrors};
-pub use file::{ConfigFile, LogFormat};
+pub use file::{ConfigFile, Log, LogFormat, LookupLevel};
 pub use gateway::{Gateway, TransidLimits};
 pub use listener::{ListenConfig, Timeouts};
 pub use permissions::{Client, Derived, Permissions, Rate};
@@ -79,7 +79,7 @@ pub struct Config {
     /// Lifetimes of responses.
     pub lifetimes: Lifetimes,
     pub audit: AuditConfig,
-    pub log_format: LogFormat,
+    pub log: Log,
     /// Accounts by group, in the order of the file; never empty for a group.
     pub groups: HashMap<Arc<str>, Vec<Arc<Account>>>,
     /// Clients by the appid that they sign with.

@@ -18,7 +18,7 @@
 //! - [`admin`] serves the operators' endpoints, [`metrics`] and [`alarms`] among them.
 //! - [`store`] holds all SQL, [`log`] the queue to standard error, [`process`] the requests to the operating system.
 //! - Leaves: [`operation`], [`outcome`], [`proxy_code`], [`lifetimes`], [`units`], [`urgency`], [`gcra`], [`peer`],
-//!   [`inline_str`], [`printable`], [`clock`].
+//!   [`episode`], [`inline_str`], [`printable`], [`clock`].
 //!
 //! ARCHITECTURE.md states the order of the modules: each imports from those below it only.
 
@@ -31,6 +31,7 @@ pub mod cache;
 pub mod carrier;
 pub mod clock;
 pub mod config;
+pub mod episode;
 pub mod flight;
 pub mod gateway;
 pub mod gcra;

@@ -138,6 +138,20 @@ impl Log {
     }
 }
 
+/// Whether a stream leads to the systemd journal: `JOURNAL_STREAM` has the device and the inode of the stream that
+/// systemd has opened. The variable alone says nothing, since a child may have redirected its streams
+/// (systemd.exec(5)).
+pub fn is_journal(stream: impl AsFd) -> bool {
+    let Some(named) = std::env::var("JOURNAL_STREAM").ok() else { return false };
+    rustix::fs::fstat(stream).is_ok_and(|found| is_stream(&named, found.st_dev, found.st_ino))
+}
+
+/// Whether `DEVICE:INODE`, in decimal digits, names this file.
+fn is_stream(named: &str, device: u64, inode: u64) -> bool {
+    let Some((named_device, named_inode)) = named.split_once(':') else { return false };
+    named_device.parse() == Ok(device) && named_inode.parse() == Ok(inode)
+}
+
 /// Lines of the process's log that were dropped.
 pub fn dropped() -> u64 {
     PROCESS.get().map_or(0, Log::dropped)
@@ -369,6 +383,14 @@ mod tests {
         disk.1 = 100;
         assert_eq!(write_all(&mut disk, b"five\n", &mut torn), Ok(()));
         assert_eq!(disk.0, b"one\ntw\nfive\n");
+    }
+
+    #[test]
+    fn a_stream_is_the_journal_by_device_and_inode() {
+        assert!(is_stream("8:4711", 8, 4711));
+        for other in ["8:4712", "9:4711", "8", "", ":", "8:4711:1", "0x8:4711"] {
+            assert!(!is_stream(other, 8, 4711), "{other}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Metrics in the OpenMetrics text format. No label holds a card number, a token or an appid.
+//! Metrics in the text format of Prometheus, or in that of OpenMetrics. No label holds a card number, a token or an appid.
 //!
 //! `declare!` below is the table of all metrics, with name, kind, unit, labels, known label values and help text of each.
 //! The fields of [`Metrics`] and [`Gauges`] and the registration follow from it (`metrics/declare.rs`). A *recorded*
@@ -9,23 +9,27 @@
 mod aliases;
 mod declare;
 mod gauges;
+mod process;
 mod reasons;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::alarms::Alarm;
+use crate::clock::Time;
 use crate::clock::belief::Tick;
 use crate::config::certificates::Validity;
 use crate::outcome::Outcome;
 use declare::{ByLabels, FloatGauge, HistogramByOutcome, Kind, Lookups, Sample, Spec, clamp, declare};
 pub use gauges::{AccountGauges, BreakerGauges, BreakerState, BudgetGauges};
+use process::Process;
 
 declare! {
     recorded {
@@ -48,6 +52,11 @@ declare! {
         config_reloads: ByLabels<Counter, 1> = "config_reloads",
             "Reloads of the configuration by result",
             labels ["result"], known [["accepted"], ["refused"]];
+        config_loaded: FloatGauge = "config_last_reload_success_timestamp",
+            "When the configuration in use was loaded, at the start or by a reload, in Unix time",
+            unit Seconds;
+        config_is_current: Gauge = "config_last_reload_successful",
+            "Whether the last load of the configuration was accepted: 1, or 0 while a changed one is refused";
         restart_needed: ByLabels<Gauge, 1> = "restart_needed",
             "Configuration keys that were changed and take effect at the next start",
             labels ["key"];
@@ -69,6 +78,12 @@ declare! {
         budget_waiting: ByLabels<Gauge, 1> = "budget_waiting",
             "Calls that wait for an account's budget",
             labels ["account"];
+        budget_limit: ByLabels<Gauge, 1> = "budget_limit_today",
+            "Calls that an account may make from midnight to midnight at UTC+8, where there is a limit",
+            labels ["account"];
+        budget_rate: ByLabels<Gauge, 1> = "budget_limit_per_second",
+            "Calls that an account may start in any second, where there is a limit",
+            labels ["account"];
         budget_remaining: ByLabels<Gauge, 1> = "budget_remaining_today",
             "Calls that an account has left until midnight at UTC+8, where there is a limit",
             labels ["account"];
@@ -76,6 +91,15 @@ declare! {
     sampled {
         alarms: usize => Gauge = "alarms",
             "Alarms that hold, each of which needs the operator: /ready lists them";
+        alarm: Vec<Alarm> => ByLabels<Gauge, 1> = "alarm",
+            "Each alarm: 0 if it does not hold, 1 for a warning, 2 for an error",
+            labels ["alarm"];
+        audit_last_anchor: Option<Time> => FloatGauge = "audit_last_anchor_timestamp",
+            "When an anchor last covered all rows of the audit, in Unix time",
+            unit Seconds;
+        audit_min_free: u64 => Gauge = "audit_min_free",
+            "Free space of the audit's disk below which no record is written",
+            unit Bytes;
         audit_queue: usize => Gauge = "audit_queue",
             "Audit records that wait for their commit";
         audit_wal: u64 => Gauge = "audit_wal",
@@ -93,22 +117,74 @@ declare! {
             "Lookups that wait for a call to the carrier";
         log_lines_dropped: u64 => Counter = "log_lines_dropped",
             "Log lines that were dropped since standard error could not be written, or not fast enough";
+        store_free: u64 => Gauge = "store_free",
+            "Free space of the disk that holds the databases",
+            unit Bytes;
         used_transids: usize => Gauge = "used_transids",
             "Used transids in the replay table";
         used_transids_by_group: Vec<(Arc<str>, usize)> => ByLabels<Gauge, 1> = "used_transids_by_group",
             "Used transids in the replay table by the group of their clients",
             labels ["group"];
+        max_transids: usize => Gauge = "max_transids",
+            "Used transids that the replay table keeps at most";
         max_transids_per_group: usize => Gauge = "max_transids_per_group",
             "Used transids that the replay table keeps for one group at most";
     }
 }
 
+/// A text format of the exposition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// Version 0.0.4 of Prometheus, which every tool reads.
+    Prometheus,
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The format for an `Accept` header: OpenMetrics if it names that, as Prometheus does.
+    pub fn accepted(accept: &str) -> Self {
+        if accept.to_ascii_lowercase().contains("application/openmetrics-text") {
+            Self::OpenMetrics
+        } else {
+            Self::Prometheus
+        }
+    }
+
+    /// Its media type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => prometheus_text::CONTENT_TYPE,
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// Seconds of Unix time, as a metric has them.
+fn seconds(at: Time) -> f64 {
+    at.as_micros() as f64 / 1e6
+}
+
 impl Metrics {
     /// All metrics at zero; the drift of the clock is unknown until a `Date` of the carrier has been compared.
     pub fn new() -> Arc<Self> {
-        let metrics = Self::register(Registry::with_prefix("cmiot"));
+        let mut registry = Registry::with_prefix("cmiot");
+        process::register_build(&mut registry);
+        let metrics = Self::register(registry);
         metrics.clock_drift.set(f64::NAN);
+        metrics.config_loaded.set(f64::NAN);
         Arc::new(metrics)
+    }
+
+    /// The process has started at this time, with a configuration that is in use.
+    pub fn started(&self, at: Time) {
+        self.process.started(seconds(at));
+        self.config_loaded(at);
+    }
+
+    fn config_loaded(&self, at: Time) {
+        self.config_loaded.set(seconds(at));
+        self.config_is_current.set(1);
     }
 
     /// Counts a lookup that was answered; `reason` is empty unless it was refused or failed.
@@ -122,13 +198,15 @@ impl Metrics {
         self.connections_ended.get([reason.into()]).inc();
     }
 
-    /// Counts a configuration that was reloaded and is in use.
-    pub fn reload_accepted(&self) {
+    /// Counts a configuration that was reloaded at this time and is in use.
+    pub fn reload_accepted(&self, at: Time) {
+        self.config_loaded(at);
         self.config_reloads.get(["accepted".into()]).inc();
     }
 
     /// Counts a configuration that was refused: the earlier one stays in use.
     pub fn reload_refused(&self) {
+        self.config_is_current.set(0);
         self.config_reloads.get(["refused".into()]).inc();
     }
 
@@ -161,20 +239,33 @@ impl Metrics {
         self.clock_unconfirmed.set(tick.unconfirmed.as_secs_f64());
     }
 
-    /// The OpenMetrics text of all metrics, the sampled ones with these values.
-    pub fn render(&self, gauges: &Gauges, accounts: &[AccountGauges]) -> String {
+    /// The text of all metrics, the sampled ones with these values.
+    pub fn render(&self, format: Format, gauges: &Gauges, accounts: &[AccountGauges]) -> String {
         self.sample(gauges);
         self.sample_accounts(accounts);
-        let mut text = String::new();
-        encode(&mut text, &self.registry).expect("writing to a String cannot fail");
-        aliases::append(&mut text);
-        text
+        self.process.sample();
+        let mut out = String::new();
+        let written =
+            [&self.registry, &self.process.registry].into_iter().try_for_each(|registry| match format {
+                Format::Prometheus => prometheus_text::encode(&mut out, registry),
+                Format::OpenMetrics => text::encode_registry(&mut out, registry),
+            });
+        written.expect("writing to a String cannot fail");
+        aliases::append(&mut out);
+        if format == Format::OpenMetrics {
+            text::encode_eof(&mut out).expect("writing to a String cannot fail");
+        }
+        out
     }
 
     fn sample_accounts(&self, accounts: &[AccountGauges]) {
         let name = |one: &AccountGauges| Cow::Owned(one.account.to_string());
         self.budget_waiting
             .replace(accounts.iter().map(|one| ([name(one)], clamp(one.budget.waiting as u64))));
+        let rates = accounts.iter().filter_map(|one| Some((one, one.budget.per_second?)));
+        self.budget_rate.replace(rates.map(|(one, rate)| ([name(one)], rate.into())));
+        let days = accounts.iter().filter_map(|one| Some((one, one.budget.per_day?)));
+        self.budget_limit.replace(days.map(|(one, limit)| ([name(one)], clamp(limit))));
         let limited = accounts.iter().filter_map(|one| Some((one, one.budget.remaining_today?)));
         self.budget_remaining.replace(limited.map(|(one, remaining)| ([name(one)], clamp(remaining))));
         let breakers = accounts.iter().flat_map(|one| {

@@ -198,6 +198,9 @@ impl Description {
 }
 
 impl Refusal {
+    /// The reason of [`Self::StaleTransid`].
+    pub const STALE_TRANSID: &'static str = "transid-stale";
+
     /// All that is said of this refusal.
     pub fn describe(&self) -> Description {
         use Description as D;
@@ -225,7 +228,8 @@ impl Refusal {
             }
             Self::Token => D::refused(P::Token, "token", DENIED, "appid or token wrong"),
             Self::StaleTransid(now) => {
-                D { now: Some(*now), ..D::refused(P::Token, "transid-stale", DENIED, stale_transid(*now)) }
+                let text = stale_transid(*now);
+                D { now: Some(*now), ..D::refused(P::Token, Self::STALE_TRANSID, DENIED, text) }
             }
             Self::ReusedTransid => D::refused(P::Token, "transid-reused", DENIED, "transid used before"),
             Self::Ebid => D::refused(P::Subscription, "ebid", DENIED, "ebid wrong"),

@@ -8,12 +8,14 @@
 
 mod action;
 mod fetch;
+mod lookup_log;
 mod maintenance;
 mod replay_restore;
 mod respond;
 mod retry;
 mod run_to_completion;
 mod select;
+mod stale_watch;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -47,9 +49,11 @@ use crate::wire::request::{Accepted, Hosts, Request, RequestParts, check_head};
 use crate::wire::response::HttpResponse;
 use crate::wire::transid::TransidKey;
 pub use fetch::FetchResult;
+pub use lookup_log::LookupLog;
 pub use replay_restore::ReplayRestore;
 pub use run_to_completion::RunToCompletion;
 use select::{Selected, from_cache};
+pub use stale_watch::StaleWatch;
 
 /// The parts through which a lookup passes.
 pub struct Relay {
@@ -71,6 +75,10 @@ pub struct Relay {
     pub config: ArcSwap<Config>,
     pub audit_reader: AuditReader,
     pub replay_restore: ReplayRestore,
+    /// The lines of lookups in the log.
+    pub lookup_log: LookupLog,
+    /// The share of lookups that are refused as stale.
+    pub stale_watch: StaleWatch,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
 }

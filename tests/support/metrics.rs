@@ -1,4 +1,4 @@
-//! Parser for the OpenMetrics text of `/metrics`.
+//! Parser for the text of `/metrics`, in the format of Prometheus or of OpenMetrics.
 
 use super::{Clocked, Proxy, Response};
 
@@ -15,10 +15,10 @@ pub(crate) struct Sample {
 }
 
 impl Metrics {
-    /// Parses a whole exposition; panics on a malformed line, a repeated sample, or without the final `# EOF`.
+    /// Parses a whole exposition; panics on a malformed line or a repeated sample.
     pub(crate) fn parse(text: &str) -> Self {
-        let body = text.strip_suffix("# EOF\n").unwrap_or_else(|| panic!("no final # EOF: {text}"));
-        let lines = body.lines().filter(|line| !line.starts_with('#'));
+        assert!(text.ends_with('\n'), "cut off: {text}");
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
         let samples: Vec<Sample> =
             lines.map(|line| Sample::parse(line).unwrap_or_else(|| panic!("no sample: {line}"))).collect();
         for (n, sample) in samples.iter().enumerate() {

@@ -3,8 +3,9 @@
 //! - `GET /live`: 200 while the process runs.
 //! - `GET /ready`: 503 if and only if an authenticated request would be refused although its response is fresh: the
 //!   audit accepts no record under `on_failure = "refuse"`, the store has failed permanently, or the proxy drains. Every
-//!   other condition that needs the operator is a line `alarm: ...` with 200.
-//! - `GET /metrics`: OpenMetrics text for Prometheus.
+//!   other condition that needs the operator is an alarm with 200: a line `alarm: ...`, or an object in JSON
+//!   (`Accept: application/json`, `?format=json`).
+//! - `GET /metrics`: for Prometheus, in OpenMetrics for a client that accepts it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,13 +13,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{self, HeaderValue};
-use hyper::{Response, StatusCode};
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+use serde_json::json;
 
 use super::{Admin, response};
-use crate::alarms::Condition;
+use crate::alarms::{Alarm, Condition};
 use crate::log;
-use crate::metrics::Gauges;
+use crate::metrics::{Format, Gauges};
 use crate::store::Store;
 
 pub(super) fn live() -> Response<Full<Bytes>> {
@@ -26,16 +28,62 @@ pub(super) fn live() -> Response<Full<Bytes>> {
 }
 
 /// Responds without waiting for a disk: with the known state, while a background task tests `state.db`.
-pub(super) fn ready(admin: &Admin) -> Response<Full<Bytes>> {
+pub(super) fn ready<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Bytes>> {
+    let Some(as_json) = wants_json(request) else {
+        return response::text(StatusCode::BAD_REQUEST, "format: json or text\n");
+    };
     let drains = admin.stop.is_cancelled().then(|| "the proxy drains".to_owned());
-    if let Some(reason) = drains.or_else(|| admin.store.unready().map(|unready| unready.to_string())) {
-        return response::text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            with_alarms(admin, format!("not ready: {reason}\n")),
-        );
+    let reason = drains.or_else(|| admin.store.unready().map(|unready| unready.to_string()));
+    if reason.is_none() {
+        admin.probe.run(&admin.store, admin.relay.clock.monotonic());
     }
-    admin.probe.run(&admin.store, admin.relay.clock.monotonic());
-    response::text(StatusCode::OK, with_alarms(admin, "ready\n".to_owned()))
+    let status = if reason.is_some() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let alarms = alarms(admin);
+    if as_json {
+        let alarms: Vec<_> = alarms.iter().map(alarm_json).collect();
+        let body = json!({ "ready": reason.is_none(), "reason": reason, "alarms": alarms });
+        return response::typed(status, "application/json", format!("{body}\n"));
+    }
+    let first = reason.map_or_else(|| "ready\n".to_owned(), |reason| format!("not ready: {reason}\n"));
+    let line = |alarm: &Alarm| format!("alarm: {}: {}\n", alarm.condition.name(), alarm.text);
+    response::text(status, alarms.iter().map(line).fold(first, |all, line| all + &line))
+}
+
+fn alarm_json(alarm: &Alarm) -> serde_json::Value {
+    let Alarm { condition, severity, since, text } = alarm;
+    json!({
+        "alarm": condition.name(),
+        "severity": severity.name(),
+        "since": since.to_string(),
+        "text": text,
+    })
+}
+
+/// Whether the response is JSON, by `?format=` or by `Accept`; none for an unknown format.
+fn wants_json<B>(request: &Request<B>) -> Option<bool> {
+    let query = request.uri().query().unwrap_or_default();
+    let format = query.split('&').filter_map(|pair| pair.strip_prefix("format=")).next_back();
+    match format {
+        Some("json") => Some(true),
+        Some("text") => Some(false),
+        Some(_) => None,
+        None => Some(prefers_json(accept(request.headers()))),
+    }
+}
+
+/// Whether an `Accept` header names JSON, and text not before it (RFC 9110 12.5.1; weights other than 0 do not matter
+/// between two formats of the same facts).
+fn prefers_json(accept: &str) -> bool {
+    let ranges = accept.split(',').map(|range| range.trim().to_ascii_lowercase());
+    let mut named = ranges.filter(|range| !range.replace(' ', "").ends_with(";q=0"));
+    named
+        .find(|range| ["application/json", "text/plain", "text/*"].iter().any(|name| range.starts_with(name)))
+        .is_some_and(|range| range.starts_with("application/json"))
+}
+
+/// The `Accept` header, empty if it is absent.
+fn accept(headers: &HeaderMap) -> &str {
+    headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default()
 }
 
 /// Minimum time between the starts of two probes of `state.db`.
@@ -68,7 +116,8 @@ impl Probe {
                 Err(error) => store.alarms.raise(
                     Condition::State,
                     format!(
-                        "cannot assign transids to carrier calls; only cached responses are served: {error}"
+                        "cannot assign transids to carrier calls; only cached responses are served: {error}; do not remove \
+                         state.db"
                     ),
                 ),
             }
@@ -77,24 +126,17 @@ impl Probe {
     }
 }
 
-/// The first line, followed by a line per alarm.
-fn with_alarms(admin: &Admin, first: String) -> String {
-    alarms(admin).into_iter().fold(first, |all, one| format!("{all}alarm: {one}\n"))
+/// The alarms that hold now.
+fn alarms(admin: &Admin) -> Vec<Alarm> {
+    // Those of the accounts follow from their breakers, which may have changed since the last tick.
+    admin.relay.carrier.report_accounts();
+    admin.store.alarms.list()
 }
 
-/// The alarms: conditions of the process, then refusals by the carrier.
-fn alarms(admin: &Admin) -> Vec<String> {
-    let own = admin
-        .store
-        .alarms
-        .list()
-        .into_iter()
-        .map(|(condition, text)| format!("{}: {text}", condition.name()));
-    own.chain(admin.relay.carrier.alarms().iter().map(ToString::to_string)).collect()
-}
-
-pub(super) fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
+pub(super) fn metrics(admin: &Admin, headers: &HeaderMap) -> Response<Full<Bytes>> {
+    admin.probe.run(&admin.store, admin.relay.clock.monotonic());
     let shares = admin.relay.admit.group_shares();
+    let (audit, alarms) = (&admin.store.audit, alarms(admin));
     let gauges = Gauges {
         cache_entries: admin.relay.cache.entry_count(),
         flights: admin.relay.flights.in_flight(),
@@ -102,18 +144,55 @@ pub(super) fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
         connections: admin.connections.open_connections(),
         used_transids: admin.relay.admit.used_transids(),
         used_transids_by_group: shares.used,
+        max_transids: admin.relay.admit.max_transids(),
         max_transids_per_group: shares.max_per_group,
-        audit_queue: admin.store.audit.queued(),
-        audit_wal: admin.store.audit.wal_bytes(),
-        audit_unrecorded: admin.store.audit.missed(),
+        audit_queue: audit.queued(),
+        audit_wal: audit.wal_bytes(),
+        audit_unrecorded: audit.missed(),
+        audit_last_anchor: audit.anchored_at(),
+        audit_min_free: audit.min_free(),
+        store_free: audit.free_bytes(),
         log_lines_dropped: log::dropped(),
-        alarms: alarms(admin).len(),
+        alarms: alarms.len(),
+        alarm: alarms,
     };
-    let mut response =
-        response::text(StatusCode::OK, admin.metrics.render(&gauges, &admin.relay.carrier.gauges()));
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
-    );
+    let format = Format::accepted(accept(headers));
+    let text = admin.metrics.render(format, &gauges, &admin.relay.carrier.gauges());
+    let mut response = response::text(StatusCode::OK, text);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+    // A cache between the two must not mix the formats up.
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_chosen_by_the_query_or_by_accept() {
+        for (target, accept, json) in [
+            ("/ready", "", Some(false)),
+            ("/ready", "*/*", Some(false)),
+            ("/ready", "application/json", Some(true)),
+            ("/ready", "Application/JSON; charset=utf-8", Some(true)),
+            ("/ready", "text/html, application/json;q=0.9", Some(true)),
+            ("/ready", "text/plain, application/json", Some(false)),
+            ("/ready", "application/json; q=0, text/plain", Some(false)),
+            ("/ready?format=json", "text/plain", Some(true)),
+            ("/ready?x=1&format=text", "application/json", Some(false)),
+            ("/ready?format=yaml", "", None),
+        ] {
+            let request = Request::builder().uri(target).header(header::ACCEPT, accept).body(()).unwrap();
+            assert_eq!(wants_json(&request), json, "{target} {accept}");
+        }
+    }
+
+    #[test]
+    fn openmetrics_is_sent_to_a_client_that_accepts_it() {
+        let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                          text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        assert_eq!(Format::accepted(prometheus), Format::OpenMetrics);
+        assert_eq!(Format::accepted("*/*"), Format::Prometheus);
+    }
 }

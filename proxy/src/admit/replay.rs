@@ -280,6 +280,11 @@ impl ReplayCache {
         shard.shrink_to(capacity);
     }
 
+    /// The number of transids for which there is room in total.
+    pub fn limit(&self) -> usize {
+        self.capacity
+    }
+
     pub fn transid_count(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cmiot_signer::{Password, Sequence, Stamp, Token, Transid};
 
 use super::budget::{Budget, Headroom, Limits, Permit};
+use super::episodes::Episodes;
 use super::health::{Alarm, Health};
 use super::verdict::Class;
 use super::{CarrierResponse, Fault, NotSent};
@@ -17,7 +18,7 @@ use crate::config::{Account, Config};
 use crate::metrics::AccountGauges;
 use crate::operation::Operation;
 use crate::store::state::StateStore;
-use crate::urgency::SharedUrgency;
+use crate::urgency::{SharedUrgency, Urgency};
 
 /// The runtime state of one account.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub struct AccountState {
     budget: Arc<Budget>,
     health: Arc<Mutex<Health>>,
     passwords: Arc<Mutex<Passwords>>,
+    episodes: Arc<Mutex<Episodes>>,
     clock: Clock,
 }
 
@@ -82,7 +84,8 @@ impl AccountState {
         let same = before.filter(|before| {
             same_credentials(&before.account, account) && before.health().thresholds() == thresholds
         });
-        Self {
+        let episodes = before.map_or_else(Arc::default, |before| Arc::clone(&before.episodes));
+        let state = Self {
             account: Arc::clone(account),
             budget: budget.map_or_else(
                 || Budget::new(limits, account.appid, Arc::clone(state), clock.clone()),
@@ -96,8 +99,12 @@ impl AccountState {
                 || Arc::new(Mutex::new(Passwords::of(account))),
                 |same| Arc::clone(&same.passwords),
             ),
+            episodes,
             clock: clock.clone(),
-        }
+        };
+        // Breakers of changed credentials are closed.
+        state.note_breakers(&state.health());
+        state
     }
 
     /// Whether a call for this operation could be sent now, except for the budget.
@@ -119,18 +126,47 @@ impl AccountState {
     ) -> Result<CallPermit, NotSent> {
         // The breakers are checked before any budget is spent, and again after the wait, in which one may have opened.
         self.check(operation)?;
-        let budget = self.budget.take(urgency).await?;
+        let budget = self.take_budget(urgency).await?;
         self.health().start_call(operation.name, self.clock.monotonic())?;
         let password = self.passwords().used;
         Ok(CallPermit { state: Arc::clone(self), operation, password, budget })
     }
 
-    /// Waits for the budget alone: the breakers do not count the call.
+    /// Waits for the budget alone: the breakers do not count the call. A refusal is a line of the log unless refreshing ahead
+    /// was refused, which never waits.
     ///
     /// # Errors
     /// [`NotSent`]: the budget has no call.
     pub(super) async fn take_budget(&self, urgency: &SharedUrgency) -> Result<Permit, NotSent> {
-        self.budget.take(urgency).await
+        let taken = self.budget.take(urgency).await;
+        if matches!(taken, Err(NotSent::Budget(_))) && urgency.get() != Urgency::Ahead {
+            let (day_spent, now) = (self.budget.is_day_spent(), self.clock.moment());
+            self.episodes().budget_refused(&self.account.name, day_spent, now);
+        }
+        taken
+    }
+
+    /// Logs the conditions of the budget that have ended; called on a ticker.
+    pub fn report(&self) {
+        let (day_spent, now) = (self.budget.is_day_spent(), self.clock.monotonic());
+        self.episodes().report(&self.account.name, day_spent, now);
+    }
+
+    fn note_breakers(&self, health: &Health) {
+        self.episodes().breakers(&self.account.name, health, self.clock.moment());
+    }
+
+    /// Records a result for the breakers, and logs those that open or close.
+    fn record(&self, operation: &'static str, result: &Result<CarrierResponse, Fault>) -> Option<Alarm> {
+        let mut health = self.health();
+        let alarm = health.record(operation, result, self.clock.monotonic());
+        self.note_breakers(&health);
+        alarm
+    }
+
+    /// Whether the carrier accepted a password other than the first, which is used now.
+    pub fn uses_other_password(&self) -> bool {
+        self.passwords().used > 0
     }
 
     pub fn headroom(&self) -> Headroom {
@@ -158,6 +194,10 @@ impl AccountState {
 
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn episodes(&self) -> MutexGuard<'_, Episodes> {
+        self.episodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn passwords(&self) -> MutexGuard<'_, Passwords> {
@@ -188,7 +228,7 @@ impl CallPermit {
             Ok(Class::Throttled | Class::Busy) | Err(_) => {}
             Ok(_) => state.passwords().accept(self.password),
         }
-        let alarm = state.health().record(operation, result, state.clock.monotonic());
+        let alarm = state.record(operation, result);
         alarm.map_or(Next::Done, Next::Alarm)
     }
 
@@ -202,11 +242,11 @@ impl CallPermit {
         let Self { state, operation, password, budget } = self;
         // It may be the only one.
         drop(budget);
-        match state.budget.take(urgency).await {
+        match state.take_budget(urgency).await {
             Ok(budget) => Some(Self { state, operation, password, budget }),
             Err(_) => {
                 // The fault of a connection raises no alarm.
-                let _ = state.health().record(operation.name, result, state.clock.monotonic());
+                let _ = state.record(operation.name, result);
                 None
             }
         }

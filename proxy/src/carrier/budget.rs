@@ -138,10 +138,17 @@ impl Budget {
         }
     }
 
+    /// Whether the day's calls are known to be spent.
+    pub fn is_day_spent(&self) -> bool {
+        self.day.as_ref().is_some_and(|day| day.check(self.clock.believed()).is_err())
+    }
+
     /// Its values at this moment, for metrics.
     pub fn gauges(&self) -> BudgetGauges {
         BudgetGauges {
             waiting: self.lock_queue().waiting.len(),
+            per_second: self.limits.per_second.map(NonZeroU32::get),
+            per_day: self.limits.per_day,
             remaining_today: self.day.as_ref().map(|day| day.remaining(self.clock.believed())),
         }
     }

@@ -38,6 +38,17 @@ struct CodeBreaker {
     code: Option<Code>,
 }
 
+/// A breaker that is not closed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct OpenBreaker {
+    /// Its name, as in the metrics.
+    pub breaker: &'static str,
+    /// The operation, if it concerns only that one.
+    pub operation: Option<&'static str>,
+    /// The code that opened it, if it concerns credentials or a subscription.
+    pub code: Option<Code>,
+}
+
 /// A refusal of the account that only the operator can end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Alarm {
@@ -158,6 +169,22 @@ impl Health {
             let code = refusable.code.filter(|_| !refusable.breaker.is_closed())?;
             Some(self.alarm(operation, code))
         })
+    }
+
+    /// The breakers that are open or half-open.
+    pub fn open_breakers(&self) -> impl Iterator<Item = OpenBreaker> {
+        let own = [
+            ("transport", &self.transport, None),
+            ("cool-down", &self.cool_down, None),
+            ("credentials", &self.credentials.breaker, self.credentials.code),
+        ];
+        let own = own.into_iter().map(|(breaker, state, code)| (breaker, None, state, code));
+        let subscriptions = self.subscriptions.iter().map(|(operation, subscription)| {
+            ("subscription", Some(*operation), &subscription.breaker, subscription.code)
+        });
+        own.chain(subscriptions)
+            .filter(|(_, _, state, _)| !state.is_closed())
+            .map(|(breaker, operation, _, code)| OpenBreaker { breaker, operation, code })
     }
 
     /// The state of each breaker, for metrics; for the subscriptions, the worst one.

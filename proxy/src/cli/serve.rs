@@ -14,7 +14,7 @@ use cmiot_proxy::app::{App, open_store};
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::watch::Watch;
 use cmiot_proxy::config::{Config, ListenConfig, LogFormat, token};
-use cmiot_proxy::log::{self, Log, LogForm};
+use cmiot_proxy::log::{self, Log, LogForm, is_journal};
 use cmiot_proxy::process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -59,7 +59,7 @@ impl Serve {
 
     fn serve(&self) -> anyhow::Result<ExitCode> {
         let (mut config, _) = Config::load(&self.config)?;
-        let _log = log(config.log_format).context("cannot set up the log")?;
+        let _log = log(config.log.format).context("cannot set up the log")?;
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
@@ -299,9 +299,12 @@ fn log(format: LogFormat) -> std::io::Result<Flush> {
         .with_writer(Log::to_stderr()?.lines(form))
         .with_ansi(colours)
         .with_target(false);
-    match format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+    // The journal has a timestamp of its own for each line.
+    match (format, is_journal(std::io::stderr())) {
+        (LogFormat::Text, false) => builder.init(),
+        (LogFormat::Text, true) => builder.without_time().init(),
+        (LogFormat::Json, false) => builder.json().flatten_event(true).init(),
+        (LogFormat::Json, true) => builder.json().flatten_event(true).without_time().init(),
     }
     // The default hook writes to standard error itself, and blocks while no program reads it.
     std::panic::set_hook(Box::new(|panic| {

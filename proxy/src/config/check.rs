@@ -67,7 +67,7 @@ fn build(file: &ConfigFile, folder: &Path, reader: &mut SourceFiles<'_>) -> Opti
         cache: cache?,
         lifetimes: file.freshness.clone(),
         audit: audit?,
-        log_format: file.log.format,
+        log: file.log.clone(),
         groups: accounts.groups,
         clients: clients.listed,
         derived: clients.derived,

@@ -6,6 +6,7 @@
 mod account;
 mod admin;
 mod client;
+mod log;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -28,6 +29,7 @@ use crate::units::{HumanDuration, Secret, Size, Window, peers};
 pub use account::Account;
 pub use admin::{Access, Admin, NoToken, Role};
 pub use client::{Client, ClientsFile, Derive, Format, RawPermissions, ReplayMode};
+pub use log::{Log, LogFormat, LookupLevel};
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
@@ -436,23 +438,4 @@ pub struct Process {
     pub allow_world_readable_secrets: bool,
     /// Allow core dumps, which contain passwords, and debuggers to attach.
     pub allow_core_dumps: bool,
-}
-
-/// `[log]`: one line per request on standard error.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// The format of log lines.
-    pub format: LogFormat,
-}
-
-/// The format of log lines.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object per line.
-    Json,
 }

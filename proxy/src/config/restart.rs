@@ -114,6 +114,8 @@ impl Fixed {
             refusals: _,
             refusal_period: _,
         } = config.audit;
+        // A reload applies the settings of lookups.
+        let file::Log { format: log_format, lookups: _, lookups_per_second: _ } = &config.log;
         let file::Process { allow_core_dumps, allow_world_readable_secrets: _ } = &config.process;
         Self {
             gateway_listen: gateway_listen.clone(),
@@ -128,7 +130,7 @@ impl Fixed {
             file_entries: *file_entries,
             file_age: *file_age,
             audit: config.audit,
-            log_format: config.log_format,
+            log_format: *log_format,
             core_dumps: *allow_core_dumps,
         }
     }

@@ -46,27 +46,22 @@ pub(super) const ALIASES: [Alias; 11] = [
     Alias { old: "cmiot_audit_missed", new: "cmiot_audit_unrecorded_requests", change: Change::WasGauge },
 ];
 
-/// The last line of an exposition.
-const EOF: &str = "# EOF\n";
-
-/// Adds the renamed metrics of an exposition under their old names.
+/// Adds the renamed metrics of an exposition under their old names. It has no last line `# EOF` yet.
 pub(super) fn append(text: &mut String) {
     let mut old = String::new();
     let mut alias: Option<&Alias> = None;
     for line in text.lines() {
         if let Some(help) = line.strip_prefix("# HELP ") {
             let name = help.split(' ').next().unwrap_or_default();
-            alias = ALIASES.iter().find(|alias| alias.new == name);
+            // The format of Prometheus has the suffix of a counter in this line too.
+            alias = ALIASES.iter().find(|alias| alias.new == name.strip_suffix("_total").unwrap_or(name));
         }
-        if let Some(alias) = alias
-            && line != EOF.trim_end()
-        {
+        if let Some(alias) = alias {
             old.push_str(&alias.line(line));
             old.push('\n');
         }
     }
-    let end = text.strip_suffix(EOF).map_or(text.len(), str::len);
-    text.insert_str(end, &old);
+    text.push_str(&old);
 }
 
 impl Alias {
@@ -75,10 +70,13 @@ impl Alias {
         let Self { old, new, change } = self;
         let was_gauge = *change == Change::WasGauge;
         let words: Vec<_> = line.splitn(4, ' ').collect();
+        let total = |name: &str| if name.ends_with("_total") && !was_gauge { "_total" } else { "" };
         match words[..] {
-            ["#", "HELP", _, help] => format!("# HELP {old} Deprecated, renamed to {new}. {help}"),
+            ["#", "HELP", name, help] => {
+                format!("# HELP {old}{} Deprecated, renamed to {new}. {help}", total(name))
+            }
             ["#", "TYPE", _, "counter"] if was_gauge => format!("# TYPE {old} gauge"),
-            ["#", keyword, _, value] => format!("# {keyword} {old} {value}"),
+            ["#", keyword, name, value] => format!("# {keyword} {old}{} {value}", total(name)),
             _ => {
                 let sample = line.strip_prefix(new).unwrap_or(line);
                 match change {

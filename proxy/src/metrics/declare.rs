@@ -12,10 +12,13 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::reasons::{FAILED, REFUSED};
+use super::seconds;
+use crate::alarms::{Alarm, Condition};
+use crate::clock::Time;
 use crate::outcome::Outcome;
 
 /// Declares `Metrics`, whose fields are the metrics, and `Gauges`, whose fields are the values of the sampled ones.
@@ -36,6 +39,7 @@ macro_rules! declare {
         #[derive(Debug)]
         pub struct Metrics {
             registry: Registry,
+            process: Process,
             $( $recorded: $recorded_kind, )+
             $( $sampled: $sampled_kind, )+
         }
@@ -62,6 +66,7 @@ macro_rules! declare {
                             $(.labels(&$sampled_labels))?,
                     ), )+
                     registry,
+                    process: Process::new(),
                 }
             }
 
@@ -287,6 +292,23 @@ impl Sample<u64> for Gauge {
     }
 }
 
+impl Sample<Option<Time>> for FloatGauge {
+    /// Without a time the value is unknown.
+    fn sample(&self, value: &Option<Time>) {
+        self.set(value.map_or(f64::NAN, seconds));
+    }
+}
+
+impl Sample<Vec<Alarm>> for ByLabels<Gauge, 1> {
+    fn sample(&self, holding: &Vec<Alarm>) {
+        for condition in Condition::ALL {
+            let severity =
+                holding.iter().find(|alarm| alarm.condition == condition).map(|alarm| alarm.severity);
+            self.get([condition.name().into()]).set(severity.map_or(0, |severity| severity as i64));
+        }
+    }
+}
+
 impl Sample<usize> for Gauge {
     fn sample(&self, value: &usize) {
         self.set(clamp(*value as u64));
@@ -311,7 +333,12 @@ pub(super) fn clamp(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// From a hit in memory to a flight's timeout.
+/// From a hit in memory to a flight's timeout, in seconds: round numbers, which a query can name.
+const BOUNDS: [f64; 18] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 25.0, 60.0,
+];
+
 fn from_100_us() -> Histogram {
-    Histogram::new(exponential_buckets(0.000_1, 2.5, 15))
+    Histogram::new(BOUNDS)
 }

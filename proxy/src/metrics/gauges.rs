@@ -18,6 +18,10 @@ pub struct AccountGauges {
 pub struct BudgetGauges {
     /// Calls that wait for the budget.
     pub waiting: usize,
+    /// Calls that may leave in any second, where there is a limit.
+    pub per_second: Option<u32>,
+    /// Calls from midnight to midnight at UTC+8, where there is a limit.
+    pub per_day: Option<u64>,
     /// Calls left until midnight at UTC+8, where there is a limit.
     pub remaining_today: Option<u64>,
 }

@@ -2,15 +2,21 @@
 
 use super::aliases::{ALIASES, Change};
 use super::*;
+use crate::alarms::{Condition, Severity};
 
 /// The exposition after every metric was used once.
 fn exposition() -> String {
+    exposition_as(Format::OpenMetrics)
+}
+
+fn exposition_as(format: Format) -> String {
     let metrics = Metrics::new();
     metrics.lookup(Outcome::Hit, "", Duration::from_millis(1));
     metrics.lookup(Outcome::Refused, "token", Duration::from_millis(1));
     metrics.carrier_call("fleet", "71", Duration::from_millis(30));
     metrics.clock_drift(-2.5);
-    metrics.reload_accepted();
+    metrics.started(Time::from_secs(1_768_449_600));
+    metrics.reload_accepted(Time::from_secs(1_768_449_660));
     metrics.certificate_expiry.replace([(["[gateway.tls] cert_file".into()], 1_800_000_000)]);
     let gauges = Gauges {
         cache_entries: 3,
@@ -18,15 +24,22 @@ fn exposition() -> String {
         log_lines_dropped: 5,
         used_transids: 6,
         used_transids_by_group: vec![("fleet".into(), 6)],
+        max_transids: 70,
         max_transids_per_group: 7,
+        alarm: vec![Alarm {
+            condition: Condition::Disk,
+            severity: Severity::Warning,
+            since: Time::EPOCH,
+            text: String::new(),
+        }],
         ..Gauges::default()
     };
     let account = AccountGauges {
         account: "fleet".into(),
-        budget: BudgetGauges { waiting: 1, remaining_today: Some(8) },
+        budget: BudgetGauges { waiting: 1, per_second: Some(50), per_day: Some(9), remaining_today: Some(8) },
         breakers: BreakerGauges { cool_down: BreakerState::Open, ..BreakerGauges::default() },
     };
-    metrics.render(&gauges, &[account])
+    metrics.render(format, &gauges, &[account])
 }
 
 /// The lines of one metric: its head, and its samples after `prefix`.
@@ -56,6 +69,15 @@ fn each_metric_is_exported_with_its_unit_and_labels() {
         "cmiot_breaker{account=\"fleet\",breaker=\"cool-down\"} 2",
         "cmiot_config_reloads_total{result=\"refused\"} 0",
         "cmiot_connections_ended_total{reason=\"full-peer\"} 0",
+        "cmiot_alarm{alarm=\"clock\"} 0",
+        "cmiot_alarm{alarm=\"disk\"} 1",
+        "cmiot_audit_last_anchor_timestamp_seconds NaN",
+        "cmiot_budget_limit_per_second{account=\"fleet\"} 50",
+        "cmiot_budget_limit_today{account=\"fleet\"} 9",
+        "cmiot_config_last_reload_success_timestamp_seconds 1768449660.0",
+        "cmiot_config_last_reload_successful 1",
+        "cmiot_lookup_duration_seconds_bucket{le=\"0.0025\",outcome=\"hit\"} 1",
+        "process_start_time_seconds 1768449600.0",
     ] {
         assert!(text.lines().any(|one| one == line), "{line} not in:\n{text}");
     }
@@ -68,7 +90,7 @@ fn series_of_accounts_and_groups_that_are_gone_are_removed() {
     let metrics = Metrics::new();
     let account = |name: &str, remaining_today| AccountGauges {
         account: name.into(),
-        budget: BudgetGauges { waiting: 1, remaining_today },
+        budget: BudgetGauges { waiting: 1, remaining_today, ..BudgetGauges::default() },
         breakers: BreakerGauges::default(),
     };
     let groups = |names: &[&str]| Gauges {
@@ -76,13 +98,21 @@ fn series_of_accounts_and_groups_that_are_gone_are_removed() {
         ..Gauges::default()
     };
     let series = |text: &str, label: &str| text.lines().filter(|line| line.contains(label)).count();
-    let text = metrics.render(&groups(&["a", "b"]), &[account("a", Some(5)), account("b", Some(5))]);
+    let text = metrics.render(
+        Format::OpenMetrics,
+        &groups(&["a", "b"]),
+        &[account("a", Some(5)), account("b", Some(5))],
+    );
     let of_a = series(&text, "\"a\"");
     assert!(of_a > 0 && of_a == series(&text, "\"b\""), "{text}");
-    let text = metrics.render(&groups(&["a"]), &[account("a", None)]);
+    let text = metrics.render(Format::OpenMetrics, &groups(&["a"]), &[account("a", None)]);
     assert_eq!(series(&text, "\"b\""), 0, "{text}");
     assert_eq!(series(&text, "budget_remaining_today{account"), 0, "a limit that was removed: {text}");
-    let text = metrics.render(&groups(&["a", "b"]), &[account("b", Some(5)), account("a", Some(5))]);
+    let text = metrics.render(
+        Format::OpenMetrics,
+        &groups(&["a", "b"]),
+        &[account("b", Some(5)), account("a", Some(5))],
+    );
     assert_eq!(series(&text, "\"a\""), of_a, "it is exported again: {text}");
     assert_eq!(series(&text, "\"b\""), of_a, "{text}");
 }

@@ -19,6 +19,7 @@ impl Relay {
         self.audit.set_timeout(config.gateway.deadline);
         self.admit.reload(config);
         self.cache.reload(config);
+        self.lookup_log.set(config.log.lookups, config.log.lookups_per_second);
         self.config.store(Arc::clone(config));
         Ok(())
     }
@@ -40,6 +41,9 @@ impl Relay {
             self.restore_in_background();
         }
         self.refuse_lost_stamps();
+        self.carrier.report_accounts();
+        self.stale_watch.report(self.clock.monotonic(), self.audit.alarms());
+        self.lookup_log.report();
         self.admit.run_maintenance();
         self.actions.sweep(self.clock.believed().minus(self.admit.replay_horizon()).as_secs());
     }

@@ -20,8 +20,6 @@ impl Relay {
         now: Time,
     ) -> impl Future<Output = HttpResponse> + Send + use<> {
         let Exchange { arrived, peer, mut record, .. } = exchange;
-        // Masked only if the log is read.
-        let card = if tracing::enabled!(tracing::Level::INFO) { record.masked_card() } else { None };
         let elapsed = move |clock: &Clock| clock.monotonic().saturating_sub(arrived.monotonic);
         let result_unknown = matches!(result, Err(Refusal::Begun(_)));
         let (outcome, refusal, response) = match result {
@@ -46,7 +44,11 @@ impl Relay {
         let action = record.action();
         let reason = refusal.as_ref().map_or("", |refusal| refusal.reason);
         let response = response.into_response();
+        let (client, claimed, card) = record.parties();
         let (counted, committed) = self.audit.commit(record, outcome, refusal.as_ref(), elapsed(&self.clock));
+        // Boxed: most lookups have no line while many are served.
+        let line = (!counted).then(|| self.lookup_log.sample(arrived.monotonic)).flatten();
+        let line = line.map(|sampled| Box::new(sampled.line(peer, client, claimed, card)));
         async move {
             let (outcome, reason, response) = match committed.await {
                 Ok(()) => {
@@ -64,11 +66,9 @@ impl Relay {
             };
             let latency = elapsed(&self.clock);
             self.metrics.lookup(outcome, reason, latency);
-            if !counted {
-                tracing::info!(
-                    outcome = outcome.name(), reason, %peer, card,
-                    latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX), "look-up"
-                );
+            self.stale_watch.count(reason);
+            if let Some(line) = line {
+                line.write(outcome, reason, latency);
             }
             response
         }

@@ -57,7 +57,7 @@ use super::queue::PushError;
 use super::schema::{self, Kind, Synchronous};
 use super::{Failure, StoreError};
 use crate::alarms::Alarms;
-use crate::clock::Clock;
+use crate::clock::{Clock, Time};
 use crate::config;
 pub use crate::config::{Bodies, Durability, Identifiers, OnFailure};
 
@@ -195,7 +195,7 @@ impl AuditStore {
         clock: Clock,
         failure: Failure,
     ) -> Result<Self, StoreError> {
-        let shared = Arc::new(Shared::new(&options, failure));
+        let shared = Arc::new(Shared::new(&options, failure, &clock));
         let writer = Writer::open(dir, options, Arc::clone(&shared), clock)?;
         let writer = std::thread::Builder::new()
             .name("audit-writer".into())
@@ -333,6 +333,29 @@ impl AuditStore {
     /// The length of the WAL at the last check, in bytes. A reader that prevents checkpoints makes it grow.
     pub fn wal_bytes(&self) -> u64 {
         self.shared.wal_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Free bytes of the audit's disk at the last check; 0 before the first one.
+    pub fn free_bytes(&self) -> u64 {
+        self.shared.free_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Free bytes of the disk below which no row is written.
+    pub fn min_free(&self) -> u64 {
+        self.shared.min_free
+    }
+
+    /// When an anchor last covered all rows; none before the first one of this process.
+    pub fn anchored_at(&self) -> Option<Time> {
+        let at = self.shared.anchored_at.load(Ordering::Relaxed);
+        (at > i64::MIN).then(|| Time::from_micros(at))
+    }
+
+    /// Whether rows wait long for their commit: for half as long as a request waits at most, or in more than half of the
+    /// queue.
+    pub fn is_behind(&self) -> bool {
+        let stalled = self.shared.stalled.load(Ordering::Acquire);
+        self.healthy() && (stalled || self.queued() > self.shared.queue_limit / 2)
     }
 
     /// Rows that an anchor knows and that are missing, until `audit acknowledge`.

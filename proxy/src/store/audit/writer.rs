@@ -21,7 +21,7 @@ use self::shared::{Awaited, Entry, Shared};
 use super::evidence::anchor::AnchorSigner;
 use super::evidence::lost::{self, Losses};
 use super::log::columns::NoteRow;
-use super::log::disk_space;
+use super::log::disk_space::DiskSpace;
 use super::log::link::ClosedSegment;
 use super::log::month::{self, Month};
 use super::log::notes::{self, Notes};
@@ -299,13 +299,18 @@ impl Writer {
             Ok(()) => {
                 if self.backoff.take().is_some() {
                     tracing::info!("audit records are written again");
+                    self.shared.alarms.clear(Condition::Audit);
                     self.shared.alarms.clear(Condition::AuditLocked);
                 }
             }
             Err(error) => {
-                if self.backoff.is_none() {
-                    tracing::error!(%error, "audit records cannot be written");
-                }
+                self.shared.alarms.raise(
+                    Condition::Audit,
+                    format!(
+                        "audit records cannot be written, and the proxy tries again by itself: {error}; do not remove files of \
+                         [store] dir"
+                    ),
+                );
                 let pause = match &self.backoff {
                     // One attempt is left: it is made when the disk may work again.
                     _ if self.unsettled.is_some() => LONGEST_PAUSE,
@@ -327,7 +332,10 @@ impl Writer {
         if let Some(segment) = &self.segment {
             self.shared.wal_bytes.store(segment.wal_bytes(), Ordering::Relaxed);
         }
-        disk_space::check(&self.dir, self.options.min_free)
+        let disk = DiskSpace::of(&self.dir, self.options.min_free)?;
+        self.shared.free_bytes.store(disk.free, Ordering::Relaxed);
+        disk.report(&self.dir, &self.shared.alarms);
+        disk.check(&self.dir)
     }
 
     /// Periodic maintenance. It must never delay a lookup; failures are logged.
@@ -369,6 +377,7 @@ impl Writer {
     fn anchor(&mut self, segment: &Segment) {
         let head = segment.head();
         if self.anchored == Some(head.last) {
+            self.shared.anchored(self.clock.now());
             return;
         }
         if let Err(error) = segment.sync() {
@@ -378,7 +387,10 @@ impl Writer {
         }
         let month = segment.month.to_string();
         match self.anchor_signer.anchor(self.clock.now(), month, head.last, head.hash) {
-            Ok(()) => self.anchored = Some(head.last),
+            Ok(()) => {
+                self.anchored = Some(head.last);
+                self.shared.anchored(self.clock.now());
+            }
             Err(error) => tracing::error!(%error, "cannot write anchors.log: this anchor is only in the log"),
         }
     }

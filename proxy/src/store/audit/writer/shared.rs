@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::busy::Busy;
 use super::waiters::Waiters;
 use crate::alarms::{Alarms, Condition};
-use crate::clock::Time;
+use crate::clock::{Clock, Time};
 use crate::store::Failure;
 use crate::store::audit::evidence::lost::{Losses, OpenLoss};
 use crate::store::audit::log::columns::Gap;
@@ -18,6 +18,10 @@ use crate::store::queue::Queue;
 
 pub(crate) struct Shared {
     pub(crate) queue: Queue<Entry>,
+    /// Rows that may wait in the queue.
+    pub(crate) queue_limit: usize,
+    /// [`Options::min_free`].
+    pub(crate) min_free: u64,
     pub(crate) waiters: Waiters,
     pub(crate) healthy: AtomicBool,
     pub(crate) busy: Busy,
@@ -33,6 +37,10 @@ pub(crate) struct Shared {
     /// The number of requests without a record since the start.
     pub(crate) missed: AtomicU64,
     pub(crate) wal_bytes: AtomicU64,
+    /// Free bytes of the disk at the last check.
+    pub(crate) free_bytes: AtomicU64,
+    /// When an anchor last covered all rows, in microseconds; `i64::MIN` before the first one.
+    pub(crate) anchored_at: AtomicI64,
     pub(crate) alarms: Alarms,
     /// [`OpenLoss::through`] in microseconds; `i64::MIN` when nothing is lost.
     pub(crate) lost_through: AtomicI64,
@@ -42,9 +50,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(options: &Options, failure: Failure) -> Self {
+    pub(crate) fn new(options: &Options, failure: Failure, clock: &Clock) -> Self {
         Self {
             queue: Queue::new(options.queue),
+            queue_limit: options.queue,
+            min_free: options.min_free,
             waiters: Waiters::default(),
             healthy: AtomicBool::new(true),
             busy: Busy::default(),
@@ -55,7 +65,9 @@ impl Shared {
             gap: Mutex::new(None),
             missed: AtomicU64::new(0),
             wal_bytes: AtomicU64::new(0),
-            alarms: Alarms::default(),
+            free_bytes: AtomicU64::new(0),
+            anchored_at: AtomicI64::new(i64::MIN),
+            alarms: Alarms::new(clock.clone()),
             lost_through: AtomicI64::new(i64::MIN),
             lost_while_running: AtomicBool::new(false),
             acknowledgements: AtomicU64::new(0),
@@ -72,6 +84,11 @@ impl Shared {
         let through = losses.through().map_or(i64::MIN, Time::as_micros);
         self.lost_through.store(through, Ordering::Release);
         self.lost_while_running.store(losses.lost_while_running(), Ordering::Release);
+    }
+
+    /// Notes that an anchor covers all rows at this time.
+    pub(crate) fn anchored(&self, at: Time) {
+        self.anchored_at.store(at.as_micros(), Ordering::Relaxed);
     }
 
     pub(crate) fn lost(&self) -> Option<OpenLoss> {

@@ -20,8 +20,8 @@ fn writer(dir: &Path, now: Time) -> (Writer, ManualClock) {
 }
 
 fn writer_with(dir: &Path, now: Time, options: Options) -> (Writer, ManualClock) {
-    let shared = Arc::new(Shared::new(&options, Failure::default()));
     let (clock, hand) = Clock::manual(now);
+    let shared = Arc::new(Shared::new(&options, Failure::default(), &clock));
     (Writer::open(dir, options, shared, clock).unwrap(), hand)
 }
 
@@ -377,8 +377,8 @@ fn a_newer_segment_is_refused() {
         .unwrap()
         .pragma_update(None, "user_version", 99)
         .unwrap();
-    let shared = Arc::new(Shared::new(&Options::default(), Failure::default()));
     let (clock, _hand) = Clock::manual(NOON);
+    let shared = Arc::new(Shared::new(&Options::default(), Failure::default(), &clock));
     let error = Writer::open(dir.path(), Options::default(), shared, clock).err().unwrap();
     assert!(matches!(error.fault(), Fault::Newer { found: 99, .. }), "{error}");
 }

@@ -153,7 +153,7 @@ fn a_loss_that_is_open_is_noted_again_when_its_note_is_lost() {
         .collect();
     assert_eq!(lost.len(), 2, "{lost:?}");
     assert!(lost[0].starts_with("2026-01 rows 1-1") && lost[1].starts_with("2026-02 rows "), "{lost:?}");
-    let text = later.shared.alarms.list()[0].1.clone();
+    let text = later.shared.alarms.list()[0].text.clone();
     assert!(lost.iter().all(|lost| text.contains(lost)), "{text}");
 }
 
