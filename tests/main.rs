@@ -143,6 +143,9 @@ mod upgrade;
 // The admin listener: health, metrics, tokens, roles.
 mod admin;
 
+// The rules for Prometheus, the dashboard, the metrics, docs/operations.md.
+mod monitoring;
+
 // Alarms, their lines in the log, and the log under systemd.
 mod watch;
 

@@ -38,6 +38,11 @@ const PACKAGES: &[Package] = &[
     },
     Package { program: "cmake", package: "cmake", reason: "the signer's CMake files are run as they stand" },
     Package { program: "make", package: "make", reason: "CMake builds with it" },
+    Package {
+        program: "promtool",
+        package: "prometheus",
+        reason: "the metrics are checked, and each alert rule is made to fire",
+    },
 ];
 
 /// Peers and load generator of the benches; the tests need none of them.
