@@ -66,6 +66,7 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     build(&optimised, &target())?;
     for triple in &targets {
         Executable::new(executable(&target(), triple), triple)?.demo()?;
+        lists_its_crates(&executable(&target(), triple))?;
     }
     println!("\n| executable | MiB | of at most |\n| --- | --- | --- |");
     let mut over = Vec::new();
@@ -203,6 +204,15 @@ fn replaced_paths(folder: &Path) -> Result<[(String, &'static str); 3]> {
         );
     }
     Ok(paths)
+}
+
+/// Fails if the executable has no section with the list of its crates, which cargo-auditable adds.
+fn lists_its_crates(program: &Path) -> Result<()> {
+    const SECTION: &[u8] = b"\0.dep-v0\0";
+    let bytes = fs::read(program).with_context(|| program.display().to_string())?;
+    let found = bytes.windows(SECTION.len()).any(|window| window == SECTION);
+    ensure!(found, "{} does not list its crates: its section .dep-v0 is missing", program.display());
+    Ok(())
 }
 
 /// Path of an executable that [`build`] made.
