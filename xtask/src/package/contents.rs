@@ -65,6 +65,10 @@ pub(super) fn gather(
     }
     let drop_in = read(&format!("packaging/{NAME}.service.d/audit-group.conf"))?;
     add(format!("{doc}/examples/audit-group.conf"), drop_in, Kind::Documentation);
+    for name in ["prometheus/rules.yml", "grafana/dashboard.json"] {
+        let example = read(&format!("packaging/{name}"))?;
+        add(format!("{doc}/examples/{name}"), example, Kind::Documentation);
+    }
     for (page, content) in manual()? {
         match page.rsplit('.').next().unwrap_or_default() {
             "1" => add(format!("/usr/share/man/man1/{page}.gz"), gzip(&content)?, Kind::Manual),

@@ -11,8 +11,9 @@ pub struct Log {
     pub format: LogFormat,
     /// The level of the lines of lookups, whose target is `lookup`.
     pub lookups: LookupLevel,
-    /// Lookups per second that each have a line; of further ones every hundredth has one. At 200, journald's limit of
+    /// Lookups that each have a line in a second; of further ones every hundredth has one. At 200, journald's limit of
     /// 10,000 lines in 30 seconds leaves room for other lines.
+    #[schemars(extend("x-unit" = "lookups per second"))]
     pub lookups_per_second: u32,
 }
 
