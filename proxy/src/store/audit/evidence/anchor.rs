@@ -146,8 +146,8 @@ pub(crate) struct AnchorSigner {
 
 impl AnchorSigner {
     /// Opens the folder's key, or creates one. New files of anchors and of the public key get `mode`. If the key
-    /// differs from the one that signed the folder's anchors so far, calls `changed` with "from A to B" before it
-    /// writes anything.
+    /// differs from the folder's public key, or did not sign the last anchor, calls `changed` with "from A to B" before
+    /// it writes anything.
     pub(crate) fn open(
         dir: &Path,
         mode: u32,
@@ -170,15 +170,15 @@ impl AnchorSigner {
         let (log, public) = (dir.join(LOG), dir.join(PUBLIC));
         let text = format!("{}\n", *hex(key.public_key().as_ref()));
         let before = fs::read_to_string(&public).ok();
+        if let Some(former) = former_key(before.as_deref(), &log, key.public_key().as_ref()) {
+            tracing::error!(
+                former,
+                public_key = text.trim_end(),
+                "the key that signs audit anchors has changed: find out why, and keep both public keys to verify"
+            );
+            changed(format!("from {former} to {}", text.trim_end()))?;
+        }
         if before.as_deref() != Some(&text) {
-            if let Some(former) = former_key(before.as_deref(), &log, &text) {
-                tracing::error!(
-                    former,
-                    public_key = text.trim_end(),
-                    "the key that signs audit anchors has changed: find out why, and keep both public keys to verify"
-                );
-                changed(format!("from {former} to {}", text.trim_end()))?;
-            }
             atomic_file::write(&public, text.as_bytes(), mode, Existing::Replace)
                 .map_err(StoreError::io(&public))?;
             tracing::info!(
@@ -222,13 +222,15 @@ fn share(file: &Path, mode: u32) {
     }
 }
 
-/// The key that signed before, if it was another one: from the file of the public key, or from the last anchor.
-fn former_key(before: Option<&str>, log: &Path, now: &str) -> Option<String> {
-    if let Some(key) = before.and_then(PublicKey::parse) {
-        return (Some(&key) != PublicKey::parse(now).as_ref()).then(|| key.to_string());
+/// The key that signed before, if it was another one: from the file of the public key, or from the last anchor. Both files
+/// of the key can be replaced together, and then only the anchor shows it.
+fn former_key(before: Option<&str>, log: &Path, now: &[u8]) -> Option<String> {
+    let is_now = |key: &PublicKey| key.0[..] == *now;
+    if let Some(key) = before.and_then(PublicKey::parse).filter(|key| !is_now(key)) {
+        return Some(key.to_string());
     }
     let last = tail(log).pop()?;
-    let same = PublicKey::parse(now).is_some_and(|key| last.is_signed_by(&key));
+    let same = <[u8; 32]>::try_from(now).is_ok_and(|now| last.is_signed_by(&PublicKey(now)));
     (!same).then(|| "an unknown key".to_owned())
 }
 
@@ -325,13 +327,28 @@ mod tests {
         let text = reported(dir.path()).unwrap();
         let now = PublicKey::of_folder(dir.path()).unwrap();
         assert_eq!(text, format!("from {former} to {now}"));
-        assert_eq!(reported(dir.path()), None, "once");
+        // Until the new key has signed: a process that ends before that has not written the note.
+        assert!(reported(dir.path()).is_some());
+        AnchorSigner::open(dir.path(), 0o600, |_| Ok(()))
+            .unwrap()
+            .anchor(Time::EPOCH, "2026-01".into(), 8, Hash::NONE)
+            .unwrap();
+        assert_eq!(reported(dir.path()), None, "it has signed");
+        // Another folder's key, with its public key.
+        let other = tempfile::tempdir().unwrap();
+        signed(other.path());
+        for file in [KEY, PUBLIC] {
+            fs::copy(other.path().join(file), dir.path().join(file)).unwrap();
+        }
+        let theirs = PublicKey::of_folder(other.path()).unwrap();
+        assert_eq!(reported(dir.path()), Some(format!("from an unknown key to {theirs}")));
         // Both files gone: the last anchor shows it.
         for file in [KEY, PUBLIC] {
             fs::remove_file(dir.path().join(file)).unwrap();
         }
         assert!(reported(dir.path()).unwrap().starts_with("from an unknown key to "));
         // A lost public key alone is only written again.
+        fs::remove_file(dir.path().join(LOG)).unwrap();
         signed(dir.path());
         fs::remove_file(dir.path().join(PUBLIC)).unwrap();
         assert_eq!(reported(dir.path()), None);
