@@ -19,7 +19,7 @@ use super::reader::AuditReader;
 use crate::clock::Time;
 use crate::store::atomic_file::{self, AtomicFile, Existing};
 use crate::store::schema::{self, Kind};
-use crate::store::{Fault, StoreError, files, folder};
+use crate::store::{Fault, StoreError, folder};
 
 /// The least months that network logs must be kept in China (Cybersecurity Law, article 21).
 pub const LEAST_MONTHS: u32 = 6;
@@ -42,8 +42,8 @@ fn newest_record(dir: &Path) -> Option<Time> {
     AuditReader::new(dir).newest_record().ok().flatten()
 }
 
-/// The months before the last `keep` ones that have files, oldest first: a segment, or a key or a WAL that an
-/// interrupted command left. The last month is that of the clock, of the newest record or of the newest segment,
+/// The months before the last `keep` ones that have files, oldest first: a segment, one that was moved aside, or a key or
+/// a WAL that an interrupted command left. The last month is that of the clock, of the newest record or of the newest segment,
 /// whichever is the earliest: a wrong clock deletes nothing that a right one would keep. The month of the newest
 /// segment is never among them.
 ///
@@ -54,22 +54,22 @@ pub fn prunable(dir: &Path, keep: u32, now: Time) -> Result<Vec<Month>, StoreErr
     let last =
         [newest, newest_record(dir).map(Month::of)].into_iter().flatten().fold(Month::of(now), Month::min);
     let oldest_kept = last.minus(keep.saturating_sub(1));
-    let of_file = |name: &str| {
-        let name = name.strip_prefix("audit-")?;
-        let (month, rest) = name.split_at_checked("2026-01".len())?;
-        FILES.contains(&rest).then(|| Month::parse(month))?
-    };
-    let io = StoreError::io(dir);
-    let mut months = BTreeSet::new();
-    for entry in fs::read_dir(dir).map_err(io)? {
-        let month = entry.map_err(io)?.file_name().to_str().and_then(of_file);
-        months.extend(month.filter(|&month| month < oldest_kept && Some(month) != newest));
-    }
-    Ok(months.into_iter().collect())
+    let months: BTreeSet<Month> = files(dir)?.into_iter().map(|(month, _)| month).collect();
+    let is_prunable = |month: &Month| *month < oldest_kept && Some(*month) != newest;
+    Ok(months.into_iter().filter(is_prunable).collect())
 }
 
-/// The files of a month, after `audit-2026-01`.
-const FILES: [&str; 5] = [".db", ".db-wal", ".db-shm", ".key", ".key.part"];
+/// The files in a folder that belong to a month by their name.
+fn files(dir: &Path) -> Result<Vec<(Month, PathBuf)>, StoreError> {
+    let io = StoreError::io(dir);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let month = entry.file_name().to_str().and_then(month_of_file);
+        found.extend(month.map(|month| (month, entry.path())));
+    }
+    Ok(found)
+}
 
 /// Leaves the note about an act of an operator that changes nothing here, such as an export, for the process that owns the
 /// folder. `detail` says who did it, from where, and what was selected.
@@ -86,19 +86,31 @@ pub fn note_act(dir: &Path, what: &'static str, detail: String, now: Time) -> Re
     notes::leave(dir, &NoteRow { at: now, what, detail })
 }
 
-/// Deletes a segment that has ended, its identity key first: an interrupted command leaves no cards that can still be
-/// identified. Run again, it deletes the rest.
+/// The month of a file that this program or SQLite made: `audit-2026-01.db` or `.key`, unfinished (`.part`) or moved
+/// aside (`.lost-1`), and SQLite's files of it. Other names are an operator's.
+fn month_of_file(name: &str) -> Option<Month> {
+    let (month, rest) = name.strip_prefix("audit-")?.split_at_checked("2026-01".len())?;
+    let rest = ["-wal", "-shm", "-journal"].into_iter().find_map(|end| rest.strip_suffix(end)).unwrap_or(rest);
+    let number = |end: &str| !end.is_empty() && end.bytes().all(|byte| byte.is_ascii_digit());
+    let is_ours = match rest {
+        ".db" | ".key" | ".db.part" | ".key.part" => true,
+        rest => rest.strip_prefix(".db.lost-").is_some_and(number),
+    };
+    is_ours.then(|| Month::parse(month))?
+}
+
+/// Deletes a segment that has ended with all files of its month, its identity key first: an interrupted command leaves no
+/// cards that can still be identified. Run again, it deletes the rest.
 ///
 /// # Errors
 /// When a file cannot be deleted.
 pub fn prune(dir: &Path, month: Month, by: &str, now: Time) -> Result<(), StoreError> {
-    let path = month.path(dir);
     notes::leave(dir, &NoteRow { at: now, what: PRUNED, detail: format!("{month} {by}") })?;
     IdentityKey::destroy(dir, month)?;
-    for file in files::database_files(&path) {
+    for (_, file) in files(dir)?.into_iter().filter(|(of, _)| *of == month) {
         atomic_file::remove(&file).map_err(StoreError::io(&file))?;
     }
-    atomic_file::sync_folder(&path).map_err(StoreError::io(dir))
+    atomic_file::sync_folder(&month.path(dir)).map_err(StoreError::io(dir))
 }
 
 /// Destroys the identity key of a month: its card hashes can no longer be linked to cards, and the chain stays whole.
@@ -346,6 +358,43 @@ mod tests {
         assert_eq!(left_of(dir.path(), &months[..3]), [""; 0]);
         assert_eq!(notes_of(dir.path()), 3);
         assert_eq!(super::prunable(dir.path(), 1, month(90)).unwrap(), []);
+    }
+
+    #[test]
+    fn every_file_of_a_pruned_month_is_deleted_and_an_operators_files_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let months = four_months(dir.path());
+        let write = |month: Month, end: &str| {
+            fs::write(dir.path().join(format!("audit-{month}{end}")), "rows").unwrap();
+        };
+        let ours = [
+            ".db-journal",
+            ".db.lost-1",
+            ".db.lost-1-wal",
+            ".db.lost-1-shm",
+            ".db.lost-12",
+            ".db.part",
+            ".db.part-journal",
+            ".key.part",
+        ];
+        let theirs = [".db.bak", ".db.lost-", ".db.lost-x", ".db.lost-1.gz", ".csv", ".db.old-wal"];
+        for end in ours.iter().chain(&theirs) {
+            write(months[0], end);
+        }
+        // Of a month whose segment is gone, and of one that stays.
+        let gone = Month::parse("2020-02").unwrap();
+        write(gone, ".db.lost-1");
+        write(months[1], ".db.lost-1");
+        let prunable = prunable(dir.path(), 3, month(90)).unwrap();
+        assert_eq!(prunable, [gone, months[0]]);
+        prunable.iter().for_each(|&one| prune(dir.path(), one, "by=test", month(90)).unwrap());
+        assert_eq!(left_of(dir.path(), &[gone]), [""; 0]);
+        let mut left = left_of(dir.path(), &months[..1]);
+        left.sort_unstable();
+        let mut stay: Vec<String> = theirs.iter().map(|end| format!("audit-{}{end}", months[0])).collect();
+        stay.sort_unstable();
+        assert_eq!(left, stay);
+        assert!(left_of(dir.path(), &months[1..2]).contains(&format!("audit-{}.db.lost-1", months[1])));
     }
 
     #[test]
