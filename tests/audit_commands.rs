@@ -4,10 +4,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::support::{Card, Clocked, ICCID, MSISDN, Output, Proxy, Setup, carrier, run};
+use crate::support::{Card, Clocked, ICCID, MSISDN, Output, Proxy, Setup, carrier, eventually, run};
 
 /// From 2026-01-15, the initial time of a clocked proxy, to 2026-02-15.
 const A_MONTH: Duration = Duration::from_secs(31 * 86_400);
@@ -196,7 +197,12 @@ async fn a_look_up_is_shown_with_its_calls_and_its_changes() {
     for said in [MSISDN.number, "carrier calls: 1", &carrier.calls()[0].transid, "normal"] {
         assert!(shown.out.contains(said), "{said}: {}", shown.out);
     }
-    assert_eq!(audit(&dir, &["show", "4711"]).await.failed(1, ["4711"]).out, "");
+    let segment = Connection::open_with_flags(proxy.audit_file(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let call: i64 = segment.query_row("SELECT id FROM call", [], |row| row.get(0)).unwrap();
+    let shown = audit(&dir, &["show", &call.to_string()]).await.success();
+    assert!(shown.out.starts_with("carrier call\n"), "{}", shown.out);
+    assert!(shown.out.contains(&carrier.calls()[0].transid), "{}", shown.out);
+    assert_eq!(audit(&dir, &["show", "4711"]).await.failed(1, ["no row", "4711"]).out, "");
     let changes = audit(&dir, &["changes", "--format", "csv", "--card", MSISDN.number]).await.success();
     assert_eq!(changes.out, "card,kind,from,to,after,before,lookup\n");
 }
@@ -285,6 +291,17 @@ async fn pruning_leaves_what_verifies_and_a_note() {
     let pruned = audit(&dir, &["prune", "--keep", "1mo", "--force"]).await.success();
     assert_eq!(pruned.out, "2026-01 deleted\n");
     assert!(!dir.join("audit-2026-01.db").exists() && dir.join("audit-2026-02.db").exists());
+    // The running proxy makes a row of the note within seconds.
+    let newest = dir.join("audit-2026-02.db");
+    let segment = Connection::open_with_flags(newest, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let note = || {
+        proxy.clock.advance(Duration::from_secs(1));
+        segment.query_row("SELECT id FROM note", [], |row| row.get::<_, i64>(0)).ok()
+    };
+    let note = eventually("the row of a note", || std::future::ready(note())).await;
+    let shown = audit(&dir, &["show", &note.to_string()]).await.success();
+    assert!(shown.out.starts_with("note\n"), "{}", shown.out);
+    assert!(shown.out.contains("pruned") && shown.out.contains("2026-01"), "{}", shown.out);
     let verified = audit(&dir, &["verify"]).await.success();
     assert!(verified.out.contains("2026-01: not here; its manifest: "), "{}", verified.out);
     assert!(verified.out.contains("chain ok"), "{}", verified.out);

@@ -1,4 +1,4 @@
-//! `cmiot-proxy audit query|show|changes`: lookups, one lookup, and status changes.
+//! `cmiot-proxy audit query|show|changes`: lookups, one row, and status changes.
 
 use std::ops::ControlFlow;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use cmiot_proxy::audit::{filter, render};
 use cmiot_proxy::clock::Time;
 use cmiot_proxy::store::audit::query::{
-    self, CALL, CHANGE, Field, Fields, Filter, LOOKUP, ViewColumn, ViewKind,
+    self, CALL, CHANGE, Field, Fields, Filter, LOOKUP, ShownRow, ViewColumn, ViewKind,
 };
 use comfy_table::Table;
 
@@ -125,27 +125,36 @@ impl Format {
     }
 }
 
-/// Show one lookup with the carrier calls that it cost.
+/// Show one row: a lookup with the carrier calls that it cost, a carrier call, a note (such as the intent of an action,
+/// whose number Proxy-Status gives), or a count.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cmiot-proxy audit show --dir data 4711")]
 pub(super) struct Show {
     #[command(flatten)]
     folder: Folder,
-    /// Number of the lookup
+    /// Number of the row
     #[arg(value_parser = clap::value_parser!(i64).range(1..))]
     id: i64,
 }
 
 impl Show {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Some(found) = query::lookup(&self.folder.with_segments()?, self.id)? else {
-            crate::cli::warn(&format!("no lookup has the number {}", self.id));
-            return Ok(ExitCode::FAILURE);
-        };
-        out!("{}", vertical_table(LOOKUP, &found.lookup));
-        out!("carrier calls: {}", found.calls.len());
-        for call in &found.calls {
-            out!("{}", vertical_table(CALL, call));
+        match query::row(&self.folder.with_segments()?, self.id)? {
+            Some(ShownRow::Lookup(found)) => {
+                out!("{}", vertical_table(LOOKUP, &found.lookup));
+                out!("carrier calls: {}", found.calls.len());
+                for call in &found.calls {
+                    out!("{}", vertical_table(CALL, call));
+                }
+            }
+            Some(ShownRow::Other { kind, columns, fields }) => {
+                out!("{kind}");
+                out!("{}", vertical_table(columns, &fields));
+            }
+            None => {
+                crate::cli::warn(&format!("no row has the number {}", self.id));
+                return Ok(ExitCode::FAILURE);
+            }
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -1,10 +1,11 @@
-//! Queries: lookups newest first, one lookup with its carrier calls, status changes, statistics per hour or day.
+//! Queries: lookups newest first, one row of any kind, status changes, statistics per hour or day.
 //!
 //! Each query opens the segments read-only with connections of its own and sees one state of each; nothing stays open
 //! between pages. Row numbers continue from segment to segment, so a row number is the cursor of a page.
 
 mod changes;
 pub(crate) mod range;
+mod row;
 mod stats;
 
 use std::ops::{ControlFlow, RangeInclusive};
@@ -27,8 +28,9 @@ use crate::store::schema::{self, Kind};
 use crate::store::{Fault, StoreError};
 
 pub use self::changes::changes;
+pub use self::row::{ShownRow, row};
 pub use self::stats::{Bucket, BucketStats, LatencyPercentiles, Stats, stats};
-pub use super::log::columns::{CALL, CHANGE, LOOKUP, ViewColumn, ViewKind, position};
+pub use super::log::columns::{CALL, CHANGE, GAP, LOOKUP, NOTE, REFUSED, ViewColumn, ViewKind, position};
 
 /// The lookups to find: those that meet every condition that is set.
 #[derive(Clone, Debug, Default)]

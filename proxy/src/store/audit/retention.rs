@@ -90,7 +90,8 @@ pub fn note_act(dir: &Path, what: &'static str, detail: String, now: Time) -> Re
 /// aside (`.lost-1`), and SQLite's files of it. Other names are an operator's.
 fn month_of_file(name: &str) -> Option<Month> {
     let (month, rest) = name.strip_prefix("audit-")?.split_at_checked("2026-01".len())?;
-    let rest = ["-wal", "-shm", "-journal"].into_iter().find_map(|end| rest.strip_suffix(end)).unwrap_or(rest);
+    let rest =
+        ["-wal", "-shm", "-journal"].into_iter().find_map(|end| rest.strip_suffix(end)).unwrap_or(rest);
     let number = |end: &str| !end.is_empty() && end.bytes().all(|byte| byte.is_ascii_digit());
     let is_ours = match rest {
         ".db" | ".key" | ".db.part" | ".key.part" => true,

@@ -411,6 +411,33 @@ pub const CALL: &[ViewColumn] = &[
     shown("body", ViewKind::Text),
 ];
 
+/// The columns of a note, in the order of its fields.
+pub const NOTE: &[ViewColumn] = &[
+    shown("id", ViewKind::Id),
+    shown("time", ViewKind::Time),
+    shown("what", ViewKind::Text),
+    shown("detail", ViewKind::Text),
+];
+
+/// The columns of a count of refused requests, in the order of its fields.
+pub const REFUSED: &[ViewColumn] = &[
+    shown("id", ViewKind::Id),
+    shown("first", ViewKind::Time),
+    shown("last", ViewKind::Time),
+    shown("peer", ViewKind::Text),
+    shown("reason", ViewKind::Text),
+    shown("count", ViewKind::Number),
+];
+
+/// The columns of a count of requests without a record, in the order of its fields.
+pub const GAP: &[ViewColumn] = &[
+    shown("id", ViewKind::Id),
+    shown("first", ViewKind::Time),
+    shown("last", ViewKind::Time),
+    shown("answered", ViewKind::Number),
+    shown("refused", ViewKind::Number),
+];
+
 /// The columns of a status change, in the order of its fields.
 pub const CHANGE: &[ViewColumn] = &[
     shown("card", ViewKind::Text).narrow(),
