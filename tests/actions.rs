@@ -100,11 +100,12 @@ async fn an_action_under_way_at_a_crash_is_not_sent_again() {
 async fn an_action_whose_end_is_recorded_is_a_replay() {
     let (carrier, setup) = resets().await;
     let mut proxy = setup.start().await;
-    // Success and refusal by the carrier both are a result.
-    for code in ["0", "73"] {
+    // Success and refusal by the carrier both are a result, which invites no gateway to send the action again.
+    for code in ["0", "73", "99", "20", "72"] {
         carrier.set_rules([Rule::any().code(code)]);
         let (query, calls) = (sign(&proxy), carrier.count());
-        assert_eq!(act(&proxy, &query).await.code(), code);
+        let response = act(&proxy, &query).await;
+        assert_eq!((response.code().as_str(), response.header("retry-after")), (code, None));
         assert!(start_row(&proxy, &query).is_some());
         act(&proxy, &query).await.assert_refusal_for("7", "transid used before");
         proxy.restart().await;

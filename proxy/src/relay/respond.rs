@@ -25,12 +25,17 @@ impl Relay {
         let (outcome, refusal, response) = match result {
             Ok(Selected { outcome, entry, cache_status }) => {
                 let age = now.since(entry.answered_at);
+                // The carrier's response is the result of an action: a gateway must not send it again.
+                let retry_after = match record.action() {
+                    Some(_) => None,
+                    None => retry_after(entry.reply.verdict.class),
+                };
                 let response = GatewayResponse::relayed(
                     entry.reply.body.clone(),
                     &entry.reply.content_type,
                     cache_status,
                     age,
-                    retry_after(entry.reply.verdict.class),
+                    retry_after,
                 );
                 record.answered(entry, age);
                 (outcome, None, response)
