@@ -118,6 +118,7 @@ pub fn verify(
     let mut report = Report::default();
     let mut in_scope = AnchorsInScope::new(scope, &mut report);
     let mut months = month::list(dir)?;
+    let newest = months.first().copied();
     months.reverse();
     months.retain(|&month| scope.has(month));
     let mut segments = Vec::new();
@@ -165,8 +166,8 @@ pub fn verify(
     for (_, note) in Notes::default().pending(dir) {
         noted.take(note.at, note.what, &note.detail);
     }
-    known.retain(|month, _| !months.contains(month) && scope.has(*month));
-    missing(&known, in_scope, &noted, &mut wrong, &mut report);
+    let absent = |month: &Month| !months.contains(month) && scope.has(*month);
+    missing(&known, absent, in_scope, |month| noted.pruned(month, newest), &mut wrong, &mut report);
     report_contradictions(wrong, &noted, scope.own_anchors, &mut report);
     Ok(report)
 }
@@ -306,23 +307,27 @@ fn link_fault(
     Some((what, rows))
 }
 
-/// Reports months in scope that a manifest or an anchor knows and that are missing: each needs the note of its pruning.
+/// Reports months in scope that a manifest or an anchor knows and that are missing: each needs the note of its pruning,
+/// and its rows must be in a manifest. `pruned` gives the time of the note.
 fn missing<'a>(
     known: &BTreeMap<Month, Manifest>,
+    absent: impl Fn(&Month) -> bool,
     mut in_scope: AnchorsInScope<'a>,
-    noted: &Noted,
+    pruned: impl Fn(Month) -> Option<Time>,
     wrong: &mut Vec<Contradiction<'a>>,
     report: &mut Report,
 ) {
-    let mut months: Vec<Month> = in_scope.months().chain(known.keys().copied()).collect();
+    let mut months: Vec<Month> = in_scope.months().chain(known.keys().copied().filter(absent)).collect();
     months.sort_unstable();
     months.dedup();
     for month in months {
         let anchors: Vec<&Anchor> = in_scope.take(month).rest().collect();
         let manifest = known.get(&month);
-        let Some(pruned) = noted.pruned(month) else {
-            const GONE: &str =
-                "the segment is missing, and no note in the segments verified says that it was pruned";
+        let rows_before = known.range(..month).next_back().map_or(0, |(_, before)| before.last);
+        let is_unlisted = manifest.is_none() && anchors.last().is_some_and(|anchor| anchor.last > rows_before);
+        let Some(pruned) = pruned(month).filter(|_| !is_unlisted) else {
+            const GONE: &str = "the segment is missing, and no note in the segments verified explains that: a month is \
+                                pruned after a later one has begun, whose manifest lists its rows";
             match anchors.last() {
                 Some(anchor) => {
                     report.anchors += anchors.len() as u64;

@@ -63,8 +63,10 @@ impl Noted {
     }
 
     /// The time of the note that explains a pruned month. Pruning deletes a month only after all before it, and an
-    /// earlier note disappears with its segment, so the note of a later month explains the earlier ones.
-    pub(super) fn pruned(&self, month: Month) -> Option<Time> {
+    /// earlier note disappears with its segment, so the note of a later month explains the earlier ones. The newest
+    /// segment is never pruned: no note explains it, nor a month after it.
+    pub(super) fn pruned(&self, month: Month, newest: Option<Month>) -> Option<Time> {
+        newest.filter(|newest| month < *newest)?;
         self.pruned.iter().filter(|(pruned, _)| *pruned >= month).min().map(|&(_, at)| at)
     }
 

@@ -117,6 +117,46 @@ fn a_pruned_month_is_explained_by_its_note_and_by_that_of_a_later_one() {
 }
 
 #[test]
+fn a_forged_note_hides_no_segment_that_was_not_pruned() {
+    let (dir, _) = months();
+    let kept = anchors(dir.path());
+    fs::remove_file(file(dir.path(), 3)).unwrap();
+    let forged = NoteRow { at: NOON.plus(MONTH * 2), what: "pruned", detail: "2027-01".into() };
+    notes::leave(dir.path(), &forged).unwrap();
+    let assert_found = || {
+        let found = damage(dir.path(), &kept);
+        let newest: Vec<_> = found.iter().filter(|damage| damage.segment.to_string() == name(3)).collect();
+        assert!(newest.iter().any(|damage| damage.what.contains("is missing")), "{found:?}");
+    };
+    assert_found();
+    // Behind a later segment, whose manifest does not list it, the note is in the chain.
+    fs::remove_file(dir.path().join(LOG)).unwrap();
+    let may = Clock::manual(NOON.plus(MONTH * 4)).0;
+    AuditStore::open(dir.path(), Options::default(), may).unwrap().close();
+    assert!(file(dir.path(), 4).exists() && notes::leave(dir.path(), &forged).is_ok());
+    assert_found();
+}
+
+#[test]
+fn a_pruned_month_without_rows_is_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    for month in 0..3_u32 {
+        let now = NOON.plus(MONTH * month);
+        let store = AuditStore::open(dir.path(), Options::default(), Clock::manual(now).0).unwrap();
+        if month != 1 {
+            assert_eq!(store.append(row(now, "a")).wait(), Ok(()));
+        }
+        store.close();
+    }
+    let kept = anchors(dir.path());
+    assert!(kept.iter().any(|anchor| anchor.segment == name(1)));
+    for month in 0..2 {
+        prune(dir.path(), Month::parse(&name(month)).unwrap(), NOON.plus(MONTH * 2)).unwrap();
+    }
+    assert_eq!(damage(dir.path(), &kept), []);
+}
+
+#[test]
 fn a_folder_that_is_rolled_back_is_found_against_later_anchors_alone() {
     let (dir, snapshots) = months();
     let later = anchors(dir.path());
