@@ -19,6 +19,9 @@ use crate::units::Secret;
 /// Its name.
 pub const FILE: &str = "admin.token";
 
+/// The hex digits of a token that the proxy makes.
+const LENGTH: usize = 32;
+
 /// The form of a token, for an error.
 pub(super) const FORM: &str = "needs at least 16 printable ASCII characters without blanks";
 
@@ -47,8 +50,11 @@ pub fn read(dir: &Path) -> Result<Option<Secret>, ConfigError> {
     refuse_others(&path, &found, Contents::Secret).map_err(|e| e.at(Location::file(&path)))?;
     let bytes = Zeroizing::new(plain_file::read(&path).map_err(|e| wrong(format!("cannot be read: {e}")))?);
     let token = parse(bytes.trim_ascii_end());
-    token.map(Some).ok_or_else(|| {
-        wrong(FORM.to_owned()).remedy("remove it, and the proxy makes a new one at its next start")
+    // One that was cut off may be long enough for a configured token, and easier to guess than the one that was made.
+    let is_cut_off = |text: &[u8]| text.len() < LENGTH && text.iter().all(u8::is_ascii_hexdigit);
+    token.filter(|_| !is_cut_off(bytes.trim_ascii_end())).map(Some).ok_or_else(|| {
+        let problem = format!("holds no whole token: the proxy makes one of {LENGTH} hex digits; another {FORM}");
+        wrong(problem).remedy("remove it, and the proxy makes a new one at its next start")
     })
 }
 
@@ -62,7 +68,7 @@ pub fn read_or_make(dir: &Path) -> Result<(Secret, bool), ConfigError> {
     }
     let path = dir.join(FILE);
     let wrong = |e: io::Error| ConfigError::of_file(&path, format!("cannot be written: {e}"));
-    let mut bytes = Zeroizing::new([0; 16]);
+    let mut bytes = Zeroizing::new([0; LENGTH / 2]);
     SystemRandom::new().fill(bytes.as_mut()).map_err(|_| wrong(io::Error::other("no random numbers")))?;
     let text = Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
     // Written next to it and renamed, so that a crash never leaves half a token.
@@ -110,8 +116,15 @@ mod tests {
         assert!(read(dir.path()).unwrap_err().to_string().contains("chmod o= "));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         assert!(read(dir.path()).unwrap().is_some());
-        fs::write(&path, "short").unwrap();
-        assert!(read(dir.path()).unwrap_err().to_string().contains("remove it"));
+        for cut_off in ["", "short", "0123456789abcdef", "0123456789abcdef0123456789abcde"] {
+            fs::write(&path, cut_off).unwrap();
+            let error = read(dir.path()).unwrap_err().to_string();
+            for part in [FILE, "no whole token", "remove it"] {
+                assert!(error.contains(part), "{cut_off}: {error}");
+            }
+        }
+        fs::write(&path, "an-operators-own-token").unwrap();
+        assert!(read(dir.path()).unwrap().is_some());
         fs::rename(&path, dir.path().join("elsewhere")).unwrap();
         std::os::unix::fs::symlink("elsewhere", &path).unwrap();
         assert!(read_or_make(dir.path()).unwrap_err().to_string().contains("not a plain file"));

@@ -34,6 +34,12 @@ pub use self::lines::{Lines, read};
 pub const LOG: &str = "anchors.log";
 /// The private key, created at the first start.
 pub(crate) const KEY: &str = "audit-anchor.key";
+/// The fault of a file that has something else.
+const NO_KEY: Fault = Fault::Unable {
+    why: "holds no key that signs anchors (Ed25519, PKCS #8): it is cut off or was overwritten",
+    remedy: "restore it from a backup, or move it away: the proxy then creates a new key, and records the change; keep \
+             the present audit-anchor.pub, since it verifies the anchors so far",
+};
 /// The public key, for verification.
 pub(crate) const PUBLIC: &str = "audit-anchor.pub";
 
@@ -165,8 +171,7 @@ impl AnchorSigner {
             Err(error) if error.kind() == io::ErrorKind::NotFound => create_key(&path)?,
             Err(error) => return Err(StoreError::io(&path)(error)),
         };
-        let key = Ed25519KeyPair::from_pkcs8(&bytes)
-            .map_err(|_| StoreError::new(&path, Fault::Malformed { value: "anchor key" }))?;
+        let key = Ed25519KeyPair::from_pkcs8(&bytes).map_err(|_| StoreError::new(&path, NO_KEY))?;
         let (log, public) = (dir.join(LOG), dir.join(PUBLIC));
         let text = format!("{}\n", *hex(key.public_key().as_ref()));
         let before = fs::read_to_string(&public).ok();
@@ -352,6 +357,21 @@ mod tests {
         signed(dir.path());
         fs::remove_file(dir.path().join(PUBLIC)).unwrap();
         assert_eq!(reported(dir.path()), None);
+    }
+
+    #[test]
+    fn a_key_that_is_cut_off_is_named_with_the_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path()).unwrap();
+        let path = dir.path().join(KEY);
+        let whole = fs::read(&path).unwrap();
+        for end in [2, whole.len() / 2, whole.len() - 1] {
+            fs::write(&path, &whole[..end]).unwrap();
+            let error = AnchorSigner::open(dir.path(), 0o600, |_| Ok(())).err().unwrap().to_string();
+            for part in [KEY, "cut off", "restore it from a backup, or move it away"] {
+                assert!(error.contains(part), "{end}: {error}");
+            }
+        }
     }
 
     #[test]
