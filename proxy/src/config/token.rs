@@ -53,7 +53,8 @@ pub fn read(dir: &Path) -> Result<Option<Secret>, ConfigError> {
     // One that was cut off may be long enough for a configured token, and easier to guess than the one that was made.
     let is_cut_off = |text: &[u8]| text.len() < LENGTH && text.iter().all(u8::is_ascii_hexdigit);
     token.filter(|_| !is_cut_off(bytes.trim_ascii_end())).map(Some).ok_or_else(|| {
-        let problem = format!("holds no whole token: the proxy makes one of {LENGTH} hex digits; another {FORM}");
+        let problem =
+            format!("holds no whole token: the proxy makes one of {LENGTH} hex digits; another {FORM}");
         wrong(problem).remedy("remove it, and the proxy makes a new one at its next start")
     })
 }

@@ -1,8 +1,9 @@
 //! Lost rows: an anchor knows them and the folder no longer has them. A start finds them and leaves a note; a command
 //! acknowledges them.
 //!
-//! The note `lost` names the rows, their segment and their last time ([`Loss`]); the note `acknowledged` ends all earlier
-//! losses. Both are in the chain, or wait as files, so that a later start and a later verification read them.
+//! The note `lost` names the rows, their segment and their last time ([`Loss`]); the note `anchors-lost` says that no anchor
+//! is left, so that missing rows would not be found; the note `acknowledged` ends all earlier ones. All are in the chain,
+//! or wait as files, so that a later start and a later verification read them.
 
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use super::anchor::{self, Anchor};
 use crate::clock::Time;
 use crate::store::audit::log::columns::NoteRow;
 use crate::store::audit::log::link;
-use crate::store::audit::log::loss::{ACKNOWLEDGED, LOST, Loss, up_to_the_millisecond};
+use crate::store::audit::log::loss::{ACKNOWLEDGED, ANCHORS_LOST, LOST, Loss, up_to_the_millisecond};
 use crate::store::audit::log::month;
 use crate::store::audit::log::notes::{self, Notes};
 use crate::store::schema::{self, Kind};
@@ -34,6 +35,8 @@ pub(crate) struct Losses {
     pub(crate) open: Vec<Loss>,
     /// Losses while this process wrote, not acknowledged: it knows which transids those rows used.
     remembered: Vec<Loss>,
+    /// The text of the note that the folder has lost its anchors, if that is not acknowledged.
+    anchors: Option<String>,
 }
 
 impl Losses {
@@ -49,9 +52,11 @@ impl Losses {
                     }
                 }
             }
+            ANCHORS_LOST => self.anchors = Some(detail.to_owned()),
             ACKNOWLEDGED => {
                 self.open.clear();
                 self.remembered.clear();
+                self.anchors = None;
             }
             _ => {}
         }
@@ -62,7 +67,7 @@ impl Losses {
     pub(crate) fn take_rows<'a>(&mut self, notes: impl Iterator<Item = &'a NoteRow>) -> (bool, u64) {
         let (mut any, mut acknowledged) = (false, 0);
         for note in notes {
-            any |= [LOST, ACKNOWLEDGED].contains(&note.what);
+            any |= [LOST, ANCHORS_LOST, ACKNOWLEDGED].contains(&note.what);
             acknowledged += u64::from(note.what == ACKNOWLEDGED);
             self.take(note.what, &note.detail);
         }
@@ -93,13 +98,22 @@ impl Losses {
     /// The alarm text while losses are not acknowledged.
     pub(crate) fn alarm(&self) -> Option<String> {
         let losses: Vec<String> = self.open.iter().chain(&self.remembered).map(Loss::to_string).collect();
-        (!losses.is_empty()).then(|| {
+        let rows = (!losses.is_empty()).then(|| {
             format!(
                 "audit rows are missing: {}; find out why (for a segment that exists and cannot be read, the log says \
                  why), keep what you have of them in another folder, and end this with `cmiot-proxy audit acknowledge`",
                 losses.join(", ")
             )
-        })
+        });
+        let anchors = self.anchors.as_ref().map(|anchors| {
+            format!(
+                "{anchors}, so rows that are missing too would not be noticed; find out why, compare the audit with \
+                 anchors that were kept elsewhere (`cmiot-proxy audit verify --anchors`), and end this with \
+                 `cmiot-proxy audit acknowledge`"
+            )
+        });
+        let texts: Vec<String> = rows.into_iter().chain(anchors).collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
     }
 }
 
@@ -133,9 +147,9 @@ fn read_notes(path: &Path) -> Result<Vec<(String, String)>, StoreError> {
         connection
             .prepare(
                 "SELECT name.text, note.detail FROM note JOIN name ON name.id = note.what
-                 WHERE note.what IN (SELECT id FROM name WHERE text IN (?1, ?2)) ORDER BY note.id",
+                 WHERE note.what IN (SELECT id FROM name WHERE text IN (?1, ?2, ?3)) ORDER BY note.id",
             )?
-            .query_map([LOST, ACKNOWLEDGED], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .query_map([LOST, ANCHORS_LOST, ACKNOWLEDGED], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<rusqlite::Result<_>>()
     };
     read().map_err(StoreError::sqlite(path))
@@ -148,7 +162,29 @@ pub(crate) fn at_start(dir: &Path, now: Time) -> Result<Losses, StoreError> {
     for loss in [missing(dir)?, missing_before_newest(dir)?].into_iter().flatten() {
         leave(dir, &mut losses, &loss, now)?;
     }
+    if losses.anchors.is_none()
+        && let Some(detail) = anchors_missing(dir)?
+    {
+        notes::leave(
+            dir,
+            &NoteRow { at: after_waiting(dir, now), what: ANCHORS_LOST, detail: detail.clone() },
+        )?;
+        losses.take(ANCHORS_LOST, &detail);
+    }
     Ok(losses)
+}
+
+/// Says so if the folder has rows and no anchor: one is written before the first row.
+fn anchors_missing(dir: &Path) -> Result<Option<String>, StoreError> {
+    if !anchor::tail(&dir.join(anchor::LOG)).is_empty() {
+        return Ok(None);
+    }
+    let head = |month: month::Month| {
+        let connection = schema::open_read_only(&month.path(dir), Kind::Audit).ok()?;
+        link::head(&connection).ok()?
+    };
+    let last = month::list(dir)?.into_iter().find_map(head).map_or(0, |head| head.last);
+    Ok((last > 0).then(|| format!("{} has no anchor, although the audit has rows up to {last}", anchor::LOG)))
 }
 
 /// Leaves notes of segments that have ended and cannot be read. Returns the time up to which requests must be refused until
@@ -176,13 +212,16 @@ fn leave(dir: &Path, losses: &mut Losses, loss: &Loss, now: Time) -> Result<bool
     if losses.knows(loss) {
         return Ok(false);
     }
-    // After the notes that wait already, even if the clock was stepped back.
-    let last = Notes::default().pending(dir).last().map(|(_, note)| note.at.as_micros() + 1);
-    let at = now.max(Time::from_micros(last.unwrap_or(i64::MIN)));
-    let note = NoteRow { at, what: LOST, detail: loss.to_string() };
+    let note = NoteRow { at: after_waiting(dir, now), what: LOST, detail: loss.to_string() };
     notes::leave(dir, &note)?;
     losses.take(LOST, &note.detail);
     Ok(true)
+}
+
+/// A time after the notes that wait already, even if the clock was stepped back.
+fn after_waiting(dir: &Path, now: Time) -> Time {
+    let last = Notes::default().pending(dir).last().map(|(_, note)| note.at.as_micros() + 1);
+    now.max(Time::from_micros(last.unwrap_or(i64::MIN)))
 }
 
 /// The rows that the last anchor knows and the folder lacks.
@@ -264,16 +303,16 @@ fn holds(connection: &Connection, anchor: &Anchor) -> rusqlite::Result<bool> {
     )
 }
 
-/// Leaves the note that acknowledges the losses so far, and returns them.
+/// Leaves the note that acknowledges the losses so far, and returns them as their notes describe them.
 ///
 /// # Errors
 /// When the folder cannot be read or the note cannot be written.
-pub fn acknowledge(dir: &Path, now: Time) -> Result<Vec<Loss>, StoreError> {
-    let open = read_losses(dir)?.open;
-    let losses: Vec<String> = open.iter().map(Loss::to_string).collect();
+pub fn acknowledge(dir: &Path, now: Time) -> Result<Vec<String>, StoreError> {
+    let Losses { open, anchors, .. } = read_losses(dir)?;
+    let losses: Vec<String> = open.iter().map(Loss::to_string).chain(anchors).collect();
     let detail = if losses.is_empty() { "no loss is noted".to_owned() } else { losses.join(", ") };
     notes::leave(dir, &NoteRow { at: now, what: ACKNOWLEDGED, detail })?;
-    Ok(open)
+    Ok(losses)
 }
 
 #[cfg(test)]

@@ -324,7 +324,8 @@ fn missing<'a>(
         let anchors: Vec<&Anchor> = in_scope.take(month).rest().collect();
         let manifest = known.get(&month);
         let rows_before = known.range(..month).next_back().map_or(0, |(_, before)| before.last);
-        let is_unlisted = manifest.is_none() && anchors.last().is_some_and(|anchor| anchor.last > rows_before);
+        let is_unlisted =
+            manifest.is_none() && anchors.last().is_some_and(|anchor| anchor.last > rows_before);
         let Some(pruned) = pruned(month).filter(|_| !is_unlisted) else {
             const GONE: &str = "the segment is missing, and no note in the segments verified explains that: a month is \
                                 pruned after a later one has begun, whose manifest lists its rows";

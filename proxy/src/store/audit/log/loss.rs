@@ -13,6 +13,8 @@ use crate::clock::Time;
 
 /// The kind of the note of a loss.
 pub(crate) const LOST: &str = "lost";
+/// The kind of the note that the folder has lost its anchors.
+pub(crate) const ANCHORS_LOST: &str = "anchors-lost";
 /// The kind of the note that acknowledges losses.
 pub(crate) const ACKNOWLEDGED: &str = "acknowledged";
 

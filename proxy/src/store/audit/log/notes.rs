@@ -15,8 +15,18 @@ use crate::store::StoreError;
 use crate::store::atomic_file::{AtomicFile, Existing};
 
 /// The kinds of notes.
-const KNOWN: [&str; 9] =
-    ["acknowledged", "backup", "clients", "erased", "export", "key-changed", "lost", "pruned", "restored"];
+const KNOWN: [&str; 10] = [
+    "acknowledged",
+    "anchors-lost",
+    "backup",
+    "clients",
+    "erased",
+    "export",
+    "key-changed",
+    "lost",
+    "pruned",
+    "restored",
+];
 
 /// The most notes of one kind with the same time; each takes the next microsecond.
 const SAME_TIME: u64 = 10_000;

@@ -130,6 +130,47 @@ fn a_loss_is_noticed_by_a_later_month_too_and_its_note_is_read_there() {
 }
 
 #[test]
+fn anchors_that_are_gone_are_noticed_once_and_the_acknowledgement_ends_it() {
+    type Harm = fn(&Path);
+    let harms: [(&str, Harm); 3] = [
+        ("emptied", |log| fs::write(log, "").unwrap()),
+        ("gone", |log| fs::remove_file(log).unwrap()),
+        ("overwritten", |log| fs::write(log, "x\n".repeat(40_000)).unwrap()),
+    ];
+    for (how, harm) in harms {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join(anchor::LOG);
+        let open = |hour: u32| {
+            let store =
+                AuditStore::open(dir.path(), Options::default(), Clock::manual(NOON.plus(HOUR * hour)).0);
+            let store = store.unwrap();
+            let alarms = store.alarms().list();
+            store.close();
+            alarms
+        };
+        // Without rows there is nothing that an anchor would prove.
+        assert_eq!(open(0), []);
+        harm(&log);
+        assert_eq!(open(0), [], "{how}");
+        assert_eq!(start(dir.path(), 0, &["a", "b"]), None);
+        harm(&log);
+        for hour in [1, 2] {
+            let alarms = open(hour);
+            assert!(alarms[0].1.contains("anchors.log has no anchor"), "{how}: {alarms:?}");
+            assert!(alarms[0].1.contains("rows up to 2,"), "{how}: {alarms:?}");
+        }
+        assert_eq!(noted(dir.path()).len(), 1, "{how}");
+        let acknowledged = acknowledge(dir.path(), NOON.plus(HOUR * 3)).unwrap();
+        assert!(acknowledged[0].starts_with("anchors.log has no anchor"), "{acknowledged:?}");
+        for _ in 0..2 {
+            assert_eq!(open(4), [], "{how}");
+        }
+        let kinds: Vec<String> = noted(dir.path()).into_iter().map(|(what, _)| what).collect();
+        assert_eq!(kinds, [ANCHORS_LOST, ACKNOWLEDGED], "{how}");
+    }
+}
+
+#[test]
 fn the_text_of_a_note_is_read_as_it_is_written() {
     let loss = Loss {
         month: Month::parse("2026-11").unwrap(),

@@ -100,5 +100,5 @@ fn a_segment_that_was_missing_when_the_next_month_began_is_found_by_its_anchor()
         assert_eq!(writer.shared.lost().map(|lost| lost.through), Some(NOON));
     }
     let ended = lost::acknowledge(dir.path(), february.plus(SECOND * 2)).unwrap();
-    assert_eq!(ended.iter().map(|loss| (loss.first, loss.last)).collect::<Vec<_>>(), [(1, 2)]);
+    assert!(ended.len() == 1 && ended[0].starts_with("2026-01 rows 1-2 "), "{ended:?}");
 }
