@@ -8,6 +8,33 @@ use crate::support::{
 };
 
 #[tokio::test]
+async fn names_and_paths_are_shown_without_what_steers_a_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = "f\u{1b}[2K\u{202e}\nGW9";
+    let setup = Setup::calling("http://127.0.0.1:1").set("account.0.name", name).set("client.0.group", name);
+    write_config(&folder.path().join("proxy.toml"), &setup.text());
+    let path = folder.path().join("\u{1b}[2Knone\u{202e}");
+    let (none, config) = (path.to_str().unwrap(), "proxy.toml");
+    for command in [
+        &["client", "list", "--config", config][..],
+        &["check", "--config", config],
+        &["audit", "verify", "--dir", none],
+        &["audit", "backup", "--dir", none, none],
+        &["check", "--config", none],
+    ] {
+        let shown = run(folder.path(), command, &[]).await;
+        for text in [&shown.out, &shown.err] {
+            let steers = |one: &char| *one != '\n' && (one.is_control() || *one == '\u{202e}');
+            assert_eq!(text.chars().find(steers), None, "{command:?}: {text:?}");
+        }
+        if command[1] == "list" {
+            let row = shown.out.lines().find(|line| line.contains("GW0001")).unwrap();
+            assert!(row.contains("f\\u{1b}[2K\\u{202e}\\nGW9"), "{row}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn clients_come_change_and_go_while_the_proxy_runs() {
     let carrier = carrier().await;
     for (name, text) in [("clients.csv", "# depot\nappid,group,password\n"), ("clients.toml", "# depot\n")] {

@@ -1,10 +1,9 @@
 //! The command line: one module per subcommand.
 
-/// Prints a line to standard output. A closed pipe is an error, which `main` treats as success.
+/// Prints lines to standard output with control characters escaped. A closed pipe is an error, which `main` treats as
+/// success. A path or a name is escaped before, since a line break in it is not one of the output.
 macro_rules! out {
-    ($($line:tt)*) => {
-        ::std::io::Write::write_fmt(&mut ::std::io::stdout(), format_args!("{}\n", format_args!($($line)*)))?
-    };
+    ($($line:tt)*) => { $crate::cli::print_lines(format_args!($($line)*))? };
 }
 
 mod acts;
@@ -88,6 +87,16 @@ impl Cli {
             Command::Simulate(simulate) => simulate.run(),
         }
     }
+}
+
+/// Prints lines to standard output with control characters escaped.
+fn print_lines(lines: std::fmt::Arguments<'_>) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{}", cmiot_proxy::printable::escape_lines(&lines.to_string()))
+}
+
+/// A path without control characters.
+fn shown_path(path: &std::path::Path) -> String {
+    cmiot_proxy::printable::escape(&path.to_string_lossy()).into_owned()
 }
 
 /// Prints a line to standard error with control characters escaped; a failure to write is ignored.

@@ -74,7 +74,9 @@ impl Check {
         if self.live {
             return super::runtime()?.block_on(self.ask(config, path));
         }
-        out!("{}", toml::to_string(&file).context("cannot print the configuration")?.trim_end());
+        let text = toml::to_string(&file).context("cannot print the configuration")?;
+        // TOML and JSON escape a character in the same way.
+        out!("{}", printable::escape_json_lines(text.trim_end()));
         super::warn(&summary(&config));
         Ok(ExitCode::SUCCESS)
     }
@@ -149,7 +151,7 @@ impl Check {
                 let (well, what) = judge(&attempt);
                 all_well &= well;
                 let latency = u64::try_from(attempt.latency.as_millis()).ok();
-                print(&account.name, index as u64, latency, &what)?;
+                print(&printable::escape(&account.name), index as u64, latency, &printable::escape(&what))?;
             }
         }
         store.close();

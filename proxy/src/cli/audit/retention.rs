@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cmiot_proxy::clock::Clock;
+use cmiot_proxy::printable::escape;
 use cmiot_proxy::store::audit::acknowledge;
 use cmiot_proxy::store::audit::anchor;
 use cmiot_proxy::store::audit::identity::IdentityKey;
@@ -14,6 +15,7 @@ use cmiot_proxy::store::audit::retention::{
 
 use super::super::acts;
 use super::super::card::{self, CardArg};
+use super::super::shown_path;
 use super::{Folder, time_args};
 
 /// Copy a segment in its present state, while the proxy serves; the copy verifies on its own.
@@ -36,7 +38,7 @@ impl Backup {
         let month = self.month.unwrap_or(newest);
         back_up(&dir, month, &self.file)?;
         acts::note(&dir, "backup", &format!("month={month} file={}", self.file.display()));
-        out!("{month} copied to {}", self.file.display());
+        out!("{month} copied to {}", shown_path(&self.file));
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -190,7 +192,7 @@ impl Acknowledge {
         }
         let losses = acknowledge(&dir, Clock::system().now())?;
         for loss in &losses {
-            out!("acknowledged: {loss}");
+            out!("acknowledged: {}", escape(loss));
         }
         if losses.is_empty() {
             out!("no loss is noted; the acknowledgement is noted anyway");

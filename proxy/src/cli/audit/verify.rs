@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use cmiot_proxy::clock::Time;
+use cmiot_proxy::printable::escape;
 use cmiot_proxy::store::audit::anchor::{self, Anchor, PublicKey};
 use cmiot_proxy::store::audit::month::Month;
 use cmiot_proxy::store::audit::verify::{Damage, Report, Scope, verify};
@@ -113,11 +114,11 @@ fn say_damage(report: &Report) -> anyhow::Result<()> {
         let count = pruned.count;
         out!(
             "{}: not here; its manifest: {count} rows, {since} to {until}; pruned, as noted at {at}",
-            pruned.month
+            escape(&pruned.month)
         );
     }
     for loss in &report.losses {
-        out!("LOST {loss}");
+        out!("LOST {}", escape(loss));
     }
     let mut segments: BTreeMap<Month, Vec<&Damage>> = BTreeMap::new();
     for damage in &report.damage {
@@ -126,7 +127,7 @@ fn say_damage(report: &Report) -> anyhow::Result<()> {
     for (segment, all) in segments {
         let (batches, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|damage| damage.batch.is_some());
         for damage in others.iter().take(MOST_LINES) {
-            out!("DAMAGE {segment}: {}", damage.what);
+            out!("DAMAGE {segment}: {}", escape(&damage.what));
         }
         if let Some(more) = others.len().checked_sub(MOST_LINES).filter(|more| *more > 0) {
             out!("DAMAGE {segment}: {more} more");
@@ -139,7 +140,7 @@ fn say_damage(report: &Report) -> anyhow::Result<()> {
                 first.first,
                 first.last,
                 Time::from_micros(first.begins),
-                damage.what
+                escape(&damage.what)
             );
         }
         let mut more: Vec<i64> =

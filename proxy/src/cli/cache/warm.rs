@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 
 use super::{Scope, With};
 use crate::cli::admin_client::{AdminClient, AdminResponse, ProxyArgs};
+use crate::cli::shown_path;
 
 /// Attempts per card while the proxy responds with `Retry-After`.
 const TRIES: u32 = 20;
@@ -81,7 +82,7 @@ impl Warm {
         progress.finish();
         result.sync_all().with_context(|| path.display().to_string())?;
         results::put_in_order(&path, &inputs, &with)?;
-        out!("{total} cards, {} done before, {failed} failed: {}", done.len(), path.display());
+        out!("{total} cards, {} done before, {failed} failed: {}", done.len(), shown_path(&path));
         Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
