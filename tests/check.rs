@@ -72,10 +72,31 @@ async fn it_ends_with_counts() {
 
 #[tokio::test]
 async fn what_it_prints_is_a_configuration() {
-    let (_, first) = check(&Setup::calling("http://127.0.0.1:1").text(), &[]).await;
-    let printed = first.success().out;
-    let (_, second) = check(&printed, &[]).await;
-    assert_eq!(second.success().out, printed);
+    let setup = Setup::calling("http://127.0.0.1:1");
+    // An empty list names clients, so that the accounts' own credentials are not accepted.
+    let none = setup.clone().without("client").text();
+    for (list, kept) in [("", ""), ("client = []\n", "client = []\n"), ("derive = []\n", "client = []\n")] {
+        let written = if list.is_empty() { setup.text() } else { format!("{list}{none}") };
+        let (_, first) = check(&written, &[]).await;
+        let printed = first.success().out;
+        assert!(printed.starts_with(kept) && printed.contains("client = []") != kept.is_empty(), "{printed}");
+        let (_, second) = check(&printed, &[]).await;
+        assert_eq!(second.success().out, printed);
+    }
+}
+
+#[tokio::test]
+async fn a_pipe_in_the_place_of_the_file_is_refused_with_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = Setup::calling("http://127.0.0.1:1").text();
+    std::fs::write(folder.path().join("text"), &text).unwrap();
+    let mut piped = std::process::Command::new("mkfifo");
+    assert!(piped.arg(folder.path().join("pipe")).status().unwrap().success());
+    for path in ["pipe", "/dev/null"] {
+        let failed = run(folder.path(), &["check", "--config", path], &[]).await;
+        failed.failed(1, [path, "a pipe or a device", "write the configuration into a file"]);
+    }
+    run(folder.path(), &["check", "--config", "."], &[]).await.failed(1, ["is a folder"]);
 }
 
 #[tokio::test]

@@ -118,6 +118,15 @@ impl Config {
         // Before it is read, so that a change while it is read is noticed.
         let seen = watch::FileStamp::of(path);
         let found = std::fs::metadata(path).map_err(unreadable)?;
+        if !found.is_file() {
+            let what = if found.is_dir() { "is a folder" } else { "is a pipe or a device, not a plain file" };
+            return Err(ConfigError::of_file(path, what)
+                .remedy(
+                    "write the configuration into a file of mode 0600, and name that with --config: its folder is the one \
+                     that relative paths in it are relative to, and a running proxy reads it again",
+                )
+                .into());
+        }
         let text = Zeroizing::new(plain_file::read_to_string(path).map_err(unreadable)?);
         let (file, mut problems) = ConfigFile::read(path, &text);
         let Some(file) = file else {

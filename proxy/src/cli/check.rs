@@ -74,7 +74,7 @@ impl Check {
         if self.live {
             return super::runtime()?.block_on(self.ask(config, path));
         }
-        let text = toml::to_string(&file).context("cannot print the configuration")?;
+        let text = file.to_toml().context("cannot print the configuration")?;
         // TOML and JSON escape a character in the same way.
         out!("{}", printable::escape_json_lines(text.trim_end()));
         super::warn(&summary(&config));

@@ -125,6 +125,18 @@ impl ConfigFile {
         self.is_incomplete("operation") || self.operations.iter().any(|row| row.name == name)
     }
 
+    /// Its text with every default, secrets redacted. An empty list of clients stays: without one, each account's own
+    /// credentials are accepted.
+    ///
+    /// # Errors
+    /// When TOML cannot express it.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        let text = toml::to_string(self)?;
+        let empty = self.names_clients && self.clients.is_empty() && self.derives.is_empty();
+        // Before the first table.
+        Ok(if empty { format!("client = []\n{text}") } else { text })
+    }
+
     /// Whether it contains a password.
     pub(super) fn holds_secret(&self) -> bool {
         let clients = self.clients.iter().flat_map(|client| [&client.password, &client.previous_password]);
