@@ -204,6 +204,24 @@ async fn a_breaker_spares_a_carrier_that_fails_and_lets_one_call_find_out() {
     assert_eq!(carrier.count(), 4);
 }
 
+#[tokio::test]
+async fn a_call_that_is_retried_counts_once_at_the_breaker_by_its_last_result() {
+    let carrier = carrier().await;
+    let proxy =
+        Setup::with_carrier(&carrier).set("breaker.failures", 2).set("breaker.open", "30s").start().await;
+    for n in 0..3 {
+        carrier.set_rules([Rule::any().code("73").times(1)]);
+        proxy.look_up(&card_number(n)).await.assert_normal();
+    }
+    carrier.set_rules([Rule::any().code("73")]);
+    for n in 3..5 {
+        assert_eq!(proxy.look_up(&card_number(n)).await.code(), "73");
+        assert_eq!(carrier.count(), 2 * (u64::from(n) + 1), "the second failure is that of another call");
+    }
+    proxy.look_up(&card_number(5)).await.assert_refusal_for("73", "too often in a row");
+    assert_eq!(carrier.count(), 10);
+}
+
 /// A proxy that also has the account's next password.
 async fn rotating(carrier: &Simulator) -> Proxy {
     let folder = tempfile::tempdir().unwrap();

@@ -201,9 +201,10 @@ impl Carrier {
             };
             let previous = last.as_ref().and_then(|attempt| attempt.transid);
             let attempt = self.attempt(permit.account(), permit.password(), call, previous).await;
-            if retries.take_reconnect(&attempt) {
-                // Pooled connections may end together, so the breakers count only the result of the retry.
-                let renewing = permit.renew(&attempt.result, urgency);
+            if let Some(pause) = retries.take_same(&attempt) {
+                // One call counts once, by its last result: connections of a pool may end together, and a carrier that is
+                // busy for a moment answers the retry. The breakers let it pass.
+                let renewing = permit.renew(&attempt.result, pause, urgency);
                 match self.stopping.run_until_cancelled(renewing).await.flatten() {
                     Some(permit) if self.may_send(call.operation).is_ok() => {
                         (kept, last) = (Some(permit), Some(attempt));
@@ -218,17 +219,10 @@ impl Carrier {
             if matches!(next, Next::Alarm(_)) {
                 self.report_accounts();
             }
-            match retries.take(&attempt, &next) {
-                Some(pause) => self.sleep(pause).await,
-                None => return Ok(attempt),
+            if !retries.take_other(&attempt, &next) {
+                return Ok(attempt);
             }
             last = Some(attempt);
-        }
-    }
-
-    async fn sleep(&self, pause: Duration) {
-        if !pause.is_zero() {
-            let _: Option<()> = self.stopping.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use cmiot_signer::{Password, Sequence, Stamp, Token, Transid};
 
@@ -234,18 +235,23 @@ impl CallPermit {
 
     /// Exchanges the permit for that of a retry with the same account and password: another call of the budget, while the
     /// breakers go on waiting for one result. If the budget has no call left, the result of the first attempt is recorded.
+    /// Waits for `pause` first, without a call of the budget.
     pub async fn renew(
         self,
         result: &Result<CarrierResponse, Fault>,
+        pause: Duration,
         urgency: &SharedUrgency,
     ) -> Option<Self> {
         let Self { state, operation, password, budget } = self;
         // It may be the only one.
         drop(budget);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         match state.take_budget(urgency).await {
             Ok(budget) => Some(Self { state, operation, password, budget }),
             Err(_) => {
-                // The fault of a connection raises no alarm.
+                // Neither the fault of a connection nor a busy code raises an alarm.
                 let _ = state.record(operation.name, result);
                 None
             }

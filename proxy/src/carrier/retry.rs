@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::Attempt;
 use super::account::Next;
-use super::fault::Fault;
 use super::verdict::Class;
 use crate::operation::Operation;
 
@@ -33,22 +32,23 @@ impl Retries {
         self.refused.as_ref()
     }
 
-    /// Takes the retry on a new connection if the connection of this attempt was closed before any byte of a response.
-    pub(super) fn take_reconnect(&mut self, attempt: &Attempt) -> bool {
-        matches!(attempt.result, Err(Fault::ClosedEarly)) && std::mem::take(&mut self.same)
+    /// Takes the retry of the same call with the same account, and returns how long to wait before it. The breakers count
+    /// the result of the retry alone.
+    pub(super) fn take_same(&mut self, attempt: &Attempt) -> Option<Duration> {
+        let pause = pause(attempt)?;
+        std::mem::take(&mut self.same).then_some(pause)
     }
 
-    /// Takes the retry that helps after this attempt, and returns how long to wait before it.
-    pub(super) fn take(&mut self, attempt: &Attempt, next: &Next) -> Option<Duration> {
+    /// Takes the retry with another password or another account, if that helps after this attempt.
+    pub(super) fn take_other(&mut self, attempt: &Attempt, next: &Next) -> bool {
         if *next == Next::OtherPassword && std::mem::take(&mut self.password) {
-            return Some(Duration::ZERO);
+            return true;
         }
         if attempt.is_account_refused() && std::mem::take(&mut self.account) {
             self.refused = Some(Arc::clone(&attempt.account));
-            return Some(Duration::ZERO);
+            return true;
         }
-        let pause = pause(attempt)?;
-        std::mem::take(&mut self.same).then_some(pause)
+        false
     }
 }
 
