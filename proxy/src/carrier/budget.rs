@@ -101,7 +101,7 @@ enum Admission {
 }
 
 impl Budget {
-    /// The budget of `appid`; only the calls of today that `state` has leased are spent.
+    /// The budget of `appid`; the calls of today that `state` has leased are spent.
     pub fn new(limits: Limits, appid: AppId, state: Arc<StateStore>, clock: Clock) -> Arc<Self> {
         let rate = limits.per_second.map(|rate| RateLimits::new(rate.get(), limits.refresh_ahead_percent));
         let day = limits.per_day.map(|limit| DailyQuota::new(limit, appid, state));

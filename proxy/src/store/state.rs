@@ -202,18 +202,8 @@ impl StateStore {
     ) -> Result<Lease, StoreError> {
         let sqlite = StoreError::sqlite(&self.path);
         let leasing = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
-        let spent: Option<(i64, i64)> = leasing
-            .prepare_cached("SELECT day, leased FROM spending WHERE appid = ?1")
-            .and_then(|mut statement| {
-                statement.query_row([appid.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
-            })
-            .map_err(sqlite)?;
-        let number = |stored| {
-            u64::try_from(stored)
-                .map_err(|_| StoreError::new(&self.path, Fault::Malformed { value: "spending" }))
-        };
-        let (day, leased) = match spent {
-            Some((known, leased)) if number(known)? >= day => (number(known)?, number(leased)?),
+        let (day, leased) = match self.spent(&leasing, appid)? {
+            Some((known, leased)) if known >= day => (known, leased),
             _ => (day, 0),
         };
         let granted = block.min(limit.saturating_sub(leased));
@@ -231,6 +221,30 @@ impl StateStore {
             .map_err(sqlite)?;
         leasing.commit().map_err(sqlite)?;
         Ok(Lease { day, granted, leased })
+    }
+
+    /// The last lease of an account's calls, of which nothing is left to spend; none before the first. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn last_lease(&self, appid: &AppId) -> Result<Option<Lease>, StoreError> {
+        let spent = self.spent(&self.lock().connection, appid)?;
+        Ok(spent.map(|(day, leased)| Lease { day, granted: 0, leased }))
+    }
+
+    /// The latest day with leased calls, and their number.
+    fn spent(&self, connection: &Connection, appid: &AppId) -> Result<Option<(u64, u64)>, StoreError> {
+        let stored: Option<(i64, i64)> = connection
+            .prepare_cached("SELECT day, leased FROM spending WHERE appid = ?1")
+            .and_then(|mut statement| {
+                statement.query_row([appid.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+            })
+            .map_err(StoreError::sqlite(&self.path))?;
+        let number = |stored| {
+            u64::try_from(stored)
+                .map_err(|_| StoreError::new(&self.path, Fault::Malformed { value: "spending" }))
+        };
+        stored.map(|(day, leased)| Ok((number(day)?, number(leased)?))).transpose()
     }
 
     /// Tests whether a commit reaches the disk, with one that changes nothing. Blocks.

@@ -40,9 +40,21 @@ struct DayLease {
     leased: u64,
 }
 
+impl From<Lease> for DayLease {
+    fn from(Lease { day, granted, leased }: Lease) -> Self {
+        Self { day, unspent: granted, leased }
+    }
+}
+
 impl DailyQuota {
+    /// The quota with the calls of today that `state` has leased, which are spent.
     pub(super) fn new(limit: u64, appid: AppId, state: Arc<StateStore>) -> Self {
-        Self { limit, appid, state, lease: Mutex::default(), leasing: tokio::sync::Mutex::default() }
+        let leased = state.last_lease(&appid).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the calls of the day so far are not known until the next call");
+            None
+        });
+        let lease = leased.map_or_else(DayLease::default, DayLease::from);
+        Self { limit, appid, state, lease: Mutex::new(lease), leasing: tokio::sync::Mutex::default() }
     }
 
     /// Whether the day's calls are known to be spent.
@@ -66,7 +78,7 @@ impl DailyQuota {
         self.check(now)?;
         let granted = self.lease(now).await?;
         let mut lease = self.lock();
-        *lease = DayLease { day: granted.day, unspent: granted.granted, leased: granted.leased };
+        *lease = granted.into();
         match lease.unspent.checked_sub(1) {
             Some(unspent) => {
                 lease.unspent = unspent;
@@ -158,6 +170,19 @@ mod tests {
         // A clock that is set back does not return to the old day.
         assert_eq!(day.take(LATE).await, Ok(()));
         assert_eq!(day.remaining(midnight), 1);
+    }
+
+    #[tokio::test]
+    async fn a_restart_knows_what_is_spent_before_the_first_call() {
+        let dir = tempfile::tempdir().unwrap();
+        for left in [3, 2, 1] {
+            let day = day(dir.path(), 3);
+            assert_eq!((day.remaining(LATE), day.check(LATE)), (left, Ok(())));
+            assert_eq!(day.take(LATE).await, Ok(()));
+        }
+        let day = day(dir.path(), 3);
+        assert_eq!((day.remaining(LATE), day.check(LATE).is_err()), (0, true));
+        assert_eq!(day.remaining(LATE.plus(Duration::from_secs(60))), 3, "the next day");
     }
 
     #[tokio::test]
