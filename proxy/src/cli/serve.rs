@@ -31,11 +31,12 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// Serve gateways.
 ///
 /// SIGTERM or SIGINT drains: the proxy accepts no new connection, finishes requests in flight within [gateway]
-/// drain_timeout, flushes the databases, and exits with 0. A second signal exits at once. SIGHUP, or a change of the
-/// configuration or of a file that it names, reloads all of it; if it is wrong, the old one stays in effect, /ready reports
-/// that, and the proxy tries again every few seconds. If the databases cannot continue (a failed sync that could not be
-/// recovered), the proxy drains and exits with 1: let a supervisor restart it. RUST_LOG sets the log level (default `info`).
-/// systemd is notified of all this (`Type=notify-reload`), and `systemctl status` shows the result of the last reload.
+/// drain_timeout, flushes the databases, and exits with 0. A second signal exits at once: calls in flight then have no
+/// row in the audit. SIGHUP, or a change of the configuration or of a file that it names, reloads all of it; if it is
+/// wrong, the old one stays in effect, /ready reports that, and the proxy tries again every few seconds. If the
+/// databases cannot continue (a failed sync that could not be recovered), the proxy drains and exits with 1: let a
+/// supervisor restart it. RUST_LOG sets the log level (default `info`). systemd is notified of all this
+/// (`Type=notify-reload`), and `systemctl status` shows the result of the last reload.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cmiot-proxy serve --config /etc/cmiot-proxy/cmiot-proxy.toml")]
 pub(super) struct Serve {
