@@ -5,6 +5,7 @@
 
 mod busy;
 mod recovery;
+mod removed;
 mod seal;
 mod segment;
 pub(crate) mod shared;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use self::removed::EndedSegments;
 use self::seal::Sealer;
 use self::segment::Segment;
 use self::shared::{Awaited, Entry, Shared};
@@ -71,6 +73,7 @@ pub(super) struct Writer {
     notes_at: Duration,
     /// Rows that are missing, by the notes.
     losses: Losses,
+    ended_segments: EndedSegments,
     /// Whether this start has committed a batch: then an anchor is due.
     has_committed: bool,
     /// The last row that an anchor covers.
@@ -128,6 +131,7 @@ impl Writer {
             path_check_at,
             notes_at: maintenance_at,
             losses,
+            ended_segments: EndedSegments::default(),
             has_committed: false,
             anchored: None,
         };
@@ -365,6 +369,7 @@ impl Writer {
         let rows: Vec<Row> = notes.iter().map(|(_, note)| Row::Note(note.clone())).collect();
         self.attempt(|segment| segment.commit(rows.iter()));
         if self.backoff.is_none() {
+            notes.iter().for_each(|(_, note)| self.ended_segments.take_note(note));
             notes.iter().for_each(|(path, _)| notes::done(path));
             let (any, acknowledged) = self.losses.take_rows(notes.iter().map(|(_, note)| note));
             if any {

@@ -32,7 +32,7 @@ pub(crate) struct Losses {
     /// All losses in the segments that were read, acknowledged ones too.
     known: Vec<Loss>,
     /// The losses that are not acknowledged.
-    pub(crate) open: Vec<Loss>,
+    open: Vec<Loss>,
     /// Losses while this process wrote, not acknowledged: it knows which transids those rows used.
     remembered: Vec<Loss>,
     /// The text of the note that the folder has lost its anchors, if that is not acknowledged.
@@ -80,6 +80,11 @@ impl Losses {
         self.remembered.push(loss);
     }
 
+    /// All losses that are not acknowledged.
+    pub(crate) fn not_acknowledged(&self) -> impl Iterator<Item = &Loss> {
+        self.open.iter().chain(&self.remembered)
+    }
+
     /// Whether rows were lost while this process wrote, and that is not acknowledged.
     pub(crate) fn lost_while_running(&self) -> bool {
         !self.remembered.is_empty()
@@ -97,7 +102,7 @@ impl Losses {
 
     /// The alarm text while losses are not acknowledged.
     pub(crate) fn alarm(&self) -> Option<String> {
-        let losses: Vec<String> = self.open.iter().chain(&self.remembered).map(Loss::to_string).collect();
+        let losses: Vec<String> = self.not_acknowledged().map(Loss::to_string).collect();
         let rows = (!losses.is_empty()).then(|| {
             format!(
                 "audit rows are missing: {}; find out why (for a segment that exists and cannot be read, the log says \

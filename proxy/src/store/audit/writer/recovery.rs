@@ -146,7 +146,7 @@ impl Writer {
         let mut notes = vec![note(LOST, detail)];
         let loss = Loss::after(known, at);
         // With those that are open already: their notes may have been in the missing file.
-        let losses = self.losses.open.iter().chain(&loss);
+        let losses = self.losses.not_acknowledged().chain(&loss);
         notes.extend(losses.map(|loss| note(loss::LOST, loss.to_string())));
         segment.commit(notes.iter())?;
         // This process still knows the transids of the lost rows; the next start knows the loss by its note.
@@ -158,13 +158,18 @@ impl Writer {
         Ok(segment)
     }
 
-    /// Checks that the segment is still at its path; begins a new one if not.
+    /// Checks that the segment is still at its path, and begins a new one if not; then that the ended ones are.
     pub(super) fn check_path(&mut self) {
         let now = self.clock.monotonic();
         if now < self.path_check_at {
             return;
         }
         self.path_check_at = now.saturating_add(CHECK_EVERY);
+        self.check_current();
+        self.check_ended();
+    }
+
+    fn check_current(&mut self) {
         let Some(segment) = self.segment.take() else { return };
         // A folder that cannot be read shows with the next write.
         if segment.is_in_place().unwrap_or(true) {

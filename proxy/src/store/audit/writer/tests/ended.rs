@@ -3,6 +3,7 @@
 use super::*;
 use crate::store::audit::Loss;
 use crate::store::audit::evidence::lost;
+use crate::store::audit::retention::prune;
 
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
 const SECOND: Duration = Duration::from_secs(1);
@@ -78,6 +79,50 @@ fn an_ended_segment_that_is_not_as_it_was_written_is_a_loss() {
         later.run_maintenance();
         drop(later);
         assert_eq!(AuditReader::new(dir.path()).note_unreadable(&found, now), Ok(None), "{how}");
+    }
+}
+
+#[test]
+fn an_ended_segment_that_is_removed_while_the_next_is_written_is_a_loss() {
+    for (how, pruned) in [("removed", false), ("renamed", false), ("pruned", true), ("pruned, noted", true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, now) = two_months(dir.path());
+        let (mut writer, hand) = writer(dir.path(), now.plus(SECOND));
+        let check = |writer: &mut Writer| {
+            hand.advance(SECOND);
+            writer.check_path();
+            writer.run_maintenance();
+        };
+        check(&mut writer);
+        lost::acknowledge(dir.path(), writer.clock.now()).unwrap();
+        check(&mut writer);
+        assert!(!writer.shared.alarms.holds(Condition::RowsLost), "{how}");
+        let january = Month::of(NOON);
+        let file = january.path(dir.path());
+        match how {
+            "removed" => fs::remove_file(&file).unwrap(),
+            "renamed" => fs::rename(&file, dir.path().join("january.db")).unwrap(),
+            "pruned" => prune(dir.path(), january, now).unwrap(),
+            // The note becomes a row before the file is deleted.
+            _ => {
+                notes::leave(dir.path(), &NoteRow { at: now, what: "pruned", detail: january.to_string() })
+                    .unwrap();
+                check(&mut writer);
+                fs::remove_file(&file).unwrap();
+            }
+        }
+        for _ in 0..2 {
+            check(&mut writer);
+            assert_eq!(writer.shared.alarms.holds(Condition::RowsLost), !pruned, "{how}");
+            assert_eq!(writer.shared.lost(), None, "{how}: this process knows what was used");
+        }
+        let text = writer.shared.alarms.list().pop().map(|(_, text)| text).unwrap_or_default();
+        assert_eq!(text.contains("2026-01 rows 1-3 through "), !pruned, "{how}: {text}");
+        let at = writer.clock.now();
+        assert_eq!(settle(&mut writer, vec![row(at, "e")]), [Ok(())]);
+        drop(writer);
+        let (later, _) = self::writer(dir.path(), now.plus(SECOND * 20));
+        assert_eq!(later.shared.alarms.holds(Condition::RowsLost), !pruned, "{how}: after a start");
     }
 }
 
