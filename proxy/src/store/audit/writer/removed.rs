@@ -14,6 +14,11 @@ use crate::store::audit::log::{link, month};
 /// The kind of the note that a month was pruned.
 const PRUNED: &str = "pruned";
 
+/// The month that a note of pruning names before who pruned it.
+fn pruned_month(detail: &str) -> Option<Month> {
+    detail.split(' ').next().and_then(Month::parse)
+}
+
 /// The ended segments of the folder.
 #[derive(Debug, Default)]
 pub(super) struct EndedSegments {
@@ -27,7 +32,7 @@ impl EndedSegments {
     /// Takes a note that has become a row.
     pub(super) fn take_note(&mut self, note: &NoteRow) {
         if note.what == PRUNED {
-            self.pruned.extend(Month::parse(&note.detail));
+            self.pruned.extend(pruned_month(&note.detail));
         }
     }
 }
@@ -44,7 +49,7 @@ impl Writer {
         let gone: Vec<Month> = self.ended_segments.present.difference(&present).copied().collect();
         for month in gone {
             let pruned = self.ended_segments.pruned.contains(&month)
-                || notes::waits(&self.dir, PRUNED, &month.to_string());
+                || notes::any_waits(&self.dir, PRUNED, |detail| pruned_month(detail) == Some(month));
             if !pruned && !self.lose_ended(month) {
                 // Noted at the next check.
                 present.insert(month);

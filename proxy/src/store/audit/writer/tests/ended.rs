@@ -102,7 +102,7 @@ fn an_ended_segment_that_is_removed_while_the_next_is_written_is_a_loss() {
         match how {
             "removed" => fs::remove_file(&file).unwrap(),
             "renamed" => fs::rename(&file, dir.path().join("january.db")).unwrap(),
-            "pruned" => prune(dir.path(), january, now).unwrap(),
+            "pruned" => prune(dir.path(), january, "by=test", now).unwrap(),
             // The note becomes a row before the file is deleted.
             _ => {
                 notes::leave(dir.path(), &NoteRow { at: now, what: "pruned", detail: january.to_string() })

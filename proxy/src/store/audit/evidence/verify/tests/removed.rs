@@ -151,7 +151,7 @@ fn a_pruned_month_without_rows_is_explained() {
     let kept = anchors(dir.path());
     assert!(kept.iter().any(|anchor| anchor.segment == name(1)));
     for month in 0..2 {
-        prune(dir.path(), Month::parse(&name(month)).unwrap(), NOON.plus(MONTH * 2)).unwrap();
+        prune(dir.path(), Month::parse(&name(month)).unwrap(), "by=test", NOON.plus(MONTH * 2)).unwrap();
     }
     assert_eq!(damage(dir.path(), &kept), []);
 }
