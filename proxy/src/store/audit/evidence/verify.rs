@@ -328,7 +328,7 @@ fn missing<'a>(
             manifest.is_none() && anchors.last().is_some_and(|anchor| anchor.last > rows_before);
         let Some(pruned) = pruned(month).filter(|_| !is_unlisted) else {
             const GONE: &str = "the segment is missing, and no note in the segments verified explains that: a month is \
-                                pruned after a later one has begun, whose manifest lists its rows";
+                                pruned after a later one has started, whose manifest lists its rows";
             match anchors.last() {
                 Some(anchor) => {
                     report.anchors += anchors.len() as u64;
