@@ -39,6 +39,8 @@ async fn in_use() -> Proxy {
         proxy.look_up(&card).await.assert_normal();
     }
     proxy.get(&proxy.sign(&MSISDN).with("token", &"ab".repeat(32))).await.assert_refusal("7");
+    let late = proxy.gateway.transid_at(proxy.gateway.now() - 7_200);
+    proxy.get(&proxy.gateway.sign_transid(&MSISDN, &late)).await.assert_refusal_for("7", "transid");
     proxy
 }
 
@@ -183,6 +185,12 @@ async fn each_alarm_and_each_rule_has_an_entry_in_both_runbooks_whose_queries_ru
             let output = shell.args(["-readonly", "-bail"]).arg(&segment).arg(query).output();
             let output = output.expect("Debian's sqlite3, which `cargo xtask test` installs");
             assert!(output.status.success(), "{page}: {query}: {}", String::from_utf8_lossy(&output.stderr));
+            if query.contains("seconds_ahead") {
+                let found = String::from_utf8(output.stdout).unwrap();
+                let ahead = found.trim().strip_prefix("GW0001|1|1|").unwrap_or_else(|| panic!("{found}"));
+                // Two hours late; the request took less than a minute.
+                assert!((-7_260.0..=-7_200.0).contains(&ahead.parse::<f64>().unwrap()), "{found}");
+            }
         }
     }
     assert_eq!(queries(RUNBOOKS[0].1), queries(RUNBOOKS[1].1), "both pages have the same queries");

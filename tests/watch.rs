@@ -151,11 +151,37 @@ async fn a_disk_near_its_limit_is_a_warning_before_it_is_an_error() {
         eventually(expected, || async { (severity().await.as_deref() == Some(expected)).then_some(()) })
             .await;
     }
+    let ready = eventually("the alarm about the audit", || async {
+        let ready = proxy.admin("/ready", "").await;
+        ready.text().contains("alarm: audit: audit records cannot be written").then_some(ready)
+    })
+    .await;
+    assert_eq!(ready.status, 503, "{}", ready.text());
     let metrics = proxy.metrics().await;
     assert!(metrics.value("cmiot_store_free_bytes", []).unwrap() < 4_194_304.0);
     assert_eq!(metrics.value("cmiot_audit_min_free_bytes", []), Some(4_194_304.0));
     proxy.empty_disk();
     eventually("the end of the alarm", || async { severity().await.is_none().then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn records_that_wait_long_for_their_commit_are_a_warning() {
+    let carrier = carrier().await;
+    let setup = Setup::with_carrier(&carrier).set("gateway.deadline", "1s");
+    let proxy = setup.start_on_failing_disk().await;
+    proxy.look_up(&MSISDN).await.assert_normal();
+    proxy.set_disk_fault("stall");
+    let (client, query) = (proxy.clone(), proxy.sign(&MSISDN));
+    let waiting = tokio::spawn(async move { client.get(&query).await });
+    eventually("the warning", || async {
+        let ready = proxy.admin("/ready?format=json", "").await.json();
+        let alarms = ready["alarms"].as_array().unwrap();
+        let lag = alarms.iter().find(|alarm| alarm["alarm"] == "audit-lag");
+        lag.filter(|lag| lag["severity"] == "warning").map(|_| ())
+    })
+    .await;
+    proxy.set_disk_fault("none");
+    waiting.await.unwrap();
 }
 
 #[tokio::test]
