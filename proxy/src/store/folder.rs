@@ -29,6 +29,16 @@ pub(super) fn check(dir: &Path) -> Result<(), StoreError> {
     if found.uid() != own && found.uid() != 0 {
         return Err(StoreError::new(dir, Fault::OthersFolder { owner: found.uid(), own }));
     }
+    check_entries(dir)
+}
+
+/// Does the same for a command whose files belong to the owner of the folder, whom the superuser may not be.
+pub(super) fn check_for_owner(dir: &Path) -> Result<(), StoreError> {
+    if rustix::process::geteuid().is_root() { check_entries(dir) } else { check(dir) }
+}
+
+fn check_entries(dir: &Path) -> Result<(), StoreError> {
+    let found = fs::metadata(dir).map_err(StoreError::io(dir))?;
     if found.mode() & 0o002 != 0 {
         return Err(StoreError::new(dir, Fault::Writable { mode: found.mode() & 0o7777 }));
     }

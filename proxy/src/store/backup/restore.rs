@@ -64,7 +64,7 @@ pub fn restore(from: &Path, dir: &Path, group: Option<u32>, about: &About) -> Re
     check_room(existing, needed)?;
 
     schema::create_folder(dir)?;
-    folder::check(dir)?;
+    folder::check_for_owner(dir)?;
     // Files that are created later inherit it.
     group.map_or(Ok(()), |group| folder::share_with_group(dir, group))?;
     let mode = if group.is_some() { 0o640 } else { 0o600 };

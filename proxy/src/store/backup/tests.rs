@@ -143,6 +143,26 @@ fn a_store_in_use_is_backed_up_and_restored() {
 }
 
 #[test]
+fn a_restore_by_root_leaves_files_of_the_owner_of_the_folder() {
+    let folders = tempfile::tempdir().unwrap();
+    let at = |name: &str| folders.path().join(name);
+    used(&at("data")).close();
+    back_up(&at("data"), &at("copy"), &about(NOON), true).unwrap();
+    fs::create_dir(at("new")).unwrap();
+    // Only the superuser can give a folder away; for other users the owner is the same.
+    let owner = if std::os::unix::fs::chown(at("new"), Some(65_534), None).is_ok() {
+        65_534
+    } else {
+        fs::metadata(at("new")).unwrap().uid()
+    };
+    restore(&at("copy"), &at("new"), None, &about(later(1))).unwrap();
+    for name in names(&at("new")) {
+        assert_eq!(fs::metadata(at("new").join(&name)).unwrap().uid(), owner, "{name}");
+    }
+    assert!(names(&at("new")).contains(&"store.lock".to_owned()));
+}
+
+#[test]
 fn a_disk_without_room_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(check_room(dir.path(), 1), Ok(()));
