@@ -148,7 +148,9 @@ async fn simulate_is_a_carrier_to_put_a_proxy_before() {
     let proxy = Setup::calling(&base_url).start().await;
     assert_eq!(proxy.look_up(&MSISDN).await.json()["result"][0]["STATUS"], "02");
     proxy.look_up(&ICCID).await.assert_normal();
-    simulator.kill().await.unwrap();
+    let pid = simulator.id().unwrap().to_string();
+    assert!(tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    assert_eq!(within("the end", simulator.wait()).await.unwrap().code(), Some(0));
     run(folder.path(), &["simulate"], &[]).await.failed(2, ["--account"]);
     run(folder.path(), &["simulate", "--account", "x"], &[]).await.failed(2, ["APPID:EBID:PASSWORD"]);
     run(folder.path(), &["simulate", "--account", &account, "--rule", "cod=1"], &[])

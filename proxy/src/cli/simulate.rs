@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use cmiot_simulator::{Account, Config, Rule, Simulator};
+use tokio::signal::unix::{SignalKind, signal};
 
-/// Run a simulated carrier until interrupted.
+/// Run a simulated carrier until SIGINT or SIGTERM.
 ///
 /// It checks signatures as the carrier does and answers STATUS 00 for every card unless a rule says otherwise.
 #[derive(clap::Args)]
@@ -29,13 +30,18 @@ pub(super) struct Simulate {
 impl Simulate {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         super::runtime()?.block_on(async {
+            // Process 1 of a container has no default action for SIGTERM.
+            let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
             let listen = self.listen;
             let simulator = Simulator::start(listen, Config::new(self.accounts))
                 .await
                 .with_context(|| format!("cannot listen on {listen}"))?;
             simulator.set_rules(self.rules);
             out!("simulated carrier {}", simulator.base_url());
-            tokio::signal::ctrl_c().await.context("cannot listen for an interrupt")?;
+            tokio::select! {
+                interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen for SIGINT")?,
+                _ = terminate.recv() => {}
+            }
             let counts = simulator.counts();
             simulator.stop().await;
             out!("{counts:#?}");
