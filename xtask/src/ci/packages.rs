@@ -15,7 +15,7 @@ use crate::tools;
 const LIMIT: Duration = Duration::from_secs(300);
 
 pub(super) fn stage() -> Result<()> {
-    tools::install(&["cpio", "lintian", "rpm", "rpm2cpio", "rpmlint"])?;
+    tools::install(&["cpio", "iproute2", "lintian", "rpm", "rpm2cpio", "rpmlint"])?;
     // As the stage `bench` builds it.
     Run::cargo("build --release --package cmiot-proxy --package cmiot-bench --bins --example floor").run()?;
     let program = target().join("release/cmiot-proxy");
