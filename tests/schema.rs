@@ -81,7 +81,10 @@ async fn the_printed_configuration_fits_the_schema() {
         .set("client.0.rate", 5)
         .set("client.0.replay", "same-answer")
         .set("client.0.cards", vec!["1064"])
-        .add("client", "group='fleet'\nappid='GW2'\npassword='second'\nreplay='observe'\nclock_skew='any'")
+        .add(
+            "client",
+            "group='fleet'\nappid='GW2'\npassword='of-another-gateway'\nreplay='observe'\nclock_skew='any'",
+        )
         .add(
             "derive",
             "group='fleet'\nappid_prefix='GW9'\nkey_file='derive.key'\nepoch=0\npermissions={rate=1}",
