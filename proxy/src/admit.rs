@@ -30,6 +30,7 @@ use crate::alarms::{Alarms, Condition};
 use crate::clock::{Clock, Moment};
 use crate::config::file::{Format, ReplayMode};
 use crate::config::{Client, Config};
+use crate::language::text;
 use crate::peer::Peer;
 use crate::refusal::{Malformed, Refusal};
 use crate::wire::request::Request;
@@ -171,12 +172,14 @@ impl Admit {
             }
         }
         let groups = full.iter().map(|(group, full)| format!("group \"{group}\" ({})", full.bound.key()));
+        let groups = groups.collect::<Vec<_>>().join(", ");
         alarms.raise(
             Condition::ReplayFull,
-            format!(
-                "requests are refused with 72, since no more used transids can be held: {}: the log names a client; \
+            text!(
+                "requests are refused with 72, since no more used transids can be held: {groups}: the log names a client; \
                  limit it by `rate`, or raise the [gateway] key",
-                groups.collect::<Vec<_>>().join(", ")
+                "请求以返回码 72 被拒绝，因为无法再记住更多用过的事务编码：{groups}；日志给出一个客户端：用 `rate` 限制它，\
+                 或调大该 [gateway] 配置项"
             ),
         );
     }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::{Clock, Moment, Time};
 use crate::episode::whole_millis;
+use crate::language::Text;
 
 /// A condition that is raised at most once at a time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -113,14 +114,14 @@ pub struct Alarm {
     /// The wall time at which it was raised.
     pub since: Time,
     /// The problem and its remedy.
-    pub text: String,
+    pub text: Text,
 }
 
 #[derive(Clone, Debug)]
 struct Raised {
     severity: Severity,
     at: Moment,
-    text: String,
+    text: Text,
 }
 
 /// The conditions that hold now; clones share them.
@@ -140,21 +141,18 @@ impl Alarms {
     }
 
     /// Raises a condition, or changes its text. An ERROR is logged when it is new, or was a warning before.
-    pub fn raise(&self, condition: Condition, text: impl Into<String>) {
+    pub fn raise(&self, condition: Condition, text: Text) {
         self.set(condition, Severity::Error, text);
     }
 
     /// Raises a condition under which nothing fails yet, or changes its text. A WARN is logged when it is new.
-    pub fn raise_warning(&self, condition: Condition, text: impl Into<String>) {
+    pub fn raise_warning(&self, condition: Condition, text: Text) {
         self.set(condition, Severity::Warning, text);
     }
 
     /// Raises a condition with this severity, or changes severity and text.
-    pub fn set(&self, condition: Condition, severity: Severity, text: impl Into<String>) {
-        let text = text.into();
-        if !self.insert(condition, severity, &text) {
-            return;
-        }
+    pub fn set(&self, condition: Condition, severity: Severity, text: Text) {
+        let Some(text) = self.insert(condition, severity, text) else { return };
         match severity {
             Severity::Warning => tracing::warn!(alarm = condition.name(), "{text}"),
             Severity::Error => tracing::error!(alarm = condition.name(), "{text}"),
@@ -162,21 +160,23 @@ impl Alarms {
     }
 
     /// Raises a condition with this severity if there is a text, and ends it otherwise.
-    pub fn set_if(&self, condition: Condition, severity: Severity, text: Option<String>) {
+    pub fn set_if(&self, condition: Condition, severity: Severity, text: Option<Text>) {
         match text {
             Some(text) => self.set(condition, severity, text),
             None => self.clear(condition),
         }
     }
 
-    /// Whether the condition is new, or more severe than before.
-    fn insert(&self, condition: Condition, severity: Severity, text: &str) -> bool {
+    /// Returns the text for the log if the condition is new, or more severe than before.
+    fn insert(&self, condition: Condition, severity: Severity, text: Text) -> Option<String> {
         let now = self.0.clock.moment();
         let mut all = self.lock();
         let before = all.get(&condition).map(|before| (before.severity, before.at));
         let at = before.map_or(now, |(_, at)| at);
-        all.insert(condition, Raised { severity, at, text: text.to_owned() });
-        before.is_none_or(|(before, _)| before < severity)
+        let is_new = before.is_none_or(|(before, _)| before < severity);
+        let english = is_new.then(|| text.english.clone());
+        all.insert(condition, Raised { severity, at, text });
+        english
     }
 
     /// Ends a condition. An INFO with its start is logged when it held.
@@ -215,11 +215,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::language::text;
 
     const START: Time = Time::from_secs(1_768_449_600);
 
     fn texts(alarms: &Alarms) -> Vec<(Condition, String)> {
-        alarms.list().into_iter().map(|alarm| (alarm.condition, alarm.text)).collect()
+        alarms.list().into_iter().map(|alarm| (alarm.condition, alarm.text.english)).collect()
     }
 
     #[test]
@@ -227,9 +228,9 @@ mod tests {
         let (clock, hand) = Clock::manual(START);
         let alarms = Alarms::new(clock);
         let shared = alarms.clone();
-        alarms.raise(Condition::RowsLost, "2 rows");
+        alarms.raise(Condition::RowsLost, text!("2 rows", "2 行"));
         hand.advance(Duration::from_secs(5));
-        alarms.raise(Condition::RowsLost, "3 rows");
+        alarms.raise(Condition::RowsLost, text!("3 rows", "3 行"));
         assert_eq!(texts(&shared), [(Condition::RowsLost, "3 rows".to_owned())]);
         assert_eq!(shared.list()[0].since, START, "its start stays");
         assert!(shared.holds(Condition::RowsLost) && !shared.holds(Condition::Clock));
@@ -240,10 +241,11 @@ mod tests {
     #[test]
     fn a_warning_that_becomes_an_error_counts_as_new() {
         let alarms = Alarms::new(Clock::manual(START).0);
-        assert!(alarms.insert(Condition::Certificate, Severity::Warning, "expires soon"));
-        assert!(!alarms.insert(Condition::Certificate, Severity::Warning, "expires tomorrow"));
-        assert!(alarms.insert(Condition::Certificate, Severity::Error, "expired"));
-        assert!(!alarms.insert(Condition::Certificate, Severity::Warning, "expires soon"));
+        let insert = |severity, text| alarms.insert(Condition::Certificate, severity, text).is_some();
+        assert!(insert(Severity::Warning, text!("expires soon", "即将过期")));
+        assert!(!insert(Severity::Warning, text!("expires tomorrow", "明天过期")));
+        assert!(insert(Severity::Error, text!("expired", "已过期")));
+        assert!(!insert(Severity::Warning, text!("expires soon", "即将过期")));
         assert_eq!(texts(&alarms), [(Condition::Certificate, "expires soon".to_owned())]);
     }
 

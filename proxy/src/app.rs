@@ -15,7 +15,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::admin::{Admin, ReloadRequest, Reloads};
 use crate::admit::Admit;
 use crate::admit::actions::Actions;
-use crate::alarms::{Alarms, Condition};
+use crate::alarms::{Alarms, Condition, Severity};
 use crate::audit::{Audit, Refusals};
 use crate::cache::Cache;
 use crate::carrier::Carrier;
@@ -25,6 +25,7 @@ use crate::config::restart::Fixed;
 use crate::config::{Config, ConfigError, ListenConfig};
 use crate::flight::Flights;
 use crate::gateway;
+use crate::language::{Text, text};
 use crate::listen::{ADMIN_OVERLOAD_RESPONSE, ActivatedSockets, BoundAddress, Listener};
 use crate::metrics::Metrics;
 use crate::peer::Peer;
@@ -252,9 +253,10 @@ impl App {
         for key in keys {
             tracing::warn!(key, "this changed key takes effect at the next start");
         }
-        let text = format!(
-            "changed, and not in effect until the next start: {}; restart the proxy, or change them back",
-            keys.join(", ")
+        let text = text!(
+            "changed, and not in effect until the next start: {keys}; restart the proxy, or change them back",
+            "已修改，但下次启动后才生效：{keys}；请重启代理，或改回原值",
+            keys = keys.join(", ")
         );
         self.store.alarms.raise_warning(Condition::Restart, text);
     }
@@ -274,9 +276,11 @@ impl App {
     /// Raises the alarm for a changed configuration that is refused; the old one stays in effect.
     pub fn reject_reload(&self, error: &str) {
         self.relay.metrics.reload_refused();
-        let text = format!(
+        let text = text!(
             "the changed configuration is refused as a whole, the old one stays: {error}; correct it (`cmiot-proxy check` \
-             names every problem), and do not restart the proxy before: it would not start"
+             names every problem), and do not restart the proxy before: it would not start",
+            "修改后的配置被整体拒绝，旧配置继续使用：{error}；请改正（`cmiot-proxy check` 列出每个问题），在此之前不要重启代理：\
+             它将无法启动"
         );
         self.store.alarms.raise(Condition::Configuration, text);
         tracing::error!(error, "the changed configuration is refused as a whole, the old one stays");
@@ -284,9 +288,10 @@ impl App {
 
     /// Raises the alarm that a load of the configuration has taken this long, and the old one stays meanwhile.
     pub fn report_slow_load(&self, after: Duration) {
-        let text = format!(
+        let text = text!(
             "the configuration has been loading for {after:?}, and the old one stays: a file that it names is on a file \
-             system that does not respond; do not restart the proxy before it does: it would not start"
+             system that does not respond; do not restart the proxy before it does: it would not start",
+            "加载配置已用 {after:?}，旧配置继续使用：其中某个文件所在的文件系统没有响应；在它恢复之前不要重启代理：它将无法启动"
         );
         self.store.alarms.raise_warning(Condition::Configuration, text);
     }
@@ -392,13 +397,9 @@ fn report_certificates(relay: &Relay, alarms: &Alarms) {
     let now = relay.clock.now();
     let config = relay.config.load();
     let wrong: Vec<_> = config.certificates.iter().filter_map(|one| one.warning(now)).collect();
-    match wrong.as_slice() {
-        [] => alarms.clear(Condition::Certificate),
-        soon if config.certificates.iter().all(|one| one.is_valid(now)) => {
-            alarms.raise_warning(Condition::Certificate, soon.join("; "));
-        }
-        wrong => alarms.raise(Condition::Certificate, wrong.join("; ")),
-    }
+    let all_valid = config.certificates.iter().all(|one| one.is_valid(now));
+    let severity = if all_valid { Severity::Warning } else { Severity::Error };
+    alarms.set_if(Condition::Certificate, severity, Text::join(&wrong));
 }
 
 fn relay(

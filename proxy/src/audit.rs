@@ -24,6 +24,7 @@ use crate::cache::Entry;
 use crate::clock::{Clock, Time};
 use crate::config::{Client, OnFailure};
 use crate::inline_str::InlineStr;
+use crate::language::text;
 use crate::outcome::Outcome;
 use crate::refusal::Description;
 use crate::refusal::Refusal;
@@ -290,11 +291,13 @@ impl Audit {
         let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
         if self.store.is_behind() {
             *behind = Some(now);
-            let text = format!(
-                "audit records wait long for their commit, {} of them now: lookups get slower, and are refused with 73 once \
+            let text = text!(
+                "audit records wait long for their commit, {queued} of them now: lookups get slower, and are refused with 73 once \
                  the queue is full; look for other load on the disk of [store] dir (`iostat -x`, a backup, a scrub), or give \
                  it a faster one",
-                self.store.queued()
+                "审计记录等待提交的时间过长，目前有 {queued} 条：查询变慢，队列满后以返回码 73 拒绝；请检查 [store] dir 所在磁盘上的\
+                 其他负载（`iostat -x`，备份，巡检），或换用更快的磁盘",
+                queued = self.store.queued()
             );
             self.alarms().raise_warning(Condition::AuditLag, text);
         } else if behind.is_some_and(|last| now.saturating_sub(last) >= CAUGHT_UP) {

@@ -33,6 +33,7 @@ use crate::clock::belief::{Limits, Tick};
 use crate::clock::{Clock, Time};
 use crate::config::{Account, Carrier as Settings, Config};
 use crate::inline_str::InlineStr;
+use crate::language::{Text, text};
 use crate::metrics::{AccountGauges, Metrics};
 use crate::operation::{Operation, Parameters};
 use crate::sequence::TransidSource;
@@ -284,16 +285,23 @@ impl Carrier {
     pub fn report_accounts(&self) {
         let groups = self.groups.load();
         let accounts: Vec<_> = groups.values().flat_map(|of| of.iter()).collect();
-        let refused: Vec<_> = accounts.iter().flat_map(|account| account.alarms()).collect();
-        self.audit.alarms().set_if(Condition::Account, Severity::Error, join(&refused));
+        let refused: Vec<_> =
+            accounts.iter().flat_map(|account| account.alarms()).map(|alarm| alarm.text()).collect();
+        self.audit.alarms().set_if(Condition::Account, Severity::Error, Text::join(&refused));
         let other = accounts.iter().filter(|account| account.uses_other_password()).map(|account| {
-            format!(
-                "the carrier accepts the next password of account {}: once it stays so, write it into password_file and \
+            text!(
+                "the carrier accepts the next password of account {name}: once it stays so, write it into password_file and \
                  remove next_password_file; keep both until then",
-                account.account.name
+                "运营商接受的是账号 {name} 的第二个密码：确定不再变化之后，把它写入 password_file 并删除 next_password_file；\
+                 在此之前两个都保留",
+                name = account.account.name
             )
         });
-        self.audit.alarms().set_if(Condition::Password, Severity::Warning, join(&other.collect::<Vec<_>>()));
+        self.audit.alarms().set_if(
+            Condition::Password,
+            Severity::Warning,
+            Text::join(&other.collect::<Vec<_>>()),
+        );
         accounts.iter().for_each(|account| account.report());
     }
 
@@ -408,11 +416,6 @@ impl Carrier {
 }
 
 /// The texts of an alarm; none without one.
-fn join(texts: &[impl ToString]) -> Option<String> {
-    let all = texts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    (!all.is_empty()).then_some(all)
-}
-
 /// The audit's row of an attempt.
 fn call_row(
     audit: &AuditStore,

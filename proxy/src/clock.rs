@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::language::Text;
 use belief::{Belief, Drift, Limits, Tick};
 pub use timeout::{Elapsed, grace, timeout};
 
@@ -184,7 +185,7 @@ impl Clock {
     }
 
     /// The known errors of the wall clock, as the text of an alarm.
-    pub fn alarm(&self) -> Option<String> {
+    pub fn alarm(&self) -> Option<Text> {
         self.belief.alarm()
     }
 }

@@ -43,6 +43,7 @@ use std::sync::Arc;
 use cmiot_signer::{AppId, Card, Ebid};
 use zeroize::Zeroizing;
 
+use crate::language::Text;
 use crate::lifetimes::Lifetimes;
 use crate::operation::{Operation, Operations, USER_STATUS};
 use crate::plain_file;
@@ -96,7 +97,7 @@ pub struct Config {
     /// The validity of all certificates.
     pub certificates: Vec<certificates::Validity>,
     /// Settings that work but should be changed, for the log and for `check`.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Text>,
 }
 
 impl Config {

@@ -18,7 +18,7 @@
 //! - [`admin`] serves the operators' endpoints, [`metrics`] and [`alarms`] among them.
 //! - [`store`] holds all SQL, [`log`] the queue to standard error, [`process`] the requests to the operating system.
 //! - Leaves: [`operation`], [`outcome`], [`proxy_code`], [`lifetimes`], [`units`], [`urgency`], [`gcra`], [`peer`],
-//!   [`episode`], [`inline_str`], [`printable`], [`clock`].
+//!   [`episode`], [`inline_str`], [`printable`], [`clock`], [`language`].
 //!
 //! ARCHITECTURE.md states the order of the modules: each imports from those below it only.
 
@@ -36,6 +36,7 @@ pub mod flight;
 pub mod gateway;
 pub mod gcra;
 pub mod inline_str;
+pub mod language;
 pub mod lifetimes;
 pub mod listen;
 pub mod log;

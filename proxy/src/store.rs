@@ -40,6 +40,7 @@ pub use self::folder::{Holder, holder};
 use self::state::{OnStateLoss, StateStore};
 use crate::alarms::Alarms;
 use crate::clock::Clock;
+use crate::language::Text;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StoreOptions {
@@ -187,6 +188,18 @@ pub enum Unready {
     /// The audit's last commit failed or takes too long; the writer retries it.
     #[error("audit records cannot be written; the log has the reason")]
     Audit,
+}
+
+impl Unready {
+    /// The reason, for people.
+    pub fn text(&self) -> Text {
+        let english = self.to_string();
+        let chinese = match self {
+            Self::Failed(reason) => format!("存储已发生故障，进程即将结束：{reason}"),
+            Self::Audit => "审计记录无法写入；原因在日志中".to_owned(),
+        };
+        Text { english, chinese }
+    }
 }
 
 fn start_over(audit_reader: &AuditReader, clock: &Clock) -> Result<OnStateLoss, StoreError> {

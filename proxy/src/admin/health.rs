@@ -4,7 +4,7 @@
 //! - `GET /ready`: 503 if and only if an authenticated request would be refused although its response is fresh: the
 //!   audit accepts no record under `on_failure = "refuse"`, the store has failed permanently, or the proxy drains. Every
 //!   other condition that needs the operator is an alarm with 200: a line `alarm: ...`, or an object in JSON
-//!   (`Accept: application/json`, `?format=json`).
+//!   (`Accept: application/json`, `?format=json`). The lines are in Chinese if `Accept-Language` prefers it.
 //! - `GET /metrics`: for Prometheus, in OpenMetrics for a client that accepts it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use serde_json::json;
 
 use super::{Admin, response};
 use crate::alarms::{Alarm, Condition};
+use crate::language::{Language, Text, text};
 use crate::log;
 use crate::metrics::{Format, Gauges};
 use crate::store::Store;
@@ -32,8 +33,8 @@ pub(super) fn ready<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Byt
     let Some(as_json) = wants_json(request) else {
         return response::text(StatusCode::BAD_REQUEST, "format: json or text\n");
     };
-    let drains = admin.stop.is_cancelled().then(|| "the proxy drains".to_owned());
-    let reason = drains.or_else(|| admin.store.unready().map(|unready| unready.to_string()));
+    let drains = admin.stop.is_cancelled().then(|| text!("the proxy drains", "代理正在排空"));
+    let reason = drains.or_else(|| admin.store.unready().map(|unready| unready.text()));
     if reason.is_none() {
         admin.probe.run(&admin.store, admin.relay.clock.monotonic());
     }
@@ -41,12 +42,33 @@ pub(super) fn ready<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Byt
     let alarms = alarms(admin);
     if as_json {
         let alarms: Vec<_> = alarms.iter().map(alarm_json).collect();
-        let body = json!({ "ready": reason.is_none(), "reason": reason, "alarms": alarms });
-        return response::typed(status, "application/json", format!("{body}\n"));
+        let body = json!({ "ready": reason.is_none(), "reason": reason.map(|reason| reason.english), "alarms": alarms });
+        return varying(response::typed(status, "application/json", format!("{body}\n")), Language::English);
     }
-    let first = reason.map_or_else(|| "ready\n".to_owned(), |reason| format!("not ready: {reason}\n"));
-    let line = |alarm: &Alarm| format!("alarm: {}: {}\n", alarm.condition.name(), alarm.text);
-    response::text(status, alarms.iter().map(line).fold(first, |all, line| all + &line))
+    let language = Language::accepted(request_header(request.headers(), &header::ACCEPT_LANGUAGE));
+    let first = match &reason {
+        None => text!("ready", "就绪"),
+        Some(Text { english, chinese }) => {
+            Text { english: format!("not ready: {english}"), chinese: format!("未就绪：{chinese}") }
+        }
+    };
+    let lines = std::iter::once(first).chain(alarms.iter().map(alarm_line));
+    let body = lines.fold(String::new(), |all, line| all + line.of(language) + "\n");
+    varying(response::text(status, body), language)
+}
+
+/// A response whose representation and language the request has selected (RFC 9110 12.5.5).
+fn varying(mut response: Response<Full<Bytes>>, language: Language) -> Response<Full<Bytes>> {
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Language"));
+    headers.insert(header::CONTENT_LANGUAGE, HeaderValue::from_static(language.tag()));
+    response
+}
+
+/// The line of an alarm. The name of its condition is the heading of its entry in docs/operations.md.
+fn alarm_line(alarm: &Alarm) -> Text {
+    let (name, Text { english, chinese }) = (alarm.condition.name(), &alarm.text);
+    Text { english: format!("alarm: {name}: {english}"), chinese: format!("告警：{name}：{chinese}") }
 }
 
 fn alarm_json(alarm: &Alarm) -> serde_json::Value {
@@ -55,7 +77,7 @@ fn alarm_json(alarm: &Alarm) -> serde_json::Value {
         "alarm": condition.name(),
         "severity": severity.name(),
         "since": since.to_string(),
-        "text": text,
+        "text": text.english,
     })
 }
 
@@ -83,7 +105,12 @@ fn prefers_json(accept: &str) -> bool {
 
 /// The `Accept` header, empty if it is absent.
 fn accept(headers: &HeaderMap) -> &str {
-    headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default()
+    request_header(headers, &header::ACCEPT)
+}
+
+/// A header, empty if it is absent.
+fn request_header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// Minimum time between the starts of two probes of `state.db`.
@@ -115,9 +142,10 @@ impl Probe {
                 Ok(()) => store.alarms.clear(Condition::State),
                 Err(error) => store.alarms.raise(
                     Condition::State,
-                    format!(
+                    text!(
                         "cannot assign transids to carrier calls; only cached responses are served: {error}; do not remove \
-                         state.db"
+                         state.db",
+                        "无法为对运营商的调用分配事务编码，只提供缓存的响应：{error}；不要删除 state.db"
                     ),
                 ),
             }

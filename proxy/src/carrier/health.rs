@@ -18,6 +18,7 @@ use super::breaker::Breaker;
 use super::verdict::{Class, Code, Verdict};
 use super::{CarrierResponse, Fault, NotSent};
 use crate::config::{BreakerConfig, Thresholds};
+use crate::language::{Text, text};
 use crate::metrics::BreakerGauges;
 
 /// The breakers of one account.
@@ -218,14 +219,26 @@ impl CodeBreaker {
     }
 }
 
+impl Alarm {
+    /// The problem and its remedy.
+    pub fn text(&self) -> Text {
+        let Self { account, operation, code } = self;
+        match operation {
+            Some(operation) => text!(
+                "the carrier refuses account {account} for {operation} with code {code}: run `cmiot-proxy check --live`",
+                "运营商以返回码 {code} 拒绝账号 {account} 的能力 {operation}：请运行 `cmiot-proxy check --live`"
+            ),
+            None => text!(
+                "the carrier refuses account {account} with code {code}: run `cmiot-proxy check --live`",
+                "运营商以返回码 {code} 拒绝账号 {account}：请运行 `cmiot-proxy check --live`"
+            ),
+        }
+    }
+}
+
 impl fmt::Display for Alarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { account, operation, code } = self;
-        write!(f, "the carrier refuses account {account}")?;
-        if let Some(operation) = operation {
-            write!(f, " for {operation}")?;
-        }
-        write!(f, " with code {code}: run `cmiot-proxy check --live`")
+        self.text().fmt(f)
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Moment, Time, micros};
+use crate::language::{Text, text};
 
 /// A step forwards is believed after this time in which no `Date` of the carrier has contradicted it.
 const UNDISPUTED: Duration = Duration::from_secs(600);
@@ -263,39 +264,56 @@ impl Belief {
         Drift { seconds, alarm }
     }
 
-    pub(super) fn alarm(&self) -> Option<String> {
+    pub(super) fn alarm(&self) -> Option<Text> {
         let observed = self.observed();
         let mut found = Vec::new();
         if let Some(Ahead { from, to, .. }) = observed.ahead {
-            found.push(format!(
-                "the wall clock was set forwards by {} s, from {from} to {to}, and nothing has confirmed that: months, used \
+            found.push(text!(
+                "the wall clock was set forwards by {seconds} s, from {from} to {to}, and nothing has confirmed that: months, used \
                  transids and calls to the carrier keep to the time from before, until the carrier's Date agrees or ten \
                  minutes have passed without one",
-                to.since(from).as_secs()
+                "系统时钟被向前拨了 {seconds} 秒，从 {from} 到 {to}，尚未得到证实：月份、用过的事务编码和对运营商的调用仍使用之前的\
+                 时间，直到运营商的 Date 与之一致，或十分钟内没有收到 Date",
+                seconds = to.since(from).as_secs()
             ));
         }
         if let Some(Behind { reached, at, recorded }) = observed.behind {
             let by = reached.since(at).as_secs();
             found.push(if recorded {
-                format!("the wall clock was {by} s behind the newest audit record at the start: {at}, the record {reached}")
+                text!(
+                    "the wall clock was {by} s behind the newest audit record at the start: {at}, the record {reached}",
+                    "启动时系统时钟比最新的审计记录晚 {by} 秒：时钟 {at}，记录 {reached}"
+                )
             } else {
-                format!("the wall clock was set back by {by} s, from {reached} to {at}")
+                text!(
+                    "the wall clock was set back by {by} s, from {reached} to {at}",
+                    "系统时钟被向后拨了 {by} 秒，从 {reached} 到 {at}"
+                )
             });
         }
         if let Some(seconds) = observed.drift {
-            let (by, direction) = (seconds.abs(), if seconds > 0.0 { "behind" } else { "ahead of" });
-            found.push(format!(
-                "this machine's clock differs from the carrier's Date: it is {by:.0} s {direction} it, and transids carry \
-                 its time"
+            let by = seconds.abs();
+            found.push(if seconds > 0.0 {
+                text!(
+                    "this machine's clock differs from the carrier's Date: it is {by:.0} s behind it, and transids carry \
+                     its time",
+                    "本机时钟与运营商的 Date 不一致：慢 {by:.0} 秒，而事务编码使用本机时间"
+                )
+            } else {
+                text!(
+                    "this machine's clock differs from the carrier's Date: it is {by:.0} s ahead of it, and transids carry \
+                     its time",
+                    "本机时钟与运营商的 Date 不一致：快 {by:.0} 秒，而事务编码使用本机时间"
+                )
+            });
+        }
+        if !found.is_empty() {
+            found.push(text!(
+                "check the clock (`timedatectl`, `chronyc tracking`) and set it if it is wrong",
+                "请检查时钟（`timedatectl`、`chronyc tracking`），如有错误则校正"
             ));
         }
-        if found.is_empty() {
-            return None;
-        }
-        Some(format!(
-            "{}; check the clock (`timedatectl`, `chronyc tracking`) and set it if it is wrong",
-            found.join("; ")
-        ))
+        Text::join(&found)
     }
 
     /// Believes the wall clock from now on.

@@ -9,6 +9,7 @@ use cmiot_signer::{AppId, Ebid, Password};
 use super::error::ConfigError;
 use super::file::{self, ConfigFile};
 use super::reader::{PasswordSource, SourceFiles};
+use crate::language::{Text, text};
 use crate::operation::{Operation, Operations, USER_STATUS};
 
 /// Credentials that the carrier issued.
@@ -79,6 +80,14 @@ pub(super) fn check(file: &ConfigFile, operations: &Operations, reader: &mut Sou
     accounts
 }
 
+/// The warning about a password in the configuration.
+pub(super) fn written_password(table: &str) -> Text {
+    text!(
+        "{table}: password: is written in the configuration; prefer password_file",
+        "{table}：password：密码写在配置中；建议使用 password_file"
+    )
+}
+
 fn account(
     raw: &file::Account,
     group: &str,
@@ -88,9 +97,7 @@ fn account(
     reader: &mut SourceFiles<'_>,
 ) -> Option<Account> {
     if raw.password.is_some() {
-        reader
-            .warnings
-            .push(format!("{table}: password: is written in the configuration; prefer password_file"));
+        reader.warnings.push(written_password(table));
     }
     let password = PasswordSource {
         key: "password",

@@ -10,6 +10,7 @@ use super::certificates::Validity;
 use super::error::ConfigError;
 use super::reader::SourceFiles;
 use super::{file, shares};
+use crate::language::Text;
 use crate::tls;
 
 /// The connection to the carrier.
@@ -153,7 +154,7 @@ fn http_proxy(raw: &str) -> Result<Uri, ConfigError> {
     }
 }
 
-fn flights(raw: &file::Carrier, groups: usize, warnings: &mut Vec<String>) -> FlightLimits {
+fn flights(raw: &file::Carrier, groups: usize, warnings: &mut Vec<Text>) -> FlightLimits {
     let group = shares::of_group(
         "[carrier] max_flights_per_group",
         raw.max_flights_per_group,

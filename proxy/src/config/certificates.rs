@@ -6,6 +6,7 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::clock::Time;
+use crate::language::{Text, text};
 
 /// The time before a certificate expires from which it is warned about.
 const AHEAD: Duration = Duration::from_secs(14 * 86_400);
@@ -41,17 +42,25 @@ impl Validity {
     }
 
     /// The warning at this time; none while the certificates are valid for longer.
-    pub fn warning(&self, now: Time) -> Option<String> {
+    pub fn warning(&self, now: Time) -> Option<Text> {
         let Self { key, from, until } = self;
-        let remedy = "replace the file, which is read again when it changes";
         if now > *until {
-            Some(format!("{key}: a certificate expired at {until}, and handshakes fail: {remedy}"))
+            Some(text!(
+                "{key}: a certificate expired at {until}, and handshakes fail: replace the file, which is read again when it \
+                 changes",
+                "{key}：有证书已于 {until} 过期，握手失败：请更换文件，代理会自动重新读取"
+            ))
         } else if now < *from {
-            Some(format!(
-                "{key}: a certificate is not valid before {from}, and handshakes fail: {remedy}, or set the clock"
+            Some(text!(
+                "{key}: a certificate is not valid before {from}, and handshakes fail: replace the file, which is read again \
+                 when it changes, or set the clock",
+                "{key}：有证书在 {from} 之前无效，握手失败：请更换文件，代理会自动重新读取；或校正时钟"
             ))
         } else if now > until.minus(AHEAD) {
-            Some(format!("{key}: a certificate expires at {until}: {remedy}"))
+            Some(text!(
+                "{key}: a certificate expires at {until}: replace the file, which is read again when it changes",
+                "{key}：有证书将于 {until} 过期：请更换文件，代理会自动重新读取"
+            ))
         } else {
             None
         }
@@ -74,7 +83,7 @@ mod tests {
         // 2025-01-01 and 2030-01-01, UTC.
         let (from, until) = (Time::from_secs(1_735_689_600), Time::from_secs(1_893_456_000));
         assert_eq!((valid.from, valid.until), (from, until));
-        let says = |now| valid.warning(now).unwrap_or_default();
+        let says = |now| valid.warning(now).unwrap_or_default().english;
         assert!(says(from.minus(Duration::from_secs(1))).contains("not valid before 2025-01-01"));
         assert_eq!(says(from), "");
         assert_eq!(says(until.minus(AHEAD)), "");

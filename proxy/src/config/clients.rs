@@ -12,7 +12,7 @@ use std::sync::Arc;
 use cmiot_signer::{AppId, Card, CardKind, Ebid};
 use ring::hmac;
 
-use super::account::Accounts;
+use super::account::{self, Accounts};
 use super::document::Document;
 use super::error::{ConfigError, ConfigErrors, Location};
 use super::file::{self, ClientsFile, ConfigFile, Format, ReplayMode};
@@ -20,6 +20,7 @@ use super::gateway::{self, Gateway, TransidLimits};
 use super::reader::{PasswordSource, SourceFiles};
 use super::text::Csv;
 use super::{Client, Derived, Permissions, Rate, shares};
+use crate::language::text;
 use crate::operation::Operations;
 use crate::units::Window;
 
@@ -55,9 +56,7 @@ impl Clients {
         for (index, raw) in file.clients.iter().enumerate() {
             let table = format!("[[client]] {} (appid = \"{}\")", index + 1, raw.appid);
             if raw.password.is_some() {
-                let warning =
-                    format!("{table}: password: is written in the configuration; prefer password_file");
-                checker.reader.warnings.push(warning);
+                checker.reader.warnings.push(account::written_password(&table));
             }
             checker.add(&table, raw);
         }
@@ -396,11 +395,12 @@ fn own_credentials<'a>(file: &'a ConfigFile, reader: &mut SourceFiles<'_>) -> Ha
         .collect();
     let unsaid = file.accounts.iter().any(|account| account.carrier_credentials.is_none());
     if !named && unsaid {
-        reader.warnings.push(
+        reader.warnings.push(text!(
             "no client is named: every gateway that signs with an account's own credentials is accepted, for lookups. \
-             Add a [[client]], or say carrier_credentials = true in each [[account]] that this is meant for"
-                .to_owned(),
-        );
+             Add a [[client]], or say carrier_credentials = true in each [[account]] that this is meant for",
+            "没有配置客户端：凡是用账号自身凭据签名的网关都被接受，可以查询。请添加 [[client]]，或在允许这样做的每个 [[account]] 中写明 \
+             carrier_credentials = true"
+        ));
     }
     own
 }

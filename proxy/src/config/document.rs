@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue, Deserializer};
 use super::error::{ConfigError, Location};
 use super::renamed::{self, RENAMED};
 use super::text::without_mark;
+use crate::language::Text;
 
 /// Errors of one document that are reported; a file with more is probably not meant as one.
 const MAX_ERRORS: usize = 100;
@@ -25,7 +26,7 @@ pub(super) struct Document<T> {
     /// The top-level keys that are incomplete, since something under them was wrong.
     pub(super) incomplete: HashSet<String>,
     /// Old names of keys that were found, one sentence for each.
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<Text>,
     /// Whether `client` or `derive` is among the top-level keys, be it empty.
     pub(super) names_clients: bool,
 }

@@ -4,54 +4,70 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Config, ConfigFile, file};
+use crate::language::{Text, text};
 
 /// A sentence for each key that has no effect as it is written.
-pub(super) fn warnings(file: &ConfigFile, config: &Config) -> Vec<String> {
+pub(super) fn warnings(file: &ConfigFile, config: &Config) -> Vec<Text> {
     let (carrier, operations) = (&config.carrier, &config.operations);
     let is_served = |name: &str| operations.named(name).is_some_and(|one| operations.at(one.path).is_some());
     let mut warnings = Vec::new();
     for (key, names) in [("[gateway] names", &file.gateway.names), ("[admin] names", &file.admin.names)] {
         let without = names.iter().filter(|name| !is_host(name));
         warnings.extend(without.map(|name| {
-            format!(
-                "{key}: \"{name}\" has no effect: write the host alone, such as \"gw.example\", without scheme, port or path"
+            text!(
+                "{key}: \"{name}\" has no effect: write the host alone, such as \"gw.example\", without scheme, port or path",
+                "{key}：\"{name}\" 不起作用：只写主机名，例如 \"gw.example\"，不带协议、端口和路径"
             )
         }));
     }
     let path = carrier.base_url.path().to_ascii_lowercase();
     if path.ends_with("/v2") || path.contains("/v2/") {
-        warnings.push(format!(
-            "[carrier] base_url = \"{}\": the path of each operation begins with /v2 already, so that calls would go to \
+        warnings.push(text!(
+            "[carrier] base_url = \"{url}\": the path of each operation begins with /v2 already, so that calls would go to \
              {path}/v2/userstatusrealsingle: end it before /v2",
-            file.carrier.base_url
+            "[carrier] base_url = \"{url}\"：每个能力的路径已经以 /v2 开头，调用会发往 {path}/v2/userstatusrealsingle：\
+             请写到 /v2 之前为止",
+            url = file.carrier.base_url
         ));
     }
     if let Some(tls) = &file.carrier.tls {
         if carrier.base_url.scheme_str() == Some("http") {
-            warnings.push("[carrier.tls] has no effect: base_url begins with http://".to_owned());
+            warnings.push(text!(
+                "[carrier.tls] has no effect: base_url begins with http://",
+                "[carrier.tls] 不起作用：base_url 以 http:// 开头"
+            ));
         }
         if tls.pin_file.is_some() && tls.ca_file.is_some() {
-            warnings
-                .push("[carrier.tls] ca_file has no effect together with pin_file: remove one".to_owned());
+            warnings.push(text!(
+                "[carrier.tls] ca_file has no effect together with pin_file: remove one",
+                "[carrier.tls] ca_file 与 pin_file 同时使用时不起作用：请删除其中一个"
+            ));
         }
     }
     for (table, tls) in [("[gateway.tls]", &file.gateway.tls), ("[admin.tls]", &file.admin.tls)] {
         let optional = tls.as_ref().is_some_and(|tls| tls.client_certificate_optional);
         if optional && !requests_certificates(tls.as_ref()) {
-            warnings
-                .push(format!("{table} client_certificate_optional has no effect without client_ca_file"));
+            warnings.push(text!(
+                "{table} client_certificate_optional has no effect without client_ca_file",
+                "{table} client_certificate_optional 在没有 client_ca_file 时不起作用"
+            ));
         }
     }
     if file.gateway.max_connections_per_peer > file.gateway.max_connections
         && file.gateway.max_connections_per_peer != file::Gateway::default().max_connections_per_peer
     {
-        warnings.push("[gateway] max_connections_per_peer has no effect above max_connections".to_owned());
+        warnings.push(text!(
+            "[gateway] max_connections_per_peer has no effect above max_connections",
+            "[gateway] max_connections_per_peer 大于 max_connections 时不起作用"
+        ));
     }
     for row in file.operations.iter().filter(|row| !is_served(&row.name)) {
-        warnings.push(format!(
-            "[[operation]] (name = \"{}\"): has no effect: no account has an ebid for it; add ebids = {{ {} = \"...\" }} to \
-             its [[account]]",
-            row.name, row.name
+        warnings.push(text!(
+            "[[operation]] (name = \"{name}\"): has no effect: no account has an ebid for it; add ebids = {{ {name} = \"...\" \
+             }} to its [[account]]",
+            "[[operation]]（name = \"{name}\"）：不起作用：没有账号具有它的能力编码（ebid）；请在其 [[account]] 中添加 \
+             ebids = {{ {name} = \"...\" }}",
+            name = row.name
         ));
     }
     warnings.extend(permitted_without_ebid(config));
@@ -60,7 +76,7 @@ pub(super) fn warnings(file: &ConfigFile, config: &Config) -> Vec<String> {
 }
 
 /// Operations that are permitted to clients whose group has no ebid for them, each once per group.
-fn permitted_without_ebid(config: &Config) -> BTreeSet<String> {
+fn permitted_without_ebid(config: &Config) -> BTreeSet<Text> {
     let listed = config.clients.values().map(|client| (&client.group, &client.permissions));
     let derived = config.derived.iter().map(|derived| (&derived.group, &derived.rights));
     let mut seen = BTreeSet::new();
@@ -71,9 +87,11 @@ fn permitted_without_ebid(config: &Config) -> BTreeSet<String> {
                 accounts.iter().any(|account| account.ebid_of(operation).is_some())
             });
             if !ebid {
-                seen.insert(format!(
+                seen.insert(text!(
                     "operations = [\"{name}\"] has no effect for clients of group \"{group}\": none of its accounts has an \
-                     ebid for it; add ebids = {{ {name} = \"...\" }} to an [[account]]"
+                     ebid for it; add ebids = {{ {name} = \"...\" }} to an [[account]]",
+                    "operations = [\"{name}\"] 对分组 \"{group}\" 的客户端不起作用：该分组没有账号具有它的能力编码（ebid）；\
+                     请在 [[account]] 中添加 ebids = {{ {name} = \"...\" }}"
                 ));
             }
         }
@@ -82,16 +100,18 @@ fn permitted_without_ebid(config: &Config) -> BTreeSet<String> {
 }
 
 /// Clients that cannot present their certificate, since the listener requests none.
-fn certificates_not_requested(file: &ConfigFile, config: &Config) -> Option<String> {
+fn certificates_not_requested(file: &ConfigFile, config: &Config) -> Option<Text> {
     if requests_certificates(file.gateway.tls.as_ref()) {
         return None;
     }
     let mut named = config.clients.values().filter(|client| client.certificate.is_some());
     let (first, more) = (named.next()?, named.count());
-    Some(format!(
-        "appid \"{}\" and {more} more clients are refused: they have a `certificate`, which needs client_ca_file in \
+    Some(text!(
+        "appid \"{appid}\" and {more} more clients are refused: they have a `certificate`, which needs client_ca_file in \
          [gateway.tls]",
-        first.appid.as_str()
+        "应用编码（appid）\"{appid}\" 和另外 {more} 个客户端会被拒绝：它们有 `certificate`，需要 [gateway.tls] 中的 \
+         client_ca_file",
+        appid = first.appid.as_str()
     ))
 }
 
@@ -114,7 +134,11 @@ mod tests {
         let account = "[[account]]\nname='a'\nappid='A1'\nebid='0001000000009'\npassword='pw'\ncarrier_credentials=true\n";
         let file = ConfigFile::parse(Path::new("p.toml"), &format!("{account}{more}")).unwrap();
         let warnings = Config::check(&file, Path::new(".")).unwrap().warnings;
-        warnings.into_iter().filter(|text| !text.contains("prefer password_file")).collect()
+        warnings
+            .into_iter()
+            .map(|text| text.english)
+            .filter(|text| !text.contains("prefer password_file"))
+            .collect()
     }
 
     #[test]

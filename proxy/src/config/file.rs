@@ -22,6 +22,7 @@ use super::document::Document;
 use super::error::{ConfigError, ConfigErrors};
 use super::listen::Listen;
 use super::operation;
+use crate::language::Text;
 use crate::lifetimes::Lifetimes;
 use crate::units::schema::{Address, FilePath, Network, Positive, PositiveSize};
 use crate::units::{HumanDuration, Secret, Size, Window, peers};
@@ -82,7 +83,7 @@ pub struct ConfigFile {
     pub(super) path: PathBuf,
     /// Old names of keys, one sentence for each.
     #[serde(skip)]
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<Text>,
     /// The top-level tables from which something wrong was left out.
     #[serde(skip)]
     incomplete: HashSet<String>,

@@ -9,6 +9,7 @@ use super::listen::Listen;
 use super::listener::{ListenConfig, Timeouts};
 use super::reader::SourceFiles;
 use super::{file, shares, tls_files};
+use crate::language::{Text, text};
 use crate::units::Window;
 
 /// A gateway stops waiting for a response after this long.
@@ -59,9 +60,10 @@ pub(super) fn check(raw: &file::Gateway, groups: usize, reader: &mut SourceFiles
         ));
     }
     if raw.deadline.0 >= GATEWAY_TIMEOUT {
-        reader.warnings.push(format!(
-            "[gateway] deadline = \"{}\": gateways give up after 25 s and would never see these responses",
-            raw.deadline
+        reader.warnings.push(text!(
+            "[gateway] deadline = \"{deadline}\": gateways give up after 25 s and would never see these responses",
+            "[gateway] deadline = \"{deadline}\"：网关等待 25 秒后放弃，收不到这些响应",
+            deadline = raw.deadline
         ));
     }
     if raw.proxy_protocol && raw.trusted_proxies.is_empty() {
@@ -110,7 +112,7 @@ fn counts_are_positive(raw: &file::Gateway, reader: &mut SourceFiles<'_>) {
 }
 
 /// The limits with the shares of groups and clients lowered to what leaves room for others.
-pub(super) fn transids(raw: &file::Gateway, groups: usize, warnings: &mut Vec<String>) -> TransidLimits {
+pub(super) fn transids(raw: &file::Gateway, groups: usize, warnings: &mut Vec<Text>) -> TransidLimits {
     let per_group = shares::of_group(
         "[gateway] max_transids_per_group",
         raw.max_transids_per_group,

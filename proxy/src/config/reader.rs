@@ -16,6 +16,7 @@ use super::certificates::Validity;
 use super::error::ConfigError;
 use super::text::{self, Entry};
 use super::watch::FileStamp;
+use crate::language::Text;
 use crate::plain_file;
 use crate::units::Secret;
 
@@ -30,7 +31,7 @@ pub(super) struct SourceFiles<'a> {
     /// Errors: with any of them there is no configuration.
     pub(super) problems: Vec<ConfigError>,
     /// Settings that work but should be changed.
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<Text>,
     /// The validity of the certificates that were read.
     pub(super) certificates: Vec<Validity>,
 }

@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Location};
+use crate::language::{Text, text};
 
 /// A key that was renamed.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +47,7 @@ pub(super) const RENAMED: &[Renamed] = &[
 /// The old names that a document uses.
 #[derive(Default)]
 pub(super) struct Found {
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<Text>,
     /// Keys that are written under both names.
     pub(super) conflicts: Vec<ConfigError>,
 }
@@ -88,9 +89,10 @@ fn rename_in(
         found.conflicts.push(ConfigError::new(section, both).remedy(format!("remove {old}")).at(location));
         return;
     }
-    found
-        .warnings
-        .push(format!("{location}: {section} {old} is now called {new}: 0.3.0 will not accept the old name"));
+    found.warnings.push(text!(
+        "{location}: {section} {old} is now called {new}: 0.3.0 will not accept the old name",
+        "{location}：{section} {old} 已改名为 {new}：0.3.0 不再接受旧名"
+    ));
     *key.get_mut() = new.into();
     table.insert(key, value);
 }
@@ -131,7 +133,10 @@ mod tests {
 
     fn printed(section: &str, key: &str) -> (String, Vec<String>) {
         let file = ConfigFile::parse(Path::new("p.toml"), &text(section, &[key])).unwrap();
-        (toml::to_string(&file).unwrap(), file.warnings)
+        (
+            toml::to_string(&file).unwrap(),
+            file.warnings.into_iter().map(|text| text.english).collect::<Vec<_>>(),
+        )
     }
 
     #[test]
@@ -171,7 +176,7 @@ mod tests {
         let location =
             format!("p.toml:{}:1: [gateway] grace is now called drain_timeout", ACCOUNT.lines().count() + 2);
         assert!(
-            config.warnings.iter().any(|warning| warning.starts_with(&location)),
+            config.warnings.iter().any(|warning| warning.english.starts_with(&location)),
             "{:?}",
             config.warnings
         );

@@ -3,6 +3,8 @@
 //! A share is smaller than the table; otherwise one client or group could fill the table and leave no room for the others.
 //! A configured share that is not smaller is lowered, with a warning.
 
+use crate::language::{Text, text};
+
 /// The default share of a client, as a fraction of its group's share.
 const OF_CLIENT: (usize, usize) = (1, 2);
 
@@ -16,7 +18,7 @@ pub(super) fn of_group(
     total_key: &str,
     total: usize,
     groups: usize,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<Text>,
 ) -> usize {
     if groups <= 1 {
         return total.min(written.unwrap_or(total));
@@ -30,7 +32,7 @@ pub(super) fn of_client(
     written: usize,
     total_key: &str,
     total: usize,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<Text>,
 ) -> usize {
     lower(key, Some(written), total_key, total, OF_CLIENT, warnings)
 }
@@ -43,15 +45,16 @@ fn lower(
     total_key: &str,
     total: usize,
     (part, of): (usize, usize),
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<Text>,
 ) -> usize {
     let most = (total / of * part + total % of * part / of).max(1);
     match written {
         None => most,
         Some(written) if written < total.max(2) => written,
         Some(written) => {
-            warnings.push(format!(
-                "{key} = {written}: not below {total_key} ({total}), so that one could take all: {most} is used"
+            warnings.push(text!(
+                "{key} = {written}: not below {total_key} ({total}), so that one could take all: {most} is used",
+                "{key} = {written}：不低于 {total_key}（{total}），会被一个占满：改用 {most}"
             ));
             most
         }
@@ -92,6 +95,10 @@ mod tests {
             [100, 75, 10, 10]
         );
         assert_eq!(share(Some(100), 2), 75);
-        assert_eq!(warnings, ["share = 100: not below total (100), so that one could take all: 75 is used"]);
+        let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+        assert_eq!(
+            warning.english,
+            "share = 100: not below total (100), so that one could take all: 75 is used"
+        );
     }
 }

@@ -3,6 +3,7 @@
 use super::aliases::{ALIASES, Change};
 use super::*;
 use crate::alarms::{Condition, Severity};
+use crate::language::Text;
 
 /// The exposition after every metric was used once.
 fn exposition() -> String {
@@ -30,7 +31,7 @@ fn exposition_as(format: Format) -> String {
             condition: Condition::Disk,
             severity: Severity::Warning,
             since: Time::EPOCH,
-            text: String::new(),
+            text: Text::default(),
         }],
         ..Gauges::default()
     };

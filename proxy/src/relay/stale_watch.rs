@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::alarms::{Alarms, Condition};
+use crate::language::text;
 use crate::refusal::Refusal;
 
 /// The period over which lookups are counted.
@@ -49,10 +50,13 @@ impl StaleWatch {
         }
         alarms.raise(
             Condition::StaleTransids,
-            format!(
+            text!(
                 "{stale} of {all} lookups in a minute were refused with 7, since their transids are outside [gateway] \
                  clock_skew: compare this machine's clock (`chronyc tracking`), then the gateways' clocks; the audit has \
-                 each transid's time. Do not widen clock_skew for it: a captured request is then accepted for longer"
+                 each transid's time. Do not widen clock_skew for it: a captured request is then accepted for longer",
+                "一分钟内 {all} 次查询中有 {stale} 次以返回码 7 被拒绝，因为事务编码的时间超出 [gateway] clock_skew：先检查本机时钟\
+                 （`chronyc tracking`），再检查网关的时钟；审计中有每个事务编码的时间。不要为此调大 clock_skew：那样截获的请求在\
+                 更长时间内会被接受"
             ),
         );
     }

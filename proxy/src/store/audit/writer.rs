@@ -31,6 +31,7 @@ use super::log::row::Row;
 use super::{AuditUnavailable, Options};
 use crate::alarms::Condition;
 use crate::clock::{Clock, Time};
+use crate::language::text;
 use crate::store::queue::{Consumer, Received};
 use crate::store::{StoreError, atomic_file};
 
@@ -310,9 +311,10 @@ impl Writer {
             Err(error) => {
                 self.shared.alarms.raise(
                     Condition::Audit,
-                    format!(
+                    text!(
                         "audit records cannot be written, and the proxy tries again by itself: {error}; do not remove files of \
-                         [store] dir"
+                         [store] dir",
+                        "审计记录无法写入，代理会自动重试：{error}；不要删除 [store] dir 中的文件"
                     ),
                 );
                 let pause = match &self.backoff {

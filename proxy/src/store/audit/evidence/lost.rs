@@ -11,6 +11,7 @@ use rusqlite::Connection;
 
 use super::anchor::{self, Anchor};
 use crate::clock::Time;
+use crate::language::{Text, text};
 use crate::store::audit::log::columns::NoteRow;
 use crate::store::audit::log::link;
 use crate::store::audit::log::loss::{ACKNOWLEDGED, ANCHORS_LOST, LOST, Loss, up_to_the_millisecond};
@@ -101,24 +102,28 @@ impl Losses {
     }
 
     /// The alarm text while losses are not acknowledged.
-    pub(crate) fn alarm(&self) -> Option<String> {
+    pub(crate) fn alarm(&self) -> Option<Text> {
         let losses: Vec<String> = self.not_acknowledged().map(Loss::to_string).collect();
         let rows = (!losses.is_empty()).then(|| {
-            format!(
-                "audit rows are missing: {}; find out why (for a segment that exists and cannot be read, the log says \
+            text!(
+                "audit rows are missing: {losses}; find out why (for a segment that exists and cannot be read, the log says \
                  why), keep what you have of them in another folder, and end this with `cmiot-proxy audit acknowledge`",
-                losses.join(", ")
+                "审计缺少记录行：{losses}；请查明原因（分段存在而无法读取时，原因在日志中），把现有数据保存到另一目录，然后用 \
+                 `cmiot-proxy audit acknowledge` 结束本告警",
+                losses = losses.join(", ")
             )
         });
         let anchors = self.anchors.as_ref().map(|anchors| {
-            format!(
+            text!(
                 "{anchors}, so rows that are missing too would not be noticed; find out why, compare the audit with \
                  anchors that were kept elsewhere (`cmiot-proxy audit verify --anchors`), and end this with \
-                 `cmiot-proxy audit acknowledge`"
+                 `cmiot-proxy audit acknowledge`",
+                "{anchors}，因此同时缺失的记录行也不会被发现；请查明原因，把审计与保存在别处的锚点比对\
+                 （`cmiot-proxy audit verify --anchors`），然后用 `cmiot-proxy audit acknowledge` 结束本告警"
             )
         });
-        let texts: Vec<String> = rows.into_iter().chain(anchors).collect();
-        (!texts.is_empty()).then(|| texts.join("; "))
+        let texts: Vec<Text> = rows.into_iter().chain(anchors).collect();
+        Text::join(&texts)
     }
 }
 

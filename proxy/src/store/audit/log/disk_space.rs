@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use crate::alarms::{Alarms, Condition};
+use crate::language::text;
 use crate::store::{Fault, StoreError, blocks};
 
 /// Free space above `min_free` below which the operator is warned; at most a twentieth of the disk.
@@ -53,22 +54,27 @@ impl DiskSpace {
     /// Raises the alarm below `min_free`, warns near it, and otherwise ends the alarm.
     pub(crate) fn report(&self, dir: &Path, alarms: &Alarms) {
         let (free, min_free) = (self.free >> 20, self.min_free >> 20);
-        let remedy = "enlarge the disk, remove other files, or move old months to another disk (`cmiot-proxy audit backup`, \
-                      then `audit prune`); remove no file of [store] dir by hand";
+        let dir = dir.display();
         if self.free < self.min_free {
             alarms.raise(
                 Condition::Disk,
-                format!(
-                    "{free} MiB free in {}, below [audit] min_free ({min_free} MiB): no record is written: {remedy}",
-                    dir.display()
+                text!(
+                    "{free} MiB free in {dir}, below [audit] min_free ({min_free} MiB): no record is written: enlarge the disk, \
+                     remove other files, or move old months to another disk (`cmiot-proxy audit backup`, then `audit \
+                     prune`); remove no file of [store] dir by hand",
+                    "{dir} 可用 {free} MiB，低于 [audit] min_free（{min_free} MiB）：不写入任何记录：请扩大磁盘、删除其他文件，\
+                     或把旧月份移到其他磁盘（先 `cmiot-proxy audit backup`，再 `audit prune`）；不要手工删除 [store] dir 中的文件"
                 ),
             );
         } else if self.is_near(alarms.holds(Condition::Disk)) {
             alarms.raise_warning(
                 Condition::Disk,
-                format!(
-                    "{free} MiB free in {}: below [audit] min_free ({min_free} MiB) no record is written: {remedy}",
-                    dir.display()
+                text!(
+                    "{free} MiB free in {dir}: below [audit] min_free ({min_free} MiB) no record is written: enlarge the disk, \
+                     remove other files, or move old months to another disk (`cmiot-proxy audit backup`, then `audit \
+                     prune`); remove no file of [store] dir by hand",
+                    "{dir} 可用 {free} MiB：低于 [audit] min_free（{min_free} MiB）时不写入任何记录：请扩大磁盘、删除其他文件，\
+                     或把旧月份移到其他磁盘（先 `cmiot-proxy audit backup`，再 `audit prune`）；不要手工删除 [store] dir 中的文件"
                 ),
             );
         } else {

@@ -156,8 +156,8 @@ fn anchors_that_are_gone_are_noticed_once_and_the_acknowledgement_ends_it() {
         harm(&log);
         for hour in [1, 2] {
             let alarms = open(hour);
-            assert!(alarms[0].text.contains("anchors.log has no anchor"), "{how}: {alarms:?}");
-            assert!(alarms[0].text.contains("rows up to 2,"), "{how}: {alarms:?}");
+            assert!(alarms[0].text.english.contains("anchors.log has no anchor"), "{how}: {alarms:?}");
+            assert!(alarms[0].text.english.contains("rows up to 2,"), "{how}: {alarms:?}");
         }
         assert_eq!(noted(dir.path()).len(), 1, "{how}");
         let acknowledged = acknowledge(dir.path(), NOON.plus(HOUR * 3)).unwrap();

@@ -117,7 +117,7 @@ fn an_ended_segment_that_is_removed_while_the_next_is_written_is_a_loss() {
             assert_eq!(writer.shared.lost(), None, "{how}: this process knows what was used");
         }
         let text = writer.shared.alarms.list().pop().map(|alarm| alarm.text).unwrap_or_default();
-        assert_eq!(text.contains("2026-01 rows 1-3 through "), !pruned, "{how}: {text}");
+        assert_eq!(text.english.contains("2026-01 rows 1-3 through "), !pruned, "{how}: {text}");
         let at = writer.clock.now();
         assert_eq!(settle(&mut writer, vec![row(at, "e")]), [Ok(())]);
         drop(writer);

@@ -154,7 +154,7 @@ fn a_loss_that_is_open_is_noted_again_when_its_note_is_lost() {
     assert_eq!(lost.len(), 2, "{lost:?}");
     assert!(lost[0].starts_with("2026-01 rows 1-1") && lost[1].starts_with("2026-02 rows "), "{lost:?}");
     let text = later.shared.alarms.list()[0].text.clone();
-    assert!(lost.iter().all(|lost| text.contains(lost)), "{text}");
+    assert!(lost.iter().all(|lost| text.english.contains(lost)), "{text}");
 }
 
 #[test]
