@@ -146,6 +146,9 @@ mod admin;
 // The rules for Prometheus, the dashboard, the metrics, docs/operations.md.
 mod monitoring;
 
+// The language of text for people: commands and `/ready`.
+mod language;
+
 // Alarms, their lines in the log, and the log under systemd.
 mod watch;
 

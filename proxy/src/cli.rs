@@ -6,6 +6,16 @@ macro_rules! out {
     ($($line:tt)*) => { $crate::cli::print_lines(format_args!($($line)*))? };
 }
 
+/// A message in the language of this process: the English and the Chinese format string, and the arguments of both.
+macro_rules! said {
+    ($($message:tt)*) => { crate::cli::language::said(::cmiot_proxy::language::text!($($message)*)) };
+}
+
+/// Prints a message in the language of this process as a line to standard output.
+macro_rules! say {
+    ($($message:tt)*) => { out!("{}", said!($($message)*)) };
+}
+
 mod acts;
 mod admin_client;
 mod audit;
@@ -18,6 +28,7 @@ mod client;
 mod demo;
 mod health;
 mod http_client;
+pub(crate) mod language;
 mod listener;
 mod lookup;
 mod serve;

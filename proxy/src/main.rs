@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use cmiot_proxy::config::ConfigErrors;
+use cmiot_proxy::language::Language;
 use cmiot_proxy::printable;
 
 /// `cargo xtask hostile`: after 10,000 connections glibc's allocator keeps the memory of all of them, this one does not;
@@ -20,6 +21,7 @@ use cmiot_proxy::printable;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    cli::language::select(Language::of_environment(|name| std::env::var_os(name)));
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(help_or_error) => return explain(&help_or_error),

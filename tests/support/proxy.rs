@@ -339,6 +339,7 @@ fn wrapped_command(wrapper: &[OsString], folder: &Path) -> Command {
     command.args(words);
     command.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
     command.env_remove("CMIOT_PASSWORD").env_remove("RUST_LOG").env("NO_COLOR", "1");
+    command.env_remove("LC_ALL").env_remove("LC_MESSAGES").env_remove("LANG");
     command
 }
 

@@ -77,6 +77,7 @@ fn shown(check: &Check) -> Value {
     let (accepted, code, latency, text) = match &check.result {
         Ok(attempt) => {
             let (accepted, text) = judge(attempt);
+            let text = text.english;
             let code = attempt.result.as_ref().ok().map(|response| response.verdict.code.as_str().to_owned());
             (accepted, code, u64::try_from(attempt.latency.as_millis()).ok(), text)
         }

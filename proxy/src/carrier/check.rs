@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
+use super::verdict::Code;
 use super::{Attempt, Call, Carrier, NotSent};
+use crate::language::{Text, text};
 use crate::operation::USER_STATUS;
 use crate::urgency::{SharedUrgency, Urgency};
 
@@ -49,18 +51,24 @@ impl Carrier {
 }
 
 /// Whether the carrier accepts the account, and what its reply means for the operator.
-pub fn judge(attempt: &Attempt) -> (bool, String) {
+pub fn judge(attempt: &Attempt) -> (bool, Text) {
     match &attempt.result {
         Ok(response) => {
-            let code = response.verdict.code;
-            let refused = response.verdict.class.refuses_account();
-            let hint = if refused {
-                USER_STATUS.dialect.refusal_hint(&code)
-            } else {
-                "the carrier accepts the account"
-            };
-            (!refused, format!("code {code}: {hint}"))
+            let accepted = !response.verdict.class.refuses_account();
+            (accepted, meaning(accepted, &response.verdict.code))
         }
-        Err(fault) => (false, fault.to_string()),
+        Err(fault) => (false, text!("{fault}", "调用失败：{fault}")),
+    }
+}
+
+/// The meaning of a code for the operator, where the carrier accepts the account or refuses it.
+pub fn meaning(accepted: bool, code: &Code) -> Text {
+    let hint = match accepted {
+        true => text!("the carrier accepts the account", "运营商接受该账号"),
+        false => USER_STATUS.dialect.refusal_hint(code),
+    };
+    Text {
+        english: format!("code {code}: {}", hint.english),
+        chinese: format!("返回码 {code}：{}", hint.chinese),
     }
 }

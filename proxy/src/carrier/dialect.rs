@@ -19,6 +19,7 @@ use cmiot_signer::{Password, Status, Transid};
 use super::Call;
 use super::verdict::{Code, NotAnEnvelope, Verdict};
 use crate::config::Account;
+use crate::language::Text;
 pub use crate::operation::Dialect;
 
 /// A call with its signature.
@@ -74,7 +75,7 @@ impl Dialect {
     }
 
     /// The likely cause when the carrier refuses an account with this code, for the operator.
-    pub fn refusal_hint(self, code: &Code) -> &'static str {
+    pub fn refusal_hint(self, code: &Code) -> Text {
         match self {
             Self::V2 => v2::refusal_hint(code),
         }

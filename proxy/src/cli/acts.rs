@@ -15,6 +15,6 @@ pub(super) fn who() -> String {
 pub(super) fn note(dir: &Path, what: &'static str, selection: &str) {
     let detail = format!("{} {selection}", who());
     if let Err(error) = note_act(dir, what, detail, Clock::system().now()) {
-        super::warn(&format!("not recorded in the audit: {error}"));
+        super::warn(&said!("not recorded in the audit: {error}", "没有记入审计：{error}"));
     }
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::http_client::{Address, HttpClient, Reply};
+use super::language;
 use super::listener::{ConnectArgs, Listener};
 
 /// The connection to the admin listener, and the token for it.
@@ -107,7 +108,8 @@ impl AdminClient {
     }
 
     fn headers(&self) -> Vec<(&'static str, &str)> {
-        self.authorization.iter().map(|token| ("authorization", token.as_str())).collect()
+        let token = self.authorization.iter().map(|token| ("authorization", token.as_str()));
+        token.chain([("accept-language", language::selected().tag())]).collect()
     }
 }
 

@@ -39,21 +39,34 @@ impl Backup {
         let done = back_up(&config.store_dir, &self.to, &about(&config, Clock::system().now()), self.keys)?;
         let manifest = &done.manifest;
         let bytes: u64 = manifest.files.iter().map(|file| file.bytes).sum();
-        out!(
-            "{}: {} files, {} MiB{}",
-            self.to.display(),
-            manifest.files.len(),
-            bytes.div_ceil(1 << 20),
-            if self.keys { ", with the private keys" } else { ", without the private keys" }
+        let keys = match self.keys {
+            true => said!("with the private keys", "含私钥"),
+            false => said!("without the private keys", "不含私钥"),
+        };
+        say!(
+            "{to}: {files} files, {size} MiB, {keys}",
+            "{to}：{files} 个文件，{size} MiB，{keys}",
+            to = self.to.display(),
+            files = manifest.files.len(),
+            size = bytes.div_ceil(1 << 20)
         );
         if let Some(head) = &manifest.head {
-            out!("the audit ends at row {} of {}, head {}", head.last, head.segment, head.head);
+            say!(
+                "the audit ends at row {last} of {segment}, head {head}",
+                "审计止于 {segment} 第 {last} 行，链头 {head}",
+                last = head.last,
+                segment = head.segment,
+                head = head.head
+            );
         }
         if let Some(error) = done.without_cache {
-            super::warn(&format!("without cache.db, which the proxy creates again: {error}"));
+            super::warn(&said!(
+                "without cache.db, which the proxy creates again: {error}",
+                "不含 cache.db，代理会重新创建它：{error}"
+            ));
         }
         if let Some(error) = done.not_noted {
-            super::warn(&format!("not recorded in the audit: {error}"));
+            super::warn(&said!("not recorded in the audit: {error}", "没有记入审计：{error}"));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -87,12 +100,19 @@ impl Restore {
         let about = about(&config, clock.now());
         let done = restore(&self.from, &config.store_dir, config.audit.group, &about)?;
         let floor = Time::from_secs(i64::try_from(done.floor).unwrap_or(i64::MAX));
-        out!("restored to {} the backup of {}", config.store_dir.display(), done.manifest.time);
-        out!("carrier transids continue at {floor}");
-        out!(
-            "requests with a stamp before {} plus the widest clock_skew are refused with code 7, until `cmiot-proxy audit \
+        say!(
+            "restored to {dir} the backup of {time}",
+            "已把 {time} 的备份恢复到 {dir}",
+            dir = config.store_dir.display(),
+            time = done.manifest.time
+        );
+        say!("carrier transids continue at {floor}", "运营商事务编码从 {floor} 继续");
+        say!(
+            "requests with a stamp before {through} plus the widest clock_skew are refused with code 7, until `cmiot-proxy audit \
              acknowledge`: the lost records may include them",
-            done.through
+            "时间早于 {through} 加最大 clock_skew 的请求以返回码 7 被拒绝，直到运行 `cmiot-proxy audit acknowledge`：丢失的记录\
+             可能包含它们",
+            through = done.through
         );
         // A restore of the same backup in this second would choose the same transids again.
         while clock.now().as_secs() == about.now.as_secs() {

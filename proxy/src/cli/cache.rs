@@ -154,7 +154,7 @@ impl Purge {
             request["status"] = json!(status);
         }
         if self.all && !self.dry_run && !self.confirm(&request)? {
-            super::warn("nothing was purged");
+            super::warn(&said!("nothing was purged", "没有清除任何条目"));
             return Ok(ExitCode::FAILURE);
         }
         request["dry_run"] = json!(self.dry_run);
@@ -169,16 +169,21 @@ impl Purge {
         let response = super::runtime()?.block_on(client.post("/cache/purge", count.to_string()))?;
         let counted = AdminResponse::of(&response)?.body;
         let number = |name: &str| counted[name].as_u64().map_or("?".to_owned(), |number| number.to_string());
-        let what = if self.soft { "marks as stale" } else { "removes" };
-        super::warn(&format!(
-            "this {what} {} entries in memory and {} in cache.db",
-            number("memory"),
-            number("file")
-        ));
+        let (memory, file) = (number("memory"), number("file"));
+        super::warn(&match self.soft {
+            true => said!(
+                "this marks as stale {memory} entries in memory and {file} in cache.db",
+                "此操作把内存中 {memory} 条和 cache.db 中 {file} 条标记为过期"
+            ),
+            false => said!(
+                "this removes {memory} entries in memory and {file} in cache.db",
+                "此操作删除内存中 {memory} 条和 cache.db 中 {file} 条"
+            ),
+        });
         if self.yes || !stdin().is_terminal() || !stderr().is_terminal() {
             return Ok(true);
         }
-        super::warn("continue? [y/N]");
+        super::warn(&said!("continue? [y/N]", "是否继续？[y/N]"));
         let mut answer = String::new();
         stdin().lock().take(16).read_line(&mut answer)?;
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

@@ -7,17 +7,21 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use cmiot_proxy::admin::CHECK_CARD;
 use cmiot_proxy::app::open_store;
-use cmiot_proxy::carrier::check::judge;
+use cmiot_proxy::carrier::check::{judge, meaning};
+use cmiot_proxy::carrier::verdict::Code;
 use cmiot_proxy::carrier::{Call, Carrier};
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::{Config, reference, schema};
+use cmiot_proxy::language::Text;
 use cmiot_proxy::metrics::Metrics;
 use cmiot_proxy::operation::{self, Parameters};
 use cmiot_proxy::{printable, store};
-use serde_json::json;
+use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::admin_client::{AdminArgs, AdminClient, AdminResponse};
 use super::card::{self, CardArg};
+use super::language;
 
 /// Check a configuration and print it with every default filled in, secrets redacted.
 ///
@@ -65,11 +69,11 @@ impl Check {
         };
         let (config, file) = Config::load(path)?;
         for warning in &config.warnings {
-            super::warn(&format!("warning: {warning}"));
+            warn(warning);
         }
         let now = Clock::system().now();
         for warning in config.certificates.iter().filter_map(|one| one.warning(now)) {
-            super::warn(&format!("warning: {warning}"));
+            warn(&warning);
         }
         if self.live {
             return super::runtime()?.block_on(self.ask(config, path));
@@ -84,11 +88,12 @@ impl Check {
     async fn ask(&self, config: Config, path: &Path) -> anyhow::Result<ExitCode> {
         // Both would number calls, so a running proxy makes them.
         match store::holder(&config.store_dir) {
-            Ok(Some(holder)) if holder.admin.is_none() && !self.admin.connect.has_url() => bail!(
-                "a proxy runs on {} (process {}), but does not serve yet: try again when its log says that it does",
-                config.store_dir.display(),
-                holder.process
-            ),
+            Ok(Some(holder)) if holder.admin.is_none() && !self.admin.connect.has_url() => bail!(said!(
+                "a proxy runs on {dir} (process {process}), but does not serve yet: try again when its log says that it does",
+                "{dir} 上的代理（进程 {process}）正在运行，但尚未提供服务：请在其日志表明已提供服务后重试",
+                dir = config.store_dir.display(),
+                process = holder.process
+            )),
             Ok(Some(_)) => self.ask_proxy(&config, path).await,
             _ if self.admin.connect.has_url() => self.ask_proxy(&config, path).await,
             _ => self.ask_carrier(config).await,
@@ -103,27 +108,28 @@ impl Check {
         let request = json!({ card.kind().as_str(): card.as_str() });
         let response = AdminResponse::of(&client.post("/accounts/check", request.to_string()).await?)?;
         let Some(checked) = response.body["accounts"].as_array().filter(|_| response.ok) else {
-            bail!("the running proxy: {}", response.body["error"].as_str().unwrap_or("it does not say why"));
+            bail!(said!("the running proxy: {error}", "运行中的代理：{error}", error = error_of(&response)));
         };
         let mut all_well = true;
         for one in checked {
             all_well &= one["accepted"] == true;
             let name = one["account"].as_str().unwrap_or_default();
-            let text = one["text"].as_str().unwrap_or_default();
+            let text = language::said(result(one));
             let index = one["password"].as_u64().unwrap_or(1).saturating_sub(1);
-            print(&printable::escape(name), index, one["latency_ms"].as_u64(), &printable::escape(text))?;
+            print(&printable::escape(name), index, one["latency_ms"].as_u64(), &printable::escape(&text))?;
         }
         for account in config.accounts() {
             if !checked.iter().any(|one| one["account"] == *account.name) {
                 all_well = false;
-                super::warn(&format!(
-                    "the running proxy has no account {}: it runs with another configuration than {}",
-                    account.name,
-                    path.display()
+                super::warn(&said!(
+                    "the running proxy has no account {name}: it runs with another configuration than {path}",
+                    "运行中的代理没有账号 {name}：它使用的配置不是 {path}",
+                    name = account.name,
+                    path = path.display()
                 ));
             }
         }
-        super::warn("the running proxy made these calls");
+        super::warn(&said!("the running proxy made these calls", "以上调用由运行中的代理发出"));
         Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
@@ -151,6 +157,7 @@ impl Check {
                 let (well, what) = judge(&attempt);
                 all_well &= well;
                 let latency = u64::try_from(attempt.latency.as_millis()).ok();
+                let what = language::said(what);
                 print(&printable::escape(&account.name), index as u64, latency, &printable::escape(&what))?;
             }
         }
@@ -164,39 +171,76 @@ impl Check {
     }
 }
 
-/// Counts of what the configuration has: "3 accounts, 1,200 clients, 2 groups: ok".
-fn summary(config: &Config) -> String {
-    let derived = (!config.derived.is_empty()).then(|| count(config.derived.len(), "derived prefix", "es"));
-    let counts = [
-        Some(count(config.accounts().count(), "account", "s")),
-        Some(count(config.clients.len(), "client", "s")),
-        derived,
-        Some(count(config.groups.len(), "group", "s")),
-    ];
-    format!("{}: ok", counts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+/// Prints a warning to standard error.
+fn warn(warning: &Text) {
+    let Text { english, chinese } = warning;
+    super::warn(&language::said(Text {
+        english: format!("warning: {english}"),
+        chinese: format!("警告：{chinese}"),
+    }));
 }
 
-fn count(number: usize, one: &str, plural: &str) -> String {
-    let plural = if number == 1 { "" } else { plural };
-    format!("{} {one}{plural}", indicatif::HumanCount(number as u64))
+/// The error of a response.
+fn error_of(response: &AdminResponse) -> String {
+    let unknown = || said!("it does not say why", "没有说明原因");
+    response.body["error"].as_str().map_or_else(unknown, str::to_owned)
+}
+
+/// The result of a check that the running proxy made.
+fn result(one: &Value) -> Text {
+    let english = one["text"].as_str().unwrap_or_default().to_owned();
+    let code = one["code"].as_str().and_then(Code::parse);
+    let chinese = match code {
+        Some(code) => meaning(one["accepted"] == true, &code).chinese,
+        None => format!("调用失败：{english}"),
+    };
+    Text { english, chinese }
+}
+
+/// Counts of what the configuration has: "3 accounts, 1,200 clients, 2 groups: ok".
+fn summary(config: &Config) -> String {
+    let derived = (!config.derived.is_empty())
+        .then(|| count(config.derived.len(), ["derived prefix", "derived prefixes"], "派生前缀"));
+    let counts = [
+        Some(count(config.accounts().count(), ["account", "accounts"], "账号")),
+        Some(count(config.clients.len(), ["client", "clients"], "客户端")),
+        derived,
+        Some(count(config.groups.len(), ["group", "groups"], "分组")),
+    ];
+    let counts: Vec<_> = counts.into_iter().flatten().collect();
+    let all = |separator| counts.iter().map(String::as_str).collect::<Vec<_>>().join(separator);
+    language::said(Text {
+        english: format!("{}: ok", all(", ")), chinese: format!("{}：正常", all("，"))
+    })
+}
+
+/// A number and its noun, in English singular or plural.
+fn count(number: usize, [one, many]: [&str; 2], chinese: &str) -> String {
+    let (noun, number) = (if number == 1 { one } else { many }, indicatif::HumanCount(number as u64));
+    language::said(Text { english: format!("{number} {noun}"), chinese: format!("{number} 个{chinese}") })
 }
 
 /// Makes the proxy load the configuration, so that a password that was changed just now is the one that is checked.
 async fn reload(client: &AdminClient) -> anyhow::Result<()> {
     let response = AdminResponse::of(&client.post("/config/reload", String::new()).await?)?;
     if !response.ok {
-        bail!(
-            "the running proxy does not load this configuration: {}",
-            response.body["error"].as_str().unwrap_or("it does not say why")
-        );
+        bail!(said!(
+            "the running proxy does not load this configuration: {error}",
+            "运行中的代理不加载此配置：{error}",
+            error = error_of(&response)
+        ));
     }
     Ok(())
 }
 
 /// One line: account, password if it is not the first, duration and result.
 fn print(account: &str, password: u64, latency: Option<u64>, text: &str) -> anyhow::Result<()> {
-    let name = if password == 0 { account.to_owned() } else { format!("{account} (next)") };
+    let name = match password {
+        0 => account.to_owned(),
+        _ => said!("{account} (next)", "{account}（第二个密码）"),
+    };
     let latency = latency.map_or("-".to_owned(), |latency| latency.to_string());
-    out!("{name:<20} {latency:>6} ms  {text}");
+    let padding = " ".repeat(20_usize.saturating_sub(name.width()));
+    out!("{name}{padding} {latency:>6} ms  {text}");
     Ok(())
 }

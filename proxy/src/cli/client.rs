@@ -191,7 +191,10 @@ impl ClientCommand {
                 let edit = config.edit()?;
                 edit.remove(&appid)?;
                 if edit.is_revoked(&appid) {
-                    super::warn(&format!("{appid} is still in the list of revoked appids"));
+                    super::warn(&said!(
+                        "{appid} is still in the list of revoked appids",
+                        "{appid} 仍在吊销名单中"
+                    ));
                 }
                 (edit, false, config.at)
             }
@@ -203,12 +206,18 @@ impl ClientCommand {
                     _ => Existing::Refuse,
                 };
                 let done = edit.import(&from, existing)?;
-                let more = match existing {
-                    Existing::Refuse => String::new(),
-                    Existing::Skip => format!(", {} skipped", done.skipped),
-                    Existing::Replace => format!(", {} replaced", done.replaced),
-                };
-                super::warn(&format!("{} clients added{more}", done.added));
+                let (added, skipped, replaced) = (done.added, done.skipped, done.replaced);
+                super::warn(&match existing {
+                    Existing::Refuse => said!("{added} clients added", "已添加 {added} 个客户端"),
+                    Existing::Skip => said!(
+                        "{added} clients added, {skipped} skipped",
+                        "已添加 {added} 个客户端，跳过 {skipped} 个"
+                    ),
+                    Existing::Replace => said!(
+                        "{added} clients added, {replaced} replaced",
+                        "已添加 {added} 个客户端，替换 {replaced} 个"
+                    ),
+                });
                 (edit, false, config.at)
             }
         };
@@ -251,7 +260,10 @@ fn add(
 ) -> anyhow::Result<()> {
     let is_listed = edit.clients()?.iter().any(|client| client.appid == appid);
     if if_absent && (is_listed || edit.has(appid)) {
-        super::warn(&format!("{appid} is a client already: nothing is changed"));
+        super::warn(&said!(
+            "{appid} is a client already: nothing is changed",
+            "{appid} 已是客户端：没有任何改动"
+        ));
         return Ok(());
     }
     if is_listed {

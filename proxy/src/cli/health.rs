@@ -8,6 +8,7 @@ use anyhow::bail;
 use cmiot_proxy::config::Config;
 use cmiot_proxy::printable;
 
+use super::language;
 use super::listener::{ConnectArgs, Listener};
 
 /// Report whether the running proxy is ready, as /ready does: exit code 0 if it is, 1 if it is not or does not respond.
@@ -31,10 +32,15 @@ impl Health {
         let (config, _) = Config::load(&self.config)?;
         let limit = Duration::from_secs(self.timeout);
         let client = self.connect.client(&config, Listener::Admin)?;
+        let headers = [("accept-language", language::selected().tag())];
         let reply = super::runtime()?
-            .block_on(async { tokio::time::timeout(limit, client.get("/ready", &[])).await });
+            .block_on(async { tokio::time::timeout(limit, client.get("/ready", &headers)).await });
         let Ok(reply) = reply else {
-            bail!("the admin listener does not respond within {} s", self.timeout);
+            bail!(said!(
+                "the admin listener does not respond within {seconds} s",
+                "管理端口在 {seconds} 秒内没有响应",
+                seconds = self.timeout
+            ));
         };
         let reply = reply?;
         let text = String::from_utf8_lossy(&reply.body);

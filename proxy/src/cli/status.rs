@@ -33,14 +33,23 @@ impl Status {
         };
         let asked = super::runtime()?.block_on(async { tokio::time::timeout(LIMIT, asking).await });
         let Ok(asked) = asked else {
-            bail!("the admin listener does not respond within {} s", LIMIT.as_secs());
+            bail!(said!(
+                "the admin listener does not respond within {seconds} s",
+                "管理端口在 {seconds} 秒内没有响应",
+                seconds = LIMIT.as_secs()
+            ));
         };
         let (ready, cache, peers) = asked?;
         let text = String::from_utf8_lossy(&ready.body);
         out!("{}", printable::escape_lines(text.trim_end()));
-        out!("cache: {} entries in memory, {} in cache.db", number(&cache, "memory"), number(&cache, "file"));
-        out!("flights: {}", number(&cache, "flights"));
-        out!("gateway connections: {}", number(&peers, "connections"));
+        let (memory, file) = (number(&cache, "memory"), number(&cache, "file"));
+        let (flights, connections) = (number(&cache, "flights"), number(&peers, "connections"));
+        say!(
+            "cache: {memory} entries in memory, {file} in cache.db",
+            "缓存：内存中 {memory} 条，cache.db 中 {file} 条"
+        );
+        say!("flights: {flights}", "进行中的调用：{flights}");
+        say!("gateway connections: {connections}", "网关连接：{connections}");
         Ok(if ready.status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

@@ -8,6 +8,7 @@ use cmiot_signer::{Password, Reply, SignedRequest, Signer, Status, Transid};
 use crate::carrier::Call;
 use crate::carrier::verdict::{Class, Code, NotAnEnvelope, Verdict};
 use crate::config::Account;
+use crate::language::{Text, text};
 use crate::operation::Parameters;
 use crate::printable::is_printable;
 
@@ -84,12 +85,20 @@ pub(super) fn label(code: &Code) -> &str {
 }
 
 /// The likely cause when the carrier refuses an account with this code, for the operator.
-pub(super) fn refusal_hint(code: &Code) -> &'static str {
+pub(super) fn refusal_hint(code: &Code) -> Text {
     match code.as_str() {
-        "3" => "the account has no subscription for this operation, or the ebid is wrong",
-        "6" => "this machine's address is not on the carrier's allow-list",
-        "7" => "appid or password wrong, or this machine's clock",
-        _ => "the carrier refuses the account",
+        "3" => text!(
+            "the account has no subscription for this operation, or the ebid is wrong",
+            "该账号没有订购此能力，或能力编码（ebid）错误"
+        ),
+        "6" => {
+            text!("this machine's address is not on the carrier's allow-list", "本机地址不在运营商的白名单中")
+        }
+        "7" => text!(
+            "appid or password wrong, or this machine's clock",
+            "应用编码（appid）或密码错误，或本机时钟有误"
+        ),
+        _ => text!("the carrier refuses the account", "运营商拒绝该账号"),
     }
 }
 

@@ -193,8 +193,10 @@ impl Export {
             "export",
             &format!("month={month} sha256={} file={file}", lookups.hash),
         );
-        out!("{} lookups, SHA-256 {}", lookups.rows, lookups.hash);
-        out!("{} carrier calls, SHA-256 {}", calls.rows, calls.hash);
+        let (rows, hash) = (lookups.rows, lookups.hash);
+        say!("{rows} lookups, SHA-256 {hash}", "{rows} 次查询，SHA-256 {hash}");
+        let (rows, hash) = (calls.rows, calls.hash);
+        say!("{rows} carrier calls, SHA-256 {hash}", "{rows} 次运营商调用，SHA-256 {hash}");
         Ok(ExitCode::SUCCESS)
     }
 }

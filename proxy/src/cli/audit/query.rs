@@ -12,6 +12,7 @@ use cmiot_proxy::store::audit::query::{
 use comfy_table::Table;
 
 use super::super::card::{self, CardArg};
+use super::super::language::heading;
 use super::super::table;
 use super::{Folder, time_args};
 
@@ -99,7 +100,7 @@ impl Query {
         if let (Format::Table, true, Some(last)) =
             (self.format, found.len() == limit, found.last().and_then(|row| query::id(row)))
         {
-            out!("older ones: --before {last}");
+            say!("older ones: --before {last}", "更早的：--before {last}");
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -142,7 +143,7 @@ impl Show {
         match query::row(&self.folder.with_segments()?, self.id)? {
             Some(ShownRow::Lookup(found)) => {
                 out!("{}", vertical_table(LOOKUP, &found.lookup));
-                out!("carrier calls: {}", found.calls.len());
+                say!("carrier calls: {calls}", "运营商调用：{calls}", calls = found.calls.len());
                 for call in &found.calls {
                     out!("{}", vertical_table(CALL, call));
                 }
@@ -152,7 +153,11 @@ impl Show {
                 out!("{}", vertical_table(columns, &fields));
             }
             None => {
-                crate::cli::warn(&format!("no row has the number {}", self.id));
+                crate::cli::warn(&said!(
+                    "no row has the number {id}",
+                    "没有编号为 {id} 的记录行",
+                    id = self.id
+                ));
                 return Ok(ExitCode::FAILURE);
             }
         }
@@ -202,8 +207,8 @@ impl Changes {
 fn table(columns: &[ViewColumn], rows: &[Fields], wide: bool) -> Table {
     let mut table = table::new(wide);
     let shown = |column: &ViewColumn| wide || column.narrow;
-    table.set_header(columns.iter().filter(|column| shown(column)).map(|column| column.name));
-    table::wrap_only(&mut table, &["client", "reason", "meaning"]);
+    table.set_header(columns.iter().filter(|column| shown(column)).map(|column| heading(column.name)));
+    table::wrap_only(&mut table, &["client", "reason", "meaning"].map(heading));
     for row in rows {
         let fields = columns.iter().zip(row).filter(|(column, _)| shown(column));
         table.add_row(fields.map(|(column, field)| match (column.kind, field) {
@@ -220,7 +225,7 @@ fn table(columns: &[ViewColumn], rows: &[Fields], wide: bool) -> Table {
 fn vertical_table(columns: &[ViewColumn], row: &[Field]) -> Table {
     let mut table = table::of_one_row();
     for (column, field) in columns.iter().zip(row).filter(|(_, field)| **field != Field::Null) {
-        table.add_row([column.name.to_owned(), render::cell(field)]);
+        table.add_row([heading(column.name).to_owned(), render::cell(field)]);
     }
     table
 }

@@ -38,7 +38,7 @@ impl Backup {
         let month = self.month.unwrap_or(newest);
         back_up(&dir, month, &self.file)?;
         acts::note(&dir, "backup", &format!("month={month} file={}", self.file.display()));
-        out!("{month} copied to {}", shown_path(&self.file));
+        say!("{month} copied to {file}", "{month} 已复制到 {file}", file = shown_path(&self.file));
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -71,28 +71,35 @@ impl Prune {
         let dir = self.folder.with_segments()?;
         let now = Clock::system().now();
         if let Some(newest) = clock_ahead_of(&dir, now) {
-            crate::cli::warn(&format!(
+            crate::cli::warn(&said!(
                 "the clock says {now}, but the newest record is of {newest}: months are counted from that record, so that a \
-                 wrong clock deletes nothing"
+                 wrong clock deletes nothing",
+                "时钟为 {now}，而最新记录为 {newest}：月份从该记录起算，以免错误的时钟导致删除"
             ));
         }
         let mut failed = None;
         for month in prunable(&dir, self.keep, now)? {
             if self.dry_run {
-                out!("{month} would be deleted");
+                say!("{month} would be deleted", "{month} 将被删除");
                 continue;
             }
             // A month that cannot be deleted does not stop the others.
             match prune(&dir, month, &acts::who(), now) {
-                Ok(()) => out!("{month} deleted"),
+                Ok(()) => say!("{month} deleted", "{month} 已删除"),
                 Err(error) => {
-                    crate::cli::warn(&format!("{month} is not completely deleted: {error}"));
+                    crate::cli::warn(&said!(
+                        "{month} is not completely deleted: {error}",
+                        "{month} 没有完全删除：{error}"
+                    ));
                     failed.get_or_insert(month);
                 }
             }
         }
         match failed {
-            Some(month) => anyhow::bail!("{month} is not completely deleted; run the command again"),
+            Some(month) => anyhow::bail!(said!(
+                "{month} is not completely deleted; run the command again",
+                "{month} 没有完全删除；请再次运行此命令"
+            )),
             None => Ok(ExitCode::SUCCESS),
         }
     }
@@ -136,7 +143,10 @@ impl Hash {
             month::of_month(&dir, month)?;
         }
         if !any {
-            crate::cli::warn("no key: the audit holds cards as they are, or their keys are destroyed");
+            crate::cli::warn(&said!(
+                "no key: the audit holds cards as they are, or their keys are destroyed",
+                "没有密钥：审计中的卡号未作散列，或其密钥已销毁"
+            ));
         }
         Ok(if any { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -160,10 +170,14 @@ impl Erase {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let (dir, month) = (self.folder.with_segments()?, self.month);
         erase(&dir, month, &acts::who(), Clock::system().now())?;
-        out!("the key of {month} is destroyed; the proxy records it within seconds, or at its next start");
+        say!(
+            "the key of {month} is destroyed; the proxy records it within seconds, or at its next start",
+            "{month} 的密钥已销毁；代理在几秒内或下次启动时记录此事"
+        );
         if keeps_more(&dir, month)? {
-            out!(
-                "{month} keeps more: rows of an earlier version show the first four and the last three digits of each card, which in a known list may be one card's; to remove them, prune the month"
+            say!(
+                "{month} keeps more: rows of an earlier version show the first four and the last three digits of each card, which in a known list may be one card's; to remove them, prune the month",
+                "{month} 还留有信息：早期版本的记录显示每个卡号的前四位和后三位，在已知名单中可能对应唯一一张卡；如需清除，请删除（prune）该月"
             );
         }
         Ok(ExitCode::SUCCESS)
@@ -192,10 +206,10 @@ impl Acknowledge {
         }
         let losses = acknowledge(&dir, Clock::system().now())?;
         for loss in &losses {
-            out!("acknowledged: {}", escape(loss));
+            say!("acknowledged: {loss}", "已确认：{loss}", loss = escape(loss));
         }
         if losses.is_empty() {
-            out!("no loss is noted; the acknowledgement is noted anyway");
+            say!("no loss is noted; the acknowledgement is noted anyway", "没有记录的丢失；仍然记下这次确认");
         }
         Ok(ExitCode::SUCCESS)
     }

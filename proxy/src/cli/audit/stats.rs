@@ -54,12 +54,22 @@ impl Stats {
             let cells = cells.into_iter().enumerate();
             cells.filter(|(index, _)| self.wide || *index != 9).map(|(_, cell)| cell)
         };
-        let header = [
-            "from", "lookups", "", "hit %", "calls", "saved", "refused", "failed", "p50 ms", "p95", "p99",
-            "codes",
-        ];
-        table.set_header(shown(header.map(str::to_owned)));
-        table::wrap_only(&mut table, &["codes"]);
+        let codes_heading = said!("codes", "返回码");
+        table.set_header(shown([
+            said!("from", "起始"),
+            said!("lookups", "查询"),
+            String::new(),
+            said!("hit %", "命中 %"),
+            said!("calls", "调用"),
+            said!("saved", "节省"),
+            said!("refused", "拒绝"),
+            said!("failed", "失败"),
+            said!("p50 ms", "p50 毫秒"),
+            "p95".to_owned(),
+            "p99".to_owned(),
+            codes_heading.clone(),
+        ]));
+        table::wrap_only(&mut table, &[&codes_heading]);
         for BucketStats { begin, stats } in &found {
             let LatencyPercentiles { p50, p95, p99 } = stats.latency;
             let [p50, p95, p99] = [p50, p95, p99].map(|micros| format!("{:.2}", f64::from(micros) / 1e3));
@@ -80,11 +90,12 @@ impl Stats {
         }
         out!("{table}");
         let sum = |of: fn(&query::Stats) -> u64| found.iter().map(|bucket| of(&bucket.stats)).sum::<u64>();
-        out!(
-            "{} lookups, {} carrier calls, {} saved",
-            sum(|stats| stats.lookups),
-            sum(|stats| stats.calls),
-            sum(query::Stats::saved)
+        say!(
+            "{lookups} lookups, {calls} carrier calls, {saved} saved",
+            "{lookups} 次查询，{calls} 次运营商调用，节省 {saved} 次",
+            lookups = sum(|stats| stats.lookups),
+            calls = sum(|stats| stats.calls),
+            saved = sum(query::Stats::saved)
         );
         Ok(ExitCode::SUCCESS)
     }

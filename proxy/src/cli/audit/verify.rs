@@ -111,14 +111,14 @@ impl Verify {
 fn say_damage(report: &Report) -> anyhow::Result<()> {
     for (pruned, at) in &report.pruned {
         let (since, until) = (Time::from_micros(pruned.since), Time::from_micros(pruned.until));
-        let count = pruned.count;
-        out!(
-            "{}: not here; its manifest: {count} rows, {since} to {until}; pruned, as noted at {at}",
-            escape(&pruned.month)
+        let (month, count) = (escape(&pruned.month), pruned.count);
+        say!(
+            "{month}: not here; its manifest: {count} rows, {since} to {until}; pruned, as noted at {at}",
+            "{month}：不在此处；其清单：{count} 行，{since} 至 {until}；已删除（prune），记录于 {at}"
         );
     }
     for loss in &report.losses {
-        out!("LOST {}", escape(loss));
+        say!("LOST {loss}", "丢失 {loss}", loss = escape(loss));
     }
     let mut segments: BTreeMap<Month, Vec<&Damage>> = BTreeMap::new();
     for damage in &report.damage {
@@ -127,20 +127,21 @@ fn say_damage(report: &Report) -> anyhow::Result<()> {
     for (segment, all) in segments {
         let (batches, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|damage| damage.batch.is_some());
         for damage in others.iter().take(MOST_LINES) {
-            out!("DAMAGE {segment}: {}", escape(&damage.what));
+            say!("DAMAGE {segment}: {what}", "损坏 {segment}：{what}", what = escape(&damage.what));
         }
         if let Some(more) = others.len().checked_sub(MOST_LINES).filter(|more| *more > 0) {
-            out!("DAMAGE {segment}: {more} more");
+            say!("DAMAGE {segment}: {more} more", "损坏 {segment}：另有 {more} 处");
         }
         let first = batches.iter().filter_map(|damage| damage.batch).min_by_key(|batch| batch.last);
         let Some(first) = first else { continue };
         for damage in batches.iter().filter(|damage| damage.batch == Some(first)).take(MOST_REASONS) {
-            out!(
-                "DAMAGE {segment}: batch of rows {} to {} from {}: {}",
-                first.first,
-                first.last,
-                Time::from_micros(first.begins),
-                escape(&damage.what)
+            say!(
+                "DAMAGE {segment}: batch of rows {from} to {to} from {begins}: {what}",
+                "损坏 {segment}：第 {from} 至 {to} 行的批次，始于 {begins}：{what}",
+                from = first.first,
+                to = first.last,
+                begins = Time::from_micros(first.begins),
+                what = escape(&damage.what)
             );
         }
         let mut more: Vec<i64> =
@@ -148,7 +149,8 @@ fn say_damage(report: &Report) -> anyhow::Result<()> {
         more.sort_unstable();
         more.dedup();
         if more.len() > 1 {
-            out!("DAMAGE {segment}: {} more batches", more.len() - 1);
+            let more = more.len() - 1;
+            say!("DAMAGE {segment}: {more} more batches", "损坏 {segment}：另有 {more} 个批次");
         }
     }
     Ok(())
@@ -158,30 +160,37 @@ fn say_anchors(report: &Report, anchors: &Anchors) -> anyhow::Result<()> {
     let compared = report.anchors;
     if compared == 0 {
         if anchors.own {
-            out!(
-                "no anchors: tail and origin not shown; the chain has no key, so a person who can write the files can hash them again"
+            say!(
+                "no anchors: tail and origin not shown; the chain has no key, so a person who can write the files can hash them again",
+                "没有锚点：无法证明末尾和来源；哈希链不含密钥，能写入这些文件的人可以重新计算"
             );
         } else {
-            out!("no anchor of a segment in scope: the chain is compared with none");
+            say!(
+                "no anchor of a segment in scope: the chain is compared with none",
+                "范围内的分段没有锚点：哈希链没有与任何锚点比对"
+            );
         }
         return Ok(());
     }
-    let signed = if anchors.keys.is_empty() {
-        "who signed them is not checked without --public-key"
-    } else {
-        "signed by the key"
+    let signed = match anchors.keys.is_empty() {
+        true => {
+            said!("who signed them is not checked without --public-key", "没有 --public-key 时不检查由谁签名")
+        }
+        false => said!("signed by the key", "均由该密钥签名"),
     };
     if anchors.own {
-        out!(
-            "{compared} anchors of the folder itself compared, {signed}: the owner of the folder could have written both; --anchors compares with what was kept elsewhere"
+        say!(
+            "{compared} anchors of the folder itself compared, {signed}: the owner of the folder could have written both; --anchors compares with what was kept elsewhere",
+            "已比对目录自身的 {compared} 个锚点，{signed}：目录的所有者可以同时改写两者；--anchors 与保存在别处的锚点比对"
         );
     } else {
-        out!("{compared} anchors compared, {signed}");
+        say!("{compared} anchors compared, {signed}", "已比对 {compared} 个锚点，{signed}");
     }
     match (&report.confirmed, &report.head) {
         (Some((month, row)), Some((last, _))) if row < last && report.damage.is_empty() => {
-            out!(
-                "rows after {row} of {month} are after the last anchor: a truncation or change of them cannot be detected"
+            say!(
+                "rows after {row} of {month} are after the last anchor: a truncation or change of them cannot be detected",
+                "{month} 第 {row} 行之后的记录晚于最后一个锚点：对它们的截断或改动无法发现"
             );
         }
         _ => {}
@@ -192,24 +201,30 @@ fn say_anchors(report: &Report, anchors: &Anchors) -> anyhow::Result<()> {
 /// Prints the verdict; whether it is good.
 fn verdict(report: &Report, anchors: &Anchors) -> anyhow::Result<bool> {
     if let Some((last, head)) = &report.head {
-        out!("head: row {last}, {head}");
+        say!("head: row {last}, {head}", "链头：第 {last} 行，{head}");
     }
     let (verdict, good) = if report.segments.is_empty() && report.damage.is_empty() {
-        ("nothing verified: no segment in scope", false)
+        (said!("nothing verified: no segment in scope", "没有校验任何内容：范围内没有分段"), false)
     } else if !report.damage.is_empty() {
-        ("chain DAMAGED", false)
+        (said!("chain DAMAGED", "哈希链已损坏"), false)
     } else if !anchors.own && report.anchors == 0 {
-        ("chain NOT COMPARED with an anchor", false)
+        (said!("chain NOT COMPARED with an anchor", "哈希链未与锚点比对"), false)
     } else {
-        ("chain ok", true)
+        (said!("chain ok", "哈希链完好"), true)
     };
     let (segments, batches, rows) = (report.segments.len(), report.batches, report.rows);
-    out!("{segments} segments, {batches} batches, {rows} rows: {verdict}");
+    say!(
+        "{segments} segments, {batches} batches, {rows} rows: {verdict}",
+        "{segments} 个分段，{batches} 个批次，{rows} 行：{verdict}"
+    );
     Ok(good)
 }
 
 /// A progress bar on standard error, if that is a terminal.
 pub(super) fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{wide_bar} {human_pos} of {human_len} rows, {eta} left");
+    let style = ProgressStyle::with_template(&said!(
+        "{{wide_bar}} {{human_pos}} of {{human_len}} rows, {{eta}} left",
+        "{{wide_bar}} 第 {{human_pos}} 行，共 {{human_len}} 行，剩余 {{eta}}"
+    ));
     ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

@@ -82,7 +82,11 @@ impl Warm {
         progress.finish();
         result.sync_all().with_context(|| path.display().to_string())?;
         results::put_in_order(&path, &inputs, &with)?;
-        out!("{total} cards, {} done before, {failed} failed: {}", done.len(), shown_path(&path));
+        let (before, path) = (done.len(), shown_path(&path));
+        say!(
+            "{total} cards, {before} done before, {failed} failed: {path}",
+            "{total} 张卡，此前已完成 {before} 张，失败 {failed} 张：{path}"
+        );
         Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
@@ -148,7 +152,10 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 impl Progress {
     fn new(total: usize, wanted: bool) -> Self {
-        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} cards, {msg}{per_sec}, {eta} left");
+        let style = ProgressStyle::with_template(&said!(
+            "{{bar:40}} {{pos}}/{{len}} cards, {{msg}}{{per_sec}}, {{eta}} left",
+            "{{bar:40}} {{pos}}/{{len}} 张卡，{{msg}}{{per_sec}}，剩余 {{eta}}"
+        ));
         // Without a terminal indicatif draws nothing.
         let bar =
             ProgressBar::new(total as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -160,7 +167,7 @@ impl Progress {
         self.done += 1;
         if failed {
             self.failed += 1;
-            self.bar.set_message(format!("{} failed, ", self.failed));
+            self.bar.set_message(said!("{failed} failed, ", "失败 {failed} 张，", failed = self.failed));
         }
         self.bar.inc(1);
         if self.lines && self.bar.elapsed() >= self.next {
@@ -179,9 +186,10 @@ impl Progress {
     fn print(&self) {
         let seconds = self.bar.elapsed().as_secs_f64().max(0.001);
         let rate = self.done as f64 / seconds;
-        crate::cli::warn(&format!(
-            "{}/{} cards, {} failed, {rate:.1} per second",
-            self.done, self.total, self.failed
+        let Self { done, total, failed, .. } = self;
+        crate::cli::warn(&said!(
+            "{done}/{total} cards, {failed} failed, {rate:.1} per second",
+            "{done}/{total} 张卡，失败 {failed} 张，每秒 {rate:.1} 张"
         ));
     }
 }

@@ -10,6 +10,7 @@ use cmiot_proxy::units::HumanDuration;
 use comfy_table::Table;
 use serde::Serialize;
 
+use crate::cli::language::heading;
 use crate::cli::table;
 
 /// Output format of the list.
@@ -23,6 +24,15 @@ pub(super) enum Format {
     Csv,
 }
 
+/// Whether a client is accepted; JSON and CSV have these words too.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Valid,
+    Revoked,
+    Derived,
+}
+
 /// A client, or the clients of a `[[derive]]`, without passwords.
 #[derive(Serialize)]
 struct Row<'a> {
@@ -30,7 +40,7 @@ struct Row<'a> {
     appid: String,
     group: &'a str,
     ebid: &'a str,
-    state: &'static str,
+    state: State,
     /// Valid passwords: two during a rotation.
     passwords: u8,
     /// The epoch of derived passwords.
@@ -57,7 +67,7 @@ impl<'a> Row<'a> {
         let revoked = config.revoked.contains(&client.appid);
         Self {
             appid: client.appid.as_str().to_owned(),
-            state: if revoked { "revoked" } else { "valid" },
+            state: if revoked { State::Revoked } else { State::Valid },
             passwords: if client.previous.is_some() { 2 } else { 1 },
             epoch: None,
             certificate: client.certificate.as_deref(),
@@ -68,7 +78,7 @@ impl<'a> Row<'a> {
     fn derived(derived: &'a Derived) -> Self {
         Self {
             appid: format!("{}*", derived.prefix),
-            state: "derived",
+            state: State::Derived,
             passwords: 2,
             epoch: Some(derived.epoch),
             ..Self::with(&derived.group, derived.ebid.as_str(), &derived.rights)
@@ -80,7 +90,7 @@ impl<'a> Row<'a> {
             appid: String::new(),
             group,
             ebid,
-            state: "",
+            state: State::Valid,
             passwords: 0,
             epoch: None,
             rate: permissions.rate.map(|rate| rate.per_second.get()),
@@ -125,18 +135,25 @@ pub(super) fn list(config: &Config, group: Option<&str>, format: Format, wide: b
 
 fn table(rows: &[Row<'_>], wide: bool) -> Table {
     let mut table = table::new(wide);
-    table.set_header(["appid", "group", "rate", "replay", "passwords", "state"]);
-    table::wrap_only(&mut table, &["appid", "group"]);
+    let [appid, group, rate, replay] = ["appid", "group", "rate", "replay"].map(heading);
+    let (passwords, state) = (said!("passwords", "密码"), said!("state", "状态"));
+    table.set_header([appid, group, rate, replay, &passwords, &state]);
+    table::wrap_only(&mut table, &[appid, group]);
     for row in rows {
         let rate = row.rate.map_or("-".to_owned(), |rate| rate.to_string());
         let passwords = match (row.epoch, row.passwords) {
-            (Some(epoch), _) => format!("of epoch {epoch}"),
-            (None, 2) => "2, rotating".to_owned(),
+            (Some(epoch), _) => said!("of epoch {epoch}", "第 {epoch} 期"),
+            (None, 2) => said!("2, rotating", "2，更换中"),
             (None, number) => number.to_string(),
         };
         let replay = name(&row.replay);
         let group = printable::escape(row.group);
-        table.add_row([row.appid.as_str(), &group, &rate, &replay, &passwords, row.state]);
+        let state = match row.state {
+            State::Valid => said!("valid", "有效"),
+            State::Revoked => said!("revoked", "已吊销"),
+            State::Derived => said!("derived", "派生"),
+        };
+        table.add_row([row.appid.as_str(), &group, &rate, &replay, &passwords, &state]);
     }
     table
 }
@@ -153,7 +170,7 @@ fn csv(rows: &[Row<'_>]) -> anyhow::Result<()> {
             text(&row.appid),
             text(row.group),
             text(row.ebid),
-            text(row.state),
+            text(&name(&row.state)),
             Field::Int(row.passwords.into()),
             number(row.epoch),
             number(row.rate),

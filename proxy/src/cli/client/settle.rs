@@ -46,10 +46,16 @@ pub(super) fn settle(config: &Config, at: &AdminArgs, list: &PathBuf) -> anyhow:
         // A proxy may run on another folder, if `[store] dir` was changed after its start.
         Ok(None) => match runtime()?.block_on(ask_configured(config, at, list)) {
             Some(end) => end,
-            None => End::Taken(format!("no proxy runs on {dir}: this takes effect at the next start")),
+            None => End::Taken(said!(
+                "no proxy runs on {dir}: this takes effect at the next start",
+                "{dir} 上没有代理在运行：下次启动时生效"
+            )),
         },
         Ok(Some(holder)) => runtime()?.block_on(ask(config, at, &holder, list)),
-        Err(error) => End::Unknown(format!("it is unknown whether a proxy runs: {error}")),
+        Err(error) => End::Unknown(said!(
+            "it is unknown whether a proxy runs: {error}",
+            "无法确定是否有代理在运行：{error}"
+        )),
     };
     Ok(match end {
         End::Taken(what) => {
@@ -61,7 +67,7 @@ pub(super) fn settle(config: &Config, at: &AdminArgs, list: &PathBuf) -> anyhow:
             ExitCode::FAILURE
         }
         End::Unknown(what) => {
-            warn(&format!("the list is changed. {what}"));
+            warn(&said!("the list is changed. {what}", "名单已修改。{what}"));
             ExitCode::from(UNKNOWN)
         }
     })
@@ -69,22 +75,38 @@ pub(super) fn settle(config: &Config, at: &AdminArgs, list: &PathBuf) -> anyhow:
 
 async fn ask(config: &Config, at: &AdminArgs, Holder { process, admin, .. }: &Holder, list: &PathBuf) -> End {
     let dir = config.store_dir.display();
-    let process = format!("process {process}");
-    let running = format!("a proxy runs on {dir} ({process})");
+    let process = said!("process {process}", "进程 {process}");
+    let running = said!("a proxy runs on {dir} ({process})", "{dir} 上有代理在运行（{process}）");
     match admin {
         Some(admin) => {
             let address = Listener::Admin.published(config, admin);
             ask_at(config, at, (admin, &address), &running, &process, list).await
         }
-        None => End::Unknown(format!("{running}, but does not serve yet: its log says when it does")),
+        None => End::Unknown(said!(
+            "{running}, but does not serve yet: its log says when it does",
+            "{running}，但尚未提供服务：开始时其日志会说明"
+        )),
     }
 }
 
 /// Asks at the address that `--url` gives.
 async fn ask_given(config: &Config, at: &AdminArgs, list: &PathBuf) -> End {
     match at.connect.address(config, Listener::Admin) {
-        Ok(address) => ask_at(config, at, ("--url", &address), "a proxy was named", "--url", list).await,
-        Err(error) => End::Unknown(format!("it is not known whether it counts: {error:#}")),
+        Ok(address) => {
+            ask_at(
+                config,
+                at,
+                ("--url", &address),
+                &said!("a proxy was named", "命令指定了代理"),
+                "--url",
+                list,
+            )
+            .await
+        }
+        Err(error) => End::Unknown(said!(
+            "it is not known whether it counts: {error:#}",
+            "无法确定是否已生效：{error:#}"
+        )),
     }
 }
 
@@ -100,7 +122,11 @@ async fn ask_configured(config: &Config, at: &AdminArgs, list: &PathBuf) -> Opti
         }
     }
     let admin = config.admin.listen.to_string();
-    let running = format!("no proxy runs on {}, but a listener at {admin} does", config.store_dir.display());
+    let running = said!(
+        "no proxy runs on {dir}, but a listener at {admin} does",
+        "{dir} 上没有代理在运行，但 {admin} 上有监听端口",
+        dir = config.store_dir.display()
+    );
     Some(ask_at(config, at, (&admin, &address), &running, &admin, list).await)
 }
 
@@ -113,9 +139,10 @@ async fn ask_at(
     list: &PathBuf,
 ) -> End {
     let unreachable = |why: &str| {
-        End::Unknown(format!(
+        End::Unknown(said!(
             "{running}, but its admin listener, {admin}, does not say whether it counts: {why}. Send the process SIGHUP, and \
-             look into its log"
+             look into its log",
+            "{running}，但其管理端口 {admin} 没有说明是否已生效：{why}。请向该进程发送 SIGHUP，并查看其日志"
         ))
     };
     let client = match at.client_at(address, config) {
@@ -126,20 +153,28 @@ async fn ask_at(
         Ok(Ok(reply)) => reply,
         Ok(Err(error)) => return unreachable(&format!("{error:#}")),
         Err(_) => {
-            let what = format!(
-                "{running}, and has not loaded it within {} s: its log says when it has",
-                LIMIT.as_secs()
+            let what = said!(
+                "{running}, and has not loaded it within {seconds} s: its log says when it has",
+                "{running}，在 {seconds} 秒内没有加载：加载后其日志会说明",
+                seconds = LIMIT.as_secs()
             );
             return End::Unknown(what);
         }
     };
     let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
     match reply.status.as_u16() {
-        200 if holds(&body, list) => End::Taken(format!("taken by the running proxy ({name})")),
-        200 => End::Unknown(format!("{running}, but reads other lists than {}", list.display())),
-        409 => End::Refused(format!(
-            "the list is changed, but the running proxy refuses its configuration as a whole: {}",
-            body["error"].as_str().unwrap_or("it does not say why")
+        200 if holds(&body, list) => {
+            End::Taken(said!("taken by the running proxy ({name})", "运行中的代理已采用（{name}）"))
+        }
+        200 => End::Unknown(said!(
+            "{running}, but reads other lists than {list}",
+            "{running}，但它读取的名单不是 {list}",
+            list = list.display()
+        )),
+        409 => End::Refused(said!(
+            "the list is changed, but the running proxy refuses its configuration as a whole: {error}",
+            "名单已修改，但运行中的代理整体拒绝其配置：{error}",
+            error = body["error"].as_str().unwrap_or("it does not say why")
         )),
         _ => unreachable(&format!("{}: {}", reply.status, String::from_utf8_lossy(&reply.body).trim_end())),
     }
