@@ -24,8 +24,8 @@ pub(super) fn said(text: Text) -> String {
     }
 }
 
-/// The Chinese headings of the columns in the views of the audit.
-const COLUMNS: [(&str, &str); 34] = [
+/// The Chinese headings of the columns and the kinds of rows in the audit, and of the list of clients.
+const COLUMNS: [(&str, &str); 45] = [
     ("id", "编号"),
     ("time", "时间"),
     ("client", "客户端"),
@@ -57,6 +57,17 @@ const COLUMNS: [(&str, &str); 34] = [
     ("after", "晚于"),
     ("before", "不晚于"),
     ("lookup", "查询编号"),
+    ("what", "事项"),
+    ("detail", "详情"),
+    ("first", "首次"),
+    ("last", "末次"),
+    ("count", "次数"),
+    ("answered", "已响应"),
+    ("refused", "被拒绝"),
+    ("carrier call", "运营商调用"),
+    ("note", "事项记录"),
+    ("count of refused requests", "被拒绝请求的计数"),
+    ("count of requests without a record", "无记录请求的计数"),
     ("appid", "应用编码"),
     ("rate", "频率"),
     ("replay", "重放"),
@@ -77,13 +88,13 @@ fn heading_in(language: Language, column: &'static str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use cmiot_proxy::store::audit::query::{CALL, CHANGE, LOOKUP};
+    use cmiot_proxy::store::audit::query::{CALL, CHANGE, GAP, LOOKUP, NOTE, REFUSED};
 
     use super::*;
 
     #[test]
     fn every_column_has_a_chinese_heading_of_its_own() {
-        for view in [LOOKUP, CALL, CHANGE] {
+        for view in [LOOKUP, CALL, NOTE, REFUSED, GAP, CHANGE] {
             let mut seen = std::collections::BTreeSet::new();
             for column in view {
                 let chinese = heading_in(Language::Chinese, column.name);

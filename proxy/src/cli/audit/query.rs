@@ -149,7 +149,7 @@ impl Show {
                 }
             }
             Some(ShownRow::Other { kind, columns, fields }) => {
-                out!("{kind}");
+                out!("{}", heading(kind));
                 out!("{}", vertical_table(columns, &fields));
             }
             None => {
