@@ -167,6 +167,9 @@ mod commands;
 // The commands and the listeners that they ask: TLS, client certificates, Unix sockets, cards on standard input.
 mod reach;
 
+// Webhooks: signatures, repetitions, dead letters; `cmiot-proxy webhook`.
+mod webhooks;
+
 // The log: lines, format, secrets, a blocked or full output.
 mod logs;
 

@@ -34,6 +34,7 @@ use crate::sequence::unaccounted;
 use crate::store::audit::ActRow;
 use crate::store::cache::Retention;
 use crate::store::{Store, StoreError, StoreOptions, audit};
+use crate::webhook::Webhooks;
 use crate::wire::request::Hosts;
 use crate::wire::response::overload_response;
 
@@ -78,6 +79,8 @@ pub struct App {
     flights: TaskTracker,
     /// Delivers commit results, while connections are drained too.
     _watch: AbortOnDropHandle<()>,
+    /// Ends when `stop` is cancelled.
+    webhooks: AbortOnDropHandle<()>,
 }
 
 /// The reason for which the proxy does not start.
@@ -120,11 +123,13 @@ impl App {
         relay.restore_used_transids(true)?;
         relay.carrier.watch_clock();
         note_unaccounted(&store, &clock).await?;
+        let webhooks = Webhooks::start(Arc::clone(&relay), Arc::clone(&store)).await?;
 
         let gateway_limits = Arc::new(ArcSwap::from_pointee(config.gateway.limits.clone()));
         let admin_limits = Arc::new(ArcSwap::from_pointee(config.admin.limits.clone()));
         let [gateway, admin] = bind(&config, [&gateway_limits, &admin_limits], &metrics)?;
         let reloads = Reloads::default();
+        let stop = CancellationToken::new();
         let app = Self {
             reloads: reloads.clone(),
             gateway: gateway.bound().clone(),
@@ -134,7 +139,7 @@ impl App {
             relay: Arc::clone(&relay),
             store: Arc::clone(&store),
             fixed: Fixed::of(&config),
-            stop: CancellationToken::new(),
+            stop: stop.clone(),
             cut: CancellationToken::new(),
             connections: TaskTracker::new(),
             admin_stop: CancellationToken::new(),
@@ -144,6 +149,7 @@ impl App {
                 let relay = Arc::clone(&relay);
                 async move { relay.audit.watch().await }
             })),
+            webhooks: AbortOnDropHandle::new(tokio::spawn(webhooks.run(stop))),
         };
         let unix = app.admin.tcp().is_none();
         let connections = gateway.limiter().clone();
@@ -336,6 +342,9 @@ impl App {
         self.admin_connections.close();
         if timeout(CANCEL_TIMEOUT, self.admin_connections.wait()).await.is_err() {
             tracing::warn!("a connection of the admin listener did not end");
+        }
+        if timeout(CANCEL_TIMEOUT, self.webhooks).await.is_err() {
+            tracing::warn!("the positions of the webhooks are not stored: messages may be repeated");
         }
         self.relay.audit.flush();
         let store = self.store;

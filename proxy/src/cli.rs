@@ -38,6 +38,7 @@ mod simulate;
 mod status;
 mod table;
 mod version;
+mod webhook;
 
 use std::io::Write as _;
 use std::ops::Deref;
@@ -71,6 +72,7 @@ enum Command {
     Status(status::Status),
     Lookup(lookup::Lookup),
     Sign(sign::Sign),
+    Webhook(webhook::Webhook),
     #[cfg(feature = "demo")]
     Simulate(simulate::Simulate),
 }
@@ -94,6 +96,7 @@ impl Cli {
             Command::Status(status) => status.run(),
             Command::Lookup(lookup) => lookup.run(),
             Command::Sign(sign) => sign.run(),
+            Command::Webhook(webhook) => webhook.run(),
             #[cfg(feature = "demo")]
             Command::Simulate(simulate) => simulate.run(),
         }

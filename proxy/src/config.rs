@@ -25,6 +25,7 @@ pub mod schema;
 pub mod text;
 pub mod token;
 pub mod watch;
+pub mod webhook;
 
 mod aliases;
 mod check;
@@ -60,6 +61,7 @@ pub use gateway::{Gateway, TransidLimits};
 pub use listener::{ListenConfig, Timeouts};
 pub use permissions::{Client, Derived, Permissions, Rate};
 pub use reader::read_secret;
+pub use webhook::Webhook;
 
 use reader::Contents;
 
@@ -90,6 +92,8 @@ pub struct Config {
     /// Appids that are refused whatever they sign with.
     pub revoked: HashSet<AppId>,
     pub process: file::Process,
+    /// The receivers of events.
+    pub webhooks: Vec<Arc<Webhook>>,
     /// The files that all this was read from, as they looked just before.
     pub files: Vec<watch::FileStamp>,
     /// The lists of clients and of revoked appids among them.

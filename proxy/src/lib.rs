@@ -16,6 +16,7 @@
 //!
 //! - [`app`] builds all parts, owns their tasks and drains them. [`config`] checks and reloads the configuration.
 //! - [`admin`] serves the operators' endpoints, [`metrics`] and [`alarms`] among them.
+//! - [`webhook`] sends messages about events in the audit.
 //! - [`store`] holds all SQL, [`log`] the queue to standard error, [`process`] the requests to the operating system.
 //! - Leaves: [`operation`], [`outcome`], [`proxy_code`], [`lifetimes`], [`units`], [`urgency`], [`gcra`], [`peer`],
 //!   [`episode`], [`inline_str`], [`printable`], [`clock`], [`language`].
@@ -55,4 +56,5 @@ pub mod store;
 pub mod tls;
 pub mod units;
 pub mod urgency;
+pub mod webhook;
 pub mod wire;

@@ -87,6 +87,12 @@ declare! {
         budget_remaining: ByLabels<Gauge, 1> = "budget_remaining_today",
             "Calls that an account has left until midnight at UTC+8, where there is a limit",
             labels ["account"];
+        webhook_messages: ByLabels<Counter, 2> = "webhook_messages",
+            "Messages of each webhook by result: delivered, failed (an attempt), dead (given up)",
+            labels ["webhook", "result"];
+        webhook_behind: ByLabels<Gauge, 1> = "webhook_behind",
+            "Rows of the audit that a webhook has not read yet",
+            labels ["webhook"];
     }
     sampled {
         alarms: usize => Gauge = "alarms",
@@ -224,6 +230,17 @@ impl Metrics {
     pub fn carrier_call(&self, account: &str, code: &str, latency: Duration) {
         self.carrier_calls.get([account.to_owned().into(), code.to_owned().into()]).inc();
         self.carrier_call_duration.observe(latency.as_secs_f64());
+    }
+
+    /// Counts a message of a webhook: `delivered`, a `failed` attempt, or `dead`.
+    pub fn webhook_message(&self, webhook: &str, result: &'static str) {
+        self.webhook_messages.get([webhook.to_owned().into(), result.into()]).inc();
+    }
+
+    /// Replaces the numbers of rows of the audit that webhooks have not read yet.
+    pub fn webhooks_behind<'a>(&self, all: impl IntoIterator<Item = (&'a str, u64)>) {
+        let all = all.into_iter().map(|(webhook, rows)| ([webhook.to_owned().into()], clamp(rows)));
+        self.webhook_behind.replace(all);
     }
 
     /// Sets how far the carrier's clock is ahead of ours, in seconds.

@@ -7,6 +7,7 @@ use super::error::{ConfigError, ConfigErrors};
 use super::reader::SourceFiles;
 use super::{
     AuditConfig, Config, ConfigFile, account, admin, aliases, breaker, cache, carrier, effect, gateway,
+    webhook,
 };
 use crate::operation::Operations;
 
@@ -52,6 +53,7 @@ fn build(file: &ConfigFile, folder: &Path, reader: &mut SourceFiles<'_>) -> Opti
     let cache = cache::check(&file.cache, reader);
     let audit = AuditConfig::check(&file.audit, reader);
     let admin = admin::check(file, reader);
+    let webhooks = webhook::check(file, &accounts, reader);
     if !reader.problems.is_empty() {
         return None;
     }
@@ -73,6 +75,7 @@ fn build(file: &ConfigFile, folder: &Path, reader: &mut SourceFiles<'_>) -> Opti
         derived: clients.derived,
         revoked: clients.revoked,
         process: file.process.clone(),
+        webhooks,
         lists,
         files: std::mem::take(&mut reader.files),
         certificates: std::mem::take(&mut reader.certificates),

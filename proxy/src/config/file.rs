@@ -22,6 +22,7 @@ use super::document::Document;
 use super::error::{ConfigError, ConfigErrors};
 use super::listen::Listen;
 use super::operation;
+use super::webhook::RawWebhook;
 use crate::language::Text;
 use crate::lifetimes::Lifetimes;
 use crate::units::schema::{Address, FilePath, Network, Positive, PositiveSize};
@@ -75,6 +76,9 @@ pub struct ConfigFile {
     /// Credentials that need no list: a gateway's password follows from its appid.
     #[serde(default, rename = "derive", skip_serializing_if = "Vec::is_empty")]
     pub derives: Vec<Derive>,
+    /// The receivers of events.
+    #[serde(default, rename = "webhook", skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<RawWebhook>,
     /// Protection of secrets in memory and on disk.
     #[serde(default)]
     pub process: Process,

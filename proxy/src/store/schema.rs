@@ -65,6 +65,7 @@ const STATE: &[Migration] = &[
     migration!("state", "0002_budgets.sql"),
     migration!("state", "0003_leases.sql"),
     migration!("state", "0004_window.sql"),
+    migration!("state", "0005_webhooks.sql"),
 ];
 const AUDIT: &[Migration] =
     &[migration!("audit", "0001_records.sql"), migration!("audit", "0002_bodies.sql")];

@@ -6,6 +6,7 @@
 
 mod leased;
 mod restored;
+mod webhooks;
 mod window;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use super::{Failure, Fault, StoreError, audit, cache, files, wal};
 use crate::clock::Clock;
 
 pub use leased::Leased;
+pub use webhooks::{DeadLetter, Progress, WebhookState, webhook_states};
 
 /// The file's name in the store's folder.
 pub(super) const FILE: &str = "state.db";

@@ -4,6 +4,7 @@
 //! between pages. Row numbers continue from segment to segment, so a row number is the cursor of a page.
 
 mod changes;
+mod events;
 pub(crate) mod range;
 mod row;
 mod stats;
@@ -28,6 +29,7 @@ use crate::store::schema::{self, Kind};
 use crate::store::{Fault, StoreError};
 
 pub use self::changes::changes;
+pub use self::events::{Event, EventKind, LastStatuses, Page, StatusChange, events_after, head};
 pub use self::row::{ShownRow, row};
 pub use self::stats::{Bucket, BucketStats, LatencyPercentiles, Stats, stats};
 pub use super::log::columns::{CALL, CHANGE, GAP, LOOKUP, NOTE, REFUSED, ViewColumn, ViewKind, position};

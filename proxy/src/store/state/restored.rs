@@ -10,7 +10,7 @@ impl StateStore {
     /// Starts a new lap of every sequence, and every later sequence, above `floor` and above every stamp that the state
     /// knows. `floor` must be above every stamp that was used since the backup; in seconds since 1970. `age` is the time
     /// since the backup in seconds: the state can be ahead of the clock, and a second restore of the same backup must start
-    /// above the first. Returns the floor that applies. Blocks until it is on the disk.
+    /// above the first. The webhooks begin at the end of the restored audit. Returns the floor that applies. Blocks until it is on the disk.
     ///
     /// # Errors
     /// When it was not committed.
@@ -32,6 +32,8 @@ impl StateStore {
                 .and_then(|_| {
                     raising.execute("UPDATE sequence SET next = 1, floor = ?1, ceiling = ?1", [to_sql(floor)])
                 })
+                // The events behind these positions were delivered after the backup, or are not in the restored audit.
+                .and_then(|_| raising.execute("DELETE FROM webhook", []))
                 .and_then(|_| raising.commit())
                 .map_err(sqlite)?;
             Ok(floor)

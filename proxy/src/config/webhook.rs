@@ -1,0 +1,291 @@
+//! `[[webhook]]`: the receivers of events, their keys, and the events that each of them gets.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use data_encoding::BASE64;
+use hyper::Uri;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::account::Accounts;
+use super::certificates::Validity;
+use super::error::ConfigError;
+use super::file::ConfigFile;
+use super::reader::SourceFiles;
+use crate::tls;
+use crate::units::HumanDuration;
+use crate::units::schema::{FilePath, Name, Positive};
+
+/// The most webhooks of one configuration.
+const MOST: usize = 16;
+
+/// The longest name.
+const LONGEST_NAME: usize = 64;
+
+/// The longest time for one attempt.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes of a key, as Standard Webhooks requires.
+const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// `[[webhook]]` as written.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawWebhook {
+    /// Its name in logs, metrics and `state.db`, which keeps its position in the audit by this name.
+    #[schemars(with = "Name")]
+    pub name: String,
+    /// The address that messages are posted to: `https`, or `http` on this machine.
+    pub url: String,
+    /// File with the secret: `whsec_` and 24 to 64 bytes in Base64, or `"credential:NAME"`.
+    #[schemars(with = "FilePath")]
+    pub secret_file: PathBuf,
+    /// The events to send: `"status"`, `"breaker"`, `"alarm"`.
+    pub events: Vec<EventClass>,
+    /// The groups whose cards and accounts are reported; empty means all. Alarms concern the whole proxy and are sent
+    /// whatever the groups are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// Certificates that identify the receiver, in PEM, in addition to the platform's roots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FilePath")]
+    pub ca_file: Option<PathBuf>,
+    /// Time for one attempt, at most 60 s.
+    #[serde(default = "default_timeout")]
+    #[schemars(with = "Positive")]
+    pub timeout: HumanDuration,
+    /// A message that is not delivered within this time after its event is given up.
+    #[serde(default = "default_give_up_after")]
+    #[schemars(with = "Positive")]
+    pub give_up_after: HumanDuration,
+}
+
+fn default_timeout() -> HumanDuration {
+    HumanDuration::secs(10)
+}
+
+fn default_give_up_after() -> HumanDuration {
+    HumanDuration::secs(3 * 86_400)
+}
+
+/// The events that a webhook can be configured for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventClass {
+    /// The carrier answers another STATUS for a card than the last known one.
+    Status,
+    /// A breaker of an account opens or closes.
+    Breaker,
+    /// An alarm is raised or ends.
+    Alarm,
+}
+
+/// A receiver of events, checked.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Webhook {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The address that messages are posted to.
+    pub url: Uri,
+    /// The key of the signatures.
+    pub key: SigningKey,
+    /// The events to send; not empty.
+    pub events: Vec<EventClass>,
+    /// The groups that are reported; empty means all.
+    pub groups: Vec<Arc<str>>,
+    /// The certificates that identify the receiver.
+    pub tls: tls::ClientTrust,
+    /// Time for one attempt.
+    pub timeout: Duration,
+    /// Time after the event at which a message is given up.
+    pub give_up_after: Duration,
+}
+
+impl Webhook {
+    /// Whether it gets events of this class.
+    pub fn wants(&self, class: EventClass) -> bool {
+        self.events.contains(&class)
+    }
+
+    /// Whether it gets the events of a group; none is an account that the configuration does not have.
+    pub fn reports(&self, group: Option<&str>) -> bool {
+        self.groups.is_empty() || group.is_some_and(|group| self.groups.iter().any(|one| &**one == group))
+    }
+}
+
+/// The key of the signatures of one webhook.
+#[derive(Clone, PartialEq)]
+pub struct SigningKey(Zeroizing<Vec<u8>>);
+
+impl SigningKey {
+    /// Reads `whsec_` and Base64; none if it is not that, or the key has the wrong length.
+    pub fn parse(secret: &[u8]) -> Option<Self> {
+        let key = Zeroizing::new(BASE64.decode(secret.strip_prefix(b"whsec_")?).ok()?);
+        KEY_BYTES.contains(&key.len()).then_some(Self(key))
+    }
+
+    /// Its bytes. Mind where they go.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Checks every `[[webhook]]`; those that are wrong are left out.
+pub(super) fn check(
+    file: &ConfigFile,
+    accounts: &Accounts,
+    reader: &mut SourceFiles<'_>,
+) -> Vec<Arc<Webhook>> {
+    if file.webhooks.len() > MOST {
+        reader.problem("[[webhook]]", format!("more than {MOST}"));
+    }
+    let mut names = HashSet::new();
+    file.webhooks
+        .iter()
+        .enumerate()
+        .filter_map(|(index, raw)| {
+            let table = format!("[[webhook]] {} (name = \"{}\")", index + 1, raw.name);
+            let before = reader.problems.len();
+            if !is_name(&raw.name) {
+                let problem = format!("1 to {LONGEST_NAME} letters, digits, '-' and '_'");
+                reader.problem(format!("{table}: name"), problem);
+            } else if !names.insert(raw.name.as_str()) {
+                reader.problem(format!("{table}: name"), "must differ from all others");
+            }
+            let webhook = check_one(&table, raw, accounts, reader);
+            webhook.filter(|_| reader.problems.len() == before).map(Arc::new)
+        })
+        .collect()
+}
+
+fn check_one(
+    table: &str,
+    raw: &RawWebhook,
+    accounts: &Accounts,
+    reader: &mut SourceFiles<'_>,
+) -> Option<Webhook> {
+    let url = reader.keep(url(table, &raw.url));
+    let key = format!("{table}: secret_file");
+    let secret = reader.secret(&key, &raw.secret_file).and_then(|secret| {
+        let wrong = || {
+            ConfigError::new(key, format!("{}: not a signing secret", raw.secret_file.display())).remedy(
+                "write `whsec_` and 24 to 64 random bytes in Base64: `echo whsec_$(head -c 32 /dev/urandom | base64 -w0)`",
+            )
+        };
+        reader.keep(SigningKey::parse(secret.trim_ascii()).ok_or_else(wrong))
+    });
+    if raw.events.is_empty() {
+        let error = ConfigError::new(format!("{table}: events"), "none, so nothing would be sent");
+        reader.problems.push(error.remedy("name some of \"status\", \"breaker\", \"alarm\""));
+    }
+    for group in &raw.groups {
+        let is_known =
+            accounts.groups.contains_key(group.as_str()) || accounts.incomplete.contains(group.as_str());
+        if !is_known {
+            reader.problem(format!("{table}: groups"), format!("no account has the group \"{group}\""));
+        }
+    }
+    for (key, time) in [("timeout", raw.timeout.0), ("give_up_after", raw.give_up_after.0)] {
+        if time.is_zero() {
+            reader.problem(format!("{table}: {key}"), "must be longer than zero, such as \"10s\"");
+        }
+    }
+    if raw.timeout.0 > LONGEST_TIMEOUT {
+        reader.problem(format!("{table}: timeout"), format!("at most {LONGEST_TIMEOUT:?}"));
+    }
+    let tls = trust(table, raw, reader);
+    Some(Webhook {
+        name: raw.name.as_str().into(),
+        url: url?,
+        key: secret?,
+        events: raw.events.clone(),
+        groups: raw.groups.iter().map(|group| group.as_str().into()).collect(),
+        tls: tls?,
+        timeout: raw.timeout.0,
+        give_up_after: raw.give_up_after.0,
+    })
+}
+
+/// Whether a text can be a name: it is a label of metrics and a word of the log.
+fn is_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    (1..=LONGEST_NAME).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+/// The error does not repeat the URL, which may hold a token.
+fn url(table: &str, raw: &str) -> Result<Uri, ConfigError> {
+    let wrong = |problem: &str| ConfigError::new(format!("{table}: url"), problem);
+    if raw.contains('@') {
+        return Err(wrong("must not hold a user name or password"));
+    }
+    let url: Uri = raw.parse().map_err(|_| wrong("is not a URL"))?;
+    let host = url.host().filter(|host| !host.is_empty());
+    let host = host.ok_or_else(|| wrong("must begin with https:// and a host"))?;
+    match url.scheme_str() {
+        Some("https") => Ok(url),
+        Some("http") if is_loopback(host) => Ok(url),
+        Some("http") => Err(wrong("http would send card numbers in the clear")
+            .remedy("use https, or a receiver on this machine (127.0.0.1, [::1], localhost)")),
+        _ => Err(wrong("must begin with https:// and a host")),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// The certificates that identify the receiver; they are tried here.
+fn trust(table: &str, raw: &RawWebhook, reader: &mut SourceFiles<'_>) -> Option<tls::ClientTrust> {
+    let Some(path) = &raw.ca_file else { return Some(tls::ClientTrust::default()) };
+    let key = format!("{table}: ca_file");
+    let pem = reader.bytes(&key, path)?;
+    let wrong = |error: String| ConfigError::new(&key, format!("{}: {error}", path.display()));
+    let roots = reader.keep(tls::certificates(&pem).map_err(wrong))?;
+    reader.certificates.extend(Validity::of("[[webhook]] ca_file", &roots));
+    let trust = tls::ClientTrust { roots, ..tls::ClientTrust::default() };
+    let usable = tls::client(&trust).map_err(|error| wrong(error.to_string()));
+    reader.keep(usable).map(|_| trust)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_read_in_the_form_of_standard_webhooks() {
+        let key = SigningKey::parse(b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        assert_eq!(key.expose().len(), 24);
+        assert_eq!(format!("{key:?}"), "[redacted]");
+        for wrong in ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_MfKQ9r8GKYqrTwjU", "whsec_!", ""] {
+            assert_eq!(SigningKey::parse(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn plain_http_is_for_this_machine_alone() {
+        for good in ["https://x.example/a?b=c", "http://127.0.0.1:9/", "http://[::1]/h", "http://localhost:1"]
+        {
+            assert!(url("t", good).is_ok(), "{good}");
+        }
+        for bad in
+            ["http://10.0.0.1/", "http://localhost.example/", "ftp://x/", "/x", "https://u:p@x/", "x y"]
+        {
+            let error = url("t", bad).unwrap_err().to_string();
+            assert!(!error.contains(bad), "{error}");
+        }
+    }
+}

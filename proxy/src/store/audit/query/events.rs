@@ -1,0 +1,368 @@
+//! Events behind a row of the audit: carrier calls that answered another STATUS than the last known one of the card, and
+//! notes about alarms and breakers. Rows are read in order and in bounded pages, so that a row number is a position.
+//!
+//! The last known STATUS is that of the newest earlier call for the same card and operation, found through the index of
+//! cards; without one among the newest [`SEARCHED`] rows of the card, the newest lookup that was answered with a STATUS.
+//! Where cards are hashed, a month's hashes name the cards of that month only.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use cmiot_signer::CardKind;
+use data_encoding::HEXLOWER;
+use ring::digest::{Context, SHA256};
+use rusqlite::{Connection, OptionalExtension};
+
+use super::open;
+use crate::clock::Time;
+use crate::store::StoreError;
+use crate::store::audit::index::find::for_card;
+use crate::store::audit::log::month::{self, Month};
+use crate::store::audit::log::value::kind_of_number;
+
+/// Rows of a card in one segment that are searched for its last call.
+const SEARCHED: usize = 1_000;
+
+/// Segments that are searched for the last known STATUS of a card, the current one included.
+const SEGMENTS: usize = 3;
+
+/// Cards whose last STATUS is remembered while pages are read.
+const REMEMBERED: usize = 50_000;
+
+/// An event, and the row that it follows from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// The number of the row.
+    pub row: i64,
+    /// Derived from the row and the hash of its batch: no other row has it, in whatever audit.
+    pub id: String,
+    /// When it was seen: the end of the call, or the time of the note.
+    pub at: Time,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventKind {
+    /// A card's STATUS changed.
+    Status(StatusChange),
+    /// A note.
+    Note {
+        /// Its kind.
+        what: String,
+        /// Its text.
+        detail: String,
+    },
+}
+
+/// A changed STATUS.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatusChange {
+    /// The card as the audit has it.
+    pub card: String,
+    /// The kind of its number: `msisdn`, `iccid` or `imsi`.
+    pub kind: &'static str,
+    /// The masked number, where `card` is a hash.
+    pub masked: Option<String>,
+    /// The key of the hash, where `card` is one.
+    pub key: Option<String>,
+    /// The account whose call was answered.
+    pub account: String,
+    /// The operation.
+    pub operation: String,
+    /// The transid of the call.
+    pub transid: Option<String>,
+    /// The last known STATUS.
+    pub from: String,
+    /// When it was answered.
+    pub seen: Time,
+    /// The STATUS now.
+    pub to: String,
+}
+
+/// Some rows of the audit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page {
+    /// The events in them, in order.
+    pub events: Vec<Event>,
+    /// The last row that was read.
+    pub through: i64,
+    /// Whether it was the last row of the audit.
+    pub is_last: bool,
+}
+
+/// The last STATUS of the cards that were read, so that the index is asked once per card.
+#[derive(Debug, Default)]
+pub struct LastStatuses(HashMap<CardOperation, Answer>);
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct CardOperation {
+    /// As the segment has it.
+    card: String,
+    kind: i64,
+    operation: String,
+}
+
+#[derive(Clone, Debug)]
+struct Answer {
+    status: String,
+    at: Time,
+}
+
+impl LastStatuses {
+    /// Remembers an answer, and returns the one before it.
+    fn replace(&mut self, of: CardOperation, answer: Answer) -> Option<Answer> {
+        if self.0.len() >= REMEMBERED && !self.0.contains_key(&of) {
+            self.0.clear();
+        }
+        self.0.insert(of, answer)
+    }
+}
+
+/// The number of the last row of the audit; 0 without one. Blocks.
+///
+/// # Errors
+/// When the newest segment cannot be read.
+pub fn head(dir: &Path) -> Result<i64, StoreError> {
+    let Some(newest) = month::list(dir)?.into_iter().next() else { return Ok(0) };
+    let connection = open(dir, newest, None)?;
+    bounds(&connection).map(|bounds| bounds.last).map_err(StoreError::sqlite(&newest.path(dir)))
+}
+
+/// The events in the `most` rows behind row `position`; STATUS changes only `with_status`. Rows of segments that no longer
+/// exist are passed over. Blocks.
+///
+/// # Errors
+/// When a segment cannot be read.
+pub fn events_after(
+    dir: &Path,
+    position: i64,
+    most: i64,
+    with_status: bool,
+    known: &mut LastStatuses,
+) -> Result<Page, StoreError> {
+    let months = month::list(dir)?;
+    let mut segment = None;
+    let mut head = position;
+    for (index, &month) in months.iter().enumerate() {
+        let connection = open(dir, month, None)?;
+        let bounds = bounds(&connection).map_err(StoreError::sqlite(&month.path(dir)))?;
+        head = head.max(bounds.last);
+        if bounds.last > position {
+            segment = Some((index, month, connection, bounds));
+        }
+        if bounds.before <= position {
+            break;
+        }
+    }
+    let Some((index, month, connection, bounds)) = segment else {
+        return Ok(Page { events: Vec::new(), through: position, is_last: true });
+    };
+    let first = position.max(bounds.before) + 1;
+    let through = bounds.last.min(first.saturating_add(most - 1));
+    let mut segment =
+        Segment { dir, connection: &connection, older: &months[index + 1..], opened: Vec::new() };
+    let mut events = segment.notes(first, through).map_err(|error| error.of(dir, month))?;
+    if with_status {
+        events.extend(segment.changes(first, through, known).map_err(|error| error.of(dir, month))?);
+    }
+    events.sort_by_key(|event| event.row);
+    Ok(Page { events, through, is_last: through >= head })
+}
+
+/// The reason for which rows could not be read.
+enum Unread {
+    /// In the segment itself.
+    Sqlite(rusqlite::Error),
+    /// In another one.
+    Other(StoreError),
+}
+
+impl Unread {
+    fn of(self, dir: &Path, month: Month) -> StoreError {
+        match self {
+            Self::Sqlite(error) => StoreError::sqlite(&month.path(dir))(error),
+            Self::Other(error) => error,
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Unread {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// The rows of a segment.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// The last row before it.
+    before: i64,
+    /// Its last row, or that before it.
+    last: i64,
+}
+
+fn bounds(connection: &Connection) -> rusqlite::Result<Bounds> {
+    let before =
+        connection.query_row("SELECT before FROM segment", [], |row| row.get(0)).optional()?.unwrap_or(0);
+    let last: Option<i64> = connection.query_row("SELECT max(last) FROM batch", [], |row| row.get(0))?;
+    Ok(Bounds { before, last: last.unwrap_or(before) })
+}
+
+/// A segment whose rows are read, and those before it.
+struct Segment<'a> {
+    dir: &'a Path,
+    connection: &'a Connection,
+    /// The months before, newest first.
+    older: &'a [Month],
+    /// Those of them that were opened.
+    opened: Vec<Connection>,
+}
+
+impl Segment<'_> {
+    /// The notes about conditions.
+    fn notes(&self, first: i64, last: i64) -> Result<Vec<Event>, Unread> {
+        let mut notes = self.connection.prepare(
+            "SELECT note.id, note.at, name.text, note.detail FROM note JOIN name ON name.id = note.what
+             WHERE note.id BETWEEN ?1 AND ?2 AND name.text IN ('alarm', 'breaker')",
+        )?;
+        let mut rows = notes.query((first, last))?;
+        let mut events = Vec::new();
+        while let Some(row) = rows.next()? {
+            let id = row.get(0)?;
+            events.push(Event {
+                row: id,
+                id: self.message_id(id)?,
+                at: Time::from_micros(row.get(1)?),
+                kind: EventKind::Note { what: row.get(2)?, detail: row.get(3)? },
+            });
+        }
+        Ok(events)
+    }
+
+    /// The calls that answered another STATUS.
+    fn changes(&mut self, first: i64, last: i64, known: &mut LastStatuses) -> Result<Vec<Event>, Unread> {
+        let connection = self.connection;
+        let mut calls = connection.prepare(
+            "SELECT call.id, call.at + call.latency, call.card, call.kind, call.masked, keyed.text, account.text,
+                    operation.text, call.transid, call.status
+             FROM call
+             JOIN name AS account ON account.id = call.account
+             JOIN name AS operation ON operation.id = call.operation
+             LEFT JOIN name AS keyed ON keyed.id = call.key
+             WHERE call.id BETWEEN ?1 AND ?2 AND call.status IS NOT NULL AND call.card IS NOT NULL
+             ORDER BY call.id",
+        )?;
+        let mut rows = calls.query((first, last))?;
+        let mut events = Vec::new();
+        while let Some(row) = rows.next()? {
+            let id: i64 = row.get(0)?;
+            let now = Answer { status: row.get(9)?, at: Time::from_micros(row.get(1)?) };
+            let key: Option<String> = row.get(5)?;
+            let of = CardOperation {
+                card: row.get(2)?,
+                kind: row.get::<_, Option<i64>>(3)?.unwrap_or_default(),
+                operation: row.get(7)?,
+            };
+            let before = match known.replace(of.clone(), now.clone()) {
+                Some(before) => Some(before),
+                None => self.last_known(&of, id, key.is_some())?,
+            };
+            let Some(before) = before.filter(|before| before.status != now.status) else { continue };
+            events.push(Event {
+                row: id,
+                id: self.message_id(id)?,
+                at: now.at,
+                kind: EventKind::Status(StatusChange {
+                    kind: kind_of_number(of.kind).map_or("", CardKind::as_str),
+                    card: of.card,
+                    masked: row.get(4)?,
+                    key,
+                    account: row.get(6)?,
+                    operation: of.operation,
+                    transid: row.get(8)?,
+                    from: before.status,
+                    seen: before.at,
+                    to: now.status,
+                }),
+            });
+        }
+        Ok(events)
+    }
+
+    /// The last STATUS of a card before a row.
+    fn last_known(&mut self, of: &CardOperation, row: i64, hashed: bool) -> Result<Option<Answer>, Unread> {
+        if let Some(answer) = last_in(self.connection, of, row)? {
+            return Ok(Some(answer));
+        }
+        // Another month has another hash.
+        let older: &[Month] = if hashed { &[] } else { self.older };
+        for (index, &month) in older.iter().take(SEGMENTS - 1).enumerate() {
+            if index == self.opened.len() {
+                self.opened.push(open(self.dir, month, None).map_err(Unread::Other)?);
+            }
+            let found = last_in(&self.opened[index], of, row)
+                .map_err(|error| Unread::Other(StoreError::sqlite(&month.path(self.dir))(error)))?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The hash of a batch covers its rows and all before them: with the number of a row it names one row of one audit.
+    fn message_id(&self, row: i64) -> rusqlite::Result<String> {
+        let hash: Vec<u8> = self
+            .connection
+            .prepare_cached("SELECT hash FROM batch WHERE last >= ?1 ORDER BY last LIMIT 1")?
+            .query_row([row], |row| row.get(0))?;
+        let mut digest = Context::new(&SHA256);
+        digest.update(b"cmiot-webhook-1\0");
+        digest.update(&hash);
+        digest.update(&row.to_be_bytes());
+        Ok(format!("msg_{}", HEXLOWER.encode(&digest.finish().as_ref()[..16])))
+    }
+}
+
+/// The last STATUS of a card before a row, in one segment.
+fn last_in(connection: &Connection, of: &CardOperation, row: i64) -> rusqlite::Result<Option<Answer>> {
+    let CardOperation { card, kind, operation } = of;
+    // Calls that are in no run yet: the index visits lookups only there.
+    let in_tail = connection
+        .prepare_cached(
+            "SELECT status, at + latency FROM call
+             WHERE id > (SELECT coalesce(max(last), 0) FROM card_run) AND id < ?1 AND card = ?2 AND kind = ?3
+               AND operation = (SELECT id FROM name WHERE text = ?4) AND status IS NOT NULL
+             ORDER BY id DESC LIMIT 1",
+        )?
+        .query_row((row, card, kind, operation), answer)
+        .optional()?;
+    if in_tail.is_some() {
+        return Ok(in_tail);
+    }
+    let mut call = connection.prepare_cached(
+        "SELECT status, at + latency FROM call
+         WHERE id = ?1 AND kind = ?2 AND operation = (SELECT id FROM name WHERE text = ?3) AND status IS NOT NULL",
+    )?;
+    let mut lookup = connection.prepare_cached(
+        "SELECT status, at - coalesce(age, 0) FROM record
+         WHERE id = ?1 AND kind = ?2 AND operation = (SELECT id FROM name WHERE text = ?3) AND status IS NOT NULL",
+    )?;
+    let (mut called, mut looked_up, mut visited) = (None, None, 0);
+    for_card(connection, &[card.clone(), card.clone()], &(0..=row - 1), &mut |id| {
+        visited += 1;
+        called = call.query_row((id, kind, operation), answer).optional()?;
+        if called.is_none() && looked_up.is_none() {
+            looked_up = lookup.query_row((id, kind, operation), answer).optional()?;
+        }
+        let done = called.is_some() || visited >= SEARCHED;
+        Ok(if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(called.or(looked_up))
+}
+
+fn answer(row: &rusqlite::Row<'_>) -> rusqlite::Result<Answer> {
+    Ok(Answer { status: row.get(0)?, at: Time::from_micros(row.get(1)?) })
+}
