@@ -7,6 +7,7 @@ mod account;
 mod admin;
 mod client;
 mod log;
+mod webhook;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -22,7 +23,6 @@ use super::document::Document;
 use super::error::{ConfigError, ConfigErrors};
 use super::listen::Listen;
 use super::operation;
-use super::webhook::RawWebhook;
 use crate::language::Text;
 use crate::lifetimes::Lifetimes;
 use crate::units::schema::{Address, FilePath, Network, Positive, PositiveSize};
@@ -32,6 +32,7 @@ pub use account::Account;
 pub use admin::{Access, Admin, NoToken, Role};
 pub use client::{Client, ClientsFile, Derive, Format, RawPermissions, ReplayMode};
 pub use log::{Log, LogFormat, LookupLevel};
+pub use webhook::{EventClass, RawWebhook};
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]

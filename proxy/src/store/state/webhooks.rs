@@ -12,7 +12,7 @@ use crate::clock::Time;
 /// Dead letters that are kept per webhook; the oldest are removed.
 const KEPT: i64 = 1_000;
 
-/// How far a webhook has got.
+/// The progress of a webhook in the audit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Progress {
     /// The row of the audit up to which every event is delivered or dead.
@@ -38,19 +38,19 @@ pub struct DeadLetter {
     pub error: String,
 }
 
-/// What `state.db` holds about a webhook.
+/// The content of `state.db` about a webhook.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WebhookState {
     /// Its name.
     pub name: String,
-    /// How far it has got.
+    /// Its progress in the audit.
     pub progress: Progress,
     /// Its last dead letters, the newest first.
     pub dead: Vec<DeadLetter>,
 }
 
 impl StateStore {
-    /// How far a webhook has got; none if it is new.
+    /// The progress of a webhook; none if it is new.
     ///
     /// # Errors
     /// When `state.db` cannot be read.
@@ -154,7 +154,7 @@ impl StateStore {
     }
 }
 
-/// What the `state.db` of a folder holds about webhooks, by name. The process that uses the folder may run.
+/// The content of a folder's `state.db` about webhooks, by name. The process that uses the folder may run.
 ///
 /// # Errors
 /// When it cannot be read.

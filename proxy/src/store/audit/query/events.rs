@@ -39,11 +39,11 @@ pub struct Event {
     pub id: String,
     /// When it was seen: the end of the call, or the time of the note.
     pub at: Time,
-    /// What happened.
+    /// The kind of event, with its facts.
     pub kind: EventKind,
 }
 
-/// What happened.
+/// A kind of event, with its facts.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EventKind {
     /// A card's STATUS changed.
