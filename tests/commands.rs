@@ -265,9 +265,11 @@ fn assert_starts_with_verb(help: &str) {
         "Report",
         "Restore",
         "Run",
+        "Send",
         "Serve",
         "Show",
         "Sign",
+        "Test",
         "Verify",
     ];
     let first = help.split_whitespace().next().unwrap_or_default();

@@ -16,6 +16,7 @@ use super::table;
 
 /// Test the receivers of events, and show what was delivered to them.
 #[derive(clap::Args)]
+#[command(after_help = "Example:\n  cmiot-proxy webhook test --config cmiot-proxy.toml")]
 pub(super) struct Webhook {
     #[command(subcommand)]
     command: Command,
@@ -24,6 +25,7 @@ pub(super) struct Webhook {
 #[derive(Subcommand)]
 enum Command {
     Test(Test),
+    #[command(visible_alias = "list")]
     Status(Status),
 }
 
@@ -44,7 +46,7 @@ struct Test {
 ///
 /// It reads the databases, whether the proxy runs or not.
 #[derive(clap::Args)]
-#[command(visible_alias = "list")]
+#[command(after_help = "Example:\n  cmiot-proxy webhook status --config cmiot-proxy.toml")]
 struct Status {
     /// Configuration file
     #[arg(long, value_name = "FILE")]
@@ -82,10 +84,12 @@ impl Test {
         for webhook in webhooks {
             let name = &webhook.name;
             match runtime.block_on(send_test(webhook, &Clock::system())) {
-                Ok(status) => out!("{name}: accepted (HTTP {status})"),
+                Ok(status) => say!("{name}: accepted (HTTP {status})", "{name}：已接受（HTTP {status}）"),
                 Err(error) => {
                     failed = true;
-                    out!("{}", printable::escape(&format!("{name}: not accepted: {error}")));
+                    let error = error.to_string();
+                    let error = printable::escape(&error);
+                    say!("{name}: not accepted: {error}", "{name}：未接受：{error}");
                 }
             }
         }
@@ -98,7 +102,13 @@ impl Status {
         let (config, _) = Config::load(&self.config)?;
         let (known, head) = (webhook_states(&config.store_dir)?, query::head(&config.store_dir)?);
         let mut all = table::new(self.wide);
-        all.set_header(["webhook", "position", "behind", "delivered", "dead"]);
+        all.set_header([
+            "webhook".to_owned(),
+            said!("position", "位置"),
+            said!("behind", "落后"),
+            said!("delivered", "已送达"),
+            said!("dead", "已放弃"),
+        ]);
         table::wrap_only(&mut all, &[]);
         for webhook in &config.webhooks {
             let state = known.iter().find(|one| *one.name == *webhook.name).map(|one| one.progress);
@@ -108,14 +118,22 @@ impl Status {
                     .into_iter()
                     .chain([state.delivered, state.dead].map(|number| number.to_string()))
                     .collect(),
-                None => vec!["not started yet".to_owned()],
+                None => vec![said!("not started yet", "尚未开始")],
             };
             all.add_row([webhook.name.to_string()].into_iter().chain(row));
         }
         out!("{all}");
         let mut dead = table::new(self.wide);
-        dead.set_header(["webhook", "given up", "row", "type", "id", "last error"]);
-        table::wrap_only(&mut dead, &["last error"]);
+        let error_heading = said!("last error", "最后的错误");
+        dead.set_header([
+            "webhook".to_owned(),
+            said!("given up", "放弃时间"),
+            said!("row", "行号"),
+            said!("type", "类型"),
+            "id".to_owned(),
+            error_heading.clone(),
+        ]);
+        table::wrap_only(&mut dead, &[&error_heading]);
         for one in &known {
             for letter in one.dead.iter().take(self.dead) {
                 let error = printable::escape(&letter.error).into_owned();
@@ -124,7 +142,8 @@ impl Status {
             }
         }
         if dead.row_count() > 0 {
-            out!("\ndead letters, the newest first:\n{dead}");
+            let heading = said!("dead letters, the newest first:", "已放弃的消息，最新的在前：");
+            out!("\n{heading}\n{dead}");
         }
         Ok(ExitCode::SUCCESS)
     }
