@@ -6,7 +6,7 @@
 //!
 //! | function | result |
 //! | --- | --- |
-//! | [`Dialect::sign`], [`SignedCall::url`] | a call of one account about one card, and its URL |
+//! | `Dialect::sign`, `SignedCall::url` | a call of one account about one card, and its URL |
 //! | [`Dialect::read_reply`] | the verdict of a reply |
 //! | [`Dialect::stored_verdict`] | the verdict of a reply that was stored |
 //! | [`Dialect::label`] | a code as a metric label |

@@ -28,7 +28,7 @@ pub struct Loss {
     pub month: Month,
     /// The first row that is missing.
     pub first: i64,
-    /// The last missing row; [`UNKNOWN`] after a restore of a backup.
+    /// The last missing row; `UNKNOWN` after a restore of a backup.
     pub last: i64,
     /// The time up to which requests may have lost their record, rounded up to the millisecond.
     pub through: Time,
