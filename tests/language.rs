@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use cmiot_simulator::Rule;
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::support::{MSISDN, Machine, Output, Proxy, Setup, carrier, run, write_config};
+use crate::support::{
+    MSISDN, Machine, Output, Proxy, Setup, WEBHOOK_SECRET, carrier, run, write_config, write_secret,
+};
 
 const CHINESE: &[(&str, &str)] = &[("LC_ALL", "zh_CN.UTF-8")];
 
@@ -84,7 +86,10 @@ async fn readiness_and_alarms_are_in_chinese_by_accept_language_and_by_the_envir
 #[tokio::test]
 async fn tables_and_results_are_in_chinese_and_json_is_not() {
     let carrier = carrier().await;
-    let proxy = Proxy::with_carrier(&carrier).await;
+    let folder = tempfile::tempdir().unwrap();
+    write_secret(&folder.path().join("secret"), WEBHOOK_SECRET);
+    let webhook = "name='desk'\nurl='http://127.0.0.1:1/'\nsecret_file='secret'\nevents=['alarm']";
+    let proxy = Proxy::start_in(folder, Setup::with_carrier(&carrier).add("webhook", webhook)).await;
     proxy.look_up(&MSISDN).await.assert_normal();
     let folder = folder_of(&proxy);
     for (words, first_column, said) in [
@@ -93,6 +98,7 @@ async fn tables_and_results_are_in_chinese_and_json_is_not() {
         (&["audit", "changes"], "卡号", "新状态"),
         (&["audit", "stats"], "起始", "1 次查询，1 次运营商调用，节省 0 次"),
         (&["client", "list"], "应用编码", "有效"),
+        (&["webhook", "status"], "webhook", "已送达"),
     ] {
         let table = with_config(&folder, words, CHINESE).await.success().out;
         assert!(table.starts_with(first_column) && table.contains(said), "{words:?}: {table}");
