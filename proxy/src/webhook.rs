@@ -37,7 +37,7 @@ use self::conditions::Conditions;
 use self::message::Message;
 use self::outbox::Outbox;
 use crate::clock::Clock;
-use crate::config::{Config, Webhook};
+use crate::config::Webhook;
 use crate::relay::Relay;
 use crate::store::audit::query;
 use crate::store::{Store, StoreError};
@@ -53,8 +53,8 @@ pub struct Webhooks {
     dir: PathBuf,
     conditions: Conditions,
     running: Vec<Running>,
-    /// The configuration whose webhooks run.
-    applied: Arc<Config>,
+    /// The webhooks that run. A whole configuration is not kept: it holds passwords that a reload may have retired.
+    applied: Vec<Arc<Webhook>>,
     /// The last row of the audit.
     head: watch::Sender<i64>,
 }
@@ -78,18 +78,17 @@ impl Webhooks {
         let dir = config.store_dir.clone();
         let conditions = Conditions::load(Arc::clone(&relay), Arc::clone(&store)).await?;
         let (head, _) = watch::channel(0);
-        let mut all =
-            Self { relay, store, dir, conditions, running: Vec::new(), applied: Arc::clone(&config), head };
-        all.apply(config).await?;
+        let mut all = Self { relay, store, dir, conditions, running: Vec::new(), applied: Vec::new(), head };
+        all.apply(config.webhooks.clone()).await?;
         Ok(all)
     }
 
     /// Sends messages until `stop` is cancelled, and stores the positions.
     pub async fn run(mut self, stop: CancellationToken) {
         while tokio::time::timeout(INTERVAL, stop.cancelled()).await.is_err() {
-            let config = self.relay.config.load_full();
-            if !Arc::ptr_eq(&config, &self.applied)
-                && let Err(error) = self.apply(config).await
+            let webhooks = self.relay.config.load().webhooks.clone();
+            if webhooks != self.applied
+                && let Err(error) = self.apply(webhooks).await
             {
                 // Every look tries again.
                 tracing::debug!(%error, "webhooks: the changed configuration is not applied yet");
@@ -98,7 +97,7 @@ impl Webhooks {
                 continue;
             }
             let looking = async {
-                self.conditions.note_changes(&self.applied).await;
+                self.conditions.note_changes().await;
                 self.look_at_audit().await;
             };
             if stop.run_until_cancelled(looking).await.is_none() {
@@ -127,24 +126,24 @@ impl Webhooks {
     }
 
     /// Ends the tasks of webhooks that were changed or removed, and starts those of new ones.
-    async fn apply(&mut self, config: Arc<Config>) -> Result<(), StoreError> {
-        let is_kept = |one: &Running| config.webhooks.contains(&one.webhook);
+    async fn apply(&mut self, webhooks: Vec<Arc<Webhook>>) -> Result<(), StoreError> {
+        let is_kept = |one: &Running| webhooks.contains(&one.webhook);
         let (kept, ended): (Vec<_>, _) = std::mem::take(&mut self.running).into_iter().partition(is_kept);
         self.running = kept;
         for one in ended {
             one.end().await;
         }
-        let (store, dir, webhooks) = (Arc::clone(&self.store), self.dir.clone(), config.webhooks.clone());
+        let (store, dir, all) = (Arc::clone(&self.store), self.dir.clone(), webhooks.clone());
         blocking(move || {
-            let names: Vec<&str> = webhooks.iter().map(|webhook| &*webhook.name).collect();
+            let names: Vec<&str> = all.iter().map(|webhook| &*webhook.name).collect();
             store.state.keep_webhooks(&names)?;
-            for webhook in &webhooks {
+            for webhook in &all {
                 outbox::begin(&store.state, &dir, &webhook.name)?;
             }
             Ok(())
         })
         .await?;
-        for webhook in &config.webhooks {
+        for webhook in &webhooks {
             if self.running.iter().any(|one| one.webhook == *webhook) {
                 continue;
             }
@@ -155,7 +154,7 @@ impl Webhooks {
             let task = AbortOnDropHandle::new(tokio::spawn(running));
             self.running.push(Running { webhook: Arc::clone(webhook), position, stop, task });
         }
-        self.applied = config;
+        self.applied = webhooks;
         Ok(())
     }
 }

@@ -59,8 +59,8 @@ impl Conditions {
     }
 
     /// Notes the conditions that started or ended. A note that cannot be written is written the next time.
-    pub(super) async fn note_changes(&mut self, config: &Config) {
-        let holding = self.holding(config);
+    pub(super) async fn note_changes(&mut self) {
+        let holding = self.holding(&self.relay.config.load());
         for (name, &Holding { what, ref fields }) in &holding {
             if !self.noted.contains_key(name) {
                 let state = if what == ALARM { "raised" } else { "opened" };
@@ -74,7 +74,7 @@ impl Conditions {
         let ended: Vec<_> = self.noted.iter().filter(|(name, _)| is_over(name)).map(pair).collect();
         for (name, detail) in ended {
             let what = if name.starts_with(ALARM) { ALARM } else { BREAKER };
-            if !is_wanted(what, config) {
+            if !is_wanted(what, &self.relay.config.load()) {
                 continue;
             }
             let fields = serde_json::from_str(&detail).unwrap_or_else(|_| json!({}));

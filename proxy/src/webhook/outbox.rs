@@ -171,8 +171,9 @@ impl Outbox {
 
     async fn deliver_page(&mut self, client: &Client, page: &Page) {
         for event in &page.events {
-            let config = self.relay.config.load_full();
-            if let Some(message) = Message::of(event, &self.webhook, &config) {
+            // The configuration is not held during a delivery: its passwords may be retired meanwhile.
+            let message = Message::of(event, &self.webhook, &self.relay.config.load());
+            if let Some(message) = message {
                 self.deliver(client, &message).await;
                 self.is_changed = true;
             }
