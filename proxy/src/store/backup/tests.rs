@@ -248,7 +248,7 @@ fn a_restore_that_is_refused_writes_nothing() {
         ("\"format\": 1", "\"format\": 2", "an older one"),
         ("\"schema\": 2\n", "\"schema\": 99\n", "supports versions up to"),
         ("\"state.db\"", "\"../state.db\"", "no file of a backup"),
-        ("\"state.db\"", "\"cache.db\"", "no file of a backup"),
+        ("\"cache.db\"", "\"state.db\"", "no file of a backup"),
     ] {
         assert!(manifest.contains(from), "{from}: {manifest}");
         fs::write(at("copy/manifest.json"), manifest.replacen(from, to, 1)).unwrap();

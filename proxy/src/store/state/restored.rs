@@ -10,7 +10,8 @@ impl StateStore {
     /// Starts a new lap of every sequence, and every later sequence, above `floor` and above every stamp that the state
     /// knows. `floor` must be above every stamp that was used since the backup; in seconds since 1970. `age` is the time
     /// since the backup in seconds: the state can be ahead of the clock, and a second restore of the same backup must start
-    /// above the first. The webhooks begin at the end of the restored audit. Returns the floor that applies. Blocks until it is on the disk.
+    /// above the first. The webhooks begin at the end of the restored audit. Returns the floor that applies. Blocks until
+    /// it is on the disk.
     ///
     /// # Errors
     /// When it was not committed.
@@ -26,7 +27,9 @@ impl StateStore {
                     |row| row.get(0),
                 )
                 .map_err(sqlite)?;
-            let floor = floor.max(self.seconds(known)?.saturating_add(1).saturating_add(age));
+            // 2: a lap that began just after the backup has the floor `known` + 1. A further lap takes longer than its
+            // ceiling is ahead of the clock, so `age` covers it.
+            let floor = floor.max(self.seconds(known)?.saturating_add(2).saturating_add(age));
             raising
                 .execute("UPDATE beginning SET floor = ?1", [to_sql(floor)])
                 .and_then(|_| {
