@@ -167,7 +167,7 @@ impl AccountState {
 
     /// Whether the carrier accepted a password other than the first, which is used now.
     pub fn uses_other_password(&self) -> bool {
-        self.passwords().used > 0
+        self.passwords().is_other_accepted()
     }
 
     pub fn headroom(&self) -> Headroom {
@@ -290,6 +290,12 @@ impl Passwords {
         self.refused.fill(false);
         self.used = index;
     }
+
+    /// Whether the one in use is not the first, and was accepted: until its first call has a result, the one before it is
+    /// still marked as refused.
+    fn is_other_accepted(&self) -> bool {
+        self.used > 0 && !self.refused.contains(&true)
+    }
 }
 
 /// Whether two accounts sign alike. Passwords are compared by their signatures.
@@ -317,11 +323,13 @@ mod tests {
         let mut passwords = Passwords { used: 0, refused: vec![false; 2] };
         assert!(passwords.refuse(0));
         assert_eq!(passwords.used, 1);
+        assert!(!passwords.is_other_accepted(), "it is still to be tried");
         assert!(!passwords.refuse(1));
         assert_eq!(passwords.used, 0);
         assert!(passwords.refuse(0));
         passwords.accept(1);
         assert_eq!(passwords.used, 1);
+        assert!(passwords.is_other_accepted());
         assert!(passwords.refuse(1), "accepted meanwhile: the old one is tried again");
         let mut only = Passwords { used: 0, refused: vec![false] };
         assert!(!only.refuse(0));
