@@ -50,6 +50,15 @@ pub fn survive_file_size_limit() -> io::Result<()> {
     signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop)
 }
 
+/// Prevents core dumps and debuggers of the same user. Called before the configuration is read, which has secrets;
+/// [`harden`] allows them again if the configuration does.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn protect_memory() -> Result<(), Errno> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
 /// Applies the restrictions and limits to this process.
 ///
 /// # Errors

@@ -59,6 +59,7 @@ impl Serve {
     }
 
     fn serve(&self) -> anyhow::Result<ExitCode> {
+        process::protect_memory().context("cannot prevent core dumps")?;
         let (mut config, _) = Config::load(&self.config)?;
         let _log = log(config.log.format).context("cannot set up the log")?;
         for warning in &config.warnings {
