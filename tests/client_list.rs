@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::support::{
     EBID, GATEWAY_APPID, MSISDN, Output, Proxy, Setup, carrier, command, eventually, run, within,
     write_config, write_secret,
@@ -236,15 +238,19 @@ async fn edits_at_once_are_taken_by_the_proxy_and_one_on_another_folder_is_asked
         .set("admin.listen", proxy.admin_address().to_string())
         .set("gateway.listen", proxy.address.to_string());
     write_config(&folder.join("cmiot-proxy.toml"), &moved.text());
-    let revoked = client(&folder, &["revoke", "GW1"]).await.success();
+    // Any process may listen there: no token is sent without --url.
+    client(&folder, &["revoke", "N0"]).await.failed(3, ["no proxy runs on", "--url"]);
+    let url = format!("http://{}", proxy.admin_address());
+    let revoked = client(&folder, &["revoke", "GW1", "--url", &url]).await.success();
     assert!(revoked.err.contains("taken by the running proxy"), "{revoked:?}");
     let gateway = proxy.gateway.named("GW1", "one");
     assert_eq!(proxy.get(&gateway.sign(&MSISDN)).await.code(), "7", "at once");
     // A listener that does not know the token: not known to be in effect.
     write_secret(&folder.join("admin.other"), "not-the-token-of-it");
     write_config(&folder.join("theirs.toml"), &moved.set("admin.token_file", "admin.other").text());
-    let unknown = run(&folder, &["client", "revoke", "--config", "theirs.toml", "N1"], &[]).await;
-    unknown.failed(3, ["no proxy runs on", "401"]);
+    let unknown =
+        run(&folder, &["client", "revoke", "--config", "theirs.toml", "N1", "--url", &url], &[]).await;
+    unknown.failed(3, ["--url", "401"]);
 }
 
 #[tokio::test]
@@ -423,4 +429,44 @@ async fn a_list_is_shown_as_table_json_or_csv_and_by_group() {
     client(folder.path(), &["list", "--group", "nosuch"])
         .await
         .failed(1, ["nosuch", "known: \"=second\", \"fleet\""]);
+}
+
+/// A listener in place of the proxy, and the requests that it receives.
+async fn impostor() -> (std::net::SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, received) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; 4096];
+            let length = stream.read(&mut request).await.unwrap_or_default();
+            let _ = sender.send(String::from_utf8_lossy(&request[..length]).into_owned());
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await;
+        }
+    });
+    (address, received)
+}
+
+#[tokio::test]
+async fn another_process_at_the_port_of_a_stopped_proxy_gets_no_token() {
+    let (address, mut received) = impostor().await;
+    let folder = lists("appid,group,password\nGW1,fleet,one\n", "");
+    write_secret(&folder.path().join("admin.secret"), "the-token-of-the-operators");
+    let setup = with_lists(Setup::calling("http://127.0.0.1:9"))
+        .set("admin.listen", address.to_string())
+        .set("admin.token_file", "admin.secret");
+    write_config(&folder.path().join("cmiot-proxy.toml"), &setup.text());
+    for words in [&["cache", "stats"][..], &["status"]] {
+        let words = [words, &["--config", "cmiot-proxy.toml"]].concat();
+        run(folder.path(), &words, &[]).await.failed(1, ["no proxy runs on", "--url"]);
+    }
+    client(folder.path(), &["revoke", "GW1"]).await.failed(3, ["the list is changed", "no proxy runs on"]);
+    let asked = ["cache", "stats", "--config", "cmiot-proxy.toml", "--url", "http://proxy.invalid:8081"];
+    run(folder.path(), &asked, &[]).await.failed(1, ["unencrypted", "https://"]);
+    let mut requests = Vec::new();
+    while let Ok(request) = received.try_recv() {
+        requests.push(request);
+    }
+    assert!(requests.iter().any(|request| request.starts_with("GET /live ")), "{requests:?}");
+    assert!(requests.iter().all(|request| !request.contains("the-token-of")), "{requests:?}");
 }

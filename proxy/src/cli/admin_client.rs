@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use cmiot_proxy::config::admin::Token;
 use cmiot_proxy::config::{Config, read_secret, token};
+use cmiot_proxy::store;
 use hyper::StatusCode;
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -63,9 +64,15 @@ impl AdminArgs {
     /// A client of the admin listener of this configuration.
     ///
     /// # Errors
-    /// An address or certificates that cannot be used; a token that cannot be read.
+    /// An address or certificates that cannot be used; a token that cannot be read, or that would be sent to a plain TCP
+    /// port while no proxy serves there.
     pub(super) fn client(&self, config: &Config) -> anyhow::Result<AdminClient> {
-        self.client_at(&self.connect.address(config, Listener::Admin)?, config)
+        let address = self.connect.address(config, Listener::Admin)?;
+        let has_token = self.token_file.is_some() || !matches!(config.admin.token, Token::Off);
+        if has_token && !self.connect.has_url() {
+            refuse_unknown_listener(&address, config)?;
+        }
+        self.client_at(&address, config)
     }
 
     /// A client of the admin listener at this address.
@@ -78,6 +85,12 @@ impl AdminArgs {
             Some(path) => Some(read_secret(path)?),
             None => self.configured_token(config)?,
         };
+        if token.is_some() && self.connect.has_url() && address.crosses_network_in_clear() {
+            bail!(said!(
+                "--url: the token would cross the network unencrypted: write https://, or run the command on the proxy's machine",
+                "--url：令牌会以明文经过网络：请改用 https://，或在代理所在的机器上执行"
+            ));
+        }
         let authorization =
             token.map(|token| Zeroizing::new(format!("Bearer {}", String::from_utf8_lossy(&token))));
         Ok(AdminClient { http, authorization })
@@ -95,6 +108,27 @@ impl AdminArgs {
         };
         let token = config.admin.token.secret().or(made.as_ref());
         Ok(token.map(|token| Zeroizing::new(token.expose().to_vec())))
+    }
+}
+
+/// Refuses a plain TCP port of the configuration while no proxy serves on the store's folder: any process of this machine
+/// could listen there and read the token.
+fn refuse_unknown_listener(address: &Address, config: &Config) -> anyhow::Result<()> {
+    if !address.proves_nothing() {
+        return Ok(());
+    }
+    let dir = config.store_dir.display();
+    match store::holder(&config.store_dir) {
+        Ok(None) => bail!(said!(
+            "no proxy runs on {dir}, and the token is not sent to another process: start the proxy, or give --url",
+            "{dir} 上没有代理在运行，令牌不会发送给其他进程：请启动代理，或给出 --url"
+        )),
+        Ok(Some(holder)) if holder.admin.is_none() => bail!(said!(
+            "a proxy runs on {dir} (process {process}), but does not serve yet: its log says when it does",
+            "{dir} 上有代理在运行（进程 {process}），但尚未提供服务：开始时其日志会说明",
+            process = holder.process
+        )),
+        _ => Ok(()),
     }
 }
 

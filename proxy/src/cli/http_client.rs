@@ -3,6 +3,7 @@
 //! Errors name the address alone, since a URL may hold a token, and end with the remedy where there is one.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
@@ -71,6 +72,28 @@ impl Address {
             Self::Unix { tls, .. } => *tls,
         }
     }
+
+    /// Whether any process could listen here in place of the proxy: neither a certificate nor the rights of a socket file's
+    /// folder show who does.
+    pub(super) fn proves_nothing(&self) -> bool {
+        matches!(self, Self::Url(_)) && !self.has_tls()
+    }
+
+    /// Whether requests leave this machine without TLS.
+    pub(super) fn crosses_network_in_clear(&self) -> bool {
+        match self {
+            Self::Url(url) => !self.has_tls() && !is_loopback(url),
+            Self::Unix { .. } => false,
+        }
+    }
+}
+
+/// Whether the host of a URL is localhost or a loopback address.
+fn is_loopback(url: &str) -> bool {
+    let Ok(uri) = url.parse::<Uri>() else { return false };
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 impl HttpClient {
@@ -155,7 +178,7 @@ impl HttpClient {
                 body: body.collect().await?.to_bytes(),
             })
         };
-        exchange.await.map_err(|error| match remedy(&error, self.base.starts_with("https:")) {
+        exchange.await.map_err(|error| match remedy(&error, &self.base) {
             Some(remedy) => anyhow::anyhow!("asking {}: {error:#}: {remedy}", self.name),
             None => error.context(format!("asking {}", self.name)),
         })
@@ -166,13 +189,13 @@ fn client<C: Connect + Clone>(connector: C) -> Client<C, Full<Bytes>> {
     Client::builder(TokioExecutor::new()).build(connector)
 }
 
-/// The remedy for an error of TLS, or for its absence; `secure` says whether this side uses it.
-fn remedy(error: &anyhow::Error, secure: bool) -> Option<&'static str> {
+/// The remedy for an error of TLS, or for its absence, at this base of URLs.
+fn remedy(error: &anyhow::Error, base: &str) -> Option<&'static str> {
     let ended = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<hyper::Error>().is_some_and(|e| e.is_incomplete_message() || e.is_parse())
             || cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionReset)
     };
-    if !secure && error.chain().any(ended) {
+    if !base.starts_with("https:") && error.chain().any(ended) {
         return Some("the listener sends no HTTP response: if it uses TLS, write https:// in --url");
     }
     let tls = error.chain().find_map(|mut cause| {
@@ -194,8 +217,12 @@ fn remedy(error: &anyhow::Error, secure: bool) -> Option<&'static str> {
         ) => Some(
             "the listener requires a certificate of its client_ca_file: give --client-certificate FILE and --client-key FILE",
         ),
-        rustls::Error::InvalidMessage(_) => {
+        rustls::Error::InvalidMessage(_) if is_loopback(base) => {
             Some("the listener does not use TLS: write http:// instead of https://")
+        }
+        // Over a network http:// would show the token.
+        rustls::Error::InvalidMessage(_) => {
+            Some("the listener does not use TLS: configure [admin.tls] there")
         }
         _ => None,
     }
@@ -217,5 +244,34 @@ impl Service<Uri> for UnixConnector {
     fn call(&mut self, _: Uri) -> Self::Future {
         let path = self.0.clone();
         Box::pin(async move { UnixStream::connect(path).await.map(TokioIo::new) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_crosses_the_network_unless_the_host_is_loopback() {
+        let crosses = |url: &str| Address::Url(url.to_owned()).crosses_network_in_clear();
+        for own in [
+            "http://127.0.0.1:8081",
+            "http://[::1]:8081",
+            "http://LOCALHOST:8081",
+            "https://proxy.example",
+            "http://[::ffff:127.0.0.1]",
+        ] {
+            assert!(!crosses(own), "{own}");
+        }
+        for other in [
+            "http://proxy.example:8081",
+            "http://192.0.2.1:8081",
+            "http://localhost.example",
+            "HTTP://192.0.2.1",
+            "http://127.0.0.1.example",
+        ] {
+            assert!(crosses(other), "{other}");
+        }
+        assert!(!Address::Unix { path: "/run/admin.sock".into(), tls: false }.crosses_network_in_clear());
     }
 }

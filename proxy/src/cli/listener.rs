@@ -17,7 +17,8 @@ use super::http_client::{Address, HttpClient};
 /// The connection to a listener of the proxy.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(super) struct ConnectArgs {
-    /// URL of the listener, http://, https:// or unix:PATH [default: of the running proxy, or as configured]
+    /// URL of the listener, http://, https:// or unix:PATH [default: of the running proxy, or as configured; no token is
+    /// sent to a configured TCP port without TLS while no proxy runs, nor over a network without TLS]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// PEM file of the roots to trust [default: SSL_CERT_FILE, or the system's]; the certificate that the configuration

@@ -127,7 +127,30 @@ async fn ask_configured(config: &Config, at: &AdminArgs, list: &PathBuf) -> Opti
         "{dir} 上没有代理在运行，但 {admin} 上有监听端口",
         dir = config.store_dir.display()
     );
+    if address.proves_nothing() {
+        // Any process may listen there, and would read the token.
+        let client = match at.connect.client_at(&address, config, Listener::Admin) {
+            Ok(client) => client,
+            Err(error) => return Some(unreachable(&running, &admin, &format!("{error:#}"))),
+        };
+        let live = tokio::time::timeout(LIMIT, client.get("/live", &[])).await;
+        live.ok()?.ok().filter(|reply| reply.status.is_success())?;
+        let why = said!(
+            "no token is sent to it without --url http://{admin}",
+            "没有 --url http://{admin} 时不向它发送令牌"
+        );
+        return Some(unreachable(&running, &admin, &why));
+    }
     Some(ask_at(config, at, (&admin, &address), &running, &admin, list).await)
+}
+
+/// The end if the proxy does not say whether it uses the list.
+fn unreachable(running: &str, admin: &str, why: &str) -> End {
+    End::Unknown(said!(
+        "{running}, but its admin listener, {admin}, does not say whether it counts: {why}. Send the process SIGHUP, and \
+         look into its log",
+        "{running}，但其管理端口 {admin} 没有说明是否已生效：{why}。请向该进程发送 SIGHUP，并查看其日志"
+    ))
 }
 
 async fn ask_at(
@@ -138,13 +161,7 @@ async fn ask_at(
     name: &str,
     list: &PathBuf,
 ) -> End {
-    let unreachable = |why: &str| {
-        End::Unknown(said!(
-            "{running}, but its admin listener, {admin}, does not say whether it counts: {why}. Send the process SIGHUP, and \
-             look into its log",
-            "{running}，但其管理端口 {admin} 没有说明是否已生效：{why}。请向该进程发送 SIGHUP，并查看其日志"
-        ))
-    };
+    let unreachable = |why: &str| unreachable(running, admin, why);
     let client = match at.client_at(address, config) {
         Ok(client) => client,
         Err(error) => return unreachable(&format!("{error:#}")),
