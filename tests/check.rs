@@ -1,6 +1,6 @@
 //! `cmiot-proxy check`: the effective configuration, errors with their location, `--live`.
 
-use cmiot_simulator::{Account, Rule};
+use cmiot_simulator::{Account, Gate, Rule};
 use tempfile::TempDir;
 
 use crate::support::{
@@ -339,6 +339,26 @@ async fn an_account_check_needs_the_role_operate_and_a_card_or_none() {
     assert_eq!(none.status, 401);
     assert_eq!(proxy.admin("/accounts/check", "").await.status, 405);
     assert_eq!(carrier.count(), 1, "one call for the one valid request");
+}
+
+#[tokio::test]
+async fn one_check_of_the_accounts_runs_at_a_time() {
+    let carrier = carrier().await;
+    let gate = Gate::new();
+    carrier.set_rules([Rule::any().gate(&gate)]);
+    let proxy = std::sync::Arc::new(Proxy::with_carrier(&carrier).await);
+    let checking = {
+        let proxy = std::sync::Arc::clone(&proxy);
+        tokio::spawn(async move { proxy.admin_post("/accounts/check", "", "{}").await.status })
+    };
+    carrier.wait_for_calls(1).await;
+    let second = proxy.admin_post("/accounts/check", "", "{}").await;
+    assert_eq!(second.status, 409, "{}", second.text());
+    assert!(second.text().contains("a check is running"), "{}", second.text());
+    gate.open();
+    assert_eq!(checking.await.unwrap(), 200);
+    assert_eq!(proxy.admin_post("/accounts/check", "", "{}").await.status, 200, "it has ended");
+    assert_eq!(carrier.count(), 2);
 }
 
 #[tokio::test]

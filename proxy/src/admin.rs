@@ -66,6 +66,8 @@ pub struct Admin {
     pub stop: CancellationToken,
     /// Whether the listener is a Unix socket.
     pub unix: bool,
+    /// Held while the accounts are checked.
+    pub checking: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Admin {
@@ -120,7 +122,7 @@ impl Admin {
             (&Method::POST, "/cache/purge") => cache::purge(self, request, who).await,
             (&Method::POST, "/cache/fetch") => cache::fetch(self, request, who).await,
             (&Method::POST, "/audit/query") => audit::respond(self, request).await,
-            (&Method::POST, "/accounts/check") => accounts::check(self, request).await,
+            (&Method::POST, "/accounts/check") => accounts::check(self, request, who).await,
             (&Method::POST, "/config/reload") => config::reload(self, who).await,
             (_, "/live" | "/ready" | "/metrics" | "/peers" | "/cache/stats") => {
                 response::method_not_allowed("GET, HEAD")

@@ -162,6 +162,7 @@ impl App {
             probe: Arc::default(),
             stop: app.stop.clone(),
             unix,
+            checking: Arc::default(),
         });
         app.store.announce(
             &published(&app.admin, &config.admin.limits),

@@ -2,7 +2,7 @@
 //! carrier accepts them while the proxy serves.
 //!
 //! The request may name the card to look up (`{"msisdn": "..."}`). A call counts in the account's budget and has its row in
-//! the audit; the response is not cached.
+//! the audit, as the caller has; the response is not cached. One check runs at a time.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ impl CheckRequest {
     }
 }
 
-pub(super) async fn check(admin: &Admin, request: Request<Incoming>) -> Response<Full<Bytes>> {
+pub(super) async fn check(admin: &Admin, request: Request<Incoming>, who: &str) -> Response<Full<Bytes>> {
     let card = match admin.read::<CheckRequest>(request).await.and_then(|request| request.card()) {
         Ok(card) => card,
         Err(error) => return response::json(StatusCode::BAD_REQUEST, &json!({ "error": error })),
@@ -54,12 +54,19 @@ pub(super) async fn check(admin: &Admin, request: Request<Incoming>) -> Response
         let error = describe(&NotSent::Shutdown);
         return response::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": error }));
     }
-    let relay = Arc::clone(&admin.relay);
+    // Each check costs calls of every account's budget.
+    let Ok(only) = Arc::clone(&admin.checking).try_lock_owned() else {
+        let error = json!({"error": "a check is running, wait for it"});
+        return response::json(StatusCode::CONFLICT, &error);
+    };
+    admin.note("check", who, &format!(" operation={}", USER_STATUS.name), Some(card)).await;
+    let (relay, stop) = (Arc::clone(&admin.relay), admin.stop.clone());
     // A task of its own: each call has its row even if the client disconnects.
     let checking = admin.relay.tasks.spawn(async move {
+        let _only = only;
         let parameters = Parameters::default();
         let call = Call { operation: USER_STATUS, card: &card, parameters: &parameters };
-        relay.carrier.check_accounts(call).await
+        relay.carrier.check_accounts(call, &stop).await
     });
     match checking.await {
         Ok(checks) => {

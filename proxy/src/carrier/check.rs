@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::verdict::Code;
 use super::{Attempt, Call, Carrier, NotSent};
 use crate::language::{Text, text};
@@ -23,8 +25,8 @@ pub struct Check {
 }
 
 impl Carrier {
-    /// Makes one call with each password of each account, one after another.
-    pub async fn check_accounts(&self, call: Call<'_>) -> Vec<Check> {
+    /// Makes one call with each password of each account, one after another, until `stop` is cancelled.
+    pub async fn check_accounts(&self, call: Call<'_>, stop: &CancellationToken) -> Vec<Check> {
         let groups = self.groups.load_full();
         let mut states: Vec<_> = groups.values().flat_map(|of| of.iter()).collect();
         states.sort_by(|one, other| one.account.name.cmp(&other.account.name));
@@ -35,7 +37,10 @@ impl Carrier {
             let account = &state.account;
             for (index, password) in account.passwords.iter().enumerate() {
                 let result = match self.may_send(call.operation) {
-                    Ok(()) => state.take_budget(&urgency).await,
+                    Ok(()) => {
+                        let taking = state.take_budget(&urgency);
+                        stop.run_until_cancelled(taking).await.unwrap_or(Err(NotSent::Shutdown))
+                    }
                     Err(not_sent) => Err(not_sent),
                 };
                 let result = match result {
