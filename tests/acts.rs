@@ -62,6 +62,10 @@ async fn acts_over_the_admin_listener_name_the_caller_and_the_selection() {
         MSISDN.number
     );
     assert_eq!(notes(&data, "warm"), [expected]);
+    assert_eq!(proxy.admin_post("/accounts/check", token, &card).await.status, 200);
+    let expected =
+        format!("by=night_shift from=127.0.0.1 operation=userstatusrealsingle msisdn={}", MSISDN.number);
+    assert_eq!(notes(&data, "check"), [expected]);
     assert_eq!(proxy.admin_post("/config/reload", token, "").await.status, 200);
     assert_eq!(notes(&data, "reload"), ["by=night_shift from=127.0.0.1 result=accepted"]);
     proxy.signal("HUP").await;
@@ -110,4 +114,24 @@ async fn acts_by_commands_name_the_user_and_a_copy_records_none() {
             .all(|entry| { !entry.unwrap().file_name().to_str().unwrap().starts_with("note-") })
     );
     audit(&data, &["verify"]).await.success();
+}
+
+#[tokio::test]
+async fn an_edit_of_the_clients_that_changes_nothing_is_no_act() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir().unwrap();
+    write_secret(&folder.path().join("clients.csv"), "appid,group,password\nGW1,fleet,one\n");
+    let setup = Setup::with_carrier(&carrier).set("gateway.clients_file", "clients.csv");
+    let proxy = Proxy::start_in(folder, setup).await;
+    let (data, folder) = (proxy.data(), proxy.config().parent().unwrap().to_owned());
+    write_secret(&folder.join("in.csv"), "appid,group,password\nGW1,fleet,one\n");
+    let edit = async |words: &[&str]| {
+        let words = [&["client", words[0], "--config", "cmiot-proxy.toml"], &words[1..]].concat();
+        run(&folder, &words, &[]).await.success()
+    };
+    edit(&["add", "GW1", "--group", "fleet", "--if-absent"]).await;
+    edit(&["import", "--from", "in.csv", "--skip-existing"]).await;
+    edit(&["set", "GW1", "--rate", "5"]).await;
+    assert!(note(&data, "clients").await.ends_with("set=GW1"));
+    assert_eq!(notes(&data, "clients").len(), 1, "{:?}", notes(&data, "clients"));
 }

@@ -151,7 +151,7 @@ impl ConfigArg {
 
 impl ClientCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let act = self.what.act();
+        let mut act = self.what.act();
         let (edit, revocations_changed, at) = match self.what {
             Command::List { config, group, format, wide } => {
                 let (config, _) = Config::load(&config.config)?;
@@ -160,7 +160,9 @@ impl ClientCommand {
             }
             Command::Add { config, appid, group, keys, if_absent } => {
                 let edit = config.edit()?;
-                add(&edit, &appid, group, keys, if_absent)?;
+                if !add(&edit, &appid, group, keys, if_absent)? {
+                    act = None;
+                }
                 (edit, false, config.at)
             }
             Command::Set { config, appid, changes } => {
@@ -207,6 +209,9 @@ impl ClientCommand {
                 };
                 let done = edit.import(&from, existing)?;
                 let (added, skipped, replaced) = (done.added, done.skipped, done.replaced);
+                if added + replaced == 0 {
+                    act = None;
+                }
                 super::warn(&match existing {
                     Existing::Refuse => said!("{added} clients added", "已添加 {added} 个客户端"),
                     Existing::Skip => said!(
@@ -251,20 +256,21 @@ impl Command {
     }
 }
 
+/// Returns whether the client was added.
 fn add(
     edit: &ClientsFileEditor,
     appid: &str,
     group: String,
     keys: Keys,
     if_absent: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let is_listed = edit.clients()?.iter().any(|client| client.appid == appid);
     if if_absent && (is_listed || edit.has(appid)) {
         super::warn(&said!(
             "{appid} is a client already: nothing is changed",
             "{appid} 已是客户端：没有任何改动"
         ));
-        return Ok(());
+        return Ok(false);
     }
     if is_listed {
         bail!(
@@ -276,7 +282,7 @@ fn add(
     changes.extend(keys.changes());
     edit.set(appid, &changes)?;
     out!("{password}");
-    Ok(())
+    Ok(true)
 }
 
 fn rotate(edit: &ClientsFileEditor, appid: &str, finish: bool) -> anyhow::Result<()> {
