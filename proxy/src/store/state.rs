@@ -22,7 +22,7 @@ use super::{Failure, Fault, StoreError, audit, cache, files, wal};
 use crate::clock::Clock;
 
 pub use leased::Leased;
-pub use webhooks::{DeadLetter, Progress, WebhookState, webhook_states};
+pub use webhooks::{DeadLetter, KEPT_DEAD_LETTERS, Progress, WebhookState, webhook_states};
 
 /// The file's name in the store's folder.
 pub(super) const FILE: &str = "state.db";

@@ -2,8 +2,9 @@
 //!
 //! After a failed attempt the next one waits for 1 s, then twice as long each time up to 5 min, shortened by up to half at
 //! random, or as long as the receiver asks by `Retry-After`. A message is dead when its event is older than `give_up_after`
-//! and the last attempt failed, or when the receiver has refused this very message (400, 413, 415, 422) several times.
+//! and the last attempt failed, or when the receiver has refused this very message (413, 415, 422) several times.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -20,7 +21,7 @@ use crate::config::Webhook;
 use crate::config::webhook::EventClass;
 use crate::relay::Relay;
 use crate::store::audit::query::{self, LastStatuses, Page};
-use crate::store::state::{DeadLetter, Progress, StateStore};
+use crate::store::state::{DeadLetter, KEPT_DEAD_LETTERS, Progress, StateStore};
 use crate::store::{Store, StoreError};
 
 /// Rows of the audit that are read at once.
@@ -72,8 +73,8 @@ pub(super) struct Outbox {
     progress: Progress,
     /// Its position, for the metrics.
     position: Arc<AtomicI64>,
-    /// Dead letters that are not stored yet.
-    dead: Vec<DeadLetter>,
+    /// Dead letters that are not stored yet, at most as many as are kept.
+    dead: VecDeque<DeadLetter>,
     /// Whether messages were delivered or given up since the progress was stored.
     is_changed: bool,
     /// When the progress was stored, by the monotonic clock.
@@ -93,7 +94,7 @@ impl Outbox {
             dir: dir.to_owned(),
             progress: Progress::default(),
             position: Arc::default(),
-            dead: Vec::new(),
+            dead: VecDeque::new(),
             is_changed: false,
             stored: relay.clock.monotonic(),
             known: Some(LastStatuses::default()),
@@ -165,7 +166,8 @@ impl Outbox {
             Ok((page, known))
         })
         .await?;
-        self.known = Some(known);
+        // After an error it has rows that no page returned: the same page would miss their changes.
+        self.known = page.is_ok().then_some(known);
         page
     }
 
@@ -258,7 +260,11 @@ impl Outbox {
         tracing::error!(webhook = name, id, kind, row, error = %failure, "webhook: the message is given up (dead letter)");
         self.relay.metrics.webhook_message(name, "dead");
         self.progress.dead += 1;
-        self.dead.push(DeadLetter {
+        // While nothing can be stored, a receiver may refuse for long.
+        if self.dead.len() >= KEPT_DEAD_LETTERS {
+            self.dead.pop_front();
+        }
+        self.dead.push_back(DeadLetter {
             audit_row: *row,
             message: id.clone(),
             kind: kind.clone(),
@@ -279,12 +285,11 @@ impl Outbox {
 
     async fn save(&mut self) {
         let (store, name) = (Arc::clone(&self.store), Arc::clone(&self.webhook.name));
-        let (progress, dead) = (self.progress, self.dead.clone());
-        let count = dead.len();
+        let (progress, dead) = (self.progress, Vec::from(self.dead.clone()));
         self.stored = self.relay.clock.monotonic();
         match blocking(move || store.state.save_webhook(&name, progress, &dead)).await {
             Ok(()) => {
-                self.dead.drain(..count);
+                self.dead.clear();
                 self.is_changed = false;
             }
             Err(error) => self.report("cannot store its position, and a restart repeats messages", &error),

@@ -10,7 +10,7 @@ use super::{FILE, StateStore};
 use crate::clock::Time;
 
 /// Dead letters that are kept per webhook; the oldest are removed.
-const KEPT: i64 = 1_000;
+pub const KEPT_DEAD_LETTERS: usize = 1_000;
 
 /// The progress of a webhook in the audit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -83,7 +83,7 @@ impl StateStore {
                 connection.execute(
                     "DELETE FROM dead_letter WHERE webhook = ?1 AND audit_row NOT IN
                          (SELECT audit_row FROM dead_letter WHERE webhook = ?1 ORDER BY audit_row DESC LIMIT ?2)",
-                    (name, KEPT),
+                    (name, number(KEPT_DEAD_LETTERS as u64)),
                 )?;
             }
             Ok(())
@@ -254,11 +254,13 @@ mod tests {
     }
 
     #[test]
-    fn a_restored_state_has_no_position() {
+    fn a_restored_state_has_no_position_and_no_condition() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateStore::open(dir.path(), OnStateLoss::Refuse).unwrap();
         state.save_webhook("one", Progress { position: 7, ..Progress::default() }, &[]).unwrap();
+        state.set_condition("alarm clock", Some("{}")).unwrap();
         state.start_above(5, 0).unwrap();
         assert_eq!(state.webhook("one"), Ok(None));
+        assert_eq!(state.conditions(), Ok(Vec::new()));
     }
 }

@@ -5,7 +5,7 @@
 //! cards; without one among the newest [`SEARCHED`] rows of the card, the newest lookup that was answered with a STATUS.
 //! Where cards are hashed, a month's hashes name the cards of that month only.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -93,9 +93,14 @@ pub struct Page {
     pub is_last: bool,
 }
 
-/// The last STATUS of the cards that were read, so that the index is asked once per card.
+/// The last STATUS of the cards that were read, so that the index is asked once per card. After an error of
+/// [`events_after`] it is ahead of the position and must not be used again.
 #[derive(Debug, Default)]
-pub struct LastStatuses(HashMap<CardOperation, Answer>);
+pub struct LastStatuses {
+    answers: HashMap<CardOperation, Answer>,
+    /// Months that could not be searched, for one warning each.
+    unreadable: BTreeSet<Month>,
+}
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct CardOperation {
@@ -114,10 +119,19 @@ struct Answer {
 impl LastStatuses {
     /// Remembers an answer, and returns the one before it.
     fn replace(&mut self, of: CardOperation, answer: Answer) -> Option<Answer> {
-        if self.0.len() >= REMEMBERED && !self.0.contains_key(&of) {
-            self.0.clear();
+        if self.answers.len() >= REMEMBERED && !self.answers.contains_key(&of) {
+            self.answers.clear();
         }
-        self.0.insert(of, answer)
+        self.answers.insert(of, answer)
+    }
+
+    fn warn_of(&mut self, month: Month, error: &StoreError) {
+        if self.unreadable.insert(month) {
+            tracing::warn!(
+                %error,
+                "webhook: this month is not searched for earlier STATUS values; changes since then may not be sent"
+            );
+        }
     }
 }
 
@@ -132,10 +146,10 @@ pub fn head(dir: &Path) -> Result<i64, StoreError> {
 }
 
 /// The events in the `most` rows behind row `position`; STATUS changes only `with_status`. Rows of segments that no longer
-/// exist are passed over. Blocks.
+/// exist are passed over. An older segment that cannot be read has no last known STATUS. Blocks.
 ///
 /// # Errors
-/// When a segment cannot be read.
+/// When the segment of the rows cannot be read, or a newer one.
 pub fn events_after(
     dir: &Path,
     position: i64,
@@ -164,35 +178,13 @@ pub fn events_after(
     let through = bounds.last.min(first.saturating_add(most - 1));
     let mut segment =
         Segment { dir, connection: &connection, older: &months[index + 1..], opened: Vec::new() };
-    let mut events = segment.notes(first, through).map_err(|error| error.of(dir, month))?;
+    let path = month.path(dir);
+    let mut events = segment.notes(first, through).map_err(StoreError::sqlite(&path))?;
     if with_status {
-        events.extend(segment.changes(first, through, known).map_err(|error| error.of(dir, month))?);
+        events.extend(segment.changes(first, through, known).map_err(StoreError::sqlite(&path))?);
     }
     events.sort_by_key(|event| event.row);
     Ok(Page { events, through, is_last: through >= head })
-}
-
-/// The reason for which rows could not be read.
-enum Unread {
-    /// In the segment itself.
-    Sqlite(rusqlite::Error),
-    /// In another one.
-    Other(StoreError),
-}
-
-impl Unread {
-    fn of(self, dir: &Path, month: Month) -> StoreError {
-        match self {
-            Self::Sqlite(error) => StoreError::sqlite(&month.path(dir))(error),
-            Self::Other(error) => error,
-        }
-    }
-}
-
-impl From<rusqlite::Error> for Unread {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
 }
 
 /// The rows of a segment.
@@ -217,13 +209,13 @@ struct Segment<'a> {
     connection: &'a Connection,
     /// The months before, newest first.
     older: &'a [Month],
-    /// Those of them that were opened.
-    opened: Vec<Connection>,
+    /// Those of them that were opened; none is one that cannot be read.
+    opened: Vec<Option<Connection>>,
 }
 
 impl Segment<'_> {
     /// The notes about conditions.
-    fn notes(&self, first: i64, last: i64) -> Result<Vec<Event>, Unread> {
+    fn notes(&self, first: i64, last: i64) -> rusqlite::Result<Vec<Event>> {
         let mut notes = self.connection.prepare(
             "SELECT note.id, note.at, name.text, note.detail FROM note JOIN name ON name.id = note.what
              WHERE note.id BETWEEN ?1 AND ?2 AND name.text IN ('alarm', 'breaker')",
@@ -243,7 +235,7 @@ impl Segment<'_> {
     }
 
     /// The calls that answered another STATUS.
-    fn changes(&mut self, first: i64, last: i64, known: &mut LastStatuses) -> Result<Vec<Event>, Unread> {
+    fn changes(&mut self, first: i64, last: i64, known: &mut LastStatuses) -> rusqlite::Result<Vec<Event>> {
         let connection = self.connection;
         let mut calls = connection.prepare(
             "SELECT call.id, call.at + call.latency, call.card, call.kind, call.masked, keyed.text, account.text,
@@ -268,7 +260,7 @@ impl Segment<'_> {
             };
             let before = match known.replace(of.clone(), now.clone()) {
                 Some(before) => Some(before),
-                None => self.last_known(&of, id, key.is_some())?,
+                None => self.last_known(&of, id, key.is_some(), known)?,
             };
             let Some(before) = before.filter(|before| before.status != now.status) else { continue };
             events.push(Event {
@@ -293,7 +285,13 @@ impl Segment<'_> {
     }
 
     /// The last STATUS of a card before a row.
-    fn last_known(&mut self, of: &CardOperation, row: i64, hashed: bool) -> Result<Option<Answer>, Unread> {
+    fn last_known(
+        &mut self,
+        of: &CardOperation,
+        row: i64,
+        hashed: bool,
+        known: &mut LastStatuses,
+    ) -> rusqlite::Result<Option<Answer>> {
         if let Some(answer) = last_in(self.connection, of, row)? {
             return Ok(Some(answer));
         }
@@ -301,12 +299,18 @@ impl Segment<'_> {
         let older: &[Month] = if hashed { &[] } else { self.older };
         for (index, &month) in older.iter().take(SEGMENTS - 1).enumerate() {
             if index == self.opened.len() {
-                self.opened.push(open(self.dir, month, None).map_err(Unread::Other)?);
+                let opened = open(self.dir, month, None);
+                self.opened.push(opened.inspect_err(|error| known.warn_of(month, error)).ok());
             }
-            let found = last_in(&self.opened[index], of, row)
-                .map_err(|error| Unread::Other(StoreError::sqlite(&month.path(self.dir))(error)))?;
-            if found.is_some() {
-                return Ok(found);
+            let Some(connection) = &self.opened[index] else { continue };
+            match last_in(connection, of, row) {
+                Ok(None) => {}
+                Ok(found) => return Ok(found),
+                // One damaged month must not stop the webhook for good.
+                Err(error) => {
+                    known.warn_of(month, &StoreError::sqlite(&month.path(self.dir))(error));
+                    self.opened[index] = None;
+                }
             }
         }
         Ok(None)

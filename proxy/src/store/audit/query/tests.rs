@@ -16,13 +16,23 @@ fn card(last: u64) -> Card {
     Card::parse(CardKind::Msisdn, &format!("1476500{last:04}")).unwrap()
 }
 
-/// Sixty lookups of ten cards in two months, one per minute, the first thirty in January.
+/// Sixty lookups of ten cards in two months, one per minute, the first thirty in January; all in one segment.
 fn written(identifiers: Identifiers) -> tempfile::TempDir {
+    written_with(identifiers, Duration::ZERO)
+}
+
+/// The same; the clock advances by `pause` after the first thirty.
+fn written_with(identifiers: Identifiers, pause: Duration) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let (clock, _hand) = Clock::manual(NOON);
+    let (clock, hand) = Clock::manual(NOON);
     let options = Options { run: 7, block: 2, identifiers, ..Options::default() };
     let store = AuditStore::open(dir.path(), options, clock).unwrap();
+    let counted = RefusedRow { peer: None, reason: "token", count: 9, first: at(1), last: at(2) };
+    store.append_refused(counted);
     for n in 0..60 {
+        if n == 30 {
+            hand.advance(pause);
+        }
         let month = if n < 30 { 0 } else { 30 * 24 * 60 };
         let row = LookupRow {
             card: Some(card(n % 10)),
@@ -51,8 +61,6 @@ fn written(identifiers: Identifiers) -> tempfile::TempDir {
         }
         assert_eq!(store.append(row).wait(), Ok(()));
     }
-    let counted = RefusedRow { peer: None, reason: "token", count: 9, first: at(1), last: at(2) };
-    store.append_refused(counted);
     store.close();
     dir
 }
@@ -175,4 +183,30 @@ fn a_question_that_takes_too_long_is_stopped() {
     hand.advance(Duration::from_secs(1));
     let error = lookups(dir.path(), &filter, 1, Some(&deadline)).unwrap_err();
     assert!(timed_out(&error), "{error}");
+}
+
+#[test]
+fn changes_are_events_although_an_older_month_cannot_be_read() {
+    let dir = written_with(Identifiers::Plain, Duration::from_secs(30 * 86_400));
+    let page =
+        |position, known: &mut LastStatuses| events_after(dir.path(), position, 10_000, true, known).unwrap();
+    let cards = |page: &Page| -> Vec<String> {
+        let of = |event: &Event| match &event.kind {
+            EventKind::Status(change) => change.card.clone(),
+            other => panic!("{other:?}"),
+        };
+        page.events.iter().map(of).collect()
+    };
+    // The last row of January. The earlier STATUS of the first two cards is there, that of the third in February.
+    let position = page(0, &mut LastStatuses::default()).through;
+    let all = ["14765000006", "14765000009", "14765000002"];
+    assert_eq!(cards(&page(position, &mut LastStatuses::default())), all);
+    let january = Month::of(NOON).path(dir.path());
+    for end in ["-wal", "-shm"] {
+        let mut path = january.as_os_str().to_owned();
+        path.push(end);
+        drop(std::fs::remove_file(path));
+    }
+    std::fs::write(january, "no database".repeat(1_000)).unwrap();
+    assert_eq!(cards(&page(position, &mut LastStatuses::default())), all[2..]);
 }
