@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName};
-use hyper::{Request, StatusCode, Uri};
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -25,6 +26,9 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// Bytes of a response that are read so that its connection can be used again.
 const MAX_RESPONSE: usize = 16 << 10;
+
+/// The time for reading them.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// The reason that a message was not accepted.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -74,11 +78,34 @@ impl Client {
     /// # Errors
     /// When it was not accepted.
     pub(super) async fn post(&self, message: &Message, now: Time) -> Result<u16, Failure> {
-        let exchange = timeout(self.timeout, self.exchange(message, now));
-        exchange.await.unwrap_or_else(|_| Err(Failure::new(format!("no response within {:?}", self.timeout))))
+        let late = |_| Err(Failure::new(format!("no response within {:?}", self.timeout)));
+        let (head, body) =
+            timeout(self.timeout, self.send(message, now)).await.unwrap_or_else(late)?.into_parts();
+        // The status alone counts: a body that is cut off, too long or endless only costs the connection.
+        let _: Result<_, _> = timeout(DRAIN_TIME, Limited::new(body, MAX_RESPONSE).collect()).await;
+        let status = head.status.as_u16();
+        if head.status.is_success() {
+            return Ok(status);
+        }
+        let text = match head.status.is_redirection() {
+            true => format!("HTTP {status}: redirects are not followed; correct the url"),
+            false => format!("HTTP {status}"),
+        };
+        // Not 400: receivers also send it for a wrong key or clock, which is no property of the message.
+        let refuses = [
+            StatusCode::PAYLOAD_TOO_LARGE,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ];
+        Err(Failure {
+            text,
+            is_final: refuses.contains(&head.status),
+            retry_after: retry_after(&head.headers),
+        })
     }
 
-    async fn exchange(&self, message: &Message, now: Time) -> Result<u16, Failure> {
+    /// Returns the response when its head is there.
+    async fn send(&self, message: &Message, now: Time) -> Result<Response<Incoming>, Failure> {
         let Message { id, body, .. } = message;
         let timestamp = now.as_secs();
         let request = Request::post(self.url.clone())
@@ -89,29 +116,7 @@ impl Client {
             .header(HeaderName::from_static("webhook-signature"), sign(&self.key, id, timestamp, body))
             .body(Full::new(body.clone()))
             .map_err(|_| Failure::new("the request cannot be built".to_owned()))?;
-        let response = self.http.request(request).await.map_err(|error| Failure::new(causes(&error)))?;
-        let (head, body) = response.into_parts();
-        // The status alone counts: whatever goes wrong here only costs the connection.
-        let _: Result<_, _> = Limited::new(body, MAX_RESPONSE).collect().await;
-        if head.status.is_success() {
-            return Ok(head.status.as_u16());
-        }
-        let status = head.status.as_u16();
-        let text = match head.status.is_redirection() {
-            true => format!("HTTP {status}: redirects are not followed; correct the url"),
-            false => format!("HTTP {status}"),
-        };
-        let refuses = [
-            StatusCode::BAD_REQUEST,
-            StatusCode::PAYLOAD_TOO_LARGE,
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            StatusCode::UNPROCESSABLE_ENTITY,
-        ];
-        Err(Failure {
-            text,
-            is_final: refuses.contains(&head.status),
-            retry_after: retry_after(&head.headers),
-        })
+        self.http.request(request).await.map_err(|error| Failure::new(causes(&error)))
     }
 }
 
@@ -136,4 +141,58 @@ fn causes(error: &legacy::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config::webhook::EventClass;
+
+    /// The result of a message that gets this response, after which the connection stays open.
+    async fn result_of(response: &'static [u8]) -> Result<u16, Failure> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let webhook = Webhook {
+            name: "one".into(),
+            url: format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap(),
+            key: SigningKey::parse(b"whsec_dGhlLXdlYmhvb2tzLXNpZGUtb2YtaXQtaW4tYnl0ZXM=").unwrap(),
+            events: vec![EventClass::Status],
+            groups: Vec::new(),
+            tls: tls::ClientTrust::default(),
+            timeout: Duration::from_secs(10),
+            give_up_after: Duration::from_secs(60),
+        };
+        let receiver = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _: usize = stream.read(&mut [0; 4_096]).await.unwrap();
+            stream.write_all(response).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let now = Time::from_secs(1_768_000_000);
+        let result = Client::new(&webhook).unwrap().post(&Message::test("one", now), now).await;
+        receiver.abort();
+        result
+    }
+
+    #[tokio::test]
+    async fn a_response_counts_although_its_body_does_not_end() {
+        assert_eq!(result_of(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort").await, Ok(200));
+        let failure = result_of(b"HTTP/1.1 500 No\r\ncontent-length: 9\r\n\r\n").await.unwrap_err();
+        assert_eq!((failure.to_string().as_str(), failure.is_final), ("HTTP 500", false));
+    }
+
+    #[tokio::test]
+    async fn only_a_status_about_the_message_itself_is_final() {
+        for (response, is_final) in [
+            (&b"HTTP/1.1 400 No\r\ncontent-length: 0\r\n\r\n"[..], false),
+            (b"HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n", false),
+            (b"HTTP/1.1 413 No\r\ncontent-length: 0\r\n\r\n", true),
+            (b"HTTP/1.1 422 No\r\ncontent-length: 0\r\n\r\n", true),
+        ] {
+            let failure = result_of(response).await.unwrap_err();
+            assert_eq!(failure.is_final, is_final, "{failure}");
+        }
+    }
 }
