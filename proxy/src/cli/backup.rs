@@ -98,7 +98,7 @@ impl Restore {
         let (config, _) = Config::load(&self.config)?;
         let clock = Clock::system();
         let about = about(&config, clock.now());
-        let done = restore(&self.from, &config.store_dir, config.audit.group, &about)?;
+        let done = restore(&self.from, &config.store_dir, config.audit.group, &about, &clock)?;
         let floor = Time::from_secs(i64::try_from(done.floor).unwrap_or(i64::MAX));
         say!(
             "restored to {dir} the backup of {time}",
@@ -115,9 +115,7 @@ impl Restore {
             through = done.through
         );
         // A restore of the same backup in this second would choose the same transids again.
-        while clock.now().as_secs() == about.now.as_secs() {
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        std::thread::sleep(Duration::from_secs(1));
         Ok(ExitCode::SUCCESS)
     }
 }

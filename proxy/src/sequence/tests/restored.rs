@@ -86,7 +86,7 @@ proptest! {
                 Event::Restore => {
                     let Some(from) = &backup else { continue };
                     number += 1;
-                    restore(from, &folder(number), None, &about(&clock)).unwrap();
+                    restore(from, &folder(number), None, &about(&clock), &clock).unwrap();
                     // As the command does: a second restore has another floor.
                     manual.advance(Duration::from_secs(1));
                     drop((store, transids));

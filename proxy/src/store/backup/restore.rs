@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::manifest::{About, FORMAT, MANIFEST, Manifest, ManifestFile, Role};
 use super::{MARGIN, check_room, file_name, hash, unfit};
-use crate::clock::Time;
+use crate::clock::{Clock, Time};
 use crate::config::token;
 use crate::plain_file;
 use crate::store::atomic_file::{self, AtomicFile, Existing};
@@ -43,18 +43,25 @@ pub struct Restored {
     pub through: Time,
 }
 
-/// Restores the backup `from` into `dir`, which is created if needed. The Unix group `group` may read the audit. Blocks.
+/// Restores the backup `from` into `dir`, which is created if needed. The Unix group `group` may read the audit. Transids
+/// and refusals begin at the end of the copying, by `clock`, at the earliest at `about.now`. Blocks.
 ///
 /// # Errors
 /// Before anything is written: when the backup is incomplete, altered, newer than this program, made later than the
 /// present time, or of another fleet; when `dir` is in use or not empty, or has keys of another fleet; when the disk has
 /// too little space. Later: when a file cannot be written; the restore can then be run again.
-pub fn restore(from: &Path, dir: &Path, group: Option<u32>, about: &About) -> Result<Restored, StoreError> {
+pub fn restore(
+    from: &Path,
+    dir: &Path,
+    group: Option<u32>,
+    about: &About,
+    clock: &Clock,
+) -> Result<Restored, StoreError> {
     let manifest = read_manifest(from, about)?;
     if let Some(holder) = folder::holder(dir)? {
         return Err(StoreError::new(&dir.join(folder::LOCK), Fault::Locked { holder: holder.process }));
     }
-    let leftovers = check_target(dir, &manifest)?;
+    check_target(dir, &manifest)?;
     let mut needed = MARGIN;
     for file in &manifest.files {
         check_file(from, file)?;
@@ -71,6 +78,8 @@ pub fn restore(from: &Path, dir: &Path, group: Option<u32>, about: &About) -> Re
     let _lock = folder::lock(dir)?;
     let (lock, marker) = (dir.join(folder::LOCK), dir.join(folder::RESTORING));
     folder::give_to_owner(&lock)?;
+    // A proxy may have started and stopped there while the backup was checked.
+    let leftovers = check_target(dir, &manifest)?;
     atomic_file::write(&marker, b"run `cmiot-proxy restore` again\n", 0o600, Existing::Replace)
         .map_err(StoreError::io(&marker))?;
     for name in &leftovers {
@@ -80,9 +89,11 @@ pub fn restore(from: &Path, dir: &Path, group: Option<u32>, about: &About) -> Re
     for file in &manifest.files {
         copy(from, dir, file, mode)?;
     }
-    let floor = raise(dir, about.now, Time::from_micros(manifest.at))?;
+    // Large files take long: another proxy may still have used the original meanwhile.
+    let now = clock.now().max(about.now);
+    let floor = raise(dir, now, Time::from_micros(manifest.at))?;
     mark_stale(dir)?;
-    let through = leave_notes(dir, &manifest, about)?;
+    let through = leave_notes(dir, &manifest, about, now)?;
     atomic_file::remove(&marker).map_err(StoreError::io(&marker))?;
     atomic_file::sync_folder(&marker).map_err(StoreError::io(dir))?;
     Ok(Restored { manifest, floor, through })
@@ -168,6 +179,8 @@ fn check_target(dir: &Path, manifest: &Manifest) -> Result<Vec<String>, StoreErr
             Some(role) if role.is_key() && stem.is_none() => check_key(dir, &name, role, manifest)?,
             Some(_) if is_unfinished => leftovers.push(name),
             None if IGNORED.contains(&name.as_str()) || name == folder::RESTORING => {}
+            // Left by a process that was killed while it wrote the marker, which replaces it.
+            None if name.strip_suffix(".part") == Some(folder::RESTORING) => {}
             _ => return Err(unfit(dir, &format!("the folder is not empty: it contains {name}"), EMPTY)),
         }
     }
@@ -248,15 +261,15 @@ fn mark_stale(dir: &Path) -> Result<(), StoreError> {
 }
 
 /// Leaves the notes about the restore. Returns the time up to which requests may have been answered without a record.
-fn leave_notes(dir: &Path, manifest: &Manifest, about: &About) -> Result<Time, StoreError> {
+fn leave_notes(dir: &Path, manifest: &Manifest, about: &About, now: Time) -> Result<Time, StoreError> {
     let head = manifest.head.as_ref();
-    let month = head.and_then(|head| Month::parse(&head.segment)).unwrap_or(Month::of(about.now));
+    let month = head.and_then(|head| Month::parse(&head.segment)).unwrap_or(Month::of(now));
     let first = head.map_or(1, |head| head.last.saturating_add(1));
     // Its text has milliseconds, which must not end before the restore.
-    let through = about.now.plus(Duration::from_millis(1));
+    let through = now.plus(Duration::from_millis(1));
     let loss = Loss { month, first, last: UNKNOWN, through };
     let detail = format!("{} selection={} version={}", about.by, manifest.time, manifest.version);
-    leave_note(dir, &NoteRow { at: about.now, what: RESTORED, detail })?;
+    leave_note(dir, &NoteRow { at: now, what: RESTORED, detail })?;
     leave_note(dir, &NoteRow { at: through, what: LOST, detail: loss.to_string() })?;
     Ok(through)
 }

@@ -23,6 +23,11 @@ fn about(now: Time) -> About {
     }
 }
 
+/// A clock that is behind every restore of these tests but one.
+fn clock() -> Clock {
+    Clock::manual(NOON).0
+}
+
 fn later(seconds: u64) -> Time {
     NOON.plus(std::time::Duration::from_secs(seconds))
 }
@@ -97,9 +102,14 @@ fn a_store_in_use_is_backed_up_and_restored() {
     store.close();
     drop(store);
 
-    let restored =
-        restore(&at("copy"), &at("new"), Some(rustix::process::getegid().as_raw()), &about(later(100)))
-            .unwrap();
+    let restored = restore(
+        &at("copy"),
+        &at("new"),
+        Some(rustix::process::getegid().as_raw()),
+        &about(later(100)),
+        &clock(),
+    )
+    .unwrap();
     assert_eq!(restored.floor, later(220).as_secs());
     assert!(restored.through >= later(100));
     let mode = |name: &str| fs::metadata(at("new").join(name)).unwrap().permissions().mode() & 0o777;
@@ -155,7 +165,7 @@ fn a_restore_by_root_leaves_files_of_the_owner_of_the_folder() {
     } else {
         fs::metadata(at("new")).unwrap().uid()
     };
-    restore(&at("copy"), &at("new"), None, &about(later(1))).unwrap();
+    restore(&at("copy"), &at("new"), None, &about(later(1)), &clock()).unwrap();
     for name in names(&at("new")) {
         assert_eq!(fs::metadata(at("new").join(&name)).unwrap().uid(), owner, "{name}");
     }
@@ -203,7 +213,7 @@ fn an_interrupted_backup_is_replaced_and_a_failed_one_leaves_nothing() {
     assert!(back_up(&at("data"), &at("copy"), &about(NOON), false).unwrap().without_cache.is_some());
     remove(&at("data/cache.db"));
     assert!(back_up(&at("data"), &at("copy2"), &about(NOON), false).unwrap().without_cache.is_some());
-    restore(&at("copy2"), &at("new"), None, &about(NOON)).unwrap();
+    restore(&at("copy2"), &at("new"), None, &about(NOON), &clock()).unwrap();
     open(&at("new"), later(1)).close();
 
     // A folder that is used or not empty stays as it is.
@@ -229,7 +239,7 @@ fn a_restore_that_is_refused_writes_nothing() {
     back_up(&at("data"), &at("copy"), &made, false).unwrap();
     let manifest = fs::read_to_string(at("copy/manifest.json")).unwrap();
     let refused = |about: &About, words: &str| {
-        let error = restore(&at("copy"), &at("new"), None, about).unwrap_err().to_string();
+        let error = restore(&at("copy"), &at("new"), None, about, &clock()).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
         assert!(!at("new").exists(), "{words}");
     };
@@ -270,7 +280,8 @@ fn a_restore_that_is_refused_writes_nothing() {
     // A folder in use, or with files.
     let error = |words: &str| {
         let before = names(&at("new"));
-        let error = restore(&at("copy"), &at("new"), None, &about(later(11))).unwrap_err().to_string();
+        let error =
+            restore(&at("copy"), &at("new"), None, &about(later(11)), &clock()).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
         assert_eq!(names(&at("new")), before);
     };
@@ -288,13 +299,13 @@ fn a_restore_that_is_refused_writes_nothing() {
     error("another fleet");
     fs::copy(at("data/audit-anchor.key"), at("new/audit-anchor.key")).unwrap();
     fs::write(at("new/admin.token"), "0123456789abcdef").unwrap();
-    restore(&at("copy"), &at("new"), None, &about(later(11))).unwrap();
+    restore(&at("copy"), &at("new"), None, &about(later(11)), &clock()).unwrap();
     open(&at("new"), later(12)).close();
 }
 
 fn read_for_test(from: &Path, about: &About) -> bool {
     let to = tempfile::tempdir().unwrap();
-    restore(from, &to.path().join("new"), None, about).is_ok()
+    restore(from, &to.path().join("new"), None, about, &clock()).is_ok()
 }
 
 #[test]
@@ -314,7 +325,15 @@ fn an_interrupted_restore_prevents_a_start_until_it_is_completed() {
     }
     let error = Store::open(&at("new"), StoreOptions::default(), &Clock::manual(NOON).0).err().unwrap();
     assert!(error.to_string().contains("run `cmiot-proxy restore` again"), "{error}");
-    restore(&at("copy"), &at("new"), None, &about(later(1))).unwrap();
+    restore(&at("copy"), &at("new"), None, &about(later(1)), &clock()).unwrap();
     assert!(!at("new/restore.unfinished").exists() && !at("new/note-1-restored").exists());
     open(&at("new"), later(2)).close();
+    // Killed while the marker was written.
+    fs::create_dir(at("third")).unwrap();
+    fs::write(at("third/restore.unfinished.part"), "run").unwrap();
+    // The copying ends later than the command began.
+    let slow = Clock::manual(later(9)).0;
+    let restored = restore(&at("copy"), &at("third"), None, &about(later(3)), &slow).unwrap();
+    assert!(restored.through >= later(9) && restored.floor >= later(9).as_secs() + 120, "{restored:?}");
+    assert!(names(&at("third")).iter().all(|name| !name.starts_with("restore.unfinished")));
 }
