@@ -174,7 +174,14 @@ impl Erase {
             "the key of {month} is destroyed; the proxy records it within seconds, or at its next start",
             "{month} 的密钥已销毁；代理在几秒内或下次启动时记录此事"
         );
-        if keeps_more(&dir, month)? {
+        let kept = keeps_more(&dir, month)?;
+        if kept.all {
+            say!(
+                "{month} keeps more: rows from before the change to identifiers = \"keyed\" have whole card numbers, and the replies of the carrier if they were kept; to remove them, prune the month",
+                "{month} 还留有信息：改为 identifiers = \"keyed\" 之前的记录含有完整卡号，以及当时保存的运营商应答；如需清除，请删除（prune）该月"
+            );
+        }
+        if kept.last {
             say!(
                 "{month} keeps more: rows of an earlier version show the first four and the last three digits of each card, which in a known list may be one card's; to remove them, prune the month",
                 "{month} 还留有信息：早期版本的记录显示每个卡号的前四位和后三位，在已知名单中可能对应唯一一张卡；如需清除，请删除（prune）该月"

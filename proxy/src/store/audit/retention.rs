@@ -148,22 +148,32 @@ pub fn erase(dir: &Path, month: Month, by: &str, now: Time) -> Result<(), StoreE
     notes::leave(dir, &NoteRow { at: now, what: ERASED, detail: format!("{month} {by}") })
 }
 
-/// Whether rows of the month show more of a card than its first digits: earlier versions showed the last ones too.
-/// Reads every row if none does.
+/// What the rows of a month show of cards although its key is destroyed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct KeptDigits {
+    /// Rows show the last digits in addition to the first ones, as earlier versions wrote them.
+    pub last: bool,
+    /// Rows have the whole number: they were written without a key, before the configuration changed.
+    pub all: bool,
+}
+
+/// Whether rows of the month show more of a card than its first digits. Reads every row if none does.
 ///
 /// # Errors
 /// When the segment cannot be read.
-pub fn keeps_more(dir: &Path, month: Month) -> Result<bool, StoreError> {
+pub fn keeps_more(dir: &Path, month: Month) -> Result<KeptDigits, StoreError> {
     let path = month.path(dir);
     if !path.exists() {
-        return Ok(false);
+        return Ok(KeptDigits::default());
     }
     schema::open_read_only(&path, Kind::Audit)?
         .query_row(
             "SELECT EXISTS (SELECT 1 FROM record WHERE substr(masked, -1) <> '*')
-                 OR EXISTS (SELECT 1 FROM call WHERE substr(masked, -1) <> '*')",
+                 OR EXISTS (SELECT 1 FROM call WHERE substr(masked, -1) <> '*'),
+                 EXISTS (SELECT 1 FROM record WHERE card IS NOT NULL AND key IS NULL)
+                 OR EXISTS (SELECT 1 FROM call WHERE card IS NOT NULL AND key IS NULL)",
             [],
-            |row| row.get(0),
+            |row| Ok(KeptDigits { last: row.get(0)?, all: row.get(1)? }),
         )
         .map_err(StoreError::sqlite(&path))
 }
@@ -450,16 +460,26 @@ mod tests {
     }
 
     #[test]
-    fn a_month_whose_rows_show_the_last_digits_is_told_from_one_whose_rows_do_not() {
+    fn a_month_whose_rows_show_more_than_the_first_digits_is_told_from_one_whose_rows_do_not() {
         let dir = tempfile::tempdir().unwrap();
         let months = four_months(dir.path());
-        assert_eq!(keeps_more(dir.path(), months[3]), Ok(false));
+        assert_eq!(keeps_more(dir.path(), months[3]), Ok(KeptDigits::default()));
         // As an earlier version wrote it.
         Connection::open(months[3].path(dir.path()))
             .unwrap()
             .execute_batch("DROP TRIGGER record_stays; UPDATE record SET masked = '1476****176' WHERE masked IS NOT NULL")
             .unwrap();
-        assert_eq!(keeps_more(dir.path(), months[3]), Ok(true));
-        assert_eq!(keeps_more(dir.path(), Month::parse("2020-01").unwrap()), Ok(false));
+        assert_eq!(keeps_more(dir.path(), months[3]), Ok(KeptDigits { last: true, all: false }));
+        assert_eq!(keeps_more(dir.path(), Month::parse("2020-01").unwrap()), Ok(KeptDigits::default()));
+        // A month that began without a key.
+        let dir = tempfile::tempdir().unwrap();
+        for identifiers in [Identifiers::Plain, Identifiers::Keyed] {
+            let options = Options { identifiers, ..Options::default() };
+            let store = AuditStore::open(dir.path(), options, Clock::manual(NOON).0).unwrap();
+            assert_eq!(store.append(row(NOON, "t")).wait(), Ok(()));
+            store.close();
+        }
+        let expected = KeptDigits { last: false, all: true };
+        assert_eq!(keeps_more(dir.path(), Month::of(NOON)), Ok(expected));
     }
 }
