@@ -48,7 +48,7 @@ async fn change(proxy: &Proxy, carrier: &Simulator, status: &str) {
 /// The value of `cmiot_webhook_messages_total`.
 async fn messages(proxy: &Proxy, result: &str) -> f64 {
     let labels = [("webhook", "desk"), ("result", result)];
-    proxy.metrics().await.value("cmiot_webhook_messages_total", labels).unwrap_or_default()
+    proxy.metrics().await.value("cmiot_webhook_messages_total", labels).expect("a series from the start")
 }
 
 /// `cmiot-proxy webhook ...` with the proxy's configuration.
@@ -277,7 +277,7 @@ async fn a_webhook_that_is_added_by_a_reload_begins_there() {
     let proxy = Proxy::start_in(folder(), without.clone()).await;
     ask(&proxy, &MSISDN).await;
     change(&proxy, &carrier, "02").await;
-    let with = without.add("webhook", &webhook("desk", &receiver.url(), "[\"status\"]", ""));
+    let with = without.clone().add("webhook", &webhook("desk", &receiver.url(), "[\"status\"]", ""));
     write_config(&proxy.config(), &with.text());
     eventually("the new webhook", async || {
         command(&proxy, &["status"]).await.success().out.contains("not started").then_some(()).xor(Some(()))
@@ -286,6 +286,10 @@ async fn a_webhook_that_is_added_by_a_reload_begins_there() {
     change(&proxy, &carrier, "04").await;
     let first = receiver.wait_for(1).await[0].json();
     assert_eq!((&first["data"]["from"], &first["data"]["to"]), (&"02".into(), &"04".into()), "{first}");
+    let behind = async || proxy.metrics().await.value("cmiot_webhook_behind", [("webhook", "desk")]);
+    eventually("the rows to read", behind).await;
+    write_config(&proxy.config(), &without.text());
+    eventually("no webhook", async || behind().await.is_none().then_some(())).await;
     proxy.stop().await;
 }
 

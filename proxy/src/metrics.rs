@@ -237,6 +237,13 @@ impl Metrics {
         self.webhook_messages.get([webhook.to_owned().into(), result.into()]).inc();
     }
 
+    /// Exports the counts of a webhook from zero on, so that the first message is an increase.
+    pub fn webhook_configured(&self, webhook: &str) {
+        for result in ["delivered", "failed", "dead"] {
+            drop(self.webhook_messages.get([webhook.to_owned().into(), result.into()]));
+        }
+    }
+
     /// Replaces the numbers of rows of the audit that webhooks have not read yet.
     pub fn webhooks_behind<'a>(&self, all: impl IntoIterator<Item = (&'a str, u64)>) {
         let all = all.into_iter().map(|(webhook, rows)| ([webhook.to_owned().into()], clamp(rows)));

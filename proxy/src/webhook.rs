@@ -148,11 +148,16 @@ impl Webhooks {
                 continue;
             }
             let stop = CancellationToken::new();
+            self.relay.metrics.webhook_configured(&webhook.name);
             let outbox = Outbox::new(webhook, &self.relay, &self.store, &self.dir);
             let position = outbox.position();
             let running = outbox.run(self.head.subscribe(), stop.clone());
             let task = AbortOnDropHandle::new(tokio::spawn(running));
             self.running.push(Running { webhook: Arc::clone(webhook), position, stop, task });
+        }
+        if webhooks.is_empty() {
+            // Without webhooks nothing else publishes it.
+            self.relay.metrics.webhooks_behind([]);
         }
         self.applied = webhooks;
         Ok(())
