@@ -24,7 +24,8 @@ struct Key {
     /// The card as it is stored.
     card: String,
     kind: i64,
-    operation: i64,
+    /// Its text: each segment numbers its names itself.
+    operation: String,
 }
 
 /// The last STATUS, and the time of the carrier's reply in microseconds since 1970.
@@ -60,9 +61,10 @@ pub fn changes(
                 spans.reverse();
             }
             let mut replies = connection.prepare(
-                "SELECT id, card, kind, operation, status, at - coalesce(age, 0) FROM record
-                 WHERE id BETWEEN ?1 AND ?2 AND status IS NOT NULL AND card IS NOT NULL AND operation IS NOT NULL
-                 ORDER BY id",
+                "SELECT record.id, card, kind, name.text, status, at - coalesce(age, 0)
+                 FROM record JOIN name ON name.id = record.operation
+                 WHERE record.id BETWEEN ?1 AND ?2 AND status IS NOT NULL AND card IS NOT NULL
+                 ORDER BY record.id",
             )?;
             for span in spans {
                 let mut rows = replies.query(span)?;

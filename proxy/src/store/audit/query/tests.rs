@@ -16,13 +16,8 @@ fn card(last: u64) -> Card {
     Card::parse(CardKind::Msisdn, &format!("1476500{last:04}")).unwrap()
 }
 
-/// Sixty lookups of ten cards in two months, one per minute, the first thirty in January; all in one segment.
+/// Sixty lookups of ten cards in two months, one per minute, the first thirty in January.
 fn written(identifiers: Identifiers) -> tempfile::TempDir {
-    written_with(identifiers, Duration::ZERO)
-}
-
-/// The same; the clock advances by `pause` after the first thirty.
-fn written_with(identifiers: Identifiers, pause: Duration) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let (clock, hand) = Clock::manual(NOON);
     let options = Options { run: 7, block: 2, identifiers, ..Options::default() };
@@ -31,7 +26,8 @@ fn written_with(identifiers: Identifiers, pause: Duration) -> tempfile::TempDir 
     store.append_refused(counted);
     for n in 0..60 {
         if n == 30 {
-            hand.advance(pause);
+            // A row in the future would be written to the present month.
+            hand.advance(Duration::from_secs(30 * 86_400));
         }
         let month = if n < 30 { 0 } else { 30 * 24 * 60 };
         let row = LookupRow {
@@ -187,7 +183,7 @@ fn a_question_that_takes_too_long_is_stopped() {
 
 #[test]
 fn changes_are_events_although_an_older_month_cannot_be_read() {
-    let dir = written_with(Identifiers::Plain, Duration::from_secs(30 * 86_400));
+    let dir = written(Identifiers::Plain);
     let page =
         |position, known: &mut LastStatuses| events_after(dir.path(), position, 10_000, true, known).unwrap();
     let cards = |page: &Page| -> Vec<String> {
