@@ -148,7 +148,7 @@ pub fn erase(dir: &Path, month: Month, by: &str, now: Time) -> Result<(), StoreE
     notes::leave(dir, &NoteRow { at: now, what: ERASED, detail: format!("{month} {by}") })
 }
 
-/// What the rows of a month show of cards although its key is destroyed.
+/// The digits of cards that the rows of a month show although its key is destroyed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct KeptDigits {
     /// Rows show the last digits in addition to the first ones, as earlier versions wrote them.
