@@ -4,14 +4,14 @@
 set -eu
 work=$1
 mount -t tmpfs tmpfs "$work"
-mkdir "$work/upper" "$work/work" "$work/root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$work/upper,workdir=$work/work" "$work/root"
-mount -t proc proc "$work/root/proc"
-mount --rbind /dev "$work/root/dev"
+mkdir "$work/upper" "$work/work" "$work/view"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$work/upper,workdir=$work/work" "$work/view"
+mount -t proc proc "$work/view/proc"
+mount --rbind /dev "$work/view/dev"
 ip link set lo up 2>/dev/null || true
-cp "$2" "$work/root/first.deb"
-cp "$3" "$work/root/second.deb"
-exec chroot "$work/root" /bin/sh -eux -s <<'INSIDE'
+cp "$2" "$work/view/first.deb"
+cp "$3" "$work/view/second.deb"
+exec chroot "$work/view" /bin/sh -eux -s <<'INSIDE'
 config=/etc/cmiot-proxy/cmiot-proxy.toml
 as='setpriv --reuid=cmiot-proxy --regid=cmiot-proxy --clear-groups'
 proxy() { $as cmiot-proxy "$@"; }

@@ -3,19 +3,19 @@
 # log is copied to $5. The caller gives it namespaces of its own.
 set -eu
 rm -f "$5"
-work=$5.root
+work=$5.view
 mkdir -p "$work"
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$work"
-mkdir "$work/upper" "$work/work" "$work/root"
-mount -t overlay overlay -o "lowerdir=$1,upperdir=$work/upper,workdir=$work/work" "$work/root"
-cp "$2" "$work/root/inside.sh"
-cp "$3" "$work/root/first.deb"
-cp "$4" "$work/root/second.deb"
+mkdir "$work/upper" "$work/work" "$work/view"
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$work/upper,workdir=$work/work" "$work/view"
+cp "$2" "$work/view/inside.sh"
+cp "$3" "$work/view/first.deb"
+cp "$4" "$work/view/second.deb"
 : >"$5"
-touch "$work/root/log"
-mount --bind "$5" "$work/root/log"
-cat >"$work/root/etc/systemd/system/inside.service" <<END
+touch "$work/view/log"
+mount --bind "$5" "$work/view/log"
+cat >"$work/view/etc/systemd/system/inside.service" <<END
 [Unit]
 After=multi-user.target
 [Service]
@@ -27,10 +27,10 @@ StandardError=inherit
 [Install]
 WantedBy=default.target
 END
-mkdir -p "$work/root/etc/systemd/system/default.target.wants"
-ln -sf ../inside.service "$work/root/etc/systemd/system/default.target.wants/inside.service"
-ln -sf /lib/systemd/system/multi-user.target "$work/root/etc/systemd/system/default.target"
-cd "$work/root"
+mkdir -p "$work/view/etc/systemd/system/default.target.wants"
+ln -sf ../inside.service "$work/view/etc/systemd/system/default.target.wants/inside.service"
+ln -sf /lib/systemd/system/multi-user.target "$work/view/etc/systemd/system/default.target"
+cd "$work/view"
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup

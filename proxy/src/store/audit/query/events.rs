@@ -3,7 +3,7 @@
 //!
 //! The last known STATUS is that of the newest earlier call for the same card and operation, found through the index of
 //! cards; without one among the newest [`SEARCHED`] rows of the card, the newest lookup that was answered with a STATUS.
-//! Where cards are hashed, a month's hashes name the cards of that month only.
+//! Hashes of cards differ from month to month: under `keyed`, they name the cards of one month only.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
