@@ -14,6 +14,7 @@ pub mod certificates;
 pub mod edit;
 pub mod error;
 pub mod file;
+pub mod fleet;
 pub mod gateway;
 pub mod listen;
 pub mod listener;
@@ -92,6 +93,8 @@ pub struct Config {
     /// Appids that are refused whatever they sign with.
     pub revoked: HashSet<AppId>,
     pub process: file::Process,
+    /// The fleet that this proxy is a node of.
+    pub fleet: Option<fleet::Fleet>,
     /// The receivers of events.
     pub webhooks: Vec<Arc<Webhook>>,
     /// The files that all this was read from, as they looked just before.

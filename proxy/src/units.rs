@@ -20,6 +20,11 @@ use zeroize::Zeroizing;
 pub struct HumanDuration(pub Duration);
 
 impl HumanDuration {
+    /// A span of whole milliseconds, for defaults.
+    pub const fn millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+
     /// A span of whole seconds, for defaults.
     pub const fn secs(secs: u64) -> Self {
         Self(Duration::from_secs(secs))

@@ -6,7 +6,7 @@ use super::clients::Clients;
 use super::error::{ConfigError, ConfigErrors};
 use super::reader::SourceFiles;
 use super::{
-    AuditConfig, Config, ConfigFile, account, admin, aliases, breaker, cache, carrier, effect, gateway,
+    AuditConfig, Config, ConfigFile, account, admin, aliases, breaker, cache, carrier, effect, fleet, gateway,
     webhook,
 };
 use crate::operation::Operations;
@@ -53,6 +53,7 @@ fn build(file: &ConfigFile, folder: &Path, reader: &mut SourceFiles<'_>) -> Opti
     let cache = cache::check(&file.cache, reader);
     let audit = AuditConfig::check(&file.audit, reader);
     let admin = admin::check(file, reader);
+    let fleet = fleet::check(file.fleet.as_ref(), reader);
     let webhooks = webhook::check(file, &accounts, reader);
     if !reader.problems.is_empty() {
         return None;
@@ -75,6 +76,7 @@ fn build(file: &ConfigFile, folder: &Path, reader: &mut SourceFiles<'_>) -> Opti
         derived: clients.derived,
         revoked: clients.revoked,
         process: file.process.clone(),
+        fleet,
         webhooks,
         lists,
         files: std::mem::take(&mut reader.files),

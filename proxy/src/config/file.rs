@@ -6,6 +6,7 @@
 mod account;
 mod admin;
 mod client;
+mod fleet;
 mod log;
 mod webhook;
 
@@ -31,6 +32,7 @@ use crate::units::{HumanDuration, Secret, Size, Window, peers};
 pub use account::Account;
 pub use admin::{Access, Admin, NoToken, Role};
 pub use client::{Client, ClientsFile, Derive, Format, RawPermissions, ReplayMode};
+pub use fleet::{Fleet, FleetAudit, FleetReplay, FleetTls, WhenAlone};
 pub use log::{Log, LogFormat, LookupLevel};
 pub use webhook::{EventClass, RawWebhook};
 
@@ -80,6 +82,9 @@ pub struct ConfigFile {
     /// The receivers of events.
     #[serde(default, rename = "webhook", skip_serializing_if = "Vec::is_empty")]
     pub webhooks: Vec<RawWebhook>,
+    /// The database through which several proxies act as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<Fleet>,
     /// Protection of secrets in memory and on disk.
     #[serde(default)]
     pub process: Process,
