@@ -16,6 +16,7 @@
 //!
 //! - [`app`] builds all parts, owns their tasks and drains them. [`config`] checks and reloads the configuration.
 //! - [`admin`] serves the operators' endpoints, [`metrics`] and [`alarms`] among them.
+//! - [`fleet`] lets several proxies act as one, through a database that they share.
 //! - [`webhook`] sends messages about events in the audit.
 //! - [`store`] holds all SQL, [`log`] the queue to standard error, [`process`] the requests to the operating system.
 //! - Leaves: [`operation`], [`outcome`], [`proxy_code`], [`lifetimes`], [`units`], [`urgency`], [`gcra`], [`peer`],
@@ -33,6 +34,7 @@ pub mod carrier;
 pub mod clock;
 pub mod config;
 pub mod episode;
+pub mod fleet;
 pub mod flight;
 pub mod gateway;
 pub mod gcra;

@@ -19,6 +19,7 @@ mod disk;
 mod error;
 mod failure;
 mod files;
+pub mod fleet;
 mod folder;
 mod key_file;
 mod locks;

@@ -6,8 +6,8 @@ use super::clients::Clients;
 use super::error::{ConfigError, ConfigErrors};
 use super::reader::SourceFiles;
 use super::{
-    AuditConfig, Config, ConfigFile, account, admin, aliases, breaker, cache, carrier, effect, fleet, gateway,
-    webhook,
+    AuditConfig, Config, ConfigFile, account, admin, aliases, breaker, cache, carrier, effect, fleet,
+    gateway, webhook,
 };
 use crate::operation::Operations;
 

@@ -114,13 +114,19 @@ pub(super) fn check(raw: Option<&file::Fleet>, reader: &mut SourceFiles<'_>) -> 
         reader.problem("[fleet] pool", "must be 1 to 64");
     }
     if raw.reserve_percent > 10 || raw.reserve_percent * raw.nodes > 90 {
-        reader.problem("[fleet] reserve_percent", "must be at most 10, and at most 90 together with `nodes` times it");
+        reader.problem(
+            "[fleet] reserve_percent",
+            "must be at most 10, and at most 90 together with `nodes` times it",
+        );
     }
     let password = raw.password_file.as_deref().map(|path| reader.secret("[fleet] password_file", path));
     let key = reader.secret("[fleet] key_file", &raw.key_file).and_then(|text| {
         let key = read_key(&text);
         if key.is_none() {
-            reader.problem("[fleet] key_file", "holds no 64 hexadecimal digits: write `openssl rand -hex 32` into it");
+            reader.problem(
+                "[fleet] key_file",
+                "holds no 64 hexadecimal digits: write `openssl rand -hex 32` into it",
+            );
         }
         key
     });

@@ -1,0 +1,118 @@
+-- The tables that the nodes of a fleet share. PostgreSQL 15 or newer. All time comes from fleet.now().
+CREATE SCHEMA IF NOT EXISTS fleet;
+
+-- The only clock of the fleet. Tests replace it.
+CREATE FUNCTION fleet.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp()';
+
+-- One row: the identity of the fleet, the version of this schema, and the oldest version of a node that may use it.
+CREATE TABLE fleet.about (
+  one smallint PRIMARY KEY DEFAULT 1 CHECK (one = 1),
+  fleet uuid NOT NULL DEFAULT gen_random_uuid(),
+  version int NOT NULL,
+  oldest int NOT NULL
+);
+
+-- A node's number belongs to one store for good: `store` is the public key of its audit.
+CREATE TABLE fleet.node (
+  node smallint PRIMARY KEY CHECK (node BETWEEN 0 AND 99),
+  store bytea NOT NULL,
+  since timestamptz NOT NULL DEFAULT fleet.now()
+);
+
+-- One start of a node, from its first heartbeat until `until` has passed or it is gone. A life that is gone never returns.
+CREATE TABLE fleet.life (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  node smallint NOT NULL REFERENCES fleet.node ON DELETE CASCADE,
+  began timestamptz NOT NULL DEFAULT fleet.now(),
+  until timestamptz NOT NULL,
+  gone boolean NOT NULL DEFAULT false,
+  beats bigint NOT NULL DEFAULT 0,
+  -- The last purge that the node has applied.
+  applied bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+CREATE UNIQUE INDEX life_current ON fleet.life (node) WHERE NOT gone;
+
+-- Transids of clients that some node has accepted, until their window has passed.
+CREATE TABLE fleet.used_transid (
+  number bigint NOT NULL,
+  appid text NOT NULL,
+  PRIMARY KEY (number, appid)
+);
+
+-- The latest carrier responses. Emptied by crash recovery, which costs calls and nothing else. `key` is an HMAC: no card
+-- number is stored in the clear.
+CREATE UNLOGGED TABLE fleet.answer (
+  key bytea PRIMARY KEY,
+  "group" text NOT NULL,
+  operation text NOT NULL,
+  code text NOT NULL,
+  status text,
+  answered_at timestamptz NOT NULL,
+  keep_until timestamptz NOT NULL,
+  stale boolean NOT NULL DEFAULT false,
+  body bytea NOT NULL,
+  charset text,
+  account text NOT NULL,
+  transid text
+);
+CREATE INDEX answer_keep ON fleet.answer (keep_until);
+
+-- Flights: one row per key names the life that leads, with a fence. A row that has landed keeps its result for followers.
+CREATE SEQUENCE fleet.fence CACHE 32;
+CREATE UNLOGGED TABLE fleet.flight (
+  key bytea PRIMARY KEY,
+  "group" text NOT NULL,
+  operation text NOT NULL,
+  life bigint NOT NULL,
+  fence bigint NOT NULL,
+  until timestamptz NOT NULL,
+  awaited boolean NOT NULL DEFAULT false,
+  landed_at timestamptz,
+  code text,
+  status text,
+  fault text,
+  body bytea,
+  charset text,
+  age interval,
+  account text,
+  transid text
+) WITH (fillfactor = 50);
+
+-- Purges in the order of their commits: their number is taken under a lock of fleet.answer.
+CREATE TABLE fleet.purge (
+  generation bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  at timestamptz NOT NULL DEFAULT fleet.now(),
+  key bytea,
+  "group" text,
+  operation text,
+  status text,
+  soft boolean NOT NULL,
+  -- The whole selection, encrypted with the key of the fleet: it may name a card.
+  sealed bytea NOT NULL
+);
+
+-- The calls of an account's day that were granted to nodes.
+CREATE TABLE fleet.quota (
+  appid text PRIMARY KEY,
+  day bigint NOT NULL,
+  leased bigint NOT NULL,
+  granted bigint NOT NULL DEFAULT 0
+);
+
+-- The time of an account's next free slot under its rate.
+CREATE UNLOGGED TABLE fleet.pace (
+  appid text PRIMARY KEY,
+  next timestamptz NOT NULL
+);
+
+-- Cool-downs and refused credentials of accounts, as one node has met them.
+CREATE TABLE fleet.rest (
+  appid text NOT NULL,
+  what text NOT NULL,
+  until timestamptz NOT NULL,
+  code text,
+  life bigint NOT NULL,
+  PRIMARY KEY (appid, what)
+);
+
+INSERT INTO fleet.about (version, oldest) VALUES (1, 1);

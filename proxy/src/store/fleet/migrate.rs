@@ -1,0 +1,77 @@
+//! The schema of the fleet's database: `migrations/fleet/NNNN_name.sql`, applied by an operator's command only.
+//!
+//! Each step is applied in one transaction under an advisory lock, with its number in `fleet.about`. Nodes never migrate.
+
+use tokio_postgres::{Client, Error};
+
+/// One step of the schema.
+struct Migration {
+    #[cfg_attr(not(test), expect(dead_code, reason = "a test compares it with the folder"))]
+    file: &'static str,
+    sql: &'static str,
+}
+
+macro_rules! migration {
+    ($file:literal) => {
+        Migration { file: $file, sql: include_str!(concat!("../../../../migrations/fleet/", $file)) }
+    };
+}
+
+const MIGRATIONS: &[Migration] = &[migration!("0001_fleet.sql")];
+
+/// The key of the advisory lock under which the schema changes: "cmiotflt" in ASCII.
+const LOCK: i64 = i64::from_be_bytes(*b"cmiotflt");
+
+/// The version of the schema that this proxy needs.
+pub fn version() -> i32 {
+    // The list does not have 2^31 elements.
+    i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
+}
+
+/// Applies the steps that are missing, and returns the versions before and after.
+///
+/// # Errors
+/// When the role may not change the schema, or the server fails; nothing of the failed step is applied.
+pub async fn migrate(client: &mut Client) -> Result<(i32, i32), Error> {
+    let before = applied(client).await?;
+    for (index, migration) in MIGRATIONS.iter().enumerate() {
+        let number = i32::try_from(index + 1).unwrap_or(i32::MAX); // as in `version`
+        let transaction = client.transaction().await?;
+        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+        if applied(&transaction).await? >= number {
+            continue;
+        }
+        transaction.batch_execute(migration.sql).await?;
+        transaction.execute("UPDATE fleet.about SET version = $1", &[&number]).await?;
+        transaction.commit().await?;
+    }
+    Ok((before, applied(client).await?.max(before)))
+}
+
+/// The number of steps that were applied; zero without the schema.
+///
+/// # Errors
+/// When the server fails.
+pub async fn applied(client: &impl tokio_postgres::GenericClient) -> Result<i32, Error> {
+    let exists = client.query_one("SELECT to_regclass('fleet.about') IS NOT NULL", &[]).await?;
+    if !exists.get::<_, bool>(0) {
+        return Ok(0);
+    }
+    Ok(client.query_one("SELECT version FROM fleet.about", &[]).await?.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_folder_is_a_step_in_its_order() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations/fleet");
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        assert_eq!(files, MIGRATIONS.iter().map(|one| one.file).collect::<Vec<_>>());
+    }
+}
