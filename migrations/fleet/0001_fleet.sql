@@ -116,3 +116,21 @@ CREATE TABLE fleet.rest (
 );
 
 INSERT INTO fleet.about (version, oldest) VALUES (1, 1);
+
+-- Gives the role of the nodes its rights. `cmiot-proxy fleet migrate` calls it after each migration. The role that owns the
+-- schema has them already.
+CREATE FUNCTION fleet.grant_node(node_role text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF node_role = current_user THEN
+    RETURN;
+  END IF;
+  EXECUTE format('GRANT USAGE ON SCHEMA fleet TO %I', node_role);
+  EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA fleet TO %I', node_role);
+  EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON fleet.about FROM %I', node_role);
+  EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA fleet TO %I', node_role);
+  EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA fleet TO %I', node_role);
+  -- The rights on the central audit are narrower: its own migration defines them.
+  IF to_regprocedure('audit.grant_node(text)') IS NOT NULL THEN
+    PERFORM audit.grant_node(node_role);
+  END IF;
+END $$;

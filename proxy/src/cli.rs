@@ -26,6 +26,7 @@ mod check;
 mod client;
 #[cfg(feature = "demo")]
 mod demo;
+mod fleet;
 mod health;
 mod http_client;
 pub(crate) mod language;
@@ -68,6 +69,7 @@ enum Command {
     Check(check::Check),
     Cache(cache::Cache),
     Client(client::ClientCommand),
+    Fleet(fleet::FleetCommand),
     Health(health::Health),
     Status(status::Status),
     Lookup(lookup::Lookup),
@@ -92,6 +94,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Cache(cache) => cache.run(),
             Command::Client(client) => client.run(),
+            Command::Fleet(fleet) => fleet.run(),
             Command::Health(health) => health.run(),
             Command::Status(status) => status.run(),
             Command::Lookup(lookup) => lookup.run(),

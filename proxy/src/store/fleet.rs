@@ -2,5 +2,6 @@
 
 pub mod link;
 pub mod migrate;
+pub mod operate;
 
 pub use link::{Link, LinkError};

@@ -28,6 +28,15 @@ pub fn version() -> i32 {
     i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
 }
 
+/// The SQL of the steps after `version`, for an operator whose own role may not create schemas.
+pub fn sql_after(version: i32) -> String {
+    let skip = usize::try_from(version).unwrap_or(0); // a version is never negative
+    let steps = MIGRATIONS.iter().enumerate().skip(skip);
+    steps
+        .map(|(index, one)| format!("{}\nUPDATE fleet.about SET version = {};\n", one.sql, index + 1))
+        .collect()
+}
+
 /// Applies the steps that are missing, and returns the versions before and after.
 ///
 /// # Errors

@@ -1,0 +1,262 @@
+//! The statements of operators' commands about a fleet: its nodes, their lives, and the release of a node's number.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Object, PoolError};
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use super::link::pool;
+use super::migrate;
+use crate::clock::timeout;
+use crate::config::fleet::{Fleet, Secret};
+
+/// Time for the connection of a command.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection of an operator's command.
+pub struct Session(Object);
+
+/// Failure of an operator's command.
+#[derive(Debug, thiserror::Error)]
+pub enum OperateError {
+    /// No connection.
+    #[error("cannot connect to the database of the fleet: {0}")]
+    Connect(String),
+    /// The role may not do it.
+    #[error("the role may not do this: {0}")]
+    Rights(String),
+    /// The server refused a statement.
+    #[error("the database of the fleet refused a statement: {0}")]
+    Statement(String),
+    /// The schema is absent.
+    #[error("the database has no fleet: run `cmiot-proxy fleet migrate` first")]
+    NoSchema,
+}
+
+impl From<tokio_postgres::Error> for OperateError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let rights = error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE);
+        // The text of the error itself has no more than "db error".
+        let text = error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
+        if rights { Self::Rights(text) } else { Self::Statement(text) }
+    }
+}
+
+/// The state of a fleet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Overview {
+    /// Identity of the fleet.
+    pub fleet: String,
+    /// The version of the schema, and the oldest version of a node that may use it.
+    pub version: i32,
+    /// The oldest version of a node that may use the schema.
+    pub oldest: i32,
+    /// The version of the server.
+    pub server: String,
+    /// The number of the last purge.
+    pub generation: i64,
+    /// The nodes, by number.
+    pub nodes: Vec<Node>,
+}
+
+/// A node of a fleet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Node {
+    /// Its number, 0 to 99.
+    pub number: i16,
+    /// The public key of its store.
+    pub store: Vec<u8>,
+    /// Its last life; none if it never started.
+    pub life: Option<Life>,
+}
+
+/// One start of a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Life {
+    /// Its number in the fleet.
+    pub id: i64,
+    /// Whether its heartbeat is recent: it takes part in the fleet.
+    pub is_alive: bool,
+    /// Whether it has ended for good.
+    pub gone: bool,
+    /// Seconds since its begin, by the clock of the database.
+    pub seconds: i64,
+    /// The heartbeats that it stored.
+    pub beats: i64,
+    /// The last purge that it applied.
+    pub applied: i64,
+}
+
+/// Result of the release of a node's number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Released {
+    /// The number is free.
+    Free,
+    /// No store has this number.
+    Unknown,
+    /// The node runs: its number stays.
+    Alive,
+}
+
+impl Session {
+    /// Connects with the settings of `[fleet]`, or as another role.
+    ///
+    /// # Errors
+    /// [`OperateError::Connect`].
+    pub async fn connect(
+        settings: &Fleet,
+        role: Option<(&str, Option<Secret>)>,
+    ) -> Result<Self, OperateError> {
+        let mut settings = settings.clone();
+        if let Some((user, password)) = role {
+            (settings.user, settings.password) = (user.to_owned(), password);
+        }
+        let pool = pool(&settings, "cmiot-proxy/operator", 1);
+        let connected = timeout(CONNECT_TIMEOUT, pool.get()).await;
+        let connected =
+            connected.map_err(|_| OperateError::Connect(format!("no answer within {CONNECT_TIMEOUT:?}")))?;
+        connected.map(Self).map_err(|error| OperateError::Connect(reason(&error)))
+    }
+
+    /// Applies the missing steps of the schema, and gives the role of the nodes its rights. Returns the versions before
+    /// and after.
+    ///
+    /// # Errors
+    /// [`OperateError`]; nothing of a failed step is applied.
+    pub async fn migrate(&mut self, node_role: &str) -> Result<(i32, i32), OperateError> {
+        let client: &mut Client = &mut self.0;
+        let versions = migrate::migrate(client).await?;
+        client.execute("SELECT fleet.grant_node($1)", &[&node_role]).await?;
+        Ok(versions)
+    }
+
+    /// The version of the schema; zero without one.
+    ///
+    /// # Errors
+    /// [`OperateError`].
+    pub async fn version(&self) -> Result<i32, OperateError> {
+        let client: &Client = &self.0;
+        Ok(migrate::applied(client).await?)
+    }
+
+    /// The nodes and their lives.
+    ///
+    /// # Errors
+    /// [`OperateError`]; [`OperateError::NoSchema`] before the first migration.
+    pub async fn overview(&self) -> Result<Overview, OperateError> {
+        if self.version().await? == 0 {
+            return Err(OperateError::NoSchema);
+        }
+        let about = self
+            .0
+            .query_one(
+                "SELECT fleet::text, version, oldest, current_setting('server_version') AS server,
+                        (SELECT coalesce(max(generation), 0) FROM fleet.purge) AS generation
+                 FROM fleet.about",
+                &[],
+            )
+            .await?;
+        let rows = self
+            .0
+            .query(
+                "SELECT n.node, n.store, l.id, l.gone, NOT l.gone AND l.until > fleet.now() AS alive,
+                        extract(epoch FROM fleet.now() - l.began)::bigint AS seconds, l.beats, l.applied
+                 FROM fleet.node n
+                 LEFT JOIN LATERAL (SELECT * FROM fleet.life WHERE node = n.node ORDER BY id DESC LIMIT 1) l ON true
+                 ORDER BY n.node",
+                &[],
+            )
+            .await?;
+        let nodes = rows.iter().map(|row| Node {
+            number: row.get("node"),
+            store: row.get("store"),
+            life: row.get::<_, Option<i64>>("id").map(|id| Life {
+                id,
+                is_alive: row.get("alive"),
+                gone: row.get("gone"),
+                seconds: row.get("seconds"),
+                beats: row.get("beats"),
+                applied: row.get("applied"),
+            }),
+        });
+        Ok(Overview {
+            fleet: about.get("fleet"),
+            version: about.get("version"),
+            oldest: about.get("oldest"),
+            server: about.get("server"),
+            generation: about.get("generation"),
+            nodes: nodes.collect(),
+        })
+    }
+
+    /// Frees a node's number for another store, unless the node runs.
+    ///
+    /// # Errors
+    /// [`OperateError`].
+    pub async fn release(&mut self, node: i16) -> Result<Released, OperateError> {
+        let transaction = self.0.transaction().await?;
+        let found = transaction
+            .query_opt(
+                "SELECT EXISTS (SELECT FROM fleet.life WHERE node = $1 AND NOT gone AND until > fleet.now()) AS alive
+                 FROM fleet.node WHERE node = $1 FOR UPDATE",
+                &[&node],
+            )
+            .await?;
+        match found.map(|row| row.get("alive")) {
+            None => Ok(Released::Unknown),
+            Some(true) => Ok(Released::Alive),
+            Some(false) => {
+                transaction.execute("DELETE FROM fleet.node WHERE node = $1", &[&node]).await?;
+                transaction.commit().await?;
+                Ok(Released::Free)
+            }
+        }
+    }
+
+    /// Seconds by which the clock of the database is ahead of `unix`, negative if it is behind.
+    ///
+    /// # Errors
+    /// [`OperateError`].
+    pub async fn clock_ahead(&self, unix: f64) -> Result<f64, OperateError> {
+        let row = self.0.query_one("SELECT extract(epoch FROM fleet.now())::float8", &[]).await?;
+        Ok(row.get::<_, f64>(0) - unix)
+    }
+
+    /// The tables of the fleet, with the rights on them that a node needs and this role lacks, such as
+    /// "fleet.answer (INSERT)".
+    ///
+    /// # Errors
+    /// [`OperateError`].
+    pub async fn missing_rights(&self) -> Result<Vec<String>, OperateError> {
+        let rows = self
+            .0
+            .query(
+                "SELECT format('fleet.%s (%s)', c.relname, p.wanted)
+                 FROM pg_class c
+                 JOIN pg_namespace s ON s.oid = c.relnamespace AND s.nspname = 'fleet'
+                 CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p(wanted)
+                 WHERE c.relkind = 'r' AND (c.relname <> 'about' OR p.wanted = 'SELECT')
+                   AND NOT has_table_privilege(c.oid, p.wanted)
+                 ORDER BY 1",
+                &[],
+            )
+            .await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+}
+
+/// The reason for which no connection was made, with that of the server or the operating system.
+fn reason(error: &PoolError) -> String {
+    use std::error::Error;
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let inner = error.to_string();
+        if !text.contains(&inner) {
+            text = format!("{text}: {inner}");
+        }
+        cause = error.source();
+    }
+    text
+}
