@@ -1,0 +1,19 @@
+//! End-to-end tests of a fleet: several proxies over one PostgreSQL server, each reached through a partition of its own.
+//!
+//! Server, partitions and proxies are processes and sockets of the test; `cargo xtask ci fleet` installs PostgreSQL and
+//! runs these tests. The simplest tests come first.
+#![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
+
+// The path makes this folder the parent of `support.rs`, whose modules are in `tests/support/`.
+#[path = ".."]
+mod shared {
+    #[allow(dead_code, unused_imports, reason = "the other end-to-end tests use the rest")]
+    pub(crate) mod support;
+}
+use shared::support;
+
+// The server, the partitions and the proxies that the tests start.
+mod harness;
+
+// The harness itself: a killed or paused server, and each mode of a partition.
+mod harness_tests;
