@@ -48,6 +48,11 @@ const STAGES: &[Stage] = &[
     },
     Stage { name: "test", about: "cargo xtask test", run: || test::run().map(Some) },
     Stage {
+        name: "fleet",
+        about: "Several proxies over one PostgreSQL server pass their tests",
+        run: || test::fleet().map(Some),
+    },
+    Stage {
         name: "api",
         about: "The operators' listener answers as docs/openapi.yaml says",
         run: || plain(api::stage),
@@ -103,7 +108,7 @@ pub(crate) fn command(names: &[String]) -> Result<ExitCode> {
         tools::toolchain()?;
     }
     let mut reports = Vec::new();
-    let mut tally = None;
+    let mut tally: Option<Tally> = None;
     for stage in STAGES.iter().filter(|stage| names.is_empty() || names.iter().any(|name| name == stage.name))
     {
         println!("\n=== {}: {}", stage.name, stage.about);
@@ -112,7 +117,10 @@ pub(crate) fn command(names: &[String]) -> Result<ExitCode> {
             Ok(None) => None,
             Ok(Some(tests)) => {
                 let failure = (!tests.is_good()).then(|| "not every test ran and passed".to_owned());
-                tally = Some(tests);
+                tally = Some(match tally {
+                    Some(earlier) => earlier.plus(tests),
+                    None => tests,
+                });
                 failure
             }
             Err(error) => Some(format!("{error:#}")),
@@ -141,6 +149,8 @@ fn fmt() -> Result<()> {
 
 fn clippy() -> Result<()> {
     Run::cargo("clippy --workspace --all-targets --all-features -- -D warnings").run()?;
+    // Not among all targets, since it is no test of `cargo test`.
+    Run::cargo("clippy --package cmiot-proxy --test fleet --all-features -- -D warnings").run()?;
     Run::cargo("clippy --package cmiot-signer --all-targets --no-default-features -- -D warnings").run()?;
     Run::cargo("clippy --package cmiot-proxy --all-targets --no-default-features -- -D warnings").run()
 }

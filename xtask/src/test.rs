@@ -1,4 +1,5 @@
-//! `cargo xtask test`: fetches what the tests need, builds the workspace, and runs every test and documented example.
+//! `cargo xtask test`: fetches what the tests need, builds the workspace, and runs every test and documented example,
+//! except the tests that need PostgreSQL. `cargo xtask ci fleet` runs these; the command prints that line.
 //!
 //! It fails when a test fails and also when one is skipped: a test that does not run proves nothing. The counts come
 //! from the runners' own closing lines; the last lines printed are nextest's, then one for both runners:
@@ -18,8 +19,8 @@ use crate::tools;
 
 /// Result of the tests.
 pub(crate) struct Tally {
-    /// Nextest's closing line.
-    summary: String,
+    /// Nextest's closing line of each run.
+    summaries: Vec<String>,
     /// Nextest's tests and documented examples together.
     counts: Counts,
 }
@@ -38,6 +39,7 @@ struct Counts {
 pub(crate) fn command() -> Result<ExitCode> {
     tools::toolchain()?;
     let tally = run()?;
+    println!("The tests that need PostgreSQL are not among these: run them by `cargo xtask ci fleet`.");
     tally.print();
     Ok(if tally.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -52,14 +54,29 @@ pub(crate) fn run() -> Result<Tally> {
     Run::cargo("build --workspace").run()?;
     // The tests build these themselves, but none should be slow for having been the first.
     firmware::build_gateways()?;
-    let (summary, tests) = tests(nextest)?;
+    let (summary, tests) = tests(nextest, "--workspace")?;
     let examples = documented_examples()?;
-    let counts = Counts {
-        passed: tests.passed + examples.passed,
-        failed: tests.failed + examples.failed,
-        skipped: tests.skipped + examples.skipped,
-    };
-    Ok(Tally { summary, counts })
+    Ok(Tally { summaries: vec![summary], counts: tests.plus(examples) })
+}
+
+/// Installs PostgreSQL, then runs and counts the tests that need it. `proxy/Cargo.toml` excludes them from other runs.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn fleet() -> Result<Tally> {
+    tools::postgres()?;
+    let (summary, counts) = tests(tools::NEXTEST.ready()?, "--package cmiot-proxy --test fleet")?;
+    Ok(Tally { summaries: vec![summary], counts })
+}
+
+impl Counts {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            skipped: self.skipped + other.skipped,
+        }
+    }
 }
 
 impl Tally {
@@ -68,27 +85,35 @@ impl Tally {
         self.counts.failed == 0 && self.counts.skipped == 0
     }
 
+    /// Both runs together.
+    pub(crate) fn plus(mut self, other: Self) -> Self {
+        self.summaries.extend(other.summaries);
+        Self { counts: self.counts.plus(other.counts), ..self }
+    }
+
     /// Prints the closing lines.
     pub(crate) fn print(&self) {
         let Counts { passed, failed, skipped } = self.counts;
         if skipped > 0 {
             println!("A skipped test proves nothing, so the run counts as failed: let it run, or remove it.");
         }
-        println!("{}", self.summary);
+        println!("{}", self.summaries.join("\n"));
         println!("tests: {passed} passed, {failed} failed, {skipped} skipped");
     }
 }
 
-/// Unit tests, and the end-to-end tests over the real executable.
-fn tests(nextest: Run) -> Result<(String, Counts)> {
+/// The tests that cargo finds with these arguments.
+fn tests(nextest: Run, which: &str) -> Result<(String, Counts)> {
     let mut found = None;
     // Nextest reports on standard error; colours would hide the counts.
-    let status =
-        nextest.args(["run", "--workspace", "--color", "never"]).run_reading(Stream::Stderr, |line| {
+    let status = nextest.args(["run"]).args(which.split(' ')).args(["--color", "never"]).run_reading(
+        Stream::Stderr,
+        |line| {
             if let Some(counts) = nextest_counts(line) {
                 found = Some((line.to_owned(), counts));
             }
-        })?;
+        },
+    )?;
     let (summary, counts) = found.with_context(|| format!("no test was run ({status})"))?;
     ensure!(status.success() || counts.failed > 0, "nextest failed, but counted no failed test ({status})");
     Ok((summary, counts))
@@ -165,9 +190,11 @@ mod tests {
     #[test]
     fn a_skipped_test_spoils_the_run() {
         let tally =
-            |failed, skipped| Tally { summary: String::new(), counts: Counts { passed: 1, failed, skipped } };
+            |failed, skipped| Tally { summaries: Vec::new(), counts: Counts { passed: 1, failed, skipped } };
         assert!(tally(0, 0).is_good());
         assert!(!tally(1, 0).is_good());
         assert!(!tally(0, 1).is_good());
+        assert!(!tally(0, 0).plus(tally(1, 0)).is_good());
+        assert_eq!(tally(0, 0).plus(tally(0, 0)).counts.passed, 2);
     }
 }

@@ -119,6 +119,39 @@ pub(crate) fn peers() -> Result<()> {
     install_packages(PEERS)
 }
 
+/// Brings the server programs of PostgreSQL, without the server that Debian's package would create and start.
+///
+/// # Errors
+/// As [`packages`].
+pub(crate) fn postgres() -> Result<()> {
+    const CONFIG: &str = "/etc/postgresql-common/createcluster.conf";
+    const NO_SERVER: &str = "create_main_cluster = false";
+    let is_there = || {
+        let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        versions.map(|version| version.path().join("bin/postgres")).any(|program| program.is_file())
+    };
+    if is_there() {
+        return Ok(());
+    }
+    println!("PostgreSQL is missing (Debian's package postgresql): the tests of several proxies share one");
+    ensure!(
+        is_root()?,
+        "install what is missing, as root: mkdir -p /etc/postgresql-common && echo '{NO_SERVER}' > {CONFIG} && \
+         apt-get update && apt-get install -y postgresql"
+    );
+    // One of an administrator stays, and so do the servers that it asks for.
+    if !Path::new(CONFIG).exists() {
+        fs::create_dir_all(Path::new(CONFIG).with_file_name(""))?;
+        fs::write(CONFIG, format!("{NO_SERVER}\n")).context(CONFIG)?;
+    }
+    install(&["postgresql"])?;
+    ensure!(
+        is_there(),
+        "package postgresql is installed, but its server program is not in /usr/lib/postgresql"
+    );
+    Ok(())
+}
+
 /// Emulator for executables of this processor, from its Debian package.
 ///
 /// # Errors
@@ -169,9 +202,8 @@ pub(crate) fn install(names: &[&str]) -> Result<()> {
     if names.iter().all(is_there) {
         return Ok(());
     }
-    let is_root = Run::new("id").args(["-u"]).output()?.trim() == "0";
     ensure!(
-        is_root && on_path("apt-get").is_some(),
+        is_root()? && on_path("apt-get").is_some(),
         "install what is missing, as root: apt-get update && apt-get install -y {}",
         names.join(" ")
     );
@@ -181,6 +213,10 @@ pub(crate) fn install(names: &[&str]) -> Result<()> {
         .args(names)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .run()
+}
+
+fn is_root() -> Result<bool> {
+    Ok(Run::new("id").args(["-u"]).output()?.trim() == "0")
 }
 
 /// Brings what `xtask/data/NAME.txt` names, packages of PyPI at their versions, into a virtual environment of its own
