@@ -21,7 +21,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::admin_client::{AdminArgs, AdminClient, AdminResponse};
 use super::card::{self, CardArg};
-use super::language;
+use super::{fleet, language};
 
 /// Check a configuration and print it with every default filled in, secrets redacted.
 ///
@@ -43,7 +43,8 @@ pub(super) struct Check {
     #[arg(long, conflicts_with_all = ["config", "live"])]
     keys: bool,
     /// Make one real call with each password of each account and print the carrier's reply; through the running proxy, if
-    /// one runs, after it has reloaded the configuration
+    /// one runs, after it has reloaded the configuration. With [fleet], check the database too: version, schema, clock,
+    /// rights
     #[arg(long)]
     live: bool,
     /// The card that --live asks about, - for one on standard input; any reply but a refusal of credentials shows that they
@@ -86,6 +87,16 @@ impl Check {
     }
 
     async fn ask(&self, config: Config, path: &Path) -> anyhow::Result<ExitCode> {
+        let fleet_is_well = match &config.fleet {
+            Some(settings) => fleet::check(settings).await?,
+            None => true,
+        };
+        let accounts = self.ask_accounts(config, path).await?;
+        Ok(if fleet_is_well { accounts } else { ExitCode::FAILURE })
+    }
+
+    /// Asks the carrier about each account.
+    async fn ask_accounts(&self, config: Config, path: &Path) -> anyhow::Result<ExitCode> {
         // Both would number calls, so a running proxy makes them.
         match store::holder(&config.store_dir) {
             Ok(Some(holder)) if holder.admin.is_none() && !self.admin.connect.has_url() => bail!(said!(

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Subcommand, ValueEnum};
+use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::fleet::{Fleet, Secret};
 use cmiot_proxy::config::{Config, read_secret};
 use cmiot_proxy::store::fleet::migrate;
@@ -163,6 +164,55 @@ impl ReleaseNode {
             )),
         }
     }
+}
+
+/// Connects to the database of a fleet, and prints its version, that of its schema, its clock, and the rights that the role
+/// lacks. Returns whether a node can work with it.
+pub(super) async fn check(settings: &Fleet) -> anyhow::Result<bool> {
+    let (session, overview) = match ask(settings).await {
+        Ok(asked) => asked,
+        Err(error) => {
+            say!("fleet: {error}", "集群：{error}");
+            return Ok(false);
+        }
+    };
+    let ahead = session.clock_ahead(Clock::system().now().as_micros() as f64 / 1e6).await?;
+    say!(
+        "fleet: PostgreSQL {server}, schema {version}, clock {ahead:+.3} s from this machine's",
+        "集群：PostgreSQL {server}，数据库模式 {version}，时钟与本机相差 {ahead:+.3} 秒",
+        server = overview.server,
+        version = overview.version
+    );
+    let needed = migrate::version();
+    let fits = overview.version >= needed && overview.oldest <= needed;
+    if !fits {
+        say!(
+            "fleet: this executable needs schema {needed}: run `cmiot-proxy fleet migrate`, or upgrade the executable",
+            "集群：本程序需要数据库模式 {needed}：请运行 `cmiot-proxy fleet migrate`，或升级本程序"
+        );
+    }
+    let missing = session.missing_rights().await?;
+    if !missing.is_empty() {
+        say!(
+            "fleet: the role lacks rights: {rights}; `cmiot-proxy fleet migrate` grants them",
+            "集群：该角色缺少权限：{rights}；`cmiot-proxy fleet migrate` 会授予",
+            rights = missing.join(", ")
+        );
+    }
+    let is_near = ahead.abs() <= 1.0;
+    if !is_near {
+        say!(
+            "fleet: the clocks differ by more than 1 s: correct both by NTP",
+            "集群：两个时钟相差超过 1 秒：请用 NTP 校正"
+        );
+    }
+    Ok(fits && missing.is_empty() && is_near)
+}
+
+async fn ask(settings: &Fleet) -> Result<(Session, Overview), OperateError> {
+    let session = Session::connect(settings, None).await?;
+    let overview = session.overview().await?;
+    Ok((session, overview))
 }
 
 /// The settings of `[fleet]` in a configuration file.
