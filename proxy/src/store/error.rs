@@ -2,6 +2,7 @@
 //!
 //! Outside the store an error is text, so that one failure can be reported to many waiters.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -160,8 +161,12 @@ impl StoreError {
     /// The action for the operator.
     pub fn remedy(&self) -> &'static str {
         match &self.fault {
+            // docs/operations.md, "Upgrade and rollback", has the same order.
+            Fault::Newer { .. } if self.file.file_name() == Some(OsStr::new("cache.db")) => {
+                "start the cmiot-proxy that wrote it, or a later one; or remove the file, which is only a cache"
+            }
             Fault::Newer { .. } => {
-                "start the cmiot-proxy that wrote it, or restore the folder from before that upgrade"
+                "start the cmiot-proxy that wrote it, or a later one; do not replace the file by an older copy: the last resort is `cmiot-proxy restore` of a backup from before the upgrade"
             }
             Fault::Foreign => "set `dir` of [store] to a folder that the proxy alone uses",
             Fault::StateLost => {

@@ -347,7 +347,7 @@ mod tests {
         let error = open(&path, Kind::State, Synchronous::Full).unwrap_err();
         assert_eq!(error.fault(), &Fault::Newer { found: later, known: later - 1 });
         let text = error.to_string();
-        assert!(text.contains("state.db") && text.contains("restore the folder"), "{text}");
+        assert!(text.contains("state.db") && text.contains("`cmiot-proxy restore` of a backup"), "{text}");
         assert_eq!(user_version(&Connection::open(&path).unwrap()), later);
     }
 
