@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use cmiot_simulator::{Answer, Rule};
+use tokio::process::Command;
 
 use crate::support::{
-    ACCOUNT_APPID, Clocked, MSISDN, Machine, Proxy, Setup, card_number, carrier, eventually, logged,
-    write_secret,
+    ACCOUNT_APPID, Clocked, MSISDN, Machine, Proxy, Setup, card_number, carrier, command, eventually, logged,
+    within, write_config, write_secret,
 };
 
 /// The lines of a log that contain all these texts.
@@ -185,7 +186,7 @@ async fn records_that_wait_long_for_their_commit_are_a_warning() {
 }
 
 #[tokio::test]
-async fn lines_have_no_timestamp_in_the_journal_and_one_elsewhere() {
+async fn lines_have_a_priority_and_no_timestamp_in_the_journal() {
     let carrier = carrier().await;
     let named = "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec \"$0\" \"$@\"";
     for (script, journal) in [(named, true), ("JOURNAL_STREAM=1:1 exec \"$0\" \"$@\"", false)] {
@@ -199,7 +200,35 @@ async fn lines_have_no_timestamp_in_the_journal_and_one_elsewhere() {
             // The timestamp is at UTC; no other field of the line is a time.
             let dated = line.split(['"', ' ']).any(|word| word.starts_with("20") && word.ends_with('Z'));
             assert_eq!(dated, !journal, "{script}: {line}");
+            // journald takes the priority from text lines; an object of the JSON format stays one.
+            let warned = lines(&log, &["WARN"])[0];
+            for (line, priority) in [(line, "<6>"), (warned, "<4>")] {
+                assert_eq!(line.starts_with(priority), journal && format == "text", "{script}: {line}");
+            }
+            assert!(format == "text" || log.lines().all(|line| line.starts_with('{')), "{log}");
         }
+    }
+}
+
+#[tokio::test]
+async fn each_line_of_an_error_of_the_start_has_its_priority_in_the_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    write_config(
+        &folder.path().join("proxy.toml"),
+        "[store]\ndir = \"data\"\nwrong = 1\n[audit]\nalso = 1\n",
+    );
+    let named = "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec \"$0\" \"$@\"";
+    for (script, prefix) in [(named, "<3>"), ("exec \"$0\" \"$@\"", "")] {
+        // Standard error is a pipe, as a stream of the journal is a socket.
+        let serve = command(folder.path());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).arg(serve.as_std().get_program());
+        shell.args(["serve", "--config", "proxy.toml"]).current_dir(folder.path());
+        let output = within("the end of the start", shell.output()).await.unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && error.lines().count() > 1, "{error}");
+        assert!(error.starts_with(&format!("{prefix}cmiot-proxy: ")), "{error}");
+        assert!(error.lines().all(|line| line.starts_with(prefix) && !line.starts_with("<3><3>")), "{error}");
     }
 }
 

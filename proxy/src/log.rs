@@ -3,7 +3,8 @@
 //! The line of an event is copied into a bounded buffer, which a dedicated thread writes out. While standard error is a
 //! full pipe, closed or on a full disk, lines that exceed the buffer are dropped and counted (`cmiot_log_lines_dropped_total`,
 //! and a WARN once lines are written again). INFO and below may fill `CAPACITY`; WARN has a `RESERVE` in addition, and
-//! ERROR and audit anchors have another one. Each line is made printable: one event is one line.
+//! ERROR and audit anchors have another one. Each line is made printable: one event is one line. A text line to the journal
+//! begins with its priority (sd-daemon(3)), which journald removes and stores as a field.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -64,6 +65,8 @@ struct Queue {
 pub enum LogForm {
     /// Text; `true` with the colours of a terminal.
     Text(bool),
+    /// Text for the journal: each line begins with its priority.
+    Journal,
     /// A JSON object per line.
     Json,
 }
@@ -78,6 +81,8 @@ pub struct Lines {
 /// Receives the line of one event.
 pub struct Line<'a> {
     lines: &'a Lines,
+    /// The priority of the event's level, or nothing.
+    prefix: &'static str,
     limit: usize,
 }
 
@@ -124,12 +129,13 @@ impl Log {
     }
 
     /// Queues one line, with its line break, unless more than `limit` bytes would wait.
-    fn push(&self, line: &[u8], limit: usize) {
+    fn push(&self, prefix: &str, line: &[u8], limit: usize) {
         let mut queue = self.shared.lock();
-        if queue.lines.len().saturating_add(line.len()) > limit {
+        if queue.lines.len().saturating_add(prefix.len()).saturating_add(line.len()) > limit {
             queue.dropped = queue.dropped.saturating_add(1);
             return;
         }
+        queue.lines.extend_from_slice(prefix.as_bytes());
         queue.lines.extend_from_slice(line);
         if std::mem::take(&mut queue.idle) {
             drop(queue);
@@ -150,6 +156,28 @@ pub fn is_journal(stream: impl AsFd) -> bool {
 fn is_stream(named: &str, device: u64, inode: u64) -> bool {
     let Some((named_device, named_inode)) = named.split_once(':') else { return false };
     named_device.parse() == Ok(device) && named_inode.parse() == Ok(inode)
+}
+
+/// The prefix by which journald takes the priority of a line (sd-daemon(3); the numbers are those of syslog(3)).
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        Level::DEBUG | Level::TRACE => "<7>",
+    }
+}
+
+/// A text for standard error, of one line or several: with the priority before each line if standard error leads to the
+/// journal, and unchanged otherwise.
+pub fn for_stderr(text: &str, level: Level) -> Cow<'_, str> {
+    if is_journal(io::stderr()) { Cow::Owned(prefixed(text, level)) } else { Cow::Borrowed(text) }
+}
+
+/// The text with the priority before each line.
+fn prefixed(text: &str, level: Level) -> String {
+    let lines: Vec<_> = text.split('\n').map(|line| format!("{}{line}", priority(level))).collect();
+    lines.join("\n")
 }
 
 /// Lines of the process's log that were dropped.
@@ -242,10 +270,11 @@ impl<'a> MakeWriter<'a> for Lines {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line { lines: self, limit: CAPACITY }
+        Line { lines: self, prefix: self.form.prefix(Level::INFO), limit: CAPACITY }
     }
 
     fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line<'a> {
+        let prefix = self.form.prefix(*event.level());
         let limit = match *event.level() {
             Level::ERROR => CAPACITY + 2 * RESERVE,
             Level::WARN => CAPACITY + RESERVE,
@@ -253,7 +282,7 @@ impl<'a> MakeWriter<'a> for Lines {
             Level::INFO if event.fields().field("anchor").is_some() => CAPACITY + 2 * RESERVE,
             _ => CAPACITY,
         };
-        Line { lines: self, limit }
+        Line { lines: self, prefix, limit }
     }
 }
 
@@ -262,10 +291,10 @@ impl Write for Line<'_> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let line = event.strip_suffix(b"\n").unwrap_or(event);
         match self.lines.form.printable(line) {
-            None => self.lines.log.push(event, self.limit),
+            None => self.lines.log.push(self.prefix, event, self.limit),
             Some(mut line) => {
                 line.push('\n');
-                self.lines.log.push(line.as_bytes(), self.limit);
+                self.lines.log.push(self.prefix, line.as_bytes(), self.limit);
             }
         }
         Ok(event.len())
@@ -277,6 +306,11 @@ impl Write for Line<'_> {
 }
 
 impl LogForm {
+    /// The text before each line of an event of this level.
+    fn prefix(self, level: Level) -> &'static str {
+        if self == Self::Journal { priority(level) } else { "" }
+    }
+
     /// The escaped line, if it needs escapes.
     fn printable(self, line: &[u8]) -> Option<String> {
         if line.iter().all(|byte| (b' '..=b'~').contains(byte)) {
@@ -285,7 +319,7 @@ impl LogForm {
         let text = String::from_utf8_lossy(line);
         let escaped = match self {
             Self::Json => printable::escape_json(&text),
-            Self::Text(false) => printable::escape(&text),
+            Self::Text(false) | Self::Journal => printable::escape(&text),
             // Escape characters are the subscriber's own colours: it escapes those of others itself.
             Self::Text(true) => {
                 let parts: Vec<_> = text.split('\x1b').map(printable::escape).collect();
@@ -333,12 +367,12 @@ mod tests {
         let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
         // The first batch waits in the sink; far more lines than fit follow.
         for _ in 0..8 * CAPACITY / line.len() {
-            log.push(&line, CAPACITY);
+            log.push("", &line, CAPACITY);
         }
         let before = log.dropped();
         assert!(before > 0);
-        log.push(b"warning\n", CAPACITY + RESERVE);
-        log.push(b"anchor\n", CAPACITY + 2 * RESERVE);
+        log.push("", b"warning\n", CAPACITY + RESERVE);
+        log.push("", b"anchor\n", CAPACITY + 2 * RESERVE);
         assert_eq!(log.dropped(), before, "the reserve is free when INFO has no space");
         log.flush(Duration::from_millis(1));
         drop(open);
@@ -352,11 +386,11 @@ mod tests {
     #[test]
     fn lines_that_cannot_be_written_are_counted_and_later_ones_written() {
         let (log, open, sink) = gated();
-        log.push(b"one\n", CAPACITY);
+        log.push("", b"one\n", CAPACITY);
         open.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
         log.flush(LONG);
         assert_eq!(log.dropped(), 1);
-        log.push(b"two\n", CAPACITY);
+        log.push("", b"two\n", CAPACITY);
         open.send(Err(io::ErrorKind::WouldBlock.into())).unwrap();
         open.send(Ok(())).unwrap();
         assert_eq!(sink.recv_timeout(LONG).unwrap(), b"two\n");
@@ -391,6 +425,39 @@ mod tests {
         for other in ["8:4712", "9:4711", "8", "", ":", "8:4711:1", "0x8:4711"] {
             assert!(!is_stream(other, 8, 4711), "{other}");
         }
+    }
+
+    #[test]
+    fn each_line_to_the_journal_begins_with_the_priority_of_its_level() {
+        use tracing::subscriber::with_default;
+        /// The lines of one event per level.
+        fn written(form: LogForm) -> String {
+            let (log, open, sink) = gated();
+            drop(open);
+            let subscriber = tracing_subscriber::fmt()
+                .with_max_level(Level::TRACE)
+                .with_writer(log.lines(form))
+                .with_ansi(false)
+                .without_time()
+                .with_target(false)
+                .finish();
+            with_default(subscriber, || {
+                tracing::error!("one\n<0>two");
+                tracing::warn!("three");
+                tracing::info!("four");
+                tracing::debug!("five");
+                tracing::trace!("six");
+            });
+            log.flush(LONG);
+            String::from_utf8(sink.try_iter().flatten().collect()).unwrap()
+        }
+        assert_eq!(
+            written(LogForm::Journal),
+            "<3>ERROR one\\n<0>two\n<4> WARN three\n<6> INFO four\n<7>DEBUG five\n<7>TRACE six\n"
+        );
+        let text = written(LogForm::Text(false));
+        assert!(text.starts_with("ERROR one") && text.contains("\n WARN three\n"), "{text}");
+        assert_eq!(prefixed("a\nb", Level::ERROR), "<3>a\n<3>b");
     }
 
     #[test]

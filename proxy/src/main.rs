@@ -13,7 +13,8 @@ use std::time::Duration;
 use clap::Parser;
 use cmiot_proxy::config::ConfigErrors;
 use cmiot_proxy::language::Language;
-use cmiot_proxy::printable;
+use cmiot_proxy::{log, printable};
+use tracing::Level;
 
 /// `cargo xtask hostile`: after 10,000 connections glibc's allocator keeps the memory of all of them, this one does not;
 /// and musl's is slow under many threads.
@@ -66,7 +67,7 @@ fn explain(help_or_error: &clap::Error) -> ExitCode {
 fn complain(error: String) {
     let (said, done) = mpsc::channel();
     thread::spawn(move || {
-        cli::write_error(&error);
+        cli::write_error(&log::for_stderr(&error, Level::ERROR));
         let _ = said.send(()); // the receiver may have waited long enough
     });
     let _ = done.recv_timeout(Duration::from_secs(1)); // the exit code says it too

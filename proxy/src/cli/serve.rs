@@ -295,14 +295,19 @@ fn log(format: LogFormat) -> std::io::Result<Flush> {
     let colours = format == LogFormat::Text
         && std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let form = if format == LogFormat::Json { LogForm::Json } else { LogForm::Text(colours) };
+    let journal = is_journal(std::io::stderr());
+    let form = match (format, journal) {
+        (LogFormat::Json, _) => LogForm::Json,
+        (LogFormat::Text, true) => LogForm::Journal,
+        (LogFormat::Text, false) => LogForm::Text(colours),
+    };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(Log::to_stderr()?.lines(form))
         .with_ansi(colours)
         .with_target(false);
     // The journal has a timestamp of its own for each line.
-    match (format, is_journal(std::io::stderr())) {
+    match (format, journal) {
         (LogFormat::Text, false) => builder.init(),
         (LogFormat::Text, true) => builder.without_time().init(),
         (LogFormat::Json, false) => builder.json().flatten_event(true).init(),
