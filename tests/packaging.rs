@@ -12,10 +12,13 @@ use tokio::process::{Child, ChildStdout, Command};
 use toml::{Table, Value};
 use yaml_rust2::{Yaml, YamlLoader};
 
-use crate::support::{Gateway, GatewayClient, MSISDN, command, eventually, run, within, write_config};
+use crate::support::{
+    Gateway, GatewayClient, MSISDN, Pki, command, eventually, run, within, write_config, write_secret,
+};
 
 const CONFIGURATION: &str = include_str!("../packaging/proxy.toml");
 const COMPOSE: &str = include_str!("../packaging/compose.yaml");
+const KEYS: &str = include_str!("../docs/configuration.md");
 
 /// An account, which the default configuration leaves to the operator.
 const ACCOUNT: &str = "[[account]]\nname = \"fleet\"\nappid = \"100001\"\nebid = \"0001000000009\"\npassword_env = \"ACCOUNT\"\n";
@@ -81,6 +84,53 @@ async fn the_examples_of_the_default_configuration_are_known_keys_of_the_right_t
     assert!(output.err.contains("fleet.password"), "{}", output.err);
 }
 
+/// The section of the default configuration that begins with this example of a table.
+fn section(table: &str) -> &'static str {
+    let found = CONFIGURATION.split("\n# --- ").find(|text| text.contains(&format!("\n#: [[{table}]]\n")));
+    found.unwrap_or_else(|| panic!("packaging/proxy.toml has no example of [[{table}]]"))
+}
+
+/// The keys of a table, as docs/configuration.md lists them.
+fn documented(table: &str) -> Vec<&'static str> {
+    let heading = format!("\n## `[[{table}]]`\n");
+    let text = KEYS.split(&heading).nth(1).unwrap_or_else(|| panic!("no heading {heading}"));
+    let text = text.split("\n## ").next().unwrap_or_default();
+    text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect()
+}
+
+#[tokio::test]
+async fn the_examples_of_webhooks_derived_clients_and_operations_are_accepted_and_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    write_config(&folder.path().join("hooks-ca.pem"), &Pki::new().root_pem());
+    let secrets = [
+        ("derive.key", "a-key-of-thirty-two-bytes-or-more".to_owned()),
+        ("desk.secret", format!("whsec_{}", "QUFB".repeat(8))),
+    ];
+    for (name, text) in secrets {
+        write_secret(&folder.path().join(name), &text);
+    }
+    let mut text = format!(
+        "{ACCOUNT}ebids = {{ smsusedbydate = \"0001000000901\", gprsusedyesterday = \"0001000000902\" }}\n"
+    );
+    for table in ["derive", "operation", "webhook"] {
+        let keys = documented(table);
+        assert!(keys.len() > 4, "{table}: {keys:?}");
+        for key in keys {
+            assert!(section(table).contains(&format!("\n#: {key} = ")), "[[{table}]] does not show {key}");
+        }
+        let example = section(table).lines().filter_map(|line| line.strip_prefix("#: "));
+        text.extend(example.flat_map(|line| [line, "\n"]));
+    }
+    let found = checked(folder.path(), &format!("{text}[store]\ndir = \"data\"\n")).await;
+    for (table, count, name) in
+        [("derive", 1, "GW7"), ("operation", 2, "smsusedbydate"), ("webhook", 1, "desk")]
+    {
+        let tables = found[table].as_array().unwrap();
+        assert_eq!(tables.len(), count, "{tables:?}");
+        assert!(tables[0].to_string().contains(name), "{tables:?}");
+    }
+}
+
 #[test]
 fn each_key_of_the_default_configuration_follows_an_explanation() {
     let mut explained = false;
@@ -121,6 +171,11 @@ impl Started {
     }
 }
 
+/// A duration in whole seconds, such as `30s`.
+fn seconds(duration: &str) -> u64 {
+    duration.strip_suffix('s').and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{duration}"))
+}
+
 /// The strings of a list.
 fn strings(list: &Yaml) -> Vec<&str> {
     list.as_vec().unwrap().iter().map(|item| item.as_str().unwrap()).collect()
@@ -144,6 +199,12 @@ async fn the_topology_of_the_compose_file_serves_as_processes() {
     let base_url = carrier.line("simulated carrier ").await;
 
     let configuration = compose["configs"]["proxy"]["content"].as_str().unwrap();
+    // Docker kills a container after this time; the drain of this configuration has to fit.
+    write_config(&folder.path().join("drained.toml"), configuration);
+    let environment = [("ACCOUNT_PASSWORD", "carrier"), ("GATEWAY_PASSWORD", "gateway")];
+    let output = run(folder.path(), &["check", "--config", "drained.toml"], &environment).await.success();
+    let drain = output.out.parse::<Table>().unwrap()["gateway"]["drain_timeout"].as_str().unwrap().to_owned();
+    assert!(seconds(services["proxy"]["stop_grace_period"].as_str().unwrap()) > seconds(&drain), "{drain}");
     let data = folder.path().join("data");
     let here = [
         ("http://carrier:9000", base_url.as_str()),
