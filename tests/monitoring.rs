@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use cmiot_proxy::alarms::Condition;
 use serde_json::Value;
 
-use crate::support::{ICCID, MSISDN, Pki, Proxy, Setup, carrier};
+use crate::support::{ICCID, MSISDN, Pki, Proxy, Setup, carrier, write_secret};
 
 const RULES: &str = include_str!("../packaging/prometheus/rules.yml");
 const RULE_TESTS: &str = include_str!("../packaging/prometheus/rules_test.yml");
@@ -29,7 +29,12 @@ async fn in_use() -> Proxy {
     let folder = tempfile::tempdir().unwrap();
     // A certificate with a date.
     std::fs::write(folder.path().join("root.pem"), Pki::new().root_pem()).unwrap();
+    write_secret(&folder.path().join("desk.secret"), &format!("whsec_{}", "QUFB".repeat(8)));
+    // No program listens on this port.
+    let webhook =
+        "name = \"desk\"\nurl = \"http://127.0.0.1:1/\"\nsecret_file = \"desk.secret\"\nevents = [\"alarm\"]";
     let setup = Setup::with_carrier(&carrier)
+        .add("webhook", webhook)
         .set("carrier.tls.ca_file", "root.pem")
         .set("account.0.calls_per_day", 100)
         .set("account.0.calls_per_second", 50)
