@@ -1,26 +1,36 @@
 #!/bin/sh
-# Boots systemd as process 1 of a copy-on-write view of the root folder $1; it runs $2 with the packages $3 and $4, and its
-# log is copied to $5. The caller gives it namespaces of its own.
+# Boots systemd as process 1 of a copy-on-write view of the root folder $1. It runs the script $3 in the folder /packages,
+# with the names of the further files, which are copied there, as arguments; the script's output is appended to $2. The
+# caller gives it namespaces of its own.
 set -eu
-rm -f "$5"
-work=$5.view
+base=$1
+log=$2
+script=$3
+shift 3
+work=$log.view
 mkdir -p "$work"
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$work"
 mkdir "$work/upper" "$work/work" "$work/view"
-mount -t overlay overlay -o "lowerdir=$1,upperdir=$work/upper,workdir=$work/work" "$work/view"
-cp "$2" "$work/view/inside.sh"
-cp "$3" "$work/view/first.deb"
-cp "$4" "$work/view/second.deb"
-: >"$5"
+mount -t overlay overlay -o "lowerdir=$base,upperdir=$work/upper,workdir=$work/work" "$work/view"
+cp "$script" "$work/view/inside.sh"
+mkdir "$work/view/packages"
+names=
+for file in "$@"; do
+    cp "$file" "$work/view/packages/"
+    names="$names ${file##*/}"
+done
+: >"$log"
 touch "$work/view/log"
-mount --bind "$5" "$work/view/log"
+mount --bind "$log" "$work/view/log"
 cat >"$work/view/etc/systemd/system/inside.service" <<END
 [Unit]
 After=multi-user.target
 [Service]
 Type=oneshot
-ExecStart=/bin/sh /inside.sh
+WorkingDirectory=/packages
+Environment=HOME=/root DEBIAN_FRONTEND=noninteractive
+ExecStart=/bin/sh /inside.sh$names
 ExecStopPost=/bin/systemctl --no-block poweroff
 StandardOutput=append:/log
 StandardError=inherit

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The steps, as a service of the systemd under trial.
+# The steps with the packages $1 and $2, a later one, as a service of the systemd under trial.
 set -eu
 unit=cmiot-proxy.service
 config=/etc/cmiot-proxy/cmiot-proxy.toml
@@ -20,7 +20,7 @@ becomes() {
 }
 version=$(systemctl --version | sed -n '1s/systemd \([0-9]*\).*/\1/p')
 step "systemd $version: install"
-dpkg --install /first.deb
+dpkg --install "$1"
 [ "$(stat -c %U:%G:%a /etc/cmiot-proxy)" = root:cmiot-proxy:750 ] || fail "the mode of /etc/cmiot-proxy"
 [ "$(show ActiveState)" = inactive ] || fail "the service was started before it was configured"
 
@@ -92,7 +92,7 @@ becomes ActiveState active
 
 step "an upgrade restarts it"
 pid=$(show MainPID)
-dpkg --install /second.deb
+dpkg --install "$2"
 becomes ActiveState active
 [ "$(show MainPID)" != "$pid" ] || fail "it was not restarted"
 
