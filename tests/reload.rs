@@ -128,6 +128,45 @@ async fn a_load_that_hangs_is_an_alarm_and_delays_no_signal() {
 }
 
 #[tokio::test]
+async fn a_slow_load_leaves_the_alarm_about_a_refused_configuration() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir_in(std::env::temp_dir().canonicalize().unwrap()).unwrap();
+    write_secret(&folder.path().join("gw.password"), GATEWAY_PASSWORD);
+    let setup = Setup::with_carrier(&carrier).unset("client.0.password");
+    let setup = setup.set("client.0.password_file", "gw.password");
+    let machine = Machine::hanging(folder.path(), "gw.password");
+    let hang = folder.path().join("hang");
+    let proxy = Proxy::start_on_machine(folder, setup.clone(), machine).await;
+    // Refused after every file that it names was read.
+    write_config(&proxy.config(), &setup.clone().set("gateway.deadline", "0s").text());
+    proxy.signal("HUP").await;
+    let errors =
+        |text: &str| proxy.log().lines().filter(|line| line.contains("ERROR") && line.contains(text)).count();
+    eventually("the refusal", async || (errors("refused as a whole") > 0).then_some(())).await;
+    let alarm = async || proxy.admin("/ready", "").await.text().to_owned();
+    let refused = "alarm: configuration: the changed configuration is refused";
+    assert!(alarm().await.contains(refused), "{}", alarm().await);
+    assert_eq!(errors("refused as a whole"), 1, "one line for the first refusal: {}", proxy.log());
+    std::fs::write(&hang, "").unwrap();
+    eventually("a slow load", async || proxy.log().contains("and slowly").then_some(())).await;
+    assert!(alarm().await.contains(refused), "{}", alarm().await);
+    std::fs::remove_file(&hang).unwrap();
+    // Its end, and another load.
+    let ended = async || proxy.metrics().await.value("cmiot_config_reloads_total", [("result", "refused")]);
+    let before = ended().await;
+    proxy.signal("HUP").await;
+    eventually("another refusal", async || (ended().await > before).then_some(())).await;
+    assert!(alarm().await.contains(refused), "{}", alarm().await);
+    assert!(!proxy.log().contains("the alarm has ended"), "{}", proxy.log());
+    write_config(&proxy.config(), &setup.text());
+    eventually("the end of the alarm", async || {
+        (!alarm().await.contains("alarm: configuration")).then_some(())
+    })
+    .await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_fifo_in_the_place_of_a_file_is_refused_at_once() {
     let carrier = carrier().await;
     let folder = tempfile::tempdir().unwrap();

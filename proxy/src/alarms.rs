@@ -181,11 +181,28 @@ impl Alarms {
 
     /// Ends a condition. An INFO with its start is logged when it held.
     pub fn clear(&self, condition: Condition) {
-        let ended = self.lock().remove(&condition);
+        self.clear_up_to(condition, Severity::Error);
+    }
+
+    /// Ends a condition if it holds as a warning; an error stays.
+    pub fn clear_warning(&self, condition: Condition) {
+        self.clear_up_to(condition, Severity::Warning);
+    }
+
+    fn clear_up_to(&self, condition: Condition, most: Severity) {
+        let mut all = self.lock();
+        let ends = all.get(&condition).is_some_and(|raised| raised.severity <= most);
+        let ended = if ends { all.remove(&condition) } else { None };
+        drop(all);
         if let Some(Raised { at, .. }) = ended {
             let lasted = whole_millis(self.0.clock.monotonic().saturating_sub(at.monotonic));
             tracing::info!(alarm = condition.name(), since = %at.wall, ?lasted, "the alarm has ended");
         }
+    }
+
+    /// Whether a condition holds with this severity, or a worse one.
+    pub fn holds_as(&self, condition: Condition, severity: Severity) -> bool {
+        self.lock().get(&condition).is_some_and(|raised| raised.severity >= severity)
     }
 
     /// Whether a condition holds.
@@ -247,6 +264,20 @@ mod tests {
         assert!(insert(Severity::Error, text!("expired", "已过期")));
         assert!(!insert(Severity::Warning, text!("expires soon", "即将过期")));
         assert_eq!(texts(&alarms), [(Condition::Certificate, "expires soon".to_owned())]);
+    }
+
+    #[test]
+    fn an_error_stays_when_a_warning_is_cleared() {
+        let alarms = Alarms::new(Clock::manual(START).0);
+        alarms.raise_warning(Condition::Configuration, text!("slow", "慢"));
+        assert!(!alarms.holds_as(Condition::Configuration, Severity::Error));
+        alarms.clear_warning(Condition::Configuration);
+        assert_eq!(alarms.list(), []);
+        alarms.raise(Condition::Configuration, text!("refused", "被拒绝"));
+        alarms.clear_warning(Condition::Configuration);
+        assert!(alarms.holds_as(Condition::Configuration, Severity::Error));
+        alarms.clear(Condition::Configuration);
+        assert_eq!(alarms.list(), []);
     }
 
     #[test]

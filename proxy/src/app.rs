@@ -289,12 +289,21 @@ impl App {
             "修改后的配置被整体拒绝，旧配置继续使用：{error}；请改正（`cmiot-proxy check` 列出每个问题），在此之前不要重启代理：\
              它将无法启动"
         );
+        let is_logged = !self.store.alarms.holds_as(Condition::Configuration, Severity::Error);
         self.store.alarms.raise(Condition::Configuration, text);
-        tracing::error!(error, "the changed configuration is refused as a whole, the old one stays");
+        // An alarm is logged when it begins: the error of a later refusal would be in `/ready` alone.
+        if !is_logged {
+            tracing::error!(error, "the changed configuration is refused as a whole, the old one stays");
+        }
     }
 
-    /// Raises the alarm that a load of the configuration has taken this long, and the old one stays meanwhile.
+    /// Raises the alarm that a load of the configuration has taken this long, and the old one stays meanwhile. The alarm
+    /// about a refused configuration is worse, and stays.
     pub fn report_slow_load(&self, after: Duration) {
+        if self.store.alarms.holds_as(Condition::Configuration, Severity::Error) {
+            tracing::debug!(?after, "the refused configuration is loading again, and slowly");
+            return;
+        }
         let text = text!(
             "the configuration has been loading for {after:?}, and the old one stays: a file that it names is on a file \
              system that does not respond; do not restart the proxy before it does: it would not start",
@@ -303,12 +312,9 @@ impl App {
         self.store.alarms.raise_warning(Condition::Configuration, text);
     }
 
-    /// Ends that alarm after a load that found nothing to apply; `refused` is the error of the last load, if it still holds.
-    pub fn load_ended(&self, refused: Option<&str>) {
-        match refused {
-            Some(error) => self.reject_reload(error),
-            None => self.store.alarms.clear(Condition::Configuration),
-        }
+    /// Ends the alarm about a slow load, after one that found nothing to apply.
+    pub fn load_ended(&self) {
+        self.store.alarms.clear_warning(Condition::Configuration);
     }
 
     /// Stops accepting, finishes requests in flight within the drain timeout, flushes and closes the stores. The admin

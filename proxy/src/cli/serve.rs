@@ -223,7 +223,7 @@ enum Loaded {
 
 impl Files {
     /// [`Self::check`] on a blocking thread, which a file system that does not respond may block without limit. If it
-    /// takes longer than [`SLOW`], the alarm about the configuration is raised.
+    /// takes longer than [`SLOW`], the alarm about the configuration is raised, unless the last one was refused.
     async fn load(&mut self, requested: bool, app: &App) -> anyhow::Result<Loaded> {
         let mut files = self.clone();
         let mut checking = tokio::task::spawn_blocking(move || {
@@ -239,12 +239,11 @@ impl Files {
             Ok(checked) => checked,
             Err(_) => checking.await,
         };
-        let mut loaded;
+        let loaded;
         (*self, loaded) = checked.context("cannot check the configuration")?;
-        match &mut loaded {
-            Loaded::Unchanged if slow => app.load_ended(self.refused.as_deref()),
-            Loaded::Refused { report, .. } => *report |= slow,
-            _ => {}
+        // A configuration that was read or refused changes the alarm itself.
+        if slow && matches!(loaded, Loaded::Unchanged) {
+            app.load_ended();
         }
         Ok(loaded)
     }
