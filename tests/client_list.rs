@@ -448,6 +448,29 @@ async fn impostor() -> (std::net::SocketAddr, tokio::sync::mpsc::UnboundedReceiv
 }
 
 #[tokio::test]
+async fn another_process_at_the_port_gets_no_token_while_the_lock_of_the_proxy_cannot_be_read() {
+    let (address, mut received) = impostor().await;
+    let folder = lists("appid,group,password\nGW1,fleet,one\n", "");
+    write_secret(&folder.path().join("own.token"), "the-token-of-the-operators");
+    let setup = with_lists(Setup::calling("http://127.0.0.1:9")).set("admin.listen", address.to_string());
+    write_config(&folder.path().join("cmiot-proxy.toml"), &setup.text());
+    let data = folder.path().join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    // Not readable by any user, the superuser included.
+    std::os::unix::fs::symlink("store.lock", data.join("store.lock")).unwrap();
+    for words in [&["cache", "stats"][..], &["status"]] {
+        let words = [words, &["--config", "cmiot-proxy.toml", "--token-file", "own.token"]].concat();
+        run(folder.path(), &words, &[])
+            .await
+            .failed(1, ["unknown whether a proxy runs", "store.lock", "--url"]);
+    }
+    assert!(received.try_recv().is_err(), "no request at all");
+    let asked = ["cache", "stats", "--config", "cmiot-proxy.toml", "--token-file", "own.token", "--url"];
+    run(folder.path(), &[&asked[..], &[&format!("http://{address}")]].concat(), &[]).await.success();
+    assert!(received.try_recv().is_ok_and(|request| request.contains("the-token-of-the-operators")));
+}
+
+#[tokio::test]
 async fn another_process_at_the_port_of_a_stopped_proxy_gets_no_token() {
     let (address, mut received) = impostor().await;
     let folder = lists("appid,group,password\nGW1,fleet,one\n", "");

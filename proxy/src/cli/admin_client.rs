@@ -65,7 +65,7 @@ impl AdminArgs {
     ///
     /// # Errors
     /// An address or certificates that cannot be used; a token that cannot be read, or that would be sent to a plain TCP
-    /// port while no proxy serves there.
+    /// port while no proxy is known to serve there.
     pub(super) fn client(&self, config: &Config) -> anyhow::Result<AdminClient> {
         let address = self.connect.address(config, Listener::Admin)?;
         let has_token = self.token_file.is_some() || !matches!(config.admin.token, Token::Off);
@@ -111,8 +111,8 @@ impl AdminArgs {
     }
 }
 
-/// Refuses a plain TCP port of the configuration while no proxy serves on the store's folder: any process of this machine
-/// could listen there and read the token.
+/// Refuses a plain TCP port of the configuration unless the lock of the store's folder shows that a proxy serves there: any
+/// process of this machine could listen at that port and read the token.
 fn refuse_unknown_listener(address: &Address, config: &Config) -> anyhow::Result<()> {
     if !address.proves_nothing() {
         return Ok(());
@@ -128,7 +128,12 @@ fn refuse_unknown_listener(address: &Address, config: &Config) -> anyhow::Result
             "{dir} 上有代理在运行（进程 {process}），但尚未提供服务：开始时其日志会说明",
             process = holder.process
         )),
-        _ => Ok(()),
+        Ok(Some(_)) => Ok(()),
+        Err(error) => bail!(said!(
+            "it is unknown whether a proxy runs on {dir}, and the token is not sent to another process: {error}; run the \
+             command as the proxy's user or as root, or give --url",
+            "无法确定 {dir} 上是否有代理在运行，令牌不会发送给其他进程：{error}；请以代理的用户或 root 执行此命令，或给出 --url"
+        )),
     }
 }
 

@@ -18,7 +18,7 @@ use super::http_client::{Address, HttpClient};
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(super) struct ConnectArgs {
     /// URL of the listener, http://, https:// or unix:PATH [default: of the running proxy, or as configured; no token is
-    /// sent to a configured TCP port without TLS while no proxy runs, nor over a network without TLS]
+    /// sent to a configured TCP port without TLS while no proxy is known to run, nor over a network without TLS]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// PEM file of the roots to trust [default: SSL_CERT_FILE, or the system's]; the certificate that the configuration
