@@ -71,7 +71,7 @@ async fn acts_over_the_admin_listener_name_the_caller_and_the_selection() {
     proxy.signal("HUP").await;
     eventually("the note of the signal", || async { (notes(&data, "reload").len() == 2).then_some(()) })
         .await;
-    assert_eq!(notes(&data, "reload")[1], "by=unknown from=signal result=accepted");
+    assert_eq!(notes(&data, "reload")[1], "by=signal from=local result=accepted");
 }
 
 #[tokio::test]

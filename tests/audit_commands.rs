@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::support::{Card, Clocked, ICCID, MSISDN, Output, Proxy, Setup, carrier, eventually, run};
+use crate::support::{Card, Clocked, ICCID, MSISDN, NORMAL, Output, Proxy, Setup, carrier, eventually, run};
 
 /// From 2026-01-15, the initial time of a clocked proxy, to 2026-02-15.
 const A_MONTH: Duration = Duration::from_secs(31 * 86_400);
@@ -315,6 +315,21 @@ async fn keyed_identities_are_found_by_their_key_and_gone_with_it() {
     let dir = proxy.data();
     let hashed = audit(&dir, &["hash", "--month", "2026-01", MSISDN.number]).await.success();
     let hash = hashed.out.split_whitespace().nth(2).unwrap().to_owned();
+    // A body that was kept elsewhere is found by the hash in the calls' rows.
+    let reply = tempfile::tempdir().unwrap();
+    let file = reply.path().join("reply.json");
+    std::fs::write(&file, NORMAL).unwrap();
+    let printed = audit(&dir, &["hash", "--body", file.to_str().unwrap()]).await.success().out;
+    let bodies: Vec<_> = printed.lines().filter_map(|line| line.split(' ').next_back()).collect();
+    assert!(bodies.len() == 3 && bodies[0].starts_with("sha256:") && bodies[1] != bodies[2], "{printed}");
+    for (month, body) in ["2026-02", "2026-01"].into_iter().zip(&bodies[1..]) {
+        let path = dir.join(format!("audit-{month}.db"));
+        let segment = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        let calls = "SELECT count(*) FROM carrier_call WHERE body = ?1";
+        let found: i64 = segment.query_row(calls, [body], |row| row.get(0)).unwrap();
+        assert!(found > 0 && printed.contains(&format!("{month} ")), "{month}: {printed}");
+    }
+    audit(&dir, &["hash", "--body", "nosuch", MSISDN.number]).await.failed(2, ["--body"]);
     let query = &["query", "--format", "json", "--card", MSISDN.number];
     let found = audit(&dir, query).await.success();
     let row: Value = serde_json::from_str(found.out.trim()).unwrap();

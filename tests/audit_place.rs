@@ -219,7 +219,7 @@ async fn a_month_that_cannot_be_read_refuses_the_stamps_of_its_rows_until_it_is_
             })
             .await;
         }
-        let acknowledged = acknowledge(&proxy.data(), at).unwrap();
+        let acknowledged = acknowledge(&proxy.data(), "by=test", at).unwrap();
         assert_eq!(acknowledged.len(), 1);
         eventually("a response with code 0", || async {
             proxy.clock.advance(std::time::Duration::from_secs(1));
@@ -270,7 +270,7 @@ async fn what_left_the_memory_by_a_wrong_clock_stays_refused_when_its_rows_are_l
     .await;
     proxy.get(&used).await.assert_refusal("7");
     // No record of it is left: after the acknowledgement it is accepted.
-    acknowledge(&proxy.data(), now(&proxy)).unwrap();
+    acknowledge(&proxy.data(), "by=test", now(&proxy)).unwrap();
     eventually("a response with code 0", || async {
         proxy.clock.advance(std::time::Duration::from_secs(1));
         (proxy.get(&used).await.code() == "0").then_some(())

@@ -268,14 +268,14 @@ impl App {
         self.store.alarms.raise_warning(Condition::Restart, text);
     }
 
-    /// Writes the note about a reload after a change of a file, or after a signal, which have no known author. Does not wait
+    /// Writes the note about a reload that a signal or a change of a file caused (`by`): neither names a user. Does not wait
     /// for it.
-    pub fn note_reload(&self, from: &str, result: &Result<(), String>) {
+    pub fn note_reload(&self, by: &str, result: &Result<(), String>) {
         let outcome = if result.is_ok() { "accepted" } else { "refused" };
         self.store.audit.append_act_later(ActRow {
             at: self.relay.clock.now(),
             what: "reload",
-            detail: format!("by=unknown from={from} result={outcome}"),
+            detail: format!("by={by} from=local result={outcome}"),
             card: None,
         });
     }

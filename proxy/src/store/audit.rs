@@ -41,7 +41,7 @@ use tokio::sync::oneshot;
 
 pub use self::evidence::lost::{OpenLoss, acknowledge};
 pub use self::evidence::{anchor, verify};
-pub use self::log::body::Body;
+pub use self::log::body::{Body, shown_hash};
 pub use self::log::columns::{CallRow, LookupRow, NoteRow, RefusedRow};
 pub use self::log::loss::Loss;
 pub(super) use self::log::loss::{LOST, UNKNOWN};

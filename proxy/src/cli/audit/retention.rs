@@ -1,17 +1,19 @@
 //! `cmiot-proxy audit backup|prune|hash|erase|acknowledge`: copies, retention, identity keys, losses.
 
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::printable::escape;
-use cmiot_proxy::store::audit::acknowledge;
 use cmiot_proxy::store::audit::anchor;
 use cmiot_proxy::store::audit::identity::IdentityKey;
 use cmiot_proxy::store::audit::month::{self, Month};
 use cmiot_proxy::store::audit::retention::{
     LEAST_MONTHS, back_up, clock_ahead_of, erase, keeps_more, prunable, prune,
 };
+use cmiot_proxy::store::audit::{acknowledge, shown_hash};
 
 use super::super::acts;
 use super::super::card::{self, CardArg};
@@ -110,9 +112,14 @@ fn months(text: &str) -> Result<u32, String> {
     number.filter(|number| *number > 0).ok_or_else(|| "write months as 12mo".to_owned())
 }
 
-/// Print a card's hash in each month, where the audit holds hashes.
+/// Print the hash of a card or of a reply's body in each month, where the audit holds hashes with a key.
+///
+/// Of a body, the first line is its hash in months without a key. Rows of the view carrier_call with one of these texts in
+/// the column body are calls that the carrier answered with this very body.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  cmiot-proxy audit hash --dir data 14765004176")]
+#[command(
+    after_help = "Examples:\n  cmiot-proxy audit hash --dir data 14765004176\n  cmiot-proxy audit hash --dir data --body reply.json"
+)]
 pub(super) struct Hash {
     #[command(flatten)]
     folder: Folder,
@@ -120,8 +127,11 @@ pub(super) struct Hash {
     #[arg(long, value_parser = time_args::month)]
     month: Option<Month>,
     /// Card; - reads it from standard input
-    #[arg(value_parser = card::argument)]
-    card: CardArg,
+    #[arg(value_parser = card::argument, required_unless_present = "body", conflicts_with = "body")]
+    card: Option<CardArg>,
+    /// File with the body of a carrier's reply, byte for byte; - reads it from standard input
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
 }
 
 impl Hash {
@@ -131,25 +141,49 @@ impl Hash {
             Some(month) => vec![month],
             None => month::list(&dir)?,
         };
-        let card = self.card.read()?;
+        let hash_of: Box<dyn Fn(&IdentityKey) -> String> = match (&self.card, &self.body) {
+            (Some(card), _) => {
+                let card = card.read()?;
+                Box::new(move |key| key.hash(card.kind(), card.as_str()))
+            }
+            (None, Some(file)) => {
+                let body = read_body(file)?;
+                out!("{}", shown_hash(&body, None));
+                Box::new(move |key| shown_hash(&body, Some(key)))
+            }
+            (None, None) => anyhow::bail!("name a card, or a file with --body"),
+        };
         let mut any = false;
         for month in months {
             if let Some(key) = IdentityKey::read(&dir, month)? {
-                out!("{month} {} {}", key.id(), key.hash(card.kind(), card.as_str()));
+                out!("{month} {} {}", key.id(), hash_of(&key));
                 any = true;
             }
         }
         if let (Some(month), false) = (self.month, any) {
             month::of_month(&dir, month)?;
         }
-        if !any {
+        if !any && self.body.is_none() {
             crate::cli::warn(&said!(
                 "no key: the audit holds cards as they are, or their keys are destroyed",
                 "没有密钥：审计中的卡号未作散列，或其密钥已销毁"
             ));
+            return Ok(ExitCode::FAILURE);
         }
-        Ok(if any { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The bytes of a body.
+fn read_body(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().lock().read_to_end(&mut body)
+    } else {
+        std::fs::File::open(file).and_then(|mut file| file.read_to_end(&mut body))
+    };
+    read.with_context(|| shown_path(file))?;
+    Ok(body)
 }
 
 /// Destroy the identity key of a month: its card hashes can no longer be linked to cards. Irreversible.
@@ -211,7 +245,7 @@ impl Acknowledge {
         if !dir.join(anchor::LOG).exists() {
             month::existing(&dir)?;
         }
-        let losses = acknowledge(&dir, Clock::system().now())?;
+        let losses = acknowledge(&dir, &acts::who(), Clock::system().now())?;
         for loss in &losses {
             say!("acknowledged: {loss}", "已确认：{loss}", loss = escape(loss));
         }

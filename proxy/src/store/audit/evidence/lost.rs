@@ -313,14 +313,16 @@ fn holds(connection: &Connection, anchor: &Anchor) -> rusqlite::Result<bool> {
     )
 }
 
-/// Leaves the note that acknowledges the losses so far, and returns them as their notes describe them.
+/// Leaves the note that acknowledges the losses so far, and returns them as their notes describe them. `by` says who
+/// acknowledges them, and from where.
 ///
 /// # Errors
 /// When the folder cannot be read or the note cannot be written.
-pub fn acknowledge(dir: &Path, now: Time) -> Result<Vec<String>, StoreError> {
+pub fn acknowledge(dir: &Path, by: &str, now: Time) -> Result<Vec<String>, StoreError> {
     let Losses { open, anchors, .. } = read_losses(dir)?;
     let losses: Vec<String> = open.iter().map(Loss::to_string).chain(anchors).collect();
-    let detail = if losses.is_empty() { "no loss is noted".to_owned() } else { losses.join(", ") };
+    let found = if losses.is_empty() { "no loss is noted".to_owned() } else { losses.join(", ") };
+    let detail = format!("{by} {found}");
     notes::leave(dir, &NoteRow { at: now, what: ACKNOWLEDGED, detail })?;
     Ok(losses)
 }

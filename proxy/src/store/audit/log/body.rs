@@ -7,6 +7,7 @@
 //! A body holds the card, and a hash of it can be found by trying all cards. So where cards are hashed with a key, the hash
 //! of the body is, too.
 
+use data_encoding::HEXLOWER;
 use ring::digest::{SHA256, digest};
 
 use super::identity::IdentityKey;
@@ -56,9 +57,27 @@ impl Body {
     }
 }
 
+/// The hash of a body as the view `carrier_call` shows it: `hmac-sha256:` and hex with the key of a month, `sha256:` and
+/// hex without one.
+pub fn shown_hash(body: &[u8], key: Option<&IdentityKey>) -> String {
+    let mut sha256 = [0; 32];
+    sha256.copy_from_slice(digest(&SHA256, body).as_ref());
+    match key {
+        Some(key) => format!("hmac-sha256:{}", HEXLOWER.encode(&key.hash_body(&sha256))),
+        None => format!("sha256:{}", HEXLOWER.encode(&sha256)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hash_is_shown_as_sha256sum_prints_it() {
+        // printf '{}' | sha256sum
+        let hash = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+        assert_eq!(shown_hash(b"{}", None), format!("sha256:{hash}"));
+    }
 
     #[test]
     fn the_first_byte_says_what_is_kept() {

@@ -67,10 +67,10 @@ fn a_start_notices_what_is_missing_once_and_the_acknowledgement_ends_it() {
         assert_eq!(start(dir.path(), 3, &["d"]), through(1), "{how}");
         assert_eq!(noted(dir.path()).len(), 1);
         // Acknowledged while nothing runs.
-        assert_eq!(acknowledge(dir.path(), NOON.plus(HOUR * 4)).unwrap().len(), 1);
+        assert_eq!(acknowledge(dir.path(), "by=test", NOON.plus(HOUR * 4)).unwrap().len(), 1);
         assert_eq!(start(dir.path(), 5, &["e"]), None, "{how}");
         assert_eq!(start(dir.path(), 6, &[]), None, "{how}");
-        assert_eq!(noted(dir.path())[1], (ACKNOWLEDGED.to_owned(), detail), "{how}");
+        assert_eq!(noted(dir.path())[1], (ACKNOWLEDGED.to_owned(), format!("by=test {detail}")), "{how}");
         // Until rows are missing again.
         fs::write(segment(dir.path()), "").unwrap();
         assert_eq!(start(dir.path(), 7, &[]), through(6), "{how}");
@@ -85,7 +85,7 @@ fn an_acknowledgement_reaches_a_running_writer_and_ends_only_what_was_lost_befor
     let (clock, hand) = Clock::manual(NOON.plus(HOUR));
     let store = AuditStore::open(dir.path(), Options::default(), clock).unwrap();
     assert_eq!(store.lost(), through(0));
-    acknowledge(dir.path(), NOON.plus(HOUR)).unwrap();
+    acknowledge(dir.path(), "by=test", NOON.plus(HOUR)).unwrap();
     // The writer checks every second of its clock; it needs some real time per step, or the clock runs for months.
     while store.lost().is_some() {
         hand.advance(Duration::from_secs(1));
@@ -94,7 +94,7 @@ fn an_acknowledgement_reaches_a_running_writer_and_ends_only_what_was_lost_befor
     assert!(!store.alarms().holds(Condition::RowsLost));
     store.close();
     // One that waits since before the next loss does not end that.
-    acknowledge(dir.path(), NOON.plus(HOUR * 9)).unwrap();
+    acknowledge(dir.path(), "by=test", NOON.plus(HOUR * 9)).unwrap();
     fs::remove_file(segment(dir.path())).unwrap();
     assert_eq!(start(dir.path(), 2, &[]), start(dir.path(), 3, &[]));
     assert!(start(dir.path(), 4, &[]).is_some());
@@ -123,7 +123,7 @@ fn a_loss_is_noticed_by_a_later_month_too_and_its_note_is_read_there() {
     let store = open(days(90));
     assert_eq!(store.lost(), lost);
     store.close();
-    acknowledge(dir.path(), days(91)).unwrap();
+    acknowledge(dir.path(), "by=test", days(91)).unwrap();
     let store = open(days(120));
     assert_eq!(store.lost(), None);
     store.close();
@@ -160,7 +160,7 @@ fn anchors_that_are_gone_are_noticed_once_and_the_acknowledgement_ends_it() {
             assert!(alarms[0].text.english.contains("rows up to 2,"), "{how}: {alarms:?}");
         }
         assert_eq!(noted(dir.path()).len(), 1, "{how}");
-        let acknowledged = acknowledge(dir.path(), NOON.plus(HOUR * 3)).unwrap();
+        let acknowledged = acknowledge(dir.path(), "by=test", NOON.plus(HOUR * 3)).unwrap();
         assert!(acknowledged[0].starts_with("anchors.log has no anchor"), "{acknowledged:?}");
         for _ in 0..2 {
             assert_eq!(open(4), [], "{how}");

@@ -74,7 +74,7 @@ fn an_ended_segment_that_is_not_as_it_was_written_is_a_loss() {
         let (mut later, hand) = writer(dir.path(), now.plus(SECOND));
         later.run_maintenance();
         assert!(later.shared.alarms.holds(Condition::RowsLost), "{how}");
-        lost::acknowledge(dir.path(), later.clock.now()).unwrap();
+        lost::acknowledge(dir.path(), "by=test", later.clock.now()).unwrap();
         hand.advance(SECOND);
         later.run_maintenance();
         drop(later);
@@ -94,7 +94,7 @@ fn an_ended_segment_that_is_removed_while_the_next_is_written_is_a_loss() {
             writer.run_maintenance();
         };
         check(&mut writer);
-        lost::acknowledge(dir.path(), writer.clock.now()).unwrap();
+        lost::acknowledge(dir.path(), "by=test", writer.clock.now()).unwrap();
         check(&mut writer);
         assert!(!writer.shared.alarms.holds(Condition::RowsLost), "{how}");
         let january = Month::of(NOON);
@@ -144,6 +144,6 @@ fn a_segment_that_was_missing_when_the_next_month_began_is_found_by_its_anchor()
         let (writer, _) = writer(dir.path(), february.plus(SECOND));
         assert_eq!(writer.shared.lost().map(|lost| lost.through), Some(NOON));
     }
-    let ended = lost::acknowledge(dir.path(), february.plus(SECOND * 2)).unwrap();
+    let ended = lost::acknowledge(dir.path(), "by=test", february.plus(SECOND * 2)).unwrap();
     assert!(ended.len() == 1 && ended[0].starts_with("2026-01 rows 1-2 "), "{ended:?}");
 }

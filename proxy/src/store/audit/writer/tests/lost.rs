@@ -61,7 +61,7 @@ fn verify_names_the_lost_rows_of_a_month_after_others_and_nothing_else() {
         let noted = |what: &str| what.contains(words) && what.contains("not acknowledged");
         assert!(report.damage.iter().all(|damage| noted(&damage.what)), "{report:?}");
     }
-    acknowledge(dir.path(), writer.clock.now()).unwrap();
+    acknowledge(dir.path(), "by=test", writer.clock.now()).unwrap();
     hand.advance(SECOND);
     writer.run_maintenance();
     for anchors in [&[][..], &own, &kept] {
@@ -114,7 +114,7 @@ fn what_is_lost_while_it_is_written_is_refused_after_the_next_start_and_until_it
         let (mut later, hand) = writer(dir.path(), NOON.plus(SECOND * 10));
         assert_eq!(says(&later.shared), (Some(ahead), false, true));
         if restart == 1 {
-            acknowledge(dir.path(), later.clock.now()).unwrap();
+            acknowledge(dir.path(), "by=test", later.clock.now()).unwrap();
             hand.advance(SECOND);
             later.run_maintenance();
             assert_eq!(says(&later.shared), (None, false, false));
@@ -130,7 +130,7 @@ fn an_acknowledgement_ends_what_was_lost_while_running_too() {
     let (mut writer, hand) = writer(dir.path(), NOON);
     write(&mut writer, &["a"]);
     lose(&mut writer, &hand);
-    acknowledge(dir.path(), writer.clock.now()).unwrap();
+    acknowledge(dir.path(), "by=test", writer.clock.now()).unwrap();
     hand.advance(SECOND);
     writer.run_maintenance();
     assert!(!writer.shared.lost_while_running.load(Ordering::Relaxed));

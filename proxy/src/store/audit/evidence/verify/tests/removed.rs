@@ -201,7 +201,7 @@ fn an_acknowledged_loss_is_damage_against_anchors_kept_elsewhere_in_the_words_of
         assert!(report.damage.iter().any(|damage| damage.what.contains(words)), "{report:?}");
         assert!(report.damage[0].what.contains("not acknowledged") && report.losses.is_empty(), "{report:?}");
     }
-    assert_eq!(acknowledge(dir.path(), april).unwrap().len(), 1);
+    assert_eq!(acknowledge(dir.path(), "by=test", april).unwrap().len(), 1);
     start();
     let report = verified(false);
     assert!(report.damage.iter().all(|damage| damage.what.contains(", acknowledged at ")), "{report:?}");
