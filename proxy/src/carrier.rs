@@ -44,6 +44,7 @@ use account::{AccountState, CallPermit, Next};
 use charset::ContentType;
 use client::Client;
 use fault::Fault;
+use health::OpenBreaker;
 use retry::Retries;
 use verdict::{Class, Code, Verdict};
 
@@ -323,6 +324,17 @@ impl Carrier {
     /// The values of each account at this moment, for metrics.
     pub fn gauges(&self) -> Vec<AccountGauges> {
         self.groups.load().values().flat_map(|of| of.iter()).map(|account| account.gauges()).collect()
+    }
+
+    /// The breakers that are open or half-open, each with its account.
+    pub fn open_breakers(&self) -> Vec<(Arc<Account>, OpenBreaker)> {
+        let groups = self.groups.load();
+        let accounts = groups.values().flat_map(|of| of.iter());
+        let of = |one: &Arc<AccountState>| {
+            let account = Arc::clone(&one.account);
+            one.open_breakers().into_iter().map(move |breaker| (Arc::clone(&account), breaker))
+        };
+        accounts.flat_map(of).collect()
     }
 
     /// One attempt with one password, without budget and breakers: transid → sign → send → read. Takes at most the

@@ -11,7 +11,7 @@ use cmiot_signer::{Password, Sequence, Stamp, Token, Transid};
 
 use super::budget::{Budget, Headroom, Limits, Permit};
 use super::episodes::Episodes;
-use super::health::{Alarm, Health};
+use super::health::{Alarm, Health, OpenBreaker};
 use super::verdict::Class;
 use super::{CarrierResponse, Fault, NotSent};
 use crate::clock::Clock;
@@ -191,6 +191,11 @@ impl AccountState {
             budget: self.budget.gauges(),
             breakers: self.health().gauges(self.clock.monotonic()),
         }
+    }
+
+    /// Its breakers that are open or half-open.
+    pub fn open_breakers(&self) -> Vec<OpenBreaker> {
+        self.health().open_breakers().collect()
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {

@@ -34,9 +34,9 @@ impl Episodes {
             return;
         }
         let open: Vec<_> = open.collect();
-        for OpenBreaker { breaker, operation, code } in &open {
+        for OpenBreaker { breaker, operation, failure } in &open {
             self.breakers.entry((*breaker, *operation)).or_insert_with(|| {
-                let code = code.as_ref().map(Code::as_str);
+                let code = failure.as_ref().and_then(|failure| failure.code.as_ref()).map(Code::as_str);
                 tracing::warn!(account, breaker, operation, code, "{}", opened(breaker));
                 now
             });

@@ -25,18 +25,29 @@ use crate::metrics::BreakerGauges;
 #[derive(Debug)]
 pub struct Health {
     account: Arc<str>,
-    transport: Breaker,
-    cool_down: Breaker,
-    credentials: CodeBreaker,
-    subscriptions: HashMap<&'static str, CodeBreaker>,
+    transport: TrackedBreaker,
+    cool_down: TrackedBreaker,
+    credentials: TrackedBreaker,
+    subscriptions: HashMap<&'static str, TrackedBreaker>,
     thresholds: Thresholds,
 }
 
-/// A breaker and the code that opened it.
+/// A breaker and the last failure that it counted.
 #[derive(Debug)]
-struct CodeBreaker {
+struct TrackedBreaker {
     breaker: Breaker,
-    code: Option<Code>,
+    last: Option<FailedCall>,
+}
+
+/// A failed call.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FailedCall {
+    /// Its operation.
+    pub operation: &'static str,
+    /// The carrier's code; none without a reply.
+    pub code: Option<Code>,
+    /// The name of the fault, if there was no reply.
+    pub fault: Option<&'static str>,
 }
 
 /// A breaker that is not closed.
@@ -46,8 +57,8 @@ pub struct OpenBreaker {
     pub breaker: &'static str,
     /// The operation, if it concerns only that one.
     pub operation: Option<&'static str>,
-    /// The code that opened it, if it concerns credentials or a subscription.
-    pub code: Option<Code>,
+    /// The last failure that it counted.
+    pub failure: Option<FailedCall>,
 }
 
 /// A refusal of the account that only the operator can end.
@@ -64,9 +75,9 @@ impl Health {
     pub fn new(account: &Arc<str>, thresholds: Thresholds) -> Self {
         Self {
             account: Arc::clone(account),
-            transport: Breaker::new(thresholds.transport),
-            cool_down: Breaker::new(thresholds.cool_down),
-            credentials: CodeBreaker::new(thresholds.credentials),
+            transport: TrackedBreaker::new(thresholds.transport),
+            cool_down: TrackedBreaker::new(thresholds.cool_down),
+            credentials: TrackedBreaker::new(thresholds.credentials),
             subscriptions: HashMap::new(),
             thresholds,
         }
@@ -82,14 +93,14 @@ impl Health {
     /// [`NotSent`], with how long to wait.
     pub fn check(&self, operation: &'static str, now: Duration) -> Result<(), NotSent> {
         for refusable in [Some(&self.credentials), self.subscriptions.get(operation)].into_iter().flatten() {
-            if let (Some(wait), Some(code)) = (refusable.breaker.blocked(now), refusable.code) {
+            if let (Some(wait), Some(code)) = (refusable.breaker.blocked(now), refusable.code()) {
                 return Err(NotSent::Credentials(code, wait));
             }
         }
-        if let Some(wait) = self.cool_down.blocked(now) {
+        if let Some(wait) = self.cool_down.breaker.blocked(now) {
             return Err(NotSent::CoolDown(wait));
         }
-        self.transport.blocked(now).map_or(Ok(()), |wait| Err(NotSent::Breaker(wait)))
+        self.transport.breaker.blocked(now).map_or(Ok(()), |wait| Err(NotSent::Breaker(wait)))
     }
 
     /// [`Self::check`], after which the call is sent: [`Self::record`] or [`Self::release`] must follow.
@@ -112,13 +123,17 @@ impl Health {
         match result.as_ref().map(|response| &response.verdict) {
             // A local fault: nothing was sent.
             Err(fault) if fault.is_ours() => self.release(operation),
-            Err(_) | Ok(Verdict { class: Class::Busy, .. }) => {
-                self.transport.fail(now);
+            Err(fault) => {
+                self.transport.fail(FailedCall { operation, code: None, fault: Some(fault.name()) }, now);
                 self.release(operation);
             }
-            Ok(Verdict { class: Class::Throttled, .. }) => {
-                self.transport.succeed();
-                self.cool_down.fail(now);
+            Ok(Verdict { class: Class::Busy, code, .. }) => {
+                self.transport.fail(FailedCall::with_code(operation, *code), now);
+                self.release(operation);
+            }
+            Ok(Verdict { class: Class::Throttled, code, .. }) => {
+                self.transport.breaker.succeed();
+                self.cool_down.fail(FailedCall::with_code(operation, *code), now);
                 self.release(operation);
             }
             Ok(Verdict { class: Class::Credentials, code, .. }) => {
@@ -139,23 +154,23 @@ impl Health {
 
     /// A refusal of the account, its address or its password concerns all operations.
     fn refuse_credentials(&mut self, operation: &'static str, code: Code, now: Duration) -> Option<Alarm> {
-        self.transport.succeed();
-        self.cool_down.succeed();
+        self.transport.breaker.succeed();
+        self.cool_down.breaker.succeed();
         if let Some(subscription) = self.subscriptions.get_mut(operation) {
             subscription.breaker.release();
         }
-        let opened = self.credentials.fail(code, now);
+        let opened = self.credentials.fail(FailedCall::with_code(operation, code), now);
         opened.then(|| self.alarm(None, code))
     }
 
     /// A refusal of a subscription concerns one operation, and accepts the credentials.
     fn refuse_subscription(&mut self, operation: &'static str, code: Code, now: Duration) -> Option<Alarm> {
-        self.transport.succeed();
-        self.cool_down.succeed();
+        self.transport.breaker.succeed();
+        self.cool_down.breaker.succeed();
         self.credentials.breaker.succeed();
         let config = self.thresholds.credentials;
-        let subscription = self.subscriptions.entry(operation).or_insert_with(|| CodeBreaker::new(config));
-        let opened = subscription.fail(code, now);
+        let subscription = self.subscriptions.entry(operation).or_insert_with(|| TrackedBreaker::new(config));
+        let opened = subscription.fail(FailedCall::with_code(operation, code), now);
         opened.then(|| self.alarm(Some(operation), code))
     }
 
@@ -167,7 +182,7 @@ impl Health {
     pub fn alarms(&self) -> impl Iterator<Item = Alarm> {
         let subscriptions = self.subscriptions.iter().map(|(operation, breaker)| (Some(*operation), breaker));
         [(None, &self.credentials)].into_iter().chain(subscriptions).filter_map(|(operation, refusable)| {
-            let code = refusable.code.filter(|_| !refusable.breaker.is_closed())?;
+            let code = refusable.code().filter(|_| !refusable.breaker.is_closed())?;
             Some(self.alarm(operation, code))
         })
     }
@@ -175,25 +190,26 @@ impl Health {
     /// The breakers that are open or half-open.
     pub fn open_breakers(&self) -> impl Iterator<Item = OpenBreaker> {
         let own = [
-            ("transport", &self.transport, None),
-            ("cool-down", &self.cool_down, None),
-            ("credentials", &self.credentials.breaker, self.credentials.code),
+            ("transport", &self.transport),
+            ("cool-down", &self.cool_down),
+            ("credentials", &self.credentials),
         ];
-        let own = own.into_iter().map(|(breaker, state, code)| (breaker, None, state, code));
-        let subscriptions = self.subscriptions.iter().map(|(operation, subscription)| {
-            ("subscription", Some(*operation), &subscription.breaker, subscription.code)
-        });
+        let own = own.into_iter().map(|(breaker, state)| (breaker, None, state));
+        let subscriptions = self
+            .subscriptions
+            .iter()
+            .map(|(operation, subscription)| ("subscription", Some(*operation), subscription));
         own.chain(subscriptions)
-            .filter(|(_, _, state, _)| !state.is_closed())
-            .map(|(breaker, operation, _, code)| OpenBreaker { breaker, operation, code })
+            .filter(|(_, _, tracked)| !tracked.breaker.is_closed())
+            .map(|(breaker, operation, tracked)| OpenBreaker { breaker, operation, failure: tracked.last })
     }
 
     /// The state of each breaker, for metrics; for the subscriptions, the worst one.
     pub fn gauges(&self, now: Duration) -> BreakerGauges {
         let subscriptions = self.subscriptions.values().map(|one| one.breaker.state(now));
         BreakerGauges {
-            transport: self.transport.state(now),
-            cool_down: self.cool_down.state(now),
+            transport: self.transport.breaker.state(now),
+            cool_down: self.cool_down.breaker.state(now),
             credentials: self.credentials.breaker.state(now),
             subscription: subscriptions.max().unwrap_or_default(),
         }
@@ -201,21 +217,33 @@ impl Health {
 
     fn all(&mut self, operation: &'static str) -> impl Iterator<Item = &mut Breaker> {
         let subscription = self.subscriptions.get_mut(operation).map(|one| &mut one.breaker);
-        [&mut self.transport, &mut self.cool_down, &mut self.credentials.breaker]
+        [&mut self.transport, &mut self.cool_down, &mut self.credentials]
             .into_iter()
+            .map(|tracked| &mut tracked.breaker)
             .chain(subscription)
     }
 }
 
-impl CodeBreaker {
+impl TrackedBreaker {
     fn new(config: BreakerConfig) -> Self {
-        Self { breaker: Breaker::new(config), code: None }
+        Self { breaker: Breaker::new(config), last: None }
     }
 
     /// Returns whether this opened the breaker.
-    fn fail(&mut self, code: Code, now: Duration) -> bool {
-        self.code = Some(code);
+    fn fail(&mut self, failed: FailedCall, now: Duration) -> bool {
+        self.last = Some(failed);
         self.breaker.fail(now)
+    }
+
+    /// The code of the last failure.
+    fn code(&self) -> Option<Code> {
+        self.last.and_then(|failure| failure.code)
+    }
+}
+
+impl FailedCall {
+    fn with_code(operation: &'static str, code: Code) -> Self {
+        Self { operation, code: Some(code), fault: None }
     }
 }
 
@@ -327,6 +355,30 @@ mod tests {
             Err(NotSent::Breaker(Duration::from_secs(1)))
         );
         assert_eq!(health.alarms().count(), 0);
+    }
+
+    #[test]
+    fn an_open_breaker_names_the_last_failure() {
+        let last = |results: &[Result<CarrierResponse, Fault>]| {
+            let mut health = health();
+            let _ = results.iter().map(|result| after(&mut health, 0, result)).last();
+            let open: Vec<_> = health.open_breakers().collect();
+            assert_eq!(open.len(), 1, "{open:?}");
+            let failure = open[0].failure.unwrap();
+            assert_eq!(failure.operation, STATUS);
+            let code = failure.code.map(|code| code.as_str().to_owned());
+            (open[0].breaker, open[0].operation, code, failure.fault)
+        };
+        let code = |code: &str| Some(code.to_owned());
+        assert_eq!(
+            last(&[reply("99"), Err(Fault::Timeout)]),
+            ("transport", None, None, Some("timeout")),
+            "the last one, without a reply"
+        );
+        assert_eq!(last(&[Err(Fault::Timeout), reply("99")]), ("transport", None, code("99"), None));
+        assert_eq!(last(&[reply("72")]), ("cool-down", None, code("72"), None));
+        assert_eq!(last(&[reply("8")]), ("credentials", None, code("8"), None));
+        assert_eq!(last(&[reply("3")]), ("subscription", Some(STATUS), code("3"), None));
     }
 
     #[test]

@@ -11,9 +11,9 @@ use serde_json::json;
 
 use super::blocking;
 use crate::alarms::Alarm;
-use crate::config::Config;
+use crate::carrier::health::{FailedCall, OpenBreaker};
 use crate::config::webhook::EventClass;
-use crate::metrics::BreakerState;
+use crate::config::{Account, Config};
 use crate::relay::Relay;
 use crate::store::audit::NoteRow;
 use crate::store::{Store, StoreError};
@@ -94,22 +94,9 @@ impl Conditions {
             }
         }
         if is_wanted(BREAKER, config) {
-            for account in self.relay.carrier.gauges() {
-                let group = config.accounts().find(|one| one.name == account.account).map(|one| &*one.group);
-                let breakers = account.breakers;
-                for (breaker, state) in [
-                    ("transport", breakers.transport),
-                    ("cool-down", breakers.cool_down),
-                    ("credentials", breakers.credentials),
-                    ("subscription", breakers.subscription),
-                ] {
-                    if state == BreakerState::Closed {
-                        continue;
-                    }
-                    let account = &*account.account;
-                    let fields = json!({ "account": account, "group": group, "breaker": breaker });
-                    all.insert(format!("{BREAKER} {breaker} {account}"), Holding { what: BREAKER, fields });
-                }
+            for (account, open) in self.relay.carrier.open_breakers() {
+                let (name, fields) = breaker(&account, &open);
+                all.insert(name, Holding { what: BREAKER, fields });
             }
         }
         all
@@ -135,6 +122,27 @@ impl Conditions {
             false => self.noted.remove(name),
         };
     }
+}
+
+/// The name of a breaker that is not closed, and the fields of its notes. A subscription concerns one operation, so the
+/// name has it.
+fn breaker(account: &Account, open: &OpenBreaker) -> (String, serde_json::Value) {
+    let (account, group, breaker) = (&*account.name, &*account.group, open.breaker);
+    let mut fields = json!({ "account": account, "group": group, "breaker": breaker });
+    if let Some(FailedCall { operation, code, fault }) = &open.failure {
+        fields["operation"] = (*operation).into();
+        if let Some(code) = code {
+            fields["code"] = code.as_str().into();
+        }
+        if let Some(fault) = fault {
+            fields["fault"] = (*fault).into();
+        }
+    }
+    let name = match open.operation {
+        Some(operation) => format!("{BREAKER} {breaker} {account} {operation}"),
+        None => format!("{BREAKER} {breaker} {account}"),
+    };
+    (name, fields)
 }
 
 fn is_wanted(what: &str, config: &Config) -> bool {
