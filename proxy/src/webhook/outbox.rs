@@ -20,7 +20,7 @@ use super::message::Message;
 use crate::config::Webhook;
 use crate::config::webhook::EventClass;
 use crate::relay::Relay;
-use crate::store::audit::query::{self, LastStatuses, Page};
+use crate::store::audit::query::{self, AccountGroups, LastStatuses, Page};
 use crate::store::state::{DeadLetter, KEPT_DEAD_LETTERS, Progress, StateStore};
 use crate::store::{Store, StoreError};
 
@@ -158,17 +158,22 @@ impl Outbox {
 
     async fn next_page(&mut self) -> Result<Page, StoreError> {
         let (dir, position) = (self.dir.clone(), self.progress.position);
-        let with_status = self.webhook.wants(EventClass::Status);
+        let groups = self.webhook.wants(EventClass::Status).then(|| self.account_groups());
         // Lost if this future is dropped in between: then the task ends.
         let mut known = self.known.take().unwrap_or_default();
         let (page, known) = blocking(move || {
-            let page = query::events_after(&dir, position, PAGE, with_status, &mut known);
+            let page = query::events_after(&dir, position, PAGE, groups.as_ref(), &mut known);
             Ok((page, known))
         })
         .await?;
         // After an error it has rows that no page returned: the same page would miss their changes.
         self.known = page.is_ok().then_some(known);
         page
+    }
+
+    fn account_groups(&self) -> AccountGroups {
+        let config = self.relay.config.load();
+        config.accounts().map(|one| (Arc::clone(&one.name), Arc::clone(&one.group))).collect()
     }
 
     async fn deliver_page(&mut self, client: &Client, page: &Page) {
@@ -199,10 +204,9 @@ impl Outbox {
                 if age > self.webhook.give_up_after {
                     return self.give_up(message, &failure);
                 }
-                let asked = failure.retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
                 // A receiver that fails may fail for long: what was delivered before is stored.
                 self.save_if_due(true).await;
-                tokio::time::sleep(wait_after(self.failures).max(asked)).await;
+                tokio::time::sleep(next_wait(self.failures, failure.retry_after)).await;
             }
             let now = self.relay.clock.now();
             let Err(failure) = client.post(message, now).await else {
@@ -301,6 +305,11 @@ impl Outbox {
     }
 }
 
+/// The wait before the next attempt: at least as long as the receiver asks, up to the limit.
+fn next_wait(failures: u32, asked: Option<Duration>) -> Duration {
+    wait_after(failures).max(asked.unwrap_or_default().min(LONGEST_RETRY_AFTER))
+}
+
 /// The wait after so many failures in a row, shortened by up to half at random.
 fn wait_after(failures: u32) -> Duration {
     let whole = FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(LONGEST_WAIT);
@@ -316,6 +325,15 @@ fn wait_after(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_receiver_makes_the_wait_longer_up_to_an_hour_and_never_shorter() {
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3_600));
+        assert_eq!(next_wait(1, Some(second * 90)), second * 90);
+        assert_eq!(next_wait(1, Some(Duration::MAX)), hour);
+        assert!(next_wait(10, Some(second)) >= second * 150);
+        assert!(next_wait(1, None) <= second);
+    }
 
     #[test]
     fn the_wait_doubles_up_to_five_minutes_and_is_at_least_half_of_that() {

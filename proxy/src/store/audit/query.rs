@@ -29,7 +29,9 @@ use crate::store::schema::{self, Kind};
 use crate::store::{Fault, StoreError};
 
 pub use self::changes::changes;
-pub use self::events::{Event, EventKind, LastStatuses, Page, StatusChange, events_after, head};
+pub use self::events::{
+    AccountGroups, Event, EventKind, LastStatuses, Page, StatusChange, events_after, head,
+};
 pub use self::row::{ShownRow, row};
 pub use self::stats::{Bucket, BucketStats, LatencyPercentiles, Stats, stats};
 pub use super::log::columns::{CALL, CHANGE, GAP, LOOKUP, NOTE, REFUSED, ViewColumn, ViewKind, position};

@@ -1,13 +1,15 @@
 //! Events behind a row of the audit: carrier calls that answered another STATUS than the last known one of the card, and
 //! notes about alarms and breakers. Rows are read in order and in bounded pages, so that a row number is a position.
 //!
-//! The last known STATUS is that of the newest earlier call for the same card and operation, found through the index of
-//! cards; without one among the newest [`SEARCHED`] rows of the card, the newest lookup that was answered with a STATUS.
+//! The last known STATUS is that of the newest earlier call for the same card, operation and group, found through the index
+//! of cards; without one among the newest [`SEARCHED`] rows of the card, the newest lookup of the group that was answered
+//! with a STATUS. So no group's event has a STATUS that another group's account was answered.
 //! Hashes of cards differ from month to month: under `keyed`, they name the cards of one month only.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use cmiot_signer::CardKind;
 use data_encoding::HEXLOWER;
@@ -29,6 +31,9 @@ const SEGMENTS: usize = 3;
 
 /// Cards whose last STATUS is remembered while pages are read.
 const REMEMBERED: usize = 50_000;
+
+/// The group of each configured account, by the account's name.
+pub type AccountGroups = HashMap<Arc<str>, Arc<str>>;
 
 /// An event, and the row that it follows from.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,17 +102,35 @@ pub struct Page {
 /// [`events_after`] it is ahead of the position and must not be used again.
 #[derive(Debug, Default)]
 pub struct LastStatuses {
-    answers: HashMap<CardOperation, Answer>,
+    answers: HashMap<History, Answer>,
     /// Months that could not be searched, for one warning each.
     unreadable: BTreeSet<Month>,
 }
 
+/// The calls among which a STATUS is compared with the one before it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct CardOperation {
+struct History {
     /// As the segment has it.
     card: String,
     kind: i64,
     operation: String,
+    owner: Owner,
+}
+
+/// The group of a call's account; the account alone if the configuration does not have it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Owner {
+    Group(Arc<str>),
+    Account(String),
+}
+
+impl Owner {
+    fn of(account: &str, groups: &AccountGroups) -> Self {
+        match groups.get(account) {
+            Some(group) => Self::Group(Arc::clone(group)),
+            None => Self::Account(account.to_owned()),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -118,7 +141,7 @@ struct Answer {
 
 impl LastStatuses {
     /// Remembers an answer, and returns the one before it.
-    fn replace(&mut self, of: CardOperation, answer: Answer) -> Option<Answer> {
+    fn replace(&mut self, of: History, answer: Answer) -> Option<Answer> {
         if self.answers.len() >= REMEMBERED && !self.answers.contains_key(&of) {
             self.answers.clear();
         }
@@ -145,8 +168,8 @@ pub fn head(dir: &Path) -> Result<i64, StoreError> {
     bounds(&connection).map(|bounds| bounds.last).map_err(StoreError::sqlite(&newest.path(dir)))
 }
 
-/// The events in the `most` rows behind row `position`; STATUS changes only `with_status`. Rows of segments that no longer
-/// exist are passed over. An older segment that cannot be read has no last known STATUS. Blocks.
+/// The events in the `most` rows behind row `position`; STATUS changes only with the groups whose histories they are in.
+/// Rows of segments that no longer exist are passed over. An older segment that cannot be read has no last known STATUS. Blocks.
 ///
 /// # Errors
 /// When the segment of the rows cannot be read, or a newer one.
@@ -154,7 +177,7 @@ pub fn events_after(
     dir: &Path,
     position: i64,
     most: i64,
-    with_status: bool,
+    groups: Option<&AccountGroups>,
     known: &mut LastStatuses,
 ) -> Result<Page, StoreError> {
     let months = month::list(dir)?;
@@ -180,8 +203,8 @@ pub fn events_after(
         Segment { dir, connection: &connection, older: &months[index + 1..], opened: Vec::new() };
     let path = month.path(dir);
     let mut events = segment.notes(first, through).map_err(StoreError::sqlite(&path))?;
-    if with_status {
-        events.extend(segment.changes(first, through, known).map_err(StoreError::sqlite(&path))?);
+    if let Some(groups) = groups {
+        events.extend(segment.changes(first, through, groups, known).map_err(StoreError::sqlite(&path))?);
     }
     events.sort_by_key(|event| event.row);
     Ok(Page { events, through, is_last: through >= head })
@@ -235,7 +258,13 @@ impl Segment<'_> {
     }
 
     /// The calls that answered another STATUS.
-    fn changes(&mut self, first: i64, last: i64, known: &mut LastStatuses) -> rusqlite::Result<Vec<Event>> {
+    fn changes(
+        &mut self,
+        first: i64,
+        last: i64,
+        groups: &AccountGroups,
+        known: &mut LastStatuses,
+    ) -> rusqlite::Result<Vec<Event>> {
         let connection = self.connection;
         let mut calls = connection.prepare(
             "SELECT call.id, call.at + call.latency, call.card, call.kind, call.masked, keyed.text, account.text,
@@ -252,15 +281,16 @@ impl Segment<'_> {
         while let Some(row) = rows.next()? {
             let id: i64 = row.get(0)?;
             let now = Answer { status: row.get(9)?, at: Time::from_micros(row.get(1)?) };
-            let key: Option<String> = row.get(5)?;
-            let of = CardOperation {
+            let (key, account): (Option<String>, String) = (row.get(5)?, row.get(6)?);
+            let of = History {
                 card: row.get(2)?,
                 kind: row.get::<_, Option<i64>>(3)?.unwrap_or_default(),
                 operation: row.get(7)?,
+                owner: Owner::of(&account, groups),
             };
             let before = match known.replace(of.clone(), now.clone()) {
                 Some(before) => Some(before),
-                None => self.last_known(&of, id, key.is_some(), known)?,
+                None => self.last_known(&of, id, key.is_some(), groups, known)?,
             };
             let Some(before) = before.filter(|before| before.status != now.status) else { continue };
             events.push(Event {
@@ -272,7 +302,7 @@ impl Segment<'_> {
                     card: of.card,
                     masked: row.get(4)?,
                     key,
-                    account: row.get(6)?,
+                    account,
                     operation: of.operation,
                     transid: row.get(8)?,
                     from: before.status,
@@ -287,12 +317,13 @@ impl Segment<'_> {
     /// The last STATUS of a card before a row.
     fn last_known(
         &mut self,
-        of: &CardOperation,
+        of: &History,
         row: i64,
         hashed: bool,
+        groups: &AccountGroups,
         known: &mut LastStatuses,
     ) -> rusqlite::Result<Option<Answer>> {
-        if let Some(answer) = last_in(self.connection, of, row)? {
+        if let Some(answer) = last_in(self.connection, of, row, groups)? {
             return Ok(Some(answer));
         }
         // Another month has another hash.
@@ -303,7 +334,7 @@ impl Segment<'_> {
                 self.opened.push(opened.inspect_err(|error| known.warn_of(month, error)).ok());
             }
             let Some(connection) = &self.opened[index] else { continue };
-            match last_in(connection, of, row) {
+            match last_in(connection, of, row, groups) {
                 Ok(None) => {}
                 Ok(found) => return Ok(found),
                 // One damaged month must not stop the webhook for good.
@@ -330,36 +361,48 @@ impl Segment<'_> {
     }
 }
 
-/// The last STATUS of a card before a row, in one segment.
-fn last_in(connection: &Connection, of: &CardOperation, row: i64) -> rusqlite::Result<Option<Answer>> {
-    let CardOperation { card, kind, operation } = of;
+/// The last STATUS of a history before a row, in one segment.
+fn last_in(
+    connection: &Connection,
+    of: &History,
+    row: i64,
+    groups: &AccountGroups,
+) -> rusqlite::Result<Option<Answer>> {
+    let History { card, kind, operation, owner } = of;
+    let of_owner = |account: &str| Owner::of(account, groups) == *owner;
     // Calls that are in no run yet: the index visits lookups only there.
-    let in_tail = connection
-        .prepare_cached(
-            "SELECT status, at + latency FROM call
-             WHERE id > (SELECT coalesce(max(last), 0) FROM card_run) AND id < ?1 AND card = ?2 AND kind = ?3
-               AND operation = (SELECT id FROM name WHERE text = ?4) AND status IS NOT NULL
-             ORDER BY id DESC LIMIT 1",
-        )?
-        .query_row((row, card, kind, operation), answer)
-        .optional()?;
-    if in_tail.is_some() {
-        return Ok(in_tail);
+    let mut tail = connection.prepare_cached(
+        "SELECT call.status, call.at + call.latency, account.text
+         FROM call JOIN name AS account ON account.id = call.account
+         WHERE call.id > (SELECT coalesce(max(last), 0) FROM card_run) AND call.id < ?1 AND card = ?2 AND kind = ?3
+           AND operation = (SELECT id FROM name WHERE text = ?4) AND status IS NOT NULL
+         ORDER BY call.id DESC",
+    )?;
+    let mut in_tail = tail.query((row, card, kind, operation))?;
+    while let Some(found) = in_tail.next()? {
+        if of_owner(found.get_ref(2)?.as_str()?) {
+            return answer(found).map(Some);
+        }
     }
     let mut call = connection.prepare_cached(
-        "SELECT status, at + latency FROM call
-         WHERE id = ?1 AND kind = ?2 AND operation = (SELECT id FROM name WHERE text = ?3) AND status IS NOT NULL",
+        "SELECT status, at + latency, account.text FROM call JOIN name AS account ON account.id = call.account
+         WHERE call.id = ?1 AND kind = ?2 AND operation = (SELECT id FROM name WHERE text = ?3)
+           AND status IS NOT NULL",
     )?;
     let mut lookup = connection.prepare_cached(
         "SELECT status, at - coalesce(age, 0) FROM record
-         WHERE id = ?1 AND kind = ?2 AND operation = (SELECT id FROM name WHERE text = ?3) AND status IS NOT NULL",
+         WHERE id = ?1 AND kind = ?2 AND operation = (SELECT id FROM name WHERE text = ?3) AND status IS NOT NULL
+           AND \"group\" = (SELECT id FROM name WHERE text = ?4)",
     )?;
     let (mut called, mut looked_up, mut visited) = (None, None, 0);
     for_card(connection, &[card.clone(), card.clone()], &(0..=row - 1), &mut |id| {
         visited += 1;
-        called = call.query_row((id, kind, operation), answer).optional()?;
-        if called.is_none() && looked_up.is_none() {
-            looked_up = lookup.query_row((id, kind, operation), answer).optional()?;
+        let found = call.query_row((id, kind, operation), |row| {
+            of_owner(row.get_ref(2)?.as_str()?).then(|| answer(row)).transpose()
+        });
+        called = found.optional()?.flatten();
+        if let (None, None, Owner::Group(group)) = (&called, &looked_up, owner) {
+            looked_up = lookup.query_row((id, kind, operation, group), answer).optional()?;
         }
         let done = called.is_some() || visited >= SEARCHED;
         Ok(if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })

@@ -184,8 +184,10 @@ fn a_question_that_takes_too_long_is_stopped() {
 #[test]
 fn changes_are_events_although_an_older_month_cannot_be_read() {
     let dir = written(Identifiers::Plain);
-    let page =
-        |position, known: &mut LastStatuses| events_after(dir.path(), position, 10_000, true, known).unwrap();
+    let groups = AccountGroups::from([("fleet-1".into(), "fleet".into())]);
+    let page = |position, known: &mut LastStatuses| {
+        events_after(dir.path(), position, 10_000, Some(&groups), known).unwrap()
+    };
     let cards = |page: &Page| -> Vec<String> {
         let of = |event: &Event| match &event.kind {
             EventKind::Status(change) => change.card.clone(),
