@@ -34,7 +34,7 @@ pub(crate) use http::{Connection, Response};
 pub(crate) use machine::Machine;
 pub(crate) use pki::Pki;
 pub(crate) use proxy::{Proxy, command};
-pub(crate) use receiver::{Received, Receiver, Reply, WEBHOOK_SECRET};
+pub(crate) use receiver::{Received, Receiver, Reply, WEBHOOK_KEY, WEBHOOK_SECRET};
 pub(crate) use scripted::{say, scripted};
 pub(crate) use secrets::logged;
 pub(crate) use setup::Setup;

@@ -1,13 +1,16 @@
 //! Webhooks: what is sent, how often, and what a receiver that fails costs.
 
 use std::path::Path;
+use std::time::Duration;
 
-use cmiot_simulator::{Rule, Simulator};
+use cmiot_proxy::clock::Time;
+use cmiot_simulator::{Account, Config, Rule, Simulator};
 use tempfile::TempDir;
 
 use crate::support::{
-    Card, MSISDN, Output, Proxy, Received, Receiver, Reply, Setup, WEBHOOK_SECRET, card_number, carrier,
-    eventually, run, write_config, write_secret,
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, Card, EBID, GatewayClient, MSISDN, Output, Pki, Proxy, Received,
+    Receiver, Reply, Setup, WEBHOOK_KEY, WEBHOOK_SECRET, card_number, carrier, eventually, run, segments,
+    write_config, write_secret,
 };
 
 /// A setup under which each lookup with `no-cache` calls the carrier.
@@ -34,13 +37,13 @@ async fn start(carrier: &Simulator, receiver: &Receiver, more: &str) -> Proxy {
 }
 
 /// A lookup that calls the carrier.
-async fn ask(proxy: &Proxy, card: &Card<&str>) {
+async fn ask(proxy: &GatewayClient, card: &Card<&str>) {
     let response = proxy.get_with(&proxy.sign(card), "Cache-Control: no-cache\r\n").await;
     assert_eq!(response.code(), "0", "{}", response.text());
 }
 
 /// Has the carrier answer with another STATUS from now on, and asks.
-async fn change(proxy: &Proxy, carrier: &Simulator, status: &str) {
+async fn change(proxy: &GatewayClient, carrier: &Simulator, status: &str) {
     carrier.set_rules([Rule::any().status(status)]);
     ask(proxy, &MSISDN).await;
 }
@@ -235,6 +238,116 @@ async fn a_webhook_gets_the_cards_of_its_groups_alone() {
 }
 
 #[tokio::test]
+async fn a_change_over_the_end_of_a_month_is_one_message_through_a_restart() {
+    let (carrier, receiver, secrets) = (carrier().await, Receiver::start().await, folder());
+    let secret = secrets.path().join("secret");
+    let table = webhook("desk", &receiver.url(), "[\"status\"]", "");
+    let table = table.replace("\"secret\"", &format!("{:?}", secret.to_str().unwrap()));
+    let setup = setup(&carrier).add("webhook", &table);
+    let proxy = setup.start_clocked().await;
+    ask(&proxy, &MSISDN).await;
+    // 2026-02-01T00:00:01+08:00. The later process has read nothing of January.
+    let february = Time::from_secs(1_769_875_201);
+    let proxy = proxy.restart_at(february, &setup).await;
+    change(&proxy, &carrier, "02").await;
+    let message = receiver.wait_for(1).await[0].json();
+    let data = &message["data"];
+    assert_eq!((&data["from"], &data["to"]), (&"00".into(), &"02".into()), "{message}");
+    assert!(data["from_seen"].as_str().is_some_and(|seen| seen.starts_with("2026-01-15T")), "{message}");
+    assert!(message["timestamp"].as_str().is_some_and(|at| at.starts_with("2026-02-01T")), "{message}");
+    // A month passes while it runs.
+    proxy.clock.advance(Duration::from_secs(28 * 86_400));
+    change(&proxy, &carrier, "04").await;
+    let message = receiver.wait_for(2).await[1].json();
+    assert_eq!((&message["data"]["from"], &message["data"]["to"]), (&"02".into(), &"04".into()), "{message}");
+    assert_eq!(segments(&proxy.data()).len(), 3);
+    assert_eq!(receiver.received().len(), 2);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_last_known_status_of_a_card_is_that_of_the_same_group() {
+    let accounts = [ACCOUNT_APPID, "100002"].map(|appid| Account::new(appid, EBID, ACCOUNT_PASSWORD));
+    let carrier = Simulator::start_local(Config::new(accounts)).await.unwrap();
+    let (fleets, seconds) = (Receiver::start().await, Receiver::start().await);
+    let second = format!(
+        "name = \"second\"\nappid = \"100002\"\nebid = \"{EBID}\"\npassword = \"{ACCOUNT_PASSWORD}\""
+    );
+    let client = "group = \"second\"\nappid = \"GW0002\"\npassword = \"another-gateways\"";
+    let setup = setup(&carrier)
+        .add("account", &second)
+        .add("client", client)
+        .add("webhook", &webhook("fleet", &fleets.url(), "[\"status\"]", "groups = [\"fleet\"]"))
+        .add("webhook", &webhook("second", &seconds.url(), "[\"status\"]", "groups = [\"second\"]"));
+    let mut proxy = Proxy::start_in(folder(), setup).await;
+    let other =
+        GatewayClient { address: proxy.address, gateway: proxy.gateway.named("GW0002", "another-gateways") };
+    let changed = |message: &Received| {
+        let data = &message.json()["data"];
+        ["group", "from", "to"].map(|key| data[key].as_str().unwrap().to_owned())
+    };
+    ask(&proxy, &MSISDN).await;
+    // The first answer of the second group, and another one than the first group has: no change for either.
+    change(&other, &carrier, "02").await;
+    change(&proxy, &carrier, "04").await;
+    assert_eq!(changed(&fleets.wait_for(1).await[0]), ["fleet", "00", "04"]);
+    change(&other, &carrier, "05").await;
+    assert_eq!(changed(&seconds.wait_for(1).await[0]), ["second", "02", "05"]);
+    // Without what the process remembers.
+    proxy.restart().await;
+    change(&proxy, &carrier, "00").await;
+    assert_eq!(changed(&fleets.wait_for(2).await[1]), ["fleet", "04", "00"]);
+    assert_eq!((fleets.received().len(), seconds.received().len()), (2, 1));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_receiver_is_identified_by_the_roots_of_ca_file() {
+    let (carrier, pki, folder) = (carrier().await, Pki::new(), folder());
+    let receiver = Receiver::start_tls(pki.server("127.0.0.1")).await;
+    std::fs::write(folder.path().join("root.pem"), pki.root_pem()).unwrap();
+    let with = |more| setup(&carrier).add("webhook", &webhook("desk", &receiver.url(), "[\"status\"]", more));
+    let proxy = Proxy::start_in(folder, with("ca_file = \"root.pem\"")).await;
+    ask(&proxy, &MSISDN).await;
+    change(&proxy, &carrier, "02").await;
+    receiver.wait_for(1).await[0].assert_signed();
+    // Without the root nothing is sent.
+    write_config(&proxy.config(), &with("").text());
+    let refused = command(&proxy, &["test"]).await.failed(1, []);
+    assert!(refused.out.contains("not accepted") && refused.out.contains("certificate"), "{}", refused.out);
+    assert_eq!(receiver.received().len(), 1);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn two_secrets_are_two_signatures_until_one_is_removed() {
+    let (carrier, receiver) = (carrier().await, Receiver::start().await);
+    let (folder, next) = (folder(), "whsec_dGhlLW5leHQta2V5LW9mLXRoZS13ZWJob29rcyE=");
+    let next_key = b"the-next-key-of-the-webhooks!";
+    let secret = folder.path().join("secret");
+    write_secret(&secret, &format!("{WEBHOOK_SECRET}\n{next}\n"));
+    let table = webhook("desk", &receiver.url(), "[\"status\"]", "");
+    let proxy = Proxy::start_in(folder, setup(&carrier).add("webhook", &table)).await;
+    ask(&proxy, &MSISDN).await;
+    change(&proxy, &carrier, "02").await;
+    let both = receiver.wait_for(1).await.remove(0);
+    let expected = format!("{} {}", both.signature(WEBHOOK_KEY), both.signature(next_key));
+    assert_eq!(both.header("webhook-signature"), expected);
+    write_secret(&secret, next);
+    crate::reload::reload(&proxy, proxy.setup()).await;
+    // The webhook is started with its new keys at its next look.
+    let statuses = std::cell::RefCell::new(["00", "02"].into_iter().cycle());
+    eventually("the new key alone", async || {
+        let (count, status) = (receiver.received().len(), statuses.borrow_mut().next()?);
+        change(&proxy, &carrier, status).await;
+        let last = receiver.wait_for(count + 1).await.pop()?;
+        (last.header("webhook-signature") == last.signature(next_key)).then_some(())
+    })
+    .await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn breakers_and_alarms_are_messages_when_they_begin_and_when_they_end() {
     let (carrier, receiver) = (carrier().await, Receiver::start().await);
     let table = webhook("desk", &receiver.url(), "[\"breaker\", \"alarm\"]", "");
@@ -248,7 +361,9 @@ async fn breakers_and_alarms_are_messages_when_they_begin_and_when_they_end() {
         (&opened["data"]["account"], &opened["data"]["breaker"]),
         (&"fleet".into(), &"cool-down".into())
     );
-    assert_eq!(opened["data"]["group"], "fleet");
+    let data = &opened["data"];
+    assert_eq!((&data["group"], &data["code"]), (&"fleet".into(), &"72".into()), "{opened}");
+    assert_eq!((&data["operation"], data.get("fault")), (&"userstatusrealsingle".into(), None), "{opened}");
     eventually("an answer", async || (proxy.look_up(&card_number(1)).await.code() == "0").then_some(()))
         .await;
     let closed = receiver.wait_for(2).await[1].json();

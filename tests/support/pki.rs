@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// A private root, and certificates from it.
 pub(crate) struct Pki {
@@ -42,6 +42,19 @@ impl Pki {
         params.not_before = rcgen::date_time_ymd(2019, 1, 1);
         params.not_after = rcgen::date_time_ymd(2020, 1, 1);
         (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    /// A TLS server with a certificate for `name`.
+    pub(crate) fn server(&self, name: &str) -> TlsAcceptor {
+        let (certificate, key, ..) = self.issue(name);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
     }
 
     /// A TLS client that trusts the root and presents this certificate.

@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use super::eventually;
 
 /// The secret of the tests' webhooks, and the key in it.
 pub(crate) const WEBHOOK_SECRET: &str = "whsec_dGhlLXdlYmhvb2tzLXNpZGUtb2YtaXQtaW4tYnl0ZXM=";
-const KEY: &[u8] = b"the-webhooks-side-of-it-in-bytes";
+pub(crate) const WEBHOOK_KEY: &[u8] = b"the-webhooks-side-of-it-in-bytes";
 
 /// The response to a request.
 #[derive(Clone, Debug)]
@@ -52,9 +53,13 @@ impl Received {
 
     /// Asserts that its signature is that of Standard Webhooks with [`WEBHOOK_SECRET`], computed with sha2.
     pub(crate) fn assert_signed(&self) {
+        assert_eq!(self.header("webhook-signature"), self.signature(WEBHOOK_KEY));
+    }
+
+    /// The signature of Standard Webhooks with a key, computed with sha2.
+    pub(crate) fn signature(&self, key: &[u8]) -> String {
         let signed = format!("{}.{}.{}", self.id(), self.header("webhook-timestamp"), self.body);
-        let expected = format!("v1,{}", data_encoding::BASE64.encode(&hmac(KEY, signed.as_bytes())));
-        assert_eq!(self.header("webhook-signature"), expected);
+        format!("v1,{}", data_encoding::BASE64.encode(&hmac(key, signed.as_bytes())))
     }
 }
 
@@ -72,6 +77,7 @@ fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
 /// A listener on the loopback.
 #[derive(Clone)]
 pub(crate) struct Receiver {
+    scheme: &'static str,
     address: SocketAddr,
     state: Arc<Mutex<State>>,
 }
@@ -85,15 +91,35 @@ struct State {
 impl Receiver {
     /// Responds 204 unless the test sets another response.
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// Like [`Self::start`], with TLS.
+    pub(crate) async fn start_tls(tls: TlsAcceptor) -> Self {
+        Self::start_with(Some(tls)).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let state = State { received: Vec::new(), next: VecDeque::new(), otherwise: Reply::Status(204) };
-        let receiver = Self { address, state: Arc::new(Mutex::new(state)) };
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let receiver = Self { scheme, address, state: Arc::new(Mutex::new(state)) };
         let serving = receiver.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let one = serving.clone();
-                tokio::spawn(async move { one.serve(stream).await });
+                let (one, tls) = (serving.clone(), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => one.serve(stream).await,
+                        // A client that does not trust it closes the connection.
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                one.serve(stream).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         receiver
@@ -101,7 +127,7 @@ impl Receiver {
 
     /// A URL of it.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/events", self.address)
+        format!("{}://{}/events", self.scheme, self.address)
     }
 
     /// The responses to the next requests.
@@ -124,7 +150,7 @@ impl Receiver {
         eventually("the messages", async || Some(self.received()).filter(|all| all.len() >= count)).await
     }
 
-    async fn serve(&self, mut stream: TcpStream) {
+    async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         loop {
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") {

@@ -27,6 +27,9 @@ const LONGEST_NAME: usize = 64;
 /// The longest time for one attempt.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The most keys of one webhook: the present one, and the next or the former one.
+const MOST_KEYS: usize = 2;
+
 /// Bytes of a key, as Standard Webhooks requires.
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
@@ -37,8 +40,8 @@ pub struct Webhook {
     pub name: Arc<str>,
     /// The address that messages are posted to.
     pub url: Uri,
-    /// The key of the signatures.
-    pub key: SigningKey,
+    /// The keys of the signatures; one at least. Each message has a signature with each.
+    pub keys: Vec<SigningKey>,
     /// The events to send; not empty.
     pub events: Vec<EventClass>,
     /// The groups that are reported; empty means all.
@@ -63,7 +66,7 @@ impl Webhook {
     }
 }
 
-/// The key of the signatures of one webhook.
+/// A key of the signatures of one webhook.
 #[derive(Clone, PartialEq)]
 pub struct SigningKey(Zeroizing<Vec<u8>>);
 
@@ -72,6 +75,13 @@ impl SigningKey {
     pub fn parse(secret: &[u8]) -> Option<Self> {
         let key = Zeroizing::new(BASE64.decode(secret.strip_prefix(b"whsec_")?).ok()?);
         KEY_BYTES.contains(&key.len()).then_some(Self(key))
+    }
+
+    /// Reads a file of one or two such secrets, one per line; none if any line is not one. Empty lines are passed over.
+    pub fn parse_all(file: &[u8]) -> Option<Vec<Self>> {
+        let lines = file.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+        let keys: Option<Vec<_>> = lines.filter(|line| !line.is_empty()).map(Self::parse).collect();
+        keys.filter(|keys| (1..=MOST_KEYS).contains(&keys.len()))
     }
 
     /// Its bytes. Mind where they go.
@@ -125,10 +135,11 @@ fn check_one(
     let secret = reader.secret(&key, &raw.secret_file).and_then(|secret| {
         let wrong = || {
             ConfigError::new(key, format!("{}: not a signing secret", raw.secret_file.display())).remedy(
-                "write `whsec_` and 24 to 64 random bytes in Base64: `echo whsec_$(head -c 32 /dev/urandom | base64 -w0)`",
+                "write `whsec_` and 24 to 64 random bytes in Base64: `echo whsec_$(head -c 32 /dev/urandom | base64 -w0)`; \
+                 while receivers change to another secret, both, one per line",
             )
         };
-        reader.keep(SigningKey::parse(secret.trim_ascii()).ok_or_else(wrong))
+        reader.keep(SigningKey::parse_all(&secret).ok_or_else(wrong))
     });
     if raw.events.is_empty() {
         let error = ConfigError::new(format!("{table}: events"), "none, so nothing would be sent");
@@ -153,7 +164,7 @@ fn check_one(
     Some(Webhook {
         name: raw.name.as_str().into(),
         url: url?,
-        key: secret?,
+        keys: secret?,
         events: raw.events.clone(),
         groups: raw.groups.iter().map(|group| group.as_str().into()).collect(),
         tls: tls?,
@@ -216,6 +227,20 @@ mod tests {
         assert_eq!(format!("{key:?}"), "[redacted]");
         for wrong in ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_MfKQ9r8GKYqrTwjU", "whsec_!", ""] {
             assert_eq!(SigningKey::parse(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_file_has_one_or_two_secrets() {
+        let (one, two) =
+            ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_dGhlLW5leHQta2V5LW9mLXRoZS13ZWJob29rcyE=");
+        let count = |file: String| SigningKey::parse_all(file.as_bytes()).map(|keys| keys.len());
+        assert_eq!(count(format!("{one}\n")), Some(1));
+        assert_eq!(count(format!("{one}\r\n\n {two}")), Some(2));
+        for wrong in
+            [String::new(), format!("{one} {two}"), format!("{one}\nx"), format!("{one}\n{two}\n{one}")]
+        {
+            assert_eq!(count(wrong.clone()), None, "{wrong}");
         }
     }
 

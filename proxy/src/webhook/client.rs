@@ -15,7 +15,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::message::Message;
-use super::signature::sign;
+use super::signature::sign_with_all;
 use crate::clock::{Time, timeout};
 use crate::config::Webhook;
 use crate::config::webhook::SigningKey;
@@ -45,7 +45,7 @@ pub struct Failure {
 pub(super) struct Client {
     http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     url: Uri,
-    key: SigningKey,
+    keys: Vec<SigningKey>,
     timeout: Duration,
 }
 
@@ -70,7 +70,7 @@ impl Client {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(1)
             .build(connector);
-        Ok(Self { http, url: webhook.url.clone(), key: webhook.key.clone(), timeout: webhook.timeout })
+        Ok(Self { http, url: webhook.url.clone(), keys: webhook.keys.clone(), timeout: webhook.timeout })
     }
 
     /// Posts a message at `now`. Returns the HTTP status.
@@ -113,7 +113,10 @@ impl Client {
             .header(header::USER_AGENT, concat!("cmiot-proxy/", env!("CARGO_PKG_VERSION")))
             .header(HeaderName::from_static("webhook-id"), id)
             .header(HeaderName::from_static("webhook-timestamp"), timestamp)
-            .header(HeaderName::from_static("webhook-signature"), sign(&self.key, id, timestamp, body))
+            .header(
+                HeaderName::from_static("webhook-signature"),
+                sign_with_all(&self.keys, id, timestamp, body),
+            )
             .body(Full::new(body.clone()))
             .map_err(|_| Failure::new("the request cannot be built".to_owned()))?;
         self.http.request(request).await.map_err(|error| Failure::new(causes(&error)))
@@ -157,7 +160,7 @@ mod tests {
         let webhook = Webhook {
             name: "one".into(),
             url: format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap(),
-            key: SigningKey::parse(b"whsec_dGhlLXdlYmhvb2tzLXNpZGUtb2YtaXQtaW4tYnl0ZXM=").unwrap(),
+            keys: SigningKey::parse_all(b"whsec_dGhlLXdlYmhvb2tzLXNpZGUtb2YtaXQtaW4tYnl0ZXM=").unwrap(),
             events: vec![EventClass::Status],
             groups: Vec::new(),
             tls: tls::ClientTrust::default(),
@@ -181,6 +184,21 @@ mod tests {
         assert_eq!(result_of(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort").await, Ok(200));
         let failure = result_of(b"HTTP/1.1 500 No\r\ncontent-length: 9\r\n\r\n").await.unwrap_err();
         assert_eq!((failure.to_string().as_str(), failure.is_final), ("HTTP 500", false));
+    }
+
+    #[tokio::test]
+    async fn a_receiver_asks_for_the_time_of_the_next_attempt_in_seconds() {
+        for (response, asked) in [
+            (&b"HTTP/1.1 503 No\r\nretry-after: 90\r\ncontent-length: 0\r\n\r\n"[..], Some(90)),
+            (
+                b"HTTP/1.1 429 No\r\nretry-after: Wed, 21 Oct 2026 07:28:00 GMT\r\ncontent-length: 0\r\n\r\n",
+                None,
+            ),
+            (b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", None),
+        ] {
+            let failure = result_of(response).await.unwrap_err();
+            assert_eq!(failure.retry_after, asked.map(Duration::from_secs), "{failure}");
+        }
     }
 
     #[tokio::test]

@@ -1,4 +1,5 @@
-//! The signature of a message (Standard Webhooks 1.0.0): `v1,` and the Base64 of HMAC-SHA256 over id, timestamp and body.
+//! The signatures of a message (Standard Webhooks 1.0.0): `v1,` and the Base64 of HMAC-SHA256 over id, timestamp and body,
+//! with each key of the webhook, separated by a space.
 
 use data_encoding::BASE64;
 use ring::hmac;
@@ -6,7 +7,12 @@ use ring::hmac;
 use crate::config::webhook::SigningKey;
 
 /// The value of `webhook-signature`. `timestamp` is in seconds since 1970.
-pub(super) fn sign(key: &SigningKey, id: &str, timestamp: u64, body: &[u8]) -> String {
+pub(super) fn sign_with_all(keys: &[SigningKey], id: &str, timestamp: u64, body: &[u8]) -> String {
+    let signatures: Vec<_> = keys.iter().map(|key| sign(key, id, timestamp, body)).collect();
+    signatures.join(" ")
+}
+
+fn sign(key: &SigningKey, id: &str, timestamp: u64, body: &[u8]) -> String {
     let mut signing = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.expose()));
     signing.update(format!("{id}.{timestamp}.").as_bytes());
     signing.update(body);

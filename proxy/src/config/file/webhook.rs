@@ -17,7 +17,8 @@ pub struct RawWebhook {
     pub name: String,
     /// The address that messages are posted to: `https`, or `http` on this machine.
     pub url: String,
-    /// File with the secret: `whsec_` and 24 to 64 bytes in Base64, or `"credential:NAME"`.
+    /// File with the secret: `whsec_` and 24 to 64 bytes in Base64, or `"credential:NAME"`. While receivers change to
+    /// another secret, both, one per line.
     #[schemars(with = "FilePath")]
     pub secret_file: PathBuf,
     /// The events to send: `"status"`, `"breaker"`, `"alarm"`.
