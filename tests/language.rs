@@ -7,7 +7,8 @@ use cmiot_simulator::Rule;
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::support::{
-    MSISDN, Machine, Output, Proxy, Setup, WEBHOOK_SECRET, carrier, run, write_config, write_secret,
+    EBID, ICCID, MSISDN, Machine, NORMAL, Output, Proxy, Setup, WEBHOOK_SECRET, carrier, run, write_config,
+    write_secret,
 };
 
 const CHINESE: &[(&str, &str)] = &[("LC_ALL", "zh_CN.UTF-8")];
@@ -126,6 +127,30 @@ async fn tables_and_results_are_in_chinese_and_json_is_not() {
         let in_chinese = with_config(&folder, words, CHINESE).await.success().out;
         assert_eq!(in_chinese, in_english, "{words:?}");
     }
+}
+
+#[tokio::test]
+async fn a_lookup_a_signature_and_the_demo_are_in_chinese() {
+    let carrier = carrier().await;
+    let proxy = Proxy::with_carrier(&carrier).await;
+    let folder = folder_of(&proxy);
+    let found = with_config(&folder, &["lookup", MSISDN.number], CHINESE).await.success().out;
+    assert!(found.starts_with(NORMAL) && found.ends_with("STATUS 00 正常\n"), "{found}");
+    carrier.set_rules([Rule::any().code("12")]);
+    let refused = with_config(&folder, &["lookup", ICCID.number], CHINESE).await;
+    assert!(refused.code == Some(1) && refused.out.ends_with("返回码 12\n"), "{refused:?}");
+    let signed = ["sign", "--appid", "100001", "--ebid", EBID, "--msisdn", MSISDN.number];
+    let unsigned = run(&folder, &signed, CHINESE).await;
+    assert!(unsigned.code == Some(1) && unsigned.err.contains("没有密码"), "{unsigned:?}");
+    let environment = [CHINESE, &[("CMIOT_PASSWORD", "example-password")]].concat();
+    let signed = run(&folder, &signed, &environment).await.success().out;
+    assert!(signed.starts_with("事务编码 100001") && signed.contains("\n查询参数 appid="), "{signed}");
+    let demo = run(tempfile::tempdir().unwrap().path(), &["demo"], CHINESE).await.success().out;
+    for said in ["模拟运营商 http://", "网关发出", "同时 100 次，同一张卡", "合计", "次没有找到运营商。"]
+    {
+        assert!(demo.contains(said), "{said}: {demo}");
+    }
+    assert!(!demo.contains("与承诺不符"), "{demo}");
 }
 
 #[tokio::test]

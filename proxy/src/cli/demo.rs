@@ -28,8 +28,11 @@ impl Demo {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         super::runtime()?.block_on(async {
             let environment = Environment::start().await?;
-            out!("simulated carrier {}", environment.carrier.base_url());
-            out!("proxy             http://{}\n", environment.app.gateway());
+            let (carrier, proxy) = (environment.carrier.base_url(), environment.app.gateway());
+            say!(
+                "simulated carrier {carrier}\nproxy             http://{proxy}\n",
+                "模拟运营商 {carrier}\n代理       http://{proxy}\n"
+            );
             let went_well = tour::run(&environment).await?;
             if self.serve {
                 serve_until_interrupt(&environment).await?;
@@ -42,9 +45,12 @@ impl Demo {
 
 /// Prints lines to try until interrupted.
 async fn serve_until_interrupt(environment: &Environment) -> anyhow::Result<()> {
-    let program = std::env::current_exe().context("where this program is")?;
+    let program = std::env::current_exe().with_context(|| said!("where this program is", "本程序的位置"))?;
     let program = program.display();
-    out!("\nTry it (a transid is valid for one lookup, so each line signs a new one):\n");
+    say!(
+        "\nTry it (a transid is valid for one lookup, so each line signs a new one):\n",
+        "\n可以试用（一个事务编码只能用于一次查询，因此每行都重新签名）：\n"
+    );
     for card in [tour::MSISDN, tour::ICCID, tour::IMSI] {
         let (kind, number) = card;
         out!(
@@ -57,6 +63,6 @@ async fn serve_until_interrupt(environment: &Environment) -> anyhow::Result<()> 
     }
     out!("  curl -s http://{}/metrics", environment.app.admin());
     out!("  sqlite3 -readonly {} 'SELECT * FROM lookup'", environment.audit_file()?.display());
-    out!("\nCtrl-C ends it and removes the folder.");
-    tokio::signal::ctrl_c().await.context("cannot listen for an interrupt")
+    say!("\nCtrl-C ends it and removes the folder.", "\n按 Ctrl-C 结束，并删除该目录。");
+    tokio::signal::ctrl_c().await.with_context(|| said!("cannot listen for an interrupt", "无法接收中断信号"))
 }

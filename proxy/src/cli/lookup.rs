@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::{Client, Config};
 use cmiot_proxy::{operation, printable};
-use cmiot_signer::{Reply, Sequence, Signer, Stamp};
+use cmiot_signer::{Reply, Sequence, Signer, Stamp, Status};
 
 use super::card::{self, CardArg};
 use super::listener::{ConnectArgs, Listener};
@@ -45,14 +45,14 @@ impl Lookup {
         let now = Clock::system().now();
         let sequence = u32::try_from(now.as_micros().rem_euclid(1_000_000)).unwrap_or(0) * 99 + 1;
         let signed = Signer::new(&client.appid, &client.ebid, &client.password).sign(
-            Stamp::from_unix(now.as_secs()).context("this machine's clock")?,
+            Stamp::from_unix(now.as_secs()).with_context(|| said!("this machine's clock", "本机时钟"))?,
             Sequence::new(sequence).context("sequence")?,
             &card,
         );
         let mut url = String::new();
         signed.write_url(http.base(), operation::USER_STATUS.path, &mut url)?;
         let answer = super::runtime()?.block_on(http.get_url(&url, &[]))?;
-        let reply = Reply::parse(&answer.body).context("the proxy's answer")?;
+        let reply = Reply::parse(&answer.body).with_context(|| said!("the proxy's answer", "代理的响应"))?;
         out!("{}", printable::escape_body(&answer.body));
         for name in ["age", "cache-status", "proxy-status", "retry-after"] {
             if !answer.header(name).is_empty() {
@@ -61,9 +61,10 @@ impl Lookup {
         }
         match reply.status() {
             Some(status) if reply.is_ok() => {
-                out!("STATUS {} {}", printable::escape(status.code()), printable::escape(status.as_str()));
+                let (code, name) = (printable::escape(status.code()), name(&status));
+                out!("STATUS {code} {name}");
             }
-            _ => out!("code {}", printable::escape(reply.code())),
+            _ => say!("code {code}", "返回码 {code}", code = printable::escape(reply.code())),
         }
         Ok(if reply.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -75,7 +76,29 @@ impl Lookup {
         };
         match chosen {
             Some(client) => Ok(Arc::clone(client)),
-            None => bail!("--client: no such client in {}", self.config.display()),
+            None => bail!(said!(
+                "--client: no such client in {config}",
+                "--client：{config} 中没有该客户端",
+                config = self.config.display()
+            )),
         }
     }
+}
+
+/// The name of a STATUS: that of configuration files, or the carrier's.
+fn name(status: &Status) -> String {
+    let name = status.as_str();
+    let chinese = match status {
+        Status::Normal => "正常",
+        Status::OneWayBarred => "单向停机",
+        Status::Barred => "停机",
+        Status::PreCancelled => "预销号",
+        Status::Cancelled => "销号",
+        Status::Transferred => "过户",
+        Status::Dormant => "休眠",
+        Status::AwaitingActivation => "待激",
+        Status::NoSuchNumber => "号码不存在",
+        _ => "未知状态",
+    };
+    said!("{name}", "{chinese}")
 }

@@ -81,7 +81,8 @@ impl Sign {
         let card = self.card.card()?;
         let now = Clock::system().now();
         let seconds = match self.at {
-            Some(at) => u64::try_from(at.as_second()).context("--at: before 1970")?,
+            Some(at) => u64::try_from(at.as_second())
+                .with_context(|| said!("--at: before 1970", "--at：早于 1970 年"))?,
             None => now.as_secs(),
         };
         let stamp = Stamp::from_unix(seconds).context("--at")?;
@@ -100,10 +101,13 @@ impl Sign {
             Some(path) => cmiot_proxy::config::read_secret(path)?,
             None => match std::env::var_os("CMIOT_PASSWORD") {
                 Some(password) => Zeroizing::new(password.into_encoded_bytes()),
-                None => bail!("no password: give --password-file FILE or set CMIOT_PASSWORD"),
+                None => bail!(said!(
+                    "no password: give --password-file FILE or set CMIOT_PASSWORD",
+                    "没有密码：请给出 --password-file FILE，或设置 CMIOT_PASSWORD"
+                )),
             },
         };
-        Password::new(&bytes).context("password")
+        Password::new(&bytes).with_context(|| said!("password", "密码"))
     }
 
     fn print(&self, signed: &SignedRequest<'_>, card: &Card) -> anyhow::Result<()> {
@@ -112,7 +116,11 @@ impl Sign {
         signed.write_url(self.base_url.trim_end_matches('/'), operation::USER_STATUS.path, &mut url)?;
         match self.format {
             Format::Text => {
-                out!("transid {}\ntoken   {}\nquery   {query}", signed.transid(), signed.token().as_str());
+                let (transid, token) = (signed.transid(), signed.token().as_str());
+                say!(
+                    "transid {transid}\ntoken   {token}\nquery   {query}",
+                    "事务编码 {transid}\ntoken    {token}\n查询参数 {query}"
+                );
             }
             Format::Query => out!("{query}"),
             Format::Url => out!("{url}"),

@@ -3,12 +3,12 @@
 //! A user who may read a database may also take shared locks on it (fcntl(2)), and a shared lock on certain bytes of the
 //! `-shm` file blocks the writer. The kernel lists each lock with its process.
 
-use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::files::database_files;
+use crate::language::{Language, Text, text};
 
 /// The bytes of the `-shm` file that are the locks for writing, checkpointing and recovery (SQLite's walformat, 2.3).
 const WRITE_LOCKS: std::ops::RangeInclusive<u64> = 120..=122;
@@ -72,21 +72,27 @@ pub(super) fn holders(path: &Path, blocked: BlockedOperation) -> Vec<LockHolder>
 }
 
 /// The processes as part of a sentence; "another process" if none was found.
-pub(super) fn describe(holders: &[LockHolder]) -> String {
-    match holders {
-        [] => "another process".to_owned(),
-        _ => holders.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+pub(super) fn describe(holders: &[LockHolder]) -> Text {
+    if holders.is_empty() {
+        return text!("another process", "另一个进程");
     }
+    let texts: Vec<Text> = holders.iter().map(LockHolder::text).collect();
+    let join =
+        |language, separator| texts.iter().map(|text| text.of(language)).collect::<Vec<_>>().join(separator);
+    Text { english: join(Language::English, ", "), chinese: join(Language::Chinese, "、") }
 }
 
-impl fmt::Display for LockHolder {
+impl LockHolder {
     /// `process 4711 (sqlite3) on audit-2026-01.db-shm`
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn text(&self) -> Text {
+        let file = self.file.file_name().unwrap_or_default().display();
         match &self.process {
-            Some((id, name)) => write!(f, "process {id} ({name})")?,
-            None => f.write_str("a process that the kernel does not name here")?,
+            Some((id, name)) => text!("process {id} ({name}) on {file}", "进程 {id}（{name}，文件 {file}）"),
+            None => text!(
+                "a process that the kernel does not name here on {file}",
+                "内核没有在此列出的进程（文件 {file}）"
+            ),
         }
-        write!(f, " on {}", self.file.file_name().unwrap_or_default().display())
     }
 }
 
@@ -159,11 +165,16 @@ mod tests {
             LockHolder { process: Some((4711, "sqlite3".to_owned())), file: file.clone() },
             LockHolder { process: None, file },
         ];
+        let described = describe(&holders);
         assert_eq!(
-            describe(&holders),
+            described.english,
             "process 4711 (sqlite3) on audit-2026-01.db-shm, a process that the kernel does not name here on audit-2026-01.db-shm"
         );
-        assert_eq!(describe(&[]), "another process");
+        assert_eq!(
+            described.chinese,
+            "进程 4711（sqlite3，文件 audit-2026-01.db-shm）、内核没有在此列出的进程（文件 audit-2026-01.db-shm）"
+        );
+        assert_eq!(describe(&[]), text!("another process", "另一个进程"));
         assert_ne!(name(std::process::id()), "unknown");
     }
 }

@@ -198,7 +198,7 @@ pub(super) fn enter_wal_mode(connection: &Connection, path: &Path) -> Result<(),
                 let who = locks::describe(&locks::holders(path, BlockedOperation::ModeChange));
                 if waits < READER_WAITS {
                     waits += 1;
-                    tracing::warn!(file = %path.display(), who, "waiting for another process to stop reading the file: it cannot be written before");
+                    tracing::warn!(file = %path.display(), %who, "waiting for another process to stop reading the file: it cannot be written before");
                     continue;
                 }
                 (Some(ErrorCode::DatabaseBusy), format!("it is locked by {who}"))

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::environment::Environment;
 use super::summary::summarize;
 use crate::cli::http_client::Reply;
+use crate::cli::language::heading;
 
 /// The demo's cards, kind and number: the ones of the carrier's page.
 pub(super) const MSISDN: (&str, &str) = ("msisdn", "14765004176");
@@ -32,20 +33,21 @@ pub(super) async fn run(environment: &Environment) -> anyhow::Result<bool> {
     tour.one("msisdn", &msisdn, "0", "fwd=uri-miss; stored").await?;
     tour.one("iccid", &Card::parse(CardKind::Iccid, ICCID.1)?, "0", "fwd=uri-miss; stored").await?;
     tour.one("imsi", &Card::parse(CardKind::Imsi, IMSI.1)?, "0", "fwd=uri-miss; stored").await?;
-    tour.one("the first card again", &msisdn, "0", "hit").await?;
+    tour.one(&said!("the first card again", "再查第一张卡"), &msisdn, "0", "hit").await?;
     tour.many(&Card::parse(CardKind::Msisdn, "14765004177")?).await?;
     tour.wrong_token(&msisdn).await?;
     tour.replay(&msisdn).await?;
     tour.outage(&msisdn).await?;
 
     out!("{}", tour.table);
-    out!("\nThe audit, committed before each answer left:\n");
+    say!("\nThe audit, committed before each answer left:\n", "\n审计，在每个响应发出之前提交：\n");
     let (audit, made) = audit(environment)?;
     out!("{audit}");
     let received = environment.carrier.count();
-    out!(
-        "\n{made} carrier calls: {received} were received, {} found no carrier.",
-        made.saturating_sub(received)
+    say!(
+        "\n{made} carrier calls: {received} were received, {lost} found no carrier.",
+        "\n{made} 次运营商调用：{received} 次被收到，{lost} 次没有找到运营商。",
+        lost = made.saturating_sub(received)
     );
     Ok(tour.went_well)
 }
@@ -62,13 +64,13 @@ impl<'a> Tour<'a> {
     fn new(environment: &'a Environment) -> Self {
         let mut table = table();
         table.set_header([
-            "a gateway sends",
-            "code",
-            "STATUS",
-            "Cache-Status / Proxy-Status",
-            "Age",
-            "calls",
-            "",
+            said!("a gateway sends", "网关发出"),
+            said!("code", "返回码"),
+            "STATUS".to_owned(),
+            "Cache-Status / Proxy-Status".to_owned(),
+            "Age".to_owned(),
+            said!("calls", "调用"),
+            String::new(),
         ]);
         Self { environment, sequence: 1, calls: 0, table, went_well: true }
     }
@@ -102,7 +104,11 @@ impl<'a> Tour<'a> {
         self.environment.carrier.set_latency(Duration::ZERO);
         let as_expected = answered == CONCURRENT && self.environment.carrier.count_for(card.as_str()) == 1;
         let reply = last.context("no lookup was collapsed")?;
-        self.show(&format!("{CONCURRENT} at once, one card"), &reply, as_expected)
+        self.show(
+            &said!("{CONCURRENT} at once, one card", "同时 {CONCURRENT} 次，同一张卡"),
+            &reply,
+            as_expected,
+        )
     }
 
     async fn wrong_token(&mut self, card: &Card) -> anyhow::Result<()> {
@@ -111,16 +117,16 @@ impl<'a> Tour<'a> {
         let forged = format!("{before}token={}{}", "0".repeat(64), &after[64..]);
         let reply = self.environment.ask(&forged).await?;
         let as_expected = code_of(&reply)? == "7";
-        self.show("with a wrong token", &reply, as_expected)
+        self.show(&said!("with a wrong token", "token 错误"), &reply, as_expected)
     }
 
     async fn replay(&mut self, card: &Card) -> anyhow::Result<()> {
         let url = self.sign(card)?;
         let first = self.environment.ask(&url).await?;
-        self.show("a URL that is captured", &first, code_of(&first)? == "0")?;
+        self.show(&said!("a URL that is captured", "一个被截获的 URL"), &first, code_of(&first)? == "0")?;
         let reply = self.environment.ask(&url).await?;
         let as_expected = code_of(&reply)? == "7" && reply.header("proxy-status").contains("used before");
-        self.show("a captured URL again", &reply, as_expected)
+        self.show(&said!("a captured URL again", "再次使用被截获的 URL"), &reply, as_expected)
     }
 
     /// The carrier stops after the entry has become stale.
@@ -130,7 +136,7 @@ impl<'a> Tour<'a> {
         let url = self.sign(card)?;
         let reply = self.environment.ask(&url).await?;
         let as_expected = code_of(&reply)? == "0" && reply.header("cache-status").contains("hit; ttl=-");
-        self.show("with the carrier down", &reply, as_expected)?;
+        self.show(&said!("with the carrier down", "运营商停机时"), &reply, as_expected)?;
         self.environment.carrier.restart().await.context("simulated carrier")?;
         Ok(())
     }
@@ -155,7 +161,7 @@ impl<'a> Tour<'a> {
             handled.trim_start_matches("cmiot-proxy; ").trim_matches('"').to_owned(),
             reply.header("age").to_owned(),
             (calls - self.calls).to_string(),
-            if as_expected { "ok" } else { "NOT as promised" }.to_owned(),
+            if as_expected { said!("ok", "符合") } else { said!("NOT as promised", "与承诺不符") },
         ]);
         self.calls = calls;
         self.went_well &= as_expected;
@@ -171,7 +177,9 @@ fn code_of(reply: &Reply) -> anyhow::Result<String> {
 fn audit(environment: &Environment) -> anyhow::Result<(Table, u64)> {
     let mut table = table();
     let (mut lookups, mut calls) = (0, 0);
-    table.set_header(["lookups", "calls", "client", "card", "outcome", "reason", "code", "STATUS"]);
+    let columns = ["client", "card", "outcome", "reason", "code"].map(|column| heading(column).to_owned());
+    let counts = [said!("lookups", "查询"), said!("calls", "调用")];
+    table.set_header(counts.into_iter().chain(columns).chain(["STATUS".to_owned()]));
     let segment = environment.audit_file()?;
     for group in summarize(segment.parent().context("the folder of the segment")?)? {
         lookups += group.lookups;
@@ -179,7 +187,7 @@ fn audit(environment: &Environment) -> anyhow::Result<(Table, u64)> {
         let counts = [group.lookups.to_string(), group.carrier_calls.to_string()];
         table.add_row(counts.into_iter().chain(group.values));
     }
-    table.add_row([lookups.to_string(), calls.to_string(), "in all".to_owned()]);
+    table.add_row([lookups.to_string(), calls.to_string(), said!("in all", "合计")]);
     Ok((table, calls))
 }
 

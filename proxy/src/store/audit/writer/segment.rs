@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use crate::alarms::{Alarms, Condition};
-use crate::language::text;
+use crate::language::{Text, text};
 use crate::store::audit::index::Index;
 use crate::store::audit::log::append::{Names, append};
 use crate::store::audit::log::identity::IdentityKey;
@@ -243,9 +243,10 @@ fn begin_batch<'c>(
                 }
                 let holder = locks::describe(&locks::holders(path, BlockedOperation::Commit));
                 if let Some(alarms) = alarms {
+                    let Text { english, chinese } = &holder;
                     let text = text!(
-                        "{holder} holds a lock, and no record can be written: end it, and let only trusted users into audit_group",
-                        "{holder} 持有锁，无法写入任何记录：请结束该进程，并只让可信用户加入 audit_group"
+                        "{english} holds a lock, and no record can be written: end it, and let only trusted users into audit_group",
+                        "{chinese}持有锁，无法写入任何记录：请结束该进程，并只让可信用户加入 audit_group"
                     );
                     alarms.raise(Condition::AuditLocked, text);
                 }
