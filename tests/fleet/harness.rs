@@ -1,12 +1,14 @@
-//! The harness of the fleet tests: a PostgreSQL server ([`Postgres`]) and sockets in front of it that a test stalls, cuts
-//! or delays ([`Partition`]).
+//! The harness of the fleet tests: proxies ([`Nodes`]) over a PostgreSQL server ([`Postgres`]), each through a socket that
+//! a test stalls, cuts or delays ([`Partition`]).
 //!
-//! Both end with the test, also when it panics. They signal only processes that they started.
+//! All end with the test, also when it panics. They signal only processes that they started.
 
+mod nodes;
 mod partition;
 mod postgres;
 mod process;
 mod template;
 
+pub(crate) use nodes::Nodes;
 pub(crate) use partition::{Mode, Partition};
 pub(crate) use postgres::{DATABASE, Postgres, own_address};

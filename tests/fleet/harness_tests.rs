@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio_postgres::{Client, Config, NoTls};
 
-use crate::harness::{DATABASE, Mode, Partition, Postgres, own_address};
-use crate::support::{eventually, within};
+use crate::harness::{DATABASE, Mode, Nodes, Partition, Postgres, own_address};
+use crate::support::{MSISDN, eventually, within};
 
 /// A wait for what must not happen. A longer one would find more faults of the harness; none fails a sound one.
 const A_WHILE: Duration = Duration::from_millis(200);
@@ -15,13 +15,8 @@ async fn a_server_has_the_database_its_owner_and_its_user() {
     let server = Postgres::start().await;
     let owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()";
     assert_eq!(server.value(owner).await, "cmiot_owner");
-    let owner = server.try_client("cmiot_owner").await.unwrap();
-    owner.batch_execute("CREATE SCHEMA s CREATE TABLE t (n bigserial)").await.unwrap();
-    let node = server.try_client("cmiot_node").await.unwrap();
-    node.batch_execute("INSERT INTO s.t DEFAULT VALUES; UPDATE s.t SET n = 2; DELETE FROM s.t")
-        .await
-        .unwrap();
-    node.batch_execute("DROP TABLE s.t").await.unwrap_err();
+    server.try_client("cmiot_owner").await.unwrap();
+    server.try_client("cmiot_node").await.unwrap();
     server.try_client("nobody").await.expect_err("no such role");
     let rows = server.sql("SELECT 1, NULL; SELECT 'two', 2").await;
     assert_eq!(rows, [[Some("1".into()), None], [Some("two".into()), Some("2".into())]]);
@@ -207,6 +202,35 @@ async fn a_delay_holds_each_message_and_loses_none() {
     // More than a socket's buffer.
     let text: String = client.query_one("SELECT repeat('x', 3000000)", &[]).await.unwrap().get(0);
     assert_eq!(text.len(), 3_000_000);
+}
+
+#[tokio::test]
+async fn nodes_answer_are_killed_paused_and_started_again_each_for_itself() {
+    let mut nodes = Nodes::start(3).await;
+    for node in nodes.iter() {
+        node.look_up(&MSISDN).await.assert_normal();
+    }
+    nodes[0].kill9().await;
+    nodes[1].pause();
+    let mut asked = Box::pin(nodes[1].look_up(&MSISDN));
+    tokio::time::timeout(A_WHILE, &mut asked).await.expect_err("no answer");
+    nodes[2].look_up(&MSISDN).await.assert_normal();
+    nodes[1].resume();
+    asked.await.assert_normal();
+    nodes[0].start_again().await;
+    nodes[0].look_up(&MSISDN).await.assert_normal();
+}
+
+#[tokio::test]
+async fn a_node_reaches_the_server_through_its_own_partition_alone() {
+    let nodes = Nodes::start(2).await;
+    let before = nodes[1].partition.accepted();
+    let status = || nodes[0].command(&["fleet", "status"]);
+    status().await.success();
+    nodes[0].partition.set(Mode::Refuse);
+    status().await.failed(1, []);
+    assert_eq!(nodes[1].partition.accepted(), before);
+    nodes[1].command(&["fleet", "status"]).await.success();
 }
 
 /// A connection to the database through a partition.

@@ -15,24 +15,12 @@ use tempfile::TempDir;
 /// The oldest version that the proxy supports.
 const OLDEST: u32 = 15;
 
-/// Statements of the template, each with its database: the owner of the shared tables, and the role of the proxies, which
-/// may use these tables and change none of their definitions.
-const SQL: [(&str, &str); 2] = [
-    (
-        "postgres",
-        "CREATE ROLE cmiot_owner LOGIN;
+/// SQL of the template, one statement per line: the owner of the shared tables, the role of the proxies, the database.
+/// Rights of that role are part of the proxy's migrations.
+const SQL: &str = "CREATE ROLE cmiot_owner LOGIN;
 CREATE ROLE cmiot_node LOGIN;
 CREATE DATABASE cmiot OWNER cmiot_owner;
-",
-    ),
-    (
-        "cmiot",
-        "ALTER DEFAULT PRIVILEGES FOR ROLE cmiot_owner GRANT USAGE ON SCHEMAS TO cmiot_node;
-ALTER DEFAULT PRIVILEGES FOR ROLE cmiot_owner GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO cmiot_node;
-ALTER DEFAULT PRIVILEGES FOR ROLE cmiot_owner GRANT USAGE ON SEQUENCES TO cmiot_node;
-",
-    ),
-];
+";
 
 /// The server programs, and the user that they run as.
 #[derive(Clone, Debug)]
@@ -107,8 +95,7 @@ impl Programs {
     fn name(&self) -> String {
         let version = output(self.command("postgres").arg("--version"), "");
         let version = version.split_whitespace().nth(2).expect("postgres (PostgreSQL) 15.18");
-        let sum = SQL.iter().flat_map(|(_, sql)| sql.bytes());
-        let sum = sum.fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        let sum = SQL.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
         let user = self.user.map_or_else(|| "own".to_owned(), |(user, _)| user.to_string());
         format!("postgres-{version}-{user}-{sum:08x}")
     }
@@ -120,10 +107,8 @@ impl Programs {
             self.command("initdb").args(options).args(["--no-sync", "--wal-segsize=1", "--pgdata"]).arg(data),
             "",
         );
-        for (database, sql) in SQL {
-            let options = ["--single", "-c", "fsync=off", "-D"];
-            output(self.command("postgres").args(options).arg(data).arg(database), sql);
-        }
+        let options = ["--single", "-c", "fsync=off", "-D"];
+        output(self.command("postgres").args(options).arg(data).arg("postgres"), SQL);
     }
 }
 
