@@ -24,6 +24,9 @@ CREATE TABLE fleet.life (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   node smallint NOT NULL REFERENCES fleet.node ON DELETE CASCADE,
   began timestamptz NOT NULL DEFAULT fleet.now(),
+  -- The store's folder on one machine since its boot, as a hash, and for people.
+  folder bytea NOT NULL,
+  place text NOT NULL,
   until timestamptz NOT NULL,
   gone boolean NOT NULL DEFAULT false,
   beats bigint NOT NULL DEFAULT 0,
@@ -31,6 +34,37 @@ CREATE TABLE fleet.life (
   applied bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX life_current ON fleet.life (node) WHERE NOT gone;
+
+-- Begins a life for a node, and ends the one that it had. `result`:
+-- - 'begun': `life` is the new one;
+-- - 'bound': the number belongs to `store`, which is another one;
+-- - 'held': a process with another folder has a life of this node whose lease runs for `remains` more. It has the same
+--   store: one is a copy of the other. The process of the same folder is dead, since a folder has one process.
+CREATE FUNCTION fleet.begin_life(number smallint, own_store bytea, own_folder bytea, own_place text, lease interval,
+  OUT result text, OUT life bigint, OUT store bytea, OUT place text, OUT beats bigint, OUT remains interval)
+LANGUAGE plpgsql AS $$
+DECLARE
+  last fleet.life;
+BEGIN
+  INSERT INTO fleet.node (node, store) VALUES (number, own_store) ON CONFLICT DO NOTHING;
+  -- Until the end of the transaction no other process begins a life of this node.
+  SELECT n.store INTO store FROM fleet.node n WHERE n.node = number FOR UPDATE;
+  SELECT * INTO last FROM fleet.life l WHERE l.node = number ORDER BY l.id DESC LIMIT 1;
+  place := last.place;
+  beats := last.beats;
+  remains := last.until - fleet.now();
+  IF store <> own_store THEN
+    result := 'bound';
+  ELSIF NOT last.gone AND remains > interval '0' AND last.folder <> own_folder THEN
+    result := 'held';
+  ELSE
+    UPDATE fleet.life l SET gone = true WHERE l.node = number AND NOT l.gone;
+    DELETE FROM fleet.life l WHERE l.node = number AND l.id < last.id AND l.until < fleet.now() - interval '1 day';
+    INSERT INTO fleet.life AS l (node, folder, place, until)
+      VALUES (number, own_folder, own_place, fleet.now() + lease) RETURNING l.id INTO life;
+    result := 'begun';
+  END IF;
+END $$;
 
 -- Transids of clients that some node has accepted, until their window has passed.
 CREATE TABLE fleet.used_transid (

@@ -17,6 +17,8 @@ use crate::language::Text;
 pub enum Condition {
     /// The carrier refuses an account's credentials or subscription.
     Account,
+    /// This node acts without the other nodes of its fleet.
+    Alone,
     /// Audit records cannot be written.
     Audit,
     /// Audit records wait long for their commit.
@@ -31,6 +33,10 @@ pub enum Condition {
     Configuration,
     /// The free space of the audit's disk is below `min_free`, or near it.
     Disk,
+    /// The clock of the fleet's database disagrees with this machine's.
+    FleetClock,
+    /// The database of the fleet lost commits.
+    FleetLost,
     /// An account uses a password other than its first.
     Password,
     /// Requests are refused since a client's or group's share of the replay table is full.
@@ -47,8 +53,9 @@ pub enum Condition {
 
 impl Condition {
     /// All conditions.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Account,
+        Self::Alone,
         Self::Audit,
         Self::AuditLag,
         Self::AuditLocked,
@@ -56,6 +63,8 @@ impl Condition {
         Self::Clock,
         Self::Configuration,
         Self::Disk,
+        Self::FleetClock,
+        Self::FleetLost,
         Self::Password,
         Self::ReplayFull,
         Self::Restart,
@@ -68,6 +77,7 @@ impl Condition {
     pub fn name(self) -> &'static str {
         match self {
             Self::Account => "account",
+            Self::Alone => "alone",
             Self::Audit => "audit",
             Self::AuditLag => "audit-lag",
             Self::AuditLocked => "audit-locked",
@@ -75,6 +85,8 @@ impl Condition {
             Self::Clock => "clock",
             Self::Configuration => "configuration",
             Self::Disk => "disk",
+            Self::FleetClock => "fleet-clock",
+            Self::FleetLost => "fleet-lost",
             Self::Password => "password",
             Self::ReplayFull => "replay-full",
             Self::Restart => "restart",

@@ -23,6 +23,7 @@ use crate::clock::{Clock, timeout};
 use crate::config::admin::Token;
 use crate::config::restart::Fixed;
 use crate::config::{Config, ConfigError, ListenConfig};
+use crate::fleet::{self, Fleet};
 use crate::flight::Flights;
 use crate::gateway;
 use crate::language::{Text, text};
@@ -81,6 +82,28 @@ pub struct App {
     _watch: AbortOnDropHandle<()>,
     /// Ends when `stop` is cancelled.
     webhooks: AbortOnDropHandle<()>,
+    heartbeat: Option<Heartbeat>,
+}
+
+/// The task that renews the life of this node. It runs until the flights have ended: those of a life that is gone are
+/// taken over by other nodes.
+struct Heartbeat {
+    task: AbortOnDropHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Heartbeat {
+    fn start(fleet: Arc<Fleet>) -> Self {
+        let stop = CancellationToken::new();
+        Self { task: AbortOnDropHandle::new(tokio::spawn(fleet.run(stop.clone()))), stop }
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        if timeout(CANCEL_TIMEOUT, self.task).await.is_err() {
+            tracing::warn!("the life of this node did not end in the database: its lease ends by itself");
+        }
+    }
 }
 
 /// The reason for which the proxy does not start.
@@ -98,6 +121,9 @@ pub enum StartError {
     /// TLS towards the carrier cannot be set up.
     #[error("TLS towards the carrier cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
+    /// Another proxy of the fleet has the number of this node.
+    #[error(transparent)]
+    Fleet(#[from] fleet::Refused),
 }
 
 impl App {
@@ -114,7 +140,11 @@ impl App {
         let store = Arc::new(store);
         let metrics = Metrics::new();
         let flights = TaskTracker::new();
-        let relay = Arc::new(relay(&config, &store, &clock, &metrics, &flights)?);
+        let fleet = fleet(&config, &store, &clock, &metrics)?;
+        if let Some(fleet) = &fleet {
+            fleet.start().await?;
+        }
+        let relay = Arc::new(relay(&config, &store, &clock, &metrics, &flights, fleet.clone())?);
         relay.cache.remove_future();
         if let Some(newest) = store.audit_reader.newest_record()? {
             clock.newest_record(newest);
@@ -150,6 +180,7 @@ impl App {
                 async move { relay.audit.watch().await }
             })),
             webhooks: AbortOnDropHandle::new(tokio::spawn(webhooks.run(stop))),
+            heartbeat: fleet.map(Heartbeat::start),
         };
         let unix = app.admin.tcp().is_none();
         let connections = gateway.limiter().clone();
@@ -353,6 +384,9 @@ impl App {
         if timeout(CANCEL_TIMEOUT, self.webhooks).await.is_err() {
             tracing::warn!("the positions of the webhooks are not stored: messages may be repeated");
         }
+        if let Some(heartbeat) = self.heartbeat {
+            heartbeat.end().await;
+        }
         self.relay.audit.flush();
         let store = self.store;
         if tokio::task::spawn_blocking(move || match calls_ended {
@@ -418,12 +452,32 @@ fn report_certificates(relay: &Relay, alarms: &Alarms) {
     alarms.set_if(Condition::Certificate, severity, Text::join(&wrong));
 }
 
+/// This node of the configured fleet.
+fn fleet(
+    config: &Config,
+    store: &Store,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Arc<Fleet>>, StartError> {
+    let Some(settings) = &config.fleet else { return Ok(None) };
+    let key = audit::anchor::PublicKey::of_folder(&config.store_dir)?;
+    let local = fleet::Local {
+        identity: fleet::identity_of(config.carrier.node, *key.as_bytes(), &config.store_dir)?,
+        clock: clock.clone(),
+        alarms: store.alarms.clone(),
+        audit: Arc::clone(&store.audit),
+        metrics: Arc::clone(metrics),
+    };
+    Ok(Some(Arc::new(Fleet::new(settings, local))))
+}
+
 fn relay(
     config: &Arc<Config>,
     store: &Store,
     clock: &Clock,
     metrics: &Arc<Metrics>,
     flights: &TaskTracker,
+    fleet: Option<Arc<Fleet>>,
 ) -> Result<Relay, StartError> {
     let carrier = &config.carrier;
     let address = config.gateway.listen.ip().map(|address| address.to_string());
@@ -439,7 +493,7 @@ fn relay(
         shutdown: CancellationToken::new(),
         cache: Cache::new(config, Arc::clone(&store.cache), clock.clone()),
         flights: Arc::new(Flights::new(carrier.flights, flights.clone())),
-        carrier: Carrier::new(config, &store.state, &store.audit, clock, Arc::clone(metrics))?,
+        carrier: Carrier::new(config, &store.state, &store.audit, clock, Arc::clone(metrics), fleet.clone())?,
         audit: Audit::new(
             Arc::clone(&store.audit),
             config.gateway.deadline,
@@ -453,6 +507,7 @@ fn relay(
         stale_watch: StaleWatch::default(),
         clock: clock.clone(),
         metrics: Arc::clone(metrics),
+        fleet,
     })
 }
 

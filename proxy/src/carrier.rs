@@ -32,6 +32,7 @@ use crate::alarms::{Condition, Severity};
 use crate::clock::belief::{Limits, Tick};
 use crate::clock::{Clock, Time};
 use crate::config::{Account, Carrier as Settings, Config};
+use crate::fleet::Fleet;
 use crate::inline_str::InlineStr;
 use crate::language::{Text, text};
 use crate::metrics::{AccountGauges, Metrics};
@@ -128,13 +129,15 @@ pub struct Carrier {
     audit: Arc<AuditStore>,
     clock: Clock,
     metrics: Arc<Metrics>,
+    /// The fleet with which budgets are shared.
+    pub fleet: Option<Arc<Fleet>>,
     /// Cancelled when the calls in flight are to end now.
     stopping: CancellationToken,
 }
 
 impl Carrier {
     /// The client for the accounts of a configuration. `state` has their transids and spent budgets; every attempt
-    /// has its row in `audit`.
+    /// has its row in `audit`. Budgets are shared with `fleet`, if there is one.
     ///
     /// # Errors
     /// When TLS towards the carrier cannot be set up.
@@ -144,6 +147,7 @@ impl Carrier {
         audit: &Arc<AuditStore>,
         clock: &Clock,
         metrics: Arc<Metrics>,
+        fleet: Option<Arc<Fleet>>,
     ) -> Result<Self, rustls::Error> {
         clock.set_limits(limits(config));
         Ok(Self {
@@ -154,6 +158,7 @@ impl Carrier {
             audit: Arc::clone(audit),
             clock: clock.clone(),
             metrics,
+            fleet,
             stopping: CancellationToken::new(),
         })
     }

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::language::Text;
 use belief::{Belief, Drift, Limits, Tick};
-pub use timeout::{Elapsed, grace, timeout};
+pub use timeout::{Elapsed, grace, timeout, timeout_exact};
 
 /// A moment of wall time: microseconds since the Unix epoch (UTC), as stored in every database of the proxy.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

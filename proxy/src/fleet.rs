@@ -1,17 +1,34 @@
 //! A fleet: several proxies that act as one through a database that they share. SQL is in `store/fleet`.
 //!
 //! [`Fleet`] is one node's part in it. Everything here has a defined result while the database is away: the node is then
-//! *alone*, and each caller states what is weakened.
+//! *alone* (`fleet/alone.rs`), and each caller states what is weakened.
+
+mod alone;
+mod identity;
+mod nodes;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use ring::hmac;
 use tokio::sync::watch;
 
-use crate::clock::Time;
+use crate::alarms::Alarms;
+use crate::clock::{Clock, Time};
 use crate::config::fleet::Fleet as Settings;
+use crate::metrics::Metrics;
+use crate::store::audit::AuditStore;
 use crate::store::fleet::Link;
+use crate::store::fleet::nodes::Identity;
+pub use alone::Cause;
+pub use identity::identity_of;
+use nodes::Heart;
+pub use nodes::{CatchUp, Refused};
+
+/// Age of the last heartbeat from which on the node is alone. Less than the lease, so that the node stops to act under a
+/// life before the others consider it gone.
+const ALONE_AFTER: Duration = Duration::from_millis(4_500);
 
 /// One node's part in the fleet.
 pub struct Fleet {
@@ -22,40 +39,95 @@ pub struct Fleet {
     /// The number of this node.
     pub node: u8,
     key: hmac::Key,
+    local: Local,
     membership: watch::Sender<Membership>,
+    /// Whether the audit has a note of the start of the present time alone. Locked while the membership changes, so that the notes in the
+    /// audit have the order of the changes.
+    is_noted: Mutex<bool>,
+    heart: tokio::sync::Mutex<Heart>,
+    /// When the last heartbeat that was stored was sent, by the monotonic clock.
+    last_beat: Mutex<Duration>,
+    /// The end of the pause of grants after lost commits, by the monotonic clock.
+    paused_until: Mutex<Duration>,
+    catch_up: OnceLock<CatchUp>,
+}
+
+/// The parts of this process that the fleet uses.
+pub struct Local {
+    /// This node, as it presents itself to the database.
+    pub identity: Identity,
+    /// The clock.
+    pub clock: Clock,
+    /// Conditions that need the operator.
+    pub alarms: Alarms,
+    /// The audit, which has a note when the node begins to be alone, and one at the end.
+    pub audit: Arc<AuditStore>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Whether this node has a life in the database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Membership {
     /// Its heartbeat is stored under this life.
-    Member { life: i64 },
-    /// Its heartbeat is not stored since this time.
-    Alone { since: Time },
+    Member {
+        /// The life.
+        life: i64,
+    },
+    /// It acts without the others since this time.
+    Alone {
+        /// The time, by this machine's clock.
+        since: Time,
+    },
 }
 
 impl Fleet {
     /// The node of these settings, alone until its first heartbeat is stored.
-    pub fn new(settings: &Settings, node: u8, now: Time) -> Self {
-        let (membership, _) = watch::channel(Membership::Alone { since: now });
+    pub fn new(settings: &Settings, local: Local) -> Self {
+        let settings = Arc::new(settings.clone());
+        let node = local.identity.node;
+        let link = Arc::new(Link::new(&settings, node, &local.clock, Arc::clone(&local.metrics)));
+        let (membership, _) = watch::channel(Membership::Alone { since: local.clock.now() });
         Self {
-            link: Arc::new(Link::new(settings, node)),
+            heart: tokio::sync::Mutex::new(Heart::new(&link)),
+            link,
             node,
             key: hmac::Key::new(hmac::HMAC_SHA256, settings.key.expose()),
-            settings: Arc::new(settings.clone()),
+            settings,
+            local,
             membership,
+            is_noted: Mutex::default(),
+            last_beat: Mutex::default(),
+            paused_until: Mutex::default(),
+            catch_up: OnceLock::new(),
         }
     }
 
-    /// The life of this node; none while it is alone.
+    /// The life of this node; none while it is alone. If it begins to be alone with this call, the note in the audit is
+    /// queued before this returns.
     pub fn life(&self) -> Option<i64> {
+        let Membership::Member { life } = *self.membership.borrow() else { return None };
         if self.link.is_open() {
+            self.leave(&Cause::Breaker);
             return None;
         }
-        match *self.membership.borrow() {
-            Membership::Member { life } => Some(life),
-            Membership::Alone { .. } => None,
+        if self.is_overdue() {
+            self.leave(&Cause::Heartbeat);
+            return None;
         }
+        Some(life)
+    }
+
+    /// Whether this node may take a block of a budget or a slot of a rate: it is not alone, and no failover has lost
+    /// commits in the last ten seconds.
+    pub fn may_lease(&self) -> bool {
+        let until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
+        self.life().is_some() && self.local.clock.monotonic() >= until
+    }
+
+    /// The membership, now and after each change.
+    pub fn membership(&self) -> watch::Receiver<Membership> {
+        self.membership.subscribe()
     }
 
     /// The name of a lookup in shared tables: 16 bytes of an HMAC under the key of the fleet over the parts, each with its
@@ -70,6 +142,11 @@ impl Fleet {
         let mut key = [0; 16];
         key.copy_from_slice(&tag.as_ref()[..16]); // the tag has 32 bytes
         key
+    }
+
+    fn is_overdue(&self) -> bool {
+        let last = *self.last_beat.lock().unwrap_or_else(PoisonError::into_inner);
+        self.local.clock.monotonic().saturating_sub(last) > ALONE_AFTER
     }
 }
 

@@ -87,6 +87,17 @@ declare! {
         budget_remaining: ByLabels<Gauge, 1> = "budget_remaining_today",
             "Calls that an account has left until midnight at UTC+8, where there is a limit",
             labels ["account"];
+        fleet_database_failures: ByLabels<Counter, 1> = "fleet_database_failures",
+            "Statements that the fleet's database did not answer in time or refused, and connections to it that failed",
+            labels ["kind"], known [["timeout"], ["connect"], ["statement"]];
+        fleet_alone: Gauge = "fleet_alone",
+            "Whether this node acts without the other nodes of its fleet: 1, or 0 while it acts with them or has no fleet";
+        fleet_heartbeat: FloatGauge = "fleet_last_heartbeat_timestamp",
+            "When the last heartbeat was sent that the fleet's database stored, in Unix time",
+            unit Seconds;
+        fleet_clock_offset: FloatGauge = "fleet_clock_offset",
+            "How far the clock of the fleet's database is ahead of this machine's",
+            unit Seconds;
         webhook_messages: ByLabels<Counter, 2> = "webhook_messages",
             "Messages of each webhook by result: delivered, failed (an attempt), dead (given up)",
             labels ["webhook", "result"];
@@ -179,6 +190,8 @@ impl Metrics {
         let metrics = Self::register(registry);
         metrics.clock_drift.set(f64::NAN);
         metrics.config_loaded.set(f64::NAN);
+        metrics.fleet_heartbeat.set(f64::NAN);
+        metrics.fleet_clock_offset.set(f64::NAN);
         Arc::new(metrics)
     }
 
@@ -248,6 +261,26 @@ impl Metrics {
     pub fn webhooks_behind<'a>(&self, all: impl IntoIterator<Item = (&'a str, u64)>) {
         let all = all.into_iter().map(|(webhook, rows)| ([webhook.to_owned().into()], clamp(rows)));
         self.webhook_behind.replace(all);
+    }
+
+    /// Sets whether this node acts without its fleet.
+    pub fn fleet_alone(&self, alone: bool) {
+        self.fleet_alone.set(alone.into());
+    }
+
+    /// A heartbeat that was sent at this time is stored.
+    pub fn fleet_beat(&self, at: Time) {
+        self.fleet_heartbeat.set(seconds(at));
+    }
+
+    /// Sets how far the clock of the fleet's database is ahead of ours, in seconds.
+    pub fn fleet_clock_offset(&self, seconds: f64) {
+        self.fleet_clock_offset.set(seconds);
+    }
+
+    /// Counts a failure of the fleet's database: `timeout`, `connect` or `statement`.
+    pub fn fleet_database_failure(&self, kind: &'static str) {
+        self.fleet_database_failures.get([kind.into()]).inc();
     }
 
     /// Sets how far the carrier's clock is ahead of ours, in seconds.

@@ -38,6 +38,7 @@ use crate::cache::{Cache, Candidate, Key};
 use crate::carrier::Carrier;
 use crate::clock::{Clock, Moment, Time, timeout};
 use crate::config::{Client, Config};
+use crate::fleet::Fleet;
 use crate::flight::{Flights, Owner, Role, Waiter};
 use crate::metrics::Metrics;
 use crate::peer::Peer;
@@ -81,6 +82,8 @@ pub struct Relay {
     pub stale_watch: StaleWatch,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
+    /// The fleet that this proxy is a node of.
+    pub fleet: Option<Arc<Fleet>>,
 }
 
 /// An HTTP request in the form in which the gateway listener passes it on.

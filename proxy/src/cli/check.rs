@@ -157,7 +157,7 @@ impl Check {
             config.store_dir = folder.path().join("store");
         }
         let store = open_store(&config, false, &clock)?;
-        let carrier = Carrier::new(&config, &store.state, &store.audit, &clock, Metrics::new())
+        let carrier = Carrier::new(&config, &store.state, &store.audit, &clock, Metrics::new(), None)
             .context("TLS towards the carrier")?;
         let (card, parameters) = (self.card.read()?, Parameters::default());
         let call = Call { operation: operation::USER_STATUS, card: &card, parameters: &parameters };

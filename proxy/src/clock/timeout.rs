@@ -36,6 +36,21 @@ pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output,
     tokio::time::timeout(more, future).await.map_err(|_| Elapsed)
 }
 
+/// As [`timeout`], but without an extension if the timer fires in time: for a limit that the shortest extension would
+/// double.
+///
+/// # Errors
+/// [`Elapsed`] when it is not ready by then.
+pub async fn timeout_exact<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = pin!(future);
+    let due = Instant::now() + limit.min(FAR);
+    if let Ok(output) = timeout_at(due, future.as_mut()).await {
+        return Ok(output);
+    }
+    let more = grace(due).ok_or(Elapsed)?;
+    tokio::time::timeout(more, future).await.map_err(|_| Elapsed)
+}
+
 /// The extension after a timer that was due at `due` and has fired now; `None` if it fired in time.
 pub fn grace(due: Instant) -> Option<Duration> {
     /// Timers have a resolution of a millisecond.
@@ -55,6 +70,9 @@ mod tests {
         let start = Instant::now();
         assert_eq!(timeout(LIMIT, std::future::pending::<()>()).await, Err(Elapsed));
         assert_eq!(start.elapsed(), LIMIT + MIN_GRACE);
+        let start = Instant::now();
+        assert_eq!(timeout_exact(LIMIT, std::future::pending::<()>()).await, Err(Elapsed));
+        assert_eq!(start.elapsed(), LIMIT);
         assert_eq!(timeout(LIMIT, async { 7 }).await, Ok(7));
         assert_eq!(timeout(Duration::MAX, async { 7 }).await, Ok(7));
     }

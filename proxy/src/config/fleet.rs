@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ring::hmac;
 use rustls::ClientConfig;
 use zeroize::Zeroizing;
 
@@ -46,6 +47,24 @@ pub struct Fleet {
     pub audit: FleetAudit,
     /// TLS towards the database; absent: plain text.
     pub tls: Option<Arc<ClientConfig>>,
+    /// The contents of the files, to compare them with those of a changed configuration.
+    pub fingerprints: Fingerprints,
+}
+
+/// A fingerprint of each file that `[fleet]` names: an HMAC under the key of the fleet, which reveals nothing about a
+/// password.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Fingerprints {
+    /// Fingerprint of the key.
+    pub key: Vec<u8>,
+    /// Fingerprint of `password_file`.
+    pub password: Option<Vec<u8>>,
+    /// Fingerprint of `[fleet.tls] ca_file`.
+    pub roots: Option<Vec<u8>>,
+    /// Fingerprint of `[fleet.tls] cert_file`.
+    pub chain: Option<Vec<u8>>,
+    /// Fingerprint of `[fleet.tls] key_file`.
+    pub tls_key: Option<Vec<u8>>,
 }
 
 /// A server of the database.
@@ -55,6 +74,17 @@ pub enum Host {
     Tcp(String, u16),
     /// Folder of the Unix socket.
     Unix(PathBuf),
+}
+
+impl fmt::Display for Host {
+    /// As the configuration writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(folder) => write!(f, "unix:{}", folder.display()),
+        }
+    }
 }
 
 impl Host {
@@ -136,14 +166,17 @@ pub(super) fn check(raw: Option<&file::Fleet>, reader: &mut SourceFiles<'_>) -> 
         }
         key
     });
-    let tls = raw.tls.as_ref().map(|raw| client(raw, reader));
+    let tls = raw.tls.as_ref().map(|raw| TlsFiles::read(raw, reader));
+    let client = tls.as_ref().map(|files| files.client(reader));
     (reader.problems.len() == before).then_some(())?;
+    let (password, key) = (password.map_or(Some(None), |password| password.map(Some))?, key?);
     Some(Fleet {
+        fingerprints: fingerprints(&key, password.as_ref(), tls.as_ref()),
         hosts,
         database: raw.database.clone(),
         user: raw.user.clone(),
-        password: password.map_or(Some(None), |password| password.map(|one| Some(Secret(one))))?,
-        key: key?,
+        password: password.map(Secret),
+        key,
         nodes: raw.nodes,
         replay: raw.replay,
         when_alone: raw.when_alone,
@@ -151,7 +184,7 @@ pub(super) fn check(raw: Option<&file::Fleet>, reader: &mut SourceFiles<'_>) -> 
         pool: usize::try_from(raw.pool).unwrap_or(usize::MAX),
         reserve_percent: raw.reserve_percent,
         audit: raw.audit,
-        tls: tls.map_or(Some(None), |tls| tls.map(Some))?,
+        tls: client.map_or(Some(None), |client| client.map(Some))?,
     })
 }
 
@@ -160,26 +193,55 @@ fn read_key(text: &[u8]) -> Option<Secret> {
     (key.len() == KEY_BYTES).then_some(Secret(key))
 }
 
-/// TLS towards the database; none after a problem.
-fn client(raw: &file::FleetTls, reader: &mut SourceFiles<'_>) -> Option<Arc<ClientConfig>> {
-    let roots = raw.ca_file.as_ref().map(|path| reader.bytes("[fleet.tls] ca_file", path));
-    let chain = raw.cert_file.as_ref().map(|path| reader.bytes("[fleet.tls] cert_file", path));
-    let key = raw.key_file.as_ref().map(|path| reader.secret("[fleet.tls] key_file", path));
-    if chain.is_some() != key.is_some() {
-        reader.problem("[fleet.tls]", "cert_file and key_file need each other");
-        return None;
-    }
-    let roots = roots.map_or(Some(None), |roots| roots.map(Some))?;
-    let identity = match (chain, key) {
-        (Some(chain), Some(key)) => Some((chain?, key?)),
-        _ => None,
-    };
-    let identity = identity.as_ref().map(|(chain, key)| (chain.as_slice(), key.as_slice()));
-    match tls::operator(&tls::OperatorTls { own: None, roots: roots.as_deref(), identity }) {
-        Ok(config) => Some(Arc::new(config)),
-        Err(problem) => {
-            reader.problem("[fleet.tls]", problem);
-            None
+/// The files of `[fleet.tls]`; a file that cannot be read is a problem that was noted.
+#[derive(Default)]
+struct TlsFiles {
+    roots: Option<Vec<u8>>,
+    chain: Option<Vec<u8>>,
+    key: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl TlsFiles {
+    fn read(raw: &file::FleetTls, reader: &mut SourceFiles<'_>) -> Self {
+        Self {
+            roots: raw.ca_file.as_ref().and_then(|path| reader.bytes("[fleet.tls] ca_file", path)),
+            chain: raw.cert_file.as_ref().and_then(|path| reader.bytes("[fleet.tls] cert_file", path)),
+            key: raw.key_file.as_ref().and_then(|path| reader.secret("[fleet.tls] key_file", path)),
         }
+    }
+
+    /// TLS towards the database; none after a problem.
+    fn client(&self, reader: &mut SourceFiles<'_>) -> Option<Arc<ClientConfig>> {
+        let identity = match (&self.chain, &self.key) {
+            (Some(chain), Some(key)) => Some((chain.as_slice(), key.as_slice())),
+            (None, None) => None,
+            _ => {
+                reader.problem("[fleet.tls]", "cert_file and key_file need each other");
+                return None;
+            }
+        };
+        match tls::operator(&tls::OperatorTls { own: None, roots: self.roots.as_deref(), identity }) {
+            Ok(config) => Some(Arc::new(config)),
+            Err(problem) => {
+                reader.problem("[fleet.tls]", problem);
+                None
+            }
+        }
+    }
+}
+
+fn fingerprints(
+    key: &Secret,
+    password: Option<&Zeroizing<Vec<u8>>>,
+    files: Option<&TlsFiles>,
+) -> Fingerprints {
+    let hmac_key = hmac::Key::new(hmac::HMAC_SHA256, key.expose());
+    let of = |bytes: &[u8]| hmac::sign(&hmac_key, bytes).as_ref().to_vec();
+    Fingerprints {
+        key: of(b"key"),
+        password: password.map(|bytes| of(bytes)),
+        roots: files.and_then(|files| files.roots.as_deref()).map(of),
+        chain: files.and_then(|files| files.chain.as_deref()).map(of),
+        tls_key: files.and_then(|files| files.key.as_deref()).map(|bytes| of(bytes)),
     }
 }

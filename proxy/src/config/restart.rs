@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 
+use super::fleet::{Fingerprints, Fleet, FleetAudit, FleetReplay, Host, WhenAlone};
 use super::listen::Listen;
 use super::{Admin, AuditConfig, Cache, Carrier, Config, Gateway, LogFormat, TransidLimits, file};
 
@@ -37,7 +38,27 @@ const KEYS: &[Key] = &[
     ("[audit] audit_group", |old, new| old.audit.group != new.audit.group),
     ("[audit] refusals", |old, new| old.audit.refusals != new.audit.refusals),
     ("[audit] refusal_period", |old, new| old.audit.refusal_period != new.audit.refusal_period),
+    ("[fleet] hosts", |old, new| differ(old, new, |fleet| &fleet.hosts)),
+    ("[fleet] database", |old, new| differ(old, new, |fleet| &fleet.database)),
+    ("[fleet] user", |old, new| differ(old, new, |fleet| &fleet.user)),
+    ("[fleet] password_file", |old, new| differ(old, new, |fleet| &fleet.files.password)),
+    ("[fleet] key_file", |old, new| differ(old, new, |fleet| &fleet.files.key)),
+    ("[fleet] nodes", |old, new| differ(old, new, |fleet| &fleet.nodes)),
+    ("[fleet] replay", |old, new| differ(old, new, |fleet| &fleet.replay)),
+    ("[fleet] when_alone", |old, new| differ(old, new, |fleet| &fleet.when_alone)),
+    ("[fleet] timeout", |old, new| differ(old, new, |fleet| &fleet.timeout)),
+    ("[fleet] pool", |old, new| differ(old, new, |fleet| &fleet.pool)),
+    ("[fleet] reserve_percent", |old, new| differ(old, new, |fleet| &fleet.reserve_percent)),
+    ("[fleet] audit", |old, new| differ(old, new, |fleet| &fleet.audit)),
+    ("[fleet.tls] ca_file", |old, new| differ(old, new, |fleet| &fleet.files.roots)),
+    ("[fleet.tls] cert_file", |old, new| differ(old, new, |fleet| &fleet.files.chain)),
+    ("[fleet.tls] key_file", |old, new| differ(old, new, |fleet| &fleet.files.tls_key)),
 ];
+
+/// Whether a value of `[fleet]` differs, or the whole table was added or removed.
+fn differ<T: PartialEq>(old: &Fixed, new: &Fixed, value: impl Fn(&FixedFleet) -> &T) -> bool {
+    old.fleet.as_ref().map(&value) != new.fleet.as_ref().map(&value)
+}
 
 /// The keys that take effect at a start only, such as `[gateway] listen`.
 pub fn keys() -> impl Iterator<Item = &'static str> {
@@ -61,6 +82,58 @@ pub struct Fixed {
     audit: AuditConfig,
     log_format: LogFormat,
     core_dumps: bool,
+    fleet: Option<FixedFleet>,
+}
+
+/// `[fleet]` with fingerprints in the place of its secrets.
+#[derive(Clone, Debug)]
+struct FixedFleet {
+    hosts: Vec<Host>,
+    database: String,
+    user: String,
+    nodes: u32,
+    replay: FleetReplay,
+    when_alone: WhenAlone,
+    timeout: Duration,
+    pool: usize,
+    reserve_percent: u32,
+    audit: FleetAudit,
+    files: Fingerprints,
+}
+
+impl FixedFleet {
+    fn of(fleet: &Fleet) -> Self {
+        let Fleet {
+            hosts,
+            database,
+            user,
+            // The fingerprints differ if these do.
+            password: _,
+            key: _,
+            tls: _,
+            nodes,
+            replay,
+            when_alone,
+            timeout,
+            pool,
+            reserve_percent,
+            audit,
+            fingerprints,
+        } = fleet;
+        Self {
+            hosts: hosts.clone(),
+            database: database.clone(),
+            user: user.clone(),
+            nodes: *nodes,
+            replay: *replay,
+            when_alone: *when_alone,
+            timeout: *timeout,
+            pool: *pool,
+            reserve_percent: *reserve_percent,
+            audit: *audit,
+            files: fingerprints.clone(),
+        }
+    }
 }
 
 impl Fixed {
@@ -132,6 +205,7 @@ impl Fixed {
             audit: config.audit,
             log_format: *log_format,
             core_dumps: *allow_core_dumps,
+            fleet: config.fleet.as_ref().map(FixedFleet::of),
         }
     }
 

@@ -1,7 +1,10 @@
 //! The database of a fleet: its SQL, and the link to it. PostgreSQL is reached through [`Link`] only.
 
+pub mod connect;
 pub mod link;
 pub mod migrate;
+pub mod nodes;
 pub mod operate;
 
-pub use link::{Link, LinkError};
+pub use connect::{ConnectError, Session};
+pub use link::{Dedicated, Link, LinkError, Parameter, Request};

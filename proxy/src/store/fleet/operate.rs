@@ -1,28 +1,27 @@
 //! The statements of operators' commands about a fleet: its nodes, their lives, and the release of a node's number.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Object, PoolError};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::link::pool;
+use super::connect::{self, ConnectError, Connector};
 use super::migrate;
-use crate::clock::timeout;
 use crate::config::fleet::{Fleet, Secret};
 
-/// Time for the connection of a command.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The server's own end of a statement of a command, such as a step of the schema.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A connection of an operator's command.
-pub struct Session(Object);
+pub struct Session(connect::Session);
 
 /// Failure of an operator's command.
 #[derive(Debug, thiserror::Error)]
 pub enum OperateError {
     /// No connection.
     #[error("cannot connect to the database of the fleet: {0}")]
-    Connect(String),
+    Connect(#[from] ConnectError),
     /// The role may not do it.
     #[error("the role may not do this: {0}")]
     Rights(String),
@@ -112,11 +111,8 @@ impl Session {
         if let Some((user, password)) = role {
             (settings.user, settings.password) = (user.to_owned(), password);
         }
-        let pool = pool(&settings, "cmiot-proxy/operator", 1);
-        let connected = timeout(CONNECT_TIMEOUT, pool.get()).await;
-        let connected =
-            connected.map_err(|_| OperateError::Connect(format!("no answer within {CONNECT_TIMEOUT:?}")))?;
-        connected.map(Self).map_err(|error| OperateError::Connect(reason(&error)))
+        let connector = Connector::new(&settings, "cmiot-proxy/operator", STATEMENT_TIMEOUT, Arc::default());
+        Ok(Self(connector.session().await?))
     }
 
     /// Applies the missing steps of the schema, and gives the role of the nodes its rights. Returns the versions before
@@ -125,7 +121,7 @@ impl Session {
     /// # Errors
     /// [`OperateError`]; nothing of a failed step is applied.
     pub async fn migrate(&mut self, node_role: &str) -> Result<(i32, i32), OperateError> {
-        let client: &mut Client = &mut self.0;
+        let client: &mut Client = &mut self.0.client;
         let versions = migrate::migrate(client).await?;
         client.execute("SELECT fleet.grant_node($1)", &[&node_role]).await?;
         Ok(versions)
@@ -136,7 +132,7 @@ impl Session {
     /// # Errors
     /// [`OperateError`].
     pub async fn version(&self) -> Result<i32, OperateError> {
-        let client: &Client = &self.0;
+        let client: &Client = &self.0.client;
         Ok(migrate::applied(client).await?)
     }
 
@@ -150,6 +146,7 @@ impl Session {
         }
         let about = self
             .0
+            .client
             .query_one(
                 "SELECT fleet::text, version, oldest, current_setting('server_version') AS server,
                         (SELECT coalesce(max(generation), 0) FROM fleet.purge) AS generation
@@ -159,6 +156,7 @@ impl Session {
             .await?;
         let rows = self
             .0
+            .client
             .query(
                 "SELECT n.node, n.store, l.id, l.gone, NOT l.gone AND l.until > fleet.now() AS alive,
                         extract(epoch FROM fleet.now() - l.began)::bigint AS seconds, l.beats, l.applied
@@ -195,7 +193,7 @@ impl Session {
     /// # Errors
     /// [`OperateError`].
     pub async fn release(&mut self, node: i16) -> Result<Released, OperateError> {
-        let transaction = self.0.transaction().await?;
+        let transaction = self.0.client.transaction().await?;
         let found = transaction
             .query_opt(
                 "SELECT EXISTS (SELECT FROM fleet.life WHERE node = $1 AND NOT gone AND until > fleet.now()) AS alive
@@ -219,7 +217,7 @@ impl Session {
     /// # Errors
     /// [`OperateError`].
     pub async fn clock_ahead(&self, unix: f64) -> Result<f64, OperateError> {
-        let row = self.0.query_one("SELECT extract(epoch FROM fleet.now())::float8", &[]).await?;
+        let row = self.0.client.query_one("SELECT extract(epoch FROM fleet.now())::float8", &[]).await?;
         Ok(row.get::<_, f64>(0) - unix)
     }
 
@@ -231,6 +229,7 @@ impl Session {
     pub async fn missing_rights(&self) -> Result<Vec<String>, OperateError> {
         let rows = self
             .0
+            .client
             .query(
                 "SELECT format('fleet.%s (%s)', c.relname, p.wanted)
                  FROM pg_class c
@@ -244,19 +243,4 @@ impl Session {
             .await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
-}
-
-/// The reason for which no connection was made, with that of the server or the operating system.
-fn reason(error: &PoolError) -> String {
-    use std::error::Error;
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let inner = error.to_string();
-        if !text.contains(&inner) {
-            text = format!("{text}: {inner}");
-        }
-        cause = error.source();
-    }
-    text
 }

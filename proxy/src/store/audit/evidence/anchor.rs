@@ -80,6 +80,11 @@ impl PublicKey {
         Self::parse(&text).ok_or_else(|| StoreError::new(&path, Fault::Malformed { value: "public key" }))
     }
 
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The public half of the private key in a folder; none if the folder has no such key.
     pub(crate) fn of_private(dir: &Path) -> Result<Option<Self>, StoreError> {
         let path = dir.join(KEY);
