@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 
 use crate::support::{
     Connection, Gateway, GatewayClient, MSISDN, NORMAL, Proxy, STATUS_PATH, Setup, carrier, command,
-    eventually, secrets, within, write_config, write_secret,
+    eventually, run, secrets, within, write_config, write_secret,
 };
 
 /// A folder with this configuration in it.
@@ -46,6 +46,21 @@ fn activate(folder: &Path, socket: OwnedFd, name: &str) -> Child {
         .kill_on_drop(true)
         .spawn()
         .unwrap()
+}
+
+#[tokio::test]
+async fn a_machine_without_room_for_threads_is_an_error_with_its_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup::calling("http://127.0.0.1:9").set("admin.listen", "127.0.0.1:9");
+    write_config(&folder.path().join("cmiot-proxy.toml"), &setup.text());
+    // No address space has room for such a stack.
+    let stack = [("RUST_MIN_STACK", "1000000000000000")];
+    for words in [&["serve"][..], &["health"]] {
+        let words = [words, &["--config", "cmiot-proxy.toml"]].concat();
+        let ended = run(folder.path(), &words, &stack).await;
+        let err = &ended.failed(1, ["cannot start", "threads", "ulimit -v", "LimitAS="]).err;
+        assert!(!err.contains("panicked"), "{err}");
+    }
 }
 
 #[tokio::test]

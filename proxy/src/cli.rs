@@ -126,11 +126,26 @@ pub(crate) fn write_error(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}"); // see above
 }
 
+/// Threads besides those of the runtime's workers: the writers of the databases, the log, and work on files.
+const OTHER_THREADS: usize = 8;
+
 /// The runtime of the commands that use a network. With one processor a single-threaded runtime saves the cost of work
 /// stealing: shared queues and wakes.
+///
+/// # Errors
+/// When this machine does not let the process start its threads.
 fn runtime() -> anyhow::Result<Runtime> {
     use anyhow::Context;
-    let alone = std::thread::available_parallelism().is_ok_and(|processors| processors.get() == 1);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = processors + OTHER_THREADS;
+    cmiot_proxy::process::can_start_threads(count).with_context(|| {
+        said!(
+            "cannot start {count} threads: raise the limits of memory (`ulimit -v`, `LimitAS=`, `MemoryMax=`) and of threads \
+             (`ulimit -u`, `TasksMax=`)",
+            "无法启动 {count} 个线程：请提高内存限制（`ulimit -v`、`LimitAS=`、`MemoryMax=`）和线程数限制（`ulimit -u`、`TasksMax=`）"
+        )
+    })?;
+    let alone = processors == 1;
     let mut builder = if alone { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     let runtime = builder.enable_all().build().context("cannot start the async runtime")?;
     Ok(Runtime(Some(runtime)))

@@ -39,9 +39,7 @@ fn main() -> ExitCode {
             let text = format!("cmiot-proxy: {error:#}");
             // The line breaks between the problems of a configuration are the program's own; it escapes those within one.
             let lines = error.is::<ConfigErrors>();
-            complain(
-                if lines { printable::escape_lines(&text) } else { printable::escape(&text) }.into_owned(),
-            );
+            complain(&if lines { printable::escape_lines(&text) } else { printable::escape(&text) });
             ExitCode::FAILURE
         }
     }
@@ -56,7 +54,7 @@ fn explain(help_or_error: &clap::Error) -> ExitCode {
     if is_terminal && shown == text {
         let _ = help_or_error.print(); // with colours; the exit code says it too
     } else if help_or_error.use_stderr() {
-        complain(shown.trim_end().to_owned());
+        complain(shown.trim_end());
     } else {
         let _ = io::Write::write_all(&mut io::stdout(), shown.as_bytes()); // `--help | head`
     }
@@ -64,11 +62,17 @@ fn explain(help_or_error: &clap::Error) -> ExitCode {
 }
 
 /// Prints an error to standard error, and gives up after a second if no program reads there.
-fn complain(error: String) {
+fn complain(error: &str) {
     let (said, done) = mpsc::channel();
-    thread::spawn(move || {
-        cli::write_error(&log::for_stderr(&error, Level::ERROR));
+    let shown = log::for_stderr(error, Level::ERROR).into_owned();
+    let text = shown.clone();
+    let spawned = thread::Builder::new().spawn(move || {
+        cli::write_error(&text);
         let _ = said.send(()); // the receiver may have waited long enough
     });
-    let _ = done.recv_timeout(Duration::from_secs(1)); // the exit code says it too
+    match spawned {
+        Ok(_) => drop(done.recv_timeout(Duration::from_secs(1))), // the exit code says it too
+        // The error may be that no thread can be started.
+        Err(_) => cli::write_error(&shown),
+    }
 }

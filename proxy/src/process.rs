@@ -6,6 +6,8 @@
 //! - The limit of open files is the hard limit: 10,000 connections exceed the usual soft limit of 1,024.
 
 use std::io;
+use std::sync::RwLock;
+use std::thread;
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -48,6 +50,23 @@ pub fn private_files() {
 pub fn survive_file_size_limit() -> io::Result<()> {
     // tokio's handler stays installed when this receiver is dropped.
     signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop)
+}
+
+/// Checks that this process can start so many threads at the same time, each with the default stack: tokio panics if its
+/// first thread cannot start, and leaves work waiting without an error if a later one cannot.
+///
+/// # Errors
+/// When the system does not start one of them: limits of memory or of threads.
+pub fn can_start_threads(count: usize) -> io::Result<()> {
+    let all_started = RwLock::new(());
+    thread::scope(|scope| {
+        // The threads wait for it, so that all of them exist at once.
+        let _until_all_started = all_started.write();
+        (0..count).try_for_each(|_| {
+            let wait = || drop(all_started.read());
+            thread::Builder::new().name("probe".to_owned()).spawn_scoped(scope, wait).map(drop)
+        })
+    })
 }
 
 /// Prevents core dumps and debuggers of the same user. Called before the configuration is read, which has secrets;

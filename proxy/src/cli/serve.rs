@@ -61,13 +61,14 @@ impl Serve {
     fn serve(&self) -> anyhow::Result<ExitCode> {
         process::protect_memory().context("cannot prevent core dumps")?;
         let (mut config, _) = Config::load(&self.config)?;
-        let _log = log(config.log.format).context("cannot set up the log")?;
+        let runtime = super::runtime()?;
+        // The runtime is dropped before the log, which has the lines of its end.
+        let (_log, runtime) = (log(config.log.format).context("cannot set up the log")?, runtime);
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
         process::harden(&config.process)
             .context("cannot apply process restrictions (core dumps, umask, open files)")?;
-        let runtime = super::runtime()?;
         {
             let _entered = runtime.enter();
             process::survive_file_size_limit().context("cannot handle SIGXFSZ")?;
