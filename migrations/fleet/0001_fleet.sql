@@ -73,13 +73,14 @@ CREATE TABLE fleet.used_transid (
   PRIMARY KEY (number, appid)
 );
 
--- The latest carrier responses. Emptied by crash recovery, which costs calls and nothing else. `key` is an HMAC: no card
--- number is stored in the clear.
+-- The latest carrier responses. Emptied by crash recovery, which costs calls and nothing else. No card number is stored in
+-- the clear: `key` is an HMAC of the whole lookup, `card` of the card alone, for purges. `keep_until` is the end of freshness
+-- by the configuration of the node that stored it; the reader judges by its own.
 CREATE UNLOGGED TABLE fleet.answer (
   key bytea PRIMARY KEY,
+  card bytea NOT NULL,
   "group" text NOT NULL,
   operation text NOT NULL,
-  code text NOT NULL,
   status text,
   answered_at timestamptz NOT NULL,
   keep_until timestamptz NOT NULL,
@@ -91,19 +92,24 @@ CREATE UNLOGGED TABLE fleet.answer (
 );
 CREATE INDEX answer_keep ON fleet.answer (keep_until);
 
--- Flights: one row per key names the life that leads, with a fence. A row that has landed keeps its result for followers.
+-- Flights: one row per key names the life that leads, with a fence. A row that has landed keeps its result for followers:
+-- a body, or a fault. `awaited`: a node follows, and waits for the notification. `takeover`: the life or the time of the
+-- leader before was over. `stored`: the response may answer later lookups. A purge deletes the rows that it covers, under
+-- a lock (SHARE ROW EXCLUSIVE) of fleet.answer and then of fleet.flight: nobody who asks after the purge follows a call
+-- that began before it.
 CREATE SEQUENCE fleet.fence CACHE 32;
 CREATE UNLOGGED TABLE fleet.flight (
   key bytea PRIMARY KEY,
+  card bytea NOT NULL,
   "group" text NOT NULL,
   operation text NOT NULL,
   life bigint NOT NULL,
   fence bigint NOT NULL,
   until timestamptz NOT NULL,
   awaited boolean NOT NULL DEFAULT false,
+  takeover boolean NOT NULL DEFAULT false,
   landed_at timestamptz,
-  code text,
-  status text,
+  stored boolean NOT NULL DEFAULT false,
   fault text,
   body bytea,
   charset text,
@@ -112,11 +118,21 @@ CREATE UNLOGGED TABLE fleet.flight (
   transid text
 ) WITH (fillfactor = 50);
 
--- Purges in the order of their commits: their number is taken under a lock of fleet.answer.
+-- The accounts of each group, as the configuration of a life has them: a hash. Where two lives differ, that group is not
+-- shared.
+CREATE TABLE fleet.grouping (
+  life bigint NOT NULL REFERENCES fleet.life ON DELETE CASCADE,
+  "group" text NOT NULL,
+  accounts bytea NOT NULL,
+  PRIMARY KEY (life, "group")
+);
+
+-- Purges in the order of their commits: their number is taken under the lock of fleet.answer and fleet.flight. `card` is
+-- as in fleet.answer.
 CREATE TABLE fleet.purge (
   generation bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   at timestamptz NOT NULL DEFAULT fleet.now(),
-  key bytea,
+  card bytea,
   "group" text,
   operation text,
   status text,

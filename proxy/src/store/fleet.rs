@@ -1,7 +1,9 @@
 //! The database of a fleet: its SQL, and the link to it. PostgreSQL is reached through [`Link`] only.
 
 pub mod connect;
+pub mod flights;
 pub mod link;
+pub mod listen;
 pub mod migrate;
 pub mod nodes;
 pub mod operate;
