@@ -135,6 +135,7 @@ impl Connector {
     async fn session_at(&self, index: usize) -> Result<Session, ConnectError> {
         let (host, config) = &self.hosts[index];
         let (hints, notifications) = mpsc::channel(NOTIFICATIONS);
+        // Boxed: the future of a connection is large, and each time limit around it would double that on the stack.
         let open = async {
             Ok(match &self.tls {
                 Some(tls) => {
@@ -147,7 +148,7 @@ impl Connector {
                 }
             })
         };
-        let (client, connection) = timeout_exact(HOST_TIMEOUT, open)
+        let (client, connection) = timeout_exact(HOST_TIMEOUT, Box::pin(open))
             .await
             .map_err(|_| ConnectError::TimedOut { host: host.clone() })?
             .map_err(|source| ConnectError::Refused { host: host.clone(), source })?;

@@ -177,7 +177,8 @@ impl Link {
             }
         };
         let statement = async { connection.await?.query(sql, parameters).await };
-        let result = timeout_exact(limit, statement).await.unwrap_or(Err(LinkError::TimedOut(limit)));
+        let result =
+            timeout_exact(limit, Box::pin(statement)).await.unwrap_or(Err(LinkError::TimedOut(limit)));
         self.record(&result, false);
         result
     }
@@ -189,7 +190,7 @@ impl Link {
         limit: Duration,
     ) -> Result<Vec<Row>, LinkError> {
         let statement = async { self.lease().await?.query(sql, parameters).await };
-        timeout_exact(limit, statement).await.unwrap_or(Err(LinkError::TimedOut(limit)))
+        timeout_exact(limit, Box::pin(statement)).await.unwrap_or(Err(LinkError::TimedOut(limit)))
     }
 
     async fn lease(&self) -> Result<Lease, LinkError> {
@@ -303,7 +304,7 @@ impl Dedicated {
             }
             result.map_err(LinkError::from)
         };
-        timeout_exact(limit, statement).await.unwrap_or(Err(LinkError::TimedOut(limit)))
+        timeout_exact(limit, Box::pin(statement)).await.unwrap_or(Err(LinkError::TimedOut(limit)))
     }
 
     /// Closes the connection.
