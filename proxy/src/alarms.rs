@@ -35,6 +35,8 @@ pub enum Condition {
     Disk,
     /// The clock of the fleet's database disagrees with this machine's.
     FleetClock,
+    /// Another node of the fleet means other accounts by the name of a group, which is not shared.
+    FleetGroups,
     /// The database of the fleet lost commits.
     FleetLost,
     /// An account uses a password other than its first.
@@ -53,7 +55,7 @@ pub enum Condition {
 
 impl Condition {
     /// All conditions.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Account,
         Self::Alone,
         Self::Audit,
@@ -64,6 +66,7 @@ impl Condition {
         Self::Configuration,
         Self::Disk,
         Self::FleetClock,
+        Self::FleetGroups,
         Self::FleetLost,
         Self::Password,
         Self::ReplayFull,
@@ -86,6 +89,7 @@ impl Condition {
             Self::Configuration => "configuration",
             Self::Disk => "disk",
             Self::FleetClock => "fleet-clock",
+            Self::FleetGroups => "fleet-groups",
             Self::FleetLost => "fleet-lost",
             Self::Password => "password",
             Self::ReplayFull => "replay-full",

@@ -468,7 +468,9 @@ fn fleet(
         audit: Arc::clone(&store.audit),
         metrics: Arc::clone(metrics),
     };
-    Ok(Some(Arc::new(Fleet::new(settings, local))))
+    let fleet = Fleet::new(settings, local);
+    fleet.set_groups(config);
+    Ok(Some(Arc::new(fleet)))
 }
 
 fn relay(

@@ -4,6 +4,8 @@
 //! *alone* (`fleet/alone.rs`), and each caller states what is weakened.
 
 mod alone;
+pub mod flights;
+pub mod hints;
 mod identity;
 mod nodes;
 
@@ -11,6 +13,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use ring::hmac;
 use tokio::sync::watch;
 
@@ -22,6 +25,8 @@ use crate::store::audit::AuditStore;
 use crate::store::fleet::Link;
 use crate::store::fleet::nodes::Identity;
 pub use alone::Cause;
+use flights::Groups;
+use hints::Hints;
 pub use identity::identity_of;
 use nodes::Heart;
 pub use nodes::{CatchUp, Refused};
@@ -38,6 +43,10 @@ pub struct Fleet {
     pub link: Arc<Link>,
     /// The number of this node.
     pub node: u8,
+    /// Notifications that flights have landed.
+    pub hints: Arc<Hints>,
+    /// The accounts of each group.
+    pub groups: ArcSwap<Groups>,
     key: hmac::Key,
     local: Local,
     membership: watch::Sender<Membership>,
@@ -92,6 +101,8 @@ impl Fleet {
             heart: tokio::sync::Mutex::new(Heart::new(&link)),
             link,
             node,
+            hints: Arc::default(),
+            groups: ArcSwap::default(),
             key: hmac::Key::new(hmac::HMAC_SHA256, settings.key.expose()),
             settings,
             local,

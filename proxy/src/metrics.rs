@@ -98,6 +98,11 @@ declare! {
         fleet_clock_offset: FloatGauge = "fleet_clock_offset",
             "How far the clock of the fleet's database is ahead of this machine's",
             unit Seconds;
+        fleet_lookups: ByLabels<Counter, 1> = "fleet_lookups",
+            "Misses that asked the fleet, by result: an answer of another node, the lead, the lead of a node that is gone \
+             (takeover), another node's flight to follow, or no database (alone)",
+            labels ["result"],
+            known [["answer"], ["lead"], ["takeover"], ["follow"], ["alone"]];
         webhook_messages: ByLabels<Counter, 2> = "webhook_messages",
             "Messages of each webhook by result: delivered, failed (an attempt), dead (given up)",
             labels ["webhook", "result"];
@@ -243,6 +248,11 @@ impl Metrics {
     pub fn carrier_call(&self, account: &str, code: &str, latency: Duration) {
         self.carrier_calls.get([account.to_owned().into(), code.to_owned().into()]).inc();
         self.carrier_call_duration.observe(latency.as_secs_f64());
+    }
+
+    /// Counts a miss that asked the fleet, by its result.
+    pub fn fleet_lookup(&self, result: &'static str) {
+        self.fleet_lookups.get([result.into()]).inc();
     }
 
     /// Counts a message of a webhook: `delivered`, a `failed` attempt, or `dead`.

@@ -8,6 +8,7 @@
 
 mod action;
 mod fetch;
+mod fleet;
 mod lookup_log;
 mod maintenance;
 mod replay_restore;

@@ -17,3 +17,9 @@ mod harness;
 
 // The harness itself: a killed or paused server, and each mode of a partition.
 mod harness_tests;
+
+// Answers and flights in the database: leads, fences, landings, and what a purge or a crash does to them.
+mod flights;
+
+// Responses and flights that three nodes share: one call for all, whatever becomes of it.
+mod sharing;

@@ -87,6 +87,42 @@ impl Fault {
         )
     }
 
+    /// The fault in one word, and its number, for the nodes of a fleet that wait for this call; none if another node should
+    /// call instead, since the carrier has not received the call, and the cause may be this machine or its network.
+    pub fn shared(&self) -> Option<String> {
+        match self {
+            Self::ClosedEarly | Self::Broken(_) | Self::Timeout | Self::NotAnEnvelope { .. } => {
+                Some(self.name().to_owned())
+            }
+            Self::Status { status, .. } => Some(format!("{} {status}", self.name())),
+            Self::Interim(bytes) | Self::TooLong(bytes) => Some(format!("{} {bytes}", self.name())),
+            Self::Connect(_)
+            | Self::ConnectTimeout
+            | Self::Descriptors(_)
+            | Self::Tls(_)
+            | Self::NoEbid
+            | Self::Sequence
+            | Self::Shutdown => None,
+        }
+    }
+
+    /// The fault of a call of another node, from [`Self::shared`]; its details are in the log of that node. None for a fault
+    /// that this version does not know.
+    pub fn of_other_node(text: &str) -> Option<Self> {
+        let (name, number) = text.split_once(' ').unwrap_or((text, ""));
+        let excerpt = "see the node that called".to_owned();
+        Some(match name {
+            "closed-early" => Self::ClosedEarly,
+            "broken" => Self::Broken(excerpt),
+            "timeout" => Self::Timeout,
+            "not-an-envelope" => Self::NotAnEnvelope { why: NotAnEnvelope::Code, excerpt },
+            "http-status" => Self::Status { status: number.parse().ok()?, excerpt },
+            "interim" => Self::Interim(number.parse().ok()?),
+            "too-long" => Self::TooLong(number.parse().ok()?),
+            _ => return None,
+        })
+    }
+
     /// The HTTP status of the response, if there was one.
     pub fn http_status(&self) -> Option<u16> {
         match self {
@@ -160,6 +196,29 @@ fn excerpt(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fault_that_is_shared_says_the_same_at_another_node() {
+        let excerpt = String::new();
+        for fault in [
+            Fault::ClosedEarly,
+            Fault::Broken(String::new()),
+            Fault::Timeout,
+            Fault::Status { status: 503, excerpt: excerpt.clone() },
+            Fault::Interim(70_000),
+            Fault::TooLong(65_536),
+            Fault::NotAnEnvelope { why: NotAnEnvelope::Code, excerpt },
+        ] {
+            let other = Fault::of_other_node(&fault.shared().unwrap()).unwrap();
+            assert_eq!((other.name(), other.http_status()), (fault.name(), fault.http_status()));
+            assert!(fault.may_be_done(), "{fault}: the carrier may have counted it");
+        }
+        for local in [Fault::ConnectTimeout, Fault::NoEbid, Fault::Sequence, Fault::Shutdown] {
+            assert_eq!(local.shared(), None, "{local}");
+            assert_eq!(Fault::of_other_node(local.name()), None, "{local}");
+        }
+        assert_eq!(Fault::of_other_node("http-status"), None, "without its number");
+    }
 
     #[test]
     fn an_excerpt_repeats_neither_token_nor_card() {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Cause, Fleet};
 use crate::alarms::{Condition, Severity};
@@ -196,8 +197,9 @@ impl Fleet {
         Refused(cause.text(self.node).english)
     }
 
-    /// Renews the lease until `stop`; then the life ends.
+    /// Renews the lease until `stop`; then the life ends. Maintains what the flights share meanwhile.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let _flights = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&self).run_flights()));
         let mut heart = self.heart.lock().await;
         let mut opened = self.link.opened();
         let mut ticks = interval(BEAT);

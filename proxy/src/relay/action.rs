@@ -44,7 +44,9 @@ impl Relay {
             exchange.record.called(&call.account, call.transid.as_ref());
         }
         match fetched {
-            FetchResult::AlreadyCached(entry) | FetchResult::Response { entry, .. } => {
+            FetchResult::AlreadyCached(entry)
+            | FetchResult::FromFleet(entry)
+            | FetchResult::Response { entry, .. } => {
                 Ok(Selected { outcome: Outcome::Miss, entry, cache_status: CacheStatus::Bypass })
             }
             FetchResult::Failed { refusal: Refusal::Audit, .. } => {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use cmiot_signer::Status;
+use cmiot_signer::{Status, Transid};
 
 use super::{Query, Relay};
 use crate::cache::freshness::Freshness;
-use crate::cache::{Candidate, Entry, Key, PurgeMode, Purged};
-use crate::carrier::{Attempt, Call};
+use crate::cache::{Candidate, Entry, FillToken, Key, PurgeMode, Purged};
+use crate::carrier::{Attempt, Call, CarrierResponse, NotSent};
 use crate::clock::Time;
 use crate::config::Config;
 use crate::refusal::Refusal;
@@ -20,18 +20,35 @@ use crate::urgency::{SharedUrgency, Urgency};
 pub enum FetchResult {
     /// No call was made: since the lookup, an earlier flight has stored a fresh entry.
     AlreadyCached(Arc<Entry>),
+    /// No call was made: another node of the fleet has this response, which is fresh.
+    FromFleet(Arc<Entry>),
     /// The carrier's response.
-    Response { call: Arc<Attempt>, entry: Arc<Entry>, stored: bool },
+    Response { call: Made, entry: Arc<Entry>, stored: bool },
     /// No response that may be relayed. `call` is the last call, if one was made.
-    Failed { call: Option<Arc<Attempt>>, refusal: Refusal },
+    Failed { call: Option<Made>, refusal: Refusal },
+}
+
+/// The call that a result comes from.
+#[derive(Clone, Debug)]
+pub struct Made {
+    pub account: Arc<str>,
+    pub transid: Option<Transid>,
+    /// Whether another node of the fleet made it.
+    pub elsewhere: bool,
+}
+
+impl Made {
+    fn here(attempt: &Attempt) -> Self {
+        Self { account: Arc::clone(&attempt.account), transid: attempt.transid, elsewhere: false }
+    }
 }
 
 impl FetchResult {
-    pub(super) fn call(&self) -> Option<&Attempt> {
+    pub(super) fn call(&self) -> Option<&Made> {
         match self {
-            Self::AlreadyCached(_) => None,
+            Self::AlreadyCached(_) | Self::FromFleet(_) => None,
             Self::Response { call, .. } => Some(call),
-            Self::Failed { call, .. } => call.as_deref(),
+            Self::Failed { call, .. } => call.as_ref(),
         }
     }
 }
@@ -52,32 +69,60 @@ impl Relay {
         {
             return FetchResult::AlreadyCached(entry);
         }
-        self.call_carrier(&key, &urgency).await
+        match &self.fleet {
+            // Boxed, so that a flight without a fleet has no space for this.
+            Some(fleet) => Box::pin(self.fetch_in_fleet(fleet, &key, &urgency, known)).await,
+            None => self.call_carrier(&key, &urgency).await,
+        }
     }
 
     /// Calls the carrier, and stores its response.
     pub(super) async fn call_carrier(&self, key: &Key, urgency: &SharedUrgency) -> FetchResult {
+        match self.make_call(key, urgency).await {
+            Ok((attempt, token)) => self.read_call(key, &token, &attempt),
+            Err(not_sent) => FetchResult::Failed { call: None, refusal: Refusal::NotSent(not_sent) },
+        }
+    }
+
+    /// Makes a call. The token was taken before it.
+    ///
+    /// # Errors
+    /// [`NotSent`]: no call was made.
+    pub(super) async fn make_call(
+        &self,
+        key: &Key,
+        urgency: &SharedUrgency,
+    ) -> Result<(Attempt, FillToken), NotSent> {
         // Taken before the call, so that a purge during the call keeps the response out of the cache.
         let token = self.cache.fill_token();
         let call = Call { operation: key.operation, card: &key.card, parameters: &key.parameters };
-        let attempt = match self.carrier.call(&key.group, call, urgency).await {
-            Ok(attempt) => Arc::new(attempt),
-            Err(not_sent) => {
-                return FetchResult::Failed { call: None, refusal: Refusal::NotSent(not_sent) };
-            }
-        };
-        let refusal = match &attempt.result {
-            Ok(response) if response.verdict.class.refuses_account() => {
-                Refusal::Credentials(response.verdict.code)
-            }
-            Ok(response) => {
-                let entry = self.cache.entry(response.clone());
-                let stored = key.operation.is_lookup() && self.cache.insert(&token, key, &entry);
-                return FetchResult::Response { call: attempt, entry, stored };
-            }
-            Err(fault) => Refusal::Carrier(fault.clone()),
-        };
-        FetchResult::Failed { call: Some(attempt), refusal }
+        Ok((self.carrier.call(&key.group, call, urgency).await?, token))
+    }
+
+    /// The result of a call; its response is stored.
+    pub(super) fn read_call(&self, key: &Key, token: &FillToken, attempt: &Attempt) -> FetchResult {
+        let call = Made::here(attempt);
+        match &attempt.result {
+            Ok(response) => self.read_response(key, token, call, response.clone()),
+            Err(fault) => FetchResult::Failed { call: Some(call), refusal: Refusal::Carrier(fault.clone()) },
+        }
+    }
+
+    /// The result of a call with a response, which is stored.
+    pub(super) fn read_response(
+        &self,
+        key: &Key,
+        token: &FillToken,
+        call: Made,
+        response: CarrierResponse,
+    ) -> FetchResult {
+        if response.verdict.class.refuses_account() {
+            let refusal = Refusal::Credentials(response.verdict.code);
+            return FetchResult::Failed { call: Some(call), refusal };
+        }
+        let entry = self.cache.entry(response);
+        let stored = key.operation.is_lookup() && self.cache.insert(token, key, &entry);
+        FetchResult::Response { call, entry, stored }
     }
 
     /// Refreshes an entry in demand while it is still fresh, if its share of the budget allows it now. The flight counts
@@ -103,7 +148,7 @@ impl Relay {
         });
     }
 
-    /// Fetches one card without a gateway, unless its entry is fresh. Returns whether a call was made.
+    /// Fetches one card without a gateway, unless its entry is fresh. Returns whether this node made a call.
     ///
     /// # Errors
     /// The refusal that a gateway would get.
@@ -119,8 +164,8 @@ impl Relay {
             })
             .map_err(|_| Refusal::Overloaded)?;
         match waiter.result().await.map_err(|_| Refusal::TaskFailed)? {
-            FetchResult::AlreadyCached(entry) => Ok((false, entry)),
-            FetchResult::Response { entry, .. } => Ok((true, entry)),
+            FetchResult::AlreadyCached(entry) | FetchResult::FromFleet(entry) => Ok((false, entry)),
+            FetchResult::Response { entry, call, .. } => Ok((!call.elsewhere, entry)),
             FetchResult::Failed { refusal, .. } => Err(refusal),
         }
     }

@@ -19,6 +19,9 @@ impl Relay {
         self.audit.set_timeout(config.gateway.deadline);
         self.admit.reload(config);
         self.cache.reload(config);
+        if let Some(fleet) = &self.fleet {
+            fleet.set_groups(config);
+        }
         self.lookup_log.set(config.log.lookups, config.log.lookups_per_second);
         self.config.store(Arc::clone(config));
         Ok(())

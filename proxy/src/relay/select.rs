@@ -40,10 +40,16 @@ impl Relay {
             Some(Freshness::Fresh) => ForwardReason::Request,
             Some(_) => ForwardReason::Stale,
         };
-        let forward = Forward { reason, collapsed: role == Role::Follower };
+        // The call of another node is one that another request led, too.
+        let led = role == Role::Leader && !fetched.call().is_some_and(|call| call.elsewhere);
+        let forward = Forward { reason, collapsed: !led };
         match fetched {
             FetchResult::AlreadyCached(entry) => {
                 Ok(from_cache(&self.cache.assume_fresh(key, entry), None, self.clock.now()))
+            }
+            FetchResult::FromFleet(entry) => {
+                let candidate = self.cache.assume_fresh(key, entry);
+                Ok(from_cache(&candidate, Some(CacheStatus::FLEET), self.clock.now()))
             }
             FetchResult::Response { entry, stored, .. } => {
                 let class = entry.reply.verdict.class;
@@ -52,7 +58,7 @@ impl Relay {
                     return Ok(stale.instead_of_response(forward, 200));
                 }
                 Ok(Selected {
-                    outcome: if role == Role::Leader { Outcome::Miss } else { Outcome::Collapsed },
+                    outcome: if led { Outcome::Miss } else { Outcome::Collapsed },
                     cache_status: CacheStatus::Forwarded { forward, stored, detail: negative(&entry) },
                     entry,
                 })
@@ -89,10 +95,10 @@ impl Selected {
     }
 }
 
-/// A candidate as the response. `stale_reason` is the reason for which there is no fresher one.
-pub(super) fn from_cache(candidate: &Candidate, stale_reason: Option<&'static str>, now: Time) -> Selected {
+/// A candidate as the response. `origin` is the reason for which there is no fresher one, or the fleet.
+pub(super) fn from_cache(candidate: &Candidate, origin: Option<&'static str>, now: Time) -> Selected {
     let Candidate { entry, freshness, .. } = candidate;
-    let detail = negative(entry).or(stale_reason);
+    let detail = negative(entry).or(origin);
     Selected {
         outcome: if *freshness == Freshness::Fresh { Outcome::Hit } else { Outcome::Stale },
         cache_status: CacheStatus::Hit { ttl: candidate.ttl(now), detail },

@@ -49,6 +49,9 @@ pub enum CacheStatus {
 impl CacheStatus {
     /// The `detail` of a negative response: the carrier does not know the card, or not as the account's.
     pub const NEGATIVE: &'static str = "negative";
+
+    /// The `detail` of a response that another node of the fleet has received.
+    pub const FLEET: &'static str = "fleet";
 }
 
 /// The way of a lookup to the carrier.
