@@ -31,8 +31,9 @@ const BEAT: Duration = Duration::from_millis(1_500);
 /// Lease of a life.
 const LEASE: Duration = Duration::from_secs(6);
 
-/// Time for one statement of the heartbeat. Opening its connection has a limit of its own.
-const LIMIT: Duration = Duration::from_secs(1);
+/// Time for one statement of the heartbeat; the first one of a new connection is slow on a busy server. Opening the
+/// connection has a limit of its own.
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// Shortest time between two probes that an opened breaker causes.
 const MIN_PROBE_INTERVAL: Duration = Duration::from_secs(1);
