@@ -9,6 +9,6 @@ mod postgres;
 mod process;
 mod template;
 
-pub(crate) use nodes::Nodes;
+pub(crate) use nodes::{Node, Nodes, config_in, fleet_setup, folder_of};
 pub(crate) use partition::{Mode, Partition};
 pub(crate) use postgres::{DATABASE, Postgres, own_address};

@@ -23,3 +23,8 @@ mod flights;
 
 // Responses and flights that three nodes share: one call for all, whatever becomes of it.
 mod sharing;
+// The link to the database: time limits, the breaker, connections that are closed.
+mod link;
+
+// Nodes: numbers, lives, heartbeats, and the times when a node is alone.
+mod nodes;

@@ -106,7 +106,7 @@ impl Node {
 }
 
 /// The configuration of a node of a fleet of `count` nodes. Its folder needs the key: see [`folder_of`].
-fn fleet_setup(carrier: &Simulator, partition: &Partition, number: usize, count: usize) -> Setup {
+pub(crate) fn fleet_setup(carrier: &Simulator, partition: &Partition, number: usize, count: usize) -> Setup {
     let integer = |number: usize| Value::from(i64::try_from(number).expect("a small number"));
     Setup::with_carrier(carrier)
         .set("carrier.node", integer(number))
@@ -120,7 +120,7 @@ fn fleet_setup(carrier: &Simulator, partition: &Partition, number: usize, count:
 }
 
 /// A new folder with the configuration and the key of the fleet.
-fn folder_of(setup: &Setup) -> TempDir {
+pub(crate) fn folder_of(setup: &Setup) -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     write_secret(&folder.path().join("fleet.key"), KEY);
     write_config(&config_in(&folder), &setup.text());
@@ -128,7 +128,7 @@ fn folder_of(setup: &Setup) -> TempDir {
 }
 
 /// The path of the configuration.
-fn config_in(folder: &TempDir) -> PathBuf {
+pub(crate) fn config_in(folder: &TempDir) -> PathBuf {
     folder.path().join("cmiot-proxy.toml")
 }
 
