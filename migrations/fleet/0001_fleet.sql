@@ -137,9 +137,36 @@ CREATE TABLE fleet.purge (
   operation text,
   status text,
   soft boolean NOT NULL,
-  -- The whole selection, encrypted with the key of the fleet: it may name a card.
-  sealed bytea NOT NULL
+  -- The card, encrypted with the key of the fleet; without a card absent.
+  sealed bytea
 );
+
+-- Orders a purge: removes the shared answers that it covers, or marks them stale, and removes the flights. Nobody who asks
+-- after its commit gets an answer or follows a call from before it.
+CREATE FUNCTION fleet.purge_where(by_card bytea, by_group text, by_operation text, by_status text, softly boolean,
+  sealed_card bytea) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+  number bigint;
+BEGIN
+  LOCK TABLE fleet.answer IN SHARE ROW EXCLUSIVE MODE;
+  LOCK TABLE fleet.flight IN SHARE ROW EXCLUSIVE MODE;
+  INSERT INTO fleet.purge (card, "group", operation, status, soft, sealed)
+    VALUES (by_card, by_group, by_operation, by_status, softly, sealed_card) RETURNING generation INTO number;
+  IF softly THEN
+    UPDATE fleet.answer a SET stale = true
+    WHERE (by_card IS NULL OR a.card = by_card) AND (by_group IS NULL OR a."group" = by_group)
+      AND (by_operation IS NULL OR a.operation = by_operation) AND (by_status IS NULL OR a.status = by_status);
+  ELSE
+    DELETE FROM fleet.answer a
+    WHERE (by_card IS NULL OR a.card = by_card) AND (by_group IS NULL OR a."group" = by_group)
+      AND (by_operation IS NULL OR a.operation = by_operation) AND (by_status IS NULL OR a.status = by_status);
+  END IF;
+  DELETE FROM fleet.flight f
+  WHERE (by_card IS NULL OR f.card = by_card) AND (by_group IS NULL OR f."group" = by_group)
+    AND (by_operation IS NULL OR f.operation = by_operation);
+  PERFORM pg_notify('cmiot_fleet', 'purge ' || number);
+  RETURN number;
+END $$;
 
 -- The calls of an account's day that were granted to nodes.
 CREATE TABLE fleet.quota (

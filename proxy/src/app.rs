@@ -89,13 +89,20 @@ pub struct App {
 /// taken over by other nodes.
 struct Heartbeat {
     task: AbortOnDropHandle<()>,
+    /// Applies the purges of other nodes.
+    _purges: AbortOnDropHandle<()>,
     stop: CancellationToken,
 }
 
 impl Heartbeat {
-    fn start(fleet: Arc<Fleet>) -> Self {
+    fn start(relay: &Arc<Relay>, fleet: Arc<Fleet>) -> Self {
         let stop = CancellationToken::new();
-        Self { task: AbortOnDropHandle::new(tokio::spawn(fleet.run(stop.clone()))), stop }
+        let purges = Arc::clone(relay).follow_purges(Arc::clone(&fleet), stop.clone());
+        Self {
+            task: AbortOnDropHandle::new(tokio::spawn(fleet.run(stop.clone()))),
+            _purges: AbortOnDropHandle::new(tokio::spawn(purges)),
+            stop,
+        }
     }
 
     async fn end(self) {
@@ -146,6 +153,9 @@ impl App {
         }
         let relay = Arc::new(relay(&config, &store, &clock, &metrics, &flights, fleet.clone())?);
         relay.cache.remove_future();
+        if let Some(fleet) = &fleet {
+            relay.catch_up_with(fleet).await;
+        }
         if let Some(newest) = store.audit_reader.newest_record()? {
             clock.newest_record(newest);
         }
@@ -180,7 +190,7 @@ impl App {
                 async move { relay.audit.watch().await }
             })),
             webhooks: AbortOnDropHandle::new(tokio::spawn(webhooks.run(stop))),
-            heartbeat: fleet.map(Heartbeat::start),
+            heartbeat: fleet.map(|fleet| Heartbeat::start(&relay, fleet)),
         };
         let unix = app.admin.tcp().is_none();
         let connections = gateway.limiter().clone();
@@ -510,6 +520,7 @@ fn relay(
         clock: clock.clone(),
         metrics: Arc::clone(metrics),
         fleet,
+        applied_purges: tokio::sync::Mutex::default(),
     })
 }
 

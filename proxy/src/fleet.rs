@@ -8,6 +8,7 @@ pub mod flights;
 pub mod hints;
 mod identity;
 mod nodes;
+pub mod purge;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -9,6 +9,7 @@
 mod action;
 mod fetch;
 mod fleet;
+mod fleet_purges;
 mod lookup_log;
 mod maintenance;
 mod replay_restore;
@@ -51,6 +52,7 @@ use crate::wire::request::{Accepted, Hosts, Request, RequestParts, check_head};
 use crate::wire::response::HttpResponse;
 use crate::wire::transid::TransidKey;
 pub use fetch::FetchResult;
+pub use fleet_purges::{AppliedPurges, PurgeFailure};
 pub use lookup_log::LookupLog;
 pub use replay_restore::ReplayRestore;
 pub use run_to_completion::RunToCompletion;
@@ -85,6 +87,8 @@ pub struct Relay {
     pub metrics: Arc<Metrics>,
     /// The fleet that this proxy is a node of.
     pub fleet: Option<Arc<Fleet>>,
+    /// The purges of the fleet that the cache has applied.
+    pub applied_purges: tokio::sync::Mutex<AppliedPurges>,
 }
 
 /// An HTTP request in the form in which the gateway listener passes it on.

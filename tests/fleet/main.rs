@@ -28,3 +28,6 @@ mod link;
 
 // Nodes: numbers, lives, heartbeats, and the times when a node is alone.
 mod nodes;
+
+// Purges: in one order on all nodes.
+mod purge;

@@ -3,7 +3,8 @@
 //! - `GET /cache/stats`: the number of entries by group, operation, code and STATUS.
 //! - `POST /cache/show`: the entry for one card.
 //! - `POST /cache/purge`: removes the selected entries, or marks them stale (`"soft": true`): they are then served only if
-//!   the carrier fails; or only counts them (`"dry_run": true`).
+//!   the carrier fails; or only counts them (`"dry_run": true`). In a fleet it applies to all nodes, or (`"local": true`) to
+//!   this one.
 //! - `POST /cache/fetch`: looks up one card within the budget, unless its entry is fresh.
 //!
 //! The declared parameters of an operation are part of an entry's key: `show` and `fetch` accept them
@@ -26,7 +27,7 @@ use serde_json::{Value, json};
 
 use super::body::present;
 use super::response::json;
-use super::{Admin, body};
+use super::{Admin, body, fleet_purge};
 use crate::audit::filter;
 use crate::cache::freshness::Freshness;
 use crate::cache::{Entry, Key, PurgeMode};
@@ -58,6 +59,8 @@ struct CacheRequest {
     soft: bool,
     /// Only count what the purge would select.
     dry_run: bool,
+    /// Purge this node only, not its fleet.
+    local: bool,
 }
 
 /// The refusal of a request.
@@ -131,11 +134,14 @@ pub(super) async fn show(admin: &Admin, request: Request<Incoming>) -> Response<
 }
 
 pub(super) async fn purge(admin: &Admin, request: Request<Incoming>, who: &str) -> Response<Full<Bytes>> {
-    let (selection, mode) = match requested_purge(admin, request).await {
-        Ok((selection, Some(mode))) => (selection, mode),
-        Ok((selection, None)) => return count(admin, selection).await,
+    let RequestedPurge { selection, mode, local } = match requested_purge(admin, request).await {
+        Ok(requested) => requested,
         Err(error) => return error.response(),
     };
+    let Some(mode) = mode else { return count(admin, selection).await };
+    if let (Some(fleet), false) = (&admin.relay.fleet, local) {
+        return fleet_purge::purge(admin, fleet, &selection, mode, who).await;
+    }
     match admin.relay.purge(&selection, mode).await {
         Ok(purged) => {
             tracing::info!(?mode, memory = purged.memory, file = purged.file, "cache purged");
@@ -211,7 +217,7 @@ pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>, who: &str) 
 }
 
 /// The conditions of a purge but for its card, as its note has them.
-fn selected(selection: &Selection, mode: PurgeMode) -> String {
+pub(super) fn selected(selection: &Selection, mode: PurgeMode) -> String {
     let mut text = format!(" mode={}", if mode == PurgeMode::Soft { "soft" } else { "hard" });
     let conditions = [
         ("group", selection.group.as_deref()),
@@ -238,18 +244,23 @@ async fn requested_key(admin: &Admin, request: Request<Incoming>) -> Result<Key,
     admin.read::<CacheRequest>(request).await?.key(admin)
 }
 
-/// The selection, and the mode of the purge; no mode if the entries are only to be counted.
-async fn requested_purge(
-    admin: &Admin,
-    request: Request<Incoming>,
-) -> Result<(Selection, Option<PurgeMode>), ApiError> {
+/// A purge, as it is requested.
+struct RequestedPurge {
+    selection: Selection,
+    /// None if the entries are only to be counted.
+    mode: Option<PurgeMode>,
+    /// Purge this node only.
+    local: bool,
+}
+
+async fn requested_purge(admin: &Admin, request: Request<Incoming>) -> Result<RequestedPurge, ApiError> {
     let request = admin.read::<CacheRequest>(request).await?;
     let mode = match (request.dry_run, request.soft) {
         (true, _) => None,
         (false, true) => Some(PurgeMode::Soft),
         (false, false) => Some(PurgeMode::Hard),
     };
-    Ok((request.selection(admin)?, mode))
+    Ok(RequestedPurge { selection: request.selection(admin)?, mode, local: request.local })
 }
 
 impl CacheRequest {
@@ -339,6 +350,6 @@ impl ApiError {
     }
 }
 
-fn failed(message: &str) -> Response<Full<Bytes>> {
+pub(super) fn failed(message: &str) -> Response<Full<Bytes>> {
     json(StatusCode::INTERNAL_SERVER_ERROR, &json!({"error": message}))
 }

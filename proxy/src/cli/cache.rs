@@ -70,6 +70,9 @@ struct Purge {
     /// Only print the number of entries that would be purged
     #[arg(long)]
     dry_run: bool,
+    /// Purge this node only, not its fleet, such as while the database of the fleet is away
+    #[arg(long)]
+    local: bool,
     /// Purge all entries without a question on the terminal
     #[arg(long)]
     yes: bool,
@@ -134,9 +137,9 @@ impl With {
 impl Cache {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Stats { at } => print(&at, None),
+            Command::Stats { at } => Ok(print(&at, None)?.0),
             Command::Show { card, of, with, at } => {
-                print(&at, Some(("show", with.to(of.about(Some(&card.read()?)))?)))
+                Ok(print(&at, Some(("show", with.to(of.about(Some(&card.read()?)))?)))?.0)
             }
             Command::Purge(purge) => purge.run(),
             Command::Warm(warm) => warm.run(),
@@ -158,7 +161,25 @@ impl Purge {
             return Ok(ExitCode::FAILURE);
         }
         request["dry_run"] = json!(self.dry_run);
-        print(&self.at, Some(("purge", request)))
+        request["local"] = json!(self.local);
+        let body = print(&self.at, Some(("purge", request)))?;
+        Ok(self.report_nodes(&body))
+    }
+
+    /// Names the nodes of the fleet that have not applied the purge; exit code 1 then.
+    fn report_nodes(&self, (code, body): &(ExitCode, Value)) -> ExitCode {
+        let waiting = body["fleet"]["waiting"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if waiting.is_empty() {
+            return *code;
+        }
+        let nodes: Vec<_> = waiting.iter().map(Value::to_string).collect();
+        super::warn(&said!(
+            "these nodes have not applied the purge yet, and may serve older responses until they do: {nodes}; `cmiot-proxy \
+             fleet status` shows when they have",
+            "以下节点尚未执行此次清除，在执行之前可能返回较旧的应答：{nodes}；可用 `cmiot-proxy fleet status` 查看",
+            nodes = nodes.join(", ")
+        ));
+        ExitCode::FAILURE
     }
 
     /// Prints the number of all entries; on a terminal asks whether to go on.
@@ -206,8 +227,8 @@ impl Scope {
     }
 }
 
-/// Sends a GET for the statistics, or a POST, and prints the response.
-fn print(at: &ProxyArgs, post: Option<(&str, Value)>) -> anyhow::Result<ExitCode> {
+/// Sends a GET for the statistics, or a POST, and prints the response. Returns the exit code and the response.
+fn print(at: &ProxyArgs, post: Option<(&str, Value)>) -> anyhow::Result<(ExitCode, Value)> {
     let client = at.client()?;
     let response = super::runtime()?.block_on(async {
         match post {
@@ -220,5 +241,6 @@ fn print(at: &ProxyArgs, post: Option<(&str, Value)>) -> anyhow::Result<ExitCode
         anyhow::bail!("{error}");
     }
     out!("{}", printable::escape_json_lines(&serde_json::to_string_pretty(&response.body)?));
-    Ok(if response.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let code = if response.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    Ok((code, response.body))
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::store::fleet::Link;
 use crate::store::fleet::connect::STATEMENT_TIMEOUT;
@@ -21,6 +21,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Hints {
     waiting: Mutex<HashMap<SharedKey, watch::Sender<()>>>,
+    /// A purge was ordered.
+    purged: Notify,
 }
 
 /// One wait for the hints of a key.
@@ -50,8 +52,16 @@ impl Hints {
         }
     }
 
+    /// Waits for a hint that a purge was ordered since the last call.
+    pub async fn purged(&self) {
+        self.purged.notified().await;
+    }
+
     /// Passes a notification on; none for all.
     fn hear(&self, payload: Option<&str>) {
+        if payload.is_none_or(|payload| payload.starts_with("purge ")) {
+            self.purged.notify_one();
+        }
         let waiting = self.waiting();
         let Some(payload) = payload else {
             for sender in waiting.values() {

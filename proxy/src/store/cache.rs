@@ -5,6 +5,7 @@
 //! never replaces a newer one, whatever the order of the writes. A file that is found corrupt, at start or later, is moved
 //! to `cache.db.corrupt` and created again. Responses are removed by age and number: see [`Retention`].
 
+pub mod purged;
 mod retention;
 mod writer;
 

@@ -7,6 +7,7 @@ pub mod listen;
 pub mod migrate;
 pub mod nodes;
 pub mod operate;
+pub mod purge;
 
 pub use connect::{ConnectError, Session};
 pub use link::{Dedicated, Link, LinkError, Parameter, Request};

@@ -59,6 +59,7 @@ const CACHE: &[Migration] = &[
     migration!("cache", "0002_stale.sql"),
     migration!("cache", "0003_age.sql"),
     migration!("cache", "0004_parameters.sql"),
+    migration!("cache", "0005_purges.sql"),
 ];
 const STATE: &[Migration] = &[
     migration!("state", "0001_sequences.sql"),

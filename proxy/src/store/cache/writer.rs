@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::super::queue::Received;
 use super::super::schema::{self, Kind, Synchronous};
 use super::super::{StoreError, files, wal};
+use super::purged::PurgeMark;
 use super::retention::Pruner;
 use super::{CacheRow, Selection, Shared};
 use crate::clock::Time;
@@ -31,6 +32,8 @@ pub(super) enum Write {
     RemoveWhere(Selection, oneshot::Sender<Result<u64, StoreError>>),
     MarkWhere(Selection, oneshot::Sender<Result<u64, StoreError>>),
     Flush(oneshot::Sender<Result<(), StoreError>>),
+    /// The last purge of a fleet that the file has applied.
+    Mark(PurgeMark, oneshot::Sender<Result<(), StoreError>>),
     /// A reader found the file of this generation corrupt.
     Recreate {
         generation: u64,
@@ -208,6 +211,7 @@ impl Write {
             }
             Self::RemoveWhere(selection, _) => selection.change(connection, "DELETE FROM answer"),
             Self::MarkWhere(selection, _) => selection.change(connection, "UPDATE answer SET stale = 1"),
+            Self::Mark(mark, _) => mark.insert(connection).map(|()| 0),
             Self::Flush(_) | Self::Recreate { .. } => Ok(0),
         }
     }
@@ -218,7 +222,7 @@ impl Write {
             Self::Remove(_, done) | Self::RemoveWhere(_, done) | Self::MarkWhere(_, done) => {
                 drop(done.send(removed));
             }
-            Self::Flush(done) => drop(done.send(removed.map(|_| ()))),
+            Self::Flush(done) | Self::Mark(_, done) => drop(done.send(removed.map(|_| ()))),
             Self::Save(..) | Self::Recreate { .. } => {}
         }
     }

@@ -1,0 +1,68 @@
+//! A purge of all nodes of a fleet: ordered in the database, applied here, and then by the others.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Response, StatusCode};
+use serde_json::json;
+
+use super::Admin;
+use super::cache::{failed, selected};
+use super::response::json;
+use crate::cache::PurgeMode;
+use crate::fleet::Fleet;
+use crate::fleet::purge::OrderError;
+use crate::store::cache::Selection;
+
+/// Orders the purge, and responds when every live node has applied it, or lists those that have not within ten seconds.
+pub(super) async fn purge(
+    admin: &Admin,
+    fleet: &Fleet,
+    selection: &Selection,
+    mode: PurgeMode,
+    who: &str,
+) -> Response<Full<Bytes>> {
+    let generation = match fleet.order_purge(selection, mode == PurgeMode::Soft).await {
+        Ok(generation) => generation,
+        Err(error) => return not_ordered(&error),
+    };
+    let what = format!(" fleet={generation}{}", selected(selection, mode));
+    let recorded = admin.note("purge", who, &what, selection.card).await;
+    // Without a life, this node applies it before it acts with the others again.
+    let purged = match fleet.life() {
+        Some(life) => match admin.relay.apply_purges(fleet, life).await {
+            Ok(purged) => Some(purged),
+            Err(error) => {
+                return failed(&format!("ordered as {generation}, but not applied by this node: {error}"));
+            }
+        },
+        None => None,
+    };
+    let waiting = match fleet.wait_for_nodes(generation).await {
+        Ok(waiting) => waiting,
+        Err(error) => {
+            return failed(&format!(
+                "ordered as {generation}; which nodes have applied it is unknown: {error}"
+            ));
+        }
+    };
+    tracing::info!(?mode, generation, nodes_behind = waiting.len(), "cache of the fleet purged");
+    json(
+        StatusCode::OK,
+        &json!({
+            "memory": purged.map_or(0, |purged| purged.memory),
+            "file": purged.map_or(0, |purged| purged.file),
+            "generation": admin.relay.cache.generation(),
+            "fleet": { "purge": generation, "waiting": waiting },
+            "recorded": recorded,
+        }),
+    )
+}
+
+fn not_ordered(error: &OrderError) -> Response<Full<Bytes>> {
+    let hint = "try again when the database is back, or purge this node alone with \"local\": true (`cache purge --local`)";
+    let message = match error {
+        OrderError::Link(error) => format!("not ordered, or its result is unknown: {error}: {hint}"),
+        OrderError::Alone | OrderError::Seal => format!("{error}: {hint}"),
+    };
+    json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": message }))
+}
