@@ -168,28 +168,47 @@ BEGIN
   RETURN number;
 END $$;
 
--- The calls of an account's day that were granted to nodes.
+-- The calls of an account's day, in days since 1970 at UTC+8. Everything that a node may spend is counted here first, its
+-- reserve for the time when it is alone included, so that the sum is exact whatever the nodes believe of each other.
 CREATE TABLE fleet.quota (
-  appid text PRIMARY KEY,
+  appid text NOT NULL,
   day bigint NOT NULL,
-  leased bigint NOT NULL,
-  granted bigint NOT NULL DEFAULT 0
-);
+  -- Calls that were granted in blocks, and those that nodes made before they joined the fleet.
+  leased bigint NOT NULL DEFAULT 0,
+  -- Calls that nodes keep for the time when they are alone, spent or not.
+  reserved bigint NOT NULL DEFAULT 0,
+  -- The grant of the last statement.
+  granted bigint NOT NULL DEFAULT 0,
+  PRIMARY KEY (appid, day)
+) WITH (fillfactor = 50);
 
--- The time of an account's next free slot under its rate.
+-- The nodes that take their calls from the shared rate. A node that is in no valid row may use its own share of the rate,
+-- so the shared rate is smaller by that share. Emptied by crash recovery, which lowers the shared rate until the next beat.
+CREATE UNLOGGED TABLE fleet.pacer (
+  node smallint PRIMARY KEY,
+  until timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
+-- The time of an account's next free slot under its rate, and the slots of the last statement. Emptied by crash recovery:
+-- a new row begins after the last slot that may have been given out.
 CREATE UNLOGGED TABLE fleet.pace (
   appid text PRIMARY KEY,
-  next timestamptz NOT NULL
-);
+  next timestamptz NOT NULL,
+  first timestamptz NOT NULL,
+  step interval NOT NULL,
+  granted int NOT NULL
+) WITH (fillfactor = 50);
 
--- Cool-downs and refused credentials of accounts, as one node has met them.
+-- Cool-downs and refusals of accounts, as one node has met them. `credentials` is an HMAC over those that were refused: a
+-- node with others is not concerned.
 CREATE TABLE fleet.rest (
   appid text NOT NULL,
   what text NOT NULL,
+  credentials bytea NOT NULL,
   until timestamptz NOT NULL,
   code text,
-  life bigint NOT NULL,
-  PRIMARY KEY (appid, what)
+  node smallint NOT NULL,
+  PRIMARY KEY (appid, what, credentials)
 );
 
 INSERT INTO fleet.about (version, oldest) VALUES (1, 1);

@@ -80,6 +80,8 @@ pub struct App {
     flights: TaskTracker,
     /// Delivers commit results, while connections are drained too.
     _watch: AbortOnDropHandle<()>,
+    /// Shares budgets with the other nodes of a fleet, while connections are drained too.
+    _sharing: AbortOnDropHandle<()>,
     /// Ends when `stop` is cancelled.
     webhooks: AbortOnDropHandle<()>,
     heartbeat: Option<Heartbeat>,
@@ -188,6 +190,10 @@ impl App {
             _watch: AbortOnDropHandle::new(tokio::spawn({
                 let relay = Arc::clone(&relay);
                 async move { relay.audit.watch().await }
+            })),
+            _sharing: AbortOnDropHandle::new(tokio::spawn({
+                let relay = Arc::clone(&relay);
+                async move { relay.carrier.share_accounts().await }
             })),
             webhooks: AbortOnDropHandle::new(tokio::spawn(webhooks.run(stop))),
             heartbeat: fleet.map(|fleet| Heartbeat::start(&relay, fleet)),

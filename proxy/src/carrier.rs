@@ -15,12 +15,13 @@ mod connect;
 pub mod dialect;
 mod episodes;
 pub mod fault;
+mod fleet;
 pub mod health;
 mod retry;
 pub mod verdict;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -33,12 +34,14 @@ use crate::clock::belief::{Limits, Tick};
 use crate::clock::{Clock, Time};
 use crate::config::{Account, Carrier as Settings, Config};
 use crate::fleet::Fleet;
+use crate::fleet::budget::SharedBudget;
 use crate::inline_str::InlineStr;
 use crate::language::{Text, text};
 use crate::metrics::{AccountGauges, Metrics};
 use crate::operation::{Operation, Parameters};
 use crate::sequence::TransidSource;
 use crate::store::audit::{AuditStore, CallRow, OnFailure};
+use crate::store::fleet::rest::RestKey;
 use crate::store::state::StateStore;
 use crate::urgency::SharedUrgency;
 use account::{AccountState, CallPermit, Next};
@@ -125,12 +128,14 @@ pub struct Carrier {
     client: Client,
     transids: Arc<TransidSource>,
     groups: ArcSwap<Groups>,
+    /// The budgets that it shares with other nodes.
+    fleet: Option<Arc<SharedBudget>>,
+    /// Rests that an operator's check has found to be over, until the database knows.
+    rests_to_end: Mutex<Vec<RestKey>>,
     state: Arc<StateStore>,
     audit: Arc<AuditStore>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    /// The fleet with which budgets are shared.
-    pub fleet: Option<Arc<Fleet>>,
     /// Cancelled when the calls in flight are to end now.
     stopping: CancellationToken,
 }
@@ -150,17 +155,24 @@ impl Carrier {
         fleet: Option<Arc<Fleet>>,
     ) -> Result<Self, rustls::Error> {
         clock.set_limits(limits(config));
+        let fleet = fleet.map(|fleet| Arc::new(SharedBudget::new(fleet, clock)));
         Ok(Self {
             client: Client::new(&config.carrier, clock)?,
             transids: Arc::new(TransidSource::new(Arc::clone(state), config.carrier.node, clock.clone())),
-            groups: ArcSwap::from_pointee(accounts(config, state, clock, &Groups::new())),
+            groups: ArcSwap::from_pointee(accounts(config, state, fleet.as_ref(), clock, &Groups::new())),
+            fleet,
+            rests_to_end: Mutex::default(),
             state: Arc::clone(state),
             audit: Arc::clone(audit),
             clock: clock.clone(),
             metrics,
-            fleet,
             stopping: CancellationToken::new(),
         })
+    }
+
+    fn rests_to_end(&self) -> MutexGuard<'_, Vec<RestKey>> {
+        // No code under this lock can panic in the middle of a change.
+        self.rests_to_end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the calls in flight with [`Fault::Shutdown`] and records each; no further call is sent.
@@ -175,7 +187,7 @@ impl Carrier {
     /// When TLS towards the carrier cannot be set up; nothing has changed then.
     pub fn reload(&self, config: &Config, settings: Settings) -> Result<(), rustls::Error> {
         self.client.reload(settings)?;
-        let groups = accounts(config, &self.state, &self.clock, &self.groups.load());
+        let groups = accounts(config, &self.state, self.fleet.as_ref(), &self.clock, &self.groups.load());
         self.groups.store(Arc::new(groups));
         self.clock.set_limits(limits(config));
         Ok(())
@@ -432,7 +444,6 @@ impl Carrier {
     }
 }
 
-/// The texts of an alarm; none without one.
 /// The audit's row of an attempt.
 fn call_row(
     audit: &AuditStore,
@@ -465,10 +476,16 @@ fn call_row(
 type Groups = HashMap<Arc<str>, Arc<[Arc<AccountState>]>>;
 
 /// The accounts of a configuration, with the state in `known` of those that have not changed.
-fn accounts(config: &Config, state: &Arc<StateStore>, clock: &Clock, known: &Groups) -> Groups {
+fn accounts(
+    config: &Config,
+    state: &Arc<StateStore>,
+    fleet: Option<&Arc<SharedBudget>>,
+    clock: &Clock,
+    known: &Groups,
+) -> Groups {
     let account = |account: &Arc<Account>| {
         let before = known.values().flat_map(|of| of.iter()).find(|one| one.account.name == account.name);
-        Arc::new(AccountState::new(account, config, state, clock, before.map(|before| &**before)))
+        Arc::new(AccountState::new(account, config, state, fleet, clock, before.map(|before| &**before)))
     };
     let of_group = |accounts: &Vec<Arc<Account>>| accounts.iter().map(account).collect();
     config.groups.iter().map(|(name, accounts)| (Arc::clone(name), of_group(accounts))).collect()

@@ -10,6 +10,10 @@ mod identity;
 mod nodes;
 pub mod purge;
 
+pub mod budget;
+pub mod rate;
+pub mod shares;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;

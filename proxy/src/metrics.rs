@@ -90,6 +90,12 @@ declare! {
         fleet_database_failures: ByLabels<Counter, 1> = "fleet_database_failures",
             "Statements that the fleet's database did not answer in time or refused, and connections to it that failed",
             labels ["kind"], known [["timeout"], ["connect"], ["statement"]];
+        fleet_granted: ByLabels<Counter, 1> = "fleet_granted_calls",
+            "Calls that the fleet's database has granted: in a block of the day, for the reserve of a day, as a slot of the rate, or as a slot that came too late",
+            labels ["kind"], known [["block"], ["reserve"], ["slot"], ["late"]];
+        fleet_reserve: ByLabels<Gauge, 1> = "fleet_reserve_calls",
+            "Calls of today that an account has left in reserve for the time when this node cannot reach the fleet's database",
+            labels ["account"];
         fleet_alone: Gauge = "fleet_alone",
             "Whether this node acts without the other nodes of its fleet: 1, or 0 while it acts with them or has no fleet";
         fleet_heartbeat: FloatGauge = "fleet_last_heartbeat_timestamp",
@@ -288,6 +294,11 @@ impl Metrics {
         self.fleet_clock_offset.set(seconds);
     }
 
+    /// Counts calls that the fleet's database has granted: `block`, `reserve`, `slot` or `late`.
+    pub fn fleet_granted(&self, kind: &'static str, calls: u64) {
+        self.fleet_granted.get([kind.into()]).inc_by(calls);
+    }
+
     /// Counts a failure of the fleet's database: `timeout`, `connect` or `statement`.
     pub fn fleet_database_failure(&self, kind: &'static str) {
         self.fleet_database_failures.get([kind.into()]).inc();
@@ -335,6 +346,8 @@ impl Metrics {
         self.budget_limit.replace(days.map(|(one, limit)| ([name(one)], clamp(limit))));
         let limited = accounts.iter().filter_map(|one| Some((one, one.budget.remaining_today?)));
         self.budget_remaining.replace(limited.map(|(one, remaining)| ([name(one)], clamp(remaining))));
+        let reserved = accounts.iter().filter_map(|one| Some((one, one.budget.reserve_today?)));
+        self.fleet_reserve.replace(reserved.map(|(one, reserve)| ([name(one)], clamp(reserve))));
         let breakers = accounts.iter().flat_map(|one| {
             let breakers = one.breakers.by_name().into_iter();
             breakers.map(move |(breaker, state)| ([name(one), breaker.into()], state as i64))

@@ -23,6 +23,7 @@ mod flights;
 
 // Responses and flights that three nodes share: one call for all, whatever becomes of it.
 mod sharing;
+
 // The link to the database: time limits, the breaker, connections that are closed.
 mod link;
 
@@ -31,3 +32,9 @@ mod nodes;
 
 // Purges: in one order on all nodes.
 mod purge;
+
+// The budget: its statements, then proxies that share a day, a rate and the rests of an account.
+mod budget;
+
+// Proxies that share the limits of an account.
+mod limits;

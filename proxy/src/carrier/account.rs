@@ -11,13 +11,16 @@ use cmiot_signer::{Password, Sequence, Stamp, Token, Transid};
 
 use super::budget::{Budget, Headroom, Limits, Permit};
 use super::episodes::Episodes;
-use super::health::{Alarm, Health, OpenBreaker};
+use super::health::{Alarm, Health, Kind, OpenBreaker, OwnRest, SharedRest};
 use super::verdict::Class;
 use super::{CarrierResponse, Fault, NotSent};
 use crate::clock::Clock;
 use crate::config::{Account, Config};
+use crate::fleet::budget::SharedBudget;
+use crate::fleet::shares;
 use crate::metrics::AccountGauges;
 use crate::operation::Operation;
+use crate::store::fleet::rest::RestKey;
 use crate::store::state::StateStore;
 use crate::urgency::{SharedUrgency, Urgency};
 
@@ -30,6 +33,15 @@ pub struct AccountState {
     passwords: Arc<Mutex<Passwords>>,
     episodes: Arc<Mutex<Episodes>>,
     clock: Clock,
+    fleet: Option<AccountShare>,
+}
+
+/// The part of an account that the nodes of a fleet share.
+#[derive(Debug)]
+struct AccountShare {
+    fleet: Arc<SharedBudget>,
+    /// Names the credentials in shared tables.
+    credentials: Vec<u8>,
 }
 
 /// Which password is used, and which ones were refused since the last that was accepted.
@@ -68,12 +80,14 @@ impl AccountState {
         account: &Arc<Account>,
         config: &Config,
         state: &Arc<StateStore>,
+        fleet: Option<&Arc<SharedBudget>>,
         clock: &Clock,
         before: Option<&Self>,
     ) -> Self {
+        let share = |limit| fleet.map_or(limit, |fleet| shares::at_once(limit, fleet.nodes()));
         let limits = Limits {
             per_second: account.calls_per_second,
-            concurrent: account.max_concurrent_calls,
+            concurrent: account.max_concurrent_calls.map(share),
             per_day: account.calls_per_day.map(NonZeroU64::get),
             queue: config.carrier.max_queued_calls,
             queue_timeout: config.carrier.queue_timeout,
@@ -89,7 +103,7 @@ impl AccountState {
         let state = Self {
             account: Arc::clone(account),
             budget: budget.map_or_else(
-                || Budget::new(limits, account.appid, Arc::clone(state), clock.clone()),
+                || Budget::new(limits, account.appid, Arc::clone(state), fleet, clock.clone()),
                 Arc::clone,
             ),
             health: same.map_or_else(
@@ -102,6 +116,10 @@ impl AccountState {
             ),
             episodes,
             clock: clock.clone(),
+            fleet: fleet.map(|fleet| AccountShare {
+                fleet: Arc::clone(fleet),
+                credentials: fleet.name_of(&credentials(account)),
+            }),
         };
         // Breakers of changed credentials are closed.
         state.note_breakers(&state.health());
@@ -160,9 +178,46 @@ impl AccountState {
     /// Records a result for the breakers, and logs those that open or close.
     fn record(&self, operation: &'static str, result: &Result<CarrierResponse, Fault>) -> Option<Alarm> {
         let mut health = self.health();
+        let rested = self.fleet.is_some() && !health.own_rests().is_empty();
         let alarm = health.record(operation, result, self.clock.monotonic());
         self.note_breakers(&health);
+        if let Some(share) = &self.fleet
+            && (rested || !health.own_rests().is_empty())
+        {
+            share.fleet.wake();
+        }
         alarm
+    }
+
+    /// The name of a rest of this account in the database of the fleet.
+    pub(super) fn rest_key(&self, kind: &Kind) -> Option<RestKey> {
+        let share = self.fleet.as_ref()?;
+        let credentials = kind.depends_on_credentials().then(|| share.credentials.clone());
+        Some(RestKey {
+            appid: self.account.appid.as_str().to_owned(),
+            what: kind.to_string(),
+            credentials: credentials.unwrap_or_default(),
+        })
+    }
+
+    /// The rests that this node has met.
+    pub(super) fn own_rests(&self) -> Vec<OwnRest> {
+        self.health().own_rests()
+    }
+
+    /// Applies the rests that other nodes have met.
+    pub(super) fn set_shared_rests(&self, rests: Vec<SharedRest>) {
+        self.health().set_shared(rests);
+    }
+
+    /// A rest of this node was ended elsewhere.
+    pub(super) fn end_open_time(&self, kind: &Kind) {
+        self.health().end_open_time(kind, self.clock.monotonic());
+    }
+
+    /// Adds what is missing to the reserve of the day.
+    pub(super) async fn keep_reserve(&self) {
+        self.budget.keep_reserve().await;
     }
 
     /// Whether the carrier accepted a password other than the first, which is used now.
@@ -303,20 +358,21 @@ impl Passwords {
     }
 }
 
-/// Whether two accounts sign alike. Passwords are compared by their signatures.
+/// Whether two accounts sign alike.
 fn same_credentials(one: &Account, other: &Account) -> bool {
-    let any = Transid::new(&one.appid, Stamp::FIRST, Sequence::FIRST);
-    let signed = |account: &Account| -> Vec<_> {
-        account
-            .passwords
-            .iter()
-            .map(|password| *Token::sign(&account.appid, password, &any).as_bytes())
-            .collect()
-    };
-    one.appid == other.appid
-        && one.ebid == other.ebid
-        && one.ebids == other.ebids
-        && signed(one) == signed(other)
+    credentials(one) == credentials(other)
+}
+
+/// What the carrier checks about a call of the account, with signatures in the place of passwords.
+fn credentials(account: &Account) -> Vec<Vec<u8>> {
+    let any = Transid::new(&account.appid, Stamp::FIRST, Sequence::FIRST);
+    let signed =
+        account.passwords.iter().map(|one| Token::sign(&account.appid, one, &any).as_bytes().to_vec());
+    let mut ebids: Vec<_> =
+        account.ebids.iter().map(|(name, ebid)| format!("{name}={}", ebid.as_str()).into_bytes()).collect();
+    ebids.sort();
+    let own = [account.appid.as_str(), account.ebid.as_str()].map(|text| text.as_bytes().to_vec());
+    own.into_iter().chain(ebids).chain(signed).collect()
 }
 
 #[cfg(test)]

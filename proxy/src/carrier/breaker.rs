@@ -93,6 +93,21 @@ impl Breaker {
         }
     }
 
+    /// The end of its time while it is open, also after it has passed; none while it is half-open or closed.
+    pub fn open_until(&self) -> Option<Duration> {
+        match self.state {
+            State::Open { until, .. } => Some(until),
+            _ => None,
+        }
+    }
+
+    /// Ends the time of an open breaker: the next call is the probe.
+    pub fn end_open_time(&mut self, now: Duration) {
+        if let State::Open { until, .. } = &mut self.state {
+            *until = now.min(*until);
+        }
+    }
+
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed { .. })
     }
@@ -174,6 +189,18 @@ mod tests {
         breaker.release();
         assert_eq!(breaker.blocked(at(10)), None);
         assert!(!breaker.is_closed());
+    }
+
+    #[test]
+    fn the_time_of_an_open_breaker_can_be_ended() {
+        let mut breaker = opened();
+        assert_eq!(breaker.open_until(), Some(at(10)));
+        breaker.end_open_time(at(3));
+        assert_eq!((breaker.blocked(at(3)), breaker.is_closed()), (None, false));
+        breaker.start_call();
+        assert_eq!(breaker.open_until(), None);
+        assert!(breaker.fail(at(3)));
+        assert_eq!(breaker.blocked(at(3)), Some(at(20)), "the next time is as long as after a failed probe");
     }
 
     proptest! {

@@ -4,8 +4,13 @@
 //! a limited time. The rate is a [GCRA](crate::gcra) whose burst counts into the second: in no second, wherever it
 //! begins, more than `per_second` calls leave. The calls of a day are leased in blocks (`budget/day.rs`). Refreshing
 //! ahead never waits and has its own share of the rate.
+//!
+//! In a fleet the calls of a day come from its database (`budget/fleet_day.rs`), and so do the slots of the rate
+//! (`budget/slots.rs`): refreshing ahead waits for one.
 
 mod day;
+mod fleet_day;
+mod slots;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -18,11 +23,14 @@ use tokio::sync::Notify;
 
 use super::NotSent;
 use crate::clock::Clock;
+use crate::fleet::budget::SharedBudget;
 use crate::gcra::{Gcra, TheoreticalArrivalTime};
 use crate::metrics::BudgetGauges;
 use crate::store::state::StateStore;
 use crate::urgency::{SharedUrgency, Urgency};
 use day::DailyQuota;
+use fleet_day::FleetQuota;
+use slots::{BookedSlots, SharedRate};
 
 /// Limits of an account.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,8 +55,19 @@ pub struct Budget {
     limits: Limits,
     rate: Option<RateLimits>,
     queue: Mutex<Queue>,
-    day: Option<DailyQuota>,
+    day: Option<Day>,
+    /// The rate of all nodes of a fleet; `rate` is then the share of this node while it is alone.
+    shared: Option<SharedRate>,
     clock: Clock,
+}
+
+/// The calls of a day.
+#[derive(Debug)]
+enum Day {
+    /// Of this node.
+    Own(DailyQuota),
+    /// Of a fleet.
+    Fleet(FleetQuota),
 }
 
 /// Permission to make one call, which has ended when this is dropped.
@@ -85,6 +104,7 @@ struct Queue {
     in_flight: u32,
     calls: TheoreticalArrivalTime,
     refresh_ahead: TheoreticalArrivalTime,
+    booked: BookedSlots,
 }
 
 /// Position in the queue: the most urgent call first, then the earliest.
@@ -101,11 +121,22 @@ enum Admission {
 }
 
 impl Budget {
-    /// The budget of `appid`; the calls of today that `state` has leased are spent.
-    pub fn new(limits: Limits, appid: AppId, state: Arc<StateStore>, clock: Clock) -> Arc<Self> {
-        let rate = limits.per_second.map(|rate| RateLimits::new(rate.get(), limits.refresh_ahead_percent));
-        let day = limits.per_day.map(|limit| DailyQuota::new(limit, appid, state));
-        Arc::new(Self { limits, rate, queue: Mutex::default(), day, clock })
+    /// The budget of `appid`; the calls of today that `state` has leased are spent. `fleet` shares it with other nodes.
+    pub fn new(
+        limits: Limits,
+        appid: AppId,
+        state: Arc<StateStore>,
+        fleet: Option<&Arc<SharedBudget>>,
+        clock: Clock,
+    ) -> Arc<Self> {
+        let shared = limits.per_second.zip(fleet).map(|(rate, fleet)| SharedRate::new(rate, appid, fleet));
+        let own = limits.per_second.map(|rate| shared.as_ref().map_or(rate.get(), SharedRate::own));
+        let rate = own.map(|own| RateLimits::new(own.max(1), limits.refresh_ahead_percent));
+        let day = limits.per_day.map(|limit| match fleet {
+            Some(fleet) => Day::Fleet(FleetQuota::new(limit, appid, state, Arc::clone(fleet))),
+            None => Day::Own(DailyQuota::new(limit, appid, state)),
+        });
+        Arc::new(Self { limits, rate, queue: Mutex::default(), day, shared, clock })
     }
 
     pub fn limits(&self) -> &Limits {
@@ -118,29 +149,38 @@ impl Budget {
     /// [`NotSent::Budget`] when the queue is full, the wait too long or the day's calls are spent.
     pub async fn take(self: &Arc<Self>, urgency: &SharedUrgency) -> Result<Permit, NotSent> {
         if let Some(day) = &self.day {
-            day.check(self.clock.believed())?;
+            day.check(&self.clock)?;
+            // The database of a fleet is asked before the wait for a slot, which is valid for a moment only.
+            day.prepare().await?;
         }
         let permit = self.wait_for_permit(urgency).await?;
         if let Some(day) = &self.day {
-            day.take(self.clock.believed()).await?;
+            day.take(&self.clock).await?;
         }
         Ok(permit)
     }
 
     pub fn headroom(&self) -> Headroom {
         let queue = self.lock_queue();
-        let ready = matches!(self.admission(&queue, Urgency::Miss), Admission::Now);
+        let ready = self.could_leave(&queue, Urgency::Miss);
         Headroom {
             ready,
             waiting: Reverse(queue.waiting.len()),
-            today: self.day.as_ref().map_or(1_000, |day| day.remaining_permille(self.clock.believed())),
+            today: self.day.as_ref().map_or(1_000, |day| day.remaining_permille(&self.clock)),
             in_flight: Reverse(queue.in_flight),
+        }
+    }
+
+    /// Adds what is missing to the reserve of a fleet's day; called after each beat.
+    pub async fn keep_reserve(&self) {
+        if let Some(Day::Fleet(day)) = &self.day {
+            day.keep_reserve().await;
         }
     }
 
     /// Whether the day's calls are known to be spent.
     pub fn is_day_spent(&self) -> bool {
-        self.day.as_ref().is_some_and(|day| day.check(self.clock.believed()).is_err())
+        self.day.as_ref().is_some_and(|day| day.check(&self.clock).is_err())
     }
 
     /// Its values at this moment, for metrics.
@@ -149,7 +189,11 @@ impl Budget {
             waiting: self.lock_queue().waiting.len(),
             per_second: self.limits.per_second.map(NonZeroU32::get),
             per_day: self.limits.per_day,
-            remaining_today: self.day.as_ref().map(|day| day.remaining(self.clock.believed())),
+            remaining_today: self.day.as_ref().map(|day| day.remaining(&self.clock)),
+            reserve_today: match &self.day {
+                Some(Day::Fleet(day)) => Some(day.reserve()),
+                Some(Day::Own(_)) | None => None,
+            },
         }
     }
 
@@ -158,7 +202,7 @@ impl Budget {
         let queue = self.lock_queue();
         self.rate.is_some_and(|rate| rate.refresh_ahead.is_some())
             && queue.waiting.is_empty()
-            && matches!(self.admission(&queue, Urgency::Ahead), Admission::Now)
+            && self.could_leave(&queue, Urgency::Ahead)
     }
 
     async fn wait_for_permit(self: &Arc<Self>, urgency: &SharedUrgency) -> Result<Permit, NotSent> {
@@ -177,7 +221,10 @@ impl Budget {
                 let mut queue = self.lock_queue();
                 match self.admission_of(&queue, entry.key) {
                     Admission::Now => return Ok(self.grant(&mut queue, entry.key.urgency)),
-                    Admission::Later(wait) => wait,
+                    Admission::Later(wait) => {
+                        self.book(&mut queue);
+                        wait
+                    }
                 }
             };
             // A manual clock may not move: then this checks again every millisecond.
@@ -195,7 +242,8 @@ impl Budget {
         let limit = match urgency {
             Urgency::Miss => self.limits.queue,
             Urgency::Refresh => self.limits.queue / 2,
-            Urgency::Ahead => 0,
+            // A slot of a fleet is booked for a call that waits.
+            Urgency::Ahead => usize::from(self.shared.is_some()),
         };
         if queue.waiting.len() >= limit {
             return Err(self.queue_full(queue));
@@ -220,18 +268,65 @@ impl Budget {
         }
         let Some(rate) = self.rate else { return Admission::Now };
         let now = self.clock.monotonic();
-        let mut wait = rate.calls.wait(queue.calls, now);
-        if let (Urgency::Ahead, Some(ahead)) = (urgency, rate.refresh_ahead) {
-            wait = wait.max(ahead.wait(queue.refresh_ahead, now));
+        let mut wait = match &self.shared {
+            Some(shared) => match shared.wait(&queue.booked, now) {
+                slots::Wait::Slot(wait) => wait,
+                slots::Wait::Own => rate.calls.wait(queue.calls, now),
+                slots::Wait::Booking(again) => return Admission::Later(again),
+            },
+            None => rate.calls.wait(queue.calls, now),
+        };
+        if urgency == Urgency::Ahead {
+            wait = wait.max(self.ahead_wait(queue));
         }
         if wait.is_zero() { Admission::Now } else { Admission::Later(Some(wait)) }
+    }
+
+    /// Whether a call could leave at once, or after a booking that none waits for yet.
+    fn could_leave(&self, queue: &Queue, urgency: Urgency) -> bool {
+        let is_full = self.limits.concurrent.is_some_and(|limit| queue.in_flight >= limit.get());
+        match (self.admission(queue, urgency), &self.shared) {
+            (Admission::Now, _) => true,
+            (Admission::Later(_), Some(shared)) => {
+                let ahead = if urgency == Urgency::Ahead { self.ahead_wait(queue) } else { Duration::ZERO };
+                !is_full && ahead.is_zero() && shared.could_book(&queue.booked, self.clock.monotonic())
+            }
+            (Admission::Later(_), None) => false,
+        }
+    }
+
+    /// The time until a refresh ahead of expiry is within its share of the rate.
+    fn ahead_wait(&self, queue: &Queue) -> Duration {
+        let ahead = self.rate.and_then(|rate| rate.refresh_ahead);
+        ahead.map_or(Duration::ZERO, |ahead| ahead.wait(queue.refresh_ahead, self.clock.monotonic()))
+    }
+
+    /// Books slots of a fleet for the calls that wait, unless a booking is under way or too many calls are in flight.
+    fn book(self: &Arc<Self>, queue: &mut Queue) {
+        let Some(shared) = &self.shared else { return };
+        let free =
+            self.limits.concurrent.map_or(u32::MAX, |limit| limit.get().saturating_sub(queue.in_flight));
+        let wanted = queue.waiting.len().min(usize::try_from(free).unwrap_or(usize::MAX));
+        if wanted == 0 || !shared.start_booking(&mut queue.booked, self.clock.monotonic()) {
+            return;
+        }
+        let budget = Arc::clone(self);
+        tokio::spawn(async move {
+            let Some(shared) = &budget.shared else { return };
+            let booked = shared.book(wanted).await;
+            let mut queue = budget.lock_queue();
+            queue.booked.end_booking(booked, budget.clock.monotonic());
+            queue.notify_first();
+        });
     }
 
     fn grant(self: &Arc<Self>, queue: &mut Queue, urgency: Urgency) -> Permit {
         queue.in_flight += 1;
         if let Some(rate) = self.rate {
             let now = self.clock.monotonic();
-            rate.calls.record(&mut queue.calls, now);
+            if !queue.booked.take(now) {
+                rate.calls.record(&mut queue.calls, now);
+            }
             if let (Urgency::Ahead, Some(ahead)) = (urgency, rate.refresh_ahead) {
                 ahead.record(&mut queue.refresh_ahead, now);
             }
@@ -241,7 +336,11 @@ impl Budget {
 
     /// The refusal of one more call, with the time after which those in the queue will have left.
     fn queue_full(&self, queue: &Queue) -> NotSent {
-        let interval = self.rate.map_or(Duration::from_millis(10), |rate| rate.calls.emission_interval());
+        let interval = match (&self.shared, self.rate) {
+            (Some(shared), _) => shared.interval(),
+            (None, Some(rate)) => rate.calls.emission_interval(),
+            (None, None) => Duration::from_millis(10),
+        };
         let before = u32::try_from(queue.waiting.len()).unwrap_or(u32::MAX);
         NotSent::Budget(interval.saturating_mul(before).max(Duration::from_secs(1)))
     }
@@ -249,6 +348,43 @@ impl Budget {
     fn lock_queue(&self) -> MutexGuard<'_, Queue> {
         // Nothing under this lock can panic half-way through a change.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Day {
+    fn check(&self, clock: &Clock) -> Result<(), NotSent> {
+        match self {
+            Self::Own(day) => day.check(clock.believed()),
+            Self::Fleet(day) => day.check(),
+        }
+    }
+
+    async fn prepare(&self) -> Result<(), NotSent> {
+        match self {
+            Self::Own(_) => Ok(()),
+            Self::Fleet(day) => day.prepare().await,
+        }
+    }
+
+    async fn take(&self, clock: &Clock) -> Result<(), NotSent> {
+        match self {
+            Self::Own(day) => day.take(clock.believed()).await,
+            Self::Fleet(day) => day.take().await,
+        }
+    }
+
+    fn remaining(&self, clock: &Clock) -> u64 {
+        match self {
+            Self::Own(day) => day.remaining(clock.believed()),
+            Self::Fleet(day) => day.remaining(),
+        }
+    }
+
+    fn remaining_permille(&self, clock: &Clock) -> u64 {
+        match self {
+            Self::Own(day) => day.remaining_permille(clock.believed()),
+            Self::Fleet(day) => day.remaining_permille(),
+        }
     }
 }
 

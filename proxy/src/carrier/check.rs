@@ -1,7 +1,8 @@
 //! An operator's check of the accounts: one call with each password of each account, and what the reply means.
 //!
 //! The calls count in the budgets and have their rows in the audit. The breakers do not prevent them, and do not count
-//! them: a breaker that a refusal opened closes with the next call that the carrier accepts.
+//! them: a breaker that a refusal opened closes with the next call that the carrier accepts. In a fleet, a check that the
+//! carrier accepts ends the open time of these breakers at each node, so that the next call is sent at once.
 
 use std::sync::Arc;
 
@@ -45,7 +46,11 @@ impl Carrier {
                 };
                 let result = match result {
                     // Until the call has ended, it counts among those in flight.
-                    Ok(_permit) => Ok(self.attempt(account, password, call, None).await),
+                    Ok(_permit) => {
+                        let attempt = self.attempt(account, password, call, None).await;
+                        self.end_shared_rests(state, call.operation.name, &attempt);
+                        Ok(attempt)
+                    }
                     Err(not_sent) => Err(not_sent),
                 };
                 checks.push(Check { account: Arc::clone(&account.name), password: index, result });

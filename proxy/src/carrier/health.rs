@@ -8,6 +8,10 @@
 //! | subscription, one per operation | a refused subscription | any reply that accepts it, of that operation |
 //!
 //! An open credentials or subscription breaker is an alarm: only the operator can end the refusal.
+//!
+//! In a fleet the other nodes' cool-downs and refusals prevent calls too (`health/shared.rs`).
+
+mod shared;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,6 +24,7 @@ use super::{CarrierResponse, Fault, NotSent};
 use crate::config::{BreakerConfig, Thresholds};
 use crate::language::{Text, text};
 use crate::metrics::BreakerGauges;
+pub use shared::{Kind, OwnRest, SharedRest};
 
 /// The breakers of one account.
 #[derive(Debug)]
@@ -30,6 +35,8 @@ pub struct Health {
     credentials: TrackedBreaker,
     subscriptions: HashMap<&'static str, TrackedBreaker>,
     thresholds: Thresholds,
+    /// Met by other nodes of a fleet.
+    shared: Vec<SharedRest>,
 }
 
 /// A breaker and the last failure that it counted.
@@ -80,6 +87,7 @@ impl Health {
             credentials: TrackedBreaker::new(thresholds.credentials),
             subscriptions: HashMap::new(),
             thresholds,
+            shared: Vec::new(),
         }
     }
 
@@ -100,6 +108,7 @@ impl Health {
         if let Some(wait) = self.cool_down.breaker.blocked(now) {
             return Err(NotSent::CoolDown(wait));
         }
+        self.check_shared(operation, now)?;
         self.transport.breaker.blocked(now).map_or(Ok(()), |wait| Err(NotSent::Breaker(wait)))
     }
 
@@ -379,6 +388,42 @@ mod tests {
         assert_eq!(last(&[reply("72")]), ("cool-down", None, code("72"), None));
         assert_eq!(last(&[reply("8")]), ("credentials", None, code("8"), None));
         assert_eq!(last(&[reply("3")]), ("subscription", Some(STATUS), code("3"), None));
+    }
+
+    #[test]
+    fn rests_of_other_nodes_prevent_calls_until_they_end() {
+        let mut health = health();
+        let until = Duration::from_secs(10);
+        let three = Code::parse("3");
+        let subscription = Kind::Subscription(STATUS.to_owned());
+        health.set_shared(vec![SharedRest { kind: subscription, until, code: three }]);
+        assert!(matches!(health.check(STATUS, Duration::from_secs(9)), Err(NotSent::Credentials(..))));
+        assert_eq!(health.check(STATUS, until), Ok(()));
+        assert_eq!(health.check(SESSION, Duration::ZERO), Ok(()));
+        health.set_shared(vec![SharedRest { kind: Kind::CoolDown, until, code: None }]);
+        assert_eq!(health.check(SESSION, Duration::ZERO), Err(NotSent::CoolDown(until)));
+        assert_eq!(health.own_rests(), [], "they are not this node's");
+        health.set_shared(Vec::new());
+        assert_eq!(health.check(SESSION, Duration::ZERO), Ok(()));
+    }
+
+    #[test]
+    fn a_rest_of_this_node_that_ends_elsewhere_is_probed_at_once() {
+        let mut health = health();
+        assert!(after(&mut health, 0, &reply("4")).is_err());
+        let own = health.own_rests();
+        assert_eq!((own.len(), own[0].until), (1, Some(Duration::from_secs(60))));
+        health.end_open_time(&own[0].kind, Duration::from_secs(5));
+        assert_eq!(after(&mut health, 5, &reply("0")), Ok(()));
+        assert_eq!(health.own_rests(), []);
+    }
+
+    #[test]
+    fn the_names_of_shared_breakers_are_read_back() {
+        for kind in [Kind::CoolDown, Kind::Credentials, Kind::Subscription(STATUS.to_owned())] {
+            assert_eq!(Kind::parse(&kind.to_string()), Some(kind));
+        }
+        assert_eq!(Kind::parse("transport"), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Keys that are set without effect: warnings of `check` and of the start.
+//! Keys that are set without effect, or with an unexpected one: warnings of `check` and of the start.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -70,8 +70,36 @@ pub(super) fn warnings(file: &ConfigFile, config: &Config) -> Vec<Text> {
             name = row.name
         ));
     }
+    warnings.extend(limits_below_nodes(config));
     warnings.extend(permitted_without_ebid(config));
     warnings.extend(certificates_not_requested(file, config));
+    warnings
+}
+
+/// Limits of accounts that cannot be divided among the nodes of the fleet.
+fn limits_below_nodes(config: &Config) -> BTreeSet<Text> {
+    let Some(fleet) = &config.fleet else { return BTreeSet::new() };
+    let nodes = fleet.nodes;
+    let mut warnings = BTreeSet::new();
+    for account in config.groups.values().flatten() {
+        let name = &account.name;
+        if let Some(limit) = account.max_concurrent_calls.filter(|limit| limit.get() < nodes) {
+            warnings.insert(text!(
+                "[[account]] (name = \"{name}\"): max_concurrent_calls = {limit} is less than [fleet] nodes = {nodes}: each \
+                 node makes one call at once, so that there may be {nodes}",
+                "[[account]]（name = \"{name}\"）：max_concurrent_calls = {limit} 小于 [fleet] nodes = {nodes}：每个节点\
+                 同时进行一个调用，总数可能达到 {nodes}"
+            ));
+        }
+        if let Some(limit) = account.calls_per_second.filter(|limit| limit.get() < nodes) {
+            warnings.insert(text!(
+                "[[account]] (name = \"{name}\"): calls_per_second = {limit} is less than [fleet] nodes = {nodes}: while the \
+                 database of the fleet is away no call of the account is sent",
+                "[[account]]（name = \"{name}\"）：calls_per_second = {limit} 小于 [fleet] nodes = {nodes}：无法访问集群\
+                 数据库期间，不发送该账号的调用"
+            ));
+        }
+    }
     warnings
 }
 

@@ -37,7 +37,13 @@ fn exposition_as(format: Format) -> String {
     };
     let account = AccountGauges {
         account: "fleet".into(),
-        budget: BudgetGauges { waiting: 1, per_second: Some(50), per_day: Some(9), remaining_today: Some(8) },
+        budget: BudgetGauges {
+            waiting: 1,
+            per_second: Some(50),
+            per_day: Some(9),
+            remaining_today: Some(8),
+            reserve_today: None,
+        },
         breakers: BreakerGauges { cool_down: BreakerState::Open, ..BreakerGauges::default() },
     };
     metrics.render(format, &gauges, &[account])

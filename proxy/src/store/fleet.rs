@@ -8,6 +8,9 @@ pub mod migrate;
 pub mod nodes;
 pub mod operate;
 pub mod purge;
+pub mod pace;
+pub mod quota;
+pub mod rest;
 
 pub use connect::{ConnectError, Session};
 pub use link::{Dedicated, Link, LinkError, Parameter, Request};

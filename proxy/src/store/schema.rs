@@ -67,6 +67,7 @@ const STATE: &[Migration] = &[
     migration!("state", "0003_leases.sql"),
     migration!("state", "0004_window.sql"),
     migration!("state", "0005_webhooks.sql"),
+    migration!("state", "0006_fleet_budgets.sql"),
 ];
 const AUDIT: &[Migration] =
     &[migration!("audit", "0001_records.sql"), migration!("audit", "0002_bodies.sql")];

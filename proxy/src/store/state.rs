@@ -4,6 +4,7 @@
 //! [`crate::sequence`] for the rules of sequences. Losing the file is an error that names the remedy, never a silent
 //! reset: a folder that has a `cache.db` or audit segments has been in use and must have its state.
 
+mod fleet;
 mod leased;
 mod restored;
 mod webhooks;
@@ -21,6 +22,7 @@ use super::schema::{self, Kind, Synchronous};
 use super::{Failure, Fault, StoreError, audit, cache, files, wal};
 use crate::clock::Clock;
 
+pub use fleet::Reserve;
 pub use leased::Leased;
 pub use webhooks::{DeadLetter, KEPT_DEAD_LETTERS, Progress, WebhookState, webhook_states};
 
@@ -213,7 +215,8 @@ impl StateStore {
         leasing
             .prepare_cached(
                 "INSERT INTO spending (appid, day, leased) VALUES (:appid, :day, :leased)
-                 ON CONFLICT DO UPDATE SET day = excluded.day, leased = excluded.leased",
+                 ON CONFLICT DO UPDATE SET
+                   shared = iif(day = excluded.day, shared, 0), day = excluded.day, leased = excluded.leased",
             )
             .and_then(|mut statement| {
                 statement.execute(named_params! {

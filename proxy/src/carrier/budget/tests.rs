@@ -17,7 +17,7 @@ fn budget(limits: Limits) -> TestBudget {
     let dir = tempfile::tempdir().unwrap();
     let (clock, manual) = Clock::manual(START);
     let state = Arc::new(StateStore::open(dir.path(), OnStateLoss::Refuse).unwrap());
-    let budget = Budget::new(limits, AppId::parse("100001").unwrap(), state, clock);
+    let budget = Budget::new(limits, AppId::parse("100001").unwrap(), state, None, clock);
     TestBudget { budget, clock: manual, _dir: dir }
 }
 

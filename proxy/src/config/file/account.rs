@@ -52,15 +52,17 @@ pub struct Account {
     /// Environment variable that holds the other password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_password_env: Option<String>,
-    /// Calls that may start in any second; absent means unbounded.
+    /// Calls that may start in any second; absent means unbounded. The nodes of a fleet share them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-unit" = "calls per second"))]
     pub calls_per_second: Option<NonZeroU32>,
-    /// Calls that may be in flight at once; absent means unbounded.
+    /// Calls that may be in flight at once; absent means unbounded. In a fleet, each node may have this many divided by
+    /// `nodes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-unit" = "calls"))]
     pub max_concurrent_calls: Option<NonZeroU32>,
-    /// Calls from midnight to midnight at UTC+8, counted across restarts; absent means unbounded.
+    /// Calls from midnight to midnight at UTC+8, counted across restarts; absent means unbounded. The nodes of a fleet share
+    /// them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-unit" = "calls per day"))]
     pub calls_per_day: Option<NonZeroU64>,

@@ -39,6 +39,8 @@ impl StateStore {
                 .and_then(|_| raising.execute("DELETE FROM webhook", []))
                 // With a condition from before the backup, the next start of the same one would not be noted.
                 .and_then(|_| raising.execute("DELETE FROM condition", []))
+                // Reserves that may have been spent after the backup.
+                .and_then(|_| raising.execute("DELETE FROM reserve", []))
                 .and_then(|_| raising.commit())
                 .map_err(sqlite)?;
             Ok(floor)

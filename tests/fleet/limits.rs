@@ -1,0 +1,150 @@
+//! Proxies that share the limits of an account: the calls of a day, the rate, and what one of them has met.
+
+use std::time::Duration;
+
+use cmiot_simulator::Rule;
+use tokio::task::JoinSet;
+
+use crate::harness::{Mode, Nodes};
+use crate::support::{Response, card_number, eventually, within};
+
+/// Looks up these cards at these nodes, one after another at each node.
+async fn look_up(fleet: &Nodes, nodes: &[usize], cards: std::ops::Range<u32>) -> Vec<Response> {
+    let mut lookups = JoinSet::new();
+    for (position, index) in nodes.iter().enumerate() {
+        let client = (**fleet[*index]).clone();
+        let cards: Vec<_> = cards.clone().skip(position).step_by(nodes.len()).collect();
+        lookups.spawn(async move {
+            let mut responses = Vec::new();
+            for card in cards {
+                responses.push(client.look_up(&card_number(card)).await);
+            }
+            responses
+        });
+    }
+    within("all responses", lookups.join_all()).await.into_iter().flatten().collect()
+}
+
+/// Waits until each node has sent two beats, so that it knows what the database knew before.
+async fn beats(fleet: &Nodes, count: usize) {
+    let beats = "SELECT count(*) FROM fleet.pacer WHERE until > fleet.now()";
+    eventually("all nodes to be pacers", async || {
+        (fleet.server.value(beats).await == count.to_string()).then_some(())
+    })
+    .await;
+    for _ in 0..2 {
+        let before = fleet.server.value("SELECT max(until) FROM fleet.pacer").await;
+        eventually("a beat of each node", async || {
+            let later = format!("SELECT count(*) FROM fleet.pacer WHERE until > '{before}'");
+            (fleet.server.value(&later).await == count.to_string()).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn the_calls_of_a_day_are_spent_once_by_three_nodes() {
+    let fleet = Nodes::start_with(3, |setup, _| setup.set("account.0.calls_per_day", 300)).await;
+    beats(&fleet, 3).await;
+    let responses = look_up(&fleet, &[0, 1, 2], 0..330).await;
+    let calls = fleet.carrier.count();
+    assert!((270..=300).contains(&calls), "{calls} calls");
+    let answered = responses.iter().filter(|response| response.text().contains("\"status\":\"0\"")).count();
+    assert_eq!(answered as u64, calls);
+    responses.last().unwrap().assert_refusal_for("72", "budget");
+}
+
+#[tokio::test]
+async fn nodes_that_are_cut_off_and_killed_never_exceed_the_calls_of_a_day() {
+    let mut fleet = Nodes::start_with(3, |setup, _| setup.set("account.0.calls_per_day", 300)).await;
+    beats(&fleet, 3).await;
+    let modes = [Mode::Refuse, Mode::Stall, Mode::Reset, Mode::StallResponses];
+    for (round, mode) in (0_u32..).zip(modes) {
+        let cut = round as usize % 3;
+        fleet[cut].partition.set(mode);
+        look_up(&fleet, &[0, 1, 2], round * 100..round * 100 + 60).await;
+        fleet[cut].partition.cut().await;
+        let killed = (cut + 1) % 3;
+        fleet[killed].kill9().await;
+        fleet[killed].start_again().await;
+        look_up(&fleet, &[0, 1, 2], round * 100 + 60..round * 100 + 100).await;
+        let calls = fleet.carrier.count();
+        assert!(calls <= 300, "{calls} calls after round {round}");
+    }
+    let calls = fleet.carrier.count();
+    assert!(calls >= 200, "{calls} calls: most of the day is not lost");
+}
+
+#[tokio::test]
+async fn a_node_that_is_cut_off_spends_its_reserve_and_no_more() {
+    let fleet = Nodes::start_with(3, |setup, _| setup.set("account.0.calls_per_day", 300)).await;
+    eventually("the reserves", async || {
+        let reserved = "SELECT count(*) FROM fleet.quota WHERE reserved = 18";
+        (fleet.server.value(reserved).await == "8").then_some(())
+    })
+    .await;
+    beats(&fleet, 3).await;
+    fleet[0].partition.set(Mode::Refuse);
+    let responses = look_up(&fleet, &[0], 0..20).await;
+    assert_eq!(fleet.carrier.count(), 6, "2 percent of 300");
+    responses.last().unwrap().assert_refusal_for("72", "budget");
+    fleet[0].partition.set(Mode::Pass);
+    eventually("calls of the fleet", async || {
+        look_up(&fleet, &[0], 20..21).await;
+        (fleet.carrier.count() > 6).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn three_nodes_keep_to_the_rate_of_the_account() {
+    let fleet = Nodes::start_with(3, |setup, _| {
+        setup
+            .set("account.0.calls_per_second", 20)
+            .set("carrier.max_queued_calls", 200)
+            .set("carrier.queue_timeout", "15s")
+    })
+    .await;
+    beats(&fleet, 3).await;
+    let mut lookups = JoinSet::new();
+    for card in 0..120 {
+        let client = (**fleet[card as usize % 3]).clone();
+        lookups.spawn(async move { client.look_up(&card_number(card)).await });
+    }
+    for response in within("all responses", lookups.join_all()).await {
+        response.assert_normal();
+    }
+    let calls = fleet.carrier.calls();
+    assert_eq!(calls.len(), 120);
+    let mut at: Vec<_> = calls.iter().map(|call| call.at).collect();
+    at.sort();
+    let second = Duration::from_secs(1);
+    let most = (0..at.len()).map(|n| at[n..].iter().take_while(|one| **one < at[n] + second).count()).max();
+    assert!(most.unwrap() <= 20, "{most:?} calls in a second of 20");
+}
+
+#[tokio::test]
+async fn a_cool_down_that_one_node_meets_prevents_the_calls_of_all() {
+    let fleet = Nodes::start_with(2, |setup, _| setup.set("breaker.cool_down", "60s")).await;
+    beats(&fleet, 2).await;
+    fleet.carrier.set_rules([Rule::any().code("72")]);
+    fleet[0].look_up(&card_number(0)).await;
+    let met = fleet.carrier.count();
+    eventually("the rest", async || {
+        (fleet.server.value("SELECT count(*) FROM fleet.rest").await == "1").then_some(())
+    })
+    .await;
+    beats(&fleet, 2).await;
+    fleet[1].look_up(&card_number(1)).await;
+    assert_eq!(fleet.carrier.count(), met, "the other node makes no call");
+    // An operator's check at the other node ends it for both.
+    fleet.carrier.set_rules([]);
+    fleet[1].admin_post("/accounts/check", "", "{}").await;
+    for index in [1, 0] {
+        eventually("calls again", async || {
+            let response = fleet[index].look_up(&card_number(3 + index as u32)).await;
+            response.text().contains("\"status\":\"0\"").then_some(())
+        })
+        .await;
+    }
+}
