@@ -66,11 +66,37 @@ BEGIN
   END IF;
 END $$;
 
--- Transids of clients that some node has accepted, until their window has passed.
+-- Transids of clients that some node has accepted. `number` is stamp and sequence in the order of time: old rows are one
+-- range of it. `process` is a random number of one start of the node: a process may repeat its own insertion.
 CREATE TABLE fleet.used_transid (
   number bigint NOT NULL,
-  appid text NOT NULL,
+  node smallint NOT NULL,
+  process int NOT NULL,
+  appid text COLLATE "C" NOT NULL,
   PRIMARY KEY (number, appid)
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+
+-- One row: transids below this number are refused, and their rows may be missing.
+CREATE TABLE fleet.transid_floor (
+  one smallint PRIMARY KEY DEFAULT 1 CHECK (one = 1),
+  number bigint NOT NULL
+);
+INSERT INTO fleet.transid_floor (number) VALUES (0);
+
+-- The widest window of each node's clients: the greatest age of a stamp that the node accepts.
+CREATE TABLE fleet.transid_window (
+  node smallint PRIMARY KEY REFERENCES fleet.node ON DELETE CASCADE,
+  seconds bigint NOT NULL
+);
+
+-- Transids that `node` accepted while it was alone, and `other` accepted too.
+CREATE TABLE fleet.accepted_twice (
+  number bigint NOT NULL,
+  appid text COLLATE "C" NOT NULL,
+  node smallint NOT NULL,
+  other smallint NOT NULL,
+  found timestamptz NOT NULL DEFAULT fleet.now(),
+  PRIMARY KEY (number, appid, node)
 );
 
 -- The latest carrier responses. Emptied by crash recovery, which costs calls and nothing else. No card number is stored in

@@ -68,6 +68,9 @@ pub struct AdmissionSnapshot<'a> {
 pub struct Admitted {
     pub client: Arc<Client>,
     pub replay_check: ReplayCheck,
+    /// The transid, if this request alone may be executed with it: a fleet must accept it too. None for retries, and for
+    /// lookups under `replay = "observe"`.
+    pub exclusive: Option<TransidKey>,
 }
 
 /// The used transids of each group, and their limit.
@@ -220,7 +223,17 @@ impl AdmissionSnapshot<'_> {
             .authorize(&client, request, peer, arrived)
             .and_then(|()| self.use_transid(&client, request, arrived));
         match checked {
-            Ok(replay_check) => Ok(Admitted { client, replay_check }),
+            Ok(replay_check) => {
+                let exclusive = match &replay_check {
+                    ReplayCheck::Action(key) => Some(*key),
+                    ReplayCheck::Repeatable(RetryState::New(_)) => request.transid.key(),
+                    ReplayCheck::New if client.permissions.replay == ReplayMode::Refuse => {
+                        request.transid.key()
+                    }
+                    _ => None,
+                };
+                Ok(Admitted { client, replay_check, exclusive })
+            }
             Err(refusal) => {
                 if matches!(refusal, Refusal::TooFast(_)) {
                     self.throttled.record(client.appid, arrived);

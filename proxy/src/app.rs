@@ -23,6 +23,7 @@ use crate::clock::{Clock, timeout};
 use crate::config::admin::Token;
 use crate::config::restart::Fixed;
 use crate::config::{Config, ConfigError, ListenConfig};
+use crate::fleet::replay::SharedReplay;
 use crate::fleet::{self, Fleet};
 use crate::flight::Flights;
 use crate::gateway;
@@ -236,6 +237,9 @@ impl App {
         // The grace time has passed by then.
         let stop = self.admin_stop.clone();
         inspections.spawn(admin.serve(inspect, stop.clone(), stop, inspections.clone()));
+        tasks.spawn(
+            Arc::clone(&self.relay).keep_shared_replay(Arc::clone(&self.store.audit), self.stop.clone()),
+        );
         let (relay, stop) = (Arc::clone(&self.relay), self.stop.clone());
         let alarms = self.store.alarms.clone();
         tasks.spawn(async move {
@@ -521,6 +525,9 @@ fn relay(
         config: ArcSwap::from(Arc::clone(config)),
         audit_reader: store.audit_reader.clone(),
         replay_restore: ReplayRestore::default(),
+        shared_replay: fleet
+            .as_ref()
+            .map(|fleet| Arc::new(SharedReplay::new(Arc::clone(fleet), Arc::clone(metrics), clock.clone()))),
         lookup_log: LookupLog::new(config.log.lookups, config.log.lookups_per_second),
         stale_watch: StaleWatch::default(),
         clock: clock.clone(),

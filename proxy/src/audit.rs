@@ -45,6 +45,7 @@ pub struct Record {
     age: Option<Duration>,
     not_admitted: bool,
     repeated: bool,
+    alone: bool,
     client_gone: bool,
     action: Option<Box<Action>>,
 }
@@ -63,6 +64,7 @@ impl Record {
             age: None,
             not_admitted: false,
             repeated: false,
+            alone: false,
             client_gone: false,
             action: None,
         }
@@ -92,6 +94,11 @@ impl Record {
     /// Its transid was used before, and it is answered again.
     pub fn repeated(&mut self) {
         self.repeated = true;
+    }
+
+    /// Its transid was accepted while this node was alone: another node of the fleet may have accepted it too.
+    pub fn accepted_alone(&mut self) {
+        self.alone = true;
     }
 
     /// Its client disconnected before the response.
@@ -160,6 +167,7 @@ impl Record {
             reason: refusal
                 .map(|refusal| refusal.reason)
                 .or_else(|| self.repeated.then(|| Refusal::ReusedTransid.describe().reason))
+                .or_else(|| self.alone.then_some(Refusal::ALONE))
                 .or_else(|| self.client_gone.then(|| Refusal::ClientGone.describe().reason)),
             code,
             carrier_code: carrier_code.map(|code| InlineStr::new(code.as_str())),

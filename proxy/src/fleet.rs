@@ -14,6 +14,8 @@ pub mod budget;
 pub mod rate;
 pub mod shares;
 
+pub mod replay;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;

@@ -109,6 +109,12 @@ declare! {
              (takeover), another node's flight to follow, or no database (alone)",
             labels ["result"],
             known [["answer"], ["lead"], ["takeover"], ["follow"], ["alone"]];
+        fleet_transids: ByLabels<Counter, 1> = "fleet_transids",
+            "Transids that were checked against those of the fleet, by result: new, used (by another node), expired, alone \
+             (no reply)",
+            labels ["result"], known [["new"], ["used"], ["expired"], ["alone"]];
+        fleet_accepted_twice: Counter = "fleet_accepted_twice",
+            "Transids that this node accepted while it was alone, and that another node has accepted too";
         webhook_messages: ByLabels<Counter, 2> = "webhook_messages",
             "Messages of each webhook by result: delivered, failed (an attempt), dead (given up)",
             labels ["webhook", "result"];
@@ -215,6 +221,16 @@ impl Metrics {
     fn config_loaded(&self, at: Time) {
         self.config_loaded.set(seconds(at));
         self.config_is_current.set(1);
+    }
+
+    /// Counts a transid that was checked against those of the fleet.
+    pub fn fleet_transid(&self, result: &'static str) {
+        self.fleet_transids.get([result.into()]).inc();
+    }
+
+    /// Counts transids that another node has accepted too.
+    pub fn fleet_accepted_twice(&self, count: usize) {
+        self.fleet_accepted_twice.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
     }
 
     /// Counts a lookup that was answered; `reason` is empty unless it was refused or failed.

@@ -67,6 +67,8 @@ pub enum Refusal {
     TaskFailed,
     /// The audit record could not be committed, so no response may leave.
     Audit,
+    /// The database of the fleet is away, so that another node may have accepted the transid. It is not marked used.
+    Alone,
 }
 
 /// The defect in the form of a request.
@@ -201,6 +203,10 @@ impl Refusal {
     /// The reason of [`Self::StaleTransid`].
     pub const STALE_TRANSID: &'static str = "transid-stale";
 
+    /// The reason of [`Self::Alone`]. In the record of a request with a carrier response it says that the node was alone,
+    /// and that another node may have accepted the transid too.
+    pub const ALONE: &'static str = "alone";
+
     /// All that is said of this refusal.
     pub fn describe(&self) -> Description {
         use Description as D;
@@ -280,6 +286,9 @@ impl Refusal {
             Self::ClientGone => D::failed("client-gone", INTERNAL, "the client has left"),
             Self::TaskFailed => D::failed("lost", INTERNAL, "the call was lost").after_seconds(1),
             Self::Audit => D::failed("audit", INTERNAL, "audit unavailable").after_seconds(5),
+            Self::Alone => {
+                D::failed(Self::ALONE, INTERNAL, "database of the fleet unavailable").after_seconds(5)
+            }
         }
     }
 }

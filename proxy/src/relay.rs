@@ -17,6 +17,7 @@ mod respond;
 mod retry;
 mod run_to_completion;
 mod select;
+mod shared_replay;
 mod stale_watch;
 
 use std::net::IpAddr;
@@ -41,6 +42,7 @@ use crate::carrier::Carrier;
 use crate::clock::{Clock, Moment, Time, timeout};
 use crate::config::{Client, Config};
 use crate::fleet::Fleet;
+use crate::fleet::replay::SharedReplay;
 use crate::flight::{Flights, Owner, Role, Waiter};
 use crate::metrics::Metrics;
 use crate::peer::Peer;
@@ -57,6 +59,7 @@ pub use lookup_log::LookupLog;
 pub use replay_restore::ReplayRestore;
 pub use run_to_completion::RunToCompletion;
 use select::{Selected, from_cache};
+use shared_replay::FleetCheck;
 pub use stale_watch::StaleWatch;
 
 /// The parts through which a lookup passes.
@@ -79,6 +82,8 @@ pub struct Relay {
     pub config: ArcSwap<Config>,
     pub audit_reader: AuditReader,
     pub replay_restore: ReplayRestore,
+    /// The transids that the fleet has accepted; none without a fleet.
+    pub shared_replay: Option<Arc<SharedReplay>>,
     /// The lines of lookups in the log.
     pub lookup_log: LookupLog,
     /// The share of lookups that are refused as stale.
@@ -128,6 +133,8 @@ enum Progress {
     Ready(Result<Selected, Refusal>),
     /// Boxed, since most requests do not need its space.
     Pending(Box<Pending>),
+    /// The fleet has to accept the transid first.
+    Shared(Box<(FleetCheck, Query)>),
 }
 
 /// A request that has to wait.
@@ -168,6 +175,8 @@ impl Relay {
         let mut exchange = Exchange::new(self.clock.moment(), http.peer.address);
         let progress =
             self.respond_now(http, &mut exchange).unwrap_or_else(|refusal| Progress::Ready(Err(refusal)));
+        let tasks = self.tasks.clone();
+        let outer = || http.client_gone.clone();
         match progress {
             Progress::Ready(result) => {
                 self.publish_result(&mut exchange, &result);
@@ -175,22 +184,34 @@ impl Relay {
                 Either::Left(self.audit_and_respond(exchange, result, now))
             }
             Progress::Pending(pending) => {
-                let tasks = self.tasks.clone();
-                Either::Right(RunToCompletion::new(
-                    &tasks,
-                    http.client_gone.clone(),
-                    |client_gone| async move {
-                        let result = self.respond_later(*pending, &client_gone, &mut exchange).await;
-                        self.publish_result(&mut exchange, &result);
-                        if client_gone.is_cancelled() {
-                            exchange.record.client_gone();
-                        }
-                        let now = self.clock.now();
-                        self.audit_and_respond(exchange, result, now).await
-                    },
-                ))
+                Either::Right(RunToCompletion::new(&tasks, outer(), |client_gone| async move {
+                    let result = self.respond_later(*pending, &client_gone, &mut exchange).await;
+                    self.finish(exchange, result, &client_gone).await
+                }))
+            }
+            Progress::Shared(shared) => {
+                Either::Right(RunToCompletion::new(&tasks, outer(), |client_gone| async move {
+                    let (check, query) = *shared;
+                    let result = self.respond_if_new(check, query, &client_gone, &mut exchange).await;
+                    self.finish(exchange, result, &client_gone).await
+                }))
             }
         }
+    }
+
+    /// Publishes the result of a request that had to wait, commits its record, and responds.
+    fn finish(
+        self: Arc<Self>,
+        mut exchange: Exchange,
+        result: Result<Selected, Refusal>,
+        client_gone: &CancellationToken,
+    ) -> impl Future<Output = HttpResponse> + Send + use<> {
+        self.publish_result(&mut exchange, &result);
+        if client_gone.is_cancelled() {
+            exchange.record.client_gone();
+        }
+        let now = self.clock.now();
+        self.audit_and_respond(exchange, result, now)
     }
 
     /// Runs the phases that never wait.
@@ -201,7 +222,7 @@ impl Relay {
     ) -> Result<Progress, Refusal> {
         let (snapshot, config) = (self.admit.snapshot(), self.config.load());
         let request = self.parse(http, &snapshot, &config, exchange)?;
-        let Admitted { client, replay_check } =
+        let Admitted { client, replay_check, exclusive } =
             self.authenticate(&request, &http.peer, &snapshot, exchange)?;
         let key = Key {
             parameters: request.parameters.clone(),
@@ -209,7 +230,11 @@ impl Relay {
         };
         let directives = request.directives.clamp(&DirectiveLimits::of(&client.permissions));
         let query = Query { client, key, directives };
-        let awaited = match deduplicate(replay_check, exchange)? {
+        let deduplicated = deduplicate(replay_check, exchange)?;
+        if let Some(check) = self.check_in_fleet(&query, exclusive, exchange)? {
+            return Ok(Progress::Shared(Box::new((check, query))));
+        }
+        let awaited = match deduplicated {
             Deduplicated::LookUp => match self.look_up(&config, &query, exchange) {
                 Ok(selected) => return Ok(Progress::Ready(Ok(selected))),
                 Err(candidate) => Awaited::Fetch(candidate),

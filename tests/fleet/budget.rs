@@ -43,6 +43,7 @@ async fn start() -> (Postgres, Partition, Arc<Link>) {
     let server = Postgres::start().await;
     let mut owner = server.try_client("cmiot_owner").await.unwrap();
     migrate::migrate(&mut owner).await.unwrap();
+    owner.batch_execute("SELECT fleet.grant_node('cmiot_node')").await.unwrap();
     let partition = Partition::to(&server);
     let link = link(&partition, 1).await;
     (server, partition, link)

@@ -38,3 +38,8 @@ mod budget;
 
 // Proxies that share the limits of an account.
 mod limits;
+// A transid is accepted once by all nodes together.
+mod replay;
+
+// Captured requests at the other nodes, while the database is killed, stalled or cut off.
+mod captured;

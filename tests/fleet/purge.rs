@@ -1,7 +1,6 @@
 //! Purges: in one order on all nodes, complete when the command returns, and applied by a node that was away before it
 //! shares again.
 
-
 use cmiot_simulator::{Gate, Rule};
 use serde_json::json;
 
@@ -10,8 +9,8 @@ use crate::support::{ICCID, MSISDN, eventually, within};
 
 /// A purge through a node; the status and the body of the response.
 async fn purge(nodes: &Nodes, node: usize, request: serde_json::Value) -> (u16, serde_json::Value) {
-    let posting = nodes[node].admin_post("/cache/purge", "", &request.to_string());
-    let response = within("the purge", posting).await;
+    let request = request.to_string();
+    let response = within("the purge", nodes[node].admin_post("/cache/purge", "", &request)).await;
     (response.status, response.json())
 }
 

@@ -198,6 +198,16 @@ impl ReplayCache {
         Ok(false)
     }
 
+    /// Marks a transid unused that [`Self::check_and_record`] has marked, before anything was done for its request.
+    pub fn unmark(&self, appid: &AppId, key: TransidKey) {
+        let mut shard = self.shard(appid);
+        if let Some(client) = shard.get_mut(appid)
+            && client.used.remove(&key)
+        {
+            self.release(client, 1);
+        }
+    }
+
     /// Records the hash of an observed client's transid without a stamp. Returns whether it is among its last ones.
     ///
     /// # Errors

@@ -37,8 +37,9 @@ pub(super) const REFUSED: [&str; 30] = [
 ];
 
 /// The carrier or the proxy has a problem.
-pub(super) const FAILED: [&str; 25] = [
+pub(super) const FAILED: [&str; 26] = [
     "action-begun",
+    "alone",
     "audit",
     "breaker",
     "broken",

@@ -112,7 +112,13 @@ impl Relay {
             let used = past.outcome != Outcome::Refused.name()
                 || past.reason == Some(only_if_cached)
                 || past.reason == Some(reused);
+            // A request that was refused because the node was alone has not used its transid.
+            let alone = past.reason == Some(Refusal::ALONE);
+            let used = used && !(alone && past.outcome == Outcome::Failed.name());
             if let Some(transid) = key(past.transid).filter(|_| used) {
+                if alone && start {
+                    self.list_alone(past.client, transid);
+                }
                 if past.reason != Some(begun) && past.reason != Some(reused) {
                     // The record states its result.
                     open.remove(&Action { client: past.client, transid });

@@ -7,9 +7,10 @@ pub mod listen;
 pub mod migrate;
 pub mod nodes;
 pub mod operate;
-pub mod purge;
 pub mod pace;
+pub mod purge;
 pub mod quota;
+pub mod replay;
 pub mod rest;
 
 pub use connect::{ConnectError, Session};

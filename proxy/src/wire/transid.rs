@@ -51,6 +51,11 @@ impl TransidKey {
         Self(seconds << SEQUENCE_BITS | u64::from(transid.sequence().get()))
     }
 
+    /// A key that is not above any of this Unix second's, and above all of the second before.
+    pub fn first_of(unix: u64) -> Self {
+        Self(unix.saturating_sub(Stamp::FIRST.to_unix()).min(u64::from(u32::MAX)) << SEQUENCE_BITS)
+    }
+
     /// The stamp, in Unix seconds.
     pub fn unix(self) -> u64 {
         (self.0 >> SEQUENCE_BITS) + Stamp::FIRST.to_unix()
@@ -59,5 +64,33 @@ impl TransidKey {
     /// The packed stamp and sequence.
     pub fn bits(self) -> u64 {
         self.0
+    }
+
+    /// The packed stamp and sequence, in the same order, as a database stores them: they take 60 bits.
+    pub fn number(self) -> i64 {
+        i64::try_from(self.0).unwrap_or(i64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cmiot_signer::Sequence;
+
+    #[test]
+    fn numbers_have_the_order_of_time_and_fit_a_database() {
+        let appid = AppId::parse("A1").unwrap();
+        let number = |unix, sequence| {
+            let stamp = Stamp::from_unix(unix).unwrap();
+            TransidKey::of(&Transid::new(&appid, stamp, Sequence::new(sequence).unwrap()))
+        };
+        let first = Stamp::FIRST.to_unix();
+        for unix in [first, 1_800_000_000, first + 3_155_673_599] {
+            let [lowest, highest] = [number(unix, 1), number(unix, 99_999_999)];
+            assert!(TransidKey::first_of(unix) <= lowest && lowest < highest);
+            assert!(highest < TransidKey::first_of(unix + 1));
+            assert_eq!(highest.number().cast_unsigned(), highest.bits());
+        }
+        assert_eq!(TransidKey::first_of(0).number(), 0);
     }
 }

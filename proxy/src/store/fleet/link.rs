@@ -109,6 +109,11 @@ impl Link {
         Request { link: self, left: self.settings.timeout, failed: false }
     }
 
+    /// The statements of requests that have waited already: `left` is the rest of their time limit.
+    pub fn request_within(&self, left: Duration) -> Request<'_> {
+        Request { link: self, left, failed: false }
+    }
+
     /// Runs one statement as a request of its own.
     ///
     /// # Errors
@@ -130,6 +135,23 @@ impl Link {
         let result = self.send(sql, parameters, limit).await;
         self.record(&result, true);
         result
+    }
+
+    /// Runs one statement that no request waits for through the pool within `limit`, unless the breaker is open. Its result
+    /// does not change the breaker: it may take longer than a request waits.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn maintain(
+        &self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+        limit: Duration,
+    ) -> Result<Vec<Row>, LinkError> {
+        if self.is_open() {
+            return Err(LinkError::Away);
+        }
+        self.send(sql, parameters, limit).await
     }
 
     /// A connection outside the pool, for `purpose`: a word that `pg_stat_activity` shows after the name of the node. The
