@@ -17,7 +17,6 @@ mod auth;
 mod body;
 mod cache;
 mod config;
-mod fleet_purge;
 mod health;
 mod peers;
 mod response;

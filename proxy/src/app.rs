@@ -3,6 +3,9 @@
 //! The stores are built first, then the parts that use them, then the listeners, so that no request arrives before all of
 //! it can respond. The drain has the opposite order: listeners stop, requests finish, flights end, stores flush.
 
+mod fleet;
+mod relay;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,32 +15,24 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use self::fleet::FleetTasks;
 use crate::admin::{Admin, ReloadRequest, Reloads};
-use crate::admit::Admit;
-use crate::admit::actions::Actions;
 use crate::alarms::{Alarms, Condition, Severity};
-use crate::audit::{Audit, Refusals};
-use crate::cache::Cache;
-use crate::carrier::Carrier;
 use crate::clock::{Clock, timeout};
 use crate::config::admin::Token;
 use crate::config::restart::Fixed;
 use crate::config::{Config, ConfigError, ListenConfig};
-use crate::fleet::replay::SharedReplay;
-use crate::fleet::{self, Fleet};
-use crate::flight::Flights;
 use crate::gateway;
 use crate::language::{Text, text};
 use crate::listen::{ADMIN_OVERLOAD_RESPONSE, ActivatedSockets, BoundAddress, Listener};
 use crate::metrics::Metrics;
 use crate::peer::Peer;
-use crate::relay::{LookupLog, Relay, ReplayRestore, StaleWatch};
+use crate::relay::Relay;
 use crate::sequence::unaccounted;
 use crate::store::audit::ActRow;
 use crate::store::cache::Retention;
 use crate::store::{Store, StoreError, StoreOptions, audit};
 use crate::webhook::Webhooks;
-use crate::wire::request::Hosts;
 use crate::wire::response::overload_response;
 
 /// The time for calls and requests in flight to end after the drain timeout, when they are cancelled.
@@ -85,35 +80,7 @@ pub struct App {
     _sharing: AbortOnDropHandle<()>,
     /// Ends when `stop` is cancelled.
     webhooks: AbortOnDropHandle<()>,
-    heartbeat: Option<Heartbeat>,
-}
-
-/// The task that renews the life of this node. It runs until the flights have ended: those of a life that is gone are
-/// taken over by other nodes.
-struct Heartbeat {
-    task: AbortOnDropHandle<()>,
-    /// Applies the purges of other nodes.
-    _purges: AbortOnDropHandle<()>,
-    stop: CancellationToken,
-}
-
-impl Heartbeat {
-    fn start(relay: &Arc<Relay>, fleet: Arc<Fleet>) -> Self {
-        let stop = CancellationToken::new();
-        let purges = Arc::clone(relay).follow_purges(Arc::clone(&fleet), stop.clone());
-        Self {
-            task: AbortOnDropHandle::new(tokio::spawn(fleet.run(stop.clone()))),
-            _purges: AbortOnDropHandle::new(tokio::spawn(purges)),
-            stop,
-        }
-    }
-
-    async fn end(self) {
-        self.stop.cancel();
-        if timeout(CANCEL_TIMEOUT, self.task).await.is_err() {
-            tracing::warn!("the life of this node did not end in the database: its lease ends by itself");
-        }
-    }
+    heartbeat: Option<FleetTasks>,
 }
 
 /// The reason for which the proxy does not start.
@@ -133,7 +100,7 @@ pub enum StartError {
     Tls(#[from] rustls::Error),
     /// Another proxy of the fleet has the number of this node.
     #[error(transparent)]
-    Fleet(#[from] fleet::Refused),
+    Fleet(#[from] crate::fleet::Refused),
 }
 
 impl App {
@@ -150,11 +117,11 @@ impl App {
         let store = Arc::new(store);
         let metrics = Metrics::new();
         let flights = TaskTracker::new();
-        let fleet = fleet(&config, &store, &clock, &metrics)?;
+        let fleet = fleet::node(&config, &store, &clock, &metrics)?;
         if let Some(fleet) = &fleet {
             fleet.start().await?;
         }
-        let relay = Arc::new(relay(&config, &store, &clock, &metrics, &flights, fleet.clone())?);
+        let relay = Arc::new(relay::build(&config, &store, &clock, &metrics, &flights, fleet.clone())?);
         relay.cache.remove_future();
         if let Some(fleet) = &fleet {
             relay.catch_up_with(fleet).await;
@@ -197,7 +164,7 @@ impl App {
                 async move { relay.carrier.share_accounts().await }
             })),
             webhooks: AbortOnDropHandle::new(tokio::spawn(webhooks.run(stop))),
-            heartbeat: fleet.map(|fleet| Heartbeat::start(&relay, fleet)),
+            heartbeat: fleet.map(|fleet| FleetTasks::start(&relay, fleet)),
         };
         let unix = app.admin.tcp().is_none();
         let connections = gateway.limiter().clone();
@@ -470,71 +437,6 @@ fn report_certificates(relay: &Relay, alarms: &Alarms) {
     let all_valid = config.certificates.iter().all(|one| one.is_valid(now));
     let severity = if all_valid { Severity::Warning } else { Severity::Error };
     alarms.set_if(Condition::Certificate, severity, Text::join(&wrong));
-}
-
-/// This node of the configured fleet.
-fn fleet(
-    config: &Config,
-    store: &Store,
-    clock: &Clock,
-    metrics: &Arc<Metrics>,
-) -> Result<Option<Arc<Fleet>>, StartError> {
-    let Some(settings) = &config.fleet else { return Ok(None) };
-    let key = audit::anchor::PublicKey::of_folder(&config.store_dir)?;
-    let local = fleet::Local {
-        identity: fleet::identity_of(config.carrier.node, *key.as_bytes(), &config.store_dir)?,
-        clock: clock.clone(),
-        alarms: store.alarms.clone(),
-        audit: Arc::clone(&store.audit),
-        metrics: Arc::clone(metrics),
-    };
-    let fleet = Fleet::new(settings, local);
-    fleet.set_groups(config);
-    Ok(Some(Arc::new(fleet)))
-}
-
-fn relay(
-    config: &Arc<Config>,
-    store: &Store,
-    clock: &Clock,
-    metrics: &Arc<Metrics>,
-    flights: &TaskTracker,
-    fleet: Option<Arc<Fleet>>,
-) -> Result<Relay, StartError> {
-    let carrier = &config.carrier;
-    let address = config.gateway.listen.ip().map(|address| address.to_string());
-    let ours = std::iter::once(carrier.host().to_owned()).chain(address);
-    let hosts = Hosts::new(config.gateway.names.iter().cloned().chain(ours));
-    // A wildcard, or a socket that systemd bound, is reached by any address of this machine.
-    let anywhere = config.gateway.listen.ip().is_none_or(|address| address.is_unspecified());
-    Ok(Relay {
-        hosts: if anywhere { hosts.with_addresses() } else { hosts },
-        admit: Admit::new(config, clock.clone()),
-        actions: Actions::default(),
-        tasks: flights.clone(),
-        shutdown: CancellationToken::new(),
-        cache: Cache::new(config, Arc::clone(&store.cache), clock.clone()),
-        flights: Arc::new(Flights::new(carrier.flights, flights.clone())),
-        carrier: Carrier::new(config, &store.state, &store.audit, clock, Arc::clone(metrics), fleet.clone())?,
-        audit: Audit::new(
-            Arc::clone(&store.audit),
-            config.gateway.deadline,
-            Refusals::new(&config.audit),
-            clock.clone(),
-        ),
-        config: ArcSwap::from(Arc::clone(config)),
-        audit_reader: store.audit_reader.clone(),
-        replay_restore: ReplayRestore::default(),
-        shared_replay: fleet
-            .as_ref()
-            .map(|fleet| Arc::new(SharedReplay::new(Arc::clone(fleet), Arc::clone(metrics), clock.clone()))),
-        lookup_log: LookupLog::new(config.log.lookups, config.log.lookups_per_second),
-        stale_watch: StaleWatch::default(),
-        clock: clock.clone(),
-        metrics: Arc::clone(metrics),
-        fleet,
-        applied_purges: tokio::sync::Mutex::default(),
-    })
 }
 
 /// Records the calls that were in flight at a crash: their transids were leased and have no row.

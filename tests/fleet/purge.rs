@@ -58,9 +58,9 @@ async fn a_soft_purge_marks_entries_stale_on_all_nodes() {
     }
 }
 
-/// M7: a call that began before a purge answers nobody who asks after it.
+/// M7: a call that began before a purge answers no lookup after it.
 #[tokio::test]
-async fn a_flight_across_a_purge_is_followed_by_nobody_after_it() {
+async fn no_lookup_after_a_purge_follows_a_flight_from_before_it() {
     let nodes = nodes().await;
     let gate = Gate::new();
     nodes.carrier.set_rules([Rule::any().gate(&gate).times(1)]);

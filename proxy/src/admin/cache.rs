@@ -13,6 +13,8 @@
 //! Requests and responses are JSON; a card has the carrier's parameter name (`{"msisdn": "..."}`) and is never part of a
 //! URL.
 
+mod fleet_purge;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -27,7 +29,7 @@ use serde_json::{Value, json};
 
 use super::body::present;
 use super::response::json;
-use super::{Admin, body, fleet_purge};
+use super::{Admin, body};
 use crate::audit::filter;
 use crate::cache::freshness::Freshness;
 use crate::cache::{Entry, Key, PurgeMode};
@@ -217,7 +219,7 @@ pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>, who: &str) 
 }
 
 /// The conditions of a purge but for its card, as its note has them.
-pub(super) fn selected(selection: &Selection, mode: PurgeMode) -> String {
+fn selected(selection: &Selection, mode: PurgeMode) -> String {
     let mut text = format!(" mode={}", if mode == PurgeMode::Soft { "soft" } else { "hard" });
     let conditions = [
         ("group", selection.group.as_deref()),
@@ -350,6 +352,6 @@ impl ApiError {
     }
 }
 
-pub(super) fn failed(message: &str) -> Response<Full<Bytes>> {
+fn failed(message: &str) -> Response<Full<Bytes>> {
     json(StatusCode::INTERNAL_SERVER_ERROR, &json!({"error": message}))
 }

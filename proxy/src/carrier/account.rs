@@ -363,7 +363,7 @@ fn same_credentials(one: &Account, other: &Account) -> bool {
     credentials(one) == credentials(other)
 }
 
-/// What the carrier checks about a call of the account, with signatures in the place of passwords.
+/// The fields of a call by which the carrier checks the account, with signatures in the place of passwords.
 fn credentials(account: &Account) -> Vec<Vec<u8>> {
     let any = Transid::new(&account.appid, Stamp::FIRST, Sequence::FIRST);
     let signed =

@@ -64,9 +64,9 @@ pub struct Budget {
 /// The calls of a day.
 #[derive(Debug)]
 enum Day {
-    /// Of this node.
+    /// The quota of this node alone.
     Own(DailyQuota),
-    /// Of a fleet.
+    /// The quota that the nodes of a fleet share.
     Fleet(FleetQuota),
 }
 
@@ -282,7 +282,7 @@ impl Budget {
         if wait.is_zero() { Admission::Now } else { Admission::Later(Some(wait)) }
     }
 
-    /// Whether a call could leave at once, or after a booking that none waits for yet.
+    /// Whether a call could leave at once, or after a booking while no call waits.
     fn could_leave(&self, queue: &Queue, urgency: Urgency) -> bool {
         let is_full = self.limits.concurrent.is_some_and(|limit| queue.in_flight >= limit.get());
         match (self.admission(queue, urgency), &self.shared) {
@@ -301,7 +301,7 @@ impl Budget {
         ahead.map_or(Duration::ZERO, |ahead| ahead.wait(queue.refresh_ahead, self.clock.monotonic()))
     }
 
-    /// Books slots of a fleet for the calls that wait, unless a booking is under way or too many calls are in flight.
+    /// Books slots of a fleet for the calls that wait, unless a booking is in progress or too many calls are in flight.
     fn book(self: &Arc<Self>, queue: &mut Queue) {
         let Some(shared) = &self.shared else { return };
         let free =

@@ -90,7 +90,7 @@ impl SharedBudget {
         self.fleet.shared_key(&parts).to_vec()
     }
 
-    /// Requests a beat before its time: a rest has begun or ended.
+    /// Requests a beat before its time: a rest has started or ended.
     pub fn wake(&self) {
         self.wake.notify_one();
     }

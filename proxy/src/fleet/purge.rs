@@ -11,8 +11,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::Fleet;
 use crate::clock::timeout;
-use crate::store::cache::Selection;
-use crate::store::cache::purged::PurgeMark;
+use crate::store::cache::{PurgeMark, Selection};
 use crate::store::fleet::LinkError;
 use crate::store::fleet::purge::{OrderedPurge, PurgeOrder};
 
@@ -31,7 +30,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// Age at which purges are deleted.
 const KEPT: Duration = Duration::from_secs(30 * 86_400);
 
-/// What the purges after a mark ask of a node.
+/// The purges after a mark.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pending {
     /// The first step: everything, since purges that the mark does not cover are no longer known.

@@ -135,7 +135,7 @@ struct Alone {
 pub struct AloneReport {
     /// Those that were inserted later.
     pub inserted: usize,
-    /// Of these, those that another node has accepted too.
+    /// The number of these that another node has accepted too.
     pub twice: usize,
     /// Those that the list had no room for.
     pub unlisted: usize,

@@ -8,8 +8,7 @@ use super::Relay;
 use crate::cache::{PurgeMode, Purged};
 use crate::fleet::Fleet;
 use crate::store::StoreError;
-use crate::store::cache::Selection;
-use crate::store::cache::purged::PurgeMark;
+use crate::store::cache::{PurgeMark, Selection};
 use crate::store::fleet::LinkError;
 
 /// Rounds between two deletions of old purges; a round takes a second without a notification.

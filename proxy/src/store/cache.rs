@@ -5,7 +5,7 @@
 //! never replaces a newer one, whatever the order of the writes. A file that is found corrupt, at start or later, is moved
 //! to `cache.db.corrupt` and created again. Responses are removed by age and number: see [`Retention`].
 
-pub mod purged;
+mod purged;
 mod retention;
 mod writer;
 
@@ -94,6 +94,15 @@ impl Selection {
             && self.group.as_deref().is_none_or(|selected| selected == group)
             && self.operation.as_deref().is_none_or(|selected| selected == operation)
     }
+}
+
+/// A purge of a fleet that the file has applied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PurgeMark {
+    /// Identity of the fleet.
+    pub fleet: String,
+    /// Number of the purge.
+    pub generation: i64,
 }
 
 /// The number of stored responses with one group, operation, code and STATUS.

@@ -31,13 +31,13 @@ pub(super) struct SharedRate {
 #[derive(Debug, Default)]
 pub(super) struct BookedSlots {
     slots: VecDeque<Slot>,
-    /// Whether a booking is under way.
+    /// Whether a booking is in progress.
     booking: bool,
     /// The earliest moment of the next booking.
     again: Duration,
 }
 
-/// What a call waits for.
+/// The reason for which a call waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Wait {
     /// A slot that is booked, for this long.
@@ -63,7 +63,7 @@ impl SharedRate {
         least_step(self.pace.per_second)
     }
 
-    /// What the next call waits for.
+    /// The reason for which the next call waits.
     pub(super) fn wait(&self, booked: &BookedSlots, now: Duration) -> Wait {
         if let Some(slot) = booked.next(now) {
             return Wait::Slot(slot.from.saturating_sub(now));
@@ -78,7 +78,7 @@ impl SharedRate {
         Wait::Booking((!booked.booking).then_some(again))
     }
 
-    /// Whether slots could be booked now: none is in hand or under way.
+    /// Whether slots could be booked now: none is booked, and no booking is in progress.
     pub(super) fn could_book(&self, booked: &BookedSlots, now: Duration) -> bool {
         !booked.booking && now >= booked.again && booked.next(now).is_none() && !self.fleet.is_alone()
     }

@@ -1,7 +1,7 @@
 //! Cool-downs and refusals that the nodes of a fleet share.
 //!
 //! The node that met one sends the probe when it ends; the others wait a little longer, and learn the result. A rest that
-//! is ended elsewhere ends here: the open time of the breaker is over, and the next call is its probe.
+//! is ended elsewhere ends here: the open time of the breaker has ended, and the next call is its probe.
 
 use std::fmt;
 use std::time::Duration;

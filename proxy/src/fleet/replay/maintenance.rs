@@ -32,7 +32,7 @@ pub struct Upkeep<W> {
     pub window: W,
     /// The number of the first transid of a Unix second.
     pub first_number: fn(u64) -> i64,
-    /// Where the transids that two nodes have accepted are noted.
+    /// The audit, which has a note about each transid that two nodes have accepted.
     pub audit: Arc<AuditStore>,
 }
 

@@ -1,19 +1,10 @@
 //! The last purge of a fleet that `cache.db` has applied.
 
-use rusqlite::{Connection, OptionalExtension, named_params};
+use rusqlite::OptionalExtension;
 
 use super::writer::Write;
-use super::{Applied, CacheStore};
+use super::{Applied, CacheStore, PurgeMark};
 use crate::store::StoreError;
-
-/// A purge of a fleet.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PurgeMark {
-    /// Identity of the fleet.
-    pub fleet: String,
-    /// Number of the purge.
-    pub generation: i64,
-}
 
 impl CacheStore {
     /// The last purge that the file has applied; none in a file that no node of a fleet has used. Blocks.
@@ -32,15 +23,5 @@ impl CacheStore {
     /// Stores the last purge that the file has applied, after the writes queued before.
     pub fn set_purge_mark(&self, mark: PurgeMark) -> Applied<()> {
         self.send(|done| Write::Mark(mark, done))
-    }
-}
-
-impl PurgeMark {
-    pub(super) fn insert(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut statement = connection.prepare_cached(
-            "INSERT INTO purged (one, fleet, generation) VALUES (1, :fleet, :generation)
-             ON CONFLICT DO UPDATE SET fleet = excluded.fleet, generation = excluded.generation",
-        )?;
-        statement.execute(named_params! { ":fleet": self.fleet, ":generation": self.generation }).map(drop)
     }
 }

@@ -12,9 +12,8 @@ use tokio::sync::oneshot;
 use super::super::queue::Received;
 use super::super::schema::{self, Kind, Synchronous};
 use super::super::{StoreError, files, wal};
-use super::purged::PurgeMark;
 use super::retention::Pruner;
-use super::{CacheRow, Selection, Shared};
+use super::{CacheRow, PurgeMark, Selection, Shared};
 use crate::clock::Time;
 
 /// Key of the stored responses for one card, with any parameters.
@@ -254,6 +253,16 @@ impl CacheRow {
             ":latest": latest.as_micros(),
         })?;
         Ok(())
+    }
+}
+
+impl PurgeMark {
+    pub(super) fn insert(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let mut statement = connection.prepare_cached(
+            "INSERT INTO purged (one, fleet, generation) VALUES (1, :fleet, :generation)
+             ON CONFLICT DO UPDATE SET fleet = excluded.fleet, generation = excluded.generation",
+        )?;
+        statement.execute(named_params! { ":fleet": self.fleet, ":generation": self.generation }).map(drop)
     }
 }
 

@@ -5,9 +5,9 @@ use http_body_util::Full;
 use hyper::{Response, StatusCode};
 use serde_json::json;
 
-use super::Admin;
-use super::cache::{failed, selected};
-use super::response::json;
+use super::{failed, selected};
+use crate::admin::Admin;
+use crate::admin::response::json;
 use crate::cache::PurgeMode;
 use crate::fleet::Fleet;
 use crate::fleet::purge::OrderError;

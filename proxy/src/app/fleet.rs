@@ -1,0 +1,68 @@
+//! The part of the process in a fleet: the node, and the tasks that keep its life and its cache up to date.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{CANCEL_TIMEOUT, StartError};
+use crate::clock::{Clock, timeout};
+use crate::config::Config;
+use crate::fleet::{self, Fleet};
+use crate::metrics::Metrics;
+use crate::relay::Relay;
+use crate::store::{Store, audit};
+
+/// The tasks of a node: one renews its life, one applies the purges of other nodes. They run until the flights have ended: those of a life that is gone are
+/// taken over by other nodes.
+pub(super) struct FleetTasks {
+    task: AbortOnDropHandle<()>,
+    /// Applies the purges of other nodes.
+    _purges: AbortOnDropHandle<()>,
+    stop: CancellationToken,
+}
+
+impl FleetTasks {
+    /// Starts the tasks of a node.
+    pub(super) fn start(relay: &Arc<Relay>, fleet: Arc<Fleet>) -> Self {
+        let stop = CancellationToken::new();
+        let purges = Arc::clone(relay).follow_purges(Arc::clone(&fleet), stop.clone());
+        Self {
+            task: AbortOnDropHandle::new(tokio::spawn(fleet.run(stop.clone()))),
+            _purges: AbortOnDropHandle::new(tokio::spawn(purges)),
+            stop,
+        }
+    }
+
+    /// Ends them, and the life of the node.
+    pub(super) async fn end(self) {
+        self.stop.cancel();
+        if timeout(CANCEL_TIMEOUT, self.task).await.is_err() {
+            tracing::warn!("the life of this node did not end in the database: its lease ends by itself");
+        }
+    }
+}
+
+/// This node of the configured fleet; none without `[fleet]`.
+///
+/// # Errors
+/// When the store has no readable identity.
+pub(super) fn node(
+    config: &Config,
+    store: &Store,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Arc<Fleet>>, StartError> {
+    let Some(settings) = &config.fleet else { return Ok(None) };
+    let key = audit::anchor::PublicKey::of_folder(&config.store_dir)?;
+    let local = fleet::Local {
+        identity: fleet::identity_of(config.carrier.node, *key.as_bytes(), &config.store_dir)?,
+        clock: clock.clone(),
+        alarms: store.alarms.clone(),
+        audit: Arc::clone(&store.audit),
+        metrics: Arc::clone(metrics),
+    };
+    let fleet = Fleet::new(settings, local);
+    fleet.set_groups(config);
+    Ok(Some(Arc::new(fleet)))
+}
