@@ -240,7 +240,7 @@ async fn help_of_every_command_starts_with_a_verb_and_has_an_example() {
 
 /// Asserts that a help text says in the imperative what the command does. A new command may add its verb.
 fn assert_starts_with_verb(help: &str) {
-    const VERBS: [&str; 30] = [
+    const VERBS: [&str; 33] = [
         "Accept",
         "Acknowledge",
         "Add",
@@ -249,15 +249,18 @@ fn assert_starts_with_verb(help: &str) {
         "Check",
         "Copy",
         "Count",
+        "Create",
         "Delete",
         "Destroy",
         "Export",
         "Fetch",
         "Find",
+        "Free",
         "Give",
         "Inspect,",
         "List,",
         "Look",
+        "Prepare",
         "Print",
         "Read,",
         "Refuse",

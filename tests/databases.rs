@@ -37,7 +37,7 @@ async fn one_newer_than_the_proxy_is_refused_and_left_as_it_is() {
         let known = version(&database);
         database.pragma_update(None, "user_version", 1_000).unwrap();
         drop(database);
-        serve(&folder, &[]).await.failed(1, [&name, "newer", "restore the folder"]);
+        serve(&folder, &[]).await.failed(1, [&name, "newer", "start the cmiot-proxy that wrote it"]);
         let database = Connection::open(&path).unwrap();
         assert_eq!(version(&database), 1_000);
         database.pragma_update(None, "user_version", known).unwrap();

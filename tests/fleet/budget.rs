@@ -127,6 +127,8 @@ async fn reserves_and_calls_from_before_the_fleet_are_counted_before_any_block()
 #[tokio::test]
 async fn a_reply_that_is_lost_wastes_its_block() {
     let (server, partition, link) = start().await;
+    // The connection is open before the responses stall.
+    link.probe("SELECT 1", &[], Duration::from_secs(5)).await.unwrap();
     partition.set(Mode::StallResponses);
     let asking = tokio::spawn({
         let link = Arc::clone(&link);
