@@ -226,7 +226,7 @@ impl SharedReplay {
             let waited = self.clock.monotonic().saturating_sub(oldest);
             let limit = timeout.saturating_sub(waited).max(timeout / 2);
             match self.fleet.link.insert_transids(self.process, &transids, limit).await {
-                Ok(others) => return Some(verdicts(others)),
+                Ok(others) => return Some(verdicts(&others)),
                 Err(LinkError::Away | LinkError::TimedOut(_)) => return None,
                 Err(error) => tracing::debug!(%error, "transids are checked again"),
             }
@@ -305,7 +305,7 @@ fn columns<'a>(transids: impl Iterator<Item = &'a UsedTransid>) -> Transids<'a> 
     columns
 }
 
-fn verdicts(others: Vec<NotInserted>) -> HashMap<(i64, AppId), Verdict> {
+fn verdicts(others: &[NotInserted]) -> HashMap<(i64, AppId), Verdict> {
     let verdict = |other: &NotInserted| if other.below_floor { Verdict::Expired } else { Verdict::Used };
     // An appid that this process sent can be parsed.
     let key = |other: &NotInserted| Some((other.number, AppId::parse(&other.appid).ok()?));

@@ -129,7 +129,7 @@ impl FleetQuota {
         match stored.await {
             Ok(reserves) => self.lock().reserves = reserves,
             Err(error) => {
-                tracing::error!(%error, "granted calls for the time without the fleet's database are lost")
+                tracing::error!(%error, "granted calls for the time without the fleet's database are lost");
             }
         }
     }
@@ -143,14 +143,15 @@ impl FleetQuota {
         }
         self.check()?;
         let appid = self.appid;
-        let lone = self.on_disk(move |state| state.unreported(&appid)).await.map_err(uncounted)?;
+        let lone =
+            self.on_disk(move |state| state.unreported(&appid)).await.map_err(|error| uncounted(&error))?;
         match self.fleet.lease_calls(self.appid.as_str(), self.shares, lone).await {
             Ok(grant) => {
                 let day = grant.today.day;
                 let reported = lone.filter(|(lone, _)| *lone >= day).map_or(0, |(_, calls)| calls);
                 self.on_disk(move |state| state.record_grant(&appid, day, grant.granted, reported))
                     .await
-                    .map_err(uncounted)?;
+                    .map_err(|error| uncounted(&error))?;
                 self.lock().receive(day, grant.granted, grant.leased);
                 self.check()
             }
@@ -165,7 +166,7 @@ impl FleetQuota {
         let (appid, shares) = (self.appid, self.shares);
         let leased =
             self.on_disk(move |state| state.lease_reserve(&appid, today, shares.block, shares.reserve)).await;
-        let (taken, left) = leased.map_err(uncounted)?;
+        let (taken, left) = leased.map_err(|error| uncounted(&error))?;
         if taken == 0 {
             return Err(NotSent::Budget(AWAY.min(self.fleet.until_midnight())));
         }
@@ -196,7 +197,7 @@ impl FleetQuota {
 #[error("{0}")]
 struct Lost(String);
 
-fn uncounted(error: Lost) -> NotSent {
+fn uncounted(error: &Lost) -> NotSent {
     tracing::error!(%error, "the calls of the day cannot be counted: no call is made");
     NotSent::Uncounted(Duration::from_secs(5))
 }
