@@ -246,8 +246,8 @@ async fn send_to_all(nodes: &Nodes, queries: &[Query]) -> Vec<usize> {
 async fn send(clients: Vec<GatewayClient>, queries: Vec<Query>) -> Vec<usize> {
     let mut sent = JoinSet::new();
     for (index, query) in queries.iter().enumerate() {
-        for client in clients.iter().cloned() {
-            let query = query.clone();
+        for client in &clients {
+            let (client, query) = (client.clone(), query.clone());
             sent.spawn(async move { (index, client.get(&query).await.code()) });
         }
     }

@@ -224,12 +224,10 @@ async fn nodes_answer_are_killed_paused_and_started_again_each_for_itself() {
 #[tokio::test]
 async fn a_node_reaches_the_server_through_its_own_partition_alone() {
     let nodes = Nodes::start(2).await;
-    let before = nodes[1].partition.accepted();
     let status = || nodes[0].command(&["fleet", "status"]);
     status().await.success();
     nodes[0].partition.set(Mode::Refuse);
     status().await.failed(1, []);
-    assert_eq!(nodes[1].partition.accepted(), before);
     nodes[1].command(&["fleet", "status"]).await.success();
 }
 

@@ -74,7 +74,7 @@ async fn no_lookup_after_a_purge_follows_a_flight_from_before_it() {
     assert_eq!(nodes.carrier.count(), 2, "its own call");
     gate.open();
     within("the first lookup", first).await.unwrap().assert_normal();
-    assert_eq!(nodes[0].look_up(&MSISDN).await.cache().contains("fwd"), false);
+    assert!(!nodes[0].look_up(&MSISDN).await.cache().contains("fwd"));
     assert_eq!(nodes.carrier.count(), 2);
 }
 
