@@ -98,7 +98,7 @@ impl SharedReplay {
 
     /// Raises the floor of the fleet, and removes rows below the floor that the last sweep has read.
     ///
-    /// A row stays until its stamp is older than the widest window of all nodes by [`CLOCK_MARGIN`], both by the clock of
+    /// A row stays until its stamp is older than the widest window of all nodes by `CLOCK_MARGIN`, both by the clock of
     /// the database and by the time that this node believes: one clock that is ahead removes nothing. No node accepts a
     /// stamp below the floor, whatever its own clock and window say, so that each row stays as long as its transid could be
     /// accepted.

@@ -1,6 +1,6 @@
 //! The shared rate: slots of an account, and the nodes that take their calls from them.
 //!
-//! A slot is the moment at which one call may leave. The slots of an account are [`Pace::step`] apart, over all nodes.
+//! A slot is the moment at which one call may leave. The slots of an account are one stretched interval apart, over all nodes.
 //! [`crate::fleet::rate`] has the proof that no second has too many calls.
 
 use std::time::Duration;
