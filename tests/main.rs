@@ -143,6 +143,9 @@ mod upgrade;
 // The admin listener: health, metrics, tokens, roles.
 mod admin;
 
+// The operators' page, without scripts.
+mod page;
+
 // The rules for Prometheus, the dashboard, the metrics, docs/operations.md.
 mod monitoring;
 

@@ -6,6 +6,7 @@
 //! - `POST /audit/query`: `audit.rs`.
 //! - `POST /accounts/check`: `accounts.rs`.
 //! - `POST /config/reload`: `config.rs`.
+//! - `GET /`, and every path below `/page`: the operators' page, `page.rs`.
 //!
 //! `/live` and `/ready` are open, for supervisors and load balancers. Every other path requires a role (`auth.rs`), whether
 //! or not it exists; `/metrics` requires one only if `token_file` is set. HEAD is allowed wherever GET is. A further group of
@@ -17,7 +18,9 @@ mod auth;
 mod body;
 mod cache;
 mod config;
+mod content;
 mod health;
+mod page;
 mod peers;
 mod response;
 
@@ -46,6 +49,8 @@ use crate::store::Store;
 use crate::store::audit::ActRow;
 use crate::wire::request::has_one_host;
 use auth::Requirement;
+pub use content::Content;
+use page::Page;
 
 /// The time that a response waits for the note about its act.
 const NOTE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,9 +75,31 @@ pub struct Admin {
     pub checking: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl Admin {
+/// The service of the admin listener: the JSON endpoints, and the operators' page.
+pub struct AdminService {
+    admin: Arc<Admin>,
+    page: Page,
+}
+
+impl AdminService {
+    /// Over the parts of a running proxy.
+    pub fn new(admin: Admin) -> Self {
+        let admin = Arc::new(admin);
+        Self { page: Page::new(Arc::clone(&admin)), admin }
+    }
+
     /// Responds to one request.
-    pub async fn serve(&self, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
+    pub async fn serve(&self, request: Request<Incoming>, peer: Peer) -> Response<Content> {
+        if Page::has(request.uri().path()) {
+            return self.page.serve(request, peer).await;
+        }
+        self.admin.serve(request, peer).await.map(Content::from)
+    }
+}
+
+impl Admin {
+    /// Responds to a request of the JSON endpoints.
+    async fn serve(&self, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
         // The log never has the query, which could contain a card.
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let names = peer.names.as_deref().unwrap_or_default();
@@ -82,14 +109,19 @@ impl Admin {
         }
         let response = match auth::check(&config.admin, &request, names, self.unix, requirement(&path)) {
             Ok(()) => {
-                let by = auth::name(&config.admin, request.headers(), names);
-                let from = if self.unix { "unix".to_owned() } else { peer.address.to_string() };
-                self.route(request, &format!("by={by} from={from}")).await
+                let by = auth::name(&config.admin, auth::bearer(request.headers()), names);
+                self.route(request, &self.who(&by, &peer)).await
             }
             Err(denied) => denied.response(),
         };
         tracing::debug!(%method, path, status = response.status().as_u16(), "admin request");
         response
+    }
+
+    /// A caller as the notes about its acts name it.
+    fn who(&self, name: &str, peer: &Peer) -> String {
+        let from = if self.unix { "unix".to_owned() } else { peer.address.to_string() };
+        format!("by={name} from={from}")
     }
 
     /// Reads the JSON body of a request, within the timeout for bodies of gateways.

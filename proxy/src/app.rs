@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use self::fleet::FleetTasks;
-use crate::admin::{Admin, ReloadRequest, Reloads};
+use crate::admin::{Admin, AdminService, ReloadRequest, Reloads};
 use crate::alarms::{Alarms, Condition, Severity};
 use crate::clock::{Clock, timeout};
 use crate::config::admin::Token;
@@ -168,7 +168,7 @@ impl App {
         };
         let unix = app.admin.tcp().is_none();
         let connections = gateway.limiter().clone();
-        let api = Arc::new(Admin {
+        let api = AdminService::new(Admin {
             relay,
             connections,
             store,
@@ -186,12 +186,12 @@ impl App {
         report_certificates(&app.relay, &app.store.alarms);
         app.relay.metrics.certificates(&app.relay.config.load().certificates);
         app.relay.metrics.started(app.relay.clock.now());
-        app.serve(gateway, admin, api);
+        app.serve(gateway, admin, Arc::new(api));
         tracing::info!(gateway = %app.gateway, admin = %app.admin, "serving");
         Ok(app)
     }
 
-    fn serve(&self, gateway: Listener, admin: Listener, api: Arc<Admin>) {
+    fn serve(&self, gateway: Listener, admin: Listener, api: Arc<AdminService>) {
         let relay = Arc::clone(&self.relay);
         let look_up = move |request, origin: Peer| gateway::serve(Arc::clone(&relay), request, origin);
         let inspect = move |request, origin: Peer| {

@@ -18,6 +18,7 @@ pub mod fault;
 mod fleet;
 pub mod health;
 mod retry;
+pub mod status;
 pub mod verdict;
 
 use std::collections::HashMap;
@@ -346,12 +347,11 @@ impl Carrier {
     /// The breakers that are open or half-open, each with its account.
     pub fn open_breakers(&self) -> Vec<(Arc<Account>, OpenBreaker)> {
         let groups = self.groups.load();
-        let accounts = groups.values().flat_map(|of| of.iter());
         let of = |one: &Arc<AccountState>| {
             let account = Arc::clone(&one.account);
             one.open_breakers().into_iter().map(move |breaker| (Arc::clone(&account), breaker))
         };
-        accounts.flat_map(of).collect()
+        groups.values().flat_map(|of| of.iter()).flat_map(of).collect()
     }
 
     /// One attempt with one password, without budget and breakers: transid → sign → send → read. Takes at most the

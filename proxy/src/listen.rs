@@ -6,6 +6,7 @@
 //! needs no restart.
 
 mod bind;
+mod content;
 mod detect;
 mod limits;
 mod poll_on_wake;
@@ -25,9 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use hyper::header;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -50,6 +49,7 @@ use stream::{Socket, Stream};
 use timeout::{ConnectionState, TimeoutStream};
 
 pub use bind::ActivatedSockets;
+pub use content::{Content, InFlight};
 pub use limits::{ConnectionLimiter, PeerStats};
 
 /// The response to connections over the limit of the admin listener, whose clients read HTTP's own status.
@@ -135,7 +135,7 @@ impl Listener {
 
     /// Serves until `stop`; connections run on `tasks` and finish their requests. From `cut` on, those without a request in
     /// flight are closed, whatever has been received of the next one.
-    pub async fn serve<H, F>(
+    pub async fn serve<H, F, B>(
         self,
         handle: H,
         stop: CancellationToken,
@@ -143,7 +143,8 @@ impl Listener {
         tasks: TaskTracker,
     ) where
         H: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Content,
     {
         let mut errors = AcceptErrors::default();
         loop {
@@ -235,10 +236,11 @@ struct Connection {
 impl Connection {
     /// Serves the connection until it ends. Thousands of connections are idle most of the time, so the handshake and the
     /// requests are boxed: their memory is freed afterwards.
-    async fn run<H, F>(self, handle: H, stop: CancellationToken, cut: CancellationToken)
+    async fn run<H, F, B>(self, handle: H, stop: CancellationToken, cut: CancellationToken)
     where
         H: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
-        F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Content,
     {
         let metrics = Arc::clone(&self.metrics);
         let ended = match cut.run_until_cancelled(Box::pin(self.handshake(&stop))).await.unwrap_or(Ok(None)) {
@@ -337,7 +339,7 @@ struct Established {
 
 impl Established {
     /// Serves HTTP until the peer closes the connection, a limit ends it, or it is drained.
-    async fn serve<H, F>(
+    async fn serve<H, F, B>(
         self,
         handle: H,
         stop: &CancellationToken,
@@ -345,7 +347,8 @@ impl Established {
     ) -> Result<(), &'static str>
     where
         H: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
-        F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Content,
     {
         let Self { stream, version, peer, permit, config } = self;
         let (address, state) = (peer.address, stream.state());
@@ -364,9 +367,8 @@ impl Established {
                 let response = Box::pin(handle(request, peer.clone()));
                 async move {
                     let response = response.await;
-                    drop(guard);
                     let response = if is_head { without_content(response) } else { response };
-                    Ok::<_, Infallible>(response)
+                    Ok::<_, Infallible>(response.map(|content| content.holding(InFlight::new(guard))))
                 }
             })
         };
@@ -401,12 +403,12 @@ impl Established {
 }
 
 /// The response to HEAD: that to GET without its content (RFC 9110 9.3.2). hyper omits the content in HTTP/1 only.
-fn without_content(response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+fn without_content<B: Content>(response: Response<B>) -> Response<B> {
     let (mut head, content) = response.into_parts();
     if let Some(length) = content.size_hint().exact() {
         head.headers.entry(header::CONTENT_LENGTH).or_insert(length.into());
     }
-    Response::from_parts(head, Full::default())
+    Response::from_parts(head, B::default())
 }
 
 /// Drives a connection to its end; once `closing`, it takes no further request, and from `cut` on it is closed as soon as no

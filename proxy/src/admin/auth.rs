@@ -45,7 +45,7 @@ pub(super) enum Denied {
 
 /// The roles of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Roles {
+pub(super) struct Roles {
     view: bool,
     operate: bool,
     audit: bool,
@@ -61,8 +61,17 @@ impl Roles {
         self.audit |= role == Role::Audit;
     }
 
-    fn is_empty(self) -> bool {
+    pub(super) fn is_empty(self) -> bool {
         self == Self::default()
+    }
+
+    /// Whether this role is among them.
+    pub(super) fn has(self, role: Role) -> bool {
+        match role {
+            Role::View => self.view,
+            Role::Operate => self.operate,
+            Role::Audit => self.audit,
+        }
     }
 
     fn check(self, requirement: Requirement) -> Result<(), Denied> {
@@ -74,9 +83,7 @@ impl Roles {
         };
         match required {
             _ if self.is_empty() => Err(Denied::Unauthenticated),
-            Role::View if self.view => Ok(()),
-            Role::Operate if self.operate => Ok(()),
-            Role::Audit if self.audit => Ok(()),
+            role if self.has(role) => Ok(()),
             role => Err(Denied::MissingRole(role)),
         }
     }
@@ -93,7 +100,25 @@ pub(super) fn check<B>(
     if requirement == Requirement::None {
         return Ok(());
     }
-    let by_token = by_token(admin, request.headers());
+    let by_token = by_token(admin, bearer(request.headers()));
+    let mut roles = roles(admin, by_token, names);
+    // Metrics are open to scrapers of this machine, unless the operator has set a token.
+    if matches!((requirement, &admin.token), (Requirement::RoleIfTokenFile(_), Token::Made(_))) {
+        roles.view = true;
+    }
+    roles.check(requirement)?;
+    if !by_token.is_empty() {
+        return Ok(());
+    }
+    check_origin(admin, request, unix)?;
+    if request.method() == Method::POST && !is_json(request.headers()) {
+        return Err(Denied::Browser("send it with Content-Type: application/json"));
+    }
+    Ok(())
+}
+
+/// The roles of a token's bearer and of a certificate's holder; all where no token is needed.
+pub(super) fn roles(admin: &Admin, by_token: Roles, names: &[String]) -> Roles {
     let mut roles = by_token;
     for access in &admin.access {
         if let By::Certificate(name) = &access.by
@@ -102,21 +127,12 @@ pub(super) fn check<B>(
             roles.add(access.role);
         }
     }
-    if admin.token == Token::Off {
-        roles = Roles::ALL;
-    }
-    // Metrics are open to scrapers of this machine, unless the operator has set a token.
-    if matches!((requirement, &admin.token), (Requirement::RoleIfTokenFile(_), Token::Made(_))) {
-        roles.view = true;
-    }
-    roles.check(requirement)?;
-    if by_token.is_empty() { check_not_from_page(admin, request, unix) } else { Ok(()) }
+    if admin.token == Token::Off { Roles::ALL } else { roles }
 }
 
 /// The name of the caller of an allowed request, for the audit: that of its entry in `[[admin.access]]`, `token` for the
 /// token of every role, `open` where none is needed.
-pub(super) fn name(admin: &Admin, headers: &HeaderMap, names: &[String]) -> String {
-    let claimed = bearer(headers);
+pub(super) fn name(admin: &Admin, claimed: Option<&[u8]>, names: &[String]) -> String {
     let same = |token: &Secret| claimed.is_some_and(|claimed| bool::from(claimed.ct_eq(token.expose())));
     if admin.token.secret().is_some_and(same) {
         return "token".to_owned();
@@ -129,10 +145,10 @@ pub(super) fn name(admin: &Admin, headers: &HeaderMap, names: &[String]) -> Stri
     found.map_or_else(|| "open".to_owned(), |access| access.name.replace(char::is_whitespace, "_"))
 }
 
-/// The roles of the bearer token. Every token is compared, each in constant time.
-fn by_token(admin: &Admin, headers: &HeaderMap) -> Roles {
+/// The roles of a token. Every token is compared, each in constant time.
+pub(super) fn by_token(admin: &Admin, claimed: Option<&[u8]>) -> Roles {
     let mut roles = Roles::default();
-    let Some(claimed) = bearer(headers) else { return roles };
+    let Some(claimed) = claimed else { return roles };
     let same = |token: &Secret| bool::from(claimed.ct_eq(token.expose()));
     if admin.token.secret().is_some_and(same) {
         roles = Roles::ALL;
@@ -148,15 +164,16 @@ fn by_token(admin: &Admin, headers: &HeaderMap) -> Roles {
 }
 
 /// The token of the one `Authorization` header. The scheme's case does not matter (RFC 9110 11.1).
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let (value, None) = (all.next()?.as_bytes(), all.next()) else { return None };
     let (scheme, token) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii_start())
 }
 
-/// The rules for a request without a valid `Authorization`.
-fn check_not_from_page<B>(admin: &Admin, request: &Request<B>, unix: bool) -> Result<(), Denied> {
+/// The rules for a request without a valid `Authorization`, of any method: it addresses this listener, and a page of another
+/// origin did not send it.
+pub(super) fn check_origin<B>(admin: &Admin, request: &Request<B>, unix: bool) -> Result<(), Denied> {
     let headers = request.headers();
     let hosts = hosts(request)?;
     let nameless = hosts.is_empty() && request.version() == Version::HTTP_10;
@@ -177,9 +194,6 @@ fn check_not_from_page<B>(admin: &Admin, request: &Request<B>, unix: bool) -> Re
     let from_here = |site: &HeaderValue| matches!(site.as_bytes(), b"same-origin" | b"none");
     if !headers.get_all(SEC_FETCH_SITE).iter().all(from_here) {
         return Err(Denied::Browser("it was sent by a page of another site"));
-    }
-    if request.method() == Method::POST && !is_json(headers) {
-        return Err(Denied::Browser("send it with Content-Type: application/json"));
     }
     Ok(())
 }

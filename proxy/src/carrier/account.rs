@@ -253,6 +253,17 @@ impl AccountState {
         self.health().open_breakers().collect()
     }
 
+    /// Its breakers that are open or half-open, each with the time until a call may pass; none if one may now.
+    pub(super) fn waits(&self) -> Vec<(OpenBreaker, Option<Duration>)> {
+        let now = self.clock.monotonic();
+        self.health().waits(now).collect()
+    }
+
+    /// The number of the password in use, from 1.
+    pub(super) fn password_in_use(&self) -> usize {
+        self.passwords().used + 1
+    }
+
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }

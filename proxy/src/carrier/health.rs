@@ -198,6 +198,15 @@ impl Health {
 
     /// The breakers that are open or half-open.
     pub fn open_breakers(&self) -> impl Iterator<Item = OpenBreaker> {
+        self.not_closed().map(|(breaker, _)| breaker)
+    }
+
+    /// The breakers that are open or half-open, each with the time until a call may pass; none if one may now.
+    pub fn waits(&self, now: Duration) -> impl Iterator<Item = (OpenBreaker, Option<Duration>)> {
+        self.not_closed().map(move |(breaker, state)| (breaker, state.blocked(now)))
+    }
+
+    fn not_closed(&self) -> impl Iterator<Item = (OpenBreaker, &Breaker)> {
         let own = [
             ("transport", &self.transport),
             ("cool-down", &self.cool_down),
@@ -208,9 +217,11 @@ impl Health {
             .subscriptions
             .iter()
             .map(|(operation, subscription)| ("subscription", Some(*operation), subscription));
-        own.chain(subscriptions)
-            .filter(|(_, _, tracked)| !tracked.breaker.is_closed())
-            .map(|(breaker, operation, tracked)| OpenBreaker { breaker, operation, failure: tracked.last })
+        own.chain(subscriptions).filter(|(_, _, tracked)| !tracked.breaker.is_closed()).map(
+            |(breaker, operation, tracked)| {
+                (OpenBreaker { breaker, operation, failure: tracked.last }, &tracked.breaker)
+            },
+        )
     }
 
     /// The state of each breaker, for metrics; for the subscriptions, the worst one.

@@ -1,0 +1,2 @@
+// The few behaviours that pages add when scripts run; each page works without them.
+"use strict";

@@ -1,0 +1,131 @@
+//! `GET /`: whether all is well, in one sentence; the conditions that need the operator; the figures of this moment.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use hyper::{Response, StatusCode};
+
+use super::Parts;
+use super::trouble::{self, Trouble};
+use super::view::{self, View, Viewer};
+use crate::carrier::status::AccountStatus;
+use crate::language::{Language, Text, text};
+
+/// Accounts that the first sentence names.
+const MAX_NAMED: usize = 3;
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct Overview {
+    view: View,
+    headline: String,
+    level: &'static str,
+    troubles: Vec<Trouble>,
+    figures: Vec<Figure>,
+}
+
+/// A number with its name, and the page with the rows behind it.
+pub(super) struct Figure {
+    pub(super) name: &'static str,
+    pub(super) value: String,
+    pub(super) link: Option<String>,
+}
+
+impl Figure {
+    pub(super) fn new(name: &'static str, value: impl ToString) -> Self {
+        Self { name, value: value.to_string(), link: None }
+    }
+}
+
+pub(super) async fn show(
+    State(parts): State<Arc<Parts>>,
+    Extension(viewer): Extension<Arc<Viewer>>,
+) -> Response<Body> {
+    let (view, language) = (viewer.view(), viewer.language);
+    let accounts = parts.admin.relay.carrier.statuses();
+    let troubles = trouble::all(&parts, &accounts, language);
+    let (level, headline) = headline(&parts, &accounts, &troubles);
+    let page = Overview {
+        headline: headline.of(language).to_owned(),
+        level,
+        troubles,
+        figures: figures(&parts, &accounts, &view, language),
+        view,
+    };
+    view::html(StatusCode::OK, &page)
+}
+
+/// The figures of this moment.
+fn figures(parts: &Parts, accounts: &[AccountStatus], view: &View, language: Language) -> Vec<Figure> {
+    let (admin, t) = (&parts.admin, view.t);
+    let audit = &admin.store.audit;
+    let anchor = audit.anchored_at().map_or_else(|| t.none_yet.to_owned(), |at| at.to_string());
+    let mut all = vec![
+        Figure::new(t.cached, admin.relay.cache.entry_count()),
+        Figure::new(t.flights, admin.relay.flights.in_flight()),
+        Figure::new(t.connections, admin.connections.open_connections()),
+        Figure::new(t.waiting_rows, audit.queued()),
+        Figure::new(t.last_anchor, anchor),
+    ];
+    let left = accounts.iter().filter_map(|one| Some((one, one.budget.remaining_today?)));
+    all.extend(left.take(MAX_NAMED).map(|(one, left)| {
+        let name =
+            text!("{account}: calls left today", "{account}：今日剩余调用", account = one.account.name);
+        let value = format!("{}: {left}", name.of(language));
+        Figure::new(t.calls_left, value)
+    }));
+    all
+}
+
+/// Whether the proxy answers, and from which source; then the budget of the accounts.
+fn headline(parts: &Parts, accounts: &[AccountStatus], troubles: &[Trouble]) -> (&'static str, Text) {
+    let admin = &parts.admin;
+    if admin.stop.is_cancelled() {
+        let text = text!(
+            "Draining: requests in flight are answered, new connections are not accepted.",
+            "正在排空：进行中的请求会得到答复，不再接受新连接。"
+        );
+        return ("error", text);
+    }
+    if let Some(unready) = admin.store.unready() {
+        let Text { english, chinese } = unready.text();
+        let english = format!("Not answering: {english}.");
+        return ("error", Text { english, chinese: format!("无法应答：{chinese}。") });
+    }
+    let blocked = accounts.iter().filter(|account| account.is_blocked()).count();
+    let (level, state) = if blocked == accounts.len() {
+        let text = text!(
+            "Answering from the cache alone: no call to the carrier can be made now.",
+            "只能用缓存应答：目前无法调用运营商。"
+        );
+        ("error", text)
+    } else if !admin.store.audit.healthy() {
+        let text = text!(
+            "Answering without records: the audit cannot be written.",
+            "正在应答但没有记录：审计无法写入。"
+        );
+        ("error", text)
+    } else if troubles.iter().any(|trouble| trouble.level == "error") {
+        ("error", text!("Answering, and something needs you.", "正在应答，但有问题需要处理。"))
+    } else if troubles.is_empty() {
+        ("good", text!("Answering.", "正常应答。"))
+    } else {
+        ("warning", text!("Answering, with a warning.", "正在应答，有警告。"))
+    };
+    let mut sentences = vec![state];
+    let limited =
+        accounts.iter().filter_map(|one| Some((one, one.budget.per_day?, one.budget.remaining_today?)));
+    for (account, per_day, left) in limited.take(MAX_NAMED) {
+        let percent = left.saturating_mul(100) / per_day.max(1);
+        sentences.push(text!(
+            "Account {name}: {percent} % of today's calls left.",
+            "账号 {name}：今日调用剩余 {percent}%。",
+            name = account.account.name
+        ));
+    }
+    let english = sentences.iter().map(|text| text.english.as_str()).collect::<Vec<_>>().join(" ");
+    let chinese = sentences.iter().map(|text| text.chinese.as_str()).collect();
+    (level, Text { english, chinese })
+}

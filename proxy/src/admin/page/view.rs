@@ -1,0 +1,129 @@
+//! The viewer of a page, and the frame around each page: texts, navigation, the token of its forms.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::body::Body;
+use axum::extract::Extension;
+use hyper::header::{self, HeaderValue};
+use hyper::{Response, StatusCode};
+
+use super::session::Id;
+use super::texts::Texts;
+use crate::admin::auth::Roles;
+use crate::config::file::Role;
+use crate::language::{Language, Text, text};
+
+/// The person who asks for a page.
+pub(super) struct Viewer {
+    pub(super) language: Language,
+    pub(super) roles: Roles,
+    /// Its entry in `[[admin.access]]`, as in the audit.
+    pub(super) name: String,
+    /// Name and address, as the notes about its acts have them.
+    #[expect(dead_code, reason = "for notes")]
+    pub(super) who: String,
+    /// The value that its forms carry; empty without a session.
+    pub(super) csrf: String,
+    pub(super) session: Option<Id>,
+    /// Whether the session holds a token.
+    pub(super) can_log_out: bool,
+    pub(super) path: String,
+    /// Path and query of the page, to return to.
+    pub(super) target: String,
+}
+
+impl Viewer {
+    /// The frame of a page.
+    pub(super) fn view(&self) -> View {
+        let has = |role| self.roles.has(role);
+        View {
+            t: Texts::of(self.language),
+            language: self.language,
+            path: self.path.clone(),
+            back: encoded(&self.target),
+            name: self.name.clone(),
+            csrf: self.csrf.clone(),
+            can_log_out: self.can_log_out,
+            views: has(Role::View),
+            operates: has(Role::Operate),
+            audits: has(Role::Audit),
+        }
+    }
+}
+
+/// The frame of a page, for its template.
+pub(super) struct View {
+    pub(super) t: &'static Texts,
+    pub(super) language: Language,
+    pub(super) path: String,
+    /// Path and query of the page, encoded for a query.
+    pub(super) back: String,
+    pub(super) name: String,
+    pub(super) csrf: String,
+    pub(super) can_log_out: bool,
+    pub(super) views: bool,
+    #[expect(dead_code, reason = "for further pages")]
+    pub(super) operates: bool,
+    #[expect(dead_code, reason = "for further pages")]
+    pub(super) audits: bool,
+}
+
+impl View {
+    /// The value of `aria-current` for a link of the navigation; none for another page's.
+    pub(super) fn current(&self, path: &str) -> bool {
+        self.path == path
+    }
+
+    pub(super) fn is_chinese(&self) -> bool {
+        self.language == Language::Chinese
+    }
+}
+
+#[derive(Template)]
+#[template(path = "message.html")]
+struct Message {
+    view: View,
+    text: String,
+}
+
+/// A page with one sentence.
+pub(super) fn message(status: StatusCode, language: Language, text: &Text) -> Response<Body> {
+    let viewer = Viewer {
+        language,
+        roles: Roles::default(),
+        name: String::new(),
+        who: String::new(),
+        csrf: String::new(),
+        session: None,
+        can_log_out: false,
+        path: String::new(),
+        target: "/".to_owned(),
+    };
+    html(status, &Message { view: viewer.view(), text: text.of(language).to_owned() })
+}
+
+pub(super) async fn not_found(Extension(viewer): Extension<Arc<Viewer>>) -> Response<Body> {
+    let text = text!("there is no such page", "没有这个页面");
+    message(StatusCode::NOT_FOUND, viewer.language, &text)
+}
+
+/// A page from its template.
+pub(super) fn html(status: StatusCode, page: &impl Template) -> Response<Body> {
+    let (status, html) = match page.render() {
+        Ok(html) => (status, html),
+        // The templates have no fallible part but their writer, which is a string.
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    };
+    let mut response = Response::new(Body::from(html));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Language, Cookie"));
+    response
+}
+
+/// A value of a query.
+pub(super) fn encoded(value: &str) -> String {
+    form_urlencoded::byte_serialize(value.as_bytes()).collect()
+}
