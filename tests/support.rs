@@ -20,6 +20,7 @@ mod receiver;
 mod scripted;
 pub(crate) mod secrets;
 mod setup;
+mod stepped_clock;
 
 use std::time::Duration;
 

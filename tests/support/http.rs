@@ -20,6 +20,12 @@ impl Connection {
         Self { stream, unread: Vec::new() }
     }
 
+    /// A connection to a listener that may be gone.
+    pub(crate) async fn try_to(address: SocketAddr) -> std::io::Result<Self> {
+        let stream = within("connecting", TcpStream::connect(address)).await?;
+        Ok(Self { stream, unread: Vec::new() })
+    }
+
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         within("sending", self.stream.write_all(bytes.as_ref())).await.expect("a peer that reads");
     }

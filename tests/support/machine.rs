@@ -26,8 +26,8 @@ pub(crate) struct Machine {
     pub(super) environment: Vec<(&'static str, OsString)>,
     /// Whether the data folder is in a separate mount namespace.
     pub(super) private: bool,
-    /// The file DISK_FAULT or DISK_FAILS of the faulty disk.
-    fault: PathBuf,
+    /// The file DISK_FAULT or DISK_FAILS of the faulty disk, or CLOCK_STEP of a stepped clock.
+    pub(super) fault: PathBuf,
     /// The folder DISK_KEPT: durable contents.
     kept: PathBuf,
     copies: Mutex<Vec<TempDir>>,
@@ -84,10 +84,15 @@ impl Machine {
         Self { wrapper: ["taskset", "-c", first].map(OsString::from).into(), ..Self::default() }
     }
 
+    /// With a preload library that has this environment and reads its fault from a file.
+    pub(super) fn preloading(environment: Vec<(&'static str, OsString)>, fault: PathBuf) -> Self {
+        Self { environment, fault, ..Self::default() }
+    }
+
     /// With a disk whose faults [`Proxy::set_disk_fault`] sets.
     fn failing_disk(folder: &Path) -> Self {
         let fault = folder.join("fault");
-        Self { environment: faulty_disk(folder, vec![("DISK_FAULT", &fault)]), fault, ..Self::default() }
+        Self::preloading(faulty_disk(folder, vec![("DISK_FAULT", &fault)]), fault)
     }
 
     /// With a disk that loses unsynced writes, and whose syncs fail as often as [`Proxy::fail_syncs`] sets.

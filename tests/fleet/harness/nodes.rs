@@ -12,7 +12,7 @@ use toml::Value;
 use super::partition::Partition;
 use super::postgres::{DATABASE, Postgres};
 use super::process::Process;
-use crate::support::{Output, Proxy, Setup, carrier, eventually, run, write_config, write_secret};
+use crate::support::{Machine, Output, Proxy, Setup, carrier, eventually, run, write_config, write_secret};
 
 /// The key of the fleet, in hexadecimal.
 const KEY: &str = "5e1f0c2b9d8a47e6b3c4d5f60718293a4b5c6d7e8f90a1b2c3d4e5f607182930";
@@ -63,9 +63,32 @@ impl Nodes {
         count: usize,
         configure: impl Fn(Setup, usize) -> Setup,
     ) {
+        self.add_on(|_| Machine::default(), number, count, configure).await;
+    }
+
+    /// Starts a fleet whose nodes have wall clocks that [`Proxy::set_clock_offset`] steps.
+    pub(crate) async fn start_with_clocks(count: usize, configure: impl Fn(Setup, usize) -> Setup) -> Self {
+        let server = Postgres::start().await;
+        migrate(&server).await;
+        let mut fleet = Self { nodes: Vec::new(), carrier: carrier().await, server };
+        for number in 1..=count {
+            fleet.add_on(Machine::stepped_clock, number, count, &configure).await;
+        }
+        fleet
+    }
+
+    async fn add_on(
+        &mut self,
+        machine: impl Fn(&Path) -> Machine,
+        number: usize,
+        count: usize,
+        configure: impl Fn(Setup, usize) -> Setup,
+    ) {
         let partition = Partition::to(&self.server);
         let setup = configure(fleet_setup(&self.carrier, &partition, number, count), number);
-        let proxy = Proxy::start_in(folder_of(&setup), setup).await;
+        let folder = folder_of(&setup);
+        let machine = machine(folder.path());
+        let proxy = Proxy::start_on_machine(folder, setup, machine).await;
         self.nodes.push(Node { proxy, partition });
     }
 
