@@ -43,3 +43,6 @@ mod replay;
 
 // Captured requests at the other nodes, while the database is killed, stalled or cut off.
 mod captured;
+
+// Random schedules of faults against a reference model.
+mod schedule;
