@@ -59,13 +59,14 @@ pub(crate) fn run() -> Result<Tally> {
     Ok(Tally { summaries: vec![summary], counts: tests.plus(examples) })
 }
 
-/// Installs PostgreSQL, then runs and counts the tests that need it. `proxy/Cargo.toml` excludes them from other runs.
+/// Installs PostgreSQL, then runs and counts the tests that need it. `proxy/Cargo.toml` excludes them from other runs. With
+/// the features of the whole workspace, so that nothing is compiled that [`run`] has compiled with them.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) fn fleet() -> Result<Tally> {
     tools::postgres()?;
-    let (summary, counts) = tests(tools::NEXTEST.ready()?, "--package cmiot-proxy --test fleet")?;
+    let (summary, counts) = tests(tools::NEXTEST.ready()?, "--workspace --test fleet")?;
     Ok(Tally { summaries: vec![summary], counts })
 }
 

@@ -124,16 +124,26 @@ pub(crate) fn peers() -> Result<()> {
 /// # Errors
 /// As [`packages`].
 pub(crate) fn postgres() -> Result<()> {
+    /// As docs/fleet.md says.
+    const OLDEST: u32 = 15;
     const CONFIG: &str = "/etc/postgresql-common/createcluster.conf";
     const NO_SERVER: &str = "create_main_cluster = false";
     let is_there = || {
-        let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-        versions.map(|version| version.path().join("bin/postgres")).any(|program| program.is_file())
+        let folders = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        let is_new =
+            |folder: &Path| folder.file_name()?.to_str()?.parse::<u32>().ok().filter(|n| *n >= OLDEST);
+        folders
+            .map(|folder| folder.path())
+            .any(|folder| is_new(&folder).is_some() && folder.join("bin/postgres").is_file())
     };
+    // The harness ends the processes of a server by `ps`.
+    install(&["procps"])?;
     if is_there() {
         return Ok(());
     }
-    println!("PostgreSQL is missing (Debian's package postgresql): the tests of several proxies share one");
+    println!(
+        "PostgreSQL {OLDEST} or newer is missing (Debian's package postgresql): the tests of several proxies share one"
+    );
     ensure!(
         is_root()?,
         "install what is missing, as root: mkdir -p /etc/postgresql-common && echo '{NO_SERVER}' > {CONFIG} && \
@@ -147,7 +157,7 @@ pub(crate) fn postgres() -> Result<()> {
     install(&["postgresql"])?;
     ensure!(
         is_there(),
-        "package postgresql is installed, but its server program is not in /usr/lib/postgresql"
+        "package postgresql is installed, but no server program of version {OLDEST} or newer is in /usr/lib/postgresql"
     );
     Ok(())
 }
@@ -208,8 +218,9 @@ pub(crate) fn install(names: &[&str]) -> Result<()> {
         names.join(" ")
     );
     Run::new("apt-get").args(["update"]).run()?;
+    // Another installation may be in progress, such as the daily one of Debian.
     Run::new("apt-get")
-        .args(["install", "-y", "--no-install-recommends"])
+        .args(["-o", "DPkg::Lock::Timeout=300", "install", "-y", "--no-install-recommends"])
         .args(names)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .run()

@@ -20,7 +20,8 @@ const TOKEN: &str = "an-operators-token-for-schemathesis";
 
 pub(super) fn stage() -> Result<()> {
     let schemathesis = tools::python("schemathesis")?.join("bin/schemathesis");
-    Run::cargo("build --package cmiot-proxy").run()?;
+    // As the stage `test` builds it.
+    Run::cargo("build --workspace").run()?;
     let folder = target().join("api");
     let _ = fs::remove_dir_all(&folder); // of a run that was cut off
     fs::create_dir_all(&folder)?;
