@@ -81,7 +81,9 @@ async fn the_examples_of_the_default_configuration_are_known_keys_of_the_right_t
     let expected =
         |line: &str| ["audit_group", "warning:", " problems"].iter().any(|part| line.contains(part));
     assert!(wrong.iter().all(|line| expected(line)), "{wrong:#?}");
-    assert!(output.err.contains("fleet.password"), "{}", output.err);
+    for file in ["fleet.password", "database.password", "fleet.key", "fleet-ca.pem"] {
+        assert!(output.err.contains(file), "{file}: {}", output.err);
+    }
 }
 
 /// The section of the default configuration that begins with this example of a table.

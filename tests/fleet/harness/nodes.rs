@@ -93,7 +93,6 @@ impl Nodes {
     }
 
     /// Waits until so many nodes have a life that is not over.
-    #[allow(dead_code, reason = "tests of lives wait by it")]
     pub(crate) async fn wait_for_members(&self, count: usize) {
         let lives = "SELECT count(*) FROM fleet.life WHERE NOT gone AND until > fleet.now()";
         let count = count.to_string();
@@ -121,6 +120,14 @@ impl Node {
     /// Continues the process after [`Node::pause`].
     pub(crate) fn resume(&self) {
         self.process().signal(Signal::CONT);
+    }
+
+    /// Waits until the node is not alone.
+    pub(crate) async fn wait_until_shared(&self) {
+        eventually("the end of being alone", async || {
+            (self.metrics().await.value("cmiot_fleet_alone", []) == Some(0.0)).then_some(())
+        })
+        .await;
     }
 
     fn process(&self) -> Process {
