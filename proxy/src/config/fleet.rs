@@ -18,6 +18,9 @@ use crate::tls;
 /// Bytes of the key of a fleet.
 const KEY_BYTES: usize = 32;
 
+/// The greatest part of a day's budget that all nodes may keep, in percent: the rest is granted to nodes that share.
+const MAX_RESERVES: u32 = 90;
+
 /// The settings of a fleet.
 #[derive(Clone, Debug)]
 pub struct Fleet {
@@ -149,10 +152,17 @@ pub(super) fn check(raw: Option<&file::Fleet>, reader: &mut SourceFiles<'_>) -> 
     if !(1..=64).contains(&raw.pool) {
         reader.problem("[fleet] pool", "must be 1 to 64");
     }
-    if raw.reserve_percent > 10 || raw.reserve_percent * raw.nodes > 90 {
+    if raw.reserve_percent > 10 {
+        reader.problem("[fleet] reserve_percent", "must be 0 to 10");
+    } else if raw.reserve_percent.saturating_mul(raw.nodes) > MAX_RESERVES {
         reader.problem(
             "[fleet] reserve_percent",
-            "must be at most 10, and at most 90 together with `nodes` times it",
+            format!(
+                "{} percent for each of {} nodes are more than {MAX_RESERVES} percent of a day: lower it to {}, or `nodes`",
+                raw.reserve_percent,
+                raw.nodes,
+                MAX_RESERVES / raw.nodes.max(1)
+            ),
         );
     }
     let password = raw.password_file.as_deref().map(|path| reader.secret("[fleet] password_file", path));

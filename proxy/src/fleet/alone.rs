@@ -69,8 +69,8 @@ impl Cause {
         match self {
             Self::Start | Self::Breaker | Self::Heartbeat | Self::Caller => text!(
                 "the database of the fleet does not answer, or not in time: restore the database or the network to it; the \
-                 log and cmiot_fleet_database_failures have the errors",
-                "集群数据库没有响应，或响应过慢：请恢复数据库或通往它的网络；错误见日志和 cmiot_fleet_database_failures"
+                 log and cmiot_fleet_database_failures_total have the errors",
+                "集群数据库没有响应，或响应过慢：请恢复数据库或通往它的网络；错误见日志和 cmiot_fleet_database_failures_total"
             ),
             Self::NoSchema => text!(
                 "the database has no tables of a fleet: run `cmiot-proxy fleet migrate --config FILE`",

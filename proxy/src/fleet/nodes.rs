@@ -330,8 +330,8 @@ impl Fleet {
         let seconds = ahead as f64 / 1e6;
         let text = wrong.then(|| {
             text!(
-                "the clock of the fleet's database is ahead of this machine's by {seconds:.1} s: synchronize both (NTP)",
-                "集群数据库的时钟比本机快 {seconds:.1} 秒：请同步两者的时钟（NTP）"
+                "the clock of the fleet's database differs from this machine's by {seconds:+.1} s: synchronize both (NTP)",
+                "集群数据库的时钟与本机相差 {seconds:+.1} 秒：请同步两者的时钟（NTP）"
             )
         });
         self.local.alarms.set_if(Condition::FleetClock, Severity::Warning, text);

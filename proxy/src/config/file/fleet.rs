@@ -47,7 +47,8 @@ pub struct Fleet {
     #[serde(default = "default_pool")]
     #[schemars(range(min = 1, max = 64), extend("x-unit" = "connections"))]
     pub pool: u32,
-    /// Percent of each account's day budget that each node keeps for the time when it is alone.
+    /// Percent of each account's day budget that each node keeps for the time when it is alone; `nodes` times it is at most
+    /// 90.
     #[serde(default = "default_reserve")]
     #[schemars(range(max = 10), extend("x-unit" = "percent"))]
     pub reserve_percent: u32,
