@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use cmiot_proxy::clock::Clock;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::Command;
 use toml::{Table, Value};
-use yaml_rust2::{Yaml, YamlLoader};
+use yaml_rust2::YamlLoader;
 
 use crate::support::{
-    Gateway, GatewayClient, MSISDN, Pki, command, eventually, run, within, write_config, write_secret,
+    Gateway, GatewayClient, MSISDN, Pki, Started, command, eventually, run, strings, within, write_config,
+    write_secret,
 };
 
 const CONFIGURATION: &str = include_str!("../packaging/proxy.toml");
@@ -147,40 +148,9 @@ fn each_key_of_the_default_configuration_follows_an_explanation() {
     }
 }
 
-/// A program that prints its addresses to standard output.
-struct Started {
-    _child: Child,
-    out: Lines<BufReader<ChildStdout>>,
-}
-
-impl Started {
-    fn new(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { _child: child, out }
-    }
-
-    async fn line(&mut self, prefix: &str) -> String {
-        within(prefix, async {
-            loop {
-                let line = self.out.next_line().await.unwrap().expect("the program ended");
-                if let Some(rest) = line.strip_prefix(prefix) {
-                    return rest.to_owned();
-                }
-            }
-        })
-        .await
-    }
-}
-
 /// A duration in whole seconds, such as `30s`.
 fn seconds(duration: &str) -> u64 {
     duration.strip_suffix('s').and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{duration}"))
-}
-
-/// The strings of a list.
-fn strings(list: &Yaml) -> Vec<&str> {
-    list.as_vec().unwrap().iter().map(|item| item.as_str().unwrap()).collect()
 }
 
 #[tokio::test]

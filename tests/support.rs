@@ -20,6 +20,7 @@ mod receiver;
 mod scripted;
 pub(crate) mod secrets;
 mod setup;
+mod started;
 mod stepped_clock;
 
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub(crate) use receiver::{Received, Receiver, Reply, WEBHOOK_KEY, WEBHOOK_SECRET
 pub(crate) use scripted::{say, scripted};
 pub(crate) use secrets::logged;
 pub(crate) use setup::Setup;
+pub(crate) use started::{Started, strings};
 
 /// The test fails after this wait.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);

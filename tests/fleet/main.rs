@@ -38,8 +38,15 @@ mod budget;
 
 // Proxies that share the limits of an account.
 mod limits;
+
 // A transid is accepted once by all nodes together.
 mod replay;
+
+// Changes of STATUS over all nodes, and their messages.
+mod statuses;
+
+// The Compose file of a fleet, as processes.
+mod compose;
 
 // Captured requests at the other nodes, while the database is killed, stalled or cut off.
 mod captured;

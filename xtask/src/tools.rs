@@ -55,6 +55,13 @@ const PEERS: &[Package] = &[
     Package { program: "varnishd", package: "varnish", reason: "a peer that the proxy is compared with" },
 ];
 
+/// The balancer of the Compose file of a fleet, whose topology a test starts.
+const BALANCER: &[Package] = &[Package {
+    program: "haproxy",
+    package: "haproxy",
+    reason: "the topology of packaging/compose.fleet.yaml is started as processes",
+}];
+
 /// A tool that cargo builds.
 pub(crate) struct CargoTool {
     /// As in `cargo NAME`.
@@ -138,6 +145,7 @@ pub(crate) fn postgres() -> Result<()> {
     };
     // The harness ends the processes of a server by `ps`.
     install(&["procps"])?;
+    install_packages(BALANCER)?;
     if is_there() {
         return Ok(());
     }
