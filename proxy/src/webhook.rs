@@ -12,10 +12,12 @@
 //! | module | contents |
 //! | --- | --- |
 //! | `outbox` | one webhook: pages of the audit, attempts, back-off, dead letters |
+//! | `changes` | in a fleet: the STATUS before, over all nodes |
 //! | `conditions` | notes about alarms and breakers |
 //! | `client` | one attempt |
 //! | `message`, `signature` | the body of a message; its signature |
 
+mod changes;
 mod client;
 mod conditions;
 mod message;

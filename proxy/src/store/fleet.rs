@@ -12,6 +12,7 @@ pub mod purge;
 pub mod quota;
 pub mod replay;
 pub mod rest;
+pub mod status;
 
 pub use connect::{ConnectError, Session};
 pub use link::{Dedicated, Link, LinkError, Parameter, Request};

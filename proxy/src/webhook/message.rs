@@ -7,7 +7,7 @@ use super::conditions::{ALARM, BREAKER};
 use crate::clock::Time;
 use crate::config::webhook::EventClass;
 use crate::config::{Config, Webhook};
-use crate::store::audit::query::{Event, EventKind, StatusChange};
+use crate::store::audit::query::{Event, EventKind, StatusAnswer};
 
 /// A message to send.
 #[derive(Clone, Debug)]
@@ -28,8 +28,9 @@ impl Message {
     /// The message of an event; none if the webhook does not get it.
     pub(super) fn of(event: &Event, webhook: &Webhook, config: &Config) -> Option<Self> {
         let (class, kind, mut data) = match &event.kind {
-            EventKind::Status(change) => {
-                (EventClass::Status, "status.changed".to_owned(), status(change, config))
+            EventKind::Status(answer) if !answer.is_change() => return None,
+            EventKind::Status(answer) => {
+                (EventClass::Status, "status.changed".to_owned(), status(answer, config))
             }
             EventKind::Note { what, detail } => {
                 let class = match what.as_str() {
@@ -65,8 +66,8 @@ impl Message {
 }
 
 /// The card is written as in the audit.
-fn status(change: &StatusChange, config: &Config) -> Map<String, Value> {
-    let StatusChange { card, kind, masked, key, account, operation, transid, from, seen, to } = change;
+fn status(answer: &StatusAnswer, config: &Config) -> Map<String, Value> {
+    let StatusAnswer { card, kind, masked, key, account, operation, transid, before, to } = answer;
     let mut data = Map::new();
     data.insert("card".to_owned(), card.as_str().into());
     data.insert("kind".to_owned(), (*kind).into());
@@ -78,12 +79,12 @@ fn status(change: &StatusChange, config: &Config) -> Map<String, Value> {
         ("account", Some(account.as_str())),
         ("group", of.map(|one| &*one.group)),
         ("operation", Some(operation.as_str())),
-        ("from", Some(from.as_str())),
+        ("from", before.as_ref().map(|before| before.status.as_str())),
         ("to", Some(to.as_str())),
         ("carrier_transid", transid.as_deref()),
     ] {
         data.insert(name.to_owned(), value.into());
     }
-    data.insert("from_seen".to_owned(), seen.to_string().into());
+    data.insert("from_seen".to_owned(), before.as_ref().map(|before| before.at.to_string()).into());
     data
 }

@@ -15,12 +15,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::blocking;
+use super::changes;
 use super::client::{Client, Failure};
 use super::message::Message;
 use crate::config::Webhook;
 use crate::config::webhook::EventClass;
 use crate::relay::Relay;
-use crate::store::audit::query::{self, AccountGroups, LastStatuses, Page};
+use crate::store::audit::query::{self, AccountGroups, Calls, LastStatuses, Page};
 use crate::store::state::{DeadLetter, KEPT_DEAD_LETTERS, Progress, StateStore};
 use crate::store::{Store, StoreError};
 
@@ -161,14 +162,24 @@ impl Outbox {
         let groups = self.webhook.wants(EventClass::Status).then(|| self.account_groups());
         // Lost if this future is dropped in between: then the task ends.
         let mut known = self.known.take().unwrap_or_default();
-        let (page, known) = blocking(move || {
-            let page = query::events_after(&dir, position, PAGE, groups.as_ref(), &mut known);
-            Ok((page, known))
+        let calls = if self.relay.fleet.is_some() { Calls::Answers } else { Calls::Changes };
+        let (page, known, groups) = blocking(move || {
+            let page =
+                query::events_after(&dir, position, PAGE, groups.as_ref().map(|of| (calls, of)), &mut known);
+            Ok((page, known, groups))
         })
         .await?;
         // After an error it has rows that no page returned: the same page would miss their changes.
         self.known = page.is_ok().then_some(known);
-        page
+        let mut page = page?;
+        if let (Some(fleet), Some(groups)) = (&self.relay.fleet, groups) {
+            if changes::hold_back(&mut page, self.relay.clock.now()) {
+                // It has answers that the next page returns again.
+                self.known = None;
+            }
+            changes::compare_in_fleet(fleet, &groups, &mut page.events).await;
+        }
+        Ok(page)
     }
 
     fn account_groups(&self) -> AccountGroups {

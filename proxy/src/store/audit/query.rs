@@ -30,7 +30,7 @@ use crate::store::{Fault, StoreError};
 
 pub use self::changes::changes;
 pub use self::events::{
-    AccountGroups, Event, EventKind, LastStatuses, Page, StatusChange, events_after, head,
+    AccountGroups, Calls, Event, EventKind, LastStatus, LastStatuses, Page, StatusAnswer, events_after, head,
 };
 pub use self::row::{ShownRow, row};
 pub use self::stats::{Bucket, BucketStats, LatencyPercentiles, Stats, stats};

@@ -1,5 +1,5 @@
-//! Events behind a row of the audit: carrier calls that answered another STATUS than the last known one of the card, and
-//! notes about alarms and breakers. Rows are read in order and in bounded pages, so that a row number is a position.
+//! Events behind a row of the audit: carrier calls that answered another STATUS than the last known one of the card, or all
+//! that answered a STATUS, and notes about alarms and breakers. Rows are read in order and in bounded pages, so that a row number is a position.
 //!
 //! The last known STATUS is that of the newest earlier call for the same card, operation and group, found through the index
 //! of cards; without one among the newest [`SEARCHED`] rows of the card, the newest lookup of the group that was answered
@@ -51,8 +51,8 @@ pub struct Event {
 /// A kind of event, with its facts.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EventKind {
-    /// A card's STATUS changed.
-    Status(StatusChange),
+    /// The carrier answered a STATUS.
+    Status(StatusAnswer),
     /// A note.
     Note {
         /// Its kind.
@@ -62,9 +62,18 @@ pub enum EventKind {
     },
 }
 
-/// A changed STATUS.
+/// Calls that are events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Calls {
+    /// Those that answered another STATUS than the last known one.
+    Changes,
+    /// Those that answered a STATUS, for a caller that compares them with those of other nodes.
+    Answers,
+}
+
+/// A STATUS that the carrier answered.
 #[derive(Clone, Debug, PartialEq)]
-pub struct StatusChange {
+pub struct StatusAnswer {
     /// The card as the audit has it.
     pub card: String,
     /// The kind of its number: `msisdn`, `iccid` or `imsi`.
@@ -79,12 +88,26 @@ pub struct StatusChange {
     pub operation: String,
     /// The transid of the call.
     pub transid: Option<String>,
-    /// The last known STATUS.
-    pub from: String,
-    /// When it was answered.
-    pub seen: Time,
+    /// The last known STATUS, if there is one.
+    pub before: Option<LastStatus>,
     /// The STATUS now.
     pub to: String,
+}
+
+/// A STATUS, and when it was answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LastStatus {
+    /// The STATUS.
+    pub status: String,
+    /// When it was last answered.
+    pub at: Time,
+}
+
+impl StatusAnswer {
+    /// Whether the last known STATUS was another one.
+    pub fn is_change(&self) -> bool {
+        self.before.as_ref().is_some_and(|before| before.status != self.to)
+    }
 }
 
 /// Some rows of the audit.
@@ -102,7 +125,7 @@ pub struct Page {
 /// [`events_after`] it is ahead of the position and must not be used again.
 #[derive(Debug, Default)]
 pub struct LastStatuses {
-    answers: HashMap<History, Answer>,
+    answers: HashMap<History, LastStatus>,
     /// Months that could not be searched, for one warning each.
     unreadable: BTreeSet<Month>,
 }
@@ -133,15 +156,9 @@ impl Owner {
     }
 }
 
-#[derive(Clone, Debug)]
-struct Answer {
-    status: String,
-    at: Time,
-}
-
 impl LastStatuses {
     /// Remembers an answer, and returns the one before it.
-    fn replace(&mut self, of: History, answer: Answer) -> Option<Answer> {
+    fn replace(&mut self, of: History, answer: LastStatus) -> Option<LastStatus> {
         if self.answers.len() >= REMEMBERED && !self.answers.contains_key(&of) {
             self.answers.clear();
         }
@@ -168,7 +185,7 @@ pub fn head(dir: &Path) -> Result<i64, StoreError> {
     bounds(&connection).map(|bounds| bounds.last).map_err(StoreError::sqlite(&newest.path(dir)))
 }
 
-/// The events in the `most` rows behind row `position`; STATUS changes only with the groups whose histories they are in.
+/// The events in the `most` rows behind row `position`; calls only with the groups that their histories belong to.
 /// Rows of segments that no longer exist are passed over. An older segment that cannot be read has no last known STATUS. Blocks.
 ///
 /// # Errors
@@ -177,7 +194,7 @@ pub fn events_after(
     dir: &Path,
     position: i64,
     most: i64,
-    groups: Option<&AccountGroups>,
+    calls: Option<(Calls, &AccountGroups)>,
     known: &mut LastStatuses,
 ) -> Result<Page, StoreError> {
     let months = month::list(dir)?;
@@ -203,8 +220,13 @@ pub fn events_after(
         Segment { dir, connection: &connection, older: &months[index + 1..], opened: Vec::new() };
     let path = month.path(dir);
     let mut events = segment.notes(first, through).map_err(StoreError::sqlite(&path))?;
-    if let Some(groups) = groups {
-        events.extend(segment.changes(first, through, groups, known).map_err(StoreError::sqlite(&path))?);
+    if let Some((calls, groups)) = calls {
+        let mut answers =
+            segment.answers(first, through, groups, known).map_err(StoreError::sqlite(&path))?;
+        if calls == Calls::Changes {
+            answers.retain(|event| matches!(&event.kind, EventKind::Status(answer) if answer.is_change()));
+        }
+        events.extend(answers);
     }
     events.sort_by_key(|event| event.row);
     Ok(Page { events, through, is_last: through >= head })
@@ -257,8 +279,8 @@ impl Segment<'_> {
         Ok(events)
     }
 
-    /// The calls that answered another STATUS.
-    fn changes(
+    /// The calls that answered a STATUS.
+    fn answers(
         &mut self,
         first: i64,
         last: i64,
@@ -280,7 +302,7 @@ impl Segment<'_> {
         let mut events = Vec::new();
         while let Some(row) = rows.next()? {
             let id: i64 = row.get(0)?;
-            let now = Answer { status: row.get(9)?, at: Time::from_micros(row.get(1)?) };
+            let now = LastStatus { status: row.get(9)?, at: Time::from_micros(row.get(1)?) };
             let (key, account): (Option<String>, String) = (row.get(5)?, row.get(6)?);
             let of = History {
                 card: row.get(2)?,
@@ -292,12 +314,11 @@ impl Segment<'_> {
                 Some(before) => Some(before),
                 None => self.last_known(&of, id, key.is_some(), groups, known)?,
             };
-            let Some(before) = before.filter(|before| before.status != now.status) else { continue };
             events.push(Event {
                 row: id,
                 id: self.message_id(id)?,
                 at: now.at,
-                kind: EventKind::Status(StatusChange {
+                kind: EventKind::Status(StatusAnswer {
                     kind: kind_of_number(of.kind).map_or("", CardKind::as_str),
                     card: of.card,
                     masked: row.get(4)?,
@@ -305,8 +326,7 @@ impl Segment<'_> {
                     account,
                     operation: of.operation,
                     transid: row.get(8)?,
-                    from: before.status,
-                    seen: before.at,
+                    before,
                     to: now.status,
                 }),
             });
@@ -322,7 +342,7 @@ impl Segment<'_> {
         hashed: bool,
         groups: &AccountGroups,
         known: &mut LastStatuses,
-    ) -> rusqlite::Result<Option<Answer>> {
+    ) -> rusqlite::Result<Option<LastStatus>> {
         if let Some(answer) = last_in(self.connection, of, row, groups)? {
             return Ok(Some(answer));
         }
@@ -367,7 +387,7 @@ fn last_in(
     of: &History,
     row: i64,
     groups: &AccountGroups,
-) -> rusqlite::Result<Option<Answer>> {
+) -> rusqlite::Result<Option<LastStatus>> {
     let History { card, kind, operation, owner } = of;
     let of_owner = |account: &str| Owner::of(account, groups) == *owner;
     // Calls that are in no run yet: the index visits lookups only there.
@@ -410,6 +430,6 @@ fn last_in(
     Ok(called.or(looked_up))
 }
 
-fn answer(row: &rusqlite::Row<'_>) -> rusqlite::Result<Answer> {
-    Ok(Answer { status: row.get(0)?, at: Time::from_micros(row.get(1)?) })
+fn answer(row: &rusqlite::Row<'_>) -> rusqlite::Result<LastStatus> {
+    Ok(LastStatus { status: row.get(0)?, at: Time::from_micros(row.get(1)?) })
 }

@@ -186,7 +186,7 @@ fn changes_are_events_although_an_older_month_cannot_be_read() {
     let dir = written(Identifiers::Plain);
     let groups = AccountGroups::from([("fleet-1".into(), "fleet".into())]);
     let page = |position, known: &mut LastStatuses| {
-        events_after(dir.path(), position, 10_000, Some(&groups), known).unwrap()
+        events_after(dir.path(), position, 10_000, Some((Calls::Changes, &groups)), known).unwrap()
     };
     let cards = |page: &Page| -> Vec<String> {
         let of = |event: &Event| match &event.kind {
