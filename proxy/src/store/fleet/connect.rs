@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -70,6 +71,10 @@ impl fmt::Display for Chain<'_> {
         }
     }
 }
+
+/// A boxed future. Its type has no name, so that the compiler does not prove again, for each future around it, that all
+/// parts of a client of PostgreSQL may be sent to another thread.
+pub(super) type Erased<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A session. Its connection is closed when it is dropped, also while a statement is pending: the client alone would
 /// wait for the statement's end.
@@ -135,8 +140,8 @@ impl Connector {
     async fn session_at(&self, index: usize) -> Result<Session, ConnectError> {
         let (host, config) = &self.hosts[index];
         let (hints, notifications) = mpsc::channel(NOTIFICATIONS);
-        // Boxed: the future of a connection is large, and each time limit around it would double that on the stack.
-        let open = async {
+        // The future of a connection is large, and each time limit around it would double that on the stack.
+        let open: Erased<'_, Result<_, tokio_postgres::Error>> = Box::pin(async {
             Ok(match &self.tls {
                 Some(tls) => {
                     let (client, connection) = config.connect(tls.clone()).await?;
@@ -147,8 +152,8 @@ impl Connector {
                     (client, tokio::spawn(drive(connection, hints)))
                 }
             })
-        };
-        let (client, connection) = timeout_exact(HOST_TIMEOUT, Box::pin(open))
+        });
+        let (client, connection) = timeout_exact(HOST_TIMEOUT, open)
             .await
             .map_err(|_| ConnectError::TimedOut { host: host.clone() })?
             .map_err(|source| ConnectError::Refused { host: host.clone(), source })?;

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Error, Row};
 
-use super::connect::{Chain, ConnectError, Connector, STATEMENT_TIMEOUT, Session};
+use super::connect::{Chain, ConnectError, Connector, Erased, STATEMENT_TIMEOUT, Session};
 use crate::clock::{Clock, timeout_exact};
 use crate::config::fleet::Fleet;
 use crate::metrics::Metrics;
@@ -198,9 +198,8 @@ impl Link {
                 _ = opened.wait_for(|open| *open) => Err(LinkError::Away),
             }
         };
-        let statement = async { connection.await?.query(sql, parameters).await };
-        let result =
-            timeout_exact(limit, Box::pin(statement)).await.unwrap_or(Err(LinkError::TimedOut(limit)));
+        let statement: Erased<'_, _> = Box::pin(async { connection.await?.query(sql, parameters).await });
+        let result = timeout_exact(limit, statement).await.unwrap_or(Err(LinkError::TimedOut(limit)));
         self.record(&result, false);
         result
     }
@@ -211,8 +210,8 @@ impl Link {
         parameters: &[Parameter<'_>],
         limit: Duration,
     ) -> Result<Vec<Row>, LinkError> {
-        let statement = async { self.lease().await?.query(sql, parameters).await };
-        timeout_exact(limit, Box::pin(statement)).await.unwrap_or(Err(LinkError::TimedOut(limit)))
+        let statement: Erased<'_, _> = Box::pin(async { self.lease().await?.query(sql, parameters).await });
+        timeout_exact(limit, statement).await.unwrap_or(Err(LinkError::TimedOut(limit)))
     }
 
     async fn lease(&self) -> Result<Lease, LinkError> {
@@ -316,7 +315,7 @@ impl Dedicated {
         parameters: &[Parameter<'_>],
         limit: Duration,
     ) -> Result<Vec<Row>, LinkError> {
-        let statement = async {
+        let statement: Erased<'_, _> = Box::pin(async {
             self.session().await?;
             // Taken until the server has answered, so that a time-out, or a caller that stops to wait, drops it.
             let session = self.session.take().expect("a session that was just opened");
@@ -325,8 +324,8 @@ impl Dedicated {
                 self.session = Some(session);
             }
             result.map_err(LinkError::from)
-        };
-        timeout_exact(limit, Box::pin(statement)).await.unwrap_or(Err(LinkError::TimedOut(limit)))
+        });
+        timeout_exact(limit, statement).await.unwrap_or(Err(LinkError::TimedOut(limit)))
     }
 
     /// Closes the connection.
