@@ -117,6 +117,7 @@ CREATE UNLOGGED TABLE fleet.answer (
   transid text
 );
 CREATE INDEX answer_keep ON fleet.answer (keep_until);
+CREATE INDEX answer_card ON fleet.answer (card);
 
 -- Flights: one row per key names the life that leads, with a fence. A row that has landed keeps its result for followers:
 -- a body, or a fault. `awaited`: a node follows, and waits for the notification. `takeover`: the life or the time of the
@@ -153,10 +154,10 @@ CREATE TABLE fleet.grouping (
   PRIMARY KEY (life, "group")
 );
 
--- Purges in the order of their commits: their number is taken under the lock of fleet.answer and fleet.flight. `card` is
--- as in fleet.answer.
+-- Purges in the order of their commits, without a gap: their number is taken under the lock of fleet.answer and
+-- fleet.flight, and the last row stays. `card` is as in fleet.answer.
 CREATE TABLE fleet.purge (
-  generation bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  generation bigint PRIMARY KEY,
   at timestamptz NOT NULL DEFAULT fleet.now(),
   card bytea,
   "group" text,
@@ -176,8 +177,9 @@ DECLARE
 BEGIN
   LOCK TABLE fleet.answer IN SHARE ROW EXCLUSIVE MODE;
   LOCK TABLE fleet.flight IN SHARE ROW EXCLUSIVE MODE;
-  INSERT INTO fleet.purge (card, "group", operation, status, soft, sealed)
-    VALUES (by_card, by_group, by_operation, by_status, softly, sealed_card) RETURNING generation INTO number;
+  SELECT coalesce(max(p.generation), 0) + 1 INTO number FROM fleet.purge p;
+  INSERT INTO fleet.purge (generation, card, "group", operation, status, soft, sealed)
+    VALUES (number, by_card, by_group, by_operation, by_status, softly, sealed_card);
   IF softly THEN
     UPDATE fleet.answer a SET stale = true
     WHERE (by_card IS NULL OR a.card = by_card) AND (by_group IS NULL OR a."group" = by_group)
@@ -192,6 +194,51 @@ BEGIN
     AND (by_operation IS NULL OR f.operation = by_operation);
   PERFORM pg_notify('cmiot_fleet', 'purge ' || number);
   RETURN number;
+END $$;
+
+-- The last STATUS that the carrier has answered to any node. `key` is an HMAC over group, operation and card.
+CREATE TABLE fleet.card_status (
+  key bytea PRIMARY KEY,
+  status text NOT NULL,
+  seen timestamptz NOT NULL
+) WITH (fillfactor = 70);
+
+-- The answers that were changes, by the name of the event, with the STATUS before: an answer that is passed again is the
+-- same change.
+CREATE TABLE fleet.status_change (
+  event text COLLATE "C" PRIMARY KEY,
+  previous text NOT NULL,
+  seen timestamptz NOT NULL,
+  at timestamptz NOT NULL DEFAULT fleet.now()
+);
+
+-- Remembers an answer of an age in microseconds. `previous` and `seen` are the STATUS before and the time of its last answer,
+-- if it was another one; `known` is the STATUS before by the node's own records.
+CREATE FUNCTION fleet.note_status(card_key bytea, event_name text, new_status text, age bigint, known text,
+  known_age bigint, OUT previous text, OUT seen timestamptz)
+LANGUAGE plpgsql AS $$
+DECLARE
+  answered timestamptz := fleet.now() - age * interval '1 microsecond';
+  last fleet.card_status;
+BEGIN
+  SELECT c.previous, c.seen INTO previous, seen FROM fleet.status_change c WHERE c.event = event_name;
+  IF FOUND THEN
+    RETURN;
+  END IF;
+  INSERT INTO fleet.card_status (key, status, seen)
+    VALUES (card_key, coalesce(known, new_status),
+            CASE WHEN known IS NULL THEN answered ELSE fleet.now() - known_age * interval '1 microsecond' END)
+    ON CONFLICT DO NOTHING;
+  SELECT * INTO last FROM fleet.card_status c WHERE c.key = card_key FOR UPDATE;
+  IF answered <= last.seen THEN
+    RETURN;
+  END IF;
+  UPDATE fleet.card_status c SET status = new_status, seen = answered WHERE c.key = card_key;
+  IF last.status <> new_status THEN
+    previous := last.status;
+    seen := last.seen;
+    INSERT INTO fleet.status_change (event, previous, seen) VALUES (event_name, last.status, last.seen);
+  END IF;
 END $$;
 
 -- The calls of an account's day, in days since 1970 at UTC+8. Everything that a node may spend is counted here first, its

@@ -8,6 +8,7 @@ pub mod flights;
 pub mod hints;
 mod identity;
 mod nodes;
+mod orphans;
 pub mod purge;
 
 pub mod budget;
@@ -15,6 +16,7 @@ pub mod rate;
 pub mod shares;
 
 pub mod replay;
+pub mod statuses;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -37,6 +39,7 @@ use hints::Hints;
 pub use identity::identity_of;
 use nodes::Heart;
 pub use nodes::{CatchUp, Refused};
+use orphans::Fences;
 
 /// Age of the last heartbeat from which on the node is alone. Less than the lease, so that the node stops to act under a
 /// life before the others consider it gone.
@@ -66,6 +69,7 @@ pub struct Fleet {
     /// The end of the pause of grants after lost commits, by the monotonic clock.
     paused_until: Mutex<Duration>,
     catch_up: OnceLock<CatchUp>,
+    fences: Fences,
 }
 
 /// The parts of this process that the fleet uses.
@@ -118,6 +122,7 @@ impl Fleet {
             last_beat: Mutex::default(),
             paused_until: Mutex::default(),
             catch_up: OnceLock::new(),
+            fences: Fences::default(),
         }
     }
 

@@ -349,10 +349,19 @@ impl Relay {
         {
             return Ok(from_cache(candidate, None, now));
         }
-        let fetched = match waiter {
+        let mut fetched = match waiter {
             Ok(waiter) => wait_for_fetch(waiter, self.time_left(exchange, candidate.is_some())).await,
             Err(refusal) => Err(refusal),
         };
+        // A flight that began for a request with a weaker directive: one of its own follows.
+        if let Ok((_, FetchResult::AlreadyCached(entry) | FetchResult::FromFleet(entry))) = &fetched
+            && !query.directives.permit_age(self.clock.now().since(entry.answered_at))
+        {
+            fetched = match self.join(query, candidate.as_ref()) {
+                Ok(waiter) => wait_for_fetch(waiter, self.time_left(exchange, candidate.is_some())).await,
+                Err(refusal) => Err(refusal),
+            };
+        }
         match fetched {
             Ok((role, fetched)) => self.select(&query.key, role, fetched, candidate, exchange),
             Err(refusal) => self.serve_stale(candidate, refusal),
@@ -388,7 +397,9 @@ impl Relay {
         let refresh = candidate.is_some() && query.directives.max_age.is_none();
         let urgency = if refresh { Urgency::Refresh } else { Urgency::Miss };
         let (relay, key) = (Arc::clone(self), query.key.clone());
-        let known = candidate.map(|candidate| candidate.entry.answered_at);
+        // An answer that is older than the request permits is as good as a known one, whether memory or the fleet has it.
+        let bound = query.directives.max_age.map(|max_age| self.clock.now().minus(max_age));
+        let known = candidate.map(|candidate| candidate.entry.answered_at).max(bound);
         self.flights
             .join(&query.key, Some(query.owner()), urgency, |urgency| async move {
                 relay.fetch_unless_cached(key, urgency, known).await

@@ -336,7 +336,8 @@ async fn a_response_that_a_later_purge_covers_is_not_kept() {
         let lead = tables.lead(one).await;
         let followed = tables.follow(other).await;
         let purge = format!(
-            "INSERT INTO fleet.purge ({column}, soft, sealed) VALUES ({value}, false, '') RETURNING 1"
+            "INSERT INTO fleet.purge (generation, {column}, soft, sealed)
+             SELECT coalesce(max(generation), 0) + 1, {value}, false, '' FROM fleet.purge"
         );
         tables.server.sql(&purge).await;
         assert_eq!(tables.land(lead, Duration::ZERO).await, LandEffect { kept, landed: true }, "{column}");

@@ -94,6 +94,7 @@ async fn a_node_that_was_away_applies_the_purges_before_it_shares() {
     .await;
     let (status, body) = purge(&nodes, 0, json!({ "msisdn": MSISDN.number })).await;
     assert_eq!((status, &body["fleet"]["waiting"]), (200, &json!([])), "{body}");
+    assert_eq!(body["fleet"]["away"], json!([3]), "{body}");
     assert!(nodes[2].look_up(&MSISDN).await.cache().starts_with("hit"), "it is alone");
     let (status, body) = purge(&nodes, 2, json!({ "msisdn": MSISDN.number })).await;
     assert_eq!(status, 503, "{body}");

@@ -32,9 +32,14 @@ impl RequestDirectives {
         }
     }
 
+    /// Whether a response of this age may satisfy the request (RFC 9111 5.2.1.1).
+    pub fn permit_age(&self, age: Duration) -> bool {
+        self.max_age.is_none_or(|max| age <= max)
+    }
+
     /// Whether a candidate of this age satisfies the request without a call.
     pub fn accept(&self, candidate: &Candidate, age: Age) -> bool {
-        let young = self.max_age.is_none_or(|max| age.total <= max);
+        let young = self.permit_age(age.total);
         let fresh = candidate.freshness == Freshness::Fresh;
         // After a soft purge an entry of any age is not served without a call.
         let stale_enough = !candidate.entry.stale && self.max_stale.is_some_and(|max| age.stale <= max);

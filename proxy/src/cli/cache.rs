@@ -166,18 +166,28 @@ impl Purge {
         Ok(self.report_nodes(&body))
     }
 
-    /// Names the nodes of the fleet that have not applied the purge; exit code 1 then.
+    /// Names the nodes of the fleet that have not applied the purge; exit code 1 if one of them is alive.
     fn report_nodes(&self, (code, body): &(ExitCode, Value)) -> ExitCode {
-        let waiting = body["fleet"]["waiting"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let nodes = |name: &str| -> Vec<String> {
+            body["fleet"][name].as_array().into_iter().flatten().map(Value::to_string).collect()
+        };
+        let (waiting, away) = (nodes("waiting"), nodes("away"));
+        if !away.is_empty() {
+            super::warn(&said!(
+                "these nodes have no lease, and apply the purge before they share again; one that still runs may serve older \
+                 responses until then: {nodes}",
+                "以下节点没有租约，会在重新共享之前执行此次清除；仍在运行的节点在此之前可能返回较旧的应答：{nodes}",
+                nodes = away.join(", ")
+            ));
+        }
         if waiting.is_empty() {
             return *code;
         }
-        let nodes: Vec<_> = waiting.iter().map(Value::to_string).collect();
         super::warn(&said!(
             "these nodes have not applied the purge yet, and may serve older responses until they do: {nodes}; `cmiot-proxy \
              fleet status` shows when they have",
             "以下节点尚未执行此次清除，在执行之前可能返回较旧的应答：{nodes}；可用 `cmiot-proxy fleet status` 查看",
-            nodes = nodes.join(", ")
+            nodes = waiting.join(", ")
         ));
         ExitCode::FAILURE
     }

@@ -131,15 +131,14 @@ impl Fleet {
     pub(super) fn leave(&self, cause: &Cause) {
         let mut is_noted = self.is_noted.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.local.clock.now();
-        let mut left = None;
-        self.membership.send_if_modified(|membership| {
+        let left = self.membership.send_if_modified(|membership| {
             let Membership::Member { life } = *membership else { return false };
-            left = Some(life);
+            // Queued before any request sees that the node is alone.
+            self.note(now, format!("begins node={} life={life} cause={}", self.node, cause.name()));
             *membership = Membership::Alone { since: now };
             true
         });
-        if let Some(life) = left {
-            self.note(now, format!("begins node={} life={life} cause={}", self.node, cause.name()));
+        if left {
             *is_noted = true;
             self.local.metrics.fleet_alone(true);
         }
@@ -155,9 +154,12 @@ impl Fleet {
         self.raise_alone(cause);
     }
 
-    /// Changes the text of the alarm if the cause says more than the one before.
+    /// Changes the text of the alarm, unless the cause says less than the one before.
     pub(super) fn raise_alone(&self, cause: &Cause) {
         let Membership::Alone { since } = *self.membership.borrow() else { return };
+        if *cause == Cause::Caller && self.local.alarms.holds(Condition::Alone) {
+            return;
+        }
         let Text { english, chinese } = cause.text(self.node);
         let text = Text {
             english: format!("alone since {since}: {english}"),

@@ -124,12 +124,16 @@ impl SharedBudget {
     /// # Errors
     /// [`LinkError`]; after some time without a reply this node is alone.
     pub async fn beat(&self) -> Result<Vec<Rest>, LinkError> {
+        // Without a life it books no slot, so it must not be taken for a pacer, and becomes alone for its rate.
+        let has_life = self.fleet.life().is_some();
         let sent = self.clock.moment();
-        let seen = self.lock().heard.seen(sent.monotonic);
+        let seen = self.lock().heard.seen(sent.monotonic).filter(|_| has_life);
         let beat = self.link().beat(self.node(), seen).await?;
         let received = self.clock.monotonic();
         let mut state = self.lock();
-        state.heard.record(received, beat.at);
+        if has_life {
+            state.heard.record(received, beat.at);
+        }
         state.today = Some(Today { day: beat.today, at: sent });
         Ok(beat.rests)
     }
@@ -142,7 +146,7 @@ impl SharedBudget {
         const LEAST: Duration = Duration::from_millis(10);
         /// Until the next beat at most.
         const MOST: Duration = Duration::from_secs(1);
-        self.may_lease()?;
+        self.require_lease()?;
         let sent = self.clock.monotonic();
         let booking =
             self.link().book(appid, self.node(), pace, rate::batch(pace.per_second, waiting)).await?;
@@ -166,7 +170,7 @@ impl SharedBudget {
         shares: DayShares,
         lone: Option<(u64, u64)>,
     ) -> Result<BlockGrant, LinkError> {
-        self.may_lease()?;
+        self.require_lease()?;
         let sent = self.clock.moment();
         let grant = self.link().lease_calls(appid, shares.block, shares.limits, lone).await?;
         self.lock().today = Some(Today { day: grant.today, at: sent });
@@ -184,17 +188,22 @@ impl SharedBudget {
         shares: DayShares,
         known: Option<u64>,
     ) -> Result<Vec<ReserveGrant>, LinkError> {
-        self.may_lease()?;
+        self.require_lease()?;
         let link = self.link();
         let grants = link.reserve_calls(appid, shares.reserve, shares.limits, known, RESERVED_DAYS).await?;
         self.fleet.local.metrics.fleet_granted("reserve", grants.iter().map(|grant| grant.granted).sum());
         Ok(grants)
     }
 
+    /// Whether blocks and slots may be leased: this node is not alone, and no failover may have lost grants.
+    pub fn may_lease(&self) -> bool {
+        self.fleet.may_lease()
+    }
+
     /// # Errors
-    /// [`LinkError::Away`] while this node is alone, or a failover may have lost grants.
-    fn may_lease(&self) -> Result<(), LinkError> {
-        if self.fleet.may_lease() { Ok(()) } else { Err(LinkError::Away) }
+    /// [`LinkError::Away`] unless [`Self::may_lease`].
+    fn require_lease(&self) -> Result<(), LinkError> {
+        if self.may_lease() { Ok(()) } else { Err(LinkError::Away) }
     }
 
     /// Days since 1970 at UTC+8: by the database as far as it was reached, else by the clock of this node.

@@ -14,6 +14,8 @@ use cmiot_signer::Card;
 
 use super::Fleet;
 use super::hints::Hint;
+use super::orphans::Orphan;
+use super::statuses::SWEEP_INTERVAL;
 use crate::alarms::{Condition, Severity};
 use crate::clock::{Time, timeout_exact};
 use crate::config::{Account, Config};
@@ -205,14 +207,17 @@ impl Fleet {
         let at = self.local.clock.now();
         match flights::enter(&self.link, &asked).await {
             Ok(Entered::Answer(answer)) => Position::Answer(SharedResponse::new(answer, at)),
-            Ok(Entered::Lead { fence, generation, takeover }) => Position::Lead(Lease {
-                fleet: Arc::clone(self),
-                lookup: lookup.clone(),
-                fence,
-                generation,
-                settled: false,
-                takeover,
-            }),
+            Ok(Entered::Lead { fence, generation, takeover }) => {
+                self.fences.insert(fence);
+                Position::Lead(Lease {
+                    fleet: Arc::clone(self),
+                    lookup: lookup.clone(),
+                    fence,
+                    generation,
+                    settled: false,
+                    takeover,
+                })
+            }
             Ok(Entered::Follow { fence }) => Position::Follow(Follower {
                 fleet: Arc::clone(self),
                 key: lookup.key,
@@ -221,6 +226,8 @@ impl Fleet {
             }),
             Err(error) => {
                 tracing::debug!(%error, "a lookup is not shared with the fleet");
+                // The statement may have made this life the leader.
+                self.disown(lookup.key, Orphan::Life(life));
                 Position::Alone
             }
         }
@@ -234,11 +241,19 @@ impl Fleet {
     }
 
     async fn maintain(&self) {
+        let mut swept = self.local.clock.monotonic();
         loop {
             tokio::time::sleep(jitter(MAINTENANCE, &[0; 16], self.node, 0)).await;
             let Some(life) = self.life() else { continue };
             if let Err(error) = self.maintain_once(life).await {
                 tracing::debug!(%error, "the shared answers are not maintained now");
+            }
+            let now = self.local.clock.monotonic();
+            if now.saturating_sub(swept) >= SWEEP_INTERVAL {
+                swept = now;
+                if let Err(error) = self.sweep_statuses().await {
+                    tracing::debug!(%error, "the STATUS values of cards are not swept now");
+                }
             }
         }
     }
@@ -303,14 +318,16 @@ impl Lease {
     /// tried again for some seconds.
     pub async fn land(mut self, call: &CallResult) {
         self.settled = true;
-        for pause in LANDINGS {
+        for pause in LANDINGS.into_iter().map(Some).chain([None]) {
             match self.land_once(call).await {
                 Ok(_) => return,
                 Err(error) => tracing::debug!(%error, "the result of a flight is not shared"),
             }
-            tokio::time::sleep(pause).await;
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
+            }
         }
-        let _ = self.land_once(call).await;
+        self.fleet.disown(self.lookup.key, Orphan::Fence(self.fence));
     }
 
     async fn land_once(&self, call: &CallResult) -> Result<LandEffect, LinkError> {
@@ -341,19 +358,18 @@ impl Lease {
     pub async fn release(mut self) {
         self.settled = true;
         if let Err(error) = flights::release(&self.fleet.link, &self.lookup.key, self.fence).await {
-            tracing::debug!(%error, "a flight of this node is not given up before its time");
+            tracing::debug!(%error, "a flight of this node is given up later");
+            self.fleet.disown(self.lookup.key, Orphan::Fence(self.fence));
         }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.fleet.fences.remove(self.fence);
         // The flight's task has ended without a result.
-        if !self.settled
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            let (fleet, key, fence) = (Arc::clone(&self.fleet), self.lookup.key, self.fence);
-            runtime.spawn(async move { flights::release(&fleet.link, &key, fence).await });
+        if !self.settled {
+            self.fleet.disown(self.lookup.key, Orphan::Fence(self.fence));
         }
     }
 }

@@ -13,10 +13,13 @@ use super::Fleet;
 use crate::clock::timeout;
 use crate::store::cache::{PurgeMark, Selection};
 use crate::store::fleet::LinkError;
-use crate::store::fleet::purge::{OrderedPurge, PurgeOrder};
+use crate::store::fleet::purge::{NodesBehind, OrderedPurge, PurgeOrder};
 
 /// Time for one statement about purges, which is no statement of a lookup.
 const LIMIT: Duration = Duration::from_secs(2);
+
+/// Time for the order of a purge, which may have to remove every shared answer.
+const ORDER_LIMIT: Duration = Duration::from_secs(30);
 
 /// Interval at which a node looks for purges of others without a notification.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -79,7 +82,7 @@ impl Fleet {
             soft,
             sealed: sealed.as_deref(),
         };
-        Ok(self.link.order_purge(&order, LIMIT).await?)
+        Ok(self.link.order_purge(&order, ORDER_LIMIT).await?)
     }
 
     /// The purges that a cache with this mark has not applied; none if it has applied all.
@@ -121,10 +124,10 @@ impl Fleet {
     ///
     /// # Errors
     /// [`LinkError`].
-    pub async fn wait_for_nodes(&self, generation: i64) -> Result<Vec<i16>, LinkError> {
+    pub async fn wait_for_nodes(&self, generation: i64) -> Result<NodesBehind, LinkError> {
         let mut behind = self.link.nodes_behind(generation, LIMIT).await?;
         let waiting = async {
-            while !behind.is_empty() {
+            while !behind.live.is_empty() {
                 tokio::time::sleep(POLL).await;
                 behind = self.link.nodes_behind(generation, LIMIT).await?;
             }

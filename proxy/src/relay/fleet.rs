@@ -87,11 +87,14 @@ impl Relay {
         None
     }
 
-    /// The longest time of a call with one retry: its wait for the budget, and both attempts.
+    /// The longest time of a call: an attempt with its wait for the budget, once more as a retry, once more with another
+    /// password, and at each further account. A leader that ends is recognized by its life, long before.
     fn lease_time(&self) -> Duration {
         let config = self.config.load();
         let carrier = &config.carrier;
-        carrier.queue_timeout.saturating_add(carrier.timeout.saturating_mul(2)).saturating_add(LEASE_MARGIN)
+        let attempts = u32::try_from(config.accounts().count()).unwrap_or(u32::MAX).saturating_add(2);
+        let attempt = carrier.queue_timeout.saturating_add(carrier.timeout);
+        attempt.saturating_mul(attempts).saturating_add(LEASE_MARGIN)
     }
 
     /// Stores an answer of another node, if it is fresh by the configuration of this one.

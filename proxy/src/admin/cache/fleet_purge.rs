@@ -27,32 +27,37 @@ pub(super) async fn purge(
     };
     let what = format!(" fleet={generation}{}", selected(selection, mode));
     let recorded = admin.note("purge", who, &what, selection.card).await;
-    // Without a life, this node applies it before it acts with the others again.
+    // Without a life, this node applies it now, and again before it acts with the others.
     let purged = match fleet.life() {
-        Some(life) => match admin.relay.apply_purges(fleet, life).await {
-            Ok(purged) => Some(purged),
-            Err(error) => {
-                return failed(&format!("ordered as {generation}, but not applied by this node: {error}"));
-            }
-        },
-        None => None,
+        Some(life) => admin.relay.apply_purges(fleet, life).await.map_err(|error| error.to_string()),
+        None => admin.relay.purge(selection, mode).await.map_err(|error| error.to_string()),
     };
-    let waiting = match fleet.wait_for_nodes(generation).await {
-        Ok(waiting) => waiting,
+    let purged = match purged {
+        Ok(purged) => purged,
         Err(error) => {
             return failed(&format!(
-                "ordered as {generation}; which nodes have applied it is unknown: {error}"
+                "ordered as {generation}, but not applied by this node, which tries again by itself: {error}; \
+                 `cmiot-proxy fleet status` shows the last purge of each node"
             ));
         }
     };
-    tracing::info!(?mode, generation, nodes_behind = waiting.len(), "cache of the fleet purged");
+    let behind = match fleet.wait_for_nodes(generation).await {
+        Ok(behind) => behind,
+        Err(error) => {
+            return failed(&format!(
+                "ordered as {generation}; which nodes have applied it is unknown: {error}; \
+                 `cmiot-proxy fleet status` shows it once the database is back"
+            ));
+        }
+    };
+    tracing::info!(?mode, generation, waiting = ?behind.live, away = ?behind.away, "cache of the fleet purged");
     json(
         StatusCode::OK,
         &json!({
-            "memory": purged.map_or(0, |purged| purged.memory),
-            "file": purged.map_or(0, |purged| purged.file),
+            "memory": purged.memory,
+            "file": purged.file,
             "generation": admin.relay.cache.generation(),
-            "fleet": { "purge": generation, "waiting": waiting },
+            "fleet": { "purge": generation, "waiting": behind.live, "away": behind.away },
             "recorded": recorded,
         }),
     )

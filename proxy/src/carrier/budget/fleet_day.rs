@@ -67,8 +67,10 @@ impl FleetQuota {
 
     /// Whether the day's calls are known to be spent.
     pub(super) fn check(&self) -> Result<(), NotSent> {
+        let (today, may_use_reserve) = (self.fleet.today(), !self.fleet.may_lease());
         let hand = self.lock();
-        if hand.spent && hand.unspent == 0 && hand.day == self.fleet.today() {
+        let has_reserve = may_use_reserve && hand.reserve(today) > 0;
+        if hand.spent && hand.unspent == 0 && hand.day == today && !has_reserve {
             return Err(NotSent::Budget(self.fleet.until_midnight()));
         }
         Ok(())

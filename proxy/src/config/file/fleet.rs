@@ -39,7 +39,8 @@ pub struct Fleet {
     /// Whether lookups are served while the database is away.
     #[serde(default)]
     pub when_alone: WhenAlone,
-    /// Time for one request with the database, all its statements together.
+    /// Time for one statement that a request waits for. After a time-out no request asks the database, until it has answered
+    /// again.
     #[serde(default = "default_timeout")]
     #[schemars(with = "Positive")]
     pub timeout: HumanDuration,

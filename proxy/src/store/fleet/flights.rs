@@ -10,10 +10,13 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::link::{Link, LinkError};
+use super::link::{Link, LinkError, Parameter};
 
 /// The channel on which a landing that is awaited is announced. Its payload names a key, never a card.
 pub const CHANNEL: &str = "cmiot_fleet";
+
+/// Limit of a statement that no request waits for, below the server's own.
+const MAINTENANCE_LIMIT: Duration = Duration::from_millis(900);
 
 /// The name of a lookup, or of a card, in shared tables.
 pub type SharedKey = [u8; 16];
@@ -313,6 +316,28 @@ pub async fn release(link: &Link, key: &SharedKey, fence: i64) -> Result<bool, L
     Ok(only(&rows).try_get("released")?)
 }
 
+/// Deletes the row of a flight that has not landed, if it is of this fence.
+///
+/// # Errors
+/// [`LinkError`].
+pub async fn delete(link: &Link, key: &SharedKey, fence: i64) -> Result<(), LinkError> {
+    const STATEMENT: &str = "DELETE FROM fleet.flight WHERE key = $1 AND fence = $2 AND landed_at IS NULL";
+    let parameters: [Parameter<'_>; 2] = [(&key.as_slice(), Type::BYTEA), (&fence, Type::INT8)];
+    link.maintain(STATEMENT, &parameters, MAINTENANCE_LIMIT).await.map(drop)
+}
+
+/// Deletes the row of a flight of this life that has not landed, unless its fence is one of `led`.
+///
+/// # Errors
+/// [`LinkError`].
+pub async fn disown(link: &Link, key: &SharedKey, life: i64, led: &[i64]) -> Result<(), LinkError> {
+    const STATEMENT: &str =
+        "DELETE FROM fleet.flight WHERE key = $1 AND life = $2 AND landed_at IS NULL AND fence <> ALL ($3)";
+    let parameters: [Parameter<'_>; 3] =
+        [(&key.as_slice(), Type::BYTEA), (&life, Type::INT8), (&led, Type::INT8_ARRAY)];
+    link.maintain(STATEMENT, &parameters, MAINTENANCE_LIMIT).await.map(drop)
+}
+
 /// Reads the row of a flight that this node follows.
 ///
 /// # Errors
@@ -341,7 +366,7 @@ pub async fn poll(link: &Link, key: &SharedKey, fence: i64) -> Result<Followed, 
 /// # Errors
 /// [`LinkError`].
 pub async fn sweep(link: &Link, most: i64) -> Result<i64, LinkError> {
-    let rows = link.query(SWEEP, &[(&most, Type::INT8)]).await?;
+    let rows = link.maintain(SWEEP, &[(&most, Type::INT8)], MAINTENANCE_LIMIT).await?;
     Ok(only(&rows).try_get("swept")?)
 }
 
@@ -368,9 +393,9 @@ pub async fn compare_groups(
         ORDER BY 1, 2"#;
     let names: Vec<&str> = groups.iter().map(|(name, _)| *name).collect();
     let hashes: Vec<&[u8]> = groups.iter().map(|(_, hash)| hash.as_slice()).collect();
-    let rows = link
-        .query(STATEMENT, &[(&life, Type::INT8), (&names, Type::TEXT_ARRAY), (&hashes, Type::BYTEA_ARRAY)])
-        .await?;
+    let parameters: [Parameter<'_>; 3] =
+        [(&life, Type::INT8), (&names, Type::TEXT_ARRAY), (&hashes, Type::BYTEA_ARRAY)];
+    let rows = link.maintain(STATEMENT, &parameters, MAINTENANCE_LIMIT).await?;
     let differences = rows.iter().map(|row| Ok((row.try_get("group")?, row.try_get("node")?)));
     differences.collect()
 }
@@ -394,6 +419,7 @@ fn only(rows: &[Row]) -> &Row {
     rows.first().expect("a SELECT of subqueries returns one row")
 }
 
-fn micros(of: Duration) -> i64 {
+/// Microseconds, as statements take durations.
+pub(super) fn micros(of: Duration) -> i64 {
     i64::try_from(of.as_micros()).unwrap_or(i64::MAX)
 }

@@ -205,9 +205,16 @@ impl Session {
             None => Ok(Released::Unknown),
             Some(true) => Ok(Released::Alive),
             Some(false) => {
-                transaction.execute("DELETE FROM fleet.node WHERE node = $1", &[&node]).await?;
+                // The row is locked, and a node that began a life while this waited for the lock is seen here.
+                let deleted = transaction
+                    .execute(
+                        "DELETE FROM fleet.node WHERE node = $1 AND NOT EXISTS
+                           (SELECT FROM fleet.life l WHERE l.node = $1 AND NOT l.gone AND l.until > fleet.now())",
+                        &[&node],
+                    )
+                    .await?;
                 transaction.commit().await?;
-                Ok(Released::Free)
+                Ok(if deleted == 0 { Released::Alive } else { Released::Free })
             }
         }
     }

@@ -45,6 +45,16 @@ pub struct OrderedPurge {
     pub sealed: Option<Vec<u8>>,
 }
 
+/// The nodes that have not applied a purge.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NodesBehind {
+    /// Those with a current lease.
+    pub live: Vec<i16>,
+    /// Those whose lease has ended without a drain: they apply it before they share again, and until then they may answer
+    /// from their own caches.
+    pub away: Vec<i16>,
+}
+
 /// The purges after a number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PurgePage {
@@ -70,9 +80,10 @@ const AFTER: &str = r#"
 
 const REPORT: &str = "UPDATE fleet.life SET applied = greatest(applied, $2) WHERE id = $1 AND NOT gone";
 
+// A life that has ended without a drain may be that of a process that still answers from its cache.
 const BEHIND: &str = r#"
-    SELECT node FROM fleet.life
-    WHERE NOT gone AND until > fleet.now() AND applied < $1 ORDER BY node"#;
+    SELECT node, until > fleet.now() AS live FROM fleet.life
+    WHERE NOT gone AND applied < $1 ORDER BY node"#;
 
 const SWEEP: &str = r#"
     WITH old AS (
@@ -87,8 +98,10 @@ impl Link {
     /// [`LinkError`]; after a time-out it may be ordered.
     pub async fn order_purge(&self, order: &PurgeOrder<'_>, limit: Duration) -> Result<i64, LinkError> {
         let card = order.card.map(SharedKey::as_slice);
+        // Not through the pool, whose statements are ended after a second: every answer may have to be removed.
         let rows = self
-            .probe(
+            .dedicated("purge", limit)
+            .query(
                 ORDER,
                 &[
                     (&card, Type::BYTEA),
@@ -136,13 +149,17 @@ impl Link {
         self.probe(REPORT, &[(&life, Type::INT8), (&generation, Type::INT8)], limit).await.map(drop)
     }
 
-    /// The nodes with a current lease that have not applied this purge.
+    /// The nodes that have not applied this purge.
     ///
     /// # Errors
     /// [`LinkError`].
-    pub async fn nodes_behind(&self, generation: i64, limit: Duration) -> Result<Vec<i16>, LinkError> {
-        let rows = self.probe(BEHIND, &[(&generation, Type::INT8)], limit).await?;
-        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+    pub async fn nodes_behind(&self, generation: i64, limit: Duration) -> Result<NodesBehind, LinkError> {
+        let mut behind = NodesBehind::default();
+        for row in self.probe(BEHIND, &[(&generation, Type::INT8)], limit).await? {
+            let nodes = if row.try_get("live")? { &mut behind.live } else { &mut behind.away };
+            nodes.push(row.try_get("node")?);
+        }
+        Ok(behind)
     }
 
     /// Deletes purges that are older than this, but for the last one. A node that was away for longer empties its cache.

@@ -60,7 +60,7 @@ pub struct ReserveGrant {
 
 impl Link {
     /// Grants up to `block` calls of today. `lone` has a day and the calls of it that this node made without the fleet and
-    /// has not reported: they count first.
+    /// has not reported: they count first. Removes the rows of days that have long passed.
     ///
     /// # Errors
     /// [`LinkError`]; the grant may be lost then, and is never made twice.
@@ -74,6 +74,7 @@ impl Link {
         // excluded.granted is the block, and excluded.leased the calls to count first.
         let sql = format!(
             "WITH {TODAY},
+             old AS (DELETE FROM fleet.quota q USING today WHERE q.appid = $1 AND q.day < today.day - 40),
              lease AS (
                INSERT INTO fleet.quota AS q (appid, day, leased, granted)
                SELECT $1, day, n + least($2, greatest(0, $4 - n)), least($2, greatest(0, $4 - n))
@@ -104,7 +105,7 @@ impl Link {
     }
 
     /// Grants the reserve of a node, up to `reserve` calls per day, for the days after `known` from today to `ahead` days
-    /// after it. Removes the rows of days that have long passed.
+    /// after it.
     ///
     /// # Errors
     /// As [`Self::lease_calls`].
@@ -117,8 +118,7 @@ impl Link {
         ahead: u64,
     ) -> Result<Vec<ReserveGrant>, LinkError> {
         let sql = format!(
-            "WITH {TODAY},
-             old AS (DELETE FROM fleet.quota q USING today WHERE q.appid = $1 AND q.day < today.day - 40)
+            "WITH {TODAY}
              INSERT INTO fleet.quota AS q (appid, day, reserved, granted)
              SELECT $1, d, least($2, $4, $3), least($2, $4, $3)
              FROM today, generate_series(greatest(today.day, $5 + 1), today.day + $6) d ORDER BY d
@@ -129,7 +129,7 @@ impl Link {
         );
         let known = known.map_or(-1, to_sql);
         let rows = self
-            .query(
+            .maintain(
                 &sql,
                 &[
                     (&appid, Type::TEXT),
@@ -139,6 +139,8 @@ impl Link {
                     (&known, Type::INT8),
                     (&to_sql(ahead), Type::INT8),
                 ],
+                // No request waits for it.
+                Duration::from_millis(900),
             )
             .await?;
         rows.iter().map(|row| Ok(ReserveGrant { day: count(row, 0)?, granted: count(row, 1)? })).collect()

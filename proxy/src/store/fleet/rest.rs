@@ -6,7 +6,10 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::quota::micros;
-use super::{Link, LinkError};
+use super::{Link, LinkError, Parameter};
+
+/// Limit of a statement, which no request waits for.
+const LIMIT: Duration = Duration::from_millis(900);
 
 /// A cool-down or a refusal of an account.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,8 +55,9 @@ impl Link {
         const SQL: &str = "INSERT INTO fleet.rest AS r (appid, what, credentials, until, code, node)
             VALUES ($1, $2, $3, fleet.now() + $4 * interval '1 microsecond', $5, $6)
             ON CONFLICT (appid, what, credentials) DO UPDATE SET
-              (until, code, node) = (excluded.until, excluded.code, excluded.node)";
-        self.query(
+              (until, code, node) = (excluded.until, excluded.code, excluded.node)
+            WHERE r.until < excluded.until OR r.node = excluded.node";
+        self.maintain(
             SQL,
             &[
                 (&key.appid, Type::TEXT),
@@ -63,6 +67,7 @@ impl Link {
                 (&code, Type::TEXT),
                 (&i16::from(node), Type::INT2),
             ],
+            LIMIT,
         )
         .await
         .map(drop)
@@ -75,9 +80,9 @@ impl Link {
     pub async fn end_rest(&self, key: &RestKey) -> Result<(), LinkError> {
         const SQL: &str = "DELETE FROM fleet.rest WHERE (appid, what, credentials) = ($1, $2, $3)
             OR until < fleet.now() - interval '1 day'";
-        self.query(SQL, &[(&key.appid, Type::TEXT), (&key.what, Type::TEXT), (&key.credentials, Type::BYTEA)])
-            .await
-            .map(drop)
+        let parameters: [Parameter<'_>; 3] =
+            [(&key.appid, Type::TEXT), (&key.what, Type::TEXT), (&key.credentials, Type::BYTEA)];
+        self.maintain(SQL, &parameters, LIMIT).await.map(drop)
     }
 }
 
