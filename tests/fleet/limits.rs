@@ -97,6 +97,18 @@ async fn a_node_that_is_cut_off_spends_its_reserve_and_no_more() {
 }
 
 #[tokio::test]
+async fn a_reserve_is_used_although_the_day_of_the_fleet_is_spent() {
+    let fleet = Nodes::start_with(3, |setup, _| setup.set("account.0.calls_per_day", 300)).await;
+    beats(&fleet, 3).await;
+    let responses = look_up(&fleet, &[0, 1, 2], 0..330).await;
+    responses.last().unwrap().assert_refusal_for("72", "budget");
+    let before = fleet.carrier.count();
+    fleet[0].partition.set(Mode::Refuse);
+    look_up(&fleet, &[0], 400..420).await;
+    assert_eq!(fleet.carrier.count(), before + 6, "2 percent of 300");
+}
+
+#[tokio::test]
 async fn three_nodes_keep_to_the_rate_of_the_account() {
     let fleet = Nodes::start_with(3, |setup, _| {
         setup

@@ -322,3 +322,31 @@ async fn a_leader_that_is_paused_lands_late_and_changes_nothing() {
     tokio::time::sleep(Duration::from_millis(200)).await; // for a landing that must not happen
     assert_eq!(nodes.server.sql(landed).await, [before]);
 }
+
+#[tokio::test]
+async fn a_request_that_requires_a_fresher_response_makes_a_call() {
+    let nodes = nodes(|setup, _| setup.set("cache.max_age_floor", "0s")).await;
+    nodes[0].look_up(&MSISDN).await.assert_normal();
+    kept(&nodes, 1).await;
+    let fresher = nodes[1].get_with(&nodes[1].sign(&MSISDN), "Cache-Control: no-cache\r\n").await;
+    fresher.assert_normal();
+    assert_eq!(fresher.cache(), "fwd=uri-miss; stored");
+    assert_eq!(nodes.carrier.count(), 2);
+    let older = nodes[2].get_with(&nodes[2].sign(&MSISDN), "Cache-Control: max-age=3600\r\n").await;
+    assert!(older.cache().ends_with("detail=fleet"), "{older:?}");
+    assert_eq!(nodes.carrier.count(), 2);
+}
+
+#[tokio::test]
+async fn a_lead_whose_reply_was_lost_is_given_up() {
+    let nodes = nodes(|setup, _| setup).await;
+    nodes[0].partition.set(Mode::StallResponses);
+    nodes[0].look_up(&MSISDN).await.assert_normal();
+    let led = "SELECT count(*) FROM fleet.flight WHERE landed_at IS NULL";
+    assert_eq!(nodes.server.value(led).await, "1", "the statement took effect");
+    nodes[0].partition.set(Mode::Pass);
+    nodes[0].wait_until_shared().await;
+    eventually("the end of the flight", async || (nodes.server.value(led).await == "0").then_some(())).await;
+    nodes[1].look_up(&MSISDN).await.assert_normal();
+    assert_eq!(nodes.carrier.count(), 2);
+}

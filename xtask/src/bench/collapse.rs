@@ -54,7 +54,9 @@ pub(crate) fn command(options: &Options) -> Result<()> {
         .filter(|spec| options.only.is_empty() || options.only.iter().any(|name| name == spec.name))
         .collect();
     if specs.iter().any(|spec| spec.is_ours) {
-        Run::cargo("build --release --package cmiot-proxy --bin cmiot-proxy").run()?;
+        // As the other benches build it: with other features all would be compiled again.
+        Run::cargo("build --release --package cmiot-proxy --package cmiot-bench --bins --example floor")
+            .run()?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(all(&specs, options))

@@ -33,7 +33,8 @@ pub(super) fn stage() -> Result<()> {
             .ready()?
             // Cargo-fuzz starts cargo, which takes its compiler from here.
             .env("RUSTUP_TOOLCHAIN", NIGHTLY)
-            .args(["run", "--target-dir", "target/fuzz", target])
+            // More units build on both processors; the targets run for seconds.
+            .args(["run", "--codegen-units", "16", "--target-dir", "target/fuzz", target])
             .args([found, root().join("fuzz/corpus").join(target)])
             .args(["--", &format!("-max_total_time={SECONDS}"), "-timeout=10", "-rss_limit_mb=2048"])
             .run()?;

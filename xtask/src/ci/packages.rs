@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::bench::quick;
 use crate::package::{self, Written};
 use crate::run::{Run, root, target};
 use crate::systemd::{self, quickstart};
@@ -19,7 +20,8 @@ const LIMIT: Duration = Duration::from_secs(300);
 pub(super) fn stage() -> Result<()> {
     tools::install(&["iproute2", "lintian", "rpmlint"])?;
     // As the stage `bench` builds it.
-    Run::cargo("build --release --package cmiot-proxy --package cmiot-bench --bins --example floor").run()?;
+    quick(Run::cargo("build --release --package cmiot-proxy --package cmiot-bench --bins --example floor"))
+        .run()?;
     let program = target().join("release/cmiot-proxy");
     let folder = target().join("packages");
     let _ = fs::remove_dir_all(&folder); // of an earlier run
