@@ -32,7 +32,8 @@ fn here(text: &str, pairs: &[(&str, &str)]) -> String {
 /// The command of a service, with these words replaced.
 fn command_of(service: &Yaml, folder: &Path, pairs: &[(&str, &str)]) -> Command {
     let mut command = command(folder);
-    for word in strings(&service["command"]) {
+    let words = if service["command"].is_badvalue() { Vec::new() } else { strings(&service["command"]) };
+    for word in words {
         command.arg(pairs.iter().find(|(theirs, _)| *theirs == word).map_or(word, |(_, ours)| ours));
     }
     for (name, value) in service["environment"].as_hash().into_iter().flatten() {
