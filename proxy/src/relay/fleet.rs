@@ -87,8 +87,8 @@ impl Relay {
         None
     }
 
-    /// The longest time of a call: an attempt with its wait for the budget, once more as a retry, once more with another
-    /// password, and at each further account. A leader that ends is recognized by its life, long before.
+    /// The longest time of a call: attempts with their waits for the budget, one per account, one as a retry, one with another
+    /// password. A leader that ends is recognized by its life, long before.
     fn lease_time(&self) -> Duration {
         let config = self.config.load();
         let carrier = &config.carrier;
