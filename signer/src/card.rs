@@ -8,6 +8,7 @@
 //! `Display` and `as_str` print it in full.
 
 use core::fmt;
+use core::mem::MaybeUninit;
 
 use crate::credentials::plain_text;
 use crate::error::CardError;
@@ -127,6 +128,34 @@ impl Card {
                 Ok(imsi) => Ok(Self::Imsi(imsi)),
                 Err(error) => Err(error),
             },
+        }
+    }
+
+    /// Checks a number of the given kind and stores it in `place`, without a copy on the stack.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse); then `place` contains no valid card.
+    pub fn parse_into<'p>(
+        kind: CardKind,
+        text: &[u8],
+        place: &'p mut MaybeUninit<Self>,
+    ) -> Result<&'p Self, CardError> {
+        let card = place.write(match kind {
+            CardKind::Msisdn => Self::Msisdn(Msisdn(Text::EMPTY)),
+            CardKind::Iccid => Self::Iccid(Iccid(Text::EMPTY)),
+            CardKind::Imsi => Self::Imsi(Imsi(Text::EMPTY)),
+        });
+        let set = match card {
+            Self::Msisdn(Msisdn(place)) => place.set(text, Alphabet::Digits, Case::Kept),
+            Self::Iccid(Iccid(_)) if text.len() != Iccid::LEN => return Err(CardError::Iccid),
+            Self::Iccid(Iccid(place)) => place.set(text, Alphabet::Hex, Case::Upper),
+            Self::Imsi(Imsi(place)) => place.set(text, Alphabet::Digits, Case::Kept),
+        };
+        match (set, kind) {
+            (Ok(()), _) => Ok(card),
+            (Err(_), CardKind::Msisdn) => Err(CardError::Msisdn),
+            (Err(_), CardKind::Iccid) => Err(CardError::Iccid),
+            (Err(_), CardKind::Imsi) => Err(CardError::Imsi),
         }
     }
 
@@ -284,6 +313,21 @@ mod tests {
         assert_eq!(masked(CardKind::Imsi, "1"), "*");
         let card = Card::parse(CardKind::Msisdn, "14765004176").unwrap();
         assert_eq!(format!("{card:?}"), "Msisdn(1476****176)");
+    }
+
+    #[test]
+    fn in_place_is_the_same() {
+        for text in
+            ["", "1", "14765004176", "898602c99816c0445401", "898602g99816c0445401", "460079650004176", "1a"]
+        {
+            for kind in [CardKind::Msisdn, CardKind::Iccid, CardKind::Imsi] {
+                let mut place = MaybeUninit::uninit();
+                assert_eq!(
+                    Card::parse_into(kind, text.as_bytes(), &mut place).copied(),
+                    Card::parse(kind, text)
+                );
+            }
+        }
     }
 
     #[test]

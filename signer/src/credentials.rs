@@ -5,6 +5,7 @@
 //! The password is any sequence of bytes. It is used only in the token's hash, and is wiped when dropped.
 
 use core::fmt;
+use core::mem::MaybeUninit;
 use core::str::FromStr;
 
 use zeroize::Zeroize;
@@ -44,6 +45,19 @@ impl AppId {
             Err(fault) => Err(from_fault(fault)),
         }
     }
+
+    /// Checks an appid and stores it in `place`, without a copy on the stack.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse); then `place` contains no valid appid.
+    pub fn parse_into<'p>(
+        text: &[u8],
+        place: &'p mut MaybeUninit<Self>,
+    ) -> Result<&'p Self, CredentialError> {
+        let this = place.write(Self(Text::EMPTY));
+        this.0.set(text, Alphabet::Alphanumeric, Case::Kept).map_err(from_fault)?;
+        Ok(this)
+    }
 }
 
 impl Ebid {
@@ -59,6 +73,19 @@ impl Ebid {
             Ok(text) => Ok(Self(text)),
             Err(fault) => Err(from_fault(fault)),
         }
+    }
+
+    /// Checks an ebid and stores it in `place`, without a copy on the stack.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse); then `place` contains no valid ebid.
+    pub fn parse_into<'p>(
+        text: &[u8],
+        place: &'p mut MaybeUninit<Self>,
+    ) -> Result<&'p Self, CredentialError> {
+        let this = place.write(Self(Text::EMPTY));
+        this.0.set(text, Alphabet::Alphanumeric, Case::Kept).map_err(from_fault)?;
+        Ok(this)
     }
 }
 
@@ -199,6 +226,15 @@ mod tests {
         }
         assert!(Ebid::parse(&"0".repeat(32)).is_ok());
         assert_eq!(Ebid::parse(&"0".repeat(33)), Err(CredentialError::TooLong));
+    }
+
+    #[test]
+    fn in_place_is_the_same() {
+        for text in ["100001", "", "10 1", &"A".repeat(27)] {
+            let (mut appid, mut ebid) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+            assert_eq!(AppId::parse_into(text.as_bytes(), &mut appid).copied(), AppId::parse(text));
+            assert_eq!(Ebid::parse_into(text.as_bytes(), &mut ebid).copied(), Ebid::parse(text));
+        }
     }
 
     #[test]

@@ -4,6 +4,10 @@
 //! pieces of any size and writes its body to the caller's buffer. `exchange` does both, blocking or async. The byte
 //! stream is responsible for timeouts.
 //!
+//! After any failure a response may still come. It must not be taken for the next lookup's: hang up and dial again; where
+//! that is not possible, discard what comes until the line is silent. The proxy names the request in each response
+//! (`cmiot-transid`), and the reader refuses another request's; the carrier does not.
+//!
 //! ```
 //! use cmiot_signer::http::{Decoder, Endpoint};
 //! # use cmiot_signer::{AppId, Card, CardKind, Ebid, PATH, Password, Reply, Sequence, Signer, Stamp};
@@ -14,7 +18,7 @@
 //! let len = Endpoint::new("192.168.1.10:8080", PATH)?.write_into(&request, &mut buffer)?;
 //! assert!(buffer[..len].starts_with(b"GET /v2/userstatusrealsingle?appid=100001&transid="));
 //!
-//! let mut decoder = Decoder::new();
+//! let mut decoder = Decoder::for_transid(request.transid());
 //! assert!(!decoder.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 26\r\n\r\n", &mut buffer)?);
 //! assert!(decoder.feed(br#"{"status":"7","result":[]}"#, &mut buffer)?);
 //! assert_eq!(Reply::parse(decoder.response(&buffer).body)?.code(), "7");
@@ -28,7 +32,9 @@ mod response;
 use core::error::Error;
 use core::fmt;
 
-pub use exchange::{exchange, exchange_async, receive, receive_async, send, send_async};
+pub use exchange::{
+    exchange, exchange_async, receive, receive_async, receive_into, receive_into_async, send, send_async,
+};
 pub use request::{Endpoint, Method};
 pub use response::{Decoder, Response};
 
@@ -41,8 +47,12 @@ pub enum HttpError {
     BadPath,
     /// The connection was closed before the response was complete.
     Truncated,
+    /// The first line is not one of HTTP: an echo of the request, a message of the modem, or another service.
+    NotHttp,
     /// The response is not HTTP/1, or its framing is contradictory.
     Malformed,
+    /// The response names the transid of another request: it came late, after that request was given up.
+    OtherRequest,
     /// The response's head, or a line of its framing, is longer than [`Decoder::MAX_HEAD`].
     HeadTooLong,
     /// The response's body does not fit into the buffer.
@@ -72,8 +82,17 @@ impl fmt::Display for HttpError {
             Self::BadHost => "the host is not a name or address with an optional port: leave out http://",
             Self::BadPath => "the path must begin with '/' and be percent-encoded where needed",
             Self::Truncated => "the connection was closed within the response: retry on a new one",
+            Self::NotHttp => {
+                "the first line is not HTTP: the modem echoes the request (ATE0 ends that) or reports something \
+                 (RING, CONNECT, +CREG: switch its messages off), or host and port are wrong: wait for silence, \
+                 then retry on a new connection"
+            }
             Self::Malformed => {
-                "the response is not HTTP/1: check host and port, then retry on a new connection"
+                "the response is not valid HTTP/1: bytes were lost, or the modem put a message between them: wait \
+                 for silence, then retry on a new connection"
+            }
+            Self::OtherRequest => {
+                "the response answers an earlier request: wait for silence, then retry on a new connection"
             }
             Self::HeadTooLong => "the response's head is too long: check host and port",
             Self::BodyTooLong => {

@@ -37,9 +37,9 @@
 //! ## `card`: [`Card`], [`Msisdn`], [`Iccid`], [`Imsi`]
 //! Exactly one number that identifies a card. `Debug` masks it.
 //!
-//! ## `stamp`: [`Stamp`]
-//! Civil time at UTC+8 from Unix seconds, or from the `Date` of an HTTP response. An unset clock is an error, not the
-//! year 1970.
+//! ## `stamp`: [`Stamp`], [`DateLimits`]
+//! Civil time at UTC+8 from Unix seconds, or from the `Date` of an HTTP response, which may set a clock within limits. An
+//! unset clock is an error, not the year 1970.
 //!
 //! ## `sequence`: [`Sequence`], [`Node`], [`Counter`]
 //! Eight digits that distinguish lookups of the same second: counted in RAM or leased from flash, within the
@@ -118,6 +118,6 @@ pub use request::{PATH, QUERY_MAX, SignedRequest, Signer, TARGET_MAX};
 pub use sequence::{Counter, Node, Sequence, SequenceSource};
 #[cfg(feature = "flash")]
 pub use sequence::{LeaseError, Leased};
-pub use stamp::Stamp;
+pub use stamp::{DateError, DateLimits, Stamp};
 pub use token::Token;
 pub use transid::Transid;

@@ -194,6 +194,12 @@ impl<'a> Reply<'a> {
         self.code.as_str()
     }
 
+    /// The envelope code as bytes, without the cost of proving that they are UTF-8.
+    #[must_use]
+    pub fn code_bytes(&self) -> &[u8] {
+        self.code.0.as_bytes()
+    }
+
     /// Whether the code is `0` and there is a result.
     #[must_use]
     pub fn is_ok(&self) -> bool {
@@ -303,6 +309,15 @@ impl Status {
             Self::AwaitingActivation => "07",
             Self::NoSuchNumber => "99",
             Self::Unknown(unknown) => unknown.as_str(),
+        }
+    }
+
+    /// [`code`](Self::code) as bytes, without the cost of proving that they are UTF-8.
+    #[must_use]
+    pub fn code_bytes(&self) -> &[u8] {
+        match self {
+            Self::Unknown(unknown) => unknown.0.as_bytes(),
+            known => known.code().as_bytes(),
         }
     }
 

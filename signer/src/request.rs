@@ -92,6 +92,18 @@ impl<'a> Signer<'a> {
         self.sign_transid(Transid::new(self.appid, stamp, sequence), card)
     }
 
+    /// The length in bytes of the query of a lookup of `card`.
+    #[must_use]
+    pub fn query_len(&self, card: &Card) -> usize {
+        "appid=&transid=&ebid=&token=".len()
+            + 2 * self.appid.as_bytes().len()
+            + TAIL_LEN
+            + self.ebid.as_bytes().len()
+            + Token::LEN
+            + name(card).len()
+            + card.as_bytes().len()
+    }
+
     /// Signs a lookup directly into a buffer and returns the query's length. The bytes are those of
     /// `sign(…).query_into(out)`; this function is for chips whose stack has no room for a [`SignedRequest`] as well.
     ///
@@ -340,6 +352,7 @@ mod tests {
         let owned = Password::new(b"example-password").unwrap();
         let in_flash = Signer::with_static_password(&appid, &ebid, b"example-password").unwrap();
         let query = |signer: Signer<'_>| signer.sign(Stamp::FIRST, Sequence::FIRST, &card).query();
+        assert_eq!(in_flash.query_len(&card), query(in_flash).len());
         assert_eq!(query(in_flash), query(Signer::new(&appid, &ebid, &owned)));
         assert!(!format!("{in_flash:?}").contains("example-password"));
         assert_eq!(Signer::with_static_password(&appid, &ebid, b"").err(), Some(CredentialError::Empty));

@@ -6,11 +6,13 @@
 //! on a Cortex-M. A clock that was never set reads 1970, which is an error.
 
 mod date;
+mod limits;
 
 use core::fmt;
 use core::str::FromStr;
 
 use crate::error::StampError;
+pub use limits::{DateError, DateLimits};
 
 /// A second between `20000101000000` and `20991231235959` at UTC+8.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

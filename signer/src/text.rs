@@ -22,27 +22,36 @@ impl<const N: usize> Text<N> {
     ///
     /// `const`, so that a firmware's credentials can be checked at compile time and stay in flash.
     pub(crate) const fn checked(text: &[u8], alphabet: Alphabet, case: Case) -> Result<Self, Fault> {
+        let mut this = Self::EMPTY;
+        match this.set(text, alphabet, case) {
+            Ok(()) => Ok(this),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// [`checked`](Self::checked) in place: the move of a text would link `memcpy`. `self` is empty; after a fault its
+    /// content is unspecified.
+    pub(crate) const fn set(&mut self, text: &[u8], alphabet: Alphabet, case: Case) -> Result<(), Fault> {
         if text.is_empty() {
             return Err(Fault::Empty);
         }
         if text.len() > N {
             return Err(Fault::TooLong);
         }
-        let mut this = Self::EMPTY;
         // `for` is not allowed in a const fn.
         let mut at = 0;
         while at < text.len() {
             if !alphabet.has(text[at]) {
                 return Err(Fault::BadCharacter);
             }
-            this.bytes[at] = match case {
+            self.bytes[at] = match case {
                 Case::Kept => text[at],
                 Case::Upper => text[at].to_ascii_uppercase(),
             };
             at += 1;
         }
-        this.len = text.len() as u8;
-        Ok(this)
+        self.len = text.len() as u8;
+        Ok(())
     }
 
     /// Appends all of `more`, or nothing if it does not fit.

@@ -51,7 +51,7 @@ pub fn http() -> bool {
     let request = black_box(&SIGNER).sign(stamp, sequence, black_box(&CARD));
     let written = black_box(&ENDPOINT).write_into(&request, &mut buffer);
     black_box(&buffer);
-    let mut decoder = Decoder::new();
+    let mut decoder = Decoder::for_transid(request.transid());
     written.is_ok() && decoder.feed(black_box(RESPONSE), &mut buffer) == Ok(true)
 }
 
@@ -85,6 +85,7 @@ static ENDPOINT: Endpoint<'static> = match Endpoint::new("192.168.1.10:8080", PA
     Ok(endpoint) => endpoint,
     Err(_) => panic!("checked when compiled"),
 };
-static RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 66\r\n\
+static RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
+    cmiot-transid: KTTNJFBF5JXVLS2024022900000080000001\r\ncontent-length: 66\r\n\
     date: Thu, 29 Feb 2024 16:00:00 GMT\r\n\r\n\
     {\"status\":\"0\",\"message\":\"\\u6b63\\u786e\",\"result\":[{\"STATUS\":\"00\"}]}";

@@ -14,7 +14,6 @@ use super::HttpError;
 use crate::error::BufferTooSmall;
 use crate::request::SignedRequest;
 use crate::stamp::div_rem;
-use crate::text::copy;
 
 /// The destination of lookups, and the method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,45 +63,63 @@ impl<'a> Endpoint<'a> {
         self
     }
 
+    /// The length of the whole request in bytes.
+    #[must_use]
+    pub fn request_len(&self, request: &SignedRequest<'_>) -> usize {
+        let mut len = 0;
+        self.pieces(request, &mut |piece| len += piece.len());
+        len
+    }
+
     /// Writes the whole request into a buffer and returns its length.
     ///
     /// # Errors
     /// When it does not fit; then nothing was written.
     pub fn write_into(&self, request: &SignedRequest<'_>, out: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let length = length(request);
-        let groups = self.pieces(request, &length);
-        let len = groups.iter().flatten().map(|piece| piece.len()).sum();
-        let mut rest = out.get_mut(..len).ok_or(BufferTooSmall)?;
-        for piece in groups.iter().flatten() {
-            rest = copy(piece, rest).ok_or(BufferTooSmall)?;
+        let len = self.request_len(request);
+        if len > out.len() {
+            return Err(BufferTooSmall);
         }
-        Ok(len)
+        Ok(self.write_from(0, request, out))
     }
 
-    /// The request in pieces, some of them empty: request line and headers, with the query in the request line (GET)
-    /// or after the headers (POST). `length` comes from [`length`].
-    pub(super) fn pieces<'p>(
-        &'p self,
-        request: &'p SignedRequest<'_>,
-        length: &'p [u8; 3],
-    ) -> [[&'p [u8]; 10]; 4] {
-        const NONE: &[u8] = b"";
-        let (path, host, query) = (self.path.as_bytes(), self.host.as_bytes(), request.parts());
-        let connection: &[u8] = if self.keep_alive { b"keep-alive" } else { b"close" };
-        let (version, name): (&[u8], &[u8]) = (b" HTTP/1.1\r\nHost: ", b"\r\nConnection: ");
-        match self.method {
-            Method::Get => [
-                [b"GET ", path, b"?", NONE, NONE, NONE, NONE, NONE, NONE, NONE],
-                query,
-                [version, host, name, connection, b"\r\n\r\n", NONE, NONE, NONE, NONE, NONE],
-                [NONE; 10],
-            ],
-            Method::Post => [
-                [b"POST ", path, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE],
-                [version, host, name, connection, NONE, NONE, NONE, NONE, NONE, NONE],
-                [FORM, length, b"\r\n\r\n", NONE, NONE, NONE, NONE, NONE, NONE, NONE],
-                query,
-            ],
+    /// Writes as much of the request as fits, from its byte `start` on, and returns the count.
+    pub(super) fn write_from(&self, start: usize, request: &SignedRequest<'_>, out: &mut [u8]) -> usize {
+        let (mut skip, mut len) = (start, 0);
+        self.pieces(request, &mut |piece| {
+            let skipped = skip.min(piece.len());
+            skip -= skipped;
+            let room = out.get_mut(len..).unwrap_or_default();
+            for (slot, &byte) in room.iter_mut().zip(piece.get(skipped..).unwrap_or_default()) {
+                *slot = byte;
+                len += 1;
+            }
+        });
+        len
+    }
+
+    /// Hands out the request in pieces: request line and headers, with the query in the request line (GET) or after
+    /// the headers (POST).
+    fn pieces(&self, request: &SignedRequest<'_>, piece: &mut dyn FnMut(&[u8])) {
+        let query = request.parts();
+        let post = self.method == Method::Post;
+        piece(if post { b"POST " } else { b"GET " });
+        piece(self.path.as_bytes());
+        if !post {
+            piece(b"?");
+            query.iter().for_each(|part| piece(part));
+        }
+        piece(b" HTTP/1.1\r\nHost: ");
+        piece(self.host.as_bytes());
+        piece(b"\r\nConnection: ");
+        piece(if self.keep_alive { b"keep-alive" } else { b"close" });
+        if post {
+            piece(FORM);
+            piece(&length(&query));
+        }
+        piece(b"\r\n\r\n");
+        if post {
+            query.iter().for_each(|part| piece(part));
         }
     }
 }
@@ -110,9 +127,9 @@ impl<'a> Endpoint<'a> {
 const FORM: &[u8] = b"\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: ";
 
 /// The query's length in three digits.
-pub(super) fn length(request: &SignedRequest<'_>) -> [u8; 3] {
+fn length(query: &[&[u8]]) -> [u8; 3] {
     const { assert!(crate::request::QUERY_MAX < 1000, "three digits") };
-    let mut rest = request.parts().iter().map(|part| part.len() as u32).sum();
+    let mut rest = query.iter().map(|part| part.len() as u32).sum();
     // Not a loop over units: a division by a variable links a panic.
     [div_rem(&mut rest, 100), div_rem(&mut rest, 10), rest].map(|digit| b'0' + digit as u8)
 }

@@ -1,12 +1,15 @@
 //! Response parser: RFC 9112, sections 4 to 8, one byte at a time.
 //!
-//! Content-Length, chunked coding or the end of the connection (HTTP/1.0) delimits the body. Interim responses (100
-//! Continue) are skipped. Four header fields are read: three for the framing of the body, and `Date`, which sets
-//! clocks. The others are skipped at any length, up to a limit for the head as a whole. Contradictory framing is an
+//! Content-Length, chunked coding or the end of the connection (HTTP/1.0) delimits the body. Empty lines before the
+//! status line and interim responses (100 Continue) are skipped. Five header fields are read: three for the framing of
+//! the body, `Date`, which sets clocks, and `cmiot-transid`, which names the request that is answered. The others are
+//! skipped at any length, up to a limit for the head as a whole. A folded field is one line. Contradictory framing is an
 //! error.
 
 use super::HttpError;
+use crate::sequence::Sequence;
 use crate::stamp::Stamp;
+use crate::transid::{self, Transid};
 
 /// A complete response, with any status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +18,7 @@ pub struct Response<'a> {
     pub status: u16,
     /// The body; [`Reply`](crate::Reply) reads it.
     pub body: &'a [u8],
-    /// The server's `Date`, if it sent one: sets the clock of a gateway that has none.
+    /// The server's `Date`, if it sent one. A clock is set from it within [`DateLimits`](crate::DateLimits).
     pub date: Option<Stamp>,
     /// Whether the connection can carry another lookup.
     pub reusable: bool,
@@ -24,10 +27,16 @@ pub struct Response<'a> {
 /// Incremental response parser; it accepts pieces of any size.
 #[derive(Clone, Debug)]
 pub struct Decoder {
-    state: State,
     /// The current line's first bytes, without its end.
     line: [u8; LINE],
     line_len: usize,
+    message: Message,
+}
+
+/// The response so far, without the current line.
+#[derive(Clone, Debug)]
+struct Message {
+    state: State,
     /// Bytes of the head so far, or of the current line after the head.
     head: usize,
     status: u16,
@@ -38,6 +47,8 @@ pub struct Decoder {
     /// Bytes of the body or of a chunk that are still missing.
     remaining: u32,
     body: usize,
+    /// Stamp and sequence of the request.
+    request: Option<(Stamp, Sequence)>,
 }
 
 /// A line of the head or of the framing, without its end.
@@ -53,6 +64,8 @@ struct Line<'a> {
 enum State {
     StatusLine,
     Header,
+    /// The first byte after a header line: a blank continues that line.
+    Fold,
     /// `remaining` bytes.
     Body,
     /// All bytes until the connection ends.
@@ -63,67 +76,79 @@ enum State {
     ChunkEnd,
     Trailer,
     End,
+    Failed(HttpError),
 }
 
-/// Line buffer: the longest line that is read, `Date: Sun, 06 Nov 1994 08:49:37 GMT`, and some white space.
-const LINE: usize = 48;
+/// Line buffer: the longest line that is read, `cmiot-transid` with 48 characters, some white space, and its CR.
+const LINE: usize = 72;
 
 impl Decoder {
     /// The longest head accepted, in bytes.
     pub const MAX_HEAD: usize = 8192;
 
-    /// A parser in front of the first byte.
+    /// A parser in front of the first byte, for the response to any request.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            state: State::StatusLine,
-            line: [0; LINE],
-            line_len: 0,
-            head: 0,
-            status: 0,
-            date: None,
-            length: None,
-            chunked: false,
-            reusable: false,
-            remaining: 0,
-            body: 0,
-        }
+        Self { line: [0; LINE], line_len: 0, message: Message::new(None) }
+    }
+
+    /// A parser for the response to the request with this transid. The proxy repeats the transid in `cmiot-transid`; a
+    /// response that names another one is an error. The carrier sends no such header, and its responses are read as
+    /// [`new`](Self::new) reads them.
+    #[must_use]
+    pub fn for_transid(transid: &Transid) -> Self {
+        Self::for_parts(transid.stamp(), transid.sequence())
+    }
+
+    /// [`for_transid`](Self::for_transid), from the parts of the transid. The appid is not compared.
+    #[must_use]
+    pub const fn for_parts(stamp: Stamp, sequence: Sequence) -> Self {
+        Self { line: [0; LINE], line_len: 0, message: Message::new(Some((stamp, sequence))) }
     }
 
     /// Reads `input` and returns whether the response is complete. The body is written to `body`, which must be the
     /// same buffer in every call. Bytes after the response are dropped and make the connection unusable.
     ///
     /// # Errors
-    /// When the response is invalid, or the body does not fit. The decoder cannot be used afterwards.
+    /// When the response is invalid, answers another request, or the body does not fit. Every later call returns the
+    /// same error.
     pub fn feed(&mut self, input: &[u8], body: &mut [u8]) -> Result<bool, HttpError> {
+        let mut at = self.message.body;
+        self.feed_to(input, |byte| {
+            let slot = body.get_mut(at).map(|slot| *slot = byte);
+            at += 1;
+            slot.is_some()
+        })
+    }
+
+    /// [`feed`](Self::feed), with the body handed to `push`, one byte per call; it returns false if it has no room.
+    ///
+    /// # Errors
+    /// As [`feed`](Self::feed).
+    pub fn feed_to(&mut self, input: &[u8], mut push: impl FnMut(u8) -> bool) -> Result<bool, HttpError> {
         for &byte in input {
-            match self.state {
-                State::End => self.reusable = false,
-                State::Rest => self.push_byte(byte, body)?,
-                State::Body | State::Chunk => {
-                    self.push_byte(byte, body)?;
-                    self.remaining = self.remaining.saturating_sub(1);
-                    if self.remaining == 0 {
-                        self.state = if self.state == State::Chunk { State::ChunkEnd } else { State::End };
-                    }
-                }
-                _ => self.line_byte(byte)?,
+            if let Err(error) = self.byte(byte, &mut push) {
+                self.message.state = State::Failed(error);
             }
         }
-        Ok(self.state == State::End)
+        match self.message.state {
+            State::Failed(error) => Err(error),
+            state => Ok(state == State::End),
+        }
     }
 
     /// Ends the response because the connection was closed, which delimits some bodies.
     ///
     /// # Errors
-    /// When the response is not complete.
+    /// When the response is not complete, or has failed before.
     pub fn close(&mut self) -> Result<(), HttpError> {
-        self.reusable = false;
-        match self.state {
+        self.message.reusable = false;
+        match self.message.state {
             State::Rest | State::End => {
-                self.state = State::End;
+                self.message.state = State::End;
                 Ok(())
             }
+            State::Failed(error) => Err(error),
             _ => Err(HttpError::Truncated),
         }
     }
@@ -131,24 +156,55 @@ impl Decoder {
     /// The response, once it is complete; `body` is the buffer passed to [`feed`](Self::feed).
     #[must_use]
     pub fn response<'a>(&self, body: &'a [u8]) -> Response<'a> {
+        let message = &self.message;
         Response {
-            status: self.status,
-            body: body.get(..self.body).unwrap_or_default(),
-            date: self.date,
-            reusable: self.reusable && self.state == State::End,
+            status: message.status,
+            body: body.get(..message.body).unwrap_or_default(),
+            date: message.date,
+            reusable: message.reusable && message.state == State::End,
         }
     }
 
-    fn push_byte(&mut self, byte: u8, body: &mut [u8]) -> Result<(), HttpError> {
-        *body.get_mut(self.body).ok_or(HttpError::BodyTooLong)? = byte;
-        self.body += 1;
+    /// The body's length in bytes so far.
+    #[must_use]
+    pub const fn body_len(&self) -> usize {
+        self.message.body
+    }
+
+    fn byte(&mut self, byte: u8, push: &mut impl FnMut(u8) -> bool) -> Result<(), HttpError> {
+        let message = &mut self.message;
+        match message.state {
+            State::End => message.reusable = false,
+            State::Rest | State::Body | State::Chunk => {
+                if !push(byte) {
+                    return Err(HttpError::BodyTooLong);
+                }
+                message.body += 1;
+                if message.state != State::Rest {
+                    message.remaining = message.remaining.saturating_sub(1);
+                    if message.remaining == 0 {
+                        let chunk = message.state == State::Chunk;
+                        message.state = if chunk { State::ChunkEnd } else { State::End };
+                    }
+                }
+            }
+            State::Failed(_) => {}
+            _ => self.line_byte(byte)?,
+        }
         Ok(())
     }
 
     fn line_byte(&mut self, byte: u8) -> Result<(), HttpError> {
-        self.head += 1;
-        if self.head > Self::MAX_HEAD {
+        self.message.head += 1;
+        if self.message.head > Self::MAX_HEAD {
             return Err(HttpError::HeadTooLong);
+        }
+        if self.message.state == State::Fold {
+            self.message.state = State::Header;
+            // RFC 9112, 5.2: the end of a folded line is replaced by a blank; here its own first blank.
+            if byte != b' ' && byte != b'\t' {
+                self.end_line()?;
+            }
         }
         if byte != b'\n' {
             if let Some(slot) = self.line.get_mut(self.line_len) {
@@ -158,22 +214,52 @@ impl Decoder {
             self.line_len += 1;
             return Ok(());
         }
-        let line = self.line;
-        let truncated = self.line_len > LINE;
-        let line = line.get(..self.line_len.min(LINE)).unwrap_or_default();
         // A bare LF is accepted, as RFC 9112, section 2.2, allows.
-        let bytes = line.strip_suffix(b"\r").unwrap_or(line);
+        if let Some(last) = self.line_len.checked_sub(1)
+            && self.line.get(last) == Some(&b'\r')
+        {
+            self.line_len = last;
+        }
+        if self.message.state == State::Header && self.line_len > 0 {
+            self.message.state = State::Fold;
+            return Ok(());
+        }
+        self.end_line()
+    }
+
+    fn end_line(&mut self) -> Result<(), HttpError> {
+        let bytes = self.line.get(..self.line_len.min(LINE)).unwrap_or_default();
+        let line = Line { bytes, truncated: self.line_len > LINE };
         self.line_len = 0;
-        self.take_line(Line { bytes, truncated })
+        self.message.take_line(line)
+    }
+}
+
+impl Message {
+    const fn new(request: Option<(Stamp, Sequence)>) -> Self {
+        Self {
+            state: State::StatusLine,
+            head: 0,
+            status: 0,
+            date: None,
+            length: None,
+            chunked: false,
+            reusable: false,
+            remaining: 0,
+            body: 0,
+            request,
+        }
     }
 
     fn take_line(&mut self, line: Line<'_>) -> Result<(), HttpError> {
         match self.state {
+            // RFC 9112, 2.2; a modem ends its messages with one.
+            State::StatusLine if line.bytes.is_empty() => {}
             State::StatusLine => self.status_line(line.bytes)?,
             State::Header if line.bytes.is_empty() => self.end_of_head()?,
             State::Header => self.header(line)?,
             State::ChunkSize => {
-                self.remaining = chunk_size(line.bytes)?;
+                self.remaining = chunk_size(line)?;
                 self.state = if self.remaining == 0 { State::Trailer } else { State::Chunk };
                 self.head = 0;
             }
@@ -191,11 +277,21 @@ impl Decoder {
 
     /// `HTTP/1.1 200 OK`; the reason phrase may be missing or truncated.
     fn status_line(&mut self, line: &[u8]) -> Result<(), HttpError> {
-        let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'0'..=b'9', b' ', status @ ..] = line else {
-            return Err(HttpError::Malformed);
+        let [b'H', b'T', b'T', b'P', b'/', rest @ ..] = line else {
+            return Err(HttpError::NotHttp);
         };
-        let ([a @ b'1'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9']
-        | [a @ b'1'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', ..]) = status
+        let ([b'1', b'.', minor @ b'0'..=b'9', b' ', a @ b'1'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9']
+        | [
+            b'1',
+            b'.',
+            minor @ b'0'..=b'9',
+            b' ',
+            a @ b'1'..=b'5',
+            b @ b'0'..=b'9',
+            c @ b'0'..=b'9',
+            b' ',
+            ..,
+        ]) = rest
         else {
             return Err(HttpError::Malformed);
         };
@@ -210,30 +306,39 @@ impl Decoder {
         let mut halves = bytes.splitn(2, |&byte| byte == b':');
         let name = halves.next().unwrap_or_default();
         let value = halves.next().map(<[u8]>::trim_ascii);
-        // A folded line, or a blank before the colon, could hide one of the names below.
+        // A blank before the colon could hide one of the names below.
         if name.iter().any(u8::is_ascii_whitespace) || value.is_none() && !truncated {
             return Err(HttpError::Malformed);
         }
+        // An incomplete value is none.
+        let whole = value.filter(|_| !truncated);
         if name.eq_ignore_ascii_case(b"date") && !truncated {
             self.date = value.and_then(|value| Stamp::from_http_date(value).ok());
         } else if name.eq_ignore_ascii_case(b"content-length") {
-            let length = value.filter(|_| !truncated).and_then(decimal).ok_or(HttpError::Malformed)?;
+            let length = whole.and_then(decimal).ok_or(HttpError::Malformed)?;
             if self.length.is_some_and(|earlier| earlier != length) {
                 return Err(HttpError::Malformed);
             }
             self.length = Some(length);
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            // The request allowed no other coding, and a second "chunked" would be one.
-            if truncated || self.chunked || !value.is_some_and(|value| value.eq_ignore_ascii_case(b"chunked"))
-            {
-                return Err(HttpError::Malformed);
+            // The request allowed no other coding, and a second "chunked" would be one. "identity" of RFC 2616 is none.
+            let value = whole.ok_or(HttpError::Malformed)?;
+            if !value.eq_ignore_ascii_case(b"identity") {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(HttpError::Malformed);
+                }
+                self.chunked = true;
             }
-            self.chunked = true;
         } else if name.eq_ignore_ascii_case(b"connection") {
             let value = value.unwrap_or_default();
             let close =
                 value.split(|&byte| byte == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"close"));
             self.reusable &= !close && !truncated;
+        } else if name.eq_ignore_ascii_case(b"cmiot-transid")
+            && let Some((stamp, sequence)) = self.request
+            && !whole.is_some_and(|value| ends_with(value, &transid::tail(stamp, sequence)))
+        {
+            return Err(HttpError::OtherRequest);
         }
         Ok(())
     }
@@ -243,9 +348,9 @@ impl Decoder {
             // The request asked for no change of protocol.
             (101, ..) | (_, true, Some(_)) => return Err(HttpError::Malformed),
             (100..=199, ..) => {
-                let head = self.head;
-                *self = Self::new();
-                self.head = head;
+                self.date = None;
+                self.length = None;
+                self.chunked = false;
                 State::StatusLine
             }
             (204 | 304, ..) | (_, false, Some(0)) => State::End,
@@ -266,26 +371,37 @@ impl Default for Decoder {
     }
 }
 
-/// Reads at most 7 hexadecimal digits, up to the end, a blank or an extension.
-fn chunk_size(line: &[u8]) -> Result<u32, HttpError> {
-    let end = line.iter().position(|byte| b"; \t".contains(byte)).unwrap_or(line.len());
-    let digits = line.get(..end).unwrap_or_default();
-    if digits.is_empty() || digits.len() > 7 {
+/// Reads a chunk's size: leading zeros and at most 7 hexadecimal digits, up to the end, a blank or an extension.
+fn chunk_size(line: Line<'_>) -> Result<u32, HttpError> {
+    let end = line.bytes.iter().position(|byte| b"; \t".contains(byte));
+    // The digits of a truncated line are all there only if something follows them.
+    if end.is_none() && line.truncated {
         return Err(HttpError::Malformed);
     }
-    digits.iter().try_fold(0, |size, &digit| {
-        let value = char::from(digit).to_digit(16).ok_or(HttpError::Malformed)?;
-        Ok(size << 4 | value)
-    })
+    let digits = line.bytes.get(..end.unwrap_or(line.bytes.len())).unwrap_or_default();
+    number(digits, 16, 7).ok_or(HttpError::Malformed)
 }
 
-/// Reads one to nine digits.
+/// Reads a decimal number: leading zeros and at most nine digits.
 fn decimal(digits: &[u8]) -> Option<u32> {
-    if digits.is_empty() || digits.len() > 9 {
-        return None;
+    number(digits, 10, 9)
+}
+
+/// Reads one digit or more; after the leading zeros at most `most`, which fit 32 bits.
+fn number(digits: &[u8], base: u32, most: u32) -> Option<u32> {
+    let (mut number, mut left) = (0u32, most);
+    for &digit in digits {
+        let value = char::from(digit).to_digit(base)?;
+        if number > 0 || value > 0 {
+            left = left.checked_sub(1)?;
+        }
+        number = number.wrapping_mul(base).wrapping_add(value);
     }
-    digits.iter().try_fold(0, |number, &digit| {
-        let value = char::from(digit).to_digit(10)?;
-        Some(number * 10 + value)
-    })
+    (!digits.is_empty()).then_some(number)
+}
+
+/// Whether a value is longer than `tail` and ends with it.
+fn ends_with(value: &[u8], tail: &[u8]) -> bool {
+    // Byte by byte: slices are compared by `memcmp`.
+    value.len() > tail.len() && value.iter().rev().zip(tail.iter().rev()).all(|(a, b)| a == b)
 }

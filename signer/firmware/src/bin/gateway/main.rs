@@ -1,8 +1,8 @@
 //! A gateway: it signs a lookup, sends it through its UART, reads the response and acts on it.
 //!
-//! It handles the faults of real gateways: no clock, a wrong clock, no response, half a response, a wrong password. It
-//! sets its clock from a refusal's `Date`, retries a lookup without a response, and stops at a refusal that a retry
-//! cannot change. Every step prints a line on the console, which the end-to-end tests read; `settings` lists the
+//! It handles the faults of real gateways: no clock, a wrong clock, no response, half a response, a late response, noise
+//! on the line, a wrong password. It sets its clock from a refusal's `Date` within limits, retries a lookup without a
+//! valid response after longer and longer pauses, and stops at a refusal that a retry cannot change. Every step prints a line on the console, which the end-to-end tests read; `settings` lists the
 //! arguments.
 #![no_std]
 #![no_main]
@@ -14,7 +14,7 @@ use core::fmt::Write;
 
 use cmiot_signer::http::{Endpoint, receive, send};
 use cmiot_signer::{
-    Leased, PATH, Refusal, Reply, ReplyError, Sequence, SequenceSource, Signer, Stamp, Status,
+    DateLimits, Leased, PATH, Refusal, Reply, ReplyError, Sequence, SequenceSource, Signer, Stamp, Status,
 };
 use cmiot_signer_firmware::MACHINE;
 use cmiot_signer_firmware::clock::{self, Clock};
@@ -29,8 +29,14 @@ macro_rules! print_line {
     ($($text:tt)*) => { writeln!(Console, $($text)*).unwrap_or_default() };
 }
 
-/// Attempts per lookup: enough for a proxy to restart, and few enough for a carrier that is down for long.
-const ATTEMPTS: u32 = 20;
+/// Attempts per lookup: with the pauses between them enough for a proxy to restart, and few enough for a carrier that is
+/// down for long.
+const ATTEMPTS: u32 = 8;
+/// Milliseconds of the first pause after a failure; each further one is twice as long, up to the longest.
+const PAUSE: u32 = 1_000;
+const LONGEST_PAUSE: u32 = 32_000;
+/// Milliseconds of silence before a request: a few characters, at any baud rate.
+const SILENCE: u32 = 20;
 /// Seconds of deviation from which the clock is set. The proxy refuses stamps that deviate by minutes.
 const CLOCK_TOLERANCE: u64 = 60;
 
@@ -73,7 +79,7 @@ enum Outcome {
     Known(Status),
     /// The carrier or the proxy refused the lookup.
     Refused,
-    /// There was no response, or an incomplete one.
+    /// There was no response, or no valid one.
     Lost,
     /// The clock was set: a retry may succeed.
     ClockSet,
@@ -82,6 +88,7 @@ enum Outcome {
 impl Gateway<'_> {
     /// Looks the card up and retries where that can help. Returns whether its status is known.
     fn look_up(&mut self, number: u32) -> bool {
+        let mut pause = PAUSE;
         for attempt in 1..=ATTEMPTS {
             match self.attempt() {
                 Outcome::Known(status) => {
@@ -89,7 +96,12 @@ impl Gateway<'_> {
                     return true;
                 }
                 Outcome::Refused => break,
-                Outcome::Lost | Outcome::ClockSet => {}
+                Outcome::Lost => {
+                    // The response, or the rest of it, may still come. A modem that can hang up does that instead.
+                    self.modem.discard(pause.max(self.settings.timeout));
+                    pause = (2 * pause).min(LONGEST_PAUSE);
+                }
+                Outcome::ClockSet => {}
             }
         }
         print_line!("lookup {number}: failed");
@@ -114,10 +126,10 @@ impl Gateway<'_> {
         };
         print_line!("ask {}", request.transid());
 
-        self.modem.discard();
+        self.modem.discard(SILENCE);
         let mut body = [0; 512];
         let response = match send(&mut self.modem, &endpoint, &request)
-            .and_then(|()| receive(&mut self.modem, &mut body))
+            .and_then(|()| receive(&mut self.modem, &request, &mut body))
         {
             Ok(response) => response,
             Err(error) => {
@@ -141,19 +153,28 @@ impl Gateway<'_> {
             }
             Err(error) => {
                 print_line!("response {}: {error}", response.status);
-                if error == ReplyError::Truncated { Outcome::Lost } else { Outcome::Refused }
+                match error {
+                    // A byte was lost, or the modem put a message between them; or a front end is out of service.
+                    ReplyError::Truncated | ReplyError::Malformed | ReplyError::NotJson => Outcome::Lost,
+                    _ => Outcome::Refused,
+                }
             }
         }
     }
 
-    /// Sets the clock to the response's time, if it deviates too much.
+    /// Sets the clock to the response's time, if it deviates too much, and within limits.
     fn set_clock(&mut self, date: Stamp) -> bool {
-        let wrong = date.to_unix().abs_diff(self.clock.unix()) > CLOCK_TOLERANCE;
-        if wrong {
-            self.clock.set(date.to_unix());
-            print_line!("clock set to {date}");
+        let clock = self.clock.unix();
+        if date.to_unix().abs_diff(clock) <= CLOCK_TOLERANCE {
+            return false;
         }
-        wrong
+        if let Err(error) = DateLimits::new(self.settings.built).check(clock, date) {
+            print_line!("clock kept: {error}");
+            return false;
+        }
+        self.clock.set(date.to_unix());
+        print_line!("clock set to {date}");
+        true
     }
 }
 

@@ -23,9 +23,17 @@ impl Modem {
         Self { uart: Uart::new(), timeout }
     }
 
-    /// Discards the rest of an earlier response.
-    pub(crate) fn discard(&mut self) {
-        while self.uart.receive().is_some() {}
+    /// Discards what comes until the line was silent for `silence` milliseconds, for four times as long at most.
+    pub(crate) fn discard(&mut self, silence: u32) {
+        let start = milliseconds();
+        let mut last = start;
+        while milliseconds().wrapping_sub(last) <= silence
+            && milliseconds().wrapping_sub(start) / 4 <= silence
+        {
+            if self.uart.receive().is_some() {
+                last = milliseconds();
+            }
+        }
     }
 }
 

@@ -7,13 +7,17 @@
 //! | `msisdn` | the card |
 //! | `node` | its node, of two digits |
 //! | `clock` | Unix seconds at start; without it the clock is unset |
+//! | `built` | Unix seconds of the firmware's build, before which no `Date` sets the clock; default [`BUILT`] |
 //! | `lookups` | the number of lookups; default 1; formerly `look-ups` |
 //! | `timeout` | milliseconds to wait for the next byte; default 10,000; formerly `patience` |
 //! | `reset` | `1`: reset after the lookups, once, and repeat them |
 
-use cmiot_signer::{AppId, Card, CardKind, Ebid, Node, Password};
+use cmiot_signer::{AppId, Card, CardKind, Ebid, Node, Password, Stamp};
 use cmiot_signer_firmware::clock::Clock;
 use cmiot_signer_firmware::console;
+
+/// 2026-01-01. A real firmware takes the time of its build.
+const BUILT: u32 = 1_767_225_600;
 
 pub(crate) struct Settings<'a> {
     pub(crate) appid: AppId,
@@ -24,6 +28,7 @@ pub(crate) struct Settings<'a> {
     pub(crate) node: Node,
     /// Unix seconds at start, if known.
     clock: Option<u64>,
+    pub(crate) built: Stamp,
     pub(crate) lookups: u32,
     /// Milliseconds.
     pub(crate) timeout: u32,
@@ -49,6 +54,7 @@ impl<'a> Settings<'a> {
                 Some(text) => Some(text.parse().ok()?),
                 None => None,
             },
+            built: Stamp::from_unix(number("built", BUILT)?.into()).ok()?,
             lookups: number("lookups", number("look-ups", 1)?)?,
             timeout: number("timeout", number("patience", 10_000)?)?,
             reset: value("reset") == Some("1"),
