@@ -18,199 +18,233 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Success.
+/* This library's version: major x 65536 + minor x 256 + patch. */
+#define CMIOT_SIGNER_VERSION 256
+
+/* Success. */
 #define CMIOT_OK 0
 
-// A pointer is NULL, or an account was never initialised.
-#define CMIOT_E_NULL -1
+/* A pointer is NULL. */
+#define CMIOT_E_NULL (-1)
 
-// The text and its NUL do not fit into the buffer; nothing was written.
-#define CMIOT_E_BUFFER -2
+/* The text and its NUL do not fit into the buffer; nothing was written. */
+#define CMIOT_E_BUFFER (-2)
 
-// The appid is not 1 to 26 of 0-9A-Za-z.
-#define CMIOT_E_APPID -10
+/* The struct was not filled by its function: cmiot_account_init, cmiot_http_begin, cmiot_lease_mount or
+ * cmiot_reply_scan was not called, or failed; or the response is not complete yet. */
+#define CMIOT_E_UNFILLED (-3)
 
-// The ebid is not 1 to 32 of 0-9A-Za-z.
-#define CMIOT_E_EBID -11
+/* The appid is not 1 to 26 of 0-9A-Za-z. */
+#define CMIOT_E_APPID (-10)
 
-// The password is not 1 to 256 bytes.
-#define CMIOT_E_PASSWORD -12
+/* The ebid is not 1 to 32 of 0-9A-Za-z. */
+#define CMIOT_E_EBID (-11)
 
-// The card's kind is unknown, or its number is invalid for that kind.
-#define CMIOT_E_CARD -20
+/* The password is not 1 to 256 bytes. */
+#define CMIOT_E_PASSWORD (-12)
 
-// The clock was never set: it reads a time before the year 2000.
-#define CMIOT_E_CLOCK_UNSET -30
+/* The card's kind is unknown, or its number is invalid for that kind. */
+#define CMIOT_E_CARD (-20)
 
-// The clock reads a time after the year 2099: milliseconds, perhaps.
-#define CMIOT_E_CLOCK_LATE -31
+/* The clock was never set: it reads a time before the year 2000. */
+#define CMIOT_E_CLOCK_UNSET (-30)
 
-// The date is not in the format of an HTTP Date header, or not of the years 2000 to 2099.
-#define CMIOT_E_DATE -32
+/* The clock reads a time after the year 2099: milliseconds, perhaps. */
+#define CMIOT_E_CLOCK_LATE (-31)
 
-// The sequence is not 1 to 99999999, or a node has more than 7 digits.
-#define CMIOT_E_SEQUENCE -40
+/* The date is not in the format of an HTTP Date header, or not of the years 2000 to 2099. */
+#define CMIOT_E_DATE (-32)
 
-// One of the flash functions failed.
-#define CMIOT_E_FLASH -41
+/* The date may not set this clock: it is before the firmware's build or decades after it, or the step is too large. */
+#define CMIOT_E_DATE_LIMITS (-33)
 
-// The flash's pages are too small, its write unit is not one of those listed, or a block is 0.
-#define CMIOT_E_FLASH_LAYOUT -42
+/* The sequence is not 1 to 99999999, or a node has more than 7 digits. */
+#define CMIOT_E_SEQUENCE (-40)
 
-// Written bytes do not read back: the flash page is worn.
-#define CMIOT_E_FLASH_WORN -43
+/* One of the flash functions failed. cmiot_lease_mount: nothing could be read. */
+#define CMIOT_E_FLASH (-41)
 
-// Four billion numbers were leased: erase both pages and restart.
-#define CMIOT_E_SEQUENCE_SPENT -44
+/* The flash's pages are too small, its write unit is not one of those listed, or a block is 0. */
+#define CMIOT_E_FLASH_LAYOUT (-42)
 
-// The reply ends too early: read on, or retry.
-#define CMIOT_E_TRUNCATED -50
+/* Written bytes do not read back: call again; if that fails each time, the flash page is worn. */
+#define CMIOT_E_FLASH_WORN (-43)
 
-// The reply is not valid JSON.
-#define CMIOT_E_MALFORMED -51
+/* Four billion numbers were leased: erase both pages and restart. */
+#define CMIOT_E_SEQUENCE_SPENT (-44)
 
-// The reply is not JSON at all: a web page, perhaps.
-#define CMIOT_E_NOT_JSON -52
+/* The reply ends too early: read on, or retry. */
+#define CMIOT_E_TRUNCATED (-50)
 
-// The reply is longer than 64 KiB.
-#define CMIOT_E_TOO_LONG -53
+/* The reply is not valid JSON. */
+#define CMIOT_E_MALFORMED (-51)
 
-// The reply is nested deeper than 16.
-#define CMIOT_E_TOO_DEEP -54
+/* The reply is not JSON at all: a web page, perhaps. */
+#define CMIOT_E_NOT_JSON (-52)
 
-// The reply has a duplicate key.
-#define CMIOT_E_DUPLICATE -55
+/* The reply is longer than 64 KiB. */
+#define CMIOT_E_TOO_LONG (-53)
 
-// The reply is JSON, but not the carrier's envelope.
-#define CMIOT_E_NOT_ENVELOPE -56
+/* The reply is nested deeper than 16. */
+#define CMIOT_E_TOO_DEEP (-54)
 
-// The carrier refused the lookup: see code and message.
-#define CMIOT_E_REFUSED -60
+/* The reply has a duplicate key. */
+#define CMIOT_E_DUPLICATE (-55)
 
-// The carrier accepted the lookup, but sent no result.
-#define CMIOT_E_NO_RESULT -61
+/* The reply is JSON, but not the carrier's envelope. */
+#define CMIOT_E_NOT_ENVELOPE (-56)
 
-// The result has no STATUS: it belongs to another operation.
-#define CMIOT_E_NO_STATUS -62
+/* The carrier refused the lookup: see code and message. */
+#define CMIOT_E_REFUSED (-60)
 
-// The host is not a name or address with an optional port, or the path does not begin with /.
-#define CMIOT_E_URL -70
+/* The carrier accepted the lookup, but sent no result. */
+#define CMIOT_E_NO_RESULT (-61)
 
-// The response is not HTTP/1.
-#define CMIOT_E_HTTP -71
+/* The result has no STATUS: it belongs to another operation. */
+#define CMIOT_E_NO_STATUS (-62)
 
-// The response's head is longer than 8 KiB, or its body is longer than the buffer.
-#define CMIOT_E_HTTP_LONG -72
+/* The host is not a name or address with an optional port, or the path does not begin with /. */
+#define CMIOT_E_URL (-70)
 
-// The connection was closed within the response.
-#define CMIOT_E_HTTP_CLOSED -73
+/* The response is not valid HTTP/1: bytes were lost, or the modem put a message between them. */
+#define CMIOT_E_HTTP (-71)
 
-// A STATUS that the carrier's page does not list: see cmiot_reply_status_text.
+/* The response's head is longer than 8 KiB, or its body is longer than the buffer. */
+#define CMIOT_E_HTTP_LONG (-72)
+
+/* The connection was closed within the response. */
+#define CMIOT_E_HTTP_CLOSED (-73)
+
+/* The first line is not one of HTTP: the modem echoes the request (ATE0 ends that) or reports something (RING, CONNECT,
+ * +CREG: switch its messages off), or host and port are wrong. */
+#define CMIOT_E_NOT_HTTP (-74)
+
+/* The response answers an earlier request, which was given up. */
+#define CMIOT_E_OTHER_REQUEST (-75)
+
+/* A STATUS that the carrier's page does not list: see cmiot_reply_status_text. */
 #define CMIOT_STATUS_UNKNOWN 1000
 
-// A card identified by its telephone number: 1 to 13 digits.
+/* A card identified by its telephone number: 1 to 13 digits. */
 #define CMIOT_MSISDN 0
 
-// A card identified by its serial number: 20 of 0-9A-Fa-f.
+/* A card identified by its serial number: 20 of 0-9A-Fa-f. */
 #define CMIOT_ICCID 1
 
-// A card identified by its subscriber identity: 1 to 15 digits.
+/* A card identified by its subscriber identity: 1 to 15 digits. */
 #define CMIOT_IMSI 2
 
-// Buffer size that is enough for every query with its NUL.
+/* Buffer size that is enough for every query with its NUL. */
 #define CMIOT_QUERY_SIZE 226
 
-// An account: appid, ebid and a pointer to the password. Its fields are private to the library.
-// All zeros mean that it was not initialised.
+/* An account: appid, ebid and a pointer to the password. Its fields are private to the library. */
 typedef struct cmiot_account {
   size_t words[18];
 } cmiot_account;
 
-// A text of `len` bytes, which needs no NUL.
+/* A text of `len` bytes, which needs no NUL. */
 typedef struct cmiot_text {
-  // The first byte.
+  /* The first byte. */
   const char *ptr;
-  // The number of bytes.
+  /* The number of bytes. */
   size_t len;
 } cmiot_text;
 
-// A card, identified by one of its numbers.
+/* A card, identified by one of its numbers. */
 typedef struct cmiot_card {
-  // CMIOT_MSISDN, CMIOT_ICCID or CMIOT_IMSI.
+  /* CMIOT_MSISDN, CMIOT_ICCID or CMIOT_IMSI. */
   int32_t kind;
-  // The number.
+  /* The number. */
   struct cmiot_text number;
 } cmiot_card;
 
-// The destination of lookups over HTTP.
+/* The destination of lookups over HTTP. */
 typedef struct cmiot_endpoint {
-  // The value of the Host header, the proxy's name or address and port: `192.168.1.10:8080`.
+  /* The value of the Host header, the proxy's name or address and port: `192.168.1.10:8080`. */
   struct cmiot_text host;
-  // The path of the operation, such as `/v2/userstatusrealsingle`.
+  /* The path of the operation, such as `/v2/userstatusrealsingle`. */
   struct cmiot_text path;
-  // With 0 the connection carries one lookup; otherwise the request asks to keep it for further ones.
+  /* With 0 the connection carries one lookup; otherwise the request asks to keep it for further ones. */
   int32_t keep_alive;
 } cmiot_endpoint;
 
-// Parser of an HTTP response. Its fields are private to the library.
+/* Parser of an HTTP response. Its fields are private to the library. */
 typedef struct cmiot_http {
-  size_t words[32];
+  size_t words[40];
 } cmiot_http;
 
-// A counter in flash. Its fields are private to the library.
+/* A counter in flash. Its fields are private to the library. */
 typedef struct cmiot_lease {
-  size_t words[20];
+  size_t words[22];
 } cmiot_lease;
 
-// The caller's flash: two pages that are used for nothing else, and three functions, which return 0 on success.
-//
-// Offsets count from the first page, which begins at 0; the second begins at `page_size`.
+/* The caller's flash: two pages that are used for nothing else, and three functions, which return 0 on success.
+ *
+ * Offsets count from the first page, which begins at 0; the second begins at `page_size`. */
 typedef struct cmiot_flash {
-  // Passed to the functions unchanged.
+  /* Passed to the functions unchanged. */
   void *context;
-  // Reads `len` bytes: always 8.
+  /* Reads `len` bytes: always 8. Bytes that cannot be read, as after a power cut in a flash with error correction, are
+   * a failure; they count as used. */
   int32_t (*read)(void *context, uint32_t offset, uint8_t *bytes, size_t len);
-  // Writes `len` bytes: 8, or `write_size` if that is more, at a multiple of `len`.
+  /* Writes `len` bytes: 8, or `write_size` if that is more, at a multiple of `len`. */
   int32_t (*write)(void *context, uint32_t offset, const uint8_t *bytes, size_t len);
-  // Erases a page, to 0xFF: the one at 0 or the one at `page_size`.
+  /* Erases a page, to 0xFF, 0x00 or another value: the one at 0 or the one at `page_size`. */
   int32_t (*erase)(void *context, uint32_t offset);
-  // Bytes per page: one or more erase units, and at least 512 or 64 times `write_size`, whichever is more.
+  /* Bytes per page: one or more erase units, and at least 512 or 64 times `write_size`, whichever is more. */
   uint32_t page_size;
-  // Bytes per write unit: 1, 2, 4, 8, 16 or 32.
+  /* Bytes per write unit: a power of two from 1 to 512. */
   uint32_t write_size;
 } cmiot_flash;
 
-// A reply. Its fields are private to the library.
+/* A reply. Its fields are private to the library. */
 typedef struct cmiot_reply {
-  size_t words[16];
+  size_t words[18];
 } cmiot_reply;
 
 #ifdef __cplusplus
 extern "C" {
-#endif // __cplusplus
+#endif /* __cplusplus */
 
-// Checks an account's credentials and stores them in `account`.
-//
-// The password is not copied: it must stay in its place, unchanged, as long as the account is used. A constant in
-// flash is suitable; the caller wipes a password in RAM. A password is any sequence of bytes. Nothing is trimmed: a
-// newline is part of it.
-//
-// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_APPID, CMIOT_E_EBID, CMIOT_E_PASSWORD.
+/* The version of the library that is linked. It should be CMIOT_SIGNER_VERSION, the version of this header. */
+uint32_t cmiot_version(void);
+
+/* Checks an account's credentials and stores them in `account`.
+ *
+ * The password is not copied: it must stay in its place, unchanged, as long as the account is used. A constant in
+ * flash is suitable; the caller wipes a password in RAM. A password is any sequence of bytes. Nothing is trimmed: a
+ * newline is part of it.
+ *
+ * Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_APPID, CMIOT_E_EBID, CMIOT_E_PASSWORD; then the account cannot be used. */
 int32_t cmiot_account_init(struct cmiot_account *account,
                            struct cmiot_text appid,
                            struct cmiot_text ebid,
                            struct cmiot_text password);
 
-// Reads the value of an HTTP `Date` header, such as `Sun, 06 Nov 1994 08:49:37 GMT`, into seconds since 1970, UTC.
-// A device without a clock sends a lookup, which is refused for its stamp, and sets its clock from the refusal.
-//
-// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_DATE, CMIOT_E_CLOCK_LATE.
+/* Reads the value of an HTTP `Date` header, such as `Sun, 29 Nov 2026 10:00:00 GMT`, into seconds since 1970, UTC.
+ * A device without a clock sends a lookup, which is refused for its stamp, and sets its clock from the refusal, if
+ * cmiot_date_check permits.
+ *
+ * Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_DATE, CMIOT_E_CLOCK_LATE. */
 int32_t cmiot_date_to_unix(struct cmiot_text date,
                            uint64_t *unix_seconds);
 
-// Signs a lookup of a card, as cmiot_sign does, and writes it as a whole HTTP request: GET, Host, Connection.
-//
-// Returns the request's length, or CMIOT_E_URL, or a code of cmiot_sign; then nothing was written.
+/* Whether `date`, from a response, may set a clock that reads `clock` (0 if it was never set). All times are seconds
+ * since 1970, UTC; `built` is the time of the firmware's build, and `largest_step` a number of seconds (86400 if 0).
+ *
+ * A date before `built` or 20 years after it sets no clock. A clock that reads such a time cannot be right, and any
+ * other date sets it; otherwise the step is limited. Plain HTTP protects no header: whoever is on the path can send
+ * any date, and record lookups that are signed for that time.
+ *
+ * Returns CMIOT_OK, or CMIOT_E_DATE_LIMITS, or CMIOT_E_CLOCK_UNSET, CMIOT_E_CLOCK_LATE for `date` or `built`. */
+int32_t cmiot_date_check(uint64_t clock,
+                         uint64_t date,
+                         uint64_t built,
+                         uint32_t largest_step);
+
+/* Signs a lookup of a card, as cmiot_sign does, and writes it as a whole HTTP request: GET, Host, Connection.
+ *
+ * Returns the request's length, or CMIOT_E_URL, or a code of cmiot_sign; then nothing was written. */
 int32_t cmiot_http_request(const struct cmiot_account *account,
                            uint64_t unix_seconds,
                            uint32_t sequence,
@@ -219,113 +253,129 @@ int32_t cmiot_http_request(const struct cmiot_account *account,
                            char *request,
                            size_t capacity);
 
-// Prepares to read a response, whose body is written to `body`. The buffer must stay in its place until it was read.
-//
-// Returns CMIOT_OK or CMIOT_E_NULL.
+/* Prepares to read the response to the request with this time and sequence, as passed to cmiot_http_request. The body
+ * is written to `body`, which must stay in its place until it was read. Nothing is written yet.
+ *
+ * The proxy names the request in each response. cmiot_http_feed refuses the response to another request, which came
+ * late; the carrier's responses name none. A sequence of 0 accepts the response to any request.
+ *
+ * Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_CLOCK_UNSET, CMIOT_E_CLOCK_LATE, CMIOT_E_SEQUENCE. */
 int32_t cmiot_http_begin(struct cmiot_http *http,
+                         uint64_t unix_seconds,
+                         uint32_t sequence,
                          uint8_t *body,
                          size_t body_capacity);
 
-// Reads a piece of the response, of any size.
-//
-// Returns 1 when the response is complete, 0 when more is missing, or CMIOT_E_NULL, CMIOT_E_HTTP, CMIOT_E_HTTP_LONG;
-// then call cmiot_http_begin again, on a new connection.
+/* Reads a piece of the response, of any size. The piece may be in the body's buffer, from its beginning on: each byte
+ * is read before one is written to its place.
+ *
+ * Returns 1 when the response is complete, 0 when more is missing, or CMIOT_E_NULL, CMIOT_E_UNFILLED, CMIOT_E_HTTP,
+ * CMIOT_E_NOT_HTTP, CMIOT_E_HTTP_LONG, CMIOT_E_OTHER_REQUEST; then every call returns the same until cmiot_http_begin
+ * is called again. After any failure, a time-out included, the rest of the response may still come and must not be
+ * taken for the next one's: hang up and dial again, or discard what comes until the line is silent. */
 int32_t cmiot_http_feed(struct cmiot_http *http,
                         const uint8_t *piece,
                         size_t piece_len);
 
-// Reports that the connection was closed, which ends a response without a declared length.
-//
-// Returns 1 when the response is complete, or CMIOT_E_NULL, CMIOT_E_HTTP_CLOSED.
+/* Reports that the connection was closed, which ends a response without a declared length.
+ *
+ * Returns 1 when the response is complete, or CMIOT_E_NULL, CMIOT_E_UNFILLED, CMIOT_E_HTTP_CLOSED, or the failure of
+ * cmiot_http_feed. */
 int32_t cmiot_http_close(struct cmiot_http *http);
 
-// The length of the body, once the response is complete.
-//
-// Returns it, or CMIOT_E_NULL.
+/* The length of the body, once the response is complete.
+ *
+ * Returns it, or CMIOT_E_NULL, CMIOT_E_UNFILLED, or the failure of cmiot_http_feed. */
 int32_t cmiot_http_body_len(struct cmiot_http *http);
 
-// The response's HTTP status. Proxy and carrier send 200 even for a refusal.
-//
-// Returns it, 0 before it was read, or CMIOT_E_NULL.
+/* The response's HTTP status. Proxy and carrier send 200 even for a refusal.
+ *
+ * Returns it, 0 before it was read, or CMIOT_E_NULL, CMIOT_E_UNFILLED. */
 int32_t cmiot_http_status(struct cmiot_http *http);
 
-// Whether the connection can carry another lookup after this response.
-//
-// Returns 1 if so, 0 if not, or CMIOT_E_NULL.
+/* Whether the connection can carry another lookup after this response.
+ *
+ * Returns 1 if so, 0 if not, or CMIOT_E_NULL, CMIOT_E_UNFILLED. */
 int32_t cmiot_http_reusable(struct cmiot_http *http);
 
-// The server's clock in seconds since 1970, UTC, from the response's Date header: for a device without a clock.
-//
-// Returns CMIOT_OK, or CMIOT_E_NULL, or CMIOT_E_DATE if there is none.
+/* The server's clock in seconds since 1970, UTC, from the response's Date header: for a device without a clock. See
+ * cmiot_date_check before it sets a clock.
+ *
+ * Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_UNFILLED, or CMIOT_E_DATE if there is none. */
 int32_t cmiot_http_date(struct cmiot_http *http,
                         uint64_t *unix_seconds);
 
-// Finds the highest number that was ever leased in the flash, and prepares to continue from it. Nothing is written
-// yet. Pages that were never used may contain anything.
-//
-// The numbers are those of the device's node, as in cmiot_sequence_next, and `block` of them are leased per write: a
-// power cut or a reset loses the rest of a block, and repeats none. A page is erased once per 128 blocks, so that the
-// two last for 128 x endurance x `block` numbers. `flash` is copied; its functions must stay valid.
-//
-// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_SEQUENCE for the node, CMIOT_E_FLASH, CMIOT_E_FLASH_LAYOUT.
+/* Finds the highest number that was ever leased in the flash, and prepares to continue from it. Nothing is written
+ * yet. Pages that were never used may contain anything. The page with the highest number is never erased.
+ *
+ * The numbers are those of the device's node, as in cmiot_sequence_next, and `block` of them are leased per write: a
+ * power cut or a reset loses the rest of a block, and repeats none. A page is erased once per 128 blocks, so that the
+ * two last for 128 x endurance x `block` numbers. `flash` is copied; its functions must stay valid.
+ *
+ * Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_SEQUENCE for the node, CMIOT_E_FLASH, CMIOT_E_FLASH_LAYOUT; then the lease
+ * cannot be used. */
 int32_t cmiot_lease_mount(struct cmiot_lease *lease,
                           const struct cmiot_flash *flash,
                           uint32_t node_digits,
                           uint32_t node,
                           uint32_t block);
 
-// The next number, for one lookup. It writes to the flash once per `block` numbers, before it returns the first.
-//
-// Returns the number, or CMIOT_E_NULL, CMIOT_E_FLASH, CMIOT_E_FLASH_WORN, CMIOT_E_SEQUENCE_SPENT.
+/* The next number, for one lookup. It writes to the flash once per `block` numbers, before it returns the first.
+ *
+ * Returns the number, or CMIOT_E_NULL, CMIOT_E_UNFILLED, CMIOT_E_FLASH, CMIOT_E_FLASH_WORN, CMIOT_E_SEQUENCE_SPENT. */
 int32_t cmiot_lease_next(struct cmiot_lease *lease);
 
-// Reads a reply: the whole body of one HTTP response, and nothing else.
-//
-// `body` must stay in its place, unchanged, until the last call of cmiot_reply_message. On failure `reply` is empty.
-//
-// Returns CMIOT_OK for a reply with any code, or CMIOT_E_NULL, CMIOT_E_TRUNCATED and the codes after it.
+/* Reads a reply: the whole body of one HTTP response, and nothing else.
+ *
+ * `body` must stay in its place, unchanged, until the last call of cmiot_reply_message.
+ *
+ * Returns CMIOT_OK for a reply with any code, or CMIOT_E_NULL, CMIOT_E_TRUNCATED and the codes after it; then the other
+ * functions return the same. */
 int32_t cmiot_reply_scan(struct cmiot_reply *reply,
                          const uint8_t *body,
                          size_t body_len);
 
-// The card's status: 0 normal, 1 one-way barred, 2 barred, 3 pre-cancelled, 4 cancelled, 5 transferred, 6 dormant,
-// 7 awaiting activation, 99 no such number, or CMIOT_STATUS_UNKNOWN.
-//
-// Returns it, or CMIOT_E_NULL, CMIOT_E_REFUSED, CMIOT_E_NO_RESULT, CMIOT_E_NO_STATUS, or the result of
-// cmiot_reply_scan.
+/* The card's status: 0 normal, 1 one-way barred, 2 barred, 3 pre-cancelled, 4 cancelled, 5 transferred, 6 dormant,
+ * 7 awaiting activation, 99 no such number, or CMIOT_STATUS_UNKNOWN.
+ *
+ * Returns it, or CMIOT_E_NULL, CMIOT_E_UNFILLED, CMIOT_E_REFUSED, CMIOT_E_NO_RESULT, CMIOT_E_NO_STATUS, or the failure
+ * of cmiot_reply_scan. */
 int32_t cmiot_reply_status(const struct cmiot_reply *reply);
 
-// The number of results. Only the first is read.
-//
-// Returns the number, or CMIOT_E_NULL.
+/* The number of results. Only the first is read.
+ *
+ * Returns the number, or CMIOT_E_NULL, CMIOT_E_UNFILLED, or the failure of cmiot_reply_scan. */
 int32_t cmiot_reply_results(const struct cmiot_reply *reply);
 
-// Writes the envelope code: "0", "10", "01016". 17 bytes are always enough.
-//
-// Returns its length, or CMIOT_E_NULL, CMIOT_E_BUFFER.
-int32_t cmiot_reply_code(const struct cmiot_reply *reply, char *out, size_t capacity);
+/* Writes the envelope code: "0", "10", "01016". 17 bytes are always enough.
+ *
+ * Returns its length, or CMIOT_E_NULL, CMIOT_E_UNFILLED, CMIOT_E_BUFFER, or the failure of cmiot_reply_scan. */
+int32_t cmiot_reply_code(const struct cmiot_reply *reply,
+                         char *out,
+                         size_t capacity);
 
-// Writes the card's STATUS as received: "00", or up to 16 bytes of an unknown one; empty if there is none.
-//
-// Returns its length, or CMIOT_E_NULL, CMIOT_E_BUFFER.
+/* Writes the card's STATUS as received: "00", or up to 16 bytes of an unknown one; empty if there is none.
+ *
+ * Returns its length, or CMIOT_E_NULL, CMIOT_E_UNFILLED, CMIOT_E_BUFFER, or the failure of cmiot_reply_scan. */
 int32_t cmiot_reply_status_text(const struct cmiot_reply *reply,
                                 char *out,
                                 size_t capacity);
 
-// Writes the envelope's message, decoded to UTF-8, as far as whole characters fit; empty if there is none.
-//
-// Returns the length written, or CMIOT_E_NULL, CMIOT_E_BUFFER when there is no room for the NUL.
+/* Writes the envelope's message, decoded to UTF-8, as far as whole characters fit; empty if there is none.
+ *
+ * Returns the length written, or CMIOT_E_NULL, CMIOT_E_UNFILLED, CMIOT_E_BUFFER when there is no room for the NUL, or
+ * the failure of cmiot_reply_scan. */
 int32_t cmiot_reply_message(const struct cmiot_reply *reply,
                             char *out,
                             size_t capacity);
 
-// Signs a lookup of a card and writes its query, `appid=...&transid=...&ebid=...&token=...&msisdn=...`.
-//
-// `unix_seconds` is the time in seconds since 1970, UTC; `sequence` (1 to 99999999) is a number that no device of the
-// appid has used in the same second: see cmiot_sequence_next.
-//
-// Returns the query's length, or CMIOT_E_NULL, CMIOT_E_BUFFER, CMIOT_E_CLOCK_UNSET, CMIOT_E_CLOCK_LATE,
-// CMIOT_E_SEQUENCE, CMIOT_E_CARD; then the query is empty.
+/* Signs a lookup of a card and writes its query, `appid=...&transid=...&ebid=...&token=...&msisdn=...`.
+ *
+ * `unix_seconds` is the time in seconds since 1970, UTC; `sequence` (1 to 99999999) is a number that no device of the
+ * appid has used in the same second: see cmiot_sequence_next.
+ *
+ * Returns the query's length, or CMIOT_E_NULL, CMIOT_E_UNFILLED, CMIOT_E_BUFFER, CMIOT_E_CLOCK_UNSET,
+ * CMIOT_E_CLOCK_LATE, CMIOT_E_SEQUENCE, CMIOT_E_CARD; then nothing was written. */
 int32_t cmiot_sign(const struct cmiot_account *account,
                    uint64_t unix_seconds,
                    uint32_t sequence,
@@ -333,20 +383,20 @@ int32_t cmiot_sign(const struct cmiot_account *account,
                    char *query,
                    size_t capacity);
 
-// The number after `previous` within the device's node: the numbers that begin with `node`, written in `node_digits`
-// digits (0 to 7; 0 digits and node 0 mean all numbers). The first number follows the last one, and every `previous`
-// that does not belong to the node, such as 0.
-//
-// Devices that share an appid never collide if they have different nodes of the same width. Store `previous` over
-// resets, or begin at another number each time.
-//
-// Returns the number, or CMIOT_E_SEQUENCE.
+/* The number after `previous` within the device's node: the numbers that begin with `node`, written in `node_digits`
+ * digits (0 to 7; 0 digits and node 0 mean all numbers). The first number follows the last one, and every `previous`
+ * that does not belong to the node, such as 0.
+ *
+ * Devices that share an appid never collide if they have different nodes of the same width. Store `previous` over
+ * resets, or begin at another number each time.
+ *
+ * Returns the number, or CMIOT_E_SEQUENCE. */
 int32_t cmiot_sequence_next(uint32_t previous,
                             uint32_t node_digits,
                             uint32_t node);
 
 #ifdef __cplusplus
-}  // extern "C"
-#endif  // __cplusplus
+} /* extern "C" */
+#endif /* __cplusplus */
 
 #endif  /* CMIOT_SIGNER_H */

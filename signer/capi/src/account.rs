@@ -1,16 +1,16 @@
 //! An account's credentials, checked once and passed to every signing function.
 
-use core::ptr;
+use core::mem::MaybeUninit;
 
 use cmiot_signer::{AppId, Ebid, Signer};
 
 use crate::code::{
-    CMIOT_E_APPID, CMIOT_E_EBID, CMIOT_E_NULL, CMIOT_E_PASSWORD, CMIOT_OK, credential, result,
+    CMIOT_E_APPID, CMIOT_E_EBID, CMIOT_E_NULL, CMIOT_E_PASSWORD, CMIOT_E_UNFILLED, CMIOT_OK, credential,
+    result,
 };
-use crate::memory::{CmiotText, bytes, text};
+use crate::memory::{CmiotText, bytes, text_bytes};
 
 /// An account: appid, ebid and a pointer to the password. Its fields are private to the library.
-/// All zeros mean that it was not initialised.
 #[repr(C)]
 pub struct CmiotAccount {
     #[doc(hidden)]
@@ -19,11 +19,16 @@ pub struct CmiotAccount {
 
 /// Content of the words. Every bit pattern is valid, except for the password's pointer.
 struct Stored {
-    appid: AppId,
-    ebid: Ebid,
+    /// [`FILLED`]; with any other value the credentials are not initialised.
+    mark: u32,
     password: *const u8,
     password_len: usize,
+    appid: MaybeUninit<AppId>,
+    ebid: MaybeUninit<Ebid>,
 }
+
+/// A value that uninitialised memory is unlikely to contain.
+const FILLED: u32 = 0xC310_ACC0;
 
 const _: () = assert!(size_of::<Stored>() <= size_of::<CmiotAccount>());
 const _: () = assert!(align_of::<Stored>() <= align_of::<CmiotAccount>());
@@ -34,7 +39,7 @@ const _: () = assert!(align_of::<Stored>() <= align_of::<CmiotAccount>());
 /// flash is suitable; the caller wipes a password in RAM. A password is any sequence of bytes. Nothing is trimmed: a
 /// newline is part of it.
 ///
-/// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_APPID, CMIOT_E_EBID, CMIOT_E_PASSWORD.
+/// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_APPID, CMIOT_E_EBID, CMIOT_E_PASSWORD; then the account cannot be used.
 ///
 /// # Safety
 /// Pointers are NULL or as described.
@@ -46,17 +51,20 @@ pub unsafe extern "C" fn cmiot_account_init(
     password: CmiotText,
 ) -> i32 {
     let (password, password_len) = (password.ptr.cast(), password.len);
+    // SAFETY: the C caller's promise; large and aligned enough, as asserted above.
+    let stored = unsafe { account.cast::<Stored>().as_mut() };
     // SAFETY: the C caller's promise.
-    let (appid, ebid, secret) = unsafe { (text(appid), text(ebid), bytes(password, password_len)) };
+    let (appid, ebid, secret) =
+        unsafe { (text_bytes(appid), text_bytes(ebid), bytes(password, password_len)) };
     result((|| {
-        let appid = AppId::parse(appid?).map_err(credential(CMIOT_E_APPID))?;
-        let ebid = Ebid::parse(ebid?).map_err(credential(CMIOT_E_EBID))?;
-        Signer::with_static_password(&appid, &ebid, secret?).map_err(credential(CMIOT_E_PASSWORD))?;
-        if account.is_null() {
-            return Err(CMIOT_E_NULL);
-        }
-        // SAFETY: not NULL, the caller's own, and large and aligned enough, as asserted above.
-        unsafe { ptr::write(account.cast(), Stored { appid, ebid, password, password_len }) };
+        let stored = stored.ok_or(CMIOT_E_NULL)?;
+        stored.mark = 0;
+        let secret = secret?;
+        let appid = AppId::parse_into(appid?, &mut stored.appid).map_err(credential(CMIOT_E_APPID))?;
+        let ebid = Ebid::parse_into(ebid?, &mut stored.ebid).map_err(credential(CMIOT_E_EBID))?;
+        Signer::with_static_password(appid, ebid, secret).map_err(credential(CMIOT_E_PASSWORD))?;
+        (stored.password, stored.password_len) = (password, password_len);
+        stored.mark = FILLED;
         Ok(CMIOT_OK)
     })())
 }
@@ -64,11 +72,20 @@ pub unsafe extern "C" fn cmiot_account_init(
 /// The signer of an account.
 ///
 /// # Safety
-/// `account` is NULL, all zeros, or was initialised with a password that is still in its place.
+/// `account` is NULL, was never filled, or was initialised with a password that is still in its place.
 pub(crate) unsafe fn signer<'a>(account: *const CmiotAccount) -> Result<Signer<'a>, i32> {
     // SAFETY: the caller's promise; the fields are valid for every bit pattern.
     let stored = unsafe { account.cast::<Stored>().as_ref() }.ok_or(CMIOT_E_NULL)?;
-    // SAFETY: NULL if all is zero, else the caller's pointer.
-    let password = unsafe { bytes(stored.password, stored.password_len) }?;
-    Signer::with_static_password(&stored.appid, &stored.ebid, password).map_err(credential(CMIOT_E_PASSWORD))
+    if stored.mark != FILLED {
+        return Err(CMIOT_E_UNFILLED);
+    }
+    // SAFETY: the mark is written after the credentials, and the password is in its place.
+    let (appid, ebid, password) = unsafe {
+        (
+            stored.appid.assume_init_ref(),
+            stored.ebid.assume_init_ref(),
+            bytes(stored.password, stored.password_len)?,
+        )
+    };
+    Signer::with_static_password(appid, ebid, password).map_err(credential(CMIOT_E_PASSWORD))
 }

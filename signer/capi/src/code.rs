@@ -4,10 +4,13 @@ use cmiot_signer::{CredentialError, ReplyError, StampError};
 
 /// Success.
 pub const CMIOT_OK: i32 = 0;
-/// A pointer is NULL, or an account was never initialised.
+/// A pointer is NULL.
 pub const CMIOT_E_NULL: i32 = -1;
 /// The text and its NUL do not fit into the buffer; nothing was written.
 pub const CMIOT_E_BUFFER: i32 = -2;
+/// The struct was not filled by its function: cmiot_account_init, cmiot_http_begin, cmiot_lease_mount or
+/// cmiot_reply_scan was not called, or failed; or the response is not complete yet.
+pub const CMIOT_E_UNFILLED: i32 = -3;
 /// The appid is not 1 to 26 of 0-9A-Za-z.
 pub const CMIOT_E_APPID: i32 = -10;
 /// The ebid is not 1 to 32 of 0-9A-Za-z.
@@ -22,13 +25,15 @@ pub const CMIOT_E_CLOCK_UNSET: i32 = -30;
 pub const CMIOT_E_CLOCK_LATE: i32 = -31;
 /// The date is not in the format of an HTTP Date header, or not of the years 2000 to 2099.
 pub const CMIOT_E_DATE: i32 = -32;
+/// The date may not set this clock: it is before the firmware's build or decades after it, or the step is too large.
+pub const CMIOT_E_DATE_LIMITS: i32 = -33;
 /// The sequence is not 1 to 99999999, or a node has more than 7 digits.
 pub const CMIOT_E_SEQUENCE: i32 = -40;
-/// One of the flash functions failed.
+/// One of the flash functions failed. cmiot_lease_mount: nothing could be read.
 pub const CMIOT_E_FLASH: i32 = -41;
 /// The flash's pages are too small, its write unit is not one of those listed, or a block is 0.
 pub const CMIOT_E_FLASH_LAYOUT: i32 = -42;
-/// Written bytes do not read back: the flash page is worn.
+/// Written bytes do not read back: call again; if that fails each time, the flash page is worn.
 pub const CMIOT_E_FLASH_WORN: i32 = -43;
 /// Four billion numbers were leased: erase both pages and restart.
 pub const CMIOT_E_SEQUENCE_SPENT: i32 = -44;
@@ -54,12 +59,17 @@ pub const CMIOT_E_NO_RESULT: i32 = -61;
 pub const CMIOT_E_NO_STATUS: i32 = -62;
 /// The host is not a name or address with an optional port, or the path does not begin with /.
 pub const CMIOT_E_URL: i32 = -70;
-/// The response is not HTTP/1.
+/// The response is not valid HTTP/1: bytes were lost, or the modem put a message between them.
 pub const CMIOT_E_HTTP: i32 = -71;
 /// The response's head is longer than 8 KiB, or its body is longer than the buffer.
 pub const CMIOT_E_HTTP_LONG: i32 = -72;
 /// The connection was closed within the response.
 pub const CMIOT_E_HTTP_CLOSED: i32 = -73;
+/// The first line is not one of HTTP: the modem echoes the request (ATE0 ends that) or reports something (RING, CONNECT,
+/// +CREG: switch its messages off), or host and port are wrong.
+pub const CMIOT_E_NOT_HTTP: i32 = -74;
+/// The response answers an earlier request, which was given up.
+pub const CMIOT_E_OTHER_REQUEST: i32 = -75;
 
 /// Maps every fault of a credential to that credential's code.
 pub(crate) fn credential(code: i32) -> impl Fn(CredentialError) -> i32 {

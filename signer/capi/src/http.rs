@@ -2,17 +2,16 @@
 
 use core::ffi::c_char;
 use core::mem::MaybeUninit;
-use core::{ptr, slice};
 
 use cmiot_signer::http::{Decoder, Endpoint, HttpError, Response};
 
 use crate::account::{CmiotAccount, signer};
 use crate::code::{
-    CMIOT_E_BUFFER, CMIOT_E_DATE, CMIOT_E_HTTP, CMIOT_E_HTTP_CLOSED, CMIOT_E_HTTP_LONG, CMIOT_E_NULL,
-    CMIOT_E_URL, CMIOT_OK, result,
+    CMIOT_E_BUFFER, CMIOT_E_DATE, CMIOT_E_HTTP, CMIOT_E_HTTP_CLOSED, CMIOT_E_HTTP_LONG, CMIOT_E_NOT_HTTP,
+    CMIOT_E_NULL, CMIOT_E_OTHER_REQUEST, CMIOT_E_UNFILLED, CMIOT_E_URL, CMIOT_OK, result,
 };
-use crate::memory::{CmiotText, buffer, bytes, text};
-use crate::sign::{CmiotCard, lookup};
+use crate::memory::{CmiotText, Output, text, text_bytes};
+use crate::sign::{CmiotCard, moment, parse_card};
 
 /// The destination of lookups over HTTP.
 #[repr(C)]
@@ -30,12 +29,12 @@ pub struct CmiotEndpoint {
 #[repr(C)]
 pub struct CmiotHttp {
     #[doc(hidden)]
-    pub words: [usize; 32],
+    pub words: [usize; 40],
 }
 
 /// Content of the words.
 struct Stored {
-    /// [`INITIALIZED`]; with any other value the rest is not initialised.
+    /// [`BEGUN`]; with any other value the rest is not initialised.
     mark: u32,
     exchange: MaybeUninit<Exchange>,
 }
@@ -47,7 +46,7 @@ struct Exchange {
 }
 
 /// A value that uninitialised memory is unlikely to contain.
-const INITIALIZED: u32 = 0xC310_7B36;
+const BEGUN: u32 = 0xC310_7B36;
 
 const _: () = assert!(size_of::<Stored>() <= size_of::<CmiotHttp>());
 const _: () = assert!(align_of::<Stored>() <= align_of::<CmiotHttp>());
@@ -69,68 +68,108 @@ pub unsafe extern "C" fn cmiot_http_request(
     capacity: usize,
 ) -> i32 {
     // SAFETY: the C caller's promise.
-    let (signer, number, endpoint, out) =
-        unsafe { (signer(account), text(card.number), endpoint.as_ref(), buffer(request, capacity)) };
+    let (signer, number, endpoint, out) = unsafe {
+        (signer(account), text_bytes(card.number), endpoint.as_ref(), Output::new(request, capacity))
+    };
+    let mut place = MaybeUninit::uninit();
     result((|| {
-        let endpoint = endpoint.ok_or(CMIOT_E_NULL)?;
+        let (signer, endpoint) = (signer?, endpoint.ok_or(CMIOT_E_NULL)?);
         // SAFETY: the C caller's promise.
         let (host, path) = unsafe { (text(endpoint.host)?, text(endpoint.path)?) };
         let keep_alive = endpoint.keep_alive != 0;
         let endpoint = Endpoint::new(host, path).map_err(|_| CMIOT_E_URL)?.keep_alive(keep_alive);
-        let (stamp, sequence, card) = lookup(unix_seconds, sequence, card.kind, number?)?;
-        // The last byte stays zero.
-        let (_, room) = out?.split_last_mut().ok_or(CMIOT_E_BUFFER)?;
-        let len =
-            endpoint.write_into(&signer?.sign(stamp, sequence, &card), room).map_err(|_| CMIOT_E_BUFFER)?;
+        let (stamp, sequence) = moment(unix_seconds, sequence)?;
+        let card = parse_card(card.kind, number?, &mut place)?;
+        let mut out = out?;
+        let request = signer.sign(stamp, sequence, card);
+        let room = out.room(endpoint.request_len(&request))?;
+        let len = endpoint.write_into(&request, room).map_err(|_| CMIOT_E_BUFFER)?;
         Ok(len as i32)
     })())
 }
 
-/// Prepares to read a response, whose body is written to `body`. The buffer must stay in its place until it was read.
+/// Prepares to read the response to the request with this time and sequence, as passed to cmiot_http_request. The body
+/// is written to `body`, which must stay in its place until it was read. Nothing is written yet.
 ///
-/// Returns CMIOT_OK or CMIOT_E_NULL.
+/// The proxy names the request in each response. cmiot_http_feed refuses the response to another request, which came
+/// late; the carrier's responses name none. A sequence of 0 accepts the response to any request.
+///
+/// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_CLOCK_UNSET, CMIOT_E_CLOCK_LATE, CMIOT_E_SEQUENCE.
 ///
 /// # Safety
 /// Pointers are NULL or as described.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cmiot_http_begin(http: *mut CmiotHttp, body: *mut u8, body_capacity: usize) -> i32 {
-    // SAFETY: the C caller's promise.
-    let cleared = unsafe { buffer(body.cast(), body_capacity) };
-    if http.is_null() || cleared.is_err() {
-        return CMIOT_E_NULL;
-    }
-    let exchange = Exchange { decoder: Decoder::new(), body, capacity: body_capacity };
-    let stored = Stored { mark: INITIALIZED, exchange: MaybeUninit::new(exchange) };
-    // SAFETY: not NULL, the caller's own, and large and aligned enough, as asserted above.
-    unsafe { ptr::write(http.cast(), stored) };
-    CMIOT_OK
+pub unsafe extern "C" fn cmiot_http_begin(
+    http: *mut CmiotHttp,
+    unix_seconds: u64,
+    sequence: u32,
+    body: *mut u8,
+    body_capacity: usize,
+) -> i32 {
+    // SAFETY: the C caller's promise; large and aligned enough, as asserted above.
+    let stored = unsafe { http.cast::<Stored>().as_mut() };
+    result((|| {
+        let stored = stored.ok_or(CMIOT_E_NULL)?;
+        stored.mark = 0;
+        if body.is_null() {
+            return Err(CMIOT_E_NULL);
+        }
+        let decoder = if sequence == 0 {
+            Decoder::new()
+        } else {
+            let (stamp, sequence) = moment(unix_seconds, sequence)?;
+            Decoder::for_parts(stamp, sequence)
+        };
+        stored.exchange.write(Exchange { decoder, body, capacity: body_capacity });
+        stored.mark = BEGUN;
+        Ok(CMIOT_OK)
+    })())
 }
 
-/// Reads a piece of the response, of any size.
+/// Reads a piece of the response, of any size. The piece may be in the body's buffer, from its beginning on: each byte
+/// is read before one is written to its place.
 ///
-/// Returns 1 when the response is complete, 0 when more is missing, or CMIOT_E_NULL, CMIOT_E_HTTP, CMIOT_E_HTTP_LONG;
-/// then call cmiot_http_begin again, on a new connection.
+/// Returns 1 when the response is complete, 0 when more is missing, or CMIOT_E_NULL, CMIOT_E_UNFILLED, CMIOT_E_HTTP,
+/// CMIOT_E_NOT_HTTP, CMIOT_E_HTTP_LONG, CMIOT_E_OTHER_REQUEST; then every call returns the same until cmiot_http_begin
+/// is called again. After any failure, a time-out included, the rest of the response may still come and must not be
+/// taken for the next one's: hang up and dial again, or discard what comes until the line is silent.
 ///
 /// # Safety
-/// Pointers are NULL or as described; `http` was prepared by cmiot_http_begin.
+/// Pointers are NULL or as described.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_http_feed(http: *mut CmiotHttp, piece: *const u8, piece_len: usize) -> i32 {
     // SAFETY: the C caller's promise.
-    let (exchange, piece) = unsafe { (exchange(http), bytes(piece, piece_len)) };
+    let exchange = unsafe { exchange(http) };
     result((|| {
-        let exchange = exchange?;
-        // SAFETY: the buffer of cmiot_http_begin, which cleared it.
-        let body = unsafe { slice::from_raw_parts_mut(exchange.body, exchange.capacity) };
-        Ok(i32::from(exchange.decoder.feed(piece?, body).map_err(code)?))
+        let Exchange { decoder, body, capacity } = exchange?;
+        if piece.is_null() {
+            return Err(CMIOT_E_NULL);
+        }
+        let mut complete = decoder.feed_to(&[], |_| false);
+        for at in 0..piece_len {
+            // SAFETY: the C caller's promise. Through pointers, since the piece may be in the body's buffer.
+            let byte = unsafe { piece.add(at).read() };
+            let body_len = decoder.body_len();
+            complete = decoder.feed_to(&[byte], |byte| {
+                let fits = body_len < *capacity;
+                if fits {
+                    // SAFETY: inside the buffer of cmiot_http_begin.
+                    unsafe { body.add(body_len).write(byte) };
+                }
+                fits
+            });
+        }
+        complete.map(i32::from).map_err(code)
     })())
 }
 
 /// Reports that the connection was closed, which ends a response without a declared length.
 ///
-/// Returns 1 when the response is complete, or CMIOT_E_NULL, CMIOT_E_HTTP_CLOSED.
+/// Returns 1 when the response is complete, or CMIOT_E_NULL, CMIOT_E_UNFILLED, CMIOT_E_HTTP_CLOSED, or the failure of
+/// cmiot_http_feed.
 ///
 /// # Safety
-/// `http` is NULL or was prepared by cmiot_http_begin.
+/// `http` is NULL or as described.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_http_close(http: *mut CmiotHttp) -> i32 {
     // SAFETY: the C caller's promise.
@@ -140,23 +179,30 @@ pub unsafe extern "C" fn cmiot_http_close(http: *mut CmiotHttp) -> i32 {
 
 /// The length of the body, once the response is complete.
 ///
-/// Returns it, or CMIOT_E_NULL.
+/// Returns it, or CMIOT_E_NULL, CMIOT_E_UNFILLED, or the failure of cmiot_http_feed.
 ///
 /// # Safety
-/// `http` is NULL or was prepared by cmiot_http_begin.
+/// `http` is NULL or as described.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_http_body_len(http: *mut CmiotHttp) -> i32 {
     // SAFETY: the C caller's promise.
-    let response = unsafe { response(http) };
-    result(response.map(|response| response.body.len() as i32))
+    let exchange = unsafe { exchange(http) };
+    result((|| {
+        let decoder = &mut exchange?.decoder;
+        match decoder.feed_to(&[], |_| false) {
+            Ok(true) => Ok(decoder.body_len() as i32),
+            Ok(false) => Err(CMIOT_E_UNFILLED),
+            Err(error) => Err(code(error)),
+        }
+    })())
 }
 
 /// The response's HTTP status. Proxy and carrier send 200 even for a refusal.
 ///
-/// Returns it, 0 before it was read, or CMIOT_E_NULL.
+/// Returns it, 0 before it was read, or CMIOT_E_NULL, CMIOT_E_UNFILLED.
 ///
 /// # Safety
-/// `http` is NULL or was prepared by cmiot_http_begin.
+/// `http` is NULL or as described.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_http_status(http: *mut CmiotHttp) -> i32 {
     // SAFETY: the C caller's promise.
@@ -166,10 +212,10 @@ pub unsafe extern "C" fn cmiot_http_status(http: *mut CmiotHttp) -> i32 {
 
 /// Whether the connection can carry another lookup after this response.
 ///
-/// Returns 1 if so, 0 if not, or CMIOT_E_NULL.
+/// Returns 1 if so, 0 if not, or CMIOT_E_NULL, CMIOT_E_UNFILLED.
 ///
 /// # Safety
-/// `http` is NULL or was prepared by cmiot_http_begin.
+/// `http` is NULL or as described.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_http_reusable(http: *mut CmiotHttp) -> i32 {
     // SAFETY: the C caller's promise.
@@ -177,12 +223,13 @@ pub unsafe extern "C" fn cmiot_http_reusable(http: *mut CmiotHttp) -> i32 {
     result(response.map(|response| i32::from(response.reusable)))
 }
 
-/// The server's clock in seconds since 1970, UTC, from the response's Date header: for a device without a clock.
+/// The server's clock in seconds since 1970, UTC, from the response's Date header: for a device without a clock. See
+/// cmiot_date_check before it sets a clock.
 ///
-/// Returns CMIOT_OK, or CMIOT_E_NULL, or CMIOT_E_DATE if there is none.
+/// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_UNFILLED, or CMIOT_E_DATE if there is none.
 ///
 /// # Safety
-/// Pointers are NULL or as described; `http` was prepared by cmiot_http_begin.
+/// Pointers are NULL or as described.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_http_date(http: *mut CmiotHttp, unix_seconds: *mut u64) -> i32 {
     // SAFETY: the C caller's promise.
@@ -198,14 +245,13 @@ pub unsafe extern "C" fn cmiot_http_date(http: *mut CmiotHttp, unix_seconds: *mu
     })())
 }
 
+/// The response, without its body.
+///
 /// # Safety
 /// As for [`exchange`].
 unsafe fn response<'a>(http: *mut CmiotHttp) -> Result<Response<'a>, i32> {
     // SAFETY: the caller's promise.
-    let exchange = unsafe { exchange(http) }?;
-    // SAFETY: the buffer of cmiot_http_begin, which cleared it.
-    let body = unsafe { slice::from_raw_parts(exchange.body, exchange.capacity) };
-    Ok(exchange.decoder.response(body))
+    Ok(unsafe { exchange(http) }?.decoder.response(&[]))
 }
 
 /// # Safety
@@ -213,10 +259,10 @@ unsafe fn response<'a>(http: *mut CmiotHttp) -> Result<Response<'a>, i32> {
 unsafe fn exchange<'a>(http: *mut CmiotHttp) -> Result<&'a mut Exchange, i32> {
     // SAFETY: the caller's promise; the mark is valid for every bit pattern.
     let stored = unsafe { http.cast::<Stored>().as_mut() }.ok_or(CMIOT_E_NULL)?;
-    if stored.mark != INITIALIZED {
-        return Err(CMIOT_E_NULL);
+    if stored.mark != BEGUN {
+        return Err(CMIOT_E_UNFILLED);
     }
-    // SAFETY: mark and exchange are written together.
+    // SAFETY: the mark is written after the exchange.
     Ok(unsafe { stored.exchange.assume_init_mut() })
 }
 
@@ -224,6 +270,8 @@ fn code(error: HttpError) -> i32 {
     match error {
         HttpError::Truncated => CMIOT_E_HTTP_CLOSED,
         HttpError::HeadTooLong | HttpError::BodyTooLong => CMIOT_E_HTTP_LONG,
+        HttpError::NotHttp => CMIOT_E_NOT_HTTP,
+        HttpError::OtherRequest => CMIOT_E_OTHER_REQUEST,
         HttpError::Malformed | HttpError::BadHost | HttpError::BadPath => CMIOT_E_HTTP,
     }
 }

@@ -6,14 +6,13 @@
 
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
-use core::ptr;
 
 use cmiot_signer::{LeaseError, Leased, Node, SequenceSource};
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
 
 use crate::code::{
     CMIOT_E_FLASH, CMIOT_E_FLASH_LAYOUT, CMIOT_E_FLASH_WORN, CMIOT_E_NULL, CMIOT_E_SEQUENCE,
-    CMIOT_E_SEQUENCE_SPENT, CMIOT_OK, result,
+    CMIOT_E_SEQUENCE_SPENT, CMIOT_E_UNFILLED, CMIOT_OK, result,
 };
 
 /// The caller's flash: two pages that are used for nothing else, and three functions, which return 0 on success.
@@ -24,17 +23,18 @@ use crate::code::{
 pub struct CmiotFlash {
     /// Passed to the functions unchanged.
     pub context: *mut c_void,
-    /// Reads `len` bytes: always 8.
+    /// Reads `len` bytes: always 8. Bytes that cannot be read, as after a power cut in a flash with error correction, are
+    /// a failure; they count as used.
     pub read:
         Option<unsafe extern "C" fn(context: *mut c_void, offset: u32, bytes: *mut u8, len: usize) -> i32>,
     /// Writes `len` bytes: 8, or `write_size` if that is more, at a multiple of `len`.
     pub write:
         Option<unsafe extern "C" fn(context: *mut c_void, offset: u32, bytes: *const u8, len: usize) -> i32>,
-    /// Erases a page, to 0xFF: the one at 0 or the one at `page_size`.
+    /// Erases a page, to 0xFF, 0x00 or another value: the one at 0 or the one at `page_size`.
     pub erase: Option<unsafe extern "C" fn(context: *mut c_void, offset: u32) -> i32>,
     /// Bytes per page: one or more erase units, and at least 512 or 64 times `write_size`, whichever is more.
     pub page_size: u32,
-    /// Bytes per write unit: 1, 2, 4, 8, 16 or 32.
+    /// Bytes per write unit: a power of two from 1 to 512.
     pub write_size: u32,
 }
 
@@ -42,7 +42,7 @@ pub struct CmiotFlash {
 #[repr(C)]
 pub struct CmiotLease {
     #[doc(hidden)]
-    pub words: [usize; 20],
+    pub words: [usize; 22],
 }
 
 /// Content of the words.
@@ -59,13 +59,14 @@ const _: () = assert!(size_of::<Stored>() <= size_of::<CmiotLease>());
 const _: () = assert!(align_of::<Stored>() <= align_of::<CmiotLease>());
 
 /// Finds the highest number that was ever leased in the flash, and prepares to continue from it. Nothing is written
-/// yet. Pages that were never used may contain anything.
+/// yet. Pages that were never used may contain anything. The page with the highest number is never erased.
 ///
 /// The numbers are those of the device's node, as in cmiot_sequence_next, and `block` of them are leased per write: a
 /// power cut or a reset loses the rest of a block, and repeats none. A page is erased once per 128 blocks, so that the
 /// two last for 128 x endurance x `block` numbers. `flash` is copied; its functions must stay valid.
 ///
-/// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_SEQUENCE for the node, CMIOT_E_FLASH, CMIOT_E_FLASH_LAYOUT.
+/// Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_SEQUENCE for the node, CMIOT_E_FLASH, CMIOT_E_FLASH_LAYOUT; then the lease
+/// cannot be used.
 ///
 /// # Safety
 /// Pointers and functions are NULL or as described.
@@ -77,35 +78,35 @@ pub unsafe extern "C" fn cmiot_lease_mount(
     node: u32,
     block: u32,
 ) -> i32 {
-    // SAFETY: the C caller's promise.
-    let flash = unsafe { flash.as_ref() };
+    // SAFETY: the C caller's promise; large and aligned enough, as asserted above.
+    let (stored, flash) = unsafe { (lease.cast::<Stored>().as_mut(), flash.as_ref()) };
     result((|| {
-        if lease.is_null() {
-            return Err(CMIOT_E_NULL);
-        }
+        let stored = stored.ok_or(CMIOT_E_NULL)?;
+        stored.mark = 0;
         let pages = Pages::of(flash.ok_or(CMIOT_E_NULL)?)?;
         let node = Node::new(node_digits, node).map_err(|_| CMIOT_E_SEQUENCE)?;
-        let leased = Leased::mount(pages, 0, node, block).map_err(code)?;
-        let stored = Stored { mark: MOUNTED, leased: MaybeUninit::new(leased) };
-        // SAFETY: not NULL, the caller's own, and large and aligned enough, as asserted above.
-        unsafe { ptr::write(lease.cast(), stored) };
+        Leased::mount_into(&mut stored.leased, pages, 0, node, block).map_err(code)?;
+        stored.mark = MOUNTED;
         Ok(CMIOT_OK)
     })())
 }
 
 /// The next number, for one lookup. It writes to the flash once per `block` numbers, before it returns the first.
 ///
-/// Returns the number, or CMIOT_E_NULL, CMIOT_E_FLASH, CMIOT_E_FLASH_WORN, CMIOT_E_SEQUENCE_SPENT.
+/// Returns the number, or CMIOT_E_NULL, CMIOT_E_UNFILLED, CMIOT_E_FLASH, CMIOT_E_FLASH_WORN, CMIOT_E_SEQUENCE_SPENT.
 ///
 /// # Safety
-/// `lease` is NULL or was mounted.
+/// `lease` is NULL or as described.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_lease_next(lease: *mut CmiotLease) -> i32 {
     // SAFETY: the C caller's promise; the mark is valid for every bit pattern.
     let stored = unsafe { lease.cast::<Stored>().as_mut() };
     result((|| {
-        let stored = stored.filter(|stored| stored.mark == MOUNTED).ok_or(CMIOT_E_NULL)?;
-        // SAFETY: mark and counter are written together.
+        let stored = stored.ok_or(CMIOT_E_NULL)?;
+        if stored.mark != MOUNTED {
+            return Err(CMIOT_E_UNFILLED);
+        }
+        // SAFETY: the mark is written after the counter.
         let leased = unsafe { stored.leased.assume_init_mut() };
         // Eight digits fit.
         leased.next_sequence().map(|sequence| sequence.get() as i32).map_err(code)
@@ -122,17 +123,30 @@ struct Failed;
 impl Pages {
     const SLOT: u32 = 8;
     const SLOTS: u32 = 64;
-    const LARGEST_WRITE: usize = 32;
+    const SMALL_WRITE: usize = 32;
+    const LARGEST_WRITE: usize = 512;
 
     /// Checks the geometry.
     fn of(flash: &CmiotFlash) -> Result<Self, i32> {
         if flash.read.is_none() || flash.write.is_none() || flash.erase.is_none() {
             return Err(CMIOT_E_NULL);
         }
-        let fits = matches!(flash.write_size, 1 | 2 | 4 | 8 | 16 | 32)
+        let fits = flash.write_size.is_power_of_two()
+            && flash.write_size <= Self::LARGEST_WRITE as u32
             && flash.page_size >= Self::SLOTS * flash.write_size.max(Self::SLOT)
             && flash.page_size <= u32::MAX / 2;
         if fits { Ok(Self(*flash)) } else { Err(CMIOT_E_FLASH_LAYOUT) }
+    }
+
+    /// Writes a slot through a buffer of `BUFFER` bytes.
+    // Not inlined, so that only large write units take the stack of a large buffer.
+    #[inline(never)]
+    fn write_unit<const BUFFER: usize>(&self, offset: u32, bytes: &[u8]) -> Result<(), Failed> {
+        let write = self.0.write.ok_or(Failed)?;
+        let mut unit = [0xFF; BUFFER];
+        crate::memory::copy(&mut unit, bytes);
+        // SAFETY: the C caller's promise about its function; a slot is no longer than the array.
+        check(unsafe { write(self.0.context, self.address(offset), unit.as_ptr(), self.stride() as usize) })
     }
 
     /// Bytes per slot in the caller's flash.
@@ -182,11 +196,11 @@ impl NorFlash for Pages {
     }
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Failed> {
-        let write = self.0.write.ok_or(Failed)?;
-        let mut unit = [0xFF; Self::LARGEST_WRITE];
-        crate::memory::copy(&mut unit, bytes);
-        // SAFETY: the C caller's promise about its function; a slot is no longer than the array.
-        check(unsafe { write(self.0.context, self.address(offset), unit.as_ptr(), self.stride() as usize) })
+        if self.stride() as usize <= Self::SMALL_WRITE {
+            self.write_unit::<{ Self::SMALL_WRITE }>(offset, bytes)
+        } else {
+            self.write_unit::<{ Self::LARGEST_WRITE }>(offset, bytes)
+        }
     }
 }
 

@@ -31,7 +31,7 @@ mod sign;
 
 pub use account::{CmiotAccount, cmiot_account_init};
 pub use code::*;
-pub use date::cmiot_date_to_unix;
+pub use date::{cmiot_date_check, cmiot_date_to_unix};
 pub use http::{
     CmiotEndpoint, CmiotHttp, cmiot_http_begin, cmiot_http_body_len, cmiot_http_close, cmiot_http_date,
     cmiot_http_feed, cmiot_http_request, cmiot_http_reusable, cmiot_http_status,
@@ -45,6 +45,29 @@ pub use reply::{
 pub use sign::{
     CMIOT_ICCID, CMIOT_IMSI, CMIOT_MSISDN, CMIOT_QUERY_SIZE, CmiotCard, cmiot_sequence_next, cmiot_sign,
 };
+
+/// This library's version: major x 65536 + minor x 256 + patch.
+pub const CMIOT_SIGNER_VERSION: u32 = 0x00_01_00;
+
+const _: () = {
+    const fn number(digits: &str) -> u32 {
+        let (mut number, mut at) = (0, 0);
+        while at < digits.len() {
+            number = number * 10 + (digits.as_bytes()[at] - b'0') as u32;
+            at += 1;
+        }
+        number
+    }
+    let (major, minor) = (number(env!("CARGO_PKG_VERSION_MAJOR")), number(env!("CARGO_PKG_VERSION_MINOR")));
+    let version = major << 16 | minor << 8 | number(env!("CARGO_PKG_VERSION_PATCH"));
+    assert!(version == CMIOT_SIGNER_VERSION, "the constant follows the package's version");
+};
+
+/// The version of the library that is linked. It should be CMIOT_SIGNER_VERSION, the version of this header.
+#[unsafe(no_mangle)]
+pub extern "C" fn cmiot_version() -> u32 {
+    CMIOT_SIGNER_VERSION
+}
 
 /// Loops until the watchdog resets the chip. Nothing here panics, and a firmware without panics does not link this.
 #[cfg(all(target_os = "none", feature = "panic-handler"))]

@@ -1,12 +1,13 @@
 //! A lookup as a query, to be appended to `/v2/userstatusrealsingle?`.
 
 use core::ffi::c_char;
+use core::mem::MaybeUninit;
 
 use cmiot_signer::{Card, CardKind, Node, QUERY_MAX, Sequence, Stamp};
 
 use crate::account::{CmiotAccount, signer};
 use crate::code::{CMIOT_E_BUFFER, CMIOT_E_CARD, CMIOT_E_SEQUENCE, result, stamp};
-use crate::memory::{CmiotText, buffer, text};
+use crate::memory::{CmiotText, Output, text_bytes};
 
 /// A card identified by its telephone number: 1 to 13 digits.
 pub const CMIOT_MSISDN: i32 = 0;
@@ -35,8 +36,8 @@ pub struct CmiotCard {
 /// `unix_seconds` is the time in seconds since 1970, UTC; `sequence` (1 to 99999999) is a number that no device of the
 /// appid has used in the same second: see cmiot_sequence_next.
 ///
-/// Returns the query's length, or CMIOT_E_NULL, CMIOT_E_BUFFER, CMIOT_E_CLOCK_UNSET, CMIOT_E_CLOCK_LATE,
-/// CMIOT_E_SEQUENCE, CMIOT_E_CARD; then the query is empty.
+/// Returns the query's length, or CMIOT_E_NULL, CMIOT_E_UNFILLED, CMIOT_E_BUFFER, CMIOT_E_CLOCK_UNSET,
+/// CMIOT_E_CLOCK_LATE, CMIOT_E_SEQUENCE, CMIOT_E_CARD; then nothing was written.
 ///
 /// # Safety
 /// Pointers are NULL or as described.
@@ -50,12 +51,16 @@ pub unsafe extern "C" fn cmiot_sign(
     capacity: usize,
 ) -> i32 {
     // SAFETY: the C caller's promise.
-    let (signer, number, query) = unsafe { (signer(account), text(card.number), buffer(query, capacity)) };
+    let (signer, number, query) =
+        unsafe { (signer(account), text_bytes(card.number), Output::new(query, capacity)) };
+    let mut place = MaybeUninit::uninit();
     result((|| {
-        let (stamp, sequence, card) = lookup(unix_seconds, sequence, card.kind, number?)?;
-        // The last byte stays zero.
-        let (_, room) = query?.split_last_mut().ok_or(CMIOT_E_BUFFER)?;
-        let len = signer?.sign_into(stamp, sequence, &card, room).map_err(|_| CMIOT_E_BUFFER)?;
+        let signer = signer?;
+        let (stamp, sequence) = moment(unix_seconds, sequence)?;
+        let card = parse_card(card.kind, number?, &mut place)?;
+        let mut query = query?;
+        let room = query.room(signer.query_len(card))?;
+        let len = signer.sign_into(stamp, sequence, card, room).map_err(|_| CMIOT_E_BUFFER)?;
         Ok(len as i32)
     })())
 }
@@ -79,21 +84,23 @@ pub extern "C" fn cmiot_sequence_next(previous: u32, node_digits: u32, node: u32
     next.get() as i32
 }
 
-/// Checks the parts of a lookup.
-pub(crate) fn lookup(
-    unix_seconds: u64,
-    sequence: u32,
+/// Checks the time and the sequence of a lookup.
+pub(crate) fn moment(unix_seconds: u64, sequence: u32) -> Result<(Stamp, Sequence), i32> {
+    let stamp = Stamp::from_unix(unix_seconds).map_err(stamp)?;
+    Ok((stamp, Sequence::new(sequence).map_err(|_| CMIOT_E_SEQUENCE)?))
+}
+
+/// Checks the card of a lookup and stores it in `place`.
+pub(crate) fn parse_card<'p>(
     kind: i32,
-    number: &str,
-) -> Result<(Stamp, Sequence, Card), i32> {
+    number: &[u8],
+    place: &'p mut MaybeUninit<Card>,
+) -> Result<&'p Card, i32> {
     let kind = match kind {
         CMIOT_MSISDN => CardKind::Msisdn,
         CMIOT_ICCID => CardKind::Iccid,
         CMIOT_IMSI => CardKind::Imsi,
         _ => return Err(CMIOT_E_CARD),
     };
-    let card = Card::parse(kind, number).map_err(|_| CMIOT_E_CARD)?;
-    let stamp = Stamp::from_unix(unix_seconds).map_err(stamp)?;
-    let sequence = Sequence::new(sequence).map_err(|_| CMIOT_E_SEQUENCE)?;
-    Ok((stamp, sequence, card))
+    Card::parse_into(kind, number, place).map_err(|_| CMIOT_E_CARD)
 }

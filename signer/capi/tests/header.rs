@@ -22,21 +22,49 @@ fn the_committed_header_is_current() {
     assert!(committed == made, "the header is out of date: run this test with UPDATE_HEADER=1 and commit");
 }
 
-/// Removes the sections about safety, which rustdoc needs: the header's head states them for all functions.
+/// Adapts the generated text to C: no sections about safety, which rustdoc needs and the header's head states for all
+/// functions; comments that C90 and C++ share; negative numbers in parentheses.
 fn for_c(header: &str) -> String {
     let mut text = String::new();
-    let mut in_safety = false;
+    let mut comment: Vec<&str> = Vec::new();
     for line in header.lines().map(str::trim_end) {
-        if line == "// # Safety" {
-            in_safety = true;
-            // Remove the empty line before it, too.
-            text.truncate(text.strip_suffix("//\n").unwrap_or(&text).len());
+        if let Some(words) = line.trim_start().strip_prefix("//") {
+            comment.push(words.strip_prefix(' ').unwrap_or(words));
+            continue;
         }
-        in_safety &= line.starts_with("//");
-        if !in_safety {
-            text.push_str(line);
-            text.push('\n');
+        // A comment has the indentation of the line after it.
+        let indent = &line[..line.len() - line.trim_start().len()];
+        text.push_str(&as_block(&comment, indent));
+        comment.clear();
+        match line.split_once(" // ") {
+            Some((code, words)) => text.push_str(&format!("{} /* {words} */", code.trim_end())),
+            None => text.push_str(&in_parentheses(line)),
         }
+        text.push('\n');
     }
     text
+}
+
+/// The lines of a comment, up to its section about safety.
+fn as_block(lines: &[&str], indent: &str) -> String {
+    let end = lines.iter().position(|line| *line == "# Safety").unwrap_or(lines.len());
+    let last = lines[..end].iter().rposition(|line| !line.is_empty());
+    let Some(last) = last else { return String::new() };
+    let mut block = String::new();
+    for (at, line) in lines[..=last].iter().enumerate() {
+        let start = if at == 0 { "/* " } else { " * " };
+        let end = if at == last { " */" } else { "" };
+        block.push_str(format!("{indent}{start}{line}").trim_end());
+        block.push_str(end);
+        block.push('\n');
+    }
+    block
+}
+
+/// `#define NAME (-1)` of `#define NAME -1`.
+fn in_parentheses(line: &str) -> String {
+    match line.rsplit_once(" -") {
+        Some((name, number)) if name.starts_with("#define ") => format!("{name} (-{number})"),
+        _ => line.to_owned(),
+    }
 }

@@ -1,11 +1,12 @@
 /* A gateway in C, on bare metal: signs a lookup, sends it through its UART, reads the response.
  *
- * It sets a wrong clock from the refusal's Date header and retries a lookup without a response; the sequence is leased
- * and continues after a reset. A real firmware has its settings in flash, and a running clock; here QEMU passes the
- * settings, as NAME=VALUE words separated by blanks:
+ * It sets a wrong clock from the refusal's Date header, within limits, and retries a lookup without a response, with
+ * longer and longer pauses; the sequence is leased and continues after a reset. A real firmware has its settings in
+ * flash, and a running clock; here QEMU passes the settings, as NAME=VALUE words separated by blanks:
  *
  *   appid, ebid, password, msisdn, host
  *   clock     Unix seconds
+ *   built     Unix seconds of the firmware's build, before which no Date sets the clock; default 2026-01-01
  *   node      the first digits of this device's sequences; default: none, all numbers
  *   lookups   the number of lookups, default 1; formerly look-ups
  *   timeout   the time to wait for a byte, in units of POLLS polls of the UART; formerly patience
@@ -15,8 +16,12 @@
 #include "startup.h"
 #include "uart.h"
 
-/* Attempts per lookup; default timeout, and polls of the UART per unit of it; numbers per lease. */
-enum { ATTEMPTS = 20, TIMEOUT = 5000, POLLS = 4000, BLOCK = 16 };
+/* Attempts per lookup; default timeout, and polls of the UART per unit of it; the first and the longest pause after a
+ * failure, and the silence before a request, in the same unit; numbers per lease. */
+enum { ATTEMPTS = 8, TIMEOUT = 5000, POLLS = 4000, PAUSE = 1000, LONGEST_PAUSE = 32000, SILENCE = 20, BLOCK = 16 };
+
+/* 2026-01-01. A real firmware takes the time of its build. */
+#define BUILT 1767225600u
 
 static size_t length(const char *text) {
     size_t len = 0;
@@ -85,22 +90,44 @@ struct gateway {
     const char *words;
     cmiot_account account;
     cmiot_lease lease;
-    uint64_t clock;
+    uint64_t clock, built;
     uint32_t timeout;
 };
 
-/* Reads a response from the UART. Returns whether it is complete. */
-static bool receive(cmiot_http *http, uint32_t timeout) {
+/* Discards what comes until the line was silent for so long, but no more than four times as long: a late response must
+ * not be taken for the next one's. A firmware that can hang up does that instead, and dials again. */
+static void discard(uint32_t silence) {
+    for (uint32_t idle = 0, total = 0; idle / POLLS < silence && total / POLLS / 4 < silence; idle++, total++) {
+        uint8_t byte;
+        if (uart_receive(&byte))
+            idle = 0;
+    }
+}
+
+/* Reads a response from the UART. Returns 1 if it is complete, 0 after a time-out, or a code of cmiot_http_feed. */
+static int32_t receive(cmiot_http *http, uint32_t timeout) {
     for (uint32_t idle = 0; idle / POLLS < timeout; idle++) {
         uint8_t byte;
         if (!uart_receive(&byte))
             continue;
         int32_t fed = cmiot_http_feed(http, &byte, 1);
         if (fed != 0)
-            return fed == 1;
+            return fed;
         idle = 0;
     }
-    return false;
+    return 0;
+}
+
+/* Prints why there is no response. */
+static void print_loss(int32_t received) {
+    console_print("no response");
+    if (received == CMIOT_E_NOT_HTTP)
+        console_print(": the first line is not HTTP: an echo (ATE0) or a message of the modem");
+    else if (received == CMIOT_E_OTHER_REQUEST)
+        console_print(": it answers an earlier request");
+    else if (received < 0)
+        console_print(": it is not valid");
+    console_print("\n");
 }
 
 /* Prints `ask ` and the sequence's eight digits. */
@@ -113,7 +140,7 @@ static void print_ask(uint32_t sequence) {
     console_print(line);
 }
 
-enum outcome { DONE, REFUSED, AGAIN };
+enum outcome { DONE, REFUSED, LOST, CLOCK_SET };
 
 /* Sends one request and reads one response. */
 static enum outcome attempt(struct gateway *gateway) {
@@ -134,17 +161,17 @@ static enum outcome attempt(struct gateway *gateway) {
 
     cmiot_http http;
     cmiot_reply reply;
-    uint8_t stale;
-    while (uart_receive(&stale)) {
-    }
-    cmiot_http_begin(&http, body, sizeof body);
+    discard(SILENCE);
+    cmiot_http_begin(&http, now, (uint32_t)sequence, body, sizeof body);
     print_ask((uint32_t)sequence);
     for (int32_t i = 0; i < len; i++)
         uart_send((uint8_t)request[i]);
-    if (!receive(&http, gateway->timeout) ||
-        cmiot_reply_scan(&reply, body, (size_t)cmiot_http_body_len(&http)) != CMIOT_OK) {
-        console_print("no response\n");
-        return AGAIN;
+    int32_t received = receive(&http, gateway->timeout);
+    if (received == 1 && cmiot_reply_scan(&reply, body, (size_t)cmiot_http_body_len(&http)) != CMIOT_OK)
+        received = CMIOT_E_HTTP;
+    if (received != 1) {
+        print_loss(received);
+        return LOST;
     }
 
     int32_t status = cmiot_reply_status(&reply);
@@ -166,9 +193,27 @@ static enum outcome attempt(struct gateway *gateway) {
     if (status != CMIOT_E_REFUSED || cmiot_http_date(&http, &date) != CMIOT_OK ||
         (date < gateway->clock + 60 && gateway->clock < date + 60))
         return REFUSED;
+    if (cmiot_date_check(gateway->clock, date, gateway->built, 0) != CMIOT_OK) {
+        console_print("clock kept: the response's date is too far from it\n");
+        return REFUSED;
+    }
     gateway->clock = date;
     console_print("clock set\n");
-    return AGAIN;
+    return CLOCK_SET;
+}
+
+/* Looks the card up. After a failure the next attempt waits, twice as long each time, until the line is silent. */
+static enum outcome look_up(struct gateway *gateway) {
+    uint32_t pause = PAUSE;
+    enum outcome outcome = LOST;
+    for (int i = 0; i < ATTEMPTS && (outcome == LOST || outcome == CLOCK_SET); i++) {
+        outcome = attempt(gateway);
+        if (outcome == LOST) {
+            discard(pause > gateway->timeout ? pause : gateway->timeout);
+            pause = pause < LONGEST_PAUSE ? 2 * pause : pause;
+        }
+    }
+    return outcome;
 }
 
 int main(void) {
@@ -184,14 +229,13 @@ int main(void) {
         return 2;
     gateway.words = words;
     gateway.clock = number(setting(words, "clock"));
+    cmiot_text built = setting(words, "built");
+    gateway.built = built.len > 0 ? number(built) : BUILT;
     gateway.timeout = timeout.len > 0 ? (uint32_t)number(timeout) : TIMEOUT;
 
     uint64_t wanted = number(named(words, "lookups", "look-ups"));
     for (uint64_t done = 0; done < (wanted > 0 ? wanted : 1); done++) {
-        enum outcome outcome = AGAIN;
-        for (int i = 0; i < ATTEMPTS && outcome == AGAIN; i++)
-            outcome = attempt(&gateway);
-        if (outcome != DONE)
+        if (look_up(&gateway) != DONE)
             return 1;
     }
     /* A number of the first block means that there was no reset yet. */

@@ -87,15 +87,16 @@ static void vector(const cmiot_text column[10]) {
     int32_t kind = is(column[5], "msisdn") ? CMIOT_MSISDN : is(column[5], "iccid") ? CMIOT_ICCID : CMIOT_IMSI;
     const cmiot_card card = {kind, column[6]};
 
-    char out[CMIOT_QUERY_SIZE];
+    char out[CMIOT_QUERY_SIZE] = "";
     int32_t len = cmiot_sign(&account, unix_seconds(column[2]), number(column[3]), card, out, sizeof out);
     CHECK(len == (int32_t)query.len);
     CHECK(len > 0 && same(out, query.ptr, query.len) && out[len] == '\0');
 
     /* A buffer of exactly the right size, and one that is one byte smaller. */
     CHECK(cmiot_sign(&account, unix_seconds(column[2]), number(column[3]), card, out, query.len + 1) == len);
+    out[0] = out[query.len - 1] = 'x';
     CHECK(cmiot_sign(&account, unix_seconds(column[2]), number(column[3]), card, out, query.len) == CMIOT_E_BUFFER);
-    CHECK(out[0] == '\0');
+    CHECK(out[0] == 'x' && out[query.len - 1] == 'x');
 }
 
 static void vectors(void) {
@@ -150,7 +151,8 @@ static void replies(void) {
     CHECK(cmiot_reply_scan(&reply, (const uint8_t *)refusal, length(refusal)) == CMIOT_OK);
     char out[17];
     CHECK(cmiot_reply_code(&reply, out, sizeof out) == 5 && same(out, "01016", 6));
-    CHECK(cmiot_reply_code(&reply, out, 5) == CMIOT_E_BUFFER && out[0] == '\0');
+    out[0] = 'x';
+    CHECK(cmiot_reply_code(&reply, out, 5) == CMIOT_E_BUFFER && out[0] == 'x');
     CHECK(cmiot_reply_status_text(&reply, out, sizeof out) == 7 && same(out, "A state", 8));
     CHECK(cmiot_reply_results(&reply) == 1);
     CHECK(cmiot_reply_message(&reply, out, sizeof out) == 7);
@@ -167,6 +169,19 @@ static void clocks_and_sequences(void) {
     CHECK(cmiot_date_to_unix((cmiot_text){date.ptr, date.len - 1}, &seconds) == CMIOT_E_DATE && seconds == 1413444630);
     CHECK(cmiot_date_to_unix((cmiot_text){NULL, 0}, &seconds) == CMIOT_E_NULL);
     CHECK(cmiot_date_to_unix(date, NULL) == CMIOT_E_NULL);
+
+    /* The header's example. */
+    CHECK(cmiot_date_to_unix(text("Sun, 29 Nov 2026 10:00:00 GMT"), &seconds) == CMIOT_OK && seconds == 1795946400);
+    const uint64_t built = 1767225600, now = 1795946400, day = 86400;
+    CHECK(cmiot_date_check(now, now + day, built, 0) == CMIOT_OK);
+    CHECK(cmiot_date_check(now, now + day + 1, built, 0) == CMIOT_E_DATE_LIMITS);
+    CHECK(cmiot_date_check(now, now - 61, built, 60) == CMIOT_E_DATE_LIMITS);
+    CHECK(cmiot_date_check(0, now, built, 0) == CMIOT_OK && cmiot_date_check(1413444630, now, built, 60) == CMIOT_OK);
+    CHECK(cmiot_date_check(0, built - 1, built, 0) == CMIOT_E_DATE_LIMITS);
+    CHECK(cmiot_date_check(0, built + 21 * 365 * day, built, 0) == CMIOT_E_DATE_LIMITS);
+    CHECK(cmiot_date_check(0, now, 0, 0) == CMIOT_E_CLOCK_UNSET && cmiot_date_check(0, 0, built, 0) == CMIOT_E_CLOCK_UNSET);
+
+    CHECK(cmiot_version() == CMIOT_SIGNER_VERSION);
 
     CHECK(cmiot_sequence_next(0, 0, 0) == 1);
     CHECK(cmiot_sequence_next(99999999, 0, 0) == 1);
@@ -193,17 +208,25 @@ static void http(void) {
     const char *end = "&msisdn=14765004176 HTTP/1.1\r\nHost: 192.168.1.10:8080\r\nConnection: close\r\n\r\n";
     CHECK(len == (int32_t)(length(start) + 64 + length(end)));
     CHECK(same(request, start, length(start)) && same(request + length(start) + 64, end, length(end) + 1));
+    request[0] = request[len - 1] = 'x';
     CHECK(cmiot_http_request(&account, 1413444630, 80000001, card, &endpoint, request, (size_t)len) == CMIOT_E_BUFFER);
     CHECK(cmiot_http_request(&account, 1413444630, 80000001, card, &bad_host, request, sizeof request) == CMIOT_E_URL);
     CHECK(cmiot_http_request(&account, 1413444630, 80000001, card, &no_host, request, sizeof request) == CMIOT_E_NULL);
     CHECK(cmiot_http_request(&account, 1413444630, 80000001, card, NULL, request, sizeof request) == CMIOT_E_NULL);
+    CHECK(request[0] == 'x' && request[len - 1] == 'x');
+    /* A capacity that is too large: nothing behind the text's NUL is written. */
+    request[len] = request[len + 1] = 'x';
+    CHECK(cmiot_http_request(&account, 1413444630, 80000001, card, &endpoint, request, 4096) == len);
+    CHECK(request[len] == '\0' && request[len + 1] == 'x');
 
     /* The same response in pieces of every size. */
     for (size_t size = 1; size <= sizeof response - 1; size++) {
         cmiot_http http = {{0}};
         uint8_t body[64];
-        CHECK(cmiot_http_feed(&http, (const uint8_t *)response, 1) == CMIOT_E_NULL);
-        CHECK(cmiot_http_begin(&http, body, sizeof body) == CMIOT_OK);
+        CHECK(cmiot_http_feed(&http, (const uint8_t *)response, 1) == CMIOT_E_UNFILLED);
+        CHECK(cmiot_http_body_len(&http) == CMIOT_E_UNFILLED && cmiot_http_status(&http) == CMIOT_E_UNFILLED);
+        CHECK(cmiot_http_begin(&http, 0, 0, body, sizeof body) == CMIOT_OK);
+        CHECK(cmiot_http_body_len(&http) == CMIOT_E_UNFILLED && cmiot_http_status(&http) == 0);
         int32_t fed = 0;
         for (size_t at = 0; at < sizeof response - 1; at += size) {
             size_t left = sizeof response - 1 - at;
@@ -219,12 +242,41 @@ static void http(void) {
     }
     cmiot_http http;
     uint8_t small[8];
-    CHECK(cmiot_http_begin(&http, small, sizeof small) == CMIOT_OK);
-    CHECK(cmiot_http_feed(&http, (const uint8_t *)response, sizeof response - 1) == CMIOT_E_HTTP_LONG);
-    CHECK(cmiot_http_begin(&http, small, sizeof small) == CMIOT_OK);
+    const uint8_t *const whole = (const uint8_t *)response;
+    CHECK(cmiot_http_begin(&http, 0, 0, small, sizeof small) == CMIOT_OK);
+    CHECK(cmiot_http_feed(&http, whole, sizeof response - 1) == CMIOT_E_HTTP_LONG);
+    CHECK(cmiot_http_begin(&http, 0, 0, small, sizeof small) == CMIOT_OK);
     CHECK(cmiot_http_close(&http) == CMIOT_E_HTTP_CLOSED && cmiot_http_reusable(&http) == 0);
-    CHECK(cmiot_http_feed(&http, (const uint8_t *)"SSH-2.0\r\n", 9) == CMIOT_E_HTTP);
-    CHECK(cmiot_http_begin(&http, NULL, 8) == CMIOT_E_NULL && cmiot_http_begin(NULL, small, 8) == CMIOT_E_NULL);
+    /* A failure stays until the struct is prepared again. */
+    uint8_t body[64];
+    CHECK(cmiot_http_begin(&http, 0, 0, body, sizeof body) == CMIOT_OK);
+    CHECK(cmiot_http_feed(&http, (const uint8_t *)"+CREG: 1\r\n", 10) == CMIOT_E_NOT_HTTP);
+    CHECK(cmiot_http_feed(&http, whole, sizeof response - 1) == CMIOT_E_NOT_HTTP);
+    CHECK(cmiot_http_feed(&http, whole, 0) == CMIOT_E_NOT_HTTP && cmiot_http_close(&http) == CMIOT_E_NOT_HTTP);
+    CHECK(cmiot_http_body_len(&http) == CMIOT_E_NOT_HTTP && cmiot_http_reusable(&http) == 0);
+    CHECK(cmiot_http_begin(&http, 0, 0, body, sizeof body) == CMIOT_OK);
+    CHECK(cmiot_http_feed(&http, (const uint8_t *)"HTTP/1.1 2x\r\n", 13) == CMIOT_E_HTTP);
+    CHECK(cmiot_http_begin(&http, 0, 0, NULL, 8) == CMIOT_E_NULL && cmiot_http_status(&http) == CMIOT_E_UNFILLED);
+    CHECK(cmiot_http_begin(NULL, 0, 0, small, 8) == CMIOT_E_NULL);
+    CHECK(cmiot_http_begin(&http, 0, 1, body, 8) == CMIOT_E_CLOCK_UNSET);
+    CHECK(cmiot_http_begin(&http, 1413444630, 100000000, body, 8) == CMIOT_E_SEQUENCE);
+
+    /* A response to this request, and to the one before. */
+    const cmiot_text named = text("HTTP/1.1 200 OK\r\ncmiot-transid: 1000012014101615303080000001\r\nContent-Length: 0\r\n\r\n");
+    CHECK(cmiot_http_begin(&http, 1413444630, 80000001, body, sizeof body) == CMIOT_OK);
+    CHECK(cmiot_http_feed(&http, (const uint8_t *)named.ptr, named.len) == 1 && cmiot_http_body_len(&http) == 0);
+    CHECK(cmiot_http_begin(&http, 1413444630, 80000002, body, sizeof body) == CMIOT_OK);
+    CHECK(cmiot_http_feed(&http, (const uint8_t *)named.ptr, named.len) == CMIOT_E_OTHER_REQUEST);
+    CHECK(cmiot_http_begin(&http, 1413444631, 80000001, body, sizeof body) == CMIOT_OK);
+    CHECK(cmiot_http_feed(&http, (const uint8_t *)named.ptr, named.len) == CMIOT_E_OTHER_REQUEST);
+
+    /* The body's buffer contains the response, as a whole or a byte of it. */
+    uint8_t shared[256];
+    for (size_t i = 0; i < sizeof response - 1; i++)
+        shared[i] = whole[i];
+    CHECK(cmiot_http_begin(&http, 0, 0, shared, sizeof shared) == CMIOT_OK);
+    CHECK(cmiot_http_feed(&http, shared, sizeof response - 1) == 1 && cmiot_http_body_len(&http) == 41);
+    CHECK(same((const char *)shared, "{\"status\":\"0\",\"result\":[{\"STATUS\":\"00\"}]}", 41));
 }
 
 /* Flash that loses power after `power` more bytes, in the middle of the next one. */
@@ -313,13 +365,48 @@ static void power_cuts(uint32_t write_size, uint32_t step) {
     }
 }
 
+/* Flash with write units of 512 bytes, of which the first eight are stored: no chip here has 64 KiB of RAM. */
+enum { LARGE = 512, LARGE_PAGE = 64 * LARGE };
+static uint8_t large[2 * 64][8];
+
+static int32_t large_read(void *unused, uint32_t offset, uint8_t *bytes, size_t len) {
+    CHECK(unused == NULL && len == 8 && offset % LARGE == 0 && offset < 2 * LARGE_PAGE);
+    for (size_t i = 0; i < len; i++)
+        bytes[i] = large[offset / LARGE][i];
+    return 0;
+}
+
+static int32_t large_write(void *unused, uint32_t offset, const uint8_t *bytes, size_t len) {
+    CHECK(unused == NULL && len == LARGE && offset % LARGE == 0 && offset < 2 * LARGE_PAGE);
+    for (size_t i = 0; i < 8; i++)
+        large[offset / LARGE][i] = bytes[i];
+    CHECK(bytes[8] == 0xFF && bytes[LARGE - 1] == 0xFF);
+    return 0;
+}
+
+static int32_t large_erase(void *unused, uint32_t offset) {
+    CHECK(unused == NULL && (offset == 0 || offset == LARGE_PAGE));
+    for (size_t i = 0; i < 64 * 8; i++)
+        large[offset / LARGE + i / 8][i % 8] = 0;
+    return 0;
+}
+
+static void large_units(void) {
+    const cmiot_flash flash = {NULL, large_read, large_write, large_erase, LARGE_PAGE, LARGE};
+    cmiot_lease lease;
+    for (int32_t boot = 0; boot < 150; boot++)
+        CHECK(cmiot_lease_mount(&lease, &flash, 0, 0, 2) == CMIOT_OK && cmiot_lease_next(&lease) == 2 * boot + 1);
+}
+
 static void leases(void) {
     power_cuts(4, 1);
     power_cuts(16, 5);
+    large_units();
 
     cmiot_lease lease = {{0}};
+    page_size = 1024;
     cmiot_flash flash = {&chip, chip_read, chip_write, chip_erase, page_size, 16};
-    CHECK(cmiot_lease_next(&lease) == CMIOT_E_NULL && cmiot_lease_next(NULL) == CMIOT_E_NULL);
+    CHECK(cmiot_lease_next(&lease) == CMIOT_E_UNFILLED && cmiot_lease_next(NULL) == CMIOT_E_NULL);
     CHECK(cmiot_lease_mount(NULL, &flash, 0, 0, 1) == CMIOT_E_NULL);
     CHECK(cmiot_lease_mount(&lease, NULL, 0, 0, 1) == CMIOT_E_NULL);
     CHECK(cmiot_lease_mount(&lease, &flash, 2, 100, 1) == CMIOT_E_SEQUENCE);
@@ -329,6 +416,7 @@ static void leases(void) {
     CHECK(number > 42000000 && number < 43000000 && cmiot_lease_next(&lease) == number + 1);
     chip.worn = true;
     CHECK(cmiot_lease_mount(&lease, &flash, 2, 42, 5) == CMIOT_OK && cmiot_lease_next(&lease) == CMIOT_E_FLASH_WORN);
+    CHECK(cmiot_lease_mount(&lease, &flash, 2, 42, 0) == CMIOT_E_FLASH_LAYOUT && cmiot_lease_next(&lease) == CMIOT_E_UNFILLED);
     flash.write_size = 3;
     CHECK(cmiot_lease_mount(&lease, &flash, 2, 42, 5) == CMIOT_E_FLASH_LAYOUT);
     flash.write_size = 32;
@@ -343,7 +431,7 @@ static void misuse(void) {
     char out[CMIOT_QUERY_SIZE];
     cmiot_account account = {{0}};
     /* Not initialised yet. */
-    CHECK(cmiot_sign(&account, 1413444630, 1, card, out, sizeof out) == CMIOT_E_NULL);
+    CHECK(cmiot_sign(&account, 1413444630, 1, card, out, sizeof out) == CMIOT_E_UNFILLED);
     CHECK(cmiot_account_init(&account, text(""), one, password) == CMIOT_E_APPID);
     CHECK(cmiot_account_init(&account, text("10 1"), one, password) == CMIOT_E_APPID);
     CHECK(cmiot_account_init(&account, text("1\xFF"), one, password) == CMIOT_E_APPID);
@@ -353,6 +441,10 @@ static void misuse(void) {
     CHECK(cmiot_account_init(&account, null, one, password) == CMIOT_E_NULL);
     CHECK(cmiot_account_init(NULL, one, one, password) == CMIOT_E_NULL);
     CHECK(cmiot_account_init(&account, text("100001"), one, password) == CMIOT_OK);
+    CHECK(cmiot_account_init(&account, text("100001"), one, text("")) == CMIOT_E_PASSWORD);
+    CHECK(cmiot_sign(&account, 1413444630, 1, card, out, sizeof out) == CMIOT_E_UNFILLED);
+    CHECK(cmiot_account_init(&account, text("100001"), one, password) == CMIOT_OK);
+    out[0] = 'x';
 
     const cmiot_card no_number = {CMIOT_MSISDN, null}, short_iccid = {CMIOT_ICCID, card.number}, no_kind = {3, card.number};
     CHECK(cmiot_sign(NULL, 1413444630, 1, card, out, sizeof out) == CMIOT_E_NULL);
@@ -365,14 +457,21 @@ static void misuse(void) {
     CHECK(cmiot_sign(&account, 1413444630, 100000000, card, out, sizeof out) == CMIOT_E_SEQUENCE);
     CHECK(cmiot_sign(&account, 0, 1, card, out, sizeof out) == CMIOT_E_CLOCK_UNSET);
     CHECK(cmiot_sign(&account, 1413444630000, 1, card, out, sizeof out) == CMIOT_E_CLOCK_LATE);
-    CHECK(out[0] == '\0');
+    CHECK(out[0] == 'x');
 
     CHECK(cmiot_reply_scan(NULL, (const uint8_t *)out, 1) == CMIOT_E_NULL);
-    cmiot_reply reply;
+    /* All zeros are no reply, and "0" is a normal card's status. */
+    cmiot_reply reply = {{0}};
+    CHECK(cmiot_reply_status(&reply) == CMIOT_E_UNFILLED && cmiot_reply_results(&reply) == CMIOT_E_UNFILLED);
+    CHECK(cmiot_reply_code(&reply, out, sizeof out) == CMIOT_E_UNFILLED);
+    CHECK(cmiot_reply_status_text(&reply, out, sizeof out) == CMIOT_E_UNFILLED);
+    CHECK(cmiot_reply_message(&reply, out, sizeof out) == CMIOT_E_UNFILLED);
     CHECK(cmiot_reply_scan(&reply, NULL, 1) == CMIOT_E_NULL);
     CHECK(cmiot_reply_status(&reply) == CMIOT_E_NULL && cmiot_reply_status(NULL) == CMIOT_E_NULL);
     CHECK(cmiot_reply_code(&reply, NULL, 9) == CMIOT_E_NULL && cmiot_reply_code(NULL, out, 9) == CMIOT_E_NULL);
-    CHECK(cmiot_reply_message(&reply, out, sizeof out) == 0 && out[0] == '\0');
+    CHECK(cmiot_reply_scan(&reply, (const uint8_t *)"<html>", 6) == CMIOT_E_NOT_JSON);
+    CHECK(cmiot_reply_message(&reply, out, sizeof out) == CMIOT_E_NOT_JSON && out[0] == 'x');
+    CHECK(cmiot_reply_results(&reply) == CMIOT_E_NOT_JSON);
 }
 
 int main(void) {
