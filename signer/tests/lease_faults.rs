@@ -149,7 +149,7 @@ impl<const UNIT: usize> NorFlash for Flash<UNIT> {
     }
 }
 
-/// What happens to a device next.
+/// An event in the life of a device.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     /// It takes this many numbers.

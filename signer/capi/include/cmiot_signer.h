@@ -233,7 +233,7 @@ int32_t cmiot_date_to_unix(struct cmiot_text date,
  * since 1970, UTC; `built` is the time of the firmware's build, and `largest_step` a number of seconds (86400 if 0).
  *
  * A date before `built` or 20 years after it sets no clock. A clock that reads such a time cannot be right, and any
- * other date sets it; otherwise the step is limited. Plain HTTP protects no header: whoever is on the path can send
+ * other date sets it; otherwise the step is limited. Plain HTTP protects no header: an attacker on the path can send
  * any date, and record lookups that are signed for that time.
  *
  * Returns CMIOT_OK, or CMIOT_E_DATE_LIMITS, or CMIOT_E_CLOCK_UNSET, CMIOT_E_CLOCK_LATE for `date` or `built`. */

@@ -1,8 +1,8 @@
 //! The limits within which the `Date` of a response may set a clock.
 //!
-//! Plain HTTP protects no header: whoever is on the path can send any `Date`. A clock that follows it makes the device sign
+//! Plain HTTP protects no header: an attacker on the path can send any `Date`. A clock that follows it makes the device sign
 //! lookups of that time, which can be recorded and sent when that time has come. These limits bound the damage; only
-//! TLS, or a line that nobody else reaches, prevents it.
+//! TLS, or a line without other users, prevents it.
 
 use core::error::Error;
 use core::fmt;
