@@ -21,6 +21,7 @@ mod scripted;
 pub(crate) mod secrets;
 mod setup;
 mod started;
+#[allow(dead_code, reason = "the tests of a fleet use it")]
 mod stepped_clock;
 
 use std::time::Duration;

@@ -21,6 +21,7 @@ impl Connection {
     }
 
     /// A connection to a listener that may be gone.
+    #[allow(dead_code, reason = "the tests of a fleet use it")]
     pub(crate) async fn try_to(address: SocketAddr) -> std::io::Result<Self> {
         let stream = within("connecting", TcpStream::connect(address)).await?;
         Ok(Self { stream, unread: Vec::new() })

@@ -10,6 +10,7 @@ use super::within;
 
 /// A program that prints its addresses to standard output.
 pub(crate) struct Started {
+    #[allow(dead_code, reason = "the tests of a fleet use it")]
     child: Child,
     out: Lines<BufReader<ChildStdout>>,
 }
@@ -23,6 +24,7 @@ impl Started {
     }
 
     /// Kills it, and waits for its end.
+    #[allow(dead_code, reason = "the tests of a fleet use it")]
     pub(crate) async fn kill(&mut self) {
         self.child.kill().await.unwrap();
     }

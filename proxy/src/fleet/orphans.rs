@@ -54,7 +54,7 @@ impl Fleet {
                 match fleet.delete(&key, orphan).await {
                     Ok(()) => return,
                     Err(error) => {
-                        tracing::trace!(%error, "the row of a flight without a leader is not deleted yet")
+                        tracing::trace!(%error, "the row of a flight without a leader is not deleted yet");
                     }
                 }
                 tokio::time::sleep(PAUSE).await;
