@@ -111,11 +111,19 @@ pub struct Clock {
 
 #[derive(Clone, Debug)]
 enum Source {
-    System { started: Instant },
+    System {
+        started: Instant,
+    },
     Manual(Arc<ManualTime>),
+    /// The machine's clocks, moved by these.
+    #[cfg(feature = "demo")]
+    Late {
+        started: Instant,
+        moved: Arc<ManualTime>,
+    },
 }
 
-/// Readings of a manual clock, in microseconds.
+/// Readings of a manual clock, or differences to the machine's clocks, in microseconds.
 #[derive(Debug)]
 struct ManualTime {
     wall: AtomicI64,
@@ -136,6 +144,20 @@ impl Clock {
         let time =
             Arc::new(ManualTime { wall: wall.into(), monotonic: monotonic.into(), suspended: 0.into() });
         (Self::new(Source::Manual(Arc::clone(&time))), ManualClock(time))
+    }
+
+    /// The machine's clocks, late by `by` until its [`ManualClock`] has advanced it by that: `demo --serve` writes a
+    /// month of history with it.
+    #[cfg(feature = "demo")]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the time")]
+    pub fn late(by: Duration) -> (Self, ManualClock) {
+        let moved = Arc::new(ManualTime {
+            wall: (-micros(by)).into(),
+            monotonic: AtomicI64::default(),
+            suspended: AtomicI64::default(),
+        });
+        let source = Source::Late { started: Instant::now(), moved: Arc::clone(&moved) };
+        (Self::new(source), ManualClock(moved))
     }
 
     fn new(source: Source) -> Self {
@@ -191,14 +213,14 @@ impl Clock {
 }
 
 impl Source {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the time")]
     fn wall(&self) -> Time {
         match self {
-            Self::System { .. } => match SystemTime::now().duration_since(UNIX_EPOCH) {
-                Ok(since) => Time(micros(since)),
-                Err(before) => Time(-micros(before.duration())),
-            },
+            Self::System { .. } => system_time(),
             Self::Manual(time) => Time(time.wall.load(Ordering::Acquire)),
+            #[cfg(feature = "demo")]
+            Self::Late { moved, .. } => {
+                Time(system_time().0.saturating_add(moved.wall.load(Ordering::Acquire)))
+            }
         }
     }
 
@@ -206,33 +228,50 @@ impl Source {
         match self {
             Self::System { started } => started.elapsed(),
             Self::Manual(time) => Time(time.monotonic.load(Ordering::Acquire)).since(Time::EPOCH),
+            #[cfg(feature = "demo")]
+            Self::Late { started, moved } => {
+                started.elapsed() + Time(moved.monotonic.load(Ordering::Acquire)).since(Time::EPOCH)
+            }
         }
     }
 
     /// Time in suspension since the start of the machine, in microseconds, which [`Source::monotonic`] does not count.
     fn suspended(&self) -> i64 {
         match self {
-            Self::System { .. } => {
-                #[cfg(target_os = "linux")]
-                {
-                    use rustix::time::{ClockId, clock_gettime};
-                    let read = |clock| {
-                        let at = clock_gettime(clock);
-                        at.tv_sec.saturating_mul(1_000_000).saturating_add(at.tv_nsec / 1_000)
-                    };
-                    // In this order, so that the difference is never too small by a pause between the two.
-                    let awake = read(ClockId::Monotonic);
-                    read(ClockId::Boottime).saturating_sub(awake)
-                }
-                #[cfg(not(target_os = "linux"))]
-                0
-            }
+            Self::System { .. } => suspended_time(),
             Self::Manual(time) => time.suspended.load(Ordering::Acquire),
+            #[cfg(feature = "demo")]
+            Self::Late { .. } => suspended_time(),
         }
     }
 }
 
-/// The control of a manual clock.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the time")]
+fn system_time() -> Time {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => Time(micros(since)),
+        Err(before) => Time(-micros(before.duration())),
+    }
+}
+
+/// Time in suspension since the start of the machine, in microseconds.
+fn suspended_time() -> i64 {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::time::{ClockId, clock_gettime};
+        let read = |clock| {
+            let at = clock_gettime(clock);
+            at.tv_sec.saturating_mul(1_000_000).saturating_add(at.tv_nsec / 1_000)
+        };
+        // In this order, so that the difference is never too small by a pause between the two.
+        let awake = read(ClockId::Monotonic);
+        read(ClockId::Boottime).saturating_sub(awake)
+    }
+    #[cfg(not(target_os = "linux"))]
+    0
+}
+
+/// The control of a manual clock, or of one that is late.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<ManualTime>);
 
@@ -243,7 +282,7 @@ impl ManualClock {
         self.0.wall.fetch_add(micros(by), Ordering::AcqRel);
     }
 
-    /// Sets the wall clock to any time, earlier ones included. The monotonic clock does not move.
+    /// Sets the wall clock to any time, earlier ones included. The monotonic clock does not move. Not of a clock that is late.
     pub fn set(&self, to: Time) {
         self.0.wall.store(to.as_micros(), Ordering::Release);
     }

@@ -1,4 +1,4 @@
-//! The environment of the demo: a simulated carrier, and a proxy configured as the README shows, on free ports of
+//! The environments of the demo: a simulated carrier, and a proxy configured as the README shows, on free ports of
 //! loopback.
 
 use std::path::{Path, PathBuf};
@@ -13,22 +13,15 @@ use tempfile::TempDir;
 
 use crate::cli::http_client::{Address, HttpClient, Reply};
 
-/// The appid that the demo's gateway signs with. Not a secret: it is valid only here.
-pub(super) const GATEWAY_APPID: &str = "GW0001";
-/// Its password.
-pub(super) const GATEWAY_PASSWORD: &str = "demo-gateway-password";
-/// The ebid of the account.
-pub(super) const EBID: &str = "0001000000009";
+/// The demo's gateway. Its password is not a secret: it is valid only here.
+pub(super) const GATEWAY: Gateway<'_> =
+    Gateway { appid: "GW0001", password: "demo-gateway-password", ebid: "0001000000009" };
 
-/// The configuration; a short freshness, to the second, lets the tour wait for staleness, the rest is as by default.
-const CONFIG: &str = r#"
-[gateway]
-listen = "127.0.0.1:0"
+/// The configuration of the tour; a short freshness, to the second, lets it wait for staleness, the rest is as by default.
+const TOUR: &str = r#"
 [admin]
 listen = "127.0.0.1:0"
 token = "none"
-[carrier]
-base_url = "CARRIER"
 [cache]
 ttl_jitter_percent = 0
 [freshness]
@@ -44,33 +37,50 @@ appid = "GW0001"
 password = "demo-gateway-password"
 "#;
 
+/// The credentials that a gateway signs with.
+#[derive(Clone, Copy)]
+pub(super) struct Gateway<'a> {
+    pub(super) appid: &'a str,
+    pub(super) password: &'a str,
+    pub(super) ebid: &'a str,
+}
+
 /// The running carrier and proxy.
 pub(super) struct Environment {
     pub(super) carrier: Simulator,
     pub(super) app: App,
-    /// The HTTP client of the demo's gateway.
-    pub(super) gateway: HttpClient,
+    /// The HTTP client of the demo's gateways.
+    pub(super) gateways: HttpClient,
+    pub(super) clock: Clock,
     folder: TempDir,
-    clock: Clock,
 }
 
 impl Environment {
-    /// Starts carrier and proxy.
-    pub(super) async fn start() -> anyhow::Result<Self> {
-        let account = Account::new("100001", EBID, "demo-carrier-password");
-        let carrier = Simulator::start_local(cmiot_simulator::Config::new([account]))
-            .await
-            .context("simulated carrier")?;
+    /// Starts carrier and proxy for the tour.
+    pub(super) async fn for_tour() -> anyhow::Result<Self> {
+        let account = Account::new("100001", GATEWAY.ebid, "demo-carrier-password");
+        Self::start(TOUR, cmiot_simulator::Config::new([account]), Clock::system()).await
+    }
+
+    /// Starts a carrier, and a proxy with these tables in its configuration.
+    pub(super) async fn start(
+        tables: &str,
+        carrier: cmiot_simulator::Config,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let carrier = Simulator::start_local(carrier).await.context("simulated carrier")?;
         let folder = tempfile::Builder::new().prefix("cmiot-demo-").tempdir().context("temporary folder")?;
-        let written = CONFIG.replace("CARRIER", &carrier.base_url());
+        let written = format!(
+            "gateway.listen = \"127.0.0.1:0\"\ncarrier.base_url = \"{}\"\n{tables}",
+            carrier.base_url()
+        );
         let file = ConfigFile::parse(Path::new("the demo's configuration"), &written)?;
         let config = Config::check(&file, folder.path())?;
-        let clock = Clock::system();
         let store = open_store(&config, false, &clock)?;
         let app = App::start(config, store, clock.clone()).await?;
         let url = Address::Url(format!("http://{}", app.gateway()));
-        let gateway = HttpClient::new(&url, cmiot_proxy::tls::operator_without_roots()?)?;
-        Ok(Self { carrier, app, gateway, folder, clock })
+        let gateways = HttpClient::new(&url, cmiot_proxy::tls::operator_without_roots()?)?;
+        Ok(Self { carrier, app, gateways, clock, folder })
     }
 
     /// Drains the proxy and removes the folder.
@@ -80,12 +90,23 @@ impl Environment {
         self.folder.close().context("removing the temporary folder")
     }
 
-    /// A signed URL for one lookup.
-    pub(super) fn sign(&self, card: &Card, sequence: u32) -> anyhow::Result<String> {
-        let appid = AppId::parse(GATEWAY_APPID)?;
-        let ebid = Ebid::parse(EBID)?;
-        let password = Password::new(GATEWAY_PASSWORD.as_bytes())?;
+    /// The URL of one lookup, signed by a gateway now.
+    pub(super) fn sign(&self, gateway: Gateway<'_>, card: &Card, sequence: u32) -> anyhow::Result<String> {
         let stamp = Stamp::from_unix(self.clock.now().as_secs())?;
+        self.sign_at(stamp, gateway, card, sequence)
+    }
+
+    /// The URL of one lookup, with a stamp.
+    pub(super) fn sign_at(
+        &self,
+        stamp: Stamp,
+        gateway: Gateway<'_>,
+        card: &Card,
+        sequence: u32,
+    ) -> anyhow::Result<String> {
+        let appid = AppId::parse(gateway.appid)?;
+        let ebid = Ebid::parse(gateway.ebid)?;
+        let password = Password::new(gateway.password.as_bytes())?;
         let signed = Signer::new(&appid, &ebid, &password).sign(stamp, Sequence::new(sequence)?, card);
         let mut url = String::new();
         signed.write_url(&format!("http://{}", self.app.gateway()), cmiot_signer::PATH, &mut url)?;
@@ -94,12 +115,17 @@ impl Environment {
 
     /// Sends a request as a gateway does.
     pub(super) async fn ask(&self, url: &str) -> anyhow::Result<Reply> {
-        self.gateway.get_url(url, &[]).await
+        self.gateways.get_url(url, &[]).await
+    }
+
+    /// The folder of the databases.
+    pub(super) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// The audit segment being written.
     pub(super) fn audit_file(&self) -> anyhow::Result<PathBuf> {
-        let dir = self.folder.path().join("data");
+        let dir = self.data();
         let mut segments: Vec<PathBuf> = std::fs::read_dir(&dir)?
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| {

@@ -10,17 +10,17 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 use tokio::task::JoinSet;
 
-use super::environment::Environment;
+use super::environment::{Environment, GATEWAY};
 use super::summary::summarize;
 use crate::cli::http_client::Reply;
 use crate::cli::language::heading;
 
-/// The demo's cards, kind and number: the ones of the carrier's page.
-pub(super) const MSISDN: (&str, &str) = ("msisdn", "14765004176");
+/// The tour's cards, kind and number: the ones of the carrier's page.
+const MSISDN: (&str, &str) = ("msisdn", "14765004176");
 /// By circuit id.
-pub(super) const ICCID: (&str, &str) = ("iccid", "898600D6991330004146");
+const ICCID: (&str, &str) = ("iccid", "898600D6991330004146");
 /// By subscriber id.
-pub(super) const IMSI: (&str, &str) = ("imsi", "460079650004176");
+const IMSI: (&str, &str) = ("imsi", "460079650004176");
 
 /// Concurrent lookups of one card.
 const CONCURRENT: u32 = 100;
@@ -89,7 +89,7 @@ impl<'a> Tour<'a> {
         let mut lookups = JoinSet::new();
         for _ in 0..CONCURRENT {
             let url = self.sign(card)?;
-            let gateway = self.environment.gateway.clone();
+            let gateway = self.environment.gateways.clone();
             lookups.spawn(async move { gateway.get_url(&url, &[]).await });
         }
         let mut last = None;
@@ -143,7 +143,7 @@ impl<'a> Tour<'a> {
 
     fn sign(&mut self, card: &Card) -> anyhow::Result<String> {
         self.sequence += 1;
-        self.environment.sign(card, self.sequence)
+        self.environment.sign(GATEWAY, card, self.sequence)
     }
 
     fn show(&mut self, what: &str, reply: &Reply, as_expected: bool) -> anyhow::Result<()> {
