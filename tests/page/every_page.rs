@@ -1,0 +1,109 @@
+//! The rules of every page: in both languages, at both sizes, in both themes, without scripts, by the keyboard alone.
+
+use fantoccini::key::Key;
+use serde_json::json;
+
+use crate::browser::{Browser, LARGE, SMALL, Settings};
+use crate::pages::{log_in_to, paths};
+use crate::support::{ICCID, MSISDN, Proxy, carrier};
+
+const CHINESE: &str = "zh-CN,zh";
+
+/// A proxy with a hit, a miss and a refusal in its audit.
+async fn used_proxy() -> Proxy {
+    let carrier = carrier().await;
+    let proxy = Proxy::with_carrier(&carrier).await;
+    for card in [&MSISDN, &ICCID, &MSISDN] {
+        proxy.look_up(card).await.assert_normal();
+    }
+    proxy.get(&proxy.sign(&MSISDN).with("token", "x")).await.assert_refusal("7");
+    proxy
+}
+
+#[tokio::test]
+async fn every_page_keeps_the_rules_in_both_languages_sizes_and_themes() {
+    let proxy = used_proxy().await;
+    for language in [Settings::default().language, CHINESE] {
+        let settings = Settings { language, ..Settings::default() };
+        let browser = Browser::start(proxy.admin_address(), settings).await;
+        log_in_to(&browser, &proxy).await;
+        for path in paths(&browser).await {
+            for (size, dark) in [(LARGE, false), (SMALL, true)] {
+                browser.show_as(size, dark).await;
+                browser.open(&path).await;
+                let titles = browser.texts("h1, h2, label, button, legend, dt, thead th, nav a").await;
+                assert!(!titles.is_empty(), "{path}");
+                if language == CHINESE {
+                    let other: Vec<_> = titles.iter().filter(|title| !is_chinese(title)).collect();
+                    assert!(other.is_empty(), "{path}: not in Chinese: {other:?}");
+                } else {
+                    assert!(
+                        !titles.iter().any(|title| has_chinese(title)),
+                        "{path}: not in English: {titles:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Whether a text has a Chinese character, or is a name of the carrier's page, or nothing to read at all.
+fn is_chinese(text: &str) -> bool {
+    ["STATUS", "transid", "token"].contains(&text)
+        || !text.chars().any(char::is_alphabetic)
+        || has_chinese(text)
+}
+
+fn has_chinese(text: &str) -> bool {
+    text.chars().any(|c| ('\u{4e00}'..='\u{9fff}').contains(&c))
+}
+
+#[tokio::test]
+async fn every_page_works_without_scripts() {
+    let proxy = used_proxy().await;
+    let settings = Settings { scripts: false, size: SMALL, ..Settings::default() };
+    let browser = Browser::start(proxy.admin_address(), settings).await;
+    log_in_to(&browser, &proxy).await;
+    let with_content = |text: &str| text.trim().len() > 20;
+    for path in paths(&browser).await {
+        browser.open(&path).await;
+        browser.wait_for_text("main", with_content).await;
+    }
+    browser.click("header form button").await;
+    browser.find("#token").await;
+    browser.open("/").await;
+    browser.find("#token").await;
+}
+
+#[tokio::test]
+async fn the_keyboard_alone_logs_in_and_reaches_everything() {
+    let proxy = used_proxy().await;
+    let browser = Browser::start(proxy.admin_address(), Settings::default()).await;
+    browser.open("/").await;
+    browser.tab_to("#token").await;
+    browser.type_text("not the token").await;
+    browser.press(&[Key::Enter]).await;
+    browser.find("[role=alert]").await;
+    // The response to a wrong token is an error, 401, which the browser logs.
+    assert_eq!(browser.console().await.len(), 1);
+    browser.tab_to("#token").await;
+    browser.type_text(&proxy.generated_token().unwrap()).await;
+    browser.press(&[Key::Enter]).await;
+    browser.find(".headline").await;
+    for path in paths(&browser).await {
+        browser.open(&path).await;
+        let count = browser.run(MARK, &[]).await.as_u64().unwrap();
+        for _ in 0..=count {
+            browser.press(&[Key::Tab]).await;
+            browser.run("document.activeElement.dataset.reached = ''", &[]).await;
+        }
+        let left = browser.run("return [...document.querySelectorAll('[data-reachable]:not([data-reached])')].map(it => it.outerHTML)", &[]).await;
+        assert_eq!(left, json!([]), "{path}: out of the keyboard's reach");
+    }
+}
+
+/// Marks all elements that act, and returns their number. Of buttons of one choice, the keyboard reaches one.
+const MARK: &str = "const all = [...document.querySelectorAll('a[href], button, input:not([type=hidden]), select, textarea, summary')]
+        .filter(it => it.checkVisibility() && !it.disabled && (it.type !== 'radio' || it.checked));
+    all.forEach(it => it.dataset.reachable = '');
+    return all.length;";

@@ -1,0 +1,98 @@
+//! `cmiot-proxy demo --serve` and the README's screenshots of it, which `cargo xtask screenshots` writes.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::browser::{Browser, LARGE, SMALL, Settings};
+use crate::pages::log_in;
+use crate::support::{command, secrets, within};
+
+/// The time for the history, on a machine with much other work.
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A screenshot: its file, its path, and the settings of its browser.
+const SHOTS: [(&str, &str, Settings); 2] = [
+    ("page-overview.png", "/", Settings { language: "en-US,en", size: LARGE, dark: false, scripts: true }),
+    (
+        "page-overview.zh-CN.png",
+        "/",
+        Settings { language: "zh-CN,zh", size: SMALL, dark: true, scripts: true },
+    ),
+];
+
+#[tokio::test]
+async fn the_demo_serves_a_page_with_the_history_that_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut demo = Demo::start(folder.path()).await;
+    let [lookups, _calls] = demo.counts;
+    assert!((5_000..=20_000).contains(&lookups), "{lookups} lookups");
+    for (file, path, settings) in SHOTS {
+        let browser = Browser::start(demo.page, settings).await;
+        log_in(&browser, &demo.token).await;
+        browser.open(path).await;
+        let png = browser.screenshot().await;
+        assert!(png.starts_with(b"\x89PNG") && png.len() < 300 << 10, "{file}: {} bytes", png.len());
+        // Every other test leaves the repository as it is.
+        let to = std::env::var_os("CMIOT_SCREENSHOTS").map_or(folder.path().to_owned(), PathBuf::from);
+        std::fs::write(to.join(file), png).unwrap();
+    }
+    demo.interrupt().await;
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flatten().collect();
+    assert!(left.iter().all(|one| one.path().extension().is_some_and(|it| it == "png")), "{left:?}");
+}
+
+/// A running `cmiot-proxy demo --serve`.
+struct Demo {
+    child: Child,
+    page: std::net::SocketAddr,
+    token: String,
+    /// Lookups and carrier calls of the history.
+    counts: [u32; 2],
+    _lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Demo {
+    /// Starts it with this folder for its temporary files.
+    async fn start(folder: &std::path::Path) -> Self {
+        let mut command = command(folder);
+        let mut child =
+            command.args(["demo", "--serve"]).env("TMPDIR", folder).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let counts = line(&mut lines, |line| {
+            let (lookups, rest) = line.split_once(" lookups, ")?;
+            let calls = rest.strip_suffix(" carrier calls.")?;
+            Some([lookups.parse().ok()?, calls.parse().ok()?])
+        });
+        let counts = counts.await;
+        let address =
+            |line: &str| line.strip_prefix("Operators' page http://")?.trim_end_matches('/').parse().ok();
+        let page = line(&mut lines, address).await;
+        let token = line(&mut lines, |line| line.strip_prefix("Token to log in ").map(str::to_owned)).await;
+        secrets::register(&token);
+        Self { child, page, token, counts, _lines: lines }
+    }
+
+    /// Ends it by Ctrl-C.
+    async fn interrupt(&mut self) {
+        let id = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().await.unwrap().success());
+        assert!(within("the end", self.child.wait()).await.unwrap().success());
+    }
+}
+
+/// The first line that `read` understands.
+async fn line<T>(lines: &mut Lines<BufReader<ChildStdout>>, read: impl Fn(&str) -> Option<T>) -> T {
+    let read = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if let Some(found) = read(&line) {
+                return found;
+            }
+        }
+        panic!("the demo ended");
+    };
+    tokio::time::timeout(TIMEOUT, read).await.expect("a line of the demo")
+}
