@@ -53,6 +53,11 @@ const STAGES: &[Stage] = &[
         run: || test::fleet().map(Some),
     },
     Stage {
+        name: "page",
+        about: "The operators' page passes its tests in a browser",
+        run: || test::page().map(Some),
+    },
+    Stage {
         name: "api",
         about: "The operators' listener answers as docs/openapi.yaml says",
         run: || plain(api::stage),
@@ -149,8 +154,9 @@ fn fmt() -> Result<()> {
 
 fn clippy() -> Result<()> {
     Run::cargo("clippy --workspace --all-targets --all-features -- -D warnings").run()?;
-    // Not among all targets, since it is no test of `cargo test`.
-    Run::cargo("clippy --package cmiot-proxy --test fleet --all-features -- -D warnings").run()?;
+    // Not among all targets, since they are no tests of `cargo test`.
+    Run::cargo("clippy --package cmiot-proxy --test fleet --test page --all-features -- -D warnings")
+        .run()?;
     Run::cargo("clippy --package cmiot-signer --all-targets --no-default-features -- -D warnings").run()?;
     Run::cargo("clippy --package cmiot-proxy --all-targets --no-default-features -- -D warnings").run()
 }

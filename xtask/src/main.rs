@@ -12,6 +12,7 @@
 //! | `package.rs`, `package/` | `cargo xtask package`: packages, container archive and bill of materials from one executable |
 //! | `systemd.rs`, `systemd/` | `cargo xtask systemd`: the package under a real systemd, in namespaces of its own |
 //! | `release.rs`, `release/` | `cargo xtask release`: the static executables of a release, built with profile-guided optimisation, their sizes and packages |
+//! | `screenshots.rs` | `cargo xtask screenshots`: the README's pictures of the operators' page |
 //! | `tools.rs` | the tools that a machine must have, and their installation |
 //! | `setup.rs` | the account, the client and the configuration of the systems that commands start |
 //! | `server_process.rs` | a server as a child process, from its start to its end |
@@ -29,6 +30,7 @@ mod package;
 mod prose;
 mod release;
 mod run;
+mod screenshots;
 mod server_process;
 mod setup;
 mod systemd;
@@ -87,6 +89,8 @@ enum Command {
     Package(package::Options),
     /// Install the .deb in a root folder with a real systemd, and start, reload, hang, upgrade and purge the service there
     Systemd(systemd::Options),
+    /// Take the README's pictures of the operators' page, from the demo in a browser
+    Screenshots,
     /// Run one attacker, as `hostile` starts it
     #[command(hide = true)]
     Attack { attack: hostile::Attack, to: std::net::SocketAddr, seconds: u64 },
@@ -103,6 +107,7 @@ fn main() -> ExitCode {
         Command::Release(options) => release::command(&options).map(|()| ExitCode::SUCCESS),
         Command::Package(options) => package::command(&options).map(|()| ExitCode::SUCCESS),
         Command::Systemd(options) => systemd::command(&options).map(|()| ExitCode::SUCCESS),
+        Command::Screenshots => screenshots::command().map(|()| ExitCode::SUCCESS),
         Command::Hostile { attacks, program } => hostile::command(&attacks, program),
         Command::Attack { attack, to, seconds } => attack.run(to, seconds).map(|()| ExitCode::SUCCESS),
     };

@@ -1,5 +1,5 @@
 //! `cargo xtask test`: fetches what the tests need, builds the workspace, and runs every test and documented example,
-//! except the tests that need PostgreSQL. `cargo xtask ci fleet` runs these; the command prints that line.
+//! except the tests that need PostgreSQL or a browser. `cargo xtask ci fleet page` runs these; the command prints that line.
 //!
 //! It fails when a test fails and also when one is skipped: a test that does not run proves nothing. The counts come
 //! from the runners' own closing lines; the last lines printed are nextest's, then one for both runners:
@@ -39,7 +39,9 @@ struct Counts {
 pub(crate) fn command() -> Result<ExitCode> {
     tools::toolchain()?;
     let tally = run()?;
-    println!("The tests that need PostgreSQL are not among these: run them by `cargo xtask ci fleet`.");
+    println!(
+        "The tests that need PostgreSQL or a browser are not among these: run them by `cargo xtask ci fleet page`."
+    );
     tally.print();
     Ok(if tally.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -67,6 +69,16 @@ pub(crate) fn run() -> Result<Tally> {
 pub(crate) fn fleet() -> Result<Tally> {
     tools::postgres()?;
     let (summary, counts) = tests(tools::NEXTEST.ready()?, "--workspace --test fleet")?;
+    Ok(Tally { summaries: vec![summary], counts })
+}
+
+/// Installs a browser, then runs and counts the tests that need it. `proxy/Cargo.toml` excludes them from other runs.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn page() -> Result<Tally> {
+    tools::browser()?;
+    let (summary, counts) = tests(tools::NEXTEST.ready()?, "--package cmiot-proxy --test page")?;
     Ok(Tally { summaries: vec![summary], counts })
 }
 

@@ -1,7 +1,7 @@
 //! Required programs, and their installation.
 //!
 //! Taken for granted: rustup, a C compiler, git, and Debian's package manager. The rest is looked for and fetched:
-//! the toolchain that `rust-toolchain.toml` names, cargo's tools and PyPI's (into `target/tools`, nowhere else), and
+//! the toolchain that `rust-toolchain.toml` names, cargo's tools, PyPI's and npm's (into `target/tools`, nowhere else), and
 //! Debian's packages (as root; otherwise the line to run is the error). Nothing is fetched twice.
 
 use std::fs;
@@ -61,6 +61,28 @@ const BALANCER: &[Package] = &[Package {
     package: "haproxy",
     reason: "the topology of packaging/compose.fleet.yaml is started as processes",
 }];
+
+/// The browser of the tests of the operators' page.
+const BROWSER: &[Package] = &[
+    Package {
+        program: "chromium",
+        package: "chromium",
+        reason: "the operators' page is tested in a browser",
+    },
+    Package {
+        program: "chromedriver",
+        package: "chromium-driver",
+        reason: "the tests drive the browser by it",
+    },
+    Package {
+        program: "npm",
+        package: "npm",
+        reason: "it installs axe-core, which checks the operators' page",
+    },
+];
+
+/// axe-core (accessibility rules, run in a page by the tests of the operators' page), and the SHA-256 of its file.
+const AXE_CORE: (&str, &str) = ("4.14.1", "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c");
 
 /// A tool that cargo builds.
 pub(crate) struct CargoTool {
@@ -167,6 +189,41 @@ pub(crate) fn postgres() -> Result<()> {
         is_there(),
         "package postgresql is installed, but no server program of version {OLDEST} or newer is in /usr/lib/postgresql"
     );
+    Ok(())
+}
+
+/// Brings the browser of the tests of the operators' page, and axe-core into `target/tools/axe-core`.
+///
+/// # Errors
+/// As [`packages`]; or axe-core cannot be fetched, or is not the one that this file names.
+pub(crate) fn browser() -> Result<()> {
+    install_packages(BROWSER)?;
+    let (version, sum) = AXE_CORE;
+    let folder = target().join("tools/axe-core");
+    let file = folder.join("node_modules/axe-core/axe.min.js");
+    let is_it = || {
+        let printed = Run::new("sha256sum").args([&file]).output();
+        printed.is_ok_and(|printed| printed.split_whitespace().next() == Some(sum))
+    };
+    if is_it() {
+        return Ok(());
+    }
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    Run::new("npm")
+        .args([
+            "install",
+            "--silent",
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+            "--no-save",
+            "--no-package-lock",
+        ])
+        .args(["--prefix"])
+        .args([&folder])
+        .args([format!("axe-core@{version}")])
+        .run()?;
+    ensure!(is_it(), "{} is not axe-core {version}: its SHA-256 is not {sum}", file.display());
     Ok(())
 }
 

@@ -1,0 +1,31 @@
+//! `cargo xtask screenshots`: the README's pictures of the operators' page, out of `cmiot-proxy demo --serve` in a browser.
+//!
+//! A test of `tests/page/` takes them (`tests/page/screenshots.rs` has the pages, sizes, themes and languages); only this
+//! command writes them into `docs/`.
+
+use anyhow::Result;
+
+use crate::run::root;
+use crate::tools;
+
+/// Debian's package of a font for the Chinese pages.
+const CHINESE_FONT: &str = "fonts-wqy-microhei";
+
+/// The test that takes them.
+const TEST: &str = "the_demo_serves_a_page_with_the_history_that_it_says";
+
+/// The command.
+///
+/// # Errors
+/// When the browser cannot be installed, or the test fails.
+pub(crate) fn command() -> Result<()> {
+    tools::browser()?;
+    tools::install(&[CHINESE_FONT])?;
+    let folder = root().join("docs");
+    let folder = folder.to_string_lossy();
+    tools::NEXTEST
+        .ready()?
+        .args(["run", "--package", "cmiot-proxy", "--test", "page", TEST])
+        .env("CMIOT_SCREENSHOTS", &folder)
+        .run()
+}
