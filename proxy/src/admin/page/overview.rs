@@ -34,6 +34,7 @@ pub(super) struct Figure {
 }
 
 impl Figure {
+    #[expect(clippy::needless_pass_by_value, reason = "most values are numbers")]
     pub(super) fn new(name: &'static str, value: impl ToString) -> Self {
         Self { name, value: value.to_string(), link: None }
     }
