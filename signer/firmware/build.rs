@@ -11,6 +11,7 @@ const MACHINES: &[(&str, &str)] = &[
     ("thumbv6m-none-eabi", "microbit"),
     ("thumbv7m-none-eabi", "lm3s6965evb"),
     ("thumbv7em-none-eabihf", "mps2-an386"),
+    ("riscv32imc-unknown-none-elf", "virt"),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -20,17 +21,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let names: Vec<String> = MACHINES.iter().map(|(_, name)| format!("\"{name}\"")).collect();
     println!("cargo:rustc-check-cfg=cfg(machine, values({}))", names.join(", "));
-    println!("cargo:rustc-check-cfg=cfg(sha2_backend, values(\"soft\"))");
-    println!("cargo:rustc-check-cfg=cfg(sha2_backend_soft, values(\"compact\"))");
     println!("cargo:rustc-cfg=machine=\"{machine}\"");
 
-    // cortex-m-rt's link.x includes a file of this name.
-    let out = PathBuf::from(env::var("OUT_DIR")?);
-    let memory = format!("machines/{machine}.x");
-    fs::copy(&memory, out.join("memory.x"))?;
-    println!("cargo:rustc-link-search={}", out.display());
-    println!("cargo:rerun-if-changed={memory}");
-    println!("cargo:rustc-link-arg-bins=-Tlink.x");
+    let script = format!("machines/{machine}.x");
+    println!("cargo:rerun-if-changed={script}");
+    if target.starts_with("thumb") {
+        // cortex-m-rt's link.x includes a file of this name.
+        let out = PathBuf::from(env::var("OUT_DIR")?);
+        fs::copy(&script, out.join("memory.x"))?;
+        println!("cargo:rustc-link-search={}", out.display());
+        println!("cargo:rustc-link-arg-bins=-Tlink.x");
+    } else {
+        let folder = env::var("CARGO_MANIFEST_DIR")?;
+        println!("cargo:rustc-link-arg-bins=-T{folder}/{script}");
+    }
     // Sections need not be aligned to pages: nothing pages here.
     println!("cargo:rustc-link-arg-bins=--nmagic");
     Ok(())

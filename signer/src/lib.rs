@@ -52,6 +52,9 @@
 //! ## `token`: [`Token`]
 //! SHA-256 over appid, password and transid. Verified in constant time.
 //!
+//! ## `sha256`: [`CompressionFunction`]
+//! The hash, and its compression function: sha2's, [`SmallCompression`], or the chip's hardware.
+//!
 //! ## `request`: [`Signer`], [`SignedRequest`]
 //! The signed lookup as a query, a request target or a URL, written to any [`core::fmt::Write`], a `heapless::String`
 //! or bytes.
@@ -67,12 +70,13 @@
 //! Small `Copy` enums without payload, so that an error cannot leak a secret. Each text says what to do.
 //!
 //! # Features
-//! A feature adds functions and changes none of the others.
+//! A feature adds functions and changes no result of the others.
 //!
 //! | feature | adds |
 //! | --- | --- |
 //! | `serde` (default) | `Reply::parse` |
 //! | `scan` | `Reply::scan`: the same replies and errors in less flash |
+//! | `small` | on a chip, [`SmallCompression`] in place of sha2: less flash, stack and time; no effect on a host |
 //! | `flash` | `Leased`: sequences that survive a reset, over embedded-storage's `NorFlash` |
 //! | `http` | `http`: whole requests and responses over embedded-io, blocking and async |
 //!
@@ -82,10 +86,8 @@
 //! keeps them unreachable.
 //!
 //! # Size
-//! sha2 unrolls SHA-256 even at `opt-level = "z"`. A firmware that counts bytes builds with
-//! `--cfg sha2_backend="soft" --cfg sha2_backend_soft="compact"` in its own `rustflags`, for its own target
-//! only: on a host the compact backend is five times slower. It also sets `[profile.release.package.sha2]
-//! opt-level = "s"`, since at `z` sha2 copies each block with `memcpy`.
+//! sha2 unrolls SHA-256 even at `opt-level = "z"`, which takes 9 KB of flash. A firmware that counts bytes enables
+//! feature `small`.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -104,6 +106,7 @@ pub mod http;
 mod reply;
 mod request;
 mod sequence;
+mod sha256;
 mod stamp;
 mod text;
 mod token;
@@ -111,13 +114,14 @@ mod transid;
 
 pub use card::{Card, CardKind, Iccid, Imsi, Masked, Msisdn};
 pub use credentials::{AppId, Ebid, Password};
-pub use error::{BufferTooSmall, CardError, CredentialError, SequenceError, StampError, TransidError};
+pub use error::{BufferTooSmall, CardError, CredentialError, Error, SequenceError, StampError, TransidError};
 #[cfg(any(feature = "serde", feature = "scan"))]
 pub use reply::{Code, Message, Refusal, Reply, ReplyError, Status, UnknownStatus};
 pub use request::{PATH, QUERY_MAX, SignedRequest, Signer, TARGET_MAX};
 pub use sequence::{Counter, Node, Sequence, SequenceSource};
 #[cfg(feature = "flash")]
 pub use sequence::{LeaseError, Leased};
+pub use sha256::{CompressionFunction, DefaultCompression, SmallCompression};
 pub use stamp::{DateError, DateLimits, Stamp};
 pub use token::Token;
 pub use transid::Transid;

@@ -10,8 +10,8 @@ use crate::card::Card;
 use crate::credentials::{AppId, Ebid, Password};
 use crate::error::{BufferTooSmall, CredentialError};
 use crate::sequence::Sequence;
+use crate::sha256::{CompressionFunction, DefaultCompression};
 use crate::stamp::Stamp;
-use crate::text::copy;
 use crate::token::{Token, write_token};
 use crate::transid::{self, TAIL_LEN, Transid};
 
@@ -30,12 +30,15 @@ pub const QUERY_MAX: usize = "appid=&transid=&ebid=&token=&iccid=".len()
 pub const TARGET_MAX: usize = PATH.len() + 1 + QUERY_MAX;
 
 /// An account's borrowed credentials: a few pointers, cheap to make per lookup.
+///
+/// `C` computes the tokens' hashes; [`with_compression`](Self::with_compression) replaces it.
 #[derive(Clone, Copy)]
-pub struct Signer<'a> {
+pub struct Signer<'a, C = DefaultCompression> {
     appid: &'a AppId,
     ebid: &'a Ebid,
     /// Checked by the rules of [`Password`].
     password: &'a [u8],
+    compression: C,
 }
 
 /// A signed lookup, ready to be written; it borrows ebid and card.
@@ -51,7 +54,7 @@ impl<'a> Signer<'a> {
     /// A signer for this account.
     #[must_use]
     pub fn new(appid: &'a AppId, ebid: &'a Ebid, password: &'a Password) -> Self {
-        Self { appid, ebid, password: password.expose() }
+        Self { appid, ebid, password: password.expose(), compression: DefaultCompression }
     }
 
     /// A signer whose password is part of the program: it stays in flash, where a [`Password`] would copy it into RAM.
@@ -81,11 +84,19 @@ impl<'a> Signer<'a> {
         password: &'static [u8],
     ) -> Result<Self, CredentialError> {
         match Password::check(password) {
-            Ok(()) => Ok(Self { appid, ebid, password }),
+            Ok(()) => Ok(Self { appid, ebid, password, compression: DefaultCompression }),
             Err(error) => Err(error),
         }
     }
 
+    /// The same account, whose tokens are computed by another compression function, such as the chip's hardware.
+    #[must_use]
+    pub const fn with_compression<D: CompressionFunction>(self, compression: D) -> Signer<'a, D> {
+        Signer { appid: self.appid, ebid: self.ebid, password: self.password, compression }
+    }
+}
+
+impl<'a, C: CompressionFunction> Signer<'a, C> {
     /// Signs a lookup of `card` at `stamp`; `sequence` distinguishes it from others of the same second.
     #[must_use]
     pub fn sign(&self, stamp: Stamp, sequence: Sequence, card: &'a Card) -> SignedRequest<'a> {
@@ -118,36 +129,35 @@ impl<'a> Signer<'a> {
     ) -> Result<usize, BufferTooSmall> {
         let (appid, ebid) = (self.appid.as_bytes(), self.ebid.as_bytes());
         let (name, number) = (name(card), card.as_bytes());
-        let transid_at = "appid=&transid=".len() + appid.len();
-        let transid_end = transid_at + appid.len() + TAIL_LEN;
-        let token_at = transid_end + "&ebid=&token=".len() + ebid.len();
+        let transid_len = appid.len() + TAIL_LEN;
+        let token_at = "appid=&transid=&ebid=&token=".len() + appid.len() + transid_len + ebid.len();
         let len = token_at + Token::LEN + name.len() + number.len();
 
         let out = out.get_mut(..len).ok_or(BufferTooSmall)?;
         let (front, back) = out.split_at_mut_checked(token_at).ok_or(BufferTooSmall)?;
-        let (token, tail) = back.split_first_chunk_mut().ok_or(BufferTooSmall)?;
-        let rest = append(&mut *front, b"appid=");
+        let (token, end) = back.split_first_chunk_mut().ok_or(BufferTooSmall)?;
+        let rest = append(front, b"appid=");
         let rest = append(rest, appid);
         let rest = append(rest, b"&transid=");
-        let rest = append(rest, appid);
-        let rest = append(rest, &transid::tail(stamp, sequence));
+        let (transid, rest) = rest.split_at_mut_checked(transid_len).ok_or(BufferTooSmall)?;
+        transid::write_tail(stamp, sequence, append(transid, appid));
         let rest = append(rest, b"&ebid=");
         let rest = append(rest, ebid);
         append(rest, b"&token=");
-        append(append(tail, name), number);
-        write_token(&[appid, self.password, front.get(transid_at..transid_end).unwrap_or_default()], token);
+        append(append(end, name), number);
+        write_token(&self.compression, &[appid, self.password, transid], token);
         Ok(len)
     }
 
     /// Signs a lookup with an existing transid. The query's appid is that of the transid.
     #[must_use]
     pub fn sign_transid(&self, transid: Transid, card: &'a Card) -> SignedRequest<'a> {
-        let token = Token::of([self.appid.as_bytes(), self.password, transid.as_bytes()]);
+        let token = Token::of(&self.compression, [self.appid.as_bytes(), self.password, transid.as_bytes()]);
         SignedRequest { transid, token, ebid: self.ebid, card }
     }
 }
 
-impl fmt::Debug for Signer<'_> {
+impl<C> fmt::Debug for Signer<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Signer({}, {}, redacted)", self.appid, self.ebid)
     }
@@ -275,7 +285,12 @@ fn name(card: &Card) -> &'static [u8] {
 
 /// Copies a part to the beginning of a buffer that is large enough, and returns the rest of the buffer.
 fn append<'a>(out: &'a mut [u8], part: &[u8]) -> &'a mut [u8] {
-    copy(part, out).unwrap_or_default()
+    let (head, rest) = out.split_at_mut_checked(part.len()).unwrap_or_default();
+    // A loop, because `copy_from_slice` would link its panic.
+    for (slot, &byte) in head.iter_mut().zip(part) {
+        *slot = byte;
+    }
+    rest
 }
 
 /// Writes `text` and percent-encodes bytes that are neither RFC 3986 `pchar` nor in `also`; `/` and `%` are kept.

@@ -156,26 +156,39 @@ impl fmt::Debug for Stamp {
 /// Divides `rest` by `unit`: returns the quotient, 127 at most, and leaves the remainder in `rest`.
 ///
 /// This is long division, bit by bit: a Cortex-M0 has no division instruction, and the library's division takes more
-/// flash than all of this file.
+/// flash than all of this file. `unit` is at most four years, in seconds.
 pub(crate) fn div_rem(rest: &mut u32, unit: u32) -> u32 {
-    let mut times = 0;
-    for bit in (0..7).rev() {
-        if *rest >> bit >= unit {
-            *rest -= unit << bit;
-            times |= 1 << bit;
+    // Only 64 cycles exceed 32 bits, and what then remains still exceeds every stamp.
+    const { assert!((CYCLE_DAYS * DAY).wrapping_mul(64) > END) };
+    let (mut times, mut left) = (0, *rest);
+    let mut place = 64;
+    while place > 0 {
+        let product = unit.wrapping_mul(place);
+        if left >= product {
+            left -= product;
+            times |= place;
         }
+        place >>= 1;
     }
+    *rest = left;
     times
 }
 
 /// Writes numbers below 100 in two digits each; `N` is twice their count.
 pub(crate) fn two_digits_each<const N: usize>(numbers: &[u32]) -> [u8; N] {
-    core::array::from_fn(|at| {
-        let number = numbers.get(at / 2).copied().unwrap_or_default();
+    let mut digits = [b'0'; N];
+    write_two_digits_each(numbers, &mut digits);
+    digits
+}
+
+/// Writes numbers below 100 in two digits each, as many as fit.
+#[inline(always)]
+pub(crate) fn write_two_digits_each(numbers: &[u32], out: &mut [u8]) {
+    for (number, digits) in numbers.iter().zip(out.as_chunks_mut().0) {
         // A division by ten that is correct below 179 and needs no division instruction.
         let tens = (number * 103) >> 10;
-        b'0' + if at % 2 == 0 { tens } else { number - 10 * tens } as u8
-    })
+        *digits = [b'0' + tens as u8, b'0' + (number - 10 * tens) as u8];
+    }
 }
 
 /// Days of a month (1 to 12).

@@ -1,21 +1,26 @@
 //! A short inline text, the content of every checked type of this crate.
 //!
-//! The bytes after the text stay zero, so that derived comparison and hashing depend on the text only and order it as
-//! `str` does. The content is bytes, not `str`: UTF-8 validation would link its tables into a firmware that never
-//! prints anything. Only `as_str` validates.
+//! The bytes after the text stay zero, so that derived equality and hashing depend on the text only. The content is
+//! bytes, not `str`: UTF-8 validation would link its tables into a firmware that never prints anything. Only `as_str`
+//! validates.
+
+use core::cmp::Ordering;
 
 /// At most `N` (≤ 255) bytes of UTF-8.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// The length comes first, so that it is at the same place in texts of every `N`: code for several of them is shared.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C)]
 pub(crate) struct Text<const N: usize> {
-    bytes: [u8; N],
     len: u8,
+    bytes: [u8; N],
 }
 
 impl<const N: usize> Text<N> {
     /// The empty text.
     pub(crate) const EMPTY: Self = {
         assert!(N <= u8::MAX as usize, "the length is one byte");
-        Self { bytes: [0; N], len: 0 }
+        Self { len: 0, bytes: [0; N] }
     };
 
     /// The text of 1 to `N` characters that all belong to `alphabet`, in the spelling that `case` says.
@@ -72,6 +77,18 @@ impl<const N: usize> Text<N> {
     pub(crate) fn as_str(&self) -> &str {
         // All content is UTF-8, so the default is never used; it only avoids a panic.
         core::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+}
+
+impl<const N: usize> Ord for Text<N> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl<const N: usize> PartialOrd for Text<N> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -15,7 +15,7 @@ use core::fmt;
 use crate::credentials::{AppId, plain_text};
 use crate::error::TransidError;
 use crate::sequence::Sequence;
-use crate::stamp::{Stamp, two_digits_each};
+use crate::stamp::{Stamp, write_two_digits_each};
 use crate::text::{Alphabet, Case, Text};
 
 /// A well-formed transid.
@@ -104,11 +104,21 @@ impl fmt::Debug for Transid {
     }
 }
 
-/// The characters after the appid. One loop for both parts is smaller than `stamp.digits()` and `sequence.digits()`.
+/// The characters after the appid.
 pub(crate) fn tail(stamp: Stamp, sequence: Sequence) -> [u8; TAIL_LEN] {
+    let mut tail = [0; TAIL_LEN];
+    write_tail(stamp, sequence, &mut tail);
+    tail
+}
+
+/// Writes the characters after the appid. One loop for both parts is smaller than `stamp.digits()` and
+/// `sequence.digits()`.
+// Not inlined, so that its numbers leave the stack when this function returns.
+#[inline(never)]
+pub(crate) fn write_tail(stamp: Stamp, sequence: Sequence, out: &mut [u8]) {
     let [year, month, day, hour, minute, second] = stamp.civil();
     let [a, b, c, d] = sequence.pairs();
-    two_digits_each(&[20, year, month, day, hour, minute, second, a, b, c, d])
+    write_two_digits_each(&[20, year, month, day, hour, minute, second, a, b, c, d], out);
 }
 
 /// Appid, stamp and sequence, or `None` if there are too few characters.

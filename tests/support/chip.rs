@@ -123,7 +123,6 @@ impl Board {
             "--target",
             self.target,
         ]);
-        // RUSTFLAGS would replace the cfgs for sha2 in that folder's .cargo/config.toml.
         cargo.arg("--target-dir").arg(&folder).env_remove("RUSTFLAGS").current_dir(signer("firmware"));
         succeeds(cargo).await;
         folder.join(self.target).join("release/gateway")
@@ -188,7 +187,6 @@ async fn build_c() -> PathBuf {
         .args(["--profile", "chip", "--target", M3.target, "--target-dir"])
         .arg(&folder)
         .env_remove("RUSTFLAGS");
-    cargo.arg("--config").arg(signer("firmware/.cargo/config.toml"));
     succeeds(cargo).await;
     let image = folder.join("gateway.elf");
     let mut gcc = Command::new("arm-none-eabi-gcc");

@@ -32,6 +32,11 @@ const PACKAGES: &[Package] = &[
         reason: "the signer's firmware runs on emulated chips",
     },
     Package {
+        program: "qemu-system-riscv32",
+        package: "qemu-system-misc",
+        reason: "the signer's firmware runs on an emulated RISC-V chip",
+    },
+    Package {
         program: "arm-none-eabi-gcc",
         package: "gcc-arm-none-eabi",
         reason: "the signer is linked into firmware written in C, and its images are weighed",

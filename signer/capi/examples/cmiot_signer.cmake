@@ -6,8 +6,6 @@
 # CMIOT_SIGNER_TARGET is rustc's name of the chip: thumbv6m-none-eabi (Cortex-M0/M0+), thumbv7m-none-eabi (M3),
 # thumbv7em-none-eabihf (M4F/M7F with hard floats; thumbv7em-none-eabi with soft ones), riscv32imc-unknown-none-elf
 # (ESP32-C3). Link with -Wl,--gc-sections, so that unused functions are removed.
-#
-# The two cfgs select the small SHA-256; without them it is unrolled: faster, with 8 KB more flash.
 
 set(CMIOT_SIGNER_TARGET "thumbv7m-none-eabi" CACHE STRING "rustc's name of the chip")
 
@@ -17,8 +15,7 @@ set(CMIOT_SIGNER_LIBRARY "${CMIOT_SIGNER_BUILD}/${CMIOT_SIGNER_TARGET}/chip/libc
 
 # cargo always runs, since it tracks the sources; it takes no time if nothing has changed.
 add_custom_target(cmiot_signer_build
-    COMMAND "${CMAKE_COMMAND}" -E env
-        "RUSTFLAGS=--cfg=sha2_backend=\"soft\" --cfg=sha2_backend_soft=\"compact\""
+    COMMAND "${CMAKE_COMMAND}" -E env --unset=RUSTFLAGS
         cargo rustc --quiet --package cmiot-signer-capi --lib --crate-type staticlib
             --profile chip --target "${CMIOT_SIGNER_TARGET}" --target-dir "${CMIOT_SIGNER_BUILD}"
     WORKING_DIRECTORY "${CMIOT_SIGNER_CAPI}"

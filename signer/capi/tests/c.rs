@@ -85,7 +85,6 @@ fn library(target: Option<&str>) -> PathBuf {
     let built = match target {
         Some(target) => {
             build.args(["--profile", "chip", "--target", target]);
-            build.arg("--config").arg(in_crate("../firmware/.cargo/config.toml"));
             folder.join(target).join("chip")
         }
         None => folder.join("debug"),

@@ -1,7 +1,7 @@
 //! Semihosting: the host's console, the image's arguments, and the exit from QEMU.
 //!
 //! A breakpoint with immediate 0xAB hands an operation in `r0` and its argument in `r1` to the debugger, here QEMU
-//! ("Semihosting for AArch32 and AArch64", Arm). Nothing here uses `core::fmt`, so that a measuring image can print.
+//! ("Semihosting for AArch32 and AArch64", Arm); on RISC-V three instructions do so, with `a0` and `a1`. Nothing here uses `core::fmt`, so that a measuring image can print.
 
 use core::arch::asm;
 use core::fmt;
@@ -72,6 +72,24 @@ fn call(operation: usize, argument: usize) -> usize {
     let result;
     // SAFETY: the debugger reads and writes only the memory that the argument names, which each caller owns for the
     // call; `asm!` is taken to touch any memory, as it is not marked otherwise.
-    unsafe { asm!("bkpt 0xAB", inout("r0") operation => result, in("r1") argument) };
+    #[cfg(target_arch = "arm")]
+    unsafe {
+        asm!("bkpt 0xAB", inout("r0") operation => result, in("r1") argument);
+    }
+    // SAFETY: as above. The three instructions have 32 bits each and must be in one page ("RISC-V Semihosting").
+    #[cfg(target_arch = "riscv32")]
+    unsafe {
+        asm!(
+            ".option push",
+            ".option norvc",
+            ".balign 16",
+            "slli x0, x0, 0x1f",
+            "ebreak",
+            "srai x0, x0, 7",
+            ".option pop",
+            inout("a0") operation => result,
+            in("a1") argument,
+        );
+    }
     result
 }

@@ -3,7 +3,7 @@
 //! | board | storage | erase unit |
 //! | --- | --- | --- |
 //! | microbit | the last 2 KiB of flash, through the nRF51's NVMC, which QEMU models: words, written after an erasure | 1 KiB |
-//! | lm3s6965evb, mps2-an386 | the last KiB of RAM, which no startup code clears: QEMU ignores writes to their flash. It survives a reset, not a power cut | 512 B |
+//! | lm3s6965evb, mps2-an386, virt | the last KiB of RAM, which no startup code clears: QEMU ignores writes to their flash. It survives a reset, not a power cut | 512 B |
 
 use core::convert::Infallible;
 
@@ -102,8 +102,13 @@ mod board {
 mod board {
     use crate::register;
 
-    pub(super) const START: usize =
-        if cfg!(machine = "lm3s6965evb") { 0x2000_0000 + 63 * 1024 } else { 0x2000_0000 + 4095 * 1024 };
+    pub(super) const START: usize = if cfg!(machine = "lm3s6965evb") {
+        0x2000_0000 + 63 * 1024
+    } else if cfg!(machine = "mps2-an386") {
+        0x2000_0000 + 4095 * 1024
+    } else {
+        0x8004_0000 + 63 * 1024
+    };
     pub(super) const ERASE_SIZE: usize = 512;
 
     pub(super) fn erase(page: usize) {

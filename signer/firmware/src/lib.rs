@@ -10,11 +10,19 @@
 //! | `measure_*` | one workload per image: its stack and its instructions; the image's size shows its flash |
 #![no_std]
 
+// Its startup code.
+#[cfg(target_arch = "arm")]
+use cortex_m_rt as _;
+
+#[cfg(target_arch = "arm")]
 pub mod clock;
 pub mod console;
 pub mod flash;
 pub mod measure;
 mod register;
+#[cfg(target_arch = "riscv32")]
+mod riscv;
+#[cfg(target_arch = "arm")]
 pub mod uart;
 pub mod workloads;
 
@@ -23,6 +31,20 @@ pub const MACHINE: &str = if cfg!(machine = "microbit") {
     "microbit"
 } else if cfg!(machine = "lm3s6965evb") {
     "lm3s6965evb"
-} else {
+} else if cfg!(machine = "mps2-an386") {
     "mps2-an386"
+} else {
+    "virt"
 };
+
+/// Makes a function of type `fn() -> !` the image's `main`, which the startup code calls.
+#[macro_export]
+macro_rules! entry {
+    ($function:path) => {
+        // SAFETY: no other function of an image has this name.
+        #[unsafe(export_name = "main")]
+        extern "C" fn main() -> ! {
+            $function()
+        }
+    };
+}

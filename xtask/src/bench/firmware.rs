@@ -68,8 +68,8 @@ struct Build {
     /// As the table says it.
     name: &'static str,
     profile: &'static str,
-    /// Changes to the profile.
-    config: &'static [&'static str],
+    /// Other features, changes to the profile.
+    options: &'static [&'static str],
     /// Flags of the final build.
     flags: &'static str,
 }
@@ -78,15 +78,26 @@ const COMPACT: &str = r#"--cfg sha2_backend="soft" --cfg sha2_backend_soft="comp
 const UNROLLED: &str = r#"--cfg sha2_backend="soft""#;
 
 const BUILDS: &[Build] = &[
-    Build { name: "signer, z, compact", profile: "release", config: &[], flags: COMPACT },
+    Build { name: "signer", profile: "release", options: &[], flags: "" },
+    Build { name: "signer at 3", profile: "three", options: &[], flags: "" },
     Build {
-        name: "the same, sha2 at z",
+        name: "sha2, compact at s",
         profile: "release",
-        config: &["--config", "profile.release.package.sha2.opt-level='z'"],
+        options: &["--no-default-features", "--config", "profile.release.package.sha2.opt-level='s'"],
         flags: COMPACT,
     },
-    Build { name: "signer, z, unrolled", profile: "release", config: &[], flags: UNROLLED },
-    Build { name: "signer, 3, unrolled", profile: "three", config: &[], flags: UNROLLED },
+    Build {
+        name: "sha2, unrolled",
+        profile: "release",
+        options: &["--no-default-features"],
+        flags: UNROLLED,
+    },
+    Build {
+        name: "sha2, unrolled at 3",
+        profile: "three",
+        options: &["--no-default-features"],
+        flags: UNROLLED,
+    },
 ];
 
 /// Measures the signer and its peers on Cortex-M3 and M0, and prints a table a chip.
@@ -140,14 +151,13 @@ fn sources(folder: &Path) -> Result<()> {
 
 /// The signer, built in this way.
 fn signer(chip: &Chip, build: &Build) -> Result<Cost> {
-    let Build { name, profile, config, flags } = build;
+    let Build { name, profile, options, flags } = build;
     let folder = target_dir().join("bench");
     Run::cargo("build --quiet --locked --bin measure_none --bin measure_sign --target")
         .args([chip.target, "--profile", profile])
-        .args(*config)
+        .args(*options)
         .args([Path::new("--target-dir"), &folder])
         .within("signer/firmware")
-        // The variable replaces what the folder's configuration says.
         .env("RUSTFLAGS", flags)
         .run()?;
     let image = |name: &str| folder.join(chip.target).join(profile).join(name);

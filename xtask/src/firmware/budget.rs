@@ -125,7 +125,7 @@ fn faults(rows: &[Row], figures: &[Figure]) -> Vec<String> {
 
 /// `figure  M3 (budget, against the baseline)  M0 …`
 fn table(rows: &[Row], figures: &[Figure]) -> String {
-    let mut table = format!("{:<30}", "opt-level z, sha2 compact");
+    let mut table = format!("{:<30}", "opt-level z, feature small");
     for chip in CHIPS {
         write!(table, "{:>8}{:>9}{:>7}", chip.name, "budget", "+/-")
             .expect("writing to a String does not fail");

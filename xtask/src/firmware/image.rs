@@ -12,16 +12,31 @@ pub(crate) struct Chip {
     pub(crate) name: &'static str,
     /// As rustc says it.
     pub(crate) target: &'static str,
-    /// As QEMU says it.
-    pub(crate) machine: &'static str,
+    /// QEMU's program, and its options that choose the board.
+    pub(crate) qemu: &'static [&'static str],
+    /// Whether the example gateway has drivers for the board.
+    pub(crate) has_gateway: bool,
 }
 
 /// The chips, in the order of the table.
 pub(crate) const CHIPS: &[Chip] = &[
-    Chip { name: "M3", target: "thumbv7m-none-eabi", machine: "lm3s6965evb" },
-    Chip { name: "M0", target: "thumbv6m-none-eabi", machine: "microbit" },
-    Chip { name: "M4F", target: "thumbv7em-none-eabihf", machine: "mps2-an386" },
+    Chip { name: "M3", target: "thumbv7m-none-eabi", qemu: &[ARM, "-M", "lm3s6965evb"], has_gateway: true },
+    Chip { name: "M0", target: "thumbv6m-none-eabi", qemu: &[ARM, "-M", "microbit"], has_gateway: true },
+    Chip {
+        name: "M4F",
+        target: "thumbv7em-none-eabihf",
+        qemu: &[ARM, "-M", "mps2-an386"],
+        has_gateway: true,
+    },
+    Chip {
+        name: "RISC-V",
+        target: "riscv32imc-unknown-none-elf",
+        qemu: &["qemu-system-riscv32", "-M", "virt", "-bios", "none"],
+        has_gateway: false,
+    },
 ];
+
+const ARM: &str = "qemu-system-arm";
 
 /// Size of an image, in bytes.
 pub(crate) struct Size {
@@ -30,7 +45,7 @@ pub(crate) struct Size {
 }
 
 impl Chip {
-    /// Builds the images of these names, or all, with a profile.
+    /// Builds the images of these names with a profile.
     ///
     /// # Errors
     /// When one does not build.
@@ -38,11 +53,10 @@ impl Chip {
         let chosen = names.iter().flat_map(|name| ["--bin", name]);
         Run::cargo("build --quiet --locked --target")
             .args([self.target, "--profile", profile])
-            .args(if names.is_empty() { &["--bins"][..] } else { &[] })
             .args(chosen)
             .args([Path::new("--target-dir"), &target_dir()])
-            // In that folder lies the configuration with the cfgs for sha2, which this variable would replace.
             .within("signer/firmware")
+            // It is part of the figures.
             .without_env("RUSTFLAGS")
             .run()
     }
@@ -62,7 +76,8 @@ impl Chip {
     pub(crate) fn run_file(&self, image: &Path, options: &[&str]) -> Result<String> {
         let mut output = String::new();
         let status = Run::new("timeout")
-            .args(["120", "qemu-system-arm", "-M", self.machine])
+            .args(["120"])
+            .args(self.qemu)
             .args(["-display", "none", "-monitor", "none", "-serial", "none", "-chardev", "stdio,id=console"])
             .args(["-semihosting-config", "enable=on,target=native,chardev=console"])
             .args(options)
@@ -71,7 +86,7 @@ impl Chip {
                 output.push_str(line);
                 output.push('\n');
             })?;
-        ensure!(status.success(), "{} on {}: {status}", image.display(), self.machine);
+        ensure!(status.success(), "{} on {}: {status}", image.display(), self.name);
         Ok(output)
     }
 
@@ -98,8 +113,8 @@ pub(crate) fn target_dir() -> PathBuf {
 /// # Errors
 /// When it cannot be read.
 pub(crate) fn size(image: &Path) -> Result<Size> {
-    let printed = Run::new("arm-none-eabi-size").args([image]).output()?;
-    berkeley(&printed).with_context(|| format!("not the table that arm-none-eabi-size prints:\n{printed}"))
+    let printed = Run::new("size").args([image]).output()?;
+    berkeley(&printed).with_context(|| format!("not the table that size prints:\n{printed}"))
 }
 
 /// Reads `text data bss dec hex filename` over one row of numbers. Initialised data is in flash and in RAM.
@@ -118,6 +133,6 @@ mod tests {
         let table = "   text\t   data\t    bss\t    dec\t    hex\tfilename\n   4996\t     12\t   1024\t   6032\t   1790\timage\n";
         let size = berkeley(table).unwrap();
         assert_eq!((size.flash, size.ram), (5008, 1036));
-        assert!(berkeley("arm-none-eabi-size: no such file\n").is_none());
+        assert!(berkeley("size: no such file\n").is_none());
     }
 }

@@ -4,8 +4,9 @@
 
 use cmiot_signer_firmware::{measure, workloads};
 
-#[cortex_m_rt::entry]
-fn main() -> ! {
+cmiot_signer_firmware::entry!(run);
+
+fn run() -> ! {
     measure::all(&[("http", workloads::http)])
 }
 

@@ -20,8 +20,9 @@ pub(crate) type Test = (&'static str, fn());
 /// All tests; each file lists its own at its head.
 const SUITES: &[&[Test]] = &[vectors::TESTS, reply::TESTS, limits::TESTS];
 
-#[cortex_m_rt::entry]
-fn main() -> ! {
+cmiot_signer_firmware::entry!(run);
+
+fn run() -> ! {
     let mut passed = 0;
     for &(name, test) in SUITES.iter().copied().flatten() {
         print("test ");
@@ -46,6 +47,7 @@ fn panic(panic: &core::panic::PanicInfo<'_>) -> ! {
     exit(1)
 }
 
+#[cfg(target_arch = "arm")]
 #[cortex_m_rt::exception]
 unsafe fn HardFault(frame: &cortex_m_rt::ExceptionFrame) -> ! {
     let _ = writeln!(Console, "FAILED\n{frame:#x?}\nfirmware tests on {MACHINE}: 1 failed, by a hard fault");
