@@ -3,11 +3,15 @@
 //! No variant carries the rejected input: an error must not bring a password, a token or a card number into a log.
 //! A retry with the same input fails again.
 
-use core::error::Error;
+mod common;
+
 use core::fmt;
+
+pub use common::Error;
 
 /// An invalid appid, ebid or password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum CredentialError {
     /// It is empty.
     Empty,
@@ -19,6 +23,7 @@ pub enum CredentialError {
 
 /// An invalid msisdn, iccid or imsi.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum CardError {
     /// A msisdn is 1 to 13 digits.
     Msisdn,
@@ -30,6 +35,7 @@ pub enum CardError {
 
 /// A time that a transid cannot represent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum StampError {
     /// Before the year 2000 at UTC+8: the clock was never set.
     Unset,
@@ -41,6 +47,7 @@ pub enum StampError {
 
 /// A number that is not a valid sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum SequenceError {
     /// Zero, or more than eight digits.
     OutOfRange,
@@ -48,6 +55,7 @@ pub enum SequenceError {
 
 /// The transid rule that a text breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum TransidError {
     /// Fewer than 23 characters: too few for appid, stamp and sequence.
     TooShort,
@@ -63,6 +71,7 @@ pub enum TransidError {
 
 /// The text does not fit into the caller's buffer; nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct BufferTooSmall;
 
 impl fmt::Display for CredentialError {
@@ -130,9 +139,9 @@ impl fmt::Display for BufferTooSmall {
     }
 }
 
-impl Error for CredentialError {}
-impl Error for CardError {}
-impl Error for StampError {}
-impl Error for SequenceError {}
-impl Error for TransidError {}
-impl Error for BufferTooSmall {}
+impl core::error::Error for CredentialError {}
+impl core::error::Error for CardError {}
+impl core::error::Error for StampError {}
+impl core::error::Error for SequenceError {}
+impl core::error::Error for TransidError {}
+impl core::error::Error for BufferTooSmall {}

@@ -40,6 +40,7 @@ pub use response::{Decoder, Response};
 
 /// An invalid HTTP request or response. An HTTP status is never an error here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum HttpError {
     /// The host is not a name or address with an optional port.
     BadHost,
@@ -61,6 +62,7 @@ pub enum HttpError {
 
 /// The reason why an exchange over a byte stream failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum ExchangeError<E> {
     /// The byte stream failed.
     Io(E),

@@ -67,7 +67,8 @@
 //! Feature `http`: the lookup as HTTP/1.1 over any byte stream.
 //!
 //! ## `error`
-//! Small `Copy` enums without payload, so that an error cannot leak a secret. Each text says what to do.
+//! Small `Copy` enums without payload, so that an error cannot leak a secret. Each text says what to do. [`Error`] is
+//! all of them, for a firmware with one result type.
 //!
 //! # Features
 //! A feature adds functions and changes no result of the others.
@@ -78,6 +79,7 @@
 //! | `scan` | `Reply::scan`: the same replies and errors in less flash |
 //! | `small` | on a chip, [`SmallCompression`] in place of sha2: less flash, stack and time; no effect on a host |
 //! | `flash` | `Leased`: sequences that survive a reset, over embedded-storage's `NorFlash` |
+//! | `defmt` | `defmt::Format` for the errors and the status |
 //! | `http` | `http`: whole requests and responses over embedded-io, blocking and async |
 //!
 //! # Panics

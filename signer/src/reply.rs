@@ -79,6 +79,7 @@ pub struct UnknownStatus(Text<16>);
 
 /// The reason why a body is not a reply. A refusal by the carrier is not an error: it is a [`Reply`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum ReplyError {
     /// It ends too early.
     Truncated,
@@ -430,6 +431,20 @@ impl fmt::Display for Refusal<'_> {
                 f.write_str("the result has no STATUS: check that the path is that of the status lookup")
             }
         }
+    }
+}
+
+#[cfg(feature = "defmt")]
+impl defmt::Format for Code {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "{=str}", self.as_str());
+    }
+}
+
+#[cfg(feature = "defmt")]
+impl defmt::Format for Status {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "{=str}", self.as_str());
     }
 }
 

@@ -69,6 +69,11 @@ const STAGES: &[Stage] = &[
         run: || plain(signer::no_std),
     },
     Stage {
+        name: "publish",
+        about: "The signer's packages are complete: a dry run of their publication",
+        run: || plain(signer::publish),
+    },
+    Stage {
         name: "firmware",
         about: "The signer passes its tests on emulated chips, within its budgets",
         run: || plain(firmware::stage),

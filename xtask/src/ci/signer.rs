@@ -21,11 +21,24 @@ pub(super) fn no_std() -> Result<()> {
         tools::HACK
             .ready()?
             .args(["rustc", "--quiet", "--package", "cmiot-signer", "--lib", "--target", chip])
-            // `default` is a choice of the others.
-            .args(["--feature-powerset", "--exclude-features", "default", "--", "-D", "warnings"])
+            // `default` is a choice of the others; these two change no function, and are in the examples' build.
+            .args(["--feature-powerset", "--exclude-features", "default,defmt,small", "--", "-D", "warnings"])
             .run()?;
     }
-    Ok(())
+    Run::cargo("build --quiet --package cmiot-signer --examples --target thumbv7em-none-eabihf")
+        .args(["--no-default-features", "--features", "defmt,flash,http,scan,small"])
+        .run()
+}
+
+/// Packages the signer and its C interface as for the registry, and builds the packages without this folder.
+///
+/// # Errors
+/// When a file or a dependency is missing in a package, or it does not build.
+pub(super) fn publish() -> Result<()> {
+    // What is not committed yet is packaged, too.
+    Run::cargo("publish --dry-run --locked --allow-dirty")
+        .args(["--package", "cmiot-signer", "--package", "cmiot-signer-capi"])
+        .run()
 }
 
 /// Checks the signer, and its C interface, with the oldest Rust it promises (`rust-version`).
