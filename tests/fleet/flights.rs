@@ -195,6 +195,20 @@ async fn an_answer_ends_with_the_freshness_of_the_node_that_stored_it() {
     assert!(matches!(tables.enter(other, Known::Nothing).await, Entered::Lead { takeover: false, .. }));
 }
 
+#[tokio::test]
+async fn an_answer_from_before_the_clock_was_set_back_is_replaced() {
+    let tables = Tables::start().await;
+    let (one, other) = (tables.life(1, 60_000).await, tables.life(2, 60_000).await);
+    let lead = tables.lead(one).await;
+    tables.land(lead, Duration::ZERO).await;
+    tables.server.sql("UPDATE fleet.moved SET by = by - interval '1 hour'").await;
+    let lead = tables.lead(other).await;
+    let effect = tables.land(lead, Duration::from_secs(1)).await;
+    assert_eq!(effect, LandEffect { kept: true, landed: true });
+    let Entered::Answer(answer) = tables.enter(one, Known::Nothing).await else { panic!() };
+    assert!((1..60).contains(&answer.age.as_secs()), "{answer:?}");
+}
+
 /// The landing of a response commits between the snapshot of another node's statement and its lock of the row.
 #[tokio::test]
 async fn a_landing_that_commits_after_the_snapshot_is_found_all_the_same() {

@@ -116,7 +116,9 @@ impl Relay {
             let alone = past.reason == Some(Refusal::ALONE);
             let used = used && !(alone && past.outcome == Outcome::Failed.name());
             if let Some(transid) = key(past.transid).filter(|_| used) {
-                if alone && start {
+                // The reason of a failure replaces that of being alone.
+                let may_be_alone = alone || past.outcome == Outcome::Failed.name();
+                if may_be_alone && start {
                     self.list_alone(past.client, transid);
                 }
                 if past.reason != Some(begun) && past.reason != Some(reused) {

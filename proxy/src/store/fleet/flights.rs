@@ -150,7 +150,7 @@ const ENTER: &str = concat!(
          FROM (SELECT fleet.now() AS now) clock),
        held AS MATERIALIZED (
          SELECT a.body, a.charset, a.answered_at, a.account, a.transid FROM fleet.answer a, bound
-         WHERE a.key = $1 AND NOT a.stale AND a.keep_until > now
+         WHERE a.key = $1 AND NOT a.stale AND a.keep_until > now AND a.answered_at <= now
            AND (newer_than IS NULL OR a.answered_at > newer_than)),
        mine AS MATERIALIZED (SELECT nextval('fleet.fence') AS fence WHERE NOT EXISTS (SELECT FROM held)),
        led AS (
@@ -170,7 +170,7 @@ const ENTER: &str = concat!(
             FROM (SELECT CASE
                     WHEN f.landed_at IS NULL THEN f.life = excluded.life OR "#,
     leader_is_gone!(),
-    r#"             ELSE NOT (f.stored AND f.landed_at > fleet.now() - interval '2 seconds' AND coalesce(
+    r#"             ELSE NOT (f.stored AND f.landed_at BETWEEN fleet.now() - interval '2 seconds' AND fleet.now() AND coalesce(
                        f.landed_at - f.age > (SELECT newer_than FROM bound), true)) END AS free) judged)
          RETURNING f.fence, f.takeover, f.landed_at - f.age AS answered_at, f.body, f.charset, f.account, f.transid)
        SELECT coalesce(held.body, led.body) AS body, coalesce(held.charset, led.charset) AS charset,
@@ -182,6 +182,7 @@ const ENTER: &str = concat!(
        FROM bound LEFT JOIN held ON true LEFT JOIN mine ON true LEFT JOIN led ON true"#
 );
 
+// An answer of the future was stored before the clock of the database was set back: it is none, and is replaced.
 // The lock of fleet.answer precedes the snapshot: a purge has committed before it, or begins after this statement.
 const LAND: &str = r#"
     WITH clock AS MATERIALIZED (SELECT fleet.now() AS now),
@@ -198,7 +199,7 @@ const LAND: &str = r#"
         (card, "group", operation, status, answered_at, keep_until, stale, body, charset, account, transid) =
         (excluded.card, excluded."group", excluded.operation, excluded.status, excluded.answered_at,
          excluded.keep_until, false, excluded.body, excluded.charset, excluded.account, excluded.transid)
-      WHERE a.answered_at < excluded.answered_at
+      WHERE a.answered_at < excluded.answered_at OR a.answered_at > (SELECT now FROM clock)
       RETURNING true AS kept),
     landed AS (
       UPDATE fleet.flight f SET landed_at = now, stored = coalesce((SELECT kept FROM kept), false), fault = $14, body = $8,
