@@ -108,9 +108,9 @@ pub async fn receive_async<'b, IO: embedded_io_async::Read>(
     Ok(decoder.response(body))
 }
 
-/// Reads until the response in `decoder` is complete. After [`ExchangeError::Io`] or [`HttpError::Truncated`] the
-/// caller may continue with the same decoder and the same `body`: what was read is not lost. An interrupted read is
-/// repeated here.
+/// Reads until the response in `decoder` is complete. After [`ExchangeError::Io`] or
+/// [`HttpError::Truncated`](super::HttpError::Truncated) the caller may continue with the same decoder and the same `body`:
+/// what was read is not lost. An interrupted read is repeated here.
 ///
 /// # Errors
 /// When the connection fails or ends, or the response is invalid or answers another request.

@@ -182,7 +182,7 @@ const ENTER: &str = concat!(
        FROM bound LEFT JOIN held ON true LEFT JOIN mine ON true LEFT JOIN led ON true"#
 );
 
-// An answer of the future was stored before the clock of the database was set back: it is none, and is replaced.
+// An answer of the future was stored before the clock of the database was set back: it is replaced.
 // The lock of fleet.answer precedes the snapshot: a purge has committed before it, or begins after this statement.
 const LAND: &str = r#"
     WITH clock AS MATERIALIZED (SELECT fleet.now() AS now),
