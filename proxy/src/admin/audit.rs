@@ -111,6 +111,7 @@ impl AuditRequest {
             peer: self.peer,
             transid: self.transid,
             outcome: self.outcome,
+            reason: None,
             code: self.code,
             status: self.status,
             since: self.since.as_deref().map(time).transpose()?,

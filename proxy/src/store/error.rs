@@ -136,7 +136,7 @@ impl StoreError {
     }
 
     /// For `map_err`: an error of the operating system on `file`.
-    pub(super) fn io(file: &Path) -> impl Fn(io::Error) -> Self + Copy + '_ {
+    pub(crate) fn io(file: &Path) -> impl Fn(io::Error) -> Self + Copy + '_ {
         |error| Self::new(file, Fault::Io { kind: error.kind(), text: error.to_string() })
     }
 

@@ -92,8 +92,20 @@ impl Query {
         let Filters { card, client, account, peer, transid, outcome, code, status, since, until } =
             self.filters;
         let (before, card) = (self.before, card.as_ref().map(CardArg::read).transpose()?);
-        let filter =
-            Filter { card, client, account, peer, transid, outcome, code, status, since, until, before };
+        let filter = Filter {
+            card,
+            client,
+            account,
+            peer,
+            transid,
+            outcome,
+            reason: None,
+            code,
+            status,
+            since,
+            until,
+            before,
+        };
         let filter = filter::checked(filter).map_err(|error| anyhow::anyhow!("--{error}"))?;
         let found = query::lookups(&self.folder.with_segments()?, &filter, limit, None)?;
         self.format.print(LOOKUP, &found, self.wide)?;

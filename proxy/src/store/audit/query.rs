@@ -5,9 +5,12 @@
 
 mod changes;
 mod events;
+mod fold;
+mod list;
 pub(crate) mod range;
 mod row;
 mod stats;
+mod tail;
 
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -32,8 +35,11 @@ pub use self::changes::changes;
 pub use self::events::{
     AccountGroups, Calls, Event, EventKind, LastStatus, LastStatuses, Page, StatusAnswer, events_after, head,
 };
+pub use self::fold::{Counted, CountedLookup, first_row_since, fold};
+pub use self::list::{Listed, calls_of, list};
 pub use self::row::{ShownRow, row};
 pub use self::stats::{Bucket, BucketStats, LatencyPercentiles, Stats, stats};
+pub use self::tail::{NewRows, Tail, TailRow};
 pub use super::log::columns::{CALL, CHANGE, GAP, LOOKUP, NOTE, REFUSED, ViewColumn, ViewKind, position};
 
 /// The lookups to find: those that meet every condition that is set.
@@ -51,6 +57,8 @@ pub struct Filter {
     pub transid: Option<String>,
     /// The outcome: `hit`, `refused`, ...
     pub outcome: Option<String>,
+    /// The reason of a refusal or failure.
+    pub reason: Option<String>,
     /// The code in the response.
     pub code: Option<String>,
     /// The STATUS in the response.
@@ -295,6 +303,7 @@ impl Conditions {
             peer,
             transid,
             outcome,
+            reason,
             code,
             status,
             since,
@@ -307,6 +316,7 @@ impl Conditions {
             ("record.peer = ?", peer),
             ("(record.transid = ? OR record.carrier_transid = ?)", transid),
             ("record.outcome = (SELECT id FROM name WHERE text = ?)", outcome),
+            ("record.reason = (SELECT id FROM name WHERE text = ?)", reason),
             ("record.code = ?", code),
             ("record.status = ?", status),
         ] {

@@ -1,5 +1,7 @@
 //! The statements of operators' commands about a fleet: its nodes, their lives, and the release of a node's number.
 
+mod usage;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +11,8 @@ use tokio_postgres::error::SqlState;
 use super::connect::{self, ConnectError, Connector};
 use super::migrate;
 use crate::config::fleet::{Fleet, Secret};
+
+pub use usage::{ClientUsage, DayUsage, Usage};
 
 /// The server's own end of a statement of a command, such as a step of the schema.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);

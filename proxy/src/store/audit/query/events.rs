@@ -234,14 +234,14 @@ pub fn events_after(
 
 /// The rows of a segment.
 #[derive(Clone, Copy)]
-struct Bounds {
+pub(super) struct Bounds {
     /// The last row before it.
-    before: i64,
+    pub(super) before: i64,
     /// Its last row, or that before it.
-    last: i64,
+    pub(super) last: i64,
 }
 
-fn bounds(connection: &Connection) -> rusqlite::Result<Bounds> {
+pub(super) fn bounds(connection: &Connection) -> rusqlite::Result<Bounds> {
     let before =
         connection.query_row("SELECT before FROM segment", [], |row| row.get(0)).optional()?.unwrap_or(0);
     let last: Option<i64> = connection.query_row("SELECT max(last) FROM batch", [], |row| row.get(0))?;

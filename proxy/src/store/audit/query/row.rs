@@ -39,6 +39,22 @@ macro_rules! time {
     };
 }
 
+/// Notes with the columns of [`NOTE`].
+pub(super) const NOTES: &str = concat!(
+    "(SELECT note.id, ",
+    time!("at"),
+    " AS time, (SELECT text FROM name WHERE name.id = note.what) AS what, detail FROM note)"
+);
+
+/// Counts of refused requests with the columns of [`REFUSED`].
+pub(super) const REFUSALS: &str = concat!(
+    "(SELECT refused.id, ",
+    time!("first"),
+    " AS first, ",
+    time!("last"),
+    " AS last, peer, (SELECT text FROM name WHERE name.id = refused.reason) AS reason, count FROM refused)"
+);
+
 /// The row of this number, of whatever table. Blocks.
 ///
 /// # Errors
@@ -66,26 +82,8 @@ pub fn row(dir: &Path, id: i64) -> Result<Option<ShownRow>, StoreError> {
 /// The kinds of rows that are no lookups: their columns, and where these are selected from.
 const OTHERS: [(&str, &[ViewColumn], &str); 4] = [
     ("carrier call", CALL, "carrier_call"),
-    (
-        "note",
-        NOTE,
-        concat!(
-            "(SELECT note.id, ",
-            time!("at"),
-            " AS time, (SELECT text FROM name WHERE name.id = note.what) AS what, detail FROM note)"
-        ),
-    ),
-    (
-        "count of refused requests",
-        REFUSED,
-        concat!(
-            "(SELECT refused.id, ",
-            time!("first"),
-            " AS first, ",
-            time!("last"),
-            " AS last, peer, (SELECT text FROM name WHERE name.id = refused.reason) AS reason, count FROM refused)"
-        ),
-    ),
+    ("note", NOTE, NOTES),
+    ("count of refused requests", REFUSED, REFUSALS),
     (
         "count of requests without a record",
         GAP,
