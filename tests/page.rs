@@ -3,7 +3,10 @@
 use crate::support::{Proxy, Setup, carrier, eventually, secrets, write_secret};
 use client::Browser;
 
+mod cards;
 mod client;
+mod tables;
+mod troubles;
 
 /// A token of this role, in its file.
 fn with_token(setup: Setup, folder: &std::path::Path, role: &str) -> (Setup, String) {

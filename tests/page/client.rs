@@ -16,6 +16,11 @@ impl Browser {
         Self { address: proxy.admin_address(), cookies: Vec::new() }
     }
 
+    /// A browser with the cookie of a session.
+    pub(super) fn with(proxy: &Proxy, cookie: &str) -> Self {
+        Self { cookies: vec![cookie.to_owned()], ..Self::of(proxy) }
+    }
+
     /// Logs in with the token that the proxy generated.
     pub(super) async fn log_in(&mut self, proxy: &Proxy) {
         self.log_in_with(&proxy.generated_token().expect("a generated token")).await;
@@ -43,8 +48,7 @@ impl Browser {
 
     /// The status of one GET with this cookie.
     pub(super) async fn get_once(proxy: &Proxy, path: &str, cookie: &str) -> u16 {
-        let mut browser = Self { cookies: vec![cookie.to_owned()], ..Self::of(proxy) };
-        browser.get(path).await.status
+        Self::with(proxy, cookie).get(path).await.status
     }
 
     /// The token of the session's forms, as the page has it.
@@ -79,6 +83,35 @@ impl Browser {
             body.len()
         );
         self.send(head, body).await
+    }
+
+    /// Enters a card, and returns the path of its page.
+    pub(super) async fn enter(&mut self, kind: &str, number: &str) -> String {
+        let found = self.post("/page/card", &[("kind", kind), ("number", number)]).await;
+        assert_eq!(found.status, 303, "{}", found.text());
+        found.header("location").expect("a page").to_owned()
+    }
+
+    /// The text of a page.
+    pub(super) async fn text(&mut self, path: &str) -> String {
+        let page = self.get(path).await;
+        assert_eq!(page.status, 200, "{path}: {}", page.text());
+        page.text().to_owned()
+    }
+
+    /// The numbers of the rows that a page of the audit lists, as they are listed.
+    pub(super) async fn row_ids(&mut self, query: &str) -> Vec<String> {
+        let page = self.text(&format!("/page/audit?{query}")).await;
+        let rows = page.split("/page/audit/row?id=").skip(1);
+        rows.map(|rest| rest.chars().take_while(char::is_ascii_digit).collect()).collect()
+    }
+
+    /// The connection of a stream.
+    pub(super) async fn stream(&self, path: &str) -> Connection {
+        let mut connection = Connection::to(self.address).await;
+        let (host, cookies) = (self.address, self.cookies.join("; "));
+        connection.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {cookies}\r\n\r\n")).await;
+        connection
     }
 
     /// The cookie of the session.

@@ -75,6 +75,14 @@ impl Connection {
         Some(response)
     }
 
+    /// All that was received, up to a text and beyond it; panics if the connection ends before.
+    pub(crate) async fn until(&mut self, text: &str) -> String {
+        while find(&self.unread, text.as_bytes()).is_none() {
+            assert!(self.read().await, "{text} does not come: {}", String::from_utf8_lossy(&self.unread));
+        }
+        String::from_utf8(self.unread.clone()).expect("streams are UTF-8")
+    }
+
     /// Whether the peer closes the connection without another byte.
     pub(crate) async fn ends(&mut self) -> bool {
         self.unread.is_empty() && !self.read().await

@@ -141,6 +141,17 @@ pub(super) async fn purge(admin: &Admin, request: Request<Incoming>, who: &str) 
         Err(error) => return error.response(),
     };
     let Some(mode) = mode else { return count(admin, selection).await };
+    purge_selected(admin, selection, mode, local, who).await
+}
+
+/// Purges a selection, in a fleet on all nodes unless `local`, and notes it.
+pub(super) async fn purge_selected(
+    admin: &Admin,
+    selection: Selection,
+    mode: PurgeMode,
+    local: bool,
+    who: &str,
+) -> Response<Full<Bytes>> {
     if let (Some(fleet), false) = (&admin.relay.fleet, local) {
         return fleet_purge::purge(admin, fleet, &selection, mode, who).await;
     }
@@ -189,13 +200,18 @@ pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>, who: &str) 
     if !key.operation.is_lookup() {
         return not_found("operation: it is an action, which cannot be fetched into the cache").response();
     }
+    fetch_key(admin, &key, who).await
+}
+
+/// Looks a key up within the budget, unless its entry is fresh, and notes a call.
+pub(super) async fn fetch_key(admin: &Admin, key: &Key, who: &str) -> Response<Full<Bytes>> {
     if admin.stop.is_cancelled() {
         // The end of the process would interrupt a new call.
         let refusal = Refusal::NotSent(NotSent::Shutdown).describe();
         let shown = json!({"outcome": "failed", "code": refusal.code.as_str(), "reason": refusal.reason});
         return json(StatusCode::SERVICE_UNAVAILABLE, &shown);
     }
-    match admin.relay.fetch_card(&key).await {
+    match admin.relay.fetch_card(key).await {
         Ok((called, entry)) => {
             if called {
                 let what = format!(" group={} operation={}", word(&key.group), key.operation.name);

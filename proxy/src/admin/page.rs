@@ -6,29 +6,57 @@
 //!
 //! Card numbers are in the bodies of POST only; all other filters are in the query, so that back, reload and bookmarks work.
 
+mod accounts;
 mod assets;
+mod audit;
+mod card;
+mod chart;
+mod clients;
+mod csv;
 mod guard;
+mod histogram;
+mod history;
+mod live;
 mod login;
+mod mask;
+mod moment;
+mod nodes;
 mod overview;
+mod refusals;
+mod rows;
 mod session;
 mod texts;
+mod trends;
 mod trouble;
+mod verify;
 mod view;
+mod words;
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::routing::{get, post};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Request, Response, StatusCode};
 use tower_service::Service as _;
 
 use super::{Admin, Content};
+use crate::clock::Time;
 use crate::config::file::Role;
 use crate::peer::Peer;
+use crate::store::StoreError;
+use crate::store::audit::query::Deadline;
+use card::Cards;
+use history::{History, IsListed, Snapshot};
+use live::Live;
+use nodes::Nodes;
 use session::Sessions;
+use verify::Verification;
 
 /// The scripts and styles of this listener alone; no form to another origin; no frame around a page.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -44,13 +72,52 @@ pub(super) struct Page {
 struct Parts {
     admin: Arc<Admin>,
     sessions: Sessions,
+    history: History,
+    cards: Cards,
+    live: Live,
+    nodes: Nodes,
+    verification: Verification,
+}
+
+impl Parts {
+    /// The sums of the audit from `since` on.
+    async fn history(&self, since: Time) -> Snapshot {
+        let config = self.admin.relay.config.load_full();
+        let dir = config.store_dir.clone();
+        let is_listed: IsListed = Arc::new(move |client| config.clients.contains_key(client));
+        self.history.read(&dir, since, &is_listed).await
+    }
+
+    /// Runs a query of the audit outside of the runtime, with a deadline.
+    async fn read<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        query: impl FnOnce(&Path, &Deadline) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let dir = self.admin.relay.config.load().store_dir.clone();
+        let clock = self.admin.relay.clock.clone();
+        let of = dir.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let at = clock.monotonic().saturating_add(limit);
+            query(&dir, &Deadline { clock, at })
+        });
+        read.await.unwrap_or_else(|_| Err(StoreError::io(&of)(io::Error::other("the query failed"))))
+    }
 }
 
 impl Page {
     /// Over the parts of a running proxy.
     pub(super) fn new(admin: Arc<Admin>) -> Self {
-        let sessions = Sessions::new(admin.relay.clock.clone());
-        let parts = Arc::new(Parts { admin, sessions });
+        let clock = &admin.relay.clock;
+        let parts = Arc::new(Parts {
+            sessions: Sessions::new(clock.clone()),
+            history: History::new(clock.clone(), admin.stop.clone()),
+            cards: Cards::default(),
+            live: Live::new(),
+            nodes: Nodes::default(),
+            verification: Verification::default(),
+            admin,
+        });
         Self { router: routes().with_state(Arc::clone(&parts)), parts }
     }
 
@@ -81,6 +148,18 @@ impl Page {
 fn routes() -> Router<Arc<Parts>> {
     Router::new()
         .route("/", get(overview::show))
+        .route("/page/card", get(card::show).post(card::search))
+        .route("/page/card/refresh", post(card::refresh))
+        .route("/page/card/purge", post(card::purge))
+        .route("/page/accounts", get(accounts::show))
+        .route("/page/clients", get(clients::show))
+        .route("/page/refusals", get(refusals::show))
+        .route("/page/audit", get(audit::show))
+        .route("/page/audit/row", get(audit::row))
+        .route("/page/audit/reveal", post(audit::reveal))
+        .route("/page/audit/verify", get(verify::show).post(verify::start))
+        .route("/page/live", get(live::show))
+        .route("/page/live/stream", get(live::stream))
         .route("/page/login", get(login::form).post(login::log_in))
         .route("/page/logout", post(login::log_out))
         .route("/page/language", get(login::switch_language))
@@ -89,11 +168,12 @@ fn routes() -> Router<Arc<Parts>> {
 }
 
 /// The role that a page requires; none for those that are open.
-fn required(method: &Method, path: &str) -> Option<Role> {
-    let _ = method;
+fn required(path: &str) -> Option<Role> {
     match path {
         "/page/login" | "/page/logout" | "/page/language" => None,
         path if path.starts_with("/page/assets/") => None,
+        "/page/card/refresh" | "/page/card/purge" => Some(Role::Operate),
+        path if path.starts_with("/page/audit") || path.starts_with("/page/live") => Some(Role::Audit),
         _ => Some(Role::View),
     }
 }

@@ -70,7 +70,7 @@ pub(super) async fn admit(
     let roles = auth::roles(&config.admin, by_token, names);
     let name = auth::name(&config.admin, token, names);
     let (path, method) = (request.uri().path().to_owned(), request.method().clone());
-    let role = required(&method, &path);
+    let role = required(&path);
     if let Some(role) = role {
         if roles.is_empty() {
             return Err(Box::new(to_log_in(&request)));

@@ -1,6 +1,7 @@
 //! `GET /`: whether all is well, in one sentence; the conditions that need the operator; the figures of this moment.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use askama::Template;
 use axum::body::Body;
@@ -8,11 +9,21 @@ use axum::extract::{Extension, State};
 use hyper::{Response, StatusCode};
 
 use super::Parts;
+use super::chart::Chart;
+use super::history::{HOUR, Snapshot, hour_of};
+use super::moment;
+use super::nodes;
+use super::trends;
 use super::trouble::{self, Trouble};
-use super::view::{self, View, Viewer};
+use super::verify::Progress;
+use super::view::{self, View, Viewer, encoded};
 use crate::carrier::status::AccountStatus;
+use crate::clock::Time;
 use crate::language::{Language, Text, text};
+use crate::outcome::Outcome;
 
+/// The period of the charts by day.
+const MONTH: Duration = Duration::from_secs(31 * 24 * 3_600);
 /// Accounts that the first sentence names.
 const MAX_NAMED: usize = 3;
 
@@ -24,6 +35,13 @@ struct Overview {
     level: &'static str,
     troubles: Vec<Trouble>,
     figures: Vec<Figure>,
+    /// The sums of the last 24 hours.
+    sums: Vec<Figure>,
+    is_incomplete: bool,
+    last_day: Vec<Chart>,
+    last_month: Vec<Chart>,
+    verification: Progress,
+    fleet: Option<nodes::Shown>,
 }
 
 /// A number with its name, and the page with the rows behind it.
@@ -48,21 +66,53 @@ pub(super) async fn show(
     let accounts = parts.admin.relay.carrier.statuses();
     let troubles = trouble::all(&parts, &accounts, language);
     let (level, headline) = headline(&parts, &accounts, &troubles);
+    let now = parts.admin.relay.clock.now();
+    let snapshot = parts.history(now.minus(MONTH)).await;
+    let [last_day, last_month] = trends::charts(&snapshot, now, language);
     let page = Overview {
         headline: headline.of(language).to_owned(),
         level,
         troubles,
         figures: figures(&parts, &accounts, &view, language),
+        sums: sums(&snapshot, now, &view),
+        is_incomplete: snapshot.is_behind || snapshot.complete_from > hour_of(now.as_micros()) - 23 * HOUR,
+        last_day,
+        last_month,
+        fleet: nodes::read(&parts, language).await,
+        verification: parts.verification.progress(language),
         view,
     };
     view::html(StatusCode::OK, &page)
+}
+
+/// The sums of the last 24 hours, each with the rows behind it if the viewer may see them.
+fn sums(snapshot: &Snapshot, now: Time, view: &View) -> Vec<Figure> {
+    let (sums, t) = (trends::last_day(snapshot, now), view.t);
+    let since = encoded(&moment::local(Time::from_micros(hour_of(now.as_micros()) - 23 * HOUR)));
+    let link = |conditions: &str| view.audits.then(|| format!("/page/audit?since={since}{conditions}"));
+    let percent = sums.hit_percent().map_or_else(|| "-".to_owned(), |percent| format!("{percent:.1} %"));
+    let ms = |percent| {
+        sums.latency
+            .percentile(percent)
+            .map_or_else(|| "-".to_owned(), |us| format!("{:.1} ms", us as f64 / 1e3))
+    };
+    vec![
+        Figure { link: link(""), ..Figure::new(t.lookups, sums.lookups()) },
+        Figure { link: link("&outcome=hit"), ..Figure::new(t.hit_share, percent) },
+        Figure { link: link("&kind=calls"), ..Figure::new(t.carrier_calls, sums.all_calls()) },
+        Figure { link: link("&outcome=refused"), ..Figure::new(t.refused, sums.outcome(Outcome::Refused)) },
+        Figure { link: link("&outcome=failed"), ..Figure::new(t.failed, sums.outcome(Outcome::Failed)) },
+        Figure { link: link("&kind=refusals"), ..Figure::new(t.counted, sums.counted) },
+        Figure::new("p50", ms(50)),
+        Figure::new("p99", ms(99)),
+    ]
 }
 
 /// The figures of this moment.
 fn figures(parts: &Parts, accounts: &[AccountStatus], view: &View, language: Language) -> Vec<Figure> {
     let (admin, t) = (&parts.admin, view.t);
     let audit = &admin.store.audit;
-    let anchor = audit.anchored_at().map_or_else(|| t.none_yet.to_owned(), |at| at.to_string());
+    let anchor = audit.anchored_at().map_or_else(|| t.none_yet.to_owned(), moment::shown);
     let mut all = vec![
         Figure::new(t.cached, admin.relay.cache.entry_count()),
         Figure::new(t.flights, admin.relay.flights.in_flight()),

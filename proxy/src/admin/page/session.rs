@@ -38,7 +38,7 @@ pub(super) struct Sessions {
 }
 
 /// The hash of a cookie: the table is searched by it, so that the time of a search says nothing about a cookie.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Id([u8; 32]);
 
 struct Stored {
@@ -87,7 +87,6 @@ impl Sessions {
     }
 
     /// Whether a session has not ended. Does not count as its use.
-    #[expect(dead_code, reason = "for streams")]
     pub(super) fn is_open(&self, id: Id) -> bool {
         let now = self.clock.monotonic();
         self.table().get(&id).is_some_and(|stored| !stored.has_ended(now))
@@ -147,7 +146,7 @@ impl Stored {
 }
 
 /// 256 random bits as text.
-fn random() -> Option<String> {
+pub(super) fn random() -> Option<String> {
     let mut bytes = [0; 32];
     SystemRandom::new().fill(&mut bytes).ok()?;
     Some(BASE64URL_NOPAD.encode(&bytes))
@@ -168,6 +167,7 @@ mod tests {
         let (sessions, hand) = sessions();
         let (session, cookie) = sessions.begin(Some(Secret::new("the-token"))).unwrap();
         hand.advance(IDLE);
+        assert!(sessions.is_open(session.id), "that is no use");
         let found = sessions.find(&cookie).unwrap();
         assert_eq!(found.csrf, session.csrf);
         assert_eq!(found.token.unwrap().expose(), b"the-token");

@@ -21,7 +21,6 @@ pub(super) struct Viewer {
     /// Its entry in `[[admin.access]]`, as in the audit.
     pub(super) name: String,
     /// Name and address, as the notes about its acts have them.
-    #[expect(dead_code, reason = "for notes")]
     pub(super) who: String,
     /// The value that its forms carry; empty without a session.
     pub(super) csrf: String,
@@ -63,9 +62,7 @@ pub(super) struct View {
     pub(super) csrf: String,
     pub(super) can_log_out: bool,
     pub(super) views: bool,
-    #[expect(dead_code, reason = "for further pages")]
     pub(super) operates: bool,
-    #[expect(dead_code, reason = "for further pages")]
     pub(super) audits: bool,
 }
 
@@ -103,9 +100,14 @@ pub(super) fn message(status: StatusCode, language: Language, text: &Text) -> Re
     html(status, &Message { view: viewer.view(), text: text.of(language).to_owned() })
 }
 
+/// A page with one sentence, for a viewer who is known.
+pub(super) fn message_for(viewer: &Viewer, status: StatusCode, text: &Text) -> Response<Body> {
+    html(status, &Message { view: viewer.view(), text: text.of(viewer.language).to_owned() })
+}
+
 pub(super) async fn not_found(Extension(viewer): Extension<Arc<Viewer>>) -> Response<Body> {
     let text = text!("there is no such page", "没有这个页面");
-    message(StatusCode::NOT_FOUND, viewer.language, &text)
+    message_for(&viewer, StatusCode::NOT_FOUND, &text)
 }
 
 /// A page from its template.

@@ -1,0 +1,154 @@
+//! `GET /page/accounts`: the budget of each account with a forecast for midnight, its queue, its breakers, its password.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use hyper::{Response, StatusCode};
+
+use super::Parts;
+use super::history::{HOUR, hour_of};
+use super::nodes;
+use super::trouble::{self, next_try, reason};
+use super::view::{self, View, Viewer, encoded};
+use crate::carrier::status::AccountStatus;
+use crate::clock::Time;
+use crate::language::{Language, text};
+
+/// Microseconds of a day, and the offset of its midnight.
+const DAY: i64 = 24 * HOUR;
+const ZONE: i64 = 8 * HOUR;
+
+#[derive(Template)]
+#[template(path = "accounts.html")]
+struct Accounts {
+    view: View,
+    accounts: Vec<Account>,
+    fleet: Option<nodes::Shown>,
+}
+
+/// An account, for its template.
+struct Account {
+    name: String,
+    group: String,
+    /// The class and the words of its state.
+    level: &'static str,
+    state: String,
+    day: Option<Day>,
+    per_second: Option<u32>,
+    waiting: usize,
+    breakers: Vec<Breaker>,
+    password: String,
+    troubles: Vec<String>,
+    /// The calls of the last 24 hours, and the page that lists them.
+    calls: u64,
+    link: String,
+}
+
+/// The budget of today.
+struct Day {
+    limit: u64,
+    used: u64,
+    percent: u64,
+    /// Calls at midnight, if they go on as they did since the last one.
+    forecast: String,
+    is_short: bool,
+    reserve: Option<u64>,
+}
+
+struct Breaker {
+    name: &'static str,
+    operation: &'static str,
+    reason: String,
+    next: String,
+}
+
+pub(super) async fn show(
+    State(parts): State<Arc<Parts>>,
+    Extension(viewer): Extension<Arc<Viewer>>,
+) -> Response<Body> {
+    let language = viewer.language;
+    let now = parts.admin.relay.clock.now();
+    let since = Time::from_micros(hour_of(now.as_micros()) - 23 * HOUR);
+    let snapshot = parts.history(since).await;
+    let accounts = parts.admin.relay.carrier.statuses();
+    let accounts = accounts.iter().map(|status| {
+        let calls = snapshot.hours.values().filter_map(|hour| hour.calls.get(&status.account.name)).sum();
+        shown(status, calls, now, since, language)
+    });
+    view::html(
+        StatusCode::OK,
+        &Accounts {
+            accounts: accounts.collect(),
+            fleet: nodes::read(&parts, language).await,
+            view: viewer.view(),
+        },
+    )
+}
+
+fn shown(status: &AccountStatus, calls: u64, now: Time, since: Time, language: Language) -> Account {
+    let troubles: Vec<_> =
+        trouble::of_account(status).iter().map(|text| text.of(language).to_owned()).collect();
+    let (level, state) = match (status.is_blocked(), status.open.is_empty()) {
+        (true, _) => ("error", text!("no calls now", "暂停调用")),
+        (false, false) => ("warning", text!("calls with restrictions", "调用受限")),
+        (false, true) => ("good", text!("makes calls", "正常调用")),
+    };
+    let name = status.account.name.to_string();
+    let all = status.account.passwords.len();
+    let breakers = status.open.iter().map(|(open, wait)| Breaker {
+        name: open.breaker,
+        operation: open.operation.unwrap_or_default(),
+        reason: open.failure.as_ref().map(reason).unwrap_or_default().of(language).to_owned(),
+        next: next_try(*wait).of(language).to_owned(),
+    });
+    Account {
+        level,
+        state: state.of(language).to_owned(),
+        day: day(status, now, language),
+        per_second: status.budget.per_second,
+        waiting: status.budget.waiting,
+        breakers: breakers.collect(),
+        password: text!("{used} of {all}", "第 {used} 个，共 {all} 个", used = status.password)
+            .of(language)
+            .to_owned(),
+        troubles,
+        calls,
+        link: format!(
+            "/page/audit?kind=calls&account={}&since={}",
+            encoded(&name),
+            encoded(&super::moment::local(since))
+        ),
+        group: status.group.to_string(),
+        name,
+    }
+}
+
+/// The budget of today, with the forecast from the calls since midnight.
+fn day(status: &AccountStatus, now: Time, language: Language) -> Option<Day> {
+    let (limit, left) = (status.budget.per_day?, status.budget.remaining_today?);
+    let used = limit.saturating_sub(left);
+    let passed = (now.as_micros() + ZONE).rem_euclid(DAY);
+    // In the first hour of a day too few calls were made for a forecast.
+    let forecast = (passed >= HOUR).then(|| (used as f64 * DAY as f64 / passed as f64) as u64);
+    let is_short = forecast.is_some_and(|forecast| forecast > limit);
+    let said = match forecast {
+        Some(calls) if is_short => {
+            text!(
+                "{calls} calls at midnight at this rate: more than the limit",
+                "按此速度到零点为 {calls} 次：超过限额"
+            )
+        }
+        Some(calls) => text!("{calls} calls at midnight at this rate", "按此速度到零点为 {calls} 次"),
+        None => text!("no forecast in the first hour of the day", "每日第一小时内不作预测"),
+    };
+    Some(Day {
+        limit,
+        used,
+        percent: used.saturating_mul(100) / limit.max(1),
+        forecast: said.of(language).to_owned(),
+        is_short,
+        reserve: status.budget.reserve_today,
+    })
+}

@@ -1,0 +1,445 @@
+//! Sums of the audit by hour, of the last thirty days: each row is read once, and its sums stay in memory.
+//!
+//! The first page that needs them begins: rows from the end of the audit on are summed when a page asks, those before it in
+//! the background, newest first. The number of a row says whether it was summed, so that a clock that was stepped counts none
+//! twice. A page waits at most [`WAIT`] for its sums, and says so if they are incomplete.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cmiot_signer::{AppId, Transid};
+use tokio::sync::OwnedMutexGuard;
+use tokio_util::sync::CancellationToken;
+
+use super::histogram::Histogram;
+use crate::clock::{Clock, Time};
+use crate::outcome::Outcome;
+use crate::store::StoreError;
+use crate::store::audit::query::{self, Counted, CountedLookup, Deadline, timed_out};
+
+/// The longest time for which a page waits for sums.
+const WAIT: Duration = Duration::from_secs(2);
+/// Rows of one transaction: a reader that stays open keeps the WAL from being checkpointed.
+const CHUNK: i64 = 20_000;
+/// Hours that are kept, and those whose clients and refusals are kept too.
+const HOURS: i64 = 31 * 24;
+const DETAILED: i64 = 25;
+/// Clients, and refused peers and reasons, that an hour distinguishes.
+const MAX_CLIENTS: usize = 20_000;
+const MAX_REFUSALS: usize = 2_000;
+
+/// Microseconds of an hour. Hours at UTC+8 begin when those of UTC do.
+pub(super) const HOUR: i64 = 3_600_000_000;
+
+/// The sums of an hour.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hour {
+    /// Lookups, by the position of their outcome in [`Outcome::ALL`].
+    pub(super) outcomes: [u64; 6],
+    /// Refusals that were only counted.
+    pub(super) counted: u64,
+    /// Attempts at the carrier, by account.
+    pub(super) calls: BTreeMap<Arc<str>, u64>,
+    pub(super) latency: Histogram,
+    pub(super) clients: HashMap<AppId, ClientHour>,
+    /// By peer and reason; those of further peers are without one.
+    pub(super) refusals: HashMap<(Option<Arc<str>>, Arc<str>), RefusalHour>,
+}
+
+/// The sums of a client in an hour.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ClientHour {
+    pub(super) outcomes: [u32; 6],
+    /// Refused requests and failed lookups, by reason.
+    pub(super) reasons: BTreeMap<Arc<str>, u32>,
+    /// The last request.
+    pub(super) last: i64,
+    /// The stamp of its transid less its arrival, in seconds: how far the gateway's clock is ahead.
+    pub(super) ahead: Option<i64>,
+}
+
+/// The refusals of a peer for one reason in an hour.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RefusalHour {
+    pub(super) count: u64,
+    pub(super) last: i64,
+    /// The last client that was named, authenticated or not.
+    pub(super) client: Option<AppId>,
+}
+
+impl Hour {
+    pub(super) fn lookups(&self) -> u64 {
+        self.outcomes.iter().sum()
+    }
+
+    pub(super) fn outcome(&self, outcome: Outcome) -> u64 {
+        self.outcomes[position(outcome)]
+    }
+
+    pub(super) fn all_calls(&self) -> u64 {
+        self.calls.values().sum()
+    }
+
+    /// The percentage of carrier replies that came fresh from the cache; none without a reply.
+    pub(super) fn hit_percent(&self) -> Option<f64> {
+        let answered: u64 = Outcome::ANSWERED.iter().map(|&outcome| self.outcome(outcome)).sum();
+        // Exact up to 2^53 lookups.
+        (answered > 0).then(|| 100.0 * self.outcome(Outcome::Hit) as f64 / answered as f64)
+    }
+
+    /// Adds the totals of another hour, without its clients and refusals.
+    pub(super) fn add(&mut self, other: &Self) {
+        for (sum, more) in self.outcomes.iter_mut().zip(other.outcomes) {
+            *sum += more;
+        }
+        self.counted += other.counted;
+        for (account, calls) in &other.calls {
+            *self.calls.entry(Arc::clone(account)).or_default() += calls;
+        }
+        self.latency.add(&other.latency);
+    }
+}
+
+fn position(outcome: Outcome) -> usize {
+    outcome as usize
+}
+
+/// The sums, and the rows that they cover.
+pub(super) struct History {
+    clock: Clock,
+    stop: CancellationToken,
+    sums: Arc<Mutex<Sums>>,
+    /// Held while rows are read, by one task at a time.
+    reading: Arc<tokio::sync::Mutex<()>>,
+    /// Whether a task reads older rows.
+    is_reading_older: Arc<AtomicBool>,
+}
+
+/// The sums by the begin of their hour, in microseconds.
+#[derive(Debug, Default)]
+struct Sums {
+    hours: BTreeMap<i64, Arc<Hour>>,
+    covered: Option<Covered>,
+}
+
+/// The rows that are summed: `first` to `last`.
+#[derive(Clone, Copy, Debug)]
+struct Covered {
+    first: i64,
+    last: i64,
+    /// The first row that is to be summed.
+    until: i64,
+    /// The oldest time among the rows that were summed.
+    oldest: i64,
+}
+
+/// The sums at a moment.
+pub(super) struct Snapshot {
+    /// By the begin of their hour, in microseconds.
+    pub(super) hours: BTreeMap<i64, Arc<Hour>>,
+    /// Hours from this one on are complete, but for the last.
+    pub(super) complete_from: i64,
+    /// Whether the last rows could not be read in time, or at all.
+    pub(super) is_behind: bool,
+}
+
+/// Whether a client is listed: then a lookup counts for it also while its token is wrong.
+pub(super) type IsListed = Arc<dyn Fn(&AppId) -> bool + Send + Sync>;
+
+impl History {
+    pub(super) fn new(clock: Clock, stop: CancellationToken) -> Self {
+        Self { clock, stop, sums: Arc::default(), reading: Arc::default(), is_reading_older: Arc::default() }
+    }
+
+    /// The sums up to now, from `since` on; hours before may be left out.
+    pub(super) async fn read(&self, dir: &Path, since: Time, is_listed: &IsListed) -> Snapshot {
+        let at = self.clock.monotonic().saturating_add(WAIT);
+        let reader = Reader {
+            dir: dir.to_owned(),
+            clock: self.clock.clone(),
+            sums: Arc::clone(&self.sums),
+            is_listed: Arc::clone(is_listed),
+            is_reading_older: Arc::clone(&self.is_reading_older),
+        };
+        // Another page may be reading: then its sums count for this one too.
+        let is_current = match crate::clock::timeout(WAIT, Arc::clone(&self.reading).lock_owned()).await {
+            Ok(guard) => {
+                let stop = self.stop.clone();
+                let reading = tokio::task::spawn_blocking(move || {
+                    let read = reader.advance(&Deadline { clock: reader.clock.clone(), at });
+                    (reader, read, guard)
+                });
+                match reading.await {
+                    Ok((reader, Ok(is_current), guard)) => {
+                        if reader.has_older() && !self.is_reading_older.swap(true, Ordering::AcqRel) {
+                            tokio::spawn(read_older(reader, stop, guard));
+                        }
+                        is_current
+                    }
+                    Ok((_, Err(error), _)) => {
+                        tracing::warn!(%error, "the operators' page cannot read the audit");
+                        false
+                    }
+                    Err(_) => false,
+                }
+            }
+            // The background reads older rows, and lets a page read those that came since.
+            Err(_) => false,
+        };
+        self.snapshot(since, !is_current)
+    }
+
+    fn snapshot(&self, since: Time, is_behind: bool) -> Snapshot {
+        let sums = lock(&self.sums);
+        let from = hour_of(since.as_micros());
+        let complete_from = match sums.covered {
+            Some(covered) if covered.first <= covered.until => i64::MIN,
+            Some(covered) => hour_of(covered.oldest) + HOUR,
+            None => i64::MAX,
+        };
+        Snapshot {
+            hours: sums.hours.range(from..).map(|(begin, hour)| (*begin, Arc::clone(hour))).collect(),
+            complete_from,
+            is_behind,
+        }
+    }
+}
+
+/// Reads the rows before those that are summed, with pauses in which a page may read.
+async fn read_older(reader: Reader, stop: CancellationToken, guard: OwnedMutexGuard<()>) {
+    let lock = Arc::clone(OwnedMutexGuard::mutex(&guard));
+    drop(guard);
+    let is_reading_older = Arc::clone(&reader.is_reading_older);
+    let mut reader = Some(reader);
+    // After an error, the next page begins again.
+    while let Some(at_work) = reader.take() {
+        let Some(guard) = stop.run_until_cancelled(Arc::clone(&lock).lock_owned()).await else { break };
+        let reading = tokio::task::spawn_blocking(move || {
+            let started = at_work.clock.monotonic();
+            let has_more = at_work.read_chunk_before().unwrap_or(false);
+            let took = at_work.clock.monotonic().saturating_sub(started);
+            (at_work, has_more, took)
+        });
+        let Ok((at_work, has_more, took)) = reading.await else { break };
+        drop(guard);
+        // At most half of a processor's time.
+        let pause = tokio::time::sleep(took.max(Duration::from_millis(1)));
+        if has_more && stop.run_until_cancelled(pause).await.is_some() {
+            reader = Some(at_work);
+        }
+    }
+    is_reading_older.store(false, Ordering::Release);
+}
+
+/// Reads rows of the audit into the sums.
+struct Reader {
+    is_reading_older: Arc<AtomicBool>,
+    dir: PathBuf,
+    clock: Clock,
+    sums: Arc<Mutex<Sums>>,
+    is_listed: IsListed,
+}
+
+impl Reader {
+    /// Sums the rows since the last call, and then older ones, until the deadline. Returns whether all new rows are summed.
+    fn advance(&self, deadline: &Deadline) -> Result<bool, StoreError> {
+        let oldest = hour_of(self.clock.now().as_micros()) - (HOURS - 1) * HOUR;
+        {
+            let mut sums = lock(&self.sums);
+            sums.hours.retain(|begin, _| *begin >= oldest);
+            let detailed = hour_of(self.clock.now().as_micros()) - (DETAILED - 1) * HOUR;
+            for (_, hour) in sums.hours.range_mut(..detailed) {
+                if !(hour.clients.is_empty() && hour.refusals.is_empty()) {
+                    let hour = Arc::make_mut(hour);
+                    (hour.clients, hour.refusals) = (HashMap::new(), HashMap::new());
+                }
+            }
+        }
+        let head = query::head(&self.dir)?;
+        let covered = lock(&self.sums).covered;
+        if covered.is_none() {
+            let until = query::first_row_since(&self.dir, Time::from_micros(oldest))?.unwrap_or(head + 1);
+            let covered = Covered { first: head + 1, last: head, until, oldest: i64::MAX };
+            lock(&self.sums).covered = Some(covered);
+        }
+        let mut last = covered.map_or(head, |covered| covered.last);
+        while last < head {
+            let through = head.min(last + CHUNK);
+            match self.sum(last + 1..=through, Some(deadline), false) {
+                Ok(()) => last = through,
+                Err(error) if timed_out(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        // A small audit is complete on the first page; the rest of a large one is read in the background.
+        let until = deadline.at.saturating_sub(WAIT / 2);
+        let is_alone = !self.is_reading_older.load(Ordering::Acquire);
+        while is_alone && self.clock.monotonic() < until && self.read_chunk_before()? {}
+        Ok(true)
+    }
+
+    /// Sums the rows before those that are summed. Returns whether there are more.
+    fn read_chunk_before(&self) -> Result<bool, StoreError> {
+        let Some(covered) = lock(&self.sums).covered else { return Ok(false) };
+        if covered.first <= covered.until {
+            return Ok(false);
+        }
+        let first = covered.until.max(covered.first - CHUNK);
+        self.sum(first..=covered.first - 1, None, true)?;
+        Ok(first > covered.until)
+    }
+
+    fn has_older(&self) -> bool {
+        lock(&self.sums).covered.is_some_and(|covered| covered.first > covered.until)
+    }
+
+    /// Sums rows; after an error, no row of them is in the sums.
+    fn sum(
+        &self,
+        ids: RangeInclusive<i64>,
+        deadline: Option<&Deadline>,
+        is_before: bool,
+    ) -> Result<(), StoreError> {
+        let now = hour_of(self.clock.now().as_micros());
+        let mut part = Part {
+            detailed: now - (DETAILED - 1) * HOUR,
+            is_listed: &self.is_listed,
+            hours: BTreeMap::new(),
+            oldest: i64::MAX,
+        };
+        query::fold(&self.dir, &ids, deadline, &mut |row| part.count(row))?;
+        let kept = now - (HOURS - 1) * HOUR;
+        let mut sums = lock(&self.sums);
+        for (begin, hour) in part.hours.into_iter().filter(|(begin, _)| *begin >= kept) {
+            merge(Arc::make_mut(sums.hours.entry(begin).or_default()), hour);
+        }
+        if let Some(covered) = &mut sums.covered {
+            if is_before {
+                covered.first = *ids.start();
+                covered.oldest = part.oldest.min(covered.oldest);
+            } else {
+                covered.last = *ids.end();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The sums of some rows.
+struct Part<'a> {
+    /// The first hour whose clients and refusals count.
+    detailed: i64,
+    is_listed: &'a IsListed,
+    hours: BTreeMap<i64, Hour>,
+    oldest: i64,
+}
+
+impl Part<'_> {
+    fn count(&mut self, row: Counted<'_>) {
+        match row {
+            Counted::Lookup(lookup) => self.lookup(&lookup),
+            Counted::Call { at, account } => {
+                let hour = self.hours.entry(hour_of(at.as_micros())).or_default();
+                *hour.calls.entry(Arc::clone(account)).or_default() += 1;
+            }
+            Counted::Refused { at, peer, reason, count } => {
+                let begin = hour_of(at.as_micros());
+                let hour = self.hours.entry(begin).or_default();
+                hour.counted += count;
+                if begin >= self.detailed {
+                    refuse(hour, peer, reason, count, at.as_micros(), None);
+                }
+            }
+        }
+    }
+
+    fn lookup(&mut self, lookup: &CountedLookup<'_>) {
+        let at = lookup.at.as_micros();
+        self.oldest = self.oldest.min(at);
+        let begin = hour_of(at);
+        let hour = self.hours.entry(begin).or_default();
+        let Some(outcome) = Outcome::ALL.iter().position(|one| one.name() == &**lookup.outcome) else {
+            return;
+        };
+        hour.outcomes[outcome] += 1;
+        hour.latency.record(lookup.latency);
+        if begin < self.detailed {
+            return;
+        }
+        let client = lookup.client.and_then(|client| AppId::parse(client).ok());
+        if let Some(reason) = lookup.reason {
+            refuse(hour, Some(lookup.peer), reason, 1, at, client);
+        }
+        let counts = |client: &AppId| lookup.authenticated || (self.is_listed)(client);
+        let Some(client) = client.filter(counts) else { return };
+        if hour.clients.len() >= MAX_CLIENTS && !hour.clients.contains_key(&client) {
+            return;
+        }
+        let sums = hour.clients.entry(client).or_default();
+        sums.outcomes[outcome] += 1;
+        if let Some(reason) = lookup.reason {
+            *sums.reasons.entry(Arc::clone(reason)).or_default() += 1;
+        }
+        if at >= sums.last {
+            sums.last = at;
+            let stamp = lookup.transid.and_then(|transid| Transid::parse(transid).ok());
+            let stamp = stamp.and_then(|transid| i64::try_from(transid.stamp().to_unix()).ok());
+            sums.ahead = stamp.map(|stamp| stamp - at.div_euclid(1_000_000)).or(sums.ahead);
+        }
+    }
+}
+
+fn refuse(
+    hour: &mut Hour,
+    peer: Option<&str>,
+    reason: &Arc<str>,
+    count: u64,
+    at: i64,
+    client: Option<AppId>,
+) {
+    let mut key = (peer.map(Arc::from), Arc::clone(reason));
+    if hour.refusals.len() >= MAX_REFUSALS && !hour.refusals.contains_key(&key) {
+        key.0 = None;
+    }
+    let sums = hour.refusals.entry(key).or_default();
+    sums.count += count;
+    sums.last = sums.last.max(at);
+    sums.client = client.or(sums.client);
+}
+
+/// Adds the sums of more rows of an hour.
+fn merge(hour: &mut Hour, more: Hour) {
+    hour.add(&more);
+    for (client, more) in more.clients {
+        let sums = hour.clients.entry(client).or_default();
+        for (sum, more) in sums.outcomes.iter_mut().zip(more.outcomes) {
+            *sum += more;
+        }
+        for (reason, count) in more.reasons {
+            *sums.reasons.entry(reason).or_default() += count;
+        }
+        if more.last >= sums.last {
+            (sums.last, sums.ahead) = (more.last, more.ahead.or(sums.ahead));
+        }
+    }
+    for ((peer, reason), more) in more.refusals {
+        let sums = hour.refusals.entry((peer, reason)).or_default();
+        sums.count += more.count;
+        sums.last = sums.last.max(more.last);
+        sums.client = more.client.or(sums.client);
+    }
+}
+
+fn lock(sums: &Mutex<Sums>) -> MutexGuard<'_, Sums> {
+    // Nothing under this lock can panic in the middle of a change.
+    sums.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The begin of the hour of a time, both in microseconds.
+pub(super) fn hour_of(at: i64) -> i64 {
+    at.div_euclid(HOUR) * HOUR
+}

@@ -1,0 +1,306 @@
+//! `/page/live`: lookups as they are committed, with a filter. Without scripts it shows the last hundred rows.
+//!
+//! One task reads the newest rows for all viewers, twice per second, while there is a viewer. It reads at most [`MOST`] rows
+//! at once and counts the others; a viewer that falls behind misses rows, which are counted for it. The path of a lookup
+//! does nothing for it.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use askama::Template;
+use axum::body::Body;
+use axum::extract::{Extension, Query, State};
+use bytes::Bytes;
+use hyper::body::Frame;
+use hyper::header::{self, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde::Deserialize;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
+
+use super::Parts;
+use super::audit::explain;
+use super::moment;
+use super::rows::Table;
+use super::view::{self, View, Viewer, encoded};
+use super::words;
+use crate::audit::filter;
+use crate::outcome::Outcome;
+use crate::printable::escape;
+use crate::store::audit::query::{self, Filter, LOOKUP, NewRows, Tail, TailRow};
+
+/// The interval of reads.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Rows of one read.
+const MOST: i64 = 200;
+/// Reads that a viewer may be behind.
+const BEHIND: usize = 8;
+/// Messages that wait for a viewer's connection.
+const QUEUED: usize = 4;
+/// Streams at once.
+const MAX_VIEWERS: usize = 32;
+/// Lookups of the page without scripts.
+const PAGE: usize = 100;
+const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Reads without a message after which a stream shows that it is alive.
+const QUIET: u32 = 30;
+
+/// The task that reads for all viewers.
+pub(super) struct Live {
+    reads: broadcast::Sender<Arc<NewRows>>,
+    /// Whether the task runs. It ends under this lock, after it has seen that there is no viewer.
+    is_reading: Mutex<bool>,
+}
+
+impl Live {
+    pub(super) fn new() -> Self {
+        Self { reads: broadcast::channel(BEHIND).0, is_reading: Mutex::default() }
+    }
+
+    /// Whether the caller has to start the task: a viewer that has subscribed before is never without one.
+    fn starts(&self) -> bool {
+        !std::mem::replace(&mut *self.is_reading(), true)
+    }
+
+    /// Whether the task ends, since there is no viewer, or for another reason.
+    fn ends(&self, is_over: bool) -> bool {
+        let mut is_reading = self.is_reading();
+        let ends = is_over || self.reads.receiver_count() == 0;
+        if ends {
+            *is_reading = false;
+        }
+        ends
+    }
+
+    fn is_reading(&self) -> MutexGuard<'_, bool> {
+        self.is_reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Asked {
+    client: String,
+    outcome: String,
+}
+
+#[derive(Template)]
+#[template(path = "live.html")]
+struct LivePage {
+    view: View,
+    asked: Asked,
+    outcomes: Vec<(&'static str, String)>,
+    table: Table,
+    problem: Option<String>,
+    stream: String,
+    reload: String,
+}
+
+#[derive(Template)]
+#[template(path = "live_rows.html")]
+struct LiveRows<'a> {
+    rows: Vec<Shown<'a>>,
+}
+
+/// A lookup, for its template.
+struct Shown<'a> {
+    row: &'a TailRow,
+    time: String,
+    client: String,
+    latency: String,
+}
+
+impl Asked {
+    fn takes(&self, row: &TailRow) -> bool {
+        let client = self.client.trim();
+        (client.is_empty() || row.client.as_deref() == Some(client))
+            && (self.outcome.is_empty() || *self.outcome == *row.outcome)
+    }
+
+    fn query(&self) -> String {
+        format!("client={}&outcome={}", encoded(&self.client), encoded(&self.outcome))
+    }
+}
+
+pub(super) async fn show(
+    State(parts): State<Arc<Parts>>,
+    Extension(viewer): Extension<Arc<Viewer>>,
+    Query(asked): Query<Asked>,
+) -> Response<Body> {
+    let some = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+    let filter = filter::checked(Filter {
+        client: some(&asked.client),
+        outcome: some(&asked.outcome),
+        ..Filter::default()
+    });
+    let found = match filter {
+        Ok(filter) => {
+            let read = parts
+                .read(PAGE_TIMEOUT, move |dir, deadline| query::lookups(dir, &filter, PAGE, Some(deadline)));
+            read.await.map_err(|error| explain(&error).of(viewer.language).to_owned())
+        }
+        Err(problem) => Err(problem),
+    };
+    let status = if found.is_ok() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+    let (rows, problem) = found.map_or_else(|problem| (Vec::new(), Some(problem)), |rows| (rows, None));
+    let page = LivePage {
+        outcomes: Outcome::ALL
+            .map(|outcome| (outcome.name(), words::of_outcome(outcome.name()).of(viewer.language).to_owned()))
+            .into(),
+        table: Table::of(LOOKUP, &rows),
+        problem,
+        stream: format!("/page/live/stream?{}", asked.query()),
+        reload: format!("/page/live?{}", asked.query()),
+        asked,
+        view: viewer.view(),
+    };
+    view::html(status, &page)
+}
+
+/// The stream of new lookups (text/event-stream, HTML 9.2): events `rows`, and `dropped` with the number of rows that this
+/// viewer has missed so far.
+pub(super) async fn stream(
+    State(parts): State<Arc<Parts>>,
+    Extension(viewer): Extension<Arc<Viewer>>,
+    Query(asked): Query<Asked>,
+) -> Response<Body> {
+    if parts.live.reads.receiver_count() >= MAX_VIEWERS {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        return response;
+    }
+    let reads = parts.live.reads.subscribe();
+    if parts.live.starts() {
+        // Before the response, so that a lookup after it is among the new rows.
+        let dir = parts.admin.relay.config.load().store_dir.clone();
+        let tail = tokio::task::spawn_blocking(move || Tail::new(&dir)).await;
+        tokio::spawn(read(Arc::clone(&parts), tail.ok().and_then(Result::ok)));
+    }
+    let (sender, receiver) = mpsc::channel(QUEUED);
+    tokio::spawn(send(parts, viewer, asked, reads, sender));
+    let mut response = Response::new(Body::new(Messages(receiver)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    response
+}
+
+/// Reads the newest rows while there is a viewer.
+async fn read(parts: Arc<Parts>, mut tail: Option<Tail>) {
+    let dir = parts.admin.relay.config.load().store_dir.clone();
+    let mut is_over = false;
+    while !parts.live.ends(is_over) {
+        let (from, dir) = (tail.take(), dir.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut tail = match from {
+                Some(tail) => tail,
+                None => Tail::new(&dir)?,
+            };
+            let rows = tail.read(MOST)?;
+            Ok::<_, crate::store::StoreError>((tail, rows))
+        });
+        match reading.await {
+            Ok(Ok((at, rows))) => {
+                tail = Some(at);
+                // Without a receiver the loop ends.
+                let _ = parts.live.reads.send(Arc::new(rows));
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "the live page cannot read the audit"),
+            Err(_) => is_over = true,
+        }
+        let pause = parts.admin.stop.run_until_cancelled(tokio::time::sleep(INTERVAL));
+        is_over |= pause.await.is_none();
+    }
+}
+
+/// Sends the rows that a viewer's filter takes, until it leaves, its session ends or the proxy stops.
+async fn send(
+    parts: Arc<Parts>,
+    viewer: Arc<Viewer>,
+    asked: Asked,
+    mut reads: broadcast::Receiver<Arc<NewRows>>,
+    sender: mpsc::Sender<Bytes>,
+) {
+    let (mut dropped, mut told, mut quiet) = (0_u64, 0_u64, 0_u32);
+    // Shows at once that the stream has started.
+    let mut pending = Some((": started\n\n".to_owned(), 0));
+    loop {
+        if let Some((message, rows)) = pending.take() {
+            // A connection that does not keep up misses rows, and holds none of them here.
+            match sender.try_send(Bytes::from(message)) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(_)) => (dropped, told) = (dropped + rows, u64::MAX),
+                Err(mpsc::error::TrySendError::Closed(_)) => return,
+            }
+        }
+        let received = tokio::select! {
+            received = reads.recv() => received,
+            () = sender.closed() => return,
+            () = parts.admin.stop.cancelled() => return,
+        };
+        if viewer.session.is_some_and(|id| !parts.sessions.is_open(id)) {
+            return;
+        }
+        let new = match received {
+            Ok(new) => new,
+            Err(RecvError::Lagged(missed)) => {
+                dropped += missed.saturating_mul(MOST.unsigned_abs());
+                continue;
+            }
+            Err(RecvError::Closed) => return,
+        };
+        dropped += new.skipped;
+        let shown: Vec<_> = new.rows.iter().rev().filter(|row| asked.takes(row)).map(Shown::of).collect();
+        let mut message = String::new();
+        let rows = shown.len() as u64;
+        if !shown.is_empty()
+            && let Ok(html) = (LiveRows { rows: shown }).render()
+        {
+            event(&mut message, "rows", &html);
+        }
+        if dropped != told {
+            told = dropped;
+            event(&mut message, "dropped", &dropped.to_string());
+        }
+        quiet = if message.is_empty() { quiet + 1 } else { 0 };
+        if quiet >= QUIET {
+            quiet = 0;
+            message.push_str(": alive\n\n");
+        }
+        pending = Some((message, rows)).filter(|(message, _)| !message.is_empty());
+    }
+}
+
+impl<'a> Shown<'a> {
+    fn of(row: &'a TailRow) -> Self {
+        Self {
+            time: moment::shown(row.at),
+            client: row.client.as_deref().map(|client| escape(client).into_owned()).unwrap_or_default(),
+            latency: format!("{:.1}", row.latency as f64 / 1_000.0),
+            row,
+        }
+    }
+}
+
+fn event(to: &mut String, name: &str, data: &str) {
+    to.push_str(&format!("event: {name}\n"));
+    for line in data.lines() {
+        to.push_str(&format!("data: {line}\n"));
+    }
+    to.push('\n');
+}
+
+/// The messages of a stream as the content of its response.
+struct Messages(mpsc::Receiver<Bytes>);
+
+impl hyper::body::Body for Messages {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(cx).map(|message| message.map(|message| Ok(Frame::data(message))))
+    }
+}

@@ -1,0 +1,76 @@
+//! Under trouble the overview says so in words, with the remedy.
+
+use cmiot_simulator::{Answer, Rule};
+
+use super::client::Browser;
+use crate::support::{MSISDN, Proxy, Setup, card_number, carrier, eventually, write_config};
+
+async fn logged_in(proxy: &Proxy) -> Browser {
+    let mut browser = Browser::of(proxy);
+    browser.log_in(proxy).await;
+    browser
+}
+
+#[tokio::test]
+async fn a_carrier_that_is_down_throttles_or_refuses_the_password_is_named_with_the_remedy() {
+    for (rule, headline, remedy) in [
+        (
+            Rule::any().then(Answer::html(503)),
+            "from the cache alone",
+            "the carrier does not respond as it should",
+        ),
+        (Rule::any().code("72"), "from the cache alone", "lower calls_per_second"),
+        (Rule::any().code("4"), "from the cache alone", "with code 4: run `cmiot-proxy check --live`"),
+    ] {
+        let carrier = carrier().await;
+        let proxy = Setup::with_carrier(&carrier).set("breaker.failures", 2).start().await;
+        let mut browser = logged_in(&proxy).await;
+        assert!(browser.text("/").await.contains("Answering."));
+        carrier.set_rules([rule]);
+        for n in 0..3 {
+            assert_ne!(proxy.look_up(&card_number(n)).await.code(), "0");
+        }
+        let page = browser.text("/").await;
+        assert!(page.contains(headline) && page.contains(remedy), "{remedy}: {page}");
+        let accounts = browser.text("/page/accounts").await;
+        assert!(
+            accounts.contains("no calls now") && accounts.contains("the next call may leave in"),
+            "{accounts}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_refused_reload_is_named_with_the_remedy() {
+    let carrier = carrier().await;
+    let proxy = Proxy::with_carrier(&carrier).await;
+    let mut browser = logged_in(&proxy).await;
+    let text = std::fs::read_to_string(proxy.config()).unwrap();
+    write_config(&proxy.config(), &format!("{text}\n[nonsense]\n"));
+    assert_eq!(proxy.admin_post("/config/reload", "", "").await.status, 409);
+    let page = browser.text("/").await;
+    assert!(
+        page.contains("something needs you") && page.contains("<strong>configuration</strong>"),
+        "{page}"
+    );
+    assert!(page.contains("do not restart the proxy before"), "{page}");
+}
+
+#[tokio::test]
+async fn spent_calls_of_the_day_are_named_and_the_accounts_page_shows_the_budget() {
+    let carrier = carrier().await;
+    let proxy = Setup::with_carrier(&carrier).set("account.0.calls_per_day", 2).start().await;
+    let mut browser = logged_in(&proxy).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
+    let page = browser.text("/").await;
+    assert!(page.contains("Account fleet: 50 % of today&#39;s calls left."), "{page}");
+    proxy.look_up(&card_number(1)).await.assert_normal();
+    assert_eq!(proxy.look_up(&card_number(2)).await.code(), "72");
+    eventually("the spent day", || async {
+        let page = Browser::with(&proxy, browser.cookie()).text("/").await;
+        page.contains("the calls of today are spent").then_some(())
+    })
+    .await;
+    let accounts = browser.text("/page/accounts").await;
+    assert!(accounts.contains("<meter min=\"0\" max=\"2\" value=\"2\""), "{accounts}");
+}
