@@ -27,10 +27,12 @@ pub(crate) use self::window::fault_of_ended;
 
 mod anchors;
 mod index;
-mod names;
+pub(crate) mod names;
 mod noted;
 mod rows;
 mod schema;
+pub(crate) mod source;
+pub(crate) mod tables;
 mod window;
 
 /// The result of a verification.

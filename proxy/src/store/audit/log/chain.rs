@@ -77,6 +77,27 @@ pub struct Manifest {
     pub head: Hash,
 }
 
+/// Receives the rows of a batch in their order, each with its values.
+pub(crate) trait RowSink {
+    /// Begins a row.
+    fn row(&mut self, letter: u8, id: i64);
+    /// Adds a value; a name is its text.
+    fn value(&mut self, value: Value<'_>);
+}
+
+/// Two digests of the same rows; the second one may be absent.
+impl RowSink for (Digest, Option<Digest>) {
+    fn row(&mut self, letter: u8, id: i64) {
+        self.0.row(letter, id);
+        self.1.iter_mut().for_each(|digest| digest.row(letter, id));
+    }
+
+    fn value(&mut self, value: Value<'_>) {
+        self.0.value(value);
+        self.1.iter_mut().for_each(|digest| digest.value(value));
+    }
+}
+
 /// A hash under construction.
 pub(crate) struct Digest {
     context: Context,
@@ -87,7 +108,8 @@ pub(crate) struct Digest {
 const PIECE: usize = 4 << 10;
 
 impl Digest {
-    fn new(domain: &[u8]) -> Self {
+    /// Begins a hash with its domain.
+    pub(super) fn new(domain: &[u8]) -> Self {
         let mut digest = Self { context: Context::new(&SHA256), buffer: Vec::with_capacity(2 * PIECE) };
         digest.buffer.extend_from_slice(domain);
         digest
@@ -98,6 +120,11 @@ impl Digest {
         let mut digest = Self::new(b"cmiot-audit-batch-1\0");
         digest.buffer.extend_from_slice(&before.0);
         digest
+    }
+
+    /// Adds bytes of a fixed length.
+    pub(super) fn bare(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
     }
 
     /// Begins a row.
@@ -147,11 +174,22 @@ impl Digest {
         self.finish()
     }
 
-    fn finish(mut self) -> Hash {
+    /// The hash of everything that was added.
+    pub(super) fn finish(mut self) -> Hash {
         self.context.update(&self.buffer);
         let mut hash = [0; 32];
         hash.copy_from_slice(self.context.finish().as_ref());
         Hash(hash)
+    }
+}
+
+impl RowSink for Digest {
+    fn row(&mut self, letter: u8, id: i64) {
+        Self::row(self, letter, id);
+    }
+
+    fn value(&mut self, value: Value<'_>) {
+        Self::value(self, value);
     }
 }
 

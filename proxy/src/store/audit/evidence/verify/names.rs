@@ -9,7 +9,7 @@ const DENSE: usize = 1 << 16;
 
 /// The table `name`.
 #[derive(Default)]
-pub(super) struct Names {
+pub(crate) struct Names {
     dense: Vec<Option<Name>>,
     others: HashMap<i64, Name>,
 }
@@ -21,7 +21,7 @@ struct Name {
 
 impl Names {
     /// Reads the table itself, not its index.
-    pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
+    pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let mut names = Self::default();
         let mut statement = connection.prepare("SELECT id, text FROM name NOT INDEXED")?;
         let mut rows = statement.query([])?;
@@ -43,7 +43,7 @@ impl Names {
     }
 
     /// The name of this number, which is then marked as used.
-    pub(super) fn text(&mut self, number: i64) -> Option<&str> {
+    pub(crate) fn text(&mut self, number: i64) -> Option<&str> {
         let name = match usize::try_from(number) {
             Ok(place) if place < DENSE => self.dense.get_mut(place)?.as_mut()?,
             _ => self.others.get_mut(&number)?,

@@ -2,9 +2,8 @@
 
 use std::fmt;
 
-use rusqlite::Row;
-
 use super::names::Names;
+use super::source::{Cell, Source};
 use crate::clock::Time;
 use crate::store::audit::log::columns::Table;
 use crate::store::audit::log::loss::{ACKNOWLEDGED, LOST, Loss};
@@ -25,15 +24,20 @@ pub(super) struct NotedLoss {
 }
 
 impl Noted {
-    /// Adds a row of table `note` whose values have the right types.
-    pub(super) fn row(&mut self, row: &Row<'_>, names: &mut Names) -> rusqlite::Result<()> {
+    /// Adds the next row of table `note`, whose values have the right types.
+    pub(super) fn row<S: Source>(&mut self, source: &S, names: &mut Names) -> Result<(), S::Error> {
         const AT: usize = Table::Note.position("at");
         const WHAT: usize = Table::Note.position("what");
         const DETAIL: usize = Table::Note.position("detail");
-        let (at, what, detail) =
-            (Time::from_micros(row.get(AT)?), row.get(WHAT)?, row.get_ref(DETAIL)?.as_str()?);
-        if let Some(what) = names.text(what) {
-            self.take(at, what, detail);
+        let cell = |place| source.cell(Table::Note, place);
+        let (Cell::Int(at), Cell::Text(detail)) = (cell(AT)?, cell(DETAIL)?) else { return Ok(()) };
+        let what = match cell(WHAT)? {
+            Cell::Int(number) => names.text(number),
+            Cell::Name(text) => Some(text),
+            _ => None,
+        };
+        if let (Some(what), Ok(detail)) = (what, std::str::from_utf8(detail)) {
+            self.take(Time::from_micros(at), what, detail);
         }
         Ok(())
     }

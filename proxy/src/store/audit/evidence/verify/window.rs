@@ -6,10 +6,10 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::names::Names;
-use super::rows::{StoredBatch, Tables, Versions, faults_of, hash_row};
+use super::source::{Expected, Source, faults_of, hash_rows};
+use super::tables::{StoredBatch, Tables};
 use crate::clock::Time;
 use crate::store::audit::log::chain::{self, Digest, Hash, Manifest};
-use crate::store::audit::log::columns::Table;
 use crate::store::audit::log::link::{self, Head};
 use crate::store::audit::query::range::first_since;
 use crate::store::schema;
@@ -59,31 +59,17 @@ pub(crate) fn fault_of_ended(
 /// The first fault of the batches after row `last`, whose chain has this head.
 fn chain_fault(connection: &Connection, mut last: i64, mut head: Hash) -> rusqlite::Result<Option<String>> {
     let schema = schema::version_of(connection)?;
-    let mut statements = Table::ALL
-        .iter()
-        .map(|table| connection.prepare(&table.select_sql(schema)))
-        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut statements = Tables::prepare(connection, schema)?;
     let mut tables = Tables::open(&mut statements, last.saturating_add(1))?;
     let mut names = Names::read(connection)?;
-    let mut batches = connection.prepare(
-        "SELECT last, first, version, begins, horizon, hash FROM batch NOT INDEXED WHERE last > ?1 ORDER BY last",
-    )?;
-    let mut batches = batches.query([last])?;
+    let mut batches = connection.prepare(StoredBatch::SELECT)?;
+    let mut batches = batches.query([last.saturating_add(1)])?;
     while let Some(row) = batches.next()? {
         let StoredBatch { limits, hash } = StoredBatch::read(row)?;
         let mut wrong = faults_of(&limits, last, schema);
         let mut digest = Digest::batch(&head);
-        let versions = Versions { schema, batch: limits.version };
-        for id in limits.first..=limits.last {
-            tables.skip_before(id, &mut wrong)?;
-            let Some(table) = tables.holder_of(id, &mut wrong) else { break };
-            if let Some(row) = tables.row(table)
-                && let Err(fault) = hash_row(&mut digest, table, versions, id, row, &mut names)?
-            {
-                wrong.push(fault);
-            }
-            tables.advance(table)?;
-        }
+        let expected = Expected { limits, schema, partial: false };
+        hash_rows(expected, &mut tables, &mut names, &mut digest, &mut wrong, |_, _, _| Ok(()))?;
         let hashed = digest.finish_batch(limits);
         if wrong.is_empty() && hash != Some(hashed) {
             wrong.push("its rows are not those that were committed".to_owned());
@@ -95,6 +81,7 @@ fn chain_fault(connection: &Connection, mut last: i64, mut head: Hash) -> rusqli
     }
     Ok(tables
         .unread()
+        .into_iter()
         .next()
         .map(|(table, id)| format!("row {id} of table {} belongs to no batch", table.name())))
 }
