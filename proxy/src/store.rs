@@ -13,6 +13,7 @@
 pub mod atomic_file;
 pub mod audit;
 pub mod backup;
+mod blocking;
 mod blocks;
 pub mod cache;
 mod disk;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::audit::{AuditReader, AuditStore, OnFailure};
+pub(crate) use self::blocking::blocking;
 use self::cache::CacheStore;
 pub use self::error::{Fault, StoreError};
 pub use self::failure::Failure;

@@ -42,7 +42,7 @@ use crate::clock::Clock;
 use crate::config::Webhook;
 use crate::relay::Relay;
 use crate::store::audit::query;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, blocking};
 
 /// The interval between two looks at the audit, the alarms, the breakers and the configuration.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -181,18 +181,4 @@ impl Running {
 pub async fn send_test(webhook: &Webhook, clock: &Clock) -> Result<u16, Failure> {
     let now = clock.now();
     Client::new(webhook)?.post(&Message::test(&webhook.name, now), now).await
-}
-
-/// Runs work on files where it may block.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime shuts down, and with it this task.
-            Err(_) => std::future::pending().await,
-        },
-    }
 }

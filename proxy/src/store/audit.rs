@@ -16,10 +16,12 @@
 //! | --- | --- |
 //! | [`retention`] | prune, erase, back up |
 //! | `writer`, `reader` | the writer thread, its segment and its waiters; the records that the proxy reads at its start |
+//! | `copy` | rows for a central database |
 //! | [`query`], `evidence` | queries of operators and auditors; [`anchor`]s, [`verify`], lost rows |
 //! | `index` | the rows of a card |
 //! | `log` | rows, columns, [`chain`], [`identity`], months, the transaction that appends |
 
+pub(crate) mod copy;
 mod evidence;
 mod index;
 mod log;
@@ -40,7 +42,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 pub use self::evidence::lost::{OpenLoss, acknowledge};
-pub use self::evidence::{anchor, verify};
+pub use self::evidence::{anchor, copied, verify};
 pub use self::log::body::{Body, shown_hash};
 pub use self::log::columns::{CallRow, LookupRow, NoteRow, RefusedRow};
 pub use self::log::loss::Loss;

@@ -7,6 +7,7 @@
 //! | [`identity`] | keyed hashes of card numbers, and the keys |
 //! | `body` | the body of a carrier reply, as far as a row keeps it |
 //! | [`chain`] | the digest of a batch |
+//! | `copied`, `copy_digest` | rows, batches and segments as they are copied to a central database; their digest |
 //! | `insert`, `append` | one transaction of rows |
 //! | `link` | a segment's head, its manifest, and its link to the segment before |
 //! | `loss`, `notes` | a loss as its note names it; notes that commands leave for the writer |
@@ -16,6 +17,8 @@ pub(crate) mod append;
 pub(crate) mod body;
 pub mod chain;
 pub(crate) mod columns;
+pub(crate) mod copied;
+pub(crate) mod copy_digest;
 pub(crate) mod disk_space;
 pub mod identity;
 pub(crate) mod insert;

@@ -25,8 +25,12 @@ use crate::store::audit::log::month::Month;
 use crate::store::key_file::{hex, is_blank, unhex};
 use crate::store::{Fault, StoreError, folder};
 
+mod copy_key;
+mod follow;
 mod lines;
 
+pub(crate) use self::copy_key::CopyKey;
+pub(crate) use self::follow::AnchorLog;
 pub(crate) use self::lines::tail;
 pub use self::lines::{Lines, read};
 
@@ -85,6 +89,16 @@ impl PublicKey {
         &self.0
     }
 
+    /// From its bytes.
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// Whether the key signed a message.
+    pub(crate) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        signature::UnparsedPublicKey::new(&signature::ED25519, &self.0).verify(message, signature).is_ok()
+    }
+
     /// The public half of the private key in a folder; none if the folder has no such key.
     pub(crate) fn of_private(dir: &Path) -> Result<Option<Self>, StoreError> {
         let path = dir.join(KEY);
@@ -111,7 +125,23 @@ impl Anchor {
         let (Some(message), Some(signature)) = (self.message(), from_hex(&self.signature)) else {
             return false;
         };
-        signature::UnparsedPublicKey::new(&signature::ED25519, &key.0).verify(&message, &signature).is_ok()
+        key.has_signed(&message, &signature)
+    }
+
+    /// The head of the chain.
+    pub(crate) fn head_bytes(&self) -> Vec<u8> {
+        from_hex(&self.head).unwrap_or_default()
+    }
+
+    /// The signature.
+    pub(crate) fn signature_bytes(&self) -> Vec<u8> {
+        from_hex(&self.signature).unwrap_or_default()
+    }
+
+    /// From the signed parts, as another database has them.
+    pub(crate) fn of_parts(at: i64, segment: String, last: i64, head: &[u8], signature: &[u8]) -> Self {
+        let (head, signature) = (hex(head).to_string(), hex(signature).to_string());
+        Self { at, time: Time::from_micros(at).to_string(), segment, last, head, signature }
     }
 
     /// The month of its segment.

@@ -123,7 +123,8 @@ impl Table {
         )
     }
 
-    fn column_list(self, version: i64) -> String {
+    /// Its columns after `id` in this version, for SQL.
+    pub(crate) fn column_list(self, version: i64) -> String {
         self.columns(version).iter().map(|column| column.name).collect::<Vec<_>>().join(", ")
     }
 }

@@ -52,6 +52,17 @@ impl Month {
         dir.join(format!("audit-{self}.db"))
     }
 
+    /// As a number: 202601.
+    pub(crate) fn number(self) -> i32 {
+        i32::from(self.year) * 100 + i32::from(self.month)
+    }
+
+    /// From its number.
+    pub(crate) fn of_number(number: i32) -> Option<Self> {
+        let (year, month) = (i16::try_from(number / 100).ok()?, i8::try_from(number % 100).ok()?);
+        ((1..=9999).contains(&year) && (1..=12).contains(&month)).then_some(Self { year, month })
+    }
+
     fn of_file(name: &str) -> Option<Self> {
         Self::parse(name.strip_prefix("audit-")?.strip_suffix(".db")?)
     }
