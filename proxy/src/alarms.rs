@@ -33,6 +33,8 @@ pub enum Condition {
     Configuration,
     /// The free space of the audit's disk is below `min_free`, or near it.
     Disk,
+    /// The audit is not copied to the fleet's database.
+    FleetAudit,
     /// The clock of the fleet's database disagrees with this machine's.
     FleetClock,
     /// Another node of the fleet means other accounts by the name of a group, which is not shared.
@@ -55,7 +57,7 @@ pub enum Condition {
 
 impl Condition {
     /// All conditions.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Account,
         Self::Alone,
         Self::Audit,
@@ -65,6 +67,7 @@ impl Condition {
         Self::Clock,
         Self::Configuration,
         Self::Disk,
+        Self::FleetAudit,
         Self::FleetClock,
         Self::FleetGroups,
         Self::FleetLost,
@@ -88,6 +91,7 @@ impl Condition {
             Self::Clock => "clock",
             Self::Configuration => "configuration",
             Self::Disk => "disk",
+            Self::FleetAudit => "fleet-audit",
             Self::FleetClock => "fleet-clock",
             Self::FleetGroups => "fleet-groups",
             Self::FleetLost => "fleet-lost",

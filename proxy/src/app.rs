@@ -164,7 +164,7 @@ impl App {
                 async move { relay.carrier.share_accounts().await }
             })),
             webhooks: AbortOnDropHandle::new(tokio::spawn(webhooks.run(stop))),
-            heartbeat: fleet.map(|fleet| FleetTasks::start(&relay, fleet)),
+            heartbeat: fleet.map(|fleet| FleetTasks::start(&relay, fleet, &config.store_dir)).transpose()?,
         };
         let unix = app.admin.tcp().is_none();
         let connections = gateway.limiter().clone();

@@ -16,6 +16,7 @@ pub mod rate;
 pub mod shares;
 
 pub mod replay;
+pub mod ship;
 pub mod statuses;
 
 use std::fmt;

@@ -104,6 +104,11 @@ declare! {
         fleet_clock_offset: FloatGauge = "fleet_clock_offset",
             "How far the clock of the fleet's database is ahead of this machine's",
             unit Seconds;
+        fleet_audit_lag: FloatGauge = "fleet_audit_lag",
+            "Age of the oldest rows of the audit that may not be copied to the fleet's database; 0 without such a copy",
+            unit Seconds;
+        fleet_audit_behind: Gauge = "fleet_audit_rows_behind",
+            "Rows of the audit that the copy at the fleet's database has not reached";
         fleet_lookups: ByLabels<Counter, 1> = "fleet_lookups",
             "Misses that asked the fleet, by result: an answer of another node, the lead, the lead of a node that is gone \
              (takeover), another node's flight to follow, or no database (alone)",
@@ -298,6 +303,16 @@ impl Metrics {
     /// Sets whether this node acts without its fleet.
     pub fn fleet_alone(&self, alone: bool) {
         self.fleet_alone.set(alone.into());
+    }
+
+    /// Sets the age of the oldest rows of the audit that may not be copied to the fleet's database.
+    pub fn fleet_audit_lag(&self, lag: Duration) {
+        self.fleet_audit_lag.set(lag.as_secs_f64());
+    }
+
+    /// Sets the number of rows of the audit that the copy has not reached.
+    pub fn fleet_audit_rows_behind(&self, rows: u64) {
+        self.fleet_audit_behind.set(clamp(rows));
     }
 
     /// A heartbeat that was sent at this time is stored.

@@ -18,6 +18,8 @@ use clap::{Args, Subcommand};
 use cmiot_proxy::config::Config;
 use cmiot_proxy::store::audit::month;
 
+pub(super) use self::verify::bar;
+
 /// Read, verify, export and maintain the audit.
 #[derive(Args)]
 pub(super) struct Audit {

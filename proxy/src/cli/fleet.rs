@@ -1,4 +1,7 @@
-//! `cmiot-proxy fleet`: the schema of a fleet's database, the nodes of the fleet, and the release of a node's number.
+//! `cmiot-proxy fleet`: the schema of a fleet's database, the nodes of the fleet, the release of a node's number, and the
+//! copies of the nodes' audits.
+
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,12 +12,12 @@ use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::fleet::{Fleet, Secret};
 use cmiot_proxy::config::{Config, read_secret};
 use cmiot_proxy::store::fleet::migrate;
-use cmiot_proxy::store::fleet::operate::{Life, OperateError, Overview, Released, Session};
+use cmiot_proxy::store::fleet::operate::{AuditCopy, Life, OperateError, Overview, Released, Session};
 use serde_json::json;
 
 use super::table;
 
-/// Prepare the database of a fleet, show its nodes, free the number of a node.
+/// Prepare the database of a fleet, show its nodes, free the number of a node, verify the copies of the audits.
 ///
 /// The commands use the settings of [fleet] in the configuration; the proxy need not run.
 #[derive(clap::Args)]
@@ -29,6 +32,7 @@ enum Command {
     Migrate(Migrate),
     Status(Status),
     ReleaseNode(ReleaseNode),
+    Verify(verify::Verify),
 }
 
 /// Create the schema, or apply its missing steps, and give the role of the nodes its rights.
@@ -54,7 +58,7 @@ struct Migrate {
     print: bool,
 }
 
-/// Show the nodes of the fleet: number, store, life, heartbeats, the last purge that each has applied.
+/// Show the nodes of the fleet: number, store, life, heartbeats, the last purge that each has applied, the copy of its audit.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cmiot-proxy fleet status --config cmiot-proxy.toml --format json")]
 struct Status {
@@ -97,6 +101,7 @@ impl FleetCommand {
             Command::Migrate(migrate) => runtime.block_on(migrate.run()),
             Command::Status(status) => runtime.block_on(status.run()),
             Command::ReleaseNode(release) => runtime.block_on(release.run()),
+            Command::Verify(verify) => runtime.block_on(verify.run()),
         }
     }
 }
@@ -245,6 +250,11 @@ fn to_json(overview: &Overview) -> serde_json::Value {
             "seconds": node.life.as_ref().map(|life| life.seconds),
             "heartbeats": node.life.as_ref().map(|life| life.beats),
             "purge": node.life.as_ref().map(|life| life.applied),
+            "audit": node.copy.as_ref().map(|copy| json!({
+                "row": copy.last,
+                "behind": copy.behind,
+                "seconds": copy.seconds,
+            })),
         })
     });
     json!({
@@ -274,6 +284,7 @@ fn print_table(overview: &Overview, wide: bool) -> anyhow::Result<()> {
         said!("seconds", "秒"),
         said!("heartbeats", "心跳"),
         said!("purge", "清除"),
+        said!("audit copied", "审计复制"),
         said!("store", "存储"),
     ]);
     table::wrap_only(&mut nodes, &[]);
@@ -294,11 +305,21 @@ fn print_table(overview: &Overview, wide: bool) -> anyhow::Result<()> {
             number(|life| life.seconds),
             number(|life| life.beats),
             number(|life| life.applied),
+            node.copy.as_ref().map_or_else(String::new, shown_copy),
             short(&node.store),
         ]);
     }
     out!("{nodes}");
     Ok(())
+}
+
+/// The state of a copy: its row, and what the node had after it.
+fn shown_copy(copy: &AuditCopy) -> String {
+    let AuditCopy { last, behind, .. } = copy;
+    match behind {
+        0 => said!("row {last}", "第 {last} 行"),
+        _ => said!("row {last}, {behind} behind", "第 {last} 行，尚缺 {behind} 行"),
+    }
 }
 
 /// The first bytes of a public key.

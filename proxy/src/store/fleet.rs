@@ -1,5 +1,6 @@
 //! The database of a fleet: its SQL, and the link to it. PostgreSQL is reached through [`Link`] only.
 
+pub mod central;
 pub mod connect;
 pub mod flights;
 pub mod link;
@@ -12,6 +13,7 @@ pub mod purge;
 pub mod quota;
 pub mod replay;
 pub mod rest;
+pub mod ship;
 pub mod status;
 
 pub use connect::{ConnectError, Session};

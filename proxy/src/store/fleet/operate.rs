@@ -17,6 +17,9 @@ pub use usage::{ClientUsage, DayUsage, Usage};
 /// The server's own end of a statement of a command, such as a step of the schema.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The first version of the schema with copies of audits.
+pub(super) const COPIES_SINCE: i32 = 2;
+
 /// A connection of an operator's command.
 pub struct Session(connect::Session);
 
@@ -35,6 +38,9 @@ pub enum OperateError {
     /// The schema is absent.
     #[error("the database has no fleet: run `cmiot-proxy fleet migrate` first")]
     NoSchema,
+    /// The schema is of before the copies of audits.
+    #[error("the database has no copies of audits: run `cmiot-proxy fleet migrate` first")]
+    NoCopies,
 }
 
 impl From<tokio_postgres::Error> for OperateError {
@@ -72,6 +78,19 @@ pub struct Node {
     pub store: Vec<u8>,
     /// Its last life; none if it never started.
     pub life: Option<Life>,
+    /// The copy of its audit; none before its first row.
+    pub copy: Option<AuditCopy>,
+}
+
+/// The copy of a node's audit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AuditCopy {
+    /// The row up to which it is copied.
+    pub last: i64,
+    /// The rows that the node had after it when it copied that row.
+    pub behind: i64,
+    /// Seconds since then.
+    pub seconds: i64,
 }
 
 /// One start of a node.
@@ -145,9 +164,11 @@ impl Session {
     /// # Errors
     /// [`OperateError`]; [`OperateError::NoSchema`] before the first migration.
     pub async fn overview(&self) -> Result<Overview, OperateError> {
-        if self.version().await? == 0 {
+        let version = self.version().await?;
+        if version == 0 {
             return Err(OperateError::NoSchema);
         }
+        let mut copies = if version < COPIES_SINCE { Vec::new() } else { self.copies().await? };
         let about = self
             .0
             .client
@@ -173,6 +194,10 @@ impl Session {
         let nodes = rows.iter().map(|row| Node {
             number: row.get("node"),
             store: row.get("store"),
+            copy: copies
+                .iter()
+                .position(|(store, _)| *store == row.get::<_, &[u8]>("store"))
+                .map(|at| copies.swap_remove(at).1),
             life: row.get::<_, Option<i64>>("id").map(|id| Life {
                 id,
                 is_alive: row.get("alive"),
@@ -190,6 +215,30 @@ impl Session {
             generation: about.get("generation"),
             nodes: nodes.collect(),
         })
+    }
+
+    /// The copies of the stores' audits: the latest chain of each.
+    async fn copies(&self) -> Result<Vec<(Vec<u8>, AuditCopy)>, OperateError> {
+        let rows = self
+            .0
+            .client
+            .query(
+                "SELECT DISTINCT ON (store) store, last, known - last AS behind,
+                        extract(epoch FROM fleet.now() - copied_at)::bigint AS seconds
+                 FROM audit.chain ORDER BY store, id DESC",
+                &[],
+            )
+            .await?;
+        let read = |row: &tokio_postgres::Row| {
+            let copy =
+                AuditCopy { last: row.get("last"), behind: row.get("behind"), seconds: row.get("seconds") };
+            (row.get("store"), copy)
+        };
+        Ok(rows.iter().map(read).collect())
+    }
+
+    pub(super) fn client(&mut self) -> &mut Client {
+        &mut self.0.client
     }
 
     /// Frees a node's number for another store, unless the node runs.
@@ -247,6 +296,14 @@ impl Session {
                  JOIN pg_namespace s ON s.oid = c.relnamespace AND s.nspname = 'fleet'
                  CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p(wanted)
                  WHERE c.relkind = 'r' AND (c.relname <> 'about' OR p.wanted = 'SELECT')
+                   AND NOT has_table_privilege(c.oid, p.wanted)
+                 UNION ALL
+                 SELECT format('audit.%s (%s)', c.relname, p.wanted)
+                 FROM pg_class c
+                 JOIN pg_namespace s ON s.oid = c.relnamespace AND s.nspname = 'audit'
+                 JOIN (VALUES ('r', 'INSERT'), ('p', 'INSERT'), ('chain', 'SELECT'), ('anchor', 'SELECT')) AS p(what, wanted)
+                   ON p.what IN (c.relkind::text, c.relname)
+                 WHERE NOT c.relispartition AND c.relname <> 'dropped' AND NOT (c.relname = 'chain' AND p.wanted = 'INSERT')
                    AND NOT has_table_privilege(c.oid, p.wanted)
                  ORDER BY 1",
                 &[],
