@@ -53,3 +53,6 @@ mod captured;
 
 // Random schedules of faults against a reference model.
 mod schedule;
+
+// The copy of the audit at the database, and its verification.
+mod central;

@@ -1,0 +1,60 @@
+//! The statements of docs/fleet.md about the copy.
+
+use super::{start, wait_for_copy, work};
+use crate::harness::Nodes;
+use crate::support::{Setup, card_number, eventually};
+
+/// The query of docs/fleet.md that has this text.
+fn documented(text: &str) -> String {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/fleet.md")).unwrap();
+    let blocks = page.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let found: Vec<&str> = blocks.filter(|block| block.contains(text)).collect();
+    let [query] = found.as_slice() else { panic!("{text}: {found:?}") };
+    (*query).to_owned()
+}
+
+#[tokio::test]
+async fn the_documented_query_finds_what_two_nodes_have_accepted() {
+    let local = |setup: Setup, _| setup.set("fleet.audit", "all").set("fleet.replay", "local");
+    let nodes = Nodes::start_with(2, local).await;
+    let mut twice = Vec::new();
+    for number in 0..5 {
+        let once = nodes[0].sign(&card_number(number));
+        nodes[0].get(&once).await.assert_normal();
+        nodes[0].get(&once).await.assert_refusal("7");
+        let query = nodes[1].sign(&card_number(number));
+        nodes[0].get(&query).await.assert_normal();
+        nodes[1].get(&query).await.assert_normal();
+        twice.push(query.transid().to_owned());
+    }
+    wait_for_copy(&nodes, 0).await;
+    wait_for_copy(&nodes, 1).await;
+    let rows = nodes.server.sql(&documented("array_agg")).await;
+    let found: Vec<_> = rows.iter().map(|row| row[1].clone().unwrap()).collect();
+    assert_eq!(found, twice);
+    assert!(rows.iter().all(|row| row[2].as_deref() == Some("{1,2}")), "{rows:?}");
+}
+
+#[tokio::test]
+async fn the_documented_anchors_verify_the_audit_of_the_node() {
+    let mut nodes = start(1, "anchors").await;
+    work(&nodes, 0, 0).await;
+    nodes[0].restart().await;
+    // Those of two starts, and of the stop between them.
+    let is_copied = async || {
+        let count = nodes.server.value("SELECT count(*) FROM audit.anchor").await;
+        (count.parse::<usize>().unwrap() >= 3).then_some(())
+    };
+    eventually("anchors", is_copied).await;
+    let rows = nodes.server.sql(&documented("json_build_object")).await;
+    let lines: Vec<String> = rows.into_iter().flatten().flatten().collect();
+    let file = nodes[0].data().join("elsewhere.log");
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let key = std::fs::read_to_string(nodes[0].data().join("audit-anchor.pub")).unwrap();
+    let words = ["audit", "verify", "--anchors", file.to_str().unwrap(), "--public-key", key.trim()];
+    let output = nodes[0].command(&words).await.success();
+    assert!(output.out.contains(&format!("{} anchors compared", lines.len())), "{output:?}");
+    let words = ["fleet", "verify", "--user", "cmiot_owner", "--public-key"];
+    nodes[0].command(&[&words[..], &[key.trim()]].concat()).await.success();
+    nodes[0].command(&[&words[..], &["ab".repeat(32).as_str()]].concat()).await.failed(1, []);
+}
