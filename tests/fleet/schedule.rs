@@ -68,6 +68,40 @@ async fn the_model_finds_each_rule_that_is_removed() {
     assert!(has(|one| matches!(one, Violation::RepeatedCall { .. })), "{broken:#?}");
 }
 
+/// Figures of one schedule.
+#[allow(dead_code, reason = "the bench prints them")]
+pub(crate) struct Summary {
+    pub(crate) refuses_alone: bool,
+    /// Requests with a response.
+    pub(crate) responses: usize,
+    /// Those with a carrier response.
+    pub(crate) answers: usize,
+    /// Transids that two nodes accepted.
+    pub(crate) twice: usize,
+    pub(crate) calls: usize,
+    /// Days of which the run has a part, and their calls at most.
+    pub(crate) days: usize,
+    pub(crate) limit: u64,
+    /// The rules that it broke.
+    pub(crate) broken: Vec<String>,
+}
+
+/// Plays a schedule and checks it.
+#[allow(dead_code, reason = "the bench plays schedules")]
+pub(crate) async fn summary(seed: u64, steps: usize) -> Summary {
+    let history = play(seed, steps).await;
+    Summary {
+        refuses_alone: history.refuses_alone,
+        responses: history.responses.len(),
+        answers: history.responses.iter().filter(|response| response.code == "0").count(),
+        twice: history.listed.len(),
+        calls: history.calls.len(),
+        days: history.midnights.len() + 1,
+        limit: LIMIT,
+        broken: check(&history).iter().map(|broken| format!("{broken:?}")).collect(),
+    }
+}
+
 /// Plays a schedule, waits until all nodes act together again, and collects its history.
 async fn play(seed: u64, count: usize) -> History {
     let mut random = Random::new(seed);

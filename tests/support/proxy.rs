@@ -28,6 +28,10 @@ use super::{
 /// The log level: more verbose than the default, so that the check for secrets covers more.
 const LOG_LEVEL: &str = "debug";
 
+/// Environment variables of a measurement: another executable, and another log level.
+const PROGRAM: &str = "CMIOT_TEST_PROGRAM";
+const LOG: &str = "CMIOT_TEST_LOG";
+
 /// A running `cmiot-proxy serve`.
 pub(crate) struct Proxy {
     setup: Setup,
@@ -297,7 +301,7 @@ async fn spawn(
 ) -> (Child, SocketAddr, SocketAddr) {
     let before = std::fs::read(out_path(folder)).map_or(0, |output| output.len());
     let mut child = wrapped_command(&machine.wrapper, folder.path())
-        .env("RUST_LOG", log_level)
+        .env("RUST_LOG", std::env::var(LOG).unwrap_or_else(|_| log_level.to_owned()))
         .envs(machine.environment.iter().cloned())
         .arg("serve")
         .arg("--config")
@@ -334,7 +338,8 @@ pub(crate) fn command(folder: &Path) -> Command {
 
 /// The executable, started by a wrapper command.
 fn wrapped_command(wrapper: &[OsString], folder: &Path) -> Command {
-    let mut words = wrapper.iter().cloned().chain([OsString::from(env!("CARGO_BIN_EXE_cmiot-proxy"))]);
+    let program = std::env::var_os(PROGRAM).unwrap_or_else(|| env!("CARGO_BIN_EXE_cmiot-proxy").into());
+    let mut words = wrapper.iter().cloned().chain([program]);
     let mut command = Command::new(words.next().expect("the executable at least"));
     command.args(words);
     command.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);

@@ -6,6 +6,7 @@
 //! a proxy (with its panics) and its metrics when the [`Proxy`](super::Proxy) is dropped, the output of a command at its
 //! end, the log of a proxy inside the test when it is drained. So no test calls this module for that.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use cmiot_simulator::Simulator;
@@ -16,8 +17,18 @@ use super::ACCOUNT_PASSWORD;
 
 static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
+static IS_CHECKED: AtomicBool = AtomicBool::new(true);
+
+/// Ends the check, for a measurement: each output is searched for each secret, and its load has tens of thousands.
+pub(crate) fn stop_checks() {
+    IS_CHECKED.store(false, Ordering::Relaxed);
+}
+
 /// Registers a secret.
 pub(crate) fn register(secret: &str) {
+    if !IS_CHECKED.load(Ordering::Relaxed) {
+        return;
+    }
     let mut secrets = lock(&SECRETS);
     // Shorter ones (wrong passwords of some tests) are parts of ordinary words.
     if secret.len() >= 4 && !secrets.iter().any(|known| known == secret) {
@@ -64,6 +75,9 @@ pub(crate) fn token(appid: &str, password: &str, transid: &str) -> String {
 /// Asserts that this output of `who` contains no secret.
 #[track_caller]
 pub(crate) fn assert_no_secret(who: &str, output: &str) {
+    if !IS_CHECKED.load(Ordering::Relaxed) {
+        return;
+    }
     let secrets = lock(&SECRETS);
     for secret in secrets.iter().map(String::as_str).chain([ACCOUNT_PASSWORD, "token="]) {
         if let Some(at) = output.find(secret) {

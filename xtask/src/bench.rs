@@ -6,6 +6,7 @@
 mod audit;
 mod collapse;
 mod firmware;
+mod fleet;
 mod latency;
 mod peers;
 mod scale;
@@ -29,6 +30,8 @@ pub(crate) enum Bench {
     Collapse(collapse::Options),
     /// Compare the signer on emulated chips with mbedTLS and BearSSL in C: flash, stack, instructions
     Firmware,
+    /// Count and time three nodes of a fleet over PostgreSQL: carrier calls, replays, budgets, purges, outages, hits, tables
+    Fleet(fleet::Options),
     /// Measure the latency of hits and misses at half of the saturating rate, compared with an fsync of the disk
     Latency(latency::Options),
     /// Measure many cards, a long replay window and many idle gateways: time to start, memory, cost of a card found again
@@ -47,6 +50,7 @@ impl Bench {
             Self::Audit(options) => audit::command(options)?,
             Self::Collapse(options) => collapse::command(options)?,
             Self::Firmware => firmware::command()?,
+            Self::Fleet(options) => fleet::command(options)?,
             Self::Latency(options) => latency::command(options)?,
             Self::Scale(options) => scale::command(options)?,
             Self::Signer(options) => signer::command(options)?,

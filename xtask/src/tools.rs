@@ -153,6 +153,14 @@ pub(crate) fn peers() -> Result<()> {
     install_packages(PEERS)
 }
 
+/// Brings the load generator of the benches alone.
+///
+/// # Errors
+/// As [`packages`].
+pub(crate) fn wrk() -> Result<()> {
+    install_packages(&PEERS[..1])
+}
+
 /// Brings the server programs of PostgreSQL, without the server that Debian's package would create and start.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ const BENCHES: &[&str] = &[
     "latency --seconds 1",
     "audit --seconds 1 --rows 5000",
     "collapse --only cmiot-proxy,nginx --cards 200 --outage 1 --hang 1",
+    "fleet --scale 1 --only M1,M7,M10,M11,M14 --seconds 1",
     "scale --cards 1000 --window 1000 --idle 50 --seconds 1",
     "signer --short",
     "timing --tries 500",
