@@ -139,22 +139,28 @@ async fn under_serve_what_two_nodes_accept_is_marked_and_one_query_finds_it() {
 
 #[tokio::test]
 async fn a_node_that_is_killed_while_alone_shares_its_transids_after_its_next_start() {
-    let mut nodes = Nodes::start(2).await;
-    all_members(&nodes).await;
-    nodes[0].partition.set(Mode::Refuse);
-    let query = eventually("a request that is accepted alone", async || {
-        let query = nodes[0].sign(&MSISDN);
-        nodes[0].get(&query).await.assert_normal();
-        let alone = accepted_alone(&nodes[0]);
-        alone.iter().any(|(_, transid)| transid == query.transid()).then_some(query)
-    })
-    .await;
-    nodes[0].kill9().await;
-    nodes[0].partition.set(Mode::Pass);
-    nodes[0].start_again().await;
-    let shared = format!("SELECT count(*) FROM fleet.used_transid WHERE node = 1 AND {}", number_of(&query));
-    eventually("a shared transid", async || (nodes.server.value(&shared).await == "1").then_some(())).await;
-    nodes[1].get(&query).await.assert_refusal_for("7", "transid used before");
+    // Also if its clock is ahead, so that it would not accept them now.
+    for ahead in [0, 3_600] {
+        let mut nodes = Nodes::start_with_clocks(2, |setup, _| setup).await;
+        all_members(&nodes).await;
+        nodes[0].set_clock_offset(ahead);
+        nodes[0].partition.set(Mode::Refuse);
+        let query = eventually("a request that is accepted alone", async || {
+            let query = nodes[0].sign(&MSISDN);
+            nodes[0].get(&query).await.assert_normal();
+            let alone = accepted_alone(&nodes[0]);
+            alone.iter().any(|(_, transid)| transid == query.transid()).then_some(query)
+        })
+        .await;
+        nodes[0].kill9().await;
+        nodes[0].partition.set(Mode::Pass);
+        nodes[0].start_again().await;
+        let shared =
+            format!("SELECT count(*) FROM fleet.used_transid WHERE node = 1 AND {}", number_of(&query));
+        eventually("a shared transid", async || (nodes.server.value(&shared).await == "1").then_some(()))
+            .await;
+        nodes[1].get(&query).await.assert_refusal_for("7", "transid used before");
+    }
 }
 
 #[tokio::test]

@@ -94,10 +94,8 @@ impl Relay {
         let window = self.admit.replay_horizon();
         // Without a record, nothing is left unread.
         let from = newest.map_or(Time::EPOCH, |newest| newest.min(now).minus(window));
-        let key = |transid: &str| {
-            let key = Transid::parse(transid).ok().as_ref().map(TransidKey::of);
-            key.filter(|key| key.unix() >= from.as_secs())
-        };
+        let parse = |transid: &str| Transid::parse(transid).ok().as_ref().map(TransidKey::of);
+        let key = |transid: &str| parse(transid).filter(|key| key.unix() >= from.as_secs());
         let mut open = HashMap::new();
         let actions = self.audit_reader.begun_since(from.minus(self.max_record_lag()), |past| {
             if let Some(transid) = key(past.transid) {
@@ -115,12 +113,13 @@ impl Relay {
             // A request that was refused because the node was alone has not used its transid.
             let alone = past.reason == Some(Refusal::ALONE);
             let used = used && !(alone && past.outcome == Outcome::Failed.name());
+            // The reason of a failure replaces that of being alone.
+            let may_be_alone = alone || past.outcome == Outcome::Failed.name();
+            // Also of an older stamp: this node's clock may be ahead, and the others accept the stamp.
+            if let Some(transid) = parse(past.transid).filter(|_| used && may_be_alone && start) {
+                self.list_alone(past.client, transid);
+            }
             if let Some(transid) = key(past.transid).filter(|_| used) {
-                // The reason of a failure replaces that of being alone.
-                let may_be_alone = alone || past.outcome == Outcome::Failed.name();
-                if may_be_alone && start {
-                    self.list_alone(past.client, transid);
-                }
                 if past.reason != Some(begun) && past.reason != Some(reused) {
                     // The record states its result.
                     open.remove(&Action { client: past.client, transid });

@@ -7,7 +7,7 @@ use super::random::Random;
 use crate::harness::{Mode, Nodes};
 
 /// Offsets of a node's wall clock, in seconds. Not ahead by more than the window of transids: a node that is killed then
-/// does not list what it accepted alone before.
+/// does not list what it accepted alone before that step.
 const STEPS: [i64; 7] = [-86_400, -3_600, -200, -30, 0, 30, 200];
 
 /// One step: faults that begin together and end together. No two of them concern the same process or socket.
