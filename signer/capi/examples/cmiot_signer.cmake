@@ -5,9 +5,30 @@
 #
 # CMIOT_SIGNER_TARGET is rustc's name of the chip: thumbv6m-none-eabi (Cortex-M0/M0+), thumbv7m-none-eabi (M3),
 # thumbv7em-none-eabihf (M4F/M7F with hard floats; thumbv7em-none-eabi with soft ones), riscv32imc-unknown-none-elf
-# (ESP32-C3). Link with -Wl,--gc-sections, so that unused functions are removed.
+# (ESP32-C3). Set it before the include() or with -D. Without it, it is derived from the compiler and CMAKE_C_FLAGS. A
+# target that links the library for a core that cannot run it does not compile: see cmiot_signer_target.c.
+#
+# A second include() does nothing. Link with -Wl,--gc-sections, so that unused functions are removed.
 
-set(CMIOT_SIGNER_TARGET "thumbv7m-none-eabi" CACHE STRING "rustc's name of the chip")
+if(TARGET cmiot_signer)
+    return()
+endif()
+
+# Not a set(... CACHE ...): policy CMP0126 of projects older than 3.21 removes a variable of that name.
+if(NOT CMIOT_SIGNER_TARGET)
+    separate_arguments(cmiot_signer_flags UNIX_COMMAND "${CMAKE_C_COMPILER_ARG1} ${CMAKE_C_FLAGS}")
+    execute_process(
+        COMMAND "${CMAKE_C_COMPILER}" ${cmiot_signer_flags} -E "${CMAKE_CURRENT_LIST_DIR}/cmiot_signer_target.c" -DCMIOT_SIGNER_ASK
+        OUTPUT_VARIABLE cmiot_signer_answer
+        ERROR_QUIET)
+    if(cmiot_signer_answer MATCHES "cmiot_signer_target *= *\"([^\"]+)\"")
+        set(CMIOT_SIGNER_TARGET "${CMAKE_MATCH_1}")
+        message(STATUS "cmiot_signer: built for ${CMIOT_SIGNER_TARGET}, as the C compiler's flags say")
+    else()
+        message(FATAL_ERROR "cmiot_signer: the C compiler's flags name no chip that is known here: set "
+            "CMIOT_SIGNER_TARGET to rustc's name of the chip, such as thumbv7m-none-eabi")
+    endif()
+endif()
 
 get_filename_component(CMIOT_SIGNER_CAPI "${CMAKE_CURRENT_LIST_DIR}/.." ABSOLUTE)
 set(CMIOT_SIGNER_BUILD "${CMAKE_CURRENT_BINARY_DIR}/cmiot_signer")
@@ -27,3 +48,12 @@ set_target_properties(cmiot_signer PROPERTIES
     IMPORTED_LOCATION "${CMIOT_SIGNER_LIBRARY}"
     INTERFACE_INCLUDE_DIRECTORIES "${CMIOT_SIGNER_CAPI}/include")
 add_dependencies(cmiot_signer cmiot_signer_build)
+
+# Compiled with the flags of each target that links the library.
+get_property(cmiot_signer_languages GLOBAL PROPERTY ENABLED_LANGUAGES)
+if("C" IN_LIST cmiot_signer_languages)
+    string(MAKE_C_IDENTIFIER "${CMIOT_SIGNER_TARGET}" cmiot_signer_name)
+    set_target_properties(cmiot_signer PROPERTIES
+        INTERFACE_SOURCES "${CMAKE_CURRENT_LIST_DIR}/cmiot_signer_target.c"
+        INTERFACE_COMPILE_DEFINITIONS "CMIOT_SIGNER_FOR_${cmiot_signer_name}")
+endif()
