@@ -1,6 +1,6 @@
 //! Request forms of real clients: each has one meaning or is refused.
 
-use crate::support::{ICCID, MSISDN, Proxy, STATUS_PATH, Setup, card_number, carrier};
+use crate::support::{ICCID, MSISDN, Proxy, Response, STATUS_PATH, Setup, card_number, carrier};
 
 #[tokio::test]
 async fn a_post_may_carry_its_parameters_in_url_body_or_both() {
@@ -15,6 +15,47 @@ async fn a_post_may_carry_its_parameters_in_url_body_or_both() {
     // All parameters in both, with the same values.
     let query = proxy.sign(&MSISDN).text();
     proxy.post(&format!("{STATUS_PATH}?{query}"), "", &query).await.assert_normal();
+}
+
+#[tokio::test]
+async fn every_response_names_the_transid_of_its_request() {
+    let carrier = carrier().await;
+    let proxy = Proxy::with_carrier(&carrier).await;
+    let named = |response: &Response| response.header("cmiot-transid").map(str::to_owned);
+    let query = proxy.sign(&MSISDN);
+    let transid = query.transid().to_owned();
+    // A miss, a used transid, and refusals at each stage of the checks.
+    let (miss, used) = (proxy.get(&query).await, proxy.get(&query).await);
+    miss.assert_normal();
+    used.assert_refusal("7");
+    let hit = proxy.sign(&MSISDN);
+    let hit_transid = hit.transid().to_owned();
+    assert_eq!(named(&proxy.get(&hit).await), Some(hit_transid));
+    let text = query.text();
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let responses = [
+        miss,
+        used,
+        proxy.get(&query.clone().with("token", "x")).await,
+        proxy.get(&query.clone().without("ebid")).await,
+        proxy.get(&query.clone().without("msisdn")).await,
+        proxy.get(&query.clone().with("appid", "GW9999")).await,
+        proxy.get_target(&format!("/v2/none?{text}"), "").await,
+        proxy.get_target(&format!("http://elsewhere.example{STATUS_PATH}?{text}"), "").await,
+        proxy.get_target(&format!("{STATUS_PATH}?{text}&token=x"), "").await,
+        proxy.post("/v2/none", form, &text).await,
+        proxy.post(STATUS_PATH, form, &text).await,
+    ];
+    for (at, response) in responses.iter().enumerate() {
+        assert_eq!(named(response).as_ref(), Some(&transid), "response {at}: {}", response.text());
+    }
+    // Not of exact form, or not one transid.
+    for query in [query.clone().with("transid", "20160713144515"), query.clone().without("transid")] {
+        assert_eq!(named(&proxy.get(&query).await), None);
+    }
+    let two = format!("{STATUS_PATH}?{text}&transid={}", proxy.sign(&MSISDN).transid());
+    assert_eq!(named(&proxy.get_target(&two, "").await), None);
+    assert_eq!(carrier.count(), 1);
 }
 
 #[tokio::test]

@@ -75,6 +75,11 @@ impl Record {
         &mut self.claims
     }
 
+    /// The transid of the request, if it has the exact form.
+    pub fn exact_transid(&self) -> Option<InlineStr<{ Transid::MAX_LEN }>> {
+        self.claims.transid.filter(|_| self.claims.exact)
+    }
+
     /// The authenticated client, the appid that the request claims, and its card: for the log.
     pub fn parties(&self) -> (Option<Arc<Client>>, Option<AppId>, Option<Card>) {
         (self.client.clone(), self.claims.appid, self.claims.card)

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use cmiot_signer::AppId;
+use cmiot_signer::{AppId, Transid};
 use hyper::{HeaderMap, Method, Uri, Version};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
@@ -52,7 +52,7 @@ use crate::urgency::Urgency;
 use crate::wire::cache_control::RequestDirectives;
 use crate::wire::request::{Accepted, Hosts, Request, RequestParts, check_head};
 use crate::wire::response::HttpResponse;
-use crate::wire::transid::TransidKey;
+use crate::wire::transid::{self, TransidKey};
 pub use fetch::FetchResult;
 pub use fleet_purges::{AppliedPurges, PurgeFailure};
 pub use lookup_log::LookupLog;
@@ -118,6 +118,8 @@ struct Exchange {
     record: Record,
     /// Set if later requests with this transid get the response of this one.
     retry_slot: Option<Completer>,
+    /// The transid of a request that was refused before its parameters were read. Boxed, since it is rare.
+    unread_transid: Option<Box<Transid>>,
 }
 
 /// An authenticated request in the terms of the cache.
@@ -173,8 +175,14 @@ impl Relay {
         http: &HttpRequest<'_>,
     ) -> impl Future<Output = HttpResponse> + Send + use<> {
         let mut exchange = Exchange::new(self.clock.moment(), http.peer.address);
-        let progress =
-            self.respond_now(http, &mut exchange).unwrap_or_else(|refusal| Progress::Ready(Err(refusal)));
+        let progress = self.respond_now(http, &mut exchange).unwrap_or_else(|refusal| {
+            if exchange.record.exact_transid().is_none() {
+                let body = http.body.as_ref().copied().unwrap_or_default();
+                let transid = transid::of_unread(http.uri.query().unwrap_or_default(), body);
+                exchange.unread_transid = transid.map(Box::new);
+            }
+            Progress::Ready(Err(refusal))
+        });
         let tasks = self.tasks.clone();
         let outer = || http.client_gone.clone();
         match progress {
@@ -430,7 +438,13 @@ fn deduplicate(replay_check: ReplayCheck, exchange: &mut Exchange) -> Result<Ded
 
 impl Exchange {
     fn new(arrived: Moment, peer: IpAddr) -> Self {
-        Self { arrived, peer, record: Record::start(arrived.wall, peer), retry_slot: None }
+        Self {
+            arrived,
+            peer,
+            record: Record::start(arrived.wall, peer),
+            retry_slot: None,
+            unread_transid: None,
+        }
     }
 }
 

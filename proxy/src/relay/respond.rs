@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::header::HeaderValue;
+
 use super::select::Selected;
 use super::{Exchange, Relay};
 use crate::carrier::verdict::Class;
 use crate::clock::{Clock, Time};
 use crate::refusal::Refusal;
-use crate::wire::response::{GatewayResponse, HttpResponse};
+use crate::wire::response::{GatewayResponse, HttpResponse, TRANSID};
 
 impl Relay {
     /// Commits the record, then responds; without a committed record the response is a refusal. The returned future holds
@@ -19,7 +21,7 @@ impl Relay {
         result: Result<Selected, Refusal>,
         now: Time,
     ) -> impl Future<Output = HttpResponse> + Send + use<> {
-        let Exchange { arrived, peer, mut record, .. } = exchange;
+        let Exchange { arrived, peer, mut record, unread_transid, .. } = exchange;
         let elapsed = move |clock: &Clock| clock.monotonic().saturating_sub(arrived.monotonic);
         let result_unknown = matches!(result, Err(Refusal::Begun(_)));
         let (outcome, refusal, response) = match result {
@@ -48,7 +50,13 @@ impl Relay {
         };
         let action = record.action();
         let reason = refusal.as_ref().map_or("", |refusal| refusal.reason);
-        let response = response.into_response();
+        // Letters and digits are a valid header value, so the error never occurs.
+        let transid = match (record.exact_transid(), unread_transid) {
+            (Some(read), _) => HeaderValue::from_bytes(read.as_bytes()).ok(),
+            (None, Some(unread)) => HeaderValue::from_bytes(unread.as_bytes()).ok(),
+            (None, None) => None,
+        };
+        let response = response.into_response(transid);
         let (client, claimed, card) = record.parties();
         let (counted, committed) = self.audit.commit(record, outcome, refusal.as_ref(), elapsed(&self.clock));
         // Boxed: most lookups have no line while many are served.
@@ -66,7 +74,9 @@ impl Relay {
                     // Without its record, an action that may have been executed stays open.
                     let begun = action.and_then(|action| self.actions.refusal(action));
                     let refusal = begun.unwrap_or(Refusal::Audit).describe();
-                    (refusal.outcome, refusal.reason, GatewayResponse::refused(&refusal).into_response())
+                    let transid = response.headers().get(&TRANSID).cloned();
+                    let response = GatewayResponse::refused(&refusal).into_response(transid);
+                    (refusal.outcome, refusal.reason, response)
                 }
             };
             let latency = elapsed(&self.clock);

@@ -81,6 +81,8 @@ pub struct Claims {
     pub appid: Option<AppId>,
     /// The leading letters and digits of the transid, unless it is longer than a transid may be.
     pub transid: Option<InlineStr<48>>,
+    /// `transid` is the whole transid, in its exact form.
+    pub exact: bool,
     /// The card, if the request names exactly one, and it is well-formed.
     pub card: Option<Card>,
 }
@@ -177,6 +179,8 @@ impl<'a> Request<'a> {
             .as_deref()
             .filter(|text| text.len() <= Transid::MAX_LEN)
             .and_then(legal_transid);
+        let exact = parameters.transid.as_deref().and_then(|text| Transid::parse(text).ok());
+        claims.exact = exact.is_some();
         let card = parameters.card();
         claims.card = card.as_ref().ok().cloned();
 
@@ -184,7 +188,7 @@ impl<'a> Request<'a> {
         parameters.appid.as_deref().ok_or(missing("appid"))?;
         let appid = claims.appid.ok_or(Refusal::Malformed(Malformed::AppId))?;
         let transid = parameters.transid.as_deref().ok_or(missing("transid"))?;
-        let transid = SentTransid::parse(transid, &appid)
+        let transid = SentTransid::of(exact, transid, &appid)
             .filter(|transid| accepted.format == Format::Lenient || transid.key().is_some())
             .ok_or(Refusal::Malformed(Malformed::Transid))?;
         let card = card?;

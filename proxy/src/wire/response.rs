@@ -1,7 +1,8 @@
 //! The HTTP response to a gateway: always 200, always the three keys of the carrier's envelope.
 //!
 //! The carrier's body is relayed byte for byte. A refusal of the proxy has the envelope of its [`ProxyCode`]. The headers
-//! carry details for machines: Cache-Status (RFC 9211) on a carrier response, Proxy-Status (RFC 9209) on a refusal.
+//! carry details for machines: Cache-Status (RFC 9211) on a carrier response, Proxy-Status (RFC 9209) on a refusal, and on
+//! both the transid of the request, so that a gateway does not take a late response for that of its next request.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -22,6 +23,8 @@ const NAME: &str = "cmiot-proxy";
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// The transid of the request, if it has the exact form.
+pub const TRANSID: HeaderName = HeaderName::from_static("cmiot-transid");
 
 /// The handling of a lookup by the cache (RFC 9211 2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,12 +125,15 @@ impl GatewayResponse {
         }
     }
 
-    /// The HTTP response, to which hyper adds `Date` and `Content-Length`.
-    pub fn into_response(self) -> HttpResponse {
-        // Capacity for all headers at once, and for the `Date` of HTTP/2.
+    /// The HTTP response to the request with this transid, to which hyper adds `Date` and `Content-Length`.
+    pub fn into_response(self, transid: Option<HeaderValue>) -> HttpResponse {
+        // Capacity for all headers at once, and for the `Date` of HTTP/2; a rare `Retry-After` grows it.
         let mut headers = HeaderMap::with_capacity(6);
         headers.insert(header::CONTENT_TYPE, self.content_type);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(transid) = transid {
+            headers.insert(TRANSID, transid);
+        }
         let mut put = |name, value: &str| {
             // Values consist of fixed words, digits and codes; an invalid one is left out rather than failing the response.
             if let Ok(value) = HeaderValue::from_str(value) {
@@ -231,7 +237,7 @@ mod tests {
     use crate::refusal::Refusal;
 
     fn header(response: GatewayResponse, name: &str) -> Option<String> {
-        response.into_response().headers().get(name).map(|value| value.to_str().unwrap().to_owned())
+        response.into_response(None).headers().get(name).map(|value| value.to_str().unwrap().to_owned())
     }
 
     #[test]
@@ -275,6 +281,15 @@ mod tests {
             header(response, "proxy-status").unwrap(),
             "cmiot-proxy; error=http_request_denied; details=\"too fast\""
         );
+    }
+
+    #[test]
+    fn a_response_names_its_request() {
+        let refused = || GatewayResponse::refused(&Refusal::UnknownPath.describe());
+        let transid = HeaderValue::from_static("1000012014101615303080000001");
+        let named = refused().into_response(Some(transid));
+        assert_eq!(named.headers().get("cmiot-transid").unwrap(), "1000012014101615303080000001");
+        assert_eq!(header(refused(), "cmiot-transid"), None);
     }
 
     #[test]

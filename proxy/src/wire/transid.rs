@@ -13,8 +13,9 @@ pub enum SentTransid {
 }
 
 impl SentTransid {
-    pub(super) fn parse(text: &str, appid: &AppId) -> Option<Self> {
-        if let Some(transid) = Transid::parse(text).ok().filter(|transid| transid.appid() == *appid) {
+    /// The transid `text`, which is `exact` if it has the exact form.
+    pub(super) fn of(exact: Option<Transid>, text: &str, appid: &AppId) -> Option<Self> {
+        if let Some(transid) = exact.filter(|transid| transid.appid() == *appid) {
             return Some(Self::Strict { key: TransidKey::of(&transid), transid });
         }
         let bounded = text.len() <= Transid::MAX_LEN && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -36,6 +37,14 @@ impl SentTransid {
             Self::Lenient(text) => text.as_bytes(),
         }
     }
+}
+
+/// The transid in a request that was refused before its parameters were read: of exact form, and once in URL and body.
+pub fn of_unread(query: &str, body: &[u8]) -> Option<Transid> {
+    let body = std::str::from_utf8(body).unwrap_or_default();
+    let mut sent = query.split('&').chain(body.split('&')).filter_map(|pair| pair.strip_prefix("transid="));
+    let first = Transid::parse(sent.next()?).ok()?;
+    sent.all(|other| other == first.as_str()).then_some(first)
 }
 
 /// Bits of a [`TransidKey`] that hold the sequence: 99,999,999 fits 27.
@@ -76,6 +85,28 @@ impl TransidKey {
 mod tests {
     use super::*;
     use cmiot_signer::Sequence;
+
+    #[test]
+    fn a_transid_of_exact_form_is_found_once() {
+        let transid = "1000012014101615303080000001";
+        for (query, body) in [
+            (format!("appid=100001&transid={transid}"), ""),
+            (String::new(), &*format!("transid={transid}&x=y")),
+            (format!("transid={transid}"), &*format!("transid={transid}")),
+        ] {
+            assert_eq!(of_unread(&query, body.as_bytes()).unwrap().as_str(), transid, "{query} {body}");
+        }
+        for query in [
+            "".to_owned(),
+            "transid=".to_owned(),
+            "xtransid=1000012014101615303080000001".to_owned(),
+            format!("transid={transid}&transid=1000012014101615303080000002"),
+            format!("transid={transid}%0d%0a"),
+            format!("transid={transid}é"),
+        ] {
+            assert_eq!(of_unread(&query, b"\xFF"), None, "{query}");
+        }
+    }
 
     #[test]
     fn numbers_have_the_order_of_time_and_fit_a_database() {

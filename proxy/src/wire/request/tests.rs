@@ -38,7 +38,10 @@ fn parameters_may_be_in_url_or_body_in_any_order() {
         parse(&format!("/v2/userstatusrealsingle?{query}"), "appid=100001").unwrap(),
     ] {
         assert_eq!(request.card, Card::parse(CardKind::Msisdn, "14765004176").unwrap());
-        assert_eq!(request.transid, SentTransid::parse(TRANSID, &request.appid).unwrap());
+        assert_eq!(
+            request.transid,
+            SentTransid::of(Transid::parse(TRANSID).ok(), TRANSID, &request.appid).unwrap()
+        );
         assert!(request.transid.key().is_some());
         assert_eq!(request.ebid.as_deref(), Some("1"));
     }
