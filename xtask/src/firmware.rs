@@ -7,10 +7,13 @@
 //! | instructions | QEMU runs one a nanosecond (`-icount shift=0`), the chip's SysTick, or RISC-V's `minstret`, counts 1,000 runs |
 //! | panics | the images' panic handler calls a function that does not exist: they link only while none is left |
 //!
+//! The C library's figures are measured in the same way, from images in C, and are a table of their own.
+//!
 //! All of it is exact, so any growth fails: over a budget for good, over the baseline until `--rebase` records it.
 //! Both are in `signer/firmware/budgets.tsv`.
 
 mod budget;
+mod c;
 pub(crate) mod image;
 
 use std::process::ExitCode;
@@ -65,6 +68,7 @@ fn run(rebase: bool) -> Result<()> {
         }
         tests(chip)?;
         measure(chip, &mut figures)?;
+        c::measure(chip, &mut figures)?;
         for profile in &PROFILES[1..] {
             chip.build(profile, WITHOUT_PANICS).context("a panic is left in an image that must have none")?;
         }

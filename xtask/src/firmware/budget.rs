@@ -9,6 +9,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
+use super::c::PREFIX;
 use super::image::CHIPS;
 use crate::run::root;
 
@@ -49,7 +50,13 @@ pub(super) fn settle(figures: &[Figure], rebase: bool) -> Result<()> {
         rows = rebased(&rows, figures);
         fs::write(&file, write(&head, &rows)).with_context(|| format!("cannot write {FILE}"))?;
     }
-    print!("\n{}", table(&rows, figures));
+    let (in_c, in_rust): (Vec<_>, Vec<_>) =
+        figures.iter().partition(|figure| figure.name.starts_with(PREFIX));
+    print!(
+        "\n{}\n{}",
+        table("Rust, z, compact", &rows, &in_rust),
+        table("C library, z, compact", &rows, &in_c)
+    );
     let faults = faults(&rows, figures);
     if !faults.is_empty() {
         bail!("{}", faults.join("\n"));
@@ -124,8 +131,8 @@ fn faults(rows: &[Row], figures: &[Figure]) -> Vec<String> {
 }
 
 /// `figure  M3 (budget, against the baseline)  M0 …`
-fn table(rows: &[Row], figures: &[Figure]) -> String {
-    let mut table = format!("{:<30}", "opt-level z, feature small");
+fn table(title: &str, rows: &[Row], figures: &[&Figure]) -> String {
+    let mut table = format!("{title:<34}");
     for chip in CHIPS {
         write!(table, "{:>8}{:>9}{:>7}", chip.name, "budget", "+/-")
             .expect("writing to a String does not fail");
@@ -138,7 +145,7 @@ fn table(rows: &[Row], figures: &[Figure]) -> String {
         }
     }
     for name in names {
-        write!(table, "{name:<30}").expect("writing to a String does not fail");
+        write!(table, "{name:<34}").expect("writing to a String does not fail");
         for chip in CHIPS {
             let Some(figure) = figures.iter().find(|figure| figure.name == name && figure.chip == chip.name)
             else {
