@@ -11,7 +11,8 @@
 //! - At most [`Reply::MAX_LEN`] bytes, at most [`Reply::MAX_DEPTH`] nested containers, and strict JSON, unknown fields
 //!   included. A byte-order mark, surrounding white space and trailing NULs are accepted; other trailing bytes are not.
 //! - The envelope code is compared decoded (`"\u0030"` is zero), may be a number, and keeps leading zeros.
-//! - A long, escaped or badly encoded message is no error: it is decoded on demand.
+//! - A long, escaped or badly encoded message is no error: it is decoded on demand. A body that is not JSON in UTF-8 is
+//!   read as GBK.
 //! - `result` may be missing or of any type. Elements after the first are counted and skipped.
 //! - A duplicate of a key that is read here is an error. Other keys may repeat.
 //! - Success is code `0` *and* a result.
@@ -25,6 +26,8 @@ mod walk;
 
 use core::error::Error;
 use core::fmt::{self, Write};
+#[cfg(feature = "scan")]
+use core::mem::MaybeUninit;
 
 use crate::text::Text;
 use decode::Decode;
@@ -160,18 +163,38 @@ impl<'a> Reply<'a> {
         Self::from_fields(scan::collect(body)?)
     }
 
+    /// [`scan`](Self::scan) in place, without a copy on the stack.
+    ///
+    /// # Errors
+    /// As [`scan`](Self::scan); then `place` contains no valid reply.
+    #[cfg(feature = "scan")]
+    pub fn scan_into<'p>(body: &'a [u8], place: &'p mut MaybeUninit<Self>) -> Result<&'p Self, ReplyError> {
+        let fields = scan::collect(walk::trim(body, Self::MAX_LEN)?)?;
+        let (code, message) = envelope(&fields)?;
+        let reply = place.write(Self {
+            code: Code(Text::EMPTY),
+            message: Message(message),
+            status: None,
+            results: fields.results,
+        });
+        if !reply.code.fill(code) {
+            return Err(ReplyError::NotEnvelope);
+        }
+        if let Some(Value::Text(escaped) | Value::Number(escaped)) = fields.get(Field::Status) {
+            let status = reply.status.insert(Status::Unknown(UnknownStatus(Text::EMPTY)));
+            if let Status::Unknown(UnknownStatus(text)) = status {
+                decode_into(escaped, text);
+                if let Some(known) = Status::known(text.as_bytes()) {
+                    *status = known;
+                }
+            }
+        }
+        Ok(reply)
+    }
+
     /// Checks the values; both readers use it.
     fn from_fields(fields: Fields<'a>) -> Result<Self, ReplyError> {
-        if fields.duplicate {
-            return Err(ReplyError::DuplicateKey);
-        }
-        let (Some(Value::Text(code)) | Some(Value::Number(code))) = fields.get(Field::Code) else {
-            return Err(ReplyError::NotEnvelope);
-        };
-        let message = match fields.get(Field::Message) {
-            Some(Value::Text(message)) => message,
-            _ => b"",
-        };
+        let (code, message) = envelope(&fields)?;
         let status = match fields.get(Field::Status) {
             Some(Value::Text(status) | Value::Number(status)) => {
                 let mut text = Text::EMPTY;
@@ -257,10 +280,14 @@ impl Code {
     }
 
     fn from_escaped(raw: &[u8]) -> Option<Self> {
-        let mut text = Text::EMPTY;
-        let whole = decode_into(raw, &mut text);
-        let printable = text.as_bytes().iter().all(u8::is_ascii_graphic);
-        (whole && printable && !raw.is_empty()).then_some(Self(text))
+        let mut code = Self(Text::EMPTY);
+        code.fill(raw).then_some(code)
+    }
+
+    /// Decodes a code into this empty one; returns whether it is valid.
+    fn fill(&mut self, raw: &[u8]) -> bool {
+        let whole = decode_into(raw, &mut self.0);
+        whole && self.0.as_bytes().iter().all(u8::is_ascii_graphic) && !raw.is_empty()
     }
 }
 
@@ -340,7 +367,12 @@ impl Status {
     }
 
     fn from_text(text: Text<16>) -> Self {
-        match *text.as_bytes() {
+        Self::known(text.as_bytes()).unwrap_or(Self::Unknown(UnknownStatus(text)))
+    }
+
+    /// The status that the carrier's page lists under this code.
+    fn known(code: &[u8]) -> Option<Self> {
+        Some(match code {
             [b'0', b'0'] => Self::Normal,
             [b'0', b'1'] => Self::OneWayBarred,
             [b'0', b'2'] => Self::Barred,
@@ -350,9 +382,24 @@ impl Status {
             [b'0', b'6'] => Self::Dormant,
             [b'0', b'7'] => Self::AwaitingActivation,
             [b'9', b'9'] => Self::NoSuchNumber,
-            _ => Self::Unknown(UnknownStatus(text)),
-        }
+            _ => return None,
+        })
     }
+}
+
+/// The envelope's code and message, still escaped.
+fn envelope<'a>(fields: &Fields<'a>) -> Result<(&'a [u8], &'a [u8]), ReplyError> {
+    if fields.duplicate {
+        return Err(ReplyError::DuplicateKey);
+    }
+    let (Some(Value::Text(code)) | Some(Value::Number(code))) = fields.get(Field::Code) else {
+        return Err(ReplyError::NotEnvelope);
+    };
+    let message = match fields.get(Field::Message) {
+        Some(Value::Text(message)) => message,
+        _ => b"",
+    };
+    Ok((code, message))
 }
 
 /// Decodes an escaped string into `text`, as far as whole characters fit; returns whether all of them did.

@@ -14,7 +14,7 @@ use core::convert::Infallible;
 use core::fmt;
 
 use crate::error::SequenceError;
-use crate::stamp::{div_rem, two_digits_each};
+use crate::stamp::{div_rem, write_two_digits_each};
 
 #[cfg(feature = "flash")]
 pub use lease::{LeaseError, Leased};
@@ -58,7 +58,9 @@ impl Sequence {
     /// The sequence as written in a transid.
     #[must_use]
     pub fn digits(self) -> [u8; Self::LEN] {
-        two_digits_each(&self.pairs())
+        let mut digits = [0; Self::LEN];
+        write_two_digits_each(&self.pairs(), &mut digits);
+        digits
     }
 
     /// The digits as four two-digit numbers.

@@ -129,7 +129,9 @@ impl Stamp {
     #[must_use]
     pub fn digits(self) -> [u8; Self::LEN] {
         let [year, month, day, hour, minute, second] = self.civil();
-        two_digits_each(&[20, year, month, day, hour, minute, second])
+        let mut digits = [0; Self::LEN];
+        write_two_digits_each(&[20, year, month, day, hour, minute, second], &mut digits);
+        digits
     }
 }
 
@@ -172,13 +174,6 @@ pub(crate) fn div_rem(rest: &mut u32, unit: u32) -> u32 {
     }
     *rest = left;
     times
-}
-
-/// Writes numbers below 100 in two digits each; `N` is twice their count.
-pub(crate) fn two_digits_each<const N: usize>(numbers: &[u32]) -> [u8; N] {
-    let mut digits = [b'0'; N];
-    write_two_digits_each(numbers, &mut digits);
-    digits
 }
 
 /// Writes numbers below 100 in two digits each, as many as fit.

@@ -35,7 +35,9 @@ impl Transid {
         const { assert!(AppId::MAX_LEN + TAIL_LEN == Self::MAX_LEN, "so that the pushes below fit") };
         let mut text = Text::EMPTY;
         text.push(appid.as_bytes());
-        text.push(&tail(stamp, sequence));
+        let mut tail = [0; TAIL_LEN];
+        write_tail(stamp, sequence, &mut tail);
+        text.push(&tail);
         Self(text)
     }
 
@@ -102,13 +104,6 @@ impl fmt::Debug for Transid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Transid({self})")
     }
-}
-
-/// The characters after the appid.
-pub(crate) fn tail(stamp: Stamp, sequence: Sequence) -> [u8; TAIL_LEN] {
-    let mut tail = [0; TAIL_LEN];
-    write_tail(stamp, sequence, &mut tail);
-    tail
 }
 
 /// Writes the characters after the appid. One loop for both parts is smaller than `stamp.digits()` and

@@ -72,6 +72,25 @@ fn a_get_has_everything_in_its_first_line() {
 }
 
 #[test]
+fn signing_into_a_buffer_writes_the_same_request() {
+    let (appid, ebid) = (AppId::parse("100001").unwrap(), Ebid::parse("0001000000009").unwrap());
+    let password = Password::new(b"example-password").unwrap();
+    let card = Card::parse(CardKind::Msisdn, "14765004176").unwrap();
+    let signer = Signer::new(&appid, &ebid, &password);
+    let request = signer.sign(Stamp::FIRST, Sequence::LAST, &card);
+    for method in [Method::Get, Method::Post] {
+        let endpoint = Endpoint::new("proxy.example:8080", PATH).unwrap().method(method);
+        let (mut one, mut two) = ([b'.'; 512], [b'.'; 512]);
+        let len = endpoint.write_into(&request, &mut one).unwrap();
+        assert_eq!(endpoint.signed_len(&signer, &card), len);
+        let sign = |out: &mut [u8]| endpoint.sign_into(&signer, Stamp::FIRST, Sequence::LAST, &card, out);
+        assert_eq!(sign(&mut two[..len - 1]), Err(BufferTooSmall));
+        assert_eq!(two, [b'.'; 512]);
+        assert_eq!((sign(&mut two), two), (Ok(len), one));
+    }
+}
+
+#[test]
 fn a_post_has_its_parameters_behind_a_right_length() {
     with_request(|request| {
         let mut out = [0; 512];
@@ -281,6 +300,13 @@ fn a_response_to_another_request_is_refused() {
     let wire = format!("HTTP/1.1 200 OK\r\ncmiot-transid:  {longest}\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(Decoder::for_transid(&longest).feed(wire.as_bytes(), &mut []), Ok(true));
     // A parser without a request takes any.
+    let named = |wire: &[u8]| {
+        let mut decoder = Decoder::for_transid(&longest);
+        assert_eq!(decoder.feed(wire, &mut []), Ok(true));
+        decoder.response(&[]).named
+    };
+    assert!(named(wire.as_bytes()));
+    assert!(!named(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"));
     assert_eq!(Decoder::new().feed(wire.as_bytes(), &mut []), Ok(true));
 }
 

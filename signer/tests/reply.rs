@@ -368,3 +368,41 @@ proptest! {
         prop_assert_eq!(good(&body).message().to_string(), message);
     }
 }
+
+/// Two characters of GBK, of which three bytes are one of UTF-8 and the fourth is a backslash.
+#[test]
+fn a_message_in_gbk_never_costs_the_status() {
+    for (a, b, c) in [(0xE0, 0xA0, 0x81), (0xE6, 0xAD, 0xA3), (0xF0, 0x9F, 0x98)] {
+        let mut body = br#"{"message":""#.to_vec();
+        body.extend([a, b, c, 0x5C]);
+        body.extend(br#"","status":"0","result":[{"STATUS":"02"}]}"#);
+        let (scanned, parsed) = (Reply::scan(&body), Reply::parse(&body));
+        assert_eq!(scanned, parsed);
+        assert_eq!(scanned.map(Reply::into_status), Ok(Ok(Status::Barred)), "{a:x} {b:x} {c:x}");
+        assert!(Reply::has_result_field(&body, "STATUS"));
+        // The fault of a body that is neither is that of UTF-8.
+        body.truncate(body.len() - 1);
+        assert!(matches!(Reply::scan(&body), Err(ReplyError::Malformed | ReplyError::Truncated)));
+    }
+}
+
+#[test]
+fn in_place_is_the_same() {
+    for body in [
+        r#"{"status":"0","message":"正确","result":[{"STATUS":"00"}]}"#,
+        r#"{"status":"0","result":[{"STATUS":"A state"}]}"#,
+        r#"{"status":"0","result":[{"STATUS":9}]}"#,
+        r#"{"status":7}"#,
+        r#"{"status":"12345678901234567"}"#,
+        r#"{"status":"0","status":"0"}"#,
+        "{}",
+        "<html>",
+    ] {
+        let mut place = std::mem::MaybeUninit::uninit();
+        assert_eq!(
+            Reply::scan_into(body.as_bytes(), &mut place).copied(),
+            Reply::scan(body.as_bytes()),
+            "{body}"
+        );
+    }
+}

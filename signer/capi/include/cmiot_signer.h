@@ -293,6 +293,12 @@ int32_t cmiot_http_body_len(struct cmiot_http *http);
  * Returns it, 0 before it was read, or CMIOT_E_NULL, CMIOT_E_UNFILLED. */
 int32_t cmiot_http_status(struct cmiot_http *http);
 
+/* Whether the response names the request of cmiot_http_begin, as the proxy's do. One that does not, after a request
+ * without a response on the same connection, may answer that.
+ *
+ * Returns 1 if so, 0 if not, or CMIOT_E_NULL, CMIOT_E_UNFILLED. */
+int32_t cmiot_http_named(struct cmiot_http *http);
+
 /* Whether the connection can carry another lookup after this response.
  *
  * Returns 1 if so, 0 if not, or CMIOT_E_NULL, CMIOT_E_UNFILLED. */

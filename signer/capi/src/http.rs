@@ -81,9 +81,8 @@ pub unsafe extern "C" fn cmiot_http_request(
         let (stamp, sequence) = moment(unix_seconds, sequence)?;
         let card = parse_card(card.kind, number?, &mut place)?;
         let mut out = out?;
-        let request = signer.sign(stamp, sequence, card);
-        let room = out.room(endpoint.request_len(&request))?;
-        let len = endpoint.write_into(&request, room).map_err(|_| CMIOT_E_BUFFER)?;
+        let room = out.room(endpoint.signed_len(&signer, card))?;
+        let len = endpoint.sign_into(&signer, stamp, sequence, card, room).map_err(|_| CMIOT_E_BUFFER)?;
         Ok(len as i32)
     })())
 }
@@ -114,13 +113,12 @@ pub unsafe extern "C" fn cmiot_http_begin(
         if body.is_null() {
             return Err(CMIOT_E_NULL);
         }
-        let decoder = if sequence == 0 {
-            Decoder::new()
-        } else {
-            let (stamp, sequence) = moment(unix_seconds, sequence)?;
-            Decoder::for_parts(stamp, sequence)
-        };
-        stored.exchange.write(Exchange { decoder, body, capacity: body_capacity });
+        let request = if sequence == 0 { None } else { Some(moment(unix_seconds, sequence)?) };
+        stored.exchange.write(Exchange {
+            decoder: Decoder::for_parts(request),
+            body,
+            capacity: body_capacity,
+        });
         stored.mark = BEGUN;
         Ok(CMIOT_OK)
     })())
@@ -208,6 +206,20 @@ pub unsafe extern "C" fn cmiot_http_status(http: *mut CmiotHttp) -> i32 {
     // SAFETY: the C caller's promise.
     let response = unsafe { response(http) };
     result(response.map(|response| i32::from(response.status)))
+}
+
+/// Whether the response names the request of cmiot_http_begin, as the proxy's do. One that does not, after a request
+/// without a response on the same connection, may answer that.
+///
+/// Returns 1 if so, 0 if not, or CMIOT_E_NULL, CMIOT_E_UNFILLED.
+///
+/// # Safety
+/// `http` is NULL or as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cmiot_http_named(http: *mut CmiotHttp) -> i32 {
+    // SAFETY: the C caller's promise.
+    let response = unsafe { response(http) };
+    result(response.map(|response| i32::from(response.named)))
 }
 
 /// Whether the connection can carry another lookup after this response.

@@ -34,7 +34,7 @@ pub use code::*;
 pub use date::{cmiot_date_check, cmiot_date_to_unix};
 pub use http::{
     CmiotEndpoint, CmiotHttp, cmiot_http_begin, cmiot_http_body_len, cmiot_http_close, cmiot_http_date,
-    cmiot_http_feed, cmiot_http_request, cmiot_http_reusable, cmiot_http_status,
+    cmiot_http_feed, cmiot_http_named, cmiot_http_request, cmiot_http_reusable, cmiot_http_status,
 };
 pub use lease::{CmiotFlash, CmiotLease, cmiot_lease_mount, cmiot_lease_next};
 pub use memory::CmiotText;

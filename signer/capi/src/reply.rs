@@ -1,6 +1,7 @@
 //! Reading the carrier's reply: one function reads it into the caller's struct, others return its parts.
 
 use core::ffi::c_char;
+use core::mem::MaybeUninit;
 
 use cmiot_signer::{Refusal, Reply, Status};
 
@@ -8,7 +9,7 @@ use crate::code::{
     self, CMIOT_E_NO_RESULT, CMIOT_E_NO_STATUS, CMIOT_E_NULL, CMIOT_E_REFUSED, CMIOT_E_UNFILLED, CMIOT_OK,
     result,
 };
-use crate::memory::{Output, bytes, copy};
+use crate::memory::{Output, bytes};
 
 /// A reply. Its fields are private to the library.
 #[repr(C)]
@@ -20,20 +21,14 @@ pub struct CmiotReply {
 /// A STATUS that the carrier's page does not list: see cmiot_reply_status_text.
 pub const CMIOT_STATUS_UNKNOWN: i32 = 1000;
 
-/// Content of the words. Every bit pattern is valid, except for the body's pointer.
+/// Content of the words.
 struct Stored {
     /// [`FILLED`]; with any other value the rest is not initialised.
     mark: u32,
-    /// The result of `cmiot_reply_scan`; if it is a failure, the rest is not initialised.
+    /// The result of `cmiot_reply_scan`; if it is a failure, the reply is not initialised.
     scanned: i32,
-    /// The body, from which the message is read again.
-    body: *const u8,
-    body_len: usize,
-    /// The result of `cmiot_reply_status`.
-    status: i32,
-    results: usize,
-    code: ShortText,
-    status_text: ShortText,
+    /// It borrows the body, which the caller leaves in its place.
+    reply: MaybeUninit<Reply<'static>>,
 }
 
 /// A value that uninitialised memory is unlikely to contain.
@@ -41,24 +36,6 @@ const FILLED: u32 = 0xC310_4E91;
 
 const _: () = assert!(size_of::<Stored>() <= size_of::<CmiotReply>());
 const _: () = assert!(align_of::<Stored>() <= align_of::<CmiotReply>());
-
-/// A text of up to 16 bytes.
-#[derive(Clone, Copy)]
-struct ShortText {
-    bytes: [u8; 16],
-    len: u8,
-}
-
-impl ShortText {
-    fn set(&mut self, text: &[u8]) {
-        copy(&mut self.bytes, text);
-        self.len = text.len().min(16) as u8;
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
-    }
-}
 
 /// Reads a reply: the whole body of one HTTP response, and nothing else.
 ///
@@ -74,19 +51,11 @@ pub unsafe extern "C" fn cmiot_reply_scan(reply: *mut CmiotReply, body: *const u
     // SAFETY: the C caller's promise; large and aligned enough, as asserted above.
     let stored = unsafe { reply.cast::<Stored>().as_mut() };
     let Some(stored) = stored else { return CMIOT_E_NULL };
-    // SAFETY: the C caller's promise.
-    let read = unsafe { bytes(body, body_len) }.and_then(|body| Reply::scan(body).map_err(code::reply));
-    stored.scanned = match read {
-        Ok(found) => {
-            (stored.body, stored.body_len) = (body, body_len);
-            stored.status = status(&found);
-            stored.results = found.results();
-            stored.code.set(found.code_bytes());
-            stored.status_text.set(found.status().as_ref().map_or(b"", Status::code_bytes));
-            CMIOT_OK
-        }
-        Err(error) => error,
-    };
+    // SAFETY: the C caller's promise; the body stays in its place as long as the reply is used.
+    let body: Result<&'static [u8], i32> = unsafe { bytes(body, body_len) };
+    let read = body
+        .and_then(|body| Reply::scan_into(body, &mut stored.reply).map(|_| CMIOT_OK).map_err(code::reply));
+    stored.scanned = result(read);
     stored.mark = FILLED;
     stored.scanned
 }
@@ -102,7 +71,7 @@ pub unsafe extern "C" fn cmiot_reply_scan(reply: *mut CmiotReply, body: *const u
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_reply_status(reply: *const CmiotReply) -> i32 {
     // SAFETY: the C caller's promise.
-    result(unsafe { stored(reply) }.map(|stored| stored.status))
+    result(unsafe { stored(reply) }.map(status))
 }
 
 /// The number of results. Only the first is read.
@@ -114,7 +83,7 @@ pub unsafe extern "C" fn cmiot_reply_status(reply: *const CmiotReply) -> i32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cmiot_reply_results(reply: *const CmiotReply) -> i32 {
     // SAFETY: the C caller's promise. A reply has at most 65536 bytes, and so fewer results.
-    result(unsafe { stored(reply) }.map(|stored| stored.results as i32))
+    result(unsafe { stored(reply) }.map(|reply| reply.results() as i32))
 }
 
 /// Writes the envelope code: "0", "10", "01016". 17 bytes are always enough.
@@ -131,7 +100,7 @@ pub unsafe extern "C" fn cmiot_reply_code(
 ) -> i32 {
     // SAFETY: the C caller's promise.
     let (stored, out) = unsafe { (stored(reply), Output::new(out, capacity)) };
-    result(stored.and_then(|stored| out?.write(stored.code.as_bytes())))
+    result(stored.and_then(|reply| out?.write(reply.code_bytes())))
 }
 
 /// Writes the card's STATUS as received: "00", or up to 16 bytes of an unknown one; empty if there is none.
@@ -148,7 +117,7 @@ pub unsafe extern "C" fn cmiot_reply_status_text(
 ) -> i32 {
     // SAFETY: the C caller's promise.
     let (stored, out) = unsafe { (stored(reply), Output::new(out, capacity)) };
-    result(stored.and_then(|stored| out?.write(stored.status_text.as_bytes())))
+    result(stored.and_then(|reply| out?.write(reply.status().as_ref().map_or(b"", Status::code_bytes))))
 }
 
 /// Writes the envelope's message, decoded to UTF-8, as far as whole characters fit; empty if there is none.
@@ -166,16 +135,7 @@ pub unsafe extern "C" fn cmiot_reply_message(
 ) -> i32 {
     // SAFETY: the C caller's promise.
     let (stored, out) = unsafe { (stored(reply), Output::new(out, capacity)) };
-    result((|| {
-        let stored = stored?;
-        // SAFETY: the body that was passed to `cmiot_reply_scan`.
-        let body = unsafe { bytes(stored.body, stored.body_len) }?;
-        out?.write_truncated(|text| match Reply::scan(body) {
-            Ok(reply) => reply.message().write_to(text),
-            // It was read before.
-            Err(_) => Ok(()),
-        })
-    })())
+    result(stored.and_then(|reply| out?.write_truncated(|text| reply.message().write_to(text))))
 }
 
 /// The result of `cmiot_reply_status`.
@@ -201,11 +161,12 @@ fn status(reply: &Reply<'_>) -> i32 {
 ///
 /// # Safety
 /// `reply` is NULL or as described.
-unsafe fn stored<'a>(reply: *const CmiotReply) -> Result<&'a Stored, i32> {
+unsafe fn stored<'a>(reply: *const CmiotReply) -> Result<&'a Reply<'a>, i32> {
     // SAFETY: the caller's promise; the fields are valid for every bit pattern.
     let stored = unsafe { reply.cast::<Stored>().as_ref() }.ok_or(CMIOT_E_NULL)?;
     match (stored.mark, stored.scanned) {
-        (FILLED, CMIOT_OK) => Ok(stored),
+        // SAFETY: mark and result are written after the reply.
+        (FILLED, CMIOT_OK) => Ok(unsafe { stored.reply.assume_init_ref() }),
         (FILLED, failure) => Err(failure),
         _ => Err(CMIOT_E_UNFILLED),
     }

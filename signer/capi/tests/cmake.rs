@@ -28,11 +28,11 @@ fn without_one_the_compilers_flags_count() {
         assert!(text.contains(&format!("target={target}.")), "{text}");
     }
     let host = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cmake-host");
-    let (_, text) = finished(configure(&host).output().unwrap());
+    let (_, text) = finished(&configure(&host).output().unwrap());
     assert!(text.contains(&format!("target={}-unknown-linux-gnu.", std::env::consts::ARCH)), "{text}");
     // No core is named: the compiler's default is none that the library runs on.
     let unknown = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cmake-unknown");
-    let (success, text) = finished(configure(&unknown).args(toolchain("arm7tdmi")).output().unwrap());
+    let (success, text) = finished(&configure(&unknown).args(toolchain("arm7tdmi")).output().unwrap());
     assert!(!success && text.contains("name no chip that is known here"), "{text}");
 }
 
@@ -59,7 +59,7 @@ fn configured(name: &str, arguments: &[&str]) -> (PathBuf, String) {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("cmake-{name}"));
     let mut cmake = configure(&folder);
     cmake.args(toolchain("cortex-m3")).args(arguments);
-    let (success, text) = finished(cmake.output().unwrap());
+    let (success, text) = finished(&cmake.output().unwrap());
     assert!(success, "{cmake:?}: {text}");
     (folder, text)
 }
@@ -84,15 +84,15 @@ fn toolchain(cpu: &str) -> [String; 2] {
 fn check(folder: &Path) -> (bool, String) {
     let commands = fs::read_to_string(folder.join("compile_commands.json")).unwrap();
     let commands = commands.lines().filter_map(|line| line.trim().strip_prefix("\"command\": \""));
-    let command = commands.map(|line| line.trim_end_matches("\","));
-    let command = command.filter(|line| line.ends_with("cmiot_signer_target.c")).last().unwrap();
+    let mut commands = commands.map(|line| line.trim_end_matches("\","));
+    let command = commands.find(|line| line.ends_with("cmiot_signer_target.c")).unwrap();
     fs::create_dir_all(folder.join("CMakeFiles/mine.dir")).unwrap();
     let command = command.replace(" -o ", " -fsyntax-only -o ");
-    finished(Command::new("sh").args(["-c", &command]).current_dir(folder).output().unwrap())
+    finished(&Command::new("sh").args(["-c", &command]).current_dir(folder).output().unwrap())
 }
 
 /// Whether a program succeeded, and its output.
-fn finished(output: Output) -> (bool, String) {
+fn finished(output: &Output) -> (bool, String) {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (output.status.success(), format!("{out}{err}"))
 }

@@ -11,9 +11,12 @@
 //! ```
 
 use super::HttpError;
+use crate::card::Card;
 use crate::error::BufferTooSmall;
-use crate::request::SignedRequest;
-use crate::stamp::div_rem;
+use crate::request::{SignedRequest, Signer};
+use crate::sequence::Sequence;
+use crate::stamp::{Stamp, div_rem};
+use crate::text::copy;
 
 /// The destination of lookups, and the method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +69,7 @@ impl<'a> Endpoint<'a> {
     /// The length of the whole request in bytes.
     #[must_use]
     pub fn request_len(&self, request: &SignedRequest<'_>) -> usize {
-        let mut len = 0;
-        self.pieces(request, &mut |piece| len += piece.len());
-        len
+        self.len(request.parts().iter().map(|part| part.len()).sum())
     }
 
     /// Writes the whole request into a buffer and returns its length.
@@ -83,43 +84,89 @@ impl<'a> Endpoint<'a> {
         Ok(self.write_from(0, request, out))
     }
 
+    /// The length of the whole request for a lookup of `card` in bytes, before it is signed.
+    #[must_use]
+    pub fn signed_len(&self, signer: &Signer<'_>, card: &Card) -> usize {
+        self.len(signer.query_len(card))
+    }
+
+    /// Signs a lookup, writes the whole request into a buffer, and returns its length. The bytes are those of
+    /// [`write_into`](Self::write_into); this function is for chips whose stack has no room for a [`SignedRequest`].
+    ///
+    /// # Errors
+    /// When it does not fit; then nothing was written.
+    pub fn sign_into(
+        &self,
+        signer: &Signer<'_>,
+        stamp: Stamp,
+        sequence: Sequence,
+        card: &Card,
+        out: &mut [u8],
+    ) -> Result<usize, BufferTooSmall> {
+        let query_len = signer.query_len(card);
+        let len = self.len(query_len);
+        let out = out.get_mut(..len).ok_or(BufferTooSmall)?;
+        let mut at = 0;
+        self.pieces(query_len, &mut |piece| {
+            let room = out.get_mut(at..).unwrap_or_default();
+            at += match piece {
+                Some(text) => {
+                    copy(text, room);
+                    text.len()
+                }
+                // The room is part of a buffer that is long enough.
+                None => signer.sign_into(stamp, sequence, card, room).unwrap_or_default(),
+            };
+        });
+        Ok(len)
+    }
+
     /// Writes as much of the request as fits, from its byte `start` on, and returns the count.
     pub(super) fn write_from(&self, start: usize, request: &SignedRequest<'_>, out: &mut [u8]) -> usize {
         let (mut skip, mut len) = (start, 0);
-        self.pieces(request, &mut |piece| {
-            let skipped = skip.min(piece.len());
+        let mut put = |text: &[u8]| {
+            let skipped = skip.min(text.len());
             skip -= skipped;
             let room = out.get_mut(len..).unwrap_or_default();
-            for (slot, &byte) in room.iter_mut().zip(piece.get(skipped..).unwrap_or_default()) {
+            for (slot, &byte) in room.iter_mut().zip(text.get(skipped..).unwrap_or_default()) {
                 *slot = byte;
                 len += 1;
             }
+        };
+        let query = request.parts();
+        self.pieces(query.iter().map(|part| part.len()).sum(), &mut |piece| match piece {
+            Some(text) => put(text),
+            None => query.iter().for_each(|part| put(part)),
         });
         len
     }
 
-    /// Hands out the request in pieces: request line and headers, with the query in the request line (GET) or after
-    /// the headers (POST).
-    fn pieces(&self, request: &SignedRequest<'_>, piece: &mut dyn FnMut(&[u8])) {
-        let query = request.parts();
+    fn len(&self, query_len: usize) -> usize {
+        let mut len = query_len;
+        self.pieces(query_len, &mut |piece| len += piece.unwrap_or_default().len());
+        len
+    }
+
+    /// Hands out the request in pieces; `None` is the query, in the request line (GET) or after the headers (POST).
+    fn pieces(&self, query_len: usize, piece: &mut dyn FnMut(Option<&[u8]>)) {
         let post = self.method == Method::Post;
-        piece(if post { b"POST " } else { b"GET " });
-        piece(self.path.as_bytes());
+        piece(Some(if post { b"POST " } else { b"GET " }));
+        piece(Some(self.path.as_bytes()));
         if !post {
-            piece(b"?");
-            query.iter().for_each(|part| piece(part));
+            piece(Some(b"?"));
+            piece(None);
         }
-        piece(b" HTTP/1.1\r\nHost: ");
-        piece(self.host.as_bytes());
-        piece(b"\r\nConnection: ");
-        piece(if self.keep_alive { b"keep-alive" } else { b"close" });
+        piece(Some(b" HTTP/1.1\r\nHost: "));
+        piece(Some(self.host.as_bytes()));
+        piece(Some(b"\r\nConnection: "));
+        piece(Some(if self.keep_alive { b"keep-alive" } else { b"close" }));
         if post {
-            piece(FORM);
-            piece(&length(&query));
+            piece(Some(FORM));
+            piece(Some(&three_digits(query_len)));
         }
-        piece(b"\r\n\r\n");
+        piece(Some(b"\r\n\r\n"));
         if post {
-            query.iter().for_each(|part| piece(part));
+            piece(None);
         }
     }
 }
@@ -127,9 +174,9 @@ impl<'a> Endpoint<'a> {
 const FORM: &[u8] = b"\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: ";
 
 /// The query's length in three digits.
-fn length(query: &[&[u8]]) -> [u8; 3] {
+fn three_digits(query_len: usize) -> [u8; 3] {
     const { assert!(crate::request::QUERY_MAX < 1000, "three digits") };
-    let mut rest = query.iter().map(|part| part.len() as u32).sum();
+    let mut rest = query_len as u32;
     // Not a loop over units: a division by a variable links a panic.
     [div_rem(&mut rest, 100), div_rem(&mut rest, 10), rest].map(|digit| b'0' + digit as u8)
 }

@@ -9,7 +9,7 @@
 use super::HttpError;
 use crate::sequence::Sequence;
 use crate::stamp::Stamp;
-use crate::transid::{self, Transid};
+use crate::transid::{TAIL_LEN, Transid, write_tail};
 
 /// A complete response, with any status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,16 +22,25 @@ pub struct Response<'a> {
     pub date: Option<Stamp>,
     /// Whether the connection can carry another lookup.
     pub reusable: bool,
+    /// Whether the response names the request that it answers. One that does not, after a request without a response on
+    /// the same connection, may answer that.
+    pub named: bool,
 }
 
 /// Incremental response parser; it accepts pieces of any size.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Decoder {
-    /// The current line's first bytes, without its end.
-    line: [u8; LINE],
     line_len: usize,
+    /// The current line's first bytes, without its end.
+    line: Buffer,
     message: Message,
 }
+
+/// Aligned and behind a word, so that it is cleared in its place: next to other bytes it would be moved by `memcpy`.
+#[derive(Clone, Debug)]
+#[repr(align(4))]
+struct Buffer([u8; LINE]);
 
 /// The response so far, without the current line.
 #[derive(Clone, Debug)]
@@ -49,6 +58,8 @@ struct Message {
     body: usize,
     /// Stamp and sequence of the request.
     request: Option<(Stamp, Sequence)>,
+    /// The response has named the request.
+    named: bool,
 }
 
 /// A line of the head or of the framing, without its end.
@@ -89,7 +100,7 @@ impl Decoder {
     /// A parser in front of the first byte, for the response to any request.
     #[must_use]
     pub const fn new() -> Self {
-        Self { line: [0; LINE], line_len: 0, message: Message::new(None) }
+        Self::for_parts(None)
     }
 
     /// A parser for the response to the request with this transid. The proxy repeats the transid in `cmiot-transid`; a
@@ -97,13 +108,14 @@ impl Decoder {
     /// [`new`](Self::new) reads them.
     #[must_use]
     pub fn for_transid(transid: &Transid) -> Self {
-        Self::for_parts(transid.stamp(), transid.sequence())
+        Self::for_parts(Some((transid.stamp(), transid.sequence())))
     }
 
-    /// [`for_transid`](Self::for_transid), from the parts of the transid. The appid is not compared.
+    /// [`for_transid`](Self::for_transid), from the parts of the transid, or [`new`](Self::new) without them. The appid is
+    /// not compared.
     #[must_use]
-    pub const fn for_parts(stamp: Stamp, sequence: Sequence) -> Self {
-        Self { line: [0; LINE], line_len: 0, message: Message::new(Some((stamp, sequence))) }
+    pub const fn for_parts(request: Option<(Stamp, Sequence)>) -> Self {
+        Self { line_len: 0, line: Buffer([0; LINE]), message: Message::new(request) }
     }
 
     /// Reads `input` and returns whether the response is complete. The body is written to `body`, which must be the
@@ -162,6 +174,7 @@ impl Decoder {
             body: body.get(..message.body).unwrap_or_default(),
             date: message.date,
             reusable: message.reusable && message.state == State::End,
+            named: message.named,
         }
     }
 
@@ -207,7 +220,7 @@ impl Decoder {
             }
         }
         if byte != b'\n' {
-            if let Some(slot) = self.line.get_mut(self.line_len) {
+            if let Some(slot) = self.line.0.get_mut(self.line_len) {
                 *slot = byte;
             }
             // Beyond the buffer, only the length shows that the line is truncated.
@@ -216,7 +229,7 @@ impl Decoder {
         }
         // A bare LF is accepted, as RFC 9112, section 2.2, allows.
         if let Some(last) = self.line_len.checked_sub(1)
-            && self.line.get(last) == Some(&b'\r')
+            && self.line.0.get(last) == Some(&b'\r')
         {
             self.line_len = last;
         }
@@ -228,7 +241,7 @@ impl Decoder {
     }
 
     fn end_line(&mut self) -> Result<(), HttpError> {
-        let bytes = self.line.get(..self.line_len.min(LINE)).unwrap_or_default();
+        let bytes = self.line.0.get(..self.line_len.min(LINE)).unwrap_or_default();
         let line = Line { bytes, truncated: self.line_len > LINE };
         self.line_len = 0;
         self.message.take_line(line)
@@ -248,6 +261,7 @@ impl Message {
             remaining: 0,
             body: 0,
             request,
+            named: false,
         }
     }
 
@@ -336,9 +350,13 @@ impl Message {
             self.reusable &= !close && !truncated;
         } else if name.eq_ignore_ascii_case(b"cmiot-transid")
             && let Some((stamp, sequence)) = self.request
-            && !whole.is_some_and(|value| ends_with(value, &transid::tail(stamp, sequence)))
         {
-            return Err(HttpError::OtherRequest);
+            let mut tail = [0; TAIL_LEN];
+            write_tail(stamp, sequence, &mut tail);
+            if !whole.is_some_and(|value| ends_with(value, &tail)) {
+                return Err(HttpError::OtherRequest);
+            }
+            self.named = true;
         }
         Ok(())
     }

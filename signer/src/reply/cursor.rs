@@ -6,9 +6,26 @@
 
 /// The rest of a document.
 #[derive(Clone)]
-pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
+pub(super) struct Cursor<'a>(pub(super) &'a [u8], Encoding);
+
+/// The reading of bytes from 0x80 on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// A character of UTF-8 where there is one, and otherwise a pair of GBK.
+    Utf8First,
+    Gbk,
+}
 
 impl<'a> Cursor<'a> {
+    /// The beginning of a document.
+    pub(super) fn new(document: &'a [u8], encoding: Encoding) -> Self {
+        Self(document, encoding)
+    }
+
+    pub(super) fn is_gbk(&self) -> bool {
+        self.1 == Encoding::Gbk
+    }
+
     /// The next byte; 0 at the end.
     pub(super) fn peek(&self) -> u8 {
         self.0.first().copied().unwrap_or_default()

@@ -2,9 +2,10 @@
 //!
 //! A lone surrogate becomes U+FFFD, as does every byte that is not UTF-8. The carrier's older systems write GBK,
 //! whose second bytes may be `\`. A lead byte of GBK that does not begin a UTF-8 character therefore includes the
-//! next byte, so that such a `\` neither hides a quote nor begins an escape.
+//! next byte, so that such a `\` neither hides a quote nor begins an escape. A few pairs of GBK look like UTF-8 and leave
+//! a `\` behind: a document that cannot be read is read again as GBK.
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Encoding};
 
 /// The characters of an escaped string that [`walk`](super::walk) has checked. An unchecked string ends at its first
 /// fault.
@@ -13,7 +14,7 @@ pub(super) struct Decode<'a>(Cursor<'a>);
 
 impl<'a> Decode<'a> {
     pub(super) fn new(escaped: &'a [u8]) -> Self {
-        Self(Cursor(escaped))
+        Self(Cursor::new(escaped, Encoding::Utf8First))
     }
 }
 
@@ -89,7 +90,8 @@ fn unit(rest: &mut Cursor<'_>) -> Option<u32> {
 
 /// The character that begins with `lead` ≥ 0x80, whose further bytes it takes.
 fn multibyte(lead: u8, rest: &mut Cursor<'_>) -> char {
-    utf8(lead, rest).unwrap_or_else(|| {
+    let character = if rest.is_gbk() { None } else { utf8(lead, rest) };
+    character.unwrap_or_else(|| {
         // A pair of GBK.
         if let 0x81..=0xFE = lead {
             rest.take_in(0x40, 0xFE);

@@ -4,22 +4,22 @@
 //! newlines, scalars of any shape), cannot tell `0` from `"0"`, and fails as a whole on a string that is not
 //! UTF-8. Therefore [`walk`] first checks the whole document and its depth; strings are taken escaped, without its
 //! unescaping; the text of a number is found after its key, whose slice gives the position in the body; and
-//! [`scan`](super::scan), which returns the same values, reads a body that is not UTF-8.
+//! [`scan`](super::scan), which returns the same values, reads a body that is not JSON in UTF-8.
 
 use core::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::ReplyError;
+use super::cursor::Encoding;
 use super::scan::{self, Field, Fields};
 use super::walk::{Nesting, Value, Visit, walk};
 
 /// Reads a trimmed body.
 pub(super) fn collect(body: &[u8]) -> Result<Fields<'_>, ReplyError> {
-    if core::str::from_utf8(body).is_err() {
+    if core::str::from_utf8(body).is_err() || walk(body, Encoding::Utf8First, &mut Guard).is_err() {
         return scan::collect(body);
     }
-    walk(body, &mut Guard)?;
     // `walk` accepts a stricter grammar than serde-json-core, so this does not fail.
     Envelope { body }
         .deserialize(&mut serde_json_core::de::Deserializer::new(body, None))

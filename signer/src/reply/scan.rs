@@ -5,6 +5,7 @@
 use core::mem;
 
 use super::ReplyError;
+use super::cursor::Encoding;
 use super::decode::{Decode, is};
 use super::walk::{Container, Nesting, Value, Visit, walk};
 
@@ -59,11 +60,21 @@ impl Field {
     }
 }
 
-/// Reads a trimmed body.
+/// Reads a trimmed body, as GBK if it is not JSON in UTF-8.
 pub(super) fn collect(body: &[u8]) -> Result<Fields<'_>, ReplyError> {
-    let mut collector = Collector { fields: Fields::default(), next: None, in_results: false };
-    walk(body, &mut collector)?;
-    Ok(collector.fields)
+    let mut fault = None;
+    for encoding in [Encoding::Utf8First, Encoding::Gbk] {
+        let mut collector = Collector { fields: Fields::default(), next: None, in_results: false };
+        match walk(body, encoding, &mut collector) {
+            Ok(()) => return Ok(collector.fields),
+            // The second reading is a guess: the fault of the first one is reported.
+            Err(error) => fault = fault.or(Some(error)),
+        }
+        if body.iter().all(u8::is_ascii) {
+            break;
+        }
+    }
+    Err(fault.unwrap_or(ReplyError::Malformed))
 }
 
 struct Collector<'a> {
@@ -106,10 +117,14 @@ impl<'a> Visit<'a> for Collector<'a> {
 
 /// Whether the first element of `result` in a trimmed body has a field of this name.
 pub(super) fn has_result_field(body: &[u8], name: &[u8]) -> Result<bool, ReplyError> {
-    let mut search =
-        FieldSearch { name, next: None, named: false, in_results: false, results: 0, found: false };
-    walk(body, &mut search)?;
-    Ok(search.found)
+    for encoding in [Encoding::Utf8First, Encoding::Gbk] {
+        let mut search =
+            FieldSearch { name, next: None, named: false, in_results: false, results: 0, found: false };
+        if walk(body, encoding, &mut search).is_ok() {
+            return Ok(search.found);
+        }
+    }
+    Err(ReplyError::Malformed)
 }
 
 /// A visitor that searches for one field of the first result.

@@ -4,7 +4,7 @@
 //! 16 KiB chip. Nothing is decoded; a visitor receives keys and values in place.
 
 use super::ReplyError;
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Encoding};
 use super::decode::character;
 
 /// The most containers that may be nested. The carrier's replies have three; serde-json-core recurses over unknown
@@ -51,7 +51,7 @@ pub(super) fn trim(body: &[u8], most: usize) -> Result<&[u8], ReplyError> {
         return Err(ReplyError::TooLong);
     }
     let ([0xEF, 0xBB, 0xBF, body @ ..] | body) = body;
-    let mut cursor = Cursor(body);
+    let mut cursor = Cursor::new(body, Encoding::Utf8First);
     cursor.skip_space();
     let mut body = cursor.0;
     while let [rest @ .., b' ' | b'\t' | b'\r' | b'\n' | 0] = body {
@@ -65,8 +65,12 @@ pub(super) fn trim(body: &[u8], most: usize) -> Result<&[u8], ReplyError> {
 }
 
 /// Walks over all of `document`.
-pub(super) fn walk<'a>(document: &'a [u8], visit: &mut impl Visit<'a>) -> Result<(), ReplyError> {
-    let mut cursor = Cursor(document);
+pub(super) fn walk<'a>(
+    document: &'a [u8],
+    encoding: Encoding,
+    visit: &mut impl Visit<'a>,
+) -> Result<(), ReplyError> {
+    let mut cursor = Cursor::new(document, encoding);
     let mut nesting = Nesting::TOP;
     if step_through(&mut cursor, &mut nesting, visit).is_some() {
         return Ok(());

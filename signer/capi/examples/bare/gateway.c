@@ -92,20 +92,31 @@ struct gateway {
     cmiot_lease lease;
     uint64_t clock, built;
     uint32_t timeout;
+    /* Requests without a response on this connection. Their responses may still come, before that to the next one. */
+    uint32_t unanswered;
 };
 
 /* Discards what comes until the line was silent for so long, but no more than four times as long: a late response must
- * not be taken for the next one's. A firmware that can hang up does that instead, and dials again. */
-static void discard(uint32_t silence) {
+ * not be taken for the next one's. Returns whether anything came. A firmware that can hang up does that instead, and
+ * dials again. */
+static bool discard(uint32_t silence) {
+    bool any = false;
     for (uint32_t idle = 0, total = 0; idle / POLLS < silence && total / POLLS / 4 < silence; idle++, total++) {
         uint8_t byte;
-        if (uart_receive(&byte))
-            idle = 0;
+        if (!uart_receive(&byte))
+            continue;
+        idle = 0;
+        any = true;
     }
+    return any;
 }
 
-/* Reads a response from the UART. Returns 1 if it is complete, 0 after a time-out, or a code of cmiot_http_feed. */
-static int32_t receive(cmiot_http *http, uint32_t timeout) {
+/* The results of receive() other than 1, a complete response, and the codes of cmiot_http_feed. */
+enum { SILENT = 0, CUT = 2 };
+
+/* Reads one response from the UART. */
+static int32_t receive_one(cmiot_http *http, uint32_t timeout) {
+    int32_t nothing = SILENT;
     for (uint32_t idle = 0; idle / POLLS < timeout; idle++) {
         uint8_t byte;
         if (!uart_receive(&byte))
@@ -114,8 +125,31 @@ static int32_t receive(cmiot_http *http, uint32_t timeout) {
         if (fed != 0)
             return fed;
         idle = 0;
+        nothing = CUT;
     }
-    return 0;
+    return nothing;
+}
+
+/* Reads the response to the request of this time and sequence. One that names no request is another request's while
+ * there are some without a response, since responses come in order: then it is discarded. If none follows it, the other
+ * requests' are lost. */
+static int32_t receive(cmiot_http *http, struct gateway *gateway, uint64_t now, uint32_t sequence, uint8_t *body,
+                       size_t capacity) {
+    const uint32_t before = gateway->unanswered;
+    for (;;) {
+        cmiot_http_begin(http, now, sequence, body, capacity);
+        int32_t received = receive_one(http, gateway->timeout);
+        if (received != 1) {
+            gateway->unanswered = received == SILENT && gateway->unanswered == before ? before + 1 : 0;
+            return received;
+        }
+        if (gateway->unanswered == 0 || cmiot_http_named(http) == 1) {
+            gateway->unanswered = 0;
+            return 1;
+        }
+        gateway->unanswered--;
+        console_print("discarded the response to an earlier request\n");
+    }
 }
 
 /* Prints why there is no response. */
@@ -162,11 +196,10 @@ static enum outcome attempt(struct gateway *gateway) {
     cmiot_http http;
     cmiot_reply reply;
     discard(SILENCE);
-    cmiot_http_begin(&http, now, (uint32_t)sequence, body, sizeof body);
     print_ask((uint32_t)sequence);
     for (int32_t i = 0; i < len; i++)
         uart_send((uint8_t)request[i]);
-    int32_t received = receive(&http, gateway->timeout);
+    int32_t received = receive(&http, gateway, now, (uint32_t)sequence, body, sizeof body);
     if (received == 1 && cmiot_reply_scan(&reply, body, (size_t)cmiot_http_body_len(&http)) != CMIOT_OK)
         received = CMIOT_E_HTTP;
     if (received != 1) {
@@ -209,7 +242,8 @@ static enum outcome look_up(struct gateway *gateway) {
     for (int i = 0; i < ATTEMPTS && (outcome == LOST || outcome == CLOCK_SET); i++) {
         outcome = attempt(gateway);
         if (outcome == LOST) {
-            discard(pause > gateway->timeout ? pause : gateway->timeout);
+            if (discard(pause > gateway->timeout ? pause : gateway->timeout) && gateway->unanswered > 0)
+                gateway->unanswered--;
             pause = pause < LONGEST_PAUSE ? 2 * pause : pause;
         }
     }

@@ -236,6 +236,7 @@ static void http(void) {
         uint64_t seconds = 0;
         cmiot_reply reply;
         CHECK(fed == 1 && cmiot_http_close(&http) == 1 && cmiot_http_status(&http) == 200);
+        CHECK(cmiot_http_named(&http) == 0);
         CHECK(cmiot_http_date(&http, &seconds) == CMIOT_OK && seconds == 1413444630);
         CHECK(cmiot_reply_scan(&reply, body, (size_t)cmiot_http_body_len(&http)) == CMIOT_OK);
         CHECK(cmiot_reply_status(&reply) == 0);
@@ -265,6 +266,7 @@ static void http(void) {
     const cmiot_text named = text("HTTP/1.1 200 OK\r\ncmiot-transid: 1000012014101615303080000001\r\nContent-Length: 0\r\n\r\n");
     CHECK(cmiot_http_begin(&http, 1413444630, 80000001, body, sizeof body) == CMIOT_OK);
     CHECK(cmiot_http_feed(&http, (const uint8_t *)named.ptr, named.len) == 1 && cmiot_http_body_len(&http) == 0);
+    CHECK(cmiot_http_named(&http) == 1);
     CHECK(cmiot_http_begin(&http, 1413444630, 80000002, body, sizeof body) == CMIOT_OK);
     CHECK(cmiot_http_feed(&http, (const uint8_t *)named.ptr, named.len) == CMIOT_E_OTHER_REQUEST);
     CHECK(cmiot_http_begin(&http, 1413444631, 80000001, body, sizeof body) == CMIOT_OK);

@@ -12,16 +12,19 @@ mod settings;
 
 use core::fmt::Write;
 
-use cmiot_signer::http::{Endpoint, receive, send};
+use cmiot_signer::http::{Decoder, Endpoint, ExchangeError, Response, send};
 use cmiot_signer::{
-    DateLimits, Leased, PATH, Refusal, Reply, ReplyError, Sequence, SequenceSource, Signer, Stamp, Status,
+    DateLimits, Leased, PATH, Refusal, Reply, ReplyError, Sequence, SequenceSource, SignedRequest, Signer,
+    Stamp, Status,
 };
 use cmiot_signer_firmware::MACHINE;
 use cmiot_signer_firmware::clock::{self, Clock};
 use cmiot_signer_firmware::console::{Console, exit};
 use cmiot_signer_firmware::flash::FlashRegion;
 
-use modem::Modem;
+use embedded_io::Read;
+
+use modem::{Modem, Timeout};
 use settings::Settings;
 
 /// Prints a line on the console, which never fails.
@@ -52,8 +55,13 @@ fn main() -> ! {
         print_line!("the flash cannot be mounted");
         exit(2)
     };
-    let mut gateway =
-        Gateway { clock: settings.clock(), modem: Modem::new(settings.timeout), settings, sequences };
+    let mut gateway = Gateway {
+        clock: settings.clock(),
+        modem: Modem::new(settings.timeout),
+        settings,
+        sequences,
+        unanswered: 0,
+    };
     for number in 1..=gateway.settings.lookups {
         if !gateway.look_up(number) {
             exit(1);
@@ -72,6 +80,8 @@ struct Gateway<'s> {
     clock: Clock,
     modem: Modem,
     sequences: Leased<FlashRegion>,
+    /// Requests without a response on this connection. Their responses may still come, before that to the next request.
+    unanswered: u32,
 }
 
 /// The outcome of one attempt.
@@ -98,7 +108,9 @@ impl Gateway<'_> {
                 Outcome::Refused => break,
                 Outcome::Lost => {
                     // The response, or the rest of it, may still come. A modem that can hang up does that instead.
-                    self.modem.discard(pause.max(self.settings.timeout));
+                    if self.modem.discard(pause.max(self.settings.timeout)) {
+                        self.unanswered = self.unanswered.saturating_sub(1);
+                    }
                     pause = (2 * pause).min(LONGEST_PAUSE);
                 }
                 Outcome::ClockSet => {}
@@ -128,15 +140,15 @@ impl Gateway<'_> {
 
         self.modem.discard(SILENCE);
         let mut body = [0; 512];
-        let response = match send(&mut self.modem, &endpoint, &request)
-            .and_then(|()| receive(&mut self.modem, &request, &mut body))
-        {
-            Ok(response) => response,
-            Err(error) => {
-                print_line!("no response: {error}");
-                return Outcome::Lost;
-            }
-        };
+        let sent = send(&mut self.modem, &endpoint, &request);
+        let response =
+            match sent.and_then(|()| receive(&mut self.modem, &request, &mut self.unanswered, &mut body)) {
+                Ok(response) => response,
+                Err(error) => {
+                    print_line!("no response: {error}");
+                    return Outcome::Lost;
+                }
+            };
         match Reply::scan(response.body).map(Reply::into_status) {
             Ok(Ok(status)) => {
                 print_line!("response {}: {}", response.status, status.code());
@@ -175,6 +187,46 @@ impl Gateway<'_> {
         self.clock.set(date.to_unix());
         print_line!("clock set to {date}");
         true
+    }
+}
+
+/// Reads the response to `request`. One that names no request is another request's while there are some without a response,
+/// since responses come in order: then it is discarded. If none follows it, the other requests' are lost.
+fn receive<'b>(
+    modem: &mut Modem,
+    request: &SignedRequest<'_>,
+    unanswered: &mut u32,
+    body: &'b mut [u8],
+) -> Result<Response<'b>, ExchangeError<Timeout>> {
+    let before = *unanswered;
+    loop {
+        let mut decoder = Decoder::for_transid(request.transid());
+        if let Err(error) = receive_into(modem, &mut decoder, body) {
+            let silent = matches!(error, ExchangeError::Io(_)) && !modem.heard();
+            *unanswered = if silent && *unanswered == before { before + 1 } else { 0 };
+            return Err(error);
+        }
+        if *unanswered == 0 || decoder.response(&[]).named {
+            *unanswered = 0;
+            return Ok(decoder.response(body));
+        }
+        *unanswered -= 1;
+        print_line!("discarded the response to an earlier request");
+    }
+}
+
+/// Reads one response and nothing after it, since the next one may follow at once.
+fn receive_into(
+    modem: &mut Modem,
+    decoder: &mut Decoder,
+    body: &mut [u8],
+) -> Result<(), ExchangeError<Timeout>> {
+    let mut byte = [0];
+    loop {
+        modem.read(&mut byte).map_err(ExchangeError::Io)?;
+        if decoder.feed(&byte, body)? {
+            return Ok(());
+        }
     }
 }
 

@@ -12,6 +12,8 @@ pub(crate) struct Modem {
     uart: Uart,
     /// Milliseconds to wait for a byte.
     timeout: u32,
+    /// A byte came since the last request.
+    heard: bool,
 }
 
 /// No byte came within the timeout.
@@ -20,20 +22,29 @@ pub(crate) struct Timeout;
 
 impl Modem {
     pub(crate) fn new(timeout: u32) -> Self {
-        Self { uart: Uart::new(), timeout }
+        Self { uart: Uart::new(), timeout, heard: false }
     }
 
-    /// Discards what comes until the line was silent for `silence` milliseconds, for four times as long at most.
-    pub(crate) fn discard(&mut self, silence: u32) {
+    /// Whether a byte came since the last request.
+    pub(crate) fn heard(&self) -> bool {
+        self.heard
+    }
+
+    /// Discards what comes until the line was silent for `silence` milliseconds, for four times as long at most; returns
+    /// whether anything came.
+    pub(crate) fn discard(&mut self, silence: u32) -> bool {
         let start = milliseconds();
         let mut last = start;
+        let mut any = false;
         while milliseconds().wrapping_sub(last) <= silence
             && milliseconds().wrapping_sub(start) / 4 <= silence
         {
             if self.uart.receive().is_some() {
                 last = milliseconds();
+                any = true;
             }
         }
+        any
     }
 }
 
@@ -66,6 +77,7 @@ impl Read for Modem {
                 return Err(Timeout);
             }
         };
+        self.heard = true;
         let mut len = 0;
         let mut next = Some(first);
         while let (Some(slot), Some(byte)) = (bytes.get_mut(len), next) {
@@ -80,6 +92,7 @@ impl Read for Modem {
 
 impl Write for Modem {
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Timeout> {
+        self.heard = false;
         bytes.iter().for_each(|&byte| self.uart.send(byte));
         Ok(bytes.len())
     }
