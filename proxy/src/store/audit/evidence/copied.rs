@@ -249,7 +249,7 @@ impl<'a> CopyVerifier<'a> {
                 continue;
             }
             let missing = self.missing.first_entry().filter(|entry| *entry.key() < first);
-            if let Some(missing) = missing.map(|entry| entry.remove()) {
+            if let Some(missing) = missing.map(std::collections::btree_map::OccupiedEntry::remove) {
                 self.miss(&missing);
                 continue;
             }
