@@ -334,12 +334,14 @@ fn page(
     view::html(status, &page)
 }
 
-/// The names of the configured operations that are no actions.
+/// The names of the configured operations that are no actions, the user-status lookup first.
 fn lookups(config: &Config) -> Vec<String> {
     let names = config.operations.names();
     let is_lookup =
         |name: &&str| config.operations.named(name).is_some_and(crate::operation::Operation::is_lookup);
-    names.split(", ").filter(is_lookup).map(str::to_owned).collect()
+    let mut names: Vec<_> = names.split(", ").filter(is_lookup).map(str::to_owned).collect();
+    names.sort_by_key(|name| name != USER_STATUS.name);
+    names
 }
 
 async fn find(parts: &Parts, viewer: &Viewer, kept: Kept) -> Found {

@@ -19,7 +19,7 @@ use super::verify::Progress;
 use super::view::{self, View, Viewer, encoded};
 use crate::carrier::status::AccountStatus;
 use crate::clock::Time;
-use crate::language::{Language, Text, text};
+use crate::language::{Text, text};
 use crate::outcome::Outcome;
 
 /// The period of the charts by day.
@@ -73,7 +73,7 @@ pub(super) async fn show(
         headline: headline.of(language).to_owned(),
         level,
         troubles,
-        figures: figures(&parts, &accounts, &view, language),
+        figures: figures(&parts, &accounts, &view),
         sums: sums(&snapshot, now, &view),
         is_incomplete: snapshot.is_behind || snapshot.complete_from > hour_of(now.as_micros()) - 23 * HOUR,
         last_day,
@@ -109,7 +109,7 @@ fn sums(snapshot: &Snapshot, now: Time, view: &View) -> Vec<Figure> {
 }
 
 /// The figures of this moment.
-fn figures(parts: &Parts, accounts: &[AccountStatus], view: &View, language: Language) -> Vec<Figure> {
+fn figures(parts: &Parts, accounts: &[AccountStatus], view: &View) -> Vec<Figure> {
     let (admin, t) = (&parts.admin, view.t);
     let audit = &admin.store.audit;
     let anchor = audit.anchored_at().map_or_else(|| t.none_yet.to_owned(), moment::shown);
@@ -121,12 +121,10 @@ fn figures(parts: &Parts, accounts: &[AccountStatus], view: &View, language: Lan
         Figure::new(t.last_anchor, anchor),
     ];
     let left = accounts.iter().filter_map(|one| Some((one, one.budget.remaining_today?)));
-    all.extend(left.take(MAX_NAMED).map(|(one, left)| {
-        let name =
-            text!("{account}: calls left today", "{account}：今日剩余调用", account = one.account.name);
-        let value = format!("{}: {left}", name.of(language));
-        Figure::new(t.calls_left, value)
-    }));
+    let figure = |(one, left): (&AccountStatus, u64)| {
+        Figure::new(t.calls_left, format!("{}: {left}", one.account.name))
+    };
+    all.extend(left.take(MAX_NAMED).map(figure));
     all
 }
 
