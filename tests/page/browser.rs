@@ -83,8 +83,13 @@ impl Browser {
 
     /// Opens a path of the listener, and checks the page.
     pub(crate) async fn open(&self, path: &str) {
-        self.go(&format!("{}{path}", self.origin)).await;
+        self.open_unchecked(path).await;
         self.check().await;
+    }
+
+    /// Opens a path of the listener.
+    pub(crate) async fn open_unchecked(&self, path: &str) {
+        self.go(&format!("{}{path}", self.origin)).await;
     }
 
     /// Opens a URL.
@@ -106,6 +111,12 @@ impl Browser {
     /// The number of elements now.
     pub(crate) async fn count(&self, selector: &str) -> usize {
         self.client.find_all(Locator::Css(selector)).await.expect("a page").len()
+    }
+
+    /// Waits until there are so many elements.
+    pub(crate) async fn wait_for_count(&self, selector: &str, count: usize) {
+        let what = format!("{count} of {selector}");
+        eventually(&what, || async { (self.count(selector).await == count).then_some(()) }).await;
     }
 
     /// The visible text of the first element.
@@ -153,6 +164,11 @@ impl Browser {
         field.send_keys(text).await.expect("a field");
     }
 
+    /// Selects an option of a list by its value.
+    pub(crate) async fn select(&self, selector: &str, value: &str) {
+        self.find(selector).await.select_by_value(value).await.expect("an option");
+    }
+
     /// Presses and releases keys, one after another, wherever the focus is.
     pub(crate) async fn press(&self, keys: &[Key]) {
         let mut actions = KeyActions::new("keyboard".to_owned());
@@ -196,6 +212,11 @@ impl Browser {
     /// Runs a script that calls its last argument with the result.
     async fn run_until_done(&self, script: &str) -> Value {
         within("a script", self.client.execute_async(script, Vec::new())).await.expect("a script that works")
+    }
+
+    /// Goes back in the history.
+    pub(crate) async fn back(&self) {
+        self.client.back().await.expect("an earlier page");
     }
 
     /// Loads the page again.

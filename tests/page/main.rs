@@ -21,8 +21,14 @@ mod pages;
 // The rules of every page: both languages, sizes and themes; without scripts; by the keyboard alone.
 mod every_page;
 
-// The facts, against the simulator's counts.
+// The facts, against the simulator's counts; sort and filter.
 mod facts;
+
+// The acts: refresh, purge, show a card, verify; the live tail.
+mod acts;
+
+// Ten thousand clients.
+mod many;
 
 // Pages of other origins, and scripts in the text of others.
 mod security;

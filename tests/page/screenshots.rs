@@ -16,10 +16,14 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A screenshot: its file, its path, and the settings of its browser.
 const SHOTS: [(&str, &str, Settings); 2] = [
-    ("page-overview.png", "/", Settings { language: "en-US,en", size: LARGE, dark: false, scripts: true }),
     (
-        "page-overview.zh-CN.png",
-        "/",
+        "page-overview.png",
+        "/#last-day",
+        Settings { language: "en-US,en", size: LARGE, dark: false, scripts: true },
+    ),
+    (
+        "page-clients.zh-CN.png",
+        "/page/clients",
         Settings { language: "zh-CN,zh", size: SMALL, dark: true, scripts: true },
     ),
 ];

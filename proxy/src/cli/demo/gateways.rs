@@ -78,7 +78,7 @@ pub(super) fn tables() -> String {
         audit.anchor_every = "6h"
         cache.refresh_ahead_percent = 0
         carrier.stale_timeout = "19s"
-        freshness.normal = { fresh = "8h", stale_while_revalidate = "0s", stale_if_error = "24h" }
+        freshness.normal = { fresh = "12h", stale_while_revalidate = "0s", stale_if_error = "24h" }
         "#,
     );
     for (name, appid, ebid, password, calls_per_day) in ACCOUNTS {

@@ -29,7 +29,7 @@ const STEPS_PER_DAY: u64 = 48;
 /// The most lookups that a demo makes, those while it serves included.
 const MOST_LOOKUPS: u32 = 20_000;
 /// Cards of each account.
-const CARDS: u64 = 140;
+const CARDS: u64 = 70;
 /// One card in this many is unknown to the carrier.
 const UNKNOWN_IN: u64 = 70;
 /// The day from which on two gateways are at fault.
