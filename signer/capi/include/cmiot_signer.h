@@ -139,7 +139,7 @@
 
 /* An account: appid, ebid and a pointer to the password. Its fields are private to the library. */
 typedef struct cmiot_account {
-  size_t words[18];
+  size_t words[19];
 } cmiot_account;
 
 /* A text of `len` bytes, which needs no NUL. */
@@ -149,6 +149,12 @@ typedef struct cmiot_text {
   /* The number of bytes. */
   size_t len;
 } cmiot_text;
+
+/* SHA-256's compression function (FIPS 180-4, 6.2.2): replaces the eight words of `state` by the next ones. `block` has
+ * the sixteen words of the message, each with its first byte in the most significant position, and may be overwritten.
+ * All blocks of a token are passed in their order, and the first with the initial state: hardware that cannot load a
+ * state can keep it. */
+typedef void (*cmiot_compress)(uint32_t *state, uint32_t *block);
 
 /* A card, identified by one of its numbers. */
 typedef struct cmiot_card {
@@ -220,6 +226,13 @@ int32_t cmiot_account_init(struct cmiot_account *account,
                            struct cmiot_text appid,
                            struct cmiot_text ebid,
                            struct cmiot_text password);
+
+/* Has this account's tokens computed by another compression function, such as the chip's hardware; with NULL, by the
+ * library's own. cmiot_account_init sets the library's own.
+ *
+ * Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_UNFILLED. */
+int32_t cmiot_account_compress(struct cmiot_account *account,
+                               cmiot_compress compress);
 
 /* Reads the value of an HTTP `Date` header, such as `Sun, 29 Nov 2026 10:00:00 GMT`, into seconds since 1970, UTC.
  * A device without a clock sends a lookup, which is refused for its stamp, and sets its clock from the refusal, if

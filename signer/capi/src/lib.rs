@@ -29,7 +29,7 @@ mod memory;
 mod reply;
 mod sign;
 
-pub use account::{CmiotAccount, cmiot_account_init};
+pub use account::{CmiotAccount, CmiotCompress, cmiot_account_compress, cmiot_account_init};
 pub use code::*;
 pub use date::{cmiot_date_check, cmiot_date_to_unix};
 pub use http::{

@@ -476,8 +476,66 @@ static void misuse(void) {
     CHECK(cmiot_reply_results(&reply) == CMIOT_E_NOT_JSON);
 }
 
+/* A compression function in C, in place of hardware: FIPS 180-4, 6.2.2. Counts its calls. */
+static unsigned compressions;
+
+static uint32_t rotated(uint32_t x, unsigned by) { return x >> by | x << (32 - by); }
+
+static void compress(uint32_t *state, uint32_t *w) {
+    static const uint32_t k[64] = {
+        0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+        0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+        0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+        0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+        0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+        0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+        0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+        0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+    uint32_t v[8];
+    compressions++;
+    for (int i = 0; i < 8; i++)
+        v[i] = state[i];
+    for (int t = 0; t < 64; t++) {
+        if (t >= 16) {
+            uint32_t a = w[(t + 1) % 16], b = w[(t + 14) % 16];
+            w[t % 16] += (rotated(a, 7) ^ rotated(a, 18) ^ a >> 3) + w[(t + 9) % 16] +
+                         (rotated(b, 17) ^ rotated(b, 19) ^ b >> 10);
+        }
+        uint32_t one = v[7] + (rotated(v[4], 6) ^ rotated(v[4], 11) ^ rotated(v[4], 25)) +
+                       ((v[4] & v[5]) ^ (~v[4] & v[6])) + k[t] + w[t % 16];
+        uint32_t two = (rotated(v[0], 2) ^ rotated(v[0], 13) ^ rotated(v[0], 22)) +
+                       ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
+        for (int i = 7; i > 0; i--)
+            v[i] = v[i - 1];
+        v[4] += one;
+        v[0] = one + two;
+    }
+    for (int i = 0; i < 8; i++)
+        state[i] += v[i];
+}
+
+/* A query with the caller's compression function is the library's own. */
+static void hardware(void) {
+    static const cmiot_text appid = {"100001", 6}, ebid = {"0001000000009", 13}, password = {"example-password", 16};
+    const cmiot_card card = {CMIOT_MSISDN, {"14765004176", 11}};
+    char own[CMIOT_QUERY_SIZE], other[CMIOT_QUERY_SIZE];
+    cmiot_account account = {{0}};
+    CHECK(cmiot_account_compress(&account, compress) == CMIOT_E_UNFILLED);
+    CHECK(cmiot_account_compress(NULL, compress) == CMIOT_E_NULL);
+    CHECK(cmiot_account_init(&account, appid, ebid, password) == CMIOT_OK);
+    int32_t len = cmiot_sign(&account, 1413444630, 80000001, card, own, sizeof own);
+    CHECK(len > 0 && compressions == 0);
+    CHECK(cmiot_account_compress(&account, compress) == CMIOT_OK);
+    CHECK(cmiot_sign(&account, 1413444630, 80000001, card, other, sizeof other) == len);
+    CHECK(compressions == 1 && same(own, other, (size_t)len));
+    CHECK(cmiot_account_compress(&account, NULL) == CMIOT_OK);
+    CHECK(cmiot_sign(&account, 1413444630, 80000001, card, other, sizeof other) == len);
+    CHECK(compressions == 1 && same(own, other, (size_t)len));
+}
+
 int main(void) {
     vectors();
+    hardware();
     replies();
     clocks_and_sequences();
     http();
