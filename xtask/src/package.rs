@@ -14,7 +14,7 @@ mod elf;
 mod notices;
 mod rpm;
 mod sbom;
-mod tarball;
+pub(crate) mod tarball;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -3,11 +3,12 @@
 //!
 //! Each is built twice, the second time with the profile of the first (`release/pgo.rs`). The native one is then built a
 //! third time, in another folder with the same profile, and must have the same bytes: paths are replaced in what the
-//! compilers write, and times are that of the commit. The executables list their crates (cargo-auditable).
+//! compilers write, and times are that of the commit. `release/chips.rs` adds the signer's libraries for chips. The executables list their crates (cargo-auditable).
 //! musl, so that one file runs on any Linux of its processor; zig is the C compiler and the linker, so that SQLite and
 //! ring are built for both processors on either. Sizes and the idle memory have limits, since an edge box has: over one
 //! is an error.
 
+mod chips;
 mod pgo;
 
 use std::fs;
@@ -40,6 +41,9 @@ pub(crate) struct Options {
     /// Build for this processor only: x86_64 or aarch64
     #[arg(long, value_name = "ARCH", value_parser = ["x86_64", "aarch64"])]
     only: Option<String>,
+    /// Build only the signer's static libraries for chips, into target/chips/dist
+    #[arg(long, conflicts_with_all = ["only", "profiles", "sign_key"])]
+    chips: bool,
     /// Folder with the profiles of a release (*.profdata), which are used instead of a training
     #[arg(long, value_name = "DIR")]
     profiles: Option<PathBuf>,
@@ -54,6 +58,9 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     let wanted = |triple: &&str| options.only.as_ref().is_none_or(|arch| triple.starts_with(arch.as_str()));
     let targets: Vec<_> = TARGETS.into_iter().filter(wanted).collect();
     tools::toolchain()?;
+    if options.chips {
+        return chips::write(&target().join("chips/dist"));
+    }
     let profiles = match &options.profiles {
         Some(folder) => targets.iter().map(|triple| published(folder, triple)).collect::<Result<Vec<_>>>()?,
         None => train(&targets)?,
@@ -125,7 +132,7 @@ fn repeat(triple: &str, option: &str) -> Result<()> {
     Ok(fs::remove_dir_all(&again)?)
 }
 
-/// Fills `dist/`: executables, profiles, packages, checksums.
+/// Fills `dist/`: executables, profiles, packages, the signer's libraries for chips, checksums.
 fn hand_out(targets: &[&str], profiles: &[PathBuf], key: Option<&Path>) -> Result<()> {
     let dist = root().join("dist");
     let _ = fs::remove_dir_all(&dist); // of an earlier release
@@ -135,6 +142,7 @@ fn hand_out(targets: &[&str], profiles: &[PathBuf], key: Option<&Path>) -> Resul
         fs::copy(&program, dist.join(&stem))?;
         fs::copy(profile, dist.join(format!("{stem}.profdata")))?;
     }
+    chips::write(&dist)?;
     package::sum_and_sign(&dist, key)?;
     println!("dist/ has the release");
     Ok(())

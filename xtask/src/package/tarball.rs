@@ -60,6 +60,18 @@ impl Tar {
     }
 }
 
+/// An archive of these files, in one folder.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn plain(out: &Path, folder: &str, files: &[(&str, Vec<u8>)]) -> Result<()> {
+    let mut tar = Tar::new(super::time()?);
+    for (path, content) in files {
+        tar.file(&format!("{folder}/{path}"), 0o644, content)?;
+    }
+    fs::write(out, gzip(&tar.finish()?)?).with_context(|| out.display().to_string())
+}
+
 /// One folder: the executable, the configuration, units, manual pages, completions, licences and documents.
 pub(super) fn write(package: &Package, out: &Path) -> Result<()> {
     let folder = format!("{NAME}-{}-{}-linux", package.version, package.executable.arch.rpm());
