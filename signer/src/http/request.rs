@@ -15,6 +15,7 @@ use crate::card::Card;
 use crate::error::BufferTooSmall;
 use crate::request::{SignedRequest, Signer};
 use crate::sequence::Sequence;
+use crate::sha256::CompressionFunction;
 use crate::stamp::{Stamp, div_rem};
 use crate::text::copy;
 
@@ -86,7 +87,7 @@ impl<'a> Endpoint<'a> {
 
     /// The length of the whole request for a lookup of `card` in bytes, before it is signed.
     #[must_use]
-    pub fn signed_len(&self, signer: &Signer<'_>, card: &Card) -> usize {
+    pub fn signed_len<C: CompressionFunction>(&self, signer: &Signer<'_, C>, card: &Card) -> usize {
         self.len(signer.query_len(card))
     }
 
@@ -95,9 +96,9 @@ impl<'a> Endpoint<'a> {
     ///
     /// # Errors
     /// When it does not fit; then nothing was written.
-    pub fn sign_into(
+    pub fn sign_into<C: CompressionFunction>(
         &self,
-        signer: &Signer<'_>,
+        signer: &Signer<'_, C>,
         stamp: Stamp,
         sequence: Sequence,
         card: &Card,
