@@ -52,7 +52,7 @@ mod tests {
         {
             assert_eq!(parse(text), Ok(noon), "{text}");
         }
-        assert_eq!(parse("2026-01-15").map(|at| at.as_secs()), Ok(noon.as_secs() - 12 * 3_600));
+        assert_eq!(parse("2026-01-15").map(Time::as_secs), Ok(noon.as_secs() - 12 * 3_600));
         assert!(parse("yesterday").is_err() && parse("").is_err());
         assert_eq!((local(noon), shown(noon)), ("2026-01-15T12:00:00".into(), "2026-01-15 12:00:00".into()));
         assert_eq!((hour(noon), day(noon)), ("12".into(), "01-15".into()));

@@ -221,7 +221,7 @@ fn verdict(report: &Report, anchors: &Anchors) -> anyhow::Result<bool> {
 }
 
 /// A progress bar on standard error, if that is a terminal.
-pub(in crate::cli) fn bar() -> ProgressBar {
+pub(in super::super) fn bar() -> ProgressBar {
     let style = ProgressStyle::with_template(&said!(
         "{{wide_bar}} {{human_pos}} of {{human_len}} rows, {{eta}} left",
         "{{wide_bar}} 第 {{human_pos}} 行，共 {{human_len}} 行，剩余 {{eta}}"
