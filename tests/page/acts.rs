@@ -1,4 +1,4 @@
-//! What an operator does on the pages: find a card, refresh and purge it, show its number, verify the audit.
+//! The acts of an operator on the pages: finding a card, refreshing and purging it, showing its number, verifying the audit.
 
 use crate::browser::{Browser, LARGE, SMALL, Settings};
 use crate::pages::log_in_to;
@@ -81,7 +81,7 @@ async fn lookups_appear_live_as_they_happen_until_the_page_is_paused() {
     log_in_to(&browser, &proxy).await;
     browser.open("/page/live").await;
     let rows = async |count: usize| browser.wait_for_count("#rows tr", count).await;
-    // The stream has begun when it shows a lookup.
+    // The stream runs once it shows a lookup.
     proxy.look_up(&MSISDN).await.assert_normal();
     rows(1).await;
     proxy.look_up(&MSISDN).await.assert_normal();
