@@ -144,7 +144,7 @@ mod upgrade;
 mod admin;
 
 // The operators' page, without scripts.
-mod page;
+mod pages;
 
 // The rules for Prometheus, the dashboard, the metrics, docs/operations.md.
 mod monitoring;
