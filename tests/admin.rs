@@ -189,7 +189,7 @@ async fn a_token_is_made_at_the_first_start_and_found_by_the_commands() {
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o777, 0o600);
     assert!(proxy.log().contains(&path.display().to_string()), "the log has its path: {}", proxy.log());
     let none = "Authorization: none\r\n";
-    // The page of the root asks a browser to log in: tests/page.rs.
+    // The page of the root asks a browser to log in: tests/pages.rs.
     for page in ["/peers", "/cache/stats", "/nothing"] {
         assert_eq!(proxy.admin(page, none).await.status, 401, "{page}");
     }

@@ -158,10 +158,9 @@ fn fmt() -> Result<()> {
 }
 
 fn clippy() -> Result<()> {
-    Run::cargo("clippy --workspace --all-targets --all-features -- -D warnings").run()?;
-    // Not among all targets, since they are no tests of `cargo test`.
-    Run::cargo("clippy --package cmiot-proxy --test fleet --test page --all-features -- -D warnings")
-        .run()?;
+    // Two are not among all targets, since they are no tests of `cargo test`.
+    let all = "--workspace --all-targets --test fleet --test page --all-features";
+    Run::cargo(&format!("clippy {all} -- -D warnings")).run()?;
     Run::cargo("clippy --package cmiot-signer --all-targets --no-default-features -- -D warnings").run()?;
     Run::cargo("clippy --package cmiot-proxy --all-targets --no-default-features -- -D warnings").run()
 }

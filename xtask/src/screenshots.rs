@@ -25,7 +25,7 @@ pub(crate) fn command() -> Result<()> {
     let folder = folder.to_string_lossy();
     tools::NEXTEST
         .ready()?
-        .args(["run", "--package", "cmiot-proxy", "--test", "page", TEST])
+        .args(["run", "--workspace", "--test", "page", TEST])
         .env("CMIOT_SCREENSHOTS", &folder)
         .run()
 }

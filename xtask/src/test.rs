@@ -78,7 +78,7 @@ pub(crate) fn fleet() -> Result<Tally> {
 /// As [`run`].
 pub(crate) fn page() -> Result<Tally> {
     tools::browser()?;
-    let (summary, counts) = tests(tools::NEXTEST.ready()?, "--package cmiot-proxy --test page")?;
+    let (summary, counts) = tests(tools::NEXTEST.ready()?, "--workspace --test page")?;
     Ok(Tally { summaries: vec![summary], counts })
 }
 
