@@ -1,10 +1,13 @@
 //! The signer's promise about builds: on each chip, with each set of its features, and with the oldest
 //! Rust that its manifest names. Features and Rust are read from the manifest, so that a new one is checked unasked.
 
+use std::fs;
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::run::Run;
+use crate::run::{Run, target};
 use crate::tools;
 
 /// Cortex-M0, M3, M4F and an ESP32-C3: no operating system, and on the first no atomic compare-and-swap.
@@ -35,9 +38,12 @@ pub(super) fn no_std() -> Result<()> {
 /// # Errors
 /// When a file or a dependency is missing in a package, or it does not build.
 pub(super) fn publish() -> Result<()> {
+    let folder = target().join("publish");
+    forget_packages(&folder)?;
     // What is not committed yet is packaged, too.
     Run::cargo("publish --dry-run --locked --allow-dirty")
         .args(["--package", "cmiot-signer", "--package", "cmiot-signer-capi"])
+        .args([Path::new("--target-dir"), &folder])
         .run()
 }
 
@@ -55,6 +61,32 @@ pub(super) fn msrv() -> Result<()> {
         .args(["run", oldest, "cargo", "check", "--locked", "--all-features"])
         .args(["--package", "cmiot-signer", "--package", "cmiot-signer-capi"])
         .run()
+}
+
+/// Removes what cargo has unpacked and compiled of the two packages: it uses that for a package of a known version, even
+/// if the sources have changed since.
+fn forget_packages(target: &Path) -> Result<()> {
+    let _ = fs::remove_dir_all(target); // of an earlier run
+    let home =
+        std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
+    let registry = Path::new(&home.context("HOME")?).join("registry");
+    for kind in ["cache", "src"] {
+        // A folder per registry; the one of a dry run has no host in its name.
+        for folder in fs::read_dir(registry.join(kind)).into_iter().flatten().flatten() {
+            if !folder.file_name().to_string_lossy().starts_with('-') {
+                continue;
+            }
+            for entry in fs::read_dir(folder.path()).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if entry.file_name().to_string_lossy().starts_with("cmiot-signer-") {
+                    let removed =
+                        if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                    removed.with_context(|| path.display().to_string())?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The signer's manifest, as cargo reads it.
