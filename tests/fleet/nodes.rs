@@ -312,3 +312,20 @@ async fn changed_keys_of_the_fleet_take_effect_at_the_next_start() {
     crate::support::write_secret(&nodes[0].config().with_file_name("fleet.key"), &"ab".repeat(32));
     wait_for_alarm(&nodes[0], "[fleet] key_file, [fleet] nodes").await;
 }
+
+#[tokio::test]
+async fn the_operators_page_shows_all_nodes_and_the_node_that_has_read_them() {
+    let nodes = Nodes::start_with(2, |setup, _| setup.set("account.0.calls_per_day", 1_000)).await;
+    nodes.wait_for_members(2).await;
+    nodes[0].look_up(&MSISDN).await.assert_normal();
+    let page = async |path: &str, text: &str| {
+        eventually(text, async || {
+            Some(nodes[1].admin(path, "").await.text().to_owned()).filter(|page| page.contains(text))
+        })
+        .await
+    };
+    let overview = page("/", "as node 2 read it from the database").await;
+    assert_eq!(overview.matches("badge good\">alive").count(), 2, "{overview}");
+    page("/page/accounts", "/ 1000, reserves").await;
+    page("/page/clients", "<td>GW0001</td><td>1</td>").await;
+}

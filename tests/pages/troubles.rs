@@ -74,3 +74,36 @@ async fn spent_calls_of_the_day_are_named_and_the_accounts_page_shows_the_budget
     let accounts = browser.text("/page/accounts").await;
     assert!(accounts.contains("<meter min=\"0\" max=\"2\" value=\"2\""), "{accounts}");
 }
+
+#[tokio::test]
+async fn a_full_disk_stops_the_audit_and_the_page_says_so_with_the_remedy() {
+    let carrier = carrier().await;
+    let setup = Setup::with_carrier(&carrier).set("audit.min_free", "2MiB");
+    let proxy = setup.start_on_small_disk(16).await;
+    proxy.look_up(&MSISDN).await.assert_normal();
+    proxy.fill_disk(1 << 20);
+    let page = eventually("the disk", || async {
+        proxy.look_up(&MSISDN).await;
+        let page = proxy.admin("/", "").await.text().to_owned();
+        page.contains("Not answering: audit records cannot be written").then_some(page)
+    })
+    .await;
+    assert!(page.contains("<strong>disk</strong>") || page.contains("<strong>audit</strong>"), "{page}");
+    let chinese = proxy.admin("/", "Accept-Language: zh\r\n").await;
+    assert!(chinese.text().contains("无法应答：审计记录无法写入"), "{}", chinese.text());
+    let answer = proxy.admin("/page/audit", "").await;
+    assert_eq!(answer.status, 200, "the audit can still be read: {}", answer.text());
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_is_named_with_the_remedy() {
+    let carrier = carrier().await;
+    let proxy = Setup::with_carrier(&carrier).start_clocked().await;
+    assert!(proxy.admin("/").await.text().contains("Answering."));
+    proxy.clock.step(3_600);
+    eventually("the alarm", || async {
+        proxy.admin("/").await.text().contains("<strong>clock</strong>").then_some(())
+    })
+    .await;
+    proxy.stop().await;
+}
