@@ -189,14 +189,22 @@ async fn a_node_that_was_alone_copies_afterwards_and_both_notes_are_there() {
         (metrics.value("cmiot_fleet_audit_rows_behind", []) == Some(0.0)).then_some(())
     })
     .await;
-    for table in &TABLES[1..] {
-        let local = local(&nodes[0], &format!("SELECT count(*) FROM {table}"));
-        assert_eq!(count(&nodes, table, 1).await, local, "{table}");
-    }
     let notes =
         "SELECT split_part(detail, ' ', 1) FROM audit.noted WHERE what = 'alone' AND node = 1 ORDER BY id";
-    let notes: Vec<String> = nodes.server.sql(notes).await.into_iter().flatten().flatten().collect();
-    assert_eq!(notes, ["begins", "ends", "begins", "ends"]);
+    // The note of the end is written, and copied, a moment after the end.
+    eventually("the notes", async || {
+        let notes: Vec<String> = nodes.server.sql(notes).await.into_iter().flatten().flatten().collect();
+        (notes == ["begins", "ends", "begins", "ends"]).then_some(())
+    })
+    .await;
+    eventually("all rows", async || {
+        for table in &TABLES[1..] {
+            let local = local(&nodes[0], &format!("SELECT count(*) FROM {table}"));
+            (count(&nodes, table, 1).await == local).then_some(())?;
+        }
+        Some(())
+    })
+    .await;
     verify(&nodes[0]).await.success();
 }
 
