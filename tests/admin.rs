@@ -16,7 +16,7 @@ async fn live_and_ready_say_so() {
         let response = proxy.admin(page, "").await;
         assert_eq!((response.status, response.text()), (200, says));
     }
-    assert_eq!(proxy.admin("/", "").await.status, 404);
+    assert_eq!(proxy.admin("/nothing", "").await.status, 404);
     assert_eq!(proxy.admin("/v2/userstatusrealsingle", "").await.status, 404);
 }
 
