@@ -65,7 +65,7 @@ async fn a_restarted_proxy_is_asked_again() {
         let mut proxy = Proxy::with_carrier(&carrier).await;
         let modem = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let bridge = Bridge::Reconnecting(modem.local_addr().unwrap());
-        let mut gateway = program.gateway(bridge, &["lookups=2", "timeout=3000"]).await;
+        let mut gateway = program.gateway(bridge, &["lookups=2", "timeout=1000"]).await;
 
         exchange(&modem, proxy.address, |len| len).await;
         let address = modem.local_addr().unwrap();
@@ -89,7 +89,7 @@ async fn half_an_answer_is_asked_for_again() {
         let proxy = Proxy::with_carrier(&carrier).await;
         let modem = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let bridge = Bridge::Reconnecting(modem.local_addr().unwrap());
-        let mut gateway = program.gateway(bridge, &["timeout=3000"]).await;
+        let mut gateway = program.gateway(bridge, &["timeout=1000"]).await;
 
         exchange(&modem, proxy.address, |len| len / 2).await;
         gateway.says("no response").await;

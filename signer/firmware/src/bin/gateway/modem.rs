@@ -42,6 +42,10 @@ impl Modem {
             if self.uart.receive().is_some() {
                 last = milliseconds();
                 any = true;
+            } else {
+                // Until the next millisecond at the latest: an emulator whose processor polls without a pause may never
+                // count one, and a real one saves power.
+                cortex_m::asm::wfi();
             }
         }
         any
