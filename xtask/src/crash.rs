@@ -140,6 +140,12 @@ fn crash(program: &Path, rounds: u32, durability: &str, power: bool) -> Result<T
         if let Some(disk) = &disk {
             fail_syncs(disk, syncs)?;
         }
+        // Three failures in a row end the process, later on a busy machine.
+        let mut looks = if matches!(syncs, Syncs::Fail(3..)) { 100 } else { 0 };
+        while looks > 0 && !proxy.has_ended()? {
+            thread::sleep(Duration::from_millis(100));
+            looks -= 1;
+        }
         if proxy.has_ended()? {
             tally.restarts += 1;
             let again = restart(program, &folder, disk.as_ref())?;
