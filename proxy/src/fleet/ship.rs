@@ -1,6 +1,6 @@
 //! Copies the audit of this node to the fleet's database, after its commit here and off the path of every request.
 //!
-//! The task has a connection of its own. Every [`INTERVAL`] it reads the rows after the position that the database states,
+//! The task has a connection of its own. Four times per second it reads the rows after the position that the database states,
 //! from the segments, and copies them in shipments. The position is known there alone: a restart, a lost reply and a restored
 //! store send no row twice, and none is left out. While the node is alone nothing is sent, and the lag grows; the rows are
 //! copied afterwards.
