@@ -86,9 +86,8 @@ async fn when_the_database_stalls_at_most_as_many_requests_as_connections_pay_th
         let [succeeded, timed_out, not_sent, other] = burst(&link, 200).await;
         assert!((1..=POOL + 1).contains(&timed_out), "{timed_out} of 200 timed out, {is_warm}");
         assert_eq!((succeeded, not_sent, other), (0, 200 - timed_out, 0), "{is_warm}");
-        let accepted = partition.accepted();
         assert_eq!(burst(&link, 200).await, [0, 0, 200, 0], "nothing is sent while the breaker is open");
-        assert_eq!(partition.accepted(), accepted);
+        assert!(partition.accepted() <= POOL + 1, "{} connections", partition.accepted());
     }
 }
 

@@ -193,9 +193,10 @@ impl Link {
         }
         let connection = async {
             tokio::select! {
+                // First, so that a request that is next in the pool after one that gave up opens no connection.
                 biased;
-                connection = self.lease() => connection,
                 _ = opened.wait_for(|open| *open) => Err(LinkError::Away),
+                connection = self.lease() => connection,
             }
         };
         let statement: Erased<'_, _> = Box::pin(async { connection.await?.query(sql, parameters).await });
