@@ -1,4 +1,4 @@
-//! Every bench for a second or so, to see that it builds, runs and prints; nothing is timed here.
+//! Every bench, except those of the firmware and of a fleet, for a second or so, to see that it builds, runs and prints; nothing is timed here.
 
 use anyhow::Result;
 
@@ -11,7 +11,6 @@ const BENCHES: &[&str] = &[
     "latency --seconds 1",
     "audit --seconds 1 --rows 5000",
     "collapse --only cmiot-proxy,nginx --cards 200 --outage 1 --hang 1",
-    "fleet --scale 1 --only M1,M7,M10,M11,M14 --seconds 1",
     "scale --cards 1000 --window 1000 --idle 50 --seconds 1",
     "signer --short",
     "timing --tries 500",
