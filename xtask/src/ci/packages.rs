@@ -18,7 +18,7 @@ use crate::tools;
 const LIMIT: Duration = Duration::from_secs(300);
 
 pub(super) fn stage() -> Result<()> {
-    tools::install(&["iproute2", "lintian", "rpmlint"])?;
+    tools::install(&["iproute2", "lintian", "rpm", "rpmlint"])?;
     // As the stage `bench` builds it.
     quick(Run::cargo("build --release --package cmiot-proxy --package cmiot-bench --bins --example floor"))
         .run()?;
