@@ -38,24 +38,40 @@ enum Command {
 /// Create the schema, or apply its missing steps, and give the role of the nodes its rights.
 ///
 /// Nodes never do this themselves. It may run while nodes run: a step that running nodes cannot bear is not released before
-/// they can. If the role may not create the schema, the SQL is printed, for psql under a role that may; exit code 1.
+/// they can. The role that connects owns the schema. If it may not create it, the SQL is printed, for psql under a role that
+/// may; exit code 1.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cmiot-proxy fleet migrate --config cmiot-proxy.toml --user cmiot_owner --password-file owner.password
   cmiot-proxy fleet migrate --config cmiot-proxy.toml --print | psql cmiot")]
 struct Migrate {
+    #[command(flatten)]
+    at: Database,
+    /// Print the SQL of all steps instead of connecting
+    #[arg(long, conflicts_with_all = ["user", "password_file"])]
+    print: bool,
+}
+
+/// The database of a fleet, and the role of an operator.
+#[derive(clap::Args)]
+struct Database {
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Role to connect as, which will own the schema [default: [fleet] user]
+    /// Role to connect as [default: [fleet] user]
     #[arg(long, value_name = "ROLE")]
     user: Option<String>,
     /// File with the password of that role
     #[arg(long, value_name = "FILE", requires = "user")]
     password_file: Option<PathBuf>,
-    /// Print the SQL of all steps instead of connecting
-    #[arg(long, conflicts_with_all = ["user", "password_file"])]
-    print: bool,
+}
+
+impl Database {
+    async fn connect(&self, settings: &Fleet) -> anyhow::Result<Session> {
+        let password = self.password_file.as_deref().map(read_secret).transpose()?.map(Secret::from);
+        let role = self.user.as_deref().map(|user| (user, password));
+        Ok(Session::connect(settings, role).await?)
+    }
 }
 
 /// Show the nodes of the fleet: number, store, life, heartbeats, the last purge that each has applied, the copy of its audit.
@@ -108,14 +124,12 @@ impl FleetCommand {
 
 impl Migrate {
     async fn run(self) -> anyhow::Result<ExitCode> {
-        let settings = settings(&self.config)?;
+        let settings = settings(&self.at.config)?;
         if self.print {
             print_sql(&settings.user, 0)?;
             return Ok(ExitCode::SUCCESS);
         }
-        let password = self.password_file.as_deref().map(read_secret).transpose()?.map(Secret::from);
-        let role = self.user.as_deref().map(|user| (user, password));
-        let mut session = Session::connect(&settings, role).await?;
+        let mut session = self.at.connect(&settings).await?;
         match session.migrate(&settings.user).await {
             Ok((before, after)) if before == after => {
                 say!("the schema has version {after} already", "数据库模式已是版本 {after}");

@@ -1,19 +1,16 @@
 //! `cmiot-proxy fleet verify`: checks that the copies of the nodes' audits are as the nodes have copied them.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use cmiot_proxy::config::fleet::Secret;
-use cmiot_proxy::config::read_secret;
 use cmiot_proxy::printable::escape;
 use cmiot_proxy::store::audit::anchor::PublicKey;
 use cmiot_proxy::store::audit::copied::CopyReport;
 use cmiot_proxy::store::fleet::central::{StoreAnchors, Verification};
-use cmiot_proxy::store::fleet::operate::{OperateError, Session};
+use cmiot_proxy::store::fleet::operate::OperateError;
 use serde_json::json;
 
-use super::{Format, settings};
+use super::{Database, Format, settings};
 use crate::cli::audit::bar;
 
 /// The most lines of one chain's damage; more is counted.
@@ -31,15 +28,8 @@ const MOST_LINES: usize = 10;
   cmiot-proxy fleet verify --config cmiot-proxy.toml --user cmiot_auditor --password-file auditor.password
   cmiot-proxy fleet verify --config cmiot-proxy.toml --user cmiot_owner --node 3 --public-key 5f1c...")]
 pub(super) struct Verify {
-    /// Configuration file
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// Role to connect as [default: [fleet] user]
-    #[arg(long, value_name = "ROLE")]
-    user: Option<String>,
-    /// File with the password of that role
-    #[arg(long, value_name = "FILE", requires = "user")]
-    password_file: Option<PathBuf>,
+    #[command(flatten)]
+    at: Database,
     /// Only this node
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i16).range(0..=99))]
     node: Option<i16>,
@@ -59,10 +49,7 @@ impl Verify {
                 .ok_or_else(|| anyhow::anyhow!("--public-key {text}: it is not 64 hex digits"))
         };
         let keys = self.public_key.iter().map(key).collect::<anyhow::Result<Vec<_>>>()?;
-        let settings = settings(&self.config)?;
-        let password = self.password_file.as_deref().map(read_secret).transpose()?.map(Secret::from);
-        let role = self.user.as_deref().map(|user| (user, password));
-        let mut session = Session::connect(&settings, role).await?;
+        let mut session = self.at.connect(&settings(&self.at.config)?).await?;
         let bar = bar();
         let verified = session
             .verify_copies(self.node, |done, total| {
