@@ -8,7 +8,7 @@ use axum::extract::{Extension, State};
 use hyper::{Response, StatusCode};
 
 use super::Parts;
-use super::history::{HOUR, hour_of};
+use super::history::{self, HOUR};
 use super::nodes;
 use super::trouble::{self, next_try, reason};
 use super::view::{self, View, Viewer, encoded};
@@ -70,7 +70,7 @@ pub(super) async fn show(
 ) -> Response<Body> {
     let language = viewer.language;
     let now = parts.admin.relay.clock.now();
-    let since = Time::from_micros(hour_of(now.as_micros()) - 23 * HOUR);
+    let since = history::last_day(now);
     let snapshot = parts.history(since).await;
     let accounts = parts.admin.relay.carrier.statuses();
     let accounts = accounts.iter().map(|status| {

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::Parts;
 use super::csv;
-use super::history::{ClientHour, HOUR, hour_of};
+use super::history::{self, ClientHour};
 use super::moment;
 use super::nodes;
 use super::view::{self, View, Viewer, encoded};
@@ -102,7 +102,7 @@ pub(super) async fn show(
     Query(asked): Query<Asked>,
 ) -> Response<Body> {
     let now = parts.admin.relay.clock.now();
-    let since = Time::from_micros(hour_of(now.as_micros()) - 23 * HOUR);
+    let since = history::last_day(now);
     let snapshot = parts.history(since).await;
     let mut sums: HashMap<AppId, ClientHour> = HashMap::new();
     for hour in snapshot.hours.values() {

@@ -439,6 +439,11 @@ fn lock(sums: &Mutex<Sums>) -> MutexGuard<'_, Sums> {
     sums.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The begin of the last 24 hours, of which the running one is the last.
+pub(super) fn last_day(now: Time) -> Time {
+    Time::from_micros(hour_of(now.as_micros()) - 23 * HOUR)
+}
+
 /// The begin of the hour of a time, both in microseconds.
 pub(super) fn hour_of(at: i64) -> i64 {
     at.div_euclid(HOUR) * HOUR

@@ -10,7 +10,7 @@ use hyper::{Response, StatusCode};
 
 use super::Parts;
 use super::chart::Chart;
-use super::history::{HOUR, Snapshot, hour_of};
+use super::history::{self, Snapshot};
 use super::moment;
 use super::nodes;
 use super::trends;
@@ -75,7 +75,7 @@ pub(super) async fn show(
         troubles,
         figures: figures(&parts, &accounts, &view),
         sums: sums(&snapshot, now, &view),
-        is_incomplete: snapshot.is_behind || snapshot.complete_from > hour_of(now.as_micros()) - 23 * HOUR,
+        is_incomplete: snapshot.is_behind || snapshot.complete_from > history::last_day(now).as_micros(),
         last_day,
         last_month,
         fleet: nodes::read(&parts, language).await,
@@ -88,7 +88,7 @@ pub(super) async fn show(
 /// The sums of the last 24 hours, each with the rows behind it if the viewer may see them.
 fn sums(snapshot: &Snapshot, now: Time, view: &View) -> Vec<Figure> {
     let (sums, t) = (trends::last_day(snapshot, now), view.t);
-    let since = encoded(&moment::local(Time::from_micros(hour_of(now.as_micros()) - 23 * HOUR)));
+    let since = encoded(&moment::local(history::last_day(now)));
     let link = |conditions: &str| view.audits.then(|| format!("/page/audit?since={since}{conditions}"));
     let percent = sums.hit_percent().map_or_else(|| "-".to_owned(), |percent| format!("{percent:.1} %"));
     let ms = |percent| {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::Parts;
 use super::csv;
-use super::history::{HOUR, RefusalHour, hour_of};
+use super::history::{self, RefusalHour};
 use super::moment;
 use super::view::{self, View, Viewer, encoded};
 use super::words;
@@ -60,7 +60,7 @@ pub(super) async fn show(
     Query(asked): Query<Asked>,
 ) -> Response<Body> {
     let now = parts.admin.relay.clock.now();
-    let since = Time::from_micros(hour_of(now.as_micros()) - 23 * HOUR);
+    let since = history::last_day(now);
     let snapshot = parts.history(since).await;
     let mut sums: HashMap<(Option<Arc<str>>, Arc<str>), RefusalHour> = HashMap::new();
     for ((peer, reason), more) in snapshot.hours.values().flat_map(|hour| &hour.refusals) {

@@ -1,7 +1,7 @@
 //! The charts of the overview: the last 24 hours by hour, the last 30 days by day.
 
 use super::chart::{Chart, Sample, legend_of_lines};
-use super::history::{HOUR, Hour, Snapshot, hour_of};
+use super::history::{self, HOUR, Hour, Snapshot, hour_of};
 use super::moment;
 use super::texts::Texts;
 use super::view::encoded;
@@ -26,8 +26,7 @@ struct Period {
 /// The sums of the last 24 hours, the running one included.
 pub(super) fn last_day(snapshot: &Snapshot, now: Time) -> Hour {
     let mut sums = Hour::default();
-    let first = hour_of(now.as_micros()) - 23 * HOUR;
-    snapshot.hours.range(first..).for_each(|(_, hour)| sums.add(hour));
+    snapshot.hours.range(history::last_day(now).as_micros()..).for_each(|(_, hour)| sums.add(hour));
     sums
 }
 
