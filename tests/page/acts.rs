@@ -69,6 +69,8 @@ async fn the_audit_is_verified_in_the_background() {
     browser.click("#verification button").await;
     let done = |text: &str| text != before && !text.contains('%') && text.contains("Verify");
     browser.wait_for_text("#verification", done).await;
+    let verdict = browser.text("#verification").await;
+    assert!(verdict.contains("chain ok"), "{verdict}");
     browser.check().await;
     browser.open("/").await;
 }

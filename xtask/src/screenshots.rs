@@ -12,7 +12,7 @@ use crate::tools;
 const CHINESE_FONT: &str = "fonts-wqy-microhei";
 
 /// The test that takes them.
-const TEST: &str = "the_demo_serves_a_page_with_the_history_that_it_says";
+const TEST: &str = "the_demo_serves_a_page_with_a_month_of_history";
 
 /// The command.
 ///

@@ -34,6 +34,7 @@ use crate::audit::filter;
 use crate::cache::freshness::Freshness;
 use crate::cache::{Entry, Key, PurgeMode};
 use crate::carrier::NotSent;
+use crate::clock::Time;
 use crate::operation::{Operation, Parameters, USER_STATUS};
 use crate::refusal::Refusal;
 use crate::store::cache::Selection;
@@ -200,18 +201,24 @@ pub(super) async fn fetch(admin: &Admin, request: Request<Incoming>, who: &str) 
     if !key.operation.is_lookup() {
         return not_found("operation: it is an action, which cannot be fetched into the cache").response();
     }
-    fetch_key(admin, &key, who).await
+    fetch_key(admin, &key, None, who).await
 }
 
-/// Looks a key up within the budget, unless its entry is fresh, and notes a call.
-pub(super) async fn fetch_key(admin: &Admin, key: &Key, who: &str) -> Response<Full<Bytes>> {
+/// Looks a key up within the budget, unless its entry is fresh and newer than the one that was answered at `known`, and notes
+/// a call.
+pub(super) async fn fetch_key(
+    admin: &Admin,
+    key: &Key,
+    known: Option<Time>,
+    who: &str,
+) -> Response<Full<Bytes>> {
     if admin.stop.is_cancelled() {
         // The end of the process would interrupt a new call.
         let refusal = Refusal::NotSent(NotSent::Shutdown).describe();
         let shown = json!({"outcome": "failed", "code": refusal.code.as_str(), "reason": refusal.reason});
         return json(StatusCode::SERVICE_UNAVAILABLE, &shown);
     }
-    match admin.relay.fetch_card(key).await {
+    match admin.relay.fetch_card(key, known).await {
         Ok((called, entry)) => {
             if called {
                 let what = format!(" group={} operation={}", word(&key.group), key.operation.name);

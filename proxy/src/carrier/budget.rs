@@ -190,6 +190,10 @@ impl Budget {
             per_second: self.limits.per_second.map(NonZeroU32::get),
             per_day: self.limits.per_day,
             remaining_today: self.day.as_ref().map(|day| day.remaining(&self.clock)),
+            attainable_today: match &self.day {
+                Some(Day::Fleet(day)) => Some(day.attainable()),
+                Some(Day::Own(_)) | None => self.limits.per_day,
+            },
             reserve_today: match &self.day {
                 Some(Day::Fleet(day)) => Some(day.reserve()),
                 Some(Day::Own(_)) | None => None,

@@ -24,6 +24,8 @@ pub struct BudgetGauges {
     pub per_day: Option<u64>,
     /// Calls left until midnight at UTC+8, where there is a limit.
     pub remaining_today: Option<u64>,
+    /// The most that may remain, at the begin of a day: in a fleet without the reserves of the other nodes.
+    pub attainable_today: Option<u64>,
     /// Calls left of this node's reserve of today, in a fleet with a limit.
     pub reserve_today: Option<u64>,
 }

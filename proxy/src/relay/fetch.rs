@@ -148,19 +148,26 @@ impl Relay {
         });
     }
 
-    /// Fetches one card without a gateway, unless its entry is fresh. Returns whether this node made a call.
+    /// Fetches one card without a gateway, unless its entry is fresh and newer than the one that was answered at `known`.
+    /// Returns whether this node made a call.
     ///
     /// # Errors
     /// The refusal that a gateway would get.
-    pub async fn fetch_card(self: &Arc<Self>, key: &Key) -> Result<(bool, Arc<Entry>), Refusal> {
-        if let Some(Candidate { entry, freshness: Freshness::Fresh, .. }) = self.cache.look_up(key).await {
+    pub async fn fetch_card(
+        self: &Arc<Self>,
+        key: &Key,
+        known: Option<Time>,
+    ) -> Result<(bool, Arc<Entry>), Refusal> {
+        if let Some(Candidate { entry, freshness: Freshness::Fresh, .. }) = self.cache.look_up(key).await
+            && known.is_none_or(|known| entry.answered_at > known)
+        {
             return Ok((false, entry));
         }
         let (relay, flight_key) = (Arc::clone(self), key.clone());
         let mut waiter = self
             .flights
             .join(key, None, Urgency::Refresh, |urgency| async move {
-                relay.fetch_unless_cached(flight_key, urgency, None).await
+                relay.fetch_unless_cached(flight_key, urgency, known).await
             })
             .map_err(|_| Refusal::Overloaded)?;
         match waiter.result().await.map_err(|_| Refusal::TaskFailed)? {

@@ -128,7 +128,7 @@ fn shown(status: &AccountStatus, calls: u64, now: Time, since: Time, language: L
 /// The budget of today, with the forecast from the calls since midnight.
 fn day(status: &AccountStatus, now: Time, language: Language) -> Option<Day> {
     let (limit, left) = (status.budget.per_day?, status.budget.remaining_today?);
-    let used = limit.saturating_sub(left);
+    let used = status.budget.attainable_today.unwrap_or(limit).saturating_sub(left);
     let passed = (now.as_micros() + ZONE).rem_euclid(DAY);
     // In the first hour of a day too few calls were made for a forecast.
     let forecast = (passed >= HOUR).then(|| (used as f64 * DAY as f64 / passed as f64) as u64);

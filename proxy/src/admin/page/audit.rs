@@ -153,26 +153,35 @@ pub(super) async fn show(
 ) -> Response<Body> {
     let is_file = asked.format == "csv";
     let limit = if is_file { MAX_EXPORT } else { PAGE };
-    let found = match asked.filter() {
-        Ok(filter) => {
-            find(&parts, asked.listed(), filter, limit, is_file).await.map_err(|error| explain(&error))
+    let filter = asked.filter().map_err(|problem| text!("{problem}", "{problem}")).and_then(|filter| {
+        match asked.listed().and_then(|listed| listed.unknown_field(&filter)) {
+            Some(field) => {
+                Err(text!("{field}: rows of this kind do not have it", "{field}：这类行没有此字段"))
+            }
+            None => Ok(filter),
         }
-        Err(problem) => Err(text!("{problem}", "{problem}")),
+    });
+    let found = match filter {
+        Ok(filter) => {
+            let found = find(&parts, asked.listed(), filter, limit, is_file).await;
+            found.map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, explain(&error)))
+        }
+        Err(problem) => Err((StatusCode::BAD_REQUEST, problem)),
     };
     let columns = asked.columns();
     if is_file && let Ok(rows) = &found {
         let head: Vec<_> = columns.iter().map(|column| column.name).collect();
-        let name = if asked.kind.is_empty() { "lookups.csv" } else { "audit.csv" };
+        let name = if asked.listed().is_none() { "lookups.csv" } else { "audit.csv" };
         return csv::file(name, &head, rows.iter().map(|row| rows::masked(columns, row)));
     }
-    let status = if found.is_ok() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+    let status = found.as_ref().map_or_else(|(status, _)| *status, |_| StatusCode::OK);
     let (table, older, problem) = match found {
         Ok(rows) => {
             let last = rows.last().and_then(|row| query::id(row)).filter(|_| rows.len() == limit);
             let older = last.map(|last| asked.query(&[("before", &last.to_string())]));
             (Some(Table::of(columns, &rows)), older, None)
         }
-        Err(problem) => (None, None, Some(problem.of(viewer.language).to_owned())),
+        Err((_, problem)) => (None, None, Some(problem.of(viewer.language).to_owned())),
     };
     let view = viewer.view();
     let anchored = parts.admin.store.audit.anchored_at();

@@ -190,18 +190,15 @@ pub(super) async fn show(
     page(&parts, &viewer, StatusCode::OK, None, Some(found))
 }
 
-/// Looks the card up again at the carrier: an entry that is fresh is marked stale first.
+/// Looks the card up again at the carrier, although its entry may be fresh; without a response the entry stays as it is.
 pub(super) async fn refresh(
     State(parts): State<Arc<Parts>>,
     Extension(viewer): Extension<Arc<Viewer>>,
     Form(asked): Form<Asked>,
 ) -> Response<Body> {
     let Some(kept) = parts.cards.take(&asked.of, viewer.session) else { return unknown(&parts, &viewer) };
-    let is_fresh = |info: EntryInfo| info.freshness == Some(Freshness::Fresh);
-    if parts.admin.relay.cache.inspect(&kept.key).await.is_some_and(is_fresh) {
-        cache::purge_selected(&parts.admin, selection(&kept.key), PurgeMode::Soft, true, &viewer.who).await;
-    }
-    let result = json(cache::fetch_key(&parts.admin, &kept.key, &viewer.who).await).await;
+    let known = parts.admin.relay.cache.inspect(&kept.key).await.map(|info| info.entry.answered_at);
+    let result = json(cache::fetch_key(&parts.admin, &kept.key, known, &viewer.who).await).await;
     let notice = match result["outcome"].as_str() {
         Some("fetched") => {
             text!("the carrier was asked: one call of the account is spent", "已询问运营商：账号用去一次调用")
@@ -253,13 +250,7 @@ pub(super) async fn purge(
     let purged = cache::purge_selected(&parts.admin, selection(&kept.key), mode, false, &viewer.who).await;
     let result = json(purged).await;
     let notice = match (result["memory"].as_u64(), result["error"].as_str()) {
-        (Some(memory), _) => {
-            let file = result["file"].as_u64().unwrap_or_default();
-            text!(
-                "purged: {memory} in memory, {file} in the file",
-                "已清除：内存 {memory} 条，文件 {file} 条"
-            )
-        }
+        (Some(memory), _) => purged_notice(memory, &result),
         (None, error) => {
             let error = error.unwrap_or("unknown");
             text!("not purged: {error}", "未能清除：{error}")
@@ -267,6 +258,25 @@ pub(super) async fn purge(
     };
     parts.cards.notice(&asked.of, notice);
     see_other(&format!("/page/card?of={}", view::encoded(&asked.of)))
+}
+
+/// The result of a purge: counts, nodes that have not applied it, and whether it is in the audit.
+fn purged_notice(memory: u64, result: &Value) -> Text {
+    let file = result["file"].as_u64().unwrap_or_default();
+    let Text { mut english, mut chinese } =
+        text!("purged: {memory} in memory, {file} in the file", "已清除：内存 {memory} 条，文件 {file} 条");
+    let nodes = ["waiting", "away"].into_iter().flat_map(|name| result["fleet"][name].as_array());
+    let nodes: Vec<_> = nodes.flatten().map(Value::to_string).collect();
+    if !nodes.is_empty() {
+        let nodes = nodes.join(", ");
+        english.push_str(&format!("; not applied yet by nodes {nodes}"));
+        chinese.push_str(&format!("；以下节点尚未执行：{nodes}"));
+    }
+    if result["recorded"] == false {
+        english.push_str("; not recorded in the audit");
+        chinese.push_str("；未写入审计");
+    }
+    Text { english, chinese }
 }
 
 /// Every entry of the card under its operation, whatever the parameters.
@@ -420,7 +430,7 @@ async fn history(parts: &Parts, card: Card, language: Language) -> Result<Histor
         let ids: Vec<_> = lookups.iter().filter_map(|row| query::id(row)).collect();
         let calls = query::calls_of(dir, &ids, Some(deadline))?;
         let mut changes = VecDeque::new();
-        query::changes(dir, &filter, |change| {
+        query::changes(dir, &filter, Some(deadline), |change| {
             changes.push_front(change);
             changes.truncate(MAX_CHANGES);
             ControlFlow::Continue(())

@@ -154,7 +154,7 @@ pub(super) async fn show(
         in_trouble,
         fleet: nodes::read(&parts, viewer.language).await,
         since: moment::shown(since),
-        is_behind: snapshot.is_behind || snapshot.complete_from > since.as_micros(),
+        is_behind: !snapshot.is_complete_from(since),
         asked,
     };
     view::html(StatusCode::OK, &page)

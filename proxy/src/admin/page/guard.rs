@@ -93,7 +93,11 @@ pub(super) async fn admit(
     };
     let who = admin.who(&name, peer);
     let can_log_out = token.is_some() && !is_bearer;
-    let viewer = viewer(session.as_ref(), language, roles, name, who, &request, can_log_out);
+    let viewer = Viewer {
+        token: token.and_then(|token| std::str::from_utf8(token).ok()).map(Secret::new),
+        names: peer.names.clone(),
+        ..viewer(session.as_ref(), language, roles, name, who, &request, can_log_out)
+    };
     let request = if method == Method::POST {
         let is_exempt = is_bearer || path == "/page/login";
         read_form(parts, request, viewer.csrf.as_bytes(), is_exempt)
@@ -125,6 +129,8 @@ fn viewer<B>(
         who,
         csrf: session.map(|session| session.csrf.clone()).unwrap_or_default(),
         session: session.map(|session| session.id),
+        token: None,
+        names: None,
         can_log_out,
         path: request.uri().path().to_owned(),
         target: if request.method() == Method::POST { "/" } else { target }.to_owned(),

@@ -5,7 +5,7 @@
 //! twice. A page waits at most [`WAIT`] for its sums, and says so if they are incomplete.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -115,8 +115,8 @@ pub(super) struct History {
     sums: Arc<Mutex<Sums>>,
     /// Held while rows are read, by one task at a time.
     reading: Arc<tokio::sync::Mutex<()>>,
-    /// Whether a task reads older rows.
-    is_reading_older: Arc<AtomicBool>,
+    /// Whether a task reads the rows that no page has read.
+    is_reading_rest: Arc<AtomicBool>,
 }
 
 /// The sums by the begin of their hour, in microseconds.
@@ -133,16 +133,19 @@ struct Covered {
     last: i64,
     /// The first row that is to be summed.
     until: i64,
-    /// The oldest time among the rows that were summed.
-    oldest: i64,
+    /// The oldest time among the rows that were summed, and the newest.
+    oldest: Option<i64>,
+    newest: Option<i64>,
 }
 
 /// The sums at a moment.
 pub(super) struct Snapshot {
     /// By the begin of their hour, in microseconds.
     pub(super) hours: BTreeMap<i64, Arc<Hour>>,
-    /// Hours from this one on are complete, but for the last.
+    /// Hours from this one on are complete, up to `complete_until`.
     pub(super) complete_from: i64,
+    /// While the last rows are not summed, the hour from which on they may be missing.
+    pub(super) complete_until: i64,
     /// Whether the last rows could not be read in time, or at all.
     pub(super) is_behind: bool,
 }
@@ -150,9 +153,21 @@ pub(super) struct Snapshot {
 /// Whether a client is listed: then a lookup counts for it also while its token is wrong.
 pub(super) type IsListed = Arc<dyn Fn(&AppId) -> bool + Send + Sync>;
 
+impl Snapshot {
+    /// Whether all rows of a time are summed, times in microseconds.
+    pub(super) fn is_complete(&self, time: Range<i64>) -> bool {
+        time.start >= self.complete_from && time.end <= self.complete_until
+    }
+
+    /// Whether all rows since a time are summed.
+    pub(super) fn is_complete_from(&self, since: Time) -> bool {
+        !self.is_behind && since.as_micros() >= self.complete_from
+    }
+}
+
 impl History {
     pub(super) fn new(clock: Clock, stop: CancellationToken) -> Self {
-        Self { clock, stop, sums: Arc::default(), reading: Arc::default(), is_reading_older: Arc::default() }
+        Self { clock, stop, sums: Arc::default(), reading: Arc::default(), is_reading_rest: Arc::default() }
     }
 
     /// The sums up to now, from `since` on; hours before may be left out.
@@ -163,7 +178,7 @@ impl History {
             clock: self.clock.clone(),
             sums: Arc::clone(&self.sums),
             is_listed: Arc::clone(is_listed),
-            is_reading_older: Arc::clone(&self.is_reading_older),
+            is_reading_rest: Arc::clone(&self.is_reading_rest),
         };
         // Another page may be reading: then its sums count for this one too.
         let is_current = match crate::clock::timeout(WAIT, Arc::clone(&self.reading).lock_owned()).await {
@@ -175,8 +190,10 @@ impl History {
                 });
                 match reading.await {
                     Ok((reader, Ok(is_current), guard)) => {
-                        if reader.has_older() && !self.is_reading_older.swap(true, Ordering::AcqRel) {
-                            tokio::spawn(read_older(reader, stop, guard));
+                        if (reader.has_older() || !is_current)
+                            && !self.is_reading_rest.swap(true, Ordering::AcqRel)
+                        {
+                            tokio::spawn(read_rest(reader, stop, guard));
                         }
                         is_current
                     }
@@ -198,29 +215,34 @@ impl History {
         let from = hour_of(since.as_micros());
         let complete_from = match sums.covered {
             Some(covered) if covered.first <= covered.until => i64::MIN,
-            Some(covered) => hour_of(covered.oldest) + HOUR,
-            None => i64::MAX,
+            Some(Covered { oldest: Some(oldest), .. }) => hour_of(oldest) + HOUR,
+            Some(_) | None => i64::MAX,
         };
         Snapshot {
             hours: sums.hours.range(from..).map(|(begin, hour)| (*begin, Arc::clone(hour))).collect(),
             complete_from,
+            complete_until: match sums.covered {
+                _ if !is_behind => i64::MAX,
+                Some(Covered { newest: Some(newest), .. }) => hour_of(newest),
+                Some(_) | None => i64::MIN,
+            },
             is_behind,
         }
     }
 }
 
-/// Reads the rows before those that are summed, with pauses in which a page may read.
-async fn read_older(reader: Reader, stop: CancellationToken, guard: OwnedMutexGuard<()>) {
+/// Reads the rows after and before those that are summed, with pauses in which a page may read.
+async fn read_rest(reader: Reader, stop: CancellationToken, guard: OwnedMutexGuard<()>) {
     let lock = Arc::clone(OwnedMutexGuard::mutex(&guard));
     drop(guard);
-    let is_reading_older = Arc::clone(&reader.is_reading_older);
+    let is_reading_rest = Arc::clone(&reader.is_reading_rest);
     let mut reader = Some(reader);
     // After an error, the next page begins again.
     while let Some(at_work) = reader.take() {
         let Some(guard) = stop.run_until_cancelled(Arc::clone(&lock).lock_owned()).await else { break };
         let reading = tokio::task::spawn_blocking(move || {
             let started = at_work.clock.monotonic();
-            let has_more = at_work.read_chunk_before().unwrap_or(false);
+            let has_more = at_work.read_chunk().unwrap_or(false);
             let took = at_work.clock.monotonic().saturating_sub(started);
             (at_work, has_more, took)
         });
@@ -232,12 +254,12 @@ async fn read_older(reader: Reader, stop: CancellationToken, guard: OwnedMutexGu
             reader = Some(at_work);
         }
     }
-    is_reading_older.store(false, Ordering::Release);
+    is_reading_rest.store(false, Ordering::Release);
 }
 
 /// Reads rows of the audit into the sums.
 struct Reader {
-    is_reading_older: Arc<AtomicBool>,
+    is_reading_rest: Arc<AtomicBool>,
     dir: PathBuf,
     clock: Clock,
     sums: Arc<Mutex<Sums>>,
@@ -263,7 +285,7 @@ impl Reader {
         let covered = lock(&self.sums).covered;
         if covered.is_none() {
             let until = query::first_row_since(&self.dir, Time::from_micros(oldest))?.unwrap_or(head + 1);
-            let covered = Covered { first: head + 1, last: head, until, oldest: i64::MAX };
+            let covered = Covered { first: head + 1, last: head, until, oldest: None, newest: None };
             lock(&self.sums).covered = Some(covered);
         }
         let mut last = covered.map_or(head, |covered| covered.last);
@@ -277,9 +299,21 @@ impl Reader {
         }
         // A small audit is complete on the first page; the rest of a large one is read in the background.
         let until = deadline.at.saturating_sub(WAIT / 2);
-        let is_alone = !self.is_reading_older.load(Ordering::Acquire);
+        let is_alone = !self.is_reading_rest.load(Ordering::Acquire);
         while is_alone && self.clock.monotonic() < until && self.read_chunk_before()? {}
         Ok(true)
+    }
+
+    /// Sums some rows that are not summed, new ones first. Returns whether there are more.
+    fn read_chunk(&self) -> Result<bool, StoreError> {
+        let head = query::head(&self.dir)?;
+        let last = lock(&self.sums).covered.map_or(head, |covered| covered.last);
+        if last >= head {
+            return self.read_chunk_before();
+        }
+        let through = head.min(last + CHUNK);
+        self.sum(last + 1..=through, None, false)?;
+        Ok(through < head || self.has_older())
     }
 
     /// Sums the rows before those that are summed. Returns whether there are more.
@@ -309,7 +343,7 @@ impl Reader {
             detailed: now - (DETAILED - 1) * HOUR,
             is_listed: &self.is_listed,
             hours: BTreeMap::new(),
-            oldest: i64::MAX,
+            times: None,
         };
         query::fold(&self.dir, &ids, deadline, &mut |row| part.count(row))?;
         let kept = now - (HOURS - 1) * HOUR;
@@ -320,9 +354,12 @@ impl Reader {
         if let Some(covered) = &mut sums.covered {
             if is_before {
                 covered.first = *ids.start();
-                covered.oldest = part.oldest.min(covered.oldest);
             } else {
                 covered.last = *ids.end();
+            }
+            if let Some((oldest, newest)) = part.times {
+                covered.oldest = Some(covered.oldest.map_or(oldest, |one| one.min(oldest)));
+                covered.newest = Some(covered.newest.map_or(newest, |one| one.max(newest)));
             }
         }
         Ok(())
@@ -335,7 +372,8 @@ struct Part<'a> {
     detailed: i64,
     is_listed: &'a IsListed,
     hours: BTreeMap<i64, Hour>,
-    oldest: i64,
+    /// The oldest and the newest time of a lookup among them.
+    times: Option<(i64, i64)>,
 }
 
 impl Part<'_> {
@@ -359,7 +397,7 @@ impl Part<'_> {
 
     fn lookup(&mut self, lookup: &CountedLookup<'_>) {
         let at = lookup.at.as_micros();
-        self.oldest = self.oldest.min(at);
+        self.times = Some(self.times.map_or((at, at), |(oldest, newest)| (oldest.min(at), newest.max(at))));
         let begin = hour_of(at);
         let hour = self.hours.entry(begin).or_default();
         let Some(outcome) = Outcome::ALL.iter().position(|one| one.name() == &**lookup.outcome) else {
@@ -371,17 +409,17 @@ impl Part<'_> {
             return;
         }
         let client = lookup.client.and_then(|client| AppId::parse(client).ok());
-        if let Some(reason) = lookup.reason {
+        // Answered lookups may have a reason too, such as `alone`.
+        let reason =
+            lookup.reason.filter(|_| [Outcome::Refused, Outcome::Failed].contains(&Outcome::ALL[outcome]));
+        if let Some(reason) = reason {
             refuse(hour, Some(lookup.peer), reason, 1, at, client);
         }
         let counts = |client: &AppId| lookup.authenticated || (self.is_listed)(client);
         let Some(client) = client.filter(counts) else { return };
-        if hour.clients.len() >= MAX_CLIENTS && !hour.clients.contains_key(&client) {
-            return;
-        }
-        let sums = hour.clients.entry(client).or_default();
+        let Some(sums) = client_of(hour, client) else { return };
         sums.outcomes[outcome] += 1;
-        if let Some(reason) = lookup.reason {
+        if let Some(reason) = reason {
             *sums.reasons.entry(Arc::clone(reason)).or_default() += 1;
         }
         if at >= sums.last {
@@ -393,6 +431,21 @@ impl Part<'_> {
     }
 }
 
+/// The sums of a client; none for one more than an hour distinguishes.
+fn client_of(hour: &mut Hour, client: AppId) -> Option<&mut ClientHour> {
+    let has_room = hour.clients.len() < MAX_CLIENTS || hour.clients.contains_key(&client);
+    has_room.then(|| hour.clients.entry(client).or_default())
+}
+
+/// The sums of a peer and a reason; those of the reason alone for one more than an hour distinguishes.
+fn refusals_of(hour: &mut Hour, peer: Option<Arc<str>>, reason: Arc<str>) -> &mut RefusalHour {
+    let mut key = (peer, reason);
+    if hour.refusals.len() >= MAX_REFUSALS && !hour.refusals.contains_key(&key) {
+        key.0 = None;
+    }
+    hour.refusals.entry(key).or_default()
+}
+
 fn refuse(
     hour: &mut Hour,
     peer: Option<&str>,
@@ -401,21 +454,21 @@ fn refuse(
     at: i64,
     client: Option<AppId>,
 ) {
-    let mut key = (peer.map(Arc::from), Arc::clone(reason));
-    if hour.refusals.len() >= MAX_REFUSALS && !hour.refusals.contains_key(&key) {
-        key.0 = None;
-    }
-    let sums = hour.refusals.entry(key).or_default();
-    sums.count += count;
-    sums.last = sums.last.max(at);
-    sums.client = client.or(sums.client);
+    add_refusals(hour, peer.map(Arc::from), Arc::clone(reason), &RefusalHour { count, last: at, client });
+}
+
+fn add_refusals(hour: &mut Hour, peer: Option<Arc<str>>, reason: Arc<str>, more: &RefusalHour) {
+    let sums = refusals_of(hour, peer, reason);
+    sums.count += more.count;
+    sums.last = sums.last.max(more.last);
+    sums.client = more.client.or(sums.client);
 }
 
 /// Adds the sums of more rows of an hour.
 fn merge(hour: &mut Hour, more: Hour) {
     hour.add(&more);
     for (client, more) in more.clients {
-        let sums = hour.clients.entry(client).or_default();
+        let Some(sums) = client_of(hour, client) else { continue };
         for (sum, more) in sums.outcomes.iter_mut().zip(more.outcomes) {
             *sum += more;
         }
@@ -427,10 +480,7 @@ fn merge(hour: &mut Hour, more: Hour) {
         }
     }
     for ((peer, reason), more) in more.refusals {
-        let sums = hour.refusals.entry((peer, reason)).or_default();
-        sums.count += more.count;
-        sums.last = sums.last.max(more.last);
-        sums.client = more.client.or(sums.client);
+        add_refusals(hour, peer, reason, &more);
     }
 }
 

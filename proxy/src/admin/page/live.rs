@@ -18,7 +18,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::Parts;
 use super::audit::explain;
@@ -27,6 +27,7 @@ use super::rows::Table;
 use super::view::{self, View, Viewer, encoded};
 use super::words;
 use crate::audit::filter;
+use crate::config::file::Role;
 use crate::outcome::Outcome;
 use crate::printable::escape;
 use crate::store::audit::query::{self, Filter, LOOKUP, NewRows, Tail, TailRow};
@@ -139,12 +140,13 @@ pub(super) async fn show(
         Ok(filter) => {
             let read = parts
                 .read(PAGE_TIMEOUT, move |dir, deadline| query::lookups(dir, &filter, PAGE, Some(deadline)));
-            read.await.map_err(|error| explain(&error).of(viewer.language).to_owned())
+            let problem = |error| explain(&error).of(viewer.language).to_owned();
+            read.await.map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, problem(error)))
         }
-        Err(problem) => Err(problem),
+        Err(problem) => Err((StatusCode::BAD_REQUEST, problem)),
     };
-    let status = if found.is_ok() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
-    let (rows, problem) = found.map_or_else(|problem| (Vec::new(), Some(problem)), |rows| (rows, None));
+    let status = found.as_ref().map_or_else(|(status, _)| *status, |_| StatusCode::OK);
+    let (rows, problem) = found.map_or_else(|(_, problem)| (Vec::new(), Some(problem)), |rows| (rows, None));
     let page = LivePage {
         outcomes: Outcome::ALL
             .map(|outcome| (outcome.name(), words::of_outcome(outcome.name()).of(viewer.language).to_owned()))
@@ -173,10 +175,11 @@ pub(super) async fn stream(
     }
     let reads = parts.live.reads.subscribe();
     if parts.live.starts() {
-        // Before the response, so that a lookup after it is among the new rows.
-        let dir = parts.admin.relay.config.load().store_dir.clone();
-        let tail = tokio::task::spawn_blocking(move || Tail::new(&dir)).await;
-        tokio::spawn(read(Arc::clone(&parts), tail.ok().and_then(Result::ok)));
+        // A task of its own at once: this request may be cancelled at any await.
+        let (ready, at_end) = oneshot::channel();
+        tokio::spawn(read(Arc::clone(&parts), ready));
+        // The response comes after it, so that a lookup after the response is among the new rows.
+        let _ = at_end.await;
     }
     let (sender, receiver) = mpsc::channel(QUEUED);
     tokio::spawn(send(parts, viewer, asked, reads, sender));
@@ -185,9 +188,12 @@ pub(super) async fn stream(
     response
 }
 
-/// Reads the newest rows while there is a viewer.
-async fn read(parts: Arc<Parts>, mut tail: Option<Tail>) {
+/// Reads the rows after the present end of the audit while there is a viewer; `ready` is told when that end is known.
+async fn read(parts: Arc<Parts>, ready: oneshot::Sender<()>) {
     let dir = parts.admin.relay.config.load().store_dir.clone();
+    let of = dir.clone();
+    let mut tail = tokio::task::spawn_blocking(move || Tail::new(&of)).await.ok().and_then(Result::ok);
+    let _ = ready.send(()); // the request may be gone
     let mut is_over = false;
     while !parts.live.ends(is_over) {
         let (from, dir) = (tail.take(), dir.clone());
@@ -238,7 +244,8 @@ async fn send(
             () = sender.closed() => return,
             () = parts.admin.stop.cancelled() => return,
         };
-        if viewer.session.is_some_and(|id| !parts.sessions.is_open(id)) {
+        let is_open = viewer.session.is_none_or(|id| parts.sessions.is_open(id));
+        if !is_open || !viewer.still_has(&parts.admin, Role::Audit) {
             return;
         }
         let new = match received {

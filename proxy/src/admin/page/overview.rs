@@ -75,7 +75,7 @@ pub(super) async fn show(
         troubles,
         figures: figures(&parts, &accounts, &view),
         sums: sums(&snapshot, now, &view),
-        is_incomplete: snapshot.is_behind || snapshot.complete_from > history::last_day(now).as_micros(),
+        is_incomplete: !snapshot.is_complete_from(history::last_day(now)),
         last_day,
         last_month,
         fleet: nodes::read(&parts, language).await,
@@ -164,10 +164,11 @@ fn headline(parts: &Parts, accounts: &[AccountStatus], troubles: &[Trouble]) -> 
         ("warning", text!("Answering, with a warning.", "正在应答，有警告。"))
     };
     let mut sentences = vec![state];
-    let limited =
-        accounts.iter().filter_map(|one| Some((one, one.budget.per_day?, one.budget.remaining_today?)));
-    for (account, per_day, left) in limited.take(MAX_NAMED) {
-        let percent = left.saturating_mul(100) / per_day.max(1);
+    let limited = accounts
+        .iter()
+        .filter_map(|one| Some((one, one.budget.attainable_today?, one.budget.remaining_today?)));
+    for (account, all, left) in limited.take(MAX_NAMED) {
+        let percent = left.saturating_mul(100) / all.max(1);
         sentences.push(text!(
             "Account {name}: {percent} % of today's calls left.",
             "账号 {name}：今日调用剩余 {percent}%。",

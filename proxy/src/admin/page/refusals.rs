@@ -119,7 +119,7 @@ pub(super) async fn show(
         reasons,
         rows,
         since: moment::shown(since),
-        is_behind: snapshot.is_behind || snapshot.complete_from > since.as_micros(),
+        is_behind: !snapshot.is_complete_from(since),
         is_cut,
     };
     view::html(StatusCode::OK, &page)

@@ -41,7 +41,7 @@ pub(super) fn charts(snapshot: &Snapshot, now: Time, language: Language) -> [Vec
             let mut sums = Hour::default();
             snapshot.hours.get(&begin).into_iter().for_each(|hour| sums.add(hour));
             let label = moment::hour(Time::from_micros(begin));
-            let is_incomplete = begin < snapshot.complete_from || (back == 0 && snapshot.is_behind);
+            let is_incomplete = !snapshot.is_complete(begin..begin + HOUR);
             Period {
                 begin,
                 end: begin + HOUR,
@@ -59,7 +59,7 @@ pub(super) fn charts(snapshot: &Snapshot, now: Time, language: Language) -> [Vec
             let mut sums = Hour::default();
             snapshot.hours.range(begin..begin + DAY).for_each(|(_, hour)| sums.add(hour));
             let label = moment::day(Time::from_micros(begin));
-            let is_incomplete = begin < snapshot.complete_from || (back == 0 && snapshot.is_behind);
+            let is_incomplete = !snapshot.is_complete(begin..begin + DAY);
             Period {
                 begin,
                 end: begin + DAY,

@@ -1,5 +1,6 @@
 //! `POST /page/audit/verify`: verifies the audit in the background, one verification at a time; its last result stays.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use askama::Template;
@@ -11,7 +12,7 @@ use super::Parts;
 use super::moment;
 use super::see_other;
 use super::view::{self, View, Viewer};
-use crate::clock::Time;
+use crate::clock::{Clock, Time};
 use crate::language::{Language, Text, text};
 use crate::printable::escape;
 use crate::store::StoreError;
@@ -23,17 +24,17 @@ const MAX_LINES: usize = 10;
 
 /// The verification that runs, and the result of the last one.
 #[derive(Clone, Default)]
-pub(super) struct Verification(Arc<Mutex<State_>>);
+pub(super) struct Verification(Arc<Mutex<Job>>);
 
 #[derive(Default)]
-struct State_ {
+struct Job {
     /// Rows that are read, and all rows.
     running: Option<(u64, u64)>,
-    last: Option<(Time, Outcome)>,
+    last: Option<(Time, Verdict)>,
 }
 
 /// The result of a verification.
-struct Outcome {
+struct Verdict {
     is_whole: bool,
     text: Text,
     lines: Vec<String>,
@@ -58,38 +59,69 @@ struct Part {
 impl Verification {
     /// The state, in words.
     pub(super) fn progress(&self, language: Language) -> Progress {
-        let state = self.state();
+        let job = self.job();
         let said = |text: &Text| text.of(language).to_owned();
-        if let Some((done, total)) = state.running {
+        if let Some((done, total)) = job.running {
             let text = text!("verifying: {done} of {total} rows", "正在校验：第 {done} 行，共 {total} 行");
             let percent = done.saturating_mul(100) / total.max(1);
             return Progress { is_running: true, percent, class: "", text: said(&text), lines: Vec::new() };
         }
-        let (class, text, lines) = match &state.last {
+        let (class, text, lines) = match &job.last {
             None => {
                 let text = text!("not verified since the start of this process", "本进程启动以来没有校验过");
                 ("hint", said(&text), Vec::new())
             }
-            Some((at, outcome)) => {
+            Some((at, verdict)) => {
                 let at = moment::shown(*at);
-                let class = if outcome.is_whole { "badge good" } else { "badge error" };
-                (class, format!("{at}: {}", said(&outcome.text)), outcome.lines.clone())
+                let class = if verdict.is_whole { "badge good" } else { "badge error" };
+                (class, format!("{at}: {}", said(&verdict.text)), verdict.lines.clone())
             }
         };
         Progress { is_running: false, percent: 0, class, text, lines }
     }
 
-    /// Whether this call starts one.
-    fn start(&self) -> bool {
-        let mut state = self.state();
-        let starts = state.running.is_none();
-        state.running.get_or_insert((0, 0));
-        starts
+    /// The verification that this call starts; none while another one runs.
+    fn start(&self) -> Option<Running> {
+        let mut job = self.job();
+        if job.running.is_some() {
+            return None;
+        }
+        job.running = Some((0, 0));
+        Some(Running(self.clone()))
     }
 
-    fn state(&self) -> MutexGuard<'_, State_> {
+    fn job(&self) -> MutexGuard<'_, Job> {
         // Nothing under this lock can panic in the middle of a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A verification that runs. When it is dropped another one may start.
+struct Running(Verification);
+
+impl Running {
+    /// Verifies the audit, and keeps the verdict. Blocks.
+    fn run(self, dir: &Path, clock: &Clock) {
+        // Read before the segments: a later anchor would name rows that are not read.
+        let report = anchors(dir).and_then(|anchors| {
+            let scope = Scope { anchors: &anchors, own_anchors: true, ..Scope::default() };
+            verify(dir, &scope, |done, total| self.0.job().running = Some((done, total)))
+        });
+        let verdict = match report {
+            Ok(report) => Verdict::of(&report),
+            Err(error) => Verdict {
+                is_whole: false,
+                text: text!("the audit cannot be read: {error}", "无法读取审计：{error}"),
+                lines: Vec::new(),
+            },
+        };
+        self.0.job().last = Some((clock.now(), verdict));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.job().running = None;
     }
 }
 
@@ -97,26 +129,13 @@ pub(super) async fn start(
     State(parts): State<Arc<Parts>>,
     Extension(viewer): Extension<Arc<Viewer>>,
 ) -> Response<Body> {
-    if parts.verification.start() {
-        parts.admin.note("verify", &viewer.who, "", None).await;
-        let (verification, clock) = (parts.verification.clone(), parts.admin.relay.clock.clone());
-        let dir = parts.admin.relay.config.load().store_dir.clone();
-        tokio::task::spawn_blocking(move || {
-            // Read before the segments: a later anchor would name rows that are not read.
-            let report = anchors(&dir).and_then(|anchors| {
-                let scope = Scope { anchors: &anchors, own_anchors: true, ..Scope::default() };
-                verify(&dir, &scope, |done, total| verification.state().running = Some((done, total)))
-            });
-            let outcome = match report {
-                Ok(report) => Outcome::of(&report),
-                Err(error) => Outcome {
-                    is_whole: false,
-                    text: text!("the audit cannot be read: {error}", "无法读取审计：{error}"),
-                    lines: Vec::new(),
-                },
-            };
-            let mut state = verification.state();
-            (state.running, state.last) = (None, Some((clock.now(), outcome)));
+    if let Some(running) = parts.verification.start() {
+        // A task of its own at once: this request may be cancelled at any await.
+        tokio::spawn(async move {
+            parts.admin.note("verify", &viewer.who, "", None).await;
+            let clock = parts.admin.relay.clock.clone();
+            let dir = parts.admin.relay.config.load().store_dir.clone();
+            tokio::task::spawn_blocking(move || running.run(&dir, &clock));
         });
     }
     see_other("/page/audit#verification")
@@ -131,12 +150,12 @@ pub(super) async fn show(
     view::html(StatusCode::OK, &Part { view: viewer.view(), verification })
 }
 
-fn anchors(dir: &std::path::Path) -> Result<Vec<anchor::Anchor>, StoreError> {
+fn anchors(dir: &Path) -> Result<Vec<anchor::Anchor>, StoreError> {
     let log = dir.join(anchor::LOG);
     if log.exists() { Ok(anchor::read(&log)?.anchors) } else { Ok(Vec::new()) }
 }
 
-impl Outcome {
+impl Verdict {
     fn of(report: &Report) -> Self {
         let (rows, anchors, damages) = (report.rows, report.anchors, report.damage.len());
         let is_whole = report.damage.is_empty() && !report.segments.is_empty();

@@ -10,9 +10,11 @@ use hyper::{Response, StatusCode};
 
 use super::session::Id;
 use super::texts::Texts;
-use crate::admin::auth::Roles;
+use crate::admin::Admin;
+use crate::admin::auth::{self, Roles};
 use crate::config::file::Role;
 use crate::language::{Language, Text, text};
+use crate::units::Secret;
 
 /// The person who asks for a page.
 pub(super) struct Viewer {
@@ -25,6 +27,10 @@ pub(super) struct Viewer {
     /// The value that its forms carry; empty without a session.
     pub(super) csrf: String,
     pub(super) session: Option<Id>,
+    /// The token of the request or of its session.
+    pub(super) token: Option<Secret>,
+    /// The names of its client certificate.
+    pub(super) names: Option<Arc<[String]>>,
     /// Whether the session holds a token.
     pub(super) can_log_out: bool,
     pub(super) path: String,
@@ -33,6 +39,13 @@ pub(super) struct Viewer {
 }
 
 impl Viewer {
+    /// Whether the present configuration still gives the viewer a role: a stream may be older than a reload.
+    pub(super) fn still_has(&self, admin: &Admin, role: Role) -> bool {
+        let config = admin.relay.config.load();
+        let by_token = auth::by_token(&config.admin, self.token.as_ref().map(Secret::expose));
+        auth::roles(&config.admin, by_token, self.names.as_deref().unwrap_or_default()).has(role)
+    }
+
     /// The frame of a page.
     pub(super) fn view(&self) -> View {
         let has = |role| self.roles.has(role);
@@ -93,6 +106,8 @@ pub(super) fn message(status: StatusCode, language: Language, text: &Text) -> Re
         who: String::new(),
         csrf: String::new(),
         session: None,
+        token: None,
+        names: None,
         can_log_out: false,
         path: String::new(),
         target: "/".to_owned(),

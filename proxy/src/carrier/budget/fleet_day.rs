@@ -102,6 +102,11 @@ impl FleetQuota {
         central.saturating_add(hand.unspent).saturating_add(reserve)
     }
 
+    /// Calls that the fleet and the reserve of this node have at the begin of a day.
+    pub(super) fn attainable(&self) -> u64 {
+        self.shares.limits.ceiling.saturating_add(self.shares.reserve)
+    }
+
     /// Calls that today's reserve has left.
     pub(super) fn reserve(&self) -> u64 {
         let today = self.fleet.today();

@@ -206,7 +206,7 @@ impl Changes {
         let filter = Filter { card, since: self.since, until: self.until, ..Filter::default() };
         let filter = filter::checked(filter).map_err(|error| anyhow::anyhow!("--{error}"))?;
         let mut found: Vec<Fields> = Vec::new();
-        query::changes(&self.folder.with_segments()?, &filter, |change| {
+        query::changes(&self.folder.with_segments()?, &filter, None, |change| {
             found.push(change);
             ControlFlow::Continue(())
         })?;

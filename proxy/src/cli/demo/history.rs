@@ -105,6 +105,7 @@ impl History {
             let card = self.card(sender)?;
             let (url, peer) = self.request(sender, &card, DAYS)?;
             self.environment.gateways.get_url(&url, &[("x-forwarded-for", peer)]).await?;
+            self.lookups += 1;
         }
         std::future::pending().await
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use cmiot_signer::CardKind;
 use rusqlite::Row;
 
-use super::{Field, Fields, Filter, open, stored_forms};
+use super::{Deadline, Field, Fields, Filter, open, stored_forms};
 use crate::clock::Time;
 use crate::store::StoreError;
 use crate::store::audit::index::find::for_card;
@@ -38,10 +38,11 @@ struct LastStatus {
 /// of the filter. Blocks; without a card it reads every row.
 ///
 /// # Errors
-/// When a segment cannot be read.
+/// When a segment cannot be read, or the deadline has passed.
 pub fn changes(
     dir: &Path,
     filter: &Filter,
+    deadline: Option<&Deadline>,
     mut visit: impl FnMut(Fields) -> ControlFlow<()>,
 ) -> Result<(), StoreError> {
     let mut seen = Seen::new();
@@ -49,7 +50,7 @@ pub fn changes(
     months.reverse();
     for month in months {
         let path = month.path(dir);
-        let connection = open(dir, month, None)?;
+        let connection = open(dir, month, deadline)?;
         let mut scan = || -> rusqlite::Result<ControlFlow<()>> {
             let mut spans = vec![(i64::MIN, i64::MAX)];
             if let Some(card) = &filter.card {

@@ -46,7 +46,22 @@ impl Listed {
         }
     }
 
-    /// The conditions on the columns that the filter's fields are about: a field that the kind does not have is ignored.
+    /// A field of the filter that rows of this kind do not have; none if all can be applied.
+    pub fn unknown_field(self, filter: &Filter) -> Option<&'static str> {
+        let Filter { client, account, peer, transid, outcome, code, status, .. } = filter;
+        let fields = [
+            ("client", client, false),
+            ("outcome", outcome, false),
+            ("account", account, self == Self::Calls),
+            ("transid", transid, self == Self::Calls),
+            ("code", code, self == Self::Calls),
+            ("status", status, self == Self::Calls),
+            ("peer", peer, self == Self::Refusals),
+        ];
+        fields.into_iter().find(|(_, value, has)| value.is_some() && !has).map(|(name, ..)| name)
+    }
+
+    /// The conditions on the columns that the filter's fields are about. [`Self::unknown_field`] finds those without a column.
     fn conditions(self, filter: &Filter) -> Vec<(&'static str, String)> {
         let of = |column: &'static str, value: &Option<String>| value.clone().map(|value| (column, value));
         let all = match self {
