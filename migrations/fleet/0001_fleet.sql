@@ -221,15 +221,16 @@ DECLARE
   answered timestamptz := fleet.now() - age * interval '1 microsecond';
   last fleet.card_status;
 BEGIN
-  SELECT c.previous, c.seen INTO previous, seen FROM fleet.status_change c WHERE c.event = event_name;
-  IF FOUND THEN
-    RETURN;
-  END IF;
   INSERT INTO fleet.card_status (key, status, seen)
     VALUES (card_key, coalesce(known, new_status),
             CASE WHEN known IS NULL THEN answered ELSE fleet.now() - known_age * interval '1 microsecond' END)
     ON CONFLICT DO NOTHING;
+  -- Until the end of the transaction nobody else compares an answer of this card, nor the same answer for another webhook.
   SELECT * INTO last FROM fleet.card_status c WHERE c.key = card_key FOR UPDATE;
+  SELECT c.previous, c.seen INTO previous, seen FROM fleet.status_change c WHERE c.event = event_name;
+  IF FOUND THEN
+    RETURN;
+  END IF;
   IF answered <= last.seen THEN
     RETURN;
   END IF;

@@ -61,8 +61,8 @@ pub struct Fleet {
     key: hmac::Key,
     local: Local,
     membership: watch::Sender<Membership>,
-    /// Whether the audit has a note of the start of the present time alone. Locked while the membership changes, so that the notes in the
-    /// audit have the order of the changes.
+    /// Whether the audit has a note of the start of the present time alone. Locked while the membership changes, so that the
+    /// notes in the audit have the order of the changes.
     is_noted: Mutex<bool>,
     heart: tokio::sync::Mutex<Heart>,
     /// When the last heartbeat that was stored was sent, by the monotonic clock.
@@ -147,11 +147,6 @@ impl Fleet {
     pub fn may_lease(&self) -> bool {
         let until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
         self.life().is_some() && self.local.clock.monotonic() >= until
-    }
-
-    /// The membership, now and after each change.
-    pub fn membership(&self) -> watch::Receiver<Membership> {
-        self.membership.subscribe()
     }
 
     /// The name of a lookup in shared tables: 16 bytes of an HMAC under the key of the fleet over the parts, each with its

@@ -357,19 +357,24 @@ impl Relay {
         {
             return Ok(from_cache(candidate, None, now));
         }
-        let mut fetched = match waiter {
-            Ok(waiter) => wait_for_fetch(waiter, self.time_left(exchange, candidate.is_some())).await,
-            Err(refusal) => Err(refusal),
-        };
-        // A flight that began for a request with a weaker directive: one of its own follows.
-        if let Ok((_, FetchResult::AlreadyCached(entry) | FetchResult::FromFleet(entry))) = &fetched
-            && !query.directives.permit_age(self.clock.now().since(entry.answered_at))
-        {
-            fetched = match self.join(query, candidate.as_ref()) {
-                Ok(waiter) => wait_for_fetch(waiter, self.time_left(exchange, candidate.is_some())).await,
+        let deadline = self.clock.monotonic().saturating_add(self.time_left(exchange, candidate.is_some()));
+        let mut waiter = waiter;
+        let fetched = loop {
+            let left = deadline.saturating_sub(self.clock.monotonic());
+            let fetched = match waiter {
+                Ok(waiter) => wait_for_fetch(waiter, left).await,
                 Err(refusal) => Err(refusal),
             };
-        }
+            match &fetched {
+                // The result of a flight that began for a request with a weaker directive.
+                Ok((_, FetchResult::AlreadyCached(entry) | FetchResult::FromFleet(entry)))
+                    if !query.directives.permit_age(self.clock.now().since(entry.answered_at)) =>
+                {
+                    waiter = self.join(query, candidate.as_ref());
+                }
+                _ => break fetched,
+            }
+        };
         match fetched {
             Ok((role, fetched)) => self.select(&query.key, role, fetched, candidate, exchange),
             Err(refusal) => self.serve_stale(candidate, refusal),

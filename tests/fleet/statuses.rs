@@ -50,6 +50,15 @@ async fn an_answer_is_compared_with_the_last_one_of_any_node() {
     let Some(Before { status, age }) = &found[0] else { panic!("{found:?}") };
     assert!(status == "00" && (MINUTE * 6..MINUTE * 7).contains(age), "{found:?}");
 
+    // Two webhooks of a node pass the same answer at once.
+    for minute in 1..5 {
+        let (event, status) = (format!("twice-{minute}"), if minute % 2 == 1 { "01" } else { "02" });
+        let one = [answered(&event, status, 5 - minute, None)];
+        let (first, second) = tokio::join!(changes(&link, &one), changes(&link, &one));
+        assert!(first[0].is_some() && first == second, "{first:?} {second:?}");
+    }
+    server.sql("DELETE FROM fleet.status_change WHERE event LIKE 'twice%'").await;
+
     assert_eq!(status::sweep(&link, 100).await.unwrap(), 0);
     server.sql("UPDATE fleet.status_change SET at = at - interval '50 days' WHERE event = 'c'").await;
     server.sql("UPDATE fleet.card_status SET seen = seen - interval '99 days' WHERE status = '02'").await;

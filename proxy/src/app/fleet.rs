@@ -15,8 +15,8 @@ use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::store::{Store, StoreError, audit};
 
-/// The tasks of a node: one renews its life, one applies the purges of other nodes, one copies the audit. They run until the flights have ended: those of a life that is gone are
-/// taken over by other nodes.
+/// The tasks of a node: one renews its life, one applies the purges of other nodes, one copies the audit. They run until the
+/// flights have ended: those of a life that is gone are taken over by other nodes.
 pub(super) struct FleetTasks {
     task: AbortOnDropHandle<()>,
     /// Applies the purges of other nodes.

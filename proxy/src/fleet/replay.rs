@@ -133,9 +133,9 @@ struct Alone {
 /// Counts of the transids that a node accepted while it was alone.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct AloneReport {
-    /// Those that were inserted later.
+    /// Those that were inserted later. A restarted node lists more than it accepted alone: those are there already.
     pub inserted: usize,
-    /// The number of these that another node has accepted too.
+    /// Those that another node has accepted too.
     pub twice: usize,
     /// Those that the list had no room for.
     pub unlisted: usize,

@@ -198,14 +198,22 @@ impl Shipper {
     /// Begins another chain after the last row that the copy and the audit have in common.
     async fn fork(&mut self, chain: i64, position: &Position) -> Result<(), ShipError> {
         let mut common = None;
-        // The heads are the same up to the last common row, and differ after it: a binary search.
-        let (mut low, mut high) = (0, position.last);
+        let dir = self.dir.clone();
+        // Rows before it were pruned here: nothing is known about them.
+        let origin = blocking(move || copy::origin(&dir)).await?;
+        let first = origin.as_ref().map_or(0, |(last, _)| *last);
+        // From there on the heads are the same up to the last common row, and differ after it: a binary search.
+        let (mut low, mut high) = (first, position.last);
         while low <= high {
             let middle = low + (high - low) / 2;
             let Some(head) = self.connection.copied_head_at(chain, middle, LIMIT).await? else {
                 low = middle + 1;
                 continue;
             };
+            if head.last < first {
+                low = middle + 1;
+                continue;
+            }
             let (dir, at) = (self.dir.clone(), (head.last, head.head));
             if blocking(move || copy::has(&dir, at.0, at.1)).await? {
                 low = middle + 1;
@@ -219,10 +227,7 @@ impl Shipper {
         }
         let base = match &common {
             Some(common) => Some((common.last, common.head)),
-            None => {
-                let dir = self.dir.clone();
-                blocking(move || copy::origin(&dir)).await?
-            }
+            None => origin,
         };
         let Some((last, head)) = base else { return Ok(()) };
         tracing::warn!(
@@ -293,7 +298,8 @@ impl Shipper {
     fn judge(&mut self, result: Result<bool, ShipError>) -> Duration {
         let error = match result {
             Ok(is_more) => {
-                if self.failure.take().is_some() {
+                // While the node is alone nothing was tried.
+                if self.fleet.life().is_some() && self.failure.take().is_some() {
                     tracing::info!("the audit is copied to the fleet's database again");
                 }
                 return if is_more { Duration::ZERO } else { INTERVAL };

@@ -61,7 +61,7 @@ impl Relay {
         for _ in 0..ROUNDS {
             // Taken before the question, so that a purge since then keeps the answer out of the cache.
             let token = self.cache.fill_token();
-            match fleet.enter(lookup, known, self.lease_time()).await {
+            match fleet.enter(lookup, known, self.lease_time(key)).await {
                 Position::Alone => return None,
                 Position::Answer(answer) => match self.accept(key, &token, &answer) {
                     Some(entry) => {
@@ -89,10 +89,11 @@ impl Relay {
 
     /// The longest time of a call: attempts with their waits for the budget, one per account, one as a retry, one with another
     /// password. A leader that ends is recognized by its life, long before.
-    fn lease_time(&self) -> Duration {
+    fn lease_time(&self, key: &Key) -> Duration {
         let config = self.config.load();
         let carrier = &config.carrier;
-        let attempts = u32::try_from(config.accounts().count()).unwrap_or(u32::MAX).saturating_add(2);
+        let accounts = config.accounts().filter(|account| account.group == key.group).count();
+        let attempts = u32::try_from(accounts).unwrap_or(u32::MAX).saturating_add(2);
         let attempt = carrier.queue_timeout.saturating_add(carrier.timeout);
         attempt.saturating_mul(attempts).saturating_add(LEASE_MARGIN)
     }

@@ -11,13 +11,15 @@ use crate::fleet::Fleet;
 use crate::fleet::statuses::StatusAnswer;
 use crate::store::audit::query::{AccountGroups, Event, EventKind, LastStatus, Page};
 
-/// The age from which on an answer is compared: other nodes have passed their earlier answers by then, which each does at
-/// least twice per second.
+/// The age from which on an answer is compared: other nodes have passed their earlier answers by then, unless their
+/// receiver fails.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Ends a page before the first answer that is too new to be compared; returns whether there is one.
 pub(super) fn hold_back(page: &mut Page, now: Time) -> bool {
-    let is_new = |event: &Event| matches!(event.kind, EventKind::Status(_)) && now.since(event.at) < GRACE;
+    // An answer of the future is from before this machine's clock was set back.
+    let is_young = |at: Time| at <= now && now.since(at) < GRACE;
+    let is_new = |event: &Event| matches!(event.kind, EventKind::Status(_)) && is_young(event.at);
     let Some(first) = page.events.iter().position(is_new) else { return false };
     page.through = page.events[first].row - 1;
     page.events.truncate(first);

@@ -83,8 +83,8 @@ impl SharedReplay {
             let inserted = self.fleet.link.insert_transids_late(self.process, &columns(batch.iter())).await;
             let mut alone = lock(&self.alone);
             match inserted {
-                Ok(twice) => {
-                    alone.report.inserted += batch.len();
+                Ok((inserted, twice)) => {
+                    alone.report.inserted += inserted;
                     alone.report.twice += twice;
                 }
                 Err(error) => {
@@ -139,7 +139,7 @@ impl SharedReplay {
         } else {
             tracing::info!(inserted, "transids that were accepted while this node was alone are shared now");
         }
-        let detail = format!("accepted={} twice={twice} unlisted={unlisted}", inserted + unlisted);
+        let detail = format!("accepted={} twice={twice} unlisted={unlisted}", inserted + twice + unlisted);
         let note = NoteRow { at: self.now(), what: "fleet-replays", detail };
         if let Err(error) = audit.append_note(note).await {
             tracing::warn!(%error, twice, "the transids that two nodes have accepted are not noted in the audit");

@@ -36,6 +36,8 @@ pub struct Link {
     pool: Pool<Connector>,
     preferred: Arc<AtomicUsize>,
     clock: Clock,
+    /// Held while a purge is ordered.
+    pub(super) ordering: tokio::sync::Mutex<()>,
     breaker: Mutex<Breaker>,
     is_open: watch::Sender<bool>,
     metrics: Arc<Metrics>,
@@ -97,6 +99,7 @@ impl Link {
             pool: pool.expect("a pool without time limits needs no runtime"),
             preferred,
             clock: clock.clone(),
+            ordering: tokio::sync::Mutex::default(),
             breaker: Mutex::default(),
             is_open: watch::Sender::new(false),
             metrics,

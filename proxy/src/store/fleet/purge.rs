@@ -98,7 +98,9 @@ impl Link {
     /// [`LinkError`]; after a time-out it may be ordered.
     pub async fn order_purge(&self, order: &PurgeOrder<'_>, limit: Duration) -> Result<i64, LinkError> {
         let card = order.card.map(SharedKey::as_slice);
-        // Not through the pool, whose statements are ended after a second: every answer may have to be removed.
+        // Not through the pool, whose statements are ended after a second: every answer may have to be removed. One at a
+        // time, so that many purges use one connection.
+        let _one = self.ordering.lock().await;
         let rows = self
             .dedicated("purge", limit)
             .query(

@@ -138,8 +138,8 @@ impl Link {
             .collect()
     }
 
-    /// Inserts transids that the node accepted while it was alone. Returns the number of those that another node has
-    /// accepted too, which are kept in `fleet.accepted_twice`, without those that were kept before.
+    /// Inserts transids that the node accepted while it was alone. Returns the number of those that were not there, and of
+    /// those that another node has accepted too, which are kept in `fleet.accepted_twice`, without those that were kept before.
     ///
     /// # Errors
     /// [`LinkError`]; the same call again completes it.
@@ -147,7 +147,7 @@ impl Link {
         &self,
         process: Process,
         transids: &Transids<'_>,
-    ) -> Result<usize, LinkError> {
+    ) -> Result<(usize, usize), LinkError> {
         let (numbers, appids) = (&transids.numbers, &transids.appids);
         let present = self
             .maintain(
@@ -161,8 +161,9 @@ impl Link {
                 MAINTENANCE,
             )
             .await?;
+        let inserted = transids.numbers.len().saturating_sub(present.len());
         if present.is_empty() {
-            return Ok(0);
+            return Ok((inserted, 0));
         }
         // A statement of its own: the snapshot of the first one does not have rows that were committed meanwhile.
         let numbers = present.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
@@ -174,7 +175,7 @@ impl Link {
                 MAINTENANCE,
             )
             .await?;
-        Ok(twice.len())
+        Ok((inserted, twice.len()))
     }
 
     /// Stores the widest window of this node's clients. Returns the database's time, in Unix seconds, and the widest window

@@ -55,11 +55,6 @@ impl CopiedAnchors {
         self.anchors.iter().filter(|one| one.is_confirmed).count()
     }
 
-    /// The last row that an anchor confirms.
-    pub fn confirmed_row(&self) -> Option<i64> {
-        self.anchors.iter().filter(|one| one.is_confirmed).map(|one| one.anchor.last).max()
-    }
-
     /// The contradictions: anchors whose row has another head in the copy.
     pub fn contradictions(&self) -> impl Iterator<Item = &str> {
         let is_certain = |one: &&Compared| !one.is_confirmed && one.anchor.last <= self.parted_after;
