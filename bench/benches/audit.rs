@@ -146,7 +146,7 @@ fn find(rows: u64) -> Result<(), Box<dyn std::error::Error>> {
     });
     timed(&clock, "a card's status changes", 1, |n| {
         let mut found = 0;
-        changes(folder, &of_card(n), |_| {
+        changes(folder, &of_card(n), None, |_| {
             found += 1;
             ControlFlow::Continue(())
         })

@@ -143,7 +143,7 @@ fn shows_or_changes_nothing(changes: &[u8]) {
     let _ = reader.authenticated_since(since, |_| std::ops::ControlFlow::Continue(()));
     let _ = reader.highest_carrier_stamp();
     let _ = query::stats(dir, &Filter::default(), Bucket::Day);
-    let _ = query::changes(dir, &Filter::default(), |_| std::ops::ControlFlow::Continue(()));
+    let _ = query::changes(dir, &Filter::default(), None, |_| std::ops::ControlFlow::Continue(()));
     let _ = query::lookup(dir, 2);
     for left in ["-wal", "-shm"] {
         let _ = fs::remove_file(dir.join(format!("{SEGMENT}{left}")));

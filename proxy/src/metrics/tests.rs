@@ -42,6 +42,7 @@ fn exposition_as(format: Format) -> String {
             per_second: Some(50),
             per_day: Some(9),
             remaining_today: Some(8),
+            attainable_today: Some(9),
             reserve_today: None,
         },
         breakers: BreakerGauges { cool_down: BreakerState::Open, ..BreakerGauges::default() },

@@ -10,10 +10,12 @@ use tokio::process::{Child, Command};
 use crate::support::within;
 
 /// Starts chromedriver, and ends it and the browser that it started when standard input ends: a chromedriver that is killed
-/// leaves its browser behind. Waits, since a browser that ends still writes into its folder.
+/// leaves its browser behind. Waits, since a browser that ends still writes into its folder. The shell closes its own
+/// standard output, so that its end is the end of chromedriver.
 const SCRIPT: &str = r#"trap "" TERM INT HUP
-    chromedriver --port=0 &
+    chromedriver --port=0 2>&1 &
     driver=$!
+    exec >&-
     read -r _
     browser=$(ps -o pid= --ppid "$driver")
     kill -KILL $browser "$driver"
@@ -29,7 +31,22 @@ pub(super) struct Processes {
 
 impl Processes {
     /// Starts a chromedriver on a free port.
+    ///
+    /// chromedriver takes a free port of IPv4, then the same port of IPv6, and exits if another process has that one: hence
+    /// the repetition.
     pub(super) async fn start() -> Self {
+        let mut said = String::new();
+        for _ in 0..5 {
+            match within("chromedriver", Self::try_start()).await {
+                Ok(started) => return started,
+                Err(output) => said = output,
+            }
+        }
+        panic!("chromedriver does not start (`cargo xtask ci page` installs it):\n{said}");
+    }
+
+    /// Starts a chromedriver; returns its output when it exits.
+    async fn try_start() -> Result<Self, String> {
         let profile = tempfile::Builder::new().prefix("cmiot-page-").tempdir().expect("a temporary folder");
         let mut guard = Command::new("sh")
             .args(["-c", SCRIPT, "guard"])
@@ -42,17 +59,18 @@ impl Processes {
             .spawn()
             .expect("a shell is on every system");
         let mut lines = BufReader::new(guard.stdout.take().expect("a pipe")).lines();
-        let port = within("chromedriver", async {
-            while let Some(line) = lines.next_line().await.expect("a pipe") {
-                let port = line.strip_prefix("ChromeDriver was started successfully on port ");
-                if let Some(port) = port.and_then(|port| port.trim_end_matches('.').parse().ok()) {
-                    return port;
-                }
+        let mut said = String::new();
+        while let Some(line) = lines.next_line().await.expect("a pipe") {
+            let port = line.strip_prefix("ChromeDriver was started successfully on port ");
+            if let Some(port) = port.and_then(|port| port.trim_end_matches('.').parse().ok()) {
+                // The pipe stays open for what chromedriver prints later.
+                tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+                return Ok(Self { guard, port, profile });
             }
-            panic!("chromedriver did not start: `cargo xtask ci page` installs it");
-        })
-        .await;
-        Self { guard, port, profile }
+            said.push_str(&line);
+            said.push('\n');
+        }
+        Err(said)
     }
 
     /// The URL of chromedriver.

@@ -188,7 +188,8 @@ pub(super) async fn stream(
     response
 }
 
-/// Reads the rows after the present end of the audit while there is a viewer; `ready` is told when that end is known.
+/// Reads the rows after the present end of the audit while there is a viewer; `ready` receives a message when that end is
+/// known.
 async fn read(parts: Arc<Parts>, ready: oneshot::Sender<()>) {
     let dir = parts.admin.relay.config.load().store_dir.clone();
     let of = dir.clone();

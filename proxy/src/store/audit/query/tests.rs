@@ -130,7 +130,7 @@ fn changes_are_seen_across_months() {
     let dir = written(Identifiers::Plain);
     let mut seen = Vec::new();
     let filter = Filter { card: Some(card(4)), ..Filter::default() };
-    changes(dir.path(), &filter, |change| {
+    changes(dir.path(), &filter, None, |change| {
         seen.push(change);
         ControlFlow::Continue(())
     })
@@ -139,7 +139,7 @@ fn changes_are_seen_across_months() {
     assert_eq!(seen.len(), 1);
     assert_eq!(seen[0][..4], [text("14765000004"), text("msisdn"), text("00"), text("02")]);
     let mut all = 0;
-    changes(dir.path(), &Filter::default(), |_| {
+    changes(dir.path(), &Filter::default(), None, |_| {
         all += 1;
         ControlFlow::Continue(())
     })
