@@ -169,6 +169,9 @@ mod tests {
         let config = json(&blob(&manifest["config"]));
         assert_eq!(config["architecture"], "arm64");
         assert_eq!(config["config"]["User"], "65532:65532");
+        let health = &config["config"]["Healthcheck"]["Test"];
+        let command = ["CMD", "/cmiot-proxy", "health", "--config", "/etc/cmiot-proxy/cmiot-proxy.toml"];
+        assert_eq!(*health, json!(command));
         let mut layer = Vec::new();
         let compressed = blob(&manifest["layers"][0]);
         flate2::read::GzDecoder::new(&*compressed).read_to_end(&mut layer).unwrap();

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tar::{Builder, EntryType, Header};
 
-use super::contents::{Kind, gzip};
+use super::contents::{Entry, Kind, gzip};
 use super::{NAME, Package};
 use crate::run::root;
 
@@ -72,29 +72,78 @@ pub(crate) fn plain(out: &Path, folder: &str, files: &[(&str, Vec<u8>)]) -> Resu
     fs::write(out, gzip(&tar.finish()?)?).with_context(|| out.display().to_string())
 }
 
+/// The path of a file below the folder of the `.tar.gz`. `None` for a file of Debian's own.
+fn path_of(file: &Entry) -> Result<Option<String>> {
+    let name = file.path.rsplit('/').next().unwrap_or_default();
+    let document = || {
+        let document = file.path.split_once(&format!("/doc/{NAME}/"));
+        document.map(|(_, path)| path).with_context(|| format!("{} is not below /doc/{NAME}/", file.path))
+    };
+    Ok(Some(match file.kind {
+        Kind::Program | Kind::Configuration | Kind::Licence => name.to_owned(),
+        Kind::Unit if file.path.contains("/systemd/") => format!("systemd/{name}"),
+        Kind::Unit if file.path.contains("/sysusers.d/") => format!("sysusers.d/{name}"),
+        Kind::Unit => format!("tmpfiles.d/{name}"),
+        Kind::Manual => format!("man/{name}"),
+        Kind::Completion => format!("completions/{name}"),
+        Kind::Documentation => match document()?.strip_prefix("examples/") {
+            Some(drop_in) if drop_in.ends_with(".conf") => format!("systemd/{NAME}.service.d/{drop_in}"),
+            Some(example) => example.to_owned(),
+            None => document()?.to_owned(),
+        },
+        Kind::Debian => return Ok(None),
+    }))
+}
+
 /// One folder: the executable, the configuration, units, manual pages, completions, licences and documents.
 pub(super) fn write(package: &Package, out: &Path) -> Result<()> {
     let folder = format!("{NAME}-{}-{}-linux", package.version, package.executable.arch.rpm());
     let mut tar = Tar::new(package.time);
     for file in &package.files {
-        let name = file.path.rsplit('/').next().unwrap_or_default();
-        let place = match file.kind {
-            Kind::Program | Kind::Configuration | Kind::Licence => name.to_owned(),
-            Kind::Unit if file.path.contains("/systemd/") => format!("systemd/{name}"),
-            Kind::Unit if file.path.contains("/sysusers.d/") => format!("sysusers.d/{name}"),
-            Kind::Unit => format!("tmpfiles.d/{name}"),
-            Kind::Manual => format!("man/{name}"),
-            Kind::Completion => format!("completions/{name}"),
-            Kind::Documentation => match file.path.split_once("/examples/") {
-                Some((_, example)) => format!("systemd/{NAME}.service.d/{example}"),
-                None => file.path.split_once(&format!("/doc/{NAME}/")).context("a document")?.1.to_owned(),
-            },
-            Kind::Debian => continue,
-        };
-        tar.file(&format!("{folder}/{place}"), file.mode, &file.content)?;
+        if let Some(path) = path_of(file)? {
+            tar.file(&format!("{folder}/{path}"), file.mode, &file.content)?;
+        }
     }
     let compose = root().join("packaging/compose.yaml");
     let compose = fs::read(&compose).with_context(|| compose.display().to_string())?;
     tar.file(&format!("{folder}/compose.yaml"), 0o644, &compose)?;
     fs::write(out, gzip(&tar.finish()?)?).with_context(|| out.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_file_has_its_folder() {
+        let path = |path: &str, kind| {
+            path_of(&Entry { path: path.to_owned(), mode: 0o644, content: Vec::new(), kind }).unwrap()
+        };
+        let doc = "/usr/share/doc/cmiot-proxy";
+        for (installed, kind, expected) in [
+            ("/usr/bin/cmiot-proxy", Kind::Program, "cmiot-proxy"),
+            ("/etc/cmiot-proxy/cmiot-proxy.toml", Kind::Configuration, "cmiot-proxy.toml"),
+            ("/usr/lib/systemd/system/cmiot-proxy.socket", Kind::Unit, "systemd/cmiot-proxy.socket"),
+            ("/usr/lib/sysusers.d/cmiot-proxy.conf", Kind::Unit, "sysusers.d/cmiot-proxy.conf"),
+            ("/usr/lib/tmpfiles.d/cmiot-proxy.conf", Kind::Unit, "tmpfiles.d/cmiot-proxy.conf"),
+            ("/usr/share/man/man1/cmiot-proxy.1.gz", Kind::Manual, "man/cmiot-proxy.1.gz"),
+            ("/usr/share/zsh/site-functions/_cmiot-proxy", Kind::Completion, "completions/_cmiot-proxy"),
+            (&format!("{doc}/third-party-notices.txt"), Kind::Licence, "third-party-notices.txt"),
+            (&format!("{doc}/docs/fleet.md"), Kind::Documentation, "docs/fleet.md"),
+            (
+                &format!("{doc}/examples/audit-group.conf"),
+                Kind::Documentation,
+                "systemd/cmiot-proxy.service.d/audit-group.conf",
+            ),
+            (&format!("{doc}/examples/prometheus/rules.yml"), Kind::Documentation, "prometheus/rules.yml"),
+            (
+                &format!("{doc}/examples/grafana/dashboard.json"),
+                Kind::Documentation,
+                "grafana/dashboard.json",
+            ),
+        ] {
+            assert_eq!(path(installed, kind).as_deref(), Some(expected), "{installed}");
+        }
+        assert_eq!(path(&format!("{doc}/copyright"), Kind::Debian), None);
+    }
 }
