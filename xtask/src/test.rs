@@ -56,20 +56,18 @@ pub(crate) fn run() -> Result<Tally> {
     Run::cargo("build --workspace").run()?;
     // The tests build these themselves, but none should be slow for having been the first.
     firmware::build_gateways()?;
-    let (summary, tests) = tests(nextest, "--workspace")?;
+    let (summary, tests) = tests(nextest, &["--workspace"])?;
     let examples = documented_examples()?;
     Ok(Tally { summaries: vec![summary], counts: tests.plus(examples) })
 }
 
-/// Installs PostgreSQL, then runs and counts the tests that need it. `proxy/Cargo.toml` excludes them from other runs. With
-/// the features of the whole workspace, so that nothing is compiled that [`run`] has compiled with them.
+/// Installs PostgreSQL, then runs and counts the tests that need it. `proxy/Cargo.toml` excludes them from other runs.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) fn fleet() -> Result<Tally> {
     tools::postgres()?;
-    let (summary, counts) = tests(tools::NEXTEST.ready()?, "--workspace --test fleet")?;
-    Ok(Tally { summaries: vec![summary], counts })
+    tests_of("fleet")
 }
 
 /// Installs a browser, then runs and counts the tests that need it. `proxy/Cargo.toml` excludes them from other runs.
@@ -78,8 +76,7 @@ pub(crate) fn fleet() -> Result<Tally> {
 /// As [`run`].
 pub(crate) fn page() -> Result<Tally> {
     tools::browser()?;
-    let (summary, counts) = tests(tools::NEXTEST.ready()?, "--workspace --test page")?;
-    Ok(Tally { summaries: vec![summary], counts })
+    tests_of("page")
 }
 
 impl Counts {
@@ -115,18 +112,28 @@ impl Tally {
     }
 }
 
+/// Runs and counts the tests of a binary that [`run`] leaves out. Cargo selects it with all the others, which are not run:
+/// with another selection, dependencies have other features and are compiled again.
+fn tests_of(binary: &str) -> Result<Tally> {
+    // Those of the other binaries count as skipped; no test of this one can be, as ignored ones are run.
+    let only = format!("binary(={binary})");
+    let all = ["--workspace", "--lib", "--bins", "--examples", "--test", "*"];
+    let which = [&all[..], &["--run-ignored", "all", "-E", &only]].concat();
+    let (summary, counts) = tests(tools::NEXTEST.ready()?, &which)?;
+    let (summary, _) = summary.rsplit_once(", ").context("nextest's closing line has no skipped tests")?;
+    Ok(Tally { summaries: vec![summary.to_owned()], counts: Counts { skipped: 0, ..counts } })
+}
+
 /// The tests that cargo finds with these arguments.
-fn tests(nextest: Run, which: &str) -> Result<(String, Counts)> {
+fn tests(nextest: Run, which: &[&str]) -> Result<(String, Counts)> {
     let mut found = None;
     // Nextest reports on standard error; colours would hide the counts.
-    let status = nextest.args(["run"]).args(which.split(' ')).args(["--color", "never"]).run_reading(
-        Stream::Stderr,
-        |line| {
+    let status =
+        nextest.args(["run"]).args(which).args(["--color", "never"]).run_reading(Stream::Stderr, |line| {
             if let Some(counts) = nextest_counts(line) {
                 found = Some((line.to_owned(), counts));
             }
-        },
-    )?;
+        })?;
     let (summary, counts) = found.with_context(|| format!("no test was run ({status})"))?;
     ensure!(status.success() || counts.failed > 0, "nextest failed, but counted no failed test ({status})");
     Ok((summary, counts))
