@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
+use cmiot_simulator::Rule;
+
 use crate::support::{
-    ICCID, IMSI, MSISDN, Output, Proxy, Setup, card_number, carrier, eventually, run, write_config,
+    ICCID, IMSI, MSISDN, Output, Proxy, Receiver, Reply, Setup, WEBHOOK_SECRET, card_number, carrier,
+    eventually, run, write_config, write_secret,
 };
 
 async fn command(proxy: &Proxy, arguments: &[&str]) -> Output {
@@ -53,6 +56,57 @@ async fn after_a_restore_no_transid_is_repeated_and_no_request_answered_again() 
     proxy.get(&before).await.assert_refusal_for("7", "used before");
     let verify = ["audit", "verify", "--dir", data.to_str().unwrap()];
     run(Path::new("/"), &verify, &[]).await.success();
+}
+
+#[tokio::test]
+async fn after_a_restore_webhooks_begin_at_the_end_of_the_restored_audit() {
+    let (carrier, failing, rejecting) = (carrier().await, Receiver::start().await, Receiver::start().await);
+    failing.reply_always(Reply::Status(503));
+    rejecting.reply_always(Reply::Status(503));
+    let table = |name: &str, receiver: &Receiver, more: &str| {
+        format!(
+            "name = \"{name}\"\nurl = \"{}\"\nsecret_file = \"secret\"\nevents = [\"status\"]\n{more}",
+            receiver.url()
+        )
+    };
+    let setup = Setup::with_carrier(&carrier)
+        .set("cache.max_age_floor", "0s")
+        .add("webhook", &table("behind", &failing, ""))
+        .add("webhook", &table("given-up", &rejecting, "give_up_after = \"1ms\""));
+    let folder = tempfile::tempdir().unwrap();
+    write_secret(&folder.path().join("secret"), WEBHOOK_SECRET);
+    let mut proxy = Proxy::start_in(folder, setup).await;
+    let change = async |proxy: &Proxy, status: &str| {
+        carrier.set_rules([Rule::any().status(status)]);
+        let response = proxy.get_with(&proxy.sign(&MSISDN), "Cache-Control: no-cache\r\n").await;
+        assert_eq!(response.code(), "0", "{}", response.text());
+    };
+    for status in ["00", "02"] {
+        change(&proxy, status).await;
+    }
+    let letter = rejecting.wait_for(1).await[0].id().to_owned();
+    failing.wait_for(1).await;
+    let status = async |proxy: &Proxy| command(proxy, &["webhook", "status", "--wide"]).await.success().out;
+    eventually("a dead letter", async || status(&proxy).await.contains(&letter).then_some(())).await;
+
+    let to = tempfile::tempdir().unwrap();
+    let copy = to.path().join("copy");
+    command(&proxy, &["backup", copy.to_str().unwrap()]).await.success();
+    proxy.kill9().await;
+    std::fs::remove_dir_all(proxy.data()).unwrap();
+    command(&proxy, &["restore", copy.to_str().unwrap()]).await.success();
+    failing.reply_always(Reply::Status(200));
+    let earlier = failing.received().len();
+    proxy.start_again().await;
+    assert!(!status(&proxy).await.contains(&letter), "{}", status(&proxy).await);
+    let data = proxy.data();
+    let acknowledge = ["audit", "acknowledge", "--dir", data.to_str().unwrap()];
+    run(Path::new("/"), &acknowledge, &[]).await.success();
+    eventually("a lookup", || async { (proxy.look_up(&IMSI).await.code() == "0").then_some(()) }).await;
+    change(&proxy, "04").await;
+    let sent = failing.wait_for(earlier + 1).await[earlier].json();
+    assert_eq!((&sent["data"]["from"], &sent["data"]["to"]), (&"02".into(), &"04".into()), "{sent}");
+    proxy.stop().await;
 }
 
 #[tokio::test]

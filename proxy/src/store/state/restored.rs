@@ -10,8 +10,8 @@ impl StateStore {
     /// Starts a new lap of every sequence, and every later sequence, above `floor` and above every stamp that the state
     /// knows. `floor` must be above every stamp that was used since the backup; in seconds since 1970. `age` is the time
     /// since the backup in seconds: the state can be ahead of the clock, and a second restore of the same backup must start
-    /// above the first. The webhooks begin at the end of the restored audit, without earlier conditions. Returns the floor that applies. Blocks until
-    /// it is on the disk.
+    /// above the first. The webhooks begin at the end of the restored audit, without earlier conditions and dead letters.
+    /// Returns the floor that applies. Blocks until it is on the disk.
     ///
     /// # Errors
     /// When it was not committed.
@@ -37,6 +37,8 @@ impl StateStore {
                 })
                 // The events behind these positions were delivered after the backup, or are not in the restored audit.
                 .and_then(|_| raising.execute("DELETE FROM webhook", []))
+                // Their rows were given to other records after the restore.
+                .and_then(|_| raising.execute("DELETE FROM dead_letter", []))
                 // With a condition from before the backup, the next start of the same one would not be noted.
                 .and_then(|_| raising.execute("DELETE FROM condition", []))
                 // Reserves that may have been spent after the backup.
