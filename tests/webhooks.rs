@@ -386,6 +386,34 @@ async fn breakers_and_alarms_are_messages_when_they_begin_and_when_they_end() {
 }
 
 #[tokio::test]
+async fn an_alarm_whose_severity_changes_is_raised_again() {
+    let (carrier, receiver, pki) = (carrier().await, Receiver::start().await, Pki::new());
+    let (folder, setup) = setup(&carrier).tls(&pki, "gateway", "gw.example");
+    write_secret(&folder.path().join("secret"), &format!("{WEBHOOK_SECRET}\n"));
+    let table = webhook("desk", &receiver.url(), "[\"alarm\"]", "");
+    let proxy = Proxy::start_in(folder, setup.add("webhook", &table)).await;
+    let folder = proxy.config().parent().unwrap().to_owned();
+    let day = Duration::from_secs(86_400);
+    for (count, (pem, key), kind, severity) in [
+        (1, Pki::expiring("gw.example", day), "alarm.raised", "warning"),
+        (2, Pki::expired("gw.example"), "alarm.raised", "error"),
+        (3, Pki::expiring("gw.example", 365 * day), "alarm.ended", "error"),
+    ] {
+        write_secret(&folder.join("cert.pem"), &pem);
+        write_secret(&folder.join("key.pem"), &key);
+        proxy.signal("HUP").await;
+        let message = receiver.wait_for(count).await[count - 1].json();
+        let data = &message["data"];
+        assert_eq!(
+            (&message["type"], &data["alarm"], &data["severity"]),
+            (&kind.into(), &"certificate".into(), &severity.into()),
+            "{message}"
+        );
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_webhook_that_is_added_by_a_reload_begins_there() {
     let (carrier, receiver) = (carrier().await, Receiver::start().await);
     let without = setup(&carrier);

@@ -1,8 +1,9 @@
 //! TLS certificates: a private root and the certificates that it issues.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -29,18 +30,29 @@ impl Pki {
         name: &str,
     ) -> (CertificateDer<'static>, PrivateKeyDer<'static>, String, String) {
         let key = KeyPair::generate().unwrap();
-        let certificate =
-            CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.root).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        // With the subject of the root, OpenSSL would take it for a root.
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = params.signed_by(&key, &self.root).unwrap();
         let (pem, key_pem) = (certificate.pem(), key.serialize_pem());
         (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap(), pem, key_pem)
     }
 
     /// A self-signed certificate that expired on 2020-01-01 UTC, and its key, in PEM.
     pub(crate) fn expired(name: &str) -> (String, String) {
+        Self::self_signed(name, |params| params.not_after = rcgen::date_time_ymd(2020, 1, 1))
+    }
+
+    /// A self-signed certificate that expires after this time, and its key, in PEM.
+    pub(crate) fn expiring(name: &str, after: Duration) -> (String, String) {
+        Self::self_signed(name, |params| params.not_after = (SystemTime::now() + after).into())
+    }
+
+    fn self_signed(name: &str, change: impl FnOnce(&mut CertificateParams)) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_before = rcgen::date_time_ymd(2019, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        change(&mut params);
         (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
     }
 

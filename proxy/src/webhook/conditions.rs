@@ -58,11 +58,11 @@ impl Conditions {
         Ok(Self { relay, store, noted, inherited, since })
     }
 
-    /// Notes the conditions that started or ended. A note that cannot be written is written the next time.
+    /// Notes the conditions that started or ended, and alarms of another severity than noted. A note that cannot be written is written the next time.
     pub(super) async fn note_changes(&mut self) {
         let holding = self.holding(&self.relay.config.load());
         for (name, &Holding { what, ref fields }) in &holding {
-            if !self.noted.contains_key(name) {
+            if !self.noted.get(name).is_some_and(|noted| severity_of(noted) == fields["severity"]) {
                 let state = if what == ALARM { "raised" } else { "opened" };
                 self.note(name, what, fields.clone(), state).await;
             }
@@ -122,6 +122,13 @@ impl Conditions {
             false => self.noted.remove(name),
         };
     }
+}
+
+/// The severity in the detail of a note; null for a breaker, which has none.
+fn severity_of(detail: &str) -> serde_json::Value {
+    serde_json::from_str(detail)
+        .map(|mut detail: serde_json::Value| detail["severity"].take())
+        .unwrap_or_default()
 }
 
 /// The name of a breaker that is not closed, and the fields of its notes. A subscription concerns one operation, so the
