@@ -6,8 +6,8 @@ use cmiot_simulator::{Gate, Rule};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
-use crate::harness::{Mode, Node, Nodes, Partition, config_in, fleet_setup, folder_of};
-use crate::support::{MSISDN, NORMAL, Proxy, eventually, run, segments, within, write_config};
+use crate::harness::{Mode, Node, Nodes, Partition, Postgres, config_in, fleet_setup, folder_of};
+use crate::support::{MSISDN, NORMAL, Proxy, carrier, eventually, run, segments, within, write_config};
 
 /// The lives that are renewed.
 const LIVES: &str = "SELECT count(*) FROM fleet.life WHERE NOT gone AND until > fleet.now()";
@@ -70,6 +70,9 @@ async fn a_node_has_one_life_from_its_start_until_its_drain() {
     assert_eq!(nodes.server.value(LIVES).await, "1");
     let beats = "SELECT beats FROM fleet.life WHERE node = 1 AND beats >= 2 AND NOT gone";
     eventually("heartbeats", async || nodes.server.sql(beats).await.pop()).await;
+    // The lead of a node that dies is free after the rest of its lease.
+    let lease = "SELECT until - fleet.now() <= interval '6 seconds' FROM fleet.life WHERE node = 1";
+    assert_eq!(nodes.server.value(lease).await, "t");
     let metrics = nodes[0].metrics().await;
     assert_eq!(metrics.value("cmiot_fleet_alone", []), Some(0.0));
     assert!(metrics.value("cmiot_fleet_last_heartbeat_timestamp_seconds", []).unwrap() > 1_700_000_000.0);
@@ -105,6 +108,83 @@ async fn a_released_number_is_free_for_another_store() {
     let _other = Proxy::start_in(folder_of(&setup), setup).await;
     assert_eq!(nodes.server.value(LIVES).await, "1");
     nodes[0].command(&["serve"]).await.failed(1, ["belongs to another store"]);
+}
+
+#[tokio::test]
+async fn the_number_of_a_running_node_is_not_freed() {
+    let nodes = Nodes::start(1).await;
+    wait_for_member(&nodes[0]).await;
+    nodes[0].command(&["fleet", "release-node", "1"]).await.failed(1, ["node 1 runs: stop it first"]);
+    nodes[0].command(&["fleet", "release-node", "2"]).await.failed(1, ["no store has the number 2"]);
+    assert_eq!(nodes.server.value("SELECT count(*) FROM fleet.node").await, "1");
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_create_the_schema_gets_the_sql_of_it() {
+    let server = Postgres::start().await;
+    let partition = Partition::to(&server);
+    let folder = folder_of(&fleet_setup(&carrier().await, &partition, 1, 1));
+    let config = config_in(&folder);
+    let fleet = async |words: &[&str]| {
+        let arguments = [&["fleet"], words, &["--config", config.to_str().unwrap()]].concat();
+        run(folder.path(), &arguments, &[]).await
+    };
+    let printed = fleet(&["migrate"]).await;
+    let printed = printed.failed(1, ["may not change the schema"]);
+    assert!(printed.out.contains("CREATE SCHEMA IF NOT EXISTS fleet"), "{printed:?}");
+    fleet(&["status"]).await.failed(1, ["run `cmiot-proxy fleet migrate` first"]);
+    // The printed statements are what an owner has to run.
+    let owner = server.try_client("cmiot_owner").await.unwrap();
+    owner.batch_execute(&printed.out).await.unwrap();
+    fleet(&["status"]).await.success();
+    fleet(&["migrate"]).await.success();
+}
+
+#[tokio::test]
+async fn two_migrations_at_once_are_one() {
+    let server = Postgres::start().await;
+    let partition = Partition::to(&server);
+    let folder = folder_of(&fleet_setup(&carrier().await, &partition, 1, 1));
+    let config = config_in(&folder);
+    let arguments = ["fleet", "migrate", "--user", "cmiot_owner", "--config", config.to_str().unwrap()];
+    let both = tokio::join!(run(folder.path(), &arguments, &[]), run(folder.path(), &arguments, &[]));
+    let said = [both.0.success().out, both.1.success().out];
+    assert_eq!(said.iter().filter(|one| one.contains("(was 0)")).count(), 1, "{said:?}");
+    assert_eq!(said.iter().filter(|one| one.contains("already")).count(), 1, "{said:?}");
+}
+
+#[tokio::test]
+async fn check_live_names_what_a_node_cannot_work_with() {
+    let nodes = Nodes::start(1).await;
+    wait_for_member(&nodes[0]).await;
+    let check = async || nodes[0].command(&["check", "--live"]).await;
+    let fine = check().await.success();
+    assert!(fine.out.contains("fleet: PostgreSQL "), "{fine:?}");
+    for (change, undo, said) in [
+        (
+            "REVOKE USAGE ON SEQUENCE fleet.fence FROM cmiot_node",
+            "GRANT USAGE ON SEQUENCE fleet.fence TO cmiot_node",
+            "lacks rights: fleet.fence (USAGE)",
+        ),
+        (
+            "REVOKE EXECUTE ON FUNCTION audit.head_at FROM cmiot_node",
+            "GRANT EXECUTE ON FUNCTION audit.head_at TO cmiot_node",
+            "lacks rights: audit.head_at (EXECUTE)",
+        ),
+        (
+            "UPDATE fleet.about SET version = version + 7, oldest = oldest + 7",
+            "UPDATE fleet.about SET version = version - 7, oldest = oldest - 7",
+            "this executable needs schema",
+        ),
+    ] {
+        nodes.server.sql(change).await;
+        let checked = check().await;
+        assert!(checked.failed(1, []).out.contains(said), "{said}");
+        nodes.server.sql(undo).await;
+    }
+    check().await.success();
+    nodes[0].partition.set(Mode::Refuse);
+    assert!(check().await.failed(1, []).out.contains("fleet: "));
 }
 
 #[tokio::test]
@@ -234,7 +314,7 @@ async fn a_database_that_lost_commits_is_noticed() {
         })
         .await;
         wait_for_member(&nodes[0]).await;
-        assert_eq!(notes(&nodes[0], "fleet-lost"), ["node=1"]);
+        eventually("the note", async || (notes(&nodes[0], "fleet-lost") == ["node=1"]).then_some(())).await;
     }
 }
 

@@ -163,7 +163,8 @@ async fn a_role_without_a_right_is_named_and_an_alarm_until_it_has_it() {
     let nodes = start(1, "calls").await;
     wait_for_copy(&nodes, 0).await;
     nodes.server.sql("REVOKE INSERT ON audit.call FROM cmiot_node").await;
-    nodes[0].command(&["check", "--live"]).await.failed(1, []);
+    let checked = nodes[0].command(&["check", "--live"]).await;
+    assert!(checked.failed(1, []).out.contains("lacks rights: audit.call (INSERT)"));
     work(&nodes, 0, 0).await;
     let ready = async |has: bool| {
         let text = nodes[0].admin("/ready", "").await.text().to_owned();

@@ -17,8 +17,7 @@ use crate::support::{Setup, write_secret};
 /// Creates the tables of a fleet, as their owner, with the rights of the role of the nodes.
 pub(crate) async fn create_tables(server: &Postgres) {
     let mut owner = server.try_client("cmiot_owner").await.expect("a role of the template");
-    migrate::migrate(&mut owner).await.expect("an empty database");
-    owner.batch_execute("SELECT fleet.grant_node('cmiot_node')").await.expect("the role of the nodes");
+    migrate::migrate(&mut owner, "cmiot_node").await.expect("an empty database");
 }
 
 /// The checked configuration of a node in a fleet of three, with a key of the fleet in `folder`, after a change by

@@ -1,6 +1,7 @@
 //! The schema of the fleet's database: `migrations/fleet/NNNN_name.sql`, applied by an operator's command only.
 //!
-//! Each step is applied in one transaction under an advisory lock, with its number in `fleet.about`. Nodes never migrate.
+//! Each step is applied in one transaction, with its number in `fleet.about`; an advisory lock covers all steps. Nodes never
+//! migrate.
 
 use tokio_postgres::{Client, Error};
 
@@ -37,24 +38,31 @@ pub fn sql_after(version: i32) -> String {
         .collect()
 }
 
-/// Applies the steps that are missing, and returns the versions before and after.
+/// Applies the steps that are missing, and grants the role of the nodes its rights; returns the versions before and after.
+/// Another migration waits meanwhile.
 ///
 /// # Errors
 /// When the role may not change the schema, or the server fails; nothing of the failed step is applied.
-pub async fn migrate(client: &mut Client) -> Result<(i32, i32), Error> {
+pub async fn migrate(client: &mut Client, node_role: &str) -> Result<(i32, i32), Error> {
+    // In place of the limits of a request.
+    client.batch_execute("SET statement_timeout = 0; SET lock_timeout = '60s'").await?;
+    client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
+    let result = apply(client, node_role).await;
+    // The lock ends with the session, too.
+    client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
+    result
+}
+
+async fn apply(client: &mut Client, node_role: &str) -> Result<(i32, i32), Error> {
     let before = applied(client).await?;
-    for (index, migration) in MIGRATIONS.iter().enumerate() {
-        let number = i32::try_from(index + 1).unwrap_or(i32::MAX); // as in `version`
+    for (number, migration) in (1_i32..).zip(MIGRATIONS).filter(|(number, _)| *number > before) {
         let transaction = client.transaction().await?;
-        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
-        if applied(&transaction).await? >= number {
-            continue;
-        }
         transaction.batch_execute(migration.sql).await?;
         transaction.execute("UPDATE fleet.about SET version = $1", &[&number]).await?;
         transaction.commit().await?;
     }
-    Ok((before, applied(client).await?.max(before)))
+    client.execute("SELECT fleet.grant_node($1)", &[&node_role]).await?;
+    Ok((before, before.max(version())))
 }
 
 /// The number of steps that were applied; zero without the schema.
@@ -62,8 +70,11 @@ pub async fn migrate(client: &mut Client) -> Result<(i32, i32), Error> {
 /// # Errors
 /// When the server fails.
 pub async fn applied(client: &impl tokio_postgres::GenericClient) -> Result<i32, Error> {
-    let exists = client.query_one("SELECT to_regclass('fleet.about') IS NOT NULL", &[]).await?;
-    if !exists.get::<_, bool>(0) {
+    // Not by to_regclass: its answer is from the caches of the session, which may not know yet what another migration has
+    // committed while this one waited for the lock.
+    const EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
+                                         WHERE s.nspname = 'fleet' AND c.relname = 'about')";
+    if !client.query_one(EXISTS, &[]).await?.get::<_, bool>(0) {
         return Ok(0);
     }
     Ok(client.query_one("SELECT version FROM fleet.about", &[]).await?.get(0))

@@ -145,9 +145,7 @@ impl Session {
     /// [`OperateError`]; nothing of a failed step is applied.
     pub async fn migrate(&mut self, node_role: &str) -> Result<(i32, i32), OperateError> {
         let client: &mut Client = &mut self.0.client;
-        let versions = migrate::migrate(client).await?;
-        client.execute("SELECT fleet.grant_node($1)", &[&node_role]).await?;
-        Ok(versions)
+        Ok(migrate::migrate(client, node_role).await?)
     }
 
     /// The version of the schema; zero without one.
@@ -281,8 +279,8 @@ impl Session {
         Ok(row.get::<_, f64>(0) - unix)
     }
 
-    /// The tables of the fleet, with the rights on them that a node needs and this role lacks, such as
-    /// "fleet.answer (INSERT)".
+    /// The tables, sequences and functions of the fleet, with the rights on them that a node needs and this role lacks, such
+    /// as "fleet.answer (INSERT)".
     ///
     /// # Errors
     /// [`OperateError`].
@@ -305,6 +303,19 @@ impl Session {
                    ON p.what IN (c.relkind::text, c.relname)
                  WHERE NOT c.relispartition AND c.relname <> 'dropped' AND NOT (c.relname = 'chain' AND p.wanted = 'INSERT')
                    AND NOT has_table_privilege(c.oid, p.wanted)
+                 UNION ALL
+                 SELECT format('fleet.%s (USAGE)', c.relname)
+                 FROM pg_class c
+                 JOIN pg_namespace s ON s.oid = c.relnamespace AND s.nspname = 'fleet'
+                 -- CASE, since the function fails for what is no sequence.
+                 WHERE CASE WHEN c.relkind = 'S' THEN NOT has_sequence_privilege(c.oid, 'USAGE') END
+                 UNION ALL
+                 SELECT format('%s.%s (EXECUTE)', s.nspname, f.proname)
+                 FROM pg_proc f
+                 JOIN pg_namespace s ON s.oid = f.pronamespace
+                 WHERE (s.nspname = 'fleet' AND NOT f.proname LIKE 'grant%'
+                        OR s.nspname = 'audit' AND f.proname IN ('add_month', 'begin_chain', 'advance', 'head_at'))
+                   AND NOT has_function_privilege(f.oid, 'EXECUTE')
                  ORDER BY 1",
                 &[],
             )
