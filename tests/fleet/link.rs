@@ -8,7 +8,7 @@ use std::time::Duration;
 use cmiot_proxy::store::fleet::{Link, LinkError};
 use tokio::task::JoinSet;
 
-use crate::harness::{Mode, Partition, Postgres, lift_time_limits, link_of, own_address};
+use crate::harness::{Mode, Partition, Postgres, create_tables, lift_time_limits, link_of, own_address};
 use crate::support::{eventually, within};
 
 /// Connections of the pool.
@@ -281,6 +281,40 @@ async fn the_server_ends_statements_too_and_shows_the_node() {
     let mut shipper = link.dedicated("shipper", Duration::from_secs(30));
     let rows = shipper.query(shown, &[], LONG).await.unwrap();
     assert_eq!([rows[0].get::<_, &str>(0), rows[0].get(1)], ["30s", "cmiot-proxy/7 shipper"]);
+    let others =
+        "SELECT current_setting('lock_timeout'), current_setting('idle_in_transaction_session_timeout')";
+    let rows = link.query(others, &[]).await.unwrap();
+    assert_eq!([rows[0].get::<_, &str>(0), rows[0].get(1)], ["500ms", "5s"]);
+    let prepared = link.query("SELECT FROM pg_prepared_statements", &[]).await.unwrap();
+    assert!(prepared.is_empty(), "PgBouncer shares a connection among sessions");
+}
+
+#[tokio::test]
+async fn a_slow_look_for_purges_neither_opens_nor_closes_the_breaker() {
+    let server = Postgres::start().await;
+    create_tables(&server).await;
+    let partition = Partition::to(&server);
+    let link = link(&partition, "10s");
+    warm(&link).await;
+    partition.set(Mode::StallResponses);
+    let slow = link.purges_after(0, Duration::from_millis(200)).await;
+    assert!(matches!(slow, Err(LinkError::TimedOut(_))) && !link.is_open(), "{slow:?}");
+    partition.set(Mode::Pass);
+    // One that was sent before the breaker opened, and succeeds afterwards.
+    lift_time_limits(&link, POOL).await;
+    let holder = server.client().await;
+    holder.batch_execute("BEGIN; LOCK fleet.purge").await.unwrap();
+    let of = Arc::clone(&link);
+    let looking = tokio::spawn(async move { of.purges_after(0, LONG).await });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    eventually("the look", async || (server.value(waits).await == "1").then_some(())).await;
+    link.trip();
+    holder.batch_execute("COMMIT").await.unwrap();
+    within("the look", looking).await.unwrap().unwrap();
+    assert!(link.is_open(), "only the heartbeat closes it");
+    assert!(matches!(link.purges_after(0, LONG).await, Err(LinkError::Away)));
+    link.probe("SELECT 1", &[], LONG).await.unwrap();
+    link.purges_after(0, LONG).await.unwrap();
 }
 
 #[tokio::test]

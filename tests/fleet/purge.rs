@@ -5,7 +5,7 @@ use cmiot_simulator::{Gate, Rule};
 use serde_json::json;
 
 use crate::harness::{Mode, Nodes};
-use crate::support::{ICCID, MSISDN, eventually, within};
+use crate::support::{ICCID, IMSI, MSISDN, eventually, within};
 
 /// A purge through a node; the status and the body of the response.
 async fn purge(nodes: &Nodes, node: usize, request: serde_json::Value) -> (u16, serde_json::Value) {
@@ -117,13 +117,59 @@ async fn a_live_node_that_does_not_answer_is_listed() {
         .await;
     let (status, body) = purge(&nodes, 0, json!({ "all": true })).await;
     assert_eq!((status, &body["fleet"]["waiting"]), (200, &json!([2])), "{body}");
+    // The command names it, too.
+    let command = nodes[0].command(&["cache", "purge", "--all", "--yes"]).await;
+    command.failed(1, ["these nodes have not applied the purge yet", "they do: 2"]);
     nodes[1].resume();
     nodes.wait_for_members(3).await;
     eventually("the purge on the paused node", async || {
         let applied = "SELECT min(applied) FROM fleet.life WHERE NOT gone AND until > fleet.now()";
-        (nodes.server.value(applied).await == "1").then_some(())
+        (nodes.server.value(applied).await == "2").then_some(())
     })
     .await;
+    nodes[0].command(&["cache", "purge", "--all", "--yes"]).await.success();
     let command = nodes[0].command(&["fleet", "status", "--format", "json"]).await.success();
-    assert!(command.out.contains("\"purge\": 1"), "{command:?}");
+    assert!(command.out.contains("\"purge\": 3"), "{command:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_was_down_during_purges_applies_all_of_them_at_its_next_start() {
+    let mut nodes = nodes().await;
+    for card in [&MSISDN, &ICCID, &IMSI] {
+        nodes[1].look_up(card).await.assert_normal();
+    }
+    nodes[1].kill9().await;
+    for card in [&MSISDN, &ICCID] {
+        let (status, body) = purge(&nodes, 0, json!({ (card.kind): card.number })).await;
+        assert_eq!(status, 200, "{body}");
+    }
+    nodes[1].start_again().await;
+    nodes[1].wait_until_shared().await;
+    let calls = nodes.carrier.count();
+    for card in [&MSISDN, &ICCID] {
+        let miss = nodes[1].look_up(card).await;
+        assert!(miss.cache().starts_with("fwd=uri-miss"), "{miss:?}");
+    }
+    assert!(nodes[1].look_up(&IMSI).await.cache().starts_with("hit"), "another card stays");
+    assert_eq!(nodes.carrier.count(), calls + 2);
+}
+
+/// A failover may lose the numbers of purges that nodes have applied: the same numbers are then given to others.
+#[tokio::test]
+async fn a_node_that_is_ahead_of_the_database_empties_its_cache() {
+    let nodes = nodes().await;
+    for _ in 0..2 {
+        let (status, body) = purge(&nodes, 0, json!({ "msisdn": MSISDN.number })).await;
+        assert_eq!((status, &body["fleet"]["waiting"]), (200, &json!([])), "{body}");
+    }
+    nodes[1].look_up(&ICCID).await.assert_normal();
+    let kept = async || nodes.server.value("SELECT count(*) FROM fleet.answer").await;
+    eventually("the answer", async || (kept().await == "1").then_some(())).await;
+    let calls = nodes.carrier.count();
+    nodes.server.sql("DELETE FROM fleet.purge; DELETE FROM fleet.answer").await;
+    eventually("a miss", async || {
+        nodes[1].look_up(&ICCID).await.assert_normal();
+        (nodes.carrier.count() > calls).then_some(())
+    })
+    .await;
 }

@@ -124,7 +124,7 @@ impl Link {
     /// # Errors
     /// [`LinkError`].
     pub async fn purges_after(&self, generation: i64, limit: Duration) -> Result<PurgePage, LinkError> {
-        let rows = self.probe(AFTER, &[(&generation, Type::INT8), (&PAGE, Type::INT8)], limit).await?;
+        let rows = self.maintain(AFTER, &[(&generation, Type::INT8), (&PAGE, Type::INT8)], limit).await?;
         let mut page = PurgePage { fleet: String::new(), last: 0, first: 0, purges: Vec::new() };
         for row in &rows {
             (page.fleet, page.last, page.first) =
@@ -148,7 +148,7 @@ impl Link {
     /// # Errors
     /// [`LinkError`].
     pub async fn report_purged(&self, life: i64, generation: i64, limit: Duration) -> Result<(), LinkError> {
-        self.probe(REPORT, &[(&life, Type::INT8), (&generation, Type::INT8)], limit).await.map(drop)
+        self.maintain(REPORT, &[(&life, Type::INT8), (&generation, Type::INT8)], limit).await.map(drop)
     }
 
     /// The nodes that have not applied this purge.
@@ -157,7 +157,7 @@ impl Link {
     /// [`LinkError`].
     pub async fn nodes_behind(&self, generation: i64, limit: Duration) -> Result<NodesBehind, LinkError> {
         let mut behind = NodesBehind::default();
-        for row in self.probe(BEHIND, &[(&generation, Type::INT8)], limit).await? {
+        for row in self.maintain(BEHIND, &[(&generation, Type::INT8)], limit).await? {
             let nodes = if row.try_get("live")? { &mut behind.live } else { &mut behind.away };
             nodes.push(row.try_get("node")?);
         }
@@ -170,7 +170,7 @@ impl Link {
     /// [`LinkError`].
     pub async fn sweep_purges(&self, age: Duration, limit: Duration) -> Result<i64, LinkError> {
         let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
-        let rows = self.probe(SWEEP, &[(&micros, Type::INT8)], limit).await?;
+        let rows = self.maintain(SWEEP, &[(&micros, Type::INT8)], limit).await?;
         Ok(rows.first().map_or(Ok(0), |row| row.try_get(0))?)
     }
 }
