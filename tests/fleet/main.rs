@@ -27,6 +27,9 @@ mod sharing;
 // The link to the database: time limits, the breaker, connections that are closed.
 mod link;
 
+// The identity of the server and of the node: TLS, password, client certificate, user of a socket.
+mod connect;
+
 // Nodes: numbers, lives, heartbeats, and the times when a node is alone.
 mod nodes;
 

@@ -350,3 +350,21 @@ async fn a_lead_whose_reply_was_lost_is_given_up() {
     nodes[1].look_up(&MSISDN).await.assert_normal();
     assert_eq!(nodes.carrier.count(), 2);
 }
+
+/// The answers of the fleet are the shared list: the cards that one node has warmed are fresh for the other.
+#[tokio::test]
+async fn two_nodes_that_warm_the_same_cards_call_once_per_card() {
+    let nodes = nodes(|setup, _| setup).await;
+    let cards: String = (0..40).map(|n| format!("{}\n", card_number(n).number)).collect();
+    let warm = async |index: usize| {
+        let file = nodes[index].config().with_file_name("cards.csv");
+        std::fs::write(&file, &cards).unwrap();
+        nodes[index].command(&["cache", "warm", "--file", file.to_str().unwrap()]).await.success()
+    };
+    let both = tokio::join!(warm(0), warm(1));
+    assert!(both.0.out.contains("40 cards") && both.1.out.contains("40 cards"), "{both:?}");
+    assert_eq!(nodes.carrier.count(), 40);
+    // A later one calls for none.
+    warm(2).await;
+    assert_eq!(nodes.carrier.count(), 40);
+}
