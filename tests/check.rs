@@ -144,6 +144,7 @@ async fn what_is_wrong_is_named_with_key_and_remedy() {
         (good().set("gateway.peers", vec!["10.0.0.0/33"]), "peers: `10.0.0.0/33` is not a network"),
         (good().set("client.0.peers", vec!["anywhere"]), "such as \"10.0.0.0/8\""),
         (good().set("admin.token_file", "nosuch.token"), "nosuch.token"),
+        (good().set("audit.bodies", "full").set("audit.identifiers", "keyed"), "write \"hash\" or \"none\""),
     ] {
         let (_, checked) = check(&setup.text(), &[]).await;
         let checked = checked.failed(1, ["proxy.toml", said]);
