@@ -96,14 +96,53 @@ async fn a_full_disk_stops_the_audit_and_the_page_says_so_with_the_remedy() {
 }
 
 #[tokio::test]
+async fn an_audit_that_takes_no_record_is_named_alone_with_the_remedy() {
+    let carrier = carrier().await;
+    for (policy, said) in [
+        ("refuse", ["Not answering: audit records cannot be written", "无法应答：审计记录无法写入"]),
+        ("answer", ["Answering without records: the audit cannot be written", "正在应答但没有记录：审计无法写入"]),
+    ] {
+        let proxy = Setup::with_carrier(&carrier).set("audit.on_failure", policy).start().await;
+        proxy.look_up(&MSISDN).await.assert_normal();
+        let mut browser = logged_in(&proxy).await;
+        let segment = rusqlite::Connection::open(proxy.audit_file()).unwrap();
+        let broken = "CREATE TRIGGER broken BEFORE INSERT ON record BEGIN SELECT RAISE(ABORT, 'broken by a test'); END";
+        segment.execute_batch(broken).unwrap();
+        let page = eventually("the trouble", || async {
+            proxy.look_up(&MSISDN).await;
+            let page = Browser::with(&proxy, browser.cookie()).text("/").await;
+            page.contains(said[0]).then_some(page)
+        })
+        .await;
+        let alone = page.matches("<li class=\"error\"><strong>").count();
+        assert!(page.contains("<strong>audit</strong>") && alone == 1, "{page}");
+        assert!(page.contains("broken by a test; remove this cause"), "{page}");
+        let chinese = proxy.admin("/", "Accept-Language: zh\r\n").await;
+        let text = chinese.text();
+        assert!(text.contains(said[1]) && text.contains("broken by a test；请排除这一原因"), "{text}");
+        segment.execute_batch("DROP TRIGGER broken").unwrap();
+        eventually("the end of the trouble", || async {
+            proxy.look_up(&MSISDN).await;
+            let page = Browser::with(&proxy, browser.cookie()).text("/").await;
+            (page.contains("Answering.") && page.contains("No condition needs you.")).then_some(())
+        })
+        .await;
+        // The rows behind the page are there again.
+        assert_eq!(browser.get("/page/audit").await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn a_clock_that_was_set_is_named_with_the_remedy() {
     let carrier = carrier().await;
     let proxy = Setup::with_carrier(&carrier).start_clocked().await;
     assert!(proxy.admin("/").await.text().contains("Answering."));
     proxy.clock.step(3_600);
-    eventually("the alarm", || async {
-        proxy.admin("/").await.text().contains("<strong>clock</strong>").then_some(())
+    let page = eventually("the alarm", || async {
+        let page = proxy.admin("/").await.text().to_owned();
+        page.contains("<strong>clock</strong>").then_some(page)
     })
     .await;
+    assert!(page.contains("check the clock (`timedatectl`, `chronyc tracking`)"), "{page}");
     proxy.stop().await;
 }
