@@ -100,7 +100,10 @@ async fn an_audit_that_takes_no_record_is_named_alone_with_the_remedy() {
     let carrier = carrier().await;
     for (policy, said) in [
         ("refuse", ["Not answering: audit records cannot be written", "无法应答：审计记录无法写入"]),
-        ("answer", ["Answering without records: the audit cannot be written", "正在应答但没有记录：审计无法写入"]),
+        (
+            "answer",
+            ["Answering without records: the audit cannot be written", "正在应答但没有记录：审计无法写入"],
+        ),
     ] {
         let proxy = Setup::with_carrier(&carrier).set("audit.on_failure", policy).start().await;
         proxy.look_up(&MSISDN).await.assert_normal();

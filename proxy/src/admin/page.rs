@@ -25,6 +25,7 @@ mod overview;
 mod refusals;
 mod rows;
 mod session;
+mod sums;
 mod texts;
 mod trends;
 mod trouble;
@@ -52,10 +53,11 @@ use crate::peer::Peer;
 use crate::store::StoreError;
 use crate::store::audit::query::Deadline;
 use card::Cards;
-use history::{History, IsListed, Snapshot};
+use history::{History, Snapshot};
 use live::Live;
 use nodes::Nodes;
 use session::Sessions;
+use sums::IsListed;
 use verify::Verification;
 
 /// The scripts and styles of this listener alone; no form to another origin; no frame around a page.

@@ -8,8 +8,9 @@ use axum::extract::{Extension, State};
 use hyper::{Response, StatusCode};
 
 use super::Parts;
-use super::history::{self, HOUR};
+use super::history;
 use super::nodes;
+use super::sums::HOUR;
 use super::trouble::{self, next_try, reason};
 use super::view::{self, View, Viewer, encoded};
 use crate::carrier::status::AccountStatus;

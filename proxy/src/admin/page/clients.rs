@@ -16,9 +16,10 @@ use serde::Deserialize;
 
 use super::Parts;
 use super::csv;
-use super::history::{self, ClientHour};
+use super::history;
 use super::moment;
 use super::nodes;
+use super::sums::ClientHour;
 use super::view::{self, View, Viewer, encoded};
 use crate::clock::Time;
 use crate::config::Config;

@@ -11,8 +11,9 @@ use serde::Deserialize;
 
 use super::Parts;
 use super::csv;
-use super::history::{self, RefusalHour};
+use super::history;
 use super::moment;
+use super::sums::RefusalHour;
 use super::view::{self, View, Viewer, encoded};
 use super::words;
 use crate::clock::Time;

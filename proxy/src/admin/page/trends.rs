@@ -1,8 +1,9 @@
 //! The charts of the overview: the last 24 hours by hour, the last 30 days by day.
 
 use super::chart::{Chart, Sample, legend_of_lines};
-use super::history::{self, HOUR, Hour, Snapshot, hour_of};
+use super::history::{self, Snapshot};
 use super::moment;
+use super::sums::{HOUR, Hour, hour_of};
 use super::texts::Texts;
 use super::view::encoded;
 use super::words;
