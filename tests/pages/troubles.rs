@@ -119,10 +119,13 @@ async fn an_audit_that_takes_no_record_is_named_alone_with_the_remedy() {
         .await;
         let alone = page.matches("<li class=\"error\"><strong>").count();
         assert!(page.contains("<strong>audit</strong>") && alone == 1, "{page}");
-        assert!(page.contains("broken by a test; remove this cause"), "{page}");
+        assert!(
+            page.contains("broken by a test; check the disk and the mount; the proxy tries again"),
+            "{page}"
+        );
         let chinese = proxy.admin("/", "Accept-Language: zh\r\n").await;
         let text = chinese.text();
-        assert!(text.contains(said[1]) && text.contains("broken by a test；请排除这一原因"), "{text}");
+        assert!(text.contains(said[1]) && text.contains("；请检查磁盘和挂载；代理会自动重试"), "{text}");
         segment.execute_batch("DROP TRIGGER broken").unwrap();
         eventually("the end of the trouble", || async {
             proxy.look_up(&MSISDN).await;

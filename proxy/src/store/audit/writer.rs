@@ -312,9 +312,9 @@ impl Writer {
                 self.shared.alarms.raise(
                     Condition::Audit,
                     text!(
-                        "audit records cannot be written: {error}; remove this cause, and the proxy writes records again without a \
-                         restart; do not remove files of [store] dir",
-                        "审计记录无法写入：{error}；请排除这一原因，之后代理无需重启即恢复写入；不要删除 [store] dir 中的文件"
+                        "audit records cannot be written: {error}; the proxy tries again by itself and needs no restart; do not \
+                         remove files of [store] dir",
+                        "审计记录无法写入：{error}；请检查磁盘和挂载；代理会自动重试，无需重启；不要删除 [store] dir 中的文件"
                     ),
                 );
                 let pause = match &self.backoff {
