@@ -118,7 +118,7 @@ impl AuditRequest {
             until: self.until.as_deref().map(time).transpose()?,
             before: self.before,
         };
-        Ok((filter::checked(filter)?, limit))
+        Ok((filter::checked(filter).map_err(|text| text.english)?, limit))
     }
 }
 

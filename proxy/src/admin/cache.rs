@@ -316,7 +316,7 @@ impl CacheRequest {
                 "parameters: a purge covers every value of them; name the card or the operation alone";
             return Err(message.to_owned().into());
         }
-        self.status.as_deref().map(filter::status).transpose()?;
+        self.status.as_deref().map(filter::status).transpose().map_err(|text| text.english)?;
         let selection = Selection {
             card: self.card()?.map(|card| admin.relay.config.load().canonical(&card)),
             group: self.group.as_deref().map(Into::into),

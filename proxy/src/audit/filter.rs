@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use cmiot_signer::{AppId, Status, Transid};
 
 use crate::clock::Time;
+use crate::language::{Text, text};
 use crate::outcome::Outcome;
 use crate::store::audit::query::Filter;
 
@@ -28,34 +29,54 @@ const STATUSES: [Status; 9] = [
 ///
 /// # Errors
 /// The field that no record can meet, and its valid values.
-pub fn checked(mut filter: Filter) -> Result<Filter, String> {
+pub fn checked(mut filter: Filter) -> Result<Filter, Text> {
     if filter.client.as_deref().is_some_and(|client| AppId::parse(client).is_err()) {
-        return Err("client: an appid has 1 to 26 letters and digits".to_owned());
+        return Err(text!(
+            "client: an appid has 1 to 26 letters and digits",
+            "client（客户端）：appid 为 1 至 26 个字母或数字"
+        ));
     }
     if filter.account.as_deref().is_some_and(str::is_empty) {
-        return Err("account: an account has a name".to_owned());
+        return Err(text!("account: an account has a name", "account（账号）：账号名不能为空"));
     }
     if let Some(peer) = &mut filter.peer {
-        *peer = address(peer)
-            .ok_or_else(|| "peer: an IPv4 or IPv6 address, or an IPv6 network with /64".to_owned())?
-            .to_string();
+        let forms = || {
+            text!(
+                "peer: an IPv4 or IPv6 address, or an IPv6 network with /64",
+                "peer（来源地址）：IPv4 或 IPv6 地址，或带 /64 的 IPv6 网络"
+            )
+        };
+        *peer = address(peer).ok_or_else(forms)?.to_string();
     }
     if filter.transid.as_deref().is_some_and(|transid| !is_word(transid, Transid::MAX_LEN)) {
-        return Err(format!("transid: 1 to {} letters and digits", Transid::MAX_LEN));
+        return Err(text!(
+            "transid: 1 to {longest} letters and digits",
+            "transid（事务编码）：1 至 {longest} 个字母或数字",
+            longest = Transid::MAX_LEN
+        ));
     }
     if filter.code.as_deref().is_some_and(|code| !is_word(code, LONGEST)) {
-        return Err(format!("code: 1 to {LONGEST} letters and digits"));
+        return Err(text!(
+            "code: 1 to {LONGEST} letters and digits",
+            "code（返回码）：1 至 {LONGEST} 个字母或数字"
+        ));
     }
     if let Some(text) = &filter.outcome
         && Outcome::ALL.iter().all(|outcome| outcome.name() != text)
     {
-        let names = Outcome::ALL.map(Outcome::name).join(", ");
-        return Err(format!("outcome: \"{}\" is invalid; valid are {names}", text.escape_debug()));
+        let (given, names) = (text.escape_debug(), Outcome::ALL.map(Outcome::name).join(", "));
+        return Err(text!(
+            "outcome: \"{given}\" is invalid; valid are {names}",
+            "outcome（结果）：“{given}”无效；有效值为 {names}"
+        ));
     }
     filter.status.as_deref().map(status).transpose()?;
     times(filter.since, filter.until)?;
     if filter.before.is_some_and(|before| before < 1) {
-        return Err("before: the number of a record, which is 1 or more".to_owned());
+        return Err(text!(
+            "before: the number of a record, which is 1 or more",
+            "before：记录的编号，不小于 1"
+        ));
     }
     Ok(filter)
 }
@@ -64,29 +85,37 @@ pub fn checked(mut filter: Filter) -> Result<Filter, String> {
 ///
 /// # Errors
 /// The codes, with their names.
-pub fn status(text: &str) -> Result<(), String> {
+pub fn status(text: &str) -> Result<(), Text> {
     let documented = STATUSES.iter().any(|status| status.code() == text);
     if documented || is_word(text, LONGEST) && text.bytes().any(|byte| byte.is_ascii_digit()) {
         return Ok(());
     }
     let codes = STATUSES.map(|status| format!("{} {}", status.code(), status.as_str())).join(", ");
-    Err(format!("status: \"{}\" is no code of STATUS; they are {codes}", text.escape_debug()))
+    let given = text.escape_debug();
+    Err(text!(
+        "status: \"{given}\" is no code of STATUS; they are {codes}",
+        "status（卡状态）：“{given}”不是 STATUS 的代码；代码有 {codes}"
+    ))
 }
 
 /// Checks that a record can be between the times: no record is older than 1970.
 ///
 /// # Errors
 /// The time that is wrong.
-pub fn times(since: Option<Time>, until: Option<Time>) -> Result<(), String> {
+pub fn times(since: Option<Time>, until: Option<Time>) -> Result<(), Text> {
     for (name, time) in [("since", since), ("until", until)] {
         if time.is_some_and(|time| time < Time::EPOCH) {
-            return Err(format!("{name}: it is before 1970, and no record is that old"));
+            return Err(text!(
+                "{name}: it is before 1970, and no record is that old",
+                "{name}：早于 1970 年，没有这样早的记录"
+            ));
         }
     }
     match (since, until) {
-        (Some(since), Some(until)) if since >= until => {
-            Err(format!("since: {since} is not before until, {until}"))
-        }
+        (Some(since), Some(until)) if since >= until => Err(text!(
+            "since: {since} is not before until, {until}",
+            "since（始于）：{since} 不早于 until（直到）{until}"
+        )),
         _ => Ok(()),
     }
 }
@@ -107,7 +136,7 @@ mod tests {
     use super::*;
 
     /// A filter with one field that `set` gives.
-    fn with(set: impl FnOnce(&mut Filter)) -> Result<Filter, String> {
+    fn with(set: impl FnOnce(&mut Filter)) -> Result<Filter, Text> {
         let mut filter = Filter::default();
         set(&mut filter);
         checked(filter)
@@ -138,8 +167,11 @@ mod tests {
             (with(|filter| filter.before = Some(0)), "before:"),
             (with(|filter| filter.before = Some(-1)), "before:"),
         ] {
-            let error = found.unwrap_err();
-            assert!(error.contains(said) && !error.contains('\x1b'), "{said}: {error}");
+            let Text { english, chinese } = found.unwrap_err();
+            assert!(english.contains(said) && !english.contains('\x1b'), "{said}: {english}");
+            let name = english.split(':').next().unwrap();
+            assert!(chinese.starts_with(name) && chinese.contains('：'), "{chinese}");
+            assert!(!chinese.contains('\x1b'), "{chinese}");
         }
     }
 
