@@ -9,7 +9,7 @@ use super::{OperateError, Session};
 pub struct Usage {
     /// The calls of today, by the appid of the account.
     pub days: Vec<DayUsage>,
-    /// The transids that the nodes have accepted within the window, most first.
+    /// The newest transids that the nodes have accepted, by client, most first.
     pub clients: Vec<ClientUsage>,
 }
 
@@ -24,6 +24,9 @@ pub struct DayUsage {
     pub reserved: i64,
 }
 
+/// The newest transids that are counted: the table can have millions.
+const NEWEST: i64 = 50_000;
+
 /// The accepted transids of a client at a node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientUsage {
@@ -36,7 +39,7 @@ pub struct ClientUsage {
 }
 
 impl Session {
-    /// Counts calls and transids; at most `most` clients. The server ends a statement after `limit`.
+    /// Counts calls, and the newest 50,000 transids; at most `most` clients. The server ends a statement after `limit`.
     ///
     /// # Errors
     /// [`OperateError`].
@@ -52,9 +55,10 @@ impl Session {
             .await?;
         let clients = client
             .query(
-                "SELECT appid, node, count(*) AS transids FROM fleet.used_transid
+                "SELECT appid, node, count(*) AS transids
+                 FROM (SELECT appid, node FROM fleet.used_transid ORDER BY number DESC LIMIT $2) AS newest
                  GROUP BY appid, node ORDER BY transids DESC, appid, node LIMIT $1",
-                &[&most],
+                &[&most, &NEWEST],
             )
             .await?;
         let day = |row: &tokio_postgres::Row| DayUsage {
