@@ -57,6 +57,23 @@ async fn a_page_without_a_session_leads_to_the_log_in_and_from_there_back() {
 }
 
 #[tokio::test]
+async fn two_proxies_at_two_ports_of_one_host_leave_each_other_logged_in() {
+    let (one, other) = (proxy().await, proxy().await);
+    assert_eq!(one.admin_address().ip(), other.admin_address().ip());
+    let mut browser = Browser::of(&one);
+    browser.log_in(&one).await;
+    let mut browser = browser.at(&other);
+    assert_eq!(browser.get("/").await.status, 303, "it has no session there");
+    browser.log_in(&other).await;
+    assert_eq!(browser.get("/").await.status, 200);
+    let mut browser = browser.at(&one);
+    assert_eq!(browser.get("/").await.status, 200, "the other log-in has not ended this session");
+    assert_eq!(browser.post("/page/logout", &[]).await.status, 303);
+    assert_eq!(browser.get("/").await.status, 303);
+    assert_eq!(browser.at(&other).get("/").await.status, 200, "nor has the log-out");
+}
+
+#[tokio::test]
 async fn a_form_of_no_session_or_of_another_origin_is_refused() {
     let proxy = proxy().await;
     let mut browser = Browser::of(&proxy);
@@ -102,7 +119,8 @@ async fn a_page_that_another_host_or_site_leads_to_is_refused() {
     let response = browser.get_as("/", "evil.example").await;
     assert_eq!(response.status, 403, "a rebound name");
     assert_eq!(browser.get_as("/page/login", "evil.example").await.status, 403);
-    assert_eq!(browser.get_as("/", "localhost").await.status, 200);
+    let localhost = format!("localhost:{}", proxy.admin_address().port());
+    assert_eq!(browser.get_as("/", &localhost).await.status, 200);
 }
 
 #[tokio::test]

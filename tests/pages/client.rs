@@ -16,6 +16,11 @@ impl Browser {
         Self { address: proxy.admin_address(), cookies: Vec::new() }
     }
 
+    /// The same browser at another proxy of its host.
+    pub(super) fn at(self, proxy: &Proxy) -> Self {
+        Self { address: proxy.admin_address(), ..self }
+    }
+
     /// A browser with the cookie of a session.
     pub(super) fn with(proxy: &Proxy, cookie: &str) -> Self {
         Self { cookies: vec![cookie.to_owned()], ..Self::of(proxy) }
@@ -116,7 +121,7 @@ impl Browser {
 
     /// The cookie of the session.
     pub(super) fn cookie(&self) -> &str {
-        self.cookies.iter().find(|cookie| cookie.starts_with("cmiot_session=")).expect("a session")
+        self.cookies.iter().find(|cookie| cookie.starts_with("cmiot_session_")).expect("a session")
     }
 
     /// Takes a cookie as a response sets it.

@@ -1,8 +1,10 @@
 //! Numbers of the pages, the rows behind them, and files.
 
+use cmiot_simulator::Rule;
+
 use super::client::Browser;
 use super::proxy;
-use crate::support::{MSISDN, Setup, card_number, carrier, eventually};
+use crate::support::{MSISDN, Setup, card_number, carrier, eventually, write_config};
 
 /// The value of a figure on a page.
 fn figure(page: &str, name: &str) -> String {
@@ -100,6 +102,99 @@ async fn tables_are_files_with_masked_cards() {
         assert_eq!(file.header("content-type"), Some("text/csv; charset=utf-8"), "{path}");
         assert!(file.text().lines().count() > 1 && !file.text().contains(MSISDN.number), "{path}");
     }
+}
+
+#[tokio::test]
+async fn what_the_overview_the_accounts_and_a_card_show_is_a_file_too() {
+    let carrier = carrier().await;
+    // A name that a spreadsheet would run.
+    let setup = Setup::with_carrier(&carrier)
+        .set("account.0.name", "=1+1")
+        .set("account.0.group", "fleet")
+        .set("account.0.calls_per_second", 5);
+    let proxy = setup.start().await;
+    proxy.look_up(&MSISDN).await.assert_normal();
+    carrier.set_rules([Rule::any().status("02")]);
+    assert_eq!(proxy.admin_post("/cache/purge", "", "{\"all\": true}").await.status, 200);
+    assert_eq!(proxy.look_up(&MSISDN).await.code(), "0");
+    let mut browser = Browser::of(&proxy);
+    browser.log_in(&proxy).await;
+    let card = browser.enter("msisdn", MSISDN.number).await;
+    for (page, link, name, head) in [
+        ("/", "/?format=csv&amp;table=hours".to_owned(), "hours.csv", "begin,hit,stale,miss,"),
+        ("/", "/?format=csv&amp;table=days".to_owned(), "days.csv", "begin,hit,stale,miss,"),
+        ("/page/accounts", "/page/accounts?format=csv".to_owned(), "accounts.csv", "account,group,state,"),
+        (&card, format!("{card}&#38;format=csv&#38;table=changes"), "changes.csv", "card,kind,from,to,"),
+        (&card, format!("{card}&#38;format=csv"), "card.csv", "id,time,client,"),
+    ] {
+        let html = browser.text(page).await;
+        assert!(html.contains(&format!("href=\"{link}\" download=\"{name}\"")), "{link}: {html}");
+        let file = browser.get(&link.replace("&amp;", "&").replace("&#38;", "&")).await;
+        assert_eq!(file.header("content-type"), Some("text/csv; charset=utf-8"), "{link}");
+        assert_eq!(
+            file.header("content-disposition"),
+            Some(&*format!("attachment; filename=\"{name}\"")),
+            "{link}"
+        );
+        let text = file.text();
+        assert!(text.starts_with(head) && text.lines().count() > 1, "{link}: {text}");
+        assert!(!text.contains(MSISDN.number) && !text.contains(",=1+1"), "{link}: {text}");
+    }
+    let hours = browser.get("/?format=csv&table=hours").await;
+    let last = hours.text().lines().last().unwrap().to_owned();
+    assert_eq!(hours.text().lines().count(), 25, "a line per hour: {}", hours.text());
+    assert!(last.contains("+08:00,0,0,2,0,0,0,0,2,0,"), "two misses, two calls: {last}");
+    let accounts = browser.get("/page/accounts?format=csv").await;
+    assert!(accounts.text().lines().nth(1).unwrap().starts_with("\"'=1+1\","), "{}", accounts.text());
+    let changes = browser.get(&format!("{card}&format=csv&table=changes")).await;
+    assert!(
+        changes.text().lines().nth(1).unwrap().starts_with("1476****176,msisdn,00,02,"),
+        "{}",
+        changes.text()
+    );
+    // A condition, which is listed with its remedy.
+    write_config(&proxy.config(), "[nonsense]\n");
+    assert_eq!(proxy.admin_post("/config/reload", "", "").await.status, 409);
+    assert!(browser.text("/").await.contains("download=\"conditions.csv\""));
+    let file = browser.get("/?format=csv&table=conditions").await;
+    assert!(file.text().lines().any(|line| line.starts_with("configuration,error,")), "{}", file.text());
+}
+
+#[tokio::test]
+async fn the_audit_is_chinese_for_a_chinese_reader_with_the_heads_of_its_tables_and_its_errors() {
+    let proxy = proxy().await;
+    proxy.look_up(&MSISDN).await.assert_normal();
+    let mut browser = Browser::of(&proxy);
+    browser.log_in(&proxy).await;
+    let zh = "Accept-Language: zh-CN\r\n";
+    for (path, head) in [
+        ("/page/audit", "<th scope=\"col\">时间</th><th scope=\"col\">客户端</th>"),
+        ("/page/audit?kind=calls", "<th scope=\"col\">时间</th><th scope=\"col\">账号</th>"),
+        ("/page/audit?kind=notes", "时间和日期均为 UTC+8。"),
+        ("/page/live", "<th scope=\"col\">延迟（毫秒）</th>"),
+    ] {
+        let page = browser.get_with(path, zh).await;
+        assert_eq!(page.status, 200, "{path}");
+        assert!(page.text().contains(head), "{path}: {}", page.text());
+        assert!(!page.text().contains("<th scope=\"col\">time</th>"), "{path}: {}", page.text());
+    }
+    let row = browser.row_ids("outcome=miss").await.remove(0);
+    let page = browser.get_with(&format!("/page/audit/row?id={row}"), zh).await;
+    assert!(page.text().contains("<dt>事务编码</dt>"), "{}", page.text());
+    for (query, said) in [
+        ("outcome=hits", "outcome（结果）：“hits”无效"),
+        ("since=yesterday", "since："),
+        ("status=normal", "不是 STATUS 的代码"),
+        ("before=x", "before：应为行的编号"),
+        ("kind=notes&client=GW0001", "这类行没有此字段"),
+        ("since=2026-01-15T12:00&until=2026-01-15T11:00", "不早于"),
+    ] {
+        let page = browser.get_with(&format!("/page/audit?{query}"), zh).await;
+        assert_eq!(page.status, 400, "{query}");
+        assert!(page.text().contains(said), "{query}: {}", page.text());
+    }
+    let english = browser.text("/page/audit").await;
+    assert!(english.contains("Times and days are those of UTC+8."), "{english}");
 }
 
 #[tokio::test]

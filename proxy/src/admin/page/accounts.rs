@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::body::Body;
-use axum::extract::{Extension, State};
+use axum::extract::{Extension, Query, State};
 use hyper::{Response, StatusCode};
+use serde::Deserialize;
 
 use super::Parts;
-use super::history;
+use super::csv;
+use super::history::{self, Snapshot};
 use super::nodes;
-use super::sums::HOUR;
+use super::sums::{HOUR, last_minute};
 use super::trouble::{self, next_try, reason};
 use super::view::{self, View, Viewer, encoded};
 use crate::carrier::status::AccountStatus;
@@ -20,6 +22,13 @@ use crate::language::{Language, text};
 /// Microseconds of a day, and the offset of its midnight.
 const DAY: i64 = 24 * HOUR;
 const ZONE: i64 = 8 * HOUR;
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct Asked {
+    /// `csv` for a file.
+    format: String,
+}
 
 #[derive(Template)]
 #[template(path = "accounts.html")]
@@ -37,7 +46,7 @@ struct Account {
     level: &'static str,
     state: String,
     day: Option<Day>,
-    per_second: Option<u32>,
+    rate: Rate,
     waiting: usize,
     breakers: Vec<Breaker>,
     password: String,
@@ -58,6 +67,13 @@ struct Day {
     reserve: Option<u64>,
 }
 
+/// The calls per second.
+struct Rate {
+    /// The mean of the last whole minute.
+    mean: String,
+    limit: Option<u32>,
+}
+
 struct Breaker {
     name: &'static str,
     operation: &'static str,
@@ -68,27 +84,68 @@ struct Breaker {
 pub(super) async fn show(
     State(parts): State<Arc<Parts>>,
     Extension(viewer): Extension<Arc<Viewer>>,
+    Query(asked): Query<Asked>,
 ) -> Response<Body> {
     let language = viewer.language;
     let now = parts.admin.relay.clock.now();
     let since = history::last_day(now);
     let snapshot = parts.history(since).await;
     let accounts = parts.admin.relay.carrier.statuses();
-    let accounts = accounts.iter().map(|status| {
-        let calls = snapshot.hours.values().filter_map(|hour| hour.calls.get(&status.account.name)).sum();
-        shown(status, calls, now, since, language)
-    });
-    view::html(
-        StatusCode::OK,
-        &Accounts {
-            accounts: accounts.collect(),
-            fleet: nodes::read(&parts, language).await,
-            view: viewer.view(),
-        },
-    )
+    let accounts: Vec<_> =
+        accounts.iter().map(|status| shown(status, &snapshot, now, since, language)).collect();
+    if asked.format == "csv" {
+        return file(&accounts);
+    }
+    let fleet = nodes::read(&parts, language).await;
+    view::html(StatusCode::OK, &Accounts { accounts, fleet, view: viewer.view() })
 }
 
-fn shown(status: &AccountStatus, calls: u64, now: Time, since: Time, language: Language) -> Account {
+/// The accounts as a file.
+fn file(accounts: &[Account]) -> Response<Body> {
+    const HEAD: [&str; 14] = [
+        "account",
+        "group",
+        "state",
+        "calls_today",
+        "calls_per_day",
+        "reserve_of_node",
+        "forecast",
+        "calls_per_second_last_minute",
+        "calls_per_second",
+        "waiting",
+        "password",
+        "calls_24h",
+        "breakers",
+        "conditions",
+    ];
+    let number = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
+    let lines = accounts.iter().map(|account| {
+        let day = account.day.as_ref();
+        let breakers = account.breakers.iter().map(|one| {
+            let parts = [one.name, one.operation, &one.reason, &one.next];
+            parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+        });
+        [
+            account.name.clone(),
+            account.group.clone(),
+            account.state.clone(),
+            number(day.map(|day| day.used)),
+            number(day.map(|day| day.limit)),
+            number(day.and_then(|day| day.reserve)),
+            day.map(|day| day.forecast.clone()).unwrap_or_default(),
+            account.rate.mean.clone(),
+            number(account.rate.limit.map(u64::from)),
+            account.waiting.to_string(),
+            account.password.clone(),
+            account.calls.to_string(),
+            breakers.collect::<Vec<_>>().join("; "),
+            account.troubles.join("; "),
+        ]
+    });
+    csv::response("accounts.csv", &HEAD, lines)
+}
+
+fn shown(status: &AccountStatus, snapshot: &Snapshot, now: Time, since: Time, language: Language) -> Account {
     let troubles: Vec<_> =
         trouble::of_account(status).iter().map(|text| text.of(language).to_owned()).collect();
     let (level, state) = match (status.is_blocked(), status.open.is_empty()) {
@@ -97,6 +154,8 @@ fn shown(status: &AccountStatus, calls: u64, now: Time, since: Time, language: L
         (false, true) => ("good", text!("makes calls", "正常调用")),
     };
     let name = status.account.name.to_string();
+    let calls = snapshot.hours.values().filter_map(|hour| hour.calls.get(&status.account.name)).sum();
+    let mean = f64::from(last_minute(&snapshot.hours, &name, now.as_micros())) / 60.0;
     let all = status.account.passwords.len();
     let breakers = status.open.iter().map(|(open, wait)| Breaker {
         name: open.breaker,
@@ -108,7 +167,7 @@ fn shown(status: &AccountStatus, calls: u64, now: Time, since: Time, language: L
         level,
         state: state.of(language).to_owned(),
         day: day(status, now, language),
-        per_second: status.budget.per_second,
+        rate: Rate { mean: format!("{mean:.1}"), limit: status.budget.per_second },
         waiting: status.budget.waiting,
         breakers: breakers.collect(),
         password: text!("{used} of {all}", "第 {used} 个，共 {all} 个", used = status.password)

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::Parts;
 use super::csv;
+use super::heads;
 use super::moment;
 use super::rows::{self, Table};
 use super::verify::Progress;
@@ -77,23 +78,34 @@ struct AuditPage {
 struct RowPage {
     view: View,
     id: i64,
-    kind: String,
-    pairs: Vec<(&'static str, String)>,
+    is_lookup: bool,
+    kind: &'static str,
+    pairs: Vec<Pair>,
     words: Vec<String>,
-    calls: Vec<Vec<(&'static str, String)>>,
+    calls: Vec<Vec<Pair>>,
     /// Whether its card can be shown by asking.
     can_reveal: bool,
     revealed: Option<String>,
 }
 
+/// A column of a row that has a value.
+struct Pair {
+    name: &'static str,
+    head: &'static str,
+    value: String,
+}
+
 impl Asked {
-    fn filter(&self) -> Result<Filter, String> {
+    fn filter(&self) -> Result<Filter, Text> {
         let some = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         let time = |name: &str, text: &str| {
             let at = some(text).map(|text| moment::parse(&text));
-            at.transpose().map_err(|forms| format!("{name}: {forms}"))
+            at.transpose().map_err(|forms| text!("{name}: {forms}", "{name}：{forms}"))
         };
-        let before = some(&self.before).map(|text| text.parse().map_err(|_| "before".to_owned()));
+        let number = |text: String| {
+            text.parse().map_err(|_| text!("before: the number of a row", "before：应为行的编号"))
+        };
+        let before = some(&self.before).map(number);
         filter::checked(Filter {
             card: None,
             client: some(&self.client),
@@ -153,7 +165,7 @@ pub(super) async fn show(
 ) -> Response<Body> {
     let is_file = asked.format == "csv";
     let limit = if is_file { MAX_EXPORT } else { PAGE };
-    let filter = asked.filter().map_err(|problem| text!("{problem}", "{problem}")).and_then(|filter| {
+    let filter = asked.filter().and_then(|filter| {
         match asked.listed().and_then(|listed| listed.unknown_field(&filter)) {
             Some(field) => {
                 Err(text!("{field}: rows of this kind do not have it", "{field}：这类行没有此字段"))
@@ -179,7 +191,7 @@ pub(super) async fn show(
         Ok(rows) => {
             let last = rows.last().and_then(|row| query::id(row)).filter(|_| rows.len() == limit);
             let older = last.map(|last| asked.query(&[("before", &last.to_string())]));
-            (Some(Table::of(columns, &rows)), older, None)
+            (Some(Table::of(columns, &rows, viewer.language)), older, None)
         }
         Err((_, problem)) => (None, None, Some(problem.of(viewer.language).to_owned())),
     };
@@ -297,13 +309,16 @@ fn card_of(row: &ShownRow) -> Option<Card> {
 fn row_page(viewer: &Viewer, id: i64, row: &ShownRow, revealed: Option<String>) -> Response<Body> {
     let (columns, fields, kind) = facts(row);
     let calls = match row {
-        ShownRow::Lookup(found) => found.calls.iter().map(|call| pairs(CALL, call)).collect(),
+        ShownRow::Lookup(found) => {
+            found.calls.iter().map(|call| pairs(CALL, call, viewer.language)).collect()
+        }
         ShownRow::Other { .. } => Vec::new(),
     };
     let page = RowPage {
         id,
-        kind: kind.to_owned(),
-        pairs: pairs(columns, fields),
+        is_lookup: matches!(row, ShownRow::Lookup(_)),
+        kind: heads::of_kind(kind, viewer.language),
+        pairs: pairs(columns, fields, viewer.language),
         words: meanings(columns, fields, viewer.language),
         calls,
         can_reveal: revealed.is_none() && card_of(row).is_some(),
@@ -314,10 +329,14 @@ fn row_page(viewer: &Viewer, id: i64, row: &ShownRow, revealed: Option<String>) 
 }
 
 /// The columns of a row that have a value, with masked cards.
-fn pairs(columns: &'static [ViewColumn], row: &[Field]) -> Vec<(&'static str, String)> {
+fn pairs(columns: &'static [ViewColumn], row: &[Field], language: Language) -> Vec<Pair> {
     let masked = rows::masked(columns, row);
-    let all = columns.iter().map(|column| (column.name, rows::text(columns, &masked, column.name)));
-    all.filter(|(name, text)| !text.is_empty() && *name != "masked").collect()
+    let pair = |column: &ViewColumn| Pair {
+        name: column.name,
+        head: heads::of_column(column.name, language),
+        value: rows::text(columns, &masked, column.name),
+    };
+    columns.iter().map(pair).filter(|pair| !pair.value.is_empty() && pair.name != "masked").collect()
 }
 
 /// The reason and the STATUS of a row, in words.

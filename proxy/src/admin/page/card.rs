@@ -4,9 +4,7 @@
 //! no page and no URL has the number, and reload and back work.
 
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use askama::Template;
 use axum::body::Body;
@@ -18,29 +16,26 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Parts;
-use super::audit::explain;
+use super::guard;
 use super::mask;
 use super::moment;
-use super::rows::{self, Table};
+use super::rows::Table;
 use super::session::{self, Id};
-use super::view::{self, View, Viewer};
+use super::timeline::Timeline;
+use super::view::{self, View, Viewer, encoded};
 use super::{see_other, words};
 use crate::admin::cache;
 use crate::cache::freshness::Freshness;
 use crate::cache::{EntryInfo, Key, PurgeMode};
 use crate::clock::Time;
 use crate::config::Config;
+use crate::config::file::Role;
 use crate::language::{Language, Text, text};
 use crate::operation::USER_STATUS;
-use crate::store::audit::query::{self, CALL, CHANGE, Filter, LOOKUP};
 use crate::store::cache::Selection;
 
 /// Cards that are kept, of all sessions.
 const MAX_CARDS: usize = 1_024;
-/// Lookups and changes of a page.
-const MAX_LOOKUPS: usize = 50;
-const MAX_CHANGES: usize = 100;
-const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The cards that sessions look at.
 #[derive(Default)]
@@ -71,6 +66,9 @@ pub(super) struct Search {
 pub(super) struct Asked {
     /// The handle of a card.
     of: String,
+    /// `csv` for a file of `table`: `changes`, or the lookups.
+    format: String,
+    table: String,
 }
 
 #[derive(Deserialize)]
@@ -102,6 +100,9 @@ struct Found {
     changes: Vec<String>,
     lookups: Vec<(Table, Table)>,
     problem: Option<String>,
+    /// The files of both.
+    changes_csv: String,
+    lookups_csv: String,
 }
 
 struct Entry {
@@ -186,8 +187,23 @@ pub(super) async fn show(
         return page(&parts, &viewer, StatusCode::OK, None, None);
     }
     let Some(kept) = parts.cards.take(&asked.of, viewer.session) else { return unknown(&parts, &viewer) };
+    if asked.format == "csv" {
+        return file(&parts, &viewer, kept.card, &asked.table).await;
+    }
     let found = find(&parts, &viewer, kept).await;
     page(&parts, &viewer, StatusCode::OK, None, Some(found))
+}
+
+/// A table of the card's history as a file.
+async fn file(parts: &Parts, viewer: &Viewer, card: Card, table: &str) -> Response<Body> {
+    if !viewer.roles.has(Role::Audit) {
+        return view::message_for(viewer, StatusCode::FORBIDDEN, &guard::missing(Role::Audit));
+    }
+    match Timeline::read(parts, card).await {
+        Ok(timeline) if table == "changes" => timeline.changes_file(),
+        Ok(timeline) => timeline.lookups_file(),
+        Err(problem) => view::message_for(viewer, StatusCode::SERVICE_UNAVAILABLE, &problem),
+    }
 }
 
 /// Looks the card up again at the carrier, although its entry may be fresh; without a response the entry stays as it is.
@@ -216,7 +232,7 @@ pub(super) async fn refresh(
         }
     };
     parts.cards.notice(&asked.of, notice);
-    see_other(&format!("/page/card?of={}", view::encoded(&asked.of)))
+    see_other(&format!("/page/card?of={}", encoded(&asked.of)))
 }
 
 /// Asks for a confirmation, and then purges the card's entry, in a fleet on all nodes.
@@ -257,7 +273,7 @@ pub(super) async fn purge(
         }
     };
     parts.cards.notice(&asked.of, notice);
-    see_other(&format!("/page/card?of={}", view::encoded(&asked.of)))
+    see_other(&format!("/page/card?of={}", encoded(&asked.of)))
 }
 
 /// The result of a purge: counts, nodes that have not applied it, and whether it is in the audit.
@@ -359,12 +375,12 @@ async fn find(parts: &Parts, viewer: &Viewer, kept: Kept) -> Found {
     let may_see = view.operates || view.audits;
     let now = parts.admin.relay.clock.now();
     let entry = if may_see { parts.admin.relay.cache.inspect(&kept.key).await } else { None };
-    let history =
-        if view.audits { history(parts, kept.card, language).await } else { Ok(Default::default()) };
-    let (changes, lookups, problem) = match history {
-        Ok((changes, lookups)) => (changes, lookups, None),
-        Err(problem) => (Vec::new(), Vec::new(), Some(problem.of(language).to_owned())),
+    let read = if view.audits { Timeline::read(parts, kept.card).await } else { Ok(Timeline::default()) };
+    let (timeline, problem) = match read {
+        Ok(timeline) => (timeline, None),
+        Err(problem) => (Timeline::default(), Some(problem.of(language).to_owned())),
     };
+    let file = format!("/page/card?of={}&format=csv", encoded(&kept.handle));
     Found {
         masked: kept.card.masked().to_string(),
         handle: kept.handle,
@@ -372,9 +388,11 @@ async fn find(parts: &Parts, viewer: &Viewer, kept: Kept) -> Found {
         operation: kept.key.operation.name,
         notice: kept.notice.map(|notice| notice.of(language).to_owned()),
         entry: entry.map(|info| shown(&info, now, language)),
-        changes,
-        lookups,
+        changes: timeline.changes(language),
+        lookups: timeline.lookups(language),
         problem,
+        changes_csv: format!("{file}&table=changes"),
+        lookups_csv: file,
     }
 }
 
@@ -418,38 +436,4 @@ fn shown(info: &EntryInfo, now: Time, language: Language) -> Entry {
         tier: tier.of(language).to_owned(),
         body: mask::body(&String::from_utf8_lossy(&info.entry.reply.body)),
     }
-}
-
-type History = (Vec<String>, Vec<(Table, Table)>);
-
-/// The changes of STATUS, newest first, and the last lookups, each with its carrier calls.
-async fn history(parts: &Parts, card: Card, language: Language) -> Result<History, Text> {
-    let read = parts.read(TIMEOUT, move |dir, deadline| {
-        let filter = Filter { card: Some(card), ..Filter::default() };
-        let lookups = query::lookups(dir, &filter, MAX_LOOKUPS, Some(deadline))?;
-        let ids: Vec<_> = lookups.iter().filter_map(|row| query::id(row)).collect();
-        let calls = query::calls_of(dir, &ids, Some(deadline))?;
-        let mut changes = VecDeque::new();
-        query::changes(dir, &filter, Some(deadline), |change| {
-            changes.push_front(change);
-            changes.truncate(MAX_CHANGES);
-            ControlFlow::Continue(())
-        })?;
-        Ok((lookups, calls, changes))
-    });
-    let (lookups, mut calls, changes) = read.await.map_err(|error| explain(&error))?;
-    let changes = changes.iter().map(|change| {
-        let text = |name| rows::text(CHANGE, change, name);
-        let (from, to) = (text("from"), text("to"));
-        let (was, is) = (words::of_status(&from), words::of_status(&to));
-        let (after, before) = (text("after"), text("before"));
-        let english = format!("{from} {} → {to} {}, between {after} and {before}", was.english, is.english);
-        let chinese = format!("{from} {} → {to} {}，在 {after} 与 {before} 之间", was.chinese, is.chinese);
-        Text { english, chinese }.of(language).to_owned()
-    });
-    let lookups = lookups.into_iter().map(|row| {
-        let calls = query::id(&row).and_then(|id| calls.remove(&id)).unwrap_or_default();
-        (Table::of(LOOKUP, &[row]), Table::of(CALL, &calls))
-    });
-    Ok((changes.collect(), lookups.collect()))
 }

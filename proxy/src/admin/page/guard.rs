@@ -11,6 +11,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use subtle::ConstantTimeEq;
 
+use super::cookie;
 use super::session::Session;
 use super::view::{self, Viewer};
 use super::{Parts, required, see_other};
@@ -21,10 +22,6 @@ use crate::language::{Language, Text, text};
 use crate::peer::Peer;
 use crate::units::Secret;
 use crate::wire::request::has_one_host;
-
-/// The cookies of the session and of the language.
-const SESSION: &str = "cmiot_session";
-pub(super) const LANGUAGE: &str = "cmiot_language";
 
 /// The longest body of a form, in bytes; every form of ours is shorter.
 const MAX_FORM: usize = 4 << 10;
@@ -60,7 +57,8 @@ pub(super) async fn admit(
     if !is_bearer && let Err(denied) = auth::check_origin(&config.admin, &request, admin.unix) {
         return Err(Box::new(not_from_here(language, request.method(), denied)));
     }
-    let session = cookie(request.headers(), SESSION).and_then(|cookie| parts.sessions.find(cookie));
+    let cookie_name = cookie::session_name(&request);
+    let session = cookie::value(request.headers(), &cookie_name).and_then(|value| parts.sessions.find(value));
     let of_session = session.as_ref().and_then(|session| session.token.clone());
     let by_session = auth::by_token(&config.admin, of_session.as_ref().map(Secret::expose));
     let (token, by_token) = match &bearer {
@@ -85,7 +83,7 @@ pub(super) async fn admit(
         None if role.is_some() && !is_bearer => {
             let new = parts.sessions.begin(None);
             new.map(|(session, cookie)| {
-                begun = session_cookie(&cookie, config.admin.limits.tls.is_some());
+                begun = cookie::of_session(&cookie_name, &cookie, config.admin.limits.tls.is_some());
                 session
             })
         }
@@ -96,6 +94,7 @@ pub(super) async fn admit(
     let viewer = Viewer {
         token: token.and_then(|token| std::str::from_utf8(token).ok()).map(Secret::new),
         names: peer.names.clone(),
+        cookie_name,
         ..viewer(session.as_ref(), language, roles, name, who, &request, can_log_out)
     };
     let request = if method == Method::POST {
@@ -131,6 +130,7 @@ fn viewer<B>(
         session: session.map(|session| session.id),
         token: None,
         names: None,
+        cookie_name: String::new(),
         can_log_out,
         path: request.uri().path().to_owned(),
         target: if request.method() == Method::POST { "/" } else { target }.to_owned(),
@@ -214,7 +214,8 @@ fn not_from_here(language: Language, method: &Method, denied: auth::Denied) -> R
     view::message(StatusCode::FORBIDDEN, language, &text)
 }
 
-fn missing(role: Role) -> Text {
+/// The refusal of a viewer without a role.
+pub(super) fn missing(role: Role) -> Text {
     text!(
         "your token does not have the role {role}, which this page requires ([[admin.access]])",
         "您的令牌没有此页面所需的角色 {role}（[[admin.access]]）",
@@ -224,7 +225,7 @@ fn missing(role: Role) -> Text {
 
 /// The language of the cookie, else the one that the browser prefers.
 fn language(headers: &HeaderMap) -> Language {
-    match cookie(headers, LANGUAGE) {
+    match cookie::value(headers, cookie::LANGUAGE) {
         Some("zh") => Language::Chinese,
         Some("en") => Language::English,
         _ => {
@@ -232,22 +233,4 @@ fn language(headers: &HeaderMap) -> Language {
             Language::accepted(accepted.unwrap_or_default())
         }
     }
-}
-
-/// The value of a cookie (RFC 6265 5.4).
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(one, _)| *one == name).map(|(_, value)| value)
-}
-
-/// The cookie of a session: out of reach of scripts, and sent with requests of this site alone.
-pub(super) fn session_cookie(value: &str, tls: bool) -> Option<HeaderValue> {
-    let secure = if tls { "; Secure" } else { "" };
-    HeaderValue::from_str(&format!("{SESSION}={value}; Path=/; HttpOnly; SameSite=Strict{secure}")).ok()
-}
-
-/// Removes the cookie of a session.
-pub(super) fn no_session_cookie() -> HeaderValue {
-    HeaderValue::from_static("cmiot_session=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0")
 }

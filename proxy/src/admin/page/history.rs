@@ -4,7 +4,7 @@
 //! the background, newest first. The number of a row says whether it was summed, so that a clock that was stepped counts none
 //! twice. A page waits at most [`WAIT`] for its sums, and says so if they are incomplete.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use crate::store::audit::query::{self, Deadline, timed_out};
 const WAIT: Duration = Duration::from_secs(2);
 /// Rows of one transaction: a reader that stays open keeps the WAL from being checkpointed.
 const CHUNK: i64 = 20_000;
-/// Hours that are kept, and those whose clients and refusals are kept too.
+/// Hours that are kept, and those whose clients, refusals and minutes are kept too.
 const HOURS: i64 = 31 * 24;
 const DETAILED: i64 = 25;
 
@@ -89,13 +89,7 @@ impl History {
     /// The sums up to now, from `since` on; hours before may be left out.
     pub(super) async fn read(&self, dir: &Path, since: Time, is_listed: &IsListed) -> Snapshot {
         let at = self.clock.monotonic().saturating_add(WAIT);
-        let reader = Reader {
-            dir: dir.to_owned(),
-            clock: self.clock.clone(),
-            sums: Arc::clone(&self.sums),
-            is_listed: Arc::clone(is_listed),
-            is_reading_rest: Arc::clone(&self.is_reading_rest),
-        };
+        let reader = self.reader(dir, is_listed);
         // Another page may be reading: then its sums count for this one too.
         let is_current = match crate::clock::timeout(WAIT, Arc::clone(&self.reading).lock_owned()).await {
             Ok(guard) => {
@@ -124,6 +118,17 @@ impl History {
             Err(_) => false,
         };
         self.snapshot(since, !is_current)
+    }
+
+    fn reader(&self, dir: &Path, is_listed: &IsListed) -> Reader {
+        Reader {
+            dir: dir.to_owned(),
+            clock: self.clock.clone(),
+            sums: Arc::clone(&self.sums),
+            is_listed: Arc::clone(is_listed),
+            is_reading_rest: Arc::clone(&self.is_reading_rest),
+            chunk: CHUNK,
+        }
     }
 
     fn snapshot(&self, since: Time, is_behind: bool) -> Snapshot {
@@ -176,6 +181,8 @@ async fn read_rest(reader: Reader, stop: CancellationToken, guard: OwnedMutexGua
 /// Reads rows of the audit into the sums.
 struct Reader {
     is_reading_rest: Arc<AtomicBool>,
+    /// Rows of one transaction.
+    chunk: i64,
     dir: PathBuf,
     clock: Clock,
     sums: Arc<Mutex<Sums>>,
@@ -191,9 +198,8 @@ impl Reader {
             sums.hours.retain(|begin, _| *begin >= oldest);
             let detailed = hour_of(self.clock.now().as_micros()) - (DETAILED - 1) * HOUR;
             for (_, hour) in sums.hours.range_mut(..detailed) {
-                if !(hour.clients.is_empty() && hour.refusals.is_empty()) {
-                    let hour = Arc::make_mut(hour);
-                    (hour.clients, hour.refusals) = (HashMap::new(), HashMap::new());
+                if hour.has_details() {
+                    Arc::make_mut(hour).keep_totals();
                 }
             }
         }
@@ -206,7 +212,7 @@ impl Reader {
         }
         let mut last = covered.map_or(head, |covered| covered.last);
         while last < head {
-            let through = head.min(last + CHUNK);
+            let through = head.min(last + self.chunk);
             match self.sum(last + 1..=through, Some(deadline), false) {
                 Ok(()) => last = through,
                 Err(error) if timed_out(&error) => return Ok(false),
@@ -227,7 +233,7 @@ impl Reader {
         if last >= head {
             return self.read_chunk_before();
         }
-        let through = head.min(last + CHUNK);
+        let through = head.min(last + self.chunk);
         self.sum(last + 1..=through, None, false)?;
         Ok(through < head || self.has_older())
     }
@@ -238,7 +244,7 @@ impl Reader {
         if covered.first <= covered.until {
             return Ok(false);
         }
-        let first = covered.until.max(covered.first - CHUNK);
+        let first = covered.until.max(covered.first - self.chunk);
         self.sum(first..=covered.first - 1, None, true)?;
         Ok(first > covered.until)
     }
@@ -286,3 +292,6 @@ fn lock(sums: &Mutex<Sums>) -> MutexGuard<'_, Sums> {
 pub(super) fn last_day(now: Time) -> Time {
     Time::from_micros(hour_of(now.as_micros()) - 23 * HOUR)
 }
+
+#[cfg(test)]
+mod tests;

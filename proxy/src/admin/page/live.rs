@@ -1,8 +1,8 @@
 //! `/page/live`: lookups as they are committed, with a filter. Without scripts it shows the last hundred rows.
 //!
 //! One task reads the newest rows for all viewers, twice per second, while there is a viewer. It reads at most [`MOST`] rows
-//! at once and counts the others; a viewer that falls behind misses rows, which are counted for it. The path of a lookup
-//! does nothing for it.
+//! at once; a viewer that falls behind misses reads. The rows that a viewer has missed are counted by their numbers, so that
+//! no more lookups are missing than the page says. The path of a lookup does nothing for it.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -143,7 +143,7 @@ pub(super) async fn show(
             let problem = |error| explain(&error).of(viewer.language).to_owned();
             read.await.map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, problem(error)))
         }
-        Err(problem) => Err((StatusCode::BAD_REQUEST, problem)),
+        Err(problem) => Err((StatusCode::BAD_REQUEST, problem.of(viewer.language).to_owned())),
     };
     let status = found.as_ref().map_or_else(|(status, _)| *status, |_| StatusCode::OK);
     let (rows, problem) = found.map_or_else(|(_, problem)| (Vec::new(), Some(problem)), |rows| (rows, None));
@@ -151,7 +151,7 @@ pub(super) async fn show(
         outcomes: Outcome::ALL
             .map(|outcome| (outcome.name(), words::of_outcome(outcome.name()).of(viewer.language).to_owned()))
             .into(),
-        table: Table::of(LOOKUP, &rows),
+        table: Table::of(LOOKUP, &rows, viewer.language),
         problem,
         stream: format!("/page/live/stream?{}", asked.query()),
         reload: format!("/page/live?{}", asked.query()),
@@ -161,8 +161,8 @@ pub(super) async fn show(
     view::html(status, &page)
 }
 
-/// The stream of new lookups (text/event-stream, HTML 9.2): events `rows`, and `dropped` with the number of rows that this
-/// viewer has missed so far.
+/// The stream of new lookups (text/event-stream, HTML 9.2): events `rows`, and `dropped` with the greatest number of lookups
+/// that this viewer can have missed so far.
 pub(super) async fn stream(
     State(parts): State<Arc<Parts>>,
     Extension(viewer): Extension<Arc<Viewer>>,
@@ -229,6 +229,8 @@ async fn send(
     sender: mpsc::Sender<Bytes>,
 ) {
     let (mut dropped, mut told, mut quiet) = (0_u64, 0_u64, 0_u32);
+    // The last row that was shown or counted.
+    let mut seen = None;
     // Shows at once that the stream has started.
     let mut pending = Some((": started\n\n".to_owned(), 0));
     loop {
@@ -251,13 +253,12 @@ async fn send(
         }
         let new = match received {
             Ok(new) => new,
-            Err(RecvError::Lagged(missed)) => {
-                dropped += missed.saturating_mul(MOST.unsigned_abs());
-                continue;
-            }
+            // The next read says by its first row how many were missed.
+            Err(RecvError::Lagged(_)) => continue,
             Err(RecvError::Closed) => return,
         };
-        dropped += new.skipped;
+        dropped += missed(seen, &new);
+        seen = Some(new.last);
         let shown: Vec<_> = new.rows.iter().rev().filter(|row| asked.takes(row)).map(Shown::of).collect();
         let mut message = String::new();
         let rows = shown.len() as u64;
@@ -277,6 +278,11 @@ async fn send(
         }
         pending = Some((message, rows)).filter(|(message, _)| !message.is_empty());
     }
+}
+
+/// The rows between those that a viewer has seen and a read.
+fn missed(seen: Option<i64>, new: &NewRows) -> u64 {
+    u64::try_from(new.first - 1 - seen.unwrap_or(new.after)).unwrap_or_default()
 }
 
 impl<'a> Shown<'a> {
@@ -310,5 +316,20 @@ impl hyper::body::Body for Messages {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         self.0.poll_recv(cx).map(|message| message.map(|message| Ok(Frame::data(message))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_viewer_misses_the_rows_between_two_reads_that_it_has_received() {
+        let read = |after, first, last| NewRows { rows: Vec::new(), after, first, last };
+        assert_eq!(missed(None, &read(100, 101, 150)), 0, "the first read of a viewer");
+        assert_eq!(missed(None, &read(100, 301, 500)), 200, "rows that were not read");
+        assert_eq!(missed(Some(500), &read(500, 501, 500)), 0, "no new row");
+        assert_eq!(missed(Some(500), &read(900, 901, 1_000)), 400, "a read that it has not received");
+        assert_eq!(missed(Some(500), &read(900, 1_001, 1_200)), 500, "both");
     }
 }

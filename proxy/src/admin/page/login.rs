@@ -9,7 +9,8 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Deserialize;
 
-use super::guard::{From, LANGUAGE, no_session_cookie, session_cookie};
+use super::cookie::{self, LANGUAGE};
+use super::guard::From;
 use super::view::{self, View, Viewer};
 use super::{Parts, see_other};
 use crate::admin::auth;
@@ -82,7 +83,8 @@ pub(super) async fn log_in(
     viewer.session.into_iter().for_each(|id| parts.sessions.end(id));
     let begun = parts.sessions.begin(Some(asked.token));
     let tls = config.admin.limits.tls.is_some();
-    let Some(cookie) = begun.and_then(|(_, cookie)| session_cookie(&cookie, tls)) else {
+    let Some(cookie) = begun.and_then(|(_, value)| cookie::of_session(&viewer.cookie_name, &value, tls))
+    else {
         let problem = text!("the system has no random numbers", "系统无法提供随机数");
         return page(&viewer, &asked.next, StatusCode::INTERNAL_SERVER_ERROR, Some(&problem));
     };
@@ -97,7 +99,9 @@ pub(super) async fn log_out(
 ) -> Response<Body> {
     viewer.session.into_iter().for_each(|id| parts.sessions.end(id));
     let mut response = see_other("/page/login");
-    response.headers_mut().insert(header::SET_COOKIE, no_session_cookie());
+    if let Some(cookie) = cookie::no_session(&viewer.cookie_name) {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
     response
 }
 

@@ -4,7 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
+use hyper::Response;
+
 use super::Parts;
+use super::csv;
 use crate::clock::timeout;
 use crate::config::fleet::Fleet as Settings;
 use crate::language::{Language, Text, text};
@@ -124,6 +128,15 @@ pub(super) async fn read(parts: &Parts, language: Language) -> Option<Shown> {
         days: days.collect(),
         clients: clients.collect(),
     })
+}
+
+/// The nodes as a file; without a fleet, without lines.
+pub(super) fn file(fleet: Option<Shown>) -> Response<Body> {
+    let nodes = fleet.map(|fleet| fleet.nodes).unwrap_or_default();
+    let lines = nodes
+        .into_iter()
+        .map(|node| [node.number.to_string(), node.state, node.seconds, node.beats, node.purge]);
+    csv::response("nodes.csv", &["node", "state", "seconds_since_start", "heartbeats", "last_purge"], lines)
 }
 
 async fn ask(settings: &Settings) -> Result<Arc<(Overview, Usage)>, Text> {

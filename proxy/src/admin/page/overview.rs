@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use askama::Template;
 use axum::body::Body;
-use axum::extract::{Extension, State};
+use axum::extract::{Extension, Query, State};
 use hyper::{Response, StatusCode};
+use serde::Deserialize;
 
 use super::Parts;
 use super::chart::Chart;
+use super::csv;
 use super::history::{self, Snapshot};
 use super::moment;
 use super::nodes;
@@ -19,13 +21,21 @@ use super::verify::Progress;
 use super::view::{self, View, Viewer, encoded};
 use crate::carrier::status::AccountStatus;
 use crate::clock::Time;
-use crate::language::{Text, text};
+use crate::language::{Language, Text, text};
 use crate::outcome::Outcome;
 
 /// The period of the charts by day.
 const MONTH: Duration = Duration::from_secs(31 * 24 * 3_600);
 /// Accounts that the first sentence names.
 const MAX_NAMED: usize = 3;
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct Asked {
+    /// `csv` for a file of `table`: `hours`, `days`, `nodes`, or the conditions.
+    format: String,
+    table: String,
+}
 
 #[derive(Template)]
 #[template(path = "overview.html")]
@@ -61,14 +71,19 @@ impl Figure {
 pub(super) async fn show(
     State(parts): State<Arc<Parts>>,
     Extension(viewer): Extension<Arc<Viewer>>,
+    Query(asked): Query<Asked>,
 ) -> Response<Body> {
     let (view, language) = (viewer.view(), viewer.language);
+    if asked.format == "csv" {
+        return file(&parts, &asked.table, language).await;
+    }
     let accounts = parts.admin.relay.carrier.statuses();
     let troubles = trouble::all(&parts, &accounts, language);
     let (level, headline) = headline(&parts, &accounts, &troubles);
     let now = parts.admin.relay.clock.now();
     let snapshot = parts.history(now.minus(MONTH)).await;
-    let [last_day, last_month] = trends::charts(&snapshot, now, language);
+    let [last_day, last_month] = [trends::hours(&snapshot, now), trends::days(&snapshot, now)]
+        .map(|all| trends::charts(&all, language));
     let page = Overview {
         headline: headline.of(language).to_owned(),
         level,
@@ -85,17 +100,30 @@ pub(super) async fn show(
     view::html(StatusCode::OK, &page)
 }
 
+/// A table of the page as a file.
+async fn file(parts: &Parts, table: &str, language: Language) -> Response<Body> {
+    let now = parts.admin.relay.clock.now();
+    match table {
+        "hours" => trends::file("hours.csv", &trends::hours(&parts.history(now.minus(MONTH)).await, now)),
+        "days" => trends::file("days.csv", &trends::days(&parts.history(now.minus(MONTH)).await, now)),
+        "nodes" => nodes::file(nodes::read(parts, language).await),
+        _ => {
+            let conditions = trouble::all(parts, &parts.admin.relay.carrier.statuses(), language);
+            let lines = conditions
+                .into_iter()
+                .map(|one| [one.name, one.severity.to_owned(), one.since.unwrap_or_default(), one.text]);
+            csv::response("conditions.csv", &["condition", "severity", "since", "text"], lines)
+        }
+    }
+}
+
 /// The sums of the last 24 hours, each with the rows behind it if the viewer may see them.
 fn sums(snapshot: &Snapshot, now: Time, view: &View) -> Vec<Figure> {
     let (sums, t) = (trends::last_day(snapshot, now), view.t);
     let since = encoded(&moment::local(history::last_day(now)));
     let link = |conditions: &str| view.audits.then(|| format!("/page/audit?since={since}{conditions}"));
     let percent = sums.hit_percent().map_or_else(|| "-".to_owned(), |percent| format!("{percent:.1} %"));
-    let ms = |percent| {
-        sums.latency
-            .percentile(percent)
-            .map_or_else(|| "-".to_owned(), |us| format!("{:.1} ms", us as f64 / 1e3))
-    };
+    let ms = |percent| sums.latency_ms(percent).map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
     vec![
         Figure { link: link(""), ..Figure::new(t.lookups, sums.lookups()) },
         Figure { link: link("&outcome=hit"), ..Figure::new(t.hit_share, percent) },

@@ -1,8 +1,10 @@
 //! Rows of the audit as tables of a page and as CSV, with masked cards; each lookup leads to its carrier calls.
 
+use super::heads;
 use super::mask;
 use super::view::encoded;
 use crate::audit::render;
+use crate::language::Language;
 use crate::store::audit::query::{CALL, Field, LOOKUP, NOTE, ViewColumn};
 
 /// A table, for its template.
@@ -71,13 +73,16 @@ pub(super) fn masked(columns: &[ViewColumn], row: &[Field]) -> Vec<Field> {
 
 impl Table {
     /// Rows of one kind, with masked cards. The number of a row leads to the row.
-    pub(super) fn of(columns: &'static [ViewColumn], rows: &[Vec<Field>]) -> Self {
-        let head = shown_columns(columns);
+    pub(super) fn of(columns: &'static [ViewColumn], rows: &[Vec<Field>], language: Language) -> Self {
+        let names = shown_columns(columns);
         let rows = rows.iter().map(|row| {
             let row = masked(columns, row);
-            head.iter().map(|name| Cell::of(columns, &row, name)).collect()
+            names.iter().map(|name| Cell::of(columns, &row, name)).collect()
         });
-        Self { rows: rows.collect(), head }
+        Self {
+            rows: rows.collect(),
+            head: names.iter().map(|name| heads::of_column(name, language)).collect(),
+        }
     }
 }
 
@@ -119,7 +124,7 @@ mod tests {
             columns.iter().map(field).collect()
         };
         for columns in [LOOKUP, CALL, NOTE] {
-            let table = Table::of(columns, &[row(columns)]);
+            let table = Table::of(columns, &[row(columns)], Language::English);
             let texts: Vec<_> = table.rows[0].iter().map(|cell| cell.text.clone()).collect();
             assert!(!texts.concat().contains("14765004176"), "{texts:?}");
             assert!(!format!("{:?}", masked(columns, &row(columns))).contains("14765004176"));

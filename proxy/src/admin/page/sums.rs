@@ -15,6 +15,7 @@ const MAX_REFUSALS: usize = 2_000;
 
 /// Microseconds of an hour. Hours at UTC+8 begin when those of UTC do.
 pub(super) const HOUR: i64 = 3_600_000_000;
+const MINUTE: i64 = HOUR / 60;
 
 /// Whether a client is listed: then a lookup counts for it also while its token is wrong.
 pub(super) type IsListed = Arc<dyn Fn(&AppId) -> bool + Send + Sync>;
@@ -28,6 +29,8 @@ pub(super) struct Hour {
     pub(super) counted: u64,
     /// Attempts at the carrier, by account.
     pub(super) calls: BTreeMap<Arc<str>, u64>,
+    /// The same by minute, if its clients count.
+    pub(super) minutes: BTreeMap<Arc<str>, [u32; 60]>,
     pub(super) latency: Histogram,
     pub(super) clients: HashMap<AppId, ClientHour>,
     /// By peer and reason; those of further peers are without one.
@@ -75,6 +78,22 @@ impl Hour {
         (answered > 0).then(|| 100.0 * self.outcome(Outcome::Hit) as f64 / answered as f64)
     }
 
+    /// A percentile of the latency, in milliseconds; none without a lookup.
+    pub(super) fn latency_ms(&self, percent: u64) -> Option<f64> {
+        self.latency.percentile(percent).map(|micros| micros as f64 / 1e3)
+    }
+
+    /// Drops what only the hours of the last day have.
+    pub(super) fn keep_totals(&mut self) {
+        (self.clients, self.refusals) = (HashMap::new(), HashMap::new());
+        self.minutes = BTreeMap::new();
+    }
+
+    /// Whether it has more than totals.
+    pub(super) fn has_details(&self) -> bool {
+        !(self.clients.is_empty() && self.refusals.is_empty() && self.minutes.is_empty())
+    }
+
     /// Adds the totals of another hour, without its clients and refusals.
     pub(super) fn add(&mut self, other: &Self) {
         for (sum, more) in self.outcomes.iter_mut().zip(other.outcomes) {
@@ -113,8 +132,13 @@ impl<'a> Part<'a> {
         match row {
             Counted::Lookup(lookup) => self.lookup(&lookup),
             Counted::Call { at, account } => {
-                let hour = self.hours.entry(hour_of(at.as_micros())).or_default();
+                let begin = hour_of(at.as_micros());
+                let hour = self.hours.entry(begin).or_default();
                 *hour.calls.entry(Arc::clone(account)).or_default() += 1;
+                if begin >= self.detailed {
+                    hour.minutes.entry(Arc::clone(account)).or_insert([0; 60])[minute_of(at.as_micros())] +=
+                        1;
+                }
             }
             Counted::Refused { at, peer, reason, count } => {
                 let begin = hour_of(at.as_micros());
@@ -199,6 +223,10 @@ fn add_refusals(hour: &mut Hour, peer: Option<Arc<str>>, reason: Arc<str>, more:
 /// Adds the sums of more rows of an hour.
 pub(super) fn merge(hour: &mut Hour, more: Hour) {
     hour.add(&more);
+    for (account, more) in more.minutes {
+        let sums = hour.minutes.entry(account).or_insert([0; 60]);
+        sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+    }
     for (client, more) in more.clients {
         let Some(sums) = client_of(hour, client) else { continue };
         for (sum, more) in sums.outcomes.iter_mut().zip(more.outcomes) {
@@ -219,4 +247,107 @@ pub(super) fn merge(hour: &mut Hour, more: Hour) {
 /// The begin of the hour of a time, both in microseconds.
 pub(super) fn hour_of(at: i64) -> i64 {
     at.div_euclid(HOUR) * HOUR
+}
+
+/// The minute of its hour in which a time in microseconds is, 0 to 59.
+fn minute_of(at: i64) -> usize {
+    // At most 59.
+    usize::try_from(at.rem_euclid(HOUR) / MINUTE).unwrap_or_default()
+}
+
+/// The calls of an account in the last whole minute.
+pub(super) fn last_minute(hours: &BTreeMap<i64, Arc<Hour>>, account: &str, now: i64) -> u32 {
+    let at = now - MINUTE;
+    let minutes = hours.get(&hour_of(at)).and_then(|hour| hour.minutes.get(account));
+    minutes.map_or(0, |minutes| minutes[minute_of(at)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Time;
+
+    /// 2026-01-15T12:00:00+08:00
+    const NOON: i64 = 1_768_449_600_000_000;
+
+    fn lookup<'a>(
+        at: i64,
+        outcome: &'a Arc<str>,
+        client: Option<&'a str>,
+        reason: Option<&'a Arc<str>>,
+        peer: &'a str,
+    ) -> Counted<'a> {
+        Counted::Lookup(CountedLookup {
+            at: Time::from_micros(at),
+            outcome,
+            reason,
+            client,
+            authenticated: true,
+            peer,
+            transid: None,
+            latency: 1_000,
+        })
+    }
+
+    #[test]
+    fn an_hour_distinguishes_a_bounded_number_of_clients_and_peers_and_counts_all() {
+        let is_listed: IsListed = Arc::new(|_| true);
+        let mut part = Part::new(NOON, &is_listed);
+        let (refused, rate): (Arc<str>, Arc<str>) = ("refused".into(), "rate".into());
+        let more = 50;
+        for number in 0..MAX_CLIENTS + more {
+            let (client, peer) = (format!("GW{number}"), format!("2001:db8::{number:x}"));
+            part.count(lookup(NOON, &refused, Some(&client), Some(&rate), &peer));
+        }
+        let hour = part.hours.remove(&NOON).unwrap();
+        assert_eq!(hour.clients.len(), MAX_CLIENTS);
+        // One more, without a peer, has the rest.
+        assert_eq!(hour.refusals.len(), MAX_REFUSALS + 1);
+        let rest = hour.refusals[&(None, rate.clone())].count;
+        assert_eq!(rest, (MAX_CLIENTS + more - MAX_REFUSALS) as u64);
+        assert_eq!(hour.outcome(Outcome::Refused), (MAX_CLIENTS + more) as u64);
+        // Two hours as one keep the bounds, and lose no count.
+        let mut both = hour.clone();
+        merge(&mut both, hour);
+        assert_eq!((both.clients.len(), both.refusals.len()), (MAX_CLIENTS, MAX_REFUSALS + 1));
+        let counts: u64 = both.refusals.values().map(|one| one.count).sum();
+        assert_eq!(counts, 2 * (MAX_CLIENTS + more) as u64);
+    }
+
+    #[test]
+    fn an_hour_of_before_the_details_has_totals_only() {
+        let is_listed: IsListed = Arc::new(|_| true);
+        let mut part = Part::new(NOON + HOUR, &is_listed);
+        let (refused, rate, account): (Arc<str>, Arc<str>, Arc<str>) =
+            ("refused".into(), "rate".into(), "fleet".into());
+        for at in [NOON, NOON + HOUR] {
+            part.count(lookup(at, &refused, Some("GW1"), Some(&rate), "192.0.2.1"));
+            part.count(Counted::Call { at: Time::from_micros(at), account: &account });
+        }
+        let [before, after] = [NOON, NOON + HOUR].map(|begin| part.hours[&begin].clone());
+        assert!(!before.has_details() && after.has_details());
+        assert_eq!((before.lookups(), before.all_calls()), (after.lookups(), after.all_calls()));
+        let mut totals = after.clone();
+        totals.keep_totals();
+        assert!(!totals.has_details());
+        assert_eq!((totals.lookups(), totals.all_calls()), (1, 1));
+    }
+
+    #[test]
+    fn the_calls_of_the_last_whole_minute_are_counted_over_the_end_of_an_hour_too() {
+        let is_listed: IsListed = Arc::new(|_| true);
+        let mut part = Part::new(NOON, &is_listed);
+        let account: Arc<str> = "fleet".into();
+        // Three in the last minute of an hour, one in the first of the next.
+        for at in [HOUR - MINUTE, HOUR - 2, HOUR - 1, HOUR] {
+            part.count(Counted::Call { at: Time::from_micros(NOON + at), account: &account });
+        }
+        let hours = part.hours.into_iter().map(|(begin, hour)| (begin, Arc::new(hour))).collect();
+        for (now, calls) in
+            [(HOUR - 1, 0), (HOUR, 3), (HOUR + MINUTE - 1, 3), (HOUR + MINUTE, 1), (HOUR + 2 * MINUTE, 0)]
+        {
+            assert_eq!(last_minute(&hours, "fleet", NOON + now), calls, "{now}");
+        }
+        assert_eq!(last_minute(&hours, "other", NOON + HOUR), 0);
+    }
 }

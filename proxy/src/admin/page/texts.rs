@@ -28,6 +28,7 @@ texts! {
     token: "Token", "令牌";
     token_hint: "The token of [admin] token_file, of admin.token in [store] dir, or of an entry in [[admin.access]].",
         "[admin] token_file、[store] dir 中的 admin.token，或 [[admin.access]] 中某一项的令牌。";
+    zone: "Times and days are those of UTC+8.", "时间和日期均为 UTC+8。";
     skip: "Skip to the content", "跳到正文";
     navigation: "Pages", "页面";
     language: "Language", "语言";
@@ -57,6 +58,7 @@ texts! {
     reserve: "reserve of this node", "本节点储备";
     no_limit: "no limit", "无限制";
     per_second: "Calls per second", "每秒调用";
+    last_minute: "mean of the last whole minute", "最近一个整分钟的平均值";
     queue: "Calls that wait", "排队的调用";
     password: "Password in use", "使用的密码";
     calls_last_day: "Calls of the last 24 hours", "最近 24 小时的调用";
@@ -131,7 +133,7 @@ texts! {
     lookups_and_calls: "Lookups and their calls", "查询及其调用";
     pause: "Pause", "暂停";
     resume: "Resume", "继续";
-    dropped: "Rows that were not shown", "未显示的行";
+    dropped: "Lookups that were not shown, at most", "未显示的查询（至多）";
     live_without_scripts: "Without scripts these are the last 100 rows.", "未启用脚本：以下是最近 100 行。";
     last_day: "The last 24 hours", "最近 24 小时";
     last_month: "The last 30 days", "最近 30 天";
@@ -154,7 +156,7 @@ texts! {
     reserves: "reserves", "储备";
     fleet_clients: "Clients, all nodes", "所有节点的客户端";
     own_requests: "The table above has the requests of this node.", "上表只有本节点的请求。";
-    accepted: "Transids accepted within the window", "窗口内接受的 transid";
+    accepted: "Transids among the newest 50,000 of the fleet", "集群最新 50,000 个 transid 中的个数";
     order_trouble: "trouble first", "有问题的在前";
     order_requests: "requests", "请求";
     order_refused: "refused", "拒绝";

@@ -1,6 +1,12 @@
 //! The charts of the overview: the last 24 hours by hour, the last 30 days by day.
 
+use std::ops::Range;
+
+use axum::body::Body;
+use hyper::Response;
+
 use super::chart::{Chart, Sample, legend_of_lines};
+use super::csv;
 use super::history::{self, Snapshot};
 use super::moment;
 use super::sums::{HOUR, Hour, hour_of};
@@ -10,15 +16,18 @@ use super::words;
 use crate::clock::Time;
 use crate::language::{Language, text};
 use crate::outcome::Outcome;
+use crate::store::audit::query::Field;
 
 const DAY: i64 = 24 * HOUR;
 /// Days begin at UTC+8.
 const ZONE: i64 = 8 * HOUR;
+/// The percentiles of latency that charts and files have.
+const PERCENTILES: [u64; 3] = [50, 95, 99];
 
 /// A period of the charts.
-struct Period {
-    begin: i64,
-    end: i64,
+pub(super) struct Period {
+    /// In microseconds.
+    time: Range<i64>,
     label: String,
     sums: Hour,
     is_incomplete: bool,
@@ -31,49 +40,50 @@ pub(super) fn last_day(snapshot: &Snapshot, now: Time) -> Hour {
     sums
 }
 
-/// The charts, those of the last 24 hours first.
-pub(super) fn charts(snapshot: &Snapshot, now: Time, language: Language) -> [Vec<Chart>; 2] {
-    let now = now.as_micros();
-    let this_hour = hour_of(now);
-    let hours: Vec<_> = (0..24)
-        .rev()
-        .map(|back| {
-            let begin = this_hour - back * HOUR;
-            let mut sums = Hour::default();
-            snapshot.hours.get(&begin).into_iter().for_each(|hour| sums.add(hour));
-            let label = moment::hour(Time::from_micros(begin));
-            let is_incomplete = !snapshot.is_complete(begin..begin + HOUR);
-            Period {
-                begin,
-                end: begin + HOUR,
-                label: if back % 3 == 0 { label } else { String::new() },
-                sums,
-                is_incomplete,
-            }
-        })
-        .collect();
-    let today = (now + ZONE).div_euclid(DAY) * DAY - ZONE;
-    let days: Vec<_> = (0..30)
-        .rev()
-        .map(|back| {
-            let begin = today - back * DAY;
-            let mut sums = Hour::default();
-            snapshot.hours.range(begin..begin + DAY).for_each(|(_, hour)| sums.add(hour));
-            let label = moment::day(Time::from_micros(begin));
-            let is_incomplete = !snapshot.is_complete(begin..begin + DAY);
-            Period {
-                begin,
-                end: begin + DAY,
-                label: if back % 5 == 0 { label } else { String::new() },
-                sums,
-                is_incomplete,
-            }
-        })
-        .collect();
-    [of_periods(&hours, language), of_periods(&days, language)]
+/// The last 24 hours.
+pub(super) fn hours(snapshot: &Snapshot, now: Time) -> Vec<Period> {
+    let this_hour = hour_of(now.as_micros());
+    let hour = |back: i64| {
+        let begin = this_hour - back * HOUR;
+        let label = moment::hour(Time::from_micros(begin));
+        Period::new(snapshot, begin..begin + HOUR, if back % 3 == 0 { label } else { String::new() })
+    };
+    (0..24).rev().map(hour).collect()
 }
 
-fn of_periods(periods: &[Period], language: Language) -> Vec<Chart> {
+/// The last 30 days.
+pub(super) fn days(snapshot: &Snapshot, now: Time) -> Vec<Period> {
+    let today = (now.as_micros() + ZONE).div_euclid(DAY) * DAY - ZONE;
+    let day = |back: i64| {
+        let begin = today - back * DAY;
+        let label = moment::day(Time::from_micros(begin));
+        Period::new(snapshot, begin..begin + DAY, if back % 5 == 0 { label } else { String::new() })
+    };
+    (0..30).rev().map(day).collect()
+}
+
+/// Periods as a file.
+pub(super) fn file(name: &str, periods: &[Period]) -> Response<Body> {
+    let outcomes = Outcome::ALL.map(Outcome::name);
+    let more =
+        ["counted_refusals", "carrier_calls", "hit_percent", "p50_ms", "p95_ms", "p99_ms", "is_complete"];
+    let head: Vec<_> = ["begin"].into_iter().chain(outcomes).chain(more).collect();
+    let int = |count: u64| Field::Int(i64::try_from(count).unwrap_or(i64::MAX));
+    let real = |value: Option<f64>| value.map_or(Field::Null, Field::Real);
+    let lines = periods.iter().map(|period| {
+        let sums = &period.sums;
+        let mut line = vec![Field::Text(Time::from_micros(period.time.start).to_string())];
+        line.extend(Outcome::ALL.map(|outcome| int(sums.outcome(outcome))));
+        line.extend([int(sums.counted), int(sums.all_calls()), real(sums.hit_percent())]);
+        line.extend(PERCENTILES.map(|percent| real(sums.latency_ms(percent))));
+        line.push(Field::Int(i64::from(!period.is_incomplete)));
+        line
+    });
+    csv::file(name, &head, lines)
+}
+
+/// The charts of periods.
+pub(super) fn charts(periods: &[Period], language: Language) -> Vec<Chart> {
     let t = Texts::of(language);
     let outcomes = Outcome::ALL
         .map(|outcome| (outcome.name(), words::of_outcome(outcome.name()).of(language).to_owned()));
@@ -94,16 +104,13 @@ fn of_periods(periods: &[Period], language: Language) -> Vec<Chart> {
         period.sample(language, &said, "&outcome=hit", Vec::new(), vec![percent])
     });
     let latency = periods.iter().map(|period| {
-        let percentiles = [50, 95, 99].map(|percent| {
-            let micros = period.sums.latency.percentile(percent);
-            (percent, micros.map(|micros| micros as f64 / 1_000.0))
-        });
+        let percentiles = PERCENTILES.map(|percent| (percent, period.sums.latency_ms(percent)));
         let said =
             percentiles.iter().filter_map(|(percent, ms)| Some(format!("p{percent} {:.1} ms", (*ms)?)));
         let said = said.collect::<Vec<_>>().join(", ");
         period.sample(language, &said, "", Vec::new(), percentiles.iter().map(|(_, ms)| *ms).collect())
     });
-    let names = ["p50", "p95", "p99"].map(str::to_owned);
+    let names = PERCENTILES.map(|percent| format!("p{percent}"));
     vec![
         Chart::new(t.chart_lookups.to_owned(), lookups.collect(), outcomes.into()),
         Chart::new(t.chart_calls.to_owned(), calls.collect(), Vec::new()),
@@ -113,6 +120,12 @@ fn of_periods(periods: &[Period], language: Language) -> Vec<Chart> {
 }
 
 impl Period {
+    fn new(snapshot: &Snapshot, time: Range<i64>, label: String) -> Self {
+        let mut sums = Hour::default();
+        snapshot.hours.range(time.clone()).for_each(|(_, hour)| sums.add(hour));
+        Self { is_incomplete: !snapshot.is_complete(time.clone()), time, label, sums }
+    }
+
     fn sample(
         &self,
         language: Language,
@@ -121,7 +134,7 @@ impl Period {
         bars: Vec<(&'static str, f64)>,
         points: Vec<Option<f64>>,
     ) -> Sample {
-        let (since, until) = (Time::from_micros(self.begin), Time::from_micros(self.end));
+        let (since, until) = (Time::from_micros(self.time.start), Time::from_micros(self.time.end));
         let from = moment::shown(since);
         let title = match self.is_incomplete {
             true => text!("{from}: {values} (incomplete)", "{from}：{values}（不完整）"),

@@ -31,6 +31,8 @@ pub(super) struct Viewer {
     pub(super) token: Option<Secret>,
     /// The names of its client certificate.
     pub(super) names: Option<Arc<[String]>>,
+    /// The name of the cookie of its session.
+    pub(super) cookie_name: String,
     /// Whether the session holds a token.
     pub(super) can_log_out: bool,
     pub(super) path: String,
@@ -108,6 +110,7 @@ pub(super) fn message(status: StatusCode, language: Language, text: &Text) -> Re
         session: None,
         token: None,
         names: None,
+        cookie_name: String::new(),
         can_log_out: false,
         path: String::new(),
         target: "/".to_owned(),

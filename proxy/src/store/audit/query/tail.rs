@@ -54,12 +54,16 @@ pub struct TailRow {
 }
 
 /// Some new lookups.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NewRows {
     /// The last of them, oldest first.
     pub rows: Vec<TailRow>,
-    /// Rows before them that were not read: at most so many were lookups.
-    pub skipped: u64,
+    /// The last row of the result before.
+    pub after: i64,
+    /// The first row that was read: at most the rows between both are lookups that were not.
+    pub first: i64,
+    /// The last row that was read.
+    pub last: i64,
 }
 
 impl Tail {
@@ -76,19 +80,20 @@ impl Tail {
     /// # Errors
     /// When the newest segment cannot be read.
     pub fn read(&mut self, most: i64) -> Result<NewRows, StoreError> {
-        let Some(newest) = month::list(&self.dir)?.into_iter().next() else { return Ok(NewRows::default()) };
+        let after = self.position;
+        let none = NewRows { rows: Vec::new(), after, first: after + 1, last: after };
+        let Some(newest) = month::list(&self.dir)?.into_iter().next() else { return Ok(none) };
         let path = newest.path(&self.dir);
         let connection = open(&self.dir, newest, None)?;
         let bounds = bounds(&connection).map_err(StoreError::sqlite(&path))?;
         if bounds.last <= self.position {
-            return Ok(NewRows::default());
+            return Ok(none);
         }
-        // Rows of the month before that came since the last call count as skipped.
+        // Rows of the month before that came since the last call are not read.
         let first = (bounds.last - most).max(self.position).max(bounds.before) + 1;
-        let skipped = (first - 1 - self.position).unsigned_abs();
         let rows = self.rows(&connection, newest, first, bounds.last).map_err(StoreError::sqlite(&path))?;
         self.position = bounds.last;
-        Ok(NewRows { rows, skipped })
+        Ok(NewRows { rows, after, first, last: bounds.last })
     }
 
     fn rows(
