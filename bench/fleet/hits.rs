@@ -1,32 +1,17 @@
 //! M10: a hit with `replay = "local"`, with `replay = "shared"`, and without a fleet.
 //!
-//! wrk signs each request (`bench/peers/sign.lua`) on processor 1; the proxies have processor 0, all of them the whole time,
-//! and are loaded in turn. CPU is the kernel's accounting of the process.
+//! The proxies have processor 0, all of them the whole time, and are loaded in turn by wrk on processor 1 (`bench/wrk.rs`).
 
-use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::{Partition, Postgres, create_tables, fleet_setup, folder_of};
 use crate::load::{millis, percentile};
-use crate::support::{EBID, GATEWAY_APPID, GATEWAY_PASSWORD, Machine, Proxy, Setup, carrier, eventually};
+use crate::support::{Setup, carrier, eventually};
+use crate::wrk::{Sample, middle, sample, start};
 use crate::{Line, Options};
-
-/// Connections of wrk.
-const CONNECTIONS: u32 = 64;
-
-/// Warm cards.
-const CARDS: u32 = 10_000;
 
 /// Rounds through the proxies, each as long as the option says.
 const ROUNDS: u32 = 9;
-
-/// One load of one proxy.
-struct Sample {
-    rate: f64,
-    cpu_us: f64,
-    p50: Duration,
-    p99: Duration,
-}
 
 /// Measures the proxies in turn.
 pub(crate) async fn compared(options: &Options) -> Vec<Line> {
@@ -36,13 +21,13 @@ pub(crate) async fn compared(options: &Options) -> Vec<Line> {
     let mut proxies = Vec::new();
     let mut partitions = Vec::new();
     let plain = Setup::with_carrier(&carrier);
-    proxies.push(("without [fleet]", start(plain).await));
+    proxies.push(("without [fleet]", start(folder_of(&plain), plain).await));
     for (name, replay, number) in [("replay = \"local\"", "local", 1), ("replay = \"shared\"", "shared", 2)] {
         let partition = Partition::to(&server);
         let setup = fleet_setup(&carrier, &partition, number, 3).set("fleet.replay", replay);
         // Directly: the partition is part of this process.
         let setup = setup.set("fleet.hosts", vec![format!("unix:{}", server.socket_folder().display())]);
-        let proxy = start(setup).await;
+        let proxy = start(folder_of(&setup), setup).await;
         eventually("a member", async || {
             (proxy.metrics().await.value("cmiot_fleet_alone", []) == Some(0.0)).then_some(())
         })
@@ -87,60 +72,4 @@ fn figures(name: &str, samples: &[Sample]) -> Line {
             time(|sample| sample.p99)
         ),
     )
-}
-
-/// Starts a proxy on processor 0.
-async fn start(setup: Setup) -> Proxy {
-    let setup = setup.set("gateway.max_requests_per_connection", 1_000_000_000);
-    let machine = Machine::wrapped_by(["taskset", "-c", "0"]);
-    Proxy::start_on_machine(folder_of(&setup), setup, machine).await
-}
-
-/// Loads a proxy for so many seconds.
-fn sample(proxy: &Proxy, seconds: u32, sequence: &mut u64) -> Sample {
-    *sequence += 3_000_000;
-    let before = cpu(proxy);
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../bench/peers/sign.lua");
-    let wrk = Command::new("taskset")
-        .args([
-            "-c",
-            "1",
-            "wrk",
-            "-t1",
-            &format!("-c{CONNECTIONS}"),
-            &format!("-d{seconds}s"),
-            "--timeout",
-            "10s",
-        ])
-        .args(["-s", script, &format!("http://{}", proxy.address)])
-        .envs([("APPID", GATEWAY_APPID), ("PASSWORD", GATEWAY_PASSWORD), ("EBID", EBID), ("STRIDE", "1")])
-        .envs([("CARDS", CARDS.to_string()), ("FIRST", sequence.to_string())])
-        .output()
-        .expect("wrk: Debian's package");
-    let spent = cpu(proxy).saturating_sub(before);
-    let printed = String::from_utf8_lossy(&wrk.stdout).into_owned();
-    let line = printed.lines().find_map(|line| line.strip_prefix("RESULT ")).expect("a result of sign.lua");
-    let fields: Vec<u64> = line.split(' ').map(|field| field.parse().unwrap()).collect();
-    let [requests, micros, errors, p50, p99, _] = fields[..] else { panic!("{line}") };
-    assert_eq!(errors, 0, "{printed}");
-    Sample {
-        rate: requests as f64 / (micros as f64 / 1e6),
-        cpu_us: spent.as_secs_f64() * 1e6 / requests as f64,
-        p50: Duration::from_micros(p50),
-        p99: Duration::from_micros(p99),
-    }
-}
-
-/// CPU time of a proxy so far, user and system.
-fn cpu(proxy: &Proxy) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", proxy.pid())).unwrap();
-    // proc(5): after the name in parentheses; utime and stime are fields 14 and 15, in hundredths of a second.
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    let ticks = |index: usize| fields[index].parse::<u64>().unwrap();
-    Duration::from_millis((ticks(11) + ticks(12)) * 10)
-}
-
-fn middle(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }

@@ -2,7 +2,7 @@
 //! the time that each costs. Run by `cargo xtask bench fleet`.
 //!
 //! Proxies, PostgreSQL and faults are those of the fleet tests (`tests/fleet/harness`). Counts are compared with their
-//! bounds; times are printed only. M8 and M12, of the copy of the audit in the database, are not here yet.
+//! bounds; times are printed only.
 #![allow(clippy::unwrap_used)] // A measurement that fails ends the bench.
 
 // The path makes this folder the parent of the modules of the tests.
@@ -21,6 +21,7 @@ mod shared {
 use shared::fleet::{harness, schedule};
 use shared::support;
 
+mod copy;
 mod flights;
 mod hits;
 mod limits;
@@ -30,13 +31,16 @@ mod outage;
 mod purges;
 mod replays;
 mod tables;
+#[path = "../wrk.rs"]
+mod wrk;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 /// The measurements, in the order in which they run.
-const ALL: [&str; 12] = ["M1", "M2", "M3", "M4", "M5", "M6", "M7", "M9", "M10", "M11", "M13", "M14"];
+const ALL: [&str; 14] =
+    ["M1", "M2", "M3", "M4", "M5", "M6", "M7", "M8", "M9", "M10", "M11", "M12", "M13", "M14"];
 
 /// Options of the measurement.
 #[derive(Parser)]
@@ -116,9 +120,11 @@ async fn measure(name: &str, options: &Options) -> Vec<Line> {
         "M5" => limits::day(options).await,
         "M6" => limits::rate(options).await,
         "M7" => purges::rounds(options).await,
+        "M8" => copy::killed_server(options).await,
         "M9" => outage::stalled(options).await,
         "M10" => hits::compared(options).await,
         "M11" => nodes::one_number().await,
+        "M12" => copy::lag(options).await,
         "M13" => tables::day(options).await,
         _ => tables::clear_text(options).await,
     }

@@ -8,6 +8,7 @@ mod collapse;
 mod firmware;
 mod fleet;
 mod latency;
+mod page;
 mod peers;
 mod scale;
 mod servers;
@@ -34,6 +35,8 @@ pub(crate) enum Bench {
     Fleet(fleet::Options),
     /// Measure the latency of hits and misses at half of the saturating rate, compared with an fsync of the disk
     Latency(latency::Options),
+    /// Compare the CPU of a hit with ten viewers of the operators' page's live rows and without
+    Page(page::Options),
     /// Measure many cards, a long replay window and many idle gateways: time to start, memory, cost of a card found again
     Scale(scale::Options),
     /// Compare the signer on this host with OpenSSL's SHA-256 of the same bytes: ns per token, ns per request
@@ -52,6 +55,7 @@ impl Bench {
             Self::Firmware => firmware::command()?,
             Self::Fleet(options) => fleet::command(options)?,
             Self::Latency(options) => latency::command(options)?,
+            Self::Page(options) => page::command(options)?,
             Self::Scale(options) => scale::command(options)?,
             Self::Signer(options) => signer::command(options)?,
             Self::Timing(options) => timing::command(options)?,
