@@ -1,4 +1,4 @@
-//! `cmiot-proxy demo --serve` and the README's screenshots of it, which `cargo xtask screenshots` writes.
+//! `cmiot-proxy demo --serve` and the screenshots of it in README and docs/page.md, which `cargo xtask screenshots` writes.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -14,19 +14,33 @@ use crate::support::{command, secrets, within};
 /// The time for the history, on a machine with much other work.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// A screenshot: its file, its path, and the settings of its browser.
-const SHOTS: [(&str, &str, Settings); 2] = [
+/// A screenshot: its file, its path, the size, and whether the theme is dark.
+type Shot = (&'static str, &'static str, (u32, u32), bool);
+
+/// The screenshots by language, each in both sizes and both themes.
+const SHOTS: [(&str, [Shot; 4]); 2] = [
     (
-        "page-overview.png",
-        "/#last-day",
-        Settings { language: "en-US,en", size: LARGE, dark: false, scripts: true },
+        "en-US,en",
+        [
+            ("page-overview.png", "/#last-day", LARGE, false),
+            ("page-accounts.dark.png", "/page/accounts", LARGE, true),
+            ("page-live.small.png", "/page/live", SMALL, false),
+            ("page-refusals.small.dark.png", "/page/refusals", SMALL, true),
+        ],
     ),
     (
-        "page-clients.zh-CN.png",
-        "/page/clients",
-        Settings { language: "zh-CN,zh", size: SMALL, dark: true, scripts: true },
+        "zh-CN,zh",
+        [
+            ("page-overview.zh-CN.png", "/", LARGE, false),
+            ("page-audit.dark.zh-CN.png", "/page/audit", LARGE, true),
+            ("page-accounts.small.zh-CN.png", "/page/accounts", SMALL, false),
+            ("page-clients.zh-CN.png", "/page/clients", SMALL, true),
+        ],
     ),
 ];
+
+/// The greatest length of a file in the repository, in bytes.
+const MAX_LENGTH: usize = 150 << 10;
 
 #[tokio::test]
 async fn the_demo_serves_a_page_with_a_month_of_history() {
@@ -35,15 +49,19 @@ async fn the_demo_serves_a_page_with_a_month_of_history() {
     let [lookups, calls] = demo.counts;
     assert!((5_000..=20_000).contains(&lookups), "{lookups} lookups");
     assert!(calls > 0 && calls < lookups, "{calls} calls of {lookups} lookups");
-    for (file, path, settings) in SHOTS {
+    // Every other test leaves the repository as it is.
+    let to = std::env::var_os("CMIOT_SCREENSHOTS").map_or(folder.path().to_owned(), PathBuf::from);
+    for (language, shots) in SHOTS {
+        let settings = Settings { language, size: LARGE, dark: false, scripts: true };
         let browser = Browser::start(demo.page, settings).await;
         log_in(&browser, &demo.token).await;
-        browser.open(path).await;
-        let png = browser.screenshot().await;
-        assert!(png.starts_with(b"\x89PNG") && png.len() < 300 << 10, "{file}: {} bytes", png.len());
-        // Every other test leaves the repository as it is.
-        let to = std::env::var_os("CMIOT_SCREENSHOTS").map_or(folder.path().to_owned(), PathBuf::from);
-        std::fs::write(to.join(file), png).unwrap();
+        for (file, path, size, dark) in shots {
+            browser.show_as(size, dark).await;
+            browser.open(path).await;
+            let png = browser.screenshot().await;
+            assert!(png.starts_with(b"\x89PNG") && png.len() < MAX_LENGTH, "{file}: {} bytes", png.len());
+            std::fs::write(to.join(file), png).unwrap();
+        }
     }
     demo.interrupt().await;
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flatten().collect();
