@@ -9,23 +9,16 @@ use std::time::Duration;
 use crate::clock::Time;
 use crate::fleet::Fleet;
 use crate::fleet::statuses::StatusAnswer;
-use crate::store::audit::query::{AccountGroups, Event, EventKind, LastStatus, Page};
+use crate::store::audit::query::{AccountGroups, Event, EventKind, LastStatus};
 
 /// The age from which on an answer is compared: other nodes have passed their earlier answers by then, unless their
 /// receiver fails.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Ends a page before the first answer that is too new to be compared; returns whether there is one.
-pub(super) fn hold_back(page: &mut Page, now: Time) -> bool {
+/// Whether an answer of this time is too new to be compared.
+pub(super) fn is_young(at: Time, now: Time) -> bool {
     // An answer of the future is from before this machine's clock was set back.
-    let is_young = |at: Time| at <= now && now.since(at) < GRACE;
-    let is_new = |event: &Event| matches!(event.kind, EventKind::Status(_)) && is_young(event.at);
-    let Some(first) = page.events.iter().position(is_new) else { return false };
-    page.through = page.events[first].row - 1;
-    page.events.truncate(first);
-    // The rows behind it are read when the audit is looked at again.
-    page.is_last = true;
-    true
+    at <= now && now.since(at) < GRACE
 }
 
 /// Replaces the STATUS before each answer by that of the fleet.
@@ -69,4 +62,23 @@ fn answer<'a>(event: &'a Event, groups: &'a AccountGroups) -> Option<StatusAnswe
         now: (&answer.to, event.at),
         known: answer.before.as_ref().map(|before| (&*before.status, before.at)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_held_for_two_seconds_unless_it_is_of_the_future() {
+        let now = Time::from_secs(1_768_449_600);
+        for (at, held) in [
+            (now, true),
+            (now.minus(GRACE).plus(Duration::from_millis(1)), true),
+            (now.minus(GRACE), false),
+            (now.plus(Duration::from_millis(1)), false),
+            (now.plus(Duration::from_secs(3_600)), false),
+        ] {
+            assert_eq!(is_young(at, now), held, "{at}");
+        }
+    }
 }

@@ -21,7 +21,7 @@ use super::message::Message;
 use crate::config::Webhook;
 use crate::config::webhook::EventClass;
 use crate::relay::Relay;
-use crate::store::audit::query::{self, AccountGroups, Calls, LastStatuses, Page};
+use crate::store::audit::query::{self, AccountGroups, Answers, Calls, LastStatuses, Page};
 use crate::store::state::{DeadLetter, KEPT_DEAD_LETTERS, Progress, StateStore};
 use crate::store::{Store, StoreError};
 
@@ -162,10 +162,13 @@ impl Outbox {
         let groups = self.webhook.wants(EventClass::Status).then(|| self.account_groups());
         // Lost if this future is dropped in between: then the task ends.
         let mut known = self.known.take().unwrap_or_default();
-        let calls = if self.relay.fleet.is_some() { Calls::Answers } else { Calls::Changes };
+        let is_fleet = self.relay.fleet.is_some();
+        let calls = if is_fleet { Calls::Answers } else { Calls::Changes };
+        let now = self.relay.clock.now();
         let (page, known, groups) = blocking(move || {
-            let page =
-                query::events_after(&dir, position, PAGE, groups.as_ref().map(|of| (calls, of)), &mut known);
+            let is_held = move |at| is_fleet && changes::is_young(at, now);
+            let answers = groups.as_ref().map(|groups| Answers { calls, groups, is_held: &is_held });
+            let page = query::events_after(&dir, position, PAGE, answers, &mut known);
             Ok((page, known, groups))
         })
         .await?;
@@ -173,10 +176,6 @@ impl Outbox {
         self.known = page.is_ok().then_some(known);
         let mut page = page?;
         if let (Some(fleet), Some(groups)) = (&self.relay.fleet, groups) {
-            if changes::hold_back(&mut page, self.relay.clock.now()) {
-                // It has answers that the next page returns again.
-                self.known = None;
-            }
             changes::compare_in_fleet(fleet, &groups, &mut page.events).await;
         }
         Ok(page)

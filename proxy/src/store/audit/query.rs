@@ -33,7 +33,8 @@ use crate::store::{Fault, StoreError};
 
 pub use self::changes::changes;
 pub use self::events::{
-    AccountGroups, Calls, Event, EventKind, LastStatus, LastStatuses, Page, StatusAnswer, events_after, head,
+    AccountGroups, Answers, Calls, Event, EventKind, LastStatus, LastStatuses, Page, StatusAnswer,
+    events_after, head,
 };
 pub use self::fold::{Counted, CountedLookup, first_row_since, fold};
 pub use self::list::{Listed, calls_of, list};

@@ -110,6 +110,17 @@ impl StatusAnswer {
     }
 }
 
+/// The answers that are events.
+#[derive(Clone, Copy)]
+pub struct Answers<'a> {
+    /// Whether all of them, or the changes alone.
+    pub calls: Calls,
+    /// The groups that their histories belong to.
+    pub groups: &'a AccountGroups,
+    /// Whether an answer of this time, and the rows behind the first one, are left for a later page.
+    pub is_held: &'a dyn Fn(Time) -> bool,
+}
+
 /// Some rows of the audit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page {
@@ -185,7 +196,7 @@ pub fn head(dir: &Path) -> Result<i64, StoreError> {
     bounds(&connection).map(|bounds| bounds.last).map_err(StoreError::sqlite(&newest.path(dir)))
 }
 
-/// The events in the `most` rows behind row `position`; calls only with the groups that their histories belong to.
+/// The events in the `most` rows behind row `position`; without `answers`, notes alone.
 /// Rows of segments that no longer exist are passed over. An older segment that cannot be read has no last known STATUS. Blocks.
 ///
 /// # Errors
@@ -194,7 +205,7 @@ pub fn events_after(
     dir: &Path,
     position: i64,
     most: i64,
-    calls: Option<(Calls, &AccountGroups)>,
+    answers: Option<Answers<'_>>,
     known: &mut LastStatuses,
 ) -> Result<Page, StoreError> {
     let months = month::list(dir)?;
@@ -215,21 +226,26 @@ pub fn events_after(
         return Ok(Page { events: Vec::new(), through: position, is_last: true });
     };
     let first = position.max(bounds.before) + 1;
-    let through = bounds.last.min(first.saturating_add(most - 1));
+    let mut through = bounds.last.min(first.saturating_add(most - 1));
     let mut segment =
         Segment { dir, connection: &connection, older: &months[index + 1..], opened: Vec::new() };
     let path = month.path(dir);
-    let mut events = segment.notes(first, through).map_err(StoreError::sqlite(&path))?;
-    if let Some((calls, groups)) = calls {
-        let mut answers =
-            segment.answers(first, through, groups, known).map_err(StoreError::sqlite(&path))?;
-        if calls == Calls::Changes {
-            answers.retain(|event| matches!(&event.kind, EventKind::Status(answer) if answer.is_change()));
+    let mut events = Vec::new();
+    let mut is_held = false;
+    if let Some(of) = answers {
+        let (found, held) = segment.answers(first, through, of, known).map_err(StoreError::sqlite(&path))?;
+        events = found;
+        if of.calls == Calls::Changes {
+            events.retain(|event| matches!(&event.kind, EventKind::Status(answer) if answer.is_change()));
         }
-        events.extend(answers);
+        if let Some(held) = held {
+            (through, is_held) = (held - 1, true);
+        }
     }
+    events.extend(segment.notes(first, through).map_err(StoreError::sqlite(&path))?);
     events.sort_by_key(|event| event.row);
-    Ok(Page { events, through, is_last: through >= head })
+    // The rows behind a held answer are read when the audit is looked at again.
+    Ok(Page { events, through, is_last: is_held || through >= head })
 }
 
 /// The rows of a segment.
@@ -279,14 +295,15 @@ impl Segment<'_> {
         Ok(events)
     }
 
-    /// The calls that answered a STATUS.
+    /// The calls that answered a STATUS, and the row of the first one that is held.
     fn answers(
         &mut self,
         first: i64,
         last: i64,
-        groups: &AccountGroups,
+        of: Answers<'_>,
         known: &mut LastStatuses,
-    ) -> rusqlite::Result<Vec<Event>> {
+    ) -> rusqlite::Result<(Vec<Event>, Option<i64>)> {
+        let Answers { groups, is_held, .. } = of;
         let connection = self.connection;
         let mut calls = connection.prepare(
             "SELECT call.id, call.at + call.latency, call.card, call.kind, call.masked, keyed.text, account.text,
@@ -303,6 +320,9 @@ impl Segment<'_> {
         while let Some(row) = rows.next()? {
             let id: i64 = row.get(0)?;
             let now = LastStatus { status: row.get(9)?, at: Time::from_micros(row.get(1)?) };
+            if is_held(now.at) {
+                return Ok((events, Some(id)));
+            }
             let (key, account): (Option<String>, String) = (row.get(5)?, row.get(6)?);
             let of = History {
                 card: row.get(2)?,
@@ -331,7 +351,7 @@ impl Segment<'_> {
                 }),
             });
         }
-        Ok(events)
+        Ok((events, None))
     }
 
     /// The last STATUS of a card before a row.

@@ -181,12 +181,42 @@ fn a_question_that_takes_too_long_is_stopped() {
     assert!(timed_out(&error), "{error}");
 }
 
+fn changes_of(groups: &AccountGroups) -> Answers<'_> {
+    Answers { calls: Calls::Changes, groups, is_held: &|_| false }
+}
+
+#[test]
+fn a_page_ends_before_an_answer_that_is_held_and_the_next_one_continues_there() {
+    let dir = written(Identifiers::Plain);
+    let groups = AccountGroups::from([("fleet-1".into(), "fleet".into())]);
+    let page = |position, held_from: Option<Time>, known: &mut LastStatuses| {
+        let is_held = |at| held_from.is_some_and(|from| at >= from);
+        let answers = Answers { calls: Calls::Answers, groups: &groups, is_held: &is_held };
+        events_after(dir.path(), position, 10_000, Some(answers), known).unwrap()
+    };
+    let whole = page(0, None, &mut LastStatuses::default());
+    let of_status = |event: &&Event| matches!(event.kind, EventKind::Status(_));
+    let answers: Vec<_> = whole.events.iter().filter(of_status).collect();
+    assert!(answers.len() > 3);
+    let mut known = LastStatuses::default();
+    let (mut position, mut found) = (0, Vec::new());
+    for held in [answers[0], answers[2], answers[2]] {
+        let page = page(position, Some(held.at), &mut known);
+        assert_eq!((page.through, page.is_last), (held.row - 1, true));
+        position = page.through;
+        found.extend(page.events);
+    }
+    // The same answers with the same STATUS before each, as if none had been held.
+    found.extend(page(position, None, &mut known).events);
+    assert_eq!(found, whole.events);
+}
+
 #[test]
 fn changes_are_events_although_an_older_month_cannot_be_read() {
     let dir = written(Identifiers::Plain);
     let groups = AccountGroups::from([("fleet-1".into(), "fleet".into())]);
     let page = |position, known: &mut LastStatuses| {
-        events_after(dir.path(), position, 10_000, Some((Calls::Changes, &groups)), known).unwrap()
+        events_after(dir.path(), position, 10_000, Some(changes_of(&groups)), known).unwrap()
     };
     let cards = |page: &Page| -> Vec<String> {
         let of = |event: &Event| match &event.kind {
