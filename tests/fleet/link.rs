@@ -108,35 +108,14 @@ async fn only_a_probe_closes_the_breaker() {
 }
 
 #[tokio::test]
-async fn all_statements_of_a_request_have_one_time_limit() {
-    let server = Postgres::start().await;
-    let partition = Partition::to(&server);
-    let link = link(&partition, "5s");
-    link.probe("SELECT 1", &[], LONG).await.unwrap();
-    let mut request = link.request();
-    request.query("SELECT pg_sleep(0.4)", &[]).await.unwrap();
-    partition.set(Mode::StallResponses);
-    match request.query("SELECT 1", &[]).await {
-        Err(LinkError::TimedOut(limit)) => assert!(limit <= Duration::from_millis(4_600), "{limit:?}"),
-        other => panic!("{other:?}"),
-    }
-    // The breaker may be closed again by then: this request does not ask again.
-    partition.set(Mode::Pass);
-    link.probe("SELECT 1", &[], LONG).await.unwrap();
-    assert!(request.is_alone() && !link.is_open());
-    assert!(matches!(request.query("SELECT 1", &[]).await, Err(LinkError::Away)));
-}
-
-#[tokio::test]
 async fn a_request_continues_after_an_error_of_its_statement() {
     let server = Postgres::start().await;
     let partition = Partition::to(&server);
     let link = link(&partition, "20s");
-    let mut request = link.request();
-    let error = request.query("SELECT 1 / 0", &[]).await.unwrap_err();
+    let error = link.query("SELECT 1 / 0", &[]).await.unwrap_err();
     assert_eq!(error.sqlstate(), Some("22012"));
     assert!(error.to_string().contains("division by zero"), "{error}");
-    request.query("SELECT 1", &[]).await.unwrap();
+    link.query("SELECT 1", &[]).await.unwrap();
     assert_eq!(server.value(SESSIONS).await, "1", "the connection stays in the pool");
 }
 

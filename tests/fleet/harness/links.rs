@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::{Config, ConfigFile};
 use cmiot_proxy::metrics::Metrics;
 use cmiot_proxy::store::fleet::{Link, migrate};
@@ -48,7 +47,7 @@ pub(crate) fn link_of(node: u8, hosts: Vec<String>, timeout: &str, pool: usize) 
         setup.set("fleet.timeout", timeout).set("fleet.pool", pool)
     });
     let fleet = config.fleet.expect("[fleet]");
-    Arc::new(Link::new(&Arc::new(fleet), node, &Clock::system(), Metrics::new()))
+    Arc::new(Link::new(&Arc::new(fleet), node, Metrics::new()))
 }
 
 /// Opens so many connections of the link, and removes the server's time limits from them: a test that makes statements wait

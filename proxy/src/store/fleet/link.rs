@@ -1,4 +1,4 @@
-//! The link to the database of a fleet: a pool of connections, one time limit per request, one breaker for all of it.
+//! The link to the database of a fleet: a pool of connections, a time limit, one breaker for all of it.
 //!
 //! A connection leaves the pool and is closed unless its statement has ended: a dropped future leaves its statement in the
 //! pipeline, and each later statement of the connection would wait for it. One time-out or three errors in a row open the
@@ -18,7 +18,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Error, Row};
 
 use super::connect::{Chain, ConnectError, Connector, Erased, STATEMENT_TIMEOUT, Session};
-use crate::clock::{Clock, timeout_exact};
+use crate::clock::timeout_exact;
 use crate::config::fleet::Fleet;
 use crate::metrics::Metrics;
 
@@ -35,7 +35,6 @@ pub struct Link {
     name: String,
     pool: Pool<Connector>,
     preferred: Arc<AtomicUsize>,
-    clock: Clock,
     /// Held while a purge is ordered.
     pub(super) ordering: tokio::sync::Mutex<()>,
     breaker: Mutex<Breaker>,
@@ -46,7 +45,7 @@ pub struct Link {
 /// Failure of a statement.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The breaker is open, or the request has failed before: nothing was sent.
+    /// The breaker is open: nothing was sent.
     #[error("the database of the fleet is away")]
     Away,
     /// The time limit has passed; whether the statement took effect is not known.
@@ -88,7 +87,7 @@ struct Breaker {
 
 impl Link {
     /// A link with these settings; connects when first used.
-    pub fn new(settings: &Arc<Fleet>, node: u8, clock: &Clock, metrics: Arc<Metrics>) -> Self {
+    pub fn new(settings: &Arc<Fleet>, node: u8, metrics: Arc<Metrics>) -> Self {
         let name = format!("cmiot-proxy/{node}");
         let preferred = Arc::default();
         let connector = Connector::new(settings, &name, STATEMENT_TIMEOUT, Arc::clone(&preferred));
@@ -98,7 +97,6 @@ impl Link {
             name,
             pool: pool.expect("a pool without time limits needs no runtime"),
             preferred,
-            clock: clock.clone(),
             ordering: tokio::sync::Mutex::default(),
             breaker: Mutex::default(),
             is_open: watch::Sender::new(false),
@@ -106,23 +104,41 @@ impl Link {
         }
     }
 
-    /// The statements of one request, which together have the time limit of the settings. Time between two statements
-    /// does not count.
-    pub fn request(&self) -> Request<'_> {
-        Request { link: self, left: self.settings.timeout, failed: false }
-    }
-
-    /// The statements of requests that have waited already: `left` is the rest of their time limit.
-    pub fn request_within(&self, left: Duration) -> Request<'_> {
-        Request { link: self, left, failed: false }
-    }
-
-    /// Runs one statement as a request of its own.
+    /// Runs one statement of a request within the time limit of the settings.
     ///
     /// # Errors
     /// [`LinkError`]; after [`LinkError::TimedOut`] the statement may have taken effect.
     pub async fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, LinkError> {
-        self.request().query(sql, parameters).await
+        self.query_within(sql, parameters, self.settings.timeout).await
+    }
+
+    /// Runs one statement of requests that have waited already: `limit` is the rest of their time limit. Stops to wait for a
+    /// connection when the breaker opens.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn query_within(
+        &self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+        limit: Duration,
+    ) -> Result<Vec<Row>, LinkError> {
+        let mut opened = self.opened();
+        if *opened.borrow_and_update() {
+            return Err(LinkError::Away);
+        }
+        let connection = async {
+            tokio::select! {
+                // First, so that a request that is next in the pool after one that gave up opens no connection.
+                biased;
+                _ = opened.wait_for(|open| *open) => Err(LinkError::Away),
+                connection = self.lease() => connection,
+            }
+        };
+        let statement: Erased<'_, _> = Box::pin(async { connection.await?.query(sql, parameters).await });
+        let result = timeout_exact(limit, statement).await.unwrap_or(Err(LinkError::TimedOut(limit)));
+        self.record(&result, false);
+        result
     }
 
     /// Runs one statement through the pool within `limit`, whether the breaker is open or not; success closes it.
@@ -183,31 +199,6 @@ impl Link {
         self.change(|breaker| breaker.open = true);
     }
 
-    /// Sends a statement for a request. Stops to wait for a connection when the breaker opens.
-    async fn ask(
-        &self,
-        sql: &str,
-        parameters: &[Parameter<'_>],
-        limit: Duration,
-    ) -> Result<Vec<Row>, LinkError> {
-        let mut opened = self.opened();
-        if *opened.borrow_and_update() {
-            return Err(LinkError::Away);
-        }
-        let connection = async {
-            tokio::select! {
-                // First, so that a request that is next in the pool after one that gave up opens no connection.
-                biased;
-                _ = opened.wait_for(|open| *open) => Err(LinkError::Away),
-                connection = self.lease() => connection,
-            }
-        };
-        let statement: Erased<'_, _> = Box::pin(async { connection.await?.query(sql, parameters).await });
-        let result = timeout_exact(limit, statement).await.unwrap_or(Err(LinkError::TimedOut(limit)));
-        self.record(&result, false);
-        result
-    }
-
     async fn send(
         &self,
         sql: &str,
@@ -251,40 +242,6 @@ impl Link {
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         // No code under this lock can panic in the middle of a change.
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The statements of one request: one time limit for all of them. After the first that failed without a reply of the
-/// server, nothing more is sent.
-pub struct Request<'a> {
-    link: &'a Link,
-    left: Duration,
-    failed: bool,
-}
-
-impl Request<'_> {
-    /// Runs one statement.
-    ///
-    /// # Errors
-    /// [`LinkError`]; after [`LinkError::TimedOut`] the statement may have taken effect.
-    pub async fn query(&mut self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, LinkError> {
-        if self.failed {
-            return Err(LinkError::Away);
-        }
-        let started = self.link.clock.monotonic();
-        // Until the statement has ended: the caller may drop this future.
-        self.failed = true;
-        let result = self.link.ask(sql, parameters, self.left).await;
-        let spent = self.link.clock.monotonic().saturating_sub(started);
-        self.left = self.left.saturating_sub(spent);
-        let answered = result.is_ok() || result.as_ref().is_err_and(|error| error.sqlstate().is_some());
-        self.failed = !answered || self.left.is_zero();
-        result
-    }
-
-    /// Whether the request has to continue without the database.
-    pub fn is_alone(&self) -> bool {
-        self.failed || self.link.is_open()
     }
 }
 

@@ -33,7 +33,7 @@ async fn hear_all(
     session: &mut Session,
     hear: &(dyn Fn(Option<&str>) + Send + Sync),
 ) -> Result<(), LinkError> {
-    run(session, "LISTEN cmiot_fleet").await?;
+    run(session, concat!("LISTEN ", channel!())).await?;
     hear(None);
     loop {
         match timeout(CHECK_INTERVAL, session.notifications.recv()).await {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio_postgres::types::Type;
 
-use super::quota::{FleetDay, day, micros, only};
+use super::micros;
+use super::quota::{FleetDay, day, only};
 use super::rest::{Rest, rest};
 use super::{Link, LinkError};
 

@@ -7,6 +7,7 @@ use tokio_postgres::types::Type;
 
 use super::flights::SharedKey;
 use super::link::{Link, LinkError};
+use super::micros;
 
 /// The most purges of one page.
 const PAGE: i64 = 500;
@@ -169,8 +170,7 @@ impl Link {
     /// # Errors
     /// [`LinkError`].
     pub async fn sweep_purges(&self, age: Duration, limit: Duration) -> Result<i64, LinkError> {
-        let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
-        let rows = self.maintain(SWEEP, &[(&micros, Type::INT8)], limit).await?;
+        let rows = self.maintain(SWEEP, &[(&micros(age), Type::INT8)], limit).await?;
         Ok(rows.first().map_or(Ok(0), |row| row.try_get(0))?)
     }
 }

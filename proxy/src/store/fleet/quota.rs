@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::{Link, LinkError};
+use super::{Link, LinkError, UPKEEP_LIMIT};
 
 /// Microseconds of a day.
 const DAY: i64 = 86_400_000_000;
@@ -140,7 +140,7 @@ impl Link {
                     (&to_sql(ahead), Type::INT8),
                 ],
                 // No request waits for it.
-                Duration::from_millis(900),
+                UPKEEP_LIMIT,
             )
             .await?;
         rows.iter().map(|row| Ok(ReserveGrant { day: count(row, 0)?, granted: count(row, 1)? })).collect()
@@ -168,9 +168,4 @@ pub(super) fn only(rows: &[Row]) -> Result<&Row, LinkError> {
 pub(super) fn to_sql(calls: u64) -> i64 {
     // Limits are at most 2^53 or so; a sum of two must not overflow.
     i64::try_from(calls).unwrap_or(i64::MAX).min(i64::MAX / 4)
-}
-
-/// Microseconds, as intervals are passed.
-pub(super) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4)
 }

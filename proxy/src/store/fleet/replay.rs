@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::link::{Link, LinkError};
 
@@ -115,18 +115,13 @@ impl Link {
         transids: &Transids<'_>,
         limit: Duration,
     ) -> Result<Vec<NotInserted>, LinkError> {
-        let rows = self
-            .request_within(limit)
-            .query(
-                INSERT,
-                &[
-                    (&transids.numbers, Type::INT8_ARRAY),
-                    (&transids.appids, Type::TEXT_ARRAY),
-                    (&process.node, Type::INT2),
-                    (&process.process, Type::INT4),
-                ],
-            )
-            .await?;
+        let parameters = [
+            (&transids.numbers as &(dyn ToSql + Sync), Type::INT8_ARRAY),
+            (&transids.appids, Type::TEXT_ARRAY),
+            (&process.node, Type::INT2),
+            (&process.process, Type::INT4),
+        ];
+        let rows = self.query_within(INSERT, &parameters, limit).await?;
         rows.iter()
             .map(|row| {
                 Ok(NotInserted {

@@ -5,11 +5,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::quota::micros;
-use super::{Link, LinkError, Parameter};
-
-/// Limit of a statement, which no request waits for.
-const LIMIT: Duration = Duration::from_millis(900);
+use super::{Link, LinkError, Parameter, UPKEEP_LIMIT, micros};
 
 /// A cool-down or a refusal of an account.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,7 +63,7 @@ impl Link {
                 (&code, Type::TEXT),
                 (&i16::from(node), Type::INT2),
             ],
-            LIMIT,
+            UPKEEP_LIMIT,
         )
         .await
         .map(drop)
@@ -82,7 +78,7 @@ impl Link {
             OR until < fleet.now() - interval '1 day'";
         let parameters: [Parameter<'_>; 3] =
             [(&key.appid, Type::TEXT), (&key.what, Type::TEXT), (&key.credentials, Type::BYTEA)];
-        self.maintain(SQL, &parameters, LIMIT).await.map(drop)
+        self.maintain(SQL, &parameters, UPKEEP_LIMIT).await.map(drop)
     }
 }
 

@@ -9,14 +9,12 @@ use std::time::Duration;
 
 use tokio_postgres::types::Type;
 
-use super::flights::{SharedKey, micros};
+use super::flights::SharedKey;
 use super::link::{Link, LinkError};
+use super::{UPKEEP_LIMIT, micros};
 
 /// Answers of one statement. Their rows are locked for its time.
 pub const BATCH: usize = 200;
-
-/// Limit of one statement, below the server's own.
-const LIMIT: Duration = Duration::from_millis(900);
 
 /// An answer of the carrier.
 #[derive(Clone, Debug)]
@@ -70,7 +68,7 @@ pub async fn changes(link: &Link, answers: &[Answered<'_>]) -> Result<Vec<Option
         (&known_ages as _, Type::INT8_ARRAY),
     ];
     let mut changes = vec![None; answers.len()];
-    for row in link.maintain(STATEMENT, &parameters, LIMIT).await? {
+    for row in link.maintain(STATEMENT, &parameters, UPKEEP_LIMIT).await? {
         let position: i64 = row.try_get("position")?;
         let index = usize::try_from(position - 1).unwrap_or(usize::MAX); // ordinality begins with 1
         let Some(status) = row.try_get::<_, Option<String>>("previous")? else { continue };
@@ -99,6 +97,6 @@ pub async fn sweep(link: &Link, most: i64) -> Result<i64, LinkError> {
             SELECT key FROM fleet.card_status WHERE seen < fleet.now() - interval '92 days'
             LIMIT $1 FOR UPDATE SKIP LOCKED) RETURNING 1)
         SELECT (SELECT count(*) FROM changes) + (SELECT count(*) FROM cards) AS swept"#;
-    let rows = link.maintain(STATEMENT, &[(&most, Type::INT8)], LIMIT).await?;
+    let rows = link.maintain(STATEMENT, &[(&most, Type::INT8)], UPKEEP_LIMIT).await?;
     Ok(rows.first().map_or(Ok(0), |row| row.try_get("swept"))?)
 }
