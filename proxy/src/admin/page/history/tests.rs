@@ -4,6 +4,7 @@ use cmiot_signer::{AppId, Card, CardKind};
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::outcome::Outcome;
 use crate::store::audit::{AuditStore, LookupRow, Options};
 
 /// 2026-01-15T12:30:00+08:00
@@ -47,7 +48,8 @@ impl Place {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (clock, hand) = Clock::manual(START);
-        let store = AuditStore::open(dir.path(), Options::default(), clock.clone()).unwrap();
+        let options = Options { queue: 10_000, ..Options::default() };
+        let store = AuditStore::open(dir.path(), options, clock.clone()).unwrap();
         let history = History::new(clock.clone(), CancellationToken::new());
         Self { dir, hand, clock, store, history, rows: 0 }
     }
