@@ -41,6 +41,10 @@ pub enum Condition {
     FleetGroups,
     /// The database of the fleet lost commits.
     FleetLost,
+    /// More nodes of the fleet are alive than its configuration allows for.
+    FleetNodes,
+    /// Another node of the fleet calls another carrier, or has other aliases of cards.
+    FleetSettings,
     /// An account uses a password other than its first.
     Password,
     /// Requests are refused since a client's or group's share of the replay table is full.
@@ -57,7 +61,7 @@ pub enum Condition {
 
 impl Condition {
     /// All conditions.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Account,
         Self::Alone,
         Self::Audit,
@@ -71,6 +75,8 @@ impl Condition {
         Self::FleetClock,
         Self::FleetGroups,
         Self::FleetLost,
+        Self::FleetNodes,
+        Self::FleetSettings,
         Self::Password,
         Self::ReplayFull,
         Self::Restart,
@@ -95,6 +101,8 @@ impl Condition {
             Self::FleetClock => "fleet-clock",
             Self::FleetGroups => "fleet-groups",
             Self::FleetLost => "fleet-lost",
+            Self::FleetNodes => "fleet-nodes",
+            Self::FleetSettings => "fleet-settings",
             Self::Password => "password",
             Self::ReplayFull => "replay-full",
             Self::Restart => "restart",

@@ -119,7 +119,7 @@ impl App {
         let flights = TaskTracker::new();
         let fleet = fleet::node(&config, &store, &clock, &metrics)?;
         if let Some(fleet) = &fleet {
-            fleet.start().await?;
+            fleet.start(&config.store_dir).await?;
         }
         let relay = Arc::new(relay::build(&config, &store, &clock, &metrics, &flights, fleet.clone())?);
         relay.cache.remove_future();

@@ -3,6 +3,7 @@
 //! [`Fleet`] is one node's part in it. Everything here has a defined result while the database is away: the node is then
 //! *alone* (`fleet/alone.rs`), and each caller states what is weakened.
 
+mod agreement;
 mod alone;
 pub mod flights;
 pub mod hints;
@@ -34,8 +35,8 @@ use crate::metrics::Metrics;
 use crate::store::audit::AuditStore;
 use crate::store::fleet::Link;
 use crate::store::fleet::nodes::Identity;
+pub use agreement::Agreement;
 pub use alone::Cause;
-use flights::Groups;
 use hints::Hints;
 pub use identity::identity_of;
 use nodes::Heart;
@@ -56,8 +57,8 @@ pub struct Fleet {
     pub node: u8,
     /// Notifications that flights have landed.
     pub hints: Arc<Hints>,
-    /// The accounts of each group.
-    pub groups: ArcSwap<Groups>,
+    /// The hashes of what the configurations of the nodes need alike.
+    pub agreement: ArcSwap<Agreement>,
     key: hmac::Key,
     local: Local,
     membership: watch::Sender<Membership>,
@@ -107,14 +108,14 @@ impl Fleet {
     pub fn new(settings: &Settings, local: Local) -> Self {
         let settings = Arc::new(settings.clone());
         let node = local.identity.node;
-        let link = Arc::new(Link::new(&settings, node, &local.clock, Arc::clone(&local.metrics)));
+        let link = Arc::new(Link::new(&settings, node, Arc::clone(&local.metrics)));
         let (membership, _) = watch::channel(Membership::Alone { since: local.clock.now() });
         Self {
             heart: tokio::sync::Mutex::new(Heart::new(&link)),
             link,
             node,
             hints: Arc::default(),
-            groups: ArcSwap::default(),
+            agreement: ArcSwap::default(),
             key: hmac::Key::new(hmac::HMAC_SHA256, settings.key.expose()),
             settings,
             local,

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cmiot_proxy::store::fleet::Link;
+use cmiot_proxy::store::fleet::agreement::{self, Compared};
 use cmiot_proxy::store::fleet::flights::{
     self, Answer, Asked, Entered, Followed, Known, LandEffect, Landable, Landed, Landing, SharedKey,
 };
+use cmiot_proxy::store::fleet::{CHANNEL, Link};
 use tokio::task::JoinSet;
 
 use crate::harness::{Postgres, create_tables, lift_time_limits, link_of};
@@ -386,7 +387,7 @@ async fn only_an_awaited_landing_is_notified_and_names_a_key() {
     let (one, other) = (tables.life(1, 60).await, tables.life(2, 60).await);
     let mut heard = tables.link.dedicated("listen", Duration::from_secs(5));
     let session = heard.session().await.unwrap();
-    session.client.batch_execute(&format!("LISTEN {}", flights::CHANNEL)).await.unwrap();
+    session.client.batch_execute(&format!("LISTEN {}", CHANNEL)).await.unwrap();
     let unheard = tables.lead(one).await;
     tables.land(unheard, Duration::ZERO).await;
     tables.server.sql("DELETE FROM fleet.flight; DELETE FROM fleet.answer").await;
@@ -449,18 +450,20 @@ async fn a_killed_server_loses_answers_and_flights_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn groups_of_current_lives_that_differ_are_named() {
-    let tables = Tables::start().await;
-    let (one, other) = (tables.life(1, 60).await, tables.life(2, 60).await);
-    let compare = async |life, groups: &[(&str, SharedKey)]| {
-        flights::compare_groups(&tables.link, life, groups).await.unwrap()
-    };
-    assert_eq!(compare(one, &[("a", [1; 16]), ("b", [2; 16])]).await, []);
-    assert_eq!(compare(other, &[("b", [3; 16]), ("a", [1; 16])]).await, [("b".to_owned(), 1)]);
-    assert_eq!(compare(one, &[("a", [1; 16]), ("b", [2; 16])]).await, [("b".to_owned(), 2)]);
-    assert_eq!(compare(other, &[("a", [1; 16])]).await, [], "it has the group no longer");
-    assert_eq!(compare(one, &[("a", [1; 16]), ("b", [2; 16])]).await, []);
-    assert_eq!(compare(other, &[("a", [4; 16])]).await, [("a".to_owned(), 1)]);
-    tables.server.sql("UPDATE fleet.life SET gone = true WHERE node = 2").await;
-    assert_eq!(compare(one, &[("a", [1; 16])]).await, []);
+async fn hashes_of_current_lives_that_differ_are_named() {
+    for what in [Compared::Groups, Compared::Settings] {
+        let tables = Tables::start().await;
+        let (one, other) = (tables.life(1, 60).await, tables.life(2, 60).await);
+        let compare = async |life, named: &[(&str, SharedKey)]| {
+            agreement::compare(&tables.link, life, what, named).await.unwrap()
+        };
+        assert_eq!(compare(one, &[("a", [1; 16]), ("b", [2; 16])]).await, []);
+        assert_eq!(compare(other, &[("b", [3; 16]), ("a", [1; 16])]).await, [("b".to_owned(), 1)]);
+        assert_eq!(compare(one, &[("a", [1; 16]), ("b", [2; 16])]).await, [("b".to_owned(), 2)]);
+        assert_eq!(compare(other, &[("a", [1; 16])]).await, [], "it has the name no longer");
+        assert_eq!(compare(one, &[("a", [1; 16]), ("b", [2; 16])]).await, []);
+        assert_eq!(compare(other, &[("a", [4; 16])]).await, [("a".to_owned(), 1)]);
+        tables.server.sql("UPDATE fleet.life SET gone = true WHERE node = 2").await;
+        assert_eq!(compare(one, &[("a", [1; 16])]).await, []);
+    }
 }

@@ -285,6 +285,49 @@ async fn a_node_that_is_cut_off_is_alone_and_notes_when_it_begins_and_ends() {
 }
 
 #[tokio::test]
+async fn a_time_alone_ends_with_the_process_whether_it_drains_or_crashes() {
+    let mut nodes = Nodes::start(1).await;
+    wait_for_member(&nodes[0]).await;
+    nodes[0].partition.set(Mode::Refuse);
+    wait_for_alarm(&nodes[0], "alarm: alone: alone since ").await;
+    nodes[0].restart().await;
+    wait_for_alarm(&nodes[0], "alarm: alone: alone since ").await;
+    eventually("the note of the second begin", async || (notes(&nodes[0], "alone").len() == 3).then_some(()))
+        .await;
+    nodes[0].kill9().await;
+    nodes[0].partition.set(Mode::Pass);
+    nodes[0].start_again().await;
+    wait_for_member(&nodes[0]).await;
+    let words = ["begins", "ends node=1 cause=drain", "begins", "ends node=1 cause=restart"];
+    let found = eventually("the notes", async || {
+        Some(notes(&nodes[0], "alone")).filter(|all| all.len() >= words.len())
+    })
+    .await;
+    assert!(found.iter().zip(words).all(|(note, words)| note.starts_with(words)), "{found:?}");
+    assert_eq!(found.len(), words.len(), "{found:?}");
+}
+
+#[tokio::test]
+async fn more_nodes_than_the_configuration_allows_for_are_an_alarm() {
+    let mut nodes = Nodes::start_with(2, |setup, _| setup.set("fleet.nodes", 2)).await;
+    wait_for_member(&nodes[1]).await;
+    assert!(!ready(&nodes[0]).await.contains("fleet-nodes"));
+    nodes.add(3, 2, |setup, _| setup).await;
+    for index in 0..3 {
+        wait_for_alarm(
+            &nodes[index],
+            "alarm: fleet-nodes: 3 nodes of the fleet are alive, and [fleet] nodes is 2",
+        )
+        .await;
+    }
+    nodes[2].signal("TERM").await;
+    eventually("the end of the alarm", async || {
+        (!ready(&nodes[0]).await.contains("fleet-nodes")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_life_whose_lease_has_ended_does_not_return() {
     let nodes = Nodes::start(1).await;
     wait_for_member(&nodes[0]).await;

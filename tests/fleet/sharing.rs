@@ -264,6 +264,43 @@ async fn a_group_with_other_accounts_is_not_shared_and_all_alarm() {
 }
 
 #[tokio::test]
+async fn nodes_with_another_carrier_or_other_aliases_alarm_and_share_nothing_of_another_carrier() {
+    let folder = tempfile::tempdir().unwrap();
+    let aliases = folder.path().join("aliases");
+    std::fs::write(&aliases, format!("{},{}\n", MSISDN.number, ICCID.number)).unwrap();
+    let nodes = nodes(|setup, number| match number {
+        2 => setup.set("cache.alias_file", aliases.to_str().unwrap()),
+        // The same simulator under another name.
+        3 => {
+            let text = setup.text();
+            let url = text.lines().find_map(|line| line.strip_prefix("base_url = ")).unwrap();
+            let other = url.trim_matches('"').replace("127.0.0.1", "0.0.0.0");
+            setup.set("carrier.base_url", other)
+        }
+        _ => setup,
+    })
+    .await;
+    for (node, said) in [
+        (0, ["node 2 of the fleet has other aliases", "node 3 of the fleet calls another carrier"]),
+        (1, ["node 1 of the fleet has other aliases", "node 3 of the fleet calls another carrier"]),
+        (2, ["node 1 of the fleet calls another carrier", "node 2 of the fleet has other aliases"]),
+    ] {
+        eventually("the alarm", async || {
+            let ready = nodes[node].admin("/ready", "").await.text().to_owned();
+            (ready.contains("alarm: fleet-settings: ") && said.iter().all(|said| ready.contains(said)))
+                .then_some(())
+        })
+        .await;
+        let groups = nodes[node].metrics().await.value("cmiot_alarm", [("alarm", "fleet-groups")]);
+        assert_eq!(groups, Some(0.0), "the difference is named once");
+    }
+    nodes[0].look_up(&IMSI).await.assert_normal();
+    kept(&nodes, 1).await;
+    assert!(nodes[1].look_up(&IMSI).await.cache().contains("detail=fleet"));
+    assert_eq!(nodes[2].look_up(&IMSI).await.cache(), "fwd=uri-miss; stored");
+}
+
+#[tokio::test]
 async fn no_card_number_is_in_a_shared_table() {
     let nodes = nodes(|setup, _| setup).await;
     const CARDS: [Card; 3] = [MSISDN, ICCID, IMSI];

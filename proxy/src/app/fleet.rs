@@ -81,6 +81,6 @@ pub(super) fn node(
         metrics: Arc::clone(metrics),
     };
     let fleet = Fleet::new(settings, local);
-    fleet.set_groups(config);
+    fleet.set_agreement(config);
     Ok(Some(Arc::new(fleet)))
 }

@@ -1,8 +1,11 @@
 //! The state *alone*: the node acts without the others. A note in the audit begins and ends it, and an alarm holds.
 //!
+//! A drain ends it too, and after a crash the next start.
+//!
 //! It begins when the breaker of the link opens, or when no heartbeat was stored for [`ALONE_AFTER`](super::ALONE_AFTER).
 //! It ends when a heartbeat is stored, the pool has answered a probe, and the purges of the meantime are applied.
 
+use std::path::Path;
 use std::sync::PoisonError;
 
 use super::{Fleet, Membership};
@@ -10,6 +13,8 @@ use crate::alarms::{Condition, Severity};
 use crate::clock::Time;
 use crate::language::{Text, text};
 use crate::store::audit::ActRow;
+use crate::store::audit::query::{self, Field, Filter, Listed, NOTE};
+use crate::store::blocking;
 use crate::store::fleet::nodes::{About, Holder};
 
 /// Reason for being alone.
@@ -182,9 +187,36 @@ impl Fleet {
         }
     }
 
+    /// Notes the end of being alone at a drain: the process makes no decision without the others any more.
+    pub(super) fn end_at_drain(&self) {
+        let mut is_noted = self.is_noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut *is_noted) {
+            self.note(self.local.clock.now(), format!("ends node={} cause=drain", self.node));
+        }
+    }
+
+    /// Notes the end of being alone of a process before, if its last note in the audit is the begin.
+    pub(super) async fn end_of_crash(&self, dir: &Path) {
+        let dir = dir.to_owned();
+        let filter = Filter { reason: Some("alone".to_owned()), ..Filter::default() };
+        match blocking(move || query::list(&dir, Listed::Notes, &filter, 1, None)).await {
+            Ok(rows) if rows.first().is_some_and(|note| is_begin(note)) => {
+                self.note(self.local.clock.now(), format!("ends node={} cause=restart", self.node));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the last note about being alone cannot be read"),
+        }
+    }
+
     fn note(&self, at: Time, detail: String) {
         self.local.audit.append_act_later(ActRow { at, what: "alone", detail, card: None });
     }
+}
+
+/// Whether a note is that of a begin.
+fn is_begin(note: &[Field]) -> bool {
+    const DETAIL: usize = query::position(NOTE, "detail");
+    matches!(note.get(DETAIL), Some(Field::Text(detail)) if detail.starts_with("begins "))
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! call, as without a fleet. A group is shared among the nodes that mean the same accounts by its name: a hash of them is
 //! part of each key.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +15,7 @@ use super::Fleet;
 use super::hints::Hint;
 use super::orphans::Orphan;
 use super::statuses::SWEEP_INTERVAL;
-use crate::alarms::{Condition, Severity};
 use crate::clock::{Time, timeout_exact};
-use crate::config::{Account, Config};
-use crate::language::{Text, text};
 use crate::store::fleet::LinkError;
 pub use crate::store::fleet::flights::Known;
 use crate::store::fleet::flights::{
@@ -144,21 +140,7 @@ pub struct Follower {
     hint: Hint,
 }
 
-/// The hash of the accounts of each group, by the name of the group.
-pub type Groups = HashMap<Arc<str>, SharedKey>;
-
 impl Fleet {
-    /// Applies the accounts of a configuration: a group is shared with nodes that have the same appids and ebids in it.
-    pub fn set_groups(&self, config: &Config) {
-        let hash = |accounts: &Vec<Arc<Account>>| {
-            let mut parts: Vec<String> = accounts.iter().map(|account| describe(account)).collect();
-            parts.sort();
-            self.shared_key(&parts.iter().map(String::as_bytes).collect::<Vec<_>>())
-        };
-        let groups = config.groups.iter().map(|(name, accounts)| (Arc::clone(name), hash(accounts)));
-        self.groups.store(Arc::new(groups.collect()));
-    }
-
     /// The lookup of these parts; none if the configuration has no such group.
     pub fn lookup(
         &self,
@@ -167,7 +149,7 @@ impl Fleet {
         card: &Card,
         parameters: &str,
     ) -> Option<Lookup> {
-        let accounts = *self.groups.load().get(group)?;
+        let accounts = *self.agreement.load().groups.get(group)?;
         let (kind, number) = (card.kind().as_str().as_bytes(), card.as_bytes());
         let parts = [
             b"lookup",
@@ -259,27 +241,9 @@ impl Fleet {
     }
 
     async fn maintain_once(&self, life: i64) -> Result<(), LinkError> {
-        let groups = self.groups.load();
-        let named: Vec<_> = groups.iter().map(|(name, hash)| (&**name, *hash)).collect();
-        let differences = flights::compare_groups(&self.link, life, &named).await?;
-        self.report_differences(&differences);
+        self.compare_configurations(life).await?;
         while flights::sweep(&self.link, SWEPT).await? >= SWEPT {}
         Ok(())
-    }
-
-    fn report_differences(&self, differences: &[(String, i16)]) {
-        let lines: Vec<_> = differences
-            .iter()
-            .map(|(group, node)| {
-                text!(
-                    "node {node} of the fleet has other accounts in group {group}: their responses are not shared; give the \
-                     accounts of this group the same appids and ebids on both nodes, or the group another name",
-                    "集群中的节点 {node} 在组 {group} 中的账号不同：该组的响应不共享；请使两个节点上该组账号的 appid 和 ebid 一致，\
-                     或改用不同的组名"
-                )
-            })
-            .collect();
-        self.local.alarms.set_if(Condition::FleetGroups, Severity::Warning, Text::join(&lines));
     }
 }
 
@@ -289,14 +253,6 @@ pub fn known(answered_at: Option<Time>, now: Time) -> Known {
         let age = now.since(answered_at);
         Known::Aged(age - MARGIN.min(age / 2))
     })
-}
-
-/// The part of an account that decides to whom the carrier responds: its appid and its ebids.
-fn describe(account: &Account) -> String {
-    let mut ebids: Vec<_> =
-        account.ebids.iter().map(|(operation, ebid)| (*operation, ebid.as_str())).collect();
-    ebids.sort_unstable();
-    format!("{} {} {ebids:?}", account.appid.as_str(), account.ebid.as_str())
 }
 
 impl SharedResponse {

@@ -8,6 +8,7 @@
 //! - another life of this node: a copy of its store runs elsewhere. This node stays alone, and alarms;
 //! - another database, or another schema: it stays alone.
 
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -159,11 +160,13 @@ impl Fleet {
     }
 
     /// Begins the first life. Without a database the node starts alone. While a process with a copy of this store has a
-    /// lease, this waits for its end.
+    /// lease, this waits for its end. `dir` has the audit, which gets the note of the end of a time alone that a crash has left
+    /// out.
     ///
     /// # Errors
     /// [`Refused`] when the number belongs to another store, or when the other process renews its lease.
-    pub async fn start(&self) -> Result<(), Refused> {
+    pub async fn start(&self, dir: &Path) -> Result<(), Refused> {
+        self.end_of_crash(dir).await;
         let mut heart = self.heart.lock().await;
         let mut held: Option<i64> = None;
         let cause = loop {
@@ -222,6 +225,7 @@ impl Fleet {
             self.beat(&mut heart).await;
             opened.mark_unchanged();
         }
+        self.end_at_drain();
         if let Some((life, _)) = heart.life.take()
             && let Err(error) = heart.connection.end_life(life, LIMIT).await
         {
@@ -250,6 +254,7 @@ impl Fleet {
         let beat = heart.connection.beat(&self.local.identity, life, LEASE, LIMIT).await;
         let beat = beat.map_err(|error| heart.failed(&error))?;
         self.compare_clocks(sent, beat.now);
+        self.compare_count(beat.alive);
         let fleet = heart.fleet.clone().unwrap_or_default();
         match judge(&beat, count, &fleet) {
             Verdict::Renewed(count) => {
@@ -337,6 +342,20 @@ impl Fleet {
         self.local.alarms.set_if(Condition::FleetClock, Severity::Warning, text);
     }
 
+    fn compare_count(&self, alive: i64) {
+        let nodes = self.settings.nodes;
+        let text = (alive > i64::from(nodes)).then(|| {
+            text!(
+                "{alive} nodes of the fleet are alive, and [fleet] nodes is {nodes}: nodes that are alone could make more \
+                 calls together than the limits allow; set nodes to the greatest number of nodes on all of them, and restart \
+                 them one after the other",
+                "集群中有 {alive} 个节点在线，而 [fleet] nodes 为 {nodes}：各节点脱离集群独自运行时，调用之和可能超过限额；请在所有节点上\
+                 把 nodes 设为节点的最大数量，并逐个重启"
+            )
+        });
+        self.local.alarms.set_if(Condition::FleetNodes, Severity::Warning, text);
+    }
+
     fn pause_grants(&self, heart: &mut Heart) {
         let now = self.local.clock.moment();
         *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) = now.monotonic + PAUSE;
@@ -372,7 +391,7 @@ mod tests {
     }
 
     fn beat(beats: Option<i64>) -> Beat {
-        Beat { about: about("f"), now: 0, beats, known: true, bound: true, other: None }
+        Beat { about: about("f"), now: 0, beats, known: true, bound: true, other: None, alive: 1 }
     }
 
     #[test]

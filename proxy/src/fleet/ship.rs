@@ -171,7 +171,7 @@ impl Shipper {
     async fn position(&mut self) -> Result<Option<ChainAt>, ShipError> {
         if self.chain.is_none() {
             let store = self.fleet.local.identity.store;
-            self.chain = self.connection.copy_position(&store, LIMIT).await?;
+            self.chain = self.connection.copy_position(self.fleet.node, &store, LIMIT).await?;
         }
         if self.chain.is_none() {
             let dir = self.dir.clone();

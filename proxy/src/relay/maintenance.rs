@@ -20,7 +20,7 @@ impl Relay {
         self.admit.reload(config);
         self.cache.reload(config);
         if let Some(fleet) = &self.fleet {
-            fleet.set_groups(config);
+            fleet.set_agreement(config);
         }
         self.lookup_log.set(config.log.lookups, config.log.lookups_per_second);
         self.config.store(Arc::clone(config));

@@ -172,11 +172,31 @@ async fn a_role_without_a_right_is_named_and_an_alarm_until_it_has_it() {
     };
     eventually("the alarm", async || ready(true).await).await;
     let output = nodes[0].command(&["fleet", "migrate", "--user", "cmiot_owner"]).await.success();
-    assert!(output.out.contains("version 2 already"), "{output:?}");
+    assert!(output.out.contains("version 3 already"), "{output:?}");
     eventually("the end of the alarm", async || ready(false).await).await;
     wait_for_copy(&nodes, 0).await;
     verify(&nodes[0]).await.success();
     nodes[0].command(&["check", "--live"]).await.success();
+}
+
+#[tokio::test]
+async fn a_store_whose_proxy_gets_another_number_keeps_its_chain_under_that_number() {
+    let mut nodes = start(1, "all").await;
+    work(&nodes, 0, 0).await;
+    wait_for_copy(&nodes, 0).await;
+    let text = nodes[0].setup().clone().set("carrier.node", 5).text();
+    crate::support::write_config(&nodes[0].config(), &text);
+    nodes[0].restart().await;
+    work(&nodes, 0, 100).await;
+    let chains = "SELECT string_agg(node::text, ' ') FROM audit.chain";
+    eventually("the number", async || (nodes.server.value(chains).await == "5").then_some(())).await;
+    let copied = "SELECT max(last) FROM audit.chain";
+    eventually("the copy", async || {
+        (nodes.server.value(copied).await == super::last(&nodes[0]).to_string()).then_some(())
+    })
+    .await;
+    let verified = nodes[0].command(&["fleet", "verify", "--user", "cmiot_owner", "--node", "5"]).await;
+    verified.success();
 }
 
 #[tokio::test]
@@ -191,7 +211,7 @@ async fn a_schema_of_before_the_copy_is_extended_while_a_node_waits() {
     let config = proxy.config();
     let config = config.to_str().unwrap();
     let ready = proxy.admin("/ready", "").await.text().to_owned();
-    assert!(ready.contains("has version 1, and this proxy needs 2"), "{ready}");
+    assert!(ready.contains("has version 1, and this proxy needs 3"), "{ready}");
     let fleet = async |words: &[&str]| {
         let words = [&["fleet"], words, &["--config", config]].concat();
         run(proxy.config().parent().unwrap(), &words, &[]).await
@@ -199,7 +219,7 @@ async fn a_schema_of_before_the_copy_is_extended_while_a_node_waits() {
     fleet(&["status"]).await.success();
     fleet(&["verify", "--user", "cmiot_owner"]).await.failed(1, ["fleet migrate"]);
     let output = fleet(&["migrate", "--user", "cmiot_owner"]).await.success();
-    assert!(output.out.contains("version 2 (was 1)"), "{output:?}");
+    assert!(output.out.contains("version 3 (was 1)"), "{output:?}");
     // Nodes of the former version may go on.
     assert_eq!(server.value("SELECT oldest FROM fleet.about").await, "1");
     let copies = "SELECT count(*) FROM audit.note WHERE what = 'alone'";

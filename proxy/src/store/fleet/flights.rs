@@ -11,12 +11,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::link::{Link, LinkError, Parameter};
-
-/// The channel on which a landing that is awaited is announced. Its payload names a key, never a card.
-pub const CHANNEL: &str = "cmiot_fleet";
-
-/// Limit of a statement that no request waits for, below the server's own.
-const MAINTENANCE_LIMIT: Duration = Duration::from_millis(900);
+use super::{UPKEEP_LIMIT, micros};
 
 /// The name of a lookup, or of a card, in shared tables.
 pub type SharedKey = [u8; 16];
@@ -184,7 +179,8 @@ const ENTER: &str = concat!(
 
 // An answer of the future was stored before the clock of the database was set back: it is replaced.
 // The lock of fleet.answer precedes the snapshot: a purge has committed before it, or begins after this statement.
-const LAND: &str = r#"
+const LAND: &str = concat!(
+    r#"
     WITH clock AS MATERIALIZED (SELECT fleet.now() AS now),
     kept AS (
       INSERT INTO fleet.answer AS a
@@ -206,12 +202,19 @@ const LAND: &str = r#"
         charset = $9, age = $6 * interval '1 microsecond', account = $10, transid = $11
       FROM clock WHERE f.key = $1 AND f.fence = $13 RETURNING f.awaited)
     SELECT EXISTS (SELECT FROM kept) AS kept, EXISTS (SELECT FROM landed) AS landed,
-           (SELECT pg_notify('cmiot_fleet', 'landed ' || encode($1, 'hex')) FROM landed WHERE awaited) IS NULL"#;
+           (SELECT pg_notify('"#,
+    channel!(),
+    r#"', 'landed ' || encode($1, 'hex')) FROM landed WHERE awaited) IS NULL"#
+);
 
-const RELEASE: &str = r#"
+const RELEASE: &str = concat!(
+    r#"
     WITH released AS (DELETE FROM fleet.flight WHERE key = $1 AND fence = $2 RETURNING awaited)
     SELECT EXISTS (SELECT FROM released) AS released,
-           (SELECT pg_notify('cmiot_fleet', 'landed ' || encode($1, 'hex')) FROM released WHERE awaited) IS NULL"#;
+           (SELECT pg_notify('"#,
+    channel!(),
+    r#"', 'landed ' || encode($1, 'hex')) FROM released WHERE awaited) IS NULL"#
+);
 
 const POLL: &str = concat!(
     r#"SELECT f.landed_at IS NOT NULL AS landed, f.fault, f.body, f.charset, f.account, f.transid,
@@ -324,7 +327,7 @@ pub async fn release(link: &Link, key: &SharedKey, fence: i64) -> Result<bool, L
 pub async fn delete(link: &Link, key: &SharedKey, fence: i64) -> Result<(), LinkError> {
     const STATEMENT: &str = "DELETE FROM fleet.flight WHERE key = $1 AND fence = $2 AND landed_at IS NULL";
     let parameters: [Parameter<'_>; 2] = [(&key.as_slice(), Type::BYTEA), (&fence, Type::INT8)];
-    link.maintain(STATEMENT, &parameters, MAINTENANCE_LIMIT).await.map(drop)
+    link.maintain(STATEMENT, &parameters, UPKEEP_LIMIT).await.map(drop)
 }
 
 /// Deletes the row of a flight of this life that has not landed, unless its fence is one of `led`.
@@ -336,7 +339,7 @@ pub async fn disown(link: &Link, key: &SharedKey, life: i64, led: &[i64]) -> Res
         "DELETE FROM fleet.flight WHERE key = $1 AND life = $2 AND landed_at IS NULL AND fence <> ALL ($3)";
     let parameters: [Parameter<'_>; 3] =
         [(&key.as_slice(), Type::BYTEA), (&life, Type::INT8), (&led, Type::INT8_ARRAY)];
-    link.maintain(STATEMENT, &parameters, MAINTENANCE_LIMIT).await.map(drop)
+    link.maintain(STATEMENT, &parameters, UPKEEP_LIMIT).await.map(drop)
 }
 
 /// Reads the row of a flight that this node follows.
@@ -367,38 +370,8 @@ pub async fn poll(link: &Link, key: &SharedKey, fence: i64) -> Result<Followed, 
 /// # Errors
 /// [`LinkError`].
 pub async fn sweep(link: &Link, most: i64) -> Result<i64, LinkError> {
-    let rows = link.maintain(SWEEP, &[(&most, Type::INT8)], MAINTENANCE_LIMIT).await?;
+    let rows = link.maintain(SWEEP, &[(&most, Type::INT8)], UPKEEP_LIMIT).await?;
     Ok(only(&rows).try_get("swept")?)
-}
-
-/// Stores the hashes of the accounts of each group for a life, and returns the groups for which a current life has another
-/// one, with the number of its node.
-///
-/// # Errors
-/// [`LinkError`].
-pub async fn compare_groups(
-    link: &Link,
-    life: i64,
-    groups: &[(&str, SharedKey)],
-) -> Result<Vec<(String, i16)>, LinkError> {
-    const STATEMENT: &str = r#"
-        WITH mine AS (SELECT * FROM unnest($2, $3) AS m("group", accounts)),
-        removed AS (DELETE FROM fleet.grouping g WHERE g.life = $1 AND g."group" <> ALL ($2)),
-        written AS (
-          INSERT INTO fleet.grouping AS g (life, "group", accounts) SELECT $1, "group", accounts FROM mine
-          ON CONFLICT (life, "group") DO UPDATE SET accounts = excluded.accounts
-          WHERE g.accounts <> excluded.accounts)
-        SELECT g."group", l.node FROM mine m
-        JOIN fleet.grouping g ON g."group" = m."group" AND g.accounts <> m.accounts AND g.life <> $1
-        JOIN fleet.life l ON l.id = g.life AND NOT l.gone AND l.until > fleet.now()
-        ORDER BY 1, 2"#;
-    let names: Vec<&str> = groups.iter().map(|(name, _)| *name).collect();
-    let hashes: Vec<&[u8]> = groups.iter().map(|(_, hash)| hash.as_slice()).collect();
-    let parameters: [Parameter<'_>; 3] =
-        [(&life, Type::INT8), (&names, Type::TEXT_ARRAY), (&hashes, Type::BYTEA_ARRAY)];
-    let rows = link.maintain(STATEMENT, &parameters, MAINTENANCE_LIMIT).await?;
-    let differences = rows.iter().map(|row| Ok((row.try_get("group")?, row.try_get("node")?)));
-    differences.collect()
 }
 
 /// The response in a row; none without a body.
@@ -418,9 +391,4 @@ fn answer(row: &Row) -> Result<Option<Answer>, LinkError> {
 /// The row of a statement that always returns one.
 fn only(rows: &[Row]) -> &Row {
     rows.first().expect("a SELECT of subqueries returns one row")
-}
-
-/// Microseconds, as statements take durations.
-pub(super) fn micros(of: Duration) -> i64 {
-    i64::try_from(of.as_micros()).unwrap_or(i64::MAX)
 }

@@ -6,6 +6,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::link::{Dedicated, LinkError};
+use super::micros;
 
 /// A node, as it presents itself.
 #[derive(Clone, Debug)]
@@ -73,6 +74,8 @@ pub struct Beat {
     pub bound: bool,
     /// The life that this node has now, if it is another one.
     pub other: Option<Holder>,
+    /// The nodes that have a life now, this one included.
+    pub alive: i64,
 }
 
 impl Dedicated {
@@ -142,7 +145,8 @@ impl Dedicated {
                  SELECT about.fleet::text, about.version, about.oldest, \
                  (extract(epoch FROM fleet.now()) * 1000000)::bigint, (SELECT beats FROM beat), \
                  EXISTS (SELECT FROM fleet.life WHERE id = $1 AND folder = $4), encode(node.store, 'hex'), other.place, \
-                 coalesce(node.store = $5, false) \
+                 coalesce(node.store = $5, false), \
+                 (SELECT count(*) FROM fleet.life WHERE NOT gone AND until > fleet.now()) \
                  FROM fleet.about \
                  LEFT JOIN fleet.life other ON other.node = $3 AND NOT other.gone AND other.id <> $1 \
                  LEFT JOIN fleet.node ON node.node = $3",
@@ -160,6 +164,7 @@ impl Dedicated {
             beats: row.try_get(4)?,
             known: row.try_get(5)?,
             bound: row.try_get(8)?,
+            alive: row.try_get(9)?,
             other: place.map(|place| Holder { store: store.unwrap_or_default(), place }),
         })
     }
@@ -187,8 +192,4 @@ impl About {
 /// The only row; without one, as without a database.
 fn one(rows: &[Row]) -> Result<&Row, LinkError> {
     rows.first().ok_or(LinkError::Away)
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

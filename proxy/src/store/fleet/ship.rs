@@ -56,15 +56,19 @@ pub(crate) struct CopiedHead {
 }
 
 impl Dedicated {
-    /// The latest chain of a store.
+    /// The latest chain of a store. All its chains have the number of this node from now on.
     ///
     /// # Errors
     /// [`LinkError`].
     pub(crate) async fn copy_position(
         &mut self,
+        node: u8,
         store: &[u8],
         limit: Duration,
     ) -> Result<Option<ChainAt>, LinkError> {
+        let number = i16::from(node);
+        self.query("SELECT audit.renumber($1, $2)", &[(&store, Type::BYTEA), (&number, Type::INT2)], limit)
+            .await?;
         let sql = "SELECT id, last, head, digest FROM audit.chain WHERE store = $1 ORDER BY id DESC LIMIT 1";
         let rows = self.query(sql, &[(&store, Type::BYTEA)], limit).await?;
         let read = |row: &Row| {
