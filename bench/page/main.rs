@@ -99,7 +99,7 @@ struct Viewers {
 }
 
 impl Viewers {
-    /// Opens the streams; returns when each has begun.
+    /// Opens the streams; returns when each has started.
     async fn start(proxy: &Proxy, count: u32) -> Self {
         let token = proxy.generated_token().expect("a generated token");
         let address = proxy.admin_address();

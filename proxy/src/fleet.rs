@@ -57,7 +57,7 @@ pub struct Fleet {
     pub node: u8,
     /// Notifications that flights have landed.
     pub hints: Arc<Hints>,
-    /// The hashes of what the configurations of the nodes need alike.
+    /// The hashes of the settings that all nodes need alike.
     pub agreement: ArcSwap<Agreement>,
     key: hmac::Key,
     local: Local,

@@ -267,7 +267,7 @@ async fn a_group_with_other_accounts_is_not_shared_and_all_alarm() {
 async fn nodes_with_another_carrier_or_other_aliases_alarm_and_share_nothing_of_another_carrier() {
     let folder = tempfile::tempdir().unwrap();
     let aliases = folder.path().join("aliases");
-    std::fs::write(&aliases, format!("{},{}\n", MSISDN.number, ICCID.number)).unwrap();
+    std::fs::write(&aliases, format!("msisdn:{},iccid:{}\n", MSISDN.number, ICCID.number)).unwrap();
     let nodes = nodes(|setup, number| match number {
         2 => setup.set("cache.alias_file", aliases.to_str().unwrap()),
         // The same simulator under another name.

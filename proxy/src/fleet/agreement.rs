@@ -1,4 +1,4 @@
-//! What the configurations of the nodes need alike: compared by hash, with an alarm where two differ.
+//! Settings that all nodes of a fleet need alike: compared by hash, with an alarm where two differ.
 //!
 //! A group is shared with nodes that have the same accounts in it and call the same carrier: the hash of both is part of
 //! each shared key. The aliases of cards decide which card a lookup is about. Nodes with other ones share responses, but
@@ -24,7 +24,7 @@ const ALIASES: &str = "aliases";
 /// The hashes of a configuration.
 #[derive(Debug, Default)]
 pub struct Agreement {
-    /// Of the accounts and the carrier of each group, by the name of the group.
+    /// The hash of the accounts and the carrier of each group, by the name of the group.
     pub groups: HashMap<Arc<str>, SharedKey>,
     carrier: SharedKey,
     aliases: SharedKey,

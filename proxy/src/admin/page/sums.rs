@@ -1,4 +1,4 @@
-//! The sums of an hour of the audit: lookups by outcome, calls, latencies, clients, refusals; bounded, whoever sends what.
+//! The sums of an hour of the audit: lookups by outcome, calls, latencies, clients and refusals, all of them bounded.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What the configurations of the nodes need alike: a hash per name for each life, compared with those of the other lives.
+//! Settings that all nodes need alike: a hash per name for each life, compared with those of the other lives.
 
 use tokio_postgres::types::Type;
 

@@ -123,7 +123,7 @@ fn rows_of_before_the_first_page_are_read_newest_first_and_say_from_where_on_the
     // One row per half hour.
     place.write(20, 30 * MINUTE);
     let reader = place.reader(6);
-    // As if the background had begun: a page reads the rows since its begin alone.
+    // As while the background reads: a page reads the rows since its start alone.
     place.history.is_reading_rest.store(true, Ordering::Release);
     assert!(reader.advance(&place.deadline()).unwrap());
     assert_eq!(place.lookups(), 0);
