@@ -7,7 +7,7 @@ global_asm!(
     ".globl _start",
     "_start:",
     "la sp, _stack_top",
-    "la t0, {trap}",
+    "la t0, 6f",
     "csrw mtvec, t0",
     "la t0, _data",
     "la t1, _data_end",
@@ -26,6 +26,9 @@ global_asm!(
     "j 3b",
     "4: call main",
     "5: j 5b",
+    // `mtvec` keeps its mode in the two lowest bits ("The RISC-V Instruction Set Manual", volume II, 3.1.7).
+    ".balign 4",
+    "6: tail {trap}",
     ".popsection",
     trap = sym trap,
 );
