@@ -1,7 +1,7 @@
 //! `tests/c/vectors.c` with the static library: on this host, under gcc's sanitizers, and on emulated chips, where the
 //! image must not contain a panic. The CMake files must build an image, too.
 //!
-//! Needs gcc, arm-none-eabi-gcc, cmake, make and qemu-system-arm; `cargo xtask test` brings them.
+//! Needs gcc for this host, Arm and RISC-V, cmake, make and QEMU for both; `cargo xtask test` brings them.
 #![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
 
 use std::env;
@@ -25,13 +25,33 @@ fn passes_under_address_and_undefined_behaviour_sanitizers() {
 
 #[test]
 fn passes_on_cortex_m3() {
-    on_chip("thumbv7m-none-eabi", "cortex-m3", "lm3s6965evb");
+    on_chip(
+        "thumbv7m-none-eabi",
+        ARM,
+        &["-mcpu=cortex-m3", "-mthumb"],
+        &["qemu-system-arm", "-M", "lm3s6965evb"],
+    );
 }
 
 #[test]
 fn passes_on_cortex_m0() {
-    on_chip("thumbv6m-none-eabi", "cortex-m0", "microbit");
+    on_chip(
+        "thumbv6m-none-eabi",
+        ARM,
+        &["-mcpu=cortex-m0", "-mthumb"],
+        &["qemu-system-arm", "-M", "microbit"],
+    );
 }
+
+#[test]
+fn passes_on_riscv() {
+    let options = ["-march=rv32imc_zicsr", "-mabi=ilp32"];
+    let qemu = ["qemu-system-riscv32", "-M", "virt", "-bios", "none"];
+    on_chip("riscv32imc-unknown-none-elf", ("riscv64-unknown-elf-", "virt.ld"), &options, &qemu);
+}
+
+/// The prefix of the compiler's programs, and the linker script.
+const ARM: (&str, &str) = ("arm-none-eabi-", "link.ld");
 
 #[test]
 fn cmake_builds_the_bare_metal_example() {
@@ -44,30 +64,34 @@ fn cmake_builds_the_bare_metal_example() {
     configure.arg("-B").arg(&folder).arg(format!("-DCMAKE_TOOLCHAIN_FILE={}", toolchain.display()));
     output(&mut configure);
     output(Command::new("cmake").arg("--build").arg(&folder));
-    without_panics(&folder.join("gateway.elf"), "cmiot_http_request");
+    without_panics("arm-none-eabi-nm", &folder.join("gateway.elf"), "cmiot_http_request");
 }
 
-fn on_chip(target: &str, cpu: &str, machine: &str) {
-    let cpu = format!("-mcpu={cpu}");
-    let freestanding = [&cpu, "-mthumb", "-Os", "-ffreestanding", "-ffunction-sections", "-nostdlib"];
-    let link = ["-Wl,--gc-sections,--no-warn-execstack", "-Texamples/bare/link.ld"];
-    let options: Vec<_> = freestanding.into_iter().chain(link).collect();
-    let name = format!("vectors-{machine}.elf");
-    let image =
-        build("arm-none-eabi-gcc", &options, &["examples/bare/startup.c"], &library(Some(target)), &name);
+fn on_chip(target: &str, (prefix, script): (&str, &str), options: &[&str], qemu: &[&str]) {
+    let script = format!("-Texamples/bare/{script}");
+    let freestanding = ["-Os", "-ffreestanding", "-ffunction-sections", "-nostdlib"];
+    let link = ["-Wl,--gc-sections,--no-warn-execstack", &script];
+    let options: Vec<_> = options.iter().copied().chain(freestanding).chain(link).collect();
+    let image = build(
+        &format!("{prefix}gcc"),
+        &options,
+        &["examples/bare/startup.c"],
+        &library(Some(target)),
+        &format!("vectors-{target}.elf"),
+    );
 
-    without_panics(&image, "cmiot_sign");
+    without_panics(&format!("{prefix}nm"), &image, "cmiot_sign");
     let console =
         ["-chardev", "stdio,id=console", "-semihosting-config", "enable=on,target=native,chardev=console"];
     let quiet = ["-display", "none", "-monitor", "none", "-serial", "none"];
-    let mut qemu = Command::new("timeout");
-    qemu.args(["100", "qemu-system-arm", "-M", machine]).args(quiet).args(console).arg("-kernel").arg(image);
-    passes(&mut qemu);
+    let mut emulated = Command::new("timeout");
+    emulated.arg("100").args(qemu).args(quiet).args(console).arg("-kernel").arg(image);
+    passes(&mut emulated);
 }
 
 /// Asserts that an image contains this function and no panic.
-fn without_panics(image: &Path, function: &str) {
-    let symbols = output(Command::new("arm-none-eabi-nm").arg(image));
+fn without_panics(nm: &str, image: &Path, function: &str) {
+    let symbols = output(Command::new(nm).arg(image));
     let panics: Vec<_> =
         symbols.lines().filter(|line| line.contains("panic") || line.contains("unwind")).collect();
     assert!(symbols.contains(function) && panics.is_empty(), "panics are linked: {panics:#?}");

@@ -1,28 +1,24 @@
-/* src/measure.rs in C, with the same painting, timer and loop of known length. */
+/* src/measure.rs in C, with the same painting, counters and loop of known length. */
 #include "job.h"
 #include "startup.h"
 
 #include <stdint.h>
 
-enum { RUNS = 1000, PAINTED = 4 * 1024, OWN_FRAME = 64, TURNS = 5000, KNOWN = 2 * TURNS + 1 };
+enum { RUNS = 1000, PAINTED = 4 * 1024, OWN_FRAME = 64 };
 #define PAINT 0xDEADBEEFu
-#define LONGEST 0xFFFFFFu
-#define SYSTICK ((volatile uint32_t *)0xE000E010u)
 
 __attribute__((noinline)) static bool nothing(void) {
     __asm__ volatile("");
     return true;
 }
 
-__attribute__((noinline)) static bool known_loop(void) {
-    uint32_t turns = TURNS;
-    __asm__ volatile(".syntax unified\n2: subs %0, %0, #1\n bne 2b" : "+l"(turns) : : "cc");
-    return true;
-}
-
 __attribute__((noinline)) static uint32_t stack(bool (*volatile run)(void)) {
     uint32_t *here;
+#if defined(__riscv)
+    __asm__ volatile("mv %0, sp" : "=r"(here));
+#else
     __asm__ volatile("mov %0, sp" : "=r"(here));
+#endif
     volatile uint32_t *low = here - PAINTED / 4, *high = here - OWN_FRAME / 4;
     for (volatile uint32_t *word = low; word < high; word++)
         *word = PAINT;
@@ -30,6 +26,32 @@ __attribute__((noinline)) static uint32_t stack(bool (*volatile run)(void)) {
     while (low < high && *low == PAINT)
         low++;
     return (uint32_t)((uintptr_t)here - (uintptr_t)low);
+}
+
+#if defined(__riscv)
+
+/* The register minstret, which QEMU counts exactly under -icount. */
+static uint32_t counted(bool (*volatile run)(void)) {
+    uint32_t start, end;
+    __asm__ volatile("csrr %0, minstret" : "=r"(start));
+    for (int i = 0; i < RUNS; i++)
+        run();
+    __asm__ volatile("csrr %0, minstret" : "=r"(end));
+    return end - start;
+}
+
+static uint32_t instructions(bool (*run)(void)) { return (counted(run) - counted(nothing) + RUNS / 2) / RUNS; }
+
+#else
+
+enum { TURNS = 5000, KNOWN = 2 * TURNS + 1 };
+#define LONGEST 0xFFFFFFu
+#define SYSTICK ((volatile uint32_t *)0xE000E010u)
+
+__attribute__((noinline)) static bool known_loop(void) {
+    uint32_t turns = TURNS;
+    __asm__ volatile(".syntax unified\n2: subs %0, %0, #1\n bne 2b" : "+l"(turns) : : "cc");
+    return true;
 }
 
 static uint32_t ticks(bool (*volatile run)(void)) {
@@ -43,6 +65,13 @@ static uint32_t ticks(bool (*volatile run)(void)) {
     SYSTICK[0] = 4;
     return (start - end) & LONGEST;
 }
+
+static uint32_t instructions(bool (*run)(void)) {
+    uint32_t none = ticks(nothing), known = ticks(known_loop) - none;
+    return (uint32_t)((uint64_t)(ticks(run) - none) * KNOWN / known);
+}
+
+#endif
 
 static void print_number(uint32_t number) {
     char digits[11];
@@ -61,12 +90,11 @@ int main(void) {
         return 1;
     }
     uint32_t used = stack(job);
-    uint32_t none = ticks(nothing), known = ticks(known_loop) - none;
-    uint32_t instructions = (uint32_t)((uint64_t)(ticks(job) - none) * KNOWN / known);
+    uint32_t count = instructions(job);
     console_print("sign ");
     print_number(used);
     console_print(" ");
-    print_number(instructions);
+    print_number(count);
     console_print("\n");
     return 0;
 }
