@@ -8,9 +8,20 @@
 # (ESP32-C3). Set it before the include() or with -D. Without it, it is derived from the compiler and CMAKE_C_FLAGS. A
 # target that links the library for a core that cannot run it does not compile: see cmiot_signer_target.c.
 #
+# | variable | effect |
+# | --- | --- |
+# | CMIOT_SIGNER_PREBUILT | folder of a release's unpacked archive for the chip: its library is linked, and cargo is not used |
+# | CMIOT_SIGNER_CARGO_ARGS | arguments between `cargo` and its command: "+nightly -Zbuild-std=core" builds core, too |
+#
 # A second include() does nothing. Link with -Wl,--gc-sections, so that unused functions are removed.
 
 if(TARGET cmiot_signer)
+    return()
+endif()
+
+if(CMIOT_SIGNER_PREBUILT)
+    find_package(cmiot_signer CONFIG REQUIRED PATHS "${CMIOT_SIGNER_PREBUILT}" NO_DEFAULT_PATH)
+    set_target_properties(cmiot_signer PROPERTIES IMPORTED_GLOBAL TRUE)
     return()
 endif()
 
@@ -34,10 +45,12 @@ get_filename_component(CMIOT_SIGNER_CAPI "${CMAKE_CURRENT_LIST_DIR}/.." ABSOLUTE
 set(CMIOT_SIGNER_BUILD "${CMAKE_CURRENT_BINARY_DIR}/cmiot_signer")
 set(CMIOT_SIGNER_LIBRARY "${CMIOT_SIGNER_BUILD}/${CMIOT_SIGNER_TARGET}/chip/libcmiot_signer_capi.a")
 
+separate_arguments(cmiot_signer_cargo UNIX_COMMAND "${CMIOT_SIGNER_CARGO_ARGS}")
+
 # cargo always runs, since it tracks the sources; it takes no time if nothing has changed.
 add_custom_target(cmiot_signer_build
     COMMAND "${CMAKE_COMMAND}" -E env --unset=RUSTFLAGS
-        cargo rustc --quiet --package cmiot-signer-capi --lib --crate-type staticlib
+        cargo ${cmiot_signer_cargo} rustc --quiet --package cmiot-signer-capi --lib --crate-type staticlib
             --profile chip --target "${CMIOT_SIGNER_TARGET}" --target-dir "${CMIOT_SIGNER_BUILD}"
     WORKING_DIRECTORY "${CMIOT_SIGNER_CAPI}"
     BYPRODUCTS "${CMIOT_SIGNER_LIBRARY}"
@@ -49,11 +62,5 @@ set_target_properties(cmiot_signer PROPERTIES
     INTERFACE_INCLUDE_DIRECTORIES "${CMIOT_SIGNER_CAPI}/include")
 add_dependencies(cmiot_signer cmiot_signer_build)
 
-# Compiled with the flags of each target that links the library.
-get_property(cmiot_signer_languages GLOBAL PROPERTY ENABLED_LANGUAGES)
-if("C" IN_LIST cmiot_signer_languages)
-    string(MAKE_C_IDENTIFIER "${CMIOT_SIGNER_TARGET}" cmiot_signer_name)
-    set_target_properties(cmiot_signer PROPERTIES
-        INTERFACE_SOURCES "${CMAKE_CURRENT_LIST_DIR}/cmiot_signer_target.c"
-        INTERFACE_COMPILE_DEFINITIONS "CMIOT_SIGNER_FOR_${cmiot_signer_name}")
-endif()
+include("${CMAKE_CURRENT_LIST_DIR}/cmiot_signer_check.cmake")
+cmiot_signer_check("${CMIOT_SIGNER_TARGET}")

@@ -33,6 +33,13 @@
 #define CMIOT_RV32IMC 0
 #endif
 
+#if defined(__riscv) && __riscv_xlen == 32 && defined(__riscv_mul) && defined(__riscv_compressed) && \
+    defined(__riscv_atomic) && defined(__riscv_float_abi_single)
+#define CMIOT_RV32IMAFC 1
+#else
+#define CMIOT_RV32IMAFC 0
+#endif
+
 #ifdef CMIOT_SIGNER_ASK
 
 #if CMIOT_MAIN && CMIOT_HARD
@@ -51,6 +58,8 @@ cmiot_signer_target = "thumbv7m-none-eabi"
 cmiot_signer_target = "thumbv6m-none-eabi"
 #elif CMIOT_RV32IMC && defined(__riscv_atomic)
 cmiot_signer_target = "riscv32imac-unknown-none-elf"
+#elif CMIOT_RV32IMAFC
+cmiot_signer_target = "riscv32imafc-unknown-none-elf"
 #elif CMIOT_RV32IMC
 cmiot_signer_target = "riscv32imc-unknown-none-elf"
 #elif defined(__x86_64__) && defined(__linux__)
@@ -83,6 +92,8 @@ cmiot_signer_target = "aarch64-unknown-linux-gnu"
 #else
 #define CMIOT_FITS 0
 #endif
+#elif defined(CMIOT_SIGNER_FOR_riscv32imafc_unknown_none_elf)
+#define CMIOT_FITS CMIOT_RV32IMAFC
 #elif defined(CMIOT_SIGNER_FOR_x86_64_unknown_linux_gnu)
 #if defined(__x86_64__)
 #define CMIOT_FITS 1
