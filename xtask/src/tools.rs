@@ -41,6 +41,11 @@ const PACKAGES: &[Package] = &[
         package: "gcc-arm-none-eabi",
         reason: "the signer is linked into firmware written in C, and its images are weighed",
     },
+    Package {
+        program: "riscv64-unknown-elf-gcc",
+        package: "gcc-riscv64-unknown-elf",
+        reason: "the same for RISC-V",
+    },
     Package { program: "cmake", package: "cmake", reason: "the signer's CMake files are run as they stand" },
     Package { program: "make", package: "make", reason: "CMake builds with it" },
     Package {

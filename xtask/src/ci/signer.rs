@@ -7,12 +7,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::run::{Run, target};
+use crate::firmware::image::{CHIPS, Chip};
+use crate::run::{self, Run};
 use crate::tools;
-
-/// Cortex-M0, M3, M4F and an ESP32-C3: no operating system, and on the first no atomic compare-and-swap.
-const CHIPS: &[&str] =
-    &["thumbv6m-none-eabi", "thumbv7m-none-eabi", "thumbv7em-none-eabihf", "riscv32imc-unknown-none-elf"];
 
 /// Builds the signer for every chip with every set of features. These targets have no standard library, so one that
 /// slipped in through a dependency fails the build.
@@ -20,10 +17,10 @@ const CHIPS: &[&str] =
 /// # Errors
 /// When a build fails or warns.
 pub(super) fn no_std() -> Result<()> {
-    for chip in CHIPS {
+    for Chip { target, .. } in CHIPS {
         tools::HACK
             .ready()?
-            .args(["rustc", "--quiet", "--package", "cmiot-signer", "--lib", "--target", chip])
+            .args(["rustc", "--quiet", "--package", "cmiot-signer", "--lib", "--target", target])
             // `default` is a choice of the others; these two change no function, and are in the examples' build.
             .args(["--feature-powerset", "--exclude-features", "default,defmt,small", "--", "-D", "warnings"])
             .run()?;
@@ -38,7 +35,7 @@ pub(super) fn no_std() -> Result<()> {
 /// # Errors
 /// When a file or a dependency is missing in a package, or it does not build.
 pub(super) fn publish() -> Result<()> {
-    let folder = target().join("publish");
+    let folder = run::target().join("publish");
     forget_packages(&folder)?;
     // What is not committed yet is packaged, too.
     Run::cargo("publish --dry-run --locked --allow-dirty")

@@ -1,6 +1,6 @@
 //! `signer/firmware/budgets.tsv`: what each figure may be, and what it was last.
 //!
-//! A row a figure and chip: its name, the chip, the budget (`-` for none), the baseline; tab-separated. A figure
+//! A row per figure and chip: its name, the chip, the budget (`-` for none), the baseline; tab-separated. A figure
 //! over its budget fails. One over its baseline fails too, so that growth is a decision: `--rebase` writes what
 //! was measured, and the diff shows it to the reviewer. One below says so, and passes.
 
@@ -52,11 +52,7 @@ pub(super) fn settle(figures: &[Figure], rebase: bool) -> Result<()> {
     }
     let (in_c, in_rust): (Vec<_>, Vec<_>) =
         figures.iter().partition(|figure| figure.name.starts_with(PREFIX));
-    print!(
-        "\n{}\n{}",
-        table("Rust, z, compact", &rows, &in_rust),
-        table("C library, z, compact", &rows, &in_c)
-    );
+    print!("\n{}\n{}", table("Rust, z, small", &rows, &in_rust), table("C library, z, small", &rows, &in_c));
     let faults = faults(&rows, figures);
     if !faults.is_empty() {
         bail!("{}", faults.join("\n"));
@@ -86,7 +82,7 @@ fn write(head: &str, rows: &[Row]) -> String {
     text
 }
 
-/// A row a figure, with the budgets of old.
+/// A row per figure, with the earlier budgets.
 fn rebased(rows: &[Row], figures: &[Figure]) -> Vec<Row> {
     let mut rows: Vec<_> = figures
         .iter()

@@ -8,7 +8,6 @@ use anyhow::{Context, Result};
 use super::budget::Figure;
 use super::image::{Chip, size, target_dir};
 use super::measured;
-use crate::run::Run;
 
 /// The beginning of the figures' names.
 pub(super) const PREFIX: &str = "C: ";
@@ -21,16 +20,15 @@ const WORKLOADS: &[(&str, &str)] = &[
     ("JOB_LEASE", "lease"),
 ];
 
-/// Measures every workload on a Cortex-M.
+/// Measures every workload on a chip.
 ///
 /// # Errors
 /// When the library or an image does not build, or a workload fails.
 pub(super) fn measure(chip: &Chip, figures: &mut Vec<Figure>) -> Result<()> {
-    let Some(options) = options(chip.target) else { return Ok(()) };
-    let library = library(chip)?;
-    let none = size(&image(chip, options, &library, "JOB_NONE")?)?;
+    let library = chip.c_library(&target_dir().join("capi"))?;
+    let none = size(&image(chip, &library, "JOB_NONE")?)?;
     for (job, name) in WORKLOADS {
-        let image = image(chip, options, &library, job)?;
+        let image = image(chip, &library, job)?;
         let flash = size(&image)?.flash.checked_sub(none.flash).context("the job made the image smaller")?;
         let [stack, instructions] = measured(&chip.run_file(&image, &["-icount", "shift=0"])?, "sign")?;
         for (figure, value) in [("flash B", flash), ("stack B", stack), ("instructions", instructions)] {
@@ -40,47 +38,13 @@ pub(super) fn measure(chip: &Chip, figures: &mut Vec<Figure>) -> Result<()> {
     Ok(())
 }
 
-/// The compiler's options for a target that is measured.
-fn options(target: &str) -> Option<&'static [&'static str]> {
-    match target {
-        "thumbv6m-none-eabi" => Some(&["-mcpu=cortex-m0"]),
-        "thumbv7m-none-eabi" => Some(&["-mcpu=cortex-m3"]),
-        "thumbv7em-none-eabihf" => Some(&["-mcpu=cortex-m4", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"]),
-        _ => None,
-    }
-}
-
-/// The static library, as `docs/firmware.md` says to build it.
-fn library(chip: &Chip) -> Result<PathBuf> {
-    let folder = target_dir().join("capi");
-    Run::cargo(
-        "rustc --quiet --locked --package cmiot-signer-capi --lib --crate-type staticlib --profile chip",
-    )
-    .args(["--config", "../firmware/.cargo/config.toml", "--target", chip.target])
-    .args([Path::new("--target-dir"), &folder])
-    .within("signer/capi")
-    .without_env("RUSTFLAGS")
-    .run()?;
-    Ok(folder.join(chip.target).join("chip/libcmiot_signer_capi.a"))
-}
-
 /// The image of a workload.
-fn image(chip: &Chip, options: &[&str], library: &Path, job: &str) -> Result<PathBuf> {
+fn image(chip: &Chip, library: &Path, job: &str) -> Result<PathBuf> {
     let image = target_dir().join(format!("capi/{job}-{}.elf", chip.name));
-    Run::new("arm-none-eabi-gcc")
-        .args(options)
-        .args(["-mthumb", "-Os", "-std=c11", "-Wall", "-Wextra", "-Werror", "-ffreestanding"])
-        .args([
-            "-ffunction-sections",
-            "-fdata-sections",
-            "-nostdlib",
-            "-Wl,--gc-sections,--no-warn-execstack",
-        ])
-        .args(["-Texamples/bare/link.ld", "-Iexamples/bare", "-Iinclude", "-I../firmware/peers"])
-        .args([format!("-D{job}")])
-        .args(["measure/workloads.c", "../firmware/peers/measure.c", "examples/bare/startup.c"])
-        .args([library, Path::new("-lgcc"), Path::new("-o"), &image])
-        .within("signer/capi")
+    chip.gcc()
+        .args(["-Wall", "-Wextra", "-Werror", "-Iinclude", "-I../firmware/peers", &format!("-D{job}")])
+        .args(["measure/workloads.c", "../firmware/peers/measure.c"])
+        .args([library, Path::new("-nostdlib"), Path::new("-lgcc"), Path::new("-o"), &image])
         .run()?;
     Ok(image)
 }

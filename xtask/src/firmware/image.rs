@@ -16,27 +16,45 @@ pub(crate) struct Chip {
     pub(crate) qemu: &'static [&'static str],
     /// Whether the example gateway has drivers for the board.
     pub(crate) has_gateway: bool,
+    /// The C compiler, its options for the chip, and the linker script of `signer/capi/examples/bare` for the board.
+    gcc: (&'static str, &'static [&'static str], &'static str),
 }
 
-/// The chips, in the order of the table.
+/// The chips, in the order of the table. A release has a library for each, and the signer builds for each.
 pub(crate) const CHIPS: &[Chip] = &[
-    Chip { name: "M3", target: "thumbv7m-none-eabi", qemu: &[ARM, "-M", "lm3s6965evb"], has_gateway: true },
-    Chip { name: "M0", target: "thumbv6m-none-eabi", qemu: &[ARM, "-M", "microbit"], has_gateway: true },
+    Chip {
+        name: "M3",
+        target: "thumbv7m-none-eabi",
+        qemu: &[QEMU_ARM, "-M", "lm3s6965evb"],
+        has_gateway: true,
+        gcc: (GCC_ARM, &["-mcpu=cortex-m3", "-mthumb"], "link.ld"),
+    },
+    Chip {
+        name: "M0",
+        target: "thumbv6m-none-eabi",
+        qemu: &[QEMU_ARM, "-M", "microbit"],
+        has_gateway: true,
+        gcc: (GCC_ARM, &["-mcpu=cortex-m0", "-mthumb"], "link.ld"),
+    },
     Chip {
         name: "M4F",
         target: "thumbv7em-none-eabihf",
-        qemu: &[ARM, "-M", "mps2-an386"],
+        qemu: &[QEMU_ARM, "-M", "mps2-an386"],
         has_gateway: true,
+        gcc: (GCC_ARM, &["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"], "link.ld"),
     },
     Chip {
         name: "RISC-V",
         target: "riscv32imc-unknown-none-elf",
         qemu: &["qemu-system-riscv32", "-M", "virt", "-bios", "none"],
         has_gateway: false,
+        // Zicsr: the startup code sets a trap handler, and the measurement reads a counter.
+        gcc: ("riscv64-unknown-elf-gcc", &["-march=rv32imc_zicsr", "-mabi=ilp32"], "virt.ld"),
     },
 ];
 
-const ARM: &str = "qemu-system-arm";
+const QEMU_ARM: &str = "qemu-system-arm";
+const GCC_ARM: &str = "arm-none-eabi-gcc";
 
 /// Size of an image, in bytes.
 pub(crate) struct Size {
@@ -88,6 +106,32 @@ impl Chip {
             })?;
         ensure!(status.success(), "{} on {}: {status}", image.display(), self.name);
         Ok(output)
+    }
+
+    /// gcc for this chip and its board, in `signer/capi`: an image without a library of C, with the startup code of
+    /// `examples/bare`. The caller adds sources, libraries and the output.
+    pub(crate) fn gcc(&self) -> Run {
+        let (program, options, script) = self.gcc;
+        Run::new(program)
+            .args(options)
+            .args(["-Os", "-std=c11", "-ffreestanding", "-ffunction-sections", "-fdata-sections"])
+            .args(["-nostartfiles", "-Wl,--gc-sections,--no-warn-execstack"])
+            .args([format!("-Texamples/bare/{script}"), "-Iexamples/bare".to_owned()])
+            .args(["examples/bare/startup.c"])
+            .within("signer/capi")
+    }
+
+    /// The C library as `docs/firmware.md` says to build it, in a folder of build output.
+    ///
+    /// # Errors
+    /// When it does not build.
+    pub(crate) fn c_library(&self, folder: &Path) -> Result<PathBuf> {
+        Run::cargo("rustc --quiet --locked --package cmiot-signer-capi --lib --crate-type staticlib")
+            .args(["--profile", "chip", "--target", self.target])
+            .args([Path::new("--target-dir"), folder])
+            .without_env("RUSTFLAGS")
+            .run()?;
+        Ok(folder.join(self.target).join("chip/libcmiot_signer_capi.a"))
     }
 
     /// Size of an image of the release profile.
