@@ -29,7 +29,7 @@ pub(crate) enum Bench {
     Audit(audit::Options),
     /// Count carrier calls and failures of the proxy, nginx, Varnish and Squid, with a working and a failing carrier
     Collapse(collapse::Options),
-    /// Compare the signer on emulated chips with mbedTLS and BearSSL in C: flash, stack, instructions
+    /// Compare the signer on emulated chips with SHA-256 libraries in C, whose sources PEERS_DIR has: flash, stack, instructions
     Firmware,
     /// Count and time three nodes of a fleet over PostgreSQL: carrier calls, replays, budgets, purges, outages, hits, tables
     Fleet(fleet::Options),

@@ -1,7 +1,7 @@
 /* The signing workload of src/workloads.rs in C: it signs a lookup and writes its query into a buffer on the stack.
  *
  * Credentials and card are constants; time and sequence are known at run time only. The query is formatted without
- * printf, which alone takes more flash than the signer. Each peer supplies sha256().
+ * printf, which alone takes more flash than the signer. A peer is four macros.
  */
 #include "job.h"
 
@@ -9,31 +9,57 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifdef PEER_MBEDTLS
+#if defined(PEER_MBEDTLS)
+#include "mbedtls/version.h"
+
 #include "mbedtls/sha256.h"
-
-static void sha256(const uint8_t *parts[3], const size_t lens[3], uint8_t digest[32]) {
-    mbedtls_sha256_context context;
-    mbedtls_sha256_init(&context);
-    mbedtls_sha256_starts_ret(&context, 0);
-    for (int i = 0; i < 3; i++)
-        mbedtls_sha256_update_ret(&context, parts[i], lens[i]);
-    mbedtls_sha256_finish_ret(&context, digest);
-    mbedtls_sha256_free(&context);
-}
+#define CONTEXT mbedtls_sha256_context
+#if MBEDTLS_VERSION_MAJOR < 3
+#define BEGIN(context) mbedtls_sha256_init(context), mbedtls_sha256_starts_ret(context, 0)
+#define UPDATE mbedtls_sha256_update_ret
+#define FINISH(context, digest) mbedtls_sha256_finish_ret(context, digest), mbedtls_sha256_free(context)
+#else
+#define BEGIN(context) mbedtls_sha256_init(context), mbedtls_sha256_starts(context, 0)
+#define UPDATE mbedtls_sha256_update
+#define FINISH(context, digest) mbedtls_sha256_finish(context, digest), mbedtls_sha256_free(context)
 #endif
 
-#ifdef PEER_BEARSSL
+#elif defined(PEER_BEARSSL)
 #include "bearssl_hash.h"
+#define CONTEXT br_sha256_context
+#define BEGIN br_sha256_init
+#define UPDATE br_sha256_update
+#define FINISH br_sha256_out
+
+#elif defined(PEER_TINYCRYPT)
+#include "tinycrypt/sha256.h"
+#define CONTEXT struct tc_sha256_state_struct
+#define BEGIN tc_sha256_init
+#define UPDATE tc_sha256_update
+#define FINISH(context, digest) tc_sha256_final(digest, context)
+
+#elif defined(PEER_WOLFCRYPT)
+#include "wolfssl/wolfcrypt/sha256.h"
+#define CONTEXT wc_Sha256
+#define BEGIN wc_InitSha256
+#define UPDATE wc_Sha256Update
+#define FINISH(context, digest) wc_Sha256Final(context, digest), wc_Sha256Free(context)
+
+#elif defined(PEER_CIFRA)
+#include "sha2.h"
+#define CONTEXT cf_sha256_context
+#define BEGIN cf_sha256_init
+#define UPDATE cf_sha256_update
+#define FINISH cf_sha256_digest_final
+#endif
 
 static void sha256(const uint8_t *parts[3], const size_t lens[3], uint8_t digest[32]) {
-    br_sha256_context context;
-    br_sha256_init(&context);
+    CONTEXT context;
+    BEGIN(&context);
     for (int i = 0; i < 3; i++)
-        br_sha256_update(&context, parts[i], lens[i]);
-    br_sha256_out(&context, digest);
+        UPDATE(&context, parts[i], lens[i]);
+    FINISH(&context, digest);
 }
-#endif
 
 static const char APPID[] = "KTTNJFBF5JXVLS", EBID[] = "0001000000009", PASSWORD[] = "password-11",
                   CARD[] = "1064765004176";

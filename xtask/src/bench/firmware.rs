@@ -1,18 +1,20 @@
-//! `cargo xtask bench firmware`: the same job in C, with mbedTLS's and BearSSL's SHA-256, measured in the same run.
+//! `cargo xtask bench firmware`: the same job in C, with SHA-256 of other libraries, measured in the same run.
 //!
-//! The peers' sources are Debian's source packages, fetched into a temporary folder and never kept. The job in C and
-//! its measurement are in `signer/firmware/peers`; they are built with `-Os` and link-time optimisation, as the Rust
-//! images are with `z`, and linked with newlib-nano.
+//! The peers' sources are in the folder that `PEERS_DIR` names, one subfolder per peer; `docs/firmware.md` says where they
+//! come from. Nothing of them is kept. The job in C and its measurement are in `signer/firmware/peers`; they are built
+//! with `-Os` and link-time optimisation, as the Rust images are with `z`, and linked with newlib-nano.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::firmware::image::{CHIPS, Chip, Size, size, target_dir};
 use crate::firmware::measured;
 use crate::run::Run;
 use crate::tools;
+
+/// The chips whose figures are compared: newlib-nano is for Arm, and an M4F runs the code of an M3.
+const COMPARED: &[&str] = &["M3", "M0"];
 
 /// Cost of the job.
 struct Cost {
@@ -22,45 +24,72 @@ struct Cost {
     instructions: u64,
 }
 
-/// A peer: its name, and the compiler arguments after `sign.c`. `{}` is the folder of the sources.
+/// A peer.
 struct Peer {
     name: &'static str,
+    /// The folder of its sources in `PEERS_DIR`.
+    folder: &'static str,
+    /// The compiler's arguments; `{}` is the folder of the sources.
     arguments: &'static [&'static str],
 }
 
+const MBEDTLS: &[&str] = &[
+    "-DPEER_MBEDTLS",
+    "-DMBEDTLS_CONFIG_FILE=\"sha256_mbedtls.h\"",
+    "-I{}/include",
+    "{}/library/sha256.c",
+    "{}/library/platform_util.c",
+];
+const WOLFCRYPT: &[&str] =
+    &["-DPEER_WOLFCRYPT", "-DWOLFSSL_USER_SETTINGS", "-I{}", "{}/wolfcrypt/src/sha256.c"];
+
 const PEERS: &[Peer] = &[
     Peer {
-        name: "mbedTLS, rolled up",
+        name: "TinyCrypt",
+        folder: "tinycrypt",
         arguments: &[
-            "-DPEER_MBEDTLS",
-            "-DMBEDTLS_SHA256_SMALLER",
-            "-DMBEDTLS_CONFIG_FILE=\"mbedtls_config.h\"",
-            "-I{}/mbedtls/include",
-            "{}/mbedtls/library/sha256.c",
-            "{}/mbedtls/library/platform_util.c",
+            "-DPEER_TINYCRYPT",
+            "-I{}/lib/include",
+            "{}/lib/source/sha256.c",
+            "{}/lib/source/utils.c",
         ],
     },
-    Peer {
-        name: "mbedTLS",
-        arguments: &[
-            "-DPEER_MBEDTLS",
-            "-DMBEDTLS_CONFIG_FILE=\"mbedtls_config.h\"",
-            "-I{}/mbedtls/include",
-            "{}/mbedtls/library/sha256.c",
-            "{}/mbedtls/library/platform_util.c",
-        ],
-    },
+    Peer { name: "mbedTLS 2.28", folder: "mbedtls-2.28", arguments: MBEDTLS },
+    Peer { name: "mbedTLS 3.6", folder: "mbedtls-3.6", arguments: MBEDTLS },
     Peer {
         name: "BearSSL",
+        folder: "bearssl",
         arguments: &[
             "-DPEER_BEARSSL",
-            "-I{}/bearssl/inc",
-            "-I{}/bearssl/src",
-            "{}/bearssl/src/hash/sha2small.c",
-            "{}/bearssl/src/codec/dec32be.c",
-            "{}/bearssl/src/codec/enc32be.c",
+            "-I{}/inc",
+            "-I{}/src",
+            "{}/src/hash/sha2small.c",
+            "{}/src/codec/dec32be.c",
+            "{}/src/codec/enc32be.c",
         ],
     },
+    Peer { name: "wolfCrypt", folder: "wolfssl", arguments: WOLFCRYPT },
+    Peer {
+        name: "cifra",
+        folder: "cifra",
+        arguments: &[
+            "-DPEER_CIFRA",
+            "-std=gnu11",
+            "-DFULL_FAT_ASSERT",
+            "-DNDEBUG",
+            "-I{}/src",
+            "-I{}/src/ext",
+            "{}/src/sha256.c",
+            "{}/src/blockwise.c",
+        ],
+    },
+];
+
+/// Options of a peer for less flash, as a second row of the table: the folder, the name's end, the compiler's argument.
+const SMALLER: &[(&str, &str, &str)] = &[
+    ("mbedtls-2.28", "smaller", "-DMBEDTLS_SHA256_SMALLER"),
+    ("mbedtls-3.6", "smaller", "-DMBEDTLS_SHA256_SMALLER"),
+    ("wolfssl", "slow", "-DUSE_SLOW_SHA256"),
 ];
 
 /// A way to build the signer.
@@ -100,53 +129,52 @@ const BUILDS: &[Build] = &[
     },
 ];
 
-/// Measures the signer and its peers on Cortex-M3 and M0, and prints a table a chip.
+/// Measures the signer and the peers that are there on Cortex-M3 and M0, and prints a table per chip.
 ///
 /// # Errors
-/// When something cannot be fetched or built, or a job fails.
+/// When `PEERS_DIR` names a folder without any peer, something cannot be built, or a job fails.
 pub(super) fn command() -> Result<()> {
     tools::toolchain()?;
     tools::packages()?;
-    tools::install(&["libnewlib-arm-none-eabi", "dpkg-dev", "xz-utils"])?;
-    let folder = std::env::temp_dir().join(format!("cmiot-peers-{}", std::process::id()));
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let tables = sources(&folder).and_then(|()| tables(&folder));
-    fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
-    print!("{}", tables?);
-    Ok(())
-}
-
-fn tables(folder: &Path) -> Result<String> {
+    let peers = match std::env::var_os("PEERS_DIR") {
+        Some(folder) => found(Path::new(&folder))?,
+        None => {
+            println!("PEERS_DIR is not set, so no peer is measured: docs/firmware.md says what it contains");
+            Vec::new()
+        }
+    };
+    if !peers.is_empty() {
+        tools::install(&["libnewlib-arm-none-eabi"])?;
+    }
     let mut text = String::new();
-    for chip in CHIPS.iter().filter(|chip| chip.name != "M4F") {
-        let mut costs = Vec::new();
-        for build in BUILDS {
-            costs.push(signer(chip, build)?);
-        }
-        let none = compile(chip, folder, "none", &["none.c"])?.1;
-        for peer in PEERS {
-            costs.push(in_c(chip, folder, peer, &none)?);
-        }
+    for chip in CHIPS.iter().filter(|chip| COMPARED.contains(&chip.name)) {
+        let mut costs = BUILDS.iter().map(|build| signer(chip, build)).collect::<Result<Vec<_>>>()?;
+        costs.extend(in_c(chip, &peers)?);
         text.push_str(&table(chip.name, &costs));
     }
-    Ok(text)
+    print!("{text}");
+    Ok(())
 }
 
-/// Fetches Debian's source packages, under a list of sources of our own, so that the machine's stays as it is.
-fn sources(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder.join("lists/partial"))?;
-    let suite = Run::new("sh").args(["-c", ". /etc/os-release && echo $VERSION_CODENAME"]).output()?;
-    let line = format!("deb-src http://deb.debian.org/debian {} main\n", suite.trim());
-    fs::write(folder.join("peers.list"), line)?;
-    fs::create_dir_all(folder.join("cache/archives/partial"))?;
-    // apt checks what it downloads, and downloads into where it is started.
-    const FETCH: &str = r#"cd "$0" && apt() { apt-get -qq -o Dir::Etc::SourceList="$0/peers.list" \
-        -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists="$0/lists" -o Dir::Cache="$0/cache" \
-        -o APT::Sandbox::User=root "$@"; } && apt update && apt source --download-only mbedtls bearssl &&
-        dpkg-source -x mbedtls_*.dsc mbedtls && dpkg-source -x bearssl_*.dsc bearssl"#;
-    println!("fetching Debian's source packages mbedtls and bearssl");
-    Run::new("sh").args(["-c", FETCH]).args([folder]).output()?;
-    Ok(())
+/// The peers whose sources are in a folder, each with their place. Prints the others.
+///
+/// # Errors
+/// When there is none, or the path is not absolute.
+fn found(folder: &Path) -> Result<Vec<(&'static Peer, PathBuf)>> {
+    let mut peers = Vec::new();
+    for peer in PEERS {
+        let sources = std::path::absolute(folder.join(peer.folder))?;
+        if sources.is_dir() {
+            peers.push((peer, sources));
+        } else {
+            println!("{}: skipped, since there is no folder {}", peer.name, sources.display());
+        }
+    }
+    if peers.is_empty() {
+        let names: Vec<_> = PEERS.iter().map(|peer| peer.folder).collect();
+        bail!("PEERS_DIR={} has none of the folders {}", folder.display(), names.join(", "));
+    }
+    Ok(peers)
 }
 
 /// The signer, built in this way.
@@ -164,31 +192,35 @@ fn signer(chip: &Chip, build: &Build) -> Result<Cost> {
     cost(chip, name, &image("measure_sign"), &size(&image("measure_none"))?)
 }
 
-fn in_c(chip: &Chip, folder: &Path, peer: &Peer, none: &Size) -> Result<Cost> {
-    let arguments: Vec<_> =
-        peer.arguments.iter().map(|argument| argument.replace("{}", &folder.display().to_string())).collect();
-    let arguments: Vec<_> = ["sign.c"].into_iter().chain(arguments.iter().map(String::as_str)).collect();
-    let (image, _) = compile(chip, folder, "peer", &arguments)?;
-    cost(chip, peer.name, &image, none)
+/// The cost of each peer's rows.
+fn in_c(chip: &Chip, peers: &[(&Peer, PathBuf)]) -> Result<Vec<Cost>> {
+    let mut costs = Vec::new();
+    if peers.is_empty() {
+        return Ok(costs);
+    }
+    let none = compile(chip, "none", &["../firmware/peers/none.c"])?.1;
+    for (peer, sources) in peers {
+        let sources = sources.display().to_string();
+        let arguments: Vec<_> =
+            peer.arguments.iter().map(|argument| argument.replace("{}", &sources)).collect();
+        let smaller = SMALLER.iter().filter(|(folder, ..)| *folder == peer.folder);
+        let smaller = smaller.map(|(_, end, option)| (format!("{}, {end}", peer.name), *option));
+        for (name, option) in smaller.chain([(peer.name.to_owned(), "-DPEER")]) {
+            let with = arguments.iter().map(String::as_str).chain([option, "../firmware/peers/sign.c"]);
+            let (image, _) = compile(chip, "peer", &with.collect::<Vec<_>>())?;
+            costs.push(cost(chip, &name, &image, &none)?);
+        }
+    }
+    Ok(costs)
 }
 
 /// An image in C, and its size.
-fn compile(chip: &Chip, folder: &Path, name: &str, arguments: &[&str]) -> Result<(PathBuf, Size)> {
-    let image = folder.join(format!("{name}-{}.elf", chip.name));
-    let cpu = format!("-mcpu=cortex-{}", chip.name.to_ascii_lowercase());
-    Run::new("arm-none-eabi-gcc")
-        .args([&cpu, "-mthumb", "-Os", "-flto", "-std=c11", "-ffreestanding", "-ffunction-sections"])
-        .args([
-            "-fdata-sections",
-            "-nostartfiles",
-            "-specs=nano.specs",
-            "-Wl,--gc-sections,--no-warn-execstack",
-        ])
-        .args(["-T../../capi/examples/bare/link.ld", "-I../../capi/examples/bare", "-I."])
-        .args(["measure.c", "../../capi/examples/bare/startup.c"])
+fn compile(chip: &Chip, name: &str, arguments: &[&str]) -> Result<(PathBuf, Size)> {
+    let image = target_dir().join(format!("bench/{name}-{}.elf", chip.name));
+    chip.gcc()
+        .args(["-flto", "-specs=nano.specs", "-I../firmware/peers", "../firmware/peers/measure.c"])
         .args(arguments)
         .args([Path::new("-o"), &image])
-        .within("signer/firmware/peers")
         .run()?;
     let size = size(&image)?;
     Ok((image, size))
@@ -200,27 +232,23 @@ fn cost(chip: &Chip, who: &str, image: &Path, none: &Size) -> Result<Cost> {
     Ok(Cost { who: who.to_owned(), flash, stack, instructions })
 }
 
-/// A row for each, with ratios to the smallest peer's flash and to mbedTLS's instructions.
+/// A row for each, with ratios to TinyCrypt's, the smallest peer's.
 fn table(chip: &str, costs: &[Cost]) -> String {
-    let peers = || costs.iter().filter(|cost| PEERS.iter().any(|peer| peer.name == cost.who));
-    let smallest = peers().map(|cost| cost.flash).min().unwrap_or(1);
-    let mbedtls = peers().find(|cost| cost.who == "mbedTLS").map_or(1, |cost| cost.instructions);
+    let reference = costs.iter().find(|cost| cost.who == "TinyCrypt");
     let mut text = format!(
-        "\n{:<22}{:>9}{:>16}{:>9}{:>14}{:>12}\n",
+        "\n{:<22}{:>9}{:>9}{:>14}{:>24}\n",
         format!("sign + query on {chip}"),
         "flash B",
-        "of smallest C",
         "stack B",
         "instructions",
-        "of mbedTLS"
+        "each, of TinyCrypt's"
     );
     for Cost { who, flash, stack, instructions } in costs {
-        let ratio = |value: u64, of: u64| format!("{:.2}", value as f64 / of as f64);
-        text.push_str(&format!(
-            "{who:<22}{flash:>9}{:>16}{stack:>9}{instructions:>14}{:>12}\n",
-            ratio(*flash, smallest),
-            ratio(*instructions, mbedtls)
-        ));
+        let ratio = |value: &u64, of: u64| format!("{:.2}", *value as f64 / of as f64);
+        let ratios = reference.map_or(String::new(), |of| {
+            [ratio(flash, of.flash), ratio(stack, of.stack), ratio(instructions, of.instructions)].join(" / ")
+        });
+        text.push_str(&format!("{who:<22}{flash:>9}{stack:>9}{instructions:>14}{ratios:>24}\n"));
     }
     text
 }
