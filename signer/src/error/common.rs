@@ -11,6 +11,7 @@ use crate::http::{ExchangeError, HttpError};
 use crate::reply::{Code, Refusal, ReplyError};
 #[cfg(feature = "flash")]
 use crate::sequence::LeaseError;
+use crate::stamp::DateError;
 
 /// Any error of this crate. Each of its errors converts to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub enum Error {
     Card(CardError),
     /// The time is outside the years 2000 to 2099.
     Stamp(StampError),
+    /// The `Date` of a response may not set the clock.
+    Date(DateError),
     /// A sequence or a node is invalid.
     Sequence(SequenceError),
     /// A transid is malformed.
@@ -73,6 +76,7 @@ from! {
     CredentialError => Credential;
     CardError => Card;
     StampError => Stamp;
+    DateError => Date;
     SequenceError => Sequence;
     TransidError => Transid;
     BufferTooSmall => Buffer;
@@ -128,6 +132,7 @@ impl fmt::Display for Error {
             Self::Credential(error) => error.fmt(f),
             Self::Card(error) => error.fmt(f),
             Self::Stamp(error) => error.fmt(f),
+            Self::Date(error) => error.fmt(f),
             Self::Sequence(error) => error.fmt(f),
             Self::Transid(error) => error.fmt(f),
             Self::Buffer(error) => error.fmt(f),
@@ -163,6 +168,7 @@ mod tests {
     #[test]
     fn each_error_keeps_its_text() {
         assert_eq!(Error::from(StampError::Unset).to_string(), StampError::Unset.to_string());
+        assert_eq!(Error::from(DateError::TooLate).to_string(), DateError::TooLate.to_string());
         assert_eq!(Error::from(BufferTooSmall).to_string(), BufferTooSmall.to_string());
     }
 

@@ -19,6 +19,7 @@ pub struct DateLimits {
 
 /// The reason why a `Date` does not set the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum DateError {
     /// It is earlier than the firmware's build.
     BeforeBuild,
