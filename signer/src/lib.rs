@@ -78,8 +78,8 @@
 //! | `serde` (default) | `Reply::parse` |
 //! | `scan` | `Reply::scan`: the same replies and errors in less flash |
 //! | `small` | on a chip, [`SmallCompression`] in place of sha2: less flash, stack and time; no effect on a host |
-//! | `flash` | `Leased`: sequences that survive a reset, over embedded-storage's `NorFlash` |
-//! | `defmt` | `defmt::Format` for the errors and the status |
+//! | `flash` | `Leased`, `LeasedAsync`: sequences that survive a reset, over the `NorFlash` of embedded-storage(-async) |
+//! | `defmt` | `defmt::Format` for the errors and the status, for logs over defmt |
 //! | `http` | `http`: whole requests and responses over embedded-io, blocking and async |
 //!
 //! # Panics
@@ -122,7 +122,7 @@ pub use reply::{Code, Message, Refusal, Reply, ReplyError, Status, UnknownStatus
 pub use request::{PATH, QUERY_MAX, SignedRequest, Signer, TARGET_MAX};
 pub use sequence::{Counter, Node, Sequence, SequenceSource};
 #[cfg(feature = "flash")]
-pub use sequence::{LeaseError, Leased};
+pub use sequence::{LeaseError, Leased, LeasedAsync};
 pub use sha256::{CompressionFunction, DefaultCompression, SmallCompression};
 pub use stamp::{DateError, DateLimits, Stamp};
 pub use token::Token;

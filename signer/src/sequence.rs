@@ -4,7 +4,7 @@
 //! again in another second, so only the pair of stamp and sequence must be unique.
 //!
 //! A [`SequenceSource`] supplies the numbers: a [`Counter`] in RAM, or a [`Leased`] counter in flash that survives a
-//! reset. Both use the numbers of one [`Node`], so that devices that share an appid never collide.
+//! reset, or [`LeasedAsync`] over an async driver. Both use the numbers of one [`Node`], so that devices that share an appid never collide.
 
 #[cfg(feature = "flash")]
 mod lease;
@@ -17,7 +17,7 @@ use crate::error::SequenceError;
 use crate::stamp::{div_rem, write_two_digits_each};
 
 #[cfg(feature = "flash")]
-pub use lease::{LeaseError, Leased};
+pub use lease::{LeaseError, Leased, LeasedAsync};
 pub use node::Node;
 
 /// A number from 1 to 99,999,999.

@@ -1,11 +1,14 @@
 //! Leased sequences over a flash that fails: power cuts, words that cannot be read after one, writes that fail or do not
-//! stick, worn pages, erased values of 0xFF and 0x00. No number is returned twice.
+//! stick, worn pages, erased values of 0xFF and 0x00. No number is returned twice, over a blocking driver or an async one.
 #![cfg(feature = "flash")]
 #![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
 
 use std::collections::HashSet;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
-use cmiot_signer::{LeaseError, Leased, Node, SequenceSource};
+use cmiot_signer::{LeaseError, Leased, LeasedAsync, Node, SequenceSource};
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
 use proptest::prelude::*;
 
@@ -149,6 +152,91 @@ impl<const UNIT: usize> NorFlash for Flash<UNIT> {
     }
 }
 
+/// An async driver for a flash. Each function waits once before it accesses the flash, and once after that.
+struct Waits<const UNIT: usize>(Flash<UNIT>);
+
+impl<const UNIT: usize> ErrorType for Waits<UNIT> {
+    type Error = Fault;
+}
+
+impl<const UNIT: usize> embedded_storage_async::nor_flash::ReadNorFlash for Waits<UNIT> {
+    const READ_SIZE: usize = Flash::<UNIT>::READ_SIZE;
+
+    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Fault> {
+        wait().await;
+        let read = self.0.read(offset, bytes);
+        wait().await;
+        read
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+}
+
+impl<const UNIT: usize> embedded_storage_async::nor_flash::NorFlash for Waits<UNIT> {
+    const WRITE_SIZE: usize = Flash::<UNIT>::WRITE_SIZE;
+    const ERASE_SIZE: usize = Flash::<UNIT>::ERASE_SIZE;
+
+    async fn erase(&mut self, from: u32, to: u32) -> Result<(), Fault> {
+        wait().await;
+        let erased = self.0.erase(from, to);
+        wait().await;
+        erased
+    }
+
+    async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Fault> {
+        wait().await;
+        let written = self.0.write(offset, bytes);
+        wait().await;
+        written
+    }
+}
+
+/// Is pending once.
+async fn wait() {
+    let mut waited = false;
+    poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+/// The output of a future after at most `polls` polls; then it is dropped.
+fn polled<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
+    let mut future = pin!(future);
+    (0..polls).find_map(|_| match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    })
+}
+
+/// More polls than any function needs.
+const ALL: usize = 10_000;
+
+type Numbers = Vec<Result<u32, LeaseError<Fault>>>;
+
+/// Starts, and takes `count` numbers, up to a power cut.
+fn blocking<const UNIT: usize>(flash: Flash<UNIT>, count: usize) -> (Flash<UNIT>, Numbers) {
+    let mut sequences = Leased::mount(flash, 0, Node::ONLY, BLOCK).unwrap();
+    let numbers = up_to_a_cut(count, || sequences.next_sequence().map(|number| number.get()));
+    (sequences.unmount(), numbers)
+}
+
+/// [`blocking`], async.
+fn asynchronous<const UNIT: usize>(flash: Flash<UNIT>, count: usize) -> (Flash<UNIT>, Numbers) {
+    let mounted = LeasedAsync::<_, 512>::mount(Waits(flash), 0, Node::ONLY, BLOCK);
+    let mut sequences = polled(mounted, ALL).unwrap().unwrap();
+    let numbers =
+        up_to_a_cut(count, || polled(sequences.next_sequence(), ALL).unwrap().map(|number| number.get()));
+    (sequences.unmount().0, numbers)
+}
+
+fn up_to_a_cut(count: usize, mut next: impl FnMut() -> Result<u32, LeaseError<Fault>>) -> Numbers {
+    let mut numbers = Vec::new();
+    while numbers.len() < count && numbers.last() != Some(&Err(LeaseError::Flash(Fault::PowerCut))) {
+        numbers.push(next());
+    }
+    numbers
+}
+
 /// An event in the life of a device.
 #[derive(Clone, Copy, Debug)]
 enum Event {
@@ -180,17 +268,15 @@ struct Device<const UNIT: usize> {
 }
 
 impl<const UNIT: usize> Device<UNIT> {
-    /// Takes numbers, at most `count`; an error is no reason to stop. Each must be new.
+    /// Takes numbers, at most `count`; an error is no reason to stop. Each must be new, and an async driver gives the same.
     fn take(&mut self, count: usize) {
-        let mut sequences = Leased::mount(self.flash.clone(), 0, Node::ONLY, BLOCK).unwrap();
-        for _ in 0..count {
-            match sequences.next_sequence() {
-                Ok(number) => assert!(self.seen.insert(number.get()), "{number} was returned before"),
-                Err(LeaseError::Flash(Fault::PowerCut)) => break,
-                Err(_) => {}
-            }
+        let (flash, numbers) = blocking(self.flash.clone(), count);
+        let (also, same) = asynchronous(self.flash.clone(), count);
+        assert_eq!((numbers.as_slice(), &flash.bytes), (same.as_slice(), &also.bytes));
+        for number in numbers.into_iter().flatten() {
+            assert!(self.seen.insert(number), "{number} was returned before");
         }
-        self.flash = sequences.unmount();
+        self.flash = flash;
     }
 
     fn live(mut self, events: &[Event]) {
@@ -287,5 +373,40 @@ fn a_flash_that_erases_to_zeros_is_worn_no_faster() {
         zeros.take(1);
         let used = (0..2 * SLOTS).filter(|slot| zeros.flash.bytes[slot * 8..][..8] != [0; 8]).count();
         assert_eq!(used, if boot < SLOTS { boot + 1 } else { SLOTS + boot % SLOTS + 1 }, "boot {boot}");
+    }
+}
+
+#[test]
+fn a_future_that_is_dropped_repeats_no_number() {
+    // The first numbers of a page, within it, and those that erase the other one.
+    for taken in 0..30 {
+        for polls in 0..12 {
+            let mounted =
+                LeasedAsync::<_>::mount(Waits(Flash::<8>::new(0xFF, 0xFF, false)), 0, Node::ONLY, BLOCK);
+            let mut sequences = polled(mounted, ALL).unwrap().unwrap();
+            let mut seen = HashSet::new();
+            let mut next = |sequences: &mut LeasedAsync<Waits<8>>, polls| {
+                let number = polled(sequences.next_sequence(), polls)?.unwrap().get();
+                assert!(seen.insert(number), "{number} was returned before: {taken}, {polls}");
+                Some(number)
+            };
+            for _ in 0..taken {
+                next(&mut sequences, ALL).unwrap();
+            }
+            // Two waits per access: to erase, to write, to read back.
+            let needed = match taken {
+                _ if taken % BLOCK as usize != 0 => 1,
+                _ if taken % (SLOTS * BLOCK as usize) == 0 => 7,
+                _ => 5,
+            };
+            assert_eq!(next(&mut sequences, polls).is_some(), polls >= needed, "{taken}, {polls}");
+            for _ in 0..30 {
+                next(&mut sequences, ALL).unwrap();
+            }
+            // A reset after all of that.
+            let mounted = LeasedAsync::mount(sequences.unmount(), 0, Node::ONLY, BLOCK);
+            let mut sequences = polled(mounted, ALL).unwrap().unwrap();
+            next(&mut sequences, ALL).unwrap();
+        }
     }
 }
