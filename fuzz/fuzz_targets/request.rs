@@ -5,10 +5,10 @@
 
 use std::sync::LazyLock;
 
-use cmiot_proxy::wire::request::{Accepted, Claims, Hosts, Request, RequestParts, check_head};
-use cmiot_proxy::wire::transid::SentTransid;
 use cmiot_proxy::config::file::Format;
 use cmiot_proxy::operation::Operations;
+use cmiot_proxy::wire::request::{Accepted, Claims, Hosts, Request, RequestParts, check_head};
+use cmiot_proxy::wire::transid::SentTransid;
 use hyper::{HeaderMap, Method, Uri, Version};
 use libfuzzer_sys::fuzz_target;
 
@@ -37,7 +37,11 @@ fuzz_target!(|input: &[u8]| {
             match &request.transid {
                 SentTransid::Strict { transid, .. } => assert_eq!(transid.appid(), request.appid),
                 SentTransid::Lenient(text) => {
-                    assert!(format == Format::Lenient && text.len() <= 48 && text.bytes().all(|b| b.is_ascii_alphanumeric()));
+                    assert!(
+                        format == Format::Lenient
+                            && text.len() <= 48
+                            && text.bytes().all(|b| b.is_ascii_alphanumeric())
+                    );
                 }
             }
             assert_eq!(claims.card.as_ref(), Some(&request.card));

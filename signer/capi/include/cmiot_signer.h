@@ -299,29 +299,29 @@ int32_t cmiot_http_close(struct cmiot_http *http);
 /* The length of the body, once the response is complete.
  *
  * Returns it, or CMIOT_E_NULL, CMIOT_E_UNFILLED, or the failure of cmiot_http_feed. */
-int32_t cmiot_http_body_len(struct cmiot_http *http);
+int32_t cmiot_http_body_len(const struct cmiot_http *http);
 
 /* The response's HTTP status. Proxy and carrier send 200 even for a refusal.
  *
  * Returns it, 0 before it was read, or CMIOT_E_NULL, CMIOT_E_UNFILLED. */
-int32_t cmiot_http_status(struct cmiot_http *http);
+int32_t cmiot_http_status(const struct cmiot_http *http);
 
 /* Whether the response names the request of cmiot_http_begin, as the proxy's do. One that does not, after a request
  * without a response on the same connection, may answer that.
  *
  * Returns 1 if so, 0 if not, or CMIOT_E_NULL, CMIOT_E_UNFILLED. */
-int32_t cmiot_http_named(struct cmiot_http *http);
+int32_t cmiot_http_named(const struct cmiot_http *http);
 
 /* Whether the connection can carry another lookup after this response.
  *
  * Returns 1 if so, 0 if not, or CMIOT_E_NULL, CMIOT_E_UNFILLED. */
-int32_t cmiot_http_reusable(struct cmiot_http *http);
+int32_t cmiot_http_reusable(const struct cmiot_http *http);
 
 /* The server's clock in seconds since 1970, UTC, from the response's Date header: for a device without a clock. See
  * cmiot_date_check before it sets a clock.
  *
  * Returns CMIOT_OK, or CMIOT_E_NULL, CMIOT_E_UNFILLED, or CMIOT_E_DATE if there is none. */
-int32_t cmiot_http_date(struct cmiot_http *http,
+int32_t cmiot_http_date(const struct cmiot_http *http,
                         uint64_t *unix_seconds);
 
 /* Finds the highest number that was ever leased in the flash, and prepares to continue from it. Nothing is written

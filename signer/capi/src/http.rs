@@ -182,17 +182,14 @@ pub unsafe extern "C" fn cmiot_http_close(http: *mut CmiotHttp) -> i32 {
 /// # Safety
 /// `http` is NULL or as described.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cmiot_http_body_len(http: *mut CmiotHttp) -> i32 {
+pub unsafe extern "C" fn cmiot_http_body_len(http: *const CmiotHttp) -> i32 {
     // SAFETY: the C caller's promise.
-    let exchange = unsafe { exchange(http) };
-    result((|| {
-        let decoder = &mut exchange?.decoder;
-        match decoder.feed_to(&[], |_| false) {
-            Ok(true) => Ok(decoder.body_len() as i32),
-            Ok(false) => Err(CMIOT_E_UNFILLED),
-            Err(error) => Err(code(error)),
-        }
-    })())
+    let decoder = unsafe { decoder(http) };
+    result(decoder.and_then(|decoder| match decoder.is_complete() {
+        Ok(true) => Ok(decoder.body_len() as i32),
+        Ok(false) => Err(CMIOT_E_UNFILLED),
+        Err(error) => Err(code(error)),
+    }))
 }
 
 /// The response's HTTP status. Proxy and carrier send 200 even for a refusal.
@@ -202,7 +199,7 @@ pub unsafe extern "C" fn cmiot_http_body_len(http: *mut CmiotHttp) -> i32 {
 /// # Safety
 /// `http` is NULL or as described.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cmiot_http_status(http: *mut CmiotHttp) -> i32 {
+pub unsafe extern "C" fn cmiot_http_status(http: *const CmiotHttp) -> i32 {
     // SAFETY: the C caller's promise.
     let response = unsafe { response(http) };
     result(response.map(|response| i32::from(response.status)))
@@ -216,7 +213,7 @@ pub unsafe extern "C" fn cmiot_http_status(http: *mut CmiotHttp) -> i32 {
 /// # Safety
 /// `http` is NULL or as described.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cmiot_http_named(http: *mut CmiotHttp) -> i32 {
+pub unsafe extern "C" fn cmiot_http_named(http: *const CmiotHttp) -> i32 {
     // SAFETY: the C caller's promise.
     let response = unsafe { response(http) };
     result(response.map(|response| i32::from(response.named)))
@@ -229,7 +226,7 @@ pub unsafe extern "C" fn cmiot_http_named(http: *mut CmiotHttp) -> i32 {
 /// # Safety
 /// `http` is NULL or as described.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cmiot_http_reusable(http: *mut CmiotHttp) -> i32 {
+pub unsafe extern "C" fn cmiot_http_reusable(http: *const CmiotHttp) -> i32 {
     // SAFETY: the C caller's promise.
     let response = unsafe { response(http) };
     result(response.map(|response| i32::from(response.reusable)))
@@ -243,7 +240,7 @@ pub unsafe extern "C" fn cmiot_http_reusable(http: *mut CmiotHttp) -> i32 {
 /// # Safety
 /// Pointers are NULL or as described.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cmiot_http_date(http: *mut CmiotHttp, unix_seconds: *mut u64) -> i32 {
+pub unsafe extern "C" fn cmiot_http_date(http: *const CmiotHttp, unix_seconds: *mut u64) -> i32 {
     // SAFETY: the C caller's promise.
     let response = unsafe { response(http) };
     result((|| {
@@ -260,10 +257,22 @@ pub unsafe extern "C" fn cmiot_http_date(http: *mut CmiotHttp, unix_seconds: *mu
 /// The response, without its body.
 ///
 /// # Safety
-/// As for [`exchange`].
-unsafe fn response<'a>(http: *mut CmiotHttp) -> Result<Response<'a>, i32> {
+/// As for [`decoder`].
+unsafe fn response<'a>(http: *const CmiotHttp) -> Result<Response<'a>, i32> {
     // SAFETY: the caller's promise.
-    Ok(unsafe { exchange(http) }?.decoder.response(&[]))
+    Ok(unsafe { decoder(http) }?.response(&[]))
+}
+
+/// # Safety
+/// `http` is NULL or points to a `CmiotHttp` that does not change while the result is used.
+unsafe fn decoder<'a>(http: *const CmiotHttp) -> Result<&'a Decoder, i32> {
+    // SAFETY: the caller's promise; the mark is valid for every bit pattern.
+    let stored = unsafe { http.cast::<Stored>().as_ref() }.ok_or(CMIOT_E_NULL)?;
+    if stored.mark != BEGUN {
+        return Err(CMIOT_E_UNFILLED);
+    }
+    // SAFETY: the mark is written after the exchange.
+    Ok(unsafe { &stored.exchange.assume_init_ref().decoder })
 }
 
 /// # Safety

@@ -143,9 +143,18 @@ impl Decoder {
                 self.message.state = State::Failed(error);
             }
         }
+        self.is_complete()
+    }
+
+    /// Whether the response is complete.
+    ///
+    /// # Errors
+    /// The error that [`feed`](Self::feed) has returned.
+    pub const fn is_complete(&self) -> Result<bool, HttpError> {
         match self.message.state {
             State::Failed(error) => Err(error),
-            state => Ok(state == State::End),
+            State::End => Ok(true),
+            _ => Ok(false),
         }
     }
 

@@ -204,9 +204,9 @@ fn in_c(chip: &Chip, peers: &[(&Peer, PathBuf)]) -> Result<Vec<Cost>> {
         let arguments: Vec<_> =
             peer.arguments.iter().map(|argument| argument.replace("{}", &sources)).collect();
         let smaller = SMALLER.iter().filter(|(folder, ..)| *folder == peer.folder);
-        let smaller = smaller.map(|(_, end, option)| (format!("{}, {end}", peer.name), *option));
-        for (name, option) in smaller.chain([(peer.name.to_owned(), "-DPEER")]) {
-            let with = arguments.iter().map(String::as_str).chain([option, "../firmware/peers/sign.c"]);
+        let smaller = smaller.map(|(_, end, option)| (format!("{}, {end}", peer.name), Some(*option)));
+        for (name, option) in smaller.chain([(peer.name.to_owned(), None)]) {
+            let with = arguments.iter().map(String::as_str).chain(option).chain(["../firmware/peers/sign.c"]);
             let (image, _) = compile(chip, "peer", &with.collect::<Vec<_>>())?;
             costs.push(cost(chip, &name, &image, &none)?);
         }
