@@ -1,5 +1,5 @@
-# find_package(cmiot_signer VERSION): while the first number is 0, a version is compatible if the second is equal, and the
-# third is not lower.
+# find_package(cmiot_signer VERSION): while the first number is 0, a version is compatible if the second is equal, and
+# the third is not lower.
 
 set(PACKAGE_VERSION "@VERSION@")
 string(REGEX MATCH "^[0-9]+\\.[0-9]+" cmiot_signer_series "${PACKAGE_VERSION}")

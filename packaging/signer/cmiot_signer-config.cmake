@@ -1,5 +1,5 @@
-# find_package(cmiot_signer): the static library of this archive, for the chip that its name says. A program for a core that
-# cannot run it does not compile. Link with -Wl,--gc-sections.
+# find_package(cmiot_signer): the static library of this archive, for the chip that its name says. A program for a core
+# that cannot run it does not compile. Link with -Wl,--gc-sections.
 
 get_filename_component(cmiot_signer_root "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)
 if(NOT TARGET cmiot_signer)

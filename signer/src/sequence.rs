@@ -4,7 +4,8 @@
 //! again in another second, so only the pair of stamp and sequence must be unique.
 //!
 //! A [`SequenceSource`] supplies the numbers: a [`Counter`] in RAM, or a [`Leased`] counter in flash that survives a
-//! reset, or [`LeasedAsync`] over an async driver. Both use the numbers of one [`Node`], so that devices that share an appid never collide.
+//! reset, or [`LeasedAsync`] over an async driver. Each uses the numbers of one [`Node`], so that devices that share an
+//! appid never collide.
 
 #[cfg(feature = "flash")]
 mod lease;

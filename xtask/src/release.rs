@@ -3,7 +3,8 @@
 //!
 //! Each is built twice, the second time with the profile of the first (`release/pgo.rs`). The native one is then built a
 //! third time, in another folder with the same profile, and must have the same bytes: paths are replaced in what the
-//! compilers write, and times are that of the commit. `release/chips.rs` adds the signer's libraries for chips. The executables list their crates (cargo-auditable).
+//! compilers write, and times are that of the commit. The executables list their crates (cargo-auditable).
+//! `release/chips.rs` adds the signer's libraries for chips.
 //! musl, so that one file runs on any Linux of its processor; zig is the C compiler and the linker, so that SQLite and
 //! ring are built for both processors on either. Sizes and the idle memory have limits, since an edge box has: over one
 //! is an error.

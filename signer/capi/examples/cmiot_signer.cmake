@@ -8,10 +8,8 @@
 # (ESP32-C3). Set it before the include() or with -D. Without it, it is derived from the compiler and CMAKE_C_FLAGS. A
 # target that links the library for a core that cannot run it does not compile: see cmiot_signer_target.c.
 #
-# | variable | effect |
-# | --- | --- |
-# | CMIOT_SIGNER_PREBUILT | folder of a release's unpacked archive for the chip: its library is linked, and cargo is not used |
-# | CMIOT_SIGNER_CARGO_ARGS | arguments between `cargo` and its command: "+nightly -Zbuild-std=core" builds core, too |
+# CMIOT_SIGNER_PREBUILT is the folder of a release's unpacked archive for the chip: its library is linked, and cargo is
+# not used. CMIOT_SIGNER_CARGO_ARGS is put between `cargo` and its command: "+nightly -Zbuild-std=core" builds core, too.
 #
 # A second include() does nothing. Link with -Wl,--gc-sections, so that unused functions are removed.
 

@@ -1,5 +1,5 @@
-# cmiot_signer_check(TARGET): a program that links the library cmiot_signer, built for rustc's TARGET, compiles only if its
-# core and float ABI can run it. cmiot_signer_target.c, next to this file, is compiled with the program's own flags.
+# cmiot_signer_check(TARGET): a program that links the library cmiot_signer, built for rustc's TARGET, compiles only if
+# its core and float ABI can run it. cmiot_signer_target.c, next to this file, is compiled with the program's own flags.
 
 function(cmiot_signer_check target)
     get_property(languages GLOBAL PROPERTY ENABLED_LANGUAGES)

@@ -1,7 +1,8 @@
 //! Semihosting: the host's console, the image's arguments, and the exit from QEMU.
 //!
 //! A breakpoint with immediate 0xAB hands an operation in `r0` and its argument in `r1` to the debugger, here QEMU
-//! ("Semihosting for AArch32 and AArch64", Arm); on RISC-V three instructions do so, with `a0` and `a1`. Nothing here uses `core::fmt`, so that a measuring image can print.
+//! ("Semihosting for AArch32 and AArch64", Arm); on RISC-V three instructions do so, with `a0` and `a1`.
+//! Nothing here uses `core::fmt`, so that a measuring image can print.
 
 use core::arch::asm;
 use core::fmt;

@@ -2,8 +2,8 @@
 //!
 //! It handles the faults of real gateways: no clock, a wrong clock, no response, half a response, a late response, noise
 //! on the line, a wrong password. It sets its clock from a refusal's `Date` within limits, retries a lookup without a
-//! valid response after longer and longer pauses, and stops at a refusal that a retry cannot change. Every step prints a line on the console, which the end-to-end tests read; `settings` lists the
-//! arguments.
+//! valid response after longer and longer pauses, and stops at a refusal that a retry cannot change. Every step prints
+//! a line on the console, which the end-to-end tests read; `settings` lists the arguments.
 #![no_std]
 #![no_main]
 
