@@ -29,6 +29,8 @@ global_asm!(
     // `mtvec` keeps its mode in the two lowest bits ("The RISC-V Instruction Set Manual", volume II, 3.1.7).
     ".balign 4",
     "6: tail {trap}",
+    // The code after this has the same padding in every image.
+    ".balign 16",
     ".popsection",
     trap = sym trap,
 );

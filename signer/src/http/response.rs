@@ -150,6 +150,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The error that [`feed`](Self::feed) has returned.
+    #[inline(always)] // It follows each byte that comes alone.
     pub const fn is_complete(&self) -> Result<bool, HttpError> {
         match self.message.state {
             State::Failed(error) => Err(error),

@@ -204,7 +204,12 @@ mod tests {
     }
 
     #[test]
-    fn the_file_in_the_tree_is_readable() {
-        read(&fs::read_to_string(root().join(FILE)).unwrap()).unwrap();
+    fn the_file_in_the_tree_is_readable_and_gates_the_c_library() {
+        let (_, rows) = read(&fs::read_to_string(root().join(FILE)).unwrap()).unwrap();
+        // The C library is gated on every chip.
+        for chip in CHIPS {
+            let mut of_c = rows.iter().filter(|row| row.name.starts_with(PREFIX) && row.chip == chip.name);
+            assert!(of_c.clone().count() > 0 && of_c.all(|row| row.budget.is_some()), "{}", chip.name);
+        }
     }
 }

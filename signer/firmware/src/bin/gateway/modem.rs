@@ -43,13 +43,17 @@ impl Modem {
                 last = milliseconds();
                 any = true;
             } else {
-                // Until the next millisecond at the latest: an emulator whose processor polls without a pause may never
-                // count one, and a real one saves power.
-                cortex_m::asm::wfi();
+                sleep();
             }
         }
         any
     }
+}
+
+/// Waits for an interrupt, until the next millisecond at the latest: an emulator whose processor polls without a pause may
+/// never count one, and a real one saves power. With a short receiver FIFO, the UART's interrupt must be on.
+fn sleep() {
+    cortex_m::asm::wfi();
 }
 
 impl ErrorType for Modem {
@@ -80,6 +84,7 @@ impl Read for Modem {
             if milliseconds().wrapping_sub(since) > self.timeout {
                 return Err(Timeout);
             }
+            sleep();
         };
         self.heard = true;
         let mut len = 0;
