@@ -1,6 +1,8 @@
 //! Gateway firmware on an emulated chip, with its UART bridged to the real proxy as by a modem in transparent mode.
 //!
-//! The tests check the gateway's console and the calls that the carrier receives.
+//! The tests check the gateway's console and the calls that the carrier receives. `line` has the faults of a serial line.
+
+mod line;
 
 use std::net::SocketAddr;
 

@@ -19,8 +19,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// The layout for a driver's units, of which none may be larger than `largest`. A flash that cannot be used does not
-    /// compile.
+    /// The layout for a driver's units, `largest` bytes each at most. A flash that cannot be used does not compile.
     pub(super) const fn new(read: usize, write: usize, erase: usize, largest: usize) -> Self {
         assert!(
             read.is_power_of_two() && read <= largest,
@@ -169,9 +168,11 @@ pub(super) struct Search<E> {
     lost: u32,
     readable: bool,
     error: Option<E>,
-    /// Of the current page: slots up to the last used one, lost ones, the highest mark.
+    /// Slots of the current page up to the last used one.
     used: u32,
+    /// Slots of the current page that cannot be read, behind its highest mark.
     lost_here: u32,
+    /// The highest mark of the current page.
     highest: Option<u32>,
 }
 
