@@ -20,7 +20,7 @@ pub struct Call {
     pub operation: Option<Operation>,
     /// The request's path, truncated to 64 bytes.
     pub path: String,
-    /// The appid as sent, truncated to 64 bytes; empty when absent.
+    /// The appid as sent, or that of the token (API v5), truncated to 64 bytes; empty when absent.
     pub appid: String,
     /// The transid as sent, truncated to 64 bytes; empty when absent.
     pub transid: String,
@@ -50,9 +50,9 @@ pub enum Outcome {
 pub struct Counts {
     /// Connections accepted.
     pub connections: u64,
-    /// Calls received, for every operation and for unknown paths.
+    /// Calls received, for every operation, for fetches of a token and for unknown paths.
     pub calls: u64,
-    /// Calls of actions (`smsstatusreset`).
+    /// Calls of actions (`smsstatusreset`, `sim-sms-status`).
     pub actions: u64,
     /// Calls that ended as [`Outcome::Answered`].
     pub answered: u64,

@@ -21,40 +21,48 @@ pub(crate) struct Envelope<'a> {
 
 impl Envelope<'_> {
     pub(crate) fn write(&self) -> String {
-        let mut out = String::from("{\"status\":");
-        match self.code.parse::<u64>() {
-            Ok(number) if self.numeric => out.push_str(&number.to_string()),
-            _ => self.string(&mut out, self.code),
-        }
-        out.push_str(",\"message\":");
-        self.string(&mut out, text(self.code));
-        out.push_str(",\"result\":[");
+        let mut out = head(self.code, text(self.code), self.escaped, self.numeric);
+        out.push('[');
         for (at, (name, value)) in self.fields.iter().enumerate() {
             out.push(if at == 0 { '{' } else { ',' });
-            self.string(&mut out, name);
+            string(&mut out, name, self.escaped);
             out.push(':');
-            self.string(&mut out, value);
+            string(&mut out, value, self.escaped);
         }
         out.push_str(if self.fields.is_empty() { "]}" } else { "}]}" });
         out
     }
+}
 
-    fn string(&self, out: &mut String, text: &str) {
-        out.push('"');
-        for c in text.chars() {
-            match c {
-                '"' | '\\' => out.extend(['\\', c]),
-                c if c < ' ' || (self.escaped && !c.is_ascii()) => {
-                    for unit in c.encode_utf16(&mut [0; 2]) {
-                        // Writing to a String cannot fail.
-                        let _ = write!(out, "\\u{unit:04x}");
-                    }
-                }
-                c => out.push(c),
-            }
-        }
-        out.push('"');
+/// An envelope up to its result: `{"status":"0","message":"正确","result":`.
+pub(crate) fn head(code: &str, text: &str, escaped: bool, numeric: bool) -> String {
+    let mut out = String::from("{\"status\":");
+    match code.parse::<u64>() {
+        Ok(number) if numeric => out.push_str(&number.to_string()),
+        _ => string(&mut out, code, escaped),
     }
+    out.push_str(",\"message\":");
+    string(&mut out, text, escaped);
+    out.push_str(",\"result\":");
+    out
+}
+
+/// Writes a JSON string; `escaped` writes text outside ASCII as `\uXXXX`.
+pub(crate) fn string(out: &mut String, text: &str, escaped: bool) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c < ' ' || (escaped && !c.is_ascii()) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    // Writing to a String cannot fail.
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
 }
 
 /// The carrier's text for a code; a general text for codes whose real text is unknown.

@@ -1,6 +1,6 @@
 //! A simulated carrier for tests of lookup clients: over real sockets, cheap, deterministic and scriptable.
 //!
-//! It implements the carrier's HTTP/1.1 interface (`/v2/userstatusrealsingle` and similar paths), checks signatures with
+//! It implements the carrier's HTTP/1.1 interface (`/v2/userstatusrealsingle` and similar paths, and [API v5](v5)), checks signatures with
 //! its own code, answers any code and STATUS, simulates every kind of network fault, and counts the calls it receives. By
 //! default it is as tolerant as the real carrier appears to be.
 //!
@@ -40,7 +40,8 @@
 //! | `rule`, `rule/parse`, `behaviour` | the script, also as text |
 //! | `response`, `envelope`, `operation` | the bytes of a response |
 //! | `calls` | log and counters of calls |
-//! | `lookup`, `card` | a checked call |
+//! | `lookup`, `card`, `transid` | a checked call |
+//! | `v5`, `v5/` | API v5: accounts, tokens, checks and responses |
 
 #![warn(missing_docs)]
 
@@ -60,6 +61,8 @@ mod server;
 mod simulator;
 mod state;
 mod throttle;
+mod transid;
+pub mod v5;
 
 pub use account::{Account, AccountError};
 pub use behaviour::{Answer, Behaviour, Gate};

@@ -3,6 +3,7 @@
 //! Order is irrelevant, unknown parameters are ignored, an empty value counts as absent, and a repeated equal value
 //! counts once; two different values of one parameter are an error (code 10).
 
+use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, header};
@@ -16,6 +17,12 @@ const MAX_BODY: usize = 64 << 10;
 pub(crate) struct Request {
     pub(crate) method: Method,
     pub(crate) path: String,
+    /// The URL's query, as sent.
+    pub(crate) query: String,
+    pub(crate) body: Bytes,
+    /// Whether the body's content type is JSON.
+    pub(crate) is_json: bool,
+    /// The parameters as API v2 reads them.
     pub(crate) parameters: Parameters,
 }
 
@@ -27,11 +34,13 @@ impl Request {
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let is_json = content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
         let mut parameters = Parameters::default();
-        parameters.add(head.uri.query().unwrap_or_default().as_bytes());
+        let query = head.uri.query().unwrap_or_default().to_owned();
+        parameters.add(query.as_bytes());
         if head.method == Method::POST && !is_json {
             parameters.add(&body);
         }
-        Some(Self { method: head.method, path: head.uri.path().to_owned(), parameters })
+        let path = head.uri.path().to_owned();
+        Some(Self { method: head.method, path, query, body, is_json, parameters })
     }
 }
 
@@ -46,11 +55,23 @@ impl Parameters {
         self.0.extend(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())));
     }
 
+    /// Adds one parameter, unless its value is empty.
+    pub(crate) fn push(&mut self, name: String, value: String) {
+        if !value.is_empty() {
+            self.0.push((name, value));
+        }
+    }
+
     /// The value of `name`, if any; code 10 if there are two.
     pub(crate) fn optional(&self, name: &str) -> Result<Option<&str>, &'static str> {
         let mut values = self.0.iter().filter(|(one, _)| one == name).map(|(_, value)| value.as_str());
         let first = values.next();
         if values.any(|other| Some(other) != first) { Err("10") } else { Ok(first) }
+    }
+
+    /// The value of `name` for the log: empty if there is none, or two.
+    pub(crate) fn sent(&self, name: &str) -> String {
+        self.optional(name).ok().flatten().unwrap_or_default().to_owned()
     }
 
     /// The value of `name`; code 10 unless there is exactly one.

@@ -13,7 +13,7 @@ use hyper::{Response, StatusCode};
 use crate::behaviour::Answer;
 use crate::calls::Outcome;
 use crate::envelope::{self, Envelope};
-use crate::state::{CallGuard, Decision};
+use crate::state::{CallGuard, Decision, Reply};
 
 /// The bytes of a broken front end: neither HTTP nor text.
 pub(crate) const GARBAGE: &[u8] = b"\x16\x03\x01\x00\xff\xfe\x00garbage\r\n\r\n";
@@ -63,9 +63,10 @@ fn envelope(decision: &Decision) -> String {
         Answer::Status(status) => ("0", Some(status.as_str())),
         _ => ("0", None),
     };
-    let fields = match &decision.lookup {
-        Some((operation, card)) if code == "0" => operation.result(card, verdict),
-        _ => Vec::new(),
+    let fields = match &decision.reply {
+        Reply::V2(Some((operation, card))) if code == "0" => operation.result(card, verdict),
+        Reply::V2(_) => Vec::new(),
+        Reply::V5(reply) => return reply.write(behaviour),
     };
     Envelope { code, fields, escaped: behaviour.escaped, numeric: behaviour.numeric }.write()
 }

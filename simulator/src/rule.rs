@@ -50,6 +50,8 @@ pub enum CardMatch {
     Is(String),
     /// Numbers with this prefix, in either case.
     Prefix(String),
+    /// None: the rule is for fetches of a token of API v5, which have no card.
+    Token,
     /// Lookups for which this predicate is true. It is called with the simulator locked, so it must not call the
     /// [`Simulator`](crate::Simulator), and should be fast.
     Where(Arc<dyn Fn(&Lookup) -> bool + Send + Sync>),
@@ -78,6 +80,12 @@ impl Rule {
     #[must_use]
     pub fn matching(holds: impl Fn(&Lookup) -> bool + Send + Sync + 'static) -> Self {
         Self::of(CardMatch::Where(Arc::new(holds)))
+    }
+
+    /// A rule for fetches of a token of API v5. Other rules do not match these; [`Rule::status`] replaces the token.
+    #[must_use]
+    pub fn token() -> Self {
+        Self::of(CardMatch::Token)
     }
 
     fn of(card: CardMatch) -> Self {
@@ -173,6 +181,11 @@ impl Match {
             && self.appid.as_ref().is_none_or(|appid| *appid == lookup.appid)
             && self.card.holds(lookup)
     }
+
+    /// Whether the rule is for fetches of a token of `appid`.
+    pub(crate) fn holds_fetch(&self, appid: &str) -> bool {
+        matches!(self.card, CardMatch::Token) && self.appid.as_ref().is_none_or(|one| one == appid)
+    }
 }
 
 impl CardMatch {
@@ -184,6 +197,7 @@ impl CardMatch {
             Self::Prefix(prefix) => {
                 number.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
             }
+            Self::Token => false,
             Self::Where(holds) => holds(lookup),
         }
     }
@@ -195,6 +209,7 @@ impl fmt::Debug for CardMatch {
             Self::Any => f.write_str("Any"),
             Self::Is(number) => f.debug_tuple("Is").field(number).finish(),
             Self::Prefix(prefix) => f.debug_tuple("Prefix").field(prefix).finish(),
+            Self::Token => f.write_str("Token"),
             Self::Where(_) => f.write_str("Where(..)"),
         }
     }
@@ -221,7 +236,16 @@ impl Script {
 
     /// The treatment of `lookup`; counts as one use of its rule.
     pub(crate) fn decide(&mut self, lookup: &Lookup) -> Behaviour {
-        let found = self.rules.iter_mut().find(|rule| rule.times != Some(0) && rule.when.holds(lookup));
+        self.first(|rule| rule.holds(lookup))
+    }
+
+    /// The treatment of a fetch of a token of `appid`; counts as one use of its rule.
+    pub(crate) fn decide_fetch(&mut self, appid: &str) -> Behaviour {
+        self.first(|rule| rule.holds_fetch(appid))
+    }
+
+    fn first(&mut self, matches: impl Fn(&Match) -> bool) -> Behaviour {
+        let found = self.rules.iter_mut().find(|rule| rule.times != Some(0) && matches(&rule.when));
         let Some(rule) = found else { return Behaviour::default() };
         if let Some(times) = &mut rule.times {
             *times -= 1;
@@ -276,6 +300,19 @@ mod tests {
         assert_eq!(script.decide(&power).answer, Answer::Code("1".to_owned()));
         let other = Lookup { appid: "0NZ".to_owned(), ..of("1") };
         assert_eq!(script.decide(&other).answer, Answer::Code("2".to_owned()));
+    }
+
+    #[test]
+    fn a_rule_for_tokens_matches_no_lookup_and_other_rules_no_fetch() {
+        let mut script = Script::new(vec![
+            Rule::token().appid("other").code("12004"),
+            Rule::token().code("12022").times(1),
+            Rule::any().code("71"),
+        ]);
+        assert_eq!(script.decide(&of("1")).answer, Answer::Code("71".to_owned()));
+        assert_eq!(script.decide_fetch("200001").answer, Answer::Code("12022".to_owned()));
+        assert_eq!(script.decide_fetch("200001").answer, Answer::Default);
+        assert_eq!(script.decide_fetch("other").answer, Answer::Code("12004".to_owned()));
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Simulator {
         self.inner.addr
     }
 
-    /// The base URL before `/v2/...`: `http://127.0.0.1:PORT` and the prefix, if any.
+    /// The base URL before `/v2/...` and `/v5/...`: `http://127.0.0.1:PORT` and the prefix, if any.
     #[must_use]
     pub fn base_url(&self) -> String {
         format!("http://{}{}", self.inner.addr, self.inner.prefix)
@@ -135,13 +135,13 @@ impl Simulator {
         self.inner.shared.with(|state| state.script.put_first(rule));
     }
 
-    /// Replaces the accounts.
+    /// Replaces the accounts of API v2.
     pub fn set_accounts(&self, accounts: impl IntoIterator<Item = Account>) {
         let accounts = state::by_appid(accounts.into_iter().collect());
         self.inner.shared.with(|state| state.accounts = accounts);
     }
 
-    /// Changes an account's password; returns whether the account exists.
+    /// Changes the password of an account of API v2; returns whether the account exists.
     pub fn set_password(&self, appid: &str, password: impl Into<Vec<u8>>) -> bool {
         let password = password.into();
         self.inner.shared.with(|state| {
@@ -215,9 +215,12 @@ impl Simulator {
         self.inner.shared.with(|state| state.calls.repeated())
     }
 
-    /// Resets all counters to 0 and empties the list of calls. Calls in flight and recorded transids stay.
+    /// Resets all counters, those of API v5 included, to 0, and empties the list of calls. Calls in flight and recorded transids stay.
     pub fn reset_counts(&self) {
-        self.inner.shared.with(|state| state.calls.reset());
+        self.inner.shared.with(|state| {
+            state.calls.reset();
+            state.v5.reset_counts();
+        });
     }
 
     /// Waits until at least `calls` calls were received.
@@ -236,6 +239,10 @@ impl Simulator {
         let found = counts.wait_for(|counts| enough(counts)).await.map(|counts| *counts);
         // The sender lives as long as this handle, so the wait ends only with success.
         found.unwrap_or_else(|_| self.counts())
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.inner.shared)
     }
 
     fn session(&self) -> Session {

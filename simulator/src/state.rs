@@ -1,7 +1,8 @@
 //! The carrier's state, under one lock: accounts, script, limits and the log of calls.
 //!
-//! A call is checked in the carrier's order: path (10006) → public parameters there (10) → appid known (4) →
-//! token (7) → ebid (absent 10, wrong 3) → exactly one card (10), well formed (38) → limits (71, 72, 75) → script.
+//! A call of API v2 is checked in the carrier's order: path (10006) → public parameters there (10) → appid known (4) →
+//! token (7) → ebid (absent 10, wrong 3) → exactly one card (10), well formed (38) → limits (71, 72, 75) → script. The
+//! checks of API v5 are in `v5`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,9 +19,10 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::lookup::Lookup;
 use crate::operation::Operation;
-use crate::request::Request;
+use crate::request::{Parameters, Request};
 use crate::rule::Script;
 use crate::throttle::{Throttle, Usage};
+use crate::{transid, v5};
 
 /// The longest transid, from the carrier's page.
 const MAX_TRANSID: usize = 48;
@@ -41,6 +43,7 @@ pub(crate) struct State {
     pub(crate) latency: Duration,
     pub(crate) date_offset: i64,
     pub(crate) calls: CallLog,
+    pub(crate) v5: v5::State,
     usage: Usage,
     prefix: String,
     strict_transid: bool,
@@ -56,8 +59,23 @@ pub(crate) struct Decision {
     pub(crate) latency: Duration,
     /// The sum of the general offset and the behaviour's.
     pub(crate) date_offset: i64,
+    pub(crate) reply: Reply,
+}
+
+/// The result of an envelope.
+pub(crate) enum Reply {
     /// Operation and card of the result; `None` for refusals.
-    pub(crate) lookup: Option<(Operation, Card)>,
+    V2(Option<(Operation, Card)>),
+    V5(v5::Reply),
+}
+
+/// A call's answer, and the parameters that the log has of it.
+struct Answered {
+    behaviour: Behaviour,
+    reply: Reply,
+    appid: String,
+    transid: String,
+    card: Option<Card>,
 }
 
 impl Shared {
@@ -70,6 +88,7 @@ impl Shared {
             latency: config.latency,
             date_offset: config.date_offset,
             calls: CallLog::new(config.keep_calls, config.keep_transids),
+            v5: v5::State::new(config.v5_accounts),
             usage: Usage::default(),
             prefix: config.prefix,
             strict_transid: config.strict_transid,
@@ -141,24 +160,82 @@ impl Drop for CallGuard {
 impl State {
     fn receive(&mut self, request: &Request, now: Duration, at: Duration) -> Decision {
         let operation = Operation::at(&request.path, &self.prefix);
-        let (behaviour, lookup) = match self.check(request, operation, now) {
-            Ok(lookup) => (self.script.decide(&lookup), Some((lookup.operation, lookup.card))),
-            Err(answer) => (Behaviour { answer, ..Behaviour::default() }, None),
+        let answered = match operation {
+            Some(Operation::V5(operation)) => self.receive_v5(request, operation, now),
+            _ => self.receive_v2(request, operation, now),
         };
-        let sent = |name| request.parameters.optional(name).ok().flatten().unwrap_or_default().to_owned();
+        let Answered { behaviour, reply, appid, transid, card } = answered;
         let number = self.calls.begin(Call {
             at,
             operation,
             path: request.path.clone(),
-            appid: sent("appid"),
-            transid: sent("transid"),
-            card: request.parameters.card().ok(),
+            appid,
+            transid,
+            card,
             code: behaviour.answer.code().map(str::to_owned),
             outcome: Outcome::InFlight,
         });
         let latency = behaviour.latency.unwrap_or(self.latency);
         let date_offset = self.date_offset.saturating_add(behaviour.date_offset);
-        Decision { number, behaviour, latency, date_offset, lookup }
+        Decision { number, behaviour, latency, date_offset, reply }
+    }
+
+    fn receive_v2(&mut self, request: &Request, operation: Option<Operation>, now: Duration) -> Answered {
+        let (behaviour, lookup) = match self.check(request, operation, now) {
+            Ok(lookup) => (self.script.decide(&lookup), Some((lookup.operation, lookup.card))),
+            Err(answer) => (Behaviour { answer, ..Behaviour::default() }, None),
+        };
+        Answered {
+            behaviour,
+            reply: Reply::V2(lookup),
+            appid: request.parameters.sent("appid"),
+            transid: request.parameters.sent("transid"),
+            card: request.parameters.card().ok(),
+        }
+    }
+
+    fn receive_v5(&mut self, request: &Request, operation: v5::Operation, now: Duration) -> Answered {
+        let (parameters, secret_in_url) = v5::parameters(request);
+        self.v5.count(operation, secret_in_url);
+        let checked = self.check_v5(request, operation, parameters.as_ref(), now);
+        let parameters = parameters.unwrap_or_default();
+        let appid = self.v5.caller(&parameters);
+        let (behaviour, reply) = match checked {
+            Ok(v5::Checked::Query(lookup)) => {
+                (self.script.decide(&lookup), v5::Reply::Query(operation, lookup.card))
+            }
+            Ok(v5::Checked::Fetch { appid, renew }) => {
+                let behaviour = self.script.decide_fetch(&appid);
+                let reply = self.v5.answer_fetch(&appid, renew, &behaviour.answer, now);
+                (behaviour, reply)
+            }
+            Err(answer) => {
+                let reply = self.v5.refusal(&appid, answer.code().unwrap_or_default());
+                (Behaviour { answer, ..Behaviour::default() }, reply)
+            }
+        };
+        self.v5.count_code(operation, behaviour.answer.code());
+        let (transid, card) = (parameters.sent("transid"), parameters.card().ok());
+        Answered { behaviour, reply: Reply::V5(reply), appid, transid, card }
+    }
+
+    /// The checks of API v5, limits included: a call to be answered, or the refusal.
+    fn check_v5(
+        &mut self,
+        request: &Request,
+        operation: v5::Operation,
+        parameters: Option<&Parameters>,
+        now: Duration,
+    ) -> Result<v5::Checked, Answer> {
+        if request.method != Method::GET && request.method != Method::POST {
+            return Err(Answer::html(405));
+        }
+        let refusal = |code: &str| Answer::Code(code.to_owned());
+        let parameters = parameters.ok_or_else(|| refusal("11000"))?;
+        let checked = self.v5.check(operation, parameters, &mut self.calls, self.refuse_repeats, now);
+        let checked = checked.map_err(refusal)?;
+        self.usage.admit(self.throttle, checked.appid(), now).map_err(|_| refusal("13000"))?;
+        Ok(checked)
     }
 
     /// The carrier's checks, limits included: a lookup to be answered, or the refusal.
@@ -183,7 +260,7 @@ impl State {
         let appid = sent.required("appid")?;
         let transid = sent.required("transid")?;
         let token = sent.required("token")?;
-        if transid.len() > MAX_TRANSID || (self.strict_transid && !is_well_formed(transid, appid)) {
+        if transid.len() > MAX_TRANSID || (self.strict_transid && !transid::is_well_formed(transid, appid)) {
             return Err("10");
         }
         let account = self.accounts.get(appid).ok_or("4")?;
@@ -202,24 +279,4 @@ impl State {
 /// Accounts by appid; of two accounts with the same appid, the later one counts.
 pub(crate) fn by_appid(accounts: Vec<Account>) -> HashMap<String, Account> {
     accounts.into_iter().map(|account| (account.appid().to_owned(), account)).collect()
-}
-
-/// Whether a transid is its appid, 14 digits of time and 8 of sequence.
-fn is_well_formed(transid: &str, appid: &str) -> bool {
-    let tail = transid.strip_prefix(appid).unwrap_or_default();
-    tail.len() == 22 && tail.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_well_formed_transid_is_appid_stamp_and_sequence() {
-        assert!(is_well_formed("1000012014101615303080000001", "100001"));
-        for wrong in ["2014101615303080000001", "10000120141016153030800000", "100001201410161530308000000x"]
-        {
-            assert!(!is_well_formed(wrong, "100001"), "{wrong}");
-        }
-    }
 }

@@ -7,3 +7,4 @@ mod checks; // refusals and the order of the checks
 mod faults; // the bytes of each fault
 mod life; // stop, kill, restart
 mod script; // rules, gates, limits, changed while running
+mod v5; // API v5: tokens and queries

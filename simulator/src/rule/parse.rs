@@ -16,7 +16,8 @@ impl Rule {
     /// | word | meaning |
     /// | --- | --- |
     /// | `card=N`, `prefix=N` | only this card, only cards with this prefix (neither: every card) |
-    /// | `op=NAME` | only this operation, by path name or number (`userstatusrealsingle`, `2002`) |
+    /// | `token` | only fetches of a token of API v5, which no other rule matches |
+    /// | `op=NAME` | only this operation, by path name or number (`userstatusrealsingle`, `2002`, `25S04`) |
     /// | `appid=A` | only this account |
     /// | `times=N` | used up after N calls |
     /// | `status=S`, `code=C` | the answer: a STATUS, or an error code |
@@ -107,6 +108,7 @@ impl Rule {
 
     fn read_flag(&mut self, word: &str) -> Result<(), RuleError> {
         match word {
+            "token" => self.card_once(word, CardMatch::Token),
             "hang" => self.answer_once(word, Answer::Hang),
             "reset" => self.answer_once(word, Answer::Reset),
             "close" => self.answer_once(word, Answer::Close),
@@ -125,7 +127,7 @@ impl Rule {
 
     fn card_once(&mut self, word: &str, card: CardMatch) -> Result<(), RuleError> {
         if !matches!(self.when.card, CardMatch::Any) {
-            return Err(RuleError::new(word, "a rule has one of card= and prefix=".to_owned()));
+            return Err(RuleError::new(word, "a rule has one of card=, prefix= and token".to_owned()));
         }
         self.when.card = card;
         Ok(())
@@ -176,7 +178,7 @@ impl fmt::Display for RuleError {
 impl std::error::Error for RuleError {}
 
 /// The words of a rule, for the text of an error.
-const WORDS: &str = "a rule is made of card= prefix= op= appid= times= \
+const WORDS: &str = "a rule is made of card= prefix= token op= appid= times= \
     status= code= http= truncate= stall= oversized= body= hang reset close garbage \
     latency= date= escaped numeric";
 
@@ -234,6 +236,13 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_can_be_for_tokens_of_v5() {
+        let rule = Rule::parse("token appid=200001 code=12022").unwrap();
+        assert!(rule.when.holds_fetch("200001") && !rule.when.holds_fetch("200002"));
+        assert_eq!(Rule::parse("op=25S04").unwrap().when.operation, Operation::find("sim-status"));
+    }
+
+    #[test]
     fn every_answer_has_its_word() {
         for (text, answer) in [
             ("latency=1s", Answer::Default),
@@ -276,6 +285,7 @@ mod tests {
             ("truncate=4GB", "truncate=4GB", "KiB"),
             ("date=10ms", "date=10ms", "whole seconds"),
             ("card=1 prefix=1", "prefix=1", "one of"),
+            ("card=1 token", "token", "one of"),
             ("status=02 hang", "hang", "one answer"),
             ("code=71 body=x y", "body", "one answer"),
         ] {
