@@ -66,6 +66,9 @@
 //! ## `http`
 //! Feature `http`: the lookup as HTTP/1.1 over any byte stream.
 //!
+//! ## `v5`
+//! Feature `v5`: the carrier's newer API, whose calls are authorized by a token instead of signed.
+//!
 //! ## `error`
 //! Small `Copy` enums without payload, so that an error cannot leak a secret. Each text says what to do. [`Error`] is
 //! all of them, for a firmware with one result type.
@@ -81,6 +84,7 @@
 //! | `flash` | `Leased`, `LeasedAsync`: sequences that survive a reset, over the `NorFlash` of embedded-storage(-async) |
 //! | `defmt` | `defmt::Format` for the errors and the status, for logs over defmt |
 //! | `http` | `http`: whole requests and responses over embedded-io, blocking and async |
+//! | `v5` | `v5`: requests and replies of API v5, with `scan` |
 //!
 //! # Panics
 //! No function panics on any input. Property tests check this, and an optimised build of the signing half and of
@@ -113,6 +117,8 @@ mod stamp;
 mod text;
 mod token;
 mod transid;
+#[cfg(feature = "v5")]
+pub mod v5;
 
 pub use card::{Card, CardKind, Iccid, Imsi, Masked, Msisdn};
 pub use credentials::{AppId, Ebid, Password};

@@ -22,6 +22,8 @@ mod decode;
 #[cfg(feature = "serde")]
 mod json;
 mod scan;
+#[cfg(feature = "v5")]
+pub(crate) mod v5;
 mod walk;
 
 use core::error::Error;

@@ -12,6 +12,8 @@ use crate::reply::{Code, Refusal, ReplyError};
 #[cfg(feature = "flash")]
 use crate::sequence::LeaseError;
 use crate::stamp::DateError;
+#[cfg(feature = "v5")]
+use crate::v5::{self, SecretError};
 
 /// Any error of this crate. Each of its errors converts to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,15 @@ pub enum Error {
     /// The result has no `STATUS`: a reply to another operation.
     #[cfg(any(feature = "serde", feature = "scan"))]
     NoStatus,
+    /// A password or a token cannot be sent by API v5.
+    #[cfg(feature = "v5")]
+    Secret(SecretError),
+    /// The token of API v5 is expired or unknown.
+    #[cfg(feature = "v5")]
+    TokenExpired,
+    /// The result has no valid token of API v5.
+    #[cfg(feature = "v5")]
+    NoToken,
     /// A request or response is invalid.
     #[cfg(feature = "http")]
     Http(HttpError),
@@ -84,6 +95,8 @@ from! {
     ReplyError => Reply;
     #[cfg(feature = "http")]
     HttpError => Http;
+    #[cfg(feature = "v5")]
+    SecretError => Secret;
 }
 
 impl From<core::convert::Infallible> for Error {
@@ -99,6 +112,19 @@ impl From<Refusal<'_>> for Error {
             Refusal::Refused { code, .. } => Self::Refused(code),
             Refusal::NoResult => Self::NoResult,
             Refusal::NoStatus => Self::NoStatus,
+        }
+    }
+}
+
+#[cfg(feature = "v5")]
+impl From<v5::Refusal<'_>> for Error {
+    fn from(refusal: v5::Refusal<'_>) -> Self {
+        match refusal {
+            v5::Refusal::TokenExpired => Self::TokenExpired,
+            v5::Refusal::Refused { code, .. } => Self::Refused(code),
+            v5::Refusal::NoResult => Self::NoResult,
+            v5::Refusal::NoToken => Self::NoToken,
+            v5::Refusal::NoStatus => Self::NoStatus,
         }
     }
 }
@@ -146,6 +172,12 @@ impl fmt::Display for Error {
             Self::NoResult => Refusal::NoResult.fmt(f),
             #[cfg(any(feature = "serde", feature = "scan"))]
             Self::NoStatus => Refusal::NoStatus.fmt(f),
+            #[cfg(feature = "v5")]
+            Self::Secret(error) => error.fmt(f),
+            #[cfg(feature = "v5")]
+            Self::TokenExpired => v5::Refusal::TokenExpired.fmt(f),
+            #[cfg(feature = "v5")]
+            Self::NoToken => v5::Refusal::NoToken.fmt(f),
             #[cfg(feature = "http")]
             Self::Http(error) => error.fmt(f),
             #[cfg(feature = "http")]

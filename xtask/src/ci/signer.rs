@@ -26,7 +26,7 @@ pub(super) fn no_std() -> Result<()> {
             .run()?;
     }
     Run::cargo("build --quiet --package cmiot-signer --examples --target thumbv7em-none-eabihf")
-        .args(["--no-default-features", "--features", "defmt,flash,http,scan,small"])
+        .args(["--no-default-features", "--features", "defmt,flash,http,scan,small,v5"])
         .run()
 }
 
