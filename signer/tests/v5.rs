@@ -170,7 +170,10 @@ fn other_fields_are_read_by_name() {
     );
     let number = Reply::scan_field(br#"{"status":0,"result":[{"smsAmount":3}]}"#, "smsAmount").unwrap();
     assert!(number.field().unwrap().is_number());
-    assert!(Reply::scan_field(body.as_bytes(), "amount").unwrap().field().is_none());
+    let other = Reply::scan_field(body.as_bytes(), "amount").unwrap();
+    assert_eq!(other.into_field().err(), Some(Refusal::NoField));
+    let expired = Reply::scan_field(br#"{"status":"12021","result":[]}"#, "amount").unwrap();
+    assert_eq!(expired.into_field().err(), Some(Refusal::TokenExpired));
 }
 
 #[test]

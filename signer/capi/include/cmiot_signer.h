@@ -43,6 +43,9 @@
 /* The password is not 1 to 256 bytes. */
 #define CMIOT_E_PASSWORD (-12)
 
+/* The token of API v5 is not 1 to 512 printable ASCII characters without blanks. */
+#define CMIOT_E_TOKEN (-13)
+
 /* The card's kind is unknown, or its number is invalid for that kind. */
 #define CMIOT_E_CARD (-20)
 
@@ -103,6 +106,15 @@
 /* The result has no STATUS: it belongs to another operation. */
 #define CMIOT_E_NO_STATUS (-62)
 
+/* The token of API v5 is expired or unknown (12021): fetch one, and repeat the query once. */
+#define CMIOT_E_TOKEN_EXPIRED (-63)
+
+/* The result has no valid token of API v5. */
+#define CMIOT_E_NO_TOKEN (-64)
+
+/* The result has no text or number of this name. */
+#define CMIOT_E_NO_FIELD (-65)
+
 /* The host is not a name or address with an optional port, or the path does not begin with /. */
 #define CMIOT_E_URL (-70)
 
@@ -136,6 +148,19 @@
 
 /* Buffer size that is enough for every query with its NUL. */
 #define CMIOT_QUERY_SIZE 226
+
+/* A JSON body, for a POST of type application/json. */
+#define CMIOT_V5_BODY 0
+
+/* A query, for a GET. The URL then contains the password or the token. */
+#define CMIOT_V5_QUERY 1
+
+/* Buffer size that is enough for every token with its NUL. */
+#define CMIOT_V5_TOKEN_SIZE 513
+
+/* A status of the newer platform (CT) is this plus its digit: 2001 awaiting activation, 2002 active, 2004 barred,
+ * 2006 testing, 2007 in stock, 2008 pre-cancelled, 2009 cancelled. */
+#define CMIOT_V5_CT 2000
 
 /* An account: appid, ebid and a pointer to the password. Its fields are private to the library. */
 typedef struct cmiot_account {
@@ -413,6 +438,76 @@ int32_t cmiot_sign(const struct cmiot_account *account,
 int32_t cmiot_sequence_next(uint32_t previous,
                             uint32_t node_digits,
                             uint32_t node);
+
+/* Writes a request for a token, to be sent to /v5/ec/get/token. It contains the password: wipe `out` afterwards.
+ *
+ * `form` is CMIOT_V5_BODY or CMIOT_V5_QUERY. `renew` is 0; 1 asks a carrier for a new token that returned the one that
+ * it has just refused. `unix_seconds` and `sequence` are those of cmiot_sign. The password is 1 to 256 printable ASCII
+ * characters.
+ *
+ * Returns the length, or CMIOT_E_NULL, CMIOT_E_APPID, CMIOT_E_PASSWORD, CMIOT_E_CLOCK_UNSET, CMIOT_E_CLOCK_LATE,
+ * CMIOT_E_SEQUENCE, CMIOT_E_BUFFER; then nothing was written. */
+int32_t cmiot_v5_token_request(struct cmiot_text appid,
+                               struct cmiot_text password,
+                               uint64_t unix_seconds,
+                               uint32_t sequence,
+                               int32_t renew,
+                               int32_t form,
+                               char *out,
+                               size_t capacity);
+
+/* Reads the reply to a request for a token, and writes the token; CMIOT_V5_TOKEN_SIZE bytes are always enough. The token
+ * is a secret. `renew_after`, unless it is NULL, gets the seconds after which to fetch the next one.
+ *
+ * Returns the token's length, or CMIOT_E_NULL, CMIOT_E_TRUNCATED and the codes after it, CMIOT_E_REFUSED (see
+ * cmiot_reply_scan of the same body), CMIOT_E_TOKEN_EXPIRED, CMIOT_E_NO_RESULT, CMIOT_E_NO_TOKEN, CMIOT_E_BUFFER; then
+ * nothing was written. */
+int32_t cmiot_v5_token(const uint8_t *body,
+                       size_t body_len,
+                       char *token,
+                       size_t capacity,
+                       uint32_t *renew_after);
+
+/* Writes a query about a card, to be sent to the path of its operation, such as /v5/ec/query/sim-status. It contains
+ * the token.
+ *
+ * `appid` is that of the token, `form` CMIOT_V5_BODY or CMIOT_V5_QUERY; `unix_seconds` and `sequence` are those of
+ * cmiot_sign.
+ *
+ * Returns the length, or CMIOT_E_NULL, CMIOT_E_APPID, CMIOT_E_TOKEN, CMIOT_E_CARD, CMIOT_E_CLOCK_UNSET,
+ * CMIOT_E_CLOCK_LATE, CMIOT_E_SEQUENCE, CMIOT_E_BUFFER; then nothing was written. */
+int32_t cmiot_v5_query(struct cmiot_text appid,
+                       struct cmiot_text token,
+                       uint64_t unix_seconds,
+                       uint32_t sequence,
+                       struct cmiot_card card,
+                       int32_t form,
+                       char *out,
+                       size_t capacity);
+
+/* The card's status in the reply to /v5/ec/query/sim-status. Of the older platform (PB) it is a result of
+ * cmiot_reply_status, 0 to 7 or 99; of the newer one (CT) it is CMIOT_V5_CT plus its digit. The two are never mixed: 2
+ * is barred, and 2002 active. Any other value, and every JSON number, is CMIOT_STATUS_UNKNOWN: see cmiot_v5_field.
+ *
+ * Returns it, or CMIOT_E_NULL, CMIOT_E_TRUNCATED and the codes after it, CMIOT_E_TOKEN_EXPIRED (fetch a token, and repeat
+ * the query once), CMIOT_E_REFUSED (see cmiot_reply_scan of the same body), CMIOT_E_NO_RESULT, CMIOT_E_NO_STATUS. */
+int32_t cmiot_v5_status(const uint8_t *body,
+                        size_t body_len);
+
+/* The STATUS of API v2 with the same meaning as a result of cmiot_v5_status: 0 to 7 or 99. CMIOT_STATUS_UNKNOWN if there
+ * is none, as for 2006 (testing) and 2007 (in stock); a failure is returned as it is. */
+int32_t cmiot_v5_status_as_v2(int32_t status);
+
+/* Writes the text or number that the first result of a reply has under a name, such as "dataAmount" or "cardStatus",
+ * decoded to UTF-8, as far as whole characters fit.
+ *
+ * Returns the length written, or CMIOT_E_NULL, CMIOT_E_TRUNCATED and the codes after it, CMIOT_E_TOKEN_EXPIRED,
+ * CMIOT_E_REFUSED, CMIOT_E_NO_RESULT, CMIOT_E_NO_FIELD, or CMIOT_E_BUFFER when there is no room for the NUL. */
+int32_t cmiot_v5_field(const uint8_t *body,
+                       size_t body_len,
+                       struct cmiot_text name,
+                       char *out,
+                       size_t capacity);
 
 #ifdef __cplusplus
 } /* extern "C" */

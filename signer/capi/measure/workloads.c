@@ -9,9 +9,13 @@
 /* Known at run time only, so that nothing is computed in advance. */
 static volatile uint32_t moment = 1709136000, number = 80000001;
 
-#if defined(JOB_SIGN) || defined(JOB_HTTP)
-static const cmiot_text appid = {"KTTNJFBF5JXVLS", 14}, ebid = {"0001000000009", 13}, password = {"password-11", 11};
+#if defined(JOB_SIGN) || defined(JOB_HTTP) || defined(JOB_V5)
+static const cmiot_text appid = {"KTTNJFBF5JXVLS", 14}, password = {"password-11", 11};
 static const cmiot_card card = {CMIOT_MSISDN, {"1064765004176", 13}};
+#endif
+
+#if defined(JOB_SIGN) || defined(JOB_HTTP)
+static const cmiot_text ebid = {"0001000000009", 13};
 #endif
 
 #ifdef JOB_NONE
@@ -51,6 +55,22 @@ __attribute__((noinline)) bool job(void) {
     cmiot_reply reply;
     return moment != number && cmiot_reply_scan(&reply, (const uint8_t *)body, sizeof body - 1) == CMIOT_OK &&
            cmiot_reply_status(&reply) == 0;
+}
+#endif
+
+#ifdef JOB_V5
+static const char issued[] = "{\"status\":\"0\",\"message\":\"\\u6b63\\u786e\",\"result\":["
+                             "{\"token\":\"0123456789abcdef0123456789abcdef01234567\",\"ttl\":\"3600\"}]}";
+static const char reply[] = "{\"status\":\"0\",\"message\":\"\\u6b63\\u786e\",\"result\":["
+                            "{\"cardStatus\":\"2\",\"lastChangeDate\":\"20240229000000\"}]}";
+
+__attribute__((noinline)) bool job(void) {
+    char body[192], token[64];
+    uint32_t renew_after;
+    return cmiot_v5_token_request(appid, password, moment, number, 0, CMIOT_V5_BODY, body, sizeof body) > 0 &&
+           cmiot_v5_token((const uint8_t *)issued, sizeof issued - 1, token, sizeof token, &renew_after) == 40 &&
+           cmiot_v5_query(appid, (cmiot_text){token, 40}, moment, number, card, CMIOT_V5_BODY, body, sizeof body) > 0 &&
+           cmiot_v5_status((const uint8_t *)reply, sizeof reply - 1) == CMIOT_V5_CT + 2;
 }
 #endif
 

@@ -17,6 +17,8 @@ pub const CMIOT_E_APPID: i32 = -10;
 pub const CMIOT_E_EBID: i32 = -11;
 /// The password is not 1 to 256 bytes.
 pub const CMIOT_E_PASSWORD: i32 = -12;
+/// The token of API v5 is not 1 to 512 printable ASCII characters without blanks.
+pub const CMIOT_E_TOKEN: i32 = -13;
 /// The card's kind is unknown, or its number is invalid for that kind.
 pub const CMIOT_E_CARD: i32 = -20;
 /// The clock was never set: it reads a time before the year 2000.
@@ -57,6 +59,12 @@ pub const CMIOT_E_REFUSED: i32 = -60;
 pub const CMIOT_E_NO_RESULT: i32 = -61;
 /// The result has no STATUS: it belongs to another operation.
 pub const CMIOT_E_NO_STATUS: i32 = -62;
+/// The token of API v5 is expired or unknown (12021): fetch one, and repeat the query once.
+pub const CMIOT_E_TOKEN_EXPIRED: i32 = -63;
+/// The result has no valid token of API v5.
+pub const CMIOT_E_NO_TOKEN: i32 = -64;
+/// The result has no text or number of this name.
+pub const CMIOT_E_NO_FIELD: i32 = -65;
 /// The host is not a name or address with an optional port, or the path does not begin with /.
 pub const CMIOT_E_URL: i32 = -70;
 /// The response is not valid HTTP/1: bytes were lost, or the modem put a message between them.

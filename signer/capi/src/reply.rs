@@ -141,19 +141,26 @@ pub unsafe extern "C" fn cmiot_reply_message(
 /// The result of `cmiot_reply_status`.
 fn status(reply: &Reply<'_>) -> i32 {
     match reply.into_status() {
-        Ok(Status::Normal) => 0,
-        Ok(Status::OneWayBarred) => 1,
-        Ok(Status::Barred) => 2,
-        Ok(Status::PreCancelled) => 3,
-        Ok(Status::Cancelled) => 4,
-        Ok(Status::Transferred) => 5,
-        Ok(Status::Dormant) => 6,
-        Ok(Status::AwaitingActivation) => 7,
-        Ok(Status::NoSuchNumber) => 99,
-        Ok(Status::Unknown(_)) => CMIOT_STATUS_UNKNOWN,
+        Ok(status) => status_code(status),
         Err(Refusal::Refused { .. }) => CMIOT_E_REFUSED,
         Err(Refusal::NoResult) => CMIOT_E_NO_RESULT,
         Err(Refusal::NoStatus) => CMIOT_E_NO_STATUS,
+    }
+}
+
+/// The number of a status.
+pub(crate) fn status_code(status: Status) -> i32 {
+    match status {
+        Status::Normal => 0,
+        Status::OneWayBarred => 1,
+        Status::Barred => 2,
+        Status::PreCancelled => 3,
+        Status::Cancelled => 4,
+        Status::Transferred => 5,
+        Status::Dormant => 6,
+        Status::AwaitingActivation => 7,
+        Status::NoSuchNumber => 99,
+        Status::Unknown(_) => CMIOT_STATUS_UNKNOWN,
     }
 }
 

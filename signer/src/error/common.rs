@@ -12,8 +12,6 @@ use crate::reply::{Code, Refusal, ReplyError};
 #[cfg(feature = "flash")]
 use crate::sequence::LeaseError;
 use crate::stamp::DateError;
-#[cfg(feature = "v5")]
-use crate::v5::{self, SecretError};
 
 /// Any error of this crate. Each of its errors converts to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +46,16 @@ pub enum Error {
     NoStatus,
     /// A password or a token cannot be sent by API v5.
     #[cfg(feature = "v5")]
-    Secret(SecretError),
+    Secret(crate::v5::SecretError),
     /// The token of API v5 is expired or unknown.
     #[cfg(feature = "v5")]
     TokenExpired,
     /// The result has no valid token of API v5.
     #[cfg(feature = "v5")]
     NoToken,
+    /// The result has no field of the name that was asked for.
+    #[cfg(feature = "v5")]
+    NoField,
     /// A request or response is invalid.
     #[cfg(feature = "http")]
     Http(HttpError),
@@ -96,7 +97,7 @@ from! {
     #[cfg(feature = "http")]
     HttpError => Http;
     #[cfg(feature = "v5")]
-    SecretError => Secret;
+    crate::v5::SecretError => Secret;
 }
 
 impl From<core::convert::Infallible> for Error {
@@ -117,14 +118,16 @@ impl From<Refusal<'_>> for Error {
 }
 
 #[cfg(feature = "v5")]
-impl From<v5::Refusal<'_>> for Error {
-    fn from(refusal: v5::Refusal<'_>) -> Self {
+impl From<crate::v5::Refusal<'_>> for Error {
+    fn from(refusal: crate::v5::Refusal<'_>) -> Self {
+        use crate::v5::Refusal;
         match refusal {
-            v5::Refusal::TokenExpired => Self::TokenExpired,
-            v5::Refusal::Refused { code, .. } => Self::Refused(code),
-            v5::Refusal::NoResult => Self::NoResult,
-            v5::Refusal::NoToken => Self::NoToken,
-            v5::Refusal::NoStatus => Self::NoStatus,
+            Refusal::TokenExpired => Self::TokenExpired,
+            Refusal::Refused { code, .. } => Self::Refused(code),
+            Refusal::NoResult => Self::NoResult,
+            Refusal::NoToken => Self::NoToken,
+            Refusal::NoStatus => Self::NoStatus,
+            Refusal::NoField => Self::NoField,
         }
     }
 }
@@ -175,9 +178,11 @@ impl fmt::Display for Error {
             #[cfg(feature = "v5")]
             Self::Secret(error) => error.fmt(f),
             #[cfg(feature = "v5")]
-            Self::TokenExpired => v5::Refusal::TokenExpired.fmt(f),
+            Self::TokenExpired => crate::v5::Refusal::TokenExpired.fmt(f),
             #[cfg(feature = "v5")]
-            Self::NoToken => v5::Refusal::NoToken.fmt(f),
+            Self::NoToken => crate::v5::Refusal::NoToken.fmt(f),
+            #[cfg(feature = "v5")]
+            Self::NoField => crate::v5::Refusal::NoField.fmt(f),
             #[cfg(feature = "http")]
             Self::Http(error) => error.fmt(f),
             #[cfg(feature = "http")]

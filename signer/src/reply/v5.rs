@@ -102,6 +102,8 @@ pub enum Refusal<'a> {
     NoToken,
     /// The code is `0`, but the first result has no `cardStatus`: a reply to another query.
     NoStatus,
+    /// The code is `0`, but the first result has no text or number of the name that was asked for.
+    NoField,
 }
 
 impl<'a> Reply<'a> {
@@ -119,8 +121,8 @@ impl<'a> Reply<'a> {
     ///
     /// # Errors
     /// As [`scan`](Self::scan).
-    pub fn scan_field(body: &'a [u8], field: &str) -> Result<Self, ReplyError> {
-        let found = collect(body, [field.as_bytes(), b""])?;
+    pub fn scan_field(body: &'a [u8], field: impl AsRef<[u8]>) -> Result<Self, ReplyError> {
+        let found = collect(body, [field.as_ref(), b""])?;
         let (code, message) = found.envelope()?;
         let [field, _] = found.fields;
         Ok(Self { code, message, field: field.and_then(Field::of), results: found.results })
@@ -160,6 +162,15 @@ impl<'a> Reply<'a> {
     #[must_use]
     pub fn status(&self) -> Option<CardStatus> {
         self.field.map(CardStatus::of)
+    }
+
+    /// The field of a success.
+    ///
+    /// # Errors
+    /// When the carrier refused the query, or when the result or the field is missing.
+    pub fn into_field(self) -> Result<Field<'a>, Refusal<'a>> {
+        refusal(self.code, self.message, self.results)?;
+        self.field.ok_or(Refusal::NoField)
     }
 
     /// The card's status, for a reply that [`scan`](Self::scan) read.
@@ -381,6 +392,7 @@ impl fmt::Display for Refusal<'_> {
                 write!(f, "the carrier refused with code {code} ({message}): see its list of error codes")
             }
             Self::NoResult => f.write_str("the carrier replied without a result: retry later"),
+            Self::NoField => f.write_str("the result has no field of this name: check the path and the name"),
             Self::NoToken => {
                 f.write_str("the result has no valid token: check that the path is that of the token")
             }

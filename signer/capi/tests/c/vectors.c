@@ -427,6 +427,101 @@ static void leases(void) {
     CHECK(cmiot_lease_mount(&lease, &flash, 2, 42, 5) == CMIOT_E_NULL);
 }
 
+static int32_t v5_status_of(const char *body) { return cmiot_v5_status((const uint8_t *)body, length(body)); }
+
+static int32_t v5_token_of(const char *body, char *token, size_t capacity, uint32_t *renew_after) {
+    return cmiot_v5_token((const uint8_t *)body, length(body), token, capacity, renew_after);
+}
+
+static int32_t v5_field_of(const char *body, const char *name, char *out, size_t capacity) {
+    return cmiot_v5_field((const uint8_t *)body, length(body), text(name), out, capacity);
+}
+
+static void v5_requests(void) {
+    const cmiot_text appid = text("200001"), password = text("example-password"), token = text("a/\"b");
+    const cmiot_card card = {CMIOT_MSISDN, text("1440000000001")};
+    const uint64_t now = 1413444630;
+    const char *body = "{\"appid\":\"200001\",\"password\":\"example-password\","
+                       "\"transid\":\"2000012014101615303080000001\",\"refresh\":\"0\"}";
+    char out[256];
+    int32_t len = cmiot_v5_token_request(appid, password, now, 80000001, 0, CMIOT_V5_BODY, out, sizeof out);
+    CHECK(len == (int32_t)length(body) && same(out, body, length(body) + 1));
+    CHECK(cmiot_v5_token_request(appid, password, now, 80000001, 0, CMIOT_V5_BODY, out, (size_t)len + 1) == len);
+    out[0] = 'x';
+    CHECK(cmiot_v5_token_request(appid, password, now, 80000001, 0, CMIOT_V5_BODY, out, (size_t)len) == CMIOT_E_BUFFER);
+    CHECK(out[0] == 'x');
+    body = "appid=200001&password=example-password&transid=2000012014101615303080000001&refresh=1";
+    len = cmiot_v5_token_request(appid, password, now, 80000001, 1, CMIOT_V5_QUERY, out, sizeof out);
+    CHECK(len == (int32_t)length(body) && same(out, body, length(body) + 1));
+
+    body = "{\"transid\":\"2000012014101615303080000001\",\"token\":\"a/\\\"b\",\"msisdn\":\"1440000000001\"}";
+    len = cmiot_v5_query(appid, token, now, 80000001, card, CMIOT_V5_BODY, out, sizeof out);
+    CHECK(len == (int32_t)length(body) && same(out, body, length(body) + 1));
+    out[0] = 'x';
+    CHECK(cmiot_v5_query(appid, token, now, 80000001, card, CMIOT_V5_BODY, out, (size_t)len) == CMIOT_E_BUFFER);
+    CHECK(out[0] == 'x');
+    body = "transid=2000012014101615303080000001&token=a%2F%22b&msisdn=1440000000001";
+    len = cmiot_v5_query(appid, token, now, 80000001, card, CMIOT_V5_QUERY, out, sizeof out);
+    CHECK(len == (int32_t)length(body) && same(out, body, length(body) + 1));
+
+    const cmiot_text null = {NULL, 1}, bad = text("a\n");
+    const cmiot_card no_card = {CMIOT_ICCID, card.number};
+    out[0] = 'x';
+    CHECK(cmiot_v5_token_request(null, password, now, 1, 0, 0, out, sizeof out) == CMIOT_E_NULL);
+    CHECK(cmiot_v5_token_request(text("-"), password, now, 1, 0, 0, out, sizeof out) == CMIOT_E_APPID);
+    CHECK(cmiot_v5_token_request(appid, text(""), now, 1, 0, 0, out, sizeof out) == CMIOT_E_PASSWORD);
+    CHECK(cmiot_v5_token_request(appid, bad, now, 1, 0, 0, out, sizeof out) == CMIOT_E_PASSWORD);
+    CHECK(cmiot_v5_token_request(appid, password, 0, 1, 0, 0, out, sizeof out) == CMIOT_E_CLOCK_UNSET);
+    CHECK(cmiot_v5_token_request(appid, password, now, 0, 0, 0, out, sizeof out) == CMIOT_E_SEQUENCE);
+    CHECK(cmiot_v5_token_request(appid, password, now, 1, 0, 0, NULL, 1) == CMIOT_E_NULL);
+    CHECK(cmiot_v5_query(appid, null, now, 1, card, 0, out, sizeof out) == CMIOT_E_NULL);
+    CHECK(cmiot_v5_query(appid, text("-1"), now, 1, card, 0, out, sizeof out) == CMIOT_E_TOKEN);
+    CHECK(cmiot_v5_query(appid, bad, now, 1, card, 0, out, sizeof out) == CMIOT_E_TOKEN);
+    CHECK(cmiot_v5_query(appid, token, now, 1, no_card, 0, out, sizeof out) == CMIOT_E_CARD);
+    CHECK(out[0] == 'x');
+}
+
+static void v5_replies(void) {
+    CHECK(v5_status_of("{\"status\":\"0\",\"result\":[{\"cardStatus\":\"02\"}]}") == 2);
+    CHECK(v5_status_of("{\"status\":\"0\",\"result\":[{\"cardStatus\":\"99\"}]}") == 99);
+    CHECK(v5_status_of("{\"status\":\"0\",\"result\":[{\"cardStatus\":\"2\"}]}") == CMIOT_V5_CT + 2);
+    CHECK(v5_status_of("{\"status\":\"0\",\"result\":[{\"cardStatus\":2}]}") == CMIOT_STATUS_UNKNOWN);
+    CHECK(v5_status_of("{\"status\":\"0\",\"result\":[{\"cardStatus\":\"5\"}]}") == CMIOT_STATUS_UNKNOWN);
+    CHECK(v5_status_of("{\"status\":\"0\",\"result\":[{\"STATUS\":\"00\"}]}") == CMIOT_E_NO_STATUS);
+    CHECK(v5_status_of("{\"status\":\"0\",\"result\":[]}") == CMIOT_E_NO_RESULT);
+    CHECK(v5_status_of("{\"status\":\"12021\",\"result\":[]}") == CMIOT_E_TOKEN_EXPIRED);
+    CHECK(v5_status_of("{\"status\":\"11011\"}") == CMIOT_E_REFUSED);
+    CHECK(v5_status_of("<html>") == CMIOT_E_NOT_JSON);
+    CHECK(cmiot_v5_status(NULL, 1) == CMIOT_E_NULL);
+
+    static const int32_t as_v2[][2] = {
+        {0, 0}, {2, 2}, {7, 7}, {99, 99}, {2001, 7}, {2002, 0}, {2004, 2}, {2008, 3}, {2009, 4},
+        {2006, CMIOT_STATUS_UNKNOWN}, {2007, CMIOT_STATUS_UNKNOWN}, {8, CMIOT_STATUS_UNKNOWN},
+        {CMIOT_STATUS_UNKNOWN, CMIOT_STATUS_UNKNOWN}, {CMIOT_E_TOKEN_EXPIRED, CMIOT_E_TOKEN_EXPIRED},
+    };
+    for (size_t i = 0; i < sizeof as_v2 / sizeof *as_v2; i++)
+        CHECK(cmiot_v5_status_as_v2(as_v2[i][0]) == as_v2[i][1]);
+
+    const char *issued = "{\"status\":\"0\",\"result\":[{\"token\":\"a\\/b\",\"ttl\":\"600\"}]}";
+    char token[CMIOT_V5_TOKEN_SIZE];
+    uint32_t renew_after = 0;
+    CHECK(v5_token_of(issued, token, sizeof token, &renew_after) == 3 && same(token, "a/b", 4) && renew_after == 540);
+    CHECK(v5_token_of(issued, token, 4, NULL) == 3);
+    token[0] = 'x';
+    renew_after = 0;
+    CHECK(v5_token_of(issued, token, 3, &renew_after) == CMIOT_E_BUFFER);
+    CHECK(v5_token_of("{\"status\":\"12022\",\"result\":[{\"token\":\"-1\"}]}", token, 9, &renew_after) == CMIOT_E_REFUSED);
+    CHECK(v5_token_of("{\"status\":\"0\",\"result\":[{\"token\":\"-1\"}]}", token, 9, &renew_after) == CMIOT_E_NO_TOKEN);
+    CHECK(v5_token_of(issued, NULL, 9, &renew_after) == CMIOT_E_NULL);
+    CHECK(token[0] == 'x' && renew_after == 0);
+
+    const char *used = "{\"status\":\"0\",\"result\":[{\"dataAmount\":\"10.50\"}]}";
+    CHECK(v5_field_of(used, "dataAmount", token, sizeof token) == 5 && same(token, "10.50", 6));
+    CHECK(v5_field_of(used, "amount", token, sizeof token) == CMIOT_E_NO_FIELD);
+    CHECK(v5_field_of("{\"status\":\"12021\"}", "amount", token, sizeof token) == CMIOT_E_TOKEN_EXPIRED);
+    CHECK(v5_field_of(used, "dataAmount", token, 0) == CMIOT_E_BUFFER);
+}
+
 static void misuse(void) {
     const cmiot_text password = text("example-password"), one = text("1"), null = {NULL, 1};
     const cmiot_card card = {CMIOT_MSISDN, text("14765004176")};
@@ -540,6 +635,8 @@ int main(void) {
     clocks_and_sequences();
     http();
     leases();
+    v5_requests();
+    v5_replies();
     misuse();
     if (failed_line != 0) {
         console_print("c tests: FAILED at line ");
