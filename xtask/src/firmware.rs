@@ -27,8 +27,14 @@ use image::{CHIPS, Chip};
 /// Features of the images. The first is measured; with the others they must link.
 const PROFILES: &[&str] = &["release", "s", "three"];
 /// The images that must hold no panic.
-const WITHOUT_PANICS: &[&str] =
-    &["measure_none", "measure_sign", "measure_sign_scan", "measure_sign_http", "measure_sign_lease"];
+const WITHOUT_PANICS: &[&str] = &[
+    "measure_none",
+    "measure_sign",
+    "measure_sign_scan",
+    "measure_sign_http",
+    "measure_sign_lease",
+    "measure_v5",
+];
 
 /// The command: tests, measures, compares. With `rebase`, records what was measured as the new baseline.
 ///
@@ -98,6 +104,7 @@ fn measure(chip: &Chip, figures: &mut Vec<Figure>) -> Result<()> {
         ("measure_sign_parse", "sign + query + parse", Some("parse")),
         ("measure_sign_http", "sign + http", Some("http")),
         ("measure_sign_lease", "sign + query + lease", Some("lease")),
+        ("measure_v5", "v5", Some("v5")),
     ] {
         let size = chip.size(image)?;
         let grown =

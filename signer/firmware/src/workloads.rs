@@ -7,8 +7,10 @@
 use core::hint::black_box;
 
 use cmiot_signer::http::{Decoder, Endpoint};
+use cmiot_signer::v5;
 use cmiot_signer::{
     AppId, Card, CardKind, Ebid, Leased, Node, PATH, Reply, Sequence, SequenceSource, Signer, Stamp, Status,
+    Transid,
 };
 
 use crate::flash::FlashRegion;
@@ -62,6 +64,28 @@ pub fn lease() -> bool {
     sequences.is_ok_and(|mut sequences| sequences.next_sequence().is_ok())
 }
 
+/// Requests a token of API v5, reads it, queries a status with it, and reads that.
+#[inline(never)]
+pub fn v5() -> bool {
+    let (Ok(stamp), Ok(sequence)) =
+        (Stamp::from_unix(black_box(1_709_136_000)), Sequence::new(black_box(80_000_001)))
+    else {
+        return false;
+    };
+    let mut body = [0; 192];
+    let transid = Transid::new(black_box(&APPID), stamp, sequence);
+    let fetch = v5::TokenRequest::with_static_password(transid, black_box(b"password-11"));
+    let fetched = fetch.is_ok_and(|fetch| fetch.body_into(&mut body).is_ok());
+    black_box(&body);
+    let Ok(Ok(token)) = v5::TokenReply::scan(black_box(TOKEN_REPLY)).map(v5::TokenReply::into_token) else {
+        return false;
+    };
+    let queried = v5::Query::new(transid, token, black_box(&CARD)).body_into(&mut body).is_ok();
+    black_box(&body);
+    let status = v5::Reply::scan(black_box(V5_REPLY)).map(v5::Reply::into_status);
+    fetched && queried && matches!(status, Ok(Ok(v5::CardStatus::Ct(v5::CtStatus::Active))))
+}
+
 static APPID: AppId = match AppId::parse("KTTNJFBF5JXVLS") {
     Ok(appid) => appid,
     Err(_) => panic!("checked when compiled"),
@@ -81,6 +105,10 @@ static CARD: Card = match Card::parse(CardKind::Msisdn, "1064765004176") {
 /// `appid=…&transid=…&ebid=…&token=…&msisdn=…`
 const QUERY_LEN: usize = 6 + 14 + 9 + 36 + 6 + 13 + 7 + 64 + 8 + 13;
 static REPLY: &[u8] = br#"{"status":"0","message":"\u6b63\u786e","result":[{"STATUS":"00"}]}"#;
+static TOKEN_REPLY: &[u8] =
+    br#"{"status":"0","message":"\u6b63\u786e","result":[{"token":"0123456789abcdef0123456789abcdef01234567","ttl":"3600"}]}"#;
+static V5_REPLY: &[u8] =
+    br#"{"status":"0","message":"\u6b63\u786e","result":[{"cardStatus":"2","lastChangeDate":"20240229000000"}]}"#;
 static ENDPOINT: Endpoint<'static> = match Endpoint::new("192.168.1.10:8080", PATH) {
     Ok(endpoint) => endpoint,
     Err(_) => panic!("checked when compiled"),

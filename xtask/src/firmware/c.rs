@@ -18,6 +18,7 @@ const WORKLOADS: &[(&str, &str)] = &[
     ("JOB_SCAN", "scan"),
     ("JOB_HTTP", "init + sign + http"),
     ("JOB_LEASE", "lease"),
+    ("JOB_V5", "v5"),
 ];
 
 /// Measures every workload on a chip.

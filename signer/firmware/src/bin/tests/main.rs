@@ -7,6 +7,7 @@
 
 mod limits;
 mod reply;
+mod v5;
 mod vectors;
 
 use core::fmt::Write;
@@ -18,7 +19,7 @@ use cmiot_signer_firmware::console::{Console, exit, print, print_number};
 pub(crate) type Test = (&'static str, fn());
 
 /// All tests; each file lists its own at its head.
-const SUITES: &[&[Test]] = &[vectors::TESTS, reply::TESTS, limits::TESTS];
+const SUITES: &[&[Test]] = &[vectors::TESTS, reply::TESTS, v5::TESTS, limits::TESTS];
 
 cmiot_signer_firmware::entry!(run);
 
