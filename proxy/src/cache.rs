@@ -19,6 +19,7 @@ use cmiot_signer::{Card, Status};
 
 use crate::carrier::CarrierResponse;
 use crate::carrier::charset::ContentType;
+use crate::carrier::dialect::stored_verdict;
 use crate::carrier::verdict::Code;
 use crate::clock::{Clock, Time};
 use crate::config::Config;
@@ -357,7 +358,7 @@ impl Cache {
         })
         .await;
         match loaded {
-            Ok(Ok(row)) => self.read(key, &row?),
+            Ok(Ok(row)) => self.read(&row?),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "cache.db cannot be read: calling the carrier instead");
                 None
@@ -366,11 +367,11 @@ impl Cache {
         }
     }
 
-    /// The entry of a row; `None` for a row that no proxy wrote. The operation of its key has the dialect of the reply.
-    fn read(&self, key: &Key, row: &CacheRow) -> Option<Entry> {
+    /// The entry of a row; `None` for a row that no proxy wrote.
+    fn read(&self, row: &CacheRow) -> Option<Entry> {
         let code = Code::parse(&row.code)?;
         let status = row.status.as_deref().map(Status::from_code);
-        let verdict = key.operation.dialect.stored_verdict(code, status);
+        let verdict = stored_verdict(code, status);
         let content_type = ContentType::stored(row.charset.as_deref());
         let reply = self.replies.intern(&row.body, content_type, verdict);
         Some(Entry { reply, answered_at: row.answered_at, stale: row.stale, hits: Hits::default() })

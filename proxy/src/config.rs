@@ -57,7 +57,7 @@ pub use breaker::{BreakerConfig, Thresholds};
 pub use cache::Cache;
 pub use carrier::{Carrier, FlightLimits};
 pub use error::{ConfigError, ConfigErrors};
-pub use file::{ConfigFile, Log, LogFormat, LookupLevel};
+pub use file::{ConfigFile, Dialect, Log, LogFormat, LookupLevel};
 pub use gateway::{Gateway, TransidLimits};
 pub use listener::{ListenConfig, Timeouts};
 pub use permissions::{Client, Derived, Permissions, Rate};

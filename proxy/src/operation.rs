@@ -17,8 +17,6 @@ pub struct Operation {
     pub name: &'static str,
     /// Its path under the base URL.
     pub path: &'static str,
-    /// The dialect of its calls, its replies and its stored replies.
-    pub dialect: Dialect,
     /// Whether it changes something.
     pub kind: Kind,
     /// The field of `result[0]` that is its result: a success without it is relayed and not stored.
@@ -29,14 +27,6 @@ pub struct Operation {
     pub parameters: &'static [&'static str],
     /// Whether any other parameter is refused: of operations that `[[operation]]` adds, or whose parameters it declares.
     pub strict: bool,
-}
-
-/// The version of the carrier's API in which an operation is called and its replies are written (`carrier/dialect.rs`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum Dialect {
-    /// API v2.
-    #[default]
-    V2,
 }
 
 /// The declared parameters of one request as they are sent: `query_date=20260101&kind=2`, in the order of the row.
@@ -144,7 +134,6 @@ const fn row(
     Operation {
         name,
         path,
-        dialect: Dialect::V2,
         kind: Kind::Lookup,
         verdict,
         keep,

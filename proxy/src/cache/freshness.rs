@@ -126,7 +126,7 @@ mod tests {
     use super::*;
     use crate::cache::intern::CarrierReply;
     use crate::cache::tests::{entry, key};
-    use crate::carrier::dialect::Dialect;
+    use crate::carrier::dialect::stored_verdict;
     use crate::carrier::verdict::Code;
     use proptest::prelude::*;
 
@@ -179,7 +179,7 @@ mod tests {
     }
 
     fn reply(code: &str) -> Entry {
-        let verdict = Dialect::V2.stored_verdict(Code::parse(code).unwrap(), None);
+        let verdict = stored_verdict(Code::parse(code).unwrap(), None);
         let entry = entry("00", 0);
         Entry { reply: CarrierReply { verdict, ..(*entry.reply).clone() }.into(), ..entry }
     }

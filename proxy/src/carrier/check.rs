@@ -9,9 +9,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::verdict::Code;
-use super::{Attempt, Call, Carrier, NotSent};
+use super::{Attempt, Call, Carrier, NotSent, dialect};
 use crate::language::{Text, text};
-use crate::operation::USER_STATUS;
 use crate::urgency::{SharedUrgency, Urgency};
 
 /// The result of a check with one password.
@@ -75,7 +74,7 @@ pub fn judge(attempt: &Attempt) -> (bool, Text) {
 pub fn meaning(accepted: bool, code: &Code) -> Text {
     let hint = match accepted {
         true => text!("the carrier accepts the account", "运营商接受该账号"),
-        false => USER_STATUS.dialect.refusal_hint(code),
+        false => dialect::refusal_hint(code),
     };
     Text {
         english: format!("code {code}: {}", hint.english),

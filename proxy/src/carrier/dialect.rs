@@ -1,16 +1,17 @@
 //! Dialects of the carrier's API: only a dialect knows the carrier's codes and fields, and how a call is written.
 //!
-//! The operation decides the dialect ([`Operation::dialect`](crate::operation::Operation)): of a call, of its reply, and
-//! of a stored reply, whose key names the operation. A further API version is a variant of [`Dialect`], a module below and
-//! an arm in each of these functions; cache, client and metrics call no dialect by its name.
+//! The account decides the dialect of a call and of its reply ([`Account::dialect`]). Gateways speak API v2: a dialect
+//! returns a reply in the form of v2, so a stored reply has that form, whichever account answered. A further API version is
+//! a variant of [`Dialect`], a folder below and an arm in each of these functions; cache, flights, budget, breakers and
+//! audit call no dialect by its name.
 //!
 //! | function | result |
 //! | --- | --- |
 //! | `Dialect::sign`, `SignedCall::url` | a call of one account about one card, and its URL |
 //! | [`Dialect::read_reply`] | the verdict of a reply |
-//! | [`Dialect::stored_verdict`] | the verdict of a reply that was stored |
 //! | [`Dialect::label`] | a code as a metric label |
-//! | [`Dialect::refusal_hint`] | the likely cause of a refused account |
+//! | [`read_gateway_form`], [`stored_verdict`] | the verdict of a reply in the form of v2: of another node, or stored |
+//! | `refusal_hint` | the likely cause of a refused account |
 
 mod v2;
 
@@ -19,8 +20,8 @@ use cmiot_signer::{Password, Status, Transid};
 use super::Call;
 use super::verdict::{Code, NotAnEnvelope, Verdict};
 use crate::config::Account;
+pub use crate::config::Dialect;
 use crate::language::Text;
-pub use crate::operation::Dialect;
 
 /// A call with its signature.
 pub(super) enum SignedCall<'a> {
@@ -60,24 +61,29 @@ impl Dialect {
         }
     }
 
-    /// The verdict of a reply that was stored with its code and card status.
-    pub fn stored_verdict(self, code: Code, status: Option<Status>) -> Verdict {
-        match self {
-            Self::V2 => v2::stored_verdict(code, status),
-        }
-    }
-
     /// The code as a metric label. All codes that the dialect does not list share one label, since a carrier may write any.
     pub fn label(self, code: &Code) -> &str {
         match self {
             Self::V2 => v2::label(code),
         }
     }
+}
 
-    /// The likely cause when the carrier refuses an account with this code, for the operator.
-    pub fn refusal_hint(self, code: &Code) -> Text {
-        match self {
-            Self::V2 => v2::refusal_hint(code),
-        }
-    }
+/// Reads a reply in the form that gateways get; `field` of the result must be there in a success.
+///
+/// # Errors
+/// [`NotAnEnvelope`] for a body that does not have this form.
+pub fn read_gateway_form(body: &[u8], field: &str) -> Result<Verdict, NotAnEnvelope> {
+    v2::read_reply(body, field)
+}
+
+/// The verdict of a reply that was stored with the code and the STATUS that gateways get.
+pub fn stored_verdict(code: Code, status: Option<Status>) -> Verdict {
+    v2::stored_verdict(code, status)
+}
+
+/// The likely cause when the carrier refuses an account with this code, for the operator. The dialects' codes for this
+/// differ.
+pub(super) fn refusal_hint(code: &Code) -> Text {
+    v2::refusal_hint(code)
 }

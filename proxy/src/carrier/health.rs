@@ -293,7 +293,7 @@ impl fmt::Display for Alarm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::carrier::dialect::Dialect;
+    use crate::carrier::dialect::stored_verdict;
     use crate::clock::Time;
 
     const STATUS: &str = "userstatusrealsingle";
@@ -311,7 +311,7 @@ mod tests {
     }
 
     fn reply(code: &str) -> Result<CarrierResponse, Fault> {
-        let verdict = Dialect::V2.stored_verdict(Code::parse(code).unwrap(), None);
+        let verdict = stored_verdict(Code::parse(code).unwrap(), None);
         Ok(CarrierResponse {
             body: bytes::Bytes::new(),
             content_type: crate::carrier::charset::ContentType::UTF_8,

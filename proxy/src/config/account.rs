@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cmiot_signer::{AppId, Ebid, Password};
 
 use super::error::ConfigError;
-use super::file::{self, ConfigFile};
+use super::file::{self, ConfigFile, Dialect};
 use super::reader::{PasswordSource, SourceFiles};
 use crate::language::{Text, text};
 use crate::operation::{Operation, Operations, USER_STATUS};
@@ -35,6 +35,11 @@ pub struct Account {
 }
 
 impl Account {
+    /// The dialect of its calls.
+    pub fn dialect(&self) -> Dialect {
+        Dialect::V2
+    }
+
     /// The ebid for this operation; none if the carrier issued none.
     pub fn ebid_of(&self, operation: &Operation) -> Option<&Ebid> {
         if operation.name == USER_STATUS.name { Some(&self.ebid) } else { self.ebids.get(operation.name) }

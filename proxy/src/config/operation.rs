@@ -98,7 +98,6 @@ impl RawOperation {
         Some(Operation {
             name: intern(&self.name),
             path,
-            dialect: built_in.map(|one| one.dialect).unwrap_or_default(),
             kind,
             verdict,
             keep: freshness.ok()?,

@@ -13,6 +13,7 @@ use super::fetch::{FetchResult, Made};
 use crate::cache::freshness::Freshness;
 use crate::cache::{Entry, FillToken, Key};
 use crate::carrier::charset::ContentType;
+use crate::carrier::dialect::read_gateway_form;
 use crate::carrier::fault::Fault;
 use crate::carrier::{Attempt, CarrierResponse, NotSent};
 use crate::clock::{Time, timeout};
@@ -192,9 +193,9 @@ enum Followed {
     Alone,
 }
 
-/// The response of another node, as the dialect of this one reads it; none for a body that it cannot read.
+/// The response of another node; none for a body that it cannot read.
 fn read(key: &Key, response: &SharedResponse) -> Option<CarrierResponse> {
-    let verdict = key.operation.dialect.read_reply(&response.body, key.operation.verdict).ok()?;
+    let verdict = read_gateway_form(&response.body, key.operation.verdict).ok()?;
     Some(CarrierResponse {
         body: response.body.clone(),
         content_type: ContentType::stored(response.charset.as_deref()),

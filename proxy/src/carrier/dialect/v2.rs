@@ -1,16 +1,18 @@
 //! API v2: a signed query in the URL; a reply envelope of status, message and result.
 //!
-//! The classes follow the carrier's error table for API v2. Texts drift between its releases and codes do not, so no
-//! text is read here. A code that the table does not have is relayed and never stored ([`Class::Other`]).
+//! A reply is relayed byte for byte. Texts drift between the carrier's releases and codes do not, so no text is read here.
+
+mod tables;
 
 use cmiot_signer::{Password, Reply, SignedRequest, Signer, Status, Transid};
 
 use crate::carrier::Call;
 use crate::carrier::verdict::{Class, Code, NotAnEnvelope, Verdict};
 use crate::config::Account;
-use crate::language::{Text, text};
 use crate::operation::Parameters;
 use crate::printable::is_printable;
+use tables::class_of;
+pub(super) use tables::refusal_hint;
 
 /// The field of the user-status reply whose values are card statuses.
 const STATUS: &str = "STATUS";
@@ -84,42 +86,6 @@ pub(super) fn label(code: &Code) -> &str {
     }
 }
 
-/// The likely cause when the carrier refuses an account with this code, for the operator.
-pub(super) fn refusal_hint(code: &Code) -> Text {
-    match code.as_str() {
-        "3" => text!(
-            "the account has no subscription for this operation, or the ebid is wrong",
-            "该账号没有订购此能力，或能力编码（ebid）错误"
-        ),
-        "6" => {
-            text!("this machine's address is not on the carrier's allow-list", "本机地址不在运营商的白名单中")
-        }
-        "7" => text!(
-            "appid or password wrong, or this machine's clock",
-            "应用编码（appid）或密码错误，或本机时钟有误"
-        ),
-        _ => text!("the carrier refuses the account", "运营商拒绝该账号"),
-    }
-}
-
-fn class_of(code: &str) -> Class {
-    match code {
-        "0" => Class::Ok,
-        "3" => Class::Subscription,
-        "4" | "5" | "6" | "7" | "8" => Class::Credentials,
-        "10" | "13" | "14" | "15" | "17" | "18" | "19" | "21" | "23" | "26" | "28" | "29" | "38"
-        | "01016" => Class::BadRequest,
-        "2" | "9" | "11" | "12" | "22" | "24" | "25" | "27" | "32" | "34" | "35" | "36" | "39" | "40"
-        | "41" | "43" | "81" | "205" => Class::NotFound,
-        "20" | "42" => Class::NotReady,
-        "71" | "72" | "75" => Class::Throttled,
-        "1" | "37" | "73" | "74" | "99" | "100" | "101" | "102" | "200" | "201" | "202" | "204" | "300" => {
-            Class::Busy
-        }
-        _ => Class::Other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,27 +95,6 @@ mod tests {
         let label = |code| label(&Code::parse(code).unwrap()).to_owned();
         assert_eq!(["0", "71", "01016"].map(label), ["0", "71", "01016"]);
         assert_eq!(["103", "00", "nonsense", "10006"].map(label), ["other"; 4]);
-    }
-
-    #[test]
-    fn each_listed_code_has_its_class() {
-        let listed = |from: u32, to: u32| (from..=to).map(|code| code.to_string());
-        assert_eq!(class_of("3"), Class::Subscription);
-        for code in listed(4, 8) {
-            assert_eq!(class_of(&code), Class::Credentials, "{code}");
-        }
-        for code in listed(17, 19).chain(listed(13, 15)).chain(["10", "38", "01016"].map(str::to_owned)) {
-            assert_eq!(class_of(&code), Class::BadRequest, "{code}");
-        }
-        for code in listed(34, 36).chain(listed(39, 41)).chain(["12", "205"].map(str::to_owned)) {
-            assert_eq!(class_of(&code), Class::NotFound, "{code}");
-        }
-        for code in listed(200, 202).chain(listed(100, 102)) {
-            assert_eq!(class_of(&code), Class::Busy, "{code}");
-        }
-        for code in ["103", "203", "10006", "00", "nonsense"] {
-            assert_eq!(class_of(code), Class::Other, "{code}");
-        }
     }
 
     #[test]

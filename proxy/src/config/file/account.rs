@@ -10,6 +10,14 @@ use serde::{Deserialize, Serialize};
 use crate::units::Secret;
 use crate::units::schema::{AppId, Ebid, FilePath, Name};
 
+/// The version of the carrier's API in which an account is called (`carrier/dialect.rs`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Dialect {
+    /// API v2.
+    #[default]
+    V2,
+}
+
 /// `[[account]]`: what the carrier issued.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
