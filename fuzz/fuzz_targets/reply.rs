@@ -4,7 +4,7 @@
 //! every input.
 #![no_main]
 
-use cmiot_proxy::carrier::dialect::Dialect;
+use cmiot_proxy::carrier::dialect::read_gateway_form;
 use cmiot_signer::Reply;
 use libfuzzer_sys::fuzz_target;
 
@@ -15,5 +15,5 @@ fuzz_target!(|body: &[u8]| {
         // Decoding is deferred, and must accept everything that the readers accept.
         let _ = (reply.message().to_string(), reply.into_status());
     }
-    let _ = Dialect::V2.read_reply(body, "STATUS");
+    let _ = read_gateway_form(body, "STATUS");
 });

@@ -53,6 +53,8 @@ pub enum Condition {
     Restart,
     /// Rows that an anchor covers are missing from the audit.
     RowsLost,
+    /// Another program uses the appid of an account: the carrier refuses its tokens before their ttl has ended.
+    SharedAppid,
     /// Most lookups are refused since their stamps are outside the window.
     StaleTransids,
     /// `state.db` takes no commit: no call to the carrier can be numbered.
@@ -61,7 +63,7 @@ pub enum Condition {
 
 impl Condition {
     /// All conditions.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Account,
         Self::Alone,
         Self::Audit,
@@ -81,6 +83,7 @@ impl Condition {
         Self::ReplayFull,
         Self::Restart,
         Self::RowsLost,
+        Self::SharedAppid,
         Self::StaleTransids,
         Self::State,
     ];
@@ -107,6 +110,7 @@ impl Condition {
             Self::ReplayFull => "replay-full",
             Self::Restart => "restart",
             Self::RowsLost => "rows-lost",
+            Self::SharedAppid => "shared-appid",
             Self::StaleTransids => "stale-transids",
             Self::State => "state",
         }

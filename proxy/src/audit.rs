@@ -21,6 +21,7 @@ use cmiot_signer::{AppId, Card, Transid};
 use crate::admit::actions::Action;
 use crate::alarms::{Alarms, Condition};
 use crate::cache::Entry;
+use crate::carrier::verdict::Code;
 use crate::clock::{Clock, Time};
 use crate::config::{Client, OnFailure};
 use crate::inline_str::InlineStr;
@@ -150,7 +151,7 @@ impl Record {
         let answer = self.answer;
         let verdict = answer.as_ref().map(|entry| &entry.reply.verdict);
         let carrier_code =
-            refusal.and_then(|refusal| refusal.carrier_code).or_else(|| verdict.map(|verdict| verdict.code));
+            refusal.and_then(|refusal| refusal.carrier_code).or_else(|| answer.as_deref().map(carrier_code));
         // Every response that is not a refusal is the carrier's, with its code.
         let code = match (refusal, verdict) {
             (Some(refusal), _) => InlineStr::new(refusal.code.as_str()),
@@ -184,6 +185,12 @@ impl Record {
             latency,
         }
     }
+}
+
+/// The code that the carrier wrote.
+fn carrier_code(entry: &Entry) -> Code {
+    let reply = &entry.reply;
+    reply.translated.as_ref().map_or(reply.verdict.code, |translated| translated.code)
 }
 
 /// Commits records.

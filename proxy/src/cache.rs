@@ -1,6 +1,6 @@
 //! The cache: carrier replies by (group, operation, card), in memory over `cache.db`.
 //!
-//! An entry is the carrier's reply, byte for byte, and the time of the reply; its freshness is evaluated on each lookup
+//! An entry is the carrier's reply in the form that gateways get, and the time of the reply; its freshness is evaluated on each lookup
 //! ([`freshness`]), so a changed configuration and a restart need no migration. The group is part of every key: no path
 //! shows one customer an entry of another.
 
@@ -20,7 +20,7 @@ use cmiot_signer::{Card, Status};
 use crate::carrier::CarrierResponse;
 use crate::carrier::charset::ContentType;
 use crate::carrier::dialect::stored_verdict;
-use crate::carrier::verdict::Code;
+use crate::carrier::verdict::{Class, Code, Translated};
 use crate::clock::{Clock, Time};
 use crate::config::Config;
 use crate::lifetimes::Lifetime;
@@ -209,7 +209,12 @@ impl Cache {
 
     /// The entry of a carrier response. Only [`Self::insert`] stores it.
     pub fn entry(&self, response: CarrierResponse) -> Arc<Entry> {
-        let reply = self.replies.intern(&response.body, response.content_type, response.verdict);
+        let reply = self.replies.intern(CarrierReply {
+            body: response.body,
+            content_type: response.content_type,
+            verdict: response.verdict,
+            translated: response.translated,
+        });
         Arc::new(Entry { reply, answered_at: response.at, stale: false, hits: Hits::default() })
     }
 
@@ -235,6 +240,7 @@ impl Cache {
                 answered_at: entry.answered_at,
                 body: entry.reply.body.clone(),
                 charset: entry.reply.content_type.charset().map(str::to_owned),
+                carrier: entry.reply.translated.as_ref().map(|translated| translated.written()),
                 stale: false,
             };
             self.store.save(row, self.clock.now().plus(freshness::TOLERANCE));
@@ -302,6 +308,16 @@ impl Cache {
             entry,
             in_memory,
         })
+    }
+
+    /// Whether the last success for a key, expired or not, was translated from another API than gateways speak. None if there
+    /// is none.
+    pub async fn was_translated(&self, key: &Key) -> Option<bool> {
+        let reply = match self.memory.get(key) {
+            Some(found) => Arc::clone(&found.entry.reply),
+            None => self.load(key).await?.reply,
+        };
+        (reply.verdict.class == Class::Ok).then_some(reply.translated.is_some())
     }
 
     /// The number of purges since the start.
@@ -373,7 +389,12 @@ impl Cache {
         let status = row.status.as_deref().map(Status::from_code);
         let verdict = stored_verdict(code, status);
         let content_type = ContentType::stored(row.charset.as_deref());
-        let reply = self.replies.intern(&row.body, content_type, verdict);
+        let translated = match &row.carrier {
+            Some(written) => Some(Arc::new(Translated::read(written)?)),
+            None => None,
+        };
+        let reply =
+            self.replies.intern(CarrierReply { body: row.body.clone(), content_type, verdict, translated });
         Some(Entry { reply, answered_at: row.answered_at, stale: row.stale, hits: Hits::default() })
     }
 }

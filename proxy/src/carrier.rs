@@ -7,6 +7,7 @@
 
 pub mod account;
 mod attempt;
+mod authorize;
 pub mod breaker;
 pub mod budget;
 pub mod charset;
@@ -20,9 +21,10 @@ mod fleet;
 pub mod health;
 mod retry;
 pub mod status;
+mod token;
 pub mod verdict;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,12 +48,14 @@ use crate::store::fleet::rest::RestKey;
 use crate::store::state::StateStore;
 use crate::urgency::SharedUrgency;
 use account::{AccountState, CallPermit, Next};
+use authorize::Authorized;
 use charset::ContentType;
 use client::Client;
+use dialect::Dialect;
 use fault::Fault;
 use health::OpenBreaker;
 use retry::Retries;
-use verdict::{Class, Code, Verdict};
+use verdict::{Class, Code, Translated, Verdict};
 
 /// A call to make.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +77,16 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// Whether the carrier refused the token of the call.
+    fn is_token_refused(&self) -> bool {
+        self.result.as_ref().is_ok_and(|response| response.verdict.class == Class::TokenRefused)
+    }
+
+    /// Whether the carrier said, in this dialect, that the account has no such card.
+    fn lacks_card(&self, dialect: Dialect) -> bool {
+        self.result.as_ref().is_ok_and(|response| dialect.lacks_card(&response.carrier_code()))
+    }
+
     /// Whether the carrier refused or throttled the account: another account may be served.
     fn is_account_refused(&self) -> bool {
         let class = self.result.as_ref().ok().map(|response| response.verdict.class);
@@ -80,15 +94,26 @@ impl Attempt {
     }
 }
 
-/// The carrier's reply, byte for byte, and its meaning.
+/// The carrier's reply in the form that gateways get, and its meaning.
 #[derive(Clone, Debug)]
 pub struct CarrierResponse {
-    /// The body as received.
+    /// The body for gateways: as received, unless it is `translated`.
     pub body: Bytes,
+    /// The body as received.
+    pub received: Bytes,
+    /// The carrier's code and card state, if the body was made from a reply in another dialect.
+    pub translated: Option<Arc<Translated>>,
     pub content_type: ContentType,
     pub verdict: Verdict,
     /// When it was received.
     pub at: Time,
+}
+
+impl CarrierResponse {
+    /// The code that the carrier wrote.
+    pub fn carrier_code(&self) -> Code {
+        self.translated.as_ref().map_or(self.verdict.code, |translated| translated.code)
+    }
 }
 
 /// Reason for not sending a call, with the time after which one may be sent.
@@ -133,6 +158,8 @@ pub struct Carrier {
     fleet: Option<Arc<SharedBudget>>,
     /// Rests that an operator's check has found to be over, until the database knows.
     rests_to_end: Mutex<Vec<RestKey>>,
+    /// Codes that no table has, and that were logged.
+    unknown_codes: Mutex<HashSet<Code>>,
     state: Arc<StateStore>,
     audit: Arc<AuditStore>,
     clock: Clock,
@@ -163,6 +190,7 @@ impl Carrier {
             groups: ArcSwap::from_pointee(accounts(config, state, fleet.as_ref(), clock, &Groups::new())),
             fleet,
             rests_to_end: Mutex::default(),
+            unknown_codes: Mutex::default(),
             state: Arc::clone(state),
             audit: Arc::clone(audit),
             clock: clock.clone(),
@@ -174,6 +202,11 @@ impl Carrier {
     fn rests_to_end(&self) -> MutexGuard<'_, Vec<RestKey>> {
         // No code under this lock can panic in the middle of a change.
         self.rests_to_end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unknown_codes(&self) -> MutexGuard<'_, HashSet<Code>> {
+        // No code under this lock can panic in the middle of a change.
+        self.unknown_codes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the calls in flight with [`Fault::Shutdown`] and records each; no further call is sent.
@@ -194,33 +227,98 @@ impl Carrier {
         Ok(())
     }
 
-    /// Makes a call for a group. A lookup is retried if that helps and the carrier did not count the attempt: after a busy
-    /// code, with another password, with another account of the group if one is throttled or refused, or if no response
-    /// had started. Returns the last attempt.
+    /// Makes a call for a group. If its accounts are of two APIs, a lookup is made with the one that is called first, or with
+    /// the one that answered last (`known`: whether its reply was translated), and then with the other one if the first has
+    /// no such card. If neither has it, the first reply is returned.
     ///
     /// # Errors
-    /// [`NotSent`] when no account of the group may send a call, or no call may be sent at all.
+    /// As [`Self::call_accounts`].
     pub async fn call(
         &self,
         group: &str,
         call: Call<'_>,
         urgency: &SharedUrgency,
+        known: Option<bool>,
+    ) -> Result<Attempt, NotSent> {
+        let Some(first) = self.first_of_two(group, call.operation, known) else {
+            return self.call_accounts(group, call, urgency, None, None).await;
+        };
+        let attempt = self.call_accounts(group, call, urgency, Some(first), None).await?;
+        if !call.operation.is_lookup() || !attempt.lacks_card(first) {
+            return Ok(attempt);
+        }
+        let second = if first == Dialect::V2 { Dialect::V5 } else { Dialect::V2 };
+        let other = self.call_accounts(group, call, urgency, Some(second), attempt.transid).await?;
+        Ok(if other.lacks_card(second) { attempt } else { other })
+    }
+
+    /// Whether the accounts of a group are of two APIs.
+    pub fn has_fallback(&self, group: &str) -> bool {
+        self.groups.load().get(group).is_some_and(|of| of.iter().any(|one| one.account.is_fallback))
+    }
+
+    /// The API that is called first, if a group has accounts of two that serve the operation.
+    fn first_of_two(&self, group: &str, operation: &Operation, known: Option<bool>) -> Option<Dialect> {
+        let groups = self.groups.load();
+        let serving = || {
+            groups.get(group).into_iter().flat_map(|of| of.iter()).filter(|one| one.account.serves(operation))
+        };
+        let of = |is_fallback: bool| {
+            let found = serving().find(|one| one.account.is_fallback == is_fallback);
+            found.map(|one| one.account.dialect())
+        };
+        let (first, second) = (of(false)?, of(true)?);
+        (first != second).then_some(match known {
+            Some(is_translated) if second.is_translated() == is_translated => second,
+            _ => first,
+        })
+    }
+
+    /// Makes a call with the accounts of a group, or with those of one API. A lookup is retried if that helps and the carrier did not count the attempt: after a busy
+    /// code, with another token or password, with another account of the group if one is throttled or refused, or if no response
+    /// had started. Returns the last attempt.
+    ///
+    /// # Errors
+    /// [`NotSent`] when no account of the group may send a call, or no call may be sent at all.
+    async fn call_accounts(
+        &self,
+        group: &str,
+        call: Call<'_>,
+        urgency: &SharedUrgency,
+        dialect: Option<Dialect>,
+        previous: Option<Transid>,
     ) -> Result<Attempt, NotSent> {
         let mut retries = Retries::of(call.operation);
         let mut last: Option<Attempt> = None;
         let mut kept: Option<CallPermit> = None;
+        let mut no_call: Option<NotSent> = None;
         loop {
             let permit = match kept.take() {
                 Some(permit) => Ok(permit),
-                None => self.select_account(group, call.operation, urgency, retries.refused_account()).await,
+                None => {
+                    let wanted = Wanted { dialect, refused: retries.refused_account() };
+                    self.select_account(group, call.operation, urgency, wanted).await
+                }
             };
             let permit = match permit {
                 Ok(permit) => permit,
                 // The reply to the last attempt says more than the reason for not sending another one.
-                Err(not_sent) => return last.ok_or(not_sent),
+                Err(not_sent) => return last.ok_or(no_call.unwrap_or(not_sent)),
             };
-            let previous = last.as_ref().and_then(|attempt| attempt.transid);
-            let attempt = self.attempt(permit.account(), permit.password(), call, previous).await;
+            let previous = last.as_ref().map_or(previous, |attempt| attempt.transid);
+            let (permit, attempt) = match self.authorize(permit, urgency).await {
+                Authorized::Call(permit, token) => {
+                    let attempt = self.attempt(&permit, token.as_deref(), call, previous).await;
+                    (permit, attempt)
+                }
+                Authorized::Refused(permit, attempt) => (permit, attempt),
+                // Another account may have calls left.
+                Authorized::NotSent(account, reason) if retries.take_account(&account) => {
+                    no_call = Some(reason);
+                    continue;
+                }
+                Authorized::NotSent(_, reason) => return last.ok_or(reason),
+            };
             if let Some(pause) = retries.take_same(&attempt) {
                 // One call counts once, by its last result: connections of a pool may end together, and a carrier that is
                 // busy for a moment answers the retry. The breakers let it pass.
@@ -256,17 +354,17 @@ impl Carrier {
         if needs_record && !self.audit.can_record() { Err(NotSent::Unrecorded) } else { Ok(()) }
     }
 
-    /// A permit of the account of the group that has the most headroom, except for the one that was `refused` before.
+    /// A permit of the account of the group that has the most headroom, of those that are `wanted`.
     async fn select_account(
         &self,
         group: &str,
         operation: &'static Operation,
         urgency: &SharedUrgency,
-        refused: Option<&Arc<str>>,
+        wanted: Wanted<'_>,
     ) -> Result<CallPermit, NotSent> {
         self.may_send(operation)?;
         let accounts = self.groups.load().get(group).cloned().unwrap_or_default();
-        let may = |account: &Account| account.ebid_of(operation).is_some() && refused != Some(&account.name);
+        let may = |account: &Account| account.serves(operation) && wanted.has(account);
         let accounts: Vec<_> = accounts.iter().filter(|one| may(&one.account)).collect();
         let mut open: Vec<_> = accounts.iter().copied().filter(|one| one.check(operation).is_ok()).collect();
         open.sort_by_key(|one| std::cmp::Reverse(one.headroom()));
@@ -322,6 +420,7 @@ impl Carrier {
             Text::join(&other.collect::<Vec<_>>()),
         );
         accounts.iter().for_each(|account| account.report());
+        self.report_tokens();
     }
 
     /// Detects steps of the wall clock, and keeps the alarm about the clock up to date; called on a ticker.
@@ -352,6 +451,21 @@ impl Carrier {
             one.open_breakers().into_iter().map(move |breaker| (Arc::clone(&account), breaker))
         };
         groups.values().flat_map(|of| of.iter()).flat_map(of).collect()
+    }
+}
+
+/// The accounts that may be selected.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    /// Those of this API; none means any.
+    dialect: Option<Dialect>,
+    /// All but this one, which the carrier refused before.
+    refused: Option<&'a Arc<str>>,
+}
+
+impl Wanted<'_> {
+    fn has(&self, account: &Account) -> bool {
+        self.dialect.is_none_or(|dialect| dialect == account.dialect()) && self.refused != Some(&account.name)
     }
 }
 

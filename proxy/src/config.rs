@@ -50,14 +50,14 @@ use crate::lifetimes::Lifetimes;
 use crate::operation::{Operation, Operations, USER_STATUS};
 use crate::plain_file;
 
-pub use account::Account;
+pub use account::{Account, Api, TokenAccess};
 pub use admin::Admin;
 pub use audit::{AuditConfig, Bodies, Durability, Identifiers, OnFailure};
 pub use breaker::{BreakerConfig, Thresholds};
 pub use cache::Cache;
 pub use carrier::{Carrier, FlightLimits};
 pub use error::{ConfigError, ConfigErrors};
-pub use file::{ConfigFile, Dialect, Log, LogFormat, LookupLevel};
+pub use file::{CallMethod, ConfigFile, Dialect, Log, LogFormat, LookupLevel, TokenRefresh};
 pub use gateway::{Gateway, TransidLimits};
 pub use listener::{ListenConfig, Timeouts};
 pub use permissions::{Client, Derived, Permissions, Rate};
@@ -174,7 +174,10 @@ impl Config {
         if operation.name == USER_STATUS.name {
             return Some(client.ebid);
         }
-        self.groups.get(&client.group)?.iter().find_map(|account| account.ebid_of(operation)).copied()
+        let accounts = self.groups.get(&client.group)?;
+        let issued = accounts.iter().find_map(|account| account.ebid_of(operation)).copied();
+        // Accounts of API v5 have no ebid: the client's own one stands for each of their operations.
+        issued.or_else(|| accounts.iter().any(|account| account.serves(operation)).then_some(client.ebid))
     }
 
     /// Every account, group by group.

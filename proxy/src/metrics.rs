@@ -42,6 +42,13 @@ declare! {
         carrier_calls: ByLabels<Counter, 2> = "carrier_calls",
             "Calls to the carrier by account and by the code, or the fault, that ended them",
             labels ["account", "code"];
+        token_requests: ByLabels<Counter, 2> = "token_requests",
+            "Requests for a token of API v5 by account and result: issued, same (the one that was refused just before), \
+             refused (a code of the carrier), failed (no reply)",
+            labels ["account", "result"];
+        tokens_ended_early: ByLabels<Counter, 1> = "tokens_ended_early",
+            "Tokens of API v5 that the carrier refused before the end of their ttl, by account",
+            labels ["account"];
         carrier_call_duration: Histogram = "carrier_call_duration",
             "Duration of calls to the carrier",
             unit Seconds;
@@ -275,6 +282,16 @@ impl Metrics {
     pub fn carrier_call(&self, account: &str, code: &str, latency: Duration) {
         self.carrier_calls.get([account.to_owned().into(), code.to_owned().into()]).inc();
         self.carrier_call_duration.observe(latency.as_secs_f64());
+    }
+
+    /// Counts a request for a token, by its result.
+    pub fn token_requested(&self, account: &str, result: &'static str) {
+        self.token_requests.get([account.to_owned().into(), result.into()]).inc();
+    }
+
+    /// Counts a token that the carrier refused before the end of its ttl.
+    pub fn token_ended_early(&self, account: &str) {
+        self.tokens_ended_early.get([account.to_owned().into()]).inc();
     }
 
     /// Counts a miss that asked the fleet, by its result.

@@ -17,6 +17,8 @@ pub struct Operation {
     pub name: &'static str,
     /// Its path under the base URL.
     pub path: &'static str,
+    /// Whether API v5 has a twin of it (`carrier/dialect/v5/tables.rs`).
+    pub v5: bool,
     /// Whether it changes something.
     pub kind: Kind,
     /// The field of `result[0]` that is its result: a success without it is relayed and not stored.
@@ -131,15 +133,7 @@ const fn row(
     verdict: &'static str,
     keep: FreshnessRule,
 ) -> Operation {
-    Operation {
-        name,
-        path,
-        kind: Kind::Lookup,
-        verdict,
-        keep,
-        parameters: &[],
-        strict: false,
-    }
+    Operation { name, path, v5: true, kind: Kind::Lookup, verdict, keep, parameters: &[], strict: false }
 }
 
 /// Fresh for this many seconds, stale for as many more during a revalidation, and for a day if the carrier fails.
@@ -161,10 +155,18 @@ pub static BUILT_IN: [Operation; 9] = [
     row("onandoffrealsingle", "/v2/onandoffrealsingle", "status", seconds(10)),
     row("balancerealsingle", "/v2/balancerealsingle", "balance", seconds(60)),
     row("smsusedinfosingle", "/v2/smsusedinfosingle", "sms", MORNING),
-    row("querycardlifecycle", "/v2/querycardlifecycle", "lifecycle", seconds(3_600)),
+    Operation {
+        v5: false,
+        ..row("querycardlifecycle", "/v2/querycardlifecycle", "lifecycle", seconds(3_600))
+    },
     row("querycardopentime", "/v2/querycardopentime", "opentime", seconds(86_400)),
     Operation { kind: Kind::Action, ..row("smsstatusreset", "/v2/smsstatusreset", "status", seconds(0)) },
 ];
+
+/// Whether an operation is built in, or changes a built-in one.
+pub fn is_built_in(operation: &Operation) -> bool {
+    BUILT_IN.iter().any(|one| one.name == operation.name)
+}
 
 /// The user-status lookup.
 pub static USER_STATUS: &Operation = &BUILT_IN[1];

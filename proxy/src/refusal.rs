@@ -54,6 +54,8 @@ pub enum Refusal {
     Deadline,
     /// The carrier refuses the account's own credentials, with this code.
     Credentials(Code),
+    /// The carrier refuses the token that it has just issued, with this code.
+    TokenRefused(Code),
     /// The carrier call failed.
     Carrier(Fault),
     /// No call was made: to protect the quota, or since it would have failed.
@@ -262,6 +264,16 @@ impl Refusal {
                 carrier_code: Some(*code),
                 carrier_status: Some(200),
                 ..credentials(*code).after_seconds(60)
+            },
+            Self::TokenRefused(code) => D {
+                carrier_code: Some(*code),
+                carrier_status: Some(200),
+                ..D::failed(
+                    "carrier-token",
+                    DENIED,
+                    format!("carrier refuses a token that it has just issued, with code {code}"),
+                )
+                .after_seconds(5)
             },
             Self::Carrier(fault) => D {
                 carrier_status: fault.http_status(),

@@ -65,6 +65,9 @@ pub(crate) fn register_tokens_of(carrier: &Simulator) {
     for call in carrier.calls() {
         register(&token(&call.appid, ACCOUNT_PASSWORD, &call.transid));
     }
+    let appids: std::collections::BTreeSet<_> = carrier.calls().into_iter().map(|call| call.appid).collect();
+    let issued = appids.iter().flat_map(|appid| carrier.v5().tokens(appid));
+    issued.for_each(|token| register(token.expose()));
 }
 
 /// `hex(SHA-256(appid + password + transid))`.

@@ -85,7 +85,8 @@ fn shown(check: &Check) -> Value {
         Ok(attempt) => {
             let (accepted, text) = judge(attempt);
             let text = text.english;
-            let code = attempt.result.as_ref().ok().map(|response| response.verdict.code.as_str().to_owned());
+            let code =
+                attempt.result.as_ref().ok().map(|response| response.carrier_code().as_str().to_owned());
             (accepted, code, u64::try_from(attempt.latency.as_millis()).ok(), text)
         }
         Err(not_sent) => (false, None, None, format!("not sent: {}", describe(not_sent))),

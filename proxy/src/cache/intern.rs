@@ -6,14 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use crate::carrier::charset::ContentType;
-use crate::carrier::verdict::Verdict;
+use crate::carrier::verdict::{Translated, Verdict};
 
-/// The body of a carrier reply, byte for byte, and its meaning.
+/// The body of a carrier reply in the form that gateways get, and its meaning.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CarrierReply {
+    /// The carrier's bytes, unless the reply is `translated`.
     pub body: Bytes,
     pub content_type: ContentType,
     pub verdict: Verdict,
+    /// The carrier's code and note, if the body was made from a reply in another dialect.
+    pub translated: Option<Arc<Translated>>,
 }
 
 /// Replies that are shared. If there are more distinct ones, they are not the statuses of a fleet: further ones are not
@@ -28,25 +31,21 @@ const MAX_REPLY_LEN: usize = 1 << 10;
 pub(super) struct ReplyInterner(Mutex<HashMap<Bytes, Arc<CarrierReply>>>);
 
 impl ReplyInterner {
-    /// The shared reply with this body and meaning. The body is copied: the bytes of a response are part of a larger read
-    /// buffer, which they would keep in memory.
-    pub(super) fn intern(
-        &self,
-        body: &Bytes,
-        content_type: ContentType,
-        verdict: Verdict,
-    ) -> Arc<CarrierReply> {
-        if body.len() > MAX_REPLY_LEN {
-            return Arc::new(CarrierReply { body: Bytes::copy_from_slice(body), content_type, verdict });
+    /// The shared one of equal replies. The body is copied: the bytes of a response are part of a larger read buffer, which
+    /// they would keep in memory.
+    pub(super) fn intern(&self, reply: CarrierReply) -> Arc<CarrierReply> {
+        let copy = |reply: CarrierReply| {
+            Arc::new(CarrierReply { body: Bytes::copy_from_slice(&reply.body), ..reply })
+        };
+        if reply.body.len() > MAX_REPLY_LEN {
+            return copy(reply);
         }
         // Nothing under this lock can panic half-way through a change.
         let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(reply) =
-            shared.get(body).filter(|reply| reply.verdict == verdict && reply.content_type == content_type)
-        {
-            return Arc::clone(reply);
+        if let Some(known) = shared.get(&reply.body).filter(|known| ***known == reply) {
+            return Arc::clone(known);
         }
-        let reply = Arc::new(CarrierReply { body: Bytes::copy_from_slice(body), content_type, verdict });
+        let reply = copy(reply);
         if shared.len() >= MAX_REPLIES {
             shared.retain(|_, reply| Arc::strong_count(reply) > 1);
         }
@@ -62,6 +61,10 @@ mod tests {
     use super::super::tests::entry;
     use super::*;
 
+    fn reply(body: Bytes, verdict: &Verdict) -> CarrierReply {
+        CarrierReply { body, content_type: ContentType::UTF_8, verdict: verdict.clone(), translated: None }
+    }
+
     fn body(n: usize) -> Bytes {
         Bytes::from(format!("body {n}"))
     }
@@ -69,38 +72,29 @@ mod tests {
     #[test]
     fn equal_replies_are_shared_and_unused_ones_make_room() {
         let (replies, verdict) = (ReplyInterner::default(), entry("00", 0).reply.verdict.clone());
-        let first = replies.intern(&body(0), ContentType::UTF_8, verdict.clone());
-        assert!(Arc::ptr_eq(&first, &replies.intern(&body(0), ContentType::UTF_8, verdict.clone())));
+        let intern = |body, verdict: &Verdict| replies.intern(reply(body, verdict));
+        let first = intern(body(0), &verdict);
+        assert!(Arc::ptr_eq(&first, &intern(body(0), &verdict)));
         for n in 1..2 * MAX_REPLIES {
-            replies.intern(&body(n), ContentType::UTF_8, verdict.clone());
+            intern(body(n), &verdict);
         }
-        assert!(
-            Arc::ptr_eq(&first, &replies.intern(&body(0), ContentType::UTF_8, verdict.clone())),
-            "it is in use, and stays"
-        );
+        assert!(Arc::ptr_eq(&first, &intern(body(0), &verdict)), "it is in use, and stays");
         let other = entry("02", 0).reply.verdict.clone();
-        assert_eq!(
-            replies.intern(&body(0), ContentType::UTF_8, other.clone()).verdict,
-            other,
-            "another operation may classify it differently"
-        );
+        assert_eq!(intern(body(0), &other).verdict, other, "another operation may classify it differently");
     }
 
     #[test]
     fn a_long_reply_is_not_shared() {
         let (replies, verdict) = (ReplyInterner::default(), entry("00", 0).reply.verdict.clone());
-        let [short, long] = [MAX_REPLY_LEN, MAX_REPLY_LEN + 1].map(|bytes| {
-            Arc::downgrade(&replies.intern(&vec![b'x'; bytes].into(), ContentType::UTF_8, verdict.clone()))
-        });
+        let [short, long] = [MAX_REPLY_LEN, MAX_REPLY_LEN + 1]
+            .map(|bytes| Arc::downgrade(&replies.intern(reply(vec![b'x'; bytes].into(), &verdict))));
         assert!(short.upgrade().is_some() && long.upgrade().is_none());
     }
 
     #[test]
     fn further_distinct_replies_are_not_shared() {
         let (replies, verdict) = (ReplyInterner::default(), entry("00", 0).reply.verdict.clone());
-        let held: Vec<_> = (0..MAX_REPLIES + 10)
-            .map(|n| replies.intern(&body(n), ContentType::UTF_8, verdict.clone()))
-            .collect();
+        let held: Vec<_> = (0..MAX_REPLIES + 10).map(|n| replies.intern(reply(body(n), &verdict))).collect();
         assert_eq!(held.last().unwrap().body, body(MAX_REPLIES + 9));
     }
 }

@@ -21,6 +21,7 @@ pub(crate) fn entry(status: &str, answered_at: i64) -> Entry {
             body: bytes::Bytes::from_static(b"{}"),
             content_type: ContentType::UTF_8,
             verdict,
+            translated: None,
         }),
         answered_at: Time::from_secs(answered_at),
         stale: false,

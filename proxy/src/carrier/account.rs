@@ -7,15 +7,16 @@ use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cmiot_signer::{Password, Sequence, Stamp, Token, Transid};
+use cmiot_signer::{Ebid, Password, Sequence, Stamp, Token, Transid};
 
 use super::budget::{Budget, Headroom, Limits, Permit};
 use super::episodes::Episodes;
 use super::health::{Alarm, Health, Kind, OpenBreaker, OwnRest, SharedRest};
+use super::token::Tokens;
 use super::verdict::Class;
 use super::{CarrierResponse, Fault, NotSent};
 use crate::clock::Clock;
-use crate::config::{Account, Config};
+use crate::config::{Account, Api, Config};
 use crate::fleet::budget::SharedBudget;
 use crate::fleet::shares;
 use crate::metrics::AccountGauges;
@@ -31,6 +32,7 @@ pub struct AccountState {
     budget: Arc<Budget>,
     health: Arc<Mutex<Health>>,
     passwords: Arc<Mutex<Passwords>>,
+    tokens: Arc<Tokens>,
     episodes: Arc<Mutex<Episodes>>,
     clock: Clock,
     fleet: Option<AccountShare>,
@@ -114,6 +116,7 @@ impl AccountState {
                 || Arc::new(Mutex::new(Passwords::of(account))),
                 |same| Arc::clone(&same.passwords),
             ),
+            tokens: same.map_or_else(Arc::default, |same| Arc::clone(&same.tokens)),
             episodes,
             clock: clock.clone(),
             fleet: fleet.map(|fleet| AccountShare {
@@ -264,6 +267,16 @@ impl AccountState {
         self.passwords().used + 1
     }
 
+    /// The tokens that the carrier has issued to it.
+    pub(super) fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// The carrier accepted the password of this index.
+    pub(super) fn accept_password(&self, index: usize) {
+        self.passwords().accept(index);
+    }
+
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -282,8 +295,35 @@ impl CallPermit {
         &self.state.account
     }
 
+    pub(super) fn state(&self) -> &Arc<AccountState> {
+        &self.state
+    }
+
     pub fn password(&self) -> &Password {
         &self.state.account.passwords[self.password]
+    }
+
+    /// The index of the password.
+    pub(super) fn password_index(&self) -> usize {
+        self.password
+    }
+
+    /// Exchanges the permit, whose call of the budget is used up, for that of another call. The breakers go on waiting for
+    /// one result.
+    ///
+    /// # Errors
+    /// [`NotSent`]: the budget has no call.
+    pub(super) async fn next_call(self, urgency: &SharedUrgency) -> Result<Self, NotSent> {
+        let Self { state, operation, password, budget } = self;
+        // It may be the only one.
+        drop(budget);
+        match state.take_budget(urgency).await {
+            Ok(budget) => Ok(Self { state, operation, password, budget }),
+            Err(not_sent) => {
+                state.health().release(operation.name);
+                Err(not_sent)
+            }
+        }
     }
 
     /// Records the result of the call.
@@ -298,6 +338,8 @@ impl CallPermit {
             }
             // A throttled or busy carrier may not have checked the credentials.
             Ok(Class::Throttled | Class::Busy) | Err(_) => {}
+            // A token was requested with the password; the call itself has none.
+            Ok(_) if state.account.dialect().needs_token() => {}
             Ok(_) => state.passwords().accept(self.password),
         }
         let alarm = state.record(operation, result);
@@ -379,11 +421,21 @@ fn credentials(account: &Account) -> Vec<Vec<u8>> {
     let any = Transid::new(&account.appid, Stamp::FIRST, Sequence::FIRST);
     let signed =
         account.passwords.iter().map(|one| Token::sign(&account.appid, one, &any).as_bytes().to_vec());
-    let mut ebids: Vec<_> =
-        account.ebids.iter().map(|(name, ebid)| format!("{name}={}", ebid.as_str()).into_bytes()).collect();
-    ebids.sort();
-    let own = [account.appid.as_str(), account.ebid.as_str()].map(|text| text.as_bytes().to_vec());
-    own.into_iter().chain(ebids).chain(signed).collect()
+    let mut own = vec![account.appid.as_bytes().to_vec()];
+    match &account.api {
+        Api::V2(ebids) => {
+            own.push(ebids.status.as_bytes().to_vec());
+            let named = |(name, ebid): (&&str, &Ebid)| format!("{name}={}", ebid.as_str()).into_bytes();
+            let mut others: Vec<_> = ebids.others.iter().map(named).collect();
+            others.sort();
+            own.extend(others);
+        }
+        Api::V5(access) => {
+            let base_url = access.base_url.as_ref().map(ToString::to_string).unwrap_or_default();
+            own.extend([b"v5".to_vec(), base_url.into_bytes()]);
+        }
+    }
+    own.into_iter().chain(signed).collect()
 }
 
 #[cfg(test)]

@@ -1,41 +1,63 @@
-//! One attempt: transid → sign → send → read, its row in the audit, and its counts.
+//! One attempt: transid → write → send → read, its row in the audit, and its counts.
 
 use std::sync::Arc;
 
-use cmiot_signer::{Password, Transid};
+use cmiot_signer::Transid;
 
-use super::dialect::Dialect;
+use super::account::CallPermit;
+use super::client::Response;
+use super::dialect::{self, Authorization, Dialect, Read, WireCall};
 use super::fault::Fault;
+use super::token::Token;
 use super::{Attempt, Call, Carrier, CarrierResponse};
 use crate::clock::Time;
 use crate::config::Account;
 use crate::inline_str::InlineStr;
-use crate::store::audit::{AuditStore, CallRow};
+use crate::store::audit::CallRow;
 
 impl Carrier {
-    /// One attempt with one password, without budget and breakers: transid → sign → send → read. Takes at most the
-    /// client's timeout. `previous` is the transid of the attempt that it follows, for the audit.
-    pub async fn attempt(
+    /// One attempt of a call with the token, or else with the password of the permit.
+    pub(super) async fn attempt(
+        &self,
+        permit: &CallPermit,
+        token: Option<&Token>,
+        call: Call<'_>,
+        previous: Option<Transid>,
+    ) -> Attempt {
+        let authorization = match token {
+            Some(token) => Authorization::Token(token.text()),
+            None => Authorization::Password(permit.password()),
+        };
+        let attempt = self.attempt_with(permit.account(), authorization, call, previous).await;
+        if let Some(token) = token.filter(|_| attempt.is_token_refused()) {
+            self.token_refused(permit.state(), token);
+        }
+        attempt
+    }
+
+    /// One attempt, without budget and breakers. Takes at most the client's timeout. `previous` is the transid of the
+    /// attempt that it follows, for the audit.
+    pub(super) async fn attempt_with(
         &self,
         account: &Account,
-        password: &Password,
+        authorization: Authorization<'_>,
         call: Call<'_>,
         previous: Option<Transid>,
     ) -> Attempt {
         let at = self.clock.now();
         let started = self.clock.monotonic();
         let (transid, result) = match self.transid(account).await {
-            Ok(transid) => (Some(transid), self.send(account, password, transid, call).await),
+            Ok(transid) => (Some(transid), self.ask(account, authorization, transid, call).await),
             Err(fault) => (None, Err(fault)),
         };
         let latency = self.clock.monotonic().saturating_sub(started);
         let attempt = Attempt { account: Arc::clone(&account.name), transid, latency, result };
-        self.audit.append_call(call_row(&self.audit, call, at, previous, &attempt));
+        self.append_row(call, at, previous, &attempt);
         self.report(account.dialect(), call, &attempt);
         attempt
     }
 
-    async fn transid(&self, account: &Account) -> Result<Transid, Fault> {
+    pub(super) async fn transid(&self, account: &Account) -> Result<Transid, Fault> {
         if let Some(transid) = self.transids.try_next(&account.appid) {
             return Ok(transid);
         }
@@ -52,15 +74,28 @@ impl Carrier {
         }
     }
 
-    async fn send(
+    async fn ask(
         &self,
         account: &Account,
-        password: &Password,
+        authorization: Authorization<'_>,
         transid: Transid,
         call: Call<'_>,
     ) -> Result<CarrierResponse, Fault> {
-        let dialect = account.dialect();
-        let signed = dialect.sign(account, password, transid, call).ok_or(Fault::NoEbid)?;
+        // A page about an error may repeat the call.
+        let hide = |fault: Fault| match authorization {
+            Authorization::Token(token) => fault.hiding(token),
+            Authorization::Password(_) => fault,
+        };
+        let write = |base_url: &str| dialect::write(base_url, account, authorization, transid, call);
+        let response = self.send(write).await.map_err(hide)?;
+        let read = dialect::read_reply(account, call, &response.body)
+            .map_err(|why| hide(Fault::not_an_envelope(why, &response.body)))?;
+        self.note_code(account, call.operation.name, &read);
+        Ok(CarrierResponse::new(response, read, self.clock.now()))
+    }
+
+    /// Sends a call, and compares the clock with the carrier's.
+    pub(super) async fn send(&self, write: impl FnOnce(&str) -> Option<WireCall>) -> Result<Response, Fault> {
         let sent = self.clock.moment();
         // Called when the head of a response has been received, whatever its status.
         let dated = |carrier_time: Time| {
@@ -68,29 +103,61 @@ impl Carrier {
             self.metrics.clock_drift(drift.seconds);
             self.publish_clock();
         };
-        let received = self.stopping.run_until_cancelled(self.client.get(&signed, dated)).await;
-        let response = received.unwrap_or(Err(Fault::Shutdown))?;
-        let at = self.clock.now();
-        match dialect.read_reply(&response.body, call.operation.verdict) {
-            Ok(verdict) => {
-                Ok(CarrierResponse { body: response.body, content_type: response.content_type, verdict, at })
-            }
-            Err(why) => Err(Fault::not_an_envelope(why, &response.body)),
+        let received = self.stopping.run_until_cancelled(self.client.send(write, dated)).await;
+        received.unwrap_or(Err(Fault::Shutdown))
+    }
+
+    /// Logs a code that the table of the dialect does not have, once.
+    pub(super) fn note_code(&self, account: &Account, operation: &'static str, read: &Read) {
+        /// A carrier that writes any text as a code must not fill memory.
+        const MOST: usize = 256;
+        let Some(translated) = read.translated.as_ref().filter(|_| !read.is_known) else { return };
+        let mut known = self.unknown_codes();
+        if known.len() < MOST && known.insert(translated.code) {
+            tracing::warn!(
+                account = %account.name, operation, code = %translated.code,
+                "the carrier's code is not in the table of codes: it is not relayed, not stored, and yields to a stale entry"
+            );
         }
+    }
+
+    /// Appends the audit's row of an attempt.
+    fn append_row(&self, call: Call<'_>, at: Time, previous: Option<Transid>, attempt: &Attempt) {
+        let transid = |transid: Transid| InlineStr::new(transid.as_str());
+        let response = attempt.result.as_ref().ok();
+        let state = |response: &CarrierResponse| match &response.translated {
+            Some(translated) => translated.state,
+            None => response.verdict.status.as_ref().map(|status| InlineStr::new(status.code())),
+        };
+        self.audit.append_call(CallRow {
+            at,
+            transid: attempt.transid.map(transid),
+            previous: previous.map(transid),
+            card: Some(*call.card),
+            account: Arc::clone(&attempt.account),
+            operation: call.operation.name,
+            code: response.map(|response| InlineStr::new(response.carrier_code().as_str())),
+            fault: attempt.result.as_ref().err().map(Fault::name),
+            status: response.and_then(state),
+            latency: attempt.latency,
+            bytes: response.map(|response| response.received.len()),
+            body: response.and_then(|response| self.audit.body(&response.received)),
+        });
     }
 
     /// Counts every attempt, and logs those that failed.
     fn report(&self, dialect: Dialect, call: Call<'_>, attempt: &Attempt) {
         let operation = call.operation.name;
-        let code = match &attempt.result {
-            Ok(response) => dialect.label(&response.verdict.code),
+        let code = attempt.result.as_ref().map(CarrierResponse::carrier_code);
+        let label = match &code {
+            Ok(code) => dialect.label(code),
             Err(fault) => fault.name(),
         };
-        self.metrics.carrier_call(&attempt.account, code, attempt.latency);
+        self.metrics.carrier_call(&attempt.account, label, attempt.latency);
         match &attempt.result {
-            Ok(CarrierResponse { verdict, .. }) if verdict.class.refuses_account() => {
+            Ok(response) if response.verdict.class.refuses_account() => {
                 tracing::error!(
-                    account = %attempt.account, operation, code = %verdict.code,
+                    account = %attempt.account, operation, code = %response.carrier_code(),
                     "the carrier refuses the account's credentials: run `cmiot-proxy check --live`"
                 );
             }
@@ -103,30 +170,20 @@ impl Carrier {
     }
 }
 
-/// The audit's row of an attempt.
-fn call_row(
-    audit: &AuditStore,
-    call: Call<'_>,
-    at: Time,
-    previous: Option<Transid>,
-    attempt: &Attempt,
-) -> CallRow {
-    let transid = |transid: Transid| InlineStr::new(transid.as_str());
-    let response = attempt.result.as_ref().ok();
-    CallRow {
-        at,
-        transid: attempt.transid.map(transid),
-        previous: previous.map(transid),
-        card: *call.card,
-        account: Arc::clone(&attempt.account),
-        operation: call.operation.name,
-        code: response.map(|response| InlineStr::new(response.verdict.code.as_str())),
-        fault: attempt.result.as_ref().err().map(Fault::name),
-        status: response
-            .and_then(|response| response.verdict.status.as_ref())
-            .map(|status| InlineStr::new(status.code())),
-        latency: attempt.latency,
-        bytes: response.map(|response| response.body.len()),
-        body: response.and_then(|response| audit.body(&response.body)),
+impl CarrierResponse {
+    /// A response that was read, at this time.
+    pub(super) fn new(response: Response, read: Read, at: Time) -> Self {
+        let content_type = match read.body {
+            Some(_) => super::charset::ContentType::UTF_8,
+            None => response.content_type,
+        };
+        Self {
+            body: read.body.unwrap_or_else(|| response.body.clone()),
+            received: response.body,
+            translated: read.translated,
+            content_type,
+            verdict: read.verdict,
+            at,
+        }
     }
 }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::account::AccountState;
+use super::dialect::Authorization;
 use super::verdict::Code;
 use super::{Attempt, Call, Carrier, NotSent, dialect};
 use crate::language::{Text, text};
@@ -35,7 +37,7 @@ impl Carrier {
         let mut checks = Vec::new();
         for state in states {
             let account = &state.account;
-            for (index, password) in account.passwords.iter().enumerate() {
+            for index in 0..account.passwords.len() {
                 let result = match self.may_send(call.operation) {
                     Ok(()) => {
                         let taking = state.take_budget(&urgency);
@@ -46,7 +48,7 @@ impl Carrier {
                 let result = match result {
                     // Until the call has ended, it counts among those in flight.
                     Ok(_permit) => {
-                        let attempt = self.attempt(account, password, call, None).await;
+                        let attempt = self.check_password(state, index, call, &urgency).await;
                         self.end_shared_rests(state, call.operation.name, &attempt);
                         Ok(attempt)
                     }
@@ -57,6 +59,25 @@ impl Carrier {
         }
         checks
     }
+
+    /// One call with one password: signed with it, or with a token that is requested with it.
+    async fn check_password(
+        &self,
+        state: &AccountState,
+        index: usize,
+        call: Call<'_>,
+        urgency: &SharedUrgency,
+    ) -> Attempt {
+        let account = &state.account;
+        if !account.dialect().needs_token() {
+            let authorization = Authorization::Password(&account.passwords[index]);
+            return self.attempt_with(account, authorization, call, None).await;
+        }
+        match self.token_of_password(state, index, urgency).await {
+            Ok(token) => self.attempt_with(account, Authorization::Token(token.text()), call, None).await,
+            Err(attempt) => attempt,
+        }
+    }
 }
 
 /// Whether the carrier accepts the account, and what its reply means for the operator.
@@ -64,7 +85,7 @@ pub fn judge(attempt: &Attempt) -> (bool, Text) {
     match &attempt.result {
         Ok(response) => {
             let accepted = !response.verdict.class.refuses_account();
-            (accepted, meaning(accepted, &response.verdict.code))
+            (accepted, meaning(accepted, &response.carrier_code()))
         }
         Err(fault) => (false, text!("{fault}", "调用失败：{fault}")),
     }

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::Extensions;
-use hyper::{Request, StatusCode, Uri};
+use hyper::{Method, Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
 use hyper_util::client::legacy::{self};
@@ -24,7 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::charset::ContentType;
 use super::connect::{BytesReceived, Connector, Interim};
-use super::dialect::SignedCall;
+use super::dialect::WireCall;
 use super::fault::Fault;
 use crate::clock::{Clock, Time, timeout};
 use crate::config::Carrier as Settings;
@@ -45,7 +45,7 @@ pub struct Client {
 
 /// A pool of connections, all of them younger than the pool.
 struct Pool {
-    client: legacy::Client<HttpsConnector<Connector>, Empty<Bytes>>,
+    client: legacy::Client<HttpsConnector<Connector>, Full<Bytes>>,
     connector: HttpsConnector<Connector>,
     base_url: String,
     timeout: Duration,
@@ -86,14 +86,18 @@ impl Client {
         Ok(())
     }
 
-    /// Sends a signed call and reads the response within the timeout. `dated` receives the carrier's time as soon as the
-    /// head of a response that has it was received.
-    pub(super) async fn get(
+    /// Sends a call, which `write` writes under a base URL, and reads the response within the timeout. `dated` receives the
+    /// carrier's time as soon as the head of a response that has it was received.
+    ///
+    /// # Errors
+    /// The fault; [`Fault::NoEbid`] if the call cannot be written.
+    pub(super) async fn send(
         &self,
-        call: &SignedCall<'_>,
+        write: impl FnOnce(&str) -> Option<WireCall>,
         dated: impl FnOnce(Time),
     ) -> Result<Response, Fault> {
         let pool = self.pool();
+        let call = write(&pool.base_url).ok_or(Fault::NoEbid)?;
         let response = timeout(pool.timeout, pool.exchange(call, dated)).await;
         let response = response.unwrap_or(Err(Fault::Timeout));
         // The event that ended this connection may have ended the idle ones too.
@@ -156,8 +160,8 @@ impl Pool {
         }
     }
 
-    async fn exchange(&self, call: &SignedCall<'_>, dated: impl FnOnce(Time)) -> Result<Response, Fault> {
-        let mut request = self.request(call);
+    async fn exchange(&self, call: WireCall, dated: impl FnOnce(Time)) -> Result<Response, Fault> {
+        let mut request = request(call);
         let connection = capture_connection(&mut request);
         let response = self.client.request(request).await.map_err(|error| fault(&error, &connection))?;
         let (head, body) = response.into_parts();
@@ -177,23 +181,28 @@ impl Pool {
             other => Err(Fault::status(other.as_u16(), &body)),
         }
     }
-
-    fn request(&self, call: &SignedCall<'_>) -> Request<Empty<Bytes>> {
-        let uri: Uri = call
-            .url(&self.base_url)
-            .parse()
-            .expect("a checked base URL, a configured path and a percent-encoded query make a URI");
-        Request::get(uri)
-            .header(header::ACCEPT, "application/json")
-            // Without it any coding would be acceptable (RFC 9110 12.5.3), but the body is relayed as received.
-            .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
-            .header(header::USER_AGENT, concat!("cmiot-proxy/", env!("CARGO_PKG_VERSION")))
-            .body(Empty::new())
-            .expect("a parsed URI and constant headers make a request")
-    }
 }
 
-fn client(connector: &HttpsConnector<Connector>) -> legacy::Client<HttpsConnector<Connector>, Empty<Bytes>> {
+fn request(WireCall { url, body }: WireCall) -> Request<Full<Bytes>> {
+    let uri: Uri =
+        url.parse().expect("a checked base URL, a configured path and a percent-encoded query make a URI");
+    let method = if body.is_some() { Method::POST } else { Method::GET };
+    let mut request = Request::builder()
+        .method(method)
+        .uri(uri)
+        .header(header::ACCEPT, "application/json")
+        // Without it any coding would be acceptable (RFC 9110 12.5.3), but the body is relayed as received.
+        .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
+        .header(header::USER_AGENT, concat!("cmiot-proxy/", env!("CARGO_PKG_VERSION")));
+    if body.is_some() {
+        request = request.header(header::CONTENT_TYPE, "application/json;charset=UTF-8");
+    }
+    request
+        .body(Full::new(body.unwrap_or_default()))
+        .expect("a parsed URI and constant headers make a request")
+}
+
+fn client(connector: &HttpsConnector<Connector>) -> legacy::Client<HttpsConnector<Connector>, Full<Bytes>> {
     legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(MAX_AGE)

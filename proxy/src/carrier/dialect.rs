@@ -7,57 +7,87 @@
 //!
 //! | function | result |
 //! | --- | --- |
-//! | `Dialect::sign`, `SignedCall::url` | a call of one account about one card, and its URL |
-//! | [`Dialect::read_reply`] | the verdict of a reply |
+//! | `Dialect::needs_token` | whether its calls need a token that the carrier issues |
+//! | `write`, `write_token_request` | a call of one account about one card, and a request for a token, as they are sent |
+//! | `read_reply`, `read_token` | their replies |
 //! | [`Dialect::label`] | a code as a metric label |
+//! | `Dialect::lacks_card` | whether a code says that the account has no such card |
 //! | [`read_gateway_form`], [`stored_verdict`] | the verdict of a reply in the form of v2: of another node, or stored |
 //! | `refusal_hint` | the likely cause of a refused account |
 
 mod v2;
+mod v5;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
 use cmiot_signer::{Password, Status, Transid};
+use zeroize::Zeroizing;
 
 use super::Call;
-use super::verdict::{Code, NotAnEnvelope, Verdict};
-use crate::config::Account;
+use super::verdict::{Code, NotAnEnvelope, Translated, Verdict};
 pub use crate::config::Dialect;
+use crate::config::{Account, Api};
 use crate::language::Text;
 
-/// A call with its signature.
-pub(super) enum SignedCall<'a> {
-    V2(v2::SignedCall<'a>),
+/// A call as it is sent: a GET without a body, or a POST of JSON. It holds a password or a token.
+pub(super) struct WireCall {
+    pub(super) url: Zeroizing<String>,
+    pub(super) body: Option<Bytes>,
 }
 
-impl SignedCall<'_> {
-    /// The URL under a base URL. It holds a token.
-    pub(super) fn url(&self, base_url: &str) -> String {
-        match self {
-            Self::V2(call) => call.url(base_url),
-        }
-    }
+/// The secret that authorizes a call.
+#[derive(Clone, Copy)]
+pub(super) enum Authorization<'a> {
+    /// A signature with this password.
+    Password(&'a Password),
+    /// A token that the carrier issued.
+    Token(&'a str),
+}
+
+/// A reply that was read.
+pub(super) struct Read {
+    /// The body for gateways; none if it is the carrier's, byte for byte.
+    pub(super) body: Option<Bytes>,
+    /// The meaning of the body for gateways.
+    pub(super) verdict: Verdict,
+    /// The carrier's code and card state, where the body is not its own.
+    pub(super) translated: Option<Arc<Translated>>,
+    /// Whether the dialect's table has the carrier's code.
+    pub(super) is_known: bool,
+}
+
+/// The reply to a request for a token.
+pub(super) enum TokenReply {
+    Token {
+        token: Zeroizing<String>,
+        /// The time that the carrier says it is left.
+        ttl: Option<Duration>,
+    },
+    /// A code in the place of a token.
+    Refused(Read),
 }
 
 impl Dialect {
-    /// Signs a call. `None` if the account has no ebid for the operation.
-    pub(super) fn sign<'a>(
-        self,
-        account: &'a Account,
-        password: &'a Password,
-        transid: Transid,
-        call: Call<'a>,
-    ) -> Option<SignedCall<'a>> {
+    /// Whether its calls need a token that the carrier issues.
+    pub(super) fn needs_token(self) -> bool {
         match self {
-            Self::V2 => v2::SignedCall::new(account, password, transid, call).map(SignedCall::V2),
+            Self::V2 => false,
+            Self::V5 => true,
         }
     }
 
-    /// Reads a reply; `field` of the result must be there in a success.
-    ///
-    /// # Errors
-    /// [`NotAnEnvelope`] for a body that is not a carrier reply: HTML, truncated, without a status.
-    pub fn read_reply(self, body: &[u8], field: &str) -> Result<Verdict, NotAnEnvelope> {
+    /// Whether its replies are made into the form that gateways get.
+    pub fn is_translated(self) -> bool {
+        self != Self::V2
+    }
+
+    /// Whether a code says that the account has no such card: an account of another API may have it.
+    pub(super) fn lacks_card(self, code: &Code) -> bool {
         match self {
-            Self::V2 => v2::read_reply(body, field),
+            Self::V2 => v2::lacks_card(code),
+            Self::V5 => v5::lacks_card(code),
         }
     }
 
@@ -65,7 +95,62 @@ impl Dialect {
     pub fn label(self, code: &Code) -> &str {
         match self {
             Self::V2 => v2::label(code),
+            Self::V5 => v5::label(code),
         }
+    }
+}
+
+/// A call under a base URL. `None` if the account cannot make it: without an ebid, a twin or this authorization.
+pub(super) fn write(
+    base_url: &str,
+    account: &Account,
+    authorization: Authorization<'_>,
+    transid: Transid,
+    call: Call<'_>,
+) -> Option<WireCall> {
+    match &account.api {
+        Api::V2(_) => v2::write(base_url, account, authorization, transid, call),
+        Api::V5(access) => v5::write(base_url, access, authorization, &transid, call),
+    }
+}
+
+/// A request for a token with the account's password of this index; `refresh` requests another one than the carrier has.
+/// `None` if the dialect has no tokens.
+pub(super) fn write_token_request(
+    base_url: &str,
+    account: &Account,
+    password: usize,
+    transid: &Transid,
+    refresh: bool,
+) -> Option<WireCall> {
+    match &account.api {
+        Api::V2(_) => None,
+        Api::V5(access) => v5::write_token_request(base_url, account, access, password, transid, refresh),
+    }
+}
+
+/// Reads the reply to a call.
+///
+/// # Errors
+/// [`NotAnEnvelope`] for a body that is not a carrier reply: HTML, truncated, without a status.
+pub(super) fn read_reply(account: &Account, call: Call<'_>, body: &[u8]) -> Result<Read, NotAnEnvelope> {
+    match &account.api {
+        Api::V2(_) => {
+            let verdict = v2::read_reply(body, call.operation.verdict)?;
+            Ok(Read { body: None, verdict, translated: None, is_known: true })
+        }
+        Api::V5(access) => v5::read_reply(body, call, access),
+    }
+}
+
+/// Reads the reply to a request for a token.
+///
+/// # Errors
+/// [`NotAnEnvelope`] for a body that is not a carrier reply, or a success without a token.
+pub(super) fn read_token(account: &Account, body: &[u8]) -> Result<TokenReply, NotAnEnvelope> {
+    match &account.api {
+        Api::V2(_) => Err(NotAnEnvelope::NoToken),
+        Api::V5(_) => v5::read_token(body),
     }
 }
 
@@ -82,8 +167,8 @@ pub fn stored_verdict(code: Code, status: Option<Status>) -> Verdict {
     v2::stored_verdict(code, status)
 }
 
-/// The likely cause when the carrier refuses an account with this code, for the operator. The dialects' codes for this
-/// differ.
+/// The likely cause when the carrier refuses an account with this code, for the operator. No two dialects have a code for
+/// this in common.
 pub(super) fn refusal_hint(code: &Code) -> Text {
-    v2::refusal_hint(code)
+    v5::refusal_hint(code).unwrap_or_else(|| v2::refusal_hint(code))
 }

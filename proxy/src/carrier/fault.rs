@@ -55,6 +55,9 @@ pub enum Fault {
     /// The call has no transid: state.db is unavailable.
     #[error("state.db gives no transid: see the error before")]
     Sequence,
+    /// The account has no token, and no request for one was made, since the last one failed a moment ago: nothing was sent.
+    #[error("the account has no token, and the last request for one has failed: see the error before")]
+    NoToken,
     /// The proxy ended the call at the end of the grace time of its shutdown.
     #[error("the proxy was shutting down, and its grace time was over")]
     Shutdown,
@@ -69,6 +72,24 @@ impl Fault {
         Self::Status { status, excerpt: excerpt(body) }
     }
 
+    /// The same without the bytes of the body, if these may repeat this secret.
+    pub(super) fn hiding(mut self, secret: &str) -> Self {
+        if let Self::Status { excerpt, .. } | Self::NotAnEnvelope { excerpt, .. } = &mut self
+            && repeats(excerpt, secret)
+        {
+            "not shown, it may repeat a secret".clone_into(excerpt);
+        }
+        self
+    }
+
+    /// The same without the bytes of the body: it may repeat any part of the call.
+    pub(super) fn without_excerpt(mut self) -> Self {
+        if let Self::Status { excerpt, .. } | Self::NotAnEnvelope { excerpt, .. } = &mut self {
+            "not shown, it may repeat a secret".clone_into(excerpt);
+        }
+        self
+    }
+
     /// Whether an immediate retry may help: no response had started, and the cause may have passed.
     pub fn may_retry(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::ClosedEarly)
@@ -76,14 +97,19 @@ impl Fault {
 
     /// Whether it is a local fault: nothing was sent that counts, and it is not caused by the carrier.
     pub fn is_ours(&self) -> bool {
-        matches!(self, Self::Descriptors(_) | Self::NoEbid | Self::Sequence | Self::Shutdown)
+        matches!(self, Self::Descriptors(_) | Self::NoEbid | Self::NoToken | Self::Sequence | Self::Shutdown)
     }
 
     /// Whether the carrier may have executed the call, since bytes of it may have been sent.
     pub fn may_be_done(&self) -> bool {
         !matches!(
             self,
-            Self::Connect(_) | Self::ConnectTimeout | Self::Descriptors(_) | Self::NoEbid | Self::Sequence
+            Self::Connect(_)
+                | Self::ConnectTimeout
+                | Self::Descriptors(_)
+                | Self::NoEbid
+                | Self::NoToken
+                | Self::Sequence
         )
     }
 
@@ -101,6 +127,7 @@ impl Fault {
             | Self::Descriptors(_)
             | Self::Tls(_)
             | Self::NoEbid
+            | Self::NoToken
             | Self::Sequence
             | Self::Shutdown => None,
         }
@@ -147,6 +174,7 @@ impl Fault {
             Self::TooLong(_) => "too-long",
             Self::NotAnEnvelope { .. } => "not-an-envelope",
             Self::NoEbid => "no-ebid",
+            Self::NoToken => "no-token",
             Self::Sequence => "sequence",
             Self::Shutdown => "shutdown",
         }
@@ -162,9 +190,22 @@ impl Fault {
             Self::Timeout => "http_response_timeout",
             Self::Status { .. } | Self::NotAnEnvelope { .. } | Self::Interim(_) => "http_protocol_error",
             Self::TooLong(_) => "http_response_body_size",
+            Self::NoToken => "destination_unavailable",
             Self::NoEbid | Self::Sequence | Self::Descriptors(_) | Self::Shutdown => "proxy_internal_error",
         }
     }
+}
+
+/// Whether a text has a part of a secret, long enough to differ from other words, or names one.
+fn repeats(text: &str, secret: &str) -> bool {
+    const PART: usize = 6;
+    let lower = text.to_ascii_lowercase();
+    if ["token", "password"].iter().any(|name| lower.contains(name)) {
+        return true;
+    }
+    let secret = secret.as_bytes();
+    let parts = secret.windows(PART.min(secret.len().max(1)));
+    parts.into_iter().any(|part| memchr::memmem::find(text.as_bytes(), part).is_some())
 }
 
 /// The first bytes for the log: one line, printable ASCII, the rest as dots.
@@ -218,6 +259,19 @@ mod tests {
             assert_eq!(Fault::of_other_node(local.name()), None, "{local}");
         }
         assert_eq!(Fault::of_other_node("http-status"), None, "without its number");
+    }
+
+    #[test]
+    fn an_excerpt_that_repeats_a_part_of_the_token_is_hidden() {
+        let token = "opaque_token-of-letters";
+        for (page, shown) in
+            [("bad token=opaque_token-of-letters!", false), ("502 for that.of-letters", false), ("502", true)]
+        {
+            let fault = Fault::status(502, page.as_bytes()).hiding(token);
+            assert_eq!(fault.to_string().contains(page), shown, "{fault}");
+            let fault = Fault::status(502, page.as_bytes()).without_excerpt();
+            assert!(!fault.to_string().contains(&format!(": {page}")), "{fault}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::breaker::Breaker;
-use super::verdict::{Class, Code, Verdict};
+use super::verdict::{Class, Code};
 use super::{CarrierResponse, Fault, NotSent};
 use crate::config::{BreakerConfig, Thresholds};
 use crate::language::{Text, text};
@@ -129,29 +129,27 @@ impl Health {
         result: &Result<CarrierResponse, Fault>,
         now: Duration,
     ) -> Option<Alarm> {
-        match result.as_ref().map(|response| &response.verdict) {
+        let code = result.as_ref().ok().map(CarrierResponse::carrier_code);
+        match (result.as_ref().map(|response| response.verdict.class), code) {
             // A local fault: nothing was sent.
-            Err(fault) if fault.is_ours() => self.release(operation),
-            Err(fault) => {
+            (Err(fault), _) if fault.is_ours() => self.release(operation),
+            (Err(fault), _) => {
                 self.transport.fail(FailedCall { operation, code: None, fault: Some(fault.name()) }, now);
                 self.release(operation);
             }
-            Ok(Verdict { class: Class::Busy, code, .. }) => {
-                self.transport.fail(FailedCall::with_code(operation, *code), now);
+            // A token that the carrier has issued and refuses is a failure of the carrier.
+            (Ok(Class::Busy | Class::TokenRefused), Some(code)) => {
+                self.transport.fail(FailedCall::with_code(operation, code), now);
                 self.release(operation);
             }
-            Ok(Verdict { class: Class::Throttled, code, .. }) => {
+            (Ok(Class::Throttled), Some(code)) => {
                 self.transport.breaker.succeed();
-                self.cool_down.fail(FailedCall::with_code(operation, *code), now);
+                self.cool_down.fail(FailedCall::with_code(operation, code), now);
                 self.release(operation);
             }
-            Ok(Verdict { class: Class::Credentials, code, .. }) => {
-                return self.refuse_credentials(operation, *code, now);
-            }
-            Ok(Verdict { class: Class::Subscription, code, .. }) => {
-                return self.refuse_subscription(operation, *code, now);
-            }
-            Ok(_) => self.all(operation).for_each(Breaker::succeed),
+            (Ok(Class::Credentials), Some(code)) => return self.refuse_credentials(operation, code, now),
+            (Ok(Class::Subscription), Some(code)) => return self.refuse_subscription(operation, code, now),
+            (Ok(_), _) => self.all(operation).for_each(Breaker::succeed),
         }
         None
     }
@@ -314,6 +312,8 @@ mod tests {
         let verdict = stored_verdict(Code::parse(code).unwrap(), None);
         Ok(CarrierResponse {
             body: bytes::Bytes::new(),
+            received: bytes::Bytes::new(),
+            translated: None,
             content_type: crate::carrier::charset::ContentType::UTF_8,
             verdict,
             at: Time::EPOCH,

@@ -17,6 +17,8 @@ pub(super) struct Retries {
     account: bool,
     /// The same call again.
     same: bool,
+    /// With another token.
+    token: bool,
     /// The account that was refused or throttled.
     refused: Option<Arc<str>>,
 }
@@ -24,7 +26,7 @@ pub(super) struct Retries {
 impl Retries {
     pub(super) fn of(operation: &Operation) -> Self {
         let allowed = operation.is_lookup();
-        Self { password: allowed, account: allowed, same: allowed, refused: None }
+        Self { password: allowed, account: allowed, same: allowed, token: allowed, refused: None }
     }
 
     /// The account that is not to be used again.
@@ -32,9 +34,12 @@ impl Retries {
         self.refused.as_ref()
     }
 
-    /// Takes the retry of the same call with the same account, and returns how long to wait before it. The breakers count
+    /// Takes the retry of the same call with the same account, by another token if the last one was refused, and returns how long to wait before it. The breakers count
     /// the result of the retry alone.
     pub(super) fn take_same(&mut self, attempt: &Attempt) -> Option<Duration> {
+        if attempt.is_token_refused() {
+            return std::mem::take(&mut self.token).then_some(Duration::ZERO);
+        }
         let pause = pause(attempt)?;
         std::mem::take(&mut self.same).then_some(pause)
     }
@@ -44,11 +49,16 @@ impl Retries {
         if *next == Next::OtherPassword && std::mem::take(&mut self.password) {
             return true;
         }
-        if attempt.is_account_refused() && std::mem::take(&mut self.account) {
-            self.refused = Some(Arc::clone(&attempt.account));
-            return true;
+        attempt.is_account_refused() && self.take_account(&attempt.account)
+    }
+
+    /// Takes the retry with another account than this one.
+    pub(super) fn take_account(&mut self, account: &Arc<str>) -> bool {
+        let is_taken = std::mem::take(&mut self.account);
+        if is_taken {
+            self.refused = Some(Arc::clone(account));
         }
-        false
+        is_taken
     }
 }
 

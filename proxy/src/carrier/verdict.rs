@@ -4,8 +4,11 @@
 //! [`dialect`](super::dialect).
 
 use std::fmt;
+use std::sync::Arc;
 
 use cmiot_signer::{ReplyError, Status};
+
+use crate::inline_str::InlineStr;
 
 /// The envelope code of a reply: 1-16 characters, leading zeros kept (`01016`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,7 +73,12 @@ pub enum Class {
     Throttled,
     /// The carrier is busy or has an internal error.
     Busy,
-    /// Any other code, unknown ones included: relayed and never stored.
+    /// The carrier does not accept the token of the call, which it issued itself. Never relayed.
+    TokenRefused,
+    /// A code that the table of its dialect does not have, where that table is known to be incomplete: never stored, and a
+    /// stale entry is a better response, since it may say that there were too many calls.
+    Unknown,
+    /// Any other code: relayed and never stored.
     Other,
 }
 
@@ -85,6 +93,8 @@ impl Class {
             Self::NotReady => "not-ready",
             Self::Throttled => "throttled",
             Self::Busy => "busy",
+            Self::TokenRefused => "carrier-token",
+            Self::Unknown => "unknown",
             Self::Other => "other",
         }
     }
@@ -96,7 +106,11 @@ impl Class {
 
     /// Whether a stale entry that may be served is a better response than this reply.
     pub fn yields_to_stale(self) -> bool {
-        self.refuses_account() || matches!(self, Self::NotReady | Self::Throttled | Self::Busy)
+        self.refuses_account()
+            || matches!(
+                self,
+                Self::NotReady | Self::Throttled | Self::Busy | Self::TokenRefused | Self::Unknown
+            )
     }
 }
 
@@ -109,6 +123,38 @@ pub struct Verdict {
     pub status: Option<Status>,
 }
 
+/// The code and the card state that the carrier wrote, where the reply for gateways was made from a reply in another dialect.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Translated {
+    /// Its code.
+    pub code: Code,
+    /// Its card state.
+    pub state: Option<InlineStr<16>>,
+    /// A note for the gateway: printable ASCII without quotes. None for a success.
+    pub note: Option<Arc<str>>,
+}
+
+impl Translated {
+    /// In one text, as it is stored.
+    pub fn written(&self) -> String {
+        match &self.note {
+            Some(note) => format!("{} {note}", self.code),
+            None => self.code.to_string(),
+        }
+    }
+
+    /// From [`Self::written`]; the card state is in the audit only. None for a text that no proxy wrote.
+    pub fn read(written: &str) -> Option<Self> {
+        let (code, note) = match written.split_once(' ') {
+            Some((code, note)) => (code, Some(note)),
+            None => (written, None),
+        };
+        let plain = |byte: u8| (b' '..=b'~').contains(&byte) && !b"\"\\".contains(&byte);
+        note.is_none_or(|note| note.bytes().all(plain)).then_some(())?;
+        Some(Self { code: Code::parse(code)?, state: None, note: note.map(Arc::from) })
+    }
+}
+
 /// Defect of a body that is not a carrier reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotAnEnvelope {
@@ -118,4 +164,10 @@ pub enum NotAnEnvelope {
     /// The status is empty, over-long or not of letters and digits.
     #[error("the envelope's status is no code")]
     Code,
+    /// Not a JSON object.
+    #[error("it is not a JSON object")]
+    NotAnObject,
+    /// A success without a usable token, in the reply to a request for one.
+    #[error("it has no token")]
+    NoToken,
 }

@@ -12,11 +12,13 @@ use cmiot_proxy::carrier::verdict::Code;
 use cmiot_proxy::carrier::{Call, Carrier};
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::{Config, reference, schema};
-use cmiot_proxy::language::Text;
+use cmiot_proxy::language::{Text, text};
 use cmiot_proxy::metrics::Metrics;
 use cmiot_proxy::operation::{self, Parameters};
+use cmiot_proxy::refusal::Refusal;
 use cmiot_proxy::{printable, store};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::admin_client::{AdminArgs, AdminClient, AdminResponse};
@@ -162,15 +164,25 @@ impl Check {
         let (card, parameters) = (self.card.read()?, Parameters::default());
         let call = Call { operation: operation::USER_STATUS, card: &card, parameters: &parameters };
         let mut all_well = true;
-        for account in config.accounts() {
-            for (index, password) in account.passwords.iter().enumerate() {
-                let attempt = carrier.attempt(account, password, call, None).await;
-                let (well, what) = judge(&attempt);
-                all_well &= well;
-                let latency = u64::try_from(attempt.latency.as_millis()).ok();
-                let what = language::said(what);
-                print(&printable::escape(&account.name), index as u64, latency, &printable::escape(&what))?;
-            }
+        for check in carrier.check_accounts(call, &CancellationToken::new()).await {
+            let (well, what, latency) = match &check.result {
+                Ok(attempt) => {
+                    let (well, what) = judge(attempt);
+                    (well, what, u64::try_from(attempt.latency.as_millis()).ok())
+                }
+                Err(not_sent) => {
+                    let why = Refusal::NotSent(not_sent.clone()).describe().details;
+                    (false, text!("not sent: {why}", "未发送：{why}"), None)
+                }
+            };
+            all_well &= well;
+            let what = language::said(what);
+            print(
+                &printable::escape(&check.account),
+                check.password as u64,
+                latency,
+                &printable::escape(&what),
+            )?;
         }
         store.close();
         if let Some(folder) = temporary {

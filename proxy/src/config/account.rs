@@ -1,16 +1,19 @@
 //! `[[account]]`: the credentials that the carrier issued, checked and by group.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use cmiot_signer::{AppId, Ebid, Password};
+use hyper::Uri;
 
+use super::carrier;
 use super::error::ConfigError;
-use super::file::{self, ConfigFile, Dialect};
+use super::file::{self, CallMethod, ConfigFile, Dialect, TokenRefresh};
 use super::reader::{PasswordSource, SourceFiles};
 use crate::language::{Text, text};
 use crate::operation::{Operation, Operations, USER_STATUS};
+use crate::units::Secret;
 
 /// Credentials that the carrier issued.
 #[derive(Debug)]
@@ -20,12 +23,12 @@ pub struct Account {
     /// The customer that holds it.
     pub group: Arc<str>,
     pub appid: AppId,
-    /// The ebid for user-status lookups.
-    pub ebid: Ebid,
-    /// The ebids for other operations, by their names.
-    pub ebids: HashMap<&'static str, Ebid>,
+    /// The part that depends on its API.
+    pub api: Api,
     /// The password, and the next one while the carrier changes it. Never empty.
     pub passwords: Vec<Password>,
+    /// Whether it is called only after an account of the group's other API has replied that it has no such card.
+    pub is_fallback: bool,
     /// Calls that may start in any second.
     pub calls_per_second: Option<NonZeroU32>,
     /// Calls that may be in flight at once.
@@ -34,15 +37,59 @@ pub struct Account {
     pub calls_per_day: Option<NonZeroU64>,
 }
 
+/// The part of an account that depends on its API.
+#[derive(Debug)]
+pub enum Api {
+    V2(Ebids),
+    V5(TokenAccess),
+}
+
+/// The ebids of an account of API v2.
+#[derive(Debug)]
+pub struct Ebids {
+    /// For user-status lookups.
+    pub status: Ebid,
+    /// For other operations, by their names.
+    pub others: HashMap<&'static str, Ebid>,
+}
+
+/// The access to API v5.
+#[derive(Debug)]
+pub struct TokenAccess {
+    /// The base URL of its calls; none for that of `[carrier]`.
+    pub base_url: Option<Uri>,
+    pub method: CallMethod,
+    pub refresh: TokenRefresh,
+    /// The STATUS for a card state that v2 does not have, by the carrier's value.
+    pub untranslatable: BTreeMap<String, String>,
+    /// The passwords as text, in the order of [`Account::passwords`]: a request for a token holds one.
+    pub secrets: Vec<Secret>,
+}
+
 impl Account {
     /// The dialect of its calls.
     pub fn dialect(&self) -> Dialect {
-        Dialect::V2
+        match self.api {
+            Api::V2(_) => Dialect::V2,
+            Api::V5(_) => Dialect::V5,
+        }
     }
 
-    /// The ebid for this operation; none if the carrier issued none.
+    /// The ebid for this operation; none if the carrier issued none, as in API v5.
     pub fn ebid_of(&self, operation: &Operation) -> Option<&Ebid> {
-        if operation.name == USER_STATUS.name { Some(&self.ebid) } else { self.ebids.get(operation.name) }
+        match &self.api {
+            Api::V2(ebids) if operation.name == USER_STATUS.name => Some(&ebids.status),
+            Api::V2(ebids) => ebids.others.get(operation.name),
+            Api::V5(_) => None,
+        }
+    }
+
+    /// Whether it can be called for this operation. API v5 has no parameters in addition to the card.
+    pub fn serves(&self, operation: &Operation) -> bool {
+        match &self.api {
+            Api::V2(_) => self.ebid_of(operation).is_some(),
+            Api::V5(_) => operation.v5 && operation.parameters.is_empty(),
+        }
     }
 }
 
@@ -82,7 +129,44 @@ pub(super) fn check(file: &ConfigFile, operations: &Operations, reader: &mut Sou
             None => _ = accounts.incomplete.insert(group.to_owned()),
         }
     }
+    for (name, of) in &accounts.groups {
+        if !accounts.incomplete.contains(&**name) {
+            check_group(name, of, reader);
+        }
+    }
     accounts
+}
+
+/// Checks the order in which a group's accounts are called.
+fn check_group(name: &str, accounts: &[Arc<Account>], reader: &mut SourceFiles<'_>) {
+    let of = |dialect: Dialect| accounts.iter().filter(move |account| account.dialect() == dialect);
+    let is_mixed = of(Dialect::V2).next().is_some() && of(Dialect::V5).next().is_some();
+    if !is_mixed {
+        for account in accounts.iter().filter(|account| account.is_fallback) {
+            reader.warnings.push(text!(
+                "[[account]] (name = \"{account}\"): fallback has no effect: group \"{name}\" has accounts of one API only",
+                "[[account]]（name = \"{account}\"）：fallback 不起作用：分组 \"{name}\" 只有一种 API 的账号",
+                account = account.name
+            ));
+        }
+        return;
+    }
+    let all = |dialect: Dialect| of(dialect).all(|account| account.is_fallback);
+    let any = |dialect: Dialect| of(dialect).any(|account| account.is_fallback);
+    match (all(Dialect::V2) && !any(Dialect::V5), all(Dialect::V5) && !any(Dialect::V2)) {
+        (false, false) => {
+            let problem = format!("accounts of group \"{name}\" have different APIs, without an order");
+            reader.problems.push(ConfigError::new("[[account]] fallback", problem).remedy(
+                "set fallback = \"not-found\" on each account of the API that is to be called second, and on no other; or \
+                 give the accounts of each API a group of their own",
+            ));
+        }
+        _ => reader.warnings.push(text!(
+            "group \"{name}\": a card that the API called first does not have costs two calls, one to each API, each time \
+             that its entry has expired and the account that has the card is not known",
+            "分组 \"{name}\"：先调用的 API 中没有的卡需要两次调用，每个 API 各一次；缓存条目过期并且不知道哪个账号有该卡时都是如此"
+        )),
+    }
 }
 
 /// The warning about a password in the configuration.
@@ -116,23 +200,121 @@ fn account(
         env: raw.next_password_env.as_deref(),
         text: None,
     };
-    let (password, next) = (password.read(table, reader), next.read_optional(table, reader));
-    let ebids: Vec<_> =
-        raw.ebids.iter().map(|(name, ebid)| ebid_for(name, ebid, table, operations, file, reader)).collect();
     let appid =
         AppId::parse(&raw.appid).map_err(|e| ConfigError::new(format!("{table}: appid"), e.to_string()));
-    let ebid = Ebid::parse(&raw.ebid).map_err(|e| ConfigError::new(format!("{table}: ebid"), e.to_string()));
-    let (appid, ebid) = (reader.keep(appid), reader.keep(ebid));
+    let appid = reader.keep(appid);
+    let (api, passwords) = match raw.api {
+        Dialect::V2 => {
+            let (password, next) = (password.read(table, reader), next.read_optional(table, reader));
+            let ebids = ebids(raw, table, operations, file, reader);
+            (Api::V2(ebids?), std::iter::once(password?).chain(next?).collect())
+        }
+        Dialect::V5 => {
+            let read = |source: &PasswordSource<'_>, reader: &mut SourceFiles<'_>| {
+                source.read_as(table, reader, |bytes| {
+                    let text = std::str::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())?;
+                    let checked = Password::new(bytes).map_err(|error| error.to_string())?;
+                    Ok((checked, Secret::new(text)))
+                })
+            };
+            let first = read(&password, reader).and_then(|read| password.require(read, table, reader));
+            let next = read(&next, reader);
+            let access = token_access(raw, table, reader);
+            let (passwords, secrets) = std::iter::once(first?).chain(next?).unzip();
+            (Api::V5(TokenAccess { secrets, ..access? }), passwords)
+        }
+    };
     Some(Account {
         name: raw.name.as_str().into(),
         group: group.into(),
         appid: appid?,
-        ebid: ebid?,
-        ebids: ebids.into_iter().collect::<Option<_>>()?,
-        passwords: std::iter::once(password?).chain(next?).collect(),
+        api,
+        passwords,
+        is_fallback: raw.fallback.is_some(),
         calls_per_second: raw.calls_per_second,
         max_concurrent_calls: raw.max_concurrent_calls,
         calls_per_day: raw.calls_per_day,
+    })
+}
+
+/// The part of an account of API v2.
+fn ebids(
+    raw: &file::Account,
+    table: &str,
+    operations: &Operations,
+    file: &ConfigFile,
+    reader: &mut SourceFiles<'_>,
+) -> Option<Ebids> {
+    let before = reader.problems.len();
+    let others: Vec<_> =
+        raw.ebids.iter().map(|(name, ebid)| ebid_for(name, ebid, table, operations, file, reader)).collect();
+    let of_v5 = [
+        ("base_url", raw.base_url.is_some()),
+        ("method", raw.method.is_some()),
+        ("token_refresh", raw.token_refresh.is_some()),
+        ("untranslatable", !raw.untranslatable.is_empty()),
+    ];
+    for (key, _) in of_v5.into_iter().filter(|(_, is_set)| *is_set) {
+        let error = ConfigError::new(format!("{table}: {key}"), "is a key of accounts with api = \"v5\"");
+        reader.problems.push(error.remedy(format!("delete {key}, or set api = \"v5\"")));
+    }
+    let key = format!("{table}: ebid");
+    let status = match &raw.ebid {
+        Some(ebid) => Ebid::parse(ebid).map_err(|e| ConfigError::new(key, e.to_string())),
+        None => Err(ConfigError::new(key, "is missing")
+            .remedy("write the ebid that the carrier issued with the appid")),
+    };
+    let status = reader.keep(status);
+    if reader.problems.len() > before {
+        return None;
+    }
+    Some(Ebids { status: status?, others: others.into_iter().collect::<Option<_>>()? })
+}
+
+/// The part of an account of API v5, without its passwords.
+fn token_access(raw: &file::Account, table: &str, reader: &mut SourceFiles<'_>) -> Option<TokenAccess> {
+    let before = reader.problems.len();
+    let of_v2 = [
+        ("ebid", raw.ebid.is_some(), "an account of v5 has none"),
+        ("ebids", !raw.ebids.is_empty(), "an account of v5 has none"),
+        (
+            "carrier_credentials",
+            raw.carrier_credentials == Some(true),
+            "a gateway needs an ebid, which an account of v5 does not have",
+        ),
+    ];
+    for (key, _, why) in of_v2.into_iter().filter(|(_, is_set, _)| *is_set) {
+        let error = ConfigError::new(format!("{table}: {key}"), why);
+        let remedy = "name the ebid that gateways send in a [[client]] or [[derive]] of the group";
+        reader.problems.push(error.remedy(format!("delete {key}; {remedy}")));
+    }
+    for (state, status) in &raw.untranslatable {
+        let key = format!("{table}: untranslatable: \"{}\"", state.escape_debug());
+        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if !(1..=16).contains(&state.len()) || !plain(state) {
+            reader.problem(key, "must be a card state of the carrier: 1-16 letters and digits".to_owned());
+        } else if status.len() != 2 || !status.bytes().all(|byte| byte.is_ascii_digit()) {
+            reader.problem(key, "must be a STATUS of v2: two digits, such as \"00\"".to_owned());
+        }
+    }
+    if !raw.untranslatable.is_empty() {
+        reader.warnings.push(text!(
+            "{table}: untranslatable: API v2 has no STATUS for these card states: the STATUS that gateways get is your decision, and \
+             the audit has what the carrier wrote (call.status)",
+            "{table}：untranslatable：API v2 没有对应这些卡状态的 STATUS：告知网关的值由您决定，审计中记录运营商返回的原值（call.status）"
+        ));
+    }
+    let base_url = raw.base_url.as_deref().map(|url| carrier::base_url(&format!("{table}: base_url"), url));
+    let base_url = reader.keep(base_url.transpose());
+    if reader.problems.len() > before {
+        return None;
+    }
+    Some(TokenAccess {
+        base_url: base_url?,
+        method: raw.method.unwrap_or_default(),
+        refresh: raw.token_refresh.unwrap_or_default(),
+        untranslatable: raw.untranslatable.clone(),
+        secrets: Vec::new(),
     })
 }
 
@@ -155,4 +337,94 @@ fn ebid_for(
     let key = format!("{table}: ebids: {name}");
     let ebid = reader.keep(Ebid::parse(ebid).map_err(|e| ConfigError::new(key, e.to_string())))?;
     Some((operation.name, ebid))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::{Config, ConfigErrors, ConfigFile};
+
+    const OLDER: &str =
+        "[[account]]\nname='older'\ngroup='g'\nappid='A1'\nebid='0001000000009'\npassword='p1'\n";
+    const NEWER: &str = "[[account]]\nname='newer'\ngroup='g'\napi='v5'\nappid='A2'\npassword='p2'\n";
+    const CLIENT: &str = "[[client]]\ngroup='g'\nappid='C'\npassword='p'\n";
+
+    fn check(text: &str) -> Result<Config, ConfigErrors> {
+        Config::check(&ConfigFile::parse(Path::new("p.toml"), text)?, Path::new("."))
+    }
+
+    fn error(text: &str) -> String {
+        check(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn clients_of_accounts_of_v5_name_their_ebid() {
+        let derive = "[[derive]]\ngroup='g'\nappid_prefix='D'\nkey_file='/dev/null'\nepoch=1\n";
+        for table in [CLIENT, derive] {
+            let missing = error(&format!("{NEWER}{table}"));
+            assert!(missing.contains("ebid: is missing") && missing.contains("API v5 only"), "{missing}");
+        }
+        let config = check(&format!("{NEWER}{CLIENT}ebid='77'\n")).unwrap();
+        let client = config.clients.values().next().unwrap();
+        let ebid = |name: &str| {
+            let operation = config.operations.named(name).unwrap();
+            assert!(config.operations.at(operation.path).is_some(), "{name} is served");
+            config.ebid_of(client, operation).map(|ebid| ebid.as_str().to_owned())
+        };
+        assert_eq!(ebid("userstatusrealsingle").as_deref(), Some("77"));
+        assert_eq!(ebid("onandoffrealsingle").as_deref(), Some("77"));
+        assert_eq!(ebid("querycardlifecycle"), None, "without a twin it is refused with code 3");
+        let derived = "[[derive]]\ngroup='g'\nappid_prefix='D'\nebid='7'\nkey_file='/dev/null'\nepoch=1\n";
+        assert!(!error(&format!("{NEWER}{derived}")).contains("ebid"));
+    }
+
+    #[test]
+    fn a_group_of_both_apis_has_an_order() {
+        let fallback = "fallback='not-found'\n";
+        for (first, second) in [("", ""), (fallback, fallback)] {
+            let error = error(&format!("{OLDER}{first}{NEWER}{second}{CLIENT}"));
+            assert!(error.contains("[[account]] fallback") && error.contains("different APIs"), "{error}");
+        }
+        for (first, second) in [("", fallback), (fallback, "")] {
+            let config = check(&format!("{OLDER}{first}{NEWER}{second}{CLIENT}")).unwrap();
+            assert!(config.warnings.iter().any(|warning| warning.english.contains("costs two calls")));
+        }
+        let alone = check(&format!("{OLDER}{fallback}{CLIENT}")).unwrap();
+        assert!(alone.warnings.iter().any(|warning| warning.english.contains("fallback has no effect")));
+    }
+
+    #[test]
+    fn keys_of_the_other_api_are_refused_by_name() {
+        for more in
+            ["base_url='http://x'", "method='get'", "token_refresh='force'", "untranslatable={6='00'}"]
+        {
+            let key = more.split('=').next().unwrap_or_default();
+            let error = error(&format!("{OLDER}{more}\n{CLIENT}"));
+            assert!(error.contains(&format!(": {key}:")) && error.contains("api = \"v5\""), "{error}");
+        }
+        for more in ["ebid='1'", "ebids={gprsrealsingle='1'}", "carrier_credentials=true"] {
+            let key = more.split('=').next().unwrap_or_default();
+            let error = error(&format!("{NEWER}{more}\n{CLIENT}ebid='1'\n"));
+            assert!(error.contains(&format!(": {key}:")), "{error}");
+        }
+        let without = OLDER.replace("ebid='0001000000009'\n", "");
+        assert!(error(&format!("{without}{CLIENT}")).contains("ebid: is missing"));
+    }
+
+    #[test]
+    fn a_decision_about_a_state_is_a_status_and_a_warning() {
+        for wrong in ["{6='0'}", "{6='normal'}", "{'6 '='00'}", "{''='00'}", "{'01234567890123456'='00'}"] {
+            let error = error(&format!("{NEWER}untranslatable={wrong}\n{CLIENT}ebid='1'\n"));
+            assert!(error.contains("untranslatable"), "{error}");
+        }
+        let config = check(&format!("{NEWER}untranslatable={{6='00'}}\n{CLIENT}ebid='1'\n")).unwrap();
+        assert!(config.warnings.iter().any(|warning| warning.english.contains("your decision")));
+    }
+
+    #[test]
+    fn no_client_may_sign_as_an_account_of_v5() {
+        assert!(check(NEWER).unwrap().clients.is_empty());
+        assert_eq!(check(&OLDER.replace("'older'", "'only'")).unwrap().clients.len(), 1);
+    }
 }

@@ -65,7 +65,7 @@ pub struct FlightLimits {
 
 /// Checks `[carrier]` of a configuration with this number of groups.
 pub(super) fn check(raw: &file::Carrier, groups: usize, reader: &mut SourceFiles<'_>) -> Option<Carrier> {
-    let base_url = reader.keep(base_url(&raw.base_url));
+    let base_url = reader.keep(base_url("[carrier] base_url", &raw.base_url));
     let proxy = raw.proxy.as_deref().map(http_proxy).transpose();
     let proxy = reader.keep(proxy);
     let before = reader.problems.len();
@@ -119,12 +119,16 @@ pub(super) fn check(raw: &file::Carrier, groups: usize, reader: &mut SourceFiles
     })
 }
 
-fn base_url(raw: &str) -> Result<Uri, ConfigError> {
+/// The base URL under a key.
+///
+/// # Errors
+/// The key, the problem and the remedy.
+pub(super) fn base_url(key: &str, raw: &str) -> Result<Uri, ConfigError> {
     if raw.contains('@') {
         // Not repeated: it may hold a password.
-        return Err(ConfigError::new("[carrier] base_url", "must not hold a user name or password"));
+        return Err(ConfigError::new(key, "must not hold a user name or password"));
     }
-    let wrong = |problem: &str| ConfigError::new(format!("[carrier] base_url = \"{raw}\""), problem);
+    let wrong = |problem: &str| ConfigError::new(format!("{key} = \"{raw}\""), problem);
     let base_url: Uri = raw.trim_end_matches('/').parse().map_err(|_| {
         wrong("is not a URL").remedy(
             "write scheme, host and optional port and path prefix, such as \"https://api.iot.10086.cn\"",

@@ -6,10 +6,10 @@ use super::clients::Clients;
 use super::error::{ConfigError, ConfigErrors};
 use super::reader::SourceFiles;
 use super::{
-    AuditConfig, Config, ConfigFile, account, admin, aliases, breaker, cache, carrier, effect, fleet,
-    gateway, webhook,
+    AuditConfig, Config, ConfigFile, Dialect, account, admin, aliases, breaker, cache, carrier, effect,
+    fleet, gateway, webhook,
 };
-use crate::operation::Operations;
+use crate::operation::{self, Operations};
 
 impl Config {
     /// Checks what was read; relative paths are relative to `folder`.
@@ -41,9 +41,12 @@ impl Config {
 
 /// None if a problem was noted.
 fn build(file: &ConfigFile, folder: &Path, reader: &mut SourceFiles<'_>) -> Option<Config> {
-    let mut operations = operations(file, reader);
+    let mut operations = known_operations(file, reader);
     let accounts = account::check(file, &operations, reader);
-    operations.serve(|one| accounts.groups.values().flatten().any(|account| account.ebid_of(one).is_some()));
+    let all = || accounts.groups.values().flatten();
+    let has_v5 = all().any(|account| account.dialect() == Dialect::V5);
+    // Behind API v5, an operation of v2 without a twin is known and refused with code 3.
+    operations.serve(|one| all().any(|account| account.serves(one)) || has_v5 && operation::is_built_in(one));
     let aliases = aliases::check(file.cache.alias_file.as_deref(), reader);
     let groups = accounts.groups.len();
     let gateway = gateway::check(&file.gateway, groups, reader);
@@ -88,7 +91,7 @@ fn build(file: &ConfigFile, folder: &Path, reader: &mut SourceFiles<'_>) -> Opti
 }
 
 /// The operations that are known; those whose rows are wrong are not.
-fn operations(file: &ConfigFile, reader: &mut SourceFiles<'_>) -> Operations {
+fn known_operations(file: &ConfigFile, reader: &mut SourceFiles<'_>) -> Operations {
     let rows: Vec<_> = file.operations.iter().filter_map(|row| row.check(reader)).collect();
     Operations::of(rows).unwrap_or_else(|conflicts| {
         let errors = conflicts.iter().map(|conflict| {

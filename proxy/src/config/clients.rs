@@ -1,28 +1,26 @@
 //! The clients of a configuration, checked: from the `[[client]]` tables, the clients file, the derived and the revoked
 //! appids.
-//!
-//! A clients file is TOML (`[[client]]` tables) or CSV with a header line. CSV columns are named as the keys are;
-//! several values of one column are separated by blanks; an empty cell means absent.
+
+mod list;
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cmiot_signer::{AppId, Card, CardKind, Ebid};
 use ring::hmac;
 
 use super::account::{self, Accounts};
-use super::document::Document;
-use super::error::{ConfigError, ConfigErrors, Location};
-use super::file::{self, ClientsFile, ConfigFile, Format, ReplayMode};
+use super::error::{ConfigError, Location};
+use super::file::{self, ConfigFile, Dialect, Format, ReplayMode};
 use super::gateway::{self, Gateway, TransidLimits};
 use super::reader::{PasswordSource, SourceFiles};
-use super::text::Csv;
 use super::{Client, Derived, Permissions, Rate, shares};
 use crate::language::text;
-use crate::operation::Operations;
+use crate::operation::{Operations, USER_STATUS};
 use crate::units::Window;
+pub(crate) use list::parse;
 
 /// The shortest key that passwords are derived from, in bytes: as long as the hash (RFC 2104, 3).
 const MIN_KEY: usize = 32;
@@ -88,66 +86,6 @@ impl Clients {
     }
 }
 
-/// The clients of a clients file; the extension of `path` decides the format.
-///
-/// # Errors
-/// All lines that are wrong. None repeats the text of a line.
-pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<file::Client>, ConfigErrors> {
-    let extension = path.extension().map(std::ffi::OsStr::to_ascii_lowercase);
-    match extension.as_ref().and_then(|extension| extension.to_str()) {
-        Some("toml") => {
-            let read = Document::<ClientsFile>::read(path, text);
-            ConfigErrors::check(read.errors)?;
-            Ok(read.value.unwrap_or_default().clients)
-        }
-        Some("csv") => parse_csv(path, text),
-        _ => {
-            let error = ConfigError::of_file(path, "is neither CSV nor TOML by its name");
-            Err(error.remedy("end the name of a clients file in .csv or .toml").into())
-        }
-    }
-}
-
-fn parse_csv(path: &Path, text: &str) -> Result<Vec<file::Client>, ConfigErrors> {
-    let list = Csv::read(path, text)?;
-    let has = |name: &str| list.heading.iter().any(|column| column == name);
-    if !has("group") || !has("appid") {
-        let problem = "the header needs the columns group and appid";
-        return Err(ConfigError::new("", problem).at(Location::line(path, list.line)).into());
-    }
-    let (mut clients, mut errors) = (Vec::with_capacity(list.rows.len()), Vec::new());
-    for (line, row) in &list.rows {
-        match from_record(&list.heading, row) {
-            Ok(client) => clients.push(client),
-            Err(problem) => errors.push(ConfigError::new("", problem).at(Location::line(path, *line))),
-        }
-    }
-    ConfigErrors::check(errors)?;
-    Ok(clients)
-}
-
-/// A client from one line of CSV: as if its cells were the values of a TOML table.
-fn from_record(header: &csv::StringRecord, record: &csv::StringRecord) -> Result<file::Client, String> {
-    let mut table = toml::Table::new();
-    for (column, cell) in header.iter().zip(record).filter(|(_, cell)| !cell.is_empty()) {
-        let value = match column {
-            "peers" | "operations" | "cards" => {
-                cell.split_whitespace().map(toml::Value::from).collect::<Vec<_>>().into()
-            }
-            "rate" | "burst" => {
-                toml::Value::Integer(cell.parse().map_err(|_| format!("{column}: must be a whole number"))?)
-            }
-            _ => toml::Value::from(cell),
-        };
-        table.insert(column.to_owned(), value);
-    }
-    table.try_into().map_err(|e: toml::de::Error| match e.message() {
-        // These name a column alone; other texts would repeat a cell, which may be a password in the wrong column.
-        named if named.starts_with("unknown field") || named.starts_with("missing field") => named.to_owned(),
-        _ => "a cell does not fit its column".to_owned(),
-    })
-}
-
 fn revoked(file: &ConfigFile, reader: &mut SourceFiles<'_>) -> HashSet<AppId> {
     const KEY: &str = "[gateway] revoked_file";
     let Some(path) = &file.gateway.revoked_file else { return HashSet::new() };
@@ -198,10 +136,12 @@ impl Checker<'_, '_> {
             let Some(permissions) = self.permissions(&table, &file::RawPermissions::default()) else {
                 continue;
             };
+            // The signature of a gateway has an ebid: accounts of v5 have none.
+            let Some(ebid) = account.ebid_of(USER_STATUS) else { continue };
             let client = Client {
                 appid: account.appid,
                 group: Arc::clone(&account.group),
-                ebid: account.ebid,
+                ebid: *ebid,
                 password: account.passwords[0].clone(),
                 previous: account.passwords.get(1).cloned().map(Box::new),
                 certificate: None,
@@ -298,7 +238,14 @@ impl Checker<'_, '_> {
             }
             return None;
         };
-        Some((Arc::clone(group), own?.unwrap_or(accounts[0].ebid)))
+        let issued = accounts.iter().find_map(|account| account.ebid_of(USER_STATUS)).copied();
+        if own.is_some_and(|own| own.or(issued).is_none()) {
+            let error = ConfigError::new(format!("{table}: ebid"), "is missing");
+            self.reader.problems.push(error.remedy(format!(
+                "write the ebid that these gateways send: group \"{name}\" has accounts of API v5 only, which have none"
+            )));
+        }
+        Some((Arc::clone(group), own?.or(issued)?))
     }
 
     fn permissions(&mut self, table: &str, raw: &file::RawPermissions) -> Option<Permissions> {
@@ -390,10 +337,13 @@ fn own_credentials<'a>(file: &'a ConfigFile, reader: &mut SourceFiles<'_>) -> Ha
     let own: HashSet<&str> = file
         .accounts
         .iter()
-        .filter(|account| account.carrier_credentials.unwrap_or(!named))
+        .filter(|account| account.api == Dialect::V2 && account.carrier_credentials.unwrap_or(!named))
         .map(|account| account.name.as_str())
         .collect();
-    let unsaid = file.accounts.iter().any(|account| account.carrier_credentials.is_none());
+    let unsaid = file
+        .accounts
+        .iter()
+        .any(|account| account.api == Dialect::V2 && account.carrier_credentials.is_none());
     if !named && unsaid {
         reader.warnings.push(text!(
             "no client is named: every gateway that signs with an account's own credentials is accepted, for lookups. \
@@ -432,7 +382,10 @@ fn rate(table: &str, rate: Option<u32>, burst: Option<u32>) -> Result<Option<Rat
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::ConfigErrors;
 
     const ACCOUNT: &str = "[[account]]\nname='a'\nappid='A1'\nebid='0001000000009'\npassword='pw'\n";
 

@@ -112,7 +112,7 @@ fn permitted_without_ebid(config: &Config) -> BTreeSet<Text> {
         for name in &permissions.operations {
             let ebid = config.operations.named(name).is_some_and(|operation| {
                 let accounts = config.groups.get(group).map(Vec::as_slice).unwrap_or_default();
-                accounts.iter().any(|account| account.ebid_of(operation).is_some())
+                accounts.iter().any(|account| account.serves(operation))
             });
             if !ebid {
                 seen.insert(text!(

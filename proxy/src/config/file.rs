@@ -29,7 +29,7 @@ use crate::lifetimes::Lifetimes;
 use crate::units::schema::{Address, FilePath, Network, Positive, PositiveSize};
 use crate::units::{HumanDuration, Secret, Size, Window, peers};
 
-pub use account::{Account, Dialect};
+pub use account::{Account, CallMethod, Dialect, Fallback, TokenRefresh};
 pub use admin::{Access, Admin, NoToken, Role};
 pub use client::{Client, ClientsFile, Derive, Format, RawPermissions, ReplayMode};
 pub use fleet::{Fleet, FleetAudit, FleetReplay, FleetTls, WhenAlone};

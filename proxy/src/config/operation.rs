@@ -98,6 +98,7 @@ impl RawOperation {
         Some(Operation {
             name: intern(&self.name),
             path,
+            v5: built_in.is_some_and(|one| one.v5),
             kind,
             verdict,
             keep: freshness.ok()?,

@@ -204,6 +204,16 @@ impl PasswordSource<'_> {
         table: &str,
         reader: &mut SourceFiles<'_>,
     ) -> Option<Option<Password>> {
+        self.read_as(table, reader, |bytes| Password::new(bytes).map_err(|error| error.to_string()))
+    }
+
+    /// [`Self::read_optional`] as another type: `check` makes it from the bytes of the password, or says what is wrong.
+    pub(super) fn read_as<T>(
+        &self,
+        table: &str,
+        reader: &mut SourceFiles<'_>,
+        check: impl Fn(&[u8]) -> Result<T, String>,
+    ) -> Option<Option<T>> {
         let key = self.key;
         let of_file = |bytes: &[u8]| {
             let problem = match std::str::from_utf8(bytes) {
@@ -216,8 +226,8 @@ impl PasswordSource<'_> {
             Err(error.remedy("write the password alone; one line break after it is not part of it"))
         };
         let checked = |bytes: &[u8], suffix: &str| {
-            let wrong = |e| ConfigError::new(format!("{table}: {key}{suffix}"), format!("{e}"));
-            Password::new(bytes).map(Some).map_err(wrong)
+            let wrong = |error| ConfigError::new(format!("{table}: {key}{suffix}"), error);
+            check(bytes).map(Some).map_err(wrong)
         };
         let read = match *self {
             Self { file: Some(path), env: None, text: None, .. } => {
@@ -245,8 +255,13 @@ impl PasswordSource<'_> {
 
     /// The password, which must be there.
     pub(super) fn read(&self, table: &str, reader: &mut SourceFiles<'_>) -> Option<Password> {
-        let key = self.key;
         let read = self.read_optional(table, reader)?;
+        self.require(read, table, reader)
+    }
+
+    /// A password that was read, which must be there.
+    pub(super) fn require<T>(&self, read: Option<T>, table: &str, reader: &mut SourceFiles<'_>) -> Option<T> {
+        let key = self.key;
         let missing = || {
             let remedy = format!("add {key}_file = \"FILE\" or {key}_env = \"NAME\"");
             ConfigError::new(table, "no password").remedy(remedy)

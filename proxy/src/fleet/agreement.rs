@@ -11,7 +11,7 @@ use ring::hmac;
 
 use super::Fleet;
 use crate::alarms::{Condition, Severity};
-use crate::config::{Account, Config};
+use crate::config::{Account, Api, Config};
 use crate::language::{Text, text};
 use crate::store::fleet::LinkError;
 use crate::store::fleet::agreement::{Compared, compare};
@@ -50,7 +50,7 @@ impl Fleet {
         let names = config.operations.names();
         let operation = |name: &str| {
             let operation = config.operations.named(name)?;
-            Some(format!("{name} {} {:?}", operation.path, operation.dialect))
+            Some(format!("{name} {}", operation.path))
         };
         let mut parts: Vec<String> = names.split(", ").filter_map(operation).collect();
         parts.sort();
@@ -123,10 +123,16 @@ fn setting(subject: &str, node: i16) -> Text {
     }
 }
 
-/// The part of an account that decides to whom the carrier responds: its appid and its ebids.
+/// The part of an account that decides to whom the carrier responds: its appid, and its ebids or its API.
 fn describe(account: &Account) -> String {
-    let mut ebids: Vec<_> =
-        account.ebids.iter().map(|(operation, ebid)| (*operation, ebid.as_str())).collect();
-    ebids.sort_unstable();
-    format!("{} {} {ebids:?}", account.appid.as_str(), account.ebid.as_str())
+    let appid = account.appid.as_str();
+    match &account.api {
+        Api::V2(ebids) => {
+            let mut others: Vec<_> =
+                ebids.others.iter().map(|(operation, ebid)| (*operation, ebid.as_str())).collect();
+            others.sort_unstable();
+            format!("{appid} {} {others:?}", ebids.status.as_str())
+        }
+        Api::V5(_) => format!("{appid} v5"),
+    }
 }

@@ -37,7 +37,7 @@ pub(super) const REFUSED: [&str; 30] = [
 ];
 
 /// The carrier or the proxy has a problem.
-pub(super) const FAILED: [&str; 26] = [
+pub(super) const FAILED: [&str; 28] = [
     "action-begun",
     "alone",
     "audit",
@@ -46,6 +46,7 @@ pub(super) const FAILED: [&str; 26] = [
     "budget",
     "budget-uncounted",
     "carrier-credentials",
+    "carrier-token",
     "client-gone",
     "closed-early",
     "connect",
@@ -58,6 +59,7 @@ pub(super) const FAILED: [&str; 26] = [
     "interim",
     "lost",
     "no-ebid",
+    "no-token",
     "not-an-envelope",
     "sequence",
     "shutdown",

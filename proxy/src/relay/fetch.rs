@@ -7,6 +7,7 @@ use cmiot_signer::{Status, Transid};
 use super::{Query, Relay};
 use crate::cache::freshness::Freshness;
 use crate::cache::{Candidate, Entry, FillToken, Key, PurgeMode, Purged};
+use crate::carrier::verdict::Class;
 use crate::carrier::{Attempt, Call, CarrierResponse, NotSent};
 use crate::clock::Time;
 use crate::config::Config;
@@ -96,7 +97,11 @@ impl Relay {
         // Taken before the call, so that a purge during the call keeps the response out of the cache.
         let token = self.cache.fill_token();
         let call = Call { operation: key.operation, card: &key.card, parameters: &key.parameters };
-        Ok((self.carrier.call(&key.group, call, urgency).await?, token))
+        let known = match self.carrier.has_fallback(&key.group) {
+            true => self.cache.was_translated(key).await,
+            false => None,
+        };
+        Ok((self.carrier.call(&key.group, call, urgency, known).await?, token))
     }
 
     /// The result of a call; its response is stored.
@@ -117,7 +122,11 @@ impl Relay {
         response: CarrierResponse,
     ) -> FetchResult {
         if response.verdict.class.refuses_account() {
-            let refusal = Refusal::Credentials(response.verdict.code);
+            let refusal = Refusal::Credentials(response.carrier_code());
+            return FetchResult::Failed { call: Some(call), refusal };
+        }
+        if response.verdict.class == Class::TokenRefused {
+            let refusal = Refusal::TokenRefused(response.carrier_code());
             return FetchResult::Failed { call: Some(call), refusal };
         }
         let entry = self.cache.entry(response);

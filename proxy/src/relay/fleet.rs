@@ -15,8 +15,10 @@ use crate::cache::{Entry, FillToken, Key};
 use crate::carrier::charset::ContentType;
 use crate::carrier::dialect::read_gateway_form;
 use crate::carrier::fault::Fault;
+use crate::carrier::verdict::Translated;
 use crate::carrier::{Attempt, CarrierResponse, NotSent};
 use crate::clock::{Time, timeout};
+use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::fleet::flights::{
     CallResponse, CallResult, Ending, Follower, Known, Lease, Lookup, Position, SharedResponse, known,
@@ -89,19 +91,19 @@ impl Relay {
     }
 
     /// The longest time of a call: attempts with their waits for the budget, one per account, one as a retry, one with another
-    /// password. A leader that ends is recognized by its life, long before.
+    /// password, one with another token, and two requests for a token. A leader that ends is recognized by its life, long before.
     fn lease_time(&self, key: &Key) -> Duration {
         let config = self.config.load();
         let carrier = &config.carrier;
         let accounts = config.accounts().filter(|account| account.group == key.group).count();
-        let attempts = u32::try_from(accounts).unwrap_or(u32::MAX).saturating_add(2);
+        let attempts = u32::try_from(accounts).unwrap_or(u32::MAX).saturating_add(5);
         let attempt = carrier.queue_timeout.saturating_add(carrier.timeout);
         attempt.saturating_mul(attempts).saturating_add(LEASE_MARGIN)
     }
 
     /// Stores an answer of another node, if it is fresh by the configuration of this one.
     fn accept(&self, key: &Key, token: &FillToken, answer: &SharedResponse) -> Option<Arc<Entry>> {
-        let entry = self.cache.entry(read(key, answer)?);
+        let entry = self.cache.entry(read(&self.config.load(), key, answer)?);
         let candidate = self.cache.evaluate(key, Arc::clone(&entry), self.clock.now())?;
         (candidate.freshness == Freshness::Fresh && candidate.lifetime.is_some()).then_some(())?;
         self.cache.insert(token, key, &entry);
@@ -162,7 +164,7 @@ impl Relay {
             elsewhere: true,
         };
         let result = match self.shutdown.run_until_cancelled(follower.ending()).await {
-            Some(Ending::Response(response)) => match read(key, &response) {
+            Some(Ending::Response(response)) => match read(&self.config.load(), key, &response) {
                 Some(read) => {
                     let call = made(response.account, response.transid);
                     self.read_response(key, token, call, read)
@@ -194,10 +196,17 @@ enum Followed {
 }
 
 /// The response of another node; none for a body that it cannot read.
-fn read(key: &Key, response: &SharedResponse) -> Option<CarrierResponse> {
+fn read(config: &Config, key: &Key, response: &SharedResponse) -> Option<CarrierResponse> {
     let verdict = read_gateway_form(&response.body, key.operation.verdict).ok()?;
+    // The accounts of a group are the same at all nodes; what the carrier wrote is in the audit of the other one.
+    let account = config.accounts().find(|account| account.name == response.account);
+    let is_translated = account.is_some_and(|account| account.dialect().is_translated());
+    let translated =
+        is_translated.then(|| Arc::new(Translated { code: verdict.code, state: None, note: None }));
     Some(CarrierResponse {
         body: response.body.clone(),
+        received: response.body.clone(),
+        translated,
         content_type: ContentType::stored(response.charset.as_deref()),
         verdict,
         at: response.answered_at,

@@ -45,6 +45,10 @@ impl Relay {
         }
         self.refuse_lost_stamps();
         self.carrier.report_accounts();
+        for account in self.carrier.tokens_to_renew() {
+            let relay = Arc::clone(self);
+            self.tasks.spawn(async move { relay.carrier.renew_token(account).await });
+        }
         self.stale_watch.report(self.clock.monotonic(), self.audit.alarms());
         self.lookup_log.report();
         self.admit.run_maintenance();

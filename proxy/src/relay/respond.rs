@@ -7,10 +7,11 @@ use hyper::header::HeaderValue;
 
 use super::select::Selected;
 use super::{Exchange, Relay};
+use crate::cache::intern::CarrierReply;
 use crate::carrier::verdict::Class;
 use crate::clock::{Clock, Time};
 use crate::refusal::Refusal;
-use crate::wire::response::{GatewayResponse, HttpResponse, TRANSID};
+use crate::wire::response::{Body, GatewayResponse, HttpResponse, TRANSID};
 
 impl Relay {
     /// Commits the record, then responds; without a committed record the response is a refusal. The returned future holds
@@ -32,13 +33,8 @@ impl Relay {
                     Some(_) => None,
                     None => retry_after(entry.reply.verdict.class),
                 };
-                let response = GatewayResponse::relayed(
-                    entry.reply.body.clone(),
-                    &entry.reply.content_type,
-                    cache_status,
-                    age,
-                    retry_after,
-                );
+                let response =
+                    GatewayResponse::relayed(body_of(&entry.reply), cache_status, age, retry_after);
                 record.answered(entry, age);
                 (outcome, None, response)
             }
@@ -90,11 +86,19 @@ impl Relay {
     }
 }
 
+fn body_of(reply: &CarrierReply) -> Body<'_> {
+    Body {
+        bytes: reply.body.clone(),
+        content_type: &reply.content_type,
+        translated: reply.translated.as_ref().map(|translated| translated.note.as_deref()),
+    }
+}
+
 /// The wait before a retry after a carrier response that says "later".
 fn retry_after(class: Class) -> Option<Duration> {
     match class {
         Class::Throttled => Some(Duration::from_secs(5)),
-        Class::Busy => Some(Duration::from_secs(2)),
+        Class::Busy | Class::Unknown => Some(Duration::from_secs(2)),
         Class::NotReady => Some(Duration::from_secs(600)),
         _ => None,
     }

@@ -140,7 +140,7 @@ mod tests {
                 at: now,
                 transid: Some(transid.as_str().into()),
                 previous: None,
-                card: Card::parse(CardKind::Msisdn, "14765004176").unwrap(),
+                card: Card::parse(CardKind::Msisdn, "14765004176").ok(),
                 account: "fleet".into(),
                 operation: "userstatusrealsingle",
                 code: None,

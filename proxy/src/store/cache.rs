@@ -53,10 +53,12 @@ pub struct CacheRow {
     pub status: Option<String>,
     /// The time of the carrier's response.
     pub answered_at: Time,
-    /// The carrier's bytes, unchanged.
+    /// The body that gateways get: the carrier's bytes, unless `carrier` says otherwise.
     pub body: Bytes,
     /// The charset of the body; none for UTF-8, empty if the carrier declared none.
     pub charset: Option<String>,
+    /// The carrier's code and what is said of it, if the body is not the carrier's own.
+    pub carrier: Option<String>,
     /// Soft purge: not fresh at any age.
     pub stale: bool,
 }
@@ -192,7 +194,7 @@ impl CacheStore {
             let sqlite = StoreError::sqlite(path);
             let mut statement = connection
                 .prepare_cached(
-                    r#"SELECT code, status, answered_at, body, charset, stale FROM answer
+                    r#"SELECT code, status, answered_at, body, charset, carrier, stale FROM answer
                        WHERE "group" = :group AND operation = :operation AND kind = :kind AND card = :card
                          AND parameters = :parameters"#,
                 )
@@ -391,6 +393,7 @@ impl CacheRow {
             answered_at: Time::from_micros(row.get("answered_at")?),
             body: Bytes::from(row.get::<_, Vec<u8>>("body")?),
             charset: row.get("charset")?,
+            carrier: row.get("carrier")?,
             stale: row.get("stale")?,
         })
     }

@@ -60,6 +60,7 @@ const CACHE: &[Migration] = &[
     migration!("cache", "0003_age.sql"),
     migration!("cache", "0004_parameters.sql"),
     migration!("cache", "0005_purges.sql"),
+    migration!("cache", "0006_carrier.sql"),
 ];
 const STATE: &[Migration] = &[
     migration!("state", "0001_sequences.sql"),

@@ -1,6 +1,6 @@
 //! The HTTP response to a gateway: always 200, always the three keys of the carrier's envelope.
 //!
-//! The carrier's body is relayed byte for byte. A refusal of the proxy has the envelope of its [`ProxyCode`]. The headers
+//! The carrier's body is relayed byte for byte, unless it came in another version of the API than gateways speak. A refusal of the proxy has the envelope of its [`ProxyCode`]. The headers
 //! carry details for machines: Cache-Status (RFC 9211) on a carrier response, Proxy-Status (RFC 9209) on a refusal, and on
 //! both the transid of the request, so that a gateway does not take a late response for that of its next request.
 
@@ -53,6 +53,9 @@ impl CacheStatus {
     /// The `detail` of a negative response: the carrier does not know the card, or not as the account's.
     pub const NEGATIVE: &'static str = "negative";
 
+    /// The `detail` of a response whose body was made from a reply of the carrier in another version of its API.
+    pub const TRANSLATED: &'static str = "translated";
+
     /// The `detail` of a response that another node of the fleet has received.
     pub const FLEET: &'static str = "fleet";
 }
@@ -78,12 +81,22 @@ pub enum ForwardReason {
 
 pub type HttpResponse = Response<Full<Bytes>>;
 
+/// The body of a carrier response.
+#[derive(Debug)]
+pub struct Body<'a> {
+    pub bytes: Bytes,
+    pub content_type: &'a ContentType,
+    /// Set if the body is not the carrier's own: with what is to be said of it, in printable ASCII without quotes.
+    pub translated: Option<Option<&'a str>>,
+}
+
 /// A response before it is HTTP.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GatewayResponse {
     body: Bytes,
     content_type: HeaderValue,
-    cache_status: Option<CacheStatus>,
+    /// With whether the body is translated.
+    cache_status: Option<(CacheStatus, bool)>,
     proxy_status: Option<String>,
     age: Option<Duration>,
     retry_after: Option<Duration>,
@@ -92,19 +105,20 @@ pub struct GatewayResponse {
 }
 
 impl GatewayResponse {
-    /// A carrier response, received `age` ago.
+    /// A carrier response with this body, received `age` ago. If the body is not the carrier's own, `note` may say what the
+    /// carrier wrote.
     pub fn relayed(
-        body: Bytes,
-        content_type: &ContentType,
+        body: Body<'_>,
         cache_status: CacheStatus,
         age: Duration,
         retry_after: Option<Duration>,
     ) -> Self {
+        let note = body.translated.and_then(|note| note);
         Self {
-            body,
-            content_type: content_type.value(),
-            cache_status: Some(cache_status),
-            proxy_status: None,
+            body: body.bytes,
+            content_type: body.content_type.value(),
+            cache_status: Some((cache_status, body.translated.is_some())),
+            proxy_status: note.map(|note| format!("{NAME}; details=\"{note}\"")),
             age: Some(age),
             retry_after,
             date: None,
@@ -140,8 +154,8 @@ impl GatewayResponse {
                 headers.insert(name, value);
             }
         };
-        if let Some(status) = self.cache_status {
-            put(CACHE_STATUS, &status.render());
+        if let Some((status, is_translated)) = self.cache_status {
+            put(CACHE_STATUS, &status.render(is_translated));
         }
         if let Some(status) = self.proxy_status {
             put(PROXY_STATUS, &status);
@@ -163,7 +177,8 @@ impl GatewayResponse {
 }
 
 impl CacheStatus {
-    fn render(self) -> String {
+    /// As a header value; a body that is not the carrier's own is marked.
+    fn render(self, is_translated: bool) -> String {
         let mut text = String::with_capacity(64);
         text.push_str(NAME);
         let (ttl, detail) = match self {
@@ -194,9 +209,11 @@ impl CacheStatus {
         if let Some(ttl) = ttl {
             let _ = write!(text, "; ttl={ttl}"); // writing to a String cannot fail
         }
-        if let Some(detail) = detail {
-            text.push_str("; detail=");
-            text.push_str(detail);
+        match (detail, is_translated) {
+            (None, false) => {}
+            (Some(detail), false) => text.extend(["; detail=", detail]),
+            (None, true) => text.extend(["; detail=", Self::TRANSLATED]),
+            (Some(detail), true) => text.extend(["; detail=\"", Self::TRANSLATED, ", ", detail, "\""]),
         }
         text
     }
@@ -243,11 +260,11 @@ mod tests {
     #[test]
     fn cache_status_is_rendered_as_the_rfc_writes_it() {
         let hit = |ttl| CacheStatus::Hit { ttl: Some(ttl), detail: None };
-        assert_eq!(hit(27).render(), "cmiot-proxy; hit; ttl=27");
-        assert_eq!(hit(-8).render(), "cmiot-proxy; hit; ttl=-8");
+        assert_eq!(hit(27).render(false), "cmiot-proxy; hit; ttl=27");
+        assert_eq!(hit(-8).render(false), "cmiot-proxy; hit; ttl=-8");
         let miss = Forward { reason: ForwardReason::UriMiss, collapsed: false };
         let stored = CacheStatus::Forwarded { forward: miss, stored: true, detail: None };
-        assert_eq!(stored.render(), "cmiot-proxy; fwd=uri-miss; stored");
+        assert_eq!(stored.render(false), "cmiot-proxy; fwd=uri-miss; stored");
         let stale = |status| CacheStatus::StaleInstead {
             forward: Forward { reason: ForwardReason::Stale, collapsed: true },
             status,
@@ -255,17 +272,20 @@ mod tests {
             detail: Some("http-status"),
         };
         assert_eq!(
-            stale(503).render(),
+            stale(503).render(false),
             "cmiot-proxy; fwd=stale; fwd-status=503; collapsed; ttl=-8; detail=http-status"
         );
-        assert_eq!(stale(200).render(), "cmiot-proxy; fwd=stale; collapsed; ttl=-8; detail=http-status");
+        assert_eq!(stale(200).render(false), "cmiot-proxy; fwd=stale; collapsed; ttl=-8; detail=http-status");
         let follower = CacheStatus::Forwarded {
             forward: Forward { collapsed: true, ..miss },
             stored: true,
             detail: Some(CacheStatus::NEGATIVE),
         };
-        assert_eq!(follower.render(), "cmiot-proxy; fwd=uri-miss; stored; collapsed; detail=negative");
-        assert_eq!(CacheStatus::Bypass.render(), "cmiot-proxy; fwd=bypass");
+        assert_eq!(follower.render(false), "cmiot-proxy; fwd=uri-miss; stored; collapsed; detail=negative");
+        assert_eq!(CacheStatus::Bypass.render(false), "cmiot-proxy; fwd=bypass");
+        assert_eq!(CacheStatus::Bypass.render(true), "cmiot-proxy; fwd=bypass; detail=translated");
+        assert_eq!(stored.render(true), "cmiot-proxy; fwd=uri-miss; stored; detail=translated");
+        assert!(follower.render(true).ends_with("; detail=\"translated, negative\""));
     }
 
     #[test]

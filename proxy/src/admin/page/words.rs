@@ -84,6 +84,12 @@ pub(super) fn of_reason(reason: &str) -> Text {
             "the carrier refuses the account, or the account has no ebid for the operation: run `cmiot-proxy check --live`",
             "运营商拒绝该账号，或账号没有该能力的 ebid：请运行 `cmiot-proxy check --live`"
         ),
+        "carrier-token" | "no-token" => text!(
+            "the carrier issues no token to the account, or refuses the one that it has just issued: look for another program \
+             that uses the appid, and run `cmiot-proxy check --live`",
+            "运营商不向该账号发放 token，或拒绝刚刚发放的 token：请查找使用同一应用编码（appid）的其他程序，并运行 \
+             `cmiot-proxy check --live`"
+        ),
         "crowded" | "deadline" => text!(
             "too many requests wait, or the carrier is slow: check the carrier's latency, max_flights and deadline",
             "等待的请求过多，或运营商响应慢：检查运营商延迟、max_flights 和 deadline"

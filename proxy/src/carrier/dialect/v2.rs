@@ -4,49 +4,39 @@
 
 mod tables;
 
-use cmiot_signer::{Password, Reply, SignedRequest, Signer, Status, Transid};
+use cmiot_signer::{Reply, Signer, Status, Transid};
+use zeroize::Zeroizing;
 
+use super::{Authorization, WireCall};
 use crate::carrier::Call;
 use crate::carrier::verdict::{Class, Code, NotAnEnvelope, Verdict};
 use crate::config::Account;
-use crate::operation::Parameters;
 use crate::printable::is_printable;
 use tables::class_of;
-pub(super) use tables::refusal_hint;
+pub(super) use tables::{lacks_card, refusal_hint};
 
 /// The field of the user-status reply whose values are card statuses.
 const STATUS: &str = "STATUS";
 
-/// A call with its signature.
-pub(in crate::carrier) struct SignedCall<'a> {
-    signed: SignedRequest<'a>,
-    path: &'static str,
-    parameters: &'a Parameters,
-}
-
-impl<'a> SignedCall<'a> {
-    /// `None` where the account has no ebid for the operation.
-    pub(super) fn new(
-        account: &'a Account,
-        password: &'a Password,
-        transid: Transid,
-        call: Call<'a>,
-    ) -> Option<Self> {
-        let ebid = account.ebid_of(call.operation)?;
-        let signed = Signer::new(&account.appid, ebid, password).sign_transid(transid, call.card);
-        Some(Self { signed, path: call.operation.path, parameters: call.parameters })
+/// A signed call under a base URL. `None` if the account has no ebid for the operation, or no password authorizes it.
+pub(super) fn write(
+    base_url: &str,
+    account: &Account,
+    authorization: Authorization<'_>,
+    transid: Transid,
+    call: Call<'_>,
+) -> Option<WireCall> {
+    let (ebid, Authorization::Password(password)) = (account.ebid_of(call.operation)?, authorization) else {
+        return None;
+    };
+    let signed = Signer::new(&account.appid, ebid, password).sign_transid(transid, call.card);
+    let mut url = Zeroizing::new(String::with_capacity(320));
+    signed.write_url(base_url, call.operation.path, &mut *url).expect("writing to a String cannot fail");
+    if !call.parameters.is_empty() {
+        url.push('&');
+        url.push_str(call.parameters.as_str());
     }
-
-    /// The URL under a base URL. It holds a token.
-    pub(super) fn url(&self, base_url: &str) -> String {
-        let mut url = String::with_capacity(320);
-        self.signed.write_url(base_url, self.path, &mut url).expect("writing to a String cannot fail");
-        if !self.parameters.is_empty() {
-            url.push('&');
-            url.push_str(self.parameters.as_str());
-        }
-        url
-    }
+    Some(WireCall { url, body: None })
 }
 
 /// Reads a reply; `field` of `result[0]` must be there in a success.

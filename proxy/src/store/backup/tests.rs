@@ -54,6 +54,7 @@ fn used(dir: &Path) -> Store {
             answered_at: NOON,
             body: "{}".into(),
             charset: None,
+            carrier: None,
             stale: false,
         },
         NOON,

@@ -25,6 +25,7 @@ pub(super) fn row(number: u32, answered_at: i64) -> CacheRow {
         answered_at: Time::from_secs(answered_at),
         body: Bytes::from(format!("answer {number} of {answered_at}")),
         charset: None,
+        carrier: None,
         stale: false,
     }
 }

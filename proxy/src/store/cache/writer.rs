@@ -230,12 +230,14 @@ impl Write {
 impl CacheRow {
     fn insert(&self, connection: &Connection, latest: Time) -> rusqlite::Result<()> {
         let mut statement = connection.prepare_cached(
-            r#"INSERT INTO answer ("group", operation, kind, card, parameters, code, status, answered_at, body, charset, stale)
-               VALUES (:group, :operation, :kind, :card, :parameters, :code, :status, :answered_at, :body, :charset, :stale)
+            r#"INSERT INTO answer ("group", operation, kind, card, parameters, code, status, answered_at, body, charset,
+                                   carrier, stale)
+               VALUES (:group, :operation, :kind, :card, :parameters, :code, :status, :answered_at, :body, :charset,
+                       :carrier, :stale)
                ON CONFLICT DO UPDATE SET
                    code = excluded.code, status = excluded.status,
                    answered_at = excluded.answered_at, body = excluded.body, charset = excluded.charset,
-                   stale = excluded.stale
+                   carrier = excluded.carrier, stale = excluded.stale
                WHERE excluded.answered_at >= answer.answered_at OR answer.answered_at > :latest"#,
         )?;
         statement.execute(named_params! {
@@ -249,6 +251,7 @@ impl CacheRow {
             ":answered_at": self.answered_at.as_micros(),
             ":body": &*self.body,
             ":charset": self.charset,
+            ":carrier": self.carrier,
             ":stale": self.stale,
             ":latest": latest.as_micros(),
         })?;

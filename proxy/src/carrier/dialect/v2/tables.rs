@@ -23,6 +23,11 @@ pub(super) fn class_of(code: &str) -> Class {
     }
 }
 
+/// Whether a code says that the account has no such card.
+pub(in crate::carrier::dialect) fn lacks_card(code: &Code) -> bool {
+    matches!(code.as_str(), "11" | "12" | "24" | "25")
+}
+
 /// The likely cause when the carrier refuses an account with this code, for the operator.
 pub(in crate::carrier::dialect) fn refusal_hint(code: &Code) -> Text {
     match code.as_str() {

@@ -37,7 +37,7 @@ impl Node {
                 at,
                 transid: Some("1000012026011511593300000001".into()),
                 previous: None,
-                card: Card::parse(CardKind::Msisdn, "14765004176").unwrap(),
+                card: Card::parse(CardKind::Msisdn, "14765004176").ok(),
                 account: "fleet-1".into(),
                 operation: "userstatusrealsingle",
                 code: Some("0".into()),

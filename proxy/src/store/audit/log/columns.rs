@@ -237,9 +237,9 @@ pub struct CallRow {
     pub transid: Option<InlineStr<48>>,
     /// The transid of the previous attempt in the same flight.
     pub previous: Option<InlineStr<48>>,
-    /// The card asked about.
-    pub card: Card,
-    /// The account that signed it.
+    /// The card of the call; none of a request for a token.
+    pub card: Option<Card>,
+    /// The account that made it.
     pub account: Arc<str>,
     /// The operation.
     pub operation: &'static str,
@@ -262,8 +262,8 @@ table! {
     "at": Int = Value::Int(row.at.as_micros());
     "transid": Text or null = text(row.transid.as_ref().map(InlineStr::as_bytes));
     "previous": Text or null = text(row.previous.as_ref().map(InlineStr::as_bytes));
-    "card": Text or null = text(identity.card(Some(&row.card)));
-    "kind": Int or null = Value::Int(kind_number(row.card.kind()));
+    "card": Text or null = text(identity.card(row.card.as_ref()));
+    "kind": Int or null = int(row.card.map(|card| kind_number(card.kind())));
     "masked": Text or null = text(identity.masked());
     "key": Name or null = name(identity.key());
     "account": Name = Value::Name(&row.account);

@@ -139,7 +139,7 @@ impl Row {
     pub(crate) fn card(&self) -> Option<&Card> {
         match self {
             Self::Lookup(row) => row.card.as_ref(),
-            Self::Call(row) => Some(&row.card),
+            Self::Call(row) => row.card.as_ref(),
             Self::Refused(_) | Self::Gap(_) | Self::Note(_) | Self::Begun(_) | Self::Act(_) => None,
         }
     }

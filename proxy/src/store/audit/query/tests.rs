@@ -44,7 +44,7 @@ fn written(identifiers: Identifiers) -> tempfile::TempDir {
                 at: row.at,
                 transid: row.carrier_transid,
                 previous: None,
-                card: card(n % 10),
+                card: Some(card(n % 10)),
                 account: "fleet-1".into(),
                 operation: "userstatusrealsingle",
                 code: Some("0".into()),

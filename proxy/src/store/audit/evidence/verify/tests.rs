@@ -41,7 +41,7 @@ fn written() -> TempDir {
             at,
             transid: Some(format!("10000120260115115933{n:08}").as_str().into()),
             previous: None,
-            card,
+            card: Some(card),
             account: "fleet-1".into(),
             operation: "userstatusrealsingle",
             code: Some("0".into()),
