@@ -77,6 +77,9 @@ mod isolation;
 // The carrier's quota: rate, day budget, cool-down, breaker, freshness requested by clients.
 mod quota;
 
+// Accounts of API v5: translated replies, codes and operations; tokens and their faults.
+mod v5;
+
 // Operations other than the user-status lookup.
 mod operations;
 
