@@ -208,7 +208,7 @@ async fn no_calls_are_granted_for_a_while_by_a_database_that_lost_commits() {
     let mut card = 0..;
     let mut look_up = async || fleet[0].look_up(&card_number(card.next().unwrap())).await;
     look_up().await.assert_normal();
-    // A machine that is busy may let the pause of ten seconds pass before all of them: then once more.
+    // A machine that is busy may let the pause of ten seconds pass before all of them: then again.
     for _ in 0..5 {
         let life = async || fleet.server.value("SELECT max(id) FROM fleet.life").await;
         let lost = life().await;
