@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cmiot_proxy::clock::Clock;
 use cmiot_proxy::metrics::Metrics;
 use cmiot_proxy::store::fleet::Link;
 use tempfile::TempDir;
@@ -20,7 +19,7 @@ const LONG: Duration = Duration::from_secs(20);
 /// The link of a node with these settings of `[fleet]`; file names are of `folder`.
 fn link(folder: &Path, host: &str, configure: impl FnOnce(Setup) -> Setup) -> Link {
     let fleet = configuration(folder, vec![host.to_owned()], configure).fleet.expect("[fleet]");
-    Link::new(&Arc::new(fleet), 7, &Clock::system(), Metrics::new())
+    Link::new(&Arc::new(fleet), 7, Metrics::new())
 }
 
 /// Whether the connection of a statement has TLS, or the reason for which there is no connection.
