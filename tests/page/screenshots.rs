@@ -12,7 +12,7 @@ use crate::pages::log_in;
 use crate::support::{command, secrets, within};
 
 /// The time for the history, on a machine with much other work.
-const TIMEOUT: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(480);
 
 /// A screenshot: its file, its path, the size, and whether the theme is dark.
 type Shot = (&'static str, &'static str, (u32, u32), bool);
