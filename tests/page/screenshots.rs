@@ -32,7 +32,7 @@ const SHOTS: [(&str, [Shot; 4]); 2] = [
         "zh-CN,zh",
         [
             ("page-overview.zh-CN.png", "/", LARGE, false),
-            ("page-audit.dark.zh-CN.png", "/page/audit", LARGE, true),
+            ("page-audit.dark.zh-CN.png", "/page/audit?kind=notes", LARGE, true),
             ("page-accounts.small.zh-CN.png", "/page/accounts", SMALL, false),
             ("page-clients.zh-CN.png", "/page/clients", SMALL, true),
         ],
