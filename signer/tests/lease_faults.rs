@@ -8,7 +8,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use cmiot_signer::{LeaseError, Leased, LeasedAsync, Node, SequenceSource};
+use cmiot_signer::{LeaseError, Leased, LeasedAsync, Node, Sequence, SequenceSource};
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
 use proptest::prelude::*;
 
@@ -216,7 +216,7 @@ type Numbers = Vec<Result<u32, LeaseError<Fault>>>;
 /// Starts, and takes `count` numbers, up to a power cut.
 fn blocking<const UNIT: usize>(flash: Flash<UNIT>, count: usize) -> (Flash<UNIT>, Numbers) {
     let mut sequences = Leased::mount(flash, 0, Node::ONLY, BLOCK).unwrap();
-    let numbers = up_to_a_cut(count, || sequences.next_sequence().map(|number| number.get()));
+    let numbers = up_to_a_cut(count, || sequences.next_sequence().map(Sequence::get));
     (sequences.unmount(), numbers)
 }
 
@@ -224,8 +224,7 @@ fn blocking<const UNIT: usize>(flash: Flash<UNIT>, count: usize) -> (Flash<UNIT>
 fn asynchronous<const UNIT: usize>(flash: Flash<UNIT>, count: usize) -> (Flash<UNIT>, Numbers) {
     let mounted = LeasedAsync::<_, 512>::mount(Waits(flash), 0, Node::ONLY, BLOCK);
     let mut sequences = polled(mounted, ALL).unwrap().unwrap();
-    let numbers =
-        up_to_a_cut(count, || polled(sequences.next_sequence(), ALL).unwrap().map(|number| number.get()));
+    let numbers = up_to_a_cut(count, || polled(sequences.next_sequence(), ALL).unwrap().map(Sequence::get));
     (sequences.unmount().0, numbers)
 }
 
