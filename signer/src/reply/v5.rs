@@ -56,9 +56,9 @@ pub struct Field<'a> {
 /// may have been lost, is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CardStatus {
-    /// Of the older platform (PB): two characters, as `STATUS` of v2. Never [`Status::Unknown`].
+    /// A status of the older platform (PB): two characters, as `STATUS` of v2. Never [`Status::Unknown`].
     Pb(Status),
-    /// Of the newer platform (CT): one character.
+    /// A status of the newer platform (CT): one character.
     Ct(CtStatus),
     /// A value that neither table has, as received, truncated to 16 bytes.
     Unknown(UnknownStatus),
