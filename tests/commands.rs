@@ -6,8 +6,8 @@ use cmiot_proxy::printable;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::{
-    ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, GATEWAY_APPID, ICCID, IMSI, MSISDN, NORMAL, Proxy, Setup, carrier,
-    command, run, say, scripted, within, write_config,
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, Connection, EBID, GATEWAY_APPID, ICCID, IMSI, MSISDN, NORMAL, Proxy,
+    Setup, carrier, command, run, say, scripted, within, write_config,
 };
 
 #[tokio::test]
@@ -156,6 +156,42 @@ async fn simulate_is_a_carrier_to_put_a_proxy_before() {
     run(folder.path(), &["simulate", "--account", &account, "--rule", "cod=1"], &[])
         .await
         .failed(2, ["cod=1"]);
+}
+
+#[tokio::test]
+async fn simulate_speaks_v5_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let account = format!("{ACCOUNT_APPID}:{ACCOUNT_PASSWORD}");
+    let mut simulator = command(folder.path())
+        .args(["simulate", "--api", "v5", "--listen", "127.0.0.1:0", "--account", &account])
+        .args(["--rule", "token code=12022 times=1", "--rule", "op=25S04 status=2"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(simulator.stdout.take().unwrap()).lines();
+    let first = within("the first line", lines.next_line()).await.unwrap().unwrap();
+    let address = first.split_once("http://").expect("a URL").1.parse().expect("an address");
+    let post = async |path: &str, body: &str| {
+        let mut connection = Connection::to(address).await;
+        let head = format!("POST /v5/ec/{path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n");
+        connection.send(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).await;
+        connection.response().await.json()
+    };
+    let transid = format!("{ACCOUNT_APPID}2026010100000000000001");
+    let fetch =
+        format!(r#"{{"appid":"{ACCOUNT_APPID}","password":"{ACCOUNT_PASSWORD}","transid":"{transid}"}}"#);
+    assert_eq!(post("get/token", &fetch).await["status"], "12022");
+    let reply = post("get/token", &fetch).await;
+    let token = reply["result"][0]["token"].as_str().expect("a token");
+    let query = format!(r#"{{"transid":"{transid}","token":"{token}","msisdn":"14765004176"}}"#);
+    let reply = post("query/sim-status", &query).await;
+    assert_eq!(reply["result"][0]["cardStatus"], "2");
+    let pid = simulator.id().unwrap().to_string();
+    assert!(tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    assert_eq!(within("the end", simulator.wait()).await.unwrap().code(), Some(0));
+    let wrong = run(folder.path(), &["simulate", "--api", "v5", "--account", ACCOUNT_PASSWORD], &[]).await;
+    wrong.failed(2, ["APPID:PASSWORD"]);
+    run(folder.path(), &["simulate", "--account", &account], &[]).await.failed(2, ["APPID:EBID:PASSWORD"]);
 }
 
 #[tokio::test]
