@@ -161,8 +161,7 @@ impl<'a> Reply<'a> {
     /// As `parse`.
     #[cfg(feature = "scan")]
     pub fn scan(body: &'a [u8]) -> Result<Self, ReplyError> {
-        let body = walk::trim(body, Self::MAX_LEN)?;
-        Self::from_fields(scan::collect(body)?)
+        Self::from_fields(scan::collect(walk::trim(body, Self::MAX_LEN)?)?)
     }
 
     /// [`scan`](Self::scan) in place, without a copy on the stack.
