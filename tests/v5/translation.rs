@@ -159,6 +159,35 @@ async fn a_busy_and_a_throttled_carrier_have_the_codes_of_v2() {
     let throttled = proxy.look_up(&MSISDN).await;
     assert_eq!((throttled.code().as_str(), throttled.header("retry-after").is_some()), ("73", true));
     carrier.set_rules([Rule::any().code("19010").times(1)]);
+#[tokio::test]
+async fn figures_of_usage_are_fresh_by_the_platform_that_the_status_shows() {
+    let carrier = carrier(account()).await;
+    let names = vec!["userstatusrealsingle", "gprsusedinfosingle"];
+    let proxy = setup(&carrier).set("client.0.operations", names).start_clocked().await;
+    let usage = async |n: u32| {
+        let query = proxy.sign(&card_number(n)).with("ebid", EBID);
+        proxy.get_target(&format!("/v2/gprsusedinfosingle?{}", query.text()), "").await
+    };
+    for (n, state) in [(0, Some("00")), (1, Some("2")), (2, None)] {
+        if let Some(state) = state {
+            carrier.set_rules([Rule::any().status(state)]);
+            proxy.look_up(&card_number(n)).await;
+            carrier.set_rules([]);
+        }
+        assert_eq!(usage(n).await.cache(), "fwd=uri-miss; stored; detail=translated");
+    }
+    proxy.clock.advance(std::time::Duration::from_secs(120));
+    for (n, is_fresh) in [(0, true), (1, false), (2, false)] {
+        let response = usage(n).await;
+        assert_eq!(
+            response.cache().starts_with("hit; ttl=") && !response.cache().contains("ttl=-"),
+            is_fresh,
+            "{n}"
+        );
+    }
+    proxy.stop().await;
+}
+
     eventually("the end of the cool-down", async || {
         let response = proxy.look_up(&MSISDN).await;
         (response.code() == "0").then_some(())

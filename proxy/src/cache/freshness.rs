@@ -8,7 +8,7 @@ use std::time::Duration;
 use cmiot_signer::Card;
 
 use super::{Entry, Key};
-use crate::carrier::verdict::Class;
+use crate::carrier::verdict::{Class, Usage};
 use crate::clock::Time;
 use crate::lifetimes::{Lifetime, Lifetimes};
 use crate::operation::FreshnessRule;
@@ -49,7 +49,11 @@ impl FreshnessPolicy {
             (Class::Ok, FreshnessRule::Fixed(lifetime)) => lifetime,
             // Without jitter: the figures of a day change at that time.
             (Class::Ok, FreshnessRule::UntilNineAm(stale_if_error)) => {
-                let fresh = HumanDuration(until_nine_am(entry.answered_at));
+                let until_nine_am = until_nine_am(entry.answered_at);
+                let fresh = HumanDuration(match &entry.reply.translated {
+                    Some(translated) if translated.usage != Usage::Daily => until_nine_am.min(REAL_TIME),
+                    _ => until_nine_am,
+                });
                 return Some(Lifetime {
                     fresh,
                     stale_while_revalidate: HumanDuration::secs(0),
@@ -77,6 +81,9 @@ impl FreshnessPolicy {
         Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
     }
 }
+
+/// Time for which figures are fresh that the carrier counts until the call, or may count so.
+const REAL_TIME: Duration = Duration::from_secs(60);
 
 /// Time from a reply to the next 09:00 at UTC+8, when the carrier has the figures of the day before.
 fn until_nine_am(answered_at: Time) -> Duration {
@@ -127,7 +134,7 @@ mod tests {
     use crate::cache::intern::CarrierReply;
     use crate::cache::tests::{entry, key};
     use crate::carrier::dialect::stored_verdict;
-    use crate::carrier::verdict::Code;
+    use crate::carrier::verdict::{Code, Translated};
     use proptest::prelude::*;
 
     const LIFETIME: Lifetime = Lifetime {
@@ -221,6 +228,25 @@ mod tests {
             let answered_at = midnight.plus(Duration::from_secs(hours * 3_600));
             let lifetime = rules(10).lifetime(&used, &Entry { answered_at, ..reply("0") }).unwrap();
             assert_eq!(lifetime.fresh, HumanDuration::secs(left * 3_600), "answered at {hours}:00");
+        }
+    }
+
+    #[test]
+    fn figures_of_the_newer_platform_are_fresh_for_a_minute_and_unknown_ones_too() {
+        let operations = crate::operation::tests::all();
+        let used = Key { operation: operations.named("gprsusedinfosingle").unwrap(), ..key("1064800000001") };
+        let plain = reply("0");
+        for (usage, fresh) in [(Usage::Daily, 9 * 3_600), (Usage::RealTime, 60), (Usage::Unknown, 60)] {
+            let translated = Translated { usage, ..Translated::read("0").unwrap() };
+            let reply = CarrierReply { translated: Some(translated.into()), ..(*plain.reply).clone() };
+            // Midnight at UTC+8.
+            let entry =
+                Entry { reply: reply.into(), answered_at: Time::from_secs(1_768_406_400), ..plain.clone() };
+            assert_eq!(
+                rules(10).lifetime(&used, &entry).unwrap().fresh,
+                HumanDuration::secs(fresh),
+                "{usage:?}"
+            );
         }
     }
 

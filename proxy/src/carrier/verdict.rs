@@ -130,8 +130,22 @@ pub struct Translated {
     pub code: Code,
     /// Its card state.
     pub state: Option<InlineStr<16>>,
+    /// The counting of the card's usage, by its platform; not known after a restart.
+    pub usage: Usage,
     /// A note for the gateway: printable ASCII without quotes. None for a success.
     pub note: Option<Arc<str>>,
+}
+
+/// The time until which the carrier counts the usage of a card.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Usage {
+    /// The end of the day before.
+    Daily,
+    /// The call.
+    RealTime,
+    /// Not known.
+    #[default]
+    Unknown,
 }
 
 impl Translated {
@@ -151,7 +165,8 @@ impl Translated {
         };
         let plain = |byte: u8| (b' '..=b'~').contains(&byte) && !b"\"\\".contains(&byte);
         note.is_none_or(|note| note.bytes().all(plain)).then_some(())?;
-        Some(Self { code: Code::parse(code)?, state: None, note: note.map(Arc::from) })
+        let note = note.map(Arc::from);
+        Some(Self { code: Code::parse(code)?, state: None, usage: Usage::Unknown, note })
     }
 }
 

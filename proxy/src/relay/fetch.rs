@@ -7,10 +7,11 @@ use cmiot_signer::{Status, Transid};
 use super::{Query, Relay};
 use crate::cache::freshness::Freshness;
 use crate::cache::{Candidate, Entry, FillToken, Key, PurgeMode, Purged};
-use crate::carrier::verdict::Class;
+use crate::carrier::verdict::{Class, Translated};
 use crate::carrier::{Attempt, Call, CarrierResponse, NotSent};
 use crate::clock::Time;
 use crate::config::Config;
+use crate::operation::{FreshnessRule, USER_STATUS};
 use crate::refusal::Refusal;
 use crate::store::StoreError;
 use crate::store::cache::Selection;
@@ -129,9 +130,23 @@ impl Relay {
             let refusal = Refusal::TokenRefused(response.carrier_code());
             return FetchResult::Failed { call: Some(call), refusal };
         }
-        let entry = self.cache.entry(response);
+        let entry = self.cache.entry(self.with_usage(key, response));
         let stored = key.operation.is_lookup() && self.cache.insert(token, key, &entry);
         FetchResult::Response { call, entry, stored }
+    }
+
+    /// Adds the counting of the card's usage to figures that were translated, if the card's STATUS is in memory: it follows
+    /// from the card's platform.
+    fn with_usage(&self, key: &Key, response: CarrierResponse) -> CarrierResponse {
+        let Some(translated) = &response.translated else { return response };
+        if !matches!(key.operation.keep, FreshnessRule::UntilNineAm(_)) {
+            return response;
+        }
+        let status = Key::new(&key.group, USER_STATUS, &key.card);
+        let known = self.cache.get_in_memory(&status, self.clock.now());
+        let usage = known.and_then(|known| Some(known.entry.reply.translated.as_ref()?.usage));
+        let translated = Translated { usage: usage.unwrap_or_default(), ..(**translated).clone() };
+        CarrierResponse { translated: Some(Arc::new(translated)), ..response }
     }
 
     /// Refreshes an entry in demand while it is still fresh, if its share of the budget allows it now. The flight counts

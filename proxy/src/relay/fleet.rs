@@ -201,8 +201,7 @@ fn read(config: &Config, key: &Key, response: &SharedResponse) -> Option<Carrier
     // The accounts of a group are the same at all nodes; what the carrier wrote is in the audit of the other one.
     let account = config.accounts().find(|account| account.name == response.account);
     let is_translated = account.is_some_and(|account| account.dialect().is_translated());
-    let translated =
-        is_translated.then(|| Arc::new(Translated { code: verdict.code, state: None, note: None }));
+    let translated = is_translated.then(|| Translated::read(verdict.code.as_str()).map(Arc::new)).flatten();
     Some(CarrierResponse {
         body: response.body.clone(),
         received: response.body.clone(),

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::tables::{self, GatewayCode, ResultForm, TWINS};
 use crate::carrier::Call;
 use crate::carrier::dialect::{Read, TokenReply, v2};
-use crate::carrier::verdict::{Class, Code, NotAnEnvelope, Translated, Verdict};
+use crate::carrier::verdict::{Class, Code, NotAnEnvelope, Translated, Usage, Verdict};
 use crate::config::TokenAccess;
 use crate::inline_str::InlineStr;
 
@@ -224,17 +224,19 @@ fn ttl(value: Option<&Value>) -> Option<Duration> {
 impl Translated {
     /// A failure with the carrier's code, and its text if the code is not known.
     fn failure(code: Code, message: &str) -> Self {
-        Self { code, state: None, note: Some(note(&format!("carrier code {code}"), message)) }
+        let note = note(&format!("carrier code {code}"), message);
+        Self { code, state: None, usage: Usage::Unknown, note: Some(note) }
     }
 
     /// A card state that v2 does not have.
     fn state(code: Code, state: &str) -> Self {
         let shown = note(&format!("carrier {}", tables::CARD_STATE), state);
-        Self { code, state: Some(InlineStr::new(state)), note: Some(shown) }
+        Self { note: Some(shown), ..Self::success(code, Some(state)) }
     }
 
     fn success(code: Code, state: Option<&str>) -> Self {
-        Self { code, state: state.map(InlineStr::new), note: None }
+        let usage = state.and_then(tables::Platform::of).map(tables::Platform::usage).unwrap_or_default();
+        Self { code, state: state.map(InlineStr::new), usage, note: None }
     }
 }
 

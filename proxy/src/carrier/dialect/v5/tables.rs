@@ -5,7 +5,7 @@
 
 use cmiot_signer::{Card, CardKind};
 
-use crate::carrier::verdict::{Class, Code};
+use crate::carrier::verdict::{Class, Code, Usage};
 use crate::language::{Text, text};
 
 /// The path of a request for a token.
@@ -100,6 +100,14 @@ pub(super) enum Platform {
 }
 
 impl Platform {
+    /// When the usage of a card of this platform is counted: on the older one until the end of the day before.
+    pub(super) fn usage(self) -> Usage {
+        match self {
+            Self::Pb => Usage::Daily,
+            Self::Ct => Usage::RealTime,
+        }
+    }
+
     /// The platform whose alphabet has states of this length.
     pub(super) fn of(state: &str) -> Option<Self> {
         match state.len() {
