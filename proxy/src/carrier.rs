@@ -16,6 +16,7 @@ pub mod client;
 mod connect;
 pub mod dialect;
 mod episodes;
+mod fallback;
 pub mod fault;
 mod fleet;
 pub mod health;
@@ -80,11 +81,6 @@ impl Attempt {
     /// Whether the carrier refused the token of the call.
     fn is_token_refused(&self) -> bool {
         self.result.as_ref().is_ok_and(|response| response.verdict.class == Class::TokenRefused)
-    }
-
-    /// Whether the carrier said, in this dialect, that the account has no such card.
-    fn lacks_card(&self, dialect: Dialect) -> bool {
-        self.result.as_ref().is_ok_and(|response| dialect.lacks_card(&response.carrier_code()))
     }
 
     /// Whether the carrier refused or throttled the account: another account may be served.
@@ -227,53 +223,6 @@ impl Carrier {
         Ok(())
     }
 
-    /// Makes a call for a group. If its accounts are of two APIs, a lookup is made with the one that is called first, or with
-    /// the one that answered last (`known`: whether its reply was translated), and then with the other one if the first has
-    /// no such card. If neither has it, the first reply is returned.
-    ///
-    /// # Errors
-    /// As [`Self::call_accounts`].
-    pub async fn call(
-        &self,
-        group: &str,
-        call: Call<'_>,
-        urgency: &SharedUrgency,
-        known: Option<bool>,
-    ) -> Result<Attempt, NotSent> {
-        let Some(first) = self.first_of_two(group, call.operation, known) else {
-            return self.call_accounts(group, call, urgency, None, None).await;
-        };
-        let attempt = self.call_accounts(group, call, urgency, Some(first), None).await?;
-        if !call.operation.is_lookup() || !attempt.lacks_card(first) {
-            return Ok(attempt);
-        }
-        let second = if first == Dialect::V2 { Dialect::V5 } else { Dialect::V2 };
-        let other = self.call_accounts(group, call, urgency, Some(second), attempt.transid).await?;
-        Ok(if other.lacks_card(second) { attempt } else { other })
-    }
-
-    /// Whether the accounts of a group are of two APIs.
-    pub fn has_fallback(&self, group: &str) -> bool {
-        self.groups.load().get(group).is_some_and(|of| of.iter().any(|one| one.account.is_fallback))
-    }
-
-    /// The API that is called first, if a group has accounts of two that serve the operation.
-    fn first_of_two(&self, group: &str, operation: &Operation, known: Option<bool>) -> Option<Dialect> {
-        let groups = self.groups.load();
-        let serving = || {
-            groups.get(group).into_iter().flat_map(|of| of.iter()).filter(|one| one.account.serves(operation))
-        };
-        let of = |is_fallback: bool| {
-            let found = serving().find(|one| one.account.is_fallback == is_fallback);
-            found.map(|one| one.account.dialect())
-        };
-        let (first, second) = (of(false)?, of(true)?);
-        (first != second).then_some(match known {
-            Some(is_translated) if second.is_translated() == is_translated => second,
-            _ => first,
-        })
-    }
-
     /// Makes a call with the accounts of a group, or with those of one API. A lookup is retried if that helps and the carrier did not count the attempt: after a busy
     /// code, with another token or password, with another account of the group if one is throttled or refused, or if no response
     /// had started. Returns the last attempt.
@@ -308,10 +257,15 @@ impl Carrier {
             let previous = last.as_ref().map_or(previous, |attempt| attempt.transid);
             let (permit, attempt) = match self.authorize(permit, urgency).await {
                 Authorized::Call(permit, token) => {
+                    // The wait for a token may have been long.
+                    if let Err(not_sent) = self.may_send(call.operation) {
+                        permit.cancel();
+                        return last.ok_or(not_sent);
+                    }
                     let attempt = self.attempt(&permit, token.as_deref(), call, previous).await;
                     (permit, attempt)
                 }
-                Authorized::Refused(permit, attempt) => (permit, attempt),
+                Authorized::Refused(permit, attempt) => (permit, *attempt),
                 // Another account may have calls left.
                 Authorized::NotSent(account, reason) if retries.take_account(&account) => {
                     no_call = Some(reason);

@@ -7,7 +7,9 @@ use cmiot_simulator::{Answer, Config, Gate, Rule, Simulator};
 use tokio::task::JoinSet;
 
 use super::{APPID, PASSWORD, account, carrier, setup};
-use crate::support::{MSISDN, Proxy, Response, card_number, eventually, secrets, within, write_secret};
+use crate::support::{
+    MSISDN, Proxy, Response, card_number, eventually, run, secrets, within, write_config, write_secret,
+};
 
 /// Looks up these cards at once.
 fn start_lookups(proxy: &Proxy, cards: std::ops::Range<u32>) -> JoinSet<Response> {
@@ -277,4 +279,24 @@ async fn no_output_and_no_file_has_a_password_or_a_token() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_check_requests_a_token_with_the_password() {
+    let carrier = carrier(account().refuses_with_token()).await;
+    let check = async || {
+        let folder = tempfile::tempdir().unwrap();
+        write_config(&folder.path().join("c.toml"), &setup(&carrier).text());
+        run(folder.path(), &["check", "--config", "c.toml", "--live"], &[]).await
+    };
+    let accepted = check().await.success();
+    assert!(accepted.out.contains("accepts the account"), "{accepted:?}");
+    assert_eq!((carrier.v5().counts().fetches, carrier.v5().counts().queries), (1, 1));
+    carrier.v5().set_password(APPID, "another-one-still");
+    let refused = check().await.failed(1, []);
+    assert!(refused.out.contains("code 12022: the password is wrong"), "{refused:?}");
+    assert_eq!(carrier.v5().counts().queries, 1, "without a token nothing is looked up");
+    carrier.v5().set_password(APPID, PASSWORD);
+    carrier.set_rules([Rule::any().code("12021")]);
+    assert!(check().await.failed(1, []).out.contains("code 12021"));
 }

@@ -115,8 +115,17 @@ async fn an_unknown_code_yields_to_a_stale_entry_and_is_never_stored() {
         assert!(said.contains("carrier code 77777"), "{said}");
         assert!(response.header("retry-after").is_some());
     }
+    carrier.set_rules([Rule::any().code("10006")]);
+    assert_eq!(proxy.look_up(&card_number(8)).await.code(), "73");
     let log = proxy.log();
-    assert_eq!(log.lines().filter(|line| line.contains("not in the table of codes")).count(), 1, "{log}");
+    assert!(log.contains("code=10006"), "{log}");
+    assert_eq!(
+        log.lines()
+            .filter(|line| line.contains("not in the table of codes") && line.contains("77777"))
+            .count(),
+        1,
+        "{log}"
+    );
 }
 
 #[tokio::test]
@@ -151,15 +160,6 @@ async fn each_operation_of_v2_is_served_by_its_twin() {
 }
 
 #[tokio::test]
-async fn a_busy_and_a_throttled_carrier_have_the_codes_of_v2() {
-    let carrier = carrier(account()).await;
-    let proxy =
-        setup(&carrier).set("breaker.cool_down", "1ms").set("breaker.max_cool_down", "1ms").start().await;
-    carrier.set_rules([Rule::any().code("13000").times(1)]);
-    let throttled = proxy.look_up(&MSISDN).await;
-    assert_eq!((throttled.code().as_str(), throttled.header("retry-after").is_some()), ("73", true));
-    carrier.set_rules([Rule::any().code("19010").times(1)]);
-#[tokio::test]
 async fn figures_of_usage_are_fresh_by_the_platform_that_the_status_shows() {
     let carrier = carrier(account()).await;
     let names = vec!["userstatusrealsingle", "gprsusedinfosingle"];
@@ -188,6 +188,15 @@ async fn figures_of_usage_are_fresh_by_the_platform_that_the_status_shows() {
     proxy.stop().await;
 }
 
+#[tokio::test]
+async fn a_busy_and_a_throttled_carrier_have_the_codes_of_v2() {
+    let carrier = carrier(account()).await;
+    let proxy =
+        setup(&carrier).set("breaker.cool_down", "1ms").set("breaker.max_cool_down", "1ms").start().await;
+    carrier.set_rules([Rule::any().code("13000").times(1)]);
+    let throttled = proxy.look_up(&MSISDN).await;
+    assert_eq!((throttled.code().as_str(), throttled.header("retry-after").is_some()), ("73", true));
+    carrier.set_rules([Rule::any().code("19010").times(1)]);
     eventually("the end of the cool-down", async || {
         let response = proxy.look_up(&MSISDN).await;
         (response.code() == "0").then_some(())

@@ -9,6 +9,7 @@ use super::client::Response;
 use super::dialect::{self, Authorization, Dialect, Read, WireCall};
 use super::fault::Fault;
 use super::token::Token;
+use super::verdict::Class;
 use super::{Attempt, Call, Carrier, CarrierResponse};
 use crate::clock::Time;
 use crate::config::Account;
@@ -107,16 +108,20 @@ impl Carrier {
         received.unwrap_or(Err(Fault::Shutdown))
     }
 
-    /// Logs a code that the table of the dialect does not have, once.
+    /// Logs a code of unknown meaning, once.
     pub(super) fn note_code(&self, account: &Account, operation: &'static str, read: &Read) {
         /// A carrier that writes any text as a code must not fill memory.
         const MOST: usize = 256;
-        let Some(translated) = read.translated.as_ref().filter(|_| !read.is_known) else { return };
+        let Some(translated) = read.translated.as_ref().filter(|_| read.verdict.class == Class::Unknown)
+        else {
+            return;
+        };
         let mut known = self.unknown_codes();
         if known.len() < MOST && known.insert(translated.code) {
             tracing::warn!(
                 account = %account.name, operation, code = %translated.code,
-                "the carrier's code is not in the table of codes: it is not relayed, not stored, and yields to a stale entry"
+                "a code of the carrier is not in the table of codes, or says that base_url has no such path: the reply is not \
+                 stored, and yields to a stale entry; docs/carrier-side.md has the table"
             );
         }
     }

@@ -32,7 +32,7 @@ pub(super) enum Authorized {
     /// The permit of the call, and its token if its API has tokens.
     Call(CallPermit, Option<Arc<Token>>),
     /// No token: the result of the call is that of the request for one.
-    Refused(CallPermit, Attempt),
+    Refused(CallPermit, Box<Attempt>),
     /// After the request for a token, this account may send no call.
     NotSent(Arc<str>, NotSent),
 }
@@ -68,7 +68,7 @@ impl Carrier {
             };
             let account = Arc::clone(&permit.account().name);
             let attempt = Attempt { account, transid: None, latency: Duration::ZERO, result };
-            return Authorized::Refused(permit, attempt);
+            return Authorized::Refused(permit, Box::new(attempt));
         }
         match self.request_token(&state, password, &mut failure, urgency).await {
             Ok(token) => {
@@ -79,7 +79,7 @@ impl Carrier {
                     Err(not_sent) => Authorized::NotSent(Arc::clone(&state.account.name), not_sent),
                 }
             }
-            Err(attempt) => Authorized::Refused(permit, attempt),
+            Err(attempt) => Authorized::Refused(permit, Box::new(attempt)),
         }
     }
 

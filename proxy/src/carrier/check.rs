@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::account::AccountState;
 use super::dialect::Authorization;
-use super::verdict::Code;
+use super::verdict::{Class, Code};
 use super::{Attempt, Call, Carrier, NotSent, dialect};
 use crate::language::{Text, text};
 use crate::urgency::{SharedUrgency, Urgency};
@@ -84,7 +84,8 @@ impl Carrier {
 pub fn judge(attempt: &Attempt) -> (bool, Text) {
     match &attempt.result {
         Ok(response) => {
-            let accepted = !response.verdict.class.refuses_account();
+            let class = response.verdict.class;
+            let accepted = !class.refuses_account() && class != Class::TokenRefused;
             (accepted, meaning(accepted, &response.carrier_code()))
         }
         Err(fault) => (false, text!("{fault}", "调用失败：{fault}")),

@@ -54,8 +54,6 @@ pub(super) struct Read {
     pub(super) verdict: Verdict,
     /// The carrier's code and card state, where the body is not its own.
     pub(super) translated: Option<Arc<Translated>>,
-    /// Whether the dialect's table has the carrier's code.
-    pub(super) is_known: bool,
 }
 
 /// The reply to a request for a token.
@@ -137,7 +135,7 @@ pub(super) fn read_reply(account: &Account, call: Call<'_>, body: &[u8]) -> Resu
     match &account.api {
         Api::V2(_) => {
             let verdict = v2::read_reply(body, call.operation.verdict)?;
-            Ok(Read { body: None, verdict, translated: None, is_known: true })
+            Ok(Read { body: None, verdict, translated: None })
         }
         Api::V5(access) => v5::read_reply(body, call, access),
     }

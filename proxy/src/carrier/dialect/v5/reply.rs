@@ -86,7 +86,6 @@ pub(super) fn read(body: &[u8], call: Call<'_>, access: &TokenAccess) -> Result<
             body: Some(failure(gateway.as_str(), text)),
             verdict: Verdict { code: gateway, class: meaning.class, status: None },
             translated: Some(Arc::new(Translated::failure(code, &said))),
-            is_known,
         });
     }
     let form = TWINS.iter().find(|twin| twin.operation == operation.name).map(|twin| &twin.result);
@@ -119,7 +118,6 @@ pub(super) fn read(body: &[u8], call: Call<'_>, access: &TokenAccess) -> Result<
         verdict: v2::read_reply(&body, operation.verdict)?,
         body: Some(body),
         translated: Some(Arc::new(Translated::success(code, state.as_deref()))),
-        is_known,
     })
 }
 
@@ -130,7 +128,6 @@ fn untranslatable(code: Code, state: &str) -> Read {
         body: Some(failure(gateway.as_str(), tables::text_of(gateway.as_str()))),
         verdict: Verdict { code: gateway, class: Class::NotFound, status: None },
         translated: Some(Arc::new(Translated::state(code, state))),
-        is_known: true,
     }
 }
 
@@ -198,7 +195,6 @@ pub(super) fn read_token(body: &[u8]) -> Result<TokenReply, NotAnEnvelope> {
             body: Some(failure(gateway.as_str(), tables::text_of(gateway.as_str()))),
             verdict: Verdict { code: gateway, class, status: None },
             translated: Some(Arc::new(Translated::failure(envelope.code, ""))),
-            is_known: known.is_some(),
         }));
     }
     let token = match result.get("token") {

@@ -223,6 +223,10 @@ pub(super) fn text_of(code: &str) -> &'static str {
 pub(super) fn refusal_hint(code: &Code) -> Option<Text> {
     Some(match code.as_str() {
         "12004" => text!("the carrier does not know the appid", "运营商不认识该应用编码（appid）"),
+        "12021" => text!(
+            "the carrier refuses a token that it has just issued: another program may use this appid",
+            "运营商拒绝刚刚发放的 token：可能有其他程序使用该应用编码（appid）"
+        ),
         "12022" => text!("the password is wrong", "密码错误"),
         _ => return None,
     })

@@ -132,7 +132,6 @@ fn each_code_has_its_class_and_the_code_of_v2() {
             assert_eq!((read.verdict.code.as_str(), read.verdict.class), (gateway, class), "{code}");
             // A stored row and another node read it in the form of v2.
             assert!(v2::read_reply(read.body.as_ref().unwrap(), "STATUS").is_ok());
-            assert_eq!(read.is_known, !["12047", "77777"].contains(&code));
         }
     }
     let unknown = msisdn(USER_STATUS, r#"{"status":"77777","message":"忙\" 1","result":[]}"#);
