@@ -8,7 +8,7 @@ use cmiot_proxy::app::{App, open_store};
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::{Config, ConfigFile};
 use cmiot_signer::{AppId, Card, Ebid, Password, Sequence, Signer, Stamp};
-use cmiot_simulator::{Account, Simulator};
+use cmiot_simulator::{Account, Simulator, v5};
 use tempfile::TempDir;
 
 use crate::cli::http_client::{Address, HttpClient, Reply};
@@ -31,6 +31,13 @@ name = "fleet"
 appid = "100001"
 ebid = "0001000000009"
 password = "demo-carrier-password"
+[[account]]
+name = "newer"
+group = "fleet"
+api = "v5"
+appid = "200001"
+password = "demo-newer-password"
+fallback = "not-found"
 [[client]]
 group = "fleet"
 appid = "GW0001"
@@ -58,8 +65,13 @@ pub(super) struct Environment {
 impl Environment {
     /// Starts carrier and proxy for the tour.
     pub(super) async fn for_tour() -> anyhow::Result<Self> {
-        let account = Account::new("100001", GATEWAY.ebid, "demo-carrier-password");
-        Self::start(TOUR, cmiot_simulator::Config::new([account]), Clock::system()).await
+        let older = Account::new("100001", GATEWAY.ebid, "demo-carrier-password");
+        let newer = v5::Account::new("200001", "demo-newer-password");
+        let carrier = cmiot_simulator::Config {
+            v5_accounts: vec![newer],
+            ..cmiot_simulator::Config::new([older])
+        };
+        Self::start(TOUR, carrier, Clock::system()).await
     }
 
     /// Starts a carrier, and a proxy with these tables in its configuration.

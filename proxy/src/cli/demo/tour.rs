@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use cmiot_signer::{Card, CardKind, Reply as Envelope};
+use cmiot_simulator::{Operation, Rule, v5};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 use tokio::task::JoinSet;
@@ -35,6 +36,7 @@ pub(super) async fn run(environment: &Environment) -> anyhow::Result<bool> {
     tour.one("imsi", &Card::parse(CardKind::Imsi, IMSI.1)?, "0", "fwd=uri-miss; stored").await?;
     tour.one(&said!("the first card again", "再查第一张卡"), &msisdn, "0", "hit").await?;
     tour.many(&Card::parse(CardKind::Msisdn, "14765004177")?).await?;
+    tour.newer_platform(&Card::parse(CardKind::Msisdn, "14765004178")?).await?;
     tour.wrong_token(&msisdn).await?;
     tour.replay(&msisdn).await?;
     tour.outage(&msisdn).await?;
@@ -43,10 +45,10 @@ pub(super) async fn run(environment: &Environment) -> anyhow::Result<bool> {
     say!("\nThe audit, committed before each answer left:\n", "\n审计，在每个响应发出之前提交：\n");
     let (audit, made) = audit(environment)?;
     out!("{audit}");
-    let received = environment.carrier.count();
+    let (received, tokens) = (received(environment), environment.carrier.v5().counts().fetches);
     say!(
-        "\n{made} carrier calls: {received} were received, {lost} found no carrier.",
-        "\n{made} 次运营商调用：{received} 次被收到，{lost} 次没有找到运营商。",
+        "\n{made} carrier calls: {received} were received, {lost} found no carrier. Requests for a token of API v5: {tokens}.",
+        "\n{made} 次运营商调用：{received} 次被收到，{lost} 次没有找到运营商。获取 v5 接口 token 的请求：{tokens} 次。",
         lost = made.saturating_sub(received)
     );
     Ok(tour.went_well)
@@ -111,6 +113,17 @@ impl<'a> Tour<'a> {
         )
     }
 
+    /// A card that only API v5 knows: a call of v2, a request for a token, and a call of v5.
+    async fn newer_platform(&mut self, card: &Card) -> anyhow::Result<()> {
+        self.environment.carrier.set_rules([
+            Rule::card(card.as_str()).operation(Operation::Status).code("12"),
+            Rule::card(card.as_str()).operation(Operation::V5(v5::Operation::SimStatus)).status("2"),
+        ]);
+        self.one(&said!("a card of the newer platform", "新平台的卡"), card, "0", "detail=translated").await?;
+        self.environment.carrier.set_rules([]);
+        Ok(())
+    }
+
     async fn wrong_token(&mut self, card: &Card) -> anyhow::Result<()> {
         let url = self.sign(card)?;
         let (before, after) = url.split_once("token=").context("a URL without a token")?;
@@ -147,7 +160,7 @@ impl<'a> Tour<'a> {
     }
 
     fn show(&mut self, what: &str, reply: &Reply, as_expected: bool) -> anyhow::Result<()> {
-        let calls = self.environment.carrier.count();
+        let calls = received(self.environment);
         let envelope = Envelope::parse(&reply.body).context("the proxy's answer")?;
         let status = envelope
             .status()
@@ -167,6 +180,11 @@ impl<'a> Tour<'a> {
         self.went_well &= as_expected;
         Ok(())
     }
+}
+
+/// The calls about cards that the carrier has received.
+fn received(environment: &Environment) -> u64 {
+    environment.carrier.count().saturating_sub(environment.carrier.v5().counts().fetches)
 }
 
 fn code_of(reply: &Reply) -> anyhow::Result<String> {
