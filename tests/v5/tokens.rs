@@ -106,7 +106,11 @@ async fn a_token_that_ends_early_is_replaced_and_counted_and_then_an_alarm() {
 async fn a_carrier_that_returns_the_refused_token_is_asked_for_another_one_only_if_configured() {
     for (refresh, answered) in [("keep", false), ("force", true)] {
         let carrier = carrier(account().returns_dead_tokens()).await;
-        let proxy = setup(&carrier).set("account.0.token_refresh", refresh).start().await;
+        let proxy = setup(&carrier)
+            .set("account.0.token_refresh", refresh)
+            .set("account.0.max_concurrent_calls", 1)
+            .start()
+            .await;
         proxy.look_up(&card_number(0)).await.assert_normal();
         carrier.v5().end_tokens(APPID);
         let response = proxy.look_up(&card_number(1)).await;
@@ -118,6 +122,7 @@ async fn a_carrier_that_returns_the_refused_token_is_asked_for_another_one_only_
             assert_eq!(carrier.v5().counts().fetches, 2);
         }
         assert_eq!(carrier.v5().counts().queries, 3);
+        assert_eq!(carrier.max_in_flight(), 1);
     }
 }
 

@@ -61,7 +61,8 @@ pub struct CallPermit {
     operation: &'static Operation,
     /// Index into the account's passwords.
     password: usize,
-    budget: Permit,
+    /// None only while a call waits for its next one.
+    budget: Option<Permit>,
 }
 
 /// Consequence of a call's result for the next one.
@@ -151,7 +152,7 @@ impl AccountState {
         let budget = self.take_budget(urgency).await?;
         self.health().start_call(operation.name, self.clock.monotonic())?;
         let password = self.passwords().used;
-        Ok(CallPermit { state: Arc::clone(self), operation, password, budget })
+        Ok(CallPermit { state: Arc::clone(self), operation, password, budget: Some(budget) })
     }
 
     /// Waits for the budget alone: the breakers do not count the call. A refusal is a line of the log unless refreshing ahead
@@ -308,6 +309,11 @@ impl CallPermit {
         self.password
     }
 
+    /// Its call of the budget.
+    pub(super) fn budget(&mut self) -> &mut Option<Permit> {
+        &mut self.budget
+    }
+
     /// Exchanges the permit, whose call of the budget is used up, for that of another call. The breakers go on waiting for
     /// one result.
     ///
@@ -318,7 +324,7 @@ impl CallPermit {
         // It may be the only one.
         drop(budget);
         match state.take_budget(urgency).await {
-            Ok(budget) => Ok(Self { state, operation, password, budget }),
+            Ok(budget) => Ok(Self { state, operation, password, budget: Some(budget) }),
             Err(not_sent) => {
                 state.health().release(operation.name);
                 Err(not_sent)
@@ -362,7 +368,7 @@ impl CallPermit {
             tokio::time::sleep(pause).await;
         }
         match state.take_budget(urgency).await {
-            Ok(budget) => Some(Self { state, operation, password, budget }),
+            Ok(budget) => Some(Self { state, operation, password, budget: Some(budget) }),
             Err(_) => {
                 // Neither the fault of a connection nor a busy code raises an alarm.
                 let _ = state.record(operation.name, result);

@@ -11,6 +11,7 @@ use cmiot_signer::Transid;
 use zeroize::Zeroizing;
 
 use super::account::{AccountState, CallPermit};
+use super::budget::Permit;
 use super::charset::ContentType;
 use super::client::Response;
 use super::dialect::{self, TokenReply};
@@ -39,7 +40,7 @@ pub(super) enum Authorized {
 
 impl Carrier {
     /// Authorizes a call: with the account's token if its API has tokens, which is requested if there is none.
-    pub(super) async fn authorize(&self, permit: CallPermit, urgency: &SharedUrgency) -> Authorized {
+    pub(super) async fn authorize(&self, mut permit: CallPermit, urgency: &SharedUrgency) -> Authorized {
         if !permit.account().dialect().needs_token() {
             return Authorized::Call(permit, None);
         }
@@ -70,7 +71,7 @@ impl Carrier {
             let attempt = Attempt { account, transid: None, latency: Duration::ZERO, result };
             return Authorized::Refused(permit, Box::new(attempt));
         }
-        match self.request_token(&state, password, &mut failure, urgency).await {
+        match self.request_token(&state, password, &mut failure, permit.budget(), urgency).await {
             Ok(token) => {
                 drop(failure);
                 // The request has used the call of the permit.
@@ -95,13 +96,14 @@ impl Carrier {
         }
     }
 
-    /// Requests a token with the password of this index, while the caller holds the lock. One call of the budget is the
-    /// caller's; a second request takes another one.
+    /// Requests a token with the password of this index, while the caller holds the lock. The first request uses the call of
+    /// the budget that the caller has; a second one exchanges it for another, since it may be the only one at once.
     async fn request_token(
         &self,
         state: &AccountState,
         password: usize,
         failure: &mut Option<Failure>,
+        budget: &mut Option<Permit>,
         urgency: &SharedUrgency,
     ) -> Result<Arc<Token>, Attempt> {
         let refused =
@@ -110,9 +112,12 @@ impl Carrier {
         if let (Ok((text, ..)), Some(refused), Api::V5(access)) = (&issued, &refused, &state.account.api)
             && **text == *refused.text
             && access.refresh == TokenRefresh::Force
-            && let Ok(_permit) = state.take_budget(urgency).await
         {
-            issued = self.ask_for_token(state, password, true).await;
+            *budget = None;
+            *budget = state.take_budget(urgency).await.ok();
+            if budget.is_some() {
+                issued = self.ask_for_token(state, password, true).await;
+            }
         }
         let now = self.clock.monotonic();
         match issued {
@@ -209,10 +214,11 @@ impl Carrier {
         &self,
         state: &AccountState,
         password: usize,
+        budget: &mut Option<Permit>,
         urgency: &SharedUrgency,
     ) -> Result<Arc<Token>, Attempt> {
         let mut failure = state.tokens().request.lock().await;
-        self.request_token(state, password, &mut failure, urgency).await
+        self.request_token(state, password, &mut failure, budget, urgency).await
     }
 
     /// The accounts whose token is to be renewed now. [`Self::renew_token`] must follow for each.
@@ -229,13 +235,14 @@ impl Carrier {
     /// Renews the token of an account; the present one stays in use until then, and after a failure.
     pub async fn renew_token(&self, state: Arc<AccountState>) {
         let urgency = SharedUrgency::new(Urgency::Refresh);
-        if let Ok(_permit) = state.take_budget(&urgency).await {
+        if let Ok(permit) = state.take_budget(&urgency).await {
+            let mut budget = Some(permit);
             let mut failure = state.tokens().request.lock().await;
             let (now, password) = (self.clock.monotonic(), state.password_in_use() - 1);
             let waits = failure.as_ref().is_some_and(|failed| failed.prevents(password, now));
             if !waits && state.tokens().is_due(now) && !self.stopping.is_cancelled() {
                 // A failure has its log line, and the next tick tries again after the cool-down.
-                let _ = self.request_token(&state, password, &mut failure, &urgency).await;
+                let _ = self.request_token(&state, password, &mut failure, &mut budget, &urgency).await;
             }
         }
         state.tokens().is_renewing.store(false, Ordering::Relaxed);

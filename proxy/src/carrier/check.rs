@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::account::AccountState;
+use super::budget::Permit;
 use super::dialect::Authorization;
 use super::verdict::{Class, Code};
 use super::{Attempt, Call, Carrier, NotSent, dialect};
@@ -47,10 +48,12 @@ impl Carrier {
                 };
                 let result = match result {
                     // Until the call has ended, it counts among those in flight.
-                    Ok(_permit) => {
-                        let attempt = self.check_password(state, index, call, &urgency).await;
-                        self.end_shared_rests(state, call.operation.name, &attempt);
-                        Ok(attempt)
+                    Ok(permit) => {
+                        let checked = self.check_password(state, index, call, Some(permit), &urgency).await;
+                        if let Ok(attempt) = &checked {
+                            self.end_shared_rests(state, call.operation.name, attempt);
+                        }
+                        checked
                     }
                     Err(not_sent) => Err(not_sent),
                 };
@@ -60,22 +63,31 @@ impl Carrier {
         checks
     }
 
-    /// One call with one password: signed with it, or with a token that is requested with it.
+    /// One call with one password: signed with it, or with a token that is requested with it. `budget` is one call.
+    ///
+    /// # Errors
+    /// [`NotSent`]: the budget has no call after the request for a token.
     async fn check_password(
         &self,
         state: &AccountState,
         index: usize,
         call: Call<'_>,
+        mut budget: Option<Permit>,
         urgency: &SharedUrgency,
-    ) -> Attempt {
+    ) -> Result<Attempt, NotSent> {
         let account = &state.account;
         if !account.dialect().needs_token() {
             let authorization = Authorization::Password(&account.passwords[index]);
-            return self.attempt_with(account, authorization, call, None).await;
+            return Ok(self.attempt_with(account, authorization, call, None).await);
         }
-        match self.token_of_password(state, index, urgency).await {
-            Ok(token) => self.attempt_with(account, Authorization::Token(token.text()), call, None).await,
-            Err(attempt) => attempt,
+        match self.token_of_password(state, index, &mut budget, urgency).await {
+            Ok(token) => {
+                // The request for the token has used the call of the budget, which may be the only one at once.
+                drop(budget);
+                let _permit = state.take_budget(urgency).await?;
+                Ok(self.attempt_with(account, Authorization::Token(token.text()), call, None).await)
+            }
+            Err(attempt) => Ok(attempt),
         }
     }
 }
