@@ -10,6 +10,7 @@
 #
 # CMIOT_SIGNER_PREBUILT is the folder of a release's unpacked archive for the chip: its library is linked, and cargo is
 # not used. CMIOT_SIGNER_CARGO_ARGS is put between `cargo` and its command: "+nightly -Zbuild-std=core" builds core, too.
+# CMIOT_SIGNER_FEATURES are features of the library: "v5" adds the functions cmiot_v5_*.
 #
 # A second include() does nothing. Link with -Wl,--gc-sections, so that unused functions are removed.
 
@@ -49,7 +50,7 @@ separate_arguments(cmiot_signer_cargo UNIX_COMMAND "${CMIOT_SIGNER_CARGO_ARGS}")
 add_custom_target(cmiot_signer_build
     COMMAND "${CMAKE_COMMAND}" -E env --unset=RUSTFLAGS
         cargo ${cmiot_signer_cargo} rustc --quiet --package cmiot-signer-capi --lib --crate-type staticlib
-            --profile chip --target "${CMIOT_SIGNER_TARGET}" --target-dir "${CMIOT_SIGNER_BUILD}"
+            --profile chip --features "${CMIOT_SIGNER_FEATURES}" --target "${CMIOT_SIGNER_TARGET}" --target-dir "${CMIOT_SIGNER_BUILD}"
     WORKING_DIRECTORY "${CMIOT_SIGNER_CAPI}"
     BYPRODUCTS "${CMIOT_SIGNER_LIBRARY}"
     VERBATIM)

@@ -14,7 +14,7 @@
 //! | `reply` | reading the carrier's reply |
 //! | `http` | a lookup over a modem or socket: the request as a whole, the response in pieces |
 //! | `date` | setting a clock from a `Date` header |
-//! | `v5` | requests and replies of the carrier's API v5 |
+//! | `v5` | requests and replies of the carrier's API v5, with feature `v5` |
 //! | `memory` | C pointers as slices: most of the `unsafe` code |
 #![no_std]
 // On a host, the static library takes panicking and unwinding from the standard library, which it otherwise does not use.
@@ -29,6 +29,7 @@ mod lease;
 mod memory;
 mod reply;
 mod sign;
+#[cfg(feature = "v5")]
 mod v5;
 
 pub use account::{CmiotAccount, CmiotCompress, cmiot_account_compress, cmiot_account_init};
@@ -47,6 +48,7 @@ pub use reply::{
 pub use sign::{
     CMIOT_ICCID, CMIOT_IMSI, CMIOT_MSISDN, CMIOT_QUERY_SIZE, CmiotCard, cmiot_sequence_next, cmiot_sign,
 };
+#[cfg(feature = "v5")]
 pub use v5::{
     CMIOT_V5_BODY, CMIOT_V5_CT, CMIOT_V5_QUERY, CMIOT_V5_TOKEN_SIZE, cmiot_v5_field, cmiot_v5_query,
     cmiot_v5_status, cmiot_v5_status_as_v2, cmiot_v5_token, cmiot_v5_token_request,

@@ -103,6 +103,7 @@ fn library(target: Option<&str>) -> PathBuf {
     let mut build = Command::new(cargo);
     // `rustc --crate-type`: with an rlib as well, cargo does no link-time optimisation, and then some panics stay.
     build.args(["rustc", "--quiet", "--package", "cmiot-signer-capi", "--lib", "--crate-type", "staticlib"]);
+    build.args(["--features", "v5"]);
     // A separate folder: otherwise this build and the workspace's would invalidate each other.
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("capi");
     build.arg("--target-dir").arg(&folder).env_remove("RUSTFLAGS");

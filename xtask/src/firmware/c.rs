@@ -12,13 +12,13 @@ use super::measured;
 /// The beginning of the figures' names.
 pub(super) const PREFIX: &str = "C: ";
 
-/// Each workload: its macro and its name.
-const WORKLOADS: &[(&str, &str)] = &[
-    ("JOB_SIGN", "init + sign + query"),
-    ("JOB_SCAN", "scan"),
-    ("JOB_HTTP", "init + sign + http"),
-    ("JOB_LEASE", "lease"),
-    ("JOB_V5", "v5"),
+/// Each workload: its macro, its name, and the features of its library.
+const WORKLOADS: &[(&str, &str, &str)] = &[
+    ("JOB_SIGN", "init + sign + query", ""),
+    ("JOB_SCAN", "scan", ""),
+    ("JOB_HTTP", "init + sign + http", ""),
+    ("JOB_LEASE", "lease", ""),
+    ("JOB_V5", "v5", "v5"),
 ];
 
 /// Measures every workload on a chip.
@@ -26,9 +26,10 @@ const WORKLOADS: &[(&str, &str)] = &[
 /// # Errors
 /// When the library or an image does not build, or a workload fails.
 pub(super) fn measure(chip: &Chip, figures: &mut Vec<Figure>) -> Result<()> {
-    let library = chip.c_library(&target_dir().join("capi"))?;
-    let none = size(&image(chip, &library, "JOB_NONE")?)?;
-    for (job, name) in WORKLOADS {
+    let folder = target_dir().join("capi");
+    let none = size(&image(chip, &chip.c_library(&folder, "")?, "JOB_NONE")?)?;
+    for (job, name, features) in WORKLOADS {
+        let library = chip.c_library(&folder, features)?;
         let image = image(chip, &library, job)?;
         let flash = size(&image)?.flash.checked_sub(none.flash).context("the job made the image smaller")?;
         let [stack, instructions] = measured(&chip.run_file(&image, &["-icount", "shift=0"])?, "sign")?;

@@ -121,12 +121,14 @@ impl Chip {
             .within("signer/capi")
     }
 
-    /// The C library as `docs/firmware.md` says to build it, in a folder of build output.
+    /// The C library as `docs/firmware.md` says to build it, with these features more than its defaults (such as `v5`), in a
+    /// folder of build output.
     ///
     /// # Errors
     /// When it does not build.
-    pub(crate) fn c_library(&self, folder: &Path) -> Result<PathBuf> {
+    pub(crate) fn c_library(&self, folder: &Path, features: &str) -> Result<PathBuf> {
         Run::cargo("rustc --quiet --locked --package cmiot-signer-capi --lib --crate-type staticlib")
+            .args(["--features", features])
             .args(["--profile", "chip", "--target", self.target])
             .args([Path::new("--target-dir"), folder])
             .without_env("RUSTFLAGS")

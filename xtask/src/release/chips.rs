@@ -28,7 +28,7 @@ fn write_archive(chip: &Chip, out: &Path) -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     let stem = format!("cmiot-signer-{version}-{}", chip.target);
     let archive = out.join(format!("{stem}.tar.gz"));
-    let library = chip.c_library(&target().join("chips"))?;
+    let library = chip.c_library(&target().join("chips"), "")?;
     let filled = |path: &str| -> Result<Vec<u8>> {
         let text = String::from_utf8(read(path)?)?;
         Ok(text.replace("@VERSION@", version).replace("@TARGET@", chip.target).into_bytes())

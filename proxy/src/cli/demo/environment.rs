@@ -67,10 +67,8 @@ impl Environment {
     pub(super) async fn for_tour() -> anyhow::Result<Self> {
         let older = Account::new("100001", GATEWAY.ebid, "demo-carrier-password");
         let newer = v5::Account::new("200001", "demo-newer-password");
-        let carrier = cmiot_simulator::Config {
-            v5_accounts: vec![newer],
-            ..cmiot_simulator::Config::new([older])
-        };
+        let carrier =
+            cmiot_simulator::Config { v5_accounts: vec![newer], ..cmiot_simulator::Config::new([older]) };
         Self::start(TOUR, carrier, Clock::system()).await
     }
 

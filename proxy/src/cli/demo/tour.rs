@@ -119,7 +119,8 @@ impl<'a> Tour<'a> {
             Rule::card(card.as_str()).operation(Operation::Status).code("12"),
             Rule::card(card.as_str()).operation(Operation::V5(v5::Operation::SimStatus)).status("2"),
         ]);
-        self.one(&said!("a card of the newer platform", "新平台的卡"), card, "0", "detail=translated").await?;
+        self.one(&said!("a card of the newer platform", "新平台的卡"), card, "0", "detail=translated")
+            .await?;
         self.environment.carrier.set_rules([]);
         Ok(())
     }
