@@ -87,6 +87,7 @@ fn fill(store: &Path, cards: u64) -> Result<()> {
             answered_at: clock.now(),
             body: Bytes::from_static(BODY.as_bytes()),
             charset: None,
+            carrier: None,
             stale: false,
         };
         file.save(row, Time::from_micros(i64::MAX));

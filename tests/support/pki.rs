@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use cmiot_proxy::clock::Clock;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -45,7 +46,8 @@ impl Pki {
 
     /// A self-signed certificate that expires after this time, and its key, in PEM.
     pub(crate) fn expiring(name: &str, after: Duration) -> (String, String) {
-        Self::self_signed(name, |params| params.not_after = (SystemTime::now() + after).into())
+        let now = Duration::from_secs(Clock::system().now().as_secs());
+        Self::self_signed(name, |params| params.not_after = (SystemTime::UNIX_EPOCH + now + after).into())
     }
 
     fn self_signed(name: &str, change: impl FnOnce(&mut CertificateParams)) -> (String, String) {
