@@ -215,7 +215,7 @@ fn call(at: Time) -> CallRow {
         at,
         transid: Some("1000012026011511593300000001".into()),
         previous: None,
-        card: Card::parse(CardKind::Msisdn, "14765004176").expect("a card"),
+        card: Some(Card::parse(CardKind::Msisdn, "14765004176").expect("a card")),
         account: "fleet-1".into(),
         operation: "userstatusrealsingle",
         code: Some("0".into()),
