@@ -1,6 +1,7 @@
 //! Accounts of API v5 behind gateways that speak v2.
 
 mod fallback;
+mod stop_reason;
 mod tokens;
 mod translation;
 

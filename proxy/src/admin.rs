@@ -6,6 +6,7 @@
 //! - `POST /audit/query`: `audit.rs`.
 //! - `POST /accounts/check`: `accounts.rs`.
 //! - `POST /config/reload`: `config.rs`.
+//! - `POST /cards/stop-reason`: `stop_reason.rs`.
 //! - `GET /`, and every path below `/page`: the operators' page, `page.rs`.
 //!
 //! `/live` and `/ready` are open, for supervisors and load balancers. Every other path requires a role (`auth.rs`), whether
@@ -23,6 +24,7 @@ mod health;
 mod page;
 mod peers;
 mod response;
+mod stop_reason;
 
 pub use accounts::CHECK_CARD;
 pub use config::{ReloadRequest, Reloads};
@@ -155,6 +157,7 @@ impl Admin {
             (&Method::POST, "/cache/fetch") => cache::fetch(self, request, who).await,
             (&Method::POST, "/audit/query") => audit::respond(self, request).await,
             (&Method::POST, "/accounts/check") => accounts::check(self, request, who).await,
+            (&Method::POST, "/cards/stop-reason") => stop_reason::respond(self, request, who).await,
             (&Method::POST, "/config/reload") => config::reload(self, who).await,
             (_, "/live" | "/ready" | "/metrics" | "/peers" | "/cache/stats") => {
                 response::method_not_allowed("GET, HEAD")
@@ -162,7 +165,7 @@ impl Admin {
             (
                 _,
                 "/cache/show" | "/cache/purge" | "/cache/fetch" | "/audit/query" | "/accounts/check"
-                | "/config/reload",
+                | "/cards/stop-reason" | "/config/reload",
             ) => response::method_not_allowed("POST"),
             _ => response::text(
                 StatusCode::NOT_FOUND,
@@ -178,9 +181,8 @@ fn requirement(path: &str) -> Requirement {
         "/live" | "/ready" => Requirement::None,
         "/metrics" => Requirement::RoleIfTokenFile(Role::View),
         "/peers" | "/cache/stats" => Requirement::Role(Role::View),
-        "/cache/show" | "/cache/purge" | "/cache/fetch" | "/accounts/check" | "/config/reload" => {
-            Requirement::Role(Role::Operate)
-        }
+        "/cache/show" | "/cache/purge" | "/cache/fetch" | "/accounts/check" | "/cards/stop-reason"
+        | "/config/reload" => Requirement::Role(Role::Operate),
         "/audit/query" => Requirement::Role(Role::Audit),
         _ => Requirement::AnyRole,
     }

@@ -15,7 +15,7 @@ use crate::language::Text;
 /// A condition that is raised at most once at a time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Condition {
-    /// The carrier refuses an account's credentials or subscription.
+    /// The carrier refuses an account's credentials or subscription, or does not have a path that the account calls.
     Account,
     /// This node acts without the other nodes of its fleet.
     Alone,

@@ -22,6 +22,7 @@ mod fleet;
 pub mod health;
 mod retry;
 pub mod status;
+mod stop_reason;
 mod token;
 pub mod verdict;
 
@@ -356,8 +357,7 @@ impl Carrier {
     pub fn report_accounts(&self) {
         let groups = self.groups.load();
         let accounts: Vec<_> = groups.values().flat_map(|of| of.iter()).collect();
-        let refused: Vec<_> =
-            accounts.iter().flat_map(|account| account.alarms()).map(|alarm| alarm.text()).collect();
+        let refused: Vec<_> = accounts.iter().flat_map(|account| account.alarms()).collect();
         self.audit.alarms().set_if(Condition::Account, Severity::Error, Text::join(&refused));
         let other = accounts.iter().filter(|account| account.uses_other_password()).map(|account| {
             text!(

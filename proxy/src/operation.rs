@@ -163,6 +163,9 @@ pub static BUILT_IN: [Operation; 9] = [
     Operation { kind: Kind::Action, ..row("smsstatusreset", "/v2/smsstatusreset", "status", seconds(0)) },
 ];
 
+/// The stop reason of a card, for operators: over API v5 only (25S02), and not served to gateways.
+pub static STOP_REASON: &Operation = &row("sim-stop-reason", "", "stop_reason", seconds(0));
+
 /// Whether an operation is built in, or changes a built-in one.
 pub fn is_built_in(operation: &Operation) -> bool {
     BUILT_IN.iter().any(|one| one.name == operation.name)

@@ -1,6 +1,6 @@
 //! Replies of API v5: the replies that gateways get, and both in the audit.
 
-use cmiot_simulator::{Operation, Rule, v5};
+use cmiot_simulator::{Answer, Operation, Rule, v5};
 use rusqlite::Connection;
 
 use super::{account, carrier, setup};
@@ -203,4 +203,36 @@ async fn a_busy_and_a_throttled_carrier_have_the_codes_of_v2() {
     })
     .await;
     assert_eq!(carrier.count_code("19010"), 1, "a busy code is retried once");
+}
+
+#[tokio::test]
+async fn a_path_that_the_carrier_does_not_have_is_an_alarm_until_it_answers() {
+    let carrier = carrier(account()).await;
+    let proxy = setup(&carrier).start().await;
+    let ready = async || proxy.admin("/ready?format=json", "").await.json();
+    carrier.set_rules([Rule::any().code("10006")]);
+    assert_eq!(proxy.look_up(&MSISDN).await.code(), "73");
+    let alarmed = ready().await;
+    let alarm = &alarmed["alarms"][0];
+    assert_eq!((&alarmed["ready"], &alarm["alarm"]), (&true.into(), &"account".into()));
+    assert_eq!(alarm["severity"], "error");
+    let text = alarm["text"].as_str().unwrap();
+    assert!(
+        text.contains("userstatusrealsingle with code 10006") && text.contains("correct base_url"),
+        "{text}"
+    );
+    let chinese = proxy.admin("/ready", "Accept-Language: zh-CN\r\n").await;
+    assert!(chinese.text().contains("请更正该账号或 [carrier] 的 base_url"), "{}", chinese.text());
+    // A fault says nothing about the path.
+    carrier.set_rules([Rule::any().then(Answer::html(503))]);
+    proxy.look_up(&MSISDN).await.assert_refusal("73");
+    assert_eq!(ready().await["alarms"].as_array().unwrap().len(), 1);
+    // Another operation may have a path where this one has none.
+    carrier.set_rules([Rule::any().operation(Operation::V5(v5::Operation::SimStatus)).code("10006")]);
+    let card = format!(r#"{{"msisdn":"{}"}}"#, MSISDN.number);
+    assert_eq!(proxy.admin_post("/cards/stop-reason", "", &card).await.status, 200);
+    assert_eq!(ready().await["alarms"].as_array().unwrap().len(), 1);
+    carrier.set_rules([]);
+    proxy.look_up(&MSISDN).await.assert_normal();
+    assert_eq!(ready().await["alarms"].as_array().unwrap().len(), 0);
 }

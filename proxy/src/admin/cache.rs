@@ -35,6 +35,7 @@ use crate::cache::freshness::Freshness;
 use crate::cache::{Entry, Key, PurgeMode};
 use crate::carrier::NotSent;
 use crate::clock::Time;
+use crate::config::Config;
 use crate::operation::{Operation, Parameters, USER_STATUS};
 use crate::refusal::Refusal;
 use crate::store::cache::Selection;
@@ -67,7 +68,7 @@ struct CacheRequest {
 }
 
 /// The refusal of a request.
-struct ApiError {
+pub(super) struct ApiError {
     status: StatusCode,
     message: String,
 }
@@ -79,7 +80,7 @@ impl From<String> for ApiError {
 }
 
 /// A well-formed request that names something absent.
-fn not_found(message: &str) -> ApiError {
+pub(super) fn not_found(message: &str) -> ApiError {
     ApiError { status: StatusCode::NOT_FOUND, message: message.to_owned() }
 }
 
@@ -214,9 +215,7 @@ pub(super) async fn fetch_key(
 ) -> Response<Full<Bytes>> {
     if admin.stop.is_cancelled() {
         // The end of the process would interrupt a new call.
-        let refusal = Refusal::NotSent(NotSent::Shutdown).describe();
-        let shown = json!({"outcome": "failed", "code": refusal.code.as_str(), "reason": refusal.reason});
-        return json(StatusCode::SERVICE_UNAVAILABLE, &shown);
+        return refused(&Refusal::NotSent(NotSent::Shutdown));
     }
     match admin.relay.fetch_card(key, known).await {
         Ok((called, entry)) => {
@@ -228,17 +227,20 @@ pub(super) async fn fetch_key(
             shown["outcome"] = json!(if called { "fetched" } else { "fresh" });
             json(StatusCode::OK, &shown)
         }
-        Err(refusal) => {
-            let refusal = refusal.describe();
-            let shown = json!({"outcome": "failed", "code": refusal.code.as_str(), "reason": refusal.reason});
-            let mut response = json(StatusCode::SERVICE_UNAVAILABLE, &shown);
-            if let Some(wait) = refusal.retry_after {
-                let seconds = HeaderValue::from(wait.as_secs().max(1));
-                response.headers_mut().insert(RETRY_AFTER, seconds);
-            }
-            response
-        }
+        Err(refusal) => refused(&refusal),
     }
+}
+
+/// The response where no reply of the carrier can be shown.
+pub(super) fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
+    let refusal = refusal.describe();
+    let shown = json!({"outcome": "failed", "code": refusal.code.as_str(), "reason": refusal.reason});
+    let mut response = json(StatusCode::SERVICE_UNAVAILABLE, &shown);
+    if let Some(wait) = refusal.retry_after {
+        let seconds = HeaderValue::from(wait.as_secs().max(1));
+        response.headers_mut().insert(RETRY_AFTER, seconds);
+    }
+    response
 }
 
 /// The conditions of a purge but for its card, as its note has them.
@@ -261,7 +263,7 @@ fn selected(selection: &Selection, mode: PurgeMode) -> String {
 }
 
 /// A value as one word of a note.
-fn word(value: &str) -> String {
+pub(super) fn word(value: &str) -> String {
     value.replace(char::is_whitespace, "_")
 }
 
@@ -294,11 +296,7 @@ impl CacheRequest {
         let operation = self.operation(admin)?.unwrap_or(USER_STATUS);
         let config = admin.relay.config.load();
         let card = config.canonical(&card);
-        let group = match &self.group {
-            Some(group) => config.groups.get_key_value(group.as_str()).map(|(name, _)| name),
-            None => config.groups.keys().next().filter(|_| config.groups.len() == 1),
-        };
-        let group = group.ok_or_else(|| not_found("group: name a configured one"))?;
+        let group = group(&config, self.group.as_deref())?;
         let parameters = self.parameters.as_ref();
         let parameters = parameters.map(|given| Parameters::named(operation, given)).transpose();
         let parameters = parameters.map_err(|error| not_found(&error))?;
@@ -345,6 +343,18 @@ impl CacheRequest {
     }
 }
 
+/// The group of this name, or the only one.
+///
+/// # Errors
+/// Without a name, several groups; with one, none of this name.
+pub(super) fn group<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Arc<str>, ApiError> {
+    let group = match name {
+        Some(name) => config.groups.get_key_value(name).map(|(name, _)| name),
+        None => config.groups.keys().next().filter(|_| config.groups.len() == 1),
+    };
+    group.ok_or_else(|| not_found("group: name a configured one"))
+}
+
 /// Names the key without an entry, and other keys that may have one.
 fn no_entry_message(key: &Key) -> String {
     let operation = key.operation.name;
@@ -370,7 +380,8 @@ fn entry_json(entry: &Entry) -> Value {
 }
 
 impl ApiError {
-    fn response(&self) -> Response<Full<Bytes>> {
+    /// The JSON response with the message.
+    pub(super) fn response(&self) -> Response<Full<Bytes>> {
         json(self.status, &json!({"error": self.message}))
     }
 }

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::{Account, Api, Config};
 use crate::fleet::budget::SharedBudget;
 use crate::fleet::shares;
+use crate::language::{Text, text};
 use crate::metrics::AccountGauges;
 use crate::operation::Operation;
 use crate::store::fleet::rest::RestKey;
@@ -184,6 +185,10 @@ impl AccountState {
         let mut health = self.health();
         let rested = self.fleet.is_some() && !health.own_rests().is_empty();
         let alarm = health.record(operation, result, self.clock.monotonic());
+        if let Ok(response) = result {
+            let code = response.carrier_code();
+            health.note_path(operation, self.account.dialect().lacks_path(&code).then_some(code));
+        }
         self.note_breakers(&health);
         if let Some(share) = &self.fleet
             && (rested || !health.own_rests().is_empty())
@@ -238,9 +243,18 @@ impl AccountState {
         self.budget.can_refresh_ahead()
     }
 
-    /// Refusals that only the operator can end.
-    pub fn alarms(&self) -> Vec<Alarm> {
-        self.health().alarms().collect()
+    /// Refusals, and paths that the carrier does not have: only the operator can end them.
+    pub fn alarms(&self) -> Vec<Text> {
+        let (health, account) = (self.health(), &self.account.name);
+        let no_path = |(operation, code)| {
+            text!(
+                "the carrier answers account {account} for {operation} with code {code}: it has no such path; correct base_url \
+                 of the account, or of [carrier]",
+                "运营商对账号 {account} 的能力 {operation} 返回 {code}：没有该接口路径；请更正该账号或 [carrier] 的 base_url"
+            )
+        };
+        let refusals = health.alarms().map(|alarm| alarm.text());
+        refusals.chain(health.wrong_paths().map(no_path)).collect()
     }
 
     /// Its values at this moment, for metrics.

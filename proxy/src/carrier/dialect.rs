@@ -11,7 +11,8 @@
 //! | `write`, `write_token_request` | a call of one account about one card, and a request for a token, as they are sent |
 //! | `read_reply`, `read_token` | their replies |
 //! | [`Dialect::label`] | a code as a metric label |
-//! | `Dialect::lacks_card` | whether a code says that the account has no such card |
+//! | `Dialect::lacks_card`, `lacks_path` | whether a code says that the account has no such card, or the carrier no such path |
+//! | [`stop_reasons`] | the meaning of the digits of a stop reason |
 //! | [`read_gateway_form`], [`stored_verdict`] | the verdict of a reply in the form of v2: of another node, or stored |
 //! | `refusal_hint` | the likely cause of a refused account |
 
@@ -56,6 +57,17 @@ pub(super) struct Read {
     pub(super) translated: Option<Arc<Translated>>,
 }
 
+/// One digit of a stop reason that is not `0`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StopReason {
+    /// Its position: 1 is the first digit from the left.
+    pub position: usize,
+    /// The character that the carrier wrote there.
+    pub digit: char,
+    /// Its meaning; none if the table does not have it.
+    pub meaning: Option<Text>,
+}
+
 /// The reply to a request for a token.
 pub(super) enum TokenReply {
     Token {
@@ -86,6 +98,14 @@ impl Dialect {
         match self {
             Self::V2 => v2::lacks_card(code),
             Self::V5 => v5::lacks_card(code),
+        }
+    }
+
+    /// Whether a code says that the carrier has no such path: the base URL is wrong.
+    pub(super) fn lacks_path(self, code: &Code) -> bool {
+        match self {
+            Self::V2 => false,
+            Self::V5 => v5::lacks_path(code),
         }
     }
 
@@ -163,6 +183,11 @@ pub fn read_gateway_form(body: &[u8], field: &str) -> Result<Verdict, NotAnEnvel
 /// The verdict of a reply that was stored with the code and the STATUS that gateways get.
 pub fn stored_verdict(code: Code, status: Option<Status>) -> Verdict {
     v2::stored_verdict(code, status)
+}
+
+/// The digits of a stop reason that are not `0`. `None` if the text is not as long as one.
+pub fn stop_reasons(digits: &str) -> Option<Vec<StopReason>> {
+    v5::stop_reasons(digits)
 }
 
 /// The likely cause when the carrier refuses an account with this code, for the operator. No two dialects have a code for

@@ -13,7 +13,7 @@
 
 mod shared;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub struct Health {
     credentials: TrackedBreaker,
     subscriptions: HashMap<&'static str, TrackedBreaker>,
     thresholds: Thresholds,
+    /// The operations whose last reply was that the carrier has no such path, each with its code.
+    wrong_paths: BTreeMap<&'static str, Code>,
     /// Met by other nodes of a fleet.
     shared: Vec<SharedRest>,
 }
@@ -87,6 +89,7 @@ impl Health {
             credentials: TrackedBreaker::new(thresholds.credentials),
             subscriptions: HashMap::new(),
             thresholds,
+            wrong_paths: BTreeMap::new(),
             shared: Vec::new(),
         }
     }
@@ -152,6 +155,19 @@ impl Health {
             (Ok(_), _) => self.all(operation).for_each(Breaker::succeed),
         }
         None
+    }
+
+    /// Notes the last reply for an operation: the code if it says that the carrier has no such path.
+    pub fn note_path(&mut self, operation: &'static str, lacking: Option<Code>) {
+        match lacking {
+            Some(code) => self.wrong_paths.insert(operation, code),
+            None => self.wrong_paths.remove(operation),
+        };
+    }
+
+    /// The operations that the carrier has no path for, each with its code: only the operator can correct the base URL.
+    pub fn wrong_paths(&self) -> impl Iterator<Item = (&'static str, Code)> {
+        self.wrong_paths.iter().map(|(operation, code)| (*operation, *code))
     }
 
     /// A call ended without a result that concerns the breakers.

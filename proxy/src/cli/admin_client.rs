@@ -61,6 +61,11 @@ pub(super) struct AdminResponse {
 }
 
 impl AdminArgs {
+    /// Whether `--token-file` is given.
+    pub(super) fn names_token(&self) -> bool {
+        self.token_file.is_some()
+    }
+
     /// A client of the admin listener of this configuration.
     ///
     /// # Errors

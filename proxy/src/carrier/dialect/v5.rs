@@ -5,6 +5,7 @@
 
 mod reply;
 mod request;
+mod stop_reason;
 mod tables;
 
 use super::{Authorization, Read, TokenReply, WireCall};
@@ -13,6 +14,7 @@ use crate::carrier::verdict::{Code, NotAnEnvelope};
 use crate::config::{Account, TokenAccess};
 use crate::language::Text;
 use cmiot_signer::Transid;
+pub(super) use stop_reason::stop_reasons;
 
 /// A query. `None` if the account is not authorized with a token, or API v5 has no twin of the operation.
 pub(super) fn write(
@@ -64,6 +66,11 @@ pub(super) fn label(code: &Code) -> &str {
 /// Whether a code says that the account has no such card.
 pub(super) fn lacks_card(code: &Code) -> bool {
     tables::meaning(code.as_str(), false).is_some_and(|meaning| meaning.gateway == tables::GatewayCode::Card)
+}
+
+/// Whether a code says that the carrier has no such path.
+pub(super) fn lacks_path(code: &Code) -> bool {
+    code.as_str() == tables::NO_PATH
 }
 
 /// The likely cause when the carrier refuses an account with this code; none of a code of another dialect.

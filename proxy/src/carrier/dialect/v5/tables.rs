@@ -38,8 +38,9 @@ pub(super) enum ResultForm {
     Done(&'static str, &'static str),
 }
 
-/// The queries, in the order of the operations of v2: 2001, 2002, 2005, 2008, 2011, 2012, 2110 and the action 4001.
-pub(super) const TWINS: [Twin; 8] = [
+/// The queries, in the order of the operations of v2: 2001, 2002, 2005, 2008, 2011, 2012, 2110 and the action 4001; then
+/// the stop reason, which v2 does not have.
+pub(super) const TWINS: [Twin; 9] = [
     // 25M01
     twin("gprsrealsingle", "/v5/ec/query/sim-session", ResultForm::Sessions),
     // 25S04
@@ -74,6 +75,16 @@ pub(super) const TWINS: [Twin; 8] = [
     ),
     // 25M02
     twin("smsstatusreset", "/v5/ec/reset/sim-sms-status", ResultForm::Done("status", "0")),
+    // 25S02: the names on the left are those of the admin API
+    twin(
+        "sim-stop-reason",
+        "/v5/ec/query/sim-stop-reason",
+        ResultForm::Fields(&[
+            ("stop_reason", &["stopReason"]),
+            ("platform", &["platformType"]),
+            ("description", &["shutdownReasonDesc"]),
+        ]),
+    ),
 ];
 
 const fn twin(operation: &'static str, path: &'static str, result: ResultForm) -> Twin {
@@ -147,6 +158,27 @@ pub(super) fn status_of(state: &str) -> Option<&'static str> {
     STATES.iter().find(|(of, name, _)| *of == platform && *name == state).map(|(.., status)| *status)
 }
 
+/// The number of digits of a stop reason.
+pub(super) const STOP_DIGITS: usize = 12;
+/// A digit of a stop reason that does not apply, and of one that does.
+pub(super) const NO_STOP: char = '0';
+pub(super) const STOP: char = '2';
+
+/// The meaning of the digit at this position, from 1 at the left; none of a position that the table does not have. Several
+/// digits may apply to a card.
+pub(super) fn stop_meaning(position: usize) -> Option<Text> {
+    Some(match position {
+        1 => text!("the narrow-band product has expired", "窄带商品到期停机"),
+        2 => text!("the card was moved to another device", "机卡分离停机"),
+        4 => text!("stopped by the management of M2M", "M2M管理停机"),
+        5 => text!("credit control", "信控停机"),
+        9 => text!("both ways, by the customer's own wish", "主动双向停机"),
+        10 => text!("outside its region", "区域限制停机"),
+        11 => text!("both ways, forced", "强制双向停机"),
+        _ => return None,
+    })
+}
+
 /// The code that a gateway of v2 gets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum GatewayCode {
@@ -166,6 +198,8 @@ pub(super) struct Meaning {
 
 /// The code of a success.
 pub(super) const OK: &str = "0";
+/// The code for a path that the carrier does not have: the base URL is wrong.
+pub(super) const NO_PATH: &str = "10006";
 /// The code of v2 for a card state that v2 does not have.
 pub(super) const UNTRANSLATABLE: &str = "81";
 
@@ -183,8 +217,7 @@ pub(super) fn meaning(code: &str, is_action: bool) -> Option<Meaning> {
         "12047" | "12048" | "12089" | "12098" | "12099" | "12100" if is_action => (Class::Other, Same),
         "13000" => (Class::Throttled, Fixed("73")),
         "19010" => (Class::Busy, Fixed("1")),
-        // No such path: the base URL is wrong.
-        "10006" => (Class::Unknown, Fixed("73")),
+        NO_PATH => (Class::Unknown, Fixed("73")),
         _ => return None,
     };
     Some(Meaning { class, gateway })
@@ -235,7 +268,7 @@ pub(super) fn refusal_hint(code: &Code) -> Option<Text> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operation::BUILT_IN;
+    use crate::operation::{BUILT_IN, STOP_REASON};
     use proptest::prelude::*;
 
     #[test]
@@ -244,7 +277,8 @@ mod tests {
             let twin = TWINS.iter().any(|twin| twin.operation == operation.name);
             assert_eq!(operation.v5, twin, "{}", operation.name);
         }
-        assert_eq!(TWINS.len(), BUILT_IN.iter().filter(|one| one.v5).count());
+        assert!(TWINS.iter().any(|twin| twin.operation == STOP_REASON.name));
+        assert_eq!(TWINS.len(), BUILT_IN.iter().filter(|one| one.v5).count() + 1);
     }
 
     #[test]
