@@ -4,7 +4,9 @@ use cmiot_simulator::{Account, Config, Operation, Rule, Simulator, v5};
 use rusqlite::Connection;
 
 use super::{APPID, PASSWORD, account, carrier, setup};
-use crate::support::{ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, ICCID, MSISDN, Output, Proxy, Setup, run};
+use crate::support::{
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, ICCID, MSISDN, Output, Proxy, Setup, run, write_secret,
+};
 
 const QUERY: Operation = Operation::V5(v5::Operation::StopReason);
 const CHINESE: &[(&str, &str)] = &[("LC_ALL", "zh_CN.UTF-8")];
@@ -154,4 +156,33 @@ async fn a_group_of_two_apis_asks_its_v5_account_and_a_group_of_v2_is_refused() 
     assert!(found.contains("the carrier names no reason"), "{found}");
     assert_eq!(carrier.count_operation(QUERY), 1);
     why(&mixed, MSISDN.number, &["--client", "NOBODY"], &[]).await.failed(1, ["--client"]);
+}
+
+#[tokio::test]
+async fn the_client_names_the_group_and_the_act_needs_the_role_operate() {
+    let older = Account::new(ACCOUNT_APPID, EBID, ACCOUNT_PASSWORD);
+    let config = Config { v5_accounts: vec![account()], ..Config::new([older]) };
+    let carrier = Simulator::start_local(config).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    write_secret(&folder.path().join("token"), "the-token-of-view-only");
+    let entry = "name = \"watcher\"\nrole = \"view\"\ntoken_file = \"token\"".parse().unwrap();
+    let newer = format!("name='newer'\ngroup='newer'\napi='v5'\nappid='{APPID}'\npassword='{PASSWORD}'");
+    let client = format!("appid='ZZ0001'\ngroup='newer'\nebid='{EBID}'\npassword='a-password-of-ZZ0001'");
+    let setup = Setup::with_carrier(&carrier)
+        .add("account", &newer)
+        .add("client", &client)
+        .push("admin.access", entry);
+    let proxy = Proxy::start_in(folder, setup).await;
+    let refused = "the running proxy: group \"fleet\" has no account of API v5";
+    why(&proxy, MSISDN.number, &[], &[]).await.failed(1, [refused]);
+    let found = why(&proxy, MSISDN.number, &["--client", "ZZ0001"], &[]).await.success().out;
+    assert!(found.contains("the carrier names no reason"), "{found}");
+    let token = proxy.config().with_file_name("token");
+    let view = ["--client", "ZZ0001", "--token-file", token.to_str().unwrap()];
+    let denied = why(&proxy, MSISDN.number, &view, &[]).await;
+    assert!(denied.code == Some(1) && denied.err.contains("operate"), "{denied:?}");
+    assert_eq!(carrier.count_operation(QUERY), 1);
+    let config = proxy.config();
+    let arguments = ["lookup", MSISDN.number, "--config", config.to_str().unwrap(), "--token-file", view[3]];
+    run(&proxy.data(), &arguments, &[]).await.failed(1, ["it is for --why"]);
 }

@@ -100,7 +100,8 @@ impl Lookup {
         let response = super::runtime()?.block_on(http.post("/cards/stop-reason", request.to_string()))?;
         let AdminResponse { ok, body, .. } = AdminResponse::of(&response)?;
         if let Some(error) = body["error"].as_str() {
-            bail!("{}", printable::escape(error));
+            let error = printable::escape(error);
+            bail!(said!("the running proxy: {error}", "运行中的代理：{error}"));
         }
         let text = |name: &str| body[name].as_str().map(|text| printable::escape(text).to_string());
         let code = text("code").unwrap_or_default();
@@ -108,7 +109,7 @@ impl Lookup {
             match text("note").or(text("reason")) {
                 Some(note) => say!("code {code}: {note}", "返回码 {code}：{note}"),
                 None => {
-                    say!("code {code}: the reply has no stop reason", "返回码 {code}：响应中没有停机原因")
+                    say!("code {code}: the reply has no stop reason", "返回码 {code}：响应中没有停机原因");
                 }
             }
             return Ok(ExitCode::FAILURE);
@@ -152,7 +153,7 @@ fn print_reasons(digits: &str) -> anyhow::Result<()> {
         let digit = printable::escape(&digit.to_string()).to_string();
         match meaning.map(language::said) {
             Some(meaning) => {
-                say!("digit {position} is {digit}: {meaning}", "第 {position} 位为 {digit}：{meaning}")
+                say!("digit {position} is {digit}: {meaning}", "第 {position} 位为 {digit}：{meaning}");
             }
             None => say!("digit {position} is {digit}: unknown", "第 {position} 位为 {digit}：未知"),
         }
