@@ -250,9 +250,10 @@ impl App {
     pub fn reload(&self, config: Config) -> Result<(), String> {
         let config = Arc::new(config);
         if let Err(error) = self.relay.reload(&config, &self.fixed) {
-            let error = StartError::Tls(error).to_string();
+            let error =
+                text!("TLS towards the carrier cannot be set up: {error}", "无法建立与运营商的 TLS：{error}");
             self.reject_reload(&error);
-            return Err(error);
+            return Err(error.english);
         }
         if let Err(error) = self.relay.store_window(&self.store.state) {
             tracing::error!(%error, "the widest clock_skew is not stored: do not narrow it before another reload");
@@ -299,19 +300,24 @@ impl App {
     }
 
     /// Raises the alarm for a changed configuration that is refused; the old one stays in effect.
-    pub fn reject_reload(&self, error: &str) {
+    pub fn reject_reload(&self, error: &Text) {
         self.relay.metrics.reload_refused();
-        let text = text!(
-            "the changed configuration is refused as a whole, the old one stays: {error}; correct it (`cmiot-proxy check` \
-             names every problem), and do not restart the proxy before: it would not start",
-            "修改后的配置被整体拒绝，旧配置继续使用：{error}；请改正（`cmiot-proxy check` 列出每个问题），在此之前不要重启代理：\
-             它将无法启动"
-        );
+        let Text { english, chinese } = error;
+        let text = Text {
+            english: format!(
+                "the changed configuration is refused as a whole, the old one stays: {english}; correct it (`cmiot-proxy \
+                 check` names every problem), and do not restart the proxy before: it would not start"
+            ),
+            chinese: format!(
+                "修改后的配置被整体拒绝，旧配置继续使用：{chinese}；请改正（`cmiot-proxy check` 列出每个问题），在此之前不要重启\
+                 代理：它将无法启动"
+            ),
+        };
         let is_logged = !self.store.alarms.holds_as(Condition::Configuration, Severity::Error);
         self.store.alarms.raise(Condition::Configuration, text);
         // An alarm is logged when it begins: the error of a later refusal would be in `/ready` alone.
         if !is_logged {
-            tracing::error!(error, "the changed configuration is refused as a whole, the old one stays");
+            tracing::error!(%error, "the changed configuration is refused as a whole, the old one stays");
         }
     }
 

@@ -45,7 +45,7 @@ use std::sync::Arc;
 use cmiot_signer::{AppId, Card, Ebid};
 use zeroize::Zeroizing;
 
-use crate::language::Text;
+use crate::language::{Text, text};
 use crate::lifetimes::Lifetimes;
 use crate::operation::{Operation, Operations, USER_STATUS};
 use crate::plain_file;
@@ -120,19 +120,26 @@ impl Config {
 
     fn read(path: &Path) -> Result<(Self, ConfigFile), ConfigErrors> {
         let unreadable = |e: std::io::Error| {
-            let error = ConfigError::of_file(path, format!("cannot be read: {e}"));
-            error.remedy("name an existing file with --config")
+            let error = ConfigError::of_file(path, error::cannot_be_read(&e));
+            error.remedy(text!("name an existing file with --config", "请用 --config 指定一个存在的文件"))
         };
         // Before it is read, so that a change while it is read is noticed.
         let seen = watch::FileStamp::of(path);
         let found = std::fs::metadata(path).map_err(unreadable)?;
         if !found.is_file() {
-            let what = if found.is_dir() { "is a folder" } else { "is a pipe or a device, not a plain file" };
+            let what = match found.is_dir() {
+                true => error::is_a_folder(),
+                false => {
+                    text!("is a pipe or a device, not a plain file", "是管道或设备，不是普通文件")
+                }
+            };
             return Err(ConfigError::of_file(path, what)
-                .remedy(
+                .remedy(text!(
                     "write the configuration into a file of mode 0600, and name that with --config: its folder is the one \
                      that relative paths in it are relative to, and a running proxy reads it again",
-                )
+                    "请把配置写入权限为 0600 的文件，并用 --config 指定：其中的相对路径相对于该文件所在的文件夹，\
+                     运行中的代理会重新读取该文件"
+                ))
                 .into());
         }
         let text = Zeroizing::new(plain_file::read_to_string(path).map_err(unreadable)?);

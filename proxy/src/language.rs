@@ -77,6 +77,20 @@ impl Text {
         }
     }
 
+    /// A text that has one language only, such as an error of a library.
+    pub fn untranslated(text: impl fmt::Display) -> Self {
+        let english = text.to_string();
+        Self { chinese: english.clone(), english }
+    }
+
+    /// The text with its subject in front, such as a path: `p.toml: is a folder`.
+    pub fn about(self, subject: impl fmt::Display) -> Self {
+        Self {
+            english: format!("{subject}: {}", self.english),
+            chinese: format!("{subject}：{}", self.chinese),
+        }
+    }
+
     /// The texts as one, separated by semicolons; none without any.
     pub fn join(texts: &[Self]) -> Option<Self> {
         let all = |language: Language, separator| {
@@ -84,6 +98,18 @@ impl Text {
         };
         (!texts.is_empty())
             .then(|| Self { english: all(Language::English, "; "), chinese: all(Language::Chinese, "；") })
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self::untranslated(text)
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self::untranslated(text)
     }
 }
 

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            let text = format!("cmiot-proxy: {error:#}");
+            let text = format!("cmiot-proxy: {}", cli::language::error(&error));
             // The line breaks between the problems of a configuration are the program's own; it escapes those within one.
             let lines = error.is::<ConfigErrors>();
             complain(&if lines { printable::escape_lines(&text) } else { printable::escape(&text) });

@@ -1,7 +1,10 @@
 //! The language of this process: selected once at start, then the same for every message and heading.
 
+use std::error::Error;
 use std::sync::OnceLock;
 
+use cmiot_proxy::app::StartError;
+use cmiot_proxy::config::{ConfigError, ConfigErrors};
 use cmiot_proxy::language::{Language, Text};
 
 static SELECTED: OnceLock<Language> = OnceLock::new();
@@ -22,6 +25,20 @@ pub(super) fn said(text: Text) -> String {
         Language::English => text.english,
         Language::Chinese => text.chinese,
     }
+}
+
+/// An error and its causes: those of the configuration in the language of the process.
+pub(crate) fn error(error: &anyhow::Error) -> String {
+    let one = |cause: &(dyn Error + 'static)| {
+        let errors = cause.downcast_ref().map(ConfigErrors::text);
+        let of_start = || match cause.downcast_ref() {
+            Some(StartError::Token(error)) => Some(error.text()),
+            _ => None,
+        };
+        let error = errors.or_else(of_start).or_else(|| cause.downcast_ref().map(ConfigError::text));
+        error.map_or_else(|| cause.to_string(), said)
+    };
+    error.chain().map(one).collect::<Vec<_>>().join(": ")
 }
 
 /// The Chinese headings of the columns and the kinds of rows in the audit, and of the list of clients.

@@ -14,6 +14,7 @@ use cmiot_proxy::app::{App, open_store};
 use cmiot_proxy::clock::Clock;
 use cmiot_proxy::config::watch::Watch;
 use cmiot_proxy::config::{Config, ListenConfig, LogFormat, token};
+use cmiot_proxy::language::Text;
 use cmiot_proxy::log::{self, Log, LogForm, is_journal};
 use cmiot_proxy::process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -172,7 +173,7 @@ fn apply(app: &App, loaded: Loaded) -> Option<Result<(), String>> {
         Loaded::Read(config) => Some(app.reload(*config)),
         Loaded::Refused { error, .. } => {
             app.reject_reload(&error);
-            Some(Err(error))
+            Some(Err(error.english))
         }
     }
 }
@@ -209,7 +210,7 @@ struct Files {
     dir: PathBuf,
     watch: Watch,
     /// The reason for which the current files were last refused.
-    refused: Option<String>,
+    refused: Option<Text>,
 }
 
 /// The result of a check of the files.
@@ -219,7 +220,7 @@ enum Loaded {
     /// A configuration that is in order.
     Read(Box<Config>),
     /// They are refused. `report`: a reload was requested, or the error differs from the last one.
-    Refused { error: String, report: bool },
+    Refused { error: Text, report: bool },
 }
 
 impl Files {

@@ -8,7 +8,7 @@ use cmiot_signer::{AppId, Ebid, Password};
 use hyper::Uri;
 
 use super::carrier;
-use super::error::ConfigError;
+use super::error::{self, ConfigError};
 use super::file::{self, CallMethod, ConfigFile, Dialect, TokenRefresh};
 use super::reader::{PasswordSource, SourceFiles};
 use crate::language::{Text, text};
@@ -106,10 +106,11 @@ pub(super) struct Accounts {
 pub(super) fn check(file: &ConfigFile, operations: &Operations, reader: &mut SourceFiles<'_>) -> Accounts {
     let mut accounts = Accounts::default();
     if file.accounts.is_empty() && !file.is_incomplete("account") {
-        let error = ConfigError::new("[[account]]", "the configuration has no account");
-        reader
-            .problems
-            .push(error.remedy("add one with the name, appid, ebid and password that the carrier issued"));
+        let problem = text!("the configuration has no account", "配置中没有账号");
+        reader.problems.push(ConfigError::new("[[account]]", problem).remedy(text!(
+            "add one with the name, appid, ebid and password that the carrier issued",
+            "请添加一个，填写名称以及运营商分配的应用编码（appid）、能力编码（ebid）和密码"
+        )));
     }
     let mut names: HashMap<&str, usize> = HashMap::new();
     for (index, raw) in file.accounts.iter().enumerate() {
@@ -118,10 +119,13 @@ pub(super) fn check(file: &ConfigFile, operations: &Operations, reader: &mut Sou
         names.entry(&raw.name).or_insert(index + 1);
         if raw.name.is_empty() {
             let key = format!("[[account]] {}: name", index + 1);
-            reader.problems.push(ConfigError::new(key, "must not be empty"));
+            reader.problem(key, text!("must not be empty", "不能为空"));
         } else if let Some(first) = first {
-            let error = ConfigError::new(format!("{table}: name"), format!("taken by [[account]] {first}"));
-            reader.problems.push(error.remedy("give each account its own name"));
+            let problem = error::taken_by(&format!("[[account]] {first}"));
+            let error = ConfigError::new(format!("{table}: name"), problem);
+            reader
+                .problems
+                .push(error.remedy(text!("give each account its own name", "请为每个账号取不同的名称")));
         }
         let group = raw.group.as_deref().unwrap_or(&raw.name);
         match account(raw, group, &table, operations, file, reader) {
@@ -155,11 +159,15 @@ fn check_group(name: &str, accounts: &[Arc<Account>], reader: &mut SourceFiles<'
     let any = |dialect: Dialect| of(dialect).any(|account| account.is_fallback);
     match (all(Dialect::V2) && !any(Dialect::V5), all(Dialect::V5) && !any(Dialect::V2)) {
         (false, false) => {
-            let problem = format!("accounts of group \"{name}\" have different APIs, without an order");
-            reader.problems.push(ConfigError::new("[[account]] fallback", problem).remedy(
+            let problem = text!(
+                "accounts of group \"{name}\" have different APIs, without an order",
+                "分组 \"{name}\" 的账号使用不同的 API，没有规定先后"
+            );
+            reader.problems.push(ConfigError::new("[[account]] fallback", problem).remedy(text!(
                 "set fallback = \"not-found\" on each account of the API that is to be called second, and on no other; or \
                  give the accounts of each API a group of their own",
-            ));
+                "请在后调用的 API 的每个账号上设置 fallback = \"not-found\"，其他账号不设置；或让每个 API 的账号各用一个分组"
+            )));
         }
         _ => reader.warnings.push(text!(
             "group \"{name}\": a card that the API called first does not have costs two calls, one to each API, each time \
@@ -200,8 +208,8 @@ fn account(
         env: raw.next_password_env.as_deref(),
         text: None,
     };
-    let appid =
-        AppId::parse(&raw.appid).map_err(|e| ConfigError::new(format!("{table}: appid"), e.to_string()));
+    let appid = AppId::parse(&raw.appid)
+        .map_err(|e| ConfigError::new(format!("{table}: appid"), error::credential(e)));
     let appid = reader.keep(appid);
     let (api, passwords) = match raw.api {
         Dialect::V2 => {
@@ -212,8 +220,8 @@ fn account(
         Dialect::V5 => {
             let read = |source: &PasswordSource<'_>, reader: &mut SourceFiles<'_>| {
                 source.read_as(table, reader, |bytes| {
-                    let text = std::str::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())?;
-                    let checked = Password::new(bytes).map_err(|error| error.to_string())?;
+                    let text = std::str::from_utf8(bytes).map_err(|_| error::is_not_utf8())?;
+                    let checked = Password::new(bytes).map_err(error::credential)?;
                     Ok((checked, Secret::new(text)))
                 })
             };
@@ -255,14 +263,19 @@ fn ebids(
         ("untranslatable", !raw.untranslatable.is_empty()),
     ];
     for (key, _) in of_v5.into_iter().filter(|(_, is_set)| *is_set) {
-        let error = ConfigError::new(format!("{table}: {key}"), "is a key of accounts with api = \"v5\"");
-        reader.problems.push(error.remedy(format!("delete {key}, or set api = \"v5\"")));
+        let problem = text!("is a key of accounts with api = \"v5\"", "是 api = \"v5\" 的账号的配置项");
+        let error = ConfigError::new(format!("{table}: {key}"), problem);
+        reader.problems.push(
+            error.remedy(text!("delete {key}, or set api = \"v5\"", "请删除 {key}，或设置 api = \"v5\"")),
+        );
     }
     let key = format!("{table}: ebid");
     let status = match &raw.ebid {
-        Some(ebid) => Ebid::parse(ebid).map_err(|e| ConfigError::new(key, e.to_string())),
-        None => Err(ConfigError::new(key, "is missing")
-            .remedy("write the ebid that the carrier issued with the appid")),
+        Some(ebid) => Ebid::parse(ebid).map_err(|e| ConfigError::new(key, error::credential(e))),
+        None => Err(ConfigError::new(key, error::is_missing()).remedy(text!(
+            "write the ebid that the carrier issued with the appid",
+            "请填写运营商随应用编码（appid）分配的能力编码（ebid）"
+        ))),
     };
     let status = reader.keep(status);
     if reader.problems.len() > before {
@@ -274,27 +287,45 @@ fn ebids(
 /// The part of an account of API v5, without its passwords.
 fn token_access(raw: &file::Account, table: &str, reader: &mut SourceFiles<'_>) -> Option<TokenAccess> {
     let before = reader.problems.len();
+    let has_none = text!("an account of v5 has none", "v5 的账号没有此项");
     let of_v2 = [
-        ("ebid", raw.ebid.is_some(), "an account of v5 has none"),
-        ("ebids", !raw.ebids.is_empty(), "an account of v5 has none"),
+        ("ebid", raw.ebid.is_some(), has_none.clone()),
+        ("ebids", !raw.ebids.is_empty(), has_none),
         (
             "carrier_credentials",
             raw.carrier_credentials == Some(true),
-            "a gateway needs an ebid, which an account of v5 does not have",
+            text!(
+                "a gateway needs an ebid, which an account of v5 does not have",
+                "网关需要能力编码（ebid），而 v5 的账号没有"
+            ),
         ),
     ];
     for (key, _, why) in of_v2.into_iter().filter(|(_, is_set, _)| *is_set) {
         let error = ConfigError::new(format!("{table}: {key}"), why);
-        let remedy = "name the ebid that gateways send in a [[client]] or [[derive]] of the group";
-        reader.problems.push(error.remedy(format!("delete {key}; {remedy}")));
+        reader.problems.push(error.remedy(text!(
+            "delete {key}; name the ebid that gateways send in a [[client]] or [[derive]] of the group",
+            "请删除 {key}；网关发送的能力编码（ebid）写在该分组的 [[client]] 或 [[derive]] 中"
+        )));
     }
     for (state, status) in &raw.untranslatable {
         let key = format!("{table}: untranslatable: \"{}\"", state.escape_debug());
         let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
         if !(1..=16).contains(&state.len()) || !plain(state) {
-            reader.problem(key, "must be a card state of the carrier: 1-16 letters and digits".to_owned());
+            reader.problem(
+                key,
+                text!(
+                    "must be a card state of the carrier: 1-16 letters and digits",
+                    "必须是运营商的卡状态：1 至 16 个字母和数字"
+                ),
+            );
         } else if status.len() != 2 || !status.bytes().all(|byte| byte.is_ascii_digit()) {
-            reader.problem(key, "must be a STATUS of v2: two digits, such as \"00\"".to_owned());
+            reader.problem(
+                key,
+                text!(
+                    "must be a STATUS of v2: two digits, such as \"00\"",
+                    "必须是 v2 的 STATUS：两位数字，例如 \"00\""
+                ),
+            );
         }
     }
     if !raw.untranslatable.is_empty() {
@@ -329,13 +360,17 @@ fn ebid_for(
 ) -> Option<(&'static str, Ebid)> {
     let Some(operation) = operations.named(name).filter(|one| one.name != USER_STATUS.name) else {
         if !file.declares_operation(name) {
-            let problem = format!("\"{name}\" is not another operation; known: {}", operations.names());
-            reader.problems.push(ConfigError::new(format!("{table}: ebids"), problem));
+            let problem = text!(
+                "\"{name}\" is not another operation; known: {known}",
+                "\"{name}\" 不是其他能力；已知：{known}",
+                known = operations.names()
+            );
+            reader.problem(format!("{table}: ebids"), problem);
         }
         return None;
     };
     let key = format!("{table}: ebids: {name}");
-    let ebid = reader.keep(Ebid::parse(ebid).map_err(|e| ConfigError::new(key, e.to_string())))?;
+    let ebid = reader.keep(Ebid::parse(ebid).map_err(|e| ConfigError::new(key, error::credential(e))))?;
     Some((operation.name, ebid))
 }
 

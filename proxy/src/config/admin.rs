@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::error::ConfigError;
+use super::error::{self, ConfigError};
 use super::file::{self, ConfigFile, Role};
 use super::listen::Listen;
 use super::listener::{ListenConfig, Timeouts};
 use super::reader::SourceFiles;
 use super::{tls_files, token};
+use crate::language::{Text, text};
 use crate::units::Secret;
 
 /// Connections to the admin listener: its clients are people and scrapers, not fleets.
@@ -75,12 +76,12 @@ pub(super) fn check(file: &ConfigFile, reader: &mut SourceFiles<'_>) -> Option<A
     let tls = tls_files::server(&tls_files::ADMIN, raw.tls.as_ref(), reader);
     let token = token(raw, reader);
     if !raw.listen.is_local() && raw.tls.is_none() {
-        let problem = "other machines can connect there";
-        let error = ConfigError::new(format!("[admin] listen = \"{}\"", raw.listen), problem);
-        reader.problems.push(error.remedy(
+        let error = ConfigError::new(format!("[admin] listen = \"{}\"", raw.listen), is_reachable());
+        reader.problems.push(error.remedy(text!(
             "set [admin.tls] (token_file, or the token that the proxy makes, would cross the network in the clear), or \
              listen on 127.0.0.1",
-        ));
+            "请设置 [admin.tls]（否则 token_file 或代理生成的令牌会以明文经过网络），或监听 127.0.0.1"
+        )));
     }
     let access = access(raw, reader);
     let names = raw.names.iter().map(|name| name.to_ascii_lowercase()).collect();
@@ -104,16 +105,20 @@ pub(super) fn check(file: &ConfigFile, reader: &mut SourceFiles<'_>) -> Option<A
 fn token(raw: &file::Admin, reader: &mut SourceFiles<'_>) -> Option<Token> {
     match (&raw.token_file, raw.token) {
         (Some(_), Some(_)) => {
-            let error = ConfigError::new("[admin] token = \"none\"", "excludes token_file");
-            reader.problems.push(error.remedy("keep one"));
+            let problem = text!("excludes token_file", "不能与 token_file 同时使用");
+            let error = ConfigError::new("[admin] token = \"none\"", problem);
+            reader.problems.push(error.remedy(error::keep_one()));
             None
         }
         (Some(path), None) => read("[admin] token_file", path, reader).map(Token::Given),
         (None, None) => Some(Token::Made(None)),
         (None, Some(_)) if !raw.listen.is_local() => {
             let key = format!("[admin] token = \"none\" with listen = \"{}\"", raw.listen);
-            let error = ConfigError::new(key, "other machines can connect there");
-            reader.problems.push(error.remedy("listen on 127.0.0.1 or on a Unix socket, or remove token"));
+            let error = ConfigError::new(key, is_reachable());
+            reader.problems.push(error.remedy(text!(
+                "listen on 127.0.0.1 or on a Unix socket, or remove token",
+                "请监听 127.0.0.1 或 Unix 套接字，或删除 token"
+            )));
             None
         }
         (None, Some(_)) => Some(Token::Off),
@@ -123,8 +128,11 @@ fn token(raw: &file::Admin, reader: &mut SourceFiles<'_>) -> Option<Token> {
 /// `[[admin.access]]`, without those that are wrong.
 fn access(raw: &file::Admin, reader: &mut SourceFiles<'_>) -> Vec<Access> {
     if raw.token.is_some() && !raw.access.is_empty() {
-        let error = ConfigError::new("[admin] token = \"none\"", "gives every role to each request");
-        reader.problems.push(error.remedy("remove it, or [[admin.access]]"));
+        let problem = text!("gives every role to each request", "使每个请求具有所有角色");
+        let error = ConfigError::new("[admin] token = \"none\"", problem);
+        reader
+            .problems
+            .push(error.remedy(text!("remove it, or [[admin.access]]", "请删除它，或删除 [[admin.access]]")));
     }
     let certificates = raw.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
     let mut names = HashSet::new();
@@ -132,18 +140,30 @@ fn access(raw: &file::Admin, reader: &mut SourceFiles<'_>) -> Vec<Access> {
     for (index, one) in raw.access.iter().enumerate() {
         let table = format!("[[admin.access]] {} (name = \"{}\")", index + 1, one.name);
         if one.name.is_empty() || !names.insert(&one.name) {
-            reader.problem(format!("{table}: name"), "must not be empty, and must differ from all others");
+            reader.problem(
+                format!("{table}: name"),
+                text!("must not be empty, and must differ from all others", "不能为空，也不能与其他的重复"),
+            );
         }
         let by = match (&one.token_file, &one.certificate) {
             (Some(path), None) => read(&format!("{table}: token_file"), path, reader).map(By::Token),
             (None, Some(name)) => {
                 if !certificates {
-                    reader.problem(format!("{table}: certificate"), "needs client_ca_file in [admin.tls]");
+                    reader.problem(
+                        format!("{table}: certificate"),
+                        text!("needs client_ca_file in [admin.tls]", "需要 [admin.tls] 中的 client_ca_file"),
+                    );
                 }
                 Some(By::Certificate(name.to_ascii_lowercase()))
             }
             _ => {
-                reader.problem(table, "needs either token_file or certificate");
+                reader.problem(
+                    table,
+                    text!(
+                        "needs either token_file or certificate",
+                        "需要 token_file 或 certificate，两者选一"
+                    ),
+                );
                 None
             }
         };
@@ -152,8 +172,13 @@ fn access(raw: &file::Admin, reader: &mut SourceFiles<'_>) -> Vec<Access> {
     all
 }
 
+/// The problem of an address that protects nothing.
+fn is_reachable() -> Text {
+    text!("other machines can connect there", "其他机器可以连接到该地址")
+}
+
 fn read(key: &str, path: &Path, reader: &mut SourceFiles<'_>) -> Option<Secret> {
     let bytes = reader.secret(key, path)?;
-    let wrong = || ConfigError::new(key, format!("{}: {}", path.display(), token::FORM));
+    let wrong = || ConfigError::new(key, token::form().about(path.display()));
     reader.keep(token::parse(&bytes).ok_or_else(wrong))
 }

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use cmiot_signer::{Card, CardKind};
 
-use super::error::{ConfigError, Location};
+use super::error::{self, ConfigError, Location};
 use super::reader::SourceFiles;
 use super::text::Entry;
+use crate::language::{Text, text};
 
 const KEY: &str = "[cache] alias_file";
 
@@ -23,19 +24,24 @@ pub(super) fn check(path: Option<&Path>, reader: &mut SourceFiles<'_>) -> HashMa
     aliases
 }
 
-fn add(aliases: &mut HashMap<Card, Card>, entry: &Entry) -> Result<(), String> {
+fn add(aliases: &mut HashMap<Card, Card>, entry: &Entry) -> Result<(), Text> {
     let mut first = None;
     for column in entry.text.split(',').map(str::trim).filter(|column| !column.is_empty()) {
         let kinds = [CardKind::Msisdn, CardKind::Iccid, CardKind::Imsi];
         let (kind, number) = column
             .split_once(':')
             .and_then(|(kind, number)| Some((kinds.into_iter().find(|one| one.as_str() == kind)?, number)))
-            .ok_or("a number must begin with msisdn:, iccid: or imsi:")?;
+            .ok_or_else(|| {
+                text!(
+                    "a number must begin with msisdn:, iccid: or imsi:",
+                    "号码必须以 msisdn:、iccid: 或 imsi: 开头"
+                )
+            })?;
         // The number itself is not repeated: it would appear in a log.
-        let card = Card::parse(kind, number).map_err(|e| format!("{}: {e}", kind.as_str()))?;
+        let card = Card::parse(kind, number).map_err(|e| error::card(e).about(kind.as_str()))?;
         let canonical = *first.get_or_insert(card);
         if aliases.insert(card, canonical).is_some_and(|known| known != canonical) {
-            return Err(format!("{} is in two lines", card.masked()));
+            return Err(text!("{card} is in two lines", "{card} 出现在两行中", card = card.masked()));
         }
     }
     Ok(())

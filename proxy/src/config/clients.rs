@@ -12,7 +12,7 @@ use cmiot_signer::{AppId, Card, CardKind, Ebid};
 use ring::hmac;
 
 use super::account::{self, Accounts};
-use super::error::{ConfigError, Location};
+use super::error::{self, ConfigError, Location};
 use super::file::{self, ConfigFile, Dialect, Format, ReplayMode};
 use super::gateway::{self, Gateway, TransidLimits};
 use super::reader::{PasswordSource, SourceFiles};
@@ -72,11 +72,12 @@ impl Clients {
         for (index, raw) in file.derives.iter().enumerate() {
             if let Some(first) = prefixes.insert(&raw.appid_prefix, index + 1) {
                 let table = format!("[[derive]] {} (appid_prefix = \"{}\")", index + 1, raw.appid_prefix);
-                let error = ConfigError::new(
-                    format!("{table}: appid_prefix"),
-                    format!("taken by [[derive]] {first}"),
-                );
-                checker.reader.problems.push(error.remedy("give each [[derive]] its own prefix"));
+                let problem = error::taken_by(&format!("[[derive]] {first}"));
+                let error = ConfigError::new(format!("{table}: appid_prefix"), problem);
+                checker.reader.problems.push(error.remedy(text!(
+                    "give each [[derive]] its own prefix",
+                    "请为每个 [[derive]] 设置不同的前缀"
+                )));
             }
         }
         derived.sort_by_key(|derived| std::cmp::Reverse(derived.prefix.len()));
@@ -92,8 +93,11 @@ fn revoked(file: &ConfigFile, reader: &mut SourceFiles<'_>) -> HashSet<AppId> {
     let lines = reader.list(KEY, path).unwrap_or_default();
     let appid = |line: &super::text::Entry| {
         AppId::parse(&line.text).map_err(|e| {
-            let error = ConfigError::new(KEY, e.to_string()).at(Location::line(path, line.line));
-            error.remedy("write one appid per line, and nothing else")
+            let error = ConfigError::new(KEY, error::credential(e)).at(Location::line(path, line.line));
+            error.remedy(text!(
+                "write one appid per line, and nothing else",
+                "请每行只写一个应用编码（appid），不写其他内容"
+            ))
         })
     };
     lines.iter().filter_map(|line| reader.keep(appid(line))).collect()
@@ -148,10 +152,11 @@ impl Checker<'_, '_> {
                 permissions: Arc::new(permissions),
             };
             if self.listed.insert(client.appid, Arc::new(client)).is_some() {
-                let problem = "another client signs with it already";
-                let error = ConfigError::new(format!("{table}: appid"), problem);
-                let remedy = "remove that client, or carrier_credentials here";
-                self.reader.problems.push(error.remedy(remedy));
+                let error = ConfigError::new(format!("{table}: appid"), is_taken());
+                self.reader.problems.push(error.remedy(text!(
+                    "remove that client, or carrier_credentials here",
+                    "请删除那个客户端，或删除此处的 carrier_credentials"
+                )));
             }
         }
     }
@@ -159,8 +164,11 @@ impl Checker<'_, '_> {
     fn add(&mut self, table: &str, raw: &file::Client) {
         let Some(client) = self.client(table, raw) else { return };
         if self.listed.insert(client.appid, Arc::new(client)).is_some() {
-            let error = ConfigError::new(format!("{table}: appid"), "another client signs with it already");
-            self.reader.problems.push(error.remedy("give each client its own appid"));
+            let error = ConfigError::new(format!("{table}: appid"), is_taken());
+            self.reader.problems.push(error.remedy(text!(
+                "give each client its own appid",
+                "请为每个客户端设置不同的应用编码（appid）"
+            )));
         }
     }
 
@@ -180,7 +188,7 @@ impl Checker<'_, '_> {
             text: raw.previous_password.as_ref(),
         };
         let appid = AppId::parse(&raw.appid);
-        let appid = appid.map_err(|e| ConfigError::new(format!("{table}: appid"), e.to_string()));
+        let appid = appid.map_err(|e| ConfigError::new(format!("{table}: appid"), error::credential(e)));
         let appid = self.reader.keep(appid);
         let password = password.read(table, self.reader);
         let previous = previous.read_optional(table, self.reader);
@@ -199,13 +207,15 @@ impl Checker<'_, '_> {
     fn derive(&mut self, table: &str, raw: &file::Derive) -> Option<Derived> {
         let group = self.group(table, &raw.group, raw.ebid.as_deref());
         let prefix = AppId::parse(&raw.appid_prefix);
-        let prefix = prefix.map_err(|e| ConfigError::new(format!("{table}: appid_prefix"), e.to_string()));
+        let prefix =
+            prefix.map_err(|e| ConfigError::new(format!("{table}: appid_prefix"), error::credential(e)));
         let prefix = self.reader.keep(prefix);
         let permissions = self.permissions(table, &raw.permissions);
         let key = self.reader.secret(&format!("{table}: key_file"), &raw.key_file)?;
         if key.len() < MIN_KEY {
-            let problem = format!("needs at least {MIN_KEY} bytes");
-            let remedy = format!("openssl rand -hex 32 > {}", raw.key_file.display());
+            let problem = text!("needs at least {MIN_KEY} bytes", "至少需要 {MIN_KEY} 字节");
+            let remedy =
+                Text::untranslated(format_args!("openssl rand -hex 32 > {}", raw.key_file.display()));
             self.reader.problems.push(ConfigError::new(format!("{table}: key_file"), problem).remedy(remedy));
             return None;
         }
@@ -224,7 +234,7 @@ impl Checker<'_, '_> {
     /// The group of a client, and the ebid that it sends.
     fn group(&mut self, table: &str, name: &str, ebid: Option<&str>) -> Option<(Arc<str>, Ebid)> {
         let own = ebid.map(|ebid| {
-            Ebid::parse(ebid).map_err(|e| ConfigError::new(format!("{table}: ebid"), e.to_string()))
+            Ebid::parse(ebid).map_err(|e| ConfigError::new(format!("{table}: ebid"), error::credential(e)))
         });
         let own = self.reader.keep(own.transpose());
         let Some((group, accounts)) = self.accounts.groups.get_key_value(name) else {
@@ -233,16 +243,21 @@ impl Checker<'_, '_> {
                 known.sort();
                 self.reader.problem(
                     format!("{table}: group = \"{name}\""),
-                    format!("no account has it; known: {}", known.join(", ")),
+                    text!(
+                        "no account has it; known: {known}",
+                        "没有账号属于该分组；已知：{known}",
+                        known = known.join(", ")
+                    ),
                 );
             }
             return None;
         };
         let issued = accounts.iter().find_map(|account| account.ebid_of(USER_STATUS)).copied();
         if own.is_some_and(|own| own.or(issued).is_none()) {
-            let error = ConfigError::new(format!("{table}: ebid"), "is missing");
-            self.reader.problems.push(error.remedy(format!(
-                "write the ebid that these gateways send: group \"{name}\" has accounts of API v5 only, which have none"
+            let error = ConfigError::new(format!("{table}: ebid"), error::is_missing());
+            self.reader.problems.push(error.remedy(text!(
+                "write the ebid that these gateways send: group \"{name}\" has accounts of API v5 only, which have none",
+                "请填写这些网关发送的能力编码（ebid）：分组 \"{name}\" 只有 API v5 的账号，它们没有能力编码"
             )));
         }
         Some((Arc::clone(group), own?.or(issued)?))
@@ -254,25 +269,32 @@ impl Checker<'_, '_> {
             if self.operations.named(name).is_none() && !self.file.declares_operation(name) {
                 self.reader.problem(
                     format!("{table}: operations"),
-                    format!("\"{name}\" is not served; known: {}", self.operations.names()),
+                    text!(
+                        "\"{name}\" is not served; known: {known}",
+                        "不提供 \"{name}\"；已知：{known}",
+                        known = self.operations.names()
+                    ),
                 );
             }
         }
         let skew = raw.clock_skew.unwrap_or(self.file.gateway.clock_skew);
         if raw.replay != ReplayMode::Observe {
-            let needs = "needs replay = \"observe\"";
             if skew == Window::Any {
                 self.reader.problem(
                     format!("{table}: clock_skew = \"any\""),
-                    format!(
-                        "{needs}: a transid that is always valid would have to be remembered permanently"
+                    text!(
+                        "needs replay = \"observe\": a transid that is always valid would have to be remembered permanently",
+                        "需要 replay = \"observe\"：始终有效的事务编码（transid）必须永久记住"
                     ),
                 );
             }
             if raw.format == Format::Lenient {
                 self.reader.problem(
                     format!("{table}: format = \"lenient\""),
-                    format!("{needs}: a transid without a readable stamp never leaves the window"),
+                    text!(
+                        "needs replay = \"observe\": a transid without a readable stamp never leaves the window",
+                        "需要 replay = \"observe\"：没有可读时间的事务编码（transid）始终不会离开窗口"
+                    ),
                 );
             }
         }
@@ -316,8 +338,11 @@ impl Checker<'_, '_> {
             let kinds = [CardKind::Msisdn, CardKind::Iccid, CardKind::Imsi];
             if !kinds.into_iter().any(|kind| Card::parse(kind, &line.text).is_ok()) {
                 // The number is not repeated: it would appear in a log.
-                let error = ConfigError::new(&key, "is not the number of a card");
-                let remedy = "write one number per line, without heading, kind or further columns";
+                let error = ConfigError::new(&key, text!("is not the number of a card", "不是卡号"));
+                let remedy = text!(
+                    "write one number per line, without heading, kind or further columns",
+                    "请每行只写一个号码，不写标题、类型和其他列"
+                );
                 self.reader.problems.push(error.remedy(remedy).at(Location::line(path, line.line)));
                 continue;
             }
@@ -355,6 +380,11 @@ fn own_credentials<'a>(file: &'a ConfigFile, reader: &mut SourceFiles<'_>) -> Ha
     own
 }
 
+/// The problem of an appid that two clients have.
+fn is_taken() -> Text {
+    text!("another client signs with it already", "已有另一个客户端用它签名")
+}
+
 /// The number of transids that can be within the window at once: it is open on both sides of the clock.
 fn transids_in_window(rate: Option<Rate>, window: Option<std::time::Duration>, default: usize) -> usize {
     let (Some(rate), Some(window)) = (rate, window) else { return default };
@@ -366,12 +396,15 @@ fn transids_in_window(rate: Option<Rate>, window: Option<std::time::Duration>, d
 
 fn rate(table: &str, rate: Option<u32>, burst: Option<u32>) -> Result<Option<Rate>, ConfigError> {
     let at_least_one = |key: &str, value: u32| {
-        let zero = || ConfigError::new(format!("{table}: {key}"), "must be at least 1");
+        let zero = || ConfigError::new(format!("{table}: {key}"), error::at_least_one());
         NonZeroU32::new(value).ok_or_else(zero)
     };
     match (rate, burst) {
         (None, None) => Ok(None),
-        (None, Some(_)) => Err(ConfigError::new(format!("{table}: burst"), "needs a rate in addition")),
+        (None, Some(_)) => {
+            let problem = text!("needs a rate in addition", "还需要设置 rate");
+            Err(ConfigError::new(format!("{table}: burst"), problem))
+        }
         (Some(rate), burst) => {
             let per_second = at_least_one("rate", rate)?;
             let burst = burst.map_or(Ok(per_second), |burst| at_least_one("burst", burst))?;

@@ -130,7 +130,7 @@ fn error(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
         Some(span) => Location::byte(path, text, span.start),
         None => Location::file(path),
     };
-    ConfigError::new("", error.message()).at(location)
+    ConfigError::new("", Text::untranslated(error.message())).at(location)
 }
 
 /// An entry that was removed.

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::error::{ConfigError, ConfigErrors, Location};
 use super::file;
 use super::{Config, ConfigFile, clients, reader, text};
+use crate::language::Text;
 use crate::plain_file;
 use replace::Replacement;
 
@@ -294,7 +295,9 @@ fn locate(
         true => Location { path: path.to_owned(), ..error.location.clone() },
         false => error.location.clone(),
     };
-    let (key, problem) = (error.key.replace(&written, &shown), error.problem.replace(&written, &shown));
+    let (key, Text { english, chinese }) = (error.key.replace(&written, &shown), error.problem);
+    let problem =
+        Text { english: english.replace(&written, &shown), chinese: chinese.replace(&written, &shown) };
     ConfigError { location, key, problem, ..error }
 }
 

@@ -13,10 +13,10 @@ use cmiot_signer::Password;
 use zeroize::Zeroizing;
 
 use super::certificates::Validity;
-use super::error::ConfigError;
+use super::error::{self, ConfigError};
 use super::text::{self, Entry};
 use super::watch::FileStamp;
-use crate::language::Text;
+use crate::language::{Text, text};
 use crate::plain_file;
 use crate::units::Secret;
 
@@ -55,7 +55,7 @@ impl<'a> SourceFiles<'a> {
     }
 
     /// Notes a problem of a key.
-    pub(super) fn problem(&mut self, key: impl Into<String>, problem: impl Into<String>) {
+    pub(super) fn problem(&mut self, key: impl Into<String>, problem: impl Into<Text>) {
         self.problems.push(ConfigError::new(key, problem));
     }
 
@@ -106,15 +106,16 @@ impl<'a> SourceFiles<'a> {
         }
         let found = self.keep(fs::metadata(&path).map_err(|e| unreadable(key, &path, &e)))?;
         if found.is_dir() {
-            let problem = format!("{}: is a folder", path.display());
-            self.problems.push(ConfigError::new(key, problem).remedy("name a file"));
+            let problem = error::is_a_folder().about(path.display());
+            self.problems.push(ConfigError::new(key, problem).remedy(text!("name a file", "请指定一个文件")));
             return None;
         }
         let contents = if self.allow_world_readable { Contents::Public } else { contents };
         let private = refuse_others(&path, &found, contents).map_err(|error| ConfigError {
             key: key.to_owned(),
-            problem: format!("{}: {}", path.display(), error.problem),
-            ..error
+            problem: error.problem.about(path.display()),
+            remedy: error.remedy,
+            location: error.location,
         });
         self.keep(private)?;
         Some(path)
@@ -136,26 +137,31 @@ pub(super) fn names_credential(value: &Path) -> bool {
 fn credential(key: &str, value: &Path) -> Result<Option<PathBuf>, ConfigError> {
     let Some(name) = value.to_str().and_then(|value| value.strip_prefix(CREDENTIAL)) else { return Ok(None) };
     if matches!(name, "" | "." | "..") || name.contains('/') {
-        let problem = format!("{}: the name of a credential is not empty and has no slash", value.display());
-        return Err(ConfigError::new(key, problem));
+        let problem = text!(
+            "the name of a credential is not empty and has no slash",
+            "凭据的名称不能为空，也不能含有斜杠"
+        );
+        return Err(ConfigError::new(key, problem.about(value.display())));
     }
     match std::env::var_os("CREDENTIALS_DIRECTORY") {
         Some(folder) if !folder.is_empty() => Ok(Some(Path::new(&folder).join(name))),
         _ => {
-            let problem = format!(
-                "{}: no service manager passed credentials (CREDENTIALS_DIRECTORY is not set)",
-                value.display()
+            let problem = text!(
+                "no service manager passed credentials (CREDENTIALS_DIRECTORY is not set)",
+                "服务管理器没有传入凭据（没有设置 CREDENTIALS_DIRECTORY）"
             );
-            Err(ConfigError::new(key, problem).remedy(format!(
+            Err(ConfigError::new(key, problem.about(value.display())).remedy(text!(
                 "add LoadCredential={name}:/PATH to the unit; in a shell, set CREDENTIALS_DIRECTORY to the folder of the \
-                 file {name}"
+                 file {name}",
+                "请在 unit 中添加 LoadCredential={name}:/PATH；在 shell 中，请把 CREDENTIALS_DIRECTORY 设为文件 {name} \
+                 所在的文件夹"
             )))
         }
     }
 }
 
 fn unreadable(key: &str, path: &Path, error: &std::io::Error) -> ConfigError {
-    ConfigError::new(key, format!("{}: cannot be read: {error}", path.display()))
+    ConfigError::new(key, error::cannot_be_read(error).about(path.display()))
 }
 
 /// Whether every user of the machine may read a file.
@@ -177,13 +183,21 @@ pub(super) fn refuse_others(
     let mode = found.permissions().mode();
     let (shown, bits) = (path.display(), mode & 0o7777);
     if mode & 0o002 != 0 {
-        let problem = format!("every user of this machine can change it (mode {bits:04o})");
-        return Err(ConfigError::new("", problem).remedy(format!("chmod o= {shown}")));
+        let problem = text!(
+            "every user of this machine can change it (mode {bits:04o})",
+            "本机的每个用户都能修改它（权限 {bits:04o}）"
+        );
+        return Err(ConfigError::new("", problem).remedy(text!("chmod o= {shown}", "chmod o= {shown}")));
     }
     if mode & 0o004 != 0 && contents == Contents::Secret {
-        let problem = format!("every user of this machine can read this secret (mode {bits:04o})");
-        return Err(ConfigError::new("", problem)
-            .remedy(format!("chmod o= {shown}, or set [process] allow_world_readable_secrets = true")));
+        let problem = text!(
+            "every user of this machine can read this secret (mode {bits:04o})",
+            "本机的每个用户都能读取这个机密文件（权限 {bits:04o}）"
+        );
+        return Err(ConfigError::new("", problem).remedy(text!(
+            "chmod o= {shown}, or set [process] allow_world_readable_secrets = true",
+            "chmod o= {shown}，或设置 [process] allow_world_readable_secrets = true"
+        )));
     }
     Ok(())
 }
@@ -204,7 +218,7 @@ impl PasswordSource<'_> {
         table: &str,
         reader: &mut SourceFiles<'_>,
     ) -> Option<Option<Password>> {
-        self.read_as(table, reader, |bytes| Password::new(bytes).map_err(|error| error.to_string()))
+        self.read_as(table, reader, |bytes| Password::new(bytes).map_err(error::credential))
     }
 
     /// [`Self::read_optional`] as another type: `check` makes it from the bytes of the password, or says what is wrong.
@@ -212,18 +226,23 @@ impl PasswordSource<'_> {
         &self,
         table: &str,
         reader: &mut SourceFiles<'_>,
-        check: impl Fn(&[u8]) -> Result<T, String>,
+        check: impl Fn(&[u8]) -> Result<T, Text>,
     ) -> Option<Option<T>> {
         let key = self.key;
         let of_file = |bytes: &[u8]| {
             let problem = match std::str::from_utf8(bytes) {
-                Err(_) => "is not UTF-8 text",
-                Ok(text) if text.contains(['\n', '\r']) => "has more than one line",
-                Ok(text) if !text.is_empty() && text.trim().is_empty() => "has nothing but blanks",
+                Err(_) => error::is_not_utf8(),
+                Ok(text) if text.contains(['\n', '\r']) => text!("has more than one line", "不止一行"),
+                Ok(text) if !text.is_empty() && text.trim().is_empty() => {
+                    text!("has nothing but blanks", "只有空白字符")
+                }
                 Ok(_) => return Ok(()),
             };
             let error = ConfigError::new(format!("{table}: {key}_file"), problem);
-            Err(error.remedy("write the password alone; one line break after it is not part of it"))
+            Err(error.remedy(text!(
+                "write the password alone; one line break after it is not part of it",
+                "请只写密码；其后的一个换行不属于密码"
+            )))
         };
         let checked = |bytes: &[u8], suffix: &str| {
             let wrong = |error| ConfigError::new(format!("{table}: {key}{suffix}"), error);
@@ -240,15 +259,25 @@ impl PasswordSource<'_> {
                     // Text that is not the name of a variable may be the password itself.
                     let named =
                         name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
-                    let shown = if named { name } else { "the variable that it names" };
-                    let problem = format!("{shown} is not set in the environment");
+                    let problem = match named {
+                        true => text!("{name} is not set in the environment", "没有设置环境变量 {name}"),
+                        false => text!(
+                            "the variable that it names is not set in the environment",
+                            "没有设置它指定的环境变量"
+                        ),
+                    };
                     Err(ConfigError::new(format!("{table}: {key}_env"), problem))
                 }
             },
             Self { file: None, env: None, text: Some(secret), .. } => checked(secret.expose(), ""),
             Self { file: None, env: None, text: None, .. } => Ok(None),
-            _ => Err(ConfigError::new(table, format!("{key}_file, {key}_env and {key} exclude each other"))
-                .remedy("keep one")),
+            _ => {
+                let problem = text!(
+                    "{key}_file, {key}_env and {key} exclude each other",
+                    "{key}_file、{key}_env 和 {key} 不能同时使用"
+                );
+                Err(ConfigError::new(table, problem).remedy(error::keep_one()))
+            }
         };
         reader.keep(read)
     }
@@ -263,8 +292,11 @@ impl PasswordSource<'_> {
     pub(super) fn require<T>(&self, read: Option<T>, table: &str, reader: &mut SourceFiles<'_>) -> Option<T> {
         let key = self.key;
         let missing = || {
-            let remedy = format!("add {key}_file = \"FILE\" or {key}_env = \"NAME\"");
-            ConfigError::new(table, "no password").remedy(remedy)
+            let remedy = text!(
+                "add {key}_file = \"FILE\" or {key}_env = \"NAME\"",
+                "请添加 {key}_file = \"FILE\" 或 {key}_env = \"NAME\""
+            );
+            ConfigError::new(table, text!("no password", "没有密码")).remedy(remedy)
         };
         reader.keep(read.ok_or_else(missing))
     }
@@ -275,7 +307,7 @@ impl PasswordSource<'_> {
 /// # Errors
 /// [`ConfigError`] that names the file.
 pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, ConfigError> {
-    read_without_line_break(path).map_err(|e| ConfigError::of_file(path, format!("cannot be read: {e}")))
+    read_without_line_break(path).map_err(|e| ConfigError::of_file(path, error::cannot_be_read(&e)))
 }
 
 fn read_without_line_break(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {

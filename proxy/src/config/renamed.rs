@@ -85,8 +85,12 @@ fn rename_in(
     let location = Location::byte(path, text, key.span().start);
     let (old, new) = (row.old, row.new);
     if table.contains_key(new) {
-        let both = format!("{old} is the old name of {new}, which is set too");
-        found.conflicts.push(ConfigError::new(section, both).remedy(format!("remove {old}")).at(location));
+        let both = text!(
+            "{old} is the old name of {new}, which is set too",
+            "{old} 是 {new} 的旧名，而 {new} 也已设置"
+        );
+        let remedy = text!("remove {old}", "请删除 {old}");
+        found.conflicts.push(ConfigError::new(section, both).remedy(remedy).at(location));
         return;
     }
     found.warnings.push(text!(

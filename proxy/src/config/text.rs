@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::error::{ConfigError, Location};
+use crate::language::{Text, text};
 
 /// The text without the byte-order mark that some programs begin a file with.
 pub fn without_mark(text: &str) -> &str {
@@ -39,27 +40,44 @@ impl Csv {
     /// A sentence with file and line. It does not repeat the text, which might be a password.
     pub(super) fn read(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let text = without_mark(text);
-        let wrong = |line: usize, problem: &str| ConfigError::new("", problem).at(Location::line(path, line));
+        let wrong = |line: usize, problem: Text| ConfigError::new("", problem).at(Location::line(path, line));
         let mut lines = Lines { text, at: 0, line: 1 };
         let mut reader =
             csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_reader(text.as_bytes());
-        let heading = reader.headers().map_err(|_| wrong(1, "is no header line"))?.clone();
+        let heading =
+            reader.headers().map_err(|_| wrong(1, text!("is no header line", "不是标题行")))?.clone();
         let line = lines.of(0);
         for (at, name) in heading.iter().enumerate() {
             if !name.is_empty() && heading.iter().take(at).any(|before| before == name) {
-                return Err(wrong(line, &format!("two columns have the heading {name}: keep one")));
+                return Err(wrong(
+                    line,
+                    text!(
+                        "two columns have the heading {name}: keep one",
+                        "有两列的标题都是 {name}：请只保留一列"
+                    ),
+                ));
             }
         }
         let mut rows = Vec::new();
         for record in reader.records() {
             let record = record.map_err(|error| {
-                wrong(lines.at(error.position()), "has not as many columns as the header")
+                wrong(
+                    lines.at(error.position()),
+                    text!("has not as many columns as the header", "列数与标题行不一致"),
+                )
             })?;
             let line = lines.at(record.position());
             let unnamed =
                 heading.iter().zip(&record).position(|(name, cell)| name.is_empty() && !cell.is_empty());
             if let Some(column) = unnamed {
-                return Err(wrong(line, &format!("column {} has a value and no heading", column + 1)));
+                return Err(wrong(
+                    line,
+                    text!(
+                        "column {number} has a value and no heading",
+                        "第 {number} 列有值但没有标题",
+                        number = column + 1
+                    ),
+                ));
             }
             rows.push((line, record));
         }

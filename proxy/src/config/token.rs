@@ -11,8 +11,9 @@ use std::path::Path;
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-use super::error::{ConfigError, Location};
+use super::error::{self, ConfigError, Location};
 use super::reader::{Contents, refuse_others};
+use crate::language::{Text, text};
 use crate::plain_file;
 use crate::units::Secret;
 
@@ -22,8 +23,13 @@ pub const FILE: &str = "admin.token";
 /// The hex digits of a token that the proxy makes.
 const LENGTH: usize = 32;
 
-/// The form of a token, for an error.
-pub(super) const FORM: &str = "needs at least 16 printable ASCII characters without blanks";
+/// The problem of a token that has not the form of one.
+pub(super) fn form() -> Text {
+    text!(
+        "needs at least 16 printable ASCII characters without blanks",
+        "需要至少 16 个可打印的 ASCII 字符，不含空格"
+    )
+}
 
 /// A token from the bytes of its file.
 pub(super) fn parse(bytes: &[u8]) -> Option<Secret> {
@@ -37,25 +43,35 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Secret> {
 /// [`ConfigError`] with the file and the remedy.
 pub fn read(dir: &Path) -> Result<Option<Secret>, ConfigError> {
     let path = dir.join(FILE);
-    let wrong = |problem: String| ConfigError::of_file(&path, problem);
+    let wrong = |problem: Text| ConfigError::of_file(&path, problem);
     let found = match fs::symlink_metadata(&path) {
         Ok(found) => found,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(wrong(format!("cannot be read: {e}"))),
+        Err(e) => return Err(wrong(error::cannot_be_read(&e))),
     };
     if !found.is_file() {
-        let error = wrong("is not a plain file".to_owned());
-        return Err(error.remedy("remove it, and the proxy makes a new one"));
+        let error = wrong(text!("is not a plain file", "不是普通文件"));
+        return Err(
+            error.remedy(text!("remove it, and the proxy makes a new one", "请删除它，代理会生成新的文件"))
+        );
     }
     refuse_others(&path, &found, Contents::Secret).map_err(|e| e.at(Location::file(&path)))?;
-    let bytes = Zeroizing::new(plain_file::read(&path).map_err(|e| wrong(format!("cannot be read: {e}")))?);
+    let bytes = Zeroizing::new(plain_file::read(&path).map_err(|e| wrong(error::cannot_be_read(&e)))?);
     let token = parse(bytes.trim_ascii_end());
     // One that was cut off may be long enough for a configured token, and easier to guess than the one that was made.
     let is_cut_off = |text: &[u8]| text.len() < LENGTH && text.iter().all(u8::is_ascii_hexdigit);
     token.filter(|_| !is_cut_off(bytes.trim_ascii_end())).map(Some).ok_or_else(|| {
-        let problem =
-            format!("holds no whole token: the proxy makes one of {LENGTH} hex digits; another {FORM}");
-        wrong(problem).remedy("remove it, and the proxy makes a new one at its next start")
+        let Text { english, chinese } = form();
+        let problem = Text {
+            english: format!(
+                "holds no whole token: the proxy makes one of {LENGTH} hex digits; another {english}"
+            ),
+            chinese: format!("没有完整的令牌：代理生成的令牌为 {LENGTH} 位十六进制数字；其他令牌{chinese}"),
+        };
+        wrong(problem).remedy(text!(
+            "remove it, and the proxy makes a new one at its next start",
+            "请删除它，代理会在下次启动时生成新的令牌"
+        ))
     })
 }
 
@@ -68,7 +84,7 @@ pub fn read_or_make(dir: &Path) -> Result<(Secret, bool), ConfigError> {
         return Ok((token, false));
     }
     let path = dir.join(FILE);
-    let wrong = |e: io::Error| ConfigError::of_file(&path, format!("cannot be written: {e}"));
+    let wrong = |e: io::Error| ConfigError::of_file(&path, error::cannot_be_written(&e));
     let mut bytes = Zeroizing::new([0; LENGTH / 2]);
     SystemRandom::new().fill(bytes.as_mut()).map_err(|_| wrong(io::Error::other("no random numbers")))?;
     let text = Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());

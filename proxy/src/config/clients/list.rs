@@ -4,9 +4,10 @@
 use std::path::Path;
 
 use crate::config::document::Document;
-use crate::config::error::{ConfigError, ConfigErrors, Location};
+use crate::config::error::{self, ConfigError, ConfigErrors, Location};
 use crate::config::file::{self, ClientsFile};
 use crate::config::text::Csv;
+use crate::language::{Text, text};
 
 /// The clients of a clients file; the extension of `path` decides the format.
 ///
@@ -22,8 +23,12 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<file::Client>, Config
         }
         Some("csv") => parse_csv(path, text),
         _ => {
-            let error = ConfigError::of_file(path, "is neither CSV nor TOML by its name");
-            Err(error.remedy("end the name of a clients file in .csv or .toml").into())
+            let problem = text!("is neither CSV nor TOML by its name", "从名称看既不是 CSV 也不是 TOML");
+            let remedy = text!(
+                "end the name of a clients file in .csv or .toml",
+                "客户端文件的名称请以 .csv 或 .toml 结尾"
+            );
+            Err(ConfigError::of_file(path, problem).remedy(remedy).into())
         }
     }
 }
@@ -32,7 +37,7 @@ fn parse_csv(path: &Path, text: &str) -> Result<Vec<file::Client>, ConfigErrors>
     let list = Csv::read(path, text)?;
     let has = |name: &str| list.heading.iter().any(|column| column == name);
     if !has("group") || !has("appid") {
-        let problem = "the header needs the columns group and appid";
+        let problem = text!("the header needs the columns group and appid", "标题行需要 group 和 appid 两列");
         return Err(ConfigError::new("", problem).at(Location::line(path, list.line)).into());
     }
     let (mut clients, mut errors) = (Vec::with_capacity(list.rows.len()), Vec::new());
@@ -47,23 +52,23 @@ fn parse_csv(path: &Path, text: &str) -> Result<Vec<file::Client>, ConfigErrors>
 }
 
 /// A client from one line of CSV: as if its cells were the values of a TOML table.
-fn from_record(header: &csv::StringRecord, record: &csv::StringRecord) -> Result<file::Client, String> {
+fn from_record(header: &csv::StringRecord, record: &csv::StringRecord) -> Result<file::Client, Text> {
     let mut table = toml::Table::new();
     for (column, cell) in header.iter().zip(record).filter(|(_, cell)| !cell.is_empty()) {
         let value = match column {
             "peers" | "operations" | "cards" => {
                 cell.split_whitespace().map(toml::Value::from).collect::<Vec<_>>().into()
             }
-            "rate" | "burst" => {
-                toml::Value::Integer(cell.parse().map_err(|_| format!("{column}: must be a whole number"))?)
-            }
+            "rate" | "burst" => toml::Value::Integer(cell.parse().map_err(|_| error::whole_number(column))?),
             _ => toml::Value::from(cell),
         };
         table.insert(column.to_owned(), value);
     }
     table.try_into().map_err(|e: toml::de::Error| match e.message() {
         // These name a column alone; other texts would repeat a cell, which may be a password in the wrong column.
-        named if named.starts_with("unknown field") || named.starts_with("missing field") => named.to_owned(),
-        _ => "a cell does not fit its column".to_owned(),
+        named if named.starts_with("unknown field") || named.starts_with("missing field") => {
+            Text::untranslated(named)
+        }
+        _ => text!("a cell does not fit its column", "有单元格与其列不符"),
     })
 }
