@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::language::{Text, text};
 use crate::lifetimes::Lifetime;
 use crate::units::HumanDuration;
 
@@ -189,11 +190,9 @@ impl Default for Operations {
 }
 
 /// Two rows that exclude each other.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OperationConflict {
-    #[error("there are two rows of this name")]
     Name(&'static str),
-    #[error("path = \"{path}\" is the path of \"{other}\" too: only one of them would be called")]
     Path { name: &'static str, path: &'static str, other: &'static str },
 }
 
@@ -202,6 +201,17 @@ impl OperationConflict {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Name(name) | Self::Path { name, .. } => name,
+        }
+    }
+
+    /// The problem, for people.
+    pub fn text(&self) -> Text {
+        match self {
+            Self::Name(_) => text!("there are two rows of this name", "有两行使用这个名称"),
+            Self::Path { path, other, .. } => text!(
+                "path = \"{path}\" is the path of \"{other}\" too: only one of them would be called",
+                "path = \"{path}\" 也是 \"{other}\" 的路径：其中只有一个会被调用"
+            ),
         }
     }
 }

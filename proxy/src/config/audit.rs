@@ -5,8 +5,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::error::ConfigError;
+use super::error::{self, ConfigError};
 use super::reader::SourceFiles;
+use crate::language::text;
 use crate::units::schema::Positive;
 use crate::units::{HumanDuration, Size};
 
@@ -130,13 +131,16 @@ impl AuditConfig {
         let times = [("anchor_every", written.anchor_every), ("refusal_period", written.refusal_period)];
         let zero: Vec<_> = times.into_iter().filter(|(_, time)| time.0.is_zero()).collect();
         for (key, _) in &zero {
-            reader.problem(format!("[audit] {key}"), "must be longer than zero, such as \"60s\"");
+            reader.problem(format!("[audit] {key}"), error::longer_than_zero("60s"));
         }
         let reveals = written.bodies == Bodies::Full && written.identifiers == Identifiers::Keyed;
         if reveals {
             reader.problem(
                 "[audit] bodies = \"full\"",
-                "contradicts identifiers = \"keyed\": a body has the number of its card; write \"hash\" or \"none\"",
+                text!(
+                    "contradicts identifiers = \"keyed\": a body has the number of its card; write \"hash\" or \"none\"",
+                    "与 identifiers = \"keyed\" 矛盾：响应正文含有卡号；请写 \"hash\" 或 \"none\""
+                ),
             );
         }
         let group = written.audit_group.as_deref().map(group_number).transpose();
@@ -166,8 +170,11 @@ fn group_number(group: &str) -> Result<u32, ConfigError> {
         (fields.next() == Some(group)).then(|| fields.nth(1)?.parse().ok())?
     });
     number.ok_or_else(|| {
-        ConfigError::new(format!("[audit] audit_group = \"{group}\""), "not in /etc/group")
-            .remedy(format!("`groupadd {group}`, or write its number"))
+        let problem = text!("not in /etc/group", "不在 /etc/group 中");
+        ConfigError::new(format!("[audit] audit_group = \"{group}\""), problem).remedy(text!(
+            "`groupadd {group}`, or write its number",
+            "请执行 `groupadd {group}`，或写组的编号"
+        ))
     })
 }
 

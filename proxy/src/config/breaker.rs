@@ -7,7 +7,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::error;
 use super::reader::SourceFiles;
+use crate::language::text;
 use crate::units::HumanDuration;
 use crate::units::schema::Positive;
 
@@ -74,7 +76,7 @@ pub struct BreakerConfig {
 pub(super) fn check(raw: &Breaker, reader: &mut SourceFiles<'_>) -> Option<Thresholds> {
     let before = reader.problems.len();
     if raw.failures == 0 {
-        reader.problem("[breaker] failures", "must be at least 1");
+        reader.problem("[breaker] failures", error::at_least_one());
     }
     for (key, first, longest) in [
         ("open", raw.open, raw.max_open),
@@ -82,7 +84,10 @@ pub(super) fn check(raw: &Breaker, reader: &mut SourceFiles<'_>) -> Option<Thres
         ("credentials_open", raw.credentials_open, raw.max_credentials_open),
     ] {
         if first.0.is_zero() || first > longest {
-            let problem = format!("must be longer than zero and at most max_{key} = \"{longest}\"");
+            let problem = text!(
+                "must be longer than zero and at most max_{key} = \"{longest}\"",
+                "必须大于零，且不超过 max_{key} = \"{longest}\""
+            );
             reader.problem(format!("[breaker] {key} = \"{first}\""), problem);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::error;
 use super::file;
 use super::reader::SourceFiles;
 
@@ -25,16 +26,16 @@ pub struct Cache {
 pub(super) fn check(raw: &file::Cache, reader: &mut SourceFiles<'_>) -> Option<Cache> {
     let before = reader.problems.len();
     if raw.ttl_jitter_percent > 50 {
-        reader.problem("[cache] ttl_jitter_percent", "must be at most 50");
+        reader.problem("[cache] ttl_jitter_percent", error::at_most(50));
     }
     if raw.refresh_ahead_percent > 100 {
-        reader.problem("[cache] refresh_ahead_percent", "must be at most 100");
+        reader.problem("[cache] refresh_ahead_percent", error::at_most(100));
     }
     if raw.file_age.0.is_zero() {
-        reader.problem("[cache] file_age", "must be more than zero, such as \"720h\"");
+        reader.problem("[cache] file_age", error::more_than_zero("\"720h\""));
     }
     if raw.file_entries == 0 {
-        reader.problem("[cache] file_entries", "must be more than zero, such as 2_000_000");
+        reader.problem("[cache] file_entries", error::more_than_zero("2_000_000"));
     }
     (reader.problems.len() == before).then_some(Cache {
         memory_entries: raw.memory_entries,

@@ -7,10 +7,10 @@ use std::time::Duration;
 use hyper::Uri;
 
 use super::certificates::Validity;
-use super::error::ConfigError;
+use super::error::{self, ConfigError};
 use super::reader::SourceFiles;
 use super::{file, shares};
-use crate::language::Text;
+use crate::language::{Text, text};
 use crate::tls;
 
 /// The connection to the carrier.
@@ -69,11 +69,15 @@ pub(super) fn check(raw: &file::Carrier, groups: usize, reader: &mut SourceFiles
     let proxy = raw.proxy.as_deref().map(http_proxy).transpose();
     let proxy = reader.keep(proxy);
     let before = reader.problems.len();
-    let mut wrong = |key: &str, problem: &str| {
-        reader.problems.push(ConfigError::new(format!("[carrier] {key}"), problem));
-    };
+    let mut wrong = |key: &str, problem: Text| reader.problem(format!("[carrier] {key}"), problem);
     if raw.node > 99 {
-        wrong(&format!("node = {}", raw.node), "must be 0..=99, and different on each proxy of an account");
+        wrong(
+            &format!("node = {}", raw.node),
+            text!(
+                "must be 0..=99, and different on each proxy of an account",
+                "必须为 0..=99，并且使用同一账号的各个代理互不相同"
+            ),
+        );
     }
     let times = [
         ("connect_timeout", raw.connect_timeout),
@@ -81,13 +85,16 @@ pub(super) fn check(raw: &file::Carrier, groups: usize, reader: &mut SourceFiles
         ("drift_alarm", raw.drift_alarm),
     ];
     for (key, _) in times.into_iter().filter(|(_, time)| time.0.is_zero()) {
-        wrong(key, "must be longer than zero, such as \"10s\"");
+        wrong(key, error::longer_than_zero("10s"));
     }
     let max_body = usize::try_from(raw.max_body.0);
     match max_body {
-        Ok(0) => wrong("max_body", "must be more than zero, such as \"64KiB\""),
+        Ok(0) => wrong("max_body", error::more_than_zero("\"64KiB\"")),
         Ok(_) => {}
-        Err(_) => wrong(&format!("max_body = \"{}\"", raw.max_body), "too large for this machine"),
+        Err(_) => wrong(
+            &format!("max_body = \"{}\"", raw.max_body),
+            text!("too large for this machine", "超出本机的容量"),
+        ),
     }
     let counts = [
         ("max_waiters_per_card", raw.max_waiters_per_card),
@@ -96,7 +103,7 @@ pub(super) fn check(raw: &file::Carrier, groups: usize, reader: &mut SourceFiles
         ("max_flights_per_group", raw.max_flights_per_group.unwrap_or(1)),
     ];
     for (key, _) in counts.into_iter().filter(|(_, count)| *count == 0) {
-        wrong(key, "must be at least 1");
+        wrong(key, error::at_least_one());
     }
     let tls = trust(raw.tls.as_ref(), reader)?;
     if reader.problems.len() > before {
@@ -126,20 +133,29 @@ pub(super) fn check(raw: &file::Carrier, groups: usize, reader: &mut SourceFiles
 pub(super) fn base_url(key: &str, raw: &str) -> Result<Uri, ConfigError> {
     if raw.contains('@') {
         // Not repeated: it may hold a password.
-        return Err(ConfigError::new(key, "must not hold a user name or password"));
+        return Err(ConfigError::new(key, error::has_credentials()));
     }
-    let wrong = |problem: &str| ConfigError::new(format!("{key} = \"{raw}\""), problem);
+    let wrong = |problem: Text| ConfigError::new(format!("{key} = \"{raw}\""), problem);
     let base_url: Uri = raw.trim_end_matches('/').parse().map_err(|_| {
-        wrong("is not a URL").remedy(
+        wrong(error::is_no_url()).remedy(text!(
             "write scheme, host and optional port and path prefix, such as \"https://api.iot.10086.cn\"",
-        )
+            "请写协议、主机，以及可选的端口和路径前缀，例如 \"https://api.iot.10086.cn\""
+        ))
     })?;
     match base_url.scheme_str() {
         Some("http" | "https") if base_url.host().is_some_and(|host| !host.is_empty()) => {}
-        _ => return Err(wrong("must begin with http:// or https:// and a host")),
+        _ => {
+            return Err(wrong(text!(
+                "must begin with http:// or https:// and a host",
+                "必须以 http:// 或 https:// 和主机开头"
+            )));
+        }
     }
     if base_url.query().is_some() {
-        return Err(wrong("must not have a query: the proxy writes its own"));
+        return Err(wrong(text!(
+            "must not have a query: the proxy writes its own",
+            "不能含有查询部分：代理会写自己的查询"
+        )));
     }
     Ok(base_url)
 }
@@ -147,8 +163,11 @@ pub(super) fn base_url(key: &str, raw: &str) -> Result<Uri, ConfigError> {
 /// Scheme, host and port: the target of a CONNECT request.
 fn http_proxy(raw: &str) -> Result<Uri, ConfigError> {
     let wrong = || {
-        ConfigError::new("[carrier] proxy", "is not the address of an HTTP proxy")
-            .remedy("write http://, host and port, such as \"http://10.0.0.1:3128\"")
+        let problem = text!("is not the address of an HTTP proxy", "不是 HTTP 代理的地址");
+        ConfigError::new("[carrier] proxy", problem).remedy(text!(
+            "write http://, host and port, such as \"http://10.0.0.1:3128\"",
+            "请写 http://、主机和端口，例如 \"http://10.0.0.1:3128\""
+        ))
     };
     let proxy: Uri = raw.parse().map_err(|_| wrong())?;
     let bare = proxy.path() == "/" && proxy.query().is_none() && !raw.contains('@');
@@ -186,7 +205,7 @@ fn trust(raw: Option<&file::CarrierTls>, reader: &mut SourceFiles<'_>) -> Option
         let key = format!("[carrier.tls] {key}");
         let pem = reader.bytes(&key, path)?;
         let read = tls::certificates(&pem);
-        reader.keep(read.map_err(|e| ConfigError::new(key, format!("{}: {e}", path.display()))))
+        reader.keep(read.map_err(|e| ConfigError::new(key, Text::untranslated(e).about(path.display()))))
     };
     let (roots, pinned) =
         (read("ca_file", raw.ca_file.as_deref()), read("pin_file", raw.pin_file.as_deref()));
@@ -202,6 +221,7 @@ fn trust(raw: Option<&file::CarrierTls>, reader: &mut SourceFiles<'_>) -> Option
         // A pinned certificate is accepted whatever its dates are.
         reader.certificates.extend(Validity::of("[carrier.tls] ca_file", &trust.roots));
     }
-    let usable = tls::client(&trust).map_err(|e| ConfigError::new("[carrier.tls] ca_file", e.to_string()));
+    let usable =
+        tls::client(&trust).map_err(|e| ConfigError::new("[carrier.tls] ca_file", Text::untranslated(e)));
     reader.keep(usable).map(|_| trust)
 }

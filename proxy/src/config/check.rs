@@ -95,7 +95,7 @@ fn known_operations(file: &ConfigFile, reader: &mut SourceFiles<'_>) -> Operatio
     let rows: Vec<_> = file.operations.iter().filter_map(|row| row.check(reader)).collect();
     Operations::of(rows).unwrap_or_else(|conflicts| {
         let errors = conflicts.iter().map(|conflict| {
-            ConfigError::new(format!("[[operation]] (name = \"{}\")", conflict.name()), conflict.to_string())
+            ConfigError::new(format!("[[operation]] (name = \"{}\")", conflict.name()), conflict.text())
         });
         reader.problems.extend(errors);
         Operations::default()

@@ -17,7 +17,7 @@ use super::file::{self, ConfigFile, Dialect, Format, ReplayMode};
 use super::gateway::{self, Gateway, TransidLimits};
 use super::reader::{PasswordSource, SourceFiles};
 use super::{Client, Derived, Permissions, Rate, shares};
-use crate::language::text;
+use crate::language::{Text, text};
 use crate::operation::{Operations, USER_STATUS};
 use crate::units::Window;
 pub(crate) use list::parse;

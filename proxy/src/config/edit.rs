@@ -15,10 +15,11 @@ use std::path::{Path, PathBuf};
 use cmiot_signer::AppId;
 use zeroize::Zeroizing;
 
-use super::error::{ConfigError, ConfigErrors, Location};
+use super::error::{self, ConfigError, ConfigErrors, Location};
 use super::file;
-use super::{Config, ConfigFile, clients, reader, text};
-use crate::language::Text;
+use super::text::entries;
+use super::{Config, ConfigFile, clients, reader};
+use crate::language::{Text, text};
 use crate::plain_file;
 use replace::Replacement;
 
@@ -125,12 +126,18 @@ impl ClientsFileEditor {
     pub fn not_listed(&self, appid: &str) -> ConfigError {
         let known = AppId::parse(appid).is_ok_and(|appid| self.config.clients.contains_key(&appid));
         let is_derived = || self.config.derived.iter().any(|derived| appid.starts_with(&derived.prefix));
-        let error = ConfigError::new(appid, "is not in the clients file");
-        match () {
-            () if known => error.remedy("it is a client of the configuration itself: edit it there"),
-            () if is_derived() => error.remedy("its password is derived: `client revoke` refuses it"),
-            () => error.remedy("`client list` shows all of them"),
-        }
+        let remedy = match () {
+            () if known => text!(
+                "it is a client of the configuration itself: edit it there",
+                "它是配置文件本身的客户端：请在配置文件中编辑"
+            ),
+            () if is_derived() => text!(
+                "its password is derived: `client revoke` refuses it",
+                "它的密码是派生的：`client revoke` 可以拒绝它"
+            ),
+            () => list_shows_all(),
+        };
+        ConfigError::new(appid, text!("is not in the clients file", "不在客户端文件中")).remedy(remedy)
     }
 
     /// Whether the configuration has a client of this appid, in the clients file or elsewhere.
@@ -158,13 +165,16 @@ impl ClientsFileEditor {
         let mut errors = Vec::new();
         for (appid, line) in rows::appids(from, &text)? {
             let key = format!("appid \"{appid}\"");
-            let error = |problem: String| ConfigError::new(&key, problem).at(Location::line(from, line));
+            let error = |problem: Text| ConfigError::new(&key, problem).at(Location::line(from, line));
             if existing == Existing::Refuse && old.contains_key(&appid) {
-                let error = error("is in the list already".to_owned());
-                errors.push(error.remedy("--skip-existing leaves it as it is, --replace replaces it"));
+                let error = error(text!("is in the list already", "已在列表中"));
+                errors.push(error.remedy(text!(
+                    "--skip-existing leaves it as it is, --replace replaces it",
+                    "--skip-existing 保留原有的，--replace 替换原有的"
+                )));
             }
             if let Some(before) = first.insert(appid, line) {
-                errors.push(error(format!("is in line {before} already")));
+                errors.push(error(text!("is in line {before} already", "已在第 {before} 行出现")));
             }
         }
         ConfigErrors::check(errors)?;
@@ -202,19 +212,25 @@ impl ClientsFileEditor {
     /// # Errors
     /// When the configuration names no `revoked_file`, knows no such appid, or the list cannot be written.
     pub fn revoke(&self, appid: &str) -> Result<(), ConfigError> {
-        let parsed = AppId::parse(appid).map_err(|e| ConfigError::new(appid, e.to_string()))?;
+        let parsed = AppId::parse(appid).map_err(|e| ConfigError::new(appid, error::credential(e)))?;
         let [_, revoked] = self.lists();
         let path = revoked.ok_or_else(|| {
-            let error = ConfigError::new("[gateway] revoked_file", "is not set");
-            error.remedy("name a file for the list of revoked appids; it may be empty")
+            let error = ConfigError::new("[gateway] revoked_file", error::is_not_set());
+            error.remedy(text!(
+                "name a file for the list of revoked appids; it may be empty",
+                "请为吊销的应用编码（appid）列表指定一个文件；文件可以为空"
+            ))
         })?;
         if self.config.revoked.contains(&parsed) {
             return Ok(());
         }
         let derived = self.config.derived.iter().any(|derived| appid.starts_with(&derived.prefix));
         if !derived && !self.config.clients.contains_key(&parsed) {
-            let error = ConfigError::new(appid, "no client has this appid, and no [[derive]] its prefix");
-            return Err(error.remedy("`client list` shows all of them"));
+            let problem = text!(
+                "no client has this appid, and no [[derive]] its prefix",
+                "没有客户端使用这个应用编码（appid），也没有 [[derive]] 使用它的前缀"
+            );
+            return Err(ConfigError::new(appid, problem).remedy(list_shows_all()));
         }
         let mut text = read(&path)?;
         if !text.is_empty() && !text.ends_with('\n') {
@@ -230,16 +246,18 @@ impl ClientsFileEditor {
     /// # Errors
     /// When the configuration names no `revoked_file`, the appid is not in it, or the list cannot be written.
     pub fn unrevoke(&self, appid: &str) -> Result<(), ConfigError> {
-        let parsed = AppId::parse(appid).map_err(|e| ConfigError::new(appid, e.to_string()))?;
+        let parsed = AppId::parse(appid).map_err(|e| ConfigError::new(appid, error::credential(e)))?;
         let [_, revoked] = self.lists();
-        let path = revoked.ok_or_else(|| ConfigError::new("[gateway] revoked_file", "is not set"))?;
+        let path = revoked.ok_or_else(|| ConfigError::new("[gateway] revoked_file", error::is_not_set()))?;
         if !self.config.revoked.contains(&parsed) {
-            return Err(
-                ConfigError::new(appid, "is not revoked").remedy("`client list` shows which appids are")
-            );
+            let problem = text!("is not revoked", "没有被吊销");
+            return Err(ConfigError::new(appid, problem).remedy(text!(
+                "`client list` shows which appids are",
+                "`client list` 列出被吊销的应用编码（appid）"
+            )));
         }
         let text = read(&path)?;
-        let is_other = |line: &&str| !text::entries(line).iter().any(|entry| entry.text == appid);
+        let is_other = |line: &&str| !entries(line).iter().any(|entry| entry.text == appid);
         let kept: Zeroizing<String> = Zeroizing::new(text.split_inclusive('\n').filter(is_other).collect());
         Replacement::write(&path, &kept)?.commit()
     }
@@ -248,11 +266,19 @@ impl ClientsFileEditor {
         const KEY: &str = "[gateway] clients_file";
         let [clients, _] = self.lists();
         if self.file.gateway.clients_file.as_deref().is_some_and(reader::names_credential) {
-            let error =
-                ConfigError::new(KEY, "is a credential of the service manager, which no command changes");
-            return Err(error.remedy("change the file of LoadCredential=, and restart the proxy"));
+            let problem = text!(
+                "is a credential of the service manager, which no command changes",
+                "是服务管理器的凭据，任何命令都不会修改它"
+            );
+            return Err(ConfigError::new(KEY, problem).remedy(text!(
+                "change the file of LoadCredential=, and restart the proxy",
+                "请修改 LoadCredential= 的文件，并重启代理"
+            )));
         }
-        clients.ok_or_else(|| ConfigError::new(KEY, "is not set").remedy("name the list to edit"))
+        clients.ok_or_else(|| {
+            ConfigError::new(KEY, error::is_not_set())
+                .remedy(text!("name the list to edit", "请指定要编辑的列表"))
+        })
     }
 
     /// Replaces the clients file if the whole configuration is valid with it; `source` is an imported file with the line of
@@ -301,9 +327,17 @@ fn locate(
     ConfigError { location, key, problem, ..error }
 }
 
+/// The remedy for an appid that is not known.
+fn list_shows_all() -> Text {
+    text!("`client list` shows all of them", "`client list` 列出所有的")
+}
+
 fn lock(folder: &Path) -> Result<File, ConfigError> {
     let locked = File::open(folder).and_then(|opened| opened.lock().map(|()| opened));
-    locked.map_err(|e| ConfigError::of_file(folder, format!("the folder of the list cannot be locked: {e}")))
+    locked.map_err(|e| {
+        let problem = text!("the folder of the list cannot be locked: {e}", "无法锁定列表所在的文件夹：{e}");
+        ConfigError::of_file(folder, problem)
+    })
 }
 
 fn read(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
@@ -312,5 +346,5 @@ fn read(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
-    ConfigError::of_file(path, format!("cannot be read: {error}"))
+    ConfigError::of_file(path, error::cannot_be_read(error))
 }

@@ -23,22 +23,17 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn new(key: impl Into<String>, problem: impl Into<Text>) -> Self {
-        Self {
-            location: Location::default(),
-            key: key.into(),
-            problem: problem.into(),
-            remedy: Text::default(),
-        }
+    pub(super) fn new(key: impl Into<String>, problem: Text) -> Self {
+        Self { location: Location::default(), key: key.into(), problem, remedy: Text::default() }
     }
 
     /// A problem of a whole file.
-    pub(super) fn of_file(path: &Path, problem: impl Into<Text>) -> Self {
+    pub(super) fn of_file(path: &Path, problem: Text) -> Self {
         Self::new("", problem).at(Location::file(path))
     }
 
-    pub(super) fn remedy(self, remedy: impl Into<Text>) -> Self {
-        Self { remedy: remedy.into(), ..self }
+    pub(super) fn remedy(self, remedy: Text) -> Self {
+        Self { remedy, ..self }
     }
 
     pub(super) fn at(self, location: Location) -> Self {
@@ -88,6 +83,11 @@ pub(super) fn keep_one() -> Text {
 /// The problem of a count of zero.
 pub(super) fn at_least_one() -> Text {
     text!("must be at least 1", "至少为 1")
+}
+
+/// The problem of a number above a limit.
+pub(super) fn at_most(limit: usize) -> Text {
+    text!("must be at most {limit}", "最大为 {limit}")
 }
 
 /// The problem of a cell that is no number.

@@ -11,8 +11,10 @@ use zeroize::Zeroizing;
 
 pub use super::file::{FleetAudit, FleetReplay, WhenAlone};
 
+use super::error;
 use super::file;
 use super::reader::SourceFiles;
+use crate::language::{Text, text};
 use crate::tls;
 
 /// Bytes of the key of a fleet.
@@ -131,7 +133,13 @@ pub(super) fn check(raw: Option<&file::Fleet>, reader: &mut SourceFiles<'_>) -> 
     let raw = raw?;
     let before = reader.problems.len();
     if raw.hosts.is_empty() {
-        reader.problem("[fleet] hosts", "name one server at least, such as \"db1:5432\"");
+        reader.problem(
+            "[fleet] hosts",
+            text!(
+                "name one server at least, such as \"db1:5432\"",
+                "请至少指定一个服务器，例如 \"db1:5432\""
+            ),
+        );
     }
     let mut hosts = Vec::new();
     for text in &raw.hosts {
@@ -139,29 +147,34 @@ pub(super) fn check(raw: Option<&file::Fleet>, reader: &mut SourceFiles<'_>) -> 
             Some(host) => hosts.push(host),
             None => reader.problem(
                 format!("[fleet] hosts = \"{text}\""),
-                "is neither \"HOST:PORT\" nor \"unix:FOLDER\" with an absolute path",
+                text!(
+                    "is neither \"HOST:PORT\" nor \"unix:FOLDER\" with an absolute path",
+                    "既不是 \"HOST:PORT\"，也不是绝对路径的 \"unix:FOLDER\""
+                ),
             ),
         }
     }
     if !(1..=100).contains(&raw.nodes) {
-        reader.problem("[fleet] nodes", "must be 1 to 100");
+        reader.problem("[fleet] nodes", text!("must be 1 to 100", "必须为 1 至 100"));
     }
     if raw.timeout.0.is_zero() {
-        reader.problem("[fleet] timeout", "must be more than zero, such as \"100ms\"");
+        reader.problem("[fleet] timeout", error::more_than_zero("\"100ms\""));
     }
     if !(1..=64).contains(&raw.pool) {
-        reader.problem("[fleet] pool", "must be 1 to 64");
+        reader.problem("[fleet] pool", text!("must be 1 to 64", "必须为 1 至 64"));
     }
     if raw.reserve_percent > 10 {
-        reader.problem("[fleet] reserve_percent", "must be 0 to 10");
+        reader.problem("[fleet] reserve_percent", text!("must be 0 to 10", "必须为 0 至 10"));
     } else if raw.reserve_percent.saturating_mul(raw.nodes) > MAX_RESERVES {
         reader.problem(
             "[fleet] reserve_percent",
-            format!(
-                "{} percent for each of {} nodes are more than {MAX_RESERVES} percent of a day: lower it to {}, or `nodes`",
-                raw.reserve_percent,
-                raw.nodes,
-                MAX_RESERVES / raw.nodes.max(1)
+            text!(
+                "{percent} percent for each of {nodes} nodes are more than {MAX_RESERVES} percent of a day: lower it to \
+                 {most}, or `nodes`",
+                "{nodes} 个节点每个 {percent}%，超过一天的 {MAX_RESERVES}%：请降低到 {most}，或减小 `nodes`",
+                percent = raw.reserve_percent,
+                nodes = raw.nodes,
+                most = MAX_RESERVES / raw.nodes.max(1)
             ),
         );
     }
@@ -171,7 +184,10 @@ pub(super) fn check(raw: Option<&file::Fleet>, reader: &mut SourceFiles<'_>) -> 
         if key.is_none() {
             reader.problem(
                 "[fleet] key_file",
-                "holds no 64 hexadecimal digits: write `openssl rand -hex 32` into it",
+                text!(
+                    "holds no 64 hexadecimal digits: write `openssl rand -hex 32` into it",
+                    "其中没有 64 位十六进制数字：请写入 `openssl rand -hex 32` 的输出"
+                ),
             );
         }
         key
@@ -226,14 +242,17 @@ impl TlsFiles {
             (Some(chain), Some(key)) => Some((chain.as_slice(), key.as_slice())),
             (None, None) => None,
             _ => {
-                reader.problem("[fleet.tls]", "cert_file and key_file need each other");
+                reader.problem(
+                    "[fleet.tls]",
+                    text!("cert_file and key_file need each other", "cert_file 和 key_file 必须同时设置"),
+                );
                 return None;
             }
         };
         match tls::operator(&tls::OperatorTls { own: None, roots: self.roots.as_deref(), identity }) {
             Ok(config) => Some(Arc::new(config)),
             Err(problem) => {
-                reader.problem("[fleet.tls]", problem);
+                reader.problem("[fleet.tls]", Text::untranslated(problem));
                 None
             }
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::error::ConfigError;
+use super::error;
 use super::listen::Listen;
 use super::listener::{ListenConfig, Timeouts};
 use super::reader::SourceFiles;
@@ -54,10 +54,7 @@ pub(super) fn check(raw: &file::Gateway, groups: usize, reader: &mut SourceFiles
         ("idle_timeout", "75s", raw.idle_timeout),
     ];
     for (key, example, _) in times.into_iter().filter(|(_, _, time)| time.0.is_zero()) {
-        reader.problems.push(ConfigError::new(
-            format!("[gateway] {key}"),
-            format!("must be longer than zero, such as \"{example}\""),
-        ));
+        reader.problem(format!("[gateway] {key}"), error::longer_than_zero(example));
     }
     if raw.deadline.0 >= GATEWAY_TIMEOUT {
         reader.warnings.push(text!(
@@ -67,8 +64,13 @@ pub(super) fn check(raw: &file::Gateway, groups: usize, reader: &mut SourceFiles
         ));
     }
     if raw.proxy_protocol && raw.trusted_proxies.is_empty() {
-        let problem = "requires trusted_proxies: the header is accepted from those networks only";
-        reader.problems.push(ConfigError::new("[gateway] proxy_protocol", problem));
+        reader.problem(
+            "[gateway] proxy_protocol",
+            text!(
+                "requires trusted_proxies: the header is accepted from those networks only",
+                "需要 trusted_proxies：只接受来自这些网络的头部"
+            ),
+        );
     }
     let tls = tls_files::server(&tls_files::GATEWAY, raw.tls.as_ref(), reader);
     if reader.problems.len() > before {
@@ -107,7 +109,7 @@ fn counts_are_positive(raw: &file::Gateway, reader: &mut SourceFiles<'_>) {
         ("max_transids_per_group", raw.max_transids_per_group.unwrap_or(1)),
     ];
     for (key, _) in counts.into_iter().filter(|(_, count)| *count == 0) {
-        reader.problems.push(ConfigError::new(format!("[gateway] {key}"), "must be at least 1"));
+        reader.problem(format!("[gateway] {key}"), error::at_least_one());
     }
 }
 

@@ -6,8 +6,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::error::ConfigError;
+use super::error::{self, ConfigError};
 use super::reader::SourceFiles;
+use crate::language::text;
 use crate::lifetimes::Lifetime;
 use crate::operation::{BUILT_IN, FreshnessRule, Kind, Operation};
 use crate::units::HumanDuration;
@@ -67,7 +68,10 @@ impl RawOperation {
             reader.problems.push(ConfigError { key: format!("{table}: {}", error.key), ..error });
         };
         if self.name.is_empty() || !self.name.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            let problem = "must be letters and digits, as the last part of a path";
+            let problem = text!(
+                "must be letters and digits, as the last part of a path",
+                "必须由字母和数字组成，与路径的最后一段相同"
+            );
             wrong(ConfigError::new("name", problem));
         }
         let built_in = BUILT_IN.iter().find(|one| one.name == self.name);
@@ -75,7 +79,11 @@ impl RawOperation {
             (Some(verdict), _) => intern(verdict),
             (None, Some(built_in)) => built_in.verdict,
             (None, None) => {
-                wrong(ConfigError::new("verdict", "name the field of result[0] that is its result"));
+                let problem = text!(
+                    "name the field of result[0] that is its result",
+                    "请指定 result[0] 中作为结果的字段"
+                );
+                wrong(ConfigError::new("verdict", problem));
                 ""
             }
         };
@@ -86,7 +94,10 @@ impl RawOperation {
         };
         if !path.starts_with('/') || !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.".contains(&b))
         {
-            let problem = "must begin with / and contain only letters, digits, -, _, . and /";
+            let problem = text!(
+                "must begin with / and contain only letters, digits, -, _, . and /",
+                "必须以 / 开头，只含字母、数字、-、_、. 和 /"
+            );
             wrong(ConfigError::new(format!("path = \"{path}\""), problem));
         }
         let freshness = self.freshness(built_in).map_err(&mut wrong);
@@ -113,18 +124,21 @@ impl RawOperation {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
         for (at, name) in names.iter().enumerate() {
             let why = if !(1..=32).contains(&name.len()) || !name.bytes().all(plain) {
-                "must be 1-32 letters, digits, _ and -"
+                text!(
+                    "\"{name}\" must be 1-32 letters, digits, _ and -",
+                    "\"{name}\" 必须为 1 至 32 个字母、数字、_ 和 -"
+                )
             } else if COMMON.contains(&name.as_str()) {
-                "is a parameter of every operation"
+                text!("\"{name}\" is a parameter of every operation", "\"{name}\" 是每个能力都有的参数")
             } else if names[..at].contains(name) {
-                "is there twice"
+                text!("\"{name}\" is there twice", "\"{name}\" 出现两次")
             } else {
                 continue;
             };
-            return Err(ConfigError::new("parameters", format!("\"{name}\" {why}")));
+            return Err(ConfigError::new("parameters", why));
         }
         if names.len() > MAX {
-            return Err(ConfigError::new("parameters", format!("must be at most {MAX}")));
+            return Err(ConfigError::new("parameters", error::at_most(MAX)));
         }
         Ok(intern_list(names.iter().map(|name| intern(name)).collect()))
     }
@@ -133,7 +147,11 @@ impl RawOperation {
         let before = built_in.map(|one| one.keep);
         if self.until_morning {
             if self.fresh.is_some() || self.stale_while_revalidate.is_some() {
-                return Err(ConfigError::new("until_morning", "excludes fresh and stale_while_revalidate"));
+                let problem = text!(
+                    "excludes fresh and stale_while_revalidate",
+                    "不能与 fresh 和 stale_while_revalidate 同时使用"
+                );
+                return Err(ConfigError::new("until_morning", problem));
             }
             return Ok(FreshnessRule::UntilNineAm(
                 self.stale_if_error.unwrap_or(HumanDuration::secs(86_400)),
@@ -145,7 +163,11 @@ impl RawOperation {
             return Ok(before);
         }
         if before == Some(FreshnessRule::ByStatus) {
-            return Err(ConfigError::new("fresh", "its freshness is set per STATUS in [freshness]"));
+            let problem = text!(
+                "its freshness is set per STATUS in [freshness]",
+                "它的新鲜期在 [freshness] 中按 STATUS 设置"
+            );
+            return Err(ConfigError::new("fresh", problem));
         }
         let before = if let Some(FreshnessRule::Fixed(lifetime)) = before { lifetime } else { SHORT };
         Ok(FreshnessRule::Fixed(Lifetime {

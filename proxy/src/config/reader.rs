@@ -55,7 +55,7 @@ impl<'a> SourceFiles<'a> {
     }
 
     /// Notes a problem of a key.
-    pub(super) fn problem(&mut self, key: impl Into<String>, problem: impl Into<Text>) {
+    pub(super) fn problem(&mut self, key: impl Into<String>, problem: Text) {
         self.problems.push(ConfigError::new(key, problem));
     }
 

@@ -12,10 +12,11 @@ use zeroize::Zeroizing;
 
 use super::account::Accounts;
 use super::certificates::Validity;
-use super::error::ConfigError;
+use super::error::{self, ConfigError};
 use super::file::ConfigFile;
 pub use super::file::{EventClass, RawWebhook};
 use super::reader::SourceFiles;
+use crate::language::{Text, text};
 use crate::tls;
 
 /// The most webhooks of one configuration.
@@ -103,7 +104,7 @@ pub(super) fn check(
     reader: &mut SourceFiles<'_>,
 ) -> Vec<Arc<Webhook>> {
     if file.webhooks.len() > MOST {
-        reader.problem("[[webhook]]", format!("more than {MOST}"));
+        reader.problem("[[webhook]]", text!("more than {MOST}", "超过 {MOST} 个"));
     }
     let mut names = HashSet::new();
     file.webhooks
@@ -113,10 +114,16 @@ pub(super) fn check(
             let table = format!("[[webhook]] {} (name = \"{}\")", index + 1, raw.name);
             let before = reader.problems.len();
             if !is_name(&raw.name) {
-                let problem = format!("1 to {LONGEST_NAME} letters, digits, '-' and '_'");
+                let problem = text!(
+                    "1 to {LONGEST_NAME} letters, digits, '-' and '_'",
+                    "应为 1 至 {LONGEST_NAME} 个字母、数字、“-”和“_”"
+                );
                 reader.problem(format!("{table}: name"), problem);
             } else if !names.insert(raw.name.as_str()) {
-                reader.problem(format!("{table}: name"), "must differ from all others");
+                reader.problem(
+                    format!("{table}: name"),
+                    text!("must differ from all others", "不能与其他的重复"),
+                );
             }
             let webhook = check_one(&table, raw, accounts, reader);
             webhook.filter(|_| reader.problems.len() == before).map(Arc::new)
@@ -134,31 +141,44 @@ fn check_one(
     let key = format!("{table}: secret_file");
     let secret = reader.secret(&key, &raw.secret_file).and_then(|secret| {
         let wrong = || {
-            ConfigError::new(key, format!("{}: not a signing secret", raw.secret_file.display())).remedy(
+            let problem = text!("not a signing secret", "不是签名密钥").about(raw.secret_file.display());
+            ConfigError::new(key, problem).remedy(text!(
                 "write `whsec_` and 24 to 64 random bytes in Base64: `echo whsec_$(head -c 32 /dev/urandom | base64 -w0)`; \
                  while receivers change to another secret, both, one per line",
-            )
+                "请写 `whsec_` 和 24 至 64 个随机字节的 Base64：`echo whsec_$(head -c 32 /dev/urandom | base64 -w0)`；\
+                 接收端更换密钥期间写两个，每行一个"
+            ))
         };
         reader.keep(SigningKey::parse_all(&secret).ok_or_else(wrong))
     });
     if raw.events.is_empty() {
-        let error = ConfigError::new(format!("{table}: events"), "none, so nothing would be sent");
-        reader.problems.push(error.remedy("name some of \"status\", \"breaker\", \"alarm\""));
+        let problem = text!("none, so nothing would be sent", "为空，不会发送任何消息");
+        let error = ConfigError::new(format!("{table}: events"), problem);
+        reader.problems.push(error.remedy(text!(
+            "name some of \"status\", \"breaker\", \"alarm\"",
+            "请从 \"status\"、\"breaker\"、\"alarm\" 中选择"
+        )));
     }
     for group in &raw.groups {
         let is_known =
             accounts.groups.contains_key(group.as_str()) || accounts.incomplete.contains(group.as_str());
         if !is_known {
-            reader.problem(format!("{table}: groups"), format!("no account has the group \"{group}\""));
+            reader.problem(
+                format!("{table}: groups"),
+                text!("no account has the group \"{group}\"", "没有账号属于分组 \"{group}\""),
+            );
         }
     }
     for (key, time) in [("timeout", raw.timeout.0), ("give_up_after", raw.give_up_after.0)] {
         if time.is_zero() {
-            reader.problem(format!("{table}: {key}"), "must be longer than zero, such as \"10s\"");
+            reader.problem(format!("{table}: {key}"), error::longer_than_zero("10s"));
         }
     }
     if raw.timeout.0 > LONGEST_TIMEOUT {
-        reader.problem(format!("{table}: timeout"), format!("at most {LONGEST_TIMEOUT:?}"));
+        reader.problem(
+            format!("{table}: timeout"),
+            text!("at most {LONGEST_TIMEOUT:?}", "最长 {LONGEST_TIMEOUT:?}"),
+        );
     }
     let tls = trust(table, raw, reader);
     Some(Webhook {
@@ -181,19 +201,25 @@ fn is_name(text: &str) -> bool {
 
 /// The error does not repeat the URL, which may hold a token.
 fn url(table: &str, raw: &str) -> Result<Uri, ConfigError> {
-    let wrong = |problem: &str| ConfigError::new(format!("{table}: url"), problem);
+    let wrong = |problem: Text| ConfigError::new(format!("{table}: url"), problem);
+    let no_host = || wrong(text!("must begin with https:// and a host", "必须以 https:// 和主机开头"));
     if raw.contains('@') {
-        return Err(wrong("must not hold a user name or password"));
+        return Err(wrong(error::has_credentials()));
     }
-    let url: Uri = raw.parse().map_err(|_| wrong("is not a URL"))?;
+    let url: Uri = raw.parse().map_err(|_| wrong(error::is_no_url()))?;
     let host = url.host().filter(|host| !host.is_empty());
-    let host = host.ok_or_else(|| wrong("must begin with https:// and a host"))?;
+    let host = host.ok_or_else(no_host)?;
     match url.scheme_str() {
         Some("https") => Ok(url),
         Some("http") if is_loopback(host) => Ok(url),
-        Some("http") => Err(wrong("http would send card numbers in the clear")
-            .remedy("use https, or a receiver on this machine (127.0.0.1, [::1], localhost)")),
-        _ => Err(wrong("must begin with https:// and a host")),
+        Some("http") => {
+            let problem = text!("http would send card numbers in the clear", "http 会以明文发送卡号");
+            Err(wrong(problem).remedy(text!(
+                "use https, or a receiver on this machine (127.0.0.1, [::1], localhost)",
+                "请使用 https，或本机的接收端（127.0.0.1、[::1]、localhost）"
+            )))
+        }
+        _ => Err(no_host()),
     }
 }
 
@@ -208,7 +234,7 @@ fn trust(table: &str, raw: &RawWebhook, reader: &mut SourceFiles<'_>) -> Option<
     let Some(path) = &raw.ca_file else { return Some(tls::ClientTrust::default()) };
     let key = format!("{table}: ca_file");
     let pem = reader.bytes(&key, path)?;
-    let wrong = |error: String| ConfigError::new(&key, format!("{}: {error}", path.display()));
+    let wrong = |error: String| ConfigError::new(&key, Text::untranslated(error).about(path.display()));
     let roots = reader.keep(tls::certificates(&pem).map_err(wrong))?;
     reader.certificates.extend(Validity::of("[[webhook]] ca_file", &roots));
     let trust = tls::ClientTrust { roots, ..tls::ClientTrust::default() };

@@ -7,7 +7,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use super::super::error::ConfigError;
+use super::super::error::{self, ConfigError};
+use crate::language::text;
 
 /// The longest extended attribute that is copied, and the longest list of their names, in bytes.
 const LONGEST_ATTRIBUTE: usize = 64 << 10;
@@ -24,10 +25,10 @@ impl Replacement {
     /// Writes it next to the file that it will replace, under a name with the same extension.
     pub(super) fn write(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let target =
-            fs::canonicalize(path).map_err(|e| ConfigError::of_file(path, format!("cannot be read: {e}")))?;
+            fs::canonicalize(path).map_err(|e| ConfigError::of_file(path, error::cannot_be_read(&e)))?;
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("new");
         let new = Self { part: target.with_extension(format!("{}.{extension}", std::process::id())), target };
-        let wrong = |e: io::Error| ConfigError::of_file(&new.part, format!("cannot be written: {e}"));
+        let wrong = |e: io::Error| ConfigError::of_file(&new.part, error::cannot_be_written(&e));
         let _ = fs::remove_file(&new.part); // of a killed process that had our id
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new.part).map_err(wrong)?;
@@ -48,14 +49,16 @@ impl Replacement {
             Some(folder) => File::open(folder)?.sync_all(),
             None => Ok(()),
         });
-        put.map_err(|e| ConfigError::of_file(&self.target, format!("cannot be replaced: {e}")))
+        put.map_err(|e| ConfigError::of_file(&self.target, text!("cannot be replaced: {e}", "无法替换：{e}")))
     }
 
     /// Gives it what the old one has: owner and group first, since a change of them clears bits of the mode.
     fn take_over(&self, file: &File) -> Result<(), ConfigError> {
         let wrong = |e: io::Error| {
-            let problem = format!("its owner, group and mode cannot be kept: {e}");
-            ConfigError::of_file(&self.target, problem).remedy("do this as root, or as the owner of the file")
+            let problem =
+                text!("its owner, group and mode cannot be kept: {e}", "无法保留它的所有者、组和权限：{e}");
+            ConfigError::of_file(&self.target, problem)
+                .remedy(text!("do this as root, or as the owner of the file", "请以 root 或文件的所有者执行"))
         };
         let (old, new) = (fs::metadata(&self.target).map_err(wrong)?, file.metadata().map_err(wrong)?);
         if (old.uid(), old.gid()) != (new.uid(), new.gid()) {

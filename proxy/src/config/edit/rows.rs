@@ -7,8 +7,9 @@ use std::path::Path;
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 use zeroize::Zeroizing;
 
-use super::super::error::{ConfigError, Location};
+use super::super::error::{self, ConfigError, Location};
 use super::super::text::{Csv, without_mark};
+use crate::language::{Text, text};
 
 /// A column or key, and its new value; none removes it.
 pub type Change<'a> = (&'a str, Option<String>);
@@ -32,14 +33,16 @@ pub(super) fn appids(path: &Path, text: &str) -> Result<Vec<(String, usize)>, Co
         let list = Csv::read(path, text)?;
         let at = list.heading.iter().position(|column| column == "appid");
         let at = at.ok_or_else(|| {
-            ConfigError::new("", "the header needs the column appid").at(Location::line(path, list.line))
+            let problem = text!("the header needs the column appid", "标题行需要 appid 列");
+            ConfigError::new("", problem).at(Location::line(path, list.line))
         })?;
         let row =
             |(line, row): &(usize, csv::StringRecord)| (row.get(at).unwrap_or_default().to_owned(), *line);
         return Ok(list.rows.iter().map(row).collect());
     }
     let text = without_mark(text);
-    let list: List = toml::from_str(text).map_err(|e| ConfigError::of_file(path, e.message()))?;
+    let list: List =
+        toml::from_str(text).map_err(|e| ConfigError::of_file(path, Text::untranslated(e.message())))?;
     let (mut line, mut counted) = (1, 0);
     let rows = list.client.into_iter().map(|row| {
         let start = row.appid.span().start;
@@ -61,7 +64,8 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Vec<Vec<(String, String)>>
         return Ok(list.rows.iter().map(row).collect());
     }
     let text = without_mark(text);
-    let document: DocumentMut = text.parse().map_err(|_| ConfigError::of_file(path, "is not TOML"))?;
+    let document: DocumentMut =
+        text.parse().map_err(|_| ConfigError::of_file(path, text!("is not TOML", "不是 TOML")))?;
     let tables = document.get("client").map(|clients| tables(clients.clone())).transpose();
     let tables = tables.map_err(|problem| ConfigError::of_file(path, problem))?;
     let row = |table: &Table| table.iter().map(|(key, item)| (key.to_owned(), as_cell(item))).collect();
@@ -104,18 +108,28 @@ fn as_cell(item: &Item) -> String {
 }
 
 /// The tables of `client`: `[[client]]`, or an array of inline tables.
-fn tables(clients: Item) -> Result<ArrayOfTables, String> {
+fn tables(clients: Item) -> Result<ArrayOfTables, Text> {
     if clients.as_array().is_some_and(toml_edit::Array::is_empty) {
         return Ok(ArrayOfTables::new());
     }
-    clients.into_array_of_tables().map_err(|_| "`client` must be [[client]] tables".to_owned())
+    clients
+        .into_array_of_tables()
+        .map_err(|_| text!("`client` must be [[client]] tables", "`client` 必须是 [[client]] 表"))
 }
 
-fn merge_toml(text: &str, rows: &[(&str, Vec<Change<'_>>)]) -> Result<Zeroizing<String>, String> {
-    let mut document: DocumentMut = text.parse().map_err(|_| "the clients file is not TOML".to_owned())?;
+fn is_no_toml() -> Text {
+    text!("the clients file is not TOML", "客户端文件不是 TOML")
+}
+
+fn no_column() -> Text {
+    text!("no column appid", "没有 appid 列")
+}
+
+fn merge_toml(text: &str, rows: &[(&str, Vec<Change<'_>>)]) -> Result<Zeroizing<String>, Text> {
+    let mut document: DocumentMut = text.parse().map_err(|_| is_no_toml())?;
     let entry = document.entry("client").or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
     *entry = Item::ArrayOfTables(tables(std::mem::take(entry))?);
-    let clients = entry.as_array_of_tables_mut().ok_or("an array of tables that was just made")?;
+    let clients = entry.as_array_of_tables_mut().ok_or_else(is_no_toml)?;
     let appid = |table: &Table| table.get("appid").and_then(Item::as_str).unwrap_or_default().to_owned();
     let known: HashMap<String, usize> =
         clients.iter().enumerate().map(|(at, table)| (appid(table), at)).collect();
@@ -126,7 +140,7 @@ fn merge_toml(text: &str, rows: &[(&str, Vec<Change<'_>>)]) -> Result<Zeroizing<
             clients.push(table);
             clients.len() - 1
         });
-        let table = clients.get_mut(index).ok_or("a table that was just found")?;
+        let table = clients.get_mut(index).ok_or_else(is_no_toml)?;
         for (key, new) in changes {
             match new {
                 None => drop(table.remove(key)),
@@ -139,11 +153,11 @@ fn merge_toml(text: &str, rows: &[(&str, Vec<Change<'_>>)]) -> Result<Zeroizing<
 
 /// Comments directly above the client belong to it and are removed with it; those above a blank line, and at the top of
 /// the file, stay.
-fn remove_toml(text: &str, appid: &str) -> Result<Option<Zeroizing<String>>, String> {
-    let mut document: DocumentMut = text.parse().map_err(|_| "the clients file is not TOML".to_owned())?;
+fn remove_toml(text: &str, appid: &str) -> Result<Option<Zeroizing<String>>, Text> {
+    let mut document: DocumentMut = text.parse().map_err(|_| is_no_toml())?;
     let Some(entry) = document.get_mut("client") else { return Ok(None) };
     *entry = Item::ArrayOfTables(tables(std::mem::take(entry))?);
-    let clients = entry.as_array_of_tables_mut().ok_or("an array of tables that was just made")?;
+    let clients = entry.as_array_of_tables_mut().ok_or_else(is_no_toml)?;
     let is_it = |table: &Table| table.get("appid").and_then(Item::as_str) == Some(appid);
     let Some(at) = clients.iter().position(is_it) else { return Ok(None) };
     let prefix = |table: &Table| {
@@ -173,18 +187,21 @@ fn remove_toml(text: &str, appid: &str) -> Result<Option<Zeroizing<String>>, Str
     Ok(Some(Zeroizing::new(document.to_string())))
 }
 
-fn toml_value(key: &str, new: &str) -> Result<Item, String> {
+fn toml_value(key: &str, new: &str) -> Result<Item, Text> {
     Ok(match key {
-        "rate" | "burst" => value(new.parse::<i64>().map_err(|_| format!("{key}: must be a whole number"))?),
+        "rate" | "burst" => value(new.parse::<i64>().map_err(|_| error::whole_number(key))?),
         "peers" | "operations" | "cards" => value(new.split_whitespace().collect::<toml_edit::Array>()),
         _ => value(new),
     })
 }
 
-fn merge_csv(text: &str, rows: &[(&str, Vec<Change<'_>>)]) -> Result<Zeroizing<String>, String> {
+fn merge_csv(text: &str, rows: &[(&str, Vec<Change<'_>>)]) -> Result<Zeroizing<String>, Text> {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let is_data = |line: &String| !line.trim().is_empty() && !line.starts_with('#');
-    let first = lines.iter().position(is_data).ok_or("the clients file has no header line")?;
+    let first = lines
+        .iter()
+        .position(is_data)
+        .ok_or_else(|| text!("the clients file has no header line", "客户端文件没有标题行"))?;
     let mut header = split(&lines[first])?;
     let before = header.len();
     for (key, _) in rows.iter().flat_map(|(_, changes)| changes).filter(|(_, new)| new.is_some()) {
@@ -192,7 +209,7 @@ fn merge_csv(text: &str, rows: &[(&str, Vec<Change<'_>>)]) -> Result<Zeroizing<S
             header.push((*key).to_owned());
         }
     }
-    let appid_at = header.iter().position(|column| column == "appid").ok_or("no column appid")?;
+    let appid_at = header.iter().position(|column| column == "appid").ok_or_else(no_column)?;
     let mut known = HashMap::new();
     for (index, line) in lines.iter_mut().enumerate().skip(first + 1).filter(|(_, line)| is_data(line)) {
         let mut cells = split(line)?;
@@ -222,12 +239,12 @@ fn merge_csv(text: &str, rows: &[(&str, Vec<Change<'_>>)]) -> Result<Zeroizing<S
     Ok(Zeroizing::new(lines.join("\n") + "\n"))
 }
 
-fn remove_csv(text: &str, appid: &str) -> Result<Option<Zeroizing<String>>, String> {
+fn remove_csv(text: &str, appid: &str) -> Result<Option<Zeroizing<String>>, Text> {
     let is_data = |line: &&str| !line.trim().is_empty() && !line.starts_with('#');
     let mut lines: Vec<&str> = text.lines().collect();
     let Some(first) = lines.iter().position(is_data) else { return Ok(None) };
     let header = split(lines[first])?;
-    let appid_at = header.iter().position(|column| column == "appid").ok_or("no column appid")?;
+    let appid_at = header.iter().position(|column| column == "appid").ok_or_else(no_column)?;
     let mut found = None;
     for (index, line) in lines.iter().enumerate().skip(first + 1).filter(|(_, line)| is_data(line)) {
         if split(line)?.get(appid_at).is_some_and(|cell| cell == appid) {
@@ -239,18 +256,22 @@ fn remove_csv(text: &str, appid: &str) -> Result<Option<Zeroizing<String>>, Stri
     Ok(Some(Zeroizing::new(lines.join("\n") + "\n")))
 }
 
-fn split(line: &str) -> Result<Vec<String>, String> {
+fn split(line: &str) -> Result<Vec<String>, Text> {
     let mut reader =
         csv::ReaderBuilder::new().has_headers(false).trim(csv::Trim::All).from_reader(line.as_bytes());
-    let record = reader.records().next().and_then(Result::ok).ok_or("a line is no CSV record")?;
+    let record = reader
+        .records()
+        .next()
+        .and_then(Result::ok)
+        .ok_or_else(|| text!("a line is no CSV record", "有一行不是 CSV 记录"))?;
     Ok(record.iter().map(str::to_owned).collect())
 }
 
-fn join(cells: &[String]) -> Result<String, String> {
+fn join(cells: &[String]) -> Result<String, Text> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(cells).map_err(|e| e.to_string())?;
-    let bytes = writer.into_inner().map_err(|e| e.to_string())?;
-    let line = String::from_utf8(bytes).map_err(|e| e.to_string())?;
+    writer.write_record(cells).map_err(Text::untranslated)?;
+    let bytes = writer.into_inner().map_err(Text::untranslated)?;
+    let line = String::from_utf8(bytes).map_err(Text::untranslated)?;
     Ok(line.trim_end().to_owned())
 }
 
