@@ -55,6 +55,38 @@ async fn the_first_variable_that_is_set_selects_the_language() {
 }
 
 #[tokio::test]
+async fn the_problems_of_a_configuration_are_in_chinese_and_the_log_is_not() {
+    let carrier = carrier().await;
+    let setup = Setup::with_carrier(&carrier);
+    let wrong = setup.clone().set("gateway.max_streams", 0).set("audit.audit_group", "no-such-group").text();
+    let machine = Machine::with_variables([("LC_ALL", "zh_CN.UTF-8".into())]);
+    let proxy = Proxy::start_on_machine(tempfile::tempdir().unwrap(), setup, machine).await;
+    let folder = folder_of(&proxy);
+    write_config(&proxy.config(), &wrong);
+    let chinese = "cmiot-proxy: cmiot-proxy.toml：[gateway] max_streams：至少为 1\n\
+                   cmiot-proxy.toml：[audit] audit_group = \"no-such-group\"：不在 /etc/group 中：请执行 `groupadd \
+                   no-such-group`，或写组的编号\n2 个问题\n";
+    let english = "cmiot-proxy: cmiot-proxy.toml: [gateway] max_streams: must be at least 1\n\
+                   cmiot-proxy.toml: [audit] audit_group = \"no-such-group\": not in /etc/group: `groupadd \
+                   no-such-group`, or write its number\n2 problems\n";
+    for command in ["check", "serve", "status"] {
+        for (environment, errors) in [(CHINESE, chinese), (&[], english)] {
+            let refused = with_config(&folder, &[command], environment).await;
+            assert_eq!((refused.code, refused.err.as_str()), (Some(1), errors), "{command}");
+        }
+    }
+    let json = "Content-Type: application/json\r\n";
+    let reload = proxy.admin_post("/config/reload", json, "").await;
+    assert!(reload.text().contains("must be at least 1") && !is_chinese(reload.text()), "{}", reload.text());
+    let ready = proxy.admin("/ready", "Accept-Language: zh\r\n").await;
+    for said in ["max_streams：至少为 1；", "或写组的编号（共 2 个问题）；请改正"] {
+        assert!(ready.text().contains(said), "{said}: {}", ready.text());
+    }
+    let log = proxy.log();
+    assert!(log.contains("must be at least 1") && !is_chinese(&log), "{log}");
+}
+
+#[tokio::test]
 async fn readiness_and_alarms_are_in_chinese_by_accept_language_and_by_the_environment() {
     let carrier = carrier().await;
     let proxy = Proxy::with_carrier(&carrier).await;

@@ -19,6 +19,8 @@ use rustls::{
 use rustls_platform_verifier::Verifier;
 use tokio_rustls::TlsAcceptor;
 
+use crate::language::{Text, text};
+
 /// TLS configuration of a listener.
 #[derive(Clone)]
 pub struct ServerTls {
@@ -44,31 +46,32 @@ impl ServerTls {
     ///
     /// # Errors
     /// The problem, without a byte of the key.
-    pub fn new(pem: &Pem<'_>) -> Result<Self, String> {
-        let chain = certificates(pem.chain).map_err(|e| format!("cert_file: {e}"))?;
+    pub fn new(pem: &Pem<'_>) -> Result<Self, Text> {
+        let about = |key: &'static str| move |error: rustls::Error| Text::untranslated(error).about(key);
+        let chain = certificates(pem.chain).map_err(|e| e.about("cert_file"))?;
         let certificate = chain[0].clone(); // `certificates` returns at least one
-        let key = PrivateKeyDer::from_pem_slice(pem.key)
-            .map_err(|_| "key_file: holds no private key in PEM".to_owned())?;
+        let key = PrivateKeyDer::from_pem_slice(pem.key).map_err(|_| {
+            text!("key_file: holds no private key in PEM", "key_file：其中没有 PEM 格式的私钥")
+        })?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(|e| e.to_string())?;
+            .map_err(Text::untranslated)?;
         let builder = match pem.client_roots {
             None => builder.with_no_client_auth(),
             Some(roots) => {
                 let mut store = RootCertStore::empty();
-                for root in certificates(roots).map_err(|e| format!("client_ca_file: {e}"))? {
-                    store.add(root).map_err(|e| format!("client_ca_file: {e}"))?;
+                for root in certificates(roots).map_err(|e| e.about("client_ca_file"))? {
+                    store.add(root).map_err(about("client_ca_file"))?;
                 }
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider);
                 let verifier =
                     if pem.certificate_optional { verifier.allow_unauthenticated() } else { verifier };
-                builder
-                    .with_client_cert_verifier(verifier.build().map_err(|e| format!("client_ca_file: {e}"))?)
+                let verifier = verifier.build().map_err(|e| Text::untranslated(e).about("client_ca_file"))?;
+                builder.with_client_cert_verifier(verifier)
             }
         };
-        let mut config =
-            builder.with_single_cert(chain, key).map_err(|e| format!("cert_file, key_file: {e}"))?;
+        let mut config = builder.with_single_cert(chain, key).map_err(about("cert_file, key_file"))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self { config: Arc::new(config), certificate })
     }
@@ -154,17 +157,17 @@ pub struct OperatorTls<'a> {
 ///
 /// # Errors
 /// The problem of a file, without a byte of the key.
-pub fn operator(tls: &OperatorTls<'_>) -> Result<ClientConfig, String> {
+pub fn operator(tls: &OperatorTls<'_>) -> Result<ClientConfig, Text> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let otherwise: Option<Arc<dyn ServerCertVerifier>> = match tls.roots {
         Some(pem) => {
             let mut roots = RootCertStore::empty();
             for root in certificates(pem)? {
-                roots.add(root).map_err(|e| e.to_string())?;
+                roots.add(root).map_err(Text::untranslated)?;
             }
             let verifier =
                 WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
-            Some(verifier.map_err(|e| e.to_string())?)
+            Some(verifier.map_err(Text::untranslated)?)
         }
         None => match Verifier::new(Arc::clone(&provider)) {
             Ok(verifier) => Some(Arc::new(verifier)),
@@ -174,17 +177,26 @@ pub fn operator(tls: &OperatorTls<'_>) -> Result<ClientConfig, String> {
     let verifier = Pinned { certificate: tls.own.clone(), otherwise, provider: Arc::clone(&provider) };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
+        .map_err(Text::untranslated)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
     match tls.identity {
         None => Ok(builder.with_no_client_auth()),
         Some((chain, key)) => {
-            let chain = certificates(chain).map_err(|e| format!("the client certificate {e}"))?;
-            let key = PrivateKeyDer::from_pem_slice(key)
-                .map_err(|_| "the key of the client certificate is no private key in PEM".to_owned())?;
+            let chain = certificates(chain).map_err(|_| {
+                text!(
+                    "the client certificate holds no certificate in PEM",
+                    "客户端证书文件中没有 PEM 格式的证书"
+                )
+            })?;
+            let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
+                text!(
+                    "the key of the client certificate is no private key in PEM",
+                    "客户端证书的密钥不是 PEM 格式的私钥"
+                )
+            })?;
             let config = builder.with_client_auth_cert(chain, key);
-            config.map_err(|e| format!("the client certificate and its key: {e}"))
+            config.map_err(|e| text!("the client certificate and its key: {e}", "客户端证书及其私钥：{e}"))
         }
     }
 }
@@ -256,11 +268,11 @@ pub(crate) fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
 }
 
 /// The certificates of a PEM file; there must be one.
-pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Text> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match read {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err("holds no certificate in PEM".to_owned()),
+        _ => Err(text!("holds no certificate in PEM", "其中没有 PEM 格式的证书")),
     }
 }
 

@@ -13,6 +13,7 @@ use cmiot_proxy::{plain_file, store, tls};
 use hyper::Uri;
 
 use super::http_client::{Address, HttpClient};
+use super::language;
 
 /// The connection to a listener of the proxy.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -77,7 +78,7 @@ impl ConnectArgs {
             identity: identity.as_ref().map(|(certificate, key)| (certificate.as_slice(), key.as_slice())),
         };
         let tls = match address.has_tls() {
-            true => tls::operator(&tls).map_err(anyhow::Error::msg).context("TLS"),
+            true => tls::operator(&tls).map_err(language::said).map_err(anyhow::Error::msg).context("TLS"),
             // Without TLS the roots of the platform are not read.
             false => tls::operator_without_roots().map_err(anyhow::Error::msg),
         };

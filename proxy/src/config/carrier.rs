@@ -205,7 +205,7 @@ fn trust(raw: Option<&file::CarrierTls>, reader: &mut SourceFiles<'_>) -> Option
         let key = format!("[carrier.tls] {key}");
         let pem = reader.bytes(&key, path)?;
         let read = tls::certificates(&pem);
-        reader.keep(read.map_err(|e| ConfigError::new(key, Text::untranslated(e).about(path.display()))))
+        reader.keep(read.map_err(|e| ConfigError::new(key, e.about(path.display()))))
     };
     let (roots, pinned) =
         (read("ca_file", raw.ca_file.as_deref()), read("pin_file", raw.pin_file.as_deref()));

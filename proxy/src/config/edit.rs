@@ -329,7 +329,7 @@ fn locate(
 
 /// The remedy for an appid that is not known.
 fn list_shows_all() -> Text {
-    text!("`client list` shows all of them", "`client list` 列出所有的")
+    text!("`client list` shows all of them", "`client list` 列出全部")
 }
 
 fn lock(folder: &Path) -> Result<File, ConfigError> {

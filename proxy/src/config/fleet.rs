@@ -14,7 +14,7 @@ pub use super::file::{FleetAudit, FleetReplay, WhenAlone};
 use super::error;
 use super::file;
 use super::reader::SourceFiles;
-use crate::language::{Text, text};
+use crate::language::text;
 use crate::tls;
 
 /// Bytes of the key of a fleet.
@@ -252,7 +252,7 @@ impl TlsFiles {
         match tls::operator(&tls::OperatorTls { own: None, roots: self.roots.as_deref(), identity }) {
             Ok(config) => Some(Arc::new(config)),
             Err(problem) => {
-                reader.problem("[fleet.tls]", Text::untranslated(problem));
+                reader.problem("[fleet.tls]", problem);
                 None
             }
         }

@@ -192,7 +192,7 @@ pub(super) fn refuse_others(
     if mode & 0o004 != 0 && contents == Contents::Secret {
         let problem = text!(
             "every user of this machine can read this secret (mode {bits:04o})",
-            "本机的每个用户都能读取这个机密文件（权限 {bits:04o}）"
+            "本机的每个用户都能读取这个密钥文件（权限 {bits:04o}）"
         );
         return Err(ConfigError::new("", problem).remedy(text!(
             "chmod o= {shown}, or set [process] allow_world_readable_secrets = true",

@@ -4,7 +4,6 @@ use super::certificates::Validity;
 use super::error::ConfigError;
 use super::file;
 use super::reader::SourceFiles;
-use crate::language::Text;
 use crate::tls;
 
 /// A table of TLS keys, and the names of the two keys whose certificates expire.
@@ -39,7 +38,7 @@ pub(super) fn server(
         client_roots: roots.as_deref(),
         certificate_optional: raw.client_certificate_optional,
     };
-    let server = tls::ServerTls::new(&pem).map_err(|e| ConfigError::new(keys.table, Text::untranslated(e)));
+    let server = tls::ServerTls::new(&pem).map_err(|e| ConfigError::new(keys.table, e));
     let server = reader.keep(server)?;
     for (key, pem) in [(keys.chain, Some(&chain)), (keys.roots, roots.as_ref())] {
         let certificates = pem.and_then(|pem| tls::certificates(pem).ok());

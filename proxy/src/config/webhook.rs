@@ -234,11 +234,11 @@ fn trust(table: &str, raw: &RawWebhook, reader: &mut SourceFiles<'_>) -> Option<
     let Some(path) = &raw.ca_file else { return Some(tls::ClientTrust::default()) };
     let key = format!("{table}: ca_file");
     let pem = reader.bytes(&key, path)?;
-    let wrong = |error: String| ConfigError::new(&key, Text::untranslated(error).about(path.display()));
+    let wrong = |error: Text| ConfigError::new(&key, error.about(path.display()));
     let roots = reader.keep(tls::certificates(&pem).map_err(wrong))?;
     reader.certificates.extend(Validity::of("[[webhook]] ca_file", &roots));
     let trust = tls::ClientTrust { roots, ..tls::ClientTrust::default() };
-    let usable = tls::client(&trust).map_err(|error| wrong(error.to_string()));
+    let usable = tls::client(&trust).map_err(|error| wrong(Text::untranslated(error)));
     reader.keep(usable).map(|_| trust)
 }
 
