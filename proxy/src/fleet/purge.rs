@@ -93,11 +93,11 @@ impl Fleet {
         let applied = mark.map_or(0, |mark| mark.generation);
         let page = self.link.purges_after(applied, LIMIT).await?;
         let is_other = mark.is_some_and(|mark| mark.fleet != page.fleet);
-        if !is_other && mark.is_some() && page.purges.is_empty() {
-            return Ok(None);
-        }
         // A number that the database does not know yet is of commits that a failover has lost.
         let is_unknown = page.first > applied + 1 || applied > page.last;
+        if !is_other && !is_unknown && mark.is_some() && page.purges.is_empty() {
+            return Ok(None);
+        }
         if is_other || is_unknown {
             let mark = PurgeMark { fleet: page.fleet, generation: page.last };
             return Ok(Some(Pending { everything: true, purges: Vec::new(), mark, more: false }));
