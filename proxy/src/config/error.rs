@@ -18,13 +18,13 @@ pub struct ConfigError {
     pub key: String,
     /// The rule that does not hold.
     pub problem: Text,
-    /// The correction; empty if the problem states it already.
-    pub remedy: Text,
+    /// The correction; none if the problem states it already. Boxed, since each result of a check has room for an error.
+    pub remedy: Option<Box<Text>>,
 }
 
 impl ConfigError {
     pub(super) fn new(key: impl Into<String>, problem: Text) -> Self {
-        Self { location: Location::default(), key: key.into(), problem, remedy: Text::default() }
+        Self { location: Location::default(), key: key.into(), problem, remedy: None }
     }
 
     /// A problem of a whole file.
@@ -33,7 +33,7 @@ impl ConfigError {
     }
 
     pub(super) fn remedy(self, remedy: Text) -> Self {
-        Self { remedy, ..self }
+        Self { remedy: Some(Box::new(remedy)), ..self }
     }
 
     pub(super) fn at(self, location: Location) -> Self {
@@ -44,7 +44,8 @@ impl ConfigError {
     pub fn text(&self) -> Text {
         let location = self.location.to_string();
         let shown = |language, separator| {
-            let parts = [&location, &self.key, self.problem.of(language), self.remedy.of(language)];
+            let remedy = self.remedy.as_ref().map_or("", |remedy| remedy.of(language));
+            let parts = [&location, &self.key, self.problem.of(language), remedy];
             parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(separator)
         };
         Text { english: shown(Language::English, ": "), chinese: shown(Language::Chinese, "：") }
