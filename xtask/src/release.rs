@@ -60,7 +60,7 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     let targets: Vec<_> = TARGETS.into_iter().filter(wanted).collect();
     tools::toolchain()?;
     if options.chips {
-        return chips::write(&target().join("chips/dist"));
+        return libraries();
     }
     let profiles = match &options.profiles {
         Some(folder) => targets.iter().map(|triple| published(folder, triple)).collect::<Result<Vec<_>>>()?,
@@ -93,6 +93,14 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     }
     ensure!(over.is_empty(), "{}", over.join("; "));
     hand_out(&targets, &profiles, options.sign_key.as_deref())
+}
+
+/// Builds the signer's libraries for chips into `target/chips/dist`, and tries each as a firmware's build uses it.
+///
+/// # Errors
+/// When a library does not build, or does not work as unpacked.
+pub(crate) fn libraries() -> Result<()> {
+    chips::write(&target().join("chips/dist"))
 }
 
 /// Builds instrumented executables, and returns the profile of each.

@@ -124,7 +124,11 @@ fn build(compiler: &str, options: &[&str], sources: &[&str], library: &Path, nam
     let vectors = in_crate("../tests/vectors.tsv");
     let mut build = Command::new(compiler);
     build.current_dir(in_crate("")).args(WARNINGS).args(options).args(["-Iinclude", "-Itests/c"]);
-    build.arg(format!("-DVECTORS=\"{}\"", vectors.display())).arg("tests/c/vectors.c").args(sources);
+    build
+        .arg(format!("-DVECTORS=\"{}\"", vectors.display()))
+        .arg("-DV5")
+        .arg("tests/c/vectors.c")
+        .args(sources);
     build.arg(library).arg("-o").arg(&image);
     output(&mut build);
     image

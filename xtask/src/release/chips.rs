@@ -44,6 +44,10 @@ fn write_archive(chip: &Chip, out: &Path) -> Result<()> {
             "lib/cmake/cmiot_signer/cmiot_signer-config-version.cmake",
             filled("packaging/signer/cmiot_signer-config-version.cmake")?,
         ),
+        (
+            "lib/cmake/cmiot_signer/cmiot_signer_check.cmake",
+            read("signer/capi/examples/cmiot_signer_check.cmake")?,
+        ),
         ("lib/cmake/cmiot_signer/cmiot_signer_target.c", read("signer/capi/examples/cmiot_signer_target.c")?),
         ("lib/pkgconfig/cmiot_signer.pc", filled("packaging/signer/cmiot_signer.pc")?),
         ("LICENSE-APACHE", read("LICENSE-APACHE")?),
