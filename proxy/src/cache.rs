@@ -19,7 +19,7 @@ use cmiot_signer::{Card, Status};
 
 use crate::carrier::CarrierResponse;
 use crate::carrier::charset::ContentType;
-use crate::carrier::dialect::stored_verdict;
+use crate::carrier::dialect::{has_card, stored_verdict};
 use crate::carrier::verdict::{Class, Code, Translated};
 use crate::clock::{Clock, Time};
 use crate::config::Config;
@@ -310,14 +310,16 @@ impl Cache {
         })
     }
 
-    /// Whether the last success for a key, expired or not, was translated from another API than gateways speak. None if there
-    /// is none.
+    /// Whether the last reply for a key that shows that the carrier has the card, expired or not, was translated from another
+    /// API than gateways speak. None if there is none.
     pub async fn was_translated(&self, key: &Key) -> Option<bool> {
         let reply = match self.memory.get(key) {
             Some(found) => Arc::clone(&found.entry.reply),
             None => self.load(key).await?.reply,
         };
-        (reply.verdict.class == Class::Ok).then_some(reply.translated.is_some())
+        // A card state that v2 does not have is code 81 for gateways, and a success of the carrier.
+        let is_known = reply.verdict.class == Class::Ok || reply.translated.as_deref().is_some_and(has_card);
+        is_known.then_some(reply.translated.is_some())
     }
 
     /// The number of purges since the start.

@@ -124,6 +124,8 @@ pub enum NotSent {
     CoolDown(Duration),
     /// The carrier failed too often in a row.
     Breaker(Duration),
+    /// The account has no token, and the last request for one has failed.
+    NoToken(Duration),
     /// The carrier refused the account's credentials, or its subscription, with this code.
     Credentials(Code, Duration),
     /// The audit takes no records, so the response could not be sent, or the call would have no row.
@@ -140,6 +142,7 @@ impl NotSent {
             | Self::Uncounted(wait)
             | Self::CoolDown(wait)
             | Self::Breaker(wait)
+            | Self::NoToken(wait)
             | Self::Credentials(_, wait) => *wait,
             Self::Unrecorded | Self::Shutdown => Duration::from_secs(5),
         }

@@ -352,6 +352,11 @@ fn describe_not_sent(not_sent: &NotSent) -> Description {
         NotSent::Breaker(_) => {
             D::failed("breaker", "destination_unavailable", "carrier failed too often in a row")
         }
+        NotSent::NoToken(_) => D::failed(
+            "no-token",
+            "destination_unavailable",
+            "no-token: the last request for a token has failed",
+        ),
         NotSent::Credentials(code, _) => credentials(*code),
         NotSent::Unrecorded => D::failed("audit", INTERNAL, "audit unavailable"),
         NotSent::Shutdown => D::failed("shutdown", INTERNAL, "shutting down"),

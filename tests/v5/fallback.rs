@@ -51,6 +51,18 @@ async fn the_account_that_has_the_card_answers_and_is_called_first_next_time() {
 }
 
 #[tokio::test]
+async fn a_card_state_that_v2_does_not_have_says_which_account_has_the_card() {
+    let carrier = carrier().await;
+    let proxy = setup(&carrier).set("cache.max_age_floor", "0s").start().await;
+    carrier.set_rules([Rule::any().appid(ACCOUNT_APPID).code("12"), Rule::any().status("6")]);
+    assert_eq!(proxy.look_up(&MSISDN).await.code(), "81");
+    assert_eq!(carrier.count_for(MSISDN.number), 2);
+    let again = proxy.get_with(&proxy.sign(&MSISDN), "Cache-Control: max-age=0\r\n").await;
+    assert_eq!(again.code(), "81");
+    assert_eq!(carrier.count_for(MSISDN.number), 3, "the one that has it is called first");
+}
+
+#[tokio::test]
 async fn if_neither_has_the_card_the_first_refusal_is_relayed() {
     let carrier = carrier().await;
     let proxy = setup(&carrier).start().await;

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 
 use super::{APPID, PASSWORD, account, carrier, setup};
 use crate::support::{
-    ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, ICCID, MSISDN, Output, Proxy, Setup, run, write_secret,
+    ACCOUNT_APPID, ACCOUNT_PASSWORD, EBID, ICCID, MSISDN, Output, Proxy, Setup, eventually, run, write_secret,
 };
 
 const QUERY: Operation = Operation::V5(v5::Operation::StopReason);
@@ -103,22 +103,19 @@ async fn the_call_and_its_caller_are_in_the_audit_and_the_budget() {
     carrier.set_rules([Rule::any().status("000000000020")]);
     why(&proxy, MSISDN.number, &[], &[]).await.success();
     let audit = Connection::open(proxy.audit_file()).unwrap();
-    let row: (String, String, String) = audit
-        .query_row(
-            "SELECT card, account, code FROM carrier_call WHERE operation = 'sim-stop-reason'",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-        )
-        .unwrap();
+    // Both are committed with the rows that follow.
+    let row: (String, String, String) = eventually("the call", async || {
+        let sql = "SELECT card, account, code FROM carrier_call WHERE operation = 'sim-stop-reason'";
+        audit.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).ok()
+    })
+    .await;
     assert!(row.0.ends_with(MSISDN.number), "{row:?}");
     assert_eq!(row.2, "0");
-    let note: String = audit
-        .query_row(
-            "SELECT detail FROM note JOIN name ON name.id = what WHERE text = 'stop-reason'",
-            [],
-            |row| row.get(0),
-        )
-        .unwrap();
+    let note: String = eventually("the note", async || {
+        let sql = "SELECT detail FROM note JOIN name ON name.id = what WHERE text = 'stop-reason'";
+        audit.query_row(sql, [], |row| row.get(0)).ok()
+    })
+    .await;
     let expected =
         format!("by=token from=127.0.0.1 group=fleet operation=sim-stop-reason msisdn={}", MSISDN.number);
     assert_eq!(note, expected);

@@ -196,6 +196,25 @@ async fn a_request_for_a_token_that_fails_has_a_cool_down_of_its_own() {
 }
 
 #[tokio::test]
+async fn while_an_account_gets_no_token_another_one_of_its_group_is_called() {
+    let other = v5::Account::new("200002", "the-password-of-the-other");
+    let config = Config { v5_accounts: vec![account(), other], ..Config::new([]) };
+    let carrier = Simulator::start_local(config).await.unwrap();
+    carrier.set_rules([Rule::token().appid(APPID).then(Answer::Hang)]);
+    let second =
+        "name='other'\ngroup='fleet'\napi='v5'\nappid='200002'\npassword='the-password-of-the-other'";
+    let proxy = setup(&carrier).add("account", second).set("carrier.timeout", "300ms").start().await;
+    let mut refused = 0;
+    for n in 0..20 {
+        let response = proxy.look_up(&card_number(n)).await;
+        refused += u32::from(response.code() != "0");
+    }
+    // Those that met a request for a token themselves: the cool-down grows from one second.
+    assert!(refused <= 3, "{refused}");
+    assert_eq!(u32::try_from(carrier.v5().counts().queries), Ok(20 - refused));
+}
+
+#[tokio::test]
 async fn both_passwords_are_tried_and_then_the_account_is_refused() {
     let carrier = carrier(account().refuses_with_token()).await;
     carrier.v5().set_password(APPID, "the-carriers-next-one");

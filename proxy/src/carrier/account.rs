@@ -136,7 +136,9 @@ impl AccountState {
     /// # Errors
     /// [`NotSent`], with how long to wait.
     pub fn check(&self, operation: &Operation) -> Result<(), NotSent> {
-        self.health().check(operation.name, self.clock.monotonic())
+        let now = self.clock.monotonic();
+        self.health().check(operation.name, now)?;
+        self.tokens.wait(now).map_or(Ok(()), |wait| Err(NotSent::NoToken(wait)))
     }
 
     /// Waits for the budget, and starts a call.

@@ -108,6 +108,7 @@ impl Carrier {
     ) -> Result<Arc<Token>, Attempt> {
         let refused =
             state.tokens().present.load_full().filter(|token| token.is_refused.load(Ordering::Relaxed));
+        let mut asked = self.clock.monotonic();
         let mut issued = self.ask_for_token(state, password, false).await;
         if let (Ok((text, ..)), Some(refused), Api::V5(access)) = (&issued, &refused, &state.account.api)
             && **text == *refused.text
@@ -116,22 +117,26 @@ impl Carrier {
             *budget = None;
             *budget = state.take_budget(urgency).await.ok();
             if budget.is_some() {
+                asked = self.clock.monotonic();
                 issued = self.ask_for_token(state, password, true).await;
             }
         }
-        let now = self.clock.monotonic();
         match issued {
             Ok((text, ttl, transid)) => {
                 *failure = None;
+                state.tokens().block(None);
                 let is_same = refused.is_some_and(|refused| *refused.text == *text);
                 self.metrics.token_requested(&state.account.name, if is_same { "same" } else { "issued" });
                 state.accept_password(password);
-                Ok(state.tokens().store(text, ttl, transid.sequence().get(), now))
+                Ok(state.tokens().store(text, ttl, transid.sequence().get(), asked))
             }
             Err(attempt) => {
                 let result = if attempt.result.is_ok() { "refused" } else { "failed" };
                 self.metrics.token_requested(&state.account.name, result);
-                *failure = Some(Failure::after(failure.as_ref(), password, &attempt, now));
+                let failed = Failure::after(failure.as_ref(), password, &attempt, self.clock.monotonic());
+                // After a refusal of the credentials the other password may be tried at once.
+                state.tokens().block(failed.refusal.is_none().then_some(failed.until));
+                *failure = Some(failed);
                 Err(attempt)
             }
         }

@@ -190,6 +190,11 @@ pub fn stop_reasons(digits: &str) -> Option<Vec<StopReason>> {
     v5::stop_reasons(digits)
 }
 
+/// Whether the carrier's own code of a translated reply is a success: it has the card.
+pub fn has_card(translated: &Translated) -> bool {
+    v5::is_success(&translated.code)
+}
+
 /// The likely cause when the carrier refuses an account with this code, for the operator. No two dialects have a code for
 /// this in common.
 pub(super) fn refusal_hint(code: &Code) -> Text {

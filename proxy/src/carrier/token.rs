@@ -74,6 +74,8 @@ pub(super) struct Tokens {
     pub(super) is_renewing: AtomicBool,
     /// When tokens ended early, by the monotonic clock.
     early: Mutex<VecDeque<Duration>>,
+    /// The end of the cool-down after a request that failed without a refusal, in microseconds of the monotonic clock.
+    blocked_until: AtomicU64,
 }
 
 /// The last request, if it failed.
@@ -82,7 +84,7 @@ pub(super) struct Failure {
     /// The index of its password.
     pub(super) password: usize,
     in_a_row: u32,
-    until: Duration,
+    pub(super) until: Duration,
     /// The refusal of the credentials, if that was its result.
     pub(super) refusal: Option<Box<CarrierResponse>>,
 }
@@ -99,7 +101,23 @@ impl Tokens {
         self.usable(now).is_some_and(|token| now >= token.renewal && token.is_used.load(Ordering::Relaxed))
     }
 
-    /// A new token replaces the present one.
+    /// The time for which no call that needs a token can be sent: there is none, and the last request for one has failed.
+    pub(super) fn wait(&self, now: Duration) -> Option<Duration> {
+        let until = Duration::from_micros(self.blocked_until.load(Ordering::Relaxed));
+        let wait = until.checked_sub(now).filter(|wait| !wait.is_zero())?;
+        self.usable(now).is_none().then_some(wait)
+    }
+
+    /// Blocks calls until the end of a cool-down; `None` ends it.
+    pub(super) fn block(&self, until: Option<Duration>) {
+        let micros = until.map_or(0, |until| u64::try_from(until.as_micros()).unwrap_or(u64::MAX));
+        self.blocked_until.store(micros, Ordering::Relaxed);
+    }
+
+    /// A token that was requested at this time replaces the present one.
+    ///
+    /// The carrier may return the present one again, with the time that it has left: it is then not renewed before its end,
+    /// since each request would return it.
     pub(super) fn store(
         &self,
         text: Zeroizing<String>,
@@ -107,14 +125,22 @@ impl Tokens {
         spread: u32,
         now: Duration,
     ) -> Arc<Token> {
-        let time = ttl.unwrap_or(ASSUMED_TTL).min(LONGEST_TTL);
+        let same = self
+            .present
+            .load_full()
+            .filter(|one| *one.text == *text && !one.is_refused.load(Ordering::Relaxed));
+        let rest = same.as_ref().map(|same| same.end.saturating_sub(now));
+        let time = ttl.or(rest).unwrap_or(ASSUMED_TTL).min(LONGEST_TTL);
         let margin = (time / 10).max(LEAST_MARGIN).min(time / 2);
         // Up to a fifth of the margin earlier, so that the accounts and nodes of an operator do not renew together.
         let jitter = margin / 5 * (spread % 100) / 100;
         let token = Arc::new(Token {
             text,
             number: self.issued.fetch_add(1, Ordering::Relaxed) + 1,
-            renewal: now.saturating_add(time.saturating_sub(margin).saturating_sub(jitter)),
+            renewal: match same {
+                Some(_) => now.saturating_add(time),
+                None => now.saturating_add(time.saturating_sub(margin).saturating_sub(jitter)),
+            },
             end: now.saturating_add(time),
             has_ttl: ttl.is_some(),
             is_used: AtomicBool::new(false),
@@ -131,7 +157,9 @@ impl Tokens {
         }
         // After another one was issued, a refusal of the one before it is expected.
         let is_present = self.present.load().as_ref().is_some_and(|present| present.number == token.number);
-        let is_early = is_present && token.has_ttl && now < token.end;
+        // A new token may end the present one before its reply is here.
+        let is_replaced = self.request.try_lock().is_err();
+        let is_early = is_present && !is_replaced && token.has_ttl && now < token.end;
         if is_early {
             let mut early = self.early();
             early.push_back(now);
@@ -231,6 +259,43 @@ mod tests {
         assert!(refuse(Some(ASSUMED_TTL), later));
         assert!(tokens.is_shared(later));
         assert!(!tokens.is_shared(NOW + WATCHED));
+    }
+
+    #[test]
+    fn a_token_that_ends_while_another_one_is_requested_is_not_early() {
+        let tokens = Tokens::default();
+        let token = tokens.store(text("T"), Some(ASSUMED_TTL), 0, NOW);
+        let in_flight = tokens.request.try_lock().unwrap();
+        assert!(!tokens.refuse(&token, NOW));
+        drop(in_flight);
+        assert!(tokens.usable(NOW).is_none(), "it is refused all the same");
+    }
+
+    #[test]
+    fn a_token_that_is_returned_again_is_used_until_its_end_and_not_renewed_again() {
+        let tokens = Tokens::default();
+        let hour = Duration::from_secs(3_600);
+        let first = tokens.store(text("T"), Some(hour), 0, NOW);
+        for ttl in [Some(Duration::from_secs(360)), None] {
+            let again = tokens.store(text("T"), ttl, 0, NOW + Duration::from_secs(3_240));
+            again.is_used.store(true, Ordering::Relaxed);
+            assert_eq!((again.end, again.renewal), (first.end, first.end), "{ttl:?}");
+            assert!(!tokens.is_due(first.end - Duration::from_secs(1)));
+        }
+        let other = tokens.store(text("U"), Some(hour), 0, first.end);
+        assert!(other.renewal < other.end);
+    }
+
+    #[test]
+    fn calls_wait_for_the_end_of_the_cool_down_only_without_a_token() {
+        let tokens = Tokens::default();
+        let second = Duration::from_secs(1);
+        assert_eq!(tokens.wait(NOW), None);
+        tokens.block(Some(NOW + second));
+        assert_eq!(tokens.wait(NOW), Some(second));
+        assert_eq!(tokens.wait(NOW + second), None);
+        tokens.store(text("T"), None, 0, NOW);
+        assert_eq!(tokens.wait(NOW), None, "a renewal that fails delays nothing");
     }
 
     #[test]

@@ -16,6 +16,11 @@ use crate::language::Text;
 use cmiot_signer::Transid;
 pub(super) use stop_reason::stop_reasons;
 
+/// Whether a code of API v5 is a success.
+pub(super) fn is_success(code: &Code) -> bool {
+    code.as_str() == tables::OK
+}
+
 /// A query. `None` if the account is not authorized with a token, or API v5 has no twin of the operation.
 pub(super) fn write(
     base_url: &str,

@@ -186,8 +186,9 @@ pub(super) fn read_token(body: &[u8]) -> Result<TokenReply, NotAnEnvelope> {
     if envelope.code.as_str() != tables::OK {
         let known = tables::meaning(envelope.code.as_str(), false);
         let class = match known.as_ref().map(|meaning| meaning.class) {
-            // A request for a token has none that could be refused.
-            None | Some(Class::Ok | Class::TokenRefused) => Class::Unknown,
+            // A request for a token has none that could be refused. No account works without a token, whatever the code
+            // means: the breaker counts it.
+            None | Some(Class::Ok | Class::TokenRefused) => Class::Busy,
             Some(class) => class,
         };
         let gateway = Code::parse("73").unwrap_or(envelope.code);

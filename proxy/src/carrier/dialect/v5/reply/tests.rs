@@ -211,9 +211,13 @@ fn what_is_no_token_is_none() {
         let body = format!(r#"{{"status":"0","message":"x","result":[{{"token":{token}}}]}}"#);
         assert!(matches!(read_token(body.as_bytes()), Err(NotAnEnvelope::NoToken)), "{token}");
     }
-    for (code, class) in
-        [("12022", Class::Credentials), ("13000", Class::Throttled), ("12021", Class::Unknown)]
-    {
+    for (code, class) in [
+        ("12022", Class::Credentials),
+        ("13000", Class::Throttled),
+        // Without a token no call can be made: the breaker counts these.
+        ("12021", Class::Busy),
+        ("77777", Class::Busy),
+    ] {
         let body = format!(r#"{{"status":"{code}","message":"x","result":[{{"token":"-1"}}]}}"#);
         let Ok(TokenReply::Refused(read)) = read_token(body.as_bytes()) else { panic!("{code}") };
         assert_eq!((read.verdict.class, read.translated.unwrap().code.as_str()), (class, code));
