@@ -59,8 +59,8 @@ async fn every_page_says_what_the_carrier_counted_and_each_number_leads_to_its_r
     browser.open("/page/clients?sort=name").await;
     let clients = cells(&browser).await;
     assert_eq!(clients.len(), 2);
-    assert_eq!(clients[0][..7], ["GW0001", "fleet", "4", "2", "2", "0", "0"]);
-    assert_eq!(clients[1][1..6], ["fleet", "2", "0", "1", "1"]);
+    assert_eq!(clients[0][..8], ["GW0001", "fleet", "4", "2", "0", "2", "0", "0"]);
+    assert_eq!(clients[1][1..7], ["fleet", "2", "0", "0", "1", "1"]);
     assert!(clients[1][0].contains("in trouble"), "{clients:?}");
     browser.select("#sort", "requests").await;
     browser.click("form.filter button").await;

@@ -3,8 +3,8 @@
 use cmiot_simulator::Rule;
 
 use super::client::Browser;
-use super::proxy;
-use crate::support::{MSISDN, Setup, card_number, carrier, eventually, write_config};
+use super::{proxy, with_token};
+use crate::support::{MSISDN, Proxy, Setup, card_number, carrier, eventually, write_config};
 
 /// The value of a figure on a page.
 fn figure(page: &str, name: &str) -> String {
@@ -45,6 +45,74 @@ async fn the_numbers_of_the_overview_lead_to_their_rows_and_these_to_their_calls
     let accounts = browser.text("/page/accounts").await;
     assert_eq!(figure(&accounts, "Calls of the last 24 hours"), "2");
     assert!(accounts.contains("makes calls") && accounts.contains("1 of 1"), "{accounts}");
+}
+
+/// The links of a page to the audit, without entities.
+fn audit_links(page: &str) -> Vec<String> {
+    let links = page.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    links
+        .filter(|link| link.starts_with("/page/audit"))
+        .map(|link| link.replace("&amp;", "&").replace("&#38;", "&"))
+        .collect()
+}
+
+#[tokio::test]
+async fn every_figure_leads_to_its_rows_for_the_role_audit_and_to_no_forbidden_page_for_the_role_view() {
+    let carrier = carrier().await;
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup::with_carrier(&carrier).set("account.0.calls_per_day", 50);
+    let (setup, view) = with_token(setup, folder.path(), "view");
+    let (setup, audit) = with_token(setup, folder.path(), "audit");
+    let proxy = Proxy::start_in(folder, setup).await;
+    for _ in 0..2 {
+        proxy.look_up(&MSISDN).await.assert_normal();
+    }
+    proxy.get(&proxy.gateway.sign(&MSISDN).with("token", &"0".repeat(64))).await.assert_refusal("7");
+    let mut browser = Browser::of(&proxy);
+    browser.log_in_with(&audit).await;
+    let overview = browser.text("/").await;
+    for (name, to) in [
+        ("Lookups", "/page/audit?since="),
+        ("Hit share", "/page/audit?since="),
+        ("Carrier calls", "/page/audit?since="),
+        ("Refused", "/page/audit?since="),
+        ("Failed", "/page/audit?since="),
+        ("Refused and only counted", "/page/audit?since="),
+        ("p50", "/page/audit?since="),
+        ("p99", "/page/audit?since="),
+        ("Last anchor", "/page/audit#verification"),
+        ("Calls left today", "/page/accounts"),
+    ] {
+        assert!(overview.contains(&format!("<dt>{name}</dt><dd><a href=\"{to}")), "{name}: {overview}");
+    }
+    let clients = browser.text("/page/clients").await;
+    let links: Vec<_> =
+        audit_links(&clients).into_iter().filter(|link| link.contains("client=GW0001")).collect();
+    let conditions = ["", "", "&outcome=hit", "&outcome=stale", "&outcome=miss", "&outcome=refused"];
+    let conditions = conditions.iter().chain(&["&outcome=failed", "&reason=token"]);
+    let expected: Vec<_> = conditions.map(|more| format!("{}{more}", links[0])).collect();
+    assert_eq!(links, expected, "appid, requests, each outcome, the reason: {clients}");
+    for (link, rows) in links[1..].iter().zip([3, 1, 0, 1, 1, 0, 1]) {
+        let query = link.split_once('?').unwrap().1;
+        assert_eq!(browser.row_ids(query).await.len(), rows, "{link}");
+    }
+    let accounts = browser.text("/page/accounts").await;
+    let links = audit_links(&accounts);
+    let calls: Vec<_> =
+        links.iter().filter(|link| link.starts_with("/page/audit?kind=calls&account=fleet&since=")).collect();
+    assert_eq!(calls.len(), 2, "today's and those of the last 24 hours: {accounts}");
+    assert!(calls[0].ends_with("T00%3A00%3A00"), "since midnight at UTC+8: {calls:?}");
+    let mut browser = Browser::of(&proxy);
+    browser.log_in_with(&view).await;
+    let card = browser.enter("msisdn", MSISDN.number).await;
+    for path in
+        ["/", &card, "/page/card", "/page/accounts", "/page/clients", "/page/refusals", "/page/nothing"]
+    {
+        let page = browser.get(path).await;
+        assert!(page.text().contains("view_person"), "{path}: {}", page.text());
+        assert_eq!(audit_links(page.text()), [""; 0], "{path}: {}", page.text());
+    }
+    assert!(browser.text("/page/clients").await.contains("<td class=\"wrap\">token 1</td>"));
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::Parts;
 use super::csv;
 use super::history::{self, Snapshot};
+use super::moment;
 use super::nodes;
 use super::sums::{HOUR, last_minute};
 use super::trouble::{self, next_try, reason};
@@ -65,6 +66,8 @@ struct Day {
     forecast: String,
     is_short: bool,
     reserve: Option<u64>,
+    /// The page that lists the calls of today.
+    link: String,
 }
 
 /// The calls per second.
@@ -175,14 +178,16 @@ fn shown(status: &AccountStatus, snapshot: &Snapshot, now: Time, since: Time, la
             .to_owned(),
         troubles,
         calls,
-        link: format!(
-            "/page/audit?kind=calls&account={}&since={}",
-            encoded(&name),
-            encoded(&super::moment::local(since))
-        ),
+        link: calls_since(&name, since),
         group: status.group.to_string(),
         name,
     }
+}
+
+/// The page that lists the calls of an account since a time.
+fn calls_since(account: &str, since: Time) -> String {
+    let since = encoded(&moment::local(since));
+    format!("/page/audit?kind=calls&account={}&since={since}", encoded(account))
 }
 
 /// The budget of today, with the forecast from the calls since midnight.
@@ -190,6 +195,7 @@ fn day(status: &AccountStatus, now: Time, language: Language) -> Option<Day> {
     let (limit, left) = (status.budget.per_day?, status.budget.remaining_today?);
     let used = status.budget.attainable_today.unwrap_or(limit).saturating_sub(left);
     let passed = (now.as_micros() + ZONE).rem_euclid(DAY);
+    let midnight = Time::from_micros(now.as_micros() - passed);
     // In the first hour of a day too few calls were made for a forecast.
     let forecast = (passed >= HOUR).then(|| (used as f64 * DAY as f64 / passed as f64) as u64);
     let is_short = forecast.is_some_and(|forecast| forecast > limit);
@@ -210,5 +216,6 @@ fn day(status: &AccountStatus, now: Time, language: Language) -> Option<Day> {
         forecast: said.of(language).to_owned(),
         is_short,
         reserve: status.budget.reserve_today,
+        link: calls_since(&status.account.name, midnight),
     })
 }

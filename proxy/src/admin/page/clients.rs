@@ -75,10 +75,12 @@ struct Client {
     group: String,
     requests: u64,
     hits: u64,
+    stale: u64,
     calls: u64,
     refused: u64,
     failed: u64,
-    reasons: String,
+    /// The most frequent reasons with their counts.
+    reasons: Vec<(Arc<str>, u32)>,
     last: i64,
     /// Seconds by which its clock is ahead.
     ahead: Option<i64>,
@@ -90,6 +92,11 @@ struct Client {
 impl Client {
     fn last_shown(&self) -> String {
         if self.last == 0 { String::new() } else { moment::shown(Time::from_micros(self.last)) }
+    }
+
+    fn reasons_shown(&self) -> String {
+        let all = self.reasons.iter().map(|(reason, count)| format!("{reason} {count}"));
+        all.collect::<Vec<_>>().join(", ")
     }
 
     fn ahead_shown(&self) -> String {
@@ -194,7 +201,8 @@ fn rows(config: &Config, sums: &HashMap<AppId, ClientHour>, since: Time) -> Vec<
         Client {
             group: listed.map(|client| client.group.to_string()).unwrap_or_default(),
             requests,
-            hits: count(Outcome::Hit) + count(Outcome::Stale),
+            hits: count(Outcome::Hit),
+            stale: count(Outcome::Stale),
             calls: count(Outcome::Miss),
             refused,
             failed: count(Outcome::Failed),
@@ -211,14 +219,11 @@ fn rows(config: &Config, sums: &HashMap<AppId, ClientHour>, since: Time) -> Vec<
 }
 
 /// The most frequent reasons with their counts.
-fn most(reasons: &BTreeMap<Arc<str>, u32>) -> String {
-    let mut all: Vec<_> = reasons.iter().collect();
-    all.sort_by_key(|(_, count)| Reverse(**count));
-    all.iter()
-        .take(MAX_REASONS)
-        .map(|(reason, count)| format!("{reason} {count}"))
-        .collect::<Vec<_>>()
-        .join(", ")
+fn most(reasons: &BTreeMap<Arc<str>, u32>) -> Vec<(Arc<str>, u32)> {
+    let mut all: Vec<_> = reasons.iter().map(|(reason, count)| (Arc::clone(reason), *count)).collect();
+    all.sort_by_key(|(_, count)| Reverse(*count));
+    all.truncate(MAX_REASONS);
+    all
 }
 
 /// Those in trouble first, unless another order is asked for; the appid decides between equals.
@@ -242,6 +247,7 @@ fn to_csv(rows: &[Client]) -> Response<Body> {
         "group",
         "requests",
         "hits",
+        "stale",
         "misses",
         "refused",
         "failed",
@@ -256,10 +262,11 @@ fn to_csv(rows: &[Client]) -> Response<Body> {
             row.group.clone(),
             row.requests.to_string(),
             row.hits.to_string(),
+            row.stale.to_string(),
             row.calls.to_string(),
             row.refused.to_string(),
             row.failed.to_string(),
-            row.reasons.clone(),
+            row.reasons_shown(),
             row.last_shown(),
             row.ahead.map(|ahead| ahead.to_string()).unwrap_or_default(),
             u8::from(row.is_trouble).to_string(),

@@ -131,8 +131,8 @@ fn sums(snapshot: &Snapshot, now: Time, view: &View) -> Vec<Figure> {
         Figure { link: link("&outcome=refused"), ..Figure::new(t.refused, sums.outcome(Outcome::Refused)) },
         Figure { link: link("&outcome=failed"), ..Figure::new(t.failed, sums.outcome(Outcome::Failed)) },
         Figure { link: link("&kind=refusals"), ..Figure::new(t.counted, sums.counted) },
-        Figure::new("p50", ms(50)),
-        Figure::new("p99", ms(99)),
+        Figure { link: link(""), ..Figure::new("p50", ms(50)) },
+        Figure { link: link(""), ..Figure::new("p99", ms(99)) },
     ]
 }
 
@@ -146,11 +146,15 @@ fn figures(parts: &Parts, accounts: &[AccountStatus], view: &View) -> Vec<Figure
         Figure::new(t.flights, admin.relay.flights.in_flight()),
         Figure::new(t.connections, admin.connections.open_connections()),
         Figure::new(t.waiting_rows, audit.queued()),
-        Figure::new(t.last_anchor, anchor),
+        Figure {
+            link: view.audits.then(|| "/page/audit#verification".to_owned()),
+            ..Figure::new(t.last_anchor, anchor)
+        },
     ];
     let left = accounts.iter().filter_map(|one| Some((one, one.budget.remaining_today?)));
-    let figure = |(one, left): (&AccountStatus, u64)| {
-        Figure::new(t.calls_left, format!("{}: {left}", one.account.name))
+    let figure = |(one, left): (&AccountStatus, u64)| Figure {
+        link: Some("/page/accounts".to_owned()),
+        ..Figure::new(t.calls_left, format!("{}: {left}", one.account.name))
     };
     all.extend(left.take(MAX_NAMED).map(figure));
     all

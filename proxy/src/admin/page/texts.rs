@@ -77,7 +77,8 @@ texts! {
     as_csv: "As CSV", "导出 CSV";
     client: "Client", "客户端";
     requests: "Requests", "请求";
-    from_cache: "From the cache", "来自缓存";
+    hits: "Hits", "命中";
+    stale: "Stale", "陈旧";
     misses: "Misses", "未命中";
     refused: "Refused", "拒绝";
     failed: "Failed", "失败";
