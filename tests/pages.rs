@@ -1,6 +1,10 @@
 //! The operators' page over plain HTTP: log-in, roles, forms, headers, escaping, languages.
 
-use crate::support::{Proxy, Setup, carrier, eventually, secrets, write_secret};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{Pki, Proxy, Setup, carrier, eventually, secrets, within, write_secret};
 use client::Browser;
 
 mod cards;
@@ -54,6 +58,29 @@ async fn a_page_without_a_session_leads_to_the_log_in_and_from_there_back() {
     assert_eq!(browser.get("/").await.status, 303);
     browser.set_cookie(cookie);
     assert_eq!(browser.get("/").await.status, 303, "the session has ended, not only its cookie");
+}
+
+#[tokio::test]
+async fn under_tls_the_cookie_of_a_session_is_secure() {
+    let (carrier, pki) = (carrier().await, Pki::new());
+    let (folder, setup) = Setup::with_carrier(&carrier).tls(&pki, "admin", "localhost");
+    let proxy = Proxy::start_in(folder, setup).await;
+    let form = format!("token={}", proxy.generated_token().unwrap());
+    let request = format!(
+        "POST /page/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{form}",
+        form.len()
+    );
+    let tcp = TcpStream::connect(proxy.admin_address()).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream = pki.client(None, b"http/1.1").connect(name, tcp).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut response = Vec::new();
+    within("the response", stream.read_to_end(&mut response)).await.unwrap();
+    let response = String::from_utf8(response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 303 "), "{response}");
+    let cookie = response.lines().find(|line| line.starts_with("set-cookie: ")).unwrap();
+    assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict; Secure"), "{cookie}");
 }
 
 #[tokio::test]

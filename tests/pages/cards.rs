@@ -40,11 +40,18 @@ async fn each_role_opens_its_pages_and_a_missing_one_is_named() {
             let page = browser.get(path).await;
             assert_eq!(page.status, expected, "{token} {path}");
             assert_eq!(expected == 403, page.text().contains("the role audit"), "{token} {path}");
+            assert!(!page.text().contains(MSISDN.number), "{token} {path}: {}", page.text());
         }
         let path = browser.enter("msisdn", MSISDN.number).await;
         let page = browser.text(&path).await;
         assert_eq!(page.contains("Entry in the cache"), operates || audits, "{token}");
         assert_eq!(page.contains("Lookups and their calls"), audits, "{token}");
+        assert!(page.contains("1476****176") && !page.contains(MSISDN.number), "{token}: {page}");
+        if audits {
+            let id = browser.row_ids("outcome=miss").await.remove(0);
+            let row = browser.text(&format!("/page/audit/row?id={id}")).await;
+            assert!(row.contains("1476****176") && !row.contains(MSISDN.number), "{token}: {row}");
+        }
         assert_eq!(page.contains("/page/card/purge"), operates, "{token}");
         let of = path.split_once("of=").unwrap().1;
         let acts = [
@@ -183,6 +190,27 @@ async fn the_audit_is_verified_in_the_background_and_the_overview_has_the_result
     .await;
     assert!(!page.contains("hx-get"), "it does not refresh itself any more: {page}");
     assert!(browser.text("/").await.contains("chain ok"));
+}
+
+#[tokio::test]
+async fn the_live_page_without_scripts_has_the_last_100_rows_and_a_link_that_reloads_it() {
+    let proxy = proxy().await;
+    for _ in 0..101 {
+        proxy.look_up(&MSISDN).await.assert_normal();
+    }
+    let mut browser = Browser::of(&proxy);
+    browser.log_in(&proxy).await;
+    let first = browser.row_ids("outcome=miss").await.remove(0);
+    let page = browser.text("/page/live").await;
+    assert_eq!(page.matches("/page/audit/row?id=").count(), 100, "{page}");
+    assert!(!page.contains(&format!("/page/audit/row?id={first}\"")), "the oldest of 101: {page}");
+    assert!(!page.contains(MSISDN.number), "{page}");
+    let (_, without_scripts) = page.split_once("<noscript>").unwrap();
+    let (without_scripts, _) = without_scripts.split_once("</noscript>").unwrap();
+    let link = "<a href=\"/page/live?client=&#38;outcome=\">Reload</a>";
+    assert!(without_scripts.contains(link), "{without_scripts}");
+    let page = browser.text("/page/live?client=&outcome=miss").await;
+    assert_eq!(page.matches("/page/audit/row?id=").count(), 1, "{page}");
 }
 
 #[tokio::test]

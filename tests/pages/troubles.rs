@@ -85,12 +85,17 @@ async fn a_full_disk_stops_the_audit_and_the_page_says_so_with_the_remedy() {
     let page = eventually("the disk", || async {
         proxy.look_up(&MSISDN).await;
         let page = proxy.admin("/", "").await.text().to_owned();
-        page.contains("Not answering: audit records cannot be written").then_some(page)
+        let is_named = page.contains("<strong>disk</strong>");
+        (is_named && page.contains("Not answering: audit records cannot be written")).then_some(page)
     })
     .await;
-    assert!(page.contains("<strong>disk</strong>") || page.contains("<strong>audit</strong>"), "{page}");
+    assert!(
+        page.contains("below [audit] min_free (2 MiB): no record is written: enlarge the disk"),
+        "{page}"
+    );
     let chinese = proxy.admin("/", "Accept-Language: zh\r\n").await;
-    assert!(chinese.text().contains("无法应答：审计记录无法写入"), "{}", chinese.text());
+    let text = chinese.text();
+    assert!(text.contains("无法应答：审计记录无法写入") && text.contains("请扩大磁盘"), "{text}");
     let answer = proxy.admin("/page/audit", "").await;
     assert_eq!(answer.status, 200, "the audit can still be read: {}", answer.text());
 }

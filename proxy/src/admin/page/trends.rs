@@ -151,3 +151,46 @@ impl Period {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use askama::Template;
+
+    use super::super::view::View;
+    use super::*;
+
+    #[derive(Template)]
+    #[template(source = "{% for chart in charts %}{% include \"chart.html\" %}{% endfor %}", ext = "html")]
+    struct Charts {
+        view: View,
+        charts: Vec<Chart>,
+    }
+
+    #[test]
+    fn an_hour_whose_rows_are_not_all_summed_is_shown_as_incomplete() {
+        let now = Time::from_secs(1_768_449_600 + 600);
+        let this_hour = hour_of(now.as_micros());
+        let snapshot = |complete_until| Snapshot {
+            hours: BTreeMap::new(),
+            complete_from: i64::MIN,
+            complete_until,
+            is_behind: complete_until < i64::MAX,
+        };
+        let render = |snapshot: &Snapshot, language| {
+            let charts = charts(&hours(snapshot, now), language);
+            Charts { view: View::of_auditor(language), charts }.render().unwrap()
+        };
+        // The charts of lookups, calls, hit share and latency.
+        let late = render(&snapshot(this_hour), Language::English);
+        assert_eq!(late.matches("class=\"incomplete\"").count(), 4, "{late}");
+        assert_eq!(late.matches("class=\"column\"").count(), 4 * 23, "{late}");
+        assert_eq!(late.matches("2026-01-15 12:00:00: 0 (incomplete)</title>").count(), 1, "{late}");
+        assert!(!late.contains("11:00:00: 0 (incomplete)"), "{late}");
+        let chinese = render(&snapshot(this_hour), Language::Chinese);
+        assert!(chinese.contains("2026-01-15 12:00:00：0（不完整）</title>"), "{chinese}");
+        let complete = render(&snapshot(i64::MAX), Language::English);
+        assert!(!complete.contains("incomplete"), "{complete}");
+    }
+}

@@ -90,6 +90,23 @@ impl View {
     pub(super) fn is_chinese(&self) -> bool {
         self.language == Language::Chinese
     }
+
+    /// The frame of a viewer with every role but `operate`.
+    #[cfg(test)]
+    pub(super) fn of_auditor(language: Language) -> Self {
+        Self {
+            t: Texts::of(language),
+            language,
+            path: "/".to_owned(),
+            back: "%2F".to_owned(),
+            name: String::new(),
+            csrf: String::new(),
+            can_log_out: false,
+            views: true,
+            operates: false,
+            audits: true,
+        }
+    }
 }
 
 #[derive(Template)]
