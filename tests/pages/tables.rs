@@ -157,6 +157,13 @@ async fn tables_are_files_with_masked_cards() {
     browser.log_in(&proxy).await;
     let page = browser.text("/page/audit?outcome=miss").await;
     assert!(page.contains("href=\"/page/audit?outcome=miss&#38;format=csv\" download="), "{page}");
+    assert!(page.contains("A file has the newest 10000 rows at most"), "{page}");
+    let chinese = browser.get_with("/page/audit", "Accept-Language: zh-CN\r\n").await;
+    assert!(chinese.text().contains("文件最多包含最新的 10000 行"), "{}", chinese.text());
+    let live = browser.text("/page/live?client=GW0001&outcome=miss").await;
+    let link = "/page/audit?client=GW0001&outcome=miss&format=csv";
+    assert!(live.contains(&format!("href=\"{}\" download=", link.replace('&', "&#38;"))), "{live}");
+    assert_eq!(browser.get(link).await.text().lines().count(), 2, "a head and the miss");
     let file = browser.get("/page/audit?format=csv").await;
     assert_eq!(file.header("content-type"), Some("text/csv; charset=utf-8"));
     assert_eq!(file.header("content-disposition"), Some("attachment; filename=\"lookups.csv\""));

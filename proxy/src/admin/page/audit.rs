@@ -69,6 +69,8 @@ struct AuditPage {
     problem: Option<String>,
     older: Option<String>,
     csv: String,
+    /// The greatest number of rows in a file, in words.
+    file_limit: String,
     verification: Progress,
     last_anchor: String,
 }
@@ -205,12 +207,20 @@ pub(super) async fn show(
         problem,
         older,
         csv: asked.query(&[("format", "csv")]),
+        file_limit: file_limit().of(viewer.language).to_owned(),
         verification: parts.verification.progress(viewer.language),
         last_anchor: anchored.map_or_else(|| view.t.none_yet.to_owned(), moment::shown),
         asked,
         view,
     };
     view::html(status, &page)
+}
+
+fn file_limit() -> Text {
+    text!(
+        "A file has the newest {MAX_EXPORT} rows at most; `cmiot-proxy audit export` writes all rows of a month.",
+        "文件最多包含最新的 {MAX_EXPORT} 行；`cmiot-proxy audit export` 可导出整月的所有行。"
+    )
 }
 
 /// The rows that a filter finds, on connections of their own and within a timeout.

@@ -97,6 +97,7 @@ struct LivePage {
     problem: Option<String>,
     stream: String,
     reload: String,
+    csv: String,
 }
 
 #[derive(Template)]
@@ -155,6 +156,7 @@ pub(super) async fn show(
         problem,
         stream: format!("/page/live/stream?{}", asked.query()),
         reload: format!("/page/live?{}", asked.query()),
+        csv: format!("/page/audit?{}&format=csv", asked.query()),
         asked,
         view: viewer.view(),
     };
