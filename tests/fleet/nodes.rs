@@ -449,6 +449,10 @@ async fn the_operators_page_shows_all_nodes_and_the_node_that_has_read_them() {
     };
     let overview = page("/", "as node 2 read it from the database").await;
     assert_eq!(overview.matches("badge good\">alive").count(), 2, "{overview}");
+    assert!(overview.contains("figures and charts of this page are those of this node alone"), "{overview}");
     page("/page/accounts", "/ 1000, reserves").await;
+    page("/page/accounts?format=csv&table=fleet", "account,calls_today,calls_per_day,reserves\r\nfleet,")
+        .await;
     page("/page/clients", "<td>GW0001</td><td>1</td>").await;
+    page("/page/clients?format=csv&table=fleet", "appid,node,transids\r\nGW0001,1,1\r\n").await;
 }

@@ -27,8 +27,9 @@ const ZONE: i64 = 8 * HOUR;
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(super) struct Asked {
-    /// `csv` for a file.
+    /// `csv` for a file of `table`: `fleet`, or the accounts of this node.
     format: String,
+    table: String,
 }
 
 #[derive(Template)]
@@ -90,6 +91,9 @@ pub(super) async fn show(
     Query(asked): Query<Asked>,
 ) -> Response<Body> {
     let language = viewer.language;
+    if asked.format == "csv" && asked.table == "fleet" {
+        return nodes::days_file(nodes::read(&parts, language).await);
+    }
     let now = parts.admin.relay.clock.now();
     let since = history::last_day(now);
     let snapshot = parts.history(since).await;

@@ -40,7 +40,9 @@ pub(super) struct Asked {
     /// Set if only clients in trouble are to be shown.
     trouble: String,
     page: usize,
+    /// `csv` for a file of `table`: `fleet`, or the clients of this node.
     format: String,
+    table: String,
 }
 
 #[derive(Template)]
@@ -109,6 +111,9 @@ pub(super) async fn show(
     Extension(viewer): Extension<Arc<Viewer>>,
     Query(asked): Query<Asked>,
 ) -> Response<Body> {
+    if asked.format == "csv" && asked.table == "fleet" {
+        return nodes::clients_file(nodes::read(&parts, viewer.language).await);
+    }
     let now = parts.admin.relay.clock.now();
     let since = history::last_day(now);
     let snapshot = parts.history(since).await;

@@ -12,14 +12,14 @@ use super::csv;
 use crate::clock::timeout;
 use crate::config::fleet::Fleet as Settings;
 use crate::language::{Language, Text, text};
-use crate::store::fleet::operate::{Overview, Session, Usage};
+use crate::store::fleet::operate::{ClientUsage, Overview, Session, Usage};
 
 /// The time for which a reading is shown again.
 const KEPT: Duration = Duration::from_secs(5);
 /// The longest time for which a page waits for the database.
 const WAIT: Duration = Duration::from_secs(2);
-/// Clients and nodes that a page lists.
-const MAX_CLIENTS: i64 = 200;
+/// Rows of clients by node that a page lists.
+const MAX_CLIENTS: usize = 200;
 
 /// The last reading.
 #[derive(Default)]
@@ -33,6 +33,7 @@ struct Reading {
 }
 
 /// The fleet, for templates.
+#[derive(Default)]
 pub(super) struct Shown {
     /// The node that has read it, and its age.
     pub(super) source: String,
@@ -40,6 +41,8 @@ pub(super) struct Shown {
     pub(super) nodes: Vec<Node>,
     pub(super) days: Vec<Day>,
     pub(super) clients: Vec<Client>,
+    /// Set if there are more clients, in words.
+    pub(super) cut: Option<String>,
 }
 
 pub(super) struct Node {
@@ -103,7 +106,7 @@ pub(super) async fn read(parts: &Parts, language: Language) -> Option<Shown> {
         Ok(found) => (&found.0, &found.1),
         Err(problem) => {
             let problem = Some(problem.of(language).to_owned());
-            return Some(Shown { source, problem, nodes: Vec::new(), days: Vec::new(), clients: Vec::new() });
+            return Some(Shown { source, problem, ..Shown::default() });
         }
     };
     let accounts: Vec<_> = config.accounts().collect();
@@ -116,18 +119,26 @@ pub(super) async fn read(parts: &Parts, language: Language) -> Option<Shown> {
             limit: account.and_then(|account| account.calls_per_day).map(std::num::NonZeroU64::get),
         }
     });
-    let clients = usage.clients.iter().map(|client| Client {
-        appid: client.appid.clone(),
-        node: client.node,
-        transids: client.transids,
-    });
     Some(Shown {
         source,
         problem: None,
         nodes: overview.nodes.iter().map(|node| shown(node, number, language)).collect(),
         days: days.collect(),
-        clients: clients.collect(),
+        clients: usage.clients.iter().take(MAX_CLIENTS).map(Client::of).collect(),
+        cut: cut(usage.clients.len(), language),
     })
+}
+
+impl Client {
+    fn of(usage: &ClientUsage) -> Self {
+        Self { appid: usage.appid.clone(), node: usage.node, transids: usage.transids }
+    }
+}
+
+/// The words for a list that ends before its last client.
+fn cut(found: usize, language: Language) -> Option<String> {
+    let text = || text!("Only the first {MAX_CLIENTS} rows are shown.", "只显示前 {MAX_CLIENTS} 行。");
+    (found > MAX_CLIENTS).then(|| text().of(language).to_owned())
 }
 
 /// The nodes as a file; without a fleet, without lines.
@@ -139,10 +150,31 @@ pub(super) fn file(fleet: Option<Shown>) -> Response<Body> {
     csv::response("nodes.csv", &["node", "state", "seconds_since_start", "heartbeats", "last_purge"], lines)
 }
 
+/// The calls of today by account, of all nodes, as a file; without a fleet, without lines.
+pub(super) fn days_file(fleet: Option<Shown>) -> Response<Body> {
+    let days = fleet.map(|fleet| fleet.days).unwrap_or_default();
+    let lines = days.into_iter().map(|day| {
+        let limit = day.limit.map(|limit| limit.to_string()).unwrap_or_default();
+        [day.account, day.leased.to_string(), limit, day.reserved.to_string()]
+    });
+    let head = ["account", "calls_today", "calls_per_day", "reserves"];
+    csv::response("fleet-accounts.csv", &head, lines)
+}
+
+/// The clients by node as a file, as many as the page lists; without a fleet, without lines.
+pub(super) fn clients_file(fleet: Option<Shown>) -> Response<Body> {
+    let clients = fleet.map(|fleet| fleet.clients).unwrap_or_default();
+    let lines = clients
+        .into_iter()
+        .map(|client| [client.appid, client.node.to_string(), client.transids.to_string()]);
+    csv::response("fleet-clients.csv", &["appid", "node", "transids"], lines)
+}
+
 async fn ask(settings: &Settings) -> Result<Arc<(Overview, Usage)>, Text> {
     let read = async {
         let session = Session::connect(settings, None).await?;
-        let usage = session.usage(MAX_CLIENTS, WAIT).await?;
+        // One more than a page lists shows that there are more.
+        let usage = session.usage(MAX_CLIENTS as i64 + 1, WAIT).await?;
         Ok::<_, crate::store::fleet::operate::OperateError>((session.overview().await?, usage))
     };
     read.await.map(Arc::new).map_err(|error| {
@@ -171,5 +203,18 @@ fn shown(node: &crate::store::fleet::operate::Node, own: u8, language: Language)
         seconds: number(|life| life.seconds),
         beats: number(|life| life.beats),
         purge: number(|life| life.applied),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_clients_says_that_it_is_cut() {
+        assert_eq!(cut(MAX_CLIENTS, Language::English), None);
+        let more = MAX_CLIENTS + 1;
+        assert_eq!(cut(more, Language::English).as_deref(), Some("Only the first 200 rows are shown."));
+        assert_eq!(cut(more, Language::Chinese).as_deref(), Some("只显示前 200 行。"));
     }
 }

@@ -156,6 +156,7 @@ texts! {
     fleet_days: "Calls of today, all nodes", "所有节点的今日调用";
     reserves: "reserves", "储备";
     fleet_clients: "Clients, all nodes", "所有节点的客户端";
+    own_figures: "The figures and charts of this page are those of this node alone.", "本页的数字和图表只包括本节点。";
     own_requests: "The table above has the requests of this node.", "上表只有本节点的请求。";
     accepted: "Transids among the newest 50,000 of the fleet", "集群最新 50,000 个 transid 中的个数";
     order_trouble: "trouble first", "有问题的在前";
