@@ -22,6 +22,7 @@ use processes::Processes;
 /// The sizes of a page, in CSS pixels: a telephone and a laptop.
 pub(crate) const SMALL: (u32, u32) = (390, 844);
 pub(crate) const LARGE: (u32, u32) = (1280, 800);
+pub(crate) const WIDE: (u32, u32) = (1600, 900);
 
 /// The settings of a browser.
 #[derive(Clone, Copy, Debug)]

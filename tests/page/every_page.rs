@@ -1,9 +1,9 @@
-//! The rules of every page: in both languages, at both sizes, in both themes, without scripts, by the keyboard alone.
+//! The rules of every page: in both languages, at three sizes, in both themes, without scripts, by the keyboard alone.
 
 use fantoccini::key::Key;
 use serde_json::json;
 
-use crate::browser::{Browser, LARGE, SMALL, Settings};
+use crate::browser::{Browser, LARGE, SMALL, Settings, WIDE};
 use crate::pages::{log_in_to, paths};
 use crate::support::{ICCID, MSISDN, Proxy, carrier};
 
@@ -28,7 +28,7 @@ async fn every_page_keeps_the_rules_in_both_languages_sizes_and_themes() {
         let browser = Browser::start(proxy.admin_address(), settings).await;
         log_in_to(&browser, &proxy).await;
         for path in paths(&browser).await {
-            for (size, dark) in [(LARGE, false), (SMALL, true)] {
+            for (size, dark) in [(LARGE, false), (SMALL, true), (WIDE, false)] {
                 browser.show_as(size, dark).await;
                 browser.open(&path).await;
                 let titles = browser.texts("h1, h2, label, button, legend, dt, nav a").await;
