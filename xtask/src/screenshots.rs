@@ -25,7 +25,9 @@ pub(crate) fn command() -> Result<()> {
     let folder = folder.to_string_lossy();
     tools::NEXTEST
         .ready()?
-        .args(["run", "--workspace", "--test", "page", TEST])
+        // As the stage `page` selects it, so that nothing is compiled again.
+        .args(["run", "--workspace", "--lib", "--bins", "--examples", "--test", "*"])
+        .args(["-E", &format!("binary(=page) and test({TEST})")])
         .env("CMIOT_SCREENSHOTS", &folder)
         .run()
 }

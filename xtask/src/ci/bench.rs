@@ -1,5 +1,5 @@
-//! Every bench, except those of the firmware and of a fleet, for a second or so, to see that it builds, runs and prints;
-//! nothing is timed here.
+//! Every bench, except those of the firmware, of a fleet and of the page, for a second or so, to see that it builds, runs
+//! and prints; nothing is timed here.
 
 use anyhow::Result;
 
