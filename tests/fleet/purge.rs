@@ -166,7 +166,7 @@ async fn a_node_that_is_ahead_of_the_database_empties_its_cache() {
     let kept = async || nodes.server.value("SELECT count(*) FROM fleet.answer").await;
     eventually("the answer", async || (kept().await == "1").then_some(())).await;
     let calls = nodes.carrier.count();
-    nodes.server.sql("DELETE FROM fleet.purge; DELETE FROM fleet.answer").await;
+    nodes.server.sql("DELETE FROM fleet.purge; DELETE FROM fleet.answer; DELETE FROM fleet.flight").await;
     eventually("a miss", async || {
         nodes[1].look_up(&ICCID).await.assert_normal();
         (nodes.carrier.count() > calls).then_some(())

@@ -15,7 +15,7 @@ impl Carrier {
     /// no such card. If neither has it, the first reply is returned.
     ///
     /// # Errors
-    /// As [`Self::call_accounts`].
+    /// [`NotSent`]: no call was made.
     pub async fn call(
         &self,
         group: &str,
