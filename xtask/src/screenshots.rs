@@ -1,4 +1,5 @@
-//! `cargo xtask screenshots`: the pictures of the operators' page in README and docs/page.md, out of `cmiot-proxy demo --serve` in a browser.
+//! `cargo xtask screenshots`: the pictures of the operators' page in README and docs/page.md, out of
+//! `cmiot-proxy demo --serve` in a browser.
 //!
 //! A test of `tests/page/` takes them (`tests/page/screenshots.rs` has the pages, sizes, themes and languages); only this
 //! command writes them into `docs/`.
