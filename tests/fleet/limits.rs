@@ -42,6 +42,17 @@ async fn beats(fleet: &Nodes, count: usize) {
     }
 }
 
+/// Waits until both nodes call the carrier again.
+async fn both_call_again(fleet: &Nodes) {
+    for index in [1, 0] {
+        eventually("calls again", async || {
+            let response = fleet[index].look_up(&card_number(3 + index as u32)).await;
+            response.text().contains("\"status\":\"0\"").then_some(())
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn the_calls_of_a_day_are_spent_once_by_three_nodes() {
     let fleet = Nodes::start_with(3, |setup, _| setup.set("account.0.calls_per_day", 300)).await;
@@ -190,13 +201,7 @@ async fn credentials_that_are_refused_at_one_node_are_not_tried_by_the_others() 
     // The carrier accepts them again, and a check at one node ends the rest of both.
     fleet.carrier.set_rules([]);
     fleet[1].admin_post("/accounts/check", "", "{}").await;
-    for index in [1, 0] {
-        eventually("calls again", async || {
-            let response = fleet[index].look_up(&card_number(3 + index as u32)).await;
-            response.text().contains("\"status\":\"0\"").then_some(())
-        })
-        .await;
-    }
+    both_call_again(&fleet).await;
 }
 
 /// A database that lost commits may grant a block twice, and the calls of it that were made are not in it.
@@ -245,11 +250,5 @@ async fn a_cool_down_that_one_node_meets_prevents_the_calls_of_all() {
     // An operator's check at the other node ends it for both.
     fleet.carrier.set_rules([]);
     fleet[1].admin_post("/accounts/check", "", "{}").await;
-    for index in [1, 0] {
-        eventually("calls again", async || {
-            let response = fleet[index].look_up(&card_number(3 + index as u32)).await;
-            response.text().contains("\"status\":\"0\"").then_some(())
-        })
-        .await;
-    }
+    both_call_again(&fleet).await;
 }
