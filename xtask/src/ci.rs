@@ -1,4 +1,5 @@
-//! `cargo xtask ci [STAGE]...`: what a change must pass, as named stages that each run alone.
+//! `cargo xtask ci [STAGE]...`: what a change must pass, as named stages that each run alone. Two more, which take long and
+//! seldom find anything, run by name only.
 //!
 //! Every stage runs, whether or not one before it failed, so that one run shows all there is to mend. Then comes a
 //! table of results and times, and last the test runners' closing lines.
@@ -89,15 +90,33 @@ const STAGES: &[Stage] = &[
         about: "Dependencies: licences, bans, sources, advisories",
         run: || plain(deny::stage),
     },
-    Stage { name: "bench", about: "Every bench builds and runs for a second", run: || plain(bench::stage) },
+    Stage {
+        name: "bench",
+        about: "The benches of our own code run for a second",
+        run: || plain(bench::stage),
+    },
     Stage {
         name: "packages",
         about: "The packages install, start, upgrade and purge, and lintian and rpmlint find nothing",
         run: || plain(packages::stage),
     },
     Stage {
+        name: "corpus",
+        about: "The fuzz targets build, and each accepts its corpus",
+        run: || plain(fuzz::corpus),
+    },
+];
+
+/// Stages that run by name only.
+const BY_NAME: &[Stage] = &[
+    Stage {
+        name: "peers",
+        about: "The benches with other servers run for a second (by name only)",
+        run: || plain(bench::peers),
+    },
+    Stage {
         name: "fuzz",
-        about: "Parsers of untrusted bytes, fuzzed for 20 s per target",
+        about: "Parsers of untrusted bytes, fuzzed for 20 s per target (by name only)",
         run: || plain(fuzz::stage),
     },
 ];
@@ -110,7 +129,7 @@ struct Report {
     failure: Option<String>,
 }
 
-/// Runs the stages of these names, or all when there are none.
+/// Runs the stages of these names, or all of [`STAGES`] when there are none.
 ///
 /// # Errors
 /// When the toolchain is not available. Stages that fail make the exit code 1.
@@ -120,8 +139,12 @@ pub(crate) fn command(names: &[String]) -> Result<ExitCode> {
     }
     let mut reports = Vec::new();
     let mut tally: Option<Tally> = None;
-    for stage in STAGES.iter().filter(|stage| names.is_empty() || names.iter().any(|name| name == stage.name))
-    {
+    let named = |stage: &&Stage| names.iter().any(|name| name == stage.name);
+    let stages: Vec<_> = match names {
+        [] => STAGES.iter().collect(),
+        _ => STAGES.iter().chain(BY_NAME).filter(named).collect(),
+    };
+    for stage in stages {
         println!("\n=== {}: {}", stage.name, stage.about);
         let (result, took) = timed(stage.run);
         let failure = match result {
@@ -151,7 +174,8 @@ pub(crate) fn command(names: &[String]) -> Result<ExitCode> {
 
 /// For the command line: the names that [`command`] takes, with their help.
 pub(crate) fn stage_names() -> PossibleValuesParser {
-    STAGES.iter().map(|stage| PossibleValue::new(stage.name).help(stage.about)).collect::<Vec<_>>().into()
+    let value = |stage: &Stage| PossibleValue::new(stage.name).help(stage.about);
+    STAGES.iter().chain(BY_NAME).map(value).collect::<Vec<_>>().into()
 }
 
 fn fmt() -> Result<()> {

@@ -1,11 +1,11 @@
-//! Fuzzing: each target of `fuzz/` for a while, from the corpus in the tree.
+//! The fuzz targets of `fuzz/`: with the corpus in the tree only, or fuzzed for a while.
 //!
-//! Needs a nightly compiler, of a fixed date so that no run depends on its day. What a run finds goes into
+//! Fuzzing needs a nightly compiler, of a fixed date so that no run depends on its day. What a run finds goes into
 //! `target/fuzz`; a crash fails the stage and leaves its input in `fuzz/artifacts`.
 
 use anyhow::{Context, Result, ensure};
 
-use crate::run::{Run, root};
+use crate::run::{Run, root, target};
 use crate::tools;
 
 /// The compiler that cargo-fuzz's instrumentation needs.
@@ -14,19 +14,29 @@ const NIGHTLY: &str = "nightly-2026-08-01";
 /// Seconds a target.
 const SECONDS: u32 = 20;
 
+/// Builds the targets without instrumentation, and runs each once with every input of its corpus.
+///
+/// # Errors
+/// When a target does not build, has no corpus, or fails.
+pub(super) fn corpus() -> Result<()> {
+    Run::cargo("build --locked --manifest-path fuzz/Cargo.toml --target-dir").args([target()]).run()?;
+    for name in targets()? {
+        let corpus = root().join("fuzz/corpus").join(&name);
+        let inputs = std::fs::read_dir(&corpus).with_context(|| corpus.display().to_string())?.count();
+        ensure!(inputs > 0, "{} is empty", corpus.display());
+        let options = ["-runs=0", "-timeout=10", "-rss_limit_mb=2048"];
+        Run::new(target().join("debug").join(&name)).args([&corpus]).args(options).run()?;
+    }
+    Ok(())
+}
+
 pub(super) fn stage() -> Result<()> {
     Run::new("rustup")
         .args(["toolchain", "install", NIGHTLY, "--profile", "minimal", "--no-self-update"])
         .run()?;
     // Cargo-fuzz has no `--locked`: it would bring the lock file up to date in silence.
     Run::cargo("metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml").output()?;
-    let mut targets: Vec<String> = std::fs::read_dir(root().join("fuzz/fuzz_targets"))
-        .context("fuzz/fuzz_targets")?
-        .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))
-        .collect();
-    targets.sort();
-    ensure!(!targets.is_empty(), "fuzz/fuzz_targets is empty");
-    for target in &targets {
+    for target in &targets()? {
         let found = root().join("target/fuzz/corpus").join(target);
         std::fs::create_dir_all(&found)?;
         tools::FUZZ
@@ -40,4 +50,15 @@ pub(super) fn stage() -> Result<()> {
             .run()?;
     }
     Ok(())
+}
+
+/// Names of the targets.
+fn targets() -> Result<Vec<String>> {
+    let mut targets: Vec<String> = std::fs::read_dir(root().join("fuzz/fuzz_targets"))
+        .context("fuzz/fuzz_targets")?
+        .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))
+        .collect();
+    targets.sort();
+    ensure!(!targets.is_empty(), "fuzz/fuzz_targets is empty");
+    Ok(targets)
 }
