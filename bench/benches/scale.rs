@@ -5,7 +5,6 @@
 //! | `fill STORE CARDS` | `cache.db` with an answer for each card, given a moment ago |
 //! | `window STORE RECORDS` | this month's audit with this number of lookups of the last four minutes, each with its own transid |
 //! | `memory CONFIG CARDS` | takes each card of `cache.db` into memory: bytes per card, ns per card found again |
-//! | `certificate FOLDER` | a certificate for `gateway.tls`, and its key |
 //! | `idle PROCESS ADDRESS GATEWAYS [CERTIFICATE]` | gateways that ask once and stay: bytes of that process |
 
 #[path = "scale/idle.rs"]
@@ -45,7 +44,6 @@ fn main() -> Result<()> {
         ["fill", store, cards] => fill(Path::new(store), cards.parse()?),
         ["window", store, records] => window(Path::new(store), records.parse()?),
         ["memory", config, cards] => memory(Path::new(config), cards.parse()?),
-        ["certificate", folder] => idle::certificate(Path::new(folder)),
         ["idle", process, address, gateways] => {
             idle::idle(process.parse()?, address, gateways.parse()?, None)
         }

@@ -6,16 +6,31 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
+use bytes::Bytes;
 use clap::Parser;
 use cmiot_signer::{AppId, Card, CardKind, Ebid, PATH, Password, Sequence, Signer, Stamp};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::task::{LocalSet, yield_now};
+use tokio::task::{JoinSet, LocalSet, spawn_local, yield_now};
+use tokio_rustls::TlsConnector;
+
+/// The name that the certificate is for.
+const NAME: &str = "localhost";
 
 /// Loads one server.
 #[derive(Parser)]
@@ -41,6 +56,15 @@ struct Load {
     /// The first transid's sequence number; runs within a second of each other must not share any
     #[arg(long)]
     first: u32,
+    /// Connect over TLS to the server with this certificate
+    #[arg(long, value_name = "FILE")]
+    tls: Option<PathBuf>,
+    /// Lookups after which a connection is opened again; 0 is never
+    #[arg(long, default_value_t = 0)]
+    reconnect: u32,
+    /// Send each connection's lookups as they are due, by HTTP/2, in up to 100 streams
+    #[arg(long, conflicts_with = "reconnect")]
+    http2: bool,
     /// Account that signs: APPID:EBID:PASSWORD
     #[arg(long)]
     account: String,
@@ -74,22 +98,26 @@ async fn run(load: &Load) -> anyhow::Result<Seen> {
     let seen = Rc::new(RefCell::new(Seen::default()));
     let mut lines = Vec::new();
     let mut asking = Vec::new();
+    let server = Server::of(load)?;
     for _ in 0..load.connections {
-        let stream = TcpStream::connect(load.address).await.context("connecting")?;
-        stream.set_nodelay(true)?;
+        let stream = server.connect().await?;
         let (line, due) = mpsc::unbounded_channel();
-        asking.push(tokio::task::spawn_local(ask(stream, due, Rc::clone(&seen))));
+        let seen = Rc::clone(&seen);
+        asking.push(match load.http2 {
+            true => spawn_local(multiplex(stream, due, seen)),
+            false => spawn_local(ask(server.clone(), stream, load.reconnect, due, seen)),
+        });
         lines.push(line);
     }
     let begun = Instant::now();
     for n in 0..(load.rate * load.seconds) as u32 {
         let due = begun + Duration::from_secs_f64(f64::from(n) / load.rate);
-        let request = load.request(n)?;
+        let target = load.target(n)?;
         while Instant::now() < due {
             yield_now().await;
         }
         // A task whose connection broke counts its lookups as errors itself, so that the receiver is always there.
-        let _ = lines[n as usize % lines.len()].send((due, request));
+        let _ = lines[n as usize % lines.len()].send((due, target));
     }
     drop(lines);
     for asking in asking {
@@ -98,14 +126,72 @@ async fn run(load: &Load) -> anyhow::Result<Seen> {
     Ok(Rc::try_unwrap(seen).ok().context("every task has ended")?.into_inner())
 }
 
+/// A connection, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Send {}
+impl<S: AsyncRead + AsyncWrite + Send> Stream for S {}
+
+type Connection = Pin<Box<dyn Stream>>;
+
+/// The server that is loaded.
+#[derive(Clone)]
+struct Server {
+    address: SocketAddr,
+    tls: Option<TlsConnector>,
+}
+
+impl Server {
+    fn of(load: &Load) -> anyhow::Result<Self> {
+        let protocol: &[u8] = if load.http2 { b"h2" } else { b"http/1.1" };
+        let tls = load.tls.as_deref().map(|file| connector(file, protocol)).transpose()?;
+        Ok(Self { address: load.address, tls })
+    }
+
+    async fn connect(&self) -> anyhow::Result<Connection> {
+        let stream = TcpStream::connect(self.address).await.context("connecting")?;
+        stream.set_nodelay(true)?;
+        Ok(match &self.tls {
+            None => Box::pin(stream),
+            Some(tls) => Box::pin(tls.connect(ServerName::try_from(NAME)?, stream).await.context("TLS")?),
+        })
+    }
+}
+
+/// Trusts the certificate in this file; sessions are resumed.
+fn connector(file: &Path, protocol: &[u8]) -> anyhow::Result<TlsConnector> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file).with_context(|| file.display().to_string())?)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
 /// One connection: sends what is due, one after another, and notes how long each took since.
 async fn ask(
-    mut stream: TcpStream,
+    server: Server,
+    mut stream: Connection,
+    reconnect: u32,
     mut due: mpsc::UnboundedReceiver<(Instant, String)>,
     seen: Rc<RefCell<Seen>>,
 ) {
     let mut answer = Vec::with_capacity(4_096);
-    while let Some((due, request)) = due.recv().await {
+    let mut asked = 0;
+    while let Some((due, target)) = due.recv().await {
+        if reconnect > 0 && asked == reconnect {
+            asked = 0;
+            match server.connect().await {
+                Ok(another) => stream = another,
+                Err(_) => {
+                    seen.borrow_mut().errors += 1;
+                    continue;
+                }
+            }
+        }
+        asked += 1;
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
         match exchange(&mut stream, &request, &mut answer).await {
             Ok(true) => seen.borrow_mut().times.push(due.elapsed()),
             Ok(false) | Err(_) => seen.borrow_mut().errors += 1,
@@ -113,8 +199,57 @@ async fn ask(
     }
 }
 
+/// Streams per connection of HTTP/2.
+const STREAMS: usize = 100;
+
+/// One connection of HTTP/2: sends what is due, while up to [`STREAMS`] lookups are not answered.
+async fn multiplex(
+    stream: Connection,
+    mut due: mpsc::UnboundedReceiver<(Instant, String)>,
+    seen: Rc<RefCell<Seen>>,
+) {
+    let Ok((sender, connection)) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await else {
+        while due.recv().await.is_some() {
+            seen.borrow_mut().errors += 1;
+        }
+        return;
+    };
+    spawn_local(async move {
+        let _ = connection.await; // What fails, fails at its lookups.
+    });
+    let mut lookups = JoinSet::new();
+    while let Some((due, target)) = due.recv().await {
+        while lookups.try_join_next().is_some() {}
+        if lookups.len() >= STREAMS {
+            lookups.join_next().await;
+        }
+        let (mut sender, seen) = (sender.clone(), Rc::clone(&seen));
+        lookups.spawn_local(async move {
+            match stream_of(&mut sender, &target).await {
+                Ok(true) => seen.borrow_mut().times.push(due.elapsed()),
+                Ok(false) | Err(_) => seen.borrow_mut().errors += 1,
+            }
+        });
+    }
+    lookups.join_all().await;
+}
+
 /// Whether it was answered with success.
-async fn exchange(stream: &mut TcpStream, request: &str, answer: &mut Vec<u8>) -> std::io::Result<bool> {
+async fn stream_of(sender: &mut http2::SendRequest<Empty<Bytes>>, target: &str) -> anyhow::Result<bool> {
+    sender.ready().await?;
+    let request = Request::get(format!("https://{NAME}{target}")).body(Empty::new())?;
+    let response = sender.send_request(request).await?;
+    let is_ok = response.status() == StatusCode::OK;
+    let body = response.into_body().collect().await?.to_bytes();
+    Ok(is_ok && is_success(&body))
+}
+
+fn is_success(body: &[u8]) -> bool {
+    memchr::memmem::find(body, br#""status":"0""#).is_some()
+}
+
+/// Whether it was answered with success.
+async fn exchange(stream: &mut Connection, request: &str, answer: &mut Vec<u8>) -> std::io::Result<bool> {
     stream.write_all(request.as_bytes()).await?;
     answer.clear();
     loop {
@@ -130,14 +265,14 @@ async fn exchange(stream: &mut TcpStream, request: &str, answer: &mut Vec<u8>) -
             .and_then(|(_, length)| length.trim().parse::<usize>().ok())
             .ok_or_else(|| std::io::Error::other("an answer without a length"))?;
         if answer.len() >= end + 4 + length {
-            return Ok(memchr::memmem::find(&answer[end..], br#""status":"0""#).is_some());
+            return Ok(is_success(&answer[end..]));
         }
     }
 }
 
 impl Load {
     #[expect(clippy::disallowed_methods, reason = "a load generator stands outside the proxy and its clock")]
-    fn request(&self, n: u32) -> anyhow::Result<String> {
+    fn target(&self, n: u32) -> anyhow::Result<String> {
         let [appid, ebid, password] = self.account.split(':').collect::<Vec<_>>()[..] else {
             anyhow::bail!("--account takes APPID:EBID:PASSWORD")
         };
@@ -149,6 +284,6 @@ impl Load {
         let mut target = String::with_capacity(256);
         let signed = Signer::new(&appid, &ebid, &password).sign(Stamp::from_unix(now)?, sequence, &card);
         signed.write_url("", PATH, &mut target)?;
-        Ok(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"))
+        Ok(target)
     }
 }

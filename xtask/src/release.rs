@@ -248,7 +248,7 @@ fn idle(program: &Path) -> Result<f64> {
     let folder = target().join("release-idle");
     let _ = fs::remove_dir_all(&folder); // of a run that was cut off
     fs::create_dir_all(&folder)?;
-    let config = configure(&folder, "http://127.0.0.1:9")?;
+    let config = configure(&folder, "http://127.0.0.1:9", "")?;
     let mut proxy = ServerProcess::start(
         Command::new(program).args(["serve", "--config"]).arg(&config).stderr(Stdio::null()),
     )?;
@@ -259,9 +259,9 @@ fn idle(program: &Path) -> Result<f64> {
     Ok(mebibytes(resident))
 }
 
-/// Writes a configuration with the account into this folder; returns its path.
-fn configure(folder: &Path, base_url: &str) -> Result<PathBuf> {
+/// Writes a configuration with the account and these settings into this folder; returns its path.
+fn configure(folder: &Path, base_url: &str, settings: &str) -> Result<PathBuf> {
     let config = folder.join("cmiot-proxy.toml");
-    crate::run::write_private(&config, &setup::config(base_url, ""))?;
+    crate::run::write_private(&config, &setup::config(base_url, settings))?;
     Ok(config)
 }

@@ -2,7 +2,13 @@
 //!
 //! `bench/benches/scale.rs` has the group and the account too: it writes the files that `bench scale` starts the proxy over.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use anyhow::Result;
+
+use crate::run::write_private;
 
 /// A free port of loopback.
 pub(crate) const LISTEN: &str = "127.0.0.1:0";
@@ -51,4 +57,34 @@ pub(crate) fn account_table() -> String {
 /// A `[[client]]` of a configuration; further keys of it may follow.
 pub(crate) fn client_table(Credentials { appid, password }: Credentials) -> String {
     format!("[[client]]\ngroup = \"{GROUP}\"\nappid = \"{appid}\"\npassword = \"{password}\"\n")
+}
+
+/// A self-signed certificate for `localhost`, its key, and both in one file.
+#[derive(Clone)]
+pub(crate) struct Certificate {
+    pub(crate) chain: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) pair: PathBuf,
+}
+
+impl Certificate {
+    /// Makes one in a folder.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub(crate) fn make(folder: &Path) -> Result<Self> {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let (certificate, private) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let [chain, key, pair] = ["cert.pem", "key.pem", "pair.pem"].map(|name| folder.join(name));
+        fs::write(&chain, &certificate)?;
+        write_private(&key, &private)?;
+        write_private(&pair, &format!("{certificate}{private}"))?;
+        Ok(Self { chain, key, pair })
+    }
+
+    /// The settings of the proxy that use it.
+    pub(crate) fn settings(&self) -> String {
+        let (chain, key) = (self.chain.display(), self.key.display());
+        format!("gateway.tls.cert_file = \"{chain}\"\ngateway.tls.key_file = \"{key}\"\n")
+    }
 }

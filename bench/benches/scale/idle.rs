@@ -1,6 +1,5 @@
 //! Gateways that asked once and stay connected, with TLS or without: how much the server grew for each.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use super::{APPID, EBID, PASSWORD, Result, card, resident};
 
 /// The name that the bench's certificate is for.
-const NAME: &str = "gateway.bench";
+const NAME: &str = "localhost";
 
 /// Cards that are asked about; the store holds them.
 const CARDS: u64 = 1_000;
@@ -27,16 +26,6 @@ const CARDS: u64 = 1_000;
 /// A connection over TCP or TLS.
 trait Connection: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection for S {}
-
-/// Writes `cert.pem` and `key.pem` into a folder: a certificate that vouches for itself.
-pub(super) fn certificate(folder: &Path) -> Result<()> {
-    let made = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
-    fs::write(folder.join("cert.pem"), made.cert.pem())?;
-    fs::write(folder.join("key.pem"), made.signing_key.serialize_pem())?;
-    // The proxy reads no key that others may.
-    rustix::fs::chmod(folder.join("key.pem"), rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
-    Ok(())
-}
 
 /// Connects so many gateways to the server of this process number; each asks once. Prints what it grew by, in bytes.
 pub(super) fn idle(server: u32, address: &str, gateways: u32, certificate: Option<&Path>) -> Result<()> {

@@ -49,8 +49,8 @@ pub(crate) fn command(options: &Options) -> Result<()> {
 
     let saturated = {
         let server = start(&POWER, &folder.join("saturated"), &carrier)?;
-        wrk(server.address(), CONNECTIONS, CARDS, 2, 0)?;
-        wrk(server.address(), CONNECTIONS, CARDS, options.seconds, 10_000_000)?.rate()
+        wrk(&server.url(), CONNECTIONS, CARDS, 2, 0)?;
+        wrk(&server.url(), CONNECTIONS, CARDS, options.seconds, 10_000_000)?.rate()
     };
     let rate = saturated / 2.0;
     let fsync = fsync(&folder)?;

@@ -8,19 +8,53 @@
 mod before;
 mod instructions;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 
-use super::servers::{self, Carrier, Server, Site, Spec};
+use self::before::quartiles;
+use super::servers::{self, BASELINE, Carrier, POWER, Server, Site, Spec, V5};
 use crate::run::{Run, root};
-use crate::setup;
+use crate::setup::{self, Certificate};
 use crate::tools;
 
 /// Distinct cards, all warm.
 pub(super) const CARDS: Cards = Cards { count: 10_000, stride: 1 };
+
+/// More cards than a run has lookups, so that no card is asked about twice.
+const NEW_CARDS: Cards = Cards { count: 900_000_000, stride: 1 };
+
+/// Work of a comparison.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Work {
+    /// Cached cards
+    Hits,
+    /// Cached cards over TLS, connections kept open
+    Tls,
+    /// New cards, which the simulated carrier answers at once
+    Misses,
+    /// Cached cards of an account of the carrier's API v5, compared with one of v2
+    V5,
+}
+
+impl Work {
+    fn specs(self) -> Vec<Spec> {
+        match self {
+            Self::Hits => servers::ALL.into(),
+            // Varnish has no TLS.
+            Self::Tls => servers::ALL.into_iter().filter(|spec| spec.name != "Varnish").collect(),
+            // The floor asks no carrier.
+            Self::Misses => servers::ALL.into_iter().filter(|spec| spec.name != BASELINE.name).collect(),
+            Self::V5 => vec![V5, POWER],
+        }
+    }
+
+    fn cards(self) -> Cards {
+        if self == Self::Misses { NEW_CARDS } else { CARDS }
+    }
+}
 
 /// Options of the measurement.
 #[derive(clap::Args)]
@@ -31,6 +65,9 @@ pub(crate) struct Options {
     /// Rounds through all servers [default: 3, and 15 with --before, which is the least for a verdict]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
+    /// What the servers are asked for
+    #[arg(long, value_enum, default_value_t = Work::Hits, conflicts_with = "before")]
+    work: Work,
     /// Connections kept open
     #[arg(long, value_delimiter = ',', default_values_t = [64, 256])]
     connections: Vec<u32>,
@@ -89,52 +126,57 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     if let Some(before) = &options.before {
         return before::compare(options, before, &folder, &carrier);
     }
-    let specs = servers::ALL;
+    let specs = options.work.specs();
+    let tls = if options.work == Work::Tls { Some(Certificate::make(&folder)?) } else { None };
+    let v5 = match options.work {
+        Work::V5 => Some(Carrier::start_v5(options.program.as_deref())?),
+        _ => None,
+    };
     let mut sequence = 0;
     for &connections in &options.connections {
         let mut samples: Vec<Vec<Sample>> = specs.iter().map(|_| Vec::new()).collect();
         for round in 0..options.rounds.unwrap_or(3) {
             for (spec, samples) in specs.iter().zip(&mut samples) {
                 let site_folder = folder.join(format!("{}-{connections}-{round}", spec.name));
-                let server = start(&[], spec, &site_folder, &carrier, &carrier.program)?;
-                samples.push(measure(&server, connections, options.seconds, &mut sequence)?);
+                let carrier = v5.as_ref().filter(|_| spec.name == V5.name).unwrap_or(&carrier);
+                let mut site = site(&site_folder, carrier, &carrier.program)?;
+                site.tls.clone_from(&tls);
+                let server = Server::start(spec, site)?;
+                let cards = options.work.cards();
+                samples.push(measure(&server, connections, cards, options.seconds, &mut sequence)?);
+                drop(server);
+                // Its databases are as large as its load was long.
+                std::fs::remove_dir_all(&site_folder)?;
             }
         }
-        print(connections, &specs, &samples);
+        print(connections, options.work, &specs, &samples);
     }
     Ok(())
 }
 
-/// Starts a server in a folder of its own.
-fn start(
-    under: &[String],
-    spec: &Spec,
-    site_folder: &Path,
-    carrier: &Carrier,
-    program: &Path,
-) -> Result<Server> {
-    let mut site = Site::on_one_processor(site_folder, carrier)?;
-    site.runner.extend(under.iter().cloned());
+/// A folder of a server's own, and the proxy's executable.
+fn site(folder: &Path, carrier: &Carrier, program: &Path) -> Result<Site> {
+    let mut site = Site::on_one_processor(folder, carrier)?;
     program.clone_into(&mut site.program);
-    Server::start(spec, site)
+    Ok(site)
 }
 
-fn measure(server: &Server, connections: u32, seconds: u32, sequence: &mut u64) -> Result<Sample> {
-    // Warm: every card once, and what a server does at first only.
-    *sequence += 10_000_000;
-    wrk(server.address(), connections, CARDS, 2, *sequence)?;
-    *sequence += 10_000_000;
-    cost(server, connections, CARDS, seconds, *sequence)
-}
-
-/// Loads a server from processor 1, with transids from this number on.
-pub(super) fn wrk(
-    address: SocketAddr,
+fn measure(
+    server: &Server,
     connections: u32,
     cards: Cards,
     seconds: u32,
-    first: u64,
+    sequence: &mut u64,
 ) -> Result<Sample> {
+    // Warm: every card once, and what a server does at first only.
+    *sequence += 10_000_000;
+    wrk(&server.url(), connections, cards, 2, *sequence)?;
+    *sequence += 10_000_000;
+    cost(server, connections, cards, seconds, *sequence)
+}
+
+/// Loads a server from processor 1, with transids from this number on.
+pub(super) fn wrk(url: &str, connections: u32, cards: Cards, seconds: u32, first: u64) -> Result<Sample> {
     let out = Run::new("taskset")
         .args([
             "-c",
@@ -146,7 +188,7 @@ pub(super) fn wrk(
             "--timeout",
             "10s",
         ])
-        .args(["-s", "bench/peers/sign.lua", &format!("http://{address}")])
+        .args(["-s", "bench/peers/sign.lua", url])
         .env("APPID", setup::APPID)
         .env("PASSWORD", setup::PASSWORD)
         .env("EBID", setup::EBID)
@@ -158,7 +200,7 @@ pub(super) fn wrk(
     let fields: Vec<u64> =
         line.split(' ').map(str::parse).collect::<Result<_, _>>().context(line.to_owned())?;
     let [requests, micros, errors, p50, p99, p999] = fields[..] else { bail!("wrk printed {line}") };
-    ensure!(requests > 0, "wrk got no answer from {address}");
+    ensure!(requests > 0, "wrk got no answer from {url}");
     Ok(Sample {
         requests,
         seconds: micros as f64 / 1e6,
@@ -177,14 +219,19 @@ pub(super) fn cost(
     first: u64,
 ) -> Result<Sample> {
     let before = server.cpu()?;
-    let mut sample = wrk(server.address(), connections, cards, seconds, first)?;
+    let mut sample = wrk(&server.url(), connections, cards, seconds, first)?;
     sample.cpu = server.cpu()?.saturating_sub(before);
     ensure!(sample.errors == 0, "{}: {} errors", server.address(), sample.errors);
     Ok(sample)
 }
 
-fn print(connections: u32, specs: &[Spec], samples: &[Vec<Sample>]) {
-    println!("\n{connections} connections, {} cards, medians of {} rounds", CARDS.count, samples[0].len());
+fn print(connections: u32, work: Work, specs: &[Spec], samples: &[Vec<Sample>]) {
+    let work = work.to_possible_value().map_or_else(String::new, |work| work.get_name().to_owned());
+    println!(
+        "\n{work}: {connections} connections, {} cards, medians of {} rounds",
+        CARDS.count,
+        samples[0].len()
+    );
     println!(
         "{:<24} {:>10} {:>8} {:>8} {:>8} {:>10}",
         "server", "requests/s", "p50 µs", "p99 µs", "p99.9 µs", "CPU µs/req"
@@ -201,10 +248,15 @@ fn print(connections: u32, specs: &[Spec], samples: &[Vec<Sample>]) {
         );
     }
     // Round by round, so that a machine that slows down slows both sides of a ratio.
-    for ours in specs.iter().enumerate().filter(|(_, spec)| spec.is_ours) {
-        for peer in specs.iter().enumerate().filter(|(_, spec)| !spec.is_ours) {
+    let is_compared = |spec: &Spec| !spec.is_ours || (spec.name == POWER.name && specs[0].name == V5.name);
+    for ours in specs.iter().enumerate().filter(|(_, spec)| !is_compared(spec)) {
+        for peer in specs.iter().enumerate().filter(|(_, spec)| is_compared(spec)) {
             let ratios = samples[ours.0].iter().zip(&samples[peer.0]).map(|(a, b)| a.cpu_us() / b.cpu_us());
-            println!("CPU a request, {} / {}: {:.2}", ours.1.name, peer.1.name, middle(ratios.collect()));
+            let [lower, median, upper] = quartiles(ratios.collect());
+            println!(
+                "CPU a request, {} / {}: {median:.3}, quartiles {lower:.3} to {upper:.3}",
+                ours.1.name, peer.1.name
+            );
         }
     }
 }

@@ -14,9 +14,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::run::{root, target};
 use crate::server_process::ServerProcess;
-use crate::setup;
+use crate::setup::{self, Certificate};
 
-pub(super) use self::specs::{ALL, BASELINE, FLEET, POWER, PROCESS, configure, nginx, ours, varnish};
+pub(super) use self::specs::{ALL, BASELINE, FLEET, POWER, PROCESS, V5, configure, nginx, ours, varnish};
 
 /// The limit for a server's start. Under valgrind a start is fifty times slower.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -48,6 +48,8 @@ pub(super) struct Site {
     /// Seconds for which an entry is fresh, where a configuration has a place for them.
     pub(super) fresh: u64,
     pub(super) address: SocketAddr,
+    /// TLS towards gateways.
+    pub(super) tls: Option<Certificate>,
 }
 
 impl Site {
@@ -56,13 +58,18 @@ impl Site {
         fs::create_dir_all(folder)?;
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let (folder, program) = (folder.to_owned(), program.to_owned());
-        Ok(Self { folder, carrier, program, runner: Vec::new(), fresh, address })
+        Ok(Self { folder, carrier, program, runner: Vec::new(), fresh, address, tls: None })
     }
 
     /// The same for a server on a processor of its own, with entries that outlast the bench.
     pub(super) fn on_one_processor(folder: &Path, carrier: &Carrier) -> Result<Self> {
         let site = Self::new(folder, carrier.address, &carrier.program, 7_200)?;
         Ok(Self { runner: ["taskset", "-c", SERVER_PROCESSOR].map(str::to_owned).into(), ..site })
+    }
+
+    /// The part of a configuration about TLS, empty without.
+    fn tls_words(&self, words: impl FnOnce(&Certificate) -> String) -> String {
+        self.tls.as_ref().map_or_else(String::new, words)
     }
 
     /// Writes a configuration file: the template in `bench/peers` with its placeholders replaced.
@@ -75,6 +82,15 @@ impl Site {
             .replace("@ORIGIN_HOST@", &self.carrier.ip().to_string())
             .replace("@ORIGIN_PORT@", &self.carrier.port().to_string())
             .replace("@FRESH@", &self.fresh.to_string())
+            .replace("@HAPROXY_TLS@", &self.tls_words(|tls| format!("ssl crt {}", tls.pair.display())))
+            .replace("@NGINX_TLS@", &self.tls_words(|_| "ssl".to_owned()))
+            .replace(
+                "@NGINX_CERTIFICATE@",
+                &self.tls_words(|tls| {
+                    let (chain, key) = (tls.chain.display(), tls.key.display());
+                    format!("ssl_certificate {chain}; ssl_certificate_key {key};")
+                }),
+            )
             .replace("@ROOT@", &root().display().to_string())
             .replace("@DIR@", &self.folder.display().to_string());
         let file = self.folder.join(template.file_name().context("a template is a file")?);
@@ -94,10 +110,19 @@ pub(super) struct Carrier {
 impl Carrier {
     /// Starts it on a free port, from this executable or from the release build.
     pub(super) fn start(program: Option<&Path>) -> Result<Self> {
+        Self::start_with(program, setup::simulate)
+    }
+
+    /// The same for API v5, with the account of [`V5`].
+    pub(super) fn start_v5(program: Option<&Path>) -> Result<Self> {
+        Self::start_with(program, specs::simulate_v5)
+    }
+
+    fn start_with(program: Option<&Path>, simulate: fn(&mut Command) -> &mut Command) -> Result<Self> {
         let program = program.map_or_else(|| target().join("release/cmiot-proxy"), Path::to_owned);
         let mut command = Command::new("taskset");
         command.args(["-c", CARRIER_PROCESSOR]).arg(&program);
-        setup::simulate(&mut command);
+        simulate(&mut command);
         let mut process = ServerProcess::start(command.current_dir(root()).process_group(0))?;
         let address = process.wait_for_line("simulated carrier http://")?.parse()?;
         Ok(Self { _process: process, address, program })
@@ -129,6 +154,11 @@ impl Server {
 
     pub(super) fn address(&self) -> SocketAddr {
         self.site.address
+    }
+
+    /// Its address as the load needs it.
+    pub(super) fn url(&self) -> String {
+        format!("http{}://{}", if self.site.tls.is_some() { "s" } else { "" }, self.site.address)
     }
 
     pub(super) fn site(&self) -> &Site {

@@ -1,7 +1,7 @@
 //! Profile-guided optimisation (PGO): an instrumented executable runs the training workload; its profile optimises the
 //! next build.
 //!
-//! The workload is mostly lookups of cached cards, some of unknown ones, and the demo. An instrumented executable for
+//! The workload is mostly lookups of cached cards, some of unknown ones, over HTTP, TLS and HTTP/2, and the demo. An instrumented executable for
 //! another processor runs under an emulator: profiles count executions, not time. The emulator must have the processor's
 //! SHA-256 instructions, or the profile marks them as unused; qemu's aarch64 has them.
 
@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::run::{Run, target};
 use crate::server_process::ServerProcess;
-use crate::setup;
+use crate::setup::{self, Certificate};
 use crate::tools;
 
 /// An instrumented or an optimised executable.
@@ -45,8 +45,20 @@ impl Executable {
         let mut carrier = ServerProcess::start(carrier.env("LLVM_PROFILE_FILE", "/dev/null"))?;
         let base_url = carrier.wait_for_line("simulated carrier ")?;
         // With one processor the runtime is another (`proxy/src/cli.rs`).
-        self.serve("many", &[], &base_url)?;
-        self.serve("one", &["taskset", "-c", &first_processor()?], &base_url)?;
+        let certificate = Certificate::make(&self.folder)?;
+        let ca = certificate.chain.to_str().context("the target folder's path is not UTF-8")?;
+        let one = ["taskset", "-c", &first_processor()?];
+        let tls = certificate.settings();
+        self.serve("many", &[], &base_url, "", PLAIN)?;
+        self.serve("one", &one, &base_url, "", PLAIN)?;
+        self.serve(
+            "tls",
+            &one,
+            &base_url,
+            &tls,
+            &["--connections", "256", "--tls", ca, "--reconnect", "100"],
+        )?;
+        self.serve("http2", &one, &base_url, &tls, &["--connections", "4", "--tls", ca, "--http2"])?;
         self.demo()?;
         self.merge()
     }
@@ -58,17 +70,25 @@ impl Executable {
         Ok(())
     }
 
-    /// Serves lookups from a folder of this name.
-    fn serve(&self, name: &str, before: &[&str], base_url: &str) -> Result<()> {
+    /// Serves lookups from a folder of this name, with these settings, to a load with these options.
+    fn serve(
+        &self,
+        name: &str,
+        before: &[&str],
+        base_url: &str,
+        settings: &str,
+        options: &[&str],
+    ) -> Result<()> {
         let folder = self.folder.join(name);
         fs::create_dir(&folder)?;
-        let config = super::configure(&folder, base_url)?;
+        let config = super::configure(&folder, base_url, settings)?;
         let mut serve = self.command(before);
         let mut proxy =
             ServerProcess::start(serve.args(["serve", "--config"]).arg(&config).env("RUST_LOG", "warn"))?;
-        let address = proxy.wait_for_line("gateway http://")?;
+        let address = proxy.wait_for_line("gateway http")?;
+        let address = address.trim_start_matches("s://").trim_start_matches("://");
         // A transid is valid for five minutes, and all are signed at the start.
-        load(&address, if self.emulator.is_some() { "1" } else { "3" })?;
+        load(address, if self.emulator.is_some() { "1" } else { "3" }, options)?;
         proxy.drain()
     }
 
@@ -106,19 +126,14 @@ impl Executable {
     }
 }
 
+/// The load's options without TLS.
+const PLAIN: &[&str] = &["--connections", "256"];
+
 /// Lookups of ten thousand cards, each unknown once, at a rate above saturation, so that they form batches.
-fn load(address: &str, seconds: &str) -> Result<()> {
+fn load(address: &str, seconds: &str, options: &[&str]) -> Result<()> {
     let printed = Run::new(target().join("release/examples/load"))
-        .args([
-            "--address",
-            address,
-            "--account",
-            &setup::account(),
-            "--connections",
-            "256",
-            "--cards",
-            "10000",
-        ])
+        .args(["--address", address, "--account", &setup::account(), "--cards", "10000"])
+        .args(options)
         .args(["--rate", "100000", "--seconds", seconds, "--first", "0"])
         .output()?;
     let result = printed

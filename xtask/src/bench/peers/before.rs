@@ -7,8 +7,8 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use super::{Options, Sample, instructions, measure, start};
-use crate::bench::servers::{Carrier, POWER, PROCESS, Spec};
+use super::{CARDS, Options, Sample, instructions, measure, site};
+use crate::bench::servers::{Carrier, POWER, PROCESS, Server, Spec};
 
 /// Fewer rounds than this give no verdict.
 const ROUNDS: u32 = 15;
@@ -36,8 +36,8 @@ pub(super) fn compare(options: &Options, before: &Path, folder: &Path, carrier: 
                 for turn in 0..2 {
                     let which = if round % 2 == 0 { turn } else { 1 - turn };
                     let site_folder = folder.join(format!("{}-{connections}-{round}-{which}", spec.name));
-                    let server = start(&[], spec, &site_folder, carrier, programs[which])?;
-                    let sample = measure(&server, connections, options.seconds, &mut sequence);
+                    let server = Server::start(spec, site(&site_folder, carrier, programs[which])?)?;
+                    let sample = measure(&server, connections, CARDS, options.seconds, &mut sequence);
                     costs[which] = sample.as_ref().map_or(0.0, Sample::cpu_us);
                     sample?;
                     drop(server);
@@ -74,7 +74,7 @@ fn verdict(ratio: f64) -> &'static str {
 }
 
 /// The quartiles of at least one figure, between two neighbours where they fall there.
-fn quartiles(mut figures: Vec<f64>) -> [f64; 3] {
+pub(super) fn quartiles(mut figures: Vec<f64>) -> [f64; 3] {
     figures.sort_by(f64::total_cmp);
     let last = figures.len() - 1;
     [0.25, 0.5, 0.75].map(|part| {

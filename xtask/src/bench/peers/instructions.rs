@@ -8,8 +8,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Cards, start, wrk};
-use crate::bench::servers::{Carrier, Spec};
+use super::{Cards, wrk};
+use crate::bench::servers::{Carrier, Server, Spec};
 use crate::run::Run;
 
 /// As many connections as make batches of a common size.
@@ -48,11 +48,13 @@ fn one(spec: &Spec, program: &Path, site_folder: &Path, carrier: &Carrier, secon
     let under =
         ["valgrind", "--quiet", "--tool=callgrind", &format!("--callgrind-out-file={}", out.display())]
             .map(str::to_owned);
-    let server = start(&under, spec, site_folder, carrier, program)?;
+    let mut site = super::site(site_folder, carrier, program)?;
+    site.runner.extend(under);
+    let server = Server::start(spec, site)?;
     let process = server.id().to_string();
-    wrk(server.address(), CONNECTIONS, CARDS, WARM, 0)?;
+    wrk(&server.url(), CONNECTIONS, CARDS, WARM, 0)?;
     Run::new("callgrind_control").args(["--zero", &process]).output()?;
-    let load = wrk(server.address(), CONNECTIONS, CARDS, seconds.max(WARM), 10_000_000)?;
+    let load = wrk(&server.url(), CONNECTIONS, CARDS, seconds.max(WARM), 10_000_000)?;
     Run::new("callgrind_control").args(["--dump", &process]).output()?;
     drop(server);
     // The first dump; the second is written at the end.

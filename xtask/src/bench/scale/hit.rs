@@ -25,7 +25,7 @@ pub(super) fn cpu(stores: &[(u32, &Path)], seconds: u32, rounds: u32) -> Result<
         let server = Server::start(&FLEET, Site::on_one_processor(place, &carrier)?)?;
         let mut warm = 0;
         while warm < u64::from(count) {
-            warm += wrk(server.address(), CONNECTIONS, Cards { count, stride: 1 }, seconds, warm)?.requests;
+            warm += wrk(&server.url(), CONNECTIONS, Cards { count, stride: 1 }, seconds, warm)?.requests;
         }
         servers.push((server, Cards { count, stride: STRIDE }, Vec::new()));
     }

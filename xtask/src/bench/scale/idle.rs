@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::started::{self, configure};
 use super::{make, numbers, path, release};
 use crate::server_process::ServerProcess;
-use crate::setup::LISTEN;
+use crate::setup::{Certificate, LISTEN};
 
 /// Cards that they ask about, all known.
 const CARDS: u32 = 1_000;
@@ -18,9 +18,8 @@ const CARDS: u32 = 1_000;
 /// Measures both, twice, and prints.
 pub(super) fn measure(folder: &Path, gateways: usize) -> Result<()> {
     make(&["fill", path(&folder.join("data"))?, &CARDS.to_string()])?;
-    make(&["certificate", path(folder)?])?;
-    let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
-    let files = [path(&certificate)?, path(&key)?];
+    let Certificate { chain, key, .. } = Certificate::make(folder)?;
+    let files = [path(&chain)?, path(&key)?];
     println!();
     for tls in [None, Some(files)] {
         configure(folder, CARDS, tls)?;

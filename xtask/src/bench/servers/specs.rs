@@ -1,12 +1,15 @@
 //! The servers of `bench peers` and their command lines.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
 
 use super::{Site, Spec};
 use crate::run::{target, write_private};
-use crate::setup::{LISTEN, account_table};
+use crate::setup::{
+    APPID, Certificate, Credentials, EBID, GROUP, LISTEN, PASSWORD, account_table, client_table,
+};
 
 /// The proxy whose records survive a power loss.
 pub(in crate::bench) const POWER: Spec = Spec {
@@ -33,6 +36,29 @@ pub(in crate::bench) const PROCESS: Spec = Spec {
     command: |site| ours(site, "freshness.normal = \"2h\"\naudit.durability = \"process\"", ""),
 };
 
+/// The proxy that looks cards up by API v5, for a client of its own.
+pub(in crate::bench) const V5: Spec = Spec {
+    name: "cmiot-proxy v5",
+    is_ours: true,
+    command: |site| {
+        let account = format!(
+            "[[account]]\nname = \"{GROUP}\"\napi = \"v5\"\nappid = \"{APPID_V5}\"\npassword = \"{PASSWORD}\"\n\
+             {}ebid = \"{EBID}\"\n",
+            client_table(Credentials { appid: APPID, password: PASSWORD })
+        );
+        start(site, "freshness.normal = \"2h\"\naudit.durability = \"power\"", &account)
+    },
+};
+
+/// The appid of the account of API v5.
+const APPID_V5: &str = "200001";
+
+/// Adds the arguments that start the simulated carrier with that account.
+pub(super) fn simulate_v5(command: &mut Command) -> &mut Command {
+    let account = format!("{APPID_V5}:{PASSWORD}");
+    command.args(["simulate", "--api", "v5", "--listen", LISTEN, "--account", &account])
+}
+
 /// A hyper server that answers a constant.
 pub(in crate::bench) const BASELINE: Spec = Spec {
     name: "bare hyper (floor)",
@@ -40,6 +66,7 @@ pub(in crate::bench) const BASELINE: Spec = Spec {
     command: |site| {
         let mut command = Command::new(target().join("release/examples/floor"));
         command.arg(site.address.to_string());
+        command.args(site.tls.iter().flat_map(|tls| [&tls.chain, &tls.key]));
         Ok(command)
     },
 };
@@ -64,24 +91,35 @@ pub(in crate::bench) const ALL: [Spec; 6] = [
 
 /// The proxy with these settings, and these of its account.
 pub(in crate::bench) fn ours(site: &Site, settings: &str, account_settings: &str) -> Result<Command> {
-    let config = site.folder.join("cmiot-proxy.toml");
-    configure(site, settings, account_settings)?;
+    start(site, settings, &format!("{}{account_settings}", account_table()))
+}
+
+/// The proxy with these settings, and these tables of accounts and clients.
+fn start(site: &Site, settings: &str, tables: &str) -> Result<Command> {
+    write(site, settings, tables)?;
     let mut command = Command::new(&site.program);
     // The peers do not log requests either.
-    command.args(["serve", "--config"]).arg(config).env("RUST_LOG", "warn");
+    command.args(["serve", "--config"]).arg(config(site)).env("RUST_LOG", "warn");
     Ok(command)
 }
 
 /// Writes the configuration of the proxy.
 pub(in crate::bench) fn configure(site: &Site, settings: &str, account_settings: &str) -> Result<()> {
+    write(site, settings, &format!("{}{account_settings}", account_table()))
+}
+
+fn write(site: &Site, settings: &str, tables: &str) -> Result<()> {
+    let tls = site.tls.as_ref().map_or_else(String::new, Certificate::settings);
     let text = format!(
-        "gateway.listen = \"{}\"\nadmin.listen = \"{LISTEN}\"\ncarrier.base_url = \"http://{}\"\n\
-         # callgrind_control needs them.\nprocess.allow_core_dumps = true\n{settings}\n{}{account_settings}\n",
-        site.address,
-        site.carrier,
-        account_table()
+        "gateway.listen = \"{}\"\nadmin.listen = \"{LISTEN}\"\ncarrier.base_url = \"http://{}\"\n{tls}\
+         # callgrind_control needs them.\nprocess.allow_core_dumps = true\n{settings}\n{tables}\n",
+        site.address, site.carrier,
     );
-    write_private(&site.folder.join("cmiot-proxy.toml"), &text)
+    write_private(&config(site), &text)
+}
+
+fn config(site: &Site) -> PathBuf {
+    site.folder.join("cmiot-proxy.toml")
 }
 
 fn haproxy(site: &Site) -> Result<Command> {
