@@ -16,6 +16,7 @@ pub mod backup;
 mod blocking;
 mod blocks;
 pub mod cache;
+mod checkpoint;
 mod disk;
 mod error;
 mod failure;

@@ -28,7 +28,7 @@ use super::locks::BlockedOperation;
 use super::{Fault, StoreError, disk, locks};
 
 /// Frames after which a commit moves the WAL into the database, as SQLite does by default.
-const CHECKPOINT_FRAMES: i32 = 1_000;
+pub(super) const CHECKPOINT_FRAMES: i32 = 1_000;
 
 /// Attempts to read the WAL's length without a commit of another connection in between.
 const LENGTH_ATTEMPTS: u32 = 5;
@@ -46,16 +46,21 @@ const FRAME_HEADER: usize = 24;
 /// checkpoint, although the commit itself was made.
 pub(super) fn configure_checkpoints(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    connection.wal_hook(Some(|wal: &mut Wal, frames| {
-        if frames < CHECKPOINT_FRAMES {
-            return Ok(());
-        }
-        match wal.checkpoint() {
-            // Another connection is checkpointing.
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
-            done => done,
-        }
-    }))
+    connection.wal_hook(Some(|wal: &mut Wal, frames| checkpoint_after_commit(wal, frames)))
+}
+
+/// Moves the WAL into the database if it has [`CHECKPOINT_FRAMES`].
+///
+/// # Errors
+/// When SQLite reports one, except that another connection is checkpointing.
+pub(super) fn checkpoint_after_commit(wal: &mut Wal, frames: i32) -> rusqlite::Result<()> {
+    if frames < CHECKPOINT_FRAMES {
+        return Ok(());
+    }
+    match wal.checkpoint() {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
+        done => done,
+    }
 }
 
 /// Makes the contents of the WAL durable: writes its frames again, syncs them, and moves them into the database, as far as

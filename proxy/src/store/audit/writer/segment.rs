@@ -20,6 +20,7 @@ use crate::store::audit::log::month::Month;
 use crate::store::audit::log::row::Row;
 use crate::store::audit::log::segment_identity::SegmentIdentity;
 use crate::store::audit::{Identifiers, Options};
+use crate::store::checkpoint::Checkpointer;
 use crate::store::locks::{self, BlockedOperation};
 use crate::store::schema::{self, Kind, Synchronous};
 use crate::store::{Fault, StoreError, files, folder, wal};
@@ -39,6 +40,7 @@ pub(crate) struct Segment {
     /// The number of rows in the last commit.
     committed: i64,
     index: Index,
+    checkpointer: Checkpointer,
     /// The failure of a checkpoint after the last commit, which was made.
     checkpoint_failed: Option<StoreError>,
     /// Raised while another process prevents writing.
@@ -57,7 +59,7 @@ impl Segment {
         let sqlite = StoreError::sqlite(&path);
         let synchronous = options.durability.synchronous();
         create(&path, options)?;
-        let connection = schema::open(&path, Kind::Audit, synchronous)?;
+        let mut connection = schema::open(&path, Kind::Audit, synchronous)?;
         connection.busy_timeout(NAMED_AFTER).map_err(sqlite)?;
         let key = match options.identifiers {
             Identifiers::Plain => None,
@@ -75,6 +77,7 @@ impl Segment {
             .map_err(sqlite)?;
         let index = Index::open(&connection, head.last, options.run, options.block).map_err(sqlite)?;
         let identity = SegmentIdentity::of(&path)?;
+        let checkpointer = Checkpointer::start(&mut connection, &path)?;
         Ok(Self {
             connection,
             month,
@@ -87,6 +90,7 @@ impl Segment {
             identity,
             committed: 0,
             index,
+            checkpointer,
             checkpoint_failed: None,
             alarms: None,
         })
@@ -172,11 +176,12 @@ impl Segment {
 
     /// Takes the failure of a checkpoint.
     pub(crate) fn checkpoint_failure(&mut self) -> Option<StoreError> {
-        self.checkpoint_failed.take()
+        self.checkpoint_failed.take().or_else(|| self.checkpointer.failure())
     }
 
     /// Makes the WAL durable after a failure; see [`wal`]. The segment must be opened again.
     pub(crate) fn settle(&self) -> Result<(), StoreError> {
+        self.checkpointer.stop();
         wal::settle(&self.connection, &self.path)
     }
 
@@ -187,6 +192,7 @@ impl Segment {
 
     /// Checkpoints the database, wherever it is by now. Removes nothing.
     pub(crate) fn checkpoint(&self) {
+        self.checkpointer.stop();
         if let Err(error) = wal::checkpoint(&self.connection, &self.path) {
             tracing::warn!(%error, "the segment that is no longer at its path was not checkpointed");
         }
@@ -194,6 +200,7 @@ impl Segment {
 
     /// Closes it without a checkpoint.
     pub(crate) fn leave(self) -> ClosedSegment {
+        self.checkpointer.stop();
         ClosedSegment {
             month: self.month,
             head: self.head,
@@ -206,12 +213,14 @@ impl Segment {
 
     /// Checkpoints and closes it; it is sealed later.
     pub(crate) fn close(self) -> ClosedSegment {
+        self.checkpointer.stop();
         wal::finish(&self.connection, &self.path);
         self.leave()
     }
 
     /// Closes it at a stop: auditors read the file as it is until the next start.
     pub(crate) fn close_for_readers(self) {
+        self.checkpointer.stop();
         wal::finish_for_readers(&self.connection, &self.path);
     }
 
