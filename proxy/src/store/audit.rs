@@ -130,8 +130,8 @@ impl Default for Options {
             identifiers: Identifiers::Plain,
             bodies: Bodies::default(),
             group: None,
-            run: 1_024,
-            block: 128,
+            run: 256,
+            block: 512,
         }
     }
 }
