@@ -121,12 +121,11 @@ pub(crate) const HACK: CargoTool = CargoTool { subcommand: "hack", version: "0.6
 pub(crate) const AUDITABLE: CargoTool =
     CargoTool { subcommand: "auditable", version: "0.7.7", build_env: FAST_BUILD };
 
-/// Their own release profiles ask for minutes of link-time optimisation, which tools that run for seconds never
-/// earn back.
+/// Their own release profiles ask for minutes of optimisation, which tools that run for seconds never earn back.
 const FAST_BUILD: &[(&str, &str)] = &[
     ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
     ("CARGO_PROFILE_RELEASE_LTO", "off"),
-    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0"),
 ];
 
 /// Brings the toolchain of `rust-toolchain.toml`, its components and targets; takes no time when all are there.
