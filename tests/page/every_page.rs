@@ -1,5 +1,6 @@
 //! The rules of every page: in both languages, at three sizes, in both themes, without scripts, by the keyboard alone.
 
+use cmiot_simulator::Simulator;
 use fantoccini::key::Key;
 use serde_json::json;
 
@@ -10,9 +11,8 @@ use crate::support::{ICCID, MSISDN, Proxy, carrier};
 const CHINESE: &str = "zh-CN,zh";
 
 /// A proxy with a hit, a miss and a refusal in its audit.
-async fn used_proxy() -> Proxy {
-    let carrier = carrier().await;
-    let proxy = Proxy::with_carrier(&carrier).await;
+async fn used_proxy(carrier: &Simulator) -> Proxy {
+    let proxy = Proxy::with_carrier(carrier).await;
     for card in [&MSISDN, &ICCID, &MSISDN] {
         proxy.look_up(card).await.assert_normal();
     }
@@ -22,7 +22,8 @@ async fn used_proxy() -> Proxy {
 
 #[tokio::test]
 async fn every_page_keeps_the_rules_in_both_languages_sizes_and_themes() {
-    let proxy = used_proxy().await;
+    let carrier = carrier().await;
+    let proxy = used_proxy(&carrier).await;
     for language in [Settings::default().language, CHINESE] {
         let settings = Settings { language, ..Settings::default() };
         let browser = Browser::start(proxy.admin_address(), settings).await;
@@ -60,7 +61,8 @@ fn has_chinese(text: &str) -> bool {
 
 #[tokio::test]
 async fn every_page_works_without_scripts() {
-    let proxy = used_proxy().await;
+    let carrier = carrier().await;
+    let proxy = used_proxy(&carrier).await;
     let settings = Settings { scripts: false, size: SMALL, ..Settings::default() };
     let browser = Browser::start(proxy.admin_address(), settings).await;
     log_in_to(&browser, &proxy).await;
@@ -76,8 +78,9 @@ async fn every_page_works_without_scripts() {
 }
 
 #[tokio::test]
-async fn the_keyboard_alone_logs_in_and_reaches_everything() {
-    let proxy = used_proxy().await;
+async fn the_keyboard_alone_logs_in_reaches_everything_and_purges_a_card() {
+    let carrier = carrier().await;
+    let proxy = used_proxy(&carrier).await;
     let browser = Browser::start(proxy.admin_address(), Settings::default()).await;
     browser.open("/").await;
     browser.tab_to("#token").await;
@@ -104,6 +107,44 @@ async fn the_keyboard_alone_logs_in_and_reaches_everything() {
         }
         assert_eq!(left, json!([]), "{path}: out of the keyboard's reach");
     }
+    for which in ["soft", "hard"] {
+        find_by_keyboard(&browser).await;
+        purge_by_keyboard(&browser, &proxy, &carrier, which).await;
+    }
+}
+
+/// Follows the link to the page of a card, and submits its number.
+async fn find_by_keyboard(browser: &Browser) {
+    browser.tab_to("header nav a[href='/page/card']").await;
+    browser.press(&[Key::Enter]).await;
+    browser.find("#number").await;
+    browser.tab_to("#number").await;
+    browser.type_text(MSISDN.number).await;
+    browser.press(&[Key::Enter]).await;
+    browser.find("dl.panel").await;
+    browser.check().await;
+}
+
+/// Purges the card that is shown, after the confirmation was cancelled once. Nothing is purged before it is given.
+async fn purge_by_keyboard(browser: &Browser, proxy: &Proxy, carrier: &Simulator, mode: &str) {
+    let before = carrier.count();
+    let form = format!("form[action='/page/card/purge']:has(input[value={mode}]) button");
+    for confirmed in [false, true] {
+        browser.tab_to(&form).await;
+        browser.press(&[Key::Enter]).await;
+        browser.find("button.danger").await;
+        browser.check().await;
+        let hit = proxy.look_up(&MSISDN).await;
+        assert!(hit.cache().starts_with("hit"), "{mode}: it only asks: {hit:?}");
+        browser.tab_to(if confirmed { "button.danger" } else { "form.actions a" }).await;
+        browser.press(&[Key::Enter]).await;
+        browser.find("form[action='/page/card/refresh']").await;
+    }
+    browser.find("p[role=status]").await;
+    browser.check().await;
+    assert_eq!(carrier.count(), before, "{mode}: a purge spends no call");
+    proxy.look_up(&MSISDN).await.assert_normal();
+    assert_eq!(carrier.count(), before + 1, "{mode}: the entry is gone, or stale");
 }
 
 /// Marks the element that has the focus, and returns those that have not had it.
