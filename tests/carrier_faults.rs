@@ -1,8 +1,15 @@
 //! Carrier faults: a reply without a valid envelope is a 73, is not stored, and its first bytes are logged.
 
-use cmiot_simulator::{Account, Answer, Rule};
+use std::path::Path;
 
-use crate::support::{ACCOUNT_APPID, EBID, MSISDN, Proxy, Setup, TIMEOUT, carrier};
+use bytes::Bytes;
+use cmiot_simulator::{Account, Answer, Rule};
+use rusqlite::{Connection, OpenFlags};
+use sha2::{Digest, Sha256};
+
+use crate::support::{
+    ACCOUNT_APPID, EBID, MSISDN, NORMAL, Proxy, Setup, TIMEOUT, carrier, run, say, scripted,
+};
 
 /// A fault, its error in Proxy-Status (RFC 9209), and a part of its log line.
 const FAILURES: [(&str, &str, &str); 12] = [
@@ -41,6 +48,78 @@ async fn what_is_no_envelope_is_a_73_and_never_kept() {
         after.assert_normal();
         assert_eq!(after.cache(), "fwd=uri-miss; stored", "{fault}");
     }
+}
+
+/// The fault, the length and the kept body of each call's row.
+fn calls(segment: &Path) -> Vec<(Option<String>, Option<i64>, Option<Vec<u8>>)> {
+    let segment = Connection::open_with_flags(segment, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let sql = "SELECT (SELECT text FROM name WHERE id = call.fault), bytes, body FROM call ORDER BY id";
+    let mut rows = segment.prepare(sql).unwrap();
+    let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+#[tokio::test]
+async fn the_audit_keeps_what_the_carrier_answered_also_if_it_is_no_envelope() {
+    let carrier = carrier().await;
+    let page = |http_status, bytes: &[u8]| Answer::Body {
+        http_status,
+        content_type: "text/html".to_owned(),
+        bytes: Bytes::copy_from_slice(bytes),
+    };
+    let long = "x".repeat(5_000);
+    let answers = [
+        (NORMAL.as_bytes(), None, Answer::Default),
+        (b"<html>14765004176</html>", Some("not-an-envelope"), page(200, b"<html>14765004176</html>")),
+        (b"[]", Some("not-an-envelope"), page(200, b"[]")),
+        (b"{\"result\":[]}", Some("not-an-envelope"), page(200, b"{\"result\":[]}")),
+        (b"\xb4\xed\xce\xf3\0", Some("not-an-envelope"), page(200, b"\xb4\xed\xce\xf3\0")),
+        (b"<html>502</html>", Some("http-status"), page(502, b"<html>502</html>")),
+        (b"", Some("http-status"), page(503, b"")),
+        (long.as_bytes(), Some("http-status"), page(500, long.as_bytes())),
+    ];
+    // Their bodies have no end.
+    let without = [(Answer::Oversized(65_537), "too-long"), (Answer::Truncate(20), "broken")];
+    for mode in ["full", "hash", "none"] {
+        let setup = Setup::with_carrier(&carrier).set("audit.bodies", mode).set("breaker.failures", 100);
+        let proxy = setup.freshness("normal", "0s", "0s", "0s").start().await;
+        let mut expected = Vec::new();
+        for (body, fault, answer) in &answers {
+            carrier.set_rules([Rule::any().then(answer.clone())]);
+            proxy.look_up(&MSISDN).await;
+            let hash = Sha256::digest(body);
+            let kept = match mode {
+                "full" if body.len() > 4_096 => Some([&[4][..], &hash, &body[..4_096]].concat()),
+                "full" => Some([&[3][..], body].concat()),
+                "hash" => Some([&[1][..], &hash].concat()),
+                _ => None,
+            };
+            let bytes = i64::try_from(body.len()).unwrap();
+            expected.push((fault.map(str::to_owned), Some(bytes), kept));
+        }
+        for (answer, fault) in &without {
+            carrier.set_rules([Rule::any().then(answer.clone())]);
+            proxy.look_up(&MSISDN).await;
+            expected.push((Some((*fault).to_owned()), None, None));
+        }
+        assert_eq!(calls(&proxy.audit_file()), expected, "{mode}");
+        let dir = proxy.data();
+        let verify = ["audit", "verify", "--dir", dir.to_str().unwrap()];
+        assert!(run(Path::new("."), &verify, &[]).await.success().out.contains("chain ok"));
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_repeats_the_call_is_kept_without_its_token() {
+    // The log shows the first bytes of a page, and no log of a test may have the name of the parameter.
+    let page = |head: &str| format!("<!--{}-->{head}", "-".repeat(120));
+    let url = scripted(move |head, _, _, stream| async move { say(stream, &page(&head)).await }).await;
+    let proxy = Setup::calling(&url).set("audit.bodies", "full").start().await;
+    proxy.look_up(&MSISDN).await.assert_refusal_for("73", "http_protocol_error");
+    let (fault, _, body) = calls(&proxy.audit_file()).remove(0);
+    let body = String::from_utf8(body.unwrap()).unwrap();
+    assert_eq!(fault.as_deref(), Some("not-an-envelope"));
+    assert!(body.contains("&token=***&") && body.contains(MSISDN.number), "{body}");
 }
 
 #[tokio::test]

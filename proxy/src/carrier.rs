@@ -96,8 +96,6 @@ impl Attempt {
 pub struct CarrierResponse {
     /// The body for gateways: as received, unless it is `translated`.
     pub body: Bytes,
-    /// The body as received.
-    pub received: Bytes,
     /// The carrier's code and card state, if the body was made from a reply in another dialect.
     pub translated: Option<Arc<Translated>>,
     pub content_type: ContentType,

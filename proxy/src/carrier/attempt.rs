@@ -6,6 +6,7 @@ use bytes::Bytes;
 use cmiot_signer::Transid;
 
 use super::account::CallPermit;
+use super::charset::ContentType;
 use super::client::Response;
 use super::dialect::{self, Authorization, Dialect, Read, WireCall};
 use super::fault::Fault;
@@ -16,6 +17,7 @@ use crate::clock::Time;
 use crate::config::Account;
 use crate::inline_str::InlineStr;
 use crate::store::audit::CallRow;
+use crate::units::Secret;
 
 impl Carrier {
     /// One attempt of a call with the token, or else with the password of the permit.
@@ -48,13 +50,16 @@ impl Carrier {
     ) -> Attempt {
         let at = self.clock.now();
         let started = self.clock.monotonic();
-        let (transid, result) = match self.transid(account).await {
-            Ok(transid) => (Some(transid), self.ask(account, authorization, transid, call).await),
-            Err(fault) => (None, Err(fault)),
+        let (transid, received, result) = match self.transid(account).await {
+            Ok(transid) => {
+                let (received, result) = self.ask(account, authorization, transid, call).await;
+                (Some(transid), received, result)
+            }
+            Err(fault) => (None, None, Err(fault)),
         };
         let latency = self.clock.monotonic().saturating_sub(started);
         let attempt = Attempt { account: Arc::clone(&account.name), transid, latency, result };
-        self.append_row(call, at, previous, &attempt);
+        self.append_row(call, at, previous, &attempt, received.as_ref());
         self.report(account.dialect(), call, &attempt);
         attempt
     }
@@ -76,27 +81,48 @@ impl Carrier {
         }
     }
 
+    /// Sends a call. Returns the body of a complete response too, whatever it says, and the result.
     async fn ask(
         &self,
         account: &Account,
         authorization: Authorization<'_>,
         transid: Transid,
         call: Call<'_>,
-    ) -> Result<CarrierResponse, Fault> {
+    ) -> (Option<Received>, Result<CarrierResponse, Fault>) {
         // A page about an error may repeat the call.
         let hide = |fault: Fault| match authorization {
             Authorization::Token(token) => fault.hiding(token),
             Authorization::Password(_) => fault,
         };
         let write = |base_url: &str| dialect::write(base_url, account, authorization, transid, call);
-        let mut response = self.send(write).await.map_err(hide)?;
-        if let Authorization::Token(token) = authorization {
-            response.body = without(response.body, token);
+        let mut response = match self.send(write).await {
+            Ok(response) => response,
+            Err(fault) => return (None, Err(fault)),
+        };
+        let (bytes, token) = (response.body.len(), dialect::token_of(account, authorization, &transid));
+        if account.dialect().needs_token() {
+            // Gateways get the message of an unknown code.
+            response.body = without(response.body, &token);
         }
-        let read = dialect::read_reply(account, call, &response.body)
-            .map_err(|why| hide(Fault::not_an_envelope(why, &response.body)))?;
+        let body = response.body.clone();
+        match self.read(account, call, response) {
+            Ok(response) => (Some(Received { bytes, body: without(body, &token) }), Ok(response)),
+            Err(fault) => {
+                let secrets =
+                    dialect::sent_passwords(account).iter().map(Secret::expose).chain([token.as_bytes()]);
+                let body = secrets.fold(body, |body, secret| without_parts(&body, secret));
+                (Some(Received { bytes, body }), Err(hide(fault)))
+            }
+        }
+    }
+
+    /// Reads the reply in a response.
+    fn read(&self, account: &Account, call: Call<'_>, response: Response) -> Result<CarrierResponse, Fault> {
+        let Response { body, content_type, .. } = response.ok()?;
+        let read =
+            dialect::read_reply(account, call, &body).map_err(|why| Fault::not_an_envelope(why, &body))?;
         self.note_code(account, call.operation.name, &read);
-        Ok(CarrierResponse::new(response, read, self.clock.now()))
+        Ok(CarrierResponse::new(body, content_type, read, self.clock.now()))
     }
 
     /// Sends a call, and compares the clock with the carrier's.
@@ -131,7 +157,14 @@ impl Carrier {
     }
 
     /// Appends the audit's row of an attempt.
-    fn append_row(&self, call: Call<'_>, at: Time, previous: Option<Transid>, attempt: &Attempt) {
+    fn append_row(
+        &self,
+        call: Call<'_>,
+        at: Time,
+        previous: Option<Transid>,
+        attempt: &Attempt,
+        received: Option<&Received>,
+    ) {
         let transid = |transid: Transid| InlineStr::new(transid.as_str());
         let response = attempt.result.as_ref().ok();
         let state = |response: &CarrierResponse| match &response.translated {
@@ -149,8 +182,8 @@ impl Carrier {
             fault: attempt.result.as_ref().err().map(Fault::name),
             status: response.and_then(state),
             latency: attempt.latency,
-            bytes: response.map(|response| response.received.len()),
-            body: response.and_then(|response| self.audit.body(&response.received)),
+            bytes: received.map(|received| received.bytes),
+            body: received.and_then(|received| self.audit.body(&received.body)),
         });
     }
 
@@ -179,8 +212,15 @@ impl Carrier {
     }
 }
 
-/// A body without this secret, which the carrier may repeat in its message: the audit may keep the body, and gateways get
-/// the message of an unknown code.
+/// The body of a response, for the audit.
+struct Received {
+    /// The length that was received.
+    bytes: usize,
+    /// The body without secrets of the call.
+    body: Bytes,
+}
+
+/// A body without this secret, which the carrier may repeat in its message.
 fn without(body: Bytes, secret: &str) -> Bytes {
     let escaped = serde_json::Value::from(secret).to_string();
     let mut kept = body;
@@ -201,16 +241,35 @@ fn without(body: Bytes, secret: &str) -> Bytes {
     kept
 }
 
+/// A body of no known form without the parts of a secret, in either case: a page about an error may repeat the call
+/// with other escapes, or cut it off.
+fn without_parts(body: &[u8], secret: &[u8]) -> Bytes {
+    /// Shorter parts occur in other words, and reveal too little of a token.
+    const PART: usize = 8;
+    let part = PART.min(secret.len()).max(1);
+    let (lower, secret) = (body.to_ascii_lowercase(), secret.to_ascii_lowercase());
+    let is_part = |text: &[u8]| memchr::memmem::find(&secret, text).is_some();
+    let (mut kept, mut hidden_to) = (Vec::with_capacity(body.len()), 0);
+    for (at, byte) in body.iter().enumerate() {
+        if lower.get(at..at + part).is_some_and(is_part) {
+            if at >= hidden_to {
+                kept.extend_from_slice(b"***");
+            }
+            hidden_to = at + part;
+        }
+        if at >= hidden_to {
+            kept.push(*byte);
+        }
+    }
+    kept.into()
+}
+
 impl CarrierResponse {
-    /// A response that was read, at this time.
-    pub(super) fn new(response: Response, read: Read, at: Time) -> Self {
-        let content_type = match read.body {
-            Some(_) => super::charset::ContentType::UTF_8,
-            None => response.content_type,
-        };
+    /// A response that was read, with the body that was received, at this time.
+    pub(super) fn new(received: Bytes, content_type: ContentType, read: Read, at: Time) -> Self {
+        let content_type = if read.body.is_some() { ContentType::UTF_8 } else { content_type };
         Self {
-            body: read.body.unwrap_or_else(|| response.body.clone()),
-            received: response.body,
+            body: read.body.unwrap_or(received),
             translated: read.translated,
             content_type,
             verdict: read.verdict,
@@ -233,5 +292,24 @@ mod tests {
         );
         assert_eq!(kept(r#"{"message":"a\"b\\c"}"#, r#"a"b\c"#), r#"{"message":"***"}"#);
         assert_eq!(kept(r#"{"status":"0"}"#, "T0KEN"), r#"{"status":"0"}"#);
+    }
+
+    #[test]
+    fn no_part_of_a_secret_is_in_a_page_that_is_kept() {
+        let kept = |body: &str, secret: &str| {
+            String::from_utf8(without_parts(body.as_bytes(), secret.as_bytes()).to_vec()).unwrap()
+        };
+        let token = "0123456789abcdef-FEDCBA98";
+        for (page, expected) in [
+            ("<p>0123456789ABCDEF%2DFEDCBA98</p>", "<p>***%2D***</p>"),
+            ("bad token 0123456789abc", "bad token ***"),
+            ("456789abcdef-fedc and 01234567", "*** and ***"),
+            ("0123456", "0123456"),
+            ("<h1>502 Bad Gateway</h1>", "<h1>502 Bad Gateway</h1>"),
+        ] {
+            assert_eq!(kept(page, token), expected);
+        }
+        assert_eq!(kept("a b", ""), "a b");
+        assert_eq!(kept("a T0KEN", "T0KEN"), "a ***");
     }
 }

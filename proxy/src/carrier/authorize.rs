@@ -156,7 +156,7 @@ impl Carrier {
                 let write = |base_url: &str| {
                     dialect::write_token_request(base_url, account, password, &transid, refresh)
                 };
-                let result = self.send(write).await.and_then(|response| {
+                let result = self.send(write).await.and_then(Response::ok).and_then(|response| {
                     let read = dialect::read_token(account, &response.body);
                     let read = read.map_err(|why| Fault::not_an_envelope(why, &response.body))?;
                     Ok((read, response.body.len()))
@@ -191,8 +191,8 @@ impl Carrier {
             }
             (Ok((TokenReply::Refused(read), _)), _) => {
                 self.note_code(account, OPERATION, &read);
-                let nothing = Response { body: bytes::Bytes::new(), content_type: ContentType::UTF_8 };
-                let response = CarrierResponse::new(nothing, read, self.clock.now());
+                let nothing = bytes::Bytes::new();
+                let response = CarrierResponse::new(nothing, ContentType::UTF_8, read, self.clock.now());
                 let code = response.carrier_code();
                 self.audit.append_call(row(Some(code.as_str()), None));
                 self.metrics.carrier_call(&account.name, account.dialect().label(&code), latency);

@@ -54,10 +54,24 @@ struct Pool {
     created: Duration,
 }
 
-/// A response with HTTP status 200.
+/// A complete response.
 pub(super) struct Response {
+    pub(super) status: StatusCode,
     pub(super) body: Bytes,
     pub(super) content_type: ContentType,
+}
+
+impl Response {
+    /// The response, if its HTTP status is 200.
+    ///
+    /// # Errors
+    /// [`Fault::Status`] with the first bytes of the body.
+    pub(super) fn ok(self) -> Result<Self, Fault> {
+        match self.status {
+            StatusCode::OK => Ok(self),
+            other => Err(Fault::status(other.as_u16(), &self.body)),
+        }
+    }
 }
 
 impl Client {
@@ -86,8 +100,8 @@ impl Client {
         Ok(())
     }
 
-    /// Sends a call, which `write` writes under a base URL, and reads the response within the timeout. `dated` receives the
-    /// carrier's time as soon as the head of a response that has it was received.
+    /// Sends a call, which `write` writes under a base URL, and reads the response, whatever its HTTP status, within the
+    /// timeout. `dated` receives the carrier's time as soon as the head of a response that has it was received.
     ///
     /// # Errors
     /// The fault; [`Fault::NoEbid`] if the call cannot be written.
@@ -173,13 +187,8 @@ impl Pool {
             Err(error) if error.is::<LengthLimitError>() => return Err(Fault::TooLong(self.max_body)),
             Err(_) => return Err(Fault::Broken("in the middle of the answer".to_owned())),
         };
-        match head.status {
-            StatusCode::OK => {
-                let content_type = ContentType::of(&head.headers, &body);
-                Ok(Response { body, content_type })
-            }
-            other => Err(Fault::status(other.as_u16(), &body)),
-        }
+        let content_type = ContentType::of(&head.headers, &body);
+        Ok(Response { status: head.status, body, content_type })
     }
 }
 

@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | `Dialect::needs_token` | whether its calls need a token that the carrier issues |
 //! | `write`, `write_token_request` | a call of one account about one card, and a request for a token, as they are sent |
+//! | `token_of`, `sent_passwords` | the secrets of a call, which a reply may repeat |
 //! | `read_reply`, `read_token` | their replies |
 //! | [`Dialect::label`] | a code as a metric label |
 //! | `Dialect::lacks_card`, `lacks_path` | whether a code says that the account has no such card, or the carrier no such path |
@@ -31,6 +32,7 @@ use super::verdict::{Code, NotAnEnvelope, Translated, Verdict};
 pub use crate::config::Dialect;
 use crate::config::{Account, Api};
 use crate::language::Text;
+use crate::units::Secret;
 
 /// A call as it is sent: a GET without a body, or a POST of JSON. It holds a password or a token.
 pub(super) struct WireCall {
@@ -144,6 +146,28 @@ pub(super) fn write_token_request(
     match &account.api {
         Api::V2(_) => None,
         Api::V5(access) => v5::write_token_request(base_url, account, access, password, transid, refresh),
+    }
+}
+
+/// The token of a call: the one that the carrier issued, or the signature of the transid. A reply may repeat it.
+pub(super) fn token_of(
+    account: &Account,
+    authorization: Authorization<'_>,
+    transid: &Transid,
+) -> Zeroizing<String> {
+    Zeroizing::new(match authorization {
+        Authorization::Token(token) => token.to_owned(),
+        Authorization::Password(password) => {
+            cmiot_signer::Token::sign(&account.appid, password, transid).as_str().to_owned()
+        }
+    })
+}
+
+/// The passwords that requests of an account hold. API v2 sends signatures only.
+pub(super) fn sent_passwords(account: &Account) -> &[Secret] {
+    match &account.api {
+        Api::V2(_) => &[],
+        Api::V5(access) => &access.secrets,
     }
 }
 

@@ -328,7 +328,6 @@ mod tests {
         let verdict = stored_verdict(Code::parse(code).unwrap(), None);
         Ok(CarrierResponse {
             body: bytes::Bytes::new(),
-            received: bytes::Bytes::new(),
             translated: None,
             content_type: crate::carrier::charset::ContentType::UTF_8,
             verdict,

@@ -204,7 +204,6 @@ fn read(config: &Config, key: &Key, response: &SharedResponse) -> Option<Carrier
     let translated = is_translated.then(|| Translated::read(verdict.code.as_str()).map(Arc::new)).flatten();
     Some(CarrierResponse {
         body: response.body.clone(),
-        received: response.body.clone(),
         translated,
         content_type: ContentType::stored(response.charset.as_deref()),
         verdict,
