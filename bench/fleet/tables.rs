@@ -1,13 +1,12 @@
 //! M13 and M14: the sizes of the shared tables over a day, and their contents.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use cmiot_proxy::store::fleet::CHANNEL;
 use serde_json::json;
-use tokio_postgres::{AsyncMessage, Config, NoTls};
 
-use crate::harness::{DATABASE, Mode, Nodes, Postgres};
+use crate::harness::{Mode, Nodes, Postgres};
 use crate::load::{all_members, at_once, three};
 use crate::support::card_number;
 use crate::{Line, Options};
@@ -110,7 +109,7 @@ async fn tables(server: &Postgres) -> Vec<String> {
 /// M14: no card in clear in a table or in a notification.
 pub(crate) async fn clear_text(options: &Options) -> Vec<Line> {
     let fleet = three(|setup, _| setup).await;
-    let heard = listen(&fleet.server).await;
+    let heard = fleet.server.listen(CHANNEL).await;
     fleet.carrier.set_latency(Duration::from_millis(20));
     let cards = options.scaled(200, 20);
     for card in 0..cards {
@@ -150,7 +149,7 @@ pub(crate) async fn clear_text(options: &Options) -> Vec<Line> {
             found += usize::from(is_clear(&text));
         }
     }
-    let heard = heard.lock().unwrap().clone();
+    let heard = heard.payloads();
     found += heard.iter().filter(|text| is_clear(text)).count();
     assert!(rows > 100 && heard.len() > 10, "{rows} rows and {} notifications show little", heard.len());
     vec![Line::counted(
@@ -159,24 +158,4 @@ pub(crate) async fn clear_text(options: &Options) -> Vec<Line> {
         found.to_string(),
         found == 0,
     )]
-}
-
-/// Collects the notifications of the fleet.
-async fn listen(server: &Postgres) -> Arc<Mutex<Vec<String>>> {
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let mut config = Config::new();
-    config.host_path(server.socket_folder()).user("postgres").dbname(DATABASE);
-    let (client, mut connection) = config.connect(NoTls).await.unwrap();
-    let collected = Arc::clone(&heard);
-    tokio::spawn(async move {
-        while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
-            if let AsyncMessage::Notification(notification) = message {
-                collected.lock().unwrap().push(notification.payload().to_owned());
-            }
-        }
-    });
-    client.batch_execute("LISTEN cmiot_fleet").await.unwrap();
-    // The connection ends with its client.
-    std::mem::forget(client);
-    heard
 }

@@ -36,6 +36,9 @@ mod nodes;
 // Purges: in one order on all nodes.
 mod purge;
 
+// Payloads of notifications.
+mod payloads;
+
 // The budget: its statements, then proxies that share a day, a rate and the rests of an account.
 mod budget;
 

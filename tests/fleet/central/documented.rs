@@ -4,13 +4,45 @@ use super::{start, wait_for_copy, work};
 use crate::harness::Nodes;
 use crate::support::{Setup, card_number, eventually};
 
-/// The query of docs/fleet.md that has this text.
-fn documented(text: &str) -> String {
+/// The statements of docs/fleet.md.
+fn statements() -> Vec<String> {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/fleet.md")).unwrap();
     let blocks = page.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let found: Vec<&str> = blocks.filter(|block| block.contains(text)).collect();
-    let [query] = found.as_slice() else { panic!("{text}: {found:?}") };
-    (*query).to_owned()
+    blocks.map(str::to_owned).collect()
+}
+
+/// The statement that has this text.
+fn documented(text: &str) -> String {
+    let mut found: Vec<String> = statements().into_iter().filter(|one| one.contains(text)).collect();
+    assert_eq!(found.len(), 1, "{text}: {found:?}");
+    found.remove(0)
+}
+
+#[tokio::test]
+async fn every_documented_statement_runs_beside_proxies_that_serve() {
+    let nodes = start(2, "all").await;
+    work(&nodes, 0, 0).await;
+    wait_for_copy(&nodes, 0).await;
+    let mut rows = Vec::new();
+    for statement in statements() {
+        rows.push((nodes.server.sql(&statement).await.len(), statement));
+    }
+    let of = |text: &str| rows.iter().find(|(_, statement)| statement.contains(text)).expect(text).0;
+    assert_eq!(of("array_agg"), 0, "no transid was accepted twice");
+    assert!(of("json_build_object") > 0 && of("pg_stat_activity") >= 2 * 4 && of("pg_class") > 5, "{rows:?}");
+    // A reader, whose right the page gives, reads the views while the nodes serve and copy.
+    let auditor = nodes.server.try_client("cmiot_auditor").await.unwrap();
+    work(&nodes, 1, 100).await;
+    wait_for_copy(&nodes, 1).await;
+    for (view, least) in [("lookup", 80), ("carrier_call", 40), ("noted", 2)] {
+        let count: i64 = auditor
+            .query_one(&format!("SELECT count(*) FROM audit.{view}"), &[])
+            .await
+            .unwrap_or_else(|error| panic!("{view}: {error:?}"))
+            .get(0);
+        assert!(count >= least, "{view}: {count}");
+    }
+    nodes[0].look_up(&card_number(0)).await.assert_normal();
 }
 
 #[tokio::test]

@@ -1,17 +1,19 @@
 //! A PostgreSQL server of one test: its own data folder and Unix socket, ended and removed on drop.
 
 use std::fs::{self, File};
+use std::future::poll_fn;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, SimpleQueryMessage};
 
 use super::process::{Guard, Process, blocking};
 use super::template::Programs;
@@ -146,6 +148,25 @@ impl Postgres {
         Ok(client)
     }
 
+    /// Listens on a channel of the database from now on.
+    pub(crate) async fn listen(&self, channel: &str) -> Heard {
+        let mut config = Config::new();
+        config.host_path(self.socket_folder()).user("postgres").dbname(DATABASE);
+        let (client, mut connection) = config.connect(NoTls).await.expect("a server that runs");
+        let payloads = Arc::new(Mutex::new(Vec::new()));
+        let collected = Arc::clone(&payloads);
+        // It ends with the client.
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+                if let AsyncMessage::Notification(notification) = message {
+                    collected.lock().expect("no panic").push(notification.payload().to_owned());
+                }
+            }
+        });
+        client.batch_execute(&format!("LISTEN {channel}")).await.expect("a name of a channel");
+        Heard { payloads, _client: client }
+    }
+
     /// Writes a file into the data folder, such as `pg_hba.conf` or a certificate, readable by the server alone.
     pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.data().join(name);
@@ -246,6 +267,19 @@ impl Postgres {
 
     fn log_path(&self) -> PathBuf {
         self.folder.path().join("log")
+    }
+}
+
+/// The notifications of a channel.
+pub(crate) struct Heard {
+    payloads: Arc<Mutex<Vec<String>>>,
+    _client: Client,
+}
+
+impl Heard {
+    /// The payloads so far.
+    pub(crate) fn payloads(&self) -> Vec<String> {
+        self.payloads.lock().expect("no panic").clone()
     }
 }
 
