@@ -19,6 +19,7 @@ pub mod clock;
 pub mod console;
 pub mod flash;
 pub mod measure;
+pub mod pauses;
 mod register;
 #[cfg(target_arch = "riscv32")]
 mod riscv;

@@ -21,6 +21,7 @@ use cmiot_signer_firmware::MACHINE;
 use cmiot_signer_firmware::clock::{self, Clock};
 use cmiot_signer_firmware::console::{Console, exit};
 use cmiot_signer_firmware::flash::FlashRegion;
+use cmiot_signer_firmware::pauses::Pauses;
 
 use embedded_io::Read;
 
@@ -35,9 +36,6 @@ macro_rules! print_line {
 /// Attempts per lookup: with the pauses between them enough for a proxy to restart, and few enough for a carrier that is
 /// down for long.
 const ATTEMPTS: u32 = 8;
-/// Milliseconds of the first pause after a failure; each further one is twice as long, up to the longest.
-const PAUSE: u32 = 1_000;
-const LONGEST_PAUSE: u32 = 32_000;
 /// Milliseconds of silence before a request: a few characters, at any baud rate.
 const SILENCE: u32 = 20;
 /// Seconds of deviation from which the clock is set. The proxy refuses stamps that deviate by minutes.
@@ -98,7 +96,7 @@ enum Outcome {
 impl Gateway<'_> {
     /// Looks the card up and retries where that can help. Returns whether its status is known.
     fn look_up(&mut self, number: u32) -> bool {
-        let mut pause = PAUSE;
+        let mut pauses = Pauses::new();
         for attempt in 1..=ATTEMPTS {
             match self.attempt() {
                 Outcome::Known(status) => {
@@ -108,10 +106,9 @@ impl Gateway<'_> {
                 Outcome::Refused => break,
                 Outcome::Lost => {
                     // The response, or the rest of it, may still come. A modem that can hang up does that instead.
-                    if self.modem.discard(pause.max(self.settings.timeout)) {
+                    if self.modem.discard(pauses.next_pause().max(self.settings.timeout)) {
                         self.unanswered = self.unanswered.saturating_sub(1);
                     }
-                    pause = (2 * pause).min(LONGEST_PAUSE);
                 }
                 Outcome::ClockSet => {}
             }
