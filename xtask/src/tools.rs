@@ -46,6 +46,7 @@ const PACKAGES: &[Package] = &[
         package: "gcc-riscv64-unknown-elf",
         reason: "the same for RISC-V",
     },
+    Package { program: "g++", package: "g++", reason: "the signer's C header is compiled as C++" },
     Package { program: "cmake", package: "cmake", reason: "the signer's CMake files are run as they stand" },
     Package { program: "make", package: "make", reason: "CMake builds with it" },
     Package {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
 
 use std::path::Path;
+use std::process::Command;
 use std::{env, fs};
 
 #[test]
@@ -20,6 +21,40 @@ fn the_committed_header_is_current() {
     }
     let committed = fs::read_to_string(&file).unwrap_or_default();
     assert!(committed == made, "the header is out of date: run this test with UPDATE_HEADER=1 and commit");
+}
+
+#[test]
+fn the_header_compiles_as_c90_and_later_and_as_cpp() {
+    let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("include");
+    let source = Path::new(env!("CARGO_TARGET_TMPDIR")).join("header.c");
+    // Twice, and with each kind of declaration in use.
+    let text = "#include \"cmiot_signer.h\"\n#include \"cmiot_signer.h\"\n\
+        int use(const cmiot_account *account, cmiot_reply *reply);\n\
+        int use(const cmiot_account *account, cmiot_reply *reply) {\n\
+        return account == NULL || reply == NULL ? CMIOT_E_NULL : (int)cmiot_version();\n}\n";
+    fs::write(&source, text).unwrap();
+    for (compiler, language, standard) in [
+        ("gcc", "c", "c90"),
+        ("gcc", "c", "c99"),
+        ("gcc", "c", "c11"),
+        ("arm-none-eabi-gcc", "c", "c90"),
+        ("g++", "c++", "c++98"),
+        ("g++", "c++", "c++11"),
+        ("g++", "c++", "c++20"),
+    ] {
+        let mut compile = Command::new(compiler);
+        compile.arg(format!("-std={standard}")).args([
+            "-pedantic",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-x",
+            language,
+        ]);
+        compile.arg("-I").arg(&include).arg("-fsyntax-only").arg(&source);
+        let output = compile.output().unwrap_or_else(|error| panic!("{compile:?}: {error}"));
+        assert!(output.status.success(), "{standard}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 /// Adapts the generated text to C: no sections about safety, which rustdoc needs and the header's head states for all
