@@ -113,6 +113,8 @@ pub(super) fn check(file: &ConfigFile, operations: &Operations, reader: &mut Sou
         )));
     }
     let mut names: HashMap<&str, usize> = HashMap::new();
+    // Of accounts of API v5.
+    let mut appids: HashMap<&str, usize> = HashMap::new();
     for (index, raw) in file.accounts.iter().enumerate() {
         let table = format!("[[account]] {} (name = \"{}\")", index + 1, raw.name);
         let first = names.get(raw.name.as_str()).copied();
@@ -126,6 +128,18 @@ pub(super) fn check(file: &ConfigFile, operations: &Operations, reader: &mut Sou
             reader
                 .problems
                 .push(error.remedy(text!("give each account its own name", "请为每个账号取不同的名称")));
+        }
+        if raw.api == Dialect::V5
+            && let Some(first) = appids.insert(&raw.appid, index + 1)
+        {
+            let problem = text!(
+                "is the appid of [[account]] {first} too: a token that one of them requests may end the other one's",
+                "与 [[account]] {first} 的应用编码（appid）相同：其中一个账号获取 token 时，另一个账号的 token 可能失效"
+            );
+            reader.problems.push(ConfigError::new(format!("{table}: appid"), problem).remedy(text!(
+                "give each account with api = \"v5\" an appid of its own, or delete one of the two accounts",
+                "请为每个 api = \"v5\" 的账号使用不同的应用编码（appid），或删除其中一个账号"
+            )));
         }
         let group = raw.group.as_deref().unwrap_or(&raw.name);
         match account(raw, group, &table, operations, file, reader) {
@@ -445,6 +459,23 @@ mod tests {
         }
         let without = OLDER.replace("ebid='0001000000009'\n", "");
         assert!(error(&format!("{without}{CLIENT}")).contains("ebid: is missing"));
+    }
+
+    #[test]
+    fn two_accounts_of_v5_do_not_share_an_appid() {
+        let second = NEWER.replace("'newer'", "'second'").replace("'g'", "'h'");
+        let errors = check(&format!("{NEWER}{second}{CLIENT}ebid='1'\n")).unwrap_err();
+        let shown = errors.to_string();
+        assert!(
+            shown.contains("[[account]] 2 (name = \"second\"): appid: is the appid of [[account]] 1 too"),
+            "{shown}"
+        );
+        assert_eq!(shown.matches("too").count(), 1, "{shown}");
+        let own = second.replace("'A2'", "'A3'");
+        check(&format!("{NEWER}{own}{CLIENT}ebid='1'\n")).unwrap();
+        // An account of v2 has no token.
+        let older = OLDER.replace("'A1'", "'A2'").replace("'g'", "'o'");
+        check(&format!("{NEWER}{older}{CLIENT}ebid='1'\n")).unwrap();
     }
 
     #[test]
