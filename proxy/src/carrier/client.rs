@@ -6,6 +6,8 @@
 //! connection that a firewall has dropped from its table. A call that ends without a response replaces the pool at once,
 //! so the next call is made on a new connection.
 
+mod body;
+
 use std::error::Error as _;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,14 +15,16 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::Extensions;
+use hyper::http::uri::Authority;
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
 use hyper_util::client::legacy::{self};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use zeroize::Zeroizing;
 
 use super::charset::ContentType;
 use super::connect::{BytesReceived, Connector, Interim};
@@ -175,6 +179,7 @@ impl Pool {
     }
 
     async fn exchange(&self, call: WireCall, dated: impl FnOnce(Time)) -> Result<Response, Fault> {
+        let wipes_reply = call.wipes_reply;
         let mut request = request(call);
         let connection = capture_connection(&mut request);
         let response = self.client.request(request).await.map_err(|error| fault(&error, &connection))?;
@@ -182,19 +187,22 @@ impl Pool {
         if let Some(carrier_time) = time_of(&head.headers) {
             dated(carrier_time);
         }
-        let body = match Limited::new(body, self.max_body).collect().await {
-            Ok(collected) => collected.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => return Err(Fault::TooLong(self.max_body)),
-            Err(_) => return Err(Fault::Broken("in the middle of the answer".to_owned())),
+        let status = head.status;
+        let (body, content_type) = if wipes_reply {
+            // The fields of the head share the buffer of the body.
+            drop(head);
+            (body::read_secret(body, self.max_body).await?, ContentType::UTF_8)
+        } else {
+            let body = body::read(body, self.max_body).await?;
+            let content_type = ContentType::of(&head.headers, &body);
+            (body, content_type)
         };
-        let content_type = ContentType::of(&head.headers, &body);
-        Ok(Response { status: head.status, body, content_type })
+        Ok(Response { status, body, content_type })
     }
 }
 
-fn request(WireCall { url, body }: WireCall) -> Request<Full<Bytes>> {
-    let uri: Uri =
-        url.parse().expect("a checked base URL, a configured path and a percent-encoded query make a URI");
+fn request(WireCall { url, body, .. }: WireCall) -> Request<Full<Bytes>> {
+    let uri = uri(url).expect("a checked base URL, a configured path and a percent-encoded query make a URI");
     let method = if body.is_some() { Method::POST } else { Method::GET };
     let mut request = Request::builder()
         .method(method)
@@ -209,6 +217,15 @@ fn request(WireCall { url, body }: WireCall) -> Request<Full<Bytes>> {
     request
         .body(Full::new(body.unwrap_or_default()))
         .expect("a parsed URI and constant headers make a request")
+}
+
+/// A URL as a URI that shares its bytes, which are wiped when it is dropped. The pool keeps the authority for as long as the
+/// connection: it gets bytes of its own.
+fn uri(url: Zeroizing<String>) -> Result<Uri, hyper::http::Error> {
+    let mut parts = Uri::from_maybe_shared(Bytes::from_owner(url))?.into_parts();
+    let own = parts.authority.map(|authority| authority.as_str().parse::<Authority>());
+    parts.authority = own.transpose()?;
+    Ok(Uri::from_parts(parts)?)
 }
 
 fn client(connector: &HttpsConnector<Connector>) -> legacy::Client<HttpsConnector<Connector>, Full<Bytes>> {
@@ -303,6 +320,17 @@ fn time_of(headers: &HeaderMap) -> Option<Time> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_uri_keeps_its_secrets_in_the_bytes_of_its_url() {
+        let url = Zeroizing::new("https://carrier.example:8443/v5/get?token=T0KEN".to_owned());
+        let range = url.as_bytes().as_ptr_range();
+        let uri = uri(url).unwrap();
+        let is_shared = |part: &str| range.contains(&part.as_ptr());
+        assert_eq!(uri.to_string(), "https://carrier.example:8443/v5/get?token=T0KEN");
+        assert!(is_shared(uri.path()) && is_shared(uri.query().unwrap()));
+        assert!(!is_shared(uri.authority().unwrap().as_str()), "the pool keeps it");
+    }
 
     #[test]
     fn a_date_counts_with_its_age() {

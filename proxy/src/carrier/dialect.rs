@@ -38,6 +38,8 @@ use crate::units::Secret;
 pub(super) struct WireCall {
     pub(super) url: Zeroizing<String>,
     pub(super) body: Option<Bytes>,
+    /// Whether the reply has a secret: its bytes are wiped after use.
+    pub(super) wipes_reply: bool,
 }
 
 /// The secret that authorizes a call.

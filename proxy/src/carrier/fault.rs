@@ -3,6 +3,8 @@
 //! Each fault has an RFC 9209 proxy error type, for `Proxy-Status`, and tells whether the carrier may have counted the
 //! call. The first bytes of a body that is not a carrier reply are kept for the operator's log.
 
+use zeroize::Zeroize;
+
 use super::verdict::NotAnEnvelope;
 
 /// Reason for the end of an attempt without a reply.
@@ -77,7 +79,7 @@ impl Fault {
         if let Self::Status { excerpt, .. } | Self::NotAnEnvelope { excerpt, .. } = &mut self
             && repeats(excerpt, secret)
         {
-            "not shown, it may repeat a secret".clone_into(excerpt);
+            hide(excerpt);
         }
         self
     }
@@ -85,7 +87,7 @@ impl Fault {
     /// The same without the bytes of the body: it may repeat any part of the call.
     pub(super) fn without_excerpt(mut self) -> Self {
         if let Self::Status { excerpt, .. } | Self::NotAnEnvelope { excerpt, .. } = &mut self {
-            "not shown, it may repeat a secret".clone_into(excerpt);
+            hide(excerpt);
         }
         self
     }
@@ -206,6 +208,12 @@ fn repeats(text: &str, secret: &str) -> bool {
     let secret = secret.as_bytes();
     let parts = secret.windows(PART.min(secret.len().max(1)));
     parts.into_iter().any(|part| memchr::memmem::find(text.as_bytes(), part).is_some())
+}
+
+/// Replaces an excerpt, and wipes it.
+fn hide(excerpt: &mut String) {
+    excerpt.zeroize();
+    excerpt.push_str("not shown, it may repeat a secret");
 }
 
 /// The first bytes for the log: one line, printable ASCII, the rest as dots.

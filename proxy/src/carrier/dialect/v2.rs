@@ -36,7 +36,7 @@ pub(super) fn write(
         url.push('&');
         url.push_str(call.parameters.as_str());
     }
-    Some(WireCall { url, body: None })
+    Some(WireCall { url, body: None, wipes_reply: false })
 }
 
 /// Reads a reply; `field` of `result[0]` must be there in a success.

@@ -29,7 +29,12 @@ impl Envelope {
     /// # Errors
     /// [`NotAnEnvelope`] for a body that is no JSON object with a `status`.
     fn read(body: &[u8]) -> Result<Self, NotAnEnvelope> {
-        let text = String::from_utf8_lossy(body);
+        Self::parse(&String::from_utf8_lossy(body))
+    }
+
+    /// # Errors
+    /// As [`Self::read`].
+    fn parse(text: &str) -> Result<Self, NotAnEnvelope> {
         let text = text.trim_start_matches('\u{feff}').trim_end_matches('\0');
         let Ok(Value::Object(mut fields)) = serde_json::from_str(text) else {
             return Err(NotAnEnvelope::NotAnObject);
@@ -181,8 +186,12 @@ fn json(text: &str) -> String {
 /// # Errors
 /// [`NotAnEnvelope`] for a body that is not a carrier reply, or a success without a token.
 pub(super) fn read_token(body: &[u8]) -> Result<TokenReply, NotAnEnvelope> {
-    let envelope = Envelope::read(body)?;
-    let result = envelope.result.unwrap_or_default();
+    let envelope = Envelope::parse(&unescaped(body))?;
+    let mut result = envelope.result.unwrap_or_default();
+    let token = match result.remove("token") {
+        Some(Value::String(token)) => Some(Zeroizing::new(token)),
+        _ => None,
+    };
     if envelope.code.as_str() != tables::OK {
         let known = tables::meaning(envelope.code.as_str(), false);
         let class = match known.as_ref().map(|meaning| meaning.class) {
@@ -198,15 +207,44 @@ pub(super) fn read_token(body: &[u8]) -> Result<TokenReply, NotAnEnvelope> {
             translated: Some(Arc::new(Translated::failure(envelope.code, ""))),
         }));
     }
-    let token = match result.get("token") {
-        Some(Value::String(token)) => Zeroizing::new(token.clone()),
-        _ => return Err(NotAnEnvelope::NoToken),
-    };
+    let token = token.ok_or(NotAnEnvelope::NoToken)?;
     let is_plain = token.bytes().all(|byte| byte.is_ascii_graphic());
     if !(1..=tables::MAX_TOKEN).contains(&token.len()) || !is_plain || *token == tables::NO_TOKEN {
         return Err(NotAnEnvelope::NoToken);
     }
     Ok(TokenReply::Token { token, ttl: ttl(result.get("ttl")) })
+}
+
+/// A body of JSON in which no character of a token is escaped: the parser decodes an escaped text in memory that it does not
+/// wipe. Bytes that are not ASCII are replaced by a control character, which no token has.
+fn unescaped(body: &[u8]) -> Zeroizing<String> {
+    const NOT_ASCII: char = '\u{7f}';
+    let graphic = |digits: &[u8]| {
+        let byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        (byte.is_ascii_graphic() && byte != b'"' && byte != b'\\').then(|| char::from(byte))
+    };
+    let mut rest = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+    // No character is longer than the bytes that it is made from, so the text never grows and leaves no copy behind.
+    let mut text = Zeroizing::new(String::with_capacity(rest.len()));
+    while let [first, after @ ..] = rest {
+        rest = after;
+        match (first, after) {
+            (b'\\', [b'/', after @ ..]) => {
+                text.push('/');
+                rest = after;
+            }
+            (b'\\', [b'u', b'0', b'0', high, low, after @ ..]) if graphic(&[*high, *low]).is_some() => {
+                text.extend(graphic(&[*high, *low]));
+                rest = after;
+            }
+            (b'\\', [b'\\', after @ ..]) => {
+                text.push_str(r"\\");
+                rest = after;
+            }
+            (byte, _) => text.push(if byte.is_ascii() { char::from(*byte) } else { NOT_ASCII }),
+        }
+    }
+    text
 }
 
 /// The seconds that a token is left: a text or a number. None if that is not said: absent, `0`, or no number.

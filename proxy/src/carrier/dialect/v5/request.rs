@@ -46,7 +46,8 @@ pub(super) fn token(
         refresh: Some(if refresh { "1" } else { "0" }),
         ..Parameters::new(transid)
     };
-    parameters.write(base_url, access, TOKEN_PATH)
+    let call = parameters.write(base_url, access, TOKEN_PATH)?;
+    Some(WireCall { wipes_reply: true, ..call })
 }
 
 /// A query about one card: its token names the account. `None` if API v5 has no twin of the operation.
@@ -90,7 +91,7 @@ impl<'a> Parameters<'a> {
             // A vector that never grows leaves no copy behind.
             let mut body = Zeroizing::new(Vec::with_capacity(Self::ROOM));
             serde_json::to_writer(&mut *body, self).ok()?;
-            return Some(WireCall { url, body: Some(Bytes::from_owner(body)) });
+            return Some(WireCall { url, body: Some(Bytes::from_owner(body)), wipes_reply: false });
         }
         let mut query = form_urlencoded::Serializer::new(String::with_capacity(Self::ROOM));
         let named = [
@@ -110,7 +111,7 @@ impl<'a> Parameters<'a> {
         url.reserve_exact(1 + query.len());
         url.push('?');
         url.push_str(&query);
-        Some(WireCall { url, body: None })
+        Some(WireCall { url, body: None, wipes_reply: false })
     }
 
     /// The room of a request: a token or a password at most, each of whose bytes may be escaped with six.

@@ -263,3 +263,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_escaped_token_is_read_like_a_plain_one() {
+    for (written, token) in [
+        (r"a\/b", "a/b"),
+        (r"YQ\u003d\u003D\u002b", "YQ==+"),
+        (r"a\\/b", r"a\/b"),
+        (r#"a\"b\u0022c\u005cd"#, r#"a"b"c\d"#),
+    ] {
+        let body = format!("\u{feff}{{\"status\":\"0\",\"result\":[{{\"token\":\"{written}\"}}]}}");
+        let mut body = body.into_bytes();
+        let read = |body: &[u8]| match read_token(body) {
+            Ok(TokenReply::Token { token, .. }) => Some(token.as_str().to_owned()),
+            _ => None,
+        };
+        assert_eq!(read(&body).as_deref(), Some(token), "{written}");
+        // A text in GBK beside it.
+        let end = body.len() - 1;
+        body.splice(end..end, b",\"message\":\"\xd5\xfd\"".iter().copied());
+        assert_eq!(read(&body).as_deref(), Some(token), "{written}");
+    }
+    for wrong in [r"a\u0020b", r"a\", r"a\u00", r"\u002d1", r"a\u00e9"] {
+        let body = format!("{{\"status\":\"0\",\"result\":[{{\"token\":\"{wrong}\"}}]}}");
+        assert!(read_token(body.as_bytes()).is_err(), "{wrong}");
+    }
+}
