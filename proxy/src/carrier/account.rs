@@ -62,8 +62,7 @@ pub struct CallPermit {
     operation: &'static Operation,
     /// Index into the account's passwords.
     password: usize,
-    /// None only while a call waits for its next one.
-    budget: Option<Permit>,
+    budget: Permit,
 }
 
 /// Consequence of a call's result for the next one.
@@ -155,7 +154,7 @@ impl AccountState {
         let budget = self.take_budget(urgency).await?;
         self.health().start_call(operation.name, self.clock.monotonic())?;
         let password = self.passwords().used;
-        Ok(CallPermit { state: Arc::clone(self), operation, password, budget: Some(budget) })
+        Ok(CallPermit { state: Arc::clone(self), operation, password, budget })
     }
 
     /// Waits for the budget alone: the breakers do not count the call. A refusal is a line of the log unless refreshing ahead
@@ -294,6 +293,11 @@ impl AccountState {
         self.passwords().accept(index);
     }
 
+    /// The carrier refused the password of this index. Returns whether another one has not been tried, which is used next.
+    pub(super) fn refuse_password(&self, index: usize) -> bool {
+        self.passwords().refuse(index)
+    }
+
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -325,11 +329,6 @@ impl CallPermit {
         self.password
     }
 
-    /// Its call of the budget.
-    pub(super) fn budget(&mut self) -> &mut Option<Permit> {
-        &mut self.budget
-    }
-
     /// Exchanges the permit, whose call of the budget is used up, for that of another call. The breakers go on waiting for
     /// one result.
     ///
@@ -340,7 +339,7 @@ impl CallPermit {
         // It may be the only one.
         drop(budget);
         match state.take_budget(urgency).await {
-            Ok(budget) => Ok(Self { state, operation, password, budget: Some(budget) }),
+            Ok(budget) => Ok(Self { state, operation, password, budget }),
             Err(not_sent) => {
                 state.health().release(operation.name);
                 Err(not_sent)
@@ -353,7 +352,7 @@ impl CallPermit {
         let (state, operation) = (&self.state, self.operation.name);
         match result.as_ref().map(|response| response.verdict.class) {
             Ok(Class::Credentials) => {
-                if state.passwords().refuse(self.password) {
+                if state.refuse_password(self.password) {
                     state.health().release(operation);
                     return Next::OtherPassword;
                 }
@@ -384,7 +383,7 @@ impl CallPermit {
             tokio::time::sleep(pause).await;
         }
         match state.take_budget(urgency).await {
-            Ok(budget) => Some(Self { state, operation, password, budget: Some(budget) }),
+            Ok(budget) => Some(Self { state, operation, password, budget }),
             Err(_) => {
                 // Neither the fault of a connection nor a busy code raises an alarm.
                 let _ = state.record(operation.name, result);

@@ -11,7 +11,6 @@ use cmiot_signer::Transid;
 use zeroize::Zeroizing;
 
 use super::account::{AccountState, CallPermit};
-use super::budget::Permit;
 use super::charset::ContentType;
 use super::client::Response;
 use super::dialect::{self, TokenReply};
@@ -50,37 +49,44 @@ impl Carrier {
             token.is_used.store(true, Ordering::Relaxed);
             Authorized::Call(permit, Some(token))
         };
-        if let Some(token) = tokens.usable(self.clock.monotonic()) {
-            return ready(permit, token);
-        }
-        let Some(mut failure) = self.stopping.run_until_cancelled(tokens.request.lock()).await else {
-            permit.cancel();
-            return Authorized::NotSent(Arc::clone(&state.account.name), NotSent::Shutdown);
-        };
-        let now = self.clock.monotonic();
-        if let Some(token) = tokens.usable(now) {
-            return ready(permit, token);
-        }
-        let password = permit.password_index();
-        if let Some(failed) = failure.as_ref().filter(|failed| failed.prevents(password, now)) {
-            let result = match &failed.refusal {
-                Some(refusal) if failed.password == password => Ok((**refusal).clone()),
-                _ => Err(Fault::NoToken),
-            };
-            let account = Arc::clone(&permit.account().name);
-            let attempt = Attempt { account, transid: None, latency: Duration::ZERO, result };
-            return Authorized::Refused(permit, Box::new(attempt));
-        }
-        match self.request_token(&state, password, &mut failure, permit.budget(), urgency).await {
-            Ok(token) => {
-                drop(failure);
-                // The request has used the call of the permit.
-                match permit.next_call(urgency).await {
-                    Ok(permit) => ready(permit, token),
-                    Err(not_sent) => Authorized::NotSent(Arc::clone(&state.account.name), not_sent),
-                }
+        let mut force = false;
+        loop {
+            if let Some(token) = tokens.usable(self.clock.monotonic()) {
+                return ready(permit, token);
             }
-            Err(attempt) => Authorized::Refused(permit, Box::new(attempt)),
+            let Some(mut failure) = self.stopping.run_until_cancelled(tokens.request.lock()).await else {
+                permit.cancel();
+                return Authorized::NotSent(Arc::clone(&state.account.name), NotSent::Shutdown);
+            };
+            let now = self.clock.monotonic();
+            if let Some(token) = tokens.usable(now) {
+                return ready(permit, token);
+            }
+            let password = permit.password_index();
+            if let Some(failed) = failure.as_ref().filter(|failed| failed.prevents(password, now)) {
+                let result = match &failed.refusal {
+                    Some(refusal) if failed.has_refused(password) => Ok((**refusal).clone()),
+                    _ => Err(Fault::NoToken),
+                };
+                let account = Arc::clone(&permit.account().name);
+                let attempt = Attempt { account, transid: None, latency: Duration::ZERO, result };
+                return Authorized::Refused(permit, Box::new(attempt));
+            }
+            let requested = match self.request_token(&state, password, force, &mut failure).await {
+                Ok(requested) => requested,
+                Err(attempt) => return Authorized::Refused(permit, Box::new(attempt)),
+            };
+            // The request has used the call of the permit. Calls that wait for the token hold the calls at once for which
+            // the next permit waits: the lock ends first.
+            drop(failure);
+            permit = match permit.next_call(urgency).await {
+                Ok(permit) => permit,
+                Err(not_sent) => return Authorized::NotSent(Arc::clone(&state.account.name), not_sent),
+            };
+            match requested {
+                Some(token) => return ready(permit, token),
+                None => force = true,
+            }
         }
     }
 
@@ -96,46 +102,42 @@ impl Carrier {
         }
     }
 
-    /// Requests a token with the password of this index, while the caller holds the lock. The first request uses the call of
-    /// the budget that the caller has; a second one exchanges it for another, since it may be the only one at once.
+    /// Requests a token with the password of this index, while the caller holds the lock and has a call of the budget.
+    /// `None` if the carrier returned the refused token and the account requests another one then: the next request does,
+    /// with another call of the budget, for which nothing waits under the lock. `force` says that this is that request.
     async fn request_token(
         &self,
         state: &AccountState,
         password: usize,
+        force: bool,
         failure: &mut Option<Failure>,
-        budget: &mut Option<Permit>,
-        urgency: &SharedUrgency,
-    ) -> Result<Arc<Token>, Attempt> {
-        let refused =
-            state.tokens().present.load_full().filter(|token| token.is_refused.load(Ordering::Relaxed));
-        let mut asked = self.clock.monotonic();
-        let mut issued = self.ask_for_token(state, password, false).await;
-        if let (Ok((text, ..)), Some(refused), Api::V5(access)) = (&issued, &refused, &state.account.api)
-            && **text == *refused.text
-            && access.refresh == TokenRefresh::Force
-        {
-            *budget = None;
-            *budget = state.take_budget(urgency).await.ok();
-            if budget.is_some() {
-                asked = self.clock.monotonic();
-                issued = self.ask_for_token(state, password, true).await;
-            }
-        }
-        match issued {
+    ) -> Result<Option<Arc<Token>>, Attempt> {
+        let tokens = state.tokens();
+        let refused = tokens.present.load_full().filter(|token| token.is_refused.load(Ordering::Relaxed));
+        let may_force =
+            matches!(&state.account.api, Api::V5(access) if access.refresh == TokenRefresh::Force);
+        let returned_refused = tokens.returned_refused.swap(false, Ordering::Relaxed);
+        let force = may_force && refused.is_some() && (force || returned_refused);
+        let asked = self.clock.monotonic();
+        match self.ask_for_token(state, password, force).await {
             Ok((text, ttl, transid)) => {
                 *failure = None;
-                state.tokens().block(None);
+                tokens.block(None);
                 let is_same = refused.is_some_and(|refused| *refused.text == *text);
                 self.metrics.token_requested(&state.account.name, if is_same { "same" } else { "issued" });
                 state.accept_password(password);
-                Ok(state.tokens().store(text, ttl, transid.sequence().get(), asked))
+                if is_same && may_force && !force {
+                    tokens.returned_refused.store(true, Ordering::Relaxed);
+                    return Ok(None);
+                }
+                Ok(Some(tokens.store(text, ttl, transid.sequence().get(), asked)))
             }
             Err(attempt) => {
                 let result = if attempt.result.is_ok() { "refused" } else { "failed" };
                 self.metrics.token_requested(&state.account.name, result);
                 let failed = Failure::after(failure.as_ref(), password, &attempt, self.clock.monotonic());
                 // After a refusal of the credentials the other password may be tried at once.
-                state.tokens().block(failed.refusal.is_none().then_some(failed.until));
+                tokens.block(failed.refusal.is_none().then_some(failed.until));
                 *failure = Some(failed);
                 Err(attempt)
             }
@@ -211,7 +213,9 @@ impl Carrier {
         }
     }
 
-    /// Requests a token with the password of this index, whatever token is present: for an operator's check.
+    /// Requests a token with the password of this index, whatever token is present: for an operator's check, which has a call
+    /// of the budget. `None` if the carrier returned the refused token: the check takes another call of the budget and says
+    /// `force`.
     ///
     /// # Errors
     /// The result of the request.
@@ -219,11 +223,10 @@ impl Carrier {
         &self,
         state: &AccountState,
         password: usize,
-        budget: &mut Option<Permit>,
-        urgency: &SharedUrgency,
-    ) -> Result<Arc<Token>, Attempt> {
+        force: bool,
+    ) -> Result<Option<Arc<Token>>, Attempt> {
         let mut failure = state.tokens().request.lock().await;
-        self.request_token(state, password, &mut failure, budget, urgency).await
+        self.request_token(state, password, force, &mut failure).await
     }
 
     /// The accounts whose token is to be renewed now. [`Self::renew_token`] must follow for each.
@@ -237,20 +240,34 @@ impl Carrier {
         due.map(Arc::clone).collect()
     }
 
-    /// Renews the token of an account; the present one stays in use until then, and after a failure.
+    /// Renews the token of an account; the present one stays in use until then, and after a failure. If the carrier refuses a
+    /// password, the other one is tried.
     pub async fn renew_token(&self, state: Arc<AccountState>) {
-        let urgency = SharedUrgency::new(Urgency::Refresh);
-        if let Ok(permit) = state.take_budget(&urgency).await {
-            let mut budget = Some(permit);
-            let mut failure = state.tokens().request.lock().await;
-            let (now, password) = (self.clock.monotonic(), state.password_in_use() - 1);
-            let waits = failure.as_ref().is_some_and(|failed| failed.prevents(password, now));
-            if !waits && state.tokens().is_due(now) && !self.stopping.is_cancelled() {
-                // A failure has its log line, and the next tick tries again after the cool-down.
-                let _ = self.request_token(&state, password, &mut failure, &mut budget, &urgency).await;
+        let (tokens, urgency) = (state.tokens(), SharedUrgency::new(Urgency::Refresh));
+        for _ in 0..state.account.passwords.len() {
+            let is_prevented = |failure: &Option<Failure>| {
+                let (now, password) = (self.clock.monotonic(), state.password_in_use() - 1);
+                failure.as_ref().is_some_and(|failed| failed.prevents(password, now))
+            };
+            // A tick during the cool-down costs no call of the budget.
+            if tokens.request.try_lock().is_ok_and(|failure| is_prevented(&failure)) {
+                break;
+            }
+            let Ok(_call) = state.take_budget(&urgency).await else { break };
+            let mut failure = tokens.request.lock().await;
+            let is_due = tokens.is_due(self.clock.monotonic());
+            if is_prevented(&failure) || !is_due || self.stopping.is_cancelled() {
+                break;
+            }
+            let password = state.password_in_use() - 1;
+            // A failure has its log line, and the next tick tries again after the cool-down.
+            let is_done = self.request_token(&state, password, false, &mut failure).await.is_ok();
+            let is_refused = failure.as_ref().is_some_and(|failed| failed.refusal.is_some());
+            if is_done || !is_refused || !state.refuse_password(password) {
+                break;
             }
         }
-        state.tokens().is_renewing.store(false, Ordering::Relaxed);
+        tokens.is_renewing.store(false, Ordering::Relaxed);
     }
 
     /// Keeps the alarm about appids that another program uses up to date.

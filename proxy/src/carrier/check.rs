@@ -49,7 +49,7 @@ impl Carrier {
                 let result = match result {
                     // Until the call has ended, it counts among those in flight.
                     Ok(permit) => {
-                        let checked = self.check_password(state, index, call, Some(permit), &urgency).await;
+                        let checked = self.check_password(state, index, call, permit, &urgency).await;
                         if let Ok(attempt) = &checked {
                             self.end_shared_rests(state, call.operation.name, attempt);
                         }
@@ -72,7 +72,7 @@ impl Carrier {
         state: &AccountState,
         index: usize,
         call: Call<'_>,
-        mut budget: Option<Permit>,
+        mut budget: Permit,
         urgency: &SharedUrgency,
     ) -> Result<Attempt, NotSent> {
         let account = &state.account;
@@ -80,15 +80,21 @@ impl Carrier {
             let authorization = Authorization::Password(&account.passwords[index]);
             return Ok(self.attempt_with(account, authorization, call, None).await);
         }
-        match self.token_of_password(state, index, &mut budget, urgency).await {
-            Ok(token) => {
-                // The request for the token has used the call of the budget, which may be the only one at once.
-                drop(budget);
-                let _permit = state.take_budget(urgency).await?;
-                Ok(self.attempt_with(account, Authorization::Token(token.text()), call, None).await)
+        let mut force = false;
+        let token = loop {
+            let requested = match self.token_of_password(state, index, force).await {
+                Ok(requested) => requested,
+                Err(attempt) => return Ok(attempt),
+            };
+            // The request for the token has used the call of the budget, which may be the only one at once.
+            drop(budget);
+            budget = state.take_budget(urgency).await?;
+            match requested {
+                Some(token) => break token,
+                None => force = true,
             }
-            Err(attempt) => Ok(attempt),
-        }
+        };
+        Ok(self.attempt_with(account, Authorization::Token(token.text()), call, None).await)
     }
 }
 

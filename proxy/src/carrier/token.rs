@@ -72,6 +72,8 @@ pub(super) struct Tokens {
     /// Held by the one request in flight.
     pub(super) request: tokio::sync::Mutex<Option<Failure>>,
     pub(super) is_renewing: AtomicBool,
+    /// Whether the last request returned the refused token, and the next one is for another token.
+    pub(super) returned_refused: AtomicBool,
     /// When tokens ended early, by the monotonic clock.
     early: Mutex<VecDeque<Duration>>,
     /// The end of the cool-down after a request that failed without a refusal, in microseconds of the monotonic clock.
@@ -81,8 +83,8 @@ pub(super) struct Tokens {
 /// The last request, if it failed.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
-    /// The index of its password.
-    pub(super) password: usize,
+    /// The indexes of the passwords that the carrier has refused since the last cool-down.
+    refused: Vec<usize>,
     in_a_row: u32,
     pub(super) until: Duration,
     /// The refusal of the credentials, if that was its result.
@@ -185,21 +187,31 @@ impl Tokens {
 impl Failure {
     /// After another failure, by its result.
     pub(super) fn after(before: Option<&Self>, password: usize, attempt: &Attempt, now: Duration) -> Self {
-        let before = before.map_or(0, |failure| failure.in_a_row);
-        let wait = COOL_DOWN.saturating_mul(2_u32.saturating_pow(before.min(16))).min(LONGEST_COOL_DOWN);
+        let in_a_row = before.map_or(0, |failure| failure.in_a_row);
+        let wait = COOL_DOWN.saturating_mul(2_u32.saturating_pow(in_a_row.min(16))).min(LONGEST_COOL_DOWN);
         let refusal = match &attempt.result {
             Ok(response) if response.verdict.class == Class::Credentials => Some(Box::new(response.clone())),
             _ => None,
         };
         // A connection that was closed while it was idle: the next request is made at once.
-        let is_closed = before == 0 && attempt.result.as_ref().is_err_and(Fault::may_retry);
+        let is_closed = in_a_row == 0 && attempt.result.as_ref().is_err_and(Fault::may_retry);
         let until = if is_closed { now } else { now.saturating_add(wait) };
-        Self { password, in_a_row: before.saturating_add(1), until, refusal }
+        let mut refused = before
+            .filter(|before| now < before.until)
+            .map(|before| before.refused.clone())
+            .unwrap_or_default();
+        refused.extend(refusal.is_some().then_some(password));
+        Self { refused, in_a_row: in_a_row.saturating_add(1), until, refusal }
     }
 
     /// Whether a request with this password has to wait. Another password is tried at once.
     pub(super) fn prevents(&self, password: usize, now: Duration) -> bool {
-        now < self.until && (self.password == password || self.refusal.is_none())
+        now < self.until && (self.refusal.is_none() || self.has_refused(password))
+    }
+
+    /// Whether the carrier has refused this password since the last cool-down.
+    pub(super) fn has_refused(&self, password: usize) -> bool {
+        self.refused.contains(&password)
     }
 }
 
