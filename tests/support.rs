@@ -13,6 +13,8 @@ mod gateway;
 mod gateway_client;
 mod http;
 mod machine;
+#[allow(dead_code, reason = "not all test binaries use it")]
+pub(crate) mod memory;
 mod metrics;
 mod pki;
 mod proxy;

@@ -8,7 +8,8 @@ use tokio::task::JoinSet;
 
 use super::{APPID, PASSWORD, account, carrier, setup};
 use crate::support::{
-    MSISDN, Proxy, Response, card_number, eventually, run, secrets, within, write_config, write_secret,
+    MSISDN, Proxy, Response, card_number, eventually, memory, run, secrets, within, write_config,
+    write_secret,
 };
 
 /// Looks up these cards at once.
@@ -124,6 +125,65 @@ async fn a_carrier_that_returns_the_refused_token_is_asked_for_another_one_only_
         assert_eq!(carrier.v5().counts().queries, 3);
         assert_eq!(carrier.max_in_flight(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_forced_request_waits_for_no_call_that_waits_for_it() {
+    for at_once in [1, 3] {
+        let carrier = carrier(account().returns_dead_tokens()).await;
+        let proxy = setup(&carrier)
+            .set("account.0.token_refresh", "force")
+            .set("account.0.max_concurrent_calls", at_once)
+            // Longer than any wait of a gateway: a call that waits for itself is never answered.
+            .set("carrier.queue_timeout", "1h")
+            .start()
+            .await;
+        proxy.look_up(&MSISDN).await.assert_normal();
+        carrier.v5().end_tokens(APPID);
+        for response in within("all responses", start_lookups(&proxy, 0..40).join_all()).await {
+            response.assert_normal();
+        }
+        let counts = carrier.v5().counts();
+        assert_eq!(counts.fetches, 3, "the first, the same one again, another one: {counts:?}");
+        assert!(carrier.max_in_flight() <= at_once, "{}", carrier.max_in_flight());
+        assert_eq!(counts.queries - counts.queries_refused, 41, "{counts:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_tries_both_passwords_and_then_waits() {
+    let carrier = carrier(account().refresh(Refresh::AlwaysNew).keeps_old_tokens()).await;
+    let next = tempfile::tempdir().unwrap();
+    let next_file = next.path().join("next");
+    write_secret(&next_file, "the-carriers-next-one");
+    let both = setup(&carrier).set("account.0.next_password_file", next_file.to_str().unwrap());
+    let proxy = both.start_clocked().await;
+    proxy.look_up(&card_number(0)).await.assert_normal();
+
+    carrier.v5().set_password(APPID, "the-carriers-next-one");
+    proxy.clock.advance(Duration::from_secs(3_300));
+    requested(&carrier, 3).await;
+    let counts = carrier.v5().counts();
+    assert_eq!((counts.fetches_refused, carrier.v5().tokens(APPID).len()), (1, 2), "{counts:?}");
+    eventually("the new token in use", async || {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(10);
+        let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        proxy.look_up(&card_number(n)).await.assert_normal();
+        (carrier.v5().tokens(APPID)[1].queries > 0).then_some(())
+    })
+    .await;
+
+    carrier.v5().set_password(APPID, "another-one-still");
+    proxy.clock.advance(Duration::from_secs(3_300));
+    requested(&carrier, 5).await;
+    // The clock stands, so the cool-down does not end: ticks request nothing, and the present token serves.
+    for n in 1..5 {
+        proxy.look_up(&card_number(n)).await.assert_normal();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let counts = carrier.v5().counts();
+    assert_eq!((counts.fetches, counts.fetches_refused, counts.queries_refused), (5, 3, 0), "{counts:?}");
+    proxy.stop().await;
 }
 
 #[tokio::test]
@@ -302,6 +362,40 @@ async fn no_output_and_no_file_has_a_password_or_a_token() {
                 assert!(!found, "{} has a secret", file.display());
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_core_has_the_present_token_and_password_and_no_earlier_one() {
+    let password = |n: u32| format!("password-{n}-of-v5-9f3a7c51e2d4");
+    let carrier = carrier(v5::Account::new(APPID, password(0)).token_prefix("T/").token_length(96)).await;
+    let folder = tempfile::tempdir().unwrap();
+    write_secret(&folder.path().join("account.password"), &password(0));
+    let setup = setup(&carrier)
+        .unset("account.0.password")
+        .set("account.0.password_file", "account.password")
+        .set("admin.token", "none")
+        .set("process.allow_core_dumps", true);
+    let proxy = Proxy::start_in(folder, setup).await;
+    for n in 0..4 {
+        proxy.look_up(&card_number(n)).await.assert_normal();
+        carrier.v5().end_tokens(APPID);
+    }
+    carrier.v5().set_password(APPID, password(1));
+    write_secret(&proxy.config().with_file_name("account.password"), &password(1));
+    let json = "Content-Type: application/json\r\n";
+    assert_eq!(proxy.admin_post("/config/reload", json, "").await.status, 200);
+    proxy.look_up(&card_number(4)).await.assert_normal();
+    let issued = carrier.v5().tokens(APPID);
+    let [earlier @ .., present] = &issued[..] else { panic!("a token") };
+    assert_eq!(earlier.len(), 4);
+    let in_memory = |text: &str| memory::count(proxy.pid(), text);
+    eventually("one copy of the token", async || (in_memory(present.expose()) == 1).then_some(())).await;
+    // Once to sign, and once for the requests for a token.
+    assert_eq!(in_memory(&password(1)), 2);
+    assert_eq!(in_memory(&password(0)), 0);
+    for token in earlier {
+        assert_eq!(in_memory(token.expose()), 0);
     }
 }
 
