@@ -129,7 +129,7 @@ async fn a_carrier_that_returns_the_refused_token_is_asked_for_another_one_only_
 
 #[tokio::test]
 async fn a_forced_request_waits_for_no_call_that_waits_for_it() {
-    for at_once in [1, 3] {
+    for at_once in [1_u32, 3] {
         let carrier = carrier(account().returns_dead_tokens()).await;
         let proxy = setup(&carrier)
             .set("account.0.token_refresh", "force")
@@ -145,7 +145,7 @@ async fn a_forced_request_waits_for_no_call_that_waits_for_it() {
         }
         let counts = carrier.v5().counts();
         assert_eq!(counts.fetches, 3, "the first, the same one again, another one: {counts:?}");
-        assert!(carrier.max_in_flight() <= at_once, "{}", carrier.max_in_flight());
+        assert!(carrier.max_in_flight() <= u64::from(at_once), "{}", carrier.max_in_flight());
         assert_eq!(counts.queries - counts.queries_refused, 41, "{counts:?}");
     }
 }
