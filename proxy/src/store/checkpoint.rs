@@ -21,7 +21,7 @@ const LONG: i32 = 4 * CHECKPOINT_FRAMES;
 /// Frames that a commit moves at most: a few commits' worth.
 const REST: i32 = 128;
 
-/// Frames after which a commit moves all of them, since the thread is too slow.
+/// Frames after which a commit waits for the thread, which is too slow, and moves the rest however long.
 const LONGEST: i32 = 16 * CHECKPOINT_FRAMES;
 
 /// The thread and its connection, until [`Checkpointer::stop`].
@@ -80,7 +80,7 @@ impl Checkpointer {
     /// checkpoints themselves.
     pub(super) fn stop(&self) {
         self.shared.lock().is_stopped = true;
-        self.shared.changed.notify_one();
+        self.shared.changed.notify_all();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
@@ -104,6 +104,9 @@ impl Shared {
             (state.moved, state.lap) = (0, state.lap + 1);
         }
         state.frames = frames;
+        while frames >= LONGEST && state.is_wanted && !state.is_stopped {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
         let rest = frames - state.moved;
         let is_for_commit = match frames {
             LONGEST.. => true,
@@ -117,7 +120,7 @@ impl Shared {
         if rest >= CHECKPOINT_FRAMES && !state.is_wanted {
             state.is_wanted = true;
             drop(state);
-            self.changed.notify_one();
+            self.changed.notify_all();
         }
         Ok(())
     }
@@ -139,6 +142,7 @@ impl Shared {
                 connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(2));
             state = self.lock();
             state.is_wanted = false;
+            self.changed.notify_all();
             match moved {
                 Ok(moved) if lap == state.lap => state.moved = moved,
                 Ok(_) => {}

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // In a test, to panic is to fail.
 
 #[path = "../../firmware/src/pauses.rs"]
+#[allow(unreachable_pub, reason = "the gateway's crate has it public")]
 mod pauses;
 
 use std::env;

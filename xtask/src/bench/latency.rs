@@ -7,7 +7,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -30,6 +30,12 @@ pub(crate) struct Options {
     /// Seconds of each load
     #[arg(long, default_value_t = 10)]
     seconds: u32,
+    /// The proxy's executable, instead of a release build
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// Lookups per second, instead of half of what saturates the proxy
+    #[arg(long)]
+    rate: Option<f64>,
 }
 
 /// Microseconds at 50, 99 and 99.9 %.
@@ -38,25 +44,25 @@ type Times = [u64; 3];
 /// Measures and prints.
 pub(crate) fn command(options: &Options) -> Result<()> {
     tools::peers()?;
-    Run::cargo(
-        "build --release --package cmiot-proxy --package cmiot-bench --bins --example floor --example load",
-    )
-    .run()?;
+    let ours = if options.program.is_none() { "--package cmiot-proxy --bins " } else { "" };
+    Run::cargo(&format!("build --release {ours}--package cmiot-bench --example floor --example load"))
+        .run()?;
     let folder = root().join("target/bench-latency");
     let _ = std::fs::remove_dir_all(&folder); // an earlier run's
-    let carrier = Carrier::start(None)?;
+    let carrier = Carrier::start(options.program.as_deref())?;
     let mut load = Load { seconds: options.seconds, sequence: 0, fresh: 0 };
 
-    let saturated = {
+    let saturated = || {
         let server = start(&POWER, &folder.join("saturated"), &carrier)?;
         wrk(&server.url(), CONNECTIONS, CARDS, 2, 0)?;
-        wrk(&server.url(), CONNECTIONS, CARDS, options.seconds, 10_000_000)?.rate()
+        let rate = wrk(&server.url(), CONNECTIONS, CARDS, options.seconds, 10_000_000)?.rate();
+        println!("\n{rate:.0} lookups/s saturate power with {CONNECTIONS} connections");
+        anyhow::Ok(rate)
     };
-    let rate = saturated / 2.0;
+    let rate = options.rate.map_or_else(|| Ok(saturated()? / 2.0), anyhow::Ok)?;
+    std::fs::create_dir_all(&folder)?;
     let fsync = fsync(&folder)?;
-    println!(
-        "\n{saturated:.0} lookups/s saturate power with {CONNECTIONS} connections; asked at {rate:.0}/s"
-    );
+    println!("\nasked at {rate:.0}/s");
     println!("{:<24} {:>8} {:>8} {:>8}", "", "p50 µs", "p99 µs", "p99.9 µs");
     row("fsync of 16 KiB", fsync);
     let mut hits = Vec::new();
