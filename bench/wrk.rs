@@ -27,7 +27,11 @@ pub(crate) struct Sample {
 
 /// Starts a proxy on processor 0.
 pub(crate) async fn start(folder: TempDir, setup: Setup) -> Proxy {
-    let setup = setup.set("gateway.max_requests_per_connection", 1_000_000_000);
+    let setup = setup
+        .set("gateway.max_requests_per_connection", 1_000_000_000)
+        // A client of a whole load; its transids are remembered for five minutes.
+        .set("gateway.max_transids", 40_000_000)
+        .set("gateway.max_transids_per_client", 30_000_000);
     let machine = Machine::wrapped_by(["taskset", "-c", "0"]);
     Proxy::start_on_machine(folder, setup, machine).await
 }

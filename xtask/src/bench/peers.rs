@@ -114,9 +114,9 @@ impl Sample {
 /// Runs all servers and prints the table and the ratios.
 pub(crate) fn command(options: &Options) -> Result<()> {
     tools::peers()?;
+    let ours = if options.program.is_none() { "--package cmiot-proxy --bins " } else { "" };
     if options.before.is_none() || options.program.is_none() {
-        Run::cargo("build --release --package cmiot-proxy --package cmiot-bench --bins --example floor")
-            .run()?;
+        Run::cargo(&format!("build --release {ours}--package cmiot-bench --example floor")).run()?;
     }
     let folder = root().join("target/bench-peers");
     let _ = std::fs::remove_dir_all(&folder); // an earlier run's

@@ -112,7 +112,8 @@ fn write(site: &Site, settings: &str, tables: &str) -> Result<()> {
     let tls = site.tls.as_ref().map_or_else(String::new, Certificate::settings);
     let text = format!(
         "gateway.listen = \"{}\"\nadmin.listen = \"{LISTEN}\"\ncarrier.base_url = \"http://{}\"\n{tls}\
-         # callgrind_control needs them.\nprocess.allow_core_dumps = true\n{settings}\n{tables}\n",
+         # callgrind_control needs them.\nprocess.allow_core_dumps = true\n\
+         # One client has the whole load.\ngateway.max_transids_per_client = 3000000\n{settings}\n{tables}\n",
         site.address, site.carrier,
     );
     write_private(&config(site), &text)
