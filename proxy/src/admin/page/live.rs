@@ -4,8 +4,9 @@
 //! at once; a viewer that falls behind misses reads. The rows that a viewer has missed are counted by their numbers, so that
 //! no more lookups are missing than the page says. The path of a lookup does nothing for it.
 
+use std::borrow::Cow;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -50,9 +51,35 @@ const QUIET: u32 = 30;
 
 /// The task that reads for all viewers.
 pub(super) struct Live {
-    reads: broadcast::Sender<Arc<NewRows>>,
+    reads: broadcast::Sender<Arc<Read>>,
     /// Whether the task runs. It ends under this lock, after it has seen that there is no viewer.
     is_reading: Mutex<bool>,
+}
+
+/// One read, for all viewers.
+struct Read {
+    new: NewRows,
+    /// All of its rows as HTML, which the first viewer without a filter renders.
+    html: OnceLock<String>,
+}
+
+impl Read {
+    /// The rows that a filter takes, as HTML, and their number.
+    fn html(&self, asked: &Asked) -> (Cow<'_, str>, u64) {
+        if asked.takes_all() {
+            let html = self.html.get_or_init(|| rendered(self.new.rows.iter()));
+            return (Cow::Borrowed(html), self.new.rows.len() as u64);
+        }
+        let taken: Vec<_> = self.new.rows.iter().filter(|row| asked.takes(row)).collect();
+        let rows = taken.len() as u64;
+        (Cow::Owned(rendered(taken.into_iter())), rows)
+    }
+}
+
+/// Rows as HTML, newest first.
+fn rendered<'a>(rows: impl DoubleEndedIterator<Item = &'a TailRow>) -> String {
+    // A String takes any text: rendering does not fail.
+    LiveRows { rows: rows.rev().map(Shown::of).collect() }.render().unwrap_or_default()
 }
 
 impl Live {
@@ -115,6 +142,10 @@ struct Shown<'a> {
 }
 
 impl Asked {
+    fn takes_all(&self) -> bool {
+        self.client.trim().is_empty() && self.outcome.is_empty()
+    }
+
     fn takes(&self, row: &TailRow) -> bool {
         let client = self.client.trim();
         (client.is_empty() || row.client.as_deref() == Some(client))
@@ -212,7 +243,7 @@ async fn read(parts: Arc<Parts>, ready: oneshot::Sender<()>) {
             Ok(Ok((at, rows))) => {
                 tail = Some(at);
                 // Without a receiver the loop ends.
-                let _ = parts.live.reads.send(Arc::new(rows));
+                let _ = parts.live.reads.send(Arc::new(Read { new: rows, html: OnceLock::new() }));
             }
             Ok(Err(error)) => tracing::debug!(%error, "the live page cannot read the audit"),
             Err(_) => is_over = true,
@@ -227,7 +258,7 @@ async fn send(
     parts: Arc<Parts>,
     viewer: Arc<Viewer>,
     asked: Asked,
-    mut reads: broadcast::Receiver<Arc<NewRows>>,
+    mut reads: broadcast::Receiver<Arc<Read>>,
     sender: mpsc::Sender<Bytes>,
 ) {
     let (mut dropped, mut told, mut quiet) = (0_u64, 0_u64, 0_u32);
@@ -253,20 +284,17 @@ async fn send(
         if !is_open || !viewer.still_has(&parts.admin, Role::Audit) {
             return;
         }
-        let new = match received {
-            Ok(new) => new,
+        let read = match received {
+            Ok(read) => read,
             // The next read says by its first row how many were missed.
             Err(RecvError::Lagged(_)) => continue,
             Err(RecvError::Closed) => return,
         };
-        dropped += missed(seen, &new);
-        seen = Some(new.last);
-        let shown: Vec<_> = new.rows.iter().rev().filter(|row| asked.takes(row)).map(Shown::of).collect();
+        dropped += missed(seen, &read.new);
+        seen = Some(read.new.last);
         let mut message = String::new();
-        let rows = shown.len() as u64;
-        if !shown.is_empty()
-            && let Ok(html) = (LiveRows { rows: shown }).render()
-        {
+        let (html, rows) = read.html(&asked);
+        if rows > 0 {
             event(&mut message, "rows", &html);
         }
         if dropped != told {
