@@ -50,8 +50,11 @@ async fn what_is_no_envelope_is_a_73_and_never_kept() {
     }
 }
 
+/// Fault, bytes and body of a call's row.
+type RecordedReply = (Option<String>, Option<i64>, Option<Vec<u8>>);
+
 /// The fault, the length and the kept body of each call's row.
-fn calls(segment: &Path) -> Vec<(Option<String>, Option<i64>, Option<Vec<u8>>)> {
+fn calls(segment: &Path) -> Vec<RecordedReply> {
     let segment = Connection::open_with_flags(segment, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let sql = "SELECT (SELECT text FROM name WHERE id = call.fault), bytes, body FROM call ORDER BY id";
     let mut rows = segment.prepare(sql).unwrap();

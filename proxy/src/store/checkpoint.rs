@@ -4,7 +4,7 @@
 //! a connection of its own. A WAL is written from its start again only after all of its frames were moved, and beside a
 //! busy writer the thread never moves the last ones: when the WAL is long and few frames remain, the commit moves these.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -63,10 +63,10 @@ impl Checkpointer {
         connection
             .wal_hook(Some(move |wal: &mut Wal, frames| committed.after_commit(wal, frames)))
             .map_err(sqlite)?;
-        let (checkpoints, path_of_thread) = (Arc::clone(&shared), path.to_owned());
+        let (checkpoints, of) = (Arc::clone(&shared), path.to_owned());
         let thread = std::thread::Builder::new()
             .name("checkpoints".into())
-            .spawn(move || checkpoints.run(&own, path_of_thread))
+            .spawn(move || checkpoints.run(&own, &of))
             .map_err(StoreError::io(path))?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
@@ -126,7 +126,7 @@ impl Shared {
     }
 
     /// The thread.
-    fn run(&self, connection: &Connection, path: PathBuf) {
+    fn run(&self, connection: &Connection, path: &Path) {
         let mut state = self.lock();
         loop {
             while !state.is_wanted && !state.is_stopped {
@@ -148,7 +148,7 @@ impl Shared {
                 Ok(_) => {}
                 // The commit that moves the rest was faster.
                 Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {}
-                Err(error) => state.failure = Some(StoreError::sqlite(&path)(error)),
+                Err(error) => state.failure = Some(StoreError::sqlite(path)(error)),
             }
         }
     }
