@@ -143,26 +143,6 @@ impl<T> Consumer<'_, T> {
         Received::Items
     }
 
-    /// Waits for one more item, at most `timeout`, and adds those that are queued then to `batch`.
-    pub(super) fn gather(&self, batch: &mut Vec<T>, timeout: Duration) {
-        self.add_later(batch, timeout, true);
-    }
-
-    /// Waits for `timeout`, or until the queue is closed, and adds those that are queued then to `batch`. No push wakes it.
-    pub(super) fn delay(&self, batch: &mut Vec<T>, timeout: Duration) {
-        self.add_later(batch, timeout, false);
-    }
-
-    fn add_later(&self, batch: &mut Vec<T>, timeout: Duration, wakes: bool) {
-        let mut list = self.0.lock();
-        list.asleep = wakes;
-        let waits = |list: &mut List<T>| !list.closed && (!wakes || list.items.is_empty());
-        let waited = self.0.arrived.wait_timeout_while(list, timeout, waits);
-        (list, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        list.asleep = false;
-        batch.append(&mut list.items);
-    }
-
     /// Whether the queue is empty after yielding once to producers that are about to push.
     pub(super) fn is_idle(&self) -> bool {
         std::thread::yield_now();
@@ -248,34 +228,6 @@ mod tests {
             }
             queue.close();
             assert_eq!(taken.join().unwrap(), (0..1_000).collect::<Vec<_>>());
-        });
-    }
-
-    #[test]
-    fn a_batch_gathers_the_items_that_follow() {
-        let queue = Queue::new(9);
-        let consumer = queue.consumer();
-        let mut batch = Vec::new();
-        let hour = Duration::from_secs(3_600);
-        std::thread::scope(|scope| {
-            let pushed = scope.spawn(|| queue.push(2));
-            batch.push(1);
-            consumer.gather(&mut batch, hour);
-            assert_eq!(batch, [1, 2]);
-            pushed.join().unwrap().unwrap();
-        });
-        consumer.gather(&mut batch, Duration::ZERO);
-        assert_eq!(batch, [1, 2]);
-        std::thread::scope(|scope| {
-            let closed = scope.spawn(|| {
-                queue.push(3).unwrap();
-                queue.push(4).unwrap();
-                queue.close();
-            });
-            // No item ends this wait.
-            consumer.delay(&mut batch, hour);
-            assert_eq!(batch, [1, 2, 3, 4]);
-            closed.join().unwrap();
         });
     }
 

@@ -45,9 +45,6 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// The interval of searches for notes that commands have left.
 const NOTES_EVERY: Duration = Duration::from_secs(1);
 
-/// The time for which rows that nobody waits for stay uncommitted at most.
-const GATHER: Duration = Duration::from_millis(1);
-
 pub(super) struct Writer {
     dir: PathBuf,
     options: Options,
@@ -164,13 +161,7 @@ impl Writer {
             let taken = consumer.take(&mut batch, Some(timeout));
             shared.busy.toggle();
             match taken {
-                Received::Items => {
-                    // The record of a call's lookup follows at once, and shares its commit.
-                    if batch.iter().all(|entry| matches!(entry.awaited, Awaited::Not)) {
-                        consumer.gather(&mut batch, GATHER);
-                    }
-                    self.commit_batch(&mut batch);
-                }
+                Received::Items => self.commit_batch(&mut batch),
                 // While `/ready` says no, no traffic may come: recover without it.
                 Received::TimedOut if self.backoff.is_some() => self.recover(),
                 Received::TimedOut => {}

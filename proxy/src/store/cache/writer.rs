@@ -1,11 +1,9 @@
 //! The one thread that writes `cache.db`: it commits all queued writes as one transaction, and runs a step of retention
-//! between two transactions. Responses that nobody waits for are gathered for [`GATHER`]: a transaction per response would
-//! cost more than the rest of a miss.
+//! between two transactions.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use cmiot_signer::Card;
 use rusqlite::{Connection, Statement, ToSql, TransactionBehavior, named_params};
@@ -17,9 +15,6 @@ use super::super::{StoreError, files, wal};
 use super::retention::Pruner;
 use super::{CacheRow, PurgeMark, Selection, Shared};
 use crate::clock::Time;
-
-/// The time for which responses are gathered into one transaction, and by which another write may be delayed.
-const GATHER: Duration = Duration::from_millis(10);
 
 /// Key of the stored responses for one card, with any parameters.
 pub(super) struct Key {
@@ -84,9 +79,6 @@ impl Writer {
         loop {
             match consumer.take(&mut batch, Some(self.pruner.pause())) {
                 Received::Items => {
-                    if batch.iter().all(|write| matches!(write, Write::Save(..))) {
-                        consumer.delay(&mut batch, GATHER);
-                    }
                     let bytes = batch.iter().map(Write::body_bytes).sum();
                     self.commit(&mut batch, bytes);
                 }
