@@ -13,7 +13,7 @@ use crate::support::{EBID, GATEWAY_APPID, GATEWAY_PASSWORD, Machine, Proxy, Setu
 const CONNECTIONS: u32 = 64;
 
 /// Warm cards.
-const CARDS: u32 = 10_000;
+pub(crate) const CARDS: u32 = 10_000;
 
 /// One load of one proxy.
 pub(crate) struct Sample {

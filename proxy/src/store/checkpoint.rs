@@ -1,8 +1,8 @@
 //! Checkpoints of a busy WAL on a thread of its own, so that no commit waits for them.
 //!
-//! A checkpoint writes some hundred pages into the database and syncs it. The thread does that beside the commits, through
-//! a connection of its own. A WAL is written from its start again only after all of its frames were moved, and beside a
-//! busy writer the thread never moves the last ones: when the WAL is long and few frames remain, the commit moves these.
+//! A checkpoint writes some hundred pages into the database and syncs it. The thread does that in parallel with the commits,
+//! through a connection of its own. A WAL is written from its start again only after all of its frames were moved, and while
+//! commits go on the thread never moves the last ones: when the WAL is long and few frames remain, the commit moves these.
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

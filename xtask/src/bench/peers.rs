@@ -65,7 +65,7 @@ pub(crate) struct Options {
     /// Rounds through all servers [default: 3, and 15 with --before, which is the least for a verdict]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// What the servers are asked for
+    /// Work of the servers
     #[arg(long, value_enum, default_value_t = Work::Hits, conflicts_with = "before")]
     work: Work,
     /// Connections kept open

@@ -279,7 +279,7 @@ fn an_escaped_token_is_read_like_a_plain_one() {
             _ => None,
         };
         assert_eq!(read(&body).as_deref(), Some(token), "{written}");
-        // A text in GBK beside it.
+        // With a text in GBK.
         let end = body.len() - 1;
         body.splice(end..end, b",\"message\":\"\xd5\xfd\"".iter().copied());
         assert_eq!(read(&body).as_deref(), Some(token), "{written}");
