@@ -5,6 +5,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
+use data_encoding::BASE64;
 use minisign::{PublicKey, SecretKey, SecretKeyBox};
 use sha2::{Digest, Sha256};
 
@@ -37,6 +38,9 @@ pub(super) fn write(folder: &Path, key: Option<&Path>) -> Result<()> {
 
 /// The key of a file; asks for its password on the terminal if it has one.
 fn secret_key(text: &str) -> Result<SecretKey> {
+    if let Some(key) = without_checksum(text) {
+        return Ok(key);
+    }
     let boxed =
         || SecretKeyBox::from_string(text).map_err(|error| anyhow!("no secret key of minisign: {error}"));
     match boxed()?.into_unencrypted_secret_key() {
@@ -44,6 +48,17 @@ fn secret_key(text: &str) -> Result<SecretKey> {
         Err(_) => boxed()?.into_secret_key(None).map_err(|error| anyhow!("{error}")),
     }
 }
+
+/// A key that `minisign -G -W` has written: without a password, and with zeros for its checksum, which the library does not
+/// accept.
+fn without_checksum(text: &str) -> Option<SecretKey> {
+    let bytes = BASE64.decode(text.lines().nth(1)?.trim().as_bytes()).ok()?;
+    let is_so = bytes.get(2..4)? == [0; 2] && bytes.last_chunk::<CHECKSUM>()? == &[0; CHECKSUM];
+    is_so.then(|| SecretKey::from_bytes(&bytes).ok())?
+}
+
+/// Bytes of the checksum at the end of a secret key.
+const CHECKSUM: usize = 32;
 
 fn sign(key: &SecretKey, sums: &str) -> Result<String> {
     let public = PublicKey::from_secret_key(key).map_err(|error| anyhow!("{error}"))?;
@@ -67,5 +82,17 @@ mod tests {
             |text: &str| minisign::verify(&pair.pk, &signature, Cursor::new(text), true, false, false);
         verify("sums\n").unwrap();
         verify("other\n").unwrap_err();
+    }
+
+    #[test]
+    fn a_key_that_minisign_wrote_without_a_password_signs() {
+        let pair = KeyPair::generate_unencrypted_keypair().unwrap();
+        let mut bytes = pair.sk.to_bytes();
+        let checksum = bytes.len() - CHECKSUM;
+        bytes[checksum..].fill(0);
+        let text = format!("untrusted comment: a key\n{}\n", BASE64.encode(&bytes));
+        let signed = sign(&secret_key(&text).unwrap(), "sums\n").unwrap();
+        let signature = SignatureBox::from_string(&signed).unwrap();
+        minisign::verify(&pair.pk, &signature, Cursor::new("sums\n"), true, false, false).unwrap();
     }
 }
