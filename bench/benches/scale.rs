@@ -9,6 +9,8 @@
 
 #[path = "scale/idle.rs"]
 mod idle;
+#[path = "../tls_client.rs"]
+mod tls_client;
 
 use std::collections::HashMap;
 use std::fs;

@@ -4,12 +4,13 @@
 //! One thread that never sleeps: a timer's millisecond would be most of what is measured. The last line is
 //! `RESULT requests errors p50 p99 p99.9`, times in microseconds.
 
+#[path = "../tls_client.rs"]
+mod tls_client;
+
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
@@ -20,17 +21,12 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet, spawn_local, yield_now};
 use tokio_rustls::TlsConnector;
 
-/// The name that the certificate is for.
-const NAME: &str = "localhost";
+use tls_client::{Connection, NAME};
 
 /// Loads one server.
 #[derive(Parser)]
@@ -126,12 +122,6 @@ async fn run(load: &Load) -> anyhow::Result<Seen> {
     Ok(Rc::try_unwrap(seen).ok().context("every task has ended")?.into_inner())
 }
 
-/// A connection, with TLS or without.
-trait Stream: AsyncRead + AsyncWrite + Send {}
-impl<S: AsyncRead + AsyncWrite + Send> Stream for S {}
-
-type Connection = Pin<Box<dyn Stream>>;
-
 /// The server that is loaded.
 #[derive(Clone)]
 struct Server {
@@ -142,31 +132,13 @@ struct Server {
 impl Server {
     fn of(load: &Load) -> anyhow::Result<Self> {
         let protocol: &[u8] = if load.http2 { b"h2" } else { b"http/1.1" };
-        let tls = load.tls.as_deref().map(|file| connector(file, protocol)).transpose()?;
+        let tls = load.tls.as_deref().map(|file| tls_client::connector(file, protocol)).transpose()?;
         Ok(Self { address: load.address, tls })
     }
 
     async fn connect(&self) -> anyhow::Result<Connection> {
-        let stream = TcpStream::connect(self.address).await.context("connecting")?;
-        stream.set_nodelay(true)?;
-        Ok(match &self.tls {
-            None => Box::pin(stream),
-            Some(tls) => Box::pin(tls.connect(ServerName::try_from(NAME)?, stream).await.context("TLS")?),
-        })
+        tls_client::connect(self.address, self.tls.as_ref()).await
     }
-}
-
-/// Trusts the certificate in this file; sessions are resumed.
-fn connector(file: &Path, protocol: &[u8]) -> anyhow::Result<TlsConnector> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(file).with_context(|| file.display().to_string())?)?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![protocol.to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 /// One connection: sends what is due, one after another, and notes how long each took since.

@@ -2,30 +2,19 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cmiot_proxy::operation::USER_STATUS;
 use cmiot_signer::{AppId, Ebid, Password, Sequence, Signer, Stamp};
 use rustix::process::{Resource, Rlimit};
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
+use super::tls_client::{self, Connection};
 use super::{APPID, EBID, PASSWORD, Result, card, resident};
-
-/// The name that the bench's certificate is for.
-const NAME: &str = "localhost";
 
 /// Cards that are asked about; the store holds them.
 const CARDS: u64 = 1_000;
-
-/// A connection over TCP or TLS.
-trait Connection: AsyncRead + AsyncWrite + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection for S {}
 
 /// Connects so many gateways to the server of this process number; each asks once. Prints what it grew by, in bytes.
 pub(super) fn idle(server: u32, address: &str, gateways: u32, certificate: Option<&Path>) -> Result<()> {
@@ -34,7 +23,7 @@ pub(super) fn idle(server: u32, address: &str, gateways: u32, certificate: Optio
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let address: SocketAddr = address.parse()?;
-        let tls = certificate.map(connector).transpose()?;
+        let tls = certificate.map(|file| tls_client::connector(file, b"http/1.1")).transpose()?;
         // Those with TLS may ask within a second of those without: their transids begin elsewhere.
         let first = if tls.is_some() { 10_000_000 } else { 0 };
         // What a server grows by at first only is no gateway's.
@@ -49,24 +38,9 @@ pub(super) fn idle(server: u32, address: &str, gateways: u32, certificate: Optio
     })
 }
 
-fn connector(certificate: &Path) -> Result<TlsConnector> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(certificate)?)?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
 /// Connects, asks about a card, and reads its answer.
-async fn connect(address: SocketAddr, tls: Option<&TlsConnector>, n: u32) -> Result<Box<dyn Connection>> {
-    let stream = TcpStream::connect(address).await?;
-    let mut line: Box<dyn Connection> = match tls {
-        None => Box::new(stream),
-        Some(tls) => Box::new(tls.connect(ServerName::try_from(NAME)?, stream).await?),
-    };
+async fn connect(address: SocketAddr, tls: Option<&TlsConnector>, n: u32) -> Result<Connection> {
+    let mut line = tls_client::connect(address, tls).await?;
     line.write_all(request(n)?.as_bytes()).await?;
     let mut answer = Vec::new();
     while !answer.ends_with(b"}") {
