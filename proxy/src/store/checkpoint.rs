@@ -79,8 +79,7 @@ impl Checkpointer {
     /// Ends the thread and closes its connection, before the WAL is settled or the database is closed. Commits then make the
     /// checkpoints themselves.
     pub(super) fn stop(&self) {
-        self.shared.lock().is_stopped = true;
-        self.shared.changed.notify_all();
+        self.shared.stop();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
@@ -127,6 +126,8 @@ impl Shared {
 
     /// The thread.
     fn run(&self, connection: &Connection, path: &Path) {
+        // Also in a panic: no commit waits for a thread that has ended.
+        let _ended = StopOnDrop(self);
         let mut state = self.lock();
         loop {
             while !state.is_wanted && !state.is_stopped {
@@ -144,13 +145,18 @@ impl Shared {
             state.is_wanted = false;
             self.changed.notify_all();
             match moved {
-                Ok(moved) if lap == state.lap => state.moved = moved,
+                // Less than before, if a commit was moving the rest.
+                Ok(moved) if lap == state.lap => state.moved = state.moved.max(moved),
                 Ok(_) => {}
-                // The commit that moves the rest was faster.
                 Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {}
                 Err(error) => state.failure = Some(StoreError::sqlite(path)(error)),
             }
         }
+    }
+
+    fn stop(&self) {
+        self.lock().is_stopped = true;
+        self.changed.notify_all();
     }
 
     /// A poisoned lock is no error: no code that can panic runs under it.
@@ -159,26 +165,38 @@ impl Shared {
     }
 }
 
+/// Leaves the checkpoints to the commits when it is dropped.
+struct StopOnDrop<'a>(&'a Shared);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::super::files::database_files;
     use super::super::schema::{self, Kind, Synchronous};
     use super::super::wal;
+    use super::super::wal::tests::{days, put};
     use super::*;
 
-    fn put(connection: &Connection, n: i64) {
-        connection
-            .execute("INSERT INTO spending (appid, day, leased) VALUES (?1, ?2, 0)", (n.to_string(), n))
-            .unwrap();
+    /// A database whose commits wait for no disk, its path, and its thread.
+    fn database(dir: &Path) -> (Connection, PathBuf, Checkpointer) {
+        let path = dir.join("state.db");
+        let mut connection = schema::open(&path, Kind::State, Synchronous::Full).unwrap();
+        connection.pragma_update(None, "synchronous", "off").unwrap();
+        let checkpointer = Checkpointer::start(&mut connection, &path).unwrap();
+        (connection, path, checkpointer)
     }
 
     #[test]
     fn commits_and_the_thread_together_keep_the_log_short_and_move_every_row() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("state.db");
-        let mut connection = schema::open(&path, Kind::State, Synchronous::Full).unwrap();
-        connection.pragma_update(None, "synchronous", "off").unwrap();
-        let checkpointer = Checkpointer::start(&mut connection, &path).unwrap();
+        let (connection, path, checkpointer) = database(dir.path());
         let [_, wal_file, _] = database_files(&path);
         let mut laps = 0;
         for n in 0..60_000 {
@@ -196,20 +214,13 @@ mod tests {
         // The database alone has every row.
         let copy = dir.path().join("copy.db");
         std::fs::copy(&path, &copy).unwrap();
-        let rows: i64 = Connection::open(&copy)
-            .unwrap()
-            .query_row("SELECT count(*) FROM spending", [], |row| row.get(0))
-            .unwrap();
-        assert_eq!(rows, 60_000);
+        assert_eq!(days(&copy).len(), 60_000);
     }
 
     #[test]
     fn a_stopped_thread_leaves_the_checkpoints_to_the_commits() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("state.db");
-        let mut connection = schema::open(&path, Kind::State, Synchronous::Full).unwrap();
-        connection.pragma_update(None, "synchronous", "off").unwrap();
-        let checkpointer = Checkpointer::start(&mut connection, &path).unwrap();
+        let (connection, path, checkpointer) = database(dir.path());
         checkpointer.stop();
         let [_, wal_file, _] = database_files(&path);
         (0..3_000).for_each(|n| put(&connection, n));

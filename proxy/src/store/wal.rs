@@ -340,7 +340,7 @@ impl Checksum {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::PathBuf;
 
     use rusqlite::OpenFlags;
@@ -359,13 +359,15 @@ mod tests {
         (connection, path, wal)
     }
 
-    fn put(connection: &Connection, n: i64) {
+    /// Commits a row.
+    pub(in crate::store) fn put(connection: &Connection, n: i64) {
         connection
             .execute("INSERT INTO spending (appid, day, leased) VALUES (?1, ?2, 0)", (n.to_string(), n))
             .unwrap();
     }
 
-    fn days(path: &Path) -> Vec<i64> {
+    /// The rows of a database.
+    pub(in crate::store) fn days(path: &Path) -> Vec<i64> {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
         let mut days = connection.prepare("SELECT day FROM spending ORDER BY day").unwrap();
         days.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()

@@ -18,6 +18,9 @@ impl Writer {
         &mut self,
         act: &impl Fn(&mut Segment) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
+        // Of a checkpoint since the last commit.
+        let failed = self.segment.as_mut().and_then(Segment::checkpoint_failure);
+        self.note_checkpoint_failure(failed);
         if self.unsettled.is_some() {
             self.settle_segment()?;
         }
@@ -36,12 +39,8 @@ impl Writer {
             segment.alarms = Some(self.shared.alarms.clone());
         }
         let done = act(&mut segment);
-        if let Some(error) = segment.checkpoint_failure() {
-            tracing::warn!(%error, "the audit's WAL is not moved into its file");
-            if error.is_unsynced() {
-                self.unsettled.get_or_insert(0);
-            }
-        }
+        let failed = segment.checkpoint_failure();
+        self.note_checkpoint_failure(failed);
         match &done {
             Ok(()) => self.segment = Some(segment),
             // Kept open: the connection has the committed length of the WAL.
@@ -63,6 +62,14 @@ impl Writer {
             }
         }
         done
+    }
+
+    fn note_checkpoint_failure(&mut self, failure: Option<StoreError>) {
+        let Some(error) = failure else { return };
+        tracing::warn!(%error, "the audit's WAL is not moved into its file");
+        if error.is_unsynced() {
+            self.unsettled.get_or_insert(0);
+        }
     }
 
     /// Makes the WAL durable, then opens the segment again. Too many failures end the writing.

@@ -26,6 +26,8 @@ use crate::store::schema::{self, Kind, Synchronous};
 use crate::store::{Fault, StoreError, files, folder, wal};
 
 pub(crate) struct Segment {
+    /// Stopped before the connection is closed.
+    checkpointer: Checkpointer,
     pub(crate) connection: Connection,
     pub(crate) month: Month,
     /// The version of its schema and of its new rows.
@@ -40,7 +42,6 @@ pub(crate) struct Segment {
     /// The number of rows in the last commit.
     committed: i64,
     index: Index,
-    checkpointer: Checkpointer,
     /// The failure of a checkpoint after the last commit, which was made.
     checkpoint_failed: Option<StoreError>,
     /// Raised while another process prevents writing.
@@ -79,6 +80,7 @@ impl Segment {
         let identity = SegmentIdentity::of(&path)?;
         let checkpointer = Checkpointer::start(&mut connection, &path)?;
         Ok(Self {
+            checkpointer,
             connection,
             month,
             version,
@@ -90,7 +92,6 @@ impl Segment {
             identity,
             committed: 0,
             index,
-            checkpointer,
             checkpoint_failed: None,
             alarms: None,
         })
@@ -200,7 +201,6 @@ impl Segment {
 
     /// Closes it without a checkpoint.
     pub(crate) fn leave(self) -> ClosedSegment {
-        self.checkpointer.stop();
         ClosedSegment {
             month: self.month,
             head: self.head,
