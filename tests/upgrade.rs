@@ -1,7 +1,7 @@
 //! The configuration and the databases of earlier versions: see the README.md of `data/store-1` and `data/store-2`.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cmiot_proxy::app::open_store;
@@ -20,21 +20,27 @@ const LATER: i64 = 1_795_996_429;
 /// A folder with the configuration, and the databases in its store.
 fn version_1() -> TempDir {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data");
-    let dir = tempfile::tempdir().unwrap();
-    let data = dir.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    copy(&from.join("store-1/proxy.toml"), &dir.path().join("proxy.toml"));
-    for name in ["cache.db", "state.db"] {
-        copy(&from.join("store-1").join(name), &data.join(name));
-    }
+    let (dir, data) = folder(&from.join("store-1"), &["cache.db", "state.db"]);
     for entry in std::fs::read_dir(from.join("audit-1")).unwrap() {
         let entry = entry.unwrap();
         if entry.file_name() != "README.md" {
             copy(&entry.path(), &data.join(entry.file_name()));
         }
     }
-    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700)).unwrap();
     dir
+}
+
+/// A folder with the configuration of this fixture, and a store, in it, with these of its files.
+fn folder(from: &Path, names: &[&str]) -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700)).unwrap();
+    copy(&from.join("proxy.toml"), &dir.path().join("proxy.toml"));
+    for name in names {
+        copy(&from.join(name), &data.join(name));
+    }
+    (dir, data)
 }
 
 fn copy(source: &Path, target: &Path) {
@@ -81,17 +87,11 @@ const LATER_2: i64 = 1_796_089_100;
 /// The same of `data/store-2`.
 fn version_2() -> TempDir {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/store-2");
-    let dir = tempfile::tempdir().unwrap();
-    let data = dir.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700)).unwrap();
-    copy(&from.join("proxy.toml"), &dir.path().join("proxy.toml"));
+    let names = ["cache.db", "state.db", "audit-2026-12.db", "anchors.log", "audit-anchor.pub"];
+    let (dir, _) = folder(&from, &names);
     for entry in std::fs::read_dir(from.join("files")).unwrap() {
         let entry = entry.unwrap();
         copy(&entry.path(), &dir.path().join(entry.file_name()));
-    }
-    for name in ["cache.db", "state.db", "audit-2026-12.db", "anchors.log", "audit-anchor.pub"] {
-        copy(&from.join(name), &data.join(name));
     }
     let pki = Pki::new();
     let (.., certificate, key) = pki.issue("localhost");

@@ -1,5 +1,6 @@
 //! Tokens of API v5: one request however many calls need one, one retry per lookup, and no loop.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use cmiot_simulator::v5::{self, Refresh, Ttl};
@@ -8,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::{APPID, PASSWORD, account, carrier, setup};
 use crate::support::{
-    MSISDN, Proxy, Response, card_number, eventually, memory, run, secrets, within, write_config,
+    Clocked, MSISDN, Proxy, Response, card_number, eventually, memory, run, secrets, within, write_config,
     write_secret,
 };
 
@@ -26,6 +27,16 @@ fn start_lookups(proxy: &Proxy, cards: std::ops::Range<u32>) -> JoinSet<Response
 async fn requested(carrier: &Simulator, fetches: u64) {
     eventually("the request for a token", async || (carrier.v5().counts().fetches == fetches).then_some(()))
         .await;
+}
+
+/// Looks up one card after another until a call has the second token.
+async fn wait_for_second_token(carrier: &Simulator, proxy: &Clocked) {
+    let card = Cell::new(10);
+    eventually("the new token in use", async || {
+        proxy.look_up(&card_number(card.replace(card.get() + 1))).await.assert_normal();
+        (carrier.v5().tokens(APPID)[1].queries > 0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -165,13 +176,7 @@ async fn a_renewal_tries_both_passwords_and_then_waits() {
     requested(&carrier, 3).await;
     let counts = carrier.v5().counts();
     assert_eq!((counts.fetches_refused, carrier.v5().tokens(APPID).len()), (1, 2), "{counts:?}");
-    eventually("the new token in use", async || {
-        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(10);
-        let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        proxy.look_up(&card_number(n)).await.assert_normal();
-        (carrier.v5().tokens(APPID)[1].queries > 0).then_some(())
-    })
-    .await;
+    wait_for_second_token(&carrier, &proxy).await;
 
     carrier.v5().set_password(APPID, "another-one-still");
     proxy.clock.advance(Duration::from_secs(3_300));
@@ -212,14 +217,7 @@ async fn a_token_is_renewed_in_the_background_while_the_old_one_is_in_use() {
     requested(&carrier, 2).await;
     proxy.look_up(&card_number(1)).await.assert_normal();
     gate.open();
-    eventually("the new token in use", async || {
-        // Each lookup is of another card.
-        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(10);
-        let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        proxy.look_up(&card_number(n)).await.assert_normal();
-        (carrier.v5().tokens(APPID)[1].queries > 0).then_some(())
-    })
-    .await;
+    wait_for_second_token(&carrier, &proxy).await;
     assert_eq!(carrier.v5().counts().fetches, 2);
     assert_eq!(carrier.v5().counts().queries_refused, 0);
     proxy.stop().await;

@@ -53,7 +53,7 @@ struct Arguments {
 enum Command {
     /// Fetch what the tests need, then run every test of the workspace
     Test,
-    /// Run the stages that a change must pass: all of them, or the ones named
+    /// Run the stages that a change must pass, or the ones named; `peers` and `fuzz` run by name only
     Ci {
         /// Stages to run, in the order of the list below whatever the order given
         #[arg(value_name = "STAGE", value_parser = ci::stage_names())]
