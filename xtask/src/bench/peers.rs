@@ -226,12 +226,12 @@ pub(super) fn cost(
 }
 
 fn print(connections: u32, work: Work, specs: &[Spec], samples: &[Vec<Sample>]) {
-    let work = work.to_possible_value().map_or_else(String::new, |work| work.get_name().to_owned());
-    println!(
-        "\n{work}: {connections} connections, {} cards, medians of {} rounds",
-        CARDS.count,
-        samples[0].len()
-    );
+    let name = work.to_possible_value().map_or_else(String::new, |work| work.get_name().to_owned());
+    let cards = match work {
+        Work::Misses => "new cards".to_owned(),
+        Work::Hits | Work::Tls | Work::V5 => format!("{} cards", CARDS.count),
+    };
+    println!("\n{name}: {connections} connections, {cards}, medians of {} rounds", samples[0].len());
     println!(
         "{:<24} {:>10} {:>8} {:>8} {:>8} {:>10}",
         "server", "requests/s", "p50 µs", "p99 µs", "p99.9 µs", "CPU µs/req"
@@ -248,7 +248,7 @@ fn print(connections: u32, work: Work, specs: &[Spec], samples: &[Vec<Sample>]) 
         );
     }
     // Round by round, so that a machine that slows down slows both sides of a ratio.
-    let is_compared = |spec: &Spec| !spec.is_ours || (spec.name == POWER.name && specs[0].name == V5.name);
+    let is_compared = |spec: &Spec| !spec.is_ours || (work == Work::V5 && spec.name == POWER.name);
     for ours in specs.iter().enumerate().filter(|(_, spec)| !is_compared(spec)) {
         for peer in specs.iter().enumerate().filter(|(_, spec)| is_compared(spec)) {
             let ratios = samples[ours.0].iter().zip(&samples[peer.0]).map(|(a, b)| a.cpu_us() / b.cpu_us());
