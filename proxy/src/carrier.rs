@@ -225,9 +225,9 @@ impl Carrier {
         Ok(())
     }
 
-    /// Makes a call with the accounts of a group, or with those of one API. A lookup is retried if that helps and the carrier did not count the attempt: after a busy
-    /// code, with another token or password, with another account of the group if one is throttled or refused, or if no response
-    /// had started. Returns the last attempt.
+    /// Makes a call with the accounts of a group, or with those of one API. A lookup is retried if that helps and the carrier
+    /// did not count the attempt: after a busy code, with another token or password, with another account of the group if one
+    /// is throttled or refused, or if no response had started. Returns the last attempt.
     ///
     /// # Errors
     /// [`NotSent`] when no account of the group may send a call, or no call may be sent at all.

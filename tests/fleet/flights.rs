@@ -104,7 +104,14 @@ fn asked(life: i64, known: Known) -> Asked<'static> {
 }
 
 fn response(age: Duration) -> Landable<'static> {
-    Landable { body: BODY, charset: Some("GBK"), status: Some("00"), age, fresh: Some(HOUR) }
+    Landable {
+        body: BODY,
+        charset: Some("GBK"),
+        carrier: Some("0/daily"),
+        status: Some("00"),
+        age,
+        fresh: Some(HOUR),
+    }
 }
 
 fn landing<'a>(fence: i64, generation: i64, result: Result<Landable<'a>, &'a str>) -> Landing<'a> {
@@ -122,11 +129,12 @@ fn landing<'a>(fence: i64, generation: i64, result: Result<Landable<'a>, &'a str
 }
 
 fn is_from_main(answer: &Answer) -> bool {
-    let Answer { body, charset, account, transid, .. } = answer;
+    let Answer { body, charset, account, transid, carrier, .. } = answer;
     body == BODY
         && charset.as_deref() == Some("GBK")
         && account == "main"
         && transid.as_deref() == Some("100001")
+        && carrier.as_deref() == Some("0/daily")
 }
 
 #[tokio::test]
@@ -145,6 +153,23 @@ async fn one_leads_and_its_response_is_the_answer_of_all() {
     for life in [one, other] {
         let Entered::Answer(answer) = tables.enter(life, Known::Nothing).await else { panic!() };
         assert!(is_from_main(&answer) && answer.version == shared.version, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_reply_of_the_carrier_belongs_to_the_call_that_it_names() {
+    let tables = Tables::start().await;
+    let (one, other) = (tables.life(1, 60).await, tables.life(2, 60).await);
+    let lead = tables.lead(one).await;
+    tables.land(lead, Duration::ZERO).await;
+    // As a node of a version without this column replaces a row.
+    for table in ["fleet.answer", "fleet.flight"] {
+        tables.server.sql(&format!("UPDATE {table} SET transid = '100002'")).await;
+    }
+    let Followed::Landed(Landed::Response(followed)) = tables.poll(lead.0).await else { panic!() };
+    let Entered::Answer(answer) = tables.enter(other, Known::Nothing).await else { panic!() };
+    for answer in [followed, answer] {
+        assert_eq!((answer.transid.as_deref(), answer.carrier), (Some("100002"), None));
     }
 }
 

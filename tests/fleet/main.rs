@@ -24,6 +24,9 @@ mod flights;
 // Responses and flights that three nodes share: one call for all, whatever becomes of it.
 mod sharing;
 
+// Replies of accounts of API v5 at nodes that did not make the call.
+mod translated;
+
 // The link to the database: time limits, the breaker, connections that are closed.
 mod link;
 

@@ -130,7 +130,7 @@ pub struct Translated {
     pub code: Code,
     /// Its card state.
     pub state: Option<InlineStr<16>>,
-    /// The counting of the card's usage, by its platform; not known after a restart.
+    /// The counting of the card's usage, by its platform.
     pub usage: Usage,
     /// A note for the gateway: printable ASCII without quotes. None for a success.
     pub note: Option<Arc<str>>,
@@ -149,24 +149,35 @@ pub enum Usage {
 }
 
 impl Translated {
-    /// In one text, as it is stored.
+    /// In one text, as it is stored: the code, `/daily` or `/real-time` if the counting is known, a space and the note.
     pub fn written(&self) -> String {
+        let usage = match self.usage {
+            Usage::Daily => "/daily",
+            Usage::RealTime => "/real-time",
+            Usage::Unknown => "",
+        };
         match &self.note {
-            Some(note) => format!("{} {note}", self.code),
-            None => self.code.to_string(),
+            Some(note) => format!("{}{usage} {note}", self.code),
+            None => format!("{}{usage}", self.code),
         }
     }
 
     /// From [`Self::written`]; the card state is in the audit only. None for a text that no proxy wrote.
     pub fn read(written: &str) -> Option<Self> {
-        let (code, note) = match written.split_once(' ') {
-            Some((code, note)) => (code, Some(note)),
+        let (head, note) = match written.split_once(' ') {
+            Some((head, note)) => (head, Some(note)),
             None => (written, None),
+        };
+        let (code, usage) = match head.split_once('/') {
+            Some((code, "daily")) => (code, Usage::Daily),
+            Some((code, "real-time")) => (code, Usage::RealTime),
+            Some(_) => return None,
+            None => (head, Usage::Unknown),
         };
         let plain = |byte: u8| (b' '..=b'~').contains(&byte) && !b"\"\\".contains(&byte);
         note.is_none_or(|note| note.bytes().all(plain)).then_some(())?;
         let note = note.map(Arc::from);
-        Some(Self { code: Code::parse(code)?, state: None, usage: Usage::Unknown, note })
+        Some(Self { code: Code::parse(code)?, state: None, usage, note })
     }
 }
 

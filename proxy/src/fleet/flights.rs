@@ -81,6 +81,8 @@ pub struct SharedResponse {
     /// The account and the transid of the call.
     pub account: Arc<str>,
     pub transid: Option<String>,
+    /// The reply of the carrier itself, if the body is not its own.
+    pub carrier: Option<String>,
     /// Names the response in [`Known::Version`].
     pub version: i64,
 }
@@ -112,6 +114,8 @@ pub struct CallResult {
 pub struct CallResponse {
     pub body: Bytes,
     pub charset: Option<String>,
+    /// The reply of the carrier itself, if the body is not its own.
+    pub carrier: Option<String>,
     /// The STATUS of the card, by which purges select.
     pub status: Option<String>,
     pub answered_at: Time,
@@ -264,6 +268,7 @@ impl SharedResponse {
             answered_at: at.minus(answer.age),
             account: answer.account.into(),
             transid: answer.transid,
+            carrier: answer.carrier,
             version: answer.version,
         }
     }
@@ -291,6 +296,7 @@ impl Lease {
         let result = response.map(|response| Landable {
             body: &response.body,
             charset: response.charset.as_deref(),
+            carrier: response.carrier.as_deref(),
             status: response.status.as_deref(),
             age: self.fleet.local.clock.now().since(response.answered_at),
             fresh: response.fresh,

@@ -145,7 +145,7 @@ impl Relay {
         let status = Key::new(&key.group, USER_STATUS, &key.card);
         let known = self.cache.get_in_memory(&status, self.clock.now());
         let usage = known.and_then(|known| Some(known.entry.reply.translated.as_ref()?.usage));
-        let translated = Translated { usage: usage.unwrap_or_default(), ..(**translated).clone() };
+        let translated = Translated { usage: usage.unwrap_or(translated.usage), ..(**translated).clone() };
         CarrierResponse { translated: Some(Arc::new(translated)), ..response }
     }
 

@@ -136,10 +136,18 @@ impl Relay {
 
     /// The result of an attempt for the other nodes; none if they should make their own.
     fn to_share(&self, key: &Key, attempt: &Attempt, result: &FetchResult) -> Option<CallResult> {
+        let entry = match result {
+            FetchResult::Response { entry, .. } => Some(entry),
+            _ => None,
+        };
         let response = match &attempt.result {
             Ok(response) => Ok(CallResponse {
                 body: response.body.clone(),
                 charset: response.content_type.charset().map(str::to_owned),
+                carrier: entry
+                    .map_or(&response.translated, |entry| &entry.reply.translated)
+                    .as_ref()
+                    .map(|translated| translated.written()),
                 status: response.verdict.status.as_ref().map(Status::code).map(str::to_owned),
                 answered_at: response.at,
                 fresh: match result {
@@ -198,13 +206,18 @@ enum Followed {
 /// The response of another node; none for a body that it cannot read.
 fn read(config: &Config, key: &Key, response: &SharedResponse) -> Option<CarrierResponse> {
     let verdict = read_gateway_form(&response.body, key.operation.verdict).ok()?;
-    // The accounts of a group are the same at all nodes; what the carrier wrote is in the audit of the other one.
-    let account = config.accounts().find(|account| account.name == response.account);
-    let is_translated = account.is_some_and(|account| account.dialect().is_translated());
-    let translated = is_translated.then(|| Translated::read(verdict.code.as_str()).map(Arc::new)).flatten();
+    let translated = match &response.carrier {
+        Some(written) => Some(Translated::read(written)?),
+        // A node of an earlier version does not tell the carrier's own code. The accounts of a group are the same at all nodes.
+        None => {
+            let account = config.accounts().find(|account| account.name == response.account);
+            let is_translated = account.is_some_and(|account| account.dialect().is_translated());
+            is_translated.then(|| Translated::read(verdict.code.as_str())).flatten()
+        }
+    };
     Some(CarrierResponse {
         body: response.body.clone(),
-        translated,
+        translated: translated.map(Arc::new),
         content_type: ContentType::stored(response.charset.as_deref()),
         verdict,
         at: response.answered_at,

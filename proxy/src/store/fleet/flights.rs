@@ -66,6 +66,8 @@ pub struct Answer {
     /// The account and the transid of the call.
     pub account: String,
     pub transid: Option<String>,
+    /// The reply of the carrier itself, if the body is not its own.
+    pub carrier: Option<String>,
     /// Orders the answers of one key; see [`Known::Version`].
     pub version: i64,
 }
@@ -110,6 +112,8 @@ pub struct Landing<'a> {
 pub struct Landable<'a> {
     pub body: &'a [u8],
     pub charset: Option<&'a str>,
+    /// The reply of the carrier itself, if the body is not its own. Not kept without a transid.
+    pub carrier: Option<&'a str>,
     /// The STATUS of the card, by which purges select.
     pub status: Option<&'a str>,
     /// Time since the carrier's response.
@@ -144,7 +148,7 @@ const ENTER: &str = concat!(
                               now - $6 * interval '1 microsecond') AS newer_than
          FROM (SELECT fleet.now() AS now) clock),
        held AS MATERIALIZED (
-         SELECT a.body, a.charset, a.answered_at, a.account, a.transid FROM fleet.answer a, bound
+         SELECT a.body, a.charset, a.answered_at, a.account, a.transid, a.carrier FROM fleet.answer a, bound
          WHERE a.key = $1 AND NOT a.stale AND a.keep_until > now AND a.answered_at <= now
            AND (newer_than IS NULL OR a.answered_at > newer_than)),
        mine AS MATERIALIZED (SELECT nextval('fleet.fence') AS fence WHERE NOT EXISTS (SELECT FROM held)),
@@ -152,7 +156,8 @@ const ENTER: &str = concat!(
          INSERT INTO fleet.flight AS f (key, card, "group", operation, life, fence, until)
          SELECT $1, $2, $3, $4, $5, fence, now + $8 * interval '1 microsecond' FROM mine, bound
          ON CONFLICT (key) DO UPDATE SET
-           (life, fence, until, awaited, takeover, landed_at, stored, fault, body, charset, age, account, transid) =
+           (life, fence, until, awaited, takeover, landed_at, stored, fault, body, charset, age, account, transid,
+            carrier) =
            (SELECT CASE WHEN free THEN excluded.life ELSE f.life END,
                    CASE WHEN free THEN excluded.fence ELSE f.fence END,
                    CASE WHEN free THEN excluded.until ELSE f.until END,
@@ -161,15 +166,18 @@ const ENTER: &str = concat!(
                    CASE WHEN NOT free THEN f.landed_at END, NOT free AND f.stored,
                    CASE WHEN NOT free THEN f.fault END, CASE WHEN NOT free THEN f.body END,
                    CASE WHEN NOT free THEN f.charset END, CASE WHEN NOT free THEN f.age END,
-                   CASE WHEN NOT free THEN f.account END, CASE WHEN NOT free THEN f.transid END
+                   CASE WHEN NOT free THEN f.account END, CASE WHEN NOT free THEN f.transid END,
+                   CASE WHEN NOT free THEN f.carrier END
             FROM (SELECT CASE
                     WHEN f.landed_at IS NULL THEN f.life = excluded.life OR "#,
     leader_is_gone!(),
     r#"             ELSE NOT (f.stored AND f.landed_at BETWEEN fleet.now() - interval '2 seconds' AND fleet.now() AND coalesce(
                        f.landed_at - f.age > (SELECT newer_than FROM bound), true)) END AS free) judged)
-         RETURNING f.fence, f.takeover, f.landed_at - f.age AS answered_at, f.body, f.charset, f.account, f.transid)
+         RETURNING f.fence, f.takeover, f.landed_at - f.age AS answered_at, f.body, f.charset, f.account, f.transid,
+                   f.carrier)
        SELECT coalesce(held.body, led.body) AS body, coalesce(held.charset, led.charset) AS charset,
               coalesce(held.account, led.account) AS account, coalesce(held.transid, led.transid) AS transid,
+              coalesce(held.carrier, led.carrier) AS carrier,
               (extract(epoch FROM fleet.now() - coalesce(held.answered_at, led.answered_at)) * 1000000)::bigint AS age,
               (extract(epoch FROM coalesce(held.answered_at, led.answered_at)) * 1000000)::bigint AS version,
               led.fence, led.fence = mine.fence AS leads, led.takeover,
@@ -184,22 +192,25 @@ const LAND: &str = concat!(
     WITH clock AS MATERIALIZED (SELECT fleet.now() AS now),
     kept AS (
       INSERT INTO fleet.answer AS a
-        (key, card, "group", operation, status, answered_at, keep_until, body, charset, account, transid)
+        (key, card, "group", operation, status, answered_at, keep_until, body, charset, account, transid,
+         carrier)
       SELECT $1, $2, $3, $4, $5, now - $6 * interval '1 microsecond', now + ($7 - $6) * interval '1 microsecond',
-             $8, $9, $10, $11 FROM clock
+             $8, $9, $10, $11, $15 FROM clock
       WHERE $7 > $6 AND NOT EXISTS (
         SELECT FROM fleet.purge p WHERE p.generation > $12
           AND (p.card IS NULL OR p.card = $2) AND (p."group" IS NULL OR p."group" = $3)
           AND (p.operation IS NULL OR p.operation = $4) AND (p.status IS NULL OR p.status = $5))
       ON CONFLICT (key) DO UPDATE SET
-        (card, "group", operation, status, answered_at, keep_until, stale, body, charset, account, transid) =
+        (card, "group", operation, status, answered_at, keep_until, stale, body, charset, account, transid,
+         carrier) =
         (excluded.card, excluded."group", excluded.operation, excluded.status, excluded.answered_at,
-         excluded.keep_until, false, excluded.body, excluded.charset, excluded.account, excluded.transid)
+         excluded.keep_until, false, excluded.body, excluded.charset, excluded.account, excluded.transid,
+         excluded.carrier)
       WHERE a.answered_at < excluded.answered_at OR a.answered_at > (SELECT now FROM clock)
       RETURNING true AS kept),
     landed AS (
       UPDATE fleet.flight f SET landed_at = now, stored = coalesce((SELECT kept FROM kept), false), fault = $14, body = $8,
-        charset = $9, age = $6 * interval '1 microsecond', account = $10, transid = $11
+        charset = $9, age = $6 * interval '1 microsecond', account = $10, transid = $11, carrier = $15
       FROM clock WHERE f.key = $1 AND f.fence = $13 RETURNING f.awaited)
     SELECT EXISTS (SELECT FROM kept) AS kept, EXISTS (SELECT FROM landed) AS landed,
            (SELECT pg_notify('"#,
@@ -217,7 +228,7 @@ const RELEASE: &str = concat!(
 );
 
 const POLL: &str = concat!(
-    r#"SELECT f.landed_at IS NOT NULL AS landed, f.fault, f.body, f.charset, f.account, f.transid,
+    r#"SELECT f.landed_at IS NOT NULL AS landed, f.fault, f.body, f.charset, f.account, f.transid, f.carrier,
               (extract(epoch FROM fleet.now() - (f.landed_at - f.age)) * 1000000)::bigint AS age,
               (extract(epoch FROM f.landed_at - f.age) * 1000000)::bigint AS version,
               f.landed_at IS NULL AND "#,
@@ -286,6 +297,7 @@ pub async fn land(link: &Link, landing: &Landing<'_>) -> Result<LandEffect, Link
     let fault = landing.result.as_ref().err();
     let age = response.map_or(0, |response| micros(response.age));
     let fresh = response.and_then(|response| response.fresh).map_or(0, micros);
+    let carrier = response.and_then(|response| Some(format!("{} {}", landing.transid?, response.carrier?)));
     let rows = link
         .query(
             LAND,
@@ -304,6 +316,7 @@ pub async fn land(link: &Link, landing: &Landing<'_>) -> Result<LandEffect, Link
                 (&landing.generation, Type::INT8),
                 (&landing.fence, Type::INT8),
                 (&fault, Type::TEXT),
+                (&carrier, Type::TEXT),
             ],
         )
         .await?;
@@ -377,13 +390,18 @@ pub async fn sweep(link: &Link, most: i64) -> Result<i64, LinkError> {
 /// The response in a row; none without a body.
 fn answer(row: &Row) -> Result<Option<Answer>, LinkError> {
     let Some(body) = row.try_get::<_, Option<Vec<u8>>>("body")? else { return Ok(None) };
+    let transid: Option<String> = row.try_get("transid")?;
+    let carrier: Option<String> = row.try_get("carrier")?;
+    let own =
+        |carrier: String| Some(carrier.strip_prefix(transid.as_deref()?)?.strip_prefix(' ')?.to_owned());
     Ok(Some(Answer {
         body,
         charset: row.try_get("charset")?,
+        carrier: carrier.and_then(own),
         // Negative after a step of the database's clock.
         age: Duration::from_micros(u64::try_from(row.try_get::<_, i64>("age")?).unwrap_or(0)),
         account: row.try_get::<_, Option<_>>("account")?.unwrap_or_default(),
-        transid: row.try_get("transid")?,
+        transid,
         version: row.try_get("version")?,
     }))
 }

@@ -18,8 +18,12 @@ macro_rules! migration {
     };
 }
 
-const MIGRATIONS: &[Migration] =
-    &[migration!("0001_fleet.sql"), migration!("0002_audit.sql"), migration!("0003_agreement.sql")];
+const MIGRATIONS: &[Migration] = &[
+    migration!("0001_fleet.sql"),
+    migration!("0002_audit.sql"),
+    migration!("0003_agreement.sql"),
+    migration!("0004_carrier.sql"),
+];
 
 /// The key of the advisory lock under which the schema changes: "cmiotflt" in ASCII.
 const LOCK: i64 = i64::from_be_bytes(*b"cmiotflt");

@@ -230,10 +230,15 @@ fn what_is_written_of_a_reply_is_read_back() {
         [state("\"2\""), state("\"6\""), r#"{"status":"77777","message":"忙 x","result":[]}"#.to_owned()]
     {
         let said = msisdn(USER_STATUS, &body).translated.unwrap();
-        let read = Translated::read(&said.written()).unwrap();
-        assert_eq!((read.code, &read.note), (said.code, &said.note));
+        for usage in [Usage::Daily, Usage::RealTime, Usage::Unknown] {
+            let said = Translated { usage, ..(*said).clone() };
+            let read = Translated::read(&said.written()).unwrap();
+            assert_eq!((read.code, &read.note, read.usage), (said.code, &said.note, usage));
+        }
     }
-    for wrong in ["", "a b\"c", "a b\\c", "a\nb", "密", "12345678901234567"] {
+    for wrong in
+        ["", "0/", "0/weekly", "0/daily/", "/daily", "a b\"c", "a b\\c", "a\nb", "密", "12345678901234567"]
+    {
         assert_eq!(Translated::read(wrong), None, "{wrong}");
     }
 }
