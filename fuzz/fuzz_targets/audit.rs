@@ -123,7 +123,7 @@ fn shows_or_changes_nothing(changes: &[u8]) {
     let Whole { dir, segment, anchors, key, rows } = &*WHOLE;
     let mut altered = segment.clone();
     for change in changes.chunks_exact(3).take(CHANGES) {
-        let offset = usize::from(u16::from_be_bytes([change[0], change[1]])) * altered.len() >> 16;
+        let offset = (usize::from(u16::from_be_bytes([change[0], change[1]])) * altered.len()) >> 16;
         altered[offset] ^= change[2];
     }
     let (dir, path) = (dir.path(), dir.path().join(SEGMENT));
@@ -194,7 +194,7 @@ fn row(at: Time) -> LookupRow {
         group: Some("fleet".into()),
         account: Some("fleet-1".into()),
         peer: [192, 0, 2, 7].into(),
-        operation: Some("userstatusrealsingle".into()),
+        operation: Some("userstatusrealsingle"),
         card: Card::parse(CardKind::Msisdn, "14765004176").ok(),
         transid: Some("GW00012026011512000000000001".into()),
         outcome: "hit",

@@ -25,7 +25,8 @@ use anyhow::{Context, Result, bail, ensure};
 use cmiot_signer::{AppId, Card, CardKind, Ebid, Password, Sequence, Signer, Stamp};
 
 use self::disk::Disk;
-use crate::run::{Run, root, target};
+use crate::debug_build;
+use crate::run::root;
 use crate::server_process::ServerProcess;
 use crate::setup::{self, EBID, GATEWAY};
 
@@ -79,7 +80,7 @@ const STARTS: u32 = 20;
 pub(crate) fn command(options: &Options) -> Result<()> {
     let program = match &options.program {
         Some(program) => program.clone(),
-        None => build()?,
+        None => debug_build::program()?,
     };
     let tally = crash(&program, options.rounds, "power", options.power)?;
     tell("power", &tally);
@@ -358,15 +359,6 @@ fn audited(program: &Path, folder: &Path) -> Result<HashSet<String>> {
     Ok(text.lines().skip(1).filter_map(|line| line.split(',').nth(9)).map(str::to_owned).collect())
 }
 
-/// Builds the proxy. As part of the workspace: another selection of packages has other features, and a test would
-/// compile for minutes what `cargo xtask test` has just built.
-fn build() -> Result<PathBuf> {
-    Run::cargo("build --workspace --bins").run()?;
-    let path = target().join("debug/cmiot-proxy");
-    ensure!(path.is_file(), "{} is not built", path.display());
-    Ok(path)
-}
-
 /// A simulated carrier, and its base URL.
 fn carrier(program: &Path) -> Result<(ServerProcess, String)> {
     let mut carrier = ServerProcess::start(setup::simulate(&mut Command::new(program)))?;
@@ -398,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_kill_loses_no_answer() {
-        let program = build().unwrap();
+        let program = debug_build::program().unwrap();
         let tally = crash(&program, 10, "power", false).unwrap();
         assert!(tally.answered > 0);
         assert_eq!((tally.lost, tally.broken_chains, tally.accepted), (0, 0, 0));
@@ -406,7 +398,7 @@ mod tests {
 
     #[test]
     fn a_power_loss_with_failing_syncs_loses_no_answer_and_is_real() {
-        let program = build().unwrap();
+        let program = debug_build::program().unwrap();
         // Each kind of failing syncs once.
         let tally = crash(&program, 7, "power", true).unwrap();
         assert!(tally.answered > 0 && tally.repeated > 0 && tally.restarts > 0, "{tally:?}");

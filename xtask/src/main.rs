@@ -24,6 +24,7 @@
 mod bench;
 mod ci;
 mod crash;
+mod debug_build;
 mod firmware;
 mod hostile;
 mod package;

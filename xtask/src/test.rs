@@ -10,6 +10,7 @@
 //! ```
 
 use std::process::ExitCode;
+use std::thread;
 
 use anyhow::{Context, Result, ensure};
 
@@ -53,7 +54,6 @@ pub(crate) fn command() -> Result<ExitCode> {
 pub(crate) fn run() -> Result<Tally> {
     tools::packages()?;
     let nextest = tools::NEXTEST.ready()?;
-    Run::cargo("build --workspace").run()?;
     // The tests build these themselves, but none should be slow for having been the first.
     firmware::build_gateways()?;
     let (summary, tests) = tests(nextest, &["--workspace"])?;
@@ -127,13 +127,15 @@ fn tests_of(binary: &str) -> Result<Tally> {
 /// The tests that cargo finds with these arguments.
 fn tests(nextest: Run, which: &[&str]) -> Result<(String, Counts)> {
     let mut found = None;
+    // With as many tests as processors, these were idle for a third of the time: end-to-end tests wait for processes.
+    let threads = thread::available_parallelism().map_or(2, |processors| processors.get() + 1).to_string();
     // Nextest reports on standard error; colours would hide the counts.
-    let status =
-        nextest.args(["run"]).args(which).args(["--color", "never"]).run_reading(Stream::Stderr, |line| {
-            if let Some(counts) = nextest_counts(line) {
-                found = Some((line.to_owned(), counts));
-            }
-        })?;
+    let options = ["--color", "never", "--test-threads", &threads];
+    let status = nextest.args(["run"]).args(which).args(options).run_reading(Stream::Stderr, |line| {
+        if let Some(counts) = nextest_counts(line) {
+            found = Some((line.to_owned(), counts));
+        }
+    })?;
     let (summary, counts) = found.with_context(|| format!("no test was run ({status})"))?;
     ensure!(status.success() || counts.failed > 0, "nextest failed, but counted no failed test ({status})");
     Ok((summary, counts))

@@ -18,7 +18,7 @@ pub(crate) struct Options {
 /// Builds and runs the bench.
 pub(crate) fn command(options: &Options) -> Result<()> {
     let rows: Vec<String> = options.rows.iter().map(u64::to_string).collect();
-    Run::cargo("bench --package cmiot-bench --bench audit --")
+    Run::cargo("bench --package cmiot-proxy --package cmiot-bench --bench audit --")
         .args(["--seconds", &options.seconds.to_string(), "--rows", &rows.join(",")])
         .run()
 }

@@ -38,7 +38,7 @@ pub(crate) struct Options {
 pub(crate) fn command(options: &Options) -> Result<()> {
     tools::peers()?;
     Run::cargo("build --release --package cmiot-proxy --package cmiot-bench --bins --example floor").run()?;
-    Run::cargo("bench --package cmiot-bench --bench scale --no-run").run()?;
+    Run::cargo("bench --package cmiot-proxy --package cmiot-bench --bench scale --no-run").run()?;
     let folder = root().join("target/bench-scale");
     let _ = std::fs::remove_dir_all(&folder); // an earlier run's
     std::fs::create_dir_all(&folder)?;
@@ -90,7 +90,9 @@ fn window(site_folder: &Path, records: u64) -> Result<()> {
 
 /// Runs the bench's own program in one of its modes, and returns what it printed.
 fn make(arguments: &[&str]) -> Result<String> {
-    Run::cargo("bench --quiet --package cmiot-bench --bench scale --").args(arguments).output()
+    Run::cargo("bench --quiet --package cmiot-proxy --package cmiot-bench --bench scale --")
+        .args(arguments)
+        .output()
 }
 
 /// The numbers of its `RESULT` line.

@@ -14,7 +14,7 @@ pub(crate) struct Options {
 
 /// Builds and runs the bench.
 pub(crate) fn command(options: &Options) -> Result<()> {
-    Run::cargo("bench --package cmiot-bench --bench timing --")
+    Run::cargo("bench --package cmiot-proxy --package cmiot-bench --bench timing --")
         .args(["--tries", &options.tries.to_string()])
         .run()
 }

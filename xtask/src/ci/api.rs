@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::debug_build;
 use crate::run::{Run, root, target, write_private};
 use crate::server_process::ServerProcess;
 use crate::setup::{self, LISTEN};
@@ -20,13 +21,12 @@ const TOKEN: &str = "an-operators-token-for-schemathesis";
 
 pub(super) fn stage() -> Result<()> {
     let schemathesis = tools::python("schemathesis")?.join("bin/schemathesis");
-    // As the stage `test` builds it.
-    Run::cargo("build --workspace").run()?;
+    let program = debug_build::program()?;
     let folder = target().join("api");
     let _ = fs::remove_dir_all(&folder); // of a run that was cut off
     fs::create_dir_all(&folder)?;
     let start = |arguments: &[&str]| {
-        let mut command = Command::new(target().join("debug/cmiot-proxy"));
+        let mut command = Command::new(&program);
         ServerProcess::start(command.args(arguments).env("RUST_LOG", "warn").current_dir(&folder))
     };
     let mut carrier = start(&["simulate", "--listen", LISTEN, "--account", &setup::account()])?;

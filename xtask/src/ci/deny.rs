@@ -25,8 +25,7 @@ const DATABASES_VARIABLE: &str = "XTASK_ADVISORY_DBS";
 const FETCH_LIMIT: Duration = Duration::from_secs(60);
 
 /// Every workspace of the tree: each has a Cargo.lock of its own.
-const MANIFESTS: &[&str] =
-    &["./Cargo.toml", "./signer/firmware/Cargo.toml", "./fuzz/Cargo.toml", "./bench/signer/Cargo.toml"];
+const MANIFESTS: &[&str] = &["./Cargo.toml", "./signer/firmware/Cargo.toml", "./bench/signer/Cargo.toml"];
 
 /// Checks the dependencies of every Cargo.lock.
 ///

@@ -5,6 +5,7 @@
 
 use anyhow::{Context, Result, ensure};
 
+use crate::debug_build;
 use crate::run::{Run, root, target};
 use crate::tools;
 
@@ -19,7 +20,7 @@ const SECONDS: u32 = 20;
 /// # Errors
 /// When a target does not build, has no corpus, or fails.
 pub(super) fn corpus() -> Result<()> {
-    Run::cargo("build --locked --manifest-path fuzz/Cargo.toml --target-dir").args([target()]).run()?;
+    debug_build::all()?;
     for name in targets()? {
         let corpus = root().join("fuzz/corpus").join(&name);
         let inputs = std::fs::read_dir(&corpus).with_context(|| corpus.display().to_string())?.count();
@@ -35,7 +36,7 @@ pub(super) fn stage() -> Result<()> {
         .args(["toolchain", "install", NIGHTLY, "--profile", "minimal", "--no-self-update"])
         .run()?;
     // Cargo-fuzz has no `--locked`: it would bring the lock file up to date in silence.
-    Run::cargo("metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml").output()?;
+    Run::cargo("metadata --locked --format-version 1").output()?;
     for target in &targets()? {
         let found = root().join("target/fuzz/corpus").join(target);
         std::fs::create_dir_all(&found)?;
@@ -43,6 +44,11 @@ pub(super) fn stage() -> Result<()> {
             .ready()?
             // Cargo-fuzz starts cargo, which takes its compiler from here.
             .env("RUSTUP_TOOLCHAIN", NIGHTLY)
+            // Instrumented code takes minutes to optimize.
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "line-tables-only")
+            .env("CARGO_PROFILE_RELEASE_STRIP", "none")
             // More units build on both processors; the targets run for seconds.
             .args(["run", "--codegen-units", "16", "--target-dir", "target/fuzz", target])
             .args([found, root().join("fuzz/corpus").join(target)])

@@ -8,6 +8,7 @@ use flate2::{Compression, GzBuilder};
 
 use super::dependencies::Dependencies;
 use super::{LICENCE, MAINTAINER, NAME, notices};
+use crate::debug_build;
 use crate::run::{Run, root, target};
 
 /// A file of a package.
@@ -108,11 +109,10 @@ pub(super) fn gather(
 
 /// The manual pages and completions, by their names.
 fn manual() -> Result<Vec<(String, Vec<u8>)>> {
-    // The same features as in the build of the tests, which made it already.
-    Run::cargo("build --workspace --example manual").run()?;
+    let program = debug_build::manual()?;
     let folder = target().join("manual");
     let _ = fs::remove_dir_all(&folder); // of another version
-    Run::new(target().join("debug/examples/manual")).args([&folder]).run()?;
+    Run::new(program).args([&folder]).run()?;
     let names = listed(&folder)?;
     ensure!(names.iter().any(|name| name == &format!("{NAME}.1")), "no manual page in {}", folder.display());
     names.into_iter().map(|name| Ok((name.clone(), fs::read(folder.join(&name))?))).collect()
