@@ -175,10 +175,7 @@ pub(crate) fn at_start(dir: &Path, now: Time) -> Result<Losses, StoreError> {
     if losses.anchors.is_none()
         && let Some(detail) = anchors_missing(dir)?
     {
-        notes::leave(
-            dir,
-            &NoteRow { at: after_waiting(dir, now), what: ANCHORS_LOST, detail: detail.clone() },
-        )?;
+        notes::leave(dir, &NoteRow { at: now, what: ANCHORS_LOST, detail: detail.clone() })?;
         losses.take(ANCHORS_LOST, &detail);
     }
     Ok(losses)
@@ -222,16 +219,10 @@ fn leave(dir: &Path, losses: &mut Losses, loss: &Loss, now: Time) -> Result<bool
     if losses.knows(loss) {
         return Ok(false);
     }
-    let note = NoteRow { at: after_waiting(dir, now), what: LOST, detail: loss.to_string() };
+    let note = NoteRow { at: now, what: LOST, detail: loss.to_string() };
     notes::leave(dir, &note)?;
     losses.take(LOST, &note.detail);
     Ok(true)
-}
-
-/// A time after the notes that wait already, even if the clock was stepped back.
-fn after_waiting(dir: &Path, now: Time) -> Time {
-    let last = Notes::default().pending(dir).last().map(|(_, note)| note.at.as_micros() + 1);
-    now.max(Time::from_micros(last.unwrap_or(i64::MIN)))
 }
 
 /// The rows that the last anchor knows and the folder lacks.

@@ -28,11 +28,12 @@ const KNOWN: [&str; 10] = [
     "restored",
 ];
 
-/// The most notes of one kind with the same time; each takes the next microsecond.
+/// The most notes of one kind that commands leave at the same time; each takes the next microsecond.
 const SAME_TIME: u64 = 10_000;
 
-/// Leaves a note, unless one of the same kind and detail waits. The file belongs to the owner of the folder, who must
-/// read it.
+/// Leaves a note, unless one of the same kind and detail waits. Its time is after those of all notes that wait, even if the
+/// clock was set back: an acknowledgement must not be read before the loss. The file belongs to the owner of the folder, who
+/// must read it.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -40,8 +41,11 @@ pub(crate) fn leave(dir: &Path, note: &NoteRow) -> Result<(), StoreError> {
     if waits(dir, note.what, &note.detail) {
         return Ok(());
     }
+    let waiting = files(dir).filter(|(path, _, kind)| read(path, kind).is_ok());
+    let first = waiting.map(|(_, at, _)| at.plus(Duration::from_micros(1))).max();
+    let first = first.map_or(note.at, |first| first.max(note.at));
     for later in 0..SAME_TIME {
-        let at = note.at.plus(Duration::from_micros(later));
+        let at = first.plus(Duration::from_micros(later));
         let path = dir.join(format!("note-{}-{}", at.as_micros(), note.what));
         match write(&path, &note.detail) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -164,14 +168,25 @@ mod tests {
             leave(dir.path(), &note(what, detail)).unwrap();
         }
         let pending = Notes::default().pending(dir.path());
-        let mut kept: Vec<_> = pending.iter().map(|(_, note)| (note.what, note.detail.as_str())).collect();
-        kept.sort_unstable();
-        assert_eq!(kept, [("erased", "2025-03"), ("pruned", "2025-01"), ("pruned", "2025-02")]);
+        let kept: Vec<_> = pending.iter().map(|(_, note)| (note.what, note.detail.as_str())).collect();
+        assert_eq!(kept, [("pruned", "2025-01"), ("pruned", "2025-02"), ("erased", "2025-03")]);
         for (path, _) in &pending {
             assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
             done(path);
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_note_comes_after_those_that_wait_although_the_clock_was_set_back() {
+        let dir = tempfile::tempdir().unwrap();
+        for (n, what) in (0..).zip(["lost", "acknowledged", "lost", "acknowledged"]) {
+            let at = NOON.minus(Duration::from_secs(n));
+            leave(dir.path(), &NoteRow { at, ..note(what, &n.to_string()) }).unwrap();
+        }
+        let pending = Notes::default().pending(dir.path());
+        let order: Vec<_> = pending.iter().map(|(_, note)| note.detail.as_str()).collect();
+        assert_eq!(order, ["0", "1", "2", "3"]);
     }
 
     #[test]
