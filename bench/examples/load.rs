@@ -2,7 +2,9 @@
 //! latency counts from the moment when its lookup was due. wrk waits for answers and so hides a server's pauses.
 //!
 //! One thread that never sleeps: a timer's millisecond would be most of what is measured. The last line is
-//! `RESULT requests errors p50 p99 p99.9`, times in microseconds.
+//! `RESULT requests errors p50 p99 p99.9`, times in microseconds. With `--windows` there is one such line per window: a
+//! line on standard input ends a window, and the end of standard input ends the load. A lookup belongs to the window in
+//! which it was due.
 
 #[path = "../tls_client.rs"]
 mod tls_client;
@@ -11,6 +13,8 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
@@ -38,8 +42,11 @@ struct Load {
     #[arg(long)]
     rate: f64,
     /// Duration
-    #[arg(long)]
-    seconds: f64,
+    #[arg(long, required_unless_present = "windows")]
+    seconds: Option<f64>,
+    /// Load until standard input ends, with results per window
+    #[arg(long, conflicts_with = "seconds")]
+    windows: bool,
     /// Connections, asked in turn
     #[arg(long)]
     connections: usize,
@@ -66,11 +73,101 @@ struct Load {
     account: String,
 }
 
-/// Results so far.
+/// Results so far: windows in order.
 #[derive(Default)]
-struct Seen {
-    times: Vec<Duration>,
+struct Seen(Vec<Window>);
+
+/// Results of the lookups that were due in one window.
+#[derive(Default)]
+struct Window {
+    /// Microseconds per lookup.
+    times: Vec<u32>,
     errors: u64,
+}
+
+/// A lookup to send.
+struct Due {
+    at: Instant,
+    /// The number of its window.
+    window: usize,
+    target: String,
+}
+
+impl Seen {
+    fn window(&mut self, number: usize) -> &mut Window {
+        if self.0.len() <= number {
+            self.0.resize_with(number + 1, Window::default);
+        }
+        &mut self.0[number]
+    }
+
+    /// Takes the result of a lookup.
+    fn add(&mut self, due: &Due, is_success: bool) {
+        let window = self.window(due.window);
+        match is_success {
+            true => window.times.push(u32::try_from(due.at.elapsed().as_micros()).unwrap_or(u32::MAX)),
+            false => window.errors += 1,
+        }
+    }
+}
+
+impl Window {
+    /// The line of its results; percentiles are 0 if no lookup was answered.
+    fn line(&mut self) -> String {
+        self.times.sort_unstable();
+        let last = self.times.len().saturating_sub(1);
+        let at = |share: f64| self.times.get((last as f64 * share) as usize).copied().unwrap_or(0);
+        format!("RESULT {} {} {} {} {}", self.times.len(), self.errors, at(0.5), at(0.99), at(0.999))
+    }
+}
+
+/// The end of a load.
+enum End {
+    /// After so many lookups.
+    Count(u32),
+    /// With standard input.
+    Input(Arc<Input>),
+}
+
+/// Standard input so far.
+#[derive(Default)]
+struct Input {
+    lines: AtomicUsize,
+    has_ended: AtomicBool,
+}
+
+impl Input {
+    /// Starts to read it, in a thread of its own.
+    fn read() -> Arc<Self> {
+        let input = Arc::new(Self::default());
+        let read = Arc::clone(&input);
+        std::thread::spawn(move || {
+            for _ in std::io::stdin().lines().map_while(Result::ok) {
+                read.lines.fetch_add(1, Ordering::Release);
+            }
+            read.has_ended.store(true, Ordering::Release);
+        });
+        input
+    }
+}
+
+impl End {
+    fn of(load: &Load) -> Self {
+        match load.seconds {
+            Some(seconds) => Self::Count((load.rate * seconds) as u32),
+            None => Self::Input(Input::read()),
+        }
+    }
+
+    /// The window of the next lookup; none after the end.
+    fn window(&self, sent: u32) -> Option<usize> {
+        match self {
+            Self::Count(count) => (sent < *count).then_some(0),
+            Self::Input(input) => {
+                (!input.has_ended.load(Ordering::Acquire)).then(|| input.lines.load(Ordering::Acquire))
+            }
+        }
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -80,12 +177,13 @@ fn main() -> anyhow::Result<()> {
         .event_interval(1)
         .enable_io()
         .build()?;
-    let seen = LocalSet::new().block_on(&runtime, run(&load))?;
-    let mut times = seen.times;
-    ensure!(!times.is_empty(), "no lookup was answered in full; {} failed", seen.errors);
-    times.sort_unstable();
-    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_micros();
-    println!("RESULT {} {} {} {} {}", times.len(), seen.errors, at(0.5), at(0.99), at(0.999));
+    let Seen(mut windows) = LocalSet::new().block_on(&runtime, run(&load))?;
+    let failed: u64 = windows.iter().map(|window| window.errors).sum();
+    let is_answered = windows.iter().any(|window| !window.times.is_empty());
+    ensure!(is_answered, "no lookup was answered in full; {failed} failed");
+    for window in &mut windows {
+        println!("{}", window.line());
+    }
     Ok(())
 }
 
@@ -105,15 +203,22 @@ async fn run(load: &Load) -> anyhow::Result<Seen> {
         });
         lines.push(line);
     }
+    let end = End::of(load);
     let begun = Instant::now();
-    for n in 0..(load.rate * load.seconds) as u32 {
+    let mut n = 0;
+    while let Some(window) = end.window(n) {
         let due = begun + Duration::from_secs_f64(f64::from(n) / load.rate);
         let target = load.target(n)?;
         while Instant::now() < due {
             yield_now().await;
         }
         // A task whose connection broke counts its lookups as errors itself, so that the receiver is always there.
-        let _ = lines[n as usize % lines.len()].send((due, target));
+        let _ = lines[n as usize % lines.len()].send(Due { at: due, window, target });
+        n += 1;
+    }
+    // A window without a lookup has results too.
+    if let End::Input(input) = &end {
+        seen.borrow_mut().window(input.lines.load(Ordering::Acquire));
     }
     drop(lines);
     for asking in asking {
@@ -146,28 +251,26 @@ async fn ask(
     server: Server,
     mut stream: Connection,
     reconnect: u32,
-    mut due: mpsc::UnboundedReceiver<(Instant, String)>,
+    mut due: mpsc::UnboundedReceiver<Due>,
     seen: Rc<RefCell<Seen>>,
 ) {
     let mut answer = Vec::with_capacity(4_096);
     let mut asked = 0;
-    while let Some((due, target)) = due.recv().await {
+    while let Some(due) = due.recv().await {
         if reconnect > 0 && asked == reconnect {
             asked = 0;
             match server.connect().await {
                 Ok(another) => stream = another,
                 Err(_) => {
-                    seen.borrow_mut().errors += 1;
+                    seen.borrow_mut().add(&due, false);
                     continue;
                 }
             }
         }
         asked += 1;
-        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
-        match exchange(&mut stream, &request, &mut answer).await {
-            Ok(true) => seen.borrow_mut().times.push(due.elapsed()),
-            Ok(false) | Err(_) => seen.borrow_mut().errors += 1,
-        }
+        let request = format!("GET {} HTTP/1.1\r\nHost: a\r\n\r\n", due.target);
+        let is_success = exchange(&mut stream, &request, &mut answer).await.unwrap_or(false);
+        seen.borrow_mut().add(&due, is_success);
     }
 }
 
@@ -175,14 +278,10 @@ async fn ask(
 const STREAMS: usize = 100;
 
 /// One connection of HTTP/2: sends what is due, while up to [`STREAMS`] lookups are not answered.
-async fn multiplex(
-    stream: Connection,
-    mut due: mpsc::UnboundedReceiver<(Instant, String)>,
-    seen: Rc<RefCell<Seen>>,
-) {
+async fn multiplex(stream: Connection, mut due: mpsc::UnboundedReceiver<Due>, seen: Rc<RefCell<Seen>>) {
     let Ok((sender, connection)) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await else {
-        while due.recv().await.is_some() {
-            seen.borrow_mut().errors += 1;
+        while let Some(due) = due.recv().await {
+            seen.borrow_mut().add(&due, false);
         }
         return;
     };
@@ -190,17 +289,15 @@ async fn multiplex(
         let _ = connection.await; // What fails, fails at its lookups.
     });
     let mut lookups = JoinSet::new();
-    while let Some((due, target)) = due.recv().await {
+    while let Some(due) = due.recv().await {
         while lookups.try_join_next().is_some() {}
         if lookups.len() >= STREAMS {
             lookups.join_next().await;
         }
         let (mut sender, seen) = (sender.clone(), Rc::clone(&seen));
         lookups.spawn_local(async move {
-            match stream_of(&mut sender, &target).await {
-                Ok(true) => seen.borrow_mut().times.push(due.elapsed()),
-                Ok(false) | Err(_) => seen.borrow_mut().errors += 1,
-            }
+            let is_success = stream_of(&mut sender, &due.target).await.unwrap_or(false);
+            seen.borrow_mut().add(&due, is_success);
         });
     }
     lookups.join_all().await;
