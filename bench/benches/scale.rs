@@ -1,14 +1,18 @@
-//! Files of a large fleet, and what its cards cost in memory: started by `cargo xtask bench scale`, a process a mode.
+//! Files of a large fleet, and what its cards cost in memory: started by `cargo xtask bench scale` and `bench month`, a
+//! process a mode.
 //!
 //! | mode | |
 //! | --- | --- |
 //! | `fill STORE CARDS` | `cache.db` with an answer for each card, given a moment ago |
 //! | `window STORE RECORDS` | this month's audit with this number of lookups of the last four minutes, each with its own transid |
+//! | `month STORE ROWS BATCH` | a month's audit with this number of rows, this many given to the writer together |
 //! | `memory CONFIG CARDS` | takes each card of `cache.db` into memory: bytes per card, ns per card found again |
 //! | `idle PROCESS ADDRESS GATEWAYS [CERTIFICATE]` | gateways that ask once and stay: bytes of that process |
 
 #[path = "scale/idle.rs"]
 mod idle;
+#[path = "scale/month.rs"]
+mod month;
 #[path = "../tls_client.rs"]
 mod tls_client;
 
@@ -45,6 +49,7 @@ fn main() -> Result<()> {
     match words[..] {
         ["fill", store, cards] => fill(Path::new(store), cards.parse()?),
         ["window", store, records] => window(Path::new(store), records.parse()?),
+        ["month", store, rows, batch] => month::fill(Path::new(store), rows.parse()?, batch.parse()?),
         ["memory", config, cards] => memory(Path::new(config), cards.parse()?),
         ["idle", process, address, gateways] => {
             idle::idle(process.parse()?, address, gateways.parse()?, None)
@@ -54,7 +59,7 @@ fn main() -> Result<()> {
         }
         // `cargo bench` runs every bench there is.
         _ => {
-            println!("run by `cargo xtask bench scale`");
+            println!("run by `cargo xtask bench scale` and `bench month`");
             Ok(())
         }
     }

@@ -8,6 +8,7 @@ mod collapse;
 mod firmware;
 mod fleet;
 mod latency;
+mod month;
 mod page;
 mod peers;
 mod scale;
@@ -35,6 +36,8 @@ pub(crate) enum Bench {
     Fleet(fleet::Options),
     /// Measure the latency of hits and misses at half of the saturating rate, compared with an fsync of the disk
     Latency(latency::Options),
+    /// Time queries, verification, backup and exports of a month's audit, and hits meanwhile
+    Month(month::Options),
     /// Compare the CPU of a hit with ten viewers of the operators' page's live rows and without
     Page(page::Options),
     /// Measure many cards, a long replay window and many idle gateways: time to start, memory, cost of a card found again
@@ -55,6 +58,7 @@ impl Bench {
             Self::Firmware => firmware::command()?,
             Self::Fleet(options) => fleet::command(options)?,
             Self::Latency(options) => latency::command(options)?,
+            Self::Month(options) => month::command(options)?,
             Self::Page(options) => page::command(options)?,
             Self::Scale(options) => scale::command(options)?,
             Self::Signer(options) => signer::command(options)?,

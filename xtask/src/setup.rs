@@ -1,6 +1,7 @@
 //! The account, the client and the configuration of the systems that commands start: a simulated carrier and a proxy.
 //!
-//! `bench/benches/scale.rs` has the group and the account too: it writes the files that `bench scale` starts the proxy over.
+//! `bench/benches/scale.rs` has the group and the account too: it writes the files that `bench scale` and
+//! `bench month` start the proxy over.
 
 use std::fs;
 use std::path::{Path, PathBuf};

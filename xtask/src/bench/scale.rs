@@ -89,7 +89,7 @@ fn window(site_folder: &Path, records: u64) -> Result<()> {
 }
 
 /// Runs the bench's own program in one of its modes, and returns what it printed.
-fn make(arguments: &[&str]) -> Result<String> {
+pub(super) fn make(arguments: &[&str]) -> Result<String> {
     Run::cargo("bench --quiet --package cmiot-proxy --package cmiot-bench --bench scale --")
         .args(arguments)
         .output()
@@ -103,7 +103,8 @@ fn numbers<const N: usize>(printed: &str) -> Result<[u64; N]> {
     numbers.try_into().map_err(|_| anyhow!("`{line}` is not {N} numbers"))
 }
 
-fn path(path: &Path) -> Result<&str> {
+/// The path as an argument.
+pub(super) fn path(path: &Path) -> Result<&str> {
     path.to_str().context("the workspace's path is not UTF-8")
 }
 
