@@ -87,13 +87,13 @@ pub(crate) fn command(options: &Options) -> Result<()> {
         operations.clean_up()?;
     }
     let pause = Duration::from_secs(options.seconds.min(PAUSE));
-    let mut beside = Vec::new();
+    let mut with_hits = Vec::new();
     let mut load = Load::start(server.address(), options.rate)?;
     // Every card once.
     sleep(Duration::from_secs(u64::from(CARDS.count / options.rate) + 1) + pause);
     for operation in OPERATIONS {
         load.next_window()?;
-        beside.push(operations.repeat(operation, Some(&options.processors))?);
+        with_hits.push(operations.repeat(operation, Some(&options.processors))?);
         load.next_window()?;
         operations.clean_up()?;
         sleep(pause);
@@ -105,11 +105,11 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     println!("\n{}", operations.verified);
     println!("{} hits/s; operations meanwhile on processors {}\n", options.rate, options.processors);
     println!(
-        "| operation | alone, s | rows/s | beside hits, s | rows/s | a hit's p50, µs | p99 | p99.9 | failed hits |"
+        "| operation | alone, s | rows/s | with hits, s | rows/s | a hit's p50, µs | p99 | p99.9 | failed hits |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
-    for (((operation, alone), beside), window) in OPERATIONS.iter().zip(alone).zip(&beside).zip(&windows) {
-        println!("{}", row(*operation, alone.as_ref(), beside, window));
+    for (((operation, alone), timed), hits) in OPERATIONS.iter().zip(alone).zip(&with_hits).zip(&windows) {
+        println!("{}", row(*operation, alone.as_ref(), timed, hits));
     }
     drop(server);
     Ok(std::fs::remove_dir_all(&folder)?)
@@ -130,15 +130,15 @@ impl Month {
 }
 
 /// A line of the table.
-fn row(operation: Operation, alone: Option<&Timed>, beside: &Timed, hits: &Window) -> String {
+fn row(operation: Operation, alone: Option<&Timed>, with_hits: &Timed, hits: &Window) -> String {
     let cells = |timed: Option<&Timed>| {
         let seconds = timed.map_or_else(String::new, |timed| format!("{:.3}", timed.seconds));
         let rate = timed.and_then(|timed| Some(timed.rows? as f64 / timed.seconds));
         format!("{seconds} | {}", rate.map_or_else(String::new, |rate| format!("{rate:.0}")))
     };
     let (name, [p50, p99, p999]) = (operation.name(), hits.times);
-    let (alone, beside) = (cells(alone), cells(Some(beside)));
-    format!("| {name} | {alone} | {beside} | {p50} | {p99} | {p999} | {} |", hits.failed)
+    let (alone, with_hits) = (cells(alone), cells(Some(with_hits)));
+    format!("| {name} | {alone} | {with_hits} | {p50} | {p99} | {p999} | {} |", hits.failed)
 }
 
 #[cfg(test)]

@@ -8,13 +8,14 @@ use crate::run::Run;
 /// The benches of our own code alone, at their smallest.
 const BENCHES: &[&str] = &["audit --seconds 1 --rows 5000", "signer --short", "timing --tries 500"];
 
-/// The benches with other servers or with Debian's load generator, at their smallest.
+/// The benches with other servers or with Debian's load generator, and `month`, at their smallest.
 const WITH_PEERS: &[&str] = &[
     "peers --seconds 1 --rounds 1 --connections 16",
     "peers --seconds 1 --rounds 1 --connections 16 --before target/release/cmiot-proxy",
     "latency --seconds 1",
     "collapse --only cmiot-proxy,nginx --cards 200 --outage 1 --hang 1",
     "scale --cards 1000 --window 1000 --idle 50 --seconds 1",
+    "month --rows 10000 --seconds 0",
 ];
 
 pub(super) fn stage() -> Result<()> {

@@ -16,7 +16,7 @@ const CONNECTIONS: u32 = 256;
 /// A running load; killed on drop.
 pub(super) struct Load {
     child: Child,
-    /// None once the load is told to end.
+    /// None once the load is ending.
     input: Option<ChildStdin>,
 }
 

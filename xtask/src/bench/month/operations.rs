@@ -1,11 +1,11 @@
-//! The operations on the month: commands of the proxy's executable, as an operator runs them beside the proxy.
+//! The operations on the month: commands of the proxy's executable, as an operator runs them while the proxy serves.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::Month;
 use crate::bench::peers::middle;
@@ -14,7 +14,7 @@ use crate::run::Run;
 /// The first card's msisdn, as in `bench/benches/scale/month.rs`.
 const FIRST_CARD: u64 = 14_766_000_000;
 
-/// What the month is used for.
+/// A use of the month.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Operation {
     /// For comparison.
