@@ -1,15 +1,18 @@
 //! A load at a steady rate (open loop): lookups are due by the clock, whether or not earlier ones are answered, and a
 //! latency counts from the moment when its lookup was due. wrk waits for answers and so hides a server's pauses.
 //!
-//! One thread that never sleeps: a timer's millisecond would be most of what is measured. The last line is
-//! `RESULT requests errors p50 p99 p99.9`, times in microseconds. With `--windows` there is one such line per window: a
-//! line on standard input ends a window, and the end of standard input ends the load. A lookup belongs to the window in
-//! which it was due.
+//! One thread that never sleeps: a timer's millisecond would be most of what is measured.
+//!
+//! Results are of windows. A load of `--seconds` is one window, or several of `--every` so many seconds. With
+//! `--windows` a line on standard input ends a window, and the end of standard input ends the load. A lookup belongs to
+//! the window in which it was due. A window is printed when it has ended and each of its lookups was answered or
+//! failed, as `RESULT answered failed p50 p99 p99.9 opened`: times in microseconds, then the connections opened.
 
 #[path = "../tls_client.rs"]
 mod tls_client;
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -44,7 +47,10 @@ struct Load {
     /// Duration
     #[arg(long, required_unless_present = "windows")]
     seconds: Option<f64>,
-    /// Load until standard input ends, with results per window
+    /// Duration of a window [default: all]
+    #[arg(long, value_name = "SECONDS", conflicts_with = "windows")]
+    every: Option<f64>,
+    /// Load until standard input ends; each line of it ends a window
     #[arg(long, conflicts_with = "seconds")]
     windows: bool,
     /// Connections, asked in turn
@@ -65,6 +71,9 @@ struct Load {
     /// Lookups after which a connection is opened again; 0 is never
     #[arg(long, default_value_t = 0)]
     reconnect: u32,
+    /// Connections that are opened again; the others stay open [default: all]
+    #[arg(long, value_name = "CONNECTIONS", requires = "reconnect")]
+    churned: Option<usize>,
     /// Send each connection's lookups as they are due, by HTTP/2, in up to 100 streams
     #[arg(long, conflicts_with = "reconnect")]
     http2: bool,
@@ -73,16 +82,26 @@ struct Load {
     account: String,
 }
 
-/// Results so far: windows in order.
+/// The windows that are not printed yet, in order; only the last one has not ended.
 #[derive(Default)]
-struct Seen(Vec<Window>);
+struct Windows {
+    kept: VecDeque<Window>,
+    /// Number of windows before these.
+    printed: usize,
+    /// Whether any lookup was answered.
+    is_answered: bool,
+}
 
 /// Results of the lookups that were due in one window.
 #[derive(Default)]
 struct Window {
-    /// Microseconds per lookup.
+    /// Microseconds per lookup that was answered.
     times: Vec<u32>,
-    errors: u64,
+    failed: u64,
+    /// Lookups that have no result yet.
+    pending: u64,
+    /// Connections opened.
+    opened: u64,
 }
 
 /// A lookup to send.
@@ -93,39 +112,76 @@ struct Due {
     target: String,
 }
 
-impl Seen {
+impl Windows {
+    /// The window with this number, which is not printed yet; those before it have ended.
     fn window(&mut self, number: usize) -> &mut Window {
-        if self.0.len() <= number {
-            self.0.resize_with(number + 1, Window::default);
+        let index = number - self.printed;
+        if self.kept.len() <= index {
+            self.kept.resize_with(index + 1, Window::default);
         }
-        &mut self.0[number]
+        &mut self.kept[index]
+    }
+
+    /// Takes a lookup that is sent.
+    fn send(&mut self, due: &Due) {
+        self.window(due.window).pending += 1;
+        self.print_ended();
     }
 
     /// Takes the result of a lookup.
     fn add(&mut self, due: &Due, is_success: bool) {
         let window = self.window(due.window);
+        window.pending -= 1;
         match is_success {
             true => window.times.push(u32::try_from(due.at.elapsed().as_micros()).unwrap_or(u32::MAX)),
-            false => window.errors += 1,
+            false => window.failed += 1,
         }
+        self.is_answered |= is_success;
+        self.print_ended();
+    }
+
+    fn print_ended(&mut self) {
+        while self.kept.len() > 1 && self.kept[0].pending == 0 {
+            self.print_first();
+        }
+    }
+
+    fn print_first(&mut self) {
+        if let Some(window) = self.kept.pop_front() {
+            self.printed += 1;
+            println!("{}", window.line());
+        }
+    }
+
+    /// Prints the last window too.
+    fn end(mut self) -> anyhow::Result<()> {
+        while !self.kept.is_empty() {
+            self.print_first();
+        }
+        ensure!(self.is_answered, "no lookup was answered in full");
+        Ok(())
     }
 }
 
 impl Window {
     /// The line of its results; percentiles are 0 if no lookup was answered.
-    fn line(&mut self) -> String {
-        self.times.sort_unstable();
-        let last = self.times.len().saturating_sub(1);
-        let at = |share: f64| self.times.get((last as f64 * share) as usize).copied().unwrap_or(0);
-        format!("RESULT {} {} {} {} {}", self.times.len(), self.errors, at(0.5), at(0.99), at(0.999))
+    fn line(self) -> String {
+        let Self { mut times, failed, opened, .. } = self;
+        let answered = times.len();
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|share| {
+            let index = (answered.saturating_sub(1) as f64 * share) as usize;
+            // Less work than a sort, during which no lookup would be sent.
+            if answered == 0 { 0 } else { *times.select_nth_unstable(index).1 }
+        });
+        format!("RESULT {answered} {failed} {p50} {p99} {p999} {opened}")
     }
 }
 
-/// The end of a load.
+/// The end of each window, and of the load.
 enum End {
-    /// After so many lookups.
-    Count(u32),
-    /// With standard input.
+    /// A window has so many lookups, and the load has so many.
+    Count { window: f64, load: u32 },
+    /// With a line on standard input, and with the end of it.
     Input(Arc<Input>),
 }
 
@@ -154,7 +210,10 @@ impl Input {
 impl End {
     fn of(load: &Load) -> Self {
         match load.seconds {
-            Some(seconds) => Self::Count((load.rate * seconds) as u32),
+            Some(seconds) => Self::Count {
+                window: load.every.map_or(f64::INFINITY, |every| load.rate * every),
+                load: (load.rate * seconds) as u32,
+            },
             None => Self::Input(Input::read()),
         }
     }
@@ -162,7 +221,7 @@ impl End {
     /// The window of the next lookup; none after the end.
     fn window(&self, sent: u32) -> Option<usize> {
         match self {
-            Self::Count(count) => (sent < *count).then_some(0),
+            Self::Count { window, load } => (sent < *load).then(|| (f64::from(sent) / window) as usize),
             Self::Input(input) => {
                 (!input.has_ended.load(Ordering::Acquire)).then(|| input.lines.load(Ordering::Acquire))
             }
@@ -177,29 +236,23 @@ fn main() -> anyhow::Result<()> {
         .event_interval(1)
         .enable_io()
         .build()?;
-    let Seen(mut windows) = LocalSet::new().block_on(&runtime, run(&load))?;
-    let failed: u64 = windows.iter().map(|window| window.errors).sum();
-    let is_answered = windows.iter().any(|window| !window.times.is_empty());
-    ensure!(is_answered, "no lookup was answered in full; {failed} failed");
-    for window in &mut windows {
-        println!("{}", window.line());
-    }
-    Ok(())
+    LocalSet::new().block_on(&runtime, run(&load))?.end()
 }
 
 #[expect(clippy::disallowed_methods, reason = "a load generator stands outside the proxy and its clock")]
-async fn run(load: &Load) -> anyhow::Result<Seen> {
-    let seen = Rc::new(RefCell::new(Seen::default()));
+async fn run(load: &Load) -> anyhow::Result<Windows> {
+    let windows = Rc::new(RefCell::new(Windows::default()));
     let mut lines = Vec::new();
     let mut asking = Vec::new();
     let server = Server::of(load)?;
-    for _ in 0..load.connections {
+    for index in 0..load.connections {
         let stream = server.connect().await?;
+        windows.borrow_mut().window(0).opened += 1;
         let (line, due) = mpsc::unbounded_channel();
-        let seen = Rc::clone(&seen);
+        let windows = Rc::clone(&windows);
         asking.push(match load.http2 {
-            true => spawn_local(multiplex(stream, due, seen)),
-            false => spawn_local(ask(server.clone(), stream, load.reconnect, due, seen)),
+            true => spawn_local(multiplex(stream, due, windows)),
+            false => spawn_local(ask(server.clone(), stream, load.churn(index), due, windows)),
         });
         lines.push(line);
     }
@@ -207,24 +260,25 @@ async fn run(load: &Load) -> anyhow::Result<Seen> {
     let begun = Instant::now();
     let mut n = 0;
     while let Some(window) = end.window(n) {
-        let due = begun + Duration::from_secs_f64(f64::from(n) / load.rate);
-        let target = load.target(n)?;
-        while Instant::now() < due {
+        let at = begun + Duration::from_secs_f64(f64::from(n) / load.rate);
+        let due = Due { at, window, target: load.target(n)? };
+        while Instant::now() < at {
             yield_now().await;
         }
+        windows.borrow_mut().send(&due);
         // A task whose connection broke counts its lookups as errors itself, so that the receiver is always there.
-        let _ = lines[n as usize % lines.len()].send(Due { at: due, window, target });
+        let _ = lines[n as usize % lines.len()].send(due);
         n += 1;
     }
     // A window without a lookup has results too.
     if let End::Input(input) = &end {
-        seen.borrow_mut().window(input.lines.load(Ordering::Acquire));
+        windows.borrow_mut().window(input.lines.load(Ordering::Acquire));
     }
     drop(lines);
     for asking in asking {
         asking.await?;
     }
-    Ok(Rc::try_unwrap(seen).ok().context("every task has ended")?.into_inner())
+    Ok(Rc::try_unwrap(windows).ok().context("every task has ended")?.into_inner())
 }
 
 /// The server that is loaded.
@@ -246,31 +300,42 @@ impl Server {
     }
 }
 
-/// One connection: sends what is due, one after another, and notes how long each took since.
+/// The lookups after which a connection is opened again.
+#[derive(Clone, Copy)]
+struct Churn {
+    /// None: the connection stays open.
+    every: Option<u32>,
+    /// Lookups that count as sent at the start, so that the connections are not all opened again at once.
+    at_start: u32,
+}
+
+/// One connection: sends what is due, one after another, and notes how long each took since. A connection that failed
+/// or was closed is opened again.
 async fn ask(
     server: Server,
     mut stream: Connection,
-    reconnect: u32,
+    churn: Churn,
     mut due: mpsc::UnboundedReceiver<Due>,
-    seen: Rc<RefCell<Seen>>,
+    windows: Rc<RefCell<Windows>>,
 ) {
     let mut answer = Vec::with_capacity(4_096);
-    let mut asked = 0;
+    let (mut asked, mut is_open) = (churn.at_start, true);
     while let Some(due) = due.recv().await {
-        if reconnect > 0 && asked == reconnect {
+        if !is_open || churn.every.is_some_and(|every| asked >= every) {
             asked = 0;
-            match server.connect().await {
-                Ok(another) => stream = another,
-                Err(_) => {
-                    seen.borrow_mut().add(&due, false);
-                    continue;
-                }
-            }
+            let Ok(another) = server.connect().await else {
+                is_open = false;
+                windows.borrow_mut().add(&due, false);
+                continue;
+            };
+            stream = another;
+            windows.borrow_mut().window(due.window).opened += 1;
         }
         asked += 1;
         let request = format!("GET {} HTTP/1.1\r\nHost: a\r\n\r\n", due.target);
-        let is_success = exchange(&mut stream, &request, &mut answer).await.unwrap_or(false);
-        seen.borrow_mut().add(&due, is_success);
+        let exchanged = exchange(&mut stream, &request, &mut answer).await;
+        is_open = exchanged.as_ref().is_ok_and(|answer| !answer.closes);
+        windows.borrow_mut().add(&due, exchanged.is_ok_and(|answer| answer.is_success));
     }
 }
 
@@ -278,10 +343,10 @@ async fn ask(
 const STREAMS: usize = 100;
 
 /// One connection of HTTP/2: sends what is due, while up to [`STREAMS`] lookups are not answered.
-async fn multiplex(stream: Connection, mut due: mpsc::UnboundedReceiver<Due>, seen: Rc<RefCell<Seen>>) {
+async fn multiplex(stream: Connection, mut due: mpsc::UnboundedReceiver<Due>, windows: Rc<RefCell<Windows>>) {
     let Ok((sender, connection)) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await else {
         while let Some(due) = due.recv().await {
-            seen.borrow_mut().add(&due, false);
+            windows.borrow_mut().add(&due, false);
         }
         return;
     };
@@ -294,10 +359,10 @@ async fn multiplex(stream: Connection, mut due: mpsc::UnboundedReceiver<Due>, se
         if lookups.len() >= STREAMS {
             lookups.join_next().await;
         }
-        let (mut sender, seen) = (sender.clone(), Rc::clone(&seen));
+        let (mut sender, windows) = (sender.clone(), Rc::clone(&windows));
         lookups.spawn_local(async move {
             let is_success = stream_of(&mut sender, &due.target).await.unwrap_or(false);
-            seen.borrow_mut().add(&due, is_success);
+            windows.borrow_mut().add(&due, is_success);
         });
     }
     lookups.join_all().await;
@@ -317,8 +382,15 @@ fn is_success(body: &[u8]) -> bool {
     memchr::memmem::find(body, br#""status":"0""#).is_some()
 }
 
-/// Whether it was answered with success.
-async fn exchange(stream: &mut Connection, request: &str, answer: &mut Vec<u8>) -> std::io::Result<bool> {
+/// A complete response.
+struct Answer {
+    is_success: bool,
+    /// Whether the server closes the connection after it.
+    closes: bool,
+}
+
+/// Sends a request and reads its response.
+async fn exchange(stream: &mut Connection, request: &str, answer: &mut Vec<u8>) -> std::io::Result<Answer> {
     stream.write_all(request.as_bytes()).await?;
     answer.clear();
     loop {
@@ -327,19 +399,29 @@ async fn exchange(stream: &mut Connection, request: &str, answer: &mut Vec<u8>) 
         }
         let Some(end) = memchr::memmem::find(answer, b"\r\n\r\n") else { continue };
         let head = std::str::from_utf8(&answer[..end]).map_err(std::io::Error::other)?;
-        let length = head
-            .lines()
-            .filter_map(|line| line.split_once(':'))
-            .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-            .and_then(|(_, length)| length.trim().parse::<usize>().ok())
+        let header = |wanted: &str| {
+            let mut headers = head.lines().filter_map(|line| line.split_once(':'));
+            headers.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim())
+        };
+        let length = header("content-length")
+            .and_then(|length| length.parse::<usize>().ok())
             .ok_or_else(|| std::io::Error::other("an answer without a length"))?;
         if answer.len() >= end + 4 + length {
-            return Ok(is_success(&answer[end..]));
+            let closes = header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+            return Ok(Answer { is_success: is_success(&answer[end..]), closes });
         }
     }
 }
 
 impl Load {
+    /// The churn of the connection with this index.
+    fn churn(&self, index: usize) -> Churn {
+        let churned = self.churned.unwrap_or(self.connections);
+        let every = (index < churned && self.reconnect > 0).then_some(self.reconnect);
+        let part = index as f64 / churned.max(1) as f64;
+        Churn { every, at_start: (part * f64::from(self.reconnect)) as u32 }
+    }
+
     #[expect(clippy::disallowed_methods, reason = "a load generator stands outside the proxy and its clock")]
     fn target(&self, n: u32) -> anyhow::Result<String> {
         let [appid, ebid, password] = self.account.split(':').collect::<Vec<_>>()[..] else {

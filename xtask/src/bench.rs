@@ -8,6 +8,7 @@ mod collapse;
 mod firmware;
 mod fleet;
 mod latency;
+mod load;
 mod month;
 mod page;
 mod peers;
@@ -18,7 +19,7 @@ mod timing;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result, anyhow};
 use clap::Subcommand;
 
 /// The benches.
@@ -66,4 +67,11 @@ impl Bench {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The numbers of a line that a program printed; there must be `N`.
+fn numbers<const N: usize>(line: &str) -> Result<[u64; N]> {
+    let numbers: Vec<u64> =
+        line.split(' ').map(str::parse).collect::<Result<_, _>>().context(line.to_owned())?;
+    numbers.try_into().map_err(|_| anyhow!("`{line}` is not {N} numbers"))
 }

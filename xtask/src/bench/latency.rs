@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::load::{PREFIX, Window};
 use super::peers::{CARDS, wrk};
 use super::servers::{BASELINE, Carrier, POWER, PROCESS, Server, Site, Spec};
 use crate::run::{Run, root, target};
@@ -135,13 +136,11 @@ impl Load {
             .output()?;
         let line = printed
             .lines()
-            .find_map(|line| line.strip_prefix("RESULT "))
+            .find_map(|line| line.strip_prefix(PREFIX))
             .context("the load printed no result")?;
-        let fields: Vec<u64> =
-            line.split(' ').map(str::parse).collect::<Result<_, _>>().context(line.to_owned())?;
-        let [_, errors, p50, p99, p999] = fields[..] else { bail!("the load printed {line}") };
-        ensure!(errors == 0, "{errors} lookups failed");
-        Ok([p50, p99, p999])
+        let Window { failed, times, .. } = Window::parse(line)?;
+        ensure!(failed == 0, "{failed} lookups failed");
+        Ok(times)
     }
 }
 

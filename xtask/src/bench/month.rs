@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use self::load::{Load, Window};
+use self::load::Load;
 use self::operations::{OPERATIONS, Operation, Operations, Timed};
+use super::load::Window;
 use super::peers::CARDS;
 use super::scale::{make, path};
 use super::servers::{Carrier, Server, Site, Spec, ours};
@@ -147,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_shown_where_rows_are_read() {
-        let hits = Window { failed: 0, times: [1, 2, 3] };
+        let hits = Window { times: [1, 2, 3], ..Window::default() };
         let timed = |rows| Timed { seconds: 0.5, rows };
         assert_eq!(
             row(Operation::Nothing, None, &timed(None), &hits),

@@ -11,7 +11,7 @@ mod started;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 
 use self::started::Started;
 use crate::run::{Run, root, target};
@@ -98,9 +98,7 @@ pub(super) fn make(arguments: &[&str]) -> Result<String> {
 /// The numbers of its `RESULT` line.
 fn numbers<const N: usize>(printed: &str) -> Result<[u64; N]> {
     let line = printed.lines().find_map(|line| line.strip_prefix("RESULT ")).context("no RESULT line")?;
-    let numbers: Vec<u64> =
-        line.split(' ').map(str::parse).collect::<Result<_, _>>().context(line.to_owned())?;
-    numbers.try_into().map_err(|_| anyhow!("`{line}` is not {N} numbers"))
+    super::numbers(line)
 }
 
 /// The path as an argument.

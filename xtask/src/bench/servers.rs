@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// One processor is the server's; load and carrier have the other.
 const SERVER_PROCESSOR: &str = "0";
-const CARRIER_PROCESSOR: &str = "1";
+pub(super) const CARRIER_PROCESSOR: &str = "1";
 
 /// A kind of server.
 #[derive(Clone, Copy)]

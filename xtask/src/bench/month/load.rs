@@ -2,13 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-use crate::bench::peers::CARDS;
-use crate::run::{root, target};
-use crate::setup;
+use crate::bench::load::{PREFIX, Window, command};
 
 /// Connections kept open.
 const CONNECTIONS: u32 = 256;
@@ -20,24 +18,11 @@ pub(super) struct Load {
     input: Option<ChildStdin>,
 }
 
-/// The hits that were due in one window.
-#[derive(Debug)]
-pub(super) struct Window {
-    pub(super) failed: u64,
-    /// Microseconds at 50, 99 and 99.9 %.
-    pub(super) times: [u64; 3],
-}
-
 impl Load {
-    /// Starts to ask about the warm cards, at so many lookups per second, on processor 1.
+    /// Starts to ask about the warm cards, at so many lookups per second.
     pub(super) fn start(address: SocketAddr, rate: u32) -> Result<Self> {
-        let mut child = Command::new("taskset")
-            .args(["-c", "1"])
-            .arg(target().join("release/examples/load"))
-            .args(["--windows", "--address", &address.to_string(), "--account", &setup::account()])
-            .args(["--rate", &rate.to_string(), "--connections", &CONNECTIONS.to_string()])
-            .args(["--cards", &CARDS.count.to_string(), "--first", "0"])
-            .current_dir(root())
+        let mut child = command(address, f64::from(rate), CONNECTIONS, 0)
+            .arg("--windows")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -59,16 +44,7 @@ impl Load {
         self.child.stdout.take().context("a pipe that was asked for")?.read_to_string(&mut printed)?;
         let status = self.child.wait()?;
         ensure!(status.success(), "the load: {status}");
-        printed.lines().filter_map(|line| line.strip_prefix("RESULT ")).map(Window::parse).collect()
-    }
-}
-
-impl Window {
-    fn parse(line: &str) -> Result<Self> {
-        let fields: Vec<u64> =
-            line.split(' ').map(str::parse).collect::<Result<_, _>>().context(line.to_owned())?;
-        let [_, failed, p50, p99, p999] = fields[..] else { bail!("the load printed {line}") };
-        Ok(Self { failed, times: [p50, p99, p999] })
+        printed.lines().filter_map(|line| line.strip_prefix(PREFIX)).map(Window::parse).collect()
     }
 }
 
