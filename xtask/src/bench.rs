@@ -1,7 +1,8 @@
 //! `cargo xtask bench ...`: the project against its peers on the same work, in one run, as ratios.
 //!
 //! These machines are shared and noisy, so no bench asserts a time and CI only checks that they run. Quote
-//! a ratio, with the command that printed it. A bench is a variant of [`Bench`] and a file of its name.
+//! a ratio, with the command that printed it. A bench is a variant of [`Bench`] and a file of its name. [`soak`] is a
+//! command of its own.
 
 mod audit;
 mod collapse;
@@ -15,6 +16,7 @@ mod peers;
 mod scale;
 mod servers;
 mod signer;
+pub(crate) mod soak;
 mod timing;
 
 use std::process::ExitCode;

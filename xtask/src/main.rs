@@ -6,6 +6,7 @@
 //! | `ci.rs`, `ci/` | `cargo xtask ci [STAGE]...`: everything that a change must pass, one function per stage |
 //! | `crash.rs` | `cargo xtask crash`: kill -9 and power loss under load, then the search for every answer |
 //! | `bench.rs`, `bench/` | `cargo xtask bench NAME`: the project against its peers in one run |
+//! | `bench/soak.rs`, `bench/soak/` | `cargo xtask soak`: an hour under load and operation, after which nothing may have grown |
 //! | `firmware.rs`, `firmware/` | `cargo xtask firmware`: the signer on emulated chips, tested and measured |
 //! | `hostile.rs`, `hostile/` | `cargo xtask hostile`: the proxy under attack, while legitimate gateways send requests |
 //! | `prose.rs`, `prose/` | `cargo xtask prose`: words and patterns that comments, messages and documents do without |
@@ -67,6 +68,8 @@ enum Command {
         #[command(subcommand)]
         bench: bench::Bench,
     },
+    /// Load the proxy for an hour while operators work on it: no lookup may be lost, and nothing may grow
+    Soak(bench::soak::Options),
     /// Test the signer on emulated chips, measure it, and compare with its budgets
     Firmware {
         /// Record what is measured as the new baseline
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
         Command::Test => test::command(),
         Command::Crash(options) => crash::command(&options).map(|()| ExitCode::SUCCESS),
         Command::Bench { bench } => bench.run(),
+        Command::Soak(options) => bench::soak::command(&options).map(|()| ExitCode::SUCCESS),
         Command::Ci { stages } => ci::command(&stages),
         Command::Firmware { rebase } => firmware::command(rebase),
         Command::Prose(options) => prose::command(&options).map(|()| ExitCode::SUCCESS),

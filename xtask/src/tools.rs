@@ -166,6 +166,14 @@ pub(crate) fn wrk() -> Result<()> {
     install_packages(&PEERS[..1])
 }
 
+/// Brings the shell of SQLite alone.
+///
+/// # Errors
+/// As [`packages`].
+pub(crate) fn sqlite() -> Result<()> {
+    install_packages(&PACKAGES[..1])
+}
+
 /// Brings the server programs of PostgreSQL, without the server that Debian's package would create and start.
 ///
 /// # Errors

@@ -16,7 +16,9 @@ use crate::run::{root, target};
 use crate::server_process::ServerProcess;
 use crate::setup::{self, Certificate};
 
-pub(super) use self::specs::{ALL, BASELINE, FLEET, POWER, PROCESS, V5, configure, nginx, ours, varnish};
+pub(super) use self::specs::{
+    ALL, BASELINE, FLEET, POWER, PROCESS, V5, config, configure, nginx, ours, varnish,
+};
 
 /// The limit for a server's start. Under valgrind a start is fifty times slower.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -24,7 +26,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// One processor is the server's; load and carrier have the other.
-const SERVER_PROCESSOR: &str = "0";
+pub(super) const SERVER_PROCESSOR: &str = "0";
 pub(super) const CARRIER_PROCESSOR: &str = "1";
 
 /// A kind of server.
@@ -118,7 +120,11 @@ impl Carrier {
         Self::start_with(program, specs::simulate_v5)
     }
 
-    fn start_with(program: Option<&Path>, simulate: fn(&mut Command) -> &mut Command) -> Result<Self> {
+    /// The same with the arguments that `simulate` adds.
+    pub(super) fn start_with(
+        program: Option<&Path>,
+        simulate: fn(&mut Command) -> &mut Command,
+    ) -> Result<Self> {
         let program = program.map_or_else(|| target().join("release/cmiot-proxy"), Path::to_owned);
         let mut command = Command::new("taskset");
         command.args(["-c", CARRIER_PROCESSOR]).arg(&program);

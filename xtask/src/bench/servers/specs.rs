@@ -119,7 +119,8 @@ fn write(site: &Site, settings: &str, tables: &str) -> Result<()> {
     write_private(&config(site), &text)
 }
 
-fn config(site: &Site) -> PathBuf {
+/// The configuration file of the proxy.
+pub(in crate::bench) fn config(site: &Site) -> PathBuf {
     site.folder.join("cmiot-proxy.toml")
 }
 
