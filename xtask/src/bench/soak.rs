@@ -116,11 +116,8 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     println!("{rate:.0} lookups/s over TLS, {} connections, half of them churned", options.connections);
     let seen = soak(options, &load, rate)?;
     let (commit, day) = (commit(), Run::new("date").args(["-u", "+%F"]).output()?);
-    let title = format!(
-        "{} minutes at {rate:.0} lookups per second over TLS, {}{commit}",
-        options.minutes,
-        day.trim()
-    );
+    let title =
+        format!("{} min at {rate:.0} lookups per second over TLS, {}{commit}", options.minutes, day.trim());
     fs::write(root().join(&options.svg), chart::draw(&title, &seen.minutes))
         .with_context(|| options.svg.display().to_string())?;
     let is_good = verdict(&seen, warm);

@@ -26,8 +26,7 @@ const PANEL: f64 = 200.0;
 const TOTAL: f64 = TOP + PANEL + HEIGHT + 44.0;
 
 /// The theme: middle greys and two colours, each with a variant for dark pages.
-const STYLE: &str = "\
-    text { font: 12px system-ui, sans-serif; fill: #57606a }
+const STYLE: &str = "    text { font: 12px system-ui, sans-serif; fill: #57606a }
     .title { font-weight: 600; font-size: 13px }
     .grid { stroke: #8c959f; stroke-opacity: 0.4 }
     .line { fill: none; stroke-width: 2; stroke-linejoin: round }
