@@ -15,7 +15,7 @@ impl Carrier {
     /// has no such card. If none has it, the first reply is returned.
     ///
     /// # Errors
-    /// [`NotSent`]: no call was made, or none with an API that was to be called next.
+    /// [`NotSent`]: no call was made, or the next API was due and could not be called.
     pub async fn call(
         &self,
         group: &str,
