@@ -1,5 +1,7 @@
 //! Changes of the copy that are found, the rights of roles, and months that are removed.
 
+use cmiot_proxy::store::fleet::migrate;
+
 use super::{start, verify, wait_for_copy, work};
 use crate::harness::{Partition, Postgres, fleet_setup, folder_of};
 use crate::support::{Proxy, carrier, eventually, run};
@@ -172,7 +174,7 @@ async fn a_role_without_a_right_is_named_and_an_alarm_until_it_has_it() {
     };
     eventually("the alarm", async || ready(true).await).await;
     let output = nodes[0].command(&["fleet", "migrate", "--user", "cmiot_owner"]).await.success();
-    assert!(output.out.contains("version 3 already"), "{output:?}");
+    assert!(output.out.contains(&format!("version {} already", migrate::version())), "{output:?}");
     eventually("the end of the alarm", async || ready(false).await).await;
     wait_for_copy(&nodes, 0).await;
     verify(&nodes[0]).await.success();
@@ -211,7 +213,8 @@ async fn a_schema_of_before_the_copy_is_extended_while_a_node_waits() {
     let config = proxy.config();
     let config = config.to_str().unwrap();
     let ready = proxy.admin("/ready", "").await.text().to_owned();
-    assert!(ready.contains("has version 1, and this proxy needs 3"), "{ready}");
+    let needed = migrate::version();
+    assert!(ready.contains(&format!("has version 1, and this proxy needs {needed}")), "{ready}");
     let fleet = async |words: &[&str]| {
         let words = [&["fleet"], words, &["--config", config]].concat();
         run(proxy.config().parent().unwrap(), &words, &[]).await
@@ -219,7 +222,7 @@ async fn a_schema_of_before_the_copy_is_extended_while_a_node_waits() {
     fleet(&["status"]).await.success();
     fleet(&["verify", "--user", "cmiot_owner"]).await.failed(1, ["fleet migrate"]);
     let output = fleet(&["migrate", "--user", "cmiot_owner"]).await.success();
-    assert!(output.out.contains("version 3 (was 1)"), "{output:?}");
+    assert!(output.out.contains(&format!("version {needed} (was 1)")), "{output:?}");
     // Nodes of the former version may go on.
     assert_eq!(server.value("SELECT oldest FROM fleet.about").await, "1");
     let copies = "SELECT count(*) FROM audit.note WHERE what = 'alone'";
