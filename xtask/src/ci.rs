@@ -183,6 +183,7 @@ fn fmt() -> Result<()> {
 }
 
 fn clippy() -> Result<()> {
+    tools::cpp()?;
     // Two are not among all targets, since they are no tests of `cargo test`.
     let all = "--workspace --all-targets --test fleet --test page --all-features";
     Run::cargo(&format!("clippy {all} -- -D warnings")).run()?;

@@ -115,6 +115,7 @@ impl Tally {
 /// Runs and counts the tests of a binary that [`run`] leaves out. Cargo selects it with all the others, which are not run:
 /// with another selection, dependencies have other features and are compiled again.
 fn tests_of(binary: &str) -> Result<Tally> {
+    tools::cpp()?;
     // Those of the other binaries count as skipped; no test of this one can be, as ignored ones are run.
     let only = format!("binary(={binary})");
     let all = ["--workspace", "--lib", "--bins", "--examples", "--test", "*"];

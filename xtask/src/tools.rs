@@ -46,7 +46,7 @@ const PACKAGES: &[Package] = &[
         package: "gcc-riscv64-unknown-elf",
         reason: "the same for RISC-V",
     },
-    Package { program: "g++", package: "g++", reason: "the signer's C header is compiled as C++" },
+    CPP,
     Package { program: "cmake", package: "cmake", reason: "the signer's CMake files are run as they stand" },
     Package { program: "make", package: "make", reason: "CMake builds with it" },
     Package {
@@ -55,6 +55,13 @@ const PACKAGES: &[Package] = &[
         reason: "the metrics are checked, and each alert rule is made to fire",
     },
 ];
+
+/// The compiler of C++.
+const CPP: Package = Package {
+    program: "g++",
+    package: "g++",
+    reason: "the fuzz targets link libFuzzer, and the signer's C header is compiled as C++",
+};
 
 /// Peers and load generator of the benches; the tests need none of them.
 const PEERS: &[Package] = &[
@@ -164,6 +171,14 @@ pub(crate) fn peers() -> Result<()> {
 /// As [`packages`].
 pub(crate) fn wrk() -> Result<()> {
     install_packages(&PEERS[..1])
+}
+
+/// Brings the compiler of C++ alone, which every build with the fuzz targets needs.
+///
+/// # Errors
+/// As [`packages`].
+pub(crate) fn cpp() -> Result<()> {
+    install_packages(&[CPP])
 }
 
 /// Brings the shell of SQLite alone.

@@ -71,7 +71,7 @@ struct Month {
 pub(crate) fn command(options: &Options) -> Result<()> {
     let ours = if options.program.is_none() { "--package cmiot-proxy --bins " } else { "" };
     Run::cargo(&format!("build --release {ours}--package cmiot-bench --example load")).run()?;
-    Run::cargo("bench --package cmiot-bench --bench scale --no-run").run()?;
+    Run::cargo("bench --package cmiot-proxy --package cmiot-bench --bench scale --no-run").run()?;
     let folder = root().join("target/bench-month");
     let _ = std::fs::remove_dir_all(&folder); // an earlier run's
     std::fs::create_dir_all(&folder)?;

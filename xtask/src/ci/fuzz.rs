@@ -20,6 +20,7 @@ const SECONDS: u32 = 20;
 /// # Errors
 /// When a target does not build, has no corpus, or fails.
 pub(super) fn corpus() -> Result<()> {
+    tools::cpp()?;
     debug_build::all()?;
     for name in targets()? {
         let corpus = root().join("fuzz/corpus").join(&name);
@@ -32,6 +33,7 @@ pub(super) fn corpus() -> Result<()> {
 }
 
 pub(super) fn stage() -> Result<()> {
+    tools::cpp()?;
     Run::new("rustup")
         .args(["toolchain", "install", NIGHTLY, "--profile", "minimal", "--no-self-update"])
         .run()?;
